@@ -1,0 +1,119 @@
+"""Settings: where the bucket and the cluster are, from a TOML file and the environment."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+from k8sflow.errors import ConfigurationError
+
+FILE_NAME = "k8sflow.toml"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Every setting, each from the environment (``K8SFLOW_<KEY>``), else from the file, else its default.
+
+    Args:
+        bucket: ``name`` or ``name/prefix`` of the S3 bucket; runs on Kubernetes need one.
+        credentials: Where pods get the bucket's keys: ``secret:NAME``, a Secret in the run's namespace with the keys
+            AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or ``service-account``, the cloud's workload identity.
+        endpoint: URL of the S3 server as this machine reaches it; None for AWS.
+        in_cluster_endpoint: URL of the S3 server as pods reach it; None where it is the same.
+        region: Region of the bucket.
+        kubernetes_namespace: Namespace of Jobs and pods.
+        kubernetes_image: Image of task pods, with Python 3.10 or newer; None for the runtime image.
+        kubernetes_runtime_image: The k8sflow image.
+        kubernetes_service_account: Service account of task pods; None for the namespace's default.
+        kubernetes_context: Context of the kubeconfig; None for its current one.
+    """
+
+    bucket: str | None = None
+    credentials: str = "service-account"
+    endpoint: str | None = None
+    in_cluster_endpoint: str | None = None
+    region: str = "us-east-1"
+    kubernetes_namespace: str = "default"
+    kubernetes_image: str | None = None
+    kubernetes_runtime_image: str = "k8sflow:0.1.0"
+    kubernetes_service_account: str | None = None
+    kubernetes_context: str | None = None
+
+    def __post_init__(self) -> None:
+        kind, _, name = self.credentials.partition(":")
+        if self.credentials != "service-account" and (kind != "secret" or not name):
+            raise ConfigurationError(
+                f"the setting credentials is {self.credentials!r}.",
+                advice='Use "secret:NAME" (a Secret in the namespace of the run) or "service-account".',
+            )
+
+    @property
+    def credentials_secret(self) -> str | None:
+        """Name of the Secret with the bucket's keys, or None for workload identity."""
+        return self.credentials.partition(":")[2] or None
+
+    def in_cluster(self) -> Settings:
+        """The same settings as a pod has to use them."""
+        return replace(self, endpoint=self.in_cluster_endpoint or self.endpoint, in_cluster_endpoint=None)
+
+    def to_environment(self) -> dict[str, str]:
+        """Environment variables from which ``load`` reads the same settings again."""
+        values = {variable(f.name): getattr(self, f.name) for f in fields(self)}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+def variable(key: str) -> str:
+    """Name of the environment variable of a setting."""
+    return f"K8SFLOW_{key.upper()}"
+
+
+def load(folder: Path, environment: Mapping[str, str] = os.environ) -> Settings:
+    """The settings that hold for a flow in ``folder``.
+
+    Raises:
+        ConfigurationError: The file can't be read, or has a key or a value that it can't have.
+    """
+    keys = {f.name for f in fields(Settings)}
+    values = {}
+    if (path := _find_file(folder, environment)) is not None:
+        values = _read(path, keys)
+    values |= {key: text for key in keys if (text := environment.get(variable(key)))}
+    return Settings(**values)
+
+
+def _find_file(folder: Path, environment: Mapping[str, str]) -> Path | None:
+    if explicit := environment.get("K8SFLOW_CONFIG"):
+        return Path(explicit)
+    return next((path for path in _candidates(folder, environment) if path.is_file()), None)
+
+
+def _candidates(folder: Path, environment: Mapping[str, str]) -> Iterator[Path]:
+    for parent in (folder, *folder.parents):
+        yield parent / FILE_NAME
+    home = environment.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
+    yield Path(home) / "k8sflow" / "config.toml"
+
+
+def _read(path: Path, keys: set[str]) -> dict[str, str]:
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"the settings in {path} can't be read: {error}.") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{path} is not a TOML file: {error}.") from error
+    for key, value in document.items():
+        if key not in keys:
+            raise ConfigurationError(
+                f"{path} has an unknown setting {key!r}.",
+                advice=f"The settings are {', '.join(sorted(keys))}.",
+            )
+        if not isinstance(value, str):
+            raise ConfigurationError(f"the setting {key} in {path} is {value!r}; it has to be a string.")
+    return document

@@ -1,0 +1,74 @@
+"""Every error that k8sflow raises on purpose.
+
+    K8sflowError                 base; its text is written for the person who runs the flow
+      ConfigurationError         a setting is missing or wrong, or the place it points to can't be used
+      FlowDefinitionError        the class body is not a flow: graph, decorators, parameters
+      ParameterError             a value given for a Parameter can't be used
+      ArtifactError              an artifact can't be stored, found, verified or loaded
+      StorageError               the object store refused, can't be reached, or holds something damaged
+      PackageError               the code package can't be made or opened
+      KubernetesError            the API server refused or can't be reached
+      RunError                   a run can't be started, found or gone on with
+
+A message has three parts: what happened and where, the likely cause, what to do.
+"""
+
+from __future__ import annotations
+
+
+class K8sflowError(Exception):
+    """Base of all errors of k8sflow.
+
+    Args:
+        summary: What happened, and where, in one sentence.
+        cause: The likely cause, or what is known about it.
+        advice: What to do about it.
+    """
+
+    def __init__(self, summary: str, *, cause: str = "", advice: str = "") -> None:
+        super().__init__(summary)
+        self.summary = summary
+        self.cause = cause
+        self.advice = advice
+
+    def __str__(self) -> str:
+        return "\n".join(part for part in (self.summary, self.cause, self.advice) if part)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_rebuild, (type(self), self.summary, self.cause, self.advice))
+
+
+def _rebuild(kind: type[K8sflowError], summary: str, cause: str, advice: str) -> K8sflowError:
+    return kind(summary, cause=cause, advice=advice)
+
+
+class ConfigurationError(K8sflowError):
+    """A setting is missing or wrong, or the place it points to can't be used."""
+
+
+class FlowDefinitionError(K8sflowError):
+    """The class body is not a flow: its graph, a decorator or a parameter is wrong."""
+
+
+class ParameterError(K8sflowError):
+    """A value given for a Parameter can't be used."""
+
+
+class ArtifactError(K8sflowError):
+    """An artifact can't be stored, found, verified or loaded."""
+
+
+class StorageError(K8sflowError):
+    """The object store refused, can't be reached, or holds something damaged."""
+
+
+class PackageError(K8sflowError):
+    """The code package can't be made or opened."""
+
+
+class KubernetesError(K8sflowError):
+    """The API server refused a request, or can't be reached."""
+
+
+class RunError(K8sflowError):
+    """A run can't be started, found or gone on with."""

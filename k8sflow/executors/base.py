@@ -1,0 +1,65 @@
+"""The seam between the driver and the places where tasks run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from k8sflow.task.result import TaskResult
+from k8sflow.task.spec import TaskSpec
+
+
+@dataclass(frozen=True)
+class Queued:
+    """A task waits; the reason is told when it is more than a full house."""
+
+    task: TaskSpec
+    reason: str = ""
+    resolution: str = ""
+
+
+@dataclass(frozen=True)
+class Started:
+    """A task's process or container runs."""
+
+    task: TaskSpec
+    where: str
+
+
+@dataclass(frozen=True)
+class Output:
+    """A piece of what a task wrote, as it was written; lines may be split between pieces."""
+
+    task: TaskSpec
+    stream: Literal["stdout", "stderr"]
+    data: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """One execution of a task ended; nothing of it runs any more."""
+
+    task: TaskSpec
+    result: TaskResult
+
+
+TaskEvent = Queued | Started | Output | Finished
+Emit = Callable[[TaskEvent], None]
+
+
+class Executor(Protocol):
+    """A place where tasks run.
+
+    It is made with an ``Emit``, which it may call from any thread; for each submitted task it emits exactly one
+    ``Finished``, as its last event.
+    """
+
+    def submit(self, tasks: Sequence[TaskSpec]) -> None:
+        """Takes tasks of one step that became ready together; returns without waiting for them."""
+
+    def cancel(self) -> None:
+        """Stops every task that is not finished, and returns when nothing of them is left."""
+
+    def close(self) -> None:
+        """Gives back what the executor holds, after its last task has finished."""
