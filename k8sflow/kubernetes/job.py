@@ -1,0 +1,238 @@
+"""The manifest of a task's Job: a function from values to a dictionary.
+
+One ``batch/v1`` Job of one pod per task. The Job is there to put the pod back after a disruption, to be queued by
+what queues Jobs, and to be cleaned up after its time; how a task ended is read from its pod (see ``outcome``).
+Everything that a run of many indices needs (``completions``, ``completionMode``) has its place in ``_job_spec``.
+
+The container's root file system is left writable: the pod runs as a user that owns nothing in it, and images whose
+tools write beside themselves keep working. The work folder and /tmp (also HOME) are emptyDirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from k8sflow.flow.pod_options import DEFAULT_OPTIONS, PodOptions
+from k8sflow.kubernetes import labels
+from k8sflow.task.spec import TaskSpec
+
+CONTAINER = "task"
+RUNTIME_CONTAINER = "k8sflow-runtime"
+RUNTIME_FOLDER = "/opt/k8sflow"
+WORK_FOLDER = "/k8sflow/work"
+AGENT = ("python3", "-m", "k8sflow.task.agent")
+
+DEFAULT_USER = 65532
+DEFAULT_DEADLINE_SECONDS = 5 * 24 * 3600
+DEFAULT_TTL_SECONDS = 3600
+GRACE_SECONDS = 5
+_COPIED_RUNTIME = "/runtime"
+_CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+
+Manifest = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class TaskJob:
+    """What the Job of one task is made from.
+
+    Args:
+        name: Name of the Job; at most ``names.LONGEST_JOB_NAME`` long.
+        namespace: Namespace of the run.
+        task: The task that its pod executes.
+        options: What the step asks of its pod, merged; ``image`` is set.
+        runtime_image: The k8sflow image. A pod of another image gets the runtime copied from it.
+        command: The container's command and arguments; never a shell's.
+        owner: The ownerReference of the run's owner, or None.
+        environment: Variables of the container; the options' and k8sflow's own are added.
+        credentials_secret: Secret with the bucket's keys, or None for workload identity.
+        ttl_seconds: How long the finished Job stays for people to look at.
+    """
+
+    name: str
+    namespace: str
+    task: TaskSpec
+    options: PodOptions
+    runtime_image: str
+    command: Sequence[str]
+    owner: Mapping[str, Any] | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+    credentials_secret: str | None = None
+    ttl_seconds: int = DEFAULT_TTL_SECONDS
+
+    @property
+    def image(self) -> str:
+        """Image of the task's container."""
+        return self.options.image or self.runtime_image
+
+
+def job_manifest(job: TaskJob) -> Manifest:
+    """The Job as the API server takes it."""
+    metadata: Manifest = {
+        "name": job.name,
+        "namespace": job.namespace,
+        "labels": _labels(job),
+        "annotations": _annotations(job),
+    }
+    if job.owner is not None:
+        metadata["ownerReferences"] = [dict(job.owner)]
+    return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": _job_spec(job)}
+
+
+def resource_requirements(options: PodOptions) -> Manifest:
+    """Requests and limits: memory, disk and GPUs are both, cores are requested without limit.
+
+    A limit on cores throttles a task that could use what is idle; memory that is not limited takes the node down.
+    """
+    cpu = options.cpu or DEFAULT_OPTIONS.cpu
+    limits: dict[str, Any] = {"memory": options.memory or DEFAULT_OPTIONS.memory}
+    if options.disk is not None:
+        limits["ephemeral-storage"] = options.disk
+    requests = {"cpu": cpu, **limits}
+    if options.gpu:
+        limits[f"{options.gpu_vendor or 'nvidia'}.com/gpu"] = str(options.gpu)
+    return {"requests": requests, "limits": limits}
+
+
+def _labels(job: TaskJob) -> dict[str, str]:
+    return {**(job.options.labels or {}), **labels.task_labels(job.task)}
+
+
+def _annotations(job: TaskJob) -> dict[str, str]:
+    return {**(job.options.annotations or {}), **labels.task_annotations(job.task)}
+
+
+def _job_spec(job: TaskJob) -> Manifest:
+    return {
+        "completions": 1,
+        "parallelism": 1,
+        # Code failures are retried by the driver, which can wait or ask for more; a disruption costs nothing (KEP-3329).
+        "backoffLimit": 0,
+        "podFailurePolicy": {
+            "rules": [{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}]
+        },
+        "podReplacementPolicy": "Failed",
+        "ttlSecondsAfterFinished": job.ttl_seconds,
+        "template": {
+            "metadata": {"labels": _labels(job), "annotations": _annotations(job)},
+            "spec": _pod_spec(job),
+        },
+    }
+
+
+def _pod_spec(job: TaskJob) -> Manifest:
+    options = job.options
+    copies_runtime = job.image != job.runtime_image
+    spec: Manifest = {
+        "restartPolicy": "Never",
+        "activeDeadlineSeconds": options.deadline_seconds or DEFAULT_DEADLINE_SECONDS,
+        "terminationGracePeriodSeconds": GRACE_SECONDS,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": _pod_security(options),
+        "containers": [_task_container(job, copies_runtime=copies_runtime)],
+        "volumes": _volumes(options, copies_runtime=copies_runtime),
+    }
+    if copies_runtime:
+        spec["initContainers"] = [_runtime_container(job)]
+    if options.service_account is not None:
+        spec["serviceAccountName"] = options.service_account
+    if options.image_pull_secrets:
+        spec["imagePullSecrets"] = [{"name": name} for name in options.image_pull_secrets]
+    if options.node_selector:
+        spec["nodeSelector"] = dict(options.node_selector)
+    if options.tolerations:
+        spec["tolerations"] = [dict(toleration) for toleration in options.tolerations]
+    return spec
+
+
+def _pod_security(options: PodOptions) -> Manifest:
+    user = DEFAULT_USER if options.run_as_user is None else options.run_as_user
+    return {
+        "runAsNonRoot": user != 0,
+        "runAsUser": user,
+        "runAsGroup": user,
+        "fsGroup": user,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+
+
+def _container_security() -> Manifest:
+    return {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+
+
+def _task_container(job: TaskJob, *, copies_runtime: bool) -> Manifest:
+    options = job.options
+    mounts = [{"name": "work", "mountPath": WORK_FOLDER}, {"name": "tmp", "mountPath": "/tmp"}]  # noqa: S108 - its own
+    if copies_runtime:
+        mounts.append({"name": "runtime", "mountPath": RUNTIME_FOLDER})
+    if options.shared_memory is not None:
+        mounts.append({"name": "shared-memory", "mountPath": "/dev/shm"})  # noqa: S108 - its own emptyDir
+    container: Manifest = {
+        "name": CONTAINER,
+        "image": job.image,
+        "command": list(job.command),
+        "workingDir": WORK_FOLDER,
+        "env": _environment(job),
+        "resources": resource_requirements(options),
+        "volumeMounts": mounts,
+        "securityContext": _container_security(),
+        # The agent writes its result there; of a container that can't, the last lines of the log tell why.
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+    }
+    if options.image_pull_policy is not None:
+        container["imagePullPolicy"] = options.image_pull_policy
+    return container
+
+
+def _runtime_container(job: TaskJob) -> Manifest:
+    """The init container that brings the runtime into an image that lacks it.
+
+    It asks for what the task's container asks for, so that the pod, which is given the larger of the two, asks for no
+    more; GPUs are left to the task.
+    """
+    resources = resource_requirements(job.options)
+    limits = {name: amount for name, amount in resources["limits"].items() if not name.endswith("/gpu")}
+    return {
+        "name": RUNTIME_CONTAINER,
+        "image": job.runtime_image,
+        "command": ["cp", "-R", f"{RUNTIME_FOLDER}/.", _COPIED_RUNTIME],
+        "resources": {"requests": resources["requests"], "limits": limits},
+        "volumeMounts": [{"name": "runtime", "mountPath": _COPIED_RUNTIME}],
+        "securityContext": _container_security(),
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+    }
+
+
+def _volumes(options: PodOptions, *, copies_runtime: bool) -> list[Manifest]:
+    names = ["work", "tmp", *(["runtime"] if copies_runtime else [])]
+    volumes: list[Manifest] = [{"name": name, "emptyDir": {}} for name in names]
+    if options.shared_memory is not None:
+        memory = {"medium": "Memory", "sizeLimit": options.shared_memory}
+        volumes.append({"name": "shared-memory", "emptyDir": memory})
+    return volumes
+
+
+def _environment(job: TaskJob) -> list[Manifest]:
+    plain = {"HOME": "/tmp", **job.environment, **(job.options.env or {}), "PYTHONPATH": RUNTIME_FOLDER}  # noqa: S108
+    variables: list[Manifest] = [{"name": name, "value": value} for name, value in plain.items()]
+    variables += [
+        # A divisor of 1 rounds up to whole cores: a task that asks for 500m has one.
+        {"name": "K8SFLOW_CPUS", "valueFrom": _resource("requests.cpu")},
+        {"name": "K8SFLOW_MEMORY_BYTES", "valueFrom": _resource("limits.memory")},
+        {"name": "K8SFLOW_POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+        {"name": "K8SFLOW_POD_UID", "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}},
+        {"name": "K8SFLOW_NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
+    ]
+    if job.credentials_secret is not None:
+        variables += [
+            {"name": key, "valueFrom": {"secretKeyRef": {"name": job.credentials_secret, "key": key}}}
+            for key in _CREDENTIALS
+        ]
+    return variables
+
+
+def _resource(name: str) -> Manifest:
+    return {"resourceFieldRef": {"containerName": CONTAINER, "resource": name, "divisor": "1"}}

@@ -1,0 +1,48 @@
+"""The labels and annotations by which the objects of a run are found, and by which they tell what they are for."""
+
+from __future__ import annotations
+
+from k8sflow.kubernetes.names import label_value
+from k8sflow.task.spec import TaskSpec
+
+MANAGED_BY = "app.kubernetes.io/managed-by"
+FLOW = "k8sflow.dev/flow"
+RUN = "k8sflow.dev/run"
+STEP = "k8sflow.dev/step"
+TASK = "k8sflow.dev/task"
+ATTEMPT = "k8sflow.dev/attempt"
+JOB_NAME = "batch.kubernetes.io/job-name"
+
+
+def run_labels(flow: str, run: str) -> dict[str, str]:
+    """The labels of every object of a run."""
+    return {MANAGED_BY: "k8sflow", FLOW: label_value(flow), RUN: label_value(run)}
+
+
+def run_selector(flow: str, run: str) -> str:
+    """The label selector that finds every object of a run, and nothing else."""
+    return ",".join(f"{name}={value}" for name, value in run_labels(flow, run).items())
+
+
+def run_annotations(flow: str, run: str) -> dict[str, str]:
+    """The true names, of which the labels may be shortened."""
+    return {FLOW: flow, RUN: run}
+
+
+def task_labels(task: TaskSpec) -> dict[str, str]:
+    """The labels of a task's Job and pod."""
+    return {
+        **run_labels(task.flow, task.run),
+        STEP: label_value(task.name.step),
+        TASK: label_value(task.name.id),
+    }
+
+
+def task_annotations(task: TaskSpec) -> dict[str, str]:
+    """The true names of a task's place, and which execution of it this is."""
+    return {
+        **run_annotations(task.flow, task.run),
+        STEP: task.name.step,
+        TASK: task.name.id,
+        ATTEMPT: str(task.attempt),
+    }
