@@ -11,6 +11,7 @@ from pathlib import Path
 from k8sflow.errors import ConfigurationError
 
 FILE_NAME = "k8sflow.toml"
+ROOT_NAME = ".k8sflow"
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,7 @@ class Settings:
     """Every setting, each from the environment (``K8SFLOW_<KEY>``), else from the file, else its default.
 
     Args:
+        root: Folder with the state of runs on this machine; None for ``.k8sflow`` beside the flow.
         bucket: ``name`` or ``name/prefix`` of the S3 bucket; runs on Kubernetes need one.
         credentials: Where pods get the bucket's keys: ``secret:NAME``, a Secret in the run's namespace with the keys
             AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or ``service-account``, the cloud's workload identity.
@@ -31,6 +33,7 @@ class Settings:
         kubernetes_context: Context of the kubeconfig; None for its current one.
     """
 
+    root: str | None = None
     bucket: str | None = None
     credentials: str = "service-account"
     endpoint: str | None = None

@@ -1,0 +1,32 @@
+"""How an error of ours reaches the person at the terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+
+import click
+
+from k8sflow.errors import K8sflowError
+
+# As shells report a program that SIGINT ended.
+CANCELLED_EXIT_CODE = 130
+
+
+@contextlib.contextmanager
+def told() -> Iterator[None]:
+    """Prints an error of ours in its three parts, without a traceback, and exits with 1."""
+    try:
+        yield
+    except K8sflowError as error:
+        show(error)
+        sys.exit(1)
+
+
+def show(error: K8sflowError) -> None:
+    """Prints the error's parts."""
+    click.echo(f"{click.style('Error:', fg='red', bold=True)} {error.summary}", err=True)
+    for part in (error.cause, error.advice):
+        if part:
+            click.echo(part, err=True)

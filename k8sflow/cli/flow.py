@@ -1,0 +1,150 @@
+"""``python flow.py …``: the commands of a flow."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from k8sflow import config
+from k8sflow.cli.errors import CANCELLED_EXIT_CODE, told
+from k8sflow.errors import FlowDefinitionError, ParameterError
+from k8sflow.flow import graph as graphs
+from k8sflow.flow.parameters import Parameter
+from k8sflow.flow.spec import FlowSpec, parameters
+from k8sflow.runtime.request import RunRequest, flow_file
+
+_RUN_OPTIONS = {"with", "max-workers", "run-id", "run-id-file", "tag", "detach", "help"}
+
+
+def main(flow: type[FlowSpec]) -> None:
+    """Runs the command line of a flow; does not return."""
+    with told():
+        command = _group(flow)
+    command.main(prog_name=f"python {sys.argv[0]}")
+
+
+def _group(flow: type[FlowSpec]) -> click.Group:
+    group = click.Group(help=(flow.__doc__ or f"The flow {flow.__name__}.").strip())
+    group.add_command(_run_command(flow))
+    group.add_command(click.Command("check", callback=lambda: _check(flow), help="Check the flow's graph."))
+    group.add_command(click.Command("show", callback=lambda: _show(flow), help="Show the flow's steps."))
+    group.add_command(
+        click.Command(
+            "drive",
+            callback=lambda run_id, flowrun: _drive(flow, run_id, flowrun),
+            params=[click.Argument(["run_id"]), click.Option(["--flowrun"])],
+            hidden=True,
+            help="Drive a run that is in the store (in the cluster).",
+        )
+    )
+    return group
+
+
+def _run_command(flow: type[FlowSpec]) -> click.Command:
+    options: list[click.Parameter] = [
+        click.Option(
+            ["--with", "decorators"], multiple=True, metavar="DECORATOR",
+            help="Put a decorator on every step: kubernetes, kubernetes:image=…,namespace=…,memory=8000.",
+        ),
+        click.Option(
+            ["--max-workers"], type=click.IntRange(min=1),
+            help="How many tasks run at a time (default: the number of cores; on Kubernetes 100).",
+        ),
+        click.Option(["--tag", "tags"], multiple=True, help="A word to find the run by."),
+        click.Option(["--run-id"], help="The run's id (default: made from the time)."),
+        click.Option(["--run-id-file"], type=click.Path(dir_okay=False), help="Write the run's id to this file."),
+        click.Option(
+            ["--detach"], is_flag=True,
+            help="Hand the run to the controller in the cluster, and return. Needs --with kubernetes.",
+        ),
+    ]  # fmt: skip
+    options += [_parameter_option(parameter) for parameter in parameters(flow).values()]
+
+    def callback(
+        decorators: tuple[str, ...],
+        max_workers: int | None,
+        tags: tuple[str, ...],
+        run_id: str | None,
+        run_id_file: str | None,
+        detach: bool,  # noqa: FBT001  click calls by name
+        **values: Any,
+    ) -> None:
+        with told():
+            request = RunRequest(
+                flow=flow,
+                settings=config.load(flow_file(flow).parent),
+                values={key.removeprefix("parameter_"): value for key, value in values.items()},
+                decorators=decorators,
+                tags=tags,
+                run_id=run_id,
+                run_id_file=run_id_file,
+                max_workers=max_workers,
+            )
+            from k8sflow.runtime import start  # noqa: PLC0415  --help needs no runtime
+
+            _exit(start.detach(request) if detach else start.run(request))
+
+    return click.Command("run", callback=callback, params=options, help=f"Run {flow.__name__} from its start.")
+
+
+def _exit(success: bool | None) -> None:  # noqa: FBT001  the outcome is the argument
+    """Leaves with 0 after a success, 1 after a failure, 130 after Ctrl-C (None)."""
+    sys.exit(CANCELLED_EXIT_CODE if success is None else int(not success))
+
+
+def _parameter_option(parameter: Parameter) -> click.Option:
+    if parameter.name in _RUN_OPTIONS or parameter.name.replace("_", "-") in _RUN_OPTIONS:
+        raise FlowDefinitionError(
+            f"Parameter({parameter.name!r}): run has an option of this name already.",
+            advice="Give the parameter another name.",
+        )
+    spellings = dict.fromkeys([f"--{parameter.name}", f"--{parameter.name.replace('_', '-')}"])
+    default = f"default: {parameter.default}" if parameter.default is not None else "no default"
+    note = "required" if parameter.required else default
+    return click.Option(
+        [*spellings, f"parameter_{parameter.attribute}"],
+        metavar=parameter.type_name.upper(),
+        required=parameter.required and parameter.default is None,
+        help=f"{parameter.help} [{note}]".strip(),
+        callback=_converted(parameter),
+    )
+
+
+def _converted(parameter: Parameter) -> Callable[[click.Context, click.Parameter, str | None], Any]:
+    def convert(context: click.Context, option: click.Parameter, text: str | None) -> Any:
+        if text is None:
+            return parameter.default
+        try:
+            return parameter.convert(text, "the value")
+        except ParameterError as error:
+            raise click.BadParameter(f"{error.summary} {error.advice}", context, option) from error
+
+    return convert
+
+
+def _check(flow: type[FlowSpec]) -> None:
+    with told():
+        graph = graphs.build(flow)
+    click.echo(f"{flow.__name__}: {len(graph.nodes)} steps, no mistakes.")
+
+
+def _show(flow: type[FlowSpec]) -> None:
+    with told():
+        graph = graphs.build(flow)
+    for node in graph.nodes.values():
+        click.echo(click.style(node.name, bold=True) + (f"  joins {node.joins}" if node.joins else ""))
+        for line in node.doc.splitlines():
+            click.echo(f"    {line.strip()}")
+        if node.next:
+            how = f", for each of self.{node.foreach}" if node.foreach else ""
+            click.echo(f"    -> {', '.join(node.next)}{how}")
+
+
+def _drive(flow: type[FlowSpec], run_id: str, flowrun: str | None) -> None:
+    from k8sflow.runtime import start  # noqa: PLC0415  --help needs no runtime
+
+    with told():
+        _exit(start.drive(flow, config.load(flow_file(flow).parent), run_id, flowrun))

@@ -1,0 +1,265 @@
+"""Tasks as processes on this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import selectors
+import signal
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from k8sflow.errors import K8sflowError, StorageError
+from k8sflow.executors.base import Emit, Finished, Output, Started
+from k8sflow.executors.zygote import Exit, Zygote
+from k8sflow.storage.objects import LogWriter
+from k8sflow.storage.records import RunStore
+from k8sflow.task.outcome import Diagnosis, Outcome
+from k8sflow.task.result import TaskResult
+from k8sflow.task.runner import TaskRunner, committed_result, write_outcome
+from k8sflow.task.spec import TaskSpec
+
+_READ_BYTES = 1 << 16
+_TERM_SECONDS = 3.0
+Stream = Literal["stdout", "stderr", "result"]
+_STREAMS: tuple[Stream, ...] = ("stdout", "stderr", "result")
+
+
+@dataclass
+class _Running:
+    """A task's process, and what it has said so far."""
+
+    task: TaskSpec
+    pid: int
+    pipes: dict[Stream, int]
+    logs: dict[Stream, LogWriter]
+    result: bytearray = field(default_factory=bytearray)
+
+
+class LocalExecutor:
+    """Runs each task as a process of its own, up to ``max_workers`` at a time.
+
+    One thread sleeps in one ``select`` over the pipes of all running tasks.
+
+    Args:
+        emit: Where events go.
+        runner: The run.
+        max_workers: How many processes at a time.
+    """
+
+    def __init__(self, emit: Emit, runner: TaskRunner, max_workers: int) -> None:
+        self._emit = emit
+        self._run_store: RunStore = runner.run_store
+        self._max_workers = max_workers
+        self._zygote = Zygote(lambda task, fd: _task_main(runner, task, fd))
+        self._submitted: queue.SimpleQueue[Sequence[TaskSpec] | None] = queue.SimpleQueue()
+        self._waiting: deque[tuple[Sequence[TaskSpec], int]] = deque()
+        self._running: dict[int, _Running] = {}
+        self._selector = selectors.DefaultSelector()
+        self._wakeup, self._woken = socket.socketpair()
+        self._cancelled = threading.Event()
+        self._selector.register(self._woken, selectors.EVENT_READ)
+        self._selector.register(self._zygote.socket, selectors.EVENT_READ)
+        self._thread = threading.Thread(target=self._loop, name="k8sflow-local", daemon=True)
+        self._thread.start()
+
+    def submit(self, tasks: Sequence[TaskSpec]) -> None:
+        """Takes tasks; they start in this order as workers become free."""
+        self._submitted.put(tasks)
+        self._wakeup.send(b"\0")
+
+    def cancel(self) -> None:
+        """Ends every process of every task: SIGTERM first, SIGKILL to what is left after three seconds."""
+        self._cancelled.set()
+        self.close()
+
+    def close(self) -> None:
+        """Ends the thread and the zygote."""
+        if self._thread.is_alive():
+            self._submitted.put(None)
+            self._wakeup.send(b"\0")
+        self._thread.join()
+        self._zygote.close()
+
+    # ------------------------------------------------------------------ the thread
+
+    def _loop(self) -> None:
+        try:
+            while self._step():
+                pass
+        except K8sflowError as error:
+            # The zygote is gone, or the log can't be written: no task can go on.
+            for running in list(self._running.values()):
+                self._finish(running, TaskResult(Outcome.STORAGE_ERROR, diagnosis=_told(error)))
+            for tasks, first in self._waiting:
+                for task in tasks[first:]:
+                    self._emit(Finished(task, TaskResult(Outcome.STORAGE_ERROR, diagnosis=_told(error))))
+        finally:
+            if self._cancelled.is_set():
+                self._terminate()
+            self._selector.close()
+            self._wakeup.close()
+            self._woken.close()
+
+    def _step(self) -> bool:
+        if not self._start_waiting():
+            return False
+        ready = [] if self._zygote.has_exits else [key for key, _ in self._selector.select()]
+        for key in ready:
+            if key.fileobj is self._woken:
+                self._woken.recv(4096)
+            elif key.data is not None:
+                running, stream = key.data
+                self._read(running, stream)
+        if self._zygote.has_exits or any(key.fileobj is self._zygote.socket for key in ready):
+            for exit_ in self._zygote.exits():
+                self._ended(exit_)
+        return True
+
+    def _start_waiting(self) -> bool:
+        """Starts what can start; False when the executor is to end."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                tasks = self._submitted.get_nowait()
+                if tasks is None:
+                    return False
+                self._waiting.append((tasks, 0))
+        while self._waiting and len(self._running) < self._max_workers:
+            tasks, first = self._waiting.popleft()
+            if first + 1 < len(tasks):
+                self._waiting.appendleft((tasks, first + 1))
+            self._start(tasks[first])
+        return True
+
+    def _start(self, task: TaskSpec) -> None:
+        pipes = {stream: os.pipe() for stream in _STREAMS}
+        try:
+            pid = self._zygote.spawn(task.to_json(), *(pipes[stream][1] for stream in _STREAMS))
+        finally:
+            for _, write_end in pipes.values():
+                os.close(write_end)
+        logs: dict[Stream, LogWriter] = {
+            stream: self._run_store.open_log(task.name.step, task.name.id, task.attempt, stream)
+            for stream in _STREAMS if stream != "result"
+        }  # fmt: skip
+        running = _Running(task, pid, {stream: read_end for stream, (read_end, _) in pipes.items()}, logs)
+        self._running[pid] = running
+        for stream, fd in running.pipes.items():
+            os.set_blocking(fd, False)
+            self._selector.register(fd, selectors.EVENT_READ, (running, stream))
+        self._emit(Started(task, f"pid {pid}"))
+
+    def _read(self, running: _Running, stream: Stream) -> bool:
+        """Takes what is in a pipe; False when there is nothing now."""
+        fd = running.pipes.get(stream)
+        if fd is None:
+            return False
+        try:
+            data = os.read(fd, _READ_BYTES)
+        except BlockingIOError:
+            return False
+        if not data:
+            self._close_pipe(running, stream)
+            return False
+        if stream == "result":
+            running.result += data
+        else:
+            running.logs[stream].write(data)
+            self._emit(Output(running.task, stream, data))
+        return True
+
+    def _close_pipe(self, running: _Running, stream: Stream) -> None:
+        fd = running.pipes.pop(stream)
+        self._selector.unregister(fd)
+        os.close(fd)
+
+    def _ended(self, exit_: Exit) -> None:
+        """A task's process is gone: what is in its pipes is the rest; a child that it left may hold them open."""
+        running = self._running[exit_.pid]
+        for stream in list(running.pipes):
+            while self._read(running, stream):
+                pass
+        result = _result_of(running, exit_.status)
+        if result is None:
+            result = committed_result(self._run_store, running.task) or TaskResult(
+                Outcome.USER_ERROR, diagnosis=_death(exit_.status)
+            )
+            write_outcome(self._run_store, running.task, result)
+        self._finish(running, result)
+
+    def _finish(self, running: _Running, result: TaskResult) -> None:
+        for stream in list(running.pipes):
+            self._close_pipe(running, stream)
+        for log in running.logs.values():
+            log.close()
+        del self._running[running.pid]
+        self._emit(Finished(running.task, result))
+
+    def _terminate(self) -> None:
+        """Ends the groups of all running tasks."""
+        self._signal(signal.SIGTERM)
+        deadline = time.monotonic() + _TERM_SECONDS
+        self._zygote.socket.settimeout(_TERM_SECONDS)
+        with contextlib.suppress(K8sflowError, TimeoutError):
+            while self._running and time.monotonic() < deadline:
+                for exit_ in self._zygote.exits():
+                    with contextlib.suppress(ProcessLookupError, PermissionError):
+                        os.killpg(exit_.pid, signal.SIGKILL)  # what the task left in its group
+                    running = self._running.pop(exit_.pid)
+                    for stream in _STREAMS:
+                        while self._read(running, stream):
+                            pass
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: signal.Signals) -> None:
+        for pid in self._running:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(pid, number)
+
+
+def _task_main(runner: TaskRunner, task: str, result_fd: int) -> int:
+    """The life of a task's process."""
+    result = replace(runner, store=runner.store.after_fork()).run(TaskSpec.from_json(task))
+    with contextlib.suppress(BrokenPipeError), os.fdopen(result_fd, "wb") as pipe:
+        pipe.write(result.to_json().encode("utf-8", "replace"))
+    return 1 if result.outcome.is_failure else 0
+
+
+def _result_of(running: _Running, status: int) -> TaskResult | None:
+    """What the task said of itself, or None where it died before or after that."""
+    if os.WIFSIGNALED(status) or not running.result:
+        return None
+    try:
+        return TaskResult.from_json(running.result.decode())
+    except ValueError:
+        return None
+
+
+def _death(status: int) -> Diagnosis:
+    """What a person is told about a process that ended before its step did."""
+    if os.WIFSIGNALED(status):
+        name = signal.Signals(os.WTERMSIG(status)).name
+        hints = {
+            "SIGKILL": "Most often the kernel's out-of-memory killer: see `dmesg`, and let the step need less memory.",
+            "SIGSEGV": "A crash in native code: run the step with PYTHONFAULTHANDLER=1 to see where.",
+        }
+        return Diagnosis(
+            Outcome.USER_ERROR, f"the task's process was killed by {name}", resolution=hints.get(name, "")
+        )
+    code = os.WEXITSTATUS(status)
+    return Diagnosis(
+        Outcome.USER_ERROR,
+        f"the task's process ended with exit code {code} before its step was finished",
+        resolution="Something called os._exit(), or native code ended the process.",
+    )
+
+
+def _told(error: K8sflowError) -> Diagnosis:
+    outcome = Outcome.STORAGE_ERROR if isinstance(error, StorageError) else Outcome.NEVER_STARTED
+    return Diagnosis(outcome, error.summary, error.cause, error.advice)

@@ -1,0 +1,282 @@
+"""A process that has the flow loaded and forks one process per task.
+
+It is forked from the driver before the driver has any thread, so that a task starts with the flow imported, and a
+fork is as safe as the flow's own module level. The driver hands over a task with the file descriptors that the task
+writes to; the zygote answers with the task's pid, and reports how each one ended.
+
+Messages go over a stream socket, each a length of 4 bytes and JSON. Requests are answered one at a time, so that the
+descriptors (SCM_RIGHTS, unix(7)) always belong to the request that they come with.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import ctypes
+import gc
+import json
+import os
+import selectors
+import signal
+import socket
+import struct
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from k8sflow.errors import RunError
+
+_LENGTH = struct.Struct("!I")
+_FDS = 3
+_PR_SET_PDEATHSIG = 1
+# How many bytes of entropy a task's numpy generator is seeded with, where the flow did not seed it.
+_SEED_WORDS = 8
+
+TaskMain = Callable[[str, int], int]
+
+
+@dataclass(frozen=True)
+class Exit:
+    """How a task's process ended: ``status`` as of ``os.waitpid``."""
+
+    pid: int
+    status: int
+
+
+class Zygote:
+    """The driver's end.
+
+    Args:
+        task_main: What runs in each task's process: takes the task as text and the descriptor for its result, and
+            returns the process's exit code.
+    """
+
+    def __init__(self, task_main: TaskMain) -> None:
+        ours, theirs = socket.socketpair()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self.pid = os.fork()
+        if self.pid == 0:
+            ours.close()
+            _exit_after(lambda: _Server(theirs, task_main).serve())
+        theirs.close()
+        self.socket = ours
+        self._exits: list[Exit] = []
+
+    def spawn(self, task: str, stdout: int, stderr: int, result: int) -> int:
+        """Starts a task's process with these descriptors, and returns its pid.
+
+        Raises:
+            RunError: The zygote is gone, or no process can be made.
+        """
+        try:
+            _send(self.socket, {"task": task}, (stdout, stderr, result))
+            while True:
+                message = self._receive()
+                if "pid" in message:
+                    return int(message["pid"])
+                if "error" in message:
+                    raise RunError(
+                        f"no process can be made for a task: {message['error']}.",
+                        advice="Lower --max-workers, or raise the limit of processes (ulimit -u).",
+                    )
+                self._exits.append(_exit_of(message))
+        except OSError as error:
+            raise RunError("the process that starts tasks is gone.", cause=str(error)) from error
+
+    def exits(self) -> list[Exit]:
+        """The exits that were reported; waits for one where none was seen on the way.
+
+        Raises:
+            RunError: The zygote is gone.
+        """
+        if not self._exits:
+            try:
+                self._exits.append(_exit_of(self._receive()))
+            except OSError as error:
+                raise RunError("the process that starts tasks is gone.", cause=str(error)) from error
+        found, self._exits = self._exits, []
+        return found
+
+    @property
+    def has_exits(self) -> bool:
+        """Whether exits were seen that nobody has asked for."""
+        return bool(self._exits)
+
+    def close(self) -> None:
+        """Ends the zygote, and with it every task that still runs."""
+        self.socket.close()
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self.pid, 0)
+
+    def _receive(self) -> dict[str, Any]:
+        message, fds = _receive(self.socket)
+        assert not fds
+        if message is None:
+            raise ConnectionResetError("it closed the connection")
+        return message
+
+
+class _Server:
+    """The zygote's end: forks, waits, reports."""
+
+    def __init__(self, connection: socket.socket, task_main: TaskMain) -> None:
+        self._connection = connection
+        self._task_main = task_main
+        self._children: set[int] = set()
+
+    def serve(self) -> int:
+        die_with_parent()
+        # A terminal sends Ctrl-C to everybody; what happens then is the driver's decision.
+        os.setpgid(0, 0)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        wakeup, woken = socket.socketpair()
+        for end in (wakeup, woken):
+            end.setblocking(False)
+        signal.set_wakeup_fd(wakeup.fileno(), warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        gc.collect()
+        gc.freeze()  # objects that exist now are never looked at again, so their pages stay shared
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._connection, selectors.EVENT_READ)
+            selector.register(woken, selectors.EVENT_READ)
+            while True:
+                ready = {key.fileobj for key, _ in selector.select()}
+                if woken in ready:
+                    with contextlib.suppress(BlockingIOError):
+                        woken.recv(4096)
+                    self._report_exits()
+                if self._connection in ready and not self._serve_one():
+                    break
+        self._kill_children()
+        return 0
+
+    def _serve_one(self) -> bool:
+        try:
+            message, fds = _receive(self._connection)
+        except OSError:
+            return False
+        if message is None:
+            return False
+        try:
+            pid = os.fork()
+        except OSError as error:
+            _send(self._connection, {"error": str(error)})
+        else:
+            if pid == 0:
+                _exit_after(lambda: self._become_task(message["task"], fds))
+            self._children.add(pid)
+            _send(self._connection, {"pid": pid})
+        for fd in fds:
+            os.close(fd)
+        return True
+
+    def _become_task(self, task: str, fds: list[int]) -> int:
+        os.setsid()  # a group of its own: what the task starts can be ended with it
+        die_with_parent()
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGINT, signal.SIGCHLD, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL if number != signal.SIGINT else signal.default_int_handler)
+        self._connection.close()
+        stdout, stderr, result = fds
+        null = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(null, 0)
+        os.dup2(stdout, 1)
+        os.dup2(stderr, 2)
+        for fd in (null, stdout, stderr):
+            os.close(fd)
+        sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+        _reseed_numpy()
+        code = self._task_main(task, result)
+        threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001  as at the end of any Python process
+        atexit._run_exitfuncs()  # noqa: SLF001
+        return code
+
+    def _report_exits(self) -> None:
+        while self._children:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            self._children.discard(pid)
+            with contextlib.suppress(OSError):
+                _send(self._connection, {"exited": pid, "status": status})
+
+    def _kill_children(self) -> None:
+        for pid in self._children:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(pid, signal.SIGKILL)
+        for pid in self._children:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, 0)
+
+
+def die_with_parent() -> None:
+    """Asks the kernel to kill this process when its parent dies (prctl(2), Linux only)."""
+    if sys.platform == "linux":
+        parent = os.getppid()
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:  # it died before the request
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _exit_after(main: Callable[[], int]) -> NoReturn:
+    """Ends a forked process without unwinding the frames of the process that it was forked from."""
+    code = 1
+    try:
+        code = main()
+    except BaseException:  # noqa: BLE001  nothing may pass into the frames below, which belong to the parent
+        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError, AttributeError):
+                stream.flush()
+        os._exit(code)
+
+
+def _reseed_numpy() -> None:
+    """Gives the task a numpy generator of its own, unless the flow's module has seeded it."""
+    module = sys.modules.get("numpy.random")
+    if module is None:
+        return
+    generator = module.mtrand._rand._bit_generator  # noqa: SLF001  the only place that tells who seeded it
+    if getattr(generator, "_seed_seq", None) is not None:
+        module.seed(list(memoryview(os.urandom(4 * _SEED_WORDS)).cast("I")))
+
+
+def _send(connection: socket.socket, message: dict[str, Any], fds: tuple[int, ...] = ()) -> None:
+    data = json.dumps(message).encode()
+    # The descriptors travel with the length, so that one recvmsg of 4 bytes takes exactly them.
+    if fds:
+        socket.send_fds(connection, [_LENGTH.pack(len(data))], fds)
+        connection.sendall(data)
+    else:
+        connection.sendall(_LENGTH.pack(len(data)) + data)
+
+
+def _receive(connection: socket.socket) -> tuple[dict[str, Any] | None, list[int]]:
+    header, fds, _, _ = socket.recv_fds(connection, _LENGTH.size, _FDS)
+    if not header:
+        return None, []
+    header += _exactly(connection, _LENGTH.size - len(header))
+    message: dict[str, Any] = json.loads(_exactly(connection, _LENGTH.unpack(header)[0]))
+    return message, fds
+
+
+def _exactly(connection: socket.socket, count: int) -> bytes:
+    data = b""
+    while len(data) < count:
+        piece = connection.recv(count - len(data))
+        if not piece:
+            raise ConnectionResetError("the other end is gone in the middle of a message")
+        data += piece
+    return data
+
+
+def _exit_of(message: dict[str, Any]) -> Exit:
+    return Exit(int(message["exited"]), int(message["status"]))

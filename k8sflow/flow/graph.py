@@ -1,0 +1,244 @@
+"""The graph of a flow, read from its source without running it."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import inspect
+import linecache
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from k8sflow.errors import FlowDefinitionError
+from k8sflow.flow import spec
+
+START = "start"
+END = "end"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A line of the user's source."""
+
+    file: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """Something in the class body that can't work: where, what, and how to write it right."""
+
+    place: Place
+    message: str
+    advice: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.message}" + (f"\n    {self.advice}" if self.advice else "")
+
+
+@dataclass(frozen=True)
+class Node:
+    """One step.
+
+    Args:
+        name: The step's name.
+        place: Where its ``def`` stands.
+        next_place: Where its ``self.next()`` stands.
+        next: The steps that it goes on to, in the order of ``self.next()``.
+        foreach: The attribute over whose items it opens branches, or None.
+        is_join: Whether it takes ``inputs``.
+        splits: The steps whose branches it runs in, the outermost first; for a join, after it has joined.
+        joins: For a join, the step whose branches it joins.
+        parents: The steps that go on to this one; for a join, in the order of the split's branches.
+        doc: Its docstring.
+    """
+
+    name: str
+    place: Place
+    next_place: Place
+    next: tuple[str, ...] = ()
+    foreach: str | None = None
+    is_join: bool = False
+    splits: tuple[str, ...] = ()
+    joins: str | None = None
+    parents: tuple[str, ...] = ()
+    doc: str = ""
+
+    @property
+    def is_split(self) -> bool:
+        """Whether it opens branches: static ones or those of a foreach."""
+        return len(self.next) > 1 or self.foreach is not None
+
+
+@dataclass(frozen=True)
+class Graph:
+    """The steps of a flow and their order."""
+
+    flow: str
+    nodes: dict[str, Node] = field(default_factory=dict)
+
+    def __getitem__(self, step: str) -> Node:
+        return self.nodes[step]
+
+    def depth(self, step: str) -> int:
+        """How many foreach loops surround a step: the length of its tasks' paths."""
+        return sum(1 for split in self.nodes[step].splits if self.nodes[split].foreach is not None)
+
+
+def build(flow: type[spec.FlowSpec]) -> Graph:
+    """The checked graph of a flow.
+
+    Raises:
+        FlowDefinitionError: The class body has mistakes; all of them are told.
+    """
+    from k8sflow.flow import lint  # noqa: PLC0415  lint needs the types of this module
+
+    nodes: dict[str, Node] = {}
+    mistakes: list[Mistake] = []
+    functions = spec.steps(flow)
+    for name, function in functions.items():
+        node, found = _read_step(name, function)
+        nodes[name] = node
+        mistakes += found
+    graph, found = lint.check(Graph(flow.__name__, nodes), class_place(flow))
+    mistakes += found
+    if mistakes:
+        raise refuse(flow.__name__, mistakes)
+    return graph
+
+
+def refuse(flow: str, mistakes: list[Mistake]) -> FlowDefinitionError:
+    """The error that tells every mistake of a flow at once, in the order of the source."""
+    ordered = sorted(dict.fromkeys(mistakes), key=lambda m: (m.place.file, m.place.line))
+    count = "a mistake" if len(ordered) == 1 else f"{len(ordered)} mistakes"
+    return FlowDefinitionError(f"{flow} has {count}; nothing was run.", advice="\n".join(map(str, ordered)))
+
+
+def class_place(flow: type) -> Place:
+    """Where the class statement of a flow stands."""
+    try:
+        return Place(inspect.getsourcefile(flow) or "?", inspect.getsourcelines(flow)[1])
+    except (OSError, TypeError):
+        return Place("?", 0)
+
+
+def closest(word: str, words: Iterator[str] | list[str] | tuple[str, ...]) -> str:
+    """`` Did you mean …?`` where one of the words is close, else an empty text."""
+    found = difflib.get_close_matches(word, list(words), n=1)
+    return f"Did you mean {found[0]!r}?" if found else ""
+
+
+def _read_step(name: str, function: Callable[..., Any]) -> tuple[Node, list[Mistake]]:
+    definition, file = _definition(function)
+    place = Place(file, definition.lineno)
+    mistakes: list[Mistake] = []
+    arguments = [a.arg for a in (*definition.args.posonlyargs, *definition.args.args)]
+    if len(arguments) not in {1, 2} or definition.args.kwonlyargs or definition.args.vararg or definition.args.kwarg:
+        mistakes.append(
+            Mistake(place, f"step {name} takes ({', '.join(arguments)}).",
+                    "A step takes (self); a step that joins branches takes (self, inputs).")
+        )  # fmt: skip
+    if isinstance(definition, ast.AsyncFunctionDef):
+        mistakes.append(Mistake(place, f"step {name} is async.", "Write def, and asyncio.run(...) inside of it."))
+    calls = [node for node in ast.walk(definition) if isinstance(node, ast.Call) and _is_next_call(node)]
+    last = definition.body[-1]
+    call = last.value if isinstance(last, ast.Expr) and _is_next_call(last.value) else None
+    mistakes += [
+        Mistake(Place(file, c.lineno), f"step {name} calls self.next() before its end.",
+                "self.next(...) stands once in a step, as its last statement, outside of any if or loop.")
+        for c in calls if c is not call
+    ]  # fmt: skip
+    targets: tuple[str, ...] = ()
+    foreach = None
+    if isinstance(call, ast.Call):
+        targets, foreach, found = _read_next(name, file, call)
+        mistakes += found
+    node = Node(
+        name=name,
+        place=place,
+        next_place=Place(file, call.lineno if call else last.lineno),
+        next=targets,
+        foreach=foreach,
+        is_join=len(arguments) == 2,  # noqa: PLR2004  self and inputs
+        doc=ast.get_docstring(definition) or "",
+    )
+    return node, mistakes
+
+
+def _definition(function: Callable[..., Any]) -> tuple[ast.FunctionDef | ast.AsyncFunctionDef, str]:
+    code = inspect.unwrap(function).__code__
+    file = code.co_filename
+    source = "".join(linecache.getlines(file))
+    for node in ast.walk(_parse(file, source)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.name == code.co_name:
+            first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
+            if first == code.co_firstlineno:
+                return node, file
+    raise FlowDefinitionError(
+        f"the source of step {function.__name__} can't be found in {file}.",
+        cause="A flow's graph is read from its source, so it has to be in a file (or a notebook cell).",
+    )
+
+
+_parsed: dict[tuple[str, int], ast.Module] = {}
+
+
+def _parse(file: str, source: str) -> ast.Module:
+    key = (file, hash(source))
+    if key not in _parsed:
+        _parsed[key] = ast.parse(source)
+    return _parsed[key]
+
+
+def _is_next_call(node: ast.AST) -> bool:
+    return (
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr == "next"
+        and isinstance(node.func.value, ast.Name)
+        and node.func.value.id == "self"
+    )
+
+
+def _read_next(step: str, file: str, call: ast.Call) -> tuple[tuple[str, ...], str | None, list[Mistake]]:
+    place = Place(file, call.lineno)
+    mistakes: list[Mistake] = []
+    targets = []
+    for argument in call.args:
+        if (
+            isinstance(argument, ast.Attribute)
+            and isinstance(argument.value, ast.Name)
+            and argument.value.id == "self"
+        ):
+            targets.append(argument.attr)
+        else:
+            mistakes.append(
+                Mistake(place, f"step {step} goes on to {ast.unparse(argument)!r}, which is not a step.",
+                        "Write self.next(self.step_name).")
+            )  # fmt: skip
+    foreach = None
+    for keyword in call.keywords:
+        value = keyword.value
+        if keyword.arg != "foreach":
+            mistakes.append(
+                Mistake(place, f"self.next() in step {step} has the unknown argument {keyword.arg}.",
+                        closest(keyword.arg or "", ["foreach"]) or "Its argument is foreach='attribute'.")
+            )  # fmt: skip
+        elif isinstance(value, ast.Constant) and isinstance(value.value, str):
+            foreach = value.value
+        else:
+            mistakes.append(
+                Mistake(place, f"foreach={ast.unparse(value)} in step {step} is not a name in quotes.",
+                        "Put the items on self, and give the attribute's name: "
+                        "self.items = ...; self.next(self.work, foreach='items').")
+            )  # fmt: skip
+    if foreach is not None and len(targets) > 1:
+        mistakes.append(
+            Mistake(place, f"step {step} opens a foreach over {len(targets)} steps.",
+                    "A foreach goes on to one step; that step may branch.")
+        )  # fmt: skip
+    return tuple(targets), foreach, mistakes

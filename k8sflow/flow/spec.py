@@ -1,0 +1,170 @@
+"""FlowSpec: the class that users derive their flows from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn, Protocol
+
+from k8sflow.errors import FlowDefinitionError
+from k8sflow.flow import decorators
+from k8sflow.flow.parameters import Parameter
+
+# What a flow's own names can't be, since self has them already.
+RESERVED_STEP_NAMES = frozenset({"next", "input", "index", "name", "cmd", "foreach_stack", "merge_artifacts"})
+# Where a task keeps what belongs to it and not to the user.
+CONTEXT = "_k8sflow_context"
+
+
+class TaskContext(Protocol):
+    """What a running task lends to ``self``."""
+
+    def load(self, name: str) -> Any:
+        """The value of an artifact that an earlier step left; AttributeError where there is none."""
+
+    def forget(self, name: str) -> bool:
+        """Drops an artifact that an earlier step left; False where there is none."""
+
+    def next(self, targets: tuple[Any, ...], foreach: str | None) -> None:
+        """Records the transition."""
+
+    @property
+    def index(self) -> int | None:
+        """The index of the innermost foreach branch."""
+
+    @property
+    def input(self) -> Any:
+        """The item of the innermost foreach branch."""
+
+    def foreach_stack(self) -> list[tuple[int, int, Any]]:
+        """Index, number of branches and item, from the outermost foreach to the innermost."""
+
+    def merge_artifacts(self, flow: FlowSpec, inputs: Any, exclude: list[str], include: list[str]) -> None:
+        """Takes over what the joined branches agree on."""
+
+
+class FlowSpec:
+    """Base class of flows: its steps are methods under ``@step``, its artifacts are the attributes of ``self``.
+
+    Making an instance in the flow's own file runs the command line (``if __name__ == "__main__": MyFlow()``).
+    """
+
+    def __init__(self) -> None:
+        from k8sflow.cli.flow import main  # noqa: PLC0415  the language doesn't need the command line
+
+        main(type(self))
+
+    def next(self, *targets: Callable[..., None], foreach: str | None = None) -> None:
+        """Says where the run goes on: the last statement of every step but the end.
+
+        Args:
+            targets: The next step, or several which run side by side.
+            foreach: The name of an attribute of ``self``: one branch for each of its items.
+        """
+        self._context().next(targets, foreach)
+
+    @property
+    def index(self) -> int | None:
+        """The index of this task's item in its foreach, or None outside of any."""
+        return self._context().index
+
+    @property
+    def input(self) -> Any:
+        """This task's item of its foreach, or None outside of any."""
+        return self._context().input
+
+    def foreach_stack(self) -> list[tuple[int, int, Any]]:
+        """The foreach branches around this task, the outermost first: index, number of branches, item."""
+        return self._context().foreach_stack()
+
+    def merge_artifacts(
+        self, inputs: Any, exclude: list[str] | None = None, include: list[str] | None = None
+    ) -> None:
+        """Takes over, in a join, the artifacts on which all branches agree, without loading them.
+
+        Args:
+            inputs: The join's inputs.
+            exclude: Names that are not taken over.
+            include: The only names that are taken over.
+
+        Raises:
+            ArtifactError: Branches disagree on an artifact, or an included one is missing.
+        """
+        self._context().merge_artifacts(self, inputs, exclude or [], include or [])
+
+    def _context(self) -> TaskContext:
+        context: TaskContext | None = self.__dict__.get(CONTEXT)
+        if context is None:
+            raise RuntimeError(f"{type(self).__name__} is not in a running task; this works only in a step.")
+        return context
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or CONTEXT not in self.__dict__:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        value = self._context().load(name)
+        self.__dict__[name] = value
+        return value
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name in constants(type(self)):
+            _refuse_constant(type(self), name)
+        super().__setattr__(name, value)
+
+    def __delattr__(self, name: str) -> None:
+        inherited = CONTEXT in self.__dict__ and self._context().forget(name)
+        if name in self.__dict__ or not inherited:
+            super().__delattr__(name)
+
+
+def _refuse_constant(flow: type[FlowSpec], name: str) -> NoReturn:
+    raise AttributeError(
+        f"self.{name} is a constant of the class {flow.__name__}, which can't change during a run. "
+        f"Put the new value under another name."
+    )
+
+
+def steps(flow: type[FlowSpec]) -> dict[str, Callable[..., None]]:
+    """The steps of a flow by name, in the order in which they are written, those of its base classes first."""
+    return {name: member for name, member in _members(flow) if decorators.is_step(member)}
+
+
+def parameters(flow: type[FlowSpec]) -> dict[str, Parameter]:
+    """The parameters of a flow by the attribute that they are read through.
+
+    Raises:
+        FlowDefinitionError: Two of them have the same name.
+    """
+    found = {name: member for name, member in _members(flow) if isinstance(member, Parameter)}
+    names: dict[str, str] = {}
+    for attribute, parameter in found.items():
+        if (other := names.setdefault(parameter.name, attribute)) != attribute:
+            raise FlowDefinitionError(
+                f"{flow.__name__} has two parameters with the name {parameter.name!r}: {other} and {attribute}.",
+                advice="Give one of them another name.",
+            )
+    return found
+
+
+def constants(flow: type[FlowSpec]) -> dict[str, Any]:
+    """The class's plain attributes: values that every step and every reader of the run sees."""
+    cached: dict[str, Any] | None = flow.__dict__.get("__k8sflow_constants__")
+    if cached is None:
+        cached = {name: member for name, member in _members(flow) if _is_constant(name, member)}
+        type.__setattr__(flow, "__k8sflow_constants__", cached)
+    return cached
+
+
+def _is_constant(name: str, member: object) -> bool:
+    if name.startswith("_") or isinstance(member, (Parameter, property, staticmethod, classmethod, type)):
+        return False
+    return not callable(member) and not hasattr(member, "__get__")
+
+
+def _members(flow: type[FlowSpec]) -> Iterator[tuple[str, Any]]:
+    """Names and members of the class and its bases below FlowSpec; a derived class's member takes the base's place."""
+    found: dict[str, Any] = {}
+    for base in reversed(flow.__mro__):
+        if issubclass(base, FlowSpec) and base is not FlowSpec:
+            found.update(vars(base))
+        elif base not in {object, FlowSpec, Protocol}:
+            found.update({n: m for n, m in vars(base).items() if not n.startswith("__")})
+    yield from found.items()

@@ -1,0 +1,72 @@
+"""What a run on Kubernetes needs: a bucket, a cluster, and an executor that speaks to it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from k8sflow.config import Settings
+from k8sflow.errors import ConfigurationError
+from k8sflow.executors.base import Executor
+from k8sflow.runtime.driver import Report
+from k8sflow.runtime.placement import Placement
+from k8sflow.storage.objects import ObjectStore
+from k8sflow.task.runner import TaskRunner, committed_result
+from k8sflow.task.spec import TaskSpec
+
+if TYPE_CHECKING:
+    from k8sflow.storage.s3 import S3Store
+
+
+def open_bucket(settings: Settings) -> S3Store:
+    """The bucket of the settings.
+
+    Raises:
+        ConfigurationError: None is set.
+    """
+    from k8sflow.storage.s3 import S3Store  # noqa: PLC0415  boto3 is loaded where a bucket is used
+
+    if not settings.bucket:
+        raise ConfigurationError(
+            "a run on Kubernetes needs a bucket, and none is set.",
+            cause="Code and artifacts travel between this machine and the pods through S3-compatible storage.",
+            advice='Set K8SFLOW_BUCKET=name (and K8SFLOW_ENDPOINT where it is not AWS), or write bucket = "name" '
+            "into k8sflow.toml beside the flow.",
+        )
+    return S3Store(f"s3://{settings.bucket}", endpoint=settings.endpoint, region=settings.region)
+
+
+def check(settings: Settings, placement: Placement) -> S3Store:
+    """The run's bucket, after a look at whether bucket and cluster can be used.
+
+    Raises:
+        K8sflowError: One of them can't.
+    """
+    from k8sflow.kubernetes.access import check_access  # noqa: PLC0415  only such a run needs the API
+
+    store = open_bucket(settings)
+    store.check()
+    check_access(settings, placement.namespace)
+    return store
+
+
+def executor(
+    report: Report,
+    runner: TaskRunner,
+    placement: Placement,
+    settings: Settings,
+    max_workers: int | None,
+    owner: dict[str, Any] | None,
+) -> Executor:
+    """The executor for the steps that run on Kubernetes."""
+    raise NotImplementedError
+
+
+def agent_arguments(runner: TaskRunner, task: TaskSpec) -> list[str]:
+    """What the agent in a task's pod is told."""
+    return [
+        "task",
+        task.to_json(),
+        f"--store={runner.store.url}",
+        f"--package={runner.record.package}",
+        f"--file={runner.record.file}",
+    ]

@@ -1,0 +1,201 @@
+"""Starts runs: checks what can be checked, writes the run's record, and lets the driver go."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from k8sflow.config import Settings
+from k8sflow.errors import ParameterError, RunError
+from k8sflow.executors.base import Executor
+from k8sflow.executors.local import LocalExecutor
+from k8sflow.flow import graph as graphs
+from k8sflow.flow.graph import Graph
+from k8sflow.flow.spec import FlowSpec, constants, parameters
+from k8sflow.runtime import remote
+from k8sflow.runtime.driver import Driver, Observer, Report, RunResult
+from k8sflow.runtime.interrupts import interrupts
+from k8sflow.runtime.placement import Placement
+from k8sflow.runtime.progress import LineReporter
+from k8sflow.runtime.request import RunRequest, flow_file, local_root
+from k8sflow.storage import package
+from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore
+from k8sflow.storage.objects import ObjectStore, open_store
+from k8sflow.storage.records import RunRecord, RunStore, current_user, new_run_id
+from k8sflow.task.runner import TaskRunner
+
+if TYPE_CHECKING:
+    from k8sflow.runtime.flowrun import FlowRunObserver
+
+_RUN_ID = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")
+LOCAL, KUBERNETES = "local", "kubernetes"
+
+
+def run(request: RunRequest) -> bool | None:
+    """Runs a flow and tells about it; whether it succeeded, or None where the user cancelled it.
+
+    Raises:
+        K8sflowError: The run can't be started.
+    """
+    graph = graphs.build(request.flow)
+    placement = Placement.of(request.flow, request.decorators, request.settings)
+    store, code = _prepare(request, placement)
+    record = _create(request, graph, store, code)
+    return _drive(TaskRunner(request.flow, graph, record, store), placement, request.settings, request.max_workers)
+
+
+def detach(request: RunRequest) -> bool:
+    """Hands a run to the controller in the cluster.
+
+    Raises:
+        K8sflowError: The run can't be started, or there is no controller.
+    """
+    from k8sflow.runtime import flowrun  # noqa: PLC0415  only here is the API needed
+
+    graph = graphs.build(request.flow)
+    placement = Placement.of(request.flow, request.decorators, request.settings)
+    if not placement.uses_kubernetes:
+        raise RunError(
+            "--detach hands the run to a cluster, but no step runs on Kubernetes.",
+            advice="Add --with kubernetes.",
+        )
+    flowrun.check(request.settings, placement.namespace)
+    store, code = _prepare(request, placement)
+    record = _create(request, graph, store, code)
+    flowrun.submit(record, request.settings, placement.namespace, store.url)
+    return True
+
+
+def drive(flow: type[FlowSpec], settings: Settings, run_id: str, flowrun_name: str | None) -> bool | None:
+    """Drives a run whose record is in the bucket, in the cluster: from its start, or from where a driver died.
+
+    Raises:
+        K8sflowError: There is no such run, or it can't go on.
+    """
+    from k8sflow.runtime import flowrun  # noqa: PLC0415  only here is the API needed
+
+    graph = graphs.build(flow)
+    store = remote.open_bucket(settings)
+    record = RunStore(store, flow.__name__, run_id).read()
+    placement = Placement.of(flow, record.decorators, settings)
+    observer = flowrun.FlowRunObserver(settings, placement.namespace, flowrun_name) if flowrun_name else None
+    return _drive(TaskRunner(flow, graph, record, store), placement, settings, None, observer, go_on=True)
+
+
+def _prepare(request: RunRequest, placement: Placement) -> tuple[ObjectStore, package.Package | None]:
+    """The run's store and its code package, after the checks that need nothing to be written."""
+    if request.run_id is not None and not _RUN_ID.fullmatch(request.run_id):
+        raise RunError(
+            f"{request.run_id!r} can't be a run's id.",
+            advice="Use at most 63 of: lower-case letters, digits, - and . (letters or digits first and last).",
+        )
+    if not placement.uses_kubernetes:
+        return open_store(str(local_root(request.flow, request.settings))), None
+    store = remote.check(request.settings, placement)
+    return store, package.build(flow_file(request.flow).parent)
+
+
+def _create(request: RunRequest, graph: Graph, store: ObjectStore, code: package.Package | None) -> RunRecord:
+    """Writes what was asked for; from here on the run exists."""
+    flow = request.flow
+    artifacts = ArtifactStore(store, flow.__name__)
+    if code is not None:
+        artifacts.save_blob(code.sha256, [code.archive])
+    record = RunRecord(
+        flow=flow.__name__,
+        run=request.run_id or new_run_id(),
+        file=flow_file(flow).name,
+        parameters=_fixed_values(flow, request.values, artifacts),
+        steps=tuple(graph.nodes),
+        package=code.sha256 if code is not None else None,
+        user=current_user(),
+        created=time.time(),
+        tags=request.tags,
+        decorators=request.decorators,
+    )
+    RunStore(store, record.flow, record.run).create(record)
+    if request.run_id_file is not None:
+        _write_run_id(Path(request.run_id_file), record.run)
+    return record
+
+
+def _fixed_values(
+    flow: type[FlowSpec], values: Mapping[str, object], artifacts: ArtifactStore
+) -> dict[str, ArtifactRef]:
+    """The parameters and constants, saved once for all tasks."""
+    fixed = dict(constants(flow))
+    for attribute, parameter in parameters(flow).items():
+        value = values.get(attribute, parameter.default)
+        if value is None and parameter.required:
+            raise ParameterError(f"Parameter {parameter.name!r} is required.", advice=f"Give --{parameter.name}.")
+        fixed[attribute] = value
+    return {name: artifacts.save(value, name) for name, value in fixed.items()}
+
+
+def _write_run_id(path: Path, run_id: str) -> None:
+    try:
+        path.write_text(f"{run_id}\n", encoding="utf-8")
+    except OSError as error:
+        raise RunError(f"the run's id can't be written to {path}: {error.strerror}.") from error
+
+
+def _drive(
+    runner: TaskRunner,
+    placement: Placement,
+    settings: Settings,
+    max_workers: int | None,
+    observer: FlowRunObserver | None = None,
+    *,
+    go_on: bool = False,
+) -> bool | None:
+    """Runs the driver with its executors, and prints what a person wants to know."""
+    reporter = LineReporter()
+    observers: Sequence[Observer] = [reporter, observer] if observer is not None else [reporter]
+
+    def executors(report: Report) -> dict[str, Executor]:
+        # The local executor forks, so it comes before anything that starts a thread.
+        made: dict[str, Executor] = {}
+        if len(placement.pods) < len(runner.graph.nodes):
+            made[LOCAL] = LocalExecutor(report, runner, max_workers or os.cpu_count() or 1)
+        if placement.uses_kubernetes:
+            made[KUBERNETES] = remote.executor(
+                report, runner, placement, settings, max_workers, observer.owner if observer is not None else None
+            )
+        return made
+
+    driver = Driver(
+        runner.graph,
+        runner.run_store,
+        executors=executors,
+        executor_of=lambda step: KUBERNETES if step in placement.pods else LOCAL,
+        observers=observers,
+    )
+    try:
+        with interrupts(reporter.cancelling):
+            result: RunResult | None = driver.run(go_on=go_on)
+    except KeyboardInterrupt:
+        result = None
+    _conclude(reporter, runner, result)
+    if observer is not None:
+        observer.close(result)
+    return result.is_success if result is not None else None
+
+
+def _conclude(reporter: LineReporter, runner: TaskRunner, result: RunResult | None) -> None:
+    flow, run_id = runner.record.flow, runner.record.run
+    pathspec = f"{flow}/{run_id}"
+    if result is None:
+        reporter.summary(pathspec, "was cancelled", "", good=False)
+    elif result.failed is not None and result.result is not None:
+        reporter.failure(result.failed, result.result)
+        name = result.failed.name
+        where = f"{runner.store.url}/{pathspec.replace('/', '/runs/', 1)}/tasks/{name}/{result.failed.attempt}"
+        reporter.summary(pathspec, "failed", f"The failed task's output: {where}", good=False)
+    else:
+        reporter.summary(
+            pathspec, "succeeded", f'Results: k8sflow.Flow("{flow}")["{run_id}"]["end"].task.data', good=True
+        )

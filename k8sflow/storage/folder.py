@@ -1,0 +1,175 @@
+"""An object store in a folder: what a run on one machine needs."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import mmap
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from k8sflow.errors import StorageError
+from k8sflow.storage.objects import Buffer, ObjectNotFoundError, ReadableFile
+
+_MAP_FROM_BYTES = 1 << 16
+# Names with this prefix are files that are not finished; a crash may leave some, and readers pass over them.
+_UNFINISHED = ".tmp-"
+
+
+class FolderStore:
+    """Objects as files below a folder.
+
+    A file is written under a temporary name and renamed, or linked where nobody may have been there before
+    (link(2) fails where the name exists, on network file systems too).
+
+    Args:
+        path: The folder; made when the first object is written.
+    """
+
+    parallel_reads = 1
+
+    def __init__(self, path: str) -> None:
+        self.root = Path(path).absolute()
+
+    @property
+    def url(self) -> str:
+        """The folder's absolute path."""
+        return str(self.root)
+
+    def get(self, key: str) -> Buffer:
+        """The object's bytes; large ones are mapped, and a change to them stays in this process."""
+        path = self.root / key
+        try:
+            with path.open("rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                if size < _MAP_FROM_BYTES:
+                    return file.read()
+                return memoryview(mmap.mmap(file.fileno(), size, access=mmap.ACCESS_COPY))
+        except (FileNotFoundError, NotADirectoryError):
+            raise ObjectNotFoundError(f"there is no {key} in {self.root}.") from None
+        except OSError as error:
+            raise _refused("read", path, error) from error
+
+    def put(self, key: str, parts: Sequence[Buffer]) -> None:
+        """Writes the parts to a new file and renames it into place."""
+        with self._new_file(key) as (file, temporary, path):
+            for part in parts:
+                file.write(part)
+            file.close()
+            temporary.replace(path)
+
+    def put_new(self, key: str, data: bytes) -> bool:
+        """Writes a new file and links it into place, unless the name is taken."""
+        with self._new_file(key) as (file, temporary, path):
+            file.write(data)
+            file.close()
+            try:
+                os.link(temporary, path)
+            except FileExistsError:
+                return False
+            return True
+
+    def put_file(self, key: str, file: ReadableFile) -> None:
+        """Copies a file."""
+        file.seek(0)
+        with self._new_file(key) as (target, temporary, path):
+            shutil.copyfileobj(cast("BinaryIO", file), target, 1 << 20)
+            target.close()
+            temporary.replace(path)
+
+    def exists(self, key: str) -> bool:
+        """Whether the file is there."""
+        return (self.root / key).is_file()
+
+    def list_keys(self, prefix: str) -> Iterator[str]:
+        """All files below a folder, in ascending order."""
+        for path in sorted(self._walk(self.root / prefix)):
+            yield path.relative_to(self.root).as_posix()
+
+    def list_folders(self, prefix: str) -> Iterator[str]:
+        """The folders directly below a folder, in ascending order."""
+        try:
+            yield from sorted(entry.name for entry in os.scandir(self.root / prefix) if entry.is_dir())
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except OSError as error:
+            raise _refused("read", self.root / prefix, error) from error
+
+    def open_log(self, key: str) -> FolderLog:
+        """A file that is appended to in place."""
+        return FolderLog(self.root / key)
+
+    def after_fork(self) -> FolderStore:
+        """Itself: it holds nothing."""
+        return self
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+    @staticmethod
+    def _walk(folder: Path) -> Iterator[Path]:
+        for directory, _, names in os.walk(folder):
+            yield from (Path(directory, name) for name in names if not name.startswith(_UNFINISHED))
+
+    @contextlib.contextmanager
+    def _new_file(self, key: str) -> Iterator[tuple[BinaryIO, Path, Path]]:
+        path = self.root / key
+        temporary = path.with_name(f"{_UNFINISHED}{secrets.token_hex(8)}")
+        try:
+            with _created(temporary) as file:
+                yield file, temporary, path
+        except OSError as error:
+            raise _refused("written", path, error) from error
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+
+
+class FolderLog:
+    """A log that is appended to in place: a reader sees each write at once."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: BinaryIO | None = None
+
+    def write(self, data: bytes) -> None:
+        """Adds bytes; the file is made by the first ones."""
+        try:
+            if self._file is None:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                self._file = self._path.open("ab", buffering=0)
+            self._file.write(data)
+        except OSError as error:
+            raise _refused("written", self._path, error) from error
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+    def close(self) -> None:
+        """Closes the file."""
+        if self._file is not None:
+            self._file.close()
+
+
+def _created(path: Path) -> BinaryIO:
+    try:
+        return path.open("xb", buffering=0)
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("xb", buffering=0)
+
+
+def _refused(verb: str, path: Path, error: OSError) -> StorageError:
+    advice = {
+        errno.ENOSPC: "The disk is full: make room, then start again; nothing half-written is left.",
+        errno.EDQUOT: "Your quota is used up: make room, then start again.",
+        errno.EACCES: "Let this user write there, or set K8SFLOW_ROOT to another folder.",
+        errno.EROFS: "The file system is read-only: set K8SFLOW_ROOT to another folder.",
+    }
+    return StorageError(
+        f"{path} can't be {verb}: {error.strerror}.", advice=advice.get(error.errno or 0, "")
+    )

@@ -1,0 +1,139 @@
+"""The code package: the flow's folder as one archive, the same bytes for the same files.
+
+It is content-addressed: a run whose code did not change uploads nothing.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import gzip
+import hashlib
+import io
+import os
+import stat
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from k8sflow.errors import PackageError
+from k8sflow.storage.objects import Buffer
+
+LIMIT_BYTES = 100_000_000
+IGNORE_FILE = ".k8sflowignore"
+_NEVER = {"__pycache__", "node_modules"}
+_BIGGEST_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Package:
+    """A code package.
+
+    Args:
+        sha256: Hash of the archive, its name in the store.
+        archive: The tar.gz file.
+        files: How many files it holds.
+    """
+
+    sha256: str
+    archive: bytes
+    files: int
+
+
+def build(folder: Path) -> Package:
+    """The code package of a folder: all its files but hidden ones, caches, virtual environments and ignored ones.
+
+    A file ``.k8sflowignore`` in the folder lists patterns, one a line, that are left out: ``data/*``, ``*.csv``.
+
+    Raises:
+        PackageError: The folder is too big, or has a file that can't be read.
+    """
+    files = sorted(_files(folder))
+    _refuse_too_big(folder, files)
+    raw = io.BytesIO()
+    # mtime 0 here and in the entries: the same files give the same bytes.
+    with gzip.GzipFile(fileobj=raw, mode="wb", compresslevel=3, mtime=0) as zipped, tarfile.open(
+        fileobj=zipped, mode="w", format=tarfile.PAX_FORMAT
+    ) as archive:
+        for name, path in files:
+            _add(archive, name, path)
+    data = raw.getvalue()
+    return Package(hashlib.sha256(data).hexdigest(), data, len(files))
+
+
+def extract(archive: Buffer, sha256: str, folder: Path) -> None:
+    """Unpacks a code package after its hash was checked.
+
+    Raises:
+        PackageError: The archive is not the one that the run was started with.
+    """
+    found = hashlib.sha256(archive).hexdigest()
+    if found != sha256:
+        raise PackageError(
+            f"the code package is damaged: its sha256 is {found}, but {sha256} was uploaded.",
+            advice="Start the run again.",
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as tar:
+        if hasattr(tarfile, "data_filter"):
+            tar.extractall(folder, filter="data")
+        else:  # Python 3.10 before 3.10.12; the hash says that the archive is our own
+            tar.extractall(folder)  # noqa: S202
+
+
+def _add(archive: tarfile.TarFile, name: str, path: Path) -> None:
+    try:
+        data = path.read_bytes()
+        executable = path.stat().st_mode & stat.S_IXUSR
+    except OSError as error:
+        raise PackageError(
+            f"{path} can't be read for the code package: {error.strerror}.",
+            advice=f"Let it be read, or leave it out by a line in {IGNORE_FILE}.",
+        ) from error
+    entry = tarfile.TarInfo(name)
+    entry.size = len(data)
+    entry.mode = 0o755 if executable else 0o644
+    archive.addfile(entry, io.BytesIO(data))
+
+
+def _files(folder: Path) -> Iterator[tuple[str, Path]]:
+    patterns = _ignored(folder)
+    for directory, names, file_names in os.walk(folder, followlinks=True):
+        here = Path(directory)
+        names[:] = [name for name in names if _is_taken(here / name, folder, patterns)]
+        for name in file_names:
+            path = here / name
+            if _is_taken(path, folder, patterns) and path.is_file():
+                yield path.relative_to(folder).as_posix(), path
+
+
+def _is_taken(path: Path, folder: Path, patterns: list[str]) -> bool:
+    if path.name.startswith(".") or path.name in _NEVER or path.name.endswith((".pyc", ".egg-info")):
+        return False
+    if path.is_symlink() and folder.resolve().is_relative_to(path.resolve()):
+        return False  # a link to a folder around this one: a circle
+    if path.is_dir() and (path / "pyvenv.cfg").exists():
+        return False
+    name = path.relative_to(folder).as_posix()
+    return not any(fnmatch.fnmatch(name, p) or fnmatch.fnmatch(path.name, p) for p in patterns)
+
+
+def _ignored(folder: Path) -> list[str]:
+    try:
+        lines = (folder / IGNORE_FILE).read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return []
+    return [line.strip().rstrip("/") for line in lines if line.strip() and not line.startswith("#")]
+
+
+def _refuse_too_big(folder: Path, files: list[tuple[str, Path]]) -> None:
+    sizes = [(path.stat().st_size, name) for name, path in files]
+    total = sum(size for size, _ in sizes)
+    if total <= LIMIT_BYTES:
+        return
+    biggest = "".join(f"\n    {size / 1e6:8.1f} MB  {name}" for size, name in sorted(sizes, reverse=True)[:_BIGGEST_SHOWN])
+    raise PackageError(
+        f"the code package of {folder} would have {total / 1e6:.1f} MB; the limit is {LIMIT_BYTES / 1e6:.0f} MB.",
+        cause=f"It holds everything in the flow's folder. The biggest files:{biggest}",
+        advice=f"Move data out of the folder, or leave it out by a line in {folder / IGNORE_FILE}.",
+    )

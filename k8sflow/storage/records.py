@@ -1,0 +1,277 @@
+"""The records of a run: run.json, one commit per task, one outcome per execution (invariants I1 to I3).
+
+    <flow>/runs/<run>/run.json
+    <flow>/runs/<run>/outcome.json
+    <flow>/runs/<run>/tasks/<step>/<task>/commit.json
+    <flow>/runs/<run>/tasks/<step>/<task>/<attempt>/{outcome.json,stdout,stderr}
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
+from typing import Any
+
+from k8sflow.errors import RunError, StorageError
+from k8sflow.storage.artifacts import ArtifactRef
+from k8sflow.storage.objects import LogWriter, ObjectNotFoundError, ObjectStore
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class ForeachFrame:
+    """One foreach branch around a task.
+
+    Args:
+        step: The step that opened the foreach.
+        index: Which of its branches this is.
+        width: How many there are.
+        chunk: A list of consecutive items, one of which is this branch's.
+        offset: The item's place in the chunk.
+    """
+
+    step: str
+    index: int
+    width: int
+    chunk: ArtifactRef
+    offset: int
+
+
+@dataclass(frozen=True)
+class ForeachItems:
+    """The items of a foreach, frozen: lists of consecutive items, each an artifact of its own.
+
+    Args:
+        width: How many items there are.
+        chunks: The index of each chunk's first item, and the chunk.
+    """
+
+    width: int
+    chunks: tuple[tuple[int, ArtifactRef], ...]
+
+
+@dataclass(frozen=True)
+class Commit:
+    """What a task left: written once, by whichever execution comes first.
+
+    Args:
+        attempt: The execution that wrote it.
+        steps: The next steps.
+        artifacts: Every artifact that a reader or the next step sees, by name.
+        stack: The foreach branches around the task, the outermost first.
+        foreach: The items of the foreach that it opens.
+        started: When the step's function was called, in seconds since 1970.
+        finished: When it returned.
+    """
+
+    attempt: int
+    steps: tuple[str, ...]
+    artifacts: Mapping[str, ArtifactRef]
+    stack: tuple[ForeachFrame, ...] = ()
+    foreach: ForeachItems | None = None
+    started: float = 0.0
+    finished: float = 0.0
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What was asked for when a run was started.
+
+    Args:
+        flow: The flow's class name.
+        run: The run's id.
+        file: The flow's file, relative to the code package.
+        parameters: The parameters' values and the class's constants, by attribute.
+        steps: The steps in the order of the source.
+        package: sha256 of the code package, or None for a run on this machine alone.
+        user: Who started it.
+        created: When, in seconds since 1970.
+        tags: Words that the user gave it.
+        decorators: What ``--with`` added.
+    """
+
+    flow: str
+    run: str
+    file: str
+    parameters: Mapping[str, ArtifactRef]
+    steps: tuple[str, ...]
+    package: str | None = None
+    user: str = ""
+    created: float = 0.0
+    tags: tuple[str, ...] = ()
+    decorators: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class OutcomeRecord:
+    """How an execution of a task, or a whole run, ended.
+
+    Args:
+        outcome: The outcome's name.
+        finished: When, in seconds since 1970.
+        summary: What happened.
+        detail: The evidence, for example the traceback.
+        resolution: What to do.
+    """
+
+    outcome: str
+    finished: float
+    summary: str = ""
+    detail: str = ""
+    resolution: str = ""
+
+
+@dataclass(frozen=True)
+class RunStore:
+    """Reads and writes the records of one run."""
+
+    store: ObjectStore
+    flow: str
+    run: str
+    _prefix: str = field(init=False, default="")
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_prefix", f"{self.flow}/runs/{self.run}")
+
+    def create(self, record: RunRecord) -> None:
+        """Starts the run's records.
+
+        Raises:
+            RunError: The run is there already.
+        """
+        if not self.store.put_new(f"{self._prefix}/run.json", _dump(asdict(record))):
+            raise RunError(
+                f"the run {self.flow}/{self.run} is there already, in {self.store.url}.",
+                advice="Leave --run-id out, or give another one.",
+            )
+
+    def read(self) -> RunRecord:
+        """What was asked for.
+
+        Raises:
+            RunError: There is no such run.
+            StorageError: The record was written by a newer k8sflow, or is damaged.
+        """
+        try:
+            document = self._load("run.json")
+        except ObjectNotFoundError as error:
+            raise RunError(f"there is no run {self.flow}/{self.run} in {self.store.url}.") from error
+        parameters = {name: ArtifactRef.from_document(ref) for name, ref in document.pop("parameters").items()}
+        for key in ("steps", "tags", "decorators"):
+            document[key] = tuple(document[key])
+        return RunRecord(parameters=parameters, **document)
+
+    def commit(self, step: str, task: str, commit: Commit) -> bool:
+        """Commits a task's result; False where another execution did so before."""
+        return self.store.put_new(self._task_key(step, task, "commit.json"), _dump(asdict(commit)))
+
+    def read_commit(self, step: str, task: str) -> Commit | None:
+        """A task's result, or None where it has none yet."""
+        try:
+            document = self._load(f"tasks/{step}/{task}/commit.json")
+        except ObjectNotFoundError:
+            return None
+        foreach = document.pop("foreach")
+        return Commit(
+            attempt=document["attempt"],
+            steps=tuple(document["steps"]),
+            artifacts={name: ArtifactRef.from_document(ref) for name, ref in document["artifacts"].items()},
+            stack=tuple(
+                ForeachFrame(**{**frame, "chunk": ArtifactRef.from_document(frame["chunk"])})
+                for frame in document["stack"]
+            ),
+            foreach=None if foreach is None else ForeachItems(
+                foreach["width"], tuple((first, ArtifactRef.from_document(ref)) for first, ref in foreach["chunks"])
+            ),
+            started=document["started"],
+            finished=document["finished"],
+        )  # fmt: skip
+
+    def write_outcome(self, step: str, task: str, attempt: int, record: OutcomeRecord) -> None:
+        """Writes how an execution of a task ended."""
+        self.store.put(self._task_key(step, task, f"{attempt}/outcome.json"), [_dump(asdict(record))])
+
+    def read_outcome(self, step: str, task: str, attempt: int) -> OutcomeRecord | None:
+        """How an execution of a task ended, or None where that is not known."""
+        try:
+            return OutcomeRecord(**self._load(f"tasks/{step}/{task}/{attempt}/outcome.json"))
+        except ObjectNotFoundError:
+            return None
+
+    def write_run_outcome(self, record: OutcomeRecord) -> None:
+        """Writes how the run ended."""
+        self.store.put(f"{self._prefix}/outcome.json", [_dump(asdict(record))])
+
+    def read_run_outcome(self) -> OutcomeRecord | None:
+        """How the run ended, or None where it has not."""
+        try:
+            return OutcomeRecord(**self._load("outcome.json"))
+        except ObjectNotFoundError:
+            return None
+
+    def open_log(self, step: str, task: str, attempt: int, stream: str) -> LogWriter:
+        """A writer for an execution's output; nothing is written before the first bytes."""
+        return self.store.open_log(self._task_key(step, task, f"{attempt}/{stream}"))
+
+    def read_log(self, step: str, task: str, attempt: int, stream: str) -> bytes:
+        """An execution's output so far."""
+        try:
+            return bytes(self.store.get(self._task_key(step, task, f"{attempt}/{stream}")))
+        except ObjectNotFoundError:
+            return b""
+
+    def steps(self) -> Iterator[str]:
+        """The steps that have tasks."""
+        return self.store.list_folders(f"{self._prefix}/tasks/")
+
+    def tasks(self, step: str) -> list[str]:
+        """The ids of a step's tasks, in the order of their foreach branches."""
+        found = self.store.list_folders(f"{self._prefix}/tasks/{step}/")
+        return sorted(found, key=lambda task: [int(part) if part.isdigit() else 0 for part in task.split(".")])
+
+    def attempts(self, step: str, task: str) -> list[int]:
+        """The executions of a task that left anything."""
+        found = self.store.list_folders(f"{self._prefix}/tasks/{step}/{task}/")
+        return sorted(int(name) for name in found if name.isdigit())
+
+    def _task_key(self, step: str, task: str, name: str) -> str:
+        return f"{self._prefix}/tasks/{step}/{task}/{name}"
+
+    def _load(self, name: str) -> dict[str, Any]:
+        key = f"{self._prefix}/{name}"
+        data = bytes(self.store.get(key))
+        try:
+            document: dict[str, Any] = json.loads(data)
+            found = document.pop("format")
+        except (ValueError, KeyError, AttributeError) as error:
+            raise StorageError(f"{key} in {self.store.url} is damaged: {error}.") from error
+        if found != FORMAT:
+            raise StorageError(
+                f"{key} in {self.store.url} has the format {found}; this k8sflow reads {FORMAT}.",
+                advice="A newer k8sflow wrote it: upgrade.",
+            )
+        return document
+
+
+def new_run_id(now: float | None = None) -> str:
+    """An id that sorts by time: ``20260301-142530-482913``, to the microsecond in UTC."""
+    moment = datetime.now(timezone.utc) if now is None else datetime.fromtimestamp(now, timezone.utc)
+    return moment.strftime("%Y%m%d-%H%M%S-%f")
+
+
+def current_user() -> str:
+    """The name under which this machine knows the user."""
+    try:
+        return os.environ.get("K8SFLOW_USER") or getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"
+
+
+def _dump(document: dict[str, Any]) -> bytes:
+    text = json.dumps({"format": FORMAT, **document}, ensure_ascii=False, separators=(",", ":"))
+    return text.encode("utf-8", "surrogatepass")

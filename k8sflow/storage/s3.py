@@ -1,0 +1,303 @@
+"""An object store in an S3 bucket, through boto3."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
+
+import boto3
+from boto3.s3.transfer import TransferConfig
+from botocore.config import Config
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectionError as BotoConnectionError,
+    NoCredentialsError,
+    PartialCredentialsError,
+)
+
+from k8sflow.errors import ConfigurationError, StorageError
+from k8sflow.storage.objects import Buffer, ObjectNotFoundError, ReadableFile
+
+if TYPE_CHECKING:
+    from types_boto3_s3 import S3Client
+
+_PART_BYTES = 16 << 20
+_MULTIPART_FROM_BYTES = 64 << 20
+_PARALLEL_PARTS = 8
+_NOT_FOUND = {"404", "NoSuchKey", "NotFound"}
+_TAKEN = {"412", "PreconditionFailed", "409", "ConditionalRequestConflict"}
+_WRONG_KEYS = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken"}
+
+
+class S3Store:
+    """Objects in a bucket.
+
+    Args:
+        url: ``s3://bucket`` or ``s3://bucket/prefix``.
+        endpoint: URL of the server; None for AWS.
+        region: Region of the bucket.
+    """
+
+    parallel_reads = 32
+
+    def __init__(self, url: str, *, endpoint: str | None = None, region: str | None = None) -> None:
+        self.bucket, _, prefix = url.removeprefix("s3://").strip("/").partition("/")
+        self.prefix = f"{prefix}/" if prefix else ""
+        self.endpoint = endpoint
+        self.region = region
+        self._client = _client(endpoint, region)
+        self._transfer = TransferConfig(
+            multipart_threshold=_MULTIPART_FROM_BYTES,
+            multipart_chunksize=_PART_BYTES,
+            max_concurrency=_PARALLEL_PARTS,
+        )
+
+    @property
+    def url(self) -> str:
+        """``s3://bucket/prefix``."""
+        return f"s3://{self.bucket}/{self.prefix}".rstrip("/")
+
+    def get(self, key: str) -> Buffer:
+        """The object's bytes; large ones are read in parallel ranges."""
+        with self._told(key):
+            answer = self._client.get_object(Bucket=self.bucket, Key=self.prefix + key)
+            size = answer["ContentLength"]
+            if size < _MULTIPART_FROM_BYTES:
+                return bytearray(answer["Body"].read())
+            answer["Body"].close()
+            return self._get_ranges(key, size, answer["ETag"])
+
+    def put(self, key: str, parts: Sequence[Buffer]) -> None:
+        """Writes the object; large ones in parallel parts."""
+        if sum(len(memoryview(part).cast("B")) for part in parts) < _MULTIPART_FROM_BYTES:
+            with self._told(key):
+                self._client.put_object(Bucket=self.bucket, Key=self.prefix + key, Body=b"".join(parts))
+        else:
+            self.put_file(key, _Joined(parts))
+
+    def put_new(self, key: str, data: bytes) -> bool:
+        """Writes the object with ``If-None-Match: *``
+        (https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html).
+        """  # noqa: D205
+        with self._told(key):
+            try:
+                self._client.put_object(Bucket=self.bucket, Key=self.prefix + key, Body=data, IfNoneMatch="*")
+            except ClientError as error:
+                if _code(error) in _TAKEN:
+                    return False
+                raise
+            return True
+
+    def put_file(self, key: str, file: ReadableFile) -> None:
+        """Writes the object from a file, in parallel parts where it is large."""
+        file.seek(0)
+        with self._told(key):
+            self._client.upload_fileobj(cast("BinaryIO", file), self.bucket, self.prefix + key, Config=self._transfer)
+
+    def exists(self, key: str) -> bool:
+        """Whether there is an object under the key."""
+        with self._told(key):
+            try:
+                self._client.head_object(Bucket=self.bucket, Key=self.prefix + key)
+            except ClientError as error:
+                if _code(error) in _NOT_FOUND:
+                    return False
+                raise
+            return True
+
+    def list_keys(self, prefix: str) -> Iterator[str]:
+        """All keys below a prefix, a page of 1000 at a time."""
+        for page in self._pages(prefix, ""):
+            for entry in page.get("Contents", []):
+                yield entry["Key"].removeprefix(self.prefix)
+
+    def list_folders(self, prefix: str) -> Iterator[str]:
+        """The common prefixes directly below a prefix."""
+        for page in self._pages(prefix, "/"):
+            for entry in page.get("CommonPrefixes", []):
+                yield entry["Prefix"].rstrip("/").rpartition("/")[2]
+
+    def open_log(self, key: str) -> S3Log:
+        """A log that is written again when it has grown."""
+        return S3Log(self, key)
+
+    def after_fork(self) -> S3Store:
+        """A store with connections of its own."""
+        return S3Store(self.url, endpoint=self.endpoint, region=self.region)
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._client.close()
+
+    def check(self) -> None:
+        """Makes sure that the bucket is there and may be read.
+
+        Raises:
+            ConfigurationError: It is not there, or the keys are wrong or missing.
+            StorageError: The server can't be reached.
+        """
+        with self._told(""):
+            self._client.list_objects_v2(Bucket=self.bucket, Prefix=self.prefix, MaxKeys=1)
+
+    def _pages(self, prefix: str, delimiter: str) -> Iterator[Any]:
+        with self._told(prefix):
+            paginator = self._client.get_paginator("list_objects_v2")
+            yield from paginator.paginate(Bucket=self.bucket, Prefix=self.prefix + prefix, Delimiter=delimiter)
+
+    def _get_ranges(self, key: str, size: int, etag: str) -> Buffer:
+        target = memoryview(bytearray(size))
+
+        def fetch(start: int) -> None:
+            end = min(start + _PART_BYTES, size)
+            answer = self._client.get_object(
+                Bucket=self.bucket, Key=self.prefix + key, Range=f"bytes={start}-{end - 1}", IfMatch=etag
+            )
+            position = start
+            for chunk in answer["Body"].iter_chunks(1 << 20):
+                target[position : position + len(chunk)] = chunk
+                position += len(chunk)
+            if position != end:
+                raise StorageError(f"{self.url}/{key}: {end - position} bytes of a range are missing.")
+
+        with ThreadPoolExecutor(_PARALLEL_PARTS) as pool:
+            list(pool.map(fetch, range(0, size, _PART_BYTES)))
+        return target
+
+    @contextlib.contextmanager
+    def _told(self, key: str) -> Iterator[None]:
+        """Turns boto3's errors into ours."""
+        where = f"{self.url}/{key}".rstrip("/")
+        server = self.endpoint or "AWS S3"
+        try:
+            yield
+        except (NoCredentialsError, PartialCredentialsError) as error:
+            raise ConfigurationError(
+                f"there are no keys for {self.url} at {server}: {error}.",
+                advice="Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE.",
+            ) from error
+        except ClientError as error:
+            raise self._explained(error, where, server) from error
+        except BotoConnectionError as error:
+            raise StorageError(
+                f"{server} can't be reached for {where}: {error}",
+                cause="The server is down, or the endpoint is wrong.",
+                advice="Check the setting endpoint (K8SFLOW_ENDPOINT); in a pod in_cluster_endpoint holds.",
+            ) from error
+        except (BotoCoreError, ValueError, OSError) as error:
+            raise StorageError(f"{where} at {server}: {error}") from error
+
+    def _explained(self, error: ClientError, where: str, server: str) -> StorageError | ConfigurationError:
+        code = _code(error)
+        if code == "NoSuchBucket":
+            return ConfigurationError(
+                f"there is no bucket {self.bucket!r} at {server}.",
+                advice="Make it, or correct the setting bucket (K8SFLOW_BUCKET) or endpoint (K8SFLOW_ENDPOINT).",
+            )
+        if code in _NOT_FOUND:
+            return ObjectNotFoundError(f"there is no {where}.")
+        if code in _WRONG_KEYS:
+            return ConfigurationError(
+                f"{server} doesn't accept the keys for {self.url} ({code}).",
+                advice="Check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE.",
+            )
+        if code in {"AccessDenied", "403", "Forbidden"}:
+            return ConfigurationError(
+                f"{server} doesn't let these keys use {where} ({code}).",
+                advice="They need s3:ListBucket on the bucket, and s3:GetObject and s3:PutObject below it.",
+            )
+        return StorageError(f"{server} refused {where}: {error}")
+
+
+class S3Log:
+    """A log in a bucket: objects can't grow there, so all of it is written again, ever more rarely."""
+
+    def __init__(self, store: S3Store, key: str) -> None:
+        self._store = store
+        self._key = key
+        self._data = io.BytesIO()
+        self._written = 0
+        self._pause_seconds = 1.0
+        self._next_write = 0.0
+
+    def write(self, data: bytes) -> None:
+        """Adds bytes, and writes the object where the last time is long enough ago."""
+        self._data.write(data)
+        if time.monotonic() >= self._next_write:
+            self.flush()
+            self._pause_seconds = min(self._pause_seconds * 1.5, 30.0)
+            self._next_write = time.monotonic() + self._pause_seconds
+
+    def flush(self) -> None:
+        """Writes the object if it has grown."""
+        if (size := self._data.tell()) > self._written:
+            self._store.put(self._key, [self._data.getbuffer()[:size]])
+            self._written = size
+
+    def close(self) -> None:
+        """Writes what is missing."""
+        self.flush()
+
+
+class _Joined(io.RawIOBase):
+    """Buffers one after the other as a file that can be read and sought, without copying them together."""
+
+    def __init__(self, parts: Sequence[Buffer]) -> None:
+        self._parts = [memoryview(part).cast("B") for part in parts]
+        self._size = sum(map(len, self._parts))
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        self._position = min(max(base + offset, 0), self._size)
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def readinto(self, target: Any) -> int:
+        view = memoryview(target).cast("B")
+        wanted, done, start = len(view), 0, 0
+        for part in self._parts:
+            inside = self._position - start
+            if 0 <= inside < len(part) and done < wanted:
+                count = min(len(part) - inside, wanted - done)
+                view[done : done + count] = part[inside : inside + count]
+                done += count
+                self._position += count
+            start += len(part)
+        return done
+
+
+def _client(endpoint: str | None, region: str | None) -> S3Client:
+    config = Config(
+        connect_timeout=5,
+        read_timeout=60,
+        retries={"mode": "standard", "max_attempts": 5},
+        max_pool_connections=S3Store.parallel_reads,
+        # Blobs carry their own sha256; a second checksum of every byte is only sent where the API asks for one.
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+        s3={"addressing_style": "path"} if endpoint else {},
+    )
+    try:
+        return boto3.session.Session().client("s3", endpoint_url=endpoint, region_name=region, config=config)
+    except (ValueError, BotoCoreError) as error:
+        raise ConfigurationError(
+            f"the S3 client can't be made for the endpoint {endpoint!r}: {error}",
+            advice="The setting endpoint (K8SFLOW_ENDPOINT) is a URL such as http://127.0.0.1:7070.",
+        ) from error
+
+
+def _code(error: ClientError) -> str:
+    return str(error.response.get("Error", {}).get("Code", ""))

@@ -1,0 +1,195 @@
+"""What a running task lends to ``self``: artifacts loaded when they are touched, inputs, and the transition."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from k8sflow.errors import ArtifactError
+from k8sflow.flow.graph import Graph, Node
+from k8sflow.flow.spec import CONTEXT, FlowSpec, constants, parameters
+from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore
+from k8sflow.storage.records import ForeachFrame, ForeachItems
+from k8sflow.task.inputs import Inputs
+from k8sflow.task.result import Transition
+from k8sflow.task.spec import TaskName
+
+# A chunk of foreach items is as large as one branch can afford to read for its one item.
+_CHUNK_BYTES = 1 << 20
+
+
+class Context:
+    """The state of one execution of a task.
+
+    Args:
+        graph: The flow's graph.
+        name: The task.
+        artifacts: Where values are saved.
+        inherited: What earlier steps left for this one, by name.
+        run_values: The run's parameters and the class's constants, by name.
+        stack: The foreach branches around the task.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        name: TaskName,
+        artifacts: ArtifactStore,
+        *,
+        inherited: dict[str, ArtifactRef],
+        run_values: dict[str, ArtifactRef],
+        stack: tuple[ForeachFrame, ...],
+    ) -> None:
+        self._graph = graph
+        self._node: Node = graph[name.step]
+        self._artifacts = artifacts
+        self._inherited = inherited
+        self._run_values = run_values
+        self.stack = stack
+        self._items: dict[int, Any] = {}
+        self.transition: Transition | None = None
+        self.foreach: ForeachItems | None = None
+        self.foreach_attribute: str | None = None
+
+    # ------------------------------------------------------------------ what the language asks for
+
+    def load(self, name: str) -> Any:
+        """The value of an artifact; AttributeError says who could have set it."""
+        ref = self._inherited.get(name) or self._run_values.get(name)
+        if ref is None:
+            raise AttributeError(self._missing(name))
+        return self._artifacts.load(ref, name)
+
+    def forget(self, name: str) -> bool:
+        """Drops an inherited artifact."""
+        return self._inherited.pop(name, None) is not None
+
+    def next(self, targets: tuple[Any, ...], foreach: str | None) -> None:
+        """Records the transition, after a look at whether it is the one that the source promises."""
+        names = tuple(getattr(target, "__name__", str(target)) for target in targets)
+        if names != self._node.next or foreach != self._node.foreach:
+            raise RuntimeError(
+                f"step {self._node.name} goes on to {names}, but its source says {self._node.next}. "
+                f"self.next() stands once in a step, as its last statement."
+            )
+        self.foreach_attribute = foreach
+        self.transition = Transition(names)
+
+    @property
+    def index(self) -> int | None:
+        """The index of the innermost foreach branch."""
+        return self.stack[-1].index if self.stack else None
+
+    @property
+    def input(self) -> Any:
+        """The item of the innermost foreach branch."""
+        return self._item(len(self.stack) - 1) if self.stack else None
+
+    def foreach_stack(self) -> list[tuple[int, int, Any]]:
+        """Index, width and item of every foreach branch around the task."""
+        return [(frame.index, frame.width, self._item(depth)) for depth, frame in enumerate(self.stack)]
+
+    def merge_artifacts(self, flow: FlowSpec, inputs: Any, exclude: list[str], include: list[str]) -> None:
+        """Takes over the references on which the inputs agree; no value is loaded."""
+        if not isinstance(inputs, Inputs):
+            raise ArtifactError(
+                f"merge_artifacts() in step {self._node.name} was given {type(inputs).__name__}.",
+                advice="Call self.merge_artifacts(inputs) in a join, with the inputs that the step was given.",
+            )
+        if exclude and include:
+            raise ArtifactError("merge_artifacts() takes exclude or include, not both.")
+        found: dict[str, dict[str, ArtifactRef]] = {}
+        for branch in inputs:
+            for name, ref in branch.artifact_refs().items():
+                found.setdefault(name, {}).setdefault(ref.blob, ref)
+        wanted = set(include) if include else set(found) - set(exclude)
+        wanted -= {name for name in vars(flow) if name != CONTEXT}
+        if missing := sorted(name for name in include if name not in found):
+            raise ArtifactError(
+                f"merge_artifacts() in step {self._node.name}: no branch has {', '.join(map(repr, missing))}.",
+                advice=f"The branches have {', '.join(sorted(found)) or 'no artifacts'}.",
+            )
+        conflicts = sorted(name for name in wanted if len(found[name]) > 1)
+        if conflicts:
+            told = "\n".join(f"    {name}: {_described(found[name].values())}" for name in conflicts)
+            raise ArtifactError(
+                f"merge_artifacts() in step {self._node.name}: the branches disagree on\n{told}",
+                advice="Set each of them on self before the call, or exclude it: exclude=[...].",
+            )
+        for name in wanted:
+            self._inherited[name] = next(iter(found[name].values()))
+
+    # ------------------------------------------------------------------ what the runner asks for
+
+    def freeze(self, flow: FlowSpec) -> None:
+        """Fixes the items of the foreach that the step opens, so that every branch gets what the step saw."""
+        attribute = self.foreach_attribute
+        if attribute is None or self.transition is None:
+            return
+        value = getattr(flow, attribute)
+        try:
+            items = list(value)
+        except TypeError as error:
+            raise TypeError(
+                f"foreach={attribute!r}: self.{attribute} is a {type(value).__name__}, which has no items."
+            ) from error
+        if _gives_items_once(value):
+            setattr(flow, attribute, items)
+        chunks: list[tuple[int, ArtifactRef]] = []
+        _save_chunks(self._artifacts, attribute, items, 0, chunks)
+        self.foreach = ForeachItems(len(items), tuple(chunks))
+        self.transition = Transition(self.transition.steps, len(items))
+
+    def persist(self, flow: FlowSpec) -> dict[str, ArtifactRef]:
+        """Saves what the step set or touched, and returns everything that a later step sees."""
+        fixed = {*constants(type(flow)), *parameters(type(flow)), CONTEXT}
+        saved = dict(self._inherited)
+        for name, value in vars(flow).items():
+            if name not in fixed:
+                saved[name] = self._artifacts.save(value, name, known=self._inherited.get(name))
+        return saved
+
+    def _item(self, depth: int) -> Any:
+        if depth not in self._items:
+            frame = self.stack[depth]
+            self._items[depth] = self._artifacts.load(frame.chunk, f"foreach item of {frame.step}")[frame.offset]
+        return self._items[depth]
+
+    def _missing(self, name: str) -> str:
+        text = f"self.{name} is not set in step {self._node.name}"
+        if self._node.joins:
+            return (
+                f"{text}: a join takes over nothing by itself. Read inputs[i].{name}, "
+                f"or call self.merge_artifacts(inputs) first."
+            )
+        return f"{text}, and no step before it set it."
+
+
+def _gives_items_once(value: object) -> bool:
+    """Whether a value gives its items only once, as a generator does."""
+    return isinstance(value, Iterable) and iter(value) is value
+
+
+def _save_chunks(
+    artifacts: ArtifactStore, name: str, items: list[Any], first: int, chunks: list[tuple[int, ArtifactRef]]
+) -> None:
+    """Saves the items as lists of at most about 1 MiB, or of one item: halves until they fit."""
+    if not items:
+        return
+    if len(items) > 1 and _estimated_bytes(items) > _CHUNK_BYTES:
+        middle = len(items) // 2
+        _save_chunks(artifacts, name, items[:middle], first, chunks)
+        _save_chunks(artifacts, name, items[middle:], first + middle, chunks)
+    else:
+        chunks.append((first, artifacts.save(items, name)))
+
+
+def _estimated_bytes(items: list[Any]) -> int:
+    from k8sflow.storage.artifacts import encode  # noqa: PLC0415  only here is a size needed without a save
+
+    parts, _ = encode(items, "foreach items")
+    return sum(len(part) for part in parts)
+
+
+def _described(refs: Iterable[ArtifactRef]) -> str:
+    return ", ".join(f"{ref.type} of {ref.size} bytes ({ref.blob[:8]})" for ref in list(refs)[:4])

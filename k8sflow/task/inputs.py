@@ -1,0 +1,137 @@
+"""What a join sees: the branches' artifacts, read when they are touched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from k8sflow.errors import ArtifactError
+from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore
+from k8sflow.storage.records import Commit, RunStore
+from k8sflow.task.spec import TaskInput, TaskName
+
+_WINDOW = 256
+
+
+class Branch:
+    """One branch's last task, as a join sees it: its artifacts are attributes.
+
+    Args:
+        name: The task.
+        commit: What it left.
+        run_values: The run's parameters and constants.
+        artifacts: Where values are.
+    """
+
+    def __init__(
+        self, name: TaskName, commit: Commit, run_values: dict[str, ArtifactRef], artifacts: ArtifactStore
+    ) -> None:
+        self._name = name
+        self._commit = commit
+        self._run_values = run_values
+        self._artifacts = artifacts
+
+    @property
+    def index(self) -> int | None:
+        """The branch's index in its foreach, or None after a static branch outside of any."""
+        stack = self._commit.stack
+        return stack[-1].index if stack else None
+
+    @property
+    def input(self) -> Any:
+        """The branch's item of its foreach."""
+        stack = self._commit.stack
+        if not stack:
+            return None
+        return self._artifacts.load(stack[-1].chunk, "foreach item")[stack[-1].offset]
+
+    def artifact_refs(self) -> dict[str, ArtifactRef]:
+        """The references of all that the branch left."""
+        return dict(self._commit.artifacts)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        ref = self._commit.artifacts.get(name) or self._run_values.get(name)
+        if ref is None:
+            known = ", ".join(sorted(self._commit.artifacts)) or "nothing"
+            raise AttributeError(f"the branch {self._name} left no artifact {name!r}. It left {known}.")
+        value = self._artifacts.load(ref, name)
+        self.__dict__[name] = value
+        return value
+
+    def __repr__(self) -> str:
+        return f"<input {self._name}>"
+
+
+class Inputs:
+    """The branches that a join joins, in the order of the foreach or of the names in ``self.next()``.
+
+    Args:
+        parents: The ranges of tasks that end the branches.
+        run_store: Where their commits are.
+        run_values: The run's parameters and constants.
+        artifacts: Where values are.
+    """
+
+    def __init__(
+        self,
+        parents: tuple[TaskInput, ...],
+        run_store: RunStore,
+        run_values: dict[str, ArtifactRef],
+        artifacts: ArtifactStore,
+    ) -> None:
+        self._parents = parents
+        self._run_store = run_store
+        self._run_values = run_values
+        self._artifacts = artifacts
+        self._cache: dict[int, Branch] = {}
+
+    def __len__(self) -> int:
+        return sum(map(len, self._parents))
+
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        position = index + len(self) if index < 0 else index
+        if position not in self._cache:
+            if len(self._cache) >= _WINDOW:
+                self._cache.clear()
+            self._cache[position] = self._read(self._name(position))
+        return self._cache[position]
+
+    def __iter__(self) -> Iterator[Branch]:
+        parallel = self._run_store.store.parallel_reads
+        if parallel == 1 or len(self) == 1:
+            yield from map(self.__getitem__, range(len(self)))
+            return
+        with ThreadPoolExecutor(parallel) as pool:
+            for start in range(0, len(self), _WINDOW):
+                names = [self._name(i) for i in range(start, min(start + _WINDOW, len(self)))]
+                yield from pool.map(self._read, names)
+
+    def __getattr__(self, step: str) -> Branch:
+        if step.startswith("_"):
+            raise AttributeError(step)
+        for parent in self._parents:
+            if parent.step == step:
+                return self._read(parent[0])
+        names = ", ".join(parent.step for parent in self._parents)
+        raise AttributeError(f"inputs has no branch {step!r}: the joined steps are {names}.")
+
+    def _name(self, position: int) -> TaskName:
+        for parent in self._parents:
+            if 0 <= position < len(parent):
+                return parent[position]
+            position -= len(parent)
+        raise IndexError(f"inputs has {len(self)} branches.")
+
+    def _read(self, name: TaskName) -> Branch:
+        commit = self._run_store.read_commit(name.step, name.id)
+        if commit is None:
+            raise ArtifactError(
+                f"the task {name} has no result in {self._run_store.store.url}.",
+                cause="It was removed since it finished.",
+            )
+        return Branch(name, commit, self._run_values, self._artifacts)
