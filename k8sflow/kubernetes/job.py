@@ -108,7 +108,7 @@ def _job_spec(job: TaskJob) -> Manifest:
     return {
         "completions": 1,
         "parallelism": 1,
-        # Code failures are retried by the driver, which can wait or ask for more; a disruption costs nothing (KEP-3329).
+        # Code failures are retried by the driver, which can wait or ask for more; disruptions are free (KEP-3329).
         "backoffLimit": 0,
         "podFailurePolicy": {
             "rules": [{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}]

@@ -1,0 +1,338 @@
+"""The tasks of one run on the cluster, in one event loop: their owner, the queue before the API, one watch of pods."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from k8sflow.config import Settings
+from k8sflow.errors import K8sflowError, KubernetesError
+from k8sflow.executors.base import Emit
+from k8sflow.executors.kubernetes_task import TaskOnCluster
+from k8sflow.flow.pod_options import DEFAULT_OPTIONS, PodOptions, merge
+from k8sflow.kubernetes import diagnosis, labels, names, waiting
+from k8sflow.kubernetes.api import KubernetesApi, Manifest
+from k8sflow.kubernetes.api_errors import ApiStatusError
+from k8sflow.kubernetes.job import AGENT, DEFAULT_TTL_SECONDS, TaskJob, job_manifest
+from k8sflow.kubernetes.reflector import Change, Reflector, identity_of
+from k8sflow.task.result import TaskResult
+from k8sflow.task.spec import TaskSpec
+
+CANCEL_SECONDS = 60.0
+_FIRST_LOOK_SECONDS = 4.0
+_LONGEST_LOOK_SECONDS = 60.0
+_SLOW_START_SECONDS = 20.0
+_SLOW_PODS_PER_LOOK = 5
+_NODES_SECONDS = 60.0
+_FORBIDDEN = 403
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """What a run on the cluster is made from; see ``KubernetesExecutor``."""
+
+    emit: Emit
+    settings: Settings
+    flow: str
+    run: str
+    pod_options: Callable[[str], PodOptions]
+    agent_arguments: Callable[[TaskSpec], Sequence[str]]
+    committed: Callable[[TaskSpec], TaskResult | None]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    owner: Manifest | None = None
+    max_parallel: int = 100
+    ttl_seconds: int = DEFAULT_TTL_SECONDS
+    agent: Sequence[str] = AGENT
+
+    @property
+    def selector(self) -> str:
+        """Finds every object of the run."""
+        return labels.run_selector(self.flow, self.run)
+
+    @property
+    def jobs_path(self) -> str:
+        """Where the run's Jobs are."""
+        return f"/apis/batch/v1/namespaces/{self.settings.kubernetes_namespace}/jobs"
+
+    @property
+    def pods_path(self) -> str:
+        """Where the run's pods are."""
+        return f"/api/v1/namespaces/{self.settings.kubernetes_namespace}/pods"
+
+    @property
+    def owner_path(self) -> str:
+        """Where the ConfigMap is that owns the run's objects, when nothing else does."""
+        name = names.owner_name(flow=self.flow, run=self.run)
+        return f"/api/v1/namespaces/{self.settings.kubernetes_namespace}/configmaps/{name}"
+
+    def options_of(self, step: str) -> PodOptions:
+        """What a step asks of its pod: its own options, then the settings, then the default."""
+        settings = PodOptions(
+            image=self.settings.kubernetes_image or self.settings.kubernetes_runtime_image,
+            service_account=self.settings.kubernetes_service_account,
+        )
+        return merge(self.pod_options(step), settings, DEFAULT_OPTIONS)
+
+
+class ClusterRun:
+    """The tasks of one run; every method but ``serve`` is called in the loop that ``serve`` runs in."""
+
+    def __init__(self, api: KubernetesApi, plan: RunPlan) -> None:
+        self.api = api
+        self.plan = plan
+        self.namespace = plan.settings.kubernetes_namespace
+        self.emit = plan.emit
+        self.committed = plan.committed
+        self.is_cancelling = False
+        self._owner = plan.owner
+        self._has_owner = asyncio.Event()
+        self._queue: asyncio.Queue[TaskSpec] = asyncio.Queue()
+        self._slots = asyncio.Semaphore(plan.max_parallel)
+        self._tasks: dict[str, TaskOnCluster] = {}
+        self._creating: set[asyncio.Task[None]] = set()
+        self._beside: set[asyncio.Task[None]] = set()
+        self._end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._changed = asyncio.Event()
+        self._last_finished: str | None = None
+        self._nodes: tuple[float, tuple[str, str] | None] | None = None
+        self._pods = Reflector(
+            api, plan.pods_path, label_selector=plan.selector, on_change=self._pod_changed, keep=identity_of
+        )
+
+    async def serve(self) -> None:
+        """Runs what is submitted until ``close``.
+
+        Raises:
+            Exception: Whatever makes it impossible to go on.
+        """
+        try:
+            if self._owner is None:
+                self._owner = await self._make_owner()
+            self._has_owner.set()
+            self.spawn(self._pods.run())
+            self.spawn(self._submit_all())
+            self.spawn(self._look_for_stuck())
+            await self._end
+        finally:
+            pending = [*self._beside, *self._creating]
+            for task in pending:
+                task.cancel()
+            await asyncio.gather(*pending, return_exceptions=True)
+
+    def submit(self, tasks: Sequence[TaskSpec]) -> None:
+        """Takes tasks; their Jobs are made as soon as there is room."""
+        for task in tasks:
+            self._queue.put_nowait(task)
+
+    async def cancel(self) -> None:
+        """Deletes the run's objects, waits until no pod is left, and finishes what is unfinished as cancelled.
+
+        Raises:
+            KubernetesError: Something refuses to go.
+        """
+        self.is_cancelling = True
+        await self._has_owner.wait()
+        await asyncio.gather(*self._creating, return_exceptions=True)
+        await delete_run(self.api, self.plan)
+        try:
+            await asyncio.wait_for(self._no_pods(), CANCEL_SECONDS)
+        except asyncio.TimeoutError:
+            left = ", ".join(sorted(pod["metadata"]["name"] for pod in self._pods.objects.values()))
+            raise KubernetesError(
+                f"{CANCEL_SECONDS:.0f} s after their Jobs were deleted there are still pods of the run: {left}.",
+                cause="Their nodes may not answer, or a finalizer holds them.",
+                advice=f"kubectl get pods -n {self.namespace} -l '{self.plan.selector}'",
+            ) from None
+        cancelled = TaskResult(diagnosis.cancelled().category, diagnosis=diagnosis.cancelled())
+        for task in list(self._tasks.values()):
+            task.finish(cancelled)
+        while not self._queue.empty():
+            self._task_of(self._queue.get_nowait()).finish(cancelled)
+
+    async def close(self) -> None:
+        """Ends ``serve``, after seeing to it that the owner goes when the last finished Job goes."""
+        await self._has_owner.wait()
+        if self.plan.owner is None and not self.is_cancelling:
+            await self._hand_over_owner()
+        if not self._end.done():
+            self._end.set_result(None)
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Runs something beside; what it raises ends the run."""
+        task = asyncio.ensure_future(work)
+        self._beside.add(task)
+        task.add_done_callback(self._spawned_done)
+        return task
+
+    async def largest_node(self) -> tuple[str, str] | None:
+        """Allocatable cores and memory of the largest node, looked up at most once a minute; None if forbidden."""
+        now = asyncio.get_running_loop().time()
+        if self._nodes is None or now - self._nodes[0] > _NODES_SECONDS:
+            try:
+                nodes, _ = await self.api.list("/api/v1/nodes")
+                self._nodes = (now, waiting.largest(nodes))
+            except KubernetesError:
+                self._nodes = (float("inf"), None)  # a courtesy that few service accounts are allowed
+        return self._nodes[1]
+
+    def finished(self, task: TaskOnCluster) -> None:
+        """Frees the task's place."""
+        if self._tasks.pop(task.job_name, None) is not None:
+            self._slots.release()
+        if task.created_at is not None:
+            self._last_finished = task.job_name
+
+    def _spawned_done(self, task: asyncio.Task[None]) -> None:
+        self._beside.discard(task)
+        self._creating.discard(task)
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        if not self._end.done():
+            self._end.set_exception(error)
+
+    async def _make_owner(self) -> Manifest:
+        """The ownerReference of a ConfigMap that stands for the run: what is deleted with it is all there is."""
+        path, _, name = self.plan.owner_path.rpartition("/")
+        config_map, _ = await self.api.create(
+            path,
+            {
+                "apiVersion": "v1",
+                "kind": "ConfigMap",
+                "metadata": {
+                    "name": name,
+                    "labels": labels.run_labels(self.plan.flow, self.plan.run),
+                    "annotations": labels.run_annotations(self.plan.flow, self.plan.run),
+                },
+            },
+        )
+        return {"apiVersion": "v1", "kind": "ConfigMap", "name": name, "uid": config_map["metadata"]["uid"]}
+
+    async def _hand_over_owner(self) -> None:
+        """Makes the Job that finished last the owner of the ConfigMap that owns it.
+
+        Finished Jobs stay for people to look at until their time (ttlSecondsAfterFinished) is over. With this ring,
+        the end of the last one takes the ConfigMap along, and that whatever is left; nobody has to come back for it.
+        """
+        try:
+            if self._last_finished is None:
+                await self.api.delete(self.plan.owner_path)
+                return
+            job = await self.api.get(f"{self.plan.jobs_path}/{self._last_finished}")
+            reference = {key: job["metadata"][key] for key in ("name", "uid")}
+            owners = [{"apiVersion": "batch/v1", "kind": "Job", **reference}]
+            await self.api.patch(self.plan.owner_path, {"metadata": {"ownerReferences": owners}})
+        except KubernetesError:
+            # The run is over and told. Without the ring (the last Job is gone, patching is not allowed) the empty
+            # ConfigMap stays behind, and harms nobody.
+            return
+
+    async def _submit_all(self) -> None:
+        while True:
+            await self._slots.acquire()
+            spec = await self._queue.get()
+            if self.is_cancelling:
+                self._queue.put_nowait(spec)
+                return
+            task = self._task_of(spec)
+            self._tasks[task.job_name] = task
+            self._creating.add(self.spawn(self._create(task)))
+
+    def _task_of(self, spec: TaskSpec) -> TaskOnCluster:
+        name = names.job_name(
+            flow=spec.flow, run=spec.run, step=spec.name.step, task=spec.name.id, attempt=spec.attempt
+        )
+        return TaskOnCluster(self, spec, self.plan.options_of(spec.name.step), name)
+
+    async def _create(self, task: TaskOnCluster) -> None:
+        plan = self.plan
+        job = TaskJob(
+            name=task.job_name,
+            namespace=self.namespace,
+            task=task.spec,
+            options=task.options,
+            runtime_image=plan.settings.kubernetes_runtime_image,
+            command=(*plan.agent, *plan.agent_arguments(task.spec)),
+            owner=self._owner,
+            environment=plan.environment,
+            credentials_secret=plan.settings.credentials_secret,
+            ttl_seconds=plan.ttl_seconds,
+        )
+        try:
+            _, is_new = await self.api.create(plan.jobs_path, job_manifest(job))
+            task.created()
+            if not is_new:
+                await self._adopt(task)
+        except K8sflowError as error:
+            found = diagnosis.job_refused(f"{error.summary}\n{error.cause}".strip(), error.advice)
+            task.finish(TaskResult(found.category, diagnosis=found))
+
+    async def _adopt(self, task: TaskOnCluster) -> None:
+        """Takes over the pods of a Job that was there before, as after the death of an earlier driver."""
+        selector = f"{self.plan.selector},{labels.JOB_NAME}={task.job_name}"
+        pods, _ = await self.api.list(self.plan.pods_path, label_selector=selector)
+        for pod in sorted(pods, key=lambda pod: str(pod["metadata"]["creationTimestamp"])):
+            task.pod_changed(Change.ADDED, pod)
+
+    def _pod_changed(self, change: Change, pod: Manifest) -> None:
+        self._changed.set()
+        name = (pod["metadata"].get("labels") or {}).get(labels.JOB_NAME, "")
+        if (task := self._tasks.get(name)) is not None:
+            task.pod_changed(change, pod)
+
+    async def _no_pods(self) -> None:
+        await self._pods.is_synced.wait()
+        while self._pods.objects:
+            self._changed.clear()
+            await self._changed.wait()
+
+    async def _look_for_stuck(self) -> None:
+        """Reads events for what a pod's status doesn't tell, while there are Jobs without pods and pods that hang.
+
+        It looks seldom, and not at all while tasks start as they should.
+        """
+        pause = _FIRST_LOOK_SECONDS
+        while True:
+            await asyncio.sleep(pause)
+            podless = [task for task in self._older_than(_FIRST_LOOK_SECONDS) if task.pod is None]
+            slow = [task for task in self._older_than(_SLOW_START_SECONDS) if task.pod is not None and not task.reason]
+            if not podless and not slow:
+                pause = _FIRST_LOOK_SECONDS
+                continue
+            pause = min(_LONGEST_LOOK_SECONDS, pause * 2)
+            try:
+                await self._explain(podless, slow[:_SLOW_PODS_PER_LOOK])
+            except ApiStatusError as error:
+                if error.status == _FORBIDDEN:
+                    return  # events are a courtesy
+
+    def _older_than(self, seconds: float) -> list[TaskOnCluster]:
+        born_before = asyncio.get_running_loop().time() - seconds
+        return [
+            t for t in self._tasks.values() if t.is_waiting and t.created_at is not None and t.created_at < born_before
+        ]
+
+    async def _explain(self, podless: Sequence[TaskOnCluster], slow: Sequence[TaskOnCluster]) -> None:
+        events_path = f"/api/v1/namespaces/{self.namespace}/events"
+        if podless:
+            selector = "involvedObject.kind=Job,reason=FailedCreate"
+            events, _ = await self.api.list(events_path, field_selector=selector)
+            reasons = waiting.without_pod(events)
+            for task in podless:
+                if task.pod is None and task.job_name in reasons:
+                    task.tell_waiting(reasons[task.job_name])
+        for task in slow:
+            if task.pod is None:
+                continue
+            uid = task.pod["metadata"]["uid"]
+            events, _ = await self.api.list(events_path, field_selector=f"involvedObject.uid={uid}")
+            if (reason := waiting.from_events(events)) is not None:
+                task.tell_waiting(reason)
+
+
+async def delete_run(api: KubernetesApi, plan: RunPlan) -> None:
+    """Asks for the end of every object of the run that this executor makes."""
+    await api.delete(plan.jobs_path, label_selector=plan.selector)
+    if plan.owner is None:
+        await api.delete(plan.owner_path)

@@ -1,0 +1,302 @@
+"""One task on the cluster: from its Job's creation, through its pod's states and its log, to its one ``Finished``."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from k8sflow.errors import KubernetesError, StorageError
+from k8sflow.executors.base import Emit, Finished, Output, Queued, Started
+from k8sflow.flow.pod_options import PodOptions
+from k8sflow.kubernetes import diagnosis, waiting
+from k8sflow.kubernetes.api import KubernetesApi, Manifest
+from k8sflow.kubernetes.api_errors import ApiStatusError
+from k8sflow.kubernetes.job import CONTAINER
+from k8sflow.kubernetes.logs import PodLog
+from k8sflow.kubernetes.outcome import (
+    Ended,
+    Running,
+    Waiting,
+    end_of_deleted,
+    end_of_unreachable,
+    is_being_deleted,
+    pod_state,
+)
+from k8sflow.kubernetes.reflector import Change
+from k8sflow.task.framing import ResultLine, decode
+from k8sflow.task.outcome import Diagnosis, Outcome
+from k8sflow.task.result import TaskResult
+from k8sflow.task.spec import TaskSpec
+
+MOST_DISRUPTIONS = 6
+FAULTY_START_SECONDS = 600.0
+_FAULTS = {Outcome.BAD_IMAGE, Outcome.NEVER_STARTED}  # what time alone doesn't heal
+_DRAIN_SECONDS = 2.0
+_TERMINATION_SLACK_SECONDS = 60.0
+_TAIL_LINES = 20
+
+
+class Surroundings(Protocol):
+    """What a task needs of its run."""
+
+    api: KubernetesApi
+    namespace: str
+    emit: Emit
+    committed: Callable[[TaskSpec], TaskResult | None]
+    is_cancelling: bool
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Runs something beside; what it raises ends the run."""
+
+    async def largest_node(self) -> tuple[str, str] | None:
+        """Allocatable cores and memory of the largest node, where that may be known."""
+
+    def finished(self, task: TaskOnCluster) -> None:
+        """Takes note that the task is over."""
+
+
+@dataclass(eq=False)
+class TaskOnCluster:
+    """The state of one task, fed with the changes of its pods.
+
+    Normally there is one pod. Kubernetes may take it away (a disruption), then the Job puts another in its place.
+    """
+
+    run: Surroundings
+    spec: TaskSpec
+    options: PodOptions
+    job_name: str
+    created_at: float | None = None
+    pod: Manifest | None = None
+    is_finished: bool = False
+    started_pod: str | None = None
+    reason: Diagnosis | None = None
+    _over: set[str] = field(default_factory=set)
+    _tail: deque[bytes] = field(default_factory=lambda: deque(maxlen=_TAIL_LINES))
+    _log: PodLog | None = None
+    _follower: asyncio.Task[None] | None = None
+    _timers: dict[str, asyncio.TimerHandle] = field(default_factory=dict)
+
+    @property
+    def job_path(self) -> str:
+        """Where the Job is."""
+        return f"/apis/batch/v1/namespaces/{self.run.namespace}/jobs/{self.job_name}"
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether its Job exists, and no container of it has started."""
+        return not self.is_finished and self.created_at is not None and self.started_pod is None
+
+    def created(self) -> None:
+        """Takes note that the Job exists."""
+        self.created_at = asyncio.get_running_loop().time()
+        if self.options.pending_timeout_seconds is not None and not self.is_finished:
+            self._set_timer("pending", self.options.pending_timeout_seconds, self._give_up)
+
+    def pod_changed(self, change: Change, pod: Manifest) -> None:
+        """Acts on a change of one of the Job's pods."""
+        uid = pod["metadata"]["uid"]
+        if self.is_finished or uid in self._over:
+            return
+        if self.pod is not None and self.pod["metadata"]["uid"] != uid:
+            return  # a second pod while the first still runs is the Job controller's error; the store takes one result
+        if change is Change.DELETED:
+            last_known = pod if "status" in pod else self.pod
+            if last_known is not None:
+                self._pod_over(last_known, end_of_deleted(last_known))
+            return
+        self.pod = pod
+        match pod_state(pod, self.options):
+            case Ended() as end:
+                self._pod_over(pod, end)
+            case Running(node=node):
+                self._runs(pod, node)
+            case Waiting():
+                self.run.spawn(self._explain_waiting(pod))
+        if is_being_deleted(pod) and not self.is_finished and uid not in self._over:
+            grace = float(pod["metadata"].get("deletionGracePeriodSeconds") or 0)
+            self._set_timer("terminating", grace + _TERMINATION_SLACK_SECONDS, self._lose)
+
+    def tell_waiting(self, reason: Diagnosis | None) -> None:
+        """Tells the driver why the task waits, where that is news; sets the time after which it is given up."""
+        if not self.is_waiting or waiting.is_same(reason, self.reason):
+            return
+        self.reason = reason
+        self._drop_timer("faulty start")
+        if reason is None:
+            return
+        detail = f" {reason.detail}" if reason.detail else ""
+        self.run.emit(Queued(self.spec, reason.summary + detail, reason.resolution))
+        if reason.category in _FAULTS and self.options.pending_timeout_seconds is None:
+            self._set_timer("faulty start", FAULTY_START_SECONDS, self._give_up)
+
+    def finish(self, result: TaskResult) -> None:
+        """Emits the one ``Finished``; nothing is emitted for the task after it."""
+        if self.is_finished:
+            return
+        self.is_finished = True
+        for name in list(self._timers):
+            self._drop_timer(name)
+        if self._follower is not None:
+            self._follower.cancel()
+        self.run.emit(Finished(self.spec, result))
+        self.run.finished(self)
+
+    def stop(self, found: Diagnosis) -> None:
+        """Finishes with a failure while the Job is still there, and deletes the Job."""
+        if not self.is_finished:
+            self.finish(TaskResult(found.category, diagnosis=found))
+            self.run.spawn(self._delete_job())
+
+    async def _delete_job(self) -> None:
+        try:
+            await self.run.api.delete(self.job_path)
+        except KubernetesError:
+            # Its result is told already; the owner's end or the Job's own deadline takes it away.
+            return
+
+    async def _explain_waiting(self, pod: Manifest) -> None:
+        node = await self.run.largest_node() if waiting.is_unschedulable(pod) else None
+        if self.pod is not pod:
+            return  # it went on in the meantime
+        found = waiting.why(pod, self.options, node)
+        if found is not None or self.reason is not None:
+            self.tell_waiting(found)
+        if found is not None and waiting.is_hopeless(pod):
+            self.stop(found)
+
+    def _give_up(self) -> None:
+        if self.is_waiting and self.created_at is not None:
+            waited = asyncio.get_running_loop().time() - self.created_at
+            self.stop(diagnosis.given_up(self.reason or diagnosis.not_started(), waited))
+
+    def _lose(self) -> None:
+        if self.pod is not None and not self.is_finished and self.pod["metadata"]["uid"] not in self._over:
+            end = end_of_unreachable(self.pod)
+            assert end.result.diagnosis is not None
+            self.stop(end.result.diagnosis)
+
+    def _runs(self, pod: Manifest, node: str) -> None:
+        name = pod["metadata"]["name"]
+        if self.started_pod == name:
+            return
+        self.started_pod = name
+        self.reason = None
+        self._drop_timer("pending")
+        self._drop_timer("faulty start")
+        self.run.emit(Started(self.spec, f"pod {name} on {node}"))
+        path = f"/api/v1/namespaces/{self.run.namespace}/pods/{name}"
+        self._log = PodLog(self.run.api, path, container=CONTAINER, on_line=self._line)
+        if "running" in _task_container_state(pod):
+            self._follower = self.run.spawn(self._follow(self._log))
+
+    async def _follow(self, log: PodLog) -> None:
+        try:
+            await log.follow()
+        except KubernetesError as error:
+            self._output("stderr", f"[k8sflow] the output can't be shown: {error.summary} {error.cause}\n".encode())
+
+    def _line(self, line: bytes) -> None:
+        match decode(line):
+            case ResultLine(text=text):
+                self._take_result(text)
+            case piece:
+                self._output(piece.stream, piece.data)
+
+    def _output(self, stream: Any, data: bytes) -> None:
+        if not self.is_finished:
+            self._tail.append(data)
+            self.run.emit(Output(self.spec, stream, data))
+
+    def _take_result(self, text: str) -> None:
+        """Acts on the agent's last line, which is here before the kubelet has looked at the container again."""
+        try:
+            told = TaskResult.from_json(text)
+        except ValueError:
+            return  # cut off by a kill; the pod's status tells
+        if told.outcome is not Outcome.CANCELLED:
+            self.finish(told)
+
+    def _pod_over(self, pod: Manifest, end: Ended) -> None:
+        self._over.add(pod["metadata"]["uid"])
+        self._drop_timer("terminating")
+        if end.ran:
+            self._runs(pod, str(pod["spec"].get("nodeName") or "an unknown node"))
+        log, follower, self._log, self._follower = self._log, self._follower, None, None
+        if follower is not None:
+            follower.cancel()
+        if end.is_disruption:  # from here on the next pod may come
+            self.pod, self.started_pod = None, None
+        self.run.spawn(self._end(end, log, follower))
+
+    async def _end(self, end: Ended, log: PodLog | None, follower: asyncio.Task[None] | None) -> None:
+        """Hands on the rest of the log, decides what the end means, and finishes or waits for the next pod."""
+        if follower is not None:
+            await asyncio.wait({follower})
+        if log is not None:
+            await self._drain(log)
+        if self.is_finished:
+            return
+        result = end.result if end.is_told_by_agent else await self._without_word(end)
+        if not (end.is_disruption and result is end.result):
+            self.finish(result)
+            return
+        assert result.diagnosis is not None
+        if self.run.is_cancelling or len(self._over) >= MOST_DISRUPTIONS:
+            self.stop(result.diagnosis)
+        else:
+            self.tell_waiting(replace(result.diagnosis, resolution="Kubernetes starts it again in another pod."))
+
+    async def _drain(self, log: PodLog) -> None:
+        try:
+            await asyncio.wait_for(log.drain(), _DRAIN_SECONDS)
+        except (KubernetesError, asyncio.TimeoutError):
+            # The pod or its node is gone, and the rest of its log with it; the agent has uploaded what it could.
+            return
+
+    async def _without_word(self, end: Ended) -> TaskResult:
+        """The result of a pod whose agent left none: the store's, if the task has committed, else what is inferred."""
+        note = ""
+        try:
+            found = await asyncio.to_thread(self.run.committed, self.spec)
+        except StorageError as error:
+            found, note = None, f"Whether it had committed is not known: {error.summary}"
+        if found is not None:
+            return found
+        if end.is_disruption:
+            return end.result
+        if self.run.is_cancelling:
+            return TaskResult(Outcome.CANCELLED, diagnosis=diagnosis.cancelled())
+        result = end.result
+        if result.outcome is Outcome.NODE_LOST and await self._job_is_gone():
+            result = TaskResult(Outcome.CANCELLED, diagnosis=diagnosis.job_deleted())
+        assert result.diagnosis is not None
+        tail = b"".join(self._tail).decode(errors="replace").rstrip()
+        parts = (result.diagnosis.detail, note, f"Its last lines:\n{tail}" if tail else "")
+        detail = "\n".join(part for part in parts if part)
+        return replace(result, diagnosis=replace(result.diagnosis, detail=detail))
+
+    async def _job_is_gone(self) -> bool:
+        try:
+            job = await self.run.api.get(self.job_path)
+        except ApiStatusError as error:
+            return error.status == 404  # noqa: PLR2004
+        except KubernetesError:
+            return False
+        return is_being_deleted(job)
+
+    def _set_timer(self, name: str, seconds: float, then: Callable[[], None]) -> None:
+        if name not in self._timers:
+            self._timers[name] = asyncio.get_running_loop().call_later(seconds, then)
+
+    def _drop_timer(self, name: str) -> None:
+        if (timer := self._timers.pop(name, None)) is not None:
+            timer.cancel()
+
+
+def _task_container_state(pod: Manifest) -> dict[str, Any]:
+    statuses = pod["status"].get("containerStatuses") or ()
+    return next((status.get("state") or {} for status in statuses if status["name"] == CONTAINER), {})

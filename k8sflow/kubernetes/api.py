@@ -1,0 +1,325 @@
+"""A thin client of the Kubernetes API: raw dictionaries over aiohttp.
+
+The official client decodes a watch ten times slower than ``json.loads`` and has no limiter, no retry on 429 and no
+way to notice a dead connection; what is left of it after that is this module.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import random
+import socket
+from collections.abc import AsyncIterator, Iterator, Mapping
+from types import TracebackType
+from typing import Any
+
+import aiohttp
+from multidict import CIMultiDict
+
+from k8sflow.errors import KubernetesError
+from k8sflow.kubernetes.api_errors import ApiStatusError, ApiUnreachableError, Target, status_error, unreachable_error
+from k8sflow.kubernetes.kubeconfig import ClusterAccess
+
+Manifest = dict[str, Any]
+
+_RETRIED = {429, 500, 502, 503, 504}
+_PAGE = 500
+_REQUEST_SECONDS = 60.0
+_CONNECT_SECONDS = 10.0
+_FIRST_DELAY_SECONDS = 0.5
+_LONGEST_DELAY_SECONDS = 15.0
+_TERMINATING_DELAY_SECONDS = 1.0
+_CONFLICT, _UNAUTHORIZED, _GONE = 409, 401, 410
+
+
+class RateLimiter:
+    """Lets ``qps`` requests a second pass, and ``burst`` at once after a pause (the generic cell rate algorithm)."""
+
+    def __init__(self, qps: float = 50.0, burst: int = 100) -> None:
+        self._interval = 1.0 / qps
+        self._slack = burst / qps
+        self._next = 0.0
+
+    async def acquire(self) -> None:
+        """Returns when the next request may be sent; callers pass in the order in which they came."""
+        now = asyncio.get_running_loop().time()
+        self._next = max(self._next, now - self._slack) + self._interval
+        if self._next > now:
+            await asyncio.sleep(self._next - now)
+
+
+class KubernetesApi:
+    """Requests to one API server; an async context manager, used from one event loop.
+
+    Args:
+        access: Where the server is and who we are.
+        limiter: How fast requests may be sent; streams count as one.
+        patience_seconds: How long a request is tried again before its error is raised.
+    """
+
+    def __init__(
+        self, access: ClusterAccess, *, limiter: RateLimiter | None = None, patience_seconds: float = 120.0
+    ) -> None:
+        self.access = access
+        self._limiter = limiter or RateLimiter()
+        self._patience_seconds = patience_seconds
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> KubernetesApi:  # noqa: PYI034 - typing.Self is of Python 3.11
+        # Streams hold a connection each, so the number of connections follows from the live tasks, not from here.
+        context = self.access.ssl_context
+        connector = aiohttp.TCPConnector(limit=0, ssl=True if context is None else context)
+        timeout = aiohttp.ClientTimeout(total=_REQUEST_SECONDS, sock_connect=_CONNECT_SECONDS)
+        self._session = aiohttp.ClientSession(
+            connector=connector, timeout=timeout, headers={"User-Agent": "k8sflow"}, cookie_jar=aiohttp.DummyCookieJar()
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._session is not None
+        await self._session.close()
+
+    async def get(self, path: str, params: Mapping[str, str] | None = None) -> Manifest:
+        """The object at ``path``, or one page of a collection."""
+        return await self._request("GET", path, params=params)
+
+    async def list(
+        self, path: str, *, label_selector: str = "", field_selector: str = ""
+    ) -> tuple[list[Manifest], str]:
+        """All objects of a collection, page by page, and the resource version that they are of."""
+        selectors = {"labelSelector": label_selector, "fieldSelector": field_selector}
+        params = {"limit": str(_PAGE), **{name: text for name, text in selectors.items() if text}}
+        items: list[Manifest] = []
+        token = ""
+        while True:
+            try:
+                page = await self.get(path, {**params, "continue": token} if token else params)
+            except ApiStatusError as error:
+                if error.status != _GONE or not token:
+                    raise
+                items, token = [], ""  # the pages took longer than the server keeps their version
+                continue
+            items += page.get("items") or ()
+            token = page["metadata"].get("continue") or ""
+            if not token:
+                return items, str(page["metadata"].get("resourceVersion") or "")
+
+    async def create(self, path: str, manifest: Manifest) -> tuple[Manifest, bool]:
+        """The created object and True, or the one that an earlier try of the same create has left, and False.
+
+        A create whose answer got lost can't be told from one that was never received. Names here are derived from
+        what they stand for, so an object of the same name and labels is ours.
+
+        Raises:
+            KubernetesError: Something else has the name, or the server refused.
+        """
+        name, labels = manifest["metadata"]["name"], manifest["metadata"].get("labels") or {}
+        while True:
+            try:
+                return await self._request("POST", path, body=manifest), True
+            except ApiStatusError as error:
+                if error.reason != "AlreadyExists":
+                    raise
+            try:
+                found = await self.get(f"{path}/{name}")
+            except ApiStatusError as error:
+                if error.status != 404:  # noqa: PLR2004 - gone in between: create it again
+                    raise
+                continue
+            if not labels.items() <= (found["metadata"].get("labels") or {}).items():
+                raise KubernetesError(
+                    f"{manifest['kind']} {name!r} exists already, and is not of this run.",
+                    advice=f"Delete it, or use another namespace: kubectl delete {manifest['kind'].lower()} {name}",
+                )
+            if not found["metadata"].get("deletionTimestamp"):
+                return found, False
+            await asyncio.sleep(_TERMINATING_DELAY_SECONDS)
+
+    async def post(self, path: str, question: Manifest) -> Manifest:
+        """The answer to an object that is not stored, such as an access review."""
+        return await self._request("POST", path, body=question)
+
+    async def delete(self, path: str, *, label_selector: str = "") -> None:
+        """Deletes an object, or all of a collection that the selector finds, and in time what they own.
+
+        That there is nothing (any more) to delete is no error.
+        """
+        params = {"labelSelector": label_selector} if label_selector else None
+        options = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
+        try:
+            await self._request("DELETE", path, params=params, body=options)
+        except ApiStatusError as error:
+            if error.status != 404:  # noqa: PLR2004
+                raise
+
+    async def patch(self, path: str, changes: Manifest) -> Manifest:
+        """The object after a merge patch (RFC 7386)."""
+        return await self._request("PATCH", path, body=changes, content_type="application/merge-patch+json")
+
+    @contextlib.asynccontextmanager
+    async def stream(
+        self, path: str, params: Mapping[str, str], *, read_timeout_seconds: float | None
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        """The lines of a response that goes on, without their newlines; not tried again.
+
+        Args:
+            path: What to read.
+            params: The query.
+            read_timeout_seconds: How long the stream may be silent before it counts as broken.
+
+        Raises:
+            ApiStatusError: The server refused.
+            ApiUnreachableError: There was no answer, or the stream broke off.
+        """
+        target = Target.of("GET", path, watch="watch" in params)
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=read_timeout_seconds)
+        await self._limiter.acquire()
+        async with self._open("GET", path, params=params, timeout=timeout) as response:
+            if response.status >= 400:  # noqa: PLR2004
+                raise await self._refusal(target, response)
+            _probe_silent_connection(response)
+            yield self._lines(response)
+
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        body: Manifest | None = None,
+        content_type: str = "application/json",
+    ) -> Manifest:
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + self._patience_seconds
+        target = Target.of(method, path)
+        refused_credentials = False
+        for delay in backoff(_FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS):
+            await self._limiter.acquire()
+            try:
+                return await self._once(target, method, path, params=params, body=body, content_type=content_type)
+            except ApiStatusError as error:
+                if error.status == _UNAUTHORIZED and not refused_credentials:
+                    refused_credentials = True  # it may have expired on the way; a second time it hasn't
+                    continue
+                pause = _pause(error, delay)
+                if pause is None or clock() + pause > deadline:
+                    raise
+            except ApiUnreachableError:
+                pause = delay
+                if clock() + pause > deadline:
+                    raise
+            await asyncio.sleep(pause)
+        raise AssertionError("backoff has no end")
+
+    async def _once(
+        self,
+        target: Target,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str] | None,
+        body: Manifest | None,
+        content_type: str,
+    ) -> Manifest:
+        data = None if body is None else json.dumps(body, separators=(",", ":")).encode()
+        headers = {"Content-Type": content_type} if data is not None else {}
+        async with self._open(method, path, params=params, data=data, headers=headers) as response:
+            if response.status >= 400:  # noqa: PLR2004
+                raise await self._refusal(target, response)
+            answer = await self._read(response)
+        document: Manifest = json.loads(answer)
+        return document
+
+    @contextlib.asynccontextmanager
+    async def _open(
+        self, method: str, path: str, *, headers: Mapping[str, str] | None = None, **options: Any
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        assert self._session is not None, "the client is used inside of its `async with`"
+        access = self.access
+        sent = CIMultiDict([*access.headers, *(await access.credentials.headers()).items(), *(headers or {}).items()])
+        with self._no_answer():
+            response = await self._session.request(
+                method,
+                access.server + path,
+                headers=sent,
+                proxy=access.proxy,
+                server_hostname=access.server_name,
+                allow_redirects=False,
+                **options,
+            )
+        async with response:
+            yield response
+
+    @contextlib.contextmanager
+    def _no_answer(self) -> Iterator[None]:
+        try:
+            yield
+        except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
+            raise unreachable_error(error, server=self.access.server, origin=self.access.origin) from error
+
+    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
+        with self._no_answer():
+            return await response.read()
+
+    async def _lines(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+        """Lines of any length; the last one also when no newline ends it."""
+        parts: list[bytes] = []
+        with self._no_answer():
+            async for chunk in response.content.iter_any():
+                head, *rest = chunk.split(b"\n")
+                parts.append(head)
+                if rest:
+                    yield b"".join(parts)
+                    for line in rest[:-1]:
+                        yield line
+                    parts = [rest[-1]]
+        if last := b"".join(parts):
+            yield last
+
+    async def _refusal(self, target: Target, response: aiohttp.ClientResponse) -> ApiStatusError:
+        if response.status == _UNAUTHORIZED:
+            self.access.credentials.forget()
+        return status_error(
+            target,
+            response.status,
+            await self._read(response),
+            origin=self.access.origin,
+            retry_after=response.headers.get("Retry-After"),
+        )
+
+
+def backoff(first: float, longest: float) -> Iterator[float]:
+    """Delays in seconds that double up to the longest, each with full jitter, without end.
+
+    Jitter: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
+    """
+    ceiling = first
+    while True:
+        yield random.uniform(0, ceiling)  # noqa: S311 - spreads load, guards nothing
+        ceiling = min(longest, ceiling * 2)
+
+
+def _pause(error: ApiStatusError, delay: float) -> float | None:
+    """How long to wait before the request is sent again, or None where that would be of no use."""
+    # "Conflict" for a create is the quota that somebody else has just written.
+    if error.status not in _RETRIED and not (error.status == _CONFLICT and error.reason == "Conflict"):
+        return None
+    return delay if error.retry_after_seconds is None else error.retry_after_seconds + delay
+
+
+def _probe_silent_connection(response: aiohttp.ClientResponse) -> None:
+    """Has the kernel ask a silent peer whether it lives, so that a dead one is noticed within about 25 s."""
+    connection = response.connection
+    if connection is None or connection.transport is None:
+        return
+    found = connection.transport.get_extra_info("socket")
+    if found is None:
+        return
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3)):
+        if hasattr(socket, option):
+            found.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)

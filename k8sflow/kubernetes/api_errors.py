@@ -1,0 +1,159 @@
+"""What the API server refuses, and that it can't be reached, as errors a person can act on.
+
+KubernetesError              (k8sflow.errors)
+  ApiStatusError             the server answered with a status of 400 or more
+  ApiUnreachableError        there was no answer: refused, timed out, cut off, or TLS failed
+"""
+
+from __future__ import annotations
+
+import json
+import ssl
+from dataclasses import dataclass
+
+import aiohttp
+
+from k8sflow.errors import KubernetesError
+
+_LONGEST_MESSAGE = 1000
+_VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "GET": "get", "DELETE": "delete"}
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a request is about, in the words of RBAC."""
+
+    verb: str
+    group: str
+    resource: str
+    namespace: str | None
+    name: str | None
+
+    @staticmethod
+    def of(method: str, path: str, *, watch: bool = False) -> Target:
+        """The target of a request, from its path (https://kubernetes.io/docs/reference/using-api/api-concepts/)."""
+        parts = path.strip("/").split("/")
+        group, rest = ("", parts[2:]) if parts[0] == "api" else (parts[1] if len(parts) > 1 else "", parts[3:])
+        namespace = None
+        if rest[:1] == ["namespaces"] and len(rest) > 2:  # noqa: PLR2004 - namespaces/NAME/RESOURCE
+            namespace, rest = rest[1], rest[2:]
+        resource = rest[0] if rest else parts[-1]
+        name = rest[1] if len(rest) > 1 else None
+        subresource = "/".join(rest[2:])
+        verb = _VERBS[method]
+        if name is None and verb in {"get", "delete"}:
+            verb = {"get": "watch" if watch else "list", "delete": "deletecollection"}[verb]
+        return Target(verb, group, f"{resource}/{subresource}" if subresource else resource, namespace, name)
+
+    def __str__(self) -> str:
+        of = f" {self.name!r}" if self.name else ""
+        where = f" in namespace {self.namespace!r}" if self.namespace else ""
+        return f"{self.verb} {self.resource}{of}{where}"
+
+    def can_i(self) -> str:
+        """The command that tells whether it is allowed."""
+        resource, _, subresource = self.resource.partition("/")
+        qualified = f"{resource}.{self.group}" if self.group else resource
+        command = f"kubectl auth can-i {self.verb} {qualified}"
+        command += f" --subresource={subresource}" if subresource else ""
+        return command + (f" -n {self.namespace}" if self.namespace else "")
+
+    def rule(self) -> str:
+        """The rule that a Role needs for it."""
+        return json.dumps({"apiGroups": [self.group], "resources": [self.resource], "verbs": [self.verb]})
+
+
+class ApiStatusError(KubernetesError):
+    """The API server answered with a status of 400 or more.
+
+    Args:
+        status: The HTTP status.
+        reason: The machine-readable reason of the answer ("AlreadyExists"), or "".
+        message: What the server said.
+        retry_after_seconds: How long it asked to wait, or None.
+    """
+
+    def __init__(
+        self,
+        summary: str,
+        *,
+        cause: str = "",
+        advice: str = "",
+        status: int = 0,
+        reason: str = "",
+        message: str = "",
+        retry_after_seconds: float | None = None,
+    ) -> None:
+        super().__init__(summary, cause=cause, advice=advice)
+        self.status = status
+        self.reason = reason
+        self.message = message
+        self.retry_after_seconds = retry_after_seconds
+
+
+class ApiUnreachableError(KubernetesError):
+    """There was no answer: the connection was refused, timed out, was cut off, or TLS failed."""
+
+
+def status_error(target: Target, status: int, body: bytes, *, origin: str, retry_after: str | None) -> ApiStatusError:
+    """The error for an answer of 400 or more."""
+    reason, message = _status_of(body)
+    cause, advice = _explain(target, status, message, origin)
+    return ApiStatusError(
+        f"the Kubernetes API server refused to {target}: {status} {reason}".rstrip() + ".",
+        cause=cause,
+        advice=advice,
+        status=status,
+        reason=reason,
+        message=message,
+        retry_after_seconds=float(retry_after) if retry_after and retry_after.isdecimal() else None,
+    )
+
+
+def unreachable_error(error: Exception, *, server: str, origin: str) -> ApiUnreachableError:
+    """The error for a request that got no answer."""
+    summary = f"the Kubernetes API server {server} ({origin}) can't be reached"
+    told = str(error) or type(error).__name__
+    if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError | ssl.SSLError):
+        return ApiUnreachableError(
+            f"{summary}: TLS failed.",
+            cause=told,
+            advice="The kubeconfig may be of a cluster that was made anew; fetch it again from the cluster's provider.",
+        )
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return ApiUnreachableError(f"{summary}: its name is unknown.", cause=told, advice="Check the VPN and the name.")
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return ApiUnreachableError(
+            f"{summary}: no connection.",
+            cause=told,
+            advice="Is the cluster up, and the VPN? `kubectl get nodes` should answer; "
+            "kubernetes_context chooses another cluster.",
+        )
+    return ApiUnreachableError(f"{summary}.", cause=told, advice="`kubectl get nodes` shows whether it answers again.")
+
+
+def _status_of(body: bytes) -> tuple[str, str]:
+    """Reason and message of a Status object, or what else stands in an answer (a proxy's page, say)."""
+    try:
+        document = json.loads(body)
+        return str(document.get("reason") or ""), str(document.get("message") or "")[:_LONGEST_MESSAGE]
+    except (ValueError, AttributeError):
+        return "", body.decode(errors="replace").strip()[:_LONGEST_MESSAGE]
+
+
+def _explain(target: Target, status: int, message: str, origin: str) -> tuple[str, str]:
+    match status:
+        case 401:
+            return (
+                f"It doesn't accept the credentials of {origin}: {message}",
+                "Log in again as you do for kubectl (`kubectl get pods` must work).",
+            )
+        case 403 if "is forbidden: User" in message or "cannot" in message:
+            return (
+                message,
+                f"A Role has to allow it, by the rule {target.rule()}; then `{target.can_i()}` says yes.",
+            )
+        case 404 if target.namespace and "namespaces" in message:
+            return message, f"Create it (`kubectl create namespace {target.namespace}`) or set kubernetes_namespace."
+        case _:
+            return message, ""

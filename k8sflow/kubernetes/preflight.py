@@ -1,0 +1,116 @@
+"""Whether a run can work on the cluster, asked before anything is uploaded or created."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import dataclass
+
+from k8sflow.config import Settings
+from k8sflow.errors import KubernetesError
+from k8sflow.kubernetes.api import KubernetesApi
+from k8sflow.kubernetes.api_errors import ApiStatusError
+from k8sflow.kubernetes.kubeconfig import ClusterAccess, load_access
+
+_PATIENCE_SECONDS = 3.0
+_REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+_FORBIDDEN = 403
+
+
+@dataclass(frozen=True)
+class Permission:
+    """A rule of a Role."""
+
+    group: str
+    resource: str
+    verbs: tuple[str, ...]
+
+    def as_yaml(self, verbs: list[str]) -> str:
+        """The rule, for some of its verbs, as the element of a Role's list."""
+        return f'- apiGroups: ["{self.group}"]\n  resources: ["{self.resource}"]\n  verbs: [{", ".join(verbs)}]'
+
+
+PERMISSIONS = (
+    Permission("batch", "jobs", ("create", "get", "delete", "deletecollection")),
+    Permission("", "pods", ("get", "list", "watch")),
+    Permission("", "pods/log", ("get",)),
+)
+OWNER_PERMISSIONS = (Permission("", "configmaps", ("create", "get", "patch", "delete")),)
+COURTESIES = (Permission("", "events", ("list",)),)  # for more precise reasons of what waits; not asked for
+
+
+def check_access(settings: Settings, *, access: ClusterAccess | None = None, has_owner: bool = False) -> None:
+    """Returns when the cluster can be reached and a run may do there what it has to.
+
+    Args:
+        settings: Context and namespace.
+        access: The cluster, where it is not to be found by the settings.
+        has_owner: Whether something else (a FlowRun) owns the run's objects, so that no ConfigMap is needed.
+
+    Raises:
+        ConfigurationError: There is no kubeconfig, or it is wrong.
+        KubernetesError: The cluster can't be reached, the namespace doesn't exist, or a permission is missing.
+    """
+    access = access or load_access(settings.kubernetes_context, os.environ)
+    permissions = PERMISSIONS if has_owner else PERMISSIONS + OWNER_PERMISSIONS
+    asyncio.run(_check(access, settings.kubernetes_namespace, permissions))
+
+
+async def _check(access: ClusterAccess, namespace: str, permissions: tuple[Permission, ...]) -> None:
+    async with KubernetesApi(access, patience_seconds=_PATIENCE_SECONDS) as api:
+        await _check_namespace(api, namespace)
+        asked = [(permission, verb) for permission in permissions for verb in permission.verbs]
+        allowed = await asyncio.gather(*(_may(api, namespace, permission, verb) for permission, verb in asked))
+    missing: dict[Permission, list[str]] = {}
+    for (permission, verb), may in zip(asked, allowed, strict=True):
+        if not may:
+            missing.setdefault(permission, []).append(verb)
+    if missing:
+        raise _not_allowed(access, namespace, missing)
+
+
+async def _check_namespace(api: KubernetesApi, namespace: str) -> None:
+    try:
+        found = await api.get(f"/api/v1/namespaces/{namespace}")
+    except ApiStatusError as error:
+        if error.status == _FORBIDDEN:
+            return  # who may only work in one namespace may not look at namespaces
+        if error.status == 404:  # noqa: PLR2004
+            raise KubernetesError(
+                f"the cluster ({api.access.origin}) has no namespace {namespace!r}.",
+                advice=f"Create it (`kubectl create namespace {namespace}`), or set kubernetes_namespace "
+                "(K8SFLOW_KUBERNETES_NAMESPACE, --with kubernetes:namespace=…).",
+            ) from error
+        raise
+    if found["metadata"].get("deletionTimestamp"):
+        raise KubernetesError(f"the namespace {namespace!r} is being deleted.", advice="Wait, or use another one.")
+
+
+async def _may(api: KubernetesApi, namespace: str, permission: Permission, verb: str) -> bool:
+    resource, _, subresource = permission.resource.partition("/")
+    attributes = {
+        "namespace": namespace,
+        "verb": verb,
+        "group": permission.group,
+        "resource": resource,
+        "subresource": subresource,
+    }
+    review = await api.post(
+        _REVIEWS,
+        {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": attributes},
+        },
+    )
+    return bool(review.get("status", {}).get("allowed"))
+
+
+def _not_allowed(access: ClusterAccess, namespace: str, missing: dict[Permission, list[str]]) -> KubernetesError:
+    told = "; ".join(f"{', '.join(verbs)} {permission.resource}" for permission, verbs in missing.items())
+    rules = "\n".join(permission.as_yaml(verbs) for permission, verbs in missing.items())
+    return KubernetesError(
+        f"the permissions in namespace {namespace!r} don't suffice for a run; missing are: {told}.",
+        cause=f"Asked as {access.origin}.",
+        advice=f"A Role in the namespace has to grant them, by these rules:\n{rules}",
+    )

@@ -1,0 +1,110 @@
+"""What a pod that has not started waits for, where that is more than the usual seconds.
+
+A function of the pod's document; events are read only for what the pod's own status doesn't tell (see
+``events_of``), by whoever has waited for some time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from k8sflow.flow import quantity
+from k8sflow.flow.pod_options import PodOptions
+from k8sflow.kubernetes import diagnosis
+from k8sflow.task.outcome import Diagnosis, Outcome
+
+Pod = dict[str, Any]
+
+_IMAGE_REASONS = {
+    "ErrImagePull",
+    "ImagePullBackOff",
+    "InvalidImageName",
+    "ErrImageNeverPull",
+    "ImageInspectError",
+    "RegistryUnavailable",
+}
+_CONFIGURATION_REASONS = {"CreateContainerConfigError"}
+_ORDINARY_REASONS = {"", "ContainerCreating", "PodInitializing"}
+HOPELESS_REASONS = {"InvalidImageName"}
+
+
+def why(pod: Pod, options: PodOptions, largest_node: tuple[str, str] | None = None) -> Diagnosis | None:
+    """What holds the pod up, or None where it is only on its way."""
+    status = pod.get("status") or {}
+    unscheduled = _unscheduled(status)
+    if unscheduled is not None:
+        return diagnosis.unschedulable(options, unscheduled, largest_node)
+    for container in _containers(status):
+        waiting = (container.get("state") or {}).get("waiting") or {}
+        reason, message = str(waiting.get("reason") or ""), str(waiting.get("message") or "")
+        if reason in _IMAGE_REASONS:
+            return diagnosis.bad_image(_image(pod, container["name"]), message or reason)
+        if reason in _CONFIGURATION_REASONS:
+            return diagnosis.bad_configuration(message)
+        if reason not in _ORDINARY_REASONS:
+            return diagnosis.slow_start(reason, message)
+    return None
+
+
+def is_same(one: Diagnosis | None, other: Diagnosis | None) -> bool:
+    """Whether two reasons are the same for a person; the words about an image change with each try to pull it."""
+    if one is None or other is None or one.category is not other.category:
+        return one is other
+    return one.category is Outcome.BAD_IMAGE or one.summary == other.summary
+
+
+def is_unschedulable(pod: Pod) -> bool:
+    """Whether the scheduler has found no node for it."""
+    return _unscheduled(pod.get("status") or {}) is not None
+
+
+def is_hopeless(pod: Pod) -> bool:
+    """Whether no waiting can help."""
+    waiting = [(c.get("state") or {}).get("waiting") or {} for c in _containers(pod.get("status") or {})]
+    return any(state.get("reason") in HOPELESS_REASONS for state in waiting)
+
+
+def from_events(events: Iterable[dict[str, Any]]) -> Diagnosis | None:
+    """What the newest warning among a pod's events says holds it up."""
+    warnings = [event for event in events if event.get("type") == "Warning"]
+    if not warnings:
+        return None
+    newest = max(warnings, key=_time)
+    return diagnosis.slow_start(str(newest.get("reason") or ""), str(newest.get("message") or ""))
+
+
+def without_pod(events: Iterable[dict[str, Any]]) -> dict[str, Diagnosis]:
+    """Why Jobs (by name) have no pod, from the FailedCreate events of the Job controller."""
+    told = {str(event["involvedObject"]["name"]): event for event in sorted(events, key=_time)}
+    return {name: diagnosis.no_pod(str(event.get("message") or "")) for name, event in told.items()}
+
+
+def largest(nodes: Sequence[dict[str, Any]]) -> tuple[str, str] | None:
+    """Allocatable cores and memory of the node with the most memory among those that take pods."""
+    usable = [node for node in nodes if not node["spec"].get("unschedulable")]
+    offers = [node["status"]["allocatable"] for node in usable if "memory" in (node["status"].get("allocatable") or {})]
+    if not offers:
+        return None
+    found = max(offers, key=lambda offer: (quantity.parse(offer["memory"]), quantity.parse(offer["cpu"])))
+    return str(found["cpu"]), str(found["memory"])
+
+
+def _unscheduled(status: dict[str, Any]) -> str | None:
+    for condition in status.get("conditions") or ():
+        if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
+            return str(condition.get("message") or "") if condition.get("reason") == "Unschedulable" else None
+    return None
+
+
+def _containers(status: dict[str, Any]) -> list[dict[str, Any]]:
+    return [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
+
+
+def _image(pod: Pod, name: str) -> str:
+    containers = [*(pod["spec"].get("initContainers") or ()), *pod["spec"]["containers"]]
+    return next((str(c["image"]) for c in containers if c["name"] == name), "of the container")
+
+
+def _time(event: dict[str, Any]) -> str:
+    return str(event.get("lastTimestamp") or event.get("eventTime") or event["metadata"].get("creationTimestamp") or "")
