@@ -10,6 +10,11 @@ from pathlib import Path
 
 from k8sflow.errors import ConfigurationError
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
 FILE_NAME = "k8sflow.toml"
 ROOT_NAME = ".k8sflow"
 
@@ -96,17 +101,13 @@ def _find_file(folder: Path, environment: Mapping[str, str]) -> Path | None:
 def _candidates(folder: Path, environment: Mapping[str, str]) -> Iterator[Path]:
     for parent in (folder, *folder.parents):
         yield parent / FILE_NAME
-    home = environment.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
-    yield Path(home) / "k8sflow" / "config.toml"
+    home = environment.get("XDG_CONFIG_HOME")
+    yield (Path(home) if home else Path("~/.config").expanduser()) / "k8sflow" / "config.toml"
 
 
 def _read(path: Path, keys: set[str]) -> dict[str, str]:
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        document: dict[str, str] = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"the settings in {path} can't be read: {error}.") from error
     except tomllib.TOMLDecodeError as error:

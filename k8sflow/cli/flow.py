@@ -40,6 +40,15 @@ def _group(flow: type[FlowSpec]) -> click.Group:
             help="Drive a run that is in the store (in the cluster).",
         )
     )
+    group.add_command(
+        click.Command(
+            "step",
+            callback=lambda task, store: _step(flow, task, store),
+            params=[click.Argument(["task"]), click.Option(["--store"], required=True)],
+            hidden=True,
+            help="Run one task, given as JSON, in this process.",
+        )
+    )
     return group
 
 
@@ -141,6 +150,13 @@ def _show(flow: type[FlowSpec]) -> None:
         if node.next:
             how = f", for each of self.{node.foreach}" if node.foreach else ""
             click.echo(f"    -> {', '.join(node.next)}{how}")
+
+
+def _step(flow: type[FlowSpec], task: str, store: str) -> None:
+    from k8sflow.runtime import single  # noqa: PLC0415  --help needs no runtime
+
+    with told():
+        sys.exit(single.run_task(flow, config.load(flow_file(flow).parent), task, store))
 
 
 def _drive(flow: type[FlowSpec], run_id: str, flowrun: str | None) -> None:

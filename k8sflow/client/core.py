@@ -1,6 +1,6 @@
 """Flow, Run, Step, Task and DataArtifact: a tree that is read from the store when it is looked at.
 
-    Flow("BigSum").latest_run["end"].task.data.total
+Flow("BigSum").latest_run["end"].task.data.total
 """
 
 from __future__ import annotations

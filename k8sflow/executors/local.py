@@ -20,6 +20,7 @@ from k8sflow.executors.base import Emit, Finished, Output, Started
 from k8sflow.executors.zygote import Exit, Zygote
 from k8sflow.storage.objects import LogWriter
 from k8sflow.storage.records import RunStore
+from k8sflow.task.death import death, last_word
 from k8sflow.task.outcome import Diagnosis, Outcome
 from k8sflow.task.result import TaskResult
 from k8sflow.task.runner import TaskRunner, committed_result, write_outcome
@@ -185,11 +186,11 @@ class LocalExecutor:
         for stream in list(running.pipes):
             while self._read(running, stream):
                 pass
-        result = _result_of(running, exit_.status)
+        result = last_word(running.result, exit_.status)
         if result is None:
-            result = committed_result(self._run_store, running.task) or TaskResult(
-                Outcome.USER_ERROR, diagnosis=_death(exit_.status)
-            )
+            result = committed_result(self._run_store, running.task)
+        if result is None:
+            result = TaskResult(Outcome.USER_ERROR, diagnosis=death(exit_.status))
             write_outcome(self._run_store, running.task, result)
         self._finish(running, result)
 
@@ -229,35 +230,6 @@ def _task_main(runner: TaskRunner, task: str, result_fd: int) -> int:
     with contextlib.suppress(BrokenPipeError), os.fdopen(result_fd, "wb") as pipe:
         pipe.write(result.to_json().encode("utf-8", "replace"))
     return 1 if result.outcome.is_failure else 0
-
-
-def _result_of(running: _Running, status: int) -> TaskResult | None:
-    """What the task said of itself, or None where it died before or after that."""
-    if os.WIFSIGNALED(status) or not running.result:
-        return None
-    try:
-        return TaskResult.from_json(running.result.decode())
-    except ValueError:
-        return None
-
-
-def _death(status: int) -> Diagnosis:
-    """What a person is told about a process that ended before its step did."""
-    if os.WIFSIGNALED(status):
-        name = signal.Signals(os.WTERMSIG(status)).name
-        hints = {
-            "SIGKILL": "Most often the kernel's out-of-memory killer: see `dmesg`, and let the step need less memory.",
-            "SIGSEGV": "A crash in native code: run the step with PYTHONFAULTHANDLER=1 to see where.",
-        }
-        return Diagnosis(
-            Outcome.USER_ERROR, f"the task's process was killed by {name}", resolution=hints.get(name, "")
-        )
-    code = os.WEXITSTATUS(status)
-    return Diagnosis(
-        Outcome.USER_ERROR,
-        f"the task's process ended with exit code {code} before its step was finished",
-        resolution="Something called os._exit(), or native code ended the process.",
-    )
 
 
 def _told(error: K8sflowError) -> Diagnosis:

@@ -231,7 +231,7 @@ def _exit_after(main: Callable[[], int]) -> NoReturn:
     try:
         code = main()
     except BaseException:  # noqa: BLE001  nothing may pass into the frames below, which belong to the parent
-        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+        sys.excepthook(*sys.exc_info())
     finally:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError, AttributeError):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from k8sflow.errors import FlowDefinitionError
-from k8sflow.flow.pod_options import PodOptions
+from k8sflow.flow.pod_options import RESOURCES, PodOptions
 
 StepFunction = TypeVar("StepFunction", bound=Callable[..., None])
 
@@ -89,7 +89,8 @@ def validate(decoration: Decoration) -> None:
         raise FlowDefinitionError(
             f"there is no decorator {decoration.name!r}.", advice="The decorators are kubernetes and resources."
         )
-    PodOptions.from_mapping(decoration.options)
+    only = RESOURCES if decoration.name == "resources" else ()
+    PodOptions.from_mapping(decoration.options, where=f"@{decoration.name}", only=only)
 
 
 def is_step(member: object) -> bool:

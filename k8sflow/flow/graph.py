@@ -209,11 +209,7 @@ def _read_next(step: str, file: str, call: ast.Call) -> tuple[tuple[str, ...], s
     mistakes: list[Mistake] = []
     targets = []
     for argument in call.args:
-        if (
-            isinstance(argument, ast.Attribute)
-            and isinstance(argument.value, ast.Name)
-            and argument.value.id == "self"
-        ):
+        if isinstance(argument, ast.Attribute) and isinstance(argument.value, ast.Name) and argument.value.id == "self":
             targets.append(argument.attr)
         else:
             mistakes.append(

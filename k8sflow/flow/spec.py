@@ -76,9 +76,7 @@ class FlowSpec:
         """The foreach branches around this task, the outermost first: index, number of branches, item."""
         return self._context().foreach_stack()
 
-    def merge_artifacts(
-        self, inputs: Any, exclude: list[str] | None = None, include: list[str] | None = None
-    ) -> None:
+    def merge_artifacts(self, inputs: Any, exclude: list[str] | None = None, include: list[str] | None = None) -> None:
         """Takes over, in a join, the artifacts on which all branches agree, without loading them.
 
         Args:

@@ -102,7 +102,7 @@ class Driver:
                 self._committed = set(_committed_tasks(self._run_store))
             self._submit(self._scheduler.begin())
             outcome = self._loop()
-        except BaseException as error:  # noqa: BLE001  whatever ends the driver, no task outlives it
+        except BaseException as error:  # whatever ends the driver, no task outlives it
             self._cancel(error)
             raise
         if outcome.is_success:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from k8sflow import config
 from k8sflow.config import Settings
 from k8sflow.errors import ConfigurationError
 from k8sflow.executors.base import Executor
 from k8sflow.runtime.driver import Report
 from k8sflow.runtime.placement import Placement
-from k8sflow.storage.objects import ObjectStore
 from k8sflow.task.runner import TaskRunner, committed_result
 from k8sflow.task.spec import TaskSpec
 
 if TYPE_CHECKING:
     from k8sflow.storage.s3 import S3Store
+
+# How many Jobs of a run are unfinished at a time, where the user says nothing: enough to keep a cluster busy.
+DEFAULT_MAX_JOBS = 100
 
 
 def open_bucket(settings: Settings) -> S3Store:
@@ -41,11 +45,11 @@ def check(settings: Settings, placement: Placement) -> S3Store:
     Raises:
         K8sflowError: One of them can't.
     """
-    from k8sflow.kubernetes.access import check_access  # noqa: PLC0415  only such a run needs the API
+    from k8sflow.kubernetes.preflight import check_access  # noqa: PLC0415  only such a run needs the API
 
     store = open_bucket(settings)
     store.check()
-    check_access(settings, placement.namespace)
+    check_access(replace(settings, kubernetes_namespace=placement.namespace))
     return store
 
 
@@ -58,7 +62,30 @@ def executor(
     owner: dict[str, Any] | None,
 ) -> Executor:
     """The executor for the steps that run on Kubernetes."""
-    raise NotImplementedError
+    from k8sflow.executors.kubernetes import KubernetesExecutor  # noqa: PLC0415  only such a run needs the API
+
+    def fail(error: BaseException) -> None:
+        report(error if isinstance(error, Exception) else RuntimeError(repr(error)))
+
+    return KubernetesExecutor(
+        report,
+        fail=fail,
+        settings=replace(settings, kubernetes_namespace=placement.namespace),
+        flow=runner.record.flow,
+        run=runner.record.run,
+        pod_options=placement.pods.__getitem__,
+        agent_arguments=lambda task: agent_arguments(runner, task),
+        committed=lambda task: committed_result(runner.run_store, task),
+        environment=_environment(settings),
+        owner=owner,
+        max_parallel=max_workers or DEFAULT_MAX_JOBS,
+    )
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    """What a pod has to know of the settings: where the bucket is, as seen from there."""
+    inside = settings.in_cluster().to_environment()
+    return {name: inside[name] for name in map(config.variable, ("bucket", "endpoint", "region")) if name in inside}
 
 
 def agent_arguments(runner: TaskRunner, task: TaskSpec) -> list[str]:
@@ -67,6 +94,7 @@ def agent_arguments(runner: TaskRunner, task: TaskSpec) -> list[str]:
         "task",
         task.to_json(),
         f"--store={runner.store.url}",
+        f"--flow={runner.record.flow}",
         f"--package={runner.record.package}",
         f"--file={runner.record.file}",
     ]

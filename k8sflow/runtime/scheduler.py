@@ -112,7 +112,5 @@ class Scheduler:
         inputs = tuple(TaskInput(parent, around) for parent in join.parents)
         return [self._group(join.name, around, None, inputs)]
 
-    def _group(
-        self, step: str, path: tuple[int, ...], width: int | None, inputs: tuple[TaskInput, ...]
-    ) -> TaskGroup:
+    def _group(self, step: str, path: tuple[int, ...], width: int | None, inputs: tuple[TaskInput, ...]) -> TaskGroup:
         return TaskGroup(self._graph.flow, self._run, step, path, width, inputs)

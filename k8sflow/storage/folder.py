@@ -170,6 +170,4 @@ def _refused(verb: str, path: Path, error: OSError) -> StorageError:
         errno.EACCES: "Let this user write there, or set K8SFLOW_ROOT to another folder.",
         errno.EROFS: "The file system is read-only: set K8SFLOW_ROOT to another folder.",
     }
-    return StorageError(
-        f"{path} can't be {verb}: {error.strerror}.", advice=advice.get(error.errno or 0, "")
-    )
+    return StorageError(f"{path} can't be {verb}: {error.strerror}.", advice=advice.get(error.errno or 0, ""))

@@ -11,7 +11,6 @@ from typing import BinaryIO, Protocol, TypeAlias
 
 from k8sflow.errors import StorageError
 
-
 # What the standard library takes as bytes; typing has a name for it from Python 3.12 on.
 Buffer: TypeAlias = bytes | bytearray | memoryview
 ReadableFile: TypeAlias = BinaryIO | io.RawIOBase

@@ -52,9 +52,10 @@ def build(folder: Path) -> Package:
     _refuse_too_big(folder, files)
     raw = io.BytesIO()
     # mtime 0 here and in the entries: the same files give the same bytes.
-    with gzip.GzipFile(fileobj=raw, mode="wb", compresslevel=3, mtime=0) as zipped, tarfile.open(
-        fileobj=zipped, mode="w", format=tarfile.PAX_FORMAT
-    ) as archive:
+    with (
+        gzip.GzipFile(fileobj=raw, mode="wb", compresslevel=3, mtime=0) as zipped,
+        tarfile.open(fileobj=zipped, mode="w", format=tarfile.PAX_FORMAT) as archive,
+    ):
         for name, path in files:
             _add(archive, name, path)
     data = raw.getvalue()
@@ -131,7 +132,9 @@ def _refuse_too_big(folder: Path, files: list[tuple[str, Path]]) -> None:
     total = sum(size for size, _ in sizes)
     if total <= LIMIT_BYTES:
         return
-    biggest = "".join(f"\n    {size / 1e6:8.1f} MB  {name}" for size, name in sorted(sizes, reverse=True)[:_BIGGEST_SHOWN])
+    biggest = "".join(
+        f"\n    {size / 1e6:8.1f} MB  {name}" for size, name in sorted(sizes, reverse=True)[:_BIGGEST_SHOWN]
+    )
     raise PackageError(
         f"the code package of {folder} would have {total / 1e6:.1f} MB; the limit is {LIMIT_BYTES / 1e6:.0f} MB.",
         cause=f"It holds everything in the flow's folder. The biggest files:{biggest}",

@@ -1,9 +1,9 @@
 """The records of a run: run.json, one commit per task, one outcome per execution (invariants I1 to I3).
 
-    <flow>/runs/<run>/run.json
-    <flow>/runs/<run>/outcome.json
-    <flow>/runs/<run>/tasks/<step>/<task>/commit.json
-    <flow>/runs/<run>/tasks/<step>/<task>/<attempt>/{outcome.json,stdout,stderr}
+<flow>/runs/<run>/run.json
+<flow>/runs/<run>/outcome.json
+<flow>/runs/<run>/tasks/<step>/<task>/commit.json
+<flow>/runs/<run>/tasks/<step>/<task>/<attempt>/{outcome.json,stdout,stderr}
 """
 
 from __future__ import annotations

@@ -133,9 +133,7 @@ def committed_result(run_store: RunStore, spec: TaskSpec) -> TaskResult | None:
 def write_outcome(run_store: RunStore, spec: TaskSpec, result: TaskResult) -> None:
     """Writes how an execution ended; a store that can't take it must not hide the result itself."""
     diagnosis = result.diagnosis or Diagnosis(result.outcome, "")
-    record = OutcomeRecord(
-        result.outcome.value, time.time(), diagnosis.summary, diagnosis.detail, diagnosis.resolution
-    )
+    record = OutcomeRecord(result.outcome.value, time.time(), diagnosis.summary, diagnosis.detail, diagnosis.resolution)
     try:
         run_store.write_outcome(spec.name.step, spec.name.id, spec.attempt, record)
     except StorageError:
@@ -154,9 +152,7 @@ def diagnose(error: BaseException) -> Diagnosis:
         )
     message = str(error)
     kind = type(error).__name__
-    return Diagnosis(
-        Outcome.USER_ERROR, f"{kind}: {message}" if message else kind, detail=_traceback(error)
-    )
+    return Diagnosis(Outcome.USER_ERROR, f"{kind}: {message}" if message else kind, detail=_traceback(error))
 
 
 def _explained(error: K8sflowError, outcome: Outcome) -> Diagnosis:

@@ -1,0 +1,288 @@
+"""The first process of a pod: ``python3 -m k8sflow.task.agent``.
+
+``task`` fetches the code package, runs one task as a child, streams its output, uploads it as it grows, and reports
+by the termination message and the last line of the log. ``drive`` fetches the package and becomes the run's driver.
+
+It runs on the Python of the user's image, so it needs nothing but the runtime folder and Python 3.10.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import runpy
+import selectors
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from k8sflow import config
+from k8sflow.errors import K8sflowError
+from k8sflow.storage import package
+from k8sflow.storage.artifacts import blob_key
+from k8sflow.storage.objects import LogWriter, ObjectStore, open_store
+from k8sflow.storage.records import RunStore
+from k8sflow.task import memory
+from k8sflow.task.death import death, last_word
+from k8sflow.task.framing import Encoder, Stream, encode_result
+from k8sflow.task.outcome import Diagnosis, Outcome
+from k8sflow.task.result import TaskResult
+from k8sflow.task.runner import committed_result, write_outcome
+from k8sflow.task.spec import TaskSpec
+from k8sflow.task.uploads import LogUploads
+
+TERMINATION_LOG = Path("/dev/termination-log")
+RESULT_FD_VARIABLE = "K8SFLOW_RESULT_FD"
+CODE_FOLDER = "code"
+_READ_BYTES = 1 << 16
+_LINGER_SECONDS = 0.25
+_EXIT_CODES = {Outcome.SUCCEEDED: 0, Outcome.OUT_OF_MEMORY: 137, Outcome.CANCELLED: 143}
+# Native libraries that would start a thread for each core of the node, not of the pod.
+_THREAD_VARIABLES = (
+    "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS",
+    "BLIS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS",
+)  # fmt: skip
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the agent, and returns the container's exit code."""
+    parser = argparse.ArgumentParser(prog="k8sflow.task.agent")
+    parser.add_argument("mode", choices=["task", "drive"])
+    parser.add_argument("subject", help="the task as JSON, or the run's id")
+    parser.add_argument("--store", required=True)
+    parser.add_argument("--flow", required=True)
+    parser.add_argument("--package", required=True)
+    parser.add_argument("--file", required=True)
+    parser.add_argument("--flowrun")
+    options = parser.parse_args(arguments)
+    _limit_threads()
+    if options.mode == "task":
+        return _run_task(options)
+    return _drive(options)
+
+
+def _drive(options: argparse.Namespace) -> int:
+    """Becomes the driver of a run."""
+    _fetch(_open(options), options)
+    os.chdir(CODE_FOLDER)
+    command = [sys.executable, options.file, "drive", options.subject]
+    if options.flowrun:
+        command.append(f"--flowrun={options.flowrun}")
+    os.execv(sys.executable, command)
+
+
+def _run_task(options: argparse.Namespace) -> int:
+    spec = TaskSpec.from_json(options.subject)
+    try:
+        store = _open(options)
+        run_store = RunStore(store, spec.flow, spec.run)
+        _fetch(store, options)
+        result = _Child(options, run_store, spec).run()
+    except K8sflowError as error:
+        diagnosis = Diagnosis(Outcome.STORAGE_ERROR, error.summary, error.cause, error.advice)
+        result = TaskResult(Outcome.STORAGE_ERROR, diagnosis=diagnosis)
+    _report(result)
+    return _EXIT_CODES.get(result.outcome, 1)
+
+
+def _report(result: TaskResult) -> None:
+    message = result.to_termination_message()
+    with contextlib.suppress(OSError):  # outside of a pod there is none
+        TERMINATION_LOG.write_text(message, encoding="utf-8")
+    _write(encode_result(message))
+
+
+class _Child:
+    """The process that runs the user's code, and what the agent does while it runs."""
+
+    def __init__(self, options: argparse.Namespace, run_store: RunStore, spec: TaskSpec) -> None:
+        self._options = options
+        self._run_store = run_store
+        self._spec = spec
+        self._selector = selectors.DefaultSelector()
+        self._encoders: dict[Stream, Encoder] = {"stdout": Encoder("stdout"), "stderr": Encoder("stderr")}
+        self._result = bytearray()
+        self._terminated = False
+
+    def run(self) -> TaskResult:
+        """The task's result."""
+        before = memory.look()
+        wakeup = self._catch_signals()
+        pipes = {name: os.pipe() for name in ("stdout", "stderr", "result")}
+        sys.stdout.flush()
+        self._pid = os.fork()
+        if self._pid == 0:
+            _become_task(self._options, {name: write for name, (_, write) in pipes.items()})
+        for name, (read_end, write_end) in pipes.items():
+            os.close(write_end)
+            os.set_blocking(read_end, False)
+            self._selector.register(read_end, selectors.EVENT_READ, name)
+        self._uploads = LogUploads({name: self._open_log(name) for name in self._encoders})
+        status = self._pump(wakeup)
+        self._uploads.close()
+        return self._conclude(status, before)
+
+    def _open_log(self, stream: str) -> LogWriter:
+        name = self._spec.name
+        return self._run_store.open_log(name.step, name.id, self._spec.attempt, stream)
+
+    def _catch_signals(self) -> socket.socket:
+        writing, reading = socket.socketpair()
+        for end in (writing, reading):
+            end.setblocking(False)
+        signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
+        self._writing = writing  # kept open as long as signals may come
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGTERM, self._terminate)
+        self._selector.register(reading, selectors.EVENT_READ, "signal")
+        return reading
+
+    def _terminate(self, _number: int, _frame: FrameType | None) -> None:
+        self._terminated = True
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._pid, signal.SIGTERM)
+
+    def _pump(self, wakeup: socket.socket) -> int:
+        """Passes the output on until the child has ended; returns its status."""
+        while True:
+            ready = self._selector.select(_LINGER_SECONDS)
+            if not ready:
+                for name in self._encoders:
+                    _write(self._encoders[name].flush())
+            for key, _ in ready:
+                if key.fileobj is wakeup:
+                    with contextlib.suppress(BlockingIOError):
+                        wakeup.recv(4096)
+                else:
+                    self._read(key)
+            if (status := self._reap()) is not None:
+                break
+        for key in list(self._selector.get_map().values()):
+            while key.fileobj is not wakeup and self._read(key):
+                pass
+        for encoder in self._encoders.values():
+            _write(encoder.flush())
+        return status
+
+    def _reap(self) -> int | None:
+        """Waits for whatever ended, as the first process of a container has to; the child's status, if it did."""
+        found = None
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+                if pid == 0:
+                    break
+                if pid == self._pid:
+                    found = status
+        return found
+
+    def _read(self, key: selectors.SelectorKey) -> bool:
+        try:
+            data = os.read(key.fd, _READ_BYTES)
+        except BlockingIOError:
+            return False
+        if not data:
+            self._selector.unregister(key.fileobj)
+            os.close(key.fd)
+            return False
+        if key.data == "result":
+            self._result += data
+        else:
+            _write(self._encoders[key.data].feed(data))
+            self._uploads.add(key.data, data)
+        return True
+
+    def _conclude(self, status: int, before: memory.MemoryState) -> TaskResult:
+        result = last_word(self._result, status)
+        if result is None:
+            result = committed_result(self._run_store, self._spec)
+        if result is None and self._terminated:
+            # Who told the pod to end knows why: the driver asks the pod's status.
+            return TaskResult(Outcome.CANCELLED, diagnosis=Diagnosis(Outcome.CANCELLED, "the pod was told to end"))
+        after = memory.look()
+        killed_for_memory = after.oom_kills > before.oom_kills
+        if result is None:
+            result = TaskResult(Outcome.USER_ERROR, diagnosis=death(status))
+            if not killed_for_memory:
+                write_outcome(self._run_store, self._spec, result)
+        if killed_for_memory and result.outcome is Outcome.USER_ERROR:
+            result = TaskResult(Outcome.OUT_OF_MEMORY, diagnosis=_out_of_memory(after, result.diagnosis))
+            write_outcome(self._run_store, self._spec, result)
+        return result
+
+
+def _out_of_memory(state: memory.MemoryState, seen: Diagnosis | None) -> Diagnosis:
+    """What a person is told when the kernel killed a process of the task for want of memory."""
+    limit = state.limit_bytes
+    allowed = f"its limit of {limit / 1e6:.0f} MB" if limit else "the memory of its node"
+    suggestion = f"@resources(memory={round(limit / 1e6 * 2)})" if limit else "@resources(memory=…)"
+    detail = "The kernel killed one of its processes (SIGKILL)."
+    if seen is not None and seen.detail:
+        detail += f"\n{seen.detail}"
+    return Diagnosis(
+        Outcome.OUT_OF_MEMORY,
+        f"the task used more memory than {allowed}",
+        detail,
+        f"Ask for more: {suggestion}; or let the step hold less at a time.",
+    )
+
+
+def _become_task(options: argparse.Namespace, pipes: dict[str, int]) -> NoReturn:
+    """Runs the flow's file as the task's process; its command line does the rest."""
+    code = 1
+    try:
+        os.setsid()
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGTERM, signal.SIGCHLD):
+            signal.signal(number, signal.SIG_DFL)
+        os.dup2(pipes["stdout"], 1)
+        os.dup2(pipes["stderr"], 2)
+        sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+        os.environ[RESULT_FD_VARIABLE] = str(pipes["result"])
+        os.chdir(CODE_FOLDER)
+        file = str(Path(options.file).resolve())
+        sys.argv = [file, "step", options.subject, f"--store={options.store}"]
+        sys.path.insert(0, str(Path(file).parent))
+        runpy.run_path(file, run_name="__main__")
+        code = 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:  # noqa: BLE001  nothing may pass into the agent's frames
+        sys.excepthook(*sys.exc_info())
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(code)
+
+
+def _open(options: argparse.Namespace) -> ObjectStore:
+    settings = config.load(Path.cwd())
+    return open_store(options.store, endpoint=settings.endpoint, region=settings.region)
+
+
+def _fetch(store: ObjectStore, options: argparse.Namespace) -> None:
+    archive = store.get(blob_key(options.flow, options.package))
+    package.extract(archive, options.package, Path(CODE_FOLDER))
+
+
+def _limit_threads() -> None:
+    """Holds native thread pools to the cores that the pod asked for, where the user said nothing else."""
+    if cores := os.environ.get("K8SFLOW_CPUS"):
+        for name in _THREAD_VARIABLES:
+            os.environ.setdefault(name, cores)
+
+
+def _write(data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(1, view) :]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,39 @@
+"""What a person is told about a task's process that ended without a word."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from k8sflow.task.outcome import Diagnosis, Outcome
+from k8sflow.task.result import TaskResult
+
+_HINTS = {
+    "SIGKILL": "Most often the kernel's out-of-memory killer: see `dmesg`, and let the step need less memory.",
+    "SIGSEGV": "A crash in native code: run the step with PYTHONFAULTHANDLER=1 to see where.",
+    "SIGABRT": "Native code gave up: its last lines of output tell why.",
+}
+
+
+def death(status: int) -> Diagnosis:
+    """The diagnosis of a process whose end, ``status`` as of ``os.waitpid``, came before that of its step."""
+    if os.WIFSIGNALED(status):
+        name = signal.Signals(os.WTERMSIG(status)).name
+        return Diagnosis(
+            Outcome.USER_ERROR, f"the task's process was killed by {name}", resolution=_HINTS.get(name, "")
+        )
+    return Diagnosis(
+        Outcome.USER_ERROR,
+        f"the task's process ended with exit code {os.WEXITSTATUS(status)} before its step was finished",
+        resolution="Something called os._exit(), or native code ended the process.",
+    )
+
+
+def last_word(text: bytes | bytearray, status: int) -> TaskResult | None:
+    """What the task said of itself, or None where it was killed or said nothing that can be read."""
+    if os.WIFSIGNALED(status) or not text:
+        return None
+    try:
+        return TaskResult.from_json(bytes(text).decode())
+    except ValueError:
+        return None

@@ -1,0 +1,61 @@
+"""Uploads a task's output to the store while it grows, without holding up the task."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+
+from k8sflow.errors import K8sflowError
+from k8sflow.storage.objects import LogWriter
+
+_FIRST_SECONDS = 1.0
+_CLOSE_SECONDS = 30.0
+
+
+class LogUploads:
+    """A thread that writes what was added to the logs; ``add`` never waits.
+
+    A store that refuses is not an error here: the output has reached the terminal and the container's log.
+
+    Args:
+        logs: A writer for each stream.
+    """
+
+    def __init__(self, logs: Mapping[str, LogWriter]) -> None:
+        self._logs = logs
+        self._added: list[tuple[str, bytes]] = []
+        self._changed = threading.Condition()
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="k8sflow-logs", daemon=True)
+        self._thread.start()
+
+    def add(self, stream: str, data: bytes) -> None:
+        """Takes output of a stream."""
+        with self._changed:
+            self._added.append((stream, data))
+            self._changed.notify()
+
+    def close(self) -> None:
+        """Writes the rest; waits for a slow store, but not for ever."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._thread.join(_CLOSE_SECONDS)
+
+    def _run(self) -> None:
+        ending = False
+        while not ending:
+            with self._changed:
+                self._changed.wait_for(lambda: self._added or self._closing)
+                # More is likely on its way: one write for all that comes within a second.
+                self._changed.wait_for(lambda: self._closing, timeout=_FIRST_SECONDS)
+                added, self._added = self._added, []
+                ending = self._closing
+            try:
+                for stream, data in added:
+                    self._logs[stream].write(data)
+                for log in self._logs.values():
+                    if ending:
+                        log.close()
+            except K8sflowError:
+                continue
