@@ -2,15 +2,41 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+N ?= 8000
 
 .DEFAULT_GOAL := help
-.PHONY: help
+.PHONY: help demo test test-fast lint format clean
+
 help:
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-$(VENV): $(VENV)/.installed
+demo: cluster ## run BigSum on Kubernetes, on a cluster that this makes (N=8000 rows)
+	@. "$$($(BIN)/python -m tests.cluster env-file)" && $(BIN)/python examples/bigsum.py run --n $(N) --with kubernetes
+
+test: lint ## every test: lint, unit, local flows, a real cluster
+	$(BIN)/python -m pytest
+
+test-fast: lint ## what needs no cluster and takes less than a minute
+	$(BIN)/python -m pytest tests/unit tests/flows -m 'not slow and not s3'
+
+lint: $(VENV)/.installed ## ruff, mypy and the layers
+	$(BIN)/ruff check --quiet .
+	$(BIN)/ruff format --quiet --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.installed ## let ruff lay out the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean: ## remove what make and the tools made here; the cluster and its caches stay
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+# A bare Debian has Python without venv.
 $(VENV)/.installed: pyproject.toml
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(VENV) >/dev/null 2>&1 || { apt-get update -qq && apt-get install -qq -y python3-venv && $(PYTHON) -m venv $(VENV); }
 	$(BIN)/pip install --quiet --upgrade 'pip>=25.1'
 	$(BIN)/pip install --quiet --editable '.[controller]' --group dev
 	touch $@
+
+-include tests/cluster/cluster.mk

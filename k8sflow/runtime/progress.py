@@ -26,13 +26,14 @@ class LineReporter:
     """Prints the run as lines, each prefixed with step and task.
 
     Args:
+        began: When the run was asked for, by time.monotonic().
         stream: Where to; a terminal gets colours.
     """
 
-    def __init__(self, stream: TextIO = sys.stdout) -> None:
+    def __init__(self, began: float, stream: TextIO = sys.stdout) -> None:
         self._stream = stream
+        self._began = began
         self._partial: dict[tuple[TaskName, str], bytes] = {}
-        self._started = time.monotonic()
         self._submitted: Counter[str] = Counter()
         self._finished: Counter[str] = Counter()
         self._told: dict[TaskName, str] = {}
@@ -84,7 +85,7 @@ class LineReporter:
 
     def summary(self, pathspec: str, outcome: str, hint: str, *, good: bool) -> None:
         """Prints the last lines: how the run ended, how long it took, and what to do next."""
-        seconds = time.monotonic() - self._started
+        seconds = time.monotonic() - self._began
         tasks = sum(self._finished.values())
         self._say(
             f"{pathspec} {outcome} in {_duration(seconds)} ({tasks} task{'' if tasks == 1 else 's'}). {hint}",

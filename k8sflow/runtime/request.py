@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,7 @@ class RunRequest:
         run_id: The run's id; None to make one.
         run_id_file: File for the run's id.
         max_workers: How many tasks run at a time; None for the executor's default.
+        began: When the user asked, by time.monotonic().
     """
 
     flow: type[FlowSpec]
@@ -35,6 +37,7 @@ class RunRequest:
     run_id: str | None = None
     run_id_file: str | None = None
     max_workers: int | None = None
+    began: float = field(default_factory=time.monotonic)
 
 
 def flow_file(flow: type[FlowSpec]) -> Path:

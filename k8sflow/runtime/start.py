@@ -45,7 +45,8 @@ def run(request: RunRequest) -> bool | None:
     placement = Placement.of(request.flow, request.decorators, request.settings)
     store, code = _prepare(request, placement)
     record = _create(request, graph, store, code)
-    return _drive(TaskRunner(request.flow, graph, record, store), placement, request.settings, request.max_workers)
+    runner = TaskRunner(request.flow, graph, record, store)
+    return _drive(runner, placement, request.settings, LineReporter(request.began), max_workers=request.max_workers)
 
 
 def detach(request: RunRequest) -> bool:
@@ -83,7 +84,8 @@ def drive(flow: type[FlowSpec], settings: Settings, run_id: str, flowrun_name: s
     record = RunStore(store, flow.__name__, run_id).read()
     placement = Placement.of(flow, record.decorators, settings)
     observer = flowrun.FlowRunObserver(settings, placement.namespace, flowrun_name) if flowrun_name else None
-    return _drive(TaskRunner(flow, graph, record, store), placement, settings, None, observer, go_on=True)
+    runner = TaskRunner(flow, graph, record, store)
+    return _drive(runner, placement, settings, LineReporter(time.monotonic()), observer, go_on=True)
 
 
 def _prepare(request: RunRequest, placement: Placement) -> tuple[ObjectStore, package.Package | None]:
@@ -147,13 +149,13 @@ def _drive(
     runner: TaskRunner,
     placement: Placement,
     settings: Settings,
-    max_workers: int | None,
+    reporter: LineReporter,
     observer: FlowRunObserver | None = None,
     *,
+    max_workers: int | None = None,
     go_on: bool = False,
 ) -> bool | None:
     """Runs the driver with its executors, and prints what a person wants to know."""
-    reporter = LineReporter()
     observers: Sequence[Observer] = [reporter, observer] if observer is not None else [reporter]
 
     def executors(report: Report) -> dict[str, Executor]:
