@@ -119,9 +119,11 @@ class KubernetesExecutor:
         if self._ready.exception() is not None:
             return False
         loop, run = self._ready.result()
+        coroutine = work(run)
         try:
-            done = asyncio.run_coroutine_threadsafe(work(run), loop)
-        except RuntimeError:
+            done = asyncio.run_coroutine_threadsafe(coroutine, loop)
+        except RuntimeError:  # the loop is closed
+            coroutine.close()
             return False
         wait({done, self._over}, return_when=FIRST_COMPLETED)
         if not done.done() or done.cancelled():

@@ -21,7 +21,8 @@ from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskSpec
 
 CANCEL_SECONDS = 60.0
-_FIRST_LOOK_SECONDS = 4.0
+_FIRST_LOOK_SECONDS = 2.0
+_LATE_POD_SECONDS = 3.0
 _LONGEST_LOOK_SECONDS = 60.0
 _SLOW_START_SECONDS = 20.0
 _SLOW_PODS_PER_LOOK = 5
@@ -295,7 +296,7 @@ class ClusterRun:
         pause = _FIRST_LOOK_SECONDS
         while True:
             await asyncio.sleep(pause)
-            podless = [task for task in self._older_than(_FIRST_LOOK_SECONDS) if task.pod is None]
+            podless = [task for task in self._older_than(_LATE_POD_SECONDS) if task.pod is None]
             slow = [task for task in self._older_than(_SLOW_START_SECONDS) if task.pod is not None and not task.reason]
             if not podless and not slow:
                 pause = _FIRST_LOOK_SECONDS

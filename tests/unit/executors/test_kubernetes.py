@@ -1,0 +1,384 @@
+"""The executor against a scripted API server."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from k8sflow.config import Settings
+from k8sflow.executors.base import Finished, Output, Queued, Started, TaskEvent
+from k8sflow.executors.kubernetes import KubernetesExecutor
+from k8sflow.flow.pod_options import PodOptions
+from k8sflow.task.framing import Encoder, encode_result
+from k8sflow.task.outcome import Outcome
+from k8sflow.task.result import TaskResult, Transition
+from k8sflow.task.spec import TaskName, TaskSpec
+from tests.unit.kubernetes.fake_api import DEADLINE_SECONDS, FakeApi, fake_api
+
+SUCCESS = TaskResult(Outcome.SUCCEEDED, Transition(("end",)))
+SETTINGS = Settings(kubernetes_namespace="lab", kubernetes_runtime_image="k8sflow:1")
+
+
+class Driver:
+    """The driver's side: an executor and what it said."""
+
+    def __init__(self, server: FakeApi, **options: Any) -> None:
+        self.server = server
+        self.events: queue.Queue[TaskEvent | BaseException] = queue.Queue()
+        self.committed: dict[TaskSpec, TaskResult] = {}
+        arguments: dict[str, Any] = {
+            "settings": SETTINGS,
+            "pod_options": lambda _: PodOptions(),
+            "agent_arguments": lambda task: ["run", str(task.name)],
+            "committed": self.committed.get,
+            **options,
+        }
+        self.executor = KubernetesExecutor(
+            self.events.put, fail=self.events.put, flow="Demo", run="r1", access=server.access, **arguments
+        )
+
+    def run(self, *names: str) -> list[str]:
+        """Submits tasks (``step`` or ``step/1.2``), and returns the names of their Jobs when they are there."""
+        specs = [task(name) for name in names]
+        before = set(self.server.names("jobs"))
+        self.executor.submit(specs)
+        self.server.wait(lambda: len(self.server.names("jobs")) >= len(before) + len(specs), "the Jobs")
+        self.server.wait(lambda: self.server.watchers, "the watch")
+        return [name for name in self.server.names("jobs") if name not in before]
+
+    def next(self, kind: type[Any]) -> Any:
+        """The next event, which has to be of a kind."""
+        event = self.events.get(timeout=DEADLINE_SECONDS)
+        assert isinstance(event, kind), event
+        return event
+
+
+def task(name: str) -> TaskSpec:
+    step, _, path = name.partition("/")
+    return TaskSpec("Demo", "r1", TaskName(step, tuple(int(part) for part in path.split(".") if part)))
+
+
+@pytest.fixture
+def server() -> Iterator[FakeApi]:
+    with fake_api() as running:
+        yield running
+
+
+@pytest.fixture
+def start(server: FakeApi) -> Iterator[Callable[..., Driver]]:
+    drivers: list[Driver] = []
+
+    def begin(**options: Any) -> Driver:
+        drivers.append(Driver(server, **options))
+        return drivers[-1]
+
+    yield begin
+    for driver in drivers:
+        driver.executor.close()
+
+
+def running() -> dict[str, Any]:
+    return status({"running": {"startedAt": "2026-01-01T00:00:00Z"}}, phase="Running")
+
+
+def terminated(code: int = 0, reason: str = "Completed", message: str = "") -> dict[str, Any]:
+    state = {"exitCode": code, "reason": reason, "message": message, "startedAt": "2026-01-01T00:00:00Z"}
+    return status({"terminated": state}, phase="Succeeded" if code == 0 else "Failed")
+
+
+def waits(reason: str, message: str = "") -> dict[str, Any]:
+    return status({"waiting": {"reason": reason, "message": message}}, phase="Pending")
+
+
+def status(state: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {**more, "containerStatuses": [{"name": "task", "state": state}]}
+
+
+def with_status(pod: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    return {**pod, "status": {**pod["status"], **new}}
+
+
+def at(second: int) -> str:
+    return f"2026-01-01T00:00:{second:02}.000000000Z"
+
+
+def test_a_task_goes_from_its_job_to_its_result(server: FakeApi, start: Callable[..., Driver]) -> None:
+    """Started, the output line by line with its stream, and the agent's last line as the end."""
+    driver = start()
+    (job,) = driver.run("train/3.1")
+    pod = server.pod_of(job, **running())
+    assert driver.next(Started).where == f"pod {pod['metadata']['name']} on node-1"
+    name = pod["metadata"]["name"]
+    server.write_log(name, (at(1), b"hello"), (at(2), Encoder("stderr").feed(b"oh\n").rstrip(b"\n")))
+    assert driver.next(Output) == Output(task("train/3.1"), "stdout", b"hello\n")
+    assert driver.next(Output) == Output(task("train/3.1"), "stderr", b"oh\n")
+    server.write_log(name, (at(3), encode_result(SUCCESS.to_json()).rstrip(b"\n")))
+    assert driver.next(Finished) == Finished(task("train/3.1"), SUCCESS)
+
+
+def test_a_task_that_was_over_before_it_was_seen_running_has_its_output(
+    server: FakeApi, start: Callable[..., Driver]
+) -> None:
+    """The log is read to its end before the result is told."""
+    driver = start()
+    (job,) = driver.run("a")
+    pod = server.pod_of(job)
+    server.write_log(pod["metadata"]["name"], (at(1), b"all"), (at(1), b"of it"))
+    server.put("pods", with_status(pod, terminated(message=SUCCESS.to_json())))
+    driver.next(Started)
+    assert [driver.next(Output).data, driver.next(Output).data] == [b"all\n", b"of it\n"]
+    assert driver.next(Finished).result == SUCCESS
+
+
+def test_out_of_memory_is_told_with_the_request_and_the_last_lines(
+    server: FakeApi, start: Callable[..., Driver]
+) -> None:
+    driver = start(pod_options=lambda _: PodOptions.from_mapping({"memory": 500}))
+    (job,) = driver.run("a")
+    pod = server.pod_of(job, **running())
+    driver.next(Started)
+    server.write_log(pod["metadata"]["name"], (at(1), b"allocating"))
+    driver.next(Output)
+    server.put("pods", with_status(pod, terminated(137, "OOMKilled")))
+    diagnosis = driver.next(Finished).result.diagnosis
+    assert diagnosis.category is Outcome.OUT_OF_MEMORY
+    assert "500M" in diagnosis.summary
+    assert "memory=800" in diagnosis.resolution
+    assert "allocating" in diagnosis.detail
+
+
+def test_a_commit_counts_when_the_pod_left_no_word(server: FakeApi, start: Callable[..., Driver]) -> None:
+    driver = start()
+    driver.committed[task("a")] = SUCCESS
+    (job,) = driver.run("a")
+    pod = server.pod_of(job, **running())
+    driver.next(Started)
+    server.put("pods", with_status(pod, terminated(137, "OOMKilled")))
+    assert driver.next(Finished).result == SUCCESS
+
+
+def test_why_a_task_waits_is_told_once(server: FakeApi, start: Callable[..., Driver]) -> None:
+    """The words about an image change with each try; the reason doesn't."""
+    driver = start()
+    (job,) = driver.run("a")
+    pod = server.pod_of(job, **waits("ContainerCreating"))
+    pod = server.put("pods", with_status(pod, waits("ErrImagePull", "manifest unknown: not found")))
+    told = driver.next(Queued)
+    assert "there is no such image" in told.reason
+    assert "image" in told.resolution
+    pod = server.put("pods", with_status(pod, waits("ImagePullBackOff", "Back-off pulling image")))
+    server.put("pods", with_status(pod, running()))
+    driver.next(Started)
+
+
+def test_what_no_node_can_hold_is_told_with_the_largest_node(server: FakeApi, start: Callable[..., Driver]) -> None:
+    server.put(
+        "nodes",
+        {"metadata": {"name": "n"}, "spec": {}, "status": {"allocatable": {"cpu": "4", "memory": "16000000Ki"}}},
+    )
+    driver = start(pod_options=lambda _: PodOptions.from_mapping({"cpu": 64}))
+    (job,) = driver.run("a")
+    condition = {
+        "type": "PodScheduled",
+        "status": "False",
+        "reason": "Unschedulable",
+        "message": "0/1 nodes are available: 1 Insufficient cpu.",
+    }
+    server.pod_of(job, conditions=[condition])
+    told = driver.next(Queued)
+    assert told.reason.startswith("no node is large enough for its pod: it asks for cpu=64, memory=4096M.")
+    assert "Insufficient cpu" in told.reason
+    assert "cpu=4, memory=16.4 GB" in told.resolution
+
+
+def test_an_image_name_that_is_none_ends_the_task_at_once(server: FakeApi, start: Callable[..., Driver]) -> None:
+    driver = start()
+    (job,) = driver.run("a")
+    server.pod_of(job, **waits("InvalidImageName", 'couldn\'t parse image name "A:B:C"'))
+    driver.next(Queued)
+    assert driver.next(Finished).result.outcome is Outcome.BAD_IMAGE
+    server.wait(lambda: not server.names("jobs"), "the deletion of the Job")
+
+
+def test_a_pod_that_waits_too_long_is_given_up(server: FakeApi, start: Callable[..., Driver]) -> None:
+    driver = start(pod_options=lambda _: PodOptions(pending_timeout_seconds=1))
+    (job,) = driver.run("a")
+    server.pod_of(job, **waits("CreateContainerConfigError", 'secret "keys" not found'))
+    assert 'secret "keys" not found' in driver.next(Queued).reason
+    diagnosis = driver.next(Finished).result.diagnosis
+    assert diagnosis.category is Outcome.NEVER_STARTED
+    assert diagnosis.summary.startswith("it didn't start within 1 s")
+    server.wait(lambda: not server.names("jobs"), "the deletion of the Job")
+
+
+def test_a_disrupted_pod_is_waited_for_until_its_successor_ends(server: FakeApi, start: Callable[..., Driver]) -> None:
+    """A disruption costs the driver nothing: the Job puts another pod in its place."""
+    driver = start()
+    (job,) = driver.run("a")
+    pod = server.pod_of(job, **running())
+    driver.next(Started)
+    condition = {
+        "type": "DisruptionTarget",
+        "status": "True",
+        "reason": "PreemptionByScheduler",
+        "message": "for web-1",
+    }
+    stopped = TaskResult(Outcome.CANCELLED).to_json()
+    server.put("pods", with_status(pod, {**terminated(143, "Error", stopped), "conditions": [condition]}))
+    assert driver.next(Queued).reason == "it was preempted by a pod of a higher priority. for web-1"
+    second = server.pod_of(job, suffix="fghij", **running())
+    assert second["metadata"]["name"] in driver.next(Started).where
+    server.put("pods", with_status(second, terminated(message=SUCCESS.to_json())))
+    assert driver.next(Finished).result == SUCCESS
+
+
+def test_a_job_without_a_pod_is_explained_by_its_events(server: FakeApi, start: Callable[..., Driver]) -> None:
+    driver = start()
+    (job,) = driver.run("a")
+    server.put(
+        "events",
+        {
+            "metadata": {"name": "e"},
+            "type": "Warning",
+            "reason": "FailedCreate",
+            "message": 'pods "x" is forbidden: exceeded quota: small',
+            "involvedObject": {"kind": "Job", "name": job},
+        },
+    )
+    told = driver.next(Queued)
+    assert "quota" in told.reason
+    assert "exceeded quota: small" in told.reason
+
+
+def test_a_refused_job_is_a_failed_task_and_not_the_end(server: FakeApi, start: Callable[..., Driver]) -> None:
+    refusal = {"kind": "Status", "reason": "Invalid", "code": 422, "message": "spec.template: Invalid value"}
+    server.fail("POST", "/jobs", 422, body=refusal)
+    driver = start()
+    driver.executor.submit([task("a")])
+    diagnosis = driver.next(Finished).result.diagnosis
+    assert diagnosis.category is Outcome.NEVER_STARTED
+    assert "spec.template: Invalid value" in diagnosis.detail
+    driver.run("b")
+
+
+def test_a_create_whose_answer_got_lost_makes_one_job(server: FakeApi, start: Callable[..., Driver]) -> None:
+    server.drop("POST", "/jobs", after=True)
+    driver = start()
+    (job,) = driver.run("a")
+    server.wait(lambda: len(server.asked("POST", "/jobs")) == 2, "the second try")
+    server.pod_of(job, **terminated(message=SUCCESS.to_json()))
+    driver.next(Started)
+    assert driver.next(Finished).result == SUCCESS
+
+
+def test_a_pod_that_was_there_before_is_taken_over(server: FakeApi, start: Callable[..., Driver]) -> None:
+    """A second driver finds the Job of its task, and no second pod is started."""
+    first = start()
+    (job,) = first.run("a")
+    server.pod_of(job, **running())
+    first.next(Started)
+    second = start()
+    second.executor.submit([task("a")])
+    assert "on node-1" in second.next(Started).where
+    assert server.names("jobs") == [job]
+
+
+def test_no_more_jobs_than_allowed_are_unfinished(server: FakeApi, start: Callable[..., Driver]) -> None:
+    driver = start(max_parallel=2)
+    driver.executor.submit([task(f"a/{index}") for index in range(3)])
+    server.wait(lambda: len(server.names("jobs")) == 2, "two Jobs")
+    first = server.names("jobs")[0]
+    server.pod_of(first, **terminated(message=SUCCESS.to_json()))
+    server.wait(lambda: len(server.names("jobs")) == 3, "the third Job")
+
+
+def test_cancel_leaves_nothing_and_finishes_every_task(server: FakeApi, start: Callable[..., Driver]) -> None:
+    driver = start(max_parallel=2)
+    driver.executor.submit([task(f"a/{index}") for index in range(3)])
+    server.wait(lambda: len(server.names("jobs")) == 2, "two Jobs")
+    server.pod_of(server.names("jobs")[0])
+    driver.executor.cancel()
+    assert server.names("jobs") == server.names("pods") == server.names("configmaps") == []
+    ends = {driver.next(Finished).task: Outcome.CANCELLED for _ in range(3)}
+    assert ends == {task(f"a/{index}"): Outcome.CANCELLED for index in range(3)}
+
+
+def test_the_last_job_takes_the_owner_along(server: FakeApi, start: Callable[..., Driver]) -> None:
+    """The ConfigMap owns the Jobs, and in the end the last Job owns the ConfigMap."""
+    driver = start()
+    (job,) = driver.run("a")
+    (owner,) = server.names("configmaps")
+    manifest = server.get("jobs", job)
+    assert manifest is not None
+    assert [reference["name"] for reference in manifest["metadata"]["ownerReferences"]] == [owner]
+    server.pod_of(job, **terminated(message=SUCCESS.to_json()))
+    driver.next(Started)
+    driver.next(Finished)
+    driver.executor.close()
+    config_map = server.get("configmaps", owner)
+    assert config_map is not None
+    assert config_map["metadata"]["ownerReferences"][0]["name"] == job
+    assert config_map["metadata"]["ownerReferences"][0]["uid"] == manifest["metadata"]["uid"]
+
+
+def test_an_owner_that_is_given_is_used(server: FakeApi, start: Callable[..., Driver]) -> None:
+    owner = {"apiVersion": "k8sflow.dev/v1alpha1", "kind": "FlowRun", "name": "demo", "uid": "u"}
+    driver = start(owner=owner)
+    (job,) = driver.run("a")
+    manifest = server.get("jobs", job)
+    assert manifest is not None
+    assert manifest["metadata"]["ownerReferences"] == [owner]
+    assert server.names("configmaps") == []
+
+
+def test_a_watch_that_is_forbidden_reaches_the_driver(server: FakeApi, start: Callable[..., Driver]) -> None:
+    body = {"kind": "Status", "reason": "Forbidden", "code": 403, "message": 'User "me" cannot list resource "pods"'}
+    server.fail("GET", "/pods", 403, body=body, times=9)
+    driver = start()
+    driver.executor.submit([task("a")])
+    error = driver.next(BaseException)
+    assert "kubectl auth can-i list pods -n lab" in str(error)
+    driver.executor.cancel()
+    assert server.names("jobs") == []
+
+
+def test_an_error_of_the_executor_itself_reaches_the_driver(server: FakeApi, start: Callable[..., Driver]) -> None:
+    def broken(step: str) -> PodOptions:
+        raise ZeroDivisionError
+
+    driver = start(pod_options=broken)
+    driver.executor.submit([task("a")])
+    driver.next(ZeroDivisionError)
+
+
+def test_a_deleted_pod_is_run_again_and_a_deleted_job_is_not(server: FakeApi, start: Callable[..., Driver]) -> None:
+    driver = start()
+    (job,) = driver.run("a")
+    pod = server.pod_of(job, **running())
+    driver.next(Started)
+    server.remove("pods", pod["metadata"]["name"])
+    assert driver.next(Finished).result.outcome is Outcome.NODE_LOST
+    (other,) = driver.run("b")
+    pod = server.pod_of(other, **running())
+    driver.next(Started)
+    server.remove("jobs", other)
+    server.remove("pods", pod["metadata"]["name"])
+    assert driver.next(Finished).result.outcome is Outcome.CANCELLED
+
+
+def test_a_log_that_breaks_is_read_on_without_losing_or_doubling_lines(
+    server: FakeApi, start: Callable[..., Driver]
+) -> None:
+    driver = start()
+    (job,) = driver.run("a")
+    pod = server.pod_of(job, **running())
+    driver.next(Started)
+    name = pod["metadata"]["name"]
+    server.write_log(name, (at(1), b"one"), (at(2), b"two"), (at(2), b"two too"))
+    assert [driver.next(Output).data for _ in range(3)] == [b"one\n", b"two\n", b"two too\n"]
+    server.end_log(name)
+    server.write_log(name, (at(2), b"two at last"), (at(3), b"three"))
+    assert [driver.next(Output).data for _ in range(2)] == [b"two at last\n", b"three\n"]
