@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 N ?= 8000
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast lint format clean
+.PHONY: help demo test test-fast lint format bench-local clean
 
 help:
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,8 +29,11 @@ format: $(VENV)/.installed ## let ruff lay out the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+bench-local: $(VENV)-bench/.installed ## local flows against Metaflow and the bare operation (about 6 minutes)
+	$(VENV)-bench/bin/python benchmarks/local_flows.py
+
 clean: ## remove what make and the tools made here; the cluster and its caches stay
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VENV)-bench .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 # A bare Debian has Python without venv.
 $(VENV)/.installed: pyproject.toml
@@ -39,4 +42,10 @@ $(VENV)/.installed: pyproject.toml
 	$(BIN)/pip install --quiet --editable '.[controller]' --group dev
 	touch $@
 
--include tests/cluster/cluster.mk
+-$(VENV)-bench/.installed: $(VENV)/.installed
+	$(BIN)/python -m venv $(VENV)-bench
+	$(VENV)-bench/bin/pip install --quiet --upgrade 'pip>=25.1'
+	$(VENV)-bench/bin/pip install --quiet --editable . --group bench
+	touch $@
+
+include tests/cluster/cluster.mk

@@ -1,0 +1,247 @@
+"""The whole test cluster: engine, node, S3 server, images, and the environment by which tests and people use it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.cluster import engine as engines
+from tests.cluster import host, images, leftovers, loading, nodeimage, programs
+from tests.cluster.console import say
+from tests.cluster.engine import Engine
+from tests.cluster.errors import ClusterError
+from tests.cluster.kind import NODE_PORT, Kind, wait_for
+from tests.cluster.locks import held
+from tests.cluster.places import HERE, Places, key_of
+from tests.cluster.process import attempt
+from tests.cluster.s3 import S3Server
+
+PORT_VARIABLE = "K8SFLOW_TEST_S3_PORT"
+DEFAULT_PORT = 30900
+BUCKET = "k8sflow"
+NAMESPACE = "k8sflow"
+SECRET = "k8sflow-s3"
+# Keys of a server that listens on 127.0.0.1 alone, and holds what tests wrote.
+ACCESS_KEY, SECRET_KEY = "k8sflow-test", "k8sflow-test-secret"
+IN_CLUSTER_ENDPOINT = "http://s3.k8sflow-s3.svc:9000"
+S3_DATA = "/var/local/k8sflow-s3"
+S3_MANIFEST = HERE / "manifests" / "s3.yaml"
+S3_WITHIN_SECONDS = 120.0
+HEALTH_OBJECT = "cluster-health"
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The test cluster, up and checked.
+
+    Args:
+        environment: Variables under which k8sflow, kubectl, helm, kind and docker use it.
+        kind: Handle on the cluster itself.
+        kubectl: Path of kubectl.
+        helm: Path of helm.
+        kwok: Path of kwok, which plays nodes for tests of scale.
+        image: The k8sflow image of this checkout.
+        plain_image: A user's image: Python, numpy and scikit-learn, without k8sflow.
+    """
+
+    environment: Mapping[str, str]
+    kind: Kind = field(repr=False)
+    kubectl: Path
+    helm: Path
+    kwok: Path
+    image: str
+    plain_image: str
+    places: Places = field(repr=False)
+
+    def load_image(self, reference: str) -> None:
+        """Bring an image that the engine has into the cluster."""
+        loading.load(reference, self.kind, self.places)
+
+
+def port() -> int:
+    """Port of the S3 server on this machine."""
+    text = os.environ.get(PORT_VARIABLE, str(DEFAULT_PORT))
+    if not text.isdecimal() or not 0 < int(text) < 65536:  # noqa: PLR2004  TCP
+        raise ClusterError(f"{PORT_VARIABLE} is {text!r}.", advice="Set it to a port number, or to nothing.")
+    return int(text)
+
+
+def ensure(places: Places | None = None) -> Cluster:
+    """The test cluster: found healthy, started again, or made."""
+    places = places or Places.of_user()
+    host.check_linux()
+    with held(places.root / "lock"):
+        _clear_work(places)
+        engine = engines.ensure(places)
+        kind = _kind(engine, places)
+        tools = {b.name: programs.ensure(b, places) for b in (programs.HELM, programs.KWOK, programs.VERSITYGW)}
+        _ensure_node(kind, places)
+        base = images.ensure_python_base(engine, places)
+        plain = images.ensure(images.python(base), engine)
+        image = images.ensure(images.k8sflow(plain), engine)
+        server_image = images.ensure(images.s3_server(places), engine)
+        for reference in (server_image, plain, image):
+            loading.load(reference, kind, places)
+        _ensure_s3(kind, server_image, places)
+        cluster = Cluster(
+            environment=_environment(kind, image, plain),
+            kind=kind,
+            kubectl=kind.kubectl,
+            helm=tools["helm"] / "helm",
+            kwok=tools["kwok"] / "kwok",
+            image=image,
+            plain_image=plain,
+            places=places,
+        )
+        _write_environment(cluster, places)
+        return cluster
+
+
+def down(places: Places | None = None) -> None:
+    """Remove the cluster, and stop the engine if the harness started it; what was built stays."""
+    places = places or Places.of_user()
+    with held(places.root / "lock"):
+        _clear_work(places)
+        engine = engines.find(places)
+        if engine is not None and programs.KIND.folder(places).exists():
+            _kind(engine, places).delete()
+        shutil.rmtree(places.cluster, ignore_errors=True)
+        engines.stop(places)
+
+
+def problems(places: Places | None = None) -> list[str]:
+    """What keeps the cluster from being used; nothing where all is well. Changes nothing."""
+    places = places or Places.of_user()
+    engine = engines.find(places)
+    if engine is None:
+        return ["no Docker engine answers"]
+    if not programs.KIND.folder(places).exists():
+        return ["the cluster's tools are not built yet"]
+    kind = _kind(engine, places)
+    if kind.state() != "running":
+        return [f"there is no running node ({kind.state() or 'none was made'})"]
+    found = [problem] if (problem := kind.problem()) else []
+    return found + ([problem] if (problem := _s3_problem()) else [])
+
+
+def environment_file(places: Places | None = None) -> Path:
+    """Where the environment of the cluster is kept, as JSON."""
+    return (places or Places.of_user()).cluster / "environment.json"
+
+
+def exports(environment: Mapping[str, str]) -> str:
+    """The environment as lines for a shell."""
+    return "\n".join(f"export {name}={shlex.quote(value)}" for name, value in sorted(environment.items()))
+
+
+def _kind(engine: Engine, places: Places) -> Kind:
+    # kubectl comes with the node's programs where they are built here; else it is built alone
+    kubernetes = programs.KUBERNETES.folder(places)
+    folder = kubernetes if kubernetes.exists() else programs.KUBECTL.folder(places)
+    return Kind(
+        engine=engine,
+        kind=programs.ensure(programs.KIND, places) / "kind",
+        kubectl=folder / "kubectl",
+        kubeconfig=places.cluster / "kubeconfig",
+    )
+
+
+def _ensure_node(kind: Kind, places: Places) -> None:
+    """A Ready node of this checkout's recipe: the one that is there, or a new one."""
+    recipe = _recipe(kind.engine)
+    stamp = places.cluster / "recipe"
+    if kind.state() and recipe and stamp.exists() and stamp.read_text() == recipe:
+        if kind.state() == "running" and not kind.problem():
+            return
+        if kind.start():
+            return
+        say("the cluster that was there can't be used any more: making it anew")
+    host.check_disk(places.root)
+    kind.delete()
+    host.check_port(port(), PORT_VARIABLE)
+    image = nodeimage.ensure(kind.engine, places)
+    if not kind.kubectl.exists():
+        programs.ensure(programs.KUBECTL, places)
+    kind.create(image, port())
+    stamp.write_text(_recipe(kind.engine))
+
+
+def _recipe(engine: Engine) -> str:
+    """What the node is made of; empty where its image is not there."""
+    from tests.cluster.kind import configuration
+
+    image = nodeimage.find(engine)
+    return key_of(json.dumps(configuration(image, port()))) if image else ""
+
+
+def _ensure_s3(kind: Kind, image: str, places: Places) -> None:
+    """The S3 server of this recipe, with the bucket, answering real requests from this machine."""
+    values = {
+        "@IMAGE@": image,
+        "@NODE_PORT@": str(NODE_PORT),
+        "@ACCESS_KEY@": ACCESS_KEY,
+        "@SECRET_KEY@": SECRET_KEY,
+        "@NAMESPACE@": NAMESPACE,
+        "@SECRET@": SECRET,
+    }
+    manifest = S3_MANIFEST.read_text()
+    for placeholder, value in values.items():
+        manifest = manifest.replace(placeholder, value)
+    applied = places.cluster / "applied"
+    if not (applied.exists() and applied.read_text() == key_of(manifest) and not _s3_problem()):
+        kind.in_node(
+            *("install", "--directory", "--owner=65532", "--group=65532", S3_DATA), doing="make the S3 server's folder"
+        )
+        kind.apply(manifest)
+        wait_for(_s3_problem, S3_WITHIN_SECONDS)
+        applied.write_text(key_of(manifest))
+
+
+def _s3() -> S3Server:
+    return S3Server(f"http://127.0.0.1:{port()}", ACCESS_KEY, SECRET_KEY)
+
+
+def _s3_problem() -> str:
+    try:
+        _s3().create_bucket(BUCKET)
+        _s3().check(BUCKET, HEALTH_OBJECT)
+    except OSError as error:
+        return f"the S3 server does not answer at {_s3().endpoint}: {error}"
+    return ""
+
+
+def _environment(kind: Kind, image: str, plain: str) -> dict[str, str]:
+    return {
+        **kind.engine.environment,
+        "KUBECONFIG": str(kind.kubeconfig),
+        "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+        "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+        "K8SFLOW_BUCKET": BUCKET,
+        "K8SFLOW_CREDENTIALS": f"secret:{SECRET}",
+        "K8SFLOW_ENDPOINT": _s3().endpoint,
+        "K8SFLOW_IN_CLUSTER_ENDPOINT": IN_CLUSTER_ENDPOINT,
+        "K8SFLOW_KUBERNETES_NAMESPACE": NAMESPACE,
+        "K8SFLOW_KUBERNETES_IMAGE": image,
+        "K8SFLOW_KUBERNETES_RUNTIME_IMAGE": image,
+        "K8SFLOW_TEST_PLAIN_IMAGE": plain,
+    }
+
+
+def _write_environment(cluster: Cluster, places: Places) -> None:
+    file = environment_file(places)
+    new = file.with_suffix(".new")
+    new.write_text(json.dumps(dict(cluster.environment), indent=2))
+    new.rename(file)
+
+
+def _clear_work(places: Places) -> None:
+    """End and remove what an interrupted build left half-made; called under the lock, so nobody is at work on it."""
+    if places.work.exists():
+        leftovers.kill(leftovers.processes_at_work(places.work))
+        leftovers.unmount_below(places.work)
+        attempt(["rm", "-rf", places.work], timeout_seconds=300)

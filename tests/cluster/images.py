@@ -1,0 +1,158 @@
+"""The images of the tests: a user's Python, the k8sflow image on top of it, the S3 server.
+
+Each is tagged with a hash of what it is made of, so a changed checkout makes a new tag, and a tag that is there is right.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import tarfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.cluster import nodeimage, programs, rootfs
+from tests.cluster.console import step
+from tests.cluster.engine import Engine
+from tests.cluster.errors import ClusterError
+from tests.cluster.places import CHECKOUT, HERE, Places, files_below, key_of
+from tests.cluster.process import attempt, tail
+
+PULLED_PYTHON = "python:3.12-slim"
+ROOTFS = rootfs.Rootfs("python", ("python3", "python3-pip", "ca-certificates"))
+S3_DOCKERFILE = HERE / "images" / "s3" / "Dockerfile"
+# Where programs on this machine are told about its certificates, the first that is set; then Debian's own.
+CERTIFICATE_VARIABLES = ("PIP_CERT", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CURL_CA_BUNDLE")
+CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
+PIP_VARIABLES = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST")
+PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """An image that is made by ``docker build``.
+
+    Args:
+        name: Its name, without a tag.
+        files: What it is built from: name in the build context to file.
+        arguments: Build arguments.
+        uncounted: Files that must be there for the build, and whose content makes no other image.
+    """
+
+    name: str
+    files: Mapping[str, Path]
+    arguments: Mapping[str, str] = field(default_factory=dict)
+    uncounted: Mapping[str, Path] = field(default_factory=dict)
+
+    @property
+    def reference(self) -> str:
+        """Name and tag; the tag is a hash of all that the image is made of."""
+        parts: list[str | bytes] = [repr(sorted(self.arguments.items()))]
+        for name, file in sorted(self.files.items()):
+            parts += [name, file.read_bytes()]
+        return f"{self.name}:{key_of(*parts)}"
+
+
+def s3_server(places: Places) -> Recipe:
+    """The image of the S3 server."""
+    program = programs.VERSITYGW.folder(places) / "versitygw"
+    # named after the build's key rather than the program's content, which need not be there yet
+    name = f"k8sflow-test/s3-{programs.VERSITYGW.key()}"
+    return Recipe(name, {"Dockerfile": S3_DOCKERFILE}, uncounted={"versitygw": program})
+
+
+def python(base: str) -> Recipe:
+    """The user's image, on an image with Python and pip."""
+    files = {file.name: file for file in files_below(HERE / "images" / "python")}
+    return Recipe("k8sflow-test/python", files, {"BASE_IMAGE": base})
+
+
+def k8sflow(base: str) -> Recipe:
+    """The k8sflow image of this checkout, on an image with Python and pip."""
+    files = {f"k8sflow/{file.relative_to(CHECKOUT / 'k8sflow')}": file for file in files_below(CHECKOUT / "k8sflow")}
+    files |= {name: CHECKOUT / name for name in ("Dockerfile", "pyproject.toml", "requirements.lock")}
+    texts = {name: CHECKOUT / name for name in ("README.md", "LICENSE")}
+    return Recipe("k8sflow-test/k8sflow", files, {"BASE_IMAGE": base}, uncounted=texts)
+
+
+def ensure(recipe: Recipe, engine: Engine) -> str:
+    """Name and tag of the image, built where the engine does not have it."""
+    reference = recipe.reference
+    if not present(reference, engine):
+        with step(f"image {reference}"):
+            _build(recipe, reference, engine)
+    return reference
+
+
+def ensure_python_base(engine: Engine, places: Places) -> str:
+    """An image with Python and pip: Docker's official one where it can be pulled, else one of Debian packages."""
+    built = f"k8sflow-test/debian-python:{ROOTFS.key()}"
+    for name in (built, PULLED_PYTHON):
+        if present(name, engine):
+            return name
+    if nodeimage.pull(PULLED_PYTHON, engine):
+        return PULLED_PYTHON
+    tarball = rootfs.ensure(ROOTFS, places)
+    with step(f"image {built}"), tarball.open("rb") as layer:
+        done = attempt(
+            ["docker", "import", "--change", 'CMD ["python3"]', "-", built],
+            environment=engine.environment,
+            stdin=layer,
+            timeout_seconds=300,
+        )
+    if done.returncode != 0:
+        raise ClusterError(
+            f"can't import the image {built}.",
+            cause=tail(done.stderr),
+            advice="See that the engine has disk space left (`docker system df`).",
+        )
+    return built
+
+
+def present(reference: str, engine: Engine) -> bool:
+    """Whether the engine has the image."""
+    return attempt(["docker", "image", "inspect", reference], environment=engine.environment).returncode == 0
+
+
+def _build(recipe: Recipe, reference: str, engine: Engine) -> None:
+    arguments = dict(recipe.arguments)
+    arguments |= {name: os.environ[name] for name in (*PIP_VARIABLES, *PROXY_VARIABLES) if name in os.environ}
+    command = ["docker", "build", "--network=host", "--tag", reference]
+    command += [part for name, value in arguments.items() for part in ("--build-arg", f"{name}={value}")]
+    done = subprocess.run(
+        [*command, "-"],
+        input=context(recipe),
+        env={**os.environ, **engine.environment, "DOCKER_BUILDKIT": "0"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise ClusterError(
+            f"can't build the image {recipe.name}: `docker build` ended with exit code {done.returncode}.",
+            cause=tail(done.stdout.decode(errors="replace")),
+            advice="If PyPI is behind a proxy or a mirror, set HTTPS_PROXY, PIP_INDEX_URL or PIP_CERT as for pip.",
+        )
+
+
+def context(recipe: Recipe) -> bytes:
+    """The build context as a tar file; times and owners left out, so that docker's cache finds unchanged layers."""
+    files = {**recipe.files, **recipe.uncounted}
+    certificates = _certificates()
+    if certificates is not None:
+        files["ca-certificates.crt"] = certificates
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name, file in sorted(files.items()):
+            info = tarfile.TarInfo(name)
+            info.size, info.mode = file.stat().st_size, 0o755 if os.access(file, os.X_OK) else 0o644
+            with file.open("rb") as content:
+                tar.addfile(info, content)
+    return buffer.getvalue()
+
+
+def _certificates() -> Path | None:
+    named = [Path(os.environ[name]) for name in CERTIFICATE_VARIABLES if os.environ.get(name)]
+    return next((file for file in (*named, CERTIFICATES) if file.is_file()), None)

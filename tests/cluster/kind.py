@@ -1,0 +1,189 @@
+"""The kind cluster: made, found again, seen to be healthy, removed."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.cluster.console import say, step
+from tests.cluster.engine import NETWORK, Engine
+from tests.cluster.errors import ClusterError
+from tests.cluster.process import attempt, run, tail
+
+NAME = "k8sflow-test"
+NODE = f"{NAME}-control-plane"
+NODE_PORT = 30900
+INOTIFY_INSTANCES = 1024  # systemd, containerd and the kubelet of a node want many; 128 are soon used up
+READY_WITHIN_SECONDS = 180.0
+POLL_SECONDS = 0.25
+
+# What differs from kind's defaults, and why; everything else is as on any kind cluster.
+KUBEADM_PATCHES = (
+    """
+kind: ClusterConfiguration
+etcd:
+  local:
+    extraArgs:
+      # a throw-away cluster does not need its writes to survive a power cut
+      unsafe-no-fsync: "true"
+controllerManager:
+  extraArgs:
+    # the default, 20 requests a second, holds up many Jobs at once
+    kube-api-qps: "200"
+    kube-api-burst: "300"
+""",
+    """
+kind: KubeletConfiguration
+maxPods: 200
+failCgroupV1: false
+kubeAPIQPS: 200
+kubeAPIBurst: 300
+""",
+)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """The one cluster of the harness, seen through kind, docker and kubectl.
+
+    Args:
+        engine: The engine that its node runs in.
+        kind: Path of kind.
+        kubectl: Path of kubectl.
+        kubeconfig: File that kind writes, of this cluster alone.
+    """
+
+    engine: Engine
+    kind: Path
+    kubectl: Path
+    kubeconfig: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Variables for kind, docker and kubectl."""
+        return {
+            **self.engine.environment,
+            "KUBECONFIG": str(self.kubeconfig),
+            "KIND_EXPERIMENTAL_PROVIDER": "docker",
+            "KIND_EXPERIMENTAL_DOCKER_NETWORK": NETWORK,
+        }
+
+    def state(self) -> str:
+        """State of the node's container, as docker tells it; empty where there is none."""
+        command = ["docker", "container", "inspect", "--format", "{{.State.Status}}", NODE]
+        return attempt(command, environment=self.environment).stdout.strip()
+
+    def create(self, image: str, port: int) -> None:
+        """Make the cluster anew."""
+        self.delete()
+        _raise_inotify_limit()
+        config = json.dumps(configuration(image, port))
+        self.kubeconfig.parent.mkdir(parents=True, exist_ok=True)
+        command = [self.kind, "create", "cluster", "--config", "-", "--kubeconfig", self.kubeconfig]
+        with step("kind cluster"):
+            done = attempt(command, environment=self.environment, stdin=config, timeout_seconds=600)
+            if done.returncode != 0:
+                log = attempt(["docker", "logs", "--tail", "5", NODE], environment=self.environment)
+                self.delete()
+                raise ClusterError(
+                    "kind can't make the cluster.",
+                    cause=tail(done.stderr + log.stdout + log.stderr),
+                    advice="Try `make cluster-down cluster`. An engine that you run yourself must allow privileged containers.",
+                )
+            self.wait_ready(READY_WITHIN_SECONDS)
+
+    def start(self) -> bool:
+        """Whether the node, started again where it was stopped, came back."""
+        if self.state() != "running":
+            say(f"starting the node {NODE} again")
+            if attempt(["docker", "start", NODE], environment=self.environment).returncode != 0:
+                return False
+        with suppress(ClusterError):
+            attempt([self.kind, "export", "kubeconfig", "--name", NAME], environment=self.environment)
+            self.wait_ready(READY_WITHIN_SECONDS / 2)
+            return True
+        return False
+
+    def delete(self) -> None:
+        """Remove the cluster, its volumes and its network; nothing happens where there is none."""
+        attempt([self.kind, "delete", "cluster", "--name", NAME], environment=self.environment, timeout_seconds=120)
+        attempt(["docker", "container", "rm", "--force", "--volumes", NODE], environment=self.environment)
+        attempt(["docker", "network", "rm", NETWORK], environment=self.environment)
+        self.kubeconfig.unlink(missing_ok=True)
+
+    def problem(self) -> str:
+        """What is wrong with the API server or the node; empty where nothing is."""
+        asked = self.run_kubectl("get", "node", NODE, "--output", "json", "--request-timeout", "5s")
+        if asked[0] != 0:
+            return f"the API server does not answer: {asked[1].strip()}"
+        node = json.loads(asked[1])
+        conditions = {condition["type"]: condition["status"] for condition in node["status"]["conditions"]}
+        return "" if conditions.get("Ready") == "True" else f"node {NODE} is not Ready"
+
+    def wait_ready(self, seconds: float) -> None:
+        """Wait until the API answers, the node is Ready, and pods of the namespace default can be made."""
+        wait_for(self.problem, seconds)
+
+        def no_account() -> str:
+            return "" if self.run_kubectl("get", "serviceaccount", "default")[0] == 0 else "no service account"
+
+        wait_for(no_account, seconds)
+
+    def run_kubectl(self, *arguments: str, stdin: str | None = None) -> tuple[int, str]:
+        """Exit code of kubectl, and its output, or its error where it failed."""
+        done = attempt([self.kubectl, *arguments], environment=self.environment, stdin=stdin)
+        return done.returncode, done.stdout if done.returncode == 0 else done.stderr
+
+    def apply(self, manifest: str) -> None:
+        """Create or change objects."""
+        run(
+            [self.kubectl, "apply", "--server-side", "--force-conflicts", "--filename", "-"],
+            doing="set up the objects of the test cluster",
+            environment=self.environment,
+            stdin=manifest,
+        )
+
+    def in_node(self, *command: str, doing: str) -> str:
+        """Output of a program run in the node."""
+        return run(["docker", "exec", NODE, *command], doing=doing, environment=self.environment)
+
+
+def configuration(image: str, port: int) -> dict[str, object]:
+    """kind's configuration of the cluster: one node, the S3 server's port on this machine."""
+    mapping = {"containerPort": NODE_PORT, "hostPort": port, "listenAddress": "127.0.0.1"}
+    return {
+        "kind": "Cluster",
+        "apiVersion": "kind.x-k8s.io/v1alpha4",
+        "name": NAME,
+        "networking": {"apiServerAddress": "127.0.0.1"},
+        "nodes": [{"role": "control-plane", "image": image, "extraPortMappings": [mapping]}],
+        "kubeadmConfigPatches": list(KUBEADM_PATCHES),
+    }
+
+
+def wait_for(problem: Callable[[], str], seconds: float) -> None:
+    """Ask again and again until there is no problem.
+
+    Raises:
+        ClusterError: There still was one after ``seconds``.
+    """
+    deadline = time.monotonic() + seconds
+    while found := problem():
+        if time.monotonic() > deadline:
+            raise ClusterError(
+                f"the test cluster is not ready after {seconds:.0f} s: {found}.",
+                cause="the machine may be too busy, or the cluster is broken.",
+                advice="Try again; `make cluster-down cluster` makes it anew.",
+            )
+        time.sleep(POLL_SECONDS)
+
+
+def _raise_inotify_limit() -> None:
+    limit = Path("/proc/sys/fs/inotify/max_user_instances")
+    if int(limit.read_text()) < INOTIFY_INSTANCES and os.geteuid() == 0:
+        limit.write_text(str(INOTIFY_INSTANCES))

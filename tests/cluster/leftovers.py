@@ -1,0 +1,146 @@
+"""What stays behind when an engine is killed with -9: processes, mounts, network links and firewall rules.
+
+The engine itself copes with much of this, but not with containers that outlived their shim: their processes go on
+under pid 1, with mounts and sockets that the next engine needs. So before ours starts, and after it was stopped,
+everything that belonged to it is ended here. All of it is found by where it lies (our data and run folders) or by a
+container's id, never by a program's name.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import signal
+import time
+from collections.abc import Collection, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from tests.cluster.process import attempt
+
+GONE_WITHIN_SECONDS = 15.0
+ENGINE_PROGRAMS = frozenset({"dockerd", "containerd", "containerd-shim", "runc"})
+
+
+def processes_of_engine(folders: Collection[Path]) -> set[int]:
+    """Processes of the engine that keeps its files in ``folders``; not the pager that shows one of them."""
+    found = set()
+    for process in _processes():
+        with suppress(OSError):  # it ended
+            program = (process / "comm").read_text().strip()
+            command = (process / "cmdline").read_bytes().decode(errors="replace")
+            if program in ENGINE_PROGRAMS and any(str(folder) in command for folder in folders):
+                found.add(int(process.name))
+    return found
+
+
+def processes_at_work(folder: Path) -> set[int]:
+    """Processes that an interrupted build left: they have ``folder`` on their command line, or as root directory."""
+    mine = _this_and_parents()
+    found = set()
+    for process in _processes():
+        with suppress(OSError):  # it ended, or is a kernel thread
+            command = (process / "cmdline").read_bytes().decode(errors="replace")
+            if int(process.name) not in mine and str(folder) in command + os.readlink(process / "root"):
+                found.add(int(process.name))
+    return found
+
+
+def processes_of_containers(ids: Collection[str]) -> set[int]:
+    """Processes in the cgroup of one of these containers, whoever their parent is by now."""
+    found = set()
+    for process in _processes():
+        with suppress(OSError):  # it ended
+            groups = (process / "cgroup").read_text()
+            if any(container in groups for container in ids):
+                found.add(int(process.name))
+    return found
+
+
+def kill(pids: Collection[int]) -> None:
+    """Kill processes and wait until they are gone."""
+    descriptors = []
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            descriptors.append(os.pidfd_open(pid))
+            signal.pidfd_send_signal(descriptors[-1], signal.SIGKILL)
+    wait_for_end(descriptors)
+
+
+def wait_for_end(descriptors: list[int], seconds: float = GONE_WITHIN_SECONDS) -> bool:
+    """Whether all processes behind these pidfds ended in time; closes them."""
+    poll = select.poll()
+    waiting = set(descriptors)
+    for descriptor in descriptors:
+        poll.register(descriptor, select.POLLIN)
+    deadline = time.monotonic() + seconds
+    while waiting and (left := deadline - time.monotonic()) > 0:
+        for descriptor, _ in poll.poll(left * 1000):
+            poll.unregister(descriptor)
+            waiting.discard(descriptor)
+    for descriptor in descriptors:
+        os.close(descriptor)
+    return not waiting
+
+
+def mounts_below(folder: Path, mountinfo: str) -> list[str]:
+    """Mount points at or below ``folder``, the innermost first (proc(5): the fifth field, with octal escapes)."""
+    points = [_unescape(line.split(" ")[4]) for line in mountinfo.splitlines()]
+    return [point for point in reversed(points) if Path(point).is_relative_to(folder)]
+
+
+def unmount_below(folder: Path) -> None:
+    """Unmount everything at or below ``folder``."""
+    for point in mounts_below(folder, Path("/proc/self/mountinfo").read_text()):
+        attempt(["umount", "--lazy", point])
+
+
+def remove_links(names: Collection[str]) -> None:
+    """Delete network bridges."""
+    for name in names:
+        if Path("/sys/class/net", name).exists():
+            attempt(["ip", "link", "delete", name])
+
+
+def remove_cgroups(ids: Collection[str]) -> None:
+    """Delete the empty cgroups of containers that are gone."""
+    for container in ids:
+        for group in [*Path("/sys/fs/cgroup").glob(f"*/docker/{container}"), Path("/sys/fs/cgroup/docker", container)]:
+            for folder, _, _ in os.walk(group, topdown=False):
+                with suppress(OSError):  # still in use by a process that is just ending: harmless
+                    os.rmdir(folder)
+
+
+def remove_firewall_rules() -> None:
+    """Delete Docker's iptables chains and what refers to them; only for when no engine runs any more."""
+    for table in ("nat", "filter"):
+        listed = attempt(["iptables", "-w", "-t", table, "-S"])
+        for arguments in docker_rules(listed.stdout):
+            attempt(["iptables", "-w", "-t", table, *arguments])
+
+
+def docker_rules(listing: str) -> list[list[str]]:
+    """Arguments of iptables that delete what Docker put there, from a listing by ``iptables -S``."""
+    rules = [line.split() for line in listing.splitlines()]
+    ours = re.compile(r"DOCKER(-[A-Z0-9-]+)?|docker0|br-[0-9a-f]{12}")
+    delete = [["-D", *rule[1:]] for rule in rules if rule[0] == "-A" and any(ours.fullmatch(word) for word in rule)]
+    chains = [rule[1] for rule in rules if rule[0] == "-N" and ours.fullmatch(rule[1])]
+    return [*delete, *(["-F", chain] for chain in chains), *(["-X", chain] for chain in chains)]
+
+
+def _processes() -> Iterator[Path]:
+    return (entry for entry in Path("/proc").iterdir() if entry.name.isdecimal())
+
+
+def _this_and_parents() -> set[int]:
+    found, pid = set(), os.getpid()
+    while pid > 0:
+        found.add(pid)
+        stat = Path("/proc", str(pid), "stat").read_text()
+        pid = int(stat.rpartition(")")[2].split()[1])
+    return found
+
+
+def _unescape(text: str) -> str:
+    return re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), text)

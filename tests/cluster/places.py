@@ -1,0 +1,105 @@
+"""Where the harness keeps things, and the keys under which it finds them again.
+
+All of it lies in the user's cache folder, so that a fresh clone re-uses what another one built:
+
+    ~/.cache/k8sflow/
+      programs/<name>-<key>/    Go programs, built from the modules pinned in tools/
+      rootfs/<name>-<key>.tar   Debian root file systems
+      docker/                   data of the engine that the harness starts where there is none
+      cluster/                  kubeconfig, environment and state of the cluster
+      work/                     half-made things; whatever is in it may be deleted
+    /run/k8sflow-<key>/         sockets and pid files of that engine
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+HERE = Path(__file__).resolve().parent
+KEY_LENGTH = 12
+
+
+@dataclass(frozen=True)
+class Places:
+    """The folders of the harness, all below one cache folder."""
+
+    root: Path
+
+    @classmethod
+    def of_user(cls) -> Places:
+        """``$XDG_CACHE_HOME/k8sflow``, else ``~/.cache/k8sflow``."""
+        home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+        return cls(Path(home).expanduser().resolve() / "k8sflow")
+
+    @property
+    def programs(self) -> Path:
+        return self.root / "programs"
+
+    @property
+    def rootfs(self) -> Path:
+        return self.root / "rootfs"
+
+    @property
+    def docker(self) -> Path:
+        return self.root / "docker"
+
+    @property
+    def cluster(self) -> Path:
+        return self.root / "cluster"
+
+    @property
+    def work(self) -> Path:
+        return self.root / "work"
+
+    @property
+    def run(self) -> Path:
+        """Sockets and pid files of our engine: /run is empty after a reboot, and its paths are short."""
+        return Path("/run") / f"k8sflow-{key_of(str(self.root))[:8]}"
+
+
+def key_of(*parts: str | bytes) -> str:
+    """A short name for a list of texts: different lists have different names."""
+    digest = hashlib.sha256()
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        digest.update(len(data).to_bytes(8, "big"))
+        digest.update(data)
+    return digest.hexdigest()[:KEY_LENGTH]
+
+
+def key_of_files(files: Iterable[Path], relative_to: Path, *more: str) -> str:
+    """A short name for the content of files, their names and modes, and whatever else goes in."""
+    parts: list[str | bytes] = list(more)
+    for file in sorted(files):
+        parts += [file.relative_to(relative_to).as_posix(), oct(file.stat().st_mode & 0o111), file.read_bytes()]
+    return key_of(*parts)
+
+
+def files_below(folder: Path) -> list[Path]:
+    """Every file below ``folder`` that could go into an image: no byte code, nothing hidden."""
+    return [
+        file
+        for file in sorted(folder.rglob("*"))
+        if file.is_file()
+        and file.suffix != ".pyc"
+        and not any(part.startswith(".") or part == "__pycache__" for part in file.relative_to(folder).parts)
+    ]
+
+
+@contextmanager
+def new_folder(places: Places, name: str) -> Iterator[Path]:
+    """A fresh folder for half-made things on the cache's file system, removed at the end whatever happens."""
+    places.work.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=places.work))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

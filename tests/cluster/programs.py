@@ -1,0 +1,148 @@
+"""Programs built from Go modules: each pinned by a go.mod and go.sum in tools/, built once, and kept."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.cluster import host
+from tests.cluster.console import Step, step
+from tests.cluster.errors import ClusterError
+from tests.cluster.places import HERE, Places, key_of_files, new_folder
+from tests.cluster.process import attempt, run, tail
+
+TOOLS = HERE / "tools"
+KUBERNETES_VERSION = "v1.34.3"
+KUBERNETES_PROGRAMS = (
+    "kube-apiserver",
+    "kube-controller-manager",
+    "kube-proxy",
+    "kube-scheduler",
+    "kubeadm",
+    "kubectl",
+    "kubelet",
+)
+
+
+@dataclass(frozen=True)
+class Build:
+    """Programs that are built in one go.
+
+    Args:
+        name: What it is called in the cache, and to the person who waits.
+        module: Folder in tools/ that pins the versions.
+        packages: What to build; a program is named after the last part of its package.
+        variables: Values set in packages by the linker.
+    """
+
+    name: str
+    module: str
+    packages: tuple[str, ...]
+    variables: tuple[tuple[str, str], ...] = ()
+
+    def key(self) -> str:
+        """Changes with anything that the programs are made of."""
+        folder = TOOLS / self.module
+        files = [file for pattern in ("go.mod", "go.sum", "*.go") for file in folder.glob(pattern)]
+        return key_of_files(files, folder, platform.machine(), *self.packages, repr(self.variables))
+
+    def folder(self, places: Places) -> Path:
+        """Where the programs lie once they are built."""
+        return places.programs / f"{self.name}-{self.key()}"
+
+
+def _kubernetes_version() -> tuple[tuple[str, str], ...]:
+    """What Kubernetes' own build sets, and `kubectl version` and the API server tell (hack/lib/version.sh)."""
+    major, minor, _ = KUBERNETES_VERSION.removeprefix("v").split(".")
+    values = {"gitVersion": KUBERNETES_VERSION, "gitMajor": major, "gitMinor": minor, "gitTreeState": "clean"}
+    packages = ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
+    return tuple((f"{package}.{name}", value) for package in packages for name, value in values.items())
+
+
+def _kubernetes(name: str, programs: Iterable[str]) -> Build:
+    packages = tuple(f"k8s.io/kubernetes/cmd/{program}" for program in programs)
+    return Build(name, "kubernetes", packages, _kubernetes_version())
+
+
+KUBERNETES = _kubernetes("kubernetes", KUBERNETES_PROGRAMS)
+KUBECTL = _kubernetes("kubectl", ["kubectl"])
+ETCD = Build("etcd", "etcd", ("go.etcd.io/etcd/server/v3",))
+COREDNS = Build("coredns", "coredns", (".",))
+NODE_TOOLS = Build("node-tools", "node", ("./cni", "./pause"))
+KIND = Build("kind", ".", ("sigs.k8s.io/kind",))
+HELM = Build("helm", ".", ("helm.sh/helm/v3/cmd/helm",))
+KWOK = Build("kwok", ".", ("sigs.k8s.io/kwok/cmd/kwok",))
+VERSITYGW = Build("versitygw", ".", ("github.com/versity/versitygw/cmd/versitygw",))
+
+
+def ensure(build: Build, places: Places) -> Path:
+    """Folder of the programs, built where it is not there yet."""
+    folder = build.folder(places)
+    if not folder.exists():
+        go = host.go()
+        host.check_disk(places.root)
+        with new_folder(places, build.name) as new, step(f"building {build.name}") as progress:
+            _compile(go, build, new, progress)
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            new.rename(folder)
+    return folder
+
+
+def _compile(go: str, build: Build, folder: Path, progress: Step) -> None:
+    """Build into ``folder``; `go build -v` names each package that it compiles, which is the progress shown."""
+    module, environment = TOOLS / build.module, _environment()
+    run(
+        [go, "mod", "download"],
+        doing=f"fetch the modules of {build.name}",
+        advice="Go takes them from GOPROXY; see that `go mod download` works in a module of your own.",
+        environment=environment,
+        folder=module,
+        timeout_seconds=1800,
+    )
+    total = len(_stale_packages(go, build, environment))
+    flags = " ".join(["-s -w", *(f"-X {name}={value}" for name, value in build.variables)])
+    command = [go, "build", "-v", f"-ldflags={flags}", "-o", f"{folder}/", *build.packages]
+    said = []
+    with subprocess.Popen(
+        command,
+        cwd=module,
+        env={**os.environ, **environment},
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            for line in process.stderr or ():
+                said.append(line)
+                progress.detail = f"{len(said)} of {max(total, len(said))} packages"
+        except BaseException:  # Ctrl-C: the build ends with us
+            process.kill()
+            raise
+    if process.returncode != 0:
+        raise ClusterError(
+            f"can't build {build.name}: `go build` ended with exit code {process.returncode}.",
+            cause=tail("".join(said)),
+            advice="Run `make cluster` again; what was built so far is kept. If it was killed, memory may have run out.",
+        )
+
+
+def _stale_packages(go: str, build: Build, environment: dict[str, str]) -> list[str]:
+    """Packages that have to be compiled first."""
+    template = "{{if .Stale}}{{.ImportPath}}{{end}}"
+    listed = attempt(
+        [go, "list", "-deps", "-f", template, *build.packages],
+        environment=environment,
+        folder=TOOLS / build.module,
+        timeout_seconds=300,
+    )
+    return listed.stdout.split()
+
+
+def _environment() -> dict[str, str]:
+    """One build everywhere: static programs, no paths of this machine inside, nothing but the pinned versions."""
+    return {"CGO_ENABLED": "0", "GOFLAGS": "-buildvcs=false -trimpath -mod=readonly", "GOWORK": "off"}
