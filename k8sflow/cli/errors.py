@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator
+from typing import NoReturn
 
 import click
 
@@ -22,6 +23,11 @@ def told() -> Iterator[None]:
     except K8sflowError as error:
         show(error)
         sys.exit(1)
+
+
+def leave(success: bool | None) -> NoReturn:  # noqa: FBT001  the outcome is the argument
+    """Ends the process: with 0 after a success, 1 after a failure, 130 after Ctrl-C (None)."""
+    sys.exit(CANCELLED_EXIT_CODE if success is None else int(not success))
 
 
 def show(error: K8sflowError) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from k8sflow import config
-from k8sflow.cli.errors import CANCELLED_EXIT_CODE, told
+from k8sflow.cli.errors import leave, told
 from k8sflow.errors import FlowDefinitionError, ParameterError
 from k8sflow.flow import graph as graphs
 from k8sflow.flow.parameters import Parameter
@@ -31,15 +31,6 @@ def _group(flow: type[FlowSpec]) -> click.Group:
     group.add_command(_run_command(flow))
     group.add_command(click.Command("check", callback=lambda: _check(flow), help="Check the flow's graph."))
     group.add_command(click.Command("show", callback=lambda: _show(flow), help="Show the flow's steps."))
-    group.add_command(
-        click.Command(
-            "drive",
-            callback=lambda run_id, flowrun: _drive(flow, run_id, flowrun),
-            params=[click.Argument(["run_id"]), click.Option(["--flowrun"])],
-            hidden=True,
-            help="Drive a run that is in the store (in the cluster).",
-        )
-    )
     group.add_command(
         click.Command(
             "step",
@@ -94,14 +85,9 @@ def _run_command(flow: type[FlowSpec]) -> click.Command:
             )
             from k8sflow.runtime import start  # noqa: PLC0415  --help needs no runtime
 
-            _exit(start.detach(request) if detach else start.run(request))
+            leave(start.detach(request) if detach else start.run(request))
 
     return click.Command("run", callback=callback, params=options, help=f"Run {flow.__name__} from its start.")
-
-
-def _exit(success: bool | None) -> None:  # noqa: FBT001  the outcome is the argument
-    """Leaves with 0 after a success, 1 after a failure, 130 after Ctrl-C (None)."""
-    sys.exit(CANCELLED_EXIT_CODE if success is None else int(not success))
 
 
 def _parameter_option(parameter: Parameter) -> click.Option:
@@ -157,10 +143,3 @@ def _step(flow: type[FlowSpec], task: str, store: str) -> None:
 
     with told():
         sys.exit(single.run_task(flow, config.load(flow_file(flow).parent), task, store))
-
-
-def _drive(flow: type[FlowSpec], run_id: str, flowrun: str | None) -> None:
-    from k8sflow.runtime import start  # noqa: PLC0415  --help needs no runtime
-
-    with told():
-        _exit(start.drive(flow, config.load(flow_file(flow).parent), run_id, flowrun))

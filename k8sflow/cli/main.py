@@ -9,7 +9,7 @@ import click
 
 import k8sflow
 from k8sflow import config
-from k8sflow.cli.errors import told
+from k8sflow.cli.errors import leave, told
 
 
 @click.group()
@@ -34,3 +34,15 @@ def show_config() -> None:
     for field in fields(settings):
         value = getattr(settings, field.name)
         click.echo(f"{config.variable(field.name):36} {'' if value is None else value}")
+
+
+@main.command(hidden=True)
+@click.argument("flow")
+@click.argument("run_id")
+@click.option("--flowrun", required=True, help="The FlowRun that owns the run.")
+def drive(flow: str, run_id: str, flowrun: str) -> None:
+    """Drive a run that is in the bucket: what the controller starts in the cluster."""
+    from k8sflow.runtime import start  # noqa: PLC0415  the other commands need no runtime
+
+    with told():
+        leave(start.drive(config.load(Path.cwd()), flow, run_id, flowrun))

@@ -7,7 +7,7 @@ import difflib
 import inspect
 import linecache
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from k8sflow.errors import FlowDefinitionError
@@ -83,6 +83,20 @@ class Graph:
 
     def __getitem__(self, step: str) -> Node:
         return self.nodes[step]
+
+    def to_document(self) -> list[dict[str, Any]]:
+        """The steps as JSON types, for a reader that doesn't have the source."""
+        return [asdict(node) for node in self.nodes.values()]
+
+    @staticmethod
+    def from_document(flow: str, document: list[dict[str, Any]]) -> Graph:
+        """The graph that ``to_document`` wrote."""
+        nodes = {}
+        for entry in document:
+            lists = {key: tuple(entry[key]) for key in ("next", "splits", "parents")}
+            places = {key: Place(**entry[key]) for key in ("place", "next_place")}
+            nodes[entry["name"]] = Node(**{**entry, **lists, **places})
+        return Graph(flow, nodes)
 
     def depth(self, step: str) -> int:
         """How many foreach loops surround a step: the length of its tasks' paths."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from k8sflow.config import Settings
 from k8sflow.errors import FlowDefinitionError
@@ -25,6 +26,19 @@ class Placement:
     def uses_kubernetes(self) -> bool:
         """Whether any step runs on Kubernetes."""
         return bool(self.pods)
+
+    def to_document(self) -> dict[str, dict[str, Any]]:
+        """What each pod is asked for, as JSON types."""
+        return {
+            step: {key: value for key, value in asdict(options).items() if value is not None}
+            for step, options in self.pods.items()
+        }
+
+    @staticmethod
+    def from_document(document: Mapping[str, Mapping[str, Any]], settings: Settings) -> Placement:
+        """The placement that ``to_document`` wrote."""
+        pods = {step: PodOptions.from_mapping(options) for step, options in document.items()}
+        return Placement(pods, common_namespace(pods, settings.kubernetes_namespace))
 
     @staticmethod
     def of(flow: type[FlowSpec], with_: tuple[str, ...], settings: Settings) -> Placement:

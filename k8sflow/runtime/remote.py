@@ -11,7 +11,9 @@ from k8sflow.errors import ConfigurationError
 from k8sflow.executors.base import Executor
 from k8sflow.runtime.driver import Report
 from k8sflow.runtime.placement import Placement
-from k8sflow.task.runner import TaskRunner, committed_result
+from k8sflow.storage.objects import ObjectStore
+from k8sflow.storage.records import RunRecord, RunStore
+from k8sflow.task.runner import committed_result
 from k8sflow.task.spec import TaskSpec
 
 if TYPE_CHECKING:
@@ -55,14 +57,17 @@ def check(settings: Settings, placement: Placement) -> S3Store:
 
 def executor(
     report: Report,
-    runner: TaskRunner,
+    record: RunRecord,
+    store: ObjectStore,
     placement: Placement,
     settings: Settings,
-    max_workers: int | None,
+    max_jobs: int | None,
     owner: dict[str, Any] | None,
 ) -> Executor:
     """The executor for the steps that run on Kubernetes."""
     from k8sflow.executors.kubernetes import KubernetesExecutor  # noqa: PLC0415  only such a run needs the API
+
+    run_store = RunStore(store, record.flow, record.run)
 
     def fail(error: BaseException) -> None:
         report(error if isinstance(error, Exception) else RuntimeError(repr(error)))
@@ -71,14 +76,14 @@ def executor(
         report,
         fail=fail,
         settings=replace(settings, kubernetes_namespace=placement.namespace),
-        flow=runner.record.flow,
-        run=runner.record.run,
+        flow=record.flow,
+        run=record.run,
         pod_options=placement.pods.__getitem__,
-        agent_arguments=lambda task: agent_arguments(runner, task),
-        committed=lambda task: committed_result(runner.run_store, task),
+        agent_arguments=lambda task: agent_arguments(record, store, task),
+        committed=lambda task: committed_result(run_store, task),
         environment=_environment(settings),
         owner=owner,
-        max_parallel=max_workers or DEFAULT_MAX_JOBS,
+        max_parallel=max_jobs or DEFAULT_MAX_JOBS,
     )
 
 
@@ -88,13 +93,12 @@ def _environment(settings: Settings) -> dict[str, str]:
     return {name: inside[name] for name in map(config.variable, ("bucket", "endpoint", "region")) if name in inside}
 
 
-def agent_arguments(runner: TaskRunner, task: TaskSpec) -> list[str]:
+def agent_arguments(record: RunRecord, store: ObjectStore, task: TaskSpec) -> list[str]:
     """What the agent in a task's pod is told."""
     return [
-        "task",
         task.to_json(),
-        f"--store={runner.store.url}",
-        f"--flow={runner.record.flow}",
-        f"--package={runner.record.package}",
-        f"--file={runner.record.file}",
+        f"--store={store.url}",
+        f"--flow={record.flow}",
+        f"--package={record.package}",
+        f"--file={record.file}",
     ]

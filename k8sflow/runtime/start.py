@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from k8sflow.config import Settings
 from k8sflow.errors import ParameterError, RunError
@@ -28,9 +29,6 @@ from k8sflow.storage.objects import ObjectStore, open_store
 from k8sflow.storage.records import RunRecord, RunStore, current_user, new_run_id
 from k8sflow.task.runner import TaskRunner
 
-if TYPE_CHECKING:
-    from k8sflow.runtime.flowrun import FlowRunObserver
-
 _RUN_ID = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")
 LOCAL, KUBERNETES = "local", "kubernetes"
 
@@ -44,9 +42,22 @@ def run(request: RunRequest) -> bool | None:
     graph = graphs.build(request.flow)
     placement = Placement.of(request.flow, request.decorators, request.settings)
     store, code = _prepare(request, placement)
-    record = _create(request, graph, store, code)
-    runner = TaskRunner(request.flow, graph, record, store)
-    return _drive(runner, placement, request.settings, LineReporter(request.began), max_workers=request.max_workers)
+    record = _create(request, graph, placement, store, code)
+    active = _ActiveRun(record, graph, store, placement, request.settings)
+    reporter = LineReporter(request.began)
+
+    def executors(report: Report) -> dict[str, Executor]:
+        # The local executor forks, so it comes before anything that starts a thread.
+        made: dict[str, Executor] = {}
+        if len(placement.pods) < len(graph.nodes):
+            runner = TaskRunner(request.flow, graph, record, store)
+            made[LOCAL] = LocalExecutor(report, runner, request.max_workers or os.cpu_count() or 1)
+        if placement.uses_kubernetes:
+            made[KUBERNETES] = active.kubernetes(report, request.max_workers)
+        return made
+
+    with interrupts(reporter.cancelling):
+        return _conclude(reporter, active, _result(active.driver(executors, [reporter]), go_on=False))
 
 
 def detach(request: RunRequest) -> bool:
@@ -59,33 +70,75 @@ def detach(request: RunRequest) -> bool:
 
     graph = graphs.build(request.flow)
     placement = Placement.of(request.flow, request.decorators, request.settings)
-    if not placement.uses_kubernetes:
+    if here := [step for step in graph.nodes if step not in placement.pods]:
         raise RunError(
-            "--detach hands the run to a cluster, but no step runs on Kubernetes.",
-            advice="Add --with kubernetes.",
+            f"--detach hands the run to a cluster, but {', '.join(here)} would run on this machine.",
+            advice="Add --with kubernetes, which puts every step there.",
         )
     flowrun.check(request.settings, placement.namespace)
     store, code = _prepare(request, placement)
-    record = _create(request, graph, store, code)
+    record = _create(request, graph, placement, store, code)
     flowrun.submit(record, request.settings, placement.namespace, store.url)
     return True
 
 
-def drive(flow: type[FlowSpec], settings: Settings, run_id: str, flowrun_name: str | None) -> bool | None:
+def drive(settings: Settings, flow: str, run_id: str, flowrun_name: str) -> bool | None:
     """Drives a run whose record is in the bucket, in the cluster: from its start, or from where a driver died.
+
+    The flow's code is not needed: the record has its graph, and what its pods are asked for.
 
     Raises:
         K8sflowError: There is no such run, or it can't go on.
     """
     from k8sflow.runtime import flowrun  # noqa: PLC0415  only here is the API needed
 
-    graph = graphs.build(flow)
     store = remote.open_bucket(settings)
-    record = RunStore(store, flow.__name__, run_id).read()
-    placement = Placement.of(flow, record.decorators, settings)
-    observer = flowrun.FlowRunObserver(settings, placement.namespace, flowrun_name) if flowrun_name else None
-    runner = TaskRunner(flow, graph, record, store)
-    return _drive(runner, placement, settings, LineReporter(time.monotonic()), observer, go_on=True)
+    record = RunStore(store, flow, run_id).read()
+    placement = Placement.from_document(record.pods, settings)
+    active = _ActiveRun(record, Graph.from_document(flow, record.graph), store, placement, settings)
+    reporter = LineReporter(time.monotonic())
+    observer = flowrun.FlowRunObserver(settings, placement.namespace, flowrun_name)
+
+    def executors(report: Report) -> dict[str, Executor]:
+        return {KUBERNETES: active.kubernetes(report, None, owner=observer.owner)}
+
+    with interrupts(observer.interrupted):
+        result = _result(active.driver(executors, [reporter, observer]), go_on=True)
+        observer.close(result)
+        return _conclude(reporter, active, result)
+
+
+@dataclass(frozen=True)
+class _ActiveRun:
+    """A run that is being driven here."""
+
+    record: RunRecord
+    graph: Graph
+    store: ObjectStore
+    placement: Placement
+    settings: Settings
+
+    def kubernetes(self, report: Report, max_jobs: int | None, owner: dict[str, Any] | None = None) -> Executor:
+        """The executor for the steps on Kubernetes."""
+        return remote.executor(report, self.record, self.store, self.placement, self.settings, max_jobs, owner)
+
+    def driver(self, executors: Callable[[Report], Mapping[str, Executor]], observers: Sequence[Observer]) -> Driver:
+        """The run's driver."""
+        return Driver(
+            self.graph,
+            RunStore(self.store, self.record.flow, self.record.run),
+            executors=executors,
+            executor_of=lambda step: KUBERNETES if step in self.placement.pods else LOCAL,
+            observers=observers,
+        )
+
+
+def _result(driver: Driver, *, go_on: bool) -> RunResult | None:
+    """How the run ended; None where it was cancelled."""
+    try:
+        return driver.run(go_on=go_on)
+    except KeyboardInterrupt:
+        return None
 
 
 def _prepare(request: RunRequest, placement: Placement) -> tuple[ObjectStore, package.Package | None]:
@@ -101,7 +154,9 @@ def _prepare(request: RunRequest, placement: Placement) -> tuple[ObjectStore, pa
     return store, package.build(flow_file(request.flow).parent)
 
 
-def _create(request: RunRequest, graph: Graph, store: ObjectStore, code: package.Package | None) -> RunRecord:
+def _create(
+    request: RunRequest, graph: Graph, placement: Placement, store: ObjectStore, code: package.Package | None
+) -> RunRecord:
     """Writes what was asked for; from here on the run exists."""
     flow = request.flow
     artifacts = ArtifactStore(store, flow.__name__)
@@ -112,7 +167,8 @@ def _create(request: RunRequest, graph: Graph, store: ObjectStore, code: package
         run=request.run_id or new_run_id(),
         file=flow_file(flow).name,
         parameters=_fixed_values(flow, request.values, artifacts),
-        steps=tuple(graph.nodes),
+        graph=graph.to_document(),
+        pods=placement.to_document(),
         package=code.sha256 if code is not None else None,
         user=current_user(),
         created=time.time(),
@@ -145,59 +201,18 @@ def _write_run_id(path: Path, run_id: str) -> None:
         raise RunError(f"the run's id can't be written to {path}: {error.strerror}.") from error
 
 
-def _drive(
-    runner: TaskRunner,
-    placement: Placement,
-    settings: Settings,
-    reporter: LineReporter,
-    observer: FlowRunObserver | None = None,
-    *,
-    max_workers: int | None = None,
-    go_on: bool = False,
-) -> bool | None:
-    """Runs the driver with its executors, and prints what a person wants to know."""
-    observers: Sequence[Observer] = [reporter, observer] if observer is not None else [reporter]
-
-    def executors(report: Report) -> dict[str, Executor]:
-        # The local executor forks, so it comes before anything that starts a thread.
-        made: dict[str, Executor] = {}
-        if len(placement.pods) < len(runner.graph.nodes):
-            made[LOCAL] = LocalExecutor(report, runner, max_workers or os.cpu_count() or 1)
-        if placement.uses_kubernetes:
-            made[KUBERNETES] = remote.executor(
-                report, runner, placement, settings, max_workers, observer.owner if observer is not None else None
-            )
-        return made
-
-    driver = Driver(
-        runner.graph,
-        runner.run_store,
-        executors=executors,
-        executor_of=lambda step: KUBERNETES if step in placement.pods else LOCAL,
-        observers=observers,
-    )
-    try:
-        with interrupts(reporter.cancelling):
-            result: RunResult | None = driver.run(go_on=go_on)
-    except KeyboardInterrupt:
-        result = None
-    _conclude(reporter, runner, result)
-    if observer is not None:
-        observer.close(result)
-    return result.is_success if result is not None else None
-
-
-def _conclude(reporter: LineReporter, runner: TaskRunner, result: RunResult | None) -> None:
-    flow, run_id = runner.record.flow, runner.record.run
+def _conclude(reporter: LineReporter, run: _ActiveRun, result: RunResult | None) -> bool | None:
+    """Prints the last lines; returns what the exit code follows from."""
+    flow, run_id = run.record.flow, run.record.run
     pathspec = f"{flow}/{run_id}"
     if result is None:
         reporter.summary(pathspec, "was cancelled", "", good=False)
-    elif result.failed is not None and result.result is not None:
+        return None
+    if result.failed is not None and result.result is not None:
         reporter.failure(result.failed, result.result)
-        name = result.failed.name
-        where = f"{runner.store.url}/{pathspec.replace('/', '/runs/', 1)}/tasks/{name}/{result.failed.attempt}"
+        where = f"{run.store.url}/{flow}/runs/{run_id}/tasks/{result.failed.name}/{result.failed.attempt}"
         reporter.summary(pathspec, "failed", f"The failed task's output: {where}", good=False)
-    else:
-        reporter.summary(
-            pathspec, "succeeded", f'Results: k8sflow.Flow("{flow}")["{run_id}"]["end"].task.data', good=True
-        )
+        return False
+    hint = f'Results: k8sflow.Flow("{flow}")["{run_id}"]["end"].task.data'
+    reporter.summary(pathspec, "succeeded", hint, good=True)
+    return True

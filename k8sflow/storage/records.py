@@ -87,7 +87,8 @@ class RunRecord:
         run: The run's id.
         file: The flow's file, relative to the code package.
         parameters: The parameters' values and the class's constants, by attribute.
-        steps: The steps in the order of the source.
+        graph: The steps in the order of the source, as ``Graph.to_document`` gives them.
+        pods: What the steps that run on Kubernetes ask of their pods, by step.
         package: sha256 of the code package, or None for a run on this machine alone.
         user: Who started it.
         created: When, in seconds since 1970.
@@ -99,12 +100,18 @@ class RunRecord:
     run: str
     file: str
     parameters: Mapping[str, ArtifactRef]
-    steps: tuple[str, ...]
+    graph: list[dict[str, Any]]
+    pods: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     package: str | None = None
     user: str = ""
     created: float = 0.0
     tags: tuple[str, ...] = ()
     decorators: tuple[str, ...] = ()
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """The names of the steps, in the order of the source."""
+        return tuple(node["name"] for node in self.graph)
 
 
 @dataclass(frozen=True)
@@ -162,7 +169,7 @@ class RunStore:
         except ObjectNotFoundError as error:
             raise RunError(f"there is no run {self.flow}/{self.run} in {self.store.url}.") from error
         parameters = {name: ArtifactRef.from_document(ref) for name, ref in document.pop("parameters").items()}
-        for key in ("steps", "tags", "decorators"):
+        for key in ("tags", "decorators"):
             document[key] = tuple(document[key])
         return RunRecord(parameters=parameters, **document)
 

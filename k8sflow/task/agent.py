@@ -1,7 +1,7 @@
-"""The first process of a pod: ``python3 -m k8sflow.task.agent``.
+"""The first process of a task's pod: ``python3 -m k8sflow.task.agent``.
 
-``task`` fetches the code package, runs one task as a child, streams its output, uploads it as it grows, and reports
-by the termination message and the last line of the log. ``drive`` fetches the package and becomes the run's driver.
+It fetches the code package, runs the task as a child, streams its output, uploads it as it grows, and reports by the
+termination message and the last line of the log.
 
 It runs on the Python of the user's image, so it needs nothing but the runtime folder and Python 3.10.
 """
@@ -52,32 +52,18 @@ _THREAD_VARIABLES = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the agent, and returns the container's exit code."""
     parser = argparse.ArgumentParser(prog="k8sflow.task.agent")
-    parser.add_argument("mode", choices=["task", "drive"])
-    parser.add_argument("subject", help="the task as JSON, or the run's id")
+    parser.add_argument("task", help="the task as JSON")
     parser.add_argument("--store", required=True)
     parser.add_argument("--flow", required=True)
     parser.add_argument("--package", required=True)
     parser.add_argument("--file", required=True)
-    parser.add_argument("--flowrun")
     options = parser.parse_args(arguments)
     _limit_threads()
-    if options.mode == "task":
-        return _run_task(options)
-    return _drive(options)
-
-
-def _drive(options: argparse.Namespace) -> int:
-    """Becomes the driver of a run."""
-    _fetch(_open(options), options)
-    os.chdir(CODE_FOLDER)
-    command = [sys.executable, options.file, "drive", options.subject]
-    if options.flowrun:
-        command.append(f"--flowrun={options.flowrun}")
-    os.execv(sys.executable, command)
+    return _run_task(options)
 
 
 def _run_task(options: argparse.Namespace) -> int:
-    spec = TaskSpec.from_json(options.subject)
+    spec = TaskSpec.from_json(options.task)
     try:
         store = _open(options)
         run_store = RunStore(store, spec.flow, spec.run)
@@ -246,7 +232,7 @@ def _become_task(options: argparse.Namespace, pipes: dict[str, int]) -> NoReturn
         os.environ[RESULT_FD_VARIABLE] = str(pipes["result"])
         os.chdir(CODE_FOLDER)
         file = str(Path(options.file).resolve())
-        sys.argv = [file, "step", options.subject, f"--store={options.store}"]
+        sys.argv = [file, "step", options.task, f"--store={options.store}"]
         sys.path.insert(0, str(Path(file).parent))
         runpy.run_path(file, run_name="__main__")
         code = 0

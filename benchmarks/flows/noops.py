@@ -1,0 +1,28 @@
+"""A foreach whose branches do nothing: what is left is what the framework costs."""
+
+from k8sflow import FlowSpec, Parameter, step
+
+
+class Noops(FlowSpec):
+    width = Parameter("width", default=100)
+
+    @step
+    def start(self):
+        self.items = list(range(self.width))
+        self.next(self.work, foreach="items")
+
+    @step
+    def work(self):
+        self.next(self.join)
+
+    @step
+    def join(self, inputs):
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass
+
+
+if __name__ == "__main__":
+    Noops()
