@@ -12,7 +12,7 @@ from k8sflow.kubernetes.api import KubernetesApi
 from k8sflow.kubernetes.api_errors import ApiStatusError
 from k8sflow.kubernetes.kubeconfig import ClusterAccess, load_access
 
-_PATIENCE_SECONDS = 3.0
+_PATIENCE_SECONDS = 2.0
 _REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 _FORBIDDEN = 403
 

@@ -120,6 +120,10 @@ class FakeApi:
         """Sends an event as it is to every watcher."""
         self._each_watcher(lambda watcher: watcher.queue.put_nowait(event))
 
+    def send_raw(self, data: bytes) -> None:
+        """Sends bytes as they are to every watcher."""
+        self._each_watcher(lambda watcher: watcher.queue.put_nowait(data))
+
     def close_watches(self) -> None:
         """Ends every watch cleanly."""
         self._each_watcher(lambda watcher: watcher.queue.put_nowait(END))
@@ -376,7 +380,7 @@ class FakeApi:
         await response.prepare(request)
         try:
             while (event := await watcher.queue.get()) is not END:
-                await response.write(json.dumps(event).encode() + b"\n")
+                await response.write(event if isinstance(event, bytes) else json.dumps(event).encode() + b"\n")
         finally:
             with suppress(ValueError):
                 self.watchers.remove(watcher)

@@ -1,0 +1,179 @@
+"""The FlowRun: the object by which a run is handed to the cluster, and in which it tells how far it is.
+
+Its schema is in charts/k8sflow/crds; this module is the one place in Python that knows its shape.
+
+    spec:
+      flow, run      which run of the bucket
+      code           {store, package, file}: where records and code are
+      settings       the settings that the run was started with, as pods have to use them; keys in camelCase
+      driver         {image, resources}: the driver's pod
+    status:
+      phase, message, tasks {total, running, done, failed}, startedAt, finishedAt     (counters only, never a task's name list)
+      observedGeneration, driver {job, restarts}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from enum import Enum
+from typing import Any
+
+from k8sflow.config import Settings, variable
+from k8sflow.kubernetes import labels, names
+from k8sflow.storage.records import RunRecord
+
+GROUP = "k8sflow.dev"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+KIND = "FlowRun"
+PLURAL = "flowruns"
+
+DRIVER_SERVICE_ACCOUNT = "k8sflow-driver"
+TASK_SERVICE_ACCOUNT = "k8sflow-task"
+COMPONENT = "k8sflow.dev/component"
+DRIVER_COMPONENT = "driver"
+FLOWRUN_LABEL = "k8sflow.dev/flowrun"
+
+LONGEST_NAME = 50  # "-driver" and a pod's suffix still fit into the 63 bytes of a DNS label
+LONGEST_MESSAGE = 1000
+# The settings that a run takes along; the bucket is in code.store, the namespace is the FlowRun's own.
+CARRIED_SETTINGS = (
+    "credentials",
+    "endpoint",
+    "region",
+    "kubernetes_image",
+    "kubernetes_runtime_image",
+    "kubernetes_service_account",
+)
+
+Manifest = dict[str, Any]
+
+
+class Phase(str, Enum):
+    """How far a FlowRun is."""
+
+    PENDING = "Pending"
+    RUNNING = "Running"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+    CANCELLED = "Cancelled"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing comes after it."""
+        return self in {Phase.SUCCEEDED, Phase.FAILED, Phase.CANCELLED}
+
+
+@dataclass(frozen=True)
+class TaskCounts:
+    """How many of a run's tasks are known so far, and where they are."""
+
+    total: int = 0
+    running: int = 0
+    done: int = 0
+    failed: int = 0
+
+    def to_document(self) -> dict[str, int]:
+        """As it stands in a FlowRun's status."""
+        return {"total": self.total, "running": self.running, "done": self.done, "failed": self.failed}
+
+
+def flowrun_name(flow: str, run: str) -> str:
+    """The name of a run's FlowRun: the same whoever derives it."""
+    return names.owner_name(flow=flow, run=run)
+
+
+def driver_job_name(name: str) -> str:
+    """The name of the Job of a FlowRun's driver."""
+    return f"{name}-{DRIVER_COMPONENT}"
+
+
+def collection_path(namespace: str) -> str:
+    """Where the FlowRuns of a namespace are."""
+    return f"/apis/{API_VERSION}/namespaces/{namespace}/{PLURAL}"
+
+
+def object_path(namespace: str, name: str) -> str:
+    """Where a FlowRun is."""
+    return f"{collection_path(namespace)}/{name}"
+
+
+def flowrun_manifest(record: RunRecord, settings: Settings, namespace: str, store_url: str) -> Manifest:
+    """The FlowRun that hands a run to the controller.
+
+    Args:
+        record: What was asked for; it has a code package.
+        settings: The settings that the run was started with.
+        namespace: Namespace of the run.
+        store_url: ``s3://bucket/prefix`` with the run's records.
+    """
+    return {
+        "apiVersion": API_VERSION,
+        "kind": KIND,
+        "metadata": {
+            "name": flowrun_name(record.flow, record.run),
+            "namespace": namespace,
+            "labels": labels.run_labels(record.flow, record.run),
+            "annotations": labels.run_annotations(record.flow, record.run),
+        },
+        "spec": {
+            "flow": record.flow,
+            "run": record.run,
+            "code": {"store": store_url, "package": record.package, "file": record.file},
+            "settings": _settings_document(settings.in_cluster()),
+        },
+    }
+
+
+def environment(spec: Mapping[str, Any], namespace: str) -> dict[str, str]:
+    """The variables from which the driver reads the settings that the run was started with."""
+    carried = spec.get("settings") or {}
+    values = {variable(key): str(carried[camel_case(key)]) for key in CARRIED_SETTINGS if carried.get(camel_case(key))}
+    return {
+        **values,
+        variable("bucket"): str(spec["code"]["store"]).removeprefix("s3://"),
+        variable("kubernetes_namespace"): namespace,
+    }
+
+
+def credentials_secret(spec: Mapping[str, Any]) -> str | None:
+    """Name of the Secret with the bucket's keys, or None for workload identity."""
+    return Settings(credentials=(spec.get("settings") or {}).get("credentials") or "service-account").credentials_secret
+
+
+def owner_reference(flowrun: Manifest, *, is_controller: bool = False) -> Manifest:
+    """The reference that makes a FlowRun the owner of an object: deleted with it, whether or not anybody watches."""
+    metadata = flowrun["metadata"]
+    reference: Manifest = {"apiVersion": API_VERSION, "kind": KIND, "name": metadata["name"], "uid": metadata["uid"]}
+    # Blocking would need the right to update finalizers, and only matters for foreground deletion.
+    return {**reference, "controller": is_controller, "blockOwnerDeletion": False}
+
+
+def phase_of(flowrun: Manifest) -> Phase | None:
+    """The phase that its status tells, or None where nobody has taken it up."""
+    text = (flowrun.get("status") or {}).get("phase")
+    return Phase(text) if text else None
+
+
+def message_of(*parts: str) -> str:
+    """Parts of a message in lines, the summary first: it is what ``kubectl get`` shows; cut to what a status may hold."""
+    text = "\n".join(part.strip() for part in parts if part.strip())
+    return text if len(text) <= LONGEST_MESSAGE else f"{text[: LONGEST_MESSAGE - 1]}…"
+
+
+def timestamp(seconds: float) -> str:
+    """Seconds since 1970 as Kubernetes writes a time."""
+    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def camel_case(key: str) -> str:
+    """A setting's name as it is written in a FlowRun."""
+    first, *rest = key.split("_")
+    return first + "".join(word.capitalize() for word in rest)
+
+
+def _settings_document(settings: Settings) -> dict[str, str]:
+    values = {key: getattr(settings, key) for key in CARRIED_SETTINGS}
+    return {camel_case(key): value for key, value in values.items() if value is not None}

@@ -1,0 +1,222 @@
+"""Requests: what is tried again, what isn't, and what a person is told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from k8sflow.config import Settings
+from k8sflow.errors import KubernetesError
+from k8sflow.kubernetes.api import KubernetesApi
+from k8sflow.kubernetes.api_errors import ApiStatusError, ApiUnreachableError, Target
+from k8sflow.kubernetes.kubeconfig import ClusterAccess
+from k8sflow.kubernetes.preflight import check_access
+from tests.unit.kubernetes.fake_api import FakeApi, fake_api
+
+JOBS = "/apis/batch/v1/namespaces/lab/jobs"
+JOB = {"kind": "Job", "metadata": {"name": "j", "labels": {"run": "r1"}}}
+
+
+@pytest.fixture
+def server() -> Iterator[FakeApi]:
+    with fake_api() as running:
+        yield running
+
+
+def use(server: FakeApi, work: Callable[[KubernetesApi], Awaitable[Any]], **options: Any) -> Any:
+    async def main() -> Any:
+        async with KubernetesApi(options.pop("access", server.access), **options) as api:
+            return await work(api)
+
+    return asyncio.run(main())
+
+
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
+def test_what_passes_is_tried_again(server: FakeApi, status: int) -> None:
+    server.fail("POST", "/jobs", status)
+    assert use(server, lambda api: api.create(JOBS, JOB))[1] is True
+
+
+def test_retry_after_is_waited_for(server: FakeApi) -> None:
+    server.fail("GET", "/jobs", 429, headers={"Retry-After": "1"})
+
+    async def work(api: KubernetesApi) -> float:
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        await api.get(JOBS)
+        return clock() - began
+
+    assert use(server, work) >= 1.0
+
+
+def test_a_cut_connection_is_tried_again(server: FakeApi) -> None:
+    server.drop("GET", "/jobs", times=2)
+    assert use(server, lambda api: api.get(JOBS))["items"] == []
+
+
+def test_patience_ends(server: FakeApi) -> None:
+    server.fail("GET", "/jobs", 503, times=1000)
+    with pytest.raises(ApiStatusError, match="503"):
+        use(server, lambda api: api.get(JOBS), patience_seconds=0.5)
+
+
+def test_what_is_refused_for_good_is_not_tried_again(server: FakeApi) -> None:
+    server.fail("POST", "/jobs", 422)
+    with pytest.raises(ApiStatusError):
+        use(server, lambda api: api.create(JOBS, JOB))
+    assert len(server.asked("POST", "/jobs")) == 1
+
+
+def test_a_conflict_about_the_quota_is_tried_again(server: FakeApi) -> None:
+    server.fail("POST", "/jobs", 409, body={"reason": "Conflict", "message": "resourcequotas: the object has changed"})
+    assert use(server, lambda api: api.create(JOBS, JOB))[1] is True
+
+
+def test_a_create_whose_answer_got_lost_is_one_create(server: FakeApi) -> None:
+    server.drop("POST", "/jobs", after=True)
+    created, is_new = use(server, lambda api: api.create(JOBS, JOB))
+    assert created["metadata"]["name"] == "j"
+    assert is_new is False
+
+
+def test_a_name_that_something_else_has_is_an_error(server: FakeApi) -> None:
+    server.put("jobs", {"metadata": {"name": "j", "labels": {"run": "other"}}})
+    with pytest.raises(KubernetesError, match="exists already, and is not of this run"):
+        use(server, lambda api: api.create(JOBS, JOB))
+
+
+def test_deleting_what_is_gone_is_no_error(server: FakeApi) -> None:
+    use(server, lambda api: api.delete(f"{JOBS}/nothing"))
+
+
+def test_a_page_that_took_too_long_starts_the_list_over(server: FakeApi) -> None:
+    for index in range(600):
+        server.put("jobs", {"metadata": {"name": f"j{index}"}})
+    seen: list[bool] = []
+
+    async def work(api: KubernetesApi) -> int:
+        original = api.get
+
+        async def get(path: str, params: Any = None) -> Any:
+            seen.append("continue" in params)
+            if len(seen) == 2:
+                raise ApiStatusError("expired", status=410)
+            return await original(path, params)
+
+        api.get = get  # type: ignore[method-assign]
+        return len((await api.list(JOBS))[0])
+
+    assert use(server, work) == 600
+    assert seen == [False, True, False, True]
+
+
+class Expiring:
+    """Credentials whose first token has expired."""
+
+    def __init__(self) -> None:
+        self.token = "old"
+
+    async def headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.token}"}
+
+    def forget(self) -> None:
+        self.token = "new"
+
+
+def test_expired_credentials_are_renewed_once(server: FakeApi) -> None:
+    server.fail("GET", "/jobs", 401)
+    credentials = Expiring()
+    access = replace(server.access, credentials=credentials)
+    use(server, lambda api: api.get(JOBS), access=access)
+    assert credentials.token == "new"
+    server.fail("GET", "/jobs", 401, times=2)
+    with pytest.raises(ApiStatusError, match="401") as caught:
+        use(server, lambda api: api.get(JOBS), access=access)
+    assert "Log in again" in caught.value.advice
+
+
+def test_403_names_the_rule_that_is_missing(server: FakeApi) -> None:
+    body = {"reason": "Forbidden", "message": 'jobs.batch is forbidden: User "me" cannot create resource "jobs"'}
+    server.fail("POST", "/jobs", 403, body=body)
+    with pytest.raises(ApiStatusError, match="refused to create jobs in namespace 'lab': 403 Forbidden") as caught:
+        use(server, lambda api: api.create(JOBS, JOB))
+    assert '{"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["create"]}' in caught.value.advice
+    assert "kubectl auth can-i create jobs.batch -n lab" in caught.value.advice
+
+
+def test_a_closed_port_is_told_as_such() -> None:
+    access = ClusterAccess(server="http://127.0.0.1:1", origin='context "x" of /kube')
+    with pytest.raises(ApiUnreachableError, match="no connection") as caught:
+        check_access(Settings(), access=access)
+    assert 'context "x" of /kube' in caught.value.summary
+    assert "kubectl get nodes" in caught.value.advice
+
+
+def test_tls_that_fails_is_told_as_such(server: FakeApi) -> None:
+    import ssl  # noqa: PLC0415
+
+    access = replace(
+        server.access,
+        server=server.access.server.replace("http:", "https:"),
+        ssl_context=ssl.create_default_context(),
+    )
+    with pytest.raises(ApiUnreachableError, match=r"TLS failed|can't be reached"):
+        use(server, lambda api: api.get(JOBS), access=access, patience_seconds=0.1)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "watch", "expected", "can_i"),
+    [
+        ("GET", "/api/v1/namespaces/n/pods", True, "watch pods in namespace 'n'", "watch pods -n n"),
+        (
+            "GET",
+            "/api/v1/namespaces/n/pods/p/log",
+            False,
+            "get pods/log 'p' in namespace 'n'",
+            "get pods --subresource=log -n n",
+        ),
+        ("DELETE", JOBS, False, "deletecollection jobs in namespace 'lab'", "deletecollection jobs.batch -n lab"),
+        ("GET", "/api/v1/nodes", False, "list nodes", "list nodes"),
+        ("GET", "/api/v1/namespaces/n", False, "get namespaces 'n'", "get namespaces"),
+    ],
+)
+def test_a_request_is_told_in_the_words_of_rbac(
+    method: str, path: str, *, watch: bool, expected: str, can_i: str
+) -> None:
+    target = Target.of(method, path, watch=watch)
+    assert str(target) == expected
+    assert target.can_i() == f"kubectl auth can-i {can_i}"
+
+
+def test_the_preflight_passes_where_all_is_allowed(server: FakeApi) -> None:
+    server.put("namespaces", {"metadata": {"name": "lab"}})
+    check_access(Settings(kubernetes_namespace="lab"), access=server.access)
+    assert len(server.asked("POST", "selfsubjectaccessreviews")) == 12
+
+
+def test_the_preflight_names_all_that_is_missing_at_once(server: FakeApi) -> None:
+    server.put("namespaces", {"metadata": {"name": "lab"}})
+    server.denied = {("create", "jobs"), ("get", "pods/log"), ("delete", "configmaps")}
+    with pytest.raises(KubernetesError, match="create jobs; get pods/log; delete configmaps") as caught:
+        check_access(Settings(kubernetes_namespace="lab"), access=server.access)
+    assert '- apiGroups: [""]\n  resources: ["pods/log"]\n  verbs: [get]' in caught.value.advice
+
+
+def test_the_preflight_asks_for_no_config_map_where_there_is_an_owner(server: FakeApi) -> None:
+    server.put("namespaces", {"metadata": {"name": "lab"}})
+    server.denied = {("delete", "configmaps")}
+    check_access(Settings(kubernetes_namespace="lab"), access=server.access, has_owner=True)
+
+
+def test_a_namespace_that_is_not_there_is_told(server: FakeApi) -> None:
+    with pytest.raises(KubernetesError, match="no namespace 'lab'"):
+        check_access(Settings(kubernetes_namespace="lab"), access=server.access)
+
+
+def test_who_may_not_see_namespaces_may_still_run(server: FakeApi) -> None:
+    server.fail("GET", "/namespaces/lab", 403, body={"reason": "Forbidden", "message": "cannot get"})
+    check_access(Settings(kubernetes_namespace="lab"), access=server.access)
