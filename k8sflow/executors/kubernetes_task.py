@@ -275,7 +275,8 @@ class TaskOnCluster:
             result = TaskResult(Outcome.CANCELLED, diagnosis=diagnosis.job_deleted())
         assert result.diagnosis is not None
         tail = b"".join(self._tail).decode(errors="replace").rstrip()
-        parts = (result.diagnosis.detail, note, f"Its last lines:\n{tail}" if tail else "")
+        shown = not tail or tail in result.diagnosis.detail
+        parts = (result.diagnosis.detail, note, "" if shown else f"Its last lines:\n{tail}")
         detail = "\n".join(part for part in parts if part)
         return replace(result, diagnosis=replace(result.diagnosis, detail=detail))
 

@@ -198,19 +198,19 @@ def unknown_end(phase: str, reason: str, detail: str) -> Diagnosis:
 def bad_image(image: str, detail: str) -> Diagnosis:
     """The image can't be pulled, or its name is none."""
     low = detail.lower()
-    if "not found" in low or "manifest unknown" in low or "does not exist" in low:
+    if any(word in low for word in ("no such host", "i/o timeout", "connection refused", "dial tcp")):
+        cause, advice = "the node can't reach the registry", "Check the registry's name and the nodes' network."
+    elif "not found" in low or "manifest unknown" in low or "does not exist" in low:
         cause, advice = (
             "there is no such image",
             "Check the name and the tag; push or load it where the nodes pull from.",
         )
     elif any(word in low for word in ("unauthorized", "denied", "forbidden", "authentication required")):
         cause, advice = "the registry refuses it", "Name a Secret with the registry's login: image_pull_secrets=…"
-    elif "invalid" in low or "couldn't parse" in low:
+    elif "invalid reference format" in low or "couldn't parse image" in low:
         cause, advice = "that is no image name", "Write it as registry/name:tag."
     elif "is not present with pull policy of never" in low:
         cause, advice = "it isn't on the node, and may not be pulled", "Load it onto the nodes, or use IfNotPresent."
-    elif any(word in low for word in ("no such host", "i/o timeout", "connection refused", "dial tcp", "lookup")):
-        cause, advice = "the node can't reach the registry", "Check the registry's name and the nodes' network."
     else:
         cause, advice = "see below", "`kubectl describe pod` shows each try."
     return Diagnosis(

@@ -8,7 +8,8 @@ Its schema is in charts/k8sflow/crds; this module is the one place in Python tha
       settings       the settings that the run was started with, as pods have to use them; keys in camelCase
       driver         {image, resources}: the driver's pod
     status:
-      phase, message, tasks {total, running, done, failed}, startedAt, finishedAt     (counters only, never a task's name list)
+      phase, message, startedAt, finishedAt
+      tasks          {total, running, done, failed}: counters only, so that a status stays small
       observedGeneration, driver {job, restarts}
 """
 
@@ -158,7 +159,7 @@ def phase_of(flowrun: Manifest) -> Phase | None:
 
 
 def message_of(*parts: str) -> str:
-    """Parts of a message in lines, the summary first: it is what ``kubectl get`` shows; cut to what a status may hold."""
+    """Parts of a message in lines, the summary first, which ``kubectl get`` shows; cut to what a status may hold."""
     text = "\n".join(part.strip() for part in parts if part.strip())
     return text if len(text) <= LONGEST_MESSAGE else f"{text[: LONGEST_MESSAGE - 1]}…"
 

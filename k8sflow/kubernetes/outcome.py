@@ -18,6 +18,7 @@ from typing import Any
 from k8sflow.flow.pod_options import PodOptions
 from k8sflow.kubernetes import diagnosis
 from k8sflow.kubernetes.job import CONTAINER, RUNTIME_CONTAINER
+from k8sflow.task.framing import Piece, decode
 from k8sflow.task.outcome import Diagnosis, Outcome
 from k8sflow.task.result import TaskResult
 
@@ -120,7 +121,7 @@ def _inferred(
 ) -> Diagnosis | None:
     """The diagnosis that the evidence asks for; None where the agent said it was stopped and there is no evidence."""
     code, reason = int(terminated.get("exitCode", -1)), str(terminated.get("reason") or "")
-    message = str(terminated.get("message") or "")
+    message = _plain(str(terminated.get("message") or ""))
     status = pod["status"]
     if status.get("reason") == "DeadlineExceeded":
         return diagnosis.timed_out(options, str(status.get("message") or ""))
@@ -216,6 +217,12 @@ def _disruption(pod: Pod) -> dict[str, Any] | None:
 
 def _container(statuses: list[dict[str, Any]] | None, name: str) -> dict[str, Any] | None:
     return next((status for status in statuses or () if status["name"] == name), None)
+
+
+def _plain(message: str) -> str:
+    """A termination message that is the end of the log, as the task wrote it."""
+    pieces = [decode(line) for line in message.encode().split(b"\n")]
+    return b"".join(piece.data for piece in pieces if isinstance(piece, Piece)).decode(errors="replace").strip()
 
 
 def _evidence(code: int, reason: str, message: str) -> str:
