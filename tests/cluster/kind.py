@@ -10,9 +10,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.cluster import cores
 from tests.cluster.console import say, step
 from tests.cluster.engine import NETWORK, Engine
 from tests.cluster.errors import ClusterError
+from tests.cluster.places import Places
 from tests.cluster.process import attempt, run, tail
 
 NAME = "k8sflow-test"
@@ -82,9 +84,10 @@ class Kind:
         """Make the cluster anew."""
         self.delete()
         _raise_inotify_limit()
+        cores.prepare(_cores_folder())
         config = json.dumps(configuration(image, port))
         self.kubeconfig.parent.mkdir(parents=True, exist_ok=True)
-        command = [self.kind, "create", "cluster", "--config", "-", "--kubeconfig", self.kubeconfig]
+        command = [self.kind, "create", "cluster", "--config=-", f"--kubeconfig={self.kubeconfig}"]
         with step("kind cluster"):
             done = attempt(command, environment=self.environment, stdin=config, timeout_seconds=600)
             if done.returncode != 0:
@@ -93,7 +96,7 @@ class Kind:
                 raise ClusterError(
                     "kind can't make the cluster.",
                     cause=tail(done.stderr + log.stdout + log.stderr),
-                    advice="Try `make cluster-down cluster`. An engine that you run yourself must allow privileged containers.",
+                    advice="Try `make cluster-down cluster`. An engine of your own must allow privileged containers.",
                 )
             self.wait_ready(READY_WITHIN_SECONDS)
 
@@ -103,8 +106,8 @@ class Kind:
             say(f"starting the node {NODE} again")
             if attempt(["docker", "start", NODE], environment=self.environment).returncode != 0:
                 return False
+        attempt([self.kind, "export", "kubeconfig", "--name", NAME], environment=self.environment)
         with suppress(ClusterError):
-            attempt([self.kind, "export", "kubeconfig", "--name", NAME], environment=self.environment)
             self.wait_ready(READY_WITHIN_SECONDS / 2)
             return True
         return False
@@ -161,9 +164,20 @@ def configuration(image: str, port: int) -> dict[str, object]:
         "apiVersion": "kind.x-k8s.io/v1alpha4",
         "name": NAME,
         "networking": {"apiServerAddress": "127.0.0.1"},
-        "nodes": [{"role": "control-plane", "image": image, "extraPortMappings": [mapping]}],
+        "nodes": [
+            {
+                "role": "control-plane",
+                "image": image,
+                "extraPortMappings": [mapping],
+                "extraMounts": cores.mounts(_cores_folder()),
+            }
+        ],
         "kubeadmConfigPatches": list(KUBEADM_PATCHES),
     }
+
+
+def _cores_folder() -> Path:
+    return Places.of_user().cluster / "cores"
 
 
 def wait_for(problem: Callable[[], str], seconds: float) -> None:
