@@ -1,0 +1,60 @@
+"""``python -m k8sflow.controller``: the controller's process."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from k8sflow.controller.policy import Policy
+from k8sflow.kubernetes.flowrun import DRIVER_SERVICE_ACCOUNT
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the controller as its command line says."""
+    options = _parser().parse_args(arguments)
+    from k8sflow.controller import operator  # noqa: PLC0415  --help needs no kopf
+
+    operator.run(policy_of(options), options.namespace, options.port)
+
+
+def policy_of(options: argparse.Namespace) -> Policy:
+    """The policy that the command line asks for."""
+    return Policy(
+        image=options.image,
+        driver_images=tuple(options.allow_driver_image),
+        driver_service_account=options.driver_service_account,
+        task_service_account=options.task_service_account,
+        task_service_accounts=tuple(options.allow_task_service_account),
+        image_pull_policy=options.image_pull_policy,
+        image_pull_secrets=tuple(options.image_pull_secret),
+        driver_cpu=options.driver_cpu,
+        driver_memory=options.driver_memory,
+        driver_restarts=options.driver_restarts,
+        ttl_seconds=options.driver_ttl_seconds,
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m k8sflow.controller", description="Starts drivers of FlowRuns.")
+
+    def names(option: str, about: str, *, required: bool = False) -> None:
+        parser.add_argument(option, action="append", default=[], metavar="NAME", required=required, help=about)
+
+    names("--namespace", "where FlowRuns are looked for; once or more, as all options with names", required=True)
+    parser.add_argument("--image", required=True, help="the k8sflow image, for drivers")
+    parser.add_argument("--image-pull-policy", default="IfNotPresent")
+    names("--image-pull-secret", "for the driver's image")
+    names("--allow-driver-image", "an image that a FlowRun may name for its driver")
+    parser.add_argument("--driver-service-account", default=DRIVER_SERVICE_ACCOUNT, metavar="NAME")
+    parser.add_argument("--task-service-account", metavar="NAME", help="of tasks whose FlowRun names none")
+    names("--allow-task-service-account", "one that a FlowRun may name for its tasks")
+    parser.add_argument("--driver-cpu", default="100m", metavar="QUANTITY")
+    parser.add_argument("--driver-memory", default="512Mi", metavar="QUANTITY", help="request and limit")
+    parser.add_argument("--driver-restarts", type=int, default=5, help="how often a dead driver is started again")
+    parser.add_argument("--driver-ttl-seconds", type=int, default=3600, help="how long finished drivers are kept")
+    parser.add_argument("--port", type=int, default=8080, help="of the liveness probe, /healthz")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

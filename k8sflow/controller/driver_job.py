@@ -1,0 +1,150 @@
+"""The manifest of a driver's Job: a function from a FlowRun and the policy to a dictionary.
+
+The driver derives everything from the store, so its Job may start another pod whenever one is lost. Exit code 1 is the
+driver's own word that the run has failed or can't go on: another try would only find the same.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from k8sflow.controller.policy import Policy
+from k8sflow.kubernetes import flowrun as flowruns
+from k8sflow.kubernetes import labels
+
+CONTAINER = "driver"
+WORK_FOLDER = "/k8sflow/work"
+PYTHON = "/opt/venv/bin/python"
+USER = 65532
+GRACE_SECONDS = 30
+# The run has failed or can't be driven (1), wrong command line (2), cancelled because the FlowRun is gone (130).
+FINAL_EXIT_CODES = (1, 2, 130)
+_CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+
+Manifest = dict[str, Any]
+
+
+def driver_job(flowrun: Manifest, policy: Policy) -> Manifest:
+    """The Job that runs a FlowRun's driver."""
+    metadata, spec = flowrun["metadata"], flowrun["spec"]
+    run = {
+        "labels": {
+            **labels.run_labels(spec["flow"], spec["run"]),
+            flowruns.COMPONENT: flowruns.DRIVER_COMPONENT,
+            flowruns.FLOWRUN_LABEL: metadata["name"],
+        },
+        "annotations": labels.run_annotations(spec["flow"], spec["run"]),
+    }
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {
+            "name": flowruns.driver_job_name(metadata["name"]),
+            "namespace": metadata["namespace"],
+            **run,
+            "ownerReferences": [flowruns.owner_reference(flowrun, is_controller=True)],
+        },
+        "spec": {
+            "backoffLimit": policy.driver_restarts,
+            "podFailurePolicy": {"rules": _failure_rules()},
+            # Never two drivers of one run at a time, even when the node of the first has gone silent.
+            "podReplacementPolicy": "Failed",
+            "ttlSecondsAfterFinished": policy.ttl_seconds,
+            "template": {"metadata": run, "spec": _pod_spec(flowrun, policy)},
+        },
+    }
+
+
+def _failure_rules() -> list[Manifest]:
+    return [
+        {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+        {
+            "action": "FailJob",
+            "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": list(FINAL_EXIT_CODES)},
+        },
+    ]
+
+
+def _pod_spec(flowrun: Manifest, policy: Policy) -> Manifest:
+    spec: Manifest = {
+        "restartPolicy": "Never",
+        "serviceAccountName": policy.driver_service_account,
+        "terminationGracePeriodSeconds": GRACE_SECONDS,
+        "enableServiceLinks": False,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": USER,
+            "runAsGroup": USER,
+            "fsGroup": USER,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [_container(flowrun, policy)],
+        "volumes": [{"name": name, "emptyDir": {}} for name in ("work", "tmp")],
+    }
+    if policy.image_pull_secrets:
+        spec["imagePullSecrets"] = [{"name": name} for name in policy.image_pull_secrets]
+    return spec
+
+
+def _container(flowrun: Manifest, policy: Policy) -> Manifest:
+    driver = flowrun["spec"].get("driver") or {}
+    return {
+        "name": CONTAINER,
+        "image": driver.get("image") or policy.image,
+        "imagePullPolicy": policy.image_pull_policy,
+        "command": _command(flowrun),
+        "workingDir": WORK_FOLDER,
+        "env": _environment(flowrun, policy),
+        "resources": _resources(driver.get("resources") or {}, policy),
+        "volumeMounts": [{"name": "work", "mountPath": WORK_FOLDER}, {"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108 - its own
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        # Of a driver that can't go on, its last lines tell why.
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+    }
+
+
+def _command(flowrun: Manifest) -> list[str]:
+    """The driver's command line: a list, each value in the word of its option, so that none can pass for another."""
+    spec = flowrun["spec"]
+    return [
+        PYTHON,
+        "-m",
+        "k8sflow.task.agent",
+        "drive",
+        spec["run"],
+        f"--flow={spec['flow']}",
+        f"--store={spec['code']['store']}",
+        f"--package={spec['code']['package']}",
+        f"--file={spec['code']['file']}",
+        f"--flowrun={flowrun['metadata']['name']}",
+    ]
+
+
+def _environment(flowrun: Manifest, policy: Policy) -> list[Manifest]:
+    settings = flowruns.environment(flowrun["spec"], flowrun["metadata"]["namespace"])
+    if policy.task_service_account is not None:
+        settings.setdefault("K8SFLOW_KUBERNETES_SERVICE_ACCOUNT", policy.task_service_account)
+    plain = {
+        "HOME": "/tmp",  # noqa: S108 - its own emptyDir
+        # The virtual environment has its own k8sflow; the runtime for tasks must not come before it.
+        "PYTHONPATH": "",
+        # The settings are those of the FlowRun; a file in the code package is about another machine.
+        "K8SFLOW_CONFIG": "/dev/null",
+        **settings,
+    }
+    variables: list[Manifest] = [{"name": name, "value": value} for name, value in plain.items()]
+    secret = flowruns.credentials_secret(flowrun["spec"])
+    if secret is not None:
+        variables += [
+            {"name": key, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}} for key in _CREDENTIALS
+        ]
+    return variables
+
+
+def _resources(asked: Manifest, policy: Policy) -> Manifest:
+    memory = asked.get("memory") or policy.driver_memory
+    return {"requests": {"cpu": asked.get("cpu") or policy.driver_cpu, "memory": memory}, "limits": {"memory": memory}}

@@ -1,0 +1,113 @@
+"""The shell around the worker: kopf's watches feed it, kopf's probe tells whether it lives.
+
+Only raw events are handled: kopf then writes nothing onto any object, neither finalizers (a FlowRun can be deleted
+when no controller is there) nor annotations.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import kopf
+
+from k8sflow.controller.policy import Policy
+from k8sflow.controller.worker import Worker
+from k8sflow.kubernetes import flowrun as flowruns
+from k8sflow.kubernetes.api import KubernetesApi
+from k8sflow.kubernetes.kubeconfig import load_access
+
+_PATIENCE_SECONDS = 15.0
+_PAGE = 500
+_WATCH_SECONDS = 290.0
+_DRIVERS = f"{flowruns.COMPONENT}={flowruns.DRIVER_COMPONENT}"
+
+
+def run(policy: Policy, namespaces: Sequence[str], port: int) -> None:
+    """Runs the controller until it is told to stop.
+
+    Args:
+        policy: How drivers are made.
+        namespaces: Where FlowRuns are looked for.
+        port: Of the liveness probe, ``/healthz``.
+    """
+    kopf.configure(verbose=False)
+    kopf.run(
+        registry=_registry(policy),
+        standalone=True,
+        namespaces=list(namespaces),
+        liveness_endpoint=f"http://0.0.0.0:{port}/healthz",
+    )
+
+
+def _registry(policy: Policy) -> kopf.OperatorRegistry:
+    registry = kopf.OperatorRegistry()
+    life = _Life(policy)
+    kopf.on.login(registry=registry)(_login)
+    kopf.on.startup(registry=registry)(life.start)
+    kopf.on.cleanup(registry=registry)(life.stop)
+    kopf.on.probe(registry=registry, id="worker")(life.probe)
+    kopf.on.event(flowruns.GROUP, flowruns.VERSION, flowruns.PLURAL, registry=registry)(life.flowrun_event)
+    kopf.on.event("batch", "v1", "jobs", registry=registry)(life.job_event)
+    kopf.on.event("", "v1", "pods", registry=registry)(life.pod_event)
+    return registry
+
+
+class _Life:
+    """The worker with its client, from the operator's start to its end."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self._stack = contextlib.AsyncExitStack()
+
+    async def start(self, settings: kopf.OperatorSettings, **_: Any) -> None:
+        _configure(settings)
+        api = KubernetesApi(load_access(None, os.environ), patience_seconds=_PATIENCE_SECONDS)
+        self._worker = Worker(await self._stack.enter_async_context(api), self._policy, time.time)
+        self._task = asyncio.create_task(self._worker.run())
+
+    async def stop(self, **_: Any) -> None:
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+        await self._stack.aclose()
+
+    def probe(self, **_: Any) -> str:
+        if self._task.done():
+            raise RuntimeError("the worker has ended")
+        return "alive"
+
+    async def flowrun_event(self, event: kopf.RawEvent, **_: Any) -> None:
+        self._worker.flowrun_changed(_object(event), is_gone=_is_gone(event))
+
+    async def job_event(self, event: kopf.RawEvent, **_: Any) -> None:
+        self._worker.job_changed(_object(event), is_gone=_is_gone(event))
+
+    async def pod_event(self, event: kopf.RawEvent, **_: Any) -> None:
+        self._worker.pod_changed(_object(event), is_gone=_is_gone(event))
+
+
+def _configure(settings: kopf.OperatorSettings) -> None:
+    settings.posting.enabled = False
+    settings.scanning.disabled = True  # the CRD comes with the chart; watching all CRDs would need a ClusterRole
+    settings.watching.server_timeout = _WATCH_SECONDS
+    settings.watching.connect_timeout = 10.0
+    settings.watching.chunk_size = _PAGE
+    # The API server leaves out the pods of tasks, of which there may be thousands.
+    settings.watching.label_selectors["jobs"] = _DRIVERS
+    settings.watching.label_selectors["pods"] = _DRIVERS
+
+
+def _login(**arguments: Any) -> kopf.ConnectionInfo | None:
+    return kopf.login_with_service_account(**arguments) or kopf.login_with_kubeconfig(**arguments)
+
+
+def _object(event: kopf.RawEvent) -> dict[str, Any]:
+    return dict(event["object"])
+
+
+def _is_gone(event: kopf.RawEvent) -> bool:
+    return event["type"] == "DELETED"
