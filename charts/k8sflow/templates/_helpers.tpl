@@ -1,0 +1,28 @@
+{{/* Labels of every object of the release. */}}
+{{- define "k8sflow.labels" -}}
+app.kubernetes.io/name: k8sflow
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- end }}
+
+{{/* What the Deployment finds its pod by. */}}
+{{- define "k8sflow.selector" -}}
+app.kubernetes.io/name: k8sflow
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: controller
+{{- end }}
+
+{{/* The image, by digest where there is one. */}}
+{{- define "k8sflow.image" -}}
+{{- if .Values.image.digest -}}
+{{ .Values.image.repository }}@{{ .Values.image.digest }}
+{{- else -}}
+{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{- end -}}
+{{- end }}
+
+{{/* The namespaces in which FlowRuns are looked for, as a JSON list. */}}
+{{- define "k8sflow.namespaces" -}}
+{{ .Values.watchNamespaces | default (list .Release.Namespace) | toJson }}
+{{- end }}
