@@ -34,7 +34,9 @@ RUN set -eu; \
         --implementation py --abi none --platform any boto3 click cloudpickle; \
     rm -r /opt/k8sflow/bin
 # Of botocore's data, for some 400 services, a run needs the object store's and, for workload identity, STS's.
+# Of the kubernetes package, for an old kind of kubeconfig, the second half is a copy of the client for asyncio.
 RUN set -eu; \
+    rm -r /opt/venv/lib/python3*/site-packages/kubernetes/aio; \
     for data in /opt/k8sflow/botocore/data /opt/venv/lib/python3*/site-packages/botocore/data; do \
         find "$data" -mindepth 1 -maxdepth 1 -type d ! -name s3 ! -name sts -exec rm -r {} +; \
     done; \

@@ -35,7 +35,7 @@ def say(text: str) -> None:
 
 def elapsed(seconds: float) -> str:
     """``7.2 s`` or ``2:05 min``."""
-    if seconds < 60:  # noqa: PLR2004  a minute
+    if seconds < 60:
         return f"{seconds:.1f} s"
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d} min"
 

@@ -73,11 +73,10 @@ def ensure(places: Places) -> Engine:
     return Engine(ours=True, environment=_environment(places))
 
 
-def stop(places: Places) -> bool:
-    """Stop our engine and end all that it left; False where it did not run and had left nothing."""
-    pids = leftovers.processes_of_engine([places.docker, places.run])
-    if not pids and not places.run.exists():
-        return False
+def stop(places: Places) -> None:
+    """Stop our engine, and end all that it left; nothing happens where it did not run and had left nothing."""
+    if not leftovers.processes_of_engine([places.docker, places.run]) and not places.run.exists():
+        return
     links = _bridges(places)
     daemon = _daemon(places)
     if daemon is not None:
@@ -89,7 +88,11 @@ def stop(places: Places) -> bool:
     if not _other_engine():
         leftovers.remove_links([*links, "docker0"])
         leftovers.remove_firewall_rules()
-    return True
+
+
+def has_containers(places: Places) -> bool:
+    """Whether our engine, which may not run now, still has containers."""
+    return any((places.docker / "data" / "containers").glob("*"))
 
 
 def _start(places: Places) -> None:
@@ -116,7 +119,7 @@ def _start(places: Places) -> None:
             raise ClusterError(
                 "the Docker engine of the test cluster does not start.",
                 cause=tail(log.read_text(errors="replace")),
-                advice=f"The whole log is in {log}. An engine that you start yourself is used where `docker info` works.",
+                advice=f"The whole log is in {log}. An engine of your own is used where `docker info` works.",
             )
         time.sleep(0.1)
 
@@ -172,11 +175,7 @@ def _bridges(places: Places) -> list[str]:
 
 
 def _other_engine() -> bool:
-    return any(Path("/proc", pid, "comm").read_text().strip() == "dockerd" for pid in _pids())
-
-
-def _pids() -> list[str]:
-    return [entry for entry in os.listdir("/proc") if entry.isdecimal() and Path("/proc", entry, "comm").exists()]
+    return bool(leftovers.processes_named("dockerd"))
 
 
 def _daemon(places: Places) -> int | None:

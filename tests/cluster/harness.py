@@ -6,7 +6,7 @@ import json
 import os
 import shlex
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from tests.cluster import host, images, leftovers, loading, nodeimage, programs
 from tests.cluster.console import say
 from tests.cluster.engine import Engine
 from tests.cluster.errors import ClusterError
-from tests.cluster.kind import NODE_PORT, Kind, wait_for
+from tests.cluster.kind import NODE_PORT, Kind, configuration, wait_for
 from tests.cluster.locks import held
 from tests.cluster.places import HERE, Places, key_of
 from tests.cluster.process import attempt
@@ -60,13 +60,13 @@ class Cluster:
 
     def load_image(self, reference: str) -> None:
         """Bring an image that the engine has into the cluster."""
-        loading.load(reference, self.kind, self.places)
+        loading.load([reference], self.kind, self.places)
 
 
 def port() -> int:
     """Port of the S3 server on this machine."""
     text = os.environ.get(PORT_VARIABLE, str(DEFAULT_PORT))
-    if not text.isdecimal() or not 0 < int(text) < 65536:  # noqa: PLR2004  TCP
+    if not text.isdecimal() or not 0 < int(text) < 65536:
         raise ClusterError(f"{PORT_VARIABLE} is {text!r}.", advice="Set it to a port number, or to nothing.")
     return int(text)
 
@@ -85,8 +85,7 @@ def ensure(places: Places | None = None) -> Cluster:
         plain = images.ensure(images.python(base), engine)
         image = images.ensure(images.k8sflow(plain), engine)
         server_image = images.ensure(images.s3_server(places), engine)
-        for reference in (server_image, plain, image):
-            loading.load(reference, kind, places)
+        loading.load([server_image, plain, image], kind, places)
         _ensure_s3(kind, server_image, places)
         cluster = Cluster(
             environment=_environment(kind, image, plain),
@@ -98,6 +97,7 @@ def ensure(places: Places | None = None) -> Cluster:
             plain_image=plain,
             places=places,
         )
+        _link_programs([cluster.kubectl, cluster.helm, cluster.kwok, kind.kind], _bin(places))
         _write_environment(cluster, places)
         return cluster
 
@@ -107,7 +107,8 @@ def down(places: Places | None = None) -> None:
     places = places or Places.of_user()
     with held(places.root / "lock"):
         _clear_work(places)
-        engine = engines.find(places)
+        # an engine of ours that was killed still has the node on its disk
+        engine = engines.ensure(places) if engines.has_containers(places) else engines.find(places)
         if engine is not None and programs.KIND.folder(places).exists():
             _kind(engine, places).delete()
         shutil.rmtree(places.cluster, ignore_errors=True)
@@ -134,9 +135,14 @@ def environment_file(places: Places | None = None) -> Path:
     return (places or Places.of_user()).cluster / "environment.json"
 
 
-def exports(environment: Mapping[str, str]) -> str:
-    """The environment as lines for a shell."""
-    return "\n".join(f"export {name}={shlex.quote(value)}" for name, value in sorted(environment.items()))
+def exports(environment: Mapping[str, str], places: Places | None = None) -> str:
+    """The environment as lines for a shell, which also finds kubectl, helm and kind then."""
+    lines = [f"export {name}={shlex.quote(value)}" for name, value in sorted(environment.items())]
+    return "\n".join([*lines, f"export PATH={shlex.quote(str(_bin(places or Places.of_user())))}:$PATH"])
+
+
+def _bin(places: Places) -> Path:
+    return places.cluster / "bin"
 
 
 def _kind(engine: Engine, places: Places) -> Kind:
@@ -162,6 +168,7 @@ def _ensure_node(kind: Kind, places: Places) -> None:
             return
         say("the cluster that was there can't be used any more: making it anew")
     host.check_disk(places.root)
+    stamp.unlink(missing_ok=True)  # first: a node that is only half made must not count
     kind.delete()
     host.check_port(port(), PORT_VARIABLE)
     image = nodeimage.ensure(kind.engine, places)
@@ -173,8 +180,6 @@ def _ensure_node(kind: Kind, places: Places) -> None:
 
 def _recipe(engine: Engine) -> str:
     """What the node is made of; empty where its image is not there."""
-    from tests.cluster.kind import configuration
-
     image = nodeimage.find(engine)
     return key_of(json.dumps(configuration(image, port()))) if image else ""
 
@@ -232,6 +237,16 @@ def _environment(kind: Kind, image: str, plain: str) -> dict[str, str]:
     }
 
 
+def _link_programs(files: Iterable[Path], folder: Path) -> None:
+    """A folder for the PATH, with the programs of this cluster's versions."""
+    folder.mkdir(exist_ok=True)
+    for file in files:
+        new = folder / f".{file.name}"
+        new.unlink(missing_ok=True)
+        new.symlink_to(file)
+        new.rename(folder / file.name)
+
+
 def _write_environment(cluster: Cluster, places: Places) -> None:
     file = environment_file(places)
     new = file.with_suffix(".new")
@@ -240,8 +255,9 @@ def _write_environment(cluster: Cluster, places: Places) -> None:
 
 
 def _clear_work(places: Places) -> None:
-    """End and remove what an interrupted build left half-made; called under the lock, so nobody is at work on it."""
+    """End and remove what an interrupted harness left half-made; called under the lock, so nobody is at work on it."""
+    leftovers.kill(leftovers.processes_at_work(f"{programs.KIND.folder(places)}/kind"))
     if places.work.exists():
-        leftovers.kill(leftovers.processes_at_work(places.work))
+        leftovers.kill(leftovers.processes_at_work(str(places.work)))
         leftovers.unmount_below(places.work)
         attempt(["rm", "-rf", places.work], timeout_seconds=300)

@@ -1,6 +1,6 @@
 """The images of the tests: a user's Python, the k8sflow image on top of it, the S3 server.
 
-Each is tagged with a hash of what it is made of, so a changed checkout makes a new tag, and a tag that is there is right.
+Each is tagged with a hash of what it is made of: a changed checkout makes a new tag, and a tag that is there is right.
 """
 
 from __future__ import annotations

@@ -87,7 +87,7 @@ class Kind:
         cores.prepare(_cores_folder())
         config = json.dumps(configuration(image, port))
         self.kubeconfig.parent.mkdir(parents=True, exist_ok=True)
-        command = [self.kind, "create", "cluster", "--config=-", f"--kubeconfig={self.kubeconfig}"]
+        command: list[str | Path] = [self.kind, "create", "cluster", "--config=-", f"--kubeconfig={self.kubeconfig}"]
         with step("kind cluster"):
             done = attempt(command, environment=self.environment, stdin=config, timeout_seconds=600)
             if done.returncode != 0:

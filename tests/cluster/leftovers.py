@@ -26,23 +26,32 @@ ENGINE_PROGRAMS = frozenset({"dockerd", "containerd", "containerd-shim", "runc"}
 def processes_of_engine(folders: Collection[Path]) -> set[int]:
     """Processes of the engine that keeps its files in ``folders``; not the pager that shows one of them."""
     found = set()
+    for pid in processes_named(*ENGINE_PROGRAMS):
+        with suppress(OSError):  # it ended
+            command = Path("/proc", str(pid), "cmdline").read_bytes().decode(errors="replace")
+            if any(str(folder) in command for folder in folders):
+                found.add(pid)
+    return found
+
+
+def processes_named(*programs: str) -> set[int]:
+    """Processes that run one of these programs (by the kernel's name for them, of at most 15 letters)."""
+    found = set()
     for process in _processes():
         with suppress(OSError):  # it ended
-            program = (process / "comm").read_text().strip()
-            command = (process / "cmdline").read_bytes().decode(errors="replace")
-            if program in ENGINE_PROGRAMS and any(str(folder) in command for folder in folders):
+            if (process / "comm").read_text().strip() in programs:
                 found.add(int(process.name))
     return found
 
 
-def processes_at_work(folder: Path) -> set[int]:
-    """Processes that an interrupted build left: they have ``folder`` on their command line, or as root directory."""
+def processes_at_work(path: str) -> set[int]:
+    """Processes that an interrupted build left: ``path`` is on their command line, or begins their root directory."""
     mine = _this_and_parents()
     found = set()
     for process in _processes():
         with suppress(OSError):  # it ended, or is a kernel thread
             command = (process / "cmdline").read_bytes().decode(errors="replace")
-            if int(process.name) not in mine and str(folder) in command + os.readlink(process / "root"):
+            if int(process.name) not in mine and path in command + str((process / "root").readlink()):
                 found.add(int(process.name))
     return found
 
@@ -109,7 +118,7 @@ def remove_cgroups(ids: Collection[str]) -> None:
         for group in [*Path("/sys/fs/cgroup").glob(f"*/docker/{container}"), Path("/sys/fs/cgroup/docker", container)]:
             for folder, _, _ in os.walk(group, topdown=False):
                 with suppress(OSError):  # still in use by a process that is just ending: harmless
-                    os.rmdir(folder)
+                    Path(folder).rmdir()
 
 
 def remove_firewall_rules() -> None:

@@ -1,7 +1,7 @@
 """Images from the engine into the node: only the layers that the node does not have yet travel.
 
-``kind load docker-image`` sends every layer every time. A changed checkout changes a few hundred kilobytes of the k8sflow
-image, so its image is rewritten to an OCI layout without the layers that containerd's content store has already.
+``kind load docker-image`` sends every layer every time. A changed checkout changes some megabytes of the k8sflow image,
+so the image is rewritten to an OCI layout without the layers that containerd's content store has already.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import tarfile
+from collections.abc import Iterable
 from typing import IO
 
 from tests.cluster.console import step
@@ -36,10 +37,15 @@ def loaded(kind: Kind) -> set[str]:
     return set(kind.in_node(*CTR, "images", "list", "--quiet", doing="list the node's images").split())
 
 
-def load(reference: str, kind: Kind, places: Places) -> None:
-    """Bring an image of the engine into the node; nothing happens where its name is there already."""
-    if full_name(reference) in loaded(kind):
-        return
+def load(references: Iterable[str], kind: Kind, places: Places) -> None:
+    """Bring images of the engine into the node; those whose name is there already stay as they are."""
+    there = loaded(kind)
+    for reference in references:
+        if full_name(reference) not in there:
+            _load(reference, kind, places)
+
+
+def _load(reference: str, kind: Kind, places: Places) -> None:
     with step(f"loading {reference}") as progress, new_folder(places, "load") as work:
         saved = work / "image.tar"
         run(
@@ -75,11 +81,13 @@ def rewrite(source: tarfile.TarFile, target: IO[bytes], name: str, known: set[st
     config = _member(source, entry["Config"]).read()
     layers, sent = [], 0
     with tarfile.open(fileobj=target, mode="w") as tar:
-        for layer in entry["Layers"]:
-            digest, packed = _digest(_member(source, layer))
+        for layer, diff_id in zip(entry["Layers"], json.loads(config)["rootfs"]["diff_ids"], strict=True):
             size = source.getmember(layer).size
-            kind = "tar+gzip" if packed else "tar"
-            layers.append({"mediaType": f"{OCI}.layer.v1.{kind}", "digest": digest, "size": size})
+            packed = _member(source, layer).read(len(GZIP_MAGIC)) == GZIP_MAGIC
+            # a layer that is not compressed is what its diff id is the digest of
+            digest = _digest(_member(source, layer)) if packed else diff_id
+            media_type = f"{OCI}.layer.v1.{'tar+gzip' if packed else 'tar'}"
+            layers.append({"mediaType": media_type, "digest": digest, "size": size})
             if digest not in known:
                 known = known | {digest}
                 sent += size
@@ -121,13 +129,11 @@ def _member(source: tarfile.TarFile, name: str) -> IO[bytes]:
     return content
 
 
-def _digest(content: IO[bytes]) -> tuple[str, bool]:
-    """Digest of a layer, and whether it is compressed."""
-    digest, first = hashlib.sha256(), b""
+def _digest(content: IO[bytes]) -> str:
+    digest = hashlib.sha256()
     while chunk := content.read(1 << 20):
-        first = first or chunk[:2]
         digest.update(chunk)
-    return f"sha256:{digest.hexdigest()}", first == GZIP_MAGIC
+    return f"sha256:{digest.hexdigest()}"
 
 
 def _blob_path(digest: str) -> str:

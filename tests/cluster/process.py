@@ -52,8 +52,7 @@ def attempt(
     timeout_seconds: float = 60,
 ) -> subprocess.CompletedProcess[str]:
     """How ``command`` ended; a missing program is exit code 127, one that was too slow 124, as in a shell."""
-    text = stdin if isinstance(stdin, str) else None
-    source = subprocess.DEVNULL if stdin is None else subprocess.PIPE if text is not None else stdin
+    text, source = (stdin, subprocess.PIPE) if isinstance(stdin, str) else (None, stdin or subprocess.DEVNULL)
     try:
         with subprocess.Popen(
             [os.fspath(part) for part in command],
@@ -81,7 +80,7 @@ def attempt(
 def describe(command: Sequence[str | Path], done: subprocess.CompletedProcess[str]) -> str:
     """Which program failed and how, on one line."""
     words = " ".join(os.fspath(part) for part in command)
-    shown = words if len(words) <= 120 else f"{words[:117]}..."  # noqa: PLR2004  a terminal's line
+    shown = words if len(words) <= 120 else f"{words[:117]}..."
     return f"`{shown}` ended with exit code {done.returncode}."
 
 

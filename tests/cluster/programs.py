@@ -114,7 +114,6 @@ def _compile(go: str, build: Build, folder: Path, progress: Step) -> None:
         stdin=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
-        start_new_session=True,
     ) as process:
         try:
             for line in process.stderr or ():
@@ -127,7 +126,7 @@ def _compile(go: str, build: Build, folder: Path, progress: Step) -> None:
         raise ClusterError(
             f"can't build {build.name}: `go build` ended with exit code {process.returncode}.",
             cause=tail("".join(said)),
-            advice="Run `make cluster` again; what was built so far is kept. If it was killed, memory may have run out.",
+            advice="Run `make cluster` again; what was built is kept. If it was killed, memory may have run out.",
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -98,7 +97,7 @@ def _bootstrap(rootfs: Rootfs, work: Path, progress_of: Callable[[str], None]) -
         )
     for pattern in SUPERFLUOUS:
         for path in root.glob(pattern):
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else os.unlink(path)
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     tarball = work / "root.tar"
     run(["tar", "-C", root, "--numeric-owner", "-cf", tarball, "."], doing="pack a root file system")
     return tarball

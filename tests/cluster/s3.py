@@ -1,7 +1,7 @@
 """A few signed S3 requests with the standard library, to see that the server answers a real one.
 
-The harness runs before the project's virtual environment exists, so it can't use boto3. The signature is AWS's version 4:
-https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html
+The harness runs before the project's virtual environment exists, so it can't use boto3. The signature is AWS's
+version 4: https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html
 """
 
 from __future__ import annotations
@@ -73,7 +73,5 @@ class S3Server:
         key = f"AWS4{self.secret_key}".encode()
         for part in (*scope.split("/"), text):
             key = hmac.new(key, part.encode(), hashlib.sha256).digest()
-        authorization = (
-            f"AWS4-HMAC-SHA256 Credential={self.access_key}/{scope}, SignedHeaders={SIGNED_HEADERS}, Signature={key.hex()}"
-        )
-        return {**headers, "authorization": authorization}
+        signed = f"Credential={self.access_key}/{scope}, SignedHeaders={SIGNED_HEADERS}, Signature={key.hex()}"
+        return {**headers, "authorization": f"AWS4-HMAC-SHA256 {signed}"}
