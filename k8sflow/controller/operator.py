@@ -23,7 +23,7 @@ from k8sflow.kubernetes.kubeconfig import load_access
 
 _PATIENCE_SECONDS = 15.0
 _PAGE = 500
-_WATCH_SECONDS = 290.0
+_WATCH_SECONDS = 290  # kopf sends it as it is, and the API server takes whole seconds only
 _DRIVERS = f"{flowruns.COMPONENT}={flowruns.DRIVER_COMPONENT}"
 
 
