@@ -87,6 +87,10 @@ class KubernetesApi:
         """The object at ``path``, or one page of a collection."""
         return await self._request("GET", path, params=params)
 
+    async def get_metadata(self, path: str) -> Manifest:
+        """The metadata of the object at ``path``, and nothing of what it holds (a Secret's keys, say)."""
+        return await self._request("GET", path, accept="application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1")
+
     async def list(
         self, path: str, *, label_selector: str = "", field_selector: str = ""
     ) -> tuple[list[Manifest], str]:
@@ -192,7 +196,9 @@ class KubernetesApi:
         params: Mapping[str, str] | None = None,
         body: Manifest | None = None,
         content_type: str = "application/json",
+        accept: str = "application/json",
     ) -> Manifest:
+        headers = {"Accept": accept} if body is None else {"Accept": accept, "Content-Type": content_type}
         clock = asyncio.get_running_loop().time
         deadline = clock() + self._patience_seconds
         target = Target.of(method, path)
@@ -200,7 +206,7 @@ class KubernetesApi:
         for delay in backoff(_FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS):
             await self._limiter.acquire()
             try:
-                return await self._once(target, method, path, params=params, body=body, content_type=content_type)
+                return await self._once(target, method, path, params=params, body=body, headers=headers)
             except ApiStatusError as error:
                 if error.status == _UNAUTHORIZED and not refused_credentials:
                     refused_credentials = True  # it may have expired on the way; a second time it hasn't
@@ -223,10 +229,9 @@ class KubernetesApi:
         *,
         params: Mapping[str, str] | None,
         body: Manifest | None,
-        content_type: str,
+        headers: Mapping[str, str],
     ) -> Manifest:
         data = None if body is None else json.dumps(body, separators=(",", ":")).encode()
-        headers = {"Content-Type": content_type} if data is not None else {}
         async with self._open(method, path, params=params, data=data, headers=headers) as response:
             if response.status >= 400:  # noqa: PLR2004
                 raise await self._refusal(target, response)

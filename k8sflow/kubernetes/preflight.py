@@ -49,16 +49,20 @@ def check_access(settings: Settings, *, access: ClusterAccess | None = None, has
 
     Raises:
         ConfigurationError: There is no kubeconfig, or it is wrong.
-        KubernetesError: The cluster can't be reached, the namespace doesn't exist, or a permission is missing.
+        KubernetesError: The cluster can't be reached, the namespace or the Secret with the bucket's keys doesn't exist,
+            or a permission is missing.
     """
     access = access or load_access(settings.kubernetes_context, os.environ)
     permissions = PERMISSIONS if has_owner else PERMISSIONS + OWNER_PERMISSIONS
-    asyncio.run(_check(access, settings.kubernetes_namespace, permissions))
+    asyncio.run(_check(access, settings, permissions))
 
 
-async def _check(access: ClusterAccess, namespace: str, permissions: tuple[Permission, ...]) -> None:
+async def _check(access: ClusterAccess, settings: Settings, permissions: tuple[Permission, ...]) -> None:
+    namespace = settings.kubernetes_namespace
     async with KubernetesApi(access, patience_seconds=_PATIENCE_SECONDS) as api:
         await _check_namespace(api, namespace)
+        if settings.credentials_secret is not None:
+            await _check_secret(api, namespace, settings.credentials_secret)
         asked = [(permission, verb) for permission in permissions for verb in permission.verbs]
         allowed = await asyncio.gather(*(_may(api, namespace, permission, verb) for permission, verb in asked))
     missing: dict[Permission, list[str]] = {}
@@ -84,6 +88,23 @@ async def _check_namespace(api: KubernetesApi, namespace: str) -> None:
         raise
     if found["metadata"].get("deletionTimestamp"):
         raise KubernetesError(f"the namespace {namespace!r} is being deleted.", advice="Wait, or use another one.")
+
+
+async def _check_secret(api: KubernetesApi, namespace: str, name: str) -> None:
+    """That the Secret with the bucket's keys is there; a pod would wait for it, and say so only after some time."""
+    try:
+        await api.get_metadata(f"/api/v1/namespaces/{namespace}/secrets/{name}")
+    except ApiStatusError as error:
+        if error.status == _FORBIDDEN:
+            return  # a run needs no right to see Secrets
+        if error.status == 404:  # noqa: PLR2004
+            raise KubernetesError(
+                f"there is no Secret {name!r} in namespace {namespace!r}.",
+                cause=f"The setting credentials is secret:{name}.",
+                advice=f"Create it: kubectl create secret generic {name} -n {namespace} "
+                "--from-literal=AWS_ACCESS_KEY_ID=… --from-literal=AWS_SECRET_ACCESS_KEY=…",
+            ) from error
+        raise
 
 
 async def _may(api: KubernetesApi, namespace: str, permission: Permission, verb: str) -> bool:

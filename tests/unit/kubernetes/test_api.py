@@ -220,3 +220,14 @@ def test_a_namespace_that_is_not_there_is_told(server: FakeApi) -> None:
 def test_who_may_not_see_namespaces_may_still_run(server: FakeApi) -> None:
     server.fail("GET", "/namespaces/lab", 403, body={"reason": "Forbidden", "message": "cannot get"})
     check_access(Settings(kubernetes_namespace="lab"), access=server.access)
+
+
+def test_a_secret_that_is_not_there_is_told_before_a_pod_waits_for_it(server: FakeApi) -> None:
+    server.put("namespaces", {"metadata": {"name": "lab"}})
+    settings = Settings(kubernetes_namespace="lab", credentials="secret:keys")
+    with pytest.raises(KubernetesError, match="no Secret 'keys' in namespace 'lab'"):
+        check_access(settings, access=server.access)
+    server.fail("GET", "/secrets/keys", 403, body={"reason": "Forbidden", "message": "cannot get"})
+    check_access(settings, access=server.access)
+    server.put("secrets", {"metadata": {"name": "keys"}})
+    check_access(settings, access=server.access)
