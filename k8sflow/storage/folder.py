@@ -7,15 +7,16 @@ import errno
 import mmap
 import os
 import secrets
-import shutil
+import stat
 from collections.abc import Iterator, Sequence
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO, cast
 
 from k8sflow.errors import StorageError
 from k8sflow.storage.objects import Buffer, ObjectNotFoundError, ReadableFile
 
 _MAP_FROM_BYTES = 1 << 16
+_COPY_BYTES = 1 << 20
 # Names with this prefix are files that are not finished; a crash may leave some, and readers pass over them.
 _UNFINISHED = ".tmp-"
 
@@ -49,7 +50,7 @@ class FolderStore:
                 if size < _MAP_FROM_BYTES:
                     return file.read()
                 return memoryview(mmap.mmap(file.fileno(), size, access=mmap.ACCESS_COPY))
-        except (FileNotFoundError, NotADirectoryError):
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             raise ObjectNotFoundError(f"there is no {key} in {self.root}.") from None
         except OSError as error:
             raise _refused("read", path, error) from error
@@ -58,14 +59,14 @@ class FolderStore:
         """Writes the parts to a new file and renames it into place."""
         with self._new_file(key) as (file, temporary, path):
             for part in parts:
-                file.write(part)
+                _write(file, part)
             file.close()
             temporary.replace(path)
 
     def put_new(self, key: str, data: bytes) -> bool:
         """Writes a new file and links it into place, unless the name is taken."""
         with self._new_file(key) as (file, temporary, path):
-            file.write(data)
+            _write(file, data)
             file.close()
             try:
                 os.link(temporary, path)
@@ -77,23 +78,31 @@ class FolderStore:
         """Copies a file."""
         file.seek(0)
         with self._new_file(key) as (target, temporary, path):
-            shutil.copyfileobj(cast("BinaryIO", file), target, 1 << 20)
+            while piece := file.read(_COPY_BYTES):
+                _write(target, piece)
             target.close()
             temporary.replace(path)
 
     def exists(self, key: str) -> bool:
         """Whether the file is there."""
-        return (self.root / key).is_file()
+        path = self.root / key
+        try:
+            return stat.S_ISREG(path.stat().st_mode)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError as error:
+            raise _refused("read", path, error) from error
 
     def list_keys(self, prefix: str) -> Iterator[str]:
         """All files below a folder, in ascending order."""
-        for path in sorted(self._walk(self.root / prefix)):
-            yield path.relative_to(self.root).as_posix()
+        yield from sorted(path.relative_to(self.root).as_posix() for path in self._walk(self.root / prefix))
 
     def list_folders(self, prefix: str) -> Iterator[str]:
-        """The folders directly below a folder, in ascending order."""
+        """The folders directly below a folder, in ascending order; those without a finished file are none."""
         try:
-            yield from sorted(entry.name for entry in os.scandir(self.root / prefix) if entry.is_dir())
+            with os.scandir(self.root / prefix) as entries:
+                found = sorted(entry.name for entry in entries if entry.is_dir())
+            yield from (name for name in found if any(self._walk(self.root / prefix / name)))
         except (FileNotFoundError, NotADirectoryError):
             return
         except OSError as error:
@@ -112,11 +121,16 @@ class FolderStore:
 
     @staticmethod
     def _walk(folder: Path) -> Iterator[Path]:
-        for directory, _, names in os.walk(folder):
+        def refuse(error: OSError) -> None:
+            # What can't be seen must not be taken for what isn't there.
+            if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
+                raise _refused("read", folder, error) from error
+
+        for directory, _, names in os.walk(folder, onerror=refuse):
             yield from (Path(directory, name) for name in names if not name.startswith(_UNFINISHED))
 
     @contextlib.contextmanager
-    def _new_file(self, key: str) -> Iterator[tuple[BinaryIO, Path, Path]]:
+    def _new_file(self, key: str) -> Iterator[tuple[FileIO, Path, Path]]:
         path = self.root / key
         temporary = path.with_name(f"{_UNFINISHED}{secrets.token_hex(8)}")
         try:
@@ -134,7 +148,7 @@ class FolderLog:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._file: BinaryIO | None = None
+        self._file: FileIO | None = None
 
     def write(self, data: bytes) -> None:
         """Adds bytes; the file is made by the first ones."""
@@ -142,7 +156,7 @@ class FolderLog:
             if self._file is None:
                 self._path.parent.mkdir(parents=True, exist_ok=True)
                 self._file = self._path.open("ab", buffering=0)
-            self._file.write(data)
+            _write(self._file, data)
         except OSError as error:
             raise _refused("written", self._path, error) from error
 
@@ -155,7 +169,14 @@ class FolderLog:
             self._file.close()
 
 
-def _created(path: Path) -> BinaryIO:
+def _write(file: FileIO, data: Buffer) -> None:
+    """Writes all of the data; write(2) takes less where a disk is nearly full, and 2 GiB at most."""
+    rest = memoryview(data).cast("B")
+    while rest:
+        rest = rest[file.write(rest) :]
+
+
+def _created(path: Path) -> FileIO:
     try:
         return path.open("xb", buffering=0)
     except FileNotFoundError:

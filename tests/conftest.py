@@ -1,0 +1,61 @@
+"""Fixtures of all tests; and the working directory and environment are never those of the person who runs them."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from k8sflow.storage.folder import FolderStore
+from k8sflow.storage.objects import ObjectStore
+from tests import s3server
+from tests.cluster.s3 import S3Server
+
+if TYPE_CHECKING:
+    from k8sflow.storage.s3 import S3Store
+
+
+@pytest.fixture(autouse=True)
+def _neutral_environment(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """No setting of this machine reaches a test, except the cluster's, where a test is about the cluster."""
+    if "kind" in Path(str(request.node.path)).parts or "faults" in Path(str(request.node.path)).parts:
+        return
+    for name in os.environ:
+        if name.startswith("K8SFLOW_"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """An S3 server with an empty bucket."""
+    with s3server.s3_server(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture
+def s3_store(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Store]:
+    """A store below a prefix of its own in the server's bucket."""
+    for name, value in s3server.KEYS.items():
+        monkeypatch.setenv(name, value)
+    from k8sflow.storage.s3 import S3Store  # noqa: PLC0415  boto3 is for those who ask for a bucket
+
+    store = S3Store(f"s3://{s3server.BUCKET}/{secrets.token_hex(4)}", endpoint=s3_server.endpoint, region="us-east-1")
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def folder_store(tmp_path: Path) -> FolderStore:
+    """A store in a folder that is not there yet."""
+    return FolderStore(str(tmp_path / "store"))
+
+
+@pytest.fixture(params=["folder", pytest.param("s3", marks=pytest.mark.s3)])
+def store(request: pytest.FixtureRequest) -> ObjectStore:
+    """Each kind of store; what holds for one has to hold for the other."""
+    found: ObjectStore = request.getfixturevalue(f"{request.param}_store")
+    return found

@@ -1,0 +1,48 @@
+"""A real S3 server on this machine for as long as a test session lasts: versitygw over a folder."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.cluster import programs
+from tests.cluster.places import Places
+from tests.cluster.s3 import S3Server
+from tests.support import wait_for
+
+KEYS = {"AWS_ACCESS_KEY_ID": "tester", "AWS_SECRET_ACCESS_KEY": "not-a-secret"}
+BUCKET = "tests"
+
+
+@contextmanager
+def s3_server(folder: Path) -> Iterator[S3Server]:
+    """A server on a free port of the loopback interface, with an empty bucket."""
+    binary = programs.ensure(programs.VERSITYGW, Places.of_user()) / "versitygw"
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = S3Server(f"http://127.0.0.1:{port}", KEYS["AWS_ACCESS_KEY_ID"], KEYS["AWS_SECRET_ACCESS_KEY"])
+    process = subprocess.Popen(
+        [binary, "--port", f"127.0.0.1:{port}", "--quiet", "posix", str(folder)],
+        env={**os.environ, "ROOT_ACCESS_KEY": server.access_key, "ROOT_SECRET_KEY": server.secret_key},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        wait_for(lambda: _makes_bucket(server))
+        yield server
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _makes_bucket(server: S3Server) -> bool:
+    try:
+        server.create_bucket(BUCKET)
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,134 @@
+"""What the tests of several rooms share: flows from source, runs of them, and an end to waiting."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import select
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from k8sflow.flow.spec import FlowSpec
+
+HEAD = "from k8sflow import FlowSpec, Parameter, kubernetes, resources, step\n"
+TAIL = "\nif __name__ == '__main__':\n    F()\n"
+DEADLINE_SECONDS = 30.0
+# What of the environment would change what a run does.
+_OURS = ("K8SFLOW_", "AWS_", "PYTHON")
+
+
+def write_flow(folder: Path, source: str, name: str = "flow.py", *, head: str = HEAD, tail: str = TAIL) -> Path:
+    """A flow file whose class is called F."""
+    file = folder / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(head + textwrap.dedent(source) + tail, encoding="utf-8")
+    return file
+
+
+def load_flow(file: Path) -> type[FlowSpec]:
+    """The class F of a flow file, imported as a module of its own."""
+    name = f"flow_{abs(hash(str(file)))}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    flow: type[FlowSpec] = module.F
+    return flow
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """The environment of a process under test, without what would change a run."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(_OURS)}
+    checkout = str(Path(__file__).resolve().parent.parent)
+    return {**kept, "PYTHONPATH": checkout, **changes}
+
+
+def run_flow(file: Path, *arguments: str, cwd: Path | None = None, **changes: str) -> subprocess.CompletedProcess[str]:
+    """``python flow.py run …`` to its end."""
+    return flow_command(file, "run", *arguments, cwd=cwd, **changes)
+
+
+def flow_command(
+    file: Path, *arguments: str, cwd: Path | None = None, **changes: str
+) -> subprocess.CompletedProcess[str]:
+    """``python flow.py …`` to its end."""
+    return subprocess.run(
+        [sys.executable, str(file), *arguments],
+        cwd=cwd or file.parent,
+        env=environment(**changes),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        timeout=DEADLINE_SECONDS * 2,
+        check=False,
+    )
+
+
+@contextmanager
+def running(file: Path, *arguments: str, **changes: str) -> Iterator[subprocess.Popen[bytes]]:
+    """``python flow.py run …`` in a session of its own, which is gone when the block ends."""
+    process = subprocess.Popen(
+        [sys.executable, str(file), "run", *arguments],
+        cwd=file.parent,
+        env=environment(**changes),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def in_python(code: str, *arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
+    """A piece of code in a fresh interpreter."""
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code), *arguments],
+        env=environment(**changes),
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_SECONDS,
+        check=False,
+    )
+
+
+def wait_for(what: Callable[[], Any], seconds: float = DEADLINE_SECONDS) -> Any:
+    """The first true value of a condition that no event tells of; AssertionError when it takes too long."""
+    deadline, never = time.monotonic() + seconds, threading.Event()
+    while time.monotonic() < deadline:
+        if found := what():
+            return found
+        never.wait(0.01)
+    raise AssertionError(f"{what} did not hold within {seconds} s")
+
+
+def wait_for_death(pid: int, seconds: float = DEADLINE_SECONDS) -> bool:
+    """Whether a process, which need not be our child, ends in time; a zombie has ended."""
+    try:
+        fd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        return bool(select.select([fd], [], [], seconds)[0])
+    finally:
+        os.close(fd)
+
+
+def pids_in(folder: Path) -> list[int]:
+    """Process ids that a flow under test has left as the names of files."""
+    with suppress(FileNotFoundError):
+        return [int(path.name) for path in folder.iterdir()]
+    return []

@@ -1,0 +1,348 @@
+"""Every object store keeps the same promises: whole objects, one winner, ordered listings."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import io
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from k8sflow.errors import StorageError
+from k8sflow.storage.folder import FolderStore
+from k8sflow.storage.objects import ObjectNotFoundError, ObjectStore, open_store
+from tests.support import environment, in_python, wait_for
+
+ODD_KEYS = [
+    "F/runs/ünïcødé/日本語/🦆",
+    "F/a b/c+d&e=f%20g?h#i",
+    "F/quote'\"/back\\slash",
+    "F/tab\tin/new\nline",
+    "F/" + "x" * 200,
+    "F/dots.../..hidden/.also",
+]
+
+
+def test_an_object_is_read_as_it_was_written(store: ObjectStore) -> None:
+    """The parts come back one after the other."""
+    store.put("F/a", [b"one", bytearray(b"two"), memoryview(b"three")])
+    assert bytes(store.get("F/a")) == b"onetwothree"
+
+
+@pytest.mark.parametrize("size", [0, 1, 65_535, 65_536, 70_000_001], ids=str)
+def test_objects_of_every_size_come_back(store: ObjectStore, size: int) -> None:
+    """Also where the store maps, or reads and writes in parallel parts."""
+    data = bytes(range(256)) * (size // 256 + 1)
+    store.put("F/a", [memoryview(data)[: size // 3], memoryview(data)[size // 3 : size]])
+    assert memoryview(store.get("F/a")) == memoryview(data)[:size]
+
+
+def test_what_was_read_may_be_changed_without_changing_the_object(store: ObjectStore) -> None:
+    """A task that writes into an array it loaded changes its own memory."""
+    store.put("F/a", [bytes(100_000)])
+    memoryview(store.get("F/a"))[0] = 7
+    assert memoryview(store.get("F/a"))[0] == 0
+
+
+def test_an_object_is_replaced_as_a_whole(store: ObjectStore) -> None:
+    """Nothing of the longer object before it is left."""
+    store.put("F/a", [b"x" * 100_000])
+    store.put("F/a", [b"short"])
+    assert bytes(store.get("F/a")) == b"short"
+
+
+def test_a_missing_object_is_told_as_missing(store: ObjectStore) -> None:
+    """Its own error, since it is often expected."""
+    with pytest.raises(ObjectNotFoundError, match="F/nothing"):
+        store.get("F/nothing")
+    assert not store.exists("F/nothing")
+
+
+def test_a_folder_is_not_an_object(store: ObjectStore) -> None:
+    """A key that only has keys below it has nothing under it."""
+    store.put("F/a/b", [b"x"])
+    assert not store.exists("F/a")
+    with pytest.raises(ObjectNotFoundError):
+        store.get("F/a")
+
+
+def test_put_new_writes_once(store: ObjectStore) -> None:
+    """The second writer is told so, and the first one's content stays (I3)."""
+    assert store.put_new("F/a", b"first")
+    assert not store.put_new("F/a", b"second")
+    assert bytes(store.get("F/a")) == b"first"
+
+
+def test_one_of_twenty_racing_threads_wins(store: ObjectStore) -> None:
+    """And what it wrote is what is there."""
+    with concurrent.futures.ThreadPoolExecutor(20) as pool:
+        won = list(pool.map(lambda i: store.put_new("F/commit", b"%d" % i * 1000), range(20)))
+    assert won.count(True) == 1
+    assert bytes(store.get("F/commit")) == b"%d" % won.index(True) * 1000
+
+
+RACER = """
+    import sys
+    from k8sflow.storage.objects import open_store
+    url, endpoint, me = sys.argv[1:]
+    store = open_store(url, endpoint=endpoint or None, region="us-east-1")
+    print("ready", flush=True)
+    sys.stdin.readline()
+    print(store.put_new("F/commit", me.encode() * 1000))
+"""
+
+
+def test_one_of_twenty_racing_processes_wins(store: ObjectStore) -> None:
+    """As pods and drivers race: each with a store of its own."""
+    keys = {name: os.environ[name] for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY") if name in os.environ}
+    endpoint = getattr(store, "endpoint", None) or ""
+    racers = [
+        subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(RACER), store.url, endpoint, chr(ord("a") + i)],
+            env=environment(**keys), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )
+        for i in range(20)
+    ]  # fmt: skip
+    for racer in racers:
+        assert racer.stdout is not None
+        assert racer.stdout.readline() == "ready\n"
+    for racer in racers:
+        assert racer.stdin is not None
+        racer.stdin.write("go\n")
+        racer.stdin.flush()
+    won = [racer.communicate()[0].strip() for racer in racers]
+    assert sorted(won) == ["False"] * 19 + ["True"]
+    assert bytes(store.get("F/commit")) == chr(ord("a") + won.index("True")).encode() * 1000
+
+
+def test_keys_are_listed_in_the_order_of_their_bytes(store: ObjectStore) -> None:
+    """A minus comes before a slash, capitals before small letters, whatever the depth."""
+    keys = ["F/a/z", "F/a-b/c", "F/a.b", "F/B/x", "F/a/b/c/d", "F/é", "F/aa/1", "G/other"]
+    for key in keys:
+        store.put(key, [b"x"])
+    assert list(store.list_keys("F/")) == sorted(k for k in keys if k.startswith("F/"))
+    assert list(store.list_keys("nothing/")) == []
+
+
+def test_folders_are_the_names_that_have_keys_below_them(store: ObjectStore) -> None:
+    """Names of objects are none, and each folder is told once."""
+    for key in ("F/runs/1/run.json", "F/runs/1/tasks/a", "F/runs/2/run.json", "F/runs/file", "F/runs-/x"):
+        store.put(key, [b"x"])
+    assert list(store.list_folders("F/runs/")) == ["1", "2"]
+    assert list(store.list_folders("")) == ["F"]
+    assert list(store.list_folders("F/none/")) == []
+
+
+@pytest.mark.parametrize("key", ODD_KEYS, ids=range(len(ODD_KEYS)))
+def test_odd_names_work(store: ObjectStore, key: str) -> None:
+    """Written, read, listed."""
+    if "\n" in key and not isinstance(store, FolderStore):
+        key = key.replace("\n", "")  # XML 1.0 lets a server list most control characters only in a lossy way
+    assert store.put_new(key, b"x")
+    assert store.exists(key)
+    assert bytes(store.get(key)) == b"x"
+    assert list(store.list_keys("F/")) == [key]
+
+
+def test_a_listing_is_not_cut_at_a_page(store: ObjectStore) -> None:
+    """S3 answers with 1000 keys at a time."""
+    keys = [f"F/{i:04}/x" for i in range(1100)]
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        list(pool.map(lambda key: store.put(key, [b""]), keys))
+    assert list(store.list_keys("F/")) == keys
+    assert list(store.list_folders("F/")) == [f"{i:04}" for i in range(1100)]
+
+
+def test_a_file_becomes_an_object(store: ObjectStore) -> None:
+    """From its start, wherever it stands."""
+    file = io.BytesIO(b"0123456789")
+    file.seek(5)
+    store.put_file("F/a", file)
+    assert bytes(store.get("F/a")) == b"0123456789"
+
+
+def test_a_log_is_whole_when_it_is_closed(store: ObjectStore) -> None:
+    """Pieces in their order; nothing is there before the first one."""
+    log = store.open_log("F/log")
+    assert not store.exists("F/log")
+    for i in range(100):
+        log.write(b"line %d\n" % i)
+    log.close()
+    assert bytes(store.get("F/log")) == b"".join(b"line %d\n" % i for i in range(100))
+
+
+def test_a_log_without_output_leaves_nothing(store: ObjectStore) -> None:
+    """Most tasks write nothing to stderr."""
+    store.open_log("F/log").close()
+    assert not store.exists("F/log")
+
+
+def test_a_store_opens_itself_from_its_url(store: ObjectStore) -> None:
+    """The URL is what a pod or another process is given."""
+    store.put("F/a", [b"x"])
+    again = open_store(store.url, endpoint=getattr(store, "endpoint", None), region="us-east-1")
+    assert bytes(again.get("F/a")) == b"x"
+    assert bytes(store.after_fork().get("F/a")) == b"x"
+    again.close()
+
+
+# ---------------------------------------------------------------------- a folder on a bad day
+
+
+def _limited(folder: Path, call: str) -> subprocess.CompletedProcess[str]:
+    """Calls a method of a store in a process whose files can't grow beyond 100,000 bytes, as on a full disk."""
+    return in_python(
+        """
+        import io, resource, signal, sys
+        from k8sflow.errors import StorageError
+        from k8sflow.storage.folder import FolderStore
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+        store = FolderStore(sys.argv[1])
+        try:
+            eval(sys.argv[2])
+        except StorageError as error:
+            print("told:", error)
+        """,
+        str(folder),
+        call,
+    )
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "store.put('F/a', [bytes(150_000)])",
+        "store.put('F/a', [bytes(50_000)] * 3)",
+        "store.put_new('F/a', bytes(150_000))",
+        "store.put_file('F/a', io.BytesIO(bytes(150_000)))",
+    ],
+)
+def test_a_full_disk_is_told_and_leaves_no_half_object(tmp_path: Path, call: str) -> None:
+    """write(2) takes what fits and says so by its count; only the next one fails."""
+    done = _limited(tmp_path, call)
+    assert "told:" in done.stdout, done.stderr
+    assert "can't be written" in done.stdout
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_a_log_on_a_full_disk_is_told(tmp_path: Path) -> None:
+    """What fits stays; the rest is an error and not silence."""
+    assert "told:" in _limited(tmp_path, "store.open_log('F/log').write(bytes(150_000))").stdout
+
+
+WRITER = """
+    import sys
+    from k8sflow.storage.folder import FolderStore
+    store = FolderStore(sys.argv[1])
+    print("ready", flush=True)
+    while True:
+        store.put("F/a", [bytes(10_000_000)])
+        store.put_new("F/b", bytes(10_000_000))
+"""
+
+
+def test_a_writer_killed_in_the_middle_leaves_whole_objects(tmp_path: Path) -> None:
+    """kill -9 leaves at most a file that no reader sees."""
+    for _ in range(5):
+        process = subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(WRITER), str(tmp_path)],
+            env=environment(), stdout=subprocess.PIPE,
+        )  # fmt: skip
+        wait_for(lambda: list(tmp_path.rglob(".tmp-*")))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        store = FolderStore(str(tmp_path))
+        assert set(store.list_keys("F/")) <= {"F/a", "F/b"}
+        for key in store.list_keys("F/"):
+            assert len(store.get(key)) == 10_000_000
+
+
+def test_a_folder_of_a_run_that_never_began_is_none(tmp_path: Path) -> None:
+    """A crash before the first object's last step leaves folders, and a file that is not finished."""
+    store = FolderStore(str(tmp_path))
+    (tmp_path / "F/runs/dead/deeper").mkdir(parents=True)
+    (tmp_path / "F/runs/dead/.tmp-00").write_bytes(b"half")
+    store.put("F/runs/alive/run.json", [b"{}"])
+    assert list(store.list_folders("F/runs/")) == ["alive"]
+
+
+@pytest.fixture
+def unwritable(tmp_path: Path) -> Iterator[Path]:
+    """A folder that nobody but root can change; root's tests run as another user."""
+    folder = tmp_path / "locked"
+    folder.mkdir()
+    (folder / "file").write_bytes(b"x")
+    folder.chmod(0o555)
+    yield folder
+    folder.chmod(0o755)
+
+
+def test_a_folder_that_may_not_be_written_is_told(unwritable: Path) -> None:
+    """With the setting that names another one."""
+    done = in_python(
+        """
+        import os, sys
+        from k8sflow.errors import StorageError
+        from k8sflow.storage.folder import FolderStore
+        if os.getuid() == 0:
+            os.setgroups([]); os.setgid(65534); os.setuid(65534)
+        try:
+            FolderStore(sys.argv[1]).put("F/a", [b"x"])
+        except StorageError as error:
+            print(error.summary, error.advice)
+        """,
+        str(_reachable(unwritable)),
+    )
+    assert "Permission denied" in done.stdout, done.stderr
+    assert "K8SFLOW_ROOT" in done.stdout
+
+
+def _reachable(path: Path) -> Path:
+    """The path, after every folder above it was opened for others to pass."""
+    for folder in path.parents:
+        if folder.stat().st_uid == os.getuid() and not folder.stat().st_mode & 0o001:
+            folder.chmod(folder.stat().st_mode | 0o001)
+    return path
+
+
+def test_a_folder_that_may_not_be_read_is_no_empty_one(tmp_path: Path) -> None:
+    """Commits that can't be seen must not be taken for commits that aren't there (I5)."""
+    store = FolderStore(str(tmp_path / "store"))
+    store.put("F/runs/1/commit.json", [b"x"])
+    locked = tmp_path / "store/F/runs/1"
+    locked.chmod(0)
+    done = in_python(
+        """
+        import os, sys
+        from k8sflow.errors import StorageError
+        from k8sflow.storage.folder import FolderStore
+        if os.getuid() == 0:
+            os.setgroups([]); os.setgid(65534); os.setuid(65534)
+        store = FolderStore(sys.argv[1])
+        for call in (lambda: list(store.list_keys("F/")), lambda: store.exists("F/runs/1/commit.json")):
+            try:
+                print("found", call())
+            except StorageError as error:
+                print("told", error.summary)
+        """,
+        str(_reachable(tmp_path / "store")),
+    )
+    locked.chmod(0o755)
+    assert done.stdout.count("told") == 2, done.stdout + done.stderr
+
+
+def test_a_file_where_a_folder_should_be_is_told(tmp_path: Path) -> None:
+    """K8SFLOW_ROOT may point anywhere."""
+    (tmp_path / "file").write_text("x")
+    store = FolderStore(str(tmp_path / "file"))
+    with pytest.raises(StorageError, match="Not a directory"):
+        store.put("F/a", [b"x"])
+    assert not store.exists("F/a")
+    assert list(store.list_folders("F/runs/")) == []
