@@ -67,7 +67,7 @@ class S3Server:
             "x-amz-date": now,
         }
         lines = [f"{name}:{value}" for name, value in headers.items()]
-        request = "\n".join([method, urllib.parse.quote(path), "", *lines, "", SIGNED_HEADERS, digest])
+        request = "\n".join([method, path, "", *lines, "", SIGNED_HEADERS, digest])
         scope = f"{now[:8]}/{self.region}/s3/aws4_request"
         text = "\n".join(["AWS4-HMAC-SHA256", now, scope, hashlib.sha256(request.encode()).hexdigest()])
         key = f"AWS4{self.secret_key}".encode()

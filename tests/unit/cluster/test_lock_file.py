@@ -1,0 +1,35 @@
+"""requirements.lock pins what the k8sflow image is made of."""
+
+from __future__ import annotations
+
+import re
+import sys
+
+from packaging.requirements import Requirement
+
+from tests.cluster.places import CHECKOUT
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+def pins() -> dict[str, str]:
+    lines = (CHECKOUT / "requirements.lock").read_text().splitlines()
+    return dict(line.split("==") for line in lines if line and not line.startswith("#"))
+
+
+def test_lock_satisfies_every_dependency() -> None:
+    """Each dependency of k8sflow and its controller is pinned, to a version that pyproject.toml allows."""
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
+    wanted = [
+        *project["project"]["dependencies"],
+        *project["project"]["optional-dependencies"]["controller"],
+        *project["build-system"]["requires"],
+    ]
+    for requirement in map(Requirement, wanted):
+        if requirement.marker is None or requirement.marker.evaluate({"python_version": "3.12"}):
+            name = re.sub("[-_.]+", "-", requirement.name).lower()
+            assert name in pins(), f"run `make lock`: {name} is not in requirements.lock"
+            assert pins()[name] in requirement.specifier, f"run `make lock`: {requirement}"
