@@ -1,0 +1,99 @@
+"""A real cluster for every test here, and a namespace of its own for each module."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cluster import Cluster, ensure
+from tests.kind.terminal import Terminal, start
+
+FLOWS = Path(__file__).parent / "flows"
+DEADLINE_SECONDS = 120
+
+
+@dataclass(frozen=True)
+class Namespace:
+    """A fresh namespace under Pod Security "restricted", with the Secret of the bucket's keys."""
+
+    name: str
+    cluster: Cluster
+    environment: dict[str, str]
+
+    def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
+        """What kubectl prints."""
+        done = subprocess.run(
+            [self.cluster.kubectl, "--namespace", self.name, *arguments],
+            env=self.environment, input=stdin, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, f"kubectl {arguments}: {done.stderr}"
+        return done.stdout
+
+    def objects(self, kind: str, selector: str = "") -> list[dict[str, Any]]:
+        """The objects of a kind that a selector finds."""
+        found = self.kubectl("get", kind, "-o", "json", *(["-l", selector] if selector else []))
+        items: list[dict[str, Any]] = json.loads(found)["items"]
+        return items
+
+    def run(self, flow: str | Path, *arguments: str, **variables: str) -> Terminal:
+        """Runs a flow to its end; lines are kept with the time at which they came."""
+        return self.start(flow, *arguments, **variables).wait(DEADLINE_SECONDS)
+
+    def start(self, flow: str | Path, *arguments: str, **variables: str) -> Terminal:
+        """Starts a flow of ``tests/kind/flows``, or any file."""
+        file = flow if isinstance(flow, Path) else FLOWS / flow
+        return start([str(file), "run", *arguments], {**self.environment, **variables})
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Cluster:
+    """The cluster, made where there is none."""
+    return ensure()
+
+
+@pytest.fixture(scope="module")
+def namespace(cluster: Cluster) -> Iterator[Namespace]:
+    """A fresh namespace, gone after the module's tests."""
+    name = f"test-{secrets.token_hex(4)}"
+    environment = {**_inherited(), **cluster.environment, "K8SFLOW_KUBERNETES_NAMESPACE": name}
+    space = Namespace(name, cluster, environment)
+    space.kubectl("create", "namespace", name)
+    space.kubectl("label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted")
+    keys = [f"--from-literal={key}={environment[key]}" for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")]
+    space.kubectl("create", "secret", "generic", "k8sflow-s3", *keys)
+    yield space
+    space.kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture
+def client(namespace: Namespace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], Any]:
+    """Reads a run back as a person on this machine would: ``client("BigSum/…")``."""
+    for name, value in namespace.environment.items():
+        if name.startswith(("K8SFLOW_", "AWS_")):
+            monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    from k8sflow import Run  # noqa: PLC0415  after the environment is set
+
+    return Run
+
+
+def eventually(check: Callable[[], object], seconds: float = 30.0) -> None:
+    """Waits until ``check`` is true, for what only Kubernetes itself can bring about."""
+    deadline = time.monotonic() + seconds
+    while not check():
+        assert time.monotonic() < deadline, f"still not true after {seconds} s"
+        time.sleep(0.2)  # the cluster's own clean-up has no event that a client without a watch could wait for
+
+
+def _inherited() -> dict[str, str]:
+    import os  # noqa: PLC0415
+
+    return {name: value for name, value in os.environ.items() if not name.startswith(("K8SFLOW_", "AWS_"))}

@@ -1,0 +1,175 @@
+"""What a person is told when a run on the cluster goes wrong, and how soon."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+
+import pytest
+
+from tests.kind.conftest import Namespace
+from tests.kind.terminal import Terminal
+
+KUBERNETES = ("--with", "kubernetes")
+
+
+def failed(namespace: Namespace, what: str) -> Terminal:
+    """A run of the flow that is in trouble."""
+    done = namespace.run("trouble.py", "--what", what, *KUBERNETES)
+    assert done.code == 1, done.text
+    return done
+
+
+def test_an_exception_fails_the_run_with_the_users_traceback(namespace: Namespace) -> None:
+    """Type, text, file and line are there, and none of our frames."""
+    done = failed(namespace, "raise")
+    assert "ValueError: wörld" in done.text
+    assert 'trouble.py", line' in done.text
+    assert "in do_raise" in done.text
+    assert "k8sflow/task" not in done.text
+
+
+@pytest.mark.parametrize("what", ["memory", "child_memory"])
+def test_out_of_memory_is_told_at_once_with_the_figures(namespace: Namespace, what: str) -> None:
+    """The task's process or one of its children is killed by the kernel: the limit, and what to do."""
+    done = failed(namespace, what)
+    assert "failed: out of memory" in done.text
+    assert "150 MB" in done.text
+    assert "@resources(memory=300)" in done.text
+
+
+def test_out_of_memory_is_told_within_two_seconds_of_the_kill(namespace: Namespace) -> None:
+    """From just before the allocation to the line on the terminal."""
+    done = failed(namespace, "memory")
+    allocating = float(done.seen(r"allocating at")[1].rpartition(" ")[2])
+    assert done.seen(r"failed: out of memory")[0] - allocating < 2.0
+
+
+def test_a_crash_is_told_as_what_it_was(namespace: Namespace) -> None:
+    """A signal by its name, and an exit before the end of the step whatever its code."""
+    assert "killed by SIGSEGV" in failed(namespace, "segfault").text
+    assert "ended with exit code 0 before its step was finished" in failed(namespace, "exit").text
+
+
+def test_what_cant_be_pickled_is_named(namespace: Namespace) -> None:
+    """The artifact, its part, and the step."""
+    text = failed(namespace, "lock").text
+    assert "the artifact 'lock'" in text
+    assert "['inner']" in text
+    assert "/start/0 failed" in text
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ("image=registry.invalid/no/such:image", r"waits: .*registry\.invalid/no/such:image"),
+        ("cpu=500", r"waits: no node can take its pod.*cpu=500"),
+        ("memory=9000Gi", r"waits: no node can take its pod.*memory=9000Gi"),
+    ],
+)
+def test_what_keeps_a_pod_from_starting_is_told_while_it_waits(
+    namespace: Namespace, options: str, reason: str, tmp_path: Path
+) -> None:
+    """Within ten seconds of the start, and Ctrl-C takes everything away."""
+    flow = tmp_path / "waiting.py"
+    flow.write_text(
+        "from k8sflow import FlowSpec, step\n"
+        "class Waiting(FlowSpec):\n"
+        "    @step\n"
+        "    def start(self):\n"
+        "        self.next(self.end)\n"
+        "    @step\n"
+        "    def end(self): ...\n"
+        "if __name__ == '__main__':\n"
+        "    Waiting()\n"
+    )
+    running = namespace.start(flow, "--with", f"kubernetes:{options}")
+    running.seen(reason, seconds=10)
+    running.interrupt()
+    running.wait(60)
+    assert running.code == 130
+    assert namespace.objects("jobs", f"k8sflow.dev/run={running.run.partition('/')[2]}") == []
+
+
+def refused(namespace: Namespace, *arguments: str, **variables: str) -> str:
+    """What is said of a run that can't be started; it leaves no object in the namespace."""
+    before = _names(namespace)
+    done = namespace.run("trouble.py", *KUBERNETES, *arguments, **variables)
+    assert done.code != 0, done.text
+    assert "Traceback" not in done.text
+    assert _names(namespace) == before
+    return done.text
+
+
+def _names(namespace: Namespace) -> set[str]:
+    return {o["metadata"]["name"] for kind in ("jobs", "configmaps") for o in namespace.objects(kind)}
+
+
+def test_a_missing_bucket_is_told(namespace: Namespace) -> None:
+    """None configured, and one that isn't there."""
+    assert "K8SFLOW_BUCKET" in refused(namespace, K8SFLOW_BUCKET="")
+    assert "there is no bucket 'nowhere'" in refused(namespace, K8SFLOW_BUCKET="nowhere")
+
+
+def test_a_wrong_endpoint_is_told(namespace: Namespace) -> None:
+    """Nothing listens there, or it is no URL."""
+    text = refused(namespace, K8SFLOW_ENDPOINT="http://127.0.0.1:1")
+    assert "http://127.0.0.1:1 can't be reached" in text
+    assert "K8SFLOW_ENDPOINT" in text
+    assert "K8SFLOW_ENDPOINT" in refused(namespace, K8SFLOW_ENDPOINT="nonsense")
+
+
+def test_wrong_credentials_are_told(namespace: Namespace) -> None:
+    """Keys that the server doesn't know, and a wrong secret."""
+    text = refused(namespace, AWS_ACCESS_KEY_ID="wrong")
+    assert "doesn't accept the keys" in text
+    assert "AWS_ACCESS_KEY_ID" in text
+    assert "doesn't accept the keys" in refused(namespace, AWS_SECRET_ACCESS_KEY="wrong")
+
+
+def test_a_missing_kubeconfig_is_told(namespace: Namespace, tmp_path: Path) -> None:
+    """No file, and no file at the default place either."""
+    text = refused(namespace, KUBECONFIG=str(tmp_path / "none"), HOME=str(tmp_path))
+    assert "kubeconfig" in text.lower()
+
+
+def test_a_missing_namespace_is_told(namespace: Namespace) -> None:
+    """Its name, and how to make it."""
+    text = refused(namespace, K8SFLOW_KUBERNETES_NAMESPACE="no-such-namespace")
+    assert "no-such-namespace" in text
+
+
+def test_missing_permissions_are_told_with_the_role_that_grants_them(namespace: Namespace, tmp_path: Path) -> None:
+    """A service account without any right: which ones are missing, as YAML."""
+    account = f"nobody-{secrets.token_hex(3)}"
+    namespace.kubectl("create", "serviceaccount", account)
+    token = namespace.kubectl("create", "token", account).strip()
+    kubeconfig = tmp_path / "kubeconfig"
+    kubeconfig.write_text(Path(namespace.environment["KUBECONFIG"]).read_text())
+    config = ("config", f"--kubeconfig={kubeconfig}")
+    namespace.kubectl(*config, "set-credentials", "nobody", f"--token={token}")
+    namespace.kubectl(*config, "set-context", "--current", "--user=nobody")
+    text = refused(namespace, KUBECONFIG=str(kubeconfig))
+    assert "jobs" in text
+    assert "kind: Role" in text
+
+
+def test_a_package_that_is_too_big_names_its_biggest_files(namespace: Namespace, tmp_path: Path) -> None:
+    """Before anything is uploaded."""
+    flow = tmp_path / "trouble.py"
+    flow.write_text((Path(__file__).parent / "flows" / "trouble.py").read_text())
+    with (tmp_path / "huge.bin").open("wb") as file:
+        file.truncate(120_000_000)
+    done = namespace.run(flow, *KUBERNETES)
+    assert done.code == 1
+    assert "120.0 MB" in done.text
+    assert "huge.bin" in done.text
+
+
+def test_a_missing_secret_is_told_while_the_pod_waits(namespace: Namespace) -> None:
+    """The Secret with the bucket's keys isn't in the namespace."""
+    running = namespace.start("trouble.py", *KUBERNETES, K8SFLOW_CREDENTIALS="secret:not-there")
+    running.seen(r"waits: .*not-there", seconds=20)
+    running.interrupt()
+    running.wait(60)
+    assert running.code == 130

@@ -1,0 +1,164 @@
+"""Runs with ``--with kubernetes`` on a real cluster: what they do, and what they leave."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.kind.conftest import Namespace, eventually
+from tests.kind.terminal import Terminal
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+KUBERNETES = ("--with", "kubernetes")
+
+
+@pytest.fixture(scope="module")
+def shapes(namespace: Namespace) -> Terminal:
+    """One run of the flow that has every shape."""
+    done = namespace.run("shapes.py", *KUBERNETES)
+    assert done.code == 0, done.text
+    return done
+
+
+def jobs_of(namespace: Namespace, run: str) -> dict[str, dict[str, Any]]:
+    """The Jobs of a run by task."""
+    found = namespace.objects("jobs")
+    annotations = [(job["metadata"]["annotations"], job) for job in found]
+    return {
+        f"{a['k8sflow.dev/step']}/{a['k8sflow.dev/task']}": job
+        for a, job in annotations if a["k8sflow.dev/run"] == run.partition("/")[2]
+    }  # fmt: skip
+
+
+def test_branches_run_as_jobs_of_their_own_at_the_same_time(
+    namespace: Namespace, shapes: Terminal, client: Callable[[str], Any]
+) -> None:
+    """Their containers' intervals overlap, by Kubernetes' clock and by their own."""
+    jobs = jobs_of(namespace, shapes.run)
+    assert jobs["left/0"]["metadata"]["uid"] != jobs["right/0"]["metadata"]["uid"]
+    (left_began, left_ended), (right_began, right_ended) = client(shapes.run)["meet"].task.data.intervals
+    assert max(left_began, right_began) < min(left_ended, right_ended)
+    intervals = []
+    for pod in namespace.objects("pods", "k8sflow.dev/flow=Shapes"):
+        if pod["metadata"]["annotations"]["k8sflow.dev/step"] in {"left", "right"}:
+            ended = pod["status"]["containerStatuses"][0]["state"]["terminated"]
+            intervals.append([datetime.fromisoformat(ended[key].replace("Z", "+00:00"))
+                              for key in ("startedAt", "finishedAt")])  # fmt: skip
+    assert len(intervals) == 2
+    assert max(began for began, _ in intervals) < min(ended for _, ended in intervals)
+
+
+def test_resources_are_the_requests_of_the_job_and_the_limits_of_its_cgroup(
+    namespace: Namespace, shapes: Terminal, client: Callable[[str], Any]
+) -> None:
+    """cpu is requested, memory is requested and limited, in the Job and in the kernel."""
+    container = jobs_of(namespace, shapes.run)["start/0"]["spec"]["template"]["spec"]["containers"][0]
+    assert container["resources"] == {"requests": {"cpu": "300m", "memory": "200M"}, "limits": {"memory": "200M"}}
+    data = client(shapes.run)["start"].task.data
+    assert abs(int(data.memory_limit) - 200_000_000) < 4096
+    # cgroup v1: 1024 shares a core; v2: weight 1 to 10,000 from 2 to 262,144 shares
+    assert int(data.cpu_weight) in {int(0.3 * 1024), 1 + (int(0.3 * 1024) - 2) * 9999 // 262142, 35, 46}
+
+
+def test_a_task_has_no_token_and_is_not_root(shapes: Terminal, client: Callable[[str], Any]) -> None:
+    """The namespace enforces Pod Security "restricted", and nothing of the API is in the pod."""
+    data = client(shapes.run)["start"].task.data
+    assert data.user == 65532
+    assert data.secrets is False
+
+
+def test_parallel_map_takes_the_cores_that_the_pod_asked_for(
+    shapes: Terminal, client: Callable[[str], Any]
+) -> None:
+    """Two and three processes on a node of another size, and as many threads in native libraries."""
+    assert client(shapes.run)["meet"].task.data.sized == {"2": ("2", 2), "3": ("3", 3)}
+
+
+def test_a_foreach_of_twenty_ends_in_one_right_join(shapes: Terminal, client: Callable[[str], Any]) -> None:
+    """Each branch in a pod of its own, the results in the order of the items."""
+    data = client(shapes.run)["end"].task.data
+    assert data.squares == [n**2 for n in range(20)]
+    assert data.pods == 20
+    assert "[end/0] sum of squares 2470" in shapes.text
+
+
+def test_every_object_of_a_run_has_its_owner(namespace: Namespace, shapes: Terminal) -> None:
+    """Deleting the owner removes Jobs and pods."""
+    owners = {job["metadata"]["ownerReferences"][0]["name"] for job in jobs_of(namespace, shapes.run).values()}
+    assert len(owners) == 1
+    assert namespace.objects("configmaps", "k8sflow.dev/flow=Shapes")[0]["metadata"]["name"] in owners
+
+
+@pytest.mark.parametrize(
+    ("example", "arguments", "said"),
+    [
+        ("bigsum.py", ("--n", "2000"), r"The sum is [\d,.]+; n²/2 is 2,000,000\.0"),
+        ("branches.py", (), r"mean 999,500\.0, median 500\.0 of 1001 numbers"),
+        ("foreach.py", (), r"best of 5: C=[\d.]+ with accuracy 0\.99"),
+    ],
+)
+def test_the_examples_run_on_the_cluster(
+    namespace: Namespace, example: str, arguments: tuple[str, ...], said: str
+) -> None:
+    """What one pod has left is what the next one reads."""
+    done = namespace.run(EXAMPLES / example, *arguments, *KUBERNETES)
+    assert done.code == 0, done.text
+    done.seen(rf"\[end/0\] {said}")
+
+
+def test_a_users_image_needs_python_alone(namespace: Namespace, client: Callable[[str], Any]) -> None:
+    """The runtime comes in by an init container; options of a step reach its pod; other steps run here."""
+    image = namespace.cluster.plain_image
+    done = namespace.run("pods.py", K8SFLOW_KUBERNETES_IMAGE=image)
+    assert done.code == 0, done.text
+    data = client(done.run)["end"].task.data
+    assert data.colour == "blue"
+    assert data.here is None
+    pod = next(p for p in namespace.objects("pods", "team=test") if p["metadata"]["name"] == data.pod)
+    assert pod["spec"]["containers"][0]["image"] == image
+    assert pod["spec"]["initContainers"][0]["image"] == namespace.cluster.image
+    assert pod["spec"]["containers"][0]["resources"]["limits"] == {"memory": "200Mi"}
+
+
+def test_output_comes_while_it_is_written(namespace: Namespace, client: Callable[[str], Any]) -> None:
+    """Lines come one by one, not with the end; both streams, and a last line without an end; all of it is kept."""
+    done = namespace.run("trouble.py", "--what", "slow_output", *KUBERNETES)
+    assert done.code == 0, done.text
+    came = [done.seen(rf"\[start/0\] line {number} ")[0] for number in range(4)]
+    assert came[3] - came[0] > 2.0
+    written = [float(done.seen(rf"line {number} ")[1].rpartition(" ")[2]) for number in range(4)]
+    assert max(c - w for c, w in zip(came, written, strict=True)) < 1.5
+    done.seen(r"\[start/0\] no newline at the end$")
+    task = client(done.run)["start"].task
+    assert task.stderr == "on stderr\n"
+    assert task.stdout.endswith("no newline at the end")
+
+
+def test_ctrl_c_leaves_no_job_and_no_pod(namespace: Namespace) -> None:
+    """A running task is ended and removed before the command returns."""
+    running = namespace.start("trouble.py", "--what", "sleep", *KUBERNETES)
+    running.seen(r"\[start/0\] sleeping")
+    running.interrupt()
+    running.wait(60)
+    assert running.code == 130, running.text
+    assert "was cancelled" in running.text
+    selector = f"k8sflow.dev/run={running.run.partition('/')[2]}"
+    for kind in ("jobs", "pods", "configmaps"):
+        assert namespace.objects(kind, selector) == []
+
+
+def test_a_deleted_pod_runs_again_at_no_cost(namespace: Namespace) -> None:
+    """Somebody deletes the pod: an infrastructure failure, told and repeated."""
+    running = namespace.start("trouble.py", "--what", "slow_output", *KUBERNETES)
+    running.seen(r"\[start/0\] line 0")
+    (pod,) = [p for p in namespace.objects("pods", "k8sflow.dev/flow=Trouble")
+              if p["status"]["phase"] == "Running"]  # fmt: skip
+    namespace.kubectl("delete", "pod", pod["metadata"]["name"], "--grace-period=1")
+    running.wait(60)
+    assert running.code == 0, running.text
+    running.seen(r"run again")
+    eventually(lambda: not [p for p in namespace.objects("pods") if p["status"]["phase"] == "Running"])
