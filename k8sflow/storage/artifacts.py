@@ -79,19 +79,23 @@ class ArtifactStore:
             StorageError: The store refused.
         """
         parts, encoding = encode(value, name)
-        digest = hashlib.sha256()
-        for part in parts:
-            digest.update(part)
-        blob = digest.hexdigest()
-        if known is not None and known.blob == blob:
-            return known
+        blob = _sha256(parts)
         size = sum(len(part) for part in parts)
+        if known is not None and (known.blob == blob or self._is_reordered(known, name, blob, size)):
+            return known
         kind = f"{type(value).__module__}.{type(value).__qualname__}"
         if size <= INLINE_BYTES:
             inline = base64.b64encode(b"".join(parts)).decode("ascii")
             return ArtifactRef(blob, size, encoding, kind, inline)
         self.save_blob(blob, parts)
         return ArtifactRef(blob, size, encoding, kind)
+
+    def _is_reordered(self, known: ArtifactRef, name: str, blob: str, size: int) -> bool:
+        """Whether a value is the known one as it looks after loading: a set's order of iteration may change by that."""
+        if known.size != size or known.encoding != "pickle":
+            return False
+        parts, _ = encode(self.load(known, name), name)
+        return _sha256(parts) == blob
 
     def save_blob(self, blob: str, parts: Sequence[Buffer]) -> None:
         """Writes content under its sha256, unless it is there."""
@@ -105,8 +109,8 @@ class ArtifactStore:
         Raises:
             ArtifactError: The content is damaged or missing, or needs code that is not here.
         """
-        data: Buffer = base64.b64decode(ref.inline) if ref.inline is not None else self.load_blob(ref.blob, name)
-        _verify(data, ref.blob, name)
+        data = self.load_blob(ref.blob, name) if ref.inline is None else _inline(ref.inline)
+        self._verify(data, ref, name)
         try:
             return decode(data, ref.encoding)
         except Exception as error:  # unpickling runs the code of the value's classes, which may raise anything
@@ -130,20 +134,37 @@ class ArtifactStore:
                 cause="It was removed since the run.",
             ) from error
 
+    def _verify(self, data: Buffer, ref: ArtifactRef, name: str) -> None:
+        found = _sha256([data])
+        if found != ref.blob:
+            # A blob that is there is not written again, so the damaged one has to go first.
+            first = "" if ref.inline is not None else f"Delete {blob_key(self._flow, ref.blob)} there. "
+            raise ArtifactError(
+                f"the content of {name!r} in {self._store.url} is damaged: its sha256 is {found}, "
+                f"but {ref.blob} was saved.",
+                cause="Somebody or something changed the store. It was not unpickled.",
+                advice=f"{first}Run the step that made it again.",
+            )
+
 
 def blob_key(flow: str, blob: str) -> str:
     """Where a blob lies in the store."""
     return f"{flow}/blobs/{blob[:2]}/{blob}"
 
 
-def _verify(data: Buffer, blob: str, name: str) -> None:
-    found = hashlib.sha256(data).hexdigest()
-    if found != blob:
-        raise ArtifactError(
-            f"the content of {name!r} is damaged: its sha256 is {found}, but {blob} was saved.",
-            cause="Somebody or something changed the store. It was not unpickled.",
-            advice="Run the step that made it again.",
-        )
+def _inline(text: str) -> bytes:
+    """The bytes of an inline value; none where it is damaged, which the check of its hash tells."""
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError:
+        return b""
+
+
+def _sha256(parts: Sequence[Buffer]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
 
 
 def encode(value: object, name: str) -> tuple[list[Buffer], str]:
@@ -203,7 +224,7 @@ def _culprit(value: object) -> str:
     for place, part in parts[:1000]:
         try:
             cloudpickle.dumps(part)
-        except Exception:  # noqa: BLE001  as above: any error means that this part can't be pickled
+        except Exception:  # noqa: BLE001, PERF203  as above: any error means that this part can't be pickled
             return f"It is its part {place}, a {type(part).__module__}.{type(part).__qualname__}."
     return ""
 
