@@ -25,7 +25,7 @@ class BigSum(FlowSpec):
         bounds = [self.n * block // self.blocks for block in range(self.blocks + 1)]
         began = time.perf_counter()
         sums = parallel_map(lambda b: float(matrix[bounds[b] : bounds[b + 1]].sum()), range(self.blocks))
-        print(f"{self.blocks} blocks of {matrix.nbytes / 1e9:.2f} GB in {time.perf_counter() - began:.2f} s")
+        print(f"{matrix.nbytes / 1e9:.2f} GB in {self.blocks} blocks: {time.perf_counter() - began:.2f} s")
         self.total = sum(sums)
         self.next(self.end)
 

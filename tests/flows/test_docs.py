@@ -1,0 +1,52 @@
+"""Every snippet in README and docs runs: Python blocks as files, command lines as they stand."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+_BLOCK = re.compile(r"^```(python|bash)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+# What needs a cluster is tried in tests/kind/test_docs.py.
+_CLUSTER = ("kubernetes", "kubectl", "helm", "make")
+
+
+def blocks(page: Path) -> list[tuple[str, str]]:
+    """Language and text of a page's blocks."""
+    return [(found[1], found[2]) for found in _BLOCK.finditer(page.read_text())]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_snippets_run(page: Path, tmp_path: Path) -> None:
+    """A block that begins with ``# name.py`` is that file; the others are run, in the order of the page."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("K8SFLOW_", "AWS_"))}
+    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
+
+    def run(*command: str) -> None:
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{page.name}: {command}\n{done.stdout}{done.stderr}"
+
+    pending: dict[str, str] = {}
+    for language, text in blocks(page):
+        if language == "bash":
+            for line in text.splitlines():
+                if line.strip() and not any(word in line for word in _CLUSTER):
+                    run(*shlex.split(line, comments=True))
+            continue
+        name = re.match(r"# (\w+\.py)\n", text)
+        after = re.match(r"# after (\w+\.py)\n", text)
+        if name:
+            (tmp_path / name[1]).write_text(text)
+            run(sys.executable, name[1], "check") if "FlowSpec" in text else run(sys.executable, name[1])
+        else:
+            if after and after[1] not in pending:
+                run(sys.executable, after[1], "run")
+                pending[after[1]] = "run"
+            run(sys.executable, "-c", text)
