@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from k8sflow.controller.policy import Policy
-from k8sflow.kubernetes.flowrun import DRIVER_SERVICE_ACCOUNT
+from k8sflow.kubernetes.flowrun import DRIVER_SERVICE_ACCOUNT, TASK_SERVICE_ACCOUNT
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -46,8 +46,10 @@ def _parser() -> argparse.ArgumentParser:
     names("--image-pull-secret", "for the driver's image")
     names("--allow-driver-image", "an image that a FlowRun may name for its driver")
     parser.add_argument("--driver-service-account", default=DRIVER_SERVICE_ACCOUNT, metavar="NAME")
-    parser.add_argument("--task-service-account", metavar="NAME", help="of tasks whose FlowRun names none")
-    names("--allow-task-service-account", "one that a FlowRun may name for its tasks")
+    parser.add_argument(
+        "--task-service-account", default=TASK_SERVICE_ACCOUNT, metavar="NAME", help="of tasks whose flow names none"
+    )
+    names("--allow-task-service-account", "one that a flow may name for its tasks")
     parser.add_argument("--driver-cpu", default="100m", metavar="QUANTITY")
     parser.add_argument("--driver-memory", default="512Mi", metavar="QUANTITY", help="request and limit")
     parser.add_argument("--driver-restarts", type=int, default=5, help="how often a dead driver is started again")

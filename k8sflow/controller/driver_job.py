@@ -8,17 +8,18 @@ from __future__ import annotations
 
 from typing import Any
 
+from k8sflow.config import variable
 from k8sflow.controller.policy import Policy
 from k8sflow.kubernetes import flowrun as flowruns
 from k8sflow.kubernetes import labels
 
 CONTAINER = "driver"
-WORK_FOLDER = "/k8sflow/work"
-PYTHON = "/opt/venv/bin/python"
+PROGRAM = "/opt/venv/bin/k8sflow"
 USER = 65532
 GRACE_SECONDS = 30
 # The run has failed or can't be driven (1), wrong command line (2), cancelled because the FlowRun is gone (130).
 FINAL_EXIT_CODES = (1, 2, 130)
+_TMP = "/tmp"  # noqa: S108 - an emptyDir of its own
 _CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 
 Manifest = dict[str, Any]
@@ -79,7 +80,7 @@ def _pod_spec(flowrun: Manifest, policy: Policy) -> Manifest:
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "containers": [_container(flowrun, policy)],
-        "volumes": [{"name": name, "emptyDir": {}} for name in ("work", "tmp")],
+        "volumes": [{"name": "tmp", "emptyDir": {}}],
     }
     if policy.image_pull_secrets:
         spec["imagePullSecrets"] = [{"name": name} for name in policy.image_pull_secrets]
@@ -93,10 +94,10 @@ def _container(flowrun: Manifest, policy: Policy) -> Manifest:
         "image": driver.get("image") or policy.image,
         "imagePullPolicy": policy.image_pull_policy,
         "command": _command(flowrun),
-        "workingDir": WORK_FOLDER,
+        "workingDir": _TMP,
         "env": _environment(flowrun, policy),
         "resources": _resources(driver.get("resources") or {}, policy),
-        "volumeMounts": [{"name": "work", "mountPath": WORK_FOLDER}, {"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108 - its own
+        "volumeMounts": [{"name": "tmp", "mountPath": _TMP}],
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,
@@ -108,33 +109,19 @@ def _container(flowrun: Manifest, policy: Policy) -> Manifest:
 
 
 def _command(flowrun: Manifest) -> list[str]:
-    """The driver's command line: a list, each value in the word of its option, so that none can pass for another."""
+    """The driver's command line: a list, in which no value can pass for an option."""
     spec = flowrun["spec"]
-    return [
-        PYTHON,
-        "-m",
-        "k8sflow.task.agent",
-        "drive",
-        spec["run"],
-        f"--flow={spec['flow']}",
-        f"--store={spec['code']['store']}",
-        f"--package={spec['code']['package']}",
-        f"--file={spec['code']['file']}",
-        f"--flowrun={flowrun['metadata']['name']}",
-    ]
+    return [PROGRAM, "drive", f"--flowrun={flowrun['metadata']['name']}", "--", spec["flow"], spec["run"]]
 
 
 def _environment(flowrun: Manifest, policy: Policy) -> list[Manifest]:
-    settings = flowruns.environment(flowrun["spec"], flowrun["metadata"]["namespace"])
-    if policy.task_service_account is not None:
-        settings.setdefault("K8SFLOW_KUBERNETES_SERVICE_ACCOUNT", policy.task_service_account)
     plain = {
-        "HOME": "/tmp",  # noqa: S108 - its own emptyDir
+        "HOME": _TMP,
         # The virtual environment has its own k8sflow; the runtime for tasks must not come before it.
         "PYTHONPATH": "",
-        # The settings are those of the FlowRun; a file in the code package is about another machine.
-        "K8SFLOW_CONFIG": "/dev/null",
-        **settings,
+        variable("kubernetes_service_account"): policy.task_service_account,
+        flowruns.SERVICE_ACCOUNTS_VARIABLE: ",".join((policy.task_service_account, *policy.task_service_accounts)),
+        **flowruns.environment(flowrun["spec"], flowrun["metadata"]["namespace"]),
     }
     variables: list[Manifest] = [{"name": name, "value": value} for name, value in plain.items()]
     secret = flowruns.credentials_secret(flowrun["spec"])

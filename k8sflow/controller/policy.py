@@ -1,7 +1,9 @@
 """What the platform's people allow FlowRuns to ask for.
 
 A FlowRun makes the controller start a pod, so whoever may create FlowRuns borrows the controller's rights. What such a
-pod may be is an allow-list, here and in the CRD's schema; everything else of it is the controller's.
+pod may be is an allow-list, here and in the CRD's schema; everything else of it is the controller's. What tasks ask for
+is in the run's record, which the controller doesn't read: the driver does, and holds it to the service accounts that
+it is told.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from k8sflow.kubernetes.flowrun import DRIVER_SERVICE_ACCOUNT
+from k8sflow.kubernetes.flowrun import DRIVER_SERVICE_ACCOUNT, TASK_SERVICE_ACCOUNT
 
 
 @dataclass(frozen=True)
@@ -21,8 +23,8 @@ class Policy:
         image: The k8sflow image, of drivers whose FlowRun names none.
         driver_images: Other images that a FlowRun may name for its driver.
         driver_service_account: Service account of drivers.
-        task_service_account: Service account of task pods whose FlowRun names none; None for the namespace's default.
-        task_service_accounts: Others that a FlowRun may name for its tasks.
+        task_service_account: Service account of task pods whose flow names none.
+        task_service_accounts: Others that a flow may name for its tasks.
         image_pull_policy: Of the driver's image.
         image_pull_secrets: For the driver's image.
         driver_cpu: Cores that a driver requests, where its FlowRun doesn't say.
@@ -34,7 +36,7 @@ class Policy:
     image: str
     driver_images: tuple[str, ...] = ()
     driver_service_account: str = DRIVER_SERVICE_ACCOUNT
-    task_service_account: str | None = None
+    task_service_account: str = TASK_SERVICE_ACCOUNT
     task_service_accounts: tuple[str, ...] = ()
     image_pull_policy: str = "IfNotPresent"
     image_pull_secrets: tuple[str, ...] = ()
@@ -50,12 +52,5 @@ class Policy:
             return (
                 f"the driver's image {image!r} is not allowed here.\n"
                 "Leave spec.driver.image out, or have it added to the chart's value driver.allowedImages."
-            )
-        account = (spec.get("settings") or {}).get("kubernetesServiceAccount")
-        if account is not None and account not in {self.task_service_account, *self.task_service_accounts}:
-            return (
-                f"the service account {account!r} is not allowed for tasks here.\n"
-                "Leave the setting kubernetes_service_account out, or have it added to the chart's value "
-                "task.allowedServiceAccounts."
             )
         return None

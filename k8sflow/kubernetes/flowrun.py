@@ -4,7 +4,7 @@ Its schema is in charts/k8sflow/crds; this module is the one place in Python tha
 
     spec:
       flow, run      which run of the bucket
-      code           {store, package, file}: where records and code are
+      code           {store, package}: where the run's record is, and which code it runs
       settings       the settings that the run was started with, as pods have to use them; keys in camelCase
       driver         {image, resources}: the driver's pod
     status:
@@ -36,18 +36,14 @@ TASK_SERVICE_ACCOUNT = "k8sflow-task"
 COMPONENT = "k8sflow.dev/component"
 DRIVER_COMPONENT = "driver"
 FLOWRUN_LABEL = "k8sflow.dev/flowrun"
+# Tells the driver which service accounts its tasks may have, separated by commas.
+SERVICE_ACCOUNTS_VARIABLE = "K8SFLOW_ALLOWED_SERVICE_ACCOUNTS"
 
 LONGEST_NAME = 50  # "-driver" and a pod's suffix still fit into the 63 bytes of a DNS label
 LONGEST_MESSAGE = 1000
 # The settings that a run takes along; the bucket is in code.store, the namespace is the FlowRun's own.
-CARRIED_SETTINGS = (
-    "credentials",
-    "endpoint",
-    "region",
-    "kubernetes_image",
-    "kubernetes_runtime_image",
-    "kubernetes_service_account",
-)
+# What pods are asked for is in the run's record.
+CARRIED_SETTINGS = ("credentials", "endpoint", "region", "kubernetes_runtime_image")
 
 Manifest = dict[str, Any]
 
@@ -122,7 +118,7 @@ def flowrun_manifest(record: RunRecord, settings: Settings, namespace: str, stor
         "spec": {
             "flow": record.flow,
             "run": record.run,
-            "code": {"store": store_url, "package": record.package, "file": record.file},
+            "code": {"store": store_url, "package": record.package},
             "settings": _settings_document(settings.in_cluster()),
         },
     }

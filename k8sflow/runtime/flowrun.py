@@ -7,7 +7,8 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
@@ -24,6 +25,7 @@ from k8sflow.kubernetes.kubeconfig import ClusterAccess, load_access
 from k8sflow.runtime import remote
 from k8sflow.runtime.driver import RunResult
 from k8sflow.runtime.flowrun_progress import Progress
+from k8sflow.runtime.placement import Placement
 from k8sflow.storage.records import RunRecord
 from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskSpec
@@ -83,6 +85,24 @@ def submit(record: RunRecord, settings: Settings, namespace: str, store_url: str
     )
 
 
+def check_service_accounts(placement: Placement, environment: Mapping[str, str]) -> None:
+    """Returns when a run's tasks ask for no service account but those that the platform's people allow here.
+
+    Raises:
+        RunError: One of them does.
+    """
+    if (text := environment.get(flowruns.SERVICE_ACCOUNTS_VARIABLE)) is None:
+        return
+    allowed = text.split(",")
+    for step, options in placement.pods.items():
+        if options.service_account is not None and options.service_account not in allowed:
+            raise RunError(
+                f"the step {step} asks for the service account {options.service_account!r}, which is not allowed here.",
+                cause=f"Tasks of runs that were handed over may use {', '.join(allowed)}.",
+                advice="Leave service_account out, or have it added to the chart's value task.allowedServiceAccounts.",
+            )
+
+
 class FlowRunObserver:
     """Tells of a run in its FlowRun's status: phase and counters, at most once a second, from a thread of its own.
 
@@ -136,13 +156,9 @@ class FlowRunObserver:
         Somebody who deletes the FlowRun wants the end of the run. A node that is drained, or a pod that is deleted,
         wants only the end of this driver: the next one goes on from the store, as after ``kill -9``.
         """
-        try:
-            found = self._call(lambda api: api.get(self._path), _PATIENCE_SECONDS)
-            is_wanted = not found["metadata"].get("deletionTimestamp") and found["metadata"]["uid"] == self.owner["uid"]
-        except ApiStatusError as error:
-            is_wanted = error.status != _NOT_FOUND
-        except K8sflowError:
-            is_wanted = True  # nobody said otherwise
+        # A signal may come while this thread is in an event loop, so the question is asked in another.
+        with ThreadPoolExecutor(1) as pool:
+            is_wanted = pool.submit(self._is_wanted).result()
         if is_wanted:
             click.echo("The driver was told to stop; another one goes on with the run.")
             sys.stdout.flush()
@@ -163,6 +179,14 @@ class FlowRunObserver:
                 return  # deleted: there is nobody to tell
             # The store has the outcome, and the exit code tells the controller.
             click.echo(f"The end of the run can't be written into its FlowRun: {error}", err=True)
+
+    def _is_wanted(self) -> bool:
+        """Whether the FlowRun is there still; also where nobody can tell."""
+        try:
+            found = self._call(lambda api: api.get(self._path), _PATIENCE_SECONDS)
+        except K8sflowError as error:
+            return getattr(error, "status", None) != _NOT_FOUND
+        return not found["metadata"].get("deletionTimestamp") and found["metadata"]["uid"] == self.owner["uid"]
 
     def _write_on(self) -> None:
         asyncio.run(self._write_while_open())
