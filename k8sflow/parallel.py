@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import gc
 import heapq
 import importlib
@@ -35,10 +36,13 @@ import mmap
 import operator
 import os
 import pickle
+import queue
 import reprlib
 import select
 import signal
+import socket
 import struct
+import subprocess
 import sys
 import threading
 import time
@@ -47,7 +51,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NoReturn, TypeVar
+from typing import Any, Literal, NoReturn, Protocol, TypeVar
 
 if sys.platform != "win32":
     import fcntl
@@ -61,10 +65,13 @@ _FLUSH_BYTES = (
     48 * 1024
 )  # results are sent when so much is waiting; below a pipe's 64 KiB, so that sending doesn't block
 _LARGE_BYTES = 128 * 1024  # a buffer of this size is read from the worker's memory and not sent
+_TINY_SECONDS = 0.001  # a chunk that is expected to take less isn't split for balance's sake
 _HUGE_PAGE_BYTES = 4 * 1024 * 1024  # ... and from this size its new memory asks for huge pages, as numpy's does
 _LAZY_CHUNK_ITEMS = 256  # at most so many items of an iterator in one chunk
 _WINDOW_ITEMS = 1024  # parallel_imap: how many items per worker may be done ahead of a slow one
 _READ_BYTES = 1 << 30  # at most so much in one system call; the kernel's own bound is just below 2 GiB
+_INTERRUPTIBLE_SECONDS = 1.0 if sys.platform == "win32" else None  # Windows: Ctrl-C doesn't end a wait for a lock
+_BAR_SECONDS, _LINE_SECONDS, _BAR_WIDTH = 0.1, 10.0, 30
 _LAST_BREATH_SECONDS = 1.0  # a pipe's end is seen this much before its process's at most
 _NO_LIMIT_BYTES = 1 << 60  # what cgroup v1 writes for "none" is above this
 
@@ -72,7 +79,7 @@ _NO_LIMIT_BYTES = 1 << 60  # what cgroup v1 writes for "none" is above this
 # ── What can go wrong ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class WorkerDied(RuntimeError):
+class WorkerDied(RuntimeError):  # noqa: N818  says what happened
     """A worker process ended while it had work: killed, crashed, or left by the function itself.
 
     Attributes:
@@ -90,7 +97,7 @@ class WorkerDied(RuntimeError):
         return self.message
 
 
-class WorkerOutOfMemory(WorkerDied, MemoryError):
+class WorkerOutOfMemory(WorkerDied, MemoryError):  # noqa: N818  says what happened
     """A worker was killed by the kernel for want of memory; the cgroup's counter says so."""
 
 
@@ -105,7 +112,7 @@ def parallel_map(
     func: Callable[[T], R],
     iterable: Iterable[T],
     max_parallel: int | None = None,
-    dir: str | None = None,  # noqa: A002  Metaflow's name
+    dir: str | None = None,  # noqa: A002, ARG001  Metaflow's name; no file is needed
     *,
     chunk_size: int | None = None,
     progress: bool = False,
@@ -212,7 +219,7 @@ def _checked(
     items = _indexable(iterable, iterator)
     length = None if isinstance(items, Iterator) else len(items)
     needed = cores if length is None else math.ceil(length / (chunk_size or 1))
-    workers = max(1, min(cores, needed, _nested_cores or cores))
+    workers = max(1, min(cores, needed, _share() or cores))
     return _Call(func, items, length, workers, chunk_size, progress, chosen)
 
 
@@ -249,7 +256,13 @@ def _flatten(call: _Call, *, ordered: bool) -> Generator[Any, None, None]:
 
 # ── How many cores ───────────────────────────────────────────────────────────────────────────────────────────────
 
-_nested_cores = 0  # in a worker: the cores its own calls may use, so that nesting doesn't multiply processes
+_process_share = 0  # in a worker process: the cores that its own calls may use, so that nesting doesn't multiply
+_thread_share = threading.local()  # .cores: the same for a worker thread
+
+
+def _share() -> int | None:
+    """In a worker, the cores its calls may use; None elsewhere."""
+    return getattr(_thread_share, "cores", 0) or _process_share or None
 
 
 def available_cores(environ: Mapping[str, str] = os.environ, proc: str = "/proc/self") -> int:
@@ -286,20 +299,25 @@ def _cgroup_folders(controller: str, proc: str = "/proc/self") -> list[str]:
     Format of /proc/self/cgroup: cgroups(7); of mountinfo: proc(5). In a container the mount's root may be the
     container's own cgroup, which is then cut from the path.
     """
+    return _folders_within(controller, tuple(_lines(f"{proc}/cgroup")), f"{proc}/mountinfo")
+
+
+@functools.lru_cache(maxsize=16)
+def _folders_within(controller: str, membership: tuple[str, ...], mountinfo: str) -> list[str]:
     paths = {}  # "" (v2) or a v1 controller → path within the hierarchy
-    for line in _lines(f"{proc}/cgroup"):
+    for line in membership:
         _, names, path = line.split(":", 2)
         paths.update(dict.fromkeys(names.split(","), path))
     folders = []
-    for line in _lines(f"{proc}/mountinfo"):
+    for line in _lines(mountinfo):
         left, _, right = line.partition(" - ")
         root, mount = left.split()[3:5]
         kind, _, options = right.split(None, 2)
         name = {"cgroup2": "", "cgroup": controller}.get(kind)
         if name not in paths or (kind == "cgroup" and controller not in options.split(",")):
             continue
-        inner = "/" + os.path.relpath(paths[name], root)
-        parts = [part for part in inner.split("/") if part not in ("", ".", "..")]
+        inner = os.path.relpath(paths[name], root).split("/")
+        parts = [part for part in inner if part not in ("", ".", "..")]
         folders += ["/".join([mount, *parts[:depth]]) for depth in range(len(parts), -1, -1)]
     return folders
 
@@ -321,98 +339,124 @@ def _words(path: str) -> list[str]:
 
 @dataclass(order=True)
 class _Chunk:
-    """Items `start` to `stop`: inherited ones by their index alone, those of an iterator as pickles."""
+    """Items `start` to `stop`. Those of an iterator are here (for a process: pickled); others are told by their index."""
 
     start: int
     stop: int
-    pickles: list[bytes] | None = field(default=None, compare=False)
+    items: list[Any] | None = field(default=None, compare=False)
 
     def __len__(self) -> int:
         return self.stop - self.start
 
     def before(self, index: int) -> _Chunk:
         stop = min(max(index, self.start), self.stop)
-        return _Chunk(self.start, stop, self.pickles and self.pickles[: stop - self.start])
+        return _Chunk(self.start, stop, self.items and self.items[: stop - self.start])
 
     def after(self, index: int) -> _Chunk:
         start = min(max(index, self.start), self.stop)
-        return _Chunk(start, self.stop, self.pickles and self.pickles[start - self.start :])
+        return _Chunk(start, self.stop, self.items and self.items[start - self.start :])
 
 
 class _Work:
-    """Hands out chunks, lowest first, and takes back what a worker didn't get to."""
+    """Hands out chunks, lowest first, and takes back what a worker didn't get to.
 
-    def __init__(self, call: _Call) -> None:
+    Args:
+        call: The call.
+        pack: Makes of an iterator's item, and its index, what a chunk holds of it.
+        largest: No chunk has more items than this, unless the call says so.
+    """
+
+    def __init__(self, call: _Call, pack: Callable[[Any, int], Any], largest: float = math.inf) -> None:
         self._call = call
+        self._pack = pack
+        self._iterator = call.items if isinstance(call.items, Iterator) else None
+        self._largest = _LAZY_CHUNK_ITEMS if self._iterator is not None else largest
         self._returned: list[_Chunk] = []
         self._next = 0
         self._left = call.length or 0
-        self._lazy_size = 1
-        self._iterator = call.items if isinstance(call.items, Iterator) else None
+        self._item_seconds = math.inf
 
     @property
     def lowest(self) -> int:
         """The index of the first item that isn't handed out."""
         return self._returned[0].start if self._returned else self._next
 
-    def take(self, before: float = math.inf) -> _Chunk | None:
+    def take(self, before: float) -> _Chunk | None:
         """The next chunk, unless it starts at `before` or later; None too if there is none at the moment."""
         if self.lowest >= before:
             return None
-        if self._returned:
-            chunk = heapq.heappop(self._returned)
-        elif self._iterator is not None:
-            return self._pull(self._iterator)
-        else:
-            chunk = _Chunk(self._next, self._call.length or 0)
-            self._next = chunk.stop
-        size = self._call.chunk_size or max(1, self._left // (2 * self._call.workers))
-        head = chunk.before(chunk.start + size)
+        if not self._returned:
+            fresh = (
+                self._pull(self._iterator) if self._iterator is not None else _Chunk(self._next, self._call.length or 0)
+            )
+            self._next = fresh.stop
+            self._put(fresh)
+        if not self._returned:
+            return None
+        chunk = heapq.heappop(self._returned)
+        head = chunk.before(chunk.start + self._size())
         self._put(chunk.after(head.stop))
         self._left -= len(head)
-        return head if head else None
+        return head
 
-    def give_back(self, chunk: _Chunk) -> None:
-        if chunk:
-            self._left += len(chunk)
-            self._lazy_size = 1
-            self._put(chunk)
+    def learn(self, done: int, seconds: float, rest: _Chunk) -> None:
+        """Notes what a chunk's items took, and takes back the rest of it."""
+        if done:
+            self._item_seconds = seconds / done
+        self._left += len(rest)
+        self._put(rest)
 
     def _put(self, chunk: _Chunk) -> None:
         if chunk:
             heapq.heappush(self._returned, chunk)
 
-    def _pull(self, iterator: Iterator[Any]) -> _Chunk | None:
-        """An iterator's next items: as many as come within a slice of time, and twice the last number at most."""
-        size = self._call.chunk_size or self._lazy_size
-        self._lazy_size = min(2 * self._lazy_size, _LAZY_CHUNK_ITEMS)
-        pickles: list[bytes] = []
+    def _size(self) -> int:
+        """Items for the next chunk: part of an even share, or all of it where that is a matter of microseconds."""
+        if self._call.chunk_size:
+            return self._call.chunk_size
+        if self._iterator is not None:
+            return _LAZY_CHUNK_ITEMS
+        even = math.ceil(self._left / self._call.workers)
+        cheap = min(even, int(_TINY_SECONDS / self._item_seconds)) if self._item_seconds else even
+        return int(max(1, min(max(even // 2, cheap), self._largest)))
+
+    def _pull(self, iterator: Iterator[Any]) -> _Chunk:
+        """An iterator's next items: so many as make a slice of work, and come within a slice of time."""
+        guess = _SLICE_SECONDS / 2 / self._item_seconds if self._item_seconds else math.inf
+        size = self._call.chunk_size or max(1, int(min(guess, self._largest)))
+        items: list[Any] = []
         deadline = time.perf_counter() + _SLICE_SECONDS
         for item in itertools.islice(iterator, size):
-            pickles.append(_dumps_item(item, self._next + len(pickles)))
+            items.append(self._pack(item, self._next + len(items)))
             if time.perf_counter() > deadline and not self._call.chunk_size:
                 break
-        start, self._next = self._next, self._next + len(pickles)
-        return _Chunk(start, self._next, pickles) if pickles else None
+        return _Chunk(self._next, self._next + len(items), items)
 
 
-def _dumps_item(item: object, index: int) -> bytes:
+def _pickled_item(item: object, index: int, *, by_value: bool = False) -> bytes:
     try:
-        return _dumps(item)
+        return _dumps(item, by_value=by_value)
     except Exception as error:
-        _note(error, f"parallel_map: item {index} of the iterator can't be sent to a worker: {_repr(item)}")
+        _note(error, f"parallel_map: item {index} can't be sent to a worker: {_repr(item)}")
         raise
 
 
-def _dumps(value: object) -> bytes:
-    """A pickle of the value, with cloudpickle where pickle can't and cloudpickle is there."""
-    try:
-        return pickle.dumps(value, 5)
-    except Exception:  # what user-defined pickling raises is theirs; the original error stands if there's no other way
-        cloudpickle = _optional("cloudpickle")
-        if cloudpickle is None:
-            raise
-        return bytes(cloudpickle.dumps(value, 5))
+def _dumps(value: object, *, by_value: bool = False) -> bytes:
+    """A pickle of the value, with cloudpickle where pickle can't.
+
+    Args:
+        value: Any object.
+        by_value: For another interpreter, which doesn't have our `__main__`: always with cloudpickle, if it is there.
+    """
+    cloudpickle = _optional("cloudpickle") if by_value else None
+    if cloudpickle is None:
+        try:
+            return pickle.dumps(value, 5)
+        except Exception:  # user-defined pickling may raise anything; it stands if there's no other way
+            cloudpickle = _optional("cloudpickle")
+            if cloudpickle is None:
+                raise
+    return bytes(cloudpickle.dumps(value, 5))
 
 
 def _optional(name: str) -> Any:
@@ -425,58 +469,86 @@ def _optional(name: str) -> Any:
 # ── The run ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 _Batch = tuple[int, list[Any]]  # index of the first result, results of consecutive items
+_START_METHOD = "fork" if sys.platform == "linux" else "spawn"
+
+
+@dataclass
+class _Reply:
+    """What a worker says: results of consecutive items."""
+
+    start: int
+    values: list[Any]
+    seconds: float
+    done: bool  # the chunk ends here: all of it is done, or the rest given back
+
+
+class _Team(Protocol):
+    """The workers of one call, known by their numbers."""
+
+    def start(self) -> None: ...
+    def pack(self, item: Any, index: int) -> Any: ...
+    def send(self, number: int, chunk: _Chunk) -> None: ...
+    def receive(self) -> tuple[int, _Reply]: ...
+    def stop(self) -> None: ...
 
 
 def _run(call: _Call, *, ordered: bool = False) -> Generator[_Batch, None, None]:
     """The results in batches, as they come or in order; the workers live as long as this generator."""
     if call.length == 0:
         return
-    if _nested_cores == 1:
+    if _share() == 1:
         for index, item in enumerate(call.items):  # inside a worker whose share is one core
             yield index, [call.func(item)]
         return
-    team = _ForkTeam(call)
+    team: _Team
+    if call.backend == "threads":
+        team = _ThreadTeam(call)
+    else:
+        team = _ForkTeam(call) if _START_METHOD == "fork" else _SpawnTeam(call)
     owner = os.getpid()
     try:
         team.start()
-        batches = _drive(team, _Work(call), _WINDOW_ITEMS * call.workers if ordered else None)
-        yield from _in_order(batches) if ordered else batches
+        work = _Work(call, team.pack, _LAZY_CHUNK_ITEMS if ordered else math.inf)
+        batches = _drive(team, call.workers, work, _WINDOW_ITEMS * call.workers if ordered else math.inf)
+        with _Progress(call) as progress:
+            for batch in _in_order(batches) if ordered else batches:
+                progress.add(len(batch[1]))
+                yield batch
     finally:
         if os.getpid() == owner:  # a forked copy of the caller may close its copy of us; the workers aren't its own
             team.stop()
 
 
-def _drive(team: _ForkTeam, work: _Work, window: int | None) -> Generator[_Batch, None, None]:
+def _drive(team: _Team, workers: int, work: _Work, window: float) -> Generator[_Batch, None, None]:
     """Keeps every worker busy until all is done.
 
     Args:
         team: The workers, started.
+        workers: Their number.
         work: What is to be done.
-        window: How far work may run ahead of the first item whose result isn't there yet; None for no limit.
+        window: How far work may run ahead of the first item whose result isn't there yet.
     """
-    idle = list(team.workers)
-    busy: dict[_Worker, _Chunk] = {}
+    idle = list(range(workers))
+    busy: dict[int, _Chunk] = {}
     batch: _Batch | None = None
     while True:
-        limit = math.inf
-        if window is not None:
-            limit = min([work.lowest, *(chunk.start for chunk in busy.values())]) + window
+        limit = min([work.lowest, *(chunk.start for chunk in busy.values())]) + window
         while idle and (chunk := work.take(limit)):
-            worker = idle.pop()
-            busy[worker] = chunk
-            team.send(worker, chunk)
+            number = idle.pop()
+            busy[number] = chunk
+            team.send(number, chunk)
         if batch is not None:  # only now, so that the workers are busy while the consumer is
             yield batch
         if not busy:
             return
-        worker, reply = team.receive(busy)
-        rest = busy[worker].after(reply.start + len(reply.values))
+        number, reply = team.receive()
+        rest = busy[number].after(reply.start + len(reply.values))
         if reply.done:
-            del busy[worker]
-            idle.append(worker)
-            work.give_back(rest)
+            del busy[number]
+            idle.append(number)
+            work.learn(len(reply.values), reply.seconds, rest)
         else:
-            busy[worker] = rest
+            busy[number] = rest
         batch = reply.start, reply.values
 
 
@@ -485,217 +557,487 @@ def _in_order(batches: Iterable[_Batch]) -> Generator[_Batch, None, None]:
     waiting: dict[int, list[Any]] = {}
     for start, values in batches:
         waiting[start] = values
-        while head in waiting:
-            values_ = waiting.pop(head)
-            yield head, values_
-            head += len(values_)
+        while waiting_head := waiting.pop(head, None):
+            yield head, waiting_head
+            head += len(waiting_head)
 
 
-# ── Forked workers, seen from the parent ─────────────────────────────────────────────────────────────────────────
+# ── Messages between a worker process and its parent ─────────────────────────────────────────────────────────────
 
 _COMMAND = struct.Struct("=qqq")  # start, stop, bytes of pickles that follow
-_HEADER = struct.Struct("=Bqqqqq")  # kind, start, number of results, bytes, pieces of the stream, buffers beside it
+_HEADER = struct.Struct("=Bqqdqqq")  # kind, start, results, seconds, bytes, pieces of the stream, buffers beside it
 _PIECE = struct.Struct("=Qq")  # address in the worker's memory (0: the bytes follow), length
 _PART, _DONE, _FAILED = range(3)  # kinds of messages: more of this chunk follows; chunk done or given back; failure
-_TAKEN, _STREAM = b"t", b"s"  # answers to a message with addresses: memory was read; can't, write it to the pipe
+_TAKEN, _STREAM = b"t", b"s"  # answers to a message with addresses: memory was read; can't, write it to the channel
+
+
+class _Channel(Protocol):
+    """Bytes to and from the other side. Reading raises `WorkerDied` or `EOFError` where the other side is gone."""
+
+    def read_into(self, view: memoryview) -> None: ...
+    def write(self, data: Any) -> None: ...
+
+
+class _WorkerEnd(_Channel, Protocol):
+    """The parent's channel to a worker."""
+
+    def read_memory(self, address: int, view: memoryview) -> None:
+        """Copies from the worker's memory; PermissionError where that can't be done."""
+
+
+def _read(channel: _Channel, size: int) -> bytearray:
+    data = bytearray(size)
+    channel.read_into(memoryview(data))
+    return data
+
+
+def _send_chunk(channel: _Channel, chunk: _Chunk) -> None:
+    payload = b""
+    if chunk.items is not None:
+        payload = b"".join([struct.pack(f"={len(chunk)}q", *map(len, chunk.items)), *chunk.items])
+    channel.write(_COMMAND.pack(chunk.start, chunk.stop, len(payload)) + payload)
+
+
+def _receive_reply(channel: _WorkerEnd) -> _Reply:
+    """One message of a worker.
+
+    Raises:
+        WorkerDied: The worker ended.
+        BaseException: What the function raised.
+    """
+    kind, start, count, seconds, size, pieces, buffers = _HEADER.unpack(_read(channel, _HEADER.size))
+    body = _read(channel, size)
+    if kind == _FAILED:
+        raise _rebuilt(pickle.loads(body))
+    if not pieces:
+        source = io.BytesIO(body)
+        return _Reply(start, [pickle.Unpickler(source).load() for _ in range(count)], seconds, kind == _DONE)
+    memory = _Memory(channel)
+    split = (pieces + buffers) * _PIECE.size
+    table = list(_PIECE.iter_unpack(body[:split]))
+    stream: Any = _Stream(table[:pieces], memoryview(body)[split:], memory)
+    large = (memory.fetch(address, length) for address, length in table[pieces:])
+    values = [pickle.Unpickler(stream, buffers=large).load() for _ in range(count)]
+    if not memory.streaming:
+        channel.write(_TAKEN)
+    return _Reply(start, values, seconds, kind == _DONE)
+
+
+class _Memory:
+    """The pieces of one message that are told by their address."""
+
+    def __init__(self, channel: _WorkerEnd) -> None:
+        self._channel = channel
+        self.streaming = False  # its memory can't be read (another interpreter, seccomp): the worker sends the pieces
+
+    def fetch(self, address: int, length: int) -> mmap.mmap:
+        """A piece in writable memory of its own, which is freed with the object that uses it."""
+        memory = _new_memory(length)
+        with memoryview(memory) as view:
+            self.read_into(address, view)
+        return memory
+
+    def read_into(self, address: int, view: memoryview) -> None:
+        if not self.streaming:
+            try:
+                self._channel.read_memory(address, view)
+            except PermissionError:
+                self.streaming = True
+                self._channel.write(_STREAM)
+        if self.streaming:
+            self._channel.read_into(view)
+
+
+def _new_memory(length: int) -> mmap.mmap:
+    if not hasattr(mmap, "MAP_PRIVATE"):  # Windows
+        return mmap.mmap(-1, length)
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    if length < _HUGE_PAGE_BYTES:
+        flags |= getattr(mmap, "MAP_POPULATE", 0)  # all page faults in one go
+    memory = mmap.mmap(-1, length, flags=flags)
+    if length >= _HUGE_PAGE_BYTES and hasattr(mmap, "MADV_HUGEPAGE"):
+        with contextlib.suppress(OSError):  # a kernel without huge pages
+            memory.madvise(mmap.MADV_HUGEPAGE)
+    return memory
+
+
+class _Stream:
+    """What the Unpickler reads: pieces that came with the message, and pieces still in the worker's memory."""
+
+    def __init__(self, table: list[tuple[int, int]], body: memoryview, memory: _Memory) -> None:
+        self._pieces = deque(table)
+        self._body = body
+        self._memory = memory
+
+    def readinto(self, target: Any) -> int:
+        view = memoryview(target).cast("B")
+        wanted = len(view)
+        while view and self._pieces:
+            address, length = self._pieces.popleft()
+            count = min(len(view), length)
+            if address:
+                self._memory.read_into(address, view[:count])
+            else:
+                view[:count] = self._body[:count]
+                self._body = self._body[count:]
+            if count < length:
+                self._pieces.appendleft((address and address + count, length - count))
+            view = view[count:]
+        return wanted - len(view)
+
+    def read(self, size: int) -> bytearray:
+        data = bytearray(size)
+        del data[self.readinto(data) :]
+        return data
+
+    def readline(self) -> NoReturn:
+        raise pickle.UnpicklingError("pickle protocol 5 has no lines")
+
+
+def _read_memory(pid: int, address: int, view: memoryview) -> None:
+    """Copies from another process's memory, process_vm_readv(2)."""
+    import ctypes  # noqa: PLC0415  costs milliseconds that only large results need to pay
+
+    read = getattr(ctypes.CDLL(None, use_errno=True), "process_vm_readv", None)
+    if read is None:
+        raise PermissionError
+    read.restype = ctypes.c_ssize_t
+    read.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_ulong, ctypes.c_void_p, ctypes.c_ulong, ctypes.c_ulong)
+    target = ctypes.addressof(ctypes.c_char.from_buffer(view))
+    done = 0
+    while done < len(view):
+        count = min(len(view) - done, _READ_BYTES)
+        here = (ctypes.c_size_t * 2)(target + done, count)  # struct iovec: base, length
+        there = (ctypes.c_size_t * 2)(address + done, count)
+        got = read(pid, here, 1, there, 1, 0)
+        if got <= 0:
+            number = ctypes.get_errno()
+            if number in (errno.EPERM, errno.ENOSYS):
+                raise PermissionError(number, os.strerror(number))
+            raise ProcessLookupError(number, os.strerror(number))  # gone, or its memory is being torn down
+        done += got
+
+
+def _address(view: Any) -> int:
+    """Where a buffer lies in memory; read-only ones too, for which ctypes has no call of its own."""
+    import ctypes  # noqa: PLC0415
+
+    buffer = (ctypes.c_void_p * 16)()  # Py_buffer: its first word is the address, all of it is 80 bytes
+    ctypes.pythonapi.PyObject_GetBuffer(ctypes.py_object(view), ctypes.byref(buffer), 0)
+    address = buffer[0] or 0
+    ctypes.pythonapi.PyBuffer_Release(ctypes.byref(buffer))
+    return int(address)
+
+
+# ── Within a worker process ──────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass
+class _Job:
+    """What a worker process works with, whichever way it was started."""
+
+    func: Callable[[Any], Any]
+    items: Any  # the inherited items; None where items are sent
+    sliced: bool
+    seeds: _Seeds
+    tell: Callable[[int], None]  # hears the index of the item it begins with
+    by_value: bool = False
+
+
+def _serve(job: _Job, channel: _Channel) -> NoReturn:
+    """Works off chunks until the parent ends it."""
+    outbox = _Outbox(channel, by_value=job.by_value)
+    while True:
+        start, stop, size = _COMMAND.unpack(_read(channel, _COMMAND.size))
+        items = _Sent(_read(channel, size), start, stop) if size else job.items
+        _reseed(job.seeds, start)
+        _work_off(job, items, start, stop, outbox)
+
+
+def _work_off(job: _Job, items: Any, start: int, stop: int, outbox: _Outbox) -> None:
+    began = time.perf_counter()
+    deadline = began + _SLICE_SECONDS if job.sliced else math.inf
+    outbox.start = start
+    for index in range(start, stop):
+        job.tell(index)
+        try:
+            outbox.add(job.func(items[index]))
+        except BaseException as error:  # noqa: BLE001  SystemExit too: it is the function's, the caller shall get it
+            outbox.fail(error, index, items)
+            return
+        now = time.perf_counter()
+        if now > deadline:
+            break
+        if outbox.size > _FLUSH_BYTES and index + 1 < stop:
+            outbox.flush(_PART, now - began)
+    outbox.flush(_DONE, time.perf_counter() - began)
+
+
+class _Sent:
+    """Items of an iterator, as they came through the pipe; unpickled one by one."""
+
+    def __init__(self, payload: bytearray, start: int, stop: int) -> None:
+        self._start = start
+        count = stop - start
+        offsets = [8 * count, *struct.unpack(f"={count}q", payload[: 8 * count])]
+        self._offsets = list(itertools.accumulate(offsets))
+        self._payload = memoryview(payload)
+
+    def __getitem__(self, index: int) -> Any:
+        place = index - self._start
+        return pickle.loads(self._payload[self._offsets[place] : self._offsets[place + 1]])
+
+
+class _Outbox:
+    """Collects pickled results and sends them to the parent."""
+
+    def __init__(self, channel: _Channel, *, by_value: bool) -> None:
+        self._channel = channel
+        self._by_value = by_value
+        self._pieces: list[Any] = []
+        self._buffers: list[memoryview] = []
+        kind = getattr(_optional("cloudpickle"), "Pickler", pickle.Pickler) if by_value else pickle.Pickler
+        self._pickler = kind(self, 5, buffer_callback=self._keep)
+        self._count = 0
+        self.start = 0
+        self.size = 0
+
+    def add(self, value: object) -> None:
+        pieces, buffers, size = len(self._pieces), len(self._buffers), self.size
+        try:
+            self._pickler.dump(value)
+        except Exception:  # noqa: BLE001  pickling is the user's code too; what cloudpickle says then is raised
+            del self._pieces[pieces:]
+            del self._buffers[buffers:]
+            self.size = size
+            self.write(_dumps(value, by_value=self._by_value))
+        self._pickler.clear_memo()
+        self._count += 1
+
+    def write(self, piece: Any) -> None:
+        """The pickler's file. Large bytes come here as they are, not as copies."""
+        self._pieces.append(piece)
+        self.size += len(piece)
+
+    def _keep(self, buffer: pickle.PickleBuffer) -> bool:
+        """The pickler's question whether a buffer belongs into the stream."""
+        view = buffer.raw()
+        if len(view) < _LARGE_BYTES:
+            return True
+        self._buffers.append(view)
+        self.size += len(view)
+        return False
+
+    def flush(self, kind: int, seconds: float) -> None:
+        """Sends what is collected. With addresses in it, waits until the parent has read: the function may change it."""
+        _flush_output()
+        large = [piece for piece in self._pieces if len(piece) >= _LARGE_BYTES] + self._buffers
+        table = b""
+        if large:
+            places = [(_address(piece) if len(piece) >= _LARGE_BYTES else 0, len(piece)) for piece in self._pieces]
+            places += [(_address(view), len(view)) for view in self._buffers]
+            table = b"".join(_PIECE.pack(*place) for place in places)
+        body = b"".join([table, *(piece for piece in self._pieces if len(piece) < _LARGE_BYTES)])
+        pieces = len(self._pieces) if large else 0
+        head = _HEADER.pack(kind, self.start, self._count, seconds, len(body), pieces, len(self._buffers))
+        self._channel.write(head + body)
+        if large and _read(self._channel, 1) == _STREAM:
+            for piece in large:
+                self._channel.write(piece)
+        self.start += self._count
+        self._count = self.size = 0
+        self._pieces.clear()
+        self._buffers.clear()
+
+    def fail(self, error: BaseException, index: int, items: Any) -> None:
+        _flush_output()
+        body = pickle.dumps(_told(error, index, items, by_value=self._by_value), 5)
+        self._channel.write(_HEADER.pack(_FAILED, index, 0, 0.0, len(body), 0, 0) + body)
+
+
+# ── Forked workers ───────────────────────────────────────────────────────────────────────────────────────────────
 
 _start_lock = threading.Lock()
 _private_fds: set[int] = set()  # ends of pipes that a forked child of this process must not keep open
 
 
-@dataclass(eq=False)
-class _Worker:
-    """The parent's ends of one worker."""
+class _Forked:
+    """One forked worker, as the parent sees it."""
 
-    number: int
-    pid: int
-    pidfd: int  # -1 where the kernel or a seccomp profile doesn't give one
-    commands: int
-    results: int
-    lifeline: int
-    exitcode: int | None = None
-    gone: bool = False
+    def __init__(self, team: _ForkTeam, number: int, pid: int, commands: int, results: int, lifeline: int) -> None:
+        self.number = number
+        self.pid = pid
+        self.chunk: _Chunk | None = None
+        self.commands = commands
+        self.results = results
+        self.lifeline = lifeline
+        self.pidfd = -1
+        with contextlib.suppress(OSError):  # an old kernel or a seccomp profile; then its end is seen by the pipe's
+            self.pidfd = os.pidfd_open(pid)
+        self._team = team
+        self._exitcode: int | None = None
+        self._reaped = False
+        for fd in (commands, results):
+            os.set_blocking(fd, False)
 
-    def fds(self) -> list[int]:
-        return [fd for fd in (self.pidfd, self.commands, self.results, self.lifeline) if fd >= 0]
-
-    def reap(self) -> None:
-        """Kills the process if it still runs, waits for its end and closes what belongs to it."""
-        if not self.gone:
+    def kill(self) -> None:
+        if not self._reaped:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
+
+    def reap(self) -> int | None:
+        """Kills the process if it still runs and waits for its end. Returns its exit code, None if somebody took it."""
+        self.kill()
+        if not self._reaped:
             with contextlib.suppress(ChildProcessError):  # SIGCHLD is ignored, or a handler of the caller reaped it
-                self.exitcode = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-            self.gone = True
+                self._exitcode = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+            self._reaped = True
+        return self._exitcode
 
+    def close(self) -> None:
+        fds = {self.commands, self.results, self.lifeline, self.pidfd} - {-1}
+        _private_fds.difference_update(fds)
+        for fd in fds:
+            os.close(fd)
 
-@dataclass
-class _Reply:
-    start: int
-    values: list[Any]
-    done: bool
+    def write(self, data: Any) -> None:
+        view = memoryview(data)
+        while view:
+            try:
+                view = view[os.write(self.commands, view) :]
+            except BlockingIOError:
+                self._wait(self.commands, select.POLLOUT)
+            except BrokenPipeError:
+                raise self.death() from None
+
+    def read_into(self, view: memoryview) -> None:
+        while view:
+            try:
+                count = os.readv(self.results, [view])
+            except BlockingIOError:
+                self._wait(self.results, select.POLLIN)
+                continue
+            if count == 0:
+                raise self.death()
+            view = view[count:]
+
+    def read_memory(self, address: int, view: memoryview) -> None:
+        try:
+            _read_memory(self.pid, address, view)
+        except ProcessLookupError:
+            raise self.death() from None
+
+    def _wait(self, fd: int, event: int) -> None:
+        """Sleeps until the pipe is ready. The worker's end is an error even if a child of its own keeps the pipe open."""
+        poll = select.poll()
+        poll.register(fd, event)
+        if self.pidfd >= 0:
+            poll.register(self.pidfd, select.POLLIN)
+        if all(ready != fd for ready, _ in poll.poll()):
+            raise self.death()
+
+    def death(self) -> WorkerDied:
+        """The error that tells of this worker's end."""
+        alive = self.pidfd >= 0 and not _readable_within(self.pidfd, _LAST_BREATH_SECONDS)
+        with _interrupts_held():
+            code = self.reap()
+        index, item = None, "between two items"
+        if self.chunk is not None:
+            index = self._team.busy_with[self.number]
+            item = f"at item {index}: {self._team.repr_of_item(self.chunk, index)}"
+        how = "closed its pipe to the parent" if alive else _how_it_ended(code)
+        return _death_error(f"(pid {self.pid}) {how} {item}", index, None if alive else code, self._team.kills_before)
 
 
 class _ForkTeam:
     """The forked workers of one call."""
 
     def __init__(self, call: _Call) -> None:
-        self.workers: list[_Worker] = []
         self._call = call
+        self._workers: list[_Forked] = []
         self._poll = select.poll()
-        self._by_fd: dict[int, _Worker] = {}
-        self._readable: deque[_Worker] = deque()
-        self._busy_with = memoryview(mmap.mmap(-1, 8 * call.workers)).cast("q")  # worker → index of its item
-        self._kills_before = _out_of_memory_kills()
+        self._by_fd: dict[int, _Forked] = {}
+        self._readable: deque[_Forked] = deque()
+        self.busy_with = memoryview(mmap.mmap(-1, 8 * call.workers)).cast("q")  # shared: worker → index of its item
+        self.kills_before = _out_of_memory_kills()
+
+    pack = staticmethod(_pickled_item)
 
     def start(self) -> None:
         _flush_output()
+        _warn_of_openmp()
         seeds = _draw_seeds()
+        limit_threads = _math_library_limiter()
         with _start_lock, _interrupts_held() as mask:
             for number in range(self._call.workers):
-                worker = self._fork(number, seeds, mask)
-                self.workers.append(worker)
-                for fd in (worker.results, worker.pidfd):
-                    if fd >= 0:
-                        self._by_fd[fd] = worker
-                        self._poll.register(fd, select.POLLIN)
+                worker = self._fork(number, seeds, limit_threads, mask)
+                self._workers.append(worker)
+                for fd in {worker.results, worker.pidfd} - {-1}:
+                    self._by_fd[fd] = worker
+                    self._poll.register(fd, select.POLLIN)
 
-    def _fork(self, number: int, seeds: _Seeds, mask: Iterable[int]) -> _Worker:
-        with contextlib.ExitStack() as undo:
-            pipes = []
-            for _ in range(3):
-                ends = os.pipe()
-                pipes.append(ends)
-                for fd in ends:
-                    undo.callback(os.close, fd)
-            (commands, commands_end), (results_end, results), (lifeline, lifeline_end) = pipes
-            ours = {commands_end, results_end, lifeline_end}
-            undo.callback(_private_fds.difference_update, ours)
-            _private_fds.update(ours)
+    def _fork(self, number: int, seeds: _Seeds, limit_threads: Callable[[], object], mask: Iterable[int]) -> _Forked:
+        with contextlib.ExitStack() as worker_ends, contextlib.ExitStack() as parent_ends:
+            fds = []
+            for reader, writer in ((worker_ends, parent_ends), (parent_ends, worker_ends), (worker_ends, parent_ends)):
+                for fd, stack in zip(os.pipe(), (reader, writer), strict=True):
+                    fds.append(fd)
+                    stack.callback(os.close, fd)
+            commands, commands_end, results_end, results, lifeline, lifeline_end = fds
+            _private_fds.update((commands_end, results_end, lifeline_end))
+            parent_ends.callback(_private_fds.difference_update, (commands_end, results_end, lifeline_end))
             pid = _fork_process()
             if pid == 0:
-                _worker_process(self._call, number, commands, results, lifeline, self._busy_with, seeds, mask)
-            undo.pop_all()
-        for fd in (commands, results, lifeline):
-            os.close(fd)
-        for fd in (commands_end, results_end):
-            os.set_blocking(fd, False)
-        worker = _Worker(number, pid, -1, commands_end, results_end, lifeline_end)
-        with contextlib.suppress(OSError):
-            worker.pidfd = os.pidfd_open(pid)
-        return worker
+                job = _Job(
+                    self._call.func,
+                    self._call.items,
+                    self._call.chunk_size is None,
+                    seeds,
+                    tell=functools.partial(operator.setitem, self.busy_with, number),
+                )
+                _forked_process(job, self._call.workers, _Pipes(commands, results), lifeline, limit_threads, mask)
+            parent_ends.pop_all()
+        return _Forked(self, number, pid, commands_end, results_end, lifeline_end)
+
+    def send(self, number: int, chunk: _Chunk) -> None:
+        worker = self._workers[number]
+        worker.chunk = chunk
+        self.busy_with[number] = chunk.start
+        _send_chunk(worker, chunk)
+
+    def receive(self) -> tuple[int, _Reply]:
+        """The next message of any worker; sleeps until there is one."""
+        while not self._readable:
+            events = self._poll.poll()
+            for fd, event in events:
+                worker = self._by_fd[fd]
+                if fd == worker.results and event & select.POLLIN:
+                    self._readable.append(worker)
+            if not self._readable:
+                raise self._by_fd[events[0][0]].death()
+        worker = self._readable.popleft()
+        reply = _receive_reply(worker)
+        if reply.done:
+            worker.chunk = None
+        return worker.number, reply
 
     def stop(self) -> None:
         """Ends and reaps the workers and closes all that belongs to them."""
         with _start_lock, _interrupts_held():
-            for worker in self.workers:
-                if not worker.gone:
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(worker.pid, signal.SIGKILL)
-            for worker in self.workers:
+            for worker in self._workers:
+                worker.kill()
+            for worker in self._workers:
                 worker.reap()
-                _private_fds.difference_update(worker.fds())
-                for fd in worker.fds():
-                    os.close(fd)
-            self.workers.clear()
+                worker.close()
+            self._workers.clear()
 
-    def send(self, worker: _Worker, chunk: _Chunk) -> None:
-        payload = b""
-        if chunk.pickles is not None:
-            lengths = struct.pack(f"={len(chunk.pickles)}q", *map(len, chunk.pickles))
-            payload = b"".join([lengths, *chunk.pickles])
-        self._busy_with[worker.number] = chunk.start
-        self._write(worker, _COMMAND.pack(chunk.start, chunk.stop, len(payload)), chunk)
-        if payload:
-            self._write(worker, payload, chunk)
-
-    def receive(self, busy: Mapping[_Worker, _Chunk]) -> tuple[_Worker, _Reply]:
-        """The next message of any worker; sleeps until there is one.
-
-        Raises:
-            WorkerDied: A worker ended.
-            BaseException: What the function raised.
-        """
-        while not self._readable:
-            events = self._poll.poll()
-            self._readable.extend(
-                self._by_fd[fd] for fd, event in events if event & select.POLLIN and fd == self._by_fd[fd].results
-            )
-            if not self._readable:
-                worker = self._by_fd[events[0][0]]
-                raise self._death(worker, busy.get(worker))
-        worker = self._readable.popleft()
-        chunk = busy.get(worker)
-        kind, start, count, size, pieces, buffers = _HEADER.unpack(self._read(worker, _HEADER.size, chunk))
-        if kind == _FAILED:
-            raise _rebuilt(pickle.loads(self._read(worker, size, chunk)))
-        body = self._read(worker, size, chunk)
-        if not pieces and not buffers:
-            source = io.BytesIO(body)
-            return worker, _Reply(start, [pickle.Unpickler(source).load() for _ in range(count)], kind == _DONE)
-        memory = _WorkerMemory(self, worker, chunk)
-        table = list(_PIECE.iter_unpack(body[: (pieces + buffers) * _PIECE.size]))
-        stream = _Stream(table[:pieces], memoryview(body)[(pieces + buffers) * _PIECE.size :], memory)
-        values = []
-        large = (memory.fetch(address, length) for address, length in table[pieces:])
-        for _ in range(count):
-            values.append(pickle.Unpickler(stream, buffers=large).load())
-        if not memory.streaming:
-            self._write(worker, _TAKEN, chunk)
-        return worker, _Reply(start, values, kind == _DONE)
-
-    def _write(self, worker: _Worker, data: bytes, chunk: _Chunk | None) -> None:
-        view = memoryview(data)
-        while view:
-            try:
-                view = view[os.write(worker.commands, view) :]
-            except BlockingIOError:
-                self._wait(worker, worker.commands, select.POLLOUT, chunk)
-            except BrokenPipeError:
-                raise self._death(worker, chunk) from None
-
-    def _read(self, worker: _Worker, size: int, chunk: _Chunk | None) -> bytes:
-        data = bytearray(size)
-        self._read_into(worker, memoryview(data), chunk)
-        return bytes(data)
-
-    def _read_into(self, worker: _Worker, view: memoryview, chunk: _Chunk | None) -> None:
-        while view:
-            try:
-                count = os.readv(worker.results, [view])
-            except BlockingIOError:
-                self._wait(worker, worker.results, select.POLLIN, chunk)
-                continue
-            if count == 0:
-                raise self._death(worker, chunk)
-            view = view[count:]
-
-    def _wait(self, worker: _Worker, fd: int, event: int, chunk: _Chunk | None) -> None:
-        """Sleeps until the pipe is ready. The worker's end is an error even if a child of its own keeps the pipe open."""
-        poll = select.poll()
-        poll.register(fd, event)
-        if worker.pidfd >= 0:
-            poll.register(worker.pidfd, select.POLLIN)
-        if all(ready != fd for ready, _ in poll.poll()):
-            raise self._death(worker, chunk)
-
-    def _death(self, worker: _Worker, chunk: _Chunk | None) -> WorkerDied:
-        """The error that tells of a worker's end."""
-        closed_only = worker.pidfd >= 0 and not _readable_within(worker.pidfd, _LAST_BREATH_SECONDS)
-        with _interrupts_held():
-            worker.reap()
-        index, item = None, "between two items"
-        if chunk is not None:
-            index = self._busy_with[worker.number]
-            item = f"at item {index}: {self._repr_of_item(chunk, index)}"
-        return _death_error(worker, index, item, self._kills_before, closed_only=closed_only)
-
-    def _repr_of_item(self, chunk: _Chunk, index: int) -> str:
+    def repr_of_item(self, chunk: _Chunk, index: int) -> str:
+        items: Any = self._call.items
         try:
-            if chunk.pickles is None:
-                return _repr(operator.getitem(self._call.items, index))
-            return _repr(pickle.loads(chunk.pickles[index - chunk.start]))
-        except Exception as error:  # the item is the user's; what goes wrong with it must not hide the worker's death
+            if chunk.items is None:
+                return _repr(items[index])
+            return _repr(pickle.loads(chunk.items[index - chunk.start]))
+        except Exception as error:  # noqa: BLE001  the item is the user's; its trouble must not hide the worker's death
             return f"<not to be shown: {error!r}>"
 
 
@@ -720,6 +1062,77 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_private_fds)
 
 
+class _Pipes:
+    """The worker's channel to the parent."""
+
+    def __init__(self, commands: int, results: int) -> None:
+        self._commands = commands
+        self._results = results
+        self.fds = {commands, results}
+
+    def read_into(self, view: memoryview) -> None:
+        while view:
+            count = os.readv(self._commands, [view[:_READ_BYTES]])
+            if count == 0:
+                raise EOFError
+            view = view[count:]
+
+    def write(self, data: Any) -> None:
+        view = memoryview(data).cast("B")
+        while view:
+            view = view[os.write(self._results, view[:_READ_BYTES]) :]
+
+
+def _forked_process(
+    job: _Job,
+    workers: int,
+    pipes: _Pipes,
+    lifeline: int,
+    limit_threads: Callable[[], object],
+    mask: Iterable[int],
+) -> NoReturn:
+    """The whole life of a forked worker. It never returns into the caller's frames."""
+    try:
+        gc.freeze()  # the collector leaves inherited objects alone: marking them would copy their pages
+        global _process_share  # noqa: PLW0603
+        _process_share = max(1, (_share() or available_cores()) // workers)
+        _thread_share.cores = 0
+        _private_fds.update(pipes.fds, {lifeline})
+        _die_with_parent(lifeline)
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGINT, _leave_it_to_the_parent)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        limit_threads()
+        _serve(job, pipes)
+    except (EOFError, BrokenPipeError):
+        pass  # the parent doesn't listen any more
+    except BaseException:  # noqa: BLE001  the border of this process; nothing may reach the frames of the caller
+        traceback.print_exc()
+    finally:
+        _flush_output()
+        os._exit(1)
+
+
+def _leave_it_to_the_parent(_signal: int, _frame: object) -> None:
+    """Ctrl-C reaches the whole group; what it means is for the parent to say.
+
+    A handler, where SIG_IGN would be inherited by the programs that the function starts.
+    """
+
+
+def _die_with_parent(lifeline: int) -> None:
+    """Has the kernel send SIGKILL when the pipe's other end is closed, which the parent alone holds (fcntl(2), F_SETSIG).
+
+    PR_SET_PDEATHSIG would fire when the thread that forked ends, not its process.
+    """
+    fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
+    if _readable_within(lifeline, 0):
+        os._exit(1)  # it died before we asked
+
+
 def _flush_output() -> None:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, OSError, ValueError):  # None, a broken pipe, closed
@@ -742,29 +1155,33 @@ def _readable_within(fd: int, seconds: float) -> bool:
     return bool(poll.poll(seconds * 1000))
 
 
-def _death_error(worker: _Worker, index: int | None, item: str, kills_before: int, *, closed_only: bool) -> WorkerDied:
-    code = worker.exitcode
+# ── A worker's death, explained ──────────────────────────────────────────────────────────────────────────────────
+
+
+def _how_it_ended(code: int | None) -> str:
+    if code is None:
+        return "ended (its status was collected by somebody else)"
+    return f"exited with status {code}" if code >= 0 else f"was killed by {_signal_name(-code)}"
+
+
+def _death_error(what: str, index: int | None, code: int | None, kills_before: int) -> WorkerDied:
     kind = WorkerDied
-    advice = ""
-    if closed_only:
-        how, advice = "closed its pipe to the parent", "The function must not close descriptors that it didn't open."
-    elif code is None:
-        how = "ended (its exit status was collected by somebody else)"
+    if code is None:
+        advice = "The function must not close descriptors that it didn't open, nor reap children that it didn't start."
     elif code >= 0:
-        how = f"exited with status {code}"
-        advice = "The function, or something it called, left by os._exit."
+        advice = "The function, or something it called, left the process by os._exit."
+    elif -code in (getattr(signal, name, 0) for name in ("SIGSEGV", "SIGBUS", "SIGABRT", "SIGILL", "SIGFPE")):
+        advice = "A compiled extension crashed; faulthandler.enable() before the call shows where."
+    elif -code != signal.SIGKILL:
+        advice = "Somebody sent it this signal."
+    elif _out_of_memory_kills() > kills_before:
+        kind = WorkerOutOfMemory
+        advice = (
+            f"The kernel killed it for want of memory: ask for more, or set max_parallel lower. {_memory_figures()}"
+        )
     else:
-        how = f"was killed by {_signal_name(-code)}"
-        if -code == signal.SIGKILL:
-            if _out_of_memory_kills() > kills_before:
-                kind = WorkerOutOfMemory
-                advice = "The kernel killed it for want of memory: ask for more, or use fewer workers (max_parallel)."
-            else:
-                advice = "SIGKILL comes from the kernel when memory is short, or from somebody's kill -9."
-            advice += f" {_memory_figures()}"
-        elif -code in (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE):
-            advice = "A compiled extension crashed; faulthandler.enable() before the call shows where."
-    return kind(f"a worker of parallel_map (pid {worker.pid}) {how} {item}\n{advice}".rstrip(), index, code)
+        advice = f"SIGKILL comes from the kernel when memory is short, or from a kill -9. {_memory_figures()}"
+    return kind(f"a worker of parallel_map {what}\n{advice}", index, code)
 
 
 def _signal_name(number: int) -> str:
@@ -802,310 +1219,258 @@ def _memory_figures() -> str:
     return f"Memory: {', '.join(figures)}."
 
 
-# ── Large results: read from the worker's memory ─────────────────────────────────────────────────────────────────
+# ── Worker threads ───────────────────────────────────────────────────────────────────────────────────────────────
+
+_Event = tuple[int, "_Reply | BaseException"]
 
 
-class _WorkerMemory:
-    """Fetches the pieces of one message that are told by their address."""
+class _ThreadTeam:
+    """Threads of this process that call the function themselves."""
 
-    def __init__(self, team: _ForkTeam, worker: _Worker, chunk: _Chunk | None) -> None:
-        self._team = team
-        self._worker = worker
-        self._chunk = chunk
-        self.streaming = False  # the kernel or a seccomp profile forbids reading; the worker writes to the pipe instead
+    def __init__(self, call: _Call) -> None:
+        self._call = call
+        self._cores = max(1, (_share() or available_cores()) // call.workers)
+        self._inboxes: list[queue.SimpleQueue[_Chunk | None]] = [queue.SimpleQueue() for _ in range(call.workers)]
+        self._events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        self._stopping = False
+        self._limits: Any = None
 
-    def fetch(self, address: int, length: int) -> Any:
-        """A writable buffer of its own memory with the piece in it."""
-        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-        if length < _HUGE_PAGE_BYTES:
-            flags |= getattr(mmap, "MAP_POPULATE", 0)
-        memory = mmap.mmap(-1, length, flags=flags)
-        if length >= _HUGE_PAGE_BYTES and hasattr(mmap, "MADV_HUGEPAGE"):
-            with contextlib.suppress(OSError):  # a kernel without huge pages
-                memory.madvise(mmap.MADV_HUGEPAGE)
-        with memoryview(memory) as view:
-            self.read_into(address, view)
-        return memory
+    def pack(self, item: Any, index: int) -> Any:  # noqa: ARG002  as other teams
+        return item
 
-    def read_into(self, address: int, view: memoryview) -> None:
-        if not self.streaming:
+    def start(self) -> None:
+        self._limits = _math_library_limiter()()
+        for number in range(self._call.workers):
+            thread = threading.Thread(target=self._live, args=(number,), name=f"parallel_map-{number}", daemon=True)
+            thread.start()
+            self._threads.append(thread)
+
+    def send(self, number: int, chunk: _Chunk) -> None:
+        self._inboxes[number].put(chunk)
+
+    def receive(self) -> tuple[int, _Reply]:
+        while True:
+            with contextlib.suppress(queue.Empty):
+                number, event = self._events.get(timeout=_INTERRUPTIBLE_SECONDS)
+                break
+        if isinstance(event, BaseException):
+            raise event
+        return number, event
+
+    def stop(self) -> None:
+        """Ends the threads. One that is in the midst of an item ends after it: a thread can't be killed."""
+        self._stopping = True
+        for inbox in self._inboxes:
+            inbox.put(None)
+        for thread in self._threads:
+            thread.join()
+        if self._limits is not None:
+            self._limits.restore_original_limits()
+
+    def _live(self, number: int) -> None:
+        _thread_share.cores = self._cores
+        _math_library_limiter()()  # OpenMP's limit is the thread's own
+        while (chunk := self._inboxes[number].get()) is not None:
             try:
-                _read_memory(self._worker.pid, address, view)
-            except PermissionError:
-                self.streaming = True
-                self._team._write(self._worker, _STREAM, self._chunk)
-            except ProcessLookupError:
-                raise self._team._death(self._worker, self._chunk) from None
-        if self.streaming:
-            self._team._read_into(self._worker, view, self._chunk)
+                for reply in self._replies(number, chunk):
+                    self._events.put((number, reply))
+            except BaseException as error:  # noqa: BLE001  SystemExit too: raised by the caller's thread
+                self._events.put((number, error))
+
+    def _replies(self, number: int, chunk: _Chunk) -> Iterator[_Reply]:  # noqa: ARG002  as spawned ones
+        began = time.perf_counter()
+        deadline = began + _SLICE_SECONDS if self._call.chunk_size is None else math.inf
+        values: list[Any] = []
+        items: Any = self._call.items
+        for index in range(chunk.start, chunk.stop):
+            item = None
+            try:
+                item = items[index] if chunk.items is None else chunk.items[index - chunk.start]
+                values.append(self._call.func(item))
+            except BaseException as error:
+                _note(error, f"parallel_map: raised at item {index}: {_repr(item)}")
+                raise
+            if self._stopping or time.perf_counter() > deadline:
+                break
+        yield _Reply(chunk.start, values, time.perf_counter() - began, done=True)
 
 
-class _Stream:
-    """What the Unpickler reads: pieces that came with the message, and pieces still in the worker's memory."""
+# ── Spawned workers: fresh interpreters, for macOS and Windows ───────────────────────────────────────────────────
 
-    def __init__(self, table: list[tuple[int, int]], body: memoryview, memory: _WorkerMemory) -> None:
-        self._pieces = deque(table)
-        self._body = body
-        self._memory = memory
+_BOOT = (
+    "import sys, pickle, importlib; path, name = pickle.load(sys.stdin.buffer); "
+    "sys.path[:] = path; importlib.import_module(name)._spawned_process()"
+)
 
-    def readinto(self, view: memoryview) -> int:
-        view = memoryview(view).cast("B")
-        wanted = len(view)
-        while view and self._pieces:
-            address, length = self._pieces.popleft()
-            count = min(len(view), length)
-            if address:
-                self._memory.read_into(address, view[:count])
-            else:
-                view[:count] = self._body[:count]
-                self._body = self._body[count:]
-            if count < length:
-                self._pieces.appendleft((address and address + count, length - count))
+
+class _Spawned:
+    """One spawned worker, as the parent sees it."""
+
+    def __init__(self, setup: bytes, cores: int) -> None:
+        self.chunk: _Chunk | None = None
+        ours, theirs = socket.socketpair()
+        with contextlib.ExitStack() as undo:
+            undo.callback(ours.close)
+            with theirs:
+                windows = sys.platform == "win32"
+                self._process = subprocess.Popen(
+                    [sys.executable, "-c", _BOOT],
+                    stdin=subprocess.PIPE,
+                    pass_fds=() if windows else (theirs.fileno(),),
+                    env={**os.environ, **dict.fromkeys(_THREAD_VARIABLES, str(cores))},
+                )
+                stdin: Any = self._process.stdin
+                handle = getattr(theirs, "share", lambda _: theirs.fileno())(
+                    self._process.pid
+                )  # share: on Windows alone
+                with contextlib.suppress(BrokenPipeError):  # it died already; the first read says so
+                    stdin.write(pickle.dumps((sys.path, __name__)) + pickle.dumps((handle, cores)))
+                    stdin.flush()  # and is left open: its end tells the worker that the parent is gone
+            undo.pop_all()
+        self._socket = ours
+        self._fds = {ours.fileno(), stdin.fileno()}
+        _private_fds.update(self._fds)
+        self._setup = setup
+
+    def introduce(self) -> None:
+        self.write(struct.pack("=q", len(self._setup)) + self._setup)
+
+    def write(self, data: Any) -> None:
+        try:
+            self._socket.sendall(data)
+        except OSError:
+            raise self.death() from None
+
+    def read_into(self, view: memoryview) -> None:
+        while view:
+            try:
+                count = self._socket.recv_into(view)
+            except OSError:
+                count = 0
+            if count == 0:
+                raise self.death()
             view = view[count:]
-        return wanted - len(view)
 
-    def read(self, size: int) -> bytearray:
-        data = bytearray(size)
-        del data[self.readinto(memoryview(data)) :]
-        return data
-
-    def readline(self) -> NoReturn:
-        raise pickle.UnpicklingError("pickle protocol 5 has no lines")
-
-
-def _read_memory(pid: int, address: int, view: memoryview) -> None:
-    """Copies from another process's memory, process_vm_readv(2)."""
-    import ctypes  # noqa: PLC0415  18 ms that only large results pay
-
-    class IoVec(ctypes.Structure):
-        _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
-
-    read = getattr(ctypes.CDLL(None, use_errno=True), "process_vm_readv", None)
-    if read is None:
+    def read_memory(self, address: int, view: memoryview) -> None:  # noqa: ARG002
         raise PermissionError
-    read.restype = ctypes.c_ssize_t
-    target = ctypes.addressof(ctypes.c_char.from_buffer(view))
-    done = 0
-    while done < len(view):
-        count = min(len(view) - done, _READ_BYTES)
-        local, remote = IoVec(target + done, count), IoVec(address + done, count)
-        got = read(
-            pid, ctypes.byref(local), ctypes.c_ulong(1), ctypes.byref(remote), ctypes.c_ulong(1), ctypes.c_ulong(0)
-        )
-        if got <= 0:
-            number = ctypes.get_errno()
-            if number in (errno.EPERM, errno.ENOSYS):
-                raise PermissionError(number, os.strerror(number))
-            raise ProcessLookupError(number, os.strerror(number))  # gone, or its memory is being torn down
-        done += got
+
+    def death(self) -> WorkerDied:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_LAST_BREATH_SECONDS)
+        code = self._process.poll()
+        self.kill()
+        index, item = None, "at its start"
+        if self.chunk is not None:
+            first, last = self.chunk.start, self.chunk.stop - 1
+            index = first if first == last else None
+            item = f"at item {first}" if first == last else f"at one of the items {first} to {last}"
+        how = "closed its socket to the parent" if code is None else _how_it_ended(code)
+        return _death_error(f"(pid {self._process.pid}) {how} {item}", index, code, 0)
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def reap(self) -> None:
+        self.kill()
+        self._process.wait()
+        _private_fds.difference_update(self._fds)
+        self._socket.close()
+        stdin: Any = self._process.stdin
+        with contextlib.suppress(OSError):  # what it didn't read is lost
+            stdin.close()
 
 
-def _address(view: memoryview) -> int:
-    """Where a buffer lies in memory; read-only ones too, for which ctypes has no call of its own."""
-    import ctypes  # noqa: PLC0415
+class _SpawnTeam(_ThreadTeam):
+    """Threads that each let an interpreter of their own call the function."""
 
-    class PyBuffer(ctypes.Structure):  # Py_buffer of the stable ABI
-        _fields_ = (
-            ("buf", ctypes.c_void_p),
-            ("obj", ctypes.py_object),
-            ("len", ctypes.c_ssize_t),
-            ("itemsize", ctypes.c_ssize_t),
-            ("readonly", ctypes.c_int),
-            ("ndim", ctypes.c_int),
-            ("format", ctypes.c_char_p),
-            ("shape", ctypes.c_void_p),
-            ("strides", ctypes.c_void_p),
-            ("suboffsets", ctypes.c_void_p),
-            ("internal", ctypes.c_void_p),
-        )
+    def __init__(self, call: _Call) -> None:
+        super().__init__(call)
+        self._spawned: list[_Spawned] = []
 
-    buffer = PyBuffer()
-    ctypes.pythonapi.PyObject_GetBuffer(ctypes.py_object(view), ctypes.byref(buffer), 0)
-    address = buffer.buf or 0
-    ctypes.pythonapi.PyBuffer_Release(ctypes.byref(buffer))
-    return address
+    def pack(self, item: Any, index: int) -> Any:
+        return _pickled_item(item, index, by_value=True)
+
+    def start(self) -> None:
+        setup = _dumps((self._call.func, self._call.chunk_size is None, _draw_seeds()), by_value=True)
+        _flush_output()
+        for _ in range(self._call.workers):
+            with _start_lock, _interrupts_held():
+                self._spawned.append(_Spawned(setup, self._cores))
+        super().start()
+
+    def _live(self, number: int) -> None:
+        try:
+            self._spawned[number].introduce()
+        except WorkerDied as error:
+            self._events.put((number, error))
+        super()._live(number)
+
+    def _replies(self, number: int, chunk: _Chunk) -> Iterator[_Reply]:
+        worker = self._spawned[number]
+        worker.chunk = chunk
+        if chunk.items is None:
+            items: Any = self._call.items
+            chunk = _Chunk(chunk.start, chunk.stop, [self.pack(items[i], i) for i in range(chunk.start, chunk.stop)])
+        _send_chunk(worker, chunk)
+        reply = _receive_reply(worker)
+        while not reply.done:
+            yield reply
+            reply = _receive_reply(worker)
+        worker.chunk = None
+        yield reply
+
+    def stop(self) -> None:
+        with _start_lock, _interrupts_held():
+            for worker in self._spawned:
+                worker.kill()  # which ends its thread's waiting too
+            super().stop()
+            for worker in self._spawned:
+                worker.reap()
 
 
-# ── Forked workers, seen from within ─────────────────────────────────────────────────────────────────────────────
+class _Socket:
+    """The spawned worker's channel to the parent."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._socket = connection
+
+    def read_into(self, view: memoryview) -> None:
+        while view:
+            count = self._socket.recv_into(view)
+            if count == 0:
+                raise EOFError
+            view = view[count:]
+
+    def write(self, data: Any) -> None:
+        self._socket.sendall(data)
 
 
-def _worker_process(
-    call: _Call,
-    number: int,
-    commands: int,
-    results: int,
-    lifeline: int,
-    busy_with: memoryview,
-    seeds: _Seeds,
-    mask: Iterable[int],
-) -> NoReturn:
-    """The whole life of a forked worker. It never returns into the caller's frames."""
-    code = 1
+def _spawned_process() -> NoReturn:
+    """The whole life of a spawned worker; `_BOOT` calls it."""
+    global _process_share
+    handle, _process_share = pickle.load(sys.stdin.buffer)
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    if sys.platform == "win32":
+        connection = socket.fromshare(handle)
+    else:
+        connection = socket.socket(fileno=handle)
+    signal.signal(signal.SIGINT, _leave_it_to_the_parent)
+    channel = _Socket(connection)
     try:
-        gc.freeze()  # the collector leaves inherited objects alone: marking them would copy their pages
-        global _nested_cores  # noqa: PLW0603
-        _nested_cores = max(1, (_nested_cores or available_cores()) // call.workers)
-        _private_fds.update((commands, results, lifeline))
-        _die_with_parent(lifeline)
-        signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGINT, _leave_it_to_the_parent)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        _hold_math_libraries_to_one_thread()
-        outbox = _Outbox(commands, results)
-        while head := _read_pipe(commands, _COMMAND.size):
-            start, stop, size = _COMMAND.unpack(head)
-            items = call.items if not size else _Sent(_read_pipe(commands, size), start, stop)
-            _reseed(seeds, start)
-            _work_off(call.func, items, start, stop, outbox, busy_with, number, sliced=call.chunk_size is None)
-        code = 0
-    except BrokenPipeError:
-        code = 0  # the parent doesn't listen any more
-    except BaseException:  # the border of this process; nothing may reach the frames of the caller
-        traceback.print_exc()
+        (size,) = struct.unpack("=q", _read(channel, 8))
+        func, sliced, seeds = pickle.loads(_read(channel, size))
+        _serve(_Job(func, None, sliced, seeds, tell=lambda _: None, by_value=True), channel)
+    except (EOFError, OSError):
+        pass  # the parent doesn't listen any more
     finally:
         _flush_output()
-        os._exit(code)
+        os._exit(1)
 
 
-def _leave_it_to_the_parent(_signal: int, _frame: object) -> None:
-    """Ctrl-C reaches the whole group; the parent decides. A Python handler, for programs the function starts get the default."""
-
-
-def _die_with_parent(lifeline: int) -> None:
-    """Has the kernel send SIGKILL when the pipe's other end, which the parent alone holds, is closed (fcntl(2), F_SETSIG).
-
-    PR_SET_PDEATHSIG would fire when the thread that forked ends, not the process.
-    """
-    fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
-    fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
-    fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
-    if _readable_within(lifeline, 0):
-        os._exit(1)  # it died before we asked
-
-
-def _work_off(
-    func: Callable[[Any], Any],
-    items: Any,
-    start: int,
-    stop: int,
-    outbox: _Outbox,
-    busy_with: memoryview,
-    number: int,
-    *,
-    sliced: bool,
-) -> None:
-    deadline = time.perf_counter() + _SLICE_SECONDS if sliced else math.inf
-    outbox.start = index = start
-    try:
-        for index in range(start, stop):  # noqa: B007
-            busy_with[number] = index
-            outbox.add(func(items[index]))
-            if outbox.size > _FLUSH_BYTES:
-                outbox.flush(_PART)
-            if time.perf_counter() > deadline:
-                break
-    except BaseException as error:  # SystemExit too: it is the function's, and the caller shall get it
-        outbox.fail(error, index, items)
-    else:
-        outbox.flush(_DONE)
-
-
-class _Sent:
-    """Items of an iterator, as they came through the pipe; unpickled one by one."""
-
-    def __init__(self, payload: bytes, start: int, stop: int) -> None:
-        self._start = start
-        count = stop - start
-        offsets = [8 * count, *struct.unpack(f"={count}q", payload[: 8 * count])]
-        self._offsets = list(itertools.accumulate(offsets))
-        self._payload = memoryview(payload)
-
-    def __getitem__(self, index: int) -> Any:
-        place = index - self._start
-        return pickle.loads(self._payload[self._offsets[place] : self._offsets[place + 1]])
-
-
-class _Outbox:
-    """Collects pickled results and sends them to the parent."""
-
-    def __init__(self, commands: int, results: int) -> None:
-        self._commands = commands
-        self._results = results
-        self._pieces: list[Any] = []
-        self._buffers: list[memoryview] = []
-        self._pickler = pickle.Pickler(self, 5, buffer_callback=self._keep)
-        self._count = 0
-        self.start = 0
-        self.size = 0
-
-    def add(self, value: object) -> None:
-        before = len(self._pieces), len(self._buffers), self.size
-        try:
-            self._pickler.dump(value)
-        except Exception:  # pickling is the user's code too
-            del self._pieces[before[0] :]
-            del self._buffers[before[1] :]
-            self.size = before[2]
-            self.write(_dumps(value))
-        self._pickler.clear_memo()
-        self._count += 1
-
-    def write(self, piece: Any) -> None:
-        """The pickler's file. Large bytes come here as they are, not as copies."""
-        self._pieces.append(piece)
-        self.size += len(piece)
-
-    def _keep(self, buffer: pickle.PickleBuffer) -> bool:
-        """The pickler's question whether a buffer belongs into the stream."""
-        view = buffer.raw()
-        if len(view) < _LARGE_BYTES:
-            return True
-        self._buffers.append(view)
-        self.size += len(view)
-        return False
-
-    def flush(self, kind: int) -> None:
-        """Sends what is collected. With addresses in it, waits until the parent has read them: memory may change then."""
-        _flush_output()
-        large = [piece for piece in self._pieces if len(piece) >= _LARGE_BYTES] + self._buffers
-        table = []
-        if large:
-            for piece in self._pieces:
-                table.append((_address(memoryview(piece)) if len(piece) >= _LARGE_BYTES else 0, len(piece)))
-            table += [(_address(view), len(view)) for view in self._buffers]
-        small = [piece for piece in self._pieces if len(piece) < _LARGE_BYTES]
-        body = b"".join([*(_PIECE.pack(*entry) for entry in table), *small])
-        pieces = len(self._pieces) if large else 0
-        head = _HEADER.pack(kind, self.start, self._count, len(body), pieces, len(self._buffers))
-        _write_pipe(self._results, head + body)
-        if large and _read_pipe(self._commands, 1) == _STREAM:
-            for piece in large:
-                _write_pipe(self._results, piece)
-        self.start += self._count
-        self._count = self.size = 0
-        self._pieces.clear()
-        self._buffers.clear()
-
-    def fail(self, error: BaseException, index: int, items: Any) -> None:
-        _flush_output()
-        body = pickle.dumps(_told(error, index, items), 5)
-        _write_pipe(self._results, _HEADER.pack(_FAILED, index, 0, len(body), 0, 0) + body)
-
-
-def _read_pipe(fd: int, size: int) -> bytes:
-    """So many bytes; fewer only at the pipe's end."""
-    parts = []
-    while size and (part := os.read(fd, min(size, _READ_BYTES))):
-        parts.append(part)
-        size -= len(part)
-    return b"".join(parts)
-
-
-def _write_pipe(fd: int, data: Any) -> None:
-    view = memoryview(data).cast("B")
-    while view:
-        view = view[os.write(fd, view) :]
+def _exit_with_parent() -> None:
+    sys.stdin.buffer.read()  # ends when the parent does
+    os._exit(1)
 
 
 # ── An exception's way home ──────────────────────────────────────────────────────────────────────────────────────
@@ -1124,7 +1489,7 @@ class _Told:
     note: str
 
 
-def _told(error: BaseException, index: int, items: Any) -> _Told:
+def _told(error: BaseException, index: int, items: Any, *, by_value: bool) -> _Told:
     kind = type(error)
     own_frames = error.__traceback__.tb_next if error.__traceback__ else None
     text = "".join(traceback.format_exception(kind, error, own_frames))
@@ -1132,22 +1497,22 @@ def _told(error: BaseException, index: int, items: Any) -> _Told:
         item = _repr(items[index])
     except Exception as trouble:  # the item is the user's
         item = f"<not to be shown: {trouble!r}>"
-    state = {name: data for name, value in vars(error).items() if (data := _dumped_or_none(value))}
+    state = {name: data for name, value in vars(error).items() if (data := _dumped_or_none(value, by_value=by_value))}
     return _Told(
-        pickled=_dumped_or_none(error),
+        pickled=_dumped_or_none(error, by_value=by_value),
         class_id=id(kind),
         class_name=f"{kind.__module__}.{kind.__qualname__}",
-        args=_dumped_or_none(error.args),
+        args=_dumped_or_none(error.args, by_value=by_value),
         state=state,
         summary=traceback.format_exception_only(kind, error)[-1].strip(),
         note=f"parallel_map: raised at item {index}: {item}\nin worker {os.getpid()}:\n{text}",
     )
 
 
-def _dumped_or_none(value: object) -> bytes | None:
+def _dumped_or_none(value: object, *, by_value: bool) -> bytes | None:
     """A pickle that has been loaded once to see that it can be."""
     try:
-        data = pickle.dumps(value, 5)
+        data = _dumps(value, by_value=True) if by_value else pickle.dumps(value, 5)
         return data if type(pickle.loads(data)) is type(value) else None
     except Exception:  # whatever user-defined pickling raises: then the value stays here
         return None
@@ -1189,13 +1554,14 @@ def _repr(value: object) -> str:
     return reprlib.repr(value)
 
 
-# ── Random numbers and math libraries ────────────────────────────────────────────────────────────────────────────
+# ── Random numbers, math libraries, progress ─────────────────────────────────────────────────────────────────────
 
 _Seeds = dict[str, int]
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
 
 def _draw_seeds() -> _Seeds:
-    """A number from each generator of the parent that is in use, so that a seeded parent has reproducible workers."""
+    """A number from each of the parent's generators, so that a seeded parent has reproducible workers."""
     seeds = {}
     if "random" in sys.modules:
         seeds["random"] = sys.modules["random"].getrandbits(128)
@@ -1207,9 +1573,9 @@ def _draw_seeds() -> _Seeds:
 
 
 def _reseed(seeds: _Seeds, start: int) -> None:
-    """Gives each chunk numbers of its own."""
+    """Gives the chunk that starts there random numbers of its own."""
     for name, seed in seeds.items():
-        module = sys.modules[name]
+        module = importlib.import_module(name)
         if name == "random":
             module.seed(seed + start)
         elif name == "numpy.random":
@@ -1219,8 +1585,77 @@ def _reseed(seeds: _Seeds, start: int) -> None:
             module.manual_seed(seed + start)
 
 
-def _hold_math_libraries_to_one_thread() -> None:
-    if "threadpoolctl" in sys.modules or "numpy" in sys.modules:
-        threadpoolctl = _optional("threadpoolctl")
-        if threadpoolctl is not None:
-            threadpoolctl.threadpool_limits(limits=1)
+def _math_library_limiter() -> Callable[[], Any]:
+    """A function that holds the loaded BLAS and OpenMP libraries to one thread, and returns what restores them."""
+    controller = _thread_controller(len(sys.modules)) if "numpy" in sys.modules or "torch" in sys.modules else None
+    if controller is None:
+        return lambda: None
+    return functools.partial(controller.limit, limits=1)
+
+
+@functools.lru_cache(maxsize=1)
+def _thread_controller(_modules: int) -> Any:
+    """The view of threadpoolctl on the libraries that are loaded, looked at again when there are more modules."""
+    threadpoolctl = _optional("threadpoolctl")
+    return threadpoolctl and threadpoolctl.ThreadpoolController()
+
+
+def _warn_of_openmp() -> None:
+    """Says that workers may hang where that can't be prevented.
+
+    GNU's OpenMP doesn't survive a fork once it has run: the next parallel region waits for threads that the child
+    doesn't have. Held to one thread (threadpoolctl) it has no parallel regions.
+    """
+    if _optional("threadpoolctl") is not None or not os.path.isdir("/proc/self/task"):
+        return
+    if len(os.listdir("/proc/self/task")) <= threading.active_count():
+        return
+    if any("libgomp" in line for line in _lines("/proc/self/maps")):
+        warnings.warn(
+            "This process has run OpenMP code (libgomp), whose threads don't survive a fork: workers of parallel_map "
+            "may hang when they run OpenMP code too. Install threadpoolctl, with which workers are held to one thread "
+            "each and are safe; or use OpenMP in the workers only; or use backend='threads'.",
+            RuntimeWarning,
+            stacklevel=6,
+        )
+
+
+class _Progress:
+    """Tells on stderr how far the work is: a bar on a terminal and in a notebook, plain lines elsewhere."""
+
+    def __init__(self, call: _Call) -> None:
+        self._on = call.progress
+        self._total = call.length
+        self._done = 0
+        self._began = self._told = time.monotonic()
+        self._bar = "ipykernel" in sys.modules or (sys.stderr is not None and sys.stderr.isatty())
+
+    def __enter__(self) -> _Progress:
+        return self
+
+    def add(self, count: int) -> None:
+        self._done += count
+        now = time.monotonic()
+        if self._on and now - self._told >= (_BAR_SECONDS if self._bar else _LINE_SECONDS):
+            self._told = now
+            self._tell(end="" if self._bar else "\n")
+
+    def __exit__(self, *_error: object) -> None:
+        if self._on:
+            self._tell(end="\n")
+
+    def _tell(self, end: str) -> None:
+        seconds = time.monotonic() - self._began
+        rate = self._done / seconds if seconds else 0.0
+        text = f"parallel_map: {self._done:,} items"
+        if self._total is not None:
+            text = f"parallel_map: {self._done:,} of {self._total:,} items ({self._done / self._total:.0%})"
+        text += f", {seconds:.1f} s, {rate:,.1f}/s"
+        if self._total is not None and rate and self._done < self._total:
+            text += f", {(self._total - self._done) / rate:.0f} s left"
+        if self._bar and self._total is not None:
+            filled = self._done * _BAR_WIDTH // self._total
+            text = f"[{'#' * filled}{'.' * (_BAR_WIDTH - filled)}] {text}"
+        with contextlib.suppress(OSError, ValueError):  # nobody reads it, or it is closed: no reason to fail
+            sys.stderr.write(f"\r{text}\x1b[K{end}" if self._bar else f"{text}{end}")
+            sys.stderr.flush()
