@@ -30,7 +30,9 @@ def main() -> None:
         for name in ("noops", "three_steps", "big_sum"):
             source = (FLOWS / f"{name}.py").read_text()
             Path(folder, f"{name}_k8sflow.py").write_text(source)
-            Path(folder, f"{name}_metaflow.py").write_text(source.replace("from k8sflow import", "from metaflow import"))
+            Path(folder, f"{name}_metaflow.py").write_text(
+                source.replace("from k8sflow import", "from metaflow import")
+            )
         run_all(folder, options.times, options.metaflow_times)
 
 

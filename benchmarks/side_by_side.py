@@ -24,9 +24,7 @@ class Contender:
     times: int = 5
 
 
-def command(
-    *arguments: str, cwd: str, variables: dict[str, str] | None = None
-) -> Callable[[], None]:
+def command(*arguments: str, cwd: str, variables: dict[str, str] | None = None) -> Callable[[], None]:
     """A contender's work that is a command; its output is thrown away, and a failure ends the benchmark."""
 
     def run() -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import subprocess
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ class Namespace:
     name: str
     cluster: Cluster
     environment: dict[str, str]
+    terminals: list[Terminal] = field(default_factory=list)
 
     def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
         """What kubectl prints."""
@@ -50,7 +51,9 @@ class Namespace:
     def start(self, flow: str | Path, *arguments: str, **variables: str) -> Terminal:
         """Starts a flow of ``tests/kind/flows``, or any file."""
         file = flow if isinstance(flow, Path) else FLOWS / flow
-        return start([str(file), "run", *arguments], {**self.environment, **variables})
+        terminal = start([str(file), "run", *arguments], {**self.environment, **variables})
+        self.terminals.append(terminal)
+        return terminal
 
 
 @pytest.fixture(scope="session")
@@ -70,6 +73,8 @@ def namespace(cluster: Cluster) -> Iterator[Namespace]:
     keys = [f"--from-literal={key}={environment[key]}" for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")]
     space.kubectl("create", "secret", "generic", "k8sflow-s3", *keys)
     yield space
+    for terminal in space.terminals:
+        terminal.kill()
     space.kubectl("delete", "namespace", name, "--wait=false")
 
 
@@ -85,15 +90,5 @@ def client(namespace: Namespace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     return Run
 
 
-def eventually(check: Callable[[], object], seconds: float = 30.0) -> None:
-    """Waits until ``check`` is true, for what only Kubernetes itself can bring about."""
-    deadline = time.monotonic() + seconds
-    while not check():
-        assert time.monotonic() < deadline, f"still not true after {seconds} s"
-        time.sleep(0.2)  # the cluster's own clean-up has no event that a client without a watch could wait for
-
-
 def _inherited() -> dict[str, str]:
-    import os  # noqa: PLC0415
-
     return {name: value for name, value in os.environ.items() if not name.startswith(("K8SFLOW_", "AWS_"))}

@@ -57,11 +57,16 @@ class Terminal:
         try:
             self.process.wait(seconds)
         except subprocess.TimeoutExpired:
-            self.process.kill()
+            self.kill()
             raise AssertionError(f"still running after {seconds} s:\n{self.text}") from None
         assert self._reader is not None
         self._reader.join()
         return self
+
+    def kill(self) -> None:
+        """Ends the command, if a test that failed has left it."""
+        self.process.kill()
+        self.process.wait()
 
     def interrupt(self) -> None:
         """Ctrl-C."""

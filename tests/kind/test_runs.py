@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.kind.conftest import Namespace, eventually
+from tests.kind.conftest import Namespace
 from tests.kind.terminal import Terminal
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -71,9 +71,7 @@ def test_a_task_has_no_token_and_is_not_root(shapes: Terminal, client: Callable[
     assert data.secrets is False
 
 
-def test_parallel_map_takes_the_cores_that_the_pod_asked_for(
-    shapes: Terminal, client: Callable[[str], Any]
-) -> None:
+def test_parallel_map_takes_the_cores_that_the_pod_asked_for(shapes: Terminal, client: Callable[[str], Any]) -> None:
     """Two and three processes on a node of another size, and as many threads in native libraries."""
     assert client(shapes.run)["meet"].task.data.sized == {"2": ("2", 2), "3": ("3", 3)}
 
@@ -161,4 +159,3 @@ def test_a_deleted_pod_runs_again_at_no_cost(namespace: Namespace) -> None:
     running.wait(60)
     assert running.code == 0, running.text
     running.seen(r"run again")
-    eventually(lambda: not [p for p in namespace.objects("pods") if p["status"]["phase"] == "Running"])

@@ -15,9 +15,7 @@ class Shapes(FlowSpec):
     @resources(cpu=0.3, memory=200)
     @step
     def start(self):
-        self.memory_limit = _first(
-            "/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"
-        )
+        self.memory_limit = _first("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
         self.cpu_weight = _first("/sys/fs/cgroup/cpu.weight", "/sys/fs/cgroup/cpu/cpu.shares")
         self.secrets = Path("/var/run/secrets/kubernetes.io").exists()
         self.user = os.getuid()
