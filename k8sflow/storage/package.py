@@ -5,6 +5,7 @@ It is content-addressed: a run whose code did not change uploads nothing.
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import gzip
 import hashlib
@@ -87,43 +88,76 @@ def _add(archive: tarfile.TarFile, name: str, path: Path) -> None:
         data = path.read_bytes()
         executable = path.stat().st_mode & stat.S_IXUSR
     except OSError as error:
-        raise PackageError(
-            f"{path} can't be read for the code package: {error.strerror}.",
-            advice=f"Let it be read, or leave it out by a line in {IGNORE_FILE}.",
-        ) from error
+        raise _unreadable(path, error) from error
     entry = tarfile.TarInfo(name)
     entry.size = len(data)
     entry.mode = 0o755 if executable else 0o644
     archive.addfile(entry, io.BytesIO(data))
 
 
+def _unreadable(path: Path, error: OSError) -> PackageError:
+    return PackageError(
+        f"{path} can't be read for the code package: {error.strerror}.",
+        advice=f"Let it be read, or leave it out by a line in {IGNORE_FILE}.",
+    )
+
+
 def _files(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Names and paths of what goes into the package; links are followed, but not to a folder around themselves."""
     patterns = _ignored(folder)
-    for directory, names, file_names in os.walk(folder, followlinks=True):
-        here = Path(directory)
-        names[:] = [name for name in names if _is_taken(here / name, folder, patterns)]
-        for name in file_names:
-            path = here / name
-            if _is_taken(path, folder, patterns) and path.is_file():
-                yield path.relative_to(folder).as_posix(), path
+    waiting = [(folder, frozenset(_identity(around.stat()) for around in (folder, *folder.resolve().parents)))]
+    while waiting:
+        here, around = waiting.pop()
+        entries = _entries(here)
+        if here != folder and any(path.name == "pyvenv.cfg" for path, _ in entries):
+            continue
+        for path, status in entries:
+            name = path.relative_to(folder).as_posix()
+            if path.name.startswith(".") or path.name in _NEVER or path.name.endswith((".pyc", ".egg-info")):
+                continue
+            if any(_matches(name, pattern) for pattern in patterns):
+                continue
+            if stat.S_ISREG(status.st_mode):
+                yield name, path
+            elif stat.S_ISDIR(status.st_mode) and _identity(status) not in around:
+                waiting.append((path, around | {_identity(status)}))
 
 
-def _is_taken(path: Path, folder: Path, patterns: list[str]) -> bool:
-    if path.name.startswith(".") or path.name in _NEVER or path.name.endswith((".pyc", ".egg-info")):
-        return False
-    if path.is_symlink() and folder.resolve().is_relative_to(path.resolve()):
-        return False  # a link to a folder around this one: a circle
-    if path.is_dir() and (path / "pyvenv.cfg").exists():
-        return False
-    name = path.relative_to(folder).as_posix()
-    return not any(fnmatch.fnmatch(name, p) or fnmatch.fnmatch(path.name, p) for p in patterns)
+def _entries(folder: Path) -> list[tuple[Path, os.stat_result]]:
+    """What is in a folder, links resolved."""
+    found = []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                # What points nowhere is no code: FileNotFoundError, or ELOOP for a link to itself.
+                with contextlib.suppress(OSError):
+                    found.append((folder / entry.name, entry.stat()))
+    except OSError as error:
+        raise _unreadable(folder, error) from error
+    return found
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
+
+
+def _matches(name: str, pattern: str) -> bool:
+    """Whether a pattern of the ignore file leaves a name out; one that begins with a slash holds for the whole name."""
+    if pattern.startswith("/"):
+        return fnmatch.fnmatch(name, pattern[1:])
+    return fnmatch.fnmatch(name, pattern) or fnmatch.fnmatch(name.rpartition("/")[2], pattern)
 
 
 def _ignored(folder: Path) -> list[str]:
+    path = folder / IGNORE_FILE
     try:
-        lines = (folder / IGNORE_FILE).read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
         return []
+    except OSError as error:
+        raise PackageError(f"{path} can't be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise PackageError(f"{path} can't be read: {error}.", advice="Save it as UTF-8.") from error
     return [line.strip().rstrip("/") for line in lines if line.strip() and not line.startswith("#")]
 
 

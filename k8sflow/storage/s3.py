@@ -32,8 +32,12 @@ _PART_BYTES = 16 << 20
 _MULTIPART_FROM_BYTES = 64 << 20
 _PARALLEL_PARTS = 8
 _NOT_FOUND = {"404", "NoSuchKey", "NotFound"}
-_TAKEN = {"412", "PreconditionFailed", "409", "ConditionalRequestConflict"}
-_WRONG_KEYS = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken"}
+_TAKEN = {"412", "PreconditionFailed"}
+# Writes at the same moment: S3 has refused this one, and perhaps the others too, and asks for another try.
+_UNDECIDED = {"409", "ConditionalRequestConflict"}
+_TRIES = 8
+# The last one is what versitygw says of an unknown access key.
+_WRONG_KEYS = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken", "XAdminUserNotFound"}
 
 
 class S3Store:
@@ -87,13 +91,19 @@ class S3Store:
         (https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html).
         """  # noqa: D205
         with self._told(key):
-            try:
-                self._client.put_object(Bucket=self.bucket, Key=self.prefix + key, Body=data, IfNoneMatch="*")
-            except ClientError as error:
-                if _code(error) in _TAKEN:
-                    return False
-                raise
-            return True
+            for pause_seconds in (0.02 * 1.6**i for i in range(_TRIES)):
+                try:
+                    self._client.put_object(Bucket=self.bucket, Key=self.prefix + key, Body=data, IfNoneMatch="*")
+                except ClientError as error:
+                    if _code(error) in _TAKEN:
+                        return False
+                    if _code(error) not in _UNDECIDED:
+                        raise
+                    refused = error
+                else:
+                    return True
+                time.sleep(pause_seconds)
+            raise refused
 
     def put_file(self, key: str, file: ReadableFile) -> None:
         """Writes the object from a file, in parallel parts where it is large."""
@@ -210,7 +220,9 @@ class S3Store:
         if code in {"AccessDenied", "403", "Forbidden"}:
             return ConfigurationError(
                 f"{server} doesn't let these keys use {where} ({code}).",
-                advice="They need s3:ListBucket on the bucket, and s3:GetObject and s3:PutObject below it.",
+                cause="They are wrong, or they need s3:ListBucket on the bucket, and s3:GetObject and s3:PutObject "
+                "below it.",
+                advice="Check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, and the bucket's policy.",
             )
         return StorageError(f"{server} refused {where}: {error}")
 
@@ -230,9 +242,9 @@ class S3Log:
         """Adds bytes, and writes the object where the last time is long enough ago."""
         self._data.write(data)
         if time.monotonic() >= self._next_write:
-            self.flush()
             self._pause_seconds = min(self._pause_seconds * 1.5, 30.0)
             self._next_write = time.monotonic() + self._pause_seconds
+            self.flush()
 
     def flush(self) -> None:
         """Writes the object if it has grown."""

@@ -1,0 +1,209 @@
+"""The code package: the same bytes for the same files, what stays out, and limits that are told."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from k8sflow.errors import PackageError
+from k8sflow.storage import package
+from tests.support import in_python
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A flow's folder with some of everything."""
+    folder = tmp_path / "flow"
+    for name in (
+        "flow.py", "lib/__init__.py", "lib/data.csv", "lib/deep/er/x.py", "日本語.txt", "a b.txt",
+        ".git/config", ".env", "__pycache__/flow.cpython-311.pyc", "lib/__pycache__/x.pyc", "old.pyc",
+        "node_modules/x.js", "x.egg-info/PKG-INFO", "venv/pyvenv.cfg", "venv/lib/big.py", ".k8sflow/F/runs/1/run.json",
+    ):  # fmt: skip
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    return folder
+
+
+def _names(made: package.Package) -> list[str]:
+    with tarfile.open(fileobj=io.BytesIO(made.archive), mode="r:gz") as archive:
+        return archive.getnames()
+
+
+KEPT = ["a b.txt", "flow.py", "lib/__init__.py", "lib/data.csv", "lib/deep/er/x.py", "日本語.txt"]
+
+
+def test_it_holds_the_folder_without_what_is_hidden_or_made(folder: Path) -> None:
+    """No .git, no caches, no virtual environment, no state of runs."""
+    made = package.build(folder)
+    assert _names(made) == KEPT
+    assert made.files == len(KEPT)
+
+
+def test_the_same_files_give_the_same_bytes(folder: Path, tmp_path: Path) -> None:
+    """Whatever their times, and wherever they lie."""
+    first = package.build(folder)
+    for path in folder.rglob("*"):
+        os.utime(path, (1, 1))
+    moved = folder.rename(tmp_path / "elsewhere")
+    assert package.build(moved) == first
+    (moved / "flow.py").write_text("changed")
+    assert package.build(moved).sha256 != first.sha256
+
+
+def test_it_comes_out_as_it_went_in(folder: Path, tmp_path: Path) -> None:
+    """Contents, and whether a file may be executed."""
+    (folder / "tool.sh").write_text("#!/bin/sh\n")
+    (folder / "tool.sh").chmod(0o700)
+    (folder / "empty").touch()
+    made = package.build(folder)
+    target = tmp_path / "out"
+    package.extract(made.archive, made.sha256, target)
+    assert package.build(target) == made
+    assert (target / "tool.sh").stat().st_mode & 0o111
+    assert not (target / "flow.py").stat().st_mode & 0o111
+
+
+def test_a_package_that_was_changed_is_not_opened(folder: Path, tmp_path: Path) -> None:
+    """Its hash is its name."""
+    made = package.build(folder)
+    with pytest.raises(PackageError, match="damaged"):
+        package.extract(made.archive[:-1] + b"x", made.sha256, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_archive_can_write_nowhere_else(tmp_path: Path) -> None:
+    """Also one whose hash is right: no path out of the folder, no link out of it."""
+    for name, kind, link in (("../escaped", tarfile.REGTYPE, ""), ("link", tarfile.SYMTYPE, "/etc/passwd")):
+        raw = io.BytesIO()
+        with tarfile.open(fileobj=raw, mode="w:gz") as archive:
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.linkname = kind, link
+            archive.addfile(entry, io.BytesIO())
+        data = raw.getvalue()
+        with pytest.raises((PackageError, tarfile.FilterError)):
+            package.extract(data, hashlib.sha256(data).hexdigest(), tmp_path / "out")
+    assert not (tmp_path / "escaped").exists()
+
+
+@pytest.mark.parametrize(
+    ("line", "left_out"),
+    [
+        ("*.csv", ["lib/data.csv"]),
+        ("lib", ["lib/__init__.py", "lib/data.csv", "lib/deep/er/x.py"]),
+        ("lib/", ["lib/__init__.py", "lib/data.csv", "lib/deep/er/x.py"]),
+        ("/lib/deep/", ["lib/deep/er/x.py"]),
+        ("lib/*", ["lib/__init__.py", "lib/data.csv", "lib/deep/er/x.py"]),
+        ("# lib", []),
+        ("", []),
+        ("   a b.txt  ", ["a b.txt"]),
+        ("日本語.txt", ["日本語.txt"]),
+        ("deep", ["lib/deep/er/x.py"]),
+    ],
+)
+def test_the_ignore_file_leaves_out(folder: Path, line: str, left_out: list[str]) -> None:
+    """A pattern a line."""
+    (folder / package.IGNORE_FILE).write_text(f"# comment\n\n{line}\n")
+    assert _names(package.build(folder)) == [name for name in KEPT if name not in left_out]
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe*.csv", None])
+def test_an_ignore_file_that_cant_be_read_is_told(folder: Path, content: bytes | None) -> None:
+    """Not UTF-8, or a folder of that name."""
+    path = folder / package.IGNORE_FILE
+    path.mkdir() if content is None else path.write_bytes(content)
+    with pytest.raises(PackageError, match=r"\.k8sflowignore"):
+        package.build(folder)
+
+
+def test_links_are_followed_but_not_in_circles(folder: Path, tmp_path: Path) -> None:
+    """To the folder itself, to one above it, to itself, and two that point at each other's folders."""
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared/util.py").write_text("util")
+    (folder / "shared").symlink_to(tmp_path / "shared")
+    (folder / "file.py").symlink_to(tmp_path / "shared/util.py")
+    (folder / "self").symlink_to(".")
+    (folder / "up").symlink_to("..")
+    (folder / "lib/again").symlink_to("../lib")
+    (folder / "dangling").symlink_to("nowhere")
+    (folder / "loop").symlink_to("loop")
+    for here, there in (("x", "y"), ("y", "x"), ("x", "z"), ("z", "x"), ("y", "z"), ("z", "y")):
+        (folder / here).mkdir(exist_ok=True)
+        (folder / here / "file").touch()
+        (folder / there).mkdir(exist_ok=True)
+        (folder / here / f"to_{there}").symlink_to(f"../{there}")
+    names = _names(package.build(folder))
+    assert {*KEPT, "shared/util.py", "file.py", "x/file"} <= set(names)
+    assert not [name for name in names if name.count("lib") > 1 or name.startswith(("self", "up"))]
+    assert len(names) < 50
+
+
+def test_a_flow_may_lie_in_a_virtual_environment(folder: Path) -> None:
+    """Only those below its folder are left out."""
+    (folder / "pyvenv.cfg").touch()
+    assert set(KEPT) < set(_names(package.build(folder)))
+
+
+def test_what_is_no_file_stays_out(folder: Path) -> None:
+    """A pipe would be read for ever."""
+    os.mkfifo(folder / "pipe")
+    assert _names(package.build(folder)) == KEPT
+
+
+def test_a_name_that_is_not_utf8_goes_along(folder: Path, tmp_path: Path) -> None:
+    """Linux takes any bytes as a name."""
+    path = os.fsencode(folder) + b"/caf\xe9.txt"
+    Path(os.fsdecode(path)).write_text("x")
+    made = package.build(folder)
+    package.extract(made.archive, made.sha256, tmp_path / "out")
+    assert os.fsdecode(b"caf\xe9.txt") in {path.name for path in (tmp_path / "out").iterdir()}
+
+
+def test_a_package_over_the_limit_names_the_biggest_files(folder: Path) -> None:
+    """The biggest first, with sizes, and how to leave them out."""
+    for name, size in (("data/huge.bin", 90_000_000), ("lib/large.bin", 20_000_000), ("small.bin", 1_000_000)):
+        path = folder / name
+        path.parent.mkdir(exist_ok=True)
+        with path.open("wb") as file:
+            file.truncate(size)
+    with pytest.raises(PackageError) as told:
+        package.build(folder)
+    text = str(told.value)
+    assert "111.0 MB; the limit is 100 MB" in text
+    assert text.index("90.0 MB  data/huge.bin") < text.index("20.0 MB  lib/large.bin") < text.index("small.bin")
+    assert ".k8sflowignore" in text
+    (folder / package.IGNORE_FILE).write_text("data\n")
+    assert "data/huge.bin" not in _names(package.build(folder))
+
+
+@pytest.mark.parametrize("name", ["secret.txt", "lib"])
+def test_what_cant_be_read_is_told(folder: Path, name: str) -> None:
+    """A file or a folder: its absence would only be noticed in the pod."""
+    (folder / name).touch()
+    (folder / name).chmod(0)
+    for path in (folder, *folder.parents):
+        if path.stat().st_uid == os.getuid():
+            path.chmod(path.stat().st_mode | 0o005)
+    done = in_python(
+        """
+        import os, sys
+        from pathlib import Path
+        from k8sflow.errors import PackageError
+        from k8sflow.storage import package
+        if os.getuid() == 0:
+            os.setgroups([]); os.setgid(65534); os.setuid(65534)
+        try:
+            package.build(Path(sys.argv[1]))
+        except PackageError as error:
+            print(error)
+        """,
+        str(folder),
+    )
+    (folder / name).chmod(0o755)
+    assert f"{folder / name} can't be read" in done.stdout, done.stdout + done.stderr
+    assert ".k8sflowignore" in done.stdout

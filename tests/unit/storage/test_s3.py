@@ -1,0 +1,188 @@
+"""What only a bucket does: it can be missing, refuse the keys, be out of reach, or ask for another try."""
+
+from __future__ import annotations
+
+import http.server
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from k8sflow.errors import ConfigurationError, K8sflowError, StorageError
+from k8sflow.storage import s3
+from k8sflow.storage.s3 import S3Log, S3Store
+from tests.cluster.s3 import S3Server
+from tests.s3server import BUCKET, KEYS
+
+
+@pytest.fixture
+def keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test server's keys, and no profile of the person who runs the tests."""
+    for name, value in {**KEYS, "AWS_CONFIG_FILE": "/nowhere", "AWS_SHARED_CREDENTIALS_FILE": "/nowhere"}.items():
+        monkeypatch.setenv(name, value)
+
+
+def _told(call: object) -> K8sflowError:
+    assert callable(call)
+    with pytest.raises(K8sflowError) as told:
+        call()
+    return told.value
+
+
+@pytest.mark.s3
+def test_a_missing_bucket_is_told(s3_server: S3Server, keys: None) -> None:
+    """With the settings that name it, whatever is asked first."""
+    store = S3Store("s3://not-there/prefix", endpoint=s3_server.endpoint, region="us-east-1")
+    for call in (
+        store.check,
+        lambda: store.get("x"),
+        lambda: store.put("x", [b""]),
+        lambda: list(store.list_keys("x/")),
+    ):
+        error = _told(call)
+        assert isinstance(error, ConfigurationError)
+        assert "no bucket 'not-there'" in error.summary
+        assert "K8SFLOW_BUCKET" in error.advice
+
+
+@pytest.mark.s3
+@pytest.mark.parametrize(("name", "value"), [("AWS_ACCESS_KEY_ID", "nobody"), ("AWS_SECRET_ACCESS_KEY", "wrong")])
+def test_wrong_keys_are_told(
+    s3_server: S3Server, keys: None, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    """As what they are."""
+    monkeypatch.setenv(name, value)
+    store = S3Store(f"s3://{BUCKET}", endpoint=s3_server.endpoint, region="us-east-1")
+    for call in (store.check, lambda: store.get("x")):
+        error = _told(call)
+        assert isinstance(error, ConfigurationError)
+        assert "keys" in error.summary
+        assert "AWS_" in error.advice
+
+
+def test_missing_keys_are_told(keys: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before anything is sent."""
+    for name in KEYS:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    error = _told(S3Store("s3://b", endpoint="http://127.0.0.1:1").check)
+    assert isinstance(error, ConfigurationError)
+    assert "AWS_ACCESS_KEY_ID" in error.advice
+
+
+def test_a_server_out_of_reach_is_told(keys: None) -> None:
+    """With its address and the setting."""
+    error = _told(S3Store("s3://b", endpoint="http://127.0.0.1:1").check)
+    assert isinstance(error, StorageError)
+    assert "http://127.0.0.1:1" in error.summary
+    assert "K8SFLOW_ENDPOINT" in error.advice
+
+
+@pytest.mark.parametrize("endpoint", ["127.0.0.1:7070", "nonsense", "http://", "ftp://x"])
+def test_an_endpoint_that_is_no_url_is_told(keys: None, endpoint: str) -> None:
+    """In our words."""
+    assert "endpoint" in str(_told(lambda: S3Store("s3://b", endpoint=endpoint).check()))
+
+
+@pytest.mark.parametrize("bucket", ["s3://", "s3://Not_A_Bucket", "s3://a b", "s3://ü"])
+def test_a_bucket_that_can_be_none_is_told(keys: None, bucket: str) -> None:
+    """Not as a traceback of boto3."""
+    _told(lambda: S3Store(bucket, endpoint="http://127.0.0.1:1").check())
+
+
+class _Answers(http.server.BaseHTTPRequestHandler):
+    """A server that answers each PUT with the next of these codes."""
+
+    protocol_version = "HTTP/1.1"
+    codes: list[int]
+    seen: int
+
+    def do_PUT(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        code = self.codes[min(self.__class__.seen, len(self.codes) - 1)]
+        self.__class__.seen += 1
+        name = {200: "OK", 409: "ConditionalRequestConflict", 412: "PreconditionFailed", 500: "InternalError"}[code]
+        body = b"" if code == 200 else f"<Error><Code>{name}</Code><Message>m</Message></Error>".encode()
+        self.send_response(code)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Says nothing."""
+
+
+@contextmanager
+def _answering(*codes: int) -> Iterator[tuple[S3Store, type[_Answers]]]:
+    handler = type("Handler", (_Answers,), {"codes": list(codes), "seen": 0})
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    store = S3Store("s3://bucket", endpoint=f"http://127.0.0.1:{server.server_address[1]}", region="us-east-1")
+    try:
+        yield store, handler
+    finally:
+        store.close()
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_conflict_says_nothing_about_who_won(keys: None) -> None:
+    """S3 answers 409 to all who write at the same moment, perhaps to everybody: only another try tells (I3)."""
+    with _answering(409, 409, 200) as (store, handler):
+        assert store.put_new("commit", b"x")
+        assert handler.seen == 3
+    with _answering(409, 412) as (store, _):
+        assert not store.put_new("commit", b"x")
+    with _answering(409) as (store, _), pytest.raises(StorageError, match="ConditionalRequestConflict"):
+        store.put_new("commit", b"x")
+
+
+def test_a_server_error_is_tried_again(keys: None) -> None:
+    """By boto3; a person sees nothing of it."""
+    with _answering(500, 200) as (store, handler):
+        store.put("x", [b"x"])
+        assert handler.seen == 2
+
+
+def test_a_log_keeps_what_a_failing_store_could_not_take(keys: None) -> None:
+    """It is written with the next piece, and not at every piece while the store is down."""
+    with _answering(409) as (store, handler):
+        log = S3Log(store, "log")
+        with pytest.raises(StorageError):
+            log.write(b"one ")
+        log.write(b"two ")
+        assert handler.seen == 1
+        handler.codes = [200]
+        log.close()
+        assert log._written == len(b"one two ")
+
+
+@pytest.mark.s3
+def test_a_log_is_written_again_only_when_it_pays(s3_store: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At first after a second, then ever more rarely: all of it is sent each time."""
+    now = [0.0]
+    monkeypatch.setattr(s3.time, "monotonic", lambda: now[0])
+    log = s3_store.open_log("log")
+    writes = 0
+    for second in range(600):
+        now[0] = float(second)
+        before = log._written  # type: ignore[attr-defined]
+        log.write(b"x")
+        writes += log._written > before  # type: ignore[attr-defined]
+    assert 20 < writes < 40
+    log.close()
+    assert bytes(s3_store.get("log")) == b"x" * 600
+
+
+@pytest.mark.s3
+def test_an_object_that_changes_while_it_is_read_is_no_mixture(
+    s3_store: S3Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ranges of a large object are all of one version, or the read fails."""
+    monkeypatch.setattr(s3, "_MULTIPART_FROM_BYTES", 1000)
+    monkeypatch.setattr(s3, "_PART_BYTES", 1000)
+    s3_store.put_file("a", s3._Joined([b"1" * 10_000]))
+    with pytest.raises(StorageError, match="PreconditionFailed"), s3_store._told("a"):
+        s3_store._get_ranges("a", 10_000, '"another"')
+    assert bytes(s3_store.get("a")) == b"1" * 10_000
