@@ -10,8 +10,11 @@ N ?= 8000
 help:
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: cluster ## run BigSum on Kubernetes, on a cluster that this makes (N=8000 rows)
-	@. "$$($(BIN)/python -m tests.cluster env-file)" && $(BIN)/python examples/bigsum.py run --n $(N) --with kubernetes
+demo: $(VENV)/.installed cluster ## run BigSum on Kubernetes, on a cluster that this makes (N=8000 rows)
+	@eval "$$($(PYTHON) -m tests.cluster env)" && \
+	  echo '$$ python examples/bigsum.py run --n $(N) --with kubernetes' && \
+	  $(BIN)/python examples/bigsum.py run --n $(N) --with kubernetes && \
+	  echo 'Its Jobs: eval "$$($(PYTHON) -m tests.cluster env)"; kubectl -n k8sflow get jobs,pods'
 
 test: lint ## every test: lint, unit, local flows, a real cluster
 	$(BIN)/python -m pytest
@@ -42,7 +45,7 @@ $(VENV)/.installed: pyproject.toml
 	$(BIN)/pip install --quiet --editable '.[controller]' --group dev
 	touch $@
 
--$(VENV)-bench/.installed: $(VENV)/.installed
+$(VENV)-bench/.installed: $(VENV)/.installed
 	$(BIN)/python -m venv $(VENV)-bench
 	$(VENV)-bench/bin/pip install --quiet --upgrade 'pip>=25.1'
 	$(VENV)-bench/bin/pip install --quiet --editable . --group bench
