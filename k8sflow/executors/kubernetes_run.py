@@ -21,11 +21,12 @@ from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskSpec
 
 CANCEL_SECONDS = 60.0
+_CLOSE_SECONDS = 10.0
 _FIRST_LOOK_SECONDS = 2.0
 _LATE_POD_SECONDS = 3.0
 _LONGEST_LOOK_SECONDS = 60.0
 _SLOW_START_SECONDS = 20.0
-_SLOW_PODS_PER_LOOK = 5
+_FEW = 5  # of the tasks that hang are looked at one by one, each time
 _NODES_SECONDS = 60.0
 _FORBIDDEN = 403
 
@@ -153,9 +154,13 @@ class ClusterRun:
             self._task_of(self._queue.get_nowait()).finish(cancelled)
 
     async def close(self) -> None:
-        """Ends ``serve``, after seeing to it that the owner goes when the last finished Job goes."""
+        """Ends ``serve``, after seeing to it that the owner goes when the last finished Job goes.
+
+        Tasks that are not finished run on, with their owner, for another driver to take over.
+        """
         await self._has_owner.wait()
-        if self.plan.owner is None and not self.is_cancelling:
+        is_finished = not self._tasks and self._queue.empty()
+        if self.plan.owner is None and is_finished and not self.is_cancelling:
             await self._hand_over_owner()
         if not self._end.done():
             self._end.set_result(None)
@@ -182,7 +187,7 @@ class ClusterRun:
         """Frees the task's place."""
         if self._tasks.pop(task.job_name, None) is not None:
             self._slots.release()
-        if task.created_at is not None:
+        if task.created_at is not None and task.job_stays:
             self._last_finished = task.job_name
 
     def _spawned_done(self, task: asyncio.Task[None]) -> None:
@@ -217,17 +222,20 @@ class ClusterRun:
         the end of the last one takes the ConfigMap along, and that whatever is left; nobody has to come back for it.
         """
         try:
-            if self._last_finished is None:
-                await self.api.delete(self.plan.owner_path)
-                return
-            job = await self.api.get(f"{self.plan.jobs_path}/{self._last_finished}")
-            reference = {key: job["metadata"][key] for key in ("name", "uid")}
-            owners = [{"apiVersion": "batch/v1", "kind": "Job", **reference}]
-            await self.api.patch(self.plan.owner_path, {"metadata": {"ownerReferences": owners}})
-        except KubernetesError:
+            await asyncio.wait_for(self._close_ring(), _CLOSE_SECONDS)
+        except (KubernetesError, asyncio.TimeoutError):
             # The run is over and told. Without the ring (the last Job is gone, patching is not allowed) the empty
             # ConfigMap stays behind, and harms nobody.
             return
+
+    async def _close_ring(self) -> None:
+        if self._last_finished is None:
+            await self.api.delete(self.plan.owner_path)
+            return
+        job = await self.api.get(f"{self.plan.jobs_path}/{self._last_finished}")
+        reference = {key: job["metadata"][key] for key in ("name", "uid")}
+        owners = [{"apiVersion": "batch/v1", "kind": "Job", **reference}]
+        await self.api.patch(self.plan.owner_path, {"metadata": {"ownerReferences": owners}})
 
     async def _submit_all(self) -> None:
         while True:
@@ -266,8 +274,8 @@ class ClusterRun:
             if not is_new:
                 await self._adopt(task)
         except K8sflowError as error:
-            found = diagnosis.job_refused(f"{error.summary}\n{error.cause}".strip(), error.advice)
-            task.finish(TaskResult(found.category, diagnosis=found))
+            # stop: where the answer got lost the Job may be there.
+            task.stop(diagnosis.job_refused(f"{error.summary}\n{error.cause}".strip(), error.advice))
 
     async def _adopt(self, task: TaskOnCluster) -> None:
         """Takes over the pods of a Job that was there before, as after the death of an earlier driver."""
@@ -275,6 +283,8 @@ class ClusterRun:
         pods, _ = await self.api.list(self.plan.pods_path, label_selector=selector)
         for pod in sorted(pods, key=lambda pod: str(pod["metadata"]["creationTimestamp"])):
             task.pod_changed(Change.ADDED, pod)
+        if not pods:
+            await task.look_at_job()
 
     def _pod_changed(self, change: Change, pod: Manifest) -> None:
         self._changed.set()
@@ -303,10 +313,9 @@ class ClusterRun:
                 continue
             pause = min(_LONGEST_LOOK_SECONDS, pause * 2)
             try:
-                await self._explain(podless, slow[:_SLOW_PODS_PER_LOOK])
-            except ApiStatusError as error:
-                if error.status == _FORBIDDEN:
-                    return  # events are a courtesy
+                await self._explain(podless, slow[:_FEW])
+            except KubernetesError:
+                continue  # whether the server is gone for good is the reflector's to say
 
     def _older_than(self, seconds: float) -> list[TaskOnCluster]:
         born_before = asyncio.get_running_loop().time() - seconds
@@ -315,21 +324,28 @@ class ClusterRun:
         ]
 
     async def _explain(self, podless: Sequence[TaskOnCluster], slow: Sequence[TaskOnCluster]) -> None:
-        events_path = f"/api/v1/namespaces/{self.namespace}/events"
         if podless:
-            selector = "involvedObject.kind=Job,reason=FailedCreate"
-            events, _ = await self.api.list(events_path, field_selector=selector)
-            reasons = waiting.without_pod(events)
+            reasons = waiting.without_pod(await self._events("involvedObject.kind=Job,reason=FailedCreate"))
             for task in podless:
                 if task.pod is None and task.job_name in reasons:
                     task.tell_waiting(reasons[task.job_name])
+            for task in [task for task in podless if task.job_name not in reasons][:_FEW]:
+                await task.look_at_job()
         for task in slow:
-            if task.pod is None:
-                continue
-            uid = task.pod["metadata"]["uid"]
-            events, _ = await self.api.list(events_path, field_selector=f"involvedObject.uid={uid}")
-            if (reason := waiting.from_events(events)) is not None:
-                task.tell_waiting(reason)
+            if task.pod is not None:
+                uid = task.pod["metadata"]["uid"]
+                reason = waiting.from_events(await self._events(f"involvedObject.uid={uid}"))
+                if reason is not None:
+                    task.tell_waiting(reason)
+
+    async def _events(self, selector: str) -> list[Manifest]:
+        """Events of the namespace; none where they may not be read, since they are a courtesy."""
+        try:
+            return (await self.api.list(f"/api/v1/namespaces/{self.namespace}/events", field_selector=selector))[0]
+        except ApiStatusError as error:
+            if error.status == _FORBIDDEN:
+                return []
+            raise
 
 
 async def delete_run(api: KubernetesApi, plan: RunPlan) -> None:

@@ -22,6 +22,7 @@ from k8sflow.kubernetes.outcome import (
     Waiting,
     end_of_deleted,
     end_of_unreachable,
+    end_without_pod,
     is_being_deleted,
     pod_state,
 )
@@ -72,6 +73,7 @@ class TaskOnCluster:
     created_at: float | None = None
     pod: Manifest | None = None
     is_finished: bool = False
+    job_stays: bool = True
     started_pod: str | None = None
     reason: Diagnosis | None = None
     _over: set[str] = field(default_factory=set)
@@ -133,6 +135,17 @@ class TaskOnCluster:
         if reason.category in _FAULTS and self.options.pending_timeout_seconds is None:
             self._set_timer("faulty start", FAULTY_START_SECONDS, self._give_up)
 
+    async def look_at_job(self) -> None:
+        """Finds out why there is no pod, where the Job itself tells: it is held back, over, or gone."""
+        job = await self._job()
+        if self.pod is not None or self.is_finished:
+            return
+        end = end_without_pod(job)
+        if end is not None:
+            await self._end(end, None, None)
+        elif job is not None and job["spec"].get("suspend"):
+            self.tell_waiting(diagnosis.suspended())
+
     def finish(self, result: TaskResult) -> None:
         """Emits the one ``Finished``; nothing is emitted for the task after it."""
         if self.is_finished:
@@ -148,6 +161,7 @@ class TaskOnCluster:
     def stop(self, found: Diagnosis) -> None:
         """Finishes with a failure while the Job is still there, and deletes the Job."""
         if not self.is_finished:
+            self.job_stays = False
             self.finish(TaskResult(found.category, diagnosis=found))
             self.run.spawn(self._delete_job())
 
@@ -282,12 +296,18 @@ class TaskOnCluster:
 
     async def _job_is_gone(self) -> bool:
         try:
-            job = await self.run.api.get(self.job_path)
-        except ApiStatusError as error:
-            return error.status == 404  # noqa: PLR2004
+            job = await self._job()
         except KubernetesError:
             return False
-        return is_being_deleted(job)
+        return job is None or is_being_deleted(job)
+
+    async def _job(self) -> Manifest | None:
+        try:
+            return await self.run.api.get(self.job_path)
+        except ApiStatusError as error:
+            if error.status == 404:  # noqa: PLR2004
+                return None
+            raise
 
     def _set_timer(self, name: str, seconds: float, then: Callable[[], None]) -> None:
         if name not in self._timers:

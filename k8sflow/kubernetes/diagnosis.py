@@ -273,6 +273,26 @@ def no_pod(detail: str) -> Diagnosis:
     return Diagnosis(Outcome.NEVER_STARTED, summary, detail, advice)
 
 
+def suspended() -> Diagnosis:
+    """The Job is held back by whoever manages queues."""
+    return Diagnosis(
+        Outcome.UNSCHEDULABLE,
+        "its Job is suspended: it waits in a queue.",
+        "",
+        "The queue (Kueue, say) lets it start; `kubectl describe job` may tell when.",
+    )
+
+
+def pod_gone() -> Diagnosis:
+    """The Job is over, and no pod is left to say how."""
+    return Diagnosis(
+        Outcome.NODE_LOST,
+        "its Job is over, and its pod is gone.",
+        "Nothing tells how the pod ended.",
+        "It is run again.",
+    )
+
+
 def job_refused(detail: str, advice: str) -> Diagnosis:
     """The API server didn't take the Job."""
     return Diagnosis(Outcome.NEVER_STARTED, "its Job couldn't be created.", detail, advice)

@@ -22,7 +22,8 @@ from k8sflow.task.framing import Piece, decode
 from k8sflow.task.outcome import Diagnosis, Outcome
 from k8sflow.task.result import TaskResult
 
-Pod = dict[str, Any]
+Manifest = dict[str, Any]
+Pod = Manifest
 
 _OUT_OF_MEMORY_EXIT = 137
 _SIGNALS_FROM_OUTSIDE = {137, 143}
@@ -90,6 +91,13 @@ def end_of_unreachable(last_known: Pod) -> Ended:
     """The end of a pod that should long be deleted, so that its node can't be there any more."""
     node = last_known["spec"].get("nodeName")
     return Ended(_failed(diagnosis.node_lost(f"The pod should be gone, and node {node} doesn't answer for it.")))
+
+
+def end_without_pod(job: Manifest | None) -> Ended | None:
+    """The end that a Job without any pod stands for: it is over, or was deleted (None); None while pods may come."""
+    conditions = ((job or {}).get("status") or {}).get("conditions") or ()
+    finished = any(c["type"] in {"Complete", "Failed", "FailureTarget"} and c["status"] == "True" for c in conditions)
+    return Ended(_failed(diagnosis.pod_gone())) if job is None or finished else None
 
 
 def is_being_deleted(pod: Pod) -> bool:

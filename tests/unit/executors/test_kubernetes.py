@@ -61,6 +61,14 @@ def task(name: str) -> TaskSpec:
     return TaskSpec("Demo", "r1", TaskName(step, tuple(int(part) for part in path.split(".") if part)))
 
 
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The times after which one looks at what hangs, shortened."""
+    monkeypatch.setattr("k8sflow.kubernetes.api._FIRST_DELAY_SECONDS", 0.05)
+    monkeypatch.setattr("k8sflow.executors.kubernetes_run._FIRST_LOOK_SECONDS", 0.2)
+    monkeypatch.setattr("k8sflow.executors.kubernetes_run._LATE_POD_SECONDS", 0.3)
+
+
 @pytest.fixture
 def server() -> Iterator[FakeApi]:
     with fake_api() as running:
@@ -324,6 +332,16 @@ def test_the_last_job_takes_the_owner_along(server: FakeApi, start: Callable[...
     assert config_map["metadata"]["ownerReferences"][0]["uid"] == manifest["metadata"]["uid"]
 
 
+def test_closing_before_the_end_leaves_the_tasks_to_run(server: FakeApi, start: Callable[..., Driver]) -> None:
+    """A later driver takes them over; deleting their owner would delete them."""
+    driver = start()
+    driver.run("a")
+    driver.executor.close()
+    (owner,) = server.names("configmaps")
+    assert "ownerReferences" not in (server.get("configmaps", owner) or {})["metadata"]
+    assert len(server.names("jobs")) == 1
+
+
 def test_an_owner_that_is_given_is_used(server: FakeApi, start: Callable[..., Driver]) -> None:
     owner = {"apiVersion": "k8sflow.dev/v1alpha1", "kind": "FlowRun", "name": "demo", "uid": "u"}
     driver = start(owner=owner)
@@ -382,3 +400,81 @@ def test_a_log_that_breaks_is_read_on_without_losing_or_doubling_lines(
     server.end_log(name)
     server.write_log(name, (at(2), b"two at last"), (at(3), b"three"))
     assert [driver.next(Output).data for _ in range(2)] == [b"two at last\n", b"three\n"]
+
+
+def test_a_job_that_was_over_before_and_has_no_pod_left_is_no_hang(
+    server: FakeApi, start: Callable[..., Driver]
+) -> None:
+    """As after the death of a driver and of the pod's node: the store may have the result, else it is run again."""
+    first = start()
+    jobs = [*first.run("a"), *first.run("b")]
+    for job in jobs:
+        manifest = server.get("jobs", job)
+        assert manifest is not None
+        server.put("jobs", {**manifest, "status": {"conditions": [{"type": "Failed", "status": "True"}]}})
+    second = start()
+    second.committed[task("a")] = SUCCESS
+    second.executor.submit([task("a"), task("b")])
+    ends = {end.task: end.result.outcome for end in (second.next(Finished), second.next(Finished))}
+    assert ends == {task("a"): Outcome.SUCCEEDED, task("b"): Outcome.NODE_LOST}
+
+
+def test_a_job_that_is_deleted_before_it_has_a_pod_is_cancelled(server: FakeApi, start: Callable[..., Driver]) -> None:
+    driver = start()
+    (job,) = driver.run("a")
+    server.remove("jobs", job)
+    assert driver.next(Finished).result.outcome is Outcome.CANCELLED
+
+
+def test_a_job_that_a_queue_holds_back_is_told(server: FakeApi, start: Callable[..., Driver]) -> None:
+    """Also where events may not be read."""
+    server.fail("GET", "/events", 403, times=100)
+    driver = start()
+    (job,) = driver.run("a")
+    manifest = server.get("jobs", job)
+    assert manifest is not None
+    server.put("jobs", {**manifest, "spec": {**manifest["spec"], "suspend": True}})
+    assert "suspended" in driver.next(Queued).reason
+
+
+def test_a_pod_that_hangs_on_its_node_is_explained_by_its_events(
+    server: FakeApi, start: Callable[..., Driver], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("k8sflow.executors.kubernetes_run._SLOW_START_SECONDS", 0.5)
+    driver = start()
+    (job,) = driver.run("a")
+    pod = server.pod_of(job, **waits("ContainerCreating"))
+    event = {
+        "metadata": {"name": "e"},
+        "type": "Warning",
+        "reason": "FailedMount",
+        "message": "no such volume",
+        "involvedObject": {"uid": pod["metadata"]["uid"]},
+    }
+    server.put("events", event)
+    assert driver.next(Queued).reason == "its pod is slow to start (FailedMount). no such volume"
+
+
+def test_a_node_that_never_comes_back_is_given_up(
+    server: FakeApi, start: Callable[..., Driver], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("k8sflow.executors.kubernetes_task._TERMINATION_SLACK_SECONDS", 0.2)
+    driver = start()
+    (job,) = driver.run("a")
+    pod = server.pod_of(job, **running())
+    driver.next(Started)
+    pod["metadata"] |= {"deletionTimestamp": "2026-01-01T00:00:00Z", "deletionGracePeriodSeconds": 0}
+    server.put("pods", pod)
+    assert driver.next(Finished).result.outcome is Outcome.NODE_LOST
+    server.wait(lambda: not server.names("jobs"), "the deletion of the Job")
+
+
+def test_a_log_that_may_not_be_read_is_told_and_the_task_goes_on(server: FakeApi, start: Callable[..., Driver]) -> None:
+    server.fail("GET", "/log", 403, times=100)
+    driver = start()
+    (job,) = driver.run("a")
+    pod = server.pod_of(job, **running())
+    driver.next(Started)
+    assert b"[k8sflow] the output can't be shown" in driver.next(Output).data
+    server.put("pods", with_status(pod, terminated(message=SUCCESS.to_json())))
+    assert driver.next(Finished).result == SUCCESS

@@ -89,7 +89,7 @@ class FakeApi:
         self._stop = asyncio.Event()
         app = web.Application()
         app.router.add_route("*", "/{tail:.*}", self._handle)
-        runner = web.AppRunner(app, shutdown_timeout=0.1)
+        runner = web.AppRunner(app, shutdown_timeout=0.01)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
@@ -329,7 +329,9 @@ class FakeApi:
         return web.json_response(self._put(resource, item, silently=False), status=201)
 
     def _patch(self, resource: str, name: str, changes: Manifest) -> web.Response:
-        item = self.objects[resource, name]
+        item = self.objects.get((resource, name))
+        if item is None:
+            return _status(404, "NotFound", f'{resource} "{name}" not found')
         item["metadata"].update(changes["metadata"])
         return web.json_response(self._put(resource, item, silently=False))
 

@@ -21,6 +21,12 @@ JOBS = "/apis/batch/v1/namespaces/lab/jobs"
 JOB = {"kind": "Job", "metadata": {"name": "j", "labels": {"run": "r1"}}}
 
 
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("k8sflow.kubernetes.api._FIRST_DELAY_SECONDS", 0.05)
+    monkeypatch.setattr("k8sflow.kubernetes.preflight._PATIENCE_SECONDS", 0.2)
+
+
 @pytest.fixture
 def server() -> Iterator[FakeApi]:
     with fake_api() as running:

@@ -37,6 +37,12 @@ class Seen:
         return self.changes
 
 
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("k8sflow.kubernetes.api._FIRST_DELAY_SECONDS", 0.05)
+    monkeypatch.setattr("k8sflow.kubernetes.reflector._FIRST_DELAY_SECONDS", 0.05)
+
+
 @pytest.fixture
 def server() -> Iterator[FakeApi]:
     with fake_api() as running:

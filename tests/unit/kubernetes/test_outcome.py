@@ -1,0 +1,265 @@
+"""From a pod's document to how its task ended, and to what it waits for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from k8sflow.flow.pod_options import PodOptions
+from k8sflow.kubernetes import diagnosis, waiting
+from k8sflow.kubernetes.outcome import Ended, Running, Waiting, end_of_deleted, end_without_pod, pod_state
+from k8sflow.task.outcome import Diagnosis, Outcome
+from k8sflow.task.result import TaskResult, Transition
+
+OPTIONS = PodOptions(cpu="2", memory="1000M", deadline_seconds=60)
+SUCCESS = TaskResult(Outcome.SUCCEEDED, Transition(("end",)))
+STOPPED = TaskResult(Outcome.CANCELLED, diagnosis=Diagnosis(Outcome.CANCELLED, "it was told to stop."))
+
+
+def pod(*, phase: str = "Failed", deleting: bool = False, **status: Any) -> dict[str, Any]:
+    metadata = {"name": "p", **({"deletionTimestamp": "now"} if deleting else {})}
+    spec = {"nodeName": "n1", "containers": [{"name": "task", "image": "app:1"}]}
+    return {"metadata": metadata, "spec": spec, "status": {"phase": phase, **status}}
+
+
+def ended(code: int, reason: str = "Error", message: str = "", **more: Any) -> dict[str, Any]:
+    state = {"exitCode": code, "reason": reason, "message": message, "startedAt": "then"}
+    return pod(containerStatuses=[{"name": "task", "state": {"terminated": state}}], **more)
+
+
+def disrupted(reason: str, message: str = "told") -> list[dict[str, str]]:
+    return [{"type": "DisruptionTarget", "status": "True", "reason": reason, "message": message}]
+
+
+def end_of(document: dict[str, Any]) -> Ended:
+    state = pod_state(document, OPTIONS)
+    assert isinstance(state, Ended)
+    assert (state.result.diagnosis is None) == (state.result.outcome is Outcome.SUCCEEDED)
+    return state
+
+
+@pytest.mark.parametrize("code", [0, 1, 137])
+def test_the_agents_word_wins(code: int) -> None:
+    end = end_of(ended(code, "OOMKilled", SUCCESS.to_json(), conditions=disrupted("EvictionByEvictionAPI")))
+    assert end.result == SUCCESS
+    assert end.is_told_by_agent
+    assert not end.is_disruption
+
+
+ENDS = [
+    (ended(137, "OOMKilled"), Outcome.OUT_OF_MEMORY, "1000M"),
+    (ended(143, "OOMKilled"), Outcome.NODE_LOST, "killed from outside"),
+    (ended(143), Outcome.NODE_LOST, "exit code 143"),
+    (ended(3), Outcome.USER_ERROR, "exit code 3"),
+    (ended(0, "Completed"), Outcome.USER_ERROR, "without a result"),
+    (ended(139), Outcome.USER_ERROR, "exit code 139"),
+    (ended(137, "ContainerStatusUnknown"), Outcome.NODE_LOST, "lost track"),
+    (ended(128, "StartError", 'exec: "python3": executable file not found in $PATH'), Outcome.BAD_IMAGE, "python3"),
+    (ended(127, "ContainerCannotRun", "stat python3: no such file or directory"), Outcome.BAD_IMAGE, "app:1"),
+    (
+        ended(128, "StartError", "container init was OOM-killed (memory limit too low?)"),
+        Outcome.OUT_OF_MEMORY,
+        "too little",
+    ),
+    (ended(128, "StartError", "something new"), Outcome.NEVER_STARTED, "StartError"),
+    (ended(1, message="/usr/bin/python3: No module named k8sflow"), Outcome.BAD_IMAGE, "runtime"),
+    (ended(143, conditions=disrupted("PreemptionByScheduler")), Outcome.PREEMPTED, "higher priority"),
+    (ended(143, conditions=disrupted("EvictionByEvictionAPI")), Outcome.EVICTED, "evicted"),
+    (ended(143, conditions=disrupted("DeletionByTaintManager")), Outcome.NODE_LOST, "node was lost"),
+    (ended(143, conditions=disrupted("DeletionByPodGC")), Outcome.NODE_LOST, "node was lost"),
+    (ended(137, conditions=disrupted("TerminationByKubelet"), reason="Evicted"), Outcome.EVICTED, "evicted"),
+    (ended(143, deleting=True), Outcome.NODE_LOST, "deleted from outside"),
+    (pod(reason="Evicted", message="The node was low on resource: ephemeral-storage."), Outcome.EVICTED, "evicted"),
+    (pod(reason="Evicted", message="The node was low on resource: memory."), Outcome.EVICTED, "evicted"),
+    (pod(reason="NodeShutdown", message="Pod was rejected"), Outcome.NODE_LOST, "shut down"),
+    (
+        pod(reason="UnexpectedAdmissionError", message="Allocate failed"),
+        Outcome.NEVER_STARTED,
+        "UnexpectedAdmissionError",
+    ),
+    (pod(reason="OutOfcpu", message="Node didn't have enough resource"), Outcome.NEVER_STARTED, "OutOfcpu"),
+    (pod(reason="DeadlineExceeded", message="too long"), Outcome.TIMED_OUT, "after 60 s"),
+    (pod(), Outcome.NEVER_STARTED, "ended as Failed"),
+    (pod(phase="Succeeded"), Outcome.NEVER_STARTED, "ended as Succeeded"),
+]
+
+
+@pytest.mark.parametrize(("document", "outcome", "told"), ENDS)
+def test_without_a_word_the_evidence_decides(document: dict[str, Any], outcome: Outcome, told: str) -> None:
+    """Every end has a category, and a diagnosis that says what to do."""
+    end = end_of(document)
+    assert end.result.outcome is outcome
+    assert not end.is_told_by_agent
+    found = end.result.diagnosis
+    assert found is not None
+    assert told in f"{found.summary} {found.detail}"
+    assert found.resolution
+
+
+def test_the_deadline_goes_before_the_signal_that_it_sends() -> None:
+    document = ended(137, "OOMKilled")
+    document["status"]["reason"] = "DeadlineExceeded"
+    assert end_of(document).result.outcome is Outcome.TIMED_OUT
+
+
+def test_an_agent_that_was_stopped_is_asked_by_whom() -> None:
+    """Its word is only that it was told to stop; the pod knows who told it."""
+    told = STOPPED.to_json()
+    assert end_of(ended(143, message=told, conditions=disrupted("PreemptionByScheduler"))).is_disruption
+    assert end_of(ended(143, message=told, deleting=True)).result.outcome is Outcome.NODE_LOST
+    end = end_of(ended(143, message=told))
+    assert end.result == STOPPED
+    assert end.is_told_by_agent
+
+
+def test_a_disruption_is_one_only_when_the_pod_says_so() -> None:
+    """An eviction for too much of its own disk is no disruption: the Job counts it as a failure."""
+    assert end_of(ended(143, conditions=disrupted("EvictionByEvictionAPI"))).is_disruption
+    assert not end_of(pod(reason="Evicted", message="Pod ephemeral local storage usage exceeds")).is_disruption
+
+
+def test_the_runtime_that_could_not_be_copied_is_told() -> None:
+    terminated = {"exitCode": 1, "reason": "Error", "message": "cp: cannot stat '/opt/k8sflow/.'"}
+    init = [{"name": "k8sflow-runtime", "state": {"terminated": terminated}}]
+    end = end_of(pod(initContainerStatuses=init, containerStatuses=[{"name": "task", "state": {"waiting": {}}}]))
+    assert end.result.outcome is Outcome.NEVER_STARTED
+    assert "cp: cannot stat" in str(end.result.diagnosis)
+
+
+def test_a_cut_off_message_is_no_result() -> None:
+    assert not end_of(ended(0, "Completed", SUCCESS.to_json()[:-3])).is_told_by_agent
+
+
+def test_the_end_of_a_log_is_shown_as_the_task_wrote_it() -> None:
+    found = end_of(ended(1, message="hello\n\x1foh no\n\x1e{}")).result.diagnosis
+    assert found is not None
+    assert found.detail.endswith("hello\noh no")
+
+
+def test_a_pod_that_vanished_is_lost_or_disrupted() -> None:
+    assert end_of_deleted(pod(phase="Running")).result.outcome is Outcome.NODE_LOST
+    end = end_of_deleted(pod(phase="Running", conditions=disrupted("DeletionByTaintManager")))
+    assert end.is_disruption
+
+
+def test_a_job_without_pods_is_over_when_it_says_so_or_is_gone() -> None:
+    assert end_without_pod({"status": {}}) is None
+    assert end_without_pod({"status": {"conditions": [{"type": "Failed", "status": "True"}]}}) is not None
+    assert end_without_pod(None) is not None
+
+
+def test_a_container_that_runs_is_running_whatever_the_phase() -> None:
+    state = {"containerStatuses": [{"name": "task", "state": {"running": {}}}]}
+    assert pod_state(pod(phase="Running", **state), OPTIONS) == Running("n1")
+    assert pod_state(pod(phase="Pending"), OPTIONS) == Waiting()
+
+
+@given(
+    st.sampled_from(["Pending", "Running", "Succeeded", "Failed", "Unknown"]),
+    st.none() | st.integers(0, 255),
+    st.text(max_size=20),
+    st.text(max_size=200),
+    st.booleans(),
+)
+def test_no_pod_is_too_strange(phase: str, code: int | None, reason: str, message: str, deleting: bool) -> None:
+    """Anything unknown is told as what it is."""
+    state = {"waiting": {"reason": reason, "message": message}}
+    if code is not None:
+        state = {"terminated": {"exitCode": code, "reason": reason, "message": message}}  # type: ignore[dict-item]
+    document = pod(phase=phase, deleting=deleting, reason=reason, containerStatuses=[{"name": "task", "state": state}])
+    match pod_state(document, OPTIONS):
+        case Ended(result=result):
+            assert result.diagnosis is not None or result.outcome is Outcome.SUCCEEDED
+        case _:
+            waiting.why(document, OPTIONS)
+
+
+def waits(reason: str, message: str = "") -> dict[str, Any]:
+    return pod(
+        phase="Pending",
+        containerStatuses=[{"name": "task", "state": {"waiting": {"reason": reason, "message": message}}}],
+    )
+
+
+@pytest.mark.parametrize("reason", ["", "ContainerCreating", "PodInitializing"])
+def test_the_ordinary_seconds_are_not_worth_a_word(reason: str) -> None:
+    assert waiting.why(waits(reason), OPTIONS) is None
+
+
+@pytest.mark.parametrize(
+    ("message", "cause"),
+    [
+        ("failed to resolve reference: docker.io/x:1: not found", "there is no such image"),
+        ("pull access denied, authentication required", "the registry refuses it"),
+        ("dial tcp: lookup nowhere.invalid: no such host", "the node can't reach the registry"),
+        ("couldn't parse image name: invalid reference format", "that is no image name"),
+        ("Container image is not present with pull policy of Never", "it isn't on the node"),
+        ("something new", "see below"),
+    ],
+)
+def test_why_an_image_can_not_be_pulled_is_told_apart(message: str, cause: str) -> None:
+    found = waiting.why(waits("ErrImagePull", message), OPTIONS)
+    assert found is not None
+    assert found.category is Outcome.BAD_IMAGE
+    assert "app:1" in found.summary
+    assert cause in found.summary
+
+
+def test_an_unschedulable_pod_is_told_with_what_it_asks_for() -> None:
+    condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes"}
+    document = pod(phase="Pending", conditions=[condition])
+    full = waiting.why(document, OPTIONS, ("8", "32Gi"))
+    small = waiting.why(document, OPTIONS, ("1", "500Mi"))
+    assert full is not None
+    assert small is not None
+    assert "cpu=2, memory=1000M" in full.summary
+    assert "until there is room" in full.resolution
+    assert "no node is large enough" in small.summary
+    assert "cpu=1, memory=524.3 MB" in small.resolution
+
+
+def test_gated_pods_are_not_unschedulable() -> None:
+    condition = {"type": "PodScheduled", "status": "False", "reason": "SchedulingGated", "message": ""}
+    assert waiting.why(pod(phase="Pending", conditions=[condition]), OPTIONS) is None
+
+
+def test_a_missing_secret_is_named() -> None:
+    found = waiting.why(waits("CreateContainerConfigError", 'secret "keys" not found'), OPTIONS)
+    assert found is not None
+    assert 'secret "keys" not found' in found.detail
+    assert "Secret" in found.resolution
+
+
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        ("exceeded quota: small, requested: pods=1", "quota"),
+        ('violates PodSecurity "restricted:latest"', "Pod Security"),
+        ('error looking up service account lab/x: serviceaccount "x" not found', "service account"),
+        ("admission webhook denied", "refused"),
+    ],
+)
+def test_why_a_job_has_no_pod_is_told_apart(message: str, told: str) -> None:
+    event = {"metadata": {}, "involvedObject": {"name": "j"}, "message": message}
+    found = waiting.without_pod([event])["j"]
+    assert told in found.summary
+    assert found.detail == message
+
+
+def test_the_largest_node_is_one_that_takes_pods() -> None:
+    def node(cpu: str, memory: str, **spec: Any) -> dict[str, Any]:
+        return {"spec": spec, "status": {"allocatable": {"cpu": cpu, "memory": memory}}}
+
+    nodes = [node("4", "8Gi"), node("8", "16Gi"), node("64", "1Ti", unschedulable=True)]
+    assert waiting.largest(nodes) == ("8", "16Gi")
+    assert waiting.largest([]) is None
+
+
+@pytest.mark.parametrize(
+    ("memory", "suggested"), [("100M", 200), ("4096M", 7000), ("4Gi", 7000), ("1000M", 1500), ("60000M", 90000)]
+)
+def test_out_of_memory_suggests_half_as_much_again(memory: str, suggested: int) -> None:
+    assert f"memory={suggested})" in diagnosis.out_of_memory(PodOptions(memory=memory)).resolution
