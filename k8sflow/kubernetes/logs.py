@@ -13,7 +13,8 @@ from collections.abc import Callable
 from k8sflow.kubernetes.api import KubernetesApi, backoff
 from k8sflow.kubernetes.api_errors import ApiStatusError, ApiUnreachableError
 
-_FIRST_DELAY_SECONDS = 0.2
+_AFTER_END_SECONDS = 0.2
+_AFTER_ERROR_SECONDS = 1.0
 _LONGEST_DELAY_SECONDS = 10.0
 _TRIES_WITHOUT_A_LINE = 8
 _FORBIDDEN = 403
@@ -50,7 +51,7 @@ class PodLog:
             ApiUnreachableError: It has failed again and again.
         """
         failures = 0
-        delays = backoff(_FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS)
+        delays = backoff(_AFTER_END_SECONDS, _LONGEST_DELAY_SECONDS)
         while True:
             position = self._position
             try:
@@ -59,8 +60,10 @@ class PodLog:
                 failures += 1
                 if failures == _TRIES_WITHOUT_A_LINE or getattr(error, "status", None) == _FORBIDDEN:
                     raise
+                if failures == 1:
+                    delays = backoff(_AFTER_ERROR_SECONDS, _LONGEST_DELAY_SECONDS)
             if self._position != position:
-                failures, delays = 0, backoff(_FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS)
+                failures, delays = 0, backoff(_AFTER_END_SECONDS, _LONGEST_DELAY_SECONDS)
             await asyncio.sleep(next(delays))
 
     async def drain(self) -> None:
