@@ -11,7 +11,7 @@ from k8sflow.kubernetes.flowrun import DRIVER_SERVICE_ACCOUNT, TASK_SERVICE_ACCO
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the controller as its command line says."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     from k8sflow.controller import operator  # noqa: PLC0415  --help needs no kopf
 
     operator.run(policy_of(options), options.namespace, options.port)
@@ -34,28 +34,29 @@ def policy_of(options: argparse.Namespace) -> Policy:
     )
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m k8sflow.controller", description="Starts drivers of FlowRuns.")
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    found = argparse.ArgumentParser(prog="python -m k8sflow.controller", description="Starts drivers of FlowRuns.")
 
     def names(option: str, about: str, *, required: bool = False) -> None:
-        parser.add_argument(option, action="append", default=[], metavar="NAME", required=required, help=about)
+        found.add_argument(option, action="append", default=[], metavar="NAME", required=required, help=about)
 
     names("--namespace", "where FlowRuns are looked for; once or more, as all options with names", required=True)
-    parser.add_argument("--image", required=True, help="the k8sflow image, for drivers")
-    parser.add_argument("--image-pull-policy", default="IfNotPresent")
+    found.add_argument("--image", required=True, help="the k8sflow image, for drivers")
+    found.add_argument("--image-pull-policy", default="IfNotPresent")
     names("--image-pull-secret", "for the driver's image")
     names("--allow-driver-image", "an image that a FlowRun may name for its driver")
-    parser.add_argument("--driver-service-account", default=DRIVER_SERVICE_ACCOUNT, metavar="NAME")
-    parser.add_argument(
+    found.add_argument("--driver-service-account", default=DRIVER_SERVICE_ACCOUNT, metavar="NAME")
+    found.add_argument(
         "--task-service-account", default=TASK_SERVICE_ACCOUNT, metavar="NAME", help="of tasks whose flow names none"
     )
     names("--allow-task-service-account", "one that a flow may name for its tasks")
-    parser.add_argument("--driver-cpu", default="100m", metavar="QUANTITY")
-    parser.add_argument("--driver-memory", default="512Mi", metavar="QUANTITY", help="request and limit")
-    parser.add_argument("--driver-restarts", type=int, default=5, help="how often a dead driver is started again")
-    parser.add_argument("--driver-ttl-seconds", type=int, default=3600, help="how long finished drivers are kept")
-    parser.add_argument("--port", type=int, default=8080, help="of the liveness probe, /healthz")
-    return parser
+    found.add_argument("--driver-cpu", default="100m", metavar="QUANTITY")
+    found.add_argument("--driver-memory", default="512Mi", metavar="QUANTITY", help="request and limit")
+    found.add_argument("--driver-restarts", type=int, default=5, help="how often a dead driver is started again")
+    found.add_argument("--driver-ttl-seconds", type=int, default=3600, help="how long finished drivers are kept")
+    found.add_argument("--port", type=int, default=8080, help="of the liveness probe, /healthz")
+    return found
 
 
 if __name__ == "__main__":

@@ -1,0 +1,59 @@
+"""The scripted API server, with FlowRuns: their discovery, and merge patches of their status."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from aiohttp import web
+
+from tests.unit.kubernetes.fake_api import FakeApi
+
+Manifest = dict[str, Any]
+
+
+class FlowRunApi(FakeApi):
+    """Knows FlowRuns unless ``has_crd`` is false."""
+
+    has_crd = True
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        if request.path == "/apis/k8sflow.dev/v1alpha1":
+            if not self.has_crd:
+                return web.json_response({"kind": "Status", "reason": "NotFound", "message": ""}, status=404)
+            return web.json_response({"kind": "APIResourceList", "resources": [{"name": "flowruns"}]})
+        return await super()._answer(request)
+
+    async def _review(self, request: web.Request) -> web.Response:
+        review = await request.json()
+        asked = review["spec"]["resourceAttributes"]
+        review["status"] = {"allowed": (asked["verb"], asked["resource"]) not in self.denied}
+        return web.json_response(review, status=201)
+
+    def _patch(self, resource: str, name: str, changes: Manifest) -> web.Response:
+        if (resource, name) not in self.objects:
+            return web.json_response({"kind": "Status", "reason": "NotFound", "message": "gone"}, status=404)
+        item = self.objects[resource, name]
+        _merge(item, changes)
+        return web.json_response(self._put(resource, item, silently=False))
+
+
+def _merge(item: Manifest, changes: Manifest) -> None:
+    """RFC 7386, as far as it is used."""
+    for key, value in changes.items():
+        if isinstance(value, dict):
+            _merge(item.setdefault(key, {}), value)
+        else:
+            item[key] = value
+
+
+@contextmanager
+def flowrun_api() -> Iterator[FlowRunApi]:
+    """A running server."""
+    server = FlowRunApi()
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()

@@ -1,0 +1,127 @@
+"""The CRD's schema and what Python writes into FlowRuns are about the same thing."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from k8sflow.config import Settings
+from k8sflow.kubernetes.flowrun import (
+    CARRIED_SETTINGS,
+    Phase,
+    TaskCounts,
+    camel_case,
+    environment,
+    flowrun_manifest,
+    flowrun_name,
+)
+from k8sflow.runtime.flowrun_progress import Progress
+from k8sflow.storage.records import RunRecord
+
+CHECKOUT = Path(__file__).parents[3]
+CRD = yaml.safe_load((CHECKOUT / "charts/k8sflow/crds/flowruns.yaml").read_text())
+SCHEMA = CRD["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+TYPES = {"object": dict, "string": str, "integer": int}
+RECORD = RunRecord(flow="Sum", run="r1", file="sum.py", parameters={}, graph=[], package="ab" * 32)
+SETTINGS = Settings(
+    bucket="bucket/team",
+    credentials="secret:keys",
+    endpoint="http://127.0.0.1:9000",
+    in_cluster_endpoint="http://s3.store.svc:9000",
+    kubernetes_context="laptop",
+    root="/home/me/.k8sflow",
+)
+MANIFEST = flowrun_manifest(RECORD, SETTINGS, "lab", "s3://bucket/team")
+
+
+def problems(value: Any, schema: dict[str, Any], where: str = "") -> list[str]:
+    """What of a value a structural schema refuses or prunes."""
+    if not isinstance(value, TYPES[schema["type"]]):
+        return [f"{where} is no {schema['type']}"]
+    found = []
+    if isinstance(value, dict):
+        known = schema["properties"]
+        found += [f"{where}.{key} is missing" for key in schema.get("required", ()) if key not in value]
+        found += [f"{where}.{key} would be pruned" for key in value if key not in known]
+        for key in value.keys() & known.keys():
+            found += problems(value[key], known[key], f"{where}.{key}")
+    if "pattern" in schema and not re.search(schema["pattern"], value):
+        found.append(f"{where}: {value!r} doesn't match")
+    if "enum" in schema and value not in schema["enum"]:
+        found.append(f"{where}: {value!r} is not one of them")
+    if len(str(value)) > schema.get("maxLength", 10_000):
+        found.append(f"{where} is too long")
+    return found
+
+
+def test_what_is_handed_over_fits_the_schema() -> None:
+    assert problems(MANIFEST["spec"], SCHEMA["properties"]["spec"]) == []
+
+
+def test_every_setting_of_the_schema_is_carried_and_none_else() -> None:
+    known = SCHEMA["properties"]["spec"]["properties"]["settings"]["properties"]
+    assert sorted(known) == sorted(map(camel_case, CARRIED_SETTINGS))
+
+
+def test_settings_come_out_as_pods_have_to_use_them() -> None:
+    """The bucket as seen from inside; nothing of the laptop's own."""
+    found = environment(MANIFEST["spec"], "lab")
+    assert found == {
+        "K8SFLOW_BUCKET": "bucket/team",
+        "K8SFLOW_CREDENTIALS": "secret:keys",
+        "K8SFLOW_ENDPOINT": "http://s3.store.svc:9000",
+        "K8SFLOW_KUBERNETES_NAMESPACE": "lab",
+        "K8SFLOW_KUBERNETES_RUNTIME_IMAGE": SETTINGS.kubernetes_runtime_image,
+        "K8SFLOW_REGION": "us-east-1",
+    }
+
+
+def test_what_a_driver_tells_fits_the_schema() -> None:
+    progress = Progress(started_at="2026-01-01T00:00:00Z")
+    for status in (progress.status(), progress.final_status(None, 0.0)):
+        assert problems(status, SCHEMA["properties"]["status"]) == []
+
+
+def test_phases_and_counts_are_those_of_the_schema() -> None:
+    status = SCHEMA["properties"]["status"]["properties"]
+    assert status["phase"]["enum"] == [phase.value for phase in Phase]
+    assert sorted(status["tasks"]["properties"]) == sorted(TaskCounts().to_document())
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("flow", "--help"),
+        ("flow", "a b"),
+        ("flow", "../x"),
+        ("run", "-r"),
+        ("run", "R1"),
+        ("code", {"store": "file:///etc"}),
+        ("code", {"store": "s3://bucket", "package": "../x"}),
+        ("settings", {"credentials": "secret:"}),
+        ("settings", {"endpoint": "file:///etc/passwd"}),
+        ("settings", {"kubernetesRuntimeImage": "-x"}),
+        ("driver", {"serviceAccountName": "admin"}),
+        ("podSpec", {}),
+    ],
+)
+def test_what_has_no_business_in_a_flowrun_is_refused_or_pruned(key: str, value: Any) -> None:
+    spec = {**MANIFEST["spec"], key: value}
+    assert problems(spec, SCHEMA["properties"]["spec"])
+
+
+def test_a_name_leaves_room_for_the_driver() -> None:
+    name = flowrun_name("AVeryLongNameOfAFlowThatNobodyShouldWriteButSomebodyWill" * 3, "20260101-000000-000000")
+    assert len(name) <= 50
+    assert name == flowrun_name(
+        "AVeryLongNameOfAFlowThatNobodyShouldWriteButSomebodyWill" * 3, "20260101-000000-000000"
+    )
+
+
+def test_the_columns_of_kubectl_get() -> None:
+    columns = [c["name"] for c in CRD["spec"]["versions"][0]["additionalPrinterColumns"] if not c.get("priority")]
+    assert columns == ["Flow", "Phase", "Done", "Total", "Age", "Message"]

@@ -1,0 +1,91 @@
+"""The Job of a driver."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from k8sflow import config
+from k8sflow.controller.driver_job import driver_job
+from tests.unit.controller.objects import POLICY, flowrun
+
+
+def container(job: dict[str, Any]) -> dict[str, Any]:
+    (found,) = job["spec"]["template"]["spec"]["containers"]
+    return found
+
+
+def variables(job: dict[str, Any]) -> dict[str, str]:
+    return {item["name"]: item["value"] for item in container(job)["env"] if "value" in item}
+
+
+def test_the_command_is_a_list_in_which_no_name_can_pass_for_an_option() -> None:
+    command = container(driver_job(flowrun(flow="Sum"), POLICY))["command"]
+    assert command == ["/opt/venv/bin/k8sflow", "drive", "--flowrun=sum-run-1", "--", "Sum", "r1"]
+
+
+def test_the_driver_reads_the_settings_that_the_run_was_started_with() -> None:
+    """What the FlowRun says comes back from the environment as settings."""
+    found = config.load(config.Path("/"), variables(driver_job(flowrun(), POLICY)))
+    assert (found.bucket, found.credentials, found.endpoint) == ("bucket/team", "secret:keys", "http://s3:9000")
+    assert (found.region, found.kubernetes_namespace) == ("eu-1", "lab")
+    assert found.kubernetes_service_account == "k8sflow-task"
+
+
+def test_the_buckets_keys_come_by_reference() -> None:
+    env = container(driver_job(flowrun(), POLICY))["env"]
+    secret = {item["name"]: item["valueFrom"]["secretKeyRef"] for item in env if "valueFrom" in item}
+    assert secret == {key: {"name": "keys", "key": key} for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
+    assert not [item for item in container(driver_job(flowrun(settings={}), POLICY))["env"] if "valueFrom" in item]
+
+
+def test_the_driver_is_told_which_service_accounts_tasks_may_have() -> None:
+    policy = replace(POLICY, task_service_accounts=("gpu",))
+    assert variables(driver_job(flowrun(), policy))["K8SFLOW_ALLOWED_SERVICE_ACCOUNTS"] == "k8sflow-task,gpu"
+
+
+def test_the_flowrun_owns_the_job_without_blocking_its_own_deletion() -> None:
+    (owner,) = driver_job(flowrun(), POLICY)["metadata"]["ownerReferences"]
+    assert owner == {
+        "apiVersion": "k8sflow.dev/v1alpha1",
+        "kind": "FlowRun",
+        "name": "sum-run-1",
+        "uid": "uid-of-sum-run-1",
+        "controller": True,
+        "blockOwnerDeletion": False,
+    }
+
+
+def test_a_driver_that_says_no_is_not_asked_again_and_an_eviction_is_free() -> None:
+    spec = driver_job(flowrun(), POLICY)["spec"]
+    ignored, final = spec["podFailurePolicy"]["rules"]
+    assert ignored == {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
+    assert final["action"] == "FailJob"
+    assert final["onExitCodes"]["values"] == [1, 2, 130]
+    assert (spec["backoffLimit"], spec["podReplacementPolicy"]) == (5, "Failed")
+
+
+def test_the_pod_passes_pod_security_restricted() -> None:
+    job = driver_job(flowrun(), POLICY)
+    pod = job["spec"]["template"]["spec"]
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert container(job)["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert [set(volume) for volume in pod["volumes"]] == [{"name", "emptyDir"}]
+
+
+def test_resources_are_the_flowruns_else_the_policys() -> None:
+    assert container(driver_job(flowrun(), POLICY))["resources"] == {
+        "requests": {"cpu": "100m", "memory": "512Mi"},
+        "limits": {"memory": "512Mi"},
+    }
+    asked = flowrun(driver={"resources": {"cpu": "2", "memory": "1Gi"}, "image": "k8sflow:2"})
+    assert container(driver_job(asked, POLICY))["resources"] == {
+        "requests": {"cpu": "2", "memory": "1Gi"},
+        "limits": {"memory": "1Gi"},
+    }
+    assert container(driver_job(asked, POLICY))["image"] == "k8sflow:2"

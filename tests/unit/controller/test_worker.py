@@ -1,0 +1,102 @@
+"""The worker against an API server that fails, forgets and lags behind."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from k8sflow.controller.worker import Worker
+from k8sflow.kubernetes.api import KubernetesApi
+from tests.unit.controller.flowrun_api import FlowRunApi, flowrun_api
+from tests.unit.controller.objects import POLICY, flowrun, job
+
+Manifest = dict[str, Any]
+
+
+@pytest.fixture
+def server() -> Iterator[FlowRunApi]:
+    with flowrun_api() as running:
+        yield running
+
+
+def work(server: FlowRunApi, feed: Callable[[Worker], None], until: Callable[[], object]) -> None:
+    """Lets a worker go on until something is true at the server."""
+
+    async def scenario() -> None:
+        async with KubernetesApi(server.access, patience_seconds=0.0) as api:
+            worker = Worker(api, POLICY, lambda: 0.0)
+            running = asyncio.create_task(worker.run())
+            feed(worker)
+            await asyncio.to_thread(server.wait, until)
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+    asyncio.run(scenario())
+
+
+def status(server: FlowRunApi, name: str = "sum-run-1") -> Manifest:
+    found = server.get("flowruns", name)
+    return (found or {}).get("status") or {}
+
+
+def test_a_flowrun_gets_its_job_and_is_pending(server: FlowRunApi) -> None:
+    run = server.put("flowruns", flowrun())
+    work(server, lambda worker: worker.flowrun_changed(run, is_gone=False), lambda: status(server))
+    assert status(server)["phase"] == "Pending"
+    assert server.names("jobs") == ["sum-run-1-driver"]
+
+
+def test_a_flowrun_that_is_gone_meanwhile_gets_no_job(server: FlowRunApi) -> None:
+    """Watches of different kinds lag; what is done is done for what is there."""
+    gone, there = flowrun(name="gone"), server.put("flowruns", flowrun())
+
+    def feed(worker: Worker) -> None:
+        worker.flowrun_changed(gone, is_gone=False)
+        worker.flowrun_changed(there, is_gone=False)
+
+    work(server, feed, lambda: status(server))
+    assert server.names("jobs") == ["sum-run-1-driver"]
+
+
+def test_a_restarted_controller_leaves_a_running_run_alone(server: FlowRunApi) -> None:
+    """It sees the FlowRun before the Job: the create finds the Job, and no word of the driver is written over."""
+    first = server.put("flowruns", flowrun(status={"phase": "Running", "message": "at work"}))
+    server.put("jobs", job(first))
+    other = server.put("flowruns", flowrun(name="other"))
+
+    def feed(worker: Worker) -> None:
+        worker.flowrun_changed(first, is_gone=False)
+        worker.flowrun_changed(other, is_gone=False)
+
+    work(server, feed, lambda: status(server, "other"))
+    assert status(server)["phase"] == "Running"
+    assert status(server)["message"] == "at work"
+
+
+def test_trouble_with_one_flowrun_leaves_the_others_alone_and_is_tried_again(server: FlowRunApi) -> None:
+    bad, good = server.put("flowruns", flowrun(name="bad")), server.put("flowruns", flowrun(name="good"))
+    server.fail("GET", "flowruns/bad", 403, times=1)
+
+    def feed(worker: Worker) -> None:
+        worker.flowrun_changed(bad, is_gone=False)
+        worker.flowrun_changed(good, is_gone=False)
+
+    work(server, feed, lambda: status(server, "good") and status(server, "bad"))
+    created = server.asked("POST", "/jobs")
+    assert len(created) == 2
+    assert server.names("jobs") == ["bad-driver", "good-driver"]
+
+
+def test_a_job_that_was_deleted_is_made_again(server: FlowRunApi) -> None:
+    run = server.put("flowruns", flowrun(status={"phase": "Running"}))
+    old = job(run)
+
+    def feed(worker: Worker) -> None:
+        worker.job_changed(old, is_gone=False)
+        worker.flowrun_changed(run, is_gone=False)
+        worker.job_changed(old, is_gone=True)
+
+    work(server, feed, lambda: server.names("jobs"))
