@@ -17,9 +17,11 @@ CANCELLED_EXIT_CODE = 130
 
 @contextlib.contextmanager
 def told() -> Iterator[None]:
-    """Prints an error of ours in its three parts, without a traceback, and exits with 1."""
+    """Prints an error of ours in its three parts, without a traceback, and exits with 1; with 130 after Ctrl-C."""
     try:
         yield
+    except KeyboardInterrupt:
+        sys.exit(CANCELLED_EXIT_CODE)
     except K8sflowError as error:
         show(error)
         sys.exit(1)

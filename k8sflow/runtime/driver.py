@@ -6,13 +6,14 @@ the commits that are there for tasks that have finished, and submits the rest.
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from k8sflow.errors import RunError
+from k8sflow.errors import RunError, StorageError
 from k8sflow.executors.base import Executor, Finished, TaskEvent
 from k8sflow.flow.graph import Graph
 from k8sflow.runtime.scheduler import Scheduler, TaskGroup
@@ -169,7 +170,9 @@ class Driver:
         self._stop_all()
         cancelled = isinstance(error, KeyboardInterrupt)
         outcome = Outcome.CANCELLED if cancelled else Outcome.NEVER_STARTED
-        self._record(OutcomeRecord(outcome.value, time.time(), "cancelled" if cancelled else str(error)))
+        record = OutcomeRecord(outcome.value, time.time(), "cancelled" if cancelled else str(error))
+        with contextlib.suppress(StorageError):  # which may be what ended the driver
+            self._record(record)
 
     def _stop_all(self) -> None:
         for executor in self._executors.values():
