@@ -182,6 +182,16 @@ class FakeApi:
 
         self._call(lambda: self.faults.append(Fault(method, part, respond, times)))
 
+    def delay_answer(self, method: str, part: str, seconds: float) -> None:
+        """Has the next matching request answered with what was true when it came, but late."""
+
+        async def respond(request: web.Request) -> web.StreamResponse:
+            answer = await self._answer(request)
+            await asyncio.sleep(seconds)
+            return answer
+
+        self._call(lambda: self.faults.append(Fault(method, part, respond, 1)))
+
     def write_log(self, pod: str, *lines: tuple[str, bytes]) -> None:
         """Adds lines to a pod's log; each is a timestamp and the line."""
 

@@ -291,3 +291,21 @@ def test_the_limiter_lets_a_burst_pass_and_then_the_rate() -> None:
         return clock() - began
 
     assert 0.25 < asyncio.run(main()) < 1.0
+
+
+def test_what_happens_during_a_slow_list_is_not_missed(server: FakeApi) -> None:
+    """The watch goes on from the version that the list is of, however late the list arrives."""
+    server.put("pods", pod("old"))
+    server.delay_answer("GET", "/pods", 0.5)
+
+    async def scenario(seen: Seen, reflector: Reflector) -> None:
+        await asyncio.to_thread(server.wait, lambda: server.asked("GET", "/pods"), "the list")
+        server.remove("pods", "old")
+        server.put("pods", pod("new"))
+        assert await seen.count(3) == [
+            (Change.ADDED, "old", ""),
+            (Change.DELETED, "old", ""),
+            (Change.ADDED, "new", ""),
+        ]
+
+    reflect(server, scenario)
