@@ -1,0 +1,357 @@
+"""What goes wrong in a worker is told, at once, and nothing hangs."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from k8sflow import parallel
+from k8sflow.parallel import (
+    Backend,
+    RemoteError,
+    WorkerDied,
+    WorkerOutOfMemory,
+    parallel_imap,
+    parallel_imap_unordered,
+    parallel_map,
+)
+
+
+class TwoArguments(Exception):
+    """Its pickle can't be loaded: __init__ wants more than `args` has."""
+
+    def __init__(self, place: str, amount: int) -> None:
+        super().__init__(f"{amount} at {place}")
+        self.amount = amount
+
+
+class Unsendable(Exception):
+    def __init__(self) -> None:
+        super().__init__("holds a lock")
+        self.lock = threading.Lock()
+        self.code = 5
+
+
+def shown(error: BaseException) -> str:
+    """What a user sees of the error."""
+    return "".join(traceback.format_exception(type(error), error, error.__traceback__))
+
+
+def test_an_exception_keeps_its_type_and_tells_where(way: Backend) -> None:
+    """The original exception, the item's index and repr, and the traceback within the worker."""
+
+    def fails_at_five(i: int) -> float:
+        return 1 / (i - 5)
+
+    for kind in (parallel_map, parallel_imap, parallel_imap_unordered):
+        with pytest.raises(ZeroDivisionError) as caught:
+            list(kind(fails_at_five, range(100), 2, backend=way))
+        text = shown(caught.value)
+        assert "item 5: 5" in text
+        assert "return 1 / (i - 5)" in text
+
+
+def test_the_repr_of_the_item_is_short() -> None:
+    with pytest.raises(ValueError, match="bad") as caught:
+        parallel_map(lambda item: (_ for _ in ()).throw(ValueError("bad")), ["x" * 100_000], 2)
+    assert "item 0: 'xxxx" in shown(caught.value)
+    assert len(shown(caught.value)) < 5_000
+
+
+class BadRepr:
+    def __repr__(self) -> str:
+        raise RuntimeError("no repr")
+
+
+def test_an_item_without_a_repr_hides_nothing(start_method: str) -> None:
+    with pytest.raises(ValueError, match="the cause"):
+        parallel_map(lambda item: (_ for _ in ()).throw(ValueError("the cause")), [BadRepr()], 2)
+
+
+def raising(error: Callable[[], BaseException]) -> Callable[[int], None]:
+    def func(_item: int) -> None:
+        raise error()
+
+    return func
+
+
+def test_exceptions_whose_pickle_fails_keep_their_type(start_method: str) -> None:
+    with pytest.raises(TwoArguments, match="7 at home") as two:
+        parallel_map(raising(lambda: TwoArguments("home", 7)), [1], 2)
+    assert two.value.amount == 7
+    with pytest.raises(Unsendable, match="holds a lock") as unsendable:
+        parallel_map(raising(Unsendable), [1], 2)
+    assert unsendable.value.code == 5
+
+
+def test_an_exception_of_a_local_class_can_be_caught(start_method: str) -> None:
+    class LocalError(Exception):
+        pass
+
+    with pytest.raises(LocalError, match="here"):
+        parallel_map(raising(lambda: LocalError("here")), [1], 2)
+
+
+def test_an_exception_that_cannot_be_sent_is_told_as_text() -> None:
+    """A class made in the worker isn't known to the parent."""
+
+    def func(_item: int) -> None:
+        class MadeInTheWorkerError(Exception):
+            def __reduce__(self) -> Any:
+                raise TypeError("never")
+
+        raise MadeInTheWorkerError("some words")
+
+    with pytest.raises(RemoteError, match="MadeInTheWorkerError: some words") as caught:
+        parallel_map(func, [1], 2)
+    assert "raise MadeInTheWorkerError" in shown(caught.value)
+
+
+def test_system_exit_in_the_function_is_the_callers(way: Backend) -> None:
+    with pytest.raises(SystemExit) as caught:
+        parallel_map(lambda i: sys.exit(3), [1], 2, backend=way)
+    assert caught.value.code == 3
+
+
+def test_a_result_that_cannot_be_sent_names_its_item(start_method: str) -> None:
+    with pytest.raises((TypeError, pickle.PicklingError), match="lock") as caught:
+        parallel_map(lambda i: threading.Lock() if i == 3 else i, range(9), 2)
+    assert "item 3: 3" in shown(caught.value)
+
+
+def test_an_item_of_a_generator_that_cannot_be_sent_names_itself(start_method: str) -> None:
+    with pytest.raises((TypeError, pickle.PicklingError), match="lock") as caught:
+        parallel_map(lambda lock: 1, (threading.Lock() for _ in range(3)), 2)
+    assert "item 0" in shown(caught.value)
+
+
+def kill_self(number: int) -> Callable[[int], int]:
+    def func(i: int) -> int:
+        if i == 7:
+            os.kill(os.getpid(), number)
+        return i
+
+    return func
+
+
+def crash(i: int) -> int:
+    return ctypes.string_at(0, 1)[0] if i == 7 else i
+
+
+def leave(i: int) -> int:
+    if i == 7:
+        os._exit(42)
+    return i
+
+
+@pytest.mark.parametrize("lazily", [False, True])
+@pytest.mark.parametrize(
+    ("func", "words", "exitcode"),
+    [
+        (kill_self(signal.SIGKILL), "was killed by SIGKILL", -9),
+        (kill_self(signal.SIGTERM), "was killed by SIGTERM", -15),
+        (kill_self(signal.SIGABRT), "was killed by SIGABRT", -6),
+        (crash, "was killed by SIGSEGV", -11),
+        (leave, "exited with status 42", 42),
+    ],
+    ids=["kill", "term", "abort", "segfault", "exit"],
+)
+def test_a_dead_worker_is_an_error_at_once(
+    func: Callable[[int], int], words: str, exitcode: int, lazily: bool, start_method: str
+) -> None:
+    """It names the signal or status, and the item."""
+    items: Any = (i for i in range(1000)) if lazily else range(1000)
+    with pytest.raises(WorkerDied, match=words) as caught:
+        parallel_map(func, items, 2, chunk_size=1)
+    assert caught.value.exitcode == exitcode
+    assert caught.value.index == 7
+    assert "at item 7" in str(caught.value)
+    assert isinstance(pickle.loads(pickle.dumps(caught.value)), WorkerDied)
+    if exitcode == -9:
+        assert "Memory: " in str(caught.value)
+
+
+def test_the_dead_workers_item_is_named_within_a_large_chunk() -> None:
+    with pytest.raises(WorkerDied) as caught:
+        parallel_map(kill_self(signal.SIGKILL), range(1000), 2, chunk_size=500)
+    assert caught.value.index == 7
+
+
+def test_a_death_is_seen_though_the_workers_own_child_holds_its_pipes(tmp_path: Any) -> None:
+    """A child that the function left behind, forked below Python, keeps every descriptor open."""
+    pid_file = tmp_path / "pid"
+
+    def func(i: int) -> int:
+        if i == 3:
+            pid = ctypes.CDLL(None).fork()  # no at-fork hooks run
+            if pid == 0:
+                ctypes.CDLL(None).pause()
+            pid_file.write_text(str(pid))
+            os.kill(os.getpid(), signal.SIGKILL)
+        return i
+
+    try:
+        with pytest.raises(WorkerDied, match="SIGKILL at item 3"):
+            parallel_map(func, range(10), 2)
+    finally:
+        os.kill(int(pid_file.read_text()), signal.SIGKILL)
+
+
+def test_a_death_amid_a_large_item_is_seen() -> None:
+    """The parent is still writing when the reader dies."""
+
+    class Deadly:
+        def __init__(self) -> None:
+            self.data = b"x" * 50_000_000
+
+        def __reduce__(self) -> Any:
+            return kill_self(signal.SIGKILL), (7,), {"data": self.data}
+
+    with pytest.raises(WorkerDied):
+        parallel_map(lambda item: item, (Deadly() for _ in range(3)), 2)
+
+
+def test_a_death_while_the_result_is_pickled_is_seen() -> None:
+    class Deadly:
+        def __reduce__(self) -> Any:
+            os._exit(9)
+
+    with pytest.raises(WorkerDied, match="status 9"):
+        parallel_map(lambda i: Deadly(), range(3), 2)
+
+
+def test_a_failure_ends_the_other_workers(tmp_path: Any) -> None:
+    """A sibling that would run for an hour is gone when the error is raised."""
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+
+    def func(i: int) -> None:
+        if i == 0:
+            time.sleep(3600)
+        raise ValueError("first")
+
+    began = time.monotonic()
+    with pytest.raises(ValueError, match="first"):
+        parallel_map(func, range(2), 2)
+    assert time.monotonic() - began < 5
+
+
+def test_a_function_that_closes_its_pipes_is_told_so() -> None:
+    def func(_item: int) -> None:
+        os.closerange(3, 256)
+        signal.pause()
+
+    with pytest.raises(WorkerDied, match="closed its pipe"):
+        parallel_map(func, range(2), 1)
+
+
+def test_a_caller_that_ignores_its_children_still_gets_an_error() -> None:
+    """With SIGCHLD ignored the kernel keeps no exit status."""
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        assert parallel_map(abs, [-1, -2], 2) == [1, 2]
+        with pytest.raises(WorkerDied, match="at item 7"):
+            parallel_map(leave, range(10), 2)
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
+def test_an_idle_workers_death_is_an_error() -> None:
+    """Also where it has nothing to do."""
+
+    def draw() -> Iterator[int]:
+        yield 0
+        yield 1
+        pids = [int(pid) for pid in open(f"/proc/self/task/{threading.get_native_id()}/children").read().split()]
+        os.kill(pids[0], signal.SIGKILL)
+        yield from range(2, 50)
+
+    with pytest.raises(WorkerDied, match="SIGKILL"):
+        parallel_map(lambda i: i, draw(), 2)
+
+
+SCRIPT = """
+import os, signal, sys, time
+sys.path.insert(0, {root!r})
+from k8sflow import parallel
+parallel._START_METHOD = {method!r}
+def work(i):
+    print("at work", os.getpid(), flush=True)
+    time.sleep(3600)
+def main():
+    try:
+        parallel.parallel_map(work, range(4), 2)
+    except KeyboardInterrupt:
+        with open(f"/proc/self/task/{{os.getpid()}}/children") as file:
+            print("interrupted, children:", file.read().split(), flush=True)
+main()
+"""
+
+
+@pytest.fixture
+def running(start_method: str, request: pytest.FixtureRequest) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
+    """A script in its own process group with two busy workers, and their pids."""
+    script = SCRIPT.format(root=str(request.config.rootpath), method=start_method)
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        assert process.stdout is not None
+        pids = [int(process.stdout.readline().split()[-1]) for _ in range(2)]
+        yield process, pids
+        process.kill()
+
+
+def wait_until_gone(pids: list[int], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    for pid in pids:
+        try:
+            fd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            continue
+        assert parallel._readable_within(fd, deadline - time.monotonic())
+        os.close(fd)
+
+
+def test_ctrl_c_ends_everything(running: tuple[subprocess.Popen[str], list[int]]) -> None:
+    """A KeyboardInterrupt sent to the group, as a terminal does."""
+    process, pids = running
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=20)
+    assert "interrupted, children: []" in out
+    assert "Traceback" not in err
+    assert process.returncode == 0
+    wait_until_gone(pids, 1)
+
+
+def test_workers_go_with_a_killed_parent(running: tuple[subprocess.Popen[str], list[int]]) -> None:
+    """Within a second of a kill -9, though they are busy."""
+    process, pids = running
+    process.kill()
+    wait_until_gone(pids, 1)
+
+
+def test_out_of_memory_is_told_as_such(memory_limited: Callable[[str], str]) -> None:
+    """In a cgroup with a memory limit, the kernel kills the worker; the error has the figures and is a MemoryError."""
+    out = memory_limited(
+        """
+from k8sflow.parallel import parallel_map, WorkerOutOfMemory
+try:
+    parallel_map(lambda i: len(bytearray(1 << 30)) if i == 3 else i, range(10), 2)
+except MemoryError as error:
+    print(type(error).__name__, error.index, error.exitcode, error)
+"""
+    )
+    assert out.startswith("WorkerOutOfMemory 3 -9")
+    assert "limit 200 MiB" in out
+    assert issubclass(WorkerOutOfMemory, MemoryError)

@@ -1,0 +1,283 @@
+"""parallel_map and its sisters give what `map` gives."""
+
+from __future__ import annotations
+
+import collections
+import functools
+import itertools
+import math
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from k8sflow.parallel import Backend, parallel_imap, parallel_imap_unordered, parallel_map
+
+MAPS = [parallel_map, parallel_imap, parallel_imap_unordered]
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(
+    items=st.lists(values, max_size=40),
+    max_parallel=st.integers(1, 4),
+    chunk_size=st.none() | st.integers(1, 50),
+    lazily=st.booleans(),
+)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_equals_map(items: list[Any], max_parallel: int, chunk_size: int | None, lazily: bool) -> None:
+    """Any items, any number of workers, any chunk size: the list that `map` would give."""
+
+    def func(item: Any) -> tuple[str, Any]:
+        return repr(item), item
+
+    iterable = iter(items) if lazily else items
+    expected = list(map(func, items))
+    assert parallel_map(func, iterable, max_parallel, chunk_size=chunk_size) == expected
+    iterable = iter(items) if lazily else items
+    assert list(parallel_imap(func, iterable, max_parallel, chunk_size=chunk_size)) == expected
+
+
+@pytest.mark.parametrize("lazily", [False, True])
+@pytest.mark.parametrize("count", [0, 1, 2, 1000])
+def test_every_way_equals_map(way: Backend, count: int, lazily: bool) -> None:
+    """Forked, spawned and threads alike."""
+    offset = 7
+
+    def items() -> Any:
+        return iter(range(count)) if lazily else range(count)
+
+    expected = [i + offset for i in range(count)]
+    assert parallel_map(lambda i: i + offset, items(), 2, backend=way) == expected
+    assert list(parallel_imap(lambda i: i + offset, items(), 2, backend=way)) == expected
+    assert sorted(parallel_imap_unordered(lambda i: i + offset, items(), 2, backend=way)) == expected
+
+
+class Box:
+    def __init__(self, content: int) -> None:
+        self.content = content
+
+    def add(self, other: int) -> int:
+        return self.content + other
+
+    def __call__(self, other: int) -> int:
+        return self.content * other
+
+
+@pytest.mark.parametrize(
+    "func",
+    [
+        lambda i: i * 3,
+        functools.partial(math.pow, 2),
+        Box(5).add,
+        Box(5),
+        str,
+        "{}".format,
+        functools.lru_cache(abs),
+        type("Local", (), {"__init__": lambda self, i: None, "__eq__": lambda self, other: True, "__hash__": None}),
+    ],
+)
+def test_any_callable(func: Callable[[int], Any]) -> None:
+    """Lambdas, partials, bound methods, callable objects, builtins, classes made on the fly."""
+    assert parallel_map(func, range(10), 2) == list(map(func, range(10)))
+
+
+class Squares(Sequence[int]):
+    def __len__(self) -> int:
+        return 30
+
+    def __getitem__(self, index: Any) -> Any:
+        if not 0 <= index < 30:
+            raise IndexError(index)
+        return index**2
+
+
+@pytest.mark.parametrize(
+    "iterable",
+    [
+        [3, 1, 2],
+        (3, 1, 2),
+        range(5, 50, 7),
+        "Ünïcode",
+        b"bytes",
+        bytearray(b"bytes"),
+        {"a": 1, "b": 2},
+        {"a": 1}.items(),
+        {4, 5},
+        frozenset({4, 5}),
+        collections.deque([1, 2, 3]),
+        collections.Counter("hello"),
+        np.arange(12).reshape(4, 3),
+        np.array([1.5, 2.5]),
+        Squares(),
+        collections.UserList([1, 2]),
+        memoryview(b"abc"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_any_sized_iterable(iterable: Any) -> None:
+    """Whatever has a length is taken in the order in which it iterates."""
+    assert [np.asarray(r).tolist() for r in parallel_map(lambda x: x, iterable, 2)] == [
+        np.asarray(r).tolist() for r in iterable
+    ]
+
+
+def test_sized_items_are_inherited_not_pickled() -> None:
+    """Items that no pickle can hold are fine."""
+    locks = [threading.Lock() for _ in range(4)]
+    locks[2].acquire()
+    assert parallel_map(lambda lock: lock.locked(), locks, 2) == [False, False, True, False]
+
+
+def test_items_of_a_generator_are_taken_when_they_are_yielded() -> None:
+    """A generator that re-uses one buffer gives each worker what it yielded."""
+
+    def generate() -> Iterator[list[int]]:
+        buffer = [0]
+        for i in range(500):
+            buffer[0] = i
+            yield buffer
+
+    assert parallel_map(lambda item: item[0], generate(), 2) == list(range(500))
+
+
+def test_lambdas_in_a_generator_travel_by_cloudpickle(start_method: str) -> None:
+    """Items that pickle can't hold, cloudpickle may."""
+    assert parallel_map(lambda f: f(2), (lambda x, i=i: x * i for i in range(5)), 2) == [0, 2, 4, 6, 8]
+
+
+def test_results_that_only_cloudpickle_can_hold(start_method: str) -> None:
+    results = parallel_map(lambda i: lambda x: x + i, range(3), 2)
+    assert [result(10) for result in results] == [10, 11, 12]
+
+
+def test_a_result_that_is_changed_later_arrives_as_it_was_returned(way: Backend) -> None:
+    """The function may return the same array each time; what was returned is what arrives, small or large."""
+    if way == "threads":
+        return
+    for size in (10, 1_000_000):
+        array = np.zeros(size)
+
+        def fill(i: int, array: np.ndarray = array) -> np.ndarray:
+            array[:] = i
+            return array
+
+        for i, result in enumerate(parallel_imap(fill, range(6), 1)):
+            assert (result == i).all()
+
+
+@pytest.mark.parametrize("kind", MAPS)
+def test_wrong_arguments_are_errors_before_anything_starts(kind: Callable[..., Any]) -> None:
+    """Generators too tell at the call, not at the first next()."""
+    started: list[int] = []
+    for arguments, error in [
+        ((None, [1]), TypeError),
+        ((3, [1]), TypeError),
+        ((started.append, 5), TypeError),
+        ((started.append, None), TypeError),
+        ((started.append, np.float64(3)), TypeError),
+        ((started.append, [1], 0), ValueError),
+        ((started.append, [1], -1), ValueError),
+        ((started.append, [1], 1.5), TypeError),
+        ((started.append, [1], "2"), TypeError),
+    ]:
+        with pytest.raises(error):
+            kind(*arguments)
+    with pytest.raises(ValueError, match="chunk_size must be at least 1"):
+        kind(started.append, [1], chunk_size=0)
+    with pytest.raises(ValueError, match="backend must be"):
+        kind(started.append, [1], backend="fibers")
+    assert started == []
+
+
+def test_imaps_take_an_endless_iterable_lazily(way: Backend) -> None:
+    """Items are drawn as the consumer goes on, a bounded number ahead of it."""
+    for kind, ahead in ((parallel_imap, 2 * 1024 + 2), (parallel_imap_unordered, 2 * 3)):
+        drawn = itertools.count()
+        seen = 0
+
+        def draw() -> Iterator[int]:
+            nonlocal seen
+            for seen in drawn:
+                yield seen
+
+        results = kind(lambda i: i, draw(), 2, backend=way, chunk_size=1)
+        assert seen == 0
+        first = [next(results) for _ in range(20)]
+        assert len(set(first)) == 20
+        assert seen < 20 + ahead
+        results.close()
+
+
+def test_imap_runs_ahead_of_a_slow_item_only_so_far(tmp_path: Any) -> None:
+    """The others wait for a slow item at the head rather than pile up results."""
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    drawn = 0
+
+    def draw() -> Iterator[int]:
+        nonlocal drawn
+        for i in itertools.count():
+            drawn = i
+            if i == 3000:  # beyond the window of 2 x 1024: nobody gets here before the head is there
+                gate.write_bytes(b"")
+            yield i
+
+    def slow_head(i: int) -> int:
+        return len(gate.read_bytes()) if i == 0 else i
+
+    opener = threading.Timer(1.0, gate.write_bytes, [b"go"])
+    opener.start()
+    results = parallel_imap(slow_head, draw(), 2)
+    assert next(results) == 2
+    opener.join()
+    assert drawn < 3000
+    results.close()
+
+
+def test_imap_yields_before_the_input_ends() -> None:
+    """Results come while items are still being made."""
+    ended = False
+
+    def generate() -> Iterator[int]:
+        nonlocal ended
+        yield from range(5000)
+        ended = True
+
+    results = parallel_imap_unordered(lambda i: i, generate(), 2)
+    next(results)
+    assert not ended
+    assert len(list(results)) == 4999
+
+
+def test_an_error_of_the_iterable_is_the_callers(way: Backend) -> None:
+    def generate() -> Iterator[int]:
+        yield 1
+        raise LookupError("no more rows")
+
+    with pytest.raises(LookupError, match="no more rows"):
+        parallel_map(lambda i: i, generate(), 2, backend=way)
+
+
+def test_prints_of_workers_arrive(capfd: pytest.CaptureFixture[str], start_method: str) -> None:
+    """What a worker prints is there when the call returns, once."""
+    sys.stdout.write("before ")
+    parallel_map(lambda i: print(f"item {i}"), range(4), 2)
+    out = capfd.readouterr().out
+    assert out.count("before") <= 1
+    assert sorted(line for line in out.replace("before ", "").split("\n") if line) == [f"item {i}" for i in range(4)]
+
+
+def test_a_call_like_metaflows(tmp_path: Any) -> None:
+    """Four positional arguments, the fourth a folder for files that aren't needed."""
+    assert parallel_map(lambda i: i, [1, 2], 2, str(tmp_path)) == [1, 2]
+    assert list(tmp_path.iterdir()) == []
