@@ -328,26 +328,26 @@ class TaskData:
     """A task's artifacts as attributes."""
 
     def __init__(self, task: Task) -> None:
-        self._task = task
+        self._k8sflow_task = task
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
         try:
-            value = self._task[name].data
+            value = self._k8sflow_task[name].data
         except NotFoundError as error:
             raise AttributeError(str(error)) from None
         self.__dict__[name] = value
         return value
 
     def __contains__(self, name: str) -> bool:
-        return name in self._task
+        return name in self._k8sflow_task
 
     def __dir__(self) -> list[str]:
-        return sorted(self._task.artifacts)
+        return sorted(self._k8sflow_task.artifacts)
 
     def __repr__(self) -> str:
-        return f"<data of {self._task.pathspec}: {', '.join(dir(self))}>"
+        return f"<data of {self._k8sflow_task.pathspec}: {', '.join(dir(self))}>"
 
 
 class DataArtifact:

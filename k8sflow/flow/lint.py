@@ -7,7 +7,7 @@ from collections import defaultdict
 from dataclasses import replace
 
 from k8sflow.flow.graph import END, START, Graph, Mistake, Node, Place, closest
-from k8sflow.flow.spec import RESERVED_STEP_NAMES
+from k8sflow.flow.spec import RESERVED_NAMES
 
 _STEP_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
@@ -43,7 +43,7 @@ def _endpoints(graph: Graph, place: Place) -> list[Mistake]:
 def _names(graph: Graph) -> list[Mistake]:
     mistakes = []
     for node in graph.nodes.values():
-        if node.name in RESERVED_STEP_NAMES:
+        if node.name in RESERVED_NAMES:
             mistakes.append(Mistake(node.place, f"a step can't be called {node.name!r}: self.{node.name} is taken."))
         elif not _STEP_NAME.fullmatch(node.name):
             mistakes.append(

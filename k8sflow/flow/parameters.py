@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from k8sflow.errors import FlowDefinitionError, ParameterError
 
@@ -67,6 +67,17 @@ class Parameter:
         Raises:
             AttributeError: Always.
         """
+        self._refuse()
+
+    def __delete__(self, instance: FlowSpec) -> None:
+        """Refuses as well.
+
+        Raises:
+            AttributeError: Always.
+        """
+        self._refuse()
+
+    def _refuse(self) -> NoReturn:
         raise AttributeError(
             f"self.{self.attribute} is the Parameter {self.name!r}, which can't change during a run. "
             f"Put the new value under another name."

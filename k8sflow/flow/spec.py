@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, NoReturn, Protocol
+from typing import Any, Protocol
 
 from k8sflow.errors import FlowDefinitionError
 from k8sflow.flow import decorators
 from k8sflow.flow.parameters import Parameter
 
 # What a flow's own names can't be, since self has them already.
-RESERVED_STEP_NAMES = frozenset({"next", "input", "index", "name", "cmd", "foreach_stack", "merge_artifacts"})
+RESERVED_NAMES = frozenset({"next", "input", "index", "foreach_stack", "merge_artifacts"})
 # Where a task keeps what belongs to it and not to the user.
 CONTEXT = "_k8sflow_context"
 
@@ -60,21 +60,21 @@ class FlowSpec:
             targets: The next step, or several which run side by side.
             foreach: The name of an attribute of ``self``: one branch for each of its items.
         """
-        self._context().next(targets, foreach)
+        self._k8sflow_task().next(targets, foreach)
 
     @property
     def index(self) -> int | None:
         """The index of this task's item in its foreach, or None outside of any."""
-        return self._context().index
+        return self._k8sflow_task().index
 
     @property
     def input(self) -> Any:
         """This task's item of its foreach, or None outside of any."""
-        return self._context().input
+        return self._k8sflow_task().input
 
     def foreach_stack(self) -> list[tuple[int, int, Any]]:
         """The foreach branches around this task, the outermost first: index, number of branches, item."""
-        return self._context().foreach_stack()
+        return self._k8sflow_task().foreach_stack()
 
     def merge_artifacts(self, inputs: Any, exclude: list[str] | None = None, include: list[str] | None = None) -> None:
         """Takes over, in a join, the artifacts on which all branches agree, without loading them.
@@ -87,9 +87,9 @@ class FlowSpec:
         Raises:
             ArtifactError: Branches disagree on an artifact, or an included one is missing.
         """
-        self._context().merge_artifacts(self, inputs, exclude or [], include or [])
+        self._k8sflow_task().merge_artifacts(self, inputs, exclude or [], include or [])
 
-    def _context(self) -> TaskContext:
+    def _k8sflow_task(self) -> TaskContext:
         context: TaskContext | None = self.__dict__.get(CONTEXT)
         if context is None:
             raise RuntimeError(f"{type(self).__name__} is not in a running task; this works only in a step.")
@@ -98,26 +98,32 @@ class FlowSpec:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or CONTEXT not in self.__dict__:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        value = self._context().load(name)
+        value = self._k8sflow_task().load(name)
         self.__dict__[name] = value
         return value
 
     def __setattr__(self, name: str, value: object) -> None:
-        if name in constants(type(self)):
-            _refuse_constant(type(self), name)
+        _refuse_fixed(type(self), name)
         super().__setattr__(name, value)
 
     def __delattr__(self, name: str) -> None:
-        inherited = CONTEXT in self.__dict__ and self._context().forget(name)
+        _refuse_fixed(type(self), name)
+        inherited = CONTEXT in self.__dict__ and self._k8sflow_task().forget(name)
         if name in self.__dict__ or not inherited:
             super().__delattr__(name)
 
 
-def _refuse_constant(flow: type[FlowSpec], name: str) -> NoReturn:
-    raise AttributeError(
-        f"self.{name} is a constant of the class {flow.__name__}, which can't change during a run. "
-        f"Put the new value under another name."
-    )
+def _refuse_fixed(flow: type[FlowSpec], name: str) -> None:
+    """Refuses a value under a name that means something else in the steps after this one."""
+    if name in constants(flow):
+        what = f"a constant of the class {flow.__name__}, which can't change during a run"
+    elif decorators.is_step(getattr(flow, name, None)):
+        what = f"a step of {flow.__name__}"
+    elif name in RESERVED_NAMES:
+        what = "a part of every flow"
+    else:
+        return
+    raise AttributeError(f"self.{name} is {what}. Put the value under another name.")
 
 
 def steps(flow: type[FlowSpec]) -> dict[str, Callable[..., None]]:

@@ -10,7 +10,7 @@ from k8sflow.flow.graph import Graph, Node
 from k8sflow.flow.spec import CONTEXT, FlowSpec, constants, parameters
 from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore
 from k8sflow.storage.records import ForeachFrame, ForeachItems
-from k8sflow.task.inputs import Inputs
+from k8sflow.task.inputs import Inputs, refs_of
 from k8sflow.task.result import Transition
 from k8sflow.task.spec import TaskName
 
@@ -100,7 +100,7 @@ class Context:
             raise ArtifactError("merge_artifacts() takes exclude or include, not both.")
         found: dict[str, dict[str, ArtifactRef]] = {}
         for branch in inputs:
-            for name, ref in branch.artifact_refs().items():
+            for name, ref in refs_of(branch).items():
                 found.setdefault(name, {}).setdefault(ref.blob, ref)
         wanted = set(include) if include else set(found) - set(exclude)
         wanted -= {name for name in vars(flow) if name != CONTEXT}
@@ -122,18 +122,28 @@ class Context:
     # ------------------------------------------------------------------ what the runner asks for
 
     def freeze(self, flow: FlowSpec) -> None:
-        """Fixes the items of the foreach that the step opens, so that every branch gets what the step saw."""
+        """Fixes the items of the foreach that the step opens, so that every branch gets what the step saw.
+
+        Raises:
+            RuntimeError: The step has not said where the run goes on.
+            TypeError: What the foreach goes over has no items.
+        """
+        if self.transition is None and self._node.next:
+            raise RuntimeError(
+                f"step {self._node.name} returned before it came to its self.next(), which is where the run goes on."
+            )
         attribute = self.foreach_attribute
         if attribute is None or self.transition is None:
             return
         value = getattr(flow, attribute)
         try:
-            items = list(value)
+            iterator = iter(value)
         except TypeError as error:
             raise TypeError(
                 f"foreach={attribute!r}: self.{attribute} is a {type(value).__name__}, which has no items."
             ) from error
-        if _gives_items_once(value):
+        items = list(iterator)
+        if iterator is value:  # as a generator, which gives its items only once
             setattr(flow, attribute, items)
         chunks: list[tuple[int, ArtifactRef]] = []
         _save_chunks(self._artifacts, attribute, items, 0, chunks)
@@ -165,18 +175,13 @@ class Context:
         return f"{text}, and no step before it set it."
 
 
-def _gives_items_once(value: object) -> bool:
-    """Whether a value gives its items only once, as a generator does."""
-    return isinstance(value, Iterable) and iter(value) is value
-
-
 def _save_chunks(
     artifacts: ArtifactStore, name: str, items: list[Any], first: int, chunks: list[tuple[int, ArtifactRef]]
 ) -> None:
     """Saves the items as lists of at most about 1 MiB, or of one item: halves until they fit."""
     if not items:
         return
-    if len(items) > 1 and _estimated_bytes(items) > _CHUNK_BYTES:
+    if len(items) > 1 and _estimated_bytes(items, name) > _CHUNK_BYTES:
         middle = len(items) // 2
         _save_chunks(artifacts, name, items[:middle], first, chunks)
         _save_chunks(artifacts, name, items[middle:], first + middle, chunks)
@@ -184,10 +189,10 @@ def _save_chunks(
         chunks.append((first, artifacts.save(items, name)))
 
 
-def _estimated_bytes(items: list[Any]) -> int:
+def _estimated_bytes(items: list[Any], name: str) -> int:
     from k8sflow.storage.artifacts import encode  # noqa: PLC0415  only here is a size needed without a save
 
-    parts, _ = encode(items, "foreach items")
+    parts, _ = encode(items, name)
     return sum(len(part) for part in parts)
 
 

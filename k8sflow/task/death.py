@@ -18,7 +18,7 @@ _HINTS = {
 def death(status: int) -> Diagnosis:
     """The diagnosis of a process whose end, ``status`` as of ``os.waitpid``, came before that of its step."""
     if os.WIFSIGNALED(status):
-        name = signal.Signals(os.WTERMSIG(status)).name
+        name = _name(os.WTERMSIG(status))
         return Diagnosis(
             Outcome.USER_ERROR, f"the task's process was killed by {name}", resolution=_HINTS.get(name, "")
         )
@@ -27,6 +27,13 @@ def death(status: int) -> Diagnosis:
         f"the task's process ended with exit code {os.WEXITSTATUS(status)} before its step was finished",
         resolution="Something called os._exit(), or native code ended the process.",
     )
+
+
+def _name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # most real-time signals have none
+        return f"signal {number}"
 
 
 def last_word(text: bytes | bytearray, status: int) -> TaskResult | None:

@@ -15,7 +15,7 @@ _WINDOW = 256
 
 
 class Branch:
-    """One branch's last task, as a join sees it: its artifacts are attributes.
+    """One branch's last task, as a join sees it: its artifacts are attributes, under any name that a user may choose.
 
     Args:
         name: The task.
@@ -27,42 +27,43 @@ class Branch:
     def __init__(
         self, name: TaskName, commit: Commit, run_values: dict[str, ArtifactRef], artifacts: ArtifactStore
     ) -> None:
-        self._name = name
-        self._commit = commit
-        self._run_values = run_values
-        self._artifacts = artifacts
+        self._k8sflow_name = name
+        self._k8sflow_commit = commit
+        self._k8sflow_run_values = run_values
+        self._k8sflow_artifacts = artifacts
 
     @property
     def index(self) -> int | None:
         """The branch's index in its foreach, or None after a static branch outside of any."""
-        stack = self._commit.stack
+        stack = self._k8sflow_commit.stack
         return stack[-1].index if stack else None
 
     @property
     def input(self) -> Any:
         """The branch's item of its foreach."""
-        stack = self._commit.stack
+        stack = self._k8sflow_commit.stack
         if not stack:
             return None
-        return self._artifacts.load(stack[-1].chunk, "foreach item")[stack[-1].offset]
-
-    def artifact_refs(self) -> dict[str, ArtifactRef]:
-        """The references of all that the branch left."""
-        return dict(self._commit.artifacts)
+        return self._k8sflow_artifacts.load(stack[-1].chunk, "foreach item")[stack[-1].offset]
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        ref = self._commit.artifacts.get(name) or self._run_values.get(name)
+        ref = self._k8sflow_commit.artifacts.get(name) or self._k8sflow_run_values.get(name)
         if ref is None:
-            known = ", ".join(sorted(self._commit.artifacts)) or "nothing"
-            raise AttributeError(f"the branch {self._name} left no artifact {name!r}. It left {known}.")
-        value = self._artifacts.load(ref, name)
+            known = ", ".join(sorted(self._k8sflow_commit.artifacts)) or "nothing"
+            raise AttributeError(f"the branch {self._k8sflow_name} left no artifact {name!r}. It left {known}.")
+        value = self._k8sflow_artifacts.load(ref, name)
         self.__dict__[name] = value
         return value
 
     def __repr__(self) -> str:
-        return f"<input {self._name}>"
+        return f"<input {self._k8sflow_name}>"
+
+
+def refs_of(branch: Branch) -> dict[str, ArtifactRef]:
+    """The references of all that a branch left."""
+    return dict(branch._k8sflow_commit.artifacts)  # noqa: SLF001  every public name is the user's
 
 
 class Inputs:

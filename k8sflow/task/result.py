@@ -6,6 +6,7 @@ It travels through a pipe on this machine and through the termination message in
 
 from __future__ import annotations
 
+import bisect
 import json
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from k8sflow.task.outcome import Diagnosis, Outcome
 
 TERMINATION_MESSAGE_BYTES = 4096
+_CUT = "…"
 
 
 @dataclass(frozen=True)
@@ -43,17 +45,23 @@ class TaskResult:
     diagnosis: Diagnosis | None = None
 
     def to_json(self) -> str:
-        """The result as JSON of any length."""
-        return json.dumps(self._document(), ensure_ascii=False, separators=(",", ":"))
+        """The result as JSON of any length, without what UTF-8 has no bytes for."""
+        text = json.dumps(self._document(), ensure_ascii=False, separators=(",", ":"))
+        return text.encode("utf-8", "replace").decode()
 
     def to_termination_message(self) -> str:
-        """The result as JSON of at most 4096 bytes; the diagnosis loses the head of its detail first."""
+        """The result as JSON of at most 4096 bytes; the diagnosis loses the head of its detail first.
+
+        A transition that doesn't fit is null: no result, so that the reader asks the store.
+        """
         text = self.to_json()
-        result = self
-        while (excess := len(text.encode()) - TERMINATION_MESSAGE_BYTES) > 0 and result.diagnosis is not None:
-            result = replace(result, diagnosis=_shortened(result.diagnosis, excess))
-            text = result.to_json()
-        return text
+        if len(text.encode()) <= TERMINATION_MESSAGE_BYTES:
+            return text
+        if self.diagnosis is None:
+            return json.dumps({"outcome": self.outcome.value, "transition": None}, separators=(",", ":"))
+        empty = replace(self, diagnosis=Diagnosis(self.diagnosis.category, ""))
+        room = TERMINATION_MESSAGE_BYTES - len(empty.to_json().encode())
+        return replace(self, diagnosis=_shortened(self.diagnosis, room)).to_json()
 
     def _document(self) -> dict[str, Any]:
         document: dict[str, Any] = {"outcome": self.outcome.value}
@@ -88,12 +96,31 @@ class TaskResult:
         return TaskResult(outcome, transition, diagnosis)
 
 
-def _shortened(diagnosis: Diagnosis, excess: int) -> Diagnosis:
-    """The diagnosis with about ``excess`` bytes less: from the head of the detail, then from the end of the rest."""
-    if diagnosis.detail:
-        cut = max(excess, 64)
-        kept = diagnosis.detail[cut + 4 :] if len(diagnosis.detail) > cut + 4 else ""
-        return replace(diagnosis, detail=f"…{kept}" if kept else "")
-    if diagnosis.resolution:
-        return replace(diagnosis, resolution="")
-    return replace(diagnosis, summary=diagnosis.summary[: max(0, len(diagnosis.summary) - excess)])
+def _shortened(diagnosis: Diagnosis, room: int) -> Diagnosis:
+    """The diagnosis in so many bytes of JSON: the end of its detail, and the beginnings of the rest."""
+    resolution = _head(diagnosis.resolution, room // 4)
+    rest = room - _cost(resolution)
+    detail = _tail(diagnosis.detail, max(rest - _cost(diagnosis.summary), rest // 2))
+    summary = _head(diagnosis.summary, rest - _cost(detail))
+    resolution = _head(diagnosis.resolution, room - _cost(detail) - _cost(summary))
+    return replace(diagnosis, summary=summary, detail=detail, resolution=resolution)
+
+
+def _cost(text: str) -> int:
+    """How many bytes a text takes in JSON."""
+    return len(json.dumps(text, ensure_ascii=False).encode("utf-8", "replace")) - 2
+
+
+def _head(text: str, room: int) -> str:
+    if len(text) <= room and _cost(text) <= room:
+        return text
+    count = bisect.bisect_right(range(room), room - _cost(_CUT), key=lambda count: _cost(text[:count])) - 1
+    return text[: max(count, 0)] + _CUT
+
+
+def _tail(text: str, room: int) -> str:
+    if len(text) <= room and _cost(text) <= room:
+        return text
+    start = len(text)
+    count = bisect.bisect_right(range(room), room - _cost(_CUT), key=lambda count: _cost(text[start - count :])) - 1
+    return _CUT + text[start - max(count, 0) :]

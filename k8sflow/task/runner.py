@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import os
 import time
 import traceback
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from k8sflow.task.outcome import Diagnosis, Outcome
 from k8sflow.task.result import TaskResult, Transition
 from k8sflow.task.spec import TaskInput, TaskSpec
 
-_OUR_FILES = str(Path(__file__).resolve().parent.parent)
+_OUR_FILES = f"{Path(__file__).resolve().parent.parent}{os.sep}"
 
 
 @dataclass(frozen=True)
@@ -150,13 +151,20 @@ def diagnose(error: BaseException) -> Diagnosis:
             detail=_traceback(error),
             resolution="Return from the step, or raise an exception where it has failed.",
         )
-    message = str(error)
+    try:
+        message = str(error)
+    except Exception as broken:  # noqa: BLE001  the error's class is the user's code too
+        message = f"(its __str__ raised {type(broken).__name__})"
     kind = type(error).__name__
     return Diagnosis(Outcome.USER_ERROR, f"{kind}: {message}" if message else kind, detail=_traceback(error))
 
 
 def _explained(error: K8sflowError, outcome: Outcome) -> Diagnosis:
-    return Diagnosis(outcome, error.summary, detail=error.cause, resolution=error.advice)
+    """An error of ours in its parts; with the traceback where a line of the user's led to it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = all(frame.filename.startswith(_OUR_FILES) for frame in frames)
+    detail = error.cause if ours else "\n".join(filter(None, [error.cause, _traceback(error)]))
+    return Diagnosis(outcome, error.summary, detail=detail, resolution=error.advice)
 
 
 def _traceback(error: BaseException) -> str:

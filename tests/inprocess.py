@@ -1,0 +1,76 @@
+"""A whole run in this process: the real scheduler, runner and store, without processes."""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+from k8sflow.client import Run
+from k8sflow.flow import graph as graphs
+from k8sflow.flow.spec import FlowSpec, constants, parameters
+from k8sflow.runtime.scheduler import Scheduler
+from k8sflow.storage.artifacts import ArtifactStore
+from k8sflow.storage.folder import FolderStore
+from k8sflow.storage.records import RunRecord, RunStore
+from k8sflow.task.result import TaskResult
+from k8sflow.task.runner import TaskRunner
+from k8sflow.task.spec import TaskSpec
+from tests.support import load_flow, write_flow
+
+
+class Failed(Exception):  # noqa: N818  what happened, not a kind of error
+    """A task failed; ``result`` tells how."""
+
+    def __init__(self, spec: TaskSpec, result: TaskResult) -> None:
+        super().__init__(f"{spec.name}: {result}")
+        self.spec = spec
+        self.result = result
+        assert result.diagnosis is not None
+        self.summary = result.diagnosis.summary
+        self.text = f"{self.summary}\n{result.diagnosis.detail}\n{result.diagnosis.resolution}"
+
+
+def runner_of(flow: type[FlowSpec], folder: Path, run: str = "r1", **values: Any) -> TaskRunner:
+    """What runs the tasks of a run that has just been created."""
+    store, graph = FolderStore(str(folder / "store")), graphs.build(flow)
+    saved = ArtifactStore(store, flow.__name__)
+    fixed = dict(constants(flow)) | {
+        name: values.get(name, parameter.default) for name, parameter in parameters(flow).items()
+    }
+    record = RunRecord(
+        flow=flow.__name__,
+        run=run,
+        file="flow.py",
+        parameters={name: saved.save(value, name) for name, value in fixed.items()},
+        graph=graph.to_document(),
+    )
+    RunStore(store, record.flow, run).create(record)
+    return TaskRunner(flow, graph, record, store)
+
+
+def run_all(runner: TaskRunner, order: random.Random | None = None) -> Run:
+    """Runs the tasks one after the other, in the order of their groups or in a random one; the finished run.
+
+    Raises:
+        Failed: A task failed.
+    """
+    scheduler = Scheduler(runner.graph, runner.record.run)
+    ready = deque(scheduler.begin())
+    while ready:
+        if order is not None:
+            ready.rotate(order.randrange(len(ready)))
+        spec = ready.popleft()
+        result = runner.run(spec)
+        if result.transition is None:
+            raise Failed(spec, result)
+        for group in scheduler.finished(spec.name, result.transition):
+            ready.extend(group)
+    assert scheduler.is_done
+    return Run(runner.run_store)
+
+
+def run_source(folder: Path, source: str, **values: Any) -> Run:
+    """Runs a flow from its source."""
+    return run_all(runner_of(load_flow(write_flow(folder, source)), folder, **values))

@@ -1,0 +1,464 @@
+"""What a flow's author may write in steps, and what comes out: artifacts, foreach, joins, parameters."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.inprocess import Failed, run_source
+
+
+def test_artifacts_flow_from_step_to_step(tmp_path: Path) -> None:
+    """Set, changed in place, set again, deleted; each step's own state stays readable."""
+    run = run_source(
+        tmp_path,
+        """
+        class F(FlowSpec):
+            @step
+            def start(self):
+                self.kept, self.changed, self.replaced, self.gone = "kept", [1], 1, "gone"
+                self._private = "private"
+                self.ünï = "日本語"
+                self.next(self.middle)
+            @step
+            def middle(self):
+                self.changed.append(2)
+                self.replaced += 1
+                del self.gone
+                self.has_gone = hasattr(self, "gone")
+                self.next(self.end)
+            @step
+            def end(self):
+                self.seen = (self.kept, self.changed, self.replaced, hasattr(self, "gone"), self._private, self.ünï)
+        """,
+    )
+    assert run["end"].task.data.seen == ("kept", [1, 2], 2, False, "private", "日本語")
+    assert run["start"].task.data.changed == [1]
+    assert run["start"].task.data.gone == "gone"
+    assert "gone" not in run["middle"].task
+    assert run["middle"].task.data.has_gone is False
+    assert run["start"].task["kept"].sha == run["end"].task["kept"].sha
+
+
+def test_reading_what_nobody_set_says_so(tmp_path: Path) -> None:
+    """With the name and the step."""
+    with pytest.raises(Failed) as failed:
+        run_source(
+            tmp_path,
+            """
+            class F(FlowSpec):
+                @step
+                def start(self):
+                    self.total
+                    self.next(self.end)
+                @step
+                def end(self): pass
+            """,
+        )
+    assert "self.total is not set in step start" in failed.value.summary
+    assert "line" in failed.value.text
+
+
+FOREACH = """
+    import numpy as np
+    class F(FlowSpec):
+        @step
+        def start(self):
+            self.items = {items}
+            self.next(self.work, foreach="items")
+        @step
+        def work(self):
+            self.seen = self.input
+            self.at = (self.index, self.foreach_stack())
+            self.next(self.join)
+        @step
+        def join(self, inputs):
+            self.all = [i.seen for i in inputs]
+            self.ats = [i.at for i in inputs]
+            self.branch = [(i.index, i.input) for i in inputs]
+            self.own = (self.index, self.input, self.foreach_stack())
+            self.count = len(inputs)
+            self.next(self.end)
+        @step
+        def end(self): pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("items", "expected"),
+    [
+        ("[3, 1, 2]", [3, 1, 2]),
+        ("(1, 'a', None)", [1, "a", None]),
+        ("range(3)", [0, 1, 2]),
+        ("'añ🦆'", ["a", "ñ", "🦆"]),
+        ("{'b': 1, 'a': 2}", ["b", "a"]),
+        ("{7}", [7]),
+        ("(x * x for x in range(4))", [0, 1, 4, 9]),
+        ("map(str, range(2))", ["0", "1"]),
+        ("{'a': 1}.items()", [("a", 1)]),
+        ("b'ab'", [97, 98]),
+        ("[['x'] * 200_000, [], 'y' * 3_000_000]", [["x"] * 200_000, [], "y" * 3_000_000]),
+        ("[None]", [None]),
+        ("[]", []),
+        ("iter(())", []),
+        ("{}", []),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_foreach_takes_anything_iterable(tmp_path: Path, items: str, expected: list[Any]) -> None:
+    """One branch per item, in order; the join sees them in order, and knows its own place."""
+    if ".items()" in items:  # a view of a dict can't be an artifact; the items are what counts
+        items = f"list({items})"
+    data = run_source(tmp_path, FOREACH.replace("{items}", items)).data
+    assert data is not None
+    assert data.all == expected
+    assert data.count == len(expected)
+    assert data.ats == [(i, [(i, len(expected), item)]) for i, item in enumerate(expected)]
+    assert data.branch == list(enumerate(expected))
+    assert data.own == (None, None, [])
+
+
+def test_foreach_over_an_array_gives_its_rows(tmp_path: Path) -> None:
+    """Of one and of two dimensions."""
+    data = run_source(tmp_path, FOREACH.replace("{items}", "np.arange(6).reshape(3, 2)")).data
+    assert data is not None
+    assert np.array_equal(data.all, np.arange(6).reshape(3, 2))
+
+
+@pytest.mark.parametrize("items", ["5", "None", "np.array(1)", "print"])
+def test_foreach_over_what_has_no_items_is_told(tmp_path: Path, items: str) -> None:
+    """With the attribute and its type."""
+    with pytest.raises(Failed, match=r"self\.items is a .*, which has no items"):
+        run_source(tmp_path, FOREACH.replace("{items}", items))
+
+
+def test_a_generator_that_fails_is_not_taken_for_one_without_items(tmp_path: Path) -> None:
+    """Its own error counts."""
+    with pytest.raises(Failed) as failed:
+        run_source(tmp_path, FOREACH.replace("{items}", "(len(x) for x in [1])"))
+    assert "object of type 'int' has no len()" in failed.value.summary
+
+
+def test_foreach_over_an_attribute_that_is_not_set_is_told(tmp_path: Path) -> None:
+    """The transition names it."""
+    with pytest.raises(Failed, match=r"self\.items is not set"):
+        run_source(tmp_path, FOREACH.replace("self.items = {items}", "pass"))
+
+
+def test_branches_get_the_items_as_the_step_left_them(tmp_path: Path) -> None:
+    """A generator can be read again afterwards; a change of the list in a branch is that branch's own."""
+    data = run_source(
+        tmp_path,
+        """
+        class F(FlowSpec):
+            @step
+            def start(self):
+                self.items = (x for x in "ab")
+                self.next(self.work, foreach="items")
+            @step
+            def work(self):
+                self.items.append(self.input)
+                self.next(self.join)
+            @step
+            def join(self, inputs):
+                self.all = [i.items for i in inputs]
+                self.next(self.end)
+            @step
+            def end(self): pass
+        """,
+    ).data
+    assert data is not None
+    assert data.all == [["a", "b", "a"], ["a", "b", "b"]]
+
+
+def test_nested_foreach_and_branches_know_where_they_are(tmp_path: Path) -> None:
+    """A foreach in a branch in a foreach, some of them empty."""
+    run = run_source(
+        tmp_path,
+        """
+        class F(FlowSpec):
+            @step
+            def start(self):
+                self.outer = ["a", "b", "c"]
+                self.next(self.each, foreach="outer")
+            @step
+            def each(self):
+                self.next(self.left, self.right)
+            @step
+            def left(self):
+                self.inner = list(range(self.index))
+                self.next(self.cell, foreach="inner")
+            @step
+            def cell(self):
+                self.got = (self.input, self.index, self.foreach_stack())
+                self.next(self.cells)
+            @step
+            def cells(self, inputs):
+                self.got = [i.got for i in inputs]
+                self.stack = self.foreach_stack()
+                self.next(self.both)
+            @step
+            def right(self):
+                self.letter = self.input
+                self.next(self.both)
+            @step
+            def both(self, inputs):
+                self.got = (inputs.right.letter, inputs.cells.got, inputs[0].stack, inputs[-1].letter, self.input)
+                self.next(self.all)
+            @step
+            def all(self, inputs):
+                self.got = [i.got for i in inputs]
+                self.next(self.end)
+            @step
+            def end(self): pass
+        """,
+    )
+    a, b, c = run.data.got  # type: ignore[union-attr]
+    assert a == ("a", [], [(0, 3, "a")], "a", "a")
+    assert b == ("b", [(0, 0, [(1, 3, "b"), (0, 1, 0)])], [(1, 3, "b")], "b", "b")
+    assert [cell[0] for cell in c[1]] == [0, 1]
+    assert [task.id for task in run["cell"]] == ["1.0", "2.0", "2.1"]
+    assert [task.id for task in run["cells"]] == ["0", "1", "2"]
+    assert [task.index for task in run["cell"]] == [0, 0, 1]
+
+
+JOIN = """
+    class F(FlowSpec):
+        constant = [1, 2]
+        p = Parameter("p", default=3)
+        @step
+        def start(self):
+            self.common, self.big = "common", list(range(5000))
+            self.next(self.a, self.b)
+        @step
+        def a(self):
+            self.only_a, self.differs, self.same = 1, "a", {"x": 1}
+            self.next(self.join)
+        @step
+        def b(self):
+            len(self.big)
+            self.only_b, self.differs, self.same = 2, "b", {"x": 1}
+            self.next(self.join)
+        @step
+        def join(self, inputs):
+            %s
+            self.next(self.end)
+        @step
+        def end(self): pass
+"""
+
+
+def _join(folder: Path, body: str) -> Any:
+    return run_source(folder, JOIN % body).data
+
+
+def test_a_join_reads_its_branches_by_name_index_and_iteration(tmp_path: Path) -> None:
+    """In the order of self.next(), slices and negative indices included."""
+    data = _join(
+        tmp_path,
+        "self.got = (inputs.a.only_a, inputs[1].only_b, [i.differs for i in inputs], inputs[-1].differs,"
+        " [i.differs for i in inputs[::-1]], len(inputs), inputs.a.p, inputs.b.constant, list(inputs)[0].common)",
+    )
+    assert data.got == (1, 2, ["a", "b"], "b", ["b", "a"], 2, 3, [1, 2], "common")
+    assert "differs" not in data
+    assert "common" not in data
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("inputs.c", ["no branch 'c'", "a, b"]),
+        ("inputs[2]", ["2 branches"]),
+        ("inputs.a.only_b", ["a/0", "no artifact 'only_b'", "only_a"]),
+        ("self.common", ["a join takes over nothing by itself", "inputs[i].common", "merge_artifacts"]),
+        ("self.merge_artifacts(inputs)", ["disagree", "differs", "builtins.str", "exclude"]),
+        ("self.merge_artifacts(inputs, include=['nothing'])", ["no branch has 'nothing'", "only_a"]),
+        ("self.merge_artifacts(inputs, include=['differs'])", ["disagree", "differs"]),
+        ("self.merge_artifacts(inputs, include=['same'], exclude=['common'])", ["not both"]),
+        ("self.merge_artifacts(list(inputs))", ["given list"]),
+    ],
+)
+def test_a_mistake_in_a_join_is_told(tmp_path: Path, body: str, words: list[str]) -> None:
+    """With what there is, and the line."""
+    with pytest.raises(Failed) as failed:
+        _join(tmp_path, body)
+    for word in words:
+        assert word in failed.value.text
+    assert body in failed.value.text, "the user's line is part of what is told"
+
+
+@pytest.mark.parametrize(
+    ("body", "there", "absent"),
+    [
+        (
+            "self.merge_artifacts(inputs, exclude=['differs'])",
+            {"common", "big", "same", "only_a", "only_b"},
+            {"differs"},
+        ),
+        ("self.merge_artifacts(inputs, include=['same'])", {"same"}, {"common", "differs", "only_a"}),
+        ("self.differs = 'c'; self.merge_artifacts(inputs)", {"common", "differs", "only_b"}, set()),
+    ],
+)
+def test_merge_artifacts_takes_what_the_branches_agree_on(
+    tmp_path: Path, body: str, there: set[str], absent: set[str]
+) -> None:
+    """Equal values, and those that only one of them has."""
+    data = _join(tmp_path, body)
+    assert all(name in data for name in there)
+    assert not any(name in data for name in absent)
+    if "differs" in there:
+        assert data.differs == "c"
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("self.p = 5", ["self.p is the Parameter 'p'", "can't change"]),
+        ("del self.p", ["self.p is the Parameter 'p'", "can't change"]),
+        ("self.constant = 5", ["self.constant is a constant of the class F"]),
+        ("del self.constant", ["self.constant is a constant of the class F"]),
+        ("self.end = 5", ["self.end is a step"]),
+        ("self.next = 5", ["self.next"]),
+        ("self.input = 5", ["self.input"]),
+        ("self.index = 5", ["self.index"]),
+        ("self.merge_artifacts = 5", ["self.merge_artifacts"]),
+        ("self.foreach_stack = 5", ["self.foreach_stack"]),
+    ],
+)
+def test_what_belongs_to_the_flow_cant_be_set(tmp_path: Path, line: str, words: list[str]) -> None:
+    """A later step would not see the value, or the run could not go on."""
+    with pytest.raises(Failed) as failed:
+        run_source(
+            tmp_path,
+            f"""
+            class F(FlowSpec):
+                constant = 1
+                p = Parameter("p", default=3)
+                @step
+                def start(self):
+                    {line}
+                    self.next(self.end)
+                @step
+                def end(self): pass
+            """,
+        )
+    for word in words:
+        assert word in failed.value.summary
+    assert line in failed.value.text
+
+
+@pytest.mark.parametrize(
+    "name", ["_context", "_name", "_task", "_commit", "_artifacts", "artifact_refs", "_run_values", "data", "id"]
+)
+def test_no_name_that_an_author_may_choose_is_ours(tmp_path: Path, name: str) -> None:
+    """On self, in a join's inputs and in the client."""
+    run = run_source(
+        tmp_path,
+        f"""
+        class F(FlowSpec):
+            @step
+            def start(self):
+                self.{name} = "mine"
+                self.next(self.a, self.b)
+            @step
+            def a(self):
+                self.next(self.join)
+            @step
+            def b(self):
+                self.next(self.join)
+            @step
+            def join(self, inputs):
+                assert inputs[0].{name} == "mine", inputs[0].{name}
+                self.merge_artifacts(inputs)
+                self.next(self.end)
+            @step
+            def end(self):
+                assert self.{name} == "mine"
+        """,
+    )
+    assert getattr(run["end"].task.data, name) == "mine"
+
+
+def test_parameters_and_constants_are_read_everywhere(tmp_path: Path) -> None:
+    """Under the attribute's name, in every step, and by the client."""
+    run = run_source(
+        tmp_path,
+        """
+        class Base(FlowSpec):
+            shared = Parameter("shared", default="s")
+            size = 1
+            @step
+            def start(self):
+                self.got = (self.shared, self.rate, self.size, self.flag, self.helper(2), self.maybe)
+                self.next(self.end)
+            def helper(self, x):
+                return x * self.size
+        class F(Base):
+            rate = Parameter("learning-rate", default=0.5)
+            flag = Parameter("flag", default=False)
+            maybe = Parameter("maybe", type=int)
+            size = 10
+            @step
+            def end(self): pass
+        """,
+        rate=0.25,
+    )
+    assert run["start"].task.data.got == ("s", 0.25, 10, False, 20, None)
+    assert run["end"].task.data.rate == 0.25
+    assert run["end"].task.data.size == 10
+
+
+TWO_STEPS = """
+    class F(FlowSpec):
+        def helper(self, *targets, **options):
+            self.next(*targets, **options)
+        @step
+        def start(self):
+            {body}
+            self.next(self.end)
+        @step
+        def end(self): pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("return", ["step start", "self.next"]),
+        ("self.helper(self.start)", ["start", "end"]),
+        ("self.helper(self.end, self.start)", ["start", "end"]),
+    ],
+)
+def test_a_transition_that_is_not_the_one_in_the_source_fails(tmp_path: Path, body: str, words: list[str]) -> None:
+    """Also none at all: the run must not come to a standstill."""
+    with pytest.raises(Failed) as failed:
+        run_source(tmp_path, TWO_STEPS.replace("{body}", body))
+    assert failed.value.spec.name.step == "start"
+    for word in words:
+        assert word in failed.value.summary
+
+
+def test_an_artifact_that_cant_be_pickled_fails_its_step(tmp_path: Path) -> None:
+    """Named; and nothing of the task is committed."""
+    with pytest.raises(Failed, match="'lock'") as failed:
+        run_source(tmp_path, TWO_STEPS.replace("{body}", "import threading; self.lock = threading.Lock()"))
+    assert failed.value.spec.name.step == "start"
+    assert not list(tmp_path.rglob("commit.json"))
+
+
+def test_a_lambda_is_an_artifact(tmp_path: Path) -> None:
+    """By value, with what it closes over."""
+    run = run_source(tmp_path, TWO_STEPS.replace("{body}", "k = 3; self.f = lambda x: x * k"))
+    assert run["end"].task.data.f(5) == 15
+
+
+def test_a_set_that_a_branch_reads_is_no_conflict(tmp_path: Path) -> None:
+    """Reading is not changing."""
+    source = JOIN % "self.merge_artifacts(inputs, exclude=['differs'])"
+    source = source.replace("list(range(5000))", "{0, 1, -4, 28, ''}")
+    data = run_source(tmp_path, source).data
+    assert data is not None
+    assert data.big == {0, 1, -4, 28, ""}

@@ -1,0 +1,149 @@
+"""A task's result fits the termination message, whatever a person wrote into an exception."""
+
+from __future__ import annotations
+
+import json
+import signal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from k8sflow.task.death import death, last_word
+from k8sflow.task.outcome import Diagnosis, Outcome
+from k8sflow.task.result import TERMINATION_MESSAGE_BYTES, TaskResult, Transition
+from k8sflow.task.spec import TaskInput, TaskName, TaskSpec
+
+TEXT = st.text(st.characters(), max_size=50)
+# A little text many times: as long as a traceback with output in it.
+LONG = st.builds(lambda text, times: text * times, TEXT, st.integers(0, 2000))
+FAILURES = st.builds(
+    lambda outcome, *texts: TaskResult(outcome, diagnosis=Diagnosis(outcome, *texts)),
+    st.sampled_from([o for o in Outcome if o.is_failure]), LONG, LONG, LONG,
+)  # fmt: skip
+
+
+@given(FAILURES)
+def test_a_termination_message_is_always_json_and_always_fits(result: TaskResult) -> None:
+    """Kubernetes would cut it, and half a document is none."""
+    message = result.to_termination_message()
+    assert len(message.encode()) <= TERMINATION_MESSAGE_BYTES
+    told = TaskResult.from_json(message)
+    assert told.outcome is result.outcome
+    assert told.diagnosis is not None
+    assert "\n" not in message
+
+
+@given(FAILURES)
+def test_what_is_cut_keeps_as_much_as_fits(result: TaskResult) -> None:
+    """The end of a traceback is worth more than its head: of any script, most of the room is used for it."""
+    message = result.to_termination_message()
+    if message != result.to_json():
+        assert len(message.encode()) > TERMINATION_MESSAGE_BYTES - 100
+
+
+@pytest.mark.parametrize("letter", ["x", "ü", "語", "🦆", "\x01", '"', "\n", "\ud800"])
+def test_a_long_detail_keeps_its_end(letter: str) -> None:
+    """Whatever a letter costs in JSON."""
+    diagnosis = Diagnosis(Outcome.USER_ERROR, "ValueError: x", "head" + letter * 10_000 + "the last line", "do this")
+    told = TaskResult.from_json(TaskResult(Outcome.USER_ERROR, diagnosis=diagnosis).to_termination_message()).diagnosis
+    assert told is not None
+    assert told.summary == "ValueError: x"
+    assert told.resolution == "do this"
+    assert told.detail.endswith("the last line")
+    assert told.detail.startswith("…")
+    assert len(told.detail) > 600
+
+
+def test_a_long_summary_keeps_its_beginning() -> None:
+    """An exception's text of a megabyte."""
+    diagnosis = Diagnosis(Outcome.USER_ERROR, "ValueError: begin" + "語" * 1_000_000, "detail " * 1000, "resolution")
+    told = TaskResult.from_json(TaskResult(Outcome.USER_ERROR, diagnosis=diagnosis).to_termination_message()).diagnosis
+    assert told is not None
+    assert told.summary.startswith("ValueError: begin語")
+    assert told.detail.endswith("detail ")
+
+
+@given(st.lists(TEXT, max_size=5), st.none() | st.integers(0, 10**9))
+def test_a_result_comes_back_from_json(steps: list[str], width: int | None) -> None:
+    """As it was."""
+    result = TaskResult(Outcome.SUCCEEDED, Transition(tuple(_clean(s) for s in steps), width))
+    assert TaskResult.from_json(result.to_json()) == result
+
+
+def _clean(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()
+
+
+def test_a_transition_that_does_not_fit_is_left_to_the_store() -> None:
+    """Hundreds of branches with long names: the commit has them."""
+    result = TaskResult(Outcome.SUCCEEDED, Transition(tuple(f"step_{i:060}" for i in range(200))))
+    message = result.to_termination_message()
+    assert len(message.encode()) <= TERMINATION_MESSAGE_BYTES
+    with pytest.raises(ValueError, match="not a task result"):
+        TaskResult.from_json(message)
+    json.loads(message)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "1", "null", '"x"', "{}", '{"outcome": "lost"}', '{"outcome": 1}',
+     '{"outcome":"succeeded","transition":1}',
+             '{"outcome":"user_error","diagnosis":{"x":1}}', '{"outcome":"succeeded","transition":{"steps":["a"]}}'],
+)  # fmt: skip
+def test_what_is_no_result_is_refused(text: str) -> None:
+    """With one kind of error."""
+    with pytest.raises(ValueError):  # noqa: PT011  the text is free
+        TaskResult.from_json(text)
+
+
+@pytest.mark.parametrize("number", range(1, signal.NSIG))
+def test_every_signal_has_a_diagnosis(number: int) -> None:
+    """Real-time signals too, which have no names in Python."""
+    found = death(number)
+    assert "killed by" in found.summary
+    assert found.category is Outcome.USER_ERROR
+
+
+def test_the_common_ends_say_what_to_do() -> None:
+    """As far as one can know."""
+    assert "SIGKILL" in death(9).summary
+    assert "out-of-memory" in death(9).resolution
+    assert "SIGSEGV" in death(11 | 0x80).summary
+    assert "exit code 3" in death(3 << 8).summary
+    assert "os._exit" in death(0).resolution
+
+
+def test_the_last_word_of_a_killed_process_counts_for_nothing() -> None:
+    """It may be half a word."""
+    word = TaskResult(Outcome.SUCCEEDED, Transition()).to_json().encode()
+    assert last_word(word, 0) == TaskResult(Outcome.SUCCEEDED, Transition())
+    assert last_word(word, 9) is None
+    assert last_word(b"", 0) is None
+    assert last_word(word[:-1], 0) is None
+    assert last_word(b"\xff", 0) is None
+
+
+PATHS = st.lists(st.integers(0, 10**6), max_size=4).map(tuple)
+SPECS = st.builds(
+    TaskSpec, TEXT, TEXT, st.builds(TaskName, TEXT, PATHS), st.integers(0, 9),
+    st.lists(st.builds(TaskInput, TEXT, PATHS, st.none() | st.integers(0, 10**6)), max_size=3).map(tuple),
+)  # fmt: skip
+
+
+@given(SPECS)
+def test_a_task_comes_back_from_json(spec: TaskSpec) -> None:
+    """On one line, as it was."""
+    assert TaskSpec.from_json(spec.to_json()) == spec
+    assert "\n" not in spec.to_json()
+
+
+def test_a_range_of_parents_is_not_a_list_of_them() -> None:
+    """A hundred thousand branches are three words."""
+    inputs = TaskInput("work", (3,), 100_000)
+    assert len(inputs) == 100_000
+    assert inputs[99_999] == TaskName("work", (3, 99_999))
+    with pytest.raises(IndexError):
+        inputs[100_000]
+    assert TaskInput("start", ())[0] == TaskName("start")
+    assert len(TaskInput("work", (), 0)) == 0
