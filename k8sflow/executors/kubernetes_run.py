@@ -98,6 +98,7 @@ class ClusterRun:
         self._end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._changed = asyncio.Event()
         self._last_finished: str | None = None
+        self._asking_for_nodes = asyncio.Lock()
         self._nodes: tuple[float, tuple[str, str] | None] | None = None
         self._pods = Reflector(
             api, plan.pods_path, label_selector=plan.selector, on_change=self._pod_changed, keep=identity_of
@@ -174,14 +175,15 @@ class ClusterRun:
 
     async def largest_node(self) -> tuple[str, str] | None:
         """Allocatable cores and memory of the largest node, looked up at most once a minute; None if forbidden."""
-        now = asyncio.get_running_loop().time()
-        if self._nodes is None or now - self._nodes[0] > _NODES_SECONDS:
-            try:
-                nodes, _ = await self.api.list("/api/v1/nodes")
-                self._nodes = (now, waiting.largest(nodes))
-            except KubernetesError:
-                self._nodes = (float("inf"), None)  # a courtesy that few service accounts are allowed
-        return self._nodes[1]
+        async with self._asking_for_nodes:  # a hundred pods that wait ask at once
+            now = asyncio.get_running_loop().time()
+            if self._nodes is None or now - self._nodes[0] > _NODES_SECONDS:
+                try:
+                    nodes, _ = await self.api.list("/api/v1/nodes")
+                    self._nodes = (now, waiting.largest(nodes))
+                except KubernetesError:
+                    self._nodes = (float("inf"), None)  # a courtesy that few service accounts are allowed
+            return self._nodes[1]
 
     def finished(self, task: TaskOnCluster) -> None:
         """Frees the task's place."""

@@ -15,6 +15,7 @@ from k8sflow.kubernetes.kubeconfig import ClusterAccess, load_access
 _PATIENCE_SECONDS = 2.0
 _REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 _FORBIDDEN = 403
+OLDEST_VERSION = (1, 29)  # podReplacementPolicy is on by default from here, podFailurePolicy since 1.26
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ def check_access(settings: Settings, *, access: ClusterAccess | None = None, has
 async def _check(access: ClusterAccess, settings: Settings, permissions: tuple[Permission, ...]) -> None:
     namespace = settings.kubernetes_namespace
     async with KubernetesApi(access, patience_seconds=_PATIENCE_SECONDS) as api:
+        await _check_version(api)
         await _check_namespace(api, namespace)
         if settings.credentials_secret is not None:
             await _check_secret(api, namespace, settings.credentials_secret)
@@ -71,6 +73,20 @@ async def _check(access: ClusterAccess, settings: Settings, permissions: tuple[P
             missing.setdefault(permission, []).append(verb)
     if missing:
         raise _not_allowed(access, namespace, missing)
+
+
+async def _check_version(api: KubernetesApi) -> None:
+    try:
+        version = await api.get("/version")
+    except ApiStatusError:
+        return  # some proxies keep it to themselves
+    digits = ["".join(filter(str.isdecimal, str(version.get(part)))) for part in ("major", "minor")]
+    if all(digits) and tuple(map(int, digits)) < OLDEST_VERSION:
+        raise KubernetesError(
+            f"the cluster ({api.access.origin}) is Kubernetes {version.get('gitVersion')}, which is too old.",
+            cause="Its Jobs can't tell a disruption from a failure, and may run two pods of a task at once.",
+            advice=f"k8sflow needs Kubernetes {OLDEST_VERSION[0]}.{OLDEST_VERSION[1]} or newer.",
+        )
 
 
 async def _check_namespace(api: KubernetesApi, namespace: str) -> None:

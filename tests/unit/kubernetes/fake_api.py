@@ -59,6 +59,7 @@ class FakeApi:
         self.history: list[tuple[int, str, str, Manifest]] = []
         self.oldest_version = 0
         self.faults: list[Fault] = []
+        self.version = {"major": "1", "minor": "34+", "gitVersion": "v1.34.3"}
         self.denied: set[tuple[str, str]] = set()
         self._log_changed: dict[str, asyncio.Event] = {}
         self._version = itertools.count(1)
@@ -307,6 +308,8 @@ class FakeApi:
         return await self._answer(request)
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:  # noqa: PLR0911 - a table of routes
+        if request.path == "/version":
+            return web.json_response(self.version)
         parts = request.path.strip("/").split("/")
         parts = parts[2:] if parts[0] == "api" else parts[3:]
         if parts[0] == "namespaces" and len(parts) > 2:

@@ -237,3 +237,9 @@ def test_a_secret_that_is_not_there_is_told_before_a_pod_waits_for_it(server: Fa
     check_access(settings, access=server.access)
     server.put("secrets", {"metadata": {"name": "keys"}})
     check_access(settings, access=server.access)
+
+
+def test_a_cluster_that_is_too_old_is_told(server: FakeApi) -> None:
+    server.version = {"major": "1", "minor": "27", "gitVersion": "v1.27.3"}
+    with pytest.raises(KubernetesError, match=r"Kubernetes v1\.27\.3, which is too old"):
+        check_access(Settings(kubernetes_namespace="lab"), access=server.access)
