@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import time
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ from k8sflow.kubernetes.kubeconfig import load_access
 
 _PATIENCE_SECONDS = 15.0
 _PAGE = 500
+_REFRESH_SECONDS = 300.0
 _WATCH_SECONDS = 290  # kopf sends it as it is, and the API server takes whole seconds only
 _DRIVERS = f"{flowruns.COMPONENT}={flowruns.DRIVER_COMPONENT}"
 
@@ -36,6 +38,8 @@ def run(policy: Policy, namespaces: Sequence[str], port: int) -> None:
         port: Of the liveness probe, ``/healthz``.
     """
     kopf.configure(verbose=False)
+    for chatter in ("aiohttp.access", "kopf.activities.probe"):
+        logging.getLogger(chatter).setLevel(logging.WARNING)
     kopf.run(
         registry=_registry(policy),
         standalone=True,
@@ -68,15 +72,19 @@ class _Life:
         _configure(settings)
         api = KubernetesApi(load_access(None, os.environ), patience_seconds=_PATIENCE_SECONDS)
         self._worker = Worker(await self._stack.enter_async_context(api), self._policy, time.time)
-        self._task = asyncio.create_task(self._worker.run())
+        self._tasks = [
+            asyncio.create_task(self._worker.run()),
+            asyncio.create_task(self._worker.refresh(_REFRESH_SECONDS)),
+        ]
 
     async def stop(self, **_: Any) -> None:
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._stack.aclose()
 
     def probe(self, **_: Any) -> str:
-        if self._task.done():
+        if any(task.done() for task in self._tasks):
             raise RuntimeError("the worker has ended")
         return "alive"
 

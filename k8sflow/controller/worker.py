@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from k8sflow.controller.policy import Policy
 from k8sflow.controller.reconcile import Decision, Observed, is_ours, reconcile
+from k8sflow.errors import KubernetesError
 from k8sflow.kubernetes import flowrun as flowruns
 from k8sflow.kubernetes.api import KubernetesApi
 from k8sflow.kubernetes.api_errors import ApiStatusError
@@ -90,6 +92,31 @@ class Worker:
                 asyncio.get_running_loop().call_later(pause, self._enqueue, key)
             else:
                 self._failures.pop(key, None)
+
+    async def refresh(self, every_seconds: float) -> None:
+        """Reads the Jobs of runs that are on again and again, until it is cancelled.
+
+        A watch that breaks off for long enough lists anew, and tells nothing of what was deleted meanwhile. A FlowRun
+        that is gone costs nothing, for it is read before anything is done; a driver's Job that is gone is missed here.
+        """
+        while True:
+            await asyncio.sleep(every_seconds)
+            for key in list(self._jobs):
+                flowrun = self._flowruns.get(key)
+                phase = flowruns.phase_of(flowrun) if flowrun is not None else None
+                if phase is not None and not phase.is_final:
+                    with suppress(KubernetesError):  # the next round comes
+                        await self._refresh_job(key)
+
+    async def _refresh_job(self, key: Key) -> None:
+        path = f"/apis/batch/v1/namespaces/{key[0]}/jobs/{self._jobs[key]['metadata']['name']}"
+        try:
+            self._jobs[key] = await self._api.get(path)
+        except ApiStatusError as error:
+            if error.status != _NOT_FOUND:
+                raise
+            self._jobs.pop(key, None)
+        self._enqueue(key)
 
     async def _look(self, key: Key) -> None:
         flowrun = self._flowruns.get(key)

@@ -100,3 +100,21 @@ def test_a_job_that_was_deleted_is_made_again(server: FlowRunApi) -> None:
         worker.job_changed(old, is_gone=True)
 
     work(server, feed, lambda: server.names("jobs"))
+
+
+def test_a_job_that_was_deleted_while_nobody_watched_is_missed(server: FlowRunApi) -> None:
+    run = server.put("flowruns", flowrun(status={"phase": "Running"}))
+
+    async def scenario() -> None:
+        async with KubernetesApi(server.access, patience_seconds=0.0) as api:
+            worker = Worker(api, POLICY, lambda: 0.0)
+            worker.job_changed(job(run), is_gone=False)
+            worker.flowrun_changed(run, is_gone=False)
+            running = [asyncio.create_task(work) for work in (worker.run(), worker.refresh(0.01))]
+            await asyncio.to_thread(server.wait, lambda: server.names("jobs"))
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+
+    asyncio.run(scenario())
+    assert server.names("jobs") == ["sum-run-1-driver"]

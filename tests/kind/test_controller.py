@@ -1,0 +1,424 @@
+"""The controller on a real cluster: runs that nobody watches, drivers and controllers that die, and what is left."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.kind.conftest import Namespace, eventually
+
+CHECKOUT = Path(__file__).parents[2]
+CHART = CHECKOUT / "charts" / "k8sflow"
+DETACHED = ("--with", "kubernetes", "--detach")
+TASKS = 6  # start, three branches, meet, end
+DRIVERS = "k8sflow.dev/component=driver"
+END_SECONDS = 150
+
+
+@dataclass(frozen=True)
+class Controller:
+    """A release of the chart that watches the test's namespace."""
+
+    namespace: Namespace
+
+    def helm(self, *arguments: str) -> str:
+        """What helm prints."""
+        done = subprocess.run(
+            [self.namespace.cluster.helm, *arguments, "--namespace", self.namespace.name],
+            env=self.namespace.environment, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def install(self) -> None:
+        """``helm install``, as a person would."""
+        repository, _, tag = self.namespace.cluster.image.rpartition(":")
+        image = ("--set", f"image.repository={repository}", "--set", f"image.tag={tag}")
+        self.helm("install", "k8sflow", str(CHART), *image, "--wait", "--timeout", "90s")
+
+    def hand_over(self, flow: str | Path, *arguments: str) -> FlowRun:
+        """Runs a flow with ``--detach``; its client has ended when this returns."""
+        done = self.namespace.run(flow, *arguments, *DETACHED)
+        assert done.code == 0, done.text
+        name = re.search(r"as FlowRun (\S+);", done.text)
+        assert name, done.text
+        return FlowRun(self.namespace, name[1])
+
+    def create(self, name: str, **spec: Any) -> FlowRun:
+        """Creates a FlowRun as somebody would who doesn't use our command line."""
+        settings = {"credentials": "secret:k8sflow-s3", "endpoint": "http://s3.k8sflow-s3.svc:9000"}
+        body = {"flow": "Detached", "code": {"store": "s3://k8sflow"}, "settings": settings, **spec}
+        manifest = {"apiVersion": "k8sflow.dev/v1alpha1", "kind": "FlowRun", "metadata": {"name": name}, "spec": body}
+        self.namespace.kubectl("create", "-f", "-", stdin=json.dumps(manifest))
+        return FlowRun(self.namespace, name)
+
+    def scale(self, replicas: int) -> None:
+        """Starts or stops the controller, and waits until that is done."""
+        self.namespace.kubectl("scale", "deployment/k8sflow-controller", f"--replicas={replicas}")
+        self.namespace.kubectl("rollout", "status", "deployment/k8sflow-controller", "--timeout=60s")
+        selector = "app.kubernetes.io/component=controller"
+        eventually(lambda: len(self.namespace.objects("pods", selector)) == replicas)
+
+
+@dataclass(frozen=True)
+class FlowRun:
+    """A FlowRun in the cluster."""
+
+    namespace: Namespace
+    name: str
+
+    @property
+    def document(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.namespace.kubectl("get", "flowrun", self.name, "-o", "json"))
+        return found
+
+    @property
+    def status(self) -> dict[str, Any]:
+        return self.document.get("status", {})
+
+    @property
+    def run(self) -> str:
+        """``flow/run``."""
+        spec = self.document["spec"]
+        return f"{spec['flow']}/{spec['run']}"
+
+    @property
+    def tasks(self) -> str:
+        """Selects its tasks' Jobs and pods."""
+        spec = self.document["spec"]
+        return f"k8sflow.dev/flow={spec['flow']},k8sflow.dev/run={spec['run']},k8sflow.dev/step"
+
+    def wait_for(self, path: str, value: str = "", seconds: float = END_SECONDS) -> dict[str, Any]:
+        """Its status, once the field at ``path`` has the value, or is there at all."""
+        condition = f"jsonpath={{{path}}}" + (f"={value}" if value else "")
+        try:
+            self.namespace.kubectl("wait", f"flowrun/{self.name}", f"--for={condition}", f"--timeout={seconds}s")
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.status}\n{self.log}") from None
+        return self.status
+
+    def wait_for_end(self) -> dict[str, Any]:
+        return self.wait_for(".status.finishedAt")
+
+    @property
+    def log(self) -> str:
+        """What its drivers have said."""
+        selector = f"k8sflow.dev/flowrun={self.name}"
+        return self.namespace.kubectl("logs", "-l", selector, "--tail=-1", "--ignore-errors", "--prefix")
+
+    def driver(self) -> dict[str, Any]:
+        """The pod of its living driver; waits for it."""
+        found: list[dict[str, Any]] = []
+
+        def is_there() -> bool:
+            pods = self.namespace.objects("pods", f"k8sflow.dev/flowrun={self.name}")
+            found[:] = [pod for pod in pods if pod["status"]["phase"] == "Running"]
+            return bool(found)
+
+        eventually(is_there)
+        return found[0]
+
+    def delete(self) -> Callable[[], bool]:
+        """``kubectl delete``; returns what tells whether anything of it is left."""
+        spec = self.document["spec"]
+        selector = f"k8sflow.dev/flow={spec['flow']},k8sflow.dev/run={spec['run']}"
+        self.namespace.kubectl("delete", "flowrun", self.name, "--timeout=20s")
+        return lambda: not self.namespace.objects("jobs,pods", selector)
+
+
+@pytest.fixture(scope="module")
+def before(namespace: Namespace) -> dict[str, set[str]]:
+    """What is there before the chart is installed."""
+    return inventory(namespace)
+
+
+@pytest.fixture(scope="module")
+def controller(namespace: Namespace, before: dict[str, set[str]]) -> Iterator[Controller]:
+    """The installed chart."""
+    release = Controller(namespace)
+    release.install()
+    yield release
+    release.helm("uninstall", "k8sflow", "--ignore-not-found", "--wait")
+
+
+def inventory(namespace: Namespace) -> dict[str, set[str]]:
+    """Names of everything in the namespace, and of what our chart could leave outside of it."""
+    kinds = namespace.kubectl("api-resources", "--namespaced", "--verbs=list", "-o", "name").split()
+    kinds = [
+        kind for kind in kinds if not kind.startswith(("events", "leases", "endpoint", "flowruns", "pods.metrics"))
+    ]
+    kinds += ["clusterroles", "clusterrolebindings", "validatingwebhookconfigurations", "priorityclasses"]
+    return {
+        kind: set(namespace.kubectl("get", kind, "-o", "name").split())
+        for kind in kinds
+    }  # fmt: skip
+
+
+def one_pod_per_task(run: FlowRun) -> bool:
+    """Whether each task ran in one pod, once."""
+    pods = run.namespace.objects("pods", run.tasks)
+    tasks = {(p["metadata"]["annotations"]["k8sflow.dev/step"], p["metadata"]["annotations"]["k8sflow.dev/task"])
+             for p in pods}  # fmt: skip
+    return len(pods) == len(tasks) == TASKS
+
+
+def kill_driver(run: FlowRun) -> None:
+    """``kill -9`` of the driver's process, from its node."""
+    uid = run.driver()["metadata"]["uid"]
+    script = (
+        f"for p in /proc/[0-9]*; do grep -qs -e {uid} -e {uid.replace('-', '_')} $p/cgroup "
+        '&& tr "\\0" " " <$p/cmdline | grep -qs "k8sflow drive" && kill -9 ${p#/proc/} && echo killed; done; true'
+    )
+    assert "killed" in run.namespace.cluster.kind.in_node("sh", "-c", script, doing="kill the driver")
+
+
+def test_a_detached_run_completes_with_no_client_alive(controller: Controller, client: Callable[[str], Any]) -> None:
+    """BigSum is handed over, its client has ended; FlowRun and bucket tell the rest."""
+    run = controller.hand_over(CHECKOUT / "examples" / "bigsum.py", "--n", "1000")
+    status = run.wait_for_end()
+    assert status["phase"] == "Succeeded", run.log
+    assert status["tasks"] == {"total": 2, "running": 0, "done": 2, "failed": 0}
+    total = client(run.run)["end"].task.data.total
+    assert abs(total - 1000**2 / 2) < 2000
+    row = controller.namespace.kubectl("get", "flowrun", run.name).splitlines()
+    assert row[0].split() == ["NAME", "FLOW", "PHASE", "DONE", "TOTAL", "AGE", "MESSAGE"]
+    assert row[1].split()[:5] == [run.name, "BigSum", "Succeeded", "2", "2"]
+    assert len(json.dumps(status)) < 10_000
+
+
+def test_its_objects_carry_no_mark_but_our_own(controller: Controller) -> None:
+    """No finalizer, and no annotation of the framework: a FlowRun can go when no controller is there."""
+    run = controller.hand_over("detached.py")
+    run.wait_for_end()
+    metadata = run.document["metadata"]
+    assert "finalizers" not in metadata
+    assert set(metadata["annotations"]) == {"k8sflow.dev/flow", "k8sflow.dev/run"}
+    for job in controller.namespace.objects("jobs", run.tasks):
+        assert [owner["kind"] for owner in job["metadata"]["ownerReferences"]] == ["FlowRun"]
+        assert job["spec"]["template"]["spec"]["serviceAccountName"] == "k8sflow-task"
+
+
+def test_two_runs_at_once_get_a_driver_each(controller: Controller, client: Callable[[str], Any]) -> None:
+    runs = [controller.hand_over("detached.py", "--seconds", "3") for _ in range(2)]
+    assert [run.wait_for_end()["phase"] for run in runs] == ["Succeeded", "Succeeded"]
+    intervals = [(run.status["startedAt"], run.status["finishedAt"]) for run in runs]
+    assert max(began for began, _ in intervals) < min(ended for _, ended in intervals)
+    assert [client(run.run)["end"].task.data.total for run in runs] == [14, 14]
+
+
+def test_kill_9_of_the_driver_costs_no_task(controller: Controller, client: Callable[[str], Any]) -> None:
+    """Another driver goes on from the store and the Jobs that run; each task has had one pod."""
+    run = controller.hand_over("detached.py", "--seconds", "10")
+    run.wait_for(".status.tasks.running", "3")
+    kill_driver(run)
+    status = run.wait_for_end()
+    assert status["phase"] == "Succeeded", run.log
+    assert status["tasks"] == {"total": TASKS, "running": 0, "done": TASKS, "failed": 0}
+    assert one_pod_per_task(run)
+    assert client(run.run)["end"].task.data.total == 14
+    assert run.status["driver"]["restarts"] == 1
+
+
+def test_a_driver_that_is_told_to_stop_leaves_the_run_to_the_next(
+    controller: Controller, client: Callable[[str], Any]
+) -> None:
+    """As when its node is drained: nothing is cancelled."""
+    run = controller.hand_over("detached.py", "--seconds", "10")
+    run.wait_for(".status.tasks.running", "3")
+    controller.namespace.kubectl("delete", "pod", run.driver()["metadata"]["name"], "--wait=false")
+    assert run.wait_for_end()["phase"] == "Succeeded", run.log
+    assert one_pod_per_task(run)
+    assert client(run.run)["end"].task.data.total == 14
+
+
+def test_a_controller_that_dies_is_not_missed_by_runs(controller: Controller) -> None:
+    """Its pod is killed while one run is on and another is handed over."""
+    first = controller.hand_over("detached.py", "--seconds", "8")
+    first.wait_for(".status.tasks.running", "3")
+    selector = "app.kubernetes.io/component=controller"
+    controller.namespace.kubectl("delete", "pod", "-l", selector, "--grace-period=0", "--force")
+    second = controller.hand_over("detached.py")
+    assert [run.wait_for_end()["phase"] for run in (first, second)] == ["Succeeded", "Succeeded"]
+    assert first.status["driver"]["restarts"] == 0
+
+
+def test_deleting_a_flowrun_ends_its_run(controller: Controller, client: Callable[[str], Any]) -> None:
+    """No Job and no pod is left, and the record says cancelled."""
+    run = controller.hand_over("detached.py", "--seconds", "600")
+    run.wait_for(".status.tasks.running", "3")
+    name = run.run
+    is_gone = run.delete()
+    eventually(is_gone, 60)
+    eventually(lambda: client(name).outcome is not None, 60)
+    assert client(name).outcome.outcome == "cancelled"
+
+
+def test_deleting_works_when_there_is_no_controller(controller: Controller) -> None:
+    """Ownership does it, not the controller."""
+    run = controller.hand_over("detached.py", "--seconds", "600")
+    run.wait_for(".status.tasks.running", "3")
+    controller.scale(0)
+    try:
+        eventually(run.delete(), 60)
+        waiting = controller.create("waits-for-a-controller", run="r1")
+        assert waiting.status == {}
+    finally:
+        controller.scale(1)
+    assert waiting.wait_for_end()["phase"] == "Failed"
+
+
+def test_a_failing_flow_is_told_by_kubectl_get(controller: Controller) -> None:
+    run = controller.hand_over("detached.py", "--broken", "true")
+    status = run.wait_for_end()
+    assert status["phase"] == "Failed"
+    assert "work/" in status["message"]
+    assert "this flow was told to fail" in controller.namespace.kubectl("get", "flowrun", run.name)
+    assert status["tasks"]["failed"] >= 1
+    assert status["driver"]["restarts"] <= 1  # it is not tried again
+
+
+def test_a_run_that_is_not_in_the_bucket_is_told(controller: Controller) -> None:
+    status = controller.create("no-such-run", run="r1").wait_for_end()
+    assert (status["phase"], status["message"].splitlines()[0]) == (
+        "Failed",
+        "there is no run Detached/r1 in s3://k8sflow.",
+    )
+
+
+def test_a_code_package_that_is_gone_is_told(controller: Controller, client: Callable[[str], Any]) -> None:
+    """The record names a package that nobody has."""
+    done = controller.hand_over("detached.py")
+    done.wait_for_end()
+    flow, _, run = done.run.partition("/")
+    store = bucket(controller.namespace)
+    record = json.loads(bytes(store.get(f"{flow}/runs/{run}/run.json")))
+    lost = {**record, "run": f"{run}-lost", "package": "0" * 64}
+    assert store.put_new(f"{flow}/runs/{run}-lost/run.json", json.dumps(lost).encode())
+    status = controller.create("lost-package", run=f"{run}-lost").wait_for_end()
+    assert status["phase"] == "Failed"
+    assert "start/0 failed (storage error)" in status["message"]
+
+
+def test_a_secret_that_is_not_there_is_told_while_the_driver_waits(controller: Controller) -> None:
+    run = controller.create("no-secret", run="r1", settings={"credentials": "secret:nobody"})
+    eventually(lambda: 'secret "nobody" not found' in run.status.get("message", ""))
+    assert run.status["phase"] == "Pending"
+    eventually(run.delete())
+
+
+def test_what_has_no_business_in_a_flowrun_is_refused_by_the_api_server(controller: Controller) -> None:
+    code = {"store": "s3://k8sflow"}
+    for name, spec in {
+        "x" * 51: {"run": "r1"},
+        "bad-flow": {"run": "r1", "flow": "--help"},
+        "bad-store": {"run": "r1", "code": {"store": "file:///etc"}},
+        "bad-memory": {"run": "r1", "driver": {"resources": {"memory": "much"}}},
+        "pod-spec": {"run": "r1", "driver": {"podSpec": {}}},
+    }.items():
+        with pytest.raises(AssertionError, match=r"is invalid|unknown field"):
+            controller.create(name, **{"code": code, **spec})
+
+
+def test_a_spec_stays_what_it_was(controller: Controller) -> None:
+    run = controller.create("stays", run="r1")
+    with pytest.raises(AssertionError, match="can't be changed"):
+        controller.namespace.kubectl("patch", "flowrun", run.name, "--type=merge", "-p", '{"spec":{"run":"r2"}}')
+    eventually(run.delete())
+
+
+def test_a_driver_image_that_is_not_allowed_starts_nothing(controller: Controller) -> None:
+    run = controller.create("image", run="r1", driver={"image": "somebody/else:1"})
+    assert "'somebody/else:1' is not allowed here" in run.wait_for_end()["message"]
+    assert controller.namespace.objects("jobs", f"k8sflow.dev/flowrun={run.name}") == []
+
+
+def test_a_service_account_that_is_not_allowed_is_refused(controller: Controller) -> None:
+    run = controller.hand_over("detached.py", "--with", "kubernetes:service_account=k8sflow-driver")
+    status = run.wait_for_end()
+    assert status["phase"] == "Failed"
+    assert "asks for the service account 'k8sflow-driver', which is not allowed here" in status["message"]
+    assert controller.namespace.objects("jobs", run.tasks) == []
+
+
+@pytest.mark.parametrize(
+    ("account", "question", "answer"),
+    [
+        ("k8sflow-controller", "create jobs", "yes"),
+        ("k8sflow-controller", "delete jobs", "no"),
+        ("k8sflow-controller", "get secrets", "no"),
+        ("k8sflow-controller", "delete flowruns", "no"),
+        ("k8sflow-driver", "create jobs", "yes"),
+        ("k8sflow-driver", "create pods", "no"),
+        ("k8sflow-driver", "get secrets", "no"),
+        ("k8sflow-driver", "create flowruns", "no"),
+        ("k8sflow-task", "get pods", "no"),
+    ],
+)
+def test_nobody_may_do_more_than_it_does(controller: Controller, account: str, question: str, answer: str) -> None:
+    user = f"system:serviceaccount:{controller.namespace.name}:{account}"
+    done = subprocess.run(
+        [controller.namespace.cluster.kubectl, "auth", "can-i", *question.split(), f"--as={user}",
+         f"--namespace={controller.namespace.name}"],
+        env=controller.namespace.environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.stdout.strip() == answer
+
+
+def test_a_namespace_that_is_not_watched_is_told_before_anything_is_uploaded(controller: Controller) -> None:
+    done = controller.namespace.run("detached.py", *DETACHED, K8SFLOW_KUBERNETES_NAMESPACE="kube-public")
+    assert done.code == 1
+    assert "no controller looks after FlowRuns in the namespace 'kube-public'" in done.text
+    assert "watchNamespaces" in done.text
+
+
+def test_the_plain_manifests_are_the_rendered_chart(namespace: Namespace) -> None:
+    """manifests/render >manifests/install.yaml"""
+    environment = {**os.environ, "PATH": f"{namespace.cluster.helm.parent}:{os.environ['PATH']}"}
+    rendered = subprocess.run(
+        [CHECKOUT / "manifests" / "render"], env=environment, capture_output=True, text=True, check=True
+    ).stdout
+    assert rendered == (CHECKOUT / "manifests" / "install.yaml").read_text()
+    namespace.kubectl(
+        "apply",
+        "--dry-run=client",
+        "--validate=ignore",
+        "-n",
+        "k8sflow",
+        "-f",
+        str(CHECKOUT / "manifests/install.yaml"),
+    )
+
+
+def test_the_controller_runs_with_little(controller: Controller) -> None:
+    """Its pod was admitted under "restricted"; it says that it lives, and has not been restarted."""
+    (pod,) = controller.namespace.objects("pods", "app.kubernetes.io/component=controller")
+    (status,) = pod["status"]["containerStatuses"]
+    assert status["ready"]
+    assert status["restartCount"] == 0
+
+
+def test_deleting_flowruns_and_release_leaves_nothing_but_the_crd(
+    controller: Controller, before: dict[str, set[str]]
+) -> None:
+    """Also of a run that is on when the release goes."""
+    run = controller.hand_over("detached.py", "--seconds", "600")
+    run.wait_for(".status.tasks.running", "3")
+    controller.helm("uninstall", "k8sflow", "--wait")
+    controller.namespace.kubectl("delete", "flowruns", "--all", "--timeout=30s")
+    eventually(lambda: inventory(controller.namespace) == before, 60)
+    assert "flowruns.k8sflow.dev" in controller.namespace.kubectl("get", "crds", "-o", "name")
+
+
+def bucket(namespace: Namespace) -> Any:
+    """The runs' bucket, as this machine reaches it."""
+    from k8sflow.storage.s3 import S3Store  # noqa: PLC0415  boto3 is for those who ask for a bucket
+
+    return S3Store("s3://k8sflow", endpoint=namespace.environment["K8SFLOW_ENDPOINT"], region="us-east-1")
