@@ -215,12 +215,14 @@ def _checked(
     if backend not in (None, "processes", "threads"):
         raise ValueError(f'backend must be "processes" or "threads", not {backend!r}')
     chosen: Backend = backend or ("processes" if getattr(sys, "_is_gil_enabled", lambda: True)() else "threads")
-    cores = max_parallel or available_cores()
     items = _indexable(iterable, iterator)
     length = None if isinstance(items, Iterator) else len(items)
-    needed = cores if length is None else math.ceil(length / (chunk_size or 1))
-    workers = max(1, min(cores, needed, _share() or cores))
-    return _Call(func, items, length, workers, chunk_size, progress, chosen)
+    workers = max_parallel or available_cores()
+    if sharers := _sharers():
+        workers = min(workers, available_cores() // sharers)
+    if length is not None:
+        workers = min(workers, math.ceil(length / (chunk_size or 1)))
+    return _Call(func, items, length, max(1, workers), chunk_size, progress, chosen)
 
 
 def _check_positive(name: str, value: int | None) -> None:
@@ -256,13 +258,13 @@ def _flatten(call: _Call, *, ordered: bool) -> Generator[Any, None, None]:
 
 # ── How many cores ───────────────────────────────────────────────────────────────────────────────────────────────
 
-_process_share = 0  # in a worker process: the cores that its own calls may use, so that nesting doesn't multiply
-_thread_share = threading.local()  # .cores: the same for a worker thread
+_crowd = 0  # in a worker process: how many workers share the cores, so that nested calls don't multiply processes
+_thread_crowd = threading.local()  # .size: the same for a worker thread
 
 
-def _share() -> int | None:
-    """In a worker, the cores its calls may use; None elsewhere."""
-    return getattr(_thread_share, "cores", 0) or _process_share or None
+def _sharers() -> int:
+    """How many workers share this process's cores; 0 outside of any worker."""
+    return getattr(_thread_crowd, "size", 0) or _crowd
 
 
 def available_cores(environ: Mapping[str, str] = os.environ, proc: str = "/proc/self") -> int:
@@ -339,11 +341,11 @@ def _words(path: str) -> list[str]:
 
 @dataclass(order=True)
 class _Chunk:
-    """Items `start` to `stop`. Those of an iterator are here (for a process: pickled); others are told by their index."""
+    """Items `start` to `stop`. Those of an iterator are here, each with what is sent of it; others are told by index."""
 
     start: int
     stop: int
-    items: list[Any] | None = field(default=None, compare=False)
+    items: list[tuple[Any, Any]] | None = field(default=None, compare=False)  # item, its pickle
 
     def __len__(self) -> int:
         return self.stop - self.start
@@ -362,7 +364,7 @@ class _Work:
 
     Args:
         call: The call.
-        pack: Makes of an iterator's item, and its index, what a chunk holds of it.
+        pack: Makes of an iterator's item, and its index, what is sent of it.
         largest: No chunk has more items than this, unless the call says so.
     """
 
@@ -416,18 +418,18 @@ class _Work:
             return self._call.chunk_size
         if self._iterator is not None:
             return _LAZY_CHUNK_ITEMS
-        even = math.ceil(self._left / self._call.workers)
-        cheap = min(even, int(_TINY_SECONDS / self._item_seconds)) if self._item_seconds else even
-        return int(max(1, min(max(even // 2, cheap), self._largest)))
+        half = self._left / self._call.workers / 2
+        tiny = _TINY_SECONDS / self._item_seconds if self._item_seconds else self._left
+        return int(max(1, min(max(half, tiny), self._largest)))
 
     def _pull(self, iterator: Iterator[Any]) -> _Chunk:
         """An iterator's next items: so many as make a slice of work, and come within a slice of time."""
         guess = _SLICE_SECONDS / 2 / self._item_seconds if self._item_seconds else math.inf
         size = self._call.chunk_size or max(1, int(min(guess, self._largest)))
-        items: list[Any] = []
+        items: list[tuple[Any, Any]] = []
         deadline = time.perf_counter() + _SLICE_SECONDS
         for item in itertools.islice(iterator, size):
-            items.append(self._pack(item, self._next + len(items)))
+            items.append((item, self._pack(item, self._next + len(items))))
             if time.perf_counter() > deadline and not self._call.chunk_size:
                 break
         return _Chunk(self._next, self._next + len(items), items)
@@ -485,19 +487,23 @@ class _Reply:
 class _Team(Protocol):
     """The workers of one call, known by their numbers."""
 
-    def start(self) -> None: ...
     def pack(self, item: Any, index: int) -> Any: ...
-    def send(self, number: int, chunk: _Chunk) -> None: ...
-    def receive(self) -> tuple[int, _Reply]: ...
-    def stop(self) -> None: ...
+    def send(self, number: int, chunk: _Chunk) -> None:
+        """Gives a chunk to a worker, which is started for its first."""
+
+    def receive(self) -> tuple[int, _Reply]:
+        """The next message of any worker, sleeping until there is one. Raises what the function raised, or WorkerDied."""
+
+    def stop(self) -> None:
+        """Ends the workers and frees all that belongs to them."""
 
 
 def _run(call: _Call, *, ordered: bool = False) -> Generator[_Batch, None, None]:
     """The results in batches, as they come or in order; the workers live as long as this generator."""
     if call.length == 0:
         return
-    if _share() == 1:
-        for index, item in enumerate(call.items):  # inside a worker whose share is one core
+    if _sharers() and call.workers == 1:
+        for index, item in enumerate(call.items):  # within a worker whose share is one core
             yield index, [call.func(item)]
         return
     team: _Team
@@ -507,7 +513,6 @@ def _run(call: _Call, *, ordered: bool = False) -> Generator[_Batch, None, None]
         team = _ForkTeam(call) if _START_METHOD == "fork" else _SpawnTeam(call)
     owner = os.getpid()
     try:
-        team.start()
         work = _Work(call, team.pack, _LAZY_CHUNK_ITEMS if ordered else math.inf)
         batches = _drive(team, call.workers, work, _WINDOW_ITEMS * call.workers if ordered else math.inf)
         with _Progress(call) as progress:
@@ -523,7 +528,7 @@ def _drive(team: _Team, workers: int, work: _Work, window: float) -> Generator[_
     """Keeps every worker busy until all is done.
 
     Args:
-        team: The workers, started.
+        team: The workers.
         workers: Their number.
         work: What is to be done.
         window: How far work may run ahead of the first item whose result isn't there yet.
@@ -594,7 +599,8 @@ def _read(channel: _Channel, size: int) -> bytearray:
 def _send_chunk(channel: _Channel, chunk: _Chunk) -> None:
     payload = b""
     if chunk.items is not None:
-        payload = b"".join([struct.pack(f"={len(chunk)}q", *map(len, chunk.items)), *chunk.items])
+        pickles = [packed for _, packed in chunk.items]
+        payload = b"".join([struct.pack(f"={len(pickles)}q", *map(len, pickles)), *pickles])
     channel.write(_COMMAND.pack(chunk.start, chunk.stop, len(payload)) + payload)
 
 
@@ -954,29 +960,28 @@ class _ForkTeam:
 
     def __init__(self, call: _Call) -> None:
         self._call = call
-        self._workers: list[_Forked] = []
+        self._workers: dict[int, _Forked] = {}
         self._poll = select.poll()
         self._by_fd: dict[int, _Forked] = {}
         self._readable: deque[_Forked] = deque()
+        self._seeds = _draw_seeds()
+        self._limit_threads = _math_library_limiter()
         self.busy_with = memoryview(mmap.mmap(-1, 8 * call.workers)).cast("q")  # shared: worker → index of its item
         self.kills_before = _out_of_memory_kills()
+        _warn_of_openmp()
 
     pack = staticmethod(_pickled_item)
 
-    def start(self) -> None:
+    def _start(self, number: int) -> _Forked:
         _flush_output()
-        _warn_of_openmp()
-        seeds = _draw_seeds()
-        limit_threads = _math_library_limiter()
         with _start_lock, _interrupts_held() as mask:
-            for number in range(self._call.workers):
-                worker = self._fork(number, seeds, limit_threads, mask)
-                self._workers.append(worker)
-                for fd in {worker.results, worker.pidfd} - {-1}:
-                    self._by_fd[fd] = worker
-                    self._poll.register(fd, select.POLLIN)
+            worker = self._workers[number] = self._fork(number, mask)
+            for fd in {worker.results, worker.pidfd} - {-1}:
+                self._by_fd[fd] = worker
+                self._poll.register(fd, select.POLLIN)
+        return worker
 
-    def _fork(self, number: int, seeds: _Seeds, limit_threads: Callable[[], object], mask: Iterable[int]) -> _Forked:
+    def _fork(self, number: int, mask: Iterable[int]) -> _Forked:
         with contextlib.ExitStack() as worker_ends, contextlib.ExitStack() as parent_ends:
             fds = []
             for reader, writer in ((worker_ends, parent_ends), (parent_ends, worker_ends), (worker_ends, parent_ends)):
@@ -992,21 +997,20 @@ class _ForkTeam:
                     self._call.func,
                     self._call.items,
                     self._call.chunk_size is None,
-                    seeds,
+                    self._seeds,
                     tell=functools.partial(operator.setitem, self.busy_with, number),
                 )
-                _forked_process(job, self._call.workers, _Pipes(commands, results), lifeline, limit_threads, mask)
+                _forked_process(job, self._call.workers, _Pipes(commands, results), lifeline, self._limit_threads, mask)
             parent_ends.pop_all()
         return _Forked(self, number, pid, commands_end, results_end, lifeline_end)
 
     def send(self, number: int, chunk: _Chunk) -> None:
-        worker = self._workers[number]
+        worker = self._workers.get(number) or self._start(number)
         worker.chunk = chunk
         self.busy_with[number] = chunk.start
         _send_chunk(worker, chunk)
 
     def receive(self) -> tuple[int, _Reply]:
-        """The next message of any worker; sleeps until there is one."""
         while not self._readable:
             events = self._poll.poll()
             for fd, event in events:
@@ -1022,11 +1026,10 @@ class _ForkTeam:
         return worker.number, reply
 
     def stop(self) -> None:
-        """Ends and reaps the workers and closes all that belongs to them."""
         with _start_lock, _interrupts_held():
-            for worker in self._workers:
+            for worker in self._workers.values():
                 worker.kill()
-            for worker in self._workers:
+            for worker in self._workers.values():
                 worker.reap()
                 worker.close()
             self._workers.clear()
@@ -1034,18 +1037,18 @@ class _ForkTeam:
     def repr_of_item(self, chunk: _Chunk, index: int) -> str:
         items: Any = self._call.items
         try:
-            if chunk.items is None:
-                return _repr(items[index])
-            return _repr(pickle.loads(chunk.items[index - chunk.start]))
+            return _repr(items[index] if chunk.items is None else chunk.items[index - chunk.start][0])
         except Exception as error:  # noqa: BLE001  the item is the user's; its trouble must not hide the worker's death
             return f"<not to be shown: {error!r}>"
 
 
 def _fork_process() -> int:
     """As `os.fork`, without Python 3.12's warning about threads; `_warn_of_openmp` says what there is to say."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        return os.fork()
+    if sys.version_info >= (3, 12):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            return os.fork()
+    return os.fork()
 
 
 def _forget_private_fds() -> None:
@@ -1094,9 +1097,9 @@ def _forked_process(
     """The whole life of a forked worker. It never returns into the caller's frames."""
     try:
         gc.freeze()  # the collector leaves inherited objects alone: marking them would copy their pages
-        global _process_share  # noqa: PLW0603
-        _process_share = max(1, (_share() or available_cores()) // workers)
-        _thread_share.cores = 0
+        global _crowd  # noqa: PLW0603
+        _crowd = max(1, _sharers()) * workers
+        _thread_crowd.size = 0
         _private_fds.update(pipes.fds, {lifeline})
         _die_with_parent(lifeline)
         signal.set_wakeup_fd(-1)
@@ -1139,10 +1142,16 @@ def _flush_output() -> None:
             stream.flush()
 
 
+_HELD_SIGNALS = {signal.SIGINT, signal.SIGTERM}
+
+
 @contextlib.contextmanager
 def _interrupts_held() -> Generator[set[Any], None, None]:
     """Ctrl-C and SIGTERM wait while workers are started or reaped, so that none is lost from sight. Yields the mask."""
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield set()
+        return
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_SIGNALS)
     try:
         yield mask
     finally:
@@ -1229,25 +1238,26 @@ class _ThreadTeam:
 
     def __init__(self, call: _Call) -> None:
         self._call = call
-        self._cores = max(1, (_share() or available_cores()) // call.workers)
-        self._inboxes: list[queue.SimpleQueue[_Chunk | None]] = [queue.SimpleQueue() for _ in range(call.workers)]
+        self._crowd = max(1, _sharers()) * call.workers
+        self._inboxes: dict[int, queue.SimpleQueue[_Chunk | None]] = {}
         self._events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._stopping = False
-        self._limits: Any = None
+        self._limits = _math_library_limiter()()
 
     def pack(self, item: Any, index: int) -> Any:  # noqa: ARG002  as other teams
         return item
 
-    def start(self) -> None:
-        self._limits = _math_library_limiter()()
-        for number in range(self._call.workers):
-            thread = threading.Thread(target=self._live, args=(number,), name=f"parallel_map-{number}", daemon=True)
-            thread.start()
-            self._threads.append(thread)
-
     def send(self, number: int, chunk: _Chunk) -> None:
+        if number not in self._inboxes:
+            self._start(number)
         self._inboxes[number].put(chunk)
+
+    def _start(self, number: int) -> None:
+        thread = threading.Thread(target=self._live, args=(number,), name=f"parallel_map-{number}", daemon=True)
+        self._inboxes[number] = queue.SimpleQueue()
+        self._threads.append(thread)
+        thread.start()
 
     def receive(self) -> tuple[int, _Reply]:
         while True:
@@ -1261,7 +1271,7 @@ class _ThreadTeam:
     def stop(self) -> None:
         """Ends the threads. One that is in the midst of an item ends after it: a thread can't be killed."""
         self._stopping = True
-        for inbox in self._inboxes:
+        for inbox in self._inboxes.values():
             inbox.put(None)
         for thread in self._threads:
             thread.join()
@@ -1269,7 +1279,7 @@ class _ThreadTeam:
             self._limits.restore_original_limits()
 
     def _live(self, number: int) -> None:
-        _thread_share.cores = self._cores
+        _thread_crowd.size = self._crowd
         _math_library_limiter()()  # OpenMP's limit is the thread's own
         while (chunk := self._inboxes[number].get()) is not None:
             try:
@@ -1286,7 +1296,7 @@ class _ThreadTeam:
         for index in range(chunk.start, chunk.stop):
             item = None
             try:
-                item = items[index] if chunk.items is None else chunk.items[index - chunk.start]
+                item = items[index] if chunk.items is None else chunk.items[index - chunk.start][0]
                 values.append(self._call.func(item))
             except BaseException as error:
                 _note(error, f"parallel_map: raised at item {index}: {_repr(item)}")
@@ -1307,7 +1317,7 @@ _BOOT = (
 class _Spawned:
     """One spawned worker, as the parent sees it."""
 
-    def __init__(self, setup: bytes, cores: int) -> None:
+    def __init__(self, setup: bytes) -> None:
         self.chunk: _Chunk | None = None
         ours, theirs = socket.socketpair()
         with contextlib.ExitStack() as undo:
@@ -1318,14 +1328,14 @@ class _Spawned:
                     [sys.executable, "-c", _BOOT],
                     stdin=subprocess.PIPE,
                     pass_fds=() if windows else (theirs.fileno(),),
-                    env={**os.environ, **dict.fromkeys(_THREAD_VARIABLES, str(cores))},
+                    env={**os.environ, **dict.fromkeys(_THREAD_VARIABLES, "1")},
                 )
                 stdin: Any = self._process.stdin
                 handle = getattr(theirs, "share", lambda _: theirs.fileno())(
                     self._process.pid
                 )  # share: on Windows alone
                 with contextlib.suppress(BrokenPipeError):  # it died already; the first read says so
-                    stdin.write(pickle.dumps((sys.path, __name__)) + pickle.dumps((handle, cores)))
+                    stdin.write(pickle.dumps((sys.path, __name__)) + pickle.dumps(handle))
                     stdin.flush()  # and is left open: its end tells the worker that the parent is gone
             undo.pop_all()
         self._socket = ours
@@ -1386,18 +1396,17 @@ class _SpawnTeam(_ThreadTeam):
 
     def __init__(self, call: _Call) -> None:
         super().__init__(call)
-        self._spawned: list[_Spawned] = []
+        self._spawned: dict[int, _Spawned] = {}
+        self._setup = _dumps((call.func, call.chunk_size is None, _draw_seeds(), self._crowd), by_value=True)
 
     def pack(self, item: Any, index: int) -> Any:
         return _pickled_item(item, index, by_value=True)
 
-    def start(self) -> None:
-        setup = _dumps((self._call.func, self._call.chunk_size is None, _draw_seeds()), by_value=True)
+    def _start(self, number: int) -> None:
         _flush_output()
-        for _ in range(self._call.workers):
-            with _start_lock, _interrupts_held():
-                self._spawned.append(_Spawned(setup, self._cores))
-        super().start()
+        with _start_lock, _interrupts_held():
+            self._spawned[number] = _Spawned(self._setup)
+        super()._start(number)
 
     def _live(self, number: int) -> None:
         try:
@@ -1411,7 +1420,8 @@ class _SpawnTeam(_ThreadTeam):
         worker.chunk = chunk
         if chunk.items is None:
             items: Any = self._call.items
-            chunk = _Chunk(chunk.start, chunk.stop, [self.pack(items[i], i) for i in range(chunk.start, chunk.stop)])
+            packed = [(None, self.pack(items[index], index)) for index in range(chunk.start, chunk.stop)]
+            chunk = _Chunk(chunk.start, chunk.stop, packed)
         _send_chunk(worker, chunk)
         reply = _receive_reply(worker)
         while not reply.done:
@@ -1422,10 +1432,10 @@ class _SpawnTeam(_ThreadTeam):
 
     def stop(self) -> None:
         with _start_lock, _interrupts_held():
-            for worker in self._spawned:
+            for worker in self._spawned.values():
                 worker.kill()  # which ends its thread's waiting too
             super().stop()
-            for worker in self._spawned:
+            for worker in self._spawned.values():
                 worker.reap()
 
 
@@ -1448,18 +1458,20 @@ class _Socket:
 
 def _spawned_process() -> NoReturn:
     """The whole life of a spawned worker; `_BOOT` calls it."""
-    global _process_share
-    handle, _process_share = pickle.load(sys.stdin.buffer)
+    global _crowd
+    handle = pickle.load(sys.stdin.buffer)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     if sys.platform == "win32":
         connection = socket.fromshare(handle)
     else:
         connection = socket.socket(fileno=handle)
     signal.signal(signal.SIGINT, _leave_it_to_the_parent)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD_SIGNALS)  # inherited from the parent's `_interrupts_held`
     channel = _Socket(connection)
     try:
         (size,) = struct.unpack("=q", _read(channel, 8))
-        func, sliced, seeds = pickle.loads(_read(channel, size))
+        func, sliced, seeds, _crowd = pickle.loads(_read(channel, size))
         _serve(_Job(func, None, sliced, seeds, tell=lambda _: None, by_value=True), channel)
     except (EOFError, OSError):
         pass  # the parent doesn't listen any more
@@ -1500,7 +1512,7 @@ def _told(error: BaseException, index: int, items: Any, *, by_value: bool) -> _T
     state = {name: data for name, value in vars(error).items() if (data := _dumped_or_none(value, by_value=by_value))}
     return _Told(
         pickled=_dumped_or_none(error, by_value=by_value),
-        class_id=id(kind),
+        class_id=0 if by_value else id(kind),
         class_name=f"{kind.__module__}.{kind.__qualname__}",
         args=_dumped_or_none(error.args, by_value=by_value),
         state=state,
@@ -1533,11 +1545,11 @@ def _rebuilt(told: _Told) -> BaseException:
 
 
 def _class_at(class_id: int, name: str) -> type[BaseException] | None:
-    """The exception class that a forked worker inherited from us, so it is where it was."""
+    """The exception class that a worker names; a forked one inherited ours, so it is even where it was."""
     kinds = [BaseException]
     while kinds:
         kind = kinds.pop()
-        if id(kind) == class_id and f"{kind.__module__}.{kind.__qualname__}" == name:
+        if class_id in (0, id(kind)) and f"{kind.__module__}.{kind.__qualname__}" == name:
             return kind
         kinds += kind.__subclasses__()
     return None

@@ -15,7 +15,7 @@ import pytest
 
 from k8sflow import parallel
 
-DEADLINE_SECONDS = 120
+DEADLINE_SECONDS = 30
 
 
 def traces() -> dict[str, object]:
@@ -80,7 +80,9 @@ class Cgroup:
     def run(self, code: str, *, inner: str = "") -> str:
         """What a script prints that runs within."""
         join = f"open({str(self.folder / inner / 'cgroup.procs')!r}, 'w').write('0')\n"
-        done = subprocess.run([sys.executable, "-c", join + code], capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(
+            [sys.executable, "-c", join + code], capture_output=True, text=True, timeout=60, check=False
+        )
         assert done.returncode == 0, done.stderr
         return done.stdout
 

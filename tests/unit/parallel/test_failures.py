@@ -12,6 +12,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -146,7 +147,7 @@ def kill_self(number: int) -> Callable[[int], int]:
 
 
 def crash(i: int) -> int:
-    return ctypes.string_at(0, 1)[0] if i == 7 else i
+    return ctypes.memset(0, 0, 1) if i == 7 else i
 
 
 def leave(i: int) -> int:
@@ -273,8 +274,8 @@ def test_an_idle_workers_death_is_an_error() -> None:
     def draw() -> Iterator[int]:
         yield 0
         yield 1
-        pids = [int(pid) for pid in open(f"/proc/self/task/{threading.get_native_id()}/children").read().split()]
-        os.kill(pids[0], signal.SIGKILL)
+        pids = Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text().split()
+        os.kill(int(pids[0]), signal.SIGKILL)
         yield from range(2, 50)
 
     with pytest.raises(WorkerDied, match="SIGKILL"):
@@ -304,7 +305,11 @@ def running(start_method: str, request: pytest.FixtureRequest) -> Iterator[tuple
     """A script in its own process group with two busy workers, and their pids."""
     script = SCRIPT.format(root=str(request.config.rootpath), method=start_method)
     with subprocess.Popen(
-        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        [sys.executable, "-c", script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     ) as process:
         assert process.stdout is not None
         pids = [int(process.stdout.readline().split()[-1]) for _ in range(2)]

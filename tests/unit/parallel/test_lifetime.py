@@ -1,0 +1,279 @@
+"""Workers live as long as the call, and nothing of them stays."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import itertools
+import multiprocessing
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from k8sflow import parallel
+from k8sflow.parallel import Backend, WorkerDied, parallel_imap, parallel_imap_unordered, parallel_map
+
+
+def children() -> list[int]:
+    return [int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()]
+
+
+def test_a_closed_generator_ends_its_workers(way: Backend) -> None:
+    """Early, with work in flight and results unread; `nothing_is_left` looks for the rest."""
+    for kind in (parallel_imap, parallel_imap_unordered):
+        results = kind(lambda i: i, itertools.count(), 2, backend=way)
+        assert next(results) in range(10_000)
+        results.close()
+        assert children() == []
+
+
+def test_a_generator_that_was_never_started_has_started_nothing(way: Backend) -> None:
+    results = parallel_imap(lambda i: i, range(10), 2, backend=way)
+    assert children() == []
+    results.close()
+
+
+def test_a_forgotten_generator_ends_its_workers() -> None:
+    results = parallel_imap(lambda i: i, range(100_000), 2)
+    next(results)
+    assert len(children()) == 2
+    del results
+    gc.collect()
+    assert children() == []
+
+
+def test_a_consumers_exception_ends_the_workers() -> None:
+    with pytest.raises(KeyError), contextlib.closing(parallel_imap(lambda i: i, range(100_000), 2)) as results:
+        for result in results:
+            raise KeyError(result)
+    assert children() == []
+
+
+def test_an_interrupt_at_any_moment_leaves_nothing() -> None:
+    """Ctrl-C after 0 to 30 ms: while workers start, work or end."""
+
+    def interrupt(_signal: int, _frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    caught = 0
+    try:
+        for milliseconds in range(1, 31):
+            ready = threading.Timer(milliseconds / 1000, signal.pthread_kill, [threading.get_ident(), signal.SIGINT])
+            try:
+                ready.start()
+                parallel_map(lambda i: i, range(200_000), 2)
+                ready.join()
+            except KeyboardInterrupt:
+                caught += 1
+            ready.join()
+            assert children() == []
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert caught > 5
+
+
+def test_a_copy_of_a_generator_in_a_forked_child_harms_nobody() -> None:
+    """The child's copy may be closed; the workers are the parent's."""
+    results = parallel_imap(lambda i: i, range(100_000), 2)
+    next(results)
+    context = multiprocessing.get_context("fork")
+    child = context.Process(target=results.close)
+    child.start()
+    child.join()
+    assert child.exitcode == 0
+    assert next(results) == 1
+    results.close()
+
+
+def test_workers_started_from_a_thread_outlive_it() -> None:
+    """The generator begins in a thread that ends; another goes on with it."""
+    results = parallel_imap(lambda i: i, range(100_000), 2)
+    first: list[int] = []
+    thread = threading.Thread(target=lambda: first.append(next(results)))
+    thread.start()
+    thread.join()
+    assert [*first, *itertools.islice(results, 10_000)] == list(range(10_001))
+    results.close()
+
+
+def test_many_calls_at_once_from_threads() -> None:
+    """Calls of several threads don't hold each other's pipes."""
+    done: list[list[int]] = []
+    threads = [
+        threading.Thread(target=lambda: done.extend(parallel_map(lambda i: i, range(50), 2) for _ in range(10)))
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert done == [list(range(50))] * 40
+
+
+def test_a_killed_worker_is_seen_while_another_call_runs() -> None:
+    """The second call's workers don't keep the first's pipes open."""
+    outer = parallel_imap(lambda i: i, range(100_000), 2, chunk_size=1)
+    next(outer)
+    first = children()
+    inner = parallel_imap(lambda i: i, range(100_000), 2, chunk_size=1)
+    next(inner)
+    os.kill(first[0], signal.SIGKILL)
+    with pytest.raises(WorkerDied, match="SIGKILL"):
+        list(outer)
+    inner.close()
+
+
+def test_a_function_may_fork() -> None:
+    """A child of the worker that ends by itself, and one that comes back from the function, which is cut off."""
+
+    def forks(i: int) -> int:
+        pid = os.fork()
+        if pid == 0:
+            os._exit(0) if i % 2 else None
+            return -1  # must never be seen
+        os.waitpid(pid, 0)
+        return i
+
+    assert parallel_map(forks, range(20), 2) == list(range(20))
+
+
+def test_a_function_may_start_programs() -> None:
+    def runs(i: int) -> str:
+        return subprocess.run(["echo", str(i)], capture_output=True, text=True, check=True).stdout
+
+    assert parallel_map(runs, range(4), 2) == ["0\n", "1\n", "2\n", "3\n"]
+
+
+def test_a_parent_with_threads_forks_without_a_word() -> None:
+    """Threads that run in the parent are no reason for a warning, Python 3.12's neither."""
+    stop = threading.Event()
+    thread = threading.Thread(target=stop.wait)
+    thread.start()
+    try:
+        assert parallel_map(lambda i: threading.active_count(), range(2), 2) == [1, 1]
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_signal_handlers_of_the_parent_do_not_run_in_workers(start_method: str) -> None:
+    """SIGTERM ends a worker, whatever the parent does with it; Ctrl-C is the parent's matter."""
+    before = signal.signal(signal.SIGTERM, lambda *_: print("the parent's"))
+    try:
+
+        def func(_item: int) -> int:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGTERM)
+            return 1
+
+        with pytest.raises(WorkerDied, match="SIGTERM"):
+            parallel_map(func, range(2), 2)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_the_parent_sleeps_while_it_waits(way: Backend) -> None:
+    """No CPU time of its own while workers work."""
+    if way == "threads":  # whose work is the parent's CPU time
+        return
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    before = usage.ru_utime + usage.ru_stime
+
+    def work(_item: int) -> None:
+        end = time.monotonic() + 1.0
+        while time.monotonic() < end:
+            pass
+
+    parallel_map(work, range(2), 2)
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    assert usage.ru_utime + usage.ru_stime - before < 0.1
+
+
+def mappings() -> int:
+    with open("/proc/self/maps") as file:
+        return len(file.readlines())
+
+
+def repeat(calls: int) -> None:
+    def func(i: int) -> Any:
+        return np.ones(40_000) if i == 1 else i
+
+    parallel_map(func, range(3), 2)
+    gc.collect()
+    before = mappings(), len(os.listdir("/proc/self/fd")), threading.active_count(), len(children())
+    for _ in range(calls):
+        parallel_map(func, range(3), 2)
+    gc.collect()
+    after = mappings(), len(os.listdir("/proc/self/fd")), threading.active_count(), len(children())
+    assert after[1:] == before[1:]
+    assert after[0] <= before[0] + 8  # the allocator's own
+
+
+def test_calls_in_a_row_leak_nothing() -> None:
+    repeat(50)
+
+
+@pytest.mark.slow
+def test_two_thousand_calls_in_a_row_leak_nothing() -> None:
+    """Descriptors, threads, children and mappings stay as many as they were."""
+    repeat(2000)
+
+
+def test_memory_of_results_is_freed_with_them() -> None:
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+    before = resident()
+    arrays = parallel_map(lambda i: np.ones(4_000_000), range(4), 2)
+    assert resident() - before > 120_000_000
+    del arrays
+    gc.collect()
+    assert resident() - before < 20_000_000
+
+
+def test_descriptors_run_out_without_a_leak() -> None:
+    """A start that fails half-way undoes the first half."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = len(os.listdir("/proc/self/fd"))
+    try:
+        for spare in range(1, 14):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (used + spare, hard))
+            with contextlib.suppress(OSError):
+                parallel_map(lambda i: i, range(4), 2)
+            assert children() == []
+            assert parallel._private_fds == set()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def run_script(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+def test_an_interpreter_that_exits_with_a_generator_open_leaves_no_worker() -> None:
+    out = run_script(
+        "import itertools\n"
+        "from k8sflow.parallel import parallel_imap\n"
+        "results = parallel_imap(lambda i: i, itertools.count(), 2)\n"
+        "next(results)\n"
+        "print(open('/proc/self/task/%d/children' % __import__('os').getpid()).read())\n"
+    )
+    pids = [int(pid) for pid in out.split()]
+    assert len(pids) == 2
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            fd = os.pidfd_open(pid)
+            assert parallel._readable_within(fd, 1)
+            os.close(fd)
