@@ -5,28 +5,33 @@ from __future__ import annotations
 import os
 
 from k8sflow.config import Settings
+from k8sflow.errors import K8sflowError
 from k8sflow.flow import graph as graphs
 from k8sflow.flow.spec import FlowSpec
 from k8sflow.storage.objects import open_store
 from k8sflow.storage.records import RunStore
 from k8sflow.task.agent import RESULT_FD_VARIABLE
+from k8sflow.task.failure import failure
+from k8sflow.task.result import TaskResult
 from k8sflow.task.runner import TaskRunner
 from k8sflow.task.spec import TaskSpec
 
 
 def run_task(flow: type[FlowSpec], settings: Settings, task: str, store_url: str) -> int:
-    """Runs a task and returns the exit code; the result goes to the descriptor that the agent has set, if any.
-
-    Raises:
-        K8sflowError: There is no such run.
-    """
-    spec = TaskSpec.from_json(task)
-    store = open_store(store_url, endpoint=settings.endpoint, region=settings.region)
-    record = RunStore(store, spec.flow, spec.run).read()
-    result = TaskRunner(flow, graphs.build(flow), record, store).run(spec)
+    """Runs a task and returns the exit code; the result goes to the descriptor that the agent has set, if any."""
+    result = _result(flow, settings, TaskSpec.from_json(task), store_url)
     if descriptor := os.environ.pop(RESULT_FD_VARIABLE, ""):
         with os.fdopen(int(descriptor), "wb") as pipe:
             pipe.write(result.to_json().encode("utf-8", "replace"))
     elif result.diagnosis is not None:
         print(result.diagnosis.summary, result.diagnosis.detail, sep="\n")  # noqa: T201  for a person who calls it
     return int(result.outcome.is_failure)
+
+
+def _result(flow: type[FlowSpec], settings: Settings, spec: TaskSpec, store_url: str) -> TaskResult:
+    try:
+        store = open_store(store_url, endpoint=settings.endpoint, region=settings.region)
+        record = RunStore(store, spec.flow, spec.run).read()
+        return TaskRunner(flow, graphs.build(flow), record, store).run(spec)
+    except K8sflowError as error:
+        return failure(error)

@@ -29,6 +29,7 @@ from k8sflow.storage.objects import LogWriter, ObjectStore, open_store
 from k8sflow.storage.records import RunStore
 from k8sflow.task import memory
 from k8sflow.task.death import death, last_word
+from k8sflow.task.failure import unloadable
 from k8sflow.task.framing import Encoder, Stream, encode_result
 from k8sflow.task.outcome import Diagnosis, Outcome
 from k8sflow.task.result import TaskResult
@@ -238,8 +239,8 @@ def _become_task(options: argparse.Namespace, pipes: dict[str, int]) -> NoReturn
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
-    except BaseException:  # noqa: BLE001  nothing may pass into the agent's frames
-        sys.excepthook(*sys.exc_info())
+    except BaseException as error:  # noqa: BLE001  nothing may pass into the agent's frames
+        os.write(pipes["result"], unloadable(options.file, error).to_termination_message().encode())
     finally:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import bisect
-import os
 import time
-import traceback
 from dataclasses import dataclass
-from pathlib import Path
 
-from k8sflow.errors import ArtifactError, K8sflowError, StorageError
+from k8sflow.errors import ArtifactError, StorageError
 from k8sflow.flow.graph import Graph
 from k8sflow.flow.spec import CONTEXT, FlowSpec, steps
 from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore
 from k8sflow.storage.objects import ObjectStore
 from k8sflow.storage.records import Commit, ForeachFrame, OutcomeRecord, RunRecord, RunStore
 from k8sflow.task.context import Context
+from k8sflow.task.failure import failure
 from k8sflow.task.inputs import Inputs
 from k8sflow.task.outcome import Diagnosis, Outcome
 from k8sflow.task.result import TaskResult, Transition
 from k8sflow.task.spec import TaskInput, TaskSpec
-
-_OUR_FILES = f"{Path(__file__).resolve().parent.parent}{os.sep}"
 
 
 @dataclass(frozen=True)
@@ -49,12 +45,8 @@ class TaskRunner:
         """Runs a task; whatever happens in the user's code becomes a result, and is written to the store."""
         try:
             result = self._run(spec)
-        except StorageError as error:
-            result = TaskResult(Outcome.STORAGE_ERROR, diagnosis=_explained(error, Outcome.STORAGE_ERROR))
-        except K8sflowError as error:
-            result = TaskResult(Outcome.USER_ERROR, diagnosis=_explained(error, Outcome.USER_ERROR))
         except BaseException as error:  # noqa: BLE001  the boundary to the user's code: also SystemExit and Ctrl-C
-            result = TaskResult(Outcome.USER_ERROR, diagnosis=diagnose(error))
+            result = failure(error)
         write_outcome(self.run_store, spec, result)
         return result
 
@@ -140,43 +132,6 @@ def write_outcome(run_store: RunStore, spec: TaskSpec, result: TaskResult) -> No
     except StorageError:
         # A success is in the commit, and a failure reaches the driver with the result.
         return
-
-
-def diagnose(error: BaseException) -> Diagnosis:
-    """What a person is told about an exception in a step: their frames, without ours."""
-    if isinstance(error, SystemExit):
-        return Diagnosis(
-            Outcome.USER_ERROR,
-            f"the step called sys.exit({error.code if error.code is not None else ''}) before it was finished",
-            detail=_traceback(error),
-            resolution="Return from the step, or raise an exception where it has failed.",
-        )
-    try:
-        message = str(error)
-    except Exception as broken:  # noqa: BLE001  the error's class is the user's code too
-        message = f"(its __str__ raised {type(broken).__name__})"
-    kind = type(error).__name__
-    return Diagnosis(Outcome.USER_ERROR, f"{kind}: {message}" if message else kind, detail=_traceback(error))
-
-
-def _explained(error: K8sflowError, outcome: Outcome) -> Diagnosis:
-    """An error of ours in its parts; with the traceback where a line of the user's led to it."""
-    frames = traceback.extract_tb(error.__traceback__)
-    ours = all(frame.filename.startswith(_OUR_FILES) for frame in frames)
-    detail = error.cause if ours else "\n".join(filter(None, [error.cause, _traceback(error)]))
-    return Diagnosis(outcome, error.summary, detail=detail, resolution=error.advice)
-
-
-def _traceback(error: BaseException) -> str:
-    """The traceback without the frames of this package above the user's code."""
-    told = traceback.TracebackException.from_exception(error)
-    seen: traceback.TracebackException | None = told
-    while seen is not None:
-        frames = [frame for frame in seen.stack if not frame.filename.startswith(_OUR_FILES)]
-        if frames:
-            seen.stack = traceback.StackSummary.from_list(frames)
-        seen = seen.__cause__ or seen.__context__
-    return "".join(told.format()).rstrip()
 
 
 def _frame(spec: TaskSpec, parent: Commit) -> ForeachFrame:

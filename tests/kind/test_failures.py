@@ -173,3 +173,17 @@ def test_a_missing_secret_is_told_while_the_pod_waits(namespace: Namespace) -> N
     running.interrupt()
     running.wait(60)
     assert running.code == 130
+
+
+def test_a_module_that_the_image_lacks_is_told(namespace: Namespace, tmp_path: Path) -> None:
+    """The flow's file can be loaded here but not there: which module, from which line, and what to do."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "only_here.py").write_text("")
+    (tmp_path / "flow").mkdir()
+    flow = tmp_path / "flow" / "lacking.py"
+    source = (Path(__file__).parent / "flows" / "trouble.py").read_text()
+    flow.write_text(source.replace("import os\n", "import os\nimport only_here\n", 1))
+    done = namespace.run(flow, *KUBERNETES, PYTHONPATH=str(tmp_path / "elsewhere"))
+    assert done.code == 1
+    assert "lacking.py can't be loaded in the pod: ModuleNotFoundError: No module named 'only_here'" in done.text
+    assert "Install it in the step's image" in done.text

@@ -1,0 +1,71 @@
+"""From an exception to what a person is told about it."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from pathlib import Path
+
+from k8sflow.errors import K8sflowError, StorageError
+from k8sflow.task.outcome import Diagnosis, Outcome
+from k8sflow.task.result import TaskResult
+
+_OUR_FILES = f"{Path(__file__).resolve().parent.parent}{os.sep}"
+
+
+def failure(error: BaseException) -> TaskResult:
+    """The result of a task that an exception has ended."""
+    if isinstance(error, StorageError):
+        return TaskResult(Outcome.STORAGE_ERROR, diagnosis=_explained(error, Outcome.STORAGE_ERROR))
+    if isinstance(error, K8sflowError):
+        return TaskResult(Outcome.USER_ERROR, diagnosis=_explained(error, Outcome.USER_ERROR))
+    return TaskResult(Outcome.USER_ERROR, diagnosis=diagnose(error))
+
+
+def unloadable(file: str, error: BaseException) -> TaskResult:
+    """The result of a task whose flow's file can't even be loaded where it runs."""
+    found = diagnose(error)
+    missing = (
+        "Install it in the step's image, or put the module into the flow's folder, which travels with the run."
+        if isinstance(error, ImportError)
+        else "The file runs on your machine: look for what is different in the pod."
+    )
+    summary = f"{file} can't be loaded in the pod: {found.summary}"
+    return TaskResult(Outcome.USER_ERROR, diagnosis=Diagnosis(Outcome.USER_ERROR, summary, found.detail, missing))
+
+
+def diagnose(error: BaseException) -> Diagnosis:
+    """What a person is told about an exception of theirs: their frames, without ours."""
+    if isinstance(error, SystemExit):
+        return Diagnosis(
+            Outcome.USER_ERROR,
+            f"the step called sys.exit({error.code if error.code is not None else ''}) before it was finished",
+            detail=_traceback(error),
+            resolution="Return from the step, or raise an exception where it has failed.",
+        )
+    try:
+        message = str(error)
+    except Exception as broken:  # noqa: BLE001  the error's class is the user's code too
+        message = f"(its __str__ raised {type(broken).__name__})"
+    kind = type(error).__name__
+    return Diagnosis(Outcome.USER_ERROR, f"{kind}: {message}" if message else kind, detail=_traceback(error))
+
+
+def _explained(error: K8sflowError, outcome: Outcome) -> Diagnosis:
+    """An error of ours in its parts; with the traceback where a line of the user's led to it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = all(frame.filename.startswith(_OUR_FILES) for frame in frames)
+    detail = error.cause if ours else "\n".join(filter(None, [error.cause, _traceback(error)]))
+    return Diagnosis(outcome, error.summary, detail=detail, resolution=error.advice)
+
+
+def _traceback(error: BaseException) -> str:
+    """The traceback without the frames of this package above the user's code."""
+    told = traceback.TracebackException.from_exception(error)
+    seen: traceback.TracebackException | None = told
+    while seen is not None:
+        frames = [frame for frame in seen.stack if not frame.filename.startswith(_OUR_FILES)]
+        if frames:
+            seen.stack = traceback.StackSummary.from_list(frames)
+        seen = seen.__cause__ or seen.__context__
+    return "".join(told.format()).rstrip()
