@@ -21,7 +21,7 @@ from k8sflow.storage.records import OutcomeRecord, RunStore
 from k8sflow.task.outcome import Outcome
 from k8sflow.task.result import TaskResult
 from k8sflow.task.runner import committed_result
-from k8sflow.task.spec import TaskName, TaskSpec
+from k8sflow.task.spec import TaskSpec
 
 # How often a task is run again after failures of the infrastructure, which the user doesn't pay for.
 INFRASTRUCTURE_RETRIES = 3
@@ -82,7 +82,7 @@ class Driver:
         self._inbox: queue.SimpleQueue[TaskEvent | Exception] = queue.SimpleQueue()
         self._executor_of = executor_of
         self._observers = observers
-        self._committed: set[TaskName] = set()
+        self._committed: set[str] = set()  # as ``str(TaskName)``, which is what a listing tells
         self._unfinished = 0
         self._make_executors = executors
         self._executors: Mapping[str, Executor] = {}
@@ -151,11 +151,11 @@ class Driver:
             if not self._committed:
                 self._hand_over(ready)
                 continue
-            rest = [task for task in ready if task.name not in self._committed]
+            rest = [task for task in ready if str(task.name) not in self._committed]
             if rest:
                 self._hand_over(rest)
             for task in ready:
-                if task.name in self._committed:
+                if str(task.name) in self._committed:
                     result = committed_result(self._run_store, task)
                     if result is not None and result.transition is not None:
                         waiting += self._scheduler.finished(task.name, result.transition)
@@ -188,16 +188,11 @@ class Driver:
         self._run_store.write_run_outcome(record)
 
 
-def _committed_tasks(run_store: RunStore) -> list[TaskName]:
+def _committed_tasks(run_store: RunStore) -> list[str]:
     """The tasks of a run that have a commit, from one listing."""
     found = []
     for key in run_store.store.list_keys(f"{run_store.flow}/runs/{run_store.run}/tasks/"):
         *_, step, task, name = key.split("/")
         if name == "commit.json":
-            found.append(_task_name(step, task))
+            found.append(f"{step}/{task}")
     return found
-
-
-def _task_name(step: str, task: str) -> TaskName:
-    path = () if task == "0" else tuple(map(int, task.split(".")))
-    return TaskName(step, path)
