@@ -1107,6 +1107,7 @@ def _forked_process(
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         limit_threads()
+        os.environ.update(_ONE_THREAD_EACH)  # for libraries that the function loads, and programs that it starts
         _serve(job, pipes)
     except (EOFError, BrokenPipeError):
         pass  # the parent doesn't listen any more
@@ -1328,7 +1329,7 @@ class _Spawned:
                     [sys.executable, "-c", _BOOT],
                     stdin=subprocess.PIPE,
                     pass_fds=() if windows else (theirs.fileno(),),
-                    env={**os.environ, **dict.fromkeys(_THREAD_VARIABLES, "1")},
+                    env={**os.environ, **_ONE_THREAD_EACH},
                 )
                 stdin: Any = self._process.stdin
                 handle = getattr(theirs, "share", lambda _: theirs.fileno())(
@@ -1569,7 +1570,9 @@ def _repr(value: object) -> str:
 # ── Random numbers, math libraries, progress ─────────────────────────────────────────────────────────────────────
 
 _Seeds = dict[str, int]
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+_ONE_THREAD_EACH = dict.fromkeys(
+    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1"
+)
 
 
 def _draw_seeds() -> _Seeds:
