@@ -87,6 +87,7 @@ def ensure(places: Places | None = None) -> Cluster:
         server_image = images.ensure(images.s3_server(places), engine)
         loading.load([server_image, plain, image], kind, places)
         _ensure_s3(kind, server_image, places)
+        wait_for(kind.dns_problem, "cluster DNS")
         cluster = Cluster(
             environment=_environment(kind, image, plain),
             kind=kind,
@@ -126,8 +127,8 @@ def problems(places: Places | None = None) -> list[str]:
     kind = _kind(engine, places)
     if kind.state() != "running":
         return [f"there is no running node ({kind.state() or 'none was made'})"]
-    found = [problem] if (problem := kind.problem()) else []
-    return found + ([problem] if (problem := _s3_problem()) else [])
+    found = [kind.problem() or kind.dns_problem(), _s3_problem()]
+    return [problem for problem in found if problem]
 
 
 def environment_file(places: Places | None = None) -> Path:
@@ -203,7 +204,7 @@ def _ensure_s3(kind: Kind, image: str, places: Places) -> None:
             *("install", "--directory", "--owner=65532", "--group=65532", S3_DATA), doing="make the S3 server's folder"
         )
         kind.apply(manifest)
-        wait_for(_s3_problem, S3_WITHIN_SECONDS)
+        wait_for(_s3_problem, "S3 server", S3_WITHIN_SECONDS)
         applied.write_text(key_of(manifest))
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.cluster import cores
-from tests.cluster.console import say, step
+from tests.cluster.console import step
 from tests.cluster.engine import NETWORK, Engine
 from tests.cluster.errors import ClusterError
 from tests.cluster.places import Places
@@ -23,6 +23,7 @@ NODE_PORT = 30900
 INOTIFY_INSTANCES = 1024  # systemd, containerd and the kubelet of a node want many; 128 are soon used up
 READY_WITHIN_SECONDS = 180.0
 POLL_SECONDS = 0.25
+TO_THE_SECOND = len("2000-01-01T00:00:00")
 
 # What differs from kind's defaults, and why; everything else is as on any kind cluster.
 KUBEADM_PATCHES = (
@@ -77,7 +78,10 @@ class Kind:
 
     def state(self) -> str:
         """State of the node's container, as docker tells it; empty where there is none."""
-        command = ["docker", "container", "inspect", "--format", "{{.State.Status}}", NODE]
+        return self._inspect("{{.State.Status}}")
+
+    def _inspect(self, template: str) -> str:
+        command = ["docker", "container", "inspect", "--format", template, NODE]
         return attempt(command, environment=self.environment).stdout.strip()
 
     def create(self, image: str, port: int) -> None:
@@ -90,22 +94,19 @@ class Kind:
         command: list[str | Path] = [self.kind, "create", "cluster", "--config=-", f"--kubeconfig={self.kubeconfig}"]
         with step("kind cluster"):
             done = attempt(command, environment=self.environment, stdin=config, timeout_seconds=600)
-            if done.returncode != 0:
-                log = attempt(["docker", "logs", "--tail", "5", NODE], environment=self.environment)
-                self.delete()
-                raise ClusterError(
-                    "kind can't make the cluster.",
-                    cause=tail(done.stderr + log.stdout + log.stderr),
-                    advice="Try `make cluster-down cluster`. An engine of your own must allow privileged containers.",
-                )
-            self.wait_ready(READY_WITHIN_SECONDS)
+        if done.returncode != 0:
+            self.delete()
+            raise ClusterError(
+                "kind can't make the cluster.",
+                cause=tail(done.stderr),
+                advice="Try `make cluster-down cluster`. An engine of your own must allow privileged containers.",
+            )
+        self.wait_ready(READY_WITHIN_SECONDS)
 
     def start(self) -> bool:
         """Whether the node, started again where it was stopped, came back."""
         if self.state() != "running":
-            say(f"starting the node {NODE} again")
-            if attempt(["docker", "start", NODE], environment=self.environment).returncode != 0:
-                return False
+            attempt(["docker", "start", NODE], environment=self.environment)
         attempt([self.kind, "export", "kubeconfig", "--name", NAME], environment=self.environment)
         with suppress(ClusterError):
             self.wait_ready(READY_WITHIN_SECONDS / 2)
@@ -125,17 +126,29 @@ class Kind:
         if asked[0] != 0:
             return f"the API server does not answer: {asked[1].strip()}"
         node = json.loads(asked[1])
-        conditions = {condition["type"]: condition["status"] for condition in node["status"]["conditions"]}
-        return "" if conditions.get("Ready") == "True" else f"node {NODE} is not Ready"
+        ready = [found for found in node["status"]["conditions"] if found["type"] == "Ready"]
+        # what the kubelet said before the node was killed and started again does not count
+        since = self._inspect("{{.State.StartedAt}}")[:TO_THE_SECOND]
+        if any(found["status"] == "True" and found["lastHeartbeatTime"] >= since for found in ready):
+            return ""
+        return f"node {NODE} is not Ready"
+
+    def dns_problem(self) -> str:
+        """What keeps pods from finding Services by name; empty where nothing does."""
+        code, replicas = self.run_kubectl(
+            *("get", "deployment", "coredns", "--namespace", "kube-system"),
+            *("--output", "jsonpath={.status.readyReplicas}", "--request-timeout", "5s"),
+        )
+        return "" if code == 0 and replicas not in {"", "0"} else "the cluster's DNS is not ready"
 
     def wait_ready(self, seconds: float) -> None:
         """Wait until the API answers, the node is Ready, and pods of the namespace default can be made."""
-        wait_for(self.problem, seconds)
+        wait_for(self.problem, "node Ready", seconds)
+        wait_for(self._account_problem, "service account", seconds)
 
-        def no_account() -> str:
-            return "" if self.run_kubectl("get", "serviceaccount", "default")[0] == 0 else "no service account"
-
-        wait_for(no_account, seconds)
+    def _account_problem(self) -> str:
+        made = self.run_kubectl("get", "serviceaccount", "default")[0] == 0
+        return "" if made else "the controllers have not made the service account yet"
 
     def run_kubectl(self, *arguments: str, stdin: str | None = None) -> tuple[int, str]:
         """Exit code of kubectl, and its output, or its error where it failed."""
@@ -180,21 +193,24 @@ def _cores_folder() -> Path:
     return Places.of_user().cluster / "cores"
 
 
-def wait_for(problem: Callable[[], str], seconds: float) -> None:
-    """Ask again and again until there is no problem.
+def wait_for(problem: Callable[[], str], what: str, seconds: float = READY_WITHIN_SECONDS) -> None:
+    """Ask again and again until there is no problem, and show the one there is.
 
     Raises:
         ClusterError: There still was one after ``seconds``.
     """
     deadline = time.monotonic() + seconds
-    while found := problem():
-        if time.monotonic() > deadline:
-            raise ClusterError(
-                f"the test cluster is not ready after {seconds:.0f} s: {found}.",
-                cause="the machine may be too busy, or the cluster is broken.",
-                advice="Try again; `make cluster-down cluster` makes it anew.",
-            )
-        time.sleep(POLL_SECONDS)
+    with step(what) as progress:
+        while found := problem():
+            progress.detail = found
+            if time.monotonic() > deadline:
+                raise ClusterError(
+                    f"the test cluster is not ready after {seconds:.0f} s: {found}.",
+                    cause="the machine may be too busy, or the cluster is broken.",
+                    advice="Try again; `make cluster-down cluster` makes it anew.",
+                )
+            time.sleep(POLL_SECONDS)
+        progress.detail = ""
 
 
 def _raise_inotify_limit() -> None:

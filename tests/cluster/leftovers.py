@@ -122,11 +122,15 @@ def remove_cgroups(ids: Collection[str]) -> None:
 
 
 def remove_firewall_rules() -> None:
-    """Delete Docker's iptables chains and what refers to them; only for when no engine runs any more."""
+    """Delete Docker's iptables chains and what refers to them; only for when no engine runs any more.
+
+    Docker also sets the policy of FORWARD to DROP, where it was what the kernel starts with.
+    """
     for table in ("nat", "filter"):
         listed = attempt(["iptables", "-w", "-t", table, "-S"])
         for arguments in docker_rules(listed.stdout):
             attempt(["iptables", "-w", "-t", table, *arguments])
+    attempt(["iptables", "-w", "-P", "FORWARD", "ACCEPT"])
 
 
 def docker_rules(listing: str) -> list[list[str]]:
@@ -139,15 +143,24 @@ def docker_rules(listing: str) -> list[list[str]]:
 
 
 def _processes() -> Iterator[Path]:
-    return (entry for entry in Path("/proc").iterdir() if entry.name.isdecimal())
+    """Folders in /proc of the processes that live; one that ended and waits to be reaped holds nothing any more."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            with suppress(OSError):  # it is gone
+                if _status(entry)[0] not in "ZX":
+                    yield entry
+
+
+def _status(process: Path) -> list[str]:
+    """State, parent and so on (proc(5), stat, from the third field: the second, a name, may hold anything)."""
+    return (process / "stat").read_text().rpartition(")")[2].split()
 
 
 def _this_and_parents() -> set[int]:
     found, pid = set(), os.getpid()
     while pid > 0:
         found.add(pid)
-        stat = Path("/proc", str(pid), "stat").read_text()
-        pid = int(stat.rpartition(")")[2].split()[1])
+        pid = int(_status(Path("/proc", str(pid)))[1])
     return found
 
 
