@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
-from tests.kind.conftest import Namespace, eventually
+from tests.kind.conftest import Namespace
 
 CHECKOUT = Path(__file__).parents[2]
 CHART = CHECKOUT / "charts" / "k8sflow"
 DETACHED = ("--with", "kubernetes", "--detach")
 TASKS = 6  # start, three branches, meet, end
-DRIVERS = "k8sflow.dev/component=driver"
+CONTROLLER = "app.kubernetes.io/component=controller"
 END_SECONDS = 150
 
 
@@ -64,8 +64,8 @@ class Controller:
         """Starts or stops the controller, and waits until that is done."""
         self.namespace.kubectl("scale", "deployment/k8sflow-controller", f"--replicas={replicas}")
         self.namespace.kubectl("rollout", "status", "deployment/k8sflow-controller", "--timeout=60s")
-        selector = "app.kubernetes.io/component=controller"
-        eventually(lambda: len(self.namespace.objects("pods", selector)) == replicas)
+        if replicas == 0:
+            wait_until_gone(self.namespace, "pods", CONTROLLER)
 
 
 @dataclass(frozen=True)
@@ -115,23 +115,23 @@ class FlowRun:
         return self.namespace.kubectl("logs", "-l", selector, "--tail=-1", "--ignore-errors", "--prefix")
 
     def driver(self) -> dict[str, Any]:
-        """The pod of its living driver; waits for it."""
-        found: list[dict[str, Any]] = []
+        """The pod of its living driver."""
+        pods = self.namespace.objects("pods", f"k8sflow.dev/flowrun={self.name}")
+        (living,) = [pod for pod in pods if pod["status"]["phase"] == "Running"]
+        return living
 
-        def is_there() -> bool:
-            pods = self.namespace.objects("pods", f"k8sflow.dev/flowrun={self.name}")
-            found[:] = [pod for pod in pods if pod["status"]["phase"] == "Running"]
-            return bool(found)
-
-        eventually(is_there)
-        return found[0]
-
-    def delete(self) -> Callable[[], bool]:
-        """``kubectl delete``; returns what tells whether anything of it is left."""
+    def delete(self) -> None:
+        """``kubectl delete``, and a wait until nothing of it is left."""
         spec = self.document["spec"]
-        selector = f"k8sflow.dev/flow={spec['flow']},k8sflow.dev/run={spec['run']}"
         self.namespace.kubectl("delete", "flowrun", self.name, "--timeout=20s")
-        return lambda: not self.namespace.objects("jobs,pods", selector)
+        selector = f"k8sflow.dev/flow={spec['flow']},k8sflow.dev/run={spec['run']}"
+        wait_until_gone(self.namespace, "jobs,pods", selector)
+
+
+def wait_until_gone(namespace: Namespace, kinds: str, selector: str) -> None:
+    """Returns when there is nothing (any more) that the selector finds."""
+    namespace.kubectl("wait", kinds, "-l", selector, "--for=delete", "--timeout=60s")
+    assert namespace.objects(kinds, selector) == []
 
 
 @pytest.fixture(scope="module")
@@ -243,8 +243,7 @@ def test_a_controller_that_dies_is_not_missed_by_runs(controller: Controller) ->
     """Its pod is killed while one run is on and another is handed over."""
     first = controller.hand_over("detached.py", "--seconds", "8")
     first.wait_for(".status.tasks.running", "3")
-    selector = "app.kubernetes.io/component=controller"
-    controller.namespace.kubectl("delete", "pod", "-l", selector, "--grace-period=0", "--force")
+    controller.namespace.kubectl("delete", "pod", "-l", CONTROLLER, "--grace-period=0", "--force")
     second = controller.hand_over("detached.py")
     assert [run.wait_for_end()["phase"] for run in (first, second)] == ["Succeeded", "Succeeded"]
     assert first.status["driver"]["restarts"] == 0
@@ -255,9 +254,7 @@ def test_deleting_a_flowrun_ends_its_run(controller: Controller, client: Callabl
     run = controller.hand_over("detached.py", "--seconds", "600")
     run.wait_for(".status.tasks.running", "3")
     name = run.run
-    is_gone = run.delete()
-    eventually(is_gone, 60)
-    eventually(lambda: client(name).outcome is not None, 60)
+    run.delete()
     assert client(name).outcome.outcome == "cancelled"
 
 
@@ -267,7 +264,7 @@ def test_deleting_works_when_there_is_no_controller(controller: Controller) -> N
     run.wait_for(".status.tasks.running", "3")
     controller.scale(0)
     try:
-        eventually(run.delete(), 60)
+        run.delete()
         waiting = controller.create("waits-for-a-controller", run="r1")
         assert waiting.status == {}
     finally:
@@ -309,9 +306,9 @@ def test_a_code_package_that_is_gone_is_told(controller: Controller, client: Cal
 
 def test_a_secret_that_is_not_there_is_told_while_the_driver_waits(controller: Controller) -> None:
     run = controller.create("no-secret", run="r1", settings={"credentials": "secret:nobody"})
-    eventually(lambda: 'secret "nobody" not found' in run.status.get("message", ""))
-    assert run.status["phase"] == "Pending"
-    eventually(run.delete())
+    message = 'the driver\'s pod waits: CreateContainerConfigError: secret "nobody" not found'
+    assert run.wait_for(".status.message", message)["phase"] == "Pending"
+    run.delete()
 
 
 def test_what_has_no_business_in_a_flowrun_is_refused_by_the_api_server(controller: Controller) -> None:
@@ -331,7 +328,7 @@ def test_a_spec_stays_what_it_was(controller: Controller) -> None:
     run = controller.create("stays", run="r1")
     with pytest.raises(AssertionError, match="can't be changed"):
         controller.namespace.kubectl("patch", "flowrun", run.name, "--type=merge", "-p", '{"spec":{"run":"r2"}}')
-    eventually(run.delete())
+    run.delete()
 
 
 def test_a_driver_image_that_is_not_allowed_starts_nothing(controller: Controller) -> None:
@@ -399,7 +396,7 @@ def test_the_plain_manifests_are_the_rendered_chart(namespace: Namespace) -> Non
 
 def test_the_controller_runs_with_little(controller: Controller) -> None:
     """Its pod was admitted under "restricted"; it says that it lives, and has not been restarted."""
-    (pod,) = controller.namespace.objects("pods", "app.kubernetes.io/component=controller")
+    (pod,) = controller.namespace.objects("pods", CONTROLLER)
     (status,) = pod["status"]["containerStatuses"]
     assert status["ready"]
     assert status["restartCount"] == 0
@@ -412,8 +409,10 @@ def test_deleting_flowruns_and_release_leaves_nothing_but_the_crd(
     run = controller.hand_over("detached.py", "--seconds", "600")
     run.wait_for(".status.tasks.running", "3")
     controller.helm("uninstall", "k8sflow", "--wait")
+    run.delete()
     controller.namespace.kubectl("delete", "flowruns", "--all", "--timeout=30s")
-    eventually(lambda: inventory(controller.namespace) == before, 60)
+    wait_until_gone(controller.namespace, "jobs,pods", "k8sflow.dev/run")
+    assert inventory(controller.namespace) == before
     assert "flowruns.k8sflow.dev" in controller.namespace.kubectl("get", "crds", "-o", "name")
 
 
