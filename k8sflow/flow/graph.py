@@ -112,13 +112,15 @@ def build(flow: type[spec.FlowSpec]) -> Graph:
     from k8sflow.flow import lint  # noqa: PLC0415  lint needs the types of this module
 
     nodes: dict[str, Node] = {}
-    mistakes: list[Mistake] = []
-    functions = spec.steps(flow)
-    for name, function in functions.items():
+    mistakes = _class_bodies(flow)
+    unread = set()
+    for name, function in spec.steps(flow).items():
         node, found = _read_step(name, function)
         nodes[name] = node
         mistakes += found
-    graph, found = lint.check(Graph(flow.__name__, nodes), class_place(flow))
+        if found:
+            unread.add(name)
+    graph, found = lint.check(Graph(flow.__name__, nodes), class_place(flow), unread)
     mistakes += found
     if mistakes:
         raise refuse(flow.__name__, mistakes)
@@ -144,6 +146,59 @@ def closest(word: str, words: Iterator[str] | list[str] | tuple[str, ...]) -> st
     """`` Did you mean …?`` where one of the words is close, else an empty text."""
     found = difflib.get_close_matches(word, list(words), n=1)
     return f"Did you mean {found[0]!r}?" if found else ""
+
+
+def _class_bodies(flow: type[spec.FlowSpec]) -> list[Mistake]:
+    """Mistakes in what stands in a class beside and between the steps."""
+    mistakes: list[Mistake] = []
+    for base in flow.__mro__:
+        if base is spec.FlowSpec or not issubclass(base, spec.FlowSpec):
+            continue
+        place = class_place(base)
+        for body in _class_definitions(base.__name__, place):
+            mistakes += [*_taken_names(body, place.file), *_lost_steps(body, place.file)]
+    return mistakes
+
+
+def _class_definitions(name: str, place: Place) -> list[ast.ClassDef]:
+    """The class statement at a place, if its source can be read."""
+    found = _definitions(place.file).get(name, [])
+    return [node for node in found if isinstance(node, ast.ClassDef) and place.line in {node.lineno, _first_line(node)}]
+
+
+def _taken_names(body: ast.ClassDef, file: str) -> list[Mistake]:
+    """Parameters, constants and methods under names that self has already; steps are looked at with the graph."""
+    names: list[tuple[str, int]] = []
+    for node in body.body:
+        if isinstance(node, ast.Assign):
+            names += [(target.id, node.lineno) for target in node.targets if isinstance(target, ast.Name)]
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            names.append((node.target.id, node.lineno))
+        elif isinstance(node, ast.FunctionDef) and not _is_decorated_as_step(node):
+            names.append((node.name, node.lineno))
+    return [
+        Mistake(Place(file, line), f"{name!r} is taken: self.{name} means something in every flow.",
+                "Give it another name.")
+        for name, line in names if name in spec.RESERVED_NAMES
+    ]  # fmt: skip
+
+
+def _lost_steps(body: ast.ClassDef, file: str) -> list[Mistake]:
+    """Steps that a second definition of the same name replaces."""
+    mistakes = []
+    seen: dict[str, int] = {}
+    for node in body.body:
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and _is_decorated_as_step(node):
+            if node.name in seen:
+                message = f"step {node.name} is defined twice; the first is in line {seen[node.name]}, and is lost."
+                mistakes.append(Mistake(Place(file, node.lineno), message, "Give one of them another name."))
+            seen[node.name] = node.lineno
+    return mistakes
+
+
+def _is_decorated_as_step(definition: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    names = [d.attr if isinstance(d, ast.Attribute) else getattr(d, "id", "") for d in definition.decorator_list]
+    return "step" in names
 
 
 def _read_step(name: str, function: Callable[..., Any]) -> tuple[Node, list[Mistake]]:
@@ -186,26 +241,35 @@ def _read_step(name: str, function: Callable[..., Any]) -> tuple[Node, list[Mist
 def _definition(function: Callable[..., Any]) -> tuple[ast.FunctionDef | ast.AsyncFunctionDef, str]:
     code = inspect.unwrap(function).__code__
     file = code.co_filename
-    source = "".join(linecache.getlines(file))
-    for node in ast.walk(_parse(file, source)):
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.name == code.co_name:
-            first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
-            if first == code.co_firstlineno:
-                return node, file
+    for node in _definitions(file).get(code.co_name, []):
+        if not isinstance(node, ast.ClassDef) and _first_line(node) == code.co_firstlineno:
+            return node, file
     raise FlowDefinitionError(
         f"the source of step {function.__name__} can't be found in {file}.",
         cause="A flow's graph is read from its source, so it has to be in a file (or a notebook cell).",
     )
 
 
-_parsed: dict[tuple[str, int], ast.Module] = {}
+_Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+_read: dict[tuple[str, int], dict[str, list[_Definition]]] = {}
 
 
-def _parse(file: str, source: str) -> ast.Module:
+def _definitions(file: str) -> dict[str, list[_Definition]]:
+    """The functions and classes of a file by name; each version of a file is read once."""
+    source = "".join(linecache.getlines(file))
     key = (file, hash(source))
-    if key not in _parsed:
-        _parsed[key] = ast.parse(source)
-    return _parsed[key]
+    if key not in _read:
+        found: dict[str, list[_Definition]] = {}
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, _Definition):
+                found.setdefault(node.name, []).append(node)
+        _read[key] = found
+    return _read[key]
+
+
+def _first_line(definition: _Definition) -> int:
+    """Where a definition begins: with its first decorator, if it has one."""
+    return min([definition.lineno, *(d.lineno for d in definition.decorator_list)])
 
 
 def _is_next_call(node: ast.AST) -> bool:
@@ -234,9 +298,10 @@ def _read_next(step: str, file: str, call: ast.Call) -> tuple[tuple[str, ...], s
     for keyword in call.keywords:
         value = keyword.value
         if keyword.arg != "foreach":
+            given = keyword.arg or f"**{ast.unparse(value)}"
             mistakes.append(
-                Mistake(place, f"self.next() in step {step} has the unknown argument {keyword.arg}.",
-                        closest(keyword.arg or "", ["foreach"]) or "Its argument is foreach='attribute'.")
+                Mistake(place, f"self.next() in step {step} has the unknown argument {given}.",
+                        closest(given, ["foreach"]) or "Its argument is foreach='attribute'.")
             )  # fmt: skip
         elif isinstance(value, ast.Constant) and isinstance(value.value, str):
             foreach = value.value

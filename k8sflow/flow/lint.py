@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
 from k8sflow.flow.graph import END, START, Graph, Mistake, Node, Place, closest
@@ -12,10 +13,16 @@ from k8sflow.flow.spec import RESERVED_NAMES
 _STEP_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
 
-def check(graph: Graph, place: Place) -> tuple[Graph, list[Mistake]]:
-    """The graph with the structure of its branches filled in, and all mistakes that it has."""
-    mistakes = [*_endpoints(graph, place), *_names(graph), *_transitions(graph)]
-    if mistakes:
+def check(graph: Graph, place: Place, unread: AbstractSet[str] = frozenset()) -> tuple[Graph, list[Mistake]]:
+    """The graph with the structure of its branches filled in, and all mistakes that it has.
+
+    Args:
+        graph: The steps as they were read.
+        place: Where the flow's class is.
+        unread: Steps of which not all could be read; what would follow from that is no mistake of its own.
+    """
+    mistakes = [*_endpoints(graph, place), *_names(graph), *_transitions(graph, unread)]
+    if mistakes or unread:
         return graph, mistakes
     mistakes = [*_cycles(graph), *_orphans(graph)]
     if mistakes:
@@ -35,7 +42,7 @@ def _endpoints(graph: Graph, place: Place) -> list[Mistake]:
         mistakes.append(Mistake(end.next_place, "step end goes on to another step.", "Nothing comes after the end."))
     mistakes += [
         Mistake(node.next_place, f"step {node.name} goes back to start.", "A run passes through start once.")
-        for node in graph.nodes.values() if START in node.next
+        for node in graph.nodes.values() if START in node.next and node.name != END
     ]  # fmt: skip
     return mistakes
 
@@ -53,10 +60,10 @@ def _names(graph: Graph) -> list[Mistake]:
     return mistakes
 
 
-def _transitions(graph: Graph) -> list[Mistake]:
+def _transitions(graph: Graph, unread: AbstractSet[str]) -> list[Mistake]:
     mistakes = []
     for node in graph.nodes.values():
-        if node.name != END and not node.next:
+        if node.name != END and not node.next and node.name not in unread:
             mistakes.append(
                 Mistake(node.next_place, f"step {node.name} doesn't say where the run goes on.",
                         f"Let its last statement be self.next(self.{_likely_next(graph, node)}).")
@@ -124,6 +131,7 @@ class _Branches:
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
+        self.positions = {name: position for position, name in enumerate(graph.nodes)}
         self.arrivals: dict[str, list[tuple[str, tuple[str, ...]]]] = defaultdict(list)
         self.nodes: dict[str, Node] = {}
         self.mistakes: list[Mistake] = []
@@ -139,8 +147,9 @@ class _Branches:
             branches = (*node.splits, name) if node.is_split else node.splits
             for target in node.next:
                 self.arrivals[target].append((name, branches))
-        for split in (n for n in self.nodes.values() if n.is_split):
-            self._check_joined(split)
+        if not self.mistakes:
+            for split in (n for n in self.nodes.values() if n.is_split):
+                self._check_joined(split)
         ordered = {name: self.nodes[name] for name in self.graph.nodes if name in self.nodes}
         return Graph(self.graph.flow, ordered), self.mistakes
 
@@ -161,7 +170,7 @@ class _Branches:
         return order
 
     def _place_in_branches(self, node: Node) -> Node:
-        arrivals = self.arrivals[node.name]
+        arrivals = sorted(self.arrivals[node.name], key=lambda arrival: self.positions.get(arrival[0], -1))
         parents = tuple(parent for parent, _ in arrivals if parent)
         splits = arrivals[0][1]
         if node.is_join:
@@ -179,6 +188,11 @@ class _Branches:
         return replace(node, splits=splits, parents=parents)
 
     def _join(self, node: Node, parents: tuple[str, ...], branches: set[tuple[str, ...]]) -> Node:
+        for parent in (self.graph[name] for name in parents if self.graph[name].foreach is not None):
+            self.mistakes.append(
+                Mistake(parent.next_place, f"the foreach of step {parent.name} goes straight to the join {node.name}.",
+                        "Put a step between, which runs for each item: def work(self).")
+            )  # fmt: skip
         if len(branches) > 1:
             inner = sorted({b[-1] if b else "no split" for b in branches})
             self.mistakes.append(
@@ -186,13 +200,14 @@ class _Branches:
                         f"They come from {_words(tuple(inner))}: join the branches of each split by itself.")
             )  # fmt: skip
         longest = max(branches, key=len)
+        outermost = min(filter(None, branches), key=len, default=())
         if not longest:
             self.mistakes.append(
                 Mistake(node.place, f"step {node.name} takes inputs, but {_words(parents)} opens no branches.",
                         f"Write def {node.name}(self).")
             )  # fmt: skip
             return replace(node, parents=parents)
-        return replace(node, splits=longest[:-1], joins=longest[-1], parents=self._in_branch_order(longest, parents))
+        return replace(node, splits=outermost[:-1], joins=longest[-1], parents=self._in_branch_order(longest, parents))
 
     def _in_branch_order(self, branches: tuple[str, ...], parents: tuple[str, ...]) -> tuple[str, ...]:
         """The parents of a join in the order in which the split names the branches that they end."""
@@ -212,11 +227,10 @@ class _Branches:
     def _check_joined(self, split: Node) -> None:
         joins = [n for n in self.nodes.values() if n.joins == split.name]
         if not joins:
-            if not self.mistakes:
-                self.mistakes.append(
-                    Mistake(split.next_place, f"the branches of step {split.name} are never joined.",
-                            "Let them go on to one step that takes (self, inputs).")
-                )  # fmt: skip
+            self.mistakes.append(
+                Mistake(split.next_place, f"the branches of step {split.name} are never joined.",
+                        "Let them go on to one step that takes (self, inputs).")
+            )  # fmt: skip
             return
         if len(joins) > 1:
             names = _words(tuple(n.name for n in joins))

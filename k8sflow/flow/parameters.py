@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -35,7 +36,7 @@ class Parameter:
         help: str = "",  # noqa: A002  the name that users know
         required: bool = False,  # noqa: FBT001, FBT002  the order that users know
     ) -> None:
-        if not isinstance(name, str) or not name.replace("-", "_").isidentifier():
+        if not isinstance(name, str) or not name.replace("-", "_").isidentifier() or name[0] == "-":
             raise FlowDefinitionError(
                 f"Parameter({name!r}): the name can't be an option.", advice="Use letters, digits, - and _."
             )
@@ -97,7 +98,7 @@ class Parameter:
             return self.kind(value)
         except (TypeError, ValueError) as error:
             raise ParameterError(
-                f"Parameter {self.name!r}: {source} {value!r} is not of type {self.type_name}.",
+                f"Parameter {self.name!r}: {source} {reprlib.repr(value)} is not of type {self.type_name}.",
                 advice=f"Give a value of type {self.type_name}, for example --{self.name} {_EXAMPLES[self.kind]}",
             ) from error
 

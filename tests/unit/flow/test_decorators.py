@@ -1,0 +1,78 @@
+"""Step decorators: what they keep, and what is wrong with how they are written."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from k8sflow import kubernetes, resources, step
+from k8sflow.errors import FlowDefinitionError
+from k8sflow.flow import decorators
+from k8sflow.flow.decorators import Decoration
+
+
+def test_decorators_keep_what_was_written_out() -> None:
+    """In the order in which they were applied; the last of a name counts."""
+
+    @kubernetes(image="a")
+    @resources(cpu=2, memory="4Gi")
+    @step
+    @resources(cpu=1)
+    def start(self: Any) -> None: ...
+
+    assert decorators.is_step(start)
+    assert decorators.of(start) == (
+        Decoration("resources", {"cpu": 2, "memory": "4Gi"}),
+        Decoration("kubernetes", {"image": "a"}),
+    )
+
+
+def test_a_decorator_without_parentheses_is_told() -> None:
+    """It is the commonest mistake."""
+    with pytest.raises((FlowDefinitionError, TypeError)):
+
+        @resources  # type: ignore[arg-type]
+        @step
+        def start(self: Any) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: resources(cpu=-1), "cpu"),
+        (lambda: resources(memory="much"), "memory"),
+        (lambda: kubernetes(imagge="x"), "image"),
+        (lambda: kubernetes(cpu="1x"), "cpu"),
+        (lambda: resources(cpu=1)(5), "not a method"),  # type: ignore[type-var]
+    ],
+    ids=range(5),
+)
+def test_a_wrong_option_is_told(make: Any, words: str) -> None:
+    """When the class is made."""
+    with pytest.raises(FlowDefinitionError, match=words):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("text", "decoration"),
+    [
+        ("kubernetes", Decoration("kubernetes", {})),
+        ("kubernetes:", Decoration("kubernetes", {})),
+        ("kubernetes:image=a:5000/b@sha256:c", Decoration("kubernetes", {"image": "a:5000/b@sha256:c"})),
+        ("resources:cpu=2, memory=4Gi", Decoration("resources", {"cpu": "2", "memory": "4Gi"})),
+    ],
+)
+def test_with_names_a_decorator(text: str, decoration: Decoration) -> None:
+    """With options behind a colon."""
+    assert decorators.parse(text) == decoration
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "batch", "kubernetes:image", "kubernetes:imagge=x", "resources:image=x", ":", "kubernetes:cpu=no", "=,="],
+)
+def test_a_wrong_with_is_told(text: str) -> None:
+    """With what there is."""
+    with pytest.raises(FlowDefinitionError):
+        decorators.parse(text)

@@ -1,0 +1,369 @@
+# ruff: noqa: E501  the cases read better unbroken
+"""The static check tells every mistake in a flow's graph, where it is, and how to write it right."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+
+from k8sflow.errors import FlowDefinitionError
+from k8sflow.flow import graph as graphs
+from k8sflow.flow import lint
+from k8sflow.flow.graph import Graph
+from tests.support import HEAD, load_flow, write_flow
+from tests.unit.flow.graphs import PLACE, SEQUENCES, Part, source, unchecked
+
+HEAD_LINES = HEAD.count("\n")
+
+
+def _build(folder: Path, text: str) -> Graph:
+    return graphs.build(load_flow(write_flow(folder, text)))
+
+
+def _mistakes(folder: Path, text: str) -> list[tuple[int, str]]:
+    """Line (of the text, the first being 1) and words of each mistake."""
+    with pytest.raises(FlowDefinitionError) as told:
+        _build(folder, text)
+    error = told.value
+    assert "nothing was run" in error.summary
+    found: list[tuple[int, str]] = []
+    for line in error.advice.splitlines():
+        if line.startswith("    "):
+            found[-1] = (found[-1][0], found[-1][1] + line)
+        else:
+            place, _, words = line.partition(": ")
+            file, _, number = place.rpartition(":")
+            assert file == str(folder / "flow.py")
+            found.append((int(number) - HEAD_LINES, words))
+    return found
+
+
+def _line(text: str, mark: str = "<-") -> list[int]:
+    """The lines with marks, each as often as it is marked."""
+    return [i for i, line in enumerate(text.splitlines(), 1) for _ in range(line.count(mark))]
+
+
+CASES: dict[str, tuple[Any, ...]] = {
+    "no start": ("class F(FlowSpec): # <-\n  @step\n  def end(self): pass", ["no step 'start'", "def start(self)"]),
+    "no end": (
+        "class F(FlowSpec): # <-\n  @step\n  def start(self):\n    self.next(self.start) # <-",
+        ["no step 'end'"], ["goes back to start"],
+    ),
+    "no steps": ("class F(FlowSpec): # <- <-\n  pass", ["no step 'start'"], ["no step 'end'"]),
+    "unknown step": (
+        "class F(FlowSpec):\n  @step\n  def start(self):\n    self.next(self.ende) # <-\n  @step\n  def end(self): pass",
+        ["'ende', which is not a step", "Did you mean 'end'"],
+    ),
+    "a method": (
+        ("class F(FlowSpec):\n  def train(self): pass\n  @step\n  def start(self):\n    self.next(self.train) # <-\n"
+        "  @step\n  def end(self): pass"),
+        ["'train', which is not a step", "@step missing on train"],
+    ),
+    "no next": (
+        "class F(FlowSpec):\n  @step\n  def start(self):\n    x = 1 # <-\n  @step\n  def end(self): pass",
+        ["start doesn't say where the run goes on", "self.next(self.end)"],
+    ),
+    "next in an if": (
+        ("class F(FlowSpec):\n  @step\n  def start(self):\n    if self.x:\n      self.next(self.end) # <-\n"
+        "  @step\n  def end(self): pass"),
+        ["before its end", "outside of any if or loop"],
+    ),
+    "next twice": (
+        ("class F(FlowSpec):\n  @step\n  def start(self):\n    self.next(self.end) # <-\n    self.next(self.end)\n"
+        "  @step\n  def end(self): pass"),
+        ["before its end"],
+    ),
+    "next in a nested function": (
+        ("class F(FlowSpec):\n  @step\n  def start(self):\n    f = lambda: self.next(self.end) # <-\n    self.next(self.end)\n"
+        "  @step\n  def end(self): pass"),
+        ["before its end"],
+    ),
+    "a step in quotes": (
+        "class F(FlowSpec):\n  @step\n  def start(self):\n    self.next('end') # <-\n  @step\n  def end(self): pass",
+        ["\"'end'\", which is not a step", "self.next(self.step_name)"],
+    ),
+    "unpacked steps": (
+        "class F(FlowSpec):\n  @step\n  def start(self):\n    self.next(*[self.end]) # <-\n  @step\n  def end(self): pass",
+        ["*[self.end]", "which is not a step"],
+    ),
+    "unpacked options": (
+        "class F(FlowSpec):\n  @step\n  def start(self):\n    self.next(self.end, **{}) # <-\n  @step\n  def end(self): pass",
+        ["self.next() in step start", "**{}"],
+    ),
+    "unknown option": (
+        "class F(FlowSpec):\n  @step\n  def start(self):\n    self.next(self.end, for_each='x') # <-\n  @step\n  def end(self): pass",
+        ["unknown argument for_each", "Did you mean 'foreach'"],
+    ),
+    "foreach without quotes": (
+        ("class F(FlowSpec):\n  @step\n  def start(self):\n    self.next(self.a, foreach=self.items) # <-\n"
+        "  @step\n  def a(self): self.next(self.j)\n  @step\n  def j(self, inputs): self.next(self.end)\n"
+        "  @step\n  def end(self): pass"),
+        ["foreach=self.items", "not a name in quotes"],
+    ),
+    "foreach over two steps": (
+        ("class F(FlowSpec):\n  @step\n  def start(self):\n    self.next(self.a, self.b, foreach='items') # <-\n"
+        "  @step\n  def a(self): self.next(self.j)\n  @step\n  def b(self): self.next(self.j)\n"
+        "  @step\n  def j(self, inputs): self.next(self.end)\n  @step\n  def end(self): pass"),
+        ["foreach over 2 steps", "that step may branch"],
+    ),
+    "foreach straight to a join": (
+        ("class F(FlowSpec):\n  @step\n  def start(self):\n    self.next(self.j, foreach='items') # <-\n"
+        "  @step\n  def j(self, inputs): self.next(self.end)\n  @step\n  def end(self): pass"),
+        ["foreach", "j", "(self)"],
+    ),
+    "the same step twice": (
+        "class F(FlowSpec):\n  @step\n  def start(self):\n    self.next(self.end, self.end) # <-\n  @step\n  def end(self): pass",
+        ["'end' twice"],
+    ),
+    "orphan": (
+        ("class F(FlowSpec):\n  @step\n  def start(self): self.next(self.end)\n"
+        "  @step\n  def lost(self): # <-\n    self.next(self.end)\n  @step\n  def end(self): pass"),
+        ["no step goes on to lost", "self.next(self.lost)"],
+    ),
+    "cycle": (
+        ("class F(FlowSpec):\n  @step\n  def start(self): self.next(self.a)\n  @step\n  def a(self): self.next(self.b)\n"
+        "  @step\n  def b(self):\n    self.next(self.a) # <-\n  @step\n  def end(self): pass # <-"),
+        ["in a circle: a -> b -> a"], ["no step goes on to end"],
+    ),
+    "a step that goes on to itself": (
+        ("class F(FlowSpec):\n  @step\n  def start(self): self.next(self.a, self.end)\n  @step\n  def a(self):\n    self.next(self.a) # <-\n"
+        "  @step\n  def end(self): pass"),
+        ["in a circle: a -> a"],
+    ),
+    "back to start": (
+        ("class F(FlowSpec):\n  @step\n  def start(self): self.next(self.a)\n  @step\n  def a(self):\n    self.next(self.start) # <-\n"
+        "  @step\n  def end(self): pass"),
+        ["goes back to start"],
+    ),
+    "after the end": (
+        "class F(FlowSpec):\n  @step\n  def start(self): self.next(self.end)\n  @step\n  def end(self):\n    self.next(self.start) # <-",
+        ["step end goes on"],
+    ),
+    "start takes inputs": (
+        "class F(FlowSpec):\n  @step\n  def start(self, inputs): # <-\n    self.next(self.end)\n  @step\n  def end(self): pass",
+        ["start takes inputs"],
+    ),
+    "a join of nothing": (
+        ("class F(FlowSpec):\n  @step\n  def start(self): self.next(self.a)\n  @step\n  def a(self, inputs): # <-\n"
+        "    self.next(self.end)\n  @step\n  def end(self): pass"),
+        ["a takes inputs", "start opens no branches", "def a(self)"],
+    ),
+    "branches that aren't joined": (
+        ("class F(FlowSpec):\n  @step\n  def start(self): self.next(self.a, self.b)\n  @step\n  def a(self): self.next(self.end)\n"
+        "  @step\n  def b(self): self.next(self.end)\n  @step\n  def end(self): pass # <-"),
+        ["end comes after a and b", "doesn't join"],
+    ),
+    "a foreach that isn't joined": (
+        ("class F(FlowSpec):\n  @step\n  def start(self): self.next(self.a, foreach='x')\n  @step\n  def a(self): self.next(self.end)\n"
+        "  @step\n  def end(self): pass # <-"),
+        ["branches of start reach the end", "def join(self, inputs)"],
+    ),
+    "an end that joins": (
+        ("class F(FlowSpec):\n  @step\n  def start(self): self.next(self.a, foreach='x')\n  @step\n  def a(self): self.next(self.end)\n"
+        "  @step\n  def end(self, inputs): pass # <-"),
+        ["the end can't join"],
+    ),
+    "a join that forgets a branch": (
+        ("class F(FlowSpec):\n  @step\n  def start(self): self.next(self.a, self.b, self.c)\n  @step\n  def a(self): self.next(self.j)\n"
+        "  @step\n  def b(self): self.next(self.j)\n  @step\n  def c(self): self.next(self.k)\n"
+        "  @step\n  def j(self, inputs): self.next(self.k)\n  @step\n  def k(self, inputs): # <-\n    self.next(self.end)\n"
+        "  @step\n  def end(self): pass"),
+        ["k joins", "weren't split together"],
+    ),
+    "a join over two levels": (
+        ("class F(FlowSpec):\n  @step\n  def start(self): self.next(self.a, self.b)\n  @step\n  def a(self): self.next(self.c, foreach='x')\n"
+        "  @step\n  def b(self): self.next(self.j)\n  @step\n  def c(self): self.next(self.j)\n"
+        "  @step\n  def j(self, inputs): # <-\n    self.next(self.end)\n  @step\n  def end(self): pass"),
+        ["j joins", "weren't split together", "a and start"],
+    ),
+    "two joins of one split": (
+        ("class F(FlowSpec):\n  @step\n  def start(self): self.next(self.a, self.b)\n  @step\n  def a(self): self.next(self.j)\n"
+        "  @step\n  def b(self): self.next(self.k)\n  @step\n  def j(self, inputs): self.next(self.k)\n"
+        "  @step\n  def k(self, inputs): # <-\n    self.next(self.end)\n  @step\n  def end(self): pass"),
+        ["k joins", "weren't split together"],
+    ),
+    "three arguments": (
+        ("class F(FlowSpec):\n  @step\n  def start(self): self.next(self.a)\n  @step\n  def a(self, b, c): # <-\n    self.next(self.end)\n"
+        "  @step\n  def end(self): pass"),
+        ["a takes (self, b, c)", "(self, inputs)"],
+    ),
+    "no arguments": (
+        "class F(FlowSpec):\n  @step\n  def start(self): self.next(self.end)\n  @step\n  def end(): pass # <-",
+        ["end takes ()"],
+    ),
+    "async": (
+        "class F(FlowSpec):\n  @step\n  async def start(self): # <-\n    self.next(self.end)\n  @step\n  def end(self): pass",
+        ["start is async", "asyncio.run"],
+    ),
+    "a reserved name": (
+        ("class F(FlowSpec):\n  @step\n  def start(self): self.next(self.input)\n  @step\n  def input(self): # <-\n    self.next(self.end)\n"
+        "  @step\n  def end(self): pass"),
+        ["can't be called 'input'"],
+    ),
+    "a hidden name": (
+        ("class F(FlowSpec):\n  @step\n  def start(self): self.next(self._a)\n  @step\n  def _a(self): # <-\n    self.next(self.end)\n"
+        "  @step\n  def end(self): pass"),
+        ["can't be called '_a'", "begin with a letter"],
+    ),
+    "a name in another script": (
+        ("class F(FlowSpec):\n  @step\n  def start(self): self.next(self.schlüssel)\n  @step\n  def schlüssel(self): # <-\n    self.next(self.end)\n"
+        "  @step\n  def end(self): pass"),
+        ["can't be called 'schlüssel'"],
+    ),
+    "a parameter with a reserved name": (
+        ("class F(FlowSpec):\n  input = Parameter('input') # <-\n  @step\n  def start(self): self.next(self.end)\n"
+        "  @step\n  def end(self): pass"),
+        ["'input'", "taken"],
+    ),
+    "a constant and a method with reserved names": (
+        ("class F(FlowSpec):\n  index: int = 5 # <-\n  @step\n  def start(self): self.next(self.end)\n"
+        "  def foreach_stack(self): pass # <-\n  @step\n  def end(self): pass"),
+        ["'index'", "taken"], ["'foreach_stack'", "taken"],
+    ),
+    "a step that is defined twice": (
+        ("class F(FlowSpec):\n  @step\n  def start(self): self.next(self.end)\n  @step\n  def end(self): print(1)\n"
+        "  @resources(cpu=1)\n  @step\n  def end(self): pass # <-"),
+        ["end is defined twice", "line "],
+    ),
+    "several at once": (
+        ("class F(FlowSpec):\n  @step\n  def start(self):\n    self.next(self.a, self.b, fourach='x') # <-\n"
+        "  @step\n  def a(self, x, y): # <-\n    self.next(self.jion) # <-\n  @step\n  def b(self):\n    self.next() # <-\n"
+        "  @step\n  def join(self, inputs): self.next(self.end)\n  @step\n  def end(self): pass"),
+        ["fourach"], ["a takes (self, x, y)"], ["'jion'", "'join'"], ["b doesn't say"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_mistake_is_told_with_its_line_and_advice(tmp_path: Path, case: str) -> None:
+    """Each of them, in the order of the source, and nothing that follows from them."""
+    text, *expected = CASES[case]
+    found = _mistakes(tmp_path, text)
+    assert [line for line, _ in found] == _line(text), found
+    for (_, words), wanted in zip(found, expected, strict=True):
+        for word in wanted:
+            assert word in words
+
+
+def test_mistakes_in_a_base_class_are_told_in_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where they are, and not where the class is used."""
+    (tmp_path / "base_of_test.py").write_text(
+        HEAD + "class Base(FlowSpec):\n  @step\n  def start(self):\n    self.next(self.nowhere)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(FlowDefinitionError) as told:
+        _build(tmp_path, "from base_of_test import Base\nclass F(Base):\n  @step\n  def end(self): pass")
+    assert f"{tmp_path / 'base_of_test.py'}:{HEAD_LINES + 4}: step start goes on to 'nowhere'" in told.value.advice
+
+
+def test_flows_inherit_steps_and_replace_them(tmp_path: Path) -> None:
+    """From flows and from plain mixins, over several levels."""
+    graph = _build(
+        tmp_path,
+        """
+        class Mixin:
+            @step
+            def middle(self):
+                self.next(self.end)
+        class Base(FlowSpec):
+            @step
+            def start(self):
+                self.next(self.end)
+            @step
+            def end(self):
+                "of the base"
+        class F(Mixin, Base):
+            @step
+            def start(self):
+                self.next(self.middle)
+        """,
+    )
+    assert {name: node.next for name, node in graph.nodes.items()} == {
+        "start": ("middle",),
+        "middle": ("end",),
+        "end": (),
+    }
+    assert graph["end"].doc == "of the base"
+
+
+def test_decorators_may_stand_above_and_below_step(tmp_path: Path) -> None:
+    """Ours, and a user's own that keep the function by functools.wraps; comments and docstrings don't disturb."""
+    graph = _build(
+        tmp_path,
+        '''
+        import functools
+        def logged(function):
+            @functools.wraps(function)
+            def wrapper(*args):
+                return function(*args)
+            return wrapper
+        class F(FlowSpec):
+            @resources(cpu=1)
+            @step
+            @logged
+            def start(self):
+                """What
+                it does."""
+                # self.next(self.nowhere)
+                "self.next(self.nowhere)"
+                self.next(
+                    self.end,
+                )  # done
+            @logged
+            @step
+            @resources(
+                memory=100
+            )
+            def end(self): pass
+        ''',
+    )
+    assert graph["start"].next == ("end",)
+    assert graph["start"].doc == "What\nit does."
+
+
+@settings(max_examples=200)
+@given(SEQUENCES)
+def test_well_formed_graphs_pass(parts: tuple[Part, ...]) -> None:
+    """Whatever is nested in what; and each split is joined by the join that closes it."""
+    graph, mistakes = lint.check(unchecked(parts), PLACE)
+    assert mistakes == []
+    for node in graph.nodes.values():
+        assert graph.depth(node.name) == sum(graph[s].foreach is not None for s in node.splits)
+        if node.joins:
+            assert graph[node.joins].splits == node.splits
+            assert node.is_join
+    assert Graph.from_document(graph.flow, graph.to_document()) == graph
+
+
+@settings(max_examples=30, deadline=None)
+@given(SEQUENCES)
+def test_the_graph_that_is_read_is_the_one_that_was_written(
+    tmp_path_factory: pytest.TempPathFactory, parts: tuple[Part, ...]
+) -> None:
+    """From source to graph."""
+    graph = _build(tmp_path_factory.mktemp("flow"), "WIDTHS = []\n" + source(parts))
+    wanted = unchecked(parts)
+    assert {n.name: (n.next, n.foreach, n.is_join) for n in graph.nodes.values()} == {
+        n.name: (n.next, n.foreach, n.is_join) for n in wanted.nodes.values()
+    }
+
+
+def test_a_flow_without_source_is_told() -> None:
+    """As from exec(); its graph can't be read."""
+    scope: dict[str, object] = {"__name__": __name__}
+    exec(textwrap.dedent(HEAD + "class F(FlowSpec):\n  @step\n  def start(self): self.next(self.end)\n"), scope)
+    with pytest.raises(FlowDefinitionError, match="source of step start can't be found"):
+        graphs.build(scope["F"])  # type: ignore[arg-type]
+
+
+def test_a_long_flow_is_checked_quickly(tmp_path: Path) -> None:
+    """A thousand steps: no recursion, no search of the source for each of them."""
+    steps = "".join(
+        f"  @step\n  def s{i}(self):\n    self.next(self.{f's{i + 1}' if i < 999 else 'end'})\n" for i in range(1000)
+    )
+    text = f"class F(FlowSpec):\n  @step\n  def start(self):\n    self.next(self.s0)\n{steps}  @step\n  def end(self): pass"
+    assert len(_build(tmp_path, text).nodes) == 1002
