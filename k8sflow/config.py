@@ -101,8 +101,10 @@ def _find_file(folder: Path, environment: Mapping[str, str]) -> Path | None:
 def _candidates(folder: Path, environment: Mapping[str, str]) -> Iterator[Path]:
     for parent in (folder, *folder.parents):
         yield parent / FILE_NAME
-    home = environment.get("XDG_CONFIG_HOME")
-    yield (Path(home) if home else Path("~/.config").expanduser()) / "k8sflow" / "config.toml"
+    if folder_of_user := environment.get("XDG_CONFIG_HOME"):
+        yield Path(folder_of_user) / "k8sflow" / "config.toml"
+    elif home := environment.get("HOME"):  # a pod's user may have none
+        yield Path(home) / ".config" / "k8sflow" / "config.toml"
 
 
 def _read(path: Path, keys: set[str]) -> dict[str, str]:

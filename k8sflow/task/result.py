@@ -114,7 +114,9 @@ def _cost(text: str) -> int:
 def _head(text: str, room: int) -> str:
     if len(text) <= room and _cost(text) <= room:
         return text
-    count = bisect.bisect_right(range(room), room - _cost(_CUT), key=lambda count: _cost(text[:count])) - 1
+    count = (
+        bisect.bisect_right(range(min(room, len(text))), room - _cost(_CUT), key=lambda count: _cost(text[:count])) - 1
+    )
     return text[: max(count, 0)] + _CUT
 
 
@@ -122,5 +124,10 @@ def _tail(text: str, room: int) -> str:
     if len(text) <= room and _cost(text) <= room:
         return text
     start = len(text)
-    count = bisect.bisect_right(range(room), room - _cost(_CUT), key=lambda count: _cost(text[start - count :])) - 1
+    count = (
+        bisect.bisect_right(
+            range(min(room, len(text))), room - _cost(_CUT), key=lambda count: _cost(text[start - count :])
+        )
+        - 1
+    )
     return _CUT + text[start - max(count, 0) :]

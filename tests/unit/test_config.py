@@ -1,0 +1,108 @@
+"""Settings: the file beside the flow or around it, the user's file, and the environment above both."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from k8sflow import config
+from k8sflow.config import Settings
+from k8sflow.errors import ConfigurationError
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A home folder."""
+    home = tmp_path / "home"
+    home.mkdir()
+    return home
+
+
+def _load(folder: Path, home: Path, **environment: str) -> Settings:
+    return config.load(folder, {"HOME": str(home), **environment})
+
+
+def _write(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_without_anything_the_defaults_hold(tmp_path: Path, home: Path) -> None:
+    """Empty variables say nothing."""
+    assert _load(tmp_path, home) == Settings()
+    assert _load(tmp_path, home, K8SFLOW_BUCKET="") == Settings()
+
+
+def test_the_nearest_file_counts(tmp_path: Path, home: Path) -> None:
+    """Beside the flow, then in the folders around it, then the user's; not several of them together."""
+    folder = tmp_path / "a/b"
+    folder.mkdir(parents=True)
+    _write(home / ".config/k8sflow/config.toml", 'bucket = "of-user"\nregion = "eu-west-1"')
+    assert _load(folder, home).bucket == "of-user"
+    _write(tmp_path / "k8sflow.toml", 'bucket = "around"')
+    assert _load(folder, home) == Settings(bucket="around")
+    _write(folder / "k8sflow.toml", 'bucket = "beside"')
+    assert _load(folder, home).bucket == "beside"
+    explicit = _write(tmp_path / "other.toml", 'bucket = "explicit"')
+    assert _load(folder, home, K8SFLOW_CONFIG=str(explicit)).bucket == "explicit"
+
+
+def test_xdg_config_home_is_followed(tmp_path: Path, home: Path) -> None:
+    """Where it is set."""
+    _write(tmp_path / "xdg/k8sflow/config.toml", 'bucket = "xdg"')
+    assert _load(home, home, XDG_CONFIG_HOME=str(tmp_path / "xdg")).bucket == "xdg"
+
+
+def test_no_home_is_no_error(tmp_path: Path) -> None:
+    """A pod's user may have none."""
+    assert config.load(tmp_path, {}) == Settings()
+
+
+@pytest.mark.parametrize("key", [f.name for f in fields(Settings) if f.name != "credentials"])
+def test_the_environment_wins(tmp_path: Path, home: Path, key: str) -> None:
+    """Key by key, under the name that the documentation tells."""
+    _write(tmp_path / "k8sflow.toml", f'{key} = "file"\nbucket = "b"' if key != "bucket" else 'bucket = "file"')
+    assert getattr(_load(tmp_path, home), key) == "file"
+    assert getattr(_load(tmp_path, home, **{f"K8SFLOW_{key.upper()}": "ünï"}), key) == "ünï"
+
+
+def test_settings_travel_through_the_environment() -> None:
+    """As a pod gets them."""
+    settings = Settings(bucket="b/p", credentials="secret:s", endpoint="http://x", in_cluster_endpoint="http://y")
+    assert config.load(Path("/nowhere"), settings.to_environment()) == settings
+    inside = settings.in_cluster()
+    assert (inside.endpoint, inside.in_cluster_endpoint) == ("http://y", None)
+    assert Settings(endpoint="http://x").in_cluster().endpoint == "http://x"
+    assert settings.credentials_secret == "s"
+    assert Settings().credentials_secret is None
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('bukcet = "x"', "unknown setting 'bukcet'"),
+        ("bucket = 5", "has to be a string"),
+        ("[bucket]\nname = 'x'", "has to be a string"),
+        ("bucket", "not a TOML file"),
+        ('credentials = "password"', "credentials is 'password'"),
+        ('credentials = "secret:"', "credentials is 'secret:'"),
+    ],
+)
+def test_a_wrong_file_is_told(tmp_path: Path, home: Path, text: str, words: str) -> None:
+    """With its path, or the setting."""
+    path = _write(tmp_path / "k8sflow.toml", text)
+    with pytest.raises(ConfigurationError, match=words) as told:
+        _load(tmp_path, home)
+    assert str(path) in str(told.value) or "credentials" in text
+
+
+def test_a_file_that_cant_be_read_is_told(tmp_path: Path, home: Path) -> None:
+    """Not UTF-8, not there, a folder."""
+    bad = tmp_path / "k8sflow.toml"
+    bad.write_bytes(b"\xff\xfe")
+    for path in (bad, tmp_path / "missing.toml", home):
+        with pytest.raises(ConfigurationError, match=r"can't be read"):
+            _load(tmp_path, home, K8SFLOW_CONFIG=str(path))

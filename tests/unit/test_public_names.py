@@ -1,0 +1,55 @@
+"""What `import k8sflow` gives, and what it costs."""
+
+from __future__ import annotations
+
+import pytest
+
+import k8sflow
+from tests.support import in_python
+
+HEAVY = {
+    "kubernetes",
+    "boto3",
+    "botocore",
+    "numpy",
+    "aiohttp",
+    "click",
+    "cloudpickle",
+    "yaml",
+    "rich",
+    "kopf",
+    "asyncio",
+}
+
+
+def test_all_is_sorted_and_complete() -> None:
+    """And each of its names can be imported, and is listed by dir()."""
+    assert list(k8sflow.__all__) == sorted(k8sflow.__all__, key=lambda name: (name[0].islower(), name))
+    assert set(k8sflow.__all__) == set(k8sflow._HOMES)
+    for name in k8sflow.__all__:
+        assert getattr(k8sflow, name) is not None
+        assert name in dir(k8sflow)
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    """As of any module."""
+    with pytest.raises(AttributeError, match="no attribute 'Flwo'"):
+        k8sflow.Flwo  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("code", "allowed"),
+    [
+        ("import k8sflow", set()),
+        ("from k8sflow import FlowSpec, Parameter, resources, kubernetes, step", set()),
+        ("from k8sflow import parallel_map", set()),
+        ("import k8sflow.cli.flow", {"click"}),
+        ("import k8sflow.task.agent, k8sflow.task.runner, k8sflow.storage.folder", set()),
+        ("import k8sflow.runtime.start", {"click"}),
+    ],
+)
+def test_imports_load_no_more_than_they_need(code: str, allowed: set[str]) -> None:
+    """A flow starts once for each pod, and a person waits for --help."""
+    done = in_python(f"import sys\n{code}\nprint(*sorted(set(m.partition('.')[0] for m in sys.modules)))")
+    assert done.returncode == 0, done.stderr
+    assert HEAVY & set(done.stdout.split()) <= allowed
