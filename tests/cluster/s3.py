@@ -40,10 +40,23 @@ class S3Server:
             OSError: The server can't be reached, or refused, or gave back something else.
         """
         path, content = f"/{bucket}/{name}", str(time.time_ns()).encode()
-        for method, body in (("PUT", content), ("GET", b"")):
-            status, answer = self._request(method, path, body)
-            if status != http.client.OK or (method == "GET" and answer != content):
-                raise OSError(f"{method} {path}: HTTP {status}: {answer[:200]!r}")
+        self.put(path, content)
+        if (answer := self.get(path)) != content:
+            raise OSError(f"GET {path}: {answer[:200]!r} instead of what was written")
+
+    def put(self, path: str, content: bytes) -> None:
+        """Write an object at ``/bucket/name``."""
+        self._succeed("PUT", path, content)
+
+    def get(self, path: str) -> bytes:
+        """Content of the object at ``/bucket/name``."""
+        return self._succeed("GET", path, b"")
+
+    def _succeed(self, method: str, path: str, body: bytes) -> bytes:
+        status, answer = self._request(method, path, body)
+        if status != http.client.OK:
+            raise OSError(f"{method} {path}: HTTP {status}: {answer[:200]!r}")
+        return answer
 
     def _request(self, method: str, path: str, body: bytes) -> tuple[int, bytes]:
         host = urllib.parse.urlsplit(self.endpoint).netloc

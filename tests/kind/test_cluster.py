@@ -1,0 +1,127 @@
+"""The test cluster itself: found again, shared, and back after every process of it was killed."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.cluster import Cluster, harness, leftovers
+from tests.cluster.engine import NETWORK
+from tests.cluster.kind import NODE
+from tests.cluster.places import CHECKOUT
+from tests.cluster.s3 import S3Server
+
+WARM_SECONDS = 3.0
+OBJECT = f"/{harness.BUCKET}/survivor"
+CONTENT = b"written before"
+
+
+def start(command: str) -> subprocess.Popen[str]:
+    """The harness as `make cluster` and its sisters run it."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.cluster", command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=CHECKOUT,
+    )
+
+
+def run(command: str) -> str:
+    """What it printed, once it has ended well."""
+    process = start(command)
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    return out
+
+
+def server(cluster: Cluster) -> S3Server:
+    environment = cluster.environment
+    keys = environment["AWS_ACCESS_KEY_ID"], environment["AWS_SECRET_ACCESS_KEY"]
+    return S3Server(environment["K8SFLOW_ENDPOINT"], *keys)
+
+
+def kill_node_and_engine(cluster: Cluster) -> None:
+    """SIGKILL to the engine and to everything that runs in its containers; to the node alone where it isn't ours."""
+    if not cluster.kind.engine.ours:
+        subprocess.run(["docker", "kill", NODE], check=True, env=cluster.kind.environment)
+        return
+    places = cluster.places
+    containers = [folder.name for folder in (places.docker / "data" / "containers").iterdir()]
+    pids = leftovers.processes_of_engine([places.docker, places.run])
+    leftovers.kill(pids | leftovers.processes_of_containers(containers))
+
+
+def test_healthy_cluster_is_found_at_once(cluster: Cluster) -> None:
+    """With all of it up, `make cluster` takes less than 3 s, and prints what `ensure` gives."""
+    began = time.monotonic()
+    printed = run("up")
+    assert time.monotonic() - began < WARM_SECONDS
+    assert printed == f"{harness.exports(cluster.environment)}\n"
+    assert run("env") == printed
+
+
+def test_status_tells_that_it_is_up(cluster: Cluster) -> None:
+    """The status is an exit code for scripts and a line for people."""
+    process = start("status")
+    out, err = process.communicate()
+    assert (process.returncode, out) == (0, "")
+    assert "is up" in err
+
+
+def test_data_survives_the_server_pod(cluster: Cluster) -> None:
+    """The S3 server's data lies on the node, not in the pod."""
+    server(cluster).put(OBJECT, CONTENT)
+    kubectl = [str(cluster.kubectl), "--namespace", "k8sflow-s3"]
+    environment = cluster.kind.environment
+    subprocess.run([*kubectl, "delete", "pod", "--selector", "app=s3", "--wait"], check=True, env=environment)
+    subprocess.run([*kubectl, "rollout", "status", "deployment/s3", "--timeout=60s"], check=True, env=environment)
+    run("up")
+    assert server(cluster).get(OBJECT) == CONTENT
+
+
+@pytest.mark.destructive
+def test_cluster_comes_back_after_everything_was_killed(cluster: Cluster) -> None:
+    """Engine and node killed with -9, the next start interrupted, then two starts at once: up, and no data lost."""
+    server(cluster).put(OBJECT, CONTENT)
+    kill_node_and_engine(cluster)
+    interrupted = start("up")
+    interrupted.send_signal(signal.SIGINT)
+    interrupted.communicate()
+    both = [start("up"), start("up")]
+    outputs = [process.communicate() for process in both]
+    assert [process.returncode for process in both] == [0, 0], outputs
+    assert outputs[0][0] == outputs[1][0]
+    assert server(cluster).get(OBJECT) == CONTENT
+    run("status")
+
+
+@pytest.mark.destructive
+def test_down_leaves_nothing_that_it_started(cluster: Cluster) -> None:
+    """No container and no network, and of an engine of ours no process, no mount, no link and no socket either."""
+    run("down")
+    try:
+        places = cluster.places
+        assert not places.cluster.exists()
+        if cluster.kind.engine.ours:
+            assert leftovers.processes_of_engine([places.docker, places.run]) == set()
+            assert leftovers.mounts_below(places.docker / "data" / "overlay2", mountinfo()) == []
+            assert leftovers.mounts_below(places.run, mountinfo()) == []
+            assert not places.run.exists()
+            assert [link.name for link in Path("/sys/class/net").iterdir() if link.name.startswith("br-")] == []
+        else:
+            listed = subprocess.run(
+                ["docker", "network", "ls", "--format", "{{.Name}}"], check=True, capture_output=True, text=True
+            )
+            assert NETWORK not in listed.stdout.split()
+    finally:
+        run("up")
+
+
+def mountinfo() -> str:
+    return Path("/proc/self/mountinfo").read_text()
