@@ -512,6 +512,7 @@ def _run(call: _Call, *, ordered: bool = False) -> Generator[_Batch, None, None]
     else:
         team = _ForkTeam(call) if _START_METHOD == "fork" else _SpawnTeam(call)
     owner = os.getpid()
+    _math_threads.hold_blas()
     try:
         work = _Work(call, team.pack, _LAZY_CHUNK_ITEMS if ordered else math.inf)
         batches = _drive(team, call.workers, work, _WINDOW_ITEMS * call.workers if ordered else math.inf)
@@ -521,7 +522,11 @@ def _run(call: _Call, *, ordered: bool = False) -> Generator[_Batch, None, None]
                 yield batch
     finally:
         if os.getpid() == owner:  # a forked copy of the caller may close its copy of us; the workers aren't its own
-            team.stop()
+            try:
+                team.stop()
+            finally:  # once more, if the exception of a signal's handler cut it short; else this does nothing
+                team.stop()
+                _math_threads.free_blas()
 
 
 def _drive(team: _Team, workers: int, work: _Work, window: float) -> Generator[_Batch, None, None]:
@@ -876,10 +881,10 @@ class _Forked:
         self.chunk: _Chunk | None = None
         self.commands = commands
         self.results = results
-        self.lifeline = lifeline
         self.pidfd = -1
         with contextlib.suppress(OSError):  # an old kernel or a seccomp profile; then its end is seen by the pipe's
             self.pidfd = os.pidfd_open(pid)
+        self._fds = {commands, results, lifeline, self.pidfd} - {-1}
         self._team = team
         self._exitcode: int | None = None
         self._reaped = False
@@ -901,10 +906,9 @@ class _Forked:
         return self._exitcode
 
     def close(self) -> None:
-        fds = {self.commands, self.results, self.lifeline, self.pidfd} - {-1}
-        _private_fds.difference_update(fds)
-        for fd in fds:
-            os.close(fd)
+        _private_fds.difference_update(self._fds)
+        while self._fds:
+            os.close(self._fds.pop())
 
     def write(self, data: Any) -> None:
         view = memoryview(data)
@@ -965,7 +969,7 @@ class _ForkTeam:
         self._by_fd: dict[int, _Forked] = {}
         self._readable: deque[_Forked] = deque()
         self._seeds = _draw_seeds()
-        self._limit_threads = _math_library_limiter()
+        self._hold_openmp = _math_threads.openmp_holder()
         self.busy_with = memoryview(mmap.mmap(-1, 8 * call.workers)).cast("q")  # shared: worker → index of its item
         self.kills_before = _out_of_memory_kills()
         _warn_of_openmp()
@@ -1000,7 +1004,7 @@ class _ForkTeam:
                     self._seeds,
                     tell=functools.partial(operator.setitem, self.busy_with, number),
                 )
-                _forked_process(job, self._call.workers, _Pipes(commands, results), lifeline, self._limit_threads, mask)
+                _forked_process(job, self._call.workers, _Pipes(commands, results), lifeline, self._hold_openmp, mask)
             parent_ends.pop_all()
         return _Forked(self, number, pid, commands_end, results_end, lifeline_end)
 
@@ -1032,7 +1036,6 @@ class _ForkTeam:
             for worker in self._workers.values():
                 worker.reap()
                 worker.close()
-            self._workers.clear()
 
     def repr_of_item(self, chunk: _Chunk, index: int) -> str:
         items: Any = self._call.items
@@ -1053,8 +1056,9 @@ def _fork_process() -> int:
 
 def _forget_private_fds() -> None:
     """In any forked child: closes the pipes of its parent's workers, so that their end is seen by who waits for it."""
-    global _start_lock  # noqa: PLW0603  another thread of the parent may have held it
+    global _start_lock  # noqa: PLW0603  another thread of the parent may have held them
     _start_lock = threading.Lock()
+    _math_threads._lock = threading.Lock()
     for fd in _private_fds:
         with contextlib.suppress(OSError):
             os.close(fd)
@@ -1091,7 +1095,7 @@ def _forked_process(
     workers: int,
     pipes: _Pipes,
     lifeline: int,
-    limit_threads: Callable[[], object],
+    hold_openmp: Callable[[], object] | None,
     mask: Iterable[int],
 ) -> NoReturn:
     """The whole life of a forked worker. It never returns into the caller's frames."""
@@ -1106,7 +1110,8 @@ def _forked_process(
         signal.signal(signal.SIGINT, _leave_it_to_the_parent)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        limit_threads()
+        if hold_openmp:
+            hold_openmp()
         os.environ.update(_ONE_THREAD_EACH)  # for libraries that the function loads, and programs that it starts
         _serve(job, pipes)
     except (EOFError, BrokenPipeError):
@@ -1143,16 +1148,13 @@ def _flush_output() -> None:
             stream.flush()
 
 
-_HELD_SIGNALS = {signal.SIGINT, signal.SIGTERM}
-
-
 @contextlib.contextmanager
 def _interrupts_held() -> Generator[set[Any], None, None]:
-    """Ctrl-C and SIGTERM wait while workers are started or reaped, so that none is lost from sight. Yields the mask."""
+    """Signals, Ctrl-C above all, wait while workers are started or reaped, so that none is lost. Yields the old mask."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield set()
         return
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_SIGNALS)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
         yield mask
     finally:
@@ -1244,7 +1246,6 @@ class _ThreadTeam:
         self._events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._stopping = False
-        self._limits = _math_library_limiter()()
 
     def pack(self, item: Any, index: int) -> Any:  # noqa: ARG002  as other teams
         return item
@@ -1276,12 +1277,11 @@ class _ThreadTeam:
             inbox.put(None)
         for thread in self._threads:
             thread.join()
-        if self._limits is not None:
-            self._limits.restore_original_limits()
 
     def _live(self, number: int) -> None:
         _thread_crowd.size = self._crowd
-        _math_library_limiter()()  # OpenMP's limit is the thread's own
+        if hold_openmp := _math_threads.openmp_holder():
+            hold_openmp()
         while (chunk := self._inboxes[number].get()) is not None:
             try:
                 for reply in self._replies(number, chunk):
@@ -1468,7 +1468,7 @@ def _spawned_process() -> NoReturn:
         connection = socket.socket(fileno=handle)
     signal.signal(signal.SIGINT, _leave_it_to_the_parent)
     if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD_SIGNALS)  # inherited from the parent's `_interrupts_held`
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())  # it was inherited from the parent's `_interrupts_held`
     channel = _Socket(connection)
     try:
         (size,) = struct.unpack("=q", _read(channel, 8))
@@ -1600,17 +1600,48 @@ def _reseed(seeds: _Seeds, start: int) -> None:
             module.manual_seed(seed + start)
 
 
-def _math_library_limiter() -> Callable[[], Any]:
-    """A function that holds the loaded BLAS and OpenMP libraries to one thread, and returns what restores them."""
-    controller = _thread_controller(len(sys.modules)) if "numpy" in sys.modules or "torch" in sys.modules else None
-    if controller is None:
-        return lambda: None
-    return functools.partial(controller.limit, limits=1)
+class _MathThreads:
+    """Holds the loaded BLAS and OpenMP libraries to one thread while calls run.
+
+    BLAS is held in this process, from before the first fork to the end of the last call: OpenBLAS answers a change
+    made in a forked child by starting all its threads first. OpenMP's number is the calling thread's own.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._calls = 0
+        self._limits: Any = None
+
+    def hold_blas(self) -> None:
+        with self._lock:
+            self._calls += 1
+            controller = _thread_controller(len(sys.modules)) if self._calls == 1 else None
+            if controller is not None:
+                self._limits = controller.select(user_api="blas").limit(limits=1)
+
+    def free_blas(self) -> None:
+        with self._lock:
+            self._calls -= 1
+            limits, self._limits = (None, self._limits) if self._calls else (self._limits, None)
+            if limits is not None:
+                limits.restore_original_limits()
+
+    @staticmethod
+    def openmp_holder() -> Callable[[], object] | None:
+        """What a worker calls to hold OpenMP to one thread; None if no OpenMP library is loaded."""
+        controller = _thread_controller(len(sys.modules))
+        openmp = controller and controller.select(user_api="openmp")
+        return functools.partial(openmp.limit, limits=1) if openmp and openmp.lib_controllers else None
+
+
+_math_threads = _MathThreads()
 
 
 @functools.lru_cache(maxsize=1)
 def _thread_controller(_modules: int) -> Any:
-    """The view of threadpoolctl on the libraries that are loaded, looked at again when there are more modules."""
+    """What threadpoolctl knows of the loaded libraries, looked at again when there are more modules; None without it."""
+    if "numpy" not in sys.modules and "torch" not in sys.modules:
+        return None
     threadpoolctl = _optional("threadpoolctl")
     return threadpoolctl and threadpoolctl.ThreadpoolController()
 

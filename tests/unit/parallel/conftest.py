@@ -15,7 +15,7 @@ import pytest
 
 from k8sflow import parallel
 
-DEADLINE_SECONDS = 30
+DEADLINE_SECONDS = 180
 
 
 def traces() -> dict[str, object]:

@@ -82,6 +82,23 @@ def test_an_interrupt_at_any_moment_leaves_nothing() -> None:
     assert caught > 5
 
 
+def test_a_timeout_by_alarm_leaves_nothing() -> None:
+    """An exception of any signal's handler, while the function works."""
+
+    def too_late(_signal: int, _frame: object) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, too_late)
+    try:
+        for _ in range(5):
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+            with pytest.raises(TimeoutError):
+                parallel_map(lambda _: signal.pause(), range(4), 2)
+            assert children() == []
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
 def test_a_copy_of_a_generator_in_a_forked_child_harms_nobody() -> None:
     """The child's copy may be closed; the workers are the parent's."""
     results = parallel_imap(lambda i: i, range(100_000), 2)
