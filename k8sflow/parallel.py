@@ -69,6 +69,7 @@ _TINY_SECONDS = 0.001  # a chunk that is expected to take less isn't split for b
 _HUGE_PAGE_BYTES = 4 * 1024 * 1024  # ... and from this size its new memory asks for huge pages, as numpy's does
 _LAZY_CHUNK_ITEMS = 256  # at most so many items of an iterator in one chunk
 _WINDOW_ITEMS = 1024  # parallel_imap: how many items per worker may be done ahead of a slow one
+_FORKS_AT_ONCE = 32  # which bounds the descriptors that are open while workers start
 _READ_BYTES = 1 << 30  # at most so much in one system call; the kernel's own bound is just below 2 GiB
 _INTERRUPTIBLE_SECONDS = 1.0 if sys.platform == "win32" else None  # Windows: Ctrl-C doesn't end a wait for a lock
 _BAR_SECONDS, _LINE_SECONDS, _BAR_WIDTH = 0.1, 10.0, 30
@@ -872,23 +873,58 @@ _start_lock = threading.Lock()
 _private_fds: set[int] = set()  # ends of pipes that a forked child of this process must not keep open
 
 
+@dataclass(frozen=True)
+class _PipeEnds:
+    """The three pipes between the parent and a forked worker; what goes in at one end comes out at the other."""
+
+    commands_out: int
+    commands_in: int
+    results_out: int
+    results_in: int
+    lifeline_out: int
+    lifeline_in: int
+
+    def close_workers(self) -> None:
+        for fd in (self.commands_out, self.results_in, self.lifeline_out):
+            os.close(fd)
+
+    def close_parents(self) -> None:
+        for fd in (self.commands_in, self.results_out, self.lifeline_in):
+            _private_fds.discard(fd)
+            os.close(fd)
+
+
+def _open_pipes() -> _PipeEnds:
+    fds: list[int] = []
+    try:
+        for _ in range(3):
+            fds += os.pipe()
+    except OSError:
+        for fd in fds:
+            os.close(fd)
+        raise
+    ends = _PipeEnds(*fds)
+    _private_fds.update((ends.commands_in, ends.results_out, ends.lifeline_in))
+    return ends
+
+
 class _Forked:
     """One forked worker, as the parent sees it."""
 
-    def __init__(self, team: _ForkTeam, number: int, pid: int, commands: int, results: int, lifeline: int) -> None:
+    def __init__(self, team: _ForkTeam, number: int, pid: int, ends: _PipeEnds) -> None:
         self.number = number
         self.pid = pid
         self.chunk: _Chunk | None = None
-        self.commands = commands
-        self.results = results
+        self.commands = ends.commands_in
+        self.results = ends.results_out
         self.pidfd = -1
         with contextlib.suppress(OSError):  # an old kernel or a seccomp profile; then its end is seen by the pipe's
             self.pidfd = os.pidfd_open(pid)
-        self._fds = {commands, results, lifeline, self.pidfd} - {-1}
+        self._fds = {self.commands, self.results, ends.lifeline_in, self.pidfd} - {-1}
         self._team = team
         self._exitcode: int | None = None
         self._reaped = False
-        for fd in (commands, results):
+        for fd in (self.commands, self.results):
             os.set_blocking(fd, False)
 
     def kill(self) -> None:
@@ -976,40 +1012,49 @@ class _ForkTeam:
 
     pack = staticmethod(_pickled_item)
 
-    def _start(self, number: int) -> _Forked:
+    def _start(self, numbers: Iterable[int]) -> None:
+        """Forks workers, one right after the other: what runs between two forks costs the parent page faults."""
         _flush_output()
+        pids: dict[int, int] = {}
+        pipes: dict[int, _PipeEnds] = {}
         with _start_lock, _interrupts_held() as mask:
-            worker = self._workers[number] = self._fork(number, mask)
-            for fd in {worker.results, worker.pidfd} - {-1}:
-                self._by_fd[fd] = worker
-                self._poll.register(fd, select.POLLIN)
-        return worker
+            try:
+                for number in numbers:
+                    pipes[number] = _open_pipes()
+                for number in pipes:
+                    pids[number] = _fork_process()
+                    if pids[number] == 0:
+                        self._be_worker(number, pipes, mask)
+            finally:
+                for number, ends in pipes.items():
+                    if number in pids:
+                        self._adopt(_Forked(self, number, pids[number], ends))
+                    else:
+                        ends.close_parents()
+                    ends.close_workers()
 
-    def _fork(self, number: int, mask: Iterable[int]) -> _Forked:
-        with contextlib.ExitStack() as worker_ends, contextlib.ExitStack() as parent_ends:
-            fds = []
-            for reader, writer in ((worker_ends, parent_ends), (parent_ends, worker_ends), (worker_ends, parent_ends)):
-                for fd, stack in zip(os.pipe(), (reader, writer), strict=True):
-                    fds.append(fd)
-                    stack.callback(os.close, fd)
-            commands, commands_end, results_end, results, lifeline, lifeline_end = fds
-            _private_fds.update((commands_end, results_end, lifeline_end))
-            parent_ends.callback(_private_fds.difference_update, (commands_end, results_end, lifeline_end))
-            pid = _fork_process()
-            if pid == 0:
-                job = _Job(
-                    self._call.func,
-                    self._call.items,
-                    self._call.chunk_size is None,
-                    self._seeds,
-                    tell=functools.partial(operator.setitem, self.busy_with, number),
-                )
-                _forked_process(job, self._call.workers, _Pipes(commands, results), lifeline, self._hold_openmp, mask)
-            parent_ends.pop_all()
-        return _Forked(self, number, pid, commands_end, results_end, lifeline_end)
+    def _be_worker(self, number: int, pipes: dict[int, _PipeEnds], mask: Iterable[int]) -> NoReturn:
+        try:
+            own = pipes.pop(number)
+            for ends in pipes.values():
+                ends.close_workers()
+            tell = functools.partial(operator.setitem, self.busy_with, number)
+            job = _Job(self._call.func, self._call.items, self._call.chunk_size is None, self._seeds, tell)
+            _forked_process(job, self._call.workers, own, self._hold_openmp, mask)
+        finally:
+            os._exit(1)  # no error may reach the frames of the caller
+
+    def _adopt(self, worker: _Forked) -> None:
+        self._workers[worker.number] = worker
+        for fd in {worker.results, worker.pidfd} - {-1}:
+            self._by_fd[fd] = worker
+            self._poll.register(fd, select.POLLIN)
 
     def send(self, number: int, chunk: _Chunk) -> None:
-        worker = self._workers.get(number) or self._start(number)
+        if number not in self._workers:  # of an iterator it isn't known whether it has items for all
+            last = number if self._call.length is None else max(0, number - _FORKS_AT_ONCE)
+            self._start(range(number, last - 1, -1))
+        worker = self._workers[number]
         worker.chunk = chunk
         self.busy_with[number] = chunk.start
         _send_chunk(worker, chunk)
@@ -1072,10 +1117,9 @@ if hasattr(os, "register_at_fork"):
 class _Pipes:
     """The worker's channel to the parent."""
 
-    def __init__(self, commands: int, results: int) -> None:
-        self._commands = commands
-        self._results = results
-        self.fds = {commands, results}
+    def __init__(self, ends: _PipeEnds) -> None:
+        self._commands = ends.commands_out
+        self._results = ends.results_in
 
     def read_into(self, view: memoryview) -> None:
         while view:
@@ -1093,8 +1137,7 @@ class _Pipes:
 def _forked_process(
     job: _Job,
     workers: int,
-    pipes: _Pipes,
-    lifeline: int,
+    ends: _PipeEnds,
     hold_openmp: Callable[[], object] | None,
     mask: Iterable[int],
 ) -> NoReturn:
@@ -1104,8 +1147,8 @@ def _forked_process(
         global _crowd  # noqa: PLW0603
         _crowd = max(1, _sharers()) * workers
         _thread_crowd.size = 0
-        _private_fds.update(pipes.fds, {lifeline})
-        _die_with_parent(lifeline)
+        _private_fds.update((ends.commands_out, ends.results_in, ends.lifeline_out))
+        _die_with_parent(ends.lifeline_out)
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGINT, _leave_it_to_the_parent)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -1113,7 +1156,7 @@ def _forked_process(
         if hold_openmp:
             hold_openmp()
         os.environ.update(_ONE_THREAD_EACH)  # for libraries that the function loads, and programs that it starts
-        _serve(job, pipes)
+        _serve(job, _Pipes(ends))
     except (EOFError, BrokenPipeError):
         pass  # the parent doesn't listen any more
     except BaseException:  # noqa: BLE001  the border of this process; nothing may reach the frames of the caller
