@@ -40,13 +40,19 @@ OWNER_PERMISSIONS = (Permission("", "configmaps", ("create", "get", "patch", "de
 COURTESIES = (Permission("", "events", ("list",)),)  # for more precise reasons of what waits; not asked for
 
 
-def check_access(settings: Settings, *, access: ClusterAccess | None = None, has_owner: bool = False) -> None:
+def check_access(
+    settings: Settings,
+    *,
+    access: ClusterAccess | None = None,
+    permissions: tuple[Permission, ...] = PERMISSIONS + OWNER_PERMISSIONS,
+) -> None:
     """Returns when the cluster can be reached and a run may do there what it has to.
 
     Args:
         settings: Context and namespace.
         access: The cluster, where it is not to be found by the settings.
-        has_owner: Whether something else (a FlowRun) owns the run's objects, so that no ConfigMap is needed.
+        permissions: What is needed; a run that something else owns needs no ``OWNER_PERMISSIONS``, and one that is
+            handed over nothing at all.
 
     Raises:
         ConfigurationError: There is no kubeconfig, or it is wrong.
@@ -54,7 +60,6 @@ def check_access(settings: Settings, *, access: ClusterAccess | None = None, has
             or a permission is missing.
     """
     access = access or load_access(settings.kubernetes_context, os.environ)
-    permissions = PERMISSIONS if has_owner else PERMISSIONS + OWNER_PERMISSIONS
     asyncio.run(_check(access, settings, permissions))
 
 

@@ -26,10 +26,14 @@ def interrupts(on_first: Callable[[], None]) -> Iterator[None]:
         if seen:
             os._exit(_CANCELLED_EXIT_CODE)
         seen = True
-        on_first()
+        # The signal may have come in the middle of a write to the stream that is written to here.
+        with contextlib.suppress(RuntimeError):
+            on_first()
         raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, handle) for number in _SIGNALS}
+    # Under nohup the hang-up of a terminal is to be ignored.
+    ignored = {number for number in _SIGNALS if number != signal.SIGINT and signal.getsignal(number) == signal.SIG_IGN}
+    before = {number: signal.signal(number, handle) for number in _SIGNALS if number not in ignored}
     try:
         yield
     finally:

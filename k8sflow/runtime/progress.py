@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import sys
 import time
@@ -31,6 +32,8 @@ class LineReporter:
     """
 
     def __init__(self, began: float, stream: TextIO = sys.stdout) -> None:
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # what a terminal can't show is no reason to fail
         self._stream = stream
         self._began = began
         self._partial: dict[tuple[TaskName, str], bytes] = {}

@@ -41,17 +41,27 @@ def open_bucket(settings: Settings) -> S3Store:
     return S3Store(f"s3://{settings.bucket}", endpoint=settings.endpoint, region=settings.region)
 
 
-def check(settings: Settings, placement: Placement) -> S3Store:
+def check(settings: Settings, placement: Placement, *, is_handed_over: bool) -> S3Store:
     """The run's bucket, after a look at whether bucket and cluster can be used.
+
+    Args:
+        settings: Where they are.
+        placement: What runs there.
+        is_handed_over: Whether the driver runs in the cluster, with rights of its own.
 
     Raises:
         K8sflowError: One of them can't.
     """
-    from k8sflow.kubernetes.preflight import check_access  # noqa: PLC0415  only such a run needs the API
+    from k8sflow.kubernetes.preflight import (  # noqa: PLC0415  only such a run needs the API
+        OWNER_PERMISSIONS,
+        PERMISSIONS,
+        check_access,
+    )
 
     store = open_bucket(settings)
     store.check()
-    check_access(replace(settings, kubernetes_namespace=placement.namespace))
+    inside = replace(settings, kubernetes_namespace=placement.namespace)
+    check_access(inside, permissions=() if is_handed_over else PERMISSIONS + OWNER_PERMISSIONS)
     return store
 
 

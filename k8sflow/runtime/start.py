@@ -41,7 +41,7 @@ def run(request: RunRequest) -> bool | None:
     """
     graph = graphs.build(request.flow)
     placement = Placement.of(request.flow, request.decorators, request.settings)
-    store, code = _prepare(request, placement)
+    store, code = _prepare(request, placement, is_handed_over=False)
     record = _create(request, graph, placement, store, code)
     active = _ActiveRun(record, graph, store, placement, request.settings)
     reporter = LineReporter(request.began)
@@ -76,7 +76,7 @@ def detach(request: RunRequest) -> bool:
             advice="Add --with kubernetes, which puts every step there.",
         )
     flowrun.check(request.settings, placement.namespace)
-    store, code = _prepare(request, placement)
+    store, code = _prepare(request, placement, is_handed_over=True)
     record = _create(request, graph, placement, store, code)
     flowrun.submit(record, request.settings, placement.namespace, store.url)
     return True
@@ -95,6 +95,7 @@ def drive(settings: Settings, flow: str, run_id: str, flowrun_name: str) -> bool
     store = remote.open_bucket(settings)
     record = RunStore(store, flow, run_id).read()
     placement = Placement.from_document(record.pods, settings)
+    flowrun.check_service_accounts(placement, os.environ)
     active = _ActiveRun(record, Graph.from_document(flow, record.graph), store, placement, settings)
     reporter = LineReporter(time.monotonic())
     observer = flowrun.FlowRunObserver(settings, placement.namespace, flowrun_name)
@@ -141,7 +142,9 @@ def _result(driver: Driver, *, go_on: bool) -> RunResult | None:
         return None
 
 
-def _prepare(request: RunRequest, placement: Placement) -> tuple[ObjectStore, package.Package | None]:
+def _prepare(
+    request: RunRequest, placement: Placement, *, is_handed_over: bool
+) -> tuple[ObjectStore, package.Package | None]:
     """The run's store and its code package, after the checks that need nothing to be written."""
     if request.run_id is not None and not _RUN_ID.fullmatch(request.run_id):
         raise RunError(
@@ -150,7 +153,7 @@ def _prepare(request: RunRequest, placement: Placement) -> tuple[ObjectStore, pa
         )
     if not placement.uses_kubernetes:
         return open_store(str(local_root(request.flow, request.settings))), None
-    store = remote.check(request.settings, placement)
+    store = remote.check(request.settings, placement, is_handed_over=is_handed_over)
     return store, package.build(flow_file(request.flow).parent)
 
 
