@@ -14,7 +14,7 @@ from k8sflow.errors import KubernetesError
 from k8sflow.kubernetes.api import KubernetesApi
 from k8sflow.kubernetes.api_errors import ApiStatusError, ApiUnreachableError, Target
 from k8sflow.kubernetes.kubeconfig import ClusterAccess
-from k8sflow.kubernetes.preflight import check_access
+from k8sflow.kubernetes.preflight import PERMISSIONS, check_access
 from tests.unit.kubernetes.fake_api import FakeApi, fake_api
 
 JOBS = "/apis/batch/v1/namespaces/lab/jobs"
@@ -215,7 +215,7 @@ def test_the_preflight_names_all_that_is_missing_at_once(server: FakeApi) -> Non
 def test_the_preflight_asks_for_no_config_map_where_there_is_an_owner(server: FakeApi) -> None:
     server.put("namespaces", {"metadata": {"name": "lab"}})
     server.denied = {("delete", "configmaps")}
-    check_access(Settings(kubernetes_namespace="lab"), access=server.access, has_owner=True)
+    check_access(Settings(kubernetes_namespace="lab"), access=server.access, permissions=PERMISSIONS)
 
 
 def test_a_namespace_that_is_not_there_is_told(server: FakeApi) -> None:
