@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import queue
+import resource
 import selectors
 import signal
 import socket
+import sys
+import termios
 import threading
 import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Literal
 
 from k8sflow.errors import K8sflowError, StorageError
@@ -28,6 +33,7 @@ from k8sflow.task.spec import TaskSpec
 
 _READ_BYTES = 1 << 16
 _TERM_SECONDS = 3.0
+_SPARE_FILES = 64
 Stream = Literal["stdout", "stderr", "result"]
 _STREAMS: tuple[Stream, ...] = ("stdout", "stderr", "result")
 
@@ -63,7 +69,10 @@ class LocalExecutor:
         self._waiting: deque[tuple[Sequence[TaskSpec], int]] = deque()
         self._running: dict[int, _Running] = {}
         self._selector = selectors.DefaultSelector()
+        _raise_file_limit(max_workers)
         self._wakeup, self._woken = socket.socketpair()
+        self._wakeup.settimeout(None)
+        self._woken.settimeout(None)
         self._cancelled = threading.Event()
         self._selector.register(self._woken, selectors.EVENT_READ)
         self._selector.register(self._zygote.socket, selectors.EVENT_READ)
@@ -87,6 +96,8 @@ class LocalExecutor:
             self._wakeup.send(b"\0")
         self._thread.join()
         self._zygote.close()
+        self._wakeup.close()
+        self._woken.close()
 
     # ------------------------------------------------------------------ the thread
 
@@ -94,19 +105,27 @@ class LocalExecutor:
         try:
             while self._step():
                 pass
-        except K8sflowError as error:
-            # The zygote is gone, or the log can't be written: no task can go on.
-            for running in list(self._running.values()):
-                self._finish(running, TaskResult(Outcome.STORAGE_ERROR, diagnosis=_told(error)))
-            for tasks, first in self._waiting:
-                for task in tasks[first:]:
-                    self._emit(Finished(task, TaskResult(Outcome.STORAGE_ERROR, diagnosis=_told(error))))
+        except Exception as error:  # noqa: BLE001  a thread that ended without a word would leave the driver waiting
+            self._give_up(_told(error))
         finally:
             if self._cancelled.is_set():
                 self._terminate()
             self._selector.close()
-            self._wakeup.close()
-            self._woken.close()
+
+    def _give_up(self, diagnosis: Diagnosis) -> None:
+        """Ends every task, those still to come too: the zygote is gone, or the log can't be written."""
+        self._signal(signal.SIGKILL)
+        result = TaskResult(diagnosis.category, diagnosis=diagnosis)
+        for running in list(self._running.values()):
+            with contextlib.suppress(K8sflowError):
+                result_of_task = committed_result(self._run_store, running.task) or result
+                self._finish(running, result_of_task)
+        for tasks, first in self._waiting:
+            for task in tasks[first:]:
+                self._emit(Finished(task, result))
+        while (submitted := self._submitted.get()) is not None:
+            for task in submitted:
+                self._emit(Finished(task, result))
 
     def _step(self) -> bool:
         if not self._start_waiting():
@@ -132,10 +151,12 @@ class LocalExecutor:
                     return False
                 self._waiting.append((tasks, 0))
         while self._waiting and len(self._running) < self._max_workers:
-            tasks, first = self._waiting.popleft()
-            if first + 1 < len(tasks):
-                self._waiting.appendleft((tasks, first + 1))
+            tasks, first = self._waiting[0]
             self._start(tasks[first])
+            if first + 1 < len(tasks):
+                self._waiting[0] = (tasks, first + 1)
+            else:
+                self._waiting.popleft()
         return True
 
     def _start(self, task: TaskSpec) -> None:
@@ -156,24 +177,31 @@ class LocalExecutor:
             self._selector.register(fd, selectors.EVENT_READ, (running, stream))
         self._emit(Started(task, f"pid {pid}"))
 
-    def _read(self, running: _Running, stream: Stream) -> bool:
-        """Takes what is in a pipe; False when there is nothing now."""
+    def _read(self, running: _Running, stream: Stream, most: int = _READ_BYTES) -> int:
+        """Takes what is in a pipe; how many bytes that was."""
         fd = running.pipes.get(stream)
         if fd is None:
-            return False
+            return 0
         try:
-            data = os.read(fd, _READ_BYTES)
+            data = os.read(fd, most)
         except BlockingIOError:
-            return False
+            return 0
         if not data:
             self._close_pipe(running, stream)
-            return False
+            return 0
         if stream == "result":
             running.result += data
         else:
             running.logs[stream].write(data)
             self._emit(Output(running.task, stream, data))
-        return True
+        return len(data)
+
+    def _drain(self, running: _Running) -> None:
+        """Takes what is in the pipes at this moment; a child that the task left may write to them for ever."""
+        for stream, fd in list(running.pipes.items()):
+            left = int.from_bytes(fcntl.ioctl(fd, termios.FIONREAD, bytes(4)), sys.byteorder)
+            while left > 0 and (taken := self._read(running, stream, left)):
+                left -= taken
 
     def _close_pipe(self, running: _Running, stream: Stream) -> None:
         fd = running.pipes.pop(stream)
@@ -183,9 +211,7 @@ class LocalExecutor:
     def _ended(self, exit_: Exit) -> None:
         """A task's process is gone: what is in its pipes is the rest; a child that it left may hold them open."""
         running = self._running[exit_.pid]
-        for stream in list(running.pipes):
-            while self._read(running, stream):
-                pass
+        self._drain(running)
         result = last_word(running.result, exit_.status)
         if result is None:
             result = committed_result(self._run_store, running.task)
@@ -197,9 +223,9 @@ class LocalExecutor:
     def _finish(self, running: _Running, result: TaskResult) -> None:
         for stream in list(running.pipes):
             self._close_pipe(running, stream)
+        del self._running[running.pid]
         for log in running.logs.values():
             log.close()
-        del self._running[running.pid]
         self._emit(Finished(running.task, result))
 
     def _terminate(self) -> None:
@@ -213,9 +239,7 @@ class LocalExecutor:
                     with contextlib.suppress(ProcessLookupError, PermissionError):
                         os.killpg(exit_.pid, signal.SIGKILL)  # what the task left in its group
                     running = self._running.pop(exit_.pid)
-                    for stream in _STREAMS:
-                        while self._read(running, stream):
-                            pass
+                    self._drain(running)
         self._signal(signal.SIGKILL)
 
     def _signal(self, number: signal.Signals) -> None:
@@ -232,6 +256,18 @@ def _task_main(runner: TaskRunner, task: str, result_fd: int) -> int:
     return 1 if result.outcome.is_failure else 0
 
 
-def _told(error: K8sflowError) -> Diagnosis:
-    outcome = Outcome.STORAGE_ERROR if isinstance(error, StorageError) else Outcome.NEVER_STARTED
-    return Diagnosis(outcome, error.summary, error.cause, error.advice)
+def _told(error: Exception) -> Diagnosis:
+    outcome = Outcome.STORAGE_ERROR if isinstance(error, StorageError) else Outcome.USER_ERROR
+    if isinstance(error, K8sflowError):
+        return Diagnosis(outcome, error.summary, error.cause, error.advice)
+    return Diagnosis(outcome, f"tasks can't be run on this machine: {type(error).__name__}: {error}")
+
+
+def _raise_file_limit(max_workers: int) -> None:
+    """Lets this process hold the pipes of all workers, as far as the system allows; tasks keep the limit they had."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = len(list(Path("/dev/fd").iterdir())) + 2 * len(_STREAMS) * max_workers + _SPARE_FILES
+    if hard != resource.RLIM_INFINITY:
+        needed = min(needed, hard)
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))

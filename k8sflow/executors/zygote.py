@@ -14,6 +14,7 @@ import atexit
 import contextlib
 import ctypes
 import gc
+import io
 import json
 import os
 import selectors
@@ -55,8 +56,9 @@ class Zygote:
 
     def __init__(self, task_main: TaskMain) -> None:
         ours, theirs = socket.socketpair()
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for end in (ours, theirs):
+            end.settimeout(None)  # whatever the flow has made the default
+        _flush()
         self.pid = os.fork()
         if self.pid == 0:
             ours.close()
@@ -84,7 +86,7 @@ class Zygote:
                     )
                 self._exits.append(_exit_of(message))
         except OSError as error:
-            raise RunError("the process that starts tasks is gone.", cause=str(error)) from error
+            raise _gone(error) from error
 
     def exits(self) -> list[Exit]:
         """The exits that were reported; waits for one where none was seen on the way.
@@ -96,7 +98,7 @@ class Zygote:
             try:
                 self._exits.append(_exit_of(self._receive()))
             except OSError as error:
-                raise RunError("the process that starts tasks is gone.", cause=str(error)) from error
+                raise _gone(error) from error
         found, self._exits = self._exits, []
         return found
 
@@ -119,8 +121,20 @@ class Zygote:
         return message
 
 
+def _gone(error: OSError) -> RunError:
+    return RunError(
+        "the process that starts tasks is gone.",
+        cause=f"A step killed it (it is every task's parent), or the kernel did for want of memory ({error}).",
+        advice="A step must not signal its parent; `dmesg` tells what the kernel has killed.",
+    )
+
+
 class _Server:
-    """The zygote's end: forks, waits, reports."""
+    """The zygote's end: forks, waits, reports.
+
+    It outlives the driver for a moment, whatever killed that: the closed connection tells it to end the tasks and
+    what they have started.
+    """
 
     def __init__(self, connection: socket.socket, task_main: TaskMain) -> None:
         self._connection = connection
@@ -128,10 +142,10 @@ class _Server:
         self._children: set[int] = set()
 
     def serve(self) -> int:
-        die_with_parent()
         # A terminal sends Ctrl-C to everybody; what happens then is the driver's decision.
         os.setpgid(0, 0)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         wakeup, woken = socket.socketpair()
         for end in (wakeup, woken):
@@ -140,6 +154,13 @@ class _Server:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         gc.collect()
         gc.freeze()  # objects that exist now are never looked at again, so their pages stay shared
+        try:
+            self._loop(woken)
+        finally:
+            self._kill_children()
+        return 0
+
+    def _loop(self, woken: socket.socket) -> None:
         with selectors.DefaultSelector() as selector:
             selector.register(self._connection, selectors.EVENT_READ)
             selector.register(woken, selectors.EVENT_READ)
@@ -150,35 +171,36 @@ class _Server:
                         woken.recv(4096)
                     self._report_exits()
                 if self._connection in ready and not self._serve_one():
-                    break
-        self._kill_children()
-        return 0
+                    return
 
     def _serve_one(self) -> bool:
+        """Starts a task; False when the driver is gone."""
         try:
             message, fds = _receive(self._connection)
+            if message is None:
+                return False
+            _send(self._connection, self._fork(message["task"], fds))
         except OSError:
             return False
-        if message is None:
-            return False
-        try:
-            pid = os.fork()
-        except OSError as error:
-            _send(self._connection, {"error": str(error)})
-        else:
-            if pid == 0:
-                _exit_after(lambda: self._become_task(message["task"], fds))
-            self._children.add(pid)
-            _send(self._connection, {"pid": pid})
         for fd in fds:
             os.close(fd)
         return True
+
+    def _fork(self, task: str, fds: list[int]) -> dict[str, Any]:
+        try:
+            pid = os.fork()
+        except OSError as error:
+            return {"error": str(error)}
+        if pid == 0:
+            _exit_after(lambda: self._become_task(task, fds))
+        self._children.add(pid)
+        return {"pid": pid}
 
     def _become_task(self, task: str, fds: list[int]) -> int:
         os.setsid()  # a group of its own: what the task starts can be ended with it
         die_with_parent()
         signal.set_wakeup_fd(-1)
-        for number in (signal.SIGINT, signal.SIGCHLD, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL if number != signal.SIGINT else signal.default_int_handler)
         self._connection.close()
         stdout, stderr, result = fds
@@ -188,7 +210,7 @@ class _Server:
         os.dup2(stderr, 2)
         for fd in (null, stdout, stderr):
             os.close(fd)
-        sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+        _prepare_streams()
         _reseed_numpy()
         code = self._task_main(task, result)
         threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001  as at the end of any Python process
@@ -233,10 +255,24 @@ def _exit_after(main: Callable[[], int]) -> NoReturn:
     except BaseException:  # noqa: BLE001  nothing may pass into the frames below, which belong to the parent
         sys.excepthook(*sys.exc_info())
     finally:
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError, ValueError, AttributeError):
-                stream.flush()
+        _flush()
         os._exit(code)
+
+
+def _flush() -> None:
+    """Empties the buffers of the streams; a flow may have closed them, or put something else in their place."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+
+
+def _prepare_streams() -> None:
+    """Lets the output of a task be UTF-8, whatever the terminal is, and leave the process line by line."""
+    for name, stream in (("stdout", sys.stdout), ("stderr", sys.stderr)):
+        if stream is None or stream.closed:
+            setattr(sys, name, open(1 if name == "stdout" else 2, "w", 1, "utf-8", "backslashreplace"))  # noqa: SIM115, PTH123
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)
 
 
 def _reseed_numpy() -> None:

@@ -1,0 +1,296 @@
+# ruff: noqa: E501  flows in one string each
+"""Tasks are real processes: what they do to themselves, to their output and to each other is told, and never hangs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+from pathlib import Path
+
+import pytest
+
+from k8sflow.client import Run
+from k8sflow.storage.folder import FolderStore
+from k8sflow.storage.records import RunStore
+from tests.support import run_flow, write_flow
+
+
+def latest(folder: Path, flow: str = "F") -> Run:
+    """The last run of a flow whose file is in the folder."""
+    store = FolderStore(str(folder / ".k8sflow"))
+    return Run(RunStore(store, flow, max(store.list_folders(f"{flow}/runs/"))))
+
+
+ONE_STEP = """
+import ctypes, os, signal, subprocess, sys, threading, time
+class F(FlowSpec):
+    @step
+    def start(self):
+        {body}
+        self.next(self.end)
+    @step
+    def end(self):
+        print("the end")
+"""
+
+
+def _source(body: str) -> str:
+    return ONE_STEP.format(body=body.replace("\n", "\n        "))
+
+
+DEATHS = {
+    "os._exit(0)": "ended with exit code 0 before its step was finished",
+    "os._exit(3)": "ended with exit code 3 before its step was finished",
+    "os.kill(os.getpid(), signal.SIGKILL)": "killed by SIGKILL",
+    "os.kill(os.getpid(), signal.SIGTERM)": "killed by SIGTERM",
+    "os.kill(os.getpid(), signal.SIGRTMIN + 5)": "killed by signal",
+    "ctypes.string_at(0)": "killed by SIGSEGV",
+    "os.abort()": "killed by SIGABRT",
+    "sys.exit(0)": "called sys.exit(0)",
+    "raise KeyboardInterrupt": "KeyboardInterrupt",
+    "raise ValueError('ünï 🦆')": "ValueError: ünï 🦆",
+    "os.closerange(3, 100); os._exit(0)": "ended with exit code 0",
+    "sys.stdout.close(); raise ValueError('closed')": "ValueError: closed",
+    "threading.Timer(0, os._exit, [4]).start(); time.sleep(30)": "exit code 4",
+    "os.kill(0, signal.SIGKILL)": "killed by SIGKILL",
+    "os.execv('/bin/true', ['true'])": "ended with exit code 0 before",
+}
+
+
+@pytest.mark.parametrize("body", DEATHS)
+def test_the_end_of_a_process_is_told_as_what_it_was(tmp_path: Path, body: str) -> None:
+    """Exit code 1, the step, what happened; and the outcome is in the store."""
+    done = run_flow(write_flow(tmp_path, _source(body)))
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert DEATHS[body] in done.stdout
+    assert re.search(r"F/\S+/start/0 failed \(user error\)", done.stdout)
+    assert "Traceback" not in done.stderr, done.stderr
+    run = latest(tmp_path)
+    assert DEATHS[body] in str(run["start"].task.exception)
+    assert run.finished
+    assert not run.successful
+
+
+def test_a_step_that_kills_its_parent_ends_the_run_with_a_word(tmp_path: Path) -> None:
+    """The parent of all tasks is ours; without it nothing can go on."""
+    done = run_flow(write_flow(tmp_path, _source("os.kill(os.getppid(), signal.SIGKILL); time.sleep(60)")))
+    assert done.returncode == 1
+    assert "the process that starts tasks is gone" in done.stdout
+    assert "start/0 failed" in done.stdout
+    assert "Traceback" not in done.stderr, done.stderr
+
+
+def test_a_step_that_kills_its_parent_last_is_told_too(tmp_path: Path) -> None:
+    """In the moment between its commit and its end, when the next task can't be started any more."""
+    body = "import atexit; atexit.register(os.kill, os.getppid(), signal.SIGKILL); threading.Timer(0, int).start()"
+    done = run_flow(write_flow(tmp_path, _source(body)))
+    assert done.returncode == 1
+    assert "the process that starts tasks is gone" in done.stdout
+    assert "Traceback" not in done.stderr, done.stderr
+
+
+LEFT_BEHIND = {
+    "sleeps": "subprocess.Popen(['sleep', '300'])",
+    "writes": "subprocess.Popen(['yes', 'y' * 1000])",
+    "writes to stderr": "subprocess.Popen('exec yes >&2', shell=True)",
+    "daemon": "subprocess.Popen(['sleep', '300'], start_new_session=True)",
+    "forked": "os.fork() or time.sleep(300)",
+}
+
+
+@pytest.mark.parametrize("kind", LEFT_BEHIND)
+def test_a_child_left_behind_does_not_hold_the_run_up(tmp_path: Path, kind: str) -> None:
+    """It may keep the task's pipes open, and even write to them without end."""
+    body = f"{LEFT_BEHIND[kind]}\nopen('/proc/self/comm')"
+    file = write_flow(tmp_path, _source(body).replace("subprocess.Popen(", "self.child = P("),
+                      head="import subprocess\ndef P(*a, **k):\n    c = subprocess.Popen(*a, **k)\n    open(f'{c.pid}.pid', 'w').close()\n    return c.pid\n"
+                      "from k8sflow import FlowSpec, step\n")  # fmt: skip
+    done = run_flow(file)
+    for path in tmp_path.glob("*.pid"):
+        _kill(int(path.stem))
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr
+    assert "the end" in done.stdout
+
+
+def _kill(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def test_all_output_is_kept_as_it_was_written(tmp_path: Path) -> None:
+    """Without a final newline, binary, with progress bars, in colours, from children, to both streams."""
+    body = (
+        "sys.stdout.write('no newline')\nsys.stdout.flush()\nos.write(1, b'\\n\\xff\\xfe binary \\0\\n')\n"
+        "for i in range(0, 101, 25):\n    sys.stdout.write(f'\\rdone {i}%')\n"
+        "print()\nprint('\\x1b[31mred\\x1b[0m \\x1b[2Kcleared')\nsubprocess.run(['echo', 'from a child'])\n"
+        "print('to stderr', file=sys.stderr)\nos.system('echo shell >&2')\nprint('日本語 🦆 \\ud800')\n"
+        "sys.stdout.write('the last, unfinished')"
+    )
+    done = run_flow(write_flow(tmp_path, _source(body)))
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = [line.removeprefix("[start/0] ") for line in done.stdout.splitlines() if line.startswith("[start/0]")]
+    for wanted in ("no newline", "\ufffd\ufffd binary ", "done 100%", "from a child", "to stderr", "shell",
+                   "日本語 🦆 \\ud800", "the last, unfinished"):  # fmt: skip
+        assert wanted in lines
+    task = latest(tmp_path)["start"].task
+    raw = task._run_store.read_log("start", "0", 0, "stdout")
+    assert raw.startswith(b"no newline\n\xff\xfe binary \0\n\rdone 0%\rdone 25%")
+    assert raw.endswith(b"the last, unfinished")
+    assert task.stderr == "to stderr\nshell\n"
+
+
+@pytest.mark.slow
+def test_fifty_megabytes_of_output_pass(tmp_path: Path) -> None:
+    """To the terminal and to the store, in order."""
+    body = "for i in range(500_000):\n    print(f'{i:099}')"
+    done = run_flow(write_flow(tmp_path, _source(body)))
+    assert done.returncode == 0
+    numbers = re.findall(r"^\[start/0\] (\d{99})$", done.stdout, re.MULTILINE)
+    assert [int(number) for number in numbers] == list(range(500_000))
+    assert len(latest(tmp_path)["start"].task.stdout) == 50_000_000
+
+
+def test_a_line_without_an_end_does_not_fill_the_memory(tmp_path: Path) -> None:
+    """Ten megabytes in one line, and a progress bar that never prints a newline."""
+    body = "sys.stdout.write('x' * 10_000_000)\nfor i in range(100_000):\n    sys.stdout.write(f'\\r{i}')"
+    done = run_flow(write_flow(tmp_path, _source(body)))
+    assert done.returncode == 0
+    assert len(latest(tmp_path)["start"].task.stdout) > 10_000_000
+
+
+def test_what_a_step_does_to_its_process_is_its_own(tmp_path: Path) -> None:
+    """Its folder, its signal handlers, its streams, its environment, its modules: the next task has none of it."""
+    body = (
+        "os.chdir('/')\nfor number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGHUP):\n"
+        "    signal.signal(number, signal.SIG_IGN)\nos.environ['LEFT'] = 'x'\nsys.stdout.close()\nsys.stderr = None\n"
+        "os.umask(0o777)\nsys.modules['json'] = None\nos.close(0)"
+    )
+    source = _source(body).replace(
+        'print("the end")',
+        "import json; self.seen = (os.getcwd(), os.environ.get('LEFT'), signal.getsignal(signal.SIGTERM) == signal.SIG_DFL,"
+        " signal.getsignal(signal.SIGHUP) == signal.SIG_DFL, signal.getsignal(signal.SIGINT) == signal.default_int_handler, os.umask(0o22))",
+    )
+    done = run_flow(write_flow(tmp_path, source))
+    assert done.returncode == 0, done.stdout + done.stderr
+    cwd, left, *handlers, umask = latest(tmp_path).data.seen  # type: ignore[union-attr]
+    assert (cwd, left, umask) == (str(tmp_path), None, 0o22)
+    assert handlers == [True] * 3
+
+
+FOREACH = """
+import os, random, sys, time
+{top}
+class F(FlowSpec):
+    @step
+    def start(self):
+        self.items = range({width})
+        self.next(self.work, foreach="items")
+    @step
+    def work(self):
+        {body}
+        self.next(self.join)
+    @step
+    def join(self, inputs):
+        self.all = [i.got for i in inputs]
+        self.next(self.end)
+    @step
+    def end(self): pass
+"""
+
+
+def _foreach(folder: Path, width: int, body: str, *arguments: str, top: str = "") -> list[object]:
+    source = FOREACH.format(width=width, body=body.replace("\n", "\n        "), top=top)
+    done = run_flow(write_flow(folder, source), *arguments)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr
+    found: list[object] = latest(folder).data.all  # type: ignore[union-attr]
+    return found
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_as_many_tasks_run_at_a_time_as_there_are_workers(tmp_path: Path, workers: int) -> None:
+    """Each counts who is there with it: all workers meet, and no more than them."""
+    body = (
+        "name = f'in_{self.index}'\nopen(name, 'w').close()\nmost = 0\ndeadline = time.monotonic() + 3\n"
+        f"while time.monotonic() < deadline and most < {workers}:\n"
+        "    most = max(most, len([n for n in os.listdir() if n.startswith('in_')]))\n    time.sleep(0.01)\n"
+        "os.remove(name)\nself.got = most"
+    )
+    found = _foreach(tmp_path, workers * 2, body, "--max-workers", str(workers))
+    assert max(found) == workers  # type: ignore[type-var]
+
+
+@pytest.mark.slow
+def test_three_hundred_tasks_leak_nothing(tmp_path: Path) -> None:
+    """The driver and the zygote have as many files open, and children, at the last task as at the first."""
+    body = (
+        "zygote = os.getppid()\n"
+        "driver = int(open(f'/proc/{zygote}/stat').read().rpartition(')')[2].split()[1])\n"
+        "self.got = [len(os.listdir(f'/proc/{pid}/fd')) for pid in (driver, zygote, 'self')]"
+    )
+    found = _foreach(tmp_path, 300, body, "--max-workers", "2")
+    late = found[-50:]
+    for first, *others in zip(found[5], *late):  # type: ignore[call-overload]
+        assert max(others) <= first + 3, "what a second running task needs"
+
+
+def test_random_numbers_differ_between_tasks(tmp_path: Path) -> None:
+    """numpy's and Python's; as they would if each task were a program of its own."""
+    pytest.importorskip("numpy")
+    body = "self.got = (float(np.random.random()), random.random())"
+    found = _foreach(tmp_path, 4, body, top="import numpy as np")
+    assert len({pair[0] for pair in found}) == len({pair[1] for pair in found}) == 4  # type: ignore[index]
+
+
+def test_a_seed_at_module_level_holds_in_every_task(tmp_path: Path) -> None:
+    """The author has asked for it."""
+    body = "self.got = float(np.random.random())"
+    found = _foreach(tmp_path, 3, body, top="import numpy as np\nnp.random.seed(5)")
+    assert len(set(found)) == 1  # type: ignore[arg-type]
+
+
+AT_IMPORT = {
+    "changes directory": "import os; os.chdir('/')",
+    "closes stdout": "import sys; sys.stdout.close(); sys.stdout = open('/dev/null', 'w')",
+    "has no stdout": "import sys; sys.stdout = None",
+    "replaces stdout": "import io, sys; sys.stdout = io.StringIO()",
+    "ignores signals": "import signal\nfor s in (signal.SIGCHLD, signal.SIGPIPE, signal.SIGTERM): signal.signal(s, signal.SIG_IGN)",
+    "handles signals": "import signal; signal.signal(signal.SIGCHLD, lambda *a: None)",
+    "sets an alarm": "import signal; signal.setitimer(signal.ITIMER_REAL, 60)",
+    "opens many files": "import os; keep = [open('/dev/null') for _ in range(200)]",
+    "is deep": "import sys; sys.setrecursionlimit(10_000)",
+    "shadows modules": "import sys; json = os = time = signal = None",
+    "has warnings as errors": "import warnings; warnings.simplefilter('error')",
+    "sets a default timeout": "import socket; socket.setdefaulttimeout(0.001)",
+}
+
+
+@pytest.mark.parametrize("kind", AT_IMPORT)
+def test_what_a_flow_file_does_when_it_is_imported_breaks_nothing(tmp_path: Path, kind: str) -> None:
+    """The run succeeds; its results are read."""
+    source = (
+        AT_IMPORT[kind]
+        + "\nclass F(FlowSpec):\n    @step\n    def start(self):\n        self.x = 5\n        self.next(self.end)\n    @step\n    def end(self): pass\n"
+    )
+    done = run_flow(write_flow(tmp_path, source))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert latest(tmp_path).data.x == 5  # type: ignore[union-attr]
+
+
+def test_a_terminal_without_unicode_is_no_reason_to_fail(tmp_path: Path) -> None:
+    """What it can't show is replaced; the store has it as it was."""
+    done = run_flow(
+        write_flow(tmp_path, _source("print('日本語 🦆 ü')\nraise ValueError('ü 日')")), PYTHONIOENCODING="ascii"
+    )
+    assert done.returncode == 1
+    assert "UnicodeEncodeError" not in done.stdout + done.stderr
+    assert "ValueError" in done.stdout
+    assert latest(tmp_path)["start"].task.stdout == "日本語 🦆 ü\n"
+
+
+def test_more_workers_than_files_may_be_open(tmp_path: Path) -> None:
+    """Each running task needs three; the limit that a shell sets is not the machine's."""
+    top = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (64, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))"
+    found = _foreach(tmp_path, 40, "time.sleep(0.2); self.got = 1", "--max-workers", "40", top=top)
+    assert found == [1] * 40
