@@ -156,13 +156,14 @@ class Kind:
         return done.returncode, done.stdout if done.returncode == 0 else done.stderr
 
     def apply(self, manifest: str) -> None:
-        """Create or change objects."""
-        run(
-            [self.kubectl, "apply", "--server-side", "--force-conflicts", "--filename", "-"],
-            doing="set up the objects of the test cluster",
-            environment=self.environment,
-            stdin=manifest,
-        )
+        """Create or change objects; an API server that is just being started again is waited for."""
+
+        def refused() -> str:
+            arguments = ("apply", "--server-side", "--force-conflicts", "--filename", "-")
+            code, text = self.run_kubectl(*arguments, stdin=manifest)
+            return text.strip() if code != 0 else ""
+
+        wait_for(refused, "objects of the test cluster")
 
     def in_node(self, *command: str, doing: str) -> str:
         """Output of a program run in the node."""

@@ -10,8 +10,9 @@ import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Iterable
-from typing import IO
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import IO, Any
 
 from tests.cluster.console import step
 from tests.cluster.errors import ClusterError
@@ -40,78 +41,84 @@ def loaded(kind: Kind) -> set[str]:
 def load(references: Iterable[str], kind: Kind, places: Places) -> None:
     """Bring images of the engine into the node; those whose name is there already stay as they are."""
     there = loaded(kind)
-    for reference in references:
-        if full_name(reference) not in there:
-            _load(reference, kind, places)
-
-
-def _load(reference: str, kind: Kind, places: Places) -> None:
-    with step(f"loading {reference}") as progress, new_folder(places, "load") as work:
-        saved = work / "image.tar"
-        run(
-            ["docker", "save", "--output", saved, reference],
-            doing=f"save the image {reference}",
-            environment=kind.environment,
-        )
-        layout = work / "layout.tar"
+    missing = [reference for reference in references if full_name(reference) not in there]
+    if not missing:
+        return
+    with step(f"loading {', '.join(missing)}") as progress, new_folder(places, "load") as work:
+        saved, layout = work / "images.tar", work / "layout.tar"
+        run(["docker", "save", "--output", saved, *missing], doing="save images", environment=kind.environment)
         with tarfile.open(saved) as source, layout.open("wb") as target:
-            sent = rewrite(source, target, full_name(reference), _content(kind))
+            sent = rewrite(source, target, _content(kind))
         progress.detail = f"{sent / 2**20:.0f} MB"
         command = ["docker", "exec", "--interactive", NODE, *CTR, "images", "import", "--snapshotter=overlayfs", "-"]
         with layout.open("rb") as stream:
             done = attempt(command, environment=kind.environment, stdin=stream, timeout_seconds=300)
     if done.returncode != 0:
         raise ClusterError(
-            f"can't load the image {reference} into the node.",
+            f"can't load {', '.join(missing)} into the node.",
             cause=tail(done.stderr),
             advice="If the disk is full, free some space; `make cluster-down cluster` makes the node anew.",
         )
 
 
-def rewrite(source: tarfile.TarFile, target: IO[bytes], name: str, known: set[str]) -> int:
+def rewrite(source: tarfile.TarFile, target: IO[bytes], known: set[str]) -> int:
     """Write what ``docker save`` wrote as an OCI layout without the blobs that are ``known``; bytes of layers written.
 
     Args:
         source: Archive with a ``manifest.json``, as every version of docker writes.
         target: Where the layout goes, a tar file.
-        name: Full name of the image.
         known: Digests (``sha256:...``) of blobs that need not travel.
     """
-    entry = json.load(_member(source, "manifest.json"))[0]
-    config = _member(source, entry["Config"]).read()
-    layers, sent = [], 0
     with tarfile.open(fileobj=target, mode="w") as tar:
-        for layer, diff_id in zip(entry["Layers"], json.loads(config)["rootfs"]["diff_ids"], strict=True):
-            size = source.getmember(layer).size
-            packed = _member(source, layer).read(len(GZIP_MAGIC)) == GZIP_MAGIC
-            # a layer that is not compressed is what its diff id is the digest of
-            digest = _digest(_member(source, layer)) if packed else diff_id
-            media_type = f"{OCI}.layer.v1.{'tar+gzip' if packed else 'tar'}"
-            layers.append({"mediaType": media_type, "digest": digest, "size": size})
-            if digest not in known:
-                known = known | {digest}
-                sent += size
-                _add(tar, _blob_path(digest), _member(source, layer), size)
-        manifest = json.dumps(
-            {
-                "schemaVersion": 2,
-                "mediaType": f"{OCI}.manifest.v1+json",
-                "config": _add_blob(tar, config, f"{OCI}.config.v1+json"),
-                "layers": layers,
-            }
-        ).encode()
-        index = {
-            **_add_blob(tar, manifest, f"{OCI}.manifest.v1+json"),
-            "annotations": {"io.containerd.image.name": name},
-            "platform": {"architecture": architecture(), "os": "linux"},
-        }
-        for file, content in (
-            ("index.json", {"schemaVersion": 2, "manifests": [index]}),
+        writer = _Layout(source, tar, set(known))
+        manifests = [writer.add_image(entry) for entry in json.load(_member(source, "manifest.json"))]
+        for name, content in (
+            ("index.json", {"schemaVersion": 2, "manifests": manifests}),
             ("oci-layout", {"imageLayoutVersion": "1.0.0"}),
         ):
             data = json.dumps(content).encode()
-            _add(tar, file, io.BytesIO(data), len(data))
-    return sent
+            _add(tar, name, io.BytesIO(data), len(data))
+    return writer.sent
+
+
+@dataclass
+class _Layout:
+    """An OCI layout while it is written; several images may share layers."""
+
+    source: tarfile.TarFile
+    tar: tarfile.TarFile
+    known: set[str]
+    sent: int = 0
+
+    def add_image(self, entry: Mapping[str, Any]) -> dict[str, object]:
+        """Add an image of ``manifest.json``; its entry in the index."""
+        config = _member(self.source, entry["Config"]).read()
+        diff_ids = json.loads(config)["rootfs"]["diff_ids"]
+        manifest = {
+            "schemaVersion": 2,
+            "mediaType": f"{OCI}.manifest.v1+json",
+            "config": _add_blob(self.tar, config, f"{OCI}.config.v1+json"),
+            "layers": [self._add_layer(*layer) for layer in zip(entry["Layers"], diff_ids, strict=True)],
+        }
+        return {
+            **_add_blob(self.tar, json.dumps(manifest).encode(), f"{OCI}.manifest.v1+json"),
+            "annotations": {"io.containerd.image.name": full_name(entry["RepoTags"][0])},
+            "platform": {"architecture": architecture(), "os": "linux"},
+        }
+
+    def _add_layer(self, name: str, diff_id: str) -> dict[str, object]:
+        content = _member(self.source, name)  # (follows the links by which docker names a layer a second time)
+        packed = content.read(len(GZIP_MAGIC)) == GZIP_MAGIC
+        size = content.seek(0, io.SEEK_END)
+        content.seek(0)
+        # a layer that is not compressed is what its diff id is the digest of
+        digest = _digest(content) if packed else diff_id
+        if digest not in self.known:
+            self.known.add(digest)
+            self.sent += size
+            content.seek(0)
+            _add(self.tar, _blob_path(digest), content, size)
+        return {"mediaType": f"{OCI}.layer.v1.{'tar+gzip' if packed else 'tar'}", "digest": digest, "size": size}
 
 
 def _content(kind: Kind) -> set[str]:

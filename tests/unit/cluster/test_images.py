@@ -75,13 +75,13 @@ def test_known_layers_do_not_travel(tmp_path: Path) -> None:
     digests = [f"sha256:{hashlib.sha256(layer).hexdigest()}" for layer in LAYERS]
     saved = saved_by_docker(tmp_path / "image.tar", digests)
     with tarfile.open(saved) as source, (tmp_path / "layout.tar").open("wb") as target:
-        sent = loading.rewrite(source, target, "docker.io/x:1", {digests[0]})
+        sent = loading.rewrite(source, target, {digests[0]})
     assert sent == len(LAYERS[1])
     with tarfile.open(tmp_path / "layout.tar") as layout:
         index = json.load(content_of(layout, "index.json"))["manifests"][0]
         manifest = json.load(content_of(layout, f"blobs/{index['digest'].replace(':', '/')}"))
         assert [layer["digest"] for layer in manifest["layers"]] == digests
-        assert index["annotations"]["io.containerd.image.name"] == "docker.io/x:1"
+        assert index["annotations"]["io.containerd.image.name"] == "docker.io/k8sflow-test/x:1"
         assert content_of(layout, f"blobs/{digests[1].replace(':', '/')}").read() == LAYERS[1]
         assert f"blobs/{digests[0].replace(':', '/')}" not in layout.getnames()
 
@@ -106,7 +106,7 @@ def test_layout_holds_what_its_digests_say(tmp_path: Path) -> None:
 
 def saved_by_docker(file: Path, digests: list[str]) -> Path:
     config = json.dumps({"rootfs": {"type": "layers", "diff_ids": digests}}).encode()
-    manifest = [{"Config": "config.json", "Layers": ["0/layer.tar", "1/layer.tar"]}]
+    manifest = [{"Config": "config.json", "RepoTags": ["k8sflow-test/x:1"], "Layers": ["0/layer.tar", "1/layer.tar"]}]
     members = {"config.json": config, "manifest.json": json.dumps(manifest).encode()}
     members |= {f"{number}/layer.tar": layer for number, layer in enumerate(LAYERS)}
     with tarfile.open(file, "w") as tar:
