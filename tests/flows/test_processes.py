@@ -231,7 +231,7 @@ def test_three_hundred_tasks_leak_nothing(tmp_path: Path) -> None:
     )
     found = _foreach(tmp_path, 300, body, "--max-workers", "2")
     late = found[-50:]
-    for first, *others in zip(found[5], *late):  # type: ignore[call-overload]
+    for first, *others in zip(found[5], *late, strict=True):  # type: ignore[call-overload]
         assert max(others) <= first + 3, "what a second running task needs"
 
 

@@ -1,0 +1,233 @@
+"""However a run is ended from outside, nothing of it is left running, and nothing half-written."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import termios
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.flows.test_processes import latest
+from tests.support import environment, pids_in, running, wait_for, wait_for_death, write_flow
+
+# Three branches, each with a child, all telling their process ids by the names of files.
+FLOW = """
+import os, signal, subprocess, sys, time
+def tell(pid):
+    os.makedirs("pids", exist_ok=True)
+    open(f"pids/{{pid}}", "w").close()
+class F(FlowSpec):
+    @step
+    def start(self):
+        tell(os.getppid())
+        self.items = range(3)
+        self.next(self.work, foreach="items")
+    @step
+    def work(self):
+        {body}
+        tell(subprocess.Popen(["sleep", "300"]).pid)
+        tell(os.getpid())
+        time.sleep(300)
+        self.next(self.join)
+    @step
+    def join(self, inputs): self.next(self.end)
+    @step
+    def end(self): pass
+"""
+ARGUMENTS = ("--max-workers", "3")
+PROCESSES = 7  # the zygote, three tasks, their children
+
+
+@contextlib.contextmanager
+def _run(
+    folder: Path, body: str = "pass", *, stubborn: bool = False
+) -> Iterator[tuple[subprocess.Popen[bytes], list[int]]]:
+    """A run in the middle of its foreach, and the processes that belong to it."""
+    if stubborn:
+        body = "signal.signal(signal.SIGTERM, signal.SIG_IGN)"
+    with running(write_flow(folder, FLOW.format(body=body)), *ARGUMENTS) as process:
+        wait_for(lambda: len(pids_in(folder / "pids")) >= PROCESSES)
+        yield process, pids_in(folder / "pids")
+
+
+def _assert_gone(folder: Path, pids: list[int]) -> None:
+    assert [pid for pid in pids if not wait_for_death(pid, 10)] == []
+    assert list(folder.rglob(".tmp-*")) == []
+
+
+def _end(process: subprocess.Popen[bytes]) -> tuple[int, str]:
+    output, _ = process.communicate(timeout=20)
+    return process.returncode, output.decode()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_cancels_the_run(tmp_path: Path, number: signal.Signals) -> None:
+    """Exit code 130, an outcome in the store, no traceback; the tasks and their children are gone."""
+    with _run(tmp_path) as (process, pids):
+        os.killpg(process.pid, number)
+        code, output = _end(process)
+    assert code == 130, output
+    assert "Cancelling" in output
+    assert "was cancelled in" in output
+    assert "Traceback" not in output
+    _assert_gone(tmp_path, pids)
+    run = latest(tmp_path)
+    assert run.outcome is not None
+    assert run.outcome.outcome == "cancelled"
+    assert not run.successful
+    assert run["start"].task.successful
+
+
+def test_ctrl_c_at_a_terminal_cancels_the_run(tmp_path: Path) -> None:
+    """A real terminal, which sends the signal to every process in the foreground."""
+    file = write_flow(tmp_path, FLOW.format(body="pass"))
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(tmp_path)
+        os.execve(sys.executable, [sys.executable, str(file), "run", *ARGUMENTS], environment(TERM="xterm"))
+    wait_for(lambda: len(pids_in(tmp_path / "pids")) >= PROCESSES)
+    os.write(terminal, b"\x03")
+    output = b""
+    with contextlib.suppress(OSError):  # EIO: nobody has the terminal open any more
+        while select.select([terminal], [], [], 20)[0] and (data := os.read(terminal, 65536)):
+            output += data
+    _, status = os.waitpid(pid, 0)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(status) == 130
+    assert b"was cancelled" in output
+    assert b"Traceback" not in output
+    _assert_gone(tmp_path, pids_in(tmp_path / "pids"))
+
+
+@pytest.mark.slow
+def test_tasks_that_ignore_the_signal_are_killed(tmp_path: Path) -> None:
+    """After three seconds."""
+    with _run(tmp_path, stubborn=True) as (process, pids):
+        process.send_signal(signal.SIGINT)
+        code, _ = _end(process)
+    assert code == 130
+    _assert_gone(tmp_path, pids)
+
+
+def test_a_second_ctrl_c_leaves_at_once(tmp_path: Path) -> None:
+    """And nothing is left running all the same."""
+    with _run(tmp_path, stubborn=True) as (process, pids):
+        process.send_signal(signal.SIGINT)
+        assert process.stdout is not None
+        while b"Cancelling" not in process.stdout.readline():
+            pass
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=2)
+        assert process.returncode == 130
+        _assert_gone(tmp_path, pids)
+
+
+def test_a_killed_driver_leaves_nothing_running(tmp_path: Path) -> None:
+    """kill -9: the zygote sees it, and ends the tasks and what they started."""
+    with _run(tmp_path, stubborn=True) as (process, pids):
+        process.kill()
+        process.wait()
+        _assert_gone(tmp_path, pids)
+
+
+def test_a_killed_zygote_leaves_nothing_running(tmp_path: Path) -> None:
+    """The driver ends the rest, and the run."""
+    with _run(tmp_path, stubborn=True) as (process, pids):
+        (zygote,) = _children(process.pid)
+        os.kill(zygote, signal.SIGKILL)
+        code, output = _end(process)
+    assert code == 1
+    assert "the process that starts tasks is gone" in output
+    _assert_gone(tmp_path, pids)
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def test_a_failure_ends_the_other_branches(tmp_path: Path) -> None:
+    """They are stopped; what they started too."""
+    body = (
+        "if self.index == 1:\n            while len(os.listdir('pids')) < 5: time.sleep(0.01)\n"
+        "            raise ValueError('no')"
+    )
+    with running(write_flow(tmp_path, FLOW.format(body=body)), *ARGUMENTS) as process:
+        code, output = _end(process)
+    assert code == 1
+    assert "ValueError: no" in output
+    _assert_gone(tmp_path, pids_in(tmp_path / "pids"))
+
+
+def test_nobody_listens_any_more(tmp_path: Path) -> None:
+    """As with `| head -1`: the run ends, and leaves nothing."""
+    source = FLOW.format(body="pass").replace("time.sleep(300)", "os.system('while :; do echo y; sleep 0.1; done')")
+    with running(write_flow(tmp_path, source), *ARGUMENTS) as process:
+        wait_for(lambda: len(pids_in(tmp_path / "pids")) >= PROCESSES)
+        assert process.stdout is not None
+        process.stdout.close()
+        process.stdout = None
+        assert process.wait(timeout=20) == 1
+    _assert_gone(tmp_path, pids_in(tmp_path / "pids"))
+
+
+def test_ctrl_c_while_the_terminal_is_slow(tmp_path: Path) -> None:
+    """The signal comes in the middle of a write; the message that it is heard must not break it."""
+    source = FLOW.format(body="pass").replace("time.sleep(300)", "os.execvp('yes', ['yes', 'y' * 200])")
+    with running(write_flow(tmp_path, source), *ARGUMENTS) as process:
+        wait_for(lambda: len(pids_in(tmp_path / "pids")) >= PROCESSES)
+        wait_for(lambda: "pipe_write" in Path(f"/proc/{process.pid}/wchan").read_text() or _is_full(process))
+        process.send_signal(signal.SIGINT)
+        code, output = _end(process)
+    assert code == 130
+    assert "RuntimeError" not in output
+    assert "was cancelled" in output
+    _assert_gone(tmp_path, pids_in(tmp_path / "pids"))
+
+
+def _is_full(process: subprocess.Popen[bytes]) -> bool:
+    """Whether nobody could write to the pipe now."""
+    assert process.stdout is not None
+    waiting = fcntl.ioctl(process.stdout.fileno(), termios.FIONREAD, bytes(4))
+    return int.from_bytes(waiting, sys.byteorder) > 60_000
+
+
+def test_under_nohup_a_hang_up_is_nothing(tmp_path: Path) -> None:
+    """Which is what nohup is for."""
+    file = write_flow(tmp_path, FLOW.format(body="pass").replace("time.sleep(300)", "open('go').read()"))
+    os.mkfifo(tmp_path / "go")
+    process = subprocess.Popen(
+        ["nohup", sys.executable, str(file), "run", *ARGUMENTS], cwd=tmp_path, env=environment(),
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+    )  # fmt: skip
+    wait_for(lambda: len(pids_in(tmp_path / "pids")) >= PROCESSES)
+    os.killpg(process.pid, signal.SIGHUP)
+    with (tmp_path / "go").open("w"):
+        pass
+    with contextlib.suppress(OSError):
+        while process.poll() is None:
+            fd = os.open(tmp_path / "go", os.O_WRONLY | os.O_NONBLOCK)
+            os.close(fd)
+    code, output = _end(process)
+    assert code == 0, output
+    for pid in pids_in(tmp_path / "pids"):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def test_ctrl_c_before_the_run_begins_is_no_success(tmp_path: Path) -> None:
+    """While the flow file is imported."""
+    source = "import os, time\nopen('importing', 'w').close()\ntime.sleep(60)\n" + FLOW.format(body="pass")
+    with running(write_flow(tmp_path, source)) as process:
+        wait_for((tmp_path / "importing").exists)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=10) in {130, -signal.SIGINT}
+    assert not (tmp_path / ".k8sflow").exists()
