@@ -7,7 +7,7 @@ import os
 import shlex
 import shutil
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tests.cluster import engine as engines
@@ -80,13 +80,15 @@ def ensure(places: Places | None = None) -> Cluster:
         engine = engines.ensure(places)
         kind = _kind(engine, places)
         tools = {b.name: programs.ensure(b, places) for b in (programs.HELM, programs.KWOK, programs.VERSITYGW)}
-        _ensure_node(kind, places)
+        kind = _ensure_node(kind, places)
         base = images.ensure_python_base(engine, places)
         plain = images.ensure(images.python(base), engine)
         image = images.ensure(images.k8sflow(plain), engine)
         server_image = images.ensure(images.s3_server(places), engine)
-        loading.load([server_image, plain, image], kind, places)
-        _ensure_s3(kind, server_image, places)
+        loading.load([server_image], kind, places)
+        _apply_s3(kind, server_image, places)
+        loading.load([plain, image], kind, places)  # while the server starts
+        wait_for(_s3_problem, "S3 server", S3_WITHIN_SECONDS)
         wait_for(kind.dns_problem, "cluster DNS")
         cluster = Cluster(
             environment=_environment(kind, image, plain),
@@ -147,36 +149,39 @@ def _bin(places: Places) -> Path:
 
 
 def _kind(engine: Engine, places: Places) -> Kind:
-    # kubectl comes with the node's programs where they are built here; else it is built alone
-    kubernetes = programs.KUBERNETES.folder(places)
-    folder = kubernetes if kubernetes.exists() else programs.KUBECTL.folder(places)
     return Kind(
         engine=engine,
         kind=programs.ensure(programs.KIND, places) / "kind",
-        kubectl=folder / "kubectl",
+        kubectl=_kubectl(places),
         kubeconfig=places.cluster / "kubeconfig",
     )
 
 
-def _ensure_node(kind: Kind, places: Places) -> None:
+def _kubectl(places: Places) -> Path:
+    """kubectl comes with the node's programs where they are built here; else it is built alone."""
+    kubernetes = programs.KUBERNETES.folder(places)
+    return (kubernetes if kubernetes.exists() else programs.KUBECTL.folder(places)) / "kubectl"
+
+
+def _ensure_node(kind: Kind, places: Places) -> Kind:
     """A Ready node of this checkout's recipe: the one that is there, or a new one."""
     recipe = _recipe(kind.engine)
     stamp = places.cluster / "recipe"
     if kind.state() and recipe and stamp.exists() and stamp.read_text() == recipe:
-        if kind.state() == "running" and not kind.problem():
-            return
-        if kind.start():
-            return
+        if (kind.state() == "running" and not kind.problem()) or kind.start():
+            return kind
         say("the cluster that was there can't be used any more: making it anew")
     host.check_disk(places.root)
     stamp.unlink(missing_ok=True)  # first: a node that is only half made must not count
     kind.delete()
     host.check_port(port(), PORT_VARIABLE)
     image = nodeimage.ensure(kind.engine, places)
+    kind = replace(kind, kubectl=_kubectl(places))
     if not kind.kubectl.exists():
         programs.ensure(programs.KUBECTL, places)
     kind.create(image, port())
     stamp.write_text(_recipe(kind.engine))
+    return kind
 
 
 def _recipe(engine: Engine) -> str:
@@ -185,8 +190,8 @@ def _recipe(engine: Engine) -> str:
     return key_of(json.dumps(configuration(image, port()))) if image else ""
 
 
-def _ensure_s3(kind: Kind, image: str, places: Places) -> None:
-    """The S3 server of this recipe, with the bucket, answering real requests from this machine."""
+def _apply_s3(kind: Kind, image: str, places: Places) -> None:
+    """Set up the S3 server of this recipe, where it does not answer already."""
     values = {
         "@IMAGE@": image,
         "@NODE_PORT@": str(NODE_PORT),
@@ -204,7 +209,6 @@ def _ensure_s3(kind: Kind, image: str, places: Places) -> None:
             *("install", "--directory", "--owner=65532", "--group=65532", S3_DATA), doing="make the S3 server's folder"
         )
         kind.apply(manifest)
-        wait_for(_s3_problem, "S3 server", S3_WITHIN_SECONDS)
         applied.write_text(key_of(manifest))
 
 

@@ -21,6 +21,7 @@ from tests.cluster.places import CHECKOUT, HERE, Places, files_below, key_of
 from tests.cluster.process import attempt, tail
 
 PULLED_PYTHON = "python:3.12-slim"
+KEPT = 5
 ROOTFS = rootfs.Rootfs("python", ("python3", "python3-pip", "ca-certificates"))
 S3_DOCKERFILE = HERE / "images" / "s3" / "Dockerfile"
 # Where programs on this machine are told about its certificates, the first that is set; then Debian's own.
@@ -83,7 +84,17 @@ def ensure(recipe: Recipe, engine: Engine) -> str:
     if not present(reference, engine):
         with step(f"image {reference}"):
             _build(recipe, reference, engine)
+        _remove_old(recipe.name, engine)
     return reference
+
+
+def _remove_old(name: str, engine: Engine) -> None:
+    """Each change of the checkout makes an image: of those before, the engine keeps a few for other checkouts."""
+    listed = attempt(
+        ["docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}", name], environment=engine.environment
+    )
+    for reference in listed.stdout.split()[KEPT:]:  # the newest come first
+        attempt(["docker", "image", "rm", reference], environment=engine.environment)
 
 
 def ensure_python_base(engine: Engine, places: Places) -> str:

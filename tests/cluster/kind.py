@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.cluster import cores
+from tests.cluster import cores, nodeimage
 from tests.cluster.console import step
 from tests.cluster.engine import NETWORK, Engine
 from tests.cluster.errors import ClusterError
@@ -23,6 +23,7 @@ NODE_PORT = 30900
 INOTIFY_INSTANCES = 1024  # systemd, containerd and the kubelet of a node want many; 128 are soon used up
 READY_WITHIN_SECONDS = 180.0
 POLL_SECONDS = 0.25
+CGROUP_V2 = Path("/sys/fs/cgroup/cgroup.controllers")
 TO_THE_SECOND = len("2000-01-01T00:00:00")
 
 # What differs from kind's defaults, and why; everything else is as on any kind cluster.
@@ -183,11 +184,17 @@ def configuration(image: str, port: int) -> dict[str, object]:
                 "role": "control-plane",
                 "image": image,
                 "extraPortMappings": [mapping],
-                "extraMounts": cores.mounts(_cores_folder()),
+                "extraMounts": _extra_mounts(image),
             }
         ],
         "kubeadmConfigPatches": list(KUBEADM_PATCHES),
     }
+
+
+def _extra_mounts(image: str) -> list[dict[str, object]]:
+    """More cores to see, where the node's kubelet starts with them: on cgroup v1 that takes our own image."""
+    can = CGROUP_V2.exists() or image != nodeimage.PULLED
+    return cores.mounts(_cores_folder()) if can else []
 
 
 def _cores_folder() -> Path:

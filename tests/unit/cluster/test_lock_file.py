@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import sys
 
 from packaging.requirements import Requirement
 
+from tests.cluster.lock import normal
 from tests.cluster.places import CHECKOUT
 
 if sys.version_info >= (3, 11):
@@ -30,6 +30,6 @@ def test_lock_satisfies_every_dependency() -> None:
     ]
     for requirement in map(Requirement, wanted):
         if requirement.marker is None or requirement.marker.evaluate({"python_version": "3.12"}):
-            name = re.sub("[-_.]+", "-", requirement.name).lower()
+            name = normal(requirement.name)
             assert name in pins(), f"run `make lock`: {name} is not in requirements.lock"
             assert pins()[name] in requirement.specifier, f"run `make lock`: {requirement}"
