@@ -31,6 +31,7 @@ from k8sflow.errors import RunError
 
 _LENGTH = struct.Struct("!I")
 _FDS = 3
+_STDERR = 2
 _PR_SET_PDEATHSIG = 1
 # How many bytes of entropy a task's numpy generator is seeded with, where the flow did not seed it.
 _SEED_WORDS = 8
@@ -55,6 +56,7 @@ class Zygote:
     """
 
     def __init__(self, task_main: TaskMain) -> None:
+        _open_standard_streams()
         ours, theirs = socket.socketpair()
         for end in (ours, theirs):
             end.settimeout(None)  # whatever the flow has made the default
@@ -264,6 +266,13 @@ def _flush() -> None:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError, AttributeError):
             stream.flush()
+
+
+def _open_standard_streams() -> None:
+    """Takes up the descriptors 0 to 2 where somebody has closed them, so that no pipe of ours gets such a number."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
+        pass
+    os.close(fd)
 
 
 def _prepare_streams() -> None:

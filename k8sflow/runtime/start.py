@@ -151,6 +151,8 @@ def _prepare(
             f"{request.run_id!r} can't be a run's id.",
             advice="Use at most 63 of: lower-case letters, digits, - and . (letters or digits first and last).",
         )
+    if request.run_id_file is not None:
+        _check_run_id_file(Path(request.run_id_file))
     if not placement.uses_kubernetes:
         return open_store(str(local_root(request.flow, request.settings))), None
     store = remote.check(request.settings, placement, is_handed_over=is_handed_over)
@@ -195,6 +197,14 @@ def _fixed_values(
             raise ParameterError(f"Parameter {parameter.name!r} is required.", advice=f"Give --{parameter.name}.")
         fixed[attribute] = value
     return {name: artifacts.save(value, name) for name, value in fixed.items()}
+
+
+def _check_run_id_file(path: Path) -> None:
+    """Makes sure that the run's id can be written, while no run exists that would be left behind."""
+    folder = path.absolute().parent
+    if not os.access(path if path.exists() else folder, os.W_OK):
+        why = "it may not be written" if folder.is_dir() else f"there is no folder {folder}"
+        raise RunError(f"the run's id can't be written to {path}: {why}.")
 
 
 def _write_run_id(path: Path, run_id: str) -> None:

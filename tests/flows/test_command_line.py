@@ -1,0 +1,405 @@
+# ruff: noqa: E501  flows and commands in one line each
+"""What a person types, and mistypes: one clear message, an exit code, and nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.flows.test_processes import latest
+from tests.support import environment, flow_command, run_flow, running, write_flow
+
+FLOW = '''
+class F(FlowSpec):
+    """Does little."""
+    n = Parameter("n", default=3, help="How many.")
+    rate = Parameter("learning-rate", default=0.5)
+    name = Parameter("name", type=str)
+    fast = Parameter("fast", default=False)
+    Upper = Parameter("Upper", default="x")
+    @step
+    def start(self):
+        """Begins."""
+        self.got = (self.n, self.rate, self.name, self.fast, self.Upper)
+        self.items = range(self.n)
+        self.next(self.work, foreach="items")
+    @step
+    def work(self):
+        self.next(self.join)
+    @step
+    def join(self, inputs):
+        self.merge_artifacts(inputs)
+        self.next(self.end)
+    @step
+    def end(self):
+        print("n is", self.n)
+'''
+
+
+@pytest.fixture
+def flow(tmp_path: Path) -> Path:
+    """A flow file with parameters of all types."""
+    return write_flow(tmp_path, FLOW)
+
+
+def _clean(folder: Path) -> bool:
+    """Whether no run has begun."""
+    return not list(folder.rglob("run.json"))
+
+
+def test_parameters_come_from_the_command_line(flow: Path) -> None:
+    """In every spelling; the defaults where nothing is said."""
+    assert run_flow(flow).returncode == 0
+    assert latest(flow.parent)["start"].task.data.got == (3, 0.5, None, False, "x")
+    done = run_flow(
+        flow,
+        "--n",
+        "-0",
+        "--learning-rate=1e-2",
+        "--name",
+        "日本 語",
+        "--fast",
+        "yes",
+        "--Upper",
+        "",
+        "--tag",
+        "a",
+        "--tag",
+        "b",
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    run = latest(flow.parent)
+    assert run["start"].task.data.got == (0, 0.01, "日本 語", True, "")
+    assert run["end"].task.data.name == "日本 語"
+    assert run.tags == {"a", "b"}
+
+
+def test_the_last_line_tells_how_to_read_the_results(flow: Path) -> None:
+    """And what it tells works."""
+    done = run_flow(flow)
+    last = done.stdout.splitlines()[-1]
+    assert re.match(r"F/\S+ succeeded in [\d.]+ s \(6 tasks\)\. Results: k8sflow\.Flow", last)
+    code = f"import k8sflow; print({last.partition('Results: ')[2]}.got)"
+    shown = subprocess.run(
+        [sys.executable, "-c", code], cwd=flow.parent, env=environment(), capture_output=True, text=True, check=False
+    )
+    assert shown.stdout == "(3, 0.5, None, False, 'x')\n", shown.stderr
+
+
+MISTYPED = {
+    ("run", "--m", "5"): (2, "No such option"),
+    ("runn",): (2, "No such command"),
+    ("run", "extra"): (2, "unexpected extra argument"),
+    ("run", "--n", "many"): (2, "the value 'many' is not of type int"),
+    ("run", "--n"): (2, "requires an argument"),
+    ("run", "--fast", "perhaps"): (2, "not of type bool"),
+    ("run", "--max-workers", "0"): (2, "0 is not in the range"),
+    ("run", "--max-workers", "all"): (2, "not a valid integer"),
+    ("run", "--with", "batch"): (1, "there is no decorator 'batch'"),
+    ("run", "--with", "kubernetes:imagge=x"): (1, "image"),
+    ("run", "--with", "kubernetes:image"): (1, "option=value"),
+    ("run", "--with", "resources:cpu=no"): (1, "cpu"),
+    ("run", "--with", "kubernetes"): (1, "needs a bucket"),
+    ("run", "--run-id", "../up"): (1, "can't be a run's id"),
+    ("run", "--run-id", ""): (1, "can't be a run's id"),
+    ("run", "--run-id", "Ü"): (1, "can't be a run's id"),
+    ("run", "--run-id", "a" * 64): (1, "can't be a run's id"),
+    ("run", "--run-id-file", "/nowhere/id"): (1, "/nowhere/id"),
+    ("run", "--run-id-file", "/"): (2, "is a directory"),
+    ("run", "--detach"): (1, "--detach"),
+}
+
+
+@pytest.mark.parametrize("arguments", MISTYPED, ids=" ".join)
+def test_what_is_mistyped_is_told(flow: Path, arguments: tuple[str, ...]) -> None:
+    """In one message, without a traceback, before anything is written."""
+    code, words = MISTYPED[arguments]
+    done = flow_command(flow, *arguments)
+    assert done.returncode == code
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    assert _clean(flow.parent)
+
+
+def test_a_required_parameter_is_asked_for(tmp_path: Path) -> None:
+    """By its name."""
+    flow = write_flow(tmp_path, FLOW.replace('"name", type=str', '"name", required=True'))
+    done = run_flow(flow)
+    assert done.returncode == 2
+    assert "--name" in done.stderr
+    assert _clean(tmp_path)
+    assert run_flow(flow, "--name", "x").returncode == 0
+
+
+def test_help_tells_the_parameters(flow: Path) -> None:
+    """With types, defaults and texts; on the flow and on run."""
+    assert "Does little." in flow_command(flow, "--help").stdout
+    shown = flow_command(flow, "run", "--help").stdout
+    for words in (
+        "--n INT",
+        "How many. [default: 3]",
+        "--learning-rate FLOAT",
+        "--fast BOOL",
+        "--with",
+        "--max-workers",
+    ):
+        assert words in shown
+
+
+def test_check_and_show_describe_the_flow(flow: Path) -> None:
+    """Without running it."""
+    assert flow_command(flow, "check").stdout == "F: 4 steps, no mistakes.\n"
+    shown = flow_command(flow, "show").stdout
+    assert "Begins." in shown
+    assert "-> work, for each of self.items" in shown
+    assert "joins start" in shown
+    assert _clean(flow.parent)
+
+
+def test_a_run_id_of_ones_own_is_used_once(flow: Path) -> None:
+    """The second run with it is refused, and the first is as it was."""
+    assert run_flow(flow, "--run-id", "my-run.1").returncode == 0
+    before = sorted(flow.parent.rglob("*"))
+    done = run_flow(flow, "--run-id", "my-run.1", "--run-id-file", "id")
+    assert done.returncode == 1
+    assert "F/my-run.1 is there already" in done.stderr
+    assert sorted(flow.parent.rglob("*")) == before
+
+
+def test_the_run_id_is_written_to_a_file(flow: Path) -> None:
+    """For scripts; also where the run fails."""
+    assert run_flow(flow, "--run-id-file", "id").returncode == 0
+    assert (flow.parent / "id").read_text() == f"{latest(flow.parent).id}\n"
+
+
+BROKEN = {
+    "syntax": ("class F(FlowSpec:\n", "SyntaxError"),
+    "import": ("import nothing_like_this\nclass F(FlowSpec): pass", "No module named 'nothing_like_this'"),
+    "error": ("1/0\nclass F(FlowSpec): pass", "ZeroDivisionError"),
+    "parameter": (
+        "class F(FlowSpec):\n    n = Parameter('n', type=int, default='x')",
+        "the default 'x' is not of type int",
+    ),
+    "decorator": ("class F(FlowSpec):\n    @resources(cpu=-1)\n    @step\n    def start(self): pass", "cpu"),
+    "no steps": ("class F(FlowSpec): pass", "F has no step 'start'"),
+    "graph": (
+        "class F(FlowSpec):\n    @step\n    def start(self): self.next(self.a)\n    @step\n    def end(self): pass",
+        "flow.py:4: step start goes on to 'a'",
+    ),
+    "parameter named as an option": (
+        "class F(FlowSpec):\n    n = Parameter('tag')\n    @step\n    def start(self): self.next(self.end)\n    @step\n    def end(self): pass",
+        "run has an option of this name",
+    ),
+    "two parameters": (
+        "class F(FlowSpec):\n    a = Parameter('n')\n    b = Parameter('n')",
+        "two parameters with the name 'n'",
+    ),
+    "constant": (
+        "import threading\nclass F(FlowSpec):\n    lock = threading.Lock()\n    @step\n    def start(self): self.next(self.end)\n    @step\n    def end(self): pass",
+        "'lock'",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+@pytest.mark.parametrize("command", ["run", "check"])
+def test_a_broken_flow_file_is_told(tmp_path: Path, kind: str, command: str) -> None:
+    """Exit code 1, what is wrong, where; nothing is written."""
+    source, words = BROKEN[kind]
+    done = flow_command(write_flow(tmp_path, source), command)
+    if kind == "constant" and command == "check":
+        return  # its value is only looked at by a run
+    assert done.returncode == 1
+    assert words in done.stderr
+    assert "flow.py" in done.stderr or kind in {"parameter named as an option", "two parameters", "constant"}
+    assert _clean(tmp_path)
+
+
+def test_a_file_without_a_flow_says_nothing_of_ours(tmp_path: Path) -> None:
+    """It is an ordinary program."""
+    done = flow_command(write_flow(tmp_path, "print('hello')", tail=""), "run")
+    assert (done.returncode, done.stdout) == (0, "hello\n")
+
+
+def test_two_flows_in_one_file_are_told_apart(tmp_path: Path) -> None:
+    """Whichever is made under __main__ runs; each has runs of its own."""
+    two = FLOW + FLOW.replace("class F", "class G")
+    flow = write_flow(
+        tmp_path, two, tail="\nif __name__ == '__main__':\n    import sys\n    {'f': F, 'g': G}[sys.argv.pop(1)]()\n"
+    )
+    for letter in "fg":
+        assert flow_command(flow, letter, "run").returncode == 0
+        assert latest(tmp_path, letter.upper()).successful
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "my flow.py",
+        "flöw 日本.py",
+        'it\'s "quoted".py',
+        "$HOME;ls.py",
+        "-dash.py",
+        "flow",
+        "new\nline.py",
+        "{brace}.py",
+        "%s.py",
+    ],
+)
+def test_a_flow_file_may_be_called_anything(tmp_path: Path, name: str) -> None:
+    """And lie in a folder called anything."""
+    file = write_flow(tmp_path / f"folder of {name}", FLOW, name)
+    done = run_flow(file, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert latest(file.parent).successful
+    if not name.startswith("-"):
+        assert flow_command(Path(name), "--help", cwd=file.parent).returncode == 0
+
+
+def test_a_flow_runs_from_any_folder(tmp_path: Path) -> None:
+    """Its state is beside it; its steps run in the folder of the person who started it."""
+    file = write_flow(tmp_path / "flows", FLOW.replace('print("n is"', 'import os; print("in", os.getcwd(), "n is"'))
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for path in (file, Path("../flows/flow.py")):
+        done = run_flow(path, cwd=elsewhere)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert f"in {elsewhere}" in done.stdout
+    assert list(elsewhere.iterdir()) == []
+    (elsewhere / "link.py").symlink_to(file)
+    assert run_flow(elsewhere / "link.py").returncode == 0
+
+
+def test_a_flow_in_a_package_runs(tmp_path: Path) -> None:
+    """By `python -m`, and from a file that only imports it."""
+    write_flow(
+        tmp_path / "pack", FLOW.replace('"""Begins."""', "from pack.util import seven; assert seven == 7"), "flow.py"
+    )
+    (tmp_path / "pack/__init__.py").touch()
+    (tmp_path / "pack/util.py").write_text("seven = 7\n")
+    (tmp_path / "main.py").write_text("from pack.flow import F\nif __name__ == '__main__':\n    F()\n")
+    for command in (["-m", "pack.flow"], ["main.py"]):
+        done = subprocess.run(
+            [sys.executable, *command, "run"],
+            cwd=tmp_path,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_two_runs_at_once_in_one_folder_are_two_runs(tmp_path: Path) -> None:
+    """They share blobs and nothing else."""
+    source = FLOW.replace('"""Begins."""', "self.big = bytes(1_000_000)")
+    file = write_flow(tmp_path, source)
+    with running(file, "--n", "5") as one, running(file, "--n", "6") as two:
+        for process in (one, two):
+            output, _ = process.communicate(timeout=60)
+            assert process.returncode == 0, output.decode()
+    runs = [path.name for path in (tmp_path / ".k8sflow/F/runs").iterdir()]
+    assert len(runs) == 2
+    assert not list(tmp_path.rglob(".tmp-*"))
+
+
+def test_the_root_may_be_elsewhere(flow: Path, tmp_path: Path) -> None:
+    """By the setting; what can't be written is told, and nothing else happens."""
+    assert run_flow(flow, K8SFLOW_ROOT=str(tmp_path / "state")).returncode == 0
+    assert (tmp_path / "state/F/runs").is_dir()
+    assert not (tmp_path / ".k8sflow").exists()
+    (tmp_path / "file").touch()
+    done = run_flow(flow, K8SFLOW_ROOT=str(tmp_path / "file"))
+    assert done.returncode == 1
+    assert "can't be written: Not a directory" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_wrong_settings_file_is_told(flow: Path) -> None:
+    """When a run begins."""
+    (flow.parent / "k8sflow.toml").write_text('bukcet = "x"')
+    done = run_flow(flow)
+    assert done.returncode == 1
+    assert "unknown setting 'bukcet'" in done.stderr
+    assert _clean(flow.parent)
+
+
+@pytest.mark.parametrize(
+    "options", [[], ["-O"], ["-OO"], ["-X", "utf8=0"], ["-W", "error"], ["-u"], ["-B"], ["-I"]], ids=" ".join
+)
+def test_pythons_own_options_are_borne(flow: Path, options: list[str]) -> None:
+    """Asserts may be off, warnings errors."""
+    if options == ["-I"]:
+        flow.write_text(f"import sys; sys.path.insert(0, {environment()['PYTHONPATH']!r})\n" + flow.read_text())
+    done = subprocess.run(
+        [sys.executable, *options, str(flow), "run"],
+        cwd=flow.parent,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_k8sflow_command_knows_its_settings(tmp_path: Path) -> None:
+    """Version and settings need no flow."""
+    (tmp_path / "k8sflow.toml").write_text('bucket = "b"')
+    command = [sys.executable, "-c", "from k8sflow.cli import main; main()"]
+    shown = subprocess.run(
+        [*command, "config"],
+        cwd=tmp_path,
+        env=environment(K8SFLOW_REGION="r"),
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert re.search(r"^K8SFLOW_BUCKET +b$", shown, re.MULTILINE)
+    assert re.search(r"^K8SFLOW_REGION +r$", shown, re.MULTILINE)
+    assert subprocess.run(
+        [*command, "version"], env=environment(), capture_output=True, text=True, check=True
+    ).stdout.startswith("k8sflow 0")
+
+
+def test_a_run_without_stdin_or_terminal_works(flow: Path) -> None:
+    """As from cron: the standard streams may be closed altogether."""
+    done = subprocess.run(
+        ["sh", "-c", f'exec "{sys.executable}" flow.py run <&- >&- 2>&-'],
+        cwd=flow.parent,
+        env=environment(),
+        check=False,
+    )
+    assert latest(flow.parent).successful
+    assert done.returncode == 0
+
+
+def test_a_full_disk_is_told(flow: Path) -> None:
+    """As a limit on the size of files acts it out."""
+    flow.write_text(flow.read_text().replace('"""Begins."""', "self.big = __import__('os').urandom(3_000_000)"))
+    done = subprocess.run(
+        ["sh", "-c", f'trap "" XFSZ; ulimit -f 2000; exec "{sys.executable}" flow.py run'],
+        cwd=flow.parent, env=environment(), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stdout
+    assert "start/0 failed (storage error)" in done.stdout
+    assert "can't be written: File too large" in done.stdout
+    assert not list(flow.parent.rglob("commit.json"))
+    assert not list(flow.parent.rglob(".tmp-*"))
+
+
+def test_a_read_only_folder_is_told(flow: Path) -> None:
+    """With the setting that names another one."""
+    if os.getuid() == 0:
+        (flow.parent / ".k8sflow").symlink_to("/proc/1")
+    else:
+        flow.parent.chmod(0o555)
+    done = run_flow(flow)
+    assert done.returncode == 1
+    assert "can't be written" in done.stderr
+    assert "Traceback" not in done.stderr
