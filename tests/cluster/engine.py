@@ -63,7 +63,8 @@ def ensure(places: Places) -> Engine:
     found = find(places)
     if found is not None:
         return found
-    host.check_root("start a Docker engine")
+    host.check_root("start a Docker engine", cause="no engine answers to this user, so the harness has to start one.")
+    host.check_disk(places.root)
     # docker.io brings the command line on some releases, docker-cli on others
     host.ensure_programs({p: n for p, n in PACKAGES.items() if p != "docker"}, doing="install the Docker engine")
     host.ensure_programs({"docker": PACKAGES["docker"]}, doing="install the Docker command line")
@@ -88,6 +89,14 @@ def stop(places: Places) -> None:
     if not _other_engine():
         leftovers.remove_links([*links, "docker0"])
         leftovers.remove_firewall_rules()
+
+
+def remove_old_images(name: str, kept: int, engine: Engine) -> None:
+    """Remove all but the newest images of this name; those that a container uses stay."""
+    command = ["docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}", name]
+    listed = attempt(command, environment=engine.environment).stdout.split()
+    for reference in listed[kept:]:  # the newest come first
+        attempt(["docker", "image", "rm", reference], environment=engine.environment)
 
 
 def has_containers(places: Places) -> bool:

@@ -77,9 +77,10 @@ def ensure(places: Places | None = None) -> Cluster:
     host.check_linux()
     with held(places.root / "lock"):
         _clear_work(places)
+        builds = (programs.KIND, programs.HELM, programs.KWOK, programs.VERSITYGW)
+        tools = {build.name: programs.ensure(build, places) for build in builds}
         engine = engines.ensure(places)
         kind = _kind(engine, places)
-        tools = {b.name: programs.ensure(b, places) for b in (programs.HELM, programs.KWOK, programs.VERSITYGW)}
         kind = _ensure_node(kind, places)
         base = images.ensure_python_base(engine, places)
         plain = images.ensure(images.python(base), engine)

@@ -45,13 +45,13 @@ def check_disk(folder: Path) -> None:
         )
 
 
-def check_root(doing: str) -> None:
+def check_root(doing: str, *, cause: str) -> None:
     """Some things only root can do."""
     if os.geteuid() != 0:
         raise ClusterError(
             f"only root can {doing}, and this is user {os.geteuid()}.",
-            cause="no Docker engine answers to this user, so the harness has to set one up.",
-            advice="Start Docker and see that `docker info` works as this user, or run `make cluster` as root.",
+            cause=cause,
+            advice="See that `docker info` works as this user and can pull images, or run `make cluster` as root.",
         )
 
 
@@ -105,7 +105,13 @@ def _no_go(summary: str) -> ClusterError:
     )
 
 
+def _has_package_lists() -> bool:
+    return any(Path("/var/lib/apt/lists").glob("*_Packages*"))
+
+
 def _apt_go_is_new_enough() -> bool:
+    if not _has_package_lists():
+        attempt(["apt-get", "-q", "update"], timeout_seconds=300)
     policy = attempt(["apt-cache", "policy", "golang-go"])
     candidate = re.search(r"Candidate: (?:\d+:)?(\S+)", policy.stdout)
     return candidate is not None and go_version(candidate[1]) >= OLDEST_GO
@@ -127,13 +133,13 @@ def install(packages: Iterable[str], *, doing: str) -> None:
             cause="the harness sets itself up on Debian and its kin; other systems have to be set up by hand.",
             advice="Install what is missing, or start a Docker engine, and run `make cluster` again.",
         )
-    check_root(doing)
+    check_root(doing, cause=f"{', '.join(names)} is missing, and has to be installed.")
     quiet = {"DEBIAN_FRONTEND": "noninteractive"}
     apt = ["apt-get", "-o", "DPkg::Lock::Timeout=300", "-q", "-y"]
     command = [*apt, "install", "--no-install-recommends", *names]
     with step(f"Debian packages {', '.join(names)}"), _services_not_started():
         attempt(["dpkg", "--configure", "-a"], environment=quiet, timeout_seconds=300)  # after an interrupted install
-        if any(Path("/var/lib/apt/lists").glob("*_Packages*")):
+        if _has_package_lists():
             first = attempt(command, environment=quiet, timeout_seconds=900)
             if first.returncode == 0:
                 return

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.cluster import engine as engines
 from tests.cluster import nodeimage, programs, rootfs
 from tests.cluster.console import step
 from tests.cluster.engine import Engine
@@ -21,7 +22,7 @@ from tests.cluster.places import CHECKOUT, HERE, Places, files_below, key_of
 from tests.cluster.process import attempt, tail
 
 PULLED_PYTHON = "python:3.12-slim"
-KEPT = 5
+KEPT = 5  # each change of a checkout makes an image; some of those before may be another checkout's
 ROOTFS = rootfs.Rootfs("python", ("python3", "python3-pip", "ca-certificates"))
 S3_DOCKERFILE = HERE / "images" / "s3" / "Dockerfile"
 # Where programs on this machine are told about its certificates, the first that is set; then Debian's own.
@@ -84,17 +85,8 @@ def ensure(recipe: Recipe, engine: Engine) -> str:
     if not present(reference, engine):
         with step(f"image {reference}"):
             _build(recipe, reference, engine)
-        _remove_old(recipe.name, engine)
+        engines.remove_old_images(recipe.name, KEPT, engine)
     return reference
-
-
-def _remove_old(name: str, engine: Engine) -> None:
-    """Each change of the checkout makes an image: of those before, the engine keeps a few for other checkouts."""
-    listed = attempt(
-        ["docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}", name], environment=engine.environment
-    )
-    for reference in listed.stdout.split()[KEPT:]:  # the newest come first
-        attempt(["docker", "image", "rm", reference], environment=engine.environment)
 
 
 def ensure_python_base(engine: Engine, places: Places) -> str:
@@ -103,7 +95,8 @@ def ensure_python_base(engine: Engine, places: Places) -> str:
     for name in (built, PULLED_PYTHON):
         if present(name, engine):
             return name
-    if nodeimage.pull(PULLED_PYTHON, engine):
+    # (where the node image could not be pulled, this one can't either: no need to wait for the registry again)
+    if nodeimage.find(engine) == nodeimage.PULLED and nodeimage.pull(PULLED_PYTHON, engine):
         return PULLED_PYTHON
     tarball = rootfs.ensure(ROOTFS, places)
     with step(f"image {built}"), tarball.open("rb") as layer:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tests.cluster import programs, rootfs
 from tests.cluster.console import say, step
-from tests.cluster.engine import Engine
+from tests.cluster.engine import Engine, remove_old_images
 from tests.cluster.oci import Image, Link, write_layout
 from tests.cluster.places import HERE, Places, files_below, key_of, key_of_files, new_folder
 from tests.cluster.process import attempt, run
@@ -94,6 +94,7 @@ def ensure(engine: Engine, places: Places) -> str:
         _preload(root, work / "layout")
         progress.detail = "docker import"
         _import(root, built_name(), engine)
+    remove_old_images(NAME, 1, engine)
     return built_name()
 
 

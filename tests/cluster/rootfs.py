@@ -49,7 +49,7 @@ def ensure(rootfs: Rootfs, places: Places) -> Path:
     """Tar file of the root file system, made where it is not there yet."""
     tarball = rootfs.tarball(places)
     if not tarball.exists():
-        host.check_root("make a root file system with debootstrap")
+        host.check_root("run debootstrap", cause="images that can't be pulled here are made of Debian packages.")
         host.check_disk(places.root)
         host.ensure_programs({"debootstrap": "debootstrap"}, doing="install debootstrap")
         with new_folder(places, rootfs.name) as work, step(f"Debian packages for {rootfs.name}") as progress:

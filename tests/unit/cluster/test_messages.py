@@ -45,7 +45,7 @@ def test_user_without_root_or_docker_is_told_both_ways_out(monkeypatch: pytest.M
     """Who is not root and has no engine can start one, or become root."""
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(ClusterError) as caught:
-        host.check_root("start a Docker engine")
+        host.check_root("start a Docker engine", cause="no engine answers to this user.")
     assert_three_parts(caught.value, "only root can start a Docker engine", "docker info")
 
 
