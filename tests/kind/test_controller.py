@@ -135,13 +135,13 @@ def wait_until_gone(namespace: Namespace, kinds: str, selector: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def before(namespace: Namespace) -> dict[str, set[str]]:
+def before(namespace: Namespace) -> set[str]:
     """What is there before the chart is installed."""
     return inventory(namespace)
 
 
 @pytest.fixture(scope="module")
-def controller(namespace: Namespace, before: dict[str, set[str]]) -> Iterator[Controller]:
+def controller(namespace: Namespace, before: set[str]) -> Iterator[Controller]:
     """The installed chart."""
     release = Controller(namespace)
     release.install()
@@ -149,17 +149,13 @@ def controller(namespace: Namespace, before: dict[str, set[str]]) -> Iterator[Co
     release.helm("uninstall", "k8sflow", "--ignore-not-found", "--wait")
 
 
-def inventory(namespace: Namespace) -> dict[str, set[str]]:
+def inventory(namespace: Namespace) -> set[str]:
     """Names of everything in the namespace, and of what our chart could leave outside of it."""
     kinds = namespace.kubectl("api-resources", "--namespaced", "--verbs=list", "-o", "name").split()
-    kinds = [
-        kind for kind in kinds if not kind.startswith(("events", "leases", "endpoint", "flowruns", "pods.metrics"))
-    ]
+    transient = ("events", "leases", "endpoint", "flowruns")
+    kinds = [kind for kind in kinds if not kind.startswith(transient)]
     kinds += ["clusterroles", "clusterrolebindings", "validatingwebhookconfigurations", "priorityclasses"]
-    return {
-        kind: set(namespace.kubectl("get", kind, "-o", "name").split())
-        for kind in kinds
-    }  # fmt: skip
+    return set(namespace.kubectl("get", ",".join(kinds), "-o", "name").split())
 
 
 def one_pod_per_task(run: FlowRun) -> bool:
@@ -402,9 +398,7 @@ def test_the_controller_runs_with_little(controller: Controller) -> None:
     assert status["restartCount"] == 0
 
 
-def test_deleting_flowruns_and_release_leaves_nothing_but_the_crd(
-    controller: Controller, before: dict[str, set[str]]
-) -> None:
+def test_deleting_flowruns_and_release_leaves_nothing_but_the_crd(controller: Controller, before: set[str]) -> None:
     """Also of a run that is on when the release goes."""
     run = controller.hand_over("detached.py", "--seconds", "600")
     run.wait_for(".status.tasks.running", "3")

@@ -63,8 +63,8 @@ def test_what_cant_be_pickled_is_named(namespace: Namespace) -> None:
     ("options", "reason"),
     [
         ("image=registry.invalid/no/such:image", r"waits: .*registry\.invalid/no/such:image"),
-        ("cpu=500", r"waits: no node can take its pod.*cpu=500"),
-        ("memory=9000Gi", r"waits: no node can take its pod.*memory=9000Gi"),
+        ("cpu=500", r"waits: no node is large enough .*cpu=500"),
+        ("memory=9000Gi", r"waits: no node is large enough .*memory=9000Gi"),
     ],
 )
 def test_what_keeps_a_pod_from_starting_is_told_while_it_waits(
@@ -150,8 +150,8 @@ def test_missing_permissions_are_told_with_the_role_that_grants_them(namespace: 
     namespace.kubectl(*config, "set-credentials", "nobody", f"--token={token}")
     namespace.kubectl(*config, "set-context", "--current", "--user=nobody")
     text = refused(namespace, KUBECONFIG=str(kubeconfig))
-    assert "jobs" in text
-    assert "kind: Role" in text
+    assert 'resources: ["jobs"]\n  verbs: [create, get, delete, deletecollection]' in text
+    assert 'resources: ["pods/log"]' in text
 
 
 def test_a_package_that_is_too_big_names_its_biggest_files(namespace: Namespace, tmp_path: Path) -> None:

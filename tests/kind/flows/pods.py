@@ -15,7 +15,7 @@ class Pods(FlowSpec):
         self.python = sys.version_info[:2]
         self.next(self.end)
 
-    @resources(cpu=64, memory=10)
+    @resources(cpu=64, memory=100)
     @step
     def end(self):
         self.here = os.environ.get("K8SFLOW_POD")
