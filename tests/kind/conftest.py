@@ -92,3 +92,8 @@ def client(namespace: Namespace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 
 def _inherited() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(("K8SFLOW_", "AWS_"))}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that take the cluster down and up come last, and what needs it before them."""
+    items.sort(key=lambda item: item.get_closest_marker("destructive") is not None)
