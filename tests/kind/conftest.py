@@ -85,7 +85,7 @@ def client(namespace: Namespace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
         if name.startswith(("K8SFLOW_", "AWS_")):
             monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
-    from k8sflow import Run  # noqa: PLC0415  after the environment is set
+    from k8sflow import Run
 
     return Run
 

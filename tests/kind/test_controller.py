@@ -412,6 +412,6 @@ def test_deleting_flowruns_and_release_leaves_nothing_but_the_crd(controller: Co
 
 def bucket(namespace: Namespace) -> Any:
     """The runs' bucket, as this machine reaches it."""
-    from k8sflow.storage.s3 import S3Store  # noqa: PLC0415  boto3 is for those who ask for a bucket
+    from k8sflow.storage.s3 import S3Store
 
     return S3Store("s3://k8sflow", endpoint=namespace.environment["K8SFLOW_ENDPOINT"], region="us-east-1")

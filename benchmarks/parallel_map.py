@@ -1,0 +1,401 @@
+"""parallel_map against its peers and the bare operation: one run, minimum of n, two workers.
+
+    make bench-parallel        # or: .venv-bench/bin/python benchmarks/parallel_map.py [--rounds 5] [--only TEXT] [--plot FILE]
+
+Contenders take turns within each round, so that a noisy moment of the machine hits all of them. Each case has a
+bare operation of its own, measured in the same run: two forks, the plain loop, a memcpy. Prints a Markdown table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import gc
+import multiprocessing
+import os
+import platform
+import random
+import resource
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import joblib
+import mpire
+import numpy as np
+from joblib.externals.loky import get_reusable_executor
+from metaflow import parallel_map as metaflow_parallel_map
+
+from k8sflow.parallel import parallel_map
+
+WORKERS = 2
+FORK = multiprocessing.get_context("fork")
+LONG_SECONDS = 4.0  # a contender that takes longer runs once only
+Map = Callable[[Callable[[Any], Any], Iterable[Any]], Any]
+
+matrix = np.zeros((8, 1))  # inherited by forks; the matrix cases fill it
+units: list[int] = []  # how much each item of the uneven case works
+
+
+def noop(_: int) -> None:
+    return None
+
+
+def block_sum(index: int) -> float:
+    return float(matrix[index].sum())
+
+
+def spin(index: int) -> int:
+    total = 0
+    for i in range(units[index]):
+        total += i & 7
+    return total
+
+
+def half_gibibyte(index: int) -> np.ndarray:
+    return np.full(64 << 20, index, np.float64)
+
+
+def mebibyte(index: int) -> np.ndarray:
+    return np.full(1 << 20, index & 127, np.uint8)
+
+
+def nap(_: int) -> None:
+    time.sleep(2)
+
+
+def ours(func: Callable[[Any], Any], items: Iterable[Any]) -> Any:
+    return parallel_map(func, items, WORKERS)
+
+
+def pool(func: Callable[[Any], Any], items: Iterable[Any]) -> Any:
+    with FORK.Pool(WORKERS) as workers:
+        return workers.map(func, items)
+
+
+def executor(func: Callable[[Any], Any], items: Iterable[Any]) -> Any:
+    items = list(items)
+    with ProcessPoolExecutor(WORKERS, mp_context=FORK) as workers:
+        return list(workers.map(func, items, chunksize=max(1, len(items) // (4 * WORKERS) if len(items) > 64 else 1)))
+
+
+def loky(func: Callable[[Any], Any], items: Iterable[Any]) -> Any:
+    try:
+        return joblib.Parallel(n_jobs=WORKERS)(joblib.delayed(func)(item) for item in items)
+    finally:
+        get_reusable_executor().shutdown(kill_workers=True)
+
+
+def mpire_pool(func: Callable[[Any], Any], items: Iterable[Any]) -> Any:
+    with mpire.WorkerPool(WORKERS, start_method="fork") as workers:
+        return workers.map(func, list(items), concatenate_numpy_output=False)
+
+
+def threads(func: Callable[[Any], Any], items: Iterable[Any]) -> Any:
+    with ThreadPoolExecutor(WORKERS) as workers:
+        return list(workers.map(func, items))
+
+
+def metaflow(func: Callable[[Any], Any], items: Iterable[Any]) -> Any:
+    return metaflow_parallel_map(func, items, WORKERS)
+
+
+def plain(func: Callable[[Any], Any], items: Iterable[Any]) -> Any:
+    return list(map(func, items))
+
+
+def bare_forks(_func: object, _items: object) -> None:
+    pids = []
+    for _ in range(WORKERS):
+        pid = os.fork()
+        if pid == 0:
+            os._exit(0)
+        pids.append(pid)
+    for pid in pids:
+        os.waitpid(pid, 0)
+
+
+def bare_halves(func: Callable[[Any], Any], items: Iterable[Any]) -> None:
+    """What two cores of this machine can do: two forks that share the items by a best guess made beforehand."""
+    shares: list[list[Any]] = [[], []]
+    load = [0, 0]
+    for item in sorted(items, key=lambda i: -units[i]):
+        target = load.index(min(load))
+        shares[target].append(item)
+        load[target] += units[item]
+    pids = []
+    for share in shares:
+        pid = os.fork()
+        if pid == 0:
+            for item in share:
+                func(item)
+            os._exit(0)
+        pids.append(pid)
+    for pid in pids:
+        os.waitpid(pid, 0)
+
+
+source = np.zeros(0)
+
+
+def memcpy(_func: object, _items: object) -> np.ndarray:
+    """One copy of 1 GiB into fresh memory, huge pages where the system has them."""
+    global source  # noqa: PLW0603
+    if not len(source):
+        source = np.ones(128 << 20)
+    return source.copy()
+
+
+NAMES: dict[str, Map] = {
+    "k8sflow": ours,
+    "Pool": pool,
+    "ProcessPoolExecutor": executor,
+    "joblib/loky": loky,
+    "mpire": mpire_pool,
+    "threads": threads,
+    "Metaflow": metaflow,
+}
+
+
+@dataclass
+class Case:
+    name: str
+    func: Callable[[Any], Any]
+    items: Iterable[Any]
+    bare: dict[str, Map]
+    without: set[str] = field(default_factory=set)
+    setup: Callable[[], None] = lambda: None
+    teardown: Callable[[], None] = lambda: None
+    rounds: float = 1.0
+
+
+def make_matrix(gigabytes: int) -> Callable[[], None]:
+    def setup() -> None:
+        global matrix  # noqa: PLW0603
+        matrix = np.ones((8, gigabytes * 2**30 // 64))
+
+    return setup
+
+
+def drop() -> None:
+    global matrix, source  # noqa: PLW0603
+    matrix = source = np.zeros(0)
+
+
+def calibrate() -> None:
+    """Items of 10 to 200 ms of pure Python, by their amount of work and not by the clock."""
+    units[:] = [1_000_000]
+    best = min(timed(plain, spin, [0])[0] for _ in range(5))
+    draw = random.Random(1)
+    units[:] = [int(draw.uniform(0.010, 0.200) / best * 1_000_000) for _ in range(64)]
+
+
+CASES = [
+    Case("200 no-ops, cold", noop, range(200), {"two forks and waits": bare_forks, "plain loop": plain}, rounds=6),
+    Case("100,000 no-ops", noop, range(100_000), {"plain loop": plain}, without={"Metaflow"}),
+    Case(
+        "sum of 2 GB, 8 blocks",
+        block_sum,
+        range(8),
+        {"plain sum": plain},
+        setup=make_matrix(2),
+        teardown=drop,
+        rounds=3,
+    ),
+    Case(
+        "sum of 4 GB, 8 blocks",
+        block_sum,
+        range(8),
+        {"plain sum": plain},
+        setup=make_matrix(4),
+        teardown=drop,
+        rounds=3,
+    ),
+    Case(
+        "64 uneven items of pure Python",
+        spin,
+        range(64),
+        {"one core": plain, "two forks, shared by hand": bare_halves},
+        setup=calibrate,
+        rounds=0.6,
+    ),
+    Case("return 2 x 0.5 GiB", half_gibibyte, range(2), {"memcpy of 1 GiB": memcpy, "one core": plain}, teardown=drop),
+    Case("return 1,000 x 1 MiB", mebibyte, range(1000), {"memcpy of 1 GiB": memcpy, "one core": plain}, teardown=drop),
+    Case("wait 2 s for two workers", nap, range(2), {}, rounds=0.4),
+]
+
+
+def timed(run: Map, func: Callable[[Any], Any], items: Iterable[Any]) -> tuple[float, float, float]:
+    """Seconds, CPU seconds of this process, MiB by which its memory grew at most."""
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")  # VmHWM begins anew, proc(5)
+    memory = status_mib("VmRSS")
+    before = resource.getrusage(resource.RUSAGE_SELF)
+    began = time.perf_counter()
+    result = run(func, items)
+    seconds = time.perf_counter() - began
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    del result
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return seconds, cpu, status_mib("VmHWM") - memory
+
+
+def status_mib(name: str) -> float:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(name + ":"):
+            return int(line.split()[1]) / 1024
+    raise KeyError(name)
+
+
+Figures = dict[str, tuple[float, float, float]]  # contender → minima of seconds, CPU seconds and MiB
+
+
+def measure(case: Case, rounds: int) -> Figures:
+    case.setup()
+    contenders = {**case.bare, **{name: run for name, run in NAMES.items() if name not in case.without}}
+    figures: Figures = {}
+    for round_ in range(max(1, round(rounds * case.rounds))):
+        for name, run in contenders.items():
+            if round_ and figures[name][0] > LONG_SECONDS and name in NAMES and name != "k8sflow":
+                continue
+            new = timed(run, case.func, case.items)
+            figures[name] = tuple(map(min, figures.get(name, new), new))  # type: ignore[assignment]
+    case.teardown()
+    return figures
+
+
+def table(name: str, figures: Figures, bare: str | None) -> str:
+    lines = [
+        f"### {name}",
+        "",
+        f"| | seconds | x k8sflow | x {bare or '-'} | parent's CPU s | parent's memory MiB |",
+        "|---|---|---|---|---|---|",
+    ]
+    own = figures["k8sflow"][0]
+    for contender, (seconds, cpu, mib) in sorted(figures.items(), key=lambda entry: entry[1][0]):
+        ratio = f"{seconds / figures[bare][0]:.2f}" if bare else ""
+        title = f"**{contender}**" if contender == "k8sflow" else contender
+        lines.append(f"| {title} | {seconds:.4f} | {seconds / own:.2f} | {ratio} | {cpu:.3f} | {mib:.0f} |")
+    return "\n".join(lines) + "\n"
+
+
+def targets(results: dict[str, Figures]) -> str:
+    """The targets, each with what was measured."""
+
+    def at(case: str, name: str) -> float:
+        return results[case][name][0] if case in results else float("nan")
+
+    def best(case: str, names: Iterable[str]) -> float:
+        return min(at(case, name) for name in names)
+
+    processes = ["Pool", "ProcessPoolExecutor", "joblib/loky", "mpire", "Metaflow"]
+    cold, many, uneven = "200 no-ops, cold", "100,000 no-ops", "64 uneven items of pure Python"
+    big, small = "return 2 x 0.5 GiB", "return 1,000 x 1 MiB"
+    forks = at(cold, "two forks and waits")
+    rows = [
+        (cold, "< 15 ms", f"{at(cold, 'k8sflow') * 1e3:.1f} ms", at(cold, "k8sflow") < 0.015),
+        (
+            cold,
+            "<= 1.5 x two forks and waits + 1 ms",
+            f"{at(cold, 'k8sflow') * 1e3:.1f} ms; allowed {forks * 1500 + 1:.1f} ms",
+            at(cold, "k8sflow") <= 1.5 * forks + 0.001,
+        ),
+        (
+            many,
+            "< 3 us per item over the plain loop",
+            f"{(at(many, 'k8sflow') - at(many, 'plain loop')) * 10:.2f} us",
+            at(many, "k8sflow") - at(many, "plain loop") < 0.3,
+        ),
+    ]
+    for case in ("sum of 2 GB, 8 blocks", "sum of 4 GB, 8 blocks"):
+        ratio = at(case, "k8sflow") / best(case, ["plain sum", "threads"])
+        rows.append((case, "<= 1.15 x the better of plain sum and two threads", f"{ratio:.2f} x", ratio <= 1.15))
+    speedup = at(uneven, "one core") / at(uneven, "k8sflow")
+    limit = at(uneven, "one core") / at(uneven, "two forks, shared by hand")
+    rows.append(
+        (uneven, ">= 1.93 x one core", f"{speedup:.2f} x; two forks shared by hand: {limit:.2f} x", speedup >= 1.93)
+    )
+    copies = at(big, "k8sflow") / at(big, "memcpy of 1 GiB")
+    peers = best(big, processes) / at(big, "k8sflow")
+    rows.append((big, "<= 2.5 x memcpy", f"{copies:.2f} x", copies <= 2.5))
+    rows.append((big, "<= half of the best process-based peer", f"1/{peers:.1f}", peers >= 2))
+    faster = at(small, "Pool") / at(small, "k8sflow")
+    rows.append((small, ">= 4 x faster than Pool", f"{faster:.1f} x", faster >= 4))
+    memory = results[small]["k8sflow"][2] if small in results else float("nan")
+    rows.append(
+        (small, "parent's memory < results + 3 in flight", f"{memory:.0f} MiB; allowed 1003 MiB", memory < 1003)
+    )
+    waiting = (
+        results["wait 2 s for two workers"]["k8sflow"][1] if "wait 2 s for two workers" in results else float("nan")
+    )
+    rows.append(("wait 2 s for two workers", "parent's CPU ~ 0", f"{waiting * 1e3:.1f} ms", waiting < 0.02))
+    lines = ["| case | to reach | measured | |", "|---|---|---|---|"]
+    lines += [
+        f"| {case} | {goal} | {measured} | {'reached' if reached else 'not reached'} |"
+        for case, goal, measured, reached in rows
+        if case in results
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def plot(results: dict[str, Figures], path: Path) -> None:
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    cases = [case for case in CASES if case.name in results and case.name != "wait 2 s for two workers"]
+    figure, axes = plt.subplots((len(cases) + 1) // 2, 2, figsize=(11, 2.6 * ((len(cases) + 1) // 2)))
+    for axis in axes.flat[len(cases) :]:
+        axis.set_visible(False)
+    for case, axis in zip(cases, axes.flat, strict=False):
+        entries = sorted(results[case.name].items(), key=lambda entry: -entry[1][0])
+        colours = [
+            "#1f77b4" if name == "k8sflow" else "#9aa0a6" if name in case.bare else "#e0a458" for name, _ in entries
+        ]
+        seconds = [figures[0] for _, figures in entries]
+        axis.barh([name for name, _ in entries], seconds, color=colours)
+        axis.set_xscale("log")
+        axis.set_xlim(min(seconds) / 2, max(seconds) * 6)
+        axis.set_title(case.name, fontsize=10, loc="left")
+        axis.tick_params(labelsize=8)
+        for position, value in enumerate(seconds):
+            axis.text(
+                value, position, f" {value * 1e3:,.1f} ms" if value < 1 else f" {value:,.2f} s", va="center", fontsize=7
+            )
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.suptitle("Seconds with two workers, minimum of n; grey: the bare operation", fontsize=11)
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", default="")
+    parser.add_argument("--plot", type=Path)
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    load = os.getloadavg()[0]
+    print(
+        f"Python {platform.python_version()}, numpy {np.__version__}, {len(os.sched_getaffinity(0))} cores, Linux {platform.release()}; load before: {load:.1f}\n"
+    )
+    results: dict[str, Figures] = {}
+    for case in CASES:
+        if options.only in case.name:
+            with contextlib.redirect_stderr(sys.stdout):
+                results[case.name] = measure(case, options.rounds)
+            print(table(case.name, results[case.name], next(iter(case.bare), None)), flush=True)
+    print(targets(results))
+    print(f"Load after: {os.getloadavg()[0]:.1f}")
+    if options.plot:
+        plot(results, options.plot)
+
+
+if __name__ == "__main__":
+    main()
