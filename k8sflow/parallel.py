@@ -623,16 +623,24 @@ def _receive_reply(channel: _WorkerEnd) -> _Reply:
         raise _rebuilt(pickle.loads(body))
     if not pieces:
         source = io.BytesIO(body)
-        return _Reply(start, [pickle.Unpickler(source).load() for _ in range(count)], seconds, kind == _DONE)
+        return _Reply(start, _load_runs(pickle.Unpickler, source, count), seconds, kind == _DONE)
     memory = _Memory(channel)
     split = (pieces + buffers) * _PIECE.size
     table = list(_PIECE.iter_unpack(body[:split]))
     stream: Any = _Stream(table[:pieces], memoryview(body)[split:], memory)
     large = (memory.fetch(address, length) for address, length in table[pieces:])
-    values = [pickle.Unpickler(stream, buffers=large).load() for _ in range(count)]
+    values = _load_runs(functools.partial(pickle.Unpickler, buffers=large), stream, count)
     if not memory.streaming:
         channel.write(_TAKEN)
     return _Reply(start, values, seconds, kind == _DONE)
+
+
+def _load_runs(unpickler: Callable[[Any], pickle.Unpickler], stream: Any, count: int) -> list[Any]:
+    """The results, which the worker pickled in runs: lists of numbers, and lists of one where it is something else."""
+    values: list[Any] = []
+    while len(values) < count:
+        values += unpickler(stream).load()
+    return values
 
 
 class _Memory:
@@ -800,6 +808,10 @@ class _Sent:
         return pickle.loads(self._payload[self._offsets[place] : self._offsets[place + 1]])
 
 
+_NUMBERS = frozenset({bool, int, float, type(None)})
+_NUMBER_BYTES = 9  # pickled; a large int takes more, which does no harm
+
+
 class _Outbox:
     """Collects pickled results and sends them to the parent."""
 
@@ -810,21 +822,33 @@ class _Outbox:
         self._buffers: list[memoryview] = []
         kind = getattr(_optional("cloudpickle"), "Pickler", pickle.Pickler) if by_value else pickle.Pickler
         self._pickler = kind(self, 5, buffer_callback=self._keep)
+        self._run: list[Any] = []  # results that aren't pickled yet
         self._count = 0
         self.start = 0
         self.size = 0
 
     def add(self, value: object) -> None:
+        """Notes the next result. Pickles it at once, unless it can't change, for the function may change it later."""
+        self._count += 1
+        if type(value) in _NUMBERS:
+            self._run.append(value)
+            self.size += _NUMBER_BYTES
+            return
+        self._end_run()
         pieces, buffers, size = len(self._pieces), len(self._buffers), self.size
         try:
-            self._pickler.dump(value)
+            self._pickler.dump([value])
         except Exception:  # noqa: BLE001  pickling is the user's code too; what cloudpickle says then is raised
             del self._pieces[pieces:]
             del self._buffers[buffers:]
             self.size = size
-            self.write(_dumps(value, by_value=self._by_value))
+            self.write(_dumps([value], by_value=self._by_value))
         self._pickler.clear_memo()
-        self._count += 1
+
+    def _end_run(self) -> None:
+        if self._run:
+            self._pieces.append(pickle.dumps(self._run, 5))
+            self._run.clear()
 
     def write(self, piece: Any) -> None:
         """The pickler's file. Large bytes come here as they are, not as copies."""
@@ -843,6 +867,7 @@ class _Outbox:
     def flush(self, kind: int, seconds: float) -> None:
         """Sends what is collected. With addresses in it, waits until the parent has read: the function may change it."""
         _flush_output()
+        self._end_run()
         large = [piece for piece in self._pieces if len(piece) >= _LARGE_BYTES] + self._buffers
         table = b""
         if large:
@@ -1075,12 +1100,15 @@ class _ForkTeam:
         return worker.number, reply
 
     def stop(self) -> None:
+        if not self._workers:
+            return
         with _start_lock, _interrupts_held():
             for worker in self._workers.values():
                 worker.kill()
             for worker in self._workers.values():
                 worker.reap()
                 worker.close()
+            self._workers.clear()
 
     def repr_of_item(self, chunk: _Chunk, index: int) -> str:
         items: Any = self._call.items
@@ -1191,13 +1219,20 @@ def _flush_output() -> None:
             stream.flush()
 
 
+_HELD_SIGNALS = {
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGALRM", "SIGVTALRM", "SIGUSR1", "SIGUSR2")
+    if hasattr(signal, name)
+}
+
+
 @contextlib.contextmanager
 def _interrupts_held() -> Generator[set[Any], None, None]:
     """Signals, Ctrl-C above all, wait while workers are started or reaped, so that none is lost. Yields the old mask."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield set()
         return
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_SIGNALS)
     try:
         yield mask
     finally:
