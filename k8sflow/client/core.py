@@ -14,7 +14,7 @@ from k8sflow.client.stores import known_stores
 from k8sflow.errors import K8sflowError
 from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore
 from k8sflow.storage.objects import ObjectStore
-from k8sflow.storage.records import Commit, OutcomeRecord, RunRecord, RunStore
+from k8sflow.storage.records import Commit, OutcomeRecord, RunRecord, RunStore, started_at
 from k8sflow.task.outcome import Outcome
 
 
@@ -74,12 +74,13 @@ class Flow:
         return (run for run in self if run.tags.issuperset(tags))
 
     def __iter__(self) -> Iterator[Run]:
-        for run in sorted(self._runs, reverse=True):
-            yield Run(RunStore(self._runs[run], self.id, run))
+        """The runs, the latest first."""
+        runs = [Run(RunStore(store, self.id, run)) for run, store in self._runs.items()]
+        yield from sorted(runs, key=_started, reverse=True)
 
     def __getitem__(self, run: str) -> Run:
         if run not in self._runs:
-            raise NotFoundError(f"there is no run {self.id}/{run}.", advice=f"The latest is {max(self._runs)}.")
+            raise NotFoundError(f"there is no run {self.id}/{run}.", advice=f"The latest is {self.latest_run.id}.")
         return Run(RunStore(self._runs[run], self.id, run))
 
     def __contains__(self, run: str) -> bool:
@@ -385,6 +386,14 @@ class DataArtifact:
 
     def __repr__(self) -> str:
         return f"DataArtifact({self.pathspec!r}, {self.type}, {self.size} bytes)"
+
+
+def _started(run: Run) -> datetime:
+    """When a run was started: most ids tell; the record of one with a name of the user's is read."""
+    try:
+        return started_at(run.id)
+    except ValueError:
+        return run.created_at
 
 
 def _find(pathspec: str) -> RunStore:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import queue
 import resource
 import selectors
 import signal
 import socket
-import sys
-import termios
 import threading
 import time
 from collections import deque
@@ -27,6 +24,7 @@ from k8sflow.storage.objects import LogWriter
 from k8sflow.storage.records import RunStore
 from k8sflow.task.death import death, last_word
 from k8sflow.task.outcome import Diagnosis, Outcome
+from k8sflow.task.pipes import waiting_bytes
 from k8sflow.task.result import TaskResult
 from k8sflow.task.runner import TaskRunner, committed_result, write_outcome
 from k8sflow.task.spec import TaskSpec
@@ -199,7 +197,7 @@ class LocalExecutor:
     def _drain(self, running: _Running) -> None:
         """Takes what is in the pipes at this moment; a child that the task left may write to them for ever."""
         for stream, fd in list(running.pipes.items()):
-            left = int.from_bytes(fcntl.ioctl(fd, termios.FIONREAD, bytes(4)), sys.byteorder)
+            left = waiting_bytes(fd)
             while left > 0 and (taken := self._read(running, stream, left)):
                 left -= taken
 

@@ -224,7 +224,7 @@ def _culprit(value: object) -> str:
     for place, part in parts[:1000]:
         try:
             cloudpickle.dumps(part)
-        except Exception:  # noqa: BLE001, PERF203  as above: any error means that this part can't be pickled
+        except Exception:  # noqa: BLE001  as above: any error means that this part can't be pickled
             return f"It is its part {place}, a {type(part).__module__}.{type(part).__qualname__}."
     return ""
 

@@ -11,16 +11,18 @@ from __future__ import annotations
 import getpass
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, TypeVar
 
 from k8sflow.errors import RunError, StorageError
 from k8sflow.storage.artifacts import ArtifactRef
 from k8sflow.storage.objects import LogWriter, ObjectNotFoundError, ObjectStore
 
 FORMAT = 1
+Record = TypeVar("Record")
+_RUN_ID = "%Y%m%d-%H%M%S-%f"
 
 
 @dataclass(frozen=True)
@@ -151,7 +153,9 @@ class RunStore:
         Raises:
             RunError: The run is there already.
         """
-        if not self.store.put_new(f"{self._prefix}/run.json", _dump(asdict(record))):
+        key, data = f"{self._prefix}/run.json", _dump(asdict(record))
+        # A client that had no answer from the store tries again by itself, and then finds its own record there.
+        if not self.store.put_new(key, data) and bytes(self.store.get(key)) != data:
             raise RunError(
                 f"the run {self.flow}/{self.run} is there already, in {self.store.url}.",
                 advice="Leave --run-id out, or give another one.",
@@ -165,13 +169,9 @@ class RunStore:
             StorageError: The record was written by a newer k8sflow, or is damaged.
         """
         try:
-            document = self._load("run.json")
+            return self._load("run.json", _run_record)
         except ObjectNotFoundError as error:
             raise RunError(f"there is no run {self.flow}/{self.run} in {self.store.url}.") from error
-        parameters = {name: ArtifactRef.from_document(ref) for name, ref in document.pop("parameters").items()}
-        for key in ("tags", "decorators"):
-            document[key] = tuple(document[key])
-        return RunRecord(parameters=parameters, **document)
 
     def commit(self, step: str, task: str, commit: Commit) -> bool:
         """Commits a task's result; False where another execution did so before."""
@@ -180,24 +180,9 @@ class RunStore:
     def read_commit(self, step: str, task: str) -> Commit | None:
         """A task's result, or None where it has none yet."""
         try:
-            document = self._load(f"tasks/{step}/{task}/commit.json")
+            return self._load(f"tasks/{step}/{task}/commit.json", _commit)
         except ObjectNotFoundError:
             return None
-        foreach = document.pop("foreach")
-        return Commit(
-            attempt=document["attempt"],
-            steps=tuple(document["steps"]),
-            artifacts={name: ArtifactRef.from_document(ref) for name, ref in document["artifacts"].items()},
-            stack=tuple(
-                ForeachFrame(**{**frame, "chunk": ArtifactRef.from_document(frame["chunk"])})
-                for frame in document["stack"]
-            ),
-            foreach=None if foreach is None else ForeachItems(
-                foreach["width"], tuple((first, ArtifactRef.from_document(ref)) for first, ref in foreach["chunks"])
-            ),
-            started=document["started"],
-            finished=document["finished"],
-        )  # fmt: skip
 
     def write_outcome(self, step: str, task: str, attempt: int, record: OutcomeRecord) -> None:
         """Writes how an execution of a task ended."""
@@ -206,7 +191,7 @@ class RunStore:
     def read_outcome(self, step: str, task: str, attempt: int) -> OutcomeRecord | None:
         """How an execution of a task ended, or None where that is not known."""
         try:
-            return OutcomeRecord(**self._load(f"tasks/{step}/{task}/{attempt}/outcome.json"))
+            return self._load(f"tasks/{step}/{task}/{attempt}/outcome.json", _outcome_record)
         except ObjectNotFoundError:
             return None
 
@@ -217,7 +202,7 @@ class RunStore:
     def read_run_outcome(self) -> OutcomeRecord | None:
         """How the run ended, or None where it has not."""
         try:
-            return OutcomeRecord(**self._load("outcome.json"))
+            return self._load("outcome.json", _outcome_record)
         except ObjectNotFoundError:
             return None
 
@@ -249,26 +234,64 @@ class RunStore:
     def _task_key(self, step: str, task: str, name: str) -> str:
         return f"{self._prefix}/tasks/{step}/{task}/{name}"
 
-    def _load(self, name: str) -> dict[str, Any]:
+    def _load(self, name: str, parse: Callable[[dict[str, Any]], Record]) -> Record:
         key = f"{self._prefix}/{name}"
         data = bytes(self.store.get(key))
         try:
             document: dict[str, Any] = json.loads(data)
             found = document.pop("format")
-        except (ValueError, KeyError, AttributeError) as error:
-            raise StorageError(f"{key} in {self.store.url} is damaged: {error}.") from error
-        if found != FORMAT:
-            raise StorageError(
-                f"{key} in {self.store.url} has the format {found}; this k8sflow reads {FORMAT}.",
-                advice="A newer k8sflow wrote it: upgrade.",
-            )
-        return document
+            if found == FORMAT:
+                return parse(document)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise StorageError(f"{key} in {self.store.url} is damaged: {type(error).__name__}: {error}.") from error
+        raise StorageError(
+            f"{key} in {self.store.url} has the format {found}; this k8sflow reads {FORMAT}.",
+            advice="A newer k8sflow wrote it: upgrade.",
+        )
+
+
+def _run_record(document: dict[str, Any]) -> RunRecord:
+    parameters = {name: ArtifactRef.from_document(ref) for name, ref in document.pop("parameters").items()}
+    for key in ("tags", "decorators"):
+        document[key] = tuple(document[key])
+    return RunRecord(parameters=parameters, **document)
+
+
+def _commit(document: dict[str, Any]) -> Commit:
+    foreach = document["foreach"]
+    return Commit(
+        attempt=document["attempt"],
+        steps=tuple(document["steps"]),
+        artifacts={name: ArtifactRef.from_document(ref) for name, ref in document["artifacts"].items()},
+        stack=tuple(
+            ForeachFrame(**{**frame, "chunk": ArtifactRef.from_document(frame["chunk"])})
+            for frame in document["stack"]
+        ),
+        foreach=None if foreach is None else ForeachItems(
+            foreach["width"], tuple((first, ArtifactRef.from_document(ref)) for first, ref in foreach["chunks"])
+        ),
+        started=document["started"],
+        finished=document["finished"],
+    )  # fmt: skip
+
+
+def _outcome_record(document: dict[str, Any]) -> OutcomeRecord:
+    return OutcomeRecord(**document)
 
 
 def new_run_id(now: float | None = None) -> str:
     """An id that sorts by time: ``20260301-142530-482913``, to the microsecond in UTC."""
     moment = datetime.now(timezone.utc) if now is None else datetime.fromtimestamp(now, timezone.utc)
-    return moment.strftime("%Y%m%d-%H%M%S-%f")
+    return moment.strftime(_RUN_ID)
+
+
+def started_at(run_id: str) -> datetime:
+    """The time that an id was made from.
+
+    Raises:
+        ValueError: It was not made from a time.
+    """
+    return datetime.strptime(run_id, _RUN_ID).replace(tzinfo=timezone.utc)
 
 
 def current_user() -> str:

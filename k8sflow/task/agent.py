@@ -32,6 +32,7 @@ from k8sflow.task.death import death, last_word
 from k8sflow.task.failure import unloadable
 from k8sflow.task.framing import Encoder, Stream, encode_result
 from k8sflow.task.outcome import Diagnosis, Outcome
+from k8sflow.task.pipes import waiting_bytes
 from k8sflow.task.result import TaskResult
 from k8sflow.task.runner import committed_result, write_outcome
 from k8sflow.task.spec import TaskSpec
@@ -95,6 +96,7 @@ class _Child:
         self._encoders: dict[Stream, Encoder] = {"stdout": Encoder("stdout"), "stderr": Encoder("stderr")}
         self._result = bytearray()
         self._terminated = False
+        self._pid = 0
 
     def run(self) -> TaskResult:
         """The task's result."""
@@ -102,9 +104,13 @@ class _Child:
         wakeup = self._catch_signals()
         pipes = {name: os.pipe() for name in ("stdout", "stderr", "result")}
         sys.stdout.flush()
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # until parent and child each know who they are
         self._pid = os.fork()
         if self._pid == 0:
             _become_task(self._options, {name: write for name, (_, write) in pipes.items()})
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+        if self._terminated:
+            self._terminate()
         for name, (read_end, write_end) in pipes.items():
             os.close(write_end)
             os.set_blocking(read_end, False)
@@ -129,10 +135,14 @@ class _Child:
         self._selector.register(reading, selectors.EVENT_READ, "signal")
         return reading
 
-    def _terminate(self, _number: int, _frame: FrameType | None) -> None:
+    def _terminate(self, _number: int = signal.SIGTERM, _frame: FrameType | None = None) -> None:
         self._terminated = True
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._pid, signal.SIGTERM)
+        if self._pid:
+            try:
+                os.killpg(self._pid, signal.SIGTERM)
+            except ProcessLookupError:  # it has no group of its own yet, or is gone
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(self._pid, signal.SIGTERM)
 
     def _pump(self, wakeup: socket.socket) -> int:
         """Passes the output on until the child has ended; returns its status."""
@@ -149,9 +159,10 @@ class _Child:
                     self._read(key)
             if (status := self._reap()) is not None:
                 break
-        for key in list(self._selector.get_map().values()):
-            while key.fileobj is not wakeup and self._read(key):
-                pass
+        for key in [key for key in self._selector.get_map().values() if key.fileobj is not wakeup]:
+            left = waiting_bytes(key.fd)
+            while left > 0 and (taken := self._read(key, left)):
+                left -= taken
         for encoder in self._encoders.values():
             _write(encoder.flush())
         return status
@@ -168,21 +179,22 @@ class _Child:
                     found = status
         return found
 
-    def _read(self, key: selectors.SelectorKey) -> bool:
+    def _read(self, key: selectors.SelectorKey, most: int = _READ_BYTES) -> int:
+        """Takes what is in a pipe; how many bytes that was."""
         try:
-            data = os.read(key.fd, _READ_BYTES)
+            data = os.read(key.fd, most)
         except BlockingIOError:
-            return False
+            return 0
         if not data:
             self._selector.unregister(key.fileobj)
             os.close(key.fd)
-            return False
+            return 0
         if key.data == "result":
             self._result += data
         else:
             _write(self._encoders[key.data].feed(data))
             self._uploads.add(key.data, data)
-        return True
+        return len(data)
 
     def _conclude(self, status: int, before: memory.MemoryState) -> TaskResult:
         result = last_word(self._result, status)
@@ -227,9 +239,11 @@ def _become_task(options: argparse.Namespace, pipes: dict[str, int]) -> NoReturn
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGTERM, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         os.dup2(pipes["stdout"], 1)
         os.dup2(pipes["stderr"], 2)
-        sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+        for stream in (sys.stdout, sys.stderr):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr]
         os.environ[RESULT_FD_VARIABLE] = str(pipes["result"])
         os.chdir(CODE_FOLDER)
         file = str(Path(options.file).resolve())

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 
 from k8sflow.errors import K8sflowError
 from k8sflow.storage.objects import LogWriter
@@ -51,11 +53,8 @@ class LogUploads:
                 self._changed.wait_for(lambda: self._closing, timeout=_FIRST_SECONDS)
                 added, self._added = self._added, []
                 ending = self._closing
-            try:
-                for stream, data in added:
-                    self._logs[stream].write(data)
-                for log in self._logs.values():
-                    if ending:
-                        log.close()
-            except K8sflowError:
-                continue
+            writes: list[Callable[[], None]] = [partial(self._logs[stream].write, data) for stream, data in added]
+            closes: list[Callable[[], None]] = [log.close for log in self._logs.values()] if ending else []
+            for call in (*writes, *closes):
+                with contextlib.suppress(K8sflowError):  # a log keeps what the store didn't take, and tries again
+                    call()

@@ -9,8 +9,8 @@ import pytest
 import k8sflow
 from k8sflow.storage.folder import FolderStore
 from k8sflow.storage.records import RunStore
-from k8sflow.task.outcome import Outcome
 from k8sflow.task.failure import diagnose
+from k8sflow.task.outcome import Outcome
 from k8sflow.task.spec import TaskInput, TaskName, TaskSpec
 from tests.inprocess import Failed, run_source, runner_of
 from tests.support import load_flow, write_flow

@@ -1,0 +1,190 @@
+"""The agent, as in a pod but with a folder for a bucket: package, child, output, result, signals."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import textwrap
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from k8sflow.storage import package
+from k8sflow.storage.artifacts import ArtifactStore
+from k8sflow.task.framing import Piece, ResultLine, decode
+from k8sflow.task.outcome import Outcome
+from k8sflow.task.result import TaskResult
+from k8sflow.task.runner import TaskRunner
+from k8sflow.task.spec import TaskName, TaskSpec
+from tests.inprocess import runner_of
+from tests.support import DEADLINE_SECONDS, environment, load_flow, wait_for, write_flow
+
+SOURCE = """
+    import os, signal, subprocess, sys, time
+    class F(FlowSpec):
+        @step
+        def start(self):
+            {body}
+            self.next(self.end)
+        @step
+        def end(self): pass
+"""
+# The agent's main in a process of its own, with a file in place of the pod's /dev/termination-log.
+MAIN = """
+    import sys
+    from pathlib import Path
+    from k8sflow.task import agent
+    agent.TERMINATION_LOG = Path("termination-log")
+    sys.exit(agent.main(sys.argv[1:]))
+"""
+
+
+def _prepare(folder: Path, body: str) -> tuple[TaskRunner, list[str]]:
+    """A run with an uploaded package, and the command of the start step's agent."""
+    code = folder / "code"
+    file = write_flow(code, SOURCE.format(body=body.replace("\n", "\n            ")))
+    runner = runner_of(load_flow(file), folder)
+    made = package.build(code)
+    ArtifactStore(runner.store, "F").save_blob(made.sha256, [made.archive])
+    spec = TaskSpec("F", "r1", TaskName("start"))
+    options = [f"--store={runner.store.url}", "--flow=F", f"--package={made.sha256}", "--file=flow.py"]
+    return runner, [sys.executable, "-c", textwrap.dedent(MAIN), spec.to_json(), *options]
+
+
+def _start(folder: Path, command: list[str], **changes: str) -> subprocess.Popen[bytes]:
+    work = folder / "work"
+    work.mkdir()
+    return subprocess.Popen(
+        command, cwd=work, env=environment(**changes), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+def _ended(folder: Path, process: subprocess.Popen[bytes]) -> tuple[int, TaskResult, dict[str, bytes]]:
+    """Exit code, result and output of an agent; the result in both places is the same."""
+    shown, errors = process.communicate(timeout=DEADLINE_SECONDS)
+    assert errors == b""
+    output = {"stdout": b"", "stderr": b""}
+    results = []
+    for line in shown.splitlines():
+        match decode(line):
+            case Piece(stream, data):
+                output[stream] += data
+            case ResultLine(text):
+                results.append(text)
+    assert results == [(folder / "work/termination-log").read_text()]
+    return process.returncode, TaskResult.from_json(results[0]), output
+
+
+def _run(folder: Path, body: str, **changes: str) -> tuple[int, TaskResult, dict[str, bytes]]:
+    _, command = _prepare(folder, body)
+    return _ended(folder, _start(folder, command, **changes))
+
+
+def test_a_task_runs_and_tells(tmp_path: Path) -> None:
+    """Output in both streams and in the store; the commit; the transition; the code in the folder."""
+    runner, command = _prepare(tmp_path, "print('ü 1')\nprint('e', file=sys.stderr)\nself.x = os.listdir()")
+    code, result, output = _ended(tmp_path, _start(tmp_path, command))
+    assert code == 0
+    assert result.outcome is Outcome.SUCCEEDED
+    assert result.transition is not None
+    assert result.transition.steps == ("end",)
+    assert output == {"stdout": "ü 1\n".encode(), "stderr": b"e\n"}
+    assert runner.run_store.read_log("start", "0", 0, "stdout") == "ü 1\n".encode()
+    commit = runner.run_store.read_commit("start", "0")
+    assert commit is not None
+    assert ArtifactStore(runner.store, "F").load(commit.artifacts["x"], "x") == ["flow.py"]
+
+
+@pytest.mark.parametrize(
+    ("body", "summary"),
+    [
+        ("raise ValueError('ü 🦆')", "ValueError: ü 🦆"),
+        ("os._exit(0)", "exit code 0 before its step was finished"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", "killed by SIGKILL"),
+        ("os.kill(os.getpid(), signal.SIGRTMIN + 3)", "killed by signal"),
+        ("sys.exit(0)", "called sys.exit(0)"),
+    ],
+)
+def test_a_failure_is_told_and_written(tmp_path: Path, body: str, summary: str) -> None:
+    """As on a machine of one's own."""
+    runner, command = _prepare(tmp_path, body)
+    code, result, _ = _ended(tmp_path, _start(tmp_path, command))
+    assert code == 1
+    assert result.outcome is Outcome.USER_ERROR
+    assert result.diagnosis is not None
+    assert summary in result.diagnosis.summary
+    record = runner.run_store.read_outcome("start", "0", 0)
+    assert record is not None
+    assert summary in record.summary
+
+
+def test_a_child_that_goes_on_writing_does_not_hold_the_pod_up(tmp_path: Path) -> None:
+    """What was in the pipe when the task ended is the end of its output."""
+    code, result, output = _run(tmp_path, "print(subprocess.Popen(['yes', 'y' * 100]).pid)")
+    assert code == 0
+    assert result.outcome is Outcome.SUCCEEDED
+    assert output["stdout"].splitlines()[0].isdigit()
+
+
+def test_a_task_that_is_told_to_end_says_so(tmp_path: Path) -> None:
+    """SIGTERM goes on to the task and its children; who sent it knows why."""
+    _, command = _prepare(tmp_path, "subprocess.Popen(['sleep', '300'])\nopen('../here', 'w').close()\ntime.sleep(300)")
+    process = _start(tmp_path, command)
+    wait_for((tmp_path / "work/here").exists)
+    process.send_signal(signal.SIGTERM)
+    code, result, _ = _ended(tmp_path, process)
+    assert code == 143
+    assert result.outcome is Outcome.CANCELLED
+
+
+def test_a_damaged_package_is_not_run(tmp_path: Path) -> None:
+    """Nor one that is missing."""
+    runner, command = _prepare(tmp_path, "pass")
+    (blob,) = [key for key in runner.store.list_keys("F/blobs/") if key.endswith(command[-2].partition("=")[2])]
+    runner.store.put(blob, [b"damaged"])
+    code, result, _ = _ended(tmp_path, _start(tmp_path, command))
+    assert code == 1
+    assert result.outcome is Outcome.STORAGE_ERROR
+    assert result.diagnosis is not None
+    assert "damaged" in result.diagnosis.summary
+
+
+def test_a_file_that_cant_be_loaded_in_the_pod_is_told(tmp_path: Path) -> None:
+    """A package that is only on the user's machine, say; with its traceback."""
+    runner, command = _prepare(tmp_path, "pass")
+    (tmp_path / "code/flow.py").write_text("import only_on_my_machine\n")
+    made = package.build(tmp_path / "code")
+    ArtifactStore(runner.store, "F").save_blob(made.sha256, [made.archive])
+    command[-2] = f"--package={made.sha256}"
+    code, result, _ = _ended(tmp_path, _start(tmp_path, command))
+    assert code == 1
+    assert result.outcome is Outcome.USER_ERROR
+    assert result.diagnosis is not None
+    assert "No module named 'only_on_my_machine'" in result.diagnosis.summary
+    assert "flow.py" in result.diagnosis.detail
+
+
+def test_threads_follow_the_pods_cores(tmp_path: Path) -> None:
+    """Unless the user has set them."""
+    names = ["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"]
+    _, _, output = _run(
+        tmp_path, f"import json; print(json.dumps([os.environ.get(n) for n in {names}]))",
+        K8SFLOW_CPUS="2", MKL_NUM_THREADS="7",
+    )  # fmt: skip
+    assert json.loads(output["stdout"]) == ["2", "2", "7"]
+
+
+def test_a_second_execution_finds_the_first_ones_commit(tmp_path: Path) -> None:
+    """Kubernetes may start a pod twice: both succeed, and the outputs exist once (I3)."""
+    runner, command = _prepare(tmp_path, "self.who = os.urandom(9)")
+    first = _ended(tmp_path, _start(tmp_path, command))
+    commit = runner.run_store.read_commit("start", "0")
+    spec = TaskSpec.from_json(command[3])
+    command[3] = replace(spec, attempt=1).to_json()
+    (tmp_path / "work").rename(tmp_path / "work of the first")
+    second = _ended(tmp_path, _start(tmp_path, command))
+    assert first[:2] == second[:2]
+    assert runner.run_store.read_commit("start", "0") == commit
