@@ -12,6 +12,7 @@ from k8sflow.config import variable
 from k8sflow.controller.policy import Policy
 from k8sflow.kubernetes import flowrun as flowruns
 from k8sflow.kubernetes import labels
+from k8sflow.kubernetes.names import label_value
 
 CONTAINER = "driver"
 PROGRAM = "/opt/venv/bin/k8sflow"
@@ -29,8 +30,10 @@ def driver_job(flowrun: Manifest, policy: Policy) -> Manifest:
     """The Job that runs a FlowRun's driver."""
     metadata, spec = flowrun["metadata"], flowrun["spec"]
     run = {
+        # Without the run's label: by it the driver finds, and deletes, the Jobs and pods of tasks.
         "labels": {
-            **labels.run_labels(spec["flow"], spec["run"]),
+            labels.MANAGED_BY: "k8sflow",
+            labels.FLOW: label_value(spec["flow"]),
             flowruns.COMPONENT: flowruns.DRIVER_COMPONENT,
             flowruns.FLOWRUN_LABEL: metadata["name"],
         },

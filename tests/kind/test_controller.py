@@ -122,10 +122,10 @@ class FlowRun:
 
     def delete(self) -> None:
         """``kubectl delete``, and a wait until nothing of it is left."""
-        spec = self.document["spec"]
+        tasks = self.tasks
         self.namespace.kubectl("delete", "flowrun", self.name, "--timeout=20s")
-        selector = f"k8sflow.dev/flow={spec['flow']},k8sflow.dev/run={spec['run']}"
-        wait_until_gone(self.namespace, "jobs,pods", selector)
+        wait_until_gone(self.namespace, "jobs,pods", tasks)
+        wait_until_gone(self.namespace, "jobs,pods", f"k8sflow.dev/flowrun={self.name}")
 
 
 def wait_until_gone(namespace: Namespace, kinds: str, selector: str) -> None:
@@ -405,7 +405,8 @@ def test_deleting_flowruns_and_release_leaves_nothing_but_the_crd(controller: Co
     controller.helm("uninstall", "k8sflow", "--wait")
     run.delete()
     controller.namespace.kubectl("delete", "flowruns", "--all", "--timeout=30s")
-    wait_until_gone(controller.namespace, "jobs,pods", "k8sflow.dev/run")
+    for label in ("k8sflow.dev/step", "k8sflow.dev/flowrun"):
+        wait_until_gone(controller.namespace, "jobs,pods", label)
     assert inventory(controller.namespace) == before
     assert "flowruns.k8sflow.dev" in controller.namespace.kubectl("get", "crds", "-o", "name")
 

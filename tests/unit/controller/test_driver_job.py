@@ -7,6 +7,7 @@ from typing import Any
 
 from k8sflow import config
 from k8sflow.controller.driver_job import driver_job
+from k8sflow.kubernetes import labels
 from tests.unit.controller.objects import POLICY, flowrun
 
 
@@ -30,6 +31,15 @@ def test_the_driver_reads_the_settings_that_the_run_was_started_with() -> None:
     assert (found.bucket, found.credentials, found.endpoint) == ("bucket/team", "secret:keys", "http://s3:9000")
     assert (found.region, found.kubernetes_namespace) == ("eu-1", "lab")
     assert found.kubernetes_service_account == "k8sflow-task"
+
+
+def test_the_driver_is_not_among_what_it_deletes() -> None:
+    """An executor that cancels deletes all that the run's selector finds; the driver has to live to tell the end."""
+    job = driver_job(flowrun(), POLICY)
+    selector = labels.run_labels("Sum", "r1")
+    for metadata in (job["metadata"], job["spec"]["template"]["metadata"]):
+        assert not selector.items() <= metadata["labels"].items()
+        assert metadata["annotations"] == labels.run_annotations("Sum", "r1")
 
 
 def test_the_buckets_keys_come_by_reference() -> None:
