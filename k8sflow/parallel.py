@@ -51,6 +51,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, NoReturn, Protocol, TypeVar
 
 if sys.platform != "win32":
@@ -327,8 +328,7 @@ def _folders_within(controller: str, membership: tuple[str, ...], mountinfo: str
 
 def _lines(path: str) -> list[str]:
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read().splitlines()
+        return Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:  # not Linux, not this cgroup version, or hidden from us: then it sets no limit we could know
         return []
 
@@ -373,6 +373,7 @@ class _Work:
         self._call = call
         self._pack = pack
         self._iterator = call.items if isinstance(call.items, Iterator) else None
+        self._drained = False
         self._largest = _LAZY_CHUNK_ITEMS if self._iterator is not None else largest
         self._returned: list[_Chunk] = []
         self._next = 0
@@ -386,7 +387,7 @@ class _Work:
 
     def take(self, before: float) -> _Chunk | None:
         """The next chunk, unless it starts at `before` or later; None too if there is none at the moment."""
-        if self.lowest >= before:
+        if self.lowest >= before or (self._drained and not self._returned):
             return None
         if not self._returned:
             fresh = (
@@ -433,6 +434,7 @@ class _Work:
             items.append((item, self._pack(item, self._next + len(items))))
             if time.perf_counter() > deadline and not self._call.chunk_size:
                 break
+        self._drained = not items  # an iterator isn't asked again after its end
         return _Chunk(self._next, self._next + len(items), items)
 
 
@@ -621,9 +623,19 @@ def _receive_reply(channel: _WorkerEnd) -> _Reply:
     body = _read(channel, size)
     if kind == _FAILED:
         raise _rebuilt(pickle.loads(body))
+    try:
+        values = _load_results(channel, body, count, pieces, buffers)
+    except WorkerDied:
+        raise
+    except Exception as error:  # unpickling is the user's code
+        _note(error, f"parallel_map: raised by unpickling the results of the items {start} to {start + count - 1}")
+        raise
+    return _Reply(start, values, seconds, kind == _DONE)
+
+
+def _load_results(channel: _WorkerEnd, body: bytearray, count: int, pieces: int, buffers: int) -> list[Any]:
     if not pieces:
-        source = io.BytesIO(body)
-        return _Reply(start, _load_runs(pickle.Unpickler, source, count), seconds, kind == _DONE)
+        return _load_runs(pickle.Unpickler, io.BytesIO(body), count)
     memory = _Memory(channel)
     split = (pieces + buffers) * _PIECE.size
     table = list(_PIECE.iter_unpack(body[:split]))
@@ -632,7 +644,7 @@ def _receive_reply(channel: _WorkerEnd) -> _Reply:
     values = _load_runs(functools.partial(pickle.Unpickler, buffers=large), stream, count)
     if not memory.streaming:
         channel.write(_TAKEN)
-    return _Reply(start, values, seconds, kind == _DONE)
+    return values
 
 
 def _load_runs(unpickler: Callable[[Any], pickle.Unpickler], stream: Any, count: int) -> list[Any]:
@@ -829,9 +841,9 @@ class _Outbox:
 
     def add(self, value: object) -> None:
         """Notes the next result. Pickles it at once, unless it can't change, for the function may change it later."""
-        self._count += 1
         if type(value) in _NUMBERS:
             self._run.append(value)
+            self._count += 1
             self.size += _NUMBER_BYTES
             return
         self._end_run()
@@ -843,7 +855,9 @@ class _Outbox:
             del self._buffers[buffers:]
             self.size = size
             self.write(_dumps([value], by_value=self._by_value))
-        self._pickler.clear_memo()
+        finally:
+            self._pickler.clear_memo()
+        self._count += 1
 
     def _end_run(self) -> None:
         if self._run:
@@ -887,14 +901,15 @@ class _Outbox:
         self._buffers.clear()
 
     def fail(self, error: BaseException, index: int, items: Any) -> None:
-        _flush_output()
+        """Sends what was done before, then the exception."""
+        self.flush(_PART, 0.0)
         body = pickle.dumps(_told(error, index, items, by_value=self._by_value), 5)
         self._channel.write(_HEADER.pack(_FAILED, index, 0, 0.0, len(body), 0, 0) + body)
 
 
 # ── Forked workers ───────────────────────────────────────────────────────────────────────────────────────────────
 
-_start_lock = threading.Lock()
+_start_lock = threading.RLock()  # re-entrant: the collector may end a forgotten generator while workers start
 _private_fds: set[int] = set()  # ends of pipes that a forked child of this process must not keep open
 
 
@@ -945,6 +960,8 @@ class _Forked:
         self.pidfd = -1
         with contextlib.suppress(OSError):  # an old kernel or a seccomp profile; then its end is seen by the pipe's
             self.pidfd = os.pidfd_open(pid)
+        if self.pidfd >= 0:
+            _private_fds.add(self.pidfd)
         self._fds = {self.commands, self.results, ends.lifeline_in, self.pidfd} - {-1}
         self._team = team
         self._exitcode: int | None = None
@@ -1016,7 +1033,7 @@ class _Forked:
         if self.chunk is not None:
             index = self._team.busy_with[self.number]
             item = f"at item {index}: {self._team.repr_of_item(self.chunk, index)}"
-        how = "closed its pipe to the parent" if alive else _how_it_ended(code)
+        how = "closed its pipe to the parent, or hid its memory from it," if alive else _how_it_ended(code)
         return _death_error(f"(pid {self.pid}) {how} {item}", index, None if alive else code, self._team.kills_before)
 
 
@@ -1130,8 +1147,8 @@ def _fork_process() -> int:
 def _forget_private_fds() -> None:
     """In any forked child: closes the pipes of its parent's workers, so that their end is seen by who waits for it."""
     global _start_lock  # noqa: PLW0603  another thread of the parent may have held them
-    _start_lock = threading.Lock()
-    _math_threads._lock = threading.Lock()
+    _start_lock = threading.RLock()
+    _math_threads.renew_lock()
     for fd in _private_fds:
         with contextlib.suppress(OSError):
             os.close(fd)
@@ -1610,8 +1627,12 @@ def _dumped_or_none(value: object, *, by_value: bool) -> bytes | None:
 
 
 def _rebuilt(told: _Told) -> BaseException:
+    error: BaseException | None = None
     if told.pickled:
-        error: BaseException = pickle.loads(told.pickled)
+        with contextlib.suppress(Exception):  # the user's code; it may need what only the worker had imported
+            error = pickle.loads(told.pickled)
+    if error is not None:
+        pass
     elif kind := _class_at(told.class_id, told.class_name):
         args = pickle.loads(told.args) if told.args else (told.summary,)
         error = kind.__new__(kind, *args)
@@ -1686,9 +1707,12 @@ class _MathThreads:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self.renew_lock()
         self._calls = 0
         self._limits: Any = None
+
+    def renew_lock(self) -> None:
+        self._lock = threading.RLock()
 
     def hold_blas(self) -> None:
         with self._lock:
@@ -1730,9 +1754,9 @@ def _warn_of_openmp() -> None:
     GNU's OpenMP doesn't survive a fork once it has run: the next parallel region waits for threads that the child
     doesn't have. Held to one thread (threadpoolctl) it has no parallel regions.
     """
-    if _optional("threadpoolctl") is not None or not os.path.isdir("/proc/self/task"):
+    if _optional("threadpoolctl") is not None or not Path("/proc/self/task").is_dir():
         return
-    if len(os.listdir("/proc/self/task")) <= threading.active_count():
+    if len(list(Path("/proc/self/task").iterdir())) <= threading.active_count():
         return
     if any("libgomp" in line for line in _lines("/proc/self/maps")):
         warnings.warn(

@@ -137,6 +137,28 @@ def test_an_item_of_a_generator_that_cannot_be_sent_names_itself(start_method: s
     assert "item 0" in shown(caught.value)
 
 
+def test_results_before_a_failure_come_first(start_method: str) -> None:
+    """As with `map`: what was computed is yielded, then the exception is raised; nothing hangs on the way."""
+    seen = []
+    with pytest.raises(ZeroDivisionError):
+        seen.extend(parallel_imap(lambda i: (i, 1 / (i - 5)), range(10), 1, chunk_size=10))
+    results = parallel_imap(lambda i: threading.Lock() if i == 5 else i, range(10), 1, chunk_size=10)
+    with pytest.raises((TypeError, pickle.PicklingError)):
+        seen.extend(results)
+    assert [entry for entry in seen if isinstance(entry, int)] == [0, 1, 2, 3, 4]
+
+
+class FailsToLoad:
+    def __reduce__(self) -> Any:
+        return int, ("not a number",)
+
+
+def test_a_result_that_cannot_be_loaded_names_its_items(start_method: str) -> None:
+    with pytest.raises(ValueError, match="not a number") as caught:
+        parallel_map(lambda i: FailsToLoad(), [1], 1)
+    assert "unpickling the results of the items 0 to 0" in shown(caught.value)
+
+
 def kill_self(number: int) -> Callable[[int], int]:
     def func(i: int) -> int:
         if i == 7:

@@ -150,6 +150,26 @@ def test_a_killed_worker_is_seen_while_another_call_runs() -> None:
     inner.close()
 
 
+def test_more_workers_than_start_at_once() -> None:
+    """They start in groups, which bounds the descriptors that are open."""
+    assert parallel_map(lambda i: i, range(80), 40, chunk_size=1) == list(range(80))
+
+
+def test_a_forgotten_generator_may_be_collected_while_workers_start() -> None:
+    """Its end and their start want the same lock, in the same thread."""
+    for _ in range(30):
+        cycle: list[Any] = [parallel_imap(lambda i: i, range(10_000), 1)]
+        next(cycle[0])
+        cycle.append(cycle)
+        del cycle
+        threshold = gc.get_threshold()
+        gc.set_threshold(1)
+        try:
+            parallel_map(lambda i: i, range(4), 2)
+        finally:
+            gc.set_threshold(*threshold)
+
+
 def test_a_function_may_fork() -> None:
     """A child of the worker that ends by itself, and one that comes back from the function, which is cut off."""
 
