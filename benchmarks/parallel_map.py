@@ -1,6 +1,6 @@
 """parallel_map against its peers and the bare operation: one run, minimum of n, two workers.
 
-    make bench-parallel        # or: .venv-bench/bin/python benchmarks/parallel_map.py [--rounds 5] [--only TEXT] [--plot FILE]
+    .venv-bench/bin/python benchmarks/parallel_map.py [--rounds 5] [--only TEXT] [--plot FILE]
 
 Contenders take turns within each round, so that a noisy moment of the machine hits all of them. Each case has a
 bare operation of its own, measured in the same run: two forks, the plain loop, a memcpy. Prints a Markdown table.
@@ -382,9 +382,8 @@ def main() -> None:
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     load = os.getloadavg()[0]
-    print(
-        f"Python {platform.python_version()}, numpy {np.__version__}, {len(os.sched_getaffinity(0))} cores, Linux {platform.release()}; load before: {load:.1f}\n"
-    )
+    print(f"Python {platform.python_version()}, numpy {np.__version__}, Linux {platform.release()}")
+    print(f"{len(os.sched_getaffinity(0))} cores; load before: {load:.1f}\n")
     results: dict[str, Figures] = {}
     for case in CASES:
         if options.only in case.name:

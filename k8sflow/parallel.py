@@ -128,7 +128,7 @@ def parallel_map(
         max_parallel: Number of workers. By default the number of cores this process may use, see `available_cores`.
         dir: Not needed, for results never touch a file; taken so that calls written for Metaflow go on working.
         chunk_size: Items per hand-out. By default chosen as the work goes. With a fixed size the random numbers of
-            the workers are the same in each run (if the parent's generators are seeded), whatever the number of workers.
+            the workers are the same in each run (with the parent's generators seeded), whatever the number of workers.
         progress: Show a bar on a terminal and in a notebook, lines in a log.
         backend: "processes" (the default), or "threads" for functions that release the GIL (the default on a
             free-threaded Python).
@@ -342,7 +342,7 @@ def _words(path: str) -> list[str]:
 
 @dataclass(order=True)
 class _Chunk:
-    """Items `start` to `stop`. Those of an iterator are here, each with what is sent of it; others are told by index."""
+    """Items `start` to `stop`. Those of an iterator are here, each with what is sent of it."""
 
     start: int
     stop: int
@@ -495,7 +495,7 @@ class _Team(Protocol):
         """Gives a chunk to a worker, which is started for its first."""
 
     def receive(self) -> tuple[int, _Reply]:
-        """The next message of any worker, sleeping until there is one. Raises what the function raised, or WorkerDied."""
+        """The next message of any worker; sleeps until there is one. Raises what the function raised, or WorkerDied."""
 
     def stop(self) -> None:
         """Ends the workers and frees all that belongs to them."""
@@ -879,7 +879,7 @@ class _Outbox:
         return False
 
     def flush(self, kind: int, seconds: float) -> None:
-        """Sends what is collected. With addresses in it, waits until the parent has read: the function may change it."""
+        """Sends what is collected. With addresses in it, waits until the parent has read: the memory may change."""
         _flush_output()
         self._end_run()
         large = [piece for piece in self._pieces if len(piece) >= _LARGE_BYTES] + self._buffers
@@ -1016,7 +1016,7 @@ class _Forked:
             raise self.death() from None
 
     def _wait(self, fd: int, event: int) -> None:
-        """Sleeps until the pipe is ready. The worker's end is an error even if a child of its own keeps the pipe open."""
+        """Sleeps until the pipe is ready. The worker's end is seen even if a child of its own keeps the pipe open."""
         poll = select.poll()
         poll.register(fd, event)
         if self.pidfd >= 0:
@@ -1219,7 +1219,7 @@ def _leave_it_to_the_parent(_signal: int, _frame: object) -> None:
 
 
 def _die_with_parent(lifeline: int) -> None:
-    """Has the kernel send SIGKILL when the pipe's other end is closed, which the parent alone holds (fcntl(2), F_SETSIG).
+    """Has the kernel send SIGKILL when the pipe's other end, the parent's alone, is closed (fcntl(2), F_SETSIG).
 
     PR_SET_PDEATHSIG would fire when the thread that forked ends, not its process.
     """
@@ -1245,7 +1245,7 @@ _HELD_SIGNALS = {
 
 @contextlib.contextmanager
 def _interrupts_held() -> Generator[set[Any], None, None]:
-    """Signals, Ctrl-C above all, wait while workers are started or reaped, so that none is lost. Yields the old mask."""
+    """Signals wait while workers are started or reaped, so that none is lost from sight. Yields the old mask."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield set()
         return
@@ -1603,7 +1603,7 @@ def _told(error: BaseException, index: int, items: Any, *, by_value: bool) -> _T
     text = "".join(traceback.format_exception(kind, error, own_frames))
     try:
         item = _repr(items[index])
-    except Exception as trouble:  # the item is the user's
+    except Exception as trouble:  # noqa: BLE001  the item is the user's
         item = f"<not to be shown: {trouble!r}>"
     state = {name: data for name, value in vars(error).items() if (data := _dumped_or_none(value, by_value=by_value))}
     return _Told(
@@ -1622,7 +1622,7 @@ def _dumped_or_none(value: object, *, by_value: bool) -> bytes | None:
     try:
         data = _dumps(value, by_value=True) if by_value else pickle.dumps(value, 5)
         return data if type(pickle.loads(data)) is type(value) else None
-    except Exception:  # whatever user-defined pickling raises: then the value stays here
+    except Exception:  # noqa: BLE001  whatever user-defined pickling raises: then the value stays here
         return None
 
 
@@ -1741,7 +1741,7 @@ _math_threads = _MathThreads()
 
 @functools.lru_cache(maxsize=1)
 def _thread_controller(_modules: int) -> Any:
-    """What threadpoolctl knows of the loaded libraries, looked at again when there are more modules; None without it."""
+    """What threadpoolctl knows of the loaded libraries; looked at again when there are more modules."""
     if "numpy" not in sys.modules and "torch" not in sys.modules:
         return None
     threadpoolctl = _optional("threadpoolctl")
@@ -1778,7 +1778,7 @@ class _Progress:
         self._began = self._told = time.monotonic()
         self._bar = "ipykernel" in sys.modules or (sys.stderr is not None and sys.stderr.isatty())
 
-    def __enter__(self) -> _Progress:
+    def __enter__(self) -> _Progress:  # noqa: PYI034  typing.Self is Python 3.11's
         return self
 
     def add(self, count: int) -> None:
