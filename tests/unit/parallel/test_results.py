@@ -199,22 +199,29 @@ def test_wrong_arguments_are_errors_before_anything_starts(kind: Callable[..., A
     assert started == []
 
 
+class Counter:
+    """An endless iterator that knows how far it was drawn."""
+
+    def __init__(self) -> None:
+        self.drawn = -1
+
+    def __iter__(self) -> Counter:
+        return self
+
+    def __next__(self) -> int:
+        self.drawn += 1
+        return self.drawn
+
+
 def test_imaps_take_an_endless_iterable_lazily(way: Backend) -> None:
     """Items are drawn as the consumer goes on, a bounded number ahead of it."""
     for kind, ahead in ((parallel_imap, 2 * 1024 + 2), (parallel_imap_unordered, 2 * 3)):
-        drawn = itertools.count()
-        seen = 0
-
-        def draw() -> Iterator[int]:
-            nonlocal seen
-            for seen in drawn:
-                yield seen
-
-        results = kind(lambda i: i, draw(), 2, backend=way, chunk_size=1)
-        assert seen == 0
+        items = Counter()
+        results = kind(lambda i: i, items, 2, backend=way, chunk_size=1)
+        assert items.drawn == -1
         first = [next(results) for _ in range(20)]
         assert len(set(first)) == 20
-        assert seen < 20 + ahead
+        assert items.drawn < 20 + ahead
         results.close()
 
 
