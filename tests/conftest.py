@@ -41,7 +41,7 @@ def s3_store(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[S
     """A store below a prefix of its own in the server's bucket."""
     for name, value in s3server.KEYS.items():
         monkeypatch.setenv(name, value)
-    from k8sflow.storage.s3 import S3Store  # noqa: PLC0415  boto3 is for those who ask for a bucket
+    from k8sflow.storage.s3 import S3Store
 
     store = S3Store(f"s3://{s3server.BUCKET}/{secrets.token_hex(4)}", endpoint=s3_server.endpoint, region="us-east-1")
     yield store

@@ -20,7 +20,7 @@ from k8sflow.task.spec import TaskSpec
 from tests.support import load_flow, write_flow
 
 
-class Failed(Exception):  # noqa: N818  what happened, not a kind of error
+class Failed(Exception):
     """A task failed; ``result`` tells how."""
 
     def __init__(self, spec: TaskSpec, result: TaskResult) -> None:

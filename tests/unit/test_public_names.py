@@ -53,3 +53,21 @@ def test_imports_load_no_more_than_they_need(code: str, allowed: set[str]) -> No
     done = in_python(f"import sys\n{code}\nprint(*sorted(set(m.partition('.')[0] for m in sys.modules)))")
     assert done.returncode == 0, done.stderr
     assert HEAVY & set(done.stdout.split()) <= allowed
+
+
+def test_the_decorator_kubernetes_may_be_asked_for_late() -> None:
+    """When the package of the same name is loaded already, as in a notebook after a run."""
+    done = in_python(
+        """
+        import k8sflow.kubernetes.names
+        from k8sflow import kubernetes, step
+        from k8sflow.flow import decorators
+        @kubernetes(image="x")
+        @step
+        def start(self): ...
+        assert k8sflow.kubernetes(image="x")(start) is start
+        assert k8sflow.kubernetes.names
+        print(decorators.of(start))
+        """
+    )
+    assert "'image': 'x'" in done.stdout, done.stderr

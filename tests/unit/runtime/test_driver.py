@@ -112,7 +112,7 @@ class World:
 
     # ------------------------------------------------------------------ as an observer
 
-    def submitted(self, group: Sequence[TaskSpec]) -> None:  # noqa: ARG002  as the protocol has it
+    def submitted(self, group: Sequence[TaskSpec]) -> None:
         self.change()
 
     def event(self, event: TaskEvent) -> None:
@@ -122,7 +122,7 @@ class World:
             assert self.executor is not None
             self.executor.went_on()
 
-    def retried(self, task: TaskSpec, result: TaskResult) -> None:  # noqa: ARG002  as the protocol has it
+    def retried(self, task: TaskSpec, result: TaskResult) -> None:
         self.retries.append(task)
 
 

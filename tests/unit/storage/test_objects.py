@@ -98,6 +98,7 @@ RACER = """
 """
 
 
+@pytest.mark.slow
 def test_one_of_twenty_racing_processes_wins(store: ObjectStore) -> None:
     """As pods and drivers race: each with a store of its own."""
     keys = {name: os.environ[name] for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY") if name in os.environ}
