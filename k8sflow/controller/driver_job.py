@@ -122,6 +122,7 @@ def _environment(flowrun: Manifest, policy: Policy) -> list[Manifest]:
         "HOME": _TMP,
         # The virtual environment has its own k8sflow; the runtime for tasks must not come before it.
         "PYTHONPATH": "",
+        variable("kubernetes_runtime_image"): policy.image,
         variable("kubernetes_service_account"): policy.task_service_account,
         flowruns.SERVICE_ACCOUNTS_VARIABLE: ",".join((policy.task_service_account, *policy.task_service_accounts)),
         **flowruns.environment(flowrun["spec"], flowrun["metadata"]["namespace"]),

@@ -33,6 +33,13 @@ def test_the_driver_reads_the_settings_that_the_run_was_started_with() -> None:
     assert found.kubernetes_service_account == "k8sflow-task"
 
 
+def test_the_runtime_of_tasks_is_the_controllers_own_image_where_nobody_says() -> None:
+    said = flowrun(settings={"kubernetesRuntimeImage": "registry/k8sflow:9"})
+    name = "K8SFLOW_KUBERNETES_RUNTIME_IMAGE"
+    assert variables(driver_job(flowrun(), POLICY))[name] == "k8sflow:1"
+    assert variables(driver_job(said, POLICY))[name] == "registry/k8sflow:9"
+
+
 def test_the_driver_is_not_among_what_it_deletes() -> None:
     """An executor that cancels deletes all that the run's selector finds; the driver has to live to tell the end."""
     job = driver_job(flowrun(), POLICY)
