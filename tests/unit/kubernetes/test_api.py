@@ -163,7 +163,7 @@ def test_a_closed_port_is_told_as_such() -> None:
 
 
 def test_tls_that_fails_is_told_as_such(server: FakeApi) -> None:
-    import ssl  # noqa: PLC0415
+    import ssl
 
     access = replace(
         server.access,

@@ -168,7 +168,7 @@ def test_a_credential_program_that_fails_is_told(
 
 
 def test_verification_can_be_turned_off_and_strictness_is(tmp_path: Path) -> None:
-    import ssl  # noqa: PLC0415
+    import ssl
 
     access = load(write(tmp_path / "a", cluster={"insecure-skip-tls-verify": True}))
     assert access.ssl_context is not None
