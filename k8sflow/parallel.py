@@ -1149,10 +1149,18 @@ def _forget_private_fds() -> None:
     global _start_lock  # noqa: PLW0603  another thread of the parent may have held them
     _start_lock = threading.RLock()
     _math_threads.renew_lock()
+    _renew_numpy_lock()
     for fd in _private_fds:
         with contextlib.suppress(OSError):
             os.close(fd)
     _private_fds.clear()
+
+
+def _renew_numpy_lock() -> None:
+    """Frees numpy's generator in a forked child, where a thread that is not here may have been drawing from it."""
+    if (numpy_random := sys.modules.get("numpy.random")) is not None:
+        with contextlib.suppress(AttributeError):  # while another thread still imports it, nobody holds it
+            numpy_random.mtrand._rand._bit_generator.lock._at_fork_reinit()  # noqa: SLF001  as threading does it
 
 
 if hasattr(os, "register_at_fork"):

@@ -137,6 +137,29 @@ def test_many_calls_at_once_from_threads() -> None:
     assert done == [list(range(50))] * 40
 
 
+def test_a_thread_that_draws_numbers_at_the_fork_hangs_no_worker() -> None:
+    """numpy's generator is locked while it is used; the lock of a thread that the fork leaves behind is freed."""
+    lock = np.random.mtrand._rand._bit_generator.lock
+    taken, leave = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with lock:
+            taken.set()
+            leave.wait(60)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    taken.wait()
+    try:
+        pid = parallel._fork_process()
+        if pid == 0:
+            os._exit(0 if lock.acquire(timeout=10) else 1)
+        assert os.waitpid(pid, 0)[1] == 0
+    finally:
+        leave.set()
+        holder.join()
+
+
 def test_a_killed_worker_is_seen_while_another_call_runs() -> None:
     """The second call's workers don't keep the first's pipes open."""
     outer = parallel_imap(lambda i: i, range(100_000), 2, chunk_size=1)
