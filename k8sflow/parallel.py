@@ -1059,6 +1059,7 @@ class _ForkTeam:
         _flush_output()
         pids: dict[int, int] = {}
         pipes: dict[int, _PipeEnds] = {}
+        threads = threading.active_count() > 1
         with _start_lock, _interrupts_held() as mask:
             try:
                 for number in numbers:
@@ -1066,7 +1067,7 @@ class _ForkTeam:
                 for number in pipes:
                     pids[number] = _fork_process()
                     if pids[number] == 0:
-                        self._be_worker(number, pipes, mask)
+                        self._be_worker(number, pipes, mask, threads=threads)
             finally:
                 for number, ends in pipes.items():
                     if number in pids:
@@ -1075,8 +1076,10 @@ class _ForkTeam:
                         ends.close_parents()
                     ends.close_workers()
 
-    def _be_worker(self, number: int, pipes: dict[int, _PipeEnds], mask: Iterable[int]) -> NoReturn:
+    def _be_worker(self, number: int, pipes: dict[int, _PipeEnds], mask: Iterable[int], *, threads: bool) -> NoReturn:
         try:
+            if threads:
+                _renew_output()
             own = pipes.pop(number)
             for ends in pipes.values():
                 ends.close_workers()
@@ -1242,6 +1245,23 @@ def _flush_output() -> None:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, OSError, ValueError):  # None, a broken pipe, closed
             stream.flush()
+
+
+_old_streams: list[object] = []  # kept: their end would flush them, and wait for their lock
+
+
+def _renew_output() -> None:
+    """Gives a worker streams of its own: another thread of the parent may hold the locks of the inherited ones."""
+    for name in ("stdout", "stderr"):
+        old = getattr(sys, name)
+        if isinstance(old, io.TextIOWrapper):
+            with contextlib.suppress(OSError, ValueError):  # closed, or no file at all
+                raw = io.FileIO(old.fileno(), "w", closefd=False)
+                new = io.TextIOWrapper(
+                    io.BufferedWriter(raw), old.encoding, old.errors, line_buffering=old.line_buffering
+                )
+                _old_streams.append(old)
+                setattr(sys, name, new)
 
 
 _HELD_SIGNALS = {
@@ -1682,15 +1702,23 @@ _ONE_THREAD_EACH = dict.fromkeys(
 )
 
 
+def _loaded(name: str) -> Any:
+    return sys.modules.get(name)
+
+
 def _draw_seeds() -> _Seeds:
-    """A number from each of the parent's generators, so that a seeded parent has reproducible workers."""
+    """A number from each of the parent's generators, so that a seeded parent has reproducible workers.
+
+    A module may be there but unfinished: another thread is just importing it, and nobody has used it yet.
+    """
     seeds = {}
-    if "random" in sys.modules:
-        seeds["random"] = sys.modules["random"].getrandbits(128)
-    if "numpy.random" in sys.modules:
-        seeds["numpy.random"] = int.from_bytes(sys.modules["numpy.random"].bytes(16), "little")
-    if "torch" in sys.modules:
-        seeds["torch"] = int(sys.modules["torch"].randint(2**62, (1,)).item())
+    python, numpy, torch = map(_loaded, ("random", "numpy.random", "torch"))
+    if hasattr(python, "getrandbits"):
+        seeds["random"] = python.getrandbits(128)
+    if hasattr(numpy, "bytes"):
+        seeds["numpy.random"] = int.from_bytes(numpy.bytes(16), "little")
+    if hasattr(torch, "randint") and hasattr(torch, "manual_seed"):
+        seeds["torch"] = int(torch.randint(2**62, (1,)).item())
     return seeds
 
 

@@ -123,6 +123,34 @@ def test_workers_started_from_a_thread_outlive_it() -> None:
     results.close()
 
 
+def test_locks_that_another_thread_holds_at_the_fork_hang_no_worker() -> None:
+    """Of numpy's global generator, which is reseeded, and of the standard streams, which are flushed."""
+    out = run_script(
+        """
+import os, sys, threading
+import numpy.random
+from k8sflow import parallel
+readable, full = os.pipe()
+sys.stdout = open(full, "w")
+threading.Thread(target=lambda: (sys.stdout.write("x" * 300_000), sys.stdout.flush()), daemon=True).start()
+stop = threading.Event()
+def use_random():
+    while not stop.is_set():
+        numpy.random.bytes(100_000)
+threading.Thread(target=use_random).start()
+os.read(readable, 1)
+flush, owner = parallel._flush_output, os.getpid()
+parallel._flush_output = lambda: None if os.getpid() == owner else flush()  # the parent would rightly wait
+for _ in range(20):
+    assert parallel.parallel_map(lambda i: i, range(8), 2, chunk_size=1) == list(range(8))
+stop.set()
+os.write(2, b"done")
+os._exit(0)
+"""
+    )
+    assert out == "done"
+
+
 def test_many_calls_at_once_from_threads() -> None:
     """Calls of several threads don't hold each other's pipes."""
     done: list[list[int]] = []
