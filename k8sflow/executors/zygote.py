@@ -14,7 +14,6 @@ import atexit
 import contextlib
 import ctypes
 import gc
-import io
 import json
 import os
 import selectors
@@ -28,6 +27,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from k8sflow.errors import RunError
+from k8sflow.task import streams
 
 _LENGTH = struct.Struct("!I")
 _FDS = 3
@@ -212,7 +212,7 @@ class _Server:
         os.dup2(stderr, 2)
         for fd in (null, stdout, stderr):
             os.close(fd)
-        _prepare_streams()
+        streams.renew()
         _reseed_numpy()
         code = self._task_main(task, result)
         threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001  as at the end of any Python process
@@ -273,15 +273,6 @@ def _open_standard_streams() -> None:
     while (fd := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
         pass
     os.close(fd)
-
-
-def _prepare_streams() -> None:
-    """Lets the output of a task be UTF-8, whatever the terminal is, and leave the process line by line."""
-    for name, stream in (("stdout", sys.stdout), ("stderr", sys.stderr)):
-        if stream is None or stream.closed:
-            setattr(sys, name, open(1 if name == "stdout" else 2, "w", 1, "utf-8", "backslashreplace"))  # noqa: SIM115, PTH123
-        elif isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)
 
 
 def _reseed_numpy() -> None:

@@ -27,7 +27,7 @@ from k8sflow.storage import package
 from k8sflow.storage.artifacts import blob_key
 from k8sflow.storage.objects import LogWriter, ObjectStore, open_store
 from k8sflow.storage.records import RunStore
-from k8sflow.task import memory
+from k8sflow.task import memory, streams
 from k8sflow.task.death import death, last_word
 from k8sflow.task.failure import unloadable
 from k8sflow.task.framing import Encoder, Stream, encode_result
@@ -242,8 +242,7 @@ def _become_task(options: argparse.Namespace, pipes: dict[str, int]) -> NoReturn
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         os.dup2(pipes["stdout"], 1)
         os.dup2(pipes["stderr"], 2)
-        for stream in (sys.stdout, sys.stderr):
-            stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr]
+        streams.renew()
         os.environ[RESULT_FD_VARIABLE] = str(pipes["result"])
         os.chdir(CODE_FOLDER)
         file = str(Path(options.file).resolve())

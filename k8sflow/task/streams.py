@@ -1,0 +1,31 @@
+"""The standard streams of a task's process."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+
+_kept: list[object] = []  # a stream that is dropped closes its descriptor, which the new one writes to
+
+
+def renew() -> None:
+    """Lets a task's output be UTF-8, whatever the terminal is, and leave the process line by line.
+
+    The inherited objects know the files that they were opened on (whether they can seek, say), and their descriptors
+    lead elsewhere by now, so new objects take their place. What a flow has put there itself stays.
+    """
+    for name, descriptor in (("stdout", 1), ("stderr", 2)):
+        old = getattr(sys, name)
+        if old is None or old.closed or (isinstance(old, io.TextIOWrapper) and _descriptor(old) == descriptor):
+            _kept.append(old)
+            raw = os.fdopen(descriptor, "wb", closefd=False)
+            new = io.TextIOWrapper(raw, "utf-8", "backslashreplace", line_buffering=True)
+            setattr(sys, name, new)
+
+
+def _descriptor(stream: io.TextIOWrapper) -> int | None:
+    with contextlib.suppress(OSError, ValueError):
+        return stream.fileno()
+    return None
