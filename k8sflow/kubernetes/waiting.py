@@ -6,6 +6,7 @@ A function of the pod's document; events are read only for what the pod's own st
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -24,6 +25,8 @@ _IMAGE_REASONS = {
     "ImageInspectError",
     "RegistryUnavailable",
 }
+# The kubelet's event about a pull comes some 15 s before its word in the status, where an init container came first.
+_PULL_FAILED = re.compile(r'Failed to pull image "([^"]+)"')
 _CONFIGURATION_REASONS = {"CreateContainerConfigError"}
 _ORDINARY_REASONS = {"", "ContainerCreating", "PodInitializing"}
 HOPELESS_REASONS = {"InvalidImageName"}
@@ -70,6 +73,9 @@ def from_events(events: Iterable[dict[str, Any]]) -> Diagnosis | None:
     warnings = [event for event in events if event.get("type") == "Warning"]
     if not warnings:
         return None
+    for event in warnings:
+        if pull := _PULL_FAILED.match(str(event.get("message") or "")):
+            return diagnosis.bad_image(pull[1], str(event["message"]))
     newest = max(warnings, key=_time)
     return diagnosis.slow_start(str(newest.get("reason") or ""), str(newest.get("message") or ""))
 

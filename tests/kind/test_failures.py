@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -70,7 +71,7 @@ def test_what_cant_be_pickled_is_named(namespace: Namespace) -> None:
 def test_what_keeps_a_pod_from_starting_is_told_while_it_waits(
     namespace: Namespace, options: str, reason: str, tmp_path: Path
 ) -> None:
-    """Within ten seconds of the start, and Ctrl-C takes everything away."""
+    """Within ten seconds of the pod's creation, and Ctrl-C takes everything away."""
     flow = tmp_path / "waiting.py"
     flow.write_text(
         "from k8sflow import FlowSpec, step\n"
@@ -84,7 +85,10 @@ def test_what_keeps_a_pod_from_starting_is_told_while_it_waits(
         "    Waiting()\n"
     )
     running = namespace.start(flow, "--with", f"kubernetes:{options}")
-    running.seen(reason, seconds=10)
+    came, _ = running.seen(reason, seconds=30)
+    (pod,) = namespace.objects("pods", "k8sflow.dev/flow=Waiting")
+    created = datetime.fromisoformat(pod["metadata"]["creationTimestamp"].replace("Z", "+00:00"))
+    assert came - created.timestamp() < 10
     running.interrupt()
     running.wait(60)
     assert running.code == 130
