@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 N ?= 8000
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast lint format bench-local clean
+.PHONY: help demo test test-fast lint format bench-local bench-parallel clean
 
 help:
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ format: $(VENV)/.installed ## let ruff lay out the code
 
 bench-local: $(VENV)-bench/.installed ## local flows against Metaflow and the bare operation (about 6 minutes)
 	$(VENV)-bench/bin/python benchmarks/local_flows.py
+
+bench-parallel: $(VENV)-bench/.installed ## parallel_map against its peers and the bare operation (about 10 minutes)
+	$(VENV)-bench/bin/python benchmarks/parallel_map.py
 
 clean: ## remove what make and the tools made here; the cluster and its caches stay
 	rm -rf $(VENV) $(VENV)-bench .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
