@@ -33,7 +33,7 @@ values = st.recursive(
     chunk_size=st.none() | st.integers(1, 50),
     lazily=st.booleans(),
 )
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_equals_map(items: list[Any], max_parallel: int, chunk_size: int | None, lazily: bool) -> None:
     """Any items, any number of workers, any chunk size: the list that `map` would give."""
 
