@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 N ?= 8000
+# These tests count descriptors, threads and children, so they have a process to themselves.
+ALONE := tests/unit/parallel
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-fast lint format bench-local bench-parallel clean
@@ -17,10 +19,12 @@ demo: $(VENV)/.installed cluster ## run BigSum on Kubernetes, on a cluster that 
 	  echo 'Its Jobs: eval "$$($(PYTHON) -m tests.cluster env)"; kubectl -n k8sflow get jobs,pods'
 
 test: lint ## every test: lint, unit, local flows, a real cluster
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(ALONE)
+	$(BIN)/python -m pytest --ignore=$(ALONE)
 
 test-fast: lint ## what needs no cluster and takes less than a minute
-	$(BIN)/python -m pytest tests/unit tests/flows -m 'not slow and not s3'
+	$(BIN)/python -m pytest $(ALONE) -m 'not slow'
+	$(BIN)/python -m pytest tests/unit tests/flows --ignore=$(ALONE) -m 'not slow and not s3'
 
 lint: $(VENV)/.installed ## ruff, mypy and the layers
 	$(BIN)/ruff check --quiet .
