@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from k8sflow.client import DataArtifact, Flow, Run, Step, Task
     from k8sflow.errors import K8sflowError
-    from k8sflow.flow.decorators import kubernetes, resources, step
+    from k8sflow.flow.decorators import kubernetes, parallel, resources, step
     from k8sflow.flow.parameters import Parameter
     from k8sflow.flow.spec import FlowSpec
     from k8sflow.parallel import parallel_imap, parallel_imap_unordered, parallel_map
@@ -26,6 +28,7 @@ _HOMES = {
     "Step": "k8sflow.client",
     "Task": "k8sflow.client",
     "kubernetes": "k8sflow.flow.decorators",
+    "parallel": "k8sflow.flow.decorators",
     "parallel_imap": "k8sflow.parallel",
     "parallel_imap_unordered": "k8sflow.parallel",
     "parallel_map": "k8sflow.parallel",
@@ -43,6 +46,7 @@ __all__ = [
     "Step",
     "Task",
     "kubernetes",
+    "parallel",
     "parallel_imap",
     "parallel_imap_unordered",
     "parallel_map",
@@ -61,3 +65,23 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted([*__all__, "__version__"])
+
+
+class _ModuleAndDecorator(ModuleType):
+    """A module of ours that is called like a decorator, and is the decorator when it is called."""
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        name = self.__name__.rpartition(".")[2]
+        return getattr(importlib.import_module(_HOMES[name]), name)(*arguments, **options)
+
+
+class _Package(ModuleType):
+    """This package. Importing ``k8sflow.parallel`` sets that name here, where ``@parallel`` has to be found as well."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name in _HOMES and isinstance(value, ModuleType):
+            value.__class__ = _ModuleAndDecorator
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

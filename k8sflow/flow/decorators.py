@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from k8sflow.errors import FlowDefinitionError
 from k8sflow.flow.pod_options import RESOURCES, PodOptions
@@ -12,6 +12,7 @@ from k8sflow.flow.pod_options import RESOURCES, PodOptions
 StepFunction = TypeVar("StepFunction", bound=Callable[..., None])
 
 _STEP = "__k8sflow_step__"
+_ENDPOINTS = "__k8sflow_endpoints__"
 _DECORATIONS = "__k8sflow_decorations__"
 
 
@@ -23,13 +24,38 @@ class Decoration:
     options: Mapping[str, Any]
 
 
-def step(function: StepFunction) -> StepFunction:
-    """Marks a method as a step of the flow.
+@overload
+def step(function: StepFunction) -> StepFunction: ...
+@overload
+def step(*, start: bool = ..., end: bool = ...) -> Callable[[StepFunction], StepFunction]: ...
+def step(
+    function: StepFunction | None = None, *, start: bool = False, end: bool = False
+) -> StepFunction | Callable[[StepFunction], StepFunction]:
+    """Marks a method as a step of the flow: ``@step``, or ``@step(start=True)``.
 
     A step takes ``self``; a step that joins branches takes ``self, inputs``. Its last statement is
     ``self.next(...)``, except in the end step.
+
+    Args:
+        function: The method.
+        start: Whether the run begins here; without it, at the step that is called ``start``.
+        end: Whether the run ends here; without it, at the step that is called ``end``.
     """
-    setattr(function, _STEP, True)
+
+    def mark(function: StepFunction) -> StepFunction:
+        setattr(function, _STEP, True)
+        setattr(function, _ENDPOINTS, (start, end))
+        return function
+
+    return mark if function is None else mark(function)
+
+
+def parallel(function: StepFunction) -> StepFunction:
+    """Marks the step that ``self.next(self.train, num_parallel=4)`` runs as processes that know each other.
+
+    ``current.parallel`` tells each of them which one it is, how many there are, and where the first one is.
+    """
+    setattr(function, _DECORATIONS, (*of(function), Decoration("parallel", {})))
     return function
 
 
@@ -96,6 +122,12 @@ def validate(decoration: Decoration) -> None:
 def is_step(member: object) -> bool:
     """Whether a member of a class is a step."""
     return getattr(member, _STEP, False) is True
+
+
+def endpoints(function: Callable[..., Any]) -> tuple[bool, bool]:
+    """Whether a step was marked as the start, and as the end."""
+    found: tuple[bool, bool] = getattr(function, _ENDPOINTS, (False, False))
+    return found
 
 
 def of(function: Callable[..., Any]) -> tuple[Decoration, ...]:

@@ -53,3 +53,24 @@ def test_imports_load_no_more_than_they_need(code: str, allowed: set[str]) -> No
     done = in_python(f"import sys\n{code}\nprint(*sorted(set(m.partition('.')[0] for m in sys.modules)))")
     assert done.returncode == 0, done.stderr
     assert HEAVY & set(done.stdout.split()) <= allowed
+
+
+@pytest.mark.parametrize("name", ["kubernetes", "parallel"])
+def test_a_decorator_may_be_called_like_a_module(name: str) -> None:
+    """Whichever of them is imported first; both can be used afterwards."""
+    use = {"kubernetes": "kubernetes(cpu=1)", "parallel": "parallel"}[name]
+    for imports in (
+        f"import k8sflow.{name}; from k8sflow import {name}",
+        f"from k8sflow import {name}; import k8sflow.{name}",
+        f"from k8sflow import parallel_map; import k8sflow.kubernetes.names; from k8sflow import {name}",
+    ):
+        done = in_python(f"""
+            {imports}
+            from k8sflow.flow import decorators
+            @{use}
+            def f(self): pass
+            assert [d.name for d in decorators.of(f)] == ["{name}"]
+            from k8sflow.{name} import __name__ as found
+            assert found == "k8sflow.{name}"
+        """)
+        assert done.returncode == 0, done.stderr
