@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from k8sflow.client import DataArtifact, Flow, Run, Step, Task
     from k8sflow.errors import K8sflowError
+    from k8sflow.flow.current import current
     from k8sflow.flow.decorators import kubernetes, parallel, resources, step
     from k8sflow.flow.parameters import Parameter
     from k8sflow.flow.spec import FlowSpec
@@ -27,6 +28,7 @@ _HOMES = {
     "Run": "k8sflow.client",
     "Step": "k8sflow.client",
     "Task": "k8sflow.client",
+    "current": "k8sflow.flow.current",
     "kubernetes": "k8sflow.flow.decorators",
     "parallel": "k8sflow.flow.decorators",
     "parallel_imap": "k8sflow.parallel",
@@ -45,6 +47,7 @@ __all__ = [
     "Run",
     "Step",
     "Task",
+    "current",
     "kubernetes",
     "parallel",
     "parallel_imap",

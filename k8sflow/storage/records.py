@@ -94,6 +94,7 @@ class RunRecord:
         created: When, in seconds since 1970.
         tags: Words that the user gave it.
         decorators: What ``--with`` added.
+        origin_run_id: The run that this one resumes.
     """
 
     flow: str
@@ -107,6 +108,7 @@ class RunRecord:
     created: float = 0.0
     tags: tuple[str, ...] = ()
     decorators: tuple[str, ...] = ()
+    origin_run_id: str | None = None
 
     @property
     def steps(self) -> tuple[str, ...]:

@@ -7,12 +7,14 @@ import time
 from dataclasses import dataclass
 
 from k8sflow.errors import ArtifactError, StorageError
+from k8sflow.flow.current import current
 from k8sflow.flow.graph import Graph
 from k8sflow.flow.spec import CONTEXT, FlowSpec, steps
 from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore
 from k8sflow.storage.objects import ObjectStore
 from k8sflow.storage.records import Commit, ForeachFrame, OutcomeRecord, RunRecord, RunStore
 from k8sflow.task.context import Context
+from k8sflow.task.facts import facts
 from k8sflow.task.failure import failure
 from k8sflow.task.inputs import Inputs
 from k8sflow.task.outcome import Diagnosis, Outcome
@@ -44,7 +46,8 @@ class TaskRunner:
     def run(self, spec: TaskSpec) -> TaskResult:
         """Runs a task; whatever happens in the user's code becomes a result, and is written to the store."""
         try:
-            result = self._run(spec)
+            with current.running(facts(self.flow, self.graph, self.record, self.run_store, spec)):
+                result = self._run(spec)
         except BaseException as error:  # noqa: BLE001  the boundary to the user's code: also SystemExit and Ctrl-C
             result = failure(error)
         write_outcome(self.run_store, spec, result)

@@ -1,0 +1,41 @@
+"""What ``current`` tells in a task."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import asdict
+from typing import Any
+
+from k8sflow.flow.current import TaskFacts
+from k8sflow.flow.graph import Graph
+from k8sflow.flow.spec import FlowSpec, parameters
+from k8sflow.storage.records import RunRecord, RunStore
+from k8sflow.task.spec import TaskSpec
+
+
+def facts(flow: type[FlowSpec], graph: Graph, record: RunRecord, run_store: RunStore, spec: TaskSpec) -> TaskFacts:
+    """The facts of one execution of a task."""
+    return TaskFacts(
+        flow_name=record.flow,
+        run_id=record.run,
+        step_name=spec.name.step,
+        task_id=spec.name.id,
+        retry_count=spec.attempt,
+        origin_run_id=record.origin_run_id,
+        username=record.user,
+        tags=record.tags,
+        parameter_names=tuple(parameters(flow)),
+        graph=lambda: describe(flow, graph, record),
+        run_store=run_store,
+    )
+
+
+def describe(flow: type[FlowSpec], graph: Graph, record: RunRecord) -> dict[str, Any]:
+    """The flow's graph as JSON types."""
+    return {
+        "name": record.flow,
+        "file": record.file,
+        "doc": inspect.getdoc(flow) or "",
+        "parameters": list(parameters(flow)),
+        "steps": {name: asdict(node) for name, node in graph.nodes.items()},
+    }
