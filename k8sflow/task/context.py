@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from k8sflow.errors import ArtifactError
 from k8sflow.flow.graph import Graph, Node
-from k8sflow.flow.spec import CONTEXT, FlowSpec, constants, parameters
+from k8sflow.flow.rows import items_of
+from k8sflow.flow.spec import CONTEXT, FlowSpec, NextCall, constants, parameters
 from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore
 from k8sflow.storage.records import ForeachFrame, ForeachItems
 from k8sflow.task.inputs import Inputs, refs_of
 from k8sflow.task.result import Transition
 from k8sflow.task.spec import TaskName
+from k8sflow.task.transition import transition_of
 
 # A chunk of foreach items is as large as one branch can afford to read for its one item.
 _CHUNK_BYTES = 1 << 20
@@ -49,7 +52,6 @@ class Context:
         self._items: dict[int, Any] = {}
         self.transition: Transition | None = None
         self.foreach: ForeachItems | None = None
-        self.foreach_attribute: str | None = None
 
     # ------------------------------------------------------------------ what the language asks for
 
@@ -64,16 +66,9 @@ class Context:
         """Drops an inherited artifact."""
         return self._inherited.pop(name, None) is not None
 
-    def next(self, targets: tuple[Any, ...], foreach: str | None) -> None:
+    def next(self, flow: FlowSpec, call: NextCall) -> None:
         """Records the transition, after a look at whether it is the one that the source promises."""
-        names = tuple(getattr(target, "__name__", str(target)) for target in targets)
-        if names != self._node.next or foreach != self._node.foreach:
-            raise RuntimeError(
-                f"step {self._node.name} goes on to {names}, but its source says {self._node.next}. "
-                f"self.next() stands once in a step, as its last statement."
-            )
-        self.foreach_attribute = foreach
-        self.transition = Transition(names)
+        self.transition = transition_of(self._node, flow, call)
 
     @property
     def index(self) -> int | None:
@@ -132,12 +127,22 @@ class Context:
             raise RuntimeError(
                 f"step {self._node.name} returned before it came to its self.next(), which is where the run goes on."
             )
-        attribute = self.foreach_attribute
-        if attribute is None or self.transition is None:
+        if self.transition is None or not self._node.is_wide:
             return
+        attribute = self._node.foreach
+        if attribute is None:
+            items, attribute = list(range(self.transition.width or 0)), "num_parallel"
+        else:
+            items = self._frozen(flow, attribute)
+        chunks: list[tuple[int, ArtifactRef]] = []
+        _save_chunks(self._artifacts, attribute, items, 0, chunks)
+        self.foreach = ForeachItems(len(items), tuple(chunks), self.transition.max_parallel)
+        self.transition = replace(self.transition, width=len(items))
+
+    def _frozen(self, flow: FlowSpec, attribute: str) -> list[Any]:
         value = getattr(flow, attribute)
         try:
-            iterator = iter(value)
+            iterator = items_of(value)
         except TypeError as error:
             raise TypeError(
                 f"foreach={attribute!r}: self.{attribute} is a {type(value).__name__}, which has no items."
@@ -145,10 +150,7 @@ class Context:
         items = list(iterator)
         if iterator is value:  # as a generator, which gives its items only once
             setattr(flow, attribute, items)
-        chunks: list[tuple[int, ArtifactRef]] = []
-        _save_chunks(self._artifacts, attribute, items, 0, chunks)
-        self.foreach = ForeachItems(len(items), tuple(chunks))
-        self.transition = Transition(self.transition.steps, len(items))
+        return items
 
     def persist(self, flow: FlowSpec) -> dict[str, ArtifactRef]:
         """Saves what the step set or touched, and returns everything that a later step sees."""

@@ -105,7 +105,7 @@ class TaskRunner:
 
     def _inputs(self, spec: TaskSpec) -> Inputs:
         artifacts = ArtifactStore(self.store, self.record.flow)
-        return Inputs(spec.inputs, self.run_store, dict(self.record.parameters), artifacts)
+        return Inputs(spec.inputs, self.run_store, dict(self.record.parameters), artifacts, self.graph, spec.name.step)
 
     def _read(self, parent: TaskInput) -> Commit:
         name = parent[0]
@@ -123,7 +123,8 @@ def committed_result(run_store: RunStore, spec: TaskSpec) -> TaskResult | None:
     if commit is None:
         return None
     width = commit.foreach.width if commit.foreach is not None else None
-    return TaskResult(Outcome.SUCCEEDED, Transition(commit.steps, width))
+    limit = commit.foreach.max_parallel if commit.foreach is not None else None
+    return TaskResult(Outcome.SUCCEEDED, Transition(commit.steps, width, limit))
 
 
 def write_outcome(run_store: RunStore, spec: TaskSpec, result: TaskResult) -> None:

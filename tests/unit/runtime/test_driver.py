@@ -21,7 +21,7 @@ from k8sflow.storage.records import Commit, ForeachItems, RunStore
 from k8sflow.task.outcome import Diagnosis, Outcome
 from k8sflow.task.result import TaskResult, Transition
 from k8sflow.task.spec import TaskName, TaskSpec
-from tests.unit.flow.graphs import PLACE, SEQUENCES, Foreach, Part, Plain, Split, unchecked
+from tests.unit.flow.graphs import PLACE, SEQUENCES, Foreach, Part, Plain, Split, taken, unchecked
 
 
 class DriverKilled(BaseException):
@@ -64,11 +64,18 @@ class World:
     """What outlives a driver: the store, and how tasks behave."""
 
     def __init__(
-        self, graph: Graph, folder: Path, widths: Sequence[int] = (2,), order: random.Random | None = None
+        self,
+        graph: Graph,
+        folder: Path,
+        widths: Sequence[int] = (2,),
+        order: random.Random | None = None,
+        *,
+        limit: int | None = None,
     ) -> None:
         self.graph = graph
         self.run_store = RunStore(FolderStore(str(folder)), "F", "r")
         self.widths = widths
+        self.limit = limit
         self.order = order or random.Random(0)
         self.ran: Counter[TaskName] = Counter()
         self.attempts: list[TaskSpec] = []
@@ -94,9 +101,10 @@ class World:
         width = None
         if node.foreach is not None:
             width = self.widths[(list(self.graph.nodes).index(node.name) + sum(spec.name.path)) % len(self.widths)]
-        commit = Commit(0, node.next, {}, foreach=None if width is None else ForeachItems(width, ()))
+        steps = taken(node, spec.name.path, spec.name.turn, list(self.widths))
+        commit = Commit(0, steps, {}, foreach=None if width is None else ForeachItems(width, (), self.limit))
         assert self.run_store.commit(spec.name.step, spec.name.id, commit), f"{spec.name} was committed before"
-        return TaskResult(Outcome.SUCCEEDED, Transition(node.next, width))
+        return TaskResult(Outcome.SUCCEEDED, Transition(steps, width, None if width is None else self.limit))
 
     def drive(self, *, go_on: bool = False) -> RunResult:
         """Runs a driver until it ends, or dies at a change of state."""
@@ -246,7 +254,8 @@ def test_a_run_goes_on_from_any_moment_without_running_a_committed_task_again(
 ) -> None:
     """Each driver dies one change of state later than the one before it; together they finish the run (I5)."""
     graph = _graph(*parts)
-    world = World(graph, tmp_path_factory.mktemp("run"), widths, random.Random(seed))
+    limit = seed % 3 or None
+    world = World(graph, tmp_path_factory.mktemp("run"), widths, random.Random(seed), limit=limit)
     for moment in range(10**6):
         world.changes_left = moment
         try:
