@@ -51,7 +51,7 @@ class Placement:
         weakest = merge(_from_settings(settings), DEFAULT_OPTIONS)
         pods = {}
         for name, function in steps(flow).items():
-            own = decorators.of(function)
+            own = decorators.of_step(flow, name)
             if not any(d.name == "kubernetes" for d in (*own, *added)):
                 continue
             try:
@@ -65,8 +65,8 @@ class Placement:
 
 def _options(found: tuple[Decoration, ...]) -> list[PodOptions]:
     """The options of some decorators, those of ``@kubernetes`` before those of ``@resources``."""
-    ordered = sorted(found, key=lambda decoration: decoration.name != "kubernetes")
-    return [PodOptions.from_mapping(d.options, where=f"@{d.name}") for d in ordered]
+    both = (decorators.options_of(found, name) for name in ("kubernetes", "resources"))
+    return [PodOptions(**options) for options in both if options is not None]
 
 
 def _from_settings(settings: Settings) -> PodOptions:

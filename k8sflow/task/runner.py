@@ -7,12 +7,15 @@ import time
 from dataclasses import dataclass
 
 from k8sflow.errors import ArtifactError, StorageError
+from k8sflow.flow import registry
 from k8sflow.flow.current import current
+from k8sflow.flow.decorators import effective
 from k8sflow.flow.graph import Graph
 from k8sflow.flow.spec import CONTEXT, FlowSpec, steps
 from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore
 from k8sflow.storage.objects import ObjectStore
 from k8sflow.storage.records import Commit, ForeachFrame, OutcomeRecord, RunRecord, RunStore
+from k8sflow.task.around import call_step
 from k8sflow.task.context import Context
 from k8sflow.task.facts import facts
 from k8sflow.task.failure import failure
@@ -59,7 +62,7 @@ class TaskRunner:
         if self.graph[spec.name.step].is_join:
             arguments.append(self._inputs(spec))
         started = time.time()
-        steps(self.flow)[spec.name.step](flow, *arguments)
+        self._call(spec.name.step, flow, context, arguments)
         finished = time.time()
         context.freeze(flow)
         artifacts = context.persist(flow)
@@ -76,6 +79,14 @@ class TaskRunner:
         if not self.run_store.commit(spec.name.step, spec.name.id, commit):
             return committed_result(self.run_store, spec) or TaskResult(Outcome.STORAGE_ERROR)
         return TaskResult(Outcome.SUCCEEDED, transition)
+
+    def _call(self, step: str, flow: FlowSpec, context: Context, arguments: list[Inputs]) -> None:
+        """Calls the step inside of its decorators; one that put something in its place need not say where to go on."""
+        added = tuple(map(registry.parse, self.record.decorators))
+        has_run = call_step(steps(self.flow)[step], flow, arguments, effective(self.flow, step, added))
+        node = self.graph[step]
+        if not has_run and context.transition is None and node.next:
+            flow.next(*(getattr(flow, target) for target in node.next), foreach=node.foreach)
 
     def _prepare(self, spec: TaskSpec) -> tuple[FlowSpec, Context]:
         """The ``self`` of the step, with the artifacts of the step before it."""
