@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from k8sflow.errors import K8sflowError, StorageError
-from k8sflow.executors.base import Emit, Finished, Output, Started
+from k8sflow.executors.base import Emit, Finished, Output, Queued, Started
 from k8sflow.executors.zygote import Exit, Zygote
 from k8sflow.storage.objects import LogWriter
 from k8sflow.storage.records import RunStore
@@ -45,6 +45,8 @@ class _Running:
 
 class LocalExecutor:
     """Runs each task as a process of its own, up to ``max_workers`` at a time.
+
+    Tasks that have to run at the same time (``num_parallel``) are started together.
 
     One thread sleeps in one ``select`` over the pipes of all running tasks.
 
@@ -131,12 +133,28 @@ class LocalExecutor:
                 if tasks is None:
                     return False
                 self._waiting.append((tasks, 0))
-        while self._waiting and len(self._running) < self._max_workers:
+                self._explain(tasks)
+        while self._waiting and self._has_room(*self._waiting[0]):
             tasks, first = self._waiting.popleft()
-            if first + 1 < len(tasks):
-                self._waiting.appendleft((tasks, first + 1))
-            self._start(tasks[first])
+            last = len(tasks) if tasks[first].nodes > 1 else first + 1
+            if last < len(tasks):
+                self._waiting.appendleft((tasks, last))
+            for task in tasks[first:last]:
+                self._start(task)
         return True
+
+    def _has_room(self, tasks: Sequence[TaskSpec], first: int) -> bool:
+        """Whether a task may start; those that know each other start together, more than max_workers of them alone."""
+        count = len(tasks) - first if tasks[first].nodes > 1 else 1
+        return len(self._running) + count <= max(count if count > 1 else 0, self._max_workers)
+
+    def _explain(self, tasks: Sequence[TaskSpec]) -> None:
+        if tasks[0].nodes > 1 and len(tasks) > self._max_workers:
+            reason = (
+                f"its {len(tasks)} processes run at the same time, which is more than --max-workers "
+                f"{self._max_workers}: they start when nothing else runs."
+            )
+            self._emit(Queued(tasks[0], reason))
 
     def _start(self, task: TaskSpec) -> None:
         pipes = {stream: os.pipe() for stream in _STREAMS}

@@ -116,6 +116,11 @@ def _loop(node: Node) -> list[Mistake]:
             Mistake(node.next_place, f"step {node.name} joins branches, and can't come back to itself.",
                     "Its inputs are there once: go on to a step def turn(self), and let that one come back to itself.")
         ]  # fmt: skip
+    if node.is_parallel:
+        return [
+            Mistake(node.next_place, f"step {node.name} is under @parallel, and can't come back to itself.",
+                    "Its processes run at the same time once: loop in the step, or around a whole flow.")
+        ]  # fmt: skip
     if len(node.next) == 1:
         return [
             Mistake(node.next_place, f"step {node.name} always comes back to itself.",

@@ -229,6 +229,8 @@ class _Transition:
     def _check_count(self, option: str, value: ast.expr) -> None:
         """A number that is written out; any other expression is looked at when the step has run."""
         found, is_known = literal(value)
+        if option == "max_parallel" and found is None:
+            return
         if is_known and (isinstance(found, bool) or not isinstance(found, int) or found < 1):
             self._tell(f"{option}={ast.unparse(value)} in step {self.node.name} is not a number from 1.",
                        f"Write for example {option}=4.")  # fmt: skip

@@ -81,7 +81,7 @@ def submit(record: RunRecord, settings: Settings, namespace: str, store_url: str
         f"  how far it is:  kubectl get flowrun {name} {in_namespace}\n"
         f"  its output:     kubectl logs {in_namespace} -f job/{flowruns.driver_job_name(name)}\n"
         f"  cancel it:      kubectl delete flowrun {name} {in_namespace}\n"
-        f'  its results:    k8sflow.Flow("{record.flow}")["{record.run}"]["end"].task.data'
+        f'  its results:    k8sflow.Flow("{record.flow}")["{record.run}"].data'
     )
 
 

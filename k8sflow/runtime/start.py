@@ -41,6 +41,7 @@ def run(request: RunRequest) -> bool | None:
     """
     graph = graphs.build(request.flow)
     placement = Placement.of(request.flow, request.decorators, request.settings)
+    _refuse_parallel(graph, placement)
     store, code = _prepare(request, placement)
     record = _create(request, graph, placement, store, code)
     active = _ActiveRun(record, graph, store, placement, request.settings)
@@ -75,6 +76,7 @@ def detach(request: RunRequest) -> bool:
             f"--detach hands the run to a cluster, but {', '.join(here)} would run on this machine.",
             advice="Add --with kubernetes, which puts every step there.",
         )
+    _refuse_parallel(graph, placement)
     flowrun.check(request.settings, placement.namespace)
     store, code = _prepare(request, placement)
     record = _create(request, graph, placement, store, code)
@@ -130,6 +132,21 @@ class _ActiveRun:
             executors=executors,
             executor_of=lambda step: KUBERNETES if step in self.placement.pods else LOCAL,
             observers=observers,
+        )
+
+
+def _refuse_parallel(graph: Graph, placement: Placement) -> None:
+    """Pods don't know each other's addresses yet.
+
+    Raises:
+        RunError: A step under @parallel would run on Kubernetes.
+    """
+    if found := [node for node in graph.nodes.values() if node.is_parallel and node.name in placement.pods]:
+        raise RunError(
+            f"step {found[0].name} ({found[0].place}) is under @parallel, which runs on this machine alone, "
+            f"but it would run on Kubernetes.",
+            advice="Run the flow without --with kubernetes, with @kubernetes on its other steps; or let the step be "
+            "one pod with more cores, and use parallel_map in it.",
         )
 
 
@@ -213,6 +230,6 @@ def _conclude(reporter: LineReporter, run: _ActiveRun, result: RunResult | None)
         where = f"{run.store.url}/{flow}/runs/{run_id}/tasks/{result.failed.name}/{result.failed.attempt}"
         reporter.summary(pathspec, "failed", f"The failed task's output: {where}", good=False)
         return False
-    hint = f'Results: k8sflow.Flow("{flow}")["{run_id}"]["end"].task.data'
+    hint = f'Results: k8sflow.Flow("{flow}")["{run_id}"].data'
     reporter.summary(pathspec, "succeeded", hint, good=True)
     return True

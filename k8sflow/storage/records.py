@@ -117,6 +117,11 @@ class RunRecord:
         """The names of the steps, in the order of the source."""
         return tuple(node["name"] for node in self.graph)
 
+    @property
+    def end(self) -> str:
+        """The name of the step with which a run has reached its end."""
+        return next((str(node["name"]) for node in self.graph if node.get("is_end")), "end")
+
 
 @dataclass(frozen=True)
 class OutcomeRecord:

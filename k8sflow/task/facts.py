@@ -6,11 +6,14 @@ import inspect
 from dataclasses import asdict
 from typing import Any
 
-from k8sflow.flow.current import TaskFacts
+from k8sflow.flow.current import Parallel, TaskFacts
 from k8sflow.flow.graph import Graph
 from k8sflow.flow.spec import FlowSpec, parameters
 from k8sflow.storage.records import RunRecord, RunStore
-from k8sflow.task.spec import TaskSpec
+from k8sflow.task.spec import TaskName, TaskSpec
+
+# The processes of a num_parallel step run on one machine.
+_MAIN_IP = "127.0.0.1"
 
 
 def facts(flow: type[FlowSpec], graph: Graph, record: RunRecord, run_store: RunStore, spec: TaskSpec) -> TaskFacts:
@@ -27,7 +30,14 @@ def facts(flow: type[FlowSpec], graph: Graph, record: RunRecord, run_store: RunS
         parameter_names=tuple(parameters(flow)),
         graph=lambda: describe(flow, graph, record),
         run_store=run_store,
+        parallel=_parallel(spec) if graph[spec.name.step].is_parallel else None,
     )
+
+
+def _parallel(spec: TaskSpec) -> Parallel:
+    *around, index = spec.name.path
+    control = TaskName(spec.name.step, (*around, 0))
+    return Parallel(_MAIN_IP, num_nodes=spec.nodes, node_index=index, control_task_id=control.id)
 
 
 def describe(flow: type[FlowSpec], graph: Graph, record: RunRecord) -> dict[str, Any]:

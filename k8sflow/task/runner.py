@@ -23,6 +23,7 @@ from k8sflow.task.inputs import Inputs
 from k8sflow.task.outcome import Diagnosis, Outcome
 from k8sflow.task.result import TaskResult, Transition
 from k8sflow.task.spec import TaskInput, TaskSpec
+from k8sflow.task.transition import as_written
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ class TaskRunner:
         has_run = call_step(steps(self.flow)[step], flow, arguments, effective(self.flow, step, added))
         node = self.graph[step]
         if not has_run and context.transition is None and node.next:
-            flow.next(*(getattr(flow, target) for target in node.next), foreach=node.foreach)
+            context.next(flow, as_written(node, flow))
 
     def _prepare(self, spec: TaskSpec) -> tuple[FlowSpec, Context]:
         """The ``self`` of the step, with the artifacts of the step before it."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import contextlib
 from typing import Any
 
 from k8sflow.flow.graph import Node
@@ -25,6 +27,23 @@ def transition_of(node: Node, flow: FlowSpec, call: NextCall) -> Transition:
     width = None if call.num_parallel is None else _count(node, "num_parallel", call.num_parallel)
     limit = None if call.max_parallel is None else _count(node, "max_parallel", call.max_parallel)
     return Transition(node.next, width, limit)
+
+
+def as_written(node: Node, flow: FlowSpec) -> NextCall:
+    """The ``self.next(...)`` of a step that was not run to its end, as far as its source tells it.
+
+    Raises:
+        RuntimeError: The source doesn't tell it.
+    """
+    if node.condition is not None:
+        with contextlib.suppress(ValueError):  # a key that is no literal
+            cases = {ast.literal_eval(key): getattr(flow, step) for key, step in node.cases}
+            return NextCall((cases,), condition=node.condition)
+    elif not node.num_parallel:
+        return NextCall(tuple(getattr(flow, step) for step in node.next), foreach=node.foreach)
+    raise RuntimeError(
+        f"step {node.name} did not come to its self.next(...), and where the run goes on is decided only there."
+    )
 
 
 def _name(target: Any) -> str:

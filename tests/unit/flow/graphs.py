@@ -44,14 +44,21 @@ class Loop:
 
 Part = Plain | Split | Foreach | Switch | Loop
 
+
+def _branches(inner: st.SearchStrategy[tuple[Part, ...]]) -> st.SearchStrategy[tuple[Part, ...]]:
+    """Bodies of branches, which often end in a way that is found out only when they run."""
+    tails = st.just(Loop()) | st.builds(Switch, st.lists(inner, min_size=2, max_size=3).map(tuple))
+    return inner | st.tuples(inner, tails).map(lambda body: (*body[0], body[1]))
+
+
 SEQUENCES: st.SearchStrategy[tuple[Part, ...]] = st.recursive(
     st.just(()),
     lambda inner: st.lists(
         st.just(Plain())
         | st.just(Loop())
-        | st.builds(Split, st.lists(inner, min_size=2, max_size=3).map(tuple))
+        | st.builds(Split, st.lists(_branches(inner), min_size=2, max_size=3).map(tuple))
         | st.builds(Switch, st.lists(inner, min_size=2, max_size=3).map(tuple))
-        | st.builds(Foreach, inner),
+        | st.builds(Foreach, _branches(inner)),
         max_size=3,
     ).map(tuple),
     max_leaves=8,
@@ -102,16 +109,7 @@ class _Builder:
                     self.set(step, condition="way", next=(step,), cases=(("0", step),))
                     ends = [step]
                 case Switch():
-                    last = self.single(ends)
-                    self.set(last, condition="way")
-                    ends = []
-                    for way in part.ways:
-                        if way:
-                            step = self.name()
-                            self.go_on([last], step)
-                            ends += self.sequence(way, step)
-                    if not all(part.ways):
-                        ends.append(last)
+                    ends = self.switch(part, self.single(ends))
                 case Foreach():
                     last, step, join = self.single(ends), self.name(), self.name()
                     self.set(last, next=(step,), foreach="items")
@@ -127,6 +125,16 @@ class _Builder:
                         self.go_on(self.sequence(branch, step), join)
                     self.set(join, is_join=True)
                     ends = [join]
+        return ends
+
+    def switch(self, part: Switch, last: str) -> list[str]:
+        """Makes the step ``last`` a switch; the steps that go on to what follows, itself where a way is empty."""
+        self.set(last, condition="way")
+        ends = [] if all(part.ways) else [last]
+        for way in filter(None, part.ways):
+            step = self.name()
+            self.go_on([last], step)
+            ends += self.sequence(way, step)
         return ends
 
 
@@ -150,18 +158,29 @@ def taken(node: Node, path: tuple[int, ...], turn: int, numbers: list[int]) -> t
     return (ways[choice % len(ways)],)
 
 
-def source(parts: tuple[Part, ...]) -> str:
-    """The same flow as Python; every step keeps a trace of where it is."""
-    lines = ["class F(FlowSpec):"]
-    for node in unchecked(parts).nodes.values():
+def source(parts: tuple[Part, ...], numbers: list[int] | tuple[int, ...] = ()) -> str:
+    """The same flow as Python; every step keeps a trace of where it is.
+
+    Widths and ways follow from ``numbers`` and the task; a loop leaves in time.
+    """
+    lines = [f"NUMBERS = {[*numbers, 1]}", "class F(FlowSpec):"]
+    lines += [
+        "    def number(self, step):",
+        "        return NUMBERS[(step + sum(f[0] for f in self.foreach_stack())) % len(NUMBERS)]",
+    ]
+    for position, node in enumerate(unchecked(parts).nodes.values()):
         lines += ["    @step", f"    def {node.name}(self{', inputs' if node.is_join else ''}):"]
         if node.is_join:
             lines.append("        self.seen = [i.trace for i in inputs]")
         lines.append(f"        self.trace = ({node.name!r}, tuple(f[0] for f in self.foreach_stack()))")
         if node.foreach:
-            lines.append("        self.items = range(WIDTHS.pop(0) if WIDTHS else 1)")
+            lines.append(f"        self.items = range(self.number({position}))")
         if node.condition:
-            lines.append("        self.way = WIDTHS.pop(0) if WIDTHS else 1")
+            turns = "self.turn = getattr(self, 'turn', 0) + 1"
+            lines += [
+                f"        {turns}",
+                f"        self.way = (self.number({position}) + self.turn) % {len(node.next)}",
+            ]
             cases = ", ".join(f"{key}: self.{step}" for key, step in (*node.cases, ("-1", node.next[0])))
             lines.append(f"        self.next({{{cases}}}, condition='way')")
         elif node.next:

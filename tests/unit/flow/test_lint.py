@@ -345,7 +345,7 @@ def test_the_graph_that_is_read_is_the_one_that_was_written(
     tmp_path_factory: pytest.TempPathFactory, parts: tuple[Part, ...]
 ) -> None:
     """From source to graph."""
-    graph = _build(tmp_path_factory.mktemp("flow"), "WIDTHS = []\n" + source(parts))
+    graph = _build(tmp_path_factory.mktemp("flow"), source(parts))
     wanted = unchecked(parts)
     assert {n.name: (n.next, n.foreach, n.condition, n.is_join) for n in graph.nodes.values()} == {
         n.name: (n.next, n.foreach, n.condition, n.is_join) for n in wanted.nodes.values()
