@@ -78,7 +78,7 @@ class Branches:
             return self._join(node, arrivals)
         parents = tuple(arrival.parent for arrival in arrivals)
         contexts = {arrival.context for arrival in arrivals}
-        context = arrivals[0].context if arrivals else ()
+        context = min((arrival.context for arrival in arrivals), key=len, default=())
         if len(contexts) > 1:
             self.mistakes.append(
                 Mistake(node.place, f"step {node.name} comes after {words(parents)}, but doesn't join them.",

@@ -22,7 +22,7 @@ def check(graph: Graph, place: Place, unread: AbstractSet[str] = frozenset()) ->
         unread: Steps of which not all could be read; what would follow from that is no mistake of its own.
     """
     graph = _with_endpoints(graph)
-    mistakes = [*_endpoints(graph, place), *_names(graph), *_transitions(graph, unread), *_parallel(graph)]
+    mistakes = [*_endpoints(graph, place), *_names(graph), *_transitions(graph, unread), *_parallel(graph, unread)]
     if mistakes or unread:
         return graph, mistakes
     mistakes = [*_cycles(graph), *_orphans(graph)]
@@ -66,7 +66,7 @@ def _endpoints(graph: Graph, place: Place) -> list[Mistake]:
                 )  # fmt: skip
     starts = {node.name for node in graph.nodes.values() if node.is_start}
     for node in graph.nodes.values():
-        if not node.is_end:
+        if not node.is_end and len(starts) == 1:
             mistakes += [
                 Mistake(node.next_place, f"step {node.name} goes back to {name}.", "A run passes through it once.")
                 for name in node.next if name in starts and not (name == node.name and node.condition)
@@ -129,9 +129,11 @@ def _loop(node: Node) -> list[Mistake]:
     return []
 
 
-def _parallel(graph: Graph) -> list[Mistake]:
+def _parallel(graph: Graph, unread: AbstractSet[str]) -> list[Mistake]:
     """num_parallel and @parallel belong together."""
     opened = {target: node for node in graph.nodes.values() if node.num_parallel for target in node.next}
+    if unread:
+        return []
     mistakes = []
     for node in graph.nodes.values():
         if node.is_parallel and node.name not in opened:

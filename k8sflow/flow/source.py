@@ -71,7 +71,7 @@ def _is_decorated_as_step(definition: ast.FunctionDef | ast.AsyncFunctionDef) ->
 
 
 def read_step(name: str, function: Callable[..., Any]) -> tuple[Node, list[Mistake]]:
-    definition, file = _definition(function)
+    definition, file = definition_of(function)
     place = Place(file, definition.lineno)
     mistakes: list[Mistake] = []
     arguments = [a.arg for a in (*definition.args.posonlyargs, *definition.args.args)]
@@ -107,7 +107,12 @@ def read_step(name: str, function: Callable[..., Any]) -> tuple[Node, list[Mista
     return node, mistakes
 
 
-def _definition(function: Callable[..., Any]) -> tuple[ast.FunctionDef | ast.AsyncFunctionDef, str]:
+def definition_of(function: Callable[..., Any]) -> tuple[ast.FunctionDef | ast.AsyncFunctionDef, str]:
+    """Where a step is written: its ``def``, and the file.
+
+    Raises:
+        FlowDefinitionError: It can't be found.
+    """
     code = inspect.unwrap(function).__code__
     file = code.co_filename
     for node in _definitions(file).get(code.co_name, []):
