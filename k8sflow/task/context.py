@@ -9,6 +9,7 @@ from typing import Any
 from k8sflow.errors import ArtifactError
 from k8sflow.flow.graph import Graph, Node
 from k8sflow.flow.rows import items_of
+from k8sflow.flow.setters import MissingArtifactError, explain
 from k8sflow.flow.spec import CONTEXT, FlowSpec, NextCall, constants, parameters
 from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore
 from k8sflow.storage.records import ForeachFrame, ForeachItems
@@ -31,6 +32,7 @@ class Context:
         inherited: What earlier steps left for this one, by name.
         run_values: The run's parameters and the class's constants, by name.
         stack: The foreach branches around the task.
+        flow: The flow's class.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class Context:
         inherited: dict[str, ArtifactRef],
         run_values: dict[str, ArtifactRef],
         stack: tuple[ForeachFrame, ...],
+        flow: type[FlowSpec],
     ) -> None:
         self._graph = graph
         self._node: Node = graph[name.step]
@@ -49,6 +52,7 @@ class Context:
         self._inherited = inherited
         self._run_values = run_values
         self.stack = stack
+        self._flow = flow
         self._items: dict[int, Any] = {}
         self.transition: Transition | None = None
         self.foreach: ForeachItems | None = None
@@ -59,7 +63,7 @@ class Context:
         """The value of an artifact; AttributeError says who could have set it."""
         ref = self._inherited.get(name) or self._run_values.get(name)
         if ref is None:
-            raise AttributeError(self._missing(name))
+            raise self._missing(name)
         return self._artifacts.load(ref, name)
 
     def forget(self, name: str) -> bool:
@@ -167,14 +171,10 @@ class Context:
             self._items[depth] = self._artifacts.load(frame.chunk, f"foreach item of {frame.step}")[frame.offset]
         return self._items[depth]
 
-    def _missing(self, name: str) -> str:
-        text = f"self.{name} is not set in step {self._node.name}"
-        if self._node.joins:
-            return (
-                f"{text}: a join takes over nothing by itself. Read inputs[i].{name}, "
-                f"or call self.merge_artifacts(inputs) first."
-            )
-        return f"{text}, and no step before it set it."
+    def _missing(self, name: str) -> AttributeError:
+        step = self._node.name
+        what = f"self.{name} is not set in step {step}."
+        return MissingArtifactError(what, lambda: explain(self._flow, self._graph, step, name))
 
 
 def _save_chunks(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from k8sflow.errors import ArtifactError
 from k8sflow.flow.graph import Graph
+from k8sflow.flow.setters import MissingArtifactError
 from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore
 from k8sflow.storage.records import Commit, RunStore
 from k8sflow.task.spec import TaskInput, TaskName
@@ -23,15 +24,22 @@ class Branch:
         commit: What it left.
         run_values: The run's parameters and constants.
         artifacts: Where values are.
+        explain: Why a task of a step left no artifact of a name.
     """
 
     def __init__(
-        self, name: TaskName, commit: Commit, run_values: dict[str, ArtifactRef], artifacts: ArtifactStore
+        self,
+        name: TaskName,
+        commit: Commit,
+        run_values: dict[str, ArtifactRef],
+        artifacts: ArtifactStore,
+        explain: Callable[[str, str], str],
     ) -> None:
         self._k8sflow_name = name
         self._k8sflow_commit = commit
         self._k8sflow_run_values = run_values
         self._k8sflow_artifacts = artifacts
+        self._k8sflow_explain = explain
 
     @property
     def index(self) -> int | None:
@@ -53,7 +61,8 @@ class Branch:
         ref = self._k8sflow_commit.artifacts.get(name) or self._k8sflow_run_values.get(name)
         if ref is None:
             known = ", ".join(sorted(self._k8sflow_commit.artifacts)) or "nothing"
-            raise AttributeError(f"the branch {self._k8sflow_name} left no artifact {name!r}. It left {known}.")
+            what = f"the branch {self._k8sflow_name} left no artifact {name!r}. It left {known}."
+            raise MissingArtifactError(what, lambda: self._k8sflow_explain(self._k8sflow_name.step, name))
         value = self._k8sflow_artifacts.load(ref, name)
         self.__dict__[name] = value
         return value
@@ -77,6 +86,7 @@ class Inputs:
         artifacts: Where values are.
         graph: The flow's graph.
         join: The join's step.
+        explain: Why a task of a step left no artifact of a name.
     """
 
     def __init__(
@@ -87,6 +97,7 @@ class Inputs:
         artifacts: ArtifactStore,
         graph: Graph,
         join: str,
+        explain: Callable[[str, str], str],
     ) -> None:
         self._parents = parents
         self._run_store = run_store
@@ -94,6 +105,7 @@ class Inputs:
         self._artifacts = artifacts
         self._graph = graph
         self._ends = graph[join].parents
+        self._explain = explain
         self._cache: dict[int, Branch] = {}
 
     def __len__(self) -> int:
@@ -145,7 +157,7 @@ class Inputs:
                 commit = self._commit(name)
                 if parent.until:
                     name, commit = self._last(name, commit, parent.until)
-                return Branch(name, commit, self._run_values, self._artifacts)
+                return Branch(name, commit, self._run_values, self._artifacts, self._explain)
             position -= len(parent)
         raise IndexError(f"inputs has {len(self)} branches.")
 

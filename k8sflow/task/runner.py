@@ -11,6 +11,7 @@ from k8sflow.flow import registry
 from k8sflow.flow.current import current
 from k8sflow.flow.decorators import effective
 from k8sflow.flow.graph import Graph
+from k8sflow.flow.setters import explain
 from k8sflow.flow.spec import CONTEXT, FlowSpec, steps
 from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore
 from k8sflow.storage.objects import ObjectStore
@@ -110,6 +111,7 @@ class TaskRunner:
             inherited=inherited,
             run_values=dict(self.record.parameters),
             stack=stack,
+            flow=self.flow,
         )
         flow = self.flow.__new__(self.flow)
         flow.__dict__[CONTEXT] = context
@@ -117,7 +119,15 @@ class TaskRunner:
 
     def _inputs(self, spec: TaskSpec) -> Inputs:
         artifacts = ArtifactStore(self.store, self.record.flow)
-        return Inputs(spec.inputs, self.run_store, dict(self.record.parameters), artifacts, self.graph, spec.name.step)
+        return Inputs(
+            spec.inputs,
+            self.run_store,
+            dict(self.record.parameters),
+            artifacts,
+            self.graph,
+            spec.name.step,
+            lambda step, name: explain(self.flow, self.graph, step, name),
+        )
 
     def _read(self, parent: TaskInput) -> Commit:
         name = parent[0]
