@@ -71,11 +71,18 @@ def __dir__() -> list[str]:
 
 
 class _ModuleAndDecorator(ModuleType):
-    """A module of ours that is called like a decorator, and is the decorator when it is called."""
+    """A module of ours that is called like a decorator, and is the decorator when it is called or asked for more."""
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
-        name = self.__name__.rpartition(".")[2]
-        return getattr(importlib.import_module(_HOMES[name]), name)(*arguments, **options)
+        return _decorator_of(self)(*arguments, **options)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(_decorator_of(self), name)
+
+
+def _decorator_of(module: ModuleType) -> Any:
+    name = module.__name__.rpartition(".")[2]
+    return getattr(importlib.import_module(_HOMES[name]), name)
 
 
 class _Package(ModuleType):

@@ -70,6 +70,9 @@ def test_a_decorator_may_be_called_like_a_module(name: str) -> None:
             @{use}
             def f(self): pass
             assert [d.name for d in decorators.of(f)] == ["{name}"]
+            import inspect
+            assert inspect.signature({name}) == inspect.signature(decorators.{name})
+            assert {name}.name == "{name}"
             from k8sflow.{name} import __name__ as found
             assert found == "k8sflow.{name}"
         """)
