@@ -133,8 +133,11 @@ def _show(flow: type[FlowSpec]) -> None:
         click.echo(click.style(node.name, bold=True) + (f"  joins {node.joins}" if node.joins else ""))
         for line in node.doc.splitlines():
             click.echo(f"    {line.strip()}")
-        if node.next:
+        for key, step in node.cases:
+            click.echo(f"    -> {step}, where self.{node.condition} is {key}")
+        if node.next and not node.cases:
             how = f", for each of self.{node.foreach}" if node.foreach else ""
+            how += ", num_parallel times" if node.num_parallel else ""
             click.echo(f"    -> {', '.join(node.next)}{how}")
 
 
