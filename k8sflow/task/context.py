@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, MappingView
 from dataclasses import replace
 from typing import Any
 
@@ -152,7 +152,8 @@ class Context:
                 f"foreach={attribute!r}: self.{attribute} is a {type(value).__name__}, which has no items."
             ) from error
         items = list(iterator)
-        if iterator is value:  # as a generator, which gives its items only once
+        if iterator is value or isinstance(value, MappingView):
+            # A generator gives its items only once, and a dict's view can't be kept as an artifact.
             setattr(flow, attribute, items)
         return items
 
