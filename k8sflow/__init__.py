@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from k8sflow.client import DataArtifact, Flow, Run, Step, Task
     from k8sflow.errors import K8sflowError
+    from k8sflow.flow.attempts import catch, retry, timeout
+    from k8sflow.flow.caught import CaughtError
     from k8sflow.flow.current import current
     from k8sflow.flow.decorators import kubernetes, parallel, resources, step
     from k8sflow.flow.parameters import Parameter
@@ -20,6 +22,7 @@ __version__ = "0.1.0"
 
 # Where each public name lives; loaded when it is first asked for, so that a flow pays only for what it uses.
 _HOMES = {
+    "CaughtError": "k8sflow.flow.caught",
     "DataArtifact": "k8sflow.client",
     "Flow": "k8sflow.client",
     "FlowSpec": "k8sflow.flow.spec",
@@ -28,6 +31,7 @@ _HOMES = {
     "Run": "k8sflow.client",
     "Step": "k8sflow.client",
     "Task": "k8sflow.client",
+    "catch": "k8sflow.flow.attempts",
     "current": "k8sflow.flow.current",
     "kubernetes": "k8sflow.flow.decorators",
     "parallel": "k8sflow.flow.decorators",
@@ -35,10 +39,13 @@ _HOMES = {
     "parallel_imap_unordered": "k8sflow.parallel",
     "parallel_map": "k8sflow.parallel",
     "resources": "k8sflow.flow.decorators",
+    "retry": "k8sflow.flow.attempts",
     "step": "k8sflow.flow.decorators",
+    "timeout": "k8sflow.flow.attempts",
 }
 
 __all__ = [
+    "CaughtError",
     "DataArtifact",
     "Flow",
     "FlowSpec",
@@ -47,6 +54,7 @@ __all__ = [
     "Run",
     "Step",
     "Task",
+    "catch",
     "current",
     "kubernetes",
     "parallel",
@@ -54,13 +62,17 @@ __all__ = [
     "parallel_imap_unordered",
     "parallel_map",
     "resources",
+    "retry",
     "step",
+    "timeout",
 ]
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'k8sflow' has no attribute {name!r}")
+    if name == "parallel":  # always the module, which is the decorator too: what it is must not hang on import order
+        return importlib.import_module("k8sflow.parallel")
     value = getattr(importlib.import_module(_HOMES[name]), name)
     globals()[name] = value
     return value

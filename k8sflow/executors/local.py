@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import queue
 import selectors
@@ -11,7 +12,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -20,7 +21,7 @@ from k8sflow.executors.base import Emit, Finished, Output, Queued, Started
 from k8sflow.executors.zygote import Exit, Zygote
 from k8sflow.storage.objects import LogWriter
 from k8sflow.storage.records import RunStore
-from k8sflow.task.death import death, last_word
+from k8sflow.task.death import death, last_word, timed_out
 from k8sflow.task.outcome import Diagnosis, Outcome
 from k8sflow.task.result import TaskResult
 from k8sflow.task.runner import TaskRunner, committed_result, write_outcome
@@ -41,6 +42,9 @@ class _Running:
     pipes: dict[Stream, int]
     logs: dict[Stream, LogWriter]
     result: bytearray = field(default_factory=bytearray)
+    timeout: float | None = None
+    deadline: float = math.inf  # when it is told to end, and after that when it is killed
+    is_timed_out: bool = False
 
 
 class LocalExecutor:
@@ -54,10 +58,19 @@ class LocalExecutor:
         emit: Where events go.
         runner: The run.
         max_workers: How many processes at a time.
+        timeout_of: How many seconds an execution of a step's task may take; None for any time.
     """
 
-    def __init__(self, emit: Emit, runner: TaskRunner, max_workers: int) -> None:
+    def __init__(
+        self,
+        emit: Emit,
+        runner: TaskRunner,
+        max_workers: int,
+        *,
+        timeout_of: Callable[[str], float | None] = lambda _: None,
+    ) -> None:
         self._emit = emit
+        self._timeout_of = timeout_of
         self._run_store: RunStore = runner.run_store
         self._max_workers = max_workers
         self._zygote = Zygote(lambda task, fd: _task_main(runner, task, fd))
@@ -113,7 +126,7 @@ class LocalExecutor:
     def _step(self) -> bool:
         if not self._start_waiting():
             return False
-        ready = [] if self._zygote.has_exits else [key for key, _ in self._selector.select()]
+        ready = [] if self._zygote.has_exits else [key for key, _ in self._selector.select(self._end_overdue())]
         for key in ready:
             if key.fileobj is self._woken:
                 self._woken.recv(4096)
@@ -124,6 +137,19 @@ class LocalExecutor:
             for exit_ in self._zygote.exits():
                 self._ended(exit_)
         return True
+
+    def _end_overdue(self) -> float | None:
+        """Ends the tasks whose time is over, with all that they have started; seconds until the next one's is."""
+        now = time.monotonic()
+        for running in self._running.values():
+            if running.deadline <= now:
+                number = signal.SIGKILL if running.is_timed_out else signal.SIGTERM
+                running.is_timed_out = True
+                running.deadline = now + _TERM_SECONDS
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(running.pid, number)
+        first = min((running.deadline for running in self._running.values()), default=math.inf)
+        return None if first == math.inf else max(0.0, first - now)
 
     def _start_waiting(self) -> bool:
         """Starts what can start; False when the executor is to end."""
@@ -168,6 +194,9 @@ class LocalExecutor:
             for stream in _STREAMS if stream != "result"
         }  # fmt: skip
         running = _Running(task, pid, {stream: read_end for stream, (read_end, _) in pipes.items()}, logs)
+        running.timeout = self._timeout_of(task.name.step)
+        if running.timeout is not None:
+            running.deadline = time.monotonic() + running.timeout
         self._running[pid] = running
         for stream, fd in running.pipes.items():
             os.set_blocking(fd, False)
@@ -204,11 +233,14 @@ class LocalExecutor:
         for stream in list(running.pipes):
             while self._read(running, stream):
                 pass
+        if running.is_timed_out:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(running.pid, signal.SIGKILL)  # what the task left in its group
         result = last_word(running.result, exit_.status)
         if result is None:
             result = committed_result(self._run_store, running.task)
-        if result is None:
-            result = TaskResult(Outcome.USER_ERROR, diagnosis=death(exit_.status))
+        if result is None or (running.is_timed_out and result.outcome is Outcome.USER_ERROR):
+            result = _inferred(running, exit_.status)
             write_outcome(self._run_store, running.task, result)
         self._finish(running, result)
 
@@ -240,6 +272,13 @@ class LocalExecutor:
         for pid in self._running:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(pid, number)
+
+
+def _inferred(running: _Running, status: int) -> TaskResult:
+    """The result of a task that said nothing of itself."""
+    if running.is_timed_out and running.timeout is not None:
+        return TaskResult(Outcome.TIMED_OUT, diagnosis=timed_out(running.timeout))
+    return TaskResult(Outcome.USER_ERROR, diagnosis=death(status))
 
 
 def _task_main(runner: TaskRunner, task: str, result_fd: int) -> int:

@@ -5,7 +5,7 @@ What they say travels in the run's record as ``StepPolicy``, so that a driver wi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -95,7 +95,7 @@ class StepPolicy:
 
 
 def _retry_of(options: dict[str, Any] | None, *, on_kubernetes: bool) -> Retry:
-    if options is None:
+    if options is None or not options["times"]:
         return Retry()
     minutes = options["minutes_between_retries"]
     if minutes is None:
@@ -166,6 +166,18 @@ def flag(value: object) -> bool:
     return words[value.strip().lower()]
 
 
+def _no_exception(
+    _step_name: str,
+    flow: Any,
+    _inputs: Any,
+    attributes: Mapping[str, Any],
+) -> Generator[None, None, None]:
+    """Sets the artifact of ``@catch`` for the steps that come after a success."""
+    yield
+    if attributes["var"] is not None:
+        setattr(flow, attributes["var"], None)
+
+
 def _check_timeout(options: Mapping[str, Any]) -> None:
     if _total_seconds(options) <= 0:
         raise ValueError("it needs a time: write for example @timeout(minutes=10)")
@@ -204,4 +216,6 @@ catch = DecoratorKind(
         Option("var", _variable, "the name of the artifact that holds the exception; None where the step did not fail"),
         Option("print_exception", flag, "whether the exception is shown", True),
     ),
+    around=_no_exception,
+    outermost=True,
 )

@@ -147,7 +147,7 @@ def build(flow: type[spec.FlowSpec]) -> Graph:
     Raises:
         FlowDefinitionError: The class body has mistakes; all of them are told.
     """
-    from k8sflow.flow import exhaustive, lint, source  # noqa: PLC0415  they need the types of this module
+    from k8sflow.flow import decorated, exhaustive, lint, source  # noqa: PLC0415  they need the types of this module
 
     nodes: dict[str, Node] = {}
     mistakes = source.class_bodies(flow)
@@ -161,7 +161,7 @@ def build(flow: type[spec.FlowSpec]) -> Graph:
         else:
             mistakes += exhaustive.check(flow, node, function)
     graph, found = lint.check(Graph(flow.__name__, nodes), class_place(flow), unread)
-    mistakes += found
+    mistakes += [*found, *decorated.mistakes(flow, graph)]
     if mistakes:
         raise refuse(flow.__name__, mistakes)
     return graph

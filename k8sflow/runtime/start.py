@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from k8sflow.errors import ParameterError, RunError
 from k8sflow.executors.base import Executor
 from k8sflow.executors.local import LocalExecutor
 from k8sflow.flow import graph as graphs
+from k8sflow.flow.attempts import StepPolicy
 from k8sflow.flow.graph import Graph
 from k8sflow.flow.spec import FlowSpec, constants, parameters
 from k8sflow.runtime import remote
@@ -40,7 +42,7 @@ def run(request: RunRequest) -> bool | None:
         K8sflowError: The run can't be started.
     """
     graph = graphs.build(request.flow)
-    placement = Placement.of(request.flow, request.decorators, request.settings)
+    placement = Placement.of(request.flow, graph, request.decorators, request.settings)
     _refuse_parallel(graph, placement)
     store, code = _prepare(request, placement)
     record = _create(request, graph, placement, store, code)
@@ -52,7 +54,8 @@ def run(request: RunRequest) -> bool | None:
         made: dict[str, Executor] = {}
         if len(placement.pods) < len(graph.nodes):
             runner = TaskRunner(request.flow, graph, record, store)
-            made[LOCAL] = LocalExecutor(report, runner, request.max_workers or os.cpu_count() or 1)
+            workers = request.max_workers or os.cpu_count() or 1
+            made[LOCAL] = LocalExecutor(report, runner, workers, timeout_of=active.timeout_of)
         if placement.uses_kubernetes:
             made[KUBERNETES] = active.kubernetes(report, request.max_workers)
         return made
@@ -70,7 +73,7 @@ def detach(request: RunRequest) -> bool:
     from k8sflow.runtime import flowrun  # noqa: PLC0415  only here is the API needed
 
     graph = graphs.build(request.flow)
-    placement = Placement.of(request.flow, request.decorators, request.settings)
+    placement = Placement.of(request.flow, graph, request.decorators, request.settings)
     if here := [step for step in graph.nodes if step not in placement.pods]:
         raise RunError(
             f"--detach hands the run to a cluster, but {', '.join(here)} would run on this machine.",
@@ -124,6 +127,15 @@ class _ActiveRun:
         """The executor for the steps on Kubernetes."""
         return remote.executor(report, self.record, self.store, self.placement, self.settings, max_jobs, owner)
 
+    @cached_property
+    def policies(self) -> dict[str, StepPolicy]:
+        """Retries, timeout and catch, by step."""
+        return {step: StepPolicy.from_document(found) for step, found in self.record.policies.items()}
+
+    def timeout_of(self, step: str) -> float | None:
+        """How many seconds an execution of a step's task may take; None for any time."""
+        return self.policies[step].timeout_seconds if step in self.policies else None
+
     def driver(self, executors: Callable[[Report], Mapping[str, Executor]], observers: Sequence[Observer]) -> Driver:
         """The run's driver."""
         return Driver(
@@ -132,6 +144,7 @@ class _ActiveRun:
             executors=executors,
             executor_of=lambda step: KUBERNETES if step in self.placement.pods else LOCAL,
             observers=observers,
+            policies=self.policies,
         )
 
 
@@ -186,6 +199,7 @@ def _create(
         parameters=_fixed_values(flow, request.values, artifacts),
         graph=graph.to_document(),
         pods=placement.to_document(),
+        policies={step: policy.to_document() for step, policy in placement.policies.items()},
         package=code.sha256 if code is not None else None,
         user=current_user(),
         created=time.time(),

@@ -97,6 +97,7 @@ class RunRecord:
         tags: Words that the user gave it.
         decorators: What ``--with`` added.
         origin_run_id: The run that this one resumes.
+        policies: Retries, timeout and catch by step, as ``StepPolicy.to_document`` gives them.
     """
 
     flow: str
@@ -111,6 +112,7 @@ class RunRecord:
     tags: tuple[str, ...] = ()
     decorators: tuple[str, ...] = ()
     origin_run_id: str | None = None
+    policies: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def steps(self) -> tuple[str, ...]:

@@ -77,6 +77,8 @@ class TaskResult:
                 "detail": self.diagnosis.detail,
                 "resolution": self.diagnosis.resolution,
             }
+            if self.diagnosis.error_type:
+                document["diagnosis"]["error_type"] = self.diagnosis.error_type
         return document
 
     @staticmethod

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import bisect
 import time
 from dataclasses import dataclass
 
-from k8sflow.errors import ArtifactError, StorageError
+from k8sflow.errors import StorageError
 from k8sflow.flow import registry
 from k8sflow.flow.current import current
 from k8sflow.flow.decorators import effective
 from k8sflow.flow.graph import Graph
 from k8sflow.flow.setters import explain
 from k8sflow.flow.spec import CONTEXT, FlowSpec, steps
-from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore
+from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.storage.objects import ObjectStore
-from k8sflow.storage.records import Commit, ForeachFrame, OutcomeRecord, RunRecord, RunStore
+from k8sflow.storage.records import Commit, OutcomeRecord, RunRecord, RunStore
 from k8sflow.task.around import call_step
 from k8sflow.task.context import Context
 from k8sflow.task.facts import facts
@@ -23,7 +22,8 @@ from k8sflow.task.failure import failure
 from k8sflow.task.inputs import Inputs
 from k8sflow.task.outcome import Diagnosis, Outcome
 from k8sflow.task.result import TaskResult, Transition
-from k8sflow.task.spec import TaskInput, TaskSpec
+from k8sflow.task.spec import TaskSpec
+from k8sflow.task.surroundings import surroundings
 from k8sflow.task.transition import as_written
 
 
@@ -92,18 +92,7 @@ class TaskRunner:
 
     def _prepare(self, spec: TaskSpec) -> tuple[FlowSpec, Context]:
         """The ``self`` of the step, with the artifacts of the step before it."""
-        node = self.graph[spec.name.step]
-        inherited: dict[str, ArtifactRef] = {}
-        stack: tuple[ForeachFrame, ...] = ()
-        if node.is_join:
-            # What surrounds a join is what surrounded the split; of its inputs there may be none.
-            split = self._read(TaskInput(str(node.joins), spec.name.path))
-            stack = split.stack
-        elif spec.inputs:
-            parent = self._read(spec.inputs[0])
-            inherited, stack = dict(parent.artifacts), parent.stack
-            if parent.foreach is not None:
-                stack = (*stack, _frame(spec, parent))
+        inherited, stack = surroundings(self.graph, self.run_store, spec)
         context = Context(
             self.graph,
             spec.name,
@@ -129,15 +118,6 @@ class TaskRunner:
             lambda step, name: explain(self.flow, self.graph, step, name),
         )
 
-    def _read(self, parent: TaskInput) -> Commit:
-        name = parent[0]
-        commit = self.run_store.read_commit(name.step, name.id)
-        if commit is None:
-            raise ArtifactError(
-                f"the task {name} has no result in {self.store.url}.", cause="It was removed since it finished."
-            )
-        return commit
-
 
 def committed_result(run_store: RunStore, spec: TaskSpec) -> TaskResult | None:
     """The result of a task that the store has a commit of, whoever wrote it; else None."""
@@ -158,12 +138,3 @@ def write_outcome(run_store: RunStore, spec: TaskSpec, result: TaskResult) -> No
     except StorageError:
         # A success is in the commit, and a failure reaches the driver with the result.
         return
-
-
-def _frame(spec: TaskSpec, parent: Commit) -> ForeachFrame:
-    """This branch's place in the foreach that its parent opened."""
-    assert parent.foreach is not None
-    index = spec.name.path[-1]
-    position = bisect.bisect_right([first for first, _ in parent.foreach.chunks], index) - 1
-    first, chunk = parent.foreach.chunks[position]
-    return ForeachFrame(spec.inputs[0].step, index, parent.foreach.width, chunk, index - first)

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from k8sflow import kubernetes, step
+from k8sflow import step
 from k8sflow.errors import FlowDefinitionError
 from k8sflow.flow import registry
+from k8sflow.flow.decorators import kubernetes
 from k8sflow.flow.registry import Decoration, DecoratorKind, Option
 from tests.support import run_flow, write_flow
 
