@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from k8sflow.flow.caught import CaughtError
     from k8sflow.flow.current import current
     from k8sflow.flow.decorators import kubernetes, parallel, resources, step
+    from k8sflow.flow.deployment import exit_hook, project, schedule, trigger, trigger_on_finish
+    from k8sflow.flow.environment import environment, secrets
     from k8sflow.flow.parameters import Parameter
     from k8sflow.flow.spec import FlowSpec
     from k8sflow.parallel import parallel_imap, parallel_imap_unordered, parallel_map
@@ -33,15 +35,22 @@ _HOMES = {
     "Task": "k8sflow.client",
     "catch": "k8sflow.flow.attempts",
     "current": "k8sflow.flow.current",
+    "environment": "k8sflow.flow.environment",
+    "exit_hook": "k8sflow.flow.deployment",
     "kubernetes": "k8sflow.flow.decorators",
     "parallel": "k8sflow.flow.decorators",
     "parallel_imap": "k8sflow.parallel",
     "parallel_imap_unordered": "k8sflow.parallel",
     "parallel_map": "k8sflow.parallel",
+    "project": "k8sflow.flow.deployment",
     "resources": "k8sflow.flow.decorators",
     "retry": "k8sflow.flow.attempts",
+    "schedule": "k8sflow.flow.deployment",
+    "secrets": "k8sflow.flow.environment",
     "step": "k8sflow.flow.decorators",
     "timeout": "k8sflow.flow.attempts",
+    "trigger": "k8sflow.flow.deployment",
+    "trigger_on_finish": "k8sflow.flow.deployment",
 }
 
 __all__ = [
@@ -56,15 +65,22 @@ __all__ = [
     "Task",
     "catch",
     "current",
+    "environment",
+    "exit_hook",
     "kubernetes",
     "parallel",
     "parallel_imap",
     "parallel_imap_unordered",
     "parallel_map",
+    "project",
     "resources",
     "retry",
+    "schedule",
+    "secrets",
     "step",
     "timeout",
+    "trigger",
+    "trigger_on_finish",
 ]
 
 

@@ -12,10 +12,14 @@ from k8sflow import config
 from k8sflow.cli.errors import leave, told
 from k8sflow.errors import FlowDefinitionError, ParameterError
 from k8sflow.flow import graph as graphs
+from k8sflow.flow import registry
+from k8sflow.flow.deployment import branch
 from k8sflow.flow.parameters import Parameter
 from k8sflow.flow.spec import FlowSpec, parameters
 from k8sflow.runtime.request import RunRequest, flow_file
 
+# Where the options of a project are kept until the command runs.
+_PROJECT = "k8sflow.project"
 _RUN_OPTIONS = {"with", "max-workers", "run-id", "run-id-file", "tag", "detach", "help"}
 
 
@@ -27,7 +31,7 @@ def main(flow: type[FlowSpec]) -> None:
 
 
 def _group(flow: type[FlowSpec]) -> click.Group:
-    group = click.Group(help=(flow.__doc__ or f"The flow {flow.__name__}.").strip())
+    group = click.Group(help=(flow.__doc__ or f"The flow {flow.__name__}.").strip(), params=_project_options(flow))
     group.add_command(_run_command(flow))
     group.add_command(click.Command("check", callback=lambda: _check(flow), help="Check the flow's graph."))
     group.add_command(click.Command("show", callback=lambda: _show(flow), help="Show the flow's steps."))
@@ -61,6 +65,7 @@ def _run_command(flow: type[FlowSpec]) -> click.Command:
             help="Hand the run to the controller in the cluster, and return. Needs --with kubernetes.",
         ),
     ]  # fmt: skip
+    options += _project_options(flow)
     options += [_parameter_option(parameter) for parameter in parameters(flow).values()]
 
     def callback(
@@ -82,12 +87,37 @@ def _run_command(flow: type[FlowSpec]) -> click.Command:
                 run_id=run_id,
                 run_id_file=run_id_file,
                 max_workers=max_workers,
+                **click.get_current_context().meta.get(_PROJECT, {}),
             )
             from k8sflow.runtime import start  # noqa: PLC0415  --help needs no runtime
 
             leave(start.detach(request) if detach else start.run(request))
 
     return click.Command("run", callback=callback, params=options, help=f"Run {flow.__name__} from its start.")
+
+
+def _project_options(flow: type[FlowSpec]) -> list[click.Parameter]:
+    """The options of a flow in a project; they stand before the command or behind it."""
+    if not any(decoration.name == "project" for decoration in registry.of(flow)):
+        return []
+
+    def keep(context: click.Context, option: click.Parameter, value: Any) -> None:
+        if value is None:
+            return
+        if option.name == "branch":
+            try:
+                branch(value)
+            except ValueError as error:
+                raise click.BadParameter(f"{error}.", context, option) from error
+        context.meta.setdefault(_PROJECT, {})[option.name] = value
+
+    return [
+        click.Option(["--branch"], callback=keep, expose_value=False, help="The branch of the project."),
+        click.Option(
+            ["--production/--no-production"], default=None, callback=keep, expose_value=False,
+            help="Run as the project's production.",
+        ),
+    ]  # fmt: skip
 
 
 def _parameter_option(parameter: Parameter) -> click.Option:

@@ -30,11 +30,18 @@ _DECORATIONS = "__k8sflow_decorations__"
 # Ours, as an entry point names them: ``module:attribute``, loaded when they are asked for.
 _OURS = {
     "catch": "k8sflow.flow.attempts:catch",
+    "environment": "k8sflow.flow.environment:environment",
+    "exit_hook": "k8sflow.flow.deployment:exit_hook",
     "kubernetes": "k8sflow.flow.decorators:kubernetes",
     "parallel": "k8sflow.flow.decorators:parallel",
+    "project": "k8sflow.flow.deployment:project",
     "resources": "k8sflow.flow.decorators:resources",
     "retry": "k8sflow.flow.attempts:retry",
+    "schedule": "k8sflow.flow.deployment:schedule",
+    "secrets": "k8sflow.flow.environment:secrets",
     "timeout": "k8sflow.flow.attempts:timeout",
+    "trigger": "k8sflow.flow.deployment:trigger",
+    "trigger_on_finish": "k8sflow.flow.deployment:trigger_on_finish",
 }
 _OUR_FILES = __file__.rpartition("flow")[0]
 
@@ -80,7 +87,7 @@ class Decoration:
     """One decorator on one step or flow: its name, the options that were written out, and where."""
 
     name: str
-    options: Mapping[str, Any]
+    options: Mapping[str, Any] = field(repr=False)
     place: tuple[str, int] = field(default=("", 0), compare=False)
 
 
@@ -96,6 +103,7 @@ class DecoratorKind:
         check: Looks at the parsed options together; ValueError where they can't be used.
         around: What it does around the step.
         outermost: Whether it goes around the decorators without this mark, wherever it is written.
+        is_secret: Whether no value of its options may be shown or stored.
     """
 
     name: str
@@ -105,6 +113,7 @@ class DecoratorKind:
     check: Callable[[Mapping[str, Any]], object] | None = None
     around: Around | None = None
     outermost: bool = False
+    is_secret: bool = False
 
     def __call__(self, target: Any = None, /, *more: object, **options: Any) -> Any:
         """Decorates a step or a flow.
@@ -157,7 +166,8 @@ class DecoratorKind:
             except ValueError as error:
                 about = next(option.help for option in self.options if option.name == name)
                 raise _at(
-                    decoration.place, f"@{self.name} can't be used with {name}={value!r}: {error}.",
+                    decoration.place,
+                    f"@{self.name} can't be used with {name}={'…' if self.is_secret else repr(value)}: {error}.",
                     f"{name} is {about}.",
                 ) from error  # fmt: skip
         try:
@@ -228,6 +238,9 @@ def parse(text: str) -> Decoration:
                 advice="Write for example --with kubernetes:image=python:3.12,memory=8000",
             )
         options[key.strip()] = _value(value.strip(), f"--with {text!r}", guess=kind.options is None)
+    if kind.on == "flow" or (kind.is_secret and any(isinstance(part, dict) for part in options.get("sources") or ())):
+        why = "would be stored with the run" if kind.is_secret else "stands above a flow, and not above steps"
+        raise FlowDefinitionError(f"--with {kind.name} can't be used so: it {why}.", advice="Write it in the flow.")
     decoration = Decoration(kind.name, options, ("--with", 0))
     kind.read(decoration)
     return decoration

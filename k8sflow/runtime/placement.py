@@ -88,7 +88,9 @@ def _pod(
     A step with a timeout is ended by the agent in its pod. The pod's own deadline is there for the case that the agent
     can't do so any more, and leaves time for the image.
     """
-    options = merge(*_options(own), *_options(added), _from_settings(settings), DEFAULT_OPTIONS)
+    variables = (decorators.options_of(found, "environment") for found in (own, added))
+    named = [PodOptions(env=options["vars"]) for options in variables if options is not None]
+    options = merge(*_options(own), *_options(added), *named, _from_settings(settings), DEFAULT_OPTIONS)
     if policy.timeout_seconds is None:
         return options
     deadline = math.ceil(policy.timeout_seconds) + _DEADLINE_SLACK_SECONDS

@@ -15,6 +15,7 @@ from k8sflow.config import Settings
 from k8sflow.errors import ParameterError, RunError
 from k8sflow.executors.base import Executor
 from k8sflow.executors.local import LocalExecutor
+from k8sflow.flow import deployment
 from k8sflow.flow import graph as graphs
 from k8sflow.flow.attempts import StepPolicy
 from k8sflow.flow.graph import Graph
@@ -199,6 +200,7 @@ def _create(
         parameters=_fixed_values(flow, request.values, artifacts),
         graph=graph.to_document(),
         pods=placement.to_document(),
+        flow_decorators=deployment.documents(flow, current_user(), request.branch, request.production),
         policies={step: policy.to_document() for step, policy in placement.policies.items()},
         package=code.sha256 if code is not None else None,
         user=current_user(),

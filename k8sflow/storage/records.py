@@ -97,6 +97,7 @@ class RunRecord:
         tags: Words that the user gave it.
         decorators: What ``--with`` added.
         origin_run_id: The run that this one resumes.
+        flow_decorators: What the flow's own decorators say, by name: project, schedule, trigger, …
         policies: Retries, timeout and catch by step, as ``StepPolicy.to_document`` gives them.
     """
 
@@ -112,6 +113,7 @@ class RunRecord:
     tags: tuple[str, ...] = ()
     decorators: tuple[str, ...] = ()
     origin_run_id: str | None = None
+    flow_decorators: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     policies: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property

@@ -30,6 +30,7 @@ def facts(flow: type[FlowSpec], graph: Graph, record: RunRecord, run_store: RunS
         parameter_names=tuple(parameters(flow)),
         graph=lambda: describe(flow, graph, record),
         run_store=run_store,
+        more=dict(record.flow_decorators.get("project", {})),
         parallel=_parallel(spec) if graph[spec.name.step].is_parallel else None,
     )
 
