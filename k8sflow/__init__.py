@@ -89,6 +89,8 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'k8sflow' has no attribute {name!r}")
     if name == "parallel":  # always the module, which is the decorator too: what it is must not hang on import order
         return importlib.import_module("k8sflow.parallel")
+    if name == "parallel":  # which people know as a module too: parallel.parallel_map(...)
+        return importlib.import_module("k8sflow.parallel")
     value = getattr(importlib.import_module(_HOMES[name]), name)
     globals()[name] = value
     return value
