@@ -12,11 +12,20 @@ if TYPE_CHECKING:
     from k8sflow.errors import K8sflowError
     from k8sflow.flow.attempts import catch, retry, timeout
     from k8sflow.flow.caught import CaughtError
+    from k8sflow.flow.configs import Config, ConfigValue, ParameterContext, config_expr
     from k8sflow.flow.current import current
     from k8sflow.flow.decorators import kubernetes, parallel, resources, step
     from k8sflow.flow.deployment import exit_hook, project, schedule, trigger, trigger_on_finish
     from k8sflow.flow.environment import environment, secrets
-    from k8sflow.flow.parameters import Parameter
+    from k8sflow.flow.mutators import (
+        USER_SKIP_STEP,
+        FlowMutator,
+        MutableFlow,
+        MutableStep,
+        StepMutator,
+        user_step_decorator,
+    )
+    from k8sflow.flow.parameters import IncludeFile, JSONType, Parameter
     from k8sflow.flow.spec import FlowSpec
     from k8sflow.parallel import parallel_imap, parallel_imap_unordered, parallel_map
 
@@ -25,15 +34,26 @@ __version__ = "0.1.0"
 # Where each public name lives; loaded when it is first asked for, so that a flow pays only for what it uses.
 _HOMES = {
     "CaughtError": "k8sflow.flow.caught",
+    "Config": "k8sflow.flow.configs",
+    "ConfigValue": "k8sflow.flow.configs",
     "DataArtifact": "k8sflow.client",
     "Flow": "k8sflow.client",
+    "FlowMutator": "k8sflow.flow.mutators",
     "FlowSpec": "k8sflow.flow.spec",
+    "IncludeFile": "k8sflow.flow.parameters",
+    "JSONType": "k8sflow.flow.parameters",
     "K8sflowError": "k8sflow.errors",
+    "MutableFlow": "k8sflow.flow.mutators",
+    "MutableStep": "k8sflow.flow.mutators",
     "Parameter": "k8sflow.flow.parameters",
+    "ParameterContext": "k8sflow.flow.configs",
     "Run": "k8sflow.client",
     "Step": "k8sflow.client",
+    "StepMutator": "k8sflow.flow.mutators",
     "Task": "k8sflow.client",
+    "USER_SKIP_STEP": "k8sflow.flow.mutators",
     "catch": "k8sflow.flow.attempts",
+    "config_expr": "k8sflow.flow.configs",
     "current": "k8sflow.flow.current",
     "environment": "k8sflow.flow.environment",
     "exit_hook": "k8sflow.flow.deployment",
@@ -51,19 +71,31 @@ _HOMES = {
     "timeout": "k8sflow.flow.attempts",
     "trigger": "k8sflow.flow.deployment",
     "trigger_on_finish": "k8sflow.flow.deployment",
+    "user_step_decorator": "k8sflow.flow.mutators",
 }
 
 __all__ = [
+    "USER_SKIP_STEP",
     "CaughtError",
+    "Config",
+    "ConfigValue",
     "DataArtifact",
     "Flow",
+    "FlowMutator",
     "FlowSpec",
+    "IncludeFile",
+    "JSONType",
     "K8sflowError",
+    "MutableFlow",
+    "MutableStep",
     "Parameter",
+    "ParameterContext",
     "Run",
     "Step",
+    "StepMutator",
     "Task",
     "catch",
+    "config_expr",
     "current",
     "environment",
     "exit_hook",
@@ -81,6 +113,7 @@ __all__ = [
     "timeout",
     "trigger",
     "trigger_on_finish",
+    "user_step_decorator",
 ]
 
 

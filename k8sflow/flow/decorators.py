@@ -89,6 +89,11 @@ def of_step(flow: type[FlowSpec], name: str) -> tuple[Decoration, ...]:
     return mutated[name] if name in mutated else of(getattr(flow, name))
 
 
+def replace_of_step(flow: type[FlowSpec], name: str, decorations: tuple[Decoration, ...]) -> None:
+    """Sets the decorators of a flow's step; those of the flow's base classes stay as they are."""
+    type.__setattr__(flow, _MUTATED, {**flow.__dict__.get(_MUTATED, {}), name: decorations})
+
+
 def effective(flow: type[FlowSpec], name: str, added: Sequence[Decoration]) -> tuple[Decoration, ...]:
     """The decorators of a step, and those of ``--with`` that it doesn't have by itself."""
     own = of_step(flow, name)

@@ -147,8 +147,15 @@ def build(flow: type[spec.FlowSpec]) -> Graph:
     Raises:
         FlowDefinitionError: The class body has mistakes; all of them are told.
     """
-    from k8sflow.flow import decorated, exhaustive, lint, source  # noqa: PLC0415  they need the types of this module
+    from k8sflow.flow import (  # noqa: PLC0415  they need the types of this module
+        decorated,
+        exhaustive,
+        lint,
+        mutators,
+        source,
+    )
 
+    mutators.prepare(flow)
     nodes: dict[str, Node] = {}
     mistakes = source.class_bodies(flow)
     unread = set()

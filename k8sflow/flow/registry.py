@@ -153,7 +153,7 @@ class DecoratorKind:
             FlowDefinitionError: One is unknown or can't be used.
         """
         if self.options is None:
-            return dict(decoration.options)
+            return {name: settled(value) for name, value in decoration.options.items()}
         parsers = {option.name: option.parse for option in self.options}
         found = {option.name: option.default for option in self.options}
         for name, value in decoration.options.items():
@@ -162,7 +162,7 @@ class DecoratorKind:
                 listed = f"Its options are {', '.join(parsers)}." if parsers else "It takes no options."
                 raise _at(decoration.place, f"@{self.name} has no option {name!r}.", f"{close} {listed}".strip())
             try:
-                found[name] = parsers[name](value.k8sflow_value() if is_delayed(value) else value)
+                found[name] = parsers[name](settled(value))
             except ValueError as error:
                 about = next(option.help for option in self.options if option.name == name)
                 raise _at(
@@ -209,8 +209,23 @@ def find(name: str) -> DecoratorKind:
             f"there is no decorator {name!r}.",
             advice=f"{did_you_mean(name, names)} The decorators are {', '.join(names)}.".strip(),
         )
-    _known[name] = found
+    _known[name] = _known[found.name] = found
     return found
+
+
+def is_ours(name: str) -> bool:
+    """Whether k8sflow itself has a decorator of this name."""
+    return name in _OURS
+
+
+def use(kind: DecoratorKind) -> DecoratorKind:
+    """Makes a decorator known by its name, and returns it."""
+    return _known.setdefault(kind.name, kind)
+
+
+def replace(target: object, decorations: tuple[Decoration, ...]) -> None:
+    """Sets the decorators of a flow's class."""
+    setattr(target, _DECORATIONS, decorations)
 
 
 def of(target: object) -> tuple[Decoration, ...]:
@@ -247,8 +262,23 @@ def parse(text: str) -> Decoration:
 
 
 def is_delayed(value: object) -> bool:
-    """Whether a value waits for the run's configuration."""
+    """Whether a value, or a part of it, waits for the run's configuration."""
+    if isinstance(value, dict):
+        return any(map(is_delayed, value.values()))
+    if isinstance(value, list | tuple):
+        return any(map(is_delayed, value))
     return hasattr(type(value), "k8sflow_value")
+
+
+def settled(value: Any) -> Any:
+    """The value, with all of its parts, now that the configuration is known."""
+    if not is_delayed(value):
+        return value
+    if isinstance(value, dict):
+        return {key: settled(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(settled, value))
+    return value.k8sflow_value()
 
 
 def did_you_mean(word: str, words: Any) -> str:

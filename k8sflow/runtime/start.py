@@ -18,6 +18,7 @@ from k8sflow.executors.local import LocalExecutor
 from k8sflow.flow import deployment
 from k8sflow.flow import graph as graphs
 from k8sflow.flow.attempts import StepPolicy
+from k8sflow.flow.configs import ParameterContext, configs
 from k8sflow.flow.graph import Graph
 from k8sflow.flow.spec import FlowSpec, constants, parameters
 from k8sflow.runtime import remote
@@ -217,10 +218,16 @@ def _create(
 def _fixed_values(
     flow: type[FlowSpec], values: Mapping[str, object], artifacts: ArtifactStore
 ) -> dict[str, ArtifactRef]:
-    """The parameters and constants, saved once for all tasks."""
+    """The parameters, configs and constants, saved once for all tasks."""
     fixed = dict(constants(flow))
+    known = {name: config.k8sflow_value() for name, config in configs(flow).items()}
+    fixed |= known
+    kind = "s3" if artifacts.url.startswith("s3://") else "local"
     for attribute, parameter in parameters(flow).items():
-        value = values.get(attribute, parameter.default)
+        value = values.get(attribute)
+        if value is None:
+            context = ParameterContext(flow.__name__, current_user(), parameter.name, ds_type=kind, configs=known)
+            value = parameter.default_value(context)
         if value is None and parameter.required:
             raise ParameterError(f"Parameter {parameter.name!r} is required.", advice=f"Give --{parameter.name}.")
         fixed[attribute] = value

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from k8sflow.errors import ArtifactError
+from k8sflow.flow.configs import configs
 from k8sflow.flow.graph import Graph, Node
 from k8sflow.flow.rows import items_of
 from k8sflow.flow.setters import MissingArtifactError, explain
@@ -159,7 +160,7 @@ class Context:
 
     def persist(self, flow: FlowSpec) -> dict[str, ArtifactRef]:
         """Saves what the step set or touched, and returns everything that a later step sees."""
-        fixed = {*constants(type(flow)), *parameters(type(flow)), CONTEXT}
+        fixed = {*constants(type(flow)), *parameters(type(flow)), *configs(type(flow)), CONTEXT}
         saved = dict(self._inherited)
         for name, value in vars(flow).items():
             if name not in fixed:

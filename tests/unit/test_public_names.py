@@ -24,7 +24,9 @@ HEAVY = {
 
 def test_all_is_sorted_and_complete() -> None:
     """And each of its names can be imported, and is listed by dir()."""
-    assert list(k8sflow.__all__) == sorted(k8sflow.__all__, key=lambda name: (name[0].islower(), name))
+    assert list(k8sflow.__all__) == sorted(
+        k8sflow.__all__, key=lambda name: (not name.isupper(), name[0].islower(), name)
+    )
     assert set(k8sflow.__all__) == set(k8sflow._HOMES)
     for name in k8sflow.__all__:
         assert getattr(k8sflow, name) is not None
