@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from k8sflow.flow import graph as graphs
+from k8sflow.flow.configs import ConfigValue
 from k8sflow.storage import package
 from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.storage.folder import FolderStore
@@ -32,22 +33,61 @@ SLOW = """
 """
 
 
-def test_a_task_is_ended_when_its_time_is_over(tmp_path: Path) -> None:
-    """Also one that ignores SIGTERM; the agent tells timed_out, and writes it."""
-    file = write_flow(tmp_path / "code", SLOW)
-    flow, store = load_flow(file), FolderStore(str(tmp_path / "store"))
-    code = package.build(file.parent)
-    ArtifactStore(store, "F").save_blob(code.sha256, [code.archive])
+def run_agent(
+    folder: Path, source: str, *arguments: str, **values: object
+) -> tuple[subprocess.CompletedProcess[bytes], RunStore]:
+    """The agent on a flow's first task, and the records of its run."""
+    file = write_flow(folder / "code", source)
+    flow, store = load_flow(file), FolderStore(str(folder / "store"))
+    code, saved = package.build(file.parent), ArtifactStore(store, "F")
+    saved.save_blob(code.sha256, [code.archive])
     run_store = RunStore(store, "F", "r")
-    run_store.create(RunRecord("F", "r", file.name, {}, graphs.build(flow).to_document(), package=code.sha256))
+    fixed = {name: saved.save(value, name) for name, value in values.items()}
+    run_store.create(RunRecord("F", "r", file.name, fixed, graphs.build(flow).to_document(), package=code.sha256))
     spec = TaskSpec("F", "r", TaskName("start"))
-    (tmp_path / "pod").mkdir()
-    began = time.monotonic()
+    (folder / "pod").mkdir()
     done = subprocess.run(
         [sys.executable, "-m", "k8sflow.task.agent", spec.to_json(), f"--store={store.url}", "--flow=F",
-         f"--package={code.sha256}", f"--file={file.name}", "--timeout=1"],
-        cwd=tmp_path / "pod", env=environment(), capture_output=True, timeout=DEADLINE_SECONDS, check=False,
+         f"--package={code.sha256}", f"--file={file.name}", *arguments],
+        cwd=folder / "pod", env=environment(), capture_output=True, timeout=DEADLINE_SECONDS, check=False,
     )  # fmt: skip
+    return done, run_store
+
+
+MUTATED = """
+    from k8sflow import Config, FlowMutator, user_step_decorator
+    @user_step_decorator
+    def marked(step_name, flow, inputs=None, attributes=None):
+        flow.mark = attributes["mark"]
+        yield
+    class everywhere(FlowMutator):
+        def mutate(self, mutable_flow):
+            for name, mutable_step in mutable_flow.steps:
+                mutable_step.add_decorator(marked, deco_kwargs={"mark": mutable_flow.settings.mark})
+    @everywhere
+    class F(FlowSpec):
+        settings = Config("settings", default_value={"mark": "default"})
+        @step
+        def start(self): self.next(self.end)
+        @step
+        def end(self): pass
+"""
+
+
+def test_a_pod_takes_the_configs_that_its_run_was_started_with(tmp_path: Path) -> None:
+    """Its mutators and decorators are made from them; nobody gives it a command line."""
+    done, run_store = run_agent(tmp_path, MUTATED, settings=ConfigValue({"mark": "given"}))
+    assert done.returncode == 0, done.stdout + done.stderr
+    commit = run_store.read_commit("start", "0")
+    assert commit is not None
+    assert ArtifactStore(run_store.store, "F").load(commit.artifacts["mark"], "mark") == "given"
+    assert "settings" not in commit.artifacts
+
+
+def test_a_task_is_ended_when_its_time_is_over(tmp_path: Path) -> None:
+    """Also one that ignores SIGTERM; the agent tells timed_out, and writes it."""
+    began = time.monotonic()
+    done, run_store = run_agent(tmp_path, SLOW, "--timeout=1")
     assert time.monotonic() - began > 1
     assert done.returncode == 1, done.stderr
     line = decode(done.stdout.splitlines()[-1])
