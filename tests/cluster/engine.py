@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -131,6 +132,7 @@ def _start(places: Places) -> None:
                 advice=f"The whole log is in {log}. An engine of your own is used where `docker info` works.",
             )
         time.sleep(0.1)
+    threading.Thread(target=daemon.wait, daemon=True).start()  # it outlives us; if it ends before, it leaves no zombie
 
 
 def _runtime_options(places: Places) -> list[str]:

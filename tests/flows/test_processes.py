@@ -230,9 +230,10 @@ def test_three_hundred_tasks_leak_nothing(tmp_path: Path) -> None:
         "self.got = [len(os.listdir(f'/proc/{pid}/fd')) for pid in (driver, zygote, 'self')]"
     )
     found = _foreach(tmp_path, 300, body, "--max-workers", "2")
-    late = found[-50:]
-    for first, *others in zip(found[5], *late, strict=True):  # type: ignore[call-overload]
-        assert max(others) <= first + 3, "what a second running task needs"
+    for counts in zip(*found, strict=True):  # type: ignore[call-overload]
+        # as a second task runs or not, a count goes up and down by a few; a leak raises the least of them too
+        assert min(counts[-50:]) <= min(counts[:50]) + 1
+        assert max(counts) <= min(counts) + 10
 
 
 def test_random_numbers_differ_between_tasks(tmp_path: Path) -> None:
