@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 import importlib
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from k8sflow.client import DataArtifact, Flow, Run, Step, Task
     from k8sflow.errors import K8sflowError
-    from k8sflow.flow.decorators import kubernetes, resources, step
-    from k8sflow.flow.parameters import Parameter
+    from k8sflow.flow.attempts import catch, retry, timeout
+    from k8sflow.flow.caught import CaughtError
+    from k8sflow.flow.configs import Config, ConfigValue, ParameterContext, config_expr
+    from k8sflow.flow.current import current
+    from k8sflow.flow.decorators import kubernetes, parallel, resources, step
+    from k8sflow.flow.deployment import exit_hook, project, schedule, trigger, trigger_on_finish
+    from k8sflow.flow.environment import environment, secrets
+    from k8sflow.flow.mutators import (
+        USER_SKIP_STEP,
+        FlowMutator,
+        MutableFlow,
+        MutableStep,
+        StepMutator,
+        user_step_decorator,
+    )
+    from k8sflow.flow.parameters import IncludeFile, JSONType, Parameter
     from k8sflow.flow.spec import FlowSpec
     from k8sflow.parallel import parallel_imap, parallel_imap_unordered, parallel_map
 
@@ -17,43 +33,95 @@ __version__ = "0.1.0"
 
 # Where each public name lives; loaded when it is first asked for, so that a flow pays only for what it uses.
 _HOMES = {
+    "CaughtError": "k8sflow.flow.caught",
+    "Config": "k8sflow.flow.configs",
+    "ConfigValue": "k8sflow.flow.configs",
     "DataArtifact": "k8sflow.client",
     "Flow": "k8sflow.client",
+    "FlowMutator": "k8sflow.flow.mutators",
     "FlowSpec": "k8sflow.flow.spec",
+    "IncludeFile": "k8sflow.flow.parameters",
+    "JSONType": "k8sflow.flow.parameters",
     "K8sflowError": "k8sflow.errors",
+    "MutableFlow": "k8sflow.flow.mutators",
+    "MutableStep": "k8sflow.flow.mutators",
     "Parameter": "k8sflow.flow.parameters",
+    "ParameterContext": "k8sflow.flow.configs",
     "Run": "k8sflow.client",
     "Step": "k8sflow.client",
+    "StepMutator": "k8sflow.flow.mutators",
     "Task": "k8sflow.client",
+    "USER_SKIP_STEP": "k8sflow.flow.mutators",
+    "catch": "k8sflow.flow.attempts",
+    "config_expr": "k8sflow.flow.configs",
+    "current": "k8sflow.flow.current",
+    "environment": "k8sflow.flow.environment",
+    "exit_hook": "k8sflow.flow.deployment",
     "kubernetes": "k8sflow.flow.decorators",
+    "parallel": "k8sflow.flow.decorators",
     "parallel_imap": "k8sflow.parallel",
     "parallel_imap_unordered": "k8sflow.parallel",
     "parallel_map": "k8sflow.parallel",
+    "project": "k8sflow.flow.deployment",
     "resources": "k8sflow.flow.decorators",
+    "retry": "k8sflow.flow.attempts",
+    "schedule": "k8sflow.flow.deployment",
+    "secrets": "k8sflow.flow.environment",
     "step": "k8sflow.flow.decorators",
+    "timeout": "k8sflow.flow.attempts",
+    "trigger": "k8sflow.flow.deployment",
+    "trigger_on_finish": "k8sflow.flow.deployment",
+    "user_step_decorator": "k8sflow.flow.mutators",
 }
 
 __all__ = [
+    "USER_SKIP_STEP",
+    "CaughtError",
+    "Config",
+    "ConfigValue",
     "DataArtifact",
     "Flow",
+    "FlowMutator",
     "FlowSpec",
+    "IncludeFile",
+    "JSONType",
     "K8sflowError",
+    "MutableFlow",
+    "MutableStep",
     "Parameter",
+    "ParameterContext",
     "Run",
     "Step",
+    "StepMutator",
     "Task",
+    "catch",
+    "config_expr",
+    "current",
+    "environment",
+    "exit_hook",
     "kubernetes",
+    "parallel",
     "parallel_imap",
     "parallel_imap_unordered",
     "parallel_map",
+    "project",
     "resources",
+    "retry",
+    "schedule",
+    "secrets",
     "step",
+    "timeout",
+    "trigger",
+    "trigger_on_finish",
+    "user_step_decorator",
 ]
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'k8sflow' has no attribute {name!r}")
+    if name == "parallel":  # always the module, which is the decorator too: what it is must not hang on import order
+        return importlib.import_module("k8sflow.parallel")
     value = getattr(importlib.import_module(_HOMES[name]), name)
     globals()[name] = value
     return value
@@ -61,3 +129,30 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted([*__all__, "__version__"])
+
+
+class _ModuleAndDecorator(ModuleType):
+    """A module of ours that is called like a decorator, and is the decorator when it is called or asked for more."""
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        return _decorator_of(self)(*arguments, **options)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(_decorator_of(self), name)
+
+
+def _decorator_of(module: ModuleType) -> Any:
+    name = module.__name__.rpartition(".")[2]
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+class _Package(ModuleType):
+    """This package. Importing ``k8sflow.parallel`` sets that name here, where ``@parallel`` has to be found as well."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name in _HOMES and isinstance(value, ModuleType):
+            value.__class__ = _ModuleAndDecorator
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -7,27 +7,39 @@ from collections.abc import Callable
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from k8sflow import config
 from k8sflow.cli.errors import leave, told
-from k8sflow.errors import FlowDefinitionError, ParameterError
+from k8sflow.errors import ParameterError
 from k8sflow.flow import graph as graphs
+from k8sflow.flow import registry
+from k8sflow.flow.configs import bind
+from k8sflow.flow.deployment import branch
+from k8sflow.flow.mutators import prepare
 from k8sflow.flow.parameters import Parameter
 from k8sflow.flow.spec import FlowSpec, parameters
 from k8sflow.runtime.request import RunRequest, flow_file
 
-_RUN_OPTIONS = {"with", "max-workers", "run-id", "run-id-file", "tag", "detach", "help"}
+# Where the options of a project are kept until the command runs.
+_PROJECT = "k8sflow.project"
 
 
 def main(flow: type[FlowSpec]) -> None:
     """Runs the command line of a flow; does not return."""
     with told():
+        if sys.argv[1:2] != ["step"]:  # a task takes the configs that its run was started with
+            bind(flow, sys.argv[1:])
+            prepare(flow)
         command = _group(flow)
-    command.main(prog_name=f"python {sys.argv[0]}")
+    command.main(prog_name=f"python {sys.argv[0]}", auto_envvar_prefix="K8SFLOW")
 
 
 def _group(flow: type[FlowSpec]) -> click.Group:
-    group = click.Group(help=(flow.__doc__ or f"The flow {flow.__name__}.").strip())
+    group = click.Group(
+        help=(flow.__doc__ or f"The flow {flow.__name__}.").strip(),
+        params=[*_config_options(), *_project_options(flow)],
+    )
     group.add_command(_run_command(flow))
     group.add_command(click.Command("check", callback=lambda: _check(flow), help="Check the flow's graph."))
     group.add_command(click.Command("show", callback=lambda: _show(flow), help="Show the flow's steps."))
@@ -61,6 +73,7 @@ def _run_command(flow: type[FlowSpec]) -> click.Command:
             help="Hand the run to the controller in the cluster, and return. Needs --with kubernetes.",
         ),
     ]  # fmt: skip
+    options += [*_config_options(), *_project_options(flow)]
     options += [_parameter_option(parameter) for parameter in parameters(flow).values()]
 
     def callback(
@@ -82,6 +95,7 @@ def _run_command(flow: type[FlowSpec]) -> click.Command:
                 run_id=run_id,
                 run_id_file=run_id_file,
                 max_workers=max_workers,
+                **click.get_current_context().meta.get(_PROJECT, {}),
             )
             from k8sflow.runtime import start  # noqa: PLC0415  --help needs no runtime
 
@@ -90,30 +104,79 @@ def _run_command(flow: type[FlowSpec]) -> click.Command:
     return click.Command("run", callback=callback, params=options, help=f"Run {flow.__name__} from its start.")
 
 
+def _config_options() -> list[click.Parameter]:
+    """The options that ``bind`` has read before; they stand before the command or behind it."""
+    return [
+        click.Option(
+            ["--config"], nargs=2, multiple=True, expose_value=False, metavar="NAME FILE", help="Read a config."
+        ),
+        click.Option(
+            ["--config-value"], nargs=2, multiple=True, expose_value=False, metavar="NAME JSON", help="Set a config."
+        ),
+    ]
+
+
+def _project_options(flow: type[FlowSpec]) -> list[click.Parameter]:
+    """The options of a flow in a project; they stand before the command or behind it."""
+    if not any(decoration.name == "project" for decoration in registry.of(flow)):
+        return []
+
+    def keep(context: click.Context, option: click.Parameter, value: Any) -> None:
+        if value is None:
+            return
+        if option.name == "branch":
+            try:
+                branch(value)
+            except ValueError as error:
+                raise click.BadParameter(f"{error}.", context, option) from error
+        context.meta.setdefault(_PROJECT, {})[option.name] = value
+
+    return [
+        click.Option(["--branch"], callback=keep, expose_value=False, help="The branch of the project."),
+        click.Option(
+            ["--production/--no-production"], default=None, callback=keep, expose_value=False,
+            help="Run as the project's production.",
+        ),
+    ]  # fmt: skip
+
+
 def _parameter_option(parameter: Parameter) -> click.Option:
-    if parameter.name in _RUN_OPTIONS or parameter.name.replace("_", "-") in _RUN_OPTIONS:
-        raise FlowDefinitionError(
-            f"Parameter({parameter.name!r}): run has an option of this name already.",
-            advice="Give the parameter another name.",
-        )
-    spellings = dict.fromkeys([f"--{parameter.name}", f"--{parameter.name.replace('_', '-')}"])
-    default = f"default: {parameter.default}" if parameter.default is not None else "no default"
-    note = "required" if parameter.required else default
+    spellings = dict.fromkeys([parameter.name, parameter.name.replace("_", "-")])
+    if parameter.is_flag:
+        written = [f"--{name}/--no-{name}" for name in spellings]
+    else:
+        written = [f"--{name}" for name in spellings]
+    # click takes a flag that is not given for False, and an option with a default for one that is given.
+    default: dict[str, Any] = {"default": None} if parameter.is_flag else {}
     return click.Option(
-        [*spellings, f"parameter_{parameter.attribute}"],
-        metavar=parameter.type_name.upper(),
-        required=parameter.required and parameter.default is None,
-        help=f"{parameter.help} [{note}]".strip(),
+        [*written, f"parameter_{parameter.attribute}"],
+        metavar=None if parameter.is_flag else parameter.type_name.upper(),
+        required=parameter.required and parameter.default is None and not parameter.is_late,
+        help=f"{parameter.help} {_note(parameter)}".strip(),
+        envvar=f"K8SFLOW_RUN_{parameter.name.replace('-', '_').upper()}",
         callback=_converted(parameter),
+        **default,
     )
 
 
-def _converted(parameter: Parameter) -> Callable[[click.Context, click.Parameter, str | None], Any]:
-    def convert(context: click.Context, option: click.Parameter, text: str | None) -> Any:
+def _note(parameter: Parameter) -> str:
+    if parameter.required:
+        return "[required]"
+    if not parameter.show_default:
+        return ""
+    if parameter.is_late:
+        return "[default: made when the run starts]"
+    return f"[default: {parameter.default}]" if parameter.default is not None else "[no default]"
+
+
+def _converted(parameter: Parameter) -> Callable[[click.Context, click.Parameter, Any], Any]:
+    def convert(context: click.Context, option: click.Parameter, text: Any) -> Any:
         if text is None:
-            return parameter.default
+            return None
+        source = context.get_parameter_source(str(option.name))
+        where = f"{option.envvar}, which is" if source is ParameterSource.ENVIRONMENT else "the value"
         try:
-            return parameter.convert(text, "the value")
+            return parameter.convert(text, where)
         except ParameterError as error:
             raise click.BadParameter(f"{error.summary} {error.advice}", context, option) from error
 
@@ -133,8 +196,11 @@ def _show(flow: type[FlowSpec]) -> None:
         click.echo(click.style(node.name, bold=True) + (f"  joins {node.joins}" if node.joins else ""))
         for line in node.doc.splitlines():
             click.echo(f"    {line.strip()}")
-        if node.next:
+        for key, step in node.cases:
+            click.echo(f"    -> {step}, where self.{node.condition} is {key}")
+        if node.next and not node.cases:
             how = f", for each of self.{node.foreach}" if node.foreach else ""
+            how += ", num_parallel times" if node.num_parallel else ""
             click.echo(f"    -> {', '.join(node.next)}{how}")
 
 

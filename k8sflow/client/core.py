@@ -108,7 +108,7 @@ class Run:
 
     @property
     def _end(self) -> Commit | None:
-        return self._run_store.read_commit("end", "0")
+        return self._run_store.read_commit(self._record.end, "0")
 
     @property
     def successful(self) -> bool:
@@ -144,12 +144,12 @@ class Run:
     @property
     def end_task(self) -> Task | None:
         """The end step's task, or None where the run did not get there."""
-        return self["end"].task if self.successful else None
+        return self[self._record.end].task if self.successful else None
 
     @property
     def data(self) -> TaskData | None:
         """The artifacts of the end step, or None where the run did not get there."""
-        return self["end"].task.data if self.successful else None
+        return self[self._record.end].task.data if self.successful else None
 
     def steps(self) -> Iterator[Step]:
         """The steps that have started, in the order of the source."""
@@ -196,7 +196,8 @@ class Step:
         for task in self:
             return task
         raise NotFoundError(
-            f"step {self.pathspec} has no task.", cause="The run did not get there, or is not there yet."
+            f"step {self.pathspec} has no task.",
+            cause="The run took another way, did not get there, or is not there yet.",
         )
 
     def tasks(self) -> Iterator[Task]:

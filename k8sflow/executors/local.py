@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import queue
 import resource
@@ -12,17 +13,17 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from k8sflow.errors import K8sflowError, StorageError
-from k8sflow.executors.base import Emit, Finished, Output, Started
+from k8sflow.executors.base import Emit, Finished, Output, Queued, Started
 from k8sflow.executors.zygote import Exit, Zygote
 from k8sflow.storage.objects import LogWriter
 from k8sflow.storage.records import RunStore
-from k8sflow.task.death import death, last_word
+from k8sflow.task.death import death, last_word, timed_out
 from k8sflow.task.outcome import Diagnosis, Outcome
 from k8sflow.task.pipes import waiting_bytes
 from k8sflow.task.result import TaskResult
@@ -45,10 +46,15 @@ class _Running:
     pipes: dict[Stream, int]
     logs: dict[Stream, LogWriter]
     result: bytearray = field(default_factory=bytearray)
+    timeout: float | None = None
+    deadline: float = math.inf  # when it is told to end, and after that when it is killed
+    is_timed_out: bool = False
 
 
 class LocalExecutor:
     """Runs each task as a process of its own, up to ``max_workers`` at a time.
+
+    Tasks that have to run at the same time (``num_parallel``) are started together.
 
     One thread sleeps in one ``select`` over the pipes of all running tasks.
 
@@ -56,10 +62,19 @@ class LocalExecutor:
         emit: Where events go.
         runner: The run.
         max_workers: How many processes at a time.
+        timeout_of: How many seconds an execution of a step's task may take; None for any time.
     """
 
-    def __init__(self, emit: Emit, runner: TaskRunner, max_workers: int) -> None:
+    def __init__(
+        self,
+        emit: Emit,
+        runner: TaskRunner,
+        max_workers: int,
+        *,
+        timeout_of: Callable[[str], float | None] = lambda _: None,
+    ) -> None:
         self._emit = emit
+        self._timeout_of = timeout_of
         self._run_store: RunStore = runner.run_store
         self._max_workers = max_workers
         self._zygote = Zygote(lambda task, fd: _task_main(runner, task, fd))
@@ -128,7 +143,7 @@ class LocalExecutor:
     def _step(self) -> bool:
         if not self._start_waiting():
             return False
-        ready = [] if self._zygote.has_exits else [key for key, _ in self._selector.select()]
+        ready = [] if self._zygote.has_exits else [key for key, _ in self._selector.select(self._end_overdue())]
         for key in ready:
             if key.fileobj is self._woken:
                 self._woken.recv(4096)
@@ -140,6 +155,19 @@ class LocalExecutor:
                 self._ended(exit_)
         return True
 
+    def _end_overdue(self) -> float | None:
+        """Ends the tasks whose time is over, with all that they have started; seconds until the next one's is."""
+        now = time.monotonic()
+        for running in self._running.values():
+            if running.deadline <= now:
+                number = signal.SIGKILL if running.is_timed_out else signal.SIGTERM
+                running.is_timed_out = True
+                running.deadline = now + _TERM_SECONDS
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(running.pid, number)
+        first = min((running.deadline for running in self._running.values()), default=math.inf)
+        return None if first == math.inf else max(0.0, first - now)
+
     def _start_waiting(self) -> bool:
         """Starts what can start; False when the executor is to end."""
         with contextlib.suppress(queue.Empty):
@@ -148,14 +176,31 @@ class LocalExecutor:
                 if tasks is None:
                     return False
                 self._waiting.append((tasks, 0))
-        while self._waiting and len(self._running) < self._max_workers:
+                self._make_room_for(tasks)
+        while self._waiting and self._has_room(*self._waiting[0]):
             tasks, first = self._waiting[0]
-            self._start(tasks[first])
-            if first + 1 < len(tasks):
-                self._waiting[0] = (tasks, first + 1)
-            else:
+            last = len(tasks) if tasks[first].nodes > 1 else first + 1
+            for index in range(first, last):
+                self._start(tasks[index])
+                self._waiting[0] = (tasks, index + 1)  # only now: a task that can't be started is still to be ended
+            if last == len(tasks):
                 self._waiting.popleft()
         return True
+
+    def _has_room(self, tasks: Sequence[TaskSpec], first: int) -> bool:
+        """Whether a task may start; those that know each other start together, more than max_workers of them alone."""
+        count = len(tasks) - first if tasks[first].nodes > 1 else 1
+        return len(self._running) + count <= max(count if count > 1 else 0, self._max_workers)
+
+    def _make_room_for(self, tasks: Sequence[TaskSpec]) -> None:
+        """Prepares for tasks that know each other and are more than max_workers, and tells what they wait for."""
+        if tasks[0].nodes > 1 and len(tasks) > self._max_workers:
+            _raise_file_limit(len(tasks))
+            reason = (
+                f"its {len(tasks)} processes run at the same time, which is more than --max-workers "
+                f"{self._max_workers}: they start when nothing else runs."
+            )
+            self._emit(Queued(tasks[0], reason))
 
     def _start(self, task: TaskSpec) -> None:
         pipes = {stream: os.pipe() for stream in _STREAMS}
@@ -169,6 +214,9 @@ class LocalExecutor:
             for stream in _STREAMS if stream != "result"
         }  # fmt: skip
         running = _Running(task, pid, {stream: read_end for stream, (read_end, _) in pipes.items()}, logs)
+        running.timeout = self._timeout_of(task.name.step)
+        if running.timeout is not None:
+            running.deadline = time.monotonic() + running.timeout
         self._running[pid] = running
         for stream, fd in running.pipes.items():
             os.set_blocking(fd, False)
@@ -210,11 +258,14 @@ class LocalExecutor:
         """A task's process is gone: what is in its pipes is the rest; a child that it left may hold them open."""
         running = self._running[exit_.pid]
         self._drain(running)
+        if running.is_timed_out:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(running.pid, signal.SIGKILL)  # what the task left in its group
         result = last_word(running.result, exit_.status)
         if result is None:
             result = committed_result(self._run_store, running.task)
-        if result is None:
-            result = TaskResult(Outcome.USER_ERROR, diagnosis=death(exit_.status))
+        if result is None or (running.is_timed_out and result.outcome is Outcome.USER_ERROR):
+            result = _inferred(running, exit_.status)
             write_outcome(self._run_store, running.task, result)
         self._finish(running, result)
 
@@ -244,6 +295,13 @@ class LocalExecutor:
         for pid in self._running:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(pid, number)
+
+
+def _inferred(running: _Running, status: int) -> TaskResult:
+    """The result of a task that said nothing of itself."""
+    if running.is_timed_out and running.timeout is not None:
+        return TaskResult(Outcome.TIMED_OUT, diagnosis=timed_out(running.timeout))
+    return TaskResult(Outcome.USER_ERROR, diagnosis=death(status))
 
 
 def _task_main(runner: TaskRunner, task: str, result_fd: int) -> int:

@@ -1,96 +1,75 @@
-"""Step decorators: what a flow says about how a step runs, kept on the step's function."""
+"""Step decorators: ``@step``, where a step runs and what it needs there; what is written is kept on its function."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from k8sflow.errors import FlowDefinitionError
+from k8sflow.flow import registry
 from k8sflow.flow.pod_options import RESOURCES, PodOptions
+from k8sflow.flow.registry import Decoration, DecoratorKind, Option, of, parse
+
+if TYPE_CHECKING:
+    from k8sflow.flow.spec import FlowSpec
+
+__all__ = ["Decoration", "effective", "endpoints", "is_step", "kubernetes", "of", "of_step", "parallel", "parse"]
 
 StepFunction = TypeVar("StepFunction", bound=Callable[..., None])
 
 _STEP = "__k8sflow_step__"
-_DECORATIONS = "__k8sflow_decorations__"
+_ENDPOINTS = "__k8sflow_endpoints__"
+# On a flow's class: what mutators made of its steps' decorators, by step.
+_MUTATED = "__k8sflow_mutated__"
 
 
-@dataclass(frozen=True)
-class Decoration:
-    """One decorator on one step: its name, and the options that were written out."""
-
-    name: str
-    options: Mapping[str, Any]
-
-
-def step(function: StepFunction) -> StepFunction:
-    """Marks a method as a step of the flow.
+@overload
+def step(function: StepFunction) -> StepFunction: ...
+@overload
+def step(*, start: bool = ..., end: bool = ...) -> Callable[[StepFunction], StepFunction]: ...
+def step(
+    function: StepFunction | None = None, *, start: bool = False, end: bool = False
+) -> StepFunction | Callable[[StepFunction], StepFunction]:
+    """Marks a method as a step of the flow: ``@step``, or ``@step(start=True)``.
 
     A step takes ``self``; a step that joins branches takes ``self, inputs``. Its last statement is
     ``self.next(...)``, except in the end step.
-    """
-    setattr(function, _STEP, True)
-    return function
-
-
-def resources(
-    *,
-    cpu: float | str | None = None,
-    memory: float | str | None = None,
-    gpu: int | None = None,
-    disk: float | str | None = None,
-    shared_memory: float | str | None = None,
-) -> Callable[[StepFunction], StepFunction]:
-    """Tells what a step needs where it runs on Kubernetes; a local run takes no notice of it.
 
     Args:
-        cpu: Cores, as a number or a Kubernetes quantity (``"500m"``); requested, not limited.
-        memory: Megabytes (10^6 bytes), or a Kubernetes quantity (``"4Gi"``); request and limit.
-        gpu: Number of GPUs.
-        disk: Ephemeral storage in megabytes, or a Kubernetes quantity.
-        shared_memory: Size of /dev/shm in megabytes, or a Kubernetes quantity.
+        function: The method.
+        start: Whether the run begins here; without it, at the step that is called ``start``.
+        end: Whether the run ends here; without it, at the step that is called ``end``.
     """
-    return _decorator("resources", cpu=cpu, memory=memory, gpu=gpu, disk=disk, shared_memory=shared_memory)
 
-
-def kubernetes(**options: Any) -> Callable[[StepFunction], StepFunction]:
-    """Runs a step as a Kubernetes Job, whatever the rest of the flow does.
-
-    Args:
-        options: The fields of ``PodOptions``: image, namespace, service_account, cpu, memory, …
-    """
-    return _decorator("kubernetes", **options)
-
-
-def _decorator(name: str, **options: Any) -> Callable[[StepFunction], StepFunction]:
-    given = {key: value for key, value in options.items() if value is not None}
-    validate(Decoration(name, given))
-
-    def decorate(function: StepFunction) -> StepFunction:
-        if not callable(function):
-            raise FlowDefinitionError(
-                f"@{name} stands on {function!r}, which is not a method.",
-                advice=f"Write @{name}(...) above the step's def.",
-            )
-        decorations = [d for d in of(function) if d.name != name]
-        setattr(function, _DECORATIONS, (*decorations, Decoration(name, given)))
+    def mark(function: StepFunction) -> StepFunction:
+        setattr(function, _STEP, True)
+        setattr(function, _ENDPOINTS, (start, end))
         return function
 
-    return decorate
+    return mark if function is None else mark(function)
 
 
-def validate(decoration: Decoration) -> None:
-    """Checks a decorator's name and options.
+def _pod_options(names: Sequence[str]) -> tuple[Option, ...]:
+    known = {option.name: option.metadata for option in fields(PodOptions)}
+    return tuple(Option(name, known[name]["parse"], f"the {known[name]['help']}") for name in names)
 
-    Raises:
-        FlowDefinitionError: There is no such decorator, or an option is wrong.
-    """
-    if decoration.name not in {"resources", "kubernetes"}:
-        raise FlowDefinitionError(
-            f"there is no decorator {decoration.name!r}.", advice="The decorators are kubernetes and resources."
-        )
-    only = RESOURCES if decoration.name == "resources" else ()
-    PodOptions.from_mapping(decoration.options, where=f"@{decoration.name}", only=only)
+
+resources = DecoratorKind(
+    "resources",
+    "what the step needs where it runs on Kubernetes; a local run takes no notice of it",
+    _pod_options(RESOURCES),
+)
+
+kubernetes = DecoratorKind(
+    "kubernetes",
+    "runs the step as a Kubernetes Job, whatever the rest of the flow does",
+    _pod_options([option.name for option in fields(PodOptions)]),
+)
+
+parallel = DecoratorKind(
+    "parallel",
+    "the step that self.next(self.train, num_parallel=4) runs as processes that know each other (current.parallel)",
+)
 
 
 def is_step(member: object) -> bool:
@@ -98,28 +77,35 @@ def is_step(member: object) -> bool:
     return getattr(member, _STEP, False) is True
 
 
-def of(function: Callable[..., Any]) -> tuple[Decoration, ...]:
-    """The decorators of a step, in the order in which they were applied."""
-    decorations: tuple[Decoration, ...] = getattr(function, _DECORATIONS, ())
-    return decorations
+def endpoints(function: Callable[..., Any]) -> tuple[bool, bool]:
+    """Whether a step was marked as the start, and as the end."""
+    found: tuple[bool, bool] = getattr(function, _ENDPOINTS, (False, False))
+    return found
 
 
-def parse(text: str) -> Decoration:
-    """The decorator that ``--with`` names: ``kubernetes`` or ``kubernetes:image=x,memory=4000``.
+def of_step(flow: type[FlowSpec], name: str) -> tuple[Decoration, ...]:
+    """The decorators of a flow's step, in the order in which they were applied, after the flow's mutators."""
+    mutated: dict[str, tuple[Decoration, ...]] = flow.__dict__.get(_MUTATED, {})
+    return mutated[name] if name in mutated else of(getattr(flow, name))
+
+
+def replace_of_step(flow: type[FlowSpec], name: str, decorations: tuple[Decoration, ...]) -> None:
+    """Sets the decorators of a flow's step; those of the flow's base classes stay as they are."""
+    type.__setattr__(flow, _MUTATED, {**flow.__dict__.get(_MUTATED, {}), name: decorations})
+
+
+def effective(flow: type[FlowSpec], name: str, added: Sequence[Decoration]) -> tuple[Decoration, ...]:
+    """The decorators of a step, and those of ``--with`` that it doesn't have by itself."""
+    own = of_step(flow, name)
+    names = {decoration.name for decoration in own}
+    return (*own, *(decoration for decoration in added if decoration.name not in names))
+
+
+def options_of(decorations: Sequence[Decoration], name: str) -> dict[str, Any] | None:
+    """The parsed options of a decorator among some, or None where it is not there.
 
     Raises:
-        FlowDefinitionError: There is no such decorator, or an option is wrong.
+        FlowDefinitionError: They can't be used.
     """
-    name, _, rest = text.partition(":")
-    options: dict[str, str] = {}
-    for part in filter(None, rest.split(",")):
-        key, equals, value = part.partition("=")
-        if not equals:
-            raise FlowDefinitionError(
-                f"--with {text!r}: {part!r} is not of the form option=value.",
-                advice="Write for example --with kubernetes:image=python:3.12,memory=8000",
-            )
-        options[key.strip()] = value.strip()
-    decoration = Decoration(name.strip(), options)
-    validate(decoration)
-    return decoration
+    found = next((decoration for decoration in decorations if decoration.name == name), None)
+    return None if found is None else registry.find(name).read(found)

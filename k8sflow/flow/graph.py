@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ast
 import difflib
 import inspect
-import linecache
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -48,10 +46,17 @@ class Node:
         name: The step's name.
         place: Where its ``def`` stands.
         next_place: Where its ``self.next()`` stands.
-        next: The steps that it goes on to, in the order of ``self.next()``.
+        next: The steps that it goes on to, in the order of ``self.next()``, each of them once.
         foreach: The attribute over whose items it opens branches, or None.
+        num_parallel: Whether it opens branches that run at the same time and know each other.
+        condition: The attribute that chooses one of its cases, or None where it takes all of ``next``.
+        cases: For a switch, the keys as they are written, each with its step.
         is_join: Whether it takes ``inputs``.
+        is_parallel: Whether it is under ``@parallel``.
+        is_start: Whether a run begins here.
+        is_end: Whether a run ends here.
         splits: The steps whose branches it runs in, the outermost first; for a join, after it has joined.
+        branches: For each of ``splits``, which of its branches that is; 0 in a foreach.
         joins: For a join, the step whose branches it joins.
         parents: The steps that go on to this one; for a join, in the order of the split's branches.
         doc: Its docstring.
@@ -62,8 +67,15 @@ class Node:
     next_place: Place
     next: tuple[str, ...] = ()
     foreach: str | None = None
+    num_parallel: bool = False
+    condition: str | None = None
+    cases: tuple[tuple[str, str], ...] = ()
     is_join: bool = False
+    is_parallel: bool = False
+    is_start: bool = False
+    is_end: bool = False
     splits: tuple[str, ...] = ()
+    branches: tuple[int, ...] = ()
     joins: str | None = None
     parents: tuple[str, ...] = ()
     doc: str = ""
@@ -71,7 +83,17 @@ class Node:
     @property
     def is_split(self) -> bool:
         """Whether it opens branches: static ones or those of a foreach."""
-        return len(self.next) > 1 or self.foreach is not None
+        return self.is_wide or (self.condition is None and len(self.next) > 1)
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether it opens as many branches of one step as is known only when it has run."""
+        return self.foreach is not None or self.num_parallel
+
+    @property
+    def is_loop(self) -> bool:
+        """Whether it may go on to itself."""
+        return self.name in self.next
 
 
 @dataclass(frozen=True)
@@ -84,6 +106,20 @@ class Graph:
     def __getitem__(self, step: str) -> Node:
         return self.nodes[step]
 
+    @property
+    def start(self) -> str:
+        """The step that a run begins with."""
+        return next(node.name for node in self.nodes.values() if node.is_start)
+
+    @property
+    def end(self) -> str:
+        """The step that a run ends with."""
+        return next(node.name for node in self.nodes.values() if node.is_end)
+
+    def join_of(self, split: str) -> Node:
+        """The step that joins a split's branches."""
+        return next(node for node in self.nodes.values() if node.joins == split)
+
     def to_document(self) -> list[dict[str, Any]]:
         """The steps as JSON types, for a reader that doesn't have the source."""
         return [asdict(node) for node in self.nodes.values()]
@@ -92,15 +128,17 @@ class Graph:
     def from_document(flow: str, document: list[dict[str, Any]]) -> Graph:
         """The graph that ``to_document`` wrote."""
         nodes = {}
+        lists: dict[str, tuple[Any, ...]]
         for entry in document:
-            lists = {key: tuple(entry[key]) for key in ("next", "splits", "parents")}
+            lists = {key: tuple(entry[key]) for key in ("next", "splits", "branches", "parents")}
+            lists["cases"] = tuple((key, step) for key, step in entry["cases"])
             places = {key: Place(**entry[key]) for key in ("place", "next_place")}
             nodes[entry["name"]] = Node(**{**entry, **lists, **places})
         return Graph(flow, nodes)
 
     def depth(self, step: str) -> int:
         """How many foreach loops surround a step: the length of its tasks' paths."""
-        return sum(1 for split in self.nodes[step].splits if self.nodes[split].foreach is not None)
+        return sum(1 for split in self.nodes[step].splits if self.nodes[split].is_wide)
 
 
 def build(flow: type[spec.FlowSpec]) -> Graph:
@@ -109,19 +147,28 @@ def build(flow: type[spec.FlowSpec]) -> Graph:
     Raises:
         FlowDefinitionError: The class body has mistakes; all of them are told.
     """
-    from k8sflow.flow import lint  # noqa: PLC0415  lint needs the types of this module
+    from k8sflow.flow import (  # noqa: PLC0415  they need the types of this module
+        decorated,
+        exhaustive,
+        lint,
+        mutators,
+        source,
+    )
 
+    mutators.prepare(flow)
     nodes: dict[str, Node] = {}
-    mistakes = _class_bodies(flow)
+    mistakes = source.class_bodies(flow)
     unread = set()
     for name, function in spec.steps(flow).items():
-        node, found = _read_step(name, function)
+        node, found = source.read_step(name, function)
         nodes[name] = node
         mistakes += found
         if found:
             unread.add(name)
+        else:
+            mistakes += exhaustive.check(flow, node, function)
     graph, found = lint.check(Graph(flow.__name__, nodes), class_place(flow), unread)
-    mistakes += found
+    mistakes += [*found, *decorated.mistakes(flow, graph)]
     if mistakes:
         raise refuse(flow.__name__, mistakes)
     return graph
@@ -146,174 +193,3 @@ def closest(word: str, words: Iterator[str] | list[str] | tuple[str, ...]) -> st
     """`` Did you mean …?`` where one of the words is close, else an empty text."""
     found = difflib.get_close_matches(word, list(words), n=1)
     return f"Did you mean {found[0]!r}?" if found else ""
-
-
-def _class_bodies(flow: type[spec.FlowSpec]) -> list[Mistake]:
-    """Mistakes in what stands in a class beside and between the steps."""
-    mistakes: list[Mistake] = []
-    for base in flow.__mro__:
-        if base is spec.FlowSpec or not issubclass(base, spec.FlowSpec):
-            continue
-        place = class_place(base)
-        for body in _class_definitions(base.__name__, place):
-            mistakes += [*_taken_names(body, place.file), *_lost_steps(body, place.file)]
-    return mistakes
-
-
-def _class_definitions(name: str, place: Place) -> list[ast.ClassDef]:
-    """The class statement at a place, if its source can be read."""
-    found = _definitions(place.file).get(name, [])
-    return [node for node in found if isinstance(node, ast.ClassDef) and place.line in {node.lineno, _first_line(node)}]
-
-
-def _taken_names(body: ast.ClassDef, file: str) -> list[Mistake]:
-    """Parameters, constants and methods under names that self has already; steps are looked at with the graph."""
-    names: list[tuple[str, int]] = []
-    for node in body.body:
-        if isinstance(node, ast.Assign):
-            names += [(target.id, node.lineno) for target in node.targets if isinstance(target, ast.Name)]
-        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-            names.append((node.target.id, node.lineno))
-        elif isinstance(node, ast.FunctionDef) and not _is_decorated_as_step(node):
-            names.append((node.name, node.lineno))
-    return [
-        Mistake(Place(file, line), f"{name!r} is taken: self.{name} means something in every flow.",
-                "Give it another name.")
-        for name, line in names if name in spec.RESERVED_NAMES
-    ]  # fmt: skip
-
-
-def _lost_steps(body: ast.ClassDef, file: str) -> list[Mistake]:
-    """Steps that a second definition of the same name replaces."""
-    mistakes = []
-    seen: dict[str, int] = {}
-    for node in body.body:
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and _is_decorated_as_step(node):
-            if node.name in seen:
-                message = f"step {node.name} is defined twice; the first is in line {seen[node.name]}, and is lost."
-                mistakes.append(Mistake(Place(file, node.lineno), message, "Give one of them another name."))
-            seen[node.name] = node.lineno
-    return mistakes
-
-
-def _is_decorated_as_step(definition: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
-    names = [d.attr if isinstance(d, ast.Attribute) else getattr(d, "id", "") for d in definition.decorator_list]
-    return "step" in names
-
-
-def _read_step(name: str, function: Callable[..., Any]) -> tuple[Node, list[Mistake]]:
-    definition, file = _definition(function)
-    place = Place(file, definition.lineno)
-    mistakes: list[Mistake] = []
-    arguments = [a.arg for a in (*definition.args.posonlyargs, *definition.args.args)]
-    if len(arguments) not in {1, 2} or definition.args.kwonlyargs or definition.args.vararg or definition.args.kwarg:
-        mistakes.append(
-            Mistake(place, f"step {name} takes ({', '.join(arguments)}).",
-                    "A step takes (self); a step that joins branches takes (self, inputs).")
-        )  # fmt: skip
-    if isinstance(definition, ast.AsyncFunctionDef):
-        mistakes.append(Mistake(place, f"step {name} is async.", "Write def, and asyncio.run(...) inside of it."))
-    calls = [node for node in ast.walk(definition) if isinstance(node, ast.Call) and _is_next_call(node)]
-    last = definition.body[-1]
-    call = last.value if isinstance(last, ast.Expr) and _is_next_call(last.value) else None
-    mistakes += [
-        Mistake(Place(file, c.lineno), f"step {name} calls self.next() before its end.",
-                "self.next(...) stands once in a step, as its last statement, outside of any if or loop.")
-        for c in calls if c is not call
-    ]  # fmt: skip
-    targets: tuple[str, ...] = ()
-    foreach = None
-    if isinstance(call, ast.Call):
-        targets, foreach, found = _read_next(name, file, call)
-        mistakes += found
-    node = Node(
-        name=name,
-        place=place,
-        next_place=Place(file, call.lineno if call else last.lineno),
-        next=targets,
-        foreach=foreach,
-        is_join=len(arguments) == 2,  # noqa: PLR2004  self and inputs
-        doc=ast.get_docstring(definition) or "",
-    )
-    return node, mistakes
-
-
-def _definition(function: Callable[..., Any]) -> tuple[ast.FunctionDef | ast.AsyncFunctionDef, str]:
-    code = inspect.unwrap(function).__code__
-    file = code.co_filename
-    for node in _definitions(file).get(code.co_name, []):
-        if not isinstance(node, ast.ClassDef) and _first_line(node) == code.co_firstlineno:
-            return node, file
-    raise FlowDefinitionError(
-        f"the source of step {function.__name__} can't be found in {file}.",
-        cause="A flow's graph is read from its source, so it has to be in a file (or a notebook cell).",
-    )
-
-
-_Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
-_read: dict[tuple[str, int], dict[str, list[_Definition]]] = {}
-
-
-def _definitions(file: str) -> dict[str, list[_Definition]]:
-    """The functions and classes of a file by name; each version of a file is read once."""
-    source = "".join(linecache.getlines(file))
-    key = (file, hash(source))
-    if key not in _read:
-        found: dict[str, list[_Definition]] = {}
-        for node in ast.walk(ast.parse(source)):
-            if isinstance(node, _Definition):
-                found.setdefault(node.name, []).append(node)
-        _read[key] = found
-    return _read[key]
-
-
-def _first_line(definition: _Definition) -> int:
-    """Where a definition begins: with its first decorator, if it has one."""
-    return min([definition.lineno, *(d.lineno for d in definition.decorator_list)])
-
-
-def _is_next_call(node: ast.AST) -> bool:
-    return (
-        isinstance(node, ast.Call)
-        and isinstance(node.func, ast.Attribute)
-        and node.func.attr == "next"
-        and isinstance(node.func.value, ast.Name)
-        and node.func.value.id == "self"
-    )
-
-
-def _read_next(step: str, file: str, call: ast.Call) -> tuple[tuple[str, ...], str | None, list[Mistake]]:
-    place = Place(file, call.lineno)
-    mistakes: list[Mistake] = []
-    targets = []
-    for argument in call.args:
-        if isinstance(argument, ast.Attribute) and isinstance(argument.value, ast.Name) and argument.value.id == "self":
-            targets.append(argument.attr)
-        else:
-            mistakes.append(
-                Mistake(place, f"step {step} goes on to {ast.unparse(argument)!r}, which is not a step.",
-                        "Write self.next(self.step_name).")
-            )  # fmt: skip
-    foreach = None
-    for keyword in call.keywords:
-        value = keyword.value
-        if keyword.arg != "foreach":
-            given = keyword.arg or f"**{ast.unparse(value)}"
-            mistakes.append(
-                Mistake(place, f"self.next() in step {step} has the unknown argument {given}.",
-                        closest(given, ["foreach"]) or "Its argument is foreach='attribute'.")
-            )  # fmt: skip
-        elif isinstance(value, ast.Constant) and isinstance(value.value, str):
-            foreach = value.value
-        else:
-            mistakes.append(
-                Mistake(place, f"foreach={ast.unparse(value)} in step {step} is not a name in quotes.",
-                        "Put the items on self, and give the attribute's name: "
-                        "self.items = ...; self.next(self.work, foreach='items').")
-            )  # fmt: skip
-    if foreach is not None and len(targets) > 1:
-        mistakes.append(
-            Mistake(place, f"step {step} opens a foreach over {len(targets)} steps.",
-                    "A foreach goes on to one step; that step may branch.")
-        )  # fmt: skip
-    return tuple(targets), foreach, mistakes

@@ -2,16 +2,41 @@
 
 from __future__ import annotations
 
+import json
 import reprlib
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from k8sflow.errors import FlowDefinitionError, ParameterError
+from k8sflow.flow import registry
+from k8sflow.flow.configs import ParameterContext, parser_of
 
 if TYPE_CHECKING:
     from k8sflow.flow.spec import FlowSpec
 
-ParameterValue = str | int | float | bool | None
+# What is an option of the command line, or a field that Metaflow's flows can't use either.
+RESERVED_NAMES = frozenset({
+    "params", "with", "tag", "namespace", "obj", "tags", "decospecs", "run-id-file", "max-num-splits", "max-workers",
+    "max-log-size", "user-namespace", "run-id", "task-id", "runner-attribute-file", "config", "config-value", "detach",
+    "help",
+})  # fmt: skip
+
+
+class _JsonType:
+    """The type of a parameter whose text is JSON."""
+
+    __name__ = "JSON"
+
+    def __call__(self, value: object) -> Any:
+        return json.loads(value) if isinstance(value, str | bytes) else json.loads(json.dumps(value))
+
+    def __repr__(self) -> str:
+        return "JSONType"
+
+
+JSONType = _JsonType()
 
 
 class Parameter:
@@ -19,10 +44,14 @@ class Parameter:
 
     Args:
         name: The name on the command line.
-        default: The value where none is given. Its type is the parameter's type where ``type`` is not given.
-        type: One of str, int, float, bool.
+        default: The value where none is given, or a function of a ``ParameterContext`` that makes it when a run
+            starts. Its type is the parameter's type where ``type`` is not given.
+        type: One of str, int, float, bool, JSONType.
         help: One line for ``--help``.
         required: Whether a run without a value is an error.
+        show_default: Whether ``--help`` tells the default.
+        separator: What stands between the texts of a list: ``--name a,b`` with ``separator=","``.
+        is_flag: Whether a bool is written as ``--name`` and ``--no-name``.
 
     Raises:
         FlowDefinitionError: The name, the type or the default can't be used.
@@ -31,24 +60,45 @@ class Parameter:
     def __init__(
         self,
         name: str,
-        default: ParameterValue = None,
+        default: Any = None,
         type: Callable[[Any], Any] | None = None,  # noqa: A002  the name that users know
         help: str = "",  # noqa: A002  the name that users know
         required: bool = False,  # noqa: FBT001, FBT002  the order that users know
+        show_default: bool = True,  # noqa: FBT001, FBT002  the order that users know
+        *,
+        separator: str | None = None,
+        is_flag: bool = False,
     ) -> None:
         if not isinstance(name, str) or not name.replace("-", "_").isidentifier() or name[0] == "-":
             raise FlowDefinitionError(
                 f"Parameter({name!r}): the name can't be an option.", advice="Use letters, digits, - and _."
             )
-        kind = _builtin_type(default) if type is None else type
+        if name.replace("_", "-") in RESERVED_NAMES:
+            raise FlowDefinitionError(
+                f"Parameter({name!r}): the name is taken: the command line has an option {name} already.",
+                advice="Give the parameter another name.",
+            )
+        self.is_late = callable(default) or registry.is_delayed(default)
+        kind = _builtin_type(None if self.is_late else default, separator) if type is None else type
         if kind not in _EXAMPLES:
-            raise FlowDefinitionError(f"Parameter({name!r}): the type {kind!r} is not one of str, int, float, bool.")
+            raise FlowDefinitionError(
+                f"Parameter({name!r}): the type {kind!r} is not one of str, int, float, bool, JSONType."
+            )
+        if separator is not None and (kind is not str or not separator):
+            raise FlowDefinitionError(
+                f"Parameter({name!r}): a separator makes a list of texts, so the type is str, not {_name_of(kind)}."
+            )
         self.name = name
         self.kind: Callable[[Any], Any] = kind
+        self.is_typed = type is not None
         self.help = help
         self.required = required
-        self.default = None if default is None else self.convert(default, "the default")
+        self.show_default = show_default
+        self.separator = separator
+        self.is_flag = is_flag and kind is bool
         self.attribute = name
+        self._default = default
+        self.default = None if default is None or self.is_late else self.convert(default, "the default")
 
     def __set_name__(self, owner: type, name: str) -> None:
         """Keeps the attribute through which steps read the value."""
@@ -91,12 +141,15 @@ class Parameter:
             ParameterError: The value can't be of this type.
         """
         try:
+            if self.separator is not None:
+                parts = value.split(self.separator) if isinstance(value, str) else list(value)  # type: ignore[call-overload]
+                return [str(part) for part in parts if part != ""]
             if self.kind is bool:
                 return _to_bool(value)
             if self.kind is int and isinstance(value, float) and not value.is_integer():
                 raise ValueError("not a whole number")  # noqa: TRY301  told below as any other
             return self.kind(value)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise ParameterError(
                 f"Parameter {self.name!r}: {source} {reprlib.repr(value)} is not of type {self.type_name}.",
                 advice=f"Give a value of type {self.type_name}, for example --{self.name} {_EXAMPLES[self.kind]}",
@@ -105,16 +158,116 @@ class Parameter:
     @property
     def type_name(self) -> str:
         """The type as it is written in source."""
-        return getattr(self.kind, "__name__", str(self.kind))
+        return _name_of(self.kind)
+
+    def default_value(self, context: ParameterContext) -> Any:
+        """The value of a run where none was given; calls the function that makes it, if there is one.
+
+        Raises:
+            ParameterError: The function failed, or what it made is not of the parameter's type.
+        """
+        if not self.is_late:
+            return self.default
+        if registry.is_delayed(self._default):
+            value = self._default.k8sflow_value()
+        else:
+            try:
+                value = self._default(context)
+            except Exception as error:  # the function is the user's code
+                raise ParameterError(
+                    f"Parameter {self.name!r}: its default can't be made: {type(error).__name__}: {error}"
+                ) from error
+        if not self.is_typed and not isinstance(value, str | None) and self.separator is None:
+            raise ParameterError(
+                f"Parameter {self.name!r}: its default is made as {type(value).__name__}, but its type is str.",
+                advice=f"Name the type: Parameter({self.name!r}, type={type(value).__name__}, ...).",
+            )
+        return None if value is None else self.convert(value, "the default")
 
 
-_EXAMPLES: dict[Callable[[Any], Any], str] = {str: "text", int: "10", float: "0.5", bool: "true"}
+_EXAMPLES: dict[Any, str] = {str: "text", int: "10", float: "0.5", bool: "true", JSONType: "'{\"a\": 1}'"}
 _WORDS = {"true": True, "yes": True, "1": True, "on": True, "false": False, "no": False, "0": False, "off": False}
 
 
-def _builtin_type(default: object) -> Callable[[Any], Any]:
-    """The type that a default stands for: its own, or str for None."""
-    return str if default is None else type(default)
+class IncludeFile(Parameter):
+    """A file whose content is a value of the run: ``--name FILE``, read when the run starts.
+
+    Args:
+        name: The name on the command line.
+        required: Whether a run without a file is an error.
+        is_text: Whether the content is a text, and not bytes.
+        encoding: The text's encoding.
+        help: One line for ``--help``.
+        default: The file where none is given (beside the flow, if it is not in the working folder), or a function of a
+            ``ParameterContext`` that names one.
+        parser: Makes the value from the content: a function, ``"module.function"``, or json, yaml or toml.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        required: bool = False,  # noqa: FBT001, FBT002  the order that users know
+        is_text: bool = True,  # noqa: FBT001, FBT002  the order that users know
+        encoding: str = "utf-8",
+        help: str = "",  # noqa: A002  the name that users know
+        default: Any = None,
+        parser: str | Callable[[Any], Any] | None = None,
+        *,
+        show_default: bool = True,
+    ) -> None:
+        self._is_text, self._encoding, self._parser = is_text, encoding, parser
+        self._owner: type | None = None
+        made = default if default is None or callable(default) or registry.is_delayed(default) else lambda _: default
+        super().__init__(name, default=made, type=str, help=help, required=required, show_default=show_default)
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        """Keeps also whose file it is beside."""
+        super().__set_name__(owner, name)
+        self._owner = owner
+
+    @property
+    def type_name(self) -> str:
+        """What is written on the command line."""
+        return "file"
+
+    def convert(self, value: object, source: str) -> Any:
+        """The content of a file.
+
+        Raises:
+            ParameterError: It can't be read, or the parser can't make anything of it.
+        """
+        path = Path(str(value)).expanduser()
+        module = sys.modules.get(getattr(self._owner, "__module__", ""))
+        beside = Path(getattr(module, "__file__", None) or ".").parent / path
+        try:
+            data = (beside if not path.exists() and beside.exists() else path).read_bytes()
+            content: Any = data.decode(self._encoding) if self._is_text else data
+        except (OSError, ValueError, LookupError) as error:
+            raise ParameterError(
+                f"IncludeFile {self.name!r}: {source} {str(value)!r} can't be read: {error}",
+                advice=f"Give --{self.name} FILE." if isinstance(error, OSError) else "Is its encoding right?",
+            ) from error
+        if self._parser is None:
+            return content
+        try:
+            return parser_of(self._parser, f"IncludeFile({self.name!r})")(content)
+        except ParameterError:
+            raise
+        except Exception as error:  # a parser is anybody's code, and raises what it likes for what it can't read
+            raise ParameterError(
+                f"IncludeFile {self.name!r}: {str(value)!r} can't be parsed: {type(error).__name__}: {error}"
+            ) from error
+
+
+def _name_of(kind: Any) -> str:
+    return str(getattr(kind, "__name__", kind))
+
+
+def _builtin_type(default: object, separator: str | None) -> Any:
+    """The type that a default stands for: its own, str for None, JSON for what JSON alone can write."""
+    if default is None or separator is not None:
+        return str
+    return JSONType if isinstance(default, dict | list) else type(default)
 
 
 def _to_bool(value: object) -> bool:

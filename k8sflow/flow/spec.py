@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from k8sflow.errors import FlowDefinitionError
@@ -15,6 +16,17 @@ RESERVED_NAMES = frozenset({"next", "input", "index", "foreach_stack", "merge_ar
 CONTEXT = "_k8sflow_context"
 
 
+@dataclass(frozen=True)
+class NextCall:
+    """The arguments of a ``self.next(...)``."""
+
+    targets: tuple[Any, ...]
+    foreach: str | None = None
+    max_parallel: Any = None
+    num_parallel: Any = None
+    condition: str | None = None
+
+
 class TaskContext(Protocol):
     """What a running task lends to ``self``."""
 
@@ -24,7 +36,7 @@ class TaskContext(Protocol):
     def forget(self, name: str) -> bool:
         """Drops an artifact that an earlier step left; False where there is none."""
 
-    def next(self, targets: tuple[Any, ...], foreach: str | None) -> None:
+    def next(self, flow: FlowSpec, call: NextCall) -> None:
         """Records the transition."""
 
     @property
@@ -53,14 +65,24 @@ class FlowSpec:
 
         main(type(self))
 
-    def next(self, *targets: Callable[..., None], foreach: str | None = None) -> None:
+    def next(
+        self,
+        *targets: Callable[..., None] | Mapping[Any, Callable[..., None]],
+        foreach: str | None = None,
+        max_parallel: int | None = None,
+        num_parallel: int | None = None,
+        condition: str | None = None,
+    ) -> None:
         """Says where the run goes on: the last statement of every step but the end.
 
         Args:
-            targets: The next step, or several which run side by side.
+            targets: The next step, or several which run side by side; with ``condition``, a dict of steps.
             foreach: The name of an attribute of ``self``: one branch for each of its items.
+            max_parallel: How many branches of the foreach may be under way at a time; any number by default.
+            num_parallel: How many processes run the next step at the same time and know each other (``@parallel``).
+            condition: The name of an attribute of ``self`` whose value chooses one of the steps in the dict.
         """
-        self._k8sflow_task().next(targets, foreach)
+        self._k8sflow_task().next(self, NextCall(targets, foreach, max_parallel, num_parallel, condition))
 
     @property
     def index(self) -> int | None:

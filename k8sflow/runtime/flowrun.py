@@ -17,12 +17,14 @@ import click
 from k8sflow.config import Settings
 from k8sflow.errors import K8sflowError, KubernetesError, RunError
 from k8sflow.executors.base import TaskEvent
+from k8sflow.flow.attempts import Catch
 from k8sflow.kubernetes import flowrun as flowruns
 from k8sflow.kubernetes.api import KubernetesApi, Manifest
 from k8sflow.kubernetes.api_errors import ApiStatusError
 from k8sflow.kubernetes.flowrun import Phase, timestamp
 from k8sflow.kubernetes.kubeconfig import ClusterAccess, load_access
 from k8sflow.runtime import remote
+from k8sflow.runtime.attempts import Again
 from k8sflow.runtime.driver import RunResult
 from k8sflow.runtime.flowrun_progress import Progress
 from k8sflow.runtime.placement import Placement
@@ -81,7 +83,7 @@ def submit(record: RunRecord, settings: Settings, namespace: str, store_url: str
         f"  how far it is:  kubectl get flowrun {name} {in_namespace}\n"
         f"  its output:     kubectl logs {in_namespace} -f job/{flowruns.driver_job_name(name)}\n"
         f"  cancel it:      kubectl delete flowrun {name} {in_namespace}\n"
-        f'  its results:    k8sflow.Flow("{record.flow}")["{record.run}"]["end"].task.data'
+        f'  its results:    k8sflow.Flow("{record.flow}")["{record.run}"].data'
     )
 
 
@@ -146,9 +148,13 @@ class FlowRunObserver:
         """Counts a task's event."""
         self._progress.event(event)
 
-    def retried(self, task: TaskSpec, result: TaskResult) -> None:
+    def retried(self, task: TaskSpec, result: TaskResult, again: Again) -> None:
         """Takes back a failure that the run doesn't end with."""
-        self._progress.retried(task, result)
+        self._progress.retried(task, result, again)
+
+    def caught(self, task: TaskSpec, result: TaskResult, catch: Catch) -> None:
+        """Counts a failure that @catch has taken as done."""
+        self._progress.caught(task, result, catch)
 
     def interrupted(self) -> None:
         """To be called at the driver's SIGTERM: returns where the run is to be cancelled, and else ends this process.

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from k8sflow.executors.base import Finished, Queued, Started, TaskEvent
+from k8sflow.flow.attempts import Catch
 from k8sflow.kubernetes.api import Manifest
 from k8sflow.kubernetes.flowrun import Phase, TaskCounts, message_of, timestamp
+from k8sflow.runtime.attempts import Again
 from k8sflow.runtime.driver import RunResult
 from k8sflow.task.outcome import Outcome
 from k8sflow.task.result import TaskResult
@@ -51,9 +53,13 @@ class Progress:
             case _:
                 pass
 
-    def retried(self, _task: TaskSpec, _result: TaskResult) -> None:
+    def retried(self, _task: TaskSpec, _result: TaskResult, _again: Again) -> None:
         """Takes back a failure after which the task runs again."""
         self._add(failed=-1)
+
+    def caught(self, _task: TaskSpec, _result: TaskResult, _catch: Catch) -> None:
+        """Counts a failure that @catch has taken as done."""
+        self._add(done=1, failed=-1)
 
     def recount(self, committed: int) -> None:
         """Takes the number of commits as that of the tasks done, at the end of a run."""

@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from k8sflow.config import Settings
 from k8sflow.errors import FlowDefinitionError
 from k8sflow.flow import decorators
+from k8sflow.flow.attempts import StepPolicy
+from k8sflow.flow.decorated import added_to
 from k8sflow.flow.decorators import Decoration
-from k8sflow.flow.graph import Mistake, Place, refuse
+from k8sflow.flow.graph import Graph, Mistake, Place, refuse
 from k8sflow.flow.pod_options import DEFAULT_OPTIONS, PodOptions, common_namespace, merge
 from k8sflow.flow.spec import FlowSpec, steps
+
+_DEADLINE_SLACK_SECONDS = 600
 
 
 @dataclass(frozen=True)
 class Placement:
-    """The steps that run on Kubernetes, with what they ask for; every other step runs on this machine."""
+    """The steps that run on Kubernetes, with what they ask for; every other step runs on this machine.
+
+    Args:
+        pods: What the steps on Kubernetes ask of their pods.
+        namespace: The namespace of their Jobs.
+        policies: Retries, timeout and catch of the steps that say anything of it, wherever they run.
+    """
 
     pods: Mapping[str, PodOptions]
     namespace: str
+    policies: Mapping[str, StepPolicy] = field(default_factory=dict)
 
     @property
     def uses_kubernetes(self) -> bool:
@@ -41,32 +53,54 @@ class Placement:
         return Placement(pods, common_namespace(pods, settings.kubernetes_namespace))
 
     @staticmethod
-    def of(flow: type[FlowSpec], with_: tuple[str, ...], settings: Settings) -> Placement:
+    def of(flow: type[FlowSpec], graph: Graph, with_: tuple[str, ...], settings: Settings) -> Placement:
         """The placement that a flow's decorators and ``--with`` ask for.
 
         Raises:
             FlowDefinitionError: A decorator is wrong.
         """
-        added = [decorators.parse(text) for text in with_]
-        weakest = merge(_from_settings(settings), DEFAULT_OPTIONS)
-        pods = {}
+        added = tuple(map(decorators.parse, with_))
+        pods: dict[str, PodOptions] = {}
+        policies = {}
         for name, function in steps(flow).items():
-            own = decorators.of(function)
-            if not any(d.name == "kubernetes" for d in (*own, *added)):
-                continue
+            own = decorators.of_step(flow, name)
             try:
-                pods[name] = merge(*_options(own), *_options(tuple(added)), weakest)
+                policy = StepPolicy.of(
+                    decorators.effective(flow, name, added_to(graph[name], added)),
+                    on_kubernetes=any(d.name == "kubernetes" for d in (*own, *added)),
+                )
+                if policy != StepPolicy():
+                    policies[name] = policy
+                if any(d.name == "kubernetes" for d in (*own, *added)):
+                    pods[name] = _pod(own, added, settings, policy)
             except FlowDefinitionError as error:
                 code = function.__code__
                 place = Place(code.co_filename, code.co_firstlineno)
                 raise refuse(flow.__name__, [Mistake(place, error.summary, error.advice)]) from error
-        return Placement(pods, common_namespace(pods, settings.kubernetes_namespace))
+        return Placement(pods, common_namespace(pods, settings.kubernetes_namespace), policies)
+
+
+def _pod(
+    own: tuple[Decoration, ...], added: tuple[Decoration, ...], settings: Settings, policy: StepPolicy
+) -> PodOptions:
+    """What a step's pod is asked for, strongest first: the step, --with, the settings, the default.
+
+    A step with a timeout is ended by the agent in its pod. The pod's own deadline is there for the case that the agent
+    can't do so any more, and leaves time for the image.
+    """
+    variables = (decorators.options_of(found, "environment") for found in (own, added))
+    named = [PodOptions(env=options["vars"]) for options in variables if options is not None]
+    options = merge(*_options(own), *_options(added), *named, _from_settings(settings), DEFAULT_OPTIONS)
+    if policy.timeout_seconds is None:
+        return options
+    deadline = math.ceil(policy.timeout_seconds) + _DEADLINE_SLACK_SECONDS
+    return replace(options, deadline_seconds=min(deadline, options.deadline_seconds or deadline))
 
 
 def _options(found: tuple[Decoration, ...]) -> list[PodOptions]:
     """The options of some decorators, those of ``@kubernetes`` before those of ``@resources``."""
-    ordered = sorted(found, key=lambda decoration: decoration.name != "kubernetes")
-    return [PodOptions.from_mapping(d.options, where=f"@{d.name}") for d in ordered]
+    both = (decorators.options_of(found, name) for name in ("kubernetes", "resources"))
+    return [PodOptions(**options) for options in both if options is not None]
 
 
 def _from_settings(settings: Settings) -> PodOptions:

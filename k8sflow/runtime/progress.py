@@ -13,6 +13,8 @@ from typing import TextIO
 import click
 
 from k8sflow.executors.base import Finished, Output, Queued, Started, TaskEvent
+from k8sflow.flow.attempts import Catch
+from k8sflow.runtime.attempts import Again
 from k8sflow.task.outcome import Outcome
 from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskName, TaskSpec
@@ -66,10 +68,22 @@ class LineReporter:
             case Finished(task, result):
                 self._end(task, result)
 
-    def retried(self, task: TaskSpec, result: TaskResult) -> None:
-        """Tells why a task runs again."""
+    def retried(self, task: TaskSpec, result: TaskResult, again: Again) -> None:
+        """Tells why a task runs again, and when."""
         why = result.diagnosis.summary if result.diagnosis else result.outcome.value
-        self._line(task.name, f"{why}; it is run again (this costs no retry)", "yellow")
+        when = f" in {_duration(again.pause_seconds)}" if again.pause_seconds else ""
+        price = "this costs no retry" if again.number is None else f"retry {again.number} of {again.times}"
+        self._line(task.name, f"{why}; it is run again{when} ({price})", "yellow")
+
+    def caught(self, task: TaskSpec, result: TaskResult, catch: Catch) -> None:
+        """Tells that the run goes on without what the task should have done."""
+        why = result.diagnosis.summary if result.diagnosis else result.outcome.value
+        if catch.print_exception and result.diagnosis is not None:
+            for line in result.diagnosis.detail.splitlines():
+                self._line(task.name, line)
+        where = f", with the exception in self.{catch.var}" if catch.var else ""
+        self._line(task.name, f"{why}; @catch lets the run go on{where}", "yellow")
+        self._finished[task.name.step] += 1
 
     def cancelling(self) -> None:
         """Tells that the run is being cancelled."""

@@ -105,10 +105,12 @@ def _environment(settings: Settings) -> dict[str, str]:
 
 def agent_arguments(record: RunRecord, store: ObjectStore, task: TaskSpec) -> list[str]:
     """What the agent in a task's pod is told."""
+    timeout = (record.policies.get(task.name.step) or {}).get("timeout_seconds")
     return [
         task.to_json(),
         f"--store={store.url}",
         f"--flow={record.flow}",
         f"--package={record.package}",
         f"--file={record.file}",
+        *([f"--timeout={timeout:g}"] if timeout is not None else []),
     ]

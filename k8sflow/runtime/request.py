@@ -26,6 +26,8 @@ class RunRequest:
         run_id: The run's id; None to make one.
         run_id_file: File for the run's id.
         max_workers: How many tasks run at a time; None for the executor's default.
+        branch: The project's branch that ``--branch`` named.
+        production: Whether ``--production`` was given.
         began: When the user asked, by time.monotonic().
     """
 
@@ -37,6 +39,8 @@ class RunRequest:
     run_id: str | None = None
     run_id_file: str | None = None
     max_workers: int | None = None
+    branch: str | None = None
+    production: bool | None = None
     began: float = field(default_factory=time.monotonic)
 
 

@@ -7,7 +7,9 @@ import os
 from k8sflow.config import Settings
 from k8sflow.errors import K8sflowError
 from k8sflow.flow import graph as graphs
+from k8sflow.flow.configs import configs
 from k8sflow.flow.spec import FlowSpec
+from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.storage.objects import open_store
 from k8sflow.storage.records import RunStore
 from k8sflow.task.agent import RESULT_FD_VARIABLE
@@ -32,6 +34,10 @@ def _result(flow: type[FlowSpec], settings: Settings, spec: TaskSpec, store_url:
     try:
         store = open_store(store_url, endpoint=settings.endpoint, region=settings.region)
         record = RunStore(store, spec.flow, spec.run).read()
+        artifacts = ArtifactStore(store, spec.flow)
+        for name, found in configs(flow).items():  # as the run was started with; mutators and decorators need them
+            if name in record.parameters:
+                found.k8sflow_bind(artifacts.load(record.parameters[name], name))
         return TaskRunner(flow, graphs.build(flow), record, store).run(spec)
     except K8sflowError as error:
         return failure(error)

@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,10 @@ from k8sflow.config import Settings
 from k8sflow.errors import ParameterError, RunError
 from k8sflow.executors.base import Executor
 from k8sflow.executors.local import LocalExecutor
+from k8sflow.flow import deployment
 from k8sflow.flow import graph as graphs
+from k8sflow.flow.attempts import StepPolicy
+from k8sflow.flow.configs import ParameterContext, configs
 from k8sflow.flow.graph import Graph
 from k8sflow.flow.spec import FlowSpec, constants, parameters
 from k8sflow.runtime import remote
@@ -40,7 +44,8 @@ def run(request: RunRequest) -> bool | None:
         K8sflowError: The run can't be started.
     """
     graph = graphs.build(request.flow)
-    placement = Placement.of(request.flow, request.decorators, request.settings)
+    placement = Placement.of(request.flow, graph, request.decorators, request.settings)
+    _refuse_parallel(graph, placement)
     store, code = _prepare(request, placement, is_handed_over=False)
     record = _create(request, graph, placement, store, code)
     active = _ActiveRun(record, graph, store, placement, request.settings)
@@ -51,7 +56,8 @@ def run(request: RunRequest) -> bool | None:
         made: dict[str, Executor] = {}
         if len(placement.pods) < len(graph.nodes):
             runner = TaskRunner(request.flow, graph, record, store)
-            made[LOCAL] = LocalExecutor(report, runner, request.max_workers or os.cpu_count() or 1)
+            workers = request.max_workers or os.cpu_count() or 1
+            made[LOCAL] = LocalExecutor(report, runner, workers, timeout_of=active.timeout_of)
         if placement.uses_kubernetes:
             made[KUBERNETES] = active.kubernetes(report, request.max_workers)
         return made
@@ -69,12 +75,13 @@ def detach(request: RunRequest) -> bool:
     from k8sflow.runtime import flowrun  # noqa: PLC0415  only here is the API needed
 
     graph = graphs.build(request.flow)
-    placement = Placement.of(request.flow, request.decorators, request.settings)
+    placement = Placement.of(request.flow, graph, request.decorators, request.settings)
     if here := [step for step in graph.nodes if step not in placement.pods]:
         raise RunError(
             f"--detach hands the run to a cluster, but {', '.join(here)} would run on this machine.",
             advice="Add --with kubernetes, which puts every step there.",
         )
+    _refuse_parallel(graph, placement)
     flowrun.check(request.settings, placement.namespace)
     store, code = _prepare(request, placement, is_handed_over=True)
     record = _create(request, graph, placement, store, code)
@@ -123,6 +130,15 @@ class _ActiveRun:
         """The executor for the steps on Kubernetes."""
         return remote.executor(report, self.record, self.store, self.placement, self.settings, max_jobs, owner)
 
+    @cached_property
+    def policies(self) -> dict[str, StepPolicy]:
+        """Retries, timeout and catch, by step."""
+        return {step: StepPolicy.from_document(found) for step, found in self.record.policies.items()}
+
+    def timeout_of(self, step: str) -> float | None:
+        """How many seconds an execution of a step's task may take; None for any time."""
+        return self.policies[step].timeout_seconds if step in self.policies else None
+
     def driver(self, executors: Callable[[Report], Mapping[str, Executor]], observers: Sequence[Observer]) -> Driver:
         """The run's driver."""
         return Driver(
@@ -131,6 +147,22 @@ class _ActiveRun:
             executors=executors,
             executor_of=lambda step: KUBERNETES if step in self.placement.pods else LOCAL,
             observers=observers,
+            policies=self.policies,
+        )
+
+
+def _refuse_parallel(graph: Graph, placement: Placement) -> None:
+    """Pods don't know each other's addresses yet.
+
+    Raises:
+        RunError: A step under @parallel would run on Kubernetes.
+    """
+    if found := [node for node in graph.nodes.values() if node.is_parallel and node.name in placement.pods]:
+        raise RunError(
+            f"step {found[0].name} ({found[0].place}) is under @parallel, which runs on this machine alone, "
+            f"but it would run on Kubernetes.",
+            advice="Run the flow without --with kubernetes, with @kubernetes on its other steps; or let the step be "
+            "one pod with more cores, and use parallel_map in it.",
         )
 
 
@@ -174,6 +206,8 @@ def _create(
         parameters=_fixed_values(flow, request.values, artifacts),
         graph=graph.to_document(),
         pods=placement.to_document(),
+        flow_decorators=deployment.documents(flow, current_user(), request.branch, request.production),
+        policies={step: policy.to_document() for step, policy in placement.policies.items()},
         package=code.sha256 if code is not None else None,
         user=current_user(),
         created=time.time(),
@@ -189,10 +223,16 @@ def _create(
 def _fixed_values(
     flow: type[FlowSpec], values: Mapping[str, object], artifacts: ArtifactStore
 ) -> dict[str, ArtifactRef]:
-    """The parameters and constants, saved once for all tasks."""
+    """The parameters, configs and constants, saved once for all tasks."""
     fixed = dict(constants(flow))
+    known = {name: config.k8sflow_value() for name, config in configs(flow).items()}
+    fixed |= known
+    kind = "s3" if artifacts.url.startswith("s3://") else "local"
     for attribute, parameter in parameters(flow).items():
-        value = values.get(attribute, parameter.default)
+        value = values.get(attribute)
+        if value is None:
+            context = ParameterContext(flow.__name__, current_user(), parameter.name, ds_type=kind, configs=known)
+            value = parameter.default_value(context)
         if value is None and parameter.required:
             raise ParameterError(f"Parameter {parameter.name!r} is required.", advice=f"Give --{parameter.name}.")
         fixed[attribute] = value
@@ -226,6 +266,6 @@ def _conclude(reporter: LineReporter, run: _ActiveRun, result: RunResult | None)
         where = f"{run.store.url}/{flow}/runs/{run_id}/tasks/{result.failed.name}/{result.failed.attempt}"
         reporter.summary(pathspec, "failed", f"The failed task's output: {where}", good=False)
         return False
-    hint = f'Results: k8sflow.Flow("{flow}")["{run_id}"]["end"].task.data'
+    hint = f'Results: k8sflow.Flow("{flow}")["{run_id}"].data'
     reporter.summary(pathspec, "succeeded", hint, good=True)
     return True

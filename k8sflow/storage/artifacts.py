@@ -66,6 +66,11 @@ class ArtifactStore:
         self._store = store
         self._flow = flow
 
+    @property
+    def url(self) -> str:
+        """Where the blobs are."""
+        return self._store.url
+
     def save(self, value: object, name: str, known: ArtifactRef | None = None) -> ArtifactRef:
         """Saves a value; nothing is written where the same content is there already.
 

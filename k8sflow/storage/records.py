@@ -51,10 +51,12 @@ class ForeachItems:
     Args:
         width: How many items there are.
         chunks: The index of each chunk's first item, and the chunk.
+        max_parallel: How many of the branches may be under way at a time; None for any number.
     """
 
     width: int
     chunks: tuple[tuple[int, ArtifactRef], ...]
+    max_parallel: int | None = None
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,9 @@ class RunRecord:
         created: When, in seconds since 1970.
         tags: Words that the user gave it.
         decorators: What ``--with`` added.
+        origin_run_id: The run that this one resumes.
+        flow_decorators: What the flow's own decorators say, by name: project, schedule, trigger, …
+        policies: Retries, timeout and catch by step, as ``StepPolicy.to_document`` gives them.
     """
 
     flow: str
@@ -109,11 +114,19 @@ class RunRecord:
     created: float = 0.0
     tags: tuple[str, ...] = ()
     decorators: tuple[str, ...] = ()
+    origin_run_id: str | None = None
+    flow_decorators: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    policies: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def steps(self) -> tuple[str, ...]:
         """The names of the steps, in the order of the source."""
         return tuple(node["name"] for node in self.graph)
+
+    @property
+    def end(self) -> str:
+        """The name of the step with which a run has reached its end."""
+        return next((str(node["name"]) for node in self.graph if node.get("is_end")), "end")
 
 
 @dataclass(frozen=True)
@@ -222,9 +235,9 @@ class RunStore:
         return self.store.list_folders(f"{self._prefix}/tasks/")
 
     def tasks(self, step: str) -> list[str]:
-        """The ids of a step's tasks, in the order of their foreach branches."""
+        """The ids of a step's tasks, in the order of their foreach branches and of the turns of a loop."""
         found = self.store.list_folders(f"{self._prefix}/tasks/{step}/")
-        return sorted(found, key=lambda task: [int(part) if part.isdigit() else 0 for part in task.split(".")])
+        return sorted(found, key=_task_order)
 
     def attempts(self, step: str, task: str) -> list[int]:
         """The executions of a task that left anything."""
@@ -268,7 +281,9 @@ def _commit(document: dict[str, Any]) -> Commit:
             for frame in document["stack"]
         ),
         foreach=None if foreach is None else ForeachItems(
-            foreach["width"], tuple((first, ArtifactRef.from_document(ref)) for first, ref in foreach["chunks"])
+            foreach["width"],
+            tuple((first, ArtifactRef.from_document(ref)) for first, ref in foreach["chunks"]),
+            foreach["max_parallel"],
         ),
         started=document["started"],
         finished=document["finished"],
@@ -300,6 +315,12 @@ def current_user() -> str:
         return os.environ.get("K8SFLOW_USER") or getpass.getuser()
     except (KeyError, OSError):
         return "unknown"
+
+
+def _task_order(task: str) -> tuple[list[int], int]:
+    """``3.1-2`` is in the branch 1 of the branch 3, and there the third turn."""
+    path, _, turn = task.partition("-")
+    return [int(part) if part.isdigit() else 0 for part in path.split(".")], int(turn) if turn.isdigit() else 0
 
 
 def _dump(document: dict[str, Any]) -> bytes:

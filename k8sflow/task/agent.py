@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 import os
 import runpy
 import selectors
 import signal
 import socket
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
@@ -28,7 +30,7 @@ from k8sflow.storage.artifacts import blob_key
 from k8sflow.storage.objects import LogWriter, ObjectStore, open_store
 from k8sflow.storage.records import RunStore
 from k8sflow.task import memory, streams
-from k8sflow.task.death import death, last_word
+from k8sflow.task.death import death, last_word, timed_out
 from k8sflow.task.failure import unloadable
 from k8sflow.task.framing import Encoder, Stream, encode_result
 from k8sflow.task.outcome import Diagnosis, Outcome
@@ -43,6 +45,7 @@ RESULT_FD_VARIABLE = "K8SFLOW_RESULT_FD"
 CODE_FOLDER = "code"
 _READ_BYTES = 1 << 16
 _LINGER_SECONDS = 0.25
+_TERM_SECONDS = 3.0
 _EXIT_CODES = {Outcome.SUCCEEDED: 0, Outcome.OUT_OF_MEMORY: 137, Outcome.CANCELLED: 143}
 # Native libraries that would start a thread for each core of the node, not of the pod.
 _THREAD_VARIABLES = (
@@ -59,6 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--flow", required=True)
     parser.add_argument("--package", required=True)
     parser.add_argument("--file", required=True)
+    parser.add_argument("--timeout", type=float, help="seconds that the task may take")
     options = parser.parse_args(arguments)
     _limit_threads()
     return _run_task(options)
@@ -96,6 +100,7 @@ class _Child:
         self._encoders: dict[Stream, Encoder] = {"stdout": Encoder("stdout"), "stderr": Encoder("stderr")}
         self._result = bytearray()
         self._terminated = False
+        self._timed_out = False
         self._pid = 0
 
     def run(self) -> TaskResult:
@@ -138,15 +143,20 @@ class _Child:
     def _terminate(self, _number: int = signal.SIGTERM, _frame: FrameType | None = None) -> None:
         self._terminated = True
         if self._pid:
-            try:
-                os.killpg(self._pid, signal.SIGTERM)
-            except ProcessLookupError:  # it has no group of its own yet, or is gone
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(self._pid, signal.SIGTERM)
+            self._end(signal.SIGTERM)
+
+    def _end(self, number: signal.Signals) -> None:
+        try:
+            os.killpg(self._pid, number)
+        except ProcessLookupError:  # it has no group of its own yet, or is gone
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._pid, number)
 
     def _pump(self, wakeup: socket.socket) -> int:
         """Passes the output on until the child has ended; returns its status."""
+        self._deadline = time.monotonic() + (math.inf if self._options.timeout is None else self._options.timeout)
         while True:
+            self._end_overdue()
             ready = self._selector.select(_LINGER_SECONDS)
             if not ready:
                 for name in self._encoders:
@@ -166,6 +176,13 @@ class _Child:
         for encoder in self._encoders.values():
             _write(encoder.flush())
         return status
+
+    def _end_overdue(self) -> None:
+        """Ends the task when its time is over: first it is told, then it is killed, with all that it has started."""
+        if time.monotonic() >= self._deadline:
+            self._end(signal.SIGKILL if self._timed_out else signal.SIGTERM)
+            self._timed_out = True
+            self._deadline += _TERM_SECONDS
 
     def _reap(self) -> int | None:
         """Waits for whatever ended, as the first process of a container has to; the child's status, if it did."""
@@ -205,6 +222,9 @@ class _Child:
             return TaskResult(Outcome.CANCELLED, diagnosis=Diagnosis(Outcome.CANCELLED, "the pod was told to end"))
         after = memory.look()
         killed_for_memory = after.oom_kills > before.oom_kills
+        if self._timed_out and (result is None or result.outcome is Outcome.USER_ERROR):
+            result = TaskResult(Outcome.TIMED_OUT, diagnosis=timed_out(self._options.timeout))
+            write_outcome(self._run_store, self._spec, result)
         if result is None:
             result = TaskResult(Outcome.USER_ERROR, diagnosis=death(status))
             if not killed_for_memory:

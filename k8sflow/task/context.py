@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, MappingView
+from dataclasses import replace
 from typing import Any
 
 from k8sflow.errors import ArtifactError
+from k8sflow.flow.configs import configs
 from k8sflow.flow.graph import Graph, Node
-from k8sflow.flow.spec import CONTEXT, FlowSpec, constants, parameters
+from k8sflow.flow.rows import items_of
+from k8sflow.flow.setters import MissingArtifactError, explain
+from k8sflow.flow.spec import CONTEXT, FlowSpec, NextCall, constants, parameters
 from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore
 from k8sflow.storage.records import ForeachFrame, ForeachItems
 from k8sflow.task.inputs import Inputs, refs_of
 from k8sflow.task.result import Transition
 from k8sflow.task.spec import TaskName
+from k8sflow.task.transition import transition_of
 
 # A chunk of foreach items is as large as one branch can afford to read for its one item.
 _CHUNK_BYTES = 1 << 20
@@ -28,6 +33,7 @@ class Context:
         inherited: What earlier steps left for this one, by name.
         run_values: The run's parameters and the class's constants, by name.
         stack: The foreach branches around the task.
+        flow: The flow's class.
     """
 
     def __init__(
@@ -39,6 +45,7 @@ class Context:
         inherited: dict[str, ArtifactRef],
         run_values: dict[str, ArtifactRef],
         stack: tuple[ForeachFrame, ...],
+        flow: type[FlowSpec],
     ) -> None:
         self._graph = graph
         self._node: Node = graph[name.step]
@@ -46,10 +53,10 @@ class Context:
         self._inherited = inherited
         self._run_values = run_values
         self.stack = stack
+        self._flow = flow
         self._items: dict[int, Any] = {}
         self.transition: Transition | None = None
         self.foreach: ForeachItems | None = None
-        self.foreach_attribute: str | None = None
 
     # ------------------------------------------------------------------ what the language asks for
 
@@ -57,23 +64,16 @@ class Context:
         """The value of an artifact; AttributeError says who could have set it."""
         ref = self._inherited.get(name) or self._run_values.get(name)
         if ref is None:
-            raise AttributeError(self._missing(name))
+            raise self._missing(name)
         return self._artifacts.load(ref, name)
 
     def forget(self, name: str) -> bool:
         """Drops an inherited artifact."""
         return self._inherited.pop(name, None) is not None
 
-    def next(self, targets: tuple[Any, ...], foreach: str | None) -> None:
+    def next(self, flow: FlowSpec, call: NextCall) -> None:
         """Records the transition, after a look at whether it is the one that the source promises."""
-        names = tuple(getattr(target, "__name__", str(target)) for target in targets)
-        if names != self._node.next or foreach != self._node.foreach:
-            raise RuntimeError(
-                f"step {self._node.name} goes on to {names}, but its source says {self._node.next}. "
-                f"self.next() stands once in a step, as its last statement."
-            )
-        self.foreach_attribute = foreach
-        self.transition = Transition(names)
+        self.transition = transition_of(self._node, flow, call)
 
     @property
     def index(self) -> int | None:
@@ -132,27 +132,35 @@ class Context:
             raise RuntimeError(
                 f"step {self._node.name} returned before it came to its self.next(), which is where the run goes on."
             )
-        attribute = self.foreach_attribute
-        if attribute is None or self.transition is None:
+        if self.transition is None or not self._node.is_wide:
             return
+        attribute = self._node.foreach
+        if attribute is None:
+            items, attribute = list(range(self.transition.width or 0)), "num_parallel"
+        else:
+            items = self._frozen(flow, attribute)
+        chunks: list[tuple[int, ArtifactRef]] = []
+        _save_chunks(self._artifacts, attribute, items, 0, chunks)
+        self.foreach = ForeachItems(len(items), tuple(chunks), self.transition.max_parallel)
+        self.transition = replace(self.transition, width=len(items))
+
+    def _frozen(self, flow: FlowSpec, attribute: str) -> list[Any]:
         value = getattr(flow, attribute)
         try:
-            iterator = iter(value)
+            iterator = items_of(value)
         except TypeError as error:
             raise TypeError(
                 f"foreach={attribute!r}: self.{attribute} is a {type(value).__name__}, which has no items."
             ) from error
         items = list(iterator)
-        if iterator is value:  # as a generator, which gives its items only once
+        if iterator is value or isinstance(value, MappingView):
+            # A generator gives its items only once, and a dict's view can't be kept as an artifact.
             setattr(flow, attribute, items)
-        chunks: list[tuple[int, ArtifactRef]] = []
-        _save_chunks(self._artifacts, attribute, items, 0, chunks)
-        self.foreach = ForeachItems(len(items), tuple(chunks))
-        self.transition = Transition(self.transition.steps, len(items))
+        return items
 
     def persist(self, flow: FlowSpec) -> dict[str, ArtifactRef]:
         """Saves what the step set or touched, and returns everything that a later step sees."""
-        fixed = {*constants(type(flow)), *parameters(type(flow)), CONTEXT}
+        fixed = {*constants(type(flow)), *parameters(type(flow)), *configs(type(flow)), CONTEXT}
         saved = dict(self._inherited)
         for name, value in vars(flow).items():
             if name not in fixed:
@@ -165,14 +173,10 @@ class Context:
             self._items[depth] = self._artifacts.load(frame.chunk, f"foreach item of {frame.step}")[frame.offset]
         return self._items[depth]
 
-    def _missing(self, name: str) -> str:
-        text = f"self.{name} is not set in step {self._node.name}"
-        if self._node.joins:
-            return (
-                f"{text}: a join takes over nothing by itself. Read inputs[i].{name}, "
-                f"or call self.merge_artifacts(inputs) first."
-            )
-        return f"{text}, and no step before it set it."
+    def _missing(self, name: str) -> AttributeError:
+        step = self._node.name
+        what = f"self.{name} is not set in step {step}."
+        return MissingArtifactError(what, lambda: explain(self._flow, self._graph, step, name))
 
 
 def _save_chunks(

@@ -29,6 +29,15 @@ def death(status: int) -> Diagnosis:
     )
 
 
+def timed_out(seconds: float) -> Diagnosis:
+    """The diagnosis of a task that was ended by its ``@timeout``."""
+    return Diagnosis(
+        Outcome.TIMED_OUT,
+        f"the task took longer than its timeout of {seconds:g} s, and was ended",
+        resolution="Allow it more time by @timeout, or find out what it waits for: its last lines of output may tell.",
+    )
+
+
 def _name(number: int) -> str:
     try:
         return signal.Signals(number).name

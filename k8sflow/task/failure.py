@@ -42,13 +42,15 @@ def diagnose(error: BaseException) -> Diagnosis:
             f"the step called sys.exit({error.code if error.code is not None else ''}) before it was finished",
             detail=_traceback(error),
             resolution="Return from the step, or raise an exception where it has failed.",
+            error_type="SystemExit",
         )
     try:
         message = str(error)
     except Exception as broken:  # noqa: BLE001  the error's class is the user's code too
         message = f"(its __str__ raised {type(broken).__name__})"
     kind = type(error).__name__
-    return Diagnosis(Outcome.USER_ERROR, f"{kind}: {message}" if message else kind, detail=_traceback(error))
+    summary = f"{kind}: {message}" if message else kind
+    return Diagnosis(Outcome.USER_ERROR, summary, detail=_traceback(error), error_type=kind)
 
 
 def _explained(error: K8sflowError, outcome: Outcome) -> Diagnosis:
@@ -56,7 +58,7 @@ def _explained(error: K8sflowError, outcome: Outcome) -> Diagnosis:
     frames = traceback.extract_tb(error.__traceback__)
     ours = all(frame.filename.startswith(_OUR_FILES) for frame in frames)
     detail = error.cause if ours else "\n".join(filter(None, [error.cause, _traceback(error)]))
-    return Diagnosis(outcome, error.summary, detail=detail, resolution=error.advice)
+    return Diagnosis(outcome, error.summary, detail=detail, resolution=error.advice, error_type=type(error).__name__)
 
 
 def _traceback(error: BaseException) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from k8sflow.errors import ArtifactError
+from k8sflow.flow.graph import Graph
+from k8sflow.flow.setters import MissingArtifactError
 from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore
 from k8sflow.storage.records import Commit, RunStore
 from k8sflow.task.spec import TaskInput, TaskName
@@ -22,15 +24,22 @@ class Branch:
         commit: What it left.
         run_values: The run's parameters and constants.
         artifacts: Where values are.
+        explain: Why a task of a step left no artifact of a name.
     """
 
     def __init__(
-        self, name: TaskName, commit: Commit, run_values: dict[str, ArtifactRef], artifacts: ArtifactStore
+        self,
+        name: TaskName,
+        commit: Commit,
+        run_values: dict[str, ArtifactRef],
+        artifacts: ArtifactStore,
+        explain: Callable[[str, str], str],
     ) -> None:
         self._k8sflow_name = name
         self._k8sflow_commit = commit
         self._k8sflow_run_values = run_values
         self._k8sflow_artifacts = artifacts
+        self._k8sflow_explain = explain
 
     @property
     def index(self) -> int | None:
@@ -52,7 +61,8 @@ class Branch:
         ref = self._k8sflow_commit.artifacts.get(name) or self._k8sflow_run_values.get(name)
         if ref is None:
             known = ", ".join(sorted(self._k8sflow_commit.artifacts)) or "nothing"
-            raise AttributeError(f"the branch {self._k8sflow_name} left no artifact {name!r}. It left {known}.")
+            what = f"the branch {self._k8sflow_name} left no artifact {name!r}. It left {known}."
+            raise MissingArtifactError(what, lambda: self._k8sflow_explain(self._k8sflow_name.step, name))
         value = self._k8sflow_artifacts.load(ref, name)
         self.__dict__[name] = value
         return value
@@ -74,6 +84,9 @@ class Inputs:
         run_store: Where their commits are.
         run_values: The run's parameters and constants.
         artifacts: Where values are.
+        graph: The flow's graph.
+        join: The join's step.
+        explain: Why a task of a step left no artifact of a name.
     """
 
     def __init__(
@@ -82,11 +95,17 @@ class Inputs:
         run_store: RunStore,
         run_values: dict[str, ArtifactRef],
         artifacts: ArtifactStore,
+        graph: Graph,
+        join: str,
+        explain: Callable[[str, str], str],
     ) -> None:
         self._parents = parents
         self._run_store = run_store
         self._run_values = run_values
         self._artifacts = artifacts
+        self._graph = graph
+        self._ends = graph[join].parents
+        self._explain = explain
         self._cache: dict[int, Branch] = {}
 
     def __len__(self) -> int:
@@ -99,7 +118,7 @@ class Inputs:
         if position not in self._cache:
             if len(self._cache) >= _WINDOW:
                 self._cache.clear()
-            self._cache[position] = self._read(self._name(position))
+            self._cache[position] = self._read(position)
         return self._cache[position]
 
     def __iter__(self) -> Iterator[Branch]:
@@ -109,30 +128,57 @@ class Inputs:
             return
         with ThreadPoolExecutor(parallel) as pool:
             for start in range(0, len(self), _WINDOW):
-                names = [self._name(i) for i in range(start, min(start + _WINDOW, len(self)))]
-                yield from pool.map(self._read, names)
+                yield from pool.map(self._read, range(start, min(start + _WINDOW, len(self))))
 
     def __getattr__(self, step: str) -> Branch:
         if step.startswith("_"):
             raise AttributeError(step)
+        position = 0
         for parent in self._parents:
-            if parent.step == step:
-                return self._read(parent[0])
-        names = ", ".join(parent.step for parent in self._parents)
-        raise AttributeError(f"inputs has no branch {step!r}: the joined steps are {names}.")
+            if parent.until:
+                for branch in self:
+                    if branch._k8sflow_name.step == step:  # noqa: SLF001  every public name is the user's
+                        return branch
+            elif parent.step == step and len(parent):
+                branch = self[position]
+                assert isinstance(branch, Branch)
+                return branch
+            position += len(parent)
+        if step in self._ends:
+            raise AttributeError(
+                f"inputs has no branch {step!r} this time: a switch took another way, or no branch ran."
+            )
+        raise AttributeError(f"inputs has no branch {step!r}: the joined steps are {', '.join(self._ends)}.")
 
-    def _name(self, position: int) -> TaskName:
+    def _read(self, position: int) -> Branch:
         for parent in self._parents:
             if 0 <= position < len(parent):
-                return parent[position]
+                name = parent[position]
+                commit = self._commit(name)
+                if parent.until:
+                    name, commit = self._last(name, commit, parent.until)
+                return Branch(name, commit, self._run_values, self._artifacts, self._explain)
             position -= len(parent)
         raise IndexError(f"inputs has {len(self)} branches.")
 
-    def _read(self, name: TaskName) -> Branch:
+    def _last(self, name: TaskName, commit: Commit, join: str) -> tuple[TaskName, Commit]:
+        """The task with which a branch ended, found from its first one: by the way that each commit tells."""
+        while join not in commit.steps:
+            node = self._graph[name.step]
+            if node.is_split:
+                name = TaskName(self._graph.join_of(name.step).name, name.path)
+            elif commit.steps == (name.step,):
+                name = TaskName(name.step, name.path, name.turn + 1)
+            else:
+                name = TaskName(commit.steps[0], name.path)
+            commit = self._commit(name)
+        return name, commit
+
+    def _commit(self, name: TaskName) -> Commit:
         commit = self._run_store.read_commit(name.step, name.id)
         if commit is None:
             raise ArtifactError(
                 f"the task {name} has no result in {self._run_store.store.url}.",
                 cause="It was removed since it finished.",
             )
-        return Branch(name, commit, self._run_values, self._artifacts)
+        return commit

@@ -42,9 +42,11 @@ class Diagnosis:
         summary: What happened, in one sentence without the task's name.
         detail: The evidence: the scheduler's message, a traceback, the last lines of output.
         resolution: What to do about it.
+        error_type: The class of the exception, where it was one of the user's code.
     """
 
     category: Outcome
     summary: str
     detail: str = ""
     resolution: str = ""
+    error_type: str = ""

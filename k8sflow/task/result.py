@@ -24,10 +24,12 @@ class Transition:
     Args:
         steps: The names of the next steps, in the order of ``self.next()``; empty after the end step.
         width: How many branches the foreach opens, or None where the step opens none.
+        max_parallel: How many of these branches may be under way at a time; None for any number.
     """
 
     steps: tuple[str, ...] = ()
     width: int | None = None
+    max_parallel: int | None = None
 
 
 @dataclass(frozen=True)
@@ -67,12 +69,16 @@ class TaskResult:
         document: dict[str, Any] = {"outcome": self.outcome.value}
         if self.transition is not None:
             document["transition"] = {"steps": list(self.transition.steps), "width": self.transition.width}
+            if self.transition.max_parallel is not None:
+                document["transition"]["max_parallel"] = self.transition.max_parallel
         if self.diagnosis is not None:
             document["diagnosis"] = {
                 "summary": self.diagnosis.summary,
                 "detail": self.diagnosis.detail,
                 "resolution": self.diagnosis.resolution,
             }
+            if self.diagnosis.error_type:
+                document["diagnosis"]["error_type"] = self.diagnosis.error_type
         return document
 
     @staticmethod
@@ -88,7 +94,7 @@ class TaskResult:
             transition = diagnosis = None
             if "transition" in document:
                 found = document["transition"]
-                transition = Transition(tuple(found["steps"]), found["width"])
+                transition = Transition(tuple(found["steps"]), found["width"], found.get("max_parallel"))
             if "diagnosis" in document:
                 diagnosis = Diagnosis(category=outcome, **document["diagnosis"])
         except (KeyError, TypeError, AttributeError) as error:

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-import bisect
 import time
 from dataclasses import dataclass
 
-from k8sflow.errors import ArtifactError, StorageError
+from k8sflow.errors import StorageError
+from k8sflow.flow import registry
+from k8sflow.flow.current import current
+from k8sflow.flow.decorators import effective
 from k8sflow.flow.graph import Graph
+from k8sflow.flow.setters import explain
 from k8sflow.flow.spec import CONTEXT, FlowSpec, steps
-from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore
+from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.storage.objects import ObjectStore
-from k8sflow.storage.records import Commit, ForeachFrame, OutcomeRecord, RunRecord, RunStore
+from k8sflow.storage.records import Commit, OutcomeRecord, RunRecord, RunStore
+from k8sflow.task.around import call_step
 from k8sflow.task.context import Context
+from k8sflow.task.facts import facts
 from k8sflow.task.failure import failure
 from k8sflow.task.inputs import Inputs
 from k8sflow.task.outcome import Diagnosis, Outcome
 from k8sflow.task.result import TaskResult, Transition
-from k8sflow.task.spec import TaskInput, TaskSpec
+from k8sflow.task.spec import TaskSpec
+from k8sflow.task.surroundings import surroundings
+from k8sflow.task.transition import as_written
 
 
 @dataclass(frozen=True)
@@ -44,7 +51,8 @@ class TaskRunner:
     def run(self, spec: TaskSpec) -> TaskResult:
         """Runs a task; whatever happens in the user's code becomes a result, and is written to the store."""
         try:
-            result = self._run(spec)
+            with current.running(facts(self.flow, self.graph, self.record, self.run_store, spec)):
+                result = self._run(spec)
         except BaseException as error:  # noqa: BLE001  the boundary to the user's code: also SystemExit and Ctrl-C
             result = failure(error)
         write_outcome(self.run_store, spec, result)
@@ -56,7 +64,7 @@ class TaskRunner:
         if self.graph[spec.name.step].is_join:
             arguments.append(self._inputs(spec))
         started = time.time()
-        steps(self.flow)[spec.name.step](flow, *arguments)
+        self._call(spec.name.step, flow, context, arguments)
         finished = time.time()
         context.freeze(flow)
         artifacts = context.persist(flow)
@@ -74,20 +82,17 @@ class TaskRunner:
             return committed_result(self.run_store, spec) or TaskResult(Outcome.STORAGE_ERROR)
         return TaskResult(Outcome.SUCCEEDED, transition)
 
+    def _call(self, step: str, flow: FlowSpec, context: Context, arguments: list[Inputs]) -> None:
+        """Calls the step inside of its decorators; one that put something in its place need not say where to go on."""
+        added = tuple(map(registry.parse, self.record.decorators))
+        has_run = call_step(steps(self.flow)[step], flow, arguments, effective(self.flow, step, added))
+        node = self.graph[step]
+        if not has_run and context.transition is None and node.next:
+            context.next(flow, as_written(node, flow))
+
     def _prepare(self, spec: TaskSpec) -> tuple[FlowSpec, Context]:
         """The ``self`` of the step, with the artifacts of the step before it."""
-        node = self.graph[spec.name.step]
-        inherited: dict[str, ArtifactRef] = {}
-        stack: tuple[ForeachFrame, ...] = ()
-        if node.is_join:
-            # What surrounds a join is what surrounded the split; of its inputs there may be none.
-            split = self._read(TaskInput(str(node.joins), spec.name.path))
-            stack = split.stack
-        elif spec.inputs:
-            parent = self._read(spec.inputs[0])
-            inherited, stack = dict(parent.artifacts), parent.stack
-            if parent.foreach is not None:
-                stack = (*stack, _frame(spec, parent))
+        inherited, stack = surroundings(self.graph, self.run_store, spec)
         context = Context(
             self.graph,
             spec.name,
@@ -95,6 +100,7 @@ class TaskRunner:
             inherited=inherited,
             run_values=dict(self.record.parameters),
             stack=stack,
+            flow=self.flow,
         )
         flow = self.flow.__new__(self.flow)
         flow.__dict__[CONTEXT] = context
@@ -102,16 +108,15 @@ class TaskRunner:
 
     def _inputs(self, spec: TaskSpec) -> Inputs:
         artifacts = ArtifactStore(self.store, self.record.flow)
-        return Inputs(spec.inputs, self.run_store, dict(self.record.parameters), artifacts)
-
-    def _read(self, parent: TaskInput) -> Commit:
-        name = parent[0]
-        commit = self.run_store.read_commit(name.step, name.id)
-        if commit is None:
-            raise ArtifactError(
-                f"the task {name} has no result in {self.store.url}.", cause="It was removed since it finished."
-            )
-        return commit
+        return Inputs(
+            spec.inputs,
+            self.run_store,
+            dict(self.record.parameters),
+            artifacts,
+            self.graph,
+            spec.name.step,
+            lambda step, name: explain(self.flow, self.graph, step, name),
+        )
 
 
 def committed_result(run_store: RunStore, spec: TaskSpec) -> TaskResult | None:
@@ -120,7 +125,8 @@ def committed_result(run_store: RunStore, spec: TaskSpec) -> TaskResult | None:
     if commit is None:
         return None
     width = commit.foreach.width if commit.foreach is not None else None
-    return TaskResult(Outcome.SUCCEEDED, Transition(commit.steps, width))
+    limit = commit.foreach.max_parallel if commit.foreach is not None else None
+    return TaskResult(Outcome.SUCCEEDED, Transition(commit.steps, width, limit))
 
 
 def write_outcome(run_store: RunStore, spec: TaskSpec, result: TaskResult) -> None:
@@ -132,12 +138,3 @@ def write_outcome(run_store: RunStore, spec: TaskSpec, result: TaskResult) -> No
     except StorageError:
         # A success is in the commit, and a failure reaches the driver with the result.
         return
-
-
-def _frame(spec: TaskSpec, parent: Commit) -> ForeachFrame:
-    """This branch's place in the foreach that its parent opened."""
-    assert parent.foreach is not None
-    index = spec.name.path[-1]
-    position = bisect.bisect_right([first for first, _ in parent.foreach.chunks], index) - 1
-    first, chunk = parent.foreach.chunks[position]
-    return ForeachFrame(spec.inputs[0].step, index, parent.foreach.width, chunk, index - first)

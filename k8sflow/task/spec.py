@@ -8,15 +8,23 @@ from dataclasses import asdict, dataclass
 
 @dataclass(frozen=True, order=True)
 class TaskName:
-    """A task's place in the graph: its step, and the indices of the foreach branches around it (invariant I2)."""
+    """A task's place in the graph (invariant I2).
+
+    Args:
+        step: Its step.
+        path: The indices of the foreach branches around it.
+        turn: In a step that comes back to itself, how often it has done so before.
+    """
 
     step: str
     path: tuple[int, ...] = ()
+    turn: int = 0
 
     @property
     def id(self) -> str:
-        """The name within its step: ``3.1``, or ``0`` for a task outside of any foreach."""
-        return ".".join(map(str, self.path)) or "0"
+        """The name within its step: ``3.1``, ``3.1-2`` when it has come back twice; ``0`` outside of any foreach."""
+        place = ".".join(map(str, self.path)) or "0"
+        return f"{place}-{self.turn}" if self.turn else place
 
     def __str__(self) -> str:
         return f"{self.step}/{self.id}"
@@ -24,11 +32,22 @@ class TaskName:
 
 @dataclass(frozen=True)
 class TaskInput:
-    """A range of parent tasks: ``width`` branches below ``path`` when width is given, else the one task at ``path``."""
+    """A range of parent tasks: ``width`` branches below ``path`` when width is given, else the one task at ``path``.
+
+    Args:
+        step: The step of all of them; with ``until``, the step that each branch begins with.
+        path: The foreach indices around them.
+        width: How many branches there are.
+        turn: For one task, which turn of its step.
+        until: The join in which the branches end, where a switch decided in which step each of them did so. Their
+            last tasks are found by the commits; a list of them would make the spec as long as the foreach is wide.
+    """
 
     step: str
     path: tuple[int, ...]
     width: int | None = None
+    turn: int = 0
+    until: str = ""
 
     def __len__(self) -> int:
         return 1 if self.width is None else self.width
@@ -36,7 +55,7 @@ class TaskInput:
     def __getitem__(self, index: int) -> TaskName:
         if not 0 <= index < len(self):
             raise IndexError(index)
-        return TaskName(self.step, self.path if self.width is None else (*self.path, index))
+        return TaskName(self.step, self.path if self.width is None else (*self.path, index), self.turn)
 
 
 @dataclass(frozen=True)
@@ -49,6 +68,7 @@ class TaskSpec:
         name: The task's place in the graph.
         attempt: Which execution of the task this is, from 0.
         inputs: The tasks whose results it reads, in the order in which the join sees them.
+        nodes: How many tasks, this one among them, have to run at the same time; 1 for a task by itself.
     """
 
     flow: str
@@ -56,6 +76,7 @@ class TaskSpec:
     name: TaskName
     attempt: int = 0
     inputs: tuple[TaskInput, ...] = ()
+    nodes: int = 1
 
     @property
     def pathspec(self) -> str:
@@ -73,7 +94,8 @@ class TaskSpec:
         return TaskSpec(
             flow=document["flow"],
             run=document["run"],
-            name=TaskName(document["name"]["step"], tuple(document["name"]["path"])),
+            name=TaskName(**{**document["name"], "path": tuple(document["name"]["path"])}),
             attempt=document["attempt"],
-            inputs=tuple(TaskInput(i["step"], tuple(i["path"]), i["width"]) for i in document["inputs"]),
+            inputs=tuple(TaskInput(**{**found, "path": tuple(found["path"])}) for found in document["inputs"]),
+            nodes=document["nodes"],
         )

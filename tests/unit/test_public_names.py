@@ -24,7 +24,9 @@ HEAVY = {
 
 def test_all_is_sorted_and_complete() -> None:
     """And each of its names can be imported, and is listed by dir()."""
-    assert list(k8sflow.__all__) == sorted(k8sflow.__all__, key=lambda name: (name[0].islower(), name))
+    assert list(k8sflow.__all__) == sorted(
+        k8sflow.__all__, key=lambda name: (not name.isupper(), name[0].islower(), name)
+    )
     assert set(k8sflow.__all__) == set(k8sflow._HOMES)
     for name in k8sflow.__all__:
         assert getattr(k8sflow, name) is not None
@@ -67,7 +69,31 @@ def test_the_decorator_kubernetes_may_be_asked_for_late() -> None:
         def start(self): ...
         assert k8sflow.kubernetes(image="x")(start) is start
         assert k8sflow.kubernetes.names
-        print(decorators.of(start))
+        print(dict(decorators.of(start)[0].options))
         """
     )
     assert "'image': 'x'" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("name", ["kubernetes", "parallel"])
+def test_a_decorator_may_be_called_like_a_module(name: str) -> None:
+    """Whichever of them is imported first; both can be used afterwards."""
+    use = {"kubernetes": "kubernetes(cpu=1)", "parallel": "parallel"}[name]
+    for imports in (
+        f"import k8sflow.{name}; from k8sflow import {name}",
+        f"from k8sflow import {name}; import k8sflow.{name}",
+        f"from k8sflow import parallel_map; import k8sflow.kubernetes.names; from k8sflow import {name}",
+    ):
+        done = in_python(f"""
+            {imports}
+            from k8sflow.flow import decorators
+            @{use}
+            def f(self): pass
+            assert [d.name for d in decorators.of(f)] == ["{name}"]
+            import inspect
+            assert inspect.signature({name}) == inspect.signature(decorators.{name})
+            assert {name}.name == "{name}"
+            from k8sflow.{name} import __name__ as found
+            assert found == "k8sflow.{name}"
+        """)
+        assert done.returncode == 0, done.stderr

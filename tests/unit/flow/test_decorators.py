@@ -28,15 +28,6 @@ def test_decorators_keep_what_was_written_out() -> None:
     )
 
 
-def test_a_decorator_without_parentheses_is_told() -> None:
-    """It is the commonest mistake."""
-    with pytest.raises((FlowDefinitionError, TypeError)):
-
-        @resources  # type: ignore[arg-type]
-        @step
-        def start(self: Any) -> None: ...
-
-
 @pytest.mark.parametrize(
     ("make", "words"),
     [
@@ -44,7 +35,7 @@ def test_a_decorator_without_parentheses_is_told() -> None:
         (lambda: resources(memory="much"), "memory"),
         (lambda: kubernetes(imagge="x"), "image"),
         (lambda: kubernetes(cpu="1x"), "cpu"),
-        (lambda: resources(cpu=1)(5), "not a method"),  # type: ignore[type-var]
+        (lambda: resources(cpu=1)(5), "not a method"),
     ],
     ids=range(5),
 )

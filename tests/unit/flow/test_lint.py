@@ -229,6 +229,121 @@ CASES: dict[str, tuple[Any, ...]] = {
         "  @resources(cpu=1)\n  @step\n  def end(self): pass # <-"),
         ["end is defined twice", "line "],
     ),
+    "two starts and two ends": (
+        ("class F(FlowSpec):\n  @step(start=True)\n  def a(self): self.next(self.b)\n  @step(start=True, end=True)\n  def b(self): pass # <-\n"
+        "  @step(end=True)\n  def c(self): pass # <-"),
+        ["a and b are both marked as the start"], ["b and c are both marked as the end"],
+    ),
+    "an end under another name that goes on": (
+        "class F(FlowSpec):\n  @step\n  def start(self): self.next(self.stop)\n  @step(end=True)\n  def stop(self): self.next(self.end) # <-\n  @step\n  def end(self): pass # <-",
+        ["step stop goes on", "where the run ends"], ["step end doesn't say where the run goes on"],
+    ),
+    "a start under another name to come back to": (
+        "class F(FlowSpec):\n  @step(start=True)\n  def load(self): self.next(self.a)\n  @step\n  def a(self): self.next(self.load) # <-\n  @step\n  def end(self): pass",
+        ["a goes back to load"],
+    ),
+    "a switch with one case": (
+        "class F(FlowSpec):\n  @step\n  def start(self): self.next({1: self.end}, condition='x') # <-\n  @step\n  def end(self): pass",
+        ["fewer than two cases", "self.next(self.step_name)"],
+    ),
+    "a switch without a condition": (
+        "class F(FlowSpec):\n  @step\n  def start(self): self.next({1: self.end, 2: self.end}) # <-\n  @step\n  def end(self): pass",
+        ["has no condition", "condition='size'"],
+    ),
+    "a condition without cases": (
+        "class F(FlowSpec):\n  @step\n  def start(self): self.next(self.end, condition='x') # <-\n  @step\n  def end(self): pass",
+        ["doesn't have its cases as one dict", "condition='size'"],
+    ),
+    "cases in a variable": (
+        "class F(FlowSpec):\n  @step\n  def start(self): self.next(self.cases, condition='x') # <-\n  @step\n  def end(self): pass",
+        ["doesn't have its cases as one dict"],
+    ),
+    "a condition without quotes, and a foreach too": (
+        "class F(FlowSpec):\n  @step\n  def start(self): self.next({1: self.end, 2: self.end}, condition=self.x, foreach='y') # <- <-\n  @step\n  def end(self): pass",
+        ["a switch and foreach in one"], ["condition=self.x", "not a name in quotes"],
+    ),
+    "cases that can't be": (
+        ("class F(FlowSpec):\n  @step\n  def start(self):\n    self.next({\n      1: self.end,\n      1.0: self.end, # <-\n      f(): self.end, # <-\n"
+        "      'b': end, # <-\n      **more, # <-\n    }, condition='x')\n  @step\n  def end(self): pass"),
+        ["start has the case 1.0 twice"], ["case f()", "not a literal"], ["'end', which is not a step"], ["unpacks 'more'"],
+    ),
+    "an unknown step in a case": (
+        "class F(FlowSpec):\n  @step\n  def start(self): self.next({1: self.ende, 2: self.end}, condition='x') # <-\n  @step\n  def end(self): pass",
+        ["'ende', which is not a step", "Did you mean 'end'"],
+    ),
+    "a loop without a way out": (
+        ("class F(FlowSpec):\n  @step\n  def start(self): self.next({1: self.a, 2: self.end}, condition='x')\n"
+        "  @step\n  def a(self): self.next({1: self.a, 2: self.a}, condition='x') # <-\n  @step\n  def end(self): pass"),
+        ["a always comes back to itself"],
+    ),
+    "a loop over several steps": (
+        ("class F(FlowSpec):\n  @step\n  def start(self): self.next(self.a)\n  @step\n  def a(self): self.next(self.b)\n"
+        "  @step\n  def b(self): self.next({1: self.a, 2: self.end}, condition='x') # <-\n  @step\n  def end(self): pass"),
+        ["in a circle: a -> b -> a", "by a switch to itself"],
+    ),
+    "a join that comes back to itself": (
+        ("class F(FlowSpec):\n  @step\n  def start(self): self.next(self.a, self.b)\n  @step\n  def a(self): self.next(self.j)\n"
+        "  @step\n  def b(self): self.next(self.j)\n  @step\n  def j(self, inputs): self.next({1: self.j, 2: self.end}, condition='x') # <-\n"
+        "  @step\n  def end(self): pass"),
+        ["j joins branches, and can't come back to itself", "def turn(self)"],
+    ),
+    "a way out of a foreach": (
+        ("class F(FlowSpec):\n  @step\n  def start(self): self.next(self.a, foreach='x')\n  @step\n  def a(self): self.next({1: self.j, 2: self.b}, condition='x')\n"
+        "  @step\n  def j(self, inputs): self.next(self.b)\n  @step\n  def b(self): # <-\n    self.next(self.end)\n  @step\n  def end(self): pass"),
+        ["b comes after a and j, but doesn't join them", "One of these ways is in the branches of start, another is not"],
+    ),
+    "a way to an end out of a branch": (
+        ("class F(FlowSpec):\n  @step\n  def start(self): self.next(self.a, self.b)\n  @step\n  def a(self): self.next({1: self.j, 2: self.end}, condition='x')\n"
+        "  @step\n  def b(self): self.next(self.j)\n  @step\n  def j(self, inputs): self.next(self.end)\n  @step\n  def end(self): pass # <-"),
+        ["end comes after a and j, but doesn't join them"],
+    ),
+    "a step that two branches reach": (
+        ("class F(FlowSpec):\n  @step\n  def start(self): self.next(self.a, self.b)\n  @step\n  def a(self): self.next({1: self.c, 2: self.j}, condition='x')\n"
+        "  @step\n  def b(self): self.next(self.c)\n  @step\n  def c(self): # <-\n    self.next(self.j)\n"
+        "  @step\n  def j(self, inputs): self.next(self.end)\n  @step\n  def end(self): pass"),
+        ["c comes after a and b, but doesn't join them", "def c(self, inputs)"],
+    ),
+    "a switch of which the ways are joined": (
+        ("class F(FlowSpec):\n  @step\n  def start(self): self.next({1: self.a, 2: self.b}, condition='x')\n  @step\n  def a(self): self.next(self.j)\n"
+        "  @step\n  def b(self): self.next(self.j)\n  @step\n  def j(self, inputs): # <-\n    self.next(self.end)\n  @step\n  def end(self): pass"),
+        ["j takes inputs, but a and b opens no branches", "def j(self)"],
+    ),
+    "a wrong max_parallel": (
+        ("class F(FlowSpec):\n  @step\n  def start(self): self.next(self.a, max_parallel=0) # <- <-\n  @step\n  def a(self): self.next(self.b, foreach='x', max_parallel=True) # <-\n"
+        "  @step\n  def b(self): self.next(self.j)\n  @step\n  def j(self, inputs): self.next(self.end)\n  @step\n  def end(self): pass"),
+        ["max_parallel in step start limits nothing", "foreach"], ["max_parallel=0 in step start is not a number from 1"], ["max_parallel=True"],
+    ),
+    "num_parallel without @parallel": (
+        ("class F(FlowSpec):\n  @step\n  def start(self): self.next(self.a, num_parallel=2) # <-\n  @step\n  def a(self): self.next(self.j)\n"
+        "  @step\n  def j(self, inputs): self.next(self.end)\n  @step\n  def end(self): pass"),
+        ["start opens a with num_parallel, but it is not under @parallel"],
+    ),
+    "@parallel without num_parallel": (
+        ("from k8sflow import parallel\nclass F(FlowSpec):\n  @step\n  def start(self): self.next(self.a)\n  @parallel\n  @step\n  def a(self): # <-\n    self.next(self.end)\n"
+        "  @step\n  def end(self): pass"),
+        ["a is under @parallel, but no step opens it", "num_parallel=4"],
+    ),
+    "num_parallel over two steps and with a foreach": (
+        "class F(FlowSpec):\n  @step\n  def start(self): self.next(self.a, self.end, num_parallel=2, foreach='x') # <- <- <-\n  @step\n  def a(self): self.next(self.end)\n  @step\n  def end(self): pass",
+        ["foreach over 2 steps"], ["num_parallel over 2 steps"], ["foreach and num_parallel in one"],
+    ),
+    "a case that is missing for a literal": (
+        ("class F(FlowSpec):\n  @step\n  def start(self):\n    if self.n > 3:\n      self.x = 'large'\n    elif self.n:\n      self.x = 'middle' # <-\n    else:\n      self.x = 'small'\n"
+        "    print(self.x)\n    self.next({'large': self.end, 'small': self.end}, condition='x')\n  @step\n  def end(self): pass"),
+        ["self.x can be 'middle'", "start (line", "'middle': self.step_name"],
+    ),
+    "a case that is missing for a comparison": (
+        ("class F(FlowSpec):\n  @step\n  def start(self):\n    self.x: bool = self.n > 3 # <-\n    self.next({True: self.end, 'False': self.end}, condition='x')\n  @step\n  def end(self): pass"),
+        ["self.x can be False"],
+    ),
+    "a case that is missing for a bool parameter": (
+        ("class F(FlowSpec):\n  x = Parameter('x', default=True)\n  @step\n  def start(self):\n    self.next({'yes': self.end, True: self.end}, condition='x') # <-\n  @step\n  def end(self): pass"),
+        ["self.x can be False"],
+    ),
+    "a case that is missing for a constant": (
+        ("class F(FlowSpec):\n  x = 'deep'\n  @step\n  def start(self):\n    self.next({'wide': self.end, True: self.end}, condition='x') # <-\n  @step\n  def end(self): pass"),
+        ["self.x can be 'deep'"],
+    ),
     "several at once": (
         ("class F(FlowSpec):\n  @step\n  def start(self):\n    self.next(self.a, self.b, fourach='x') # <-\n"
         "  @step\n  def a(self, x, y): # <-\n    self.next(self.jion) # <-\n  @step\n  def b(self):\n    self.next() # <-\n"
@@ -247,6 +362,34 @@ def test_a_mistake_is_told_with_its_line_and_advice(tmp_path: Path, case: str) -
     for (_, words), wanted in zip(found, expected, strict=True):
         for word in wanted:
             assert word in words
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "self.x = None\nif self.n: self.x = 'a'\nelse: self.x = 'b'",
+        "self.x = 'c'\nself.set_it()",
+        "self.x = 'c'\nset_it(self)",
+        "self.x = 'c'\nfor i in range(3): self.x = 'a'",
+        "self.x = 'c'\ntry: self.x = f()\nexcept ValueError: self.x = 'b'",
+        "self.x = 'c'\nself.x, y = 'a', 1",
+        "self.x = 'a' if self.n else f()",
+        "if self.n:\n      self.x = 'c'\n      raise ValueError(self.x)\nself.x = 'b'",
+        "self.x = 'c'\nif self.set_it(): pass",
+        "self.x = 'c'\nself.x += 'd'",
+        "self.x = 'c'\nsetattr(self, 'x', 'a')",
+        "pass",
+    ],
+)  # fmt: skip
+def test_a_value_that_may_not_come_to_the_switch_is_no_mistake(tmp_path: Path, body: str) -> None:
+    """Only what is certain is told before the run; the rest when the value is there."""
+    indented = textwrap.indent(body, "    ")
+    graph = _build(
+        tmp_path,
+        f"class F(FlowSpec):\n  @step\n  def start(self):\n{indented}\n"
+        "    self.next({'a': self.end, 'b': self.end}, condition='x')\n  @step\n  def end(self): pass",
+    )
+    assert graph["start"].cases == (("'a'", "end"), ("'b'", "end"))
 
 
 def test_mistakes_in_a_base_class_are_told_in_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -345,10 +488,10 @@ def test_the_graph_that_is_read_is_the_one_that_was_written(
     tmp_path_factory: pytest.TempPathFactory, parts: tuple[Part, ...]
 ) -> None:
     """From source to graph."""
-    graph = _build(tmp_path_factory.mktemp("flow"), "WIDTHS = []\n" + source(parts))
+    graph = _build(tmp_path_factory.mktemp("flow"), source(parts))
     wanted = unchecked(parts)
-    assert {n.name: (n.next, n.foreach, n.is_join) for n in graph.nodes.values()} == {
-        n.name: (n.next, n.foreach, n.is_join) for n in wanted.nodes.values()
+    assert {n.name: (n.next, n.foreach, n.condition, n.is_join) for n in graph.nodes.values()} == {
+        n.name: (n.next, n.foreach, n.condition, n.is_join) for n in wanted.nodes.values()
     }
 
 

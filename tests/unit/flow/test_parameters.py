@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from k8sflow import FlowSpec, Parameter
+from k8sflow import FlowSpec, IncludeFile, JSONType, Parameter, ParameterContext
 from k8sflow.errors import FlowDefinitionError, ParameterError
 from k8sflow.flow.spec import constants, parameters
+from tests.support import run_flow, write_flow
 
 
 @pytest.mark.parametrize(
@@ -70,7 +72,7 @@ def test_a_name_that_can_be_no_option_is_told(name: Any) -> None:
         Parameter(name)
 
 
-@pytest.mark.parametrize("options", [{"default": [1]}, {"type": list}, {"type": "int"}, {"default": lambda: 1}])
+@pytest.mark.parametrize("options", [{"default": (1,)}, {"type": list}, {"type": "int"}])
 def test_a_type_that_there_is_not_is_told(options: dict[str, Any]) -> None:
     """With those that there are."""
     with pytest.raises(FlowDefinitionError, match="one of str, int, float, bool"):
@@ -129,3 +131,107 @@ def test_outside_of_a_task_self_says_so() -> None:
         _ = flow.index
     with pytest.raises(AttributeError, match="no attribute 'x'"):
         _ = flow.x
+
+
+CONTEXT = ParameterContext("F", "ada", "p")
+
+
+@pytest.mark.parametrize(
+    ("parameter", "text", "value"),
+    [
+        (Parameter("p", type=JSONType), '{"a": [1, null]}', {"a": [1, None]}),
+        (Parameter("p", default={"a": 1}), "[2]", [2]),
+        (Parameter("p", type=JSONType, default="[1]"), "5", 5),
+        (Parameter("p", separator=","), "a,b,,c", ["a", "b", "c"]),
+        (Parameter("p", separator="|", default="x|y"), ["z"], ["z"]),
+    ],
+)
+def test_lists_and_json_are_parsed(parameter: Parameter, text: Any, value: Any) -> None:
+    """JSON where the type or the default says so, lists between separators."""
+    assert parameter.convert(text, "the value") == value
+
+
+def test_defaults_of_lists_and_json() -> None:
+    """As texts or as values."""
+    assert Parameter("p", separator=",", default="a,b").default == ["a", "b"]
+    assert Parameter("p", separator=",", default=["a", "b"]).default == ["a", "b"]
+    assert Parameter("p", type=JSONType, default='{"a": 1}').default == {"a": 1}
+    with pytest.raises(ParameterError, match="not of type JSON"):
+        Parameter("p", type=JSONType).convert("{a}", "the value")
+    with pytest.raises(FlowDefinitionError, match="makes a list of texts"):
+        Parameter("p", type=int, separator=",")
+
+
+def test_a_default_may_be_made_when_the_run_starts() -> None:
+    """By a function that is given the context; what it makes is of the parameter's type, or it is told."""
+    made = Parameter("p", default=lambda context: f"{context.flow_name} {context.user_name} {context.parameter_name}")
+    assert made.default is None
+    assert made.default_value(CONTEXT) == "F ada p"
+    assert Parameter("p", type=int, default=lambda _: "5").default_value(CONTEXT) == 5
+    with pytest.raises(ParameterError, match="its default is made as int, but its type is str"):
+        Parameter("p", default=lambda _: 5).default_value(CONTEXT)
+    with pytest.raises(ParameterError, match="its default can't be made: ZeroDivisionError"):
+        Parameter("p", default=lambda _: 1 // 0).default_value(CONTEXT)
+    with pytest.raises(ParameterError, match="not of type int"):
+        Parameter("p", type=int, default=lambda _: "x").default_value(CONTEXT)
+
+
+@pytest.mark.parametrize("name", ["with", "run-id", "run_id", "max_workers", "config", "namespace", "obj", "help"])
+def test_a_reserved_name_is_told(name: str) -> None:
+    """With either spelling."""
+    with pytest.raises(FlowDefinitionError, match="the name is taken"):
+        Parameter(name)
+
+
+def test_a_file_is_included(tmp_path: Path) -> None:
+    """As text, as bytes, parsed; what can't be read is told with the path."""
+    file = tmp_path / "ünï.json"
+    file.write_bytes('{"a": "ä"}'.encode("latin-1"))
+    assert IncludeFile("p", is_text=False).convert(file, "the value") == '{"a": "ä"}'.encode("latin-1")
+    assert IncludeFile("p", encoding="latin-1").convert(str(file), "the value") == '{"a": "ä"}'
+    assert IncludeFile("p", encoding="latin-1", parser="json").convert(file, "the value") == {"a": "ä"}
+    assert IncludeFile("p", encoding="latin-1", parser=len).convert(file, "the value") == 10
+    assert IncludeFile("p", encoding="latin-1", parser="json.loads").convert(file, "the value") == {"a": "ä"}
+    assert IncludeFile("p", encoding="latin-1", default=str(file)).default_value(CONTEXT) == '{"a": "ä"}'
+    with pytest.raises(ParameterError, match="encoding"):
+        IncludeFile("p").convert(file, "the value")
+    with pytest.raises(ParameterError, match=r"none\.txt' can't be read"):
+        IncludeFile("p").convert("none.txt", "the value")
+    with pytest.raises(ParameterError, match="can't be parsed: JSONDecodeError"):
+        IncludeFile("p", is_text=False, parser="json").convert(__file__, "the value")
+
+
+def test_a_run_takes_values_from_wherever_they_are(tmp_path: Path) -> None:
+    """The command line, then the environment, then the default; a file beside the flow."""
+    source = """
+        from k8sflow import IncludeFile, JSONType
+        class F(FlowSpec):
+            alpha = Parameter("alpha", default=1)
+            beta_rate = Parameter("beta-rate", type=float, required=True)
+            words = Parameter("words", separator=",", default=lambda context: "from," + context.flow_name)
+            table = Parameter("table", type=JSONType, default={"a": 1})
+            quick = Parameter("quick", default=False, is_flag=True)
+            text = IncludeFile("text", default="text.txt")
+            nothing = IncludeFile("nothing")
+            @step
+            def start(self): self.next(self.end)
+            @step
+            def end(self):
+                print([self.alpha, self.beta_rate, self.words, self.table, self.quick, self.text, self.nothing])
+    """
+    file = write_flow(tmp_path, source)
+    (tmp_path / "text.txt").write_text("content")
+    (tmp_path / "elsewhere").mkdir()
+    given = {"K8SFLOW_RUN_ALPHA": "5", "K8SFLOW_RUN_BETA_RATE": "0.5"}
+    done = run_flow(file, cwd=tmp_path / "elsewhere", **given)
+    assert "[5, 0.5, ['from', 'F'], {'a': 1}, False, 'content', None]" in done.stdout, done.stdout + done.stderr
+    done = run_flow(
+        file, "--alpha", "6", "--quick", "--words", "x,y", "--table", "[1]", "--nothing", str(file), **given
+    )
+    assert "[6, 0.5, ['x', 'y'], [1], True, 'content', 'from k8sflow" in done.stdout, done.stdout + done.stderr
+    wrong = run_flow(file, K8SFLOW_RUN_BETA_RATE="much")
+    assert wrong.returncode == 2
+    assert "K8SFLOW_RUN_BETA_RATE, which is 'much' is not of type float" in " ".join(wrong.stderr.split())
+    missing = run_flow(file)
+    assert missing.returncode == 2
+    assert "--beta-rate" in missing.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -14,14 +15,18 @@ from hypothesis import strategies as st
 from k8sflow.errors import RunError, StorageError
 from k8sflow.executors.base import Finished, Started, TaskEvent
 from k8sflow.flow import lint
+from k8sflow.flow.attempts import Catch, Retry, StepPolicy
 from k8sflow.flow.graph import Graph
-from k8sflow.runtime.driver import INFRASTRUCTURE_RETRIES, Driver, Report, RunResult
+from k8sflow.runtime.attempts import INFRASTRUCTURE_RETRIES, Again
+from k8sflow.runtime.driver import Driver, Inbox, Report, RunResult
+from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.storage.folder import FolderStore
 from k8sflow.storage.records import Commit, ForeachItems, RunStore
 from k8sflow.task.outcome import Diagnosis, Outcome
 from k8sflow.task.result import TaskResult, Transition
+from k8sflow.task.runner import write_outcome
 from k8sflow.task.spec import TaskName, TaskSpec
-from tests.unit.flow.graphs import PLACE, SEQUENCES, Foreach, Part, Plain, Split, unchecked
+from tests.unit.flow.graphs import PLACE, SEQUENCES, Foreach, Part, Plain, Split, taken, unchecked
 
 
 class DriverKilled(BaseException):
@@ -64,11 +69,18 @@ class World:
     """What outlives a driver: the store, and how tasks behave."""
 
     def __init__(
-        self, graph: Graph, folder: Path, widths: Sequence[int] = (2,), order: random.Random | None = None
+        self,
+        graph: Graph,
+        folder: Path,
+        widths: Sequence[int] = (2,),
+        order: random.Random | None = None,
+        *,
+        limit: int | None = None,
     ) -> None:
         self.graph = graph
         self.run_store = RunStore(FolderStore(str(folder)), "F", "r")
         self.widths = widths
+        self.limit = limit
         self.order = order or random.Random(0)
         self.ran: Counter[TaskName] = Counter()
         self.attempts: list[TaskSpec] = []
@@ -77,6 +89,10 @@ class World:
         self.executor: FakeExecutor | None = None
         self.seen: list[TaskEvent] = []
         self.retries: list[TaskSpec] = []
+        self.catches: list[TaskSpec] = []
+        self.policies: dict[str, StepPolicy] = {}
+        self.time = 1000.0
+        self.started: list[tuple[float, TaskSpec]] = []
 
     def change(self) -> None:
         """A change of the run's state: here a driver may die."""
@@ -87,6 +103,7 @@ class World:
     def run(self, spec: TaskSpec) -> TaskResult:
         """Runs a task as a process would: a commit, unless it behaves otherwise."""
         self.attempts.append(spec)
+        self.started.append((self.time, spec))
         if (result := self.behave(spec)) is not None:
             return result
         self.ran[spec.name] += 1
@@ -94,9 +111,10 @@ class World:
         width = None
         if node.foreach is not None:
             width = self.widths[(list(self.graph.nodes).index(node.name) + sum(spec.name.path)) % len(self.widths)]
-        commit = Commit(0, node.next, {}, foreach=None if width is None else ForeachItems(width, ()))
+        steps = taken(node, spec.name.path, spec.name.turn, list(self.widths))
+        commit = Commit(0, steps, {}, foreach=None if width is None else ForeachItems(width, (), self.limit))
         assert self.run_store.commit(spec.name.step, spec.name.id, commit), f"{spec.name} was committed before"
-        return TaskResult(Outcome.SUCCEEDED, Transition(node.next, width))
+        return TaskResult(Outcome.SUCCEEDED, Transition(steps, width, None if width is None else self.limit))
 
     def drive(self, *, go_on: bool = False) -> RunResult:
         """Runs a driver until it ends, or dies at a change of state."""
@@ -106,7 +124,8 @@ class World:
             return {"fake": self.executor}
 
         driver = Driver(
-            self.graph, self.run_store, executors=executors, executor_of=lambda _: "fake", observers=[self]
+            self.graph, self.run_store, executors=executors, executor_of=lambda _: "fake", observers=[self],
+            policies=self.policies, clock=self,
         )  # fmt: skip
         return driver.run(go_on=go_on)
 
@@ -122,8 +141,27 @@ class World:
             assert self.executor is not None
             self.executor.went_on()
 
-    def retried(self, task: TaskSpec, result: TaskResult) -> None:
+    def retried(self, task: TaskSpec, result: TaskResult, again: Again) -> None:
+        self.change()
         self.retries.append(task)
+
+    def caught(self, task: TaskSpec, result: TaskResult, catch: Catch) -> None:
+        self.change()
+        self.catches.append(task)
+
+    # ------------------------------------------------------------------ as a clock
+
+    def now(self) -> float:
+        return self.time
+
+    def wall(self) -> float:
+        return self.time
+
+    def wait(self, inbox: Inbox, seconds: float | None) -> TaskEvent | Exception | None:
+        if seconds is None or not inbox.empty():
+            return inbox.get(timeout=30)
+        self.time += seconds
+        return None
 
 
 def _graph(*parts: Part) -> Graph:
@@ -246,7 +284,8 @@ def test_a_run_goes_on_from_any_moment_without_running_a_committed_task_again(
 ) -> None:
     """Each driver dies one change of state later than the one before it; together they finish the run (I5)."""
     graph = _graph(*parts)
-    world = World(graph, tmp_path_factory.mktemp("run"), widths, random.Random(seed))
+    limit = seed % 3 or None
+    world = World(graph, tmp_path_factory.mktemp("run"), widths, random.Random(seed), limit=limit)
     for moment in range(10**6):
         world.changes_left = moment
         try:
@@ -289,3 +328,106 @@ def test_a_finished_run_is_gone_on_with_at_once(tmp_path: Path) -> None:
     world.attempts.clear()
     assert world.drive(go_on=True).is_success
     assert world.attempts == []
+
+
+def test_a_user_retry_waits_without_holding_a_worker(tmp_path: Path) -> None:
+    """In virtual time: each pause is longer than the one before, up to the longest; attempts count up."""
+    world = World(_graph(Plain()), tmp_path)
+    world.policies = {"s1": StepPolicy(Retry(4, pause_seconds=60, backoff=3, longest_pause_seconds=400))}
+    world.behave = lambda spec: _failure(Outcome.USER_ERROR) if spec.name.step == "s1" and spec.attempt < 4 else None
+    assert world.drive().is_success
+    begins = [moment for moment, spec in world.started if spec.name.step == "s1"]
+    assert [after - before for before, after in itertools.pairwise(begins)] == [60, 180, 400, 400]
+    assert [spec.attempt for spec in world.attempts if spec.name.step == "s1"] == [0, 1, 2, 3, 4]
+    assert len(world.retries) == 4
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "on", "times", "attempts"),
+    [
+        ("uuu", "uto", 2, 3),
+        ("uto", "uto", 2, 3),
+        ("nun", "uto", 0, 2),
+        ("nnnn", "uto", 5, 4),
+        ("nunun", "uto", 2, 6),
+        ("o", "u", 5, 1),
+        ("uo", "u", 5, 2),
+        ("tto", "to", 5, 4),
+        ("b", "uto", 5, 1),
+    ],
+)
+def test_the_users_budget_pays_for_code_alone(
+    tmp_path: Path, outcomes: str, on: str, times: int, attempts: int
+) -> None:
+    """Failures of the infrastructure have one of their own, whatever came before."""
+    kinds = {"u": Outcome.USER_ERROR, "t": Outcome.TIMED_OUT, "o": Outcome.OUT_OF_MEMORY, "n": Outcome.NODE_LOST,
+             "b": Outcome.BAD_IMAGE}  # fmt: skip
+    world = World(_graph(Plain()), tmp_path)
+    world.policies = {"s1": StepPolicy(Retry(times, on=tuple(kinds[kind].value for kind in on)))}
+
+    def behave(spec: TaskSpec) -> TaskResult | None:
+        if spec.name.step != "s1" or spec.attempt >= len(outcomes):
+            return None
+        return _failure(kinds[outcomes[spec.attempt]])
+
+    world.behave = behave
+    world.drive()
+    assert [spec.attempt for spec in world.attempts if spec.name.step == "s1"] == list(range(attempts))
+
+
+def test_catch_lets_the_run_go_on_after_the_last_retry(tmp_path: Path) -> None:
+    """With the exception in the artifact, what the step before left, and the step's only transition."""
+    world = World(_graph(Plain(), Split(((), ()))), tmp_path)
+    world.policies = {"s1": StepPolicy(Retry(1), catch=Catch("failed"))}
+    found = Diagnosis(Outcome.USER_ERROR, "ValueError: no", "Traceback", error_type="ValueError")
+    world.behave = lambda spec: TaskResult(Outcome.USER_ERROR, diagnosis=found) if spec.name.step == "s1" else None
+    assert world.drive().is_success
+    assert [spec.attempt for spec in world.attempts if spec.name.step == "s1"] == [0, 1]
+    assert [task.name for task in world.catches] == [TaskName("s1")]
+    commit = world.run_store.read_commit("s1", "0")
+    assert commit is not None
+    assert commit.attempt == 1
+    assert commit.steps == world.graph["s1"].next
+    caught = ArtifactStore(world.run_store.store, "F").load(commit.artifacts["failed"], "failed")
+    assert (caught.type, caught.exception, caught.stacktrace) == ("ValueError", "no", "Traceback")
+    assert str(caught) == "ValueError: no"
+
+
+def test_catch_is_for_the_code_and_not_for_the_cluster(tmp_path: Path) -> None:
+    """An image that can't be had is a mistake to be told."""
+    world = World(_graph(Plain()), tmp_path)
+    world.policies = {"s1": StepPolicy(catch=Catch("failed"))}
+    world.behave = lambda spec: _failure(Outcome.BAD_IMAGE) if spec.name.step == "s1" else None
+    assert not world.drive().is_success
+
+
+@settings(max_examples=25, deadline=None)
+@given(SEQUENCES, st.integers(0, 10**6), st.integers(0, 2))
+def test_a_driver_that_dies_counts_the_retries_of_those_before_it(
+    tmp_path_factory: pytest.TempPathFactory, parts: tuple[Part, ...], seed: int, failures: int
+) -> None:
+    """Whenever drivers die, no execution is run twice under one name, and none more than the budget allows (I5)."""
+    graph = _graph(*parts)
+    world = World(graph, tmp_path_factory.mktemp("run"), (2,), random.Random(seed))
+    world.policies = {step: StepPolicy(Retry(failures, pause_seconds=5)) for step in graph.nodes}
+    ended: Counter[TaskSpec] = Counter()
+
+    def behave(spec: TaskSpec) -> TaskResult | None:
+        if spec.attempt >= failures:
+            return None
+        ended[spec] += 1
+        result = _failure(Outcome.USER_ERROR)
+        write_outcome(world.run_store, spec, result)
+        return result
+
+    world.behave = behave
+    for moment in itertools.count():
+        world.changes_left = moment
+        try:
+            assert world.drive(go_on=moment > 0).is_success
+        except DriverKilled:
+            continue
+        break
+    assert set(world.ran.values()) == {1}
+    assert set(ended.values()) <= {1}
+    assert sum(ended.values()) == failures * len(world.ran)

@@ -17,6 +17,7 @@ from k8sflow.errors import KubernetesError, RunError
 from k8sflow.executors.base import Finished, Queued, Started
 from k8sflow.flow.pod_options import PodOptions
 from k8sflow.runtime import flowrun
+from k8sflow.runtime.attempts import Again
 from k8sflow.runtime.driver import RunResult
 from k8sflow.runtime.flowrun_progress import Progress
 from k8sflow.runtime.placement import Placement
@@ -259,7 +260,7 @@ def test_counters_hold_together_whatever_comes(script: list[tuple[int, str]]) ->
             progress.event(Queued(task, "no room " * 200, "wait"))
         elif what == "again":
             progress.event(Finished(task, FAILED))
-            progress.retried(task, FAILED)
+            progress.retried(task, FAILED, Again())
             progress.submitted([spec(index=index, attempt=1)])
         else:
             progress.event(Finished(task, SUCCEEDED if what == "done" else FAILED))

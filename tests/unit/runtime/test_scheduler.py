@@ -14,7 +14,7 @@ from k8sflow.flow.graph import Graph
 from k8sflow.runtime.scheduler import Scheduler
 from k8sflow.task.result import Transition
 from k8sflow.task.spec import TaskName, TaskSpec
-from tests.unit.flow.graphs import PLACE, SEQUENCES, Foreach, Part, Plain, Split, unchecked
+from tests.unit.flow.graphs import PLACE, SEQUENCES, Foreach, Part, Plain, Split, taken, unchecked
 
 WIDTHS = st.lists(st.integers(0, 3), min_size=1, max_size=8)
 
@@ -32,24 +32,38 @@ def _width(graph: Graph, task: TaskName, widths: list[int]) -> int | None:
     return widths[(list(graph.nodes).index(task.step) + sum(task.path)) % len(widths)]
 
 
+def _transition(graph: Graph, task: TaskName, widths: list[int], limit: int | None = None) -> Transition:
+    """Where a task goes on: the same for the same task, whenever it is asked for."""
+    steps = taken(graph[task.step], task.path, task.turn, widths)
+    return Transition(steps, _width(graph, task, widths), limit if graph[task.step].is_wide else None)
+
+
 def _expected(graph: Graph, widths: list[int]) -> Counter[TaskName]:
     """Every task of a run, found without the scheduler: step by step along the graph."""
     found: Counter[TaskName] = Counter()
     waiting = [TaskName("start")]
-    joins = {node.joins: name for name, node in graph.nodes.items() if node.joins}
     while waiting:
         task = waiting.pop()
         found[task] += 1
-        node = graph[task.step]
-        width = _width(graph, task, widths)
-        if node.is_split:
-            waiting.append(TaskName(joins[node.name], task.path))
-        for target in node.next:
+        transition = _transition(graph, task, widths)
+        if graph[task.step].is_split:
+            waiting.append(TaskName(graph.join_of(task.step).name, task.path))
+        for target in transition.steps:
             if graph[target].is_join:
                 continue
-            paths = [task.path] if width is None else [(*task.path, i) for i in range(width)]
-            waiting += [TaskName(target, path) for path in paths]
+            paths = [task.path] if transition.width is None else [(*task.path, i) for i in range(transition.width)]
+            waiting += [TaskName(target, path, task.turn + 1 if target == task.step else 0) for path in paths]
     return found
+
+
+def _ends(graph: Graph, task: TaskName, widths: list[int], join: str) -> TaskName:
+    """The last task of a branch that begins with ``task``, found without the scheduler."""
+    while join not in (steps := _transition(graph, task, widths).steps):
+        if graph[task.step].is_split:
+            task = TaskName(graph.join_of(task.step).name, task.path)
+        else:
+            task = TaskName(steps[0], task.path, task.turn + 1 if steps[0] == task.step else 0)
+    return task
 
 
 @given(SEQUENCES, WIDTHS, st.randoms(use_true_random=False))
@@ -68,33 +82,57 @@ def test_every_task_runs_once_in_whatever_order_they_finish(
             assert all(ran[inputs[i]] == 1 for i in range(len(inputs)))
         _check_inputs(graph, spec, widths)
         ran[spec.name] += 1
-        transition = Transition(graph[spec.name.step].next, _width(graph, spec.name, widths))
-        for group in scheduler.finished(spec.name, transition):
+        for group in scheduler.finished(spec.name, _transition(graph, spec.name, widths)):
             ready += group
     assert scheduler.is_done
     assert ran == _expected(graph, widths)
-    assert (scheduler._widths, scheduler._arrived) == ({}, {}), "nothing is kept of what is over"
+    assert (scheduler._foreaches, scheduler._splits) == ({}, {}), "nothing is kept of what is over"
+
+
+@given(SEQUENCES, WIDTHS, st.integers(1, 3), st.randoms(use_true_random=False))
+def test_no_more_branches_than_allowed_are_under_way(
+    parts: tuple[Part, ...], widths: list[int], limit: int, order: random.Random
+) -> None:
+    """A branch is, from its first task to its join, whatever is nested in it."""
+    graph = _checked(parts)
+    scheduler = Scheduler(graph, "r")
+    ready: list[TaskSpec] = list(scheduler.begin())
+    ran: Counter[TaskName] = Counter()
+    under_way: Counter[TaskName] = Counter()
+    while ready:
+        spec = ready.pop(order.randrange(len(ready)))
+        ran[spec.name] += 1
+        node = graph[spec.name.step]
+        transition = _transition(graph, spec.name, widths, limit)
+        if node.splits and graph[node.splits[-1]].is_wide and any(graph[step].is_join for step in transition.steps):
+            under_way[TaskName(node.splits[-1], spec.name.path[:-1])] -= not node.is_split
+        for group in scheduler.finished(spec.name, transition):
+            ready += group
+            if group.branches is not None:
+                under_way[TaskName(group.inputs[0].step, group.path)] += len(group)
+        assert all(0 <= count <= limit for count in under_way.values())
+    assert scheduler.is_done
+    assert ran == _expected(graph, widths)
 
 
 def _check_inputs(graph: Graph, spec: TaskSpec, widths: list[int]) -> None:
+    """A task reads the one before it; a join the last one of each branch, in their order."""
     node = graph[spec.name.step]
     seen = [inputs[i] for inputs in spec.inputs for i in range(len(inputs))]
     if node.joins is None:
-        assert len(seen) == (node.name != "start")
-    elif graph[node.joins].foreach is not None:
-        width = _width(graph, TaskName(node.joins, spec.name.path), widths) or 0
-        assert seen == [TaskName(node.parents[0], (*spec.name.path, i)) for i in range(width)]
-    else:
-        assert [name.path for name in seen] == [spec.name.path] * len(graph[node.joins].next)
-        firsts = [_first_after(graph, node.joins, name.step) for name in seen]
-        assert firsts == list(graph[node.joins].next), "in the order of self.next()"
-
-
-def _first_after(graph: Graph, split: str, step: str) -> str:
-    """The branch of a split that a step is in."""
-    while split not in graph[step].parents:
-        step = graph[step].parents[0]
-    return step
+        assert len(seen) == (spec.name != TaskName("start"))
+        assert all(spec.name.step in _transition(graph, name, widths).steps for name in seen)
+        return
+    split = graph[node.joins]
+    if not split.is_wide:
+        firsts = [TaskName(step, spec.name.path) for step in split.next]
+        assert seen == [_ends(graph, first, widths, node.name) for first in firsts]
+        return
+    width = _width(graph, TaskName(node.joins, spec.name.path), widths) or 0
+    firsts = [TaskName(split.next[0], (*spec.name.path, i)) for i in range(width)]
+    (given,) = spec.inputs
+    assert given.until in {"", node.name}
+    assert seen == (firsts if given.until else [_ends(graph, first, widths, node.name) for first in firsts])
 
 
 def test_a_wide_foreach_costs_the_same_for_every_task() -> None:

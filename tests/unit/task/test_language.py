@@ -43,23 +43,89 @@ def test_artifacts_flow_from_step_to_step(tmp_path: Path) -> None:
     assert run["start"].task["kept"].sha == run["end"].task["kept"].sha
 
 
-def test_reading_what_nobody_set_says_so(tmp_path: Path) -> None:
-    """With the name and the step."""
+MISSING = """
+    class F(FlowSpec):
+        total_of_all = 1
+        @step
+        def start(self):
+            self.early = 1
+            self.way = "b"
+            {start}
+            self.next(self.a, self.b)
+        @step
+        def a(self):
+            self.of_a = 1
+            self.next(self.join)
+        @step
+        def b(self):
+            {b}
+            self.next({{"b": self.join, "c": self.c}}, condition="way")
+        @step
+        def c(self):
+            self.of_c = 1
+            self.next(self.join)
+        @step
+        def join(self, inputs):
+            {join}
+            self.next(self.end)
+        def helper(self):
+            self.helped = 1
+        @step
+        def end(self):
+            {end}
+            self.late = 1
+            self.helper()
+"""
+
+
+@pytest.mark.parametrize(
+    ("step", "body", "words"),
+    [
+        ("start", "self.totl_of_all", ["not set in step start. No step sets it. Did you mean 'total_of_all'?"]),
+        ("start", "self.anything", ["self.anything is not set in step start. No step sets it."]),
+        ("start", "self.late", ["It is set in step end (flow.py:32), which comes later or runs in another branch."]),
+        ("start", "self.helped", ["It is set in step end (flow.py:28), which comes later"]),
+        ("b", "self.of_a", ["It is set in step a (flow.py:13), which comes later or runs in another branch."]),
+        ("b", "print(self.mine); self.mine = 1", ["The step sets it itself in line 17, but has not done so"]),
+        ("join", "self.early", ["It is set in step start (flow.py:7)", "Read inputs[i].early", "merge_artifacts"]),
+        ("join", "inputs.b.of_c", ["b/0 left no artifact 'of_c'", "It is set in step c (flow.py:21)"]),
+        (
+            "end",
+            "self.early",
+            ["It is set in step start (flow.py:7), but the join join comes between", "In join, write"],
+        ),
+        ("end", "self.mine", ["self.mine is not set in step end. No step sets it."]),
+    ],
+)
+def test_reading_what_is_not_set_says_which_step_could_have_set_it(
+    tmp_path: Path, step: str, body: str, words: list[str]
+) -> None:
+    """With the line, and why it is not there."""
+    bodies = dict.fromkeys(("start", "b", "join", "end"), "pass") | {step: body}
     with pytest.raises(Failed) as failed:
+        run_source(tmp_path, MISSING.format(**bodies))
+    for word in words:
+        assert word in failed.value.summary
+    assert "line" in failed.value.text
+
+
+def test_what_a_switch_left_out_is_told(tmp_path: Path) -> None:
+    """The step that would have set it did not run."""
+    with pytest.raises(Failed, match=r"set in step a \(flow.py:10\), but did not do so on the way that this run took"):
         run_source(
             tmp_path,
             """
             class F(FlowSpec):
                 @step
                 def start(self):
-                    self.total
-                    self.next(self.end)
+                    self.n = 2
+                    self.next({1: self.a, 2: self.end}, condition="n")
                 @step
-                def end(self): pass
-            """,
+                def a(self): self.x = 1; self.next(self.end)
+                @step
+                def end(self): self.x
+            """.replace("self.x = 1; self.next", "\n                    self.x = 1\n                    self.next"),
         )
-    assert "self.total is not set in step start" in failed.value.summary
-    assert "line" in failed.value.text
 
 
 FOREACH = """
@@ -99,6 +165,8 @@ FOREACH = """
         ("(x * x for x in range(4))", [0, 1, 4, 9]),
         ("map(str, range(2))", ["0", "1"]),
         ("{'a': 1}.items()", [("a", 1)]),
+        ("{'a': 1}.values()", [1]),
+        ("zip('ab', range(2))", [("a", 0), ("b", 1)]),
         ("b'ab'", [97, 98]),
         ("[['x'] * 200_000, [], 'y' * 3_000_000]", [["x"] * 200_000, [], "y" * 3_000_000]),
         ("[None]", [None]),
@@ -110,8 +178,6 @@ FOREACH = """
 )
 def test_foreach_takes_anything_iterable(tmp_path: Path, items: str, expected: list[Any]) -> None:
     """One branch per item, in order; the join sees them in order, and knows its own place."""
-    if ".items()" in items:  # a view of a dict can't be an artifact; the items are what counts
-        items = f"list({items})"
     data = run_source(tmp_path, FOREACH.replace("{items}", items)).data
     assert data is not None
     assert data.all == expected

@@ -11,6 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from k8sflow.client import Run
+from k8sflow.task.runner import TaskRunner
 from tests.inprocess import run_all, runner_of
 from tests.support import load_flow, write_flow
 from tests.unit.flow.graphs import SEQUENCES, Part, source
@@ -23,25 +25,32 @@ def test_a_random_flow_runs_to_its_end(
 ) -> None:
     """Each task knows its foreach branches; each join sees its own in order; whatever order they run in."""
     folder = tmp_path_factory.mktemp("flow")
-    file = write_flow(folder, f"WIDTHS = {widths}\n" + source(parts))
-    flow = load_flow(file)
+    flow = load_flow(write_flow(folder, source(parts, widths)))
     runner = runner_of(flow, folder)
     run = run_all(runner, order)
-    graph = runner.graph
     for step in run:
         for task in step:
-            path = () if task.id == "0" and graph.depth(step.id) == 0 else tuple(map(int, task.id.split(".")))
-            assert task.data.trace == (step.id, path)
-            if graph[step.id].joins:
-                assert task.data.seen == _seen(run, graph, step.id, path)
+            assert task.data.trace == (step.id, _path(runner, step.id, task.id))
+            if runner.graph[step.id].joins:
+                in_order = runner.graph[str(runner.graph[step.id].joins)].is_wide
+                seen = _seen(run, runner, step.id, _path(runner, step.id, task.id))
+                assert (task.data.seen if in_order else sorted(task.data.seen)) == seen
     assert Counter(step.id for step in run)["end"] == 1
     del sys.modules[flow.__module__]
 
 
-def _seen(run: Any, graph: Any, join: str, path: tuple[int, ...]) -> list[Any]:
-    """What a join has to see of its branches: their last steps, in order."""
-    split = graph[graph[join].joins]
-    if split.foreach is None:
-        return [(parent, path) for parent in graph[join].parents]
-    width = len(list(run[split.name][".".join(map(str, path)) or "0"].data.items))
-    return [(graph[join].parents[0], (*path, i)) for i in range(width)]
+def _path(runner: TaskRunner, step: str, task: str) -> tuple[int, ...]:
+    """The foreach branches around a task, by its id."""
+    return () if runner.graph.depth(step) == 0 else tuple(map(int, task.partition("-")[0].split(".")))
+
+
+def _seen(run: Run, runner: TaskRunner, join: str, path: tuple[int, ...]) -> list[Any]:
+    """What a join has to see of its branches: the traces of the tasks that went on to it, by branch and by step."""
+    found = []
+    for parent in runner.graph[join].parents:
+        for task in run[parent] if any(step.id == parent for step in run) else ():
+            commit = runner.run_store.read_commit(parent, task.id)
+            place = _path(runner, parent, task.id)
+            if commit is not None and join in commit.steps and place[: len(path)] == path:
+                found.append((parent, place))
+    return sorted(found, key=lambda trace: (trace[1], trace[0]))

@@ -1,0 +1,161 @@
+"""Which steps run in whose branches: the part of the static check that fills in what the scheduler goes by."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, replace
+
+from k8sflow.flow.graph import Graph, Mistake, Node
+
+# The splits around a step, the outermost first, each with the number of the branch; 0 in a foreach.
+_Context = tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True)
+class _Arrival:
+    """A way to a step: from which one, and in which branches."""
+
+    parent: str
+    context: _Context
+
+
+class Branches:
+    """Finds for every step the splits around it, and for every join the split that it closes.
+
+    In one branch of a split one task runs at a time: it may open branches, but those are joined before it goes on.
+    So two ways to a step that come from the same branches are ways of one switch, of which a run takes one; and a
+    join gets one task from every branch, whatever ways lead to it, if all ways out of the branches lead to it.
+
+    Steps are visited in topological order, so each one is seen after everything that leads to it.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.positions = {name: position for position, name in enumerate(graph.nodes)}
+        self.arrivals: dict[str, list[_Arrival]] = defaultdict(list)
+        self.joined: dict[str, set[int]] = {}
+        self.nodes: dict[str, Node] = {}
+        self.mistakes: list[Mistake] = []
+
+    def resolve(self) -> tuple[Graph, list[Mistake]]:
+        """The graph with splits, joins and parents, and the mistakes in the structure of its branches."""
+        for name in self._topological_order():
+            if not self.arrivals[name] and name != self.graph.start:
+                continue  # behind a mistake that is told already
+            node = self._place_in_branches(self.graph[name])
+            self.nodes[name] = node
+            context = tuple(zip(node.splits, node.branches, strict=True))
+            for position, target in enumerate(node.next):
+                branch = ((name, 0 if node.is_wide else position),) if node.is_split else ()
+                if target != name:
+                    self.arrivals[target].append(_Arrival(name, (*context, *branch)))
+        if not self.mistakes:
+            for split in (n for n in self.nodes.values() if n.is_split):
+                self._check_joined(split)
+        ordered = {name: self.nodes[name] for name in self.graph.nodes if name in self.nodes}
+        return Graph(self.graph.flow, ordered), self.mistakes
+
+    def _topological_order(self) -> list[str]:
+        incoming = dict.fromkeys(self.graph.nodes, 0)
+        edges = {node.name: [t for t in node.next if t != node.name] for node in self.graph.nodes.values()}
+        for targets in edges.values():
+            for target in targets:
+                incoming[target] += 1
+        ready = [self.graph.start]
+        order = []
+        while ready:
+            name = ready.pop()
+            order.append(name)
+            for target in edges[name]:
+                incoming[target] -= 1
+                if incoming[target] == 0:
+                    ready.append(target)
+        return order
+
+    def _place_in_branches(self, node: Node) -> Node:
+        arrivals = sorted(self.arrivals[node.name], key=lambda arrival: self.positions[arrival.parent])
+        if node.is_join:
+            return self._join(node, arrivals)
+        parents = tuple(arrival.parent for arrival in arrivals)
+        contexts = {arrival.context for arrival in arrivals}
+        context = min((arrival.context for arrival in arrivals), key=len, default=())
+        if len(contexts) > 1:
+            self.mistakes.append(
+                Mistake(node.place, f"step {node.name} comes after {words(parents)}, but doesn't join them.",
+                        _how_to_join(node, contexts))
+            )  # fmt: skip
+        elif node.is_end and context:
+            self.mistakes.append(
+                Mistake(node.place, f"the branches of {context[-1][0]} reach the end without having been joined.",
+                        f"Put a step between: @step def join(self, inputs): ...; self.next(self.{node.name}).")
+            )  # fmt: skip
+        return _placed(node, context, parents)
+
+    def _join(self, node: Node, arrivals: list[_Arrival]) -> Node:
+        parents = tuple(arrival.parent for arrival in sorted(arrivals, key=lambda a: [i for _, i in a.context[-1:]]))
+        for parent in (self.graph[name] for name in parents if self.graph[name].is_wide):
+            self.mistakes.append(
+                Mistake(parent.next_place, f"the foreach of step {parent.name} goes straight to the join {node.name}.",
+                        "Put a step between, which runs for each item: def work(self).")
+            )  # fmt: skip
+        splits = {_splits(arrival.context) for arrival in arrivals}
+        around = {arrival.context[:-1] for arrival in arrivals}
+        if len(splits) > 1 or len(around) > 1:
+            inner = sorted({s[-1] if s else "no split" for s in splits})
+            self.mistakes.append(
+                Mistake(node.place, f"step {node.name} joins {words(parents)}, which weren't split together.",
+                        f"They come from {words(tuple(inner))}: join the branches of each split by itself.")
+            )  # fmt: skip
+        longest = max(splits, key=len)
+        outermost = min((arrival.context for arrival in arrivals if arrival.context), key=len, default=())
+        if not longest:
+            self.mistakes.append(
+                Mistake(node.place, f"step {node.name} takes inputs, but {words(parents)} opens no branches.",
+                        f"Write def {node.name}(self).")
+            )  # fmt: skip
+            return replace(node, parents=parents)
+        self.joined[node.name] = {arrival.context[-1][1] for arrival in arrivals if arrival.context}
+        return replace(_placed(node, outermost[:-1], parents), joins=longest[-1])
+
+    def _check_joined(self, split: Node) -> None:
+        joins = [n for n in self.nodes.values() if n.joins == split.name]
+        if not joins:
+            self.mistakes.append(
+                Mistake(split.next_place, f"the branches of step {split.name} are never joined.",
+                        "Let them go on to one step that takes (self, inputs).")
+            )  # fmt: skip
+            return
+        if len(joins) > 1:
+            names = words(tuple(n.name for n in joins))
+            self.mistakes.append(
+                Mistake(joins[1].place, f"the branches of step {split.name} are joined in {names}.",
+                        "All branches of a split go on to the same join.")
+            )  # fmt: skip
+        elif not split.is_wide and len(self.joined[joins[0].name]) < len(split.next):
+            self.mistakes.append(
+                Mistake(joins[0].place, f"step {joins[0].name} doesn't join all branches of {split.name}.",
+                        f"{split.name} opens {words(split.next)}.")
+            )  # fmt: skip
+        elif joins[0].is_end:
+            self.mistakes.append(Mistake(joins[0].place, "the end can't join branches.",
+                                         "Put a join before it that goes on with self.next(self.end)."))  # fmt: skip
+
+
+def _placed(node: Node, context: _Context, parents: tuple[str, ...]) -> Node:
+    return replace(node, splits=_splits(context), branches=tuple(index for _, index in context), parents=parents)
+
+
+def _splits(context: _Context) -> tuple[str, ...]:
+    return tuple(split for split, _ in context)
+
+
+def _how_to_join(node: Node, contexts: set[_Context]) -> str:
+    if len({_splits(context) for context in contexts}) == 1:
+        return f"Write def {node.name}(self, inputs)."
+    inner = max(contexts, key=len)[-1][0]
+    return f"One of these ways is in the branches of {inner}, another is not: join those of {inner} first."
+
+
+def words(names: tuple[str, ...]) -> str:
+    """``a, b and c``."""
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]])) if names else "nothing"

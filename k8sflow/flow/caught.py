@@ -1,0 +1,28 @@
+"""What ``@catch`` leaves of an exception."""
+
+from __future__ import annotations
+
+
+class CaughtError(Exception):
+    """The end of a step that ``@catch`` let the run survive; raise it to fail after all.
+
+    Args:
+        type: The name of the exception's class: ``ValueError``; MemoryError and TimeoutError where the task was ended
+            for want of memory or of time, RuntimeError where its process died.
+        exception: What the exception said.
+        stacktrace: The traceback, or what else is known.
+        outcome: How the task ended: user_error, timed_out, out_of_memory.
+    """
+
+    def __init__(self, type: str, exception: str, stacktrace: str = "", outcome: str = "user_error") -> None:  # noqa: A002
+        super().__init__(type, exception, stacktrace, outcome)
+        self.type = type
+        self.exception = exception
+        self.stacktrace = stacktrace
+        self.outcome = outcome
+
+    def __str__(self) -> str:
+        return f"{self.type}: {self.exception}" if self.exception else self.type
+
+    def __repr__(self) -> str:
+        return f"<caught {self}>"

@@ -1,0 +1,312 @@
+"""``Config``: values that are known before a run starts, so that decorators and parameters can be made from them."""
+
+from __future__ import annotations
+
+import getpass
+import importlib
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+
+from k8sflow.errors import ParameterError
+from k8sflow.flow.registry import did_you_mean
+
+if TYPE_CHECKING:
+    from k8sflow.flow.spec import FlowSpec
+
+Parser = Callable[[str], Any]
+_UNKNOWN: Any = object()
+
+
+class ParameterContext(NamedTuple):
+    """What the function behind a default is given when a run starts.
+
+    Args:
+        flow_name: The flow's class name.
+        user_name: Who starts the run.
+        parameter_name: The parameter whose default it is.
+        logger: Prints a line for the user.
+        ds_type: Where the run's state will be: local or s3.
+        configs: The flow's configs by name.
+    """
+
+    flow_name: str
+    user_name: str
+    parameter_name: str
+    logger: Callable[[str], None] = print
+    ds_type: str = "local"
+    configs: Mapping[str, Any] = {}
+
+
+class ConfigValue(dict[str, Any]):
+    """A table of a config: ``value.key`` and ``value["key"]``; it can't change."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        super().__init__({str(key): wrapped(value) for key, value in values.items()})
+
+    def __getattr__(self, name: str) -> Any:
+        if name in self:
+            return self[name]
+        raise AttributeError(
+            f"the config has no {name!r}. {did_you_mean(name, self) or f'It has {chr(44).join(self)}.'}"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The table as plain dictionaries."""
+        return {key: plain(value) for key, value in self.items()}
+
+    def _refuse(self, *_: object, **__: object) -> NoReturn:
+        raise TypeError("a config can't change during a run. Put the new value under another name.")
+
+    __setitem__ = __delitem__ = update = pop = popitem = clear = setdefault = __setattr__ = __ior__ = _refuse
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ConfigValue, (dict(self),)
+
+
+def wrapped(value: Any) -> Any:
+    """A value whose tables can be read by attributes, also those in lists."""
+    if isinstance(value, Mapping):
+        return value if isinstance(value, ConfigValue) else ConfigValue(value)
+    return [wrapped(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def plain(value: Any) -> Any:
+    """The same without that."""
+    if isinstance(value, ConfigValue):
+        return value.to_dict()
+    return [plain(item) for item in value] if isinstance(value, list) else value
+
+
+class ConfigExpression:
+    """A value made from configs, which is known when they are: ``config.a.b``, or of ``config_expr``."""
+
+    def __init__(self, text: str, value: Callable[[], Any]) -> None:
+        self._text = text
+        self._value = value
+
+    def k8sflow_value(self) -> Any:
+        """The value.
+
+        Raises:
+            ParameterError: There is none.
+        """
+        try:
+            return self._value()
+        except (AttributeError, KeyError, IndexError, TypeError, NameError, SyntaxError) as error:
+            raise ParameterError(f"{self._text} can't be had from the configs: {error}") from error
+
+    def __getattr__(self, name: str) -> ConfigExpression:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return ConfigExpression(f"{self._text}.{name}", lambda: getattr(self._value(), name))
+
+    def __getitem__(self, key: Any) -> ConfigExpression:
+        return ConfigExpression(f"{self._text}[{key!r}]", lambda: self._value()[key])
+
+    def __repr__(self) -> str:
+        return f"<{self._text}>"
+
+
+class Config:
+    """A configuration of the flow, from ``--config NAME FILE``, ``--config-value NAME JSON`` or its default.
+
+    Args:
+        name: The name on the command line.
+        default: The file where none is given; beside the flow, if it is not in the working folder.
+        default_value: The value where no file is given: a text for the parser, a dictionary, or a function of a
+            ``ParameterContext`` that makes one of them.
+        help: One line for people.
+        required: Whether a run without a value is an error.
+        parser: Makes the value of the text: a function, ``"module.function"``, or json, yaml or toml; by default what
+            the file's name says.
+        show_default: Taken so that what was written for Metaflow goes on working.
+        plain: Whether the value is left as the parser made it.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        default: str | None = None,
+        default_value: Any = None,
+        help: str = "",  # noqa: A002  the name that users know
+        required: bool = False,  # noqa: FBT001, FBT002  the order that users know
+        parser: str | Parser | None = None,
+        *,
+        show_default: bool = True,  # noqa: ARG002  as told
+        plain: bool = False,
+    ) -> None:
+        self._name = name
+        self._attribute = name
+        self._options = {"default": default, "default_value": default_value, "help": help, "required": required}
+        self._parser = parser
+        self._plain = plain
+        self._owner: type | None = None
+        self._bound: Any = _UNKNOWN
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        """Keeps where the config stands."""
+        self._attribute, self._owner = name, owner
+
+    def __get__(self, instance: FlowSpec | None, owner: type) -> Any:
+        """The run's value, on a task's ``self``; the Config itself on the class."""
+        if instance is None:
+            return self
+        if self._attribute in instance.__dict__:
+            return instance.__dict__[self._attribute]
+        return instance.__getattr__(self._attribute)
+
+    def __set__(self, instance: FlowSpec, value: object) -> None:
+        """Refuses: a config is part of what the run is."""
+        raise AttributeError(f"self.{self._attribute} is the Config {self._name!r}, which can't change during a run.")
+
+    def k8sflow_value(self) -> Any:
+        """The value; read from its default where nobody gave one.
+
+        Raises:
+            ParameterError: There is none, or it can't be read.
+        """
+        if self._bound is _UNKNOWN:
+            self._bound = self._default()
+        return self._bound
+
+    def k8sflow_bind(self, value: Any) -> None:
+        """Sets the value, as an earlier process has had it."""
+        self._bound = value
+
+    def k8sflow_read(self, *, file: str | None = None, text: str | None = None) -> None:
+        """Sets the value from a file or a text.
+
+        Raises:
+            ParameterError: It can't be read.
+        """
+        self._bound = self._parsed(Path(file)) if file is not None else self._made(text or "", "json")
+
+    def __getattr__(self, name: str) -> ConfigExpression:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return ConfigExpression(f"{self._name}.{name}", lambda: getattr(self.k8sflow_value(), name))
+
+    def __getitem__(self, key: Any) -> ConfigExpression:
+        return ConfigExpression(f"{self._name}[{key!r}]", lambda: self.k8sflow_value()[key])
+
+    def __repr__(self) -> str:
+        return f"Config({self._name!r})"
+
+    def _default(self) -> Any:
+        if self._options["default"] is not None:
+            return self._parsed(self._found(Path(self._options["default"])))
+        value = self._options["default_value"]
+        if callable(value):
+            flow = self._owner.__name__ if self._owner is not None else ""
+            value = value(ParameterContext(flow, getpass.getuser(), self._name))
+        if value is None and self._options["required"]:
+            raise ParameterError(f"Config {self._name!r} is required.", advice=f"Give --config {self._name} FILE.")
+        if isinstance(value, str):
+            return self._made(value, "json")
+        return value if self._plain else wrapped(value)
+
+    def _found(self, path: Path) -> Path:
+        module = sys.modules.get(getattr(self._owner, "__module__", ""))
+        beside = Path(getattr(module, "__file__", None) or ".").parent / path
+        return beside if not path.exists() and beside.exists() else path
+
+    def _parsed(self, path: Path) -> Any:
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ParameterError(
+                f"Config {self._name!r}: {path} can't be read: {error}", advice=f"Give --config {self._name} FILE."
+            ) from error
+        return self._made(text, {".yaml": "yaml", ".yml": "yaml", ".toml": "toml"}.get(path.suffix, "json"))
+
+    def _made(self, text: str, kind: str) -> Any:
+        parser = _parser(self._parser or kind, f"Config({self._name!r})")
+        try:
+            value = parser(text)
+        except Exception as error:  # a parser is anybody's code, and raises what it likes for a text that it can't read
+            raise ParameterError(f"Config {self._name!r} can't be parsed: {type(error).__name__}: {error}") from error
+        return value if self._plain else wrapped(value)
+
+
+def config_expr(text: str) -> ConfigExpression:
+    """A Python expression over the flow's configs, evaluated when they are known: ``config_expr("limits.cpu * 2")``."""
+
+    def value() -> Any:
+        names = {name: config.k8sflow_value() for name, config in _flow_configs.items()}
+        return eval(text, {"__builtins__": {}}, names)  # noqa: S307  the expression is the flow's own code
+
+    return ConfigExpression(text, value)
+
+
+# The configs of the flow of this process, by attribute and by name, for the expressions that name them.
+_flow_configs: dict[str, Config] = {}
+
+
+def configs(flow: type[FlowSpec]) -> dict[str, Config]:
+    """The configs of a flow by the attribute that they are read through."""
+    found: dict[str, Config] = {}
+    for base in reversed(flow.__mro__):
+        found |= {name: member for name, member in vars(base).items() if isinstance(member, Config)}
+    for attribute, config in found.items():
+        _flow_configs[attribute] = _flow_configs[config._name] = config  # noqa: SLF001  every public name is the user's
+    return found
+
+
+def bind(flow: type[FlowSpec], arguments: Sequence[str]) -> None:
+    """Takes ``--config NAME FILE`` and ``--config-value NAME JSON`` from a command line, wherever they stand.
+
+    Raises:
+        ParameterError: There is no such config, or its value can't be read.
+    """
+    by_name = {config._name: config for config in configs(flow).values()}  # noqa: SLF001  as above
+    for option, name, value in _given(arguments):
+        if name not in by_name:
+            listed = f"Its configs are {', '.join(by_name)}." if by_name else "It has none."
+            raise ParameterError(
+                f"{option} {name}: {flow.__name__} has no such config.",
+                advice=f"{did_you_mean(name, by_name)} {listed}".strip(),
+            )
+        by_name[name].k8sflow_read(**{"file" if option == "--config" else "text": value})
+
+
+def _given(arguments: Sequence[str]) -> Iterator[tuple[str, str, str]]:
+    for position, option in enumerate(arguments):
+        if option in {"--config", "--config-value"} and position + 2 < len(arguments):
+            yield option, arguments[position + 1], arguments[position + 2]
+
+
+def _parser(named: str | Parser, where: str) -> Parser:
+    """A parser: a function, one of ours by name, or ``module.function``."""
+    if callable(named):
+        return named
+    ours: dict[str, Parser] = {"json": json.loads, "yaml": _yaml, "toml": _toml}
+    if named in ours:
+        return ours[named]
+    module, _, function = named.rpartition(".")
+    try:
+        found: Parser = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ParameterError(f"{where}: the parser {named!r} can't be found: {error}") from error
+    return found
+
+
+def parser_of(named: str | Parser, where: str) -> Parser:
+    """The same for others than configs."""
+    return _parser(named, where)
+
+
+def _yaml(text: str) -> Any:
+    import yaml  # noqa: PLC0415  for those who write it
+
+    return yaml.safe_load(text)
+
+
+def _toml(text: str) -> Any:
+    if sys.version_info >= (3, 11):
+        import tomllib  # noqa: PLC0415  as above
+    else:
+        import tomli as tomllib  # noqa: PLC0415
+    return tomllib.loads(text)

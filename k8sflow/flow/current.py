@@ -1,0 +1,247 @@
+"""``current``: what a running task may know of itself and of its run."""
+
+from __future__ import annotations
+
+import difflib
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from k8sflow.client.core import Run, Task
+
+
+@dataclass(frozen=True)
+class Parallel:
+    """A process among those of a ``num_parallel`` step.
+
+    Args:
+        main_ip: Where the first of them can be reached.
+        num_nodes: How many there are.
+        node_index: Which of them this is; the first is 0.
+        control_task_id: The id of the first one's task.
+    """
+
+    main_ip: str
+    num_nodes: int
+    node_index: int
+    control_task_id: str | None = None
+
+
+@dataclass(frozen=True)
+class TaskFacts:
+    """What is known of a task when it starts.
+
+    Args:
+        flow_name: The flow's class name.
+        run_id: The run's id.
+        step_name: The step.
+        task_id: The task's name within its step.
+        retry_count: Which execution of the task this is, from 0.
+        origin_run_id: The run that this one resumes.
+        username: Who started the run.
+        tags: The words that the user gave the run.
+        parameter_names: The attributes through which the run's parameters are read.
+        graph: Makes the flow's graph as JSON types.
+        run_store: The records of the run, as the client takes them; the layer of the language knows no stores.
+        parallel: Its place among the processes of a ``num_parallel`` step.
+        more: What decorators add, by name.
+    """
+
+    flow_name: str
+    run_id: str
+    step_name: str
+    task_id: str
+    retry_count: int = 0
+    origin_run_id: str | None = None
+    username: str = ""
+    tags: tuple[str, ...] = ()
+    parameter_names: tuple[str, ...] = ()
+    graph: Callable[[], dict[str, Any]] = dict
+    run_store: Any = None
+    parallel: Parallel | None = None
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+
+# What only a decorator brings, for the message where it is missing.
+_BROUGHT_BY = {
+    "project_name": "@project",
+    "project_flow_name": "@project",
+    "branch_name": "@project",
+    "is_user_branch": "@project",
+    "is_production": "@project",
+}
+
+
+class Current:
+    """The task that this process runs.
+
+    Outside of a task ``is_running_flow`` is False, the plain fields are None, ``get`` gives its default, and what a
+    decorator brings is an AttributeError.
+    """
+
+    def __init__(self) -> None:
+        self._facts: TaskFacts | None = None
+
+    @property
+    def is_running_flow(self) -> bool:
+        """Whether this process runs a task."""
+        return self._facts is not None
+
+    @property
+    def flow_name(self) -> str | None:
+        """The flow's class name."""
+        return self._facts.flow_name if self._facts else None
+
+    @property
+    def run_id(self) -> str | None:
+        """The run's id."""
+        return self._facts.run_id if self._facts else None
+
+    @property
+    def step_name(self) -> str | None:
+        """The step's name."""
+        return self._facts.step_name if self._facts else None
+
+    @property
+    def task_id(self) -> str | None:
+        """The task's name within its step: ``3.1``."""
+        return self._facts.task_id if self._facts else None
+
+    @property
+    def retry_count(self) -> int | None:
+        """How many executions of the task came before this one."""
+        return self._facts.retry_count if self._facts else None
+
+    @property
+    def origin_run_id(self) -> str | None:
+        """The id of the run that this one resumes, or None."""
+        return self._facts.origin_run_id if self._facts else None
+
+    @property
+    def pathspec(self) -> str | None:
+        """``flow/run/step/task``."""
+        if self._facts is None:
+            return None
+        return f"{self._facts.flow_name}/{self._facts.run_id}/{self._facts.step_name}/{self._facts.task_id}"
+
+    @property
+    def username(self) -> str | None:
+        """Who started the run."""
+        return self._facts.username if self._facts else None
+
+    @property
+    def namespace(self) -> str | None:
+        """``user:NAME`` of who started the run; that of the project's branch where there is a ``@project``."""
+        if self._facts is None:
+            return None
+        return str(self._facts.more.get("namespace") or f"user:{self._facts.username}")
+
+    @property
+    def tags(self) -> frozenset[str]:
+        """The words that the user gave the run."""
+        return frozenset(self._facts.tags if self._facts else ())
+
+    @property
+    def tempdir(self) -> str | None:
+        """The folder for temporary files."""
+        return tempfile.gettempdir() if self._facts else None
+
+    @property
+    def parameter_names(self) -> list[str]:
+        """The attributes through which the run's parameters are read."""
+        return list(self._facts.parameter_names) if self._facts else []
+
+    @property
+    def graph(self) -> dict[str, Any] | None:
+        """The flow's graph: ``file``, ``doc``, ``parameters``, and ``steps`` by name."""
+        return self._facts.graph() if self._facts else None
+
+    @property
+    def graph_info(self) -> dict[str, Any] | None:
+        """The same as ``graph``."""
+        return self.graph
+
+    @property
+    def is_parallel(self) -> bool:
+        """Whether the task is one of the processes of a ``num_parallel`` step."""
+        return self._facts is not None and self._facts.parallel is not None
+
+    @property
+    def parallel(self) -> Parallel:
+        """The task's place among the processes of its ``num_parallel`` step.
+
+        Raises:
+            AttributeError: It is not one of them.
+        """
+        if self._facts is None or self._facts.parallel is None:
+            raise AttributeError  # told by __getattr__, which Python asks next
+        return self._facts.parallel
+
+    @property
+    def trigger(self) -> None:
+        """The event that started the run; None for a run that a person started."""
+        return
+
+    @property
+    def run(self) -> Run | None:
+        """The run, as the client reads it."""
+        if self._facts is None:
+            return None
+        from k8sflow.client.core import Run  # noqa: PLC0415  few tasks read the records of their own run
+
+        return Run(self._facts.run_store)
+
+    @property
+    def task(self) -> Task | None:
+        """The task, as the client reads it."""
+        if self._facts is None:
+            return None
+        from k8sflow.client.core import Task  # noqa: PLC0415  as above
+
+        store = self._facts.run_store
+        return Task(store, self._facts.step_name, self._facts.task_id, store.read())
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """A field's value, or the default where there is none."""
+        try:
+            found = getattr(self, name)
+        except AttributeError:
+            return default
+        return default if found is None else found
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and self.get(name) is not None
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        facts = self.__dict__.get("_facts")
+        if facts is not None and name in facts.more:
+            return facts.more[name]
+        if name in _BROUGHT_BY:
+            where = "is in a running task alone" if facts is None else f"needs {_BROUGHT_BY[name]} above the flow"
+            raise AttributeError(f"current.{name} {where}.")
+        if name == "parallel":
+            raise AttributeError("current.parallel is there in the step of self.next(..., num_parallel=N) alone.")
+        known = [field for field in dir(type(self)) if not field.startswith("_")] + list(_BROUGHT_BY)
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise AttributeError(f"current has no field {name!r}.{hint}")
+
+    @contextmanager
+    def running(self, facts: TaskFacts) -> Iterator[None]:
+        """Makes a task the current one for a while."""
+        before, self._facts = self._facts, facts
+        try:
+            yield
+        finally:
+            self._facts = before
+
+    def __repr__(self) -> str:
+        return f"<current {self.pathspec or 'outside of a task'}>"
+
+
+current = Current()

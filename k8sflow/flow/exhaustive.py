@@ -1,0 +1,123 @@
+"""Whether a switch has a case for every value that its condition can be seen to have.
+
+Only what is certain is a mistake: where a value comes from a call, a loop or a method that may set it, nothing is said.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from k8sflow.flow import spec
+from k8sflow.flow.graph import Mistake, Node, Place
+from k8sflow.flow.source import definition_of, literal
+
+# The values that an attribute may have, each with the line that sets it; None where they are not known.
+_Values = Mapping[Any, int] | None
+_UNREACHABLE: _Values = {}
+_TRUTH_VALUES = (False, True)
+_PREDICATES = {"all", "any", "bool", "callable", "hasattr", "isinstance", "issubclass"}
+
+
+def check(flow: type[spec.FlowSpec], node: Node, function: Callable[..., Any]) -> list[Mistake]:
+    """The values of a step's condition that have no case.
+
+    Args:
+        flow: The flow's class.
+        node: A step, of which the transition has been read.
+        function: Its function.
+    """
+    if node.condition is None:
+        return []
+    keys = set()
+    for text, _ in node.cases:
+        key, is_known = literal(ast.parse(text, mode="eval").body)
+        if not is_known:
+            return []
+        keys.add(key)
+    definition, file = definition_of(function)
+    values = _fixed(flow, node) or _after(definition.body[:-1], None, node.condition) or {}
+    return [
+        Mistake(
+            Place(file, line),
+            f"self.{node.condition} can be {value!r}, for which the switch of step {node.name} "
+            f"(line {node.next_place.line}) has no case.",
+            f"Add a case: {value!r}: self.step_name.",
+        )
+        for value, line in values.items() if value not in keys
+    ]  # fmt: skip
+
+
+def _fixed(flow: type[spec.FlowSpec], node: Node) -> _Values:
+    """The values of a condition that is a parameter or a constant."""
+    line = node.next_place.line
+    for name, parameter in spec.parameters(flow).items():
+        if name == node.condition and isinstance(parameter.default, bool):
+            return dict.fromkeys(_TRUTH_VALUES, line)
+    constant = spec.constants(flow).get(str(node.condition))
+    return {constant: line} if isinstance(constant, (str, int)) else None
+
+
+def _after(statements: Iterable[ast.stmt], values: _Values, name: str) -> _Values:
+    """What the attribute may be after some statements."""
+    for statement in statements:
+        match statement:
+            case ast.Return() | ast.Raise() | ast.Break() | ast.Continue():
+                return _UNREACHABLE
+            case ast.Assign(targets=targets, value=value) if any(_is_attribute(target, name) for target in targets):
+                values = _possible(value, statement.lineno)
+            case ast.AnnAssign(target=target, value=ast.expr() as value) if _is_attribute(target, name):
+                values = _possible(value, statement.lineno)
+            case ast.If(test=test, body=body, orelse=orelse):
+                before = None if _may_set(test, name) else values
+                values = _either(_after(body, before, name), _after(orelse, before, name))
+                if values == _UNREACHABLE:
+                    return _UNREACHABLE
+            case _ if _may_set(statement, name):
+                values = None
+    return values
+
+
+def _either(left: _Values, right: _Values) -> _Values:
+    return None if left is None or right is None else {**left, **right}
+
+
+def _possible(expression: ast.expr, line: int) -> _Values:
+    """The values that an expression may have."""
+    value, is_known = literal(expression)
+    if is_known:
+        return {value: line}
+    match expression:
+        case ast.Compare() | ast.UnaryOp(op=ast.Not()):
+            return dict.fromkeys(_TRUTH_VALUES, line)
+        case ast.Call(func=ast.Name(id=name)) if name in _PREDICATES:
+            return dict.fromkeys(_TRUTH_VALUES, line)
+        case ast.IfExp(body=body, orelse=orelse):
+            return _either(_possible(body, line), _possible(orelse, line))
+    return None
+
+
+def _may_set(node: ast.AST, name: str) -> bool:
+    """Whether something may change the attribute: by name, by a method of self, or as self is handed to somebody."""
+    parents = {child: parent for parent in ast.walk(node) for child in ast.iter_child_nodes(parent)}
+    for found in ast.walk(node):
+        if isinstance(found, ast.Attribute) and _is_attribute(found, name) and not isinstance(found.ctx, ast.Load):
+            return True
+        if isinstance(found, ast.Name) and found.id == "self":
+            attribute = parents.get(found)
+            if not isinstance(attribute, ast.Attribute):
+                return True
+            call = parents.get(attribute)
+            if isinstance(call, ast.Call) and call.func is attribute:
+                return True
+    return False
+
+
+def _is_attribute(node: ast.AST, name: str) -> bool:
+    return (
+        isinstance(node, ast.Attribute)
+        and node.attr == name
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "self"
+    )

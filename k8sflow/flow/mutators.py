@@ -1,0 +1,275 @@
+"""User-defined decorators: wrappers of steps, and mutators, which change what stands above steps and flows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from k8sflow.errors import FlowDefinitionError
+from k8sflow.flow import decorators, registry
+from k8sflow.flow.configs import configs
+from k8sflow.flow.registry import Decoration, DecoratorKind, settled
+
+if TYPE_CHECKING:
+    from k8sflow.flow.parameters import Parameter
+    from k8sflow.flow.spec import FlowSpec
+
+_MUTATORS = "__k8sflow_mutators__"
+_PREPARED = "__k8sflow_prepared__"
+# What a wrapper yields to keep the step from running.
+USER_SKIP_STEP: dict[str, Any] = {}
+
+
+def user_step_decorator(function: Callable[..., Any]) -> DecoratorKind:
+    """Makes a step decorator of a generator: what stands before its ``yield`` runs before the step, the rest after it.
+
+    The generator takes the step's name, the flow (the step's ``self``), the join's inputs or None, and the decorator's
+    options as a dictionary. It yields nothing to run the step, ``{}`` to skip it, or a function of ``self`` (and the
+    inputs) to run in its place. What the step raises is raised at the ``yield``.
+
+    Raises:
+        FlowDefinitionError: The name is that of a decorator of ours, or the function is no generator.
+    """
+    from inspect import isgeneratorfunction, signature  # noqa: PLC0415  only such flows need it
+
+    name = function.__name__
+    if registry.is_ours(name):
+        raise FlowDefinitionError(f"@user_step_decorator: @{name} is there already.", advice="Give it another name.")
+    if not isgeneratorfunction(function):
+        raise FlowDefinitionError(
+            f"@user_step_decorator: {name} does not yield.", advice="The step runs where it yields."
+        )
+    takes = len(signature(function).parameters)
+
+    def around(step_name: str, flow: Any, inputs: Any, attributes: Mapping[str, Any], /) -> Any:
+        return function(*(step_name, flow, inputs, attributes)[:takes])
+
+    return DecoratorKind(name, (function.__doc__ or name).strip(), None, around=around)
+
+
+class _Mutator:
+    """What step and flow mutators have in common: a class that is written like a decorator."""
+
+    _on_flow: ClassVar[bool]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        made = super().__new__(cls)
+        made._arguments = (args, kwargs)  # type: ignore[attr-defined]
+        if len(args) == 1 and not kwargs and (isinstance(args[0], type) or decorators.is_step(args[0])):
+            made._arguments = ((), {})  # type: ignore[attr-defined]
+            return made(args[0])
+        return made
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Takes the options; a mutator of one's own defines ``init``."""
+
+    def __call__(self, target: Any) -> Any:
+        """Puts the mutator on a step or a flow."""
+        if isinstance(target, type) is not self._on_flow:
+            what = "a flow's class" if self._on_flow else "a step's def"
+            raise FlowDefinitionError(f"@{type(self).__name__} stands on {target!r}.", advice=f"It goes above {what}.")
+        setattr(target, _MUTATORS, (*getattr(target, _MUTATORS, ()), self))
+        return target
+
+    def init(self, *args: Any, **kwargs: Any) -> None:
+        """Takes the options, when the configs are known."""
+
+    def _settle(self) -> None:
+        args, kwargs = self._arguments  # type: ignore[attr-defined]
+        self.init(*settled(list(args)), **settled(dict(kwargs)))
+
+
+class StepMutator(_Mutator):
+    """Base of decorators that change the decorators of their step, before anything runs."""
+
+    _on_flow = False
+
+    def pre_mutate(self, mutable_step: MutableStep) -> None:
+        """Called before any mutator's ``mutate``."""
+
+    def mutate(self, mutable_step: MutableStep) -> None:
+        """Changes the step."""
+
+
+class FlowMutator(_Mutator):
+    """Base of decorators that change the steps' decorators and the parameters of their flow, before anything runs."""
+
+    _on_flow = True
+
+    def pre_mutate(self, mutable_flow: MutableFlow) -> None:
+        """Called before any mutator's ``mutate``; here parameters may be added and removed."""
+
+    def mutate(self, mutable_flow: MutableFlow) -> None:
+        """Changes the flow."""
+
+
+class _Decorated:
+    """A list of decorators that can be changed."""
+
+    IGNORE, ERROR, OVERRIDE = 1, 2, 3
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+
+    def _read(self) -> tuple[Decoration, ...]:
+        raise NotImplementedError
+
+    def _write(self, decorations: tuple[Decoration, ...]) -> None:
+        raise NotImplementedError
+
+    @property
+    def decorator_specs(self) -> Iterator[tuple[str, str, list[Any], dict[str, Any]]]:
+        """Each decorator: its name, its name again, no positional options, and a copy of its options."""
+        for found in self._read():
+            yield found.name, found.name, [], {key: settled(value) for key, value in found.options.items()}
+
+    def add_decorator(
+        self,
+        deco_type: str | DecoratorKind,
+        deco_args: Sequence[Any] | None = None,
+        deco_kwargs: Mapping[str, Any] | None = None,
+        duplicates: int = IGNORE,
+    ) -> bool:
+        """Adds a decorator; whether it was added.
+
+        Args:
+            deco_type: The decorator, or what stands after ``--with``.
+            deco_args: None: decorators take their options by name.
+            deco_kwargs: Its options.
+            duplicates: What to do where there is one already: IGNORE, ERROR or OVERRIDE.
+
+        Raises:
+            FlowDefinitionError: It is unknown, an option is wrong, or there is one already.
+        """
+        if deco_args:
+            raise FlowDefinitionError(f"add_decorator on {self._where}: options go by name, in deco_kwargs.")
+        parsed = registry.parse(deco_type) if isinstance(deco_type, str) else Decoration(deco_type.name, {})
+        kind = registry.find(parsed.name) if isinstance(deco_type, str) else registry.use(deco_type)
+        added = Decoration(kind.name, {**parsed.options, **(deco_kwargs or {})}, (self._where, 0))
+        kind.read(added)
+        before = self._read()
+        if any(found.name == kind.name for found in before):
+            if duplicates == self.ERROR:
+                raise FlowDefinitionError(f"add_decorator: {self._where} has @{kind.name} already.")
+            if duplicates == self.IGNORE:
+                return False
+        self._write((*(found for found in before if found.name != kind.name), added))
+        return True
+
+    def remove_decorator(
+        self,
+        deco_type: str | DecoratorKind,
+        deco_args: Sequence[Any] | None = None,  # noqa: ARG002  as in add_decorator
+        deco_kwargs: Mapping[str, Any] | None = None,
+    ) -> bool:
+        """Removes a decorator, with deco_kwargs only if it has these options; whether there was one."""
+        name = deco_type if isinstance(deco_type, str) else deco_type.name
+        before = self._read()
+        kept = tuple(
+            found for found in before
+            if found.name != name or (deco_kwargs is not None and dict(found.options) != dict(deco_kwargs))
+        )  # fmt: skip
+        self._write(kept)
+        return len(kept) < len(before)
+
+
+class MutableStep(_Decorated):
+    """A step, for a mutator.
+
+    Args:
+        flow: Its flow.
+        name: Its name.
+    """
+
+    def __init__(self, flow: MutableFlow, name: str) -> None:
+        super().__init__(f"step {name}")
+        self.flow = flow
+        self.name = name
+
+    def _read(self) -> tuple[Decoration, ...]:
+        return decorators.of_step(self.flow._flow, self.name)  # noqa: SLF001  the two are one module's business
+
+    def _write(self, decorations: tuple[Decoration, ...]) -> None:
+        decorators.replace_of_step(self.flow._flow, self.name, decorations)  # noqa: SLF001  as above
+
+
+class MutableFlow(_Decorated):
+    """A flow, for a mutator; its steps, configs and parameters are attributes too."""
+
+    def __init__(self, flow: type[FlowSpec]) -> None:
+        super().__init__(flow.__name__)
+        self._flow = flow
+
+    def _read(self) -> tuple[Decoration, ...]:
+        return registry.of(self._flow)
+
+    def _write(self, decorations: tuple[Decoration, ...]) -> None:
+        registry.replace(self._flow, decorations)
+
+    @property
+    def steps(self) -> Iterator[tuple[str, MutableStep]]:
+        """The steps by name."""
+        from k8sflow.flow.spec import steps  # noqa: PLC0415  which needs this module
+
+        yield from ((name, MutableStep(self, name)) for name in steps(self._flow))
+
+    @property
+    def configs(self) -> Iterator[tuple[str, Any]]:
+        """The configs' values by attribute."""
+        yield from ((name, config.k8sflow_value()) for name, config in configs(self._flow).items())
+
+    @property
+    def parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """The parameters by attribute."""
+        from k8sflow.flow.spec import parameters  # noqa: PLC0415  as above
+
+        yield from parameters(self._flow).items()
+
+    def add_parameter(self, name: str, value: Parameter, overwrite: bool = False) -> None:  # noqa: FBT001, FBT002
+        """Adds a parameter under an attribute.
+
+        Raises:
+            FlowDefinitionError: The attribute is taken.
+        """
+        if hasattr(self._flow, name) and not overwrite:
+            raise FlowDefinitionError(f"add_parameter: {self._where} has {name!r} already.")
+        value.__set_name__(self._flow, name)
+        type.__setattr__(self._flow, name, value)
+
+    def remove_parameter(self, name: str) -> bool:
+        """Removes a parameter; whether there was one."""
+        if name not in dict(self.parameters):
+            return False
+        owner = next(base for base in self._flow.__mro__ if name in vars(base))
+        type.__delattr__(owner, name)
+        return True
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        for found in (self.steps, self.configs, self.parameters):
+            for key, value in found:
+                if key == name:
+                    return value
+        raise AttributeError(f"{self._where} has no step, config or parameter {name!r}.")
+
+
+def prepare(flow: type[FlowSpec]) -> None:
+    """Applies a flow's mutators, once in a process: those of the flow first, then those of its steps.
+
+    Raises:
+        FlowDefinitionError: A mutator asks for what can't be.
+    """
+    if flow.__dict__.get(_PREPARED):
+        return
+    type.__setattr__(flow, _PREPARED, True)
+    mutable = MutableFlow(flow)
+    jobs: list[tuple[Any, Any]] = [(mutator, mutable) for mutator in getattr(flow, _MUTATORS, ())]
+    for name, step in list(mutable.steps):
+        jobs += [(mutator, step) for mutator in getattr(getattr(flow, name), _MUTATORS, ())]
+    for mutator, _ in jobs:
+        mutator._settle()  # noqa: SLF001  the two are one module's business
+    for mutator, target in jobs:
+        mutator.pre_mutate(target)
+    for mutator, target in jobs:
+        mutator.mutate(target)

@@ -1,0 +1,56 @@
+"""What a foreach goes over: the items of whatever the user put on ``self``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+
+class Row(tuple[Any, ...]):  # noqa: SLOT001  a tuple of any length can't have slots
+    """A row of a data frame: ``row.price``, ``row["price"]`` and ``row[0]`` are the same, each value of its own type.
+
+    ``Index`` is the row's label, where the frame has labels.
+    """
+
+    columns: tuple[str, ...]
+    Index: Any
+
+    def __new__(cls, values: Iterable[Any], columns: Sequence[str] = (), label: Any = None) -> Row:  # noqa: PYI034
+        """Makes a row of values, one for each column."""
+        row = super().__new__(cls, values)
+        row.columns, row.Index = tuple(columns), label
+        return row
+
+    def __getitem__(self, key: Any) -> Any:
+        if not isinstance(key, str):
+            return super().__getitem__(key)
+        if key not in self.columns:
+            raise KeyError(key)
+        return super().__getitem__(self.columns.index(key))
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name == "columns" or name not in self.columns:
+            raise AttributeError(f"the row has no column {name!r}")
+        return self[name]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Row, (tuple(self), self.columns, self.Index)
+
+    def __repr__(self) -> str:
+        return f"Row({', '.join(f'{name}={value!r}' for name, value in zip(self.columns, self, strict=True))})"
+
+
+def items_of(value: Any) -> Iterator[Any]:
+    """The items of a foreach: those that iterating gives, except for data frames, which give their rows.
+
+    Raises:
+        TypeError: There are none.
+    """
+    columns = getattr(value, "columns", None)
+    if columns is not None and callable(getattr(value, "itertuples", None)):  # pandas and what is like it
+        names = tuple(map(str, columns))
+        return (Row(values, names, label) for label, *values in value.itertuples(index=True, name=None))
+    if columns is not None and callable(getattr(value, "iter_rows", None)):  # polars
+        names = tuple(map(str, columns))
+        return (Row(values, names, position) for position, values in enumerate(value.iter_rows()))
+    return iter(value)

@@ -1,0 +1,299 @@
+"""What the source of a flow says about its graph: steps, transitions, and mistakes that can be seen in one place."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import linecache
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from k8sflow.errors import FlowDefinitionError
+from k8sflow.flow import decorators, spec
+from k8sflow.flow.graph import Mistake, Node, Place, class_place, closest
+
+_OPTIONS = ("foreach", "max_parallel", "num_parallel", "condition")
+_FEWEST_CASES = 2
+
+
+def class_bodies(flow: type[spec.FlowSpec]) -> list[Mistake]:
+    """Mistakes in what stands in a class beside and between the steps."""
+    mistakes: list[Mistake] = []
+    for base in flow.__mro__:
+        if base is spec.FlowSpec or not issubclass(base, spec.FlowSpec):
+            continue
+        place = class_place(base)
+        for body in _class_definitions(base.__name__, place):
+            mistakes += [*_taken_names(body, place.file), *_lost_steps(body, place.file)]
+    return mistakes
+
+
+def _class_definitions(name: str, place: Place) -> list[ast.ClassDef]:
+    """The class statement at a place, if its source can be read."""
+    found = _definitions(place.file).get(name, [])
+    return [node for node in found if isinstance(node, ast.ClassDef) and place.line in {node.lineno, _first_line(node)}]
+
+
+def _taken_names(body: ast.ClassDef, file: str) -> list[Mistake]:
+    """Parameters, constants and methods under names that self has already; steps are looked at with the graph."""
+    names: list[tuple[str, int]] = []
+    for node in body.body:
+        if isinstance(node, ast.Assign):
+            names += [(target.id, node.lineno) for target in node.targets if isinstance(target, ast.Name)]
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            names.append((node.target.id, node.lineno))
+        elif isinstance(node, ast.FunctionDef) and not _is_decorated_as_step(node):
+            names.append((node.name, node.lineno))
+    return [
+        Mistake(Place(file, line), f"{name!r} is taken: self.{name} means something in every flow.",
+                "Give it another name.")
+        for name, line in names if name in spec.RESERVED_NAMES
+    ]  # fmt: skip
+
+
+def _lost_steps(body: ast.ClassDef, file: str) -> list[Mistake]:
+    """Steps that a second definition of the same name replaces."""
+    mistakes = []
+    seen: dict[str, int] = {}
+    for node in body.body:
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and _is_decorated_as_step(node):
+            if node.name in seen:
+                message = f"step {node.name} is defined twice; the first is in line {seen[node.name]}, and is lost."
+                mistakes.append(Mistake(Place(file, node.lineno), message, "Give one of them another name."))
+            seen[node.name] = node.lineno
+    return mistakes
+
+
+def _is_decorated_as_step(definition: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    names = [d.attr if isinstance(d, ast.Attribute) else getattr(d, "id", "") for d in definition.decorator_list]
+    return "step" in names
+
+
+def read_step(name: str, function: Callable[..., Any]) -> tuple[Node, list[Mistake]]:
+    definition, file = definition_of(function)
+    place = Place(file, definition.lineno)
+    mistakes: list[Mistake] = []
+    arguments = [a.arg for a in (*definition.args.posonlyargs, *definition.args.args)]
+    if len(arguments) not in {1, 2} or definition.args.kwonlyargs or definition.args.vararg or definition.args.kwarg:
+        mistakes.append(
+            Mistake(place, f"step {name} takes ({', '.join(arguments)}).",
+                    "A step takes (self); a step that joins branches takes (self, inputs).")
+        )  # fmt: skip
+    if isinstance(definition, ast.AsyncFunctionDef):
+        mistakes.append(Mistake(place, f"step {name} is async.", "Write def, and asyncio.run(...) inside of it."))
+    calls = [node for node in ast.walk(definition) if isinstance(node, ast.Call) and _is_next_call(node)]
+    last = definition.body[-1]
+    call = last.value if isinstance(last, ast.Expr) and _is_next_call(last.value) else None
+    mistakes += [
+        Mistake(Place(file, c.lineno), f"step {name} calls self.next() before its end.",
+                "self.next(...) stands once in a step, as its last statement, outside of any if or loop.")
+        for c in calls if c is not call
+    ]  # fmt: skip
+    is_start, is_end = decorators.endpoints(function)
+    node = Node(
+        name=name,
+        place=place,
+        next_place=Place(file, call.lineno if call else last.lineno),
+        is_join=len(arguments) == 2,  # noqa: PLR2004  self and inputs
+        is_parallel=any(decoration.name == "parallel" for decoration in decorators.of(function)),
+        is_start=is_start,
+        is_end=is_end,
+        doc=ast.get_docstring(definition) or "",
+    )
+    if isinstance(call, ast.Call):
+        node, found = _Transition(node, call).read()
+        mistakes += found
+    return node, mistakes
+
+
+def definition_of(function: Callable[..., Any]) -> tuple[ast.FunctionDef | ast.AsyncFunctionDef, str]:
+    """Where a step is written: its ``def``, and the file.
+
+    Raises:
+        FlowDefinitionError: It can't be found.
+    """
+    code = inspect.unwrap(function).__code__
+    file = code.co_filename
+    for node in _definitions(file).get(code.co_name, []):
+        if not isinstance(node, ast.ClassDef) and _first_line(node) == code.co_firstlineno:
+            return node, file
+    raise FlowDefinitionError(
+        f"the source of step {function.__name__} can't be found in {file}.",
+        cause="A flow's graph is read from its source, so it has to be in a file (or a notebook cell).",
+    )
+
+
+_Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+_read: dict[tuple[str, int], dict[str, list[_Definition]]] = {}
+
+
+def _definitions(file: str) -> dict[str, list[_Definition]]:
+    """The functions and classes of a file by name; each version of a file is read once."""
+    source = "".join(linecache.getlines(file))
+    key = (file, hash(source))
+    if key not in _read:
+        found: dict[str, list[_Definition]] = {}
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, _Definition):
+                found.setdefault(node.name, []).append(node)
+        _read[key] = found
+    return _read[key]
+
+
+def _first_line(definition: _Definition) -> int:
+    """Where a definition begins: with its first decorator, if it has one."""
+    return min([definition.lineno, *(d.lineno for d in definition.decorator_list)])
+
+
+def _is_next_call(node: ast.AST) -> bool:
+    return (
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr == "next"
+        and isinstance(node.func.value, ast.Name)
+        and node.func.value.id == "self"
+    )
+
+
+@dataclass
+class _Transition:
+    """Reads one ``self.next(...)``.
+
+    Args:
+        node: The step that it stands in, without its transition.
+        call: The call.
+    """
+
+    node: Node
+    call: ast.Call
+    mistakes: list[Mistake] = field(default_factory=list)
+
+    def read(self) -> tuple[Node, list[Mistake]]:
+        """The step with its transition, and the mistakes in it."""
+        options = self._options()
+        if any(isinstance(argument, ast.Dict) for argument in self.call.args) or "condition" in options:
+            node = self._switch(options)
+        else:
+            node = self._steps(options)
+        return node, self.mistakes
+
+    def _tell(self, message: str, advice: str, line: int | None = None) -> None:
+        self.mistakes.append(Mistake(Place(self.node.place.file, line or self.call.lineno), message, advice))
+
+    def _options(self) -> dict[str, ast.expr]:
+        for keyword in self.call.keywords:
+            if keyword.arg not in _OPTIONS:
+                given = keyword.arg or f"**{ast.unparse(keyword.value)}"
+                self._tell(
+                    f"self.next() in step {self.node.name} has the unknown argument {given}.",
+                    closest(given, _OPTIONS) or f"Its arguments are {', '.join(_OPTIONS)}.",
+                )
+        return {keyword.arg: keyword.value for keyword in self.call.keywords if keyword.arg in _OPTIONS}
+
+    def _steps(self, options: dict[str, ast.expr]) -> Node:
+        targets = [target for argument in self.call.args if (target := self._target(argument)) is not None]
+        for kind in ("foreach", "num_parallel"):
+            if kind in options and len(targets) > 1:
+                self._tell(
+                    f"step {self.node.name} opens a {kind} over {len(targets)} steps.",
+                    f"A {kind} goes on to one step; that step may branch.",
+                )
+        if "foreach" in options and "num_parallel" in options:
+            self._tell(
+                f"step {self.node.name} has foreach and num_parallel in one self.next().",
+                "Take one of them: foreach for a branch per item, num_parallel for processes that know each other.",
+            )
+        if "max_parallel" in options and "foreach" not in options:
+            self._tell(f"max_parallel in step {self.node.name} limits nothing.", "It belongs to a foreach='attribute'.")
+        foreach = None
+        if "foreach" in options:
+            foreach = self._name(options["foreach"], "foreach", "Put the items on self, and give the attribute's name: "
+                                 "self.items = ...; self.next(self.work, foreach='items').")  # fmt: skip
+        for kind in ("max_parallel", "num_parallel"):
+            if kind in options:
+                self._check_count(kind, options[kind])
+        return replace(self.node, next=tuple(targets), foreach=foreach, num_parallel="num_parallel" in options)
+
+    def _target(self, argument: ast.expr) -> str | None:
+        if isinstance(argument, ast.Attribute) and isinstance(argument.value, ast.Name) and argument.value.id == "self":
+            return argument.attr
+        self._tell(
+            f"step {self.node.name} goes on to {ast.unparse(argument)!r}, which is not a step.",
+            "Write self.next(self.step_name).",
+            argument.lineno,
+        )
+        return None
+
+    def _name(self, value: ast.expr, option: str, advice: str) -> str | None:
+        if isinstance(value, ast.Constant) and isinstance(value.value, str):
+            return value.value
+        self._tell(f"{option}={ast.unparse(value)} in step {self.node.name} is not a name in quotes.", advice)
+        return None
+
+    def _check_count(self, option: str, value: ast.expr) -> None:
+        """A number that is written out; any other expression is looked at when the step has run."""
+        found, is_known = literal(value)
+        if option == "max_parallel" and found is None:
+            return
+        if is_known and (isinstance(found, bool) or not isinstance(found, int) or found < 1):
+            self._tell(f"{option}={ast.unparse(value)} in step {self.node.name} is not a number from 1.",
+                       f"Write for example {option}=4.")  # fmt: skip
+
+    def _switch(self, options: dict[str, ast.expr]) -> Node:
+        advice = "Write self.next({'small': self.a, 'large': self.b}, condition='size')."
+        if len(self.call.args) != 1 or not isinstance(self.call.args[0], ast.Dict):
+            self._tell(f"the switch of step {self.node.name} doesn't have its cases as one dict, written out.", advice)
+            return self.node
+        for option in sorted(options.keys() - {"condition"}):
+            self._tell(f"step {self.node.name} has a switch and {option} in one self.next().",
+                       f"Let the case go on to a step that has the {option}.")  # fmt: skip
+        condition = None
+        if "condition" not in options:
+            self._tell(f"the switch of step {self.node.name} has no condition.", advice)
+        else:
+            condition = self._name(options["condition"], "condition", "Put the value on self, and give the "
+                                   "attribute's name: self.size = ...; self.next({...}, condition='size')."
+                                   )  # fmt: skip
+        cases = self._cases(self.call.args[0])
+        return replace(self.node, condition=condition, cases=cases, next=tuple(dict.fromkeys(s for _, s in cases)))
+
+    def _cases(self, written: ast.Dict) -> tuple[tuple[str, str], ...]:
+        cases = []
+        seen: set[Any] = set()
+        for key, value in zip(written.keys, written.values, strict=True):
+            if key is None:
+                self._tell(f"the switch of step {self.node.name} unpacks {ast.unparse(value)!r}.",
+                           "Write every case out: its graph is read before anything runs.", value.lineno)  # fmt: skip
+                continue
+            found, is_known = literal(key)
+            if not is_known and not _is_dotted(key):
+                self._tell(f"the case {ast.unparse(key)} of step {self.node.name} is not a literal.",
+                           "Write a string, a number or a bool.", key.lineno)  # fmt: skip
+            elif is_known and found in seen:
+                self._tell(f"the switch of step {self.node.name} has the case {ast.unparse(key)} twice.",
+                           "Only the last one would count: take the others away.", key.lineno)  # fmt: skip
+            seen.add(found if is_known else object())
+            if (target := self._target(value)) is not None:
+                cases.append((ast.unparse(key), target))
+        if len(written.keys) < _FEWEST_CASES:
+            self._tell(f"the switch of step {self.node.name} has fewer than two cases.",
+                       "Without a choice, write self.next(self.step_name).")  # fmt: skip
+        return tuple(cases)
+
+
+def literal(expression: ast.expr) -> tuple[Any, bool]:
+    """The value of a literal that can be a case, and whether it is one."""
+    try:
+        value = ast.literal_eval(expression)
+        hash(value)
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        return None, False
+    return value, True
+
+
+def _is_dotted(expression: ast.expr) -> bool:
+    """Whether it is ``self.config.key``, ``Colour.RED`` or the like, which is known when the step runs."""
+    while isinstance(expression, ast.Attribute):
+        expression = expression.value
+    return isinstance(expression, ast.Name)

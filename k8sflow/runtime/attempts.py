@@ -1,0 +1,90 @@
+"""What follows from a failure: another execution, a commit by ``@catch``, or the end of the run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from k8sflow.flow.attempts import Catch, StepPolicy
+from k8sflow.storage.records import OutcomeRecord, RunStore
+from k8sflow.task.outcome import Outcome
+
+# How often a task is run again after failures of the infrastructure, which the user doesn't pay for.
+INFRASTRUCTURE_RETRIES = 3
+INFRASTRUCTURE = frozenset({Outcome.PREEMPTED, Outcome.EVICTED, Outcome.NODE_LOST, Outcome.NEVER_STARTED})
+
+
+@dataclass(frozen=True)
+class Again:
+    """The task is run again.
+
+    Args:
+        pause_seconds: How long it waits before.
+        number: Which of the user's retries this is, from 1; None where it costs none.
+        times: How many of them there are.
+    """
+
+    pause_seconds: float = 0.0
+    number: int | None = None
+    times: int = 0
+
+
+@dataclass(frozen=True)
+class Caught:
+    """The step counts as done, with the exception in an artifact."""
+
+    catch: Catch
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The run has failed."""
+
+
+Decision = Again | Caught | Failed
+
+
+def decide(policy: StepPolicy, outcome: Outcome, failures: Mapping[Outcome, int]) -> Decision:
+    """What follows from a task's failure.
+
+    Args:
+        policy: What the step's decorators ask for.
+        outcome: How the execution ended.
+        failures: How often the task has failed in which way, this time among them.
+    """
+    if outcome in INFRASTRUCTURE and sum(failures.get(o, 0) for o in INFRASTRUCTURE) <= INFRASTRUCTURE_RETRIES:
+        return Again()
+    if not outcome.is_paid_by_user:
+        return Failed()
+    spent = sum(count for failed, count in failures.items() if failed.is_paid_by_user)
+    if outcome.value in policy.retry.on and spent <= policy.retry.times:
+        return Again(policy.retry.pause_before(spent), spent, policy.retry.times)
+    return Failed() if policy.catch is None else Caught(policy.catch)
+
+
+@dataclass(frozen=True)
+class Past:
+    """What earlier drivers' executions of a task have left.
+
+    Args:
+        last: The last execution whose end is known.
+        record: How it ended.
+        failures: How often the task has failed in which way.
+    """
+
+    last: int
+    record: OutcomeRecord
+    failures: Counter[Outcome]
+
+
+def read_past(run_store: RunStore, step: str, task: str, attempts: list[int]) -> Past | None:
+    """The past of a task that has no commit; None where nothing has ended yet."""
+    failures: Counter[Outcome] = Counter()
+    past = None
+    for attempt in sorted(attempts):
+        record = run_store.read_outcome(step, task, attempt)
+        if record is not None:
+            failures[Outcome(record.outcome)] += 1
+            past = Past(attempt, record, failures)
+    return past

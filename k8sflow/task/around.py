@@ -1,0 +1,97 @@
+"""Calls a step's function, with what its decorators do around it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from k8sflow.flow import registry
+from k8sflow.flow.registry import Around, Decoration
+from k8sflow.flow.spec import FlowSpec
+
+
+@dataclass(frozen=True)
+class _Layer:
+    name: str
+    around: Around
+    attributes: Mapping[str, Any]
+
+
+def call_step(
+    function: Callable[..., None],
+    flow: FlowSpec,
+    arguments: Sequence[Any],
+    decorations: Sequence[Decoration],
+) -> bool:
+    """Calls a step's function inside of its decorators, of which the topmost in the source is the outermost.
+
+    Returns whether it ran to its own end: else a decorator has put something in its place, or dealt with its error.
+
+    Args:
+        function: The step.
+        flow: Its ``self``.
+        arguments: The join's inputs, if it is one.
+        decorations: Its decorators, in the order in which they were applied.
+
+    Raises:
+        BaseException: What the step or a decorator raises.
+    """
+    layers = []
+    for decoration in reversed(decorations):
+        kind = registry.find(decoration.name)
+        if kind.around is not None:
+            layers.append((not kind.outermost, _Layer(kind.name, kind.around, kind.read(decoration))))
+    ordered = [layer for _, layer in sorted(layers, key=lambda pair: pair[0])]
+    return _call(function, flow, arguments, ordered)
+
+
+def _call(function: Callable[..., None], flow: FlowSpec, arguments: Sequence[Any], layers: Sequence[_Layer]) -> bool:
+    if not layers:
+        function(flow, *arguments)
+        return True
+    layer, *inner = layers
+    inputs = arguments[0] if arguments else None
+    generator = layer.around(function.__name__, flow, inputs, dict(layer.attributes))
+    try:
+        answer = next(generator)
+    except StopIteration:
+        raise RuntimeError(f"@{layer.name} did not yield: the step runs where its decorator yields.") from None
+    has_run = False
+    try:
+        match answer:
+            case None:
+                has_run = _call(function, flow, arguments, inner)
+            case {} if not answer:
+                pass
+            case _ if callable(answer):
+                answer(flow, *arguments)
+            case _:
+                raise TypeError(  # noqa: TRY301  told to the decorator as any error of the step
+                    f"@{layer.name} yielded {answer!r}: yield nothing to run the step, {{}} to skip it, "
+                    f"or a function to run in its place."
+                )
+    except BaseException as error:  # noqa: BLE001  the decorator is told of all that ends the step
+        _throw(generator, error)
+        return False
+    _finish(generator, layer.name)
+    return has_run
+
+
+def _throw(generator: Generator[Any, None, None], error: BaseException) -> None:
+    """Raises the step's error at the yield; a decorator that goes on from there has dealt with it."""
+    try:
+        generator.throw(error)
+    except StopIteration:
+        return
+    finally:
+        generator.close()
+
+
+def _finish(generator: Generator[Any, None, None], name: str) -> None:
+    try:
+        next(generator)
+    except StopIteration:
+        return
+    generator.close()
+    raise RuntimeError(f"@{name} yielded twice: the step runs once, at the first yield.")

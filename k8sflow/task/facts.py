@@ -1,0 +1,52 @@
+"""What ``current`` tells in a task."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import asdict
+from typing import Any
+
+from k8sflow.flow.current import Parallel, TaskFacts
+from k8sflow.flow.graph import Graph
+from k8sflow.flow.spec import FlowSpec, parameters
+from k8sflow.storage.records import RunRecord, RunStore
+from k8sflow.task.spec import TaskName, TaskSpec
+
+# The processes of a num_parallel step run on one machine.
+_MAIN_IP = "127.0.0.1"
+
+
+def facts(flow: type[FlowSpec], graph: Graph, record: RunRecord, run_store: RunStore, spec: TaskSpec) -> TaskFacts:
+    """The facts of one execution of a task."""
+    return TaskFacts(
+        flow_name=record.flow,
+        run_id=record.run,
+        step_name=spec.name.step,
+        task_id=spec.name.id,
+        retry_count=spec.attempt,
+        origin_run_id=record.origin_run_id,
+        username=record.user,
+        tags=record.tags,
+        parameter_names=tuple(parameters(flow)),
+        graph=lambda: describe(flow, graph, record),
+        run_store=run_store,
+        more=dict(record.flow_decorators.get("project", {})),
+        parallel=_parallel(spec) if graph[spec.name.step].is_parallel else None,
+    )
+
+
+def _parallel(spec: TaskSpec) -> Parallel:
+    *around, index = spec.name.path
+    control = TaskName(spec.name.step, (*around, 0))
+    return Parallel(_MAIN_IP, num_nodes=spec.nodes, node_index=index, control_task_id=control.id)
+
+
+def describe(flow: type[FlowSpec], graph: Graph, record: RunRecord) -> dict[str, Any]:
+    """The flow's graph as JSON types."""
+    return {
+        "name": record.flow,
+        "file": record.file,
+        "doc": inspect.getdoc(flow) or "",
+        "parameters": list(parameters(flow)),
+        "steps": {name: asdict(node) for name, node in graph.nodes.items()},
+    }

@@ -1,0 +1,49 @@
+"""What a task finds when it starts: the artifacts of the step before it, and the foreach branches around it."""
+
+from __future__ import annotations
+
+import bisect
+
+from k8sflow.errors import ArtifactError
+from k8sflow.flow.graph import Graph
+from k8sflow.storage.artifacts import ArtifactRef
+from k8sflow.storage.records import Commit, ForeachFrame, RunStore
+from k8sflow.task.spec import TaskInput, TaskSpec
+
+
+def surroundings(
+    graph: Graph, run_store: RunStore, spec: TaskSpec
+) -> tuple[dict[str, ArtifactRef], tuple[ForeachFrame, ...]]:
+    """The artifacts that a task inherits, by name, and its foreach branches, the outermost first.
+
+    Raises:
+        ArtifactError: A task before it has no result.
+    """
+    node = graph[spec.name.step]
+    if node.is_join:
+        # What surrounds a join is what surrounded the split; of its inputs there may be none.
+        return {}, _read(run_store, TaskInput(str(node.joins), spec.name.path)).stack
+    if not spec.inputs:
+        return {}, ()
+    parent = _read(run_store, spec.inputs[0])
+    stack = parent.stack if parent.foreach is None else (*parent.stack, _frame(spec, parent))
+    return dict(parent.artifacts), stack
+
+
+def _read(run_store: RunStore, parent: TaskInput) -> Commit:
+    name = parent[0]
+    commit = run_store.read_commit(name.step, name.id)
+    if commit is None:
+        raise ArtifactError(
+            f"the task {name} has no result in {run_store.store.url}.", cause="It was removed since it finished."
+        )
+    return commit
+
+
+def _frame(spec: TaskSpec, parent: Commit) -> ForeachFrame:
+    """This branch's place in the foreach that its parent opened."""
+    assert parent.foreach is not None
+    index = spec.name.path[-1]
+    position = bisect.bisect_right([first for first, _ in parent.foreach.chunks], index) - 1
+    first, chunk = parent.foreach.chunks[position]
+    return ForeachFrame(spec.inputs[0].step, index, parent.foreach.width, chunk, index - first)

@@ -1,0 +1,166 @@
+"""Retries, timeouts and catch in runs of real processes."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from k8sflow.client import Run
+from k8sflow.storage.folder import FolderStore
+from k8sflow.storage.records import RunStore
+from tests.support import run_flow, wait_for_death, write_flow
+
+HEAD = "from k8sflow import FlowSpec, catch, current, retry, step, timeout\nimport os, signal, subprocess, sys, time\n"
+
+
+def run(folder: Path, source: str, *arguments: str) -> tuple[Any, Run]:
+    """A run of a flow, and its records."""
+    done = run_flow(write_flow(folder, source, head=HEAD), "--run-id", "r", *arguments)
+    return done, Run(RunStore(FolderStore(str(folder / ".k8sflow")), "F", "r"))
+
+
+def flow(body: str, decorators: str = "", end: str = "pass") -> str:
+    """A flow whose start has a body and some decorators."""
+    return f"""
+class F(FlowSpec):
+    {decorators}
+    @step
+    def start(self):
+        {body}
+        self.next(self.end)
+    @step
+    def end(self):
+        {end}
+"""
+
+
+def test_a_failed_step_is_run_again(tmp_path: Path) -> None:
+    """The attempts are visible: in current, in the store, in the lines."""
+    body = "print('attempt', current.retry_count)\n        self.n = 1 / (current.retry_count // 2)"
+    done, found = run(tmp_path, flow(body, "@retry(times=2, minutes_between_retries=0)"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "ZeroDivisionError: integer division or modulo by zero" not in done.stdout
+    assert "it is run again (retry 1 of 2)" in done.stdout
+    assert "it is run again (retry 2 of 2)" in done.stdout
+    task = found["start"].task
+    assert (task.current_attempt, task.data.n, task.stdout) == (2, 1.0, "attempt 2\n")
+    store = found._run_store
+    assert store.attempts("start", "0") == [0, 1, 2]
+    assert [store.read_outcome("start", "0", n).outcome for n in range(3)] == ["user_error", "user_error", "succeeded"]  # type: ignore[union-attr]
+    assert store.read_log("start", "0", 0, "stdout") == b"attempt 0\n"
+
+
+def test_a_pause_between_retries_is_kept(tmp_path: Path) -> None:
+    """On this machine too, where it is written."""
+    began = time.monotonic()
+    done, _ = run(tmp_path, flow("assert current.retry_count", "@retry(times=1, minutes_between_retries=0.02)"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert time.monotonic() - began > 1.2
+    assert "it is run again in 1.2 s (retry 1 of 1)" in done.stdout
+
+
+def test_with_retry_is_for_the_steps_that_say_nothing(tmp_path: Path) -> None:
+    """times=0 keeps it away."""
+    done, found = run(tmp_path, flow("assert current.retry_count"), "--with", "retry:times=1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (tmp_path / "never").mkdir()
+    done, found = run(tmp_path / "never", flow("assert 0", "@retry(times=0)"), "--with", "retry:times=1")
+    assert done.returncode == 1
+    assert found._run_store.attempts("start", "0") == [0]
+
+
+@pytest.mark.parametrize("crash", ["os._exit(0)", "os.kill(os.getpid(), signal.SIGKILL)", "sys.exit(3)"])
+def test_a_crash_is_retried(tmp_path: Path, crash: str) -> None:
+    """As an exception is."""
+    done, found = run(tmp_path, flow(f"current.retry_count or {crash}", "@retry(times=1)"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert found["start"].task.current_attempt == 1
+
+
+def test_a_step_that_takes_too_long_is_ended_with_all_that_it_started(tmp_path: Path) -> None:
+    """Also where it doesn't want to; the outcome is timed_out."""
+    body = """signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        child = subprocess.Popen(["sleep", "1000"])
+        print("pids", os.getpid(), child.pid, flush=True)
+        time.sleep(1000)"""
+    done, found = run(tmp_path, flow(body, "@timeout(seconds=1)"))
+    assert done.returncode == 1
+    assert "failed (timed out): the task took longer than its timeout of 1 s" in done.stdout
+    pids = [int(word) for word in found["start"].task.stdout.split()[1:]]
+    assert all(wait_for_death(pid) for pid in pids)
+    outcome = found._run_store.read_outcome("start", "0", 0)
+    assert outcome is not None
+    assert outcome.outcome == "timed_out"
+
+
+def test_a_step_within_its_time_is_left_alone(tmp_path: Path) -> None:
+    """And a timeout is retried like an error."""
+    body = "current.retry_count or time.sleep(1000)\n        self.n = current.retry_count"
+    done, found = run(tmp_path, flow(body, "@retry(times=1)\n    @timeout(seconds=1)"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert found["start"].task.data.n == 1
+
+
+CRASHES = [
+    ("raise ValueError('no')", "ValueError", "no", "user_error"),
+    ("os._exit(0)", "RuntimeError", "the task's process ended with exit code 0 before", "user_error"),
+    ("os.kill(os.getpid(), signal.SIGKILL)", "RuntimeError", "the task's process was killed by SIGKILL", "user_error"),
+    ("sys.exit(1)", "SystemExit", "the step called sys.exit(1)", "user_error"),
+    ("time.sleep(1000)", "TimeoutError", "the task took longer than its timeout", "timed_out"),
+]
+
+
+@pytest.mark.parametrize(("crash", "kind", "text", "outcome"), CRASHES, ids=[crash[0] for crash in CRASHES])
+def test_catch_lets_a_run_survive_any_end_of_a_step(
+    tmp_path: Path, crash: str, kind: str, text: str, outcome: str
+) -> None:
+    """After the retries: the exception in its artifact, what came before, and nothing that the step had set."""
+    source = f"""
+class F(FlowSpec):
+    @step
+    def start(self):
+        self.before = "kept"
+        self.items = ["good", "bad"]
+        self.next(self.work, foreach="items")
+    @catch(var="failed")
+    @retry(times=1)
+    @timeout(seconds=2)
+    @step
+    def work(self):
+        self.before, self.done = "changed", True
+        if self.input == "bad":
+            {crash}
+        self.next(self.join)
+    @step
+    def join(self, inputs):
+        self.seen = [(str(i.failed), i.before, hasattr(i, "done"), i.input) for i in inputs]
+        failed = inputs[1].failed
+        self.failed = (failed.type, failed.exception, failed.outcome)
+        self.next(self.end)
+    @step
+    def end(self): pass
+"""
+    done, found = run(tmp_path, source)
+    assert done.returncode == 0, done.stdout + done.stderr
+    good, bad = found["join"].task.data.seen
+    assert good == ("None", "changed", True, "good")
+    assert bad[1:] == ("kept", False, "bad")
+    assert (found["join"].task.data.failed[0], found["join"].task.data.failed[2]) == (kind, outcome)
+    assert found["join"].task.data.failed[1].startswith(text)
+    assert "@catch lets the run go on, with the exception in self.failed" in done.stdout
+    assert found._run_store.attempts("work", "1") == [0, 1]
+
+
+def test_catch_shows_the_exception_where_it_is_wanted(tmp_path: Path) -> None:
+    """print_exception is true where nothing is said; a caught end ends the run well."""
+    for decorator, shown in (("@catch(var='e')", True), ("@catch(print_exception=False)", False)):
+        folder = tmp_path / str(shown)
+        source = flow("pass", end="raise ValueError('no')")
+        source = source.replace("    @step\n    def end", f"    {decorator}\n    @step\n    def end")
+        done, found = run(folder, source)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert found.successful
+        assert ("raise ValueError('no')" in done.stdout) is shown

@@ -1,0 +1,128 @@
+"""Flows of every shape, as a person runs them: each task a process."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from k8sflow.flow.graph import Graph
+from k8sflow.storage.folder import FolderStore
+from k8sflow.storage.records import RunStore
+from tests.support import run_flow, write_flow
+
+GANG = """
+    import socket
+    from k8sflow import current, parallel
+
+    class F(FlowSpec):
+        nodes = Parameter("nodes", default=4)
+
+        @step
+        def start(self):
+            with socket.create_server(("127.0.0.1", 0)) as free:
+                self.port = free.getsockname()[1]
+            self.next(self.train, num_parallel=self.nodes)
+
+        @parallel
+        @step
+        def train(self):
+            me = current.parallel
+            self.met = []
+            if me.node_index == 0:
+                with socket.create_server((me.main_ip, self.port)) as server:
+                    while len(self.met) < me.num_nodes - 1:
+                        connection, _ = server.accept()
+                        with connection:
+                            self.met.append(int(connection.recv(100)))
+            else:
+                while not self.met:
+                    try:
+                        with socket.create_connection((me.main_ip, self.port)) as connection:
+                            connection.sendall(str(me.node_index).encode())
+                        self.met = [0]
+                    except ConnectionRefusedError:
+                        pass
+            self.next(self.join)
+
+        @step
+        def join(self, inputs):
+            self.met = [sorted(i.met) for i in inputs]
+            self.next(self.end)
+
+        @step
+        def end(self):
+            print("met", self.met)
+"""
+
+WAYS = """
+    import time
+
+    class F(FlowSpec):
+        @step(start=True)
+        def load(self):
+            self.sizes = {"tiny": 0, "small": 1, "large": 2, "huge": 3}
+            self.next(self.work, foreach="sizes", max_parallel=2)
+
+        @step
+        def work(self):
+            self.began = getattr(self, "began", time.monotonic())
+            self.turns = getattr(self, "turns", -1) + 1
+            self.state = "again" if self.turns < self.sizes[self.input] else ("long" if self.turns > 1 else "short")
+            self.ended = time.monotonic()
+            self.next({"again": self.work, "long": self.tidy, "short": self.join}, condition="state")
+
+        @step
+        def tidy(self):
+            self.turns = -self.turns
+            self.ended = time.monotonic()
+            self.next(self.join)
+
+        @step
+        def join(self, inputs):
+            moments = sorted([(i.began, 1) for i in inputs] + [(i.ended, -1) for i in inputs])
+            self.most = max(sum(change for _, change in moments[: n + 1]) for n in range(len(moments)))
+            self.turns = {i.input: i.turns for i in inputs}
+            self.next(self.save)
+
+        @step(end=True)
+        def save(self):
+            print("turns", self.turns)
+            assert self.most <= 2, self.most
+"""
+
+
+def _record(folder: Path) -> tuple[RunStore, dict[str, Any]]:
+    (file,) = (folder / ".k8sflow").rglob("run.json")
+    return RunStore(FolderStore(str(folder / ".k8sflow")), "F", file.parent.name), json.loads(file.read_text())
+
+
+def test_processes_of_num_parallel_run_at_the_same_time(tmp_path: Path) -> None:
+    """All of them, though there are workers for two only: they could not meet else."""
+    done = run_flow(write_flow(tmp_path, GANG), "--max-workers", "2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "met [[1, 2, 3], [0], [0], [0]]" in done.stdout
+    assert "4 processes run at the same time, which is more than --max-workers 2" in done.stdout
+
+
+def test_parallel_steps_are_refused_on_kubernetes(tmp_path: Path) -> None:
+    """Before anything is written, with the step and its line."""
+    done = run_flow(write_flow(tmp_path, GANG), "--with", "kubernetes:image=python:3.12")
+    assert done.returncode != 0
+    assert "step train (" in done.stderr
+    assert "@parallel" in done.stderr
+    assert not (tmp_path / ".k8sflow").exists()
+
+
+def test_switches_loops_and_limits(tmp_path: Path) -> None:
+    """Under a start and an end of other names; the run's record has the whole graph."""
+    done = run_flow(write_flow(tmp_path, WAYS), "--max-workers", "4")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "turns {'tiny': 0, 'small': 1, 'large': -2, 'huge': -3}" in done.stdout
+    run_store, document = _record(tmp_path)
+    assert run_store.tasks("work") == ["0", "1", "1-1", "2", "2-1", "2-2", "3", "3-1", "3-2", "3-3"]
+    assert run_store.tasks("tidy") == ["2", "3"]
+    graph = Graph.from_document("F", document["graph"])
+    assert (graph.start, graph.end) == ("load", "save")
+    assert graph["work"].cases == (("'again'", "work"), ("'long'", "tidy"), ("'short'", "join"))
+    assert graph["join"].parents == ("work", "tidy")

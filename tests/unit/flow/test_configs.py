@@ -1,0 +1,120 @@
+"""Config: where its value comes from, how it is read, and what is made from it before the run."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from k8sflow import Config, ConfigValue, resources
+from k8sflow.errors import ParameterError
+from k8sflow.flow import registry
+from tests.support import flow_command, run_flow, write_flow
+
+
+def test_a_config_is_read_by_attributes_and_by_items() -> None:
+    """Nested, in lists, after pickling; it can't change, and tells what it has."""
+    value = ConfigValue({"a": {"b": [1, {"c": 2}]}, "items": 5})
+    assert value.a.b[1].c == value["a"]["b"][1]["c"] == 2
+    assert pickle.loads(pickle.dumps(value)).a.b[1].c == 2
+    assert json.loads(json.dumps(value)) == value.to_dict() == {"a": {"b": [1, {"c": 2}]}, "items": 5}
+    for change in (lambda: value.update(a=1), lambda: value.__setitem__("a", 1), lambda: setattr(value, "a", 1)):
+        with pytest.raises(TypeError, match="can't change"):
+            change()
+    with pytest.raises(AttributeError, match=r"no 'aa'\. Did you mean 'a'"):
+        _ = value.aa
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "parser"),
+    [
+        ("c.json", '{"a": {"b": 1}}', None),
+        ("c.yaml", "a:\n  b: 1\n", None),
+        ("c.yml", "a:\n  b: 1\n", None),
+        ("c.toml", "[a]\nb = 1\n", None),
+        ("c.txt", "a:\n  b: 1\n", "yaml"),
+        ("c.txt", "1", lambda text: {"a": {"b": int(text)}}),
+        ("c.txt", '{"a": {"b": 1}}', "json.loads"),
+    ],
+)
+def test_a_config_is_parsed_by_its_parser_or_its_name(tmp_path: Path, name: str, text: str, parser: Any) -> None:
+    """JSON, YAML and TOML are known."""
+    (tmp_path / name).write_text(text)
+    assert Config("c", default=str(tmp_path / name), parser=parser).k8sflow_value().a.b == 1
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (Config("c", default="none.json"), "none.json can't be read"),
+        (Config("c", required=True), "Config 'c' is required"),
+        (Config("c", default_value="{a"), "can't be parsed: JSONDecodeError"),
+        (Config("c", default_value="{}", parser="no.such"), "parser 'no.such' can't be found"),
+    ],
+)
+def test_a_config_that_can_not_be_had_is_told(config: Config, words: str) -> None:
+    """When it is asked for."""
+    with pytest.raises(ParameterError, match=words):
+        config.k8sflow_value()
+
+
+def test_decorators_take_values_of_configs() -> None:
+    """Also inside of lists and dictionaries; they are read when they are known."""
+    config: Any = Config("c", default_value={"cpu": 2, "more": {"memory": ["x", 4000]}})
+
+    def start(self: Any) -> None: ...
+
+    resources(cpu=config.cpu, memory=config["more"].memory[1])(start)
+    (decoration,) = registry.of(start)
+    assert resources.read(decoration)["cpu"] == "2"
+    assert resources.read(decoration)["memory"] == "4000M"
+    assert registry.settled({"a": [config.cpu, 5]}) == {"a": [2, 5]}
+    with pytest.raises(ParameterError, match=r"c\.gpu can't be had"):
+        config.gpu.k8sflow_value()
+
+
+SOURCE = """
+    from k8sflow import Config, config_expr, environment, retry
+    import os
+    class F(FlowSpec):
+        limits = Config("limits", default="limits.json")
+        more = Config("more-of-it", default_value="x: 1", parser="yaml")
+        plain = Config("plain", default_value='[{"a": 1}]', plain=True)
+        rows = Parameter("rows", default=limits.rows)
+        double = Parameter("double", type=int, default=config_expr("limits.rows * 2"))
+        @retry(times=limits.times)
+        @environment(vars={"PLACE": config_expr("limits['place']"), "X": more.x})
+        @step
+        def start(self):
+            print([os.environ["PLACE"], os.environ["X"], self.rows, self.double, self.limits.rows, self.plain])
+            self.next(self.end)
+        @step
+        def end(self): assert self.limits["rows"] == self.limits.rows
+"""
+
+
+def test_a_run_is_made_from_its_configs(tmp_path: Path) -> None:
+    """From the default, a file or a value; before the command or behind it."""
+    file = write_flow(tmp_path, SOURCE)
+    (tmp_path / "limits.json").write_text('{"rows": "10", "times": 0, "place": "here"}')
+    (tmp_path / "other.toml").write_text('rows = 3\ntimes = 1\nplace = "there"\n')
+    value = '{"rows": "x", "times": 0, "place": "y"}'
+    for before, behind, printed in (
+        ([], ["--double", "5"], "['here', '1', '10', 5, '10', [{'a': 1}]]"),
+        (["--config", "limits", "other.toml"], ["--rows", "z"], "['there', '1', 'z', 6, 3, [{'a': 1}]]"),
+        ([], ["--config-value", "limits", value, "--double", "1"], "['y', '1', 'x', 1, 'x', [{'a': 1}]]"),
+    ):
+        done = flow_command(file, *before, "run", *behind)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert printed in done.stdout
+    for wrong, words in (
+        (["--config", "limit", "other.toml"], "Did you mean 'limits'"),
+        (["--config", "limits", "none.json"], "can't be read"),
+        (["--config-value", "limits", "{"], "can't be parsed"),
+    ):
+        told = run_flow(file, *wrong)
+        assert told.returncode == 1
+        assert words in told.stderr

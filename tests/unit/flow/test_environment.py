@@ -1,0 +1,106 @@
+"""@environment and @secrets: where variables come from, and that no secret is shown."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from k8sflow import environment, secrets
+from k8sflow.errors import ConfigurationError, FlowDefinitionError
+from k8sflow.flow import registry
+from k8sflow.flow.environment import _sources, read_secrets
+from tests.support import run_flow, write_flow
+
+VALUE = "s3cr3t-value"
+
+
+@pytest.mark.parametrize(
+    ("written", "variables"),
+    [
+        ({"A": VALUE, "B": 1}, {"A": VALUE, "B": "1"}),
+        ({"type": "inline", "id": "x", "options": {"env_vars": {"A": VALUE}}}, {"A": VALUE}),
+        ("file:x.env", {"A": VALUE, "B": "b = c"}),
+        ("x.json", {"A": VALUE, "B": "2"}),
+        ({"type": "file", "id": "x.toml"}, {"A": VALUE}),
+        ("environment:HERE, THERE", {"HERE": VALUE, "THERE": "t"}),
+    ],
+)
+def test_variables_come_from_a_source(
+    written: Any, variables: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Inline, a file of three kinds, the environment; the source's text shows no value."""
+    monkeypatch.chdir(tmp_path)
+    Path("x.env").write_text(f"# comment\nexport A='{VALUE}'\n\nB = b = c\n")
+    Path("x.json").write_text(f'{{"A": "{VALUE}", "B": 2}}')
+    Path("x.toml").write_text(f'A = "{VALUE}"\n')
+    (source,) = _sources([written])
+    assert read_secrets(source, None, {"HERE": VALUE, "THERE": "t", "MORE": "m"}) == variables
+    assert VALUE not in repr(source)
+
+
+@pytest.mark.parametrize(
+    ("written", "words"),
+    [
+        ("file:none.env", "none.env can't be read"),
+        ("file:bad.env", "does not hold variables"),
+        ("file:bad.json", "does not hold variables"),
+        ("environment:NOTHING", "has no NOTHING"),
+        ("aws-secrets-manager:db", "no store 'aws-secrets-manager'"),
+    ],
+)
+def test_a_source_that_gives_nothing_is_told_without_a_value(
+    written: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even the line of the file that can't be read."""
+    monkeypatch.chdir(tmp_path)
+    Path("bad.env").write_text(f"{VALUE}\n")
+    Path("bad.json").write_text(f'{{"A": {VALUE}}}')
+    with pytest.raises(ConfigurationError, match=words) as told:
+        read_secrets(_sources(written)[0], None, {})
+    assert VALUE not in str(told.value)
+    assert told.value.__suppress_context__ or told.value.__context__ is None
+
+
+def test_a_mistake_in_the_flow_is_told_without_a_value() -> None:
+    """Sources of no kind, variables that are none; --with takes no secret itself."""
+    for wrong in ([VALUE], [5], [{"A": [VALUE]}], []):
+        with pytest.raises(FlowDefinitionError) as told:
+            secrets(sources=wrong)
+        assert VALUE not in str(told.value)
+    with pytest.raises(FlowDefinitionError, match="would be stored"):
+        registry.parse('secrets:sources=[{"A": "x"}]')
+    assert registry.parse("secrets:sources=file:/run/db.env").name == "secrets"
+    with pytest.raises(FlowDefinitionError, match="name of a variable"):
+        environment(vars={"A=B": "c"})
+
+
+def test_a_step_finds_its_variables(tmp_path: Path) -> None:
+    """And no other step does; nothing of a secret is stored or shown, whoever wins against the environment."""
+    source = f"""
+        import os
+        from k8sflow import environment, secrets
+        class F(FlowSpec):
+            @secrets(sources=[{{"TOKEN": "{VALUE}"}}, "environment:GIVEN"])
+            @environment(vars={{"PLACE": "here", "COUNT": 3}})
+            @step
+            def start(self):
+                self.seen = (os.environ["PLACE"], os.environ["COUNT"], len(os.environ["TOKEN"]), os.environ["GIVEN"])
+                print(self.seen)
+                self.next(self.end)
+            @step
+            def end(self):
+                assert "TOKEN" not in os.environ and "PLACE" not in os.environ
+    """
+    done = run_flow(write_flow(tmp_path, source), GIVEN="given")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"('here', '3', {len(VALUE)}, 'given')" in done.stdout
+    stored = b"".join(path.read_bytes() for path in (tmp_path / ".k8sflow").rglob("*") if path.is_file())
+    assert VALUE.encode() not in stored
+    assert VALUE not in done.stdout + done.stderr
+    taken = run_flow(tmp_path / "flow.py", GIVEN="given", TOKEN="other")
+    assert taken.returncode == 1
+    assert "TOKEN is set in the environment already" in taken.stdout
+    assert "TOKEN" not in os.environ

@@ -1,0 +1,259 @@
+"""User-defined decorators: wrappers of steps, and mutators of steps and flows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from k8sflow import FlowMutator, FlowSpec, Parameter, StepMutator, retry, step, timeout, user_step_decorator
+from k8sflow.errors import FlowDefinitionError
+from k8sflow.flow import decorators
+from k8sflow.flow.mutators import prepare
+from k8sflow.flow.spec import parameters
+from tests.inprocess import Failed, run_source
+from tests.support import run_flow, write_flow
+
+WRAPPERS = """
+from k8sflow import user_step_decorator, current
+
+@user_step_decorator
+def outer(step_name, flow, inputs=None, attributes=None):
+    flow.trace = [f"outer {step_name} {attributes} {inputs is not None}"]
+    yield
+    flow.trace.append("outer after")
+
+@user_step_decorator
+def inner(step_name, flow, inputs):
+    flow.trace.append("inner")
+    yield
+    flow.trace.append("inner after")
+
+@user_step_decorator
+def fallback(step_name, flow, inputs=None, attributes=None):
+    def instead(self):
+        self.used = attributes.get("indicator", True)
+    if current.retry_count == 0:
+        yield
+    else:
+        yield instead
+
+@user_step_decorator
+def skip(step_name, flow, inputs=None, attributes=None):
+    flow.value = "from before"
+    yield {}
+
+@user_step_decorator
+def swallow(step_name, flow, inputs=None, attributes=None):
+    try:
+        yield
+    except ZeroDivisionError as error:
+        flow.value = str(error)
+"""
+
+
+def flow(decorator: str, body: str = "pass", go_on: str = "self.next(self.end)") -> str:
+    """A flow whose start is under a decorator."""
+    return f"""
+{WRAPPERS}
+class F(FlowSpec):
+    {decorator}
+    @step
+    def start(self):
+        {body}
+        {go_on}
+    @step
+    def end(self): pass
+"""
+
+
+def test_wrappers_run_around_the_step_the_topmost_outermost(tmp_path: Path) -> None:
+    """With their options; they read and write artifacts."""
+    run = run_source(tmp_path, flow("@outer(a=1)\n    @inner", "self.trace.append('step')"))
+    assert run["start"].task.data.trace == ["outer start {'a': 1} False", "inner", "step", "inner after", "outer after"]
+
+
+@pytest.mark.parametrize(
+    ("decorator", "value"),
+    [("@skip", "from before"), ("@swallow", "division by zero"), ("@swallow\n    @inner2", None)],
+)
+def test_a_wrapper_may_skip_the_step_or_deal_with_its_error(tmp_path: Path, decorator: str, value: str | None) -> None:
+    """Then the run goes on as the source says."""
+    source = flow(decorator.replace("@inner2", "@skip"), "1 / 0")
+    run = run_source(tmp_path, source)
+    assert run["start"].task.data.value == (value or "from before")
+    assert run.successful
+
+
+def test_a_wrapper_that_does_not_yield_once_is_told(tmp_path: Path) -> None:
+    """And what the step raises reaches the user's traceback through it."""
+    none = "@user_step_decorator\ndef odd(step_name, flow, inputs, attributes):\n    if 0: yield\n"
+    twice = "@user_step_decorator\ndef odd(step_name, flow, inputs, attributes):\n    yield\n    yield\n"
+    text = "@user_step_decorator\ndef odd(step_name, flow, inputs, attributes):\n    yield 5\n"
+    for number, (made, words) in enumerate([(none, "did not yield"), (twice, "yielded twice"), (text, "yielded 5")]):
+        with pytest.raises(Failed, match=f"@odd {words}"):
+            run_source(tmp_path / str(number), flow("@odd").replace("\nclass", f"\n{made}\nclass"))
+    with pytest.raises(Failed, match="ZeroDivisionError") as failed:
+        run_source(tmp_path / "raises", flow("@outer", "1 / 0"))
+    assert "in start" in failed.value.text
+
+
+def test_a_retry_may_fall_back_by_a_wrapper_of_the_command_line(tmp_path: Path) -> None:
+    """As ``module.name``, from a file beside the flow; its options are JSON where they can be."""
+    (tmp_path / "wrappers.py").write_text(WRAPPERS)
+    source = """
+        class F(FlowSpec):
+            @step
+            def start(self):
+                self.used = False
+                1 / 0
+                self.next(self.end)
+            @step
+            def end(self): print("used", self.used)
+    """
+    done = run_flow(write_flow(tmp_path, source), "--with", "retry:times=1", "--with", "wrappers.fallback:indicator=5")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "used 5" in done.stdout
+
+
+def test_a_name_of_ours_and_a_function_without_yield_are_told() -> None:
+    """When they are made."""
+
+    def retry(step_name: str, flow: Any, inputs: Any, attributes: Any) -> Any:
+        yield
+
+    def plain(step_name: str, flow: Any, inputs: Any, attributes: Any) -> None: ...
+
+    with pytest.raises(FlowDefinitionError, match="is there already"):
+        user_step_decorator(retry)
+    with pytest.raises(FlowDefinitionError, match="does not yield"):
+        user_step_decorator(plain)
+
+
+class Sturdy(StepMutator):
+    """Adds retries."""
+
+    def init(self, times: int = 5) -> None:
+        self.times = times
+
+    def mutate(self, mutable_step: Any) -> None:
+        mutable_step.add_decorator("retry", deco_kwargs={"times": self.times}, duplicates=mutable_step.IGNORE)
+
+
+class Everywhere(FlowMutator):
+    """Changes all steps, and the parameters."""
+
+    def init(self, **options: Any) -> None:
+        self.options = options
+
+    def pre_mutate(self, mutable_flow: Any) -> None:
+        mutable_flow.add_parameter("added", Parameter("added", default=3))
+        assert mutable_flow.remove_parameter("gone")
+        assert not mutable_flow.remove_parameter("never")
+
+    def mutate(self, mutable_flow: Any) -> None:
+        for name, mutable in mutable_flow.steps:
+            specs = {found: options for found, _, _, options in mutable.decorator_specs}
+            if "retry" in specs:
+                mutable.add_decorator(
+                    "retry", deco_kwargs={**specs["retry"], **self.options}, duplicates=mutable.OVERRIDE
+                )
+            assert mutable.remove_decorator("timeout") == (name == "start")
+        assert mutable_flow.start.name == "start"
+        assert dict(mutable_flow.parameters)["added"].default == 3
+
+
+def test_mutators_change_decorators_and_parameters() -> None:
+    """Those of the flow before those of the steps; once, and in this flow alone."""
+
+    class Base(FlowSpec):
+        @timeout(seconds=5)
+        @retry(times=1)
+        @step
+        def start(self) -> None: ...
+
+        @Sturdy
+        @step
+        def middle(self) -> None: ...
+
+        @Sturdy(times=2)
+        @retry(times=0)
+        @step
+        def end(self) -> None: ...
+
+    @Everywhere(backoff=2)
+    class Derived(Base):
+        gone = Parameter("gone")
+
+    for _ in range(2):
+        prepare(Derived)
+    found = {
+        name: decorators.options_of(decorators.of_step(Derived, name), "retry") for name in ("start", "middle", "end")
+    }
+    assert {name: options["times"] for name, options in found.items() if options} == {"start": 1, "middle": 5, "end": 0}
+    assert found["start"] is not None
+    assert found["start"]["backoff"] == 2
+    assert [d.name for d in decorators.of_step(Derived, "start")] == ["retry"]
+    assert [d.name for d in decorators.of_step(Base, "start")] == ["retry", "timeout"]
+    assert list(parameters(Derived)) == ["added"]
+
+
+def test_a_mutator_that_asks_for_what_can_not_be_is_told() -> None:
+    """An unknown decorator, a duplicate, the wrong place."""
+
+    class Twice(StepMutator):
+        def mutate(self, mutable_step: Any) -> None:
+            mutable_step.add_decorator("retry", duplicates=mutable_step.ERROR)
+
+    class Unknown(StepMutator):
+        def mutate(self, mutable_step: Any) -> None:
+            mutable_step.add_decorator("rety")
+
+    for mutator, words in ((Twice, "step start has @retry already"), (Unknown, "Did you mean 'retry'")):
+
+        class F(FlowSpec):
+            @mutator
+            @retry
+            @step
+            def start(self) -> None: ...
+
+        with pytest.raises(FlowDefinitionError, match=words):
+            prepare(F)
+    with pytest.raises(FlowDefinitionError, match="goes above a step's def"):
+        Sturdy()(FlowSpec)
+    with pytest.raises(FlowDefinitionError, match="goes above a flow's class"):
+        Everywhere()(len)
+
+
+def test_a_run_is_mutated_by_its_configs(tmp_path: Path) -> None:
+    """In every task's process."""
+    source = """
+        from k8sflow import Config, FlowMutator, StepMutator, current, user_step_decorator
+        @user_step_decorator
+        def marked(step_name, flow, inputs=None, attributes=None):
+            flow.mark = attributes["mark"]
+            yield
+        class with_mark(StepMutator):
+            def init(self, mark): self.mark = mark
+            def mutate(self, mutable_step):
+                mutable_step.add_decorator(marked, deco_kwargs={"mark": self.mark})
+        class all_of_it(FlowMutator):
+            def mutate(self, mutable_flow):
+                for name, mutable in mutable_flow.steps:
+                    mutable.add_decorator("retry", deco_kwargs={"times": mutable_flow.settings.times})
+        @all_of_it
+        class F(FlowSpec):
+            settings = Config("settings", default_value={"times": 1, "mark": "m"})
+            @with_mark(mark=settings.mark)
+            @step
+            def start(self):
+                assert current.retry_count == 1
+                print("mark", self.mark)
+                self.next(self.end)
+            @step
+            def end(self): assert current.retry_count == 1
+    """
+    done = run_flow(write_flow(tmp_path, source), "--config-value", "settings", '{"times": 2, "mark": "given"}')
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "mark given" in done.stdout

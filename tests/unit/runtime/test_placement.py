@@ -1,0 +1,60 @@
+"""Where steps run, what their pods are asked for, and what holds when they fail."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from k8sflow.config import Settings
+from k8sflow.flow import graph as graphs
+from k8sflow.flow.attempts import Catch, Retry, StepPolicy
+from k8sflow.runtime.placement import Placement
+from tests.support import load_flow, write_flow
+
+SOURCE = """
+    from k8sflow import catch, retry, timeout
+    class F(FlowSpec):
+        @timeout(minutes=1)
+        @step
+        def start(self):
+            self.items = [1]
+            self.next(self.work, foreach="items")
+        @retry(times=0)
+        @kubernetes(deadline_seconds=30)
+        @step
+        def work(self): self.next(self.join)
+        @timeout(seconds=0.5)
+        @kubernetes(deadline_seconds=30)
+        @step
+        def join(self, inputs): self.next(self.end)
+        @step
+        def end(self): pass
+"""
+
+
+def place(folder: Path, *with_: str) -> Placement:
+    """The placement of the flow above."""
+    flow = load_flow(write_flow(folder, SOURCE))
+    return Placement.of(flow, graphs.build(flow), with_, Settings())
+
+
+def test_a_timeout_sets_the_deadline_of_the_pod(tmp_path: Path) -> None:
+    """Later than the agent's, so that the image may take its time; the user's own deadline is never made longer."""
+    pods = place(tmp_path, "kubernetes").pods
+    assert {step: options.deadline_seconds for step, options in pods.items()} == {
+        "start": 660, "work": 30, "join": 30, "end": None,
+    }  # fmt: skip
+
+
+def test_with_is_for_the_steps_that_say_nothing(tmp_path: Path) -> None:
+    """And catch passes over the steps whose way only they know."""
+    found = place(tmp_path, "retry:times=2", "catch:var=e", "kubernetes")
+    waits = Retry(2, 120.0)
+    assert dict(found.policies) == {
+        "start": StepPolicy(waits, 60.0),
+        "work": StepPolicy(catch=Catch("e")),
+        "join": StepPolicy(waits, 0.5, Catch("e")),
+        "end": StepPolicy(waits, catch=Catch("e")),
+    }
+    here = place(tmp_path / "here", "retry:times=2").policies
+    assert here["end"] == StepPolicy(Retry(2))
+    assert here["join"] == StepPolicy(waits, 0.5)
