@@ -194,7 +194,7 @@ BROKEN = {
     ),
     "parameter named as an option": (
         "class F(FlowSpec):\n    n = Parameter('tag')\n    @step\n    def start(self): self.next(self.end)\n    @step\n    def end(self): pass",
-        "run has an option of this name",
+        "the command line has an option tag already",
     ),
     "two parameters": (
         "class F(FlowSpec):\n    a = Parameter('n')\n    b = Parameter('n')",
