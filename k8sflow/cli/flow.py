@@ -19,7 +19,7 @@ from k8sflow.flow.deployment import branch
 from k8sflow.flow.mutators import prepare
 from k8sflow.flow.parameters import Parameter
 from k8sflow.flow.spec import FlowSpec, parameters
-from k8sflow.runtime.request import RunRequest, flow_file
+from k8sflow.runtime.request import RunRequest, code_folder
 
 # Where the options of a project are kept until the command runs.
 _PROJECT = "k8sflow.project"
@@ -88,7 +88,7 @@ def _run_command(flow: type[FlowSpec]) -> click.Command:
         with told():
             request = RunRequest(
                 flow=flow,
-                settings=config.load(flow_file(flow).parent),
+                settings=config.load(code_folder(flow)),
                 values={key.removeprefix("parameter_"): value for key, value in values.items()},
                 decorators=decorators,
                 tags=tags,
@@ -208,4 +208,4 @@ def _step(flow: type[FlowSpec], task: str, store: str) -> None:
     from k8sflow.runtime import single  # noqa: PLC0415  --help needs no runtime
 
     with told():
-        sys.exit(single.run_task(flow, config.load(flow_file(flow).parent), task, store))
+        sys.exit(single.run_task(flow, config.load(code_folder(flow)), task, store))

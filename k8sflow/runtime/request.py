@@ -44,11 +44,28 @@ class RunRequest:
     began: float = field(default_factory=time.monotonic)
 
 
-def flow_file(flow: type[FlowSpec]) -> Path:
-    """The file with the flow's class."""
-    return Path(sys.modules[flow.__module__].__file__ or ".").resolve()
+def code_folder(flow: type[FlowSpec]) -> Path:
+    """The folder that becomes the code package: the started script's; for ``python -m pkg.flow`` the one with pkg."""
+    return _started(flow).parents[_module().count(".")]
+
+
+def code_file(flow: type[FlowSpec]) -> str:
+    """The file that was started, relative to the code folder: ``flow.py``, or ``pkg/flow.py`` for a module."""
+    return _started(flow).relative_to(code_folder(flow)).as_posix()
 
 
 def local_root(flow: type[FlowSpec], settings: Settings) -> Path:
     """The folder with the state of runs on this machine."""
-    return Path(settings.root) if settings.root else flow_file(flow).parent / ROOT_NAME
+    return Path(settings.root) if settings.root else code_folder(flow) / ROOT_NAME
+
+
+def _started(flow: type[FlowSpec]) -> Path:
+    """The script that was started, which may import the flow from elsewhere; in a prompt, the flow's module."""
+    module = sys.modules["__main__"]
+    return Path(getattr(module, "__file__", None) or sys.modules[flow.__module__].__file__ or ".").resolve()
+
+
+def _module() -> str:
+    """The module's full name, where ``python -m`` started it; else nothing."""
+    specification = sys.modules["__main__"].__spec__
+    return specification.name if specification is not None else ""

@@ -26,7 +26,7 @@ from k8sflow.runtime.driver import Driver, Observer, Report, RunResult
 from k8sflow.runtime.interrupts import interrupts
 from k8sflow.runtime.placement import Placement
 from k8sflow.runtime.progress import LineReporter
-from k8sflow.runtime.request import RunRequest, flow_file, local_root
+from k8sflow.runtime.request import RunRequest, code_file, code_folder, local_root
 from k8sflow.storage import package
 from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore
 from k8sflow.storage.objects import ObjectStore, open_store
@@ -188,7 +188,7 @@ def _prepare(
     if not placement.uses_kubernetes:
         return open_store(str(local_root(request.flow, request.settings))), None
     store = remote.check(request.settings, placement, is_handed_over=is_handed_over)
-    return store, package.build(flow_file(request.flow).parent)
+    return store, package.build(code_folder(request.flow))
 
 
 def _create(
@@ -202,7 +202,7 @@ def _create(
     record = RunRecord(
         flow=flow.__name__,
         run=request.run_id or new_run_id(),
-        file=flow_file(flow).name,
+        file=code_file(flow),
         parameters=_fixed_values(flow, request.values, artifacts),
         graph=graph.to_document(),
         pods=placement.to_document(),

@@ -265,10 +265,12 @@ def _become_task(options: argparse.Namespace, pipes: dict[str, int]) -> NoReturn
         streams.renew()
         os.environ[RESULT_FD_VARIABLE] = str(pipes["result"])
         os.chdir(CODE_FOLDER)
-        file = str(Path(options.file).resolve())
-        sys.argv = [file, "step", options.task, f"--store={options.store}"]
-        sys.path.insert(0, str(Path(file).parent))
-        runpy.run_path(file, run_name="__main__")
+        sys.argv = [str(Path(options.file).resolve()), "step", options.task, f"--store={options.store}"]
+        sys.path.insert(0, str(Path.cwd()))
+        if "/" in options.file:  # it was started by `python -m`
+            runpy.run_module(options.file.removesuffix(".py").replace("/", "."), run_name="__main__", alter_sys=True)
+        else:
+            runpy.run_path(sys.argv[0], run_name="__main__")
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)

@@ -25,7 +25,7 @@ from k8sflow.task.result import TaskResult
 from k8sflow.task.runner import TaskRunner
 from k8sflow.task.spec import TaskName, TaskSpec
 from tests.inprocess import runner_of
-from tests.support import DEADLINE_SECONDS, environment, load_flow, wait_for, write_flow
+from tests.support import DEADLINE_SECONDS, environment, fast, load_flow, wait_for, write_flow
 
 SOURCE = """
     import os, signal, subprocess, sys, time
@@ -170,6 +170,49 @@ def test_a_file_that_cant_be_loaded_in_the_pod_is_told(tmp_path: Path) -> None:
     assert result.diagnosis is not None
     assert "No module named 'only_on_my_machine'" in result.diagnosis.summary
     assert "flow.py" in result.diagnosis.detail
+
+
+STARTED = {
+    "a script that imports the flow": ("flow.py", {"flow.py": "from pkg.flows import F\nF()\n"}),
+    "a module": ("pkg/flows.py", {}),
+    "a package": ("pkg/__main__.py", {"pkg/__main__.py": "from .flows import F\nF()\n"}),
+}
+
+
+@pytest.mark.parametrize("kind", fast(STARTED, 1))
+def test_what_was_started_is_started(tmp_path: Path, kind: str) -> None:
+    """The run's record names it; in the pod it finds its neighbours as it did for the user."""
+    started, others = STARTED[kind]
+    code = tmp_path / "code"
+    write_flow(code / "pkg", SOURCE.format(body="from pkg import near; self.x = near.x")).rename(code / "pkg/flows.py")
+    for name, text in {"pkg/__init__.py": "", "pkg/near.py": "x = 7", **others}.items():
+        (code / name).write_text(text)
+    arguments = (
+        [started]
+        if "/" not in started
+        else ["-m", started.removesuffix(".py").removesuffix("/__main__").replace("/", ".")]
+    )
+    done = subprocess.run(
+        [sys.executable, *arguments, "run"], cwd=code, env=environment(), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    store = FolderStore(code / ".k8sflow")
+    (run,) = store.list_folders("F/runs/")
+    record = RunStore(store, "F", run).read()
+    assert record.file == started
+
+    made = package.build(code)
+    ArtifactStore(store, "F").save_blob(made.sha256, [made.archive])
+    again = RunStore(store, "F", "again")
+    again.create(replace(record, run="again"))
+    options = [f"--store={store.url}", "--flow=F", f"--package={made.sha256}", f"--file={record.file}"]
+    spec = TaskSpec("F", "again", TaskName("start"))
+    command = [sys.executable, "-c", textwrap.dedent(MAIN), spec.to_json(), *options]
+    exit_code, result, output = _ended(tmp_path, _start(tmp_path, command))
+    assert exit_code == 0, (result, output)
+    commit = again.read_commit("start", "0")
+    assert commit is not None
+    assert "x" in commit.artifacts
 
 
 def test_threads_follow_the_pods_cores(tmp_path: Path) -> None:
