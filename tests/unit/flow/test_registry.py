@@ -112,10 +112,10 @@ def test_a_mistake_tells_its_line_and_what_was_meant() -> None:
     """In the file of the flow, not in ours."""
     line = inspect.currentframe().f_lineno + 2  # type: ignore[union-attr]
     with pytest.raises(FlowDefinitionError, match="Did you mean 'memory'") as told:
-        kubernetes(memori=5)
+        kubernetes(memori=5)(test_an_installed_package_brings_a_decorator)
     assert f"{__file__}:{line}: @kubernetes has no option 'memori'." in str(told.value)
     with pytest.raises(FlowDefinitionError, match="takes its options by name, not 3"):
-        kubernetes(3)
+        kubernetes(3)(test_an_installed_package_brings_a_decorator)
 
 
 def test_a_decorator_is_written_with_and_without_parentheses() -> None:
