@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from k8sflow.storage.folder import FolderStore
+from k8sflow.storage.memory import MemoryStore
 from k8sflow.storage.objects import ObjectStore
 from tests import s3server
 from tests.cluster.s3 import S3Server
@@ -67,8 +68,21 @@ def folder_store(tmp_path: Path) -> FolderStore:
     return FolderStore(str(tmp_path / "store"))
 
 
+@pytest.fixture
+def memory_store() -> MemoryStore:
+    """A store in this process's memory."""
+    return MemoryStore()
+
+
 @pytest.fixture(params=["folder", pytest.param("s3", marks=pytest.mark.s3)])
+def shared_store(request: pytest.FixtureRequest) -> ObjectStore:
+    """Each kind of store that other processes find too."""
+    found: ObjectStore = request.getfixturevalue(f"{request.param}_store")
+    return found
+
+
+@pytest.fixture(params=["folder", "memory", pytest.param("s3", marks=pytest.mark.s3)])
 def store(request: pytest.FixtureRequest) -> ObjectStore:
-    """Each kind of store; what holds for one has to hold for the other."""
+    """Each kind of store; what holds for one has to hold for the others."""
     found: ObjectStore = request.getfixturevalue(f"{request.param}_store")
     return found

@@ -15,6 +15,7 @@ from k8sflow.errors import ParameterError
 from k8sflow.flow import graph as graphs
 from k8sflow.flow import registry
 from k8sflow.flow.configs import bind
+from k8sflow.flow.decorated import prevents_commands
 from k8sflow.flow.deployment import branch
 from k8sflow.flow.mutators import prepare
 from k8sflow.flow.parameters import Parameter
@@ -31,6 +32,8 @@ def main(flow: type[FlowSpec]) -> None:
         if sys.argv[1:2] != ["step"]:  # a task takes the configs that its run was started with
             bind(flow, sys.argv[1:])
             prepare(flow)
+        if prevents_commands(flow):
+            graphs.build(flow)
         command = _group(flow)
     command.main(prog_name=f"python {sys.argv[0]}", auto_envvar_prefix="K8SFLOW")
 

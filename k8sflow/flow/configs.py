@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from k8sflow.errors import ParameterError
-from k8sflow.flow.registry import did_you_mean
+from k8sflow.flow.faults import Located, declaring, did_you_mean
 
 if TYPE_CHECKING:
     from k8sflow.flow.spec import FlowSpec
@@ -124,8 +124,15 @@ class Config:
             the file's name says.
         show_default: Taken so that what was written for Metaflow goes on working.
         plain: Whether the value is left as the parser made it.
+
+    Raises:
+        FlowDefinitionError: An option is wrong; in a flow's class the static check tells.
     """
 
+    k8sflow_fault: Located | None = None
+    _name = "config"  # where a wrong call has given none
+
+    @declaring
     def __init__(
         self,
         name: str,
@@ -168,6 +175,8 @@ class Config:
         Raises:
             ParameterError: There is none, or it can't be read.
         """
+        if self.k8sflow_fault is not None:
+            raise ParameterError(self.k8sflow_fault.fault.message, advice=self.k8sflow_fault.fault.advice)
         if self._bound is _UNKNOWN:
             self._bound = self._default()
         return self._bound
@@ -249,7 +258,10 @@ def configs(flow: type[FlowSpec]) -> dict[str, Config]:
     """The configs of a flow by the attribute that they are read through."""
     found: dict[str, Config] = {}
     for base in reversed(flow.__mro__):
-        found |= {name: member for name, member in vars(base).items() if isinstance(member, Config)}
+        found |= {
+            name: member
+            for name, member in vars(base).items() if isinstance(member, Config) and member.k8sflow_fault is None
+        }  # fmt: skip
     for attribute, config in found.items():
         _flow_configs[attribute] = _flow_configs[config._name] = config  # noqa: SLF001  every public name is the user's
     return found

@@ -1,35 +1,98 @@
-"""The static check of what stands above the steps."""
+"""The static check of what stands above the steps, above the class, and beside the steps in it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from types import FunctionType
 
 from k8sflow.errors import FlowDefinitionError
-from k8sflow.flow import registry
-from k8sflow.flow.decorators import of_step
-from k8sflow.flow.graph import Graph, Mistake, Node, Place
+from k8sflow.flow import mutators, registry, spec
+from k8sflow.flow.decorators import is_step, of_step
+from k8sflow.flow.faults import Fault, Located
+from k8sflow.flow.graph import Graph, Mistake, Node, Place, class_place
 from k8sflow.flow.registry import Decoration
 from k8sflow.flow.spec import FlowSpec
 
 
 def mistakes(flow: type[FlowSpec], graph: Graph) -> list[Mistake]:
-    """What is wrong with the decorators of a flow's steps."""
+    """What is wrong with a flow's parameters, configs, decorators and mutators."""
+    broken = spec.faults(flow)
+    # Where a config could not be made, what is made from it would be told for a second time.
+    is_configured = not broken
+    found = [*broken, *mutators.prepare(flow), *_beside_steps(flow), *_above_helpers(flow)]
+    for name in spec.steps(flow):
+        node = graph.nodes.get(name)
+        for decoration in of_step(flow, name):
+            place = decoration.place if decoration.place[1] or node is None else (node.place.file, node.place.line)
+            found += [Located(place, fault) for fault in _faults(decoration, is_configured=is_configured)]
+            if decoration.name == "catch" and node is not None and not can_be_caught(node):
+                found.append(Located(place, _cannot_be_caught(node)))
+    here = class_place(flow)
+    for decoration in registry.of(flow):
+        place = decoration.place if decoration.place[1] else (here.file, here.line)
+        found += [Located(place, fault) for fault in _faults(decoration, is_configured=is_configured)]
+    told = [Mistake(Place(*located.place), located.fault.message, located.fault.advice) for located in found]
+    return [*told, *_same_names(flow)]
+
+
+def prevents_commands(flow: type[FlowSpec]) -> bool:
+    """Whether a parameter or a config is so wrong that the command line can't be made."""
+    return bool(spec.faults(flow) or _same_names(flow))
+
+
+def _faults(decoration: Decoration, *, is_configured: bool) -> list[Fault]:
+    if decoration.name == "step":
+        return list(decoration.faults)
+    try:
+        kind = decoration.kind
+    except FlowDefinitionError as error:
+        return [Fault(error.summary, error.advice)]
+    return kind.faults(decoration, is_configured=is_configured)
+
+
+def _beside_steps(flow: type[FlowSpec]) -> Iterator[Located]:
+    """Decorators and mutators on members of the class that are no steps."""
+    for name, member in spec.members(flow):
+        if not is_step(member) and (isinstance(member, (FunctionType, type, staticmethod, classmethod))):
+            for place, decorator in [*_decorations(member), *mutators.written_on(member)]:
+                yield Located(place, Fault(f"@{decorator} stands on {name}, which is not a step.",
+                                           f"Is @step missing on {name}?"))  # fmt: skip
+
+
+def _above_helpers(flow: type[FlowSpec]) -> Iterator[Located]:
+    """Decorators on functions and classes of the flow's module, where they would do nothing."""
+    module = sys.modules.get(flow.__module__)
+    for name, member in list(vars(module).items()) if module is not None else []:
+        is_own = isinstance(member, (FunctionType, type)) and member.__module__ == flow.__module__
+        if is_own and not is_step(member) and not (isinstance(member, type) and issubclass(member, FlowSpec)):
+            for place, decorator in _decorations(member):
+                yield Located(place, Fault(f"@{decorator} stands on {name}, which is not a step of a flow: there it "
+                                           f"does nothing.", "Put it above the step that needs it."))  # fmt: skip
+
+
+def _decorations(member: object) -> list[tuple[tuple[str, int], str]]:
+    return [(decoration.place, decoration.name) for decoration in registry.of(member)]
+
+
+def _same_names(flow: type[FlowSpec]) -> list[Mistake]:
+    """Parameters that would be one option."""
+    names: dict[str, str] = {}
     found = []
-    for node in graph.nodes.values():
-        for decoration in of_step(flow, node.name):
-            place = Place(*decoration.place) if decoration.place[1] else node.place
-            if decoration.name == "catch" and not can_be_caught(node):
-                found.append(
-                    Mistake(place, f"@catch can't stand on step {node.name}, which {_opens(node)}: "
-                            f"where the run goes on is known only when the step has not failed.",
-                            "Let a step before it do what may fail, under @catch.")
-                )  # fmt: skip
-            try:
-                registry.find(decoration.name).read(decoration)
-            except FlowDefinitionError as error:
-                summary = error.summary.removeprefix(registry.located(decoration.place))
-                found.append(Mistake(place, summary, error.advice))
+    for attribute, parameter in spec.parameters(flow).items():
+        if (other := names.setdefault(parameter.name, attribute)) != attribute:
+            message = f"{flow.__name__} has two parameters with the name {parameter.name!r}: {other} and {attribute}."
+            found.append(Mistake(Place(*parameter.place), message, "Give one of them another name."))
     return found
+
+
+def _cannot_be_caught(node: Node) -> Fault:
+    why = "is a switch" if node.condition is not None else "opens branches by its data"
+    return Fault(
+        f"@catch can't stand on step {node.name}, which {why}: where the run goes on is known only when the step has "
+        f"not failed.",
+        "Let a step before it do what may fail, under @catch.",
+    )
 
 
 def can_be_caught(node: Node) -> bool:
@@ -40,7 +103,3 @@ def can_be_caught(node: Node) -> bool:
 def added_to(node: Node, added: Sequence[Decoration]) -> tuple[Decoration, ...]:
     """What of ``--with`` a step can have; ``--with catch`` passes over the steps that can't be caught."""
     return tuple(decoration for decoration in added if decoration.name != "catch" or can_be_caught(node))
-
-
-def _opens(node: Node) -> str:
-    return "is a switch" if node.condition is not None else "opens branches by its data"

@@ -7,6 +7,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from k8sflow.flow import registry
+from k8sflow.flow.faults import Fault, Located, Misplaced, caller, did_you_mean, is_class_body, place_of
 from k8sflow.flow.pod_options import RESOURCES, PodOptions
 from k8sflow.flow.registry import Decoration, DecoratorKind, Option, of, parse
 
@@ -27,9 +28,7 @@ _MUTATED = "__k8sflow_mutated__"
 def step(function: StepFunction) -> StepFunction: ...
 @overload
 def step(*, start: bool = ..., end: bool = ...) -> Callable[[StepFunction], StepFunction]: ...
-def step(
-    function: StepFunction | None = None, *, start: bool = False, end: bool = False
-) -> StepFunction | Callable[[StepFunction], StepFunction]:
+def step(function: Any = None, /, *more: object, start: bool = False, end: bool = False, **unknown: object) -> Any:
     """Marks a method as a step of the flow: ``@step``, or ``@step(start=True)``.
 
     A step takes ``self``; a step that joins branches takes ``self, inputs``. Its last statement is
@@ -37,16 +36,49 @@ def step(
 
     Args:
         function: The method.
+        more: Nothing: what is here is a mistake, which the static check tells.
         start: Whether the run begins here; without it, at the step that is called ``start``.
         end: Whether the run ends here; without it, at the step that is called ``end``.
+        unknown: Nothing, as above.
+
+    Raises:
+        FlowDefinitionError: It is used wrongly where there will be no static check.
     """
+    frame = caller()
+    faults = [Fault(f"@step has no option {name!r}.", f"{did_you_mean(name, _STEP_OPTIONS)} {_STEP_ADVICE}".strip())
+              for name in unknown]  # fmt: skip
+    is_decorated = callable(function) or hasattr(type(function), "__get__") or isinstance(function, Misplaced)
+    if more or not (function is None or is_decorated):
+        given = ", ".join(map(repr, (function, *more)))
+        faults.append(Fault(f"@step takes its options by name, not {given}.", _STEP_ADVICE))
 
-    def mark(function: StepFunction) -> StepFunction:
-        setattr(function, _STEP, True)
-        setattr(function, _ENDPOINTS, (start, end))
-        return function
+    def mark(target: Any) -> Any:
+        return _marked(target, (start, end), Decoration("step", {}, place_of(frame), tuple(faults)))
 
-    return mark if function is None else mark(function)
+    return mark(function) if function is not None and is_decorated and not more else mark
+
+
+_STEP_OPTIONS = ("start", "end")
+_STEP_ADVICE = "Write @step, @step(start=True) or @step(end=True)."
+
+
+def _marked(target: Any, endpoints: tuple[bool, bool], decoration: Decoration) -> Any:
+    if isinstance(target, Misplaced):
+        return target
+    if isinstance(target, (type, staticmethod, classmethod)) or not callable(target):
+        shown = f"the class {target.__name__}" if isinstance(target, type) else f"a {type(target).__name__}"
+        fault = Fault(f"@step stands on {shown}, which is not a method.", "Write @step above a def(self) of the class.")
+        found = Located(decoration.place, fault)
+        if is_class_body(caller()):
+            return Misplaced(found)
+        raise found.error()
+    setattr(target, _STEP, True)
+    setattr(target, _ENDPOINTS, endpoints)
+    if decoration.faults:
+        registry.replace_of(target, (*of(target), decoration))
+        if not is_class_body(caller()):
+            raise Located(decoration.place, decoration.faults[0]).error()
+    return target
 
 
 def _pod_options(names: Sequence[str]) -> tuple[Option, ...]:
@@ -108,4 +140,4 @@ def options_of(decorations: Sequence[Decoration], name: str) -> dict[str, Any] |
         FlowDefinitionError: They can't be used.
     """
     found = next((decoration for decoration in decorations if decoration.name == name), None)
-    return None if found is None else registry.find(name).read(found)
+    return None if found is None else found.kind.read(found)

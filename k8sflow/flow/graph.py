@@ -155,7 +155,7 @@ def build(flow: type[spec.FlowSpec]) -> Graph:
         source,
     )
 
-    mutators.prepare(flow)
+    mutators.prepare(flow)  # what it finds wrong is told with the decorators
     nodes: dict[str, Node] = {}
     mistakes = source.class_bodies(flow)
     unread = set()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import FrameType
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from k8sflow.errors import FlowDefinitionError
+from k8sflow.errors import FlowDefinitionError, ParameterError
 from k8sflow.flow import decorators, registry
 from k8sflow.flow.configs import configs
+from k8sflow.flow.faults import Fault, Located, Misplaced, caller, is_class_body, place_of, wrong_call
 from k8sflow.flow.registry import Decoration, DecoratorKind, settled
 
 if TYPE_CHECKING:
@@ -27,24 +29,22 @@ def user_step_decorator(function: Callable[..., Any]) -> DecoratorKind:
     options as a dictionary. It yields nothing to run the step, ``{}`` to skip it, or a function of ``self`` (and the
     inputs) to run in its place. What the step raises is raised at the ``yield``.
 
-    Raises:
-        FlowDefinitionError: The name is that of a decorator of ours, or the function is no generator.
+    Where its name is that of a decorator of ours, or it is no generator, the steps under it are wrong.
     """
     from inspect import isgeneratorfunction, signature  # noqa: PLC0415  only such flows need it
 
     name = function.__name__
+    fault = None
     if registry.is_ours(name):
-        raise FlowDefinitionError(f"@user_step_decorator: @{name} is there already.", advice="Give it another name.")
-    if not isgeneratorfunction(function):
-        raise FlowDefinitionError(
-            f"@user_step_decorator: {name} does not yield.", advice="The step runs where it yields."
-        )
+        fault = Fault(f"@user_step_decorator: @{name} is there already.", "Give it another name.")
+    elif not isgeneratorfunction(function):
+        fault = Fault(f"@user_step_decorator: {name} does not yield.", "The step runs where it yields.")
     takes = len(signature(function).parameters)
 
     def around(step_name: str, flow: Any, inputs: Any, attributes: Mapping[str, Any], /) -> Any:
         return function(*(step_name, flow, inputs, attributes)[:takes])
 
-    return DecoratorKind(name, (function.__doc__ or name).strip(), None, around=around)
+    return DecoratorKind(name, (function.__doc__ or name).strip(), None, around=around, fault=fault)
 
 
 class _Mutator:
@@ -54,8 +54,10 @@ class _Mutator:
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         made = super().__new__(cls)
+        frame = caller()
         made._arguments = (args, kwargs)  # type: ignore[attr-defined]
-        if len(args) == 1 and not kwargs and (isinstance(args[0], type) or decorators.is_step(args[0])):
+        made._place = place_of(frame)  # type: ignore[attr-defined]
+        if len(args) == 1 and not kwargs and _is_decorated(args[0], frame):
             made._arguments = ((), {})  # type: ignore[attr-defined]
             return made(args[0])
         return made
@@ -64,19 +66,45 @@ class _Mutator:
         """Takes the options; a mutator of one's own defines ``init``."""
 
     def __call__(self, target: Any) -> Any:
-        """Puts the mutator on a step or a flow."""
-        if isinstance(target, type) is not self._on_flow:
-            what = "a flow's class" if self._on_flow else "a step's def"
-            raise FlowDefinitionError(f"@{type(self).__name__} stands on {target!r}.", advice=f"It goes above {what}.")
-        setattr(target, _MUTATORS, (*getattr(target, _MUTATORS, ()), self))
+        """Puts the mutator on a step or a flow. In a flow's class, what is wrong is told by the static check.
+
+        Raises:
+            FlowDefinitionError: It stands on something else, where there will be no static check.
+        """
+        if not (is_class_body(caller()) or hasattr(target, "_k8sflow_task")):
+            for fault in self._misplaced(target):
+                raise Located(self._place, fault).error()  # type: ignore[attr-defined]
+        try:
+            setattr(target, _MUTATORS, (*getattr(target, _MUTATORS, ()), self))
+        except (AttributeError, TypeError):
+            return Misplaced(Located(self._place, self._misplaced(target)[0]))  # type: ignore[attr-defined]
         return target
+
+    def _misplaced(self, target: Any) -> list[Fault]:
+        """What is wrong with where it stands."""
+        if isinstance(target, type) is self._on_flow and callable(target):
+            return []
+        what = "a flow's class" if self._on_flow else "a step's def"
+        name = getattr(target, "__name__", f"a {type(target).__name__}")
+        return [Fault(f"@{type(self).__name__} stands on {name}.", f"It goes above {what}.")]
 
     def init(self, *args: Any, **kwargs: Any) -> None:
         """Takes the options, when the configs are known."""
 
     def _settle(self) -> None:
         args, kwargs = self._arguments  # type: ignore[attr-defined]
+        if fault := wrong_call(f"@{type(self).__name__}", self.init, args, kwargs):
+            raise FlowDefinitionError(fault.message, advice=fault.advice)
         self.init(*settled(list(args)), **settled(dict(kwargs)))
+
+
+def _is_decorated(target: object, frame: FrameType) -> bool:
+    """Whether a mutator's only argument is what it stands on, ``@mutator`` without parentheses, and no option."""
+    if isinstance(target, type) or decorators.is_step(target):
+        return True
+    inside = frame.f_locals.get("__qualname__") if is_class_body(frame) else None
+    name = getattr(target, "__name__", None)
+    return inside is not None and getattr(target, "__qualname__", None) == f"{inside}.{name}"
 
 
 class StepMutator(_Mutator):
@@ -145,7 +173,7 @@ class _Decorated:
             raise FlowDefinitionError(f"add_decorator on {self._where}: options go by name, in deco_kwargs.")
         parsed = registry.parse(deco_type) if isinstance(deco_type, str) else Decoration(deco_type.name, {})
         kind = registry.find(parsed.name) if isinstance(deco_type, str) else registry.use(deco_type)
-        added = Decoration(kind.name, {**parsed.options, **(deco_kwargs or {})}, (self._where, 0))
+        added = Decoration(kind.name, {**parsed.options, **(deco_kwargs or {})}, (self._where, 0), used=kind)
         kind.read(added)
         before = self._read()
         if any(found.name == kind.name for found in before):
@@ -204,7 +232,7 @@ class MutableFlow(_Decorated):
         return registry.of(self._flow)
 
     def _write(self, decorations: tuple[Decoration, ...]) -> None:
-        registry.replace(self._flow, decorations)
+        registry.replace_of(self._flow, decorations)
 
     @property
     def steps(self) -> Iterator[tuple[str, MutableStep]]:
@@ -254,22 +282,53 @@ class MutableFlow(_Decorated):
         raise AttributeError(f"{self._where} has no step, config or parameter {name!r}.")
 
 
-def prepare(flow: type[FlowSpec]) -> None:
+def prepare(flow: type[FlowSpec]) -> tuple[Located, ...]:
     """Applies a flow's mutators, once in a process: those of the flow first, then those of its steps.
 
-    Raises:
-        FlowDefinitionError: A mutator asks for what can't be.
+    Returns what they ask for that can't be, which the static check tells.
     """
-    if flow.__dict__.get(_PREPARED):
-        return
-    type.__setattr__(flow, _PREPARED, True)
+    if _PREPARED not in flow.__dict__:
+        faults: list[Located] = []
+        type.__setattr__(flow, _PREPARED, ())
+        _apply(_mutations(flow, faults), faults)
+        type.__setattr__(flow, _PREPARED, tuple(faults))
+    found: tuple[Located, ...] = flow.__dict__[_PREPARED]
+    return found
+
+
+def written_on(member: object) -> list[tuple[tuple[str, int], str]]:
+    """The mutators that stand on a member of a class: where, and their names."""
+    return [(mutator._place, type(mutator).__name__) for mutator in getattr(member, _MUTATORS, ())]  # noqa: SLF001
+
+
+_Mutation = tuple[Any, Any]
+
+
+def _mutations(flow: type[FlowSpec], faults: list[Located]) -> list[_Mutation]:
+    """The mutators that stand where they can, each with what it changes."""
     mutable = MutableFlow(flow)
-    jobs: list[tuple[Any, Any]] = [(mutator, mutable) for mutator in getattr(flow, _MUTATORS, ())]
+    placed: list[tuple[Any, Any, Any]]
+    placed = [(mutator, flow, mutable) for mutator in getattr(flow, _MUTATORS, ())]
     for name, step in list(mutable.steps):
-        jobs += [(mutator, step) for mutator in getattr(getattr(flow, name), _MUTATORS, ())]
-    for mutator, _ in jobs:
-        mutator._settle()  # noqa: SLF001  the two are one module's business
-    for mutator, target in jobs:
-        mutator.pre_mutate(target)
-    for mutator, target in jobs:
-        mutator.mutate(target)
+        placed += [(mutator, getattr(flow, name), step) for mutator in getattr(getattr(flow, name), _MUTATORS, ())]
+    for mutator, target, _ in placed:
+        faults += [Located(mutator._place, fault) for fault in mutator._misplaced(target)]  # noqa: SLF001  as below
+    return [(mutator, mutable) for mutator, target, mutable in placed if not mutator._misplaced(target)]  # noqa: SLF001
+
+
+def _apply(mutations: Sequence[_Mutation], faults: list[Located]) -> None:
+    """Applies mutators; one that asks for what can't be is left out from there on."""
+    phases: list[Callable[[Any, Any], None]] = [
+        lambda mutator, _: mutator._settle(),  # noqa: SLF001  the two are one module's business
+        lambda mutator, target: mutator.pre_mutate(target),
+        lambda mutator, target: mutator.mutate(target),
+    ]
+    broken = set()
+    for phase in phases:
+        for mutator, target in mutations:
+            try:
+                if id(mutator) not in broken:
+                    phase(mutator, target)
+            except (FlowDefinitionError, ParameterError) as error:
+                broken.add(id(mutator))
+                faults.append(Located(mutator._place, Fault(error.summary, error.advice)))  # noqa: SLF001  as above

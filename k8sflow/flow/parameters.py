@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from k8sflow.errors import FlowDefinitionError, ParameterError
 from k8sflow.flow import registry
 from k8sflow.flow.configs import ParameterContext, parser_of
+from k8sflow.flow.faults import Located, caller, declaring, place_of
 
 if TYPE_CHECKING:
     from k8sflow.flow.spec import FlowSpec
@@ -54,9 +55,12 @@ class Parameter:
         is_flag: Whether a bool is written as ``--name`` and ``--no-name``.
 
     Raises:
-        FlowDefinitionError: The name, the type or the default can't be used.
+        FlowDefinitionError: The name, the type or the default can't be used; in a flow's class the static check tells.
     """
 
+    k8sflow_fault: Located | None = None
+
+    @declaring
     def __init__(
         self,
         name: str,
@@ -89,6 +93,7 @@ class Parameter:
                 f"Parameter({name!r}): a separator makes a list of texts, so the type is str, not {_name_of(kind)}."
             )
         self.name = name
+        self.place = place_of(caller())
         self.kind: Callable[[Any], Any] = kind
         self.is_typed = type is not None
         self.help = help
@@ -203,6 +208,7 @@ class IncludeFile(Parameter):
         parser: Makes the value from the content: a function, ``"module.function"``, or json, yaml or toml.
     """
 
+    @declaring
     def __init__(
         self,
         name: str,

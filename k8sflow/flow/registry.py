@@ -12,15 +12,14 @@ that names a ``DecoratorKind``. A flow imports it and writes ``@gpu_profile(inte
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import json
-import sys
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from k8sflow.errors import FlowDefinitionError
+from k8sflow.errors import FlowDefinitionError, ParameterError
+from k8sflow.flow.faults import Fault, Located, Misplaced, caller, did_you_mean, is_class_body, place_of
 
 if TYPE_CHECKING:
     from inspect import Signature
@@ -43,7 +42,6 @@ _OURS = {
     "trigger": "k8sflow.flow.deployment:trigger",
     "trigger_on_finish": "k8sflow.flow.deployment:trigger_on_finish",
 }
-_OUR_FILES = __file__.rpartition("flow")[0]
 
 
 class Around(Protocol):
@@ -84,11 +82,30 @@ class Option:
 
 @dataclass(frozen=True)
 class Decoration:
-    """One decorator on one step or flow: its name, the options that were written out, and where."""
+    """One decorator on one step or flow.
+
+    Args:
+        name: Its name.
+        options: The options that were written out.
+        place: The file and the line in which it was written.
+        faults: What is wrong with how it was written, beside its options.
+        used: The decorator itself, where it is at hand: another flow may use another one of the same name.
+    """
 
     name: str
     options: Mapping[str, Any] = field(repr=False)
     place: tuple[str, int] = field(default=("", 0), compare=False)
+    faults: tuple[Fault, ...] = ()
+    used: DecoratorKind | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def kind(self) -> DecoratorKind:
+        """The decorator.
+
+        Raises:
+            FlowDefinitionError: There is none of its name.
+        """
+        return self.used or find(self.name)
 
 
 @dataclass(frozen=True)
@@ -104,6 +121,7 @@ class DecoratorKind:
         around: What it does around the step.
         outermost: Whether it goes around the decorators without this mark, wherever it is written.
         is_secret: Whether no value of its options may be shown or stored.
+        fault: What is wrong with the decorator itself, for whoever uses it.
     """
 
     name: str
@@ -114,36 +132,49 @@ class DecoratorKind:
     around: Around | None = None
     outermost: bool = False
     is_secret: bool = False
+    fault: Fault | None = None
 
     def __call__(self, target: Any = None, /, *more: object, **options: Any) -> Any:
-        """Decorates a step or a flow.
+        """Decorates a step or a flow. In a flow's class, what is wrong is told by the static check.
 
         Raises:
-            FlowDefinitionError: An option is wrong, or what is decorated is.
+            FlowDefinitionError: An option is wrong, or what is decorated is, where there will be no static check.
         """
-        place = _caller()
-        given = {key: value for key, value in options.items() if value is not None}
-        if (target is not None and not callable(target)) or more:
-            written = ", ".join(map(repr, filter(lambda value: value is not None, (target, *more))))
-            names = [option.name for option in self.options or ()]
-            like = f" Write for example @{self.name}({names[0]}={target!r})." if names else ""
-            raise _at(place, f"@{self.name} takes its options by name, not {written}.", like.strip())
+        if isinstance(target, Misplaced):
+            return target
+        known = {option.name for option in self.options or ()}
+        given = {key: value for key, value in options.items() if value is not None or key not in known}
+        own = () if self.fault is None else (self.fault,)
+        decoration = Decoration(self.name, given, place_of(caller()), own, self)
         _known[self.name] = self
-        decoration = Decoration(self.name, given, place)
-        if not any(map(is_delayed, given.values())):
-            self.read(decoration)
-        return self.decorate(target, decoration) if target is not None else lambda t: self.decorate(t, decoration)
+        if more or not (target is None or callable(target) or hasattr(type(target), "__get__")):
+            decoration = replace(decoration, faults=(*own, self._by_position(target, *more)))
+        elif target is not None:
+            return self.decorate(target, decoration)
+        return lambda target: self.decorate(target, decoration)
 
     def decorate(self, target: Any, decoration: Decoration) -> Any:
-        """Puts a decoration on a step's function or a flow's class."""
-        if not (isinstance(target, type) if self.on == "flow" else callable(target) and not isinstance(target, type)):
+        """Puts a decoration on a step's function or a flow's class.
+
+        Raises:
+            FlowDefinitionError: Something is wrong with it, where there will be no static check.
+        """
+        is_flow = isinstance(target, type) and hasattr(target, "_k8sflow_task")
+        if not (is_flow if self.on == "flow" else callable(target) and not isinstance(target, type)):
             what, where = ("a flow's class", "class") if self.on == "flow" else ("a method", "step's def")
-            raise _at(
-                decoration.place, f"@{self.name} stands on {target!r}, which is not {what}.",
-                f"Write @{self.name}(...) above the {where}.",
-            )  # fmt: skip
+            shown = f"the class {target.__name__}" if isinstance(target, type) else _shown(target)
+            fault = Fault(
+                f"@{self.name} stands on {shown}, which is not {what}.", f"Write @{self.name}(...) above the {where}."
+            )
+            decoration = replace(decoration, faults=(*decoration.faults, fault))
+        if not (is_flow or is_class_body(caller())):
+            for fault in self.faults(decoration):
+                raise Located(decoration.place, fault).error()
         others = [d for d in getattr(target, _DECORATIONS, ()) if d.name != self.name]
-        setattr(target, _DECORATIONS, (*others, decoration))
+        try:
+            setattr(target, _DECORATIONS, (*others, decoration))
+        except (AttributeError, TypeError):
+            return Misplaced(Located(decoration.place, next(iter(self.faults(decoration)))))
         return target
 
     def read(self, decoration: Decoration) -> dict[str, Any]:
@@ -152,30 +183,53 @@ class DecoratorKind:
         Raises:
             FlowDefinitionError: One is unknown or can't be used.
         """
-        if self.options is None:
-            return {name: settled(value) for name, value in decoration.options.items()}
-        parsers = {option.name: option.parse for option in self.options}
-        found = {option.name: option.default for option in self.options}
-        for name, value in decoration.options.items():
-            if name not in parsers:
-                close = did_you_mean(name, parsers)
-                listed = f"Its options are {', '.join(parsers)}." if parsers else "It takes no options."
-                raise _at(decoration.place, f"@{self.name} has no option {name!r}.", f"{close} {listed}".strip())
-            try:
-                found[name] = parsers[name](settled(value))
-            except ValueError as error:
-                about = next(option.help for option in self.options if option.name == name)
-                raise _at(
-                    decoration.place,
-                    f"@{self.name} can't be used with {name}={'…' if self.is_secret else repr(value)}: {error}.",
-                    f"{name} is {about}.",
-                ) from error  # fmt: skip
-        try:
-            if self.check is not None:
-                self.check(found)
-        except ValueError as error:
-            raise _at(decoration.place, f"@{self.name}: {error}.") from error
+        found, faults = self._read(decoration)
+        if faults:
+            raise Located(decoration.place, faults[0]).error()
         return found
+
+    def faults(self, decoration: Decoration, *, is_configured: bool = False) -> list[Fault]:
+        """All that is wrong with a decoration; of options that wait for the configuration only when it is known."""
+        options = decoration.options.items()
+        known = {key: value for key, value in options if is_configured or not is_delayed(value)}
+        is_known = len(known) == len(decoration.options)
+        return [*decoration.faults, *self._read(replace(decoration, options=known), is_whole=is_known)[1]]
+
+    def _read(self, decoration: Decoration, *, is_whole: bool = True) -> tuple[dict[str, Any], list[Fault]]:
+        """The parsed options, and what is wrong with them; together they are looked at where they are all there."""
+        faults = [self.fault] if self.fault is not None else []
+        options = {option.name: option for option in self.options or ()}
+        found = {option.name: option.default for option in options.values()}
+        for name, value in decoration.options.items():
+            shown = "…" if self.is_secret else repr(value)
+            try:
+                if self.options is None:
+                    found[name] = settled(value)
+                elif name not in options:
+                    listed = f"Its options are {', '.join(options)}." if options else "It takes no options."
+                    advice = f"{did_you_mean(name, options)} {listed}".strip()
+                    faults.append(Fault(f"@{self.name} has no option {name!r}.", advice))
+                else:
+                    found[name] = options[name].parse(settled(value))
+            except ParameterError as error:
+                faults.append(Fault(f"@{self.name} can't be used with {name}={shown}: {error.summary}", error.advice))
+            except (ValueError, TypeError) as error:
+                message = f"@{self.name} can't be used with {name}={shown}: {error}."
+                faults.append(Fault(message, f"{name} is {options[name].help}."))
+        if self.check is not None and is_whole and not faults and not decoration.faults:
+            try:
+                self.check(found)
+            except ValueError as error:
+                faults.append(Fault(f"@{self.name}: {error}."))
+        return found, faults
+
+    def _by_position(self, *given: Any) -> Fault:
+        values = [value for value in given if value is not None]
+        names = [option.name for option in self.options or ()]
+        shown = "…" if self.is_secret else ", ".join(map(repr, values))
+        first = "…" if self.is_secret else repr(values[0])
+        like = f"Write for example @{self.name}({names[0]}={first})." if names else ""
+        return Fault(f"@{self.name} takes its options by name, not {shown}.", like)
 
     @property
     def __signature__(self) -> Signature:
@@ -224,7 +278,7 @@ def use(kind: DecoratorKind) -> DecoratorKind:
     return kind
 
 
-def replace(target: object, decorations: tuple[Decoration, ...]) -> None:
+def replace_of(target: object, decorations: tuple[Decoration, ...]) -> None:
     """Sets the decorators of a flow's class."""
     setattr(target, _DECORATIONS, decorations)
 
@@ -257,7 +311,7 @@ def parse(text: str) -> Decoration:
     if kind.on == "flow" or (kind.is_secret and any(isinstance(part, dict) for part in options.get("sources") or ())):
         why = "would be stored with the run" if kind.is_secret else "stands above a flow, and not above steps"
         raise FlowDefinitionError(f"--with {kind.name} can't be used so: it {why}.", advice="Write it in the flow.")
-    decoration = Decoration(kind.name, options, ("--with", 0))
+    decoration = Decoration(kind.name, options, ("--with", 0), used=kind)
     kind.read(decoration)
     return decoration
 
@@ -282,28 +336,10 @@ def settled(value: Any) -> Any:
     return value.k8sflow_value()
 
 
-def did_you_mean(word: str, words: Any) -> str:
-    """``Did you mean …?`` where one of the words is close, else an empty text."""
-    found = difflib.get_close_matches(word, list(words), n=1)
-    return f"Did you mean {found[0]!r}?" if found else ""
-
-
-def located(place: tuple[str, int]) -> str:
-    """A place as it stands before a message: ``flow.py:12: ``."""
-    file, line = place
-    return f"{file}:{line}: " if line else (f"{file} " if file else "")
-
-
-def _at(place: tuple[str, int], summary: str, advice: str = "") -> FlowDefinitionError:
-    return FlowDefinitionError(f"{located(place)}{summary}", advice=advice)
-
-
-def _caller() -> tuple[str, int]:
-    """The line of the user's code that is being run."""
-    frame = sys._getframe(1)  # noqa: SLF001  the only way to know where a decorator is written
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_OUR_FILES):
-        frame = frame.f_back
-    return frame.f_code.co_filename, frame.f_lineno
+def _shown(target: object) -> str:
+    """What stands under a decorator, as a person calls it."""
+    name = getattr(target, "__name__", None)
+    return f"the {type(target).__name__} {name}" if name else f"a {type(target).__name__}"
 
 
 def _split(text: str) -> list[str]:

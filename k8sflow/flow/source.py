@@ -66,8 +66,8 @@ def _lost_steps(body: ast.ClassDef, file: str) -> list[Mistake]:
 
 
 def _is_decorated_as_step(definition: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
-    names = [d.attr if isinstance(d, ast.Attribute) else getattr(d, "id", "") for d in definition.decorator_list]
-    return "step" in names
+    decorators = [d.func if isinstance(d, ast.Call) else d for d in definition.decorator_list]
+    return "step" in [d.attr if isinstance(d, ast.Attribute) else getattr(d, "id", "") for d in decorators]
 
 
 def read_step(name: str, function: Callable[..., Any]) -> tuple[Node, list[Mistake]]:
@@ -113,13 +113,15 @@ def definition_of(function: Callable[..., Any]) -> tuple[ast.FunctionDef | ast.A
     Raises:
         FlowDefinitionError: It can't be found.
     """
-    code = inspect.unwrap(function).__code__
-    file = code.co_filename
-    for node in _definitions(file).get(code.co_name, []):
-        if not isinstance(node, ast.ClassDef) and _first_line(node) == code.co_firstlineno:
-            return node, file
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    file = "?"
+    if code is not None:
+        file = code.co_filename
+        for node in _definitions(file).get(code.co_name, []):
+            if not isinstance(node, ast.ClassDef) and _first_line(node) == code.co_firstlineno:
+                return node, file
     raise FlowDefinitionError(
-        f"the source of step {function.__name__} can't be found in {file}.",
+        f"the source of step {getattr(function, '__name__', function)} can't be found in {file}.",
         cause="A flow's graph is read from its source, so it has to be in a file (or a notebook cell).",
     )
 

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from k8sflow.errors import FlowDefinitionError
 from k8sflow.flow import decorators
+from k8sflow.flow.configs import Config
+from k8sflow.flow.faults import Located, Misplaced
 from k8sflow.flow.parameters import Parameter
 
 # What a flow's own names can't be, since self has them already.
@@ -150,42 +151,37 @@ def _refuse_fixed(flow: type[FlowSpec], name: str) -> None:
 
 def steps(flow: type[FlowSpec]) -> dict[str, Callable[..., None]]:
     """The steps of a flow by name, in the order in which they are written, those of its base classes first."""
-    return {name: member for name, member in _members(flow) if decorators.is_step(member)}
+    return {name: member for name, member in members(flow) if decorators.is_step(member)}
 
 
 def parameters(flow: type[FlowSpec]) -> dict[str, Parameter]:
-    """The parameters of a flow by the attribute that they are read through.
+    """The parameters of a flow by the attribute that they are read through."""
+    found = {name: member for name, member in members(flow) if isinstance(member, Parameter)}
+    return {name: parameter for name, parameter in found.items() if parameter.k8sflow_fault is None}
 
-    Raises:
-        FlowDefinitionError: Two of them have the same name.
-    """
-    found = {name: member for name, member in _members(flow) if isinstance(member, Parameter)}
-    names: dict[str, str] = {}
-    for attribute, parameter in found.items():
-        if (other := names.setdefault(parameter.name, attribute)) != attribute:
-            raise FlowDefinitionError(
-                f"{flow.__name__} has two parameters with the name {parameter.name!r}: {other} and {attribute}.",
-                advice="Give one of them another name.",
-            )
-    return found
+
+def faults(flow: type[FlowSpec]) -> list[Located]:
+    """What of a flow's class could not be made: wrong parameters and configs, decorators where none can be."""
+    declared = [member for _, member in members(flow) if isinstance(member, (Parameter, Config, Misplaced))]
+    return [member.k8sflow_fault for member in declared if member.k8sflow_fault is not None]
 
 
 def constants(flow: type[FlowSpec]) -> dict[str, Any]:
     """The class's plain attributes: values that every step and every reader of the run sees."""
     cached: dict[str, Any] | None = flow.__dict__.get("__k8sflow_constants__")
     if cached is None:
-        cached = {name: member for name, member in _members(flow) if _is_constant(name, member)}
+        cached = {name: member for name, member in members(flow) if _is_constant(name, member)}
         type.__setattr__(flow, "__k8sflow_constants__", cached)
     return cached
 
 
 def _is_constant(name: str, member: object) -> bool:
-    if name.startswith("_") or isinstance(member, (Parameter, property, staticmethod, classmethod, type)):
+    if name.startswith("_") or isinstance(member, (Parameter, Misplaced, property, staticmethod, classmethod, type)):
         return False
     return not callable(member) and not hasattr(member, "__get__")
 
 
-def _members(flow: type[FlowSpec]) -> Iterator[tuple[str, Any]]:
+def members(flow: type[FlowSpec]) -> Iterator[tuple[str, Any]]:
     """Names and members of the class and its bases below FlowSpec; a derived class's member takes the base's place."""
     found: dict[str, Any] = {}
     for base in reversed(flow.__mro__):

@@ -203,7 +203,7 @@ def _create(
         flow=flow.__name__,
         run=request.run_id or new_run_id(),
         file=code_file(flow),
-        parameters=_fixed_values(flow, request.values, artifacts),
+        parameters=fixed_values(flow, request.values, artifacts),
         graph=graph.to_document(),
         pods=placement.to_document(),
         flow_decorators=deployment.documents(flow, current_user(), request.branch, request.production),
@@ -220,10 +220,14 @@ def _create(
     return record
 
 
-def _fixed_values(
+def fixed_values(
     flow: type[FlowSpec], values: Mapping[str, object], artifacts: ArtifactStore
 ) -> dict[str, ArtifactRef]:
-    """The parameters, configs and constants, saved once for all tasks."""
+    """The parameters, configs and constants, saved once for all tasks.
+
+    Raises:
+        ParameterError: A required one has no value, or a default can't be made.
+    """
     fixed = dict(constants(flow))
     known = {name: config.k8sflow_value() for name, config in configs(flow).items()}
     fixed |= known

@@ -51,12 +51,20 @@ class TaskRunner:
     def run(self, spec: TaskSpec) -> TaskResult:
         """Runs a task; whatever happens in the user's code becomes a result, and is written to the store."""
         try:
-            with current.running(facts(self.flow, self.graph, self.record, self.run_store, spec)):
-                result = self._run(spec)
+            result = self.execute(spec)
         except BaseException as error:  # noqa: BLE001  the boundary to the user's code: also SystemExit and Ctrl-C
             result = failure(error)
         write_outcome(self.run_store, spec, result)
         return result
+
+    def execute(self, spec: TaskSpec) -> TaskResult:
+        """Runs a task and commits what it left.
+
+        Raises:
+            BaseException: What the user's code raises, as it is.
+        """
+        with current.running(facts(self.flow, self.graph, self.record, self.run_store, spec)):
+            return self._run(spec)
 
     def _run(self, spec: TaskSpec) -> TaskResult:
         flow, context = self._prepare(spec)

@@ -86,7 +86,7 @@ def test_pauses_grow_without_end_but_not_past_the_longest() -> None:
 def test_a_mistake_is_told(make: Any, words: str) -> None:
     """With the option, what was written, and what it is."""
     with pytest.raises(FlowDefinitionError, match=words):
-        make()
+        make()(lambda self: None)
 
 
 @pytest.mark.parametrize(

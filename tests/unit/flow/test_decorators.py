@@ -40,9 +40,9 @@ def test_decorators_keep_what_was_written_out() -> None:
     ids=range(5),
 )
 def test_a_wrong_option_is_told(make: Any, words: str) -> None:
-    """When the class is made."""
+    """At once, where it is not in a flow's class."""
     with pytest.raises(FlowDefinitionError, match=words):
-        make()
+        make()(lambda self: None)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 
 from k8sflow import FlowSpec, exit_hook, project, schedule, trigger, trigger_on_finish
 from k8sflow.errors import FlowDefinitionError
+from k8sflow.flow import graph as graphs
 from k8sflow.flow.deployment import documents
 from tests.support import flow_command, write_flow
 
@@ -107,9 +108,9 @@ def test_a_project_has_branches(
     ids=range(15),
 )
 def test_a_mistake_is_told(make: Any, words: str) -> None:
-    """When the class is made."""
+    """When the flow is checked; at once, where it is not above a flow."""
     with pytest.raises(FlowDefinitionError, match=words):
-        make()
+        graphs.build(make()(type("F", (FlowSpec,), {})))
 
 
 def test_a_run_of_a_project_knows_it(tmp_path: Path) -> None:

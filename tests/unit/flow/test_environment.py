@@ -68,13 +68,13 @@ def test_a_mistake_in_the_flow_is_told_without_a_value() -> None:
     """Sources of no kind, variables that are none; --with takes no secret itself."""
     for wrong in ([VALUE], [5], [{"A": [VALUE]}], []):
         with pytest.raises(FlowDefinitionError) as told:
-            secrets(sources=wrong)
+            secrets(sources=wrong)(test_a_step_finds_its_variables)
         assert VALUE not in str(told.value)
     with pytest.raises(FlowDefinitionError, match="would be stored"):
         registry.parse('secrets:sources=[{"A": "x"}]')
     assert registry.parse("secrets:sources=file:/run/db.env").name == "secrets"
     with pytest.raises(FlowDefinitionError, match="name of a variable"):
-        environment(vars={"A=B": "c"})
+        environment(vars={"A=B": "c"})(test_a_step_finds_its_variables)
 
 
 def test_a_step_finds_its_variables(tmp_path: Path) -> None:

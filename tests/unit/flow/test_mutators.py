@@ -10,6 +10,7 @@ import pytest
 from k8sflow import FlowMutator, FlowSpec, Parameter, StepMutator, retry, step, timeout, user_step_decorator
 from k8sflow.errors import FlowDefinitionError
 from k8sflow.flow import decorators
+from k8sflow.flow import graph as graphs
 from k8sflow.flow.mutators import prepare
 from k8sflow.flow.spec import parameters
 from tests.inprocess import Failed, run_source
@@ -118,7 +119,7 @@ def test_a_retry_may_fall_back_by_a_wrapper_of_the_command_line(tmp_path: Path) 
 
 
 def test_a_name_of_ours_and_a_function_without_yield_are_told() -> None:
-    """When they are made."""
+    """When they are used."""
 
     def retry(step_name: str, flow: Any, inputs: Any, attributes: Any) -> Any:
         yield
@@ -126,9 +127,9 @@ def test_a_name_of_ours_and_a_function_without_yield_are_told() -> None:
     def plain(step_name: str, flow: Any, inputs: Any, attributes: Any) -> None: ...
 
     with pytest.raises(FlowDefinitionError, match="is there already"):
-        user_step_decorator(retry)
+        user_step_decorator(retry)(plain)
     with pytest.raises(FlowDefinitionError, match="does not yield"):
-        user_step_decorator(plain)
+        user_step_decorator(plain)(plain)
 
 
 class Sturdy(StepMutator):
@@ -219,9 +220,9 @@ def test_a_mutator_that_asks_for_what_can_not_be_is_told() -> None:
             def start(self) -> None: ...
 
         with pytest.raises(FlowDefinitionError, match=words):
-            prepare(F)
+            graphs.build(F)
     with pytest.raises(FlowDefinitionError, match="goes above a step's def"):
-        Sturdy()(FlowSpec)
+        Sturdy()(int)
     with pytest.raises(FlowDefinitionError, match="goes above a flow's class"):
         Everywhere()(len)
 

@@ -99,13 +99,13 @@ RACER = """
 
 
 @pytest.mark.slow
-def test_one_of_twenty_racing_processes_wins(store: ObjectStore) -> None:
+def test_one_of_twenty_racing_processes_wins(shared_store: ObjectStore) -> None:
     """As pods and drivers race: each with a store of its own."""
     keys = {name: os.environ[name] for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY") if name in os.environ}
-    endpoint = getattr(store, "endpoint", None) or ""
+    endpoint = getattr(shared_store, "endpoint", None) or ""
     racers = [
         subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(RACER), store.url, endpoint, chr(ord("a") + i)],
+            [sys.executable, "-c", textwrap.dedent(RACER), shared_store.url, endpoint, chr(ord("a") + i)],
             env=environment(**keys), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )
         for i in range(20)
@@ -119,7 +119,7 @@ def test_one_of_twenty_racing_processes_wins(store: ObjectStore) -> None:
         racer.stdin.flush()
     won = [racer.communicate()[0].strip() for racer in racers]
     assert sorted(won) == ["False"] * 19 + ["True"]
-    assert bytes(store.get("F/commit")) == chr(ord("a") + won.index("True")).encode() * 1000
+    assert bytes(shared_store.get("F/commit")) == chr(ord("a") + won.index("True")).encode() * 1000
 
 
 def test_keys_are_listed_in_the_order_of_their_bytes(store: ObjectStore) -> None:
@@ -184,12 +184,12 @@ def test_a_log_without_output_leaves_nothing(store: ObjectStore) -> None:
     assert not store.exists("F/log")
 
 
-def test_a_store_opens_itself_from_its_url(store: ObjectStore) -> None:
+def test_a_store_opens_itself_from_its_url(shared_store: ObjectStore) -> None:
     """The URL is what a pod or another process is given."""
-    store.put("F/a", [b"x"])
-    again = open_store(store.url, endpoint=getattr(store, "endpoint", None), region="us-east-1")
+    shared_store.put("F/a", [b"x"])
+    again = open_store(shared_store.url, endpoint=getattr(shared_store, "endpoint", None), region="us-east-1")
     assert bytes(again.get("F/a")) == b"x"
-    assert bytes(store.after_fork().get("F/a")) == b"x"
+    assert bytes(shared_store.after_fork().get("F/a")) == b"x"
     again.close()
 
 

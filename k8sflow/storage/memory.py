@@ -1,0 +1,79 @@
+"""An object store in this process's memory: for tests of flows, which leave nothing behind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from k8sflow.storage.objects import Buffer, ObjectNotFoundError, ReadableFile
+
+
+class MemoryStore:
+    """Objects as bytes in a dictionary; they are gone with it."""
+
+    parallel_reads = 1
+    url = "memory"
+
+    def __init__(self) -> None:
+        self._objects: dict[str, bytearray] = {}
+
+    def get(self, key: str) -> Buffer:
+        """A copy of the object's bytes, which the reader may change."""
+        if key not in self._objects:
+            raise ObjectNotFoundError(f"there is no {key} in {self.url}.")
+        return bytearray(self._objects[key])
+
+    def put(self, key: str, parts: Sequence[Buffer]) -> None:
+        """Keeps the parts as one object."""
+        self._objects[key] = bytearray().join(parts)
+
+    def put_new(self, key: str, data: bytes) -> bool:
+        """Keeps the object, unless there is one."""
+        mine = bytearray(data)
+        return self._objects.setdefault(key, mine) is mine
+
+    def put_file(self, key: str, file: ReadableFile) -> None:
+        """Keeps a file's content."""
+        file.seek(0)
+        self._objects[key] = bytearray(file.read() or b"")
+
+    def exists(self, key: str) -> bool:
+        """Whether there is such an object."""
+        return key in self._objects
+
+    def list_keys(self, prefix: str) -> Iterator[str]:
+        """All keys that begin with the prefix, in ascending order."""
+        yield from sorted(key for key in self._objects if key.startswith(prefix))
+
+    def list_folders(self, prefix: str) -> Iterator[str]:
+        """The names directly below the prefix that have keys below them, in ascending order."""
+        below = (key.removeprefix(prefix).split("/", 1) for key in self.list_keys(prefix))
+        yield from dict.fromkeys(name for name, *rest in below if rest)
+
+    def open_log(self, key: str) -> MemoryLog:
+        """A writer for an object that grows."""
+        return MemoryLog(self._objects, key)
+
+    def after_fork(self) -> MemoryStore:
+        """Itself, as it was at the fork."""
+        return self
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+
+class MemoryLog:
+    """An object that grows in place."""
+
+    def __init__(self, objects: dict[str, bytearray], key: str) -> None:
+        self._objects = objects
+        self._key = key
+
+    def write(self, data: bytes) -> None:
+        """Adds bytes; the object is made by the first ones."""
+        self._objects.setdefault(self._key, bytearray()).extend(data)
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+    def close(self) -> None:
+        """Nothing to give back."""

@@ -1,0 +1,103 @@
+"""``run_flow``: a whole run in this process, by the driver that runs it everywhere."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+from k8sflow.client import Run
+from k8sflow.config import Settings
+from k8sflow.executors.base import Finished, TaskEvent
+from k8sflow.flow.spec import FlowSpec
+from k8sflow.runtime.driver import Driver, Inbox
+from k8sflow.runtime.placement import Placement
+from k8sflow.task.failure import failure
+from k8sflow.task.result import TaskResult
+from k8sflow.task.runner import TaskRunner, write_outcome
+from k8sflow.task.spec import TaskSpec
+from k8sflow.testing.runs import new_run, raised_by_user
+
+_HERE = "here"
+
+
+def run_flow(flow: type[FlowSpec], /, **parameters: Any) -> Run:
+    """Runs a flow in this process, one task after the other, and returns the finished run as the client reads it.
+
+    Retries, ``@catch`` and the decorators' wrappers are those of every run; pauses are not waited for, and ``@timeout``
+    ends nothing. Values go through the same pickling as in every run. Nothing is written to disk.
+
+    Args:
+        flow: The flow's class.
+        parameters: The parameters' values; others have their defaults.
+
+    Raises:
+        FlowDefinitionError: The flow has mistakes; all of them are told.
+        ParameterError: A parameter is unknown, missing, or its value can't be used.
+        BaseException: What a step raises, after its last retry, as it is.
+    """
+    __tracebackhide__ = True
+    runner = new_run(flow, parameters)
+    placement = Placement.of(flow, runner.graph, (), Settings())
+    tasks = _Tasks(runner)
+    driver = Driver(
+        runner.graph,
+        runner.run_store,
+        executors=lambda _: {_HERE: tasks},
+        executor_of=lambda _: _HERE,
+        observers=[],
+        policies=placement.policies,
+        clock=tasks,
+    )
+    result = driver.run()
+    if result.failed is not None:
+        raise tasks.errors[result.failed]
+    return Run(runner.run_store)
+
+
+class _Tasks:
+    """Runs tasks when the driver waits for something to happen; and is its clock, which no pause holds up.
+
+    Args:
+        runner: What runs a task.
+    """
+
+    def __init__(self, runner: TaskRunner) -> None:
+        self._runner = runner
+        self._ready: deque[TaskSpec] = deque()
+        self._now = 0.0
+        self.errors: dict[TaskSpec, BaseException] = {}
+
+    def submit(self, tasks: Sequence[TaskSpec]) -> None:
+        """Takes tasks that became ready together."""
+        self._ready.extend(tasks)
+
+    def cancel(self) -> None:
+        """Drops the tasks that have not been run."""
+        self._ready.clear()
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+    def now(self) -> float:
+        """Seconds since the run's start, of which only pauses take any."""
+        return self._now
+
+    wall = now
+
+    def wait(self, _inbox: Inbox, seconds: float | None) -> TaskEvent | None:
+        """How the next task ended; where none is ready, the time is over at once."""
+        if self._ready:
+            task = self._ready.popleft()
+            return Finished(task, self._run(task))
+        self._now += seconds or 0.0
+        return None
+
+    def _run(self, task: TaskSpec) -> TaskResult:
+        try:
+            result = self._runner.execute(task)
+        except (Exception, SystemExit) as error:  # noqa: BLE001  the user's code; others, as Ctrl-C, end the test
+            self.errors[task] = raised_by_user(error)
+            result = failure(error)
+        write_outcome(self._runner.run_store, task, result)
+        return result
