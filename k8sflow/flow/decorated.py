@@ -45,7 +45,7 @@ def _faults(decoration: Decoration, *, is_configured: bool) -> list[Fault]:
     if decoration.name == "step":
         return list(decoration.faults)
     try:
-        kind = registry.find(decoration.name)
+        kind = decoration.kind
     except FlowDefinitionError as error:
         return [Fault(error.summary, error.advice)]
     return kind.faults(decoration, is_configured=is_configured)

@@ -212,7 +212,7 @@ def documents(flow: type[FlowSpec], user: str, branch_: str | None, production: 
     """
     found: dict[str, Any] = {}
     for decoration in registry.of(flow):
-        kind = registry.find(decoration.name)
+        kind = decoration.kind
         if kind.on == "flow":
             found[decoration.name] = {k: v for k, v in kind.read(decoration).items() if v is not None}
     if "schedule" in found:

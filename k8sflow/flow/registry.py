@@ -89,12 +89,23 @@ class Decoration:
         options: The options that were written out.
         place: The file and the line in which it was written.
         faults: What is wrong with how it was written, beside its options.
+        written: The decorator itself, where it was at hand: another flow of this process may have one of its name.
     """
 
     name: str
     options: Mapping[str, Any] = field(repr=False)
     place: tuple[str, int] = field(default=("", 0), compare=False)
     faults: tuple[Fault, ...] = ()
+    written: DecoratorKind | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def kind(self) -> DecoratorKind:
+        """What the decorator is.
+
+        Raises:
+            FlowDefinitionError: There is none of its name.
+        """
+        return find(self.name) if self.written is None else self.written
 
 
 @dataclass(frozen=True)
@@ -134,7 +145,7 @@ class DecoratorKind:
         known = {option.name for option in self.options or ()}
         given = {key: value for key, value in options.items() if value is not None or key not in known}
         own = () if self.fault is None else (self.fault,)
-        decoration = Decoration(self.name, given, place_of(caller()), own)
+        decoration = Decoration(self.name, given, place_of(caller()), own, self)
         _known[self.name] = self
         if more or not (target is None or callable(target) or hasattr(type(target), "__get__")):
             decoration = replace(decoration, faults=(*own, self._by_position(target, *more)))

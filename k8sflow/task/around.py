@@ -6,7 +6,6 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from k8sflow.flow import registry
 from k8sflow.flow.registry import Around, Decoration
 from k8sflow.flow.spec import FlowSpec
 
@@ -39,7 +38,7 @@ def call_step(
     """
     layers = []
     for decoration in reversed(decorations):
-        kind = registry.find(decoration.name)
+        kind = decoration.kind
         if kind.around is not None:
             layers.append((not kind.outermost, _Layer(kind.name, kind.around, kind.read(decoration))))
     ordered = [layer for _, layer in sorted(layers, key=lambda pair: pair[0])]
