@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from k8sflow.flow.parameters import IncludeFile, JSONType, Parameter
     from k8sflow.flow.spec import FlowSpec
     from k8sflow.parallel import parallel_imap, parallel_imap_unordered, parallel_map
+    from k8sflow.runner.deployer import DeployedFlow, Deployer
+    from k8sflow.runner.notebook import NBRunner
+    from k8sflow.runner.runner import Runner
 
 __version__ = "0.1.0"
 
@@ -37,6 +40,8 @@ _HOMES = {
     "Config": "k8sflow.flow.configs",
     "ConfigValue": "k8sflow.flow.configs",
     "DataArtifact": "k8sflow.client",
+    "DeployedFlow": "k8sflow.runner.deployer",
+    "Deployer": "k8sflow.runner.deployer",
     "Flow": "k8sflow.client",
     "FlowMutator": "k8sflow.flow.mutators",
     "FlowSpec": "k8sflow.flow.spec",
@@ -45,9 +50,11 @@ _HOMES = {
     "K8sflowError": "k8sflow.errors",
     "MutableFlow": "k8sflow.flow.mutators",
     "MutableStep": "k8sflow.flow.mutators",
+    "NBRunner": "k8sflow.runner.notebook",
     "Parameter": "k8sflow.flow.parameters",
     "ParameterContext": "k8sflow.flow.configs",
     "Run": "k8sflow.client",
+    "Runner": "k8sflow.runner.runner",
     "Step": "k8sflow.client",
     "StepMutator": "k8sflow.flow.mutators",
     "Task": "k8sflow.client",
@@ -80,6 +87,8 @@ __all__ = [
     "Config",
     "ConfigValue",
     "DataArtifact",
+    "DeployedFlow",
+    "Deployer",
     "Flow",
     "FlowMutator",
     "FlowSpec",
@@ -88,9 +97,11 @@ __all__ = [
     "K8sflowError",
     "MutableFlow",
     "MutableStep",
+    "NBRunner",
     "Parameter",
     "ParameterContext",
     "Run",
+    "Runner",
     "Step",
     "StepMutator",
     "Task",

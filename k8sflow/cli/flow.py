@@ -10,6 +10,7 @@ import click
 from click.core import ParameterSource
 
 from k8sflow import config
+from k8sflow.cli import calls
 from k8sflow.cli.errors import leave, told
 from k8sflow.errors import ParameterError
 from k8sflow.flow import graph as graphs
@@ -35,6 +36,7 @@ def main(flow: type[FlowSpec]) -> None:
         if prevents_commands(flow):
             graphs.build(flow)
         command = _group(flow)
+        sys.argv[1:] = calls.expanded(command, sys.argv[1:], parameters(flow))
     command.main(prog_name=f"python {sys.argv[0]}", auto_envvar_prefix="K8SFLOW")
 
 

@@ -173,7 +173,7 @@ class _Decorated:
             raise FlowDefinitionError(f"add_decorator on {self._where}: options go by name, in deco_kwargs.")
         parsed = registry.parse(deco_type) if isinstance(deco_type, str) else Decoration(deco_type.name, {})
         kind = registry.find(parsed.name) if isinstance(deco_type, str) else registry.use(deco_type)
-        added = Decoration(kind.name, {**parsed.options, **(deco_kwargs or {})}, (self._where, 0), used=kind)
+        added = Decoration(kind.name, {**parsed.options, **(deco_kwargs or {})}, (self._where, 0), (), kind)
         kind.read(added)
         before = self._read()
         if any(found.name == kind.name for found in before):

@@ -89,23 +89,23 @@ class Decoration:
         options: The options that were written out.
         place: The file and the line in which it was written.
         faults: What is wrong with how it was written, beside its options.
-        used: The decorator itself, where it is at hand: another flow may use another one of the same name.
+        written: The decorator itself, where it was at hand: another flow of this process may have one of its name.
     """
 
     name: str
     options: Mapping[str, Any] = field(repr=False)
     place: tuple[str, int] = field(default=("", 0), compare=False)
     faults: tuple[Fault, ...] = ()
-    used: DecoratorKind | None = field(default=None, repr=False, compare=False)
+    written: DecoratorKind | None = field(default=None, compare=False, repr=False)
 
     @property
     def kind(self) -> DecoratorKind:
-        """The decorator.
+        """What the decorator is.
 
         Raises:
             FlowDefinitionError: There is none of its name.
         """
-        return self.used or find(self.name)
+        return find(self.name) if self.written is None else self.written
 
 
 @dataclass(frozen=True)
@@ -311,7 +311,7 @@ def parse(text: str) -> Decoration:
     if kind.on == "flow" or (kind.is_secret and any(isinstance(part, dict) for part in options.get("sources") or ())):
         why = "would be stored with the run" if kind.is_secret else "stands above a flow, and not above steps"
         raise FlowDefinitionError(f"--with {kind.name} can't be used so: it {why}.", advice="Write it in the flow.")
-    decoration = Decoration(kind.name, options, ("--with", 0), used=kind)
+    decoration = Decoration(kind.name, options, ("--with", 0))
     kind.read(decoration)
     return decoration
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from k8sflow import FlowSpec, step
+from k8sflow import step
 from k8sflow.errors import FlowDefinitionError
-from k8sflow.flow import decorators, registry
+from k8sflow.flow import registry
 from k8sflow.flow.decorators import kubernetes
 from k8sflow.flow.registry import Decoration, DecoratorKind, Option
 from tests.support import run_flow, write_flow
@@ -135,23 +135,3 @@ def test_a_decorator_is_written_with_and_without_parentheses() -> None:
     on_flow = DecoratorKind("marked", "", (Option("x", str, "x"),), on="flow")
     with pytest.raises(FlowDefinitionError, match="not a flow's class"):
         on_flow(x="1")(start)
-
-
-def test_flows_may_have_different_decorators_of_one_name() -> None:
-    """Each step keeps its own, whichever was written last."""
-
-    def flow(option: str) -> type[FlowSpec]:
-        kind = DecoratorKind("twice", "", (Option(option, str, "x"),))
-
-        class F(FlowSpec):
-            @kind(**{option: "1"})
-            @step
-            def start(self) -> None:
-                pass
-
-        return F
-
-    flows = {option: flow(option) for option in ("one", "two")}
-    for option, found in flows.items():
-        (decoration,) = (d for d in decorators.of_step(found, "start") if d.name == "twice")
-        assert decoration.kind.read(decoration) == {option: "1"}

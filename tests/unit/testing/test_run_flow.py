@@ -6,10 +6,11 @@ import os
 import threading
 import traceback
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from k8sflow import FlowSpec, current, step
+from k8sflow import FlowSpec, current, step, user_step_decorator
 from k8sflow.errors import FlowDefinitionError, ParameterError
 from k8sflow.testing import run_flow
 from tests.unit.testing import flows
@@ -146,3 +147,25 @@ def test_mistakes_are_told() -> None:
         run_flow(Grid, m=1)
     with pytest.raises(ParameterError, match="'x' is not of type int"):
         run_flow(Grid, n="x")
+
+
+def test_flows_with_decorators_of_one_name_keep_their_own() -> None:
+    """As when the tests of several flows share a process."""
+
+    @user_step_decorator
+    def marked(step_name: str, flow: Any, inputs: Any, attributes: Any) -> Any:
+        flow.marks = "those of another flow"
+        yield
+
+    class Other(FlowSpec):
+        @marked
+        @step
+        def start(self):
+            self.next(self.end)
+
+        @step
+        def end(self):
+            pass
+
+    assert run_flow(Other)["start"].task.data.marks == "those of another flow"
+    assert run_flow(Grid, n=1)["join"].task.data.marks == ["work"]

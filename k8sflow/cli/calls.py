@@ -1,0 +1,98 @@
+"""``python flow.py run --call JSON``: how ``Runner`` gives keyword arguments to a command, which knows what they are.
+
+Only the flow's own process knows its parameters: whether ``[1, 2]`` is a JSON value, a list of texts or an option that
+is given twice. So the arguments travel as they were written in Python, and become a command line here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import click
+
+from k8sflow.errors import ParameterError
+from k8sflow.flow.faults import did_you_mean
+from k8sflow.flow.parameters import IncludeFile, JSONType, Parameter
+
+CALL = "--call"
+# Python has no keyword argument called "with"; users know this name for it. So it is for the step of resume.
+_ALIASES = {"decospecs": "with", "step_to_rerun": "step"}
+
+
+def expanded(group: click.Group, arguments: Sequence[str], parameters: Mapping[str, Parameter]) -> list[str]:
+    """A command line with the options that stand behind ``--call`` written out.
+
+    Args:
+        group: The flow's commands.
+        arguments: The command line, without the program; it ends with ``COMMAND --call JSON``, or is returned as it is.
+        parameters: The flow's parameters, by attribute.
+
+    Raises:
+        ParameterError: The command has no such option.
+    """
+    name, call = arguments[-3:-1] if len(arguments) > 2 else ("", "")  # noqa: PLR2004  COMMAND --call JSON
+    if call != CALL or name not in group.commands:
+        return list(arguments)
+    command = group.commands[name]
+    known = {**_by_name(group.params), **_by_name(command.params)}
+    in_front: list[str] = []
+    behind: list[str] = []
+    for key, value in json.loads(arguments[-1]).items():
+        option = known.get(_ALIASES.get(key, key).replace("-", "_"))
+        if option is None:
+            names = sorted({spelling for found in known.values() for spelling in _spellings(found)})
+            raise ParameterError(
+                f"{name} has no option {key!r}.",
+                advice=f"{did_you_mean(key, names)} Its options are {', '.join(names)}.".strip(),
+            )
+        if value is not None:
+            parameter = parameters.get(str(option.name).removeprefix("parameter_"))
+            is_own = parameter is not None and str(option.name).startswith("parameter_")
+            written = _written(option, _text(parameter, value) if is_own and parameter is not None else value)
+            (behind if option in command.params else in_front).extend(written)
+    return [*arguments[:-3], *in_front, name, *behind]
+
+
+def _by_name(params: Sequence[click.Parameter]) -> dict[str, click.Parameter]:
+    return {spelling: param for param in params for spelling in (*_spellings(param), _internal(param))}
+
+
+def _spellings(param: click.Parameter) -> list[str]:
+    """How an option is called in Python: as on the command line, with _ for -."""
+    if isinstance(param, click.Argument):
+        return [str(param.name)]
+    return [spelling.lstrip("-").replace("-", "_") for spelling in param.opts]
+
+
+def _internal(param: click.Parameter) -> str:
+    """The name under which the command has an option's value, such as ``tags`` for ``--tag``; or its attribute."""
+    return str(param.name).removeprefix("parameter_")
+
+
+def _text(parameter: Parameter, value: Any) -> Any:
+    """A parameter's value as it is written on the command line."""
+    if parameter.is_flag or isinstance(value, str):
+        return value
+    if parameter.separator is not None and isinstance(value, list) and not isinstance(parameter, IncludeFile):
+        return parameter.separator.join(map(str, value))
+    if parameter.kind is JSONType or isinstance(value, (list, dict, bool)):
+        return json.dumps(value)
+    return str(value)
+
+
+def _written(option: click.Parameter, value: Any) -> Iterator[str]:
+    """An option with its value as words of a command line."""
+    if isinstance(option, click.Argument):
+        yield str(value)
+        return
+    long = next((spelling for spelling in option.opts if spelling.startswith("--")), option.opts[0])
+    if isinstance(option, click.Option) and option.is_flag:
+        if value:
+            yield long
+        elif option.secondary_opts:
+            yield option.secondary_opts[0]
+        return
+    for each in value if option.multiple and isinstance(value, list) else [value]:
+        yield f"{long}={each}"

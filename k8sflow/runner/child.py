@@ -1,0 +1,181 @@
+"""A process that runs a flow's command: its output as it comes, its run's id, its end, and nothing polled.
+
+One thread sleeps until the process writes or ends. Whoever waits, in a thread or in an event loop, waits for a future.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import signal
+import subprocess
+import tempfile
+import threading
+import weakref
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from pathlib import Path
+from typing import Any, Literal
+
+Stream = Literal["stdout", "stderr"]
+_READ_BYTES = 1 << 16
+# More than a pipe holds: what is read when the process has ended, and what it left running may go on to write.
+_LAST_READS = 32
+# How long a driver may take to cancel its tasks before it is killed, and they with it.
+_PATIENCE_SECONDS = 15.0
+
+
+class Child:
+    """A running process.
+
+    Args:
+        command: Makes its arguments of the name of a file that it writes its run's id to.
+        env: Its environment.
+        cwd: Its working directory; None for ours.
+
+    Raises:
+        OSError: It can't be started.
+    """
+
+    def __init__(self, command: Callable[[str], list[str]], env: Mapping[str, str], cwd: str | None) -> None:
+        self.run_id: Future[str | None] = _pending()
+        self.ended: Future[int] = _pending()
+        self._changed: Future[None] = _pending()
+        self._lock = threading.Lock()
+        self._files = {"stdout": self._unnamed_file(), "stderr": self._unnamed_file()}
+        self._sizes = {"stdout": 0, "stderr": 0}
+        self._written_id = b""
+        id_reader, id_writer = os.pipe()
+        try:
+            self._process = subprocess.Popen(
+                command(f"/dev/fd/{id_writer}"),
+                env=env,
+                cwd=cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                pass_fds=[id_writer],
+                start_new_session=True,  # a Ctrl-C at the terminal is for us; we tell the process, and do so once
+            )
+        except BaseException:
+            os.close(id_reader)
+            raise
+        finally:
+            os.close(id_writer)
+        # It does not outlive the interpreter, which would have to read what it writes.
+        weakref.finalize(self, _end, self._process)
+        threading.Thread(target=self._watch, args=(id_reader,), name="k8sflow-runner", daemon=True).start()
+
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        return self._process.pid
+
+    @property
+    def changed(self) -> Future[None]:
+        """Done at the next change: more output, the run's id, or the end. To be taken before one looks for these."""
+        with self._lock:
+            return self._changed
+
+    def output(self, stream: Stream, start: int = 0) -> bytes:
+        """What the process has written so far, from an offset on."""
+        with self._lock:
+            size = self._sizes[stream]
+        return os.pread(self._files[stream], size - start, start) if size > start else b""
+
+    def stop(self) -> None:
+        """Ends the process, politely first, and returns when it and its tasks have ended."""
+        if not self.ended.done():
+            self._process.send_signal(signal.SIGTERM)
+            try:
+                self.ended.result(_PATIENCE_SECONDS)
+            except FutureTimeoutError:
+                self._process.kill()
+        self.ended.result()
+
+    def _watch(self, id_reader: int) -> None:
+        """Takes what comes until the process has ended; what it left running may keep its output open forever."""
+        assert self._process.stdout is not None
+        assert self._process.stderr is not None
+        takers: dict[int, Callable[[bytes], None]] = {
+            self._process.stdout.fileno(): lambda data: self._append("stdout", data),
+            self._process.stderr.fileno(): lambda data: self._append("stderr", data),
+            id_reader: self._take_id,
+        }
+        end = os.pidfd_open(self._process.pid)
+        with selectors.DefaultSelector() as selector:
+            selector.register(end, selectors.EVENT_READ)
+            for descriptor in takers:
+                os.set_blocking(descriptor, False)
+                selector.register(descriptor, selectors.EVENT_READ)
+            is_over = False
+            while not is_over:
+                ready = {key.fd for key, _ in selector.select()}
+                is_over = end in ready
+                for descriptor in takers if is_over else ready:
+                    if not _pour(descriptor, takers[descriptor], _LAST_READS if is_over else 1) and not is_over:
+                        selector.unregister(descriptor)
+                self._notify()
+        os.close(end)
+        os.close(id_reader)
+        with self._process:
+            code = self._process.wait()
+        if not self.run_id.done():
+            self.run_id.set_result(None)
+        self.ended.set_result(code)
+        self._notify()
+
+    def _append(self, stream: Stream, data: bytes) -> None:
+        with contextlib.suppress(OSError):  # a full disk costs output, and not the run
+            written = os.write(self._files[stream], data)
+            with self._lock:
+                self._sizes[stream] += written
+
+    def _take_id(self, data: bytes) -> None:
+        self._written_id += data
+        if b"\n" in self._written_id and not self.run_id.done():
+            self.run_id.set_result(self._written_id.decode().split("\n")[0])
+
+    def _notify(self) -> None:
+        with self._lock:
+            before, self._changed = self._changed, _pending()
+        before.set_result(None)
+
+    def _unnamed_file(self) -> int:
+        """The descriptor of a file that is gone with us."""
+        descriptor, name = tempfile.mkstemp(prefix="k8sflow-")
+        Path(name).unlink()
+        weakref.finalize(self, os.close, descriptor).atexit = False  # then its watcher may write to it still
+        return descriptor
+
+
+def _pour(descriptor: int, take: Callable[[bytes], None], reads: int) -> bool:
+    """Takes what there is to read, at most so many pieces; False where there will never be more."""
+    for _ in range(reads):
+        try:
+            data = os.read(descriptor, _READ_BYTES)
+        except BlockingIOError:
+            return True
+        if not data:
+            return False
+        take(data)
+    return True
+
+
+def _pending() -> Future[Any]:
+    """A future that who waits for it can't cancel."""
+    future: Future[Any] = Future()
+    future.set_running_or_notify_cancel()
+    return future
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Ends a process whose watcher may be gone."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(_PATIENCE_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()

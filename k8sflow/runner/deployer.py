@@ -1,0 +1,199 @@
+"""``Deployer``: runs of a flow's file that are handed to the cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from k8sflow.client import Run
+from k8sflow.config import Settings
+from k8sflow.errors import FlowDefinitionError, RunError
+from k8sflow.kubernetes import flowrun as flowruns
+from k8sflow.kubernetes.api import KubernetesApi
+from k8sflow.kubernetes.api_errors import ApiStatusError
+from k8sflow.kubernetes.kubeconfig import load_access
+from k8sflow.runner.runner import Runner
+from k8sflow.runtime import flowrun
+from k8sflow.runtime.placement import Placement
+from k8sflow.storage.records import RunStore
+
+_NOT_FOUND = 404
+_Answer = TypeVar("_Answer")
+
+
+class Deployer:
+    """Hands a flow's file to where it runs without this machine: ``Deployer("flow.py").kubernetes().create()``.
+
+    Args:
+        flow_file: The file.
+        show_output: Whether the output of the commands is shown.
+        env: Variables that are added to the environment.
+        cwd: The working directory of the commands; None for ours.
+        options: Options of ``run``, as for ``Runner``.
+
+    Raises:
+        RunError: There is no such file.
+    """
+
+    def __init__(
+        self,
+        flow_file: str | os.PathLike[str],
+        show_output: bool = True,  # noqa: FBT001, FBT002  the order that users know
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: str | os.PathLike[str] | None = None,
+        **options: Any,
+    ) -> None:
+        self._runner = Runner(flow_file, show_output, env=env, cwd=cwd, **options)
+
+    def kubernetes(self, **options: Any) -> KubernetesDeployer:
+        """The cluster that has the controller.
+
+        Args:
+            options: Those of ``@kubernetes``, for every step: ``image``, ``memory``, …
+        """
+        return KubernetesDeployer(self._runner, options)
+
+
+class KubernetesDeployer:
+    """Hands a flow to the controller in the cluster.
+
+    Args:
+        runner: What runs the flow's commands.
+        options: Those of ``@kubernetes``, for every step.
+    """
+
+    def __init__(self, runner: Runner, options: Mapping[str, Any]) -> None:
+        self._runner = runner
+        written = ",".join(f"{name}={_written(value)}" for name, value in options.items())
+        self._with = f"kubernetes:{written}" if written else "kubernetes"
+        self._namespace = options.get("namespace")
+
+    def create(self) -> DeployedFlow:
+        """Makes sure that the flow has no mistakes and that the cluster would take it.
+
+        Raises:
+            FlowDefinitionError: The flow has mistakes.
+            ConfigurationError: There is no kubeconfig, or it is wrong.
+            KubernetesError: There is no controller, or FlowRuns may not be created.
+        """
+        file = self._runner.flow_file
+        checked = subprocess.run(
+            [sys.executable, str(file), "check"],
+            env=self._runner.environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if checked.returncode != 0:
+            raise FlowDefinitionError(f"{file.name} can't be deployed.", cause=checked.stderr.strip())
+        settings = self._runner.settings
+        flowrun.check(settings, self._namespace or settings.kubernetes_namespace)
+        return DeployedFlow(self._runner, self._with)
+
+
+class DeployedFlow:
+    """A flow that the cluster takes.
+
+    Args:
+        runner: What runs the flow's commands.
+        with_: What puts its steps on Kubernetes.
+    """
+
+    def __init__(self, runner: Runner, with_: str) -> None:
+        self._runner = runner
+        self._with = with_
+
+    def trigger(self, **options: Any) -> TriggeredRun:
+        """Hands a run to the cluster, and returns when the controller has it.
+
+        Args:
+            options: The flow's parameters, and options of ``run``, as keyword arguments.
+
+        Raises:
+            RunError: No run was started, or the controller refused it.
+        """
+        more = options.pop("decospecs", self._runner.options.get("decospecs", []))
+        given = [self._with, *([more] if isinstance(more, str) else more)]
+        submitted = self._runner.run(**{**options, "decospecs": given, "detach": True})
+        if submitted.returncode != 0:
+            raise RunError(f"{submitted.run.pathspec} was not handed over.", cause=submitted.stderr.strip())
+        return TriggeredRun(self._runner.find(submitted.run.id), self._runner.settings)
+
+    def __repr__(self) -> str:
+        return f"<DeployedFlow: {self._runner.flow_file.name}, {self._with}>"
+
+
+class TriggeredRun:
+    """A run that was handed to the cluster.
+
+    Args:
+        run_store: The run's records.
+        settings: The settings that hold for its flow.
+    """
+
+    def __init__(self, run_store: RunStore, settings: Settings) -> None:
+        self._run_store = run_store
+        self._settings = settings
+
+    @property
+    def run(self) -> Run:
+        """The run, as the client reads it."""
+        return Run(self._run_store)
+
+    @property
+    def status(self) -> str | None:
+        """Pending, Running, Succeeded, Failed or Cancelled; None where its FlowRun is gone.
+
+        Raises:
+            KubernetesError: The cluster can't be asked.
+        """
+        try:
+            found = self._call(lambda api: api.get(self._path))
+        except ApiStatusError as error:
+            if error.status != _NOT_FOUND:
+                raise
+            return None
+        phase = flowruns.phase_of(found)
+        return (phase or flowruns.Phase.PENDING).value
+
+    def terminate(self) -> bool:
+        """Deletes its FlowRun, which cancels the run where it has not ended; whether there was one.
+
+        Raises:
+            KubernetesError: The cluster can't be asked, or refused.
+        """
+        if self.status is None:
+            return False
+        self._call(lambda api: api.delete(self._path))
+        return True
+
+    def __repr__(self) -> str:
+        return f"<TriggeredRun: {self._run_store.flow}/{self._run_store.run}>"
+
+    @property
+    def _path(self) -> str:
+        namespace = Placement.from_document(self._run_store.read().pods, self._settings).namespace
+        return flowruns.object_path(namespace, flowruns.flowrun_name(self._run_store.flow, self._run_store.run))
+
+    def _call(self, ask: Callable[[KubernetesApi], Awaitable[_Answer]]) -> _Answer:
+        """Asks the API server, from a thread of its own: a notebook has an event loop already."""
+
+        async def call() -> _Answer:
+            async with KubernetesApi(load_access(self._settings.kubernetes_context, os.environ)) as api:
+                return await ask(api)
+
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(lambda: asyncio.run(call())).result()
+
+
+def _written(value: Any) -> str:
+    """An option's value as it stands after ``--with``."""
+    return json.dumps(value) if isinstance(value, (list, dict, tuple)) else str(value)

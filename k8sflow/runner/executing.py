@@ -1,0 +1,169 @@
+"""``ExecutingRun``: a run that a ``Runner`` has started, while it runs and afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Callable
+from types import TracebackType
+from typing import Literal
+
+from k8sflow.client import Run
+from k8sflow.errors import RunError
+from k8sflow.runner.child import Child, Stream
+
+Status = Literal["running", "successful", "failed", "timeout"]
+
+
+class ExecutingRun:
+    """A run and the process that drives it; a context manager that ends the process where it still runs.
+
+    Args:
+        child: The process.
+        command: How the process was started, for people.
+        find: The run of an id, as the client reads it.
+    """
+
+    def __init__(self, child: Child, command: str, find: Callable[[str], Run]) -> None:
+        self._child = child
+        self._find = find
+        self._run: Run | None = None
+        self._timed_out = False
+        self.command = command
+
+    @property
+    def run(self) -> Run:
+        """The run, as the client reads it.
+
+        Raises:
+            RunError: The process has ended before there was one.
+        """
+        if self._run is None:
+            run_id = self._child.run_id.result()
+            if run_id is None:
+                raise self.never_began()
+            self._run = self._find(run_id)
+        return self._run
+
+    @property
+    def status(self) -> Status:
+        """How the run is: running, successful, failed (also where it was cancelled), or timeout, by ``wait``."""
+        if self._timed_out:
+            return "timeout"
+        if self.returncode is None:
+            return "running"
+        return "successful" if self.returncode == 0 else "failed"
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit code of the process, less than 0 where a signal ended it; None while it runs."""
+        return self._child.ended.result() if self._child.ended.done() else None
+
+    @property
+    def stdout(self) -> str:
+        """What the process has written so far."""
+        return self._child.output("stdout").decode("utf-8", "replace")
+
+    @property
+    def stderr(self) -> str:
+        """What the process has written to its standard error so far."""
+        return self._child.output("stderr").decode("utf-8", "replace")
+
+    async def wait(self, timeout: float | None = None, stream: Stream | None = None) -> ExecutingRun:
+        """Waits until the run has ended.
+
+        Args:
+            timeout: Seconds after which the run is cancelled: its ``status`` is ``timeout`` then.
+            stream: ``stdout`` or ``stderr``: which of them is printed meanwhile.
+
+        Returns:
+            This object.
+        """
+        try:
+            await asyncio.wait_for(self._wait(stream), timeout)
+        except asyncio.TimeoutError:
+            self._timed_out = True
+            await asyncio.to_thread(self._child.stop)
+        return self
+
+    async def stream_log(self, stream: Stream, position: int | None = None) -> AsyncIterator[tuple[int, str]]:
+        """The lines of the output as they come, until the run has ended.
+
+        Args:
+            stream: ``stdout`` or ``stderr``.
+            position: Where to begin; by default with the first line.
+
+        Yields:
+            The position behind a line, from which a later call goes on, and the line.
+        """
+        start, rest = position or 0, b""
+        is_over = False
+        while not is_over:
+            changed = self._child.changed
+            is_over = self._child.ended.done()
+            rest += self._child.output(stream, start + len(rest))
+            *lines, rest = rest.split(b"\n")
+            for line in lines:
+                start += len(line) + 1
+                yield start, line.decode("utf-8", "replace")
+            if not is_over:
+                await asyncio.wrap_future(changed)
+        if rest:
+            yield start + len(rest), rest.decode("utf-8", "replace")
+
+    def show_until_end(self) -> None:
+        """Waits for the end, and copies the output to ours meanwhile."""
+        positions: dict[Stream, int] = {"stdout": 0, "stderr": 0}
+        is_over = False
+        while not is_over:
+            changed = self._child.changed
+            is_over = self._child.ended.done()
+            for stream, position in positions.items():
+                data = self._child.output(stream, position)
+                cut = data if is_over else data[: data.rfind(b"\n") + 1]
+                positions[stream] += len(cut)
+                getattr(sys, stream).write(cut.decode("utf-8", "replace"))
+                getattr(sys, stream).flush()
+            if not is_over:
+                changed.result()
+
+    def never_began(self) -> RunError:
+        """The error for a process that has ended before there was a run."""
+        said = "\n".join(filter(None, [self.stdout.strip(), self.stderr.strip()]))
+        return RunError(f"{self.command} ended with exit code {self.returncode}, and no run was started.", cause=said)
+
+    async def began(self) -> ExecutingRun:
+        """Waits until there is a run.
+
+        Raises:
+            RunError: The process has ended before that.
+        """
+        if await asyncio.wrap_future(self._child.run_id) is None:
+            await asyncio.wrap_future(self._child.ended)
+            raise self.never_began()
+        return self
+
+    def wait_until_end(self) -> None:
+        """Waits for the end, in this thread."""
+        self._child.ended.result()
+
+    def cleanup(self) -> None:
+        """Cancels the run where it has not ended, and returns when nothing of it runs."""
+        self._child.stop()
+
+    def __enter__(self) -> ExecutingRun:  # noqa: PYI034  typing has no Self before Python 3.11
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.cleanup()
+
+    def __repr__(self) -> str:
+        return f"<ExecutingRun: {self.command}, {self.status}>"
+
+    async def _wait(self, stream: Stream | None) -> None:
+        if stream is not None:
+            async for _, line in self.stream_log(stream):
+                print(line)  # noqa: T201  what the caller asks for
+        await asyncio.wrap_future(self._child.ended)

@@ -1,0 +1,120 @@
+"""``NBRunner``: runs of a flow that is written in a notebook."""
+
+from __future__ import annotations
+
+import ast
+import linecache
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from k8sflow.client import Run
+from k8sflow.errors import RunError
+from k8sflow.flow.spec import FlowSpec, steps
+from k8sflow.runner.runner import Runner
+
+# What in a cell is about running the flow, and no part of it.
+_OUR_NAMES = ("NBRunner", "NBDeployer")
+_IPYTHON = "get_ipython"
+
+
+class NBRunner(Runner):
+    """Runs a flow that is written in one cell of a notebook, with all its imports, as a file of its own.
+
+    The file is made in ``base_dir``, where the flow finds the notebook's modules and data, and ``cleanup`` removes it.
+    What stands in the cell from the first use of NBRunner on is left out.
+
+    Args:
+        flow: The flow's class.
+        show_output: Whether the output is shown while one waits for the end.
+        env: Variables that are added to the environment.
+        base_dir: The folder of the file, and the working directory; the current one by default.
+        options: Options of the commands, as for ``Runner``.
+
+    Raises:
+        RunError: The cell can't be found.
+    """
+
+    def __init__(
+        self,
+        flow: type[FlowSpec],
+        show_output: bool = True,  # noqa: FBT001, FBT002  the order that users know
+        *,
+        env: Mapping[str, str] | None = None,
+        base_dir: str | os.PathLike[str] | None = None,
+        **options: Any,
+    ) -> None:
+        source = flow_source(flow)
+        folder = Path(base_dir or ".").resolve()
+        descriptor, name = tempfile.mkstemp(prefix=f"{flow.__name__.lower()}_", suffix=".py", dir=folder)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(source)
+        super().__init__(name, show_output, env=env, cwd=folder, **options)
+
+    def nbrun(self, **options: Any) -> Run:
+        """Runs the flow, and returns the run when it has ended, in whatever way; the file is removed.
+
+        Args:
+            options: The flow's parameters, and options of ``run``, as keyword arguments.
+
+        Raises:
+            RunError: No run was started.
+        """
+        try:
+            return self.run(**options).run
+        finally:
+            self.cleanup()
+
+    def nbresume(self, **options: Any) -> Run:
+        """Resumes a run, and returns the new one when it has ended, in whatever way; the file is removed.
+
+        Args:
+            options: Options of ``resume``: ``origin_run_id``, ``step_to_rerun``, …
+
+        Raises:
+            RunError: No run was started.
+        """
+        try:
+            return self.resume(**options).run
+        finally:
+            self.cleanup()
+
+    def cleanup(self) -> None:
+        """Cancels what still runs, and removes the file."""
+        super().cleanup()
+        self.flow_file.unlink(missing_ok=True)
+
+
+def flow_source(flow: type[FlowSpec]) -> str:
+    """The cell that a flow is written in, as a flow's file; its lines keep their numbers.
+
+    Raises:
+        RunError: It can't be found.
+    """
+    files = {function.__code__.co_filename for name, function in steps(flow).items() if name in vars(flow)}
+    source = "".join(linecache.getlines(files.pop())) if files else ""
+    if not source:
+        raise RunError(
+            f"the cell of {flow.__name__} can't be found.",
+            cause="It was run by other means than the notebook: under %%time, or by exec().",
+            advice="Write the flow into a cell of its own, with its imports, and run it again.",
+        )
+    lines = source.splitlines()
+    tree = compile(source, flow.__name__, "exec", ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    assert isinstance(tree, ast.Module)
+    for statement in tree.body:
+        if not isinstance(statement, (ast.Import, ast.ImportFrom)) and _names(statement, *_OUR_NAMES):
+            del lines[statement.lineno - 1 :]
+            break
+        if not isinstance(statement, ast.ClassDef) and _names(statement, _IPYTHON):
+            last = statement.end_lineno or statement.lineno
+            lines[statement.lineno - 1 : last] = [f"# {line}" for line in lines[statement.lineno - 1 : last]]
+    return "\n".join([*lines, "", "", 'if __name__ == "__main__":', f"    {flow.__name__}()", ""])
+
+
+def _names(statement: ast.stmt, *names: str) -> bool:
+    """Whether a statement names one of these."""
+    found = {getattr(node, "id", getattr(node, "attr", None)) for node in ast.walk(statement)}
+    return not found.isdisjoint(names)

@@ -1,0 +1,101 @@
+"""Keyword arguments of Python become the words of a command line."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+import pytest
+
+from k8sflow import FlowSpec, IncludeFile, JSONType, Parameter
+from k8sflow.cli.calls import expanded
+from k8sflow.cli.flow import _group
+from k8sflow.errors import ParameterError
+from k8sflow.flow.spec import parameters
+
+
+class F(FlowSpec):
+    """Has parameters of every kind."""
+
+    count = Parameter("count", default=1)
+    rate = Parameter("learning-rate", default=0.5)
+    fast = Parameter("fast", default=False)
+    quick = Parameter("quick", default=False, is_flag=True)
+    table = Parameter("table", type=JSONType)
+    words = Parameter("words", separator=",")
+    text = Parameter("text")
+    notes = IncludeFile("notes")
+    other = Parameter("in-a-name", default=1)
+
+
+GROUP = _group(F)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({}, []),
+        ({"count": 3}, ["--count=3"]),
+        ({"count": -3}, ["--count=-3"]),
+        ({"count": None}, []),
+        ({"learning_rate": 0.1}, ["--learning-rate=0.1"]),
+        ({"learning-rate": 0.1}, ["--learning-rate=0.1"]),
+        ({"rate": 0.1}, ["--learning-rate=0.1"]),
+        ({"other": 2}, ["--in-a-name=2"]),
+        ({"fast": True}, ["--fast=true"]),
+        ({"fast": False}, ["--fast=false"]),
+        ({"quick": True}, ["--quick"]),
+        ({"quick": False}, ["--no-quick"]),
+        ({"table": {"a": [1, None]}}, ['--table={"a": [1, null]}']),
+        ({"table": '{"a": 1}'}, ['--table={"a": 1}']),
+        ({"words": ["a", "b c"]}, ["--words=a,b c"]),
+        ({"words": "a,b"}, ["--words=a,b"]),
+        ({"text": "--help"}, ["--text=--help"]),
+        ({"text": "ünïcødé 🦆\n"}, ["--text=ünïcødé 🦆\n"]),
+        ({"notes": "notes.txt"}, ["--notes=notes.txt"]),
+        ({"tags": ["a", "b"]}, ["--tag=a", "--tag=b"]),
+        ({"tag": "a"}, ["--tag=a"]),
+        ({"decospecs": ["retry:times=2"]}, ["--with=retry:times=2"]),
+        ({"with": "kubernetes"}, ["--with=kubernetes"]),
+        ({"max_workers": 2, "detach": True}, ["--max-workers=2", "--detach"]),
+        ({"detach": False}, []),
+        ({"run_id_file": "/dev/fd/3"}, ["--run-id-file=/dev/fd/3"]),
+    ],
+    ids=str,
+)
+def test_arguments_become_words(values: dict[str, Any], words: list[str]) -> None:
+    """None is an option that is not given."""
+    line = expanded(GROUP, ["run", "--call", json.dumps(values)], parameters(F))
+    assert line == ["run", *words]
+
+
+def test_an_argument_without_a_dash_is_a_word() -> None:
+    """As the step of resume; and an option of the group stands before the command."""
+    group = click.Group(params=[click.Option(["--quiet"], is_flag=True)])
+    group.add_command(click.Command("resume", params=[click.Argument(["step"]), click.Option(["--origin-run-id"])]))
+    call = json.dumps({"step_to_rerun": "train", "origin_run_id": "r1", "quiet": True})
+    assert expanded(group, ["--config", "a", "b", "resume", "--call", call], {}) == [
+        "--config", "a", "b", "--quiet", "resume", "train", "--origin-run-id=r1"
+    ]  # fmt: skip
+
+
+def test_what_was_typed_is_left_alone() -> None:
+    """Also where it looks alike."""
+    for line in (
+        [],
+        ["run"],
+        ["run", "--count", "3"],
+        ["--call"],
+        ["run", "--text", "--call"],
+        ["run", "--text", "--call", "x"],
+    ):
+        assert expanded(GROUP, line, parameters(F)) == line
+
+
+def test_an_unknown_argument_is_told() -> None:
+    """With what was meant."""
+    with pytest.raises(ParameterError, match="run has no option 'cuont'") as told:
+        expanded(GROUP, ["run", "--call", '{"cuont": 3}'], parameters(F))
+    assert "Did you mean 'count'?" in told.value.advice
+    assert "max_workers" in told.value.advice

@@ -1,0 +1,95 @@
+"""The cell of a notebook becomes a flow's file."""
+
+from __future__ import annotations
+
+import linecache
+import os
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from k8sflow import NBRunner
+from k8sflow.errors import RunError
+from k8sflow.runner.notebook import flow_source
+
+CELL = """\
+from k8sflow import FlowSpec, NBRunner, Parameter, step
+get_ipython().run_line_magic('matplotlib',
+    'inline')
+import helper
+
+BASE = 10
+
+class F(FlowSpec):
+    n = Parameter("n", default=1)
+
+    @step
+    def start(self):
+        self.result = helper.double(self.n) + BASE
+        self.next(self.end)
+
+    @step
+    def end(self):
+        if self.n > 100:
+            raise ValueError("too much")
+"""
+CALL = """
+run = await NBRunner(F).async_run(n=4)
+print(run.data)
+"""
+
+
+class _Shell:
+    """As much of IPython as the cell needs."""
+
+    def run_line_magic(self, *words: str) -> None: ...
+
+
+def cell(source: str, name: str) -> Any:
+    """A class that was defined in a cell, as IPython keeps its source."""
+    linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
+    scope: dict[str, Any] = {"__name__": "__main__", "get_ipython": _Shell}
+    exec(compile(source.removesuffix(CALL), name, "exec"), scope)
+    return scope["F"]
+
+
+@pytest.fixture(autouse=True)
+def _helper(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The module beside the notebook, as the notebook has it."""
+    monkeypatch.setitem(sys.modules, "helper", ModuleType("helper"))
+
+
+def test_a_cell_is_a_file_up_to_its_first_use_of_the_runner() -> None:
+    """Magics are left out; lines keep their numbers."""
+    lines = flow_source(cell(CELL + CALL, "<cell 1>")).splitlines()
+    assert lines[1:3] == ["# get_ipython().run_line_magic('matplotlib',", "#     'inline')"]
+    assert lines[7] == "class F(FlowSpec):"
+    assert "run =" not in "\n".join(lines)
+    assert lines[-2:] == ['if __name__ == "__main__":', "    F()"]
+
+
+def test_a_flow_of_a_cell_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the modules beside the notebook; its file is gone afterwards, and its results are there."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[3]))
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    (tmp_path / "helper.py").write_text("def double(n): return 2 * n\n")
+    flow = cell(CELL, "<cell 2>")
+    run = NBRunner(flow, show_output=False, max_workers=1).nbrun(n=4)
+    assert run["start"].task.data.result == 18
+    assert sorted(os.listdir(tmp_path)) == [".k8sflow", "helper.py"]
+    assert not NBRunner(flow, show_output=False).nbrun(n=400).successful
+    with pytest.raises(RunError, match="no run was started"):
+        NBRunner(flow, show_output=False).nbrun(m=4)
+    assert sorted(os.listdir(tmp_path)) == [".k8sflow", "helper.py"]
+
+
+def test_a_flow_without_a_cell_is_told() -> None:
+    """As from exec()."""
+    flow = cell(CELL, "<cell 3>")
+    del linecache.cache["<cell 3>"]
+    with pytest.raises(RunError, match="the cell of F can't be found"):
+        NBRunner(flow)
