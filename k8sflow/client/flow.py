@@ -114,7 +114,7 @@ class Flow:
 
     def __iter__(self) -> Iterator[Run]:
         """The runs, the latest first."""
-        runs = sorted((self._run(name) for name in self._stores), key=_started, reverse=True)
+        runs = sorted((self._run(name) for name in self._stores), key=started, reverse=True)
         return (run for run in runs if self._is_found(run))
 
     def __getitem__(self, run: str) -> Run:
@@ -149,7 +149,7 @@ def flow_names(stores: Sequence[ObjectStore]) -> list[str]:
     return sorted(name for name in found if any(next(s.list_folders(f"{name}/runs/"), None) for s in stores))
 
 
-def _started(run: Run) -> float:
+def started(run: Run) -> float:
     """When a run was started: most ids tell; the record of one with a name of the user's is read."""
     try:
         return started_at(run.id).timestamp()

@@ -80,8 +80,12 @@ class Follower:
         self._tails: dict[tuple[str, str, int, str], _Tail] = {}
         self._closed: set[tuple[str, str, int]] = set()
 
-    def poll(self) -> list[LogLine]:
-        """The whole lines that came since the last time, the older ones first; ends of executions that are over."""
+    def poll(self, *, to_the_end: bool = False) -> list[LogLine]:
+        """The whole lines that came since the last time, the older ones first; ends of executions that are over.
+
+        Args:
+            to_the_end: Whether nothing more can come, so that a last line without an end is told too.
+        """
         there, ended = self._look()
         found: list[LogLine] = []
         for execution, streams in there.items():
@@ -89,7 +93,7 @@ class Follower:
                 continue
             for stream in streams:
                 tail = self._tails.setdefault((*execution, stream), _Tail(self._run_store, *execution, stream))
-                found += tail.rest() if execution in ended else tail.lines()
+                found += tail.rest() if to_the_end or execution in ended else tail.lines()
             if execution in ended:
                 self._closed.add(execution)
                 for stream in streams:

@@ -41,6 +41,7 @@ def finder(run_store: RunStore, record: RunRecord) -> Find:
             for folder in _folders(run_store, record):
                 if _may_have(folder, module):
                     sys.path.append(str(folder))
+                    _added.add(folder)
                     importlib.invalidate_caches()
                     return ordinary(module, name)
             raise
@@ -105,6 +106,8 @@ def _may_have(folder: Path, module: str) -> bool:
 
 
 _unpacked_folders: dict[str, Path] = {}
+# The folders in which flows' files were looked for.
+_added: set[Path] = set()
 
 
 def _unpacked(code: Code) -> Path:
@@ -130,6 +133,7 @@ def _read(file: Path) -> ModuleType:
         raise ArtifactError(f"{file} is no Python module.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
+    _added.add(file.parent)
     sys.path.insert(0, str(file.parent))
     try:
         spec.loader.exec_module(module)
@@ -139,3 +143,23 @@ def _read(file: Path) -> ModuleType:
     finally:
         sys.path.remove(str(file.parent))
     return module
+
+
+def dumps(value: Any) -> bytes:
+    """A pickle that any program can load: classes of the flows' own files and folders travel with it."""
+    import cloudpickle  # noqa: PLC0415  needed here alone
+
+    mine = [module for module in list(sys.modules.values()) if _is_read(module)]
+    for module in mine:
+        cloudpickle.register_pickle_by_value(module)
+    try:
+        return bytes(cloudpickle.dumps(value))
+    finally:
+        for module in mine:
+            cloudpickle.unregister_pickle_by_value(module)
+
+
+def _is_read(module: ModuleType) -> bool:
+    """Whether a module was found where a flow's file is, or is one."""
+    file = getattr(module, "__file__", None)
+    return bool(file) and Path(str(file)).parent in _added
