@@ -134,7 +134,7 @@ def _executions(place: Place, attempt: int | None) -> Iterable[Task]:
 
 
 def _follow(place: Place, streams: tuple[str, ...], attempt: int | None, printer: _Printer) -> None:
-    from k8sflow.client.logs import Follower  # noqa: PLC0415  as above
+    from k8sflow.client.logs import QUIET_POLLS, Follower  # noqa: PLC0415  as above
 
     run_store = place.run.run_store
     if attempt is None and place.task is not None:
@@ -147,18 +147,23 @@ def _follow(place: Place, streams: tuple[str, ...], attempt: int | None, printer
         attempt,
     )
     pause = _FOLDER_SECONDS if run_store.store.parallel_reads == 1 else _BUCKET_SECONDS
+    quiet = 0
     while True:
         began = time.monotonic()
-        is_over = _has_ended(place)
-        printer.lines(follower.poll(to_the_end=is_over))
+        is_over = _has_ended(place, is_quiet=quiet >= QUIET_POLLS)
+        lines = follower.poll(to_the_end=is_over)
+        printer.lines(lines)
         if is_over:
             return
+        quiet = 0 if lines else quiet + 1
         time.sleep(max(pause, _REST * (time.monotonic() - began)))
 
 
-def _has_ended(place: Place) -> bool:
-    """Whether nothing more can come."""
+def _has_ended(place: Place, *, is_quiet: bool) -> bool:
+    """Whether nothing more can come: the driver has said so, or a result is there and nothing has come for a while."""
     run = place.run
-    if place.task is not None and run.run_store.read_commit(place.task.parent.id, place.task.id) is not None:
+    if run.outcome is not None:
         return True
-    return run.finished
+    if place.task is None:
+        return is_quiet and run.successful
+    return is_quiet and run.run_store.read_commit(place.task.parent.id, place.task.id) is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -12,6 +12,8 @@ from k8sflow.storage.logs import timed_lines
 from k8sflow.storage.records import RunStore
 
 STREAMS = ("stdout", "stderr")
+# So many looks without anything new, and what has ended will bring nothing more.
+QUIET_POLLS = 3
 
 
 @dataclass(frozen=True)
@@ -53,10 +55,12 @@ def known(stream: str) -> str:
 
 def read(run_store: RunStore, step: str, task: str, attempt: int, streams: tuple[str, ...]) -> Iterator[LogLine]:
     """The lines of an execution, in the order in which they came; without times, stream by stream."""
-    found = [list(_Tail(run_store, step, task, attempt, known(stream)).rest()) for stream in streams]
-    if any(line.at is None for lines in found for line in lines):
-        return (line for lines in found for line in lines)
-    return heapq.merge(*found, key=lambda line: line.at.timestamp() if line.at is not None else 0.0)
+    tails = [_Tail(run_store, step, task, attempt, known(stream)).rest() for stream in streams]
+    return heapq.merge(*tails, key=_time)
+
+
+def _time(line: LogLine) -> float:
+    return line.at.timestamp() if line.at is not None else 0.0
 
 
 class Follower:
@@ -79,6 +83,7 @@ class Follower:
         self._attempt = attempt
         self._tails: dict[tuple[str, str, int, str], _Tail] = {}
         self._closed: set[tuple[str, str, int]] = set()
+        self._quiet: Counter[tuple[str, str, int]] = Counter()
 
     def poll(self, *, to_the_end: bool = False) -> list[LogLine]:
         """The whole lines that came since the last time, the older ones first; ends of executions that are over.
@@ -91,14 +96,25 @@ class Follower:
         for execution, streams in there.items():
             if execution in self._closed:
                 continue
-            for stream in streams:
-                tail = self._tails.setdefault((*execution, stream), _Tail(self._run_store, *execution, stream))
-                found += tail.rest() if to_the_end or execution in ended else tail.lines()
-            if execution in ended:
+            # Its end is written by the task itself, and its last output by others a moment later.
+            self._quiet[execution] += execution in ended
+            is_over = self._quiet[execution] > QUIET_POLLS
+            tails = [self._tail(execution, stream) for stream in streams]
+            lines = [line for tail in tails for line in (tail.rest() if is_over or to_the_end else tail.lines())]
+            found += lines
+            if is_over:
                 self._closed.add(execution)
                 for stream in streams:
-                    self._tails.pop((*execution, stream), None)
-        return sorted(found, key=lambda line: line.at.timestamp() if line.at is not None else 0.0)
+                    self._tails.pop((*execution, stream))
+            elif lines:
+                self._quiet[execution] = 0
+        return sorted(found, key=_time)
+
+    def _tail(self, execution: tuple[str, str, int], stream: str) -> _Tail:
+        key = (*execution, stream)
+        if key not in self._tails:
+            self._tails[key] = _Tail(self._run_store, *key)
+        return self._tails[key]
 
     def _look(self) -> tuple[dict[tuple[str, str, int], list[str]], set[tuple[str, str, int]]]:
         """The executions with their streams, and those that have ended, from one listing."""
@@ -141,6 +157,6 @@ class _Tail:
         start, self._position = self._position, self._position + len(data)
         known_marks = self._run_store.read_marks(*self._place)
         step, task, attempt, stream = self._place
-        for at, line in timed_lines(data.removesuffix(b"\n"), known_marks, start):
+        for at, line in timed_lines(data, known_marks, start):
             moment = datetime.fromtimestamp(at, timezone.utc) if at is not None else None
             yield LogLine(step, task, attempt, stream, moment, line)

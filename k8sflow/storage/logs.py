@@ -6,6 +6,7 @@ A mark is a line ``offset milliseconds``: the bytes from this offset on came at 
 from __future__ import annotations
 
 import bisect
+import io
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -87,7 +88,7 @@ def timed_lines(data: bytes, known: Sequence[Mark], start: int = 0) -> Iterator[
         start: The piece's offset in the log.
     """
     offsets = [mark.offset for mark in known]
-    for line in data.split(b"\n") if data else []:
+    for line in io.BytesIO(data):  # one at a time: there may be millions
         position = bisect.bisect_right(offsets, start) - 1
-        start += len(line) + 1
-        yield (known[position].at if position >= 0 else None), line
+        start += len(line)
+        yield (known[position].at if position >= 0 else None), line.removesuffix(b"\n")

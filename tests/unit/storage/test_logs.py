@@ -35,7 +35,8 @@ def test_a_clock_that_is_set_back_is_no_reason_to_lose_a_mark(store: ObjectStore
 def test_marks_that_are_cut_off_or_damaged_are_left_out() -> None:
     """As after a power cut."""
     assert marks(b"0 1000\nx y\n5 2000\n9 30") == [Mark(0, 1.0), Mark(5, 2.0)]
-    assert list(timed_lines(b"a\nb", [])) == [(None, b"a"), (None, b"b")]
+    assert list(timed_lines(b"a\n\nb", [])) == [(None, b"a"), (None, b""), (None, b"b")]
+    assert list(timed_lines(b"a\n", [])) == [(None, b"a")]
     assert list(timed_lines(b"", [])) == []
 
 
