@@ -9,7 +9,9 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import pytest
@@ -44,6 +46,9 @@ SOURCE = """
         @step
         def end(self): pass
 """
+if TYPE_CHECKING:
+    from k8sflow.storage.s3 import S3Store
+
 OLD, NEW = "20260101-000000-000000", "20260102-000000-000000"
 Call = Callable[..., Result]
 
@@ -284,3 +289,24 @@ def test_a_store_that_can_not_be_written_is_told(ours: Call, tmp_path: Path) -> 
     """Only a change of tags writes."""
     (tmp_path / "store/F/runs" / OLD / "tags").touch()  # no folder can be made there, for root neither
     assert "can't be written" in ours("tag", "add", "--run-id", OLD, "x", code=1).stderr
+
+
+@pytest.mark.s3
+def test_a_bucket_is_read_like_a_folder(
+    everywhere: Call, tmp_path: Path, s3_store: S3Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Runs, output and tags; many runs are read at a time."""
+    local = _store(tmp_path).store
+    for key in local.list_keys("F/"):
+        s3_store.put(key, [local.get(key)])
+    record = _store(tmp_path).read()
+    for i in range(40):
+        RunStore(s3_store, "F", f"old-{i:02}").create(replace(record, run=f"old-{i:02}", created=float(i)))
+    monkeypatch.setenv("K8SFLOW_ROOT", str(tmp_path / "nothing"))
+    monkeypatch.setenv("K8SFLOW_BUCKET", s3_store.url.removeprefix("s3://"))
+    monkeypatch.setenv("K8SFLOW_ENDPOINT", str(s3_store.endpoint))
+    found = json.loads(everywhere("runs", "--json", "--limit", "100").stdout)
+    assert [run["run"] for run in found] == [NEW, OLD, *(f"old-{i:02}" for i in reversed(range(40)))]
+    assert everywhere("logs", "F/work/1", "--stdout", "--follow").stdout == "one\n10%\r100%\nno end\n"
+    everywhere("tag", "add", "F", "seen")
+    assert "seen" in everywhere("tag", "list", f"F/{NEW}").stdout
