@@ -27,7 +27,7 @@ def command(root: click.Command, program: str) -> click.Command:
 
     return click.Command(
         "completion", callback=callback, params=[click.Argument(["shell"], type=click.Choice(_SHELLS))],
-        help=f'Print what a shell needs to complete {program}: eval "$({program} completion bash)".',
+        help=f'Let a shell complete commands. Use it so: eval "$({program} completion bash)".',
     )  # fmt: skip
 
 

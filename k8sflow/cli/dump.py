@@ -63,7 +63,7 @@ def command(reach: Reach) -> click.Command:
         "dump",
         callback=callback,
         params=options,
-        help="Show the artifacts of a task, or of all tasks of a step or run.",
+        help="Show artifacts. Of a task, or of all tasks of a step or a run.",
     )
 
 

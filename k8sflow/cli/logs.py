@@ -57,7 +57,7 @@ def command(reach: Reach) -> click.Command:
 
     return click.Command(
         "logs", callback=callback, params=options,
-        help="Print the output of a task, of all tasks of a step, or of a run (the latest one by default).",
+        help="Print what tasks wrote. Of one task, of all tasks of a step, or of a run (by default the latest one).",
     )  # fmt: skip
 
 

@@ -32,7 +32,7 @@ def command(reach: Reach) -> click.Group:
     for name, callback, more, text in (
         ("add", add, [words], "Give a run tags."),
         ("remove", remove, [words], "Take tags away from a run."),
-        ("replace", replace, pair, "Take one tag away from a run, and give it another, in one go."),
+        ("replace", replace, pair, "Replace a tag of a run. Nobody sees the run without both."),
         ("list", show, [output.JSON_OPTION], "List the tags of a run."),
     ):
         group.add_command(click.Command(name, callback=callback, params=[run, *more], help=text))

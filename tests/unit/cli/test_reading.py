@@ -291,6 +291,18 @@ def test_a_store_that_can_not_be_written_is_told(ours: Call, tmp_path: Path) -> 
     assert "can't be written" in ours("tag", "add", "--run-id", OLD, "x", code=1).stderr
 
 
+def test_a_terminal_that_can_not_show_a_character_gets_its_number(flow: type[FlowSpec], tmp_path: Path) -> None:
+    """And no traceback."""
+    _store(tmp_path).change_tags(lambda _: ("日本",))
+    for command in (["runs"], ["tag", "list", "F"]):
+        done = subprocess.run(
+            [sys.executable, "-c", "from k8sflow.cli import main; main()", *command], cwd=tmp_path,
+            env=environment(K8SFLOW_ROOT=str(tmp_path / "store"), PYTHONIOENCODING="latin-1"),
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert "\\u65e5\\u672c" in done.stdout, done.stderr
+
+
 @pytest.mark.s3
 def test_a_bucket_is_read_like_a_folder(
     everywhere: Call, tmp_path: Path, s3_store: S3Store, monkeypatch: pytest.MonkeyPatch
