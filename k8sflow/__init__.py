@@ -8,7 +8,17 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from k8sflow.client import DataArtifact, Flow, Run, Step, Task
+    from k8sflow.client import (
+        DataArtifact,
+        Flow,
+        Metaflow,
+        Run,
+        Step,
+        Task,
+        default_namespace,
+        get_namespace,
+        namespace,
+    )
     from k8sflow.errors import K8sflowError
     from k8sflow.flow.attempts import catch, retry, timeout
     from k8sflow.flow.caught import CaughtError
@@ -48,6 +58,7 @@ _HOMES = {
     "IncludeFile": "k8sflow.flow.parameters",
     "JSONType": "k8sflow.flow.parameters",
     "K8sflowError": "k8sflow.errors",
+    "Metaflow": "k8sflow.client",
     "MutableFlow": "k8sflow.flow.mutators",
     "MutableStep": "k8sflow.flow.mutators",
     "NBRunner": "k8sflow.runner.notebook",
@@ -62,9 +73,12 @@ _HOMES = {
     "catch": "k8sflow.flow.attempts",
     "config_expr": "k8sflow.flow.configs",
     "current": "k8sflow.flow.current",
+    "default_namespace": "k8sflow.client",
     "environment": "k8sflow.flow.environment",
     "exit_hook": "k8sflow.flow.deployment",
+    "get_namespace": "k8sflow.client",
     "kubernetes": "k8sflow.flow.decorators",
+    "namespace": "k8sflow.client",
     "parallel": "k8sflow.flow.decorators",
     "parallel_imap": "k8sflow.parallel",
     "parallel_imap_unordered": "k8sflow.parallel",
@@ -95,6 +109,7 @@ __all__ = [
     "IncludeFile",
     "JSONType",
     "K8sflowError",
+    "Metaflow",
     "MutableFlow",
     "MutableStep",
     "NBRunner",
@@ -108,9 +123,12 @@ __all__ = [
     "catch",
     "config_expr",
     "current",
+    "default_namespace",
     "environment",
     "exit_hook",
+    "get_namespace",
     "kubernetes",
+    "namespace",
     "parallel",
     "parallel_imap",
     "parallel_imap_unordered",

@@ -86,13 +86,14 @@ def load(folder: Path, environment: Mapping[str, str] = os.environ) -> Settings:
     """
     keys = {f.name for f in fields(Settings)}
     values = {}
-    if (path := _find_file(folder, environment)) is not None:
-        values = _read(path, keys)
+    if (path := find_file(folder, environment)) is not None:
+        values = _read(path)
     values |= {key: text for key in keys if (text := environment.get(variable(key)))}
     return Settings(**values)
 
 
-def _find_file(folder: Path, environment: Mapping[str, str]) -> Path | None:
+def find_file(folder: Path, environment: Mapping[str, str] = os.environ) -> Path | None:
+    """The file with the settings that hold for a flow in ``folder``, or None where there is none."""
     if explicit := environment.get("K8SFLOW_CONFIG"):
         return Path(explicit)
     return next((path for path in _candidates(folder, environment) if path.is_file()), None)
@@ -107,13 +108,29 @@ def _candidates(folder: Path, environment: Mapping[str, str]) -> Iterator[Path]:
         yield Path(home) / ".config" / "k8sflow" / "config.toml"
 
 
-def _read(path: Path, keys: set[str]) -> dict[str, str]:
+def _read(path: Path) -> dict[str, str]:
     try:
-        document: dict[str, str] = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"the settings in {path} can't be read: {error}.") from error
+    return parse(text, path)
+
+
+def parse(text: str, path: Path) -> dict[str, str]:
+    """The settings that a file's text has.
+
+    Args:
+        text: The file's text.
+        path: Where it is, for the error.
+
+    Raises:
+        ConfigurationError: It is not TOML, or has a key or a value that it can't have.
+    """
+    try:
+        document: dict[str, str] = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"{path} is not a TOML file: {error}.") from error
+    keys = {f.name for f in fields(Settings)}
     for key, value in document.items():
         if key not in keys:
             raise ConfigurationError(

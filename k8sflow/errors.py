@@ -15,6 +15,8 @@ A message has three parts: what happened and where, the likely cause, what to do
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class K8sflowError(Exception):
     """Base of all errors of k8sflow.
@@ -48,6 +50,9 @@ class ConfigurationError(K8sflowError):
 
 class FlowDefinitionError(K8sflowError):
     """The class body is not a flow: its graph, a decorator or a parameter is wrong."""
+
+    # The single mistakes, each a k8sflow.flow.graph.Mistake, where they are known.
+    mistakes: tuple[Any, ...] = ()
 
 
 class ParameterError(K8sflowError):

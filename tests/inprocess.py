@@ -13,7 +13,7 @@ from k8sflow.flow.spec import FlowSpec, constants, parameters
 from k8sflow.runtime.scheduler import Scheduler
 from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.storage.folder import FolderStore
-from k8sflow.storage.records import RunRecord, RunStore
+from k8sflow.storage.records import RunRecord, RunStore, current_user
 from k8sflow.task.result import TaskResult
 from k8sflow.task.runner import TaskRunner
 from k8sflow.task.spec import TaskSpec
@@ -45,6 +45,7 @@ def runner_of(flow: type[FlowSpec], folder: Path, run: str = "r1", **values: Any
         file="flow.py",
         parameters={name: saved.save(value, name) for name, value in fixed.items()},
         graph=graph.to_document(),
+        user=current_user(),
     )
     RunStore(store, record.flow, run).create(record)
     return TaskRunner(flow, graph, record, store)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import sys
 from collections.abc import Iterator
 from typing import NoReturn
@@ -18,6 +19,8 @@ CANCELLED_EXIT_CODE = 130
 @contextlib.contextmanager
 def told() -> Iterator[None]:
     """Prints an error of ours in its three parts, without a traceback, and exits with 1; with 130 after Ctrl-C."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # what a terminal can't show is no reason to fail
     try:
         yield
     except KeyboardInterrupt:

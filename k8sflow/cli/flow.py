@@ -10,14 +10,15 @@ import click
 from click.core import ParameterSource
 
 from k8sflow import config
-from k8sflow.cli import calls
+from k8sflow.cli import calls, completion, graphs, reading
 from k8sflow.cli.errors import leave, told
+from k8sflow.cli.tags import checked_tags
 from k8sflow.errors import ParameterError
-from k8sflow.flow import graph as graphs
 from k8sflow.flow import registry
 from k8sflow.flow.configs import bind
 from k8sflow.flow.decorated import prevents_commands
 from k8sflow.flow.deployment import branch
+from k8sflow.flow.graph import build
 from k8sflow.flow.mutators import prepare
 from k8sflow.flow.parameters import Parameter
 from k8sflow.flow.spec import FlowSpec, parameters
@@ -34,10 +35,14 @@ def main(flow: type[FlowSpec]) -> None:
             bind(flow, sys.argv[1:])
             prepare(flow)
         if prevents_commands(flow):
-            graphs.build(flow)
+            build(flow)
         command = _group(flow)
         sys.argv[1:] = calls.expanded(command, sys.argv[1:], parameters(flow))
-    command.main(prog_name=f"python {sys.argv[0]}", auto_envvar_prefix="K8SFLOW")
+    command.main(
+        prog_name=f"python {sys.argv[0]}",
+        auto_envvar_prefix="K8SFLOW",
+        complete_var=completion.variable(completion.program_of(sys.argv[0])),
+    )
 
 
 def _group(flow: type[FlowSpec]) -> click.Group:
@@ -46,8 +51,9 @@ def _group(flow: type[FlowSpec]) -> click.Group:
         params=[*_config_options(), *_project_options(flow)],
     )
     group.add_command(_run_command(flow))
-    group.add_command(click.Command("check", callback=lambda: _check(flow), help="Check the flow's graph."))
-    group.add_command(click.Command("show", callback=lambda: _show(flow), help="Show the flow's steps."))
+    program = completion.program_of(sys.argv[0])
+    for command in (*graphs.commands(flow), *reading.commands(flow), completion.command(group, program)):
+        group.add_command(command)
     group.add_command(
         click.Command(
             "step",
@@ -70,7 +76,8 @@ def _run_command(flow: type[FlowSpec]) -> click.Command:
             ["--max-workers"], type=click.IntRange(min=1),
             help="How many tasks run at a time (default: the number of cores; on Kubernetes 100).",
         ),
-        click.Option(["--tag", "tags"], multiple=True, help="A word to find the run by."),
+        click.Option(["--tag", "tags"], multiple=True, callback=checked_tags, help="A word to find the run by."),
+        click.Option(["--namespace"], help="The tag by which the run's tasks look for runs (default: user:NAME)."),
         click.Option(["--run-id"], help="The run's id (default: made from the time)."),
         click.Option(["--run-id-file"], type=click.Path(dir_okay=False), help="Write the run's id to this file."),
         click.Option(
@@ -85,6 +92,7 @@ def _run_command(flow: type[FlowSpec]) -> click.Command:
         decorators: tuple[str, ...],
         max_workers: int | None,
         tags: tuple[str, ...],
+        namespace: str | None,
         run_id: str | None,
         run_id_file: str | None,
         detach: bool,  # noqa: FBT001  click calls by name
@@ -97,6 +105,7 @@ def _run_command(flow: type[FlowSpec]) -> click.Command:
                 values={key.removeprefix("parameter_"): value for key, value in values.items()},
                 decorators=decorators,
                 tags=tags,
+                namespace=namespace,
                 run_id=run_id,
                 run_id_file=run_id_file,
                 max_workers=max_workers,
@@ -186,27 +195,6 @@ def _converted(parameter: Parameter) -> Callable[[click.Context, click.Parameter
             raise click.BadParameter(f"{error.summary} {error.advice}", context, option) from error
 
     return convert
-
-
-def _check(flow: type[FlowSpec]) -> None:
-    with told():
-        graph = graphs.build(flow)
-    click.echo(f"{flow.__name__}: {len(graph.nodes)} steps, no mistakes.")
-
-
-def _show(flow: type[FlowSpec]) -> None:
-    with told():
-        graph = graphs.build(flow)
-    for node in graph.nodes.values():
-        click.echo(click.style(node.name, bold=True) + (f"  joins {node.joins}" if node.joins else ""))
-        for line in node.doc.splitlines():
-            click.echo(f"    {line.strip()}")
-        for key, step in node.cases:
-            click.echo(f"    -> {step}, where self.{node.condition} is {key}")
-        if node.next and not node.cases:
-            how = f", for each of self.{node.foreach}" if node.foreach else ""
-            how += ", num_parallel times" if node.num_parallel else ""
-            click.echo(f"    -> {', '.join(node.next)}{how}")
 
 
 def _step(flow: type[FlowSpec], task: str, store: str) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from pathlib import Path
 
 import click
 
 import k8sflow
 from k8sflow import config
+from k8sflow.cli import completion, output, reading, settings
 from k8sflow.cli.errors import leave, told
 
 
@@ -21,19 +21,13 @@ def main() -> None:
 
 
 @main.command()
-def version() -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+def version(as_json: bool) -> None:  # noqa: FBT001  click calls by name
     """Print the version."""
-    click.echo(f"k8sflow {k8sflow.__version__}")
-
-
-@main.command(name="config")
-def show_config() -> None:
-    """Print the settings that hold in this folder."""
-    with told():
-        settings = config.load(Path.cwd())
-    for field in fields(settings):
-        value = getattr(settings, field.name)
-        click.echo(f"{config.variable(field.name):36} {'' if value is None else value}")
+    if as_json:
+        output.print_json({"version": k8sflow.__version__})
+    else:
+        click.echo(f"k8sflow {k8sflow.__version__}")
 
 
 @main.command(hidden=True)
@@ -46,3 +40,7 @@ def drive(flow: str, run_id: str, flowrun: str) -> None:
 
     with told():
         leave(start.drive(config.load(Path.cwd()), flow, run_id, flowrun))
+
+
+for _command in (*reading.commands(), settings.command, completion.command(main, "k8sflow")):
+    main.add_command(_command)

@@ -1,5 +1,26 @@
-"""Reading runs back: Flow, Run, Step, Task, DataArtifact."""
+"""Reading runs back: Flow, Run, Step, Task, DataArtifact; a tree that is read from the store when it is looked at.
 
-from k8sflow.client.core import DataArtifact, Flow, NotFoundError, Run, Step, Task
+Flow("BigSum").latest_run["end"].task.data.total
+"""
 
-__all__ = ["DataArtifact", "Flow", "NotFoundError", "Run", "Step", "Task"]
+from k8sflow.client.artifact import DataArtifact
+from k8sflow.client.errors import NamespaceMismatchError, NotFoundError
+from k8sflow.client.flow import Flow, Metaflow
+from k8sflow.client.namespaces import default_namespace, get_namespace, namespace
+from k8sflow.client.run import Run
+from k8sflow.client.step import Step
+from k8sflow.client.task import Task
+
+__all__ = [
+    "DataArtifact",
+    "Flow",
+    "Metaflow",
+    "NamespaceMismatchError",
+    "NotFoundError",
+    "Run",
+    "Step",
+    "Task",
+    "default_namespace",
+    "get_namespace",
+    "namespace",
+]

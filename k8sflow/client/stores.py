@@ -11,14 +11,17 @@ from k8sflow import config
 from k8sflow.storage.objects import ObjectStore, open_store
 
 
-def known_stores() -> list[ObjectStore]:
-    """The stores that exist from here.
+def known_stores(settings: config.Settings | None = None, root: Path | None = None) -> list[ObjectStore]:
+    """The stores that exist from here: the folder, and the bucket where one is set.
 
-    The folder is ``K8SFLOW_ROOT``, or ``.k8sflow`` in the working directory, the script's folder, or one around them.
+    Args:
+        settings: The settings that hold; None for those of the working directory.
+        root: The folder; None for ``K8SFLOW_ROOT``, or ``.k8sflow`` in the working directory, the script's folder, or
+            one around them.
     """
-    settings = config.load(Path.cwd())
+    settings = settings or config.load(Path.cwd())
     stores = []
-    if (folder := _folder(settings)) is not None:
+    if (folder := root or _folder(settings)) is not None:
         stores.append(open_store(str(folder)))
     if settings.bucket:
         stores.append(open_store(f"s3://{settings.bucket}", endpoint=settings.endpoint, region=settings.region))

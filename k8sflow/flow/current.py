@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from k8sflow.client.core import Run, Task
+    from k8sflow.client import Run, Task
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ class TaskFacts:
         origin_run_id: The run that this one resumes.
         username: Who started the run.
         tags: The words that the user gave the run.
+        namespace: The tag by which the run's tasks look for runs, where it isn't that of the user.
         parameter_names: The attributes through which the run's parameters are read.
         graph: Makes the flow's graph as JSON types.
         run_store: The records of the run, as the client takes them; the layer of the language knows no stores.
@@ -58,6 +59,7 @@ class TaskFacts:
     origin_run_id: str | None = None
     username: str = ""
     tags: tuple[str, ...] = ()
+    namespace: str = ""
     parameter_names: tuple[str, ...] = ()
     graph: Callable[[], dict[str, Any]] = dict
     run_store: Any = None
@@ -134,10 +136,10 @@ class Current:
 
     @property
     def namespace(self) -> str | None:
-        """``user:NAME`` of who started the run; that of the project's branch where there is a ``@project``."""
+        """The tag by which the client looks for runs in a task: ``--namespace``, or ``user:NAME`` of who started it."""
         if self._facts is None:
             return None
-        return str(self._facts.more.get("namespace") or f"user:{self._facts.username}")
+        return self._facts.namespace or f"user:{self._facts.username}"
 
     @property
     def tags(self) -> frozenset[str]:
@@ -190,7 +192,7 @@ class Current:
         """The run, as the client reads it."""
         if self._facts is None:
             return None
-        from k8sflow.client.core import Run  # noqa: PLC0415  few tasks read the records of their own run
+        from k8sflow.client import Run  # noqa: PLC0415  few tasks read the records of their own run
 
         return Run(self._facts.run_store)
 
@@ -199,10 +201,10 @@ class Current:
         """The task, as the client reads it."""
         if self._facts is None:
             return None
-        from k8sflow.client.core import Task  # noqa: PLC0415  as above
+        from k8sflow.client import Run, Step, Task  # noqa: PLC0415  as above
 
-        store = self._facts.run_store
-        return Task(store, self._facts.step_name, self._facts.task_id, store.read())
+        step = Step(str(self.step_name), parent=Run(self._facts.run_store))
+        return Task(str(self.task_id), parent=step)
 
     def get(self, name: str, default: Any = None) -> Any:
         """A field's value, or the default where there is none."""

@@ -178,7 +178,9 @@ def refuse(flow: str, mistakes: list[Mistake]) -> FlowDefinitionError:
     """The error that tells every mistake of a flow at once, in the order of the source."""
     ordered = sorted(dict.fromkeys(mistakes), key=lambda m: (m.place.file, m.place.line))
     count = "a mistake" if len(ordered) == 1 else f"{len(ordered)} mistakes"
-    return FlowDefinitionError(f"{flow} has {count}; nothing was run.", advice="\n".join(map(str, ordered)))
+    error = FlowDefinitionError(f"{flow} has {count}; nothing was run.", advice="\n".join(map(str, ordered)))
+    error.mistakes = tuple(ordered)
+    return error
 
 
 def class_place(flow: type) -> Place:

@@ -15,6 +15,8 @@ from k8sflow.flow.parameters import Parameter
 RESERVED_NAMES = frozenset({"next", "input", "index", "foreach_stack", "merge_artifacts"})
 # Where a task keeps what belongs to it and not to the user.
 CONTEXT = "_k8sflow_context"
+# How the names of modules begin in which a reader has a flow's file for the classes that stand there.
+READ_MODULE = "_k8sflow_read_"
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,8 @@ class FlowSpec:
     def __init__(self) -> None:
         from k8sflow.cli.flow import main  # noqa: PLC0415  the language doesn't need the command line
 
-        main(type(self))
+        if not type(self).__module__.startswith(READ_MODULE):
+            main(type(self))
 
     def next(
         self,

@@ -28,6 +28,7 @@ class RunRequest:
         max_workers: How many tasks run at a time; None for the executor's default.
         branch: The project's branch that ``--branch`` named.
         production: Whether ``--production`` was given.
+        namespace: The tag by which the run's tasks look for runs; None for that of the user.
         began: When the user asked, by time.monotonic().
     """
 
@@ -41,6 +42,7 @@ class RunRequest:
     max_workers: int | None = None
     branch: str | None = None
     production: bool | None = None
+    namespace: str | None = None
     began: float = field(default_factory=time.monotonic)
 
 

@@ -213,6 +213,8 @@ def _create(
         created=time.time(),
         tags=request.tags,
         decorators=request.decorators,
+        source=str(code_folder(flow) / code_file(flow)),
+        namespace=request.namespace or "",
     )
     RunStore(store, record.flow, record.run).create(record)
     if request.run_id_file is not None:

@@ -12,7 +12,7 @@ import hashlib
 import io
 import pickle
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,8 @@ INLINE_BYTES = 2048
 _ALIGNMENT = 64
 _MAGIC = b"k8sflow5"
 _HEADER = struct.Struct("<8sQI")
+# What looks up a pickled class or function: its module, its name, and the ordinary way of looking it up.
+Find = Callable[[str, str, Callable[[str, str], Any]], Any]
 
 
 @dataclass(frozen=True)
@@ -108,8 +110,13 @@ class ArtifactStore:
         if not self._store.exists(key):
             self._store.put(key, parts)
 
-    def load(self, ref: ArtifactRef, name: str) -> Any:
+    def load(self, ref: ArtifactRef, name: str, find: Find | None = None) -> Any:
         """The value, verified before it is unpickled.
+
+        Args:
+            ref: Where it is.
+            name: What it is called, for the error.
+            find: Looks up classes and functions; None for Python's own way.
 
         Raises:
             ArtifactError: The content is damaged or missing, or needs code that is not here.
@@ -117,7 +124,10 @@ class ArtifactStore:
         data = self.load_blob(ref.blob, name) if ref.inline is None else _inline(ref.inline)
         self._verify(data, ref, name)
         try:
-            return decode(data, ref.encoding)
+            return decode(data, ref.encoding, find)
+        except ArtifactError as error:
+            what = f"the artifact {name!r} (a {ref.type}) can't be loaded: {error.summary}"
+            raise ArtifactError(what, cause=error.cause, advice=error.advice) from error
         except Exception as error:  # unpickling runs the code of the value's classes, which may raise anything
             raise ArtifactError(
                 f"the artifact {name!r} (a {ref.type}) can't be loaded: {type(error).__name__}: {error}",
@@ -234,14 +244,14 @@ def _culprit(value: object) -> str:
     return ""
 
 
-def decode(data: Buffer, encoding: str) -> Any:
+def decode(data: Buffer, encoding: str, find: Find | None = None) -> Any:
     """The value that ``encode`` took apart.
 
     Raises:
         ArtifactError: The encoding is not known here.
     """
     if encoding == "pickle":
-        return pickle.loads(data)
+        return _unpickled(data, (), find)
     if encoding != "pickle5":
         raise ArtifactError(f"the encoding {encoding!r} is not known.", advice="A newer k8sflow wrote it: upgrade.")
     view = memoryview(data).cast("B")
@@ -256,4 +266,21 @@ def decode(data: Buffer, encoding: str) -> Any:
         piece = view[position : position + length]
         buffers.append(bytearray(piece) if view.readonly else piece)
         position += length
-    return pickle.loads(stream, buffers=buffers)
+    return _unpickled(stream, buffers, find)
+
+
+def _unpickled(stream: Buffer, buffers: Sequence[Buffer], find: Find | None) -> Any:
+    if find is None:
+        return pickle.loads(stream, buffers=buffers)
+    return _Unpickler(stream, buffers, find).load()
+
+
+class _Unpickler(pickle.Unpickler):
+    """Looks classes and functions up in a way of its own."""
+
+    def __init__(self, stream: Buffer, buffers: Sequence[Buffer], find: Find) -> None:
+        super().__init__(io.BytesIO(stream), buffers=buffers)
+        self._find = find
+
+    def find_class(self, module: str, name: str) -> Any:
+        return self._find(module, name, super().find_class)

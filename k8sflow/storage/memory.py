@@ -49,6 +49,10 @@ class MemoryStore:
         below = (key.removeprefix(prefix).split("/", 1) for key in self.list_keys(prefix))
         yield from dict.fromkeys(name for name, *rest in below if rest)
 
+    def tail(self, key: str, start: int) -> bytes:
+        """The object's bytes from an offset on; none where there are no more, or no object."""
+        return bytes(self._objects.get(key, b"")[start:])
+
     def open_log(self, key: str) -> MemoryLog:
         """A writer for an object that grows."""
         return MemoryLog(self._objects, key)

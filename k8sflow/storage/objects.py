@@ -51,6 +51,9 @@ class ObjectStore(Protocol):
             StorageError: The store can't be reached, or refused.
         """
 
+    def tail(self, key: str, start: int) -> bytes:
+        """The object's bytes from an offset on; none where there are no more, or no object."""
+
     def put(self, key: str, parts: Sequence[Buffer]) -> None:
         """Writes the object as the parts one after the other; an older one under the key is replaced."""
 

@@ -2,8 +2,9 @@
 
 <flow>/runs/<run>/run.json
 <flow>/runs/<run>/outcome.json
+<flow>/runs/<run>/tags/<version>.json, which takes the place of the tags in run.json
 <flow>/runs/<run>/tasks/<step>/<task>/commit.json
-<flow>/runs/<run>/tasks/<step>/<task>/<attempt>/{outcome.json,stdout,stderr}
+<flow>/runs/<run>/tasks/<step>/<task>/<attempt>/{outcome.json,stdout,stderr,stdout.times,stderr.times}
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from typing import Any, TypeVar
 
 from k8sflow.errors import RunError, StorageError
 from k8sflow.storage.artifacts import ArtifactRef
-from k8sflow.storage.objects import LogWriter, ObjectNotFoundError, ObjectStore
+from k8sflow.storage.logs import SUFFIX, Mark, TimedLog, marks
+from k8sflow.storage.objects import ObjectNotFoundError, ObjectStore
 
 FORMAT = 1
 Record = TypeVar("Record")
@@ -101,6 +103,8 @@ class RunRecord:
         origin_run_id: The run that this one resumes.
         flow_decorators: What the flow's own decorators say, by name: project, schedule, trigger, …
         policies: Retries, timeout and catch by step, as ``StepPolicy.to_document`` gives them.
+        source: The flow's file on the machine where the run was started.
+        namespace: The tag by which its tasks look for runs; that of the user where it is empty.
     """
 
     flow: str
@@ -117,6 +121,8 @@ class RunRecord:
     origin_run_id: str | None = None
     flow_decorators: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     policies: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    source: str = ""
+    namespace: str = ""
 
     @property
     def steps(self) -> tuple[str, ...]:
@@ -219,16 +225,43 @@ class RunStore:
         except ObjectNotFoundError:
             return None
 
-    def open_log(self, step: str, task: str, attempt: int, stream: str) -> LogWriter:
-        """A writer for an execution's output; nothing is written before the first bytes."""
-        return self.store.open_log(self._task_key(step, task, f"{attempt}/{stream}"))
+    def read_tags(self) -> tuple[str, ...]:
+        """The user's tags as they are now."""
+        return self._newest_tags()[1]
 
-    def read_log(self, step: str, task: str, attempt: int, stream: str) -> bytes:
-        """An execution's output so far."""
-        try:
-            return bytes(self.store.get(self._task_key(step, task, f"{attempt}/{stream}")))
-        except ObjectNotFoundError:
-            return b""
+    def change_tags(self, change: Callable[[tuple[str, ...]], tuple[str, ...]]) -> tuple[str, ...]:
+        """Changes the user's tags and returns them; of two who do so at once, neither loses anything.
+
+        Args:
+            change: Makes the new tags from those that are there; called again where somebody else was faster.
+        """
+        while True:
+            version, before = self._newest_tags()
+            tags = change(before)
+            key = f"{self._prefix}/tags/{version + 1:08}.json"
+            if tags == before or self.store.put_new(key, _dump({"tags": tags})):
+                return tags
+
+    def _newest_tags(self) -> tuple[int, tuple[str, ...]]:
+        """The number of the newest version of the tags, and the tags; 0 and those of run.json where none changed."""
+        names = [key.rpartition("/")[2] for key in self.store.list_keys(f"{self._prefix}/tags/")]
+        if not names:
+            return 0, self.read().tags
+        tags = self._load(f"tags/{names[-1]}", lambda document: tuple(document["tags"]))
+        return int(names[-1].partition(".")[0]), tags
+
+    def open_log(self, step: str, task: str, attempt: int, stream: str) -> TimedLog:
+        """A writer for an execution's output; nothing is written before the first bytes."""
+        key = self._task_key(step, task, f"{attempt}/{stream}")
+        return TimedLog(self.store.open_log(key), self.store.open_log(key + SUFFIX))
+
+    def read_log(self, step: str, task: str, attempt: int, stream: str, start: int = 0) -> bytes:
+        """An execution's output so far, from an offset on."""
+        return self.store.tail(self._task_key(step, task, f"{attempt}/{stream}"), start)
+
+    def read_marks(self, step: str, task: str, attempt: int, stream: str) -> list[Mark]:
+        """When an execution's output came."""
+        return marks(self.store.tail(self._task_key(step, task, f"{attempt}/{stream}{SUFFIX}"), 0))
 
     def steps(self) -> Iterator[str]:
         """The steps that have tasks."""

@@ -32,6 +32,7 @@ _PART_BYTES = 16 << 20
 _MULTIPART_FROM_BYTES = 64 << 20
 _PARALLEL_PARTS = 8
 _NOT_FOUND = {"404", "NoSuchKey", "NotFound"}
+_NO_MORE = {"416", "InvalidRange"}
 _TAKEN = {"412", "PreconditionFailed"}
 # Writes at the same moment: S3 has refused this one, and perhaps the others too, and asks for another try.
 _UNDECIDED = {"409", "ConditionalRequestConflict"}
@@ -77,6 +78,17 @@ class S3Store:
                 return bytearray(answer["Body"].read())
             answer["Body"].close()
             return self._get_ranges(key, size, answer["ETag"])
+
+    def tail(self, key: str, start: int) -> bytes:
+        """What an object has from an offset on, by one range request."""
+        with self._told(key):
+            try:
+                answer = self._client.get_object(Bucket=self.bucket, Key=self.prefix + key, Range=f"bytes={start}-")
+                return answer["Body"].read()
+            except ClientError as error:
+                if _code(error) in _NOT_FOUND | _NO_MORE:
+                    return b""
+                raise
 
     def put(self, key: str, parts: Sequence[Buffer]) -> None:
         """Writes the object; large ones in parallel parts."""

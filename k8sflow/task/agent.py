@@ -27,7 +27,8 @@ from k8sflow import config
 from k8sflow.errors import K8sflowError
 from k8sflow.storage import package
 from k8sflow.storage.artifacts import blob_key
-from k8sflow.storage.objects import LogWriter, ObjectStore, open_store
+from k8sflow.storage.logs import TimedLog
+from k8sflow.storage.objects import ObjectStore, open_store
 from k8sflow.storage.records import RunStore
 from k8sflow.task import memory, streams
 from k8sflow.task.death import death, last_word, timed_out
@@ -125,7 +126,7 @@ class _Child:
         self._uploads.close()
         return self._conclude(status, before)
 
-    def _open_log(self, stream: str) -> LogWriter:
+    def _open_log(self, stream: str) -> TimedLog:
         name = self._spec.name
         return self._run_store.open_log(name.step, name.id, self._spec.attempt, stream)
 

@@ -27,6 +27,7 @@ def facts(flow: type[FlowSpec], graph: Graph, record: RunRecord, run_store: RunS
         origin_run_id=record.origin_run_id,
         username=record.user,
         tags=record.tags,
+        namespace=record.namespace,
         parameter_names=tuple(parameters(flow)),
         graph=lambda: describe(flow, graph, record),
         run_store=run_store,

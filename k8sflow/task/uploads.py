@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Protocol
 
 from k8sflow.errors import K8sflowError
-from k8sflow.storage.objects import LogWriter
 
 _FIRST_SECONDS = 1.0
 _CLOSE_SECONDS = 30.0
+
+
+class TimedWriter(Protocol):
+    """A log that keeps when its pieces came."""
+
+    def write(self, data: bytes, at: float | None = None) -> None:
+        """Adds bytes that came at a time."""
+
+    def close(self) -> None:
+        """Writes what is missing."""
 
 
 class LogUploads:
@@ -23,9 +34,9 @@ class LogUploads:
         logs: A writer for each stream.
     """
 
-    def __init__(self, logs: Mapping[str, LogWriter]) -> None:
+    def __init__(self, logs: Mapping[str, TimedWriter]) -> None:
         self._logs = logs
-        self._added: list[tuple[str, bytes]] = []
+        self._added: list[tuple[str, bytes, float]] = []
         self._changed = threading.Condition()
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="k8sflow-logs", daemon=True)
@@ -34,7 +45,7 @@ class LogUploads:
     def add(self, stream: str, data: bytes) -> None:
         """Takes output of a stream."""
         with self._changed:
-            self._added.append((stream, data))
+            self._added.append((stream, data, time.time()))
             self._changed.notify()
 
     def close(self) -> None:
@@ -53,7 +64,9 @@ class LogUploads:
                 self._changed.wait_for(lambda: self._closing, timeout=_FIRST_SECONDS)
                 added, self._added = self._added, []
                 ending = self._closing
-            writes: list[Callable[[], None]] = [partial(self._logs[stream].write, data) for stream, data in added]
+            writes: list[Callable[[], None]] = [
+                partial(self._logs[stream].write, data, at) for stream, data, at in added
+            ]
             closes: list[Callable[[], None]] = [log.close for log in self._logs.values()] if ending else []
             for call in (*writes, *closes):
                 with contextlib.suppress(K8sflowError):  # a log keeps what the store didn't take, and tries again

@@ -76,7 +76,7 @@ def test_parameters_come_from_the_command_line(flow: Path) -> None:
     run = latest(flow.parent)
     assert run["start"].task.data.got == (0, 0.01, "日本 語", True, "")
     assert run["end"].task.data.name == "日本 語"
-    assert run.tags == {"a", "b"}
+    assert run.user_tags == {"a", "b"}
 
 
 def test_the_last_line_tells_how_to_read_the_results(flow: Path) -> None:

@@ -47,7 +47,7 @@ def test_a_failed_step_is_run_again(tmp_path: Path) -> None:
     assert "it is run again (retry 2 of 2)" in done.stdout
     task = found["start"].task
     assert (task.current_attempt, task.data.n, task.stdout) == (2, 1.0, "attempt 2\n")
-    store = found._run_store
+    store = found.run_store
     assert store.attempts("start", "0") == [0, 1, 2]
     assert [store.read_outcome("start", "0", n).outcome for n in range(3)] == ["user_error", "user_error", "succeeded"]  # type: ignore[union-attr]
     assert store.read_log("start", "0", 0, "stdout") == b"attempt 0\n"
@@ -69,7 +69,7 @@ def test_with_retry_is_for_the_steps_that_say_nothing(tmp_path: Path) -> None:
     (tmp_path / "never").mkdir()
     done, found = run(tmp_path / "never", flow("assert 0", "@retry(times=0)"), "--with", "retry:times=1")
     assert done.returncode == 1
-    assert found._run_store.attempts("start", "0") == [0]
+    assert found.run_store.attempts("start", "0") == [0]
 
 
 @pytest.mark.parametrize("crash", ["os._exit(0)", "os.kill(os.getpid(), signal.SIGKILL)", "sys.exit(3)"])
@@ -91,7 +91,7 @@ def test_a_step_that_takes_too_long_is_ended_with_all_that_it_started(tmp_path: 
     assert "failed (timed out): the task took longer than its timeout of 1 s" in done.stdout
     pids = [int(word) for word in found["start"].task.stdout.split()[1:]]
     assert all(wait_for_death(pid) for pid in pids)
-    outcome = found._run_store.read_outcome("start", "0", 0)
+    outcome = found.run_store.read_outcome("start", "0", 0)
     assert outcome is not None
     assert outcome.outcome == "timed_out"
 
@@ -151,7 +151,7 @@ class F(FlowSpec):
     assert (found["join"].task.data.failed[0], found["join"].task.data.failed[2]) == (kind, outcome)
     assert found["join"].task.data.failed[1].startswith(text)
     assert "@catch lets the run go on, with the exception in self.failed" in done.stdout
-    assert found._run_store.attempts("work", "1") == [0, 1]
+    assert found.run_store.attempts("work", "1") == [0, 1]
 
 
 def test_catch_shows_the_exception_where_it_is_wanted(tmp_path: Path) -> None:

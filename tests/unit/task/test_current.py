@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 
 from k8sflow import current
+from k8sflow.storage.records import current_user
 from tests.inprocess import run_source
+
+USER = current_user()
 
 
 def test_a_task_knows_itself_and_its_run(tmp_path: Path) -> None:
@@ -44,7 +47,8 @@ def test_a_task_knows_itself_and_its_run(tmp_path: Path) -> None:
     data = list(run["work"])[1].data
     assert data.seen == {
         "is_running_flow": True, "flow_name": "F", "run_id": "r1", "step_name": "work", "task_id": "1",
-        "retry_count": 0, "origin_run_id": None, "pathspec": "F/r1/work/1", "username": "", "namespace": "user:",
+        "retry_count": 0, "origin_run_id": None, "pathspec": "F/r1/work/1", "username": USER,
+        "namespace": f"user:{USER}",
         "tags": frozenset(), "parameter_names": ["alpha"], "is_parallel": False, "trigger": None,
     }  # fmt: skip
     assert data.graph["doc"] == "What it does."

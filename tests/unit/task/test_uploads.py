@@ -17,7 +17,7 @@ class FlakyLog:
         self.written = b""
         self.closed = threading.Event()
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes, at: float | None = None) -> None:
         self.kept += data
         self.flush()
 

@@ -1,0 +1,125 @@
+"""``dump``: the artifacts of tasks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from k8sflow.cli import output
+from k8sflow.cli.errors import told
+from k8sflow.cli.places import Place, Reach
+from k8sflow.errors import ArtifactError, K8sflowError
+
+if TYPE_CHECKING:
+    from k8sflow.client import DataArtifact, Task
+
+_DEFAULT_SIZE = 1000
+
+
+def command(reach: Reach) -> click.Command:
+    """The command ``dump``."""
+    place = "run/step/task" if reach.flow is not None else "flow/run/step/task"
+    options: list[click.Parameter] = [
+        click.Argument(["place"], metavar=place),
+        click.Option(
+            ["--max-value-size"], type=click.IntRange(min=0), default=_DEFAULT_SIZE, show_default=True,
+            help="Show only values of at most this many bytes as they are stored; of the others size and type.",
+        ),
+        click.Option(["--include"], default="", metavar="NAMES", help="Only these: names with commas between."),
+        click.Option(["--private"], is_flag=True, help="Show artifacts too whose names begin with _."),
+        click.Option(
+            ["--file"], type=click.Path(dir_okay=False),
+            help="Write the values to this file, as a pickled dictionary of dictionaries, by pathspec and by name.",
+        ),
+        output.JSON_OPTION,
+    ]  # fmt: skip
+
+    def callback(
+        place: str,
+        max_value_size: int,
+        include: str,
+        private: bool,  # noqa: FBT001  click calls by name
+        file: str | None,
+        as_json: bool,  # noqa: FBT001
+    ) -> None:
+        with told():
+            found = reach.place(place)
+            names = {name.strip() for name in include.split(",") if name.strip()}
+            chosen = {task.pathspec: _chosen(task, found, names, private=private) for task in found.tasks()}
+            if file is not None:
+                _write(Path(file), chosen)
+            elif as_json:
+                output.print_json(
+                    {pathspec: {a.id: _document(a, max_value_size) for a in each} for pathspec, each in chosen.items()}
+                )
+            else:
+                for pathspec, each in chosen.items():
+                    _print(pathspec, each, max_value_size)
+
+    return click.Command(
+        "dump",
+        callback=callback,
+        params=options,
+        help="Show artifacts. Of a task, or of all tasks of a step or a run.",
+    )
+
+
+def _chosen(task: Task, place: Place, names: set[str], *, private: bool) -> list[DataArtifact]:
+    """The artifacts that are wanted of a task.
+
+    Raises:
+        NotFoundError: One that was named is not there.
+    """
+    if place.artifact is not None:
+        return [task[place.artifact]]
+    if names:
+        return [task[name] for name in sorted(names)]
+    found = sorted(task, key=lambda artifact: artifact.id)
+    return [artifact for artifact in found if private or not artifact.id.startswith("_")]
+
+
+def _print(pathspec: str, artifacts: list[DataArtifact], most: int) -> None:
+    click.echo(click.style(pathspec, bold=True))
+    longest = max((len(artifact.id) for artifact in artifacts), default=0)
+    for artifact in artifacts:
+        kind = artifact.type.removeprefix("builtins.")
+        head = f"  {artifact.id:{longest}}  [{kind}, {output.size(artifact.size)}]"
+        try:
+            value = repr(artifact.data) if artifact.size <= most else ""
+        except K8sflowError as error:
+            value = click.style(f"({error.summary})", fg="red")
+        lines = value.splitlines()
+        click.echo(head if not lines else f"{head}  {lines[0]}")
+        for line in lines[1:]:
+            click.echo(f"  {'':{longest}}  {line}")
+
+
+def _document(artifact: DataArtifact, most: int) -> dict[str, Any]:
+    document: dict[str, Any] = {"type": artifact.type, "size": artifact.size, "sha256": artifact.sha}
+    if artifact.size > most:
+        return document
+    try:
+        value = artifact.data
+    except K8sflowError as error:
+        return {**document, "error": str(error)}
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        return {**document, "repr": repr(value)}
+    return {**document, "value": value}
+
+
+def _write(file: Path, chosen: dict[str, list[DataArtifact]]) -> None:
+    from k8sflow.client.sources import dumps  # noqa: PLC0415  --help reads no runs
+
+    values = {pathspec: {artifact.id: artifact.data for artifact in each} for pathspec, each in chosen.items()}
+    try:
+        file.write_bytes(dumps(values))
+    except OSError as error:
+        raise ArtifactError(f"the values can't be written to {file}: {error.strerror}.") from error
+    count = sum(map(len, values.values()))
+    click.echo(f"{count} artifact{'' if count == 1 else 's'} of {len(values)} task{'' if len(values) == 1 else 's'} "
+               f"written to {file}.")  # fmt: skip

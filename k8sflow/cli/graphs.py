@@ -1,0 +1,136 @@
+"""``check``, ``show`` and ``graph``: what a flow is, without running it."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from k8sflow.cli import output
+from k8sflow.cli.errors import told
+from k8sflow.errors import FlowDefinitionError, K8sflowError
+from k8sflow.flow import graph as graphs
+from k8sflow.flow.graph import Graph, Mistake
+from k8sflow.flow.spec import FlowSpec, parameters
+
+_FORMATS = ("text", "ascii", "mermaid", "dot", "svg")
+_SUFFIXES = {".svg": "svg", ".dot": "dot", ".gv": "dot", ".mmd": "mermaid", ".mermaid": "mermaid"}
+
+
+def commands(flow: type[FlowSpec]) -> list[click.Command]:
+    """The commands that look at a flow's graph."""
+
+    def check(as_json: bool) -> None:  # noqa: FBT001  click calls by name
+        _check(flow, as_json=as_json)
+
+    def show(as_json: bool) -> None:  # noqa: FBT001
+        _show(flow, as_json=as_json)
+
+    def graph(format_: str | None, file: str | None, as_json: bool) -> None:  # noqa: FBT001
+        _graph(flow, format_, file, as_json=as_json)
+
+    options: list[click.Parameter] = [
+        click.Option(
+            ["--format", "format_"], type=click.Choice(_FORMATS),
+            help="text: lines; ascii: lines of | - + alone; or for other programs. By default as the file is called.",
+        ),
+        click.Option(["--output", "-o", "file"], type=click.Path(dir_okay=False), help="Write to this file."),
+        output.JSON_OPTION,
+    ]  # fmt: skip
+    return [
+        click.Command("check", callback=check, params=[output.JSON_OPTION], help="Check the flow's graph."),
+        click.Command("show", callback=show, params=[output.JSON_OPTION], help="Show the flow's steps."),
+        click.Command("graph", callback=graph, params=options, help="Draw the flow's graph."),
+    ]
+
+
+def _check(flow: type[FlowSpec], *, as_json: bool) -> None:
+    if not as_json:
+        with told():
+            found = graphs.build(flow)
+        click.echo(f"{flow.__name__}: {len(found.nodes)} steps, no mistakes.")
+        return
+    document: dict[str, Any] = {"flow": flow.__name__, "steps": 0, "mistakes": []}
+    try:
+        document["steps"] = len(graphs.build(flow).nodes)
+    except FlowDefinitionError as error:
+        document["mistakes"] = [_mistake(each) for each in error.mistakes] or [_mistake(error)]
+    output.print_json(document)
+    sys.exit(int(bool(document["mistakes"])))
+
+
+def _mistake(found: Mistake | K8sflowError) -> dict[str, Any]:
+    if isinstance(found, Mistake):
+        return {**asdict(found.place), "message": found.message, "advice": found.advice}
+    return {"file": None, "line": None, "message": found.summary, "advice": found.advice}
+
+
+def _show(flow: type[FlowSpec], *, as_json: bool) -> None:
+    with told():
+        graph = graphs.build(flow)
+    if as_json:
+        output.print_json({**_document(flow, graph), "parameters": [
+            {"name": each.name, "type": each.type_name, "required": each.required, "help": each.help}
+            for each in parameters(flow).values()
+        ]})  # fmt: skip
+        return
+    for node in graph.nodes.values():
+        click.echo(click.style(node.name, bold=True) + (f"  joins {node.joins}" if node.joins else ""))
+        for line in node.doc.splitlines():
+            click.echo(f"    {line.strip()}")
+        for key, step in node.cases:
+            click.echo(f"    -> {step}, where self.{node.condition} is {key}")
+        if node.next and not node.cases:
+            how = f", for each of self.{node.foreach}" if node.foreach else ""
+            how += ", num_parallel times" if node.num_parallel else ""
+            click.echo(f"    -> {', '.join(node.next)}{how}")
+
+
+def _document(flow: type[FlowSpec], graph: Graph) -> dict[str, Any]:
+    return {"flow": flow.__name__, "doc": flow.__doc__ or "", "start": graph.start, "end": graph.end,
+            "steps": graph.to_document()}  # fmt: skip
+
+
+def _graph(flow: type[FlowSpec], format_: str | None, file: str | None, *, as_json: bool) -> None:
+    with told():
+        graph = graphs.build(flow)
+        if as_json:
+            output.print_json(_document(flow, graph))
+            return
+        kind = format_ or (_SUFFIXES.get(Path(file).suffix.lower(), "text") if file is not None else "text")
+        if file is None:
+            click.echo(_drawn(graph, kind, to_terminal=True), nl=False)
+            return
+        try:
+            Path(file).write_text(_drawn(graph, kind, to_terminal=False), encoding="utf-8")
+        except OSError as error:
+            raise K8sflowError(f"the graph can't be written to {file}: {error.strerror}.") from error
+        click.echo(f"{file}: the graph of {flow.__name__} as {kind}.")
+
+
+def _drawn(graph: Graph, kind: str, *, to_terminal: bool) -> str:
+    from k8sflow.drawing import markup, svg, text  # noqa: PLC0415  the other commands draw nothing
+
+    match kind:
+        case "mermaid":
+            return markup.mermaid(graph)
+        case "dot":
+            return markup.dot(graph)
+        case "svg":
+            return svg.draw(graph)
+    ascii_only = kind == "ascii" or (to_terminal and not _can_show("│↺"))
+    if to_terminal:
+        return text.draw(graph, ascii_only=ascii_only, emphasized=lambda name: click.style(name, bold=True)) + "\n"
+    return text.draw(graph, ascii_only=ascii_only) + "\n"
+
+
+def _can_show(characters: str) -> bool:
+    """Whether the standard output can take characters."""
+    try:
+        characters.encode(sys.stdout.encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True

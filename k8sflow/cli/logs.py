@@ -1,0 +1,169 @@
+"""``logs``: what tasks printed, and what they print while the run goes on."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import click
+
+from k8sflow.cli import output
+from k8sflow.cli.errors import told
+from k8sflow.cli.places import Place, Reach
+
+if TYPE_CHECKING:
+    from k8sflow.client import Task
+    from k8sflow.client.logs import LogLine
+
+# How often a follower looks, in a folder and in a bucket; and how many times as long as its look it rests at least.
+_FOLDER_SECONDS, _BUCKET_SECONDS, _REST = 0.2, 2.0, 10.0
+
+
+def command(reach: Reach) -> click.Command:
+    """The command ``logs``."""
+    place = "run/step/task" if reach.flow is not None else "flow/run/step/task"
+    options: list[click.Parameter] = [
+        click.Argument(["place"], required=reach.flow is None, metavar=place if reach.flow is None else f"[{place}]"),
+        click.Option(["--stdout", "only_stdout"], is_flag=True, help="Only the standard output."),
+        click.Option(["--stderr", "only_stderr"], is_flag=True, help="Only the standard error."),
+        click.Option(["--follow", "-f"], is_flag=True, help="Go on with what comes, until the run or task has ended."),
+        click.Option(
+            ["--attempt"], type=click.IntRange(min=0), help="Which execution; by default the one that counts."
+        ),
+        click.Option(["--timestamps", "-t"], is_flag=True, help="Begin each line with when it came (UTC)."),
+        output.JSON_OPTION,
+    ]
+
+    def callback(
+        place: str | None,
+        only_stdout: bool,  # noqa: FBT001  click calls by name
+        only_stderr: bool,  # noqa: FBT001
+        follow: bool,  # noqa: FBT001
+        attempt: int | None,
+        timestamps: bool,  # noqa: FBT001
+        as_json: bool,  # noqa: FBT001
+    ) -> None:
+        with told():
+            found = reach.place(place)
+            wanted = {"stdout": only_stdout, "stderr": only_stderr}
+            streams = tuple(stream for stream, is_wanted in wanted.items() if is_wanted) or tuple(wanted)
+            printer = _Printer(found, timestamps=timestamps, as_json=as_json)
+            if follow:
+                _follow(found, streams, attempt, printer)
+            else:
+                _show(found, streams, attempt, printer)
+
+    return click.Command(
+        "logs", callback=callback, params=options,
+        help="Print what tasks wrote. Of one task, of all tasks of a step, or of a run (by default the latest one).",
+    )  # fmt: skip
+
+
+class _Printer:
+    """Prints lines: one task's as they are, several tasks' with their names."""
+
+    def __init__(self, place: Place, *, timestamps: bool, as_json: bool) -> None:
+        self._place = place
+        self._timestamps = timestamps
+        self._as_json = as_json
+        self._has_names = place.task is None
+        self.count = 0
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether lines are printed as they were written."""
+        return not (self._timestamps or self._as_json or self._has_names)
+
+    def lines(self, lines: Iterable[LogLine]) -> None:
+        for line in lines:
+            self.count += 1
+            if self._as_json:
+                click.echo(json.dumps(self._document(line), ensure_ascii=False).encode("utf-8", "replace"))
+            else:
+                click.echo(self._head(line) + (line.data if self.is_plain else _settled(line.data)))
+
+    def raw(self, data: bytes) -> None:
+        """Prints bytes, to the last one as they were written."""
+        self.count += bool(data)
+        click.echo(data, nl=False)
+
+    def _head(self, line: LogLine) -> bytes:
+        parts = []
+        if self._timestamps:
+            parts.append(output.utc_time(line.at) or "-" * 24)
+        if self._has_names:
+            parts.append(f"[{line.step}/{line.task}]")
+        return "".join(f"{part} " for part in parts).encode()
+
+    def _document(self, line: LogLine) -> dict[str, object]:
+        return {
+            "pathspec": f"{self._place.run.pathspec}/{line.step}/{line.task}",
+            "attempt": line.attempt,
+            "stream": line.stream,
+            "time": output.utc_time(line.at),
+            "text": line.text,
+        }
+
+
+def _settled(line: bytes) -> bytes:
+    """What a line shows in the end: a progress bar rewrites it by carriage returns."""
+    return line.rstrip(b"\r").rpartition(b"\r")[2]
+
+
+def _show(place: Place, streams: tuple[str, ...], attempt: int | None, printer: _Printer) -> None:
+    for task in _executions(place, attempt):
+        if len(streams) == 1 and printer.is_plain:
+            printer.raw(task.log(streams[0]))
+        else:
+            printer.lines(task.lines(streams))
+    if not printer.count:
+        click.echo(f"{place.pathspec} wrote nothing to {' or '.join(streams)}.", err=True)
+
+
+def _executions(place: Place, attempt: int | None) -> Iterable[Task]:
+    """The tasks in the execution that is wanted; those that had none are left out, unless one was asked for."""
+    from k8sflow.client import Task  # noqa: PLC0415  --help reads no runs
+
+    if attempt is None:
+        return place.tasks()
+    if place.task is not None:
+        return [Task(place.task.id, parent=place.task.parent, attempt=attempt)]
+    return [Task(task.id, parent=task.parent, attempt=attempt) for task in place.tasks() if attempt in task.attempts]
+
+
+def _follow(place: Place, streams: tuple[str, ...], attempt: int | None, printer: _Printer) -> None:
+    from k8sflow.client.logs import QUIET_POLLS, Follower  # noqa: PLC0415  as above
+
+    run_store = place.run.run_store
+    if attempt is None and place.task is not None:
+        attempt = place.task.current_attempt if place.task.successful else None
+    follower = Follower(
+        run_store,
+        place.step.id if place.step is not None else None,
+        place.task.id if place.task is not None else None,
+        streams,
+        attempt,
+    )
+    pause = _FOLDER_SECONDS if run_store.store.parallel_reads == 1 else _BUCKET_SECONDS
+    quiet = 0
+    while True:
+        began = time.monotonic()
+        is_over = _has_ended(place, is_quiet=quiet >= QUIET_POLLS)
+        lines = follower.poll(to_the_end=is_over)
+        printer.lines(lines)
+        if is_over:
+            return
+        quiet = 0 if lines else quiet + 1
+        time.sleep(max(pause, _REST * (time.monotonic() - began)))
+
+
+def _has_ended(place: Place, *, is_quiet: bool) -> bool:
+    """Whether nothing more can come: the driver has said so, or a result is there and nothing has come for a while."""
+    run = place.run
+    if run.outcome is not None:
+        return True
+    if place.task is None:
+        return is_quiet and run.successful
+    return is_quiet and run.run_store.read_commit(place.task.parent.id, place.task.id) is not None

@@ -1,0 +1,60 @@
+"""How results are printed: tables for people, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import click
+
+JSON_OPTION = click.Option(["--json", "as_json"], is_flag=True, help="Print JSON, for programs.")
+
+
+def print_json(document: Any) -> None:
+    """Prints a document that a program reads."""
+    text = json.dumps(document, indent=2, ensure_ascii=False)
+    click.echo(text.encode("utf-8", "replace"))
+
+
+def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Prints rows below their heads; on a terminal the last column is cut where it would not fit."""
+    import shutil  # noqa: PLC0415  few commands print a table
+
+    from k8sflow.drawing.text import width  # noqa: PLC0415
+
+    columns = [max(width(row[index]) for row in [head, *rows]) for index in range(len(head))]
+    room = shutil.get_terminal_size().columns - sum(columns[:-1]) - 2 * (len(columns) - 1)
+    for number, row in enumerate([head, *rows]):
+        last = row[-1]
+        if sys.stdout.isatty() and width(last) > max(room, 10):
+            last = last[: max(room, 10) - 1] + "…"
+        cells = [cell + " " * (columns[index] - width(cell)) for index, cell in enumerate(row[:-1])]
+        line = "  ".join([*cells, last]).rstrip()
+        click.echo(click.style(line, bold=True) if number == 0 else line)
+
+
+def utc_time(moment: datetime | None) -> str | None:
+    """A moment as programs write it (RFC 3339), to the millisecond."""
+    if moment is None:
+        return None
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03}Z"
+
+
+def duration(seconds: float) -> str:
+    """A length of time in the units that matter."""
+    if seconds < 60:  # noqa: PLR2004  seconds in a minute
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
+
+
+def size(count: int) -> str:
+    """A number of bytes in the unit that matters."""
+    if count < 1000:  # noqa: PLR2004  as the units say
+        return f"{count} B"
+    power = min((len(str(count)) - 1) // 3, 4)
+    return f"{count / 1000**power:.1f} {('B', 'kB', 'MB', 'GB', 'TB')[power]}"

@@ -1,0 +1,88 @@
+"""``package``: the code that a run has taken along, or would take along."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from k8sflow.cli import output
+from k8sflow.cli.errors import told
+from k8sflow.cli.places import Reach
+from k8sflow.errors import PackageError
+from k8sflow.flow.spec import FlowSpec
+from k8sflow.runtime.request import flow_file
+
+if TYPE_CHECKING:
+    from k8sflow.client import Run
+
+
+def command(reach: Reach, flow: type[FlowSpec] | None = None) -> click.Group:
+    """The commands ``package list`` and ``package save``.
+
+    Args:
+        reach: The runs.
+        flow: The flow whose package is meant where no run is named.
+    """
+    group = click.Group("package", help="Look at the code that a run takes along to Kubernetes.")
+    run: click.Parameter = click.Argument(["run"], metavar="FLOW/RUN")
+    if flow is not None:
+        run = click.Option(["--run-id", "run"], help="The run; by default what a run would take along now.")
+
+    def show(run: str | None, as_json: bool) -> None:  # noqa: FBT001  click calls by name
+        with told():
+            files = _files(_archive(reach, flow, run))
+            if as_json:
+                output.print_json([{"name": name, "size": size} for name, size in files])
+                return
+            for name, size in files:
+                click.echo(f"{output.size(size):>10}  {name}")
+            total = sum(size for _, size in files)
+            click.echo(f"{len(files)} file{'' if len(files) == 1 else 's'}, {output.size(total)}.", err=True)
+
+    def save(run: str | None, file: str) -> None:
+        with told():
+            archive = _archive(reach, flow, run)
+            try:
+                with Path(file).open("xb") as target:
+                    target.write(archive)
+            except FileExistsError as error:
+                raise PackageError(f"{file} is there already.", advice="Give another name.") from error
+            except OSError as error:
+                raise PackageError(f"the package can't be written to {file}: {error.strerror}.") from error
+            click.echo(f"{file}: {output.size(len(archive))}")
+
+    group.add_command(click.Command("list", callback=show, params=[run, output.JSON_OPTION], help="List its files."))
+    group.add_command(
+        click.Command(
+            "save", callback=save, params=[run, click.Argument(["file"])], help="Write it to a file, a tar.gz archive."
+        )
+    )
+    return group
+
+
+def _archive(reach: Reach, flow: type[FlowSpec] | None, run: str | None) -> bytes:
+    if run is None and flow is not None:
+        from k8sflow.storage import package  # noqa: PLC0415  --help needs no package
+
+        return package.build(flow_file(flow).parent).archive
+    return _taken_along(reach.run(run))
+
+
+def _taken_along(run: Run) -> bytes:
+    if run.code is None:
+        raise PackageError(
+            f"the run {run.pathspec} has no code package.",
+            cause=f"All of it ran on the machine where it was started, from {run.record.source or run.record.file}.",
+            advice="A run with a step on Kubernetes has one.",
+        )
+    return run.code.archive
+
+
+def _files(archive: bytes) -> list[tuple[str, int]]:
+    import io  # noqa: PLC0415  --help opens no archive
+    import tarfile  # noqa: PLC0415
+
+    with tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as tar:
+        return [(entry.name, entry.size) for entry in tar]

@@ -1,0 +1,138 @@
+"""``runs``: which runs there are, and how they ended."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from k8sflow.cli import output
+from k8sflow.cli.errors import told
+from k8sflow.cli.places import Reach
+from k8sflow.errors import StorageError
+
+if TYPE_CHECKING:
+    from k8sflow.client import Run
+
+_STATUSES = ("running", "succeeded", "failed", "cancelled")
+
+
+def command(reach: Reach) -> click.Command:
+    """The command ``runs``."""
+    options: list[click.Parameter] = [
+        click.Option(["--limit"], type=click.IntRange(min=1), default=20, show_default=True, help="How many at most."),
+        click.Option(["--tag", "tags"], multiple=True, help="Only runs with this tag; with all of several."),
+        click.Option(["--namespace"], help="Only runs of this namespace: user:NAME, or another tag."),
+        click.Option(["--status"], type=click.Choice(_STATUSES), help="Only runs that have come to this."),
+        output.JSON_OPTION,
+    ]
+    if reach.flow is None:
+        options.append(click.Argument(["flow"], required=False))
+
+    def callback(
+        limit: int,
+        tags: tuple[str, ...],
+        namespace: str | None,
+        status: str | None,
+        as_json: bool,  # noqa: FBT001  click calls by name
+        flow: str | None = None,
+    ) -> None:
+        with told():
+            wanted = {*tags, *([namespace] if namespace else [])}
+            found = list(itertools.islice(_found(reach, flow or reach.flow, wanted, status), limit))
+            if as_json:
+                output.print_json(found)
+            else:
+                _print(found, with_flow=reach.flow is None)
+
+    return click.Command("runs", callback=callback, params=options, help="List runs, the newest first.")
+
+
+def _found(reach: Reach, flow: str | None, tags: set[str], status: str | None) -> Iterator[dict[str, Any]]:
+    for run in _described(reach, flow):
+        if tags <= {*run["tags"], *run["system_tags"]} and status in {None, run["status"]}:
+            yield run
+
+
+def _described(reach: Reach, flow: str | None) -> Iterator[dict[str, Any]]:
+    """The runs of a flow, or of all, the newest first; as many are read at a time as the store is good for."""
+    from k8sflow.client.flow import flow_names  # noqa: PLC0415  --help reads no runs
+
+    names = [flow] if flow is not None else flow_names(reach.stores())
+    flows = [reach.runs_of(name) for name in names]
+    runs = iter(flows[0]) if len(flows) == 1 else iter(_by_time([run for each in flows for run in each]))
+    first = next(runs, None)
+    if first is None:
+        return
+    at_once = first.run_store.store.parallel_reads
+    runs = itertools.chain([first], runs)
+    if at_once == 1:
+        yield from map(_describe, runs)
+        return
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415  as above
+
+    with ThreadPoolExecutor(at_once) as pool:
+        while page := list(itertools.islice(runs, at_once)):
+            yield from pool.map(_describe, page)
+
+
+def _by_time(runs: list[Run]) -> list[Run]:
+    from k8sflow.client.flow import started  # noqa: PLC0415  as above
+
+    return sorted(runs, key=started, reverse=True)
+
+
+def _describe(run: Run) -> dict[str, Any]:
+    try:
+        outcome, created = run.outcome, run.created_at
+        ended = run.finished_at
+        seconds = (ended.timestamp() if ended is not None else time.time()) - created.timestamp()
+        return {
+            "pathspec": run.pathspec,
+            "flow": run.run_store.flow,
+            "run": run.id,
+            "status": run.status,
+            "outcome": outcome.outcome if outcome is not None else None,
+            "user": run.user_name,
+            "created": output.utc_time(created),
+            "finished": output.utc_time(ended),
+            "duration_seconds": round(seconds, 3),
+            "tags": sorted(run.user_tags),
+            "system_tags": sorted(run.system_tags),
+            "origin": run.origin_pathspec,
+        }
+    except StorageError as error:  # one run that can't be read must not hide the others
+        unknown = dict.fromkeys(("outcome", "user", "created", "finished", "duration_seconds", "origin"))
+        return {
+            "pathspec": run.pathspec, "flow": run.run_store.flow, "run": run.id, "status": "unreadable", **unknown,
+            "tags": [], "system_tags": [], "error": str(error),
+        }  # fmt: skip
+
+
+def _print(found: list[dict[str, Any]], *, with_flow: bool) -> None:
+    if not found:
+        click.echo("No run was found.", err=True)
+        return
+    output.print_table(
+        ["run", "status", "started (UTC)", "duration", "user", "tags"],
+        [
+            [
+                run["pathspec"] if with_flow else run["run"],
+                run["status"],
+                (run["created"] or "")[:19].replace("T", " "),
+                "" if run["duration_seconds"] is None else output.duration(run["duration_seconds"]),
+                run["user"] or "",
+                run["error"].splitlines()[0] if "error" in run else " ".join(map(_quoted, run["tags"])),
+            ]
+            for run in found
+        ],
+    )
+
+
+def _quoted(tag: str) -> str:
+    """A tag as it stands among others, so that one sees where it ends."""
+    return json.dumps(tag, ensure_ascii=False) if " " in tag or '"' in tag else tag

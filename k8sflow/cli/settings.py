@@ -1,0 +1,89 @@
+"""``config``: the settings that hold in this folder, and a way to write them down."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import click
+
+from k8sflow import config
+from k8sflow.cli import output
+from k8sflow.cli.errors import told
+from k8sflow.errors import ConfigurationError
+from k8sflow.flow.graph import closest
+
+_KEYS = tuple(field.name for field in fields(config.Settings))
+
+
+@click.group(name="config", invoke_without_command=True)
+@click.pass_context
+def command(context: click.Context) -> None:
+    """Show or write the settings."""
+    if context.invoked_subcommand is None:
+        _show(as_json=False)
+
+
+@command.command(name="show")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+def show(as_json: bool) -> None:  # noqa: FBT001  click calls by name
+    """Print the settings that hold in this folder."""
+    _show(as_json=as_json)
+
+
+@command.command(name="set")
+@click.argument("key")
+@click.argument("value")
+@click.option("--file", type=click.Path(dir_okay=False), help="The file; by default the one that holds in this folder.")
+def set_(key: str, value: str, file: str | None) -> None:
+    """Write a setting to k8sflow.toml; everything else in the file stays as it is."""
+    with told():
+        if key not in _KEYS:
+            advice = " ".join(filter(None, [closest(key, _KEYS), f"The settings are {', '.join(_KEYS)}."]))
+            raise ConfigurationError(f"there is no setting {key!r}.", advice=advice)
+        config.Settings(**{key: value})
+        path = Path(file) if file else config.find_file(Path.cwd()) or Path.cwd() / config.FILE_NAME
+        _write(path, key, value)
+        click.echo(f"{path}: {key} = {value}")
+        if override := os.environ.get(config.variable(key)):
+            click.echo(f"{config.variable(key)} is set to {override}, which wins over the file.", err=True)
+
+
+def _show(*, as_json: bool) -> None:
+    with told():
+        settings = config.load(Path.cwd())
+    if as_json:
+        output.print_json({key: getattr(settings, key) for key in _KEYS})
+        return
+    for key in _KEYS:
+        value = getattr(settings, key)
+        click.echo(f"{config.variable(key):36} {'' if value is None else value}".rstrip())
+
+
+def _write(path: Path, key: str, value: str) -> None:
+    """Replaces the line of a setting, or adds one; the file is looked at again before it is written."""
+    try:
+        before = path.read_text(encoding="utf-8") if path.exists() else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"the settings in {path} can't be read: {error}.") from error
+    expected = {**config.parse(before, path), key: value}
+    line = f"{key} = {json.dumps(value, ensure_ascii=False)}".replace("\x7f", "\\u007f")
+    text, count = re.subn(rf"^[ \t]*[\"']?{key}[\"']?[ \t]*=.*$", lambda _: line, before, count=1, flags=re.MULTILINE)
+    if not count:
+        text = before + ("" if not before or before.endswith("\n") else "\n") + line + "\n"
+    if config.parse(text, path) != expected:
+        raise ConfigurationError(
+            f"{key} can't be written to {path} without changing something else.",
+            cause="The file is written in a way that this command doesn't know, for example over several lines.",
+            advice=f"Write it there yourself: {line}",
+        )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.new")
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise ConfigurationError(f"the settings can't be written to {path}: {error.strerror}.") from error

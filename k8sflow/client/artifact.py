@@ -1,0 +1,140 @@
+"""The artifacts of a task: what is known of them, and their values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from k8sflow.client.errors import NotFoundError
+from k8sflow.client.sources import finder
+from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore
+
+if TYPE_CHECKING:
+    from k8sflow.client.task import Task
+
+
+class DataArtifact:
+    """One artifact: its value, and what is known of it without loading it.
+
+    Args:
+        pathspec: ``flow/run/step/task/name``; below a task, the name.
+        parent: The task.
+        ref: Where the value is.
+
+    Raises:
+        NotFoundError: There is no such artifact.
+    """
+
+    def __init__(self, pathspec: str, *, parent: Task | None = None, ref: ArtifactRef | None = None) -> None:
+        self.id = pathspec
+        if parent is None:
+            from k8sflow.client.task import Task  # noqa: PLC0415  it is above this module
+
+            above, _, self.id = pathspec.strip("/").rpartition("/")
+            parent = Task(above)
+        self.parent: Task = parent
+        self._ref: ArtifactRef = parent[self.id]._ref if ref is None else ref  # noqa: SLF001  of the same class
+
+    @property
+    def pathspec(self) -> str:
+        """``flow/run/step/task/name``."""
+        return f"{self.parent.pathspec}/{self.id}"
+
+    @property
+    def origin_pathspec(self) -> str | None:
+        """The pathspec of the artifact in the run that made it, where that was another one that this run resumes."""
+        above = self.parent.origin_pathspec
+        return f"{above}/{self.id}" if above else None
+
+    @property
+    def data(self) -> Any:
+        """The value, verified and loaded.
+
+        Raises:
+            ArtifactError: It is damaged, missing, or needs code that is not here.
+        """
+        run = self.parent.parent.parent
+        store = ArtifactStore(run.run_store.store, run.run_store.flow)
+        return store.load(self._ref, self.pathspec, finder(run.run_store, run.record))
+
+    @property
+    def size(self) -> int:
+        """Length of the stored value in bytes."""
+        return self._ref.size
+
+    @property
+    def sha(self) -> str:
+        """sha256 of the stored value."""
+        return self._ref.blob
+
+    @property
+    def type(self) -> str:
+        """The value's type, as ``module.Class``."""
+        return self._ref.type
+
+    @property
+    def created_at(self) -> datetime | None:
+        """When the task had made it."""
+        return self.parent.finished_at
+
+    finished_at = created_at
+
+    def __repr__(self) -> str:
+        return f"DataArtifact({self.pathspec!r}, {self.type}, {self.size} bytes)"
+
+
+class TaskArtifacts:
+    """A task's artifacts: ``artifacts.total``, ``artifacts["total"]``, or one after the other."""
+
+    def __init__(self, found: Mapping[str, DataArtifact]) -> None:
+        self._k8sflow_found = found
+
+    def __getattr__(self, name: str) -> DataArtifact:
+        if name.startswith("__") or name not in self._k8sflow_found:
+            raise AttributeError(f"there is no artifact {name!r}: there are {', '.join(dir(self)) or 'none'}.")
+        return self._k8sflow_found[name]
+
+    def __getitem__(self, name: str) -> DataArtifact:
+        return self._k8sflow_found[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._k8sflow_found
+
+    def __iter__(self) -> Iterator[DataArtifact]:
+        return iter(self._k8sflow_found.values())
+
+    def __len__(self) -> int:
+        return len(self._k8sflow_found)
+
+    def __dir__(self) -> list[str]:
+        return sorted(self._k8sflow_found)
+
+    def __repr__(self) -> str:
+        return f"<artifacts {', '.join(dir(self))}>"
+
+
+class TaskData:
+    """A task's artifacts as attributes."""
+
+    def __init__(self, task: Task) -> None:
+        self._k8sflow_task = task
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        try:
+            value = self._k8sflow_task[name].data
+        except NotFoundError as error:
+            raise AttributeError(str(error)) from None
+        self.__dict__[name] = value
+        return value
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._k8sflow_task
+
+    def __dir__(self) -> list[str]:
+        return dir(self._k8sflow_task.artifacts)
+
+    def __repr__(self) -> str:
+        return f"<data of {self._k8sflow_task.pathspec}: {', '.join(dir(self))}>"

@@ -1,0 +1,161 @@
+"""The flows of the stores that are known here, and their runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+
+from k8sflow.client.errors import NamespaceMismatchError, NotFoundError, among
+from k8sflow.client.namespaces import get_namespace
+from k8sflow.client.run import Run
+from k8sflow.client.stores import known_stores
+from k8sflow.errors import StorageError
+from k8sflow.storage.objects import ObjectStore
+from k8sflow.storage.records import RunStore, started_at
+
+
+class Metaflow:
+    """Every flow that has runs: the root of the tree, under the name that moves over with a flow.
+
+    ``Metaflow().flows``, ``Metaflow()["BigSum"]``.
+    """
+
+    @property
+    def flows(self) -> list[Flow]:
+        """The flows that have a run in the namespace, by name."""
+        return list(self)
+
+    def __iter__(self) -> Iterator[Flow]:
+        flows = (Flow(name) for name in flow_names(known_stores()))
+        return (flow for flow in flows if next(iter(flow), None) is not None)
+
+    def __getitem__(self, name: str) -> Flow:
+        return Flow(name)
+
+    def __contains__(self, name: str) -> bool:
+        return name in flow_names(known_stores())
+
+    def __repr__(self) -> str:
+        return "Metaflow()"
+
+
+class Flow:
+    """The runs of a flow, in every store that is known here.
+
+    Args:
+        name: The flow's class name.
+        stores: Where to look; None for the stores that are known here.
+        everyone: Whether runs outside of the namespace are found too.
+
+    Raises:
+        NotFoundError: It has no run.
+    """
+
+    def __init__(self, name: str, *, stores: Sequence[ObjectStore] | None = None, everyone: bool = False) -> None:
+        self.id = name
+        self._everyone = everyone
+        self._stores: dict[str, ObjectStore] = {}
+        looked = known_stores() if stores is None else stores
+        for store in looked:
+            self._stores |= dict.fromkeys(store.list_folders(f"{name}/runs/"), store)
+        if not self._stores:
+            where = " or ".join(store.url for store in looked) or "any known store"
+            known = flow_names(looked)
+            raise NotFoundError(
+                f"there is no run of a flow {name!r} in {where}.",
+                advice=among(name, known, "The flows there are") if known
+                else "Look from the flow's folder, or set K8SFLOW_ROOT; for a bucket, K8SFLOW_BUCKET.",
+            )  # fmt: skip
+
+    @property
+    def pathspec(self) -> str:
+        """The flow's name."""
+        return self.id
+
+    @property
+    def parent(self) -> Metaflow:
+        """All flows."""
+        return Metaflow()
+
+    @property
+    def created_at(self) -> datetime:
+        """When its latest run was started."""
+        return self.latest_run.created_at
+
+    @property
+    def latest_run(self) -> Run:
+        """The run that was started last.
+
+        Raises:
+            NotFoundError: None is in the namespace.
+        """
+        for run in self:
+            return run
+        raise NotFoundError(
+            f"no run of {self.id} is in the namespace {get_namespace()}; {len(self._stores)} are outside of it.",
+            advice="k8sflow.namespace(None) finds the runs of everybody, k8sflow.namespace('user:ada') those of Ada.",
+        )
+
+    @property
+    def latest_successful_run(self) -> Run:
+        """The last run that reached its end.
+
+        Raises:
+            NotFoundError: None did.
+        """
+        for run in self:
+            if run.successful:
+                return run
+        raise NotFoundError(f"no run of {self.id} was successful.", cause=f"The namespace is {get_namespace()}.")
+
+    def runs(self, *tags: str) -> Iterator[Run]:
+        """The runs that have all the tags, the latest first."""
+        return (run for run in self if run.tags.issuperset(tags))
+
+    def __iter__(self) -> Iterator[Run]:
+        """The runs, the latest first."""
+        runs = sorted((self._run(name) for name in self._stores), key=started, reverse=True)
+        return (run for run in runs if self._is_found(run))
+
+    def __getitem__(self, run: str) -> Run:
+        if run not in self._stores:
+            newest = sorted(self._stores, reverse=True)
+            raise NotFoundError(f"there is no run {self.id}/{run}.", advice=among(run, newest, "The runs are"))
+        found = self._run(run)
+        if not self._is_found(found):
+            raise NamespaceMismatchError(
+                f"the run {found.pathspec} is not in the namespace {get_namespace()}.",
+                cause="Another user started it." if found.user_name else "",
+                advice="k8sflow.namespace(None) finds the runs of everybody.",
+            )
+        return found
+
+    def __contains__(self, run: str) -> bool:
+        return run in self._stores
+
+    def __repr__(self) -> str:
+        return f"Flow({self.id!r})"
+
+    def _run(self, run: str) -> Run:
+        return Run(RunStore(self._stores[run], self.id, run))
+
+    def _is_found(self, run: Run) -> bool:
+        return self._everyone or run.is_in_namespace
+
+
+def flow_names(stores: Sequence[ObjectStore]) -> list[str]:
+    """The names of the flows that have runs in a store."""
+    found = {name for store in stores for name in store.list_folders("")}
+    return sorted(name for name in found if any(next(s.list_folders(f"{name}/runs/"), None) for s in stores))
+
+
+def started(run: Run) -> float:
+    """When a run was started: most ids tell; the record of one with a name of the user's is read."""
+    try:
+        return started_at(run.id).timestamp()
+    except ValueError:
+        pass
+    try:
+        return run.created_at.timestamp()
+    except StorageError:  # told by whoever asks for more of this run
+        return 0.0

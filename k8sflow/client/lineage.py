@@ -1,0 +1,64 @@
+"""Which tasks came before a task, and which after it: told by the graph and by the ways that the commits took."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from k8sflow.flow.graph import Graph, Node
+from k8sflow.storage.records import RunStore
+from k8sflow.task.spec import TaskName
+
+
+def parents(graph: Graph, run_store: RunStore, step: str, task: str) -> list[TaskName]:
+    """The tasks that sent the run to this one; for a join, in the order of its inputs."""
+    name = _named(graph, step, task)
+    node = graph[step]
+    if name.turn:
+        return [TaskName(step, name.path, name.turn - 1)]
+    found = []
+    for parent in node.parents:
+        for other in _at(graph, run_store, graph[parent], _path_before(node, graph[parent], name)):
+            commit = run_store.read_commit(other.step, other.id)
+            if commit is not None and step in commit.steps:
+                found.append(other)
+    return sorted(found, key=lambda other: other.path) if node.is_join else found
+
+
+def children(graph: Graph, run_store: RunStore, step: str, task: str) -> list[TaskName]:
+    """The tasks to which this one sent the run, as far as they have started."""
+    name = _named(graph, step, task)
+    node = graph[step]
+    commit = run_store.read_commit(step, task)
+    if commit is None:
+        return []
+    width = commit.foreach.width if commit.foreach is not None else 0
+    wanted: list[TaskName] = []
+    for target in commit.steps:
+        if target == step:
+            wanted.append(TaskName(step, name.path, name.turn + 1))
+        elif node.is_wide and width:
+            wanted += [TaskName(target, (*name.path, index)) for index in range(width)]
+        else:
+            after = graph.join_of(step).name if node.is_wide else target
+            wanted.append(TaskName(after, name.path[: graph.depth(after)]))
+    started = {following: set(run_store.tasks(following)) for following in {other.step for other in wanted}}
+    return [other for other in wanted if other.id in started[other.step]]
+
+
+def _named(graph: Graph, step: str, task: str) -> TaskName:
+    path, _, turn = task.partition("-")
+    indices = tuple(int(index) for index in path.split(".")) if graph.depth(step) else ()
+    return TaskName(step, indices, int(turn or 0))
+
+
+def _path_before(node: Node, parent: Node, name: TaskName) -> tuple[int, ...]:
+    """The foreach indices that a task's parent has, as far as the task's own tell them."""
+    return name.path[:-1] if parent.is_wide and not node.is_join else name.path
+
+
+def _at(graph: Graph, run_store: RunStore, node: Node, path: tuple[int, ...]) -> Iterator[TaskName]:
+    """The tasks of a step at a path and below it, in all their turns."""
+    for task in run_store.tasks(node.name):
+        name = _named(graph, node.name, task)
+        if name.path[: len(path)] == path:
+            yield name

@@ -1,0 +1,231 @@
+"""One run of a flow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime, timezone
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from k8sflow.client.artifact import TaskData
+from k8sflow.client.code import Code
+from k8sflow.client.errors import NotFoundError, among
+from k8sflow.client.namespaces import get_namespace
+from k8sflow.client.step import Step
+from k8sflow.client.task import Task
+from k8sflow.errors import StorageError
+from k8sflow.flow.graph import Graph
+from k8sflow.storage.records import Commit, OutcomeRecord, RunRecord, RunStore
+from k8sflow.storage.tags import TagError, checked, system_tags
+from k8sflow.task.outcome import Outcome
+
+if TYPE_CHECKING:
+    from k8sflow.client.flow import Flow
+
+
+class Run:
+    """One run of a flow. ``Run("BigSum/20260301-142530-482913")``, or a flow's ``latest_run``."""
+
+    def __init__(self, run: str | RunStore) -> None:
+        self.run_store = _find(run) if isinstance(run, str) else run
+        self.id = self.run_store.run
+
+    @property
+    def pathspec(self) -> str:
+        """``flow/run``."""
+        return f"{self.run_store.flow}/{self.id}"
+
+    @property
+    def parent(self) -> Flow:
+        """The flow."""
+        from k8sflow.client.flow import Flow  # noqa: PLC0415  it is above this module
+
+        return Flow(self.run_store.flow)
+
+    @cached_property
+    def record(self) -> RunRecord:
+        """What was asked for when the run was started."""
+        return self.run_store.read()
+
+    @cached_property
+    def graph(self) -> Graph:
+        """The flow's graph, as the run has it."""
+        return Graph.from_document(self.record.flow, self.record.graph)
+
+    @property
+    def _end(self) -> Commit | None:
+        return self.run_store.read_commit(self.record.end, "0")
+
+    @property
+    def successful(self) -> bool:
+        """Whether the run reached its end."""
+        return self._end is not None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has ended, in whatever way."""
+        return self.successful or self.outcome is not None
+
+    @property
+    def finished_at(self) -> datetime | None:
+        """When the run ended, or None while it runs."""
+        outcome = self.outcome
+        return _moment(outcome.finished) if outcome is not None else None
+
+    @property
+    def outcome(self) -> OutcomeRecord | None:
+        """How the run ended, or None while it runs."""
+        return self.run_store.read_run_outcome()
+
+    @property
+    def status(self) -> str:
+        """``running``, ``succeeded``, ``failed`` or ``cancelled``."""
+        outcome = self.outcome
+        if outcome is None:
+            return "succeeded" if self.successful else "running"
+        return outcome.outcome if outcome.outcome in _NAMED else "failed"
+
+    @property
+    def created_at(self) -> datetime:
+        """When the run was started."""
+        return _moment(self.record.created)
+
+    @property
+    def user_name(self) -> str:
+        """Who started it."""
+        return self.record.user
+
+    @property
+    def origin_run_id(self) -> str | None:
+        """The id of the run that this one resumes, or None."""
+        return self.record.origin_run_id
+
+    @property
+    def origin_pathspec(self) -> str | None:
+        """The pathspec of the run that this one resumes, or None."""
+        return f"{self.run_store.flow}/{self.origin_run_id}" if self.origin_run_id else None
+
+    @property
+    def code(self) -> Code | None:
+        """The code package, or None for a run that needed none, since all of it ran on one machine."""
+        return Code(self.run_store, self.record) if self.record.package else None
+
+    @property
+    def trigger(self) -> None:
+        """The event that started the run; None for a run that a person started."""
+        return
+
+    # ------------------------------------------------------------------ tags
+
+    @property
+    def tags(self) -> frozenset[str]:
+        """The user's tags and those of the system."""
+        return self.user_tags | self.system_tags
+
+    @property
+    def user_tags(self) -> frozenset[str]:
+        """The words that somebody gave the run, when it was started or later."""
+        return frozenset(self.run_store.read_tags())
+
+    @property
+    def system_tags(self) -> frozenset[str]:
+        """What is said of the run without anybody's doing: user, date, runtime, project."""
+        return system_tags(self.record)
+
+    @property
+    def is_in_namespace(self) -> bool:
+        """Whether the run has the tag by which runs are looked for."""
+        tag = get_namespace()
+        try:
+            found = tag is None or tag in self.system_tags or tag in self.user_tags
+        except StorageError:  # told by whoever asks for more of this run
+            found = True
+        return found
+
+    def add_tag(self, tag: str | Iterable[str]) -> None:
+        """Adds a tag, or several.
+
+        Raises:
+            TagError: It can't be one.
+        """
+        self.replace_tags((), [tag] if isinstance(tag, str) else tag)
+
+    add_tags = add_tag
+
+    def remove_tag(self, tag: str | Iterable[str]) -> None:
+        """Removes a tag, or several; those that are not there are no mistake.
+
+        Raises:
+            TagError: It is one of the system's.
+        """
+        self.replace_tags([tag] if isinstance(tag, str) else tag, ())
+
+    remove_tags = remove_tag
+
+    def replace_tag(self, tag_to_remove: str, tag_to_add: str) -> None:
+        """Removes one tag and adds another in one go."""
+        self.replace_tags([tag_to_remove], [tag_to_add])
+
+    def replace_tags(self, tags_to_remove: Iterable[str], tags_to_add: Iterable[str]) -> None:
+        """Removes tags and adds others in one go: nobody sees the run without both.
+
+        Raises:
+            TagError: One that is added can't be a tag, or one that is removed is the system's.
+        """
+        removed, added = set(checked(tags_to_remove)), checked(tags_to_add)
+        if fixed := sorted(removed & self.system_tags):
+            raise TagError(
+                f"{fixed[0]!r} is a tag of the system, which follows from what the run is.",
+                advice="Only tags that somebody has given can be removed.",
+            )
+        self.run_store.change_tags(
+            lambda before: tuple(dict.fromkeys([*(tag for tag in before if tag not in removed), *added]))
+        )
+
+    # ------------------------------------------------------------------ steps
+
+    @property
+    def end_task(self) -> Task | None:
+        """The end step's task, or None where the run did not get there."""
+        return self[self.record.end].task if self.successful else None
+
+    @property
+    def data(self) -> TaskData | None:
+        """The artifacts of the end step, or None where the run did not get there."""
+        task = self.end_task
+        return task.data if task is not None else None
+
+    def steps(self, *tags: str) -> Iterator[Step]:
+        """The steps that have started, in the order of the source; tags are those of the run."""
+        return iter(self) if self.tags.issuperset(tags) else iter(())
+
+    def __iter__(self) -> Iterator[Step]:
+        started = set(self.run_store.steps())
+        return (Step(name, parent=self) for name in self.record.steps if name in started)
+
+    def __getitem__(self, step: str) -> Step:
+        if step not in self.record.steps:
+            raise NotFoundError(
+                f"{self.pathspec} has no step {step!r}.", advice=among(step, self.record.steps, "Its steps are")
+            )
+        return Step(step, parent=self)
+
+    def __contains__(self, step: str) -> bool:
+        return step in self.record.steps
+
+    def __repr__(self) -> str:
+        return f"Run({self.pathspec!r})"
+
+
+_NAMED = {Outcome.SUCCEEDED.value, Outcome.CANCELLED.value}
+
+
+def _find(pathspec: str) -> RunStore:
+    from k8sflow.client.flow import Flow  # noqa: PLC0415  it is above this module
+
+    flow, _, run = pathspec.strip("/").partition("/")
+    return Flow(flow)[run].run_store
+
+
+def _moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, timezone.utc)

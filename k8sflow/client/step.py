@@ -1,0 +1,124 @@
+"""One step of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from k8sflow.client.errors import NotFoundError, among
+from k8sflow.client.task import Task
+
+if TYPE_CHECKING:
+    from k8sflow.client.run import Run
+
+
+class Step:
+    """The tasks of one step of a run.
+
+    Args:
+        pathspec: ``flow/run/step``; below a run, the step's name.
+        parent: The run.
+
+    Raises:
+        NotFoundError: There is no such step.
+    """
+
+    def __init__(self, pathspec: str, *, parent: Run | None = None) -> None:
+        if parent is None:
+            from k8sflow.client.run import Run  # noqa: PLC0415  it is above this module
+
+            above, _, self.id = pathspec.strip("/").rpartition("/")
+            parent = Run(above)[self.id].parent
+        else:
+            self.id = pathspec
+        self.parent: Run = parent
+
+    @property
+    def pathspec(self) -> str:
+        """``flow/run/step``."""
+        return f"{self.parent.pathspec}/{self.id}"
+
+    @property
+    def origin_pathspec(self) -> str | None:
+        """The pathspec of the same step in the run that this one resumes, or None."""
+        above = self.parent.origin_pathspec
+        return f"{above}/{self.id}" if above else None
+
+    @property
+    def created_at(self) -> datetime | None:
+        """When its first task started, or None where none has ended yet."""
+        return min((task.created_at for task in self if task.created_at is not None), default=None)
+
+    @property
+    def finished_at(self) -> datetime | None:
+        """When its last task ended, or None while one of them has not."""
+        moments = [task.finished_at for task in self]
+        ended = [moment for moment in moments if moment is not None]
+        return max(ended) if ended and len(ended) == len(moments) else None
+
+    @property
+    def tags(self) -> frozenset[str]:
+        """The tags of the run."""
+        return self.parent.tags
+
+    @property
+    def user_tags(self) -> frozenset[str]:
+        """The user's tags of the run."""
+        return self.parent.user_tags
+
+    @property
+    def system_tags(self) -> frozenset[str]:
+        """The system's tags of the run."""
+        return self.parent.system_tags
+
+    @property
+    def task(self) -> Task:
+        """The step's only task, or the first of its foreach branches.
+
+        Raises:
+            NotFoundError: None has started.
+        """
+        for task in self:
+            return task
+        raise NotFoundError(
+            f"step {self.pathspec} has no task.",
+            cause="The run took another way, did not get there, or is not there yet.",
+        )
+
+    @property
+    def control_task(self) -> Task | None:
+        """The first process of a ``num_parallel`` step; None for any other step."""
+        return self.task if self.parent.graph[self.id].is_parallel else None
+
+    @property
+    def parent_steps(self) -> list[Step]:
+        """The steps of the run that go on to this one."""
+        return [step for step in self.parent if step.id in self.parent.graph[self.id].parents]
+
+    @property
+    def child_steps(self) -> list[Step]:
+        """The steps of the run to which this one goes on."""
+        return [step for step in self.parent if step.id in self.parent.graph[self.id].next]
+
+    def tasks(self, *tags: str) -> Iterator[Task]:
+        """The step's tasks, in the order of their foreach branches; tags are those of the run."""
+        return iter(self) if self.tags.issuperset(tags) else iter(())
+
+    def __iter__(self) -> Iterator[Task]:
+        return (Task(task, parent=self) for task in self.parent.run_store.tasks(self.id))
+
+    def __getitem__(self, task: str | int) -> Task:
+        if task not in self:
+            known = self.parent.run_store.tasks(self.id)
+            raise NotFoundError(
+                f"there is no task {self.pathspec}/{task}.",
+                advice=among(str(task), known, "The step's tasks are") if known else "The step has no task.",
+            )
+        return Task(str(task), parent=self)
+
+    def __contains__(self, task: object) -> bool:
+        return str(task) in self.parent.run_store.tasks(self.id)
+
+    def __repr__(self) -> str:
+        return f"Step({self.pathspec!r})"

@@ -1,0 +1,276 @@
+"""One task of a step: its artifacts, its output, how it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from k8sflow.client import logs
+from k8sflow.client.artifact import DataArtifact, TaskArtifacts, TaskData
+from k8sflow.client.code import Code
+from k8sflow.client.errors import NotFoundError, among
+from k8sflow.client.lineage import children, parents
+from k8sflow.flow.graph import Graph
+from k8sflow.storage.records import Commit, OutcomeRecord, RunStore
+from k8sflow.task.outcome import Outcome
+from k8sflow.task.spec import TaskName
+
+if TYPE_CHECKING:
+    from k8sflow.client.step import Step
+
+
+class Task:
+    """One task of a step.
+
+    Args:
+        pathspec: ``flow/run/step/task``; below a step, the task's id.
+        parent: The step.
+        attempt: Which execution of the task is looked at; None for the one that committed, or the last one.
+
+    Raises:
+        NotFoundError: There is no such task, or it had no such execution.
+    """
+
+    def __init__(self, pathspec: str, *, parent: Step | None = None, attempt: int | None = None) -> None:
+        self.id = pathspec
+        if parent is None:
+            from k8sflow.client.step import Step  # noqa: PLC0415  it is above this module
+
+            above, _, self.id = pathspec.strip("/").rpartition("/")
+            parent = Step(above)[self.id].parent
+        self.parent: Step = parent
+        self._attempt = attempt
+        if attempt is not None and attempt not in self.attempts:
+            known = ", ".join(map(str, self.attempts)) or "none"
+            raise NotFoundError(f"{self.pathspec} had no execution {attempt}.", advice=f"Its executions: {known}.")
+
+    @property
+    def pathspec(self) -> str:
+        """``flow/run/step/task``."""
+        return f"{self.parent.pathspec}/{self.id}"
+
+    @property
+    def _run_store(self) -> RunStore:
+        return self.parent.parent.run_store
+
+    @cached_property
+    def _commit(self) -> Commit | None:
+        found = self._run_store.read_commit(self.parent.id, self.id)
+        return found if found is not None and self._attempt in {None, found.attempt} else None
+
+    @property
+    def _outcome(self) -> OutcomeRecord | None:
+        return self._run_store.read_outcome(self.parent.id, self.id, self.current_attempt)
+
+    @property
+    def attempts(self) -> list[int]:
+        """The executions of the task that left anything."""
+        return self._run_store.attempts(self.parent.id, self.id)
+
+    @property
+    def current_attempt(self) -> int:
+        """The execution that is looked at: the one that committed, or the last one."""
+        if self._attempt is not None:
+            return self._attempt
+        if self._commit is not None:
+            return self._commit.attempt
+        return max(self.attempts, default=0)
+
+    @property
+    def successful(self) -> bool:
+        """Whether the task has a result."""
+        return self._commit is not None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the task has ended, in whatever way."""
+        return self.successful or self._outcome is not None
+
+    @property
+    def created_at(self) -> datetime | None:
+        """When the task's step was called, or None where it has not finished yet."""
+        return _moment(self._commit.started) if self._commit is not None else None
+
+    @property
+    def finished_at(self) -> datetime | None:
+        """When the task's step returned, or when it failed."""
+        if self._commit is not None:
+            return _moment(self._commit.finished)
+        outcome = self._outcome
+        return _moment(outcome.finished) if outcome is not None else None
+
+    @property
+    def exception(self) -> str | None:
+        """What happened, with the traceback, where the task failed."""
+        outcome = self._outcome
+        if self.successful or outcome is None or outcome.outcome == Outcome.SUCCEEDED.value:
+            return None
+        return "\n".join(filter(None, [outcome.summary, outcome.detail]))
+
+    @property
+    def index(self) -> int | None:
+        """The task's index in its foreach, or None outside of any."""
+        return self._commit.stack[-1].index if self._commit is not None and self._commit.stack else None
+
+    @property
+    def runtime_name(self) -> str:
+        """Where the task ran: ``local`` or ``kubernetes``."""
+        return "kubernetes" if self.parent.id in self.parent.parent.record.pods else "local"
+
+    @property
+    def origin_pathspec(self) -> str | None:
+        """The pathspec of the task that made the result, where that is one of a run that this run resumes."""
+        origin = self._origin
+        return origin.pathspec if origin is not None else None
+
+    @cached_property
+    def _origin(self) -> Task | None:
+        run = self.parent.parent
+        # A result that is older than its run was taken over from the run that this one resumes.
+        if run.origin_run_id is None or self._commit is None or self._commit.finished >= run.record.created:
+            return None
+        store = self._run_store
+        from k8sflow.client.run import Run  # noqa: PLC0415  they are above this module
+        from k8sflow.client.step import Step  # noqa: PLC0415
+
+        above = Step(self.parent.id, parent=Run(RunStore(store.store, store.flow, run.origin_run_id)))
+        origin = Task(self.id, parent=above)
+        return origin._origin or origin
+
+    # ------------------------------------------------------------------ what surrounds it
+
+    @property
+    def tags(self) -> frozenset[str]:
+        """The tags of the run."""
+        return self.parent.tags
+
+    @property
+    def user_tags(self) -> frozenset[str]:
+        """The user's tags of the run."""
+        return self.parent.user_tags
+
+    @property
+    def system_tags(self) -> frozenset[str]:
+        """The system's tags of the run."""
+        return self.parent.system_tags
+
+    @property
+    def code(self) -> Code | None:
+        """The run's code package, or None for a run that needed none."""
+        return self.parent.parent.code
+
+    @property
+    def metadata_dict(self) -> dict[str, str]:
+        """What the run's records say of the task beside its artifacts, as texts."""
+        record = self.parent.parent.record
+        known = {
+            "attempt": str(self.current_attempt),
+            "attempt_ok": str(self.successful) if self.finished else "",
+            "runtime": self.runtime_name,
+            "user": record.user,
+            "ds-type": "s3" if self._run_store.store.url.startswith("s3://") else "local",
+            "ds-root": self._run_store.store.url,
+            "origin-run-id": record.origin_run_id or "",
+            "code-package-sha": record.package or "",
+            "foreach-indices": ".".join(str(f.index) for f in self._commit.stack) if self._commit is not None else "",
+        }
+        return {name: value for name, value in known.items() if value}
+
+    @property
+    def parent_tasks(self) -> list[Task]:
+        """The tasks whose results this one was given."""
+        return self._tasks(parents)
+
+    @property
+    def child_tasks(self) -> list[Task]:
+        """The tasks that were given this one's result, as far as they have started."""
+        return self._tasks(children)
+
+    def _tasks(self, find: Callable[[Graph, RunStore, str, str], list[TaskName]]) -> list[Task]:
+        run = self.parent.parent
+        names = find(run.graph, run.run_store, self.parent.id, self.id)
+        return [Task(name.id, parent=run[name.step]) for name in names]
+
+    # ------------------------------------------------------------------ output
+
+    @property
+    def stdout(self) -> str:
+        """What the task printed."""
+        return self.log("stdout").decode("utf-8", "replace")
+
+    @property
+    def stderr(self) -> str:
+        """What the task wrote to its standard error."""
+        return self.log("stderr").decode("utf-8", "replace")
+
+    @property
+    def stdout_size(self) -> int:
+        """How many bytes the task printed."""
+        return len(self.log("stdout"))
+
+    @property
+    def stderr_size(self) -> int:
+        """How many bytes the task wrote to its standard error."""
+        return len(self.log("stderr"))
+
+    def loglines(self, stream: str, as_unicode: bool = True) -> Iterator[tuple[datetime | None, Any]]:  # noqa: FBT001, FBT002  as in Metaflow
+        """The lines of ``stdout`` or ``stderr``, each with when it came (None where that was not kept).
+
+        Args:
+            stream: ``stdout`` or ``stderr``.
+            as_unicode: Whether the lines are text; else they are bytes, as they were written.
+        """
+        for line in self.lines((stream,)):
+            yield line.at, line.text if as_unicode else line.data
+
+    def log(self, stream: str) -> bytes:
+        """A stream's bytes as they were written."""
+        source = self._origin or self
+        run_store = source.parent.parent.run_store
+        return run_store.read_log(source.parent.id, source.id, source.current_attempt, logs.known(stream))
+
+    def lines(self, streams: tuple[str, ...] = logs.STREAMS) -> Iterator[logs.LogLine]:
+        """The lines of the streams, in the order in which they came, as far as that was kept."""
+        source = self._origin or self
+        run_store = source.parent.parent.run_store
+        return logs.read(run_store, source.parent.id, source.id, source.current_attempt, streams)
+
+    # ------------------------------------------------------------------ artifacts
+
+    @property
+    def data(self) -> TaskData:
+        """The task's artifacts as attributes; each is loaded when it is touched."""
+        return TaskData(self)
+
+    @property
+    def artifacts(self) -> TaskArtifacts:
+        """The task's artifacts, the run's parameters and the class's constants among them."""
+        refs = dict(self.parent.parent.record.parameters)
+        if self._commit is not None:
+            refs |= self._commit.artifacts
+        return TaskArtifacts({name: DataArtifact(name, parent=self, ref=ref) for name, ref in refs.items()})
+
+    def __getitem__(self, name: str) -> DataArtifact:
+        found = self.artifacts
+        if name not in found:
+            raise NotFoundError(
+                f"the task {self.pathspec} has no artifact {name!r}.",
+                cause="" if self.successful else "It has not finished.",
+                advice=among(name, dir(found), "It has"),
+            )
+        return found[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.artifacts
+
+    def __iter__(self) -> Iterator[DataArtifact]:
+        return iter(self.artifacts)
+
+    def __repr__(self) -> str:
+        return f"Task({self.pathspec!r})"
+
+
+def _moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, timezone.utc)

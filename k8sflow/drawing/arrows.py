@@ -1,0 +1,51 @@
+"""What a picture of a graph shows beside the steps: who goes on to whom, and when."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from k8sflow.flow.graph import Graph, Node
+
+
+@dataclass(frozen=True)
+class Arrow:
+    """From one step to another one; ``label`` says when, or how often."""
+
+    source: str
+    target: str
+    label: str = ""
+
+
+def arrows(graph: Graph) -> list[Arrow]:
+    """The arrows between different steps, in the order of the source."""
+    return [
+        Arrow(node.name, target, _label(node, target))
+        for node in graph.nodes.values() for target in node.next if target != node.name
+    ]  # fmt: skip
+
+
+def loop(node: Node) -> str:
+    """When a step comes back to itself, or an empty text where it never does."""
+    return _case(node, node.name) if node.is_loop else ""
+
+
+def joined(graph: Graph, node: Node) -> str:
+    """What a join of a foreach brings together, or an empty text for any other step."""
+    if node.joins is None or not graph[node.joins].is_wide:
+        return ""
+    return f"joins {graph[node.joins].foreach or 'the processes'}"
+
+
+def _label(node: Node, target: str) -> str:
+    if node.foreach is not None:
+        return f"for each of {node.foreach}"
+    if node.num_parallel:
+        return "num_parallel times"
+    if node.condition is not None:
+        return _case(node, target)
+    return ""
+
+
+def _case(node: Node, target: str) -> str:
+    keys = " or ".join(key for key, step in node.cases if step == target)
+    return f"{node.condition} is {keys}"

@@ -1,0 +1,94 @@
+"""When a task's output came: marks in an object beside each log, from which a reader tells the time of every line.
+
+A mark is a line ``offset milliseconds``: the bytes from this offset on came at this time, since 1970.
+"""
+
+from __future__ import annotations
+
+import bisect
+import io
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from k8sflow.storage.objects import LogWriter
+
+SUFFIX = ".times"
+# Pieces that come closer than this share a mark, so that a chatty task costs 100 marks a second at most.
+_RESOLUTION_SECONDS = 0.01
+
+
+@dataclass(frozen=True)
+class Mark:
+    """The bytes from ``offset`` on came at ``at`` (seconds since 1970)."""
+
+    offset: int
+    at: float
+
+
+class TimedLog:
+    """A log that keeps when its pieces came.
+
+    Args:
+        log: Where the output goes.
+        times: Where the marks go.
+    """
+
+    def __init__(self, log: LogWriter, times: LogWriter) -> None:
+        self._log = log
+        self._times = times
+        self._position = 0
+        self._last = 0.0
+
+    def write(self, data: bytes, at: float | None = None) -> None:
+        """Adds output.
+
+        Args:
+            data: The bytes.
+            at: When they came, in seconds since 1970; None for now.
+        """
+        at = time.time() if at is None else at
+        offset, self._position = self._position, self._position + len(data)
+        try:
+            self._log.write(data)
+        finally:  # a log in a bucket keeps what could not be written, so its mark has to be there
+            if not offset or not 0 <= at - self._last < _RESOLUTION_SECONDS:
+                self._last = at
+                self._times.write(b"%d %d\n" % (offset, int(at * 1000)))
+
+    def flush(self) -> None:
+        """Lets readers see what was written so far."""
+        self._log.flush()
+        self._times.flush()
+
+    def close(self) -> None:
+        """Flushes, and gives back what the writers hold."""
+        try:
+            self._log.close()
+        finally:
+            self._times.close()
+
+
+def marks(data: bytes) -> list[Mark]:
+    """The marks that were written; a last one that is cut off is left out."""
+    found = []
+    for line in data.splitlines(keepends=True):
+        offset, _, milliseconds = line.partition(b" ")
+        if line.endswith(b"\n") and offset.isdigit() and milliseconds.strip().isdigit():
+            found.append(Mark(int(offset), int(milliseconds) / 1000))
+    return found
+
+
+def timed_lines(data: bytes, known: Sequence[Mark], start: int = 0) -> Iterator[tuple[float | None, bytes]]:
+    """The lines of a piece of a log without their ends, each with when its first byte came, if that is known.
+
+    Args:
+        data: The piece.
+        known: The log's marks.
+        start: The piece's offset in the log.
+    """
+    offsets = [mark.offset for mark in known]
+    for line in io.BytesIO(data):  # one at a time: there may be millions
+        position = bisect.bisect_right(offsets, start) - 1
+        start += len(line)
+        yield (known[position].at if position >= 0 else None), line.removesuffix(b"\n")

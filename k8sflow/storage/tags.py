@@ -1,0 +1,56 @@
+"""Tags: words to find a run by. The user's can change at any time, those of the system follow from the run's record."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timezone
+
+from k8sflow.errors import RunError
+from k8sflow.storage.records import RunRecord
+
+_LONGEST = 500
+
+
+class TagError(RunError):
+    """A tag can't be used."""
+
+
+def checked(tags: Iterable[str]) -> tuple[str, ...]:
+    """The tags, each once, in their order.
+
+    Raises:
+        TagError: One of them can't be a tag.
+    """
+    if isinstance(tags, (str, bytes)):
+        tags = [tags] if isinstance(tags, str) else [tags.decode("utf-8", "surrogateescape")]
+    found = tuple(dict.fromkeys(tags))
+    for tag in found:
+        if why := _wrong(tag):
+            raise TagError(
+                f"{str(tag)[:80]!r} can't be a tag: {why}.",
+                advice=f"A tag is one line of 1 to {_LONGEST} characters.",
+            )
+    return found
+
+
+def system_tags(record: RunRecord) -> frozenset[str]:
+    """What is said of a run without anybody's doing: ``user:ada``, ``date:2026-03-01``, ``runtime:kubernetes``."""
+    found = {f"date:{datetime.fromtimestamp(record.created, timezone.utc):%Y-%m-%d}"}
+    found.add("runtime:kubernetes" if record.pods else "runtime:local")
+    if record.user:
+        found.add(f"user:{record.user}")
+    if project := record.flow_decorators.get("project"):
+        found |= {f"project:{project['project_name']}", f"project_branch:{project['branch_name']}"}
+    return frozenset(found)
+
+
+def _wrong(tag: object) -> str:
+    if not isinstance(tag, str):
+        return "it is not a text"
+    if not tag.strip():
+        return "it is empty"
+    if len(tag) > _LONGEST:
+        return f"it has {len(tag)} characters"
+    if any(not character.isprintable() for character in tag):
+        return "it has a line break, or another character that can't be printed"
+    return ""
