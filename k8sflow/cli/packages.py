@@ -12,7 +12,7 @@ from k8sflow.cli.errors import told
 from k8sflow.cli.places import Reach
 from k8sflow.errors import PackageError
 from k8sflow.flow.spec import FlowSpec
-from k8sflow.runtime.request import flow_file
+from k8sflow.runtime.request import code_folder
 
 if TYPE_CHECKING:
     from k8sflow.client import Run
@@ -66,7 +66,7 @@ def _archive(reach: Reach, flow: type[FlowSpec] | None, run: str | None) -> byte
     if run is None and flow is not None:
         from k8sflow.storage import package  # noqa: PLC0415  --help needs no package
 
-        return package.build(flow_file(flow).parent).archive
+        return package.build(code_folder(flow)).archive
     return _taken_along(reach.run(run))
 
 

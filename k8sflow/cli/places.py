@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from k8sflow import config
 from k8sflow.flow.spec import FlowSpec
-from k8sflow.runtime.request import flow_file, local_root
+from k8sflow.runtime.request import code_folder, local_root
 from k8sflow.storage.objects import ObjectStore
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class Reach:
         def stores() -> list[ObjectStore]:
             from k8sflow.client.stores import known_stores  # noqa: PLC0415  --help reads no runs
 
-            settings = config.load(flow_file(flow).parent)
+            settings = config.load(code_folder(flow))
             return known_stores(settings, local_root(flow, settings))
 
         return Reach(flow.__name__, stores)

@@ -306,6 +306,7 @@ def test_an_idle_workers_death_is_an_error() -> None:
 
 SCRIPT = """
 import os, signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what is in the background without it
 sys.path.insert(0, {root!r})
 from k8sflow import parallel
 parallel._START_METHOD = {method!r}
