@@ -10,6 +10,7 @@ import click
 from click.core import ParameterSource
 
 from k8sflow import config
+from k8sflow.cli import resume
 from k8sflow.cli.errors import leave, told
 from k8sflow.errors import ParameterError
 from k8sflow.flow import graph as graphs
@@ -30,7 +31,8 @@ def main(flow: type[FlowSpec]) -> None:
     with told():
         if sys.argv[1:2] != ["step"]:  # a task takes the configs that its run was started with
             bind(flow, sys.argv[1:])
-            prepare(flow)
+            if not resume.is_called(sys.argv[1:]):
+                prepare(flow)
         command = _group(flow)
     command.main(prog_name=f"python {sys.argv[0]}", auto_envvar_prefix="K8SFLOW")
 
@@ -38,9 +40,13 @@ def main(flow: type[FlowSpec]) -> None:
 def _group(flow: type[FlowSpec]) -> click.Group:
     group = click.Group(
         help=(flow.__doc__ or f"The flow {flow.__name__}.").strip(),
-        params=[*_config_options(), *_project_options(flow)],
+        params=_shared_options(flow),
     )
     group.add_command(_run_command(flow))
+    for command in resume.commands(
+        flow, _shared_options(flow), [_parameter_option(p) for p in parameters(flow).values()]
+    ):
+        group.add_command(command)
     group.add_command(click.Command("check", callback=lambda: _check(flow), help="Check the flow's graph."))
     group.add_command(click.Command("show", callback=lambda: _show(flow), help="Show the flow's steps."))
     group.add_command(
@@ -73,7 +79,7 @@ def _run_command(flow: type[FlowSpec]) -> click.Command:
             help="Hand the run to the controller in the cluster, and return. Needs --with kubernetes.",
         ),
     ]  # fmt: skip
-    options += [*_config_options(), *_project_options(flow)]
+    options += _shared_options(flow)
     options += [_parameter_option(parameter) for parameter in parameters(flow).values()]
 
     def callback(
@@ -102,6 +108,11 @@ def _run_command(flow: type[FlowSpec]) -> click.Command:
             leave(start.detach(request) if detach else start.run(request))
 
     return click.Command("run", callback=callback, params=options, help=f"Run {flow.__name__} from its start.")
+
+
+def _shared_options(flow: type[FlowSpec]) -> list[click.Parameter]:
+    """The options that stand before the command or behind it."""
+    return [*_config_options(), *_project_options(flow)]
 
 
 def _config_options() -> list[click.Parameter]:

@@ -137,6 +137,11 @@ class Run:
         return _moment(self._record.created)
 
     @property
+    def origin_run_id(self) -> str | None:
+        """The id of the run that this one resumes, or None."""
+        return self._record.origin_run_id
+
+    @property
     def tags(self) -> frozenset[str]:
         """The words that the user gave the run."""
         return frozenset(self._record.tags)
@@ -230,9 +235,24 @@ class Task:
         """``flow/run/step/task``."""
         return f"{self._run_store.flow}/{self._run_store.run}/{self._step}/{self.id}"
 
+    @property
+    def origin_pathspec(self) -> str | None:
+        """``flow/run/step/task`` of the task whose result this is, where it was taken over from another run."""
+        if self._commit is None or self._commit.origin is None:
+            return None
+        return f"{self._commit.origin}/{self._step}/{self.id}"
+
     @cached_property
     def _commit(self) -> Commit | None:
         return self._run_store.read_commit(self._step, self.id)
+
+    @property
+    def _ran_in(self) -> RunStore:
+        """The records of the run in which the task ran."""
+        if self._commit is None or self._commit.origin is None:
+            return self._run_store
+        flow, _, run = self._commit.origin.partition("/")
+        return RunStore(self._run_store.store, flow, run)
 
     @property
     def _outcome(self) -> OutcomeRecord | None:
@@ -319,7 +339,7 @@ class Task:
         return f"Task({self.pathspec!r})"
 
     def _log(self, stream: str) -> str:
-        data = self._run_store.read_log(self._step, self.id, self.current_attempt, stream)
+        data = self._ran_in.read_log(self._step, self.id, self.current_attempt, stream)
         return data.decode("utf-8", "replace")
 
     def _load(self, name: str, ref: ArtifactRef) -> Any:
