@@ -116,14 +116,13 @@ def _drive(
 
 def _follow(active: ActiveRun, lease: Lease, began: float) -> OutcomeRecord | None:
     """Tells of the run until it has ended, and how; None where it has no driver any more, and this process is it."""
-    reporter = LineReporter(began)
-    follower = Follower(active.graph, active.run_store, reporter)
-    holder = None if active.record.is_detached else lease.holder()
-    who = "a driver in the cluster" if active.record.is_detached else str(holder or "another process")
-    done = f"; {follower.done_before} of its tasks are done" if follower.done_before else ""
-    click.secho(f"{active.run_store.pathspec} is driven by {who}{done}. Ctrl-C leaves it alone.", dim=True)
     is_orphan: Callable[[], bool] = (lambda: False) if active.record.is_detached else lease.acquire
     try:
+        follower = Follower(active.graph, active.run_store, LineReporter(began))
+        holder = None if active.record.is_detached else lease.holder()
+        who = "a driver in the cluster" if active.record.is_detached else str(holder or "another process")
+        done = f"; {follower.done_before} of its tasks are done" if follower.done_before else ""
+        click.secho(f"{active.run_store.pathspec} is driven by {who}{done}. Ctrl-C leaves it alone.", dim=True)
         outcome = follower.follow(is_orphan)
     except KeyboardInterrupt:
         click.echo(f"{active.run_store.pathspec} goes on. To look again: {hints.attach(active.record)}")
