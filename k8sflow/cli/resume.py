@@ -40,6 +40,7 @@ def commands(
     """
     yield _resume_command(flow, [*shared, *map(_optional, parameters)])
     yield _attach_command(flow)
+    yield _spin_command(flow)
 
 
 def _resume_command(flow: type[FlowSpec], more: Sequence[click.Parameter]) -> click.Command:
@@ -118,6 +119,23 @@ def _attach_command(flow: type[FlowSpec]) -> click.Command:
         help="Go on with RUN where its driver has died; follow it where somebody drives it.\n\n"
         "The exit code is that of the run.",
     )
+
+
+def _spin_command(flow: type[FlowSpec]) -> click.Command:
+    def callback(task: str) -> None:
+        began = time.monotonic()
+        with told():
+            settings = config.load(flow_file(flow).parent)
+            from k8sflow.runtime import spin  # noqa: PLC0415  --help needs no runtime
+
+            leave(spin.spin(flow, settings, task, began))
+
+    return click.Command(
+        "spin", callback=callback, params=[click.Argument(["task"])],
+        help="Run one step again, on the inputs that it had in an earlier run, with the code of now.\n\n"
+        "TASK is STEP, STEP/TASK, RUN/STEP or RUN/STEP/TASK; by default the latest run's task that has failed, or the "
+        "first one. What it leaves is kept apart from all runs.",
+    )  # fmt: skip
 
 
 def _optional(option: click.Option) -> click.Option:

@@ -14,7 +14,7 @@ from k8sflow.client.stores import known_stores
 from k8sflow.errors import K8sflowError
 from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore
 from k8sflow.storage.objects import ObjectStore
-from k8sflow.storage.records import Commit, OutcomeRecord, RunRecord, RunStore, started_at
+from k8sflow.storage.records import SPINS, Commit, OutcomeRecord, RunRecord, RunStore, started_at
 from k8sflow.task.outcome import Outcome
 
 
@@ -91,7 +91,10 @@ class Flow:
 
 
 class Run:
-    """One run of a flow. ``Run("BigSum/20260301-142530-482913")``, or a flow's ``latest_run``."""
+    """One run of a flow. ``Run("BigSum/20260301-142530-482913")``, or a flow's ``latest_run``.
+
+    What the command ``spin`` has left is read in the same way: ``Run("BigSum/spins/20260301-142530-482913")``.
+    """
 
     def __init__(self, run: str | RunStore) -> None:
         self._run_store = _find(run) if isinstance(run, str) else run
@@ -100,7 +103,7 @@ class Run:
     @property
     def pathspec(self) -> str:
         """``flow/run``."""
-        return f"{self._run_store.flow}/{self.id}"
+        return self._run_store.pathspec
 
     @cached_property
     def _record(self) -> RunRecord:
@@ -189,7 +192,7 @@ class Step:
     @property
     def pathspec(self) -> str:
         """``flow/run/step``."""
-        return f"{self._run_store.flow}/{self._run_store.run}/{self.id}"
+        return f"{self._run_store.pathspec}/{self.id}"
 
     @property
     def task(self) -> Task:
@@ -233,7 +236,7 @@ class Task:
     @property
     def pathspec(self) -> str:
         """``flow/run/step/task``."""
-        return f"{self._run_store.flow}/{self._run_store.run}/{self._step}/{self.id}"
+        return f"{self._run_store.pathspec}/{self._step}/{self.id}"
 
     @property
     def origin_pathspec(self) -> str | None:
@@ -419,6 +422,14 @@ def _started(run: Run) -> datetime:
 
 def _find(pathspec: str) -> RunStore:
     flow, _, run = pathspec.strip("/").partition("/")
+    if run.startswith(f"{SPINS}/"):
+        for store in known_stores():
+            found = RunStore(store, flow, run.removeprefix(f"{SPINS}/"), SPINS)
+            if store.exists(f"{found.prefix}/run.json"):
+                return found
+        raise NotFoundError(
+            f"there is no {pathspec}.", advice="The command spin makes such ones, and tells their names."
+        )
     return Flow(flow)[run]._run_store  # noqa: SLF001  the two are one module's business
 
 

@@ -179,7 +179,7 @@ def create(
         flow=flow.__name__,
         run=request.run_id or new_run_id(),
         file=flow_file(flow).name,
-        parameters=_fixed_values(flow, request.values, artifacts, origin.parameters if origin else {}),
+        parameters=fixed_values(flow, request.values, artifacts, origin.parameters if origin else {}),
         graph=graph.to_document(),
         pods=placement.to_document(),
         flow_decorators=deployment.documents(flow, current_user(), request.branch, request.production),
@@ -199,13 +199,23 @@ def create(
     return record
 
 
-def _fixed_values(
+def fixed_values(
     flow: type[FlowSpec],
     values: Mapping[str, object],
     artifacts: ArtifactStore,
     known_values: Mapping[str, ArtifactRef],
 ) -> dict[str, ArtifactRef]:
-    """The parameters, configs and constants, saved once for all tasks; the parameters as far as they are not known."""
+    """The parameters, configs and constants, saved once for all tasks.
+
+    Args:
+        flow: The flow's class.
+        values: The parameters' values, by attribute.
+        artifacts: Where they are saved.
+        known_values: Parameters of an earlier run, which stay as they are.
+
+    Raises:
+        ParameterError: A parameter has no value.
+    """
     fixed = dict(constants(flow))
     known = {name: config.k8sflow_value() for name, config in configs(flow).items()}
     fixed |= known
