@@ -24,6 +24,7 @@ from k8sflow.runtime.interrupts import interrupts
 from k8sflow.runtime.placement import Placement
 from k8sflow.runtime.progress import LineReporter
 from k8sflow.storage.artifacts import ArtifactStore
+from k8sflow.storage.clones import is_complete
 from k8sflow.storage.lease import Lease, lease_of
 from k8sflow.storage.records import OutcomeRecord
 from k8sflow.task.outcome import Outcome
@@ -102,6 +103,7 @@ def _drive(
         lease.keep(lambda: report(_superseded(active)))
         return made
 
+    is_new = not go_on or (active.record.origin_run_id is not None and not is_complete(active.run_store))
     with interrupts(reporter.cancelling):
         try:
             if active.record.origin_run_id is not None:
@@ -109,7 +111,8 @@ def _drive(
             result = active.driver(executors, [reporter]).run(go_on=go_on)
         except KeyboardInterrupt:
             result = None
-            if active.run_store.read_run_outcome() is None:  # it came before the driver had begun
+            # It may have come before the driver had begun; then nothing runs, unless an earlier driver has left it.
+            if is_new and active.run_store.read_run_outcome() is None:
                 active.run_store.write_run_outcome(OutcomeRecord(Outcome.CANCELLED.value, time.time(), "cancelled"))
         return active.conclude(reporter, result)
 

@@ -164,16 +164,18 @@ class Driver:
             if go_on:
                 self._left = look(self._run_store)
             outcome = self._submit(self._scheduler.begin()) or self._loop()
+            if outcome.is_success:
+                self._close()
+                self._record(OutcomeRecord(Outcome.SUCCEEDED.value, time.time()))
         except SupersededError:
             self._close()
             raise
         except BaseException as error:  # whatever else ends the driver, no task outlives it
             self._cancel(error)
+            if isinstance(error, KeyboardInterrupt) and self._has_end:
+                return RunResult()  # it came too late: the last task had left its result
             raise
-        if outcome.is_success:
-            self._close()
-            self._record(OutcomeRecord(Outcome.SUCCEEDED.value, time.time()))
-        else:
+        if not outcome.is_success:
             self._stop_all()
         return outcome
 
@@ -299,11 +301,20 @@ class Driver:
 
     def _cancel(self, error: BaseException) -> None:
         self._stop_all()
-        cancelled = isinstance(error, KeyboardInterrupt)
-        outcome = Outcome.CANCELLED if cancelled else Outcome.NEVER_STARTED
-        record = OutcomeRecord(outcome.value, time.time(), "cancelled" if cancelled else str(error))
+        record = OutcomeRecord(Outcome.NEVER_STARTED.value, time.time(), str(error))
+        if isinstance(error, KeyboardInterrupt):
+            record = OutcomeRecord(Outcome.CANCELLED.value, time.time(), "cancelled")
+            if self._has_end:
+                record = OutcomeRecord(Outcome.SUCCEEDED.value, time.time())
         with contextlib.suppress(StorageError):  # which may be what ended the driver
             self._record(record)
+
+    @property
+    def _has_end(self) -> bool:
+        """Whether the run has come to its end, as far as the store can be read."""
+        with contextlib.suppress(StorageError):
+            return self._run_store.read_commit(self._graph.end, TaskName(self._graph.end).id) is not None
+        return False
 
     def _close(self) -> None:
         for executor in self._executors.values():

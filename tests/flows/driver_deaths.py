@@ -1,8 +1,9 @@
 """Drivers that die: real processes, each forked from this one, which has everything imported.
 
-    python driver_deaths.py FLOW_FILE once|chain
+    python driver_deaths.py FLOW_FILE once|chain|cancel
 
 ``once``: for each change of state of a run, a driver is killed (SIGKILL) right before it, and ``attach`` finishes it.
+``cancel``: the same with Ctrl-C (SIGINT), and ``resume``.
 ``chain``: one run, whose drivers die one after the other, each one change of state later than the one before it.
 After each run its result and the marks of its tasks are compared with those of a run that was left alone.
 """
@@ -23,28 +24,30 @@ from typing import Any
 from k8sflow import config
 from k8sflow.client import Run
 from k8sflow.flow.spec import FlowSpec
-from k8sflow.runtime import attach, driver, start
+from k8sflow.runtime import attach, driver, resume, start
 from k8sflow.runtime.request import RunRequest
 from k8sflow.storage.folder import FolderLog, FolderStore
 from k8sflow.storage.records import RunStore
 from tests.support import load_flow
 
 NEVER = 10**9
+CANCELLED = 130
 
 
 class Deaths:
-    """Kills this process at its n-th change of state: an event, or a write to the store."""
+    """Sends this process a signal at its n-th change of state: an event, or a write to the store."""
 
-    def __init__(self, moment: int) -> None:
+    def __init__(self, moment: int, number: signal.Signals) -> None:
         self.left = moment
+        self.number = number
         self.pid = os.getpid()
 
     def change(self, *_: Any) -> None:
         if os.getpid() != self.pid:
             return  # a task, or the zygote
-        if self.left == 0:
-            os.kill(self.pid, signal.SIGKILL)
         self.left -= 1
+        if self.left == -1:
+            os.kill(self.pid, self.number)
 
     submitted = event = retried = caught = change
 
@@ -77,29 +80,38 @@ class Run1:
         self.marks = folder / f"{name}.marks"
         self.store = FolderStore(str(folder / ".k8sflow"))
 
-    def fork(self, moment: int, *, is_first: bool) -> int:
-        """A driver that dies at its n-th change of state; how it ended, as of ``os.waitpid``."""
+    def fork(
+        self, moment: int, *, is_first: bool, number: signal.Signals = signal.SIGKILL, origin: str | None = None
+    ) -> int:
+        """A driver that gets a signal at its n-th change of state; how it ended, as of ``os.waitpid``."""
         if (pid := os.fork()) == 0:
             code = 70
             try:
                 os.environ["MARKS"] = str(self.marks)
-                self._become_driver(moment, is_first=is_first)
+                self._become_driver(Deaths(moment, number), is_first=is_first, origin=origin)
                 code = 0
+            except KeyboardInterrupt:
+                code = CANCELLED
             finally:
                 os._exit(code)
         return os.waitpid(pid, 0)[1]
 
-    def _become_driver(self, moment: int, *, is_first: bool) -> None:
+    def _become_driver(self, deaths: Deaths, *, is_first: bool, origin: str | None) -> None:
         log = os.open(self.folder / "output", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(log, 1)
         os.dup2(log, 2)
-        deaths = Deaths(moment)
+        moment = deaths.left
         deaths.install()
         settings = config.load(self.folder)
-        if is_first:
-            done = start.run(RunRequest(self.flow, settings, run_id=self.name, max_workers=3))
+        request = RunRequest(self.flow, settings, run_id=self.name, max_workers=3)
+        if origin is not None:
+            done = resume.resume(request, origin, None, dry_run=False)
+        elif is_first:
+            done = start.run(request)
         else:
             done = attach.attach(self.flow, settings, self.name, 3, time.monotonic())
+        if done is None:
+            raise KeyboardInterrupt
         assert done is True
         if moment == NEVER:
             (self.folder / "changes").write_text(str(NEVER - deaths.left))
@@ -147,6 +159,29 @@ class Run1:
         assert ours.data.result == theirs.data.result, self.name
 
 
+def cancel(run: Run1, moment: int, whole: Run1) -> bool:
+    """Cancels a run at a change of state, and resumes it in a new one; whether it was not over by then."""
+    code = os.waitstatus_to_exitcode(run.fork(moment, is_first=True, number=signal.SIGINT))
+    assert code in {0, CANCELLED}, (run.folder / "output").read_text()
+    if not run.is_begun:
+        assert moment == 0
+        return True
+    run.settle()
+    outcome = RunStore(run.store, "F", run.name).read_run_outcome()
+    assert outcome is not None, moment
+    if outcome.outcome == "succeeded":
+        run.check(whole)
+        return False
+    assert (outcome.outcome, code) == ("cancelled", CANCELLED)
+    done = run.committed()
+    new = Run1(run.flow, run.folder, f"{run.name}-resumed")
+    new.marks = Path(f"{run.marks}-resumed")
+    assert new.fork(NEVER, is_first=True, origin=run.name) == 0, (run.folder / "output").read_text()
+    assert not done & {mark.partition(":")[0] for mark in new.told()}, moment
+    new.check(whole)
+    return True
+
+
 def main(file: str, kind: str) -> None:
     """Runs the deaths, and prints how many there were."""
     flow, folder = load_flow(Path(file)), Path(file).parent
@@ -160,6 +195,9 @@ def main(file: str, kind: str) -> None:
             count += os.WIFSIGNALED(run.fork(moment, is_first=True))
             assert run.go_on(NEVER) == 0, (folder / "output").read_text()
             run.check(whole)
+    elif kind == "cancel":
+        for moment in range(changes):
+            count += cancel(Run1(flow, folder, f"c{moment}"), moment, whole)
     else:
         run = Run1(flow, folder, "chain")
         for moment in itertools.count():
