@@ -250,8 +250,12 @@ class Driver:
         while waiting:
             done: list[TaskSpec] = []
             for ready in waiting:
+                rest = [task for task in ready if str(task.name) not in self._left.committed]
+                if rest and rest[0].nodes > 1:
+                    self._start_together(ready)
+                    continue
                 done += [task for task in ready if str(task.name) in self._left.committed]
-                if failure := self._take_up([task for task in ready if str(task.name) not in self._left.committed]):
+                if failure := self._take_up(rest):
                     return failure
             waiting = []
             commits = read_commits(self._run_store, [(task.name.step, task.name.id) for task in done])
@@ -260,6 +264,16 @@ class Driver:
                     transition = Transition(commit.steps, commit.width, commit.max_parallel)
                     waiting += self._scheduler.finished(task.name, transition)
         return None
+
+    def _start_together(self, tasks: Sequence[TaskSpec]) -> None:
+        """Hands over tasks that know each other, those with a result too: the others would wait for them for ever.
+
+        A second result of a task is dropped, as ever.
+        """
+        begun = [self._left.begun.pop(str(task.name)) for task in tasks if str(task.name) in self._left.begun]
+        begun += [0] * any(str(task.name) in self._left.committed for task in tasks)
+        attempt = max(begun, default=-1) + 1
+        self._hand_over([replace(task, attempt=attempt) for task in tasks])
 
     def _take_up(self, tasks: Sequence[TaskSpec]) -> RunResult | None:
         """Hands over tasks of one step that have no result, each where an earlier driver has left it."""

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from k8sflow.errors import RunError, StorageError
 from k8sflow.executors.base import Finished, Started, TaskEvent
+from k8sflow.flow import graph as graphs
 from k8sflow.flow import lint
 from k8sflow.flow.attempts import Catch, Retry, StepPolicy
 from k8sflow.flow.graph import Graph
@@ -26,6 +27,7 @@ from k8sflow.task.outcome import Diagnosis, Outcome
 from k8sflow.task.result import TaskResult, Transition
 from k8sflow.task.runner import write_outcome
 from k8sflow.task.spec import TaskName, TaskSpec
+from tests.support import load_flow, write_flow
 from tests.unit.flow.graphs import PLACE, SEQUENCES, Foreach, Part, Plain, Split, taken, unchecked
 
 
@@ -477,3 +479,34 @@ def test_a_driver_that_was_superseded_leaves_what_runs(tmp_path: Path) -> None:
     assert world.executor is not None
     assert (world.executor.cancelled, world.executor.closed) == (0, 1)
     assert world.run_store.read_run_outcome() is None
+
+
+def test_processes_that_know_each_other_start_again_together(tmp_path: Path) -> None:
+    """After their driver's death, the one that has a result already too: the others would wait for it for ever."""
+    source = """
+    from k8sflow import parallel
+    class F(FlowSpec):
+        @step
+        def start(self): self.next(self.train, num_parallel=3)
+        @parallel
+        @step
+        def train(self): self.next(self.join)
+        @step
+        def join(self, inputs): self.next(self.end)
+        @step
+        def end(self): pass
+    """
+    world = World(graphs.build(load_flow(write_flow(tmp_path, source))), tmp_path / "store")
+    world.outlives = False
+    world.run_store.commit("start", "0", Commit(0, ("train",), {}, foreach=ForeachItems(3, ())))
+    world.run_store.commit("train", "1", Commit(0, ("join",), {}))
+    log = world.run_store.open_log("train", "2", 0, "stdout")
+    log.write(b"")
+    log.close()
+    world.behave = lambda spec: (
+        TaskResult(Outcome.SUCCEEDED, Transition(("join",))) if spec.name == TaskName("train", (1,)) else None
+    )
+    assert world.drive(go_on=True).is_success
+    together = [(spec.name.id, spec.attempt) for spec in world.attempts if spec.name.step == "train"]
+    assert sorted(together) == [("0", 1), ("1", 1), ("2", 1)]
+    assert {spec.nodes for spec in world.attempts if spec.name.step == "train"} == {3}
