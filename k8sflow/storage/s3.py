@@ -234,7 +234,7 @@ class S3Log:
         self._store = store
         self._key = key
         self._data = io.BytesIO()
-        self._written: int | None = None
+        self._written = -1
         self._is_begun = False
         self._pause_seconds = 1.0
         self._next_write = 0.0
@@ -250,7 +250,7 @@ class S3Log:
 
     def flush(self) -> None:
         """Writes the object if it has grown."""
-        if self._is_begun and (size := self._data.tell()) != self._written:
+        if self._is_begun and (size := self._data.tell()) > self._written:
             self._store.put(self._key, [self._data.getbuffer()[:size]])
             self._written = size
 
