@@ -37,6 +37,7 @@ def runner_of(
     flow: type[FlowSpec], folder: Path, run: str = "r1", store: ObjectStore | None = None, **values: Any
 ) -> TaskRunner:
     """What runs the tasks of a run that has just been created."""
+    is_shared = store is not None
     store, graph = store or FolderStore(str(folder / "store")), graphs.build(flow)
     saved = ArtifactStore(store, flow.__name__)
     fixed = dict(constants(flow)) | {
@@ -48,7 +49,7 @@ def runner_of(
         file="flow.py",
         parameters={name: saved.save(value, name) for name, value in fixed.items()},
         graph=graph.to_document(),
-        user=current_user(),
+        user=current_user() if is_shared else "",
     )
     RunStore(store, record.flow, run).create(record)
     return TaskRunner(flow, graph, record, store)

@@ -14,7 +14,7 @@ from k8sflow.storage.folder import FolderStore
 from k8sflow.storage.records import RunStore
 from tests.support import flow_command, running, wait_for, write_flow
 
-# Each task tells its name in a file outside of the store; the branch 2 fails where there is no file "mended".
+# Each task tells its name in a file outside of the store; the branch 3 fails where there is no file "mended".
 FLOW = """
 import os
 from k8sflow import Config, Parameter, current
@@ -34,7 +34,7 @@ class F(FlowSpec):
     def work(self):
         tell()
         print("item", self.input)
-        if self.input == 2 and not os.path.exists("mended"):
+        if self.input == 3 and not os.path.exists("mended"):
             raise ValueError("no luck")
         self.y = self.input * self.factor
         self.next(self.join)
@@ -72,8 +72,8 @@ def failed(tmp_path: Path) -> Path:
     assert done.returncode == 1
     assert "to go on:    python" in done.stdout
     assert "resume --origin-run-id r1" in done.stdout
-    assert "logs r1/work/2" in done.stdout
-    assert ran(tmp_path) == ["start/0", "work/0", "work/1", "work/2"]
+    assert "logs r1/work/3" in done.stdout
+    assert ran(tmp_path) == ["start/0", "work/0", "work/1", "work/2", "work/3"]
     return file
 
 
@@ -83,7 +83,7 @@ def test_the_failed_task_and_what_was_not_reached_run(failed: Path) -> None:
     (folder / "mended").touch()
     done = flow_command(failed, "resume", "--run-id", "r2", "--run-id-file", "id", "--tag", "again")
     assert done.returncode == 0, done.stderr
-    assert sorted(ran(folder)) == ["end/0", "join/0", "work/2", "work/3"]
+    assert sorted(ran(folder)) == ["end/0", "join/0", "work/3"]
     assert "total 18 77 r1" in done.stdout
     assert (folder / "id").read_text() == "r2\n"
     run = run_in(folder, "r2")
@@ -91,8 +91,8 @@ def test_the_failed_task_and_what_was_not_reached_run(failed: Path) -> None:
     assert run.tags >= {"again"}
     assert run["work"]["0"].origin_pathspec == "F/r1/work/0"
     assert run["work"]["0"].stdout == "item 0\n", "its output is where it ran"
-    assert run["work"]["2"].origin_pathspec is None
-    assert run["work"]["2"].stdout == "item 2\n"
+    assert run["work"]["3"].origin_pathspec is None
+    assert run["work"]["3"].stdout == "item 3\n"
     assert [task.data.y for task in run["work"]] == [0, 3, 6, 9]
     assert not (folder / ".k8sflow/F/runs/r2/tasks/work/0/0").exists()
 
@@ -104,9 +104,9 @@ def test_a_dry_run_only_tells(failed: Path) -> None:
     done = flow_command(failed, "resume", "--dry-run")
     assert done.returncode == 0
     lines = [line.split() for line in done.stdout.splitlines()]
-    assert done.stdout.startswith("Resuming F/r1, which failed (work/2 failed: ValueError: no luck):")
+    assert done.stdout.startswith("Resuming F/r1, which failed (work/3 failed: ValueError: no luck):")
     assert lines[1] == ["start", "1", "cloned"]
-    assert " ".join(lines[2]).startswith("work 2 cloned, 2 to run again: work/2 failed: ValueError: no luck; work/3 ")
+    assert " ".join(lines[2]).startswith("work 3 cloned, 1 to run again: work/3 failed: ValueError: no luck")
     assert " ".join(lines[3]) == "join to run when it is reached"
     assert [path for path in sorted(folder.rglob("*")) if "__pycache__" not in path.parts] == before
     assert ran(folder) == []
@@ -116,7 +116,7 @@ def test_a_run_is_resumed_again_and_again(failed: Path) -> None:
     """By default the latest, be it a resumed one itself; a clone of a clone tells of the first run."""
     folder = failed.parent
     assert flow_command(failed, "resume", "--run-id", "r2").returncode == 1
-    assert "work/2" in ran(folder)
+    assert ran(folder) == ["work/3"]
     (folder / "mended").touch()
     third = flow_command(failed, "resume", "--run-id", "r3")
     assert third.returncode == 0, third.stderr
@@ -163,7 +163,7 @@ def test_a_step_that_is_new_runs_on_what_was_before_it(failed: Path) -> None:
     done = flow_command(failed, "resume")
     assert done.returncode == 0, done.stderr
     assert "total 36" in done.stdout
-    assert sorted(ran(folder)) == sorted([*(f"double/{i}" for i in range(4)), "work/2", "work/3", "join/0", "end/0"])
+    assert sorted(ran(folder)) == sorted([*(f"double/{i}" for i in range(4)), "work/3", "join/0", "end/0"])
 
 
 @pytest.mark.parametrize(
@@ -223,7 +223,7 @@ def test_a_run_that_is_driven_is_not_resumed(tmp_path: Path) -> None:
 
 def test_a_cancelled_run_is_resumed(tmp_path: Path) -> None:
     """Ctrl-C, and the last lines name the command; the tasks that were under way run again."""
-    file = write_flow(tmp_path, FLOW.replace("if self.input == 2 and", "while self.input and"))
+    file = write_flow(tmp_path, FLOW.replace("if self.input == 3 and", "while self.input and"))
     waiting = file.read_text().replace('raise ValueError("no luck")', 'open("go").read()')
     file.write_text(waiting)
     os.mkfifo(tmp_path / "go")
