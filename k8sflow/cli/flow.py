@@ -10,7 +10,7 @@ import click
 from click.core import ParameterSource
 
 from k8sflow import config
-from k8sflow.cli import calls, completion, graphs, reading
+from k8sflow.cli import calls, completion, graphs, reading, resume
 from k8sflow.cli.errors import leave, told
 from k8sflow.cli.tags import checked_tags
 from k8sflow.errors import ParameterError
@@ -33,7 +33,8 @@ def main(flow: type[FlowSpec]) -> None:
     with told():
         if sys.argv[1:2] != ["step"]:  # a task takes the configs that its run was started with
             bind(flow, sys.argv[1:])
-            prepare(flow)
+            if not resume.is_called(sys.argv[1:]):
+                prepare(flow)
         if prevents_commands(flow):
             build(flow)
         command = _group(flow)
@@ -48,11 +49,12 @@ def main(flow: type[FlowSpec]) -> None:
 def _group(flow: type[FlowSpec]) -> click.Group:
     group = click.Group(
         help=(flow.__doc__ or f"The flow {flow.__name__}.").strip(),
-        params=[*_config_options(), *_project_options(flow)],
+        params=_shared_options(flow),
     )
     group.add_command(_run_command(flow))
     program = completion.program_of(sys.argv[0])
-    for command in (*graphs.commands(flow), *reading.commands(flow), completion.command(group, program)):
+    going_on = resume.commands(flow, _shared_options(flow), [_parameter_option(p) for p in parameters(flow).values()])
+    for command in (*going_on, *graphs.commands(flow), *reading.commands(flow), completion.command(group, program)):
         group.add_command(command)
     group.add_command(
         click.Command(
@@ -85,7 +87,7 @@ def _run_command(flow: type[FlowSpec]) -> click.Command:
             help="Hand the run to the controller in the cluster, and return. Needs --with kubernetes.",
         ),
     ]  # fmt: skip
-    options += [*_config_options(), *_project_options(flow)]
+    options += _shared_options(flow)
     options += [_parameter_option(parameter) for parameter in parameters(flow).values()]
 
     def callback(
@@ -116,6 +118,11 @@ def _run_command(flow: type[FlowSpec]) -> click.Command:
             leave(start.detach(request) if detach else start.run(request))
 
     return click.Command("run", callback=callback, params=options, help=f"Run {flow.__name__} from its start.")
+
+
+def _shared_options(flow: type[FlowSpec]) -> list[click.Parameter]:
+    """The options that stand before the command or behind it."""
+    return [*_config_options(), *_project_options(flow)]
 
 
 def _config_options() -> list[click.Parameter]:

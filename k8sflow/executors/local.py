@@ -63,6 +63,7 @@ class LocalExecutor:
         runner: The run.
         max_workers: How many processes at a time.
         timeout_of: How many seconds an execution of a step's task may take; None for any time.
+        leave: Called in each task's process before its step: gives back what only the driver may hold.
     """
 
     def __init__(
@@ -72,12 +73,13 @@ class LocalExecutor:
         max_workers: int,
         *,
         timeout_of: Callable[[str], float | None] = lambda _: None,
+        leave: Callable[[], None] = lambda: None,
     ) -> None:
         self._emit = emit
         self._timeout_of = timeout_of
         self._run_store: RunStore = runner.run_store
         self._max_workers = max_workers
-        self._zygote = Zygote(lambda task, fd: _task_main(runner, task, fd))
+        self._zygote = Zygote(lambda task, fd: _task_main(runner, task, fd, leave))
         self._submitted: queue.SimpleQueue[Sequence[TaskSpec] | None] = queue.SimpleQueue()
         self._waiting: deque[tuple[Sequence[TaskSpec], int]] = deque()
         self._running: dict[int, _Running] = {}
@@ -203,16 +205,17 @@ class LocalExecutor:
             self._emit(Queued(tasks[0], reason))
 
     def _start(self, task: TaskSpec) -> None:
+        logs: dict[Stream, LogWriter] = {
+            stream: self._run_store.open_log(task.name.step, task.name.id, task.attempt, stream)
+            for stream in _STREAMS if stream != "result"
+        }  # fmt: skip
+        logs["stdout"].write(b"")  # a trace of this execution: after the driver's death the next one has another number
         pipes = {stream: os.pipe() for stream in _STREAMS}
         try:
             pid = self._zygote.spawn(task.to_json(), *(pipes[stream][1] for stream in _STREAMS))
         finally:
             for _, write_end in pipes.values():
                 os.close(write_end)
-        logs: dict[Stream, LogWriter] = {
-            stream: self._run_store.open_log(task.name.step, task.name.id, task.attempt, stream)
-            for stream in _STREAMS if stream != "result"
-        }  # fmt: skip
         running = _Running(task, pid, {stream: read_end for stream, (read_end, _) in pipes.items()}, logs)
         running.timeout = self._timeout_of(task.name.step)
         if running.timeout is not None:
@@ -304,8 +307,9 @@ def _inferred(running: _Running, status: int) -> TaskResult:
     return TaskResult(Outcome.USER_ERROR, diagnosis=death(status))
 
 
-def _task_main(runner: TaskRunner, task: str, result_fd: int) -> int:
+def _task_main(runner: TaskRunner, task: str, result_fd: int, leave: Callable[[], None]) -> int:
     """The life of a task's process."""
+    leave()
     result = replace(runner, store=runner.store.after_fork()).run(TaskSpec.from_json(task))
     with contextlib.suppress(BrokenPipeError), os.fdopen(result_fd, "wb") as pipe:
         pipe.write(result.to_json().encode("utf-8", "replace"))

@@ -104,6 +104,15 @@ class ArtifactStore:
         parts, _ = encode(self.load(known, name), name)
         return _sha256(parts) == blob
 
+    def is_same(self, value: object, ref: ArtifactRef, name: str) -> bool:
+        """Whether a value is the one that was saved; a set is, in whatever order it iterates.
+
+        Raises:
+            ArtifactError: It can't be pickled, or the saved one can't be loaded.
+        """
+        parts, _ = encode(value, name)
+        return _sha256(parts) == ref.blob or self._is_reordered(ref, name, _sha256(parts), sum(map(len, parts)))
+
     def save_blob(self, blob: str, parts: Sequence[Buffer]) -> None:
         """Writes content under its sha256, unless it is there."""
         key = blob_key(self._flow, blob)

@@ -24,7 +24,7 @@ class LogWriter(Protocol):
     """An object that grows while it is written; readers may see it before it is closed."""
 
     def write(self, data: bytes) -> None:
-        """Adds bytes at the end."""
+        """Adds bytes at the end; the first write makes the object, even one of no bytes."""
 
     def flush(self) -> None:
         """Lets readers see what was written so far."""

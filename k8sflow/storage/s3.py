@@ -246,12 +246,14 @@ class S3Log:
         self._store = store
         self._key = key
         self._data = io.BytesIO()
-        self._written = 0
+        self._written = -1
+        self._is_begun = False
         self._pause_seconds = 1.0
         self._next_write = 0.0
 
     def write(self, data: bytes) -> None:
         """Adds bytes, and writes the object where the last time is long enough ago."""
+        self._is_begun = True
         self._data.write(data)
         if time.monotonic() >= self._next_write:
             self._pause_seconds = min(self._pause_seconds * 1.5, 30.0)
@@ -260,7 +262,7 @@ class S3Log:
 
     def flush(self) -> None:
         """Writes the object if it has grown."""
-        if (size := self._data.tell()) > self._written:
+        if self._is_begun and (size := self._data.tell()) > self._written:
             self._store.put(self._key, [self._data.getbuffer()[:size]])
             self._written = size
 
