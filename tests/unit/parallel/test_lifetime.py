@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from k8sflow import parallel
 from k8sflow.parallel import Backend, WorkerDied, parallel_imap, parallel_imap_unordered, parallel_map
+from k8sflow.parallel.channels import readable_within
+from k8sflow.parallel.forking import fork_process, private_fds
 
 
 def children() -> list[int]:
@@ -129,7 +130,7 @@ def test_locks_that_another_thread_holds_at_the_fork_hang_no_worker() -> None:
         """
 import os, sys, threading
 import numpy.random
-from k8sflow import parallel
+from k8sflow.parallel import forked, parallel_map
 readable, full = os.pipe()
 sys.stdout = open(full, "w")
 threading.Thread(target=lambda: (sys.stdout.write("x" * 300_000), sys.stdout.flush()), daemon=True).start()
@@ -139,10 +140,9 @@ def use_random():
         numpy.random.bytes(100_000)
 threading.Thread(target=use_random).start()
 os.read(readable, 1)
-flush, owner = parallel._flush_output, os.getpid()
-parallel._flush_output = lambda: None if os.getpid() == owner else flush()  # the parent would rightly wait
+forked.flush_output = lambda: None  # in the parent, which would rightly wait
 for _ in range(20):
-    assert parallel.parallel_map(lambda i: i, range(8), 2, chunk_size=1) == list(range(8))
+    assert parallel_map(lambda i: i, range(8), 2, chunk_size=1) == list(range(8))
 stop.set()
 os.write(2, b"done")
 os._exit(0)
@@ -179,7 +179,7 @@ def test_a_thread_that_draws_numbers_at_the_fork_hangs_no_worker() -> None:
     holder.start()
     taken.wait()
     try:
-        pid = parallel._fork_process()
+        pid = fork_process()
         if pid == 0:
             os._exit(0 if lock.acquire(timeout=10) else 1)
         assert os.waitpid(pid, 0)[1] == 0
@@ -339,7 +339,7 @@ def test_descriptors_run_out_without_a_leak() -> None:
             with contextlib.suppress(OSError):
                 parallel_map(lambda i: i, range(4), 2)
             assert children() == []
-            assert parallel._private_fds == set()
+            assert private_fds == set()
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
@@ -363,5 +363,5 @@ def test_an_interpreter_that_exits_with_a_generator_open_leaves_no_worker() -> N
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             fd = os.pidfd_open(pid)
-            assert parallel._readable_within(fd, 1)
+            assert readable_within(fd, 1)
             os.close(fd)
