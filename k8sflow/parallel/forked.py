@@ -11,7 +11,6 @@ import select
 import signal
 import threading
 from collections import deque
-from collections.abc import Iterable
 from typing import Any, NoReturn
 
 from .call import Call
@@ -25,7 +24,7 @@ from .memory import read_memory
 from .messages import Reply, pickled_item, receive_reply, send_chunk
 from .pipes import PipeEnds, open_pipes
 from .seeds import draw_seeds
-from .signals import interrupts_held
+from .signals import HeldSignals, interrupts_held
 from .streams import flush_output, renew_output
 from .work import Chunk
 from .worker import Job
@@ -36,10 +35,10 @@ _FORKS_AT_ONCE = 32  # which bounds the descriptors that are open while workers 
 class Forked:
     """One forked worker, as the parent sees it."""
 
-    def __init__(self, team: ForkTeam, number: int, pid: int, ends: PipeEnds) -> None:
+    def __init__(self, team: ForkTeam, number: int, pid: int, ends: PipeEnds, chunk: Chunk) -> None:
         self.number = number
         self.pid = pid
-        self.chunk: Chunk | None = None
+        self.chunk: Chunk | None = chunk
         self.commands = ends.commands_in
         self.results = ends.results_out
         self.pidfd = -1
@@ -119,7 +118,9 @@ class Forked:
             index = self._team.busy_with[self.number]
             item = f"at item {index}: {self._team.repr_of_item(self.chunk, index)}"
         how = "closed its pipe to the parent, or hid its memory from it," if alive else how_it_ended(code)
-        return death_error(f"(pid {self.pid}) {how} {item}", index, None if alive else code, self._team.kills_before)
+        return death_error(
+            f"(pid {self.pid}) {how} {item}", index, None if alive else code, self._team.kills_before or 0
+        )
 
 
 class ForkTeam:
@@ -128,40 +129,50 @@ class ForkTeam:
     def __init__(self, call: Call) -> None:
         self._call = call
         self._workers: dict[int, Forked] = {}
+        self._new: dict[int, Chunk] = {}  # first chunks of workers that are about to be forked
         self._poll = select.poll()
         self._by_fd: dict[int, Forked] = {}
         self._readable: deque[Forked] = deque()
         self._seeds = draw_seeds()
         self._hold_openmp = math_threads.openmp_holder()
         self.busy_with = memoryview(mmap.mmap(-1, 8 * call.workers)).cast("q")  # shared: worker → index of its item
-        self.kills_before = out_of_memory_kills()
+        self.kills_before: int | None = None
         warn_of_openmp()
 
     pack = staticmethod(pickled_item)
 
-    def _start(self, numbers: Iterable[int]) -> None:
-        """Forks workers, one right after the other: what runs between two forks costs the parent page faults."""
+    def _start(self) -> None:
+        """Forks workers, one right after the other: what runs between two forks costs the parent page faults.
+
+        They begin with their first chunks at once, while the others are still being forked.
+        """
+        new, self._new = self._new, {}
         flush_output()
         pids: dict[int, int] = {}
         pipes: dict[int, PipeEnds] = {}
         threads = threading.active_count() > 1
-        with start_lock(), interrupts_held() as mask:
+        with start_lock(), interrupts_held() as held:
             try:
-                for number in numbers:
+                for number, chunk in new.items():
                     pipes[number] = open_pipes()
-                for number in pipes:
+                    self.busy_with[number] = chunk.start
+                for number, chunk in new.items():
                     pids[number] = fork_process()
                     if pids[number] == 0:
-                        self._be_worker(number, pipes, mask, threads=threads)
+                        self._be_worker(number, chunk, pipes, held, threads=threads)
             finally:
                 for number, ends in pipes.items():
                     if number in pids:
-                        self._adopt(Forked(self, number, pids[number], ends))
+                        self._adopt(Forked(self, number, pids[number], ends, new[number]))
                     else:
                         ends.close_parents()
                     ends.close_workers()
+        if self.kills_before is None:  # read only now, while the workers begin: nobody runs out of memory so soon
+            self.kills_before = out_of_memory_kills()
 
-    def _be_worker(self, number: int, pipes: dict[int, PipeEnds], mask: Iterable[int], *, threads: bool) -> NoReturn:
+    def _be_worker(
+        self, number: int, chunk: Chunk, pipes: dict[int, PipeEnds], held: HeldSignals, *, threads: bool
+    ) -> NoReturn:
         try:
             if threads:
                 renew_output()
@@ -169,8 +180,10 @@ class ForkTeam:
             for ends in pipes.values():
                 ends.close_workers()
             tell = functools.partial(operator.setitem, self.busy_with, number)
-            job = Job(self._call.func, self._call.items, self._call.chunk_size is None, self._seeds, tell)
-            forked_process(job, self._call.workers, own, self._hold_openmp, mask)
+            sliced = self._call.chunk_size is None
+            first = (chunk.start, chunk.stop) if chunk.items is None else None
+            job = Job(self._call.func, self._call.items, sliced, self._seeds, tell, first=first)
+            forked_process(job, self._call.workers, own, self._hold_openmp, held)
         finally:
             os._exit(1)  # no error may reach the frames of the caller
 
@@ -181,15 +194,21 @@ class ForkTeam:
             self._poll.register(fd, select.POLLIN)
 
     def send(self, number: int, chunk: Chunk) -> None:
-        if number not in self._workers:  # of an iterator it isn't known whether it has items for all
-            last = number if self._call.length is None else max(0, number - _FORKS_AT_ONCE)
-            self._start(range(number, last - 1, -1))
-        worker = self._workers[number]
-        worker.chunk = chunk
-        self.busy_with[number] = chunk.start
-        send_chunk(worker, chunk)
+        if (worker := self._workers.get(number)) is not None:
+            worker.chunk = chunk
+            self.busy_with[number] = chunk.start
+            send_chunk(worker, chunk)
+            return
+        self._new[number] = chunk
+        if chunk.items is not None:  # what comes from an iterator is sent, as the iterator may change it later
+            self._start()
+            send_chunk(self._workers[number], chunk)
+        elif len(self._new) == _FORKS_AT_ONCE:
+            self._start()
 
     def receive(self) -> tuple[int, Reply]:
+        if self._new:
+            self._start()
         while not self._readable:
             events = self._poll.poll()
             for fd, event in events:

@@ -7,7 +7,7 @@ import gc
 import os
 import signal
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import NoReturn
 
 from .channels import readable_within
@@ -15,7 +15,7 @@ from .cores import join_crowd
 from .forking import private_fds
 from .math_threads import ONE_THREAD_EACH
 from .pipes import PipeEnds, Pipes
-from .signals import leave_it_to_the_parent
+from .signals import HeldSignals, leave_it_to_the_parent
 from .streams import flush_output
 from .worker import Job, serve
 
@@ -25,7 +25,7 @@ def forked_process(
     workers: int,
     ends: PipeEnds,
     hold_openmp: Callable[[], object] | None,
-    mask: Iterable[int],
+    held: HeldSignals,
 ) -> NoReturn:
     """The whole life of a forked worker. It never returns into the caller's frames."""
     try:
@@ -34,9 +34,10 @@ def forked_process(
         private_fds.update((ends.commands_out, ends.results_in, ends.lifeline_out))
         _die_with_parent(ends.lifeline_out)
         signal.set_wakeup_fd(-1)
+        held.restore_handlers()
         signal.signal(signal.SIGINT, leave_it_to_the_parent)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        held.restore_mask()
         if hold_openmp:
             hold_openmp()
         os.environ.update(ONE_THREAD_EACH)  # for libraries that the function loads, and programs that it starts
@@ -51,12 +52,7 @@ def forked_process(
 
 
 def _die_with_parent(lifeline: int) -> None:
-    """Has the kernel send SIGKILL when the pipe's other end, the parent's alone, is closed (fcntl(2), F_SETSIG).
-
-    PR_SET_PDEATHSIG would fire when the thread that forked ends, not its process.
-    """
+    """Has the kernel send this process the lifeline's signal, see `open_pipes`."""
     fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
-    fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
-    fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
     if readable_within(lifeline, 0):
         os._exit(1)  # it died before we asked

@@ -19,13 +19,16 @@ _WINDOW_ITEMS = 1024  # parallel_imap: how many items per worker may be done ahe
 Batch = tuple[int, list[Any]]  # index of the first result, results of consecutive items
 START_METHOD = "fork" if sys.platform == "linux" else "spawn"
 
+if START_METHOD == "fork":  # elsewhere it can't be imported; others are, by the calls that use them
+    from .forked import ForkTeam
+
 
 class Team(Protocol):
     """The workers of one call, known by their numbers."""
 
     def pack(self, item: Any, index: int) -> Any: ...
     def send(self, number: int, chunk: Chunk) -> None:
-        """Gives a chunk to a worker, which is started for its first."""
+        """Gives a chunk to a worker. Its first one starts it, when `receive` is called at the latest."""
 
     def receive(self) -> tuple[int, Reply]:
         """The next message of any worker; sleeps until there is one. Raises what the function raised, or WorkerDied."""
@@ -63,14 +66,12 @@ def run(call: Call, *, ordered: bool = False) -> Generator[Batch, None, None]:
 
 def _team(call: Call) -> Team:
     if call.backend == "threads":
-        from .threads import ThreadTeam  # noqa: PLC0415  each kind of worker needs modules that the others don't
+        from .threads import ThreadTeam  # noqa: PLC0415  queues
 
         return ThreadTeam(call)
     if START_METHOD == "fork":
-        from .forked import ForkTeam  # noqa: PLC0415
-
         return ForkTeam(call)
-    from .spawned import SpawnTeam  # noqa: PLC0415
+    from .spawned import SpawnTeam  # noqa: PLC0415  subprocesses and sockets
 
     return SpawnTeam(call)
 

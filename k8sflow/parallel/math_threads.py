@@ -36,9 +36,9 @@ class _MathThreads:
     def hold_blas(self) -> None:
         with self._lock:
             self._calls += 1
-            controller = _thread_controller(len(sys.modules)) if self._calls == 1 else None
-            if controller is not None:
-                self._limits = controller.select(user_api="blas").limit(limits=1)
+            blas = _loaded_libraries(len(sys.modules))["blas"] if self._calls == 1 else None
+            if blas is not None:
+                self._limits = blas.limit(limits=1)
 
     def free_blas(self) -> None:
         with self._lock:
@@ -50,21 +50,25 @@ class _MathThreads:
     @staticmethod
     def openmp_holder() -> Callable[[], object] | None:
         """What a worker calls to hold OpenMP to one thread; None if no OpenMP library is loaded."""
-        controller = _thread_controller(len(sys.modules))
-        openmp = controller and controller.select(user_api="openmp")
-        return functools.partial(openmp.limit, limits=1) if openmp and openmp.lib_controllers else None
+        openmp = _loaded_libraries(len(sys.modules))["openmp"]
+        return functools.partial(openmp.limit, limits=1) if openmp is not None else None
 
 
 math_threads = _MathThreads()
 
 
 @functools.lru_cache(maxsize=1)
-def _thread_controller(_modules: int) -> Any:
-    """What threadpoolctl knows of the loaded libraries; looked at again when there are more modules."""
-    if "numpy" not in sys.modules and "torch" not in sys.modules:
-        return None
-    threadpoolctl = optional_module("threadpoolctl")
-    return threadpoolctl and threadpoolctl.ThreadpoolController()
+def _loaded_libraries(_modules: int) -> dict[str, Any]:
+    """What holds the loaded BLAS and OpenMP libraries: threadpoolctl's controllers, None for none.
+
+    Looked at again when there are more modules.
+    """
+    threadpoolctl = optional_module("threadpoolctl") if {"numpy", "torch"} & sys.modules.keys() else None
+    if threadpoolctl is None:
+        return {"blas": None, "openmp": None}
+    everything = threadpoolctl.ThreadpoolController()
+    selected = {kind: everything.select(user_api=kind) for kind in ("blas", "openmp")}
+    return {kind: controller if controller.lib_controllers else None for kind, controller in selected.items()}
 
 
 def warn_of_openmp() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import signal
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +34,14 @@ class PipeEnds:
 
 
 def open_pipes() -> PipeEnds:
+    """Three new pipes.
+
+    The lifeline has its owner, which is to be the worker, killed when its other end is closed: that one is the parent's
+    alone (fcntl(2), F_SETSIG). PR_SET_PDEATHSIG would fire when the thread that forked ends, not its process.
+
+    Raises:
+        OSError: There are too many descriptors; none was left open.
+    """
     fds: list[int] = []
     try:
         for _ in range(3):
@@ -41,6 +51,8 @@ def open_pipes() -> PipeEnds:
             os.close(fd)
         raise
     ends = PipeEnds(*fds)
+    fcntl.fcntl(ends.lifeline_out, fcntl.F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(ends.lifeline_out, fcntl.F_SETFL, os.O_RDONLY | os.O_ASYNC)
     private_fds.update((ends.commands_in, ends.results_out, ends.lifeline_in))
     return ends
 

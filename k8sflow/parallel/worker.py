@@ -32,19 +32,22 @@ class Job:
     seeds: Seeds
     tell: Callable[[int], None]  # hears the index of the item it begins with
     by_value: bool = False
+    first: tuple[int, int] | None = None  # a forked worker is born with its first chunk
 
 
 def serve(job: Job, channel: Channel) -> NoReturn:
     """Works off chunks until the parent ends it."""
     outbox = Outbox(channel, by_value=job.by_value)
+    if job.first is not None:
+        _work_off(job, job.items, *job.first, outbox)
     while True:
         start, stop, size = COMMAND.unpack(read_exactly(channel, COMMAND.size))
         items = _Sent(read_exactly(channel, size), start, stop) if size else job.items
-        reseed(job.seeds, start)
         _work_off(job, items, start, stop, outbox)
 
 
 def _work_off(job: Job, items: Any, start: int, stop: int, outbox: Outbox) -> None:
+    reseed(job.seeds, start)
     began = time.perf_counter()
     deadline = began + SLICE_SECONDS if job.sliced else math.inf
     outbox.start = start

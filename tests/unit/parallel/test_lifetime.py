@@ -22,6 +22,7 @@ import pytest
 from k8sflow.parallel import Backend, WorkerDied, parallel_imap, parallel_imap_unordered, parallel_map
 from k8sflow.parallel.channels import readable_within
 from k8sflow.parallel.forking import fork_process, private_fds
+from k8sflow.parallel.signals import interrupts_held
 
 
 def children() -> list[int]:
@@ -65,6 +66,7 @@ def test_an_interrupt_at_any_moment_leaves_nothing() -> None:
     def interrupt(_signal: int, _frame: object) -> None:
         raise KeyboardInterrupt
 
+    parallel_map(abs, range(2), 2)  # an interrupted import would be left half-way, by Python itself
     before = signal.signal(signal.SIGINT, interrupt)
     caught = 0
     try:
@@ -98,6 +100,26 @@ def test_a_timeout_by_alarm_leaves_nothing() -> None:
             assert children() == []
     finally:
         signal.signal(signal.SIGALRM, before)
+
+
+def test_a_signal_that_another_thread_takes_waits_too() -> None:
+    """Libraries' threads block no signals, and Python runs the handler in the main thread whoever took it."""
+    stop = threading.Event()
+    other = threading.Thread(target=stop.wait)
+    other.start()
+    before = signal.signal(signal.SIGUSR1, lambda *_: seen.append("handled"))
+    seen = []
+    try:
+        with interrupts_held():
+            os.kill(os.getpid(), signal.SIGUSR1)
+            while signal.SIGUSR1 in signal.sigpending():
+                time.sleep(0.001)
+            seen.append("held")
+        assert seen == ["held", "handled"]
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+        stop.set()
+        other.join()
 
 
 def test_a_copy_of_a_generator_in_a_forked_child_harms_nobody() -> None:
