@@ -39,8 +39,8 @@ format: $(VENV)/.installed ## let ruff lay out the code
 bench-local: $(VENV)-bench/.installed ## local flows against Metaflow and the bare operation (about 6 minutes)
 	$(VENV)-bench/bin/python benchmarks/local_flows.py
 
-bench-parallel: $(VENV)-bench/.installed ## parallel_map against its peers and the bare operation (about 10 minutes)
-	$(VENV)-bench/bin/python benchmarks/parallel_map.py
+bench-parallel: $(VENV)-bench/.installed ## parallel_map against its peers and the bare operation (about 15 minutes)
+	$(VENV)-bench/bin/python benchmarks/parallel_map.py --plot docs/parallel_map.png
 
 clean: ## remove what make and the tools made here; the cluster and its caches stay
 	rm -rf $(VENV) $(VENV)-bench .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

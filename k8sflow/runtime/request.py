@@ -65,7 +65,7 @@ def local_root(flow: type[FlowSpec], settings: Settings) -> Path:
 def _started(flow: type[FlowSpec]) -> tuple[Path, Path]:
     """The code folder, and the script that was started; the flow's own file where that is no part of the folder.
 
-    A script may import the flow from beside it. A prompt, a notebook or pytest is started too, but is not the flow's code.
+    A script may import the flow from beside it. A notebook or pytest is started too, but is not the flow's code.
     """
     module = sys.modules["__main__"]
     flows_file = Path(sys.modules[flow.__module__].__file__ or ".").resolve()
