@@ -39,8 +39,8 @@ format: $(VENV)/.installed ## let ruff lay out the code
 bench-local: $(VENV)-bench/.installed ## local flows against Metaflow and the bare operation (about 6 minutes)
 	$(VENV)-bench/bin/python benchmarks/local_flows.py
 
-bench-parallel: $(VENV)-bench/.installed ## parallel_map against its peers and the bare operation (about 10 minutes)
-	$(VENV)-bench/bin/python benchmarks/parallel_map.py
+bench-parallel: $(VENV)-bench/.installed ## parallel_map against its peers and the bare operation (about 15 minutes)
+	$(VENV)-bench/bin/python benchmarks/parallel_map.py --plot docs/parallel_map.png
 
 bench-resume: $(VENV)/.installed ## what it takes to resume a run of 10,000 finished tasks
 	$(BIN)/python benchmarks/resume.py

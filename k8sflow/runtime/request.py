@@ -48,12 +48,13 @@ class RunRequest:
 
 def code_folder(flow: type[FlowSpec]) -> Path:
     """The folder that becomes the code package: the started script's; for ``python -m pkg.flow`` the one with pkg."""
-    return _started(flow).parents[_module().count(".")]
+    return _started(flow)[0]
 
 
 def code_file(flow: type[FlowSpec]) -> str:
     """The file that was started, relative to the code folder: ``flow.py``, or ``pkg/flow.py`` for a module."""
-    return _started(flow).relative_to(code_folder(flow)).as_posix()
+    folder, file = _started(flow)
+    return file.relative_to(folder).as_posix()
 
 
 def local_root(flow: type[FlowSpec], settings: Settings) -> Path:
@@ -61,13 +62,17 @@ def local_root(flow: type[FlowSpec], settings: Settings) -> Path:
     return Path(settings.root) if settings.root else code_folder(flow) / ROOT_NAME
 
 
-def _started(flow: type[FlowSpec]) -> Path:
-    """The script that was started, which may import the flow from elsewhere; in a prompt, the flow's module."""
+def _started(flow: type[FlowSpec]) -> tuple[Path, Path]:
+    """The code folder, and the script that was started; the flow's own file where that is no part of the folder.
+
+    A script may import the flow from beside it. A notebook or pytest is started too, but is not the flow's code.
+    """
     module = sys.modules["__main__"]
-    return Path(getattr(module, "__file__", None) or sys.modules[flow.__module__].__file__ or ".").resolve()
-
-
-def _module() -> str:
-    """The module's full name, where ``python -m`` started it; else nothing."""
-    specification = sys.modules["__main__"].__spec__
-    return specification.name if specification is not None else ""
+    flows_file = Path(sys.modules[flow.__module__].__file__ or ".").resolve()
+    if file := getattr(module, "__file__", None):
+        name = module.__spec__.name if module.__spec__ is not None else ""  # what `python -m` started
+        started = Path(file).resolve()
+        folder = started.parents[name.count(".")]
+        if folder in flows_file.parents:
+            return folder, started
+    return flows_file.parent, flows_file

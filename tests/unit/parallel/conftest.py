@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from k8sflow import parallel
+from k8sflow.parallel import Backend, loop
+from k8sflow.parallel.cgroups import cgroup_folders
+from k8sflow.parallel.forking import private_fds
 
 DEADLINE_SECONDS = 180
 
@@ -26,7 +28,7 @@ def traces() -> dict[str, object]:
         "children": sorted(child for task in Path("/proc/self/task").iterdir() for child in children(task)),
         "threads": threading.active_count(),
         "shared memory": sorted(os.listdir("/dev/shm")),
-        "private descriptors": sorted(parallel._private_fds),
+        "private descriptors": sorted(private_fds),
         "signal mask": signal.pthread_sigmask(signal.SIG_BLOCK, ()),
     }
 
@@ -52,16 +54,16 @@ def _too_long(_signal: int, _frame: object) -> None:
 @pytest.fixture(params=["fork", "spawn"])
 def start_method(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     method: str = request.param
-    monkeypatch.setattr(parallel, "_START_METHOD", method)
+    monkeypatch.setattr(loop, "START_METHOD", method)
     return method
 
 
 @pytest.fixture(params=["fork", "spawn", "threads"])
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> parallel.Backend:
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Backend:
     """Every way to run the function; as the `backend` argument."""
     if request.param == "threads":
         return "threads"
-    monkeypatch.setattr(parallel, "_START_METHOD", request.param)
+    monkeypatch.setattr(loop, "START_METHOD", request.param)
     return "processes"
 
 
@@ -69,7 +71,7 @@ class Cgroup:
     """A cgroup of the test's own, v2 where its controller is there and else v1."""
 
     def __init__(self, controller: str, name: str) -> None:
-        inner = parallel._cgroup_folders(controller)[0]
+        inner = cgroup_folders(controller)[0]
         self.version = 2 if Path(inner, "cgroup.procs").exists() and "cgroup.controllers" in os.listdir(inner) else 1
         self.folder = Path(inner, name)
         self.folder.mkdir()

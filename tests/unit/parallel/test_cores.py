@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 import threadpoolctl
 
-from k8sflow import parallel
-from k8sflow.parallel import Backend, available_cores, parallel_imap, parallel_map
+from k8sflow.parallel import Backend, available_cores, parallel_imap, parallel_map, progress
+from k8sflow.parallel.call import checked
+from k8sflow.parallel.cores import _cpu_quotas
 
 
 def test_k8sflow_cpus_comes_first() -> None:
@@ -98,14 +99,14 @@ def test_cgroup_v2_files(tmp_path: Path, cgroup: str, root: str, path: str) -> N
     folder = tmp_path / "fs" / path
     folder.mkdir(parents=True)
     proc = fake_proc(tmp_path, cgroup, mountinfo)
-    quotas = list(parallel._cpu_quotas(proc))
+    quotas = list(_cpu_quotas(proc))
     assert quotas == []
     (folder / "cpu.max").write_text("max 100000\n")
-    assert list(parallel._cpu_quotas(proc)) == []
+    assert list(_cpu_quotas(proc)) == []
     (folder / "cpu.max").write_text("150000 100000\n")
-    assert list(parallel._cpu_quotas(proc)) == [1.5]
+    assert list(_cpu_quotas(proc)) == [1.5]
     (tmp_path / "fs" / "cpu.max").write_text("50000 100000\n")
-    assert min(parallel._cpu_quotas(proc)) == 0.5
+    assert min(_cpu_quotas(proc)) == 0.5
     assert available_cores({}, proc) == 1
 
 
@@ -117,14 +118,14 @@ def test_the_argument_beats_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("K8SFLOW_CPUS", "1")
     pids = parallel_map(lambda _: os.getpid(), range(3), 3, chunk_size=1)
     assert len(set(pids)) >= 1
-    assert parallel._checked(abs, range(9), 3, None, False, None).workers == 3
-    assert parallel._checked(abs, range(9), None, None, False, None).workers == 1
+    assert checked(abs, range(9), 3, None, False, None).workers == 3
+    assert checked(abs, range(9), None, None, False, None).workers == 1
 
 
 def test_no_more_workers_than_items() -> None:
     """Nor than chunks."""
-    assert parallel._checked(abs, range(3), 8, None, False, None).workers == 3
-    assert parallel._checked(abs, range(30), 8, 10, False, None).workers == 3
+    assert checked(abs, range(3), 8, None, False, None).workers == 3
+    assert checked(abs, range(30), 8, 10, False, None).workers == 3
     assert len(set(parallel_map(lambda _: os.getpid(), iter([1]), 8))) == 1
 
 
@@ -151,8 +152,8 @@ def test_nested_calls_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("K8SFLOW_CPUS", "8")
 
     def inner(_: int) -> tuple[int, int]:
-        call = parallel._checked(abs, range(100), None, None, False, None)
-        deeper = parallel_map(lambda _: parallel._checked(abs, range(9), None, None, False, None).workers, [1, 2, 3, 4])
+        call = checked(abs, range(100), None, None, False, None)
+        deeper = parallel_map(lambda _: checked(abs, range(9), None, None, False, None).workers, [1, 2, 3, 4])
         return call.workers, max(deeper)
 
     assert parallel_map(inner, range(2), 2) == [(4, 1), (4, 1)]
@@ -222,7 +223,7 @@ def test_openmp_in_the_parent_does_not_hang_workers() -> None:
 
 def test_openmp_in_the_parent_is_told_of_where_it_cannot_be_held() -> None:
     """Without threadpoolctl in this file's reach: a warning, made an error here, says what to do."""
-    prelude = "import k8sflow.parallel as p; p._optional = lambda name: None"
+    prelude = "import k8sflow.parallel.math_threads as m; m.optional_module = lambda name: None"
     out = run_openmp(prelude=prelude, func="abs", expected="[2, 3]")
     assert "Install threadpoolctl" in out
 
@@ -268,7 +269,7 @@ def test_torch_is_reseeded_too(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_progress_in_a_log_is_lines(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parallel, "_LINE_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "_LINE_SECONDS", 0.0)
     parallel_map(lambda i: i, range(2000), 2, progress=True, chunk_size=500)
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].startswith("parallel_map: 500 of 2,000 items (25%)")
@@ -280,7 +281,7 @@ def test_progress_in_a_log_is_lines(capsys: pytest.CaptureFixture[str], monkeypa
 
 def test_progress_on_a_terminal_is_a_bar(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    monkeypatch.setattr(parallel, "_BAR_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "_BAR_SECONDS", 0.0)
     parallel_map(lambda i: i, range(100), 2, progress=True, chunk_size=50)
     err = capsys.readouterr().err
     assert "\r[###############...............] parallel_map: 50 of 100 items (50%)" in err

@@ -17,7 +17,6 @@ from typing import Any
 
 import pytest
 
-from k8sflow import parallel
 from k8sflow.parallel import (
     Backend,
     RemoteError,
@@ -27,6 +26,7 @@ from k8sflow.parallel import (
     parallel_imap_unordered,
     parallel_map,
 )
+from k8sflow.parallel.channels import readable_within
 
 
 class TwoArguments(Exception):
@@ -308,14 +308,14 @@ SCRIPT = """
 import os, signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what is in the background without it
 sys.path.insert(0, {root!r})
-from k8sflow import parallel
-parallel._START_METHOD = {method!r}
+from k8sflow.parallel import loop, parallel_map
+loop.START_METHOD = {method!r}
 def work(i):
     print("at work", os.getpid(), flush=True)
     time.sleep(3600)
 def main():
     try:
-        parallel.parallel_map(work, range(4), 2)
+        parallel_map(work, range(4), 2)
     except KeyboardInterrupt:
         with open(f"/proc/self/task/{{os.getpid()}}/children") as file:
             print("interrupted, children:", file.read().split(), flush=True)
@@ -347,7 +347,7 @@ def wait_until_gone(pids: list[int], seconds: float) -> None:
             fd = os.pidfd_open(pid)
         except ProcessLookupError:
             continue
-        assert parallel._readable_within(fd, deadline - time.monotonic())
+        assert readable_within(fd, deadline - time.monotonic())
         os.close(fd)
 
 

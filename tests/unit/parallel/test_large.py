@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from k8sflow import parallel
-from k8sflow.parallel import parallel_imap, parallel_map
+from k8sflow.parallel import WorkerDied, forked, loop, parallel_imap, parallel_map
 
 MIB = 2**20
 
@@ -27,7 +26,7 @@ def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
         def forbidden(*_: object) -> None:
             raise PermissionError
 
-        monkeypatch.setattr(parallel, "_read_memory", forbidden)
+        monkeypatch.setattr(forked, "read_memory", forbidden)
     return how
 
 
@@ -72,7 +71,7 @@ def test_large_results_are_what_the_function_returned(kind: str, transport: str)
 
 @pytest.mark.parametrize("kind", ["array", "bytes", "mixed"])
 def test_large_results_of_spawned_workers(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parallel, "_START_METHOD", "spawn")
+    monkeypatch.setattr(loop, "START_METHOD", "spawn")
     for i, result in enumerate(parallel_map(lambda i: make(kind, i), range(3), 2)):
         assert equal(result, make(kind, i))
 
@@ -179,7 +178,7 @@ def test_a_worker_killed_amid_a_large_result_is_an_error() -> None:
 
         try:
             (result,) = parallel_map(func, [0], 1)
-        except parallel.WorkerDied:
+        except WorkerDied:
             failures += 1
         else:
             assert (result == 1).all()

@@ -19,8 +19,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from k8sflow import parallel
 from k8sflow.parallel import Backend, WorkerDied, parallel_imap, parallel_imap_unordered, parallel_map
+from k8sflow.parallel.channels import readable_within
+from k8sflow.parallel.forking import fork_process, private_fds
+from k8sflow.parallel.signals import interrupts_held
 
 
 def children() -> list[int]:
@@ -64,6 +66,7 @@ def test_an_interrupt_at_any_moment_leaves_nothing() -> None:
     def interrupt(_signal: int, _frame: object) -> None:
         raise KeyboardInterrupt
 
+    parallel_map(abs, range(2), 2)  # an interrupted import would be left half-way, by Python itself
     before = signal.signal(signal.SIGINT, interrupt)
     caught = 0
     try:
@@ -99,6 +102,26 @@ def test_a_timeout_by_alarm_leaves_nothing() -> None:
         signal.signal(signal.SIGALRM, before)
 
 
+def test_a_signal_that_another_thread_takes_waits_too() -> None:
+    """Libraries' threads block no signals, and Python runs the handler in the main thread whoever took it."""
+    stop = threading.Event()
+    other = threading.Thread(target=stop.wait)
+    other.start()
+    before = signal.signal(signal.SIGUSR1, lambda *_: seen.append("handled"))
+    seen = []
+    try:
+        with interrupts_held():
+            os.kill(os.getpid(), signal.SIGUSR1)
+            while signal.SIGUSR1 in signal.sigpending():
+                time.sleep(0.001)
+            seen.append("held")
+        assert seen == ["held", "handled"]
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+        stop.set()
+        other.join()
+
+
 def test_a_copy_of_a_generator_in_a_forked_child_harms_nobody() -> None:
     """The child's copy may be closed; the workers are the parent's."""
     results = parallel_imap(lambda i: i, range(100_000), 2)
@@ -129,7 +152,7 @@ def test_locks_that_another_thread_holds_at_the_fork_hang_no_worker() -> None:
         """
 import os, sys, threading
 import numpy.random
-from k8sflow import parallel
+from k8sflow.parallel import forked, parallel_map
 readable, full = os.pipe()
 sys.stdout = open(full, "w")
 threading.Thread(target=lambda: (sys.stdout.write("x" * 300_000), sys.stdout.flush()), daemon=True).start()
@@ -139,10 +162,9 @@ def use_random():
         numpy.random.bytes(100_000)
 threading.Thread(target=use_random).start()
 os.read(readable, 1)
-flush, owner = parallel._flush_output, os.getpid()
-parallel._flush_output = lambda: None if os.getpid() == owner else flush()  # the parent would rightly wait
+forked.flush_output = lambda: None  # in the parent, which would rightly wait
 for _ in range(20):
-    assert parallel.parallel_map(lambda i: i, range(8), 2, chunk_size=1) == list(range(8))
+    assert parallel_map(lambda i: i, range(8), 2, chunk_size=1) == list(range(8))
 stop.set()
 os.write(2, b"done")
 os._exit(0)
@@ -179,7 +201,7 @@ def test_a_thread_that_draws_numbers_at_the_fork_hangs_no_worker() -> None:
     holder.start()
     taken.wait()
     try:
-        pid = parallel._fork_process()
+        pid = fork_process()
         if pid == 0:
             os._exit(0 if lock.acquire(timeout=10) else 1)
         assert os.waitpid(pid, 0)[1] == 0
@@ -339,7 +361,7 @@ def test_descriptors_run_out_without_a_leak() -> None:
             with contextlib.suppress(OSError):
                 parallel_map(lambda i: i, range(4), 2)
             assert children() == []
-            assert parallel._private_fds == set()
+            assert private_fds == set()
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
@@ -363,5 +385,5 @@ def test_an_interpreter_that_exits_with_a_generator_open_leaves_no_worker() -> N
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             fd = os.pidfd_open(pid)
-            assert parallel._readable_within(fd, 1)
+            assert readable_within(fd, 1)
             os.close(fd)

@@ -1,0 +1,83 @@
+"""One call of the public functions, its arguments checked before anything starts."""
+
+from __future__ import annotations
+
+import math
+import operator
+import reprlib
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from .cores import available_cores, sharers
+
+Backend = Literal["processes", "threads"]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of the public functions, checked."""
+
+    func: Callable[[Any], Any]
+    items: Sequence[Any] | Iterator[Any]
+    length: int | None
+    workers: int
+    chunk_size: int | None
+    progress: bool
+    backend: Backend
+
+
+def checked(
+    func: Callable[[Any], Any],
+    iterable: Iterable[Any],
+    max_parallel: int | None,
+    chunk_size: int | None,
+    progress: bool,  # noqa: FBT001
+    backend: Backend | None,
+) -> Call:
+    if not callable(func):
+        raise TypeError(f"the first argument must be a function of one item, not {reprlib.repr(func)}")
+    try:
+        iterator = iter(iterable)
+    except TypeError:
+        raise TypeError(f"the second argument must be iterable, not {reprlib.repr(iterable)}") from None
+    _check_positive("max_parallel", max_parallel)
+    _check_positive("chunk_size", chunk_size)
+    if backend not in (None, "processes", "threads"):
+        raise ValueError(f'backend must be "processes" or "threads", not {backend!r}')
+    chosen: Backend = backend or ("processes" if getattr(sys, "_is_gil_enabled", lambda: True)() else "threads")
+    items = _indexable(iterable, iterator)
+    length = None if isinstance(items, Iterator) else len(items)
+    workers = max_parallel or available_cores()
+    if sharing := sharers():
+        workers = min(workers, available_cores() // sharing)
+    if length is not None:
+        workers = min(workers, math.ceil(length / (chunk_size or 1)))
+    return Call(func, items, length, max(1, workers), chunk_size, progress, chosen)
+
+
+def _check_positive(name: str, value: int | None) -> None:
+    if value is None:
+        return
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be a whole number, not {value!r}") from None
+    if number < 1:
+        raise ValueError(f"{name} must be at least 1, not {value!r}")
+
+
+def _indexable(iterable: Iterable[Any], iterator: Iterator[Any]) -> Sequence[Any] | Iterator[Any]:
+    """The items as something that workers can index, if their number is known; else their iterator."""
+    if type(iterable) in (list, tuple, range, str, bytes):
+        return iterable  # type: ignore[return-value]
+    if iterator is iterable or not hasattr(iterable, "__len__"):
+        return iterator
+    kind = type(iterable)
+    if (kind.__module__, kind.__name__) == ("numpy", "ndarray"):
+        return iterable  # type: ignore[return-value]
+    if isinstance(iterable, Sequence) and not isinstance(iterable, (list, tuple, str, bytes, deque)):
+        return iterable
+    return list(iterator)

@@ -1,0 +1,100 @@
+"""An exception's way home."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import reprlib
+import sys
+import traceback
+from dataclasses import dataclass
+from typing import Any
+
+from .pickling import dumps
+
+
+class RemoteError(RuntimeError):
+    """Stands for an exception of the function that can't be brought over; its text holds the original's."""
+
+
+@dataclass
+class Told:
+    """An exception as a worker tells it."""
+
+    pickled: bytes | None  # None where it can't be pickled, or not loaded again
+    class_id: int
+    class_name: str
+    args: bytes | None
+    state: dict[str, bytes]
+    summary: str
+    note: str
+
+
+def told_of(error: BaseException, index: int, items: Any, *, by_value: bool) -> Told:
+    kind = type(error)
+    own_frames = error.__traceback__.tb_next if error.__traceback__ else None
+    text = "".join(traceback.format_exception(kind, error, own_frames))
+    try:
+        item = short_repr(items[index])
+    except Exception as trouble:  # noqa: BLE001  the item is the user's
+        item = f"<not to be shown: {trouble!r}>"
+    state = {name: data for name, value in vars(error).items() if (data := _dumped_or_none(value, by_value=by_value))}
+    return Told(
+        pickled=_dumped_or_none(error, by_value=by_value),
+        class_id=0 if by_value else id(kind),
+        class_name=f"{kind.__module__}.{kind.__qualname__}",
+        args=_dumped_or_none(error.args, by_value=by_value),
+        state=state,
+        summary=traceback.format_exception_only(kind, error)[-1].strip(),
+        note=f"parallel_map: raised at item {index}: {item}\nin worker {os.getpid()}:\n{text}",
+    )
+
+
+def _dumped_or_none(value: object, *, by_value: bool) -> bytes | None:
+    """A pickle that has been loaded once to see that it can be."""
+    try:
+        data = dumps(value, by_value=True) if by_value else pickle.dumps(value, 5)
+        return data if type(pickle.loads(data)) is type(value) else None
+    except Exception:  # noqa: BLE001  whatever user-defined pickling raises: then the value stays here
+        return None
+
+
+def rebuilt(told: Told) -> BaseException:
+    error: BaseException | None = None
+    if told.pickled:
+        with contextlib.suppress(Exception):  # the user's code; it may need what only the worker had imported
+            error = pickle.loads(told.pickled)
+    if error is not None:
+        pass
+    elif kind := _class_at(told.class_id, told.class_name):
+        args = pickle.loads(told.args) if told.args else (told.summary,)
+        error = kind.__new__(kind, *args)
+        error.args = args
+        vars(error).update({name: pickle.loads(data) for name, data in told.state.items()})
+    else:
+        error = RemoteError(told.summary)
+    add_note(error, told.note)
+    return error
+
+
+def _class_at(class_id: int, name: str) -> type[BaseException] | None:
+    """The exception class that a worker names; a forked one inherited ours, so it is even where it was."""
+    kinds = [BaseException]
+    while kinds:
+        kind = kinds.pop()
+        if class_id in (0, id(kind)) and f"{kind.__module__}.{kind.__qualname__}" == name:
+            return kind
+        kinds += kind.__subclasses__()
+    return None
+
+
+def add_note(error: BaseException, text: str) -> None:
+    if sys.version_info >= (3, 11):
+        error.add_note(text)
+    else:
+        error.__cause__ = RemoteError(text)
+
+
+def short_repr(value: object) -> str:
+    return reprlib.repr(value)

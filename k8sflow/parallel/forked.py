@@ -1,0 +1,242 @@
+"""Forked workers, as the parent sees them: Linux."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import mmap
+import operator
+import os
+import select
+import signal
+import threading
+from collections import deque
+from typing import Any, NoReturn
+
+from .call import Call
+from .channels import readable_within
+from .deaths import LAST_BREATH_SECONDS, WorkerDied, death_error, how_it_ended, out_of_memory_kills
+from .failures import short_repr
+from .forked_worker import forked_process
+from .forking import fork_process, private_fds, start_lock
+from .math_threads import math_threads, warn_of_openmp
+from .memory import read_memory
+from .messages import Reply, pickled_item, receive_reply, send_chunk
+from .pipes import PipeEnds, open_pipes
+from .seeds import draw_seeds
+from .signals import HeldSignals, interrupts_held
+from .streams import flush_output, renew_output
+from .work import Chunk
+from .worker import Job
+
+_FORKS_AT_ONCE = 32  # which bounds the descriptors that are open while workers start
+
+
+class Forked:
+    """One forked worker, as the parent sees it."""
+
+    def __init__(self, team: ForkTeam, number: int, pid: int, ends: PipeEnds, chunk: Chunk) -> None:
+        self.number = number
+        self.pid = pid
+        self.chunk: Chunk | None = chunk
+        self.commands = ends.commands_in
+        self.results = ends.results_out
+        self.pidfd = -1
+        with contextlib.suppress(OSError):  # an old kernel or a seccomp profile; then its end is seen by the pipe's
+            self.pidfd = os.pidfd_open(pid)
+        if self.pidfd >= 0:
+            private_fds.add(self.pidfd)
+        self._fds = {self.commands, self.results, ends.lifeline_in, self.pidfd} - {-1}
+        self._team = team
+        self._exitcode: int | None = None
+        self._reaped = False
+        for fd in (self.commands, self.results):
+            os.set_blocking(fd, False)
+
+    def kill(self) -> None:
+        if not self._reaped:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+
+    def reap(self) -> int | None:
+        """Kills the process if it still runs and waits for its end. Returns its exit code, None if somebody took it."""
+        self.kill()
+        if not self._reaped:
+            with contextlib.suppress(ChildProcessError):  # SIGCHLD is ignored, or a handler of the caller reaped it
+                self._exitcode = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+            self._reaped = True
+        return self._exitcode
+
+    def close(self) -> None:
+        private_fds.difference_update(self._fds)
+        while self._fds:
+            os.close(self._fds.pop())
+
+    def write(self, data: Any) -> None:
+        view = memoryview(data)
+        while view:
+            try:
+                view = view[os.write(self.commands, view) :]
+            except BlockingIOError:
+                self._wait(self.commands, select.POLLOUT)
+            except BrokenPipeError:
+                raise self.death() from None
+
+    def read_into(self, view: memoryview) -> None:
+        while view:
+            try:
+                count = os.readv(self.results, [view])
+            except BlockingIOError:
+                self._wait(self.results, select.POLLIN)
+                continue
+            if count == 0:
+                raise self.death()
+            view = view[count:]
+
+    def read_memory(self, address: int, view: memoryview) -> None:
+        try:
+            read_memory(self.pid, address, view)
+        except ProcessLookupError:
+            raise self.death() from None
+
+    def _wait(self, fd: int, event: int) -> None:
+        """Sleeps until the pipe is ready. The worker's end is seen even if a child of its own keeps the pipe open."""
+        poll = select.poll()
+        poll.register(fd, event)
+        if self.pidfd >= 0:
+            poll.register(self.pidfd, select.POLLIN)
+        if all(ready != fd for ready, _ in poll.poll()):
+            raise self.death()
+
+    def death(self) -> WorkerDied:
+        """The error that tells of this worker's end."""
+        alive = self.pidfd >= 0 and not readable_within(self.pidfd, LAST_BREATH_SECONDS)
+        with interrupts_held():
+            code = self.reap()
+        index, item = None, "between two items"
+        if self.chunk is not None:
+            index = self._team.busy_with[self.number]
+            item = f"at item {index}: {self._team.repr_of_item(self.chunk, index)}"
+        how = "closed its pipe to the parent, or hid its memory from it," if alive else how_it_ended(code)
+        return death_error(
+            f"(pid {self.pid}) {how} {item}", index, None if alive else code, self._team.kills_before or 0
+        )
+
+
+class ForkTeam:
+    """The forked workers of one call."""
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        self._workers: dict[int, Forked] = {}
+        self._new: dict[int, Chunk] = {}  # first chunks of workers that are about to be forked
+        self._poll = select.poll()
+        self._by_fd: dict[int, Forked] = {}
+        self._readable: deque[Forked] = deque()
+        self._seeds = draw_seeds()
+        self._hold_openmp = math_threads.openmp_holder()
+        self.busy_with = memoryview(mmap.mmap(-1, 8 * call.workers)).cast("q")  # shared: worker → index of its item
+        self.kills_before: int | None = None
+        warn_of_openmp()
+
+    pack = staticmethod(pickled_item)
+
+    def _start(self) -> None:
+        """Forks workers, one right after the other: what runs between two forks costs the parent page faults.
+
+        They begin with their first chunks at once, while the others are still being forked.
+        """
+        new, self._new = self._new, {}
+        flush_output()
+        pids: dict[int, int] = {}
+        pipes: dict[int, PipeEnds] = {}
+        threads = threading.active_count() > 1
+        with start_lock(), interrupts_held() as held:
+            try:
+                for number, chunk in new.items():
+                    pipes[number] = open_pipes()
+                    self.busy_with[number] = chunk.start
+                for number, chunk in new.items():
+                    pids[number] = fork_process()
+                    if pids[number] == 0:
+                        self._be_worker(number, chunk, pipes, held, threads=threads)
+            finally:
+                for number, ends in pipes.items():
+                    if number in pids:
+                        self._adopt(Forked(self, number, pids[number], ends, new[number]))
+                    else:
+                        ends.close_parents()
+                    ends.close_workers()
+        if self.kills_before is None:  # read only now, while the workers begin: nobody runs out of memory so soon
+            self.kills_before = out_of_memory_kills()
+
+    def _be_worker(
+        self, number: int, chunk: Chunk, pipes: dict[int, PipeEnds], held: HeldSignals, *, threads: bool
+    ) -> NoReturn:
+        try:
+            if threads:
+                renew_output()
+            own = pipes.pop(number)
+            for ends in pipes.values():
+                ends.close_workers()
+            tell = functools.partial(operator.setitem, self.busy_with, number)
+            sliced = self._call.chunk_size is None
+            first = (chunk.start, chunk.stop) if chunk.items is None else None
+            job = Job(self._call.func, self._call.items, sliced, self._seeds, tell, first=first)
+            forked_process(job, self._call.workers, own, self._hold_openmp, held)
+        finally:
+            os._exit(1)  # no error may reach the frames of the caller
+
+    def _adopt(self, worker: Forked) -> None:
+        self._workers[worker.number] = worker
+        for fd in {worker.results, worker.pidfd} - {-1}:
+            self._by_fd[fd] = worker
+            self._poll.register(fd, select.POLLIN)
+
+    def send(self, number: int, chunk: Chunk) -> None:
+        if (worker := self._workers.get(number)) is not None:
+            worker.chunk = chunk
+            self.busy_with[number] = chunk.start
+            send_chunk(worker, chunk)
+            return
+        self._new[number] = chunk
+        if chunk.items is not None:  # what comes from an iterator is sent, as the iterator may change it later
+            self._start()
+            send_chunk(self._workers[number], chunk)
+        elif len(self._new) == _FORKS_AT_ONCE:
+            self._start()
+
+    def receive(self) -> tuple[int, Reply]:
+        if self._new:
+            self._start()
+        while not self._readable:
+            events = self._poll.poll()
+            for fd, event in events:
+                worker = self._by_fd[fd]
+                if fd == worker.results and event & select.POLLIN:
+                    self._readable.append(worker)
+            if not self._readable:
+                raise self._by_fd[events[0][0]].death()
+        worker = self._readable.popleft()
+        reply = receive_reply(worker)
+        if reply.done:
+            worker.chunk = None
+        return worker.number, reply
+
+    def stop(self) -> None:
+        if not self._workers:
+            return
+        with start_lock(), interrupts_held():
+            for worker in self._workers.values():
+                worker.kill()
+            for worker in self._workers.values():
+                worker.reap()
+                worker.close()
+            self._workers.clear()
+
+    def repr_of_item(self, chunk: Chunk, index: int) -> str:
+        items: Any = self._call.items
+        try:
+            return short_repr(items[index] if chunk.items is None else chunk.items[index - chunk.start][0])
+        except Exception as error:  # noqa: BLE001  the item is the user's; its trouble must not hide the worker's death
+            return f"<not to be shown: {error!r}>"

@@ -1,0 +1,51 @@
+"""A fork, and what a forked child must not keep of its parent."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+import warnings
+
+from .math_threads import math_threads
+
+_start_lock = threading.RLock()  # re-entrant: the collector may end a forgotten generator while workers start
+private_fds: set[int] = set()  # ends of pipes that a forked child of this process must not keep open
+
+
+def start_lock() -> contextlib.AbstractContextManager[bool]:
+    """The lock around the start and the end of workers, one after the other in this process."""
+    return _start_lock
+
+
+def fork_process() -> int:
+    """As `os.fork`, without Python 3.12's warning about threads; `warn_of_openmp` says what there is to say."""
+    if sys.version_info >= (3, 12):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            return os.fork()
+    return os.fork()
+
+
+def _forget_private_fds() -> None:
+    """In any forked child: closes the pipes of its parent's workers, so that their end is seen by who waits for it."""
+    global _start_lock  # noqa: PLW0603  another thread of the parent may have held them
+    _start_lock = threading.RLock()
+    math_threads.renew_lock()
+    _renew_numpy_lock()
+    for fd in private_fds:
+        with contextlib.suppress(OSError):
+            os.close(fd)
+    private_fds.clear()
+
+
+def _renew_numpy_lock() -> None:
+    """Frees numpy's generator in a forked child, where a thread that is not here may have been drawing from it."""
+    if (numpy_random := sys.modules.get("numpy.random")) is not None:
+        with contextlib.suppress(AttributeError):  # while another thread still imports it, nobody holds it
+            numpy_random.mtrand._rand._bit_generator.lock._at_fork_reinit()  # noqa: SLF001  as threading does it
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_private_fds)

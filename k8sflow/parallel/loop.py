@@ -1,0 +1,119 @@
+"""The run of a call: every worker is kept busy until all is done, and ended whatever happens."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from collections.abc import Generator, Iterable
+from typing import Any, Protocol
+
+from .call import Call
+from .cores import sharers
+from .math_threads import math_threads
+from .messages import Reply
+from .progress import Progress
+from .work import LAZY_CHUNK_ITEMS, Chunk, Work
+
+_WINDOW_ITEMS = 1024  # parallel_imap: how many items per worker may be done ahead of a slow one
+Batch = tuple[int, list[Any]]  # index of the first result, results of consecutive items
+START_METHOD = "fork" if sys.platform == "linux" else "spawn"
+
+if START_METHOD == "fork":  # elsewhere it can't be imported; others are, by the calls that use them
+    from .forked import ForkTeam
+
+
+class Team(Protocol):
+    """The workers of one call, known by their numbers."""
+
+    def pack(self, item: Any, index: int) -> Any: ...
+    def send(self, number: int, chunk: Chunk) -> None:
+        """Gives a chunk to a worker. Its first one starts it, when `receive` is called at the latest."""
+
+    def receive(self) -> tuple[int, Reply]:
+        """The next message of any worker; sleeps until there is one. Raises what the function raised, or WorkerDied."""
+
+    def stop(self) -> None:
+        """Ends the workers and frees all that belongs to them."""
+
+
+def run(call: Call, *, ordered: bool = False) -> Generator[Batch, None, None]:
+    """The results in batches, as they come or in order; the workers live as long as this generator."""
+    if call.length == 0:
+        return
+    if sharers() and call.workers == 1:
+        for index, item in enumerate(call.items):  # within a worker whose share is one core
+            yield index, [call.func(item)]
+        return
+    team = _team(call)
+    owner = os.getpid()
+    math_threads.hold_blas()
+    try:
+        work = Work(call, team.pack, LAZY_CHUNK_ITEMS if ordered else math.inf)
+        batches = _drive(team, call.workers, work, _WINDOW_ITEMS * call.workers if ordered else math.inf)
+        with Progress(call) as progress:
+            for batch in _in_order(batches) if ordered else batches:
+                progress.add(len(batch[1]))
+                yield batch
+    finally:
+        if os.getpid() == owner:  # a forked copy of the caller may close its copy of us; the workers aren't its own
+            try:
+                team.stop()
+            finally:  # once more, if the exception of a signal's handler cut it short; else this does nothing
+                team.stop()
+                math_threads.free_blas()
+
+
+def _team(call: Call) -> Team:
+    if call.backend == "threads":
+        from .threads import ThreadTeam  # noqa: PLC0415  queues
+
+        return ThreadTeam(call)
+    if START_METHOD == "fork":
+        return ForkTeam(call)
+    from .spawned import SpawnTeam  # noqa: PLC0415  subprocesses and sockets
+
+    return SpawnTeam(call)
+
+
+def _drive(team: Team, workers: int, work: Work, window: float) -> Generator[Batch, None, None]:
+    """Keeps every worker busy until all is done.
+
+    Args:
+        team: The workers.
+        workers: Their number.
+        work: What is to be done.
+        window: How far work may run ahead of the first item whose result isn't there yet.
+    """
+    idle = list(range(workers))
+    busy: dict[int, Chunk] = {}
+    batch: Batch | None = None
+    while True:
+        limit = min([work.lowest, *(chunk.start for chunk in busy.values())]) + window
+        while idle and (chunk := work.take(limit)):
+            number = idle.pop()
+            busy[number] = chunk
+            team.send(number, chunk)
+        if batch is not None:  # only now, so that the workers are busy while the consumer is
+            yield batch
+        if not busy:
+            return
+        number, reply = team.receive()
+        rest = busy[number].after(reply.start + len(reply.values))
+        if reply.done:
+            del busy[number]
+            idle.append(number)
+            work.learn(len(reply.values), reply.seconds, rest)
+        else:
+            busy[number] = rest
+        batch = reply.start, reply.values
+
+
+def _in_order(batches: Iterable[Batch]) -> Generator[Batch, None, None]:
+    head = 0
+    waiting: dict[int, list[Any]] = {}
+    for start, values in batches:
+        waiting[start] = values
+        while waiting_head := waiting.pop(head, None):
+            yield head, waiting_head
+            head += len(waiting_head)

@@ -1,0 +1,155 @@
+"""Workers that are fresh interpreters, for macOS and Windows, as the parent sees them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import socket
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from .call import Call
+from .deaths import LAST_BREATH_SECONDS, WorkerDied, death_error, how_it_ended
+from .forking import private_fds, start_lock
+from .math_threads import ONE_THREAD_EACH
+from .messages import Reply, pickled_item, receive_reply, send_chunk
+from .pickling import dumps
+from .seeds import draw_seeds
+from .signals import interrupts_held
+from .streams import flush_output
+from .threads import ThreadTeam
+from .work import Chunk
+
+_BOOT = (
+    "import sys, pickle, importlib; path, name = pickle.load(sys.stdin.buffer); "
+    "sys.path[:] = path; importlib.import_module(name).spawned_process()"
+)
+
+
+class Spawned:
+    """One spawned worker, as the parent sees it."""
+
+    def __init__(self, setup: bytes) -> None:
+        self.chunk: Chunk | None = None
+        ours, theirs = socket.socketpair()
+        with contextlib.ExitStack() as undo:
+            undo.callback(ours.close)
+            with theirs:
+                windows = sys.platform == "win32"
+                self._process = subprocess.Popen(
+                    [sys.executable, "-c", _BOOT],
+                    stdin=subprocess.PIPE,
+                    pass_fds=() if windows else (theirs.fileno(),),
+                    env={**os.environ, **ONE_THREAD_EACH},
+                )
+                stdin: Any = self._process.stdin
+                handle = getattr(theirs, "share", lambda _: theirs.fileno())(
+                    self._process.pid
+                )  # share: on Windows alone
+                with contextlib.suppress(BrokenPipeError):  # it died already; the first read says so
+                    stdin.write(pickle.dumps((sys.path, f"{__package__}.spawned_worker")) + pickle.dumps(handle))
+                    stdin.flush()  # and is left open: its end tells the worker that the parent is gone
+            undo.pop_all()
+        self._socket = ours
+        self._fds = {ours.fileno(), stdin.fileno()}
+        private_fds.update(self._fds)
+        self._setup = setup
+
+    def introduce(self) -> None:
+        self.write(struct.pack("=q", len(self._setup)) + self._setup)
+
+    def write(self, data: Any) -> None:
+        try:
+            self._socket.sendall(data)
+        except OSError:
+            raise self.death() from None
+
+    def read_into(self, view: memoryview) -> None:
+        while view:
+            try:
+                count = self._socket.recv_into(view)
+            except OSError:
+                count = 0
+            if count == 0:
+                raise self.death()
+            view = view[count:]
+
+    def read_memory(self, address: int, view: memoryview) -> None:  # noqa: ARG002
+        raise PermissionError
+
+    def death(self) -> WorkerDied:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(LAST_BREATH_SECONDS)
+        code = self._process.poll()
+        self.kill()
+        index, item = None, "at its start"
+        if self.chunk is not None:
+            first, last = self.chunk.start, self.chunk.stop - 1
+            index = first if first == last else None
+            item = f"at item {first}" if first == last else f"at one of the items {first} to {last}"
+        how = "closed its socket to the parent" if code is None else how_it_ended(code)
+        return death_error(f"(pid {self._process.pid}) {how} {item}", index, code, 0)
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def reap(self) -> None:
+        self.kill()
+        self._process.wait()
+        private_fds.difference_update(self._fds)
+        self._socket.close()
+        stdin: Any = self._process.stdin
+        with contextlib.suppress(OSError):  # what it didn't read is lost
+            stdin.close()
+
+
+class SpawnTeam(ThreadTeam):
+    """Threads that each let an interpreter of their own call the function."""
+
+    def __init__(self, call: Call) -> None:
+        super().__init__(call)
+        self._spawned: dict[int, Spawned] = {}
+        self._setup = dumps((call.func, call.chunk_size is None, draw_seeds(), self._crowd), by_value=True)
+
+    def pack(self, item: Any, index: int) -> Any:
+        return pickled_item(item, index, by_value=True)
+
+    def _start(self, number: int) -> None:
+        flush_output()
+        with start_lock(), interrupts_held():
+            self._spawned[number] = Spawned(self._setup)
+        super()._start(number)
+
+    def _live(self, number: int) -> None:
+        try:
+            self._spawned[number].introduce()
+        except WorkerDied as error:
+            self._events.put((number, error))
+        super()._live(number)
+
+    def _replies(self, number: int, chunk: Chunk) -> Iterator[Reply]:
+        worker = self._spawned[number]
+        worker.chunk = chunk
+        if chunk.items is None:
+            items: Any = self._call.items
+            packed = [(None, self.pack(items[index], index)) for index in range(chunk.start, chunk.stop)]
+            chunk = Chunk(chunk.start, chunk.stop, packed)
+        send_chunk(worker, chunk)
+        reply = receive_reply(worker)
+        while not reply.done:
+            yield reply
+            reply = receive_reply(worker)
+        worker.chunk = None
+        yield reply
+
+    def stop(self) -> None:
+        with start_lock(), interrupts_held():
+            for worker in self._spawned.values():
+                worker.kill()  # which ends its thread's waiting too
+            super().stop()
+            for worker in self._spawned.values():
+                worker.reap()

@@ -1,0 +1,64 @@
+"""The life of a spawned worker."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import socket
+import struct
+import sys
+import threading
+from typing import Any, NoReturn
+
+from .channels import read_exactly
+from .cores import join_crowd
+from .signals import leave_it_to_the_parent
+from .streams import flush_output
+from .worker import Job, serve
+
+
+class Socket:
+    """The spawned worker's channel to the parent."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._socket = connection
+
+    def read_into(self, view: memoryview) -> None:
+        while view:
+            count = self._socket.recv_into(view)
+            if count == 0:
+                raise EOFError
+            view = view[count:]
+
+    def write(self, data: Any) -> None:
+        self._socket.sendall(data)
+
+
+def spawned_process() -> NoReturn:
+    """The whole life of a spawned worker; the code that `Spawned` gives its interpreter calls it."""
+    handle = pickle.load(sys.stdin.buffer)
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    if sys.platform == "win32":
+        connection = socket.fromshare(handle)
+    else:
+        connection = socket.socket(fileno=handle)
+    signal.signal(signal.SIGINT, leave_it_to_the_parent)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())  # it was inherited from the parent's `interrupts_held`
+    channel = Socket(connection)
+    try:
+        (size,) = struct.unpack("=q", read_exactly(channel, 8))
+        func, sliced, seeds, crowd = pickle.loads(read_exactly(channel, size))
+        join_crowd(crowd)
+        serve(Job(func, None, sliced, seeds, tell=lambda _: None, by_value=True), channel)
+    except (EOFError, OSError):
+        pass  # the parent doesn't listen any more
+    finally:
+        flush_output()
+        os._exit(1)
+
+
+def _exit_with_parent() -> None:
+    sys.stdin.buffer.read()  # ends when the parent does
+    os._exit(1)

@@ -1,0 +1,93 @@
+"""Worker threads."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import queue
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from .call import Call
+from .cores import join_thread_crowd, sharers
+from .failures import add_note, short_repr
+from .math_threads import math_threads
+from .messages import Reply
+from .work import SLICE_SECONDS, Chunk
+
+_INTERRUPTIBLE_SECONDS = 1.0 if sys.platform == "win32" else None  # Windows: Ctrl-C doesn't end a wait for a lock
+_Event = tuple[int, "Reply | BaseException"]
+
+
+class ThreadTeam:
+    """Threads of this process that call the function themselves."""
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        self._crowd = max(1, sharers()) * call.workers
+        self._inboxes: dict[int, queue.SimpleQueue[Chunk | None]] = {}
+        self._events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        self._stopping = False
+
+    def pack(self, item: Any, index: int) -> Any:  # noqa: ARG002  as other teams
+        return item
+
+    def send(self, number: int, chunk: Chunk) -> None:
+        if number not in self._inboxes:
+            self._start(number)
+        self._inboxes[number].put(chunk)
+
+    def _start(self, number: int) -> None:
+        thread = threading.Thread(target=self._live, args=(number,), name=f"parallel_map-{number}", daemon=True)
+        self._inboxes[number] = queue.SimpleQueue()
+        self._threads.append(thread)
+        thread.start()
+
+    def receive(self) -> tuple[int, Reply]:
+        while True:
+            with contextlib.suppress(queue.Empty):
+                number, event = self._events.get(timeout=_INTERRUPTIBLE_SECONDS)
+                break
+        if isinstance(event, BaseException):
+            raise event
+        return number, event
+
+    def stop(self) -> None:
+        """Ends the threads. One that is in the midst of an item ends after it: a thread can't be killed."""
+        self._stopping = True
+        for inbox in self._inboxes.values():
+            inbox.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    def _live(self, number: int) -> None:
+        join_thread_crowd(self._crowd)
+        if hold_openmp := math_threads.openmp_holder():
+            hold_openmp()
+        while (chunk := self._inboxes[number].get()) is not None:
+            try:
+                for reply in self._replies(number, chunk):
+                    self._events.put((number, reply))
+            except BaseException as error:  # noqa: BLE001  SystemExit too: raised by the caller's thread
+                self._events.put((number, error))
+
+    def _replies(self, number: int, chunk: Chunk) -> Iterator[Reply]:  # noqa: ARG002  as spawned ones
+        began = time.perf_counter()
+        deadline = began + SLICE_SECONDS if self._call.chunk_size is None else math.inf
+        values: list[Any] = []
+        items: Any = self._call.items
+        for index in range(chunk.start, chunk.stop):
+            item = None
+            try:
+                item = items[index] if chunk.items is None else chunk.items[index - chunk.start][0]
+                values.append(self._call.func(item))
+            except BaseException as error:  # whatever the function raises, to go on with a note
+                add_note(error, f"parallel_map: raised at item {index}: {short_repr(item)}")
+                raise
+            if self._stopping or time.perf_counter() > deadline:
+                break
+        yield Reply(chunk.start, values, time.perf_counter() - began, done=True)

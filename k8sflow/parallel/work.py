@@ -1,0 +1,115 @@
+"""What is still to be done: chunks of items, handed out lowest first."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from .call import Call
+
+SLICE_SECONDS = 0.02  # a worker gives back what is left of its chunk after this time
+_TINY_SECONDS = 0.001  # a chunk that is expected to take less isn't split for balance's sake
+LAZY_CHUNK_ITEMS = 256  # at most so many items of an iterator in one chunk
+
+
+@dataclass(order=True)
+class Chunk:
+    """Items `start` to `stop`. Those of an iterator are here, each with what is sent of it."""
+
+    start: int
+    stop: int
+    items: list[tuple[Any, Any]] | None = field(default=None, compare=False)  # item, its pickle
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def before(self, index: int) -> Chunk:
+        stop = min(max(index, self.start), self.stop)
+        return Chunk(self.start, stop, self.items and self.items[: stop - self.start])
+
+    def after(self, index: int) -> Chunk:
+        start = min(max(index, self.start), self.stop)
+        return Chunk(start, self.stop, self.items and self.items[start - self.start :])
+
+
+class Work:
+    """Hands out chunks, lowest first, and takes back what a worker didn't get to.
+
+    Args:
+        call: The call.
+        pack: Makes of an iterator's item, and its index, what is sent of it.
+        largest: No chunk has more items than this, unless the call says so.
+    """
+
+    def __init__(self, call: Call, pack: Callable[[Any, int], Any], largest: float = math.inf) -> None:
+        self._call = call
+        self._pack = pack
+        self._iterator = call.items if isinstance(call.items, Iterator) else None
+        self._drained = False
+        self._largest = LAZY_CHUNK_ITEMS if self._iterator is not None else largest
+        self._returned: list[Chunk] = []
+        self._next = 0
+        self._left = call.length or 0
+        self._item_seconds = math.inf
+
+    @property
+    def lowest(self) -> int:
+        """The index of the first item that isn't handed out."""
+        return self._returned[0].start if self._returned else self._next
+
+    def take(self, before: float) -> Chunk | None:
+        """The next chunk, unless it starts at `before` or later; None too if there is none at the moment."""
+        if self.lowest >= before or (self._drained and not self._returned):
+            return None
+        if not self._returned:
+            fresh = (
+                self._pull(self._iterator) if self._iterator is not None else Chunk(self._next, self._call.length or 0)
+            )
+            self._next = fresh.stop
+            self._put(fresh)
+        if not self._returned:
+            return None
+        chunk = heapq.heappop(self._returned)
+        head = chunk.before(chunk.start + self._size())
+        self._put(chunk.after(head.stop))
+        self._left -= len(head)
+        return head
+
+    def learn(self, done: int, seconds: float, rest: Chunk) -> None:
+        """Notes what a chunk's items took, and takes back the rest of it."""
+        if done:
+            self._item_seconds = seconds / done
+        self._left += len(rest)
+        self._put(rest)
+
+    def _put(self, chunk: Chunk) -> None:
+        if chunk:
+            heapq.heappush(self._returned, chunk)
+
+    def _size(self) -> int:
+        """Items for the next chunk: part of an even share, or all of it where that is a matter of microseconds."""
+        if self._call.chunk_size:
+            return self._call.chunk_size
+        if self._iterator is not None:
+            return LAZY_CHUNK_ITEMS
+        half = self._left / self._call.workers / 2
+        tiny = _TINY_SECONDS / self._item_seconds if self._item_seconds else self._left
+        return int(max(1, min(max(half, tiny), self._largest)))
+
+    def _pull(self, iterator: Iterator[Any]) -> Chunk:
+        """An iterator's next items: so many as make a slice of work, and come within a slice of time."""
+        guess = SLICE_SECONDS / 2 / self._item_seconds if self._item_seconds else math.inf
+        size = self._call.chunk_size or max(1, int(min(guess, self._largest)))
+        items: list[tuple[Any, Any]] = []
+        deadline = time.perf_counter() + SLICE_SECONDS
+        for item in itertools.islice(iterator, size):
+            items.append((item, self._pack(item, self._next + len(items))))
+            if time.perf_counter() > deadline and not self._call.chunk_size:
+                break
+        self._drained = not items  # an iterator isn't asked again after its end
+        return Chunk(self._next, self._next + len(items), items)

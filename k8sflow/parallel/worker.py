@@ -1,0 +1,81 @@
+"""What a worker process does, whichever way it was started: it works off chunks."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import pickle
+import struct
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from .channels import Channel, read_exactly
+from .messages import COMMAND, DONE, PART
+from .outbox import Outbox
+from .seeds import Seeds, reseed
+from .work import SLICE_SECONDS
+
+_FLUSH_BYTES = (
+    48 * 1024
+)  # results are sent when so much is waiting; below a pipe's 64 KiB, so that sending doesn't block
+
+
+@dataclass
+class Job:
+    """What a worker process works with, whichever way it was started."""
+
+    func: Callable[[Any], Any]
+    items: Any  # the inherited items; None where items are sent
+    sliced: bool
+    seeds: Seeds
+    tell: Callable[[int], None]  # hears the index of the item it begins with
+    by_value: bool = False
+    first: tuple[int, int] | None = None  # a forked worker is born with its first chunk
+
+
+def serve(job: Job, channel: Channel) -> NoReturn:
+    """Works off chunks until the parent ends it."""
+    outbox = Outbox(channel, by_value=job.by_value)
+    if job.first is not None:
+        _work_off(job, job.items, *job.first, outbox)
+    while True:
+        start, stop, size = COMMAND.unpack(read_exactly(channel, COMMAND.size))
+        items = _Sent(read_exactly(channel, size), start, stop) if size else job.items
+        _work_off(job, items, start, stop, outbox)
+
+
+def _work_off(job: Job, items: Any, start: int, stop: int, outbox: Outbox) -> None:
+    reseed(job.seeds, start)
+    began = time.perf_counter()
+    deadline = began + SLICE_SECONDS if job.sliced else math.inf
+    outbox.start = start
+    for index in range(start, stop):
+        job.tell(index)
+        try:
+            outbox.add(job.func(items[index]))
+        except BaseException as error:  # noqa: BLE001  SystemExit too: it is the function's, the caller shall get it
+            outbox.fail(error, index, items)
+            return
+        now = time.perf_counter()
+        if now > deadline:
+            break
+        if outbox.size > _FLUSH_BYTES and index + 1 < stop:
+            outbox.flush(PART, now - began)
+    outbox.flush(DONE, time.perf_counter() - began)
+
+
+class _Sent:
+    """Items of an iterator, as they came through the pipe; unpickled one by one."""
+
+    def __init__(self, payload: bytearray, start: int, stop: int) -> None:
+        self._start = start
+        count = stop - start
+        offsets = [8 * count, *struct.unpack(f"={count}q", payload[: 8 * count])]
+        self._offsets = list(itertools.accumulate(offsets))
+        self._payload = memoryview(payload)
+
+    def __getitem__(self, index: int) -> Any:
+        place = index - self._start
+        return pickle.loads(self._payload[self._offsets[place] : self._offsets[place + 1]])
