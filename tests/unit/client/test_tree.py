@@ -135,7 +135,7 @@ def _executions(tmp_path: Path) -> Task:
             log.write(b"\xff open", at + 5)
             log.close()
     store.write_outcome("start", "0", 0, OutcomeRecord("user_error", 15.0, "it broke", "the trace"))
-    store.commit("start", "0", Commit(1, ("split",), {}, started=20.0, finished=25.0, origin="F/r1"))
+    store.commit("start", "0", Commit(1, ("split",), {}, started=20.0, finished=25.0))
     return Task("0", parent=Run(store)["start"])
 
 
