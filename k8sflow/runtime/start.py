@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +28,7 @@ from k8sflow.runtime import remote
 from k8sflow.runtime.driver import Driver, Observer, Report, RunResult
 from k8sflow.runtime.interrupts import interrupts
 from k8sflow.runtime.placement import Placement
-from k8sflow.runtime.progress import LineReporter
+from k8sflow.runtime.progress import Reporter, reporter
 from k8sflow.runtime.request import RunRequest, flow_file, local_root
 from k8sflow.storage import package
 from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore
@@ -49,7 +52,8 @@ def run(request: RunRequest) -> bool | None:
     store, code = _prepare(request, placement, is_handed_over=False)
     record = _create(request, graph, placement, store, code)
     active = _ActiveRun(record, graph, store, placement, request.settings)
-    reporter = LineReporter(request.began)
+    command = f"python {shlex.quote(sys.argv[0])}"
+    seen = reporter(request.began, command, f"{record.flow}/{record.run}", list(graph.nodes))
 
     def executors(report: Report) -> dict[str, Executor]:
         # The local executor forks, so it comes before anything that starts a thread.
@@ -62,8 +66,8 @@ def run(request: RunRequest) -> bool | None:
             made[KUBERNETES] = active.kubernetes(report, request.max_workers)
         return made
 
-    with interrupts(reporter.cancelling):
-        return _conclude(reporter, active, _result(active.driver(executors, [reporter]), go_on=False))
+    with interrupts(seen.cancelling), closing(seen):
+        return _conclude(seen, active, _result(active.driver(executors, [seen]), go_on=False))
 
 
 def detach(request: RunRequest) -> bool:
@@ -104,16 +108,16 @@ def drive(settings: Settings, flow: str, run_id: str, flowrun_name: str) -> bool
     placement = Placement.from_document(record.pods, settings)
     flowrun.check_service_accounts(placement, os.environ)
     active = _ActiveRun(record, Graph.from_document(flow, record.graph), store, placement, settings)
-    reporter = LineReporter(time.monotonic())
+    seen = reporter(time.monotonic(), f"python {shlex.quote(record.file)}", f"{flow}/{run_id}", record.steps)
     observer = flowrun.FlowRunObserver(settings, placement.namespace, flowrun_name)
 
     def executors(report: Report) -> dict[str, Executor]:
         return {KUBERNETES: active.kubernetes(report, None, owner=observer.owner)}
 
-    with interrupts(observer.interrupted):
-        result = _result(active.driver(executors, [reporter, observer]), go_on=True)
+    with interrupts(observer.interrupted), closing(seen):
+        result = _result(active.driver(executors, [seen, observer]), go_on=True)
         observer.close(result)
-        return _conclude(reporter, active, result)
+        return _conclude(seen, active, result)
 
 
 @dataclass(frozen=True)
@@ -254,18 +258,16 @@ def _write_run_id(path: Path, run_id: str) -> None:
         raise RunError(f"the run's id can't be written to {path}: {error.strerror}.") from error
 
 
-def _conclude(reporter: LineReporter, run: _ActiveRun, result: RunResult | None) -> bool | None:
+def _conclude(seen: Reporter, run: _ActiveRun, result: RunResult | None) -> bool | None:
     """Prints the last lines; returns what the exit code follows from."""
     flow, run_id = run.record.flow, run.record.run
     pathspec = f"{flow}/{run_id}"
     if result is None:
-        reporter.summary(pathspec, "was cancelled", "", good=False)
+        seen.summary(pathspec, "was cancelled", "", good=False)
         return None
     if result.failed is not None and result.result is not None:
-        reporter.failure(result.failed, result.result)
-        where = f"{run.store.url}/{flow}/runs/{run_id}/tasks/{result.failed.name}/{result.failed.attempt}"
-        reporter.summary(pathspec, "failed", f"The failed task's output: {where}", good=False)
+        seen.failure(result.failed, result.result)
+        seen.summary(pathspec, "failed", "", good=False)
         return False
-    hint = f'Results: k8sflow.Flow("{flow}")["{run_id}"].data'
-    reporter.summary(pathspec, "succeeded", hint, good=True)
+    seen.summary(pathspec, "succeeded", f'Results: k8sflow.Flow("{flow}")["{run_id}"].data', good=True)
     return True
