@@ -84,7 +84,7 @@ class LocalExecutor:
         self._selector = selectors.DefaultSelector()
         _raise_file_limit(max_workers)
         self._wakeup, self._woken = socket.socketpair()
-        self._wakeup.settimeout(None)
+        self._wakeup.setblocking(False)
         self._woken.settimeout(None)
         self._cancelled = threading.Event()
         self._selector.register(self._woken, selectors.EVENT_READ)
@@ -95,7 +95,7 @@ class LocalExecutor:
     def submit(self, tasks: Sequence[TaskSpec]) -> None:
         """Takes tasks; they start in this order as workers become free."""
         self._submitted.put(tasks)
-        self._wakeup.send(b"\0")
+        self._wake()
 
     def cancel(self) -> None:
         """Ends every process of every task: SIGTERM first, SIGKILL to what is left after three seconds."""
@@ -106,11 +106,15 @@ class LocalExecutor:
         """Ends the thread and the zygote."""
         if self._thread.is_alive():
             self._submitted.put(None)
-            self._wakeup.send(b"\0")
+            self._wake()
         self._thread.join()
         self._zygote.close()
         self._wakeup.close()
         self._woken.close()
+
+    def _wake(self) -> None:
+        with contextlib.suppress(BlockingIOError):  # it is full of wake-ups that the thread has yet to see
+            self._wakeup.send(b"\0")
 
     # ------------------------------------------------------------------ the thread
 

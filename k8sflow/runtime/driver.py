@@ -21,6 +21,7 @@ from k8sflow.executors.base import Executor, Finished, TaskEvent
 from k8sflow.flow.attempts import Catch, StepPolicy
 from k8sflow.flow.graph import Graph
 from k8sflow.runtime.attempts import INFRASTRUCTURE, Again, Caught, Failed, decide, read_past
+from k8sflow.runtime.inbox import Inbox
 from k8sflow.runtime.scheduler import Scheduler, TaskGroup
 from k8sflow.storage.records import OutcomeRecord, RunStore
 from k8sflow.task.caught import commit_caught
@@ -31,7 +32,6 @@ from k8sflow.task.spec import TaskName, TaskSpec
 
 # Where executors report to, from whatever thread: events, or the error that ends an executor.
 Report = Callable[[TaskEvent | Exception], None]
-Inbox = queue.SimpleQueue[TaskEvent | Exception]
 # No wait is longer, so that no clock and no queue is asked for more than it can count.
 _LONGEST_WAIT_SECONDS = 3600.0
 
@@ -129,7 +129,7 @@ class Driver:
         self._policies = policies or {}
         self._clock = clock or _RealClock()
         self._scheduler = Scheduler(graph, run_store.run)
-        self._inbox: Inbox = queue.SimpleQueue()
+        self._inbox = Inbox()
         self._executor_of = executor_of
         self._observers = observers
         self._committed: set[str] = set()  # as ``str(TaskName)``, which is what a listing tells
@@ -160,6 +160,7 @@ class Driver:
             self._cancel(error)
             raise
         if outcome.is_success:
+            self._inbox.close()
             for executor in self._executors.values():
                 executor.close()
             self._record(OutcomeRecord(Outcome.SUCCEEDED.value, time.time()))
@@ -283,6 +284,7 @@ class Driver:
             self._record(record)
 
     def _stop_all(self) -> None:
+        self._inbox.close()
         for executor in self._executors.values():
             executor.cancel()
 

@@ -136,13 +136,13 @@ class Reporter:
         if shown > _MOST_SHOWN_BYTES:
             return
         lines = self._outputs.setdefault((task.name, stream), OutputLines()).add(data)
-        if lines:
-            text = prefixed(self._prefix(task.name), lines, coloured=self._view.has_colours)
+        text = prefixed(self._prefix(task.name), lines, coloured=self._view.has_colours) if lines else ""
+        if text:
             self._view.write(text)
-            self._shown[task.name] = shown = shown + len(text)
-            if shown > _MOST_SHOWN_BYTES:
-                where = f"{self._command} logs {task.run}/{task.name}"
-                self._line(task.name, f"… what follows is not shown here, but kept: {where}", "yellow")
+        self._shown[task.name] = shown = shown + max(len(text), len(data))
+        if shown > _MOST_SHOWN_BYTES:
+            where = f"{self._command} logs {task.run}/{task.name}"
+            self._line(task.name, f"… what follows is not shown here, but kept: {where}", "yellow")
 
     def _end(self, task: TaskSpec, result: TaskResult) -> None:
         is_cut = self._shown.pop(task.name, 0) > _MOST_SHOWN_BYTES

@@ -11,11 +11,10 @@ _UNSEEN = re.compile(
     r"\x1b\[[0-9;:<=>?]*[ -/]*[@-ln-~]"  # control sequences but m (ECMA-48, 5.4)
     r"|\x1b[\]PX^_][^\x07\x1b\n]*(?:\x07|\x1b\\)?"  # strings: titles, links
     r"|\x1b[ -/]+[0-~]?"  # character sets
-    r"|\x1b(?:[^\[\]PX^_\n]|(?=\n)|\Z)"
-    r"|[\x00-\x08\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f-\x9f]"
+    r"|\x1b[^\[\]PX^_\n]"
+    r"|\x1b(?!\[[0-9;:]*m)"  # the beginning of one that has no end
+    r"|[\x00-\x08\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f-\x9f]+"
 )
-# A progress bar rewrites its line by \r: only what it shows last is kept.
-_REWRITTEN = re.compile(r"[^\n\r]*\r+(?=[^\n\r])|\r+(?=\n)|\r+\Z")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _LONGEST_LINE = 1 << 16
 _LONGEST_BAR = 1 << 12
@@ -57,8 +56,14 @@ def clean(lines: bytes) -> str:
     text = lines.decode("utf-8", "replace")
     if _CONTROL.search(text) is None:
         return text
-    text = _REWRITTEN.sub("", text)
+    if "\r" in text:
+        text = "\n".join(map(_last_state, text.split("\n")))
     return _UNSEEN.sub("", text)
+
+
+def _last_state(line: str) -> str:
+    """What a line shows that a progress bar has rewritten by carriage returns."""
+    return line.rstrip("\r").rpartition("\r")[2]
 
 
 def prefixed(prefix: str, lines: str, *, coloured: bool) -> str:

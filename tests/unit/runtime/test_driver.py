@@ -18,7 +18,8 @@ from k8sflow.flow import lint
 from k8sflow.flow.attempts import Catch, Retry, StepPolicy
 from k8sflow.flow.graph import Graph
 from k8sflow.runtime.attempts import INFRASTRUCTURE_RETRIES, Again
-from k8sflow.runtime.driver import Driver, Inbox, Report, RunResult
+from k8sflow.runtime.driver import Driver, Report, RunResult
+from k8sflow.runtime.inbox import Inbox
 from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.storage.folder import FolderStore
 from k8sflow.storage.records import Commit, ForeachItems, RunStore
