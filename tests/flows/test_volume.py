@@ -93,7 +93,7 @@ def test_a_task_waits_for_whom_it_is_shown_to(tmp_path: Path) -> None:
         def written() -> int:
             return sum(path.stat().st_size for path in log.glob("*/tasks/work/*/0/stdout"))
 
-        wait_for(lambda: written() > 8 << 20)
+        wait_for(lambda: written() > 4 << 20)
         seen = -1
         while seen != (seen := written()):
             wait_for(lambda: _is_waiting(process.pid))
