@@ -13,6 +13,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import ctypes
+import functools
 import gc
 import json
 import os
@@ -154,6 +155,8 @@ class _Server:
             end.setblocking(False)
         signal.set_wakeup_fd(wakeup.fileno(), warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
+        if sys.platform == "linux":
+            _prctl()
         gc.collect()
         gc.freeze()  # objects that exist now are never looked at again, so their pages stay shared
         try:
@@ -244,9 +247,15 @@ def die_with_parent() -> None:
     """Asks the kernel to kill this process when its parent dies (prctl(2), Linux only)."""
     if sys.platform == "linux":
         parent = os.getppid()
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        _prctl()(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if os.getppid() != parent:  # it died before the request
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+@functools.cache
+def _prctl() -> Callable[..., int]:
+    """The function of the C library: looked up once in the zygote, which each task would pay for again."""
+    return ctypes.CDLL(None).prctl
 
 
 def _exit_after(main: Callable[[], int]) -> NoReturn:

@@ -103,9 +103,9 @@ class ArtifactStore:
         return _sha256(parts) == blob
 
     def save_blob(self, blob: str, parts: Sequence[Buffer]) -> None:
-        """Writes content under its sha256, unless it is there."""
+        """Writes content under its sha256, unless it is there; what a power cut has left of it is not that."""
         key = blob_key(self._flow, blob)
-        if not self._store.exists(key):
+        if not self._store.exists(key, sum(memoryview(part).nbytes for part in parts)):
             self._store.put(key, parts)
 
     def load(self, ref: ArtifactRef, name: str) -> Any:

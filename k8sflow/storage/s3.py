@@ -111,16 +111,16 @@ class S3Store:
         with self._told(key):
             self._client.upload_fileobj(cast("BinaryIO", file), self.bucket, self.prefix + key, Config=self._transfer)
 
-    def exists(self, key: str) -> bool:
-        """Whether there is an object under the key."""
+    def exists(self, key: str, size: int | None = None) -> bool:
+        """Whether there is an object under the key, and of that size if one is given."""
         with self._told(key):
             try:
-                self._client.head_object(Bucket=self.bucket, Key=self.prefix + key)
+                found = self._client.head_object(Bucket=self.bucket, Key=self.prefix + key)
             except ClientError as error:
                 if _code(error) in _NOT_FOUND:
                     return False
                 raise
-            return True
+            return size in {None, found["ContentLength"]}
 
     def list_keys(self, prefix: str) -> Iterator[str]:
         """All keys below a prefix, a page of 1000 at a time."""
