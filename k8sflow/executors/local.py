@@ -15,12 +15,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from k8sflow.errors import K8sflowError, StorageError
+from k8sflow.executors import spawner
 from k8sflow.executors.base import Emit, Finished, Output, Queued, Started
-from k8sflow.executors.zygote import Exit, Zygote
+from k8sflow.executors.zygote import Exit, Zygote, forked
 from k8sflow.storage.objects import LogWriter
 from k8sflow.storage.records import RunStore
 from k8sflow.task.death import death, last_word, timed_out
@@ -77,7 +79,8 @@ class LocalExecutor:
         self._timeout_of = timeout_of
         self._run_store: RunStore = runner.run_store
         self._max_workers = max_workers
-        self._zygote = Zygote(lambda task, fd: _task_main(runner, task, fd))
+        start = spawner.spawned(runner.store.url) if spawner.is_needed() else forked(partial(_task_main, runner))
+        self._zygote = Zygote(start)
         self._submitted: queue.SimpleQueue[Sequence[TaskSpec] | None] = queue.SimpleQueue()
         self._waiting: deque[tuple[Sequence[TaskSpec], int]] = deque()
         self._running: dict[int, _Running] = {}

@@ -38,6 +38,8 @@ _PR_SET_PDEATHSIG = 1
 _SEED_WORDS = 8
 
 TaskMain = Callable[[str, int], int]
+# Starts a process with the second of two connected sockets, in which the first one has to be closed; returns its pid.
+Start = Callable[[socket.socket, socket.socket], int]
 
 
 @dataclass(frozen=True)
@@ -52,20 +54,16 @@ class Zygote:
     """The driver's end.
 
     Args:
-        task_main: What runs in each task's process: takes the task as text and the descriptor for its result, and
-            returns the process's exit code.
+        start: Starts the process that starts tasks, and returns its pid.
     """
 
-    def __init__(self, task_main: TaskMain) -> None:
+    def __init__(self, start: Start) -> None:
         _open_standard_streams()
         ours, theirs = socket.socketpair()
         for end in (ours, theirs):
             end.settimeout(None)  # whatever the flow has made the default
-        _flush()
-        self.pid = os.fork()
-        if self.pid == 0:
-            ours.close()
-            _exit_after(lambda: _Server(theirs, task_main).serve())
+        streams.flush()
+        self.pid = start(ours, theirs)
         theirs.close()
         self.socket = ours
         self._exits: list[Exit] = []
@@ -124,6 +122,24 @@ class Zygote:
         return message
 
 
+def forked(task_main: TaskMain) -> Start:
+    """Starts the zygote as a copy of this process.
+
+    Args:
+        task_main: What runs in each task's process: takes the task as text and the descriptor for its result, and
+            returns the process's exit code.
+    """
+
+    def start(ours: socket.socket, theirs: socket.socket) -> int:
+        pid = os.fork()
+        if pid == 0:
+            ours.close()
+            _exit_after(lambda: Server(theirs, task_main).serve())
+        return pid
+
+    return start
+
+
 def _gone(error: OSError) -> RunError:
     return RunError(
         "the process that starts tasks is gone.",
@@ -132,7 +148,7 @@ def _gone(error: OSError) -> RunError:
     )
 
 
-class _Server:
+class Server:
     """The zygote's end: forks, waits, reports.
 
     It outlives the driver for a moment, whatever killed that: the closed connection tells it to end the tasks and
@@ -266,15 +282,8 @@ def _exit_after(main: Callable[[], int]) -> NoReturn:
     except BaseException:  # noqa: BLE001  nothing may pass into the frames below, which belong to the parent
         sys.excepthook(*sys.exc_info())
     finally:
-        _flush()
+        streams.flush()
         os._exit(code)
-
-
-def _flush() -> None:
-    """Empties the buffers of the streams; a flow may have closed them, or put something else in their place."""
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            stream.flush()
 
 
 def _open_standard_streams() -> None:
