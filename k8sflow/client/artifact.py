@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from k8sflow.client.errors import NotFoundError
 from k8sflow.client.sources import finder
+from k8sflow.client.tagged import TaggedAsParent
 from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore
 
 if TYPE_CHECKING:
     from k8sflow.client.task import Task
 
 
-class DataArtifact:
+class DataArtifact(TaggedAsParent):
     """One artifact: its value, and what is known of it without loading it.
 
     Args:

@@ -7,13 +7,14 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from k8sflow.client.errors import NotFoundError, among
+from k8sflow.client.tagged import TaggedAsParent
 from k8sflow.client.task import Task
 
 if TYPE_CHECKING:
     from k8sflow.client.run import Run
 
 
-class Step:
+class Step(TaggedAsParent):
     """The tasks of one step of a run.
 
     Args:
@@ -56,21 +57,6 @@ class Step:
         moments = [task.finished_at for task in self]
         ended = [moment for moment in moments if moment is not None]
         return max(ended) if ended and len(ended) == len(moments) else None
-
-    @property
-    def tags(self) -> frozenset[str]:
-        """The tags of the run."""
-        return self.parent.tags
-
-    @property
-    def user_tags(self) -> frozenset[str]:
-        """The user's tags of the run."""
-        return self.parent.user_tags
-
-    @property
-    def system_tags(self) -> frozenset[str]:
-        """The system's tags of the run."""
-        return self.parent.system_tags
 
     @property
     def task(self) -> Task:

@@ -12,6 +12,7 @@ from k8sflow.client.artifact import DataArtifact, TaskArtifacts, TaskData
 from k8sflow.client.code import Code
 from k8sflow.client.errors import NotFoundError, among
 from k8sflow.client.lineage import children, parents
+from k8sflow.client.tagged import TaggedAsParent
 from k8sflow.flow.graph import Graph
 from k8sflow.storage.records import Commit, OutcomeRecord, RunStore
 from k8sflow.task.outcome import Outcome
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from k8sflow.client.step import Step
 
 
-class Task:
+class Task(TaggedAsParent):
     """One task of a step.
 
     Args:
@@ -140,21 +141,6 @@ class Task:
         return origin._origin or origin
 
     # ------------------------------------------------------------------ what surrounds it
-
-    @property
-    def tags(self) -> frozenset[str]:
-        """The tags of the run."""
-        return self.parent.tags
-
-    @property
-    def user_tags(self) -> frozenset[str]:
-        """The user's tags of the run."""
-        return self.parent.user_tags
-
-    @property
-    def system_tags(self) -> frozenset[str]:
-        """The system's tags of the run."""
-        return self.parent.system_tags
 
     @property
     def code(self) -> Code | None:

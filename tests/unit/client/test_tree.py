@@ -9,6 +9,7 @@ import pytest
 from k8sflow import DataArtifact, Metaflow, Run, Step, Task
 from k8sflow.client import NotFoundError
 from k8sflow.client.logs import QUIET_POLLS, Follower
+from k8sflow.storage.artifacts import ArtifactRef
 from k8sflow.storage.folder import FolderStore
 from k8sflow.storage.records import Commit, OutcomeRecord, RunRecord, RunStore
 from tests.inprocess import run_source, runner_of
@@ -194,6 +195,18 @@ def test_a_follower_tells_every_line_once(tmp_path: Path) -> None:
         log.close()
     assert [(line.attempt, line.text) for line in follower.poll()] == [(1, "again")]
     assert follower.poll() == []
+
+
+def test_the_tags_of_a_run_are_those_of_all_that_is_in_it(tmp_path: Path) -> None:
+    """Also the ones that are given later."""
+    task = _executions(tmp_path)
+    run = task.parent.parent
+    run.add_tag("later")
+    artifact = DataArtifact("x", parent=task, ref=ArtifactRef("", 0, "pickle", "int"))
+    for part in (task.parent, task, artifact):
+        assert "later" in part.user_tags
+        assert part.tags == run.tags
+        assert part.system_tags == run.system_tags
 
 
 def test_what_a_run_took_over_is_told_by_the_run_that_made_it(tmp_path: Path) -> None:
