@@ -7,7 +7,7 @@ N ?= 8000
 ALONE := tests/unit/parallel
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast lint format bench-local bench-parallel clean
+.PHONY: help demo test test-fast lint format bench-local bench-parallel bench-resume clean
 
 help:
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ bench-local: $(VENV)-bench/.installed ## local flows against Metaflow and the ba
 
 bench-parallel: $(VENV)-bench/.installed ## parallel_map against its peers and the bare operation (about 15 minutes)
 	$(VENV)-bench/bin/python benchmarks/parallel_map.py --plot docs/parallel_map.png
+
+bench-resume: $(VENV)/.installed ## what it takes to resume a run of 10,000 finished tasks
+	$(BIN)/python benchmarks/resume.py
 
 clean: ## remove what make and the tools made here; the cluster and its caches stay
 	rm -rf $(VENV) $(VENV)-bench .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -13,6 +13,7 @@ from k8sflow.flow.spec import FlowSpec, constants, parameters
 from k8sflow.runtime.scheduler import Scheduler
 from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.storage.folder import FolderStore
+from k8sflow.storage.objects import ObjectStore
 from k8sflow.storage.records import RunRecord, RunStore, current_user
 from k8sflow.task.result import TaskResult
 from k8sflow.task.runner import TaskRunner
@@ -32,9 +33,11 @@ class Failed(Exception):
         self.text = f"{self.summary}\n{result.diagnosis.detail}\n{result.diagnosis.resolution}"
 
 
-def runner_of(flow: type[FlowSpec], folder: Path, run: str = "r1", **values: Any) -> TaskRunner:
+def runner_of(
+    flow: type[FlowSpec], folder: Path, run: str = "r1", store: ObjectStore | None = None, **values: Any
+) -> TaskRunner:
     """What runs the tasks of a run that has just been created."""
-    store, graph = FolderStore(str(folder / "store")), graphs.build(flow)
+    store, graph = store or FolderStore(str(folder / "store")), graphs.build(flow)
     saved = ArtifactStore(store, flow.__name__)
     fixed = dict(constants(flow)) | {
         name: values.get(name, parameter.default) for name, parameter in parameters(flow).items()

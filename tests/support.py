@@ -77,10 +77,10 @@ def flow_command(
 
 
 @contextmanager
-def running(file: Path, *arguments: str, **changes: str) -> Iterator[subprocess.Popen[bytes]]:
-    """``python flow.py run …`` in a session of its own, which is gone when the block ends."""
+def running(file: Path, *arguments: str, command: str = "run", **changes: str) -> Iterator[subprocess.Popen[bytes]]:
+    """``python flow.py run …``, or another command, in a session of its own, which is gone when the block ends."""
     process = subprocess.Popen(
-        [sys.executable, str(file), "run", *arguments],
+        [sys.executable, str(file), command, *arguments],
         cwd=file.parent,
         env=environment(**changes),
         stdin=subprocess.DEVNULL,

@@ -10,7 +10,7 @@ import click
 from click.core import ParameterSource
 
 from k8sflow import config
-from k8sflow.cli import calls, completion, graphs, reading
+from k8sflow.cli import calls, completion, graphs, reading, resume
 from k8sflow.cli.errors import leave, told
 from k8sflow.cli.tags import checked_tags
 from k8sflow.errors import ParameterError
@@ -23,6 +23,7 @@ from k8sflow.flow.mutators import prepare
 from k8sflow.flow.parameters import Parameter
 from k8sflow.flow.spec import FlowSpec, parameters
 from k8sflow.runtime.request import RunRequest, code_folder
+from k8sflow.storage.records import RUNS
 
 # Where the options of a project are kept until the command runs.
 _PROJECT = "k8sflow.project"
@@ -33,7 +34,8 @@ def main(flow: type[FlowSpec]) -> None:
     with told():
         if sys.argv[1:2] != ["step"]:  # a task takes the configs that its run was started with
             bind(flow, sys.argv[1:])
-            prepare(flow)
+            if not resume.is_called(sys.argv[1:]):
+                prepare(flow)
         if prevents_commands(flow):
             build(flow)
         command = _group(flow)
@@ -48,17 +50,22 @@ def main(flow: type[FlowSpec]) -> None:
 def _group(flow: type[FlowSpec]) -> click.Group:
     group = click.Group(
         help=(flow.__doc__ or f"The flow {flow.__name__}.").strip(),
-        params=[*_config_options(), *_project_options(flow)],
+        params=_shared_options(flow),
     )
     group.add_command(_run_command(flow))
     program = completion.program_of(sys.argv[0])
-    for command in (*graphs.commands(flow), *reading.commands(flow), completion.command(group, program)):
+    going_on = resume.commands(flow, _shared_options(flow), [_parameter_option(p) for p in parameters(flow).values()])
+    for command in (*going_on, *graphs.commands(flow), *reading.commands(flow), completion.command(group, program)):
         group.add_command(command)
     group.add_command(
         click.Command(
             "step",
-            callback=lambda task, store: _step(flow, task, store),
-            params=[click.Argument(["task"]), click.Option(["--store"], required=True)],
+            callback=lambda task, store, place: _step(flow, task, store, place),
+            params=[
+                click.Argument(["task"]),
+                click.Option(["--store"], required=True),
+                click.Option(["--place"], default=RUNS),
+            ],
             hidden=True,
             help="Run one task, given as JSON, in this process.",
         )
@@ -85,7 +92,7 @@ def _run_command(flow: type[FlowSpec]) -> click.Command:
             help="Hand the run to the controller in the cluster, and return. Needs --with kubernetes.",
         ),
     ]  # fmt: skip
-    options += [*_config_options(), *_project_options(flow)]
+    options += _shared_options(flow)
     options += [_parameter_option(parameter) for parameter in parameters(flow).values()]
 
     def callback(
@@ -116,6 +123,11 @@ def _run_command(flow: type[FlowSpec]) -> click.Command:
             leave(start.detach(request) if detach else start.run(request))
 
     return click.Command("run", callback=callback, params=options, help=f"Run {flow.__name__} from its start.")
+
+
+def _shared_options(flow: type[FlowSpec]) -> list[click.Parameter]:
+    """The options that stand before the command or behind it."""
+    return [*_config_options(), *_project_options(flow)]
 
 
 def _config_options() -> list[click.Parameter]:
@@ -197,8 +209,8 @@ def _converted(parameter: Parameter) -> Callable[[click.Context, click.Parameter
     return convert
 
 
-def _step(flow: type[FlowSpec], task: str, store: str) -> None:
+def _step(flow: type[FlowSpec], task: str, store: str, place: str) -> None:
     from k8sflow.runtime import single  # noqa: PLC0415  --help needs no runtime
 
     with told():
-        sys.exit(single.run_task(flow, config.load(code_folder(flow)), task, store))
+        sys.exit(single.run_task(flow, config.load(code_folder(flow)), task, store, place))

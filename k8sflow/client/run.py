@@ -12,10 +12,11 @@ from k8sflow.client.code import Code
 from k8sflow.client.errors import NotFoundError, among
 from k8sflow.client.namespaces import get_namespace
 from k8sflow.client.step import Step
+from k8sflow.client.stores import known_stores
 from k8sflow.client.task import Task
 from k8sflow.errors import StorageError
 from k8sflow.flow.graph import Graph
-from k8sflow.storage.records import Commit, OutcomeRecord, RunRecord, RunStore
+from k8sflow.storage.records import SPINS, Commit, OutcomeRecord, RunRecord, RunStore
 from k8sflow.storage.tags import TagError, checked, system_tags
 from k8sflow.task.outcome import Outcome
 
@@ -24,7 +25,10 @@ if TYPE_CHECKING:
 
 
 class Run:
-    """One run of a flow. ``Run("BigSum/20260301-142530-482913")``, or a flow's ``latest_run``."""
+    """One run of a flow. ``Run("BigSum/20260301-142530-482913")``, or a flow's ``latest_run``.
+
+    What the command ``spin`` has left is read in the same way: ``Run("BigSum/spins/20260301-142530-482913")``.
+    """
 
     def __init__(self, run: str | RunStore) -> None:
         self.run_store = _find(run) if isinstance(run, str) else run
@@ -33,7 +37,7 @@ class Run:
     @property
     def pathspec(self) -> str:
         """``flow/run``."""
-        return f"{self.run_store.flow}/{self.id}"
+        return self.run_store.pathspec
 
     @property
     def parent(self) -> Flow:
@@ -224,6 +228,14 @@ def _find(pathspec: str) -> RunStore:
     from k8sflow.client.flow import Flow  # noqa: PLC0415  it is above this module
 
     flow, _, run = pathspec.strip("/").partition("/")
+    if run.startswith(f"{SPINS}/"):
+        for store in known_stores():
+            found = RunStore(store, flow, run.removeprefix(f"{SPINS}/"), SPINS)
+            if store.exists(f"{found.prefix}/run.json"):
+                return found
+        raise NotFoundError(
+            f"there is no {pathspec}.", advice="The command spin makes such ones, and tells their names."
+        )
     return Flow(flow)[run].run_store
 
 

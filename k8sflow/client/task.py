@@ -128,17 +128,15 @@ class Task(TaggedAsParent):
 
     @cached_property
     def _origin(self) -> Task | None:
-        run = self.parent.parent
-        # A result that is older than its run was taken over from the run that this one resumes.
-        if run.origin_run_id is None or self._commit is None or self._commit.finished >= run.record.created:
+        if self._commit is None or self._commit.origin is None:
             return None
+        flow, _, run = self._commit.origin.partition("/")
         store = self._run_store
         from k8sflow.client.run import Run  # noqa: PLC0415  they are above this module
         from k8sflow.client.step import Step  # noqa: PLC0415
 
-        above = Step(self.parent.id, parent=Run(RunStore(store.store, store.flow, run.origin_run_id)))
-        origin = Task(self.id, parent=above)
-        return origin._origin or origin
+        above = Step(self.parent.id, parent=Run(RunStore(store.store, flow, run)))
+        return Task(self.id, parent=above)
 
     # ------------------------------------------------------------------ what surrounds it
 

@@ -15,12 +15,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from k8sflow.errors import K8sflowError, StorageError
+from k8sflow.executors import spawner
 from k8sflow.executors.base import Emit, Finished, Output, Queued, Started
-from k8sflow.executors.zygote import Exit, Zygote
+from k8sflow.executors.zygote import Exit, Zygote, forked
 from k8sflow.storage.objects import LogWriter
 from k8sflow.storage.records import RunStore
 from k8sflow.task.death import death, last_word, timed_out
@@ -63,6 +65,7 @@ class LocalExecutor:
         runner: The run.
         max_workers: How many processes at a time.
         timeout_of: How many seconds an execution of a step's task may take; None for any time.
+        leave: Called in each task's process before its step: gives back what only the driver may hold.
     """
 
     def __init__(
@@ -72,19 +75,25 @@ class LocalExecutor:
         max_workers: int,
         *,
         timeout_of: Callable[[str], float | None] = lambda _: None,
+        leave: Callable[[], None] = lambda: None,
     ) -> None:
         self._emit = emit
         self._timeout_of = timeout_of
         self._run_store: RunStore = runner.run_store
         self._max_workers = max_workers
-        self._zygote = Zygote(lambda task, fd: _task_main(runner, task, fd))
+        is_spawned = spawner.is_needed()
+        self._zygote = Zygote(
+            spawner.spawned(runner.store.url, runner.place)
+            if is_spawned
+            else forked(partial(_task_main, runner, leave))
+        )
         self._submitted: queue.SimpleQueue[Sequence[TaskSpec] | None] = queue.SimpleQueue()
         self._waiting: deque[tuple[Sequence[TaskSpec], int]] = deque()
         self._running: dict[int, _Running] = {}
         self._selector = selectors.DefaultSelector()
         _raise_file_limit(max_workers)
         self._wakeup, self._woken = socket.socketpair()
-        self._wakeup.settimeout(None)
+        self._wakeup.setblocking(False)
         self._woken.settimeout(None)
         self._cancelled = threading.Event()
         self._selector.register(self._woken, selectors.EVENT_READ)
@@ -95,7 +104,7 @@ class LocalExecutor:
     def submit(self, tasks: Sequence[TaskSpec]) -> None:
         """Takes tasks; they start in this order as workers become free."""
         self._submitted.put(tasks)
-        self._wakeup.send(b"\0")
+        self._wake()
 
     def cancel(self) -> None:
         """Ends every process of every task: SIGTERM first, SIGKILL to what is left after three seconds."""
@@ -106,11 +115,15 @@ class LocalExecutor:
         """Ends the thread and the zygote."""
         if self._thread.is_alive():
             self._submitted.put(None)
-            self._wakeup.send(b"\0")
+            self._wake()
         self._thread.join()
         self._zygote.close()
         self._wakeup.close()
         self._woken.close()
+
+    def _wake(self) -> None:
+        with contextlib.suppress(BlockingIOError):  # it is full of wake-ups that the thread has yet to see
+            self._wakeup.send(b"\0")
 
     # ------------------------------------------------------------------ the thread
 
@@ -203,16 +216,17 @@ class LocalExecutor:
             self._emit(Queued(tasks[0], reason))
 
     def _start(self, task: TaskSpec) -> None:
+        logs: dict[Stream, LogWriter] = {
+            stream: self._run_store.open_log(task.name.step, task.name.id, task.attempt, stream)
+            for stream in _STREAMS if stream != "result"
+        }  # fmt: skip
+        logs["stdout"].write(b"")  # a trace of this execution: after the driver's death the next one has another number
         pipes = {stream: os.pipe() for stream in _STREAMS}
         try:
             pid = self._zygote.spawn(task.to_json(), *(pipes[stream][1] for stream in _STREAMS))
         finally:
             for _, write_end in pipes.values():
                 os.close(write_end)
-        logs: dict[Stream, LogWriter] = {
-            stream: self._run_store.open_log(task.name.step, task.name.id, task.attempt, stream)
-            for stream in _STREAMS if stream != "result"
-        }  # fmt: skip
         running = _Running(task, pid, {stream: read_end for stream, (read_end, _) in pipes.items()}, logs)
         running.timeout = self._timeout_of(task.name.step)
         if running.timeout is not None:
@@ -304,8 +318,9 @@ def _inferred(running: _Running, status: int) -> TaskResult:
     return TaskResult(Outcome.USER_ERROR, diagnosis=death(status))
 
 
-def _task_main(runner: TaskRunner, task: str, result_fd: int) -> int:
+def _task_main(runner: TaskRunner, leave: Callable[[], None], task: str, result_fd: int) -> int:
     """The life of a task's process."""
+    leave()
     result = replace(runner, store=runner.store.after_fork()).run(TaskSpec.from_json(task))
     with contextlib.suppress(BrokenPipeError), os.fdopen(result_fd, "wb") as pipe:
         pipe.write(result.to_json().encode("utf-8", "replace"))

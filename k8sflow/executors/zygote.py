@@ -13,6 +13,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import ctypes
+import functools
 import gc
 import json
 import os
@@ -37,6 +38,8 @@ _PR_SET_PDEATHSIG = 1
 _SEED_WORDS = 8
 
 TaskMain = Callable[[str, int], int]
+# Starts a process with the second of two connected sockets, in which the first one has to be closed; returns its pid.
+Start = Callable[[socket.socket, socket.socket], int]
 
 
 @dataclass(frozen=True)
@@ -51,20 +54,16 @@ class Zygote:
     """The driver's end.
 
     Args:
-        task_main: What runs in each task's process: takes the task as text and the descriptor for its result, and
-            returns the process's exit code.
+        start: Starts the process that starts tasks, and returns its pid.
     """
 
-    def __init__(self, task_main: TaskMain) -> None:
+    def __init__(self, start: Start) -> None:
         _open_standard_streams()
         ours, theirs = socket.socketpair()
         for end in (ours, theirs):
             end.settimeout(None)  # whatever the flow has made the default
-        _flush()
-        self.pid = os.fork()
-        if self.pid == 0:
-            ours.close()
-            _exit_after(lambda: _Server(theirs, task_main).serve())
+        streams.flush()
+        self.pid = start(ours, theirs)
         theirs.close()
         self.socket = ours
         self._exits: list[Exit] = []
@@ -123,6 +122,24 @@ class Zygote:
         return message
 
 
+def forked(task_main: TaskMain) -> Start:
+    """Starts the zygote as a copy of this process.
+
+    Args:
+        task_main: What runs in each task's process: takes the task as text and the descriptor for its result, and
+            returns the process's exit code.
+    """
+
+    def start(ours: socket.socket, theirs: socket.socket) -> int:
+        pid = os.fork()
+        if pid == 0:
+            ours.close()
+            _exit_after(lambda: Server(theirs, task_main).serve())
+        return pid
+
+    return start
+
+
 def _gone(error: OSError) -> RunError:
     return RunError(
         "the process that starts tasks is gone.",
@@ -131,7 +148,7 @@ def _gone(error: OSError) -> RunError:
     )
 
 
-class _Server:
+class Server:
     """The zygote's end: forks, waits, reports.
 
     It outlives the driver for a moment, whatever killed that: the closed connection tells it to end the tasks and
@@ -154,6 +171,8 @@ class _Server:
             end.setblocking(False)
         signal.set_wakeup_fd(wakeup.fileno(), warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
+        if sys.platform == "linux":
+            _prctl()
         gc.collect()
         gc.freeze()  # objects that exist now are never looked at again, so their pages stay shared
         try:
@@ -244,9 +263,15 @@ def die_with_parent() -> None:
     """Asks the kernel to kill this process when its parent dies (prctl(2), Linux only)."""
     if sys.platform == "linux":
         parent = os.getppid()
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        _prctl()(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if os.getppid() != parent:  # it died before the request
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+@functools.cache
+def _prctl() -> Callable[..., int]:
+    """The function of the C library: looked up once in the zygote, which each task would pay for again."""
+    return ctypes.CDLL(None).prctl
 
 
 def _exit_after(main: Callable[[], int]) -> NoReturn:
@@ -257,15 +282,8 @@ def _exit_after(main: Callable[[], int]) -> NoReturn:
     except BaseException:  # noqa: BLE001  nothing may pass into the frames below, which belong to the parent
         sys.excepthook(*sys.exc_info())
     finally:
-        _flush()
+        streams.flush()
         os._exit(code)
-
-
-def _flush() -> None:
-    """Empties the buffers of the streams; a flow may have closed them, or put something else in their place."""
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            stream.flush()
 
 
 def _open_standard_streams() -> None:

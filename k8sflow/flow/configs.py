@@ -6,7 +6,7 @@ import getpass
 import importlib
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
@@ -185,6 +185,11 @@ class Config:
         """Sets the value, as an earlier process has had it."""
         self._bound = value
 
+    @property
+    def k8sflow_is_bound(self) -> bool:
+        """Whether the value was given, or read already."""
+        return self._bound is not _UNKNOWN
+
     def k8sflow_read(self, *, file: str | None = None, text: str | None = None) -> None:
         """Sets the value from a file or a text.
 
@@ -282,6 +287,19 @@ def bind(flow: type[FlowSpec], arguments: Sequence[str]) -> None:
                 advice=f"{did_you_mean(name, by_name)} {listed}".strip(),
             )
         by_name[name].k8sflow_read(**{"file" if option == "--config" else "text": value})
+
+
+def bind_known(flow: type[FlowSpec], load: Callable[[str], Any], known: Container[str]) -> None:
+    """Takes the configs that an earlier run was started with, but for those that the command line has given.
+
+    Args:
+        flow: The flow's class.
+        load: The value of a config, by attribute.
+        known: The attributes that the run has values of.
+    """
+    for attribute, config in configs(flow).items():
+        if attribute in known and not config.k8sflow_is_bound:
+            config.k8sflow_bind(load(attribute))
 
 
 def _given(arguments: Sequence[str]) -> Iterator[tuple[str, str, str]]:

@@ -136,6 +136,14 @@ class Graph:
             nodes[entry["name"]] = Node(**{**entry, **lists, **places})
         return Graph(flow, nodes)
 
+    def shape(self) -> dict[str, tuple[object, ...]]:
+        """All by which a run over one graph differs from a run over another: not where in the source the steps are."""
+        return {
+            node.name: (node.next, node.foreach, node.num_parallel, node.condition, node.cases,
+                        node.is_join, node.is_start, node.is_end)
+            for node in self.nodes.values()
+        }  # fmt: skip
+
     def depth(self, step: str) -> int:
         """How many foreach loops surround a step: the length of its tasks' paths."""
         return sum(1 for split in self.nodes[step].splits if self.nodes[split].is_wide)

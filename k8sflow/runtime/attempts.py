@@ -1,10 +1,13 @@
-"""What follows from a failure: another execution, a commit by ``@catch``, or the end of the run."""
+"""What follows from a failure: another execution, a commit by ``@catch``, or the end of the run.
+
+And what of all that earlier drivers have left in the store.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from k8sflow.flow.attempts import Catch, StepPolicy
 from k8sflow.storage.records import OutcomeRecord, RunStore
@@ -88,3 +91,35 @@ def read_past(run_store: RunStore, step: str, task: str, attempts: list[int]) ->
             failures[Outcome(record.outcome)] += 1
             past = Past(attempt, record, failures)
     return past
+
+
+@dataclass
+class Left:
+    """What earlier drivers have left, by ``str(TaskName)``, which is what a listing tells.
+
+    Args:
+        committed: The tasks that have a result.
+        ended: Of the others, the executions that are known to have ended.
+        begun: Of the others, the last execution that has left anything.
+    """
+
+    committed: set[str] = field(default_factory=set)
+    ended: dict[str, list[int]] = field(default_factory=dict)
+    begun: dict[str, int] = field(default_factory=dict)
+
+
+def look(run_store: RunStore) -> Left:
+    """What earlier drivers have left, from one listing."""
+    found = Left()
+    for step, task, rest in run_store.task_keys():
+        name, (attempt, _, file) = f"{step}/{task}", rest.partition("/")
+        if rest == "commit.json":
+            found.committed.add(name)
+        elif attempt.isdigit():
+            found.begun[name] = max(int(attempt), found.begun.get(name, 0))
+            if file == "outcome.json":
+                found.ended.setdefault(name, []).append(int(attempt))
+    for known in (found.ended, found.begun):
+        for name in found.committed & known.keys():
+            del known[name]
+    return found

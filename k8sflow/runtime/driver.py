@@ -20,18 +20,19 @@ from k8sflow.errors import RunError, StorageError
 from k8sflow.executors.base import Executor, Finished, TaskEvent
 from k8sflow.flow.attempts import Catch, StepPolicy
 from k8sflow.flow.graph import Graph
-from k8sflow.runtime.attempts import INFRASTRUCTURE, Again, Caught, Failed, decide, read_past
+from k8sflow.runtime.attempts import INFRASTRUCTURE, Again, Caught, Failed, Left, decide, look, read_past
+from k8sflow.runtime.inbox import Inbox
 from k8sflow.runtime.scheduler import Scheduler, TaskGroup
+from k8sflow.storage.clones import read_commits
 from k8sflow.storage.records import OutcomeRecord, RunStore
 from k8sflow.task.caught import commit_caught
 from k8sflow.task.outcome import Diagnosis, Outcome
 from k8sflow.task.result import TaskResult, Transition
-from k8sflow.task.runner import committed_result, write_outcome
+from k8sflow.task.runner import write_outcome
 from k8sflow.task.spec import TaskName, TaskSpec
 
 # Where executors report to, from whatever thread: events, or the error that ends an executor.
 Report = Callable[[TaskEvent | Exception], None]
-Inbox = queue.SimpleQueue[TaskEvent | Exception]
 # No wait is longer, so that no clock and no queue is asked for more than it can count.
 _LONGEST_WAIT_SECONDS = 3600.0
 
@@ -87,6 +88,10 @@ class _Delayed:
     task: TaskSpec = field(compare=False)
 
 
+class SupersededError(RunError):
+    """Somebody else drives the run now: this driver leaves it, as it is."""
+
+
 @dataclass(frozen=True)
 class RunResult:
     """How a run ended: the first failure that ended it, or None after a success."""
@@ -110,6 +115,7 @@ class Driver:
         executor_of: The name of a step's executor.
         observers: Who is told what happens.
         policies: Retries and catch, by step.
+        outlives: Whether the tasks of a step run on when their driver is dead, and are found again by the next one.
         clock: Where the time comes from.
     """
 
@@ -122,6 +128,7 @@ class Driver:
         executor_of: Callable[[str], str],
         observers: Sequence[Observer],
         policies: Mapping[str, StepPolicy] | None = None,
+        outlives: Callable[[str], bool] = lambda _: True,
         clock: Clock | None = None,
     ) -> None:
         self._graph = graph
@@ -129,11 +136,11 @@ class Driver:
         self._policies = policies or {}
         self._clock = clock or _RealClock()
         self._scheduler = Scheduler(graph, run_store.run)
-        self._inbox: Inbox = queue.SimpleQueue()
+        self._inbox = Inbox()
         self._executor_of = executor_of
         self._observers = observers
-        self._committed: set[str] = set()  # as ``str(TaskName)``, which is what a listing tells
-        self._ended: dict[str, list[int]] = {}  # by the same, the executions whose end an earlier driver has seen
+        self._outlives = outlives
+        self._left = Left()
         self._failures: dict[TaskName, Counter[Outcome]] = {}
         self._delayed: list[_Delayed] = []
         self._numbers = itertools.count()
@@ -149,21 +156,26 @@ class Driver:
 
         Raises:
             KeyboardInterrupt: The user cancelled; nothing of the run is left running.
+            SupersededError: As an executor's error: what outlives its driver runs on.
             K8sflowError: An executor can't go on.
         """
         try:
             self._executors = self._make_executors(self._inbox.put)
             if go_on:
-                self._committed, self._ended = _look(self._run_store)
+                self._left = look(self._run_store)
             outcome = self._submit(self._scheduler.begin()) or self._loop()
-        except BaseException as error:  # whatever ends the driver, no task outlives it
-            self._cancel(error)
+            if outcome.is_success:
+                self._close()
+                self._record(OutcomeRecord(Outcome.SUCCEEDED.value, time.time()))
+        except SupersededError:
+            self._close()
             raise
-        if outcome.is_success:
-            for executor in self._executors.values():
-                executor.close()
-            self._record(OutcomeRecord(Outcome.SUCCEEDED.value, time.time()))
-        else:
+        except BaseException as error:  # whatever else ends the driver, no task outlives it
+            self._cancel(error)
+            if isinstance(error, KeyboardInterrupt) and self._has_end:
+                return RunResult()  # it came too late: the last task had left its result
+            raise
+        if not outcome.is_success:
             self._stop_all()
         return outcome
 
@@ -231,33 +243,60 @@ class Driver:
 
     def _submit(self, group: TaskGroup) -> RunResult | None:
         """Hands over a group, less what an earlier driver's tasks have committed, or have failed with."""
-        waiting = [group]
+        if not (self._left.committed or self._left.begun):
+            self._hand_over(group)
+            return None
+        waiting: list[Sequence[TaskSpec]] = [group]
         while waiting:
-            ready = waiting.pop()
-            if not self._committed and not self._ended:
-                self._hand_over(ready)
-                continue
-            rest = [task for task in ready if str(task.name) not in self._committed]
-            untouched = [task for task in rest if str(task.name) not in self._ended]
-            if untouched:
-                self._hand_over(untouched)
-            for task in rest:
-                if str(task.name) in self._ended and (failure := self._resume(task)):
+            done: list[TaskSpec] = []
+            for ready in waiting:
+                rest = [task for task in ready if str(task.name) not in self._left.committed]
+                if rest and rest[0].nodes > 1:
+                    self._start_together(ready)
+                    continue
+                done += [task for task in ready if str(task.name) in self._left.committed]
+                if failure := self._take_up(rest):
                     return failure
-            for task in ready:
-                if str(task.name) in self._committed:
-                    result = committed_result(self._run_store, task)
-                    if result is not None and result.transition is not None:
-                        waiting += self._scheduler.finished(task.name, result.transition)
+            waiting = []
+            commits = read_commits(self._run_store, [(task.name.step, task.name.id) for task in done])
+            for task, commit in zip(done, commits, strict=True):
+                if commit is not None:
+                    transition = Transition(commit.steps, commit.width, commit.max_parallel)
+                    waiting += self._scheduler.finished(task.name, transition)
+        return None
+
+    def _start_together(self, tasks: Sequence[TaskSpec]) -> None:
+        """Hands over tasks that know each other, those with a result too: the others would wait for them for ever.
+
+        A second result of a task is dropped, as ever.
+        """
+        begun = [self._left.begun.pop(str(task.name)) for task in tasks if str(task.name) in self._left.begun]
+        begun += [0] * any(str(task.name) in self._left.committed for task in tasks)
+        attempt = max(begun, default=-1) + 1
+        self._hand_over([replace(task, attempt=attempt) for task in tasks])
+
+    def _take_up(self, tasks: Sequence[TaskSpec]) -> RunResult | None:
+        """Hands over tasks of one step that have no result, each where an earlier driver has left it."""
+        untouched = [task for task in tasks if str(task.name) not in self._left.begun]
+        if untouched:
+            self._hand_over(untouched)
+        for task in tasks:
+            if str(task.name) in self._left.begun and (failure := self._resume(task)):
+                return failure
         return None
 
     def _resume(self, task: TaskSpec) -> RunResult | None:
-        """Goes on with a task of which earlier executions are known to have ended, where they left off."""
-        past = read_past(self._run_store, task.name.step, task.name.id, self._ended.pop(str(task.name)))
+        """Goes on with a task of which there were executions; those whose end is known count."""
+        begun = self._left.begun.pop(str(task.name))
+        past = read_past(self._run_store, task.name.step, task.name.id, self._left.ended.pop(str(task.name), []))
+        if past is not None:
+            self._failures[task.name] = past.failures
+        if not self._outlives(task.name.step) and (past is None or begun > past.last):
+            self._hand_over([replace(task, attempt=begun + 1)])  # it died with its driver
+            return None
         if past is None:
             self._hand_over([task])
             return None
-        self._failures[task.name] = past.failures
         last = replace(task, attempt=past.last)
         outcome = Outcome(past.record.outcome)
         if not (outcome.is_paid_by_user or outcome in INFRASTRUCTURE):
@@ -276,13 +315,28 @@ class Driver:
 
     def _cancel(self, error: BaseException) -> None:
         self._stop_all()
-        cancelled = isinstance(error, KeyboardInterrupt)
-        outcome = Outcome.CANCELLED if cancelled else Outcome.NEVER_STARTED
-        record = OutcomeRecord(outcome.value, time.time(), "cancelled" if cancelled else str(error))
+        record = OutcomeRecord(Outcome.NEVER_STARTED.value, time.time(), str(error))
+        if isinstance(error, KeyboardInterrupt):
+            record = OutcomeRecord(Outcome.CANCELLED.value, time.time(), "cancelled")
+            if self._has_end:
+                record = OutcomeRecord(Outcome.SUCCEEDED.value, time.time())
         with contextlib.suppress(StorageError):  # which may be what ended the driver
             self._record(record)
 
+    @property
+    def _has_end(self) -> bool:
+        """Whether the run has come to its end, as far as the store can be read."""
+        with contextlib.suppress(StorageError):
+            return self._run_store.read_commit(self._graph.end, TaskName(self._graph.end).id) is not None
+        return False
+
+    def _close(self) -> None:
+        self._inbox.close()
+        for executor in self._executors.values():
+            executor.close()
+
     def _stop_all(self) -> None:
+        self._inbox.close()
         for executor in self._executors.values():
             executor.cancel()
 
@@ -304,16 +358,3 @@ class Driver:
 
     def _record(self, record: OutcomeRecord) -> None:
         self._run_store.write_run_outcome(record)
-
-
-def _look(run_store: RunStore) -> tuple[set[str], dict[str, list[int]]]:
-    """The tasks of a run that have a commit, and the ended executions of those that have none, from one listing."""
-    committed: set[str] = set()
-    ended: dict[str, list[int]] = {}
-    for key in run_store.store.list_keys(f"{run_store.flow}/runs/{run_store.run}/tasks/"):
-        *_, first, second, third, name = key.split("/")
-        if name == "commit.json":
-            committed.add(f"{second}/{third}")
-        elif name == "outcome.json":
-            ended.setdefault(f"{first}/{second}", []).append(int(third))
-    return committed, {name: attempts for name, attempts in ended.items() if name not in committed}

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import threading
+from collections.abc import Sequence
+from typing import NoReturn
 
 from k8sflow.config import Settings
 from k8sflow.errors import K8sflowError
@@ -12,6 +16,7 @@ from k8sflow.flow.spec import FlowSpec
 from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.storage.objects import open_store
 from k8sflow.storage.records import RunStore
+from k8sflow.task import streams
 from k8sflow.task.agent import RESULT_FD_VARIABLE
 from k8sflow.task.failure import failure
 from k8sflow.task.result import TaskResult
@@ -19,25 +24,45 @@ from k8sflow.task.runner import TaskRunner
 from k8sflow.task.spec import TaskSpec
 
 
-def run_task(flow: type[FlowSpec], settings: Settings, task: str, store_url: str) -> int:
-    """Runs a task and returns the exit code; the result goes to the descriptor that the agent has set, if any."""
-    result = _result(flow, settings, TaskSpec.from_json(task), store_url)
-    if descriptor := os.environ.pop(RESULT_FD_VARIABLE, ""):
+def run_task(flow: type[FlowSpec], settings: Settings, task: str, store_url: str, place: str) -> int:
+    """Runs a task and returns the exit code.
+
+    Where somebody has set a descriptor for the result, that is a process of its own for the task, which ends here:
+    threads of the flow's import don't hold it up.
+    """
+    before = threading.enumerate()
+    descriptor = os.environ.pop(RESULT_FD_VARIABLE, "")
+    if descriptor:
+        streams.renew()
+    result = _result(flow, settings, TaskSpec.from_json(task), store_url, place)
+    code = int(result.outcome.is_failure)
+    if descriptor:
         with os.fdopen(int(descriptor), "wb") as pipe:
             pipe.write(result.to_json().encode("utf-8", "replace"))
-    elif result.diagnosis is not None:
+        _leave(code, before)
+    if result.diagnosis is not None:
         print(result.diagnosis.summary, result.diagnosis.detail, sep="\n")  # noqa: T201  for a person who calls it
-    return int(result.outcome.is_failure)
+    return code
 
 
-def _result(flow: type[FlowSpec], settings: Settings, spec: TaskSpec, store_url: str) -> TaskResult:
+def _leave(code: int, before: Sequence[threading.Thread]) -> NoReturn:
+    """Ends the process as Python does, but for the threads that ran before the step."""
+    for thread in threading.enumerate():
+        if not thread.daemon and thread not in before:
+            thread.join()
+    atexit._run_exitfuncs()  # noqa: SLF001  as at the end of any Python process
+    streams.flush()
+    os._exit(code)
+
+
+def _result(flow: type[FlowSpec], settings: Settings, spec: TaskSpec, store_url: str, place: str) -> TaskResult:
     try:
         store = open_store(store_url, endpoint=settings.endpoint, region=settings.region)
-        record = RunStore(store, spec.flow, spec.run).read()
+        record = RunStore(store, spec.flow, spec.run, place).read()
         artifacts = ArtifactStore(store, spec.flow)
         for name, found in configs(flow).items():  # as the run was started with; mutators and decorators need them
             if name in record.parameters:
                 found.k8sflow_bind(artifacts.load(record.parameters[name], name))
-        return TaskRunner(flow, graphs.build(flow), record, store).run(spec)
+        return TaskRunner(flow, graphs.build(flow), record, store, place).run(spec)
     except K8sflowError as error:
         return failure(error)

@@ -5,36 +5,31 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 from k8sflow.config import Settings
 from k8sflow.errors import ParameterError, RunError
 from k8sflow.executors.base import Executor
-from k8sflow.executors.local import LocalExecutor
 from k8sflow.flow import deployment
 from k8sflow.flow import graph as graphs
-from k8sflow.flow.attempts import StepPolicy
 from k8sflow.flow.configs import ParameterContext, configs
 from k8sflow.flow.graph import Graph
 from k8sflow.flow.spec import FlowSpec, constants, parameters
 from k8sflow.runtime import remote
-from k8sflow.runtime.driver import Driver, Observer, Report, RunResult
+from k8sflow.runtime.active import KUBERNETES, ActiveRun
+from k8sflow.runtime.attach import drive_or_follow
+from k8sflow.runtime.driver import Report
 from k8sflow.runtime.interrupts import interrupts
 from k8sflow.runtime.placement import Placement
-from k8sflow.runtime.progress import LineReporter
 from k8sflow.runtime.request import RunRequest, code_file, code_folder, local_root
 from k8sflow.storage import package
 from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore
 from k8sflow.storage.objects import ObjectStore, open_store
 from k8sflow.storage.records import RunRecord, RunStore, current_user, new_run_id
-from k8sflow.task.runner import TaskRunner
 
 _RUN_ID = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")
-LOCAL, KUBERNETES = "local", "kubernetes"
 
 
 def run(request: RunRequest) -> bool | None:
@@ -45,25 +40,11 @@ def run(request: RunRequest) -> bool | None:
     """
     graph = graphs.build(request.flow)
     placement = Placement.of(request.flow, graph, request.decorators, request.settings)
-    _refuse_parallel(graph, placement)
-    store, code = _prepare(request, placement, is_handed_over=False)
-    record = _create(request, graph, placement, store, code)
-    active = _ActiveRun(record, graph, store, placement, request.settings)
-    reporter = LineReporter(request.began)
-
-    def executors(report: Report) -> dict[str, Executor]:
-        # The local executor forks, so it comes before anything that starts a thread.
-        made: dict[str, Executor] = {}
-        if len(placement.pods) < len(graph.nodes):
-            runner = TaskRunner(request.flow, graph, record, store)
-            workers = request.max_workers or os.cpu_count() or 1
-            made[LOCAL] = LocalExecutor(report, runner, workers, timeout_of=active.timeout_of)
-        if placement.uses_kubernetes:
-            made[KUBERNETES] = active.kubernetes(report, request.max_workers)
-        return made
-
-    with interrupts(reporter.cancelling):
-        return _conclude(reporter, active, _result(active.driver(executors, [reporter]), go_on=False))
+    refuse_parallel(graph, placement)
+    store, code = prepare(request, placement, is_handed_over=False)
+    record = create(request, graph, placement, store, code)
+    active = ActiveRun(record, graph, store, placement, request.settings)
+    return drive_or_follow(active, request.flow, request.max_workers, request.began)
 
 
 def detach(request: RunRequest) -> bool:
@@ -81,10 +62,10 @@ def detach(request: RunRequest) -> bool:
             f"--detach hands the run to a cluster, but {', '.join(here)} would run on this machine.",
             advice="Add --with kubernetes, which puts every step there.",
         )
-    _refuse_parallel(graph, placement)
+    refuse_parallel(graph, placement)
     flowrun.check(request.settings, placement.namespace)
-    store, code = _prepare(request, placement, is_handed_over=True)
-    record = _create(request, graph, placement, store, code)
+    store, code = prepare(request, placement, is_handed_over=True)
+    record = create(request, graph, placement, store, code, is_detached=True)
     flowrun.submit(record, request.settings, placement.namespace, store.url)
     return True
 
@@ -103,55 +84,23 @@ def drive(settings: Settings, flow: str, run_id: str, flowrun_name: str) -> bool
     record = RunStore(store, flow, run_id).read()
     placement = Placement.from_document(record.pods, settings)
     flowrun.check_service_accounts(placement, os.environ)
-    active = _ActiveRun(record, Graph.from_document(flow, record.graph), store, placement, settings)
-    reporter = LineReporter(time.monotonic())
+    active = ActiveRun(record, Graph.from_document(flow, record.graph), store, placement, settings)
+    seen = active.reporter(time.monotonic())
     observer = flowrun.FlowRunObserver(settings, placement.namespace, flowrun_name)
 
     def executors(report: Report) -> dict[str, Executor]:
         return {KUBERNETES: active.kubernetes(report, None, owner=observer.owner)}
 
-    with interrupts(observer.interrupted):
-        result = _result(active.driver(executors, [reporter, observer]), go_on=True)
+    with interrupts(observer.interrupted), closing(seen):
+        try:
+            result = active.driver(executors, [seen, observer]).run(go_on=True)
+        except KeyboardInterrupt:
+            result = None
         observer.close(result)
-        return _conclude(reporter, active, result)
+        return active.conclude(seen, result)
 
 
-@dataclass(frozen=True)
-class _ActiveRun:
-    """A run that is being driven here."""
-
-    record: RunRecord
-    graph: Graph
-    store: ObjectStore
-    placement: Placement
-    settings: Settings
-
-    def kubernetes(self, report: Report, max_jobs: int | None, owner: dict[str, Any] | None = None) -> Executor:
-        """The executor for the steps on Kubernetes."""
-        return remote.executor(report, self.record, self.store, self.placement, self.settings, max_jobs, owner)
-
-    @cached_property
-    def policies(self) -> dict[str, StepPolicy]:
-        """Retries, timeout and catch, by step."""
-        return {step: StepPolicy.from_document(found) for step, found in self.record.policies.items()}
-
-    def timeout_of(self, step: str) -> float | None:
-        """How many seconds an execution of a step's task may take; None for any time."""
-        return self.policies[step].timeout_seconds if step in self.policies else None
-
-    def driver(self, executors: Callable[[Report], Mapping[str, Executor]], observers: Sequence[Observer]) -> Driver:
-        """The run's driver."""
-        return Driver(
-            self.graph,
-            RunStore(self.store, self.record.flow, self.record.run),
-            executors=executors,
-            executor_of=lambda step: KUBERNETES if step in self.placement.pods else LOCAL,
-            observers=observers,
-            policies=self.policies,
-        )
-
-
-def _refuse_parallel(graph: Graph, placement: Placement) -> None:
+def refuse_parallel(graph: Graph, placement: Placement) -> None:
     """Pods don't know each other's addresses yet.
 
     Raises:
@@ -166,18 +115,20 @@ def _refuse_parallel(graph: Graph, placement: Placement) -> None:
         )
 
 
-def _result(driver: Driver, *, go_on: bool) -> RunResult | None:
-    """How the run ended; None where it was cancelled."""
-    try:
-        return driver.run(go_on=go_on)
-    except KeyboardInterrupt:
-        return None
-
-
-def _prepare(
-    request: RunRequest, placement: Placement, *, is_handed_over: bool
+def prepare(
+    request: RunRequest, placement: Placement, *, is_handed_over: bool, origin: ObjectStore | None = None
 ) -> tuple[ObjectStore, package.Package | None]:
-    """The run's store and its code package, after the checks that need nothing to be written."""
+    """The run's store and its code package, after the checks that need nothing to be written.
+
+    Args:
+        request: What the user asks for.
+        placement: Where the steps run.
+        is_handed_over: Whether the driver runs in the cluster.
+        origin: The store of the run that this one resumes, in which it has to be too.
+
+    Raises:
+        K8sflowError: The run can't be started.
+    """
     if request.run_id is not None and not _RUN_ID.fullmatch(request.run_id):
         raise RunError(
             f"{request.run_id!r} can't be a run's id.",
@@ -186,15 +137,40 @@ def _prepare(
     if request.run_id_file is not None:
         _check_run_id_file(Path(request.run_id_file))
     if not placement.uses_kubernetes:
-        return open_store(str(local_root(request.flow, request.settings))), None
+        return origin or open_store(str(local_root(request.flow, request.settings))), None
     store = remote.check(request.settings, placement, is_handed_over=is_handed_over)
+    if origin is not None and origin.url != store.url:
+        raise RunError(
+            f"a run on Kubernetes is in {store.url}, but the run that it is to resume is in {origin.url}.",
+            cause="A run and the one that it resumes share their artifacts, which pods read from the bucket.",
+            advice="Resume it on this machine, without --with kubernetes, or start it again with run.",
+        )
     return store, package.build(code_folder(request.flow))
 
 
-def _create(
-    request: RunRequest, graph: Graph, placement: Placement, store: ObjectStore, code: package.Package | None
+def create(
+    request: RunRequest,
+    graph: Graph,
+    placement: Placement,
+    store: ObjectStore,
+    code: package.Package | None,
+    *,
+    is_detached: bool = False,
+    origin: RunRecord | None = None,
+    origin_step: str | None = None,
 ) -> RunRecord:
-    """Writes what was asked for; from here on the run exists."""
+    """Writes what was asked for; from here on the run exists.
+
+    Args:
+        request: What the user asks for.
+        graph: The flow's graph.
+        placement: Where the steps run.
+        store: Where the run is.
+        code: The code for its pods.
+        is_detached: Whether it is handed to the controller.
+        origin: The run that this one resumes, whose parameters it has.
+        origin_step: The step from which on everything runs again.
+    """
     flow = request.flow
     artifacts = ArtifactStore(store, flow.__name__)
     if code is not None:
@@ -203,7 +179,7 @@ def _create(
         flow=flow.__name__,
         run=request.run_id or new_run_id(),
         file=code_file(flow),
-        parameters=fixed_values(flow, request.values, artifacts),
+        parameters=fixed_values(flow, request.values, artifacts, origin.parameters if origin else {}),
         graph=graph.to_document(),
         pods=placement.to_document(),
         flow_decorators=deployment.documents(flow, current_user(), request.branch, request.production),
@@ -215,6 +191,9 @@ def _create(
         decorators=request.decorators,
         source=str(code_folder(flow) / code_file(flow)),
         namespace=request.namespace or "",
+        origin_run_id=origin.run if origin else None,
+        origin_step=origin_step,
+        is_detached=is_detached,
     )
     RunStore(store, record.flow, record.run).create(record)
     if request.run_id_file is not None:
@@ -223,18 +202,30 @@ def _create(
 
 
 def fixed_values(
-    flow: type[FlowSpec], values: Mapping[str, object], artifacts: ArtifactStore
+    flow: type[FlowSpec],
+    values: Mapping[str, object],
+    artifacts: ArtifactStore,
+    known_values: Mapping[str, ArtifactRef],
 ) -> dict[str, ArtifactRef]:
     """The parameters, configs and constants, saved once for all tasks.
 
+    Args:
+        flow: The flow's class.
+        values: The parameters' values, by attribute.
+        artifacts: Where they are saved.
+        known_values: Parameters of an earlier run, which stay as they are.
+
     Raises:
-        ParameterError: A required one has no value, or a default can't be made.
+        ParameterError: A parameter has no value.
     """
     fixed = dict(constants(flow))
     known = {name: config.k8sflow_value() for name, config in configs(flow).items()}
     fixed |= known
     kind = "s3" if artifacts.url.startswith("s3://") else "local"
+    found = {name: known_values[name] for name in parameters(flow) if name in known_values}
     for attribute, parameter in parameters(flow).items():
+        if attribute in found:
+            continue
         value = values.get(attribute)
         if value is None:
             context = ParameterContext(flow.__name__, current_user(), parameter.name, ds_type=kind, configs=known)
@@ -242,7 +233,7 @@ def fixed_values(
         if value is None and parameter.required:
             raise ParameterError(f"Parameter {parameter.name!r} is required.", advice=f"Give --{parameter.name}.")
         fixed[attribute] = value
-    return {name: artifacts.save(value, name) for name, value in fixed.items()}
+    return {**{name: artifacts.save(value, name) for name, value in fixed.items()}, **found}
 
 
 def _check_run_id_file(path: Path) -> None:
@@ -258,20 +249,3 @@ def _write_run_id(path: Path, run_id: str) -> None:
         path.write_text(f"{run_id}\n", encoding="utf-8")
     except OSError as error:
         raise RunError(f"the run's id can't be written to {path}: {error.strerror}.") from error
-
-
-def _conclude(reporter: LineReporter, run: _ActiveRun, result: RunResult | None) -> bool | None:
-    """Prints the last lines; returns what the exit code follows from."""
-    flow, run_id = run.record.flow, run.record.run
-    pathspec = f"{flow}/{run_id}"
-    if result is None:
-        reporter.summary(pathspec, "was cancelled", "", good=False)
-        return None
-    if result.failed is not None and result.result is not None:
-        reporter.failure(result.failed, result.result)
-        where = f"{run.store.url}/{flow}/runs/{run_id}/tasks/{result.failed.name}/{result.failed.attempt}"
-        reporter.summary(pathspec, "failed", f"The failed task's output: {where}", good=False)
-        return False
-    hint = f'Results: k8sflow.Flow("{flow}")["{run_id}"].data'
-    reporter.summary(pathspec, "succeeded", hint, good=True)
-    return True

@@ -104,10 +104,19 @@ class ArtifactStore:
         parts, _ = encode(self.load(known, name), name)
         return _sha256(parts) == blob
 
+    def is_same(self, value: object, ref: ArtifactRef, name: str) -> bool:
+        """Whether a value is the one that was saved; a set is, in whatever order it iterates.
+
+        Raises:
+            ArtifactError: It can't be pickled, or the saved one can't be loaded.
+        """
+        parts, _ = encode(value, name)
+        return _sha256(parts) == ref.blob or self._is_reordered(ref, name, _sha256(parts), sum(map(len, parts)))
+
     def save_blob(self, blob: str, parts: Sequence[Buffer]) -> None:
-        """Writes content under its sha256, unless it is there."""
+        """Writes content under its sha256, unless it is there; what a power cut has left of it is not that."""
         key = blob_key(self._flow, blob)
-        if not self._store.exists(key):
+        if not self._store.exists(key, sum(memoryview(part).nbytes for part in parts)):
             self._store.put(key, parts)
 
     def load(self, ref: ArtifactRef, name: str, find: Find | None = None) -> Any:

@@ -27,6 +27,10 @@ class FolderStore:
     A file is written under a temporary name and renamed, or linked where nobody may have been there before
     (link(2) fails where the name exists, on network file systems too).
 
+    Nothing waits for the disk: fsync(2) would cost a small task more than all else. After a power cut, files of the
+    last half minute may be gone, or empty where the name came to the disk before the content. So an empty file counts
+    as none, and may be written anew; objects are never empty.
+
     Args:
         path: The folder; made when the first object is written.
     """
@@ -47,9 +51,11 @@ class FolderStore:
         try:
             with path.open("rb") as file:
                 size = os.fstat(file.fileno()).st_size
-                if size < _MAP_FROM_BYTES:
-                    return file.read()
-                return memoryview(mmap.mmap(file.fileno(), size, access=mmap.ACCESS_COPY))
+                if size >= _MAP_FROM_BYTES:
+                    return memoryview(mmap.mmap(file.fileno(), size, access=mmap.ACCESS_COPY))
+                if data := file.read():
+                    return data
+                raise ObjectNotFoundError(f"there is no {key} in {self.root}: its file is empty.")
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             raise ObjectNotFoundError(f"there is no {key} in {self.root}.") from None
         except OSError as error:
@@ -83,7 +89,9 @@ class FolderStore:
             try:
                 os.link(temporary, path)
             except FileExistsError:
-                return False
+                if path.stat().st_size:
+                    return False
+                temporary.replace(path)
             return True
 
     def put_file(self, key: str, file: ReadableFile) -> None:
@@ -95,11 +103,12 @@ class FolderStore:
             target.close()
             temporary.replace(path)
 
-    def exists(self, key: str) -> bool:
-        """Whether the file is there."""
+    def exists(self, key: str, size: int | None = None) -> bool:
+        """Whether the file is there, and of that size if one is given."""
         path = self.root / key
         try:
-            return stat.S_ISREG(path.stat().st_mode)
+            found = path.stat()
+            return stat.S_ISREG(found.st_mode) and found.st_size > 0 and size in {None, found.st_size}
         except (FileNotFoundError, NotADirectoryError):
             return False
         except OSError as error:
@@ -107,14 +116,15 @@ class FolderStore:
 
     def list_keys(self, prefix: str) -> Iterator[str]:
         """All files below a folder, in ascending order."""
-        yield from sorted(path.relative_to(self.root).as_posix() for path in self._walk(self.root / prefix))
+        found = (path for path in self._walk(self.root / prefix) if self._has_content(path))
+        yield from sorted(path.relative_to(self.root).as_posix() for path in found)
 
     def list_folders(self, prefix: str) -> Iterator[str]:
         """The folders directly below a folder, in ascending order; those without a finished file are none."""
         try:
             with os.scandir(self.root / prefix) as entries:
                 found = sorted(entry.name for entry in entries if entry.is_dir())
-            yield from (name for name in found if any(self._walk(self.root / prefix / name)))
+            yield from (name for name in found if any(map(self._has_content, self._walk(self.root / prefix / name))))
         except (FileNotFoundError, NotADirectoryError):
             return
         except OSError as error:
@@ -130,6 +140,13 @@ class FolderStore:
 
     def close(self) -> None:
         """Nothing to give back."""
+
+    @staticmethod
+    def _has_content(path: Path) -> bool:
+        try:
+            return path.stat().st_size > 0
+        except FileNotFoundError:  # it was replaced or removed in this moment
+            return False
 
     @staticmethod
     def _walk(folder: Path) -> Iterator[Path]:

@@ -36,9 +36,9 @@ class MemoryStore:
         file.seek(0)
         self._objects[key] = bytearray(file.read() or b"")
 
-    def exists(self, key: str) -> bool:
-        """Whether there is such an object."""
-        return key in self._objects
+    def exists(self, key: str, size: int | None = None) -> bool:
+        """Whether there is an object under the key, and of that size if one is given."""
+        return key in self._objects and size in {None, len(self._objects[key])}
 
     def list_keys(self, prefix: str) -> Iterator[str]:
         """All keys that begin with the prefix, in ascending order."""

@@ -24,7 +24,7 @@ class LogWriter(Protocol):
     """An object that grows while it is written; readers may see it before it is closed."""
 
     def write(self, data: bytes) -> None:
-        """Adds bytes at the end."""
+        """Adds bytes at the end; the first write makes the object, even one of no bytes."""
 
     def flush(self) -> None:
         """Lets readers see what was written so far."""
@@ -34,7 +34,7 @@ class LogWriter(Protocol):
 
 
 class ObjectStore(Protocol):
-    """Bytes under keys. A key is a relative path with forward slashes."""
+    """Bytes under keys, one at least. A key is a relative path with forward slashes."""
 
     # How many reads at once pay off: one where each is a system call, many where each is a round trip.
     parallel_reads: int
@@ -63,8 +63,8 @@ class ObjectStore(Protocol):
     def put_file(self, key: str, file: ReadableFile) -> None:
         """Writes the object from a file of any size, from its start."""
 
-    def exists(self, key: str) -> bool:
-        """Whether there is an object under the key."""
+    def exists(self, key: str, size: int | None = None) -> bool:
+        """Whether there is an object under the key, and of that size if one is given."""
 
     def list_keys(self, prefix: str) -> Iterator[str]:
         """All keys that begin with the prefix, which ends with a slash, in ascending order."""

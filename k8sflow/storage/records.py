@@ -3,6 +3,8 @@
 <flow>/runs/<run>/run.json
 <flow>/runs/<run>/outcome.json
 <flow>/runs/<run>/tags/<version>.json, which takes the place of the tags in run.json
+<flow>/runs/<run>/cloned.json            where it resumes another one: all that is taken over from that is there
+<flow>/runs/<run>/driver.lock, drivers/  who drives it (storage/lease.py)
 <flow>/runs/<run>/tasks/<step>/<task>/commit.json
 <flow>/runs/<run>/tasks/<step>/<task>/<attempt>/{outcome.json,stdout,stderr,stdout.times,stderr.times}
 """
@@ -23,6 +25,8 @@ from k8sflow.storage.logs import SUFFIX, Mark, TimedLog, marks
 from k8sflow.storage.objects import ObjectNotFoundError, ObjectStore
 
 FORMAT = 1
+# The folders of a flow with its runs, and with what ``spin`` has tried, which is no run.
+RUNS, SPINS = "runs", "spins"
 Record = TypeVar("Record")
 _RUN_ID = "%Y%m%d-%H%M%S-%f"
 
@@ -73,6 +77,7 @@ class Commit:
         foreach: The items of the foreach that it opens.
         started: When the step's function was called, in seconds since 1970.
         finished: When it returned.
+        origin: The run in which the task ran, where this commit was taken over by another one that resumes it.
     """
 
     attempt: int
@@ -82,6 +87,7 @@ class Commit:
     foreach: ForeachItems | None = None
     started: float = 0.0
     finished: float = 0.0
+    origin: str | None = None
 
 
 @dataclass(frozen=True)
@@ -105,6 +111,8 @@ class RunRecord:
         policies: Retries, timeout and catch by step, as ``StepPolicy.to_document`` gives them.
         source: The flow's file on the machine where the run was started.
         namespace: The tag by which its tasks look for runs; that of the user where it is empty.
+        origin_step: The step from which on everything runs again, where the user of ``resume`` named one.
+        is_detached: Whether it was handed to the controller in the cluster, which sees to it that it has a driver.
     """
 
     flow: str
@@ -123,6 +131,8 @@ class RunRecord:
     policies: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     source: str = ""
     namespace: str = ""
+    origin_step: str | None = None
+    is_detached: bool = False
 
     @property
     def steps(self) -> tuple[str, ...]:
@@ -156,15 +166,29 @@ class OutcomeRecord:
 
 @dataclass(frozen=True)
 class RunStore:
-    """Reads and writes the records of one run."""
+    """Reads and writes the records of one run.
+
+    Args:
+        store: Where they are.
+        flow: The flow's class name.
+        run: The run's id.
+        place: The folder of the flow in which the run is: RUNS, or SPINS.
+    """
 
     store: ObjectStore
     flow: str
     run: str
-    _prefix: str = field(init=False, default="")
+    place: str = RUNS
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_prefix", f"{self.flow}/runs/{self.run}")
+    @property
+    def pathspec(self) -> str:
+        """``flow/run``, as a person names it."""
+        return f"{self.flow}/{self.run}" if self.place == RUNS else f"{self.flow}/{self.place}/{self.run}"
+
+    @property
+    def prefix(self) -> str:
+        """Below which all of it is."""
+        return f"{self.flow}/{self.place}/{self.run}"
 
     def create(self, record: RunRecord) -> None:
         """Starts the run's records.
@@ -172,11 +196,11 @@ class RunStore:
         Raises:
             RunError: The run is there already.
         """
-        key, data = f"{self._prefix}/run.json", _dump(asdict(record))
+        key, data = f"{self.prefix}/run.json", _dump(asdict(record))
         # A client that had no answer from the store tries again by itself, and then finds its own record there.
         if not self.store.put_new(key, data) and bytes(self.store.get(key)) != data:
             raise RunError(
-                f"the run {self.flow}/{self.run} is there already, in {self.store.url}.",
+                f"the run {self.pathspec} is there already, in {self.store.url}.",
                 advice="Leave --run-id out, or give another one.",
             )
 
@@ -190,11 +214,14 @@ class RunStore:
         try:
             return self._load("run.json", _run_record)
         except ObjectNotFoundError as error:
-            raise RunError(f"there is no run {self.flow}/{self.run} in {self.store.url}.") from error
+            raise RunError(f"there is no run {self.pathspec} in {self.store.url}.") from error
 
     def commit(self, step: str, task: str, commit: Commit) -> bool:
         """Commits a task's result; False where another execution did so before."""
-        return self.store.put_new(self._task_key(step, task, "commit.json"), _dump(asdict(commit)))
+        document = asdict(commit)
+        if commit.origin is None:
+            del document["origin"]
+        return self.store.put_new(self.task_key(step, task, "commit.json"), _dump(document))
 
     def read_commit(self, step: str, task: str) -> Commit | None:
         """A task's result, or None where it has none yet."""
@@ -203,9 +230,16 @@ class RunStore:
         except ObjectNotFoundError:
             return None
 
+    def task_keys(self) -> Iterator[tuple[str, str, str]]:
+        """Step, task's id and the rest of the key of all that tasks have left, in ascending order of the keys."""
+        prefix = f"{self.prefix}/tasks/"
+        for key in self.store.list_keys(prefix):
+            step, task, name = key.removeprefix(prefix).split("/", 2)
+            yield step, task, name
+
     def write_outcome(self, step: str, task: str, attempt: int, record: OutcomeRecord) -> None:
         """Writes how an execution of a task ended."""
-        self.store.put(self._task_key(step, task, f"{attempt}/outcome.json"), [_dump(asdict(record))])
+        self.store.put(self.task_key(step, task, f"{attempt}/outcome.json"), [_dump(asdict(record))])
 
     def read_outcome(self, step: str, task: str, attempt: int) -> OutcomeRecord | None:
         """How an execution of a task ended, or None where that is not known."""
@@ -216,7 +250,7 @@ class RunStore:
 
     def write_run_outcome(self, record: OutcomeRecord) -> None:
         """Writes how the run ended."""
-        self.store.put(f"{self._prefix}/outcome.json", [_dump(asdict(record))])
+        self.store.put(f"{self.prefix}/outcome.json", [_dump(asdict(record))])
 
     def read_run_outcome(self) -> OutcomeRecord | None:
         """How the run ended, or None where it has not."""
@@ -238,13 +272,13 @@ class RunStore:
         while True:
             version, before = self._newest_tags()
             tags = change(before)
-            key = f"{self._prefix}/tags/{version + 1:08}.json"
+            key = f"{self.prefix}/tags/{version + 1:08}.json"
             if tags == before or self.store.put_new(key, _dump({"tags": tags})):
                 return tags
 
     def _newest_tags(self) -> tuple[int, tuple[str, ...]]:
         """The number of the newest version of the tags, and the tags; 0 and those of run.json where none changed."""
-        names = [key.rpartition("/")[2] for key in self.store.list_keys(f"{self._prefix}/tags/")]
+        names = [key.rpartition("/")[2] for key in self.store.list_keys(f"{self.prefix}/tags/")]
         if not names:
             return 0, self.read().tags
         tags = self._load(f"tags/{names[-1]}", lambda document: tuple(document["tags"]))
@@ -252,37 +286,45 @@ class RunStore:
 
     def open_log(self, step: str, task: str, attempt: int, stream: str) -> TimedLog:
         """A writer for an execution's output; nothing is written before the first bytes."""
-        key = self._task_key(step, task, f"{attempt}/{stream}")
+        key = self.task_key(step, task, f"{attempt}/{stream}")
         return TimedLog(self.store.open_log(key), self.store.open_log(key + SUFFIX))
 
     def read_log(self, step: str, task: str, attempt: int, stream: str, start: int = 0) -> bytes:
         """An execution's output so far, from an offset on."""
-        return self.store.tail(self._task_key(step, task, f"{attempt}/{stream}"), start)
+        return self.store.tail(self.task_key(step, task, f"{attempt}/{stream}"), start)
 
     def read_marks(self, step: str, task: str, attempt: int, stream: str) -> list[Mark]:
         """When an execution's output came."""
-        return marks(self.store.tail(self._task_key(step, task, f"{attempt}/{stream}{SUFFIX}"), 0))
+        return marks(self.store.tail(self.task_key(step, task, f"{attempt}/{stream}{SUFFIX}"), 0))
 
     def steps(self) -> Iterator[str]:
         """The steps that have tasks."""
-        return self.store.list_folders(f"{self._prefix}/tasks/")
+        return self.store.list_folders(f"{self.prefix}/tasks/")
 
     def tasks(self, step: str) -> list[str]:
         """The ids of a step's tasks, in the order of their foreach branches and of the turns of a loop."""
-        found = self.store.list_folders(f"{self._prefix}/tasks/{step}/")
+        found = self.store.list_folders(f"{self.prefix}/tasks/{step}/")
         return sorted(found, key=_task_order)
 
     def attempts(self, step: str, task: str) -> list[int]:
         """The executions of a task that left anything."""
-        found = self.store.list_folders(f"{self._prefix}/tasks/{step}/{task}/")
+        found = self.store.list_folders(f"{self.prefix}/tasks/{step}/{task}/")
         return sorted(int(name) for name in found if name.isdigit())
 
-    def _task_key(self, step: str, task: str, name: str) -> str:
-        return f"{self._prefix}/tasks/{step}/{task}/{name}"
+    def task_key(self, step: str, task: str, name: str) -> str:
+        """Where something is that belongs to a task."""
+        return f"{self.prefix}/tasks/{step}/{task}/{name}"
 
     def _load(self, name: str, parse: Callable[[dict[str, Any]], Record]) -> Record:
-        key = f"{self._prefix}/{name}"
-        data = bytes(self.store.get(key))
+        key = f"{self.prefix}/{name}"
+        return self.parsed(key, bytes(self.store.get(key)), parse)
+
+    def parsed(self, key: str, data: bytes, parse: Callable[[dict[str, Any]], Record]) -> Record:
+        """What an object of the run says.
+
+        Raises:
+            StorageError: It was written by a newer k8sflow, or is damaged.
+        """
         try:
             document: dict[str, Any] = json.loads(data)
             found = document.pop("format")
@@ -320,6 +362,7 @@ def _commit(document: dict[str, Any]) -> Commit:
         ),
         started=document["started"],
         finished=document["finished"],
+        origin=document.get("origin"),
     )  # fmt: skip
 
 
@@ -357,5 +400,9 @@ def _task_order(task: str) -> tuple[list[int], int]:
 
 
 def _dump(document: dict[str, Any]) -> bytes:
-    text = json.dumps({"format": FORMAT, **document}, ensure_ascii=False, separators=(",", ":"))
-    return text.encode("utf-8", "surrogatepass")
+    return to_bytes({"format": FORMAT, **document})
+
+
+def to_bytes(document: Mapping[str, Any]) -> bytes:
+    """A document as it lies in the store."""
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")

@@ -123,16 +123,16 @@ class S3Store:
         with self._told(key):
             self._client.upload_fileobj(cast("BinaryIO", file), self.bucket, self.prefix + key, Config=self._transfer)
 
-    def exists(self, key: str) -> bool:
-        """Whether there is an object under the key."""
+    def exists(self, key: str, size: int | None = None) -> bool:
+        """Whether there is an object under the key, and of that size if one is given."""
         with self._told(key):
             try:
-                self._client.head_object(Bucket=self.bucket, Key=self.prefix + key)
+                found = self._client.head_object(Bucket=self.bucket, Key=self.prefix + key)
             except ClientError as error:
                 if _code(error) in _NOT_FOUND:
                     return False
                 raise
-            return True
+            return size in {None, found["ContentLength"]}
 
     def list_keys(self, prefix: str) -> Iterator[str]:
         """All keys below a prefix, a page of 1000 at a time."""
@@ -246,12 +246,14 @@ class S3Log:
         self._store = store
         self._key = key
         self._data = io.BytesIO()
-        self._written = 0
+        self._written = -1
+        self._is_begun = False
         self._pause_seconds = 1.0
         self._next_write = 0.0
 
     def write(self, data: bytes) -> None:
         """Adds bytes, and writes the object where the last time is long enough ago."""
+        self._is_begun = True
         self._data.write(data)
         if time.monotonic() >= self._next_write:
             self._pause_seconds = min(self._pause_seconds * 1.5, 30.0)
@@ -260,7 +262,7 @@ class S3Log:
 
     def flush(self) -> None:
         """Writes the object if it has grown."""
-        if (size := self._data.tell()) > self._written:
+        if self._is_begun and (size := self._data.tell()) > self._written:
             self._store.put(self._key, [self._data.getbuffer()[:size]])
             self._written = size
 

@@ -14,7 +14,7 @@ from k8sflow.flow.setters import explain
 from k8sflow.flow.spec import CONTEXT, FlowSpec, steps
 from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.storage.objects import ObjectStore
-from k8sflow.storage.records import Commit, OutcomeRecord, RunRecord, RunStore
+from k8sflow.storage.records import RUNS, Commit, OutcomeRecord, RunRecord, RunStore
 from k8sflow.task.around import call_step
 from k8sflow.task.context import Context
 from k8sflow.task.facts import facts
@@ -36,17 +36,19 @@ class TaskRunner:
         graph: Its graph.
         record: What was asked for when the run was started.
         store: Where the run's state is.
+        place: The folder of the flow in which the run is.
     """
 
     flow: type[FlowSpec]
     graph: Graph
     record: RunRecord
     store: ObjectStore
+    place: str = RUNS
 
     @property
     def run_store(self) -> RunStore:
         """The records of the run."""
-        return RunStore(self.store, self.record.flow, self.record.run)
+        return RunStore(self.store, self.record.flow, self.record.run, self.place)
 
     def run(self, spec: TaskSpec) -> TaskResult:
         """Runs a task; whatever happens in the user's code becomes a result, and is written to the store."""

@@ -26,6 +26,20 @@ class TaskName:
         place = ".".join(map(str, self.path)) or "0"
         return f"{place}-{self.turn}" if self.turn else place
 
+    @staticmethod
+    def from_id(step: str, task: str, depth: int) -> TaskName:
+        """The name of a task by its id, and by how many foreach branches are around its step.
+
+        Raises:
+            ValueError: No task of such a step has this id.
+        """
+        place, _, turn = task.partition("-")
+        path = tuple(map(int, place.split("."))) if depth else ()
+        name = TaskName(step, path, int(turn) if turn else 0)
+        if len(path) != depth or name.id != task:
+            raise ValueError(f"{step} has no task {task!r}")
+        return name
+
     def __str__(self) -> str:
         return f"{self.step}/{self.id}"
 

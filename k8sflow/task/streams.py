@@ -25,6 +25,13 @@ def renew() -> None:
             setattr(sys, name, new)
 
 
+def flush() -> None:
+    """Empties the buffers of the streams; a flow may have closed them, or put something else in their place."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+
+
 def _descriptor(stream: io.TextIOWrapper) -> int | None:
     with contextlib.suppress(OSError, ValueError):
         return stream.fileno()

@@ -39,7 +39,7 @@ def new_run(flow: type[FlowSpec], given: Mapping[str, Any]) -> TaskRunner:
         flow=flow.__name__,
         run=new_run_id(),
         file=Path(inspect.getfile(flow)).name,
-        parameters=fixed_values(flow, _by_attribute(flow, given), ArtifactStore(store, flow.__name__)),
+        parameters=fixed_values(flow, _by_attribute(flow, given), ArtifactStore(store, flow.__name__), {}),
         graph=graph.to_document(),
         flow_decorators=deployment.documents(flow, current_user(), None, None),
         user=current_user(),

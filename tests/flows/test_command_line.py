@@ -82,8 +82,9 @@ def test_parameters_come_from_the_command_line(flow: Path) -> None:
 def test_the_last_line_tells_how_to_read_the_results(flow: Path) -> None:
     """And what it tells works."""
     done = run_flow(flow)
-    last = done.stdout.splitlines()[-1]
-    assert re.match(r"F/\S+ succeeded in [\d.]+ s \(6 tasks\)\. Results: k8sflow\.Flow", last)
+    *_, ended, last = done.stdout.splitlines()
+    assert re.match(r"F/\S+ succeeded in [\d.]+ s \(6 tasks\)\.$", ended)
+    assert last.startswith("Results: k8sflow.Flow")
     code = f"import k8sflow; print({last.partition('Results: ')[2]}.got)"
     shown = subprocess.run(
         [sys.executable, "-c", code], cwd=flow.parent, env=environment(), capture_output=True, text=True, check=False

@@ -63,10 +63,16 @@ def test_foreach(tmp_path: Path) -> None:
 
 
 def test_a_run_leaves_few_files(tmp_path: Path) -> None:
-    """A commit, an outcome and what was written: at most four for each task, and a blob for what is large."""
+    """For each task a commit, an outcome and what was written; the run's own three, and a blob for what is large."""
     _run("branches.py", tmp_path, "--size", "5000")
     files = [path for path in (tmp_path / ".k8sflow").rglob("*") if path.is_file()]
-    assert len(files) <= 5 * 4 + 3
+    assert all(
+        len([path for path in task.rglob("*") if path.is_file()]) <= 4
+        for task in (tmp_path / ".k8sflow").glob("*/runs/*/tasks/*/*")
+    )
+    assert sorted(path.name for path in (tmp_path / ".k8sflow").glob("*/runs/*/*") if path.is_file()) == [
+        "driver.lock", "outcome.json", "run.json",
+    ]  # fmt: skip
     store = FolderStore(str(tmp_path / ".k8sflow"))
     commit = json.loads(
         bytes(store.get(next(key for key in store.list_keys("Branches/runs/") if "end/0/commit" in key)))

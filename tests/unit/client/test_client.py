@@ -164,7 +164,7 @@ def test_records_that_are_damaged_or_newer_are_told(root: Path) -> None:
     """With the object."""
     _run(root, "r1")
     base = root / "store/F/runs/r1"
-    damaged = ["{", "[]", "{}", '{"format": 1}', '{"format": 1, "other": 2}', ""]
+    damaged = ["{", "[]", "{}", '{"format": 1}', '{"format": 1, "other": 2}']
     for text, words in [*((text, "damaged") for text in damaged), ('{"format": 99}', "upgrade")]:
         for name in ("run.json", "tasks/start/0/commit.json", "tasks/start/0/0/outcome.json"):
             path = base / name

@@ -215,7 +215,7 @@ def test_what_a_run_took_over_is_told_by_the_run_that_made_it(tmp_path: Path) ->
     origin = task.parent.parent
     store = RunStore(origin.run_store.store, "F", "r2")
     store.create(RunRecord("F", "r2", "flow.py", {}, origin.record.graph, created=30.0, origin_run_id="r1"))
-    store.commit("start", "0", Commit(1, ("split",), {}, started=20.0, finished=25.0))
+    store.commit("start", "0", Commit(1, ("split",), {}, started=20.0, finished=25.0, origin="F/r1"))
     resumed = Run(store)
     assert resumed.origin_pathspec == "F/r1"
     taken = Task("0", parent=resumed["start"])

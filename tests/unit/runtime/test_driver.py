@@ -14,11 +14,13 @@ from hypothesis import strategies as st
 
 from k8sflow.errors import RunError, StorageError
 from k8sflow.executors.base import Finished, Started, TaskEvent
+from k8sflow.flow import graph as graphs
 from k8sflow.flow import lint
 from k8sflow.flow.attempts import Catch, Retry, StepPolicy
 from k8sflow.flow.graph import Graph
 from k8sflow.runtime.attempts import INFRASTRUCTURE_RETRIES, Again
-from k8sflow.runtime.driver import Driver, Inbox, Report, RunResult
+from k8sflow.runtime.driver import Driver, Report, RunResult, SupersededError
+from k8sflow.runtime.inbox import Inbox
 from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.storage.folder import FolderStore
 from k8sflow.storage.records import Commit, ForeachItems, RunStore
@@ -26,6 +28,7 @@ from k8sflow.task.outcome import Diagnosis, Outcome
 from k8sflow.task.result import TaskResult, Transition
 from k8sflow.task.runner import write_outcome
 from k8sflow.task.spec import TaskName, TaskSpec
+from tests.support import load_flow, write_flow
 from tests.unit.flow.graphs import PLACE, SEQUENCES, Foreach, Part, Plain, Split, taken, unchecked
 
 
@@ -91,6 +94,7 @@ class World:
         self.retries: list[TaskSpec] = []
         self.catches: list[TaskSpec] = []
         self.policies: dict[str, StepPolicy] = {}
+        self.outlives = True
         self.time = 1000.0
         self.started: list[tuple[float, TaskSpec]] = []
 
@@ -125,7 +129,7 @@ class World:
 
         driver = Driver(
             self.graph, self.run_store, executors=executors, executor_of=lambda _: "fake", observers=[self],
-            policies=self.policies, clock=self,
+            policies=self.policies, outlives=lambda _: self.outlives, clock=self,
         )  # fmt: skip
         return driver.run(go_on=go_on)
 
@@ -431,3 +435,79 @@ def test_a_driver_that_dies_counts_the_retries_of_those_before_it(
     assert set(world.ran.values()) == {1}
     assert set(ended.values()) <= {1}
     assert sum(ended.values()) == failures * len(world.ran)
+
+
+@pytest.mark.parametrize(
+    ("outlives", "ended", "begun", "attempts"),
+    [
+        (False, [], [0], [1]),
+        (False, [], [0, 1, 2], [3]),
+        (False, [0], [1], [2]),
+        (False, [0], [0], [1]),
+        (True, [], [0], [0]),
+        (True, [0], [1], [1]),
+    ],
+)
+def test_an_execution_that_died_with_its_driver_has_a_number_of_its_own(
+    tmp_path: Path, outlives: bool, ended: list[int], begun: list[int], attempts: list[int]
+) -> None:
+    """The next one has another; one that runs on without its driver is found again under its own (I5)."""
+    world = World(_graph(Plain()), tmp_path)
+    world.outlives = outlives
+    world.policies = {"s1": StepPolicy(Retry(1))}
+    for attempt in begun:
+        log = world.run_store.open_log("s1", "0", attempt, "stdout")
+        log.write(b"")
+        log.close()
+    for attempt in ended:
+        spec = TaskSpec("F", "r", TaskName("s1"), attempt)
+        write_outcome(world.run_store, spec, _failure(Outcome.USER_ERROR))
+    assert world.drive(go_on=True).is_success
+    assert [spec.attempt for spec in world.attempts if spec.name.step == "s1"] == attempts
+
+
+def test_a_driver_that_was_superseded_leaves_what_runs(tmp_path: Path) -> None:
+    """Its executors are closed and not cancelled, and it writes no outcome: the run is another one's."""
+    world = World(_graph(Plain()), tmp_path)
+
+    def behave(spec: TaskSpec) -> None:
+        assert world.executor is not None
+        world.executor.report(SupersededError("another process has taken over"))
+
+    world.behave = behave  # type: ignore[assignment]
+    with pytest.raises(SupersededError):
+        world.drive()
+    assert world.executor is not None
+    assert (world.executor.cancelled, world.executor.closed) == (0, 1)
+    assert world.run_store.read_run_outcome() is None
+
+
+def test_processes_that_know_each_other_start_again_together(tmp_path: Path) -> None:
+    """After their driver's death, the one that has a result already too: the others would wait for it for ever."""
+    source = """
+    from k8sflow import parallel
+    class F(FlowSpec):
+        @step
+        def start(self): self.next(self.train, num_parallel=3)
+        @parallel
+        @step
+        def train(self): self.next(self.join)
+        @step
+        def join(self, inputs): self.next(self.end)
+        @step
+        def end(self): pass
+    """
+    world = World(graphs.build(load_flow(write_flow(tmp_path, source))), tmp_path / "store")
+    world.outlives = False
+    world.run_store.commit("start", "0", Commit(0, ("train",), {}, foreach=ForeachItems(3, ())))
+    world.run_store.commit("train", "1", Commit(0, ("join",), {}))
+    log = world.run_store.open_log("train", "2", 0, "stdout")
+    log.write(b"")
+    log.close()
+    world.behave = lambda spec: (
+        TaskResult(Outcome.SUCCEEDED, Transition(("join",))) if spec.name == TaskName("train", (1,)) else None
+    )
+    assert world.drive(go_on=True).is_success
+    together = [(spec.name.id, spec.attempt) for spec in world.attempts if spec.name.step == "train"]
+    assert sorted(together) == [("0", 1), ("1", 1), ("2", 1)]
+    assert {spec.nodes for spec in world.attempts if spec.name.step == "train"} == {3}

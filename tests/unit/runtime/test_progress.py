@@ -8,7 +8,8 @@ import re
 import pytest
 
 from k8sflow.executors.base import Finished, Output, Queued, Started
-from k8sflow.runtime.progress import LineReporter
+from k8sflow.runtime.progress import Reporter
+from k8sflow.runtime.progress import reporter as made
 from k8sflow.task.outcome import Diagnosis, Outcome
 from k8sflow.task.result import TaskResult, Transition
 from k8sflow.task.spec import TaskName, TaskSpec
@@ -17,10 +18,14 @@ TASK = TaskSpec("F", "r1", TaskName("work", (3, 1)))
 DONE = TaskResult(Outcome.SUCCEEDED, Transition())
 
 
+def _reporter(stream: io.StringIO) -> Reporter:
+    return made(0.0, "python flow.py", stream=stream)
+
+
 def _shown(*pieces: bytes) -> list[str]:
     """The lines of one task's output that came in these pieces."""
     stream = io.StringIO()
-    reporter = LineReporter(0.0, stream)
+    reporter = _reporter(stream)
     reporter.submitted([TASK])
     for piece in pieces:
         reporter.event(Output(TASK, "stdout", piece))
@@ -33,6 +38,9 @@ def _shown(*pieces: bytes) -> list[str]:
 @pytest.mark.parametrize(
     ("pieces", "lines"),
     [
+        ((b"\x1b]0;title\x07text\x1b[?25l\x1b(B\n",), ["text"]),
+        ((b"\xc2\x9b2Jc1\xc2\x85\n",), ["2Jc1"]),
+        ((b"50%\r\r\n", b"a\rb\r\nc\n"), ["50%", "b", "c"]),
         ((b"one\ntwo\n",), ["one", "two"]),
         ((b"o", b"ne\nt", b"wo"), ["one", "two"]),
         ((b"\xe6\x97", b"\xa5\n"), ["日"]),
@@ -55,7 +63,7 @@ def test_output_becomes_whole_lines(pieces: tuple[bytes, ...], lines: list[str])
 def test_lines_of_two_tasks_do_not_mix() -> None:
     """Each waits for its own end."""
     stream = io.StringIO()
-    reporter = LineReporter(0.0, stream)
+    reporter = _reporter(stream)
     other = TaskSpec("F", "r1", TaskName("work", (3, 2)))
     for task, data in ((TASK, b"a"), (other, b"b"), (TASK, b"a\n"), (other, b"b\n")):
         reporter.event(Output(task, "stdout", data))
@@ -64,17 +72,17 @@ def test_lines_of_two_tasks_do_not_mix() -> None:
 
 def test_a_bar_without_an_end_takes_no_memory() -> None:
     """Of what is rewritten only the last is kept, of a line without an end pieces go out."""
-    reporter = LineReporter(0.0, io.StringIO())
+    reporter = _reporter(io.StringIO())
     for i in range(10_000):
         reporter.event(Output(TASK, "stdout", b"\r%04d%%" % i * 20))
         reporter.event(Output(TASK, "stderr", b"x" * 100))
-    assert sum(map(len, reporter._partial.values())) < 200_000
+    assert sum(map(len, reporter._outputs.values())) < 200_000
 
 
 def test_a_reason_to_wait_is_told_once() -> None:
     """With what to do about it; again when it changes."""
     stream = io.StringIO()
-    reporter = LineReporter(0.0, stream)
+    reporter = _reporter(stream)
     for reason in ("", "no room", "no room", "no image", "no room"):
         reporter.event(Queued(TASK, reason, "make room" if reason == "no room" else ""))
     told = stream.getvalue()
@@ -87,12 +95,12 @@ def test_a_reason_to_wait_is_told_once() -> None:
 def test_a_failure_and_the_summary_are_told() -> None:
     """Task, outcome, traceback, what to do; how long it took."""
     stream = io.StringIO()
-    reporter = LineReporter(0.0, stream)
+    reporter = _reporter(stream)
     diagnosis = Diagnosis(Outcome.OUT_OF_MEMORY, "it used too much", "line 1\nline 2", "ask for more")
     reporter.failure(TASK, TaskResult(Outcome.OUT_OF_MEMORY, diagnosis=diagnosis))
     told = stream.getvalue()
     assert "F/r1/work/3.1 failed (out of memory): it used too much" in told
     assert "    line 1\n    line 2" in told
     assert "What to do: ask for more" in told
-    reporter.summary("F/r1", "failed", "Look.", good=False)
-    assert re.search(r"F/r1 failed in .+ \(0 tasks\)\. Look\.", stream.getvalue())
+    reporter.summary("F/r1", "failed", "  to go on:  python flow.py resume", good=False)
+    assert re.search(r"F/r1 failed in .+ \(0 tasks\)\.\n  to go on:  python flow.py resume\n", stream.getvalue())

@@ -1,0 +1,145 @@
+"""``python flow.py resume``, ``attach`` and ``spin``: going on with what is there already."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from k8sflow import config
+from k8sflow.cli.errors import leave, told
+from k8sflow.flow.spec import FlowSpec
+from k8sflow.runtime.request import RunRequest, code_folder
+
+# The commands that take the configs of an earlier run, so that the flow's mutators have to wait for these.
+NAMES = ("resume", "attach", "spin")
+# What --config NAME FILE and the like have behind them, where they stand before the command.
+_WORDS_BEHIND = {"--config": 2, "--config-value": 2, "--branch": 1}
+
+
+def is_called(arguments: Sequence[str]) -> bool:
+    """Whether a command line is one of these commands."""
+    position = 0
+    while position < len(arguments) and arguments[position].startswith("-"):
+        position += 1 + _WORDS_BEHIND.get(arguments[position], 0)
+    return position < len(arguments) and arguments[position] in NAMES
+
+
+def commands(
+    flow: type[FlowSpec], shared: Sequence[click.Parameter], parameters: Sequence[click.Option]
+) -> Iterator[click.Command]:
+    """The commands of a flow.
+
+    Args:
+        flow: The flow's class.
+        shared: The options that ``run`` has too: those of configs and of the project.
+        parameters: The options of the flow's parameters.
+    """
+    yield _resume_command(flow, [*shared, *map(_optional, parameters)])
+    yield _attach_command(flow)
+    yield _spin_command(flow)
+
+
+def _resume_command(flow: type[FlowSpec], more: Sequence[click.Parameter]) -> click.Command:
+    options: list[click.Parameter] = [
+        click.Argument(["step"], required=False),
+        click.Option(["--origin-run-id", "origin"], help="The run to resume (default: the latest one)."),
+        click.Option(["--dry-run"], is_flag=True, help="Tell what would be cloned and what would run, and why."),
+        click.Option(
+            ["--with", "decorators"],
+            multiple=True,
+            metavar="DECORATOR",
+            help="Put a decorator on every step, as in run.",
+        ),
+        click.Option(["--max-workers"], type=click.IntRange(min=1), help="How many tasks run at a time."),
+        click.Option(["--tag", "tags"], multiple=True, help="A word to find the new run by."),
+        click.Option(["--run-id"], help="The new run's id (default: made from the time)."),
+        click.Option(["--run-id-file"], type=click.Path(dir_okay=False), help="Write the new run's id to this file."),
+        *more,
+    ]
+
+    def callback(
+        step: str | None,
+        origin: str | None,
+        dry_run: bool,  # noqa: FBT001  click calls by name
+        decorators: tuple[str, ...],
+        max_workers: int | None,
+        tags: tuple[str, ...],
+        run_id: str | None,
+        run_id_file: str | None,
+        **values: Any,
+    ) -> None:
+        context = click.get_current_context()
+        with told():
+            request = RunRequest(
+                flow=flow,
+                settings=config.load(code_folder(flow)),
+                values={key.removeprefix("parameter_"): value for key, value in values.items()},
+                decorators=decorators,
+                tags=tags,
+                run_id=run_id,
+                run_id_file=run_id_file,
+                max_workers=max_workers,
+                **context.meta.get("k8sflow.project", {}),
+            )
+            given = [
+                key.removeprefix("parameter_") for key in values
+                if context.get_parameter_source(key) is ParameterSource.COMMANDLINE
+            ]  # fmt: skip
+            from k8sflow.runtime import resume  # noqa: PLC0415  --help needs no runtime
+
+            leave(resume.resume(request, origin, step, given=given, dry_run=dry_run))
+
+    return click.Command(
+        "resume", callback=callback, params=options,
+        help="Go on in a new run: clone what an earlier run has done, and run the rest; or all from STEP on.\n\n"
+        "The parameters are those of the earlier run; the code is that of now.",
+    )  # fmt: skip
+
+
+def _attach_command(flow: type[FlowSpec]) -> click.Command:
+    def callback(run: str, max_workers: int | None) -> None:
+        began = time.monotonic()
+        with told():
+            settings = config.load(code_folder(flow))
+            from k8sflow.runtime import attach  # noqa: PLC0415  --help needs no runtime
+
+            leave(attach.attach(flow, settings, run, max_workers, began))
+
+    return click.Command(
+        "attach",
+        callback=callback,
+        params=[
+            click.Argument(["run"]),
+            click.Option(["--max-workers"], type=click.IntRange(min=1), help="How many tasks run at a time."),
+        ],
+        help="Go on with RUN where its driver has died; follow it where somebody drives it.\n\n"
+        "The exit code is that of the run.",
+    )
+
+
+def _spin_command(flow: type[FlowSpec]) -> click.Command:
+    def callback(task: str) -> None:
+        began = time.monotonic()
+        with told():
+            settings = config.load(code_folder(flow))
+            from k8sflow.runtime import spin  # noqa: PLC0415  --help needs no runtime
+
+            leave(spin.spin(flow, settings, task, began))
+
+    return click.Command(
+        "spin", callback=callback, params=[click.Argument(["task"])],
+        help="Run one step again, on the inputs that it had in an earlier run, with the code of now.\n\n"
+        "TASK is STEP, STEP/TASK, RUN/STEP or RUN/STEP/TASK; by default the latest run's task that has failed, or the "
+        "first one. What it leaves is kept apart from all runs.",
+    )  # fmt: skip
+
+
+def _optional(option: click.Option) -> click.Option:
+    """The option of a parameter that need not be given, and is not shown: most often the earlier run has the value."""
+    option.required = False
+    option.hidden = True
+    return option

@@ -1,0 +1,103 @@
+"""A run that is driven: its executors, its driver, and its last lines."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from k8sflow.config import Settings
+from k8sflow.executors.base import Executor
+from k8sflow.executors.local import LocalExecutor
+from k8sflow.flow.attempts import StepPolicy
+from k8sflow.flow.graph import Graph
+from k8sflow.flow.spec import FlowSpec
+from k8sflow.runtime import hints, remote
+from k8sflow.runtime.driver import Driver, Observer, Report, RunResult
+from k8sflow.runtime.placement import Placement
+from k8sflow.runtime.progress import Reporter, reporter
+from k8sflow.storage.objects import ObjectStore
+from k8sflow.storage.records import RunRecord, RunStore
+from k8sflow.task.runner import TaskRunner
+
+LOCAL, KUBERNETES = "local", "kubernetes"
+
+
+@dataclass(frozen=True)
+class ActiveRun:
+    """A run that is being driven here."""
+
+    record: RunRecord
+    graph: Graph
+    store: ObjectStore
+    placement: Placement
+    settings: Settings
+
+    @property
+    def run_store(self) -> RunStore:
+        """The run's records."""
+        return RunStore(self.store, self.record.flow, self.record.run)
+
+    def local(
+        self, report: Report, flow: type[FlowSpec], max_workers: int | None, leave: Callable[[], None]
+    ) -> Executor:
+        """The executor for the steps on this machine; it forks, so it comes before anything that starts a thread."""
+        runner = TaskRunner(flow, self.graph, self.record, self.store)
+        workers = max_workers or os.cpu_count() or 1
+        return LocalExecutor(report, runner, workers, timeout_of=self.timeout_of, leave=leave)
+
+    def kubernetes(self, report: Report, max_jobs: int | None, owner: dict[str, Any] | None = None) -> Executor:
+        """The executor for the steps on Kubernetes."""
+        return remote.executor(report, self.record, self.store, self.placement, self.settings, max_jobs, owner)
+
+    @cached_property
+    def policies(self) -> dict[str, StepPolicy]:
+        """Retries, timeout and catch, by step."""
+        return {step: StepPolicy.from_document(found) for step, found in self.record.policies.items()}
+
+    def timeout_of(self, step: str) -> float | None:
+        """How many seconds an execution of a step's task may take; None for any time."""
+        return self.policies[step].timeout_seconds if step in self.policies else None
+
+    def driver(self, executors: Callable[[Report], Mapping[str, Executor]], observers: Sequence[Observer]) -> Driver:
+        """The run's driver."""
+        return Driver(
+            self.graph,
+            self.run_store,
+            executors=executors,
+            executor_of=lambda step: KUBERNETES if step in self.placement.pods else LOCAL,
+            observers=observers,
+            policies=self.policies,
+            outlives=lambda step: step in self.placement.pods,
+        )
+
+    def reporter(self, began: float) -> Reporter:
+        """Who tells of the run.
+
+        Args:
+            began: When the user asked, by time.monotonic().
+        """
+        return reporter(began, hints.command(self.record), self.run_store.pathspec, list(self.graph.nodes))
+
+    def conclude(self, seen: Reporter, result: RunResult | None) -> bool | None:
+        """Prints the last lines; returns what the exit code follows from.
+
+        Args:
+            seen: Who has told of the run.
+            result: How it ended; None where it was cancelled.
+        """
+        pathspec = self.run_store.pathspec
+        go_on = f"  to go on:    {hints.resume(self.record)}"
+        if result is None:
+            seen.summary(pathspec, "was cancelled", go_on, good=False)
+            return None
+        if result.failed is not None and result.result is not None:
+            seen.failure(result.failed, result.result)
+            output = f"  its output:  {hints.logs(self.record, result.failed.name)}\n"
+            seen.summary(pathspec, "failed", output + go_on, good=False)
+            return False
+        hint = f'Results: k8sflow.Flow("{self.record.flow}")["{self.record.run}"].data'
+        seen.summary(pathspec, "succeeded", hint, good=True)
+        return True

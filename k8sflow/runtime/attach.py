@@ -1,0 +1,178 @@
+"""Goes on with a run whose driver is dead, or follows one whose driver lives; never two drivers of one run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import closing
+from datetime import datetime, timezone
+
+import click
+
+from k8sflow.config import Settings
+from k8sflow.errors import RunError
+from k8sflow.executors.base import Executor
+from k8sflow.flow import graph as graphs
+from k8sflow.flow.configs import bind_known
+from k8sflow.flow.graph import Graph
+from k8sflow.flow.spec import FlowSpec
+from k8sflow.runtime import find, hints, remote
+from k8sflow.runtime.active import KUBERNETES, LOCAL, ActiveRun
+from k8sflow.runtime.clone import clone
+from k8sflow.runtime.driver import Report, SupersededError
+from k8sflow.runtime.follow import Follower
+from k8sflow.runtime.interrupts import interrupts
+from k8sflow.runtime.placement import Placement
+from k8sflow.storage.artifacts import ArtifactStore
+from k8sflow.storage.clones import is_complete
+from k8sflow.storage.lease import Lease, lease_of
+from k8sflow.storage.records import OutcomeRecord
+from k8sflow.task.outcome import Outcome
+
+
+def attach(flow: type[FlowSpec], settings: Settings, run: str, max_workers: int | None, began: float) -> bool | None:
+    """Sees a run to its end, whoever drives it; whether it succeeded, or None where it was cancelled.
+
+    Args:
+        flow: The flow's class, for the tasks on this machine.
+        settings: The settings that hold.
+        run: The run, ``run`` or ``flow/run``.
+        max_workers: How many tasks run at a time, where this process drives the run.
+        began: When the user asked, by time.monotonic().
+
+    Raises:
+        K8sflowError: There is no such run, or it can't go on.
+    """
+    run_store = find.run_of(flow, settings, run)
+    record = run_store.read()
+    artifacts = ArtifactStore(run_store.store, record.flow)
+    bind_known(flow, lambda name: artifacts.load(record.parameters[name], name), record.parameters)
+    placement = Placement.from_document(record.pods, settings)
+    active = ActiveRun(record, Graph.from_document(record.flow, record.graph), run_store.store, placement, settings)
+    if (outcome := run_store.read_run_outcome()) is not None:
+        return _told(active, outcome)
+    return drive_or_follow(active, flow, max_workers, began, go_on=True)
+
+
+def drive_or_follow(
+    active: ActiveRun, flow: type[FlowSpec], max_workers: int | None, began: float, *, go_on: bool = False
+) -> bool | None:
+    """Drives a run, or follows it as long as somebody else does; returns as ``attach``.
+
+    Args:
+        active: The run.
+        flow: The flow's class.
+        max_workers: How many tasks run at a time.
+        began: When the user asked, by time.monotonic().
+        go_on: Whether an earlier driver may have left something.
+
+    Raises:
+        K8sflowError: The run can't go on.
+    """
+    while True:
+        lease = lease_of(active.run_store)
+        if active.record.is_detached or not lease.acquire():
+            outcome = _follow(active, lease, began)
+            if outcome is not None:
+                return _told(active, outcome)
+        try:
+            if go_on and (outcome := active.run_store.read_run_outcome()) is not None:
+                return _told(active, outcome)
+            if go_on:
+                _check(active, flow)
+            return _drive(active, flow, max_workers, began, lease, go_on=go_on)
+        except SupersededError as error:
+            click.secho(str(error), fg="yellow")
+        finally:
+            lease.release()
+        go_on = True
+
+
+def _drive(
+    active: ActiveRun, flow: type[FlowSpec], max_workers: int | None, began: float, lease: Lease, *, go_on: bool
+) -> bool | None:
+    seen = active.reporter(began)
+
+    def executors(report: Report) -> dict[str, Executor]:
+        # The local executor forks, so it comes before anything that starts a thread.
+        made: dict[str, Executor] = {}
+        if len(active.placement.pods) < len(active.graph.nodes):
+            made[LOCAL] = active.local(report, flow, max_workers, lease.leave)
+        if active.placement.uses_kubernetes:
+            made[KUBERNETES] = active.kubernetes(report, max_workers)
+        lease.keep(lambda: report(_superseded(active)))
+        return made
+
+    is_new = not go_on or (active.record.origin_run_id is not None and not is_complete(active.run_store))
+    with interrupts(seen.cancelling), closing(seen):
+        try:
+            if active.record.origin_run_id is not None:
+                clone(active)
+            result = active.driver(executors, [seen]).run(go_on=go_on)
+        except KeyboardInterrupt:
+            result = None
+            # It may have come before the driver had begun; then nothing runs, unless an earlier driver has left it.
+            if is_new and active.run_store.read_run_outcome() is None:
+                active.run_store.write_run_outcome(OutcomeRecord(Outcome.CANCELLED.value, time.time(), "cancelled"))
+        return active.conclude(seen, result)
+
+
+def _follow(active: ActiveRun, lease: Lease, began: float) -> OutcomeRecord | None:
+    """Tells of the run until it has ended, and how; None where it has no driver any more, and this process is it."""
+    is_orphan: Callable[[], bool] = (lambda: False) if active.record.is_detached else lease.acquire
+    seen = active.reporter(began)
+    try:
+        follower = Follower(active.graph, active.run_store, seen)
+        holder = None if active.record.is_detached else lease.holder()
+        who = "a driver in the cluster" if active.record.is_detached else str(holder or "another process")
+        done = f"; {follower.done_before} of its tasks are done" if follower.done_before else ""
+        click.secho(f"{active.run_store.pathspec} is driven by {who}{done}. Ctrl-C leaves it alone.", dim=True)
+        with closing(seen):
+            outcome = follower.follow(is_orphan)
+    except KeyboardInterrupt:
+        click.echo(f"{active.run_store.pathspec} goes on. To look again: {hints.attach(active.record)}")
+        raise
+    if outcome is None:
+        click.secho("Its driver is gone; this process goes on with it.", fg="yellow")
+    return outcome
+
+
+def _check(active: ActiveRun, flow: type[FlowSpec]) -> None:
+    """Refuses to drive tasks on this machine by code with another graph than that which the run was started with.
+
+    Raises:
+        RunError: That is so.
+    """
+    here = [node for name, node in active.graph.nodes.items() if name not in active.placement.pods]
+    if active.placement.uses_kubernetes:
+        remote.check(active.settings, active.placement, is_handed_over=False)
+    if not here:
+        return
+    now = graphs.build(flow)
+    if now.shape() != active.graph.shape():
+        raise RunError(
+            f"{flow.__name__} has another graph than when {active.run_store.pathspec} was started.",
+            advice=f"Go on in a new run, which takes over what still holds: {hints.resume(active.record)}",
+        )
+
+
+def _superseded(active: ActiveRun) -> SupersededError:
+    return SupersededError(
+        f"another process has taken over {active.run_store.pathspec}.",
+        cause="Nothing was heard of this one for too long: this machine was asleep, or could not reach the bucket.",
+    )
+
+
+def _told(active: ActiveRun, outcome: OutcomeRecord) -> bool | None:
+    """Tells how a run has ended; what the exit code follows from."""
+    when = datetime.fromtimestamp(outcome.finished, timezone.utc).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    pathspec = active.run_store.pathspec
+    if outcome.outcome == Outcome.SUCCEEDED.value:
+        click.secho(f"{pathspec} succeeded at {when}.", fg="green")
+        return True
+    is_cancelled = outcome.outcome == Outcome.CANCELLED.value
+    what = "was cancelled" if is_cancelled else "failed"
+    why = f": {outcome.summary}" if outcome.summary and not is_cancelled else "."
+    click.secho(f"{pathspec} {what} at {when}{why}", fg="red")
+    click.echo(f"  to go on:  {hints.resume(active.record)}")
+    return None if is_cancelled else False

@@ -1,0 +1,148 @@
+"""Tells of a run that somebody else drives, by what its tasks leave in the store."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Literal
+
+from k8sflow.executors.base import Finished, Output, Started
+from k8sflow.flow.graph import Graph
+from k8sflow.runtime.driver import Observer
+from k8sflow.storage.records import OutcomeRecord, RunStore
+from k8sflow.task.outcome import Diagnosis, Outcome
+from k8sflow.task.result import TaskResult
+from k8sflow.task.spec import TaskName, TaskSpec
+
+_STREAMS: tuple[Literal["stdout"], Literal["stderr"]] = ("stdout", "stderr")
+_PIECE_BYTES = 1 << 16
+_FOLDER_PAUSE_SECONDS = 0.3
+_BUCKET_PAUSE_SECONDS = 2.0
+# A look at a wide run lists many objects: it is to take no more than a small part of the time.
+_PAUSE_PER_LOOK = 10
+
+
+@dataclass
+class _Followed:
+    """An execution whose output is being told.
+
+    Args:
+        task: The execution.
+        is_over: Whether its end was seen; what it wrote last may come a moment later.
+        read: How many bytes of each stream were told.
+    """
+
+    task: TaskSpec
+    is_over: bool = False
+    read: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_STREAMS, 0))
+
+
+class Follower:
+    """Tells an observer of a run as its driver would.
+
+    Of tasks that had ended when it came it tells nothing; of those that run, all that they have printed.
+
+    Args:
+        graph: The run's graph.
+        run_store: Its records.
+        observer: Who is told.
+    """
+
+    def __init__(self, graph: Graph, run_store: RunStore, observer: Observer) -> None:
+        self._graph = graph
+        self._run_store = run_store
+        self._observer = observer
+        self._open: dict[tuple[str, str, int], _Followed] = {}
+        self._told: set[tuple[str, str, int]] = set()
+        self.done_before = self._skip_ended()
+
+    def follow(self, is_orphan: Callable[[], bool]) -> OutcomeRecord | None:
+        """Tells until the run has ended, and how; None where nobody drives it any more.
+
+        Args:
+            is_orphan: Whether that is so; asked again and again.
+        """
+        is_bucket = self._run_store.store.url.startswith("s3://")
+        least = _BUCKET_PAUSE_SECONDS if is_bucket else _FOLDER_PAUSE_SECONDS
+        pause = threading.Event()
+        while True:
+            began = time.monotonic()
+            left_alone = is_orphan()
+            outcome = self._run_store.read_run_outcome()
+            self._look()
+            if outcome is not None or left_alone:
+                self._look()  # the last words of tasks whose end was seen just now
+                return outcome
+            pause.wait(max(least, _PAUSE_PER_LOOK * (time.monotonic() - began)))
+
+    def _skip_ended(self) -> int:
+        """Passes over what has ended already; how many tasks have a result."""
+        seen, ended, committed = self._listed()
+        self._told = {key for key in seen if key in ended or key[:2] in committed}
+        return len(committed)
+
+    def _look(self) -> None:
+        seen, ended, committed = self._listed()
+        self._begin(sorted(seen - self._told - self._open.keys()))
+        for key, followed in list(self._open.items()):
+            self._tell_output(followed)
+            if followed.is_over:
+                self._end(key)
+            followed.is_over = key in ended or key[:2] in committed
+
+    def _listed(self) -> tuple[set[tuple[str, str, int]], set[tuple[str, str, int]], set[tuple[str, str]]]:
+        """The executions that have left anything, those of them that have ended, and the tasks that have a result."""
+        seen: set[tuple[str, str, int]] = set()
+        ended: set[tuple[str, str, int]] = set()
+        committed: set[tuple[str, str]] = set()
+        for step, task, rest in self._run_store.task_keys():
+            attempt, _, file = rest.partition("/")
+            if rest == "commit.json":
+                committed.add((step, task))
+            elif attempt.isdigit():
+                seen.add((step, task, int(attempt)))
+                if file == "outcome.json":
+                    ended.add((step, task, int(attempt)))
+        return seen, ended, committed
+
+    def _begin(self, keys: Iterable[tuple[str, str, int]]) -> None:
+        for step, found in groupby(keys, key=lambda key: key[0]):
+            depth = self._graph.depth(step)
+            specs = {
+                key: TaskSpec(
+                    self._run_store.flow, self._run_store.run, TaskName.from_id(step, key[1], depth), attempt=key[2]
+                )
+                for key in found
+            }
+            self._open |= {key: _Followed(spec) for key, spec in specs.items()}
+            for attempt, tasks in groupby(specs.values(), key=lambda spec: spec.attempt):
+                if attempt == 0:
+                    self._observer.submitted(list(tasks))
+            for spec in specs.values():
+                self._observer.event(Started(spec, f"attempt {spec.attempt}" if spec.attempt else "followed"))
+
+    def _tell_output(self, followed: _Followed) -> None:
+        name, attempt = followed.task.name, followed.task.attempt
+        for stream in _STREAMS:
+            if data := self._run_store.read_log(name.step, name.id, attempt, stream, followed.read[stream]):
+                followed.read[stream] += len(data)
+                for start in range(0, len(data), _PIECE_BYTES):
+                    self._observer.event(Output(followed.task, stream, data[start : start + _PIECE_BYTES]))
+
+    def _end(self, key: tuple[str, str, int]) -> None:
+        task = self._open.pop(key).task
+        self._told.add(key)
+        record = self._run_store.read_outcome(*key)
+        # A commit without an outcome is that of a task whose process, or whose store, died in the moment between.
+        result = TaskResult(Outcome.SUCCEEDED) if record is None else _result(record)
+        self._observer.event(Finished(task, result))
+
+
+def _result(record: OutcomeRecord) -> TaskResult:
+    outcome = Outcome(record.outcome)
+    if not outcome.is_failure:
+        return TaskResult(outcome)
+    return TaskResult(outcome, diagnosis=Diagnosis(outcome, record.summary, record.detail, record.resolution))

@@ -1,0 +1,64 @@
+"""What a person sees of a run: lines in a log, and on a terminal a block below them."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TextIO
+
+from k8sflow.runtime.progress.live import LiveView
+from k8sflow.runtime.progress.plain import PlainView
+from k8sflow.runtime.progress.reporter import Reporter, View
+
+__all__ = ["Reporter", "reporter"]
+
+
+def reporter(
+    began: float,
+    command: str,
+    title: str = "",
+    steps: Sequence[str] = (),
+    *,
+    stream: TextIO | None = None,
+    environment: Mapping[str, str] = os.environ,
+) -> Reporter:
+    """Who tells of a run in the way that suits the place that is written to.
+
+    A terminal gets the live block; a log, a pipe, ``TERM=dumb`` and a continuous integration (``CI``) get lines.
+    ``NO_COLOR`` is heeded (https://no-color.org).
+
+    Args:
+        began: When the run was asked for, by time.monotonic().
+        command: What the user types before a command: ``python flow.py``.
+        title: What the block is about.
+        steps: The flow's steps, in their order.
+        stream: Where to; by default the standard output as it is now.
+        environment: The environment's variables.
+    """
+    return Reporter(began, _view(stream or sys.stdout, began, title, steps, environment), command)
+
+
+def _view(
+    stream: TextIO | None, began: float, title: str, steps: Sequence[str], environment: Mapping[str, str]
+) -> View:
+    if stream is None or stream.closed:
+        return PlainView(_Nobody(), has_colours=False)
+    is_terminal = stream.isatty()
+    is_simple = environment.get("TERM", "dumb") in {"dumb", "unknown"}
+    has_colours = is_terminal and not is_simple and not environment.get("NO_COLOR")
+    if is_terminal and not is_simple and not _is_ci(environment):
+        return LiveView(stream, title, began, steps, has_colours=has_colours)
+    return PlainView(stream, has_colours=has_colours)
+
+
+def _is_ci(environment: Mapping[str, str]) -> bool:
+    return environment.get("CI", "").lower() not in {"", "0", "false"}
+
+
+class _Nobody(io.StringIO):
+    """A stream whose other end is closed; nothing is kept."""
+
+    def write(self, text: str) -> int:
+        return len(text)

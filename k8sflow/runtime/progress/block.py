@@ -1,0 +1,89 @@
+"""The block at the bottom of a terminal: a row for each step, as wide and as high as there is room."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.cells import cell_len
+from rich.console import Console
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from k8sflow.runtime.progress.tally import StepTally, Tally
+from k8sflow.runtime.progress.text import duration
+
+_NARROWEST_BAR, _WIDEST_BAR = 8, 40
+_HEADERS = ("done", "running", "waiting", "failed", "time", "left")
+_GAP = 2
+_MOST_ROWS = 20
+
+
+def render(console: Console, title: str, tally: Tally, now: float, coming: Sequence[str], height: int) -> list[str]:
+    """The block's lines, none wider than the terminal.
+
+    Args:
+        console: Tells width and colours.
+        title: The run.
+        tally: What is known of its steps.
+        now: The time by the tally's clock.
+        coming: Steps that may still begin.
+        height: How many lines the terminal has.
+    """
+    rows, hidden = _chosen(list(tally.steps.values()), max(1, min(_MOST_ROWS, height // 2) - 4))
+    cells = [[*_counts(step), *_times(step, now)] for step in rows]
+    name_width = min(max((cell_len(step.name) for step in rows), default=0), console.width // 4)
+    widths = [max(map(cell_len, map(str, column))) for column in zip(_HEADERS, *cells, strict=True)]
+    bar_width = min(_WIDEST_BAR, console.width - name_width - sum(widths) - _GAP * (len(widths) + 2))
+    has_bar = bar_width >= _NARROWEST_BAR and any(step.total > 1 for step in rows)
+    table = Table(box=None, padding=(0, _GAP, 0, 0), header_style="dim", pad_edge=False)
+    table.add_column("", no_wrap=True, overflow="ellipsis", width=name_width)
+    if has_bar:
+        table.add_column("", width=bar_width)
+    for header, width in zip(_HEADERS, widths, strict=True):
+        table.add_column(header, justify="right", no_wrap=True, width=width)
+    for step, counts in zip(rows, cells, strict=True):
+        table.add_row(_name(step), *([_bar(step, bar_width)] if has_bar else []), *counts)
+    with console.capture() as capture:
+        console.print()
+        console.print(Text(title, style="bold"), no_wrap=True, overflow="ellipsis", crop=True)
+        console.print(table, crop=True, no_wrap=True)
+        if more := _more(hidden, coming):
+            console.print(Text(more, style="dim"), no_wrap=True, overflow="ellipsis", crop=True)
+    return capture.get().splitlines()
+
+
+def _chosen(steps: Sequence[StepTally], most: int) -> tuple[list[StepTally], int]:
+    """The steps that there is room for, those that go on before those that are over; and how many are left out."""
+    if len(steps) <= most:
+        return list(steps), 0
+    going_on = [step for step in steps if not step.is_over]
+    over = [step for step in steps if step.is_over]
+    kept = {id(step) for step in [*going_on, *reversed(over)][:most]}
+    return [step for step in steps if id(step) in kept], len(steps) - most
+
+
+def _name(step: StepTally) -> Text:
+    style = "red" if step.failed else ("green" if step.is_over else "bold" if step.running else "")
+    return Text(step.name, style=style)
+
+
+def _bar(step: StepTally, width: int) -> ProgressBar | str:
+    return ProgressBar(total=step.total, completed=step.done + step.failed, width=width) if step.total > 1 else ""
+
+
+def _counts(step: StepTally) -> list[Text]:
+    counts = ((step.done, "green"), (step.running, "bold"), (step.waiting, "yellow"), (step.failed, "bold red"))
+    return [Text(f"{count:,}", style=style) if count else Text("·", style="dim") for count, style in counts]
+
+
+def _times(step: StepTally, now: float) -> list[Text]:
+    left = step.left(now)
+    return [Text(duration(step.elapsed(now))), Text("" if left is None else f"~{duration(left)}", style="dim")]
+
+
+def _more(hidden: int, coming: Sequence[str]) -> str:
+    parts = [f"{hidden} more step{'' if hidden == 1 else 's'} begun"] if hidden else []
+    if coming:
+        parts.append(f"to come: {', '.join(coming)}")
+    return "; ".join(parts)

@@ -1,0 +1,193 @@
+"""Tells a person of a run: prefixed lines of output, what waits and why, and how it ended."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Protocol
+
+import click
+
+from k8sflow.executors.base import Finished, Output, Queued, Started, TaskEvent
+from k8sflow.flow.attempts import Catch
+from k8sflow.runtime.attempts import Again
+from k8sflow.runtime.progress.tally import Tally
+from k8sflow.runtime.progress.text import OutputLines, duration, prefixed
+from k8sflow.task.outcome import Outcome
+from k8sflow.task.result import TaskResult
+from k8sflow.task.spec import TaskName, TaskSpec
+
+_COLOURS = ("cyan", "magenta", "blue", "yellow", "green", "bright_cyan", "bright_magenta", "bright_blue")
+# Nobody reads more of one task while it runs; all of it is in the log.
+_MOST_SHOWN_BYTES = 64 << 20
+
+
+class View(Protocol):
+    """Where lines go."""
+
+    has_colours: bool
+    # Whether the view itself tells which tasks start and end, so that no lines need to.
+    tells_tasks: bool
+
+    def write(self, lines: str) -> None:
+        """Shows whole lines."""
+
+    def follow(self, tally: Tally) -> None:
+        """There is something to tell of; may be called at every event."""
+
+    def close(self) -> None:
+        """Leaves what was shown as it is; lines may follow."""
+
+
+class Reporter:
+    """Turns the driver's events into lines.
+
+    Args:
+        began: When the run was asked for, by time.monotonic().
+        view: Where the lines go.
+        command: What the user types before a command: ``python flow.py``.
+    """
+
+    def __init__(self, began: float, view: View, command: str) -> None:
+        self._began = began
+        self._view = view
+        self._command = command
+        self._tally = Tally()
+        self._outputs: dict[tuple[TaskName, str], OutputLines] = {}
+        self._shown: dict[TaskName, int] = {}
+        self._told: dict[TaskName, str] = {}
+        self._colour_of: dict[str, str] = {}
+
+    def close(self) -> None:
+        """Leaves the terminal as it was, in whatever way the run ends; lines may follow."""
+        self._view.close()
+
+    def submitted(self, group: Sequence[TaskSpec]) -> None:
+        """Counts the tasks of a step."""
+        step = self._tally.submitted(group)
+        if len(group) > 1 and not self._view.tells_tasks:
+            self._say(f"{step.name}: {len(group)} branches", dim=True)
+        self._view.follow(self._tally)
+
+    def event(self, event: TaskEvent) -> None:
+        """Tells what a task's event means to a person."""
+        self._tally.event(event)
+        match event:
+            case Output(task, stream, data):
+                self._output(task, stream, data)
+            case Queued(task, reason, resolution):
+                if reason and self._told.get(task.name) != reason:
+                    self._told[task.name] = reason
+                    self._line(task.name, f"waits: {reason}", "yellow")
+                    if resolution:
+                        self._line(task.name, f"  {resolution}", "yellow")
+            case Started(task, where):
+                self._told.pop(task.name, None)
+                if not self._view.tells_tasks:
+                    self._line(task.name, f"started ({where})", dim=True)
+            case Finished(task, result):
+                self._end(task, result)
+        self._view.follow(self._tally)
+
+    def retried(self, task: TaskSpec, result: TaskResult, again: Again) -> None:
+        """Tells why a task runs again, and when."""
+        self._tally.retried(task)
+        when = f" in {duration(again.pause_seconds)}" if again.pause_seconds else ""
+        price = "this costs no retry" if again.number is None else f"retry {again.number} of {again.times}"
+        self._line(task.name, f"{_why(result)}; it is run again{when} ({price})", "yellow")
+
+    def caught(self, task: TaskSpec, result: TaskResult, catch: Catch) -> None:
+        """Tells that the run goes on without what the task should have done."""
+        self._tally.caught(task)
+        if catch.print_exception and result.diagnosis is not None:
+            for line in result.diagnosis.detail.splitlines():
+                self._line(task.name, line)
+        where = f", with the exception in self.{catch.var}" if catch.var else ""
+        self._line(task.name, f"{_why(result)}; @catch lets the run go on{where}", "yellow")
+
+    def cancelling(self) -> None:
+        """Tells that the run is being cancelled."""
+        self._say("Cancelling; Ctrl-C again leaves at once.", colour="yellow")
+
+    def failure(self, task: TaskSpec, result: TaskResult) -> None:
+        """Tells the diagnosis of the failure that ended the run, and how to see the task's output."""
+        self._view.close()
+        self._say("")
+        self._say(f"{task.pathspec} failed ({_outcome(result)}): {_why(result)}", colour="red")
+        diagnosis = result.diagnosis
+        if diagnosis is not None and diagnosis.detail:
+            self._say("\n".join(f"    {line}" for line in diagnosis.detail.splitlines()))
+        if diagnosis is not None and diagnosis.resolution:
+            self._say(f"What to do: {diagnosis.resolution}")
+
+    def summary(self, pathspec: str, outcome: str, hint: str, *, good: bool) -> None:
+        """Tells how the run ended, step by step, how long it took, and what to do next."""
+        self._view.close()
+        now, tasks = time.monotonic(), self._tally.done
+        for row in _rows(self._tally, now):
+            self._say(row, dim=True)
+        took = f"in {duration(now - self._began)} ({tasks} task{'' if tasks == 1 else 's'})"
+        self._say(f"{pathspec} {outcome} {took}.", colour="green" if good else "red")
+        if hint:
+            self._say(hint)
+
+    def _output(self, task: TaskSpec, stream: str, data: bytes) -> None:
+        shown = self._shown.get(task.name, 0)
+        if shown > _MOST_SHOWN_BYTES:
+            return
+        lines = self._outputs.setdefault((task.name, stream), OutputLines()).add(data)
+        text = prefixed(self._prefix(task.name), lines, coloured=self._view.has_colours) if lines else ""
+        if text:
+            self._view.write(text)
+        self._shown[task.name] = shown = shown + max(len(text), len(data))
+        if shown > _MOST_SHOWN_BYTES:
+            where = f"{self._command} logs {task.run}/{task.name}"
+            self._line(task.name, f"… what follows is not shown here, but kept: {where}", "yellow")
+
+    def _end(self, task: TaskSpec, result: TaskResult) -> None:
+        is_cut = self._shown.pop(task.name, 0) > _MOST_SHOWN_BYTES
+        for stream in ("stdout", "stderr"):
+            output = self._outputs.pop((task.name, stream), None)
+            if output is not None and not is_cut and (rest := output.end()):
+                self._view.write(prefixed(self._prefix(task.name), rest, coloured=self._view.has_colours))
+        if result.outcome is not Outcome.SUCCEEDED:
+            self._line(task.name, f"failed: {_outcome(result)}", "red")
+        elif not self._view.tells_tasks:
+            self._line(task.name, "done", dim=True)
+
+    def _prefix(self, name: TaskName) -> str:
+        if not self._view.has_colours:
+            return f"[{name}] "
+        colour = self._colour_of.setdefault(name.step, _COLOURS[len(self._colour_of) % len(_COLOURS)])
+        return f"{click.style(f'[{name}]', fg=colour)} "
+
+    def _line(self, name: TaskName, text: str, colour: str | None = None, *, dim: bool = False) -> None:
+        self._view.write(f"{self._prefix(name)}{self._styled(text, colour, dim=dim)}\n")
+
+    def _say(self, text: str, *, colour: str | None = None, dim: bool = False) -> None:
+        self._view.write(f"{self._styled(text, colour, dim=dim)}\n")
+
+    def _styled(self, text: str, colour: str | None, *, dim: bool) -> str:
+        if not self._view.has_colours:
+            return click.unstyle(text)
+        return click.style(text, fg=colour, dim=dim) if text and (colour or dim) else text
+
+
+def _outcome(result: TaskResult) -> str:
+    return result.outcome.value.replace("_", " ")
+
+
+def _why(result: TaskResult) -> str:
+    return result.diagnosis.summary if result.diagnosis else result.outcome.value
+
+
+def _rows(tally: Tally, now: float) -> list[str]:
+    """A line for each step: what became of its tasks, and how long it took."""
+    widest = max((len(name) for name in tally.steps), default=0)
+    rows = []
+    for step in tally.steps.values():
+        counts = {"done": step.done, "failed": step.failed, "cancelled": step.running, "not started": step.waiting}
+        told = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
+        again = f", {step.retries:,} run again" if step.retries else ""
+        rows.append(f"  {step.name:<{widest}}  {duration(step.elapsed(now)):>9}  {told}{again}")
+    return rows

@@ -1,0 +1,139 @@
+"""How far a run is: counted from the driver's events, by step, with the same work for every event."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from k8sflow.executors.base import Finished, Queued, Started, TaskEvent
+from k8sflow.task.outcome import Outcome
+from k8sflow.task.spec import TaskName, TaskSpec
+
+# So many tasks have to be done before the time of the rest is told from theirs.
+_ENOUGH_TO_TELL = 4
+
+
+@dataclass
+class StepTally:
+    """The tasks of one step.
+
+    Args:
+        name: The step.
+        began: When its first task became ready, by the tally's clock.
+        total: How many tasks there are so far.
+        running: How many of them run.
+        done: How many are done.
+        failed: How many have failed, and do not run again.
+        retries: How often one of them was run again.
+        ended: When the last of them ended, as long as all have.
+        reason: Why one of them waits, where that is more than a full house.
+    """
+
+    name: str
+    began: float
+    total: int = 0
+    running: int = 0
+    done: int = 0
+    failed: int = 0
+    retries: int = 0
+    ended: float | None = None
+    reason: str = ""
+
+    @property
+    def waiting(self) -> int:
+        """How many are ready, and not running yet."""
+        return max(0, self.total - self.running - self.done - self.failed)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all tasks that are known of have ended."""
+        return self.done + self.failed >= self.total
+
+    def elapsed(self, now: float) -> float:
+        """Seconds since the first task became ready, until the last one ended."""
+        return (now if self.ended is None else self.ended) - self.began
+
+    def left(self, now: float) -> float | None:
+        """Seconds until the rest is done, if it goes on as before; None where too little is known."""
+        if self.is_over or self.total == 1 or self.done < _ENOUGH_TO_TELL:
+            return None
+        return (self.total - self.done - self.failed) * self.elapsed(now) / self.done
+
+
+@dataclass
+class Tally:
+    """The steps of a run, in the order in which they began.
+
+    Args:
+        clock: The time in seconds.
+        steps: What is known of each step that has begun, by name.
+    """
+
+    clock: Callable[[], float] = time.monotonic
+    steps: dict[str, StepTally] = field(default_factory=dict)
+    _running: set[TaskName] = field(default_factory=set)
+    _again: set[TaskName] = field(default_factory=set)
+
+    def submitted(self, group: Sequence[TaskSpec]) -> StepTally:
+        """Counts tasks that became ready; another execution of a task is no other task."""
+        first = group[0].name
+        step = self.steps.setdefault(first.step, StepTally(first.step, self.clock()))
+        if len(group) == 1 and first in self._again:
+            self._again.discard(first)
+        else:
+            step.total += len(group)
+            step.ended = None
+        return step
+
+    def event(self, event: TaskEvent) -> None:
+        """Counts a task's event."""
+        name = event.task.name
+        step = self.steps.get(name.step)
+        if step is None:
+            return
+        match event:
+            case Queued(_, reason):
+                step.reason = reason
+            case Started() if name not in self._running:
+                self._running.add(name)
+                step.running += 1
+                step.reason = ""
+            case Finished(_, result):
+                self._stopped(step, name)
+                if result.outcome is Outcome.SUCCEEDED:
+                    step.done += 1
+                else:
+                    step.failed += 1
+                self._look_at_end(step)
+            case _:
+                pass
+
+    def retried(self, task: TaskSpec) -> None:
+        """Takes back a failure after which the task runs again."""
+        step = self.steps.setdefault(task.name.step, StepTally(task.name.step, self.clock()))
+        self._again.add(task.name)
+        step.failed = max(0, step.failed - 1)
+        step.retries += 1
+        step.ended = None
+
+    def caught(self, task: TaskSpec) -> None:
+        """Counts a failure that @catch has taken as done."""
+        step = self.steps[task.name.step]
+        step.failed = max(0, step.failed - 1)
+        step.done += 1
+        self._look_at_end(step)
+
+    @property
+    def done(self) -> int:
+        """How many tasks of all steps are done."""
+        return sum(step.done for step in self.steps.values())
+
+    def _stopped(self, step: StepTally, name: TaskName) -> None:
+        if name in self._running:
+            self._running.discard(name)
+            step.running -= 1
+
+    def _look_at_end(self, step: StepTally) -> None:
+        if step.is_over:
+            step.ended = self.clock()

@@ -1,0 +1,83 @@
+"""From the bytes that a task writes to the lines that a person is shown."""
+
+from __future__ import annotations
+
+import re
+
+import click
+
+# What would move the cursor, clear the screen or set its title in the middle of other lines; colours (SGR) may pass.
+_UNSEEN = re.compile(
+    r"\x1b\[[0-9;:<=>?]*[ -/]*[@-ln-~]"  # control sequences but m (ECMA-48, 5.4)
+    r"|\x1b[\]PX^_][^\x07\x1b\n]*(?:\x07|\x1b\\)?"  # strings: titles, links
+    r"|\x1b[ -/]+[0-~]?"  # character sets
+    r"|\x1b[^\[\]PX^_\n]"
+    r"|\x1b(?!\[[0-9;:]*m)"  # the beginning of one that has no end
+    r"|[\x00-\x08\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f-\x9f]+"
+)
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_LONGEST_LINE = 1 << 16
+_LONGEST_BAR = 1 << 12
+_RESET = "\x1b[0m"
+
+
+class OutputLines:
+    """Makes whole lines of one stream's output, in whatever pieces it comes.
+
+    What has no end yet is held back: up to 64 KiB of it, and of a line that is rewritten only the last state.
+    """
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def add(self, data: bytes) -> str:
+        """The lines that the piece completes, each with its newline; empty where it completes none."""
+        head, newline, rest = data.rpartition(b"\n")
+        whole = self._rest + head + newline if newline else b""
+        rest = rest if newline else self._rest + rest
+        if len(rest) > _LONGEST_BAR:
+            rest = rest.rpartition(b"\r")[2] or rest[-_LONGEST_BAR:]
+        if len(rest) > _LONGEST_LINE:
+            whole, rest = whole + rest + b"\n", b""
+        self._rest = rest
+        return clean(whole) if whole else ""
+
+    def end(self) -> str:
+        """The last line, where it has no newline."""
+        rest, self._rest = self._rest, b""
+        return clean(rest + b"\n") if rest else ""
+
+    def __len__(self) -> int:
+        return len(self._rest)
+
+
+def clean(lines: bytes) -> str:
+    """Whole lines as text that leaves the cursor alone; what is no UTF-8 is shown as such."""
+    text = lines.decode("utf-8", "replace")
+    if _CONTROL.search(text) is None:
+        return text
+    if "\r" in text:
+        text = "\n".join(map(_last_state, text.split("\n")))
+    return _UNSEEN.sub("", text)
+
+
+def _last_state(line: str) -> str:
+    """What a line shows that a progress bar has rewritten by carriage returns."""
+    return line.rstrip("\r").rpartition("\r")[2]
+
+
+def prefixed(prefix: str, lines: str, *, coloured: bool) -> str:
+    """The lines with a prefix each; colours end with their line."""
+    if "\x1b" in lines:
+        lines = lines.replace("\n", f"{_RESET}\n") if coloured else click.unstyle(lines)
+    body = lines[:-1].replace("\n", f"\n{prefix}")
+    return f"{prefix}{body}\n"
+
+
+def duration(seconds: float) -> str:
+    """A time for a person: ``4.2 s``, ``3 min 20 s``, ``2 h 5 min``."""
+    if seconds < 60:  # noqa: PLR2004  seconds in a minute
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"

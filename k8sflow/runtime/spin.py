@@ -1,0 +1,219 @@
+"""``spin``: one step again, on the inputs of a task of an earlier run, with the code as it is now.
+
+What it leaves is kept beside the flow's runs and not among them: it is nobody's result, and no step follows.
+"""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
+
+import click
+
+from k8sflow.config import Settings
+from k8sflow.errors import RunError
+from k8sflow.executors.base import Finished, TaskEvent
+from k8sflow.executors.local import LocalExecutor
+from k8sflow.flow import graph as graphs
+from k8sflow.flow.configs import bind_known
+from k8sflow.flow.graph import Graph, closest
+from k8sflow.flow.spec import FlowSpec, steps
+from k8sflow.runtime import find, hints
+from k8sflow.runtime.attempts import look, read_past
+from k8sflow.runtime.interrupts import interrupts
+from k8sflow.runtime.placement import Placement
+from k8sflow.runtime.plan import Kept, Rerun, plan
+from k8sflow.runtime.progress import Reporter, reporter
+from k8sflow.runtime.request import code_file
+from k8sflow.runtime.start import fixed_values
+from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore
+from k8sflow.storage.clones import put_commits
+from k8sflow.storage.records import SPINS, RunRecord, RunStore, current_user, new_run_id
+from k8sflow.task.outcome import Outcome
+from k8sflow.task.result import TaskResult
+from k8sflow.task.runner import TaskRunner
+from k8sflow.task.spec import TaskName, TaskSpec
+from k8sflow.task.surroundings import surroundings
+
+_SHOWN_CHARACTERS = 60
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What the user has named.
+
+    Args:
+        step: The step.
+        run: The run; None for the latest.
+        task: The task's id; None for any.
+    """
+
+    step: str
+    run: str | None = None
+    task: str | None = None
+
+
+def spin(flow: type[FlowSpec], settings: Settings, text: str, began: float) -> bool | None:
+    """Runs one task on this machine and tells what it left; whether it succeeded, or None after Ctrl-C.
+
+    Args:
+        flow: The flow's class.
+        settings: The settings that hold.
+        text: ``step``, ``step/task``, ``run/step`` or ``run/step/task``.
+        began: When the user asked, by time.monotonic().
+
+    Raises:
+        K8sflowError: There is no such task, or its inputs are not there.
+    """
+    words = text.strip("/").removeprefix(f"{flow.__name__}/").split("/")
+    wanted = _wanted(words, list(steps(flow)))
+    origin = find.run_of(flow, settings, wanted.run) if wanted.run else find.latest_of(flow, settings)
+    before = origin.read()
+    artifacts = ArtifactStore(origin.store, before.flow)
+    bind_known(flow, lambda name: artifacts.load(before.parameters[name], name), before.parameters)
+    graph = graphs.build(flow)
+    spec, needed = _task(origin, before, graph, wanted)
+    record = RunRecord(
+        flow=before.flow,
+        run=new_run_id(),
+        file=code_file(flow),
+        parameters=fixed_values(flow, {}, artifacts, before.parameters),
+        graph=graph.to_document(),
+        user=current_user(),
+        created=time.time(),
+        origin_run_id=origin.run,
+        origin_step=wanted.step,
+    )
+    run_store = RunStore(origin.store, record.flow, record.run, SPINS)
+    run_store.create(record)
+    put_commits(
+        run_store, ((kept.name.step, kept.name.id, kept.commit.clone(origin.pathspec, kept.steps)) for kept in needed)
+    )
+    click.secho(f"{spec.name} again, on its inputs in {origin.pathspec}.", dim=True)
+    spec = replace(spec, run=record.run)
+    policy = Placement.of(flow, graph, (), settings).policies.get(wanted.step)
+    pathspec = f"{run_store.pathspec}/{spec.name}"
+    seen = reporter(began, hints.command(record), pathspec, [wanted.step])
+    runner = TaskRunner(flow, graph, record, origin.store, SPINS)
+    result = _run(runner, spec, seen, policy.timeout_seconds if policy else None)
+    if result is None:
+        seen.summary(pathspec, "was cancelled", "", good=False)
+        return None
+    if result.transition is None:
+        seen.failure(spec, result)
+        seen.summary(pathspec, "failed", "", good=False)
+        return False
+    for line in _left(run_store, graph, spec, artifacts):
+        click.echo(line)
+    hint = f'Results: k8sflow.Run("{run_store.pathspec}")["{spec.name.step}"]["{spec.name.id}"].data'
+    seen.summary(pathspec, "succeeded", hint, good=True)
+    return True
+
+
+def _wanted(words: list[str], known: list[str]) -> _Wanted:
+    """What ``step``, ``step/task``, ``run/step`` or ``run/step/task`` names.
+
+    Raises:
+        RunError: There is no such step.
+    """
+    match words:
+        case [step] if step in known:
+            return _Wanted(step)
+        case [step, task] if step in known:
+            return _Wanted(step, task=task)
+        case [run, step] if step in known:
+            return _Wanted(step, run)
+        case [run, step, task] if step in known:
+            return _Wanted(step, run, task)
+    named = words[0] if len(words) == 1 else words[1] if len(words) > 1 else ""
+    raise RunError(
+        f"{'/'.join(words)} names no step of this flow.",
+        cause=f"Its steps are {', '.join(known)}. {closest(named, known)}".strip(),
+        advice="Name a step, or a task of a run: train, train/3, RUN/train, RUN/train/3.",
+    )
+
+
+def _task(origin: RunStore, record: RunRecord, graph: Graph, wanted: _Wanted) -> tuple[TaskSpec, list[Kept]]:
+    """The task to run, and the results that it reads.
+
+    Raises:
+        RunError: There is no such task, or its inputs are not there.
+    """
+
+    def again(name: TaskName) -> bool:
+        return name.step == wanted.step and wanted.task in {None, name.id}
+
+    found = plan(origin, Graph.from_document(record.flow, record.graph), graph, again)
+    tasks = {rerun.task.name.id: rerun for rerun in found.reruns if again(rerun.task.name)}
+    if not tasks:
+        what = f"{wanted.step}/{wanted.task}" if wanted.task else f"the step {wanted.step}"
+        raise RunError(
+            f"{origin.pathspec} has no inputs for {what}.",
+            cause="The run has no such task, has not come so far, or what comes before has another place in the graph.",
+            advice="Name another run (RUN/STEP), or run what comes before: resume does.",
+        )
+    spec = _first(origin, list(tasks.values())).task
+    if spec.nodes > 1:
+        raise RunError(
+            f"{spec.name} is one of {spec.nodes} processes that know each other, which can't run alone.",
+            advice=f"Run all of them again: resume {wanted.step}",
+        )
+    if graph[spec.name.step].is_join:
+        around = spec.name.path
+        return spec, [kept for kept in found.kept if kept.name.path[: len(around)] == around]
+    inputs = {parent[0] for parent in spec.inputs}
+    return spec, [kept for kept in found.kept if kept.name in inputs]
+
+
+def _first(origin: RunStore, reruns: list[Rerun]) -> Rerun:
+    """The first that has failed, since that is what a person looks into; else without a result; else the first."""
+    left = look(origin)
+    without = [rerun for rerun in reruns if rerun.why is None]
+    for rerun in without:
+        name = rerun.task.name
+        past = read_past(origin, name.step, name.id, left.ended.get(str(name), []))
+        if past is not None and past.record.outcome != Outcome.CANCELLED.value:
+            return rerun
+    return (without or reruns)[0]
+
+
+def _run(runner: TaskRunner, spec: TaskSpec, seen: Reporter, timeout: float | None) -> TaskResult | None:
+    """Runs the task as a process of its own; None where the user cancelled it."""
+    inbox: queue.SimpleQueue[TaskEvent] = queue.SimpleQueue()
+    executor = LocalExecutor(inbox.put, runner, 1, timeout_of=lambda _: timeout)
+    with interrupts(seen.cancelling), closing(seen):
+        try:
+            seen.submitted([spec])
+            executor.submit([spec])
+            while True:
+                event = inbox.get()
+                seen.event(event)
+                if isinstance(event, Finished):
+                    executor.close()
+                    return event.result
+        except KeyboardInterrupt:
+            executor.cancel()
+            return None
+
+
+def _left(run_store: RunStore, graph: Graph, spec: TaskSpec, artifacts: ArtifactStore) -> Iterator[str]:
+    """What the task has set, or changed, in lines."""
+    commit = run_store.read_commit(spec.name.step, spec.name.id)
+    inherited, _ = surroundings(graph, run_store, spec)
+    found = {} if commit is None else commit.artifacts
+    new = {name: ref for name, ref in found.items() if name not in inherited or inherited[name].blob != ref.blob}
+    width = max(map(len, new), default=0)
+    for name, ref in sorted(new.items()):
+        yield f"  {name:{width}}  {_described(ref, name, artifacts)}"
+
+
+def _described(ref: ArtifactRef, name: str, artifacts: ArtifactStore) -> str:
+    """A small value itself, and of a large one the type and the size."""
+    kind = ref.type.removeprefix("builtins.")
+    if ref.inline is None:
+        return f"{kind} of {ref.size} bytes"
+    shown = repr(artifacts.load(ref, name))
+    return f"{kind}  {shown if len(shown) <= _SHOWN_CHARACTERS else f'{shown[:_SHOWN_CHARACTERS]}…'}"

@@ -1,0 +1,213 @@
+"""Drivers that die: real processes, each forked from this one, which has everything imported.
+
+    python driver_deaths.py FLOW_FILE once|chain|cancel
+
+``once``: for each change of state of a run, a driver is killed (SIGKILL) right before it, and ``attach`` finishes it.
+``cancel``: the same with Ctrl-C (SIGINT), and ``resume``.
+``chain``: one run, whose drivers die one after the other, each one change of state later than the one before it.
+After each run its result and the marks of its tasks are compared with those of a run that was left alone.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import itertools
+import os
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from k8sflow import config
+from k8sflow.client import Run
+from k8sflow.flow.spec import FlowSpec
+from k8sflow.runtime import attach, driver, resume, start
+from k8sflow.runtime.request import RunRequest
+from k8sflow.storage.folder import FolderLog, FolderStore
+from k8sflow.storage.records import RunStore
+from tests.support import load_flow
+
+NEVER = 10**9
+CANCELLED = 130
+
+
+class Deaths:
+    """Sends this process a signal at its n-th change of state: an event, or a write to the store."""
+
+    def __init__(self, moment: int, number: signal.Signals) -> None:
+        self.left = moment
+        self.number = number
+        self.pid = os.getpid()
+
+    def change(self, *_: Any) -> None:
+        if os.getpid() != self.pid:
+            return  # a task, or the zygote
+        self.left -= 1
+        if self.left == -1:
+            os.kill(self.pid, self.number)
+
+    submitted = event = retried = caught = change
+
+    def install(self) -> None:
+        """Lets the driver of this process die."""
+        plain = driver.Driver.__init__
+
+        def with_observer(driver: Any, *arguments: Any, observers: Any, **options: Any) -> None:
+            plain(driver, *arguments, observers=[*observers, self], **options)
+
+        driver.Driver.__init__ = with_observer  # type: ignore[method-assign]
+        for kind, name in ((FolderStore, "put"), (FolderStore, "put_new"), (FolderLog, "write")):
+            setattr(kind, name, self._before(getattr(kind, name)))
+
+    def _before(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            self.change()
+            return method(*arguments)
+
+        return call
+
+
+class Run1:
+    """One run of the flow, with what its tasks have told of themselves outside of the store."""
+
+    def __init__(self, flow: type[FlowSpec], folder: Path, name: str) -> None:
+        self.flow = flow
+        self.name = name
+        self.folder = folder
+        self.marks = folder / f"{name}.marks"
+        self.store = FolderStore(str(folder / ".k8sflow"))
+
+    def fork(
+        self, moment: int, *, is_first: bool, number: signal.Signals = signal.SIGKILL, origin: str | None = None
+    ) -> int:
+        """A driver that gets a signal at its n-th change of state; how it ended, as of ``os.waitpid``."""
+        if (pid := os.fork()) == 0:
+            code = 70
+            try:
+                os.environ["MARKS"] = str(self.marks)
+                self._become_driver(Deaths(moment, number), is_first=is_first, origin=origin)
+                code = 0
+            except KeyboardInterrupt:
+                code = CANCELLED
+            finally:
+                os._exit(code)
+        return os.waitpid(pid, 0)[1]
+
+    def _become_driver(self, deaths: Deaths, *, is_first: bool, origin: str | None) -> None:
+        log = os.open(self.folder / "output", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        moment = deaths.left
+        deaths.install()
+        settings = config.load(self.folder)
+        request = RunRequest(self.flow, settings, run_id=self.name, max_workers=3)
+        if origin is not None:
+            done = resume.resume(request, origin, None, dry_run=False)
+        elif is_first:
+            done = start.run(request)
+        else:
+            done = attach.attach(self.flow, settings, self.name, 3, time.monotonic())
+        if done is None:
+            raise KeyboardInterrupt
+        assert done is True
+        if moment == NEVER:
+            (self.folder / "changes").write_text(str(NEVER - deaths.left))
+
+    def settle(self) -> None:
+        """Returns when nothing of a dead driver is left: its lock is free."""
+        lock = self.store.root / f"F/runs/{self.name}/driver.lock"
+        if lock.exists():
+            with lock.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+
+    def committed(self) -> set[str]:
+        """The tasks that have a result."""
+        root = self.store.root / f"F/runs/{self.name}/tasks"
+        return {"/".join(path.parts[-3:-1]) for path in root.glob("*/*/commit.json")}
+
+    def told(self) -> list[str]:
+        """Task and attempt of each execution, in the order in which they began."""
+        return self.marks.read_text().split() if self.marks.exists() else []
+
+    def go_on(self, moment: int) -> int:
+        """Attaches with a driver that dies; checks that it runs nothing that has a result, and no name twice."""
+        self.settle()
+        done, before = self.committed(), len(self.told())
+        status = self.fork(moment, is_first=not self.is_begun)
+        self.settle()
+        new = [mark.partition(":")[0] for mark in self.told()[before:]]
+        assert not done & set(new), f"{self.name}, death {moment}: {done & set(new)} ran again"
+        twice = [mark for mark, count in Counter(self.told()).items() if count > 1]
+        assert not twice, f"{self.name}, death {moment}: executions under one name: {twice}"
+        return status
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether the run has a record."""
+        return (self.store.root / f"F/runs/{self.name}/run.json").exists()
+
+    def check(self, expected: Run1) -> None:
+        """Checks that the run has the same result as another one."""
+        ours, theirs = (Run(RunStore(run.store, "F", run.name)) for run in (self, expected))
+        assert ours.successful, self.name
+        assert self.committed() == expected.committed(), self.name
+        assert ours.data is not None
+        assert theirs.data is not None
+        assert ours.data.result == theirs.data.result, self.name
+
+
+def cancel(run: Run1, moment: int, whole: Run1) -> bool:
+    """Cancels a run at a change of state, and resumes it in a new one; whether it was not over by then."""
+    code = os.waitstatus_to_exitcode(run.fork(moment, is_first=True, number=signal.SIGINT))
+    assert code in {0, CANCELLED}, (run.folder / "output").read_text()
+    if not run.is_begun:
+        assert moment == 0
+        return True
+    run.settle()
+    outcome = RunStore(run.store, "F", run.name).read_run_outcome()
+    assert outcome is not None, moment
+    if outcome.outcome == "succeeded":
+        run.check(whole)
+        return False
+    assert (outcome.outcome, code) == ("cancelled", CANCELLED)
+    done = run.committed()
+    new = Run1(run.flow, run.folder, f"{run.name}-resumed")
+    new.marks = Path(f"{run.marks}-resumed")
+    assert new.fork(NEVER, is_first=True, origin=run.name) == 0, (run.folder / "output").read_text()
+    assert not done & {mark.partition(":")[0] for mark in new.told()}, moment
+    new.check(whole)
+    return True
+
+
+def main(file: str, kind: str) -> None:
+    """Runs the deaths, and prints how many there were."""
+    flow, folder = load_flow(Path(file)), Path(file).parent
+    whole = Run1(flow, folder, "whole")
+    assert whole.fork(NEVER, is_first=True) == 0, (folder / "output").read_text()
+    changes = int((folder / "changes").read_text())
+    count = 0
+    if kind == "once":
+        for moment in range(changes):
+            run = Run1(flow, folder, f"d{moment}")
+            count += os.WIFSIGNALED(run.fork(moment, is_first=True))
+            assert run.go_on(NEVER) == 0, (folder / "output").read_text()
+            run.check(whole)
+    elif kind == "cancel":
+        for moment in range(changes):
+            count += cancel(Run1(flow, folder, f"c{moment}"), moment, whole)
+    else:
+        run = Run1(flow, folder, "chain")
+        for moment in itertools.count():
+            if not os.WIFSIGNALED(status := run.go_on(moment)):
+                assert status == 0, (folder / "output").read_text()
+                break
+            count += 1
+        run.check(whole)
+    print(f"{count} deaths, {changes} changes")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

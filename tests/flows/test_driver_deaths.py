@@ -1,0 +1,95 @@
+"""Invariant I5 on real processes: ``kill -9`` the driver at any change of state, ``attach``: nothing is done twice.
+
+The same with Ctrl-C and ``resume``.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support import environment, write_flow
+
+# A foreach in a foreach, tasks that fail once and are retried, and switches, one of which comes back to itself.
+FLOW = """
+import os
+from k8sflow import current, retry
+def tell():
+    with open(os.environ["MARKS"], "a") as file:
+        file.write(f"{current.step_name}/{current.task_id}:{current.retry_count}\\n")
+def fail_once():
+    # Once however many drivers there are: the first execution of the task fails.
+    flag = os.environ["MARKS"] + f".{current.step_name}.{current.task_id}"
+    if not os.path.exists(flag):
+        open(flag, "w").close()
+        raise ValueError("the first time")
+class F(FlowSpec):
+    @step
+    def start(self):
+        tell()
+        self.outer = ["a", "b"]
+        self.next(self.middle, foreach="outer")
+    @step
+    def middle(self):
+        tell()
+        self.letter = self.input
+        self.inner = [1, 2]
+        self.next(self.work, foreach="inner")
+    @retry(times=2, minutes_between_retries=0)
+    @step
+    def work(self):
+        tell()
+        if self.letter == "b":
+            fail_once()
+        self.text = self.letter * self.input
+        self.next(self.collect)
+    @step
+    def collect(self, inputs):
+        tell()
+        self.texts = [i.text for i in inputs]
+        self.turns = 0
+        self.next(self.again)
+    @step
+    def again(self):
+        tell()
+        self.turns += 1
+        self.more = self.turns < len(self.texts[0])+ 1
+        self.next({True: self.again, False: self.gather}, condition="more")
+    @step
+    def gather(self, inputs):
+        tell()
+        self.result = [i.texts for i in inputs]
+        self.way = "short"
+        self.next({"short": self.short, "long": self.long}, condition="way")
+    @step
+    def short(self):
+        tell()
+        self.next(self.end)
+    @step
+    def long(self):
+        tell()
+        self.next(self.end)
+    @step
+    def end(self):
+        tell()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["once", "chain", "cancel"])
+def test_the_driver_may_be_ended_at_any_change_of_state(tmp_path: Path, kind: str) -> None:
+    """The result is the same; no task that has a result runs again, and no two executions have one name."""
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).parent / "driver_deaths.py"), str(write_flow(tmp_path, FLOW)), kind],
+        cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=240, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = re.fullmatch(r"(\d+) deaths, (\d+) changes\n", done.stdout)
+    assert found is not None, done.stdout
+    deaths, changes = int(found[1]), int(found[2])
+    assert changes > 60
+    assert deaths >= (8 if kind == "chain" else changes * 0.9)

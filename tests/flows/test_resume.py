@@ -1,0 +1,268 @@
+"""``resume``: what an earlier run has done is taken over, whatever became of the code since; the rest runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from k8sflow.client import Run
+from k8sflow.storage.folder import FolderStore
+from k8sflow.storage.records import RunStore
+from tests.support import flow_command, running, wait_for, write_flow
+
+# Each task tells its name in a file outside of the store; the branch 3 fails where there is no file "mended".
+FLOW = """
+import os
+from k8sflow import Config, Parameter, current
+def tell():
+    with open("ran", "a") as file:
+        file.write(f"{current.step_name}/{current.task_id}\\n")
+class F(FlowSpec):
+    n = Parameter("n", default=4)
+    limits = Config("limits", default_value={"high": 10})
+    factor = 3
+    @step
+    def start(self):
+        tell()
+        self.items = list(range(self.n))
+        self.next(self.work, foreach="items")
+    @step
+    def work(self):
+        tell()
+        print("item", self.input)
+        if self.input == 3 and not os.path.exists("mended"):
+            raise ValueError("no luck")
+        self.y = self.input * self.factor
+        self.next(self.join)
+    @step
+    def join(self, inputs):
+        tell()
+        self.total = sum(i.y for i in inputs)
+        self.next(self.end)
+    @step
+    def end(self):
+        tell()
+        print("total", self.total, self.limits.high, current.origin_run_id)
+"""
+
+
+def ran(folder: Path) -> list[str]:
+    """The tasks that have begun since the last question."""
+    file = folder / "ran"
+    found = file.read_text().split() if file.exists() else []
+    file.unlink(missing_ok=True)
+    return found
+
+
+def run_in(folder: Path, run: str) -> Run:
+    """A run of F in a folder."""
+    return Run(RunStore(FolderStore(str(folder / ".k8sflow")), "F", run))
+
+
+@pytest.fixture
+def failed(tmp_path: Path) -> Path:
+    """A flow whose run ``r1`` has failed in one of four branches, when the others were done."""
+    file = write_flow(tmp_path, FLOW)
+    done = flow_command(file, "run", "--run-id", "r1", "--max-workers", "1", "--n", "4", "--config-value", "limits",
+                        '{"high": 77}')  # fmt: skip
+    assert done.returncode == 1
+    assert "to go on:    python" in done.stdout
+    assert "resume --origin-run-id r1" in done.stdout
+    assert "logs r1/work/3" in done.stdout
+    assert ran(tmp_path) == ["start/0", "work/0", "work/1", "work/2", "work/3"]
+    return file
+
+
+def test_the_failed_task_and_what_was_not_reached_run(failed: Path) -> None:
+    """With the parameters and configs of the first run; the clones share its blobs and tell where they ran."""
+    folder = failed.parent
+    (folder / "mended").touch()
+    done = flow_command(failed, "resume", "--run-id", "r2", "--run-id-file", "id", "--tag", "again")
+    assert done.returncode == 0, done.stderr
+    assert sorted(ran(folder)) == ["end/0", "join/0", "work/3"]
+    assert "total 18 77 r1" in done.stdout
+    assert (folder / "id").read_text() == "r2\n"
+    run = run_in(folder, "r2")
+    assert run.origin_run_id == "r1"
+    assert run.tags >= {"again"}
+    assert run["work"]["0"].origin_pathspec == "F/r1/work/0"
+    assert run["work"]["0"].stdout == "item 0\n", "its output is where it ran"
+    assert run["work"]["3"].origin_pathspec is None
+    assert run["work"]["3"].stdout == "item 3\n"
+    assert [task.data.y for task in run["work"]] == [0, 3, 6, 9]
+    assert not (folder / ".k8sflow/F/runs/r2/tasks/work/0/0").exists()
+
+
+def test_a_dry_run_only_tells(failed: Path) -> None:
+    """What is cloned, what runs again and why, for each step."""
+    folder = failed.parent
+    before = sorted(folder.rglob("*"))
+    done = flow_command(failed, "resume", "--dry-run")
+    assert done.returncode == 0
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert done.stdout.startswith("Resuming F/r1, which failed (work/3 failed: ValueError: no luck):")
+    assert lines[1] == ["start", "1", "cloned"]
+    assert " ".join(lines[2]).startswith("work 3 cloned, 1 to run again: work/3 failed: ValueError: no luck")
+    assert " ".join(lines[3]) == "join to run when it is reached"
+    assert [path for path in sorted(folder.rglob("*")) if "__pycache__" not in path.parts] == before
+    assert ran(folder) == []
+
+
+def test_a_run_is_resumed_again_and_again(failed: Path) -> None:
+    """By default the latest, be it a resumed one itself; a clone of a clone tells of the first run."""
+    folder = failed.parent
+    assert flow_command(failed, "resume", "--run-id", "r2").returncode == 1
+    assert ran(folder) == ["work/3"]
+    (folder / "mended").touch()
+    third = flow_command(failed, "resume", "--run-id", "r3")
+    assert third.returncode == 0, third.stderr
+    assert "Resuming F/r2, which failed" in third.stdout
+    assert "work/0" not in ran(folder)
+    assert run_in(folder, "r3")["work"]["0"].origin_pathspec == "F/r1/work/0"
+    again = flow_command(failed, "resume")
+    assert again.returncode == 1
+    assert "nothing to resume" in again.stderr
+    assert ran(folder) == []
+
+
+def test_from_a_step_on_with_new_code(failed: Path) -> None:
+    """A step that succeeded, and all after it; a constant that has changed is told."""
+    folder = failed.parent
+    (folder / "mended").touch()
+    assert flow_command(failed, "resume", "--run-id", "r2").returncode == 0
+    ran(folder)
+    write_flow(
+        folder, FLOW.replace("self.total = sum(", "self.total = 1000 + sum(").replace("factor = 3", "factor = 5")
+    )
+    done = flow_command(failed, "resume", "join")
+    assert done.returncode == 0, done.stderr
+    assert ran(folder) == ["join/0", "end/0"]
+    assert "total 1018" in done.stdout
+    assert "The constant factor has changed" in done.stdout
+
+
+def test_a_step_that_is_new_runs_on_what_was_before_it(failed: Path) -> None:
+    """The branches that are done lead to it, though they went elsewhere when they ran."""
+    folder = failed.parent
+    (folder / "mended").touch()
+    new = """    @step
+    def double(self):
+        tell()
+        self.y *= 2
+        self.next(self.join)
+    @step
+    def join(self"""
+    write_flow(
+        folder,
+        FLOW.replace("self.next(self.join)", "self.next(self.double)").replace("    @step\n    def join(self", new),
+    )
+    done = flow_command(failed, "resume")
+    assert done.returncode == 0, done.stderr
+    assert "total 36" in done.stdout
+    assert sorted(ran(folder)) == sorted([*(f"double/{i}" for i in range(4)), "work/3", "join/0", "end/0"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nostep"], "has no step 'nostep'"),
+        (["wrok"], "Did you mean 'work'?"),
+        (["--origin-run-id", "r7"], "there is no run F/r7"),
+        (["--origin-run-id", "G/r1"], "is a run of G, but this file's flow is F"),
+        (["--n", "7"], "the parameter n can't be given to resume"),
+        (["--run-id", "r1"], "is there already"),
+        (["--run-id", "Ä"], "can't be a run's id"),
+    ],
+)
+def test_a_mistake_is_told_before_anything_runs(failed: Path, arguments: list[str], message: str) -> None:
+    """In one line, with what to do."""
+    done = flow_command(failed, "resume", *arguments)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert ran(failed.parent) == []
+    assert [path.name for path in (failed.parent / ".k8sflow/F/runs").iterdir()] == ["r1"]
+
+
+def test_without_a_run_there_is_nothing_to_resume(tmp_path: Path) -> None:
+    """And what to do instead."""
+    done = flow_command(write_flow(tmp_path, FLOW), "resume")
+    assert done.returncode == 1
+    assert "there is no run of F yet" in done.stderr
+
+
+def test_a_new_parameter_is_taken_from_the_command_line(failed: Path) -> None:
+    """Since the run that is resumed can't have it; its own are not taken from the environment."""
+    folder = failed.parent
+    (folder / "mended").touch()
+    source = FLOW.replace("    factor = 3", '    plus = Parameter("plus", required=True, type=int)\n    factor = 3')
+    write_flow(folder, source.replace("self.total = sum(", "self.total = self.plus + sum("))
+    missing = flow_command(failed, "resume")
+    assert missing.returncode == 1
+    assert "'plus' is required" in missing.stderr
+    done = flow_command(failed, "resume", "--plus", "100", K8SFLOW_RUN_N="1")
+    assert done.returncode == 0, done.stderr
+    assert "total 118" in done.stdout
+
+
+def test_a_run_that_is_driven_is_not_resumed(tmp_path: Path) -> None:
+    """It would run the same things twice."""
+    file = write_flow(tmp_path, FLOW.replace('print("item", self.input)', 'open("go").read()'))
+    os.mkfifo(tmp_path / "go")
+    with running(file, "--run-id", "r1"):
+        wait_for(lambda: "work" in (tmp_path / "ran").read_text() if (tmp_path / "ran").exists() else "")
+        done = flow_command(file, "resume")
+    assert done.returncode == 1
+    assert "F/r1 is not over" in done.stderr
+    assert "attach r1" in done.stderr
+
+
+def test_a_cancelled_run_is_resumed(tmp_path: Path) -> None:
+    """Ctrl-C, and the last lines name the command; the tasks that were under way run again."""
+    file = write_flow(tmp_path, FLOW.replace("if self.input == 3 and", "while self.input and"))
+    waiting = file.read_text().replace('raise ValueError("no luck")', 'open("go").read()')
+    file.write_text(waiting)
+    os.mkfifo(tmp_path / "go")
+    with running(file, "--run-id", "r1", "--max-workers", "3") as process:
+        wait_for((tmp_path / ".k8sflow/F/runs/r1/tasks/work/0/commit.json").exists)
+        wait_for(lambda: (tmp_path / "ran").read_text().count("work") == 4)
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert b"resume --origin-run-id r1" in output
+    ran(tmp_path)
+    (tmp_path / "mended").touch()
+    done = flow_command(file, "resume")
+    assert done.returncode == 0, done.stderr
+    assert "Resuming F/r1, which was cancelled" in done.stdout
+    assert sorted(ran(tmp_path)) == ["end/0", "join/0", "work/1", "work/2", "work/3"]
+
+
+def test_a_flow_with_mutators_is_resumed(tmp_path: Path) -> None:
+    """They see the configs of the first run."""
+    source = """
+    import os
+    from k8sflow import Config, FlowMutator
+    class Twice(FlowMutator):
+        def pre_mutate(self, flow):
+            flow.add_parameter("times", Parameter("times", default=dict(flow.configs)["c"]["n"]))
+    @Twice
+    class F(FlowSpec):
+        c = Config("c", default_value={"n": 1})
+        @step
+        def start(self): self.next(self.end)
+        @step
+        def end(self):
+            assert os.path.exists("mended")
+            print("times", self.times)
+    """
+    file = write_flow(tmp_path, source)
+    assert flow_command(file, "--config-value", "c", json.dumps({"n": 5}), "run").returncode == 1
+    (tmp_path / "mended").touch()
+    done = flow_command(file, "resume")
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert "times 5" in done.stdout

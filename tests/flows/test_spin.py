@@ -1,0 +1,174 @@
+"""``spin``: one task again, on what came before it in an earlier run, and nothing of it among the runs."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from k8sflow.client import Flow, Run
+from tests.flows.test_resume import ran
+from tests.support import flow_command, write_flow
+
+FLOW = """
+from k8sflow import Parameter, current, parallel
+def tell():
+    with open("ran", "a") as file:
+        file.write(f"{current.step_name}/{current.task_id}\\n")
+class F(FlowSpec):
+    n = Parameter("n", default=3)
+    factor = 1
+    @step
+    def start(self):
+        tell()
+        self.items = [[i, i + 1] for i in range(self.n)]
+        self.next(self.outer, foreach="items")
+    @step
+    def outer(self):
+        tell()
+        self.inner = self.input
+        self.turns = 0
+        self.next(self.again)
+    @step
+    def again(self):
+        tell()
+        self.turns += 1
+        self.more = self.turns < 3
+        self.next({True: self.again, False: self.split}, condition="more")
+    @step
+    def split(self):
+        self.next(self.work, foreach="inner")
+    @step
+    def work(self):
+        tell()
+        print("works on", self.input)
+        assert self.input != 2
+        self.y = self.input * self.factor
+        self.next(self.collect)
+    @step
+    def collect(self, inputs):
+        tell()
+        self.ys = [i.y for i in inputs]
+        self.big = "x" * 100_000
+        self.next(self.join)
+    @step
+    def join(self, inputs):
+        tell()
+        self.total = sum(sum(i.ys) for i in inputs)
+        self.next(self.train, num_parallel=2)
+    @parallel
+    @step
+    def train(self):
+        self.next(self.together)
+    @step
+    def together(self, inputs):
+        self.next(self.end)
+    @step
+    def end(self): pass
+"""
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A flow with a run that was successful, ``good``, and a later one, ``bad``, which has failed in one branch."""
+    folder = tmp_path_factory.mktemp("spin")
+    file = write_flow(folder, FLOW)
+    assert flow_command(file, "run", "--run-id", "good", "--n", "1").returncode == 0
+    assert flow_command(file, "run", "--run-id", "bad", "--n", "3").returncode == 1
+    return file
+
+
+@pytest.fixture
+def file(runs: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The flow, as it was when its runs were started."""
+    write_flow(runs.parent, FLOW)
+    monkeypatch.chdir(runs.parent)
+    ran(runs.parent)
+    return runs
+
+
+def _result(output: str) -> Run:
+    found = re.search(r'k8sflow\.Run\("(F/spins/[0-9-]+)"\)', output)
+    assert found is not None, output
+    return Run(found[1])
+
+
+def test_the_failed_task_runs_again_with_new_code(file: Path) -> None:
+    """By default the latest run's; its artifacts are told and can be read, and no run knows of them."""
+    known = [run.id for run in Flow("F")]
+    write_flow(file.parent, FLOW.replace("assert self.input != 2", 'self.new = "mended"'))
+    done = flow_command(file, "spin", "work")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert ran(file.parent) in (["work/1.1"], ["work/2.0"])
+    assert "works on 2" in done.stdout
+    assert re.search(r"^  new +str +'mended'$", done.stdout, re.MULTILINE)
+    assert re.search(r"^  y +int +2$", done.stdout, re.MULTILINE)
+    assert "inner" not in done.stdout, "what it was given is no news"
+    (task,) = _result(done.stdout)["work"]
+    assert (task.data.y, task.data.inner[task.index]) == (2, 2)
+    assert task.stdout == "works on 2\n"
+    assert [run.id for run in Flow("F")] == known == ["bad", "good"]
+
+
+@pytest.mark.parametrize(
+    ("text", "task"),
+    [
+        ("good/work", "work/0.0"),
+        ("good/work/0.1", "work/0.1"),
+        ("F/good/work/0.1", "work/0.1"),
+        ("work/1.0", "work/1.0"),
+        ("good/start", "start/0"),
+        ("good/again", "again/0"),
+        ("good/again/0-2", "again/0-2"),
+        ("good/collect", "collect/0"),
+        ("good/join", "join/0"),
+        ("good/end", None),
+    ],
+)
+def test_any_task_of_any_run_runs_again(file: Path, text: str, task: str | None) -> None:
+    """A branch in branches, a turn of a loop, a join."""
+    done = flow_command(file, "spin", text)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert ran(file.parent) == [task] * (task is not None)
+    if task is not None:
+        step, name = task.split("/")
+        assert _result(done.stdout)[step][name].successful
+
+
+def test_a_join_sees_its_branches(file: Path) -> None:
+    """All of them; a large artifact is told by its size."""
+    done = flow_command(file, "spin", "good/collect")
+    assert re.search(r"^  ys +list +\[0, 1\]$", done.stdout, re.MULTILINE)
+    assert re.search(r"^  big +str of 100\d\d\d bytes$", done.stdout, re.MULTILINE)
+    (task,) = _result(done.stdout)["collect"]
+    assert len(task.data.big) == 100_000
+
+
+def test_a_failure_is_told(file: Path) -> None:
+    """As that of a run, with its exit code."""
+    done = flow_command(file, "spin", "work")
+    assert done.returncode == 1
+    assert "AssertionError" in done.stdout
+    assert "work/" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("wrok", "Did you mean 'work'?"),
+        ("good/wrok", "names no step"),
+        ("good/work/7", "has no inputs for work/7"),
+        ("bad/join", "has no inputs for the step join"),
+        ("r9/work", "there is no run F/r9"),
+        ("good/train", "one of 2 processes"),
+        ("a/b/c/d", "names no step"),
+    ],
+)
+def test_what_can_not_be_run_is_told(file: Path, text: str, message: str) -> None:
+    """Before anything runs."""
+    done = flow_command(file, "spin", text)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert ran(file.parent) == []

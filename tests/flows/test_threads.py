@@ -1,0 +1,108 @@
+"""A flow file that starts threads when it is imported: each task is a new interpreter, in which they run too."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.flows.test_processes import latest
+from tests.support import run_flow, running, wait_for, wait_for_death, write_flow
+
+# The thread holds the lock nearly always: in a forked process nobody would ever release it.
+FLOW = """
+import os, sys, threading, time
+lock = threading.Lock()
+def hold():
+    while True:
+        with lock:
+            time.sleep(0.02)
+threading.Thread(target=hold, daemon={daemon}, name="from the import").start()
+class F(FlowSpec):
+    word = Parameter("word", default="none")
+    @step
+    def start(self):
+        self.items = ["a", "b"]
+        self.next(self.work, foreach="items")
+    @step
+    def work(self):
+        {body}
+        self.next(self.join)
+    @step
+    def join(self, inputs):
+        self.all = [i.got for i in inputs]
+        self.next(self.end)
+    @step
+    def end(self): pass
+"""
+BODY = (
+    "with lock: alive = [t.name for t in threading.enumerate()]; "
+    "self.got = (self.input, self.word, 'from the import' in alive); print('🦆', self.input, flush=False)"
+)
+
+
+def _flow(folder: Path, body: str, *, daemon: bool = True) -> Path:
+    return write_flow(folder, FLOW.format(body=body, daemon=daemon))
+
+
+def test_a_flow_with_threads_runs(tmp_path: Path) -> None:
+    """With parameters, output and warnings as errors."""
+    done = run_flow(_flow(tmp_path, BODY), "--word", "日本", PYTHONWARNINGS="error")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert latest(tmp_path).data.all == [("a", "日本", True), ("b", "日本", True)]  # type: ignore[union-attr]
+    assert "[work/0] 🦆 a" in done.stdout
+    assert "[work/1] 🦆 b" in done.stdout
+
+
+def test_a_flow_that_changes_the_folder_is_found_again(tmp_path: Path) -> None:
+    """Started by a relative path."""
+    file = _flow(tmp_path, BODY)
+    file.write_text("import os; os.chdir('/')\n" + file.read_text(encoding="utf-8"), encoding="utf-8")
+    done = run_flow(file.relative_to(tmp_path), cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ("raise ValueError('no')", "ValueError: no"),
+        ("os._exit(0)", "ended with exit code 0 before its step was finished"),
+        ("sys.exit(0)", "called sys.exit(0)"),
+        ("os.kill(os.getpid(), 9)", "killed by SIGKILL"),
+    ],
+)
+def test_its_failures_are_told(tmp_path: Path, body: str, told: str) -> None:
+    """As anybody's."""
+    done = run_flow(_flow(tmp_path, body))
+    assert done.returncode == 1
+    assert told in done.stdout
+    assert "Traceback" not in done.stderr, done.stderr
+
+
+def test_a_task_is_over_without_the_threads_of_the_import(tmp_path: Path) -> None:
+    """But not without those of its step. The command itself waits for them, as any Python program does."""
+    body = "self.got = 1; threading.Thread(target=lambda: (time.sleep(0.3), print('late')), name='step').start()"
+    with running(_flow(tmp_path, body, daemon=False)) as process:
+        assert process.stdout is not None
+        output = b""
+        while b"Results:" not in output:
+            line = process.stdout.readline()
+            assert line, output
+            output += line
+        assert output.count(b"late") == 2
+        process.kill()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_nothing_of_it_is_left_running(tmp_path: Path, number: signal.Signals) -> None:
+    """After Ctrl-C, and after a kill of the driver."""
+    body = "open(f'{os.getpid()}.pid', 'w').close(); open(f'{os.getppid()}.pid', 'w').close(); time.sleep(300)"
+    with running(_flow(tmp_path, body), "--max-workers", "2") as process:
+        wait_for(lambda: len(list(tmp_path.glob("*.pid"))) >= 3)
+        pids = [int(path.stem) for path in tmp_path.glob("*.pid")]
+        os.kill(process.pid, number)
+        process.communicate(timeout=20)
+        assert process.returncode == (130 if number == signal.SIGINT else -9)
+    assert [pid for pid in pids if not wait_for_death(pid, 10)] == []

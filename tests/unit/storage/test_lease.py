@@ -1,0 +1,196 @@
+"""One process drives a run; that it is dead is known at once on its machine, and after a silence elsewhere (I5)."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from k8sflow.errors import StorageError
+from k8sflow.storage import lease as leases
+from k8sflow.storage.folder import FolderStore
+from k8sflow.storage.lease import FolderLease, Holder, Lease, ObjectLease, lease_of
+from k8sflow.storage.objects import ObjectStore
+from k8sflow.storage.records import RunStore
+from tests.support import wait_for
+
+
+def _run(store: ObjectStore) -> RunStore:
+    store.put("F/runs/r/run.json", [b"{}"])
+    return RunStore(store, "F", "r")
+
+
+@pytest.fixture(params=["folder", "object", pytest.param("s3", marks=pytest.mark.s3)])
+def make(request: pytest.FixtureRequest) -> Callable[[], Lease]:
+    """Makes leases of one run: a lock, or objects in either kind of store."""
+    store = request.getfixturevalue("s3_store" if request.param == "s3" else "folder_store")
+    run = _run(store)
+    return (lambda: lease_of(run)) if request.param != "object" else (lambda: ObjectLease(run))
+
+
+def _child(make: Callable[[], Lease]) -> int:
+    """A process that has taken the lease when this returns."""
+    read_end, write_end = os.pipe()
+    if (pid := os.fork()) == 0:
+        with suppress(BaseException):
+            lease = make()
+            os.write(write_end, b"1" if lease.acquire() else b"0")
+            while True:
+                signal.pause()
+        os._exit(0)
+    assert os.read(read_end, 1) == b"1"
+    os.close(read_end)
+    os.close(write_end)
+    return pid
+
+
+def test_one_has_it_and_gives_it_back(make: Callable[[], Lease]) -> None:
+    """Whoever has it has it still when asked again; the next one has it after that."""
+    first, second = make(), make()
+    assert first.holder() is None
+    assert first.acquire()
+    assert first.acquire()
+    assert not second.acquire()
+    holder = second.holder()
+    assert holder is not None
+    assert holder.pid == os.getpid()
+    assert str(os.getpid()) in str(holder)
+    first.release()
+    assert second.acquire()
+    assert not make().acquire()
+    second.release()
+
+
+@pytest.mark.parametrize("is_reaped", [True, False])
+def test_a_holder_that_is_killed_has_it_no_more(make: Callable[[], Lease], is_reaped: bool) -> None:
+    """At once, on its own machine; also while nobody has waited for the dead process."""
+    pid = _child(make)
+    ours = make()
+    assert not ours.acquire()
+    os.kill(pid, signal.SIGKILL)
+    if is_reaped:
+        os.waitpid(pid, 0)
+    wait_for(ours.acquire)
+    ours.release()
+    if not is_reaped:
+        os.waitpid(pid, 0)
+
+
+def test_a_forked_process_holds_the_lock_until_it_leaves(folder_store: FolderStore) -> None:
+    """So that a driver's zygote, which ends the tasks, holds it as long as a task may run; and a task doesn't."""
+    run = _run(folder_store)
+    ours, other = lease_of(run), lease_of(run)
+    assert ours.acquire()
+    left, go = os.pipe(), os.pipe()
+    if (pid := os.fork()) == 0:
+        os.read(go[0], 1)
+        ours.leave()
+        os.write(left[1], b"1")
+        signal.pause()
+    ours.leave()  # as if this process had died
+    assert not other.acquire()
+    os.write(go[1], b"1")
+    os.read(left[0], 1)
+    assert other.acquire()
+    other.release()
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    for fd in (*left, *go):
+        os.close(fd)
+
+
+def test_a_folder_that_may_not_be_written_is_told(folder_store: FolderStore) -> None:
+    """Whoever can't hold it can't drive."""
+    lease = FolderLease(folder_store.root / "no" / "such" / "folder.lock")
+    with pytest.raises(StorageError, match="can't be opened"):
+        lease.acquire()
+
+
+def _elsewhere(lease: ObjectLease) -> ObjectLease:
+    """The lease of a process on another machine."""
+    lease._me = replace(lease._me, host="elsewhere", process="another-boot/1/2/3")
+    return lease
+
+
+class Clock:
+    """A clock that a test sets."""
+
+    seconds = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+def test_a_silence_is_needed_where_nobody_can_look(store: ObjectStore) -> None:
+    """Counted from the first look by the looker's own clock, and anew after each sign of life."""
+    run, clock = _run(store), Clock()
+    theirs = _elsewhere(ObjectLease(run))
+    ours = ObjectLease(run, now=clock, expiry_seconds=30)
+    clock.seconds = 1000.0
+    assert theirs.acquire()
+    assert not ours.acquire()
+    clock.seconds += 29
+    assert not ours.acquire()
+    store.put("F/runs/r/drivers/000001.json", [leases._dump(replace(theirs._me, beat=1))])
+    clock.seconds += 29
+    assert not ours.acquire()
+    clock.seconds += 29
+    assert not ours.acquire()
+    clock.seconds += 1
+    assert ours.acquire()
+    ours.release()
+
+
+def test_of_many_that_take_over_one_wins(store: ObjectStore) -> None:
+    """By If-None-Match."""
+    run = _run(store)
+    gone = ObjectLease(run)
+    gone._me = replace(gone._me, process=gone._me.process.rpartition("/")[0] + "/1")  # this number, another process
+    assert gone.acquire()
+    rivals = [ObjectLease(run) for _ in range(8)]
+    won: list[bool] = []
+    threads = [threading.Thread(target=lambda lease=lease: won.append(lease.acquire())) for lease in rivals]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(won) == 1
+    assert sum(lease.acquire() for lease in rivals) == 1
+
+
+def test_the_holder_says_that_it_lives_and_learns_that_it_was_passed_over(store: ObjectStore) -> None:
+    """As a machine that was asleep."""
+    run = _run(store)
+    ours = ObjectLease(run, beat_seconds=0.02)
+    assert ours.acquire()
+    lost = threading.Event()
+    ours.keep(lost.set)
+
+    def beats() -> bool:
+        holder = ObjectLease(run).holder()
+        return holder is not None and holder.beat >= 2
+
+    wait_for(beats)
+    assert not lost.is_set()
+    assert store.put_new("F/runs/r/drivers/000002.json", leases._dump(Holder("x", "elsewhere", 1)))
+    assert lost.wait(10)
+    ours.release()
+    successor = ObjectLease(run).holder()
+    assert successor is not None
+    assert successor.id == "x", "who lost it writes under its own number alone"
+
+
+def test_a_release_is_seen_at_once(store: ObjectStore, tmp_path: Path) -> None:
+    """On another machine too."""
+    run = _run(store)
+    theirs = _elsewhere(ObjectLease(run, beat_seconds=100))
+    assert theirs.acquire()
+    theirs.keep(lambda: None)
+    theirs.release()
+    assert ObjectLease(run).acquire()
