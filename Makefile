@@ -37,7 +37,7 @@ format: $(VENV)/.installed ## let ruff lay out the code
 	$(BIN)/ruff check --fix .
 
 bench-local: $(VENV)-bench/.installed ## local flows against Metaflow and the bare operation (about 6 minutes)
-	$(VENV)-bench/bin/python benchmarks/local_flows.py
+	$(VENV)-bench/bin/python benchmarks/local_run.py
 
 bench-parallel: $(VENV)-bench/.installed ## parallel_map against its peers and the bare operation (about 15 minutes)
 	$(VENV)-bench/bin/python benchmarks/parallel_map.py --plot docs/parallel_map.png

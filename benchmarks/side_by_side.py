@@ -37,6 +37,16 @@ def command(*arguments: str, cwd: str, variables: dict[str, str] | None = None) 
     return run
 
 
+def peak_megabytes(*arguments: str, cwd: str) -> float:
+    """Runs a command as ``command`` does; how much memory the largest of its processes took (getrusage(2))."""
+    process = subprocess.Popen(arguments, cwd=cwd, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{arguments} failed with {process.returncode}.")
+    return usage.ru_maxrss / 1024
+
+
 def compare(title: str, contenders: Sequence[Contender]) -> dict[str, float]:
     """Runs the contenders in turns, prints a table, and returns each one's least seconds.
 

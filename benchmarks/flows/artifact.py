@@ -1,0 +1,22 @@
+"""An artifact of 300 MB, made in one step and touched in the next; or, with no bytes, the same steps without it."""
+
+import numpy as np
+
+from k8sflow import FlowSpec, Parameter, step
+
+
+class Artifact(FlowSpec):
+    size = Parameter("size", default=300_000_000)
+
+    @step
+    def start(self):
+        self.data = np.arange(self.size // 8, dtype=np.float64)
+        self.next(self.end)
+
+    @step
+    def end(self):
+        assert len(self.data) == self.size // 8
+
+
+if __name__ == "__main__":
+    Artifact()
