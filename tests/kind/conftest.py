@@ -49,9 +49,13 @@ class Namespace:
         return self.start(flow, *arguments, **variables).wait(DEADLINE_SECONDS)
 
     def start(self, flow: str | Path, *arguments: str, **variables: str) -> Terminal:
-        """Starts a flow of ``tests/kind/flows``, or any file."""
+        """Starts a run of a flow of ``tests/kind/flows``, or any file."""
+        return self.command(flow, "run", *arguments, **variables)
+
+    def command(self, flow: str | Path, *arguments: str, **variables: str) -> Terminal:
+        """Starts a command of a flow of ``tests/kind/flows``, or any file."""
         file = flow if isinstance(flow, Path) else FLOWS / flow
-        terminal = start([str(file), "run", *arguments], {**self.environment, **variables})
+        terminal = start([str(file), *arguments], {**self.environment, **variables})
         self.terminals.append(terminal)
         return terminal
 

@@ -226,12 +226,16 @@ def test_kill_9_of_the_driver_costs_no_task(controller: Controller, client: Call
 def test_a_driver_that_is_told_to_stop_leaves_the_run_to_the_next(
     controller: Controller, client: Callable[[str], Any]
 ) -> None:
-    """As when its node is drained: nothing is cancelled."""
+    """As when its node is drained: nothing is cancelled, and who follows the run sees its end."""
     run = controller.hand_over("detached.py", "--seconds", "10")
+    follower = controller.namespace.command("detached.py", "attach", run.run)
     run.wait_for(".status.tasks.running", "3")
     controller.namespace.kubectl("delete", "pod", run.driver()["metadata"]["name"], "--wait=false")
     assert run.wait_for_end()["phase"] == "Succeeded", run.log
     assert one_pod_per_task(run)
+    assert follower.wait(60).code == 0, follower.text
+    assert "is driven by a driver in the cluster" in follower.text
+    assert "total 14" in follower.text
     assert client(run.run)["end"].task.data.total == 14
 
 
