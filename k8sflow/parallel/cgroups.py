@@ -6,6 +6,8 @@ import functools
 import os
 from pathlib import Path
 
+from .refusals import refusals_ignored
+
 
 def cgroup_folders(controller: str, proc: str = "/proc/self") -> list[str]:
     """The folders of this process's cgroup for a controller, innermost first, up to the mount; cgroup v1 and v2.
@@ -37,10 +39,10 @@ def _folders_within(controller: str, membership: tuple[str, ...], mountinfo: str
 
 
 def lines_of(path: str) -> list[str]:
-    try:
-        return Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:  # not Linux, not this cgroup version, or hidden from us: then it sets no limit we could know
-        return []
+    text = ""
+    with refusals_ignored():  # not Linux, not this cgroup version, or hidden from us: it sets no limit we could know
+        text = Path(path).read_text(encoding="utf-8", errors="replace")
+    return text.splitlines()
 
 
 def words_of(path: str) -> list[str]:

@@ -23,6 +23,7 @@ from .math_threads import math_threads, warn_of_openmp
 from .memory import read_memory
 from .messages import Reply, pickled_item, receive_reply, send_chunk
 from .pipes import PipeEnds, open_pipes
+from .refusals import refusals_ignored
 from .seeds import draw_seeds
 from .signals import HeldSignals, interrupts_held
 from .streams import flush_output, renew_output
@@ -42,7 +43,7 @@ class Forked:
         self.commands = ends.commands_in
         self.results = ends.results_out
         self.pidfd = -1
-        with contextlib.suppress(OSError):  # an old kernel or a seccomp profile; then its end is seen by the pipe's
+        with refusals_ignored():  # an old kernel or a seccomp profile; then its end is seen by the pipe's
             self.pidfd = os.pidfd_open(pid)
         if self.pidfd >= 0:
             private_fds.add(self.pidfd)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import mmap
 import os
@@ -11,6 +10,7 @@ from collections import deque
 from typing import Any, NoReturn
 
 from .channels import READ_BYTES, WorkerEnd
+from .refusals import refusals_ignored
 
 TAKEN, STREAM = b"t", b"s"  # answers to a message with addresses: memory was read; can't, write it to the channel
 LARGE_BYTES = 128 * 1024  # a buffer of this size is read from the worker's memory and not sent
@@ -50,7 +50,7 @@ def new_memory(length: int) -> mmap.mmap:
         flags |= getattr(mmap, "MAP_POPULATE", 0)  # all page faults in one go
     memory = mmap.mmap(-1, length, flags=flags)
     if length >= _HUGE_PAGE_BYTES and hasattr(mmap, "MADV_HUGEPAGE"):
-        with contextlib.suppress(OSError):  # a kernel without huge pages
+        with refusals_ignored():  # a kernel without huge pages
             memory.madvise(mmap.MADV_HUGEPAGE)
     return memory
 

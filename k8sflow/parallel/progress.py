@@ -7,6 +7,7 @@ import sys
 import time
 
 from .call import Call
+from .refusals import refusals_ignored
 
 _BAR_SECONDS, _LINE_SECONDS, _BAR_WIDTH = 0.1, 10.0, 30
 
@@ -47,6 +48,6 @@ class Progress:
         if self._bar and self._total is not None:
             filled = self._done * _BAR_WIDTH // self._total
             text = f"[{'#' * filled}{'.' * (_BAR_WIDTH - filled)}] {text}"
-        with contextlib.suppress(OSError, ValueError):  # nobody reads it, or it is closed: no reason to fail
+        with contextlib.suppress(ValueError), refusals_ignored():  # closed, or nobody reads it: no reason to fail
             sys.stderr.write(f"\r{text}\x1b[K{end}" if self._bar else f"{text}{end}")
             sys.stderr.flush()

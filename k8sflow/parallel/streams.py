@@ -6,10 +6,12 @@ import contextlib
 import io
 import sys
 
+from .refusals import refusals_ignored
+
 
 def flush_output() -> None:
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(AttributeError, OSError, ValueError):  # None, a broken pipe, closed
+        with contextlib.suppress(AttributeError, ValueError), refusals_ignored():  # None, closed, a broken pipe
             stream.flush()
 
 

@@ -102,6 +102,17 @@ def test_a_timeout_by_alarm_leaves_nothing() -> None:
         signal.signal(signal.SIGALRM, before)
 
 
+def test_a_timeout_by_alarm_is_never_taken_for_a_refusal_of_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A TimeoutError is an OSError: it may come while a file is read that may as well not be there."""
+
+    def too_late(_path: Path, **_: object) -> str:
+        raise TimeoutError
+
+    with monkeypatch.context() as patched, pytest.raises(TimeoutError):
+        patched.setattr(Path, "read_text", too_late)
+        parallel_map(lambda item: item, range(4), 2)
+
+
 def test_a_signal_that_another_thread_takes_waits_too() -> None:
     """Libraries' threads block no signals, and Python runs the handler in the main thread whoever took it."""
     stop = threading.Event()
