@@ -108,9 +108,10 @@ def test_a_timeout_by_alarm_is_never_taken_for_a_refusal_of_the_system(monkeypat
     def too_late(_path: Path, **_: object) -> str:
         raise TimeoutError
 
-    with monkeypatch.context() as patched, pytest.raises(TimeoutError):
+    with monkeypatch.context() as patched:
         patched.setattr(Path, "read_text", too_late)
-        parallel_map(lambda item: item, range(4), 2)
+        with pytest.raises(TimeoutError):
+            parallel_map(lambda item: item, range(4), 2)
 
 
 def test_a_signal_that_another_thread_takes_waits_too() -> None:
