@@ -311,7 +311,7 @@ sys.path.insert(0, {root!r})
 from k8sflow.parallel import loop, parallel_map
 loop.START_METHOD = {method!r}
 def work(i):
-    print("at work", os.getpid(), flush=True)
+    os.write(1, b"at work %d\\n" % os.getpid())  # at once: of an unbuffered print the two workers' words get mixed
     time.sleep(3600)
 def main():
     try:
@@ -334,10 +334,12 @@ def running(start_method: str, request: pytest.FixtureRequest) -> Iterator[tuple
         text=True,
         start_new_session=True,
     ) as process:
-        assert process.stdout is not None
-        pids = [int(process.stdout.readline().split()[-1]) for _ in range(2)]
-        yield process, pids
-        process.kill()
+        try:
+            assert process.stdout is not None
+            pids = [int(process.stdout.readline().removeprefix("at work ")) for _ in range(2)]
+            yield process, pids
+        finally:  # whatever went wrong above: the end of `with` waits for the process, which sleeps for an hour
+            process.kill()
 
 
 def wait_until_gone(pids: list[int], seconds: float) -> None:

@@ -278,7 +278,7 @@ def test_an_error_of_the_iterable_is_the_callers(way: Backend) -> None:
 def test_prints_of_workers_arrive(capfd: pytest.CaptureFixture[str], start_method: str) -> None:
     """What a worker prints is there when the call returns, once."""
     sys.stdout.write("before ")
-    parallel_map(lambda i: print(f"item {i}"), range(4), 2)
+    parallel_map(lambda i: print(f"item {i}\n", end=""), range(4), 2)  # in one piece, where output is unbuffered too
     out = capfd.readouterr().out
     assert out.count("before") <= 1
     assert sorted(line for line in out.replace("before ", "").split("\n") if line) == [f"item {i}" for i in range(4)]
