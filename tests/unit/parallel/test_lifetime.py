@@ -321,18 +321,26 @@ def test_a_forgotten_generator_may_be_collected_while_workers_start() -> None:
             gc.set_threshold(*threshold)
 
 
-def test_a_function_may_fork() -> None:
-    """A child of the worker that ends by itself, and one that comes back from the function, which is cut off."""
+def test_a_function_may_fork(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A child of the worker that ends by itself, and one that comes back from the function, which is cut off.
+
+    It says nothing, least of all into files that have the descriptors now which were the worker's.
+    """
+    files = [tmp_path / str(i) for i in range(20)]
 
     def forks(i: int) -> int:
         pid = os.fork()
         if pid == 0:
             os._exit(0) if i % 2 else None
+            for _ in range(20):
+                os.open(files[i], os.O_RDWR | os.O_CREAT)
             return -1  # must never be seen
         os.waitpid(pid, 0)
         return i
 
     assert parallel_map(forks, range(20), 2) == list(range(20))
+    assert [file.read_bytes() for file in files[::2]] == [b""] * 10
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_function_may_start_programs() -> None:
