@@ -24,10 +24,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from k8sflow.parallel import Backend, WorkerDied, forking, parallel_imap, parallel_imap_unordered, parallel_map
+from k8sflow.parallel import Backend, WorkerDied, forking, loop, parallel_imap, parallel_imap_unordered, parallel_map
 from k8sflow.parallel.channels import readable_within
 from k8sflow.parallel.forking import fork_process, private_fds
 from k8sflow.parallel.signals import interrupts_held
+from k8sflow.parallel.spawned import SpawnTeam
 
 
 def children() -> list[int]:
@@ -56,6 +57,32 @@ def test_a_forgotten_generator_ends_its_workers() -> None:
     del results
     gc.collect()
     assert children() == []
+
+
+def test_a_spawned_workers_end_lets_a_call_amid_its_items_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Items are pickled by threads of the caller; a call that one of them makes wants the lock of starts and ends."""
+    monkeypatch.setattr(loop, "START_METHOD", "spawn")
+    monkeypatch.setenv("K8SFLOW_CPUS", "8")  # so that the inner call has workers of its own
+    pickling, stopping = threading.Event(), threading.Event()
+    timer = threading.Timer(0.1, stopping.set)
+
+    class Calls:
+        def __reduce__(self) -> Any:
+            pickling.set()
+            stopping.wait(60)
+            return list, (parallel_map(abs, range(2), 2),)
+
+    def stop(team: Any) -> None:
+        if timer.ident is None:  # the first time
+            pickling.wait(60)
+            timer.start()
+        original(team)
+
+    original = SpawnTeam.stop
+    monkeypatch.setattr(SpawnTeam, "stop", stop)
+    with pytest.raises(ZeroDivisionError):
+        parallel_map(lambda item: 1 / item, [0, Calls()], 2)
+    timer.join()
 
 
 def test_a_consumers_exception_ends_the_workers() -> None:
