@@ -43,8 +43,8 @@ def checked(
         iterator = iter(iterable)
     except TypeError:
         raise TypeError(f"the second argument must be iterable, not {reprlib.repr(iterable)}") from None
-    _check_positive("max_parallel", max_parallel)
-    _check_positive("chunk_size", chunk_size)
+    max_parallel = _positive("max_parallel", max_parallel)
+    chunk_size = _positive("chunk_size", chunk_size)
     if backend not in (None, "processes", "threads"):
         raise ValueError(f'backend must be "processes" or "threads", not {backend!r}')
     chosen: Backend = backend or ("processes" if getattr(sys, "_is_gil_enabled", lambda: True)() else "threads")
@@ -58,15 +58,16 @@ def checked(
     return Call(func, items, length, max(1, workers), chunk_size, progress, chosen)
 
 
-def _check_positive(name: str, value: int | None) -> None:
+def _positive(name: str, value: int | None) -> int | None:
     if value is None:
-        return
+        return None
     try:
         number = operator.index(value)
     except TypeError:
         raise TypeError(f"{name} must be a whole number, not {value!r}") from None
     if number < 1:
         raise ValueError(f"{name} must be at least 1, not {value!r}")
+    return min(number, sys.maxsize)
 
 
 def _indexable(iterable: Iterable[Any], iterator: Iterator[Any]) -> Sequence[Any] | Iterator[Any]:

@@ -13,6 +13,11 @@ from typing import Any
 
 from .pickling import dumps
 
+# As BaseException has them, whatever a class does about its attributes: a frozen dataclass lets nobody set them.
+_state_of = BaseException.__dict__["__dict__"].__get__
+_set_args = BaseException.__dict__["args"].__set__
+_set_cause = BaseException.__dict__["__cause__"].__set__
+
 
 class RemoteError(RuntimeError):
     """Stands for an exception of the function that can't be brought over; its text holds the original's."""
@@ -39,13 +44,15 @@ def told_of(error: BaseException, index: int, items: Any, *, by_value: bool) -> 
         item = short_repr(items[index])
     except Exception as trouble:  # noqa: BLE001  the item is the user's
         item = f"<not to be shown: {trouble!r}>"
-    state = {name: data for name, value in vars(error).items() if (data := _dumped_or_none(value, by_value=by_value))}
+    state = {
+        name: data for name, value in _state_of(error).items() if (data := _dumped_or_none(value, by_value=by_value))
+    }
     return Told(
         pickled=_dumped_or_none(error, by_value=by_value),
         class_id=0 if by_value else id(kind),
         class_name=f"{kind.__module__}.{kind.__qualname__}",
         args=_dumped_or_none(error.args, by_value=by_value),
-        state=state,
+        state={name: data for name, data in state.items() if data is not None},
         summary=traceback.format_exception_only(kind, error)[-1].strip(),
         note=f"parallel_map: raised at item {index}: {item}\nin worker {os.getpid()}:\n{text}",
     )
@@ -61,20 +68,31 @@ def _dumped_or_none(value: object, *, by_value: bool) -> bytes | None:
 
 
 def rebuilt(told: Told) -> BaseException:
-    error: BaseException | None = None
-    if told.pickled:
-        with contextlib.suppress(Exception):  # the user's code; it may need what only the worker had imported
-            error = pickle.loads(told.pickled)
-    if error is not None:
-        pass
-    elif kind := _class_at(told.class_id, told.class_name):
-        args = pickle.loads(told.args) if told.args else (told.summary,)
-        error = kind.__new__(kind, *args)
-        error.args = args
-        vars(error).update({name: pickle.loads(data) for name, data in told.state.items()})
-    else:
-        error = RemoteError(told.summary)
+    error: BaseException = RemoteError(told.summary)
+    for make in (_unpickled, _made_of_parts):
+        with contextlib.suppress(Exception):  # the user's code; it may need what only the worker had
+            error = make(told)
+            break
     add_note(error, told.note)
+    return error
+
+
+def _unpickled(told: Told) -> BaseException:
+    if told.pickled is None:
+        raise LookupError(told.class_name)
+    error: BaseException = pickle.loads(told.pickled)
+    return error
+
+
+def _made_of_parts(told: Told) -> BaseException:
+    """The exception without a call of its `__init__`, which may want what `args` hasn't."""
+    kind = _class_at(told.class_id, told.class_name)
+    if kind is None:
+        raise LookupError(told.class_name)
+    args = pickle.loads(told.args) if told.args else (told.summary,)
+    error = kind.__new__(kind, *args)
+    _set_args(error, args)
+    _state_of(error).update({name: pickle.loads(data) for name, data in told.state.items()})
     return error
 
 
@@ -91,9 +109,9 @@ def _class_at(class_id: int, name: str) -> type[BaseException] | None:
 
 def add_note(error: BaseException, text: str) -> None:
     if sys.version_info >= (3, 11):
-        error.add_note(text)
+        _state_of(error).setdefault("__notes__", []).append(text)  # PEP 678
     else:
-        error.__cause__ = RemoteError(text)
+        _set_cause(error, RemoteError(text))
 
 
 def short_repr(value: object) -> str:

@@ -18,7 +18,7 @@ from .channels import readable_within
 from .deaths import LAST_BREATH_SECONDS, WorkerDied, death_error, how_it_ended, out_of_memory_kills
 from .failures import short_repr
 from .forked_worker import forked_process
-from .forking import fork_process, private_fds, start_lock
+from .forking import fork_process, let_imports_finish, private_fds, start_lock
 from .math_threads import math_threads, warn_of_openmp
 from .memory import read_memory
 from .messages import Reply, pickled_item, receive_reply, send_chunk
@@ -152,6 +152,8 @@ class ForkTeam:
         pids: dict[int, int] = {}
         pipes: dict[int, PipeEnds] = {}
         threads = threading.active_count() > 1
+        if threads:
+            let_imports_finish()
         with start_lock(), interrupts_held() as held:
             try:
                 for number, chunk in new.items():

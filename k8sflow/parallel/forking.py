@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import sys
 import threading
+import time
 import warnings
+from typing import Any
 
 from .math_threads import math_threads
 
 _start_lock = threading.RLock()  # re-entrant: the collector may end a forgotten generator while workers start
+_IMPORT_SECONDS = 10.0  # so long a start waits for the imports of other threads
 private_fds: set[int] = set()  # ends of pipes that a forked child of this process must not keep open
 
 
@@ -28,12 +32,31 @@ def fork_process() -> int:
     return os.fork()
 
 
+def let_imports_finish() -> None:
+    """Waits until no other thread imports anything: what is half imported stays so in a forked child.
+
+    Not for ever, for that thread may be waiting for this one.
+    """
+    deadline = time.monotonic() + _IMPORT_SECONDS
+    while any(lock and lock.owner for lock in _import_locks_of_others().values()) and time.monotonic() < deadline:
+        time.sleep(0.002)
+
+
+def _import_locks_of_others() -> dict[str, Any]:
+    """Python's lock of each module that isn't in this thread's hands, by the module's name; None where it is gone."""
+    bootstrap: Any = getattr(importlib, "_bootstrap", None)
+    locks = {name: reference() for name, reference in list(getattr(bootstrap, "_module_locks", {}).items())}
+    return {name: lock for name, lock in locks.items() if getattr(lock, "owner", None) != threading.get_ident()}
+
+
 def _forget_private_fds() -> None:
     """In any forked child: closes the pipes of its parent's workers, so that their end is seen by who waits for it."""
     global _start_lock  # noqa: PLW0603  another thread of the parent may have held them
     _start_lock = threading.RLock()
     math_threads.renew_lock()
     _renew_numpy_lock()
+    for name in _import_locks_of_others():  # those threads aren't here; Python makes a new lock when it needs one
+        importlib._bootstrap._module_locks.pop(name, None)  # type: ignore[attr-defined]  # noqa: SLF001
     for fd in private_fds:
         with contextlib.suppress(OSError):
             os.close(fd)

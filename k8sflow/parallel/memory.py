@@ -48,7 +48,10 @@ def new_memory(length: int) -> mmap.mmap:
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
     if length < _HUGE_PAGE_BYTES:
         flags |= getattr(mmap, "MAP_POPULATE", 0)  # all page faults in one go
-    memory = mmap.mmap(-1, length, flags=flags)
+    try:
+        memory = mmap.mmap(-1, length, flags=flags)
+    except OSError as error:
+        raise MemoryError(f"no memory for {length:,} bytes of a result: {error.strerror}") from None
     if length >= _HUGE_PAGE_BYTES and hasattr(mmap, "MADV_HUGEPAGE"):
         with refusals_ignored():  # a kernel without huge pages
             memory.madvise(mmap.MADV_HUGEPAGE)

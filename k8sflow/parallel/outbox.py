@@ -9,7 +9,7 @@ from .channels import Channel, read_exactly
 from .failures import told_of
 from .memory import LARGE_BYTES, STREAM, address_of
 from .messages import FAILED, HEADER, PART, PIECE
-from .pickling import dumps, optional_module
+from .pickling import by_value_pickler, dumps
 from .streams import flush_output
 
 _NUMBERS = frozenset({bool, int, float, type(None)})
@@ -24,7 +24,7 @@ class Outbox:
         self._by_value = by_value
         self._pieces: list[Any] = []
         self._buffers: list[memoryview] = []
-        kind = getattr(optional_module("cloudpickle"), "Pickler", pickle.Pickler) if by_value else pickle.Pickler
+        kind = by_value_pickler() if by_value else pickle.Pickler
         self._pickler = kind(self, 5, buffer_callback=self._keep)
         self._run: list[Any] = []  # results that aren't pickled yet
         self._count = 0

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
+import io
 import pickle
+import types
+from collections import ChainMap
 from typing import Any
 
 
@@ -14,15 +18,35 @@ def dumps(value: object, *, by_value: bool = False) -> bytes:
         value: Any object.
         by_value: For another interpreter, which doesn't have our `__main__`: always with cloudpickle, if it is there.
     """
-    cloudpickle = optional_module("cloudpickle") if by_value else None
-    if cloudpickle is None:
+    if not by_value:
         try:
             return pickle.dumps(value, 5)
         except Exception:  # user-defined pickling may raise anything; it stands if there's no other way
-            cloudpickle = optional_module("cloudpickle")
-            if cloudpickle is None:
+            if optional_module("cloudpickle") is None:
                 raise
-    return bytes(cloudpickle.dumps(value, 5))
+    with io.BytesIO() as file:
+        by_value_pickler()(file, 5).dump(value)
+        return file.getvalue()
+
+
+@functools.lru_cache(maxsize=1)
+def by_value_pickler() -> Any:
+    """The Pickler of cloudpickle, or pickle's where that isn't there.
+
+    A function that it pickles goes on naming its file, so that a traceback shows the lines; since its 3.1.3 cloudpickle
+    writes "<dynamic-code>" instead.
+    """
+    cloudpickle = optional_module("cloudpickle")
+    if cloudpickle is None:
+        return pickle.Pickler
+    table = cloudpickle.Pickler.dispatch_table
+
+    def reduce_code(code: types.CodeType) -> Any:
+        make, parts = table[types.CodeType](code)
+        return make, tuple(code.co_filename if part == "<dynamic-code>" else part for part in parts)
+
+    own_table = ChainMap({types.CodeType: reduce_code}, table)
+    return type("Pickler", (cloudpickle.Pickler,), {"dispatch_table": own_table})
 
 
 def optional_module(name: str) -> Any:

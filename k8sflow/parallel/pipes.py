@@ -63,8 +63,15 @@ class Pipes:
     def __init__(self, ends: PipeEnds) -> None:
         self._commands = ends.commands_out
         self._results = ends.results_in
+        self._pid = os.getpid()
+
+    def _check_owner(self) -> None:
+        """Cuts off a child of the function that comes back from it: it is no worker, and the descriptors aren't its."""
+        if os.getpid() != self._pid:
+            raise EOFError
 
     def read_into(self, view: memoryview) -> None:
+        self._check_owner()
         while view:
             count = os.readv(self._commands, [view[:READ_BYTES]])
             if count == 0:
@@ -72,6 +79,7 @@ class Pipes:
             view = view[count:]
 
     def write(self, data: Any) -> None:
+        self._check_owner()
         view = memoryview(data).cast("B")
         while view:
             view = view[os.write(self._results, view[:READ_BYTES]) :]

@@ -150,6 +150,7 @@ class SpawnTeam(ThreadTeam):
         with start_lock(), interrupts_held():
             for worker in self._spawned.values():
                 worker.kill()  # which ends its thread's waiting too
-            super().stop()
+        super().stop()  # not with the lock: a thread may be pickling an item, which may be at a call of its own
+        with start_lock(), interrupts_held():
             for worker in self._spawned.values():
                 worker.reap()

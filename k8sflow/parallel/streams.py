@@ -15,18 +15,18 @@ def flush_output() -> None:
             stream.flush()
 
 
-_old_streams: list[object] = []  # kept: their end would flush them, and wait for their lock
-
-
 def renew_output() -> None:
-    """Gives a worker streams of its own: another thread of the parent may hold the locks of the inherited ones."""
-    for name in ("stdout", "stderr"):
-        old = getattr(sys, name)
-        if isinstance(old, io.TextIOWrapper):
-            with contextlib.suppress(OSError, ValueError):  # closed, or no file at all
-                raw = io.FileIO(old.fileno(), "w", closefd=False)
-                new = io.TextIOWrapper(
-                    io.BufferedWriter(raw), old.encoding, old.errors, line_buffering=old.line_buffering
-                )
-                _old_streams.append(old)
-                setattr(sys, name, new)
+    """Frees the streams of a worker, and of its loggers: another thread of the parent may have been writing to them.
+
+    They are made anew in place, so that whoever holds one goes on with it. What they had collected is the parent's.
+    """
+    handlers = getattr(sys.modules.get("logging"), "_handlerList", ())  # weak references, also to those of no logger
+    streams = {id(stream): stream for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__)}
+    for stream in (getattr(reference(), "stream", None) for reference in handlers):
+        streams[id(stream)] = stream
+    for stream in streams.values():
+        if type(stream) is io.TextIOWrapper and type(stream.buffer) is io.BufferedWriter:
+            with contextlib.suppress(OSError, ValueError):  # closed
+                io.BufferedWriter.__init__(stream.buffer, stream.buffer.raw)
+                layout = (stream.encoding, stream.errors, None, stream.line_buffering, stream.write_through)
+                io.TextIOWrapper.__init__(stream, stream.buffer, *layout)

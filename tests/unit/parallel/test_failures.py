@@ -12,6 +12,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,52 @@ def test_exceptions_whose_pickle_fails_keep_their_type(start_method: str) -> Non
     with pytest.raises(Unsendable, match="holds a lock") as unsendable:
         parallel_map(raising(Unsendable), [1], 2)
     assert unsendable.value.code == 5
+
+
+@dataclass(frozen=True)
+class FrozenError(Exception):
+    """Nobody may set an attribute of it: no note, no cause."""
+
+    place: str
+
+
+class WellGuarded(Exception):
+    """As unhelpful as an exception can be."""
+
+    def __new__(cls, *args: Any) -> Any:
+        if os.getpid() == HERE:
+            raise RuntimeError("only workers make it")
+        return super().__new__(cls, *args)
+
+    def __init__(self, what: str) -> None:
+        self.lock = threading.Lock()
+
+    def __str__(self) -> str:
+        raise RuntimeError("no word")
+
+    def add_note(self, note: str) -> None:
+        raise RuntimeError("no note")
+
+    @property
+    def __dict__(self) -> Any:  # type: ignore[override]
+        raise RuntimeError("no attributes")
+
+
+HERE = os.getpid()
+
+
+def test_exceptions_that_resist_are_told_all_the_same(way: Backend) -> None:
+    """With a note."""
+    with pytest.raises(FrozenError, match="cellar") as frozen:
+        parallel_map(raising(lambda: FrozenError("cellar")), [1], 2, backend=way)
+    assert frozen.value.place == "cellar"
+    assert "item 0: 1" in shown(frozen.value)
+
+
+def test_an_exception_that_cannot_be_made_again_is_told_as_text() -> None:
+    with pytest.raises(RemoteError, match="WellGuarded") as caught:
+        parallel_map(raising(lambda: WellGuarded("gate")), [1], 2)
+    assert "item 0: 1" in shown(caught.value)
 
 
 def test_an_exception_of_a_local_class_can_be_caught(start_method: str) -> None:
@@ -311,7 +358,7 @@ sys.path.insert(0, {root!r})
 from k8sflow.parallel import loop, parallel_map
 loop.START_METHOD = {method!r}
 def work(i):
-    print("at work", os.getpid(), flush=True)
+    os.write(1, b"at work %d\\n" % os.getpid())  # at once: of an unbuffered print the two workers' words get mixed
     time.sleep(3600)
 def main():
     try:
@@ -334,10 +381,12 @@ def running(start_method: str, request: pytest.FixtureRequest) -> Iterator[tuple
         text=True,
         start_new_session=True,
     ) as process:
-        assert process.stdout is not None
-        pids = [int(process.stdout.readline().split()[-1]) for _ in range(2)]
-        yield process, pids
-        process.kill()
+        try:
+            assert process.stdout is not None
+            pids = [int(process.stdout.readline().removeprefix("at work ")) for _ in range(2)]
+            yield process, pids
+        finally:  # whatever went wrong above: the end of `with` waits for the process, which sleeps for an hour
+            process.kill()
 
 
 def wait_until_gone(pids: list[int], seconds: float) -> None:

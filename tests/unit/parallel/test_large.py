@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import mmap
 import os
+import resource
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -123,6 +125,27 @@ def test_the_parents_peak_memory_is_its_results_and_little_more(mib: int, count:
     script = PEAK.format(mib=mib, count=count)
     out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120).stdout
     assert float(out) < mib * count + 3 * max(mib, 4)
+
+
+def test_no_memory_for_a_result_is_a_memory_error(memory_bound: None) -> None:
+    """It names the items; the worker that has it had more."""
+
+    def func(_: int) -> np.ndarray:
+        resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        return np.zeros(2**30, np.uint8)
+
+    with pytest.raises(MemoryError, match="1,073,741,824 bytes of a result"):
+        parallel_map(func, range(2), 2)
+
+
+@pytest.fixture
+def memory_bound() -> Iterator[None]:
+    """This process may map half a gibibyte more than it has, and no more."""
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 2**29, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_AS, limits)
 
 
 def test_a_slow_consumer_holds_workers_back() -> None:

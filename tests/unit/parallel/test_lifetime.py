@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import importlib
+import io
 import itertools
+import logging
 import multiprocessing
 import os
 import resource
@@ -13,16 +16,19 @@ import subprocess
 import sys
 import threading
 import time
+import types
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from k8sflow.parallel import Backend, WorkerDied, parallel_imap, parallel_imap_unordered, parallel_map
+from k8sflow.parallel import Backend, WorkerDied, forking, loop, parallel_imap, parallel_imap_unordered, parallel_map
 from k8sflow.parallel.channels import readable_within
 from k8sflow.parallel.forking import fork_process, private_fds
 from k8sflow.parallel.signals import interrupts_held
+from k8sflow.parallel.spawned import SpawnTeam
 
 
 def children() -> list[int]:
@@ -51,6 +57,32 @@ def test_a_forgotten_generator_ends_its_workers() -> None:
     del results
     gc.collect()
     assert children() == []
+
+
+def test_a_spawned_workers_end_lets_a_call_amid_its_items_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Items are pickled by threads of the caller; a call that one of them makes wants the lock of starts and ends."""
+    monkeypatch.setattr(loop, "START_METHOD", "spawn")
+    monkeypatch.setenv("K8SFLOW_CPUS", "8")  # so that the inner call has workers of its own
+    pickling, stopping = threading.Event(), threading.Event()
+    timer = threading.Timer(0.1, stopping.set)
+
+    class Calls:
+        def __reduce__(self) -> Any:
+            pickling.set()
+            stopping.wait(60)
+            return list, (parallel_map(abs, range(2), 2),)
+
+    def stop(team: Any) -> None:
+        if timer.ident is None:  # the first time
+            pickling.wait(60)
+            timer.start()
+        original(team)
+
+    original = SpawnTeam.stop
+    monkeypatch.setattr(SpawnTeam, "stop", stop)
+    with pytest.raises(ZeroDivisionError):
+        parallel_map(lambda item: 1 / item, [0, Calls()], 2)
+    timer.join()
 
 
 def test_a_consumers_exception_ends_the_workers() -> None:
@@ -185,6 +217,79 @@ os._exit(0)
     assert out == "done"
 
 
+class Blocking(io.RawIOBase):
+    """A file that takes no word in this process before it is told to, and any in others."""
+
+    def __init__(self) -> None:
+        self.writing, self.leave = threading.Event(), threading.Event()
+        self.pid = os.getpid()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        if os.getpid() == self.pid:
+            self.writing.set()
+            self.leave.wait(60)
+        return len(data)
+
+
+def test_a_thread_that_logs_at_the_fork_hangs_no_worker() -> None:
+    """The log's stream is locked while it writes, and the workers log too."""
+    file = Blocking()
+    logger, handler = logging.getLogger("a log"), logging.StreamHandler(io.TextIOWrapper(io.BufferedWriter(file)))
+    logger.propagate = False
+    logger.addHandler(handler)
+    writer = threading.Thread(target=logger.error, args=("a line",))
+    writer.start()
+    file.writing.wait(60)
+    try:
+        assert parallel_map(lambda i: logger.error("item %d", i), range(4), 2) == [None] * 4
+    finally:
+        file.leave.set()
+        writer.join()
+        logger.removeHandler(handler)
+
+
+@contextlib.contextmanager
+def importing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[types.ModuleType]:
+    """Another thread is amid the import of `slow`, which ends when its `leave` is set; gives its `gates`."""
+    gates: Any = types.ModuleType("gates")
+    gates.begun, gates.leave = threading.Event(), threading.Event()
+    monkeypatch.setitem(sys.modules, "gates", gates)
+    monkeypatch.syspath_prepend(str(folder))
+    (folder / "slow.py").write_text("import gates\nfirst = 1\ngates.begun.set()\ngates.leave.wait(60)\nlast = 2\n")
+    thread = threading.Thread(target=importlib.import_module, args=("slow",))
+    thread.start()
+    gates.begun.wait(60)
+    try:
+        yield gates
+    finally:
+        gates.leave.set()
+        thread.join()
+        del sys.modules["slow"]
+
+
+def test_a_module_that_another_thread_imports_is_whole_in_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fork waits for its import: a worker could not, for the thread isn't there."""
+    with importing(tmp_path, monkeypatch) as gates:
+        ready = threading.Timer(0.1, gates.leave.set)
+        ready.start()
+        assert parallel_map(lambda _: importlib.import_module("slow").last, range(4), 2) == [2] * 4
+        ready.join()
+
+
+def test_an_import_that_does_not_end_hangs_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its thread may be waiting for the caller; the workers see so much of the module as there was."""
+    monkeypatch.setattr(forking, "_IMPORT_SECONDS", 0.1)
+    with importing(tmp_path, monkeypatch):
+        assert parallel_map(lambda _: importlib.import_module("slow").first, range(4), 2) == [1] * 4
+        with pytest.raises(AttributeError, match="partially initialized module 'slow'"):
+            parallel_map(lambda _: importlib.import_module("slow").last, range(4), 2)
+
+
 def test_many_calls_at_once_from_threads() -> None:
     """Calls of several threads don't hold each other's pipes."""
     done: list[list[int]] = []
@@ -255,18 +360,26 @@ def test_a_forgotten_generator_may_be_collected_while_workers_start() -> None:
             gc.set_threshold(*threshold)
 
 
-def test_a_function_may_fork() -> None:
-    """A child of the worker that ends by itself, and one that comes back from the function, which is cut off."""
+def test_a_function_may_fork(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A child of the worker that ends by itself, and one that comes back from the function, which is cut off.
+
+    It says nothing, least of all into files that have the descriptors now which were the worker's.
+    """
+    files = [tmp_path / str(i) for i in range(20)]
 
     def forks(i: int) -> int:
         pid = os.fork()
         if pid == 0:
             os._exit(0) if i % 2 else None
+            for _ in range(20):
+                os.open(files[i], os.O_RDWR | os.O_CREAT)
             return -1  # must never be seen
         os.waitpid(pid, 0)
         return i
 
     assert parallel_map(forks, range(20), 2) == list(range(20))
+    assert [file.read_bytes() for file in files[::2]] == [b""] * 10
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_function_may_start_programs() -> None:

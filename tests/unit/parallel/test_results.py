@@ -175,6 +175,12 @@ def test_a_result_that_is_changed_later_arrives_as_it_was_returned(way: Backend)
             assert (result == i).all()
 
 
+@pytest.mark.parametrize("chunk_size", [True, np.int64(2), 10**30])
+def test_any_whole_number_is_a_chunk_size(chunk_size: int) -> None:
+    for items in (range(5), iter(range(5))):
+        assert parallel_map(lambda i: i, items, 2, chunk_size=chunk_size) == list(range(5))
+
+
 @pytest.mark.parametrize("kind", MAPS)
 def test_wrong_arguments_are_errors_before_anything_starts(kind: Callable[..., Any]) -> None:
     """Generators too tell at the call, not at the first next()."""
@@ -278,7 +284,7 @@ def test_an_error_of_the_iterable_is_the_callers(way: Backend) -> None:
 def test_prints_of_workers_arrive(capfd: pytest.CaptureFixture[str], start_method: str) -> None:
     """What a worker prints is there when the call returns, once."""
     sys.stdout.write("before ")
-    parallel_map(lambda i: print(f"item {i}"), range(4), 2)
+    parallel_map(lambda i: print(f"item {i}\n", end=""), range(4), 2)  # in one piece, where output is unbuffered too
     out = capfd.readouterr().out
     assert out.count("before") <= 1
     assert sorted(line for line in out.replace("before ", "").split("\n") if line) == [f"item {i}" for i in range(4)]
