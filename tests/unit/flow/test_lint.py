@@ -79,6 +79,15 @@ CASES: dict[str, tuple[Any, ...]] = {
         "  @step\n  def end(self): pass"),
         ["before its end"],
     ),
+    "next returned": (
+        "class F(FlowSpec):\n  @step\n  def start(self):\n    return self.next(self.end) # <-\n  @step\n  def end(self): pass",
+        ["start returns self.next()", "without return"],
+    ),
+    "a parameter that a step replaces": (
+        ("class F(FlowSpec):\n  end = Parameter('end', default=1)\n  n = Parameter('n', default=1)\n  @step\n  def start(self): self.next(self.end)\n"
+        "  @step\n  def end(self): pass # <-\n  n: int = 3 # <-\n  m = 1\n  m = 2\n  @property\n  def y(self): pass\n  @y.setter\n  def y(self, v): pass"),
+        ["end is defined twice, there as a parameter, here as a step"], ["n is defined twice"],
+    ),
     "next in a nested function": (
         ("class F(FlowSpec):\n  @step\n  def start(self):\n    f = lambda: self.next(self.end) # <-\n    self.next(self.end)\n"
         "  @step\n  def end(self): pass"),
@@ -497,6 +506,17 @@ def test_mistakes_in_a_base_class_are_told_in_its_file(tmp_path: Path, monkeypat
         f"{tmp_path / 'base_of_test.py'}:{HEAD.count(chr(10)) + 4}: step start goes on to 'nowhere'"
         in told.value.advice
     )
+
+
+def test_the_first_argument_of_a_step_may_have_any_name(tmp_path: Path) -> None:
+    """As that of any method."""
+    graph = _build(
+        tmp_path,
+        "class F(FlowSpec):\n  @step\n  def start(me):\n    me.next(me.a, me.b)\n  @step\n  def a(this): this.next(this.j)\n"
+        "  @step\n  def b(self): self.next(self.j)\n  @step\n  def j(flow, branches): flow.next(flow.end)\n  @step\n  def end(_): pass",
+    )
+    assert graph["start"].next == ("a", "b")
+    assert graph["j"].joins == "start"
 
 
 def test_flows_inherit_steps_and_replace_them(tmp_path: Path) -> None:
