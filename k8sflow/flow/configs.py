@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import getpass
 import importlib
 import json
 import sys
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from k8sflow.errors import ParameterError
-from k8sflow.flow.faults import Located, declaring, did_you_mean
+from k8sflow.flow.faults import Located, caller, declaring, did_you_mean
 
 if TYPE_CHECKING:
     from k8sflow.flow.spec import FlowSpec
@@ -95,8 +97,12 @@ class ConfigExpression:
         """
         try:
             return self._value()
-        except (AttributeError, KeyError, IndexError, TypeError, NameError, SyntaxError) as error:
-            raise ParameterError(f"{self._text} can't be had from the configs: {error}") from error
+        except ParameterError:
+            raise
+        except Exception as error:  # an expression is the user's code, and raises what it likes
+            raise ParameterError(
+                f"{self._text} can't be had from the configs: {type(error).__name__}: {error}"
+            ) from error
 
     def __getattr__(self, name: str) -> ConfigExpression:
         if name.startswith("_"):
@@ -246,11 +252,16 @@ class Config:
 
 
 def config_expr(text: str) -> ConfigExpression:
-    """A Python expression over the flow's configs, evaluated when they are known: ``config_expr("limits.cpu * 2")``."""
+    """A Python expression over the flow's configs, evaluated when they are known: ``config_expr("limits.cpu * 2")``.
+
+    It may also use what the module has in which it is written: functions, imports, constants.
+    """
+    module = caller().f_globals
 
     def value() -> Any:
-        names = {name: config.k8sflow_value() for name, config in _flow_configs.items()}
-        return eval(text, {"__builtins__": {}}, names)  # noqa: S307  the expression is the flow's own code
+        used = {node.id for node in ast.walk(ast.parse(text.strip(), mode="eval")) if isinstance(node, ast.Name)}
+        names = {name: config.k8sflow_value() for name, config in _flow_configs.items() if name in used}
+        return eval(text, {**module, **names})  # noqa: S307  the expression is the flow's own code
 
     return ConfigExpression(text, value)
 
@@ -281,12 +292,43 @@ def bind(flow: type[FlowSpec], arguments: Sequence[str]) -> None:
     by_name = {config._name: config for config in configs(flow).values()}  # noqa: SLF001  as above
     for option, name, value in _given(arguments):
         if name not in by_name:
-            listed = f"Its configs are {', '.join(by_name)}." if by_name else "It has none."
-            raise ParameterError(
-                f"{option} {name}: {flow.__name__} has no such config.",
-                advice=f"{did_you_mean(name, by_name)} {listed}".strip(),
-            )
+            raise _no_config(flow, f"{option} {name}", name)
         by_name[name].k8sflow_read(**{"file" if option == "--config" else "text": value})
+
+
+@contextmanager
+def given(flow: type[FlowSpec], values: Mapping[str, Any]) -> Iterator[None]:
+    """Gives the configs of a flow these values, those that aren't named their defaults, until the block is left.
+
+    Args:
+        flow: The flow's class.
+        values: What the steps shall see, by name or by attribute; no parser looks at it.
+
+    Raises:
+        ParameterError: There is no such config.
+    """
+    found = configs(flow)
+    names = {spelling: config for attribute, config in found.items() for spelling in (attribute, config._name)}  # noqa: SLF001  as above
+    if unknown := [name for name in values if name not in names]:
+        raise _no_config(flow, unknown[0], unknown[0])
+    before = {attribute: config._bound for attribute, config in found.items()}  # noqa: SLF001  as above
+    try:
+        for config in found.values():
+            config.k8sflow_bind(_UNKNOWN)
+        for name, value in values.items():
+            names[name].k8sflow_bind(value if names[name]._plain else wrapped(value))  # noqa: SLF001  as above
+        yield
+    finally:
+        for attribute, config in found.items():
+            config.k8sflow_bind(before[attribute])
+
+
+def _no_config(flow: type[FlowSpec], what: str, name: str) -> ParameterError:
+    names = [config._name for config in configs(flow).values()]  # noqa: SLF001  as above
+    listed = f"Its configs are {', '.join(names)}." if names else "It has none."
+    return ParameterError(
+        f"{what}: {flow.__name__} has no such config.", advice=f"{did_you_mean(name, names)} {listed}".strip()
+    )
 
 
 def bind_known(flow: type[FlowSpec], load: Callable[[str], Any], known: Container[str]) -> None:

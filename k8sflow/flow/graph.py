@@ -161,6 +161,7 @@ def build(flow: type[spec.FlowSpec]) -> Graph:
         lint,
         mutators,
         source,
+        unset,
     )
 
     mutators.prepare(flow)  # what it finds wrong is told with the decorators
@@ -176,7 +177,7 @@ def build(flow: type[spec.FlowSpec]) -> Graph:
         else:
             mistakes += exhaustive.check(flow, node, function)
     graph, found = lint.check(Graph(flow.__name__, nodes), class_place(flow), unread)
-    mistakes += [*found, *decorated.mistakes(flow, graph)]
+    mistakes += [*found, *unset.check(flow, graph), *decorated.mistakes(flow, graph)]
     if mistakes:
         raise refuse(flow.__name__, mistakes)
     return graph

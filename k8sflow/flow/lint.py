@@ -78,7 +78,13 @@ def _names(graph: Graph) -> list[Mistake]:
     mistakes = []
     for node in graph.nodes.values():
         if node.name in RESERVED_NAMES:
-            mistakes.append(Mistake(node.place, f"a step can't be called {node.name!r}: self.{node.name} is taken."))
+            mistakes.append(
+                Mistake(
+                    node.place,
+                    f"a step can't be called {node.name!r}: self.{node.name} means something in every flow.",
+                    "Give it another name.",
+                )
+            )
         elif not _STEP_NAME.fullmatch(node.name):
             mistakes.append(
                 Mistake(node.place, f"a step can't be called {node.name!r}.",

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 _MUTATORS = "__k8sflow_mutators__"
 _PREPARED = "__k8sflow_prepared__"
+# What mutators changed of a flow's class and its bases: the class, the name, and what was there.
+_CHANGES = "__k8sflow_changes__"
+_ABSENT = object()
 # What a wrapper yields to keep the step from running.
 USER_SKIP_STEP: dict[str, Any] = {}
 
@@ -290,10 +293,31 @@ def prepare(flow: type[FlowSpec]) -> tuple[Located, ...]:
     if _PREPARED not in flow.__dict__:
         faults: list[Located] = []
         type.__setattr__(flow, _PREPARED, ())
+        before = [(base, dict(vars(base))) for base in flow.__mro__ if base is not object]
         _apply(_mutations(flow, faults), faults)
+        type.__setattr__(flow, _CHANGES, [change for base, members in before for change in _changes(base, members)])
         type.__setattr__(flow, _PREPARED, tuple(faults))
     found: tuple[Located, ...] = flow.__dict__[_PREPARED]
     return found
+
+
+def _changes(base: type, before: Mapping[str, Any]) -> Iterator[tuple[type, str, Any]]:
+    after = vars(base)
+    for name in {*before, *after}:
+        if before.get(name, _ABSENT) is not after.get(name, _ABSENT):
+            yield base, name, before.get(name, _ABSENT)
+
+
+def undo(flow: type[FlowSpec]) -> None:
+    """Takes back what a flow's mutators did, so that they are applied anew: their configs may have changed."""
+    if _PREPARED not in flow.__dict__:
+        return
+    for base, name, value in flow.__dict__[_CHANGES]:
+        if value is not _ABSENT:
+            type.__setattr__(base, name, value)
+        elif name in vars(base):
+            type.__delattr__(base, name)
+    type.__delattr__(flow, _PREPARED)
 
 
 def written_on(member: object) -> list[tuple[tuple[str, int], str]]:

@@ -7,7 +7,7 @@ import inspect
 import linecache
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeGuard
 
 from k8sflow.errors import FlowDefinitionError
 from k8sflow.flow import decorators, spec
@@ -25,7 +25,7 @@ def class_bodies(flow: type[spec.FlowSpec]) -> list[Mistake]:
             continue
         place = class_place(base)
         for body in _class_definitions(base.__name__, place):
-            mistakes += [*_taken_names(body, place.file), *_lost_steps(body, place.file)]
+            mistakes += [*_taken_names(body, place.file), *_lost_members(body, place.file)]
     return mistakes
 
 
@@ -52,22 +52,49 @@ def _taken_names(body: ast.ClassDef, file: str) -> list[Mistake]:
     ]  # fmt: skip
 
 
-def _lost_steps(body: ast.ClassDef, file: str) -> list[Mistake]:
-    """Steps that a second definition of the same name replaces."""
+def _lost_members(body: ast.ClassDef, file: str) -> list[Mistake]:
+    """Steps, parameters and configs that a second definition of the same name replaces, and those that replace."""
     mistakes = []
-    seen: dict[str, int] = {}
+    seen: dict[str, tuple[str, int]] = {}
     for node in body.body:
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and _is_decorated_as_step(node):
-            if node.name in seen:
-                message = f"step {node.name} is defined twice; the first is in line {seen[node.name]}, and is lost."
+        for name, kind in _defined(node):
+            before, line = seen.get(name, ("", 0))
+            if before and (before, kind) != (_OTHER, _OTHER):
+                what = f"step {name}" if before == kind == "step" else name
+                also = "" if before == kind else f", there as a {before}, here as a {kind}"
+                message = f"{what} is defined twice{also}; the first is in line {line}, and is lost."
                 mistakes.append(Mistake(Place(file, node.lineno), message, "Give one of them another name."))
-            seen[node.name] = node.lineno
+            seen[name] = (kind, node.lineno)
     return mistakes
+
+
+_OTHER = "member of the class"
+_DECLARED = {"Parameter": "parameter", "IncludeFile": "parameter", "Config": "config"}
+
+
+def _defined(node: ast.stmt) -> list[tuple[str, str]]:
+    """The names that a statement of a class body gives something to, and what that is."""
+    match node:
+        case ast.FunctionDef() | ast.AsyncFunctionDef():
+            return [(node.name, "step" if _is_decorated_as_step(node) else _OTHER)]
+        case ast.Assign(targets=targets, value=value):
+            return [(target.id, _declared(value)) for target in targets if isinstance(target, ast.Name)]
+        case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
+            return [(name, _declared(value))]
+    return []
+
+
+def _declared(value: ast.expr) -> str:
+    return _DECLARED.get(_name_of(value.func), _OTHER) if isinstance(value, ast.Call) else _OTHER
+
+
+def _name_of(function: ast.expr) -> str:
+    return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
 
 
 def _is_decorated_as_step(definition: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
     decorators = [d.func if isinstance(d, ast.Call) else d for d in definition.decorator_list]
-    return "step" in [d.attr if isinstance(d, ast.Attribute) else getattr(d, "id", "") for d in decorators]
+    return "step" in map(_name_of, decorators)
 
 
 def read_step(name: str, function: Callable[..., Any]) -> tuple[Node, list[Mistake]]:
@@ -82,14 +109,11 @@ def read_step(name: str, function: Callable[..., Any]) -> tuple[Node, list[Mista
         )  # fmt: skip
     if isinstance(definition, ast.AsyncFunctionDef):
         mistakes.append(Mistake(place, f"step {name} is async.", "Write def, and asyncio.run(...) inside of it."))
-    calls = [node for node in ast.walk(definition) if isinstance(node, ast.Call) and _is_next_call(node)]
+    own = arguments[0] if arguments else "self"
+    calls = [node for node in ast.walk(definition) if isinstance(node, ast.Call) and _is_next_call(node, own)]
     last = definition.body[-1]
-    call = last.value if isinstance(last, ast.Expr) and _is_next_call(last.value) else None
-    mistakes += [
-        Mistake(Place(file, c.lineno), f"step {name} calls self.next() before its end.",
-                "self.next(...) stands once in a step, as its last statement, outside of any if or loop.")
-        for c in calls if c is not call
-    ]  # fmt: skip
+    call = last.value if isinstance(last, ast.Expr) and _is_next_call(last.value, own) else None
+    mistakes += [_early(name, Place(file, c.lineno), last, c) for c in calls if c is not call]
     is_start, is_end = decorators.endpoints(function)
     node = Node(
         name=name,
@@ -102,9 +126,19 @@ def read_step(name: str, function: Callable[..., Any]) -> tuple[Node, list[Mista
         doc=ast.get_docstring(definition) or "",
     )
     if isinstance(call, ast.Call):
-        node, found = _Transition(node, call).read()
+        node, found = _Transition(node, call, own).read()
         mistakes += found
     return node, mistakes
+
+
+def _early(name: str, place: Place, last: ast.stmt, call: ast.Call) -> Mistake:
+    if isinstance(last, ast.Return) and last.value is call:
+        return Mistake(place, f"step {name} returns self.next().", "Write self.next(...) without return.")
+    return Mistake(
+        place,
+        f"step {name} calls self.next() before its end.",
+        "self.next(...) stands once in a step, as its last statement, outside of any if or loop.",
+    )
 
 
 def definition_of(function: Callable[..., Any]) -> tuple[ast.FunctionDef | ast.AsyncFunctionDef, str]:
@@ -148,14 +182,13 @@ def _first_line(definition: _Definition) -> int:
     return min([definition.lineno, *(d.lineno for d in definition.decorator_list)])
 
 
-def _is_next_call(node: ast.AST) -> bool:
-    return (
-        isinstance(node, ast.Call)
-        and isinstance(node.func, ast.Attribute)
-        and node.func.attr == "next"
-        and isinstance(node.func.value, ast.Name)
-        and node.func.value.id == "self"
-    )
+def _is_next_call(node: ast.AST, own: str) -> bool:
+    """Whether it is ``self.next(...)``, where the step's first argument is called ``own``."""
+    return isinstance(node, ast.Call) and _is_own(node.func, own) and node.func.attr == "next"
+
+
+def _is_own(node: ast.expr, own: str) -> TypeGuard[ast.Attribute]:
+    return isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == own
 
 
 @dataclass
@@ -165,10 +198,12 @@ class _Transition:
     Args:
         node: The step that it stands in, without its transition.
         call: The call.
+        own: What the step's first argument is called.
     """
 
     node: Node
     call: ast.Call
+    own: str = "self"
     mistakes: list[Mistake] = field(default_factory=list)
 
     def read(self) -> tuple[Node, list[Mistake]]:
@@ -218,7 +253,7 @@ class _Transition:
         return replace(self.node, next=tuple(targets), foreach=foreach, num_parallel="num_parallel" in options)
 
     def _target(self, argument: ast.expr) -> str | None:
-        if isinstance(argument, ast.Attribute) and isinstance(argument.value, ast.Name) and argument.value.id == "self":
+        if _is_own(argument, self.own):
             return argument.attr
         self._tell(
             f"step {self.node.name} goes on to {ast.unparse(argument)!r}, which is not a step.",

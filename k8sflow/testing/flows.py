@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from k8sflow.client import Run
@@ -17,12 +17,12 @@ from k8sflow.task.failure import failure
 from k8sflow.task.result import TaskResult
 from k8sflow.task.runner import TaskRunner, write_outcome
 from k8sflow.task.spec import TaskSpec
-from k8sflow.testing.runs import new_run, raised_by_user
+from k8sflow.testing.runs import configured, new_run, raised_by_user
 
 _HERE = "here"
 
 
-def run_flow(flow: type[FlowSpec], /, **parameters: Any) -> Run:
+def run_flow(flow: type[FlowSpec], /, *, configs: Mapping[str, Any] | None = None, **parameters: Any) -> Run:
     """Runs a flow in this process, one task after the other, and returns the finished run as the client reads it.
 
     Retries, ``@catch`` and the decorators' wrappers are those of every run; pauses are not waited for, and ``@timeout``
@@ -30,13 +30,20 @@ def run_flow(flow: type[FlowSpec], /, **parameters: Any) -> Run:
 
     Args:
         flow: The flow's class.
+        configs: The configs' values by name, as steps read them; others have their defaults.
         parameters: The parameters' values; others have their defaults.
 
     Raises:
         FlowDefinitionError: The flow has mistakes; all of them are told.
-        ParameterError: A parameter is unknown, missing, or its value can't be used.
+        ParameterError: A parameter or a config is unknown, missing, or its value can't be used.
         BaseException: What a step raises, after its last retry, as it is.
     """
+    __tracebackhide__ = True
+    with configured(flow, configs):
+        return _run(flow, parameters)
+
+
+def _run(flow: type[FlowSpec], parameters: Mapping[str, Any]) -> Run:
     __tracebackhide__ = True
     runner = new_run(flow, parameters)
     placement = Placement.of(flow, runner.graph, (), Settings())

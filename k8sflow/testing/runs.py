@@ -5,13 +5,15 @@ from __future__ import annotations
 import inspect
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from k8sflow.errors import ParameterError
-from k8sflow.flow import deployment
+from k8sflow.flow import deployment, mutators
 from k8sflow.flow import graph as graphs
+from k8sflow.flow.configs import given
 from k8sflow.flow.faults import did_you_mean
 from k8sflow.flow.spec import FlowSpec, parameters
 from k8sflow.runtime.start import fixed_values
@@ -21,6 +23,21 @@ from k8sflow.storage.records import RunRecord, RunStore, current_user, new_run_i
 from k8sflow.task.runner import TaskRunner
 
 _OUR_FILES = f"{Path(__file__).resolve().parent.parent}{os.sep}"
+
+
+@contextmanager
+def configured(flow: type[FlowSpec], values: Mapping[str, Any] | None) -> Iterator[None]:
+    """A flow with these values of its configs, and the defaults of the others; afterwards as it was before.
+
+    Raises:
+        ParameterError: There is no such config.
+    """
+    with given(flow, values or {}):
+        mutators.undo(flow)
+        try:
+            yield
+        finally:
+            mutators.undo(flow)
 
 
 def new_run(flow: type[FlowSpec], given: Mapping[str, Any]) -> TaskRunner:

@@ -14,7 +14,7 @@ from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.storage.records import Commit, ForeachFrame, ForeachItems
 from k8sflow.task.runner import TaskRunner
 from k8sflow.task.spec import TaskInput, TaskName, TaskSpec
-from k8sflow.testing.runs import new_run, raised_by_user
+from k8sflow.testing.runs import configured, new_run, raised_by_user
 
 _Stack = Sequence[tuple[int, int, Any]]
 
@@ -58,6 +58,7 @@ def run_step(
     *,
     artifacts: _Given | None = None,
     parameters: Mapping[str, Any] | None = None,
+    configs: Mapping[str, Any] | None = None,
     input: Any = None,  # noqa: A002  the name that it has in a step
     index: int = 0,
     foreach_stack: _Stack | None = None,
@@ -74,6 +75,7 @@ def run_step(
         step: The step's name.
         artifacts: What earlier steps have left on ``self``, by name, or the result of the step before.
         parameters: The parameters' values; others have their defaults.
+        configs: The configs' values by name, as the step reads them; others have their defaults.
         input: For a step in a foreach, its item.
         index: For a step in a foreach, the item's index.
         foreach_stack: For a step in foreaches inside of each other, all of them as ``self.foreach_stack()`` gives
@@ -83,23 +85,24 @@ def run_step(
 
     Raises:
         FlowDefinitionError: The flow has mistakes; all of them are told.
-        ParameterError: A parameter is unknown, missing, or its value can't be used.
+        ParameterError: A parameter or a config is unknown, missing, or its value can't be used.
         RunError: The step can't be run with what was given.
         BaseException: What the step raises, as it is.
     """
     __tracebackhide__ = True
-    runner = new_run(flow, parameters or {})
-    node = _node(runner.graph, step)
-    stack = _stack(runner.graph, node, foreach_stack, input, index)
-    before = _Before(runner, node, stack)
-    given = before.of_join(inputs, artifacts) if node.is_join else before.of_step(artifacts, inputs)
-    width = stack[-1][1] if node.is_parallel else 1
-    spec = TaskSpec(flow.__name__, runner.record.run, before.name, retry_count, given, width)
-    try:
-        runner.execute(spec)
-    except BaseException as error:  # noqa: BLE001  the same is raised, and nothing swallowed
-        raise raised_by_user(error)  # noqa: B904  as told
-    return _result(runner, before.name, stack[-1][2] if stack else None)
+    with configured(flow, configs):
+        runner = new_run(flow, parameters or {})
+        node = _node(runner.graph, step)
+        stack = _stack(runner.graph, node, foreach_stack, input, index)
+        before = _Before(runner, node, stack)
+        given = before.of_join(inputs, artifacts) if node.is_join else before.of_step(artifacts, inputs)
+        width = stack[-1][1] if node.is_parallel else 1
+        spec = TaskSpec(flow.__name__, runner.record.run, before.name, retry_count, given, width)
+        try:
+            runner.execute(spec)
+        except BaseException as error:  # noqa: BLE001  the same is raised, and nothing swallowed
+            raise raised_by_user(error)  # noqa: B904  as told
+        return _result(runner, before.name, stack[-1][2] if stack else None)
 
 
 def _node(graph: Graph, step: str) -> Node:

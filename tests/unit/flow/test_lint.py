@@ -17,11 +17,13 @@ from k8sflow.flow.graph import Graph
 from tests.support import HEAD, load_flow, write_flow
 from tests.unit.flow.graphs import PLACE, SEQUENCES, Part, source, unchecked
 
-HEAD_LINES = HEAD.count("\n")
+# The flows here are skeletons: what a foreach or a switch of theirs goes by is there, whatever it is.
+GIVEN = HEAD + "class Given:\n    @property\n    def x(self): return 1\n    items = x\n"
+HEAD_LINES = GIVEN.count("\n")
 
 
 def _build(folder: Path, text: str) -> Graph:
-    return graphs.build(load_flow(write_flow(folder, text)))
+    return graphs.build(load_flow(write_flow(folder, text.replace("(FlowSpec)", "(Given, FlowSpec)"), head=GIVEN)))
 
 
 def _mistakes(folder: Path, text: str) -> list[tuple[int, str]]:
@@ -76,6 +78,15 @@ CASES: dict[str, tuple[Any, ...]] = {
         ("class F(FlowSpec):\n  @step\n  def start(self):\n    self.next(self.end) # <-\n    self.next(self.end)\n"
         "  @step\n  def end(self): pass"),
         ["before its end"],
+    ),
+    "next returned": (
+        "class F(FlowSpec):\n  @step\n  def start(self):\n    return self.next(self.end) # <-\n  @step\n  def end(self): pass",
+        ["start returns self.next()", "without return"],
+    ),
+    "a parameter that a step replaces": (
+        ("class F(FlowSpec):\n  end = Parameter('end', default=1)\n  n = Parameter('n', default=1)\n  @step\n  def start(self): self.next(self.end)\n"
+        "  @step\n  def end(self): pass # <-\n  n: int = 3 # <-\n  m = 1\n  m = 2\n  @property\n  def y(self): pass\n  @y.setter\n  def y(self, v): pass"),
+        ["end is defined twice, there as a parameter, here as a step"], ["n is defined twice"],
     ),
     "next in a nested function": (
         ("class F(FlowSpec):\n  @step\n  def start(self):\n    f = lambda: self.next(self.end) # <-\n    self.next(self.end)\n"
@@ -392,6 +403,97 @@ def test_a_value_that_may_not_come_to_the_switch_is_no_mistake(tmp_path: Path, b
     assert graph["start"].cases == (("'a'", "end"), ("'b'", "end"))
 
 
+UNSET = """
+class F(FlowSpec):
+    rate = Parameter("rate", default=1)
+    @step
+    def start(self):
+        self.items = [1]
+        self.next(self.work, foreach="{name}") # <-
+    @step
+    def work(self):
+        self.kind = "a"
+        self.next({{"a": self.join, "b": self.end_work}}, condition="knd") # <-
+    @step
+    def end_work(self):
+        self.next(self.join)
+    @step
+    def join(self, inputs):
+        self.next(self.end)
+    @step
+    def end(self): pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [("itms", "Did you mean 'items'?"), ("papers", "self.papers = ..."), ("raet", "Did you mean 'rate'?")],
+)
+def test_a_foreach_and_a_switch_by_what_nothing_sets_are_told(tmp_path: Path, name: str, advice: str) -> None:
+    """With the line of the transition, and the name that was meant."""
+    text = UNSET.format(name=name)
+    found = _mistakes(tmp_path, text)
+    assert [line for line, _ in found] == _line(text)
+    assert f"foreach={name!r} in step start: nothing sets self.{name}." in found[0][1]
+    assert advice in found[0][1]
+    assert "nothing sets self.knd" in found[1][1]
+    assert "Did you mean 'kind'?" in found[1][1]
+
+
+SET = """
+{module}
+class Mixed:
+    of_mixin = "ab"
+    def helper(self): self.by_mixin = [1]
+class F(Mixed, FlowSpec):
+    pass
+{members}
+    @step
+    def start(self):
+        {body}
+        self.next(self.work, foreach="them")
+    @step
+    def work(self): self.next(self.join)
+    @step
+    def join(self, inputs): self.next(self.end)
+    @step
+    def end(self): pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "members", "module"),
+    [
+        ("self.them, y = [1], 2", "", ""),
+        ("for self.them in [[1]]: pass", "", ""),
+        ("with open(__file__) as self.them: pass", "", ""),
+        ("self.them: list = []", "", ""),
+        ("[0 for self.them in ['ab']]", "", ""),
+        ("self.helper()", "    def helper(me): me.them = [1]", ""),
+        ("self.prop", "    @property\n    def prop(self):\n        self.them = [1]", ""),
+        ("pass", "    them = [1]", ""),
+        ("pass", "    them = Parameter('p', separator=',', default='a,b')", ""),
+        ("pass", "    them = Config('c', default_value=[1])", "from k8sflow import Config"),
+        ("pass", "    them = property(lambda self: [1])", ""),
+        ("setattr(self, 'th' + 'em', [1])", "", ""),
+        ("self.__dict__['th' + 'em'] = [1]", "", ""),
+        ("fill(self)", "", "def fill(flow): flow.them = [1]"),
+        ("flow = self; flow.them = [1]", "", ""),
+        ("exec('self.them = [1]')", "", ""),
+        ("self.filled()", "    filled = staticmethod(print)\n    def __getattr__(self, name): return [1]", ""),
+        ("super().__init__", "    def __setattr__(self, name, value): super().__setattr__('them', value)", ""),
+        ("self.fill()", "    fill = partialmethod(setattr, 'them', [1])", "from functools import partialmethod"),
+        ("pass", "    @with_them",
+         ("from k8sflow import user_step_decorator\n@user_step_decorator\ndef with_them(step_name, flow, inputs, attributes):\n"
+         "    flow.them = [1]\n    yield")),
+    ],
+)  # fmt: skip
+def test_what_may_be_set_is_no_mistake(tmp_path: Path, body: str, members: str, module: str) -> None:
+    """In whatever way: by name, by a method, by somebody to whom self was handed, by the class."""
+    text = SET.format(body=body, members=members, module=module)
+    graphs.build(load_flow(write_flow(tmp_path, text)))
+
+
 def test_mistakes_in_a_base_class_are_told_in_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where they are, and not where the class is used."""
     (tmp_path / "base_of_test.py").write_text(
@@ -400,7 +502,21 @@ def test_mistakes_in_a_base_class_are_told_in_its_file(tmp_path: Path, monkeypat
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(FlowDefinitionError) as told:
         _build(tmp_path, "from base_of_test import Base\nclass F(Base):\n  @step\n  def end(self): pass")
-    assert f"{tmp_path / 'base_of_test.py'}:{HEAD_LINES + 4}: step start goes on to 'nowhere'" in told.value.advice
+    assert (
+        f"{tmp_path / 'base_of_test.py'}:{HEAD.count(chr(10)) + 4}: step start goes on to 'nowhere'"
+        in told.value.advice
+    )
+
+
+def test_the_first_argument_of_a_step_may_have_any_name(tmp_path: Path) -> None:
+    """As that of any method."""
+    graph = _build(
+        tmp_path,
+        "class F(FlowSpec):\n  @step\n  def start(me):\n    me.next(me.a, me.b)\n  @step\n  def a(this): this.next(this.j)\n"
+        "  @step\n  def b(self): self.next(self.j)\n  @step\n  def j(flow, branches): flow.next(flow.end)\n  @step\n  def end(_): pass",
+    )
+    assert graph["start"].next == ("a", "b")
+    assert graph["j"].joins == "start"
 
 
 def test_flows_inherit_steps_and_replace_them(tmp_path: Path) -> None:

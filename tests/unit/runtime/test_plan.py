@@ -106,7 +106,7 @@ def _after(graph: Graph, step: str) -> set[str]:
 
 
 def _flow(folder: Path, *steps: str, name: str, above: dict[str, str] | None = None) -> Graph:
-    source = "from k8sflow import parallel\nclass F(FlowSpec):\n"
+    source = "from k8sflow import parallel\nclass F(FlowSpec):\n    items = way = property(id)\n"
     for step in steps:
         source += f"    {(above or {}).get(step.partition('(')[0], '')}\n    @step\n    def {step}\n"
     return graphs.build(load_flow(write_flow(folder, source, name)))

@@ -6,9 +6,13 @@ import os
 from typing import Any
 
 from k8sflow import (
+    Config,
+    FlowMutator,
     FlowSpec,
+    MutableFlow,
     Parameter,
     catch,
+    config_expr,
     current,
     environment,
     parallel,
@@ -178,3 +182,38 @@ class Fails(FlowSpec):
 
 raised: list[BaseException] = []
 executions: list[int | None] = []
+
+
+class many(FlowMutator):  # noqa: N801  it is written as a decorator
+    """Adds a parameter for each of the config's names, and retries as often as it says."""
+
+    def pre_mutate(self, mutable_flow: MutableFlow) -> None:
+        for name in mutable_flow.limits["names"]:
+            mutable_flow.add_parameter(name, Parameter(name, default=name.upper()))
+
+    def mutate(self, mutable_flow: MutableFlow) -> None:
+        mutable_flow.start.add_decorator("retry", deco_kwargs={"times": mutable_flow.limits["times"]})
+
+
+def doubled(number: int) -> int:
+    return number * 2
+
+
+@many
+class Configured(FlowSpec):
+    """All that may be made from a config."""
+
+    limits = Config("the-limits", default_value={"times": 0, "names": ["one"], "place": "home"})
+    rows = Parameter("rows", default=config_expr("doubled(len(limits.names)) + int(limits.times)"), type=int)
+
+    @environment(vars={"PLACE": limits.place})
+    @step
+    def start(self):
+        if current.retry_count < 1 and self.limits.times:
+            raise ConnectionError("busy")
+        self.seen = (self.rows, os.environ["PLACE"], self.limits.place, [getattr(self, n) for n in self.limits.names])
+        self.next(self.end)
+
+    @step
+    def end(self):
+        pass

@@ -14,7 +14,7 @@ from k8sflow import FlowSpec, current, step, user_step_decorator
 from k8sflow.errors import FlowDefinitionError, ParameterError
 from k8sflow.testing import run_flow
 from tests.unit.testing import flows
-from tests.unit.testing.flows import Fails, Grid, Nested, Ways
+from tests.unit.testing.flows import Configured, Fails, Grid, Nested, Ways
 
 
 def test_a_flow_runs_to_its_end_as_it_does_anywhere() -> None:
@@ -127,6 +127,24 @@ def test_values_go_through_pickles() -> None:
 
     with pytest.raises(Exception, match="the artifact 'lock'"):
         run_flow(Unstorable)
+
+
+def test_configs_hold_for_the_run_that_they_are_given_to() -> None:
+    """In decorators, defaults and mutators; the run after it has the defaults again."""
+    given = {"times": "1", "names": ["two", "three"], "place": "away"}
+    for _ in range(2):
+        run = run_flow(Configured, configs={"the-limits": given})
+        assert run["start"].task.data.seen == (5, "away", "away", ["TWO", "THREE"])
+        assert run["start"].task.current_attempt == 1
+        assert not hasattr(Configured, "two")
+        plain = run_flow(Configured)
+        assert plain["start"].task.data.seen == (2, "home", "home", ["ONE"])
+        assert plain["start"].task.current_attempt == 0
+    with pytest.raises(ParameterError, match="limit: Configured has no such config") as told:
+        run_flow(Configured, configs={"limit": 1})
+    assert "the-limits" in told.value.advice
+    with pytest.raises(ParameterError, match="no such config"):
+        run_flow(Grid, configs={"limit": 1})
 
 
 def test_mistakes_are_told() -> None:

@@ -10,7 +10,7 @@ import pytest
 from k8sflow.errors import ParameterError, RunError
 from k8sflow.testing import run_step
 from tests.unit.testing import flows
-from tests.unit.testing.flows import Fails, Grid, Nested, Ways
+from tests.unit.testing.flows import Configured, Fails, Grid, Nested, Ways
 
 
 def test_the_start_is_run_with_parameters() -> None:
@@ -20,6 +20,13 @@ def test_the_start_is_run_with_parameters() -> None:
     assert result.next == ("work",)
     assert "base" in repr(result)
     assert not hasattr(result, "value")
+
+
+def test_a_step_is_run_with_configs() -> None:
+    """Under the attribute's name too; a config that is not named has its default."""
+    given = {"times": 0, "names": [], "place": "away"}
+    assert run_step(Configured, "start", configs={"limits": given}).seen == (0, "away", "away", [])
+    assert run_step(Configured, "start", parameters={"rows": 7}).seen == (7, "home", "home", ["ONE"])
 
 
 def test_a_branch_is_run_with_its_item() -> None:
