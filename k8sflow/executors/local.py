@@ -65,7 +65,7 @@ class LocalExecutor:
         runner: The run.
         max_workers: How many processes at a time.
         timeout_of: How many seconds an execution of a step's task may take; None for any time.
-        leave: Called in each task's process before its step: gives back what only the driver may hold.
+        lock: A file descriptor that the zygote keeps open until the last task has ended, and no task.
     """
 
     def __init__(
@@ -75,17 +75,16 @@ class LocalExecutor:
         max_workers: int,
         *,
         timeout_of: Callable[[str], float | None] = lambda _: None,
-        leave: Callable[[], None] = lambda: None,
+        lock: int | None = None,
     ) -> None:
         self._emit = emit
         self._timeout_of = timeout_of
         self._run_store: RunStore = runner.run_store
         self._max_workers = max_workers
-        is_spawned = spawner.is_needed()
         self._zygote = Zygote(
-            spawner.spawned(runner.store.url, runner.place)
-            if is_spawned
-            else forked(partial(_task_main, runner, leave))
+            spawner.spawned(runner.store.url, runner.place, lock)
+            if spawner.is_needed()
+            else forked(partial(_task_main, runner, lock))
         )
         self._submitted: queue.SimpleQueue[Sequence[TaskSpec] | None] = queue.SimpleQueue()
         self._waiting: deque[tuple[Sequence[TaskSpec], int]] = deque()
@@ -318,9 +317,10 @@ def _inferred(running: _Running, status: int) -> TaskResult:
     return TaskResult(Outcome.USER_ERROR, diagnosis=death(status))
 
 
-def _task_main(runner: TaskRunner, leave: Callable[[], None], task: str, result_fd: int) -> int:
+def _task_main(runner: TaskRunner, lock: int | None, task: str, result_fd: int) -> int:
     """The life of a task's process."""
-    leave()
+    if lock is not None:
+        os.close(lock)
     result = replace(runner, store=runner.store.after_fork()).run(TaskSpec.from_json(task))
     with contextlib.suppress(BrokenPipeError), os.fdopen(result_fd, "wb") as pipe:
         pipe.write(result.to_json().encode("utf-8", "replace"))
