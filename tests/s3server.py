@@ -19,12 +19,13 @@ BUCKET = "tests"
 
 
 @contextmanager
-def s3_server(folder: Path) -> Iterator[S3Server]:
-    """A server on a free port of the loopback interface, with an empty bucket."""
+def s3_server(folder: Path, port: int = 0) -> Iterator[S3Server]:
+    """A server on this machine, by default on a free port, with a bucket, which is empty in a new folder."""
     binary = programs.ensure(programs.VERSITYGW, Places.of_user()) / "versitygw"
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    if not port:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
     server = S3Server(f"http://127.0.0.1:{port}", KEYS["AWS_ACCESS_KEY_ID"], KEYS["AWS_SECRET_ACCESS_KEY"])
     process = subprocess.Popen(
         [binary, "--port", f"127.0.0.1:{port}", "--quiet", "posix", str(folder)],
@@ -41,6 +42,7 @@ def s3_server(folder: Path) -> Iterator[S3Server]:
 
 
 def _makes_bucket(server: S3Server) -> bool:
+    """Whether the server answers and has the bucket."""
     try:
         server.create_bucket(BUCKET)
     except OSError:

@@ -24,6 +24,7 @@ from k8sflow.flow.parameters import Parameter
 from k8sflow.flow.spec import FlowSpec, parameters
 from k8sflow.runtime.request import RunRequest, code_folder
 from k8sflow.storage.records import RUNS
+from k8sflow.task import streams
 
 # Where the options of a project are kept until the command runs.
 _PROJECT = "k8sflow.project"
@@ -31,6 +32,7 @@ _PROJECT = "k8sflow.project"
 
 def main(flow: type[FlowSpec]) -> None:
     """Runs the command line of a flow; does not return."""
+    streams.take_up()
     with told():
         if sys.argv[1:2] != ["step"]:  # a task takes the configs that its run was started with
             bind(flow, sys.argv[1:])

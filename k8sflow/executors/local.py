@@ -50,7 +50,7 @@ class _Running:
     result: bytearray = field(default_factory=bytearray)
     timeout: float | None = None
     deadline: float = math.inf  # when it is told to end, and after that when it is killed
-    is_timed_out: bool = False
+    ended_for: Diagnosis | None = None  # why it is told to end
 
 
 class LocalExecutor:
@@ -65,7 +65,7 @@ class LocalExecutor:
         runner: The run.
         max_workers: How many processes at a time.
         timeout_of: How many seconds an execution of a step's task may take; None for any time.
-        leave: Called in each task's process before its step: gives back what only the driver may hold.
+        lock: A file descriptor that the zygote keeps open until the last task has ended, and no task.
     """
 
     def __init__(
@@ -75,17 +75,16 @@ class LocalExecutor:
         max_workers: int,
         *,
         timeout_of: Callable[[str], float | None] = lambda _: None,
-        leave: Callable[[], None] = lambda: None,
+        lock: int | None = None,
     ) -> None:
         self._emit = emit
         self._timeout_of = timeout_of
         self._run_store: RunStore = runner.run_store
         self._max_workers = max_workers
-        is_spawned = spawner.is_needed()
         self._zygote = Zygote(
-            spawner.spawned(runner.store.url, runner.place)
-            if is_spawned
-            else forked(partial(_task_main, runner, leave))
+            spawner.spawned(runner.store.url, runner.place, lock)
+            if spawner.is_needed()
+            else forked(partial(_task_main, runner, lock))
         )
         self._submitted: queue.SimpleQueue[Sequence[TaskSpec] | None] = queue.SimpleQueue()
         self._waiting: deque[tuple[Sequence[TaskSpec], int]] = deque()
@@ -173,13 +172,25 @@ class LocalExecutor:
         now = time.monotonic()
         for running in self._running.values():
             if running.deadline <= now:
-                number = signal.SIGKILL if running.is_timed_out else signal.SIGTERM
-                running.is_timed_out = True
-                running.deadline = now + _TERM_SECONDS
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.killpg(running.pid, number)
+                number = signal.SIGTERM if running.ended_for is None else signal.SIGKILL
+                self._end(running, number, running.ended_for or timed_out(running.timeout or 0.0))
         first = min((running.deadline for running in self._running.values()), default=math.inf)
         return None if first == math.inf else max(0.0, first - now)
+
+    def _end(self, running: _Running, number: signal.Signals, reason: Diagnosis) -> None:
+        running.ended_for = reason
+        running.deadline = time.monotonic() + _TERM_SECONDS
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(running.pid, number)
+
+    def _end_others(self, failed: TaskSpec) -> None:
+        """Ends those that run together with a task that has failed: they would wait for it for ever."""
+        reason = Diagnosis(
+            Outcome.CANCELLED, f"it was ended, since {failed.name}, which it has to run together with, has failed"
+        )
+        for running in self._running.values():
+            if running.task.first == failed.first and running.ended_for is None:
+                self._end(running, signal.SIGTERM, reason)
 
     def _start_waiting(self) -> bool:
         """Starts what can start; False when the executor is to end."""
@@ -272,16 +283,18 @@ class LocalExecutor:
         """A task's process is gone: what is in its pipes is the rest; a child that it left may hold them open."""
         running = self._running[exit_.pid]
         self._drain(running)
-        if running.is_timed_out:
+        if running.ended_for is not None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(running.pid, signal.SIGKILL)  # what the task left in its group
         result = last_word(running.result, exit_.status)
         if result is None:
             result = committed_result(self._run_store, running.task)
-        if result is None or (running.is_timed_out and result.outcome is Outcome.USER_ERROR):
+        if result is None or (running.ended_for is not None and result.outcome is Outcome.USER_ERROR):
             result = _inferred(running, exit_.status)
             write_outcome(self._run_store, running.task, result)
         self._finish(running, result)
+        if running.task.nodes > 1 and result.outcome.is_failure:
+            self._end_others(running.task)
 
     def _finish(self, running: _Running, result: TaskResult) -> None:
         for stream in list(running.pipes):
@@ -313,14 +326,14 @@ class LocalExecutor:
 
 def _inferred(running: _Running, status: int) -> TaskResult:
     """The result of a task that said nothing of itself."""
-    if running.is_timed_out and running.timeout is not None:
-        return TaskResult(Outcome.TIMED_OUT, diagnosis=timed_out(running.timeout))
-    return TaskResult(Outcome.USER_ERROR, diagnosis=death(status))
+    diagnosis = running.ended_for or death(status)
+    return TaskResult(diagnosis.category, diagnosis=diagnosis)
 
 
-def _task_main(runner: TaskRunner, leave: Callable[[], None], task: str, result_fd: int) -> int:
+def _task_main(runner: TaskRunner, lock: int | None, task: str, result_fd: int) -> int:
     """The life of a task's process."""
-    leave()
+    if lock is not None:
+        os.close(lock)
     result = replace(runner, store=runner.store.after_fork()).run(TaskSpec.from_json(task))
     with contextlib.suppress(BrokenPipeError), os.fdopen(result_fd, "wb") as pipe:
         pipe.write(result.to_json().encode("utf-8", "replace"))

@@ -18,7 +18,7 @@ from typing import NoReturn
 from k8sflow.executors.zygote import Server, Start
 from k8sflow.task.agent import RESULT_FD_VARIABLE
 
-_CODE = "import sys; sys.path[:] = {path!r}; from {module} import serve; serve({fd}, {command!r})"
+_CODE = "import sys; sys.path[:] = {path!r}; from {module} import serve; serve({fd}, {lock}, {driver}, {command!r})"
 
 
 def is_needed() -> bool:
@@ -26,20 +26,29 @@ def is_needed() -> bool:
     return threading.active_count() > 1
 
 
-def spawned(store: str, place: str) -> Start:
+def spawned(store: str, place: str, lock: int | None) -> Start:
     """Starts a process that starts tasks as new interpreters.
 
     Args:
         store: URL of the store with the run.
         place: The folder of the flow in which the run is.
+        lock: A file descriptor that this process keeps open too.
     """
     command = [*flow_command(), "step", "--store", store, "--place", place]
 
     def start(_ours: socket.socket, theirs: socket.socket) -> int:
         fd = theirs.fileno()
-        code = _CODE.format(path=sys.path, module=__name__, fd=fd, command=json.dumps(command))
-        os.set_inheritable(fd, True)
-        return os.posix_spawn(sys.executable, [sys.executable, "-c", code], os.environ)
+        code = _CODE.format(
+            path=sys.path, module=__name__, fd=fd, lock=lock, driver=os.getpid(), command=json.dumps(command)
+        )
+        inherited = [found for found in (fd, lock) if found is not None]
+        for found in inherited:
+            os.set_inheritable(found, True)
+        try:
+            return os.posix_spawn(command[0], [command[0], "-c", code], os.environ)
+        finally:
+            for found in inherited:
+                os.set_inheritable(found, False)
 
     return start
 
@@ -53,13 +62,22 @@ def flow_command() -> list[str]:
     return [sys.executable or python, "-u", *options]
 
 
-def serve(fd: int, command: str) -> NoReturn:
-    """The life of the process that starts tasks; does not return."""
+def serve(fd: int, lock: int | None, driver: int, command: str) -> NoReturn:
+    """The life of the process that starts tasks; does not return.
+
+    Args:
+        fd: The socket to the driver.
+        lock: What this process keeps open, and the tasks don't.
+        driver: The driver's process id.
+        command: How a task is started, as JSON.
+    """
     found: Sequence[str] = json.loads(command)
+    if lock is not None:
+        os.set_inheritable(lock, False)
 
     def become(task: str, result: int) -> int:
         os.set_inheritable(result, True)
         os.environ[RESULT_FD_VARIABLE] = str(result)
         os.execv(found[0], [*found, task])
 
-    sys.exit(Server(socket.socket(fileno=fd), become).serve())
+    sys.exit(Server(socket.socket(fileno=fd), become, driver).serve())

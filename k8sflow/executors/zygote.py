@@ -32,8 +32,8 @@ from k8sflow.task import streams
 
 _LENGTH = struct.Struct("!I")
 _FDS = 3
-_STDERR = 2
 _PR_SET_PDEATHSIG = 1
+OUR_SIGNALS = frozenset({signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 # How many bytes of entropy a task's numpy generator is seeded with, where the flow did not seed it.
 _SEED_WORDS = 8
 
@@ -58,7 +58,6 @@ class Zygote:
     """
 
     def __init__(self, start: Start) -> None:
-        _open_standard_streams()
         ours, theirs = socket.socketpair()
         for end in (ours, theirs):
             end.settimeout(None)  # whatever the flow has made the default
@@ -111,7 +110,8 @@ class Zygote:
     def close(self) -> None:
         """Ends the zygote, and with it every task that still runs."""
         self.socket.close()
-        with contextlib.suppress(ChildProcessError):
+        with contextlib.suppress(ChildProcessError, ProcessLookupError):
+            os.kill(self.pid, signal.SIGCONT)  # a step may have stopped its parent
             os.waitpid(self.pid, 0)
 
     def _receive(self) -> dict[str, Any]:
@@ -131,10 +131,11 @@ def forked(task_main: TaskMain) -> Start:
     """
 
     def start(ours: socket.socket, theirs: socket.socket) -> int:
+        driver = os.getpid()
         pid = os.fork()
         if pid == 0:
             ours.close()
-            _exit_after(lambda: Server(theirs, task_main).serve())
+            _exit_after(lambda: Server(theirs, task_main, driver).serve())
         return pid
 
     return start
@@ -151,13 +152,20 @@ def _gone(error: OSError) -> RunError:
 class Server:
     """The zygote's end: forks, waits, reports.
 
-    It outlives the driver for a moment, whatever killed that: the closed connection tells it to end the tasks and
-    what they have started.
+    It outlives the driver for a moment, whatever killed that: the closed connection, or the kernel, tells it to end the
+    tasks and what they have started. No signal but SIGKILL ends it before that: a step may send one to its parent.
+
+    Args:
+        connection: The socket to the driver.
+        task_main: The life of a task's process.
+        driver: The driver's process id.
     """
 
-    def __init__(self, connection: socket.socket, task_main: TaskMain) -> None:
+    def __init__(self, connection: socket.socket, task_main: TaskMain, driver: int) -> None:
         self._connection = connection
         self._task_main = task_main
+        self._driver = driver
+        self._pid = os.getpid()
         self._children: set[int] = set()
 
     def serve(self) -> int:
@@ -165,14 +173,14 @@ class Server:
         os.setpgid(0, 0)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, lambda *_: None)
         wakeup, woken = socket.socketpair()
         for end in (wakeup, woken):
             end.setblocking(False)
         signal.set_wakeup_fd(wakeup.fileno(), warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        if sys.platform == "linux":
-            _prctl()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, OUR_SIGNALS)  # the flow may have blocked them
+        _ask_for_signal(signal.SIGTERM)  # where a process that the flow has started has the driver's socket open too
         gc.collect()
         gc.freeze()  # objects that exist now are never looked at again, so their pages stay shared
         try:
@@ -185,7 +193,7 @@ class Server:
         with selectors.DefaultSelector() as selector:
             selector.register(self._connection, selectors.EVENT_READ)
             selector.register(woken, selectors.EVENT_READ)
-            while True:
+            while os.getppid() == self._driver:
                 ready = {key.fileobj for key, _ in selector.select()}
                 if woken in ready:
                     with contextlib.suppress(BlockingIOError):
@@ -219,7 +227,9 @@ class Server:
 
     def _become_task(self, task: str, fds: list[int]) -> int:
         os.setsid()  # a group of its own: what the task starts can be ended with it
-        die_with_parent()
+        _ask_for_signal(signal.SIGKILL)
+        if os.getppid() != self._pid:  # it died before the request
+            os.kill(os.getpid(), signal.SIGKILL)
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGINT, signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL if number != signal.SIGINT else signal.default_int_handler)
@@ -259,13 +269,10 @@ class Server:
                 os.waitpid(pid, 0)
 
 
-def die_with_parent() -> None:
-    """Asks the kernel to kill this process when its parent dies (prctl(2), Linux only)."""
+def _ask_for_signal(number: signal.Signals) -> None:
+    """Asks the kernel to send this process a signal when its parent dies (prctl(2), Linux only)."""
     if sys.platform == "linux":
-        parent = os.getppid()
-        _prctl()(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != parent:  # it died before the request
-            os.kill(os.getpid(), signal.SIGKILL)
+        _prctl()(_PR_SET_PDEATHSIG, number, 0, 0, 0)
 
 
 @functools.cache
@@ -284,13 +291,6 @@ def _exit_after(main: Callable[[], int]) -> NoReturn:
     finally:
         streams.flush()
         os._exit(code)
-
-
-def _open_standard_streams() -> None:
-    """Takes up the descriptors 0 to 2 where somebody has closed them, so that no pipe of ours gets such a number."""
-    while (fd := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
-        pass
-    os.close(fd)
 
 
 def _reseed_numpy() -> None:

@@ -40,13 +40,11 @@ class ActiveRun:
         """The run's records."""
         return RunStore(self.store, self.record.flow, self.record.run)
 
-    def local(
-        self, report: Report, flow: type[FlowSpec], max_workers: int | None, leave: Callable[[], None]
-    ) -> Executor:
+    def local(self, report: Report, flow: type[FlowSpec], max_workers: int | None, lock: int | None) -> Executor:
         """The executor for the steps on this machine; it forks, so it comes before anything that starts a thread."""
         runner = TaskRunner(flow, self.graph, self.record, self.store)
         workers = max_workers or os.cpu_count() or 1
-        return LocalExecutor(report, runner, workers, timeout_of=self.timeout_of, leave=leave)
+        return LocalExecutor(report, runner, workers, timeout_of=self.timeout_of, lock=lock)
 
     def kubernetes(self, report: Report, max_jobs: int | None, owner: dict[str, Any] | None = None) -> Executor:
         """The executor for the steps on Kubernetes."""

@@ -97,7 +97,7 @@ def _drive(
         # The local executor forks, so it comes before anything that starts a thread.
         made: dict[str, Executor] = {}
         if len(active.placement.pods) < len(active.graph.nodes):
-            made[LOCAL] = active.local(report, flow, max_workers, lease.leave)
+            made[LOCAL] = active.local(report, flow, max_workers, lease.descriptor)
         if active.placement.uses_kubernetes:
             made[KUBERNETES] = active.kubernetes(report, max_workers)
         lease.keep(lambda: report(_superseded(active)))

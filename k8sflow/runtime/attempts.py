@@ -6,12 +6,13 @@ And what of all that earlier drivers have left in the store.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from k8sflow.flow.attempts import Catch, StepPolicy
 from k8sflow.storage.records import OutcomeRecord, RunStore
 from k8sflow.task.outcome import Outcome
+from k8sflow.task.spec import TaskSpec
 
 # How often a task is run again after failures of the infrastructure, which the user doesn't pay for.
 INFRASTRUCTURE_RETRIES = 3
@@ -90,6 +91,19 @@ def read_past(run_store: RunStore, step: str, task: str, attempts: list[int]) ->
         if record is not None:
             failures[Outcome(record.outcome)] += 1
             past = Past(attempt, record, failures)
+    return past
+
+
+def read_past_together(run_store: RunStore, tasks: Sequence[TaskSpec], attempts: list[int]) -> Past | None:
+    """The past of tasks that run together: of each execution of all of them one failure, that of the user's code."""
+    failures: Counter[Outcome] = Counter()
+    past = None
+    for attempt in attempts:
+        records = (run_store.read_outcome(task.name.step, task.name.id, attempt) for task in tasks)
+        blamed = next((found for found in records if found and Outcome(found.outcome).is_paid_by_user), None)
+        if blamed is not None:
+            failures[Outcome(blamed.outcome)] += 1
+            past = Past(attempt, blamed, failures)
     return past
 
 

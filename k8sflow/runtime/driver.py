@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import heapq
 import itertools
-import queue
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +19,19 @@ from k8sflow.errors import RunError, StorageError
 from k8sflow.executors.base import Executor, Finished, TaskEvent
 from k8sflow.flow.attempts import Catch, StepPolicy
 from k8sflow.flow.graph import Graph
-from k8sflow.runtime.attempts import INFRASTRUCTURE, Again, Caught, Failed, Left, decide, look, read_past
+from k8sflow.runtime.attempts import (
+    INFRASTRUCTURE,
+    Again,
+    Caught,
+    Failed,
+    Left,
+    Past,
+    decide,
+    look,
+    read_past,
+    read_past_together,
+)
+from k8sflow.runtime.clock import Clock, RealClock
 from k8sflow.runtime.inbox import Inbox
 from k8sflow.runtime.scheduler import Scheduler, TaskGroup
 from k8sflow.storage.clones import read_commits
@@ -53,39 +64,13 @@ class Observer(Protocol):
         """A failure for good counts as done."""
 
 
-class Clock(Protocol):
-    """The driver's time; a test has one of its own."""
-
-    def now(self) -> float:
-        """Seconds on a clock that is never set back."""
-
-    def wall(self) -> float:
-        """Seconds since 1970."""
-
-    def wait(self, inbox: Inbox, seconds: float | None) -> TaskEvent | Exception | None:
-        """The next event, or None where none came within so many seconds."""
-
-
-class _RealClock:
-    """The clock of this machine."""
-
-    now = staticmethod(time.monotonic)
-    wall = staticmethod(time.time)
-
-    def wait(self, inbox: Inbox, seconds: float | None) -> TaskEvent | Exception | None:
-        try:
-            return inbox.get(timeout=seconds)
-        except queue.Empty:
-            return None
-
-
 @dataclass(order=True, frozen=True)
 class _Delayed:
-    """A task that waits for its next execution; it holds no worker."""
+    """A task, or all that run together, that waits for its next execution; it holds no worker."""
 
     due: float
     number: int
-    task: TaskSpec = field(compare=False)
+    tasks: Sequence[TaskSpec] = field(compare=False)
 
 
 class SupersededError(RunError):
@@ -134,7 +119,7 @@ class Driver:
         self._graph = graph
         self._run_store = run_store
         self._policies = policies or {}
-        self._clock = clock or _RealClock()
+        self._clock = clock or RealClock()
         self._scheduler = Scheduler(graph, run_store.run)
         self._inbox = Inbox()
         self._executor_of = executor_of
@@ -142,6 +127,7 @@ class Driver:
         self._outlives = outlives
         self._left = Left()
         self._failures: dict[TaskName, Counter[Outcome]] = {}
+        self._together: dict[TaskName, list[tuple[TaskSpec, TaskResult]]] = {}
         self._delayed: list[_Delayed] = []
         self._numbers = itertools.count()
         self._unfinished = 0
@@ -203,36 +189,56 @@ class Driver:
         left = self._delayed[0].due - self._clock.now()
         if left > 0:
             return self._clock.wait(self._inbox, min(left, _LONGEST_WAIT_SECONDS))
-        self._hand_over([heapq.heappop(self._delayed).task])
+        self._hand_over(heapq.heappop(self._delayed).tasks)
         return None
 
     def _finished(self, task: TaskSpec, result: TaskResult) -> RunResult | None:
         if result.transition is None:
             self._note(task, result)
-            self._failures.setdefault(task.name, Counter())[result.outcome] += 1
-            return self._failed(task, result)
-        self._failures.pop(task.name, None)
-        return self._go_on(task, result.transition)
+        ended = self._together.setdefault(task.first, [])
+        ended.append((task, result))
+        if len(ended) < task.nodes:
+            return None  # those that know each other succeed, fail and run again as one
+        del self._together[task.first]
+        if any(found.transition is None for _, found in ended):
+            outcome = _blamed(ended)[1].outcome
+            self._failures.setdefault(task.first, Counter())[outcome] += 1
+            return self._failed(ended)
+        self._failures.pop(task.first, None)
+        for each, found in ended:
+            if found.transition is not None and (failure := self._go_on(each, found.transition)):
+                return failure
+        return None
 
-    def _failed(self, task: TaskSpec, result: TaskResult, since: float = 0.0) -> RunResult | None:
-        """Acts on a failure that was so many seconds ago; the run's end, where it is that."""
+    def _failed(self, ended: Sequence[tuple[TaskSpec, TaskResult]], since: float = 0.0) -> RunResult | None:
+        """Acts on the failure, so many seconds ago, of a task or of all that run together; the run's end, if it is."""
+        task, result = _blamed(ended)
         policy = self._policies.get(task.name.step, StepPolicy())
-        match decide(policy, result.outcome, self._failures[task.name]):
+        match decide(policy, result.outcome, self._failures[task.first]):
             case Again() as again:
-                for observer in self._observers:
-                    observer.retried(task, result, again)
+                for observer, (each, found) in itertools.product(self._observers, ended):
+                    observer.retried(each, found, again)
                 due = self._clock.now() + max(0.0, again.pause_seconds - since)
-                following = replace(task, attempt=task.attempt + 1)
+                following = [replace(each, attempt=task.attempt + 1) for each, _ in ended]
                 heapq.heappush(self._delayed, _Delayed(due, next(self._numbers), following))
             case Caught(catch):
-                done = commit_caught(self._run_store, self._graph, task, result, catch)
-                for observer in self._observers:
-                    observer.caught(task, result, catch)
-                if done.transition is not None:
-                    return self._go_on(task, done.transition)
+                return self._catch(ended, result, catch)
             case Failed():
                 self._record_failure(task, result)
                 return RunResult(task, result)
+        return None
+
+    def _catch(
+        self, ended: Sequence[tuple[TaskSpec, TaskResult]], failure: TaskResult, catch: Catch
+    ) -> RunResult | None:
+        for task, result in ended:
+            done = result
+            if result.transition is None:
+                done = commit_caught(self._run_store, self._graph, task, failure, catch)
+                for observer in self._observers:
+                    observer.caught(task, failure, catch)
+            if done.transition is not None and (end := self._go_on(task, done.transition)):
+                return end
         return None
 
     def _go_on(self, task: TaskSpec, transition: Transition) -> RunResult | None:
@@ -252,7 +258,8 @@ class Driver:
             for ready in waiting:
                 rest = [task for task in ready if str(task.name) not in self._left.committed]
                 if rest and rest[0].nodes > 1:
-                    self._start_together(ready)
+                    if failure := self._start_together(ready):
+                        return failure
                     continue
                 done += [task for task in ready if str(task.name) in self._left.committed]
                 if failure := self._take_up(rest):
@@ -265,15 +272,22 @@ class Driver:
                     waiting += self._scheduler.finished(task.name, transition)
         return None
 
-    def _start_together(self, tasks: Sequence[TaskSpec]) -> None:
+    def _start_together(self, tasks: Sequence[TaskSpec]) -> RunResult | None:
         """Hands over tasks that know each other, those with a result too: the others would wait for them for ever.
 
         A second result of a task is dropped, as ever.
         """
         begun = [self._left.begun.pop(str(task.name)) for task in tasks if str(task.name) in self._left.begun]
         begun += [0] * any(str(task.name) in self._left.committed for task in tasks)
-        attempt = max(begun, default=-1) + 1
-        self._hand_over([replace(task, attempt=attempt) for task in tasks])
+        last = max(begun, default=-1)
+        ended = sorted({n for task in tasks for n in self._left.ended.pop(str(task.name), [])})
+        past = read_past_together(self._run_store, tasks, ended)
+        if past is not None:
+            self._failures[tasks[0].first] = past.failures
+            if past.last == last:
+                return self._failed_before([replace(task, attempt=last) for task in tasks], past)
+        self._hand_over([replace(task, attempt=last + 1) for task in tasks])
+        return None
 
     def _take_up(self, tasks: Sequence[TaskSpec]) -> RunResult | None:
         """Hands over tasks of one step that have no result, each where an earlier driver has left it."""
@@ -297,15 +311,19 @@ class Driver:
         if past is None:
             self._hand_over([task])
             return None
-        last = replace(task, attempt=past.last)
         outcome = Outcome(past.record.outcome)
         if not (outcome.is_paid_by_user or outcome in INFRASTRUCTURE):
             # What was cancelled, or could not be stored, has not failed by itself.
             self._hand_over([replace(task, attempt=past.last + 1)])
             return None
-        found = Diagnosis(outcome, past.record.summary, past.record.detail, past.record.resolution)
-        since = self._clock.wall() - past.record.finished
-        return self._failed(last, TaskResult(outcome, diagnosis=found), max(0.0, since))
+        return self._failed_before([replace(task, attempt=past.last)], past)
+
+    def _failed_before(self, tasks: Sequence[TaskSpec], past: Past) -> RunResult | None:
+        """Acts on the failure that an earlier driver has not acted on."""
+        record = past.record
+        found = Diagnosis(Outcome(record.outcome), record.summary, record.detail, record.resolution)
+        result = TaskResult(Outcome(record.outcome), diagnosis=found)
+        return self._failed([(task, result) for task in tasks], max(0.0, self._clock.wall() - record.finished))
 
     def _hand_over(self, tasks: Sequence[TaskSpec]) -> None:
         self._unfinished += len(tasks)
@@ -358,3 +376,9 @@ class Driver:
 
     def _record(self, record: OutcomeRecord) -> None:
         self._run_store.write_run_outcome(record)
+
+
+def _blamed(ended: Sequence[tuple[TaskSpec, TaskResult]]) -> tuple[TaskSpec, TaskResult]:
+    """The failure of those that run together: the others were ended because of it."""
+    failures = [(task, result) for task, result in ended if result.transition is None]
+    return next((found for found in failures if found[1].outcome is not Outcome.CANCELLED), failures[0])

@@ -34,8 +34,10 @@ def interrupts(on_first: Callable[[], None]) -> Iterator[None]:
     # Under nohup the hang-up of a terminal is to be ignored.
     ignored = {number for number in _SIGNALS if number != signal.SIGINT and signal.getsignal(number) == signal.SIG_IGN}
     before = {number: signal.signal(number, handle) for number in _SIGNALS if number not in ignored}
+    mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, before)  # the flow may have blocked them
     try:
         yield
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         for number, handler in before.items():
             signal.signal(number, handler)

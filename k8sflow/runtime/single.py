@@ -57,7 +57,12 @@ def _leave(code: int, before: Sequence[threading.Thread]) -> NoReturn:
 
 def _result(flow: type[FlowSpec], settings: Settings, spec: TaskSpec, store_url: str, place: str) -> TaskResult:
     try:
-        store = open_store(store_url, endpoint=settings.endpoint, region=settings.region)
+        store = open_store(
+            store_url,
+            endpoint=settings.endpoint,
+            region=settings.region,
+            is_known=bool(os.environ.get(RESULT_FD_VARIABLE)),
+        )
         record = RunStore(store, spec.flow, spec.run, place).read()
         artifacts = ArtifactStore(store, spec.flow)
         for name, found in configs(flow).items():  # as the run was started with; mutators and decorators need them

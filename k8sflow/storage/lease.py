@@ -81,8 +81,9 @@ class Lease(Protocol):
             on_lost: Called in whatever thread when another machine has taken the run over.
         """
 
-    def leave(self) -> None:
-        """To be called in a forked process that must not hold it."""
+    @property
+    def descriptor(self) -> int | None:
+        """A file descriptor by which other processes hold it too while they have it open; None without one."""
 
     def release(self) -> None:
         """Gives it back; nothing happens where it is not held."""
@@ -99,7 +100,7 @@ def lease_of(run_store: RunStore) -> Lease:
 
 
 class FolderLease:
-    """A lock on a file. The zygote, which is forked from the holder, holds it with it: while it ends the tasks too.
+    """A lock on a file. The zygote has the file open too, and so holds the lock while it ends the tasks.
 
     Args:
         path: The file; its folder is there.
@@ -142,18 +143,18 @@ class FolderLease:
     def keep(self, on_lost: Callable[[], None]) -> None:
         """Nothing: the kernel does."""
 
-    def leave(self) -> None:
-        """Closes the file of a forked process."""
-        if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None
+    @property
+    def descriptor(self) -> int | None:
+        """The locked file."""
+        return self._fd
 
     def release(self) -> None:
-        """Unlocks the file, for a forked process too."""
+        """Unlocks the file, for whoever else has it open too."""
         if self._fd is not None:
             with contextlib.suppress(OSError):
                 fcntl.flock(self._fd, fcntl.LOCK_UN)
-            self.leave()
+            os.close(self._fd)
+            self._fd = None
 
     def holder(self) -> Holder | None:
         """What the file says."""
@@ -211,9 +212,10 @@ class ObjectLease:
             )
             self._thread.start()
 
-    def leave(self) -> None:
-        """Forgets it: a forked process has no thread that could keep it."""
-        self._number = None
+    @property
+    def descriptor(self) -> None:
+        """None: another process has no thread that could keep it."""
+        return
 
     def release(self) -> None:
         """Says that the holder is done."""

@@ -82,18 +82,21 @@ class ObjectStore(Protocol):
         """Gives back connections."""
 
 
-def open_store(url: str, *, endpoint: str | None = None, region: str | None = None) -> ObjectStore:
+def open_store(
+    url: str, *, endpoint: str | None = None, region: str | None = None, is_known: bool = False
+) -> ObjectStore:
     """The store at a URL: ``s3://bucket/prefix``, or the path of a folder.
 
     Args:
         url: Where the store is.
         endpoint: URL of the S3 server; None for AWS.
         region: Region of the bucket.
+        is_known: Whether another process has had answers from the server, so that an outage is waited for.
     """
     if url.startswith("s3://"):
         from k8sflow.storage.s3 import S3Store  # noqa: PLC0415  boto3 is loaded where a bucket is used
 
-        return S3Store(url, endpoint=endpoint, region=region)
+        return S3Store(url, endpoint=endpoint, region=region, is_known=is_known)
     from k8sflow.storage.folder import FolderStore  # noqa: PLC0415
 
     return FolderStore(url)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
+import itertools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 
 import boto3
 from boto3.s3.transfer import TransferConfig
@@ -15,6 +17,7 @@ from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
+    HTTPClientError,
     NoCredentialsError,
     PartialCredentialsError,
 )
@@ -39,24 +42,62 @@ _UNDECIDED = {"409", "ConditionalRequestConflict"}
 _TRIES = 8
 # The last one is what versitygw says of an unknown access key.
 _WRONG_KEYS = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken", "XAdminUserNotFound"}
+# How long a server that has answered before may be out of reach, as while it is started again.
+_PATIENCE_SECONDS = 30.0
+_PAUSES_SECONDS = (0.25, 0.5, 1.0, 2.0)
+_SERVER_ERROR = 500
+# A method of the store, whose type the decorator leaves as it is.
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+
+
+class _OutageError(StorageError):
+    """The server can't be reached, or answers that something is wrong with it."""
+
+
+def _patient(method: _Method) -> _Method:
+    """A method that is tried again while a server that has answered before is out of reach."""
+
+    @functools.wraps(method)
+    def patient(self: S3Store, *arguments: Any, **options: Any) -> Any:
+        deadline = time.monotonic() + (_PATIENCE_SECONDS if self.is_known else 0.0)
+        for pause in itertools.chain(_PAUSES_SECONDS, itertools.repeat(_PAUSES_SECONDS[-1])):
+            try:
+                result = method(self, *arguments, **options)
+            except _OutageError:
+                if time.monotonic() + pause > deadline:
+                    raise
+                time.sleep(pause)
+            else:
+                self.is_known = True
+                return result
+        raise AssertionError("the pauses have no end")
+
+    return cast("_Method", patient)
 
 
 class S3Store:
     """Objects in a bucket.
 
+    What is asked while the server is out of reach waits for it, half a minute at most, so that a run survives its
+    restart; but not before its first answer: a wrong endpoint is told at once.
+
     Args:
         url: ``s3://bucket`` or ``s3://bucket/prefix``.
         endpoint: URL of the server; None for AWS.
         region: Region of the bucket.
+        is_known: Whether another process has had answers from it.
     """
 
     parallel_reads = 32
 
-    def __init__(self, url: str, *, endpoint: str | None = None, region: str | None = None) -> None:
+    def __init__(
+        self, url: str, *, endpoint: str | None = None, region: str | None = None, is_known: bool = False
+    ) -> None:
         self.bucket, _, prefix = url.removeprefix("s3://").strip("/").partition("/")
         self.prefix = f"{prefix}/" if prefix else ""
         self.endpoint = endpoint
         self.region = region
+        self.is_known = is_known
         self._client = _client(endpoint, region)
         self._transfer = TransferConfig(
             multipart_threshold=_MULTIPART_FROM_BYTES,
@@ -69,6 +110,7 @@ class S3Store:
         """``s3://bucket/prefix``."""
         return f"s3://{self.bucket}/{self.prefix}".rstrip("/")
 
+    @_patient
     def get(self, key: str) -> Buffer:
         """The object's bytes; large ones are read in parallel ranges."""
         with self._told(key):
@@ -79,6 +121,7 @@ class S3Store:
             answer["Body"].close()
             return self._get_ranges(key, size, answer["ETag"])
 
+    @_patient
     def tail(self, key: str, start: int) -> bytes:
         """What an object has from an offset on, by one range request."""
         with self._told(key):
@@ -90,14 +133,16 @@ class S3Store:
                     return b""
                 raise
 
+    @_patient
     def put(self, key: str, parts: Sequence[Buffer]) -> None:
         """Writes the object; large ones in parallel parts."""
         if sum(len(memoryview(part).cast("B")) for part in parts) < _MULTIPART_FROM_BYTES:
             with self._told(key):
                 self._client.put_object(Bucket=self.bucket, Key=self.prefix + key, Body=b"".join(parts))
         else:
-            self.put_file(key, _Joined(parts))
+            self._upload(key, _Joined(parts))
 
+    @_patient
     def put_new(self, key: str, data: bytes) -> bool:
         """Writes the object with ``If-None-Match: *``
         (https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html).
@@ -117,12 +162,17 @@ class S3Store:
                 time.sleep(pause_seconds)
             raise refused
 
+    @_patient
     def put_file(self, key: str, file: ReadableFile) -> None:
         """Writes the object from a file, in parallel parts where it is large."""
+        self._upload(key, file)
+
+    def _upload(self, key: str, file: ReadableFile) -> None:
         file.seek(0)
         with self._told(key):
             self._client.upload_fileobj(cast("BinaryIO", file), self.bucket, self.prefix + key, Config=self._transfer)
 
+    @_patient
     def exists(self, key: str, size: int | None = None) -> bool:
         """Whether there is an object under the key, and of that size if one is given."""
         with self._told(key):
@@ -152,12 +202,13 @@ class S3Store:
 
     def after_fork(self) -> S3Store:
         """A store with connections of its own."""
-        return S3Store(self.url, endpoint=self.endpoint, region=self.region)
+        return S3Store(self.url, endpoint=self.endpoint, region=self.region, is_known=self.is_known)
 
     def close(self) -> None:
         """Closes the connections."""
         self._client.close()
 
+    @_patient
     def check(self) -> None:
         """Makes sure that the bucket is there and may be read.
 
@@ -169,9 +220,17 @@ class S3Store:
             self._client.list_objects_v2(Bucket=self.bucket, Prefix=self.prefix, MaxKeys=1)
 
     def _pages(self, prefix: str, delimiter: str) -> Iterator[Any]:
+        page = self._page(prefix, delimiter)
+        yield page
+        while page.get("IsTruncated"):
+            page = self._page(prefix, delimiter, ContinuationToken=page["NextContinuationToken"])
+            yield page
+
+    @_patient
+    def _page(self, prefix: str, delimiter: str, **after: str) -> Any:
+        place = {"Bucket": self.bucket, "Prefix": self.prefix + prefix, "Delimiter": delimiter}
         with self._told(prefix):
-            paginator = self._client.get_paginator("list_objects_v2")
-            yield from paginator.paginate(Bucket=self.bucket, Prefix=self.prefix + prefix, Delimiter=delimiter)
+            return self._client.list_objects_v2(**place, **after)  # type: ignore[arg-type]  # all of them are texts
 
     def _get_ranges(self, key: str, size: int, etag: str) -> Buffer:
         target = memoryview(bytearray(size))
@@ -206,8 +265,8 @@ class S3Store:
             ) from error
         except ClientError as error:
             raise self._explained(error, where, server) from error
-        except BotoConnectionError as error:
-            raise StorageError(
+        except (BotoConnectionError, HTTPClientError) as error:
+            raise _OutageError(
                 f"{server} can't be reached for {where}: {error}",
                 cause="The server is down, or the endpoint is wrong.",
                 advice="Check the setting endpoint (K8SFLOW_ENDPOINT); in a pod in_cluster_endpoint holds.",
@@ -236,7 +295,9 @@ class S3Store:
                 "below it.",
                 advice="Check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, and the bucket's policy.",
             )
-        return StorageError(f"{server} refused {where}: {error}")
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        kind = _OutageError if status >= _SERVER_ERROR else StorageError
+        return kind(f"{server} refused {where}: {error}")
 
 
 class S3Log:

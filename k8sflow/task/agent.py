@@ -286,7 +286,7 @@ def _become_task(options: argparse.Namespace, pipes: dict[str, int]) -> NoReturn
 
 def _open(options: argparse.Namespace) -> ObjectStore:
     settings = config.load(Path.cwd())
-    return open_store(options.store, endpoint=settings.endpoint, region=settings.region)
+    return open_store(options.store, endpoint=settings.endpoint, region=settings.region, is_known=True)
 
 
 def _fetch(store: ObjectStore, options: argparse.Namespace) -> None:

@@ -97,6 +97,11 @@ class TaskSpec:
         """``flow/run/step/task``, as the client and the command line name it."""
         return f"{self.flow}/{self.run}/{self.name}"
 
+    @property
+    def first(self) -> TaskName:
+        """The first of the tasks that have to run at the same time; its own name for a task by itself."""
+        return self.name if self.nodes == 1 else TaskName(self.name.step, (*self.name.path[:-1], 0))
+
     def to_json(self) -> str:
         """The spec as one line of JSON."""
         return json.dumps(asdict(self), separators=(",", ":"))

@@ -7,7 +7,22 @@ import io
 import os
 import sys
 
+_STDERR = 2
 _kept: list[object] = []  # a stream that is dropped closes its descriptor, which the new one writes to
+
+
+def take_up() -> None:
+    """Opens the descriptors 0 to 2 on /dev/null where a flow, or who started it, has closed them.
+
+    Otherwise the next file that is opened would get such a number, and all that is printed.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    for name, descriptor in (("stdout", 1), ("stderr", 2)):
+        old = getattr(sys, name)
+        if old is not None and old.closed:
+            setattr(sys, name, open(descriptor, "w", encoding="utf-8", closefd=False))  # noqa: SIM115  for good
 
 
 def renew() -> None:

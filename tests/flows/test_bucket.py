@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 from pathlib import Path
 
 import pytest
@@ -91,3 +93,35 @@ def test_a_step_is_spun_on_inputs_from_the_bucket(file: Path, bucket: dict[str, 
     done = flow_command(file, "spin", "r0/work/1", **bucket)
     assert done.returncode == 0, done.stdout + done.stderr
     assert _marks(file.parent) == ["work/1:0"]
+
+
+def test_a_run_waits_for_a_server_that_is_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the middle of a run, for longer than boto3 tries by itself; no task runs again."""
+    for name, value in {**s3server.KEYS, "K8SFLOW_USER": "tester"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    file, data = write_flow(tmp_path, FLOW), tmp_path / "data"
+    data.mkdir()
+    with contextlib.ExitStack() as runs:
+        with s3server.s3_server(data) as server:
+            store = S3Store(f"s3://{s3server.BUCKET}", endpoint=server.endpoint, region="us-east-1")
+            for name in ("go", "fail"):
+                (tmp_path / name).touch()
+            with pytest.raises(Failed):
+                run_all(runner_of(load_flow(file), tmp_path, "r0", store=store))
+            for name in ("go", "fail", "ran"):
+                (tmp_path / name).unlink()
+            found = {"K8SFLOW_BUCKET": s3server.BUCKET, "K8SFLOW_ENDPOINT": server.endpoint, "K8SFLOW_USER": "tester"}
+            resume = running(file, "--run-id", "r1", *ARGUMENTS, command="resume", **s3server.KEYS, **found)
+            process = runs.enter_context(resume)
+            wait_for(_in_the_middle(tmp_path))
+        # The server is killed. What takes its place hangs up on more tries than all who ask make by boto3 alone.
+        port = int(server.endpoint.rpartition(":")[2])
+        (tmp_path / "go").touch()
+        with socket.create_server(("127.0.0.1", port)) as deaf:
+            for _ in range(30):
+                deaf.accept()[0].close()
+        with s3server.s3_server(data, port):
+            output = process.communicate(timeout=60)[0].decode()
+            assert process.returncode == 0, output
+    assert _marks(tmp_path) == ["end/0:0", "join/0:0", "work/0:0", "work/1:0", "work/2:0"]

@@ -164,3 +164,59 @@ def test_catch_shows_the_exception_where_it_is_wanted(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
         assert found.successful
         assert ("raise ValueError('no')" in done.stdout) is shown
+
+
+TOGETHER = """
+from k8sflow import parallel
+class F(FlowSpec):
+    @step
+    def start(self):
+        self.next(self.train, num_parallel=3)
+    {decorators}
+    @parallel
+    @step
+    def train(self):
+        me = current.parallel.node_index
+        open(f"{{me}}.{{current.retry_count}}", "w").close()
+        if me == 0:
+            self.did = current.retry_count  # it has its result before the other one fails
+        else:
+            while len([n for n in os.listdir() if n.endswith(f".{{current.retry_count}}")]) < 3: time.sleep(0.01)
+            {body}
+        self.did = current.retry_count
+        self.next(self.join)
+    @step
+    def join(self, inputs):
+        self.all = [str(i.failed) if hasattr(i, "failed") else i.did for i in inputs]
+        self.next(self.end)
+    @step
+    def end(self): pass
+"""
+# The third waits for the second, which fails twice.
+FAILS = (
+    "if me == 2 and current.retry_count < 2: time.sleep(1000)\n            assert me == 2 or current.retry_count >= 2"
+)
+
+
+def test_processes_that_know_each_other_are_run_again_as_one(tmp_path: Path) -> None:
+    """One fails: those that wait for it are ended, all run again under one number, and it costs one retry."""
+    done, found = run(tmp_path, TOGETHER.format(decorators="@retry(times=2, minutes_between_retries=0)", body=FAILS))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert found["join"].task.data.all[1:] == [2, 2]
+    assert [found.run_store.attempts("train", str(i)) for i in range(3)] == [[0, 1, 2]] * 3
+    assert "(retry 2 of 2)" in done.stdout
+    outcome = found.run_store.read_outcome("train", "2", 0)
+    assert outcome is not None
+    assert (outcome.outcome, "train/1" in outcome.summary) == ("cancelled", True)
+    assert "train      " in done.stdout
+    assert "3 done" in done.stdout
+
+
+def test_one_that_fails_for_good_ends_those_that_wait_for_it(tmp_path: Path) -> None:
+    """The failure that is told is that one's; under @catch all of them that have no result have it."""
+    done, _ = run(tmp_path / "plain", TOGETHER.format(decorators="", body=FAILS))
+    assert done.returncode == 1
+    assert "F/r/train/1 failed (user error): AssertionError" in done.stdout
+    done, found = run(tmp_path / "caught", TOGETHER.format(decorators="@catch(var='failed')", body=FAILS))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert ["AssertionError" in str(each) for each in found["join"].task.data.all] == [False, True, True]

@@ -82,6 +82,14 @@ def test_a_step_that_kills_its_parent_ends_the_run_with_a_word(tmp_path: Path) -
     assert "Traceback" not in done.stderr, done.stderr
 
 
+def test_a_step_that_asks_its_parent_to_end_is_not_heard(tmp_path: Path) -> None:
+    """Any signal that can be handled; only the driver ends the tasks' parent."""
+    body = "for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP): os.kill(os.getppid(), number)"
+    done = run_flow(write_flow(tmp_path, _source(body)))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "the end" in done.stdout
+
+
 def test_a_step_that_kills_its_parent_last_is_told_too(tmp_path: Path) -> None:
     """In the moment between its commit and its end, when the next task can't be started any more."""
     body = "import atexit; atexit.register(os.kill, os.getppid(), signal.SIGKILL); threading.Timer(0, int).start()"
@@ -257,6 +265,8 @@ AT_IMPORT = {
     "has no stdout": "import sys; sys.stdout = None",
     "replaces stdout": "import io, sys; sys.stdout = io.StringIO()",
     "ignores signals": "import signal\nfor s in (signal.SIGCHLD, signal.SIGPIPE, signal.SIGTERM): signal.signal(s, signal.SIG_IGN)",
+    "blocks signals": "import signal; signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 32))",
+    "closes all descriptors": "import os; os.closerange(0, 3)",
     "handles signals": "import signal; signal.signal(signal.SIGCHLD, lambda *a: None)",
     "sets an alarm": "import signal; signal.setitimer(signal.ITIMER_REAL, 60)",
     "opens many files": "import os; keep = [open('/dev/null') for _ in range(200)]",
@@ -269,7 +279,7 @@ AT_IMPORT = {
 
 @pytest.mark.parametrize("kind", fast(AT_IMPORT, 3))
 def test_what_a_flow_file_does_when_it_is_imported_breaks_nothing(tmp_path: Path, kind: str) -> None:
-    """The run succeeds; its results are read."""
+    """The run succeeds; its results are read, and what is printed goes into no file of the run."""
     source = (
         AT_IMPORT[kind]
         + "\nclass F(FlowSpec):\n    @step\n    def start(self):\n        self.x = 5\n        self.next(self.end)\n    @step\n    def end(self): pass\n"
@@ -277,6 +287,8 @@ def test_what_a_flow_file_does_when_it_is_imported_breaks_nothing(tmp_path: Path
     done = run_flow(write_flow(tmp_path, source))
     assert done.returncode == 0, done.stdout + done.stderr
     assert latest(tmp_path).data.x == 5  # type: ignore[union-attr]
+    (lock,) = tmp_path.glob(".k8sflow/F/runs/*/driver.lock")
+    assert lock.read_text().count("\n") == 0
 
 
 def test_a_terminal_without_unicode_is_no_reason_to_fail(tmp_path: Path) -> None:

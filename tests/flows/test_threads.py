@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 from pathlib import Path
@@ -93,6 +94,47 @@ def test_a_task_is_over_without_the_threads_of_the_import(tmp_path: Path) -> Non
             output += line
         assert output.count(b"late") == 2
         process.kill()
+
+
+def test_the_lock_of_its_driver_is_held_until_its_tasks_are_gone(tmp_path: Path) -> None:
+    """By the process that starts them and not by them, so that who takes over starts nothing beside them."""
+    body = "open(f'{os.getppid()}.zygote', 'w').close(); open(f'{os.getpid()}.pid', 'w').close(); time.sleep(300)"
+    with running(_flow(tmp_path, body), "--max-workers", "2") as process:
+        wait_for(lambda: len(list(tmp_path.glob("*.pid"))) == 2)
+        (zygote,) = (int(path.stem) for path in tmp_path.glob("*.zygote"))
+        tasks = [int(path.stem) for path in tmp_path.glob("*.pid")]
+        assert [_has_lock(pid) for pid in (process.pid, zygote, *tasks)] == [True, True, False, False]
+        process.kill()
+        (path,) = tmp_path.glob(".k8sflow/F/runs/*/driver.lock")
+        with path.open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        assert not [pid for pid in tasks if not wait_for_death(pid, 0)]
+
+
+def _has_lock(pid: int) -> bool:
+    """Whether a process has the driver's lock open."""
+    return any(os.readlink(path).endswith("driver.lock") for path in Path(f"/proc/{pid}/fd").iterdir())
+
+
+def test_nothing_is_left_where_something_else_has_the_drivers_socket(tmp_path: Path) -> None:
+    """A process that a thread of the import has forked, not knowing what it inherits; the kernel tells the zygote."""
+    fork = "lambda: (wait(), os.fork() or (open(f'{os.getpid()}.child', 'w').close(), time.sleep(60), os._exit(0)))"
+    top = (
+        "import glob, os, sys, threading, time\n"
+        "def wait():\n    while not glob.glob('*.pid'): time.sleep(0.01)\n"
+        f"if 'step' not in sys.argv: threading.Thread(target={fork}, daemon=True).start()\n"
+    )
+    file = _flow(tmp_path, "open(f'{os.getpid()}.pid', 'w').close(); time.sleep(300)")
+    file.write_text(top + file.read_text(encoding="utf-8"), encoding="utf-8")
+    with running(file, "--max-workers", "2") as process:
+        wait_for(lambda: len(list(tmp_path.glob("*.pid"))) == 2 and list(tmp_path.glob("*.child")))
+        tasks = [int(path.stem) for path in tmp_path.glob("*.pid")]
+        process.kill()
+        try:
+            assert [pid for pid in tasks if not wait_for_death(pid, 10)] == []
+        finally:
+            for path in tmp_path.glob("*.child"):
+                os.kill(int(path.stem), signal.SIGKILL)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])

@@ -91,7 +91,9 @@ class Reporter:
 
     def retried(self, task: TaskSpec, result: TaskResult, again: Again) -> None:
         """Tells why a task runs again, and when."""
-        self._tally.retried(task)
+        self._tally.retried(task, result)
+        if result.outcome in {Outcome.SUCCEEDED, Outcome.CANCELLED}:
+            return  # it runs together with another one, of which it is told
         when = f" in {duration(again.pause_seconds)}" if again.pause_seconds else ""
         price = "this costs no retry" if again.number is None else f"retry {again.number} of {again.times}"
         self._line(task.name, f"{_why(result)}; it is run again{when} ({price})", "yellow")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from k8sflow.executors.base import Finished, Queued, Started, TaskEvent
 from k8sflow.task.outcome import Outcome
+from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskName, TaskSpec
 
 # So many tasks have to be done before the time of the rest is told from theirs.
@@ -79,8 +80,8 @@ class Tally:
         """Counts tasks that became ready; another execution of a task is no other task."""
         first = group[0].name
         step = self.steps.setdefault(first.step, StepTally(first.step, self.clock()))
-        if len(group) == 1 and first in self._again:
-            self._again.discard(first)
+        if first in self._again:  # by itself, or all that run together
+            self._again.difference_update(task.name for task in group)
         else:
             step.total += len(group)
             step.ended = None
@@ -109,11 +110,14 @@ class Tally:
             case _:
                 pass
 
-    def retried(self, task: TaskSpec) -> None:
-        """Takes back a failure after which the task runs again."""
+    def retried(self, task: TaskSpec, result: TaskResult) -> None:
+        """Takes back an end after which the task runs again."""
         step = self.steps.setdefault(task.name.step, StepTally(task.name.step, self.clock()))
         self._again.add(task.name)
-        step.failed = max(0, step.failed - 1)
+        if result.outcome is Outcome.SUCCEEDED:
+            step.done -= 1
+        else:
+            step.failed = max(0, step.failed - 1)
         step.retries += 1
         step.ended = None
 

@@ -23,7 +23,7 @@ from k8sflow.runtime.driver import Driver, Report, RunResult, SupersededError
 from k8sflow.runtime.inbox import Inbox
 from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.storage.folder import FolderStore
-from k8sflow.storage.records import Commit, ForeachItems, RunStore
+from k8sflow.storage.records import Commit, ForeachItems, OutcomeRecord, RunStore
 from k8sflow.task.outcome import Diagnosis, Outcome
 from k8sflow.task.result import TaskResult, Transition
 from k8sflow.task.runner import write_outcome
@@ -482,9 +482,8 @@ def test_a_driver_that_was_superseded_leaves_what_runs(tmp_path: Path) -> None:
     assert world.run_store.read_run_outcome() is None
 
 
-def test_processes_that_know_each_other_start_again_together(tmp_path: Path) -> None:
-    """After their driver's death, the one that has a result already too: the others would wait for it for ever."""
-    source = """
+# Three processes that know each other.
+TOGETHER = """
     from k8sflow import parallel
     class F(FlowSpec):
         @step
@@ -496,8 +495,12 @@ def test_processes_that_know_each_other_start_again_together(tmp_path: Path) -> 
         def join(self, inputs): self.next(self.end)
         @step
         def end(self): pass
-    """
-    world = World(graphs.build(load_flow(write_flow(tmp_path, source))), tmp_path / "store")
+"""
+
+
+def test_processes_that_know_each_other_start_again_together(tmp_path: Path) -> None:
+    """After their driver's death, the one that has a result already too: the others would wait for it for ever."""
+    world = World(graphs.build(load_flow(write_flow(tmp_path, TOGETHER))), tmp_path / "store")
     world.outlives = False
     world.run_store.commit("start", "0", Commit(0, ("train",), {}, foreach=ForeachItems(3, ())))
     world.run_store.commit("train", "1", Commit(0, ("join",), {}))
@@ -511,3 +514,22 @@ def test_processes_that_know_each_other_start_again_together(tmp_path: Path) -> 
     together = [(spec.name.id, spec.attempt) for spec in world.attempts if spec.name.step == "train"]
     assert sorted(together) == [("0", 1), ("1", 1), ("2", 1)]
     assert {spec.nodes for spec in world.attempts if spec.name.step == "train"} == {3}
+
+
+def test_processes_that_know_each_other_fail_once(tmp_path: Path) -> None:
+    """However many of them were ended for one; a driver that dies hands on the count, and @retry pays once for each."""
+    world = World(graphs.build(load_flow(write_flow(tmp_path, TOGETHER))), tmp_path / "store")
+    world.outlives = False
+    world.policies = {"train": StepPolicy(Retry(2))}
+    world.run_store.commit("start", "0", Commit(0, ("train",), {}, foreach=ForeachItems(3, ())))
+    for task, outcome in (("0", Outcome.CANCELLED), ("1", Outcome.USER_ERROR), ("2", Outcome.CANCELLED)):
+        world.run_store.write_outcome("train", task, 0, OutcomeRecord(outcome.value, world.time))
+    world.behave = lambda spec: (
+        TaskResult(Outcome.USER_ERROR if spec.name.path == (2,) else Outcome.CANCELLED)
+        if spec.name.step == "train"
+        else None
+    )
+    done = world.drive(go_on=True)
+    assert done.failed is not None
+    assert (str(done.failed.name), done.failed.attempt) == ("train/2", 2)
+    assert sorted((spec.name.id, spec.attempt) for spec in world.attempts) == [(i, n) for i in "012" for n in (1, 2)]

@@ -200,9 +200,7 @@ def test_a_retry_is_no_other_task() -> None:
         tally.event(Started(task, "here"))
         tally.event(Finished(task, FAILED))
     assert (step.waiting, step.failed, step.is_over) == (0, 2, True)
-    tally.retried(
-        first,
-    )
+    tally.retried(first, FAILED)
     assert (step.waiting, step.failed, step.retries) == (1, 1, 1)
     tally.submitted([_task("work", 0, attempt=1)])
     tally.event(Started(_task("work", 0, attempt=1), "here"))

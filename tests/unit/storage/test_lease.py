@@ -87,13 +87,14 @@ def test_a_forked_process_holds_the_lock_until_it_leaves(folder_store: FolderSto
     run = _run(folder_store)
     ours, other = lease_of(run), lease_of(run)
     assert ours.acquire()
+    assert ours.descriptor is not None
     left, go = os.pipe(), os.pipe()
     if (pid := os.fork()) == 0:
         os.read(go[0], 1)
-        ours.leave()
+        os.close(ours.descriptor)
         os.write(left[1], b"1")
         signal.pause()
-    ours.leave()  # as if this process had died
+    os.close(ours.descriptor)  # as if this process had died
     assert not other.acquire()
     os.write(go[1], b"1")
     os.read(left[0], 1)
