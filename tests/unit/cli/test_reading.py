@@ -118,7 +118,8 @@ def test_places_may_be_short_or_long(ours: Call, everywhere: Call) -> None:
         (("logs", f"{OLD}/wrk"), "has no step 'wrk'.\nDid you mean 'work'?"),
         (("logs", "work/1", "--attempt", "3"), "had no execution 3.\nIts executions: 0."),
         (("dump", "work/1/squre"), "no artifact 'squre'.\nDid you mean 'square'?"),
-        (("dump", "work", "--include", "nope"), "no artifact 'nope'"),
+        (("dump", "work", "--include", "nope"), "no task of F/20260102-000000-000000/work has an artifact 'nope'"),
+        (("dump", "work/1", "--include", "nope"), "no artifact 'nope'"),
         (("dump", "work/1/square/x"), "has too many parts"),
         (("tag", "add", "--run-id", "nope", "x"), "'nope' is neither a run"),
         (("tag", "add", "a\nb"), "can't be a tag: it has a line break"),
@@ -229,6 +230,7 @@ def test_artifacts_are_shown_with_type_and_size(ours: Call) -> None:
     assert "_hidden" in ours("dump", "start", "--private").stdout
     assert "xxxx" in ours("dump", "start/0/big", "--max-value-size", "100000").stdout
     assert "items" not in ours("dump", "start", "--include", "n, big").stdout
+    assert ours("dump", NEW, "--include", "square").stdout.count("  square  ") == 2  # of those that have it
 
 
 def test_artifacts_are_given_to_programs(ours: Call, tmp_path: Path) -> None:
