@@ -49,6 +49,7 @@ def command(reach: Reach) -> click.Command:
             found = reach.place(place)
             names = {name.strip() for name in include.split(",") if name.strip()}
             chosen = {task.pathspec: _chosen(task, found, names, private=private) for task in found.tasks()}
+            _refuse_unknown(names, chosen, found)
             if file is not None:
                 _write(Path(file), chosen)
             elif as_json:
@@ -76,9 +77,24 @@ def _chosen(task: Task, place: Place, names: set[str], *, private: bool) -> list
     if place.artifact is not None:
         return [task[place.artifact]]
     if names:
-        return [task[name] for name in sorted(names)]
+        # Of several tasks, each shows those that it has.
+        return [task[name] for name in sorted(names) if place.task is not None or name in task]
     found = sorted(task, key=lambda artifact: artifact.id)
     return [artifact for artifact in found if private or not artifact.id.startswith("_")]
+
+
+def _refuse_unknown(names: set[str], chosen: dict[str, list[DataArtifact]], place: Place) -> None:
+    """Refuses the name of an artifact that none of the tasks has.
+
+    Raises:
+        ArtifactError: There is one.
+    """
+    found = {artifact.id for each in chosen.values() for artifact in each}
+    if place.artifact is None and (missing := sorted(names - found)):
+        raise ArtifactError(
+            f"no task of {place.pathspec} has an artifact {missing[0]!r}.",
+            advice=f"To see what there is: dump {place.pathspec}",
+        )
 
 
 def _print(pathspec: str, artifacts: list[DataArtifact], most: int) -> None:

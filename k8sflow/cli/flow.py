@@ -10,9 +10,8 @@ import click
 from click.core import ParameterSource
 
 from k8sflow import config
-from k8sflow.cli import calls, completion, graphs, reading, resume
+from k8sflow.cli import calls, completion, graphs, reading, resume, starting
 from k8sflow.cli.errors import leave, told
-from k8sflow.cli.tags import checked_tags
 from k8sflow.errors import ParameterError
 from k8sflow.flow import registry
 from k8sflow.flow.configs import bind
@@ -22,12 +21,9 @@ from k8sflow.flow.graph import build
 from k8sflow.flow.mutators import prepare
 from k8sflow.flow.parameters import Parameter
 from k8sflow.flow.spec import FlowSpec, parameters
-from k8sflow.runtime.request import RunRequest, code_folder
+from k8sflow.runtime.request import code_folder
 from k8sflow.storage.records import RUNS
 from k8sflow.task import streams
-
-# Where the options of a project are kept until the command runs.
-_PROJECT = "k8sflow.project"
 
 
 def main(flow: type[FlowSpec]) -> None:
@@ -77,18 +73,7 @@ def _group(flow: type[FlowSpec]) -> click.Group:
 
 def _run_command(flow: type[FlowSpec]) -> click.Command:
     options: list[click.Parameter] = [
-        click.Option(
-            ["--with", "decorators"], multiple=True, metavar="DECORATOR",
-            help="Put a decorator on every step: kubernetes, kubernetes:image=…,namespace=…,memory=8000.",
-        ),
-        click.Option(
-            ["--max-workers"], type=click.IntRange(min=1),
-            help="How many tasks run at a time (default: the number of cores; on Kubernetes 100).",
-        ),
-        click.Option(["--tag", "tags"], multiple=True, callback=checked_tags, help="A word to find the run by."),
-        click.Option(["--namespace"], help="The tag by which the run's tasks look for runs (default: user:NAME)."),
-        click.Option(["--run-id"], help="The run's id (default: made from the time)."),
-        click.Option(["--run-id-file"], type=click.Path(dir_okay=False), help="Write the run's id to this file."),
+        *starting.options(),
         click.Option(
             ["--detach"], is_flag=True,
             help="Hand the run to the controller in the cluster, and return. Needs --with kubernetes.",
@@ -97,29 +82,9 @@ def _run_command(flow: type[FlowSpec]) -> click.Command:
     options += _shared_options(flow)
     options += [_parameter_option(parameter) for parameter in parameters(flow).values()]
 
-    def callback(
-        decorators: tuple[str, ...],
-        max_workers: int | None,
-        tags: tuple[str, ...],
-        namespace: str | None,
-        run_id: str | None,
-        run_id_file: str | None,
-        detach: bool,  # noqa: FBT001  click calls by name
-        **values: Any,
-    ) -> None:
+    def callback(detach: bool, **values: Any) -> None:  # noqa: FBT001  click calls by name
         with told():
-            request = RunRequest(
-                flow=flow,
-                settings=config.load(code_folder(flow)),
-                values={key.removeprefix("parameter_"): value for key, value in values.items()},
-                decorators=decorators,
-                tags=tags,
-                namespace=namespace,
-                run_id=run_id,
-                run_id_file=run_id_file,
-                max_workers=max_workers,
-                **click.get_current_context().meta.get(_PROJECT, {}),
-            )
+            request = starting.request(flow, values)
             from k8sflow.runtime import start  # noqa: PLC0415  --help needs no runtime
 
             leave(start.detach(request) if detach else start.run(request))
@@ -157,7 +122,7 @@ def _project_options(flow: type[FlowSpec]) -> list[click.Parameter]:
                 branch(value)
             except ValueError as error:
                 raise click.BadParameter(f"{error}.", context, option) from error
-        context.meta.setdefault(_PROJECT, {})[option.name] = value
+        context.meta.setdefault(starting.PROJECT, {})[option.name] = value
 
     return [
         click.Option(["--branch"], callback=keep, expose_value=False, help="The branch of the project."),

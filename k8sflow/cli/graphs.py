@@ -17,7 +17,15 @@ from k8sflow.flow.graph import Graph, Mistake
 from k8sflow.flow.spec import FlowSpec, parameters
 
 _FORMATS = ("text", "ascii", "mermaid", "dot", "svg")
-_SUFFIXES = {".svg": "svg", ".dot": "dot", ".gv": "dot", ".mmd": "mermaid", ".mermaid": "mermaid"}
+_SUFFIXES = {
+    ".svg": "svg",
+    ".dot": "dot",
+    ".gv": "dot",
+    ".mmd": "mermaid",
+    ".mermaid": "mermaid",
+    ".txt": "text",
+    ".md": "text",
+}
 
 
 def commands(flow: type[FlowSpec]) -> list[click.Command]:
@@ -100,7 +108,7 @@ def _graph(flow: type[FlowSpec], format_: str | None, file: str | None, *, as_js
         if as_json:
             output.print_json(_document(flow, graph))
             return
-        kind = format_ or (_SUFFIXES.get(Path(file).suffix.lower(), "text") if file is not None else "text")
+        kind = format_ or ("text" if file is None else _format_of(Path(file)))
         if file is None:
             click.echo(_drawn(graph, kind, to_terminal=True), nl=False)
             return
@@ -109,6 +117,23 @@ def _graph(flow: type[FlowSpec], format_: str | None, file: str | None, *, as_js
         except OSError as error:
             raise K8sflowError(f"the graph can't be written to {file}: {error.strerror}.") from error
         click.echo(f"{file}: the graph of {flow.__name__} as {kind}.")
+
+
+def _format_of(file: Path) -> str:
+    """The format that a file's name tells.
+
+    Raises:
+        K8sflowError: It tells none that we can draw.
+    """
+    suffix = file.suffix.lower()
+    if suffix not in _SUFFIXES:
+        known = ", ".join(filter(None, _SUFFIXES))
+        raise K8sflowError(
+            f"the name of {file} tells no format that a graph can be drawn in.",
+            cause=f"Known are {known}.",
+            advice="Use one of these, or say which is meant: --format svg. Programs such as dot make others of a .dot.",
+        )
+    return _SUFFIXES[suffix]
 
 
 def _drawn(graph: Graph, kind: str, *, to_terminal: bool) -> str:

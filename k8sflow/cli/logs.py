@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from k8sflow.cli import output
+from k8sflow.cli import output, scrub
 from k8sflow.cli.errors import told
 from k8sflow.cli.places import Place, Reach
 
@@ -21,13 +21,35 @@ if TYPE_CHECKING:
 _FOLDER_SECONDS, _BUCKET_SECONDS, _REST = 0.2, 2.0, 10.0
 
 
-def command(reach: Reach) -> click.Command:
-    """The command ``logs``."""
+class _Logs(click.Group):
+    """``logs PLACE`` is ``logs show PLACE``."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Names the command where the user has named none."""
+        is_named = bool(args) and (args[0] in self.commands or args[0] in ctx.help_option_names)
+        return super().parse_args(ctx, args if is_named else ["show", *args])
+
+
+def command(reach: Reach) -> click.Group:
+    """The commands ``logs``, which is ``logs show``, and ``logs scrub``."""
+    group = _Logs("logs", help="Print what tasks wrote (logs show; show may be left out), or remove it.")
+    group.add_command(_show_command(reach))
+    group.add_command(scrub.command(reach, _streams()))
+    return group
+
+
+def _streams() -> list[click.Parameter]:
+    return [
+        click.Option(["--stdout", "only_stdout"], is_flag=True, help="Only the standard output."),
+        click.Option(["--stderr", "only_stderr"], is_flag=True, help="Only the standard error."),
+    ]
+
+
+def _show_command(reach: Reach) -> click.Command:
     place = "run/step/task" if reach.flow is not None else "flow/run/step/task"
     options: list[click.Parameter] = [
         click.Argument(["place"], required=reach.flow is None, metavar=place if reach.flow is None else f"[{place}]"),
-        click.Option(["--stdout", "only_stdout"], is_flag=True, help="Only the standard output."),
-        click.Option(["--stderr", "only_stderr"], is_flag=True, help="Only the standard error."),
+        *_streams(),
         click.Option(["--follow", "-f"], is_flag=True, help="Go on with what comes, until the run or task has ended."),
         click.Option(
             ["--attempt"], type=click.IntRange(min=0), help="Which execution; by default the one that counts."
@@ -56,7 +78,7 @@ def command(reach: Reach) -> click.Command:
                 _show(found, streams, attempt, printer)
 
     return click.Command(
-        "logs", callback=callback, params=options,
+        "show", callback=callback, params=options,
         help="Print what tasks wrote. Of one task, of all tasks of a step, or of a run (by default the latest one).",
     )  # fmt: skip
 
@@ -67,19 +89,19 @@ class _Printer:
     def __init__(self, place: Place, *, timestamps: bool, as_json: bool) -> None:
         self._place = place
         self._timestamps = timestamps
-        self._as_json = as_json
+        self.as_json = as_json
         self._has_names = place.task is None
         self.count = 0
 
     @property
     def is_plain(self) -> bool:
         """Whether lines are printed as they were written."""
-        return not (self._timestamps or self._as_json or self._has_names)
+        return not (self._timestamps or self.as_json or self._has_names)
 
     def lines(self, lines: Iterable[LogLine]) -> None:
         for line in lines:
             self.count += 1
-            if self._as_json:
+            if self.as_json:
                 click.echo(json.dumps(self._document(line), ensure_ascii=False).encode("utf-8", "replace"))
             else:
                 click.echo(self._head(line) + (line.data if self.is_plain else _settled(line.data)))
@@ -118,6 +140,8 @@ def _show(place: Place, streams: tuple[str, ...], attempt: int | None, printer: 
             printer.raw(task.log(streams[0]))
         else:
             printer.lines(task.lines(streams))
+        if place.task is not None and task.exception and not printer.as_json:
+            click.echo(f"{task.pathspec} failed: {task.exception}", err=True)
     if not printer.count:
         click.echo(f"{place.pathspec} wrote nothing to {' or '.join(streams)}.", err=True)
 

@@ -13,6 +13,7 @@ from k8sflow.cli.errors import leave, told
 
 
 @click.group()
+@click.version_option(k8sflow.__version__, message="k8sflow %(version)s")
 def main() -> None:
     """Data and ML flows as plain Python classes: on your machine, and unchanged on Kubernetes.
 

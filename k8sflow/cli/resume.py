@@ -10,9 +10,10 @@ import click
 from click.core import ParameterSource
 
 from k8sflow import config
+from k8sflow.cli import starting
 from k8sflow.cli.errors import leave, told
 from k8sflow.flow.spec import FlowSpec
-from k8sflow.runtime.request import RunRequest, code_folder
+from k8sflow.runtime.request import code_folder
 
 # The commands that take the configs of an earlier run, so that the flow's mutators have to wait for these.
 NAMES = ("resume", "attach", "spin")
@@ -48,16 +49,7 @@ def _resume_command(flow: type[FlowSpec], more: Sequence[click.Parameter]) -> cl
         click.Argument(["step"], required=False),
         click.Option(["--origin-run-id", "origin"], help="The run to resume (default: the latest one)."),
         click.Option(["--dry-run"], is_flag=True, help="Tell what would be cloned and what would run, and why."),
-        click.Option(
-            ["--with", "decorators"],
-            multiple=True,
-            metavar="DECORATOR",
-            help="Put a decorator on every step, as in run.",
-        ),
-        click.Option(["--max-workers"], type=click.IntRange(min=1), help="How many tasks run at a time."),
-        click.Option(["--tag", "tags"], multiple=True, help="A word to find the new run by."),
-        click.Option(["--run-id"], help="The new run's id (default: made from the time)."),
-        click.Option(["--run-id-file"], type=click.Path(dir_okay=False), help="Write the new run's id to this file."),
+        *starting.options(),
         *more,
     ]
 
@@ -65,29 +57,15 @@ def _resume_command(flow: type[FlowSpec], more: Sequence[click.Parameter]) -> cl
         step: str | None,
         origin: str | None,
         dry_run: bool,  # noqa: FBT001  click calls by name
-        decorators: tuple[str, ...],
-        max_workers: int | None,
-        tags: tuple[str, ...],
-        run_id: str | None,
-        run_id_file: str | None,
         **values: Any,
     ) -> None:
         context = click.get_current_context()
         with told():
-            request = RunRequest(
-                flow=flow,
-                settings=config.load(code_folder(flow)),
-                values={key.removeprefix("parameter_"): value for key, value in values.items()},
-                decorators=decorators,
-                tags=tags,
-                run_id=run_id,
-                run_id_file=run_id_file,
-                max_workers=max_workers,
-                **context.meta.get("k8sflow.project", {}),
-            )
+            request = starting.request(flow, values)
             given = [
                 key.removeprefix("parameter_") for key in values
-                if context.get_parameter_source(key) is ParameterSource.COMMANDLINE
+                if key.startswith("parameter_")
+                and context.get_parameter_source(key) is ParameterSource.COMMANDLINE
             ]  # fmt: skip
             from k8sflow.runtime import resume  # noqa: PLC0415  --help needs no runtime
 

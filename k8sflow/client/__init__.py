@@ -9,6 +9,7 @@ from k8sflow.client.flow import Flow, Metaflow
 from k8sflow.client.namespaces import default_namespace, get_namespace, namespace
 from k8sflow.client.run import Run
 from k8sflow.client.step import Step
+from k8sflow.client.stores import default_metadata, get_metadata, metadata
 from k8sflow.client.task import Task
 
 __all__ = [
@@ -20,7 +21,10 @@ __all__ = [
     "Run",
     "Step",
     "Task",
+    "default_metadata",
     "default_namespace",
+    "get_metadata",
     "get_namespace",
+    "metadata",
     "namespace",
 ]

@@ -14,7 +14,8 @@ from k8sflow.client.errors import NotFoundError, among
 from k8sflow.client.lineage import children, parents
 from k8sflow.client.tagged import TaggedAsParent
 from k8sflow.flow.graph import Graph
-from k8sflow.storage.records import Commit, OutcomeRecord, RunStore
+from k8sflow.storage.logs import scrub
+from k8sflow.storage.records import Commit, OutcomeRecord, RunStore, current_user
 from k8sflow.task.outcome import Outcome
 from k8sflow.task.spec import TaskName
 
@@ -220,6 +221,23 @@ class Task(TaggedAsParent):
         source = self._origin or self
         run_store = source.parent.parent.run_store
         return logs.read(run_store, source.parent.id, source.id, source.current_attempt, streams)
+
+    def scrub(self, streams: tuple[str, ...] = logs.STREAMS) -> int:
+        """Removes the task's output for good; a line that says so takes its place. Of a clone, that of its origin.
+
+        Args:
+            streams: Which of ``stdout`` and ``stderr``.
+
+        Returns:
+            How many of the streams had output.
+        """
+        source = self._origin or self
+        run_store = source.parent.parent.run_store
+        keys = [
+            run_store.task_key(source.parent.id, source.id, f"{source.current_attempt}/{logs.known(stream)}")
+            for stream in streams
+        ]
+        return sum(scrub(run_store.store, key, current_user()) for key in keys)
 
     # ------------------------------------------------------------------ artifacts
 

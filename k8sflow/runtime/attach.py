@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -10,7 +11,7 @@ from datetime import datetime, timezone
 import click
 
 from k8sflow.config import Settings
-from k8sflow.errors import RunError
+from k8sflow.errors import RunError, StorageError
 from k8sflow.executors.base import Executor
 from k8sflow.flow import graph as graphs
 from k8sflow.flow.configs import bind_known
@@ -71,10 +72,13 @@ def drive_or_follow(
     """
     while True:
         lease = lease_of(active.run_store)
-        if active.record.is_detached or not lease.acquire():
-            outcome = _follow(active, lease, began)
+        if active.record.is_detached:
+            return _told(active, _follow_detached(active, began))
+        if not lease.acquire():
+            outcome = _follow(active, began, str(lease.holder() or "another process"), lease.acquire)
             if outcome is not None:
                 return _told(active, outcome)
+            click.secho("Its driver is gone; this process goes on with it.", fg="yellow")
         try:
             if go_on and (outcome := active.run_store.read_run_outcome()) is not None:
                 return _told(active, outcome)
@@ -117,24 +121,42 @@ def _drive(
         return active.conclude(seen, result)
 
 
-def _follow(active: ActiveRun, lease: Lease, began: float) -> OutcomeRecord | None:
-    """Tells of the run until it has ended, and how; None where it has no driver any more, and this process is it."""
-    is_orphan: Callable[[], bool] = (lambda: False) if active.record.is_detached else lease.acquire
+def _follow_detached(active: ActiveRun, began: float) -> OutcomeRecord:
+    """Tells of a run that is driven in the cluster until it has ended, and how.
+
+    Where nobody is left there who could write the end into the store, this process does.
+    """
+    from k8sflow.runtime.detached import FlowRunWatch  # noqa: PLC0415  only here is the API needed
+
+    watch = FlowRunWatch(active)
+    outcome = _follow(active, began, "a driver in the cluster", watch.is_over)
+    if outcome is not None:
+        return outcome
+    assert watch.end is not None
+    with contextlib.suppress(StorageError):  # who may only read is told all the same
+        active.run_store.write_run_outcome(watch.end)
+    return watch.end
+
+
+def _follow(active: ActiveRun, began: float, driver: str, is_orphan: Callable[[], bool]) -> OutcomeRecord | None:
+    """Tells of the run until it has ended, and how; None where the store will not be told of an end any more.
+
+    Args:
+        active: The run.
+        began: When the user asked, by time.monotonic().
+        driver: Who drives it.
+        is_orphan: Whether nobody does any more; asked again and again.
+    """
     seen = active.reporter(began)
     try:
         follower = Follower(active.graph, active.run_store, seen)
-        holder = None if active.record.is_detached else lease.holder()
-        who = "a driver in the cluster" if active.record.is_detached else str(holder or "another process")
         done = f"; {follower.done_before} of its tasks are done" if follower.done_before else ""
-        click.secho(f"{active.run_store.pathspec} is driven by {who}{done}. Ctrl-C leaves it alone.", dim=True)
+        click.secho(f"{active.run_store.pathspec} is driven by {driver}{done}. Ctrl-C leaves it alone.", dim=True)
         with closing(seen):
-            outcome = follower.follow(is_orphan)
+            return follower.follow(is_orphan)
     except KeyboardInterrupt:
         click.echo(f"{active.run_store.pathspec} goes on. To look again: {hints.attach(active.record)}")
         raise
-    if outcome is None:
-        click.secho("Its driver is gone; this process goes on with it.", fg="yellow")
-    return outcome
 
 
 def _check(active: ActiveRun, flow: type[FlowSpec]) -> None:
@@ -172,7 +194,7 @@ def _told(active: ActiveRun, outcome: OutcomeRecord) -> bool | None:
         return True
     is_cancelled = outcome.outcome == Outcome.CANCELLED.value
     what = "was cancelled" if is_cancelled else "failed"
-    why = f": {outcome.summary}" if outcome.summary and not is_cancelled else "."
+    why = f": {outcome.summary}" if outcome.summary not in {"", Outcome.CANCELLED.value} else "."
     click.secho(f"{pathspec} {what} at {when}{why}", fg="red")
     click.echo(f"  to go on:  {hints.resume(active.record)}")
     return None if is_cancelled else False

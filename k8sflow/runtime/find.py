@@ -30,21 +30,21 @@ def run_of(flow: type[FlowSpec], settings: Settings, text: str) -> RunStore:
     name, _, run = text.strip("/").rpartition("/")
     if name and name != flow.__name__:
         raise RunError(
-            f"{text} is a run of {name}, but this file's flow is {flow.__name__}.",
+            f"{text!r} names no run of this file's flow, {flow.__name__}.",
+            cause="It is a run of another flow, or a part of a run.",
             advice=f"Runs of {flow.__name__} are named by their id, or {flow.__name__}/ID.",
         )
-    known: list[str] = []
+    known: list[RunStore] = []
     where = []
     for store in stores(flow, settings):
         found = RunStore(store, flow.__name__, run)
         if run and store.exists(f"{found.prefix}/run.json"):
             return found
-        known += store.list_folders(f"{flow.__name__}/runs/")
+        known += [RunStore(store, flow.__name__, found) for found in store.list_folders(f"{flow.__name__}/runs/")]
         where.append(store.url)
-    latest = f"The latest is {max(known)}." if known else ""
-    raise RunError(
-        f"there is no run {flow.__name__}/{run} in {' or '.join(where)}.", advice=closest(run, known) or latest
-    )
+    alike = closest(run, [each.run for each in known])
+    latest = f"The latest is {max(known, key=_began).run}." if known and not alike else ""
+    raise RunError(f"there is no run {flow.__name__}/{run} in {' or '.join(where)}.", advice=alike or latest)
 
 
 def latest_of(flow: type[FlowSpec], settings: Settings) -> RunStore:

@@ -20,7 +20,7 @@ from k8sflow.runtime.clone import plan_from
 from k8sflow.runtime.placement import Placement
 from k8sflow.runtime.plan import Plan, Rerun
 from k8sflow.runtime.request import RunRequest
-from k8sflow.runtime.start import create, prepare, refuse_parallel
+from k8sflow.runtime.start import check_names, create, prepare, refuse_parallel
 from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.storage.lease import FolderLease, lease_of
 from k8sflow.storage.records import OutcomeRecord, RunRecord, RunStore
@@ -54,6 +54,9 @@ def resume(
     graph = graphs.build(flow)
     _check(before, graph, step)
     _check_parameters(record, given)
+    placement = Placement.of(flow, graph, request.decorators, request.settings)
+    refuse_parallel(graph, placement)
+    check_names(request, before.store)
     found = plan_from(before, record, graph, step)
     outcome = before.read_run_outcome()
     if not found.reruns:
@@ -68,8 +71,6 @@ def resume(
         click.secho(line, fg="yellow")
     if dry_run:
         return True
-    placement = Placement.of(flow, graph, request.decorators, request.settings)
-    refuse_parallel(graph, placement)
     store, code = prepare(request, placement, is_handed_over=False, origin=before.store)
     new = create(request, graph, placement, store, code, origin=record, origin_step=step)
     active = ActiveRun(new, graph, store, placement, request.settings)

@@ -130,7 +130,7 @@ def _wanted(words: list[str], known: list[str]) -> _Wanted:
             return _Wanted(step, run, task)
     named = words[0] if len(words) == 1 else words[1] if len(words) > 1 else ""
     raise RunError(
-        f"{'/'.join(words)} names no step of this flow.",
+        f"{'/'.join(words)!r} names no step of this flow.",
         cause=f"Its steps are {', '.join(known)}. {closest(named, known)}".strip(),
         advice="Name a step, or a task of a run: train, train/3, RUN/train, RUN/train/3.",
     )

@@ -129,13 +129,7 @@ def prepare(
     Raises:
         K8sflowError: The run can't be started.
     """
-    if request.run_id is not None and not _RUN_ID.fullmatch(request.run_id):
-        raise RunError(
-            f"{request.run_id!r} can't be a run's id.",
-            advice="Use at most 63 of: lower-case letters, digits, - and . (letters or digits first and last).",
-        )
-    if request.run_id_file is not None:
-        _check_run_id_file(Path(request.run_id_file))
+    check_names(request, origin)
     if not placement.uses_kubernetes:
         return origin or open_store(str(local_root(request.flow, request.settings))), None
     store = remote.check(request.settings, placement, is_handed_over=is_handed_over)
@@ -146,6 +140,23 @@ def prepare(
             advice="Resume it on this machine, without --with kubernetes, or start it again with run.",
         )
     return store, package.build(code_folder(request.flow))
+
+
+def check_names(request: RunRequest, store: ObjectStore | None = None) -> None:
+    """Refuses an id that can't be one, or is taken in the store, and a file that it can't be written to.
+
+    Raises:
+        RunError: That is so.
+    """
+    if request.run_id is not None and not _RUN_ID.fullmatch(request.run_id):
+        raise RunError(
+            f"{request.run_id!r} can't be a run's id.",
+            advice="Use at most 63 of: lower-case letters, digits, - and . (letters or digits first and last).",
+        )
+    if request.run_id is not None and store is not None:
+        RunStore(store, request.flow.__name__, request.run_id).refuse_existing()
+    if request.run_id_file is not None:
+        _check_run_id_file(Path(request.run_id_file))
 
 
 def create(

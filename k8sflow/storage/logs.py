@@ -10,8 +10,9 @@ import io
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timezone
 
-from k8sflow.storage.objects import LogWriter
+from k8sflow.storage.objects import LogWriter, ObjectStore
 
 SUFFIX = ".times"
 # Pieces that come closer than this share a mark, so that a chatty task costs 100 marks a second at most.
@@ -92,3 +93,23 @@ def timed_lines(data: bytes, known: Sequence[Mark], start: int = 0) -> Iterator[
         position = bisect.bisect_right(offsets, start) - 1
         start += len(line)
         yield (known[position].at if position >= 0 else None), line.removesuffix(b"\n")
+
+
+def scrub(store: ObjectStore, key: str, user: str) -> bool:
+    """Replaces a log by a line that says so; False where there is none.
+
+    Nobody may write it any more: a writer in a bucket would bring it back.
+
+    Args:
+        store: Where it is.
+        key: Its key.
+        user: Who does so.
+    """
+    if not store.exists(key):
+        return False
+    now = time.time()
+    when = datetime.fromtimestamp(now, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    stream = key.rpartition("/")[2]
+    store.put(key, [f"[k8sflow] {stream} was scrubbed by {user} at {when}\n".encode("utf-8", "replace")])
+    store.put(key + SUFFIX, [b"0 %d\n" % int(now * 1000)])
+    return True

@@ -199,6 +199,15 @@ class RunStore:
         key, data = f"{self.prefix}/run.json", _dump(asdict(record))
         # A client that had no answer from the store tries again by itself, and then finds its own record there.
         if not self.store.put_new(key, data) and bytes(self.store.get(key)) != data:
+            self.refuse_existing()
+
+    def refuse_existing(self) -> None:
+        """Returns where there is no such run yet.
+
+        Raises:
+            RunError: There is.
+        """
+        if self.store.exists(f"{self.prefix}/run.json"):
             raise RunError(
                 f"the run {self.pathspec} is there already, in {self.store.url}.",
                 advice="Leave --run-id out, or give another one.",

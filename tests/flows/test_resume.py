@@ -172,7 +172,7 @@ def test_a_step_that_is_new_runs_on_what_was_before_it(failed: Path) -> None:
         (["nostep"], "has no step 'nostep'"),
         (["wrok"], "Did you mean 'work'?"),
         (["--origin-run-id", "r7"], "there is no run F/r7"),
-        (["--origin-run-id", "G/r1"], "is a run of G, but this file's flow is F"),
+        (["--origin-run-id", "G/r1"], "'G/r1' names no run of this file's flow, F"),
         (["--n", "7"], "the parameter n can't be given to resume"),
         (["--run-id", "r1"], "is there already"),
         (["--run-id", "Ä"], "can't be a run's id"),
@@ -186,6 +186,30 @@ def test_a_mistake_is_told_before_anything_runs(failed: Path, arguments: list[st
     assert "Traceback" not in done.stderr
     assert ran(failed.parent) == []
     assert [path.name for path in (failed.parent / ".k8sflow/F/runs").iterdir()] == ["r1"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--tag", "a\nb"], "can't be a tag"),
+        (["--with", "nosuch"], "there is no decorator 'nosuch'"),
+        (["--run-id", "R"], "'R' can't be a run's id"),
+        (["--run-id", "r1"], "the run F/r1 is there already"),
+        (["--run-id-file", "no/where"], "there is no folder"),
+    ],
+)
+def test_a_dry_run_tells_what_the_run_would_be_refused_for(failed: Path, arguments: list[str], message: str) -> None:
+    """Before it tells of a plan that would come to nothing."""
+    done = flow_command(failed, "resume", "--dry-run", *arguments)
+    assert done.returncode != 0
+    assert message in done.stderr
+    assert done.stdout == ""
+
+
+def test_the_new_run_has_its_own_namespace(failed: Path) -> None:
+    """Which resume takes as run does; its tasks look for runs there."""
+    assert flow_command(failed, "resume", "--namespace", "team", "--run-id", "r2", cwd=failed.parent).returncode == 1
+    assert run_in(failed.parent, "r2").record.namespace == "team"
 
 
 def test_without_a_run_there_is_nothing_to_resume(tmp_path: Path) -> None:

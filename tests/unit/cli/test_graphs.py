@@ -53,6 +53,14 @@ def test_a_file_tells_its_format(tmp_path: Path, name: str, begin: str) -> None:
     assert (tmp_path / name).read_text().startswith("flowchart")
 
 
+def test_a_file_is_not_what_its_name_does_not_say(tmp_path: Path) -> None:
+    """A picture in a format that we can't draw is refused, and nothing is written."""
+    done = _call(tmp_path, "graph", "-o", str(tmp_path / "x.png"))
+    assert done.exit_code == 1
+    assert "x.png tells no format" in done.stderr
+    assert not (tmp_path / "x.png").exists()
+
+
 def test_a_file_that_can_not_be_written_is_told(tmp_path: Path) -> None:
     """With exit code 1."""
     done = _call(tmp_path, "graph", "-o", "/nowhere/g.svg")

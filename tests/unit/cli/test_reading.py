@@ -118,7 +118,8 @@ def test_places_may_be_short_or_long(ours: Call, everywhere: Call) -> None:
         (("logs", f"{OLD}/wrk"), "has no step 'wrk'.\nDid you mean 'work'?"),
         (("logs", "work/1", "--attempt", "3"), "had no execution 3.\nIts executions: 0."),
         (("dump", "work/1/squre"), "no artifact 'squre'.\nDid you mean 'square'?"),
-        (("dump", "work", "--include", "nope"), "no artifact 'nope'"),
+        (("dump", "work", "--include", "nope"), "no task of F/20260102-000000-000000/work has an artifact 'nope'"),
+        (("dump", "work/1", "--include", "nope"), "no artifact 'nope'"),
         (("dump", "work/1/square/x"), "has too many parts"),
         (("tag", "add", "--run-id", "nope", "x"), "'nope' is neither a run"),
         (("tag", "add", "a\nb"), "can't be a tag: it has a line break"),
@@ -211,6 +212,52 @@ def test_programs_get_a_json_document_for_each_line(ours: Call) -> None:
     assert lines[-1]["text"] == "oh \ufffd"
 
 
+def test_output_is_scrubbed_for_good(ours: Call, everywhere: Call, tmp_path: Path) -> None:
+    """Whoever reads it sees by whom; the other stream, other executions and other tasks stay."""
+    again = _store(tmp_path).open_log("work", "1", 1, "stdout")
+    again.write(b"again\n")
+    again.close()
+    assert "work/1, execution 0: 1 of 1 streams scrubbed." in ours("logs", "scrub", "work/1", "--stdout").stdout
+    assert f"[k8sflow] stdout was scrubbed by {current_user()} at 2" in ours("logs", "work/1", "--stdout").stdout
+    assert ours("logs", "work/1", "--stderr").stdout_bytes == b"oh \xff\n"
+    assert ours("logs", "work/1", "--attempt", "1").stdout == "again\n"
+    everywhere("logs", "scrub", "F/work", "--all")
+    shown = ours("logs", "show", "work").stdout
+    assert shown.count("was scrubbed by") == len(shown.splitlines()) == 3
+    assert "was scrubbed" in ours("logs", "work/1", "--attempt", "1").stdout
+    assert "there was nothing to scrub" in ours("logs", "scrub", "start").stdout
+    assert "Name a step" in ours("logs", "scrub", NEW, code=1).stderr
+
+
+def test_output_that_may_still_come_is_not_scrubbed(ours: Call, tmp_path: Path) -> None:
+    """Unless the user says that nobody writes it any more."""
+    store = _store(tmp_path, "live")
+    store.create(replace(_store(tmp_path).read(), run="live"))
+    log = store.open_log("start", "0", 0, "stdout")
+    log.write(b"secret\n")
+    log.close()
+    assert "were left as they are" in ours("logs", "scrub", "live/start", code=1).stderr
+    assert ours("logs", "live/start/0").stdout == "secret\n"
+    ours("logs", "scrub", "live/start", "--include-not-done")
+    assert "secret" not in ours("logs", "live/start/0").stdout
+
+
+def test_the_output_of_a_failed_task_ends_with_why(ours: Call, tmp_path: Path) -> None:
+    """Beside the output, so that this stays what the task wrote; not for programs."""
+    store = _store(tmp_path, "bad")
+    store.create(replace(_store(tmp_path).read(), run="bad"))
+    log = store.open_log("start", "0", 0, "stdout")
+    log.write(b"hello\n")
+    log.close()
+    store.write_outcome(
+        "start", "0", 0, OutcomeRecord("user_error", 1e9, "ValueError: no", "Traceback\nValueError: no")
+    )
+    done = ours("logs", "bad/start/0")
+    assert done.stdout == "hello\n"
+    assert done.stderr == "F/bad/start/0 failed: ValueError: no\nTraceback\nValueError: no\n"
+    assert "Traceback" not in ours("logs", "bad/start/0", "--json").output
+
+
 def test_a_follower_of_a_run_that_is_over_prints_all_and_ends(ours: Call, everywhere: Call) -> None:
     """Whatever is followed."""
     assert ours("logs", "-f", "--stdout").stdout.splitlines() == [
@@ -229,6 +276,7 @@ def test_artifacts_are_shown_with_type_and_size(ours: Call) -> None:
     assert "_hidden" in ours("dump", "start", "--private").stdout
     assert "xxxx" in ours("dump", "start/0/big", "--max-value-size", "100000").stdout
     assert "items" not in ours("dump", "start", "--include", "n, big").stdout
+    assert ours("dump", NEW, "--include", "square").stdout.count("  square  ") == 2  # of those that have it
 
 
 def test_artifacts_are_given_to_programs(ours: Call, tmp_path: Path) -> None:

@@ -1,0 +1,50 @@
+"""The options that start a run: those of ``run``, and those of ``resume``, which starts one too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from k8sflow import config
+from k8sflow.cli.tags import checked_tags
+from k8sflow.flow.spec import FlowSpec
+from k8sflow.runtime.request import RunRequest, code_folder
+
+# Where the options of a project are kept until the command runs.
+PROJECT = "k8sflow.project"
+
+
+def options() -> list[click.Parameter]:
+    """The options; ``request`` takes their values."""
+    return [
+        click.Option(
+            ["--with", "decorators"], multiple=True, metavar="DECORATOR",
+            help="Put a decorator on every step: kubernetes, kubernetes:image=…,namespace=…,memory=8000.",
+        ),
+        click.Option(
+            ["--max-workers"], type=click.IntRange(min=1),
+            help="How many tasks run at a time (default: the number of cores; on Kubernetes 100).",
+        ),
+        click.Option(["--tag", "tags"], multiple=True, callback=checked_tags, help="A word to find the new run by."),
+        click.Option(["--namespace"], help="The tag by which the run's tasks look for runs (default: user:NAME)."),
+        click.Option(["--run-id"], help="The new run's id (default: made from the time)."),
+        click.Option(["--run-id-file"], type=click.Path(dir_okay=False), help="Write the new run's id to this file."),
+    ]  # fmt: skip
+
+
+def request(flow: type[FlowSpec], values: Mapping[str, Any]) -> RunRequest:
+    """What a person asks for.
+
+    Args:
+        flow: The flow's class.
+        values: The values of ``options`` and of the flow's parameters, by the names that click gives them.
+
+    Raises:
+        ConfigurationError: The settings can't be read.
+    """
+    given = {key.removeprefix("parameter_"): value for key, value in values.items() if key.startswith("parameter_")}
+    others = {key: value for key, value in values.items() if not key.startswith("parameter_")}
+    project = click.get_current_context().meta.get(PROJECT, {})
+    return RunRequest(flow=flow, settings=config.load(code_folder(flow)), values=given, **others, **project)

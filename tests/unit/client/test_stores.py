@@ -1,0 +1,49 @@
+"""Where a reader looks for runs, by the names that a user of Metaflow knows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from k8sflow import Flow, default_metadata, default_namespace, get_metadata, metadata, namespace
+from k8sflow.client import NotFoundError
+from k8sflow.storage.folder import FolderStore
+from k8sflow.storage.records import RunRecord, RunStore
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("K8SFLOW_ROOT", str(tmp_path / "a/.k8sflow"))
+    monkeypatch.delenv("K8SFLOW_BUCKET", raising=False)
+    for folder in ("a", "b"):
+        store = FolderStore(str(tmp_path / folder / ".k8sflow"))
+        RunStore(store, "F", folder).create(RunRecord("F", folder, "f.py", {}, [], created=1e9))
+    namespace(None)
+    yield
+    default_namespace()
+    default_metadata()
+
+
+def test_the_metadata_is_the_stores_place(tmp_path: Path) -> None:
+    """A run's records are beside its artifacts: no service has them."""
+    assert get_metadata() == str(tmp_path / "a/.k8sflow")
+    other = str(tmp_path / "b/.k8sflow")
+    for place in (str(tmp_path / "b"), other, f"local@{tmp_path}/b", "b"):
+        assert metadata(place) == get_metadata() == other
+        assert [run.id for run in Flow("F")] == ["b"]
+    assert metadata(get_metadata()) == other
+    metadata("a,b")
+    assert {run.id for run in Flow("F")} == {"a", "b"}
+    assert default_metadata() == str(tmp_path / "a/.k8sflow")
+    assert [run.id for run in Flow("F")] == ["a"]
+
+
+def test_a_place_that_is_not_there_changes_nothing(tmp_path: Path) -> None:
+    """It is told, with what can be named."""
+    with pytest.raises(NotFoundError, match="there is no folder") as told:
+        metadata("nowhere")
+    assert "s3://" in told.value.advice
+    assert get_metadata() == str(tmp_path / "a/.k8sflow")
