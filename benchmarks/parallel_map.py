@@ -267,6 +267,10 @@ def waiting() -> tuple[float, float]:
     return figures
 
 
+def least_waiting() -> tuple[float, float]:
+    return min((waiting() for _ in range(3)), key=lambda figures: figures[1])
+
+
 def warm(gib: float) -> None:
     arrays = [np.ones(32 << 20) for _ in range(round(gib * 4))]
     del arrays
@@ -435,7 +439,7 @@ def main() -> None:
             with contextlib.redirect_stderr(sys.stdout):
                 results[case.name] = measure(case, options.rounds)
             print(table(case.name, results[case.name], next(iter(case.bare), None)), flush=True)
-    print(targets(results, waiting() if options.only in WAIT else None))
+    print(targets(results, least_waiting() if options.only in WAIT else None))
     print(f"Load after: {os.getloadavg()[0]:.1f}")
     if options.plot and results:
         plot(results, options.plot)
