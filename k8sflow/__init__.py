@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from k8sflow.errors import K8sflowError
     from k8sflow.flow.attempts import catch, retry, timeout
     from k8sflow.flow.caught import CaughtError
-    from k8sflow.flow.configs import Config, ConfigValue, ParameterContext, config_expr
+    from k8sflow.flow.configs import Config, ConfigValue, ParameterContext, config_expr, yaml_parser
     from k8sflow.flow.current import current
     from k8sflow.flow.decorators import kubernetes, parallel, resources, step
     from k8sflow.flow.deployment import exit_hook, project, schedule, trigger, trigger_on_finish
@@ -99,6 +99,7 @@ _HOMES = {
     "trigger": "k8sflow.flow.deployment",
     "trigger_on_finish": "k8sflow.flow.deployment",
     "user_step_decorator": "k8sflow.flow.mutators",
+    "yaml_parser": "k8sflow.flow.configs",
 }
 
 __all__ = [
@@ -152,6 +153,7 @@ __all__ = [
     "trigger",
     "trigger_on_finish",
     "user_step_decorator",
+    "yaml_parser",
 ]
 
 

@@ -354,7 +354,7 @@ def _parser(named: str | Parser, where: str) -> Parser:
     """A parser: a function, one of ours by name, or ``module.function``."""
     if callable(named):
         return named
-    ours: dict[str, Parser] = {"json": json.loads, "yaml": _yaml, "toml": _toml}
+    ours: dict[str, Parser] = {"json": json.loads, "yaml": yaml_parser, "toml": _toml}
     if named in ours:
         return ours[named]
     module, _, function = named.rpartition(".")
@@ -370,7 +370,8 @@ def parser_of(named: str | Parser, where: str) -> Parser:
     return _parser(named, where)
 
 
-def _yaml(text: str) -> Any:
+def yaml_parser(text: str) -> Any:
+    """The value of a text in YAML, for ``Config(parser=yaml_parser)``."""
     import yaml  # noqa: PLC0415  for those who write it
 
     return yaml.safe_load(text)

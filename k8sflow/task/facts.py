@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from k8sflow.flow.current import Parallel, TaskFacts
-from k8sflow.flow.graph import Graph
+from k8sflow.flow.graph import Graph, Node
 from k8sflow.flow.spec import FlowSpec, parameters
 from k8sflow.storage.records import RunRecord, RunStore
 from k8sflow.task.spec import TaskName, TaskSpec
@@ -49,5 +49,26 @@ def describe(flow: type[FlowSpec], graph: Graph, record: RunRecord) -> dict[str,
         "file": record.file,
         "doc": inspect.getdoc(flow) or "",
         "parameters": list(parameters(flow)),
-        "steps": {name: asdict(node) for name, node in graph.nodes.items()},
+        "start_step": graph.start,
+        "end_step": graph.end,
+        "steps": {name: _described(node) for name, node in graph.nodes.items()},
     }
+
+
+def _described(node: Node) -> dict[str, Any]:
+    names = {"type": _type_of(node), "line": node.place.line, "foreach_artifact": node.foreach}
+    return {**asdict(node), "next": list(node.next), **names}
+
+
+def _type_of(node: Node) -> str:
+    """What a step does in the graph, in the words that Metaflow's flows may look for."""
+    kinds = {
+        "split-switch": node.condition is not None,
+        "split-foreach": node.foreach is not None,
+        "split-parallel": node.num_parallel,
+        "split": node.is_split,
+        "join": node.is_join,
+        "start": node.is_start,
+        "end": node.is_end,
+    }
+    return next((kind for kind, holds in kinds.items() if holds), "linear")

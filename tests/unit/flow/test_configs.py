@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from k8sflow import Config, ConfigValue, resources
+from k8sflow import Config, ConfigValue, resources, yaml_parser
 from k8sflow.errors import ParameterError
 from k8sflow.flow import registry
 from tests.support import flow_command, run_flow, write_flow
@@ -36,6 +36,7 @@ def test_a_config_is_read_by_attributes_and_by_items() -> None:
         ("c.yml", "a:\n  b: 1\n", None),
         ("c.toml", "[a]\nb = 1\n", None),
         ("c.txt", "a:\n  b: 1\n", "yaml"),
+        ("c.txt", "a:\n  b: 1\n", yaml_parser),
         ("c.txt", "1", lambda text: {"a": {"b": int(text)}}),
         ("c.txt", '{"a": {"b": 1}}', "json.loads"),
     ],
