@@ -8,6 +8,8 @@ import signal
 from collections.abc import Callable, Iterator
 from types import FrameType
 
+from k8sflow.errors import RunError
+
 _CANCELLED_EXIT_CODE = 130
 _SIGNALS = [number for name in ("SIGINT", "SIGTERM", "SIGHUP") if (number := getattr(signal, name, None)) is not None]
 
@@ -26,8 +28,8 @@ def interrupts(on_first: Callable[[], None]) -> Iterator[None]:
         if seen:
             os._exit(_CANCELLED_EXIT_CODE)
         seen = True
-        # The signal may have come in the middle of a write to the stream that is written to here.
-        with contextlib.suppress(RuntimeError):
+        # It may have come in the middle of a write to the stream that is written to here, or because that is gone.
+        with contextlib.suppress(RuntimeError, OSError, RunError):
             on_first()
         raise KeyboardInterrupt
 

@@ -108,6 +108,56 @@ def test_ctrl_c_at_a_terminal_cancels_the_run(tmp_path: Path) -> None:
     _assert_gone(tmp_path, pids_in(tmp_path / "pids"))
 
 
+@pytest.mark.parametrize("term", ["xterm", "dumb"])
+def test_a_terminal_that_is_closed_cancels_the_run(tmp_path: Path, term: str) -> None:
+    """With the live block and without: what can't be written any more is not what ended the run."""
+    pid, terminal = _at_a_terminal(tmp_path, FLOW.format(body="pass"), term)
+    os.close(terminal)
+    os.waitpid(pid, 0)
+    _assert_gone(tmp_path, pids_in(tmp_path / "pids"))
+    outcome = latest(tmp_path).outcome
+    assert outcome is not None
+    assert outcome.outcome == "cancelled"
+
+
+def test_a_signal_ends_the_tasks_however_slow_the_terminal_is(tmp_path: Path) -> None:
+    """Nobody reads what they print; the last lines wait for whom they are shown to, and the tasks don't."""
+    source = FLOW.format(body="pass").replace("time.sleep(300)", "os.execvp('yes', ['yes', 'y' * 200])")
+    pid, terminal = _at_a_terminal(tmp_path, source, "xterm")
+    logs = tmp_path / ".k8sflow/F/runs"
+    wait_for(lambda: sum(path.stat().st_size for path in logs.glob("*/tasks/work/*/0/stdout")) > 4 << 20)
+    os.kill(pid, signal.SIGINT)
+    _assert_gone(tmp_path, pids_in(tmp_path / "pids"))
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    os.close(terminal)
+
+
+def _at_a_terminal(folder: Path, source: str, term: str) -> tuple[int, int]:
+    """A run in the middle of its foreach: its process, and the terminal, which nobody reads."""
+    file = write_flow(folder, source)
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(folder)
+        os.execve(sys.executable, [sys.executable, str(file), "run", *ARGUMENTS], environment(TERM=term))
+    wait_for(lambda: len(pids_in(folder / "pids")) >= PROCESSES)
+    return pid, terminal
+
+
+def test_output_on_a_full_disk_is_told(tmp_path: Path) -> None:
+    """Without a traceback of ours; nothing is left running."""
+    file = write_flow(tmp_path, FLOW.format(body="pass"))
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, str(file), "run", *ARGUMENTS], cwd=tmp_path, env=environment(),
+            stdin=subprocess.DEVNULL, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=30,
+        )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    assert "what the run prints can't be written: No space left on device." in done.stderr
+    assert "Traceback" not in done.stderr
+    _assert_gone(tmp_path, pids_in(tmp_path / "pids"))
+
+
 @pytest.mark.slow
 def test_tasks_that_ignore_the_signal_are_killed(tmp_path: Path) -> None:
     """After three seconds."""

@@ -57,6 +57,7 @@ class LiveView:
         self._thread: threading.Thread | None = None
         self._is_closing = False
         self._is_gone = False
+        self._is_hurried = False
         self._console: Console | None = None
         self._block: list[str] = []
         self._widths: list[int] = []
@@ -70,8 +71,12 @@ class LiveView:
         with self._changed:
             self._held += len(lines)
             self._changed.notify_all()
-            while self._held > _MOST_HELD_CHARACTERS and self._thread.is_alive():
+            while self._held > _MOST_HELD_CHARACTERS and self._thread.is_alive() and not self._is_hurried:
                 self._changed.wait()
+
+    def hurry(self) -> None:
+        """Lets nobody wait for the terminal from now on."""
+        self._is_hurried = True
 
     def follow(self, tally: Tally) -> None:
         """Shows the tally from now on."""

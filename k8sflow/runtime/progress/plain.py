@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import io
+import os
 from typing import TextIO
 
+from k8sflow.errors import RunError
 from k8sflow.runtime.progress.tally import Tally
 
 
@@ -23,14 +27,44 @@ class PlainView:
             stream.reconfigure(errors="backslashreplace")  # what a terminal can't show is no reason to fail
         self._stream = stream
         self.has_colours = has_colours
+        self._is_gone = False
 
     def write(self, lines: str) -> None:
-        """Writes and flushes."""
-        self._stream.write(lines)
-        self._stream.flush()
+        """Writes and flushes.
+
+        Raises:
+            BrokenPipeError: Nobody listens any more.
+            RunError: The stream takes no more, as a file on a full disk.
+        """
+        if self._is_gone:
+            return
+        try:
+            self._stream.write(lines)
+            self._stream.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            self._is_gone = True
+            _drop_rest(self._stream)
+            if error.errno != errno.EIO:  # a terminal that was closed; the run may go on without it
+                raise RunError(
+                    f"what the run prints can't be written: {error.strerror}.",
+                    advice="Make room, or send the output elsewhere; then resume: what was done is kept.",
+                ) from error
+
+    def hurry(self) -> None:
+        """Nothing: whoever writes waits for the stream alone."""
 
     def follow(self, tally: Tally) -> None:
         """Lines tell it all."""
 
     def close(self) -> None:
         """Nothing is held back."""
+
+
+def _drop_rest(stream: TextIO) -> None:
+    """Lets what the stream still holds go nowhere, which Python would try to write again when it ends."""
+    with contextlib.suppress(OSError, ValueError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)

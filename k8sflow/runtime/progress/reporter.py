@@ -35,6 +35,9 @@ class View(Protocol):
     def follow(self, tally: Tally) -> None:
         """There is something to tell of; may be called at every event."""
 
+    def hurry(self) -> None:
+        """The run is being cancelled: whoever writes is held up no more."""
+
     def close(self) -> None:
         """Leaves what was shown as it is; lines may follow."""
 
@@ -109,6 +112,7 @@ class Reporter:
 
     def cancelling(self) -> None:
         """Tells that the run is being cancelled."""
+        self._view.hurry()
         self._say("Cancelling; Ctrl-C again leaves at once.", colour="yellow")
 
     def failure(self, task: TaskSpec, result: TaskResult) -> None:
