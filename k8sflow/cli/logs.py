@@ -32,7 +32,11 @@ class _Logs(click.Group):
 
 def command(reach: Reach) -> click.Group:
     """The commands ``logs``, which is ``logs show``, and ``logs scrub``."""
-    group = _Logs("logs", help="Print what tasks wrote (logs show; show may be left out), or remove it.")
+    group = _Logs(
+        "logs",
+        short_help="Print what tasks wrote, or remove it.",
+        help="Print what tasks wrote (logs show; show may be left out), or remove it.",
+    )
     group.add_command(_show_command(reach))
     group.add_command(scrub.command(reach, _streams()))
     return group

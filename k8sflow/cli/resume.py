@@ -73,6 +73,7 @@ def _resume_command(flow: type[FlowSpec], more: Sequence[click.Parameter]) -> cl
 
     return click.Command(
         "resume", callback=callback, params=options,
+        short_help="Go on with an earlier run in a new one.",
         help="Go on in a new run: clone what an earlier run has done, and run the rest; or all from STEP on.\n\n"
         "The parameters are those of the earlier run; the code is that of now.",
     )  # fmt: skip
@@ -94,6 +95,7 @@ def _attach_command(flow: type[FlowSpec]) -> click.Command:
             click.Argument(["run"]),
             click.Option(["--max-workers"], type=click.IntRange(min=1), help="How many tasks run at a time."),
         ],
+        short_help="Go on with a run whose driver died, or follow it.",
         help="Go on with RUN where its driver has died; follow it where somebody drives it.\n\n"
         "The exit code is that of the run.",
     )
@@ -110,6 +112,7 @@ def _spin_command(flow: type[FlowSpec]) -> click.Command:
 
     return click.Command(
         "spin", callback=callback, params=[click.Argument(["task"])],
+        short_help="Run one step again, on its inputs of then.",
         help="Run one step again, on the inputs that it had in an earlier run, with the code of now.\n\n"
         "TASK is STEP, STEP/TASK, RUN/STEP or RUN/STEP/TASK; by default the latest run's task that has failed, or the "
         "first one. What it leaves is kept apart from all runs.",

@@ -31,19 +31,21 @@ def render(console: Console, title: str, tally: Tally, now: float, coming: Seque
         height: How many lines the terminal has.
     """
     rows, hidden = _chosen(list(tally.steps.values()), max(1, min(_MOST_ROWS, height // 2) - 4))
-    cells = [[*_counts(step), *_times(step, now)] for step in rows]
     name_width = min(max((cell_len(step.name) for step in rows), default=0), console.width // 4)
+    cells = [[*_counts(step), *_times(step, now)] for step in rows]
     widths = [max(map(cell_len, map(str, column))) for column in zip(_HEADERS, *cells, strict=True)]
+    while name_width + sum(widths) + _GAP * (len(widths) + 1) > console.width and len(widths) > 1:
+        widths.pop()  # the times first; whole columns, since half a number tells a lie
     bar_width = min(_WIDEST_BAR, console.width - name_width - sum(widths) - _GAP * (len(widths) + 2))
     has_bar = bar_width >= _NARROWEST_BAR and any(step.total > 1 for step in rows)
     table = Table(box=None, padding=(0, _GAP, 0, 0), header_style="dim", pad_edge=False)
     table.add_column("", no_wrap=True, overflow="ellipsis", width=name_width)
     if has_bar:
         table.add_column("", width=bar_width)
-    for header, width in zip(_HEADERS, widths, strict=True):
+    for header, width in zip(_HEADERS, widths, strict=False):
         table.add_column(header, justify="right", no_wrap=True, width=width)
     for step, counts in zip(rows, cells, strict=True):
-        table.add_row(_name(step), *([_bar(step, bar_width)] if has_bar else []), *counts)
+        table.add_row(_name(step), *([_bar(step, bar_width)] if has_bar else []), *counts[: len(widths)])
     with console.capture() as capture:
         console.print()
         console.print(Text(title, style="bold"), no_wrap=True, overflow="ellipsis", crop=True)

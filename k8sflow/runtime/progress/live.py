@@ -149,7 +149,8 @@ class LiveView:
             return ""
         columns, _ = self._size()
         height = sum(max(1, -(-width // max(1, columns))) for width in self._widths)
-        return f"\r\x1b[{height}A\x1b[J"
+        # Line by line: where the block is at the top of the screen, tmux would keep what \x1b[J clears in its history.
+        return "\r\x1b[J" + "\x1b[1A\x1b[2K" * height
 
     # ------------------------------------------------------------------ the stream
 

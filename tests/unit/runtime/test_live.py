@@ -11,6 +11,7 @@ import struct
 import termios
 from collections.abc import Iterator, Mapping
 
+import click
 import pytest
 
 from k8sflow.executors.base import Finished, Output, Started
@@ -63,9 +64,14 @@ class Terminal(io.StringIO):
                 assert row >= 0, "the cursor left the top"
             elif command == "J":
                 lines[row:] = [lines[row][:column]]
+            elif command == "K":
+                assert count == "2"
+                lines[row] = ""
             else:
                 assert command == "m", f"an escape sequence {command!r}"
         assert column == 0, "between frames the cursor is at the start of a line"
+        while lines[-1:] == [""] and len(lines) > row + 1:
+            lines.pop()
         return lines[:-1]
 
 
@@ -132,6 +138,15 @@ def test_no_line_is_wider_than_the_terminal(terminal: Terminal, columns: int) ->
     _frame(view)
     assert max(view._widths) <= columns - 1
     assert "3,000" in terminal.getvalue()
+    heads = {"done", "running", "waiting", "failed", "time", "left"}
+    assert set(click.unstyle(view._block[2]).split()) <= heads, "a column is whole or not there"
+
+
+def test_the_block_is_erased_line_by_line(terminal: Terminal) -> None:
+    """A terminal such as tmux takes into its history what is cleared from the first line of the screen on."""
+    view = _view(terminal, _tally())
+    _frame(view)
+    assert "\x1b[J" not in view._erase().partition("\x1b[1A")[2]
 
 
 def test_a_terminal_that_becomes_narrower_wraps_what_has_to_go(terminal: Terminal) -> None:
@@ -140,7 +155,7 @@ def test_a_terminal_that_becomes_narrower_wraps_what_has_to_go(terminal: Termina
     _frame(view)
     widths, height = list(view._widths), len(view._block)
     terminal.resize(40, 24)
-    assert view._erase() == f"\r\x1b[{sum(max(1, -(-width // 40)) for width in widths)}A\x1b[J"
+    assert view._erase().count("\x1b[1A") == sum(max(1, -(-width // 40)) for width in widths)
     assert sum(max(1, -(-width // 40)) for width in widths) > height
 
 
