@@ -199,7 +199,9 @@ class ObjectLease:
         latest, holder = self._latest()
         if holder is not None and not (holder.is_over or holder.is_gone or self._is_silent(holder)):
             return False
-        if not self._store.put_new(self._key(latest + 1), _dump(self._me)):
+        key, mine = self._key(latest + 1), _dump(self._me)
+        # A client that had no answer from the store tries again by itself, and then finds its own object there.
+        if not self._store.put_new(key, mine) and bytes(self._store.get(key)) != mine:
             return False
         self._number = latest + 1
         return True

@@ -195,3 +195,13 @@ def test_a_release_is_seen_at_once(store: ObjectStore, tmp_path: Path) -> None:
     theirs.keep(lambda: None)
     theirs.release()
     assert ObjectLease(run).acquire()
+
+
+def test_a_write_whose_answer_got_lost_has_taken_it(folder_store: FolderStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client tries again by itself, and is told that the object is there: its own."""
+    run = _run(folder_store)
+    lease = ObjectLease(run)
+    put_new = folder_store.put_new
+    monkeypatch.setattr(folder_store, "put_new", lambda key, data: put_new(key, data) and put_new(key, data))
+    assert lease.acquire()
+    assert not ObjectLease(run).acquire()
