@@ -397,6 +397,7 @@ def plot(results: dict[str, Figures], path: Path) -> None:
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
+    from matplotlib.ticker import NullFormatter
 
     cases = [case for case in CASES if case.name in results]
     figure, axes = plt.subplots((len(cases) + 1) // 2, 2, figsize=(11, 2.6 * ((len(cases) + 1) // 2)))
@@ -410,6 +411,7 @@ def plot(results: dict[str, Figures], path: Path) -> None:
         seconds = [figures[0] for _, figures in entries]
         axis.barh([name for name, _ in entries], seconds, color=colours)
         axis.set_xscale("log")
+        axis.xaxis.set_minor_formatter(NullFormatter())  # within one decade the labels of 2, 3, 4 … would overlap
         axis.set_xlim(min(seconds) / 2, max(seconds) * 6)
         axis.set_title(case.name, fontsize=10, loc="left")
         axis.tick_params(labelsize=8)

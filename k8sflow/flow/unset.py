@@ -18,6 +18,7 @@ from k8sflow.flow.source import definition_of
 
 # By these a method may set an attribute without its name standing in the source.
 _WAYS_AROUND = {"exec", "eval", "globals", "locals"}
+_OWN_WAYS_AROUND = {"__dict__", "__setattr__"}
 # Whoever defines one of these decides by itself what an attribute is.
 _HOOKS = {"__getattr__", "__getattribute__", "__setattr__"}
 
@@ -96,7 +97,7 @@ def _set_by(function: Callable[..., Any]) -> set[str]:
     attributes = [node for node in nodes if isinstance(node, ast.Attribute) and _is_name(node.value, name)]
     own = {id(attribute.value) for attribute in attributes}
     if any(isinstance(node, ast.Name) and (node.id in _WAYS_AROUND or (node.id == name and id(node) not in own))
-           for node in nodes) or any(attribute.attr == "__dict__" for attribute in attributes):  # fmt: skip
+           for node in nodes) or any(attribute.attr in _OWN_WAYS_AROUND for attribute in attributes):  # fmt: skip
         raise _UnknownError
     return {attribute.attr for attribute in attributes if isinstance(attribute.ctx, ast.Store)}
 
