@@ -37,6 +37,7 @@ def test_another_driver_goes_on_after_kill_9(
     namespace: Namespace, client: Callable[[str], Any], run: str, moment: str
 ) -> None:
     """With the pods that run: none is started twice (I5). Who attaches meanwhile follows."""
+    run = f"{run}-{namespace.name}"  # the bucket outlives the tests
     killed(namespace, run, moment)
     second = namespace.command("detached.py", "attach", run)
     second.seen(r"\[(start|work)/\d\] (started|done)|driven by")
@@ -121,8 +122,9 @@ def test_ctrl_c_at_any_moment_leaves_nothing_and_can_be_resumed(
 
 def test_spin_runs_a_clusters_task_on_this_machine(namespace: Namespace) -> None:
     """On the inputs that it had there, out of the bucket."""
-    done = namespace.run("detached.py", "--run-id", "spun", *KUBERNETES)
-    assert done.code == 0
-    spun = namespace.command("detached.py", "spin", "spun/meet", K8SFLOW_POD="here").wait(60)
+    done = namespace.run("detached.py", *KUBERNETES)
+    assert done.code == 0, done.text
+    run = done.run.partition("/")[2]
+    spun = namespace.command("detached.py", "spin", f"{run}/meet", K8SFLOW_POD="here").wait(60)
     assert spun.code == 0, spun.text
     assert str(SQUARES) in spun.text
