@@ -25,6 +25,7 @@ from k8sflow.executors.base import Emit, Finished, Output, Queued, Started
 from k8sflow.executors.zygote import Exit, Zygote, forked
 from k8sflow.storage.objects import LogWriter
 from k8sflow.storage.records import RunStore
+from k8sflow.task import memory
 from k8sflow.task.death import death, last_word, timed_out
 from k8sflow.task.outcome import Diagnosis, Outcome
 from k8sflow.task.pipes import waiting_bytes
@@ -51,6 +52,7 @@ class _Running:
     timeout: float | None = None
     deadline: float = math.inf  # when it is told to end, and after that when it is killed
     ended_for: Diagnosis | None = None  # why it is told to end
+    kills_before: int = 0  # for want of memory, in the cgroup that it shares with all that runs beside it
 
 
 class LocalExecutor:
@@ -89,6 +91,7 @@ class LocalExecutor:
         self._submitted: queue.SimpleQueue[Sequence[TaskSpec] | None] = queue.SimpleQueue()
         self._waiting: deque[tuple[Sequence[TaskSpec], int]] = deque()
         self._running: dict[int, _Running] = {}
+        self._kills_told = 0
         self._selector = selectors.DefaultSelector()
         _raise_file_limit(max_workers)
         self._wakeup, self._woken = socket.socketpair()
@@ -232,6 +235,7 @@ class LocalExecutor:
             for stream in _STREAMS if stream != "result"
         }  # fmt: skip
         logs["stdout"].write(b"")  # a trace of this execution: after the driver's death the next one has another number
+        kills_before = memory.kills()
         pipes = {stream: os.pipe() for stream in _STREAMS}
         try:
             pid = self._zygote.spawn(task.to_json(), *(pipes[stream][1] for stream in _STREAMS))
@@ -239,6 +243,7 @@ class LocalExecutor:
             for _, write_end in pipes.values():
                 os.close(write_end)
         running = _Running(task, pid, {stream: read_end for stream, (read_end, _) in pipes.items()}, logs)
+        running.kills_before = kills_before
         running.timeout = self._timeout_of(task.name.step)
         if running.timeout is not None:
             running.deadline = time.monotonic() + running.timeout
@@ -286,15 +291,31 @@ class LocalExecutor:
         if running.ended_for is not None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(running.pid, signal.SIGKILL)  # what the task left in its group
-        result = last_word(running.result, exit_.status)
-        if result is None:
-            result = committed_result(self._run_store, running.task)
+        said = last_word(running.result, exit_.status) or committed_result(self._run_store, running.task)
+        result = said
         if result is None or (running.ended_for is not None and result.outcome is Outcome.USER_ERROR):
             result = _inferred(running, exit_.status)
+        result = self._blamed_on_memory(running, exit_.status, result)
+        if result is not said:
             write_outcome(self._run_store, running.task, result)
         self._finish(running, result)
         if running.task.nodes > 1 and result.outcome.is_failure:
             self._end_others(running.task)
+
+    def _blamed_on_memory(self, running: _Running, status: int, result: TaskResult) -> TaskResult:
+        """The result; that of a failure which the kernel's count of kills for want of memory explains is another one.
+
+        A kill since the task's start explains that it was killed itself. Of a child's, which made the task fail, one
+        can't be sure: so it counts only where it has explained nothing else.
+        """
+        if result.outcome is not Outcome.USER_ERROR:
+            return result
+        was_killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+        known = running.kills_before if was_killed else max(running.kills_before, self._kills_told)
+        if (count := memory.kills()) <= known:
+            return result
+        self._kills_told = count
+        return TaskResult(Outcome.OUT_OF_MEMORY, diagnosis=memory.out_of_memory(result.diagnosis, in_pod=False))
 
     def _finish(self, running: _Running, result: TaskResult) -> None:
         for stream in list(running.pipes):
