@@ -10,7 +10,7 @@ from k8sflow.task.result import TaskResult
 
 _HINTS = {
     "SIGKILL": "Somebody sent it, or the kernel's out-of-memory killer, where no cgroup counts its kills: see `dmesg`.",
-    "SIGSEGV": "A crash in native code, or a recursion too deep for its stack: run the step with PYTHONFAULTHANDLER=1 to see where.",
+    "SIGSEGV": "Native code crashed, or recursed too deep: run the step with PYTHONFAULTHANDLER=1 to see where.",
     "SIGABRT": "Native code gave up: its last lines of output tell why.",
 }
 
