@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 import os
 import queue
@@ -35,7 +36,9 @@ from k8sflow.task.spec import TaskSpec
 
 _READ_BYTES = 1 << 16
 _TERM_SECONDS = 3.0
+_FILES_PER_TASK = 5  # its pipes, and two logs
 _SPARE_FILES = 64
+_LEAST_SPARE_FILES = 16  # where there can't be as many
 Stream = Literal["stdout", "stderr", "result"]
 _STREAMS: tuple[Stream, ...] = ("stdout", "stderr", "result")
 
@@ -82,7 +85,6 @@ class LocalExecutor:
         self._emit = emit
         self._timeout_of = timeout_of
         self._run_store: RunStore = runner.run_store
-        self._max_workers = max_workers
         self._zygote = Zygote(
             spawner.spawned(runner.store.url, runner.place, lock)
             if spawner.is_needed()
@@ -93,7 +95,8 @@ class LocalExecutor:
         self._running: dict[int, _Running] = {}
         self._kills_told = 0
         self._selector = selectors.DefaultSelector()
-        _raise_file_limit(max_workers)
+        self._wanted_workers = max_workers
+        self._max_workers = _raise_file_limit(max_workers)
         self._wakeup, self._woken = socket.socketpair()
         self._wakeup.setblocking(False)
         self._woken.settimeout(None)
@@ -220,7 +223,7 @@ class LocalExecutor:
         return len(self._running) + count <= max(count if count > 1 else 0, self._max_workers)
 
     def _make_room_for(self, tasks: Sequence[TaskSpec]) -> None:
-        """Prepares for tasks that know each other and are more than max_workers, and tells what they wait for."""
+        """Prepares for tasks that know each other and are more than max_workers; tells what tasks wait for."""
         if tasks[0].nodes > 1 and len(tasks) > self._max_workers:
             _raise_file_limit(len(tasks))
             reason = (
@@ -228,6 +231,11 @@ class LocalExecutor:
                 f"{self._max_workers}: they start when nothing else runs."
             )
             self._emit(Queued(tasks[0], reason))
+        elif len(tasks) > self._max_workers < self._wanted_workers:
+            reason = (
+                f"{self._max_workers} tasks run at a time, not {self._wanted_workers}: there can't be more open files."
+            )
+            self._emit(Queued(tasks[0], reason, "Raise the hard limit (ulimit -Hn), or lower --max-workers."))
 
     def _start(self, task: TaskSpec) -> None:
         logs: dict[Stream, LogWriter] = {
@@ -365,14 +373,24 @@ def _told(error: Exception) -> Diagnosis:
     outcome = Outcome.STORAGE_ERROR if isinstance(error, StorageError) else Outcome.USER_ERROR
     if isinstance(error, K8sflowError):
         return Diagnosis(outcome, error.summary, error.cause, error.advice)
-    return Diagnosis(outcome, f"tasks can't be run on this machine: {type(error).__name__}: {error}")
+    advice = ""
+    if isinstance(error, OSError) and error.errno == errno.EMFILE:
+        advice = "Raise the limit of open files (ulimit -n), or lower --max-workers."
+    return Diagnosis(outcome, f"tasks can't be run on this machine: {type(error).__name__}: {error}", "", advice)
 
 
-def _raise_file_limit(max_workers: int) -> None:
-    """Lets this process hold the pipes of all workers, as far as the system allows; tasks keep the limit they had."""
+def _raise_file_limit(max_workers: int) -> int:
+    """Lets this process hold the files of all workers; of how many at most, as far as the system allows.
+
+    Tasks keep the limit that they had.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = len(list(Path("/dev/fd").iterdir())) + 2 * len(_STREAMS) * max_workers + _SPARE_FILES
+    used = len(list(Path("/dev/fd").iterdir()))
+    needed = used + 2 * len(_STREAMS) * max_workers + _SPARE_FILES
     if hard != resource.RLIM_INFINITY:
         needed = min(needed, hard)
     if soft != resource.RLIM_INFINITY and soft < needed:
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+    if hard == resource.RLIM_INFINITY:
+        return max_workers
+    return max(1, min(max_workers, (hard - used - _LEAST_SPARE_FILES) // _FILES_PER_TASK))

@@ -305,5 +305,16 @@ def test_a_terminal_without_unicode_is_no_reason_to_fail(tmp_path: Path) -> None
 def test_more_workers_than_files_may_be_open(tmp_path: Path) -> None:
     """Each running task needs three; the limit that a shell sets is not the machine's."""
     top = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (64, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))"
-    found = _foreach(tmp_path, 40, "time.sleep(0.2); self.got = 1", "--max-workers", "40", top=top)
-    assert found == [1] * 40
+    body = "time.sleep(0.2); self.got = resource.getrlimit(resource.RLIMIT_NOFILE)[0]"
+    found = _foreach(tmp_path, 40, body, "--max-workers", "40", top=top)
+    assert found == [64] * 40
+
+
+@pytest.mark.parametrize("most", [64, 24])
+def test_where_few_files_may_be_open_fewer_tasks_run_at_a_time(tmp_path: Path, most: int) -> None:
+    """A limit that can't be raised is told, and no reason to fail."""
+    top = f"import resource; resource.setrlimit(resource.RLIMIT_NOFILE, ({most}, {most}))"
+    source = FOREACH.format(width=20, body="time.sleep(0.02); self.got = 1", top=top)
+    done = run_flow(write_flow(tmp_path, source), "--max-workers", "20")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr
+    assert "tasks run at a time, not 20: there can't be more open files" in done.stdout
