@@ -23,7 +23,7 @@ from typing import Literal
 from k8sflow.errors import K8sflowError, StorageError
 from k8sflow.executors import spawner
 from k8sflow.executors.base import Emit, Finished, Output, Queued, Started
-from k8sflow.executors.zygote import Exit, Zygote, forked
+from k8sflow.executors.zygote import Exit, Zygote, forked, no_process
 from k8sflow.storage.objects import LogWriter
 from k8sflow.storage.records import RunStore
 from k8sflow.task import memory
@@ -104,7 +104,11 @@ class LocalExecutor:
         self._selector.register(self._woken, selectors.EVENT_READ)
         self._selector.register(self._zygote.socket, selectors.EVENT_READ)
         self._thread = threading.Thread(target=self._loop, name="k8sflow-local", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            self._zygote.close()
+            raise no_process("the run", error) from error
 
     def submit(self, tasks: Sequence[TaskSpec]) -> None:
         """Takes tasks; they start in this order as workers become free."""

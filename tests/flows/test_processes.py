@@ -14,6 +14,7 @@ import pytest
 from k8sflow.client import Run
 from k8sflow.storage.folder import FolderStore
 from k8sflow.storage.records import RunStore
+from tests.cgroups import Cgroup
 from tests.support import fast, run_flow, write_flow
 
 
@@ -318,3 +319,22 @@ def test_where_few_files_may_be_open_fewer_tasks_run_at_a_time(tmp_path: Path, m
     done = run_flow(write_flow(tmp_path, source), "--max-workers", "20")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr
     assert "tasks run at a time, not 20: there can't be more open files" in done.stdout
+
+
+@pytest.mark.parametrize("most", [2, 3, 4])
+def test_a_limit_of_processes_is_told(tmp_path: Path, most: int) -> None:
+    """Whatever can't be made: the tasks' parent, the driver's thread, a task. What to do is told too."""
+    file = write_flow(tmp_path, _source("pass"))
+    group = Cgroup("pids", f"k8sflow-test-{os.getpid()}")
+    try:
+        group.write("pids.max", most)
+        told = group.run(
+            f"import subprocess, sys\ndone = subprocess.run([sys.executable, {str(file)!r}, 'run'], "
+            "capture_output=True, text=True)\nprint(done.returncode, done.stdout, done.stderr)"
+        )
+    finally:
+        group.remove()
+    assert told.startswith("1 "), told
+    assert "no process can be made for" in told
+    assert "ulimit -u" in told
+    assert "Traceback" not in told
