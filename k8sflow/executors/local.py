@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 import os
 import queue
@@ -22,9 +23,10 @@ from typing import Literal
 from k8sflow.errors import K8sflowError, StorageError
 from k8sflow.executors import spawner
 from k8sflow.executors.base import Emit, Finished, Output, Queued, Started
-from k8sflow.executors.zygote import Exit, Zygote, forked
+from k8sflow.executors.zygote import Exit, Zygote, forked, no_process
 from k8sflow.storage.objects import LogWriter
 from k8sflow.storage.records import RunStore
+from k8sflow.task import memory
 from k8sflow.task.death import death, last_word, timed_out
 from k8sflow.task.outcome import Diagnosis, Outcome
 from k8sflow.task.pipes import waiting_bytes
@@ -34,7 +36,9 @@ from k8sflow.task.spec import TaskSpec
 
 _READ_BYTES = 1 << 16
 _TERM_SECONDS = 3.0
+_FILES_PER_TASK = 5  # its pipes, and two logs
 _SPARE_FILES = 64
+_LEAST_SPARE_FILES = 16  # where there can't be as many
 Stream = Literal["stdout", "stderr", "result"]
 _STREAMS: tuple[Stream, ...] = ("stdout", "stderr", "result")
 
@@ -51,6 +55,7 @@ class _Running:
     timeout: float | None = None
     deadline: float = math.inf  # when it is told to end, and after that when it is killed
     ended_for: Diagnosis | None = None  # why it is told to end
+    kills_before: int = 0  # for want of memory, in the cgroup that it shares with all that runs beside it
 
 
 class LocalExecutor:
@@ -80,7 +85,6 @@ class LocalExecutor:
         self._emit = emit
         self._timeout_of = timeout_of
         self._run_store: RunStore = runner.run_store
-        self._max_workers = max_workers
         self._zygote = Zygote(
             spawner.spawned(runner.store.url, runner.place, lock)
             if spawner.is_needed()
@@ -89,8 +93,10 @@ class LocalExecutor:
         self._submitted: queue.SimpleQueue[Sequence[TaskSpec] | None] = queue.SimpleQueue()
         self._waiting: deque[tuple[Sequence[TaskSpec], int]] = deque()
         self._running: dict[int, _Running] = {}
+        self._kills_told = 0
         self._selector = selectors.DefaultSelector()
-        _raise_file_limit(max_workers)
+        self._wanted_workers = max_workers
+        self._max_workers = _raise_file_limit(max_workers)
         self._wakeup, self._woken = socket.socketpair()
         self._wakeup.setblocking(False)
         self._woken.settimeout(None)
@@ -98,7 +104,11 @@ class LocalExecutor:
         self._selector.register(self._woken, selectors.EVENT_READ)
         self._selector.register(self._zygote.socket, selectors.EVENT_READ)
         self._thread = threading.Thread(target=self._loop, name="k8sflow-local", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            self._zygote.close()
+            raise no_process("the run", error) from error
 
     def submit(self, tasks: Sequence[TaskSpec]) -> None:
         """Takes tasks; they start in this order as workers become free."""
@@ -217,7 +227,7 @@ class LocalExecutor:
         return len(self._running) + count <= max(count if count > 1 else 0, self._max_workers)
 
     def _make_room_for(self, tasks: Sequence[TaskSpec]) -> None:
-        """Prepares for tasks that know each other and are more than max_workers, and tells what they wait for."""
+        """Prepares for tasks that know each other and are more than max_workers; tells what tasks wait for."""
         if tasks[0].nodes > 1 and len(tasks) > self._max_workers:
             _raise_file_limit(len(tasks))
             reason = (
@@ -225,6 +235,11 @@ class LocalExecutor:
                 f"{self._max_workers}: they start when nothing else runs."
             )
             self._emit(Queued(tasks[0], reason))
+        elif len(tasks) > self._max_workers < self._wanted_workers:
+            reason = (
+                f"{self._max_workers} tasks run at a time, not {self._wanted_workers}: there can't be more open files."
+            )
+            self._emit(Queued(tasks[0], reason, "Raise the hard limit (ulimit -Hn), or lower --max-workers."))
 
     def _start(self, task: TaskSpec) -> None:
         logs: dict[Stream, LogWriter] = {
@@ -232,6 +247,7 @@ class LocalExecutor:
             for stream in _STREAMS if stream != "result"
         }  # fmt: skip
         logs["stdout"].write(b"")  # a trace of this execution: after the driver's death the next one has another number
+        kills_before = memory.kills()
         pipes = {stream: os.pipe() for stream in _STREAMS}
         try:
             pid = self._zygote.spawn(task.to_json(), *(pipes[stream][1] for stream in _STREAMS))
@@ -239,6 +255,7 @@ class LocalExecutor:
             for _, write_end in pipes.values():
                 os.close(write_end)
         running = _Running(task, pid, {stream: read_end for stream, (read_end, _) in pipes.items()}, logs)
+        running.kills_before = kills_before
         running.timeout = self._timeout_of(task.name.step)
         if running.timeout is not None:
             running.deadline = time.monotonic() + running.timeout
@@ -286,15 +303,31 @@ class LocalExecutor:
         if running.ended_for is not None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(running.pid, signal.SIGKILL)  # what the task left in its group
-        result = last_word(running.result, exit_.status)
-        if result is None:
-            result = committed_result(self._run_store, running.task)
+        said = last_word(running.result, exit_.status) or committed_result(self._run_store, running.task)
+        result = said
         if result is None or (running.ended_for is not None and result.outcome is Outcome.USER_ERROR):
             result = _inferred(running, exit_.status)
+        result = self._blamed_on_memory(running, exit_.status, result)
+        if result is not said:
             write_outcome(self._run_store, running.task, result)
         self._finish(running, result)
         if running.task.nodes > 1 and result.outcome.is_failure:
             self._end_others(running.task)
+
+    def _blamed_on_memory(self, running: _Running, status: int, result: TaskResult) -> TaskResult:
+        """The result; that of a failure which the kernel's count of kills for want of memory explains is another one.
+
+        A kill since the task's start explains that it was killed itself. Of a child's, which made the task fail, one
+        can't be sure: so it counts only where it has explained nothing else.
+        """
+        if result.outcome is not Outcome.USER_ERROR:
+            return result
+        was_killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+        known = running.kills_before if was_killed else max(running.kills_before, self._kills_told)
+        if (count := memory.kills()) <= known:
+            return result
+        self._kills_told = count
+        return TaskResult(Outcome.OUT_OF_MEMORY, diagnosis=memory.out_of_memory(result.diagnosis, in_pod=False))
 
     def _finish(self, running: _Running, result: TaskResult) -> None:
         for stream in list(running.pipes):
@@ -344,14 +377,24 @@ def _told(error: Exception) -> Diagnosis:
     outcome = Outcome.STORAGE_ERROR if isinstance(error, StorageError) else Outcome.USER_ERROR
     if isinstance(error, K8sflowError):
         return Diagnosis(outcome, error.summary, error.cause, error.advice)
-    return Diagnosis(outcome, f"tasks can't be run on this machine: {type(error).__name__}: {error}")
+    advice = ""
+    if isinstance(error, OSError) and error.errno == errno.EMFILE:
+        advice = "Raise the limit of open files (ulimit -n), or lower --max-workers."
+    return Diagnosis(outcome, f"tasks can't be run on this machine: {type(error).__name__}: {error}", "", advice)
 
 
-def _raise_file_limit(max_workers: int) -> None:
-    """Lets this process hold the pipes of all workers, as far as the system allows; tasks keep the limit they had."""
+def _raise_file_limit(max_workers: int) -> int:
+    """Lets this process hold the files of all workers; of how many at most, as far as the system allows.
+
+    Tasks keep the limit that they had.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = len(list(Path("/dev/fd").iterdir())) + 2 * len(_STREAMS) * max_workers + _SPARE_FILES
+    used = len(list(Path("/dev/fd").iterdir()))
+    needed = used + 2 * len(_STREAMS) * max_workers + _SPARE_FILES
     if hard != resource.RLIM_INFINITY:
         needed = min(needed, hard)
     if soft != resource.RLIM_INFINITY and soft < needed:
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+    if hard == resource.RLIM_INFINITY:
+        return max_workers
+    return max(1, min(max_workers, (hard - used - _LEAST_SPARE_FILES) // _FILES_PER_TASK))

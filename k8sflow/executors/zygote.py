@@ -55,6 +55,9 @@ class Zygote:
 
     Args:
         start: Starts the process that starts tasks, and returns its pid.
+
+    Raises:
+        RunError: It can't be started.
     """
 
     def __init__(self, start: Start) -> None:
@@ -62,7 +65,10 @@ class Zygote:
         for end in (ours, theirs):
             end.settimeout(None)  # whatever the flow has made the default
         streams.flush()
-        self.pid = start(ours, theirs)
+        try:
+            self.pid = start(ours, theirs)
+        except OSError as error:
+            raise no_process("the tasks' parent", error) from error
         theirs.close()
         self.socket = ours
         self._exits: list[Exit] = []
@@ -80,10 +86,7 @@ class Zygote:
                 if "pid" in message:
                     return int(message["pid"])
                 if "error" in message:
-                    raise RunError(
-                        f"no process can be made for a task: {message['error']}.",
-                        advice="Lower --max-workers, or raise the limit of processes (ulimit -u).",
-                    )
+                    raise no_process("a task", message["error"])
                 self._exits.append(_exit_of(message))
         except OSError as error:
             raise _gone(error) from error
@@ -139,6 +142,14 @@ def forked(task_main: TaskMain) -> Start:
         return pid
 
     return start
+
+
+def no_process(what: str, why: object) -> RunError:
+    """The error where the system refuses a process or a thread, which counts as one."""
+    return RunError(
+        f"no process can be made for {what}: {why}.",
+        advice="Lower --max-workers, or raise the limit of processes (ulimit -u).",
+    )
 
 
 def _gone(error: OSError) -> RunError:

@@ -142,6 +142,7 @@ class Driver:
 
         Raises:
             KeyboardInterrupt: The user cancelled; nothing of the run is left running.
+            BrokenPipeError: Nobody reads any more what an observer prints, which cancels the run too.
             SupersededError: As an executor's error: what outlives its driver runs on.
             K8sflowError: An executor can't go on.
         """
@@ -334,8 +335,9 @@ class Driver:
     def _cancel(self, error: BaseException) -> None:
         self._stop_all()
         record = OutcomeRecord(Outcome.NEVER_STARTED.value, time.time(), str(error))
-        if isinstance(error, KeyboardInterrupt):
-            record = OutcomeRecord(Outcome.CANCELLED.value, time.time(), "cancelled")
+        if isinstance(error, (KeyboardInterrupt, BrokenPipeError)):
+            why = "cancelled" if isinstance(error, KeyboardInterrupt) else "nobody reads any more what the run prints"
+            record = OutcomeRecord(Outcome.CANCELLED.value, time.time(), why)
             if self._has_end:
                 record = OutcomeRecord(Outcome.SUCCEEDED.value, time.time())
         with contextlib.suppress(StorageError):  # which may be what ended the driver

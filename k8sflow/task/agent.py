@@ -106,7 +106,7 @@ class _Child:
 
     def run(self) -> TaskResult:
         """The task's result."""
-        before = memory.look()
+        kills_before = memory.kills()
         wakeup = self._catch_signals()
         pipes = {name: os.pipe() for name in ("stdout", "stderr", "result")}
         sys.stdout.flush()
@@ -124,7 +124,7 @@ class _Child:
         self._uploads = LogUploads({name: self._open_log(name) for name in self._encoders})
         status = self._pump(wakeup)
         self._uploads.close()
-        return self._conclude(status, before)
+        return self._conclude(status, kills_before)
 
     def _open_log(self, stream: str) -> TimedLog:
         name = self._spec.name
@@ -214,15 +214,14 @@ class _Child:
             self._uploads.add(key.data, data)
         return len(data)
 
-    def _conclude(self, status: int, before: memory.MemoryState) -> TaskResult:
+    def _conclude(self, status: int, kills_before: int) -> TaskResult:
         result = last_word(self._result, status)
         if result is None:
             result = committed_result(self._run_store, self._spec)
         if result is None and self._terminated:
             # Who told the pod to end knows why: the driver asks the pod's status.
             return TaskResult(Outcome.CANCELLED, diagnosis=Diagnosis(Outcome.CANCELLED, "the pod was told to end"))
-        after = memory.look()
-        killed_for_memory = after.oom_kills > before.oom_kills
+        killed_for_memory = memory.kills() > kills_before
         if self._timed_out and (result is None or result.outcome is Outcome.USER_ERROR):
             result = TaskResult(Outcome.TIMED_OUT, diagnosis=timed_out(self._options.timeout))
             write_outcome(self._run_store, self._spec, result)
@@ -231,25 +230,9 @@ class _Child:
             if not killed_for_memory:
                 write_outcome(self._run_store, self._spec, result)
         if killed_for_memory and result.outcome is Outcome.USER_ERROR:
-            result = TaskResult(Outcome.OUT_OF_MEMORY, diagnosis=_out_of_memory(after, result.diagnosis))
+            result = TaskResult(Outcome.OUT_OF_MEMORY, diagnosis=memory.out_of_memory(result.diagnosis, in_pod=True))
             write_outcome(self._run_store, self._spec, result)
         return result
-
-
-def _out_of_memory(state: memory.MemoryState, seen: Diagnosis | None) -> Diagnosis:
-    """What a person is told when the kernel killed a process of the task for want of memory."""
-    limit = state.limit_bytes
-    allowed = f"its limit of {limit / 1e6:.0f} MB" if limit else "the memory of its node"
-    suggestion = f"@resources(memory={round(limit / 1e6 * 2)})" if limit else "@resources(memory=…)"
-    detail = "The kernel killed one of its processes (SIGKILL)."
-    if seen is not None and seen.detail:
-        detail += f"\n{seen.detail}"
-    return Diagnosis(
-        Outcome.OUT_OF_MEMORY,
-        f"the task used more memory than {allowed}",
-        detail,
-        f"Ask for more: {suggestion}; or let the step hold less at a time.",
-    )
 
 
 def _become_task(options: argparse.Namespace, pipes: dict[str, int]) -> NoReturn:

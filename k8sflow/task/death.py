@@ -9,8 +9,8 @@ from k8sflow.task.outcome import Diagnosis, Outcome
 from k8sflow.task.result import TaskResult
 
 _HINTS = {
-    "SIGKILL": "Most often the kernel's out-of-memory killer: see `dmesg`, and let the step need less memory.",
-    "SIGSEGV": "A crash in native code: run the step with PYTHONFAULTHANDLER=1 to see where.",
+    "SIGKILL": "Somebody sent it, or the kernel's out-of-memory killer, where no cgroup counts its kills: see `dmesg`.",
+    "SIGSEGV": "Native code crashed, or recursed too deep: run the step with PYTHONFAULTHANDLER=1 to see where.",
     "SIGABRT": "Native code gave up: its last lines of output tell why.",
 }
 

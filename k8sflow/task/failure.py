@@ -10,6 +10,9 @@ from k8sflow.errors import K8sflowError, StorageError
 from k8sflow.task.outcome import Diagnosis, Outcome
 from k8sflow.task.result import TaskResult
 
+# A message may hold a whole data frame: what is told of it goes to the terminal and into several records.
+_SUMMARY_CHARACTERS = 2_000
+_TRACEBACK_CHARACTERS = 100_000
 _OUR_FILES = f"{Path(__file__).resolve().parent.parent}{os.sep}"
 
 
@@ -46,10 +49,10 @@ def diagnose(error: BaseException) -> Diagnosis:
         )
     try:
         message = str(error)
-    except Exception as broken:  # noqa: BLE001  the error's class is the user's code too
+    except BaseException as broken:  # noqa: BLE001  the error's class is the user's code too, whatever it raises
         message = f"(its __str__ raised {type(broken).__name__})"
     kind = type(error).__name__
-    summary = f"{kind}: {message}" if message else kind
+    summary = _cut(f"{kind}: {message}" if message else kind, _SUMMARY_CHARACTERS)
     return Diagnosis(Outcome.USER_ERROR, summary, detail=_traceback(error), error_type=kind)
 
 
@@ -70,4 +73,11 @@ def _traceback(error: BaseException) -> str:
         if frames:
             seen.stack = traceback.StackSummary.from_list(frames)
         seen = seen.__cause__ or seen.__context__
-    return "".join(told.format()).rstrip()
+    return _cut("".join(told.format()).rstrip(), _TRACEBACK_CHARACTERS)
+
+
+def _cut(text: str, most: int) -> str:
+    """The text, or its begin and its end."""
+    if len(text) <= most:
+        return text
+    return f"{text[: most // 2]} … {len(text) - most:,} characters left out … {text[len(text) - most // 2 :]}"

@@ -1,12 +1,16 @@
-"""What the kernel knows about this container's memory: its limit, its peak, and how often it killed for it.
+"""What the kernel knows about the memory of this cgroup: how often it has killed for want of it, the limit, the peak.
 
 Both cgroup versions are read (https://docs.kernel.org/admin-guide/cgroup-v2.html, …/cgroup-v1/memory.html).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import functools
+import os
+from collections.abc import Iterator
 from pathlib import Path
+
+from k8sflow.task.outcome import Diagnosis, Outcome
 
 _V2 = Path("/sys/fs/cgroup")
 _V1 = Path("/sys/fs/cgroup/memory")
@@ -14,49 +18,99 @@ _V1 = Path("/sys/fs/cgroup/memory")
 _NO_LIMIT = 1 << 60
 
 
-@dataclass(frozen=True)
-class MemoryState:
-    """A look at the container's memory.
-
-    Args:
-        oom_kills: How many of its processes the kernel has killed for want of memory.
-        limit_bytes: The most that it may use, or None.
-        peak_bytes: The most that it has used, or None where the kernel doesn't tell.
-    """
-
-    oom_kills: int
-    limit_bytes: int | None
-    peak_bytes: int | None
-
-
-def look(v2: Path = _V2, v1: Path = _V1) -> MemoryState:
-    """The state now; zeros where no cgroup can be read."""
-    if (v2 / "memory.events").exists():
-        return MemoryState(
-            _counter(v2 / "memory.events", "oom_kill"), _number(v2 / "memory.max"), _number(v2 / "memory.peak")
-        )
-    return MemoryState(
-        _counter(v1 / "memory.oom_control", "oom_kill"),
-        _number(v1 / "memory.limit_in_bytes"),
-        _number(v1 / "memory.max_usage_in_bytes"),
-    )
-
-
-def _counter(path: Path, name: str) -> int:
-    for line in _text(path).splitlines():
+def kills() -> int:
+    """How many processes of this process's cgroup were killed for want of memory; 0 where no cgroup can be read."""
+    for line in _text(_counters()).splitlines():
         key, _, value = line.partition(" ")
-        if key == name:
+        if key == "oom_kill":
             return int(value)
     return 0
 
 
-def _number(path: Path) -> int | None:
-    text = _text(path).strip()
-    return int(text) if text.isdigit() and int(text) < _NO_LIMIT else None
+def out_of_memory(seen: Diagnosis | None, *, in_pod: bool) -> Diagnosis:
+    """What a person is told when the kernel killed a process of a task for want of memory.
+
+    Args:
+        seen: What the task's end looked like otherwise.
+        in_pod: Whether the task has the cgroup to itself; else it shares it with whatever runs beside it.
+    """
+    figures = _figures()
+    told = ", ".join(f"{name} {count / 1e6:.0f} MB" for name, count in figures.items())
+    detail = "The kernel killed one of its processes (SIGKILL)." + (f" Memory: {told}." if told else "")
+    for part in (seen.summary, seen.detail) if seen is not None else ():
+        if part and part not in detail:
+            detail += f"\n{part}"
+    limit = figures.get("limit")
+    asked = f"memory={round(limit / 1e6 * 2)}" if limit else "memory=…"
+    if in_pod:
+        allowed = f"its limit of {limit / 1e6:.0f} MB" if limit else "the memory of its node"
+        advice = f"Ask for more: @resources({asked}); or let the step hold less at a time."
+        return Diagnosis(Outcome.OUT_OF_MEMORY, f"the task used more memory than {allowed}", detail, advice)
+    allowed = f"the limit of {limit / 1e6:.0f} MB here" if limit else "the memory of this machine"
+    return Diagnosis(
+        Outcome.OUT_OF_MEMORY,
+        f"the task was out of memory: with what runs beside it, it used more than {allowed}",
+        detail,
+        "Let the step hold less at a time, or fewer tasks run at a time (--max-workers); or run it where there is "
+        f"more: @resources({asked}) and --with kubernetes.",
+    )
 
 
-def _text(path: Path) -> str:
+def _figures() -> dict[str, int]:
+    """Bytes: the limit and the peak of the innermost cgroup that has a limit; what is available on the machine."""
+    figures: dict[str, int] = {}
+    for folder in _folders():
+        limit = _number(folder, "memory.max", "memory.limit_in_bytes")
+        if limit is not None:
+            peak = _number(folder, "memory.peak", "memory.max_usage_in_bytes")
+            figures |= {"limit": limit} | ({} if peak is None else {"peak": peak})
+            break
+    for line in _text("/proc/meminfo").splitlines():
+        if line.startswith("MemAvailable:"):
+            figures["available on the machine"] = int(line.split()[1]) * 1024
+    return figures
+
+
+@functools.cache
+def _folders() -> list[Path]:
+    """The folders of this process's cgroup, innermost first; a process stays in its cgroup.
+
+    In a container without a namespace for them (cgroup_namespaces(7)) the path is that on the node, and what is mounted
+    here is the cgroup itself.
+    """
+    found: dict[str, str] = {}
+    for line in _text("/proc/self/cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        found |= dict.fromkeys(controllers.split(","), path)
+    root, path = (_V1, found["memory"]) if "memory" in found else (_V2, found.get("", "/"))
+    return [folder for folder in _upwards(root / path.lstrip("/"), root) if folder.is_dir()]
+
+
+@functools.cache
+def _counters() -> str:
+    """The file with the innermost cgroup's counters."""
+    files = [folder / name for folder in _folders() for name in ("memory.events", "memory.oom_control")]
+    return str(next((file for file in files if file.exists()), os.devnull))
+
+
+def _upwards(folder: Path, root: Path) -> Iterator[Path]:
+    yield folder
+    while folder != root:
+        folder = folder.parent
+        yield folder
+
+
+def _number(folder: Path, *names: str) -> int | None:
+    for name in names:
+        text = _text(f"{folder}/{name}").strip()
+        if text.isdigit() and int(text) < _NO_LIMIT:
+            return int(text)
+    return None
+
+
+def _text(path: str) -> str:
     try:
-        return path.read_text()
+        with open(path, encoding="utf-8") as file:  # noqa: PTH123  a Path is slower; it is read for each task
+            return file.read()
     except OSError:
         return ""

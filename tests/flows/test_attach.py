@@ -91,8 +91,8 @@ def test_whoever_comes_second_follows(tmp_path: Path) -> None:
             first = follower.stdout.readline().decode()
             (tmp_path / "go").touch()
             assert process.wait(timeout=20) == 0
-            output = follower.communicate(timeout=20)[0].decode()
-            assert follower.returncode == 0
+            output = follower.stdout.read().decode()  # communicate() would lose what was read ahead with the first line
+            assert follower.wait(timeout=20) == 0
     assert first.startswith(f"F/r1 is driven by process {process.pid} on ")
     assert "1 of its tasks are done" in first
     for expected in ("[work/0] begun 0", "[work/2] ended 2", "[end/0] the end", "F/r1 succeeded at"):

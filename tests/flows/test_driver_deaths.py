@@ -14,19 +14,31 @@ import pytest
 
 from tests.support import environment, write_flow
 
-# A foreach in a foreach, tasks that fail once and are retried, and switches, one of which comes back to itself.
-FLOW = """
-import os
+HEAD = """
+import fcntl, os, threading
 from k8sflow import current, retry
+alive = []
 def tell():
+    # Each execution holds a lock until its process is gone: who finds it held is not alone, and leaves its mark twice.
+    alive.append(open(os.environ["MARKS"] + f".{current.step_name}.{current.task_id}.alive", "w"))
+    try:
+        fcntl.flock(alive[0], fcntl.LOCK_EX | fcntl.LOCK_NB)
+        times = 1
+    except BlockingIOError:
+        times = 2
     with open(os.environ["MARKS"], "a") as file:
-        file.write(f"{current.step_name}/{current.task_id}:{current.retry_count}\\n")
+        file.write(f"{current.step_name}/{current.task_id}:{current.retry_count}\\n" * times)
 def fail_once():
     # Once however many drivers there are: the first execution of the task fails.
     flag = os.environ["MARKS"] + f".{current.step_name}.{current.task_id}"
     if not os.path.exists(flag):
         open(flag, "w").close()
         raise ValueError("the first time")
+"""
+# A foreach in a foreach, tasks that fail once and are retried, and switches, one of which comes back to itself.
+FLOW = (
+    HEAD
+    + """
 class F(FlowSpec):
     @step
     def start(self):
@@ -77,19 +89,65 @@ class F(FlowSpec):
     def end(self):
         tell()
 """
+)
+
+
+# Each task is a new interpreter, which takes its time: a smaller flow, with threads.
+SPAWNED = (
+    HEAD
+    + """
+thread = threading.Thread(target=threading.Event().wait, daemon=True)
+thread.start()
+class F(FlowSpec):
+    @step
+    def start(self):
+        tell()
+        assert thread.is_alive()
+        self.items = ["a", "b"]
+        self.next(self.work, foreach="items")
+    @retry(times=2, minutes_between_retries=0)
+    @step
+    def work(self):
+        tell()
+        if self.input == "b":
+            fail_once()
+        self.text = self.input
+        self.next(self.join)
+    @step
+    def join(self, inputs):
+        tell()
+        self.result = [i.text for i in inputs]
+        self.next(self.end)
+    @step
+    def end(self):
+        tell()
+"""
+)
+
+
+def _run_deaths(folder: Path, source: str, kind: str) -> tuple[int, int]:
+    """How many drivers have died, and how many changes of state a run has."""
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).parent / "driver_deaths.py"), str(write_flow(folder, source)), kind],
+        cwd=folder, env=environment(), capture_output=True, text=True, timeout=240, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = re.fullmatch(r"(\d+) deaths, (\d+) changes\n", done.stdout)
+    assert found is not None, done.stdout
+    return int(found[1]), int(found[2])
+
+
+@pytest.mark.slow
+def test_the_driver_of_a_flow_with_threads_may_be_killed(tmp_path: Path) -> None:
+    """The same holds where each task is a new interpreter; at a few changes of state that are spread over the run."""
+    deaths, _ = _run_deaths(tmp_path, SPAWNED, "spawned")
+    assert deaths >= 6
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["once", "chain", "cancel"])
 def test_the_driver_may_be_ended_at_any_change_of_state(tmp_path: Path, kind: str) -> None:
     """The result is the same; no task that has a result runs again, and no two executions have one name."""
-    done = subprocess.run(
-        [sys.executable, str(Path(__file__).parent / "driver_deaths.py"), str(write_flow(tmp_path, FLOW)), kind],
-        cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=240, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    found = re.fullmatch(r"(\d+) deaths, (\d+) changes\n", done.stdout)
-    assert found is not None, done.stdout
-    deaths, changes = int(found[1]), int(found[2])
+    deaths, changes = _run_deaths(tmp_path, FLOW, kind)
     assert changes > 60
     assert deaths >= (8 if kind == "chain" else changes * 0.9)

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.flows.test_processes import latest
-from tests.support import environment, pids_in, running, wait_for, wait_for_death, write_flow
+from tests.support import environment, flow_command, pids_in, running, wait_for, wait_for_death, write_flow
 
 # Three branches, each with a child, all telling their process ids by the names of files.
 FLOW = """
@@ -218,15 +218,23 @@ def test_a_failure_ends_the_other_branches(tmp_path: Path) -> None:
 
 
 def test_nobody_listens_any_more(tmp_path: Path) -> None:
-    """As with `| head -1`: the run ends, and leaves nothing."""
+    """As with `| head -1`: the run is cancelled, leaves nothing running, and can be resumed."""
     source = FLOW.format(body="pass").replace("time.sleep(300)", "os.system('while :; do echo y; sleep 0.1; done')")
-    with running(write_flow(tmp_path, source), *ARGUMENTS) as process:
+    file = write_flow(tmp_path, source)
+    with running(file, *ARGUMENTS) as process:
         wait_for(lambda: len(pids_in(tmp_path / "pids")) >= PROCESSES)
         assert process.stdout is not None
         process.stdout.close()
         process.stdout = None
         assert process.wait(timeout=20) == 1
     _assert_gone(tmp_path, pids_in(tmp_path / "pids"))
+    outcome = latest(tmp_path).outcome
+    assert outcome is not None
+    assert (outcome.outcome, outcome.summary) == ("cancelled", "nobody reads any more what the run prints")
+    write_flow(tmp_path, source.replace("while :; do echo y; sleep 0.1; done", "").replace('"sleep", "300"', '"true"'))
+    done = flow_command(file, "resume")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert latest(tmp_path).successful
 
 
 def test_ctrl_c_while_the_terminal_is_slow(tmp_path: Path) -> None:

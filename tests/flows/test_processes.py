@@ -14,6 +14,7 @@ import pytest
 from k8sflow.client import Run
 from k8sflow.storage.folder import FolderStore
 from k8sflow.storage.records import RunStore
+from tests.cgroups import Cgroup
 from tests.support import fast, run_flow, write_flow
 
 
@@ -305,5 +306,35 @@ def test_a_terminal_without_unicode_is_no_reason_to_fail(tmp_path: Path) -> None
 def test_more_workers_than_files_may_be_open(tmp_path: Path) -> None:
     """Each running task needs three; the limit that a shell sets is not the machine's."""
     top = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (64, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))"
-    found = _foreach(tmp_path, 40, "time.sleep(0.2); self.got = 1", "--max-workers", "40", top=top)
-    assert found == [1] * 40
+    body = "time.sleep(0.2); self.got = resource.getrlimit(resource.RLIMIT_NOFILE)[0]"
+    found = _foreach(tmp_path, 40, body, "--max-workers", "40", top=top)
+    assert found == [64] * 40
+
+
+@pytest.mark.parametrize("most", [64, 24])
+def test_where_few_files_may_be_open_fewer_tasks_run_at_a_time(tmp_path: Path, most: int) -> None:
+    """A limit that can't be raised is told, and no reason to fail."""
+    top = f"import resource; resource.setrlimit(resource.RLIMIT_NOFILE, ({most}, {most}))"
+    source = FOREACH.format(width=20, body="time.sleep(0.02); self.got = 1", top=top)
+    done = run_flow(write_flow(tmp_path, source), "--max-workers", "20")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr
+    assert "tasks run at a time, not 20: there can't be more open files" in done.stdout
+
+
+@pytest.mark.parametrize("most", [2, 3, 4])
+def test_a_limit_of_processes_is_told(tmp_path: Path, most: int) -> None:
+    """Whatever can't be made: the tasks' parent, the driver's thread, a task. What to do is told too."""
+    file = write_flow(tmp_path, _source("pass"))
+    group = Cgroup("pids", f"k8sflow-test-{os.getpid()}")
+    try:
+        group.write("pids.max", most)
+        told = group.run(
+            f"import subprocess, sys\ndone = subprocess.run([sys.executable, {str(file)!r}, 'run'], "
+            "capture_output=True, text=True)\nprint(done.returncode, done.stdout, done.stderr)"
+        )
+    finally:
+        group.remove()
+    assert told.startswith("1 "), told
+    assert "no process can be made for" in told
+    assert "ulimit -u" in told
+    assert "Traceback" not in told

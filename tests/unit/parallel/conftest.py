@@ -5,8 +5,6 @@ from __future__ import annotations
 import gc
 import os
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from k8sflow.parallel import Backend, loop
-from k8sflow.parallel.cgroups import cgroup_folders
 from k8sflow.parallel.forking import private_fds
+from tests.cgroups import Cgroup, limited_memory
 
 DEADLINE_SECONDS = 180
 
@@ -67,41 +65,11 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Back
     return "processes"
 
 
-class Cgroup:
-    """A cgroup of the test's own, v2 where its controller is there and else v1."""
-
-    def __init__(self, controller: str, name: str) -> None:
-        inner = cgroup_folders(controller)[0]
-        self.version = 2 if Path(inner, "cgroup.procs").exists() and "cgroup.controllers" in os.listdir(inner) else 1
-        self.folder = Path(inner, name)
-        self.folder.mkdir()
-
-    def write(self, file: str, value: object, *, inner: str = "") -> None:
-        (self.folder / inner / file).write_text(str(value))
-
-    def run(self, code: str, *, inner: str = "") -> str:
-        """What a script prints that runs within."""
-        join = f"open({str(self.folder / inner / 'cgroup.procs')!r}, 'w').write('0')\n"
-        done = subprocess.run(
-            [sys.executable, "-c", join + code], capture_output=True, text=True, timeout=60, check=False
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    def remove(self) -> None:
-        for folder in sorted(self.folder.rglob("*/"), reverse=True):
-            if folder.is_dir():
-                folder.rmdir()
-        self.folder.rmdir()
-
-
 @pytest.fixture
 def memory_limited() -> Iterator[Callable[[str], str]]:
     """Runs a script under a limit of 200 MiB of memory."""
-    group = Cgroup("memory", f"k8sflow-test-{os.getpid()}")
-    group.write("memory.max" if group.version == 2 else "memory.limit_in_bytes", 200 * 2**20)
-    yield group.run
-    group.remove()
+    with limited_memory(200) as group:
+        yield group.run
 
 
 @pytest.fixture

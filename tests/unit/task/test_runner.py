@@ -19,6 +19,8 @@ SOURCE = """
     import os, sys
     class Broken(Exception):
         def __str__(self): raise ValueError("no text")
+    class Leaving(Exception):
+        def __str__(self): raise SystemExit(3)
     class Noted(Exception): pass
     def deep(n):
         return deep(n + 1)
@@ -50,6 +52,7 @@ def _failure(folder: Path, body: str) -> Failed:
         ("raise ValueError('ünïcødé 🦆')", "ValueError: ünïcødé 🦆", "raise ValueError('ünïcødé 🦆')"),
         ("raise ValueError", "ValueError", "in start"),
         ("raise Broken()", "Broken: (its __str__ raised ValueError)", "raise Broken()"),
+        ("raise Leaving()", "Leaving: (its __str__ raised SystemExit)", "raise Leaving()"),
         ("chained()", "RuntimeError: outer", "KeyError: 'inner'"),
         ("deep(0)", "RecursionError: maximum recursion depth exceeded", "Previous line repeated"),
         ("sys.exit(0)", "the step called sys.exit(0) before it was finished", "sys.exit(0)"),
@@ -146,3 +149,14 @@ def test_a_task_without_its_parent_is_told(tmp_path: Path) -> None:
     assert result.outcome is Outcome.USER_ERROR
     assert result.diagnosis is not None
     assert "start/0 has no result" in result.diagnosis.summary
+
+
+def test_of_an_endless_message_the_begin_and_the_end_are_told(tmp_path: Path) -> None:
+    """It goes to the terminal and into several records."""
+    diagnosis = _failure(tmp_path, "raise ValueError('a' * 5_000_000 + 'z')").result.diagnosis
+    assert diagnosis is not None
+    assert diagnosis.summary.startswith("ValueError: aaa")
+    assert "characters left out" in diagnosis.summary
+    assert "in start" in diagnosis.detail
+    assert diagnosis.detail.endswith("aaz")
+    assert len(diagnosis.summary + diagnosis.detail) < 110_000

@@ -1,0 +1,88 @@
+"""Tasks that the kernel kills for want of memory, in a cgroup with a real limit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from k8sflow.client import Run
+from k8sflow.storage.folder import FolderStore
+from k8sflow.storage.records import RunStore
+from tests.cgroups import limited_memory
+from tests.support import write_flow
+
+HEAD = "from k8sflow import FlowSpec, catch, current, retry, step\nimport glob, os, signal, subprocess, sys, time\n"
+LIMIT_MEBIBYTES = 200
+FILL = "bytearray(1 << 30)"
+IN_A_CHILD = f"subprocess.run([sys.executable, '-c', '{FILL}'], check=True)"
+
+
+def run_within(folder: Path, source: str, *arguments: str) -> tuple[str, Run]:
+    """A run that succeeds under the limit: what it printed, and its records."""
+    file = write_flow(folder, source, head=HEAD)
+    with limited_memory(LIMIT_MEBIBYTES) as group:
+        command = ["python", str(file), "run", "--run-id", "r", *arguments]
+        printed = group.run(f"import os, sys\nos.chdir({str(folder)!r})\nos.execv(sys.executable, {command!r})")
+    return printed, Run(RunStore(FolderStore(str(folder / ".k8sflow")), "F", "r"))
+
+
+@pytest.mark.parametrize("body", [FILL, IN_A_CHILD], ids=["itself", "a child"])
+def test_a_task_that_is_killed_for_memory_is_told_as_such(tmp_path: Path, body: str) -> None:
+    """With the figures and what to do; a retry that is for this alone runs it again, and @catch gets a MemoryError."""
+    source = f"""
+class F(FlowSpec):
+    @catch(var="failed", print_exception=False)
+    @retry(times=1, minutes_between_retries=0, on=("out_of_memory",))
+    @step
+    def start(self):
+        {body}
+        self.next(self.end)
+    @step
+    def end(self):
+        self.kind = self.failed.type
+"""
+    printed, found = run_within(tmp_path, source)
+    assert "(retry 1 of 1)" in printed
+    assert found.run_store.attempts("start", "0") == [0, 1]
+    outcome = found.run_store.read_outcome("start", "0", 0)
+    assert outcome is not None
+    assert outcome.outcome == "out_of_memory"
+    assert "used more than the limit of 210 MB here" in outcome.summary
+    assert "limit 210 MB" in outcome.detail
+    assert ("killed by SIGKILL" in outcome.detail) is (body == FILL)
+    assert ("CalledProcessError" in outcome.detail) is (body == IN_A_CHILD)
+    assert "--max-workers" in outcome.resolution
+    assert "memory=419" in outcome.resolution
+    assert found["end"].task.data.kind == "MemoryError"
+
+
+def test_what_fails_beside_it_or_after_it_is_told_as_what_it_was(tmp_path: Path) -> None:
+    """The kernel's count is of the whole cgroup: one kill explains one failure, and none that began later."""
+    source = f"""
+class F(FlowSpec):
+    @step
+    def start(self):
+        self.items = ["memory", "error", "killed"]
+        self.next(self.work, foreach="items")
+    @catch(var="failed", print_exception=False)
+    @step
+    def work(self):
+        while self.input == "memory" and not os.path.exists("beside"): time.sleep(0.01)
+        if self.input == "memory":
+            {FILL}
+        open("beside", "w").close()
+        while not glob.glob(".k8sflow/F/runs/*/tasks/work/0/0/outcome.json"): time.sleep(0.01)
+        if self.input == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        assert self.input is None
+        self.next(self.join)
+    @step
+    def join(self, inputs):
+        self.outcomes = [i.failed.outcome for i in inputs]
+        self.next(self.end)
+    @step
+    def end(self): pass
+"""
+    _, found = run_within(tmp_path, source, "--max-workers", "2")
+    assert found["join"].task.data.outcomes == ["out_of_memory", "user_error", "user_error"]
