@@ -72,10 +72,22 @@ def _internal(param: click.Parameter) -> str:
 
 
 def _text(parameter: Parameter, value: Any) -> Any:
-    """A parameter's value as it is written on the command line."""
-    if parameter.is_flag or isinstance(value, str):
+    """A parameter's value as it is written on the command line.
+
+    Raises:
+        ParameterError: It would be read as another one.
+    """
+    if parameter.is_flag:
+        return parameter.convert(value, "the value")  # "false" is a true text, and means the contrary
+    if isinstance(value, str):
         return value
     if parameter.separator is not None and isinstance(value, list) and not isinstance(parameter, IncludeFile):
+        if parts := [part for part in map(str, value) if parameter.separator in part or not part]:
+            raise ParameterError(
+                f"Parameter {parameter.name!r}: {parts[0]!r} can't be a part of the list.",
+                cause=f"The parts stand with {parameter.separator!r} between them, and empty ones are left out.",
+                advice="Declare the parameter with another separator, or with type=JSONType.",
+            )
         return parameter.separator.join(map(str, value))
     if parameter.kind is JSONType or isinstance(value, (list, dict, bool)):
         return json.dumps(value)

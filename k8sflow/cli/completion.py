@@ -2,12 +2,66 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import click
 
+from k8sflow.cli.places import Reach
+from k8sflow.errors import K8sflowError
+from k8sflow.flow.spec import FlowSpec, steps
+
 _SHELLS = ("bash", "zsh", "fish")
+
+
+Complete = Callable[[click.Context, click.Parameter, str], list[str]]
+
+
+def steps_of(flow: type[FlowSpec]) -> Complete:
+    """Completes the name of a step."""
+    return _completer(lambda _: steps(flow))
+
+
+def runs_in(reach: Reach) -> Complete:
+    """Completes a run: its id, and where several flows are meant the flow in front."""
+    return _completer(lambda begun: _runs(reach, begun))
+
+
+def places_in(reach: Reach) -> Complete:
+    """Completes a place: a run, a step of the latest one, or the next part of what is there already."""
+
+    def names(begun: str) -> Iterator[str]:
+        yield from _runs(reach, begun)
+        above = begun.rpartition("/")[0]
+        with contextlib.suppress(K8sflowError):  # in what is not there, there is nothing to complete
+            place = reach.place(above or None)
+            if place.task is None:
+                inner = place.run if place.step is None else place.step
+                yield from (f"{above}/{part.id}" if above else part.id for part in inner)
+
+    return _completer(names)
+
+
+def _completer(names: Callable[[str], Iterable[str]]) -> Complete:
+    """What click calls, from what gives the names that may be meant by a word's beginning."""
+
+    def complete(_context: click.Context, _parameter: click.Parameter, begun: str) -> list[str]:
+        return [name for name in dict.fromkeys(names(begun)) if name.startswith(begun)]
+
+    return complete
+
+
+def _runs(reach: Reach, begun: str) -> list[str]:
+    """The runs that may be meant, the latest first; the flows, where none is named yet."""
+    flow, slash, _ = begun.partition("/")
+    try:
+        if reach.flow is not None:
+            return [] if slash else [run.id for run in reach.runs_of(reach.flow)]
+        return [run.pathspec for run in reach.runs_of(flow)] if slash else reach.flows()
+    except K8sflowError:  # a shell that completes has no place for a message
+        return []
 
 
 def command(root: click.Command, program: str) -> click.Command:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from k8sflow.cli import output
+from k8sflow.cli import completion, output
 from k8sflow.cli.errors import told
 from k8sflow.cli.places import Place, Reach
 from k8sflow.errors import ArtifactError, K8sflowError
@@ -23,7 +23,7 @@ def command(reach: Reach) -> click.Command:
     """The command ``dump``."""
     place = "run/step/task" if reach.flow is not None else "flow/run/step/task"
     options: list[click.Parameter] = [
-        click.Argument(["place"], metavar=place),
+        click.Argument(["place"], metavar=place, shell_complete=completion.places_in(reach)),
         click.Option(
             ["--max-value-size"], type=click.IntRange(min=0), default=_DEFAULT_SIZE, show_default=True,
             help="Show only values of at most this many bytes as they are stored; of the others size and type.",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from k8sflow.cli import output, scrub
+from k8sflow.cli import completion, output, scrub
 from k8sflow.cli.errors import told
 from k8sflow.cli.places import Place, Reach
 
@@ -52,7 +52,12 @@ def _streams() -> list[click.Parameter]:
 def _show_command(reach: Reach) -> click.Command:
     place = "run/step/task" if reach.flow is not None else "flow/run/step/task"
     options: list[click.Parameter] = [
-        click.Argument(["place"], required=reach.flow is None, metavar=place if reach.flow is None else f"[{place}]"),
+        click.Argument(
+            ["place"],
+            required=reach.flow is None,
+            metavar=place if reach.flow is None else f"[{place}]",
+            shell_complete=completion.places_in(reach),
+        ),
         *_streams(),
         click.Option(["--follow", "-f"], is_flag=True, help="Go on with what comes, until the run or task has ended."),
         click.Option(

@@ -81,6 +81,12 @@ class Reach:
 
         return Reach(None, stores)
 
+    def flows(self) -> list[str]:
+        """The names of the flows that have runs."""
+        from k8sflow.client.flow import flow_names  # noqa: PLC0415  as above
+
+        return flow_names(self.stores())
+
     def runs_of(self, flow: str, *, everyone: bool = True) -> Flow:
         """The runs of a flow; without ``everyone`` those of the namespace.
 
@@ -124,6 +130,9 @@ class Reach:
         """
         from k8sflow.client import NotFoundError  # noqa: PLC0415  as above
 
+        name, _, run = (text or "").strip("/").rpartition("/")
+        if self.flow is not None and run not in {"", self.flow} and name in {"", self.flow}:
+            return self.runs_of(self.flow)[run]
         place = self.place(text)
         if place.step is not None:
             raise NotFoundError(f"{text!r} is no run, but a part of {place.run.pathspec}.", advice="Name the run.")

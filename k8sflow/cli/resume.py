@@ -10,8 +10,9 @@ import click
 from click.core import ParameterSource
 
 from k8sflow import config
-from k8sflow.cli import starting
+from k8sflow.cli import completion, starting
 from k8sflow.cli.errors import leave, told
+from k8sflow.cli.places import Reach
 from k8sflow.flow.spec import FlowSpec
 from k8sflow.runtime.request import code_folder
 
@@ -46,8 +47,12 @@ def commands(
 
 def _resume_command(flow: type[FlowSpec], more: Sequence[click.Parameter]) -> click.Command:
     options: list[click.Parameter] = [
-        click.Argument(["step"], required=False),
-        click.Option(["--origin-run-id", "origin"], help="The run to resume (default: the latest one)."),
+        click.Argument(["step"], required=False, shell_complete=completion.steps_of(flow)),
+        click.Option(
+            ["--origin-run-id", "origin"],
+            help="The run to resume (default: the latest one).",
+            shell_complete=completion.runs_in(Reach.of_flow(flow)),
+        ),
         click.Option(["--dry-run"], is_flag=True, help="Tell what would be cloned and what would run, and why."),
         *starting.options(),
         *more,
@@ -92,7 +97,7 @@ def _attach_command(flow: type[FlowSpec]) -> click.Command:
         "attach",
         callback=callback,
         params=[
-            click.Argument(["run"]),
+            click.Argument(["run"], shell_complete=completion.runs_in(Reach.of_flow(flow))),
             click.Option(["--max-workers"], type=click.IntRange(min=1), help="How many tasks run at a time."),
         ],
         short_help="Go on with a run whose driver died, or follow it.",
@@ -102,16 +107,24 @@ def _attach_command(flow: type[FlowSpec]) -> click.Command:
 
 
 def _spin_command(flow: type[FlowSpec]) -> click.Command:
-    def callback(task: str) -> None:
+    def callback(task: str, pathspec_file: str | None) -> None:
         began = time.monotonic()
         with told():
             settings = config.load(code_folder(flow))
             from k8sflow.runtime import spin  # noqa: PLC0415  --help needs no runtime
 
-            leave(spin.spin(flow, settings, task, began))
+            leave(spin.spin(flow, settings, task, began, pathspec_file))
 
     return click.Command(
-        "spin", callback=callback, params=[click.Argument(["task"])],
+        "spin",
+        callback=callback,
+        params=[
+            click.Argument(["task"], shell_complete=completion.places_in(Reach.of_flow(flow))),
+            click.Option(
+                ["--pathspec-file"], type=click.Path(dir_okay=False),
+                help="Write the pathspec of the task that runs to this file: Task(…) reads what it leaves.",
+            ),
+        ],
         short_help="Run one step again, on its inputs of then.",
         help="Run one step again, on the inputs that it had in an earlier run, with the code of now.\n\n"
         "TASK is STEP, STEP/TASK, RUN/STEP or RUN/STEP/TASK; by default the latest run's task that has failed, or the "

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from k8sflow.cli import completion
 from k8sflow.cli.errors import told
 from k8sflow.cli.places import Place, Reach
 from k8sflow.errors import RunError
@@ -24,7 +25,7 @@ def command(reach: Reach, streams: list[click.Parameter]) -> click.Command:
     """
     place = "run/step/task" if reach.flow is not None else "flow/run/step/task"
     options: list[click.Parameter] = [
-        click.Argument(["place"], metavar=place),
+        click.Argument(["place"], metavar=place, shell_complete=completion.places_in(reach)),
         *streams,
         click.Option(["--attempt"], type=click.IntRange(min=0), help="Only this execution."),
         click.Option(["--all/--latest", "is_all"], help="All executions; by default the one that counts."),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from k8sflow.cli import output
+from k8sflow.cli import completion, taglists
 from k8sflow.cli.errors import told
 from k8sflow.cli.places import Reach
 from k8sflow.errors import RunError
@@ -14,7 +14,12 @@ def command(reach: Reach) -> click.Group:
     """The commands ``tag add``, ``remove``, ``replace`` and ``list``."""
     group = click.Group("tag", help="Give runs tags, take them away, and list them.")
     words = click.Argument(["words"], nargs=-1, required=True, metavar="TAG...")
-    pair: list[click.Parameter] = [click.Argument(["old"]), click.Argument(["new"])]
+    pair: list[click.Parameter] = [
+        click.Argument(["old"], required=False),
+        click.Argument(["new"], required=False),
+        click.Option(["--remove"], multiple=True, metavar="TAG", help="Take this tag away, too."),
+        click.Option(["--add"], multiple=True, metavar="TAG", help="Give this tag, too."),
+    ]
 
     def add(run: str | None, words: tuple[str, ...]) -> None:
         _change(reach, run, (), words)
@@ -22,20 +27,22 @@ def command(reach: Reach) -> click.Group:
     def remove(run: str | None, words: tuple[str, ...]) -> None:
         _change(reach, run, words, ())
 
-    def replace(run: str | None, old: str, new: str) -> None:
-        _change(reach, run, (old,), (new,))
-
-    def show(run: str | None, as_json: bool) -> None:  # noqa: FBT001  click calls by name
-        _list(reach, run, as_json=as_json)
+    def replace(
+        run: str | None, old: str | None, new: str | None, remove: tuple[str, ...], add: tuple[str, ...]
+    ) -> None:
+        if (old is None) != (new is None) or not (old or remove or add):
+            raise click.UsageError("Give the old tag and the new one; or each with --remove and --add.")
+        pair = ((old,), (new,)) if old is not None and new is not None else ((), ())
+        _change(reach, run, (*pair[0], *remove), (*pair[1], *add))
 
     run = _run_parameter(reach)
     for name, callback, more, text in (
         ("add", add, [words], "Give a run tags."),
         ("remove", remove, [words], "Take tags away from a run."),
-        ("replace", replace, pair, "Replace a tag of a run. Nobody sees the run without both."),
-        ("list", show, [output.JSON_OPTION], "List the tags of a run."),
+        ("replace", replace, pair, "Replace tags of a run in one go: nobody sees it without the old and the new ones."),
     ):
         group.add_command(click.Command(name, callback=callback, params=[run, *more], help=text))
+    group.add_command(taglists.command(reach))
     return group
 
 
@@ -50,9 +57,10 @@ def checked_tags(context: click.Context, option: click.Parameter, value: tuple[s
 
 
 def _run_parameter(reach: Reach) -> click.Parameter:
+    complete = completion.runs_in(reach)
     if reach.flow is None:
-        return click.Argument(["run"], metavar="FLOW/RUN")
-    return click.Option(["--run-id", "run"], help="The run; by default the latest one.")
+        return click.Argument(["run"], metavar="FLOW/RUN", shell_complete=complete)
+    return click.Option(["--run-id", "run"], help="The run; by default the latest one.", shell_complete=complete)
 
 
 def _change(reach: Reach, run: str | None, removed: tuple[str, ...], added: tuple[str, ...]) -> None:
@@ -65,16 +73,3 @@ def _change(reach: Reach, run: str | None, removed: tuple[str, ...], added: tupl
             )
         found.replace_tags(removed, added)
         click.echo(f"{found.pathspec}: {', '.join(sorted(found.user_tags)) or 'no tags'}")
-
-
-def _list(reach: Reach, run: str | None, *, as_json: bool) -> None:
-    with told():
-        found = reach.run(run)
-        user, system = sorted(found.user_tags), sorted(found.system_tags)
-        if as_json:
-            output.print_json({"run": found.pathspec, "tags": user, "system_tags": system})
-            return
-        for tag in user:
-            click.echo(tag)
-        for tag in system:
-            click.echo(click.style(tag, dim=True))

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from k8sflow.client.task import Task
 
 
+# What no artifact is called.
+_OURS = ("__", "_k8sflow_")
+
+
 class DataArtifact(TaggedAsParent):
     """One artifact: its value, and what is known of it without loading it.
 
@@ -92,7 +96,9 @@ class TaskArtifacts:
         self._k8sflow_found = found
 
     def __getattr__(self, name: str) -> DataArtifact:
-        if name.startswith("__") or name not in self._k8sflow_found:
+        if name.startswith(_OURS):  # asked for by pickle, before there is anything
+            raise AttributeError(name)
+        if name not in self._k8sflow_found:
             raise AttributeError(f"there is no artifact {name!r}: there are {', '.join(dir(self)) or 'none'}.")
         return self._k8sflow_found[name]
 
@@ -122,7 +128,7 @@ class TaskData:
         self._k8sflow_task = task
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
+        if name.startswith(_OURS):
             raise AttributeError(name)
         try:
             value = self._k8sflow_task[name].data

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,25 @@ from k8sflow.task.spec import TaskName
 
 if TYPE_CHECKING:
     from k8sflow.client.step import Step
+
+
+@dataclass(frozen=True)
+class Metadatum:
+    """One thing that the run's records say of a task.
+
+    Args:
+        name: What it is about.
+        value: What they say.
+        type: Its kind, which is the name.
+        created_at: When the task's step was called, or None where it has not finished yet.
+        task: The task's pathspec.
+    """
+
+    name: str
+    value: str
+    type: str
+    created_at: datetime | None
+    task: str
 
 
 class Task(TaggedAsParent):
@@ -145,6 +165,13 @@ class Task(TaggedAsParent):
     def code(self) -> Code | None:
         """The run's code package, or None for a run that needed none."""
         return self.parent.parent.code
+
+    @property
+    def metadata(self) -> list[Metadatum]:
+        """What the run's records say of the task beside its artifacts, each with its name."""
+        return [
+            Metadatum(name, value, name, self.created_at, self.pathspec) for name, value in self.metadata_dict.items()
+        ]
 
     @property
     def metadata_dict(self) -> dict[str, str]:

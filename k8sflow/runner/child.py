@@ -1,4 +1,4 @@
-"""A process that runs a flow's command: its output as it comes, its run's id, its end, and nothing polled.
+"""A process that runs a flow's command: its output as it comes, what it started, its end, and nothing polled.
 
 One thread sleeps until the process writes or ends. Whoever waits, in a thread or in an event loop, waits for a future.
 """
@@ -31,7 +31,7 @@ class Child:
     """A running process.
 
     Args:
-        command: Makes its arguments of the name of a file that it writes its run's id to.
+        command: Makes its arguments of the name of a file that it writes what it has started to.
         env: Its environment.
         cwd: Its working directory; None for ours.
 
@@ -40,33 +40,33 @@ class Child:
     """
 
     def __init__(self, command: Callable[[str], list[str]], env: Mapping[str, str], cwd: str | None) -> None:
-        self.run_id: Future[str | None] = _pending()
+        self.started: Future[str | None] = _pending()
         self.ended: Future[int] = _pending()
         self._changed: Future[None] = _pending()
         self._lock = threading.Lock()
         self._files = {"stdout": self._unnamed_file(), "stderr": self._unnamed_file()}
         self._sizes = {"stdout": 0, "stderr": 0}
-        self._written_id = b""
-        id_reader, id_writer = os.pipe()
+        self._answer = b""
+        answer_reader, answer_writer = os.pipe()
         try:
             self._process = subprocess.Popen(
-                command(f"/dev/fd/{id_writer}"),
+                command(f"/dev/fd/{answer_writer}"),
                 env=env,
                 cwd=cwd,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                pass_fds=[id_writer],
+                pass_fds=[answer_writer],
                 start_new_session=True,  # a Ctrl-C at the terminal is for us; we tell the process, and do so once
             )
         except BaseException:
-            os.close(id_reader)
+            os.close(answer_reader)
             raise
         finally:
-            os.close(id_writer)
+            os.close(answer_writer)
         # It does not outlive the interpreter, which would have to read what it writes.
         weakref.finalize(self, _end, self._process)
-        threading.Thread(target=self._watch, args=(id_reader,), name="k8sflow-runner", daemon=True).start()
+        threading.Thread(target=self._watch, args=(answer_reader,), name="k8sflow-runner", daemon=True).start()
 
     @property
     def pid(self) -> int:
@@ -75,7 +75,7 @@ class Child:
 
     @property
     def changed(self) -> Future[None]:
-        """Done at the next change: more output, the run's id, or the end. To be taken before one looks for these."""
+        """Done at the next change: more output, a start, or the end. To be taken before one looks for these."""
         with self._lock:
             return self._changed
 
@@ -85,24 +85,29 @@ class Child:
             size = self._sizes[stream]
         return os.pread(self._files[stream], size - start, start) if size > start else b""
 
+    def ask_to_stop(self) -> None:
+        """Tells the process to cancel what it runs, and doesn't wait."""
+        if not self.ended.done():
+            self._process.send_signal(signal.SIGTERM)
+
     def stop(self) -> None:
         """Ends the process, politely first, and returns when it and its tasks have ended."""
         if not self.ended.done():
-            self._process.send_signal(signal.SIGTERM)
+            self.ask_to_stop()
             try:
                 self.ended.result(_PATIENCE_SECONDS)
             except FutureTimeoutError:
                 self._process.kill()
         self.ended.result()
 
-    def _watch(self, id_reader: int) -> None:
+    def _watch(self, answer_reader: int) -> None:
         """Takes what comes until the process has ended; what it left running may keep its output open forever."""
         assert self._process.stdout is not None
         assert self._process.stderr is not None
         takers: dict[int, Callable[[bytes], None]] = {
             self._process.stdout.fileno(): lambda data: self._append("stdout", data),
             self._process.stderr.fileno(): lambda data: self._append("stderr", data),
-            id_reader: self._take_id,
+            answer_reader: self._take_answer,
         }
         end = os.pidfd_open(self._process.pid)
         with selectors.DefaultSelector() as selector:
@@ -119,11 +124,11 @@ class Child:
                         selector.unregister(descriptor)
                 self._notify()
         os.close(end)
-        os.close(id_reader)
+        os.close(answer_reader)
         with self._process:
             code = self._process.wait()
-        if not self.run_id.done():
-            self.run_id.set_result(None)
+        if not self.started.done():
+            self.started.set_result(None)
         self.ended.set_result(code)
         self._notify()
 
@@ -133,10 +138,10 @@ class Child:
             with self._lock:
                 self._sizes[stream] += written
 
-    def _take_id(self, data: bytes) -> None:
-        self._written_id += data
-        if b"\n" in self._written_id and not self.run_id.done():
-            self.run_id.set_result(self._written_id.decode().split("\n")[0])
+    def _take_answer(self, data: bytes) -> None:
+        self._answer += data
+        if b"\n" in self._answer and not self.started.done():
+            self.started.set_result(self._answer.decode().split("\n")[0])
 
     def _notify(self) -> None:
         with self._lock:

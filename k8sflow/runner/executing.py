@@ -1,4 +1,4 @@
-"""``ExecutingRun``: a run that a ``Runner`` has started, while it runs and afterwards."""
+"""``ExecutingRun`` and ``ExecutingTask``: what a ``Runner`` has started, while it runs and afterwards."""
 
 from __future__ import annotations
 
@@ -6,48 +6,54 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator, Callable
 from types import TracebackType
-from typing import Literal
+from typing import TYPE_CHECKING, ClassVar, Generic, Literal, TypeVar
 
-from k8sflow.client import Run
+from k8sflow.client import Run, Task
 from k8sflow.errors import RunError
 from k8sflow.runner.child import Child, Stream
 
+if TYPE_CHECKING:
+    from typing_extensions import Self  # typing has none before Python 3.11
+
 Status = Literal["running", "successful", "failed", "timeout"]
+Started = TypeVar("Started", Run, Task)
 
 
-class ExecutingRun:
-    """A run and the process that drives it; a context manager that ends the process where it still runs.
+class ExecutingProcess(Generic[Started]):
+    """What was started, and the process that drives it; a context manager that ends the process where it still runs.
 
     Args:
         child: The process.
         command: How the process was started, for people.
-        find: The run of an id, as the client reads it.
+        find: What was started, as the client reads it, by what the process tells of it.
     """
 
-    def __init__(self, child: Child, command: str, find: Callable[[str], Run]) -> None:
+    _kind: ClassVar[str]
+
+    def __init__(self, child: Child, command: str, find: Callable[[str], Started]) -> None:
         self._child = child
-        self._find = find
-        self._run: Run | None = None
+        self._find: Callable[[str], Started] = find
+        self._found: Started | None = None
         self._timed_out = False
         self.command = command
 
     @property
-    def run(self) -> Run:
-        """The run, as the client reads it.
+    def started(self) -> Started:
+        """The run or the task, as the client reads it.
 
         Raises:
             RunError: The process has ended before there was one.
         """
-        if self._run is None:
-            run_id = self._child.run_id.result()
-            if run_id is None:
-                raise self.never_began()
-            self._run = self._find(run_id)
-        return self._run
+        if self._found is None:
+            answer = self._child.started.result()
+            if answer is None:
+                raise self._never_began()
+            self._found = self._find(answer)
+        return self._found
 
     @property
     def status(self) -> Status:
-        """How the run is: running, successful, failed (also where it was cancelled), or timeout, by ``wait``."""
+        """How it is: running, successful, failed (also where it was cancelled), or timeout, by ``wait``."""
         if self._timed_out:
             return "timeout"
         if self.returncode is None:
@@ -69,11 +75,11 @@ class ExecutingRun:
         """What the process has written to its standard error so far."""
         return self._child.output("stderr").decode("utf-8", "replace")
 
-    async def wait(self, timeout: float | None = None, stream: Stream | None = None) -> ExecutingRun:
-        """Waits until the run has ended.
+    async def wait(self, timeout: float | None = None, stream: Stream | None = None) -> Self:
+        """Waits until the end.
 
         Args:
-            timeout: Seconds after which the run is cancelled: its ``status`` is ``timeout`` then.
+            timeout: Seconds after which what runs is cancelled: its ``status`` is ``timeout`` then.
             stream: ``stdout`` or ``stderr``: which of them is printed meanwhile.
 
         Returns:
@@ -87,7 +93,7 @@ class ExecutingRun:
         return self
 
     async def stream_log(self, stream: Stream, position: int | None = None) -> AsyncIterator[tuple[int, str]]:
-        """The lines of the output as they come, until the run has ended.
+        """The lines of the output as they come, until the end.
 
         Args:
             stream: ``stdout`` or ``stderr``.
@@ -127,20 +133,19 @@ class ExecutingRun:
             if not is_over:
                 changed.result()
 
-    def never_began(self) -> RunError:
-        """The error for a process that has ended before there was a run."""
-        said = "\n".join(filter(None, [self.stdout.strip(), self.stderr.strip()]))
-        return RunError(f"{self.command} ended with exit code {self.returncode}, and no run was started.", cause=said)
-
-    async def began(self) -> ExecutingRun:
-        """Waits until there is a run.
+    async def began(self) -> Self:
+        """Waits until there is a run or a task; who is cancelled meanwhile, cancels what was to be one.
 
         Raises:
             RunError: The process has ended before that.
         """
-        if await asyncio.wrap_future(self._child.run_id) is None:
-            await asyncio.wrap_future(self._child.ended)
-            raise self.never_began()
+        try:
+            if await asyncio.wrap_future(self._child.started) is None:
+                await asyncio.wrap_future(self._child.ended)
+                raise self._never_began()
+        except asyncio.CancelledError:  # nobody gets to know of it, who could end it
+            self._child.ask_to_stop()
+            raise
         return self
 
     def wait_until_end(self) -> None:
@@ -148,10 +153,10 @@ class ExecutingRun:
         self._child.ended.result()
 
     def cleanup(self) -> None:
-        """Cancels the run where it has not ended, and returns when nothing of it runs."""
+        """Cancels what has not ended, and returns when nothing of it runs."""
         self._child.stop()
 
-    def __enter__(self) -> ExecutingRun:  # noqa: PYI034  typing has no Self before Python 3.11
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -160,10 +165,46 @@ class ExecutingRun:
         self.cleanup()
 
     def __repr__(self) -> str:
-        return f"<ExecutingRun: {self.command}, {self.status}>"
+        return f"<{type(self).__name__}: {self.command}, {self.status}>"
+
+    def _never_began(self) -> RunError:
+        said = "\n".join(filter(None, [self.stdout.strip(), self.stderr.strip()]))
+        return RunError(
+            f"{self.command} ended with exit code {self.returncode}, and no {self._kind} was started.", cause=said
+        )
 
     async def _wait(self, stream: Stream | None) -> None:
         if stream is not None:
             async for _, line in self.stream_log(stream):
                 print(line)  # noqa: T201  what the caller asks for
         await asyncio.wrap_future(self._child.ended)
+
+
+class ExecutingRun(ExecutingProcess[Run]):
+    """A run and the process that drives it."""
+
+    _kind = "run"
+
+    @property
+    def run(self) -> Run:
+        """The run, as the client reads it.
+
+        Raises:
+            RunError: The process has ended before there was one.
+        """
+        return self.started
+
+
+class ExecutingTask(ExecutingProcess[Task]):
+    """A task that ``spin`` runs, and its process."""
+
+    _kind = "task"
+
+    @property
+    def task(self) -> Task:
+        """The task, as the client reads it.
+
+        Raises:
+            RunError: The process has ended before there was one.
+        """
+        return self.started

@@ -9,18 +9,19 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from k8sflow import config
-from k8sflow.client import Run
+from k8sflow.client import Run, Task
 from k8sflow.errors import ParameterError, RunError
 from k8sflow.runner.child import Child
-from k8sflow.runner.executing import ExecutingRun
+from k8sflow.runner.executing import ExecutingRun, ExecutingTask
 from k8sflow.storage.objects import ObjectStore, open_store
 from k8sflow.storage.records import RunStore
 
 # The options that are needed before the flow's other options are known.
 _CONFIGS = ("config", "config_value")
+_Executing = TypeVar("_Executing", ExecutingRun, ExecutingTask)
 
 
 class Runner:
@@ -28,7 +29,7 @@ class Runner:
 
     Args:
         flow_file: The file.
-        show_output: Whether ``run`` and ``resume`` show the output of the run while they wait for its end.
+        show_output: Whether ``run``, ``resume`` and ``spin`` show the output while they wait for the end.
         env: Variables that are added to the environment.
         cwd: The working directory of the runs; None for ours.
         options: Options of the commands, as keyword arguments: ``decospecs=["kubernetes"]``, ``max_workers=4``,
@@ -101,6 +102,30 @@ class Runner:
         """
         return await self._start("resume", options).began()
 
+    def spin(self, pathspec: str, **options: Any) -> ExecutingTask:
+        """Runs a step again, on the inputs of an earlier run's task, and returns when that has ended, in whatever way.
+
+        Args:
+            pathspec: The task: ``step``, ``step/task``, ``run/step`` or ``run/step/task``.
+            options: Options of ``spin``. Of those of the Runner its configs hold, the others are about runs.
+
+        Raises:
+            RunError: No task was started.
+        """
+        return self._shown(self._start_spin(pathspec, options))
+
+    async def async_spin(self, pathspec: str, **options: Any) -> ExecutingTask:
+        """Starts a step again, and returns when there is a task.
+
+        Args:
+            pathspec: As that of ``spin``.
+            options: As those of ``spin``.
+
+        Raises:
+            RunError: No task was started.
+        """
+        return await self._start_spin(pathspec, options).began()
+
     @property
     def settings(self) -> config.Settings:
         """The settings that hold for the flow.
@@ -120,7 +145,7 @@ class Runner:
             for flow in store.list_folders(""):
                 if store.exists(f"{flow}/runs/{run_id}/run.json"):
                     return RunStore(store, flow, run_id)
-        raise RunError(f"the run {run_id} of {self.flow_file} is in no store that is known here.")
+        raise self._is_nowhere(f"the run {run_id}")
 
     def cleanup(self) -> None:
         """Cancels the runs that have not ended, and returns when nothing of them runs."""
@@ -136,29 +161,56 @@ class Runner:
         self.cleanup()
 
     def _to_end(self, command: str, options: Mapping[str, Any]) -> ExecutingRun:
-        started = self._start(command, options)
+        return self._shown(self._start(command, options))
+
+    def _shown(self, executing: _Executing) -> _Executing:
         try:
-            started.show_until_end() if self._show_output else started.wait_until_end()
-        except BaseException:  # Ctrl-C most of all: the run was ours
-            started.cleanup()
+            executing.show_until_end() if self._show_output else executing.wait_until_end()
+        except BaseException:  # Ctrl-C most of all: what runs is ours
+            executing.cleanup()
             raise
-        _ = started.run
-        return started
+        _ = executing.started
+        return executing
 
     def _start(self, command: str, options: Mapping[str, Any]) -> ExecutingRun:
-        values = {**self.options, **options}
+        child, told = self._child(command, {**self.options, **options}, "run_id_file")
+        return ExecutingRun(child, told, lambda run_id: Run(self.find(run_id)))
+
+    def _start_spin(self, pathspec: str, options: Mapping[str, Any]) -> ExecutingTask:
+        configs = {name: self.options[name] for name in _CONFIGS if name in self.options}
+        child, told = self._child("spin", {**configs, **options, "task": pathspec}, "pathspec_file")
+        return ExecutingTask(child, told, self._spun)
+
+    def _child(self, command: str, values: dict[str, Any], answer: str) -> tuple[Child, str]:
+        """A command's process, and how it was started; ``answer`` is the option for the file to tell into."""
         line = [sys.executable, str(self.flow_file), *_configs(values), command]
         told = shlex.join([Path(sys.executable).name, self.flow_file.name, command])
 
-        def arguments(run_id_file: str) -> list[str]:
-            return [*line, "--call", _json({**values, "run_id_file": run_id_file})]
+        def arguments(file: str) -> list[str]:
+            return [*line, "--call", _json({**values, answer: file})]
 
         try:
             child = Child(arguments, self.environment, self._cwd)
         except OSError as error:
             raise RunError(f"{told} can't be started: {error.strerror}.") from error
         self._children.append(child)
-        return ExecutingRun(child, told, lambda run_id: Run(self.find(run_id)))
+        return child, told
+
+    def _spun(self, pathspec: str) -> Task:
+        """The task that ``spin`` has run.
+
+        Raises:
+            RunError: It is not here.
+        """
+        flow, place, run, step, task = pathspec.split("/")
+        for store in self._stores():
+            found = RunStore(store, flow, run, place)
+            if store.exists(f"{found.prefix}/run.json"):
+                return Task(task, parent=Run(found)[step])
+        raise self._is_nowhere(pathspec)
+
+    def _is_nowhere(self, what: str) -> RunError:
+        return RunError(f"{what} of {self.flow_file} is in no store that is known here.")
 
     def _stores(self) -> Iterator[ObjectStore]:
         settings, folder = self.settings, self.flow_file.parent

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import click
 
@@ -21,13 +22,13 @@ from k8sflow.flow import graph as graphs
 from k8sflow.flow.configs import bind_known
 from k8sflow.flow.graph import Graph, closest
 from k8sflow.flow.spec import FlowSpec, steps
-from k8sflow.runtime import find, hints
+from k8sflow.runtime import answers, find, hints
 from k8sflow.runtime.attempts import look, read_past
 from k8sflow.runtime.interrupts import interrupts
 from k8sflow.runtime.placement import Placement
 from k8sflow.runtime.plan import Kept, Rerun, plan
 from k8sflow.runtime.progress import Reporter, reporter
-from k8sflow.runtime.request import code_file
+from k8sflow.runtime.request import code_file, code_folder
 from k8sflow.runtime.start import fixed_values
 from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore
 from k8sflow.storage.clones import put_commits
@@ -39,6 +40,7 @@ from k8sflow.task.spec import TaskName, TaskSpec
 from k8sflow.task.surroundings import surroundings
 
 _SHOWN_CHARACTERS = 60
+_PATHSPEC = "the task's pathspec"
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,9 @@ class _Wanted:
     task: str | None = None
 
 
-def spin(flow: type[FlowSpec], settings: Settings, text: str, began: float) -> bool | None:
+def spin(
+    flow: type[FlowSpec], settings: Settings, text: str, began: float, pathspec_file: str | None = None
+) -> bool | None:
     """Runs one task on this machine and tells what it left; whether it succeeded, or None after Ctrl-C.
 
     Args:
@@ -64,10 +68,13 @@ def spin(flow: type[FlowSpec], settings: Settings, text: str, began: float) -> b
         settings: The settings that hold.
         text: ``step``, ``step/task``, ``run/step`` or ``run/step/task``.
         began: When the user asked, by time.monotonic().
+        pathspec_file: File for the pathspec of the task that runs.
 
     Raises:
-        K8sflowError: There is no such task, or its inputs are not there.
+        K8sflowError: There is no such task, its inputs are not there, or the file can't be written.
     """
+    if pathspec_file is not None:
+        answers.check(Path(pathspec_file), _PATHSPEC)
     words = text.strip("/").removeprefix(f"{flow.__name__}/").split("/")
     wanted = _wanted(words, list(steps(flow)))
     origin = find.run_of(flow, settings, wanted.run) if wanted.run else find.latest_of(flow, settings)
@@ -76,17 +83,7 @@ def spin(flow: type[FlowSpec], settings: Settings, text: str, began: float) -> b
     bind_known(flow, lambda name: artifacts.load(before.parameters[name], name), before.parameters)
     graph = graphs.build(flow)
     spec, needed = _task(origin, before, graph, wanted)
-    record = RunRecord(
-        flow=before.flow,
-        run=new_run_id(),
-        file=code_file(flow),
-        parameters=fixed_values(flow, {}, artifacts, before.parameters),
-        graph=graph.to_document(),
-        user=current_user(),
-        created=time.time(),
-        origin_run_id=origin.run,
-        origin_step=wanted.step,
-    )
+    record = _record(flow, before, graph, artifacts, wanted.step)
     run_store = RunStore(origin.store, record.flow, record.run, SPINS)
     run_store.create(record)
     put_commits(
@@ -96,6 +93,8 @@ def spin(flow: type[FlowSpec], settings: Settings, text: str, began: float) -> b
     spec = replace(spec, run=record.run)
     policy = Placement.of(flow, graph, (), settings).policies.get(wanted.step)
     pathspec = f"{run_store.pathspec}/{spec.name}"
+    if pathspec_file is not None:
+        answers.write(Path(pathspec_file), _PATHSPEC, pathspec)
     seen = reporter(began, hints.command(record), pathspec, [wanted.step])
     runner = TaskRunner(flow, graph, record, origin.store, SPINS)
     result = _run(runner, spec, seen, policy.timeout_seconds if policy else None)
@@ -133,6 +132,24 @@ def _wanted(words: list[str], known: list[str]) -> _Wanted:
         f"{'/'.join(words)!r} names no step of this flow.",
         cause=f"Its steps are {', '.join(known)}. {closest(named, known)}".strip(),
         advice="Name a step, or a task of a run: train, train/3, RUN/train, RUN/train/3.",
+    )
+
+
+def _record(flow: type[FlowSpec], before: RunRecord, graph: Graph, artifacts: ArtifactStore, step: str) -> RunRecord:
+    """What the task knows of its run: all that a task of the earlier run knew."""
+    return RunRecord(
+        flow=before.flow,
+        run=new_run_id(),
+        file=code_file(flow),
+        parameters=fixed_values(flow, {}, artifacts, before.parameters),
+        graph=graph.to_document(),
+        flow_decorators=before.flow_decorators,
+        user=current_user(),
+        created=time.time(),
+        source=str(code_folder(flow) / code_file(flow)),
+        namespace=before.namespace,
+        origin_run_id=before.run,
+        origin_step=step,
     )
 
 

@@ -17,7 +17,7 @@ from k8sflow.flow import graph as graphs
 from k8sflow.flow.configs import ParameterContext, configs
 from k8sflow.flow.graph import Graph
 from k8sflow.flow.spec import FlowSpec, constants, parameters
-from k8sflow.runtime import remote
+from k8sflow.runtime import answers, remote
 from k8sflow.runtime.active import KUBERNETES, ActiveRun
 from k8sflow.runtime.attach import drive_or_follow
 from k8sflow.runtime.driver import Report
@@ -29,7 +29,8 @@ from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore
 from k8sflow.storage.objects import ObjectStore, open_store
 from k8sflow.storage.records import RunRecord, RunStore, current_user, new_run_id
 
-_RUN_ID = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")
+_RUN_ID = "the run's id"
+_RUN_ID_PATTERN = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")
 
 
 def run(request: RunRequest) -> bool | None:
@@ -148,7 +149,7 @@ def check_names(request: RunRequest, store: ObjectStore | None = None) -> None:
     Raises:
         RunError: That is so.
     """
-    if request.run_id is not None and not _RUN_ID.fullmatch(request.run_id):
+    if request.run_id is not None and not _RUN_ID_PATTERN.fullmatch(request.run_id):
         raise RunError(
             f"{request.run_id!r} can't be a run's id.",
             advice="Use at most 63 of: lower-case letters, digits, - and . (letters or digits first and last).",
@@ -156,7 +157,7 @@ def check_names(request: RunRequest, store: ObjectStore | None = None) -> None:
     if request.run_id is not None and store is not None:
         RunStore(store, request.flow.__name__, request.run_id).refuse_existing()
     if request.run_id_file is not None:
-        _check_run_id_file(Path(request.run_id_file))
+        answers.check(Path(request.run_id_file), _RUN_ID)
 
 
 def create(
@@ -208,7 +209,7 @@ def create(
     )
     RunStore(store, record.flow, record.run).create(record)
     if request.run_id_file is not None:
-        _write_run_id(Path(request.run_id_file), record.run)
+        answers.write(Path(request.run_id_file), _RUN_ID, record.run)
     return record
 
 
@@ -245,18 +246,3 @@ def fixed_values(
             raise ParameterError(f"Parameter {parameter.name!r} is required.", advice=f"Give --{parameter.name}.")
         fixed[attribute] = value
     return {**{name: artifacts.save(value, name) for name, value in fixed.items()}, **found}
-
-
-def _check_run_id_file(path: Path) -> None:
-    """Makes sure that the run's id can be written, while no run exists that would be left behind."""
-    folder = path.absolute().parent
-    if not os.access(path if path.exists() else folder, os.W_OK):
-        why = "it may not be written" if folder.is_dir() else f"there is no folder {folder}"
-        raise RunError(f"the run's id can't be written to {path}: {why}.")
-
-
-def _write_run_id(path: Path, run_id: str) -> None:
-    try:
-        path.write_text(f"{run_id}\n", encoding="utf-8")
-    except OSError as error:
-        raise RunError(f"the run's id can't be written to {path}: {error.strerror}.") from error

@@ -110,6 +110,10 @@ class S3Store:
         """``s3://bucket/prefix``."""
         return f"s3://{self.bucket}/{self.prefix}".rstrip("/")
 
+    def __reduce__(self) -> tuple[Callable[[], S3Store], tuple[()]]:
+        """A pickle opens the bucket anew: connections and credentials belong to their process."""
+        return functools.partial(S3Store, self.url, endpoint=self.endpoint, region=self.region), ()
+
     @_patient
     def get(self, key: str) -> Buffer:
         """The object's bytes; large ones are read in parallel ranges."""

@@ -47,6 +47,56 @@ def flow(tmp_path: Path) -> Path:
     return write_flow(tmp_path, FLOW)
 
 
+PLACES = {
+    "script": ("flow.py", "python flow.py", "class F(FlowSpec):"),
+    "folder": ("ein Ordner/日本's.py", 'python "ein Ordner/日本\'s.py"', "class F(FlowSpec):"),
+    "module": ("pkg/flow.py", "python -m pkg.flow", "from . import __name__ as pkg\nclass F(FlowSpec):"),
+    "package": ("pkg/__main__.py", "python -m pkg", "from . import __name__ as pkg\nclass F(FlowSpec):"),
+    "import": ("flow.py", "python main.py", "class F(FlowSpec):"),
+    "absolute": ("flow.py", f"{sys.executable} $PWD/flow.py", "class F(FlowSpec):"),
+}
+
+
+@pytest.mark.parametrize("place", fast(PLACES, 3))
+def test_the_commands_that_a_failed_run_names_can_be_pasted(tmp_path: Path, place: str) -> None:
+    """Into the same shell, however the flow was started, with the decorators and the project's branch of the run."""
+    file, start, head = PLACES[place]
+    head = head.replace("class F", "from k8sflow import project\n@project(name='p')\nclass F")
+    write_flow(tmp_path, f"""
+{head}
+    @step
+    def start(self):
+        import os, pathlib
+        from k8sflow import current
+        print("says", os.environ["SAID"], current.branch_name, current.is_production)
+        assert pathlib.Path("mended").exists(), "not yet"
+        self.next(self.end)
+    @step
+    def end(self): pass
+""", file)  # fmt: skip
+    (tmp_path / "pkg").mkdir(exist_ok=True)
+    (tmp_path / "pkg/__init__.py").touch()
+    (tmp_path / "main.py").write_text("from flow import F\nif __name__ == '__main__':\n    F()\n")
+
+    def shell(line: str) -> subprocess.CompletedProcess[str]:
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        return subprocess.run(
+            line, shell=True, cwd=tmp_path, env=environment(PATH=path), capture_output=True, text=True, check=False
+        )
+
+    options = '--with \'environment:vars={"SAID": "it\'"\'"\'s"}\' --branch b --production'
+    failed = shell(f"{start} run {options}")
+    assert failed.returncode == 1, failed.stderr
+    commands = dict(re.findall(r"^ +(its output|to go on): +(.*)$", failed.stdout, re.MULTILINE))
+    assert commands["its output"].startswith("python ")
+    said = "says it's prod.b True"
+    assert said in shell(commands["its output"]).stdout
+    (tmp_path / "mended").touch()
+    resumed = shell(commands["to go on"])
+    assert resumed.returncode == 0, commands["to go on"] + resumed.stdout + resumed.stderr
+    assert said in resumed.stdout
+
+
 def _clean(folder: Path) -> bool:
     """Whether no run has begun."""
     return not list(folder.rglob("run.json"))

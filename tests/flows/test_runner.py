@@ -107,6 +107,74 @@ def test_what_can_not_be_started_is_told(flow: Path, is_async: bool) -> None:
         Runner("nothing.py")
 
 
+SPINNER = """
+from k8sflow import Config, current, project
+class Found:
+    def __init__(self, value): self.value = value
+@project(name="demo")
+class F(FlowSpec):
+    factor = Parameter("factor", default=2)
+    limits = Config("limits", default_value={"a": 1})
+    @step
+    def start(self):
+        self.items = [1, 2]
+        self.next(self.work, foreach="items")
+    @step
+    def work(self):
+        print("works on", self.input)
+        assert self.input != 2 or self.limits.a != 1
+        self.found = Found((self.input * self.factor, current.project_name, current.branch_name))
+        self.next(self.join)
+    @step
+    def join(self, inputs): self.next(self.end)
+    @step
+    def end(self): pass
+"""
+
+
+def test_a_step_runs_again(flow: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """On a past task's inputs, waited for or not; what it left is read as any task, a class of the flow's file too."""
+    write_flow(tmp_path, SPINNER)
+
+    async def work() -> None:
+        with Runner(flow, show_output=False, max_workers=1) as runner:
+            assert runner.run(factor=3, branch="b").status == "failed"
+            again = runner.spin("work/0")
+            assert (again.status, again.task.successful, again.task.index) == ("successful", True, 0)
+            assert again.task.data.found.value == (3, "demo", "test.b")
+            assert "works on 1" in again.stdout
+            failing = await runner.async_spin("work")
+            assert "works on 2" in "".join(line for _, line in await lines_of(failing))
+            await failing.wait()
+            assert (failing.status, failing.task.successful) == ("failed", False)
+            assert "AssertionError" in failing.task.exception
+            with pytest.raises(RunError, match="no task was started") as told:
+                runner.spin("wrok")
+            assert "Did you mean 'work'?" in told.value.cause
+        assert capfd.readouterr() == ("", "")
+        other = Runner(flow, config_value=("limits", {"a": 5})).spin("work/1")
+        assert other.status == "successful"
+
+    driven(work())
+
+
+def test_who_is_cancelled_before_there_is_a_run_cancels_it(flow: Path, tmp_path: Path) -> None:
+    """Nobody has it, to end it."""
+
+    async def work() -> None:
+        runner = Runner(flow, show_output=False)
+        starting = asyncio.create_task(runner.async_run(sleeps=True))
+        await asyncio.sleep(0)
+        starting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+        (process,) = runner._children
+        assert await asyncio.wrap_future(process.ended) != 0
+
+    driven(work())
+    assert pids_in(tmp_path / "pids") == []
+
+
 def test_several_runs_go_on_side_by_side(flow: Path) -> None:
     """Each with its own output, followed from any position while it runs."""
 

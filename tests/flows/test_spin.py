@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from k8sflow.client import Flow, Run
+from k8sflow.client import Flow, Run, Task
 from tests.flows.test_resume import ran
 from tests.support import flow_command, write_flow
 
@@ -151,6 +151,18 @@ def test_a_failure_is_told(file: Path) -> None:
     assert done.returncode == 1
     assert "AssertionError" in done.stdout
     assert "work/" in done.stdout
+
+
+def test_a_program_is_told_which_task_runs(file: Path) -> None:
+    """In a file, also where the task fails; a file that can't be written is told before anything runs."""
+    assert flow_command(file, "spin", "work", "--pathspec-file", "it").returncode == 1
+    task = Task((file.parent / "it").read_text().strip())
+    assert (task.parent.id, task.successful, task.stdout) == ("work", False, "works on 2\n")
+    ran(file.parent)
+    done = flow_command(file, "spin", "work", "--pathspec-file", "no/it")
+    assert done.returncode == 1
+    assert "the task's pathspec can't be written to no/it: there is no folder" in done.stderr
+    assert ran(file.parent) == []
 
 
 @pytest.mark.parametrize(

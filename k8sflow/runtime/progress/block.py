@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import click
 from rich.cells import cell_len
 from rich.console import Console
 from rich.progress_bar import ProgressBar
@@ -11,12 +12,14 @@ from rich.table import Table
 from rich.text import Text
 
 from k8sflow.runtime.progress.tally import StepTally, Tally
-from k8sflow.runtime.progress.text import duration
+from k8sflow.runtime.progress.text import clean, duration
 
 _NARROWEST_BAR, _WIDEST_BAR = 8, 40
 _HEADERS = ("done", "running", "waiting", "failed", "time", "left")
 _GAP = 2
 _MOST_ROWS = 20
+# Of so many unfinished lines the last state is shown, one for so many lines of the terminal.
+_MOST_UNFINISHED, _ROWS_FOR_ONE = 3, 8
 
 
 def render(console: Console, title: str, tally: Tally, now: float, coming: Sequence[str], height: int) -> list[str]:
@@ -46,10 +49,13 @@ def render(console: Console, title: str, tally: Tally, now: float, coming: Seque
         table.add_column(header, justify="right", no_wrap=True, width=width)
     for step, counts in zip(rows, cells, strict=True):
         table.add_row(_name(step), *([_bar(step, bar_width)] if has_bar else []), *counts[: len(widths)])
+    unfinished = list(tally.unfinished.items())[: min(_MOST_UNFINISHED, height // _ROWS_FOR_ONE)]
     with console.capture() as capture:
         console.print()
         console.print(Text(title, style="bold"), no_wrap=True, overflow="ellipsis", crop=True)
         console.print(table, crop=True, no_wrap=True)
+        for (task, _), line in unfinished:
+            console.print(_last_state(str(task), line), no_wrap=True, overflow="ellipsis", crop=True)
         if more := _more(hidden, coming):
             console.print(Text(more, style="dim"), no_wrap=True, overflow="ellipsis", crop=True)
     return capture.get().splitlines()
@@ -82,6 +88,12 @@ def _counts(step: StepTally) -> list[Text]:
 def _times(step: StepTally, now: float) -> list[Text]:
     left = step.left(now)
     return [Text(duration(step.elapsed(now))), Text("" if left is None else f"~{duration(left)}", style="dim")]
+
+
+def _last_state(task: str, line: bytes) -> Text:
+    """What a progress bar shows now: it becomes a line above the block when it ends."""
+    shown = click.unstyle(clean(line + b"\n")).expandtabs().rstrip("\n")
+    return Text(f"[{task}] {shown}", style="dim")
 
 
 def _more(hidden: int, coming: Sequence[str]) -> str:

@@ -141,7 +141,12 @@ class Reporter:
         shown = self._shown.get(task.name, 0)
         if shown > _MOST_SHOWN_BYTES:
             return
-        lines = self._outputs.setdefault((task.name, stream), OutputLines()).add(data)
+        output = self._outputs.setdefault((task.name, stream), OutputLines())
+        lines = output.add(data)
+        if output.rest:
+            self._tally.unfinished[task.name, stream] = output.rest
+        else:
+            self._tally.unfinished.pop((task.name, stream), None)
         text = prefixed(self._prefix(task.name), lines, coloured=self._view.has_colours) if lines else ""
         if text:
             self._view.write(text)
@@ -153,6 +158,7 @@ class Reporter:
     def _end(self, task: TaskSpec, result: TaskResult) -> None:
         is_cut = self._shown.pop(task.name, 0) > _MOST_SHOWN_BYTES
         for stream in ("stdout", "stderr"):
+            self._tally.unfinished.pop((task.name, stream), None)
             output = self._outputs.pop((task.name, stream), None)
             if output is not None and not is_cut and (rest := output.end()):
                 self._view.write(prefixed(self._prefix(task.name), rest, coloured=self._view.has_colours))

@@ -69,10 +69,13 @@ class Tally:
     Args:
         clock: The time in seconds.
         steps: What is known of each step that has begun, by name.
+        unfinished: What running tasks have written of a line without an end so far, as a progress bar is one, by task
+            and stream.
     """
 
     clock: Callable[[], float] = time.monotonic
     steps: dict[str, StepTally] = field(default_factory=dict)
+    unfinished: dict[tuple[TaskName, str], bytes] = field(default_factory=dict)
     _running: set[TaskName] = field(default_factory=set)
     _again: set[TaskName] = field(default_factory=set)
 

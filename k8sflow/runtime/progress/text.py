@@ -24,31 +24,31 @@ _RESET = "\x1b[0m"
 class OutputLines:
     """Makes whole lines of one stream's output, in whatever pieces it comes.
 
-    What has no end yet is held back: up to 64 KiB of it, and of a line that is rewritten only the last state.
+    What has no end yet is held back, in ``rest``: up to 64 KiB of it, and of a line that is rewritten the last state.
     """
 
     def __init__(self) -> None:
-        self._rest = b""
+        self.rest = b""
 
     def add(self, data: bytes) -> str:
         """The lines that the piece completes, each with its newline; empty where it completes none."""
         head, newline, rest = data.rpartition(b"\n")
-        whole = self._rest + head + newline if newline else b""
-        rest = rest if newline else self._rest + rest
+        whole = self.rest + head + newline if newline else b""
+        rest = rest if newline else self.rest + rest
         if len(rest) > _LONGEST_BAR:
             rest = rest.rpartition(b"\r")[2] or rest[-_LONGEST_BAR:]
         if len(rest) > _LONGEST_LINE:
             whole, rest = whole + rest + b"\n", b""
-        self._rest = rest
+        self.rest = rest
         return clean(whole) if whole else ""
 
     def end(self) -> str:
         """The last line, where it has no newline."""
-        rest, self._rest = self._rest, b""
+        rest, self.rest = self.rest, b""
         return clean(rest + b"\n") if rest else ""
 
     def __len__(self) -> int:
-        return len(self._rest)
+        return len(self.rest)
 
 
 def clean(lines: bytes) -> str:

@@ -93,6 +93,20 @@ def test_what_was_typed_is_left_alone() -> None:
         assert expanded(GROUP, line, parameters(F)) == line
 
 
+@pytest.mark.parametrize("words", [["a,b", "c"], ["a", ""]])
+def test_a_list_that_would_become_another_one_is_refused(words: list[str]) -> None:
+    """A part has the separator in it, or is empty."""
+    with pytest.raises(ParameterError, match="can't be a part of the list"):
+        expanded(GROUP, ["run", "--call", json.dumps({"words": words})], parameters(F))
+
+
+@pytest.mark.parametrize(("value", "word"), [("false", "--no-quick"), ("True", "--quick"), (0, "--no-quick")])
+def test_a_flag_may_be_a_text(value: object, word: str) -> None:
+    """Which means what it says."""
+    found = expanded(GROUP, ["run", "--call", json.dumps({"quick": value})], parameters(F))
+    assert found == ["run", word]
+
+
 def test_an_unknown_argument_is_told() -> None:
     """With what was meant."""
     with pytest.raises(ParameterError, match="run has no option 'cuont'") as told:

@@ -121,7 +121,9 @@ def test_places_may_be_short_or_long(ours: Call, everywhere: Call) -> None:
         (("dump", "work", "--include", "nope"), "no task of F/20260102-000000-000000/work has an artifact 'nope'"),
         (("dump", "work/1", "--include", "nope"), "no artifact 'nope'"),
         (("dump", "work/1/square/x"), "has too many parts"),
-        (("tag", "add", "--run-id", "nope", "x"), "'nope' is neither a run"),
+        (("tag", "add", "--run-id", "nope", "x"), f"there is no run F/nope.\nThe runs are {NEW}, {OLD}."),
+        (("tag", "add", "--run-id", "work", "x"), "there is no run F/work."),
+        (("tag", "list", f"{NEW}/work"), "is no run, but a part of"),
         (("tag", "add", "a\nb"), "can't be a tag: it has a line break"),
         (("tag", "remove", "never"), "has no tag 'never'.\nIts tags are 'good', 'very good'."),
         (("tag", "remove", f"user:{current_user()}"), "is a tag of the system"),
@@ -302,6 +304,39 @@ def test_tags_are_changed_and_listed(ours: Call, everywhere: Call) -> None:
         "tags": ["best"],
         "system_tags": ["date:1970-01-01", "runtime:local", f"user:{current_user()}"],
     }
+    ours("tag", "replace", "--run-id", OLD, "--remove", "日本", "--add", "x", "--add", "best")
+    assert ours("tag", "list", OLD, "--hide-system-tags").stdout.splitlines() == ["a \"b\" 'c'", "best", "x"]
+    ours("tag", "replace", "a \"b\" 'c'", "y", "--run-id", OLD, "--remove", "x")
+    assert ours("tag", "list", OLD, "--hide-system-tags").stdout.splitlines() == ["best", "y"]
+
+
+def test_tags_of_all_runs_are_listed(ours: Call, everywhere: Call) -> None:
+    """Each once, or with its runs, or those of each run; of everybody, or of the namespace."""
+    ours("tag", "add", "good", "日本", "--run-id", OLD)
+    mine = ["date:1970-01-01", "good", "runtime:local", f"user:{current_user()}", "very good", "日本"]
+    assert ours("tag", "list", "--all").stdout.splitlines() == mine
+    assert json.loads(everywhere("tag", "list", "F", "--my-runs", "--json").stdout) == mine
+    assert ours("tag", "list", "--group-by-run", "--hide-system-tags").stdout.splitlines() == [
+        f"F/{NEW}: good, very good", f"F/{OLD}: good, 日本"
+    ]  # fmt: skip
+    by_tag = json.loads(everywhere("tag", "list", "F", "--group-by-tag", "--json", "--hide-system-tags").stdout)
+    assert by_tag == {"good": [f"F/{NEW}", f"F/{OLD}"], "very good": [f"F/{NEW}"], "日本": [f"F/{OLD}"]}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("replace", "old"), "Give the old tag and the new one"),
+        (("replace",), "Give the old tag and the new one"),
+        (("list", OLD, "--run-id", NEW), "Name the run once"),
+        (("list", OLD, "--all"), f"{OLD} is one run, and all are asked for"),
+        (("list", "--all", "--run-id", OLD), "--run-id is for the tags of one run"),
+        (("list", "--group-by-run", "--group-by-tag"), "grouped by run or by tag"),
+    ],
+)
+def test_a_wrong_call_of_tag_is_told(ours: Call, arguments: tuple[str, ...], words: str) -> None:
+    """With exit code 2."""
+    assert words in ours("tag", *arguments, code=2).stderr
 
 
 def test_a_package_is_listed_and_saved(ours: Call, everywhere: Call, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from pathlib import Path
 
 import pytest
@@ -54,6 +56,17 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     return run_source(tmp_path, SHAPES)
 
 
+def test_all_of_it_can_be_pickled(run: Run) -> None:
+    """And so be an artifact, or travel to another process; also the tree that was looked at before."""
+    task = run["left"]["1-2"]
+    assert task.successful
+    for part in (run.parent, run, run["left"], task, task["n"]):
+        again = pickle.loads(pickle.dumps(part))
+        assert (type(again), again.pathspec) == (type(part), part.pathspec)
+    assert pickle.loads(pickle.dumps(task)).data.n == pickle.loads(pickle.dumps(task.data)).n == 3
+    assert copy.copy(task.artifacts).n.data == pickle.loads(pickle.dumps(task.artifacts)).n.data == 3
+
+
 def test_everything_is_found_by_its_pathspec(run: Run) -> None:
     """And knows what it is a part of."""
     artifact = DataArtifact("F/r1/left/1-2/n")
@@ -70,6 +83,8 @@ def test_everything_is_found_by_its_pathspec(run: Run) -> None:
     assert task.artifacts.n.data == task.artifacts["n"].data == 3
     assert {found.id for found in task.artifacts} == {"n", "outer", "again"}
     assert task.metadata_dict["foreach-indices"] == "1"
+    (entry,) = [entry for entry in task.metadata if entry.name == "foreach-indices"]
+    assert (entry.value, entry.type, entry.task) == ("1", "foreach-indices", task.pathspec)
 
 
 @pytest.mark.parametrize(

@@ -127,6 +127,38 @@ def test_the_block_stays_below_the_lines(terminal: Terminal) -> None:
     assert terminal.screen() == lines[:12]
 
 
+def test_a_progress_bar_moves_in_the_block(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its last state, of three tasks at most; when it ends it is one line above."""
+    tally = _tally()
+    view = _view(terminal, tally)
+    monkeypatch.setattr(view, "write", lambda lines: view._lines.extend([lines]))
+    told = Reporter(0.0, view, "python flow.py")
+    told._tally = tally
+    tasks = [_task("work", i) for i in range(5)]
+    for task in tasks:
+        told.event(Started(task, "here"))
+        told.event(Output(task, "stdout", b"begins\n"))
+        told.event(Output(task, "stderr", b"\r\x1b[32m10%|#   |\x1b[0m"))
+        told.event(Output(task, "stderr", "\r20%|██  |".encode()))
+    _frame(view)
+    bars = [f"[work/{i}] 20%|██  |" for i in range(3)]
+    assert terminal.screen()[-3:] == bars
+    told.event(Output(tasks[0], "stderr", b"\r100%|####|\n"))
+    told.event(Output(tasks[1], "stderr", b"\r" + b"x" * 300))
+    _frame(view)
+    assert terminal.screen()[5] == "[work/0] 100%|####|"
+    assert [line.rstrip() for line in terminal.screen()[-3:]] == [
+        f"[work/1] {'x' * 69}…",
+        bars[2],
+        "[work/3] 20%|██  |",
+    ]
+    for task in tasks:
+        told.event(Finished(task, DONE))
+    _frame(view)
+    assert terminal.screen()[6:10] == [f"[work/1] {'x' * 300}", *(f"[work/{i}] 20%|██  |" for i in (2, 3, 4))]
+    assert "%" not in terminal.screen()[-1]
+
+
 @pytest.mark.parametrize("columns", [40, 60, 79, 80, 200])
 def test_no_line_is_wider_than_the_terminal(terminal: Terminal, columns: int) -> None:
     """Also with large counts and long names, in whatever script."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import pickle
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -159,6 +160,12 @@ def test_a_log_keeps_what_a_failing_store_could_not_take(keys: None) -> None:
 
 
 @pytest.mark.s3
+def test_a_store_can_be_pickled(s3_store: S3Store) -> None:
+    """As a part of a run that is read: it opens the bucket anew."""
+    s3_store.put("F/a", [b"one"])
+    assert bytes(pickle.loads(pickle.dumps(s3_store)).get("F/a")) == b"one"
+
+
 def test_a_log_is_written_again_only_when_it_pays(s3_store: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """At first after a second, then ever more rarely: all of it is sent each time."""
     now = [0.0]
