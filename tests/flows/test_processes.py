@@ -57,6 +57,7 @@ DEATHS = {
     "threading.Timer(0, os._exit, [4]).start(); time.sleep(30)": "exit code 4",
     "os.kill(0, signal.SIGKILL)": "killed by SIGKILL",
     "os.execv('/bin/true', ['true'])": "ended with exit code 0 before",
+    "C = ctypes.CFUNCTYPE(None); sys.setrecursionlimit(10**8); c = C(lambda: c()); c()": "killed by SIGSEGV",
 }
 
 
