@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from tests.support import flow_command, running, wait_for, write_flow
 # Each task tells its name in a file outside of the store; the branch 3 fails where there is no file "mended".
 FLOW = """
 import os
+import re
 from k8sflow import Config, Parameter, current
 def tell():
     with open("ran", "a") as file:
@@ -70,7 +72,7 @@ def failed(tmp_path: Path) -> Path:
     done = flow_command(file, "run", "--run-id", "r1", "--max-workers", "1", "--n", "4", "--config-value", "limits",
                         '{"high": 77}')  # fmt: skip
     assert done.returncode == 1
-    assert "to go on:    python" in done.stdout
+    assert re.search(r"to go on:    .*python.* resume --origin-run-id r1\n", done.stdout)
     assert "resume --origin-run-id r1" in done.stdout
     assert "logs r1/work/3" in done.stdout
     assert ran(tmp_path) == ["start/0", "work/0", "work/1", "work/2", "work/3"]
