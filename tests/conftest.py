@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import secrets
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,13 @@ from tests.cluster.s3 import S3Server
 
 if TYPE_CHECKING:
     from k8sflow.storage.s3 import S3Store
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _signals_of_a_terminal() -> None:
+    """What a test starts hears Ctrl-C and the hang-up, also where the tests run under nohup or in the background."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)
