@@ -9,6 +9,7 @@ import click
 
 from k8sflow import config
 from k8sflow.cli.tags import checked_tags
+from k8sflow.flow.rows import MAX_NUM_SPLITS
 from k8sflow.flow.spec import FlowSpec
 from k8sflow.runtime.request import RunRequest, code_folder
 
@@ -26,6 +27,10 @@ def options() -> list[click.Parameter]:
         click.Option(
             ["--max-workers"], type=click.IntRange(min=1),
             help="How many tasks run at a time (default: the number of cores; on Kubernetes 100).",
+        ),
+        click.Option(
+            ["--max-num-splits"], type=click.IntRange(min=1), default=MAX_NUM_SPLITS, show_default=True,
+            help="How many branches a foreach may open; the step of a wider one fails.",
         ),
         click.Option(["--tag", "tags"], multiple=True, callback=checked_tags, help="A word to find the new run by."),
         click.Option(["--namespace"], help="The tag by which the run's tasks look for runs (default: user:NAME)."),

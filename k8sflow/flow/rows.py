@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+# How many branches a foreach may open by default: more than a sane flow has, and an end for an endless generator.
+MAX_NUM_SPLITS = 1_000_000
+
 
 class Row(tuple[Any, ...]):  # noqa: SLOT001  a tuple of any length can't have slots
     """A row of a data frame: ``row.price``, ``row["price"]`` and ``row[0]`` are the same, each value of its own type.

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from k8sflow.config import ROOT_NAME, Settings
+from k8sflow.flow.rows import MAX_NUM_SPLITS
 from k8sflow.flow.spec import FlowSpec
 
 
@@ -26,6 +27,7 @@ class RunRequest:
         run_id: The run's id; None to make one.
         run_id_file: File for the run's id.
         max_workers: How many tasks run at a time; None for the executor's default.
+        max_num_splits: How many branches a foreach may open.
         branch: The project's branch that ``--branch`` named.
         production: Whether ``--production`` was given.
         namespace: The tag by which the run's tasks look for runs; None for that of the user.
@@ -40,6 +42,7 @@ class RunRequest:
     run_id: str | None = None
     run_id_file: str | None = None
     max_workers: int | None = None
+    max_num_splits: int = MAX_NUM_SPLITS
     branch: str | None = None
     production: bool | None = None
     namespace: str | None = None

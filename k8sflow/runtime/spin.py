@@ -150,6 +150,7 @@ def _record(flow: type[FlowSpec], before: RunRecord, graph: Graph, artifacts: Ar
         namespace=before.namespace,
         origin_run_id=before.run,
         origin_step=step,
+        max_num_splits=before.max_num_splits,
     )
 
 

@@ -206,6 +206,7 @@ def create(
         origin_run_id=origin.run if origin else None,
         origin_step=origin_step,
         is_detached=is_detached,
+        max_num_splits=request.max_num_splits,
     )
     RunStore(store, record.flow, record.run).create(record)
     if request.run_id_file is not None:

@@ -20,6 +20,7 @@ from datetime import datetime, timezone
 from typing import Any, TypeVar
 
 from k8sflow.errors import RunError, StorageError
+from k8sflow.flow.rows import MAX_NUM_SPLITS
 from k8sflow.storage.artifacts import ArtifactRef
 from k8sflow.storage.logs import SUFFIX, Mark, TimedLog, marks
 from k8sflow.storage.objects import ObjectNotFoundError, ObjectStore
@@ -113,6 +114,7 @@ class RunRecord:
         namespace: The tag by which its tasks look for runs; that of the user where it is empty.
         origin_step: The step from which on everything runs again, where the user of ``resume`` named one.
         is_detached: Whether it was handed to the controller in the cluster, which sees to it that it has a driver.
+        max_num_splits: How many branches a foreach may open.
     """
 
     flow: str
@@ -133,6 +135,7 @@ class RunRecord:
     namespace: str = ""
     origin_step: str | None = None
     is_detached: bool = False
+    max_num_splits: int = MAX_NUM_SPLITS
 
     @property
     def steps(self) -> tuple[str, ...]:

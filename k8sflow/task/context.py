@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, MappingView
+from collections.abc import Iterable, MappingView, Sized
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
-from k8sflow.errors import ArtifactError
+from k8sflow.errors import ArtifactError, RunError
 from k8sflow.flow.configs import configs
 from k8sflow.flow.graph import Graph, Node
 from k8sflow.flow.rows import items_of
@@ -34,6 +35,7 @@ class Context:
         run_values: The run's parameters and the class's constants, by name.
         stack: The foreach branches around the task.
         flow: The flow's class.
+        max_num_splits: How many branches a foreach may open.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class Context:
         run_values: dict[str, ArtifactRef],
         stack: tuple[ForeachFrame, ...],
         flow: type[FlowSpec],
+        max_num_splits: int,
     ) -> None:
         self._graph = graph
         self._node: Node = graph[name.step]
@@ -54,6 +57,7 @@ class Context:
         self._run_values = run_values
         self.stack = stack
         self._flow = flow
+        self._max_num_splits = max_num_splits
         self._items: dict[int, Any] = {}
         self.transition: Transition | None = None
         self.foreach: ForeachItems | None = None
@@ -127,6 +131,7 @@ class Context:
         Raises:
             RuntimeError: The step has not said where the run goes on.
             TypeError: What the foreach goes over has no items.
+            RunError: It has more than the run allows.
         """
         if self.transition is None and self._node.next:
             raise RuntimeError(
@@ -152,11 +157,26 @@ class Context:
             raise TypeError(
                 f"foreach={attribute!r}: self.{attribute} is a {type(value).__name__}, which has no items."
             ) from error
-        items = list(iterator)
+        items = list(islice(iterator, self._max_num_splits + 1))  # of an endless one no more than tells that
+        if len(items) > self._max_num_splits:
+            raise self._too_wide(attribute, len(value) if isinstance(value, Sized) else None)
         if iterator is value or isinstance(value, MappingView):
             # A generator gives its items only once, and a dict's view can't be kept as an artifact.
             setattr(flow, attribute, items)
         return items
+
+    def _too_wide(self, attribute: str, width: int | None) -> RunError:
+        """The error about a foreach over more items than the run allows, of which a generator's are not counted."""
+        limit = self._max_num_splits
+        told = f"more than {limit:,}" if width is None else f"{width:,}"
+        enough = "the number that it needs" if width is None else str(width)
+        return RunError(
+            f"step {self._node.name} of {self._graph.flow} ({self._node.next_place}) opens a foreach over {told} items "
+            f"of self.{attribute}, and --max-num-splits allows {limit:,}.",
+            cause="A foreach opens one branch, with a task of its own, for each item.",
+            advice=f"Look whether self.{attribute} is what you meant, or let each branch do several items. "
+            f"To let it be so wide, give --max-num-splits {enough} to run or resume.",
+        )
 
     def persist(self, flow: FlowSpec) -> dict[str, ArtifactRef]:
         """Saves what the step set or touched, and returns everything that a later step sees."""

@@ -111,6 +111,7 @@ class TaskRunner:
             run_values=dict(self.record.parameters),
             stack=stack,
             flow=self.flow,
+            max_num_splits=self.record.max_num_splits,
         )
         flow = self.flow.__new__(self.flow)
         flow.__dict__[CONTEXT] = context

@@ -151,6 +151,7 @@ MISTYPED = {
     ("run", "--fast", "perhaps"): (2, "not of type bool"),
     ("run", "--max-workers", "0"): (2, "0 is not in the range"),
     ("run", "--max-workers", "all"): (2, "not a valid integer"),
+    ("run", "--max-num-splits", "0"): (2, "0 is not in the range"),
     ("run", "--with", "batch"): (1, "there is no decorator 'batch'"),
     ("run", "--with", "kubernetes:imagge=x"): (1, "image"),
     ("run", "--with", "kubernetes:image"): (1, "option=value"),
@@ -199,6 +200,7 @@ def test_help_tells_the_parameters(flow: Path) -> None:
         "--fast BOOL",
         "--with",
         "--max-workers",
+        "--max-num-splits INTEGER RANGE",
     ):
         assert words in shown
 

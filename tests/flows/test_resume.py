@@ -292,3 +292,17 @@ def test_a_flow_with_mutators_is_resumed(tmp_path: Path) -> None:
     done = flow_command(file, "resume")
     assert done.returncode == 0, done.stderr + done.stdout
     assert "times 5" in done.stdout
+
+
+def test_a_foreach_wider_than_the_run_allows_fails_until_it_is_allowed(tmp_path: Path) -> None:
+    """Told with the width, the limit and what to do; ``resume`` may allow more."""
+    file = write_flow(tmp_path, FLOW)
+    (tmp_path / "mended").touch()
+    done = flow_command(file, "run", "--max-num-splits", "3")
+    assert done.returncode == 1
+    line = next(i for i, text in enumerate(file.read_text().splitlines(), 1) if "foreach=" in text)
+    assert f"step start of F ({file}:{line}) opens a foreach over 4 items of self.items" in done.stdout + done.stderr
+    assert "--max-num-splits allows 3" in done.stdout + done.stderr
+    assert "give --max-num-splits 4 to run or resume" in done.stdout + done.stderr
+    assert ran(tmp_path) == ["start/0"]
+    assert flow_command(file, "resume", "--max-num-splits", "4").returncode == 0

@@ -126,3 +126,24 @@ def test_switches_loops_and_limits(tmp_path: Path) -> None:
     assert (graph.start, graph.end) == ("load", "save")
     assert graph["work"].cases == (("'again'", "work"), ("'long'", "tidy"), ("'short'", "join"))
     assert graph["join"].parents == ("work", "tidy")
+
+
+def test_an_endless_generator_ends_at_the_widest_foreach_that_is_allowed(tmp_path: Path) -> None:
+    """Its step fails; nothing waits for an item that never is the last."""
+    source = """
+        import itertools
+        class F(FlowSpec):
+            @step
+            def start(self):
+                self.items = itertools.count()
+                self.next(self.work, foreach="items")
+            @step
+            def work(self): self.next(self.join)
+            @step
+            def join(self, inputs): self.next(self.end)
+            @step
+            def end(self): pass
+    """
+    done = run_flow(write_flow(tmp_path, source), "--max-num-splits", "20")
+    assert done.returncode == 1
+    assert "opens a foreach over more than 20 items of self.items" in done.stdout + done.stderr
