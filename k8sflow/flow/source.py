@@ -97,7 +97,22 @@ def _is_decorated_as_step(definition: ast.FunctionDef | ast.AsyncFunctionDef) ->
     return "step" in map(_name_of, decorators)
 
 
+def written_steps(owner: type) -> dict[str, Place]:
+    """The steps that the source of a class has, each with its ``def``; whatever became of them when it was run."""
+    place = class_place(owner)
+    found: dict[str, tuple[str, int]] = {}
+    for body in _class_definitions(owner.__name__, place):
+        for node in body.body:
+            found |= {name: (kind, node.lineno) for name, kind in _defined(node)}
+    return {name: Place(place.file, line) for name, (kind, line) in found.items() if kind == "step"}
+
+
 def read_step(name: str, function: Callable[..., Any]) -> tuple[Node, list[Mistake]]:
+    """A step as its source tells it, and the mistakes in it.
+
+    Raises:
+        FlowDefinitionError: Its source can't be found.
+    """
     definition, file = definition_of(function)
     place = Place(file, definition.lineno)
     mistakes: list[Mistake] = []

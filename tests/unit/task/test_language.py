@@ -395,7 +395,7 @@ def test_merge_artifacts_takes_what_the_branches_agree_on(
     ],
 )
 def test_what_belongs_to_the_flow_cant_be_set(tmp_path: Path, line: str, words: list[str]) -> None:
-    """A later step would not see the value, or the run could not go on."""
+    """A later step would not see the value, or the run could not go on; also where the check can't see it."""
     with pytest.raises(Failed) as failed:
         run_source(
             tmp_path,
@@ -403,9 +403,11 @@ def test_what_belongs_to_the_flow_cant_be_set(tmp_path: Path, line: str, words: 
             class F(FlowSpec):
                 constant = 1
                 p = Parameter("p", default=3)
+                def helper(self):
+                    {line}
                 @step
                 def start(self):
-                    {line}
+                    self.helper()
                     self.next(self.end)
                 @step
                 def end(self): pass
