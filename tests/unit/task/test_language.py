@@ -530,3 +530,47 @@ def test_a_set_that_a_branch_reads_is_no_conflict(tmp_path: Path) -> None:
     data = run_source(tmp_path, source).data
     assert data is not None
     assert data.big == {0, 1, -4, 28, ""}
+
+
+def test_a_value_takes_the_place_of_a_default_of_the_class(tmp_path: Path) -> None:
+    """In every step after the one that set it, also where a join took it over; what is cached is made anew."""
+    run = run_source(
+        tmp_path,
+        """
+        from functools import cached_property
+        class F(FlowSpec):
+            _model = None
+            kind = int
+            def helper(self): return "method"
+            @cached_property
+            def cached(self): return self._model
+            @step
+            def start(self):
+                self._model, self.kind, self.helper = "fitted", "text", "value"
+                self.at_start = self.cached
+                self.next(self.a, self.b)
+            @step
+            def a(self):
+                self.seen = (self._model, self.kind, self.helper)
+                self._model = "again"
+                self.next(self.join)
+            @step
+            def b(self):
+                self._model = "again"
+                self.next(self.join)
+            @step
+            def join(self, inputs):
+                self.before = self._model
+                self.merge_artifacts(inputs)
+                self.after = (self._model, self.kind, self.helper, self.seen, self.cached)
+                self.next(self.end)
+            @step
+            def end(self):
+                del self._model
+                self.deleted = self._model
+        """,
+    )
+    assert run.data is not None
+    assert run.data.before is None
+    assert run.data.after == ("again", "text", "value", ("fitted", "text", "value"), "again")
+    assert run.data.deleted is None
