@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import linecache
 import os
 import tempfile
@@ -93,7 +94,8 @@ def flow_source(flow: type[FlowSpec]) -> str:
     Raises:
         RunError: It can't be found.
     """
-    files = {function.__code__.co_filename for name, function in steps(flow).items() if name in vars(flow)}
+    own = [inspect.unwrap(function) for name, function in steps(flow).items() if name in vars(flow)]
+    files = {function.__code__.co_filename for function in own}
     source = "".join(linecache.getlines(files.pop())) if files else ""
     if not source:
         raise RunError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import linecache
 import os
 import sys
@@ -69,6 +70,21 @@ def test_a_cell_is_a_file_up_to_its_first_use_of_the_runner() -> None:
     assert lines[7] == "class F(FlowSpec):"
     assert "run =" not in "\n".join(lines)
     assert lines[-2:] == ['if __name__ == "__main__":', "    F()"]
+
+
+def test_a_wrapped_step_belongs_to_its_cell(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not to the module of the decorator that wraps it."""
+
+    def wrapping(function: Any) -> Any:
+        @functools.wraps(function)
+        def wrapped(self: Any) -> Any:
+            return function(self)
+
+        return wrapped
+
+    monkeypatch.setattr(sys.modules["helper"], "wrapping", wrapping, raising=False)
+    source = CELL.replace("    @step", "    @step\n    @helper.wrapping")
+    assert "class F(FlowSpec):" in flow_source(cell(source, "<cell 5>"))
 
 
 def test_a_flow_of_a_cell_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
