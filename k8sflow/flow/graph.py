@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -185,12 +185,25 @@ def build(flow: type[spec.FlowSpec]) -> Graph:
             unread.add(name)
         else:
             mistakes += exhaustive.check(flow, node, function)
+    for name in _unused_aliases(functions, nodes):
+        del nodes[name]
     nodes |= {each.name: Node(each.name, each.place, each.place) for each in meant if each.function is None}
     graph, found = lint.check(Graph(flow.__name__, nodes), class_place(flow), unread)
     mistakes += [*found, *unset.check(flow, graph), *decorated.mistakes(flow, graph)]
     if mistakes:
         raise refuse(flow.__name__, mistakes)
     return graph
+
+
+def _unused_aliases(functions: Mapping[str, Callable[..., Any] | None], nodes: Mapping[str, Node]) -> set[str]:
+    """The names of steps that are other names of the same function, by which no step goes on: ``fit = train``."""
+    named = {target for node in nodes.values() for target in node.next}
+    names: dict[int, list[str]] = {}
+    for name, function in functions.items():
+        if function is not None:
+            names.setdefault(id(function), []).append(name)
+    kept = {name for same in names.values() for name in ([n for n in same if n in named] or same[:1])}
+    return nodes.keys() - kept
 
 
 def refuse(flow: str, mistakes: list[Mistake]) -> FlowDefinitionError:

@@ -59,6 +59,8 @@ def _lost_members(body: ast.ClassDef, file: str) -> list[Mistake]:
     for node in body.body:
         for name, kind in _defined(node):
             before, line = seen.get(name, ("", 0))
+            if before and _is_made_from(node, name):
+                continue  # start = resources(cpu=2)(start)
             if before and (before, kind) != (_OTHER, _OTHER):
                 what = f"step {name}" if before == kind == "step" else name
                 also = "" if before == kind else f", there as a {before}, here as a {kind}"
@@ -82,6 +84,12 @@ def _defined(node: ast.stmt) -> list[tuple[str, str]]:
         case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
             return [(name, _declared(value))]
     return []
+
+
+def _is_made_from(node: ast.stmt, name: str) -> bool:
+    """Whether an assignment reads the name that it sets."""
+    value = node.value if isinstance(node, (ast.Assign, ast.AnnAssign)) else None
+    return value is not None and any(isinstance(part, ast.Name) and part.id == name for part in ast.walk(value))
 
 
 def _declared(value: ast.expr) -> str:

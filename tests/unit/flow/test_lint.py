@@ -485,6 +485,24 @@ def test_a_method_that_no_step_goes_on_to_is_no_step(tmp_path: Path) -> None:
     assert list(graph.nodes) == ["start", "end"]
 
 
+def test_a_step_made_from_itself_is_not_lost(tmp_path: Path) -> None:
+    """A decorator that is called by hand, and another name that nothing goes on by."""
+    graph = _build(
+        tmp_path,
+        """
+        from k8sflow import resources
+        class F(FlowSpec):
+          @step
+          def start(self): self.next(self.end)
+          start = resources(cpu=2)(start)
+          begin = start
+          @step
+          def end(self): pass
+        """,
+    )
+    assert list(graph.nodes) == ["start", "end"]
+
+
 UNSET = """
 class F(FlowSpec):
     rate = Parameter("rate", default=1)

@@ -532,6 +532,49 @@ def test_a_set_that_a_branch_reads_is_no_conflict(tmp_path: Path) -> None:
     assert data.big == {0, 1, -4, 28, ""}
 
 
+def test_one_function_can_be_several_steps(tmp_path: Path) -> None:
+    """Made by a factory, or under another name; each is known by the name that the class has it under."""
+    run = run_source(
+        tmp_path,
+        """
+        from k8sflow import user_step_decorator
+        @user_step_decorator
+        def named(step_name, flow):
+            yield
+            flow.step_name = step_name
+        def make(word):
+            @named
+            @step
+            def work(self):
+                self.word = word
+                self.next(self.join)
+            return work
+        class F(FlowSpec):
+            @step
+            def start(self):
+                self.next(self.a, self.b, self.c)
+            a, b = make("x"), make("y")
+            c = a
+            unused = b
+            @step
+            def join(self, inputs):
+                self.words = [(inputs.a.word, inputs.b.word, inputs.c.word), [i.step_name for i in inputs]]
+                self.way = 2
+                self.next({1: self.one, 2: self.two, 3: self.end}, condition="way")
+            @step
+            def one(self):
+                self.next(self.end)
+            two = one
+            @step
+            def end(self): pass
+            finish = end
+        """,
+    )
+    assert run.data is not None
+    assert run.data.words == [("x", "y", "x"), ["a", "b", "c"]]
+    assert {step.id for step in run} == {"start", "a", "b", "c", "join", "two", "end"}
+
+
 def test_a_value_takes_the_place_of_a_default_of_the_class(tmp_path: Path) -> None:
     """In every step after the one that set it, also where a join took it over; what is cached is made anew."""
     run = run_source(
