@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from .cores import available_cores, sharers
+from .limits import available_cores, sharers
 
 Backend = Literal["processes", "threads"]
 

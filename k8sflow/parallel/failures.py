@@ -1,4 +1,4 @@
-"""An exception's way home."""
+"""What goes wrong in a worker, as the caller hears of it: an exception's way home, a worker's death explained."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import contextlib
 import os
 import pickle
 import reprlib
+import signal
 import sys
 import traceback
 from dataclasses import dataclass
 from typing import Any
 
+from .limits import memory_figures, out_of_memory_kills
 from .pickling import dumps
 
 # As BaseException has them, whatever a class does about its attributes: a frozen dataclass lets nobody set them.
@@ -116,3 +118,59 @@ def add_note(error: BaseException, text: str) -> None:
 
 def short_repr(value: object) -> str:
     return reprlib.repr(value)
+
+
+LAST_BREATH_SECONDS = 1.0  # a pipe's end is seen this much before its process's at most
+
+
+class WorkerDied(RuntimeError):  # noqa: N818  says what happened
+    """A worker process ended while it had work: killed, crashed, or left by the function itself.
+
+    Attributes:
+        index: The item it was busy with, None where that is unknown.
+        exitcode: As in `subprocess`: the exit status, or the negative number of the signal; None if unknown.
+    """
+
+    def __init__(self, message: str, index: int | None = None, exitcode: int | None = None) -> None:
+        super().__init__(message, index, exitcode)
+        self.message = message
+        self.index = index
+        self.exitcode = exitcode
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class WorkerOutOfMemory(WorkerDied, MemoryError):  # noqa: N818  says what happened
+    """A worker was killed by the kernel for want of memory; the cgroup's counter says so."""
+
+
+def how_it_ended(code: int | None) -> str:
+    if code is None:
+        return "ended (its status was collected by somebody else)"
+    return f"exited with status {code}" if code >= 0 else f"was killed by {_signal_name(-code)}"
+
+
+def death_error(what: str, index: int | None, code: int | None, kills_before: int) -> WorkerDied:
+    kind = WorkerDied
+    if code is None:
+        advice = "The function must not close descriptors that it didn't open, nor reap children that it didn't start."
+    elif code >= 0:
+        advice = "The function, or something it called, left the process by os._exit."
+    elif -code in (getattr(signal, name, 0) for name in ("SIGSEGV", "SIGBUS", "SIGABRT", "SIGILL", "SIGFPE")):
+        advice = "A compiled extension crashed; faulthandler.enable() before the call shows where."
+    elif -code != signal.SIGKILL:
+        advice = "Somebody sent it this signal."
+    elif out_of_memory_kills() > kills_before:
+        kind = WorkerOutOfMemory
+        advice = f"The kernel killed it for want of memory: ask for more, or set max_parallel lower. {memory_figures()}"
+    else:
+        advice = f"SIGKILL comes from the kernel when memory is short, or from a kill -9. {memory_figures()}"
+    return kind(f"a worker of parallel_map {what}\n{advice}", index, code)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        return f"signal {number}"
