@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import os
 import pickle
@@ -19,6 +20,7 @@ from .pickling import dumps
 _state_of = BaseException.__dict__["__dict__"].__get__
 _set_args = BaseException.__dict__["args"].__set__
 _set_cause = BaseException.__dict__["__cause__"].__set__
+_GROUP: Any = getattr(builtins, "BaseExceptionGroup", ())  # Python 3.11's
 
 
 class RemoteError(RuntimeError):
@@ -30,33 +32,47 @@ class Told:
     """An exception as a worker tells it."""
 
     pickled: bytes | None  # None where it can't be pickled, or not loaded again
-    class_id: int
+    class_: int | bytes | None  # in a forked worker its id; from another interpreter its pickle
     class_name: str
     args: bytes | None
     state: dict[str, bytes]
     summary: str
-    note: str
+    members: list[Told]  # of a group that can't be pickled as a whole
 
 
-def told_of(error: BaseException, index: int, items: Any, *, by_value: bool) -> Told:
-    kind = type(error)
+def failure(error: BaseException, index: int, items: Any, *, by_value: bool) -> tuple[Told, str]:
+    """The exception of an item, and the note that tells the caller of it."""
     own_frames = error.__traceback__.tb_next if error.__traceback__ else None
-    text = "".join(traceback.format_exception(kind, error, own_frames))
+    text = "".join(traceback.format_exception(type(error), error, own_frames))
     try:
         item = short_repr(items[index])
     except Exception as trouble:  # noqa: BLE001  the item is the user's
         item = f"<not to be shown: {trouble!r}>"
+    note = f"parallel_map: raised at item {index}: {item}\nin worker {os.getpid()}:\n{text}"
+    return _told(error, by_value=by_value), note
+
+
+def _told(error: BaseException, *, by_value: bool) -> Told:
+    kind = type(error)
+    pickled = _dumped_or_none(error, by_value=by_value)
+    if isinstance(error, _GROUP) and pickled is None:
+        args = _dumped_or_none(_GROUP.message.__get__(error), by_value=by_value)
+        members = [_told(member, by_value=by_value) for member in _GROUP.exceptions.__get__(error)]
+    else:
+        args, members = _dumped_or_none(error.args, by_value=by_value), []
     state = {
         name: data for name, value in _state_of(error).items() if (data := _dumped_or_none(value, by_value=by_value))
     }
+    without_notes: Any = traceback.TracebackException(kind, error, None)
+    without_notes.__notes__ = None
     return Told(
-        pickled=_dumped_or_none(error, by_value=by_value),
-        class_id=0 if by_value else id(kind),
+        pickled=pickled,
+        class_=_dumped_or_none(kind, by_value=True) if by_value else id(kind),
         class_name=f"{kind.__module__}.{kind.__qualname__}",
-        args=_dumped_or_none(error.args, by_value=by_value),
-        state={name: data for name, data in state.items() if data is not None},
-        summary=traceback.format_exception_only(kind, error)[-1].strip(),
-        note=f"parallel_map: raised at item {index}: {item}\nin worker {os.getpid()}:\n{text}",
+        args=args,
+        state=state,
+        summary=list(without_notes.format_exception_only())[-1].strip(),
+        members=members,
     )
 
 
@@ -70,12 +86,13 @@ def _dumped_or_none(value: object, *, by_value: bool) -> bytes | None:
 
 
 def rebuilt(told: Told) -> BaseException:
+    """The exception, or as much of it as can be brought over."""
     error: BaseException = RemoteError(told.summary)
-    for make in (_unpickled, _made_of_parts):
+    for make in (_unpickled, _group_of_parts, _made_of_parts):
         with contextlib.suppress(Exception):  # the user's code; it may need what only the worker had
-            error = make(told)
-            break
-    add_note(error, told.note)
+            return make(told)
+    if "__notes__" in told.state:
+        _state_of(error)["__notes__"] = pickle.loads(told.state["__notes__"])
     return error
 
 
@@ -86,25 +103,40 @@ def _unpickled(told: Told) -> BaseException:
     return error
 
 
+def _group_of_parts(told: Told) -> BaseException:
+    """The group with each member as it can be brought over; a plain one where its class exists in the worker only."""
+    if not told.members or told.args is None:
+        raise LookupError(told.class_name)
+    kind = _class_of(told) or _GROUP
+    error: BaseException = _GROUP.__new__(kind, pickle.loads(told.args), [rebuilt(member) for member in told.members])
+    return _with_state(error, told)
+
+
 def _made_of_parts(told: Told) -> BaseException:
     """The exception without a call of its `__init__`, which may want what `args` hasn't."""
-    kind = _class_at(told.class_id, told.class_name)
+    kind = _class_of(told)
     if kind is None:
         raise LookupError(told.class_name)
     args = pickle.loads(told.args) if told.args else (told.summary,)
     error = kind.__new__(kind, *args)
     _set_args(error, args)
+    return _with_state(error, told)
+
+
+def _with_state(error: BaseException, told: Told) -> BaseException:
     _state_of(error).update({name: pickle.loads(data) for name, data in told.state.items()})
     return error
 
 
-def _class_at(class_id: int, name: str) -> type[BaseException] | None:
-    """The exception class that a worker names; a forked one inherited ours, so it is even where it was."""
+def _class_of(told: Told) -> type[BaseException] | None:
+    """The exception's class in this process; None if it exists in the worker only."""
+    if not isinstance(told.class_, int):
+        return pickle.loads(told.class_) if told.class_ else None
     kinds = [BaseException]
     while kinds:
         kind = kinds.pop()
-        if class_id in (0, id(kind)) and f"{kind.__module__}.{kind.__qualname__}" == name:
-            return kind
+        if id(kind) == told.class_ and f"{kind.__module__}.{kind.__qualname__}" == told.class_name:
+            return kind  # a forked worker inherited ours, so it is even where it was
         kinds += kind.__subclasses__()
     return None
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .channels import Channel, WorkerEnd, read_exactly
-from .failures import WorkerDied, add_note, rebuilt, short_repr, told_of
+from .failures import WorkerDied, add_note, failure, rebuilt, short_repr
 from .forking import flush_output
 from .memory import LARGE_BYTES, STREAM, TAKEN, Memory, Stream, address_of
 from .pickling import by_value_pickler, dumps
@@ -59,7 +59,10 @@ def receive_reply(channel: WorkerEnd) -> Reply:
     kind, start, count, seconds, size, pieces, buffers = HEADER.unpack(read_exactly(channel, HEADER.size))
     body = read_exactly(channel, size)
     if kind == FAILED:
-        raise rebuilt(pickle.loads(body))
+        told, note = pickle.loads(body)
+        error = rebuilt(told)
+        add_note(error, note)
+        raise error
     try:
         values = _load_results(channel, body, count, pieces, buffers)
     except WorkerDied:
@@ -175,5 +178,5 @@ class Outbox:
     def fail(self, error: BaseException, index: int, items: Any) -> None:
         """Sends what was done before, then the exception."""
         self.flush(PART, 0.0)
-        body = pickle.dumps(told_of(error, index, items, by_value=self._by_value), 5)
+        body = pickle.dumps(failure(error, index, items, by_value=self._by_value), 5)
         self._channel.write(HEADER.pack(FAILED, index, 0, 0.0, len(body), 0, 0) + body)
