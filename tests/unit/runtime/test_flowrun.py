@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,7 +23,7 @@ from k8sflow.storage.records import RunRecord
 from k8sflow.task.outcome import Diagnosis, Outcome
 from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskName, TaskSpec
-from tests.unit.controller.flowrun_api import FlowRunApi, flowrun_api
+from tests.unit.controller.flowrun_api import FlowRunApi
 from tests.unit.controller.objects import flowrun as flowrun_object
 
 RECORD = RunRecord(flow="Sum", run="r1", file="sum.py", parameters={}, graph=[], package="ab" * 32)
@@ -33,21 +31,6 @@ SUCCEEDED = TaskResult(Outcome.SUCCEEDED)
 FAILED = TaskResult(
     Outcome.USER_ERROR, diagnosis=Diagnosis(Outcome.USER_ERROR, "ValueError: no", "Traceback…", "Mend it.")
 )
-
-
-@pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FlowRunApi]:
-    """A server that the kubeconfig of the environment names."""
-    with flowrun_api() as running:
-        kubeconfig = {
-            "clusters": [{"name": "lab", "cluster": {"server": running.access.server}}],
-            "contexts": [{"name": "lab", "context": {"cluster": "lab"}}],
-            "current-context": "lab",
-        }
-        path = tmp_path / "kubeconfig"
-        path.write_text(yaml.safe_dump(kubeconfig))
-        monkeypatch.setenv("KUBECONFIG", str(path))
-        yield running
 
 
 def spec(step: str = "work", index: int = 0, attempt: int = 0) -> TaskSpec:
@@ -94,7 +77,7 @@ class TestSubmit:
 
     def test_a_flowrun_that_is_taken_up(self, server: FlowRunApi, capsys: pytest.CaptureFixture[str]) -> None:
         """It tells what can be done now."""
-        taken_up(server, {"phase": "Pending"})
+        server.first_status = {"phase": "Pending"}
         flowrun.submit(RECORD, Settings(kubernetes_context="lab"), "lab", "s3://bucket")
         said = capsys.readouterr().out
         (name,) = server.names("flowruns")
@@ -103,7 +86,7 @@ class TestSubmit:
         assert 'k8sflow.Flow("Sum")["r1"]' in said
 
     def test_a_flowrun_that_is_refused_is_an_error(self, server: FlowRunApi) -> None:
-        taken_up(server, {"phase": "Failed", "message": "not allowed here.\nAsk for it."})
+        server.first_status = {"phase": "Failed", "message": "not allowed here.\nAsk for it."}
         with pytest.raises(RunError, match="the controller refuses Sum/r1: not allowed here") as error:
             flowrun.submit(RECORD, Settings(), "lab", "s3://bucket")
         assert error.value.advice == "Ask for it."
@@ -115,16 +98,6 @@ class TestSubmit:
         monkeypatch.setattr(flowrun, "_TAKEN_UP_SECONDS", 0.0)
         flowrun.submit(RECORD, Settings(), "lab", "s3://bucket")
         assert "No controller has taken it up" in capsys.readouterr().out
-
-
-def taken_up(server: FlowRunApi, first_status: dict[str, Any]) -> None:
-    """Plays a controller that writes the status before the create is answered."""
-    put = server._put
-
-    def put_with_status(resource: str, item: dict[str, Any], *, silently: bool) -> dict[str, Any]:
-        return put(resource, {**item, "status": first_status}, silently=silently)
-
-    server._put = put_with_status  # type: ignore[method-assign]
 
 
 class TestServiceAccounts:
