@@ -72,6 +72,11 @@ class Reporter:
             self._say(f"{step.name}: {len(group)} branches", dim=True)
         self._view.follow(self._tally)
 
+    def done_before(self, tasks: Sequence[TaskSpec]) -> None:
+        """Counts tasks of a step that have a result from before; what was printed then is not shown again."""
+        self._tally.done_before(tasks)
+        self._view.follow(self._tally)
+
     def event(self, event: TaskEvent) -> None:
         """Tells what a task's event means to a person."""
         self._tally.event(event)
@@ -198,8 +203,12 @@ def _rows(tally: Tally, now: float) -> list[str]:
     widest = max((len(name) for name in tally.steps), default=0)
     rows = []
     for step in tally.steps.values():
-        counts = {"done": step.done, "failed": step.failed, "cancelled": step.running, "not started": step.waiting}
+        counts = {
+            "done before": step.before, "done": step.done, "failed": step.failed, "cancelled": step.running,
+            "not started": step.waiting,
+        }  # fmt: skip
         told = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
         again = f", {step.retries:,} run again" if step.retries else ""
-        rows.append(f"  {step.name:<{widest}}  {duration(step.elapsed(now)):>9}  {told}{again}")
+        took = duration(step.elapsed(now)) if step.total else ""
+        rows.append(f"  {step.name:<{widest}}  {took:>9}  {told}{again}")
     return rows

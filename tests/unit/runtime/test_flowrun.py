@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -173,18 +172,19 @@ class TestObserver:
         observer.close(None)
         assert capsys.readouterr().err == ""
 
-    def test_a_successor_counts_what_was_committed_before(
-        self, server: FlowRunApi, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """The tasks that an earlier driver saw to the end are not submitted again, and the start stays."""
-        commits = ["start/0", "work/0", "work/1"]
-        monkeypatch.setattr(flowrun.remote, "open_bucket", lambda _settings: _Listing(commits))
+    def test_a_successor_counts_what_was_done_before(self, server: FlowRunApi) -> None:
+        """By the driver before it, and as clones; the start stays. Its next execution of a task is no other task."""
         observer = self.observer(server, phase="Running", startedAt="2026-01-01T00:00:00Z")
-        observer.submitted([spec(index=2)])
-        observer.event(Finished(spec(index=2), SUCCEEDED))
-        commits.extend(["work/2", "end/0"])  # one was committed between the two listings
+        observer.done_before([spec("start")])
+        observer.done_before([spec(index=0), spec(index=1)])
+        server.wait(lambda: status(server).get("tasks", {}).get("done") == 3)
+        observer.submitted([spec(index=2, attempt=1)])
+        observer.event(Finished(spec(index=2, attempt=1), FAILED))
+        observer.retried(spec(index=2, attempt=1), FAILED, Again())
+        observer.submitted([spec(index=2, attempt=2)])
+        observer.event(Finished(spec(index=2, attempt=2), SUCCEEDED))
         observer.close(RunResult())
-        assert status(server)["tasks"] == {"total": 5, "running": 0, "done": 5, "failed": 0}
+        assert status(server)["tasks"] == {"total": 4, "running": 0, "done": 4, "failed": 0}
         assert status(server)["startedAt"] == "2026-01-01T00:00:00Z"
 
     @pytest.mark.parametrize("wanted", [True, False])
@@ -198,18 +198,6 @@ class TestObserver:
             server.remove("flowruns", "sum-run-1")
         observer.interrupted()
         assert left == ([143] if wanted else [])
-
-
-class _Listing:
-    """A bucket with commits."""
-
-    def __init__(self, tasks: Sequence[str]) -> None:
-        self._tasks = tasks
-
-    def list_keys(self, prefix: str) -> Iterator[str]:
-        for task in self._tasks:
-            yield f"{prefix}{task}/0/outcome.json"
-            yield f"{prefix}{task}/commit.json"
 
 
 events = st.lists(

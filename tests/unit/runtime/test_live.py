@@ -127,6 +127,30 @@ def test_the_block_stays_below_the_lines(terminal: Terminal) -> None:
     assert terminal.screen() == lines[:12]
 
 
+def test_what_was_done_before_is_no_step_to_come(terminal: Terminal) -> None:
+    """Cloned tasks, and those of an earlier driver, count as done, and take no time; the summary says so too."""
+    tally = Tally(clock=lambda: 9.0)
+    tally.done_before([_task("start")])
+    tally.done_before([_task("work", i) for i in range(3)])
+    tally.submitted([_task("work", 3)])
+    tally.event(Started(_task("work", 3), "here"))
+    view = _view(terminal, tally, ("start", "work", "join"))
+    _frame(view)
+    start, work, coming = terminal.screen()[3:]
+    assert re.fullmatch(r"start +1 +· +· +· +before *", start)
+    assert re.match(r"work +[━╸╺ ]+ +3 +1 +· +· ", work)
+    assert coming == "to come: join"
+    view._frame([])
+    told = Reporter(0.0, PlainView(terminal, has_colours=False), "python flow.py")
+    told._tally = tally
+    tally.event(Finished(_task("work", 3), DONE))
+    told.summary("F/r1", "succeeded", "", good=True)
+    rows = [line.split() for line in terminal.screen()]
+    assert rows[0] == ["start", "1", "done", "before"]
+    assert rows[1][3:] == ["3", "done", "before,", "1", "done"]
+    assert rows[2][-2:] == ["(1", "task)."]
+
+
 def test_a_progress_bar_moves_in_the_block(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its last state, of three tasks at most; when it ends it is one line above."""
     tally = _tally()
