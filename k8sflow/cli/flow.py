@@ -72,22 +72,18 @@ def _group(flow: type[FlowSpec]) -> click.Group:
 
 
 def _run_command(flow: type[FlowSpec]) -> click.Command:
-    options: list[click.Parameter] = [
+    options = [
         *starting.options(),
-        click.Option(
-            ["--detach"], is_flag=True,
-            help="Hand the run to the controller in the cluster, and return. Needs --with kubernetes.",
-        ),
-    ]  # fmt: skip
-    options += _shared_options(flow)
-    options += [_parameter_option(parameter) for parameter in parameters(flow).values()]
+        *_shared_options(flow),
+        *(_parameter_option(parameter) for parameter in parameters(flow).values()),
+    ]
 
-    def callback(detach: bool, **values: Any) -> None:  # noqa: FBT001  click calls by name
+    def callback(**values: Any) -> None:
         with told():
             request = starting.request(flow, values)
             from k8sflow.runtime import start  # noqa: PLC0415  --help needs no runtime
 
-            leave(start.detach(request) if detach else start.run(request))
+            leave(start.run(request))
 
     return click.Command("run", callback=callback, params=options, help=f"Run {flow.__name__} from its start.")
 

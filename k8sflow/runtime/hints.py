@@ -62,3 +62,5 @@ def _options(record: RunRecord) -> Iterator[str]:
         yield "--production"
     if record.namespace:
         yield from ("--namespace", record.namespace)
+    if record.is_detached:
+        yield "--detach"

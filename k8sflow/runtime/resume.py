@@ -15,12 +15,11 @@ from k8sflow.flow.graph import Graph, closest
 from k8sflow.flow.spec import FlowSpec, constants
 from k8sflow.runtime import find, hints
 from k8sflow.runtime.active import ActiveRun
-from k8sflow.runtime.attach import drive_or_follow
 from k8sflow.runtime.clone import plan_from
 from k8sflow.runtime.placement import Placement
 from k8sflow.runtime.plan import Plan, Rerun
 from k8sflow.runtime.request import RunRequest
-from k8sflow.runtime.start import check_names, create, prepare, refuse_parallel
+from k8sflow.runtime.start import begin, check_names, check_places, create, prepare
 from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.storage.lease import FolderLease, lease_of
 from k8sflow.storage.records import OutcomeRecord, RunRecord, RunStore
@@ -34,7 +33,7 @@ _NAMED = 3
 def resume(
     request: RunRequest, origin: str | None, step: str | None, *, given: Collection[str] = (), dry_run: bool
 ) -> bool | None:
-    """Tells what is taken over and what runs again, and runs it; whether it succeeded, or None after Ctrl-C.
+    """Tells what is taken over and what runs again, and runs it, here or in the cluster; returns as ``begin``.
 
     Args:
         request: The new run; its values are taken for parameters that the origin doesn't have.
@@ -55,7 +54,7 @@ def resume(
     _check(before, graph, step)
     _check_parameters(record, given)
     placement = Placement.of(flow, graph, request.decorators, request.settings)
-    refuse_parallel(graph, placement)
+    check_places(request, graph, placement)
     check_names(request, before.store)
     found = plan_from(before, record, graph, step)
     outcome = before.read_run_outcome()
@@ -71,11 +70,11 @@ def resume(
         click.secho(line, fg="yellow")
     if dry_run:
         return True
-    store, code = prepare(request, placement, is_handed_over=False, origin=before.store)
+    store, code = prepare(request, placement, before.store)
     new = create(request, graph, placement, store, code, origin=record, origin_step=step)
     active = ActiveRun(new, graph, store, placement, request.settings)
     click.echo(f"The new run is {active.run_store.pathspec}.")
-    return drive_or_follow(active, flow, request.max_workers, request.began, go_on=True)
+    return begin(request, active)
 
 
 def _check(origin: RunStore, graph: Graph, step: str | None) -> None:
