@@ -45,20 +45,21 @@ WAYS = {"start": ("work",), "work": ("end",), "end": ()}
 
 
 class Cluster:
-    """Runs tasks of a driver at once, by committing them."""
+    """Runs the tasks of a run at once, by committing them."""
 
-    def __init__(self) -> None:
+    def __init__(self, run_store: RunStore) -> None:
+        self.run_store = run_store
         self.ran: list[str] = []
 
-    def executor(self, active: ActiveRun, report: Report, *_: Any, **__: Any) -> Cluster:
-        self.active, self.report = active, report
+    def executor(self, report: Report, *_: Any, **__: Any) -> Cluster:
+        self.report = report
         return self
 
     def submit(self, tasks: Sequence[TaskSpec]) -> None:
         for task in tasks:
             step = task.name.step
             self.ran.append(str(task.name))
-            assert self.active.run_store.commit(step, task.name.id, Commit(0, WAYS[step], {}))
+            assert self.run_store.commit(step, task.name.id, Commit(0, WAYS[step], {}))
             self.report(Started(task, "node"))
             self.report(Finished(task, TaskResult(Outcome.SUCCEEDED, Transition(WAYS[step]))))
 
@@ -122,10 +123,9 @@ def test_the_driver_in_the_cluster_clones_and_goes_on(
 ) -> None:
     """Also where the first one dies in the middle of that (I5); the FlowRun's counters have the clones too."""
     assert resume.resume(_request(flow, settings), "r0", None, dry_run=False)
-    cluster, name, run_store = Cluster(), flowrun_name("F", "r1"), RunStore(origin.store, "F", "r1")
-    monkeypatch.setattr(
-        ActiveRun, "kubernetes", lambda active, *given, **more: cluster.executor(active, *given, **more)
-    )
+    name, run_store = flowrun_name("F", "r1"), RunStore(origin.store, "F", "r1")
+    cluster = Cluster(run_store)
+    monkeypatch.setattr(ActiveRun, "kubernetes", cluster.executor)
 
     class Killed(BaseException):
         """The pod is gone."""
