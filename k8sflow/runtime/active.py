@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from k8sflow.config import Settings
@@ -79,7 +79,7 @@ class ActiveRun:
         Args:
             began: When the user asked, by time.monotonic().
         """
-        return reporter(began, hints.command(self.record), self.run_store.pathspec, list(self.graph.nodes))
+        return reporter(began, partial(hints.logs, self.record), self.run_store.pathspec, list(self.graph.nodes))
 
     def note_cancelled(self) -> None:
         """Writes that the run was cancelled, where its driver had not begun, and so could not."""

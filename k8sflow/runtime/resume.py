@@ -61,8 +61,7 @@ def resume(
     if not found.reruns:
         raise RunError(
             f"there is nothing to resume: every task of {before.pathspec} has a result that still holds.",
-            advice=f"To run a step and all that comes after it again, name it: "
-            f"{hints.command(record, 'resume', 'STEP', '--origin-run-id', before.run)}",
+            advice=f"To run a step and all that comes after it again, name it: {hints.resume(record, 'STEP')}",
         )
     for line in _told(found, before, outcome, graph):
         click.echo(line)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import click
@@ -48,13 +48,13 @@ class Reporter:
     Args:
         began: When the run was asked for, by time.monotonic().
         view: Where the lines go.
-        command: What the user types before a command: ``python flow.py``.
+        logs: How a task's output is seen.
     """
 
-    def __init__(self, began: float, view: View, command: str) -> None:
+    def __init__(self, began: float, view: View, logs: Callable[[TaskName], str]) -> None:
         self._began = began
         self._view = view
-        self._command = command
+        self._logs = logs
         self._tally = Tally()
         self._outputs: dict[tuple[TaskName, str], OutputLines] = {}
         self._shown: dict[TaskName, int] = {}
@@ -157,8 +157,7 @@ class Reporter:
             self._view.write(text)
         self._shown[task.name] = shown = shown + max(len(text), len(data))
         if shown > _MOST_SHOWN_BYTES:
-            where = f"{self._command} logs {task.run}/{task.name}"
-            self._line(task.name, f"… what follows is not shown here, but kept: {where}", "yellow")
+            self._line(task.name, f"… what follows is not shown here, but kept: {self._logs(task.name)}", "yellow")
 
     def _end(self, task: TaskSpec, result: TaskResult) -> None:
         is_cut = self._shown.pop(task.name, 0) > _MOST_SHOWN_BYTES
