@@ -30,6 +30,8 @@ def main(flow: type[FlowSpec]) -> None:
     """Runs the command line of a flow; does not return."""
     streams.take_up()
     with told():
+        if (call := calls.received(sys.argv[1:])) is not None:
+            sys.argv[1:] = [*call.words, call.command]
         if sys.argv[1:2] != ["step"]:  # a task takes the configs that its run was started with
             bind(flow, sys.argv[1:])
             if not resume.is_called(sys.argv[1:]):
@@ -37,7 +39,8 @@ def main(flow: type[FlowSpec]) -> None:
         if prevents_commands(flow):
             build(flow)
         command = _group(flow)
-        sys.argv[1:] = calls.expanded(command, sys.argv[1:], parameters(flow))
+        if call is not None:
+            sys.argv[1:] = calls.expanded(command, call, parameters(flow))
     command.main(
         prog_name=f"python {sys.argv[0]}",
         auto_envvar_prefix="K8SFLOW",
