@@ -40,7 +40,7 @@ def render(console: Console, title: str, tally: Tally, now: float, coming: Seque
     while name_width + sum(widths) + _GAP * (len(widths) + 1) > console.width and len(widths) > 1:
         widths.pop()  # the times first; whole columns, since half a number tells a lie
     bar_width = min(_WIDEST_BAR, console.width - name_width - sum(widths) - _GAP * (len(widths) + 2))
-    has_bar = bar_width >= _NARROWEST_BAR and any(step.total > 1 for step in rows)
+    has_bar = bar_width >= _NARROWEST_BAR and any(step.total + step.before > 1 for step in rows)
     table = Table(box=None, padding=(0, _GAP, 0, 0), header_style="dim", pad_edge=False)
     table.add_column("", no_wrap=True, overflow="ellipsis", width=name_width)
     if has_bar:
@@ -77,15 +77,19 @@ def _name(step: StepTally) -> Text:
 
 
 def _bar(step: StepTally, width: int) -> ProgressBar | str:
-    return ProgressBar(total=step.total, completed=step.done + step.failed, width=width) if step.total > 1 else ""
+    total = step.total + step.before
+    return ProgressBar(total=total, completed=step.done + step.before + step.failed, width=width) if total > 1 else ""
 
 
 def _counts(step: StepTally) -> list[Text]:
-    counts = ((step.done, "green"), (step.running, "bold"), (step.waiting, "yellow"), (step.failed, "bold red"))
+    done = step.done + step.before
+    counts = ((done, "green"), (step.running, "bold"), (step.waiting, "yellow"), (step.failed, "bold red"))
     return [Text(f"{count:,}", style=style) if count else Text("·", style="dim") for count, style in counts]
 
 
 def _times(step: StepTally, now: float) -> list[Text]:
+    if step.total == 0:
+        return [Text("before", style="dim"), Text("")]
     left = step.left(now)
     return [Text(duration(step.elapsed(now))), Text("" if left is None else f"~{duration(left)}", style="dim")]
 

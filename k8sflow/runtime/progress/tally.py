@@ -22,10 +22,11 @@ class StepTally:
     Args:
         name: The step.
         began: When its first task became ready, by the tally's clock.
-        total: How many tasks there are so far.
+        total: How many tasks there are so far, without those that were done before.
         running: How many of them run.
         done: How many are done.
         failed: How many have failed, and do not run again.
+        before: How many tasks had a result when the run's driver came: cloned ones, or those of an earlier driver.
         retries: How often one of them was run again.
         ended: When the last of them ended, as long as all have.
         reason: Why one of them waits, where that is more than a full house.
@@ -37,6 +38,7 @@ class StepTally:
     running: int = 0
     done: int = 0
     failed: int = 0
+    before: int = 0
     retries: int = 0
     ended: float | None = None
     reason: str = ""
@@ -89,6 +91,13 @@ class Tally:
             step.total += len(group)
             step.ended = None
         return step
+
+    def done_before(self, tasks: Sequence[TaskSpec]) -> None:
+        """Counts tasks of one step that have a result from before."""
+        name = tasks[0].name.step
+        step = self.steps.setdefault(name, StepTally(name, self.clock()))
+        step.before += len(tasks)
+        self._look_at_end(step)
 
     def event(self, event: TaskEvent) -> None:
         """Counts a task's event."""
