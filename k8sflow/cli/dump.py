@@ -23,7 +23,7 @@ def command(reach: Reach) -> click.Command:
     """The command ``dump``."""
     place = "run/step/task" if reach.flow is not None else "flow/run/step/task"
     options: list[click.Parameter] = [
-        click.Argument(["place"], metavar=place, shell_complete=completion.places_in(reach)),
+        click.Argument(["place"], metavar=f"[{place}]", required=False, shell_complete=completion.places_in(reach)),
         click.Option(
             ["--max-value-size"], type=click.IntRange(min=0), default=_DEFAULT_SIZE, show_default=True,
             help="Show only values of at most this many bytes as they are stored; of the others size and type.",
@@ -38,7 +38,7 @@ def command(reach: Reach) -> click.Command:
     ]  # fmt: skip
 
     def callback(
-        place: str,
+        place: str | None,
         max_value_size: int,
         include: str,
         private: bool,  # noqa: FBT001  click calls by name
@@ -64,7 +64,7 @@ def command(reach: Reach) -> click.Command:
         "dump",
         callback=callback,
         params=options,
-        help="Show artifacts. Of a task, or of all tasks of a step or a run.",
+        help="Show artifacts. Of a task, or of all tasks of a step or a run (by default the latest one).",
     )
 
 
@@ -93,7 +93,7 @@ def _refuse_unknown(names: set[str], chosen: dict[str, list[DataArtifact]], plac
     if place.artifact is None and (missing := sorted(names - found)):
         raise ArtifactError(
             f"no task of {place.pathspec} has an artifact {missing[0]!r}.",
-            advice=f"To see what there is: dump {place.pathspec}",
+            advice=f"To see what there is: {click.get_current_context().command_path} {place.pathspec}",
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -145,10 +146,21 @@ def _parameter_option(parameter: Parameter) -> click.Option:
         metavar=None if parameter.is_flag else parameter.type_name.upper(),
         required=parameter.required and parameter.default is None and not parameter.is_late,
         help=f"{parameter.help} {_note(parameter)}".strip(),
-        envvar=f"K8SFLOW_RUN_{parameter.name.replace('-', '_').upper()}",
+        envvar=_variable(parameter),
+        allow_from_autoenv=False,
         callback=_converted(parameter),
         **default,
     )
+
+
+def _variable(parameter: Parameter) -> str | None:
+    """The environment variable that gives the parameter; None where there can't be one of this name."""
+    name = f"K8SFLOW_RUN_{parameter.name.replace('-', '_').upper()}"
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:  # the C locale has ASCII alone
+        return None
+    return name
 
 
 def _note(parameter: Parameter) -> str:

@@ -12,6 +12,7 @@ import click
 from k8sflow.cli import completion, output, scrub
 from k8sflow.cli.errors import told
 from k8sflow.cli.places import Place, Reach
+from k8sflow.runtime.progress.text import settled
 
 if TYPE_CHECKING:
     from k8sflow.client import Task
@@ -150,7 +151,7 @@ def _show(place: Place, streams: tuple[str, ...], attempt: int | None, printer: 
         else:
             printer.lines(task.lines(streams))
         if place.task is not None and task.exception and not printer.as_json:
-            click.echo(f"{task.pathspec} failed: {task.exception}", err=True)
+            click.echo(f"{task.pathspec} failed: {settled(str(task.exception))}", err=True)
     if not printer.count:
         click.echo(f"{place.pathspec} wrote nothing to {' or '.join(streams)}.", err=True)
 

@@ -96,6 +96,7 @@ def _describe(run: Run) -> dict[str, Any]:
             "flow": run.run_store.flow,
             "run": run.id,
             "status": run.status,
+            "driver_is_gone": _has_lost_its_driver(run),
             "outcome": outcome.outcome if outcome is not None else None,
             "user": run.user_name,
             "created": output.utc_time(created),
@@ -113,6 +114,16 @@ def _describe(run: Run) -> dict[str, Any]:
         }  # fmt: skip
 
 
+def _has_lost_its_driver(run: Run) -> bool:
+    """Whether the run has no end, and the process that drove it, on this machine, is known to be dead."""
+    from k8sflow.storage.lease import lease_of  # noqa: PLC0415  --help reads no runs
+
+    if run.status != "running" or run.record.is_detached:
+        return False
+    holder = lease_of(run.run_store).holder()
+    return holder is not None and holder.is_gone
+
+
 def _print(found: list[dict[str, Any]], *, with_flow: bool) -> None:
     if not found:
         click.echo("No run was found.", err=True)
@@ -122,7 +133,7 @@ def _print(found: list[dict[str, Any]], *, with_flow: bool) -> None:
         [
             [
                 run["pathspec"] if with_flow else run["run"],
-                run["status"],
+                "no driver" if run.get("driver_is_gone") else run["status"],
                 (run["created"] or "")[:19].replace("T", " "),
                 "" if run["duration_seconds"] is None else output.duration(run["duration_seconds"]),
                 run["user"] or "",

@@ -69,7 +69,9 @@ def _change(reach: Reach, run: str | None, removed: tuple[str, ...], added: tupl
         if missing := sorted(set(removed) - found.tags):
             raise RunError(
                 f"{found.pathspec} has no tag {missing[0]!r}.",
-                advice=f"Its tags are {', '.join(map(repr, sorted(found.user_tags))) or 'none'}.",
+                advice=f"Its tags are {', '.join(map(repr, sorted(found.user_tags)))}."
+                if found.user_tags
+                else "Nobody has given it any.",
             )
         found.replace_tags(removed, added)
         click.echo(f"{found.pathspec}: {', '.join(sorted(found.user_tags)) or 'no tags'}")

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from k8sflow.client.errors import NotFoundError
+from k8sflow.client.errors import NotFoundError, above
 from k8sflow.client.sources import finder
 from k8sflow.client.tagged import TaggedAsParent
 from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore
@@ -36,8 +36,8 @@ class DataArtifact(TaggedAsParent):
         if parent is None:
             from k8sflow.client.task import Task  # noqa: PLC0415  it is above this module
 
-            above, _, self.id = pathspec.strip("/").rpartition("/")
-            parent = Task(above)
+            task, self.id = above(pathspec, "flow/run/step/task/artifact")
+            parent = Task(task)
         self.parent: Task = parent
         self._ref: ArtifactRef = parent[self.id]._ref if ref is None else ref  # noqa: SLF001  of the same class
 

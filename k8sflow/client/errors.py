@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from k8sflow.errors import K8sflowError
 from k8sflow.flow.graph import closest
+from k8sflow.storage.records import SPINS
 
 
 class NotFoundError(K8sflowError, KeyError):
@@ -17,6 +18,25 @@ class NotFoundError(K8sflowError, KeyError):
 
 class NamespaceMismatchError(NotFoundError):
     """The run is there, but not in the namespace in which runs are looked for."""
+
+
+def above(pathspec: str, form: str) -> tuple[str, str]:
+    """A pathspec in two: what it is a part of, and its last part.
+
+    Args:
+        pathspec: What a person has given.
+        form: What it has to look like: ``flow/run/step``.
+
+    Raises:
+        NotFoundError: It looks otherwise.
+    """
+    parts = pathspec.strip("/").split("/")
+    depth = form.count("/") + 1 + (parts[1:2] == [SPINS])  # what spin has left is one folder deeper
+    if len(parts) != depth or not all(parts):
+        raise NotFoundError(
+            f"{pathspec!r} names no {form.rpartition('/')[2]}.", advice=f"A pathspec of one has the form {form}."
+        )
+    return "/".join(parts[:-1]), parts[-1]
 
 
 def among(word: str, words: Iterable[str], what: str) -> str:

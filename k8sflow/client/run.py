@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from k8sflow.client.artifact import TaskData
 from k8sflow.client.code import Code
-from k8sflow.client.errors import NotFoundError, among
+from k8sflow.client.errors import NotFoundError, above, among
 from k8sflow.client.namespaces import get_namespace
 from k8sflow.client.step import Step
 from k8sflow.client.stores import known_stores
@@ -227,10 +227,10 @@ _NAMED = {Outcome.SUCCEEDED.value, Outcome.CANCELLED.value}
 def _find(pathspec: str) -> RunStore:
     from k8sflow.client.flow import Flow  # noqa: PLC0415  it is above this module
 
-    flow, _, run = pathspec.strip("/").partition("/")
-    if run.startswith(f"{SPINS}/"):
+    flow, run = above(pathspec, "flow/run")
+    if flow.endswith(f"/{SPINS}"):
         for store in known_stores():
-            found = RunStore(store, flow, run.removeprefix(f"{SPINS}/"), SPINS)
+            found = RunStore(store, flow.removesuffix(f"/{SPINS}"), run, SPINS)
             if store.exists(f"{found.prefix}/run.json"):
                 return found
         raise NotFoundError(

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from k8sflow.client.errors import NotFoundError, among
+from k8sflow.client.errors import NotFoundError, above, among
 from k8sflow.client.tagged import TaggedAsParent
 from k8sflow.client.task import Task
 
@@ -29,8 +29,8 @@ class Step(TaggedAsParent):
         if parent is None:
             from k8sflow.client.run import Run  # noqa: PLC0415  it is above this module
 
-            above, _, self.id = pathspec.strip("/").rpartition("/")
-            parent = Run(above)[self.id].parent
+            run, self.id = above(pathspec, "flow/run/step")
+            parent = Run(run)[self.id].parent
         else:
             self.id = pathspec
         self.parent: Run = parent

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from k8sflow.client import logs
 from k8sflow.client.artifact import DataArtifact, TaskArtifacts, TaskData
 from k8sflow.client.code import Code
-from k8sflow.client.errors import NotFoundError, among
+from k8sflow.client.errors import NotFoundError, above, among
 from k8sflow.client.lineage import children, parents
 from k8sflow.client.tagged import TaggedAsParent
 from k8sflow.flow.graph import Graph
@@ -60,8 +60,8 @@ class Task(TaggedAsParent):
         if parent is None:
             from k8sflow.client.step import Step  # noqa: PLC0415  it is above this module
 
-            above, _, self.id = pathspec.strip("/").rpartition("/")
-            parent = Step(above)[self.id].parent
+            step, self.id = above(pathspec, "flow/run/step/task")
+            parent = Step(step)[self.id].parent
         self.parent: Step = parent
         self._attempt = attempt
         if attempt is not None and attempt not in self.attempts:

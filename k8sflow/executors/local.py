@@ -126,7 +126,7 @@ class LocalExecutor:
             self._submitted.put(None)
             self._wake()
         self._thread.join()
-        self._zygote.close()
+        self._zygote.close(spare_orphans=not self._cancelled.is_set())
         self._wakeup.close()
         self._woken.close()
 
@@ -300,14 +300,14 @@ class LocalExecutor:
         """A task's process is gone: what is in its pipes is the rest; a child that it left may hold them open."""
         running = self._running[exit_.pid]
         self._drain(running)
-        if running.ended_for is not None:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(running.pid, signal.SIGKILL)  # what the task left in its group
         said = last_word(running.result, exit_.status) or committed_result(self._run_store, running.task)
         result = said
         if result is None or (running.ended_for is not None and result.outcome is Outcome.USER_ERROR):
             result = _inferred(running, exit_.status)
         result = self._blamed_on_memory(running, exit_.status, result)
+        if running.ended_for is not None or result.outcome.is_failure:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(running.pid, signal.SIGKILL)  # what the task left in its group
         if result is not said:
             write_outcome(self._run_store, running.task, result)
         self._finish(running, result)

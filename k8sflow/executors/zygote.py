@@ -25,6 +25,7 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NoReturn
 
 from k8sflow.errors import RunError
@@ -33,6 +34,7 @@ from k8sflow.task import streams
 _LENGTH = struct.Struct("!I")
 _FDS = 3
 _PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
 OUR_SIGNALS = frozenset({signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 # How many bytes of entropy a task's numpy generator is seeded with, where the flow did not seed it.
 _SEED_WORDS = 8
@@ -110,8 +112,15 @@ class Zygote:
         """Whether exits were seen that nobody has asked for."""
         return bool(self._exits)
 
-    def close(self) -> None:
-        """Ends the zygote, and with it every task that still runs."""
+    def close(self, *, spare_orphans: bool = False) -> None:
+        """Ends the zygote, and with it every task that still runs.
+
+        Args:
+            spare_orphans: Whether processes that tasks have left behind may go on.
+        """
+        if spare_orphans:
+            with contextlib.suppress(OSError):  # it is gone already
+                _send(self.socket, {"spare_orphans": True})
         self.socket.close()
         with contextlib.suppress(ChildProcessError, ProcessLookupError):
             os.kill(self.pid, signal.SIGCONT)  # a step may have stopped its parent
@@ -164,7 +173,8 @@ class Server:
     """The zygote's end: forks, waits, reports.
 
     It outlives the driver for a moment, whatever killed that: the closed connection, or the kernel, tells it to end the
-    tasks and what they have started. No signal but SIGKILL ends it before that: a step may send one to its parent.
+    tasks and what they have started, daemons too, whose parent it becomes. No signal but SIGKILL ends it before that: a
+    step may send one to its parent.
 
     Args:
         connection: The socket to the driver.
@@ -178,6 +188,7 @@ class Server:
         self._driver = driver
         self._pid = os.getpid()
         self._children: set[int] = set()
+        self._spares_orphans = False
 
     def serve(self) -> int:
         # A terminal sends Ctrl-C to everybody; what happens then is the driver's decision.
@@ -192,12 +203,15 @@ class Server:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, OUR_SIGNALS)  # the flow may have blocked them
         _ask_for_signal(signal.SIGTERM)  # where a process that the flow has started has the driver's socket open too
+        _adopt_orphans()
         gc.collect()
         gc.freeze()  # objects that exist now are never looked at again, so their pages stay shared
         try:
             self._loop(woken)
         finally:
             self._kill_children()
+            if not self._spares_orphans:
+                self._kill_orphans()
         return 0
 
     def _loop(self, woken: socket.socket) -> None:
@@ -218,6 +232,9 @@ class Server:
         try:
             message, fds = _receive(self._connection)
             if message is None:
+                return False
+            if "spare_orphans" in message:
+                self._spares_orphans = True
                 return False
             _send(self._connection, self._fork(message["task"], fds))
         except OSError:
@@ -260,14 +277,16 @@ class Server:
         return code
 
     def _report_exits(self) -> None:
-        while self._children:
+        while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
                 return
             if pid == 0:
                 return
-            self._children.discard(pid)
+            if pid not in self._children:  # one that a task has left behind
+                continue
+            self._children.remove(pid)
             with contextlib.suppress(OSError):
                 _send(self._connection, {"exited": pid, "status": status})
 
@@ -278,6 +297,32 @@ class Server:
         for pid in self._children:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, 0)
+
+    def _kill_orphans(self) -> None:
+        """Ends what tasks have left behind: whatever that leaves behind in turn becomes a child of this process too."""
+        spared: set[int] = set()  # those of another user, as after sudo
+        while found := _children_of(self._pid) - spared:
+            for pid in found:
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                    os.waitpid(pid, 0)
+                except PermissionError:
+                    spared.add(pid)
+                except (ProcessLookupError, ChildProcessError):
+                    continue
+
+
+def _children_of(pid: int) -> set[int]:
+    """The children of a process that has one thread, as far as the kernel tells them (proc(5))."""
+    with contextlib.suppress(OSError):
+        return {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
+    return set()
+
+
+def _adopt_orphans() -> None:
+    """Asks the kernel for what descendants leave behind when they end, which init would get (prctl(2), Linux only)."""
+    if sys.platform == "linux":
+        _prctl()(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def _ask_for_signal(number: signal.Signals) -> None:

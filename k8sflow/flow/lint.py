@@ -109,7 +109,7 @@ def _names(graph: Graph) -> list[Mistake]:
         elif not _STEP_NAME.fullmatch(node.name):
             mistakes.append(
                 Mistake(node.place, f"a step can't be called {node.name!r}.",
-                        "Names have letters, digits and _ only, and begin with a letter.")
+                        "Names have the letters a to z and A to Z, digits and _ only, and begin with a letter.")
             )  # fmt: skip
     return mistakes
 

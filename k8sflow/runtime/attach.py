@@ -23,6 +23,7 @@ from k8sflow.runtime.driver import Report, SupersededError
 from k8sflow.runtime.follow import Follower
 from k8sflow.runtime.interrupts import interrupts
 from k8sflow.runtime.placement import Placement
+from k8sflow.runtime.progress.text import settled
 from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.storage.clones import is_complete
 from k8sflow.storage.lease import Lease, lease_of
@@ -107,7 +108,10 @@ def _drive(
         return made
 
     is_new = not go_on or (active.record.origin_run_id is not None and not is_complete(active.run_store))
-    with interrupts(seen.cancelling), closing(seen):
+    last_word = (
+        f"Left before {active.run_store.pathspec} was cancelled. To go on with it: {hints.attach(active.record)}"
+    )
+    with interrupts(seen.cancelling, last_word), closing(seen):
         try:
             if active.record.origin_run_id is not None:
                 clone(active)
@@ -193,7 +197,7 @@ def _told(active: ActiveRun, outcome: OutcomeRecord) -> bool | None:
         return True
     is_cancelled = outcome.outcome == Outcome.CANCELLED.value
     what = "was cancelled" if is_cancelled else "failed"
-    why = f": {outcome.summary}" if outcome.summary not in {"", Outcome.CANCELLED.value} else "."
+    why = f": {settled(outcome.summary)}" if outcome.summary not in {"", Outcome.CANCELLED.value} else "."
     click.secho(f"{pathspec} {what} at {when}{why}", fg="red")
     click.echo(f"  to go on:  {hints.resume(active.record)}")
     return None if is_cancelled else False

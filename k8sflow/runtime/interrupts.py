@@ -15,17 +15,20 @@ _SIGNALS = [number for name in ("SIGINT", "SIGTERM", "SIGHUP") if (number := get
 
 
 @contextlib.contextmanager
-def interrupts(on_first: Callable[[], None]) -> Iterator[None]:
+def interrupts(on_first: Callable[[], None], last_word: str = "") -> Iterator[None]:
     """Raises KeyboardInterrupt in the main thread at the first SIGINT, SIGTERM or SIGHUP.
 
     Args:
         on_first: Called once before that.
+        last_word: What the second one says before it leaves, whatever else is being written then.
     """
     seen = False
 
     def handle(_number: int, _frame: FrameType | None) -> None:
         nonlocal seen
         if seen:
+            with contextlib.suppress(OSError):
+                os.write(2, f"\n{last_word}\n".encode(errors="replace") if last_word else b"")
             os._exit(_CANCELLED_EXIT_CODE)
         seen = True
         # It may have come in the middle of a write to the stream that is written to here, or because that is gone.

@@ -19,6 +19,7 @@ from k8sflow.runtime.active import ActiveRun
 from k8sflow.runtime.clone import plan_from
 from k8sflow.runtime.placement import Placement
 from k8sflow.runtime.plan import Plan, Rerun
+from k8sflow.runtime.progress.text import brief
 from k8sflow.runtime.request import RunRequest
 from k8sflow.runtime.start import begin, check_names, check_places, create, prepare
 from k8sflow.storage.artifacts import ArtifactStore
@@ -173,7 +174,7 @@ def _end(outcome: OutcomeRecord | None) -> str:
         case Outcome.CANCELLED:
             return "was cancelled"
         case _:
-            return f"failed ({outcome.summary})" if outcome.summary else "failed"
+            return f"failed ({brief(outcome.summary)})" if outcome.summary else "failed"
 
 
 def _whys(reruns: Sequence[Rerun], origin: RunStore, had: set[str]) -> str:
@@ -197,7 +198,7 @@ def _fate(origin: RunStore, name: TaskName) -> str:
     record = origin.read_outcome(name.step, name.id, attempts[-1]) if attempts else None
     if record is None:
         return "has not finished" if attempts else "has not begun"
-    return f"failed: {record.summary}" if record.summary else f"ended as {record.outcome.replace('_', ' ')}"
+    return f"failed: {brief(record.summary)}" if record.summary else f"ended as {record.outcome.replace('_', ' ')}"
 
 
 def _changes(flow: type[FlowSpec], origin: RunRecord, artifacts: ArtifactStore) -> Iterator[str]:

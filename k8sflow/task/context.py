@@ -8,7 +8,7 @@ from functools import cached_property
 from itertools import islice
 from typing import Any
 
-from k8sflow.errors import ArtifactError, RunError
+from k8sflow.errors import ArtifactError, FlowDefinitionError, RunError
 from k8sflow.flow.configs import configs
 from k8sflow.flow.graph import Graph, Node
 from k8sflow.flow.rows import items_of
@@ -137,13 +137,14 @@ class Context:
         """Fixes the items of the foreach that the step opens, so that every branch gets what the step saw.
 
         Raises:
-            RuntimeError: The step has not said where the run goes on.
-            TypeError: What the foreach goes over has no items.
+            FlowDefinitionError: The step has not said where the run goes on, or its foreach goes over no items.
             RunError: It has more than the run allows.
         """
         if self.transition is None and self._node.next:
-            raise RuntimeError(
-                f"step {self._node.name} returned before it came to its self.next(), which is where the run goes on."
+            raise FlowDefinitionError(
+                f"step {self._node.name} ({self._node.place}) returned before it came to its self.next().",
+                cause="That says where the run goes on.",
+                advice="Let every way through the step end in its self.next(); a switch takes one of several steps.",
             )
         if self.transition is None or not self._node.is_wide:
             return
@@ -162,8 +163,10 @@ class Context:
         try:
             iterator = items_of(value)
         except TypeError as error:
-            raise TypeError(
-                f"foreach={attribute!r}: self.{attribute} is a {type(value).__name__}, which has no items."
+            raise FlowDefinitionError(
+                f"step {self._node.name} ({self._node.next_place}) opens a foreach over self.{attribute}, "
+                f"which is a {type(value).__name__} and has no items.",
+                advice=f"Set self.{attribute} to a list, or to anything else that can be iterated over.",
             ) from error
         items = list(islice(iterator, self._max_num_splits + 1))  # of an endless one no more than tells that
         if len(items) > self._max_num_splits:

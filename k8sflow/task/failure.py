@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sysconfig
 import traceback
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from k8sflow.task.result import TaskResult
 _SUMMARY_CHARACTERS = 2_000
 _TRACEBACK_CHARACTERS = 100_000
 _OUR_FILES = f"{Path(__file__).resolve().parent.parent}{os.sep}"
+# Installed packages may be in a folder below the standard library; they are none of it.
+_STANDARD_LIBRARY = f"{sysconfig.get_path('stdlib')}{os.sep}"
+_INSTALLED = f"{sysconfig.get_path('purelib')}{os.sep}"
 
 
 def failure(error: BaseException) -> TaskResult:
@@ -42,7 +46,7 @@ def diagnose(error: BaseException) -> Diagnosis:
     if isinstance(error, SystemExit):
         return Diagnosis(
             Outcome.USER_ERROR,
-            f"the step called sys.exit({error.code if error.code is not None else ''}) before it was finished",
+            f"the step called sys.exit({'' if error.code is None else repr(error.code)}) before it was finished",
             detail=_traceback(error),
             resolution="Return from the step, or raise an exception where it has failed.",
             error_type="SystemExit",
@@ -58,10 +62,15 @@ def diagnose(error: BaseException) -> Diagnosis:
 
 def _explained(error: K8sflowError, outcome: Outcome) -> Diagnosis:
     """An error of ours in its parts; with the traceback where a line of the user's led to it."""
-    frames = traceback.extract_tb(error.__traceback__)
-    ours = all(frame.filename.startswith(_OUR_FILES) for frame in frames)
-    detail = error.cause if ours else "\n".join(filter(None, [error.cause, _traceback(error)]))
+    is_led_to = any(_is_users(frame.filename) for frame in traceback.extract_tb(error.__traceback__))
+    detail = "\n".join(filter(None, [error.cause, _traceback(error)])) if is_led_to else error.cause
     return Diagnosis(outcome, error.summary, detail=detail, resolution=error.advice, error_type=type(error).__name__)
+
+
+def _is_users(file: str) -> bool:
+    """Whether a file is neither ours nor Python's own."""
+    is_pythons = file.startswith((_STANDARD_LIBRARY, "<frozen ")) and not file.startswith(_INSTALLED)
+    return not is_pythons and not file.startswith(_OUR_FILES)
 
 
 def _traceback(error: BaseException) -> str:

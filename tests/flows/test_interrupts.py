@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import pty
 import select
@@ -169,7 +170,7 @@ def test_tasks_that_ignore_the_signal_are_killed(tmp_path: Path) -> None:
 
 
 def test_a_second_ctrl_c_leaves_at_once(tmp_path: Path) -> None:
-    """And nothing is left running all the same."""
+    """Saying how to go on; and nothing is left running all the same."""
     with _run(tmp_path, stubborn=True) as (process, pids):
         process.send_signal(signal.SIGINT)
         assert process.stdout is not None
@@ -178,15 +179,43 @@ def test_a_second_ctrl_c_leaves_at_once(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         process.wait(timeout=2)
         assert process.returncode == 130
+        assert b"To go on with it: " in process.stdout.read()
         _assert_gone(tmp_path, pids)
 
 
 def test_a_killed_driver_leaves_nothing_running(tmp_path: Path) -> None:
-    """kill -9: the zygote sees it, and ends the tasks and what they started."""
+    """kill -9: the zygote sees it, and ends the tasks and what they started; `runs` tells that nobody goes on."""
     with _run(tmp_path, stubborn=True) as (process, pids):
         process.kill()
         process.wait()
         _assert_gone(tmp_path, pids)
+    file = tmp_path / "flow.py"
+    assert "  no driver  " in flow_command(file, "runs").stdout
+    (told,) = json.loads(flow_command(file, "runs", "--json").stdout)
+    assert (told["status"], told["driver_is_gone"]) == ("running", True)
+
+
+DAEMON = "tell(subprocess.Popen(['sleep', '300'], start_new_session=True).pid)"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_daemons_end_with_a_run_that_is_ended(tmp_path: Path, number: signal.Signals) -> None:
+    """Those of tasks that have finished too; their process groups are their own."""
+    source = FLOW.format(body="pass").replace("self.items = range(3)", f"self.items = range(3); {DAEMON}")
+    with running(write_flow(tmp_path, source), *ARGUMENTS) as process:
+        wait_for(lambda: len(pids_in(tmp_path / "pids")) >= PROCESSES + 1)
+        process.send_signal(number)
+        process.wait(timeout=20)
+        _assert_gone(tmp_path, pids_in(tmp_path / "pids"))
+
+
+def test_a_daemon_outlives_a_run_that_succeeds(tmp_path: Path) -> None:
+    """A step may start a server for whoever comes after the run."""
+    source = FLOW.format(body="pass").replace("range(3)", "[]").replace("tell(os.getppid())", DAEMON)
+    done = flow_command(write_flow(tmp_path, source), "run")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (daemon,) = pids_in(tmp_path / "pids")
+    os.kill(daemon, signal.SIGKILL)
 
 
 def test_a_killed_zygote_leaves_nothing_running(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from k8sflow.client import Run
 from k8sflow.storage.folder import FolderStore
 from k8sflow.storage.records import RunStore
 from tests.cgroups import Cgroup
-from tests.support import fast, run_flow, write_flow
+from tests.support import fast, run_flow, wait_for_death, write_flow
 
 
 def latest(folder: Path, flow: str = "F") -> Run:
@@ -56,6 +56,7 @@ DEATHS = {
     "sys.stdout.close(); raise ValueError('closed')": "ValueError: closed",
     "threading.Timer(0, os._exit, [4]).start(); time.sleep(30)": "exit code 4",
     "os.kill(0, signal.SIGKILL)": "killed by SIGKILL",
+    "return": "returned before it came to its self.next().",
     "os.execv('/bin/true', ['true'])": "ended with exit code 0 before",
     "C = ctypes.CFUNCTYPE(None); sys.setrecursionlimit(10**8); c = C(lambda: c()); c()": "killed by SIGSEGV",
 }
@@ -69,6 +70,7 @@ def test_the_end_of_a_process_is_told_as_what_it_was(tmp_path: Path, body: str) 
     assert DEATHS[body] in done.stdout
     assert re.search(r"F/\S+/start/0 failed \(user error\)", done.stdout)
     assert "Traceback" not in done.stderr, done.stderr
+    assert "/k8sflow/task/" not in done.stdout, "frames of ours tell a user nothing"
     run = latest(tmp_path)
     assert DEATHS[body] in str(run["start"].task.exception)
     assert run.finished
@@ -122,6 +124,14 @@ def test_a_child_left_behind_does_not_hold_the_run_up(tmp_path: Path, kind: str)
         _kill(int(path.stem))
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr
     assert "the end" in done.stdout
+
+
+@pytest.mark.parametrize("end", ["raise ValueError('no')", "os.kill(os.getpid(), signal.SIGKILL)", "os._exit(0)"])
+def test_what_a_failed_step_has_started_ends_with_it(tmp_path: Path, end: str) -> None:
+    """The next attempt finds its port, and its GPU, free."""
+    body = f"child = subprocess.Popen(['sleep', '300'])\nopen('pid', 'w').write(str(child.pid))\n{end}"
+    assert run_flow(write_flow(tmp_path, _source(body))).returncode == 1
+    assert wait_for_death(int((tmp_path / "pid").read_text()), 5)
 
 
 def _kill(pid: int) -> None:

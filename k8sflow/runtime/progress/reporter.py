@@ -12,7 +12,7 @@ from k8sflow.executors.base import Finished, Output, Queued, Started, TaskEvent
 from k8sflow.flow.attempts import Catch
 from k8sflow.runtime.attempts import Again
 from k8sflow.runtime.progress.tally import Tally
-from k8sflow.runtime.progress.text import OutputLines, duration, prefixed
+from k8sflow.runtime.progress.text import OutputLines, brief, duration, prefixed, settled
 from k8sflow.task.outcome import Outcome
 from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskName, TaskSpec
@@ -69,7 +69,7 @@ class Reporter:
         """Counts the tasks of a step."""
         step = self._tally.submitted(group)
         if len(group) > 1 and not self._view.tells_tasks:
-            self._say(f"{step.name}: {len(group)} branches", dim=True)
+            self._say(f"{step.name}: {len(group):,} branches", dim=True)
         self._view.follow(self._tally)
 
     def done_before(self, tasks: Sequence[TaskSpec]) -> None:
@@ -104,7 +104,7 @@ class Reporter:
             return  # it runs together with another one, of which it is told
         when = f" in {duration(again.pause_seconds)}" if again.pause_seconds else ""
         price = "this costs no retry" if again.number is None else f"retry {again.number} of {again.times}"
-        self._line(task.name, f"{_why(result)}; it is run again{when} ({price})", "yellow")
+        self._line(task.name, f"{brief(_why(result))}; it is run again{when} ({price})", "yellow")
 
     def caught(self, task: TaskSpec, result: TaskResult, catch: Catch) -> None:
         """Tells that the run goes on without what the task should have done."""
@@ -113,7 +113,7 @@ class Reporter:
             for line in result.diagnosis.detail.splitlines():
                 self._line(task.name, line)
         where = f", with the exception in self.{catch.var}" if catch.var else ""
-        self._line(task.name, f"{_why(result)}; @catch lets the run go on{where}", "yellow")
+        self._line(task.name, f"{brief(_why(result))}; @catch lets the run go on{where}", "yellow")
 
     def cancelling(self) -> None:
         """Tells that the run is being cancelled."""
@@ -137,7 +137,7 @@ class Reporter:
         now, tasks = time.monotonic(), self._tally.done
         for row in _rows(self._tally, now):
             self._say(row, dim=True)
-        took = f"in {duration(now - self._began)} ({tasks} task{'' if tasks == 1 else 's'})"
+        took = f"in {duration(now - self._began)} ({tasks:,} task{'' if tasks == 1 else 's'})"
         self._say(f"{pathspec} {outcome} {took}.", colour="green" if good else "red")
         if hint:
             self._say(hint)
@@ -184,6 +184,9 @@ class Reporter:
         self._view.write(f"{self._styled(text, colour, dim=dim)}\n")
 
     def _styled(self, text: str, colour: str | None, *, dim: bool) -> str:
+        text = settled(text)
+        if "\x1b" in text:  # colours of the user's
+            text = f"{text}\x1b[0m"
         if not self._view.has_colours:
             return click.unstyle(text)
         return click.style(text, fg=colour, dim=dim) if text and (colour or dim) else text

@@ -61,6 +61,19 @@ def clean(lines: bytes) -> str:
     return _UNSEEN.sub("", text)
 
 
+def settled(message: str) -> str:
+    """A message that somebody else has written, as an exception's, without what would move the cursor."""
+    if _CONTROL.search(message) is None:
+        return message
+    return _UNSEEN.sub("", message.replace("\r\n", "\n").replace("\r", " "))
+
+
+def brief(message: str) -> str:
+    """The first line of a message, to stand in the middle of another line."""
+    first, *more = settled(message).strip().splitlines() or [""]
+    return f"{first} …" if more else first
+
+
 def _last_state(line: str) -> str:
     """What a line shows that a progress bar has rewritten by carriage returns."""
     return line.rstrip("\r").rpartition("\r")[2]

@@ -105,6 +105,8 @@ def test_places_may_be_short_or_long(ours: Call, everywhere: Call) -> None:
     for place in (f"F/{NEW}/work/1", "F/work/1"):
         assert "F/20260102-000000-000000/work/1" in everywhere("dump", place).stdout
     assert f"F/{OLD}/work/1" in ours("dump", f"{OLD}/work/1").stdout
+    assert f"F/{NEW}/start/0" in ours("dump").stdout
+    assert "no run was named" in everywhere("dump", code=1).output
 
 
 @pytest.mark.parametrize(

@@ -96,8 +96,10 @@ def test_everything_is_found_by_its_pathspec(run: Run) -> None:
         (Task, "F/r1/left/7", "no task F/r1/left/7(.|\n)*The step's tasks are 0, 0-1, 0-2, 1"),
         (Task, "F/r1/inner/0", "The step has no task"),
         (DataArtifact, "F/r1/left/0/m", r"no artifact 'm'(.|\n)*It has again, n, outer"),
-        (Task, "", "no run of a flow ''"),
-        (DataArtifact, "F", "no run of a flow ''"),
+        (Task, "", "'' names no task"),
+        (DataArtifact, "F", r"'F' names no artifact(.|\n)*flow/run/step/task/artifact"),
+        (Run, "F", r"'F' names no run(.|\n)*has the form flow/run"),
+        (Step, "F/r1/left/0", "names no step"),
     ],
 )
 def test_a_pathspec_that_leads_nowhere_is_told(run: Run, kind: type, pathspec: str, words: str) -> None:

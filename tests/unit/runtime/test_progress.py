@@ -8,6 +8,7 @@ import re
 import pytest
 
 from k8sflow.executors.base import Finished, Output, Queued, Started
+from k8sflow.runtime.attempts import Again
 from k8sflow.runtime.progress import Reporter
 from k8sflow.runtime.progress import reporter as made
 from k8sflow.task.outcome import Diagnosis, Outcome
@@ -104,3 +105,25 @@ def test_a_failure_and_the_summary_are_told() -> None:
     assert "What to do: ask for more" in told
     reporter.summary("F/r1", "failed", "  to go on:  python flow.py resume", good=False)
     assert re.search(r"F/r1 failed in .+ \(0 tasks\)\.\n  to go on:  python flow.py resume\n", stream.getvalue())
+
+
+def test_messages_of_others_leave_the_screen_alone() -> None:
+    """An exception's text may hold anything: what clears the screen, a title, a progress bar, colours without end."""
+    stream = io.StringIO()
+    reporter = _reporter(stream)
+    reporter.failure(TASK, _failed("ValueError: \x1b[2J\x1b[Hwiped\x07 50%\r\x1b[31mred"))
+    assert "F/r1/work/3.1 failed (user error): ValueError: wiped 50% red\n" in stream.getvalue()
+
+
+def test_of_a_long_message_one_line_stands_among_others() -> None:
+    """Where a task is run again; the whole of it is in the log."""
+    stream = io.StringIO()
+    reporter = _reporter(stream)
+    reporter.submitted([TASK])
+    reporter.retried(TASK, _failed("ValueError: first\nsecond"), Again(number=1, times=3))
+    assert "ValueError: first …; it is run again (retry 1 of 3)" in stream.getvalue()
+    assert "second" not in stream.getvalue()
+
+
+def _failed(summary: str) -> TaskResult:
+    return TaskResult(Outcome.USER_ERROR, diagnosis=Diagnosis(Outcome.USER_ERROR, summary))

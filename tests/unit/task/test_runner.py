@@ -57,7 +57,7 @@ def _failure(folder: Path, body: str) -> Failed:
         ("deep(0)", "RecursionError: maximum recursion depth exceeded", "Previous line repeated"),
         ("sys.exit(0)", "the step called sys.exit(0) before it was finished", "sys.exit(0)"),
         ("sys.exit()", "the step called sys.exit() before it was finished", "sys.exit()"),
-        ("sys.exit('why')", "the step called sys.exit(why) before it was finished", ""),
+        ("sys.exit('why')", "the step called sys.exit('why') before it was finished", ""),
         ("raise KeyboardInterrupt", "KeyboardInterrupt", "raise KeyboardInterrupt"),
         ("raise GeneratorExit", "GeneratorExit", "raise GeneratorExit"),
         ("1/0", "ZeroDivisionError: division by zero", "1/0"),
