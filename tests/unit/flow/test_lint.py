@@ -485,6 +485,28 @@ def test_a_method_that_no_step_goes_on_to_is_no_step(tmp_path: Path) -> None:
     assert list(graph.nodes) == ["start", "end"]
 
 
+def test_a_step_may_be_written_in_odd_ways(tmp_path: Path) -> None:
+    """Arguments that nobody has to give, options that say nothing, and somebody else's self.next."""
+    graph = _build(
+        tmp_path,
+        """
+        class F(FlowSpec):
+          @step
+          def start(self, *more, **options):
+            class Stream:
+              def __next__(self): return self.next()
+              def next(self): raise StopIteration
+            skip = lambda self: self.next()
+            self.next(self.a, foreach=None)
+          @step
+          def a(self, *, debug=False): self.next(self.end, condition=None, num_parallel=None)
+          @step
+          def end(self): pass
+        """,
+    )
+    assert [node.next for node in graph.nodes.values()] == [("a",), ("end",), ()]
+
+
 def test_a_step_made_from_itself_is_not_lost(tmp_path: Path) -> None:
     """A decorator that is called by hand, and another name that nothing goes on by."""
     graph = _build(

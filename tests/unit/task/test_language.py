@@ -617,3 +617,37 @@ def test_a_value_takes_the_place_of_a_default_of_the_class(tmp_path: Path) -> No
     assert run.data.before is None
     assert run.data.after == ("again", "text", "value", ("fitted", "text", "value"), "again")
     assert run.data.deleted is None
+
+
+def test_a_decorator_without_functools_wraps_hides_no_step(tmp_path: Path) -> None:
+    """The graph is that of the step which is written in the class."""
+    run = run_source(
+        tmp_path,
+        """
+        def noted(function):
+            def wrapper(self, *more):
+                self.notes = [*getattr(self, "notes", []), "before"]
+                function(self, *more)
+            return wrapper
+        class F(FlowSpec):
+            @step
+            @noted
+            def start(self):
+                self.items = [1, 2]
+                self.next(self.work, foreach="items")
+            @step
+            @noted
+            def work(self):
+                self.next(self.join)
+            @step
+            @noted
+            def join(self, inputs):
+                self.notes = [*self.notes, *[i.notes for i in inputs]]
+                self.next(self.end)
+            @step
+            @noted
+            def end(self): pass
+        """,
+    )
+    assert run.data is not None
+    assert run.data.notes == ["before", ["before"] * 2, ["before"] * 2, "before"]
