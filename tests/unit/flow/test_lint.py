@@ -50,7 +50,10 @@ def _line(text: str, mark: str = "<-") -> list[int]:
 
 
 CASES: dict[str, tuple[Any, ...]] = {
-    "no start": ("class F(FlowSpec): # <-\n  @step\n  def end(self): pass", ["no step 'start'", "def start(self)"]),
+    "no start": (
+        "class F(FlowSpec): # <-\n  @step\n  def begin(self): self.next(self.end)\n  @step\n  def end(self): pass",
+        ["no step 'start'", "def start(self)"],
+    ),
     "no end": (
         "class F(FlowSpec): # <-\n  @step\n  def start(self):\n    self.next(self.start) # <-",
         ["no step 'end'"], ["goes back to start"],
@@ -483,6 +486,13 @@ def test_a_method_that_no_step_goes_on_to_is_no_step(tmp_path: Path) -> None:
         """,
     )
     assert list(graph.nodes) == ["start", "end"]
+
+
+@pytest.mark.parametrize("name", ["only", "start", "end"])
+def test_an_only_step_is_the_start_and_the_end(tmp_path: Path, name: str) -> None:
+    """Under any name."""
+    graph = _build(tmp_path, f"class F(FlowSpec):\n  @step\n  def {name}(self): pass")
+    assert graph.start == graph.end == name
 
 
 def test_a_step_may_be_written_in_odd_ways(tmp_path: Path) -> None:
