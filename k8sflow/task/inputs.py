@@ -64,7 +64,7 @@ class Branch:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        ref = self._k8sflow_commit.artifacts.get(name) or self._k8sflow_run_values.get(name)
+        ref = self._k8sflow_run_values.get(name) or self._k8sflow_commit.artifacts.get(name)
         if ref is None and any(name in vars(base) for base in self._k8sflow_flow.__mro__):
             return getattr(_as_flow(self), name)
         if ref is None:

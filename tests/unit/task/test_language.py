@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from k8sflow import FlowSpec
+from k8sflow import FlowSpec, Parameter, step
+from k8sflow.testing import run_step
 from tests.inprocess import Failed, run_source
 
 
@@ -618,6 +619,24 @@ def test_a_value_takes_the_place_of_a_default_of_the_class(tmp_path: Path) -> No
     assert run.data.before is None
     assert run.data.after == ("again", "text", "value", ("fitted", "text", "value"), "again")
     assert run.data.deleted is None
+
+
+def test_what_no_step_can_set_keeps_its_place() -> None:
+    """As in a resumed run, of which the code had an artifact under that name."""
+
+    class F(FlowSpec):
+        limit = 10
+        p = Parameter("p", default=1)
+
+        @step
+        def start(self) -> None:
+            self.next(self.end)
+
+        @step
+        def end(self) -> None:
+            self.seen = (self.limit, self.p, callable(self.start))
+
+    assert run_step(F, "end", artifacts={"limit": 1, "p": 2, "start": 3}).artifacts["seen"] == (10, 1, True)
 
 
 def test_a_decorator_without_functools_wraps_hides_no_step(tmp_path: Path) -> None:
