@@ -393,6 +393,21 @@ CASES: dict[str, tuple[Any, ...]] = {
         ["start is a method of the flow, but it is no step", "Write @step above def start"], ["a is a method"],
         ["end is a method of the flow, but it is no step", "def end"], ["end comes after b and c"],
     ),
+    "decorators without @step": (
+        ("from k8sflow import retry, timeout\nclass F(FlowSpec):\n  @retry\n  @timeout(seconds=5)\n  def start(self): # <-\n    self.next(self.end)\n"
+        "  @step\n  def end(self): pass"),
+        ["start is a method of the flow, but it is no step"],
+    ),
+    "a join that doesn't say so": (
+        ("class F(FlowSpec):\n  @step\n  def start(self): self.next(self.a, self.b)\n  @step\n  def a(self): self.next(self.j)\n  @step\n  def b(self): self.next(self.j)\n"
+        "  @step\n  def j(self): # <-\n    self.next(self.end)\n  @step\n  def end(self): pass"),
+        ["j comes after a and b, but doesn't join them", "def j(self, inputs)"],
+    ),
+    "a step of a foreach that takes inputs": (
+        ("class F(FlowSpec):\n  x = [1]\n  @step\n  def start(self): self.next(self.a, foreach='x') # <-\n  @step\n  def a(self, inputs): self.next(self.j)\n"
+        "  @step\n  def j(self, inputs): self.next(self.end)\n  @step\n  def end(self): pass"),
+        ["goes straight to the join a"],
+    ),
     "what no step can set": (
         ("from k8sflow import Config\nclass F(FlowSpec):\n  n = Parameter('n', default=1)\n  c = Config('c', default_value={})\n  limit = 3\n  @step\n  def start(me):\n"
         "    if me.n is None:\n      me.n = 2 # <-\n    me.y, me.c = 1, 2 # <-\n    me.limit += 1 # <-\n    me.end = 1 # <-\n    me.index: int = 3 # <-\n    me.next(me.end)\n"
