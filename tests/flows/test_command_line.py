@@ -407,7 +407,7 @@ def test_pythons_own_options_are_borne(flow: Path, options: list[str]) -> None:
 def test_the_k8sflow_command_knows_its_settings(tmp_path: Path) -> None:
     """Version and settings need no flow."""
     (tmp_path / "k8sflow.toml").write_text('bucket = "b"')
-    command = [sys.executable, "-c", "from k8sflow.cli import main; main()"]
+    command = [sys.executable, "-c", "from k8sflow.cli.main import main; main()"]
     shown = subprocess.run(
         [*command, "config"],
         cwd=tmp_path,
