@@ -10,11 +10,6 @@ from pathlib import Path
 
 from k8sflow.errors import ConfigurationError
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 FILE_NAME = "k8sflow.toml"
 ROOT_NAME = ".k8sflow"
 
@@ -126,6 +121,11 @@ def parse(text: str, path: Path) -> dict[str, str]:
     Raises:
         ConfigurationError: It is not TOML, or has a key or a value that it can't have.
     """
+    if sys.version_info >= (3, 11):
+        import tomllib  # noqa: PLC0415  for those who have such a file
+    else:
+        import tomli as tomllib  # noqa: PLC0415
+
     try:
         document: dict[str, str] = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

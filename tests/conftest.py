@@ -21,6 +21,20 @@ from tests.cluster.s3 import S3Server
 if TYPE_CHECKING:
     from k8sflow.storage.s3 import S3Store
 
+# Where each case of a test starts processes, most of them whole runs.
+_DEAR = ("tests/flows/", "tests/unit/parallel/", "tests/unit/task/test_agent.py")
+
+
+@pytest.hookimpl(tryfirst=True)  # before those that are slow are left out
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where cases are dear, all but the first of each test are slow: the inner loop has an example of each kind."""
+    seen: set[str] = set()
+    for item in items:
+        test = item.nodeid.partition("[")[0]
+        if test in seen and test.startswith(_DEAR):
+            item.add_marker(pytest.mark.slow)
+        seen.add(test)
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _signals_of_a_terminal() -> None:

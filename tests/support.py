@@ -10,12 +10,10 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from k8sflow.flow.spec import FlowSpec
 
@@ -134,8 +132,3 @@ def pids_in(folder: Path) -> list[int]:
     with suppress(FileNotFoundError):
         return [int(path.name) for path in folder.iterdir()]
     return []
-
-
-def fast(cases: Iterable[Any], count: int) -> list[Any]:
-    """The cases for ``parametrize``, all but the first ones slow: the inner loop has an example of each kind."""
-    return [case if i < count else pytest.param(case, marks=pytest.mark.slow) for i, case in enumerate(cases)]

@@ -1,5 +1,1 @@
 """The command line: ``python flow.py …`` for a flow, ``k8sflow …`` for what needs no flow file."""
-
-from k8sflow.cli.main import main
-
-__all__ = ["main"]

@@ -23,7 +23,6 @@ from k8sflow.flow.mutators import prepare
 from k8sflow.flow.parameters import Parameter
 from k8sflow.flow.spec import FlowSpec, parameters
 from k8sflow.runtime.request import code_folder
-from k8sflow.storage.records import RUNS
 from k8sflow.task import streams
 
 
@@ -66,7 +65,7 @@ def _group(flow: type[FlowSpec]) -> click.Group:
             params=[
                 click.Argument(["task"]),
                 click.Option(["--store"], required=True),
-                click.Option(["--place"], default=RUNS),
+                click.Option(["--place"]),
             ],
             hidden=True,
             help="Run one task, given as JSON, in this process.",
@@ -187,8 +186,9 @@ def _converted(parameter: Parameter) -> Callable[[click.Context, click.Parameter
     return convert
 
 
-def _step(flow: type[FlowSpec], task: str, store: str, place: str) -> None:
+def _step(flow: type[FlowSpec], task: str, store: str, place: str | None) -> None:
     from k8sflow.runtime import single  # noqa: PLC0415  --help needs no runtime
+    from k8sflow.storage.records import RUNS  # noqa: PLC0415  as above
 
     with told():
-        sys.exit(single.run_task(flow, config.load(code_folder(flow)), task, store, place))
+        sys.exit(single.run_task(flow, config.load(code_folder(flow)), task, store, place or RUNS))

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.flows.test_processes import latest
-from tests.support import environment, fast, flow_command, run_flow, running, write_flow
+from tests.support import environment, flow_command, run_flow, running, write_flow
 
 FLOW = '''
 class F(FlowSpec):
@@ -57,7 +57,7 @@ PLACES = {
 }
 
 
-@pytest.mark.parametrize("place", fast(PLACES, 3))
+@pytest.mark.parametrize("place", PLACES)
 def test_the_commands_that_a_failed_run_names_can_be_pasted(tmp_path: Path, place: str) -> None:
     """Into the same shell, however the flow was started, with the decorators and the project's branch of the run."""
     file, start, head = PLACES[place]
@@ -167,7 +167,7 @@ MISTYPED = {
 }
 
 
-@pytest.mark.parametrize("arguments", fast(MISTYPED, 12), ids=" ".join)
+@pytest.mark.parametrize("arguments", MISTYPED, ids=" ".join)
 def test_what_is_mistyped_is_told(flow: Path, arguments: tuple[str, ...]) -> None:
     """In one message, without a traceback, before anything is written."""
     code, words = MISTYPED[arguments]
@@ -260,8 +260,8 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize("kind", fast(BROKEN, 4))
-@pytest.mark.parametrize("command", fast(["run", "check"], 1))
+@pytest.mark.parametrize("kind", BROKEN)
+@pytest.mark.parametrize("command", ["run", "check"])
 def test_a_broken_flow_file_is_told(tmp_path: Path, kind: str, command: str) -> None:
     """Exit code 1, what is wrong, where; nothing is written."""
     source, words = BROKEN[kind]
@@ -293,20 +293,17 @@ def test_two_flows_in_one_file_are_told_apart(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    fast(
-        [
-            "my flow.py",
-            "flöw 日本.py",
-            'it\'s "quoted".py',
-            "$HOME;ls.py",
-            "-dash.py",
-            "flow",
-            "new\nline.py",
-            "{brace}.py",
-            "%s.py",
-        ],
-        3,
-    ),
+    [
+        "my flow.py",
+        "flöw 日本.py",
+        'it\'s "quoted".py',
+        "$HOME;ls.py",
+        "-dash.py",
+        "flow",
+        "new\nline.py",
+        "{brace}.py",
+        "%s.py",
+    ],
 )
 def test_a_flow_file_may_be_called_anything(tmp_path: Path, name: str) -> None:
     """And lie in a folder called anything."""
@@ -387,7 +384,7 @@ def test_a_wrong_settings_file_is_told(flow: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", fast([[], ["-O"], ["-OO"], ["-X", "utf8=0"], ["-W", "error"], ["-u"], ["-B"], ["-I"]], 2), ids=" ".join
+    "options", [[], ["-O"], ["-OO"], ["-X", "utf8=0"], ["-W", "error"], ["-u"], ["-B"], ["-I"]], ids=" ".join
 )
 def test_pythons_own_options_are_borne(flow: Path, options: list[str]) -> None:
     """Asserts may be off, warnings errors."""
@@ -407,7 +404,7 @@ def test_pythons_own_options_are_borne(flow: Path, options: list[str]) -> None:
 def test_the_k8sflow_command_knows_its_settings(tmp_path: Path) -> None:
     """Version and settings need no flow."""
     (tmp_path / "k8sflow.toml").write_text('bucket = "b"')
-    command = [sys.executable, "-c", "from k8sflow.cli import main; main()"]
+    command = [sys.executable, "-c", "from k8sflow.cli.main import main; main()"]
     shown = subprocess.run(
         [*command, "config"],
         cwd=tmp_path,

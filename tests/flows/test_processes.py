@@ -15,7 +15,7 @@ from k8sflow.client import Run
 from k8sflow.storage.folder import FolderStore
 from k8sflow.storage.records import RunStore
 from tests.cgroups import Cgroup
-from tests.support import fast, run_flow, wait_for_death, write_flow
+from tests.support import run_flow, wait_for_death, write_flow
 
 
 def latest(folder: Path, flow: str = "F") -> Run:
@@ -62,7 +62,7 @@ DEATHS = {
 }
 
 
-@pytest.mark.parametrize("body", fast(DEATHS, 6))
+@pytest.mark.parametrize("body", DEATHS)
 def test_the_end_of_a_process_is_told_as_what_it_was(tmp_path: Path, body: str) -> None:
     """Exit code 1, the step, what happened; and the outcome is in the store."""
     done = run_flow(write_flow(tmp_path, _source(body)))
@@ -112,7 +112,7 @@ LEFT_BEHIND = {
 }
 
 
-@pytest.mark.parametrize("kind", fast(LEFT_BEHIND, 2))
+@pytest.mark.parametrize("kind", LEFT_BEHIND)
 def test_a_child_left_behind_does_not_hold_the_run_up(tmp_path: Path, kind: str) -> None:
     """It may keep the task's pipes open, and even write to them without end."""
     body = f"{LEFT_BEHIND[kind]}\nopen('/proc/self/comm')"
@@ -289,7 +289,7 @@ AT_IMPORT = {
 }
 
 
-@pytest.mark.parametrize("kind", fast(AT_IMPORT, 3))
+@pytest.mark.parametrize("kind", AT_IMPORT)
 def test_what_a_flow_file_does_when_it_is_imported_breaks_nothing(tmp_path: Path, kind: str) -> None:
     """The run succeeds; its results are read, and what is printed goes into no file of the run."""
     source = (

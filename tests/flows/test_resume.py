@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 from pathlib import Path
 
@@ -65,18 +66,25 @@ def run_in(folder: Path, run: str) -> Run:
     return Run(RunStore(FolderStore(str(folder / ".k8sflow")), "F", run))
 
 
-@pytest.fixture
-def failed(tmp_path: Path) -> Path:
-    """A flow whose run ``r1`` has failed in one of four branches, when the others were done."""
-    file = write_flow(tmp_path, FLOW)
+@pytest.fixture(scope="module")
+def _origin(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("origin")
+    file = write_flow(folder, FLOW)
     done = flow_command(file, "run", "--run-id", "r1", "--max-workers", "1", "--n", "4", "--config-value", "limits",
                         '{"high": 77}')  # fmt: skip
     assert done.returncode == 1
     assert re.search(r"to go on:    .*python.* resume --origin-run-id r1\n", done.stdout)
     assert "resume --origin-run-id r1" in done.stdout
     assert "logs r1/work/3" in done.stdout
-    assert ran(tmp_path) == ["start/0", "work/0", "work/1", "work/2", "work/3"]
+    assert ran(folder) == ["start/0", "work/0", "work/1", "work/2", "work/3"]
     return file
+
+
+@pytest.fixture
+def failed(_origin: Path, tmp_path: Path) -> Path:
+    """A flow whose run ``r1`` has failed in one of four branches, when the others were done."""
+    shutil.copytree(_origin.parent, tmp_path, dirs_exist_ok=True)
+    return tmp_path / _origin.name
 
 
 def test_the_failed_task_and_what_was_not_reached_run(failed: Path) -> None:
@@ -114,6 +122,7 @@ def test_a_dry_run_only_tells(failed: Path) -> None:
     assert ran(folder) == []
 
 
+@pytest.mark.slow
 def test_a_run_is_resumed_again_and_again(failed: Path) -> None:
     """By default the latest, be it a resumed one itself; a clone of a clone tells of the first run."""
     folder = failed.parent

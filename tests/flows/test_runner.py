@@ -143,6 +143,7 @@ class F(FlowSpec):
 """
 
 
+@pytest.mark.slow
 def test_a_step_runs_again(flow: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """On a past task's inputs, waited for or not; what it left is read as any task, a class of the flow's file too."""
     write_flow(tmp_path, SPINNER)
@@ -280,6 +281,7 @@ def test_a_script_that_ends_takes_its_runs_along(flow: Path, tmp_path: Path) -> 
     assert [pid for pid in pids_in(tmp_path / "pids") if not wait_for_death(pid, 10)] == []
 
 
+@pytest.mark.slow
 def test_nothing_is_left_of_many_runs(flow: Path) -> None:
     """No descriptor and no thread, whether or not anybody cleans up."""
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.flows.test_resume import run_in
-from tests.support import fast, flow_command, write_flow
+from tests.support import flow_command, write_flow
 
 FLOW = """
 import os
@@ -48,7 +48,8 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("kind", fast(CASES, 2))
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", CASES)
 def test_names_and_values_in_every_script(tmp_path: Path, kind: str) -> None:
     """A run that fails, its log, its artifacts, its graph, and the run that resumes it."""
     folder, name, word, value, tag = CASES[kind]

@@ -57,6 +57,7 @@ def test_a_flow_with_threads_runs(tmp_path: Path) -> None:
     assert "[work/1] 🦆 b" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_flow_that_changes_the_folder_is_found_again(tmp_path: Path) -> None:
     """Started by a relative path."""
     file = _flow(tmp_path, BODY)
@@ -82,6 +83,7 @@ def test_its_failures_are_told(tmp_path: Path, body: str, told: str) -> None:
     assert "Traceback" not in done.stderr, done.stderr
 
 
+@pytest.mark.slow
 def test_a_task_is_over_without_the_threads_of_the_import(tmp_path: Path) -> None:
     """But not without those of its step. The command itself waits for them, as any Python program does."""
     body = "self.got = 1; threading.Thread(target=lambda: (time.sleep(0.3), print('late')), name='step').start()"

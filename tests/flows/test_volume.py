@@ -59,12 +59,13 @@ def _logs(folder: Path) -> list[int]:
     return sorted(path.stat().st_size for path in folder.glob(".k8sflow/F/runs/*/tasks/work/*/0/stdout"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [
         pytest.param("yes | head -c 300M", id="short lines"),
-        pytest.param("head -c 300M /dev/zero", id="one line, binary", marks=pytest.mark.slow),
-        pytest.param("yes $(printf '%03000d' 7) | head -c 300M", id="long lines", marks=pytest.mark.slow),
+        pytest.param("head -c 300M /dev/zero", id="one line, binary"),
+        pytest.param("yes $(printf '%03000d' 7) | head -c 300M", id="long lines"),
     ],
 )
 def test_a_step_that_prints_hundreds_of_megabytes(tmp_path: Path, command: str) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 import k8sflow
-from tests.support import in_python
+from tests.support import in_python, write_flow
 
 HEAVY = {
     "kubernetes",
@@ -55,6 +57,17 @@ def test_imports_load_no_more_than_they_need(code: str, allowed: set[str]) -> No
     done = in_python(f"import sys\n{code}\nprint(*sorted(set(m.partition('.')[0] for m in sys.modules)))")
     assert done.returncode == 0, done.stderr
     assert HEAVY & set(done.stdout.split()) <= allowed
+
+
+def test_help_loads_nothing_that_only_a_run_needs(tmp_path: Path) -> None:
+    """Neither the records of runs, nor the commands that need no flow, nor a parser for settings that nobody wrote."""
+    file = write_flow(tmp_path, "class F(FlowSpec): pass\n")
+    code = "import runpy, sys\nsys.argv[1:] = ['--help']\ntry: runpy.run_path(sys.argv[0], run_name='__main__')\n"
+    code += "except SystemExit: print('LOADED', *sys.modules)"
+    done = in_python(f"import sys; sys.argv[0] = {str(file)!r}\n{code}")
+    loaded = done.stdout.partition("LOADED")[2].split()
+    assert "k8sflow.cli.flow" in loaded, done.stderr
+    assert not {"k8sflow.cli.main", "k8sflow.storage.records", "k8sflow.runtime.start", "tomllib"} & set(loaded)
 
 
 def test_the_decorator_kubernetes_may_be_asked_for_late() -> None:

@@ -361,7 +361,7 @@ def test_a_reader_who_has_seen_enough_is_no_error(flow: type[FlowSpec], tmp_path
     log.write(b"line\n" * 200_000)
     log.close()
     for command in ("logs F/end/0", "logs F/end", "runs --json"):
-        program = f"{sys.executable} -c 'from k8sflow.cli import main; main()'"
+        program = f"{sys.executable} -c 'from k8sflow.cli.main import main; main()'"
         done = subprocess.run(
             ["sh", "-c", f"{program} {command} | head -1"], cwd=tmp_path,
             env=environment(K8SFLOW_ROOT=str(tmp_path / "store")), capture_output=True, text=True, check=False,
@@ -381,7 +381,7 @@ def test_a_terminal_that_can_not_show_a_character_gets_its_number(flow: type[Flo
     _store(tmp_path).change_tags(lambda _: ("日本",))
     for command in (["runs"], ["tag", "list", "F"]):
         done = subprocess.run(
-            [sys.executable, "-c", "from k8sflow.cli import main; main()", *command], cwd=tmp_path,
+            [sys.executable, "-c", "from k8sflow.cli.main import main; main()", *command], cwd=tmp_path,
             env=environment(K8SFLOW_ROOT=str(tmp_path / "store"), PYTHONIOENCODING="latin-1"),
             capture_output=True, text=True, check=False,
         )  # fmt: skip

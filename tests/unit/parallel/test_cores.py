@@ -221,6 +221,7 @@ def test_openmp_in_the_parent_does_not_hang_workers() -> None:
     assert run_openmp(prelude="", func="fit", expected="expected").endswith("done\n")
 
 
+@pytest.mark.slow
 def test_openmp_in_the_parent_is_told_of_where_it_cannot_be_held() -> None:
     """Without threadpoolctl in this file's reach: a warning, made an error here, says what to do."""
     prelude = "import k8sflow.parallel.math_threads as m; m.optional_module = lambda name: None"

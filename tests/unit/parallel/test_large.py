@@ -93,6 +93,7 @@ def test_large_items_of_a_generator(start_method: str) -> None:
     assert parallel_map(lambda item: item["c"] + item["a"][-1] - item["b"][0][-1], generate(), 2) == list(range(6))
 
 
+@pytest.mark.slow
 def test_large_inputs_are_not_copied() -> None:
     """A closure and items of 400 MB cost the workers next to nothing."""
     matrix = np.ones((50, MIB))

@@ -290,6 +290,7 @@ def test_an_import_that_does_not_end_hangs_nobody(tmp_path: Path, monkeypatch: p
             parallel_map(lambda _: importlib.import_module("slow").last, range(4), 2)
 
 
+@pytest.mark.slow
 def test_many_calls_at_once_from_threads() -> None:
     """Calls of several threads don't hold each other's pipes."""
     done: list[list[int]] = []
@@ -345,6 +346,7 @@ def test_more_workers_than_start_at_once() -> None:
     assert parallel_map(lambda i: i, range(80), 40, chunk_size=1) == list(range(80))
 
 
+@pytest.mark.slow
 def test_a_forgotten_generator_may_be_collected_while_workers_start() -> None:
     """Its end and their start want the same lock, in the same thread."""
     for _ in range(30):

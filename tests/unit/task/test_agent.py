@@ -25,7 +25,7 @@ from k8sflow.task.result import TaskResult
 from k8sflow.task.runner import TaskRunner
 from k8sflow.task.spec import TaskName, TaskSpec
 from tests.inprocess import runner_of
-from tests.support import DEADLINE_SECONDS, environment, fast, load_flow, wait_for, write_flow
+from tests.support import DEADLINE_SECONDS, environment, load_flow, wait_for, write_flow
 
 SOURCE = """
     import os, signal, subprocess, sys, time
@@ -179,7 +179,7 @@ STARTED = {
 }
 
 
-@pytest.mark.parametrize("kind", fast(STARTED, 1))
+@pytest.mark.parametrize("kind", STARTED)
 def test_what_was_started_is_started(tmp_path: Path, kind: str) -> None:
     """The run's record names it; in the pod it finds its neighbours as it did for the user."""
     started, others = STARTED[kind]
