@@ -137,11 +137,11 @@ def test_a_timeout_by_alarm_leaves_nothing() -> None:
 def test_a_timeout_by_alarm_is_never_taken_for_a_refusal_of_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
     """A TimeoutError is an OSError: it may come while a file is read that may as well not be there."""
 
-    def too_late(_path: Path, **_: object) -> str:
+    def too_late(_path: Path, *_: object, **__: object) -> str:
         raise TimeoutError
 
     with monkeypatch.context() as patched:
-        patched.setattr(Path, "read_text", too_late)
+        patched.setattr(Path, "open", too_late)
         with pytest.raises(TimeoutError):
             parallel_map(lambda item: item, range(4), 2)
 
