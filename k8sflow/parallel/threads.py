@@ -56,6 +56,9 @@ class ThreadTeam:
             raise event
         return number, event
 
+    def ready(self) -> bool:
+        return not self._events.empty()
+
     def stop(self) -> None:
         """Ends the threads. One that is in the midst of an item ends after it: a thread can't be killed."""
         self._stopping = True
