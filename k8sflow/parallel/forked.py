@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 from .call import Call
 from .channels import readable_within
-from .failures import LAST_BREATH_SECONDS, WorkerDied, death_error, how_it_ended, short_repr
+from .failures import LAST_BREATH_SECONDS, WorkerDied, add_note, death_error, how_it_ended, short_repr
 from .forked_worker import PipeEnds, Pipes, forked_process, open_pipes
 from .forking import flush_output, fork_process, let_imports_finish, private_fds, renew_output, start_lock
 from .limits import crowd_of, out_of_memory_kills
@@ -27,6 +27,7 @@ from .signals import HeldSignals, interrupts_held, is_refusal
 from .work import Chunk
 from .worker import Job, draw_seeds
 
+_LIMITS_REACHED = "a limit of processes (ulimit -u, a pod's pids) or of open descriptors (ulimit -n) may be reached"
 _FORKS_AT_ONCE = 32  # which bounds the descriptors that are open while workers start
 
 
@@ -161,12 +162,14 @@ class ForkTeam:
                 for number in new:
                     pids[number] = fork_process()
                     if pids[number] == 0:
-                        _be_worker(
-                            jobs[number],
-                            held,
-                            [ends for other, ends in pipes.items() if other != number],
-                            threads=threads,
-                        )
+                        del pipes[number]
+                        _be_worker(jobs[number], held, pipes.values(), threads=threads)
+            except OSError as error:
+                add_note(
+                    error,
+                    f"parallel_map can't start {self._call.workers} workers: {_LIMITS_REACHED}. Lower max_parallel.",
+                )
+                raise
             finally:
                 for number, ends in pipes.items():
                     if number in pids:
@@ -220,6 +223,9 @@ class ForkTeam:
         if reply.done:
             worker.chunk = None
         return worker.number, reply
+
+    def ready(self) -> bool:
+        return bool(self._readable or self._poll.poll(0))
 
     def stop(self) -> None:
         if not self._workers:
