@@ -54,8 +54,12 @@ class Forked:
         self._reaped = False
 
     def kill(self) -> None:
-        if not self._reaped:
-            with contextlib.suppress(ProcessLookupError):
+        if self._reaped:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            if self.pidfd >= 0:  # a pid may be another process's by now, if a handler of the caller reaped ours
+                signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+            else:
                 os.kill(self.pid, signal.SIGKILL)
 
     def reap(self) -> int | None:

@@ -92,7 +92,7 @@ def memory_figures() -> str:
     for line in lines_of("/proc/meminfo"):
         if line.startswith("MemAvailable:"):
             figures.append(f"available on the machine {int(line.split()[1]) / 1024:.0f} MiB")
-    return f"Memory: {', '.join(figures)}."
+    return f"Memory: {', '.join(figures) or 'unknown, for /proc is not to be read'}."
 
 
 def cgroup_folders(controller: str, proc: str = "/proc/self") -> list[str]:

@@ -476,6 +476,23 @@ def test_memory_of_results_is_freed_with_them() -> None:
     assert resident() - before < 20_000_000
 
 
+def test_a_worker_that_a_handler_of_the_caller_reaped_is_not_killed_by_its_pid(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That pid may be another process's by now."""
+    monkeypatch.setattr(os, "kill", lambda pid, number: pytest.fail(f"signal {number} for {pid}"))
+
+    def reap(_signal: int, _frame: object) -> None:
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+
+    before = signal.signal(signal.SIGCHLD, reap)
+    try:
+        with pytest.raises(WorkerDied):
+            parallel_map(lambda _: os._exit(3), range(4), 2)
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
 def test_descriptors_run_out_without_a_leak() -> None:
     """A start that fails half-way undoes the first half."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
