@@ -17,6 +17,7 @@ import contextlib
 import gc
 import multiprocessing
 import os
+import pickle
 import platform
 import random
 import resource
@@ -34,6 +35,7 @@ import mpire
 import numpy as np
 from joblib.externals.loky import get_reusable_executor
 from metaflow import parallel_map as metaflow_parallel_map
+from parallel_report import BIG, COLD, MANY, SMALL, SUMS, UNEVEN, WAIT, Figures, plot, table, targets
 
 from k8sflow.parallel import parallel_imap_unordered, parallel_map
 
@@ -114,31 +116,59 @@ def plain(func: Callable[[Any], Any], items: Iterable[Any]) -> Any:
 
 
 def bare_forks(_func: object, _items: object) -> None:
-    pids = []
-    for _ in range(WORKERS):
-        pid = os.fork()
-        if pid == 0:
-            os._exit(0)
-        pids.append(pid)
-    for pid in pids:
-        os.waitpid(pid, 0)
+    fork_each(lambda _: None, range(WORKERS))
 
 
 def bare_halves(func: Callable[[Any], Any], items: Iterable[Any]) -> None:
     """What two cores of this machine can do: two forks that share the items by a best guess made beforehand."""
     weigh: Callable[[Any], int] = units.__getitem__ if func is spin else lambda _: 1
-    shares: list[list[Any]] = [[], []]
-    load = [0, 0]
+    shares: list[list[Any]] = [[] for _ in range(WORKERS)]
+    load = [0] * WORKERS
     for item in sorted(items, key=weigh, reverse=True):
         target = load.index(min(load))
         shares[target].append(item)
         load[target] += weigh(item)
+    fork_each(lambda share: [func(item) for item in share], shares)
+
+
+def bare_answers(func: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
+    """The least that brings results home: two forks, each sends those of its half through a pipe."""
+    items = list(items)
+    pipes = [os.pipe() for _ in range(WORKERS)]
+
+    def answer(number: int) -> None:
+        os.write(pipes[number][1], pickle.dumps([func(item) for item in items[number::WORKERS]]))
+
+    fork_each(answer, range(WORKERS))
+    results: list[Any] = [None] * len(items)
+    for number, (out, into) in enumerate(pipes):
+        results[number::WORKERS] = pickle.loads(os.read(out, 1 << 16))
+        os.close(out)
+        os.close(into)
+    return results
+
+
+def bare_queue(func: Callable[[Any], Any], items: Iterable[Any]) -> None:
+    """What can be done without knowing what an item takes: two forks, each takes the next item when it is free."""
+    items = list(items)
+    out, into = os.pipe()
+    os.write(into, bytes(range(len(items))))
+    os.close(into)
+
+    def take(_number: int) -> None:
+        while number := os.read(out, 1):
+            func(items[number[0]])
+
+    fork_each(take, range(WORKERS))
+    os.close(out)
+
+
+def fork_each(func: Callable[[Any], Any], arguments: Iterable[Any]) -> None:
     pids = []
-    for share in shares:
+    for argument in arguments:
         pid = os.fork()
         if pid == 0:
-            for item in share:
-                func(item)
+            func(argument)
             os._exit(0)
         pids.append(pid)
     for pid in pids:
@@ -204,10 +234,16 @@ def calibrate() -> None:
 
 
 CASES = [
-    Case("200 no-ops, cold", noop, range(200), {"two forks and waits": bare_forks, "plain loop": plain}, rounds=6),
-    Case("100,000 no-ops", noop, range(100_000), {"plain loop": plain}, without={"Metaflow"}),
     Case(
-        "sum of 2 GB, 8 blocks",
+        COLD,
+        noop,
+        range(200),
+        {"two forks and waits": bare_forks, "two forks with a pipe each": bare_answers, "plain loop": plain},
+        rounds=6,
+    ),
+    Case(MANY, noop, range(100_000), {"plain loop": plain}, without={"Metaflow"}),
+    Case(
+        SUMS[0],
         block_sum,
         range(8),
         {"plain sum": plain, "two forks, shared by hand": bare_halves},
@@ -217,7 +253,7 @@ CASES = [
         warm_gib=0.5,
     ),
     Case(
-        "sum of 4 GB, 8 blocks",
+        SUMS[1],
         block_sum,
         range(8),
         {"plain sum": plain, "two forks, shared by hand": bare_halves},
@@ -227,15 +263,15 @@ CASES = [
         warm_gib=0.5,
     ),
     Case(
-        "64 uneven items of pure Python",
+        UNEVEN,
         spin,
         range(64),
-        {"one core": plain, "two forks, shared by hand": bare_halves},
+        {"one core": plain, "two forks, shared by hand": bare_halves, "two forks, next item when free": bare_queue},
         setup=calibrate,
         rounds=0.6,
     ),
     Case(
-        "return 2 x 0.5 GiB",
+        BIG,
         half_gibibyte,
         range(2),
         {"memcpy of 1 GiB": memcpy, "one core": plain},
@@ -244,7 +280,7 @@ CASES = [
         warm_gib=4,
     ),
     Case(
-        "return 1,000 x 1 MiB",
+        SMALL,
         mebibyte,
         range(1000),
         {"memcpy of 1 GiB": memcpy, "one core": plain},
@@ -253,7 +289,6 @@ CASES = [
         warm_gib=4,
     ),
 ]
-WAIT = "wait for two workers"
 
 
 def waiting() -> tuple[float, float]:
@@ -298,9 +333,6 @@ def status_mib(name: str) -> float:
     raise KeyError(name)
 
 
-Figures = dict[str, tuple[float, float, float]]  # contender → least seconds, least CPU seconds, most MiB
-
-
 def measure(case: Case, rounds: int) -> Figures:
     case.setup()
     contenders = {**case.bare, **{name: run for name, run in NAMES.items() if name not in case.without}}
@@ -315,114 +347,6 @@ def measure(case: Case, rounds: int) -> Figures:
             figures[name] = min(old[0], new[0]), min(old[1], new[1]), max(old[2], new[2])
     case.teardown()
     return figures
-
-
-def table(name: str, figures: Figures, bare: str | None) -> str:
-    lines = [
-        f"### {name}",
-        "",
-        f"| | seconds | x k8sflow | x {bare or '-'} | parent's CPU s | parent's memory MiB |",
-        "|---|---|---|---|---|---|",
-    ]
-    own = figures["k8sflow"][0]
-    for contender, (seconds, cpu, mib) in sorted(figures.items(), key=lambda entry: entry[1][0]):
-        ratio = f"{seconds / figures[bare][0]:.2f}" if bare else ""
-        title = f"**{contender}**" if contender == "k8sflow" else contender
-        lines.append(f"| {title} | {seconds:.4f} | {seconds / own:.2f} | {ratio} | {cpu:.3f} | {mib:.0f} |")
-    return "\n".join(lines) + "\n"
-
-
-def targets(results: dict[str, Figures], waited: tuple[float, float] | None) -> str:
-    """The targets, each with what was measured."""
-
-    def at(case: str, name: str) -> float:
-        return results[case][name][0] if case in results else float("nan")
-
-    def best(case: str, names: Iterable[str]) -> float:
-        return min(at(case, name) for name in names)
-
-    processes = ["Pool", "ProcessPoolExecutor", "joblib/loky", "mpire", "Metaflow"]
-    cold, many, uneven = "200 no-ops, cold", "100,000 no-ops", "64 uneven items of pure Python"
-    big, small = "return 2 x 0.5 GiB", "return 1,000 x 1 MiB"
-    forks = at(cold, "two forks and waits")
-    rows = [
-        (cold, "< 15 ms", f"{at(cold, 'k8sflow') * 1e3:.1f} ms", at(cold, "k8sflow") < 0.015),
-        (
-            cold,
-            "<= 1.5 x two forks and waits + 1 ms",
-            f"{at(cold, 'k8sflow') * 1e3:.1f} ms; allowed {forks * 1500 + 1:.1f} ms",
-            at(cold, "k8sflow") <= 1.5 * forks + 0.001,
-        ),
-        (
-            many,
-            "< 3 us per item over the plain loop",
-            f"{(at(many, 'k8sflow') - at(many, 'plain loop')) * 10:.2f} us",
-            at(many, "k8sflow") - at(many, "plain loop") < 0.3,
-        ),
-    ]
-    for case in ("sum of 2 GB, 8 blocks", "sum of 4 GB, 8 blocks"):
-        bare = best(case, ["plain sum", "threads"])
-        ratio, limit = at(case, "k8sflow") / bare, at(case, "two forks, shared by hand") / bare
-        goal = "<= 1.15 x the better of plain sum and two threads"
-        rows.append((case, goal, f"{ratio:.2f} x; two forks shared by hand: {limit:.2f} x", ratio <= 1.15))
-    speedup = at(uneven, "one core") / at(uneven, "k8sflow")
-    limit = at(uneven, "one core") / at(uneven, "two forks, shared by hand")
-    rows.append(
-        (uneven, ">= 1.93 x one core", f"{speedup:.2f} x; two forks shared by hand: {limit:.2f} x", speedup >= 1.93)
-    )
-    copies = at(big, "k8sflow") / at(big, "memcpy of 1 GiB")
-    peers = best(big, processes) / at(big, "k8sflow")
-    rows.append((big, "<= 2.5 x memcpy", f"{copies:.2f} x", copies <= 2.5))
-    rows.append((big, "<= half of the best process-based peer", f"1/{peers:.1f}", peers >= 2))
-    faster = at(small, "Pool") / at(small, "k8sflow")
-    rows.append((small, ">= 4 x faster than Pool", f"{faster:.1f} x", faster >= 4))
-    memory = results[small]["k8sflow"][2] if small in results else float("nan")
-    rows.append(
-        (small, "parent's memory < results + 3 in flight", f"{memory:.0f} MiB; allowed 1003 MiB", memory < 1003)
-    )
-    if waited:
-        seconds, cpu = waited
-        rows.append((WAIT, "parent's CPU ~ 0", f"{cpu * 1e3:.1f} ms in {seconds:.1f} s", cpu < 0.001 * seconds))
-    lines = ["| case | to reach | measured | |", "|---|---|---|---|"]
-    lines += [
-        f"| {case} | {goal} | {measured} | {'reached' if reached else 'not reached'} |"
-        for case, goal, measured, reached in rows
-        if case in results or case == WAIT
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def plot(results: dict[str, Figures], path: Path) -> None:
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-    from matplotlib.ticker import NullFormatter
-
-    cases = [case for case in CASES if case.name in results]
-    figure, axes = plt.subplots((len(cases) + 1) // 2, 2, figsize=(11, 2.6 * ((len(cases) + 1) // 2)))
-    for axis in axes.flat[len(cases) :]:
-        axis.set_visible(False)
-    for case, axis in zip(cases, axes.flat, strict=False):
-        entries = sorted(results[case.name].items(), key=lambda entry: -entry[1][0])
-        colours = [
-            "#1f77b4" if name == "k8sflow" else "#9aa0a6" if name in case.bare else "#e0a458" for name, _ in entries
-        ]
-        seconds = [figures[0] for _, figures in entries]
-        axis.barh([name for name, _ in entries], seconds, color=colours)
-        axis.set_xscale("log")
-        axis.xaxis.set_minor_formatter(NullFormatter())  # within one decade the labels of 2, 3, 4 … would overlap
-        axis.set_xlim(min(seconds) / 2, max(seconds) * 6)
-        axis.set_title(case.name, fontsize=10, loc="left")
-        axis.tick_params(labelsize=8)
-        for position, value in enumerate(seconds):
-            axis.text(
-                value, position, f" {value * 1e3:,.1f} ms" if value < 1 else f" {value:,.2f} s", va="center", fontsize=7
-            )
-        axis.spines[["top", "right"]].set_visible(False)
-    figure.suptitle("Seconds with two workers, minimum of n; grey: the bare operation", fontsize=11)
-    figure.tight_layout()
-    figure.savefig(path, dpi=120)
 
 
 def main() -> None:
@@ -444,7 +368,8 @@ def main() -> None:
     print(targets(results, least_waiting() if options.only in WAIT else None))
     print(f"Load after: {os.getloadavg()[0]:.1f}")
     if options.plot and results:
-        plot(results, options.plot)
+        bare = {case.name: set(case.bare) for case in CASES}
+        plot(results, bare, options.plot)
 
 
 if __name__ == "__main__":

@@ -57,7 +57,10 @@ def checked(
         raise ValueError(f'backend must be "processes" or "threads", not {backend!r}')
     chosen: Backend = backend or ("processes" if getattr(sys, "_is_gil_enabled", lambda: True)() else "threads")
     items = _indexable(iterable, iterator)
-    length = None if isinstance(items, Iterator) else len(items)
+    try:
+        length = None if isinstance(items, Iterator) else len(items)
+    except OverflowError:  # a range longer than any list
+        items, length = iterator, None
     workers = min(max_parallel or available_cores(), _most_workers(chosen))
     if sharing := sharers():
         workers = min(workers, available_cores() // sharing)

@@ -42,14 +42,22 @@ class Told:
 
 def failure(error: BaseException, index: int, items: Any, *, by_value: bool) -> tuple[Told, str]:
     """The exception of an item, and the note that tells the caller of it."""
-    own_frames = error.__traceback__.tb_next if error.__traceback__ else None
-    text = "".join(traceback.format_exception(type(error), error, own_frames))
+    note = f"parallel_map: raised at item {index}: {_shown_item(items, index)}\nin worker {os.getpid()}:\n"
     try:
-        item = short_repr(items[index])
+        own_frames = error.__traceback__.tb_next if error.__traceback__ else None
+        note += "".join(traceback.format_exception(type(error), error, own_frames))
+        return _told(error, by_value=by_value), note
+    except BaseException as trouble:  # noqa: BLE001  an exception may do anything when asked; nested too deep it can't say
+        name = f"{type(error).__module__}.{type(error).__qualname__}"
+        summary = f"{name} (no more can be told of it: {type(trouble).__qualname__})"
+        return Told(None, None, name, None, {}, summary, []), note
+
+
+def _shown_item(items: Any, index: int) -> str:
+    try:
+        return short_repr(items[index])
     except Exception as trouble:  # noqa: BLE001  the item is the user's
-        item = f"<not to be shown: {trouble!r}>"
-    note = f"parallel_map: raised at item {index}: {item}\nin worker {os.getpid()}:\n{text}"
-    return _told(error, by_value=by_value), note
+        return f"<not to be shown: {trouble!r}>"
 
 
 def _told(error: BaseException, *, by_value: bool) -> Told:
@@ -81,7 +89,7 @@ def _dumped_or_none(value: object, *, by_value: bool) -> bytes | None:
     try:
         data = dumps(value, by_value=True) if by_value else pickle.dumps(value, 5)
         return data if type(pickle.loads(data)) is type(value) else None
-    except Exception:  # noqa: BLE001  whatever user-defined pickling raises: then the value stays here
+    except BaseException:  # noqa: BLE001  whatever user-defined pickling raises: then the value stays here
         return None
 
 

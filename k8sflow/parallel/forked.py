@@ -11,21 +11,23 @@ import select
 import signal
 import threading
 from collections import deque
+from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
 from .call import Call
 from .channels import readable_within
-from .failures import LAST_BREATH_SECONDS, WorkerDied, death_error, how_it_ended, short_repr
-from .forked_worker import PipeEnds, forked_process, open_pipes
+from .failures import LAST_BREATH_SECONDS, WorkerDied, add_note, death_error, how_it_ended, short_repr
+from .forked_worker import PipeEnds, Pipes, forked_process, open_pipes
 from .forking import flush_output, fork_process, let_imports_finish, private_fds, renew_output, start_lock
-from .limits import out_of_memory_kills
+from .limits import crowd_of, out_of_memory_kills
 from .math_threads import math_threads, warn_of_openmp
 from .memory import read_memory
-from .messages import Reply, pickled_item, receive_reply, send_chunk
-from .signals import HeldSignals, interrupts_held, refusals_ignored
+from .messages import Outbox, Reply, pickled_item, receive_reply, send_chunk
+from .signals import HeldSignals, interrupts_held, is_refusal
 from .work import Chunk
 from .worker import Job, draw_seeds
 
+_LIMITS_REACHED = "a limit of processes (ulimit -u, a pod's pids) or of open descriptors (ulimit -n) may be reached"
 _FORKS_AT_ONCE = 32  # which bounds the descriptors that are open while workers start
 
 
@@ -38,21 +40,26 @@ class Forked:
         self.chunk: Chunk | None = chunk
         self.commands = ends.commands_in
         self.results = ends.results_out
-        self.pidfd = -1
-        with refusals_ignored():  # an old kernel or a seccomp profile; then its end is seen by the pipe's
+        try:
             self.pidfd = os.pidfd_open(pid)
+        except OSError as error:  # an old kernel or a seccomp profile; then its end is seen by the pipe's
+            if not is_refusal(error):
+                raise
+            self.pidfd = -1
         if self.pidfd >= 0:
             private_fds.add(self.pidfd)
         self._fds = {self.commands, self.results, ends.lifeline_in, self.pidfd} - {-1}
         self._team = team
         self._exitcode: int | None = None
         self._reaped = False
-        for fd in (self.commands, self.results):
-            os.set_blocking(fd, False)
 
     def kill(self) -> None:
-        if not self._reaped:
-            with contextlib.suppress(ProcessLookupError):
+        if self._reaped:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            if self.pidfd >= 0:  # a pid may be another process's by now, if a handler of the caller reaped ours
+                signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+            else:
                 os.kill(self.pid, signal.SIGKILL)
 
     def reap(self) -> int | None:
@@ -115,9 +122,7 @@ class Forked:
             index = self._team.busy_with[self.number]
             item = f"at item {index}: {self._team.repr_of_item(self.chunk, index)}"
         how = "closed its pipe to the parent, or hid its memory from it," if alive else how_it_ended(code)
-        return death_error(
-            f"(pid {self.pid}) {how} {item}", index, None if alive else code, self._team.kills_before or 0
-        )
+        return death_error(f"(pid {self.pid}) {how} {item}", index, None if alive else code, self._team.kills_before)
 
 
 class ForkTeam:
@@ -133,7 +138,8 @@ class ForkTeam:
         self._seeds = draw_seeds()
         self._hold_openmp = math_threads.openmp_holder()
         self.busy_with = memoryview(mmap.mmap(-1, 8 * call.workers)).cast("q")  # shared: worker → index of its item
-        self.kills_before: int | None = None
+        self._crowd = crowd_of(call.workers)
+        self.kills_before = out_of_memory_kills()  # before the fork: after it each page that is touched is copied
         warn_of_openmp()
 
     pack = staticmethod(pickled_item)
@@ -147,6 +153,7 @@ class ForkTeam:
         flush_output()
         pids: dict[int, int] = {}
         pipes: dict[int, PipeEnds] = {}
+        jobs: dict[int, Callable[[HeldSignals], NoReturn]] = {}
         threads = threading.active_count() > 1
         if threads:
             let_imports_finish()
@@ -154,11 +161,19 @@ class ForkTeam:
             try:
                 for number, chunk in new.items():
                     pipes[number] = open_pipes()
+                    jobs[number] = self._job(number, chunk, pipes[number])
                     self.busy_with[number] = chunk.start
-                for number, chunk in new.items():
+                for number in new:
                     pids[number] = fork_process()
                     if pids[number] == 0:
-                        self._be_worker(number, chunk, pipes, held, threads=threads)
+                        del pipes[number]
+                        _be_worker(jobs[number], held, pipes.values(), threads=threads)
+            except OSError as error:
+                add_note(
+                    error,
+                    f"parallel_map can't start {self._call.workers} workers: {_LIMITS_REACHED}. Lower max_parallel.",
+                )
+                raise
             finally:
                 for number, ends in pipes.items():
                     if number in pids:
@@ -166,25 +181,16 @@ class ForkTeam:
                     else:
                         ends.close_parents()
                     ends.close_workers()
-        if self.kills_before is None:  # read only now, while the workers begin: nobody runs out of memory so soon
-            self.kills_before = out_of_memory_kills()
 
-    def _be_worker(
-        self, number: int, chunk: Chunk, pipes: dict[int, PipeEnds], held: HeldSignals, *, threads: bool
-    ) -> NoReturn:
-        try:
-            if threads:
-                renew_output()
-            own = pipes.pop(number)
-            for ends in pipes.values():
-                ends.close_workers()
-            tell = functools.partial(operator.setitem, self.busy_with, number)
-            sliced = self._call.chunk_size is None
-            first = (chunk.start, chunk.stop) if chunk.items is None else None
-            job = Job(self._call.func, self._call.items, sliced, self._seeds, tell, first=first)
-            forked_process(job, self._call.workers, own, self._hold_openmp, held)
-        finally:
-            os._exit(1)  # no error may reach the frames of the caller
+    def _job(self, number: int, chunk: Chunk, ends: PipeEnds) -> Callable[[HeldSignals], NoReturn]:
+        """The life of a worker that is about to be forked."""
+        pipes = Pipes(ends)
+        tell = functools.partial(operator.setitem, self.busy_with, number)
+        first = (chunk.start, chunk.stop) if chunk.items is None else None
+        outbox = Outbox(pipes, by_value=False)
+        sliced = self._call.chunk_size is None
+        job = Job(self._call.func, self._call.items, sliced, self._seeds, tell, pipes, outbox, first)
+        return functools.partial(forked_process, job, pipes, self._crowd, self._hold_openmp)
 
     def _adopt(self, worker: Forked) -> None:
         self._workers[worker.number] = worker
@@ -222,6 +228,9 @@ class ForkTeam:
             worker.chunk = None
         return worker.number, reply
 
+    def ready(self) -> bool:
+        return bool(self._readable or self._poll.poll(0))
+
     def stop(self) -> None:
         if not self._workers:
             return
@@ -239,3 +248,16 @@ class ForkTeam:
             return short_repr(items[index] if chunk.items is None else chunk.items[index - chunk.start][0])
         except Exception as error:  # noqa: BLE001  the item is the user's; its trouble must not hide the worker's death
             return f"<not to be shown: {error!r}>"
+
+
+def _be_worker(
+    live: Callable[[HeldSignals], NoReturn], held: HeldSignals, others: Iterable[PipeEnds], *, threads: bool
+) -> NoReturn:
+    try:
+        if threads:
+            renew_output()
+        for ends in others:
+            ends.close_workers()
+        live(held)
+    finally:
+        os._exit(1)  # no error may reach the frames of the caller

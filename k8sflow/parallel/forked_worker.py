@@ -15,32 +15,32 @@ from .channels import READ_BYTES, readable_within
 from .forking import flush_output, private_fds
 from .limits import join_crowd
 from .math_threads import ONE_THREAD_EACH
-from .signals import HeldSignals, leave_it_to_the_parent
+from .signals import HeldSignals
 from .worker import Job, serve
 
 
 def forked_process(
     job: Job,
-    workers: int,
-    ends: PipeEnds,
+    pipes: Pipes,
+    crowd: int,
     hold_openmp: Callable[[], object] | None,
     held: HeldSignals,
 ) -> NoReturn:
-    """The whole life of a forked worker. It never returns into the caller's frames."""
+    """The whole life of a forked worker. It never returns into the caller's frames.
+
+    What it begins with was made before the fork: each page that it touches anew must be copied.
+    """
     try:
         gc.freeze()  # the collector leaves inherited objects alone: marking them would copy their pages
-        join_crowd(workers)
-        private_fds.update((ends.commands_out, ends.results_in, ends.lifeline_out))
-        _die_with_parent(ends.lifeline_out)
+        join_crowd(crowd)
+        pipes.take()
         signal.set_wakeup_fd(-1)
-        held.restore_handlers()
-        signal.signal(signal.SIGINT, leave_it_to_the_parent)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        held.restore_mask()
+        held.restore_for_worker()
         if hold_openmp:
             hold_openmp()
-        os.environ.update(ONE_THREAD_EACH)  # for libraries that the function loads, and programs that it starts
-        serve(job, Pipes(ends))
+        for name, one in ONE_THREAD_EACH.items():
+            os.environ[name] = one  # for libraries that the function loads, and programs that it starts
+        serve(job)
     except (EOFError, BrokenPipeError):
         pass  # the parent doesn't listen any more
     except BaseException:  # noqa: BLE001  the border of this process; nothing may reach the frames of the caller
@@ -48,13 +48,6 @@ def forked_process(
     finally:
         flush_output()
         os._exit(1)
-
-
-def _die_with_parent(lifeline: int) -> None:
-    """Has the kernel send this process the lifeline's signal, see `open_pipes`."""
-    fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
-    if readable_within(lifeline, 0):
-        os._exit(1)  # it died before we asked
 
 
 @dataclass(frozen=True)
@@ -98,6 +91,8 @@ def open_pipes() -> PipeEnds:
     ends = PipeEnds(*fds)
     fcntl.fcntl(ends.lifeline_out, fcntl.F_SETSIG, signal.SIGKILL)
     fcntl.fcntl(ends.lifeline_out, fcntl.F_SETFL, os.O_RDONLY | os.O_ASYNC)
+    for fd in (ends.commands_in, ends.results_out):
+        os.set_blocking(fd, False)
     private_fds.update((ends.commands_in, ends.results_out, ends.lifeline_in))
     return ends
 
@@ -108,7 +103,16 @@ class Pipes:
     def __init__(self, ends: PipeEnds) -> None:
         self._commands = ends.commands_out
         self._results = ends.results_in
+        self._lifeline = ends.lifeline_out
+        self._pid = 0
+
+    def take(self) -> None:
+        """Makes them this process's own, and has the kernel send it the lifeline's signal, see `open_pipes`."""
         self._pid = os.getpid()
+        private_fds.update((self._commands, self._results, self._lifeline))
+        fcntl.fcntl(self._lifeline, fcntl.F_SETOWN, self._pid)
+        if readable_within(self._lifeline, 0):
+            os._exit(1)  # the parent died before we asked
 
     def _check_owner(self) -> None:
         """Cuts off a child of the function that comes back from it: it is no worker, and the descriptors aren't its."""

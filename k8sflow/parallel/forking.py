@@ -12,7 +12,7 @@ import time
 import warnings
 from typing import Any
 
-from .signals import refusals_ignored
+from .signals import is_refusal
 
 _start_lock = threading.RLock()  # re-entrant: the collector may end a forgotten generator while workers start
 _IMPORT_SECONDS = 10.0  # so long a start waits for the imports of other threads
@@ -76,8 +76,13 @@ if hasattr(os, "register_at_fork"):
 
 def flush_output() -> None:
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(AttributeError, ValueError), refusals_ignored():  # None, closed, a broken pipe
+        try:
             stream.flush()
+        except (AttributeError, ValueError):
+            pass
+        except OSError as error:  # a broken pipe
+            if not is_refusal(error):
+                raise
 
 
 def renew_output() -> None:

@@ -9,18 +9,24 @@ import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from .signals import refusals_ignored
+from .signals import is_refusal
 
 _NO_LIMIT_BYTES = 1 << 60  # what cgroup v1 writes for "none" is above this
 _crowd = 0  # in a worker process: how many workers share the cores, so that nested calls don't multiply processes
 _thread_crowd = threading.local()  # .size: the same for a worker thread
 
 
-def join_crowd(workers: int) -> None:
-    """Notes that this process is one of so many workers of a call."""
+def crowd_of(workers: int) -> int:
+    """How many will share this process's cores when it starts so many workers."""
+    return max(1, sharers()) * workers
+
+
+def join_crowd(size: int) -> None:
+    """Notes that this process is a worker, one of so many that share the cores."""
     global _crowd  # noqa: PLW0603  a fact about this process
-    _crowd = max(1, sharers()) * workers
-    _thread_crowd.size = 0
+    _crowd = size
+    if getattr(_thread_crowd, "size", 0):
+        _thread_crowd.size = 0
 
 
 def join_thread_crowd(size: int) -> None:
@@ -86,7 +92,7 @@ def memory_figures() -> str:
     for line in lines_of("/proc/meminfo"):
         if line.startswith("MemAvailable:"):
             figures.append(f"available on the machine {int(line.split()[1]) / 1024:.0f} MiB")
-    return f"Memory: {', '.join(figures)}."
+    return f"Memory: {', '.join(figures) or 'unknown, for /proc is not to be read'}."
 
 
 def cgroup_folders(controller: str, proc: str = "/proc/self") -> list[str]:
@@ -119,10 +125,13 @@ def _folders_within(controller: str, membership: tuple[str, ...], mountinfo: str
 
 
 def lines_of(path: str) -> list[str]:
-    text = ""
-    with refusals_ignored():  # not Linux, not this cgroup version, or hidden from us: it sets no limit we could know
-        text = Path(path).read_text(encoding="utf-8", errors="replace")
-    return text.splitlines()
+    try:
+        with Path(path).open("rb", buffering=0) as file:
+            return file.read().decode(errors="replace").splitlines()
+    except OSError as error:  # not Linux, not this cgroup version, or hidden from us: it sets no limit we could know
+        if not is_refusal(error):
+            raise
+        return []
 
 
 def words_of(path: str) -> list[str]:

@@ -33,6 +33,9 @@ class Team(Protocol):
     def receive(self) -> tuple[int, Reply]:
         """The next message of any worker; sleeps until there is one. Raises what the function raised, or WorkerDied."""
 
+    def ready(self) -> bool:
+        """Whether `receive` would not sleep."""
+
     def stop(self) -> None:
         """Ends the workers and frees all that belongs to them."""
 
@@ -90,7 +93,7 @@ def _drive(team: Team, workers: int, work: Work, window: float) -> Generator[Bat
     batch: Batch | None = None
     while True:
         limit = min([work.lowest, *(chunk.start for chunk in busy.values())]) + window
-        while idle and (chunk := work.take(limit)):
+        while idle and not (work.slow and team.ready()) and (chunk := work.take(limit)):
             number = idle.pop()
             busy[number] = chunk
             team.send(number, chunk)

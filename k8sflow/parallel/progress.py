@@ -20,7 +20,7 @@ class Progress:
         self._total = call.length
         self._done = 0
         self._began = self._told = time.monotonic()
-        self._bar = "ipykernel" in sys.modules or (sys.stderr is not None and sys.stderr.isatty())
+        self._bar = "ipykernel" in sys.modules or _is_terminal()
 
     def __enter__(self) -> Progress:  # noqa: PYI034  typing.Self is Python 3.11's
         return self
@@ -48,6 +48,13 @@ class Progress:
         if self._bar and self._total is not None:
             filled = self._done * _BAR_WIDTH // self._total
             text = f"[{'#' * filled}{'.' * (_BAR_WIDTH - filled)}] {text}"
-        with contextlib.suppress(ValueError), refusals_ignored():  # closed, or nobody reads it: no reason to fail
+        with contextlib.suppress(AttributeError, ValueError), refusals_ignored():  # none, closed, or nobody reads it
             sys.stderr.write(f"\r{text}\x1b[K{end}" if self._bar else f"{text}{end}")
             sys.stderr.flush()
+
+
+def _is_terminal() -> bool:
+    try:
+        return sys.stderr.isatty()
+    except (AttributeError, ValueError):  # there is none, or it is closed
+        return False

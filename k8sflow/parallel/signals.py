@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from types import FrameType
 from typing import Any
 
+# The module below `signal`, which has no enums: a worker would begin by copying all the pages that these touch.
+_calls: Any = getattr(signal, "_signal", signal)
 _HELD_SIGNALS = {
-    getattr(signal, name)
+    int(getattr(signal, name))
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGALRM", "SIGVTALRM", "SIGUSR1", "SIGUSR2")
     if hasattr(signal, name)
 }
@@ -20,15 +22,23 @@ class HeldSignals:
     """What was there before the signals were held."""
 
     def __init__(self) -> None:
-        self.handlers: dict[int, Callable[[int, FrameType | None], Any]] = {}
+        self.handlers: dict[int, Any] = {}
         self.mask: set[Any] = set()
 
     def restore_handlers(self) -> None:
         for number, handler in self.handlers.items():
-            signal.signal(number, handler)
+            _calls.signal(number, handler)
+
+    def restore_for_worker(self) -> None:
+        """The handlers of a worker: Ctrl-C is left to the parent, SIGTERM ends it, others are as they were."""
+        self.handlers[signal.SIGINT] = leave_it_to_the_parent
+        if _calls.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+            self.handlers[signal.SIGTERM] = 0  # SIG_DFL
+        self.restore_handlers()
+        self.restore_mask()
 
     def restore_mask(self) -> None:
-        signal.pthread_sigmask(signal.SIG_SETMASK, self.mask)
+        _calls.pthread_sigmask(signal.SIG_SETMASK, self.mask)
 
 
 @contextlib.contextmanager
@@ -41,18 +51,18 @@ def interrupts_held() -> Generator[HeldSignals, None, None]:
     """
     held = HeldSignals()
     came: list[tuple[int, FrameType | None]] = []
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
+    if not hasattr(signal, "pthread_sigmask"):
         yield held
         return
-    held.mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    held.mask = _calls.pthread_sigmask(signal.SIG_BLOCK, ())
     try:
-        signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_SIGNALS)
+        _calls.pthread_sigmask(signal.SIG_BLOCK, _HELD_SIGNALS)
         if threading.current_thread() is threading.main_thread():
             for number in _HELD_SIGNALS:
-                handler = signal.getsignal(number)
+                handler = _calls.getsignal(number)
                 if callable(handler):
                     held.handlers[number] = handler
-                    signal.signal(number, lambda *call: came.append(call))
+                    _calls.signal(number, lambda *call: came.append(call))
         yield held
     finally:
         try:
@@ -70,15 +80,16 @@ def leave_it_to_the_parent(_signal: int, _frame: object) -> None:
     """
 
 
+def is_refusal(error: OSError) -> bool:
+    """Whether the system refused something. A TimeoutError that a handler of SIGALRM raises has no errno."""
+    return error.errno is not None
+
+
 @contextlib.contextmanager
 def refusals_ignored() -> Generator[None, None, None]:
-    """Goes on where the system refuses something that can be done without.
-
-    A TimeoutError that a handler of SIGALRM raises in the middle is an OSError too, but with no errno; it is for the
-    caller.
-    """
+    """Goes on where the system refuses something that can be done without."""
     try:
         yield
     except OSError as error:
-        if error.errno is None:
+        if not is_refusal(error):
             raise

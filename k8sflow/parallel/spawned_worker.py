@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 from .channels import read_exactly
 from .forking import flush_output
 from .limits import join_crowd
+from .messages import Outbox
 from .signals import leave_it_to_the_parent
 from .worker import Job, serve
 
@@ -51,7 +52,8 @@ def spawned_process() -> NoReturn:
         (size,) = struct.unpack("=q", read_exactly(channel, 8))
         func, sliced, seeds, crowd = pickle.loads(read_exactly(channel, size))
         join_crowd(crowd)
-        serve(Job(func, None, sliced, seeds, tell=lambda _: None, by_value=True), channel)
+        outbox = Outbox(channel, by_value=True)
+        serve(Job(func, None, sliced, seeds, lambda _: None, channel, outbox))
     except (EOFError, OSError):
         pass  # the parent doesn't listen any more
     finally:

@@ -13,7 +13,7 @@ from typing import Any
 
 from .call import Call
 from .failures import add_note, short_repr
-from .limits import join_thread_crowd, sharers
+from .limits import crowd_of, join_thread_crowd
 from .math_threads import math_threads
 from .messages import Reply
 from .work import SLICE_SECONDS, Chunk
@@ -27,7 +27,7 @@ class ThreadTeam:
 
     def __init__(self, call: Call) -> None:
         self._call = call
-        self._crowd = max(1, sharers()) * call.workers
+        self._crowd = crowd_of(call.workers)
         self._inboxes: dict[int, queue.SimpleQueue[Chunk | None]] = {}
         self._events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
@@ -55,6 +55,9 @@ class ThreadTeam:
         if isinstance(event, BaseException):
             raise event
         return number, event
+
+    def ready(self) -> bool:
+        return not self._events.empty()
 
     def stop(self) -> None:
         """Ends the threads. One that is in the midst of an item ends after it: a thread can't be killed."""

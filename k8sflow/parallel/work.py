@@ -56,6 +56,7 @@ class Work:
         self._next = 0
         self._left = call.length or 0
         self._item_seconds = math.inf
+        self.slow = False  # the iterator is: the next chunk may be long in coming
 
     @property
     def lowest(self) -> int:
@@ -111,5 +112,6 @@ class Work:
             items.append((item, self._pack(item, self._next + len(items))))
             if time.perf_counter() > deadline and not self._call.chunk_size:
                 break
+        self.slow = time.perf_counter() > deadline
         self._drained = not items  # an iterator isn't asked again after its end
         return Chunk(self._next, self._next + len(items), items)

@@ -31,22 +31,23 @@ class Job:
     sliced: bool
     seeds: Seeds
     tell: Callable[[int], None]  # hears the index of the item it begins with
-    by_value: bool = False
+    channel: Channel
+    outbox: Outbox
     first: tuple[int, int] | None = None  # a forked worker is born with its first chunk
 
 
-def serve(job: Job, channel: Channel) -> NoReturn:
+def serve(job: Job) -> NoReturn:
     """Works off chunks until the parent ends it."""
-    outbox = Outbox(channel, by_value=job.by_value)
     if job.first is not None:
-        _work_off(job, job.items, *job.first, outbox)
+        _work_off(job, job.items, *job.first)
     while True:
-        start, stop, size = COMMAND.unpack(read_exactly(channel, COMMAND.size))
-        items = _Sent(read_exactly(channel, size), start, stop) if size else job.items
-        _work_off(job, items, start, stop, outbox)
+        start, stop, size = COMMAND.unpack(read_exactly(job.channel, COMMAND.size))
+        items = _Sent(read_exactly(job.channel, size), start, stop) if size else job.items
+        _work_off(job, items, start, stop)
 
 
-def _work_off(job: Job, items: Any, start: int, stop: int, outbox: Outbox) -> None:
+def _work_off(job: Job, items: Any, start: int, stop: int) -> None:
+    outbox = job.outbox
     reseed(job.seeds, start)
     began = time.perf_counter()
     deadline = began + SLICE_SECONDS if job.sliced else math.inf
@@ -107,7 +108,7 @@ def draw_seeds() -> Seeds:
 def reseed(seeds: Seeds, start: int) -> None:
     """Gives the chunk that starts there random numbers of its own."""
     for name, seed in seeds.items():
-        module = importlib.import_module(name)
+        module = sys.modules.get(name) or importlib.import_module(name)
         if name == "random":
             module.seed(seed + start)
         elif name == "numpy.random":

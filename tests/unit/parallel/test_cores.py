@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import random
 import subprocess
@@ -287,6 +288,15 @@ def test_progress_on_a_terminal_is_a_bar(capsys: pytest.CaptureFixture[str], mon
     err = capsys.readouterr().err
     assert "\r[###############...............] parallel_map: 50 of 100 items (50%)" in err
     assert err.endswith("\n")
+
+
+@pytest.mark.parametrize("stream", [None, "closed"])
+def test_progress_without_a_standard_error_is_no_failure(stream: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    error = io.StringIO() if stream else None
+    if error:
+        error.close()
+    monkeypatch.setattr(sys, "stderr", error)
+    assert parallel_map(lambda i: i, range(3), 2, progress=True) == [0, 1, 2]
 
 
 def test_no_progress_is_said_without_being_asked(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import ctypes
+import errno
 import os
 import pickle
 import signal
@@ -24,6 +25,7 @@ from k8sflow.parallel import (
     RemoteError,
     WorkerDied,
     WorkerOutOfMemory,
+    forked,
     parallel_imap,
     parallel_imap_unordered,
     parallel_map,
@@ -229,6 +231,46 @@ def test_a_group_keeps_its_type_and_the_members_that_can_be_sent(start_method: s
     assert "item 0: 1" in group.__notes__[1]
     (matched, _) = group.split(KeyError)
     assert len(matched.exceptions) == 1
+
+
+class SaysNothing(Exception):
+    def __getattribute__(self, name: str) -> Any:
+        raise RuntimeError(f"no {name}")
+
+
+class QuitsWhenPickled(Exception):
+    def __reduce__(self) -> Any:
+        raise SystemExit(7)
+
+
+def deep_group() -> BaseException:
+    error: BaseException = Unsendable()
+    for _ in range(3000):
+        error = vars(builtins)["ExceptionGroup"]("deep", [error])
+    return error
+
+
+def test_an_exception_of_which_nothing_can_be_had_is_not_taken_for_a_dead_worker(start_method: str) -> None:
+    """Its class is told, and the item."""
+    makers: list[Callable[[], BaseException]] = (
+        [SaysNothing, deep_group] if sys.version_info >= (3, 11) else [SaysNothing]
+    )
+    for make in makers:
+        with pytest.raises(RemoteError, match=r"SaysNothing|ExceptionGroup") as caught:
+            parallel_map(raising(make), [1], 2)
+        assert "item 0: 1" in shown(caught.value)
+    with pytest.raises(QuitsWhenPickled, match="now"):
+        parallel_map(raising(lambda: QuitsWhenPickled("now")), [1], 2)
+
+
+def test_a_process_that_may_not_start_workers_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused() -> int:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(forked, "fork_process", refused)
+    with pytest.raises(BlockingIOError) as caught:
+        parallel_map(abs, range(8), 8)
+    assert "Lower max_parallel" in shown(caught.value)
 
 
 def test_system_exit_in_the_function_is_the_callers(way: Backend) -> None:

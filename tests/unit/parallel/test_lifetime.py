@@ -137,11 +137,11 @@ def test_a_timeout_by_alarm_leaves_nothing() -> None:
 def test_a_timeout_by_alarm_is_never_taken_for_a_refusal_of_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
     """A TimeoutError is an OSError: it may come while a file is read that may as well not be there."""
 
-    def too_late(_path: Path, **_: object) -> str:
+    def too_late(_path: Path, *_: object, **__: object) -> str:
         raise TimeoutError
 
     with monkeypatch.context() as patched:
-        patched.setattr(Path, "read_text", too_late)
+        patched.setattr(Path, "open", too_late)
         with pytest.raises(TimeoutError):
             parallel_map(lambda item: item, range(4), 2)
 
@@ -476,6 +476,23 @@ def test_memory_of_results_is_freed_with_them() -> None:
     del arrays
     gc.collect()
     assert resident() - before < 20_000_000
+
+
+def test_a_worker_that_a_handler_of_the_caller_reaped_is_not_killed_by_its_pid(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That pid may be another process's by now."""
+    monkeypatch.setattr(os, "kill", lambda pid, number: pytest.fail(f"signal {number} for {pid}"))
+
+    def reap(_signal: int, _frame: object) -> None:
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+
+    before = signal.signal(signal.SIGCHLD, reap)
+    try:
+        with pytest.raises(WorkerDied):
+            parallel_map(lambda _: os._exit(3), range(4), 2)
+    finally:
+        signal.signal(signal.SIGCHLD, before)
 
 
 def test_descriptors_run_out_without_a_leak() -> None:

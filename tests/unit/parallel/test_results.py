@@ -10,6 +10,7 @@ import os
 import resource
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -286,6 +287,27 @@ def test_imap_yields_before_the_input_ends() -> None:
     next(results)
     assert not ended
     assert len(list(results)) == 4999
+
+
+def test_results_need_not_wait_until_a_slow_iterable_has_fed_every_worker(way: Backend) -> None:
+    drawn: list[int] = []
+
+    def slowly() -> Iterator[int]:
+        for i in range(16):
+            time.sleep(0.1)
+            drawn.append(i)
+            yield i
+
+    results = parallel_imap_unordered(lambda i: i, slowly(), 16, backend=way)
+    next(results)
+    assert len(drawn) < 16
+    assert sorted(results) == list(range(1, 16))
+
+
+def test_imap_of_a_range_that_is_longer_than_any_list() -> None:
+    results = parallel_imap(lambda i: i, range(10**30), 2)
+    assert list(itertools.islice(results, 3)) == [0, 1, 2]
+    results.close()
 
 
 def test_an_error_of_the_iterable_is_the_callers(way: Backend) -> None:
