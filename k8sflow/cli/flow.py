@@ -23,7 +23,7 @@ from k8sflow.flow.mutators import prepare
 from k8sflow.flow.parameters import Parameter
 from k8sflow.flow.spec import FlowSpec, parameters
 from k8sflow.runtime.request import code_folder
-from k8sflow.storage.records import RUNS
+from k8sflow.storage.run_store import RUNS
 from k8sflow.task import streams
 
 

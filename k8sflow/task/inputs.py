@@ -10,7 +10,8 @@ from k8sflow.errors import ArtifactError
 from k8sflow.flow.graph import Graph
 from k8sflow.flow.setters import MissingArtifactError
 from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore
-from k8sflow.storage.records import Commit, RunStore
+from k8sflow.storage.records import Commit
+from k8sflow.storage.run_store import RunStore
 from k8sflow.task.spec import TaskInput, TaskName
 
 _WINDOW = 256
