@@ -22,7 +22,8 @@ from k8sflow.runtime.driver import Driver
 from k8sflow.storage.artifacts import ArtifactRef
 from k8sflow.storage.clones import mark_complete, put_commits
 from k8sflow.storage.folder import FolderStore
-from k8sflow.storage.records import Commit, ForeachFrame, ForeachItems, OutcomeRecord, RunRecord, RunStore
+from k8sflow.storage.records import Commit, ForeachFrame, ForeachItems, OutcomeRecord, RunRecord
+from k8sflow.storage.run_store import RunStore
 
 TASKS = 10_000
 SOURCE = """

@@ -10,7 +10,8 @@ from pathlib import Path
 from k8sflow.errors import PackageError
 from k8sflow.storage import package
 from k8sflow.storage.artifacts import ArtifactStore, blob_key
-from k8sflow.storage.records import RunRecord, RunStore
+from k8sflow.storage.records import RunRecord
+from k8sflow.storage.run_store import RunStore
 
 
 class Code:

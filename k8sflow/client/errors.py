@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from k8sflow.errors import K8sflowError
 from k8sflow.flow.graph import closest
-from k8sflow.storage.records import SPINS
+from k8sflow.storage.run_store import SPINS
 
 
 class NotFoundError(K8sflowError, KeyError):

@@ -11,7 +11,8 @@ from k8sflow.client.run import Run
 from k8sflow.client.stores import known_stores
 from k8sflow.errors import StorageError
 from k8sflow.storage.objects import ObjectStore
-from k8sflow.storage.records import RunStore, started_at
+from k8sflow.storage.records import started_at
+from k8sflow.storage.run_store import RunStore
 
 
 class Metaflow:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from k8sflow.flow.graph import Graph, Node
-from k8sflow.storage.records import RunStore
+from k8sflow.storage.run_store import RunStore
 from k8sflow.task.spec import TaskName
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 
 from k8sflow.storage.logs import timed_lines
-from k8sflow.storage.records import RunStore
+from k8sflow.storage.run_store import RunStore
 
 STREAMS = ("stdout", "stderr")
 # So many looks without anything new, and what has ended will bring nothing more.

@@ -16,7 +16,8 @@ from k8sflow.client.stores import known_stores
 from k8sflow.client.task import Task
 from k8sflow.errors import StorageError
 from k8sflow.flow.graph import Graph
-from k8sflow.storage.records import SPINS, Commit, OutcomeRecord, RunRecord, RunStore
+from k8sflow.storage.records import Commit, OutcomeRecord, RunRecord
+from k8sflow.storage.run_store import SPINS, RunStore
 from k8sflow.storage.tags import TagError, checked, system_tags
 from k8sflow.task.outcome import Outcome
 

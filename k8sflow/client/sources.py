@@ -23,7 +23,8 @@ from k8sflow.client.code import Code
 from k8sflow.errors import ArtifactError, K8sflowError
 from k8sflow.flow.spec import READ_MODULE, FlowSpec
 from k8sflow.storage.artifacts import Find
-from k8sflow.storage.records import RunRecord, RunStore
+from k8sflow.storage.records import RunRecord
+from k8sflow.storage.run_store import RunStore
 
 
 def finder(run_store: RunStore, record: RunRecord) -> Find:

@@ -16,7 +16,8 @@ from k8sflow.client.lineage import children, parents
 from k8sflow.client.tagged import TaggedAsParent
 from k8sflow.flow.graph import Graph
 from k8sflow.storage.logs import scrub
-from k8sflow.storage.records import Commit, OutcomeRecord, RunStore, current_user
+from k8sflow.storage.records import Commit, OutcomeRecord, current_user
+from k8sflow.storage.run_store import RunStore
 from k8sflow.task.outcome import Outcome
 from k8sflow.task.spec import TaskName
 

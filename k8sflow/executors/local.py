@@ -25,7 +25,7 @@ from k8sflow.executors import spawner
 from k8sflow.executors.base import Emit, Finished, Output, Queued, Started
 from k8sflow.executors.zygote import Exit, Zygote, forked, no_process
 from k8sflow.storage.objects import LogWriter
-from k8sflow.storage.records import RunStore
+from k8sflow.storage.run_store import RunStore
 from k8sflow.task import memory
 from k8sflow.task.death import death, last_word, timed_out
 from k8sflow.task.outcome import Diagnosis, Outcome

@@ -21,7 +21,7 @@ from k8sflow.kubernetes.kubeconfig import load_access
 from k8sflow.runner.runner import Runner
 from k8sflow.runtime import flowrun
 from k8sflow.runtime.placement import Placement
-from k8sflow.storage.records import RunStore
+from k8sflow.storage.run_store import RunStore
 
 _NOT_FOUND = 404
 _Answer = TypeVar("_Answer")

@@ -35,6 +35,7 @@ class ExecutingProcess(Generic[Started]):
         self._find: Callable[[str], Started] = find
         self._found: Started | None = None
         self._timed_out = False
+        self._shown: dict[Stream, int] = {"stdout": 0, "stderr": 0}
         self.command = command
 
     @property
@@ -118,18 +119,17 @@ class ExecutingProcess(Generic[Started]):
             yield start + len(rest), rest.decode("utf-8", "replace")
 
     def show_until_end(self) -> None:
-        """Waits for the end, and copies the output to ours meanwhile."""
-        positions: dict[Stream, int] = {"stdout": 0, "stderr": 0}
+        """Waits for the end, and copies the output to ours meanwhile; called again, it goes on where it was."""
         is_over = False
         while not is_over:
             changed = self._child.changed
             is_over = self._child.ended.done()
-            for stream, position in positions.items():
+            for stream, position in self._shown.items():
                 data = self._child.output(stream, position)
                 cut = data if is_over else data[: data.rfind(b"\n") + 1]
-                positions[stream] += len(cut)
                 getattr(sys, stream).write(cut.decode("utf-8", "replace"))
                 getattr(sys, stream).flush()
+                self._shown[stream] += len(cut)  # not before: Ctrl-C in between shows a line twice, and loses none
             if not is_over:
                 changed.result()
 

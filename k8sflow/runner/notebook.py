@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import atexit
 import inspect
 import linecache
 import os
@@ -25,8 +26,8 @@ _IPYTHON = "get_ipython"
 class NBRunner(Runner):
     """Runs a flow that is written in one cell of a notebook, with all its imports, as a file of its own.
 
-    The file is made in ``base_dir``, where the flow finds the notebook's modules and data, and ``cleanup`` removes it.
-    What stands in the cell from the first use of NBRunner on is left out.
+    The file is made in ``base_dir``, where the flow finds the notebook's modules and data; ``cleanup`` removes it,
+    and the end of the interpreter. What stands in the cell from the first use of NBRunner on is left out.
 
     Args:
         flow: The flow's class.
@@ -53,6 +54,7 @@ class NBRunner(Runner):
         descriptor, name = tempfile.mkstemp(prefix=f"{flow.__name__.lower()}_", suffix=".py", dir=folder)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(source)
+        atexit.register(Path(name).unlink, missing_ok=True)
         super().__init__(name, show_output, env=env, cwd=folder, **options)
 
     def nbrun(self, **options: Any) -> Run:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shlex
@@ -17,7 +18,7 @@ from k8sflow.errors import ParameterError, RunError
 from k8sflow.runner.child import Child
 from k8sflow.runner.executing import ExecutingRun, ExecutingTask
 from k8sflow.storage.objects import ObjectStore, open_store
-from k8sflow.storage.records import RunStore
+from k8sflow.storage.run_store import RunStore
 
 # The options that are needed before the flow's other options are known.
 _CONFIGS = ("config", "config_value")
@@ -168,6 +169,8 @@ class Runner:
             executing.show_until_end() if self._show_output else executing.wait_until_end()
         except BaseException:  # Ctrl-C most of all: what runs is ours
             executing.cleanup()
+            if self._show_output:
+                executing.show_until_end()  # how it was cancelled, and how to go on
             raise
         _ = executing.started
         return executing
@@ -193,7 +196,12 @@ class Runner:
         try:
             child = Child(line, call, self.environment, self._cwd)
         except OSError as error:
-            raise RunError(f"{told} can't be started: {error.strerror}.") from error
+            is_large = error.errno == errno.E2BIG
+            raise RunError(
+                f"{told} can't be started: {error.strerror}.",
+                cause="A variable of its environment has more than 128 KiB, or all have too much." if is_large else "",
+                advice="Give large values as parameters, or in a file." if is_large else "",
+            ) from error
         self._children.append(child)
         return child, told
 

@@ -20,7 +20,8 @@ from k8sflow.runtime.driver import Driver, Observer, Report, RunResult
 from k8sflow.runtime.placement import Placement
 from k8sflow.runtime.progress import Reporter, reporter
 from k8sflow.storage.objects import ObjectStore
-from k8sflow.storage.records import OutcomeRecord, RunRecord, RunStore
+from k8sflow.storage.records import OutcomeRecord, RunRecord
+from k8sflow.storage.run_store import RunStore
 from k8sflow.task.outcome import Outcome
 from k8sflow.task.runner import TaskRunner
 

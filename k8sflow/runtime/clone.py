@@ -6,7 +6,8 @@ from k8sflow.flow.graph import Graph
 from k8sflow.runtime.active import ActiveRun
 from k8sflow.runtime.plan import Plan, plan
 from k8sflow.storage.clones import is_complete, mark_complete, put_commits
-from k8sflow.storage.records import RunRecord, RunStore
+from k8sflow.storage.records import RunRecord
+from k8sflow.storage.run_store import RunStore
 
 
 def clone(active: ActiveRun) -> None:

@@ -35,7 +35,8 @@ from k8sflow.runtime.clock import Clock, RealClock
 from k8sflow.runtime.inbox import Inbox
 from k8sflow.runtime.scheduler import Scheduler, TaskGroup
 from k8sflow.storage.clones import read_commits
-from k8sflow.storage.records import OutcomeRecord, RunStore
+from k8sflow.storage.records import OutcomeRecord
+from k8sflow.storage.run_store import RunStore
 from k8sflow.task.caught import commit_caught
 from k8sflow.task.outcome import Diagnosis, Outcome
 from k8sflow.task.result import TaskResult, Transition

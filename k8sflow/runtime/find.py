@@ -11,7 +11,8 @@ from k8sflow.flow.spec import FlowSpec
 from k8sflow.runtime import remote
 from k8sflow.runtime.request import local_root
 from k8sflow.storage.objects import ObjectStore, open_store
-from k8sflow.storage.records import RunStore, current_user, started_at
+from k8sflow.storage.records import current_user, started_at
+from k8sflow.storage.run_store import RunStore
 
 
 def stores(flow: type[FlowSpec], settings: Settings) -> Iterator[ObjectStore]:

@@ -15,7 +15,8 @@ from k8sflow.flow.graph import Graph
 from k8sflow.runtime.attempts import Again, Caught, Failed, decide, read_past
 from k8sflow.runtime.driver import Observer
 from k8sflow.storage.clones import read_commits
-from k8sflow.storage.records import OutcomeRecord, RunStore
+from k8sflow.storage.records import OutcomeRecord
+from k8sflow.storage.run_store import RunStore
 from k8sflow.task.outcome import Diagnosis, Outcome
 from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskName, TaskSpec

@@ -12,7 +12,8 @@ from k8sflow.executors.base import Executor
 from k8sflow.runtime.driver import Report
 from k8sflow.runtime.placement import Placement
 from k8sflow.storage.objects import ObjectStore
-from k8sflow.storage.records import RunRecord, RunStore
+from k8sflow.storage.records import RunRecord
+from k8sflow.storage.run_store import RunStore
 from k8sflow.task.runner import committed_result
 from k8sflow.task.spec import TaskSpec
 

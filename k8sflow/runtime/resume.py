@@ -24,7 +24,8 @@ from k8sflow.runtime.request import RunRequest
 from k8sflow.runtime.start import begin, check_names, check_places, create, prepare
 from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.storage.lease import Holder, folder_lease_of
-from k8sflow.storage.records import OutcomeRecord, RunRecord, RunStore
+from k8sflow.storage.records import OutcomeRecord, RunRecord
+from k8sflow.storage.run_store import RunStore
 from k8sflow.task.outcome import Outcome
 from k8sflow.task.spec import TaskName
 

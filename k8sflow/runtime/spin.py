@@ -33,7 +33,8 @@ from k8sflow.runtime.request import code_file, code_folder
 from k8sflow.runtime.start import fixed_values
 from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore
 from k8sflow.storage.clones import put_commits
-from k8sflow.storage.records import SPINS, RunRecord, RunStore, current_user, new_run_id
+from k8sflow.storage.records import RunRecord, current_user, new_run_id
+from k8sflow.storage.run_store import SPINS, RunStore
 from k8sflow.task.outcome import Outcome
 from k8sflow.task.result import TaskResult
 from k8sflow.task.runner import TaskRunner

@@ -29,7 +29,8 @@ from k8sflow.runtime.request import RunRequest, code_file, code_folder, local_ro
 from k8sflow.storage import package
 from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore
 from k8sflow.storage.objects import ObjectStore, open_store
-from k8sflow.storage.records import RunRecord, RunStore, current_user, new_run_id
+from k8sflow.storage.records import RunRecord, current_user, new_run_id
+from k8sflow.storage.run_store import RunStore
 
 _RUN_ID = "the run's id"
 _RUN_ID_PATTERN = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")

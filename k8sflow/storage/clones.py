@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from k8sflow.storage.objects import ObjectNotFoundError
-from k8sflow.storage.records import RunStore, to_bytes
+from k8sflow.storage.records import to_bytes
+from k8sflow.storage.run_store import RunStore
 
 # Fewer reads than this are not worth a pool of threads.
 _FEW = 4

@@ -23,7 +23,7 @@ from typing import Protocol
 from k8sflow.errors import StorageError
 from k8sflow.storage.folder import FolderStore
 from k8sflow.storage.objects import ObjectNotFoundError
-from k8sflow.storage.records import RunStore
+from k8sflow.storage.run_store import RunStore
 
 BEAT_SECONDS = 10.0
 EXPIRY_SECONDS = 30.0

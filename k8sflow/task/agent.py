@@ -29,7 +29,7 @@ from k8sflow.storage import package
 from k8sflow.storage.artifacts import blob_key
 from k8sflow.storage.logs import TimedLog
 from k8sflow.storage.objects import ObjectStore, open_store
-from k8sflow.storage.records import RunStore
+from k8sflow.storage.run_store import RunStore
 from k8sflow.task import memory, streams
 from k8sflow.task.death import death, last_word, timed_out
 from k8sflow.task.failure import unloadable

@@ -8,7 +8,8 @@ from k8sflow.flow.attempts import Catch
 from k8sflow.flow.caught import CaughtError
 from k8sflow.flow.graph import Graph
 from k8sflow.storage.artifacts import ArtifactStore
-from k8sflow.storage.records import Commit, RunStore
+from k8sflow.storage.records import Commit
+from k8sflow.storage.run_store import RunStore
 from k8sflow.task.outcome import Outcome
 from k8sflow.task.result import TaskResult, Transition
 from k8sflow.task.runner import committed_result

@@ -9,7 +9,8 @@ from typing import Any
 from k8sflow.flow.current import Parallel, TaskFacts
 from k8sflow.flow.graph import Graph, Node
 from k8sflow.flow.spec import FlowSpec, parameters
-from k8sflow.storage.records import RunRecord, RunStore
+from k8sflow.storage.records import RunRecord
+from k8sflow.storage.run_store import RunStore
 from k8sflow.task.spec import TaskName, TaskSpec
 
 # The processes of a num_parallel step run on one machine.

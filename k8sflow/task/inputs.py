@@ -11,7 +11,8 @@ from k8sflow.flow.graph import Graph
 from k8sflow.flow.setters import MissingArtifactError, explain
 from k8sflow.flow.spec import CONTEXT, FlowSpec, NextCall
 from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore
-from k8sflow.storage.records import Commit, RunStore
+from k8sflow.storage.records import Commit
+from k8sflow.storage.run_store import RunStore
 from k8sflow.task.spec import TaskInput, TaskName
 
 _WINDOW = 256

@@ -13,7 +13,8 @@ from k8sflow.flow.graph import Graph
 from k8sflow.flow.spec import CONTEXT, FlowSpec, steps
 from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.storage.objects import ObjectStore
-from k8sflow.storage.records import RUNS, Commit, OutcomeRecord, RunRecord, RunStore
+from k8sflow.storage.records import Commit, OutcomeRecord, RunRecord
+from k8sflow.storage.run_store import RUNS, RunStore
 from k8sflow.task.around import call_step
 from k8sflow.task.context import Context
 from k8sflow.task.facts import facts

@@ -7,7 +7,8 @@ import bisect
 from k8sflow.errors import ArtifactError
 from k8sflow.flow.graph import Graph
 from k8sflow.storage.artifacts import ArtifactRef
-from k8sflow.storage.records import Commit, ForeachFrame, RunStore
+from k8sflow.storage.records import Commit, ForeachFrame
+from k8sflow.storage.run_store import RunStore
 from k8sflow.task.spec import TaskInput, TaskSpec
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from k8sflow.storage.lease import lease_of
-from k8sflow.storage.records import RunStore
+from k8sflow.storage.run_store import RunStore
 from k8sflow.storage.s3 import S3Store
 from tests import s3server
 from tests.cluster.s3 import S3Server

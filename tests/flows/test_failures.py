@@ -10,7 +10,7 @@ import pytest
 
 from k8sflow.client import Run
 from k8sflow.storage.folder import FolderStore
-from k8sflow.storage.records import RunStore
+from k8sflow.storage.run_store import RunStore
 from tests.support import run_flow, wait_for_death, write_flow
 
 HEAD = "from k8sflow import FlowSpec, catch, current, retry, step, timeout\nimport os, signal, subprocess, sys, time\n"

@@ -8,7 +8,7 @@ import pytest
 
 from k8sflow.client import Run
 from k8sflow.storage.folder import FolderStore
-from k8sflow.storage.records import RunStore
+from k8sflow.storage.run_store import RunStore
 from tests.cgroups import limited_memory
 from tests.support import write_flow
 

@@ -13,7 +13,7 @@ import pytest
 
 from k8sflow.client import Run
 from k8sflow.storage.folder import FolderStore
-from k8sflow.storage.records import RunStore
+from k8sflow.storage.run_store import RunStore
 from tests.cgroups import Cgroup
 from tests.support import run_flow, wait_for_death, write_flow
 

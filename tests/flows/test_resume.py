@@ -13,7 +13,7 @@ import pytest
 
 from k8sflow.client import Run
 from k8sflow.storage.folder import FolderStore
-from k8sflow.storage.records import RunStore
+from k8sflow.storage.run_store import RunStore
 from tests.support import flow_command, running, wait_for, write_flow
 
 # Each task tells its name in a file outside of the store; the branch 3 fails where there is no file "mended".

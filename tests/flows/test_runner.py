@@ -250,8 +250,16 @@ def test_cleanup_ends_what_runs(flow: Path, tmp_path: Path, monkeypatch: pytest.
     assert [pid for pid in pids_in(tmp_path / "pids") if not wait_for_death(pid, 10)] == []
 
 
-def test_ctrl_c_cancels_the_run_that_is_waited_for(flow: Path, tmp_path: Path) -> None:
-    """And reaches who waits."""
+def test_an_environment_that_the_system_refuses_is_told(flow: Path) -> None:
+    with pytest.raises(RunError, match="can't be started: Argument list too long") as told:
+        Runner(flow, env={"LARGE": "x" * 200_000}).run()
+    assert "more than 128 KiB" in told.value.cause
+
+
+def test_ctrl_c_cancels_the_run_that_is_waited_for(
+    flow: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And reaches who waits, who is shown the run's last lines."""
 
     def interrupt() -> None:
         wait_for(lambda: len(pids_in(tmp_path / "pids")) == 3)
@@ -260,8 +268,11 @@ def test_ctrl_c_cancels_the_run_that_is_waited_for(flow: Path, tmp_path: Path) -
     thread = threading.Thread(target=interrupt)
     thread.start()
     with pytest.raises(KeyboardInterrupt):
-        Runner(flow, show_output=False).run(sleeps=True)
+        Runner(flow).run(sleeps=True)
     thread.join()
+    said = capsys.readouterr().out
+    assert said.count("was cancelled") == 1
+    assert said.index("was cancelled") < said.index("to go on:")
     assert [pid for pid in pids_in(tmp_path / "pids") if not wait_for_death(pid, 10)] == []
 
 

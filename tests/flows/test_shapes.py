@@ -8,7 +8,7 @@ from typing import Any
 
 from k8sflow.flow.graph import Graph
 from k8sflow.storage.folder import FolderStore
-from k8sflow.storage.records import RunStore
+from k8sflow.storage.run_store import RunStore
 from tests.support import run_flow, write_flow
 
 GANG = """

@@ -11,7 +11,7 @@ import pytest
 from k8sflow.storage import package
 from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.storage.folder import FolderStore
-from k8sflow.storage.records import RunStore
+from k8sflow.storage.run_store import RunStore
 from tests.support import environment, run_flow, write_flow
 
 SOURCE = """

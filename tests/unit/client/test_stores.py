@@ -10,7 +10,8 @@ import pytest
 from k8sflow import Flow, default_metadata, default_namespace, get_metadata, metadata, namespace
 from k8sflow.client import NotFoundError
 from k8sflow.storage.folder import FolderStore
-from k8sflow.storage.records import RunRecord, RunStore
+from k8sflow.storage.records import RunRecord
+from k8sflow.storage.run_store import RunStore
 
 
 @pytest.fixture(autouse=True)

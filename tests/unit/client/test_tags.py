@@ -11,7 +11,8 @@ from k8sflow import Flow, default_namespace, get_namespace, namespace
 from k8sflow.client import NamespaceMismatchError, NotFoundError, Run
 from k8sflow.errors import StorageError
 from k8sflow.storage.objects import ObjectStore
-from k8sflow.storage.records import RunRecord, RunStore
+from k8sflow.storage.records import RunRecord
+from k8sflow.storage.run_store import RunStore
 from k8sflow.storage.tags import TagError
 
 

@@ -13,7 +13,8 @@ from k8sflow.client import NotFoundError
 from k8sflow.client.logs import QUIET_POLLS, Follower
 from k8sflow.storage.artifacts import ArtifactRef
 from k8sflow.storage.folder import FolderStore
-from k8sflow.storage.records import Commit, OutcomeRecord, RunRecord, RunStore
+from k8sflow.storage.records import Commit, OutcomeRecord, RunRecord
+from k8sflow.storage.run_store import RunStore
 from tests.inprocess import run_source, runner_of
 from tests.support import load_flow, write_flow
 

@@ -6,6 +6,7 @@ import functools
 import linecache
 import os
 import sys
+import textwrap
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,6 +17,7 @@ import k8sflow
 from k8sflow import NBRunner
 from k8sflow.errors import RunError
 from k8sflow.runner.notebook import flow_source
+from tests.support import in_python
 
 CELL = """\
 from k8sflow import FlowSpec, NBRunner, Parameter, step
@@ -37,6 +39,12 @@ class F(FlowSpec):
     def end(self):
         if self.n > 100:
             raise ValueError("too much")
+"""
+ALONE = """\
+from k8sflow import FlowSpec, step
+class F(FlowSpec):
+    @step
+    def start(self): ...
 """
 CALL = """
 run = await NBRunner(F).async_run(n=4)
@@ -102,6 +110,23 @@ def test_a_flow_of_a_cell_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(RunError, match="no run was started"):
         NBRunner(flow, show_output=False).nbrun(m=4)
     assert sorted(os.listdir(tmp_path)) == [".k8sflow", "helper.py"]
+
+
+def test_the_file_does_not_outlive_the_interpreter(tmp_path: Path) -> None:
+    """Also where nobody has called cleanup()."""
+    script = """
+        import linecache
+        from k8sflow import NBRunner
+        source = open("cell").read()
+        linecache.cache["<cell>"] = (len(source), None, source.splitlines(keepends=True), "<cell>")
+        exec(compile(source, "<cell>", "exec"))
+        runner = NBRunner(F)
+        assert runner.flow_file.exists()
+    """
+    (tmp_path / "cell").write_text(ALONE)
+    done = in_python(f"import os; os.chdir({str(tmp_path)!r})\n{textwrap.dedent(script)}")
+    assert done.returncode == 0, done.stderr
+    assert os.listdir(tmp_path) == ["cell"]
 
 
 def test_what_a_failed_run_advises_can_be_typed_into_a_cell(

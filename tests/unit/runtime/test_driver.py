@@ -23,7 +23,8 @@ from k8sflow.runtime.driver import Driver, Report, RunResult, SupersededError
 from k8sflow.runtime.inbox import Inbox
 from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.storage.folder import FolderStore
-from k8sflow.storage.records import Commit, ForeachItems, OutcomeRecord, RunStore
+from k8sflow.storage.records import Commit, ForeachItems, OutcomeRecord
+from k8sflow.storage.run_store import RunStore
 from k8sflow.task.outcome import Diagnosis, Outcome
 from k8sflow.task.result import TaskResult, Transition
 from k8sflow.task.runner import write_outcome

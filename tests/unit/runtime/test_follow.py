@@ -13,7 +13,8 @@ from k8sflow.flow.graph import Graph, build
 from k8sflow.runtime.attempts import Again
 from k8sflow.runtime.follow import Follower
 from k8sflow.storage.memory import MemoryStore
-from k8sflow.storage.records import Commit, OutcomeRecord, RunStore
+from k8sflow.storage.records import Commit, OutcomeRecord
+from k8sflow.storage.run_store import RunStore
 from k8sflow.task.outcome import Outcome
 from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskName, TaskSpec

@@ -17,7 +17,8 @@ from k8sflow.runtime.plan import Plan, plan
 from k8sflow.runtime.scheduler import Scheduler
 from k8sflow.storage.clones import RawCommit
 from k8sflow.storage.folder import FolderStore
-from k8sflow.storage.records import Commit, ForeachItems, RunStore
+from k8sflow.storage.records import Commit, ForeachItems
+from k8sflow.storage.run_store import RunStore
 from k8sflow.task.result import Transition
 from k8sflow.task.spec import TaskName
 from tests.support import load_flow, write_flow

@@ -15,7 +15,8 @@ from k8sflow.runtime import resume
 from k8sflow.runtime.request import RunRequest
 from k8sflow.storage.folder import FolderStore
 from k8sflow.storage.lease import lease_of
-from k8sflow.storage.records import RunRecord, RunStore
+from k8sflow.storage.records import RunRecord
+from k8sflow.storage.run_store import RunStore
 from tests.support import load_flow, write_flow
 
 FLOW = """

@@ -22,7 +22,8 @@ from k8sflow.runtime.active import ActiveRun
 from k8sflow.runtime.driver import Report
 from k8sflow.runtime.request import RunRequest
 from k8sflow.storage.clones import is_complete
-from k8sflow.storage.records import Commit, RunRecord, RunStore
+from k8sflow.storage.records import Commit, RunRecord
+from k8sflow.storage.run_store import RunStore
 from k8sflow.storage.s3 import S3Store
 from k8sflow.task.outcome import Outcome
 from k8sflow.task.result import TaskResult, Transition

@@ -17,7 +17,7 @@ from k8sflow.storage import lease as leases
 from k8sflow.storage.folder import FolderStore
 from k8sflow.storage.lease import FolderLease, Holder, Lease, ObjectLease, lease_of
 from k8sflow.storage.objects import ObjectStore
-from k8sflow.storage.records import RunStore
+from k8sflow.storage.run_store import RunStore
 from tests.support import wait_for
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from k8sflow.storage.logs import Mark, marks, timed_lines
 from k8sflow.storage.objects import ObjectStore
-from k8sflow.storage.records import RunStore
+from k8sflow.storage.run_store import RunStore
 
 
 def test_a_log_knows_when_its_pieces_came(store: ObjectStore) -> None:

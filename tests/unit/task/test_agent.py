@@ -18,7 +18,8 @@ from k8sflow.flow.configs import ConfigValue
 from k8sflow.storage import package
 from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.storage.folder import FolderStore
-from k8sflow.storage.records import RunRecord, RunStore
+from k8sflow.storage.records import RunRecord
+from k8sflow.storage.run_store import RunStore
 from k8sflow.task.framing import Piece, ResultLine, decode
 from k8sflow.task.outcome import Outcome
 from k8sflow.task.result import TaskResult

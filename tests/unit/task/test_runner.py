@@ -8,7 +8,7 @@ import pytest
 
 import k8sflow
 from k8sflow.storage.folder import FolderStore
-from k8sflow.storage.records import RunStore
+from k8sflow.storage.run_store import RunStore
 from k8sflow.task.failure import diagnose
 from k8sflow.task.outcome import Outcome
 from k8sflow.task.spec import TaskInput, TaskName, TaskSpec
