@@ -171,7 +171,7 @@ def _note(parameter: Parameter) -> str:
         return ""
     if parameter.is_late:
         return "[default: made when the run starts]"
-    return f"[default: {parameter.default}]" if parameter.default is not None else "[no default]"
+    return f"[default: {parameter.default_text}]" if parameter.default is not None else "[no default]"
 
 
 def _converted(parameter: Parameter) -> Callable[[click.Context, click.Parameter, Any], Any]:

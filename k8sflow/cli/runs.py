@@ -13,7 +13,7 @@ import click
 from k8sflow.cli import output
 from k8sflow.cli.errors import told
 from k8sflow.cli.places import Reach
-from k8sflow.errors import StorageError
+from k8sflow.errors import RunError, StorageError
 
 if TYPE_CHECKING:
     from k8sflow.client import Run
@@ -106,7 +106,7 @@ def _describe(run: Run) -> dict[str, Any]:
             "system_tags": sorted(run.system_tags),
             "origin": run.origin_pathspec,
         }
-    except StorageError as error:  # one run that can't be read must not hide the others
+    except (RunError, StorageError) as error:  # one run that can't be read must not hide the others
         unknown = dict.fromkeys(("outcome", "user", "created", "finished", "duration_seconds", "origin"))
         return {
             "pathspec": run.pathspec, "flow": run.run_store.flow, "run": run.id, "status": "unreadable", **unknown,
