@@ -29,6 +29,7 @@ class StepTally:
         retries: How often one of them was run again.
         ended: When the last of them ended, as long as all have.
         reason: Why one of them waits, where that is more than a full house.
+        is_loop: Whether the step has come back to itself, so that nobody knows how many are to come.
     """
 
     name: str
@@ -40,6 +41,12 @@ class StepTally:
     retries: int = 0
     ended: float | None = None
     reason: str = ""
+    is_loop: bool = False
+
+    @property
+    def has_share(self) -> bool:
+        """Whether it is known which share of its tasks is done."""
+        return self.total > 1 and not self.is_loop
 
     @property
     def waiting(self) -> int:
@@ -57,7 +64,7 @@ class StepTally:
 
     def left(self, now: float) -> float | None:
         """Seconds until the rest is done, if it goes on as before; None where too little is known."""
-        if self.is_over or self.total == 1 or self.done < _ENOUGH_TO_TELL:
+        if self.is_over or not self.has_share or self.done < _ENOUGH_TO_TELL:
             return None
         return (self.total - self.done - self.failed) * self.elapsed(now) / self.done
 
@@ -87,6 +94,7 @@ class Tally:
             self._again.difference_update(task.name for task in group)
         else:
             step.total += len(group)
+            step.is_loop |= first.turn > 0
             step.ended = None
         return step
 
