@@ -30,16 +30,10 @@ if TYPE_CHECKING:
     from k8sflow.flow.decorators import kubernetes, parallel, resources, step
     from k8sflow.flow.deployment import exit_hook, project, schedule, trigger, trigger_on_finish
     from k8sflow.flow.environment import environment, secrets
-    from k8sflow.flow.mutators import (
-        USER_SKIP_STEP,
-        FlowMutator,
-        MutableFlow,
-        MutableStep,
-        StepMutator,
-        user_step_decorator,
-    )
+    from k8sflow.flow.mutators import FlowMutator, MutableFlow, MutableStep, StepMutator
     from k8sflow.flow.parameters import IncludeFile, JSONType, Parameter
     from k8sflow.flow.spec import FlowSpec
+    from k8sflow.flow.wrappers import USER_SKIP_STEP, UserStepDecorator, user_step_decorator
     from k8sflow.parallel import parallel_imap, parallel_imap_unordered, parallel_map
     from k8sflow.runner.deployer import DeployedFlow, Deployer
     from k8sflow.runner.notebook import NBRunner
@@ -72,7 +66,8 @@ _HOMES = {
     "Step": "k8sflow.client",
     "StepMutator": "k8sflow.flow.mutators",
     "Task": "k8sflow.client",
-    "USER_SKIP_STEP": "k8sflow.flow.mutators",
+    "USER_SKIP_STEP": "k8sflow.flow.wrappers",
+    "UserStepDecorator": "k8sflow.flow.wrappers",
     "catch": "k8sflow.flow.attempts",
     "config_expr": "k8sflow.flow.configs",
     "current": "k8sflow.flow.current",
@@ -98,7 +93,7 @@ _HOMES = {
     "timeout": "k8sflow.flow.attempts",
     "trigger": "k8sflow.flow.deployment",
     "trigger_on_finish": "k8sflow.flow.deployment",
-    "user_step_decorator": "k8sflow.flow.mutators",
+    "user_step_decorator": "k8sflow.flow.wrappers",
     "yaml_parser": "k8sflow.flow.configs",
 }
 
@@ -127,6 +122,7 @@ __all__ = [
     "Step",
     "StepMutator",
     "Task",
+    "UserStepDecorator",
     "catch",
     "config_expr",
     "current",

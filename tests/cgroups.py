@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from k8sflow.parallel.cgroups import cgroup_folders
+from k8sflow.parallel.limits import cgroup_folders
 from tests.support import environment
 
 

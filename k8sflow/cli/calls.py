@@ -1,13 +1,16 @@
-"""``python flow.py run --call JSON``: how ``Runner`` gives keyword arguments to a command, which knows what they are.
+"""``python flow.py run --k8sflow-call FILE``: how ``Runner`` gives keyword arguments to a command, which knows them.
 
 Only the flow's own process knows its parameters: whether ``[1, 2]`` is a JSON value, a list of texts or an option that
-is given twice. So the arguments travel as they were written in Python, and become a command line here.
+is given twice. So the arguments travel as they were written in Python, and become a command line here. They travel in
+a file: the system starts no process with an argument of more than 128 KiB (MAX_ARG_STRLEN, execve(2)).
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import click
@@ -16,30 +19,52 @@ from k8sflow.errors import ParameterError
 from k8sflow.flow.faults import did_you_mean
 from k8sflow.flow.parameters import IncludeFile, JSONType, Parameter
 
-CALL = "--call"
+_CALL = "--k8sflow-call"
 # Python has no keyword argument called "with"; users know this name for it. So it is for the step of resume.
 _ALIASES = {"decospecs": "with", "step_to_rerun": "step"}
 
 
-def expanded(group: click.Group, arguments: Sequence[str], parameters: Mapping[str, Parameter]) -> list[str]:
-    """A command line with the options that stand behind ``--call`` written out.
+@dataclass(frozen=True)
+class Call:
+    """What a ``Runner`` asks for.
 
     Args:
-        group: The flow's commands.
-        arguments: The command line, without the program; it ends with ``COMMAND --call JSON``, or is returned as it is.
+        words: What stands before the command: options that are needed before the flow's other options are known.
+        command: The command's name.
+        values: Its keyword arguments.
+    """
+
+    words: tuple[str, ...]
+    command: str
+    values: Mapping[str, Any]
+
+
+def received(arguments: Sequence[str]) -> Call | None:
+    """What a ``Runner`` has started this process with; None where a person has typed the command line."""
+    match arguments:
+        case [command, option, file] if option == _CALL:
+            document = json.loads(Path(file).read_text(encoding="utf-8"))
+            return Call(tuple(document["words"]), command, document["values"])
+    return None
+
+
+def expanded(group: click.Group, call: Call, parameters: Mapping[str, Parameter]) -> list[str]:
+    """A call as a command line, without the program.
+
+    Args:
+        group: The flow's commands; the call's is one of them.
+        call: The call.
         parameters: The flow's parameters, by attribute.
 
     Raises:
         ParameterError: The command has no such option.
     """
-    name, call = arguments[-3:-1] if len(arguments) > 2 else ("", "")  # noqa: PLR2004  COMMAND --call JSON
-    if call != CALL or name not in group.commands:
-        return list(arguments)
+    name = call.command
     command = group.commands[name]
     known = {**_by_name(group.params), **_by_name(command.params)}
     in_front: list[str] = []
     behind: list[str] = []
-    for key, value in json.loads(arguments[-1]).items():
+    for key, value in call.values.items():
         option = known.get(_ALIASES.get(key, key).replace("-", "_"))
         if option is None:
             names = sorted({spelling for found in known.values() for spelling in _spellings(found)})
@@ -52,7 +77,7 @@ def expanded(group: click.Group, arguments: Sequence[str], parameters: Mapping[s
             is_own = parameter is not None and str(option.name).startswith("parameter_")
             written = _written(option, _text(parameter, value) if is_own and parameter is not None else value)
             (behind if option in command.params else in_front).extend(written)
-    return [*arguments[:-3], *in_front, name, *behind]
+    return [*call.words, *in_front, name, *behind]
 
 
 def _by_name(params: Sequence[click.Parameter]) -> dict[str, click.Parameter]:

@@ -31,6 +31,8 @@ def main(flow: type[FlowSpec]) -> None:
     """Runs the command line of a flow; does not return."""
     streams.take_up()
     with told():
+        if (call := calls.received(sys.argv[1:])) is not None:
+            sys.argv[1:] = [*call.words, call.command]
         if sys.argv[1:2] != ["step"]:  # a task takes the configs that its run was started with
             bind(flow, sys.argv[1:])
             if not resume.is_called(sys.argv[1:]):
@@ -38,7 +40,8 @@ def main(flow: type[FlowSpec]) -> None:
         if prevents_commands(flow):
             build(flow)
         command = _group(flow)
-        sys.argv[1:] = calls.expanded(command, sys.argv[1:], parameters(flow))
+        if call is not None:
+            sys.argv[1:] = calls.expanded(command, call, parameters(flow))
     command.main(
         prog_name=f"python {sys.argv[0]}",
         auto_envvar_prefix="K8SFLOW",
@@ -73,22 +76,18 @@ def _group(flow: type[FlowSpec]) -> click.Group:
 
 
 def _run_command(flow: type[FlowSpec]) -> click.Command:
-    options: list[click.Parameter] = [
+    options = [
         *starting.options(),
-        click.Option(
-            ["--detach"], is_flag=True,
-            help="Hand the run to the controller in the cluster, and return. Needs --with kubernetes.",
-        ),
-    ]  # fmt: skip
-    options += _shared_options(flow)
-    options += [_parameter_option(parameter) for parameter in parameters(flow).values()]
+        *_shared_options(flow),
+        *(_parameter_option(parameter) for parameter in parameters(flow).values()),
+    ]
 
-    def callback(detach: bool, **values: Any) -> None:  # noqa: FBT001  click calls by name
+    def callback(**values: Any) -> None:
         with told():
             request = starting.request(flow, values)
             from k8sflow.runtime import start  # noqa: PLC0415  --help needs no runtime
 
-            leave(start.detach(request) if detach else start.run(request))
+            leave(start.run(request))
 
     return click.Command("run", callback=callback, params=options, help=f"Run {flow.__name__} from its start.")
 

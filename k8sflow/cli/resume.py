@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import click
@@ -85,17 +85,14 @@ def _resume_command(flow: type[FlowSpec], more: Sequence[click.Parameter]) -> cl
 
 
 def _attach_command(flow: type[FlowSpec]) -> click.Command:
-    def callback(run: str, max_workers: int | None) -> None:
-        began = time.monotonic()
-        with told():
-            settings = config.load(code_folder(flow))
-            from k8sflow.runtime import attach  # noqa: PLC0415  --help needs no runtime
+    def attach(**values: Any) -> bool | None:
+        from k8sflow.runtime.attach import attach  # noqa: PLC0415  --help needs no runtime
 
-            leave(attach.attach(flow, settings, run, max_workers, began))
+        return attach(flow, **values)
 
     return click.Command(
         "attach",
-        callback=callback,
+        callback=_timed(flow, attach),
         params=[
             click.Argument(["run"], shell_complete=completion.runs_in(Reach.of_flow(flow))),
             click.Option(["--max-workers"], type=click.IntRange(min=1), help="How many tasks run at a time."),
@@ -107,17 +104,14 @@ def _attach_command(flow: type[FlowSpec]) -> click.Command:
 
 
 def _spin_command(flow: type[FlowSpec]) -> click.Command:
-    def callback(task: str, pathspec_file: str | None) -> None:
-        began = time.monotonic()
-        with told():
-            settings = config.load(code_folder(flow))
-            from k8sflow.runtime import spin  # noqa: PLC0415  --help needs no runtime
+    def spin(task: str, **values: Any) -> bool | None:
+        from k8sflow.runtime.spin import spin  # noqa: PLC0415  --help needs no runtime
 
-            leave(spin.spin(flow, settings, task, began, pathspec_file))
+        return spin(flow, text=task, **values)
 
     return click.Command(
         "spin",
-        callback=callback,
+        callback=_timed(flow, spin),
         params=[
             click.Argument(["task"], shell_complete=completion.places_in(Reach.of_flow(flow))),
             click.Option(
@@ -130,6 +124,17 @@ def _spin_command(flow: type[FlowSpec]) -> click.Command:
         "TASK is STEP, STEP/TASK, RUN/STEP or RUN/STEP/TASK; by default the latest run's task that has failed, or the "
         "first one. What it leaves is kept apart from all runs.",
     )  # fmt: skip
+
+
+def _timed(flow: type[FlowSpec], work: Callable[..., bool | None]) -> Callable[..., None]:
+    """The callback of a command: adds the settings, and when it was asked for, to what was typed."""
+
+    def callback(**values: Any) -> None:
+        began = time.monotonic()
+        with told():
+            leave(work(settings=config.load(code_folder(flow)), began=began, **values))
+
+    return callback
 
 
 def _optional(option: click.Option) -> click.Option:

@@ -36,6 +36,10 @@ def options() -> list[click.Parameter]:
         click.Option(["--namespace"], help="The tag by which the run's tasks look for runs (default: user:NAME)."),
         click.Option(["--run-id"], help="The new run's id (default: made from the time)."),
         click.Option(["--run-id-file"], type=click.Path(dir_okay=False), help="Write the new run's id to this file."),
+        click.Option(
+            ["--detach", "is_detached"], is_flag=True,
+            help="Hand the run to the controller in the cluster, and return. Needs --with kubernetes.",
+        ),
     ]  # fmt: skip
 
 

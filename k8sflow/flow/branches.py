@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
 from k8sflow.flow.graph import Graph, Mistake, Node
@@ -27,10 +28,19 @@ class Branches:
     join gets one task from every branch, whatever ways lead to it, if all ways out of the branches lead to it.
 
     Steps are visited in topological order, so each one is seen after everything that leads to it.
+
+    Args:
+        graph: The steps.
+        unknown: Steps of which it is not known where they go on. What would be no mistake if they went on to the right
+            place is none.
+        unread: Those of them of which nothing else is known either.
     """
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(
+        self, graph: Graph, unknown: AbstractSet[str] = frozenset(), unread: AbstractSet[str] = frozenset()
+    ) -> None:
         self.graph = graph
+        self.unknown, self.unread = unknown, unread
         self.positions = {name: position for position, name in enumerate(graph.nodes)}
         self.arrivals: dict[str, list[_Arrival]] = defaultdict(list)
         self.joined: dict[str, set[int]] = {}
@@ -40,17 +50,19 @@ class Branches:
     def resolve(self) -> tuple[Graph, list[Mistake]]:
         """The graph with splits, joins and parents, and the mistakes in the structure of its branches."""
         for name in self._topological_order():
-            if not self.arrivals[name] and name != self.graph.start:
+            if name in self.unread or (not self.arrivals[name] and name != self.graph.start):
                 continue  # behind a mistake that is told already
             node = self._place_in_branches(self.graph[name])
             self.nodes[name] = node
+            if name in self.unknown:
+                continue
             context = tuple(zip(node.splits, node.branches, strict=True))
             for position, target in enumerate(node.next):
                 branch = ((name, 0 if node.is_wide else position),) if node.is_split else ()
                 if target != name:
                     self.arrivals[target].append(_Arrival(name, (*context, *branch)))
         if not self.mistakes:
-            for split in (n for n in self.nodes.values() if n.is_split):
+            for split in (n for n in self.nodes.values() if n.is_split and n.name not in self.unknown):
                 self._check_joined(split)
         ordered = {name: self.nodes[name] for name in self.graph.nodes if name in self.nodes}
         return Graph(self.graph.flow, ordered), self.mistakes
@@ -61,7 +73,7 @@ class Branches:
         for targets in edges.values():
             for target in targets:
                 incoming[target] += 1
-        ready = [self.graph.start]
+        ready = [name for name, count in incoming.items() if count == 0]
         order = []
         while ready:
             name = ready.pop()
@@ -119,11 +131,12 @@ class Branches:
 
     def _check_joined(self, split: Node) -> None:
         joins = [n for n in self.nodes.values() if n.joins == split.name]
-        if not joins:
+        if not joins and not self.unknown:
             self.mistakes.append(
                 Mistake(split.next_place, f"the branches of step {split.name} are never joined.",
                         "Let them go on to one step that takes (self, inputs).")
             )  # fmt: skip
+        if not joins:
             return
         if len(joins) > 1:
             names = words(tuple(n.name for n in joins))
@@ -131,7 +144,7 @@ class Branches:
                 Mistake(joins[1].place, f"the branches of step {split.name} are joined in {names}.",
                         "All branches of a split go on to the same join.")
             )  # fmt: skip
-        elif not split.is_wide and len(self.joined[joins[0].name]) < len(split.next):
+        elif not (split.is_wide or self.unknown) and len(self.joined[joins[0].name]) < len(split.next):
             self.mistakes.append(
                 Mistake(joins[0].place, f"step {joins[0].name} doesn't join all branches of {split.name}.",
                         f"{split.name} opens {words(split.next)}.")

@@ -129,7 +129,7 @@ class Config:
         parser: Makes the value of the text: a function, ``"module.function"``, or json, yaml or toml; by default what
             the file's name says.
         show_default: Taken so that what was written for Metaflow goes on working.
-        plain: Whether the value is left as the parser made it.
+        plain: Whether the value is left as the parser made it; without a parser it is the text.
 
     Raises:
         FlowDefinitionError: An option is wrong; in a flow's class the static check tells.
@@ -158,6 +158,7 @@ class Config:
         self._plain = plain
         self._owner: type | None = None
         self._bound: Any = _UNKNOWN
+        self._is_given = False
 
     def __set_name__(self, owner: type, name: str) -> None:
         """Keeps where the config stands."""
@@ -190,11 +191,12 @@ class Config:
     def k8sflow_bind(self, value: Any) -> None:
         """Sets the value, as an earlier process has had it."""
         self._bound = value
+        self._is_given = value is not _UNKNOWN
 
     @property
-    def k8sflow_is_bound(self) -> bool:
-        """Whether the value was given, or read already."""
-        return self._bound is not _UNKNOWN
+    def k8sflow_is_given(self) -> bool:
+        """Whether somebody gave the value; else it is read from its default."""
+        return self._is_given
 
     def k8sflow_read(self, *, file: str | None = None, text: str | None = None) -> None:
         """Sets the value from a file or a text.
@@ -202,7 +204,7 @@ class Config:
         Raises:
             ParameterError: It can't be read.
         """
-        self._bound = self._parsed(Path(file)) if file is not None else self._made(text or "", "json")
+        self.k8sflow_bind(self._parsed(Path(file)) if file is not None else self._made(text or "", "json"))
 
     def __getattr__(self, name: str) -> ConfigExpression:
         if name.startswith("_"):
@@ -244,6 +246,8 @@ class Config:
         return self._made(text, {".yaml": "yaml", ".yml": "yaml", ".toml": "toml"}.get(path.suffix, "json"), str(path))
 
     def _made(self, text: str, kind: str, source: str = "its value") -> Any:
+        if self._plain and self._parser is None:
+            return text
         parser = _parser(self._parser or kind, f"Config({self._name!r})")
         try:
             value = parser(text)
@@ -344,7 +348,7 @@ def bind_known(flow: type[FlowSpec], load: Callable[[str], Any], known: Containe
         known: The attributes that the run has values of.
     """
     for attribute, config in configs(flow).items():
-        if attribute in known and not config.k8sflow_is_bound:
+        if attribute in known and not config.k8sflow_is_given:
             config.k8sflow_bind(load(attribute))
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from k8sflow.errors import FlowDefinitionError
 from k8sflow.flow import spec
@@ -158,9 +159,11 @@ def build(flow: type[spec.FlowSpec]) -> Graph:
     from k8sflow.flow import (  # noqa: PLC0415  they need the types of this module
         decorated,
         exhaustive,
+        fixed,
         lint,
         mutators,
         source,
+        unmarked,
         unset,
     )
 
@@ -168,19 +171,39 @@ def build(flow: type[spec.FlowSpec]) -> Graph:
     nodes: dict[str, Node] = {}
     mistakes = source.class_bodies(flow)
     unread = set()
-    for name, function in spec.steps(flow).items():
+    meant = list(unmarked.find(flow))
+    mistakes += [each.mistake for each in meant if each.mistake is not None]
+    functions = {**spec.steps(flow), **{each.name: each.function for each in meant}}
+    for name, function in functions.items():
+        if function is None:
+            unread.add(name)
+            continue
         node, found = source.read_step(name, function)
         nodes[name] = node
-        mistakes += found
+        mistakes += [*found, *fixed.check(flow, name, function)]
         if found:
             unread.add(name)
         else:
             mistakes += exhaustive.check(flow, node, function)
+    for name in _unused_aliases(functions, nodes):
+        del nodes[name]
+    nodes |= {each.name: Node(each.name, each.place, each.place) for each in meant if each.function is None}
     graph, found = lint.check(Graph(flow.__name__, nodes), class_place(flow), unread)
     mistakes += [*found, *unset.check(flow, graph), *decorated.mistakes(flow, graph)]
     if mistakes:
         raise refuse(flow.__name__, mistakes)
     return graph
+
+
+def _unused_aliases(functions: Mapping[str, Callable[..., Any] | None], nodes: Mapping[str, Node]) -> set[str]:
+    """The names of steps that are other names of the same function, by which no step goes on: ``fit = train``."""
+    named = {target for node in nodes.values() for target in node.next}
+    names: dict[int, list[str]] = {}
+    for name, function in functions.items():
+        if function is not None:
+            names.setdefault(id(function), []).append(name)
+    kept = {name for same in names.values() for name in ([n for n in same if n in named] or same[:1])}
+    return nodes.keys() - kept
 
 
 def refuse(flow: str, mistakes: list[Mistake]) -> FlowDefinitionError:
@@ -192,12 +215,18 @@ def refuse(flow: str, mistakes: list[Mistake]) -> FlowDefinitionError:
     return error
 
 
+# Where classes stand: to find one reads its whole file.
+_places: WeakKeyDictionary[type, Place] = WeakKeyDictionary()
+
+
 def class_place(flow: type) -> Place:
     """Where the class statement of a flow stands."""
-    try:
-        return Place(inspect.getsourcefile(flow) or "?", inspect.getsourcelines(flow)[1])
-    except (OSError, TypeError):
-        return Place("?", 0)
+    if flow not in _places:
+        try:
+            _places[flow] = Place(inspect.getsourcefile(flow) or "?", inspect.getsourcelines(flow)[1])
+        except (OSError, TypeError):
+            _places[flow] = Place("?", 0)
+    return _places[flow]
 
 
 def closest(word: str, words: Iterator[str] | list[str] | tuple[str, ...]) -> str:

@@ -23,12 +23,33 @@ def check(graph: Graph, place: Place, unread: AbstractSet[str] = frozenset()) ->
     """
     graph = _with_endpoints(graph)
     mistakes = [*_endpoints(graph, place), *_names(graph), *_transitions(graph, unread), *_parallel(graph, unread)]
-    if mistakes or unread:
-        return graph, mistakes
-    mistakes = [*_cycles(graph), *_orphans(graph)]
-    if mistakes:
-        return graph, mistakes
-    return Branches(graph).resolve()
+    known, unknown = _known(graph, unread)
+    has_start = len(_starts(graph)) == 1
+    found = [*_cycles(known), *(_orphans(known) if has_start and not unknown else [])]
+    if found or not has_start:
+        return graph, [*mistakes, *found]
+    resolved, found = Branches(known, unknown, unread).resolve()
+    mistakes += found
+    return (graph if mistakes or unknown else resolved), mistakes
+
+
+def _starts(graph: Graph) -> set[str]:
+    return {node.name for node in graph.nodes.values() if node.is_start}
+
+
+def _known(graph: Graph, unread: AbstractSet[str]) -> tuple[Graph, set[str]]:
+    """The graph without the ways that are told as mistakes, and the steps that may go on by others than those left."""
+    starts = _starts(graph)
+    nodes, unknown = {}, set()
+    for node in graph.nodes.values():
+        comes_back = node.condition is not None and node.is_loop
+        ways = [] if node.is_end else [t for t in dict.fromkeys(node.next) if t in graph.nodes]
+        ways = [target for target in ways if target not in starts or (comes_back and target == node.name)]
+        is_told = tuple(ways) != node.next or not (ways or node.is_end) or bool(_loop(node))
+        if is_told or node.name in unread:
+            unknown.add(node.name)
+        nodes[node.name] = replace(node, next=tuple(ways), is_join=node.is_join and node.name not in starts)
+    return Graph(graph.flow, nodes), unknown
 
 
 def _with_endpoints(graph: Graph) -> Graph:
@@ -138,16 +159,21 @@ def _loop(node: Node) -> list[Mistake]:
 def _parallel(graph: Graph, unread: AbstractSet[str]) -> list[Mistake]:
     """num_parallel and @parallel belong together."""
     opened = {target: node for node in graph.nodes.values() if node.num_parallel for target in node.next}
-    if unread:
-        return []
+    is_known = not unread and all(
+        node.is_end or (node.next and graph.nodes.keys() >= set(node.next)) for node in graph.nodes.values()
+    )
     mistakes = []
     for node in graph.nodes.values():
-        if node.is_parallel and node.name not in opened:
+        if node.is_parallel and node.name not in opened and is_known:
             mistakes.append(
                 Mistake(node.place, f"step {node.name} is under @parallel, but no step opens it with num_parallel.",
                         f"Write self.next(self.{node.name}, num_parallel=4) in the step before it.")
             )  # fmt: skip
-        elif node.name in opened and not node.is_parallel and not node.is_join:
+        elif (
+            node.name in opened
+            and not (node.is_parallel or node.is_join)
+            and not {node.name, opened[node.name].name} & unread
+        ):
             mistakes.append(
                 Mistake(opened[node.name].next_place,
                         f"step {opened[node.name].name} opens {node.name} with num_parallel, but it is not under "

@@ -1,4 +1,4 @@
-"""User-defined decorators: wrappers of steps, and mutators, which change what stands above steps and flows."""
+"""User-defined mutators: decorators that change what stands above steps and flows, before anything runs."""
 
 from __future__ import annotations
 
@@ -21,33 +21,6 @@ _PREPARED = "__k8sflow_prepared__"
 # What mutators changed of a flow's class and its bases: the class, the name, and what was there.
 _CHANGES = "__k8sflow_changes__"
 _ABSENT = object()
-# What a wrapper yields to keep the step from running.
-USER_SKIP_STEP: dict[str, Any] = {}
-
-
-def user_step_decorator(function: Callable[..., Any]) -> DecoratorKind:
-    """Makes a step decorator of a generator: what stands before its ``yield`` runs before the step, the rest after it.
-
-    The generator takes the step's name, the flow (the step's ``self``), the join's inputs or None, and the decorator's
-    options as a dictionary. It yields nothing to run the step, ``{}`` to skip it, or a function of ``self`` (and the
-    inputs) to run in its place. What the step raises is raised at the ``yield``.
-
-    Where its name is that of a decorator of ours, or it is no generator, the steps under it are wrong.
-    """
-    from inspect import isgeneratorfunction, signature  # noqa: PLC0415  only such flows need it
-
-    name = function.__name__
-    fault = None
-    if registry.is_ours(name):
-        fault = Fault(f"@user_step_decorator: @{name} is there already.", "Give it another name.")
-    elif not isgeneratorfunction(function):
-        fault = Fault(f"@user_step_decorator: {name} does not yield.", "The step runs where it yields.")
-    takes = len(signature(function).parameters)
-
-    def around(step_name: str, flow: Any, inputs: Any, attributes: Mapping[str, Any], /) -> Any:
-        return function(*(step_name, flow, inputs, attributes)[:takes])
-
-    return DecoratorKind(name, (function.__doc__ or name).strip(), None, around=around, fault=fault)
 
 
 class _Mutator:
@@ -60,7 +33,7 @@ class _Mutator:
         frame = caller()
         made._arguments = (args, kwargs)  # type: ignore[attr-defined]
         made._place = place_of(frame)  # type: ignore[attr-defined]
-        if len(args) == 1 and not kwargs and _is_decorated(args[0], frame):
+        if len(args) == 1 and not kwargs and is_decorated(args[0], frame):
             made._arguments = ((), {})  # type: ignore[attr-defined]
             return made(args[0])
         return made
@@ -101,8 +74,8 @@ class _Mutator:
         self.init(*settled(list(args)), **settled(dict(kwargs)))
 
 
-def _is_decorated(target: object, frame: FrameType) -> bool:
-    """Whether a mutator's only argument is what it stands on, ``@mutator`` without parentheses, and no option."""
+def is_decorated(target: object, frame: FrameType) -> bool:
+    """Whether a decorator's only argument is what it stands on, ``@mutator`` without parentheses, and no option."""
     if isinstance(target, type) or decorators.is_step(target):
         return True
     inside = frame.f_locals.get("__qualname__") if is_class_body(frame) else None
@@ -156,7 +129,7 @@ class _Decorated:
 
     def add_decorator(
         self,
-        deco_type: str | DecoratorKind,
+        deco_type: str | DecoratorKind | type,
         deco_args: Sequence[Any] | None = None,
         deco_kwargs: Mapping[str, Any] | None = None,
         duplicates: int = IGNORE,
@@ -174,9 +147,13 @@ class _Decorated:
         """
         if deco_args:
             raise FlowDefinitionError(f"add_decorator on {self._where}: options go by name, in deco_kwargs.")
-        parsed = registry.parse(deco_type) if isinstance(deco_type, str) else Decoration(deco_type.name, {})
-        kind = registry.find(parsed.name) if isinstance(deco_type, str) else registry.use(deco_type)
-        added = Decoration(kind.name, {**parsed.options, **(deco_kwargs or {})}, (self._where, 0), (), kind)
+        options: Mapping[str, Any] = {}
+        if isinstance(deco_type, str):
+            parsed = registry.parse(deco_type)
+            kind, options = registry.find(parsed.name), parsed.options
+        else:
+            kind = registry.use(registry.checked(deco_type, "what add_decorator was given"))
+        added = Decoration(kind.name, {**options, **(deco_kwargs or {})}, (self._where, 0), (), kind)
         kind.read(added)
         before = self._read()
         if any(found.name == kind.name for found in before):
@@ -189,12 +166,13 @@ class _Decorated:
 
     def remove_decorator(
         self,
-        deco_type: str | DecoratorKind,
+        deco_type: str | DecoratorKind | type,
         deco_args: Sequence[Any] | None = None,  # noqa: ARG002  as in add_decorator
         deco_kwargs: Mapping[str, Any] | None = None,
     ) -> bool:
         """Removes a decorator, with deco_kwargs only if it has these options; whether there was one."""
-        name = deco_type if isinstance(deco_type, str) else deco_type.name
+        is_named = isinstance(deco_type, str)
+        name = deco_type if is_named else registry.checked(deco_type, "what remove_decorator was given").name
         before = self._read()
         kept = tuple(
             found for found in before

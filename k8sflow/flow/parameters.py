@@ -46,8 +46,9 @@ class Parameter:
 
     Args:
         name: The name on the command line.
-        default: The value where none is given, or a function of a ``ParameterContext`` that makes it when a run
-            starts. Its type is the parameter's type where ``type`` is not given.
+        default: The value where none is given, or a value of a config, or a function of a ``ParameterContext`` that
+            makes it when a run starts. Its type is the parameter's type where ``type`` is not given; a function's is
+            str.
         type: One of str, int, float, bool, JSONType.
         help: One line for ``--help``.
         required: Whether a run without a value is an error.
@@ -85,6 +86,7 @@ class Parameter:
             )
         self.is_late = callable(default) or registry.is_delayed(default)
         kind = _builtin_type(None if self.is_late else default, separator) if type is None else type
+        self._is_as_default = type is None and separator is None and registry.is_delayed(default)
         if kind not in _EXAMPLES:
             raise FlowDefinitionError(
                 f"Parameter({name!r}): the type {kind!r} is not one of str, int, float, bool, JSONType."
@@ -95,7 +97,7 @@ class Parameter:
             )
         self.name = name
         self.place = place_of(caller())
-        self.kind: Callable[[Any], Any] = kind
+        self._kind: Callable[[Any], Any] = kind
         self.is_typed = type is not None
         self.help = help
         self.required = required
@@ -177,6 +179,15 @@ class Parameter:
             ) from error
 
     @property
+    def kind(self) -> Callable[[Any], Any]:
+        """The type; for a default from a config, that of the config's value, and str while there is none."""
+        if self._is_as_default:
+            with contextlib.suppress(ParameterError):  # told when a run needs the value
+                found = _builtin_type(self._default.k8sflow_value(), None)
+                return found if found in _EXAMPLES else self._kind
+        return self._kind
+
+    @property
     def type_name(self) -> str:
         """The type as it is written in source."""
         return _name_of(self.kind)
@@ -198,7 +209,7 @@ class Parameter:
                 raise ParameterError(
                     f"Parameter {self.name!r}: its default can't be made: {type(error).__name__}: {error}"
                 ) from error
-        if not self.is_typed and not isinstance(value, str | None) and self.separator is None:
+        if not self.is_typed and self.kind is str and not isinstance(value, str | None) and self.separator is None:
             raise ParameterError(
                 f"Parameter {self.name!r}: its default is made as {type(value).__name__}, but its type is str.",
                 advice=f"Name the type: Parameter({self.name!r}, type={type(value).__name__}, ...).",

@@ -104,7 +104,7 @@ class PodOptions:
     disk: str | None = _option(quantity.size, "requested local disk, also the limit: MB or a quantity")
     gpu: int | None = _option(_count, "number of GPUs")
     gpu_vendor: str | None = _option(_one_of(_GPU_VENDORS), "nvidia (the default) or amd")
-    shared_memory: str | None = _option(quantity.size, "size of /dev/shm, part of the memory: MB or a quantity")
+    shared_memory: str | None = _option(quantity.share, "size of /dev/shm, part of the memory: MB or a quantity")
     node_selector: Mapping[str, str] | None = _option(_pairs, "labels that the node must have")
     tolerations: tuple[Mapping[str, Any], ...] | None = _option(_tolerations, "taints that the pod tolerates")
     labels: Mapping[str, str] | None = _option(_pairs, "more labels of the Job and the pod")

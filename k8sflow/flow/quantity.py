@@ -60,18 +60,32 @@ def size(value: object) -> str:
     Raises:
         ValueError: The value is not such an amount, or so small that the unit must be wrong.
     """
-    text = _text(value, 'a number of MB such as 4096, or a quantity such as "4Gi"')
-    if _NUMBER.fullmatch(text):
-        text = _megabytes(Decimal(text))
-    amount = _parse(text, "an amount of memory", 'write a number of MB (4096) or a quantity ("4Gi", "500M")')
-    if amount <= 0:
-        raise ValueError(f"{value!r} is not more than zero")
+    text, amount = _amount(value)
     if amount < SMALLEST_MEMORY_MB * _MEGABYTE:
         raise ValueError(
             f"{value!r} is {_plain(amount)} bytes, too little for a Python process; "
             'plain numbers are MB, quantities have a suffix such as "8Gi"'
         )
     return text
+
+
+def share(value: object) -> str:
+    """The quantity for a part of a memory, which may be of any size: ``64`` → ``"64M"``.
+
+    Raises:
+        ValueError: The value is not such an amount.
+    """
+    return _amount(value)[0]
+
+
+def _amount(value: object) -> tuple[str, Decimal]:
+    text = _text(value, 'a number of MB such as 4096, or a quantity such as "4Gi"')
+    if _NUMBER.fullmatch(text):
+        text = _megabytes(Decimal(text))
+    amount = _parse(text, "an amount of memory", 'write a number of MB (4096) or a quantity ("4Gi", "500M")')
+    if amount <= 0:
+        raise ValueError(f"{value!r} is not more than zero")
+    return text, amount
 
 
 def describe_size(amount: Decimal | int) -> str:

@@ -117,7 +117,7 @@ class DecoratorKind:
         help: What it does, in one line.
         options: Its options; None where it takes any.
         on: What it stands above.
-        check: Looks at the parsed options together; ValueError where they can't be used.
+        check: Looks at the parsed options together; ValueError where they can't be used, or ParameterError with advice.
         around: What it does around the step.
         outermost: Whether it goes around the decorators without this mark, wherever it is written.
         is_secret: Whether no value of its options may be shown or stored.
@@ -219,6 +219,8 @@ class DecoratorKind:
         if self.check is not None and is_whole and not faults and not decoration.faults:
             try:
                 self.check(found)
+            except ParameterError as error:
+                faults.append(Fault(error.summary, error.advice))
             except ValueError as error:
                 faults.append(Fault(f"@{self.name}: {error}."))
         return found, faults
@@ -388,7 +390,7 @@ def _installed(name: str) -> DecoratorKind | None:
                 f"the decorator {name!r} of the package {package} can't be loaded: {type(error).__name__}: {error}",
                 advice="Upgrade the package, or leave it out.",
             ) from error
-        return _checked(found, f"the entry point {name!r} of the package {package}")
+        return checked(found, f"the entry point {name!r} of the package {package}")
     return None
 
 
@@ -401,13 +403,20 @@ def _dotted(name: str) -> DecoratorKind | None:
         found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError):
         return None
-    return _checked(found, name)
+    return checked(found, name)
 
 
-def _checked(found: object, where: str) -> DecoratorKind:
-    if not isinstance(found, DecoratorKind):
+def checked(found: object, where: str) -> DecoratorKind:
+    """The decorator that something is: one itself, or a class of decorators.
+
+    Raises:
+        FlowDefinitionError: It is neither.
+    """
+    kind = found.k8sflow_kind() if isinstance(found, type) and hasattr(found, "k8sflow_kind") else found
+    if not isinstance(kind, DecoratorKind):
         raise FlowDefinitionError(
             f"{where} is a {type(found).__name__}, not a decorator of k8sflow.",
-            advice="It has to be a k8sflow.flow.registry.DecoratorKind, or made by @user_step_decorator.",
+            advice="It has to be a k8sflow.flow.registry.DecoratorKind, a UserStepDecorator, or made by "
+            "@user_step_decorator.",
         )
-    return found
+    return kind

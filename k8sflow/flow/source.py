@@ -59,6 +59,8 @@ def _lost_members(body: ast.ClassDef, file: str) -> list[Mistake]:
     for node in body.body:
         for name, kind in _defined(node):
             before, line = seen.get(name, ("", 0))
+            if before and _is_made_from(node, name):
+                continue  # start = resources(cpu=2)(start)
             if before and (before, kind) != (_OTHER, _OTHER):
                 what = f"step {name}" if before == kind == "step" else name
                 also = "" if before == kind else f", there as a {before}, here as a {kind}"
@@ -84,6 +86,12 @@ def _defined(node: ast.stmt) -> list[tuple[str, str]]:
     return []
 
 
+def _is_made_from(node: ast.stmt, name: str) -> bool:
+    """Whether an assignment reads the name that it sets."""
+    value = node.value if isinstance(node, (ast.Assign, ast.AnnAssign)) else None
+    return value is not None and any(isinstance(part, ast.Name) and part.id == name for part in ast.walk(value))
+
+
 def _declared(value: ast.expr) -> str:
     return _DECLARED.get(_name_of(value.func), _OTHER) if isinstance(value, ast.Call) else _OTHER
 
@@ -97,7 +105,22 @@ def _is_decorated_as_step(definition: ast.FunctionDef | ast.AsyncFunctionDef) ->
     return "step" in map(_name_of, decorators)
 
 
+def written_steps(owner: type) -> dict[str, Place]:
+    """The steps that the source of a class has, each with its ``def``; whatever became of them when it was run."""
+    place = class_place(owner)
+    found: dict[str, tuple[str, int]] = {}
+    for body in _class_definitions(owner.__name__, place):
+        for node in body.body:
+            found |= {name: (kind, node.lineno) for name, kind in _defined(node)}
+    return {name: Place(place.file, line) for name, (kind, line) in found.items() if kind == "step"}
+
+
 def read_step(name: str, function: Callable[..., Any]) -> tuple[Node, list[Mistake]]:
+    """A step as its source tells it, and the mistakes in it.
+
+    Raises:
+        FlowDefinitionError: Its source can't be found.
+    """
     definition, file = definition_of(function)
     place = Place(file, definition.lineno)
     mistakes: list[Mistake] = []

@@ -141,15 +141,20 @@ class FlowSpec:
 
 def _refuse_fixed(flow: type[FlowSpec], name: str) -> None:
     """Refuses a value under a name that means something else in the steps after this one."""
+    if what := fixed(flow, name):
+        raise AttributeError(f"self.{name} is {what}. Put the value under another name.")
+
+
+def fixed(flow: type[FlowSpec], name: str) -> str:
+    """What an attribute is that no step can set, in words; an empty text for all others.
+
+    Parameters and configs refuse a value by themselves.
+    """
     if name in constants(flow):
-        what = f"a constant of the class {flow.__name__}, which can't change during a run"
-    elif decorators.is_step(getattr(flow, name, None)):
-        what = f"a step of {flow.__name__}"
-    elif name in RESERVED_NAMES:
-        what = "a part of every flow"
-    else:
-        return
-    raise AttributeError(f"self.{name} is {what}. Put the value under another name.")
+        return f"a constant of the class {flow.__name__}, which can't change during a run"
+    if decorators.is_step(getattr(flow, name, None)):
+        return f"a step of {flow.__name__}"
+    return "a part of every flow" if name in RESERVED_NAMES else ""
 
 
 def steps(flow: type[FlowSpec]) -> dict[str, Callable[..., None]]:

@@ -6,22 +6,22 @@
 
 The folder stands alone: it needs the standard library, and cloudpickle, threadpoolctl and numpy where they are there.
 
-How it works, on Linux, and in which room:
+How it works, and in which room; in this order it reads best:
 
-- **Start** (`forked`). One worker per core (`cores`) is forked after the data exists. The function and a sized iterable
-  are inherited, so nothing of them is pickled and nothing copied.
-- **Work** (`loop`, `work`, `worker`). The parent hands out ranges of indices. A range is half of an even share of what
-  is left, but a worker keeps it for 20 ms only and gives the rest back: cheap items cost no messages, dear ones never
-  pile up.
-- **Results** (`outbox`, `messages`, `memory`) are pickled into a pipe. Large buffers are not: the worker sends their
+- `call`: the arguments, checked before anything starts. `limits`: how many cores there are for it.
+- `loop`, `work`: the parent hands out ranges of indices. A range is half of an even share of what is left, but a worker
+  keeps it for 20 ms only and gives the rest back: cheap items cost no messages, dear ones never pile up.
+- `forked`: on Linux one worker per core is forked after the data exists. The function and a sized iterable are
+  inherited, so nothing is pickled and nothing copied. The parent then sleeps in one `poll` over pipes and pidfds. The
+  end, good or bad, is the same: every worker gets SIGKILL and is reaped.
+- `forked_worker`, `worker`: the workers' side. If the parent dies, the kernel kills them.
+- `channels`, `messages`, `memory`: results are pickled into a pipe. Large buffers are not: the worker sends their
   addresses, the parent reads them from the worker's memory (`process_vm_readv`) into memory of its own, and the worker
-  goes on when that is done.
-- **Waiting.** The parent sleeps in one `poll` over the pipes and the workers' pidfds.
-- **Failure** (`failures`, `deaths`). An exception comes home with its type and a note; a dead worker is explained.
-- **The end**, good or bad, is the same: every worker gets SIGKILL and is reaped. If the parent itself dies, the kernel
-  kills the workers (`forked_worker`).
-
-Elsewhere (`spawned`: macOS, Windows) workers are fresh interpreters, and what they need is pickled with cloudpickle.
+  goes on when that is done. `pickling` is pickle, with cloudpickle where pickle can't.
+- `failures`: an exception comes home with its type and a note; a dead worker is explained.
+- `forking`, `signals`, `math_threads`: what a fork must mind: locks, descriptors, output, signals, BLAS and OpenMP.
+- `spawned`, `spawned_worker`: on macOS and Windows workers are fresh interpreters, and what they need is pickled.
+  `threads`: for functions that release the GIL. `progress`: the bar.
 """
 
 from __future__ import annotations
@@ -32,9 +32,8 @@ from collections.abc import Callable, Generator, Iterable
 from typing import Any, TypeVar
 
 from .call import Backend, Call, checked
-from .cores import available_cores
-from .deaths import WorkerDied, WorkerOutOfMemory
-from .failures import RemoteError
+from .failures import RemoteError, WorkerDied, WorkerOutOfMemory
+from .limits import available_cores
 from .loop import run
 
 __all__ = [

@@ -11,8 +11,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from .cores import available_cores, sharers
+from .limits import available_cores, sharers
 
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
+
+_MOST_WORKERS = 8192  # more than any machine has cores
+_DESCRIPTORS_EACH = 4  # that the parent keeps open for a worker: two pipes, its lifeline, its pidfd
+_OTHER_DESCRIPTORS = 256  # for what the caller has open, and for 32 workers that are being started
 Backend = Literal["processes", "threads"]
 
 
@@ -50,7 +58,7 @@ def checked(
     chosen: Backend = backend or ("processes" if getattr(sys, "_is_gil_enabled", lambda: True)() else "threads")
     items = _indexable(iterable, iterator)
     length = None if isinstance(items, Iterator) else len(items)
-    workers = max_parallel or available_cores()
+    workers = min(max_parallel or available_cores(), _most_workers(chosen))
     if sharing := sharers():
         workers = min(workers, available_cores() // sharing)
     if length is not None:
@@ -63,11 +71,23 @@ def _positive(name: str, value: int | None) -> int | None:
         return None
     try:
         number = operator.index(value)
+        if isinstance(value, bool):  # an int to Python, and surely not what was meant
+            raise TypeError  # noqa: TRY301
     except TypeError:
         raise TypeError(f"{name} must be a whole number, not {value!r}") from None
     if number < 1:
         raise ValueError(f"{name} must be at least 1, not {value!r}")
     return min(number, sys.maxsize)
+
+
+def _most_workers(backend: Backend) -> int:
+    """As many workers as there can be, for `max_parallel` is an upper bound only: who means "all" may say a billion."""
+    if backend == "threads" or resource is None:
+        return _MOST_WORKERS
+    descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if descriptors == resource.RLIM_INFINITY:
+        return _MOST_WORKERS
+    return max(1, min(_MOST_WORKERS, (descriptors - _OTHER_DESCRIPTORS) // _DESCRIPTORS_EACH))
 
 
 def _indexable(iterable: Iterable[Any], iterator: Iterator[Any]) -> Sequence[Any] | Iterator[Any]:

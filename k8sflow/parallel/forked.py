@@ -15,20 +15,16 @@ from typing import Any, NoReturn
 
 from .call import Call
 from .channels import readable_within
-from .deaths import LAST_BREATH_SECONDS, WorkerDied, death_error, how_it_ended, out_of_memory_kills
-from .failures import short_repr
-from .forked_worker import forked_process
-from .forking import fork_process, let_imports_finish, private_fds, start_lock
+from .failures import LAST_BREATH_SECONDS, WorkerDied, death_error, how_it_ended, short_repr
+from .forked_worker import PipeEnds, forked_process, open_pipes
+from .forking import flush_output, fork_process, let_imports_finish, private_fds, renew_output, start_lock
+from .limits import out_of_memory_kills
 from .math_threads import math_threads, warn_of_openmp
 from .memory import read_memory
 from .messages import Reply, pickled_item, receive_reply, send_chunk
-from .pipes import PipeEnds, open_pipes
-from .refusals import refusals_ignored
-from .seeds import draw_seeds
-from .signals import HeldSignals, interrupts_held
-from .streams import flush_output, renew_output
+from .signals import HeldSignals, interrupts_held, refusals_ignored
 from .work import Chunk
-from .worker import Job
+from .worker import Job, draw_seeds
 
 _FORKS_AT_ONCE = 32  # which bounds the descriptors that are open while workers start
 

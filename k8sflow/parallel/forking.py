@@ -1,9 +1,10 @@
-"""A fork, and what a forked child must not keep of its parent."""
+"""A fork, and what a forked child must not keep of its parent: locks, descriptors, output."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib
+import io
 import os
 import sys
 import threading
@@ -11,7 +12,7 @@ import time
 import warnings
 from typing import Any
 
-from .math_threads import math_threads
+from .signals import refusals_ignored
 
 _start_lock = threading.RLock()  # re-entrant: the collector may end a forgotten generator while workers start
 _IMPORT_SECONDS = 10.0  # so long a start waits for the imports of other threads
@@ -53,7 +54,6 @@ def _forget_private_fds() -> None:
     """In any forked child: closes the pipes of its parent's workers, so that their end is seen by who waits for it."""
     global _start_lock  # noqa: PLW0603  another thread of the parent may have held them
     _start_lock = threading.RLock()
-    math_threads.renew_lock()
     _renew_numpy_lock()
     for name in _import_locks_of_others():  # those threads aren't here; Python makes a new lock when it needs one
         importlib._bootstrap._module_locks.pop(name, None)  # type: ignore[attr-defined]  # noqa: SLF001
@@ -72,3 +72,26 @@ def _renew_numpy_lock() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_private_fds)
+
+
+def flush_output() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, ValueError), refusals_ignored():  # None, closed, a broken pipe
+            stream.flush()
+
+
+def renew_output() -> None:
+    """Frees the streams of a worker, and of its loggers: another thread of the parent may have been writing to them.
+
+    They are made anew in place, so that whoever holds one goes on with it. What they had collected is the parent's.
+    """
+    handlers = getattr(sys.modules.get("logging"), "_handlerList", ())  # weak references, also to those of no logger
+    streams = {id(stream): stream for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__)}
+    for stream in (getattr(reference(), "stream", None) for reference in handlers):
+        streams[id(stream)] = stream
+    for stream in streams.values():
+        if type(stream) is io.TextIOWrapper and type(stream.buffer) is io.BufferedWriter:
+            with contextlib.suppress(OSError, ValueError):  # closed
+                io.BufferedWriter.__init__(stream.buffer, stream.buffer.raw)
+                layout = (stream.encoding, stream.errors, None, stream.line_buffering, stream.write_through)
+                io.TextIOWrapper.__init__(stream, stream.buffer, *layout)

@@ -9,7 +9,7 @@ from collections.abc import Generator, Iterable
 from typing import Any, Protocol
 
 from .call import Call
-from .cores import sharers
+from .limits import sharers
 from .math_threads import math_threads
 from .messages import Reply
 from .progress import Progress

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import sys
 import threading
 import warnings
@@ -10,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .cgroups import lines_of
+from .limits import lines_of
 from .pickling import optional_module
 
 ONE_THREAD_EACH = dict.fromkeys(
@@ -55,6 +56,8 @@ class _MathThreads:
 
 
 math_threads = _MathThreads()
+if hasattr(os, "register_at_fork"):  # another thread of the parent may have held the lock
+    os.register_at_fork(after_in_child=math_threads.renew_lock)
 
 
 @functools.lru_cache(maxsize=1)

@@ -10,7 +10,7 @@ from collections import deque
 from typing import Any, NoReturn
 
 from .channels import READ_BYTES, WorkerEnd
-from .refusals import refusals_ignored
+from .signals import refusals_ignored
 
 TAKEN, STREAM = b"t", b"s"  # answers to a message with addresses: memory was read; can't, write it to the channel
 LARGE_BYTES = 128 * 1024  # a buffer of this size is read from the worker's memory and not sent

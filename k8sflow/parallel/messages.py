@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from .channels import Channel, WorkerEnd, read_exactly
-from .deaths import WorkerDied
-from .failures import add_note, rebuilt, short_repr
-from .memory import TAKEN, Memory, Stream
-from .pickling import dumps
+from .failures import WorkerDied, add_note, failure, rebuilt, short_repr
+from .forking import flush_output
+from .memory import LARGE_BYTES, STREAM, TAKEN, Memory, Stream, address_of
+from .pickling import by_value_pickler, dumps
 from .work import Chunk
 
 COMMAND = struct.Struct("=qqq")  # start, stop, bytes of pickles that follow
@@ -59,7 +59,10 @@ def receive_reply(channel: WorkerEnd) -> Reply:
     kind, start, count, seconds, size, pieces, buffers = HEADER.unpack(read_exactly(channel, HEADER.size))
     body = read_exactly(channel, size)
     if kind == FAILED:
-        raise rebuilt(pickle.loads(body))
+        told, note = pickle.loads(body)
+        error = rebuilt(told)
+        add_note(error, note)
+        raise error
     try:
         values = _load_results(channel, body, count, pieces, buffers)
     except WorkerDied:
@@ -90,3 +93,90 @@ def _load_runs(unpickler: Callable[[Any], pickle.Unpickler], stream: Any, count:
     while len(values) < count:
         values += unpickler(stream).load()
     return values
+
+
+_NUMBERS = frozenset({bool, int, float, type(None)})
+_NUMBER_BYTES = 9  # pickled; a large int takes more, which does no harm
+
+
+class Outbox:
+    """Collects pickled results and sends them to the parent."""
+
+    def __init__(self, channel: Channel, *, by_value: bool) -> None:
+        self._channel = channel
+        self._by_value = by_value
+        self._pieces: list[Any] = []
+        self._buffers: list[memoryview] = []
+        kind = by_value_pickler() if by_value else pickle.Pickler
+        self._pickler = kind(self, 5, buffer_callback=self._keep)
+        self._run: list[Any] = []  # results that aren't pickled yet
+        self._count = 0
+        self.start = 0
+        self.size = 0
+
+    def add(self, value: object) -> None:
+        """Notes the next result. Pickles it at once, unless it can't change, for the function may change it later."""
+        if type(value) in _NUMBERS:
+            self._run.append(value)
+            self._count += 1
+            self.size += _NUMBER_BYTES
+            return
+        self._end_run()
+        pieces, buffers, size = len(self._pieces), len(self._buffers), self.size
+        try:
+            self._pickler.dump([value])
+        except Exception:  # noqa: BLE001  pickling is the user's code too; what cloudpickle says then is raised
+            del self._pieces[pieces:]
+            del self._buffers[buffers:]
+            self.size = size
+            self.write(dumps([value], by_value=self._by_value))
+        finally:
+            self._pickler.clear_memo()
+        self._count += 1
+
+    def _end_run(self) -> None:
+        if self._run:
+            self._pieces.append(pickle.dumps(self._run, 5))
+            self._run.clear()
+
+    def write(self, piece: Any) -> None:
+        """The pickler's file. Large bytes come here as they are, not as copies."""
+        self._pieces.append(piece)
+        self.size += len(piece)
+
+    def _keep(self, buffer: pickle.PickleBuffer) -> bool:
+        """The pickler's question whether a buffer belongs into the stream."""
+        view = buffer.raw()
+        if len(view) < LARGE_BYTES:
+            return True
+        self._buffers.append(view)
+        self.size += len(view)
+        return False
+
+    def flush(self, kind: int, seconds: float) -> None:
+        """Sends what is collected. With addresses in it, waits until the parent has read: the memory may change."""
+        flush_output()
+        self._end_run()
+        large = [piece for piece in self._pieces if len(piece) >= LARGE_BYTES] + self._buffers
+        table = b""
+        if large:
+            places = [(address_of(piece) if len(piece) >= LARGE_BYTES else 0, len(piece)) for piece in self._pieces]
+            places += [(address_of(view), len(view)) for view in self._buffers]
+            table = b"".join(PIECE.pack(*place) for place in places)
+        body = b"".join([table, *(piece for piece in self._pieces if len(piece) < LARGE_BYTES)])
+        pieces = len(self._pieces) if large else 0
+        head = HEADER.pack(kind, self.start, self._count, seconds, len(body), pieces, len(self._buffers))
+        self._channel.write(head + body)
+        if large and read_exactly(self._channel, 1) == STREAM:
+            for piece in large:
+                self._channel.write(piece)
+        self.start += self._count
+        self._count = self.size = 0
+        self._pieces.clear()
+        self._buffers.clear()
+
+    def fail(self, error: BaseException, index: int, items: Any) -> None:
+        """Sends what was done before, then the exception."""
+        self.flush(PART, 0.0)
+        body = pickle.dumps(failure(error, index, items, by_value=self._by_value), 5)
+        self._channel.write(HEADER.pack(FAILED, index, 0, 0.0, len(body), 0, 0) + body)

@@ -7,7 +7,7 @@ import sys
 import time
 
 from .call import Call
-from .refusals import refusals_ignored
+from .signals import refusals_ignored
 
 _BAR_SECONDS, _LINE_SECONDS, _BAR_WIDTH = 0.1, 10.0, 30
 

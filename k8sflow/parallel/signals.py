@@ -1,4 +1,4 @@
-"""Signals, held while workers are started or reaped."""
+"""Signals, held while workers are started or reaped, and told from what the system refuses."""
 
 from __future__ import annotations
 
@@ -68,3 +68,17 @@ def leave_it_to_the_parent(_signal: int, _frame: object) -> None:
 
     A handler, where SIG_IGN would be inherited by the programs that the function starts.
     """
+
+
+@contextlib.contextmanager
+def refusals_ignored() -> Generator[None, None, None]:
+    """Goes on where the system refuses something that can be done without.
+
+    A TimeoutError that a handler of SIGALRM raises in the middle is an OSError too, but with no errno; it is for the
+    caller.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise

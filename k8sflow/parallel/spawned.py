@@ -13,16 +13,15 @@ from collections.abc import Iterator
 from typing import Any
 
 from .call import Call
-from .deaths import LAST_BREATH_SECONDS, WorkerDied, death_error, how_it_ended
-from .forking import private_fds, start_lock
+from .failures import LAST_BREATH_SECONDS, WorkerDied, death_error, how_it_ended
+from .forking import flush_output, private_fds, start_lock
 from .math_threads import ONE_THREAD_EACH
 from .messages import Reply, pickled_item, receive_reply, send_chunk
 from .pickling import dumps
-from .seeds import draw_seeds
 from .signals import interrupts_held
-from .streams import flush_output
 from .threads import ThreadTeam
 from .work import Chunk
+from .worker import draw_seeds
 
 _BOOT = (
     "import sys, pickle, importlib; path, name = pickle.load(sys.stdin.buffer); "

@@ -12,9 +12,9 @@ import threading
 from typing import Any, NoReturn
 
 from .channels import read_exactly
-from .cores import join_crowd
+from .forking import flush_output
+from .limits import join_crowd
 from .signals import leave_it_to_the_parent
-from .streams import flush_output
 from .worker import Job, serve
 
 

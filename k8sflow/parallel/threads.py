@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from .call import Call
-from .cores import join_thread_crowd, sharers
 from .failures import add_note, short_repr
+from .limits import join_thread_crowd, sharers
 from .math_threads import math_threads
 from .messages import Reply
 from .work import SLICE_SECONDS, Chunk

@@ -1,20 +1,20 @@
-"""What a worker process does, whichever way it was started: it works off chunks."""
+"""What a worker process does, whichever way it was started: it works off chunks, with random numbers of their own."""
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import math
 import pickle
 import struct
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from .channels import Channel, read_exactly
-from .messages import COMMAND, DONE, PART
-from .outbox import Outbox
-from .seeds import Seeds, reseed
+from .messages import COMMAND, DONE, PART, Outbox
 from .work import SLICE_SECONDS
 
 _FLUSH_BYTES = (
@@ -79,3 +79,39 @@ class _Sent:
     def __getitem__(self, index: int) -> Any:
         place = index - self._start
         return pickle.loads(self._payload[self._offsets[place] : self._offsets[place + 1]])
+
+
+Seeds = dict[str, int]
+
+
+def _loaded(name: str) -> Any:
+    return sys.modules.get(name)
+
+
+def draw_seeds() -> Seeds:
+    """A number from each of the parent's generators, so that a seeded parent has reproducible workers.
+
+    A module may be there but unfinished: another thread is just importing it, and nobody has used it yet.
+    """
+    seeds = {}
+    python, numpy, torch = map(_loaded, ("random", "numpy.random", "torch"))
+    if hasattr(python, "getrandbits"):
+        seeds["random"] = python.getrandbits(128)
+    if hasattr(numpy, "bytes"):
+        seeds["numpy.random"] = int.from_bytes(numpy.bytes(16), "little")
+    if hasattr(torch, "randint") and hasattr(torch, "manual_seed"):
+        seeds["torch"] = int(torch.randint(2**62, (1,)).item())
+    return seeds
+
+
+def reseed(seeds: Seeds, start: int) -> None:
+    """Gives the chunk that starts there random numbers of its own."""
+    for name, seed in seeds.items():
+        module = importlib.import_module(name)
+        if name == "random":
+            module.seed(seed + start)
+        elif name == "numpy.random":
+            words = [seed >> shift & 0xFFFFFFFF for shift in (0, 32, 64, 96)]
+            module.seed([*words, start & 0xFFFFFFFF])
+        else:
+            module.manual_seed(seed + start)

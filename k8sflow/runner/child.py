@@ -13,7 +13,7 @@ import subprocess
 import tempfile
 import threading
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from pathlib import Path
@@ -31,7 +31,8 @@ class Child:
     """A running process.
 
     Args:
-        command: Makes its arguments of the name of a file that it writes what it has started to.
+        line: Its arguments; the name of a file with its call is added.
+        call: Makes that file's text of the name of another one, to which it writes what it has started.
         env: Its environment.
         cwd: Its working directory; None for ours.
 
@@ -39,7 +40,9 @@ class Child:
         OSError: It can't be started.
     """
 
-    def __init__(self, command: Callable[[str], list[str]], env: Mapping[str, str], cwd: str | None) -> None:
+    def __init__(
+        self, line: Sequence[str], call: Callable[[str], str], env: Mapping[str, str], cwd: str | None
+    ) -> None:
         self.started: Future[str | None] = _pending()
         self.ended: Future[int] = _pending()
         self._changed: Future[None] = _pending()
@@ -49,16 +52,19 @@ class Child:
         self._answer = b""
         answer_reader, answer_writer = os.pipe()
         try:
-            self._process = subprocess.Popen(
-                command(f"/dev/fd/{answer_writer}"),
-                env=env,
-                cwd=cwd,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                pass_fds=[answer_writer],
-                start_new_session=True,  # a Ctrl-C at the terminal is for us; we tell the process, and do so once
-            )
+            with tempfile.TemporaryFile(prefix="k8sflow-") as given:
+                given.write(call(f"/dev/fd/{answer_writer}").encode())
+                given.seek(0)
+                self._process = subprocess.Popen(
+                    [*line, f"/dev/fd/{given.fileno()}"],
+                    env=env,
+                    cwd=cwd,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    pass_fds=[answer_writer, given.fileno()],
+                    start_new_session=True,  # a Ctrl-C at the terminal is for us; we tell the process, and do so once
+                )
         except BaseException:
             os.close(answer_reader)
             raise

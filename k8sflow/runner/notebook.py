@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import linecache
 import os
 import tempfile
@@ -14,6 +15,7 @@ from k8sflow.client import Run
 from k8sflow.errors import RunError
 from k8sflow.flow.spec import FlowSpec, steps
 from k8sflow.runner.runner import Runner
+from k8sflow.runtime.hints import NOTEBOOK
 
 # What in a cell is about running the flow, and no part of it.
 _OUR_NAMES = ("NBRunner", "NBDeployer")
@@ -93,7 +95,8 @@ def flow_source(flow: type[FlowSpec]) -> str:
     Raises:
         RunError: It can't be found.
     """
-    files = {function.__code__.co_filename for name, function in steps(flow).items() if name in vars(flow)}
+    own = [inspect.unwrap(function) for name, function in steps(flow).items() if name in vars(flow)]
+    files = {function.__code__.co_filename for function in own}
     source = "".join(linecache.getlines(files.pop())) if files else ""
     if not source:
         raise RunError(
@@ -111,7 +114,8 @@ def flow_source(flow: type[FlowSpec]) -> str:
         if not isinstance(statement, ast.ClassDef) and _names(statement, _IPYTHON):
             last = statement.end_lineno or statement.lineno
             lines[statement.lineno - 1 : last] = [f"# {line}" for line in lines[statement.lineno - 1 : last]]
-    return "\n".join([*lines, "", "", 'if __name__ == "__main__":', f"    {flow.__name__}()", ""])
+    end = ['if __name__ == "__main__":', f"    {NOTEBOOK} = True", f"    {flow.__name__}()", ""]
+    return "\n".join([*lines, "", "", *end])
 
 
 def _names(statement: ast.stmt, *names: str) -> bool:

@@ -183,14 +183,15 @@ class Runner:
 
     def _child(self, command: str, values: dict[str, Any], answer: str) -> tuple[Child, str]:
         """A command's process, and how it was started; ``answer`` is the option for the file to tell into."""
-        line = [sys.executable, str(self.flow_file), *_configs(values), command]
+        line = [sys.executable, str(self.flow_file), command, "--k8sflow-call"]
         told = shlex.join([Path(sys.executable).name, self.flow_file.name, command])
+        words = _configs(values)
 
-        def arguments(file: str) -> list[str]:
-            return [*line, "--call", _json({**values, answer: file})]
+        def call(file: str) -> str:
+            return _json({"words": words, "values": {**values, answer: file}})
 
         try:
-            child = Child(arguments, self.environment, self._cwd)
+            child = Child(line, call, self.environment, self._cwd)
         except OSError as error:
             raise RunError(f"{told} can't be started: {error.strerror}.") from error
         self._children.append(child)

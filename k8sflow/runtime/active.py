@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from k8sflow.config import Settings
@@ -19,7 +20,8 @@ from k8sflow.runtime.driver import Driver, Observer, Report, RunResult
 from k8sflow.runtime.placement import Placement
 from k8sflow.runtime.progress import Reporter, reporter
 from k8sflow.storage.objects import ObjectStore
-from k8sflow.storage.records import RunRecord, RunStore
+from k8sflow.storage.records import OutcomeRecord, RunRecord, RunStore
+from k8sflow.task.outcome import Outcome
 from k8sflow.task.runner import TaskRunner
 
 LOCAL, KUBERNETES = "local", "kubernetes"
@@ -77,7 +79,12 @@ class ActiveRun:
         Args:
             began: When the user asked, by time.monotonic().
         """
-        return reporter(began, hints.command(self.record), self.run_store.pathspec, list(self.graph.nodes))
+        return reporter(began, partial(hints.logs, self.record), self.run_store.pathspec, list(self.graph.nodes))
+
+    def note_cancelled(self) -> None:
+        """Writes that the run was cancelled, where its driver had not begun, and so could not."""
+        if self.run_store.read_run_outcome() is None:
+            self.run_store.write_run_outcome(OutcomeRecord(Outcome.CANCELLED.value, time.time(), "cancelled"))
 
     def conclude(self, seen: Reporter, result: RunResult | None) -> bool | None:
         """Prints the last lines; returns what the exit code follows from.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable
 from contextlib import closing
 from datetime import datetime, timezone
@@ -120,8 +119,8 @@ def _drive(
         except KeyboardInterrupt:
             result = None
             # It may have come before the driver had begun; then nothing runs, unless an earlier driver has left it.
-            if is_new and active.run_store.read_run_outcome() is None:
-                active.run_store.write_run_outcome(OutcomeRecord(Outcome.CANCELLED.value, time.time(), "cancelled"))
+            if is_new:
+                active.note_cancelled()
         return active.conclude(seen, result)
 
 
@@ -153,7 +152,7 @@ def _follow(active: ActiveRun, began: float, driver: str, is_orphan: Callable[[]
     """
     seen = active.reporter(began)
     try:
-        follower = Follower(active.graph, active.run_store, seen)
+        follower = Follower(active.graph, active.run_store, seen, active.policies)
         done = f"; {follower.done_before} of its tasks are done" if follower.done_before else ""
         click.secho(f"{active.run_store.pathspec} is driven by {driver}{done}. Ctrl-C leaves it alone.", dim=True)
         with closing(seen):

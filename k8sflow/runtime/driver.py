@@ -54,6 +54,9 @@ class Observer(Protocol):
     def submitted(self, group: Sequence[TaskSpec]) -> None:
         """Tasks of one step became ready."""
 
+    def done_before(self, tasks: Sequence[TaskSpec]) -> None:
+        """Tasks of one step have results that are not of this driver: cloned ones, or those of a driver before it."""
+
     def event(self, event: TaskEvent) -> None:
         """A task's event."""
 
@@ -262,7 +265,7 @@ class Driver:
                     if failure := self._start_together(ready):
                         return failure
                     continue
-                done += [task for task in ready if str(task.name) in self._left.committed]
+                done += self._done_before(ready)
                 if failure := self._take_up(rest):
                     return failure
             waiting = []
@@ -272,6 +275,13 @@ class Driver:
                     transition = Transition(commit.steps, commit.width, commit.max_parallel)
                     waiting += self._scheduler.finished(task.name, transition)
         return None
+
+    def _done_before(self, group: Sequence[TaskSpec]) -> list[TaskSpec]:
+        """The tasks of a group that have a result already, of which the observers are told."""
+        found = [task for task in group if str(task.name) in self._left.committed]
+        for observer in self._observers if found else ():
+            observer.done_before(found)
+        return found
 
     def _start_together(self, tasks: Sequence[TaskSpec]) -> RunResult | None:
         """Hands over tasks that know each other, those with a result too: the others would wait for them for ever.
@@ -324,6 +334,10 @@ class Driver:
         record = past.record
         found = Diagnosis(Outcome(record.outcome), record.summary, record.detail, record.resolution)
         result = TaskResult(Outcome(record.outcome), diagnosis=found)
+        for observer in self._observers:
+            observer.submitted(tasks)
+            for task in tasks:
+                observer.event(Finished(task, result))
         return self._failed([(task, result) for task in tasks], max(0.0, self._clock.wall() - record.finished))
 
     def _hand_over(self, tasks: Sequence[TaskSpec]) -> None:

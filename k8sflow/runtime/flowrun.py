@@ -23,7 +23,6 @@ from k8sflow.kubernetes.api import KubernetesApi, Manifest
 from k8sflow.kubernetes.api_errors import ApiStatusError
 from k8sflow.kubernetes.flowrun import Phase, timestamp
 from k8sflow.kubernetes.kubeconfig import ClusterAccess, load_access
-from k8sflow.runtime import remote
 from k8sflow.runtime.attempts import Again
 from k8sflow.runtime.driver import RunResult
 from k8sflow.runtime.flowrun_progress import Progress
@@ -114,35 +113,30 @@ class FlowRunObserver:
         settings: The settings that hold in the driver's pod.
         namespace: Namespace of the FlowRun.
         name: Its name.
-        access: The cluster, where it is not to be found by the settings.
 
     Raises:
         KubernetesError: There is no such FlowRun (any more), or it can't be read.
     """
 
-    def __init__(self, settings: Settings, namespace: str, name: str, *, access: ClusterAccess | None = None) -> None:
-        self._access = access or load_access(settings.kubernetes_context, os.environ)
+    def __init__(self, settings: Settings, namespace: str, name: str) -> None:
+        self._access = load_access(settings.kubernetes_context, os.environ)
         self._path = flowruns.object_path(namespace, name)
         found = self._call(lambda api: api.get(self._path), _LAST_WORD_PATIENCE_SECONDS)
         self.owner: Manifest = flowruns.owner_reference(found)
-        self._spec: Manifest = found["spec"]
-        self._settings = settings
         before: Manifest = found.get("status") or {}
-        # A driver came before this one: the tasks that it saw to the end are not submitted again.
-        self._is_successor = "startedAt" in before
-        self._progress = Progress(
-            started_at=before.get("startedAt") or timestamp(time.time()),
-            committed=self._committed() if self._is_successor else 0,
-        )
+        self._progress = Progress(started_at=before.get("startedAt") or timestamp(time.time()))
         self._thread: threading.Thread | None = None
         self._closing = threading.Event()
 
     def submitted(self, group: Sequence[TaskSpec]) -> None:
         """Counts tasks that became ready."""
         self._progress.submitted(group)
-        if self._thread is None:  # not before: executors that fork were made by now
-            self._thread = threading.Thread(target=self._write_on, name="k8sflow-flowrun", daemon=True)
-            self._thread.start()
+        self._begin_to_write()
+
+    def done_before(self, tasks: Sequence[TaskSpec]) -> None:
+        """Counts tasks that were cloned, or that an earlier driver has seen to the end."""
+        self._progress.done_before(tasks)
+        self._begin_to_write()
 
     def event(self, event: TaskEvent) -> None:
         """Counts a task's event."""
@@ -175,8 +169,6 @@ class FlowRunObserver:
         self._closing.set()
         if self._thread is not None:
             self._thread.join()
-        if self._is_successor and result is not None and result.is_success:
-            self._progress.recount(self._committed())
         status = self._progress.final_status(result, time.time())
         try:
             self._call(lambda api: self._patch(api, status), _LAST_WORD_PATIENCE_SECONDS)
@@ -193,6 +185,11 @@ class FlowRunObserver:
         except K8sflowError as error:
             return getattr(error, "status", None) != _NOT_FOUND
         return not found["metadata"].get("deletionTimestamp") and found["metadata"]["uid"] == self.owner["uid"]
+
+    def _begin_to_write(self) -> None:
+        if self._thread is None:  # not before: executors that fork were made by now
+            self._thread = threading.Thread(target=self._write_on, name="k8sflow-flowrun", daemon=True)
+            self._thread.start()
 
     def _write_on(self) -> None:
         asyncio.run(self._write_while_open())
@@ -220,12 +217,6 @@ class FlowRunObserver:
                 return answer
 
         return asyncio.run(call())
-
-    def _committed(self) -> int:
-        """How many tasks of the run have a commit."""
-        store = remote.open_bucket(self._settings)
-        keys = store.list_keys(f"{self._spec['flow']}/runs/{self._spec['run']}/tasks/")
-        return sum(key.endswith("/commit.json") for key in keys)
 
 
 async def _check(access: ClusterAccess, namespace: str) -> None:

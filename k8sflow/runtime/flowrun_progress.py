@@ -22,19 +22,25 @@ class Progress:
 
     Args:
         started_at: When its first driver started.
-        committed: How many tasks an earlier driver has seen to the end.
     """
 
-    def __init__(self, started_at: str, committed: int = 0) -> None:
+    def __init__(self, started_at: str) -> None:
         self._lock = threading.Lock()
-        self._counts = TaskCounts(total=committed, done=committed)
+        self._counts = TaskCounts()
         self._running: set[TaskName] = set()
+        self._again: set[TaskName] = set()
         self._started_at = started_at
         self._waiting: tuple[TaskName, str] | None = None
 
     def submitted(self, group: Sequence[TaskSpec]) -> None:
         """Counts tasks that became ready; another execution of a task is no other task."""
-        self._add(total=sum(task.attempt == 0 for task in group))
+        names = {task.name for task in group}
+        self._add(total=len(names - self._again))
+        self._again -= names
+
+    def done_before(self, tasks: Sequence[TaskSpec]) -> None:
+        """Counts tasks that were cloned, or that an earlier driver has seen to the end."""
+        self._add(total=len(tasks), done=len(tasks))
 
     def event(self, event: TaskEvent) -> None:
         """Counts a task's event."""
@@ -53,17 +59,15 @@ class Progress:
             case _:
                 pass
 
-    def retried(self, _task: TaskSpec, _result: TaskResult, _again: Again) -> None:
-        """Takes back a failure after which the task runs again."""
-        self._add(failed=-1)
+    def retried(self, task: TaskSpec, result: TaskResult, _again: Again) -> None:
+        """Takes back an end after which the task runs again."""
+        self._again.add(task.name)
+        is_done = result.outcome is Outcome.SUCCEEDED
+        self._add(done=-int(is_done), failed=-int(not is_done))
 
     def caught(self, _task: TaskSpec, _result: TaskResult, _catch: Catch) -> None:
         """Counts a failure that @catch has taken as done."""
         self._add(done=1, failed=-1)
-
-    def recount(self, committed: int) -> None:
-        """Takes the number of commits as that of the tasks done, at the end of a run."""
-        self._add(done=committed - self._counts.done, total=max(0, committed - self._counts.total))
 
     def status(self) -> Manifest:
         """The status of a run that goes on."""

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Literal
 
 from k8sflow.executors.base import Finished, Output, Started
+from k8sflow.flow.attempts import StepPolicy
 from k8sflow.flow.graph import Graph
+from k8sflow.runtime.attempts import Again, Caught, Failed, decide, read_past
 from k8sflow.runtime.driver import Observer
+from k8sflow.storage.clones import read_commits
 from k8sflow.storage.records import OutcomeRecord, RunStore
 from k8sflow.task.outcome import Diagnosis, Outcome
 from k8sflow.task.result import TaskResult
@@ -49,14 +52,20 @@ class Follower:
         graph: The run's graph.
         run_store: Its records.
         observer: Who is told.
+        policies: Retries and catch, by step.
     """
 
-    def __init__(self, graph: Graph, run_store: RunStore, observer: Observer) -> None:
+    def __init__(
+        self, graph: Graph, run_store: RunStore, observer: Observer, policies: Mapping[str, StepPolicy]
+    ) -> None:
         self._graph = graph
         self._run_store = run_store
         self._observer = observer
+        self._policies = policies
+        self._failed: dict[TaskName, tuple[TaskSpec, TaskResult]] = {}
         self._open: dict[tuple[str, str, int], _Followed] = {}
         self._told: set[tuple[str, str, int]] = set()
+        self._before: set[tuple[str, str]] = set()
         self.done_before = self._skip_ended()
 
     def follow(self, is_orphan: Callable[[], bool]) -> OutcomeRecord | None:
@@ -68,6 +77,7 @@ class Follower:
         is_bucket = self._run_store.store.url.startswith("s3://")
         least = _BUCKET_PAUSE_SECONDS if is_bucket else _FOLDER_PAUSE_SECONDS
         pause = threading.Event()
+        self._tell_before(self._before)
         while True:
             began = time.monotonic()
             left_alone = is_orphan()
@@ -81,17 +91,35 @@ class Follower:
     def _skip_ended(self) -> int:
         """Passes over what has ended already; how many tasks have a result."""
         seen, ended, committed = self._listed()
-        self._told = {key for key in seen if key in ended or key[:2] in committed}
+        self._told = {key for key in seen if key in ended}
+        self._before = committed
         return len(committed)
 
     def _look(self) -> None:
         seen, ended, committed = self._listed()
-        self._begin(sorted(seen - self._told - self._open.keys()))
+        self._take_cloned(committed - self._before - {key[:2] for key in seen})
+        self._begin(sorted(key for key in seen - self._told - self._open.keys() if key[:2] not in self._before))
         for key, followed in list(self._open.items()):
             self._tell_output(followed)
             if followed.is_over:
                 self._end(key)
             followed.is_over = key in ended or key[:2] in committed
+
+    def _take_cloned(self, silent: set[tuple[str, str]]) -> None:
+        """Takes of tasks that have a result, and no execution that has left anything, those that were cloned by now."""
+        tasks = sorted(silent)
+        commits = read_commits(self._run_store, tasks)
+        cloned = {task for task, found in zip(tasks, commits, strict=True) if found is not None and found.is_clone}
+        self._before |= cloned
+        self._tell_before(cloned)
+
+    def _tell_before(self, tasks: Iterable[tuple[str, str]]) -> None:
+        for _, found in groupby(sorted(tasks), key=lambda task: task[0]):
+            self._observer.done_before([self._spec(step, task) for step, task in found])
+
+    def _spec(self, step: str, task: str, attempt: int = 0) -> TaskSpec:
+        name = TaskName.from_id(step, task, self._graph.depth(step))
+        return TaskSpec(self._run_store.flow, self._run_store.run, name, attempt=attempt)
 
     def _listed(self) -> tuple[set[tuple[str, str, int]], set[tuple[str, str, int]], set[tuple[str, str]]]:
         """The executions that have left anything, those of them that have ended, and the tasks that have a result."""
@@ -109,20 +137,25 @@ class Follower:
         return seen, ended, committed
 
     def _begin(self, keys: Iterable[tuple[str, str, int]]) -> None:
-        for step, found in groupby(keys, key=lambda key: key[0]):
-            depth = self._graph.depth(step)
-            specs = {
-                key: TaskSpec(
-                    self._run_store.flow, self._run_store.run, TaskName.from_id(step, key[1], depth), attempt=key[2]
-                )
-                for key in found
-            }
+        for _, found in groupby(keys, key=lambda key: key[0]):
+            specs = {key: self._spec(*key) for key in found}
             self._open |= {key: _Followed(spec) for key, spec in specs.items()}
             for attempt, tasks in groupby(specs.values(), key=lambda spec: spec.attempt):
                 if attempt == 0:
                     self._observer.submitted(list(tasks))
             for spec in specs.values():
+                self._leave_behind(spec)
                 self._observer.event(Started(spec, f"attempt {spec.attempt}" if spec.attempt else "followed"))
+
+    def _leave_behind(self, begun: TaskSpec) -> None:
+        """Ends the executions before one that has begun, also where they have left no word of it."""
+        name = begun.name
+        for key in [(name.step, name.id, attempt) for attempt in range(begun.attempt)]:
+            if (before := self._open.get(key)) is not None:
+                self._tell_output(before)
+                self._end(key)
+        if (failed := self._failed.pop(name, None)) is not None:
+            self._observer.retried(*failed, Again())  # by another driver, after what was no failure of its own
 
     def _tell_output(self, followed: _Followed) -> None:
         name, attempt = followed.task.name, followed.task.attempt
@@ -135,10 +168,34 @@ class Follower:
     def _end(self, key: tuple[str, str, int]) -> None:
         task = self._open.pop(key).task
         self._told.add(key)
-        record = self._run_store.read_outcome(*key)
-        # A commit without an outcome is that of a task whose process, or whose store, died in the moment between.
-        result = TaskResult(Outcome.SUCCEEDED) if record is None else _result(record)
+        result = self._result_of(task)
         self._observer.event(Finished(task, result))
+        if result.outcome.is_failure:
+            self._tell_what_follows(task, result)
+
+    def _result_of(self, task: TaskSpec) -> TaskResult:
+        """How an execution ended that is over."""
+        step, name, attempt = task.name.step, task.name.id, task.attempt
+        if (record := self._run_store.read_outcome(step, name, attempt)) is not None:
+            return _result(record)
+        commit = self._run_store.read_commit(step, name)
+        if commit is not None and commit.attempt == attempt:
+            # Its process, or its store, died in the moment between the commit and the outcome.
+            return TaskResult(Outcome.SUCCEEDED)
+        lost = f"attempt {attempt} left no word of its end: it died with its driver, or its node"
+        return TaskResult(Outcome.NODE_LOST, diagnosis=Diagnosis(Outcome.NODE_LOST, lost))
+
+    def _tell_what_follows(self, task: TaskSpec, result: TaskResult) -> None:
+        """Tells what the driver makes of a failure: it decides by the same records."""
+        past = read_past(self._run_store, task.name.step, task.name.id, list(range(task.attempt + 1)))
+        policy = self._policies.get(task.name.step, StepPolicy())
+        match decide(policy, result.outcome, past.failures if past is not None else {}):
+            case Again() as again:
+                self._observer.retried(task, result, again)
+            case Caught(catch):
+                self._observer.caught(task, result, catch)
+            case Failed():
+                self._failed[task.name] = (task, result)
 
 
 def _result(record: OutcomeRecord) -> TaskResult:

@@ -1,35 +1,61 @@
-"""The commands that a run's last lines name: they do what they say where they are pasted into the shell of the run."""
+"""The commands that a run's last lines name: they do what they say where they are pasted into the shell of the run.
+
+Of a flow that is a notebook's cell they are for a cell.
+"""
 
 from __future__ import annotations
 
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from k8sflow.storage.records import RunRecord
 from k8sflow.task.spec import TaskName
 
-
-def command(record: RunRecord, *words: str) -> str:
-    """A command of the run's flow, as it is to be typed in this folder."""
-    return shlex.join([*_program(record), *words])
+# The name by which the file that is made of a cell says so.
+NOTEBOOK = "K8SFLOW_NOTEBOOK"
 
 
-def resume(record: RunRecord) -> str:
-    """The command that goes on with a run in a new one, which is of the same project and namespace."""
-    return command(record, "resume", "--origin-run-id", record.run, *_options(record))
+def resume(record: RunRecord, step: str | None = None) -> str:
+    """How to go on with a run in a new one, which is of the same project and namespace.
+
+    Args:
+        record: The run.
+        step: The step from which on everything runs again; None for what has no result.
+    """
+    if _is_in_notebook():
+        named = {"step_to_rerun": step} if step is not None else {}
+        options = {**named, "origin_run_id": record.run, **_options(record)}
+        return f"NBRunner({record.flow}).nbresume({', '.join(f'{name}={value!r}' for name, value in options.items())})"
+    words = ["resume", *([step] if step is not None else []), "--origin-run-id", record.run]
+    return _command(record, *words, *_words(_options(record)))
 
 
 def attach(record: RunRecord) -> str:
-    """The command that looks after a run."""
-    return command(record, "attach", record.run)
+    """How to look after a run."""
+    if _is_in_notebook():
+        return f'k8sflow.Run("{record.flow}/{record.run}")'
+    return _command(record, "attach", record.run)
 
 
 def logs(record: RunRecord, task: TaskName) -> str:
-    """The command that shows what a task has printed."""
-    return command(record, "logs", f"{record.run}/{task}")
+    """How to see what a task has printed."""
+    if _is_in_notebook():
+        return f'print(k8sflow.Task("{record.flow}/{record.run}/{task}").stdout)'
+    return _command(record, "logs", f"{record.run}/{task}")
+
+
+def _is_in_notebook() -> bool:
+    """Whether the flow is a cell's: its file is gone when somebody reads what is told."""
+    return getattr(sys.modules["__main__"], NOTEBOOK, False)
+
+
+def _command(record: RunRecord, *words: str) -> str:
+    """A command of the run's flow, as it is to be typed in this folder."""
+    return shlex.join([*_program(record), *words])
 
 
 def _program(record: RunRecord) -> list[str]:
@@ -51,14 +77,29 @@ def _python() -> str:
     return name if shutil.which(name) == typed else typed
 
 
-def _options(record: RunRecord) -> Iterator[str]:
-    for decorator in record.decorators:
-        yield from ("--with", decorator)
+def _options(record: RunRecord) -> dict[str, Any]:
+    """The options with which a run was started that hold for one that goes on with it, as keyword arguments."""
+    options: dict[str, Any] = {"decospecs": list(record.decorators)} if record.decorators else {}
     project = record.flow_decorators.get("project", {})
     kind, _, branch = project.get("branch_name", "").partition(".")
     if branch and kind != "user":
-        yield from ("--branch", branch)
+        options["branch"] = branch
     if project.get("is_production"):
-        yield "--production"
+        options["production"] = True
     if record.namespace:
-        yield from ("--namespace", record.namespace)
+        options["namespace"] = record.namespace
+    if record.is_detached:
+        options["detach"] = True
+    return options
+
+
+def _words(options: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in options.items():
+        match name, value:
+            case "decospecs", decorators:
+                for decorator in decorators:
+                    yield from ("--with", decorator)
+            case _, True:
+                yield f"--{name}"
+            case _:
+                yield from (f"--{name}", value)

@@ -13,9 +13,9 @@ from k8sflow.flow import decorators
 from k8sflow.flow.attempts import StepPolicy
 from k8sflow.flow.decorated import added_to
 from k8sflow.flow.decorators import Decoration
-from k8sflow.flow.graph import Graph, Mistake, Place, refuse
+from k8sflow.flow.graph import Graph, Mistake, refuse
 from k8sflow.flow.pod_options import DEFAULT_OPTIONS, PodOptions, common_namespace, merge
-from k8sflow.flow.spec import FlowSpec, steps
+from k8sflow.flow.spec import FlowSpec
 
 _DEADLINE_SLACK_SECONDS = 600
 
@@ -62,11 +62,11 @@ class Placement:
         added = tuple(map(decorators.parse, with_))
         pods: dict[str, PodOptions] = {}
         policies = {}
-        for name, function in steps(flow).items():
+        for name, node in graph.nodes.items():
             own = decorators.of_step(flow, name)
             try:
                 policy = StepPolicy.of(
-                    decorators.effective(flow, name, added_to(graph[name], added)),
+                    decorators.effective(flow, name, added_to(node, added)),
                     on_kubernetes=any(d.name == "kubernetes" for d in (*own, *added)),
                 )
                 if policy != StepPolicy():
@@ -74,9 +74,7 @@ class Placement:
                 if any(d.name == "kubernetes" for d in (*own, *added)):
                     pods[name] = _pod(own, added, settings, policy)
             except FlowDefinitionError as error:
-                code = function.__code__
-                place = Place(code.co_filename, code.co_firstlineno)
-                raise refuse(flow.__name__, [Mistake(place, error.summary, error.advice)]) from error
+                raise refuse(flow.__name__, [Mistake(node.place, error.summary, error.advice)]) from error
         return Placement(pods, common_namespace(pods, settings.kubernetes_namespace), policies)
 
 

@@ -31,6 +31,7 @@ class RunRequest:
         branch: The project's branch that ``--branch`` named.
         production: Whether ``--production`` was given.
         namespace: The tag by which the run's tasks look for runs; None for that of the user.
+        is_detached: Whether the controller in the cluster is to see to the run.
         began: When the user asked, by time.monotonic().
     """
 
@@ -46,6 +47,7 @@ class RunRequest:
     branch: str | None = None
     production: bool | None = None
     namespace: str | None = None
+    is_detached: bool = False
     began: float = field(default_factory=time.monotonic)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import groupby
 
 import click
@@ -15,15 +16,14 @@ from k8sflow.flow.graph import Graph, closest
 from k8sflow.flow.spec import FlowSpec, constants
 from k8sflow.runtime import find, hints
 from k8sflow.runtime.active import ActiveRun
-from k8sflow.runtime.attach import drive_or_follow
 from k8sflow.runtime.clone import plan_from
 from k8sflow.runtime.placement import Placement
 from k8sflow.runtime.plan import Plan, Rerun
 from k8sflow.runtime.progress.text import brief
 from k8sflow.runtime.request import RunRequest
-from k8sflow.runtime.start import check_names, create, prepare, refuse_parallel
+from k8sflow.runtime.start import begin, check_names, check_places, create, prepare
 from k8sflow.storage.artifacts import ArtifactStore
-from k8sflow.storage.lease import FolderLease, lease_of
+from k8sflow.storage.lease import Holder, folder_lease_of
 from k8sflow.storage.records import OutcomeRecord, RunRecord, RunStore
 from k8sflow.task.outcome import Outcome
 from k8sflow.task.spec import TaskName
@@ -35,7 +35,7 @@ _NAMED = 3
 def resume(
     request: RunRequest, origin: str | None, step: str | None, *, given: Collection[str] = (), dry_run: bool
 ) -> bool | None:
-    """Tells what is taken over and what runs again, and runs it; whether it succeeded, or None after Ctrl-C.
+    """Tells what is taken over and what runs again, and runs it, here or in the cluster; returns as ``begin``.
 
     Args:
         request: The new run; its values are taken for parameters that the origin doesn't have.
@@ -53,34 +53,43 @@ def resume(
     artifacts = ArtifactStore(before.store, record.flow)
     bind_known(flow, lambda name: artifacts.load(record.parameters[name], name), record.parameters)
     graph = graphs.build(flow)
-    _check(before, graph, step)
+    _check_step(graph, step)
     _check_parameters(record, given)
     placement = Placement.of(flow, graph, request.decorators, request.settings)
-    refuse_parallel(graph, placement)
+    check_places(request, graph, placement)
     check_names(request, before.store)
-    found = plan_from(before, record, graph, step)
-    outcome = before.read_run_outcome()
-    if not found.reruns:
-        raise RunError(
-            f"there is nothing to resume: every task of {before.pathspec} has a result that still holds.",
-            advice=f"To run a step and all that comes after it again, name it: "
-            f"{hints.command(record, 'resume', 'STEP', '--origin-run-id', before.run)}",
-        )
-    for line in _told(found, before, outcome, graph):
-        click.echo(line)
-    for line in _changes(flow, record, artifacts):
-        click.secho(line, fg="yellow")
-    if dry_run:
-        return True
-    store, code = prepare(request, placement, is_handed_over=False, origin=before.store)
-    new = create(request, graph, placement, store, code, origin=record, origin_step=step)
+    with _claimed(before):
+        found = plan_from(before, record, graph, step)
+        _tell(found, before, graph)
+        for line in _changes(flow, record, artifacts):
+            click.secho(line, fg="yellow")
+        if dry_run:
+            return True
+        store, code = prepare(request, placement, before.store)
+        new = create(request, graph, placement, store, code, origin=record, origin_step=step)
     active = ActiveRun(new, graph, store, placement, request.settings)
     click.echo(f"The new run is {active.run_store.pathspec}.")
-    return drive_or_follow(active, flow, request.max_workers, request.began, go_on=True)
+    return begin(request, active)
 
 
-def _check(origin: RunStore, graph: Graph, step: str | None) -> None:
-    """Refuses a step that is not there, and a run that somebody still drives.
+def _tell(plan: Plan, before: RunStore, graph: Graph) -> None:
+    """Prints the plan.
+
+    Raises:
+        RunError: There is nothing to run.
+    """
+    record = before.read()
+    if not plan.reruns:
+        raise RunError(
+            f"there is nothing to resume: every task of {before.pathspec} has a result that still holds.",
+            advice=f"To run a step and all that comes after it again, name it: {hints.resume(record, 'STEP')}",
+        )
+    for line in _told(plan, before, before.read_run_outcome(), graph):
+        click.echo(line)
+
+
+def _check_step(graph: Graph, step: str | None) -> None:
+    """Refuses a step that is not there.
 
     Raises:
         RunError: That is so.
@@ -90,15 +99,37 @@ def _check(origin: RunStore, graph: Graph, step: str | None) -> None:
             f"{graph.flow} has no step {step!r}.",
             advice=f"{closest(step, list(graph.nodes))} Its steps are {', '.join(graph.nodes)}.".strip(),
         )
-    lease = lease_of(origin)
-    if not isinstance(lease, FolderLease) or origin.read_run_outcome() is not None:
-        return  # of a process on another machine nobody can tell at once whether it is alive
+
+
+@contextmanager
+def _claimed(origin: RunStore) -> Iterator[None]:
+    """Keeps everybody else from driving or resuming a run that lost its driver, until a new one was made of it.
+
+    Raises:
+        RunError: Somebody does so.
+    """
+    lease = folder_lease_of(origin, is_resuming=True)
+    if lease is None or origin.read_run_outcome() is not None:
+        yield  # of a process on another machine nobody can tell at once whether it is alive
+        return
     if not lease.acquire():
-        raise RunError(
-            f"{origin.pathspec} is not over: it is driven by {lease.holder() or 'another process'}.",
-            advice=f"Wait for its end, or cancel it. To follow it: {hints.attach(origin.read())}",
+        raise _taken(origin, lease.holder())
+    try:
+        yield
+    finally:
+        lease.release()
+
+
+def _taken(origin: RunStore, holder: Holder | None) -> RunError:
+    who = "another process" if holder is None or holder.is_gone else str(holder)
+    if holder is not None and holder.is_resuming:
+        return RunError(
+            f"{origin.pathspec} is just being resumed by {who}.", advice="Follow the new run that is made there."
         )
-    lease.release()
+    return RunError(
+        f"{origin.pathspec} is not over: it is driven by {who}.",
+        advice=f"Wait for its end, or cancel it. To follow it: {hints.attach(origin.read())}",
+    )
 
 
 def _check_parameters(origin: RunRecord, given: Collection[str]) -> None:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import click
@@ -95,7 +96,7 @@ def spin(
     pathspec = f"{run_store.pathspec}/{spec.name}"
     if pathspec_file is not None:
         answers.write(Path(pathspec_file), _PATHSPEC, pathspec)
-    seen = reporter(began, hints.command(record), pathspec, [wanted.step])
+    seen = reporter(began, partial(hints.logs, record), pathspec, [wanted.step])
     runner = TaskRunner(flow, graph, record, origin.store, SPINS)
     result = _run(runner, spec, seen, policy.timeout_seconds if policy else None)
     if result is None:

@@ -20,6 +20,7 @@ from k8sflow.flow.spec import FlowSpec, constants, parameters
 from k8sflow.runtime import answers, remote
 from k8sflow.runtime.active import KUBERNETES, ActiveRun
 from k8sflow.runtime.attach import drive_or_follow
+from k8sflow.runtime.clone import clone
 from k8sflow.runtime.driver import Report
 from k8sflow.runtime.interrupts import interrupts
 from k8sflow.runtime.placement import Placement
@@ -34,40 +35,34 @@ _RUN_ID_PATTERN = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")
 
 
 def run(request: RunRequest) -> bool | None:
-    """Runs a flow and tells about it; whether it succeeded, or None where the user cancelled it.
+    """Starts a flow, and tells about it as long as it is driven here; returns as ``begin``.
 
     Raises:
         K8sflowError: The run can't be started.
     """
     graph = graphs.build(request.flow)
     placement = Placement.of(request.flow, graph, request.decorators, request.settings)
-    refuse_parallel(graph, placement)
-    store, code = prepare(request, placement, is_handed_over=False)
+    check_places(request, graph, placement)
+    store, code = prepare(request, placement)
     record = create(request, graph, placement, store, code)
-    active = ActiveRun(record, graph, store, placement, request.settings)
-    return drive_or_follow(active, request.flow, request.max_workers, request.began)
+    return begin(request, ActiveRun(record, graph, store, placement, request.settings))
 
 
-def detach(request: RunRequest) -> bool:
-    """Hands a run to the controller in the cluster.
+def begin(request: RunRequest, active: ActiveRun) -> bool | None:
+    """Lets a run go whose record was just written.
+
+    Returns:
+        Whether it succeeded, or the controller has it; None where the user cancelled it.
 
     Raises:
-        K8sflowError: The run can't be started, or there is no controller.
+        K8sflowError: It can't go, or the controller refuses it.
     """
+    if not request.is_detached:
+        is_clone = active.record.origin_run_id is not None
+        return drive_or_follow(active, request.flow, request.max_workers, request.began, go_on=is_clone)
     from k8sflow.runtime import flowrun  # noqa: PLC0415  only here is the API needed
 
-    graph = graphs.build(request.flow)
-    placement = Placement.of(request.flow, graph, request.decorators, request.settings)
-    if here := [step for step in graph.nodes if step not in placement.pods]:
-        raise RunError(
-            f"--detach hands the run to a cluster, but {', '.join(here)} would run on this machine.",
-            advice="Add --with kubernetes, which puts every step there.",
-        )
-    refuse_parallel(graph, placement)
-    flowrun.check(request.settings, placement.namespace)
-    store, code = prepare(request, placement, is_handed_over=True)
-    record = create(request, graph, placement, store, code, is_detached=True)
-    flowrun.submit(record, request.settings, placement.namespace, store.url)
+    flowrun.submit(active.record, request.settings, active.placement.namespace, active.store.url)
     return True
 
 
@@ -94,19 +89,27 @@ def drive(settings: Settings, flow: str, run_id: str, flowrun_name: str) -> bool
 
     with interrupts(observer.interrupted), closing(seen):
         try:
+            if record.origin_run_id is not None:
+                clone(active)
             result = active.driver(executors, [seen, observer]).run(go_on=True)
         except KeyboardInterrupt:
             result = None
+            active.note_cancelled()
         observer.close(result)
         return active.conclude(seen, result)
 
 
-def refuse_parallel(graph: Graph, placement: Placement) -> None:
-    """Pods don't know each other's addresses yet.
+def check_places(request: RunRequest, graph: Graph, placement: Placement) -> None:
+    """Returns when the steps can run where they are to: pods don't know each other's addresses, and a cluster us.
 
     Raises:
-        RunError: A step under @parallel would run on Kubernetes.
+        RunError: A step under @parallel would run on Kubernetes, or one of a run that is handed over on this machine.
     """
+    if request.is_detached and (here := [step for step in graph.nodes if step not in placement.pods]):
+        raise RunError(
+            f"--detach hands the run to a cluster, but {', '.join(here)} would run on this machine.",
+            advice="Add --with kubernetes, which puts every step there.",
+        )
     if found := [node for node in graph.nodes.values() if node.is_parallel and node.name in placement.pods]:
         raise RunError(
             f"step {found[0].name} ({found[0].place}) is under @parallel, which runs on this machine alone, "
@@ -117,14 +120,13 @@ def refuse_parallel(graph: Graph, placement: Placement) -> None:
 
 
 def prepare(
-    request: RunRequest, placement: Placement, *, is_handed_over: bool, origin: ObjectStore | None = None
+    request: RunRequest, placement: Placement, origin: ObjectStore | None = None
 ) -> tuple[ObjectStore, package.Package | None]:
     """The run's store and its code package, after the checks that need nothing to be written.
 
     Args:
         request: What the user asks for.
         placement: Where the steps run.
-        is_handed_over: Whether the driver runs in the cluster.
         origin: The store of the run that this one resumes, in which it has to be too.
 
     Raises:
@@ -133,7 +135,11 @@ def prepare(
     check_names(request, origin)
     if not placement.uses_kubernetes:
         return origin or open_store(str(local_root(request.flow, request.settings))), None
-    store = remote.check(request.settings, placement, is_handed_over=is_handed_over)
+    if request.is_detached:
+        from k8sflow.runtime import flowrun  # noqa: PLC0415  only here is the API needed
+
+        flowrun.check(request.settings, placement.namespace)
+    store = remote.check(request.settings, placement, is_handed_over=request.is_detached)
     if origin is not None and origin.url != store.url:
         raise RunError(
             f"a run on Kubernetes is in {store.url}, but the run that it is to resume is in {origin.url}.",
@@ -167,7 +173,6 @@ def create(
     store: ObjectStore,
     code: package.Package | None,
     *,
-    is_detached: bool = False,
     origin: RunRecord | None = None,
     origin_step: str | None = None,
 ) -> RunRecord:
@@ -179,7 +184,6 @@ def create(
         placement: Where the steps run.
         store: Where the run is.
         code: The code for its pods.
-        is_detached: Whether it is handed to the controller.
         origin: The run that this one resumes, whose parameters it has.
         origin_step: The step from which on everything runs again.
     """
@@ -205,7 +209,7 @@ def create(
         namespace=request.namespace or "",
         origin_run_id=origin.run if origin else None,
         origin_step=origin_step,
-        is_detached=is_detached,
+        is_detached=request.is_detached,
         max_num_splits=request.max_num_splits,
     )
     RunStore(store, record.flow, record.run).create(record)

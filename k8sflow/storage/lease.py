@@ -43,6 +43,7 @@ class Holder:
         process: What no other process has, on this machine or another, now or later; empty where nobody can tell.
         beat: How often it has said that it is alive.
         is_over: Whether it has given the run back.
+        is_resuming: Whether it doesn't drive the run, but makes a new one of it.
     """
 
     id: str
@@ -51,11 +52,13 @@ class Holder:
     process: str = ""
     beat: int = 0
     is_over: bool = False
+    is_resuming: bool = False
 
     @staticmethod
-    def this() -> Holder:
+    def this(*, is_resuming: bool = False) -> Holder:
         """The process that asks."""
-        return Holder(secrets.token_hex(8), socket.gethostname(), os.getpid(), _identity(os.getpid()))
+        me = Holder(secrets.token_hex(8), socket.gethostname(), os.getpid(), _identity(os.getpid()))
+        return replace(me, is_resuming=is_resuming)
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}"
@@ -94,9 +97,19 @@ class Lease(Protocol):
 
 def lease_of(run_store: RunStore) -> Lease:
     """The right to drive a run, wherever its records are."""
-    if isinstance(run_store.store, FolderStore):
-        return FolderLease(run_store.store.root / run_store.prefix / _LOCK_NAME)
-    return ObjectLease(run_store)
+    return folder_lease_of(run_store) or ObjectLease(run_store)
+
+
+def folder_lease_of(run_store: RunStore, *, is_resuming: bool = False) -> FolderLease | None:
+    """The right to a run in a folder; None where it is in a bucket.
+
+    Args:
+        run_store: The run.
+        is_resuming: Whether it is not to be driven, but a new one to be made of it.
+    """
+    if not isinstance(run_store.store, FolderStore):
+        return None
+    return FolderLease(run_store.store.root / run_store.prefix / _LOCK_NAME, is_resuming=is_resuming)
 
 
 class FolderLease:
@@ -104,10 +117,12 @@ class FolderLease:
 
     Args:
         path: The file; its folder is there.
+        is_resuming: Whether the run is not to be driven, but a new one to be made of it.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, is_resuming: bool = False) -> None:
         self._path = path
+        self._is_resuming = is_resuming
         self._fd: int | None = None
 
     def acquire(self) -> bool:
@@ -137,7 +152,7 @@ class FolderLease:
             ) from error
         self._fd = fd
         with contextlib.suppress(OSError):  # a full disk; nobody but a person reads it
-            os.pwrite(fd, _dump(Holder.this()).ljust(os.fstat(fd).st_size), 0)
+            os.pwrite(fd, _dump(Holder.this(is_resuming=self._is_resuming)).ljust(os.fstat(fd).st_size), 0)
         return True
 
     def keep(self, on_lost: Callable[[], None]) -> None:

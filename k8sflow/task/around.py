@@ -18,6 +18,7 @@ class _Layer:
 
 
 def call_step(
+    step: str,
     function: Callable[..., None],
     flow: FlowSpec,
     arguments: Sequence[Any],
@@ -28,6 +29,7 @@ def call_step(
     Returns whether it ran to its own end: else a decorator has put something in its place, or dealt with its error.
 
     Args:
+        step: The step's name, which need not be that of its function.
         function: The step.
         flow: Its ``self``.
         arguments: The join's inputs, if it is one.
@@ -42,16 +44,18 @@ def call_step(
         if kind.around is not None:
             layers.append((not kind.outermost, _Layer(kind.name, kind.around, kind.read(decoration))))
     ordered = [layer for _, layer in sorted(layers, key=lambda pair: pair[0])]
-    return _call(function, flow, arguments, ordered)
+    return _call(step, function, flow, arguments, ordered)
 
 
-def _call(function: Callable[..., None], flow: FlowSpec, arguments: Sequence[Any], layers: Sequence[_Layer]) -> bool:
+def _call(
+    step: str, function: Callable[..., None], flow: FlowSpec, arguments: Sequence[Any], layers: Sequence[_Layer]
+) -> bool:
     if not layers:
         function(flow, *arguments)
         return True
     layer, *inner = layers
     inputs = arguments[0] if arguments else None
-    generator = layer.around(function.__name__, flow, inputs, dict(layer.attributes))
+    generator = layer.around(step, flow, inputs, dict(layer.attributes))
     try:
         answer = next(generator)
     except StopIteration:
@@ -60,7 +64,7 @@ def _call(function: Callable[..., None], flow: FlowSpec, arguments: Sequence[Any
     try:
         match answer:
             case None:
-                has_run = _call(function, flow, arguments, inner)
+                has_run = _call(step, function, flow, arguments, inner)
             case {} if not answer:
                 pass
             case _ if callable(answer):

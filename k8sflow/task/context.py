@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, MappingView, Sized
 from dataclasses import replace
+from functools import cached_property
 from itertools import islice
 from typing import Any
 
@@ -122,8 +123,15 @@ class Context:
             )
         for name in wanted:
             self._inherited[name] = next(iter(found[name].values()))
+        self.uncover(flow, wanted)
 
     # ------------------------------------------------------------------ what the runner asks for
+
+    def uncover(self, flow: FlowSpec, names: Iterable[str]) -> None:
+        """Loads at once what a member of the class would hide: an artifact in the place of a default of the class."""
+        for name in names:
+            if any(name in vars(base) and _gives_way(vars(base)[name]) for base in type(flow).__mro__):
+                flow.__dict__[name] = self.load(name)
 
     def freeze(self, flow: FlowSpec) -> None:
         """Fixes the items of the foreach that the step opens, so that every branch gets what the step saw.
@@ -200,6 +208,11 @@ class Context:
         step = self._node.name
         what = f"self.{name} is not set in step {step}."
         return MissingArtifactError(what, lambda: explain(self._flow, self._graph, step, name))
+
+
+def _gives_way(member: Any) -> bool:
+    """Whether an instance's attribute hides a member of the class; what a property caches, each task makes anew."""
+    return not hasattr(type(member), "__set__") and not isinstance(member, cached_property)
 
 
 def _save_chunks(

@@ -95,7 +95,7 @@ class TaskRunner:
     def _call(self, step: str, flow: FlowSpec, context: Context, arguments: list[Inputs]) -> None:
         """Calls the step inside of its decorators; one that put something in its place need not say where to go on."""
         added = tuple(map(registry.parse, self.record.decorators))
-        has_run = call_step(steps(self.flow)[step], flow, arguments, effective(self.flow, step, added))
+        has_run = call_step(step, steps(self.flow)[step], flow, arguments, effective(self.flow, step, added))
         node = self.graph[step]
         if not has_run and context.transition is None and node.next:
             context.next(flow, as_written(node, flow))
@@ -115,6 +115,7 @@ class TaskRunner:
         )
         flow = self.flow.__new__(self.flow)
         flow.__dict__[CONTEXT] = context
+        context.uncover(flow, inherited)
         return flow, context
 
     def _inputs(self, spec: TaskSpec) -> Inputs:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ast
 import contextlib
+from collections.abc import Sequence
 from typing import Any
 
 from k8sflow.flow.graph import Node
-from k8sflow.flow.spec import FlowSpec, NextCall
+from k8sflow.flow.spec import FlowSpec, NextCall, steps
 from k8sflow.task.result import Transition
 
 
@@ -20,10 +21,11 @@ def transition_of(node: Node, flow: FlowSpec, call: NextCall) -> Transition:
         ValueError: It is less than 1.
     """
     if call.condition is not None and len(call.targets) == 1 and isinstance(call.targets[0], dict):
-        cases = {key: _name(target) for key, target in call.targets[0].items()}
+        named = [step for _, step in node.cases]
+        cases = dict(zip(call.targets[0], _names(flow, list(call.targets[0].values()), named), strict=True))
         _check(node, tuple(dict.fromkeys(cases.values())), call)
         return Transition((_choose(node, flow, call.condition, cases),))
-    _check(node, tuple(map(_name, call.targets)), call)
+    _check(node, _names(flow, call.targets, node.next), call)
     width = None if call.num_parallel is None else _count(node, "num_parallel", call.num_parallel)
     limit = None if call.max_parallel is None else _count(node, "max_parallel", call.max_parallel)
     return Transition(node.next, width, limit)
@@ -46,8 +48,19 @@ def as_written(node: Node, flow: FlowSpec) -> NextCall:
     )
 
 
-def _name(target: Any) -> str:
-    return str(getattr(target, "__name__", target))
+def _names(flow: FlowSpec, targets: Sequence[Any], written: Sequence[str]) -> tuple[str, ...]:
+    """The names under which the class has what ``self.next(...)`` was given, whatever stands behind its ``def``.
+
+    A function that is several steps is the one that the source names in its place.
+    """
+    expected = written if len(written) == len(targets) else [""] * len(targets)
+    return tuple(_name(flow, target, name) for target, name in zip(targets, expected, strict=True))
+
+
+def _name(flow: FlowSpec, target: Any, expected: str) -> str:
+    function = getattr(target, "__func__", target)
+    names = [name for name, step in steps(type(flow)).items() if step is function]
+    return expected if expected in names else str((names or [getattr(target, "__name__", target)])[0])
 
 
 def _check(node: Node, names: tuple[str, ...], call: NextCall) -> None:

@@ -77,6 +77,17 @@ def test_a_run_is_waited_for(flow: Path, tmp_path: Path, capfd: pytest.CaptureFi
     assert (shown.out, shown.err) == (running.stdout, running.stderr)
 
 
+def test_values_may_be_larger_than_an_argument_of_a_process(flow: Path) -> None:
+    """Which are 128 KiB at most: parameters and configs, of a new run and of one that resumes it."""
+    large = ["x" * 200_000, "ü" * 100_000]
+    with Runner(flow, show_output=False, config_value=("limits", {"a": large})).run(table=large) as running:
+        assert running.run["start"].task.data.seen[1:3] == (large, large)
+    changed = large[::-1]
+    with Runner(flow, show_output=False, config_value=("limits", {"a": changed})) as runner:
+        resumed = runner.resume(step_to_rerun="start")
+        assert resumed.run["start"].task.data.seen[1:3] == (large, changed)
+
+
 def test_a_run_that_fails_is_no_error(flow: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Its status tells; nothing is shown that was not asked for."""
     running = Runner(flow, show_output=False).run(fails=True)

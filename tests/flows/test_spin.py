@@ -75,7 +75,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("spin")
     file = write_flow(folder, FLOW)
     assert flow_command(file, "run", "--run-id", "good", "--n", "1").returncode == 0
-    assert flow_command(file, "run", "--run-id", "bad", "--n", "3").returncode == 1
+    assert flow_command(file, "run", "--run-id", "bad", "--n", "3", "--max-workers", "1").returncode == 1
     return file
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.kind.conftest import Namespace
+from tests.kind.conftest import DEADLINE_SECONDS, Namespace
 
 CHECKOUT = Path(__file__).parents[2]
 CHART = CHECKOUT / "charts" / "k8sflow"
@@ -44,9 +44,9 @@ class Controller:
         image = ("--set", f"image.repository={repository}", "--set", f"image.tag={tag}")
         self.helm("install", "k8sflow", str(CHART), *image, "--wait", "--timeout", "90s")
 
-    def hand_over(self, flow: str | Path, *arguments: str) -> FlowRun:
-        """Runs a flow with ``--detach``; its client has ended when this returns."""
-        done = self.namespace.run(flow, *arguments, *DETACHED)
+    def hand_over(self, flow: str | Path, *arguments: str, command: str = "run") -> FlowRun:
+        """Runs or resumes a flow with ``--detach``; its client has ended when this returns."""
+        done = self.namespace.command(flow, command, *arguments, *DETACHED).wait(DEADLINE_SECONDS)
         assert done.code == 0, done.text
         name = re.search(r"as FlowRun (\S+);", done.text)
         assert name, done.text
@@ -188,6 +188,22 @@ def test_a_detached_run_completes_with_no_client_alive(controller: Controller, c
     assert row[0].split() == ["NAME", "FLOW", "PHASE", "DONE", "TOTAL", "AGE", "MESSAGE"]
     assert row[1].split()[:5] == [run.name, "BigSum", "Succeeded", "2", "2"]
     assert len(json.dumps(status)) < 10_000
+
+
+def test_a_run_is_resumed_with_no_client_alive(controller: Controller, client: Callable[[str], Any]) -> None:
+    """The driver clones what is done, which has no pods here, and counts it; who attaches sees its end."""
+    first = controller.hand_over("detached.py")
+    assert first.wait_for_end()["phase"] == "Succeeded", first.log
+    origin = first.run.partition("/")[2]
+    run = controller.hand_over("detached.py", "meet", "--origin-run-id", origin, command="resume")
+    follower = controller.namespace.command("detached.py", "attach", run.run)
+    assert run.wait_for_end()["phase"] == "Succeeded", run.log
+    assert run.status["tasks"] == {"total": TASKS, "running": 0, "done": TASKS, "failed": 0}
+    steps = [p["metadata"]["annotations"]["k8sflow.dev/step"] for p in run.namespace.objects("pods", run.tasks)]
+    assert sorted(steps) == ["end", "meet"]
+    assert client(run.run)["end"].task.data.total == 14
+    assert client(run.run)["start"].task.origin_pathspec == f"{first.run}/start/0"
+    assert follower.wait(60).code == 0, follower.text
 
 
 def test_its_objects_carry_no_mark_but_our_own(controller: Controller) -> None:

@@ -7,7 +7,7 @@ import pickle
 
 import pytest
 
-from k8sflow import errors
+from k8sflow import errors, exception
 from k8sflow.client import NotFoundError
 from k8sflow.storage.objects import ObjectNotFoundError
 
@@ -29,3 +29,16 @@ def test_the_tree_in_the_docstring_is_the_tree() -> None:
     assert errors.__doc__ is not None
     for kind in KINDS:
         assert f" {kind.__name__} " in errors.__doc__
+
+
+def test_a_metaflow_users_own_errors_are_errors_of_ours() -> None:
+    """Raised with a text, derived from, and caught under Metaflow's names."""
+
+    class Empty(exception.MetaflowException):
+        headline = "Nothing there"
+
+    with pytest.raises(errors.K8sflowError, match="no rows in week 3"):
+        raise Empty("no rows in week 3")
+    with pytest.raises(exception.MetaflowNotFound):
+        raise exception.MetaflowNamespaceMismatch("not yours")
+    assert issubclass(errors.ArtifactError, exception.UnhandledInMergeArtifactsException)

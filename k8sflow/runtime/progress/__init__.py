@@ -5,19 +5,20 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TextIO
 
 from k8sflow.runtime.progress.live import LiveView
 from k8sflow.runtime.progress.plain import PlainView
 from k8sflow.runtime.progress.reporter import Reporter, View
+from k8sflow.task.spec import TaskName
 
 __all__ = ["Reporter", "reporter"]
 
 
 def reporter(
     began: float,
-    command: str,
+    logs: Callable[[TaskName], str],
     title: str = "",
     steps: Sequence[str] = (),
     *,
@@ -31,13 +32,13 @@ def reporter(
 
     Args:
         began: When the run was asked for, by time.monotonic().
-        command: What the user types before a command: ``python flow.py``.
+        logs: How a task's output is seen.
         title: What the block is about.
         steps: The flow's steps, in their order.
         stream: Where to; by default the standard output as it is now.
         environment: The environment's variables.
     """
-    return Reporter(began, _view(stream or sys.stdout, began, title, steps, environment), command)
+    return Reporter(began, _view(stream or sys.stdout, began, title, steps, environment), logs)
 
 
 def _view(

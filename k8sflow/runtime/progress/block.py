@@ -77,15 +77,21 @@ def _name(step: StepTally) -> Text:
 
 
 def _bar(step: StepTally, width: int) -> ProgressBar | str:
-    return ProgressBar(total=step.total, completed=step.done + step.failed, width=width) if step.has_share else ""
+    if not step.has_share:
+        return ""
+    done = step.done + step.before + step.failed
+    return ProgressBar(total=step.total + step.before, completed=done, width=width)
 
 
 def _counts(step: StepTally) -> list[Text]:
-    counts = ((step.done, "green"), (step.running, "bold"), (step.waiting, "yellow"), (step.failed, "bold red"))
+    done = step.done + step.before
+    counts = ((done, "green"), (step.running, "bold"), (step.waiting, "yellow"), (step.failed, "bold red"))
     return [Text(f"{count:,}", style=style) if count else Text("·", style="dim") for count, style in counts]
 
 
 def _times(step: StepTally, now: float) -> list[Text]:
+    if step.total == 0:
+        return [Text("before", style="dim"), Text("")]
     left = step.left(now)
     return [Text(duration(step.elapsed(now))), Text("" if left is None else f"~{duration(left)}", style="dim")]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import click
@@ -48,13 +48,13 @@ class Reporter:
     Args:
         began: When the run was asked for, by time.monotonic().
         view: Where the lines go.
-        command: What the user types before a command: ``python flow.py``.
+        logs: How a task's output is seen.
     """
 
-    def __init__(self, began: float, view: View, command: str) -> None:
+    def __init__(self, began: float, view: View, logs: Callable[[TaskName], str]) -> None:
         self._began = began
         self._view = view
-        self._command = command
+        self._logs = logs
         self._tally = Tally()
         self._outputs: dict[tuple[TaskName, str], OutputLines] = {}
         self._shown: dict[TaskName, int] = {}
@@ -70,6 +70,11 @@ class Reporter:
         step = self._tally.submitted(group)
         if len(group) > 1 and not self._view.tells_tasks:
             self._say(f"{step.name}: {len(group):,} branches", dim=True)
+        self._view.follow(self._tally)
+
+    def done_before(self, tasks: Sequence[TaskSpec]) -> None:
+        """Counts tasks of a step that have a result from before; what was printed then is not shown again."""
+        self._tally.done_before(tasks)
         self._view.follow(self._tally)
 
     def event(self, event: TaskEvent) -> None:
@@ -152,8 +157,7 @@ class Reporter:
             self._view.write(text)
         self._shown[task.name] = shown = shown + max(len(text), len(data))
         if shown > _MOST_SHOWN_BYTES:
-            where = f"{self._command} logs {task.run}/{task.name}"
-            self._line(task.name, f"… what follows is not shown here, but kept: {where}", "yellow")
+            self._line(task.name, f"… what follows is not shown here, but kept: {self._logs(task.name)}", "yellow")
 
     def _end(self, task: TaskSpec, result: TaskResult) -> None:
         is_cut = self._shown.pop(task.name, 0) > _MOST_SHOWN_BYTES
@@ -201,8 +205,12 @@ def _rows(tally: Tally, now: float) -> list[str]:
     widest = max((len(name) for name in tally.steps), default=0)
     rows = []
     for step in tally.steps.values():
-        counts = {"done": step.done, "failed": step.failed, "cancelled": step.running, "not started": step.waiting}
+        counts = {
+            "done before": step.before, "done": step.done, "failed": step.failed, "cancelled": step.running,
+            "not started": step.waiting,
+        }  # fmt: skip
         told = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
         again = f", {step.retries:,} run again" if step.retries else ""
-        rows.append(f"  {step.name:<{widest}}  {duration(step.elapsed(now)):>9}  {told}{again}")
+        took = duration(step.elapsed(now)) if step.total else ""
+        rows.append(f"  {step.name:<{widest}}  {took:>9}  {told}{again}")
     return rows

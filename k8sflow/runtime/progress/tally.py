@@ -22,10 +22,11 @@ class StepTally:
     Args:
         name: The step.
         began: When its first task became ready, by the tally's clock.
-        total: How many tasks there are so far.
+        total: How many tasks there are so far, without those that were done before.
         running: How many of them run.
         done: How many are done.
         failed: How many have failed, and do not run again.
+        before: How many tasks had a result when the run's driver came: cloned ones, or those of an earlier driver.
         retries: How often one of them was run again.
         ended: When the last of them ended, as long as all have.
         reason: Why one of them waits, where that is more than a full house.
@@ -38,6 +39,7 @@ class StepTally:
     running: int = 0
     done: int = 0
     failed: int = 0
+    before: int = 0
     retries: int = 0
     ended: float | None = None
     reason: str = ""
@@ -46,7 +48,7 @@ class StepTally:
     @property
     def has_share(self) -> bool:
         """Whether it is known which share of its tasks is done."""
-        return self.total > 1 and not self.is_loop
+        return self.total + self.before > 1 and not self.is_loop
 
     @property
     def waiting(self) -> int:
@@ -97,6 +99,14 @@ class Tally:
             step.is_loop |= first.turn > 0
             step.ended = None
         return step
+
+    def done_before(self, tasks: Sequence[TaskSpec]) -> None:
+        """Counts tasks of one step that have a result from before."""
+        name = tasks[0].name.step
+        step = self.steps.setdefault(name, StepTally(name, self.clock()))
+        step.before += len(tasks)
+        step.is_loop |= any(task.name.turn for task in tasks)
+        self._look_at_end(step)
 
     def event(self, event: TaskEvent) -> None:
         """Counts a task's event."""

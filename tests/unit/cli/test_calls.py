@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import click
 import pytest
 
 from k8sflow import FlowSpec, IncludeFile, JSONType, Parameter
-from k8sflow.cli.calls import expanded
+from k8sflow.cli.calls import Call, expanded, received
 from k8sflow.cli.flow import _group
 from k8sflow.errors import ParameterError
 from k8sflow.flow.spec import parameters
@@ -66,7 +67,7 @@ GROUP = _group(F)
 )
 def test_arguments_become_words(values: dict[str, Any], words: list[str]) -> None:
     """None is an option that is not given."""
-    line = expanded(GROUP, ["run", "--call", json.dumps(values)], parameters(F))
+    line = expanded(GROUP, Call((), "run", values), parameters(F))
     assert line == ["run", *words]
 
 
@@ -74,42 +75,38 @@ def test_an_argument_without_a_dash_is_a_word() -> None:
     """As the step of resume; and an option of the group stands before the command."""
     group = click.Group(params=[click.Option(["--quiet"], is_flag=True)])
     group.add_command(click.Command("resume", params=[click.Argument(["step"]), click.Option(["--origin-run-id"])]))
-    call = json.dumps({"step_to_rerun": "train", "origin_run_id": "r1", "quiet": True})
-    assert expanded(group, ["--config", "a", "b", "resume", "--call", call], {}) == [
+    call = Call(("--config", "a", "b"), "resume", {"step_to_rerun": "train", "origin_run_id": "r1", "quiet": True})
+    assert expanded(group, call, {}) == [
         "--config", "a", "b", "--quiet", "resume", "train", "--origin-run-id=r1"
     ]  # fmt: skip
 
 
-def test_what_was_typed_is_left_alone() -> None:
+def test_a_call_is_received_and_what_was_typed_is_left_alone(tmp_path: Path) -> None:
     """Also where it looks alike."""
-    for line in (
-        [],
-        ["run"],
-        ["run", "--count", "3"],
-        ["--call"],
-        ["run", "--text", "--call"],
-        ["run", "--text", "--call", "x"],
-    ):
-        assert expanded(GROUP, line, parameters(F)) == line
+    file = tmp_path / "call"
+    file.write_text(json.dumps({"words": ["--config", "a", "b"], "values": {"text": "ü"}}))
+    assert received(["run", "--k8sflow-call", str(file)]) == Call(("--config", "a", "b"), "run", {"text": "ü"})
+    for line in ([], ["run"], ["run", "--count", "3"], ["--k8sflow-call"], ["run", "--text", "--k8sflow-call", "x"]):
+        assert received(line) is None
 
 
 @pytest.mark.parametrize("words", [["a,b", "c"], ["a", ""]])
 def test_a_list_that_would_become_another_one_is_refused(words: list[str]) -> None:
     """A part has the separator in it, or is empty."""
     with pytest.raises(ParameterError, match="can't be a part of the list"):
-        expanded(GROUP, ["run", "--call", json.dumps({"words": words})], parameters(F))
+        expanded(GROUP, Call((), "run", {"words": words}), parameters(F))
 
 
 @pytest.mark.parametrize(("value", "word"), [("false", "--no-quick"), ("True", "--quick"), (0, "--no-quick")])
 def test_a_flag_may_be_a_text(value: object, word: str) -> None:
     """Which means what it says."""
-    found = expanded(GROUP, ["run", "--call", json.dumps({"quick": value})], parameters(F))
+    found = expanded(GROUP, Call((), "run", {"quick": value}), parameters(F))
     assert found == ["run", word]
 
 
 def test_an_unknown_argument_is_told() -> None:
     """With what was meant."""
     with pytest.raises(ParameterError, match="run has no option 'cuont'") as told:
-        expanded(GROUP, ["run", "--call", '{"cuont": 3}'], parameters(F))
+        expanded(GROUP, Call((), "run", {"cuont": 3}), parameters(F))
     assert "Did you mean 'count'?" in told.value.advice
     assert "max_workers" in told.value.advice

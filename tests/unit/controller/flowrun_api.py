@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import pytest
+import yaml
 from aiohttp import web
 
 from tests.unit.kubernetes.fake_api import FakeApi
@@ -14,9 +17,10 @@ Manifest = dict[str, Any]
 
 
 class FlowRunApi(FakeApi):
-    """Knows FlowRuns unless ``has_crd`` is false."""
+    """Knows FlowRuns unless ``has_crd`` is false; where ``first_status`` is set, it plays a controller that is fast."""
 
     has_crd = True
+    first_status: Manifest | None = None
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         if request.path == "/apis/k8sflow.dev/v1alpha1":
@@ -30,6 +34,11 @@ class FlowRunApi(FakeApi):
         asked = review["spec"]["resourceAttributes"]
         review["status"] = {"allowed": (asked["verb"], asked["resource"]) not in self.denied}
         return web.json_response(review, status=201)
+
+    def _put(self, resource: str, item: Manifest, *, silently: bool) -> Manifest:
+        if resource == "flowruns" and self.first_status is not None:
+            item = {"status": self.first_status, **item}
+        return super()._put(resource, item, silently=silently)
 
     def _patch(self, resource: str, name: str, changes: Manifest) -> web.Response:
         if (resource, name) not in self.objects:
@@ -57,3 +66,23 @@ def flowrun_api() -> Iterator[FlowRunApi]:
         yield server
     finally:
         server.stop()
+
+
+@contextmanager
+def flowrun_api_of_environment(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FlowRunApi]:
+    """A running server that the kubeconfig of the environment names.
+
+    Args:
+        folder: Where the kubeconfig is written.
+        monkeypatch: Changes the environment.
+    """
+    with flowrun_api() as server:
+        kubeconfig = {
+            "clusters": [{"name": "lab", "cluster": {"server": server.access.server}}],
+            "contexts": [{"name": "lab", "context": {"cluster": "lab"}}],
+            "current-context": "lab",
+        }
+        path = folder / "kubeconfig"
+        path.write_text(yaml.safe_dump(kubeconfig), encoding="utf-8")
+        monkeypatch.setenv("KUBECONFIG", str(path))
+        yield server

@@ -84,14 +84,16 @@ SOURCE = """
     class F(FlowSpec):
         limits = Config("limits", default="limits.json")
         more = Config("more-of-it", default_value="x: 1", parser="yaml")
-        plain = Config("plain", default_value='[{"a": 1}]', plain=True)
+        plain = Config("plain", default_value='[{"a": 1}]', parser="json", plain=True)
+        text = Config("text", default_value="a: b", plain=True)
         rows = Parameter("rows", default=limits.rows)
         double = Parameter("double", type=int, default=config_expr("limits.rows * 2"))
         @retry(times=limits.times)
         @environment(vars={"PLACE": config_expr("limits['place']"), "X": more.x})
         @step
         def start(self):
-            print([os.environ["PLACE"], os.environ["X"], self.rows, self.double, self.limits.rows, self.plain])
+            print([os.environ["PLACE"], os.environ["X"], self.rows, self.double, self.limits.rows,
+                   self.plain, self.text])
             self.next(self.end)
         @step
         def end(self): assert self.limits["rows"] == self.limits.rows
@@ -105,9 +107,9 @@ def test_a_run_is_made_from_its_configs(tmp_path: Path) -> None:
     (tmp_path / "other.toml").write_text('rows = 3\ntimes = 1\nplace = "there"\n')
     value = '{"rows": "x", "times": 0, "place": "y"}'
     for before, behind, printed in (
-        ([], ["--double", "5"], "['here', '1', '10', 5, '10', [{'a': 1}]]"),
-        (["--config", "limits", "other.toml"], ["--rows", "z"], "['there', '1', 'z', 6, 3, [{'a': 1}]]"),
-        ([], ["--config-value", "limits", value, "--double", "1"], "['y', '1', 'x', 1, 'x', [{'a': 1}]]"),
+        ([], ["--double", "5"], "['here', '1', '10', 5, '10', [{'a': 1}], 'a: b']"),
+        (["--config", "limits", "other.toml"], ["--rows", "7"], "['there', '1', 7, 6, 3, [{'a': 1}], 'a: b']"),
+        ([], ["--config-value", "limits", value, "--double", "1"], "['y', '1', 'x', 1, 'x', [{'a': 1}], 'a: b']"),
     ):
         done = flow_command(file, *before, "run", *behind)
         assert done.returncode == 0, done.stdout + done.stderr

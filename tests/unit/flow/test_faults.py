@@ -13,13 +13,18 @@ from k8sflow.flow import graph as graphs
 from tests.support import flow_command, load_flow, write_flow
 
 HEAD = """from k8sflow import (
-    Config, FlowMutator, FlowSpec, IncludeFile, Parameter, StepMutator,
+    Config, FlowMutator, FlowSpec, IncludeFile, Parameter, StepMutator, UserStepDecorator,
     catch, config_expr, environment, kubernetes, project, resources, retry, step, timeout, user_step_decorator)
 class again(StepMutator):
     def init(self, times=3): pass
 class everywhere(FlowMutator):
     def mutate(self, mutable_flow):
         for _, mutable_step in mutable_flow.steps: mutable_step.add_decorator("rety")
+class kept(UserStepDecorator):
+    def init(self, times, *, pause=1): pass
+class bare(UserStepDecorator): pass
+class made(UserStepDecorator):
+    def __init__(self): pass
 @user_step_decorator
 def timed(step_name, flow, inputs, attributes): yield
 @user_step_decorator
@@ -45,6 +50,13 @@ CASES = {
     "a long decorator": (above_start("@kubernetes( # <-", "  imagee='x',", ")", "@step"), "Did you mean 'image'"),
     "a decorator of one's own, by position": (above_start("@timed(5) # <-", "@step"), "@timed takes its options by name"),
     "one that is no generator": (above_start("@still # <-", "@step"), "still does not yield"),
+    "a class's options": (above_start("@kept(tims=3) # <-", "@step"), "@kept has no option 'tims'", "Did you mean 'times'"),
+    "those that it needs": (above_start("@kept # <-", "@step"), "@kept: missing a required argument: 'times'"),
+    "too many for a class": (above_start("@kept(1, 2) # <-", "@step"), "@kept takes its options by name, not 1, 2"),
+    "those of a class without": (above_start("@bare(a=3) # <-", "@step"), "@bare has no option 'a'", "takes no options"),
+    "a class with __init__": (above_start("@made # <-", "@step"), "@made has an __init__", "by init(self, ...)"),
+    "a class above a flow": ("@bare # <-\n" + FLOW.format(""), "@bare stands on the class F"),
+    "a class above a method": (FLOW.format("  @bare # <-\n  def help(self): pass\n"), "@bare stands on help, which is not a step"),
     "a mutator's options": (above_start("@again(tims=3) # <-", "@step"), "@again has no option 'tims'", "Did you mean 'times'"),
     "too many of them": (above_start("@again(3, 4) # <-", "@step"), "too many positional arguments"),
     "what a mutator adds": ("@everywhere # <-\n" + FLOW.format(""), "Did you mean 'retry'"),

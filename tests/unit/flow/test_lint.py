@@ -355,6 +355,48 @@ CASES: dict[str, tuple[Any, ...]] = {
         ("class F(FlowSpec):\n  x = 'deep'\n  @step\n  def start(self):\n    self.next({'wide': self.end, True: self.end}, condition='x') # <-\n  @step\n  def end(self): pass"),
         ["self.x can be 'deep'"],
     ),
+    "a step that doesn't go on beside branches that aren't joined": (
+        ("class F(FlowSpec):\n  @step\n  def start(self): self.next(self.a, self.b)\n  @step\n  def a(self): pass # <-\n"
+        "  @step\n  def b(self): self.next(self.c, foreach='items')\n  @step\n  def c(self): self.next(self.end)\n"
+        "  @step\n  def end(self): pass # <-"),
+        ["a doesn't say"], ["branches of b reach the end"],
+    ),
+    "a circle and a join of nothing beside a step that can't be read": (
+        ("class F(FlowSpec):\n  @step\n  def start(self): self.next(self.a, self.b, self.d)\n  @step\n  def a(self, x, y): # <-\n    self.next(self.j)\n"
+        "  @step\n  def b(self): self.next(self.c)\n  @step\n  def c(self): self.next(self.b) # <-\n  @step\n  def d(self): self.next(self.j)\n"
+        "  @step\n  def j(self, inputs): self.next(self.end)\n  @step\n  def end(self): pass"),
+        ["a takes (self, x, y)"], ["in a circle: b -> c -> b"],
+    ),
+    "joins that can't be, beside an unknown step": (
+        ("class F(FlowSpec):\n  @step\n  def start(self): self.next(self.a, self.b)\n  @step\n  def a(self): self.next(self.jion) # <-\n"
+        "  @step\n  def b(self): self.next(self.c, self.d)\n  @step\n  def c(self): self.next(self.j)\n  @step\n  def d(self): self.next(self.k)\n"
+        "  @step\n  def j(self, inputs): self.next(self.k)\n  @step\n  def k(self, inputs): # <-\n    self.next(self.end)\n"
+        "  @step\n  def end(self): pass"),
+        ["'jion', which is not a step"], ["k joins", "weren't split together"],
+    ),
+    "steps under what hides them": (
+        ("class F(FlowSpec):\n  @staticmethod\n  @step\n  def start(self): # <-\n    self.next(self.a)\n  @classmethod\n  @step\n  def a(self): # <-\n    self.next(self.b)\n"
+        "  @(lambda function: None)\n  @step\n  def b(self): # <-\n    self.next(self.end)\n  @step\n  def end(self): pass"),
+        ["start stands under @staticmethod", "Take @staticmethod away"], ["a stands under @classmethod"],
+        ["a decorator above @step of b made a NoneType of it", "functools.wraps"],
+    ),
+    "@step above @staticmethod": (
+        "class F(FlowSpec):\n  @step # <-\n  @staticmethod\n  def start(self): self.next(self.end)\n  @step\n  def end(self): pass",
+        ["@step stands on a staticmethod"],
+    ),
+    "methods without @step": (
+        ("class F(FlowSpec):\n  def start(self): # <-\n    self.next(self.a)\n  def a(me): me.next(me.b, me.c) # <-\n  @step\n  def b(self): self.next(self.end)\n"
+        "  @step\n  def c(self): self.next(self.end)\n  def end(self): pass # <- <-\n  def help(self): return next(iter([]))"),
+        ["start is a method of the flow, but it is no step", "Write @step above def start"], ["a is a method"],
+        ["end is a method of the flow, but it is no step", "def end"], ["end comes after b and c"],
+    ),
+    "what no step can set": (
+        ("from k8sflow import Config\nclass F(FlowSpec):\n  n = Parameter('n', default=1)\n  c = Config('c', default_value={})\n  limit = 3\n  @step\n  def start(me):\n"
+        "    if me.n is None:\n      me.n = 2 # <-\n    me.y, me.c = 1, 2 # <-\n    me.limit += 1 # <-\n    me.end = 1 # <-\n    me.index: int = 3 # <-\n    me.next(me.end)\n"
+        "  @step\n  def end(self): pass"),
+        ["start sets self.n, which is the Parameter 'n'", "under another name"], ["self.c, which is a Config"],
+        ["self.limit, which is a constant"], ["self.end, which is a step of F"], ["self.index, which is a part of every flow"],
+    ),
     "several at once": (
         ("class F(FlowSpec):\n  @step\n  def start(self):\n    self.next(self.a, self.b, fourach='x') # <-\n"
         "  @step\n  def a(self, x, y): # <-\n    self.next(self.jion) # <-\n  @step\n  def b(self):\n    self.next() # <-\n"
@@ -401,6 +443,64 @@ def test_a_value_that_may_not_come_to_the_switch_is_no_mistake(tmp_path: Path, b
         "    self.next({'a': self.end, 'b': self.end}, condition='x')\n  @step\n  def end(self): pass",
     )
     assert graph["start"].cases == (("'a'", "end"), ("'b'", "end"))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "try: self.n = 2\nexcept AttributeError: pass",
+        "with suppress(AttributeError): self.n = 2",
+        "class Other:\n      def f(self): self.n = 2",
+        "def f(self): self.n = 2",
+        "self.other.n = self.n",
+    ],
+)
+def test_setting_a_parameter_where_it_may_be_meant_is_no_mistake(tmp_path: Path, body: str) -> None:
+    """The error may be awaited there, or self be something else."""
+    _build(
+        tmp_path,
+        "class F(FlowSpec):\n  n = Parameter('n', default=1)\n  @step\n  def start(self):\n"
+        f"{textwrap.indent(body, '    ')}\n    self.next(self.end)\n  @step\n  def end(self): pass",
+    )
+
+
+def test_a_method_that_no_step_goes_on_to_is_no_step(tmp_path: Path) -> None:
+    """Whatever it calls, and whatever stands above it."""
+    graph = _build(
+        tmp_path,
+        """
+        def step_of_another_library(function): return property(function)
+        class other: step = staticmethod(step_of_another_library)
+        class F(FlowSpec):
+          def helper(self, *targets): self.next(*targets)
+          def go_on(self): self.next(self.end)
+          @other.step
+          def shown(self): return 1
+          @step
+          def start(self): self.next(self.end)
+          @step
+          def end(self): pass
+        """,
+    )
+    assert list(graph.nodes) == ["start", "end"]
+
+
+def test_a_step_made_from_itself_is_not_lost(tmp_path: Path) -> None:
+    """A decorator that is called by hand, and another name that nothing goes on by."""
+    graph = _build(
+        tmp_path,
+        """
+        from k8sflow import resources
+        class F(FlowSpec):
+          @step
+          def start(self): self.next(self.end)
+          start = resources(cpu=2)(start)
+          begin = start
+          @step
+          def end(self): pass
+        """,
+    )
+    assert list(graph.nodes) == ["start", "end"]
 
 
 UNSET = """

@@ -7,7 +7,17 @@ from typing import Any
 
 import pytest
 
-from k8sflow import FlowMutator, FlowSpec, Parameter, StepMutator, retry, step, timeout, user_step_decorator
+from k8sflow import (
+    FlowMutator,
+    FlowSpec,
+    Parameter,
+    StepMutator,
+    UserStepDecorator,
+    retry,
+    step,
+    timeout,
+    user_step_decorator,
+)
 from k8sflow.errors import FlowDefinitionError
 from k8sflow.flow import decorators
 from k8sflow.flow import graph as graphs
@@ -52,6 +62,45 @@ def swallow(step_name, flow, inputs=None, attributes=None):
     except ZeroDivisionError as error:
         flow.value = str(error)
 """
+
+
+CLASSES = """
+from k8sflow import UserStepDecorator
+
+class noted(UserStepDecorator):
+    def init(self, word="none", *, loud=None):
+        self.word = (word, loud)
+    def pre_step(self, step_name, flow, inputs=None):
+        self.before = f"{step_name} {self.word} {inputs is not None}"
+    def post_step(self, step_name, flow, exception=None):
+        flow.trace = [self.before, repr(exception)]
+        return exception
+
+class bare(UserStepDecorator):
+    pass
+
+class skipped(UserStepDecorator):
+    def pre_step(self, step_name, flow, inputs=None):
+        self.skip_step = True
+    def post_step(self, step_name, flow, exception=None):
+        flow.value = "skipped"
+
+class replaced(UserStepDecorator):
+    def init(self, *, by=1):
+        self.by = by
+    def pre_step(self, step_name, flow, inputs=None):
+        return self.instead
+    def instead(self, flow, inputs=None):
+        flow.value = f"instead {self.by}"
+
+class dealt(UserStepDecorator):
+    def init(self, *kinds, answer=None):
+        self.answer = answer
+    def post_step(self, step_name, flow, exception=None):
+        flow.value = repr(exception)
+        return self.answer
+"""
+WRAPPERS += CLASSES
 
 
 def flow(decorator: str, body: str = "pass", go_on: str = "self.next(self.end)") -> str:
@@ -100,6 +149,60 @@ def test_a_wrapper_that_does_not_yield_once_is_told(tmp_path: Path) -> None:
     assert "in start" in failed.value.text
 
 
+@pytest.mark.parametrize(
+    ("decorator", "word"),
+    [
+        ("@noted", ("none", None)),
+        ("@noted()", ("none", None)),
+        ("@noted('a')", ("a", None)),
+        ("@noted(ValueError, loud=1)", (ValueError, 1)),
+        ("@noted(ValueError)", (ValueError, None)),
+        ("@noted(word=None)", (None, None)),
+        ("@bare\n    @noted(word=len)", (len, None)),
+    ],
+)
+def test_a_class_runs_before_and_after_its_step(tmp_path: Path, decorator: str, word: tuple[object, object]) -> None:
+    """With its options, by name or by position; what it sets on the flow is kept."""
+    run = run_source(tmp_path, flow(decorator))
+    assert run["start"].task.data.trace == [f"start {word} False", "None"]
+
+
+@pytest.mark.parametrize(
+    ("decorator", "value"),
+    [
+        ("@skipped", "skipped"),
+        ("@replaced(by=2)", "instead 2"),
+        ("@dealt", "ZeroDivisionError('division by zero')"),
+        ("@dealt(answer=(None, None))", "ZeroDivisionError('division by zero')"),
+    ],
+)
+def test_a_class_may_skip_replace_or_mend_its_step(tmp_path: Path, decorator: str, value: str) -> None:
+    """Then the run goes on as the source says."""
+    run = run_source(tmp_path, flow(decorator, "1 / 0"))
+    assert run["start"].task.data.value == value
+    assert run.successful
+
+
+@pytest.mark.parametrize(
+    ("decorator", "body", "words"),
+    [
+        ("@bare", "1 / 0", "ZeroDivisionError"),
+        ("@noted", "1 / 0", "ZeroDivisionError"),
+        ("@dealt(answer=KeyError('other'))", "1 / 0", "KeyError: 'other'"),
+        ("@dealt(answer=(KeyError('other'), None))", "pass", "KeyError: 'other'"),
+        ("@dealt(answer=5)", "pass", "post_step of @dealt returned 5"),
+    ],
+)
+def test_the_exception_that_a_class_returns_ends_the_step(
+    tmp_path: Path, decorator: str, body: str, words: str
+) -> None:
+    """That of the step where it says nothing else."""
+    with pytest.raises(Failed, match=words) as failed:
+        run_source(tmp_path, flow(decorator, body))
+    if decorator in {"@bare", "@noted"}:  # which leave it as it is
+        assert "wrappers.py" not in failed.value.text
+
+
 def test_a_retry_may_fall_back_by_a_wrapper_of_the_command_line(tmp_path: Path) -> None:
     """As ``module.name``, from a file beside the flow; its options are JSON where they can be."""
     (tmp_path / "wrappers.py").write_text(WRAPPERS)
@@ -111,11 +214,12 @@ def test_a_retry_may_fall_back_by_a_wrapper_of_the_command_line(tmp_path: Path) 
                 1 / 0
                 self.next(self.end)
             @step
-            def end(self): print("used", self.used)
+            def end(self): print("used", self.used, self.trace)
     """
-    done = run_flow(write_flow(tmp_path, source), "--with", "retry:times=1", "--with", "wrappers.fallback:indicator=5")
+    done = run_flow(write_flow(tmp_path, source), "--with", "retry:times=1", "--with", "wrappers.fallback:indicator=5",
+                    "--with", "wrappers.noted:word=5")  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "used 5" in done.stdout
+    assert "used 5 ['start (5, None) False', 'None']" in done.stdout
 
 
 def test_a_name_of_ours_and_a_function_without_yield_are_told() -> None:
@@ -225,6 +329,28 @@ def test_a_mutator_that_asks_for_what_can_not_be_is_told() -> None:
         Sturdy()(int)
     with pytest.raises(FlowDefinitionError, match="goes above a flow's class"):
         Everywhere()(len)
+
+
+def test_a_mutator_adds_and_removes_a_class_of_decorators() -> None:
+    """As any other decorator."""
+
+    class kept(UserStepDecorator):  # noqa: N801  a decorator
+        def init(self, word: str = "") -> None: ...
+
+    class With(StepMutator):
+        def mutate(self, mutable_step: Any) -> None:
+            assert mutable_step.remove_decorator(kept, deco_kwargs={"word": "a"})
+            assert mutable_step.add_decorator(kept, deco_kwargs={"word": "b"})
+            assert not mutable_step.add_decorator(kept)
+
+    class F(FlowSpec):
+        @With
+        @kept("a")
+        @step
+        def start(self) -> None: ...
+
+    prepare(F)
+    assert [(d.name, d.options) for d in decorators.of_step(F, "start")] == [("kept", {"word": "b"})]
 
 
 def test_a_run_is_mutated_by_its_configs(tmp_path: Path) -> None:

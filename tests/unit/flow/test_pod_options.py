@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from k8sflow.errors import FlowDefinitionError
 from k8sflow.flow import quantity
+from k8sflow.flow.decorators import Decoration, resources
 from k8sflow.flow.pod_options import DEFAULT_OPTIONS, RESOURCES, PodOptions, common_namespace, merge
 
 
@@ -48,6 +49,14 @@ def test_cores_are_numbers_or_quantities(value: object, expected: str) -> None:
 )
 def test_a_plain_amount_is_megabytes(value: object, expected: str) -> None:
     assert quantity.size(value) == expected
+
+
+def test_shared_memory_may_be_small() -> None:
+    """It is a part of the memory; as a whole memory the same would be a mistake in the unit."""
+    assert quantity.share(10) == "10M"
+    with pytest.raises(ValueError, match="too little for a Python process"):
+        quantity.size(10)
+    resources.read(Decoration("resources", {"shared_memory": 10}))
 
 
 @pytest.mark.parametrize(

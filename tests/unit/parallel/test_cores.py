@@ -16,7 +16,7 @@ import threadpoolctl
 
 from k8sflow.parallel import Backend, available_cores, parallel_imap, parallel_map, progress
 from k8sflow.parallel.call import checked
-from k8sflow.parallel.cores import _cpu_quotas
+from k8sflow.parallel.limits import _cpu_quotas
 
 
 def test_k8sflow_cpus_comes_first() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import ctypes
 import os
 import pickle
@@ -164,6 +165,70 @@ def test_an_exception_that_cannot_be_sent_is_told_as_text() -> None:
     with pytest.raises(RemoteError, match="MadeInTheWorkerError: some words") as caught:
         parallel_map(func, [1], 2)
     assert "raise MadeInTheWorkerError" in shown(caught.value)
+
+
+def test_an_exception_with_notes_that_cannot_be_sent_is_told_with_them() -> None:
+    """Its text is its own, not its last note's."""
+
+    def func(_item: int) -> None:
+        class MadeInTheWorkerError(Exception):
+            pass
+
+        error = MadeInTheWorkerError("some words")
+        error.__notes__ = ["a hint"]  # type: ignore[attr-defined]
+        raise error
+
+    with pytest.raises(RemoteError, match="MadeInTheWorkerError: some words") as caught:
+        parallel_map(func, [1], 2)
+    assert caught.value.__notes__[0] == "a hint"  # type: ignore[attr-defined]
+    assert "item 0: 1" in shown(caught.value)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="exception groups are Python 3.11's")
+def test_a_group_keeps_its_type_and_the_members_that_can_be_sent(start_method: str) -> None:
+    """Those that can't keep their place as text, each with its notes; groups in groups too."""
+
+    group_class: Any = vars(builtins)["ExceptionGroup"]  # unknown to a checker of Python 3.10
+
+    class LocalGroup(group_class):
+        pass
+
+    def func(_item: int) -> None:
+        class MadeInTheWorkerError(Exception):
+            def __reduce__(self) -> Any:
+                raise TypeError("never")
+
+        class GroupMadeInTheWorker(group_class):
+            pass
+
+        unknown = MadeInTheWorkerError("some words")
+        unknown.add_note("of the unknown")  # type: ignore[attr-defined]
+        value = ValueError("a value")
+        value.add_note("of the value")  # type: ignore[attr-defined]
+        inner = LocalGroup("inner", [Unsendable(), KeyError("k")])
+        group = LocalGroup("outer", [value, unknown, inner, GroupMadeInTheWorker("worker's", [unknown])])
+        group.add_note("of the group")
+        raise group
+
+    with pytest.raises(LocalGroup, match="outer") as caught:
+        parallel_map(func, [1], 2)
+    group: Any = caught.value
+    value, unknown, inner, workers = group.exceptions
+    assert type(value) is ValueError
+    assert value.__notes__ == ["of the value"]
+    if start_method == "fork":  # cloudpickle brings the class along
+        assert type(unknown) is RemoteError
+    assert str(unknown).endswith("some words")
+    assert unknown.__notes__ == ["of the unknown"]
+    assert type(inner) is LocalGroup
+    assert [type(member) for member in inner.exceptions] == [Unsendable, KeyError]
+    assert inner.exceptions[0].code == 5
+    assert isinstance(workers, group_class)
+    assert [type(member) for member in workers.exceptions] == [type(unknown)]
+    assert group.__notes__[0] == "of the group"
+    assert "item 0: 1" in group.__notes__[1]
+    (matched, _) = group.split(KeyError)
+    assert len(matched.exceptions) == 1
 
 
 def test_system_exit_in_the_function_is_the_callers(way: Backend) -> None:

@@ -7,6 +7,7 @@ import functools
 import itertools
 import math
 import os
+import resource
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -175,7 +176,7 @@ def test_a_result_that_is_changed_later_arrives_as_it_was_returned(way: Backend)
             assert (result == i).all()
 
 
-@pytest.mark.parametrize("chunk_size", [True, np.int64(2), 10**30])
+@pytest.mark.parametrize("chunk_size", [np.int64(2), 10**30])
 def test_any_whole_number_is_a_chunk_size(chunk_size: int) -> None:
     for items in (range(5), iter(range(5))):
         assert parallel_map(lambda i: i, items, 2, chunk_size=chunk_size) == list(range(5))
@@ -195,6 +196,9 @@ def test_wrong_arguments_are_errors_before_anything_starts(kind: Callable[..., A
         ((started.append, [1], -1), ValueError),
         ((started.append, [1], 1.5), TypeError),
         ((started.append, [1], "2"), TypeError),
+        ((started.append, [1], True), TypeError),
+        ((started.append, [1], np.float64(2)), TypeError),
+        ((started.append, [1], np.int8(-3)), ValueError),
     ]:
         with pytest.raises(error):
             kind(*arguments)
@@ -203,6 +207,18 @@ def test_wrong_arguments_are_errors_before_anything_starts(kind: Callable[..., A
     with pytest.raises(ValueError, match="backend must be"):
         kind(started.append, [1], backend="fibers")
     assert started == []
+
+
+@pytest.mark.parametrize("max_parallel", [10**9, 10**30, np.int64(10**9)])
+def test_a_huge_max_parallel_is_as_many_workers_as_items(way: Backend, max_parallel: int) -> None:
+    """It is an upper bound: nothing is made for workers that will never be, and an iterator is gone through as ever."""
+    address_space, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (8 << 30, hard))
+    try:
+        for items in (range(3), iter(range(3))):
+            assert parallel_map(abs, items, max_parallel, chunk_size=1, backend=way) == [0, 1, 2]
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (address_space, hard))
 
 
 class Counter:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
 from k8sflow import Deployer
 from k8sflow.errors import FlowDefinitionError, KubernetesError, ParameterError, RunError
 from tests import s3server
 from tests.cluster.s3 import S3Server
 from tests.support import environment, write_flow
-from tests.unit.controller.flowrun_api import FlowRunApi, flowrun_api
+from tests.unit.controller.flowrun_api import FlowRunApi, flowrun_api_of_environment
 
 FLOW = """
 class F(FlowSpec):
@@ -29,16 +27,9 @@ class F(FlowSpec):
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FlowRunApi]:
     """An API server with the controller's objects, which the environment names."""
-    with flowrun_api() as running:
+    with flowrun_api_of_environment(tmp_path, monkeypatch) as running:
         running.put("serviceaccounts", {"metadata": {"name": "k8sflow-driver"}})
         running.put("namespaces", {"metadata": {"name": "lab"}})
-        kubeconfig = {
-            "clusters": [{"name": "lab", "cluster": {"server": running.access.server}}],
-            "contexts": [{"name": "lab", "context": {"cluster": "lab"}}],
-            "current-context": "lab",
-        }
-        (tmp_path / "kubeconfig").write_text(yaml.safe_dump(kubeconfig))
-        monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
         monkeypatch.setenv("PYTHONPATH", environment()["PYTHONPATH"])
         yield running
 
@@ -74,12 +65,7 @@ def test_a_run_is_handed_over(
         "K8SFLOW_ENDPOINT": s3_server.endpoint,
         "K8SFLOW_KUBERNETES_NAMESPACE": "lab",
     }
-    put = server._put
-
-    def taken_up(resource: str, item: dict[str, Any], *, silently: bool) -> dict[str, Any]:
-        return put(resource, {**item, "status": {"phase": "Running"}}, silently=silently)
-
-    server._put = taken_up  # type: ignore[method-assign]
+    server.first_status = {"phase": "Running"}
     deployed = Deployer(flow, show_output=False, env=variables, tags=["nightly"]).kubernetes(memory=800).create()
     triggered = deployed.trigger(n=3)
     assert len(server.names("flowruns")) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import linecache
 import os
 import sys
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import k8sflow
 from k8sflow import NBRunner
 from k8sflow.errors import RunError
 from k8sflow.runner.notebook import flow_source
@@ -68,7 +70,22 @@ def test_a_cell_is_a_file_up_to_its_first_use_of_the_runner() -> None:
     assert lines[1:3] == ["# get_ipython().run_line_magic('matplotlib',", "#     'inline')"]
     assert lines[7] == "class F(FlowSpec):"
     assert "run =" not in "\n".join(lines)
-    assert lines[-2:] == ['if __name__ == "__main__":', "    F()"]
+    assert lines[-3:] == ['if __name__ == "__main__":', "    K8SFLOW_NOTEBOOK = True", "    F()"]
+
+
+def test_a_wrapped_step_belongs_to_its_cell(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not to the module of the decorator that wraps it."""
+
+    def wrapping(function: Any) -> Any:
+        @functools.wraps(function)
+        def wrapped(self: Any) -> Any:
+            return function(self)
+
+        return wrapped
+
+    monkeypatch.setattr(sys.modules["helper"], "wrapping", wrapping, raising=False)
+    source = CELL.replace("    @step", "    @step\n    @helper.wrapping")
+    assert "class F(FlowSpec):" in flow_source(cell(source, "<cell 5>"))
 
 
 def test_a_flow_of_a_cell_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,6 +102,28 @@ def test_a_flow_of_a_cell_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(RunError, match="no run was started"):
         NBRunner(flow, show_output=False).nbrun(m=4)
     assert sorted(os.listdir(tmp_path)) == [".k8sflow", "helper.py"]
+
+
+def test_what_a_failed_run_advises_can_be_typed_into_a_cell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The file is gone by then: nothing names it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[3]))
+    (tmp_path / "helper.py").write_text("def double(n): return 2 * n\n")
+    flow = cell(CELL.replace("ValueError", "print('so far') or ValueError"), "<cell 4>")
+    options = {"decospecs": ["retry:times=0"], "namespace": "user:ann"}
+    with NBRunner(flow, show_output=False, **options) as runner:
+        failed = runner.run(n=400)
+    said = failed.stdout
+    advice = {name: rest.strip() for name, _, rest in (line.strip().partition(":  ") for line in said.splitlines())}
+    scope = {"F": flow, "NBRunner": NBRunner, "k8sflow": k8sflow}
+    assert "python" not in said
+    exec(advice["its output"], scope)
+    assert "so far" in capsys.readouterr().out
+    resumed = eval(advice["to go on"], scope)
+    assert resumed["start"].task.origin_pathspec == f"{failed.run.pathspec}/start/0"
+    assert advice["to go on"].endswith("decospecs=['retry:times=0'], namespace='user:ann')")
 
 
 def test_a_flow_without_a_cell_is_told() -> None:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from k8sflow.config import Settings
 from k8sflow.flow.graph import build
@@ -19,7 +17,7 @@ from k8sflow.runtime.placement import Placement
 from k8sflow.storage.folder import FolderStore
 from k8sflow.storage.records import OutcomeRecord, RunRecord
 from tests.support import load_flow, write_flow
-from tests.unit.controller.flowrun_api import FlowRunApi, flowrun_api
+from tests.unit.controller.flowrun_api import FlowRunApi
 
 FLOW = """
 class F(FlowSpec):
@@ -29,21 +27,6 @@ class F(FlowSpec):
     def end(self): pass
 """
 NAME = flowrun_name("F", "r1")
-
-
-@pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FlowRunApi]:
-    """A server that the kubeconfig of the environment names."""
-    with flowrun_api() as running:
-        kubeconfig = {
-            "clusters": [{"name": "lab", "cluster": {"server": running.access.server}}],
-            "contexts": [{"name": "lab", "context": {"cluster": "lab"}}],
-            "current-context": "lab",
-        }
-        path = tmp_path / "kubeconfig"
-        path.write_text(yaml.safe_dump(kubeconfig))
-        monkeypatch.setenv("KUBECONFIG", str(path))
-        yield running
 
 
 @pytest.fixture

@@ -91,6 +91,8 @@ class World:
         self.changes_left = -1
         self.executor: FakeExecutor | None = None
         self.seen: list[TaskEvent] = []
+        self.submitted_names: list[TaskName] = []
+        self.before: list[TaskSpec] = []
         self.retries: list[TaskSpec] = []
         self.catches: list[TaskSpec] = []
         self.policies: dict[str, StepPolicy] = {}
@@ -137,6 +139,10 @@ class World:
 
     def submitted(self, group: Sequence[TaskSpec]) -> None:
         self.change()
+        self.submitted_names += [task.name for task in group]
+
+    def done_before(self, tasks: Sequence[TaskSpec]) -> None:
+        self.before += tasks
 
     def event(self, event: TaskEvent) -> None:
         self.change()
@@ -320,9 +326,12 @@ def test_a_run_may_die_once_at_any_moment(
     before = set(world.ran)
     world.changes_left = -1
     world.attempts.clear()
+    world.submitted_names.clear()
     assert world.drive(go_on=True).is_success
     assert not before & {spec.name for spec in world.attempts}
     assert set(world.ran.values()) == {1}
+    told = [*world.submitted_names, *(spec.name for spec in world.before)]
+    assert sorted(map(str, told)) == sorted(map(str, world.ran)), "an observer hears of each task, once"
 
 
 def test_a_finished_run_is_gone_on_with_at_once(tmp_path: Path) -> None:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,7 +22,7 @@ from k8sflow.storage.records import RunRecord
 from k8sflow.task.outcome import Diagnosis, Outcome
 from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskName, TaskSpec
-from tests.unit.controller.flowrun_api import FlowRunApi, flowrun_api
+from tests.unit.controller.flowrun_api import FlowRunApi
 from tests.unit.controller.objects import flowrun as flowrun_object
 
 RECORD = RunRecord(flow="Sum", run="r1", file="sum.py", parameters={}, graph=[], package="ab" * 32)
@@ -33,21 +30,6 @@ SUCCEEDED = TaskResult(Outcome.SUCCEEDED)
 FAILED = TaskResult(
     Outcome.USER_ERROR, diagnosis=Diagnosis(Outcome.USER_ERROR, "ValueError: no", "Traceback…", "Mend it.")
 )
-
-
-@pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FlowRunApi]:
-    """A server that the kubeconfig of the environment names."""
-    with flowrun_api() as running:
-        kubeconfig = {
-            "clusters": [{"name": "lab", "cluster": {"server": running.access.server}}],
-            "contexts": [{"name": "lab", "context": {"cluster": "lab"}}],
-            "current-context": "lab",
-        }
-        path = tmp_path / "kubeconfig"
-        path.write_text(yaml.safe_dump(kubeconfig))
-        monkeypatch.setenv("KUBECONFIG", str(path))
-        yield running
 
 
 def spec(step: str = "work", index: int = 0, attempt: int = 0) -> TaskSpec:
@@ -94,7 +76,7 @@ class TestSubmit:
 
     def test_a_flowrun_that_is_taken_up(self, server: FlowRunApi, capsys: pytest.CaptureFixture[str]) -> None:
         """It tells what can be done now."""
-        taken_up(server, {"phase": "Pending"})
+        server.first_status = {"phase": "Pending"}
         flowrun.submit(RECORD, Settings(kubernetes_context="lab"), "lab", "s3://bucket")
         said = capsys.readouterr().out
         (name,) = server.names("flowruns")
@@ -103,7 +85,7 @@ class TestSubmit:
         assert 'k8sflow.Flow("Sum")["r1"]' in said
 
     def test_a_flowrun_that_is_refused_is_an_error(self, server: FlowRunApi) -> None:
-        taken_up(server, {"phase": "Failed", "message": "not allowed here.\nAsk for it."})
+        server.first_status = {"phase": "Failed", "message": "not allowed here.\nAsk for it."}
         with pytest.raises(RunError, match="the controller refuses Sum/r1: not allowed here") as error:
             flowrun.submit(RECORD, Settings(), "lab", "s3://bucket")
         assert error.value.advice == "Ask for it."
@@ -115,16 +97,6 @@ class TestSubmit:
         monkeypatch.setattr(flowrun, "_TAKEN_UP_SECONDS", 0.0)
         flowrun.submit(RECORD, Settings(), "lab", "s3://bucket")
         assert "No controller has taken it up" in capsys.readouterr().out
-
-
-def taken_up(server: FlowRunApi, first_status: dict[str, Any]) -> None:
-    """Plays a controller that writes the status before the create is answered."""
-    put = server._put
-
-    def put_with_status(resource: str, item: dict[str, Any], *, silently: bool) -> dict[str, Any]:
-        return put(resource, {**item, "status": first_status}, silently=silently)
-
-    server._put = put_with_status  # type: ignore[method-assign]
 
 
 class TestServiceAccounts:
@@ -200,18 +172,19 @@ class TestObserver:
         observer.close(None)
         assert capsys.readouterr().err == ""
 
-    def test_a_successor_counts_what_was_committed_before(
-        self, server: FlowRunApi, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """The tasks that an earlier driver saw to the end are not submitted again, and the start stays."""
-        commits = ["start/0", "work/0", "work/1"]
-        monkeypatch.setattr(flowrun.remote, "open_bucket", lambda _settings: _Listing(commits))
+    def test_a_successor_counts_what_was_done_before(self, server: FlowRunApi) -> None:
+        """By the driver before it, and as clones; the start stays. Its next execution of a task is no other task."""
         observer = self.observer(server, phase="Running", startedAt="2026-01-01T00:00:00Z")
-        observer.submitted([spec(index=2)])
-        observer.event(Finished(spec(index=2), SUCCEEDED))
-        commits.extend(["work/2", "end/0"])  # one was committed between the two listings
+        observer.done_before([spec("start")])
+        observer.done_before([spec(index=0), spec(index=1)])
+        server.wait(lambda: status(server).get("tasks", {}).get("done") == 3)
+        observer.submitted([spec(index=2, attempt=1)])
+        observer.event(Finished(spec(index=2, attempt=1), FAILED))
+        observer.retried(spec(index=2, attempt=1), FAILED, Again())
+        observer.submitted([spec(index=2, attempt=2)])
+        observer.event(Finished(spec(index=2, attempt=2), SUCCEEDED))
         observer.close(RunResult())
-        assert status(server)["tasks"] == {"total": 5, "running": 0, "done": 5, "failed": 0}
+        assert status(server)["tasks"] == {"total": 4, "running": 0, "done": 4, "failed": 0}
         assert status(server)["startedAt"] == "2026-01-01T00:00:00Z"
 
     @pytest.mark.parametrize("wanted", [True, False])
@@ -225,18 +198,6 @@ class TestObserver:
             server.remove("flowruns", "sum-run-1")
         observer.interrupted()
         assert left == ([143] if wanted else [])
-
-
-class _Listing:
-    """A bucket with commits."""
-
-    def __init__(self, tasks: Sequence[str]) -> None:
-        self._tasks = tasks
-
-    def list_keys(self, prefix: str) -> Iterator[str]:
-        for task in self._tasks:
-            yield f"{prefix}{task}/0/outcome.json"
-            yield f"{prefix}{task}/commit.json"
 
 
 events = st.lists(

@@ -127,12 +127,36 @@ def test_the_block_stays_below_the_lines(terminal: Terminal) -> None:
     assert terminal.screen() == lines[:12]
 
 
+def test_what_was_done_before_is_no_step_to_come(terminal: Terminal) -> None:
+    """Cloned tasks, and those of an earlier driver, count as done, and take no time; the summary says so too."""
+    tally = Tally(clock=lambda: 9.0)
+    tally.done_before([_task("start")])
+    tally.done_before([_task("work", i) for i in range(3)])
+    tally.submitted([_task("work", 3)])
+    tally.event(Started(_task("work", 3), "here"))
+    view = _view(terminal, tally, ("start", "work", "join"))
+    _frame(view)
+    start, work, coming = terminal.screen()[3:]
+    assert re.fullmatch(r"start +1 +· +· +· +before *", start)
+    assert re.match(r"work +[━╸╺ ]+ +3 +1 +· +· ", work)
+    assert coming == "to come: join"
+    view._frame([])
+    told = Reporter(0.0, PlainView(terminal, has_colours=False), str)
+    told._tally = tally
+    tally.event(Finished(_task("work", 3), DONE))
+    told.summary("F/r1", "succeeded", "", good=True)
+    rows = [line.split() for line in terminal.screen()]
+    assert rows[0] == ["start", "1", "done", "before"]
+    assert rows[1][3:] == ["3", "done", "before,", "1", "done"]
+    assert rows[2][-2:] == ["(1", "task)."]
+
+
 def test_a_progress_bar_moves_in_the_block(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its last state, of three tasks at most; when it ends it is one line above."""
     tally = _tally()
     view = _view(terminal, tally)
     monkeypatch.setattr(view, "write", lambda lines: view._lines.extend([lines]))
-    told = Reporter(0.0, view, "python flow.py")
+    told = Reporter(0.0, view, str)
     told._tally = tally
     tasks = [_task("work", i) for i in range(5)]
     for task in tasks:
@@ -282,7 +306,7 @@ def _run(seen: Reporter, tasks: int) -> None:
 
 def test_everything_is_on_the_screen_at_the_end(terminal: Terminal) -> None:
     """By the thread of the view: all lines in their order, no block, the summary last."""
-    seen = reporter(0.0, "python flow.py", "F/r1", ("work",), stream=terminal, environment=XTERM)
+    seen = reporter(0.0, str, "F/r1", ("work",), stream=terminal, environment=XTERM)
     _run(seen, 5000)
     seen.retried(_task("work", 0), FAILED, Again())
     seen.summary("F/r1", "succeeded", "Look there.", good=True)
@@ -295,7 +319,7 @@ def test_everything_is_on_the_screen_at_the_end(terminal: Terminal) -> None:
 
 def test_output_waits_for_a_slow_terminal(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is held back stays small."""
-    seen = reporter(0.0, "python flow.py", "F/r1", ("work",), stream=terminal, environment=XTERM)
+    seen = reporter(0.0, str, "F/r1", ("work",), stream=terminal, environment=XTERM)
     view = seen._view
     assert isinstance(view, LiveView)
     most = 0
@@ -323,16 +347,16 @@ def test_the_view_suits_the_place(
     terminal: Terminal, environment: Mapping[str, str], kind: type, has_colours: bool
 ) -> None:
     """A block on a terminal that can show one, lines elsewhere."""
-    view = reporter(0.0, "python flow.py", stream=terminal, environment=environment)._view
+    view = reporter(0.0, str, stream=terminal, environment=environment)._view
     assert isinstance(view, kind)
     assert view.has_colours is has_colours
-    assert isinstance(reporter(0.0, "", stream=io.StringIO(), environment=environment)._view, PlainView)
+    assert isinstance(reporter(0.0, str, stream=io.StringIO(), environment=environment)._view, PlainView)
 
 
 def test_a_closed_stream_is_written_to_by_nobody() -> None:
     """The run goes on."""
     stream = io.StringIO()
     stream.close()
-    seen = reporter(0.0, "", stream=stream, environment=XTERM)
+    seen = reporter(0.0, str, stream=stream, environment=XTERM)
     _run(seen, 2)
     seen.summary("F/r1", "succeeded", "", good=True)

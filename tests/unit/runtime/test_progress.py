@@ -20,7 +20,7 @@ DONE = TaskResult(Outcome.SUCCEEDED, Transition())
 
 
 def _reporter(stream: io.StringIO) -> Reporter:
-    return made(0.0, "python flow.py", stream=stream)
+    return made(0.0, str, stream=stream)
 
 
 def _shown(*pieces: bytes) -> list[str]:

@@ -395,7 +395,7 @@ def test_merge_artifacts_takes_what_the_branches_agree_on(
     ],
 )
 def test_what_belongs_to_the_flow_cant_be_set(tmp_path: Path, line: str, words: list[str]) -> None:
-    """A later step would not see the value, or the run could not go on."""
+    """A later step would not see the value, or the run could not go on; also where the check can't see it."""
     with pytest.raises(Failed) as failed:
         run_source(
             tmp_path,
@@ -403,9 +403,11 @@ def test_what_belongs_to_the_flow_cant_be_set(tmp_path: Path, line: str, words: 
             class F(FlowSpec):
                 constant = 1
                 p = Parameter("p", default=3)
+                def helper(self):
+                    {line}
                 @step
                 def start(self):
-                    {line}
+                    self.helper()
                     self.next(self.end)
                 @step
                 def end(self): pass
@@ -528,3 +530,90 @@ def test_a_set_that_a_branch_reads_is_no_conflict(tmp_path: Path) -> None:
     data = run_source(tmp_path, source).data
     assert data is not None
     assert data.big == {0, 1, -4, 28, ""}
+
+
+def test_one_function_can_be_several_steps(tmp_path: Path) -> None:
+    """Made by a factory, or under another name; each is known by the name that the class has it under."""
+    run = run_source(
+        tmp_path,
+        """
+        from k8sflow import user_step_decorator
+        @user_step_decorator
+        def named(step_name, flow):
+            yield
+            flow.step_name = step_name
+        def make(word):
+            @named
+            @step
+            def work(self):
+                self.word = word
+                self.next(self.join)
+            return work
+        class F(FlowSpec):
+            @step
+            def start(self):
+                self.next(self.a, self.b, self.c)
+            a, b = make("x"), make("y")
+            c = a
+            unused = b
+            @step
+            def join(self, inputs):
+                self.words = [(inputs.a.word, inputs.b.word, inputs.c.word), [i.step_name for i in inputs]]
+                self.way = 2
+                self.next({1: self.one, 2: self.two, 3: self.end}, condition="way")
+            @step
+            def one(self):
+                self.next(self.end)
+            two = one
+            @step
+            def end(self): pass
+            finish = end
+        """,
+    )
+    assert run.data is not None
+    assert run.data.words == [("x", "y", "x"), ["a", "b", "c"]]
+    assert {step.id for step in run} == {"start", "a", "b", "c", "join", "two", "end"}
+
+
+def test_a_value_takes_the_place_of_a_default_of_the_class(tmp_path: Path) -> None:
+    """In every step after the one that set it, also where a join took it over; what is cached is made anew."""
+    run = run_source(
+        tmp_path,
+        """
+        from functools import cached_property
+        class F(FlowSpec):
+            _model = None
+            kind = int
+            def helper(self): return "method"
+            @cached_property
+            def cached(self): return self._model
+            @step
+            def start(self):
+                self._model, self.kind, self.helper = "fitted", "text", "value"
+                self.at_start = self.cached
+                self.next(self.a, self.b)
+            @step
+            def a(self):
+                self.seen = (self._model, self.kind, self.helper)
+                self._model = "again"
+                self.next(self.join)
+            @step
+            def b(self):
+                self._model = "again"
+                self.next(self.join)
+            @step
+            def join(self, inputs):
+                self.before = self._model
+                self.merge_artifacts(inputs)
+                self.after = (self._model, self.kind, self.helper, self.seen, self.cached)
+                self.next(self.end)
+            @step
+            def end(self):
+                del self._model
+                self.deleted = self._model
+        """,
+    )
+    assert run.data is not None
+    assert run.data.before is None
+    assert run.data.after == ("again", "text", "value", ("fitted", "text", "value"), "again")
+    assert run.data.deleted is None

@@ -1,0 +1,17 @@
+"""Metaflow's names of errors, so that a flow moves over by its imports: ``from k8sflow.exception import …``."""
+
+from __future__ import annotations
+
+from k8sflow.client.errors import NamespaceMismatchError as MetaflowNamespaceMismatch
+from k8sflow.client.errors import NotFoundError as MetaflowNotFound
+from k8sflow.errors import ArtifactError as MissingInMergeArtifactsException
+from k8sflow.errors import ArtifactError as UnhandledInMergeArtifactsException
+from k8sflow.errors import K8sflowError as MetaflowException
+
+__all__ = [
+    "MetaflowException",
+    "MetaflowNamespaceMismatch",
+    "MetaflowNotFound",
+    "MissingInMergeArtifactsException",
+    "UnhandledInMergeArtifactsException",
+]

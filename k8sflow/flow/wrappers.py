@@ -1,0 +1,151 @@
+"""User-defined decorators that run code around a step: generators, and classes with ``pre_step`` and ``post_step``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from typing import Any
+
+from k8sflow.errors import ParameterError
+from k8sflow.flow import registry
+from k8sflow.flow.faults import Fault, caller, wrong_call
+from k8sflow.flow.mutators import is_decorated
+from k8sflow.flow.registry import DecoratorKind
+
+# What a wrapper yields to keep the step from running.
+USER_SKIP_STEP: dict[str, Any] = {}
+
+
+def user_step_decorator(function: Callable[..., Any]) -> DecoratorKind:
+    """Makes a step decorator of a generator: what stands before its ``yield`` runs before the step, the rest after it.
+
+    The generator takes the step's name, the flow (the step's ``self``), the join's inputs or None, and the decorator's
+    options as a dictionary. It yields nothing to run the step, ``{}`` to skip it, or a function of ``self`` (and the
+    inputs) to run in its place. What the step raises is raised at the ``yield``.
+
+    Where its name is that of a decorator of ours, or it is no generator, the steps under it are wrong.
+    """
+    from inspect import isgeneratorfunction, signature  # noqa: PLC0415  only such flows need it
+
+    name = function.__name__
+    fault = _taken(name)
+    if fault is None and not isgeneratorfunction(function):
+        fault = Fault(f"@user_step_decorator: {name} does not yield.", "The step runs where it yields.")
+    takes = len(signature(function).parameters)
+
+    def around(step_name: str, flow: Any, inputs: Any, attributes: Mapping[str, Any], /) -> Any:
+        return function(*(step_name, flow, inputs, attributes)[:takes])
+
+    return DecoratorKind(name, (function.__doc__ or name).strip(), None, around=around, fault=fault)
+
+
+class UserStepDecorator:
+    """Base of step decorators that run code before and after their step: ``@mine``, or ``@mine(option=1)``.
+
+    One of one's own defines ``pre_step`` and ``post_step``, and ``init`` where it takes options. Each execution of the
+    step has an instance of its own, so that ``post_step`` finds on ``self`` what ``pre_step`` has put there.
+
+    ``self.skip_step = True`` in ``pre_step`` keeps the step, and what stands below the decorator, from running.
+    """
+
+    skip_step: bool | dict[str, Any] = False
+
+    def __new__(cls, *args: Any, **options: Any) -> Any:
+        """Decorates a step, or takes the options; what is wrong is told by the static check."""
+        kind, named = cls.k8sflow_kind(), cls._by_name(args)
+        is_alone = len(args) == 1 and not options
+        # A class may be an option: @swallow(ValueError).
+        is_option = is_alone and named and isinstance(args[0], type) and not hasattr(args[0], "_k8sflow_task")
+        if is_alone and not is_option and is_decorated(args[0], caller()):
+            return kind(args[0])
+        return kind(*args, **options) if named is None or named.keys() & options else kind(**named, **options)
+
+    def init(self, *args: Any, **kwargs: Any) -> None:
+        """Takes the options, where the step runs; a decorator that doesn't define it takes none."""
+
+    def pre_step(self, step_name: str, flow: Any, inputs: Any = None) -> Callable[..., None] | None:  # noqa: ARG002
+        """Called before the step.
+
+        Args:
+            step_name: The step's name.
+            flow: The step's ``self``.
+            inputs: The join's inputs, or None.
+
+        Returns:
+            None to run the step, or a function of ``self`` (and the inputs) to run in its place.
+        """
+        return None
+
+    def post_step(self, step_name: str, flow: Any, exception: Exception | None = None) -> Any:  # noqa: ARG002  as above
+        """Called after the step; what it sets on ``flow`` is kept.
+
+        Args:
+            step_name: The step's name.
+            flow: The step's ``self``.
+            exception: What the step has raised, or None.
+
+        Returns:
+            The exception to end the step with, or None, with which the step has succeeded: also where it had raised
+            one. The first of a pair counts alone.
+        """
+        return exception
+
+    @classmethod
+    def _by_name(cls, args: Sequence[Any]) -> dict[str, Any] | None:
+        """Options that were given by position, by their names; None where they have none."""
+        from inspect import Parameter, signature  # noqa: PLC0415  only such flows need it
+
+        accepted = signature(object.__new__(cls).init)
+        if len(args) > sum(p.kind is Parameter.POSITIONAL_OR_KEYWORD for p in accepted.parameters.values()):
+            return None
+        return dict(accepted.bind_partial(*args).arguments)
+
+    @classmethod
+    def k8sflow_kind(cls) -> DecoratorKind:
+        """The decorator that the class is."""
+        name = cls.__name__
+        fault = _taken(name)
+        if fault is None and cls.__init__ is not object.__init__:
+            fault = Fault(f"@{name} has an __init__.", "A UserStepDecorator takes its options by init(self, ...).")
+
+        def check(options: Mapping[str, Any]) -> None:
+            takes = object.__new__(cls).init if cls.init is not UserStepDecorator.init else _no_options
+            if wrong := wrong_call(f"@{name}", takes, (), options):
+                raise ParameterError(wrong.message, advice=wrong.advice)
+
+        def around(step_name: str, flow: Any, inputs: Any, options: Mapping[str, Any], /) -> Generator[Any, None, None]:
+            made = object.__new__(cls)
+            made.init(**options)
+            return _around(made, step_name, flow, inputs)
+
+        return DecoratorKind(name, (cls.__doc__ or name).strip(), None, check=check, around=around, fault=fault)
+
+
+def _around(decorator: UserStepDecorator, step_name: str, flow: Any, inputs: Any) -> Generator[Any, None, None]:
+    """A decorator's two methods as the generator that a step is called in."""
+    answer: Any = decorator.pre_step(step_name, flow, inputs)
+    if decorator.skip_step is not False:
+        answer = USER_SKIP_STEP if decorator.skip_step is True else decorator.skip_step
+    try:
+        yield answer
+    except Exception as error:  # noqa: BLE001  the boundary to the user's code; what ends the process passes by
+        left = decorator.post_step(step_name, flow, error)
+    else:
+        left = decorator.post_step(step_name, flow, None)
+    match left:
+        case None | (None, _):
+            return
+        case Exception() | (Exception(), _):
+            raise left[0] if isinstance(left, tuple) else left
+        case _:
+            raise TypeError(
+                f"post_step of @{type(decorator).__name__} returned {left!r}: return the exception to end the step "
+                f"with, or None."
+            )
+
+
+def _no_options() -> None:
+    """What a decorator without an ``init`` of its own takes."""
+
+
+def _taken(name: str) -> Fault | None:
+    return Fault(f"@{name} is there already.", "Give it another name.") if registry.is_ours(name) else None

@@ -1,0 +1,129 @@
+"""What this process may use: cores, which workers share, and memory, by its cgroups v1 and v2."""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from .signals import refusals_ignored
+
+_NO_LIMIT_BYTES = 1 << 60  # what cgroup v1 writes for "none" is above this
+_crowd = 0  # in a worker process: how many workers share the cores, so that nested calls don't multiply processes
+_thread_crowd = threading.local()  # .size: the same for a worker thread
+
+
+def join_crowd(workers: int) -> None:
+    """Notes that this process is one of so many workers of a call."""
+    global _crowd  # noqa: PLW0603  a fact about this process
+    _crowd = max(1, sharers()) * workers
+    _thread_crowd.size = 0
+
+
+def join_thread_crowd(size: int) -> None:
+    """Notes that so many threads share the cores with this one."""
+    _thread_crowd.size = size
+
+
+def sharers() -> int:
+    """How many workers share this process's cores; 0 outside of any worker."""
+    return getattr(_thread_crowd, "size", 0) or _crowd
+
+
+def available_cores(environ: Mapping[str, str] = os.environ, proc: str = "/proc/self") -> int:
+    """The number of cores this process may use.
+
+    `K8SFLOW_CPUS` if it is set (in a pod: the CPU request); else the smaller of the cgroup's CPU quota, rounded up,
+    and the process's affinity.
+
+    Raises:
+        ValueError: `K8SFLOW_CPUS` is not a whole number of at least 1.
+    """
+    text = environ.get("K8SFLOW_CPUS", "").strip()
+    if text:
+        if not text.isdecimal() or int(text) < 1:
+            raise ValueError(f"K8SFLOW_CPUS is {text!r}; it must be a whole number of at least 1, or unset")
+        return int(text)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min([cores, *(math.ceil(quota) for quota in _cpu_quotas(proc))]))
+
+
+def _cpu_quotas(proc: str) -> Iterator[float]:
+    """CPU quotas, in cores, of this process's cgroup and of those above it: v2's cpu.max, v1's cpu.cfs_*."""
+    for folder in cgroup_folders("cpu", proc):
+        words = words_of(f"{folder}/cpu.max")
+        if not words:
+            words = words_of(f"{folder}/cpu.cfs_quota_us") + words_of(f"{folder}/cpu.cfs_period_us")
+        if len(words) == 2 and words[0] not in ("max", "-1"):  # noqa: PLR2004  quota and period
+            yield int(words[0]) / int(words[1])
+
+
+def out_of_memory_kills() -> int:
+    """How often the kernel has killed a process of this cgroup for want of memory; v2 and v1 write `oom_kill N`."""
+    for folder in cgroup_folders("memory"):
+        for line in lines_of(f"{folder}/memory.events") + lines_of(f"{folder}/memory.oom_control"):
+            if line.startswith("oom_kill "):
+                return int(line.split()[1])
+    return 0
+
+
+def memory_figures() -> str:
+    files = {
+        "limit": ("memory.max", "memory.limit_in_bytes"),
+        "in use": ("memory.current", "memory.usage_in_bytes"),
+        "highest": ("memory.peak", "memory.max_usage_in_bytes"),
+    }
+    figures = []
+    for folder in cgroup_folders("memory"):
+        words = {name: words_of(f"{folder}/{v2}") or words_of(f"{folder}/{v1}") for name, (v2, v1) in files.items()}
+        limit = words["limit"]
+        if limit and limit[0] != "max" and int(limit[0]) < _NO_LIMIT_BYTES:
+            figures += [f"{name} {int(value[0]) / 2**20:.0f} MiB" for name, value in words.items() if value]
+            break
+    for line in lines_of("/proc/meminfo"):
+        if line.startswith("MemAvailable:"):
+            figures.append(f"available on the machine {int(line.split()[1]) / 1024:.0f} MiB")
+    return f"Memory: {', '.join(figures)}."
+
+
+def cgroup_folders(controller: str, proc: str = "/proc/self") -> list[str]:
+    """The folders of this process's cgroup for a controller, innermost first, up to the mount; cgroup v1 and v2.
+
+    Format of /proc/self/cgroup: cgroups(7); of mountinfo: proc(5). In a container the mount's root may be the
+    container's own cgroup, which is then cut from the path.
+    """
+    return _folders_within(controller, tuple(lines_of(f"{proc}/cgroup")), f"{proc}/mountinfo")
+
+
+@functools.lru_cache(maxsize=16)
+def _folders_within(controller: str, membership: tuple[str, ...], mountinfo: str) -> list[str]:
+    paths = {}  # "" (v2) or a v1 controller → path within the hierarchy
+    for line in membership:
+        _, names, path = line.split(":", 2)
+        paths.update(dict.fromkeys(names.split(","), path))
+    folders = []
+    for line in lines_of(mountinfo):
+        left, _, right = line.partition(" - ")
+        root, mount = left.split()[3:5]
+        kind, _, options = right.split(None, 2)
+        name = {"cgroup2": "", "cgroup": controller}.get(kind)
+        if name not in paths or (kind == "cgroup" and controller not in options.split(",")):
+            continue
+        inner = os.path.relpath(paths[name], root).split("/")
+        parts = [part for part in inner if part not in ("", ".", "..")]
+        folders += ["/".join([mount, *parts[:depth]]) for depth in range(len(parts), -1, -1)]
+    return folders
+
+
+def lines_of(path: str) -> list[str]:
+    text = ""
+    with refusals_ignored():  # not Linux, not this cgroup version, or hidden from us: it sets no limit we could know
+        text = Path(path).read_text(encoding="utf-8", errors="replace")
+    return text.splitlines()
+
+
+def words_of(path: str) -> list[str]:
+    return " ".join(lines_of(path)).split()
