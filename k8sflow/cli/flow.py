@@ -42,11 +42,11 @@ def main(flow: type[FlowSpec]) -> None:
         command = _group(flow)
         if call is not None:
             sys.argv[1:] = calls.expanded(command, call, parameters(flow))
-    command.main(
-        prog_name=f"python {sys.argv[0]}",
-        auto_envvar_prefix="K8SFLOW",
-        complete_var=completion.variable(completion.program_of(sys.argv[0])),
-    )
+        command.main(
+            prog_name=f"python {sys.argv[0]}",
+            auto_envvar_prefix="K8SFLOW",
+            complete_var=completion.variable(completion.program_of(sys.argv[0])),
+        )
 
 
 def _group(flow: type[FlowSpec]) -> click.Group:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import sys
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -43,7 +44,7 @@ def command(reach: Reach) -> click.Command:
     ) -> None:
         with told():
             wanted = {*tags, *([namespace] if namespace else [])}
-            found = list(itertools.islice(_found(reach, flow or reach.flow, wanted, status), limit))
+            found = list(itertools.islice(_found(reach, flow or reach.flow, wanted, status), min(limit, sys.maxsize)))
             if as_json:
                 output.print_json(found)
             else:
