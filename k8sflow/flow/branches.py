@@ -46,14 +46,15 @@ class Branches:
         self.joined: dict[str, set[int]] = {}
         self.nodes: dict[str, Node] = {}
         self.mistakes: list[Mistake] = []
+        # Steps that may or may not be meant as joins, and all that comes after them.
+        self.unsure: set[str] = set()
 
     def resolve(self) -> tuple[Graph, list[Mistake]]:
         """The graph with splits, joins and parents, and the mistakes in the structure of its branches."""
         for name in self._topological_order():
             if name in self.unread or (not self.arrivals[name] and name != self.graph.start):
                 continue  # behind a mistake that is told already
-            node = self._place_in_branches(self.graph[name])
-            self.nodes[name] = node
+            self.nodes[name] = node = self._place(name)
             if name in self.unknown:
                 continue
             context = tuple(zip(node.splits, node.branches, strict=True))
@@ -66,6 +67,15 @@ class Branches:
                 self._check_joined(split)
         ordered = {name: self.nodes[name] for name in self.graph.nodes if name in self.nodes}
         return Graph(self.graph.flow, ordered), self.mistakes
+
+    def _place(self, name: str) -> Node:
+        """A step with its place in the branches; what may follow from a mistake before it is not told."""
+        told = len(self.mistakes)
+        node = self._place_in_branches(self.graph[name])
+        if any(arrival.parent in self.unsure for arrival in self.arrivals[name]):
+            self.unsure.add(name)
+            del self.mistakes[told:]
+        return node
 
     def _topological_order(self) -> list[str]:
         incoming = dict.fromkeys(self.graph.nodes, 0)
@@ -96,6 +106,7 @@ class Branches:
                 Mistake(node.place, f"step {node.name} comes after {words(parents)}, but doesn't join them.",
                         _how_to_join(node, contexts))
             )  # fmt: skip
+            self.unsure.add(node.name)
         elif node.is_end and context:
             self.mistakes.append(
                 Mistake(node.place, f"the branches of {context[-1][0]} reach the end without having been joined.",
@@ -110,6 +121,7 @@ class Branches:
                 Mistake(parent.next_place, f"the foreach of step {parent.name} goes straight to the join {node.name}.",
                         "Put a step between, which runs for each item: def work(self).")
             )  # fmt: skip
+            self.unsure.add(node.name)
         splits = {_splits(arrival.context) for arrival in arrivals}
         around = {arrival.context[:-1] for arrival in arrivals}
         if len(splits) > 1 or len(around) > 1:

@@ -20,7 +20,7 @@ def mistakes(flow: type[FlowSpec], graph: Graph) -> list[Mistake]:
     broken = spec.faults(flow)
     # Where a config could not be made, what is made from it would be told for a second time.
     is_configured = not broken
-    found = [*broken, *mutators.prepare(flow), *_beside_steps(flow), *_above_helpers(flow)]
+    found = [*broken, *mutators.prepare(flow), *_beside_steps(flow, graph), *_above_helpers(flow)]
     for name in spec.steps(flow):
         node = graph.nodes.get(name)
         for decoration in of_step(flow, name):
@@ -51,10 +51,11 @@ def _faults(decoration: Decoration, *, is_configured: bool) -> list[Fault]:
     return kind.faults(decoration, is_configured=is_configured)
 
 
-def _beside_steps(flow: type[FlowSpec]) -> Iterator[Located]:
-    """Decorators and mutators on members of the class that are no steps."""
+def _beside_steps(flow: type[FlowSpec], graph: Graph) -> Iterator[Located]:
+    """Decorators and mutators on members of the class that are no steps, and weren't meant as steps."""
     for name, member in spec.members(flow):
-        if not is_step(member) and (isinstance(member, (FunctionType, type, staticmethod, classmethod))):
+        can_be_decorated = isinstance(member, (FunctionType, type, staticmethod, classmethod))
+        if can_be_decorated and name not in graph.nodes and not is_step(member):
             for place, decorator in [*_decorations(member), *mutators.written_on(member)]:
                 yield Located(place, Fault(f"@{decorator} stands on {name}, which is not a step.",
                                            f"Is @step missing on {name}?"))  # fmt: skip

@@ -11,9 +11,9 @@ from typing import Any
 
 from k8sflow.flow import spec
 from k8sflow.flow.configs import Config
+from k8sflow.flow.definitions import definition_of
 from k8sflow.flow.graph import Mistake, Place
 from k8sflow.flow.parameters import Parameter
-from k8sflow.flow.source import definition_of
 
 # In these another function runs, in which the step's ``self`` may be something else, or at another time.
 _ELSEWHERE = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)

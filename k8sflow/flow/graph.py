@@ -158,6 +158,7 @@ def build(flow: type[spec.FlowSpec]) -> Graph:
     """
     from k8sflow.flow import (  # noqa: PLC0415  they need the types of this module
         decorated,
+        definitions,
         exhaustive,
         fixed,
         lint,
@@ -168,6 +169,7 @@ def build(flow: type[spec.FlowSpec]) -> Graph:
     )
 
     mutators.prepare(flow)  # what it finds wrong is told with the decorators
+    definitions.look_behind_wrappers(flow)
     nodes: dict[str, Node] = {}
     mistakes = source.class_bodies(flow)
     unread = set()

@@ -50,8 +50,10 @@ def _known(graph: Graph, unread: AbstractSet[str]) -> tuple[Graph, set[str]]:
 
 
 def _with_endpoints(graph: Graph) -> Graph:
-    """The graph with the steps called start and end marked as such, where no others are."""
+    """The graph with the steps called start and end marked as such, where no others are; an only step is both."""
     nodes = dict(graph.nodes)
+    if len(nodes) == 1 and not any(node.next for node in nodes.values()):
+        return Graph(graph.flow, {name: replace(node, is_start=True, is_end=True) for name, node in nodes.items()})
     for name, mark in ((START, "is_start"), (END, "is_end")):
         if name in nodes and not any(getattr(node, mark) for node in nodes.values()):
             nodes[name] = replace(nodes[name], **{mark: True})  # type: ignore[arg-type]  # both are bools

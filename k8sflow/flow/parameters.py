@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import reprlib
 import sys
@@ -61,6 +62,7 @@ class Parameter:
     """
 
     k8sflow_fault: Located | None = None
+    _is_placed = False  # whether it is an attribute of a class
 
     @declaring
     def __init__(
@@ -109,8 +111,14 @@ class Parameter:
         self.default = None if default is None or self.is_late else self.convert(default, "the default")
 
     def __set_name__(self, owner: type, name: str) -> None:
-        """Keeps the attribute through which steps read the value."""
-        self.attribute = name
+        """Keeps the attribute through which steps read the value; another flow's has an object of its own."""
+        if self._is_placed:
+            placed = copy.copy(self)
+            placed._is_placed = False  # noqa: SLF001  it is one of these
+            setattr(owner, name, placed)
+            placed.__set_name__(owner, name)
+        else:
+            self.attribute, self._is_placed = name, True
 
     def __get__(self, instance: FlowSpec | None, owner: type) -> Any:
         """The run's value, on a task's ``self``; the Parameter itself on the class."""
@@ -255,8 +263,9 @@ class IncludeFile(Parameter):
 
     def __set_name__(self, owner: type, name: str) -> None:
         """Keeps also whose file it is beside."""
+        if not self._is_placed:
+            self._owner = owner
         super().__set_name__(owner, name)
-        self._owner = owner
 
     @property
     def type_name(self) -> str:

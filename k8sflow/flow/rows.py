@@ -9,6 +9,10 @@ from typing import Any
 MAX_NUM_SPLITS = 1_000_000
 
 
+# What a tuple has under names that a column may have too; the column is meant.
+_TUPLE_METHODS = ("count", "index")
+
+
 class Row(tuple[Any, ...]):  # noqa: SLOT001  a tuple of any length can't have slots
     """A row of a data frame: ``row.price``, ``row["price"]`` and ``row[0]`` are the same, each value of its own type.
 
@@ -30,6 +34,11 @@ class Row(tuple[Any, ...]):  # noqa: SLOT001  a tuple of any length can't have s
         if key not in self.columns:
             raise KeyError(key)
         return super().__getitem__(self.columns.index(key))
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in _TUPLE_METHODS and name in self.columns:
+            return self[name]
+        return super().__getattribute__(name)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or name == "columns" or name not in self.columns:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import ast
-import inspect
-import linecache
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeGuard
 
-from k8sflow.errors import FlowDefinitionError
 from k8sflow.flow import decorators, spec
+from k8sflow.flow.definitions import class_definitions, definition_of, is_decorated_as_step, name_of
 from k8sflow.flow.graph import Mistake, Node, Place, class_place, closest
 
 _OPTIONS = ("foreach", "max_parallel", "num_parallel", "condition")
@@ -24,15 +22,9 @@ def class_bodies(flow: type[spec.FlowSpec]) -> list[Mistake]:
         if base is spec.FlowSpec or not issubclass(base, spec.FlowSpec):
             continue
         place = class_place(base)
-        for body in _class_definitions(base.__name__, place):
+        for body in class_definitions(base.__name__, place):
             mistakes += [*_taken_names(body, place.file), *_lost_members(body, place.file)]
     return mistakes
-
-
-def _class_definitions(name: str, place: Place) -> list[ast.ClassDef]:
-    """The class statement at a place, if its source can be read."""
-    found = _definitions(place.file).get(name, [])
-    return [node for node in found if isinstance(node, ast.ClassDef) and place.line in {node.lineno, _first_line(node)}]
 
 
 def _taken_names(body: ast.ClassDef, file: str) -> list[Mistake]:
@@ -43,7 +35,7 @@ def _taken_names(body: ast.ClassDef, file: str) -> list[Mistake]:
             names += [(target.id, node.lineno) for target in node.targets if isinstance(target, ast.Name)]
         elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             names.append((node.target.id, node.lineno))
-        elif isinstance(node, ast.FunctionDef) and not _is_decorated_as_step(node):
+        elif isinstance(node, ast.FunctionDef) and not is_decorated_as_step(node):
             names.append((node.name, node.lineno))
     return [
         Mistake(Place(file, line), f"{name!r} is taken: self.{name} means something in every flow.",
@@ -78,7 +70,7 @@ def _defined(node: ast.stmt) -> list[tuple[str, str]]:
     """The names that a statement of a class body gives something to, and what that is."""
     match node:
         case ast.FunctionDef() | ast.AsyncFunctionDef():
-            return [(node.name, "step" if _is_decorated_as_step(node) else _OTHER)]
+            return [(node.name, "step" if is_decorated_as_step(node) else _OTHER)]
         case ast.Assign(targets=targets, value=value):
             return [(target.id, _declared(value)) for target in targets if isinstance(target, ast.Name)]
         case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
@@ -93,23 +85,14 @@ def _is_made_from(node: ast.stmt, name: str) -> bool:
 
 
 def _declared(value: ast.expr) -> str:
-    return _DECLARED.get(_name_of(value.func), _OTHER) if isinstance(value, ast.Call) else _OTHER
-
-
-def _name_of(function: ast.expr) -> str:
-    return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
-
-
-def _is_decorated_as_step(definition: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
-    decorators = [d.func if isinstance(d, ast.Call) else d for d in definition.decorator_list]
-    return "step" in map(_name_of, decorators)
+    return _DECLARED.get(name_of(value.func), _OTHER) if isinstance(value, ast.Call) else _OTHER
 
 
 def written_steps(owner: type) -> dict[str, Place]:
     """The steps that the source of a class has, each with its ``def``; whatever became of them when it was run."""
     place = class_place(owner)
     found: dict[str, tuple[str, int]] = {}
-    for body in _class_definitions(owner.__name__, place):
+    for body in class_definitions(owner.__name__, place):
         for node in body.body:
             found |= {name: (kind, node.lineno) for name, kind in _defined(node)}
     return {name: Place(place.file, line) for name, (kind, line) in found.items() if kind == "step"}
@@ -125,7 +108,7 @@ def read_step(name: str, function: Callable[..., Any]) -> tuple[Node, list[Mista
     place = Place(file, definition.lineno)
     mistakes: list[Mistake] = []
     arguments = [a.arg for a in (*definition.args.posonlyargs, *definition.args.args)]
-    if len(arguments) not in {1, 2} or definition.args.kwonlyargs or definition.args.vararg or definition.args.kwarg:
+    if len(arguments) not in {1, 2} or None in definition.args.kw_defaults:
         mistakes.append(
             Mistake(place, f"step {name} takes ({', '.join(arguments)}).",
                     "A step takes (self); a step that joins branches takes (self, inputs).")
@@ -133,7 +116,7 @@ def read_step(name: str, function: Callable[..., Any]) -> tuple[Node, list[Mista
     if isinstance(definition, ast.AsyncFunctionDef):
         mistakes.append(Mistake(place, f"step {name} is async.", "Write def, and asyncio.run(...) inside of it."))
     own = arguments[0] if arguments else "self"
-    calls = [node for node in ast.walk(definition) if isinstance(node, ast.Call) and _is_next_call(node, own)]
+    calls = [node for node in _within(definition, own) if isinstance(node, ast.Call) and _is_next_call(node, own)]
     last = definition.body[-1]
     call = last.value if isinstance(last, ast.Expr) and _is_next_call(last.value, own) else None
     mistakes += [_early(name, Place(file, c.lineno), last, c) for c in calls if c is not call]
@@ -154,6 +137,16 @@ def read_step(name: str, function: Callable[..., Any]) -> tuple[Node, list[Mista
     return node, mistakes
 
 
+def _within(node: ast.AST, own: str) -> Iterator[ast.AST]:
+    """What stands in a step, but for functions in which the name of its first argument is somebody else's."""
+    for child in ast.iter_child_nodes(node):
+        yield child
+        arguments = getattr(child, "args", None)
+        taken = ast.walk(arguments) if isinstance(arguments, ast.arguments) else ()
+        if not any(isinstance(argument, ast.arg) and argument.arg == own for argument in taken):
+            yield from _within(child, own)
+
+
 def _early(name: str, place: Place, last: ast.stmt, call: ast.Call) -> Mistake:
     if isinstance(last, ast.Return) and last.value is call:
         return Mistake(place, f"step {name} returns self.next().", "Write self.next(...) without return.")
@@ -162,47 +155,6 @@ def _early(name: str, place: Place, last: ast.stmt, call: ast.Call) -> Mistake:
         f"step {name} calls self.next() before its end.",
         "self.next(...) stands once in a step, as its last statement, outside of any if or loop.",
     )
-
-
-def definition_of(function: Callable[..., Any]) -> tuple[ast.FunctionDef | ast.AsyncFunctionDef, str]:
-    """Where a step is written: its ``def``, and the file.
-
-    Raises:
-        FlowDefinitionError: It can't be found.
-    """
-    code = getattr(inspect.unwrap(function), "__code__", None)
-    file = "?"
-    if code is not None:
-        file = code.co_filename
-        for node in _definitions(file).get(code.co_name, []):
-            if not isinstance(node, ast.ClassDef) and _first_line(node) == code.co_firstlineno:
-                return node, file
-    raise FlowDefinitionError(
-        f"the source of step {getattr(function, '__name__', function)} can't be found in {file}.",
-        cause="A flow's graph is read from its source, so it has to be in a file (or a notebook cell).",
-    )
-
-
-_Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
-_read: dict[tuple[str, int], dict[str, list[_Definition]]] = {}
-
-
-def _definitions(file: str) -> dict[str, list[_Definition]]:
-    """The functions and classes of a file by name; each version of a file is read once."""
-    source = "".join(linecache.getlines(file))
-    key = (file, hash(source))
-    if key not in _read:
-        found: dict[str, list[_Definition]] = {}
-        for node in ast.walk(ast.parse(source)):
-            if isinstance(node, _Definition):
-                found.setdefault(node.name, []).append(node)
-        _read[key] = found
-    return _read[key]
-
-
-def _first_line(definition: _Definition) -> int:
-    """Where a definition begins: with its first decorator, if it has one."""
-    return min([definition.lineno, *(d.lineno for d in definition.decorator_list)])
 
 
 def _is_next_call(node: ast.AST, own: str) -> bool:
@@ -249,7 +201,11 @@ class _Transition:
                     f"self.next() in step {self.node.name} has the unknown argument {given}.",
                     closest(given, _OPTIONS) or f"Its arguments are {', '.join(_OPTIONS)}.",
                 )
-        return {keyword.arg: keyword.value for keyword in self.call.keywords if keyword.arg in _OPTIONS}
+        return {
+            keyword.arg: keyword.value
+            for keyword in self.call.keywords
+            if keyword.arg in _OPTIONS and literal(keyword.value) != (None, True)
+        }
 
     def _steps(self, options: dict[str, ast.expr]) -> Node:
         targets = [target for argument in self.call.args if (target := self._target(argument)) is not None]

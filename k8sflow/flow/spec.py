@@ -63,10 +63,15 @@ class FlowSpec:
     Making an instance in the flow's own file runs the command line (``if __name__ == "__main__": MyFlow()``).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, use_cli: bool = True) -> None:  # noqa: FBT001, FBT002  the name and place that users know
+        """Runs the command line of the flow, and does not return.
+
+        Args:
+            use_cli: False makes an object that runs nothing.
+        """
         from k8sflow.cli.flow import main  # noqa: PLC0415  the language doesn't need the command line
 
-        if not type(self).__module__.startswith(READ_MODULE):
+        if use_cli and not type(self).__module__.startswith(READ_MODULE):
             main(type(self))
 
     def next(

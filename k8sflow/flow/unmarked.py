@@ -12,7 +12,7 @@ from types import FunctionType
 from typing import Any
 
 from k8sflow.errors import FlowDefinitionError
-from k8sflow.flow import decorators, source, spec
+from k8sflow.flow import decorators, definitions, source, spec
 from k8sflow.flow.faults import Misplaced
 from k8sflow.flow.graph import END, START, Mistake, Place
 
@@ -92,7 +92,7 @@ def _hidden(name: str, member: Any, function: Any, written: Place | None) -> Mea
 
 def _place(function: Any) -> Place:
     try:
-        definition, file = source.definition_of(function)
+        definition, file = definitions.definition_of(function)
     except FlowDefinitionError:
         code = function.__code__
         return Place(code.co_filename, code.co_firstlineno)

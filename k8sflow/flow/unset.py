@@ -12,9 +12,9 @@ from typing import Any
 from k8sflow.errors import FlowDefinitionError
 from k8sflow.flow import decorators, registry, spec
 from k8sflow.flow.configs import Config
+from k8sflow.flow.definitions import definition_of, is_wrapped
 from k8sflow.flow.graph import Graph, Mistake, closest
 from k8sflow.flow.parameters import Parameter
-from k8sflow.flow.source import definition_of
 
 # By these a method may set an attribute without its name standing in the source.
 _WAYS_AROUND = {"exec", "eval", "globals", "locals"}
@@ -83,7 +83,7 @@ def _functions(member: Any) -> Iterable[Callable[..., Any]]:
 
 
 def _set_by(function: Callable[..., Any]) -> set[str]:
-    if hasattr(function, "__wrapped__"):
+    if is_wrapped(function):
         raise _UnknownError  # what is around it has self too
     try:
         definition, _ = definition_of(function)

@@ -8,9 +8,10 @@ import time
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from k8sflow.config import Settings
-from k8sflow.errors import ParameterError, RunError
+from k8sflow.errors import ArtifactError, ParameterError, RunError
 from k8sflow.executors.base import Executor
 from k8sflow.flow import deployment
 from k8sflow.flow import graph as graphs
@@ -235,9 +236,8 @@ def fixed_values(
     Raises:
         ParameterError: A parameter has no value.
     """
-    fixed = dict(constants(flow))
-    known = {name: config.k8sflow_value() for name, config in configs(flow).items()}
-    fixed |= known
+    fixed: dict[str, Any] = {name: config.k8sflow_value() for name, config in configs(flow).items()}
+    known = dict(fixed)
     kind = "s3" if artifacts.url.startswith("s3://") else "local"
     found = {name: known_values[name] for name in parameters(flow) if name in known_values}
     for attribute, parameter in parameters(flow).items():
@@ -250,4 +250,16 @@ def fixed_values(
         if value is None and parameter.required:
             raise ParameterError(f"Parameter {parameter.name!r} is required.", advice=f"Give --{parameter.name}.")
         fixed[attribute] = value
+    found |= {name: _saved_constant(name, value, artifacts) for name, value in constants(flow).items()}
     return {**{name: artifacts.save(value, name) for name, value in fixed.items()}, **found}
+
+
+def _saved_constant(name: str, value: object, artifacts: ArtifactStore) -> ArtifactRef:
+    try:
+        return artifacts.save(value, name)
+    except ArtifactError as error:
+        raise ArtifactError(
+            f"the class's constant {name!r} can't be kept with the run: {error.summary}",
+            cause=error.cause,
+            advice=f"Call it _{name}: what begins with _ stays with the class, and is no part of the run.",
+        ) from error

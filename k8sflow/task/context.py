@@ -14,7 +14,7 @@ from k8sflow.flow.configs import configs
 from k8sflow.flow.graph import Graph, Node
 from k8sflow.flow.rows import items_of
 from k8sflow.flow.setters import MissingArtifactError, explain
-from k8sflow.flow.spec import CONTEXT, FlowSpec, NextCall, constants, parameters
+from k8sflow.flow.spec import CONTEXT, FlowSpec, NextCall, constants, fixed, parameters
 from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore
 from k8sflow.storage.records import ForeachFrame, ForeachItems
 from k8sflow.task.inputs import Inputs, refs_of
@@ -68,7 +68,7 @@ class Context:
 
     def load(self, name: str) -> Any:
         """The value of an artifact; AttributeError says who could have set it."""
-        ref = self._inherited.get(name) or self._run_values.get(name)
+        ref = self._run_values.get(name) or self._inherited.get(name)
         if ref is None:
             raise self._missing(name)
         return self._artifacts.load(ref, name)
@@ -129,9 +129,13 @@ class Context:
     # ------------------------------------------------------------------ what the runner asks for
 
     def uncover(self, flow: FlowSpec, names: Iterable[str]) -> None:
-        """Loads at once what a member of the class would hide: an artifact in the place of a default of the class."""
+        """Loads at once what a member of the class would hide: an artifact in the place of a default of the class.
+
+        What no step can set stays what it is, also where the code had an artifact of that name when the run began.
+        """
         for name in names:
-            if any(name in vars(base) and _gives_way(vars(base)[name]) for base in type(flow).__mro__):
+            members = [vars(base)[name] for base in type(flow).__mro__ if name in vars(base)]
+            if members and _gives_way(members[0]) and not fixed(type(flow), name):
                 flow.__dict__[name] = self.load(name)
 
     def freeze(self, flow: FlowSpec) -> None:
@@ -192,10 +196,10 @@ class Context:
 
     def persist(self, flow: FlowSpec) -> dict[str, ArtifactRef]:
         """Saves what the step set or touched, and returns everything that a later step sees."""
-        fixed = {*constants(type(flow)), *parameters(type(flow)), *configs(type(flow)), CONTEXT}
+        left_out = {*constants(type(flow)), *parameters(type(flow)), *configs(type(flow)), CONTEXT}
         saved = dict(self._inherited)
         for name, value in vars(flow).items():
-            if name not in fixed:
+            if name not in left_out:
                 saved[name] = self._artifacts.save(value, name, known=self._inherited.get(name))
         return saved
 

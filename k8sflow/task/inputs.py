@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from k8sflow.errors import ArtifactError
 from k8sflow.flow.graph import Graph
-from k8sflow.flow.setters import MissingArtifactError
+from k8sflow.flow.setters import MissingArtifactError, explain
+from k8sflow.flow.spec import CONTEXT, FlowSpec, NextCall
 from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore
 from k8sflow.storage.records import Commit, RunStore
 from k8sflow.task.spec import TaskInput, TaskName
@@ -19,12 +20,15 @@ _WINDOW = 256
 class Branch:
     """One branch's last task, as a join sees it: its artifacts are attributes, under any name that a user may choose.
 
+    The methods and properties of the flow are there as well, on the branch's artifacts.
+
     Args:
         name: The task.
         commit: What it left.
         run_values: The run's parameters and constants.
         artifacts: Where values are.
-        explain: Why a task of a step left no artifact of a name.
+        graph: The flow's graph.
+        flow: The flow's class.
     """
 
     def __init__(
@@ -33,13 +37,15 @@ class Branch:
         commit: Commit,
         run_values: dict[str, ArtifactRef],
         artifacts: ArtifactStore,
-        explain: Callable[[str, str], str],
+        graph: Graph,
+        flow: type[FlowSpec],
     ) -> None:
         self._k8sflow_name = name
         self._k8sflow_commit = commit
         self._k8sflow_run_values = run_values
         self._k8sflow_artifacts = artifacts
-        self._k8sflow_explain = explain
+        self._k8sflow_graph = graph
+        self._k8sflow_flow = flow
 
     @property
     def index(self) -> int | None:
@@ -58,17 +64,75 @@ class Branch:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        ref = self._k8sflow_commit.artifacts.get(name) or self._k8sflow_run_values.get(name)
+        ref = self._k8sflow_run_values.get(name) or self._k8sflow_commit.artifacts.get(name)
+        if ref is None and any(name in vars(base) for base in self._k8sflow_flow.__mro__):
+            return getattr(_as_flow(self), name)
         if ref is None:
             known = ", ".join(sorted(self._k8sflow_commit.artifacts)) or "nothing"
             what = f"the branch {self._k8sflow_name} left no artifact {name!r}. It left {known}."
-            raise MissingArtifactError(what, lambda: self._k8sflow_explain(self._k8sflow_name.step, name))
+            step, graph = self._k8sflow_name.step, self._k8sflow_graph
+            raise MissingArtifactError(what, lambda: explain(self._k8sflow_flow, graph, step, name))
         value = self._k8sflow_artifacts.load(ref, name)
         self.__dict__[name] = value
         return value
 
     def __repr__(self) -> str:
         return f"<input {self._k8sflow_name}>"
+
+
+class _Left:
+    """What a method of the flow finds on ``self`` where a join calls it on one of its inputs.
+
+    Args:
+        branch: The input.
+    """
+
+    def __init__(self, branch: Branch) -> None:
+        self._branch = branch
+
+    def load(self, name: str) -> Any:
+        """The value of an artifact of the branch."""
+        return self._branch.__getattr__(name)
+
+    def forget(self, name: str) -> bool:  # noqa: ARG002  the protocol's name
+        """Nothing can be dropped: the branch has ended."""
+        return False
+
+    def next(self, flow: FlowSpec, call: NextCall) -> None:  # noqa: ARG002  as above
+        """Refuses: the branch has ended."""
+        raise RuntimeError(f"{self._branch!r} has ended: it can't go on from a join.")
+
+    @property
+    def index(self) -> int | None:
+        """The branch's index in its foreach."""
+        return self._branch.index
+
+    @property
+    def input(self) -> Any:
+        """The branch's item of its foreach."""
+        return self._branch.input
+
+    def foreach_stack(self) -> list[tuple[int, int, Any]]:
+        """Index, number of branches and item, from the outermost foreach to the innermost."""
+        stack, artifacts = self._branch._k8sflow_commit.stack, self._branch._k8sflow_artifacts  # noqa: SLF001  as below
+        return [(f.index, f.width, artifacts.load(f.chunk, "foreach item")[f.offset]) for f in stack]
+
+    def merge_artifacts(
+        self,
+        flow: FlowSpec,  # noqa: ARG002  as above
+        inputs: Any,  # noqa: ARG002
+        exclude: list[str],  # noqa: ARG002
+        include: list[str],  # noqa: ARG002
+    ) -> None:
+        raise RuntimeError(f"{self._branch!r} has ended: call self.merge_artifacts(inputs).")
+
+
+def _as_flow(branch: Branch) -> FlowSpec:
+    """The flow's object as it was when the branch ended."""
+    kind = branch._k8sflow_flow  # noqa: SLF001  as below
+    flow = kind.__new__(kind)
+    flow.__dict__[CONTEXT] = _Left(branch)
+    return flow
 
 
 def refs_of(branch: Branch) -> dict[str, ArtifactRef]:
@@ -86,7 +150,7 @@ class Inputs:
         artifacts: Where values are.
         graph: The flow's graph.
         join: The join's step.
-        explain: Why a task of a step left no artifact of a name.
+        flow: The flow's class.
     """
 
     def __init__(
@@ -97,7 +161,7 @@ class Inputs:
         artifacts: ArtifactStore,
         graph: Graph,
         join: str,
-        explain: Callable[[str, str], str],
+        flow: type[FlowSpec],
     ) -> None:
         self._parents = parents
         self._run_store = run_store
@@ -105,7 +169,7 @@ class Inputs:
         self._artifacts = artifacts
         self._graph = graph
         self._ends = graph[join].parents
-        self._explain = explain
+        self._flow = flow
         self._cache: dict[int, Branch] = {}
 
     def __len__(self) -> int:
@@ -157,7 +221,7 @@ class Inputs:
                 commit = self._commit(name)
                 if parent.until:
                     name, commit = self._last(name, commit, parent.until)
-                return Branch(name, commit, self._run_values, self._artifacts, self._explain)
+                return Branch(name, commit, self._run_values, self._artifacts, self._graph, self._flow)
             position -= len(parent)
         raise IndexError(f"inputs has {len(self)} branches.")
 

@@ -10,7 +10,6 @@ from k8sflow.flow import registry
 from k8sflow.flow.current import current
 from k8sflow.flow.decorators import effective
 from k8sflow.flow.graph import Graph
-from k8sflow.flow.setters import explain
 from k8sflow.flow.spec import CONTEXT, FlowSpec, steps
 from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.storage.objects import ObjectStore
@@ -127,7 +126,7 @@ class TaskRunner:
             artifacts,
             self.graph,
             spec.name.step,
-            lambda step, name: explain(self.flow, self.graph, step, name),
+            self.flow,
         )
 
 

@@ -50,7 +50,10 @@ def _line(text: str, mark: str = "<-") -> list[int]:
 
 
 CASES: dict[str, tuple[Any, ...]] = {
-    "no start": ("class F(FlowSpec): # <-\n  @step\n  def end(self): pass", ["no step 'start'", "def start(self)"]),
+    "no start": (
+        "class F(FlowSpec): # <-\n  @step\n  def begin(self): self.next(self.end)\n  @step\n  def end(self): pass",
+        ["no step 'start'", "def start(self)"],
+    ),
     "no end": (
         "class F(FlowSpec): # <-\n  @step\n  def start(self):\n    self.next(self.start) # <-",
         ["no step 'end'"], ["goes back to start"],
@@ -385,6 +388,21 @@ CASES: dict[str, tuple[Any, ...]] = {
         ["start is a method of the flow, but it is no step", "Write @step above def start"], ["a is a method"],
         ["end is a method of the flow, but it is no step", "def end"], ["end comes after b and c"],
     ),
+    "decorators without @step": (
+        ("from k8sflow import retry, timeout\nclass F(FlowSpec):\n  @retry\n  @timeout(seconds=5)\n  def start(self): # <-\n    self.next(self.end)\n"
+        "  @step\n  def end(self): pass"),
+        ["start is a method of the flow, but it is no step"],
+    ),
+    "a join that doesn't say so": (
+        ("class F(FlowSpec):\n  @step\n  def start(self): self.next(self.a, self.b)\n  @step\n  def a(self): self.next(self.j)\n  @step\n  def b(self): self.next(self.j)\n"
+        "  @step\n  def j(self): # <-\n    self.next(self.end)\n  @step\n  def end(self): pass"),
+        ["j comes after a and b, but doesn't join them", "def j(self, inputs)"],
+    ),
+    "a step of a foreach that takes inputs": (
+        ("class F(FlowSpec):\n  x = [1]\n  @step\n  def start(self): self.next(self.a, foreach='x') # <-\n  @step\n  def a(self, inputs): self.next(self.j)\n"
+        "  @step\n  def j(self, inputs): self.next(self.end)\n  @step\n  def end(self): pass"),
+        ["goes straight to the join a"],
+    ),
     "what no step can set": (
         ("from k8sflow import Config\nclass F(FlowSpec):\n  n = Parameter('n', default=1)\n  c = Config('c', default_value={})\n  limit = 3\n  @step\n  def start(me):\n"
         "    if me.n is None:\n      me.n = 2 # <-\n    me.y, me.c = 1, 2 # <-\n    me.limit += 1 # <-\n    me.end = 1 # <-\n    me.index: int = 3 # <-\n    me.next(me.end)\n"
@@ -478,6 +496,35 @@ def test_a_method_that_no_step_goes_on_to_is_no_step(tmp_path: Path) -> None:
         """,
     )
     assert list(graph.nodes) == ["start", "end"]
+
+
+@pytest.mark.parametrize("name", ["only", "start", "end"])
+def test_an_only_step_is_the_start_and_the_end(tmp_path: Path, name: str) -> None:
+    """Under any name."""
+    graph = _build(tmp_path, f"class F(FlowSpec):\n  @step\n  def {name}(self): pass")
+    assert graph.start == graph.end == name
+
+
+def test_a_step_may_be_written_in_odd_ways(tmp_path: Path) -> None:
+    """Arguments that nobody has to give, options that say nothing, and somebody else's self.next."""
+    graph = _build(
+        tmp_path,
+        """
+        class F(FlowSpec):
+          @step
+          def start(self, *more, **options):
+            class Stream:
+              def __next__(self): return self.next()
+              def next(self): raise StopIteration
+            skip = lambda self: self.next()
+            self.next(self.a, foreach=None)
+          @step
+          def a(self, *, debug=False): self.next(self.end, condition=None, num_parallel=None)
+          @step
+          def end(self): pass
+        """,
+    )
+    assert [node.next for node in graph.nodes.values()] == [("a",), ("end",), ()]
 
 
 def test_a_step_made_from_itself_is_not_lost(tmp_path: Path) -> None:

@@ -246,3 +246,49 @@ def test_a_run_takes_values_from_wherever_they_are(tmp_path: Path) -> None:
     missing = run_flow(file)
     assert missing.returncode == 2
     assert "--beta-rate" in missing.stderr
+
+
+def test_flows_may_share_a_parameter(tmp_path: Path) -> None:
+    """Each under a name of its own."""
+    file = write_flow(
+        tmp_path,
+        """
+        from k8sflow import IncludeFile
+        P = Parameter("p", default=1)
+        I = IncludeFile("i", default="i.txt")
+        class F(FlowSpec):
+            mine, text = P, I
+            @step
+            def start(self):
+                print([self.mine, self.text])
+                self.next(self.end)
+            @step
+            def end(self): pass
+        class G(FlowSpec):
+            other, more = P, I
+        """,
+    )
+    (tmp_path / "i.txt").write_text("in")
+    done = run_flow(file, "--p", "5")
+    assert "[5, 'in']" in done.stdout, done.stdout + done.stderr
+
+
+def test_a_constant_that_cant_be_kept_says_what_to_do(tmp_path: Path) -> None:
+    """Its name can begin with an underscore."""
+    source = """
+        import threading
+        class F(FlowSpec):
+            lock = threading.Lock()
+            @step
+            def start(self):
+                with self.lock: print("locked")
+                self.next(self.end)
+            @step
+            def end(self): pass
+    """
+    refused = run_flow(write_flow(tmp_path, source))
+    assert refused.returncode == 1
+    assert "constant 'lock' can't be kept" in refused.stderr
+    assert "Call it _lock" in refused.stderr
+    done = run_flow(write_flow(tmp_path, source.replace("lock =", "_lock =").replace("self.lock", "self._lock")))
+    assert "locked" in done.stdout, done.stderr

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from k8sflow import FlowSpec, Parameter, step
+from k8sflow.testing import run_step
 from tests.inprocess import Failed, run_source
 
 
@@ -617,3 +619,118 @@ def test_a_value_takes_the_place_of_a_default_of_the_class(tmp_path: Path) -> No
     assert run.data.before is None
     assert run.data.after == ("again", "text", "value", ("fitted", "text", "value"), "again")
     assert run.data.deleted is None
+
+
+def test_what_no_step_can_set_keeps_its_place() -> None:
+    """As in a resumed run, of which the code had an artifact under that name."""
+
+    class F(FlowSpec):
+        limit = 10
+        p = Parameter("p", default=1)
+
+        @step
+        def start(self) -> None:
+            self.next(self.end)
+
+        @step
+        def end(self) -> None:
+            self.seen = (self.limit, self.p, callable(self.start))
+
+    assert run_step(F, "end", artifacts={"limit": 1, "p": 2, "start": 3}).artifacts["seen"] == (10, 1, True)
+
+
+def test_a_decorator_without_functools_wraps_hides_no_step(tmp_path: Path) -> None:
+    """The graph is that of the step which is written in the class."""
+    run = run_source(
+        tmp_path,
+        """
+        def noted(function):
+            def wrapper(self, *more):
+                self.notes = [*getattr(self, "notes", []), "before"]
+                function(self, *more)
+            return wrapper
+        class F(FlowSpec):
+            @step
+            @noted
+            def start(self):
+                self.items = [1, 2]
+                self.next(self.work, foreach="items")
+            @step
+            @noted
+            def work(self):
+                self.next(self.join)
+            @step
+            @noted
+            def join(self, inputs):
+                self.notes = [*self.notes, *[i.notes for i in inputs]]
+                self.next(self.end)
+            @step
+            @noted
+            def end(self): pass
+        """,
+    )
+    assert run.data is not None
+    assert run.data.notes == ["before", ["before"] * 2, ["before"] * 2, "before"]
+
+
+def test_an_input_has_the_methods_of_the_flow(tmp_path: Path) -> None:
+    """And its properties, constants and place in the foreach, all of them on what the branch left."""
+    run = run_source(
+        tmp_path,
+        """
+        class F(FlowSpec):
+            unit = "kg"
+            p = Parameter("p", default=3)
+            @property
+            def double(self): return self.value * 2
+            def plus(self, n): return self.value + n + self.p
+            @staticmethod
+            def same(n): return n
+            @step
+            def start(self):
+                self.items = "ab"
+                self.next(self.outer, foreach="items")
+            @step
+            def outer(self):
+                self.numbers = [1, 2]
+                self.next(self.work, foreach="numbers")
+            @step
+            def work(self):
+                self.value = self.input
+                self.next(self.join)
+            @step
+            def join(self, inputs):
+                self.seen = [(i.double, i.plus(1), i.same(4), i.unit, i.foreach_stack()) for i in inputs]
+                self.refused = []
+                for call in (lambda: inputs[0].next(inputs[0].end), lambda: inputs[0].merge_artifacts(inputs)):
+                    try: call()
+                    except RuntimeError as error: self.refused.append(str(error))
+                self.next(self.joined)
+            @step
+            def joined(self, inputs):
+                self.seen, self.refused = inputs[1].seen, inputs[1].refused
+                self.next(self.end)
+            @step
+            def end(self): pass
+        """,
+    )
+    assert run.data is not None
+    assert run.data.seen == [
+        (2, 5, 4, "kg", [(1, 2, "b"), (0, 2, 1)]),
+        (4, 6, 4, "kg", [(1, 2, "b"), (1, 2, 2)]),
+    ]
+    assert all("has ended" in text for text in run.data.refused)
+    assert len(run.data.refused) == 2
+
+
+def test_an_object_that_runs_nothing() -> None:
+    """As Metaflow's flows make it in tests."""
+
+    class F(FlowSpec):
+        def __init__(self, use_cli: bool = True) -> None:
+            super().__init__(use_cli)
+
+        def helper(self) -> int:
+            return 5
+
+    assert F(use_cli=False).helper() == 5

@@ -416,6 +416,13 @@ def test_a_row_says_what_it_has_not() -> None:
     assert row == (1,)
 
 
+def test_a_column_is_found_under_any_name() -> None:
+    """Also under one that a tuple has too."""
+    row = Row((1, 2), ("count", "index"))
+    assert (row.count, row.index, row["index"]) == (1, 2, 2)
+    assert Row((1, 2), ("n", "m")).index(2) == 1
+
+
 def test_a_flow_begins_and_ends_where_it_says(tmp_path: Path) -> None:
     """Under other names, also in a flow of one step."""
     run = run_source(
