@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import sys
 from collections.abc import Iterator
@@ -10,10 +11,13 @@ from typing import NoReturn
 
 import click
 
-from k8sflow.errors import K8sflowError
+from k8sflow.errors import K8sflowError, RunError
+from k8sflow.task import streams
 
 # As shells report a program that SIGINT ended.
 CANCELLED_EXIT_CODE = 130
+# A full disk, and a terminal that was closed.
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 @contextlib.contextmanager
@@ -27,6 +31,12 @@ def told() -> Iterator[None]:
         sys.exit(CANCELLED_EXIT_CODE)
     except K8sflowError as error:
         show(error)
+        sys.exit(1)
+    except OSError as error:
+        if error.errno not in _UNWRITABLE or error.filename is not None or sys.stdout is None:
+            raise
+        streams.drop(sys.stdout)
+        show(RunError(f"what the command prints can't be written: {error.strerror}.", advice="Send it elsewhere."))
         sys.exit(1)
 
 

@@ -41,11 +41,11 @@ def main(flow: type[FlowSpec]) -> None:
         command = _group(flow)
         if call is not None:
             sys.argv[1:] = calls.expanded(command, call, parameters(flow))
-    command.main(
-        prog_name=f"python {sys.argv[0]}",
-        auto_envvar_prefix="K8SFLOW",
-        complete_var=completion.variable(completion.program_of(sys.argv[0])),
-    )
+        command.main(
+            prog_name=f"python {sys.argv[0]}",
+            auto_envvar_prefix="K8SFLOW",
+            complete_var=completion.variable(completion.program_of(sys.argv[0])),
+        )
 
 
 def _group(flow: type[FlowSpec]) -> click.Group:
@@ -169,7 +169,7 @@ def _note(parameter: Parameter) -> str:
         return ""
     if parameter.is_late:
         return "[default: made when the run starts]"
-    return f"[default: {parameter.default}]" if parameter.default is not None else "[no default]"
+    return f"[default: {parameter.default_text}]" if parameter.default is not None else "[no default]"
 
 
 def _converted(parameter: Parameter) -> Callable[[click.Context, click.Parameter, Any], Any]:
@@ -188,7 +188,7 @@ def _converted(parameter: Parameter) -> Callable[[click.Context, click.Parameter
 
 def _step(flow: type[FlowSpec], task: str, store: str, place: str | None) -> None:
     from k8sflow.runtime import single  # noqa: PLC0415  --help needs no runtime
-    from k8sflow.storage.records import RUNS  # noqa: PLC0415  as above
+    from k8sflow.storage.run_store import RUNS  # noqa: PLC0415  as above
 
     with told():
         sys.exit(single.run_task(flow, config.load(code_folder(flow)), task, store, place or RUNS))

@@ -29,7 +29,7 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     room = shutil.get_terminal_size().columns - sum(columns[:-1]) - 2 * (len(columns) - 1)
     for number, row in enumerate([head, *rows]):
         last = row[-1]
-        if sys.stdout.isatty() and width(last) > max(room, 10):
+        if sys.stdout is not None and sys.stdout.isatty() and width(last) > max(room, 10):
             last = last[: max(room, 10) - 1] + "…"
         cells = [cell + " " * (columns[index] - width(cell)) for index, cell in enumerate(row[:-1])]
         line = "  ".join([*cells, last]).rstrip()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import sys
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ import click
 from k8sflow.cli import output
 from k8sflow.cli.errors import told
 from k8sflow.cli.places import Reach
-from k8sflow.errors import StorageError
+from k8sflow.errors import RunError, StorageError
 
 if TYPE_CHECKING:
     from k8sflow.client import Run
@@ -43,7 +44,7 @@ def command(reach: Reach) -> click.Command:
     ) -> None:
         with told():
             wanted = {*tags, *([namespace] if namespace else [])}
-            found = list(itertools.islice(_found(reach, flow or reach.flow, wanted, status), limit))
+            found = list(itertools.islice(_found(reach, flow or reach.flow, wanted, status), min(limit, sys.maxsize)))
             if as_json:
                 output.print_json(found)
             else:
@@ -106,7 +107,7 @@ def _describe(run: Run) -> dict[str, Any]:
             "system_tags": sorted(run.system_tags),
             "origin": run.origin_pathspec,
         }
-    except StorageError as error:  # one run that can't be read must not hide the others
+    except (RunError, StorageError) as error:  # one run that can't be read must not hide the others
         unknown = dict.fromkeys(("outcome", "user", "created", "finished", "duration_seconds", "origin"))
         return {
             "pathspec": run.pathspec, "flow": run.run_store.flow, "run": run.id, "status": "unreadable", **unknown,

@@ -9,7 +9,7 @@ from k8sflow.client.errors import NamespaceMismatchError, NotFoundError, among
 from k8sflow.client.namespaces import get_namespace
 from k8sflow.client.run import Run
 from k8sflow.client.stores import known_stores
-from k8sflow.errors import StorageError
+from k8sflow.errors import RunError, StorageError
 from k8sflow.storage.objects import ObjectStore
 from k8sflow.storage.records import started_at
 from k8sflow.storage.run_store import RunStore
@@ -158,5 +158,5 @@ def started(run: Run) -> float:
         pass
     try:
         return run.created_at.timestamp()
-    except StorageError:  # told by whoever asks for more of this run
+    except (RunError, StorageError):  # told by whoever asks for more of this run
         return 0.0

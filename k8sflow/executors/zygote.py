@@ -212,6 +212,9 @@ class Server:
             self._kill_children()
             if not self._spares_orphans:
                 self._kill_orphans()
+            signal.set_wakeup_fd(-1)
+            for end in (wakeup, woken, self._connection):
+                end.close()
         return 0
 
     def _loop(self, woken: socket.socket) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from k8sflow.errors import ParameterError
-from k8sflow.flow.faults import Located, caller, declaring, did_you_mean
+from k8sflow.flow.faults import Located, caller, declaring, did_you_mean, reason
 
 if TYPE_CHECKING:
     from k8sflow.flow.spec import FlowSpec
@@ -240,18 +240,22 @@ class Config:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise ParameterError(
-                f"Config {self._name!r}: {path} can't be read: {error}", advice=f"Give --config {self._name} FILE."
+                f"Config {self._name!r}: {path} can't be read: {reason(error)}.",
+                advice=f"Give --config {self._name} FILE.",
             ) from error
-        return self._made(text, {".yaml": "yaml", ".yml": "yaml", ".toml": "toml"}.get(path.suffix, "json"))
+        return self._made(text, {".yaml": "yaml", ".yml": "yaml", ".toml": "toml"}.get(path.suffix, "json"), str(path))
 
-    def _made(self, text: str, kind: str) -> Any:
+    def _made(self, text: str, kind: str, source: str = "its value") -> Any:
         if self._plain and self._parser is None:
             return text
         parser = _parser(self._parser or kind, f"Config({self._name!r})")
         try:
             value = parser(text)
         except Exception as error:  # a parser is anybody's code, and raises what it likes for a text that it can't read
-            raise ParameterError(f"Config {self._name!r} can't be parsed: {type(error).__name__}: {error}") from error
+            raise ParameterError(
+                f"Config {self._name!r}: {source} can't be parsed: {type(error).__name__}: {error}",
+                advice=f"It is read as {kind.upper()}." if self._parser is None else "",
+            ) from error
         return value if self._plain else wrapped(value)
 
 

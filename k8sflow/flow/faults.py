@@ -132,3 +132,8 @@ def located(place: tuple[str, int]) -> str:
     """A place as it stands before a message: ``flow.py:12: ``."""
     file, line = place
     return f"{file}:{line}: " if line else (f"{file} " if file else "")
+
+
+def reason(error: Exception) -> str:
+    """Why a file can't be read, in words that stand behind its name."""
+    return error.strerror if isinstance(error, OSError) and error.strerror else str(error)

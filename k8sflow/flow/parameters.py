@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from k8sflow.errors import FlowDefinitionError, ParameterError
 from k8sflow.flow import registry
 from k8sflow.flow.configs import ParameterContext, parser_of
-from k8sflow.flow.faults import Located, caller, declaring, place_of
+from k8sflow.flow.faults import Located, caller, declaring, place_of, reason
 
 if TYPE_CHECKING:
     from k8sflow.flow.spec import FlowSpec
@@ -128,6 +128,21 @@ class Parameter:
             return instance.__dict__[self.attribute]
         return instance.__getattr__(self.attribute)
 
+    @property
+    def default_text(self) -> str:
+        """The default as it would be typed."""
+        if self.separator is not None and isinstance(self.default, list):
+            return self.separator.join(self.default)
+        with contextlib.suppress(TypeError, ValueError):
+            if isinstance(self.default, (list, dict)):
+                return json.dumps(self.default, ensure_ascii=False)
+        return str(self.default)
+
+    @property
+    def _example(self) -> str:
+        is_list = self.kind is JSONType and isinstance(self.default, list)
+        return "'[1, 2]'" if is_list else _EXAMPLES[self.kind]
+
     def __set__(self, instance: FlowSpec, value: object) -> None:
         """Refuses: a parameter's value is part of what the run is.
 
@@ -168,7 +183,7 @@ class Parameter:
         except (TypeError, ValueError, OverflowError) as error:
             raise ParameterError(
                 f"Parameter {self.name!r}: {source} {reprlib.repr(value)} is not of type {self.type_name}.",
-                advice=f"Give a value of type {self.type_name}, for example --{self.name} {_EXAMPLES[self.kind]}",
+                advice=f"Give a value of type {self.type_name}, for example --{self.name} {self._example}",
             ) from error
 
     @property
@@ -271,7 +286,7 @@ class IncludeFile(Parameter):
             content: Any = data.decode(self._encoding) if self._is_text else data
         except (OSError, ValueError, LookupError) as error:
             raise ParameterError(
-                f"IncludeFile {self.name!r}: {source} {str(value)!r} can't be read: {error}",
+                f"IncludeFile {self.name!r}: {source} {str(value)!r} can't be read: {reason(error)}.",
                 advice=f"Give --{self.name} FILE." if isinstance(error, OSError) else "Is its encoding right?",
             ) from error
         if self._parser is None:

@@ -157,10 +157,10 @@ def _told(plan: Plan, origin: RunStore, outcome: OutcomeRecord | None, graph: Gr
     had = set(origin.steps())
     width = max(map(len, graph.nodes))
     for step in graph.nodes:
-        parts = [f"{kept[step]} cloned"] if kept[step] else []
+        parts = [f"{kept[step]:,} cloned"] if kept[step] else []
         if step in reruns:
             whys = _whys(reruns[step], origin, had)
-            parts.append(f"{len(reruns[step])} to run{' again' if step in had else ''}: {whys}")
+            parts.append(f"{len(reruns[step]):,} to run{' again' if step in had else ''}: {whys}")
         elif not kept[step]:
             parts.append("to run again, after what comes before it" if step in had else "to run when it is reached")
         yield f"  {step:{width}}  {', '.join(parts)}"
@@ -189,7 +189,7 @@ def _whys(reruns: Sequence[Rerun], origin: RunStore, had: set[str]) -> str:
             told.append("not reached before")
         else:
             told += [f"{name} {_fate(origin, name)}" for name in names[:_NAMED]]
-            told += [f"and {len(names) - _NAMED} more without a result"] if len(names) > _NAMED else []
+            told += [f"and {len(names) - _NAMED:,} more without a result"] if len(names) > _NAMED else []
     return "; ".join(told)
 
 

@@ -85,7 +85,10 @@ class RunStore:
         try:
             return self._load("run.json", RunRecord.from_document)
         except ObjectNotFoundError as error:
-            raise RunError(f"there is no run {self.pathspec} in {self.store.url}.") from error
+            raise RunError(
+                f"there is no run {self.pathspec} in {self.store.url}.",
+                cause="It has no run.json, or an empty one, as after a power cut.",
+            ) from error
 
     def commit(self, step: str, task: str, commit: Commit) -> bool:
         """Commits a task's result; False where another execution did so before."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, MappingView, Sized
 from dataclasses import replace
 from functools import cached_property
@@ -58,7 +59,7 @@ class Context:
         self._run_values = run_values
         self.stack = stack
         self._flow = flow
-        self._max_num_splits = max_num_splits
+        self._max_num_splits = min(max_num_splits, sys.maxsize - 1)
         self._items: dict[int, Any] = {}
         self.transition: Transition | None = None
         self.foreach: ForeachItems | None = None

@@ -51,26 +51,43 @@ def diagnose(error: BaseException) -> Diagnosis:
             resolution="Return from the step, or raise an exception where it has failed.",
             error_type="SystemExit",
         )
+    return Diagnosis(Outcome.USER_ERROR, _said(error), detail=_traceback(error), error_type=type(error).__name__)
+
+
+def _explained(error: K8sflowError, outcome: Outcome) -> Diagnosis:
+    """An error of ours in its parts; with the user's lines that led to it, or an exception of theirs that did."""
+    where = ""
+    if frames := _users_frames(error):
+        where = _listed(frames)
+    elif error.__cause__ is not None and not isinstance(error, StorageError):
+        frames = _users_frames(error.__cause__)
+        where = f"{_listed(frames)}\n{_said(error.__cause__)}" if frames else ""
+    detail = "\n".join(filter(None, [error.cause, where]))
+    return Diagnosis(outcome, error.summary, detail=detail, resolution=error.advice, error_type=type(error).__name__)
+
+
+def _said(error: BaseException) -> str:
+    """The exception's class and message."""
     try:
         message = str(error)
     except BaseException as broken:  # noqa: BLE001  the error's class is the user's code too, whatever it raises
         message = f"(its __str__ raised {type(broken).__name__})"
     kind = type(error).__name__
-    summary = _cut(f"{kind}: {message}" if message else kind, _SUMMARY_CHARACTERS)
-    return Diagnosis(Outcome.USER_ERROR, summary, detail=_traceback(error), error_type=kind)
+    return _cut(f"{kind}: {message}" if message else kind, _SUMMARY_CHARACTERS)
 
 
-def _explained(error: K8sflowError, outcome: Outcome) -> Diagnosis:
-    """An error of ours in its parts; with the traceback where a line of the user's led to it."""
-    is_led_to = any(_is_users(frame.filename) for frame in traceback.extract_tb(error.__traceback__))
-    detail = "\n".join(filter(None, [error.cause, _traceback(error)])) if is_led_to else error.cause
-    return Diagnosis(outcome, error.summary, detail=detail, resolution=error.advice, error_type=type(error).__name__)
+def _listed(frames: list[traceback.FrameSummary]) -> str:
+    return f"Traceback (most recent call last):\n{''.join(traceback.format_list(frames)).rstrip()}"
+
+
+def _users_frames(error: BaseException) -> list[traceback.FrameSummary]:
+    return [frame for frame in traceback.extract_tb(error.__traceback__) if _is_users(frame.filename)]
 
 
 def _is_users(file: str) -> bool:
-    """Whether a file is neither ours nor Python's own."""
+    """Whether a file is neither ours, with the pickler that we use, nor Python's own."""
     is_pythons = file.startswith((_STANDARD_LIBRARY, "<frozen ")) and not file.startswith(_INSTALLED)
-    return not is_pythons and not file.startswith(_OUR_FILES)
+    return not is_pythons and not file.startswith(_OUR_FILES) and f"{os.sep}cloudpickle{os.sep}" not in file
 
 
 def _traceback(error: BaseException) -> str:

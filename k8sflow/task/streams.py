@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 import sys
+from typing import TextIO
 
 _STDERR = 2
 _kept: list[object] = []  # a stream that is dropped closes its descriptor, which the new one writes to
@@ -21,7 +22,7 @@ def take_up() -> None:
     os.close(descriptor)
     for name, descriptor in (("stdout", 1), ("stderr", 2)):
         old = getattr(sys, name)
-        if old is not None and old.closed:
+        if old is None or old.closed:
             setattr(sys, name, open(descriptor, "w", encoding="utf-8", closefd=False))  # noqa: SIM115  for good
 
 
@@ -45,6 +46,14 @@ def flush() -> None:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError, AttributeError):
             stream.flush()
+
+
+def drop(stream: TextIO) -> None:
+    """Lets what the stream still holds go nowhere, which Python would try to write again when it ends."""
+    with contextlib.suppress(OSError, ValueError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)
 
 
 def _descriptor(stream: io.TextIOWrapper) -> int | None:

@@ -30,7 +30,7 @@ from k8sflow.flow.spec import FlowSpec
 from k8sflow.runtime import attach, driver, resume, start
 from k8sflow.runtime.request import RunRequest
 from k8sflow.storage.folder import FolderLog, FolderStore
-from k8sflow.storage.records import RunStore
+from k8sflow.storage.run_store import RunStore
 from tests.support import load_flow
 
 NEVER = 10**9
@@ -53,7 +53,7 @@ class Deaths:
         if self.left == -1:
             os.kill(self.pid, self.number)
 
-    submitted = event = retried = caught = change
+    submitted = done_before = event = retried = caught = change
 
     def install(self) -> None:
         """Lets the driver of this process die."""

@@ -456,3 +456,17 @@ def test_a_read_only_folder_is_told(flow: Path) -> None:
     assert done.returncode == 1
     assert "can't be written" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["check", "show", "graph", "runs", "logs", "dump", "run --help"])
+def test_what_can_not_be_printed_is_told(flow: Path, command: str) -> None:
+    """On a full disk; without a traceback of ours. Where the standard output is closed there is nobody to tell."""
+    run_flow(flow, "--name", "x")
+    for place, code in ((">/dev/full", 1), (">&-", 0)):
+        done = subprocess.run(
+            ["sh", "-c", f'exec "$0" "$1" {command} {place}', sys.executable, str(flow)],
+            cwd=flow.parent, env=environment(), stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == code, done.stderr
+        assert "Traceback" not in done.stderr
+        assert ("can't be written: No space left on device." in done.stderr) == bool(code)

@@ -349,3 +349,10 @@ def test_a_limit_of_processes_is_told(tmp_path: Path, most: int) -> None:
     assert "no process can be made for" in told
     assert "ulimit -u" in told
     assert "Traceback" not in told
+
+
+def test_nothing_of_ours_is_left_open(tmp_path: Path) -> None:
+    """As `python -X dev` would tell."""
+    done = run_flow(write_flow(tmp_path, _source("pass")), PYTHONWARNINGS="error")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""

@@ -9,7 +9,7 @@ from typing import Any
 from k8sflow.flow.graph import Graph
 from k8sflow.storage.folder import FolderStore
 from k8sflow.storage.run_store import RunStore
-from tests.support import run_flow, write_flow
+from tests.support import flow_command, run_flow, write_flow
 
 GANG = """
     import socket
@@ -147,3 +147,39 @@ def test_an_endless_generator_ends_at_the_widest_foreach_that_is_allowed(tmp_pat
     done = run_flow(write_flow(tmp_path, source), "--max-num-splits", "20")
     assert done.returncode == 1
     assert "opens a foreach over more than 20 items of self.items" in done.stdout + done.stderr
+
+
+def test_names_may_be_of_any_script(tmp_path: Path) -> None:
+    """Steps, parameters, artifacts: whatever Python takes for a name."""
+    source = """
+    class F(FlowSpec):
+        größe = Parameter("größe", default="ä")
+
+        @step
+        def start(self):
+            self.项目 = ["é", "🦆"]
+            self.next(self.हिन्दी, foreach="项目")
+
+        @step
+        def हिन्दी(self):
+            print("→", self.input)
+            self.עברית = self.input + self.größe
+            self.next(self.συλλογή)
+
+        @step
+        def συλλογή(self, inputs):
+            self.все = [branch.עברית for branch in inputs]
+            self.next(self.end)
+
+        @step
+        def end(self):
+            print(self.все)
+    """
+    file = write_flow(tmp_path, source)
+    done = run_flow(file, "--größe", "ß")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "['éß', '🦆ß']" in done.stdout
+    assert flow_command(file, "logs", "हिन्दी/1").stdout == "→ 🦆\n"
+    again = flow_command(file, "resume", "συλλογή")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "हिन्दी" in flow_command(file, "graph").stdout

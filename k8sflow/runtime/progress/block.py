@@ -40,7 +40,7 @@ def render(console: Console, title: str, tally: Tally, now: float, coming: Seque
     while name_width + sum(widths) + _GAP * (len(widths) + 1) > console.width and len(widths) > 1:
         widths.pop()  # the times first; whole columns, since half a number tells a lie
     bar_width = min(_WIDEST_BAR, console.width - name_width - sum(widths) - _GAP * (len(widths) + 2))
-    has_bar = bar_width >= _NARROWEST_BAR and any(step.total + step.before > 1 for step in rows)
+    has_bar = bar_width >= _NARROWEST_BAR and any(step.has_share for step in rows)
     table = Table(box=None, padding=(0, _GAP, 0, 0), header_style="dim", pad_edge=False)
     table.add_column("", no_wrap=True, overflow="ellipsis", width=name_width)
     if has_bar:
@@ -77,8 +77,10 @@ def _name(step: StepTally) -> Text:
 
 
 def _bar(step: StepTally, width: int) -> ProgressBar | str:
-    total = step.total + step.before
-    return ProgressBar(total=total, completed=step.done + step.before + step.failed, width=width) if total > 1 else ""
+    if not step.has_share:
+        return ""
+    done = step.done + step.before + step.failed
+    return ProgressBar(total=step.total + step.before, completed=done, width=width)
 
 
 def _counts(step: StepTally) -> list[Text]:

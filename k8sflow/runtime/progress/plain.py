@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import io
-import os
 from typing import TextIO
 
 from k8sflow.errors import RunError
 from k8sflow.runtime.progress.tally import Tally
+from k8sflow.task import streams
 
 
 class PlainView:
@@ -45,7 +44,7 @@ class PlainView:
             raise
         except OSError as error:
             self._is_gone = True
-            _drop_rest(self._stream)
+            streams.drop(self._stream)
             if error.errno != errno.EIO:  # a terminal that was closed; the run may go on without it
                 raise RunError(
                     f"what the run prints can't be written: {error.strerror}.",
@@ -60,11 +59,3 @@ class PlainView:
 
     def close(self) -> None:
         """Nothing is held back."""
-
-
-def _drop_rest(stream: TextIO) -> None:
-    """Lets what the stream still holds go nowhere, which Python would try to write again when it ends."""
-    with contextlib.suppress(OSError, ValueError):
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, stream.fileno())
-        os.close(null)

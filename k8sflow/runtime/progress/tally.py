@@ -30,6 +30,7 @@ class StepTally:
         retries: How often one of them was run again.
         ended: When the last of them ended, as long as all have.
         reason: Why one of them waits, where that is more than a full house.
+        is_loop: Whether the step has come back to itself, so that nobody knows how many are to come.
     """
 
     name: str
@@ -42,6 +43,12 @@ class StepTally:
     retries: int = 0
     ended: float | None = None
     reason: str = ""
+    is_loop: bool = False
+
+    @property
+    def has_share(self) -> bool:
+        """Whether it is known which share of its tasks is done."""
+        return self.total + self.before > 1 and not self.is_loop
 
     @property
     def waiting(self) -> int:
@@ -59,7 +66,7 @@ class StepTally:
 
     def left(self, now: float) -> float | None:
         """Seconds until the rest is done, if it goes on as before; None where too little is known."""
-        if self.is_over or self.total == 1 or self.done < _ENOUGH_TO_TELL:
+        if self.is_over or not self.has_share or self.done < _ENOUGH_TO_TELL:
             return None
         return (self.total - self.done - self.failed) * self.elapsed(now) / self.done
 
@@ -89,6 +96,7 @@ class Tally:
             self._again.difference_update(task.name for task in group)
         else:
             step.total += len(group)
+            step.is_loop |= first.turn > 0
             step.ended = None
         return step
 
@@ -97,6 +105,7 @@ class Tally:
         name = tasks[0].name.step
         step = self.steps.setdefault(name, StepTally(name, self.clock()))
         step.before += len(tasks)
+        step.is_loop |= any(task.name.turn for task in tasks)
         self._look_at_end(step)
 
     def event(self, event: TaskEvent) -> None:

@@ -155,14 +155,16 @@ def test_runs_are_listed_the_newest_first(ours: Call, everywhere: Call, tmp_path
     _store(tmp_path, "bobs").create(others)
     _store(tmp_path, "bobs").write_run_outcome(OutcomeRecord("cancelled", 1e9 + 75))
     _store(tmp_path, "newer").store.put("F/runs/newer/run.json", [b'{"format":99}'])
+    _store(tmp_path, "torn").store.put("F/runs/torn/run.json", [b""])  # after a power cut
+    _store(tmp_path, "torn").store.put("F/runs/torn/tasks/start/0/0/stdout", [b"more\n"])
     lines = ours("runs").stdout.splitlines()
-    assert [line.split()[0] for line in lines] == ["run", NEW, OLD, "bobs", "newer"]
+    assert [line.split()[0] for line in lines] == ["run", NEW, OLD, "bobs", "newer", "torn"]
     for words in ("cancelled", "2001-09-09 01:46:40", "1 min 15 s", "bob", '"x y"'):
         assert words in lines[3]
     assert "unreadable" in lines[4]
     assert "has the format 99" in lines[4]
     found = json.loads(everywhere("runs", "F", "--json").stdout)
-    assert [run["pathspec"] for run in found] == [f"F/{run}" for run in (NEW, OLD, "bobs", "newer")]
+    assert [run["pathspec"] for run in found] == [f"F/{run}" for run in (NEW, OLD, "bobs", "newer", "torn")]
     assert found[0]["tags"] == ["good", "very good"]
     assert found[0]["status"] == "succeeded"
     assert found[2]["duration_seconds"] == 75

@@ -50,9 +50,10 @@ def test_a_config_is_parsed_by_its_parser_or_its_name(tmp_path: Path, name: str,
 @pytest.mark.parametrize(
     ("config", "words"),
     [
-        (Config("c", default="none.json"), "none.json can't be read"),
+        (Config("c", default="none.json"), "none.json can't be read: No such file or directory\\."),
         (Config("c", required=True), "Config 'c' is required"),
-        (Config("c", default_value="{a"), "can't be parsed: JSONDecodeError"),
+        (Config("c", default_value="{a"), "its value can't be parsed: JSONDecodeError(.|\n)*It is read as JSON"),
+        (Config("c", default=__file__), r"test_configs\.py can't be parsed: JSONDecodeError"),
         (Config("c", default_value="{}", parser="no.such"), "parser 'no.such' can't be found"),
     ],
 )

@@ -184,6 +184,16 @@ def test_a_reserved_name_is_told(name: str) -> None:
         Parameter(name)
 
 
+def test_a_default_is_told_as_it_would_be_typed() -> None:
+    """In JSON, or with the separator; an error's example is of the same kind."""
+    assert Parameter("p", default={"a": "ä"}).default_text == '{"a": "ä"}'
+    assert Parameter("p", separator=",", default="a,b").default_text == "a,b"
+    assert Parameter("p", default=1.5).default_text == "1.5"
+    with pytest.raises(ParameterError) as told:
+        Parameter("p", default=[1]).convert("1,2", "the value")
+    assert told.value.advice.endswith("--p '[1, 2]'")
+
+
 def test_a_file_is_included(tmp_path: Path) -> None:
     """As text, as bytes, parsed; what can't be read is told with the path."""
     file = tmp_path / "ünï.json"
@@ -196,7 +206,7 @@ def test_a_file_is_included(tmp_path: Path) -> None:
     assert IncludeFile("p", encoding="latin-1", default=str(file)).default_value(CONTEXT) == '{"a": "ä"}'
     with pytest.raises(ParameterError, match="encoding"):
         IncludeFile("p").convert(file, "the value")
-    with pytest.raises(ParameterError, match=r"none\.txt' can't be read"):
+    with pytest.raises(ParameterError, match=r"none\.txt' can't be read: No such file or directory\."):
         IncludeFile("p").convert("none.txt", "the value")
     with pytest.raises(ParameterError, match="can't be parsed: JSONDecodeError"):
         IncludeFile("p", is_text=False, parser="json").convert(__file__, "the value")

@@ -262,6 +262,21 @@ def test_the_time_that_is_left_is_told_once_some_are_done() -> None:
     assert step.left(10.0) == pytest.approx(40.0)
 
 
+def test_a_loop_has_no_bar_and_no_time_that_is_left(terminal: Terminal) -> None:
+    """Nobody knows how often a step comes back to itself."""
+    moments = iter(range(100))
+    tally = Tally(clock=lambda: float(next(moments)))
+    for turn in range(9):
+        task = TaskSpec("F", "r1", TaskName("guess", (), turn))
+        tally.submitted([task])
+        tally.event(Started(task, "here"))
+        if turn < 8:
+            tally.event(Finished(task, DONE))
+    assert tally.steps["guess"].left(9.0) is None
+    _frame(_view(terminal, tally))
+    assert "━" not in "".join(terminal.screen())
+
+
 def test_a_retry_is_no_other_task() -> None:
     """Failed, waiting again, done; one that @catch takes is done too."""
     tally = _tally(2)

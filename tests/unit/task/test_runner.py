@@ -10,7 +10,7 @@ import k8sflow
 from k8sflow.storage.folder import FolderStore
 from k8sflow.storage.run_store import RunStore
 from k8sflow.task.failure import diagnose
-from k8sflow.task.outcome import Outcome
+from k8sflow.task.outcome import Diagnosis, Outcome
 from k8sflow.task.spec import TaskInput, TaskName, TaskSpec
 from tests.inprocess import Failed, run_source, runner_of
 from tests.support import load_flow, write_flow
@@ -77,6 +77,24 @@ def test_an_exception_is_told_with_the_users_frames(tmp_path: Path, body: str, s
     assert detail in failed.text
     assert 'flow.py", line' in failed.text
     assert "runner.py" not in failed.text
+
+
+def test_an_error_of_ours_is_told_once(tmp_path: Path) -> None:
+    """Its parts, and the user's line that led to it; of a value that can't be pickled the user's own exception."""
+    detail = diagnosis_of(_failure(tmp_path, "from k8sflow import Flow; Flow('Nothing')")).detail
+    assert detail.startswith("Traceback")
+    assert detail.count("\n") <= 3, "neither the chain of exceptions nor what is told beside it"
+    broken = "self.x = type('X', (), {'__reduce__': lambda self: 1 / 0})()"
+    detail = diagnosis_of(_failure(tmp_path, broken)).detail
+    assert detail.endswith("ZeroDivisionError: division by zero")
+    assert "cloudpickle" not in detail
+    assert detail.count("Traceback") == 1
+
+
+def diagnosis_of(failed: Failed) -> Diagnosis:
+    """What a person is told."""
+    assert failed.result.diagnosis is not None
+    return failed.result.diagnosis
 
 
 def test_a_syntax_error_in_an_imported_module_shows_its_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
