@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from k8sflow.errors import ArtifactError
@@ -126,6 +125,8 @@ class Inputs:
         if parallel == 1 or len(self) == 1:
             yield from map(self.__getitem__, range(len(self)))
             return
+        from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415  it brings logging, whose end each task waits for
+
         with ThreadPoolExecutor(parallel) as pool:
             for start in range(0, len(self), _WINDOW):
                 yield from pool.map(self._read, range(start, min(start + _WINDOW, len(self))))
