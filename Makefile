@@ -24,7 +24,8 @@ demo: $(VENV)/.installed cluster ## run BigSum on Kubernetes, on a cluster that 
 
 test: lint ## every test: lint, unit, local flows, a real cluster
 	$(BIN)/python -m pytest $(ALONE)
-	$(BIN)/python -m pytest --ignore=$(ALONE)
+	$(BIN)/python -m pytest --numprocesses=2 --dist=worksteal tests/unit tests/flows --ignore=$(ALONE)
+	$(BIN)/python -m pytest --ignore=tests/unit --ignore=tests/flows
 
 test-fast: $(VENV)/.installed ## what needs no cluster and takes less than a minute
 	@$(MAKE) --no-print-directory --jobs=2 lint fast-alone fast-others

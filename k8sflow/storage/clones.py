@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -80,6 +79,8 @@ def read_commits(run_store: RunStore, tasks: Sequence[tuple[str, str]]) -> Itera
     if parallel == 1 or len(tasks) < _FEW:
         yield from itertools.starmap(read, tasks)
         return
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415  it brings logging, whose end each task waits for
+
     with ThreadPoolExecutor(parallel) as pool:
         yield from pool.map(lambda task: read(*task), tasks)
 
@@ -99,6 +100,8 @@ def put_commits(run_store: RunStore, commits: Iterable[tuple[str, str, bytes]]) 
         for commit in commits:
             put(commit)
         return
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415  as above
+
     with ThreadPoolExecutor(parallel) as pool:
         for _ in pool.map(put, commits):
             pass

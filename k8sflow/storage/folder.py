@@ -11,6 +11,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from io import FileIO
 from pathlib import Path
+from typing import Literal
 
 from k8sflow.errors import StorageError
 from k8sflow.storage.objects import Buffer, ObjectNotFoundError, ReadableFile
@@ -163,7 +164,7 @@ class FolderStore:
         path = self.root / key
         temporary = path.with_name(f"{_UNFINISHED}{secrets.token_hex(8)}")
         try:
-            with _created(temporary) as file:
+            with _opened(temporary, "xb") as file:
                 yield file, temporary, path
         except OSError as error:
             raise _refused("written", path, error) from error
@@ -183,8 +184,7 @@ class FolderLog:
         """Adds bytes; the file is made by the first ones."""
         try:
             if self._file is None:
-                self._path.parent.mkdir(parents=True, exist_ok=True)
-                self._file = self._path.open("ab", buffering=0)
+                self._file = _opened(self._path, "ab")
             _write(self._file, data)
         except OSError as error:
             raise _refused("written", self._path, error) from error
@@ -205,12 +205,13 @@ def _write(file: FileIO, data: Buffer) -> None:
         rest = rest[file.write(rest) :]
 
 
-def _created(path: Path) -> FileIO:
+def _opened(path: Path, mode: Literal["ab", "xb"]) -> FileIO:
+    """A file, in a folder that is made where it is not there: nearly always it is, and asking first costs as much."""
     try:
-        return path.open("xb", buffering=0)
+        return path.open(mode, buffering=0)
     except FileNotFoundError:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return path.open("xb", buffering=0)
+        return path.open(mode, buffering=0)
 
 
 def _refused(verb: str, path: Path, error: OSError) -> StorageError:

@@ -191,6 +191,8 @@ class Inputs:
         if parallel == 1 or len(self) == 1:
             yield from map(self.__getitem__, range(len(self)))
             return
+        from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415  it brings logging, whose end each task waits for
+
         with ThreadPoolExecutor(parallel) as pool:
             for start in range(0, len(self), _WINDOW):
                 yield from pool.map(self._read, range(start, min(start + _WINDOW, len(self))))

@@ -21,6 +21,7 @@ HEAVY = {
     "rich",
     "kopf",
     "asyncio",
+    "logging",
 }
 
 
@@ -49,7 +50,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         ("from k8sflow import parallel_map", set()),
         ("import k8sflow.cli.flow", {"click"}),
         ("import k8sflow.task.agent, k8sflow.task.runner, k8sflow.storage.folder", set()),
-        ("import k8sflow.runtime.start", {"click"}),
+        ("import k8sflow.runtime.start, k8sflow.runtime.attach, k8sflow.executors.local", {"click"}),
     ],
 )
 def test_imports_load_no_more_than_they_need(code: str, allowed: set[str]) -> None:
