@@ -62,7 +62,7 @@ def _run(
 
 def _assert_gone(folder: Path, pids: list[int]) -> None:
     assert [pid for pid in pids if not wait_for_death(pid, 10)] == []
-    assert list(folder.rglob(".tmp-*")) == []
+    wait_for(lambda: not list(folder.rglob(".tmp-*")))  # a driver that lives may be amid its last record
 
 
 def _end(process: subprocess.Popen[bytes]) -> tuple[int, str]:
