@@ -204,6 +204,7 @@ def test_what_a_task_leaves_behind_does_not_hold_the_run(tmp_path: Path) -> None
         os.kill(daemon, signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_a_clone_that_was_interrupted_is_completed(tmp_path: Path) -> None:
     """A driver that dies while it takes over results leaves a run that goes on with all of them."""
     file = write_flow(tmp_path, FLOW)

@@ -280,6 +280,7 @@ def test_a_file_without_a_flow_says_nothing_of_ours(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (0, "hello\n")
 
 
+@pytest.mark.slow
 def test_two_flows_in_one_file_are_told_apart(tmp_path: Path) -> None:
     """Whichever is made under __main__ runs; each has runs of its own."""
     two = FLOW + FLOW.replace("class F", "class G")
@@ -315,6 +316,7 @@ def test_a_flow_file_may_be_called_anything(tmp_path: Path, name: str) -> None:
         assert flow_command(Path(name), "--help", cwd=file.parent).returncode == 0
 
 
+@pytest.mark.slow
 def test_a_flow_runs_from_any_folder(tmp_path: Path) -> None:
     """Its state is beside it; its steps run in the folder of the person who started it."""
     file = write_flow(tmp_path / "flows", FLOW.replace('print("n is"', 'import os; print("in", os.getcwd(), "n is"'))
@@ -329,6 +331,7 @@ def test_a_flow_runs_from_any_folder(tmp_path: Path) -> None:
     assert run_flow(elsewhere / "link.py").returncode == 0
 
 
+@pytest.mark.slow
 def test_a_flow_in_a_package_runs(tmp_path: Path) -> None:
     """By `python -m`, and from a file that only imports it."""
     write_flow(

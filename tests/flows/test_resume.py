@@ -156,6 +156,7 @@ def test_from_a_step_on_with_new_code(failed: Path) -> None:
     assert "The constant factor has changed" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_step_that_is_new_runs_on_what_was_before_it(failed: Path) -> None:
     """The branches that are done lead to it, though they went elsewhere when they ran."""
     folder = failed.parent
@@ -230,6 +231,7 @@ def test_without_a_run_there_is_nothing_to_resume(tmp_path: Path) -> None:
     assert "there is no run of F yet" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_new_parameter_is_taken_from_the_command_line(failed: Path) -> None:
     """Since the run that is resumed can't have it; its own are not taken from the environment."""
     folder = failed.parent

@@ -217,6 +217,7 @@ def run_openmp(**parts: str) -> str:
     return done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_openmp_in_the_parent_does_not_hang_workers() -> None:
     """GNU OpenMP hangs after a fork where it has run before; held to one thread it doesn't."""
     assert run_openmp(prelude="", func="fit", expected="expected").endswith("done\n")

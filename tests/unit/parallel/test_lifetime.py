@@ -92,6 +92,7 @@ def test_a_consumers_exception_ends_the_workers() -> None:
     assert children() == []
 
 
+@pytest.mark.slow
 def test_an_interrupt_at_any_moment_leaves_nothing() -> None:
     """Ctrl-C after 0 to 30 ms: while workers start, work or end."""
 
