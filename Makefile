@@ -34,7 +34,7 @@ fast-alone: $(VENV)/.installed
 	$(BIN)/python -m pytest -q $(ALONE) -m 'not slow'
 
 fast-others: $(VENV)/.installed
-	$(BIN)/python -m pytest -q --numprocesses=2 --dist=worksteal tests/unit tests/flows --ignore=$(ALONE) -m 'not slow and not s3'
+	$(BIN)/python -m pytest -q --numprocesses=3 --dist=worksteal tests/unit tests/flows --ignore=$(ALONE) -m 'not slow and not s3'
 
 lint: $(VENV)/.installed ## ruff, mypy and the layers
 	$(BIN)/ruff check --quiet .

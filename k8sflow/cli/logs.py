@@ -12,7 +12,6 @@ import click
 from k8sflow.cli import completion, output, scrub
 from k8sflow.cli.errors import told
 from k8sflow.cli.places import Place, Reach
-from k8sflow.runtime.progress.text import settled
 
 if TYPE_CHECKING:
     from k8sflow.client import Task
@@ -145,6 +144,8 @@ def _settled(line: bytes) -> bytes:
 
 
 def _show(place: Place, streams: tuple[str, ...], attempt: int | None, printer: _Printer) -> None:
+    from k8sflow.runtime.progress.text import settled  # noqa: PLC0415  --help shows no output
+
     for task in _executions(place, attempt):
         if len(streams) == 1 and printer.is_plain:
             printer.raw(task.log(streams[0]))

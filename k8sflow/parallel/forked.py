@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import mmap
 import operator
@@ -28,6 +29,8 @@ from .work import Chunk
 from .worker import Job, draw_seeds
 
 _LIMITS_REACHED = "a limit of processes (ulimit -u, a pod's pids) or of open descriptors (ulimit -n) may be reached"
+# What pidfd_open(2) says of a process that was waited for, by the kernel's version and the moment.
+_NO_PROCESS = frozenset({errno.ESRCH, errno.EINVAL, errno.ENOENT})
 _FORKS_AT_ONCE = 32  # which bounds the descriptors that are open while workers start
 
 
@@ -40,18 +43,19 @@ class Forked:
         self.chunk: Chunk | None = chunk
         self.commands = ends.commands_in
         self.results = ends.results_out
+        self._exitcode: int | None = None
+        self._reaped = False
         try:
             self.pidfd = os.pidfd_open(pid)
         except OSError as error:  # an old kernel or a seccomp profile; then its end is seen by the pipe's
             if not is_refusal(error):
                 raise
             self.pidfd = -1
+            self._reaped = error.errno in _NO_PROCESS  # a handler of the caller was faster
         if self.pidfd >= 0:
             private_fds.add(self.pidfd)
         self._fds = {self.commands, self.results, ends.lifeline_in, self.pidfd} - {-1}
         self._team = team
-        self._exitcode: int | None = None
-        self._reaped = False
 
     def kill(self) -> None:
         if self._reaped:

@@ -141,6 +141,7 @@ def test_ctrl_c_on_a_follower_leaves_the_run_alone(tmp_path: Path) -> None:
         assert process.wait(timeout=20) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("ending", "code"), [("succeeded", 0), ("failed", 1), ("was cancelled", 130)])
 def test_a_run_that_is_over_is_told(tmp_path: Path, ending: str, code: int) -> None:
     """How it ended, with its exit code; and how to go on where it didn't succeed."""
@@ -179,6 +180,7 @@ def test_code_with_another_graph_does_not_go_on_with_a_run(tmp_path: Path) -> No
     assert ran(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_what_a_task_leaves_behind_does_not_hold_the_run(tmp_path: Path) -> None:
     """A daemon that outlives its run, its driver and its zygote is none of them."""
     source = FLOW.replace(

@@ -57,6 +57,7 @@ PLACES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", PLACES)
 def test_the_commands_that_a_failed_run_names_can_be_pasted(tmp_path: Path, place: str) -> None:
     """Into the same shell, however the flow was started, with the decorators and the project's branch of the run."""
@@ -215,6 +216,7 @@ def test_check_and_show_describe_the_flow(flow: Path) -> None:
     assert _clean(flow.parent)
 
 
+@pytest.mark.slow
 def test_a_run_id_of_ones_own_is_used_once(flow: Path) -> None:
     """The second run with it is refused, and the first is as it was."""
     assert run_flow(flow, "--run-id", "my-run.1").returncode == 0
@@ -352,6 +354,7 @@ def test_a_flow_in_a_package_runs(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_two_runs_at_once_in_one_folder_are_two_runs(tmp_path: Path) -> None:
     """They share blobs and nothing else."""
     source = FLOW.replace('"""Begins."""', "self.big = bytes(1_000_000)")
@@ -461,6 +464,7 @@ def test_a_read_only_folder_is_told(flow: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["check", "show", "graph", "runs", "logs", "dump", "run --help"])
 def test_what_can_not_be_printed_is_told(flow: Path, command: str) -> None:
     """On a full disk; without a traceback of ours. Where the standard output is closed there is nobody to tell."""

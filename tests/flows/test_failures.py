@@ -53,6 +53,7 @@ def test_a_failed_step_is_run_again(tmp_path: Path) -> None:
     assert store.read_log("start", "0", 0, "stdout") == b"attempt 0\n"
 
 
+@pytest.mark.slow
 def test_a_pause_between_retries_is_kept(tmp_path: Path) -> None:
     """On this machine too, where it is written."""
     began = time.monotonic()
@@ -62,6 +63,7 @@ def test_a_pause_between_retries_is_kept(tmp_path: Path) -> None:
     assert "it is run again in 1.2 s (retry 1 of 1)" in done.stdout
 
 
+@pytest.mark.slow
 def test_with_retry_is_for_the_steps_that_say_nothing(tmp_path: Path) -> None:
     """times=0 keeps it away."""
     done, found = run(tmp_path, flow("assert current.retry_count"), "--with", "retry:times=1")
@@ -80,6 +82,7 @@ def test_a_crash_is_retried(tmp_path: Path, crash: str) -> None:
     assert found["start"].task.current_attempt == 1
 
 
+@pytest.mark.slow
 def test_a_step_that_takes_too_long_is_ended_with_all_that_it_started(tmp_path: Path) -> None:
     """Also where it doesn't want to; the outcome is timed_out."""
     body = """signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -96,6 +99,7 @@ def test_a_step_that_takes_too_long_is_ended_with_all_that_it_started(tmp_path: 
     assert outcome.outcome == "timed_out"
 
 
+@pytest.mark.slow
 def test_a_step_within_its_time_is_left_alone(tmp_path: Path) -> None:
     """And a timeout is retried like an error."""
     body = "current.retry_count or time.sleep(1000)\n        self.n = current.retry_count"
@@ -154,6 +158,7 @@ class F(FlowSpec):
     assert found.run_store.attempts("work", "1") == [0, 1]
 
 
+@pytest.mark.slow
 def test_catch_shows_the_exception_where_it_is_wanted(tmp_path: Path) -> None:
     """print_exception is true where nothing is said; a caught end ends the run well."""
     for decorator, shown in (("@catch(var='e')", True), ("@catch(print_exception=False)", False)):

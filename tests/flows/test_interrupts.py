@@ -246,6 +246,7 @@ def test_a_failure_ends_the_other_branches(tmp_path: Path) -> None:
     _assert_gone(tmp_path, pids_in(tmp_path / "pids"))
 
 
+@pytest.mark.slow
 def test_nobody_listens_any_more(tmp_path: Path) -> None:
     """As with `| head -1`: the run is cancelled, leaves nothing running, and can be resumed."""
     source = FLOW.format(body="pass").replace("time.sleep(300)", "os.system('while :; do echo y; sleep 0.1; done')")

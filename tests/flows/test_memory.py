@@ -57,6 +57,7 @@ class F(FlowSpec):
     assert found["end"].task.data.kind == "MemoryError"
 
 
+@pytest.mark.slow
 def test_what_fails_beside_it_or_after_it_is_told_as_what_it_was(tmp_path: Path) -> None:
     """The kernel's count is of the whole cgroup: one kill explains one failure, and none that began later."""
     source = f"""

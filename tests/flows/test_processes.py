@@ -172,6 +172,7 @@ def test_fifty_megabytes_of_output_pass(tmp_path: Path) -> None:
     assert len(latest(tmp_path)["start"].task.stdout) == 50_000_000
 
 
+@pytest.mark.slow
 def test_a_line_without_an_end_does_not_fill_the_memory(tmp_path: Path) -> None:
     """Ten megabytes in one line, and a progress bar that never prints a newline."""
     body = "sys.stdout.write('x' * 10_000_000)\nfor i in range(100_000):\n    sys.stdout.write(f'\\r{i}')"
@@ -314,6 +315,7 @@ def test_a_terminal_without_unicode_is_no_reason_to_fail(tmp_path: Path) -> None
     assert latest(tmp_path)["start"].task.stdout == "日本語 🦆 ü\n"
 
 
+@pytest.mark.slow
 def test_more_workers_than_files_may_be_open(tmp_path: Path) -> None:
     """Each running task needs three; the limit that a shell sets is not the machine's."""
     top = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (64, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))"

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.flows.test_processes import latest
 from tests.support import environment, flow_command, run_flow, running, wait_for, write_flow
 
@@ -49,6 +51,7 @@ def test_output_is_followed_while_a_run_goes_on(tmp_path: Path) -> None:
     assert json.loads(flow_command(file, "runs", "--json").stdout)[0]["status"] == "succeeded"
 
 
+@pytest.mark.slow
 def test_a_run_may_look_in_another_namespace(tmp_path: Path) -> None:
     """That of --namespace; by default that of the user who started it."""
     file = write_flow(tmp_path, SOURCE)

@@ -258,6 +258,7 @@ def test_a_run_that_is_driven_is_not_resumed(tmp_path: Path) -> None:
     assert "attach r1" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_cancelled_run_is_resumed(tmp_path: Path) -> None:
     """Ctrl-C, and the last lines name the command; the tasks that were under way run again."""
     file = write_flow(tmp_path, FLOW.replace("if self.input == 3 and", "while self.input and"))
@@ -305,6 +306,7 @@ def test_a_flow_with_mutators_is_resumed(tmp_path: Path) -> None:
     assert "times 5" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_foreach_wider_than_the_run_allows_fails_until_it_is_allowed(tmp_path: Path) -> None:
     """Told with the width, the limit and what to do; ``resume`` may allow more."""
     file = write_flow(tmp_path, FLOW)

@@ -77,6 +77,7 @@ def test_a_run_is_waited_for(flow: Path, tmp_path: Path, capfd: pytest.CaptureFi
     assert (shown.out, shown.err) == (running.stdout, running.stderr)
 
 
+@pytest.mark.slow
 def test_values_may_be_larger_than_an_argument_of_a_process(flow: Path) -> None:
     """Which are 128 KiB at most: parameters and configs, of a new run and of one that resumes it."""
     large = ["x" * 200_000, "ü" * 100_000]

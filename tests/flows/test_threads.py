@@ -66,6 +66,7 @@ def test_a_flow_that_changes_the_folder_is_found_again(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("body", "told"),
     [
@@ -98,6 +99,7 @@ def test_a_task_is_over_without_the_threads_of_the_import(tmp_path: Path) -> Non
         process.kill()
 
 
+@pytest.mark.slow
 def test_the_lock_of_its_driver_is_held_until_its_tasks_are_gone(tmp_path: Path) -> None:
     """By the process that starts them and not by them, so that who takes over starts nothing beside them."""
     body = "open(f'{os.getppid()}.zygote', 'w').close(); open(f'{os.getpid()}.pid', 'w').close(); time.sleep(300)"
@@ -118,6 +120,7 @@ def _has_lock(pid: int) -> bool:
     return any(os.readlink(path).endswith("driver.lock") for path in Path(f"/proc/{pid}/fd").iterdir())
 
 
+@pytest.mark.slow
 def test_nothing_is_left_where_something_else_has_the_drivers_socket(tmp_path: Path) -> None:
     """A process that a thread of the import has forked, not knowing what it inherits; the kernel tells the zygote."""
     fork = "lambda: (wait(), os.fork() or (open(f'{os.getpid()}.child', 'w').close(), time.sleep(60), os._exit(0)))"
@@ -139,6 +142,7 @@ def test_nothing_is_left_where_something_else_has_the_drivers_socket(tmp_path: P
                 os.kill(int(path.stem), signal.SIGKILL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_nothing_of_it_is_left_running(tmp_path: Path, number: signal.Signals) -> None:
     """After Ctrl-C, and after a kill of the driver."""

@@ -79,6 +79,7 @@ def test_a_step_that_prints_hundreds_of_megabytes(tmp_path: Path, command: str) 
     assert b" logs " in tail
 
 
+@pytest.mark.slow
 def test_many_tasks_that_print_at_once(tmp_path: Path) -> None:
     """Eight at a time, each in small writes; their lines don't mix."""
     body = 'subprocess.run(["sh", "-c", f"yes {self.index}-{chr(120) * 100} | head -n 20000"], check=True)'

@@ -76,6 +76,7 @@ def test_a_restarted_controller_leaves_a_running_run_alone(server: FlowRunApi) -
     assert status(server)["message"] == "at work"
 
 
+@pytest.mark.slow
 def test_trouble_with_one_flowrun_leaves_the_others_alone_and_is_tried_again(server: FlowRunApi) -> None:
     bad, good = server.put("flowruns", flowrun(name="bad")), server.put("flowruns", flowrun(name="good"))
     server.fail("GET", "flowruns/bad", 403, times=1)

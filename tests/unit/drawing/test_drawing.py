@@ -121,6 +121,7 @@ def _checked(parts: tuple[Part, ...]) -> Graph:
     return graph
 
 
+@pytest.mark.slow
 @given(SEQUENCES)
 @settings(max_examples=60, deadline=None)
 def test_the_lines_lead_where_the_steps_go_on(parts: tuple[Part, ...]) -> None:

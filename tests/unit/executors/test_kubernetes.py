@@ -211,6 +211,7 @@ def test_an_image_name_that_is_none_ends_the_task_at_once(server: FakeApi, start
     server.wait(lambda: not server.names("jobs"), "the deletion of the Job")
 
 
+@pytest.mark.slow
 def test_a_pod_that_waits_too_long_is_given_up(server: FakeApi, start: Callable[..., Driver]) -> None:
     driver = start(pod_options=lambda _: PodOptions(pending_timeout_seconds=1))
     (job,) = driver.run("a")
@@ -437,6 +438,7 @@ def test_a_job_that_a_queue_holds_back_is_told(server: FakeApi, start: Callable[
     assert "suspended" in driver.next(Queued).reason
 
 
+@pytest.mark.slow
 def test_a_pod_that_hangs_on_its_node_is_explained_by_its_events(
     server: FakeApi, start: Callable[..., Driver], monkeypatch: pytest.MonkeyPatch
 ) -> None:

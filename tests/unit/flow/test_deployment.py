@@ -113,6 +113,7 @@ def test_a_mistake_is_told(make: Any, words: str) -> None:
         graphs.build(make()(type("F", (FlowSpec,), {})))
 
 
+@pytest.mark.slow
 def test_a_run_of_a_project_knows_it(tmp_path: Path) -> None:
     """By options before the command and behind it; the record keeps all that the flow's decorators say."""
     source = """

@@ -47,6 +47,7 @@ def test_what_passes_is_tried_again(server: FakeApi, status: int) -> None:
     assert use(server, lambda api: api.create(JOBS, JOB))[1] is True
 
 
+@pytest.mark.slow
 def test_retry_after_is_waited_for(server: FakeApi) -> None:
     server.fail("GET", "/jobs", 429, headers={"Retry-After": "1"})
 

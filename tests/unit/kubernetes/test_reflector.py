@@ -256,6 +256,7 @@ def test_not_being_allowed_is_raised_at_once(server: FakeApi) -> None:
         reflect(server, scenario)
 
 
+@pytest.mark.slow
 def test_a_server_that_is_gone_for_good_is_raised(server: FakeApi) -> None:
     async def scenario(seen: Seen, reflector: Reflector) -> None:
         await watched(server)
@@ -293,6 +294,7 @@ def test_the_limiter_lets_a_burst_pass_and_then_the_rate() -> None:
     assert 0.25 < asyncio.run(main()) < 1.0
 
 
+@pytest.mark.slow
 def test_what_happens_during_a_slow_list_is_not_missed(server: FakeApi) -> None:
     """The watch goes on from the version that the list is of, however late the list arrives."""
     server.put("pods", pod("old"))

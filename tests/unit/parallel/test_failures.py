@@ -424,6 +424,7 @@ def test_a_failure_ends_the_other_workers(tmp_path: Any) -> None:
     assert time.monotonic() - began < 5
 
 
+@pytest.mark.slow
 def test_a_function_that_closes_its_pipes_is_told_so() -> None:
     def func(_item: int) -> None:
         os.closerange(3, 256)

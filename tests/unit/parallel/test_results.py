@@ -248,6 +248,7 @@ def test_imaps_take_an_endless_iterable_lazily(way: Backend) -> None:
         results.close()
 
 
+@pytest.mark.slow
 def test_imap_runs_ahead_of_a_slow_item_only_so_far(tmp_path: Any) -> None:
     """The others wait for a slow item at the head rather than pile up results."""
     gate = tmp_path / "gate"
@@ -289,6 +290,7 @@ def test_imap_yields_before_the_input_ends() -> None:
     assert len(list(results)) == 4999
 
 
+@pytest.mark.slow
 def test_results_need_not_wait_until_a_slow_iterable_has_fed_every_worker(way: Backend) -> None:
     drawn: list[int] = []
 

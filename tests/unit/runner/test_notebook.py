@@ -129,6 +129,7 @@ def test_the_file_does_not_outlive_the_interpreter(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["cell"]
 
 
+@pytest.mark.slow
 def test_what_a_failed_run_advises_can_be_typed_into_a_cell(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

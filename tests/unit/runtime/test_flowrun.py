@@ -154,6 +154,7 @@ class TestObserver:
         assert status(server)["phase"] == "Failed"
         assert status(server)["message"] == "work/0 failed (user error): ValueError: no\nMend it."
 
+    @pytest.mark.slow
     def test_trouble_with_the_api_does_not_stop_the_run(self, server: FlowRunApi) -> None:
         """The last word is told with patience."""
         observer = self.observer(server)
@@ -172,6 +173,7 @@ class TestObserver:
         observer.close(None)
         assert capsys.readouterr().err == ""
 
+    @pytest.mark.slow
     def test_a_successor_counts_what_was_done_before(self, server: FlowRunApi) -> None:
         """By the driver before it, and as clones; the start stays. Its next execution of a task is no other task."""
         observer = self.observer(server, phase="Running", startedAt="2026-01-01T00:00:00Z")

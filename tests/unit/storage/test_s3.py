@@ -72,6 +72,7 @@ def test_missing_keys_are_told(keys: None, monkeypatch: pytest.MonkeyPatch) -> N
     assert "AWS_ACCESS_KEY_ID" in error.advice
 
 
+@pytest.mark.slow
 def test_a_server_out_of_reach_is_told(keys: None) -> None:
     """With its address and the setting."""
     error = _told(S3Store("s3://b", endpoint="http://127.0.0.1:1").check)
@@ -86,6 +87,7 @@ def test_an_endpoint_that_is_no_url_is_told(keys: None, endpoint: str) -> None:
     assert "endpoint" in str(_told(lambda: S3Store("s3://b", endpoint=endpoint).check()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bucket", ["s3://", "s3://Not_A_Bucket", "s3://a b", "s3://ü"])
 def test_a_bucket_that_can_be_none_is_told(keys: None, bucket: str) -> None:
     """Not as a traceback of boto3."""
@@ -128,6 +130,7 @@ def _answering(*codes: int) -> Iterator[tuple[S3Store, type[_Answers]]]:
         server.server_close()
 
 
+@pytest.mark.slow
 def test_a_conflict_says_nothing_about_who_won(keys: None) -> None:
     """S3 answers 409 to all who write at the same moment, perhaps to everybody: only another try tells (I3)."""
     with _answering(409, 409, 200) as (store, handler):
@@ -139,6 +142,7 @@ def test_a_conflict_says_nothing_about_who_won(keys: None) -> None:
         store.put_new("commit", b"x")
 
 
+@pytest.mark.slow
 def test_a_server_error_is_tried_again(keys: None) -> None:
     """By boto3; a person sees nothing of it."""
     with _answering(500, 200) as (store, handler):
@@ -146,6 +150,7 @@ def test_a_server_error_is_tried_again(keys: None) -> None:
         assert handler.seen == 2
 
 
+@pytest.mark.slow
 def test_a_log_keeps_what_a_failing_store_could_not_take(keys: None) -> None:
     """It is written with the next piece, and not at every piece while the store is down."""
     with _answering(409) as (store, handler):

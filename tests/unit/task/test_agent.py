@@ -304,6 +304,7 @@ def test_a_pod_takes_the_configs_that_its_run_was_started_with(tmp_path: Path) -
     assert "settings" not in commit.artifacts
 
 
+@pytest.mark.slow
 def test_a_task_is_ended_when_its_time_is_over(tmp_path: Path) -> None:
     """Also one that ignores SIGTERM; the agent tells timed_out, and writes it."""
     began = time.monotonic()
