@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from .signals import is_refusal
+from .signals import interrupts_held, is_refusal
 
 _NO_LIMIT_BYTES = 1 << 60  # what cgroup v1 writes for "none" is above this
 _crowd = 0  # in a worker process: how many workers share the cores, so that nested calls don't multiply processes
@@ -126,7 +126,7 @@ def _folders_within(controller: str, membership: tuple[str, ...], mountinfo: str
 
 def lines_of(path: str) -> list[str]:
     try:
-        with Path(path).open("rb", buffering=0) as file:
+        with interrupts_held(), Path(path).open("rb", buffering=0) as file:  # none is left open by an interrupt
             return file.read().decode(errors="replace").splitlines()
     except OSError as error:  # not Linux, not this cgroup version, or hidden from us: it sets no limit we could know
         if not is_refusal(error):
