@@ -242,8 +242,8 @@ class MutableFlow(_Decorated):
         """
         if hasattr(self._flow, name) and not overwrite:
             raise FlowDefinitionError(f"add_parameter: {self._where} has {name!r} already.")
-        value.__set_name__(self._flow, name)
         type.__setattr__(self._flow, name, value)
+        value.__set_name__(self._flow, name)  # last: of a parameter that another flow has too, it sets a copy
 
     def remove_parameter(self, name: str) -> bool:
         """Removes a parameter; whether there was one."""
