@@ -14,7 +14,7 @@ from k8sflow import config
 from k8sflow.cli import calls, completion, graphs, reading, resume, starting
 from k8sflow.cli.errors import leave, told
 from k8sflow.errors import ParameterError
-from k8sflow.flow import registry
+from k8sflow.flow import kinds
 from k8sflow.flow.configs import bind
 from k8sflow.flow.decorated import prevents_commands
 from k8sflow.flow.deployment import branch
@@ -110,7 +110,7 @@ def _config_options() -> list[click.Parameter]:
 
 def _project_options(flow: type[FlowSpec]) -> list[click.Parameter]:
     """The options of a flow in a project; they stand before the command or behind it."""
-    if not any(decoration.name == "project" for decoration in registry.of(flow)):
+    if not any(decoration.name == "project" for decoration in kinds.of(flow)):
         return []
 
     def keep(context: click.Context, option: click.Parameter, value: Any) -> None:

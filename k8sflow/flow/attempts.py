@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from k8sflow.flow.decorators import options_of
-from k8sflow.flow.registry import Decoration, DecoratorKind, Option
+from k8sflow.flow.kinds import Decoration, DecoratorKind, Option
 
 # The outcomes that a user's retries are spent on; what the infrastructure does is retried on a budget of its own.
 PAID = ("user_error", "timed_out", "out_of_memory")

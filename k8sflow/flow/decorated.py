@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from types import FunctionType
 
 from k8sflow.errors import FlowDefinitionError
-from k8sflow.flow import mutators, registry, spec
+from k8sflow.flow import kinds, mutators, registry, spec
 from k8sflow.flow.decorators import is_step, of_step
 from k8sflow.flow.faults import Fault, Located
 from k8sflow.flow.graph import Graph, Mistake, Node, Place, class_place
-from k8sflow.flow.registry import Decoration
+from k8sflow.flow.kinds import Decoration
 from k8sflow.flow.spec import FlowSpec
 
 
@@ -29,7 +29,7 @@ def mistakes(flow: type[FlowSpec], graph: Graph) -> list[Mistake]:
             if decoration.name == "catch" and node is not None and not can_be_caught(node):
                 found.append(Located(place, _cannot_be_caught(node)))
     here = class_place(flow)
-    for decoration in registry.of(flow):
+    for decoration in kinds.of(flow):
         place = decoration.place if decoration.place[1] else (here.file, here.line)
         found += [Located(place, fault) for fault in _faults(decoration, is_configured=is_configured)]
     told = [Mistake(Place(*located.place), located.fault.message, located.fault.advice) for located in found]
@@ -45,7 +45,7 @@ def _faults(decoration: Decoration, *, is_configured: bool) -> list[Fault]:
     if decoration.name == "step":
         return list(decoration.faults)
     try:
-        kind = decoration.kind
+        kind = registry.kind_of(decoration)
     except FlowDefinitionError as error:
         return [Fault(error.summary, error.advice)]
     return kind.faults(decoration, is_configured=is_configured)
@@ -73,7 +73,7 @@ def _above_helpers(flow: type[FlowSpec]) -> Iterator[Located]:
 
 
 def _decorations(member: object) -> list[tuple[tuple[str, int], str]]:
-    return [(decoration.place, decoration.name) for decoration in registry.of(member)]
+    return [(decoration.place, decoration.name) for decoration in kinds.of(member)]
 
 
 def _same_names(flow: type[FlowSpec]) -> list[Mistake]:

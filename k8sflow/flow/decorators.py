@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from k8sflow.flow import registry
+from k8sflow.flow import kinds
 from k8sflow.flow.faults import Fault, Located, Misplaced, caller, did_you_mean, is_class_body, place_of
+from k8sflow.flow.kinds import Decoration, DecoratorKind, Option, of
 from k8sflow.flow.pod_options import RESOURCES, PodOptions
-from k8sflow.flow.registry import Decoration, DecoratorKind, Option, of, parse
+from k8sflow.flow.registry import kind_of, parse
 
 if TYPE_CHECKING:
     from k8sflow.flow.spec import FlowSpec
@@ -75,7 +76,7 @@ def _marked(target: Any, endpoints: tuple[bool, bool], decoration: Decoration) -
     setattr(target, _STEP, True)
     setattr(target, _ENDPOINTS, endpoints)
     if decoration.faults:
-        registry.replace_of(target, (*of(target), decoration))
+        kinds.replace_of(target, (*of(target), decoration))
         if not is_class_body(caller()):
             raise Located(decoration.place, decoration.faults[0]).error()
     return target
@@ -140,4 +141,4 @@ def options_of(decorations: Sequence[Decoration], name: str) -> dict[str, Any] |
         FlowDefinitionError: They can't be used.
     """
     found = next((decoration for decoration in decorations if decoration.name == name), None)
-    return None if found is None else found.kind.read(found)
+    return None if found is None else kind_of(found).read(found)

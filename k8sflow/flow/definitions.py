@@ -6,7 +6,7 @@ import ast
 import inspect
 import linecache
 from collections.abc import Callable
-from types import FunctionType
+from types import CodeType, FunctionType
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -28,7 +28,7 @@ def definition_of(function: Callable[..., Any]) -> tuple[ast.FunctionDef | ast.A
     """
     if isinstance(function, FunctionType) and function in _behind:
         return _behind[function]
-    code = getattr(inspect.unwrap(function), "__code__", None)
+    code = _code_of(function)
     file = "?"
     if code is not None:
         file = code.co_filename
@@ -52,8 +52,14 @@ def look_behind_wrappers(flow: type[spec.FlowSpec]) -> None:
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and is_decorated_as_step(node):
                 function: Any = vars(base).get(node.name)
                 is_function = isinstance(function, FunctionType) and functions.get(node.name) is function
-                if is_function and inspect.unwrap(function).__code__.co_name != node.name:
+                if is_function and getattr(_code_of(function), "co_name", "") != node.name:
                     _behind[function] = (node, place.file)
+
+
+def _code_of(function: Callable[..., Any]) -> CodeType | None:
+    """The code behind what is wrapped; None where that is no function, but something else that can be called."""
+    code: CodeType | None = getattr(inspect.unwrap(function), "__code__", None)
+    return code
 
 
 def is_wrapped(function: Callable[..., Any]) -> bool:

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from k8sflow.errors import FlowDefinitionError
-from k8sflow.flow import registry
+from k8sflow.flow import kinds, registry
 from k8sflow.flow.attempts import flag
-from k8sflow.flow.registry import DecoratorKind, Option
+from k8sflow.flow.kinds import DecoratorKind, Option
 
 if TYPE_CHECKING:
     from k8sflow.flow.spec import FlowSpec
@@ -211,8 +211,8 @@ def documents(flow: type[FlowSpec], user: str, branch_: str | None, production: 
         FlowDefinitionError: A decorator is wrong, or a branch was named without a project.
     """
     found: dict[str, Any] = {}
-    for decoration in registry.of(flow):
-        kind = decoration.kind
+    for decoration in kinds.of(flow):
+        kind = registry.kind_of(decoration)
         if kind.on == "flow":
             found[decoration.name] = {k: v for k, v in kind.read(decoration).items() if v is not None}
     if "schedule" in found:

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from k8sflow.errors import ConfigurationError
 from k8sflow.flow.faults import did_you_mean
-from k8sflow.flow.registry import DecoratorKind, Option
+from k8sflow.flow.kinds import DecoratorKind, Option
 
 SECRET_STORES = "k8sflow.secrets"  # noqa: S105  a group of entry points
 _OURS = ("inline", "file", "environment")

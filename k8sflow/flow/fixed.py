@@ -27,6 +27,8 @@ def check(flow: type[spec.FlowSpec], step: str, function: Callable[..., Any]) ->
         step: The step's name.
         function: Its function.
     """
+    if flow.__setattr__ is not spec.FlowSpec.__setattr__:
+        return []  # the flow decides by itself what may be set
     definition, file = definition_of(function)
     arguments = [*definition.args.posonlyargs, *definition.args.args]
     own = arguments[0].arg if arguments else ""
@@ -49,7 +51,8 @@ def _what(flow: type[spec.FlowSpec], name: str) -> str:
 
 def _set_in(node: ast.AST, own: str) -> Iterator[ast.Attribute]:
     """The attributes of the step's first argument that a statement sets, if nothing around them may catch an error."""
-    if isinstance(node, (*_ELSEWHERE, ast.With, ast.AsyncWith)):
+    is_annotation = isinstance(node, ast.AnnAssign) and node.value is None  # self.n: int
+    if is_annotation or isinstance(node, (*_ELSEWHERE, ast.With, ast.AsyncWith)):
         return
     if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
         if isinstance(node.value, ast.Name) and node.value.id == own:

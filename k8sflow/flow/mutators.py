@@ -7,10 +7,10 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from k8sflow.errors import FlowDefinitionError, ParameterError
-from k8sflow.flow import decorators, registry
+from k8sflow.flow import decorators, kinds, registry
 from k8sflow.flow.configs import configs
 from k8sflow.flow.faults import Fault, Located, Misplaced, caller, is_class_body, place_of, wrong_call
-from k8sflow.flow.registry import Decoration, DecoratorKind, settled
+from k8sflow.flow.kinds import Decoration, DecoratorKind, settled
 
 if TYPE_CHECKING:
     from k8sflow.flow.parameters import Parameter
@@ -210,10 +210,10 @@ class MutableFlow(_Decorated):
         self._flow = flow
 
     def _read(self) -> tuple[Decoration, ...]:
-        return registry.of(self._flow)
+        return kinds.of(self._flow)
 
     def _write(self, decorations: tuple[Decoration, ...]) -> None:
-        registry.replace_of(self._flow, decorations)
+        kinds.replace_of(self._flow, decorations)
 
     @property
     def steps(self) -> Iterator[tuple[str, MutableStep]]:
@@ -242,8 +242,8 @@ class MutableFlow(_Decorated):
         """
         if hasattr(self._flow, name) and not overwrite:
             raise FlowDefinitionError(f"add_parameter: {self._where} has {name!r} already.")
-        value.__set_name__(self._flow, name)
         type.__setattr__(self._flow, name, value)
+        value.__set_name__(self._flow, name)  # last: of a parameter that another flow has too, it sets a copy
 
     def remove_parameter(self, name: str) -> bool:
         """Removes a parameter; whether there was one."""

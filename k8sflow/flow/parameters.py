@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from k8sflow.errors import FlowDefinitionError, ParameterError
-from k8sflow.flow import registry
+from k8sflow.flow import kinds
 from k8sflow.flow.configs import ParameterContext, parser_of
 from k8sflow.flow.faults import Located, caller, declaring, place_of, reason
 
@@ -86,9 +86,9 @@ class Parameter:
                 f"Parameter({name!r}): the name is taken: the command line has an option {name} already.",
                 advice="Give the parameter another name.",
             )
-        self.is_late = callable(default) or registry.is_delayed(default)
+        self.is_late = callable(default) or kinds.is_delayed(default)
         kind = _builtin_type(None if self.is_late else default, separator) if type is None else type
-        self._is_as_default = type is None and separator is None and registry.is_delayed(default)
+        self._is_as_default = type is None and separator is None and kinds.is_delayed(default)
         if kind not in _EXAMPLES:
             raise FlowDefinitionError(
                 f"Parameter({name!r}): the type {kind!r} is not one of str, int, float, bool, JSONType."
@@ -208,7 +208,7 @@ class Parameter:
         """
         if not self.is_late:
             return self.default
-        if registry.is_delayed(self._default):
+        if kinds.is_delayed(self._default):
             value = self._default.k8sflow_value()
         else:
             try:
@@ -258,7 +258,7 @@ class IncludeFile(Parameter):
     ) -> None:
         self._is_text, self._encoding, self._parser = is_text, encoding, parser
         self._owner: type | None = None
-        made = default if default is None or callable(default) or registry.is_delayed(default) else lambda _: default
+        made = default if default is None or callable(default) or kinds.is_delayed(default) else lambda _: default
         super().__init__(name, default=made, type=str, help=help, required=required, show_default=show_default)
 
     def __set_name__(self, owner: type, name: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 from k8sflow.flow import decorators
@@ -129,6 +130,10 @@ class FlowSpec:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or CONTEXT not in self.__dict__:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        member = next((vars(base)[name] for base in type(self).__mro__ if name in vars(base)), None)
+        if isinstance(member, (property, cached_property)):
+            # It raised an AttributeError, which Python drops before it asks here: once more, for what that says.
+            return member.__get__(self, type(self))
         value = self._k8sflow_task().load(name)
         self.__dict__[name] = value
         return value

@@ -9,7 +9,7 @@ from k8sflow.errors import ParameterError
 from k8sflow.flow import registry
 from k8sflow.flow.faults import Fault, caller, wrong_call
 from k8sflow.flow.mutators import is_decorated
-from k8sflow.flow.registry import DecoratorKind
+from k8sflow.flow.kinds import DecoratorKind
 
 # What a wrapper yields to keep the step from running.
 USER_SKIP_STEP: dict[str, Any] = {}

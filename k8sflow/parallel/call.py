@@ -20,7 +20,7 @@ except ImportError:  # Windows
 
 _MOST_WORKERS = 8192  # more than any machine has cores
 _DESCRIPTORS_EACH = 4  # that the parent keeps open for a worker: two pipes, its lifeline, its pidfd
-_OTHER_DESCRIPTORS = 256  # for what the caller has open, and for 32 workers that are being started
+_OTHER_DESCRIPTORS = 160  # 64 that the caller has open, and the other ends for 32 workers that are being started
 Backend = Literal["processes", "threads"]
 
 

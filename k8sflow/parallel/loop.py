@@ -93,7 +93,8 @@ def _drive(team: Team, workers: int, work: Work, window: float) -> Generator[Bat
     batch: Batch | None = None
     while True:
         limit = min([work.lowest, *(chunk.start for chunk in busy.values())]) + window
-        while idle and not (work.slow and team.ready()) and (chunk := work.take(limit)):
+        # What is there comes before a slow iterator's next chunk; with nobody busy it could only be a worker's death.
+        while idle and not (busy and work.slow and team.ready()) and (chunk := work.take(limit)):
             number = idle.pop()
             busy[number] = chunk
             team.send(number, chunk)

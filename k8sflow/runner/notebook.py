@@ -7,6 +7,7 @@ import atexit
 import inspect
 import linecache
 import os
+import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -98,8 +99,10 @@ def flow_source(flow: type[FlowSpec]) -> str:
         RunError: It can't be found.
     """
     own = [inspect.unwrap(function) for name, function in steps(flow).items() if name in vars(flow)]
-    files = {function.__code__.co_filename for function in own}
-    source = "".join(linecache.getlines(files.pop())) if files else ""
+    files = {code.co_filename for function in own if (code := getattr(function, "__code__", None)) is not None}
+    # A decorator without functools.wraps hides a step's cell behind its own module.
+    sources = ["".join(linecache.getlines(file)) for file in sorted(files)]
+    source = next((found for found in sources if re.search(rf"^\s*class {flow.__name__}\b", found, re.MULTILINE)), "")
     if not source:
         raise RunError(
             f"the cell of {flow.__name__} can't be found.",

@@ -67,6 +67,7 @@ class Follower:
         self._open: dict[tuple[str, str, int], _Followed] = {}
         self._told: set[tuple[str, str, int]] = set()
         self._before: set[tuple[str, str]] = set()
+        self._ready: set[TaskName] = set()
         self.done_before = self._skip_ended()
 
     def follow(self, is_orphan: Callable[[], bool]) -> OutcomeRecord | None:
@@ -141,9 +142,10 @@ class Follower:
         for _, found in groupby(keys, key=lambda key: key[0]):
             specs = {key: self._spec(*key) for key in found}
             self._open |= {key: _Followed(spec) for key, spec in specs.items()}
-            for attempt, tasks in groupby(specs.values(), key=lambda spec: spec.attempt):
-                if attempt == 0:
-                    self._observer.submitted(list(tasks))
+            by_name = groupby(specs.values(), key=lambda spec: spec.name)
+            if fresh := [next(same) for name, same in by_name if name not in self._ready]:
+                self._ready |= {spec.name for spec in fresh}
+                self._observer.submitted(fresh)
             for spec in specs.values():
                 self._leave_behind(spec)
                 self._observer.event(Started(spec, f"attempt {spec.attempt}" if spec.attempt else "followed"))

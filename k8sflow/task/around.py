@@ -6,7 +6,8 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from k8sflow.flow.registry import Around, Decoration
+from k8sflow.flow.kinds import Around, Decoration
+from k8sflow.flow.registry import kind_of
 from k8sflow.flow.spec import FlowSpec
 
 
@@ -40,7 +41,7 @@ def call_step(
     """
     layers = []
     for decoration in reversed(decorations):
-        kind = decoration.kind
+        kind = kind_of(decoration)
         if kind.around is not None:
             layers.append((not kind.outermost, _Layer(kind.name, kind.around, kind.read(decoration))))
     ordered = [layer for _, layer in sorted(layers, key=lambda pair: pair[0])]

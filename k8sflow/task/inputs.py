@@ -64,17 +64,22 @@ class Branch:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        ref = self._k8sflow_run_values.get(name) or self._k8sflow_commit.artifacts.get(name)
-        if ref is None and any(name in vars(base) for base in self._k8sflow_flow.__mro__):
+        is_left = name in self._k8sflow_run_values or name in self._k8sflow_commit.artifacts
+        if not is_left and any(name in vars(base) for base in self._k8sflow_flow.__mro__):
             return getattr(_as_flow(self), name)
+        value = self._k8sflow_load(name)
+        self.__dict__[name] = value
+        return value
+
+    def _k8sflow_load(self, name: str) -> Any:
+        """The value of an artifact, and of nothing else."""
+        ref = self._k8sflow_run_values.get(name) or self._k8sflow_commit.artifacts.get(name)
         if ref is None:
             known = ", ".join(sorted(self._k8sflow_commit.artifacts)) or "nothing"
             what = f"the branch {self._k8sflow_name} left no artifact {name!r}. It left {known}."
             step, graph = self._k8sflow_name.step, self._k8sflow_graph
             raise MissingArtifactError(what, lambda: explain(self._k8sflow_flow, graph, step, name))
-        value = self._k8sflow_artifacts.load(ref, name)
-        self.__dict__[name] = value
-        return value
+        return self._k8sflow_artifacts.load(ref, name)
 
     def __repr__(self) -> str:
         return f"<input {self._k8sflow_name}>"
@@ -92,7 +97,7 @@ class _Left:
 
     def load(self, name: str) -> Any:
         """The value of an artifact of the branch."""
-        return self._branch.__getattr__(name)
+        return self._branch._k8sflow_load(name)  # noqa: SLF001  as below
 
     def forget(self, name: str) -> bool:  # noqa: ARG002  the protocol's name
         """Nothing can be dropped: the branch has ended."""

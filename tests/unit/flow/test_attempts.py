@@ -11,7 +11,7 @@ import pytest
 from k8sflow import catch, retry, timeout
 from k8sflow.errors import FlowDefinitionError
 from k8sflow.flow import graph as graphs
-from k8sflow.flow import registry
+from k8sflow.flow import kinds, registry
 from k8sflow.flow.attempts import PAID, Catch, Retry, StepPolicy
 from tests.support import load_flow, write_flow
 
@@ -23,7 +23,7 @@ def policy(*decorators: Any, on_kubernetes: bool = False) -> StepPolicy:
 
     for decorator in decorators:
         decorator(function)
-    found = StepPolicy.of(registry.of(function), on_kubernetes=on_kubernetes)
+    found = StepPolicy.of(kinds.of(function), on_kubernetes=on_kubernetes)
     assert StepPolicy.from_document(json.loads(json.dumps(found.to_document()))) == found
     return found
 

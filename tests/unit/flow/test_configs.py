@@ -11,7 +11,7 @@ import pytest
 
 from k8sflow import Config, ConfigValue, resources, yaml_parser
 from k8sflow.errors import ParameterError
-from k8sflow.flow import registry
+from k8sflow.flow import kinds
 from tests.support import flow_command, run_flow, write_flow
 
 
@@ -70,10 +70,10 @@ def test_decorators_take_values_of_configs() -> None:
     def start(self: Any) -> None: ...
 
     resources(cpu=config.cpu, memory=config["more"].memory[1])(start)
-    (decoration,) = registry.of(start)
+    (decoration,) = kinds.of(start)
     assert resources.read(decoration)["cpu"] == "2"
     assert resources.read(decoration)["memory"] == "4000M"
-    assert registry.settled({"a": [config.cpu, 5]}) == {"a": [2, 5]}
+    assert kinds.settled({"a": [config.cpu, 5]}) == {"a": [2, 5]}
     with pytest.raises(ParameterError, match=r"c\.gpu can't be had"):
         config.gpu.k8sflow_value()
 

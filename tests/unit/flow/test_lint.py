@@ -466,6 +466,7 @@ def test_a_value_that_may_not_come_to_the_switch_is_no_mistake(tmp_path: Path, b
         "class Other:\n      def f(self): self.n = 2",
         "def f(self): self.n = 2",
         "self.other.n = self.n",
+        "self.n: int",
     ],
 )
 def test_setting_a_parameter_where_it_may_be_meant_is_no_mistake(tmp_path: Path, body: str) -> None:
@@ -474,6 +475,14 @@ def test_setting_a_parameter_where_it_may_be_meant_is_no_mistake(tmp_path: Path,
         tmp_path,
         "class F(FlowSpec):\n  n = Parameter('n', default=1)\n  @step\n  def start(self):\n"
         f"{textwrap.indent(body, '    ')}\n    self.next(self.end)\n  @step\n  def end(self): pass",
+    )
+
+
+def test_a_flow_that_decides_by_itself_what_is_set_may_set_anything(tmp_path: Path) -> None:
+    _build(
+        tmp_path,
+        "class F(FlowSpec):\n  n = 1\n  def __setattr__(self, name, value): super().__setattr__('own_' + name, value)\n"
+        "  @step\n  def start(self):\n    self.n = 2\n    self.next(self.end)\n  @step\n  def end(self): pass",
     )
 
 
@@ -525,6 +534,31 @@ def test_a_step_may_be_written_in_odd_ways(tmp_path: Path) -> None:
         """,
     )
     assert [node.next for node in graph.nodes.values()] == [("a",), ("end",), ()]
+
+
+def test_a_step_may_stand_under_a_wrapper_of_what_is_no_function(tmp_path: Path) -> None:
+    """As a decorator's that calls its function by an object."""
+    graph = _build(
+        tmp_path,
+        """
+        import functools
+        class Call:
+          def __init__(self, function): self.function = function
+          def __call__(self, *arguments): return self.function(*arguments)
+        def called(function):
+          call = Call(function)
+          @functools.wraps(call)
+          def wrapper(self): return call(self)
+          return wrapper
+        class F(FlowSpec):
+          @step
+          @called
+          def start(self): self.next(self.end)
+          @step
+          def end(self): pass
+        """,
+    )
+    assert graph["start"].next == ("end",)
 
 
 def test_a_step_made_from_itself_is_not_lost(tmp_path: Path) -> None:

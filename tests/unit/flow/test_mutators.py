@@ -304,6 +304,28 @@ def test_mutators_change_decorators_and_parameters() -> None:
     assert list(parameters(Derived)) == ["added"]
 
 
+def test_a_parameter_is_added_to_each_flow_under_its_attribute() -> None:
+    """Also where it is one object."""
+    shared = Parameter("rows", default=3)
+
+    class Adds(FlowMutator):
+        def init(self, name: str) -> None:
+            self.name = name
+
+        def pre_mutate(self, mutable_flow: Any) -> None:
+            mutable_flow.add_parameter(self.name, shared)
+
+    @Adds("rows")
+    class One(FlowSpec): ...
+
+    @Adds("lines")
+    class Other(FlowSpec): ...
+
+    for flow_class, name in ((One, "rows"), (Other, "lines")):
+        prepare(flow_class)
+        assert {attribute: found.attribute for attribute, found in parameters(flow_class).items()} == {name: name}
+
+
 def test_a_mutator_that_asks_for_what_can_not_be_is_told() -> None:
     """An unknown decorator, a duplicate, the wrong place."""
 

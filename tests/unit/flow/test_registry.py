@@ -12,13 +12,13 @@ import pytest
 
 from k8sflow import step
 from k8sflow.errors import FlowDefinitionError
-from k8sflow.flow import registry
+from k8sflow.flow import kinds, registry
 from k8sflow.flow.decorators import kubernetes
-from k8sflow.flow.registry import Decoration, DecoratorKind, Option
+from k8sflow.flow.kinds import Decoration, DecoratorKind, Option
 from tests.support import run_flow, write_flow
 
 PLUGIN = """
-from k8sflow.flow.registry import DecoratorKind, Option
+from k8sflow.flow.kinds import DecoratorKind, Option
 
 def around(step_name, flow, inputs, attributes):
     flow.loudness = attributes["volume"]
@@ -44,7 +44,7 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.syspath_prepend(str(folder))
     yield folder
     sys.modules.pop("loudness", None)
-    registry._known.pop("loud", None)
+    kinds.used.pop("loud", None)
 
 
 def test_an_installed_package_brings_a_decorator(plugin: Path) -> None:
@@ -129,7 +129,7 @@ def test_a_decorator_is_written_with_and_without_parentheses() -> None:
     @step
     def other(self: Any) -> None: ...
 
-    assert registry.of(start) == registry.of(other) == (Decoration("kubernetes", {}),)
+    assert kinds.of(start) == kinds.of(other) == (Decoration("kubernetes", {}),)
     assert "memory" in inspect.signature(kubernetes).parameters
     assert list(inspect.signature(DecoratorKind("any", "any", None)).parameters) == ["options"]
     on_flow = DecoratorKind("marked", "", (Option("x", str, "x"),), on="flow")

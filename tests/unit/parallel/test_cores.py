@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import random
+import resource
 import subprocess
 import sys
 import types
@@ -127,6 +128,17 @@ def test_no_more_workers_than_items() -> None:
     """Nor than chunks."""
     assert checked(abs, range(3), 8, None, False, None).workers == 3
     assert checked(abs, range(30), 8, 10, False, None).workers == 3
+
+
+def test_few_descriptors_are_enough_for_a_few_workers() -> None:
+    """macOS allows 256 where nobody asks for more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        assert checked(abs, range(100), 20, None, False, None).workers == 20
+        assert parallel_map(abs, range(100), 20) == list(range(100))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert len(set(parallel_map(lambda _: os.getpid(), iter([1]), 8))) == 1
 
 

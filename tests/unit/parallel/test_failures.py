@@ -451,12 +451,33 @@ def test_an_idle_workers_death_is_an_error() -> None:
     def draw() -> Iterator[int]:
         yield 0
         yield 1
-        pids = Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text().split()
-        os.kill(int(pids[0]), signal.SIGKILL)
+        kill_a_child()
         yield from range(2, 50)
 
     with pytest.raises(WorkerDied, match="SIGKILL"):
         parallel_map(lambda i: i, draw(), 2)
+
+
+def test_an_idle_workers_death_does_not_cut_a_slow_iterable_short() -> None:
+    """Where all workers are idle when it is seen, and more items are to come."""
+    drawn: list[int] = []
+
+    def draw() -> Iterator[int]:
+        for item in range(8):
+            drawn.append(item)
+            yield item
+            time.sleep(0.1)  # long enough to be slow
+
+    with pytest.raises(WorkerDied, match="SIGKILL"):
+        for _ in parallel_imap_unordered(lambda i: i, draw(), 3):
+            kill_a_child()
+            time.sleep(0.2)  # by now the others have answered
+    assert len(drawn) < 8
+
+
+def kill_a_child() -> None:
+    pids = Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text().split()
+    os.kill(int(pids[0]), signal.SIGKILL)
 
 
 SCRIPT = """

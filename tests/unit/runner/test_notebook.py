@@ -81,18 +81,17 @@ def test_a_cell_is_a_file_up_to_its_first_use_of_the_runner() -> None:
     assert lines[-3:] == ['if __name__ == "__main__":', "    K8SFLOW_NOTEBOOK = True", "    F()"]
 
 
-def test_a_wrapped_step_belongs_to_its_cell(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not to the module of the decorator that wraps it."""
-
-    def wrapping(function: Any) -> Any:
-        @functools.wraps(function)
-        def wrapped(self: Any) -> Any:
-            return function(self)
-
-        return wrapped
-
-    monkeypatch.setattr(sys.modules["helper"], "wrapping", wrapping, raising=False)
-    source = CELL.replace("    @step", "    @step\n    @helper.wrapping")
+@pytest.mark.parametrize("keeping", ["@functools.wraps(function)", ""])
+def test_a_wrapped_step_belongs_to_its_cell(keeping: str) -> None:
+    """Not to the module of the decorator that wraps it, whether that tells what it wraps or not."""
+    module = f"""
+        def wrapping(function):
+            {keeping}
+            def wrapped(self): return function(self)
+            return wrapped
+    """
+    exec(compile(textwrap.dedent(module), "<a helper>", "exec"), {"functools": functools}, vars(sys.modules["helper"]))
+    source = CELL.replace("    @step", "    @step\n    @helper.wrapping", 1)
     assert "class F(FlowSpec):" in flow_source(cell(source, "<cell 5>"))
 
 

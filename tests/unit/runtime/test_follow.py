@@ -158,6 +158,18 @@ def test_a_failure_is_followed_by_what_its_driver_makes_of_it(followed: Followed
     assert followed.look()[-2:] == ["work/0 user_error", "work/0 caught"]
 
 
+def test_a_task_whose_first_execution_was_over_before_counts_once(followed: Followed) -> None:
+    """When it runs again, that is the first that a follower sees of it."""
+    followed.begins(0)
+    followed.ends(0, Outcome.USER_ERROR)
+    assert followed.look() == []
+    followed.begins(1)
+    assert followed.look() == ["work/0 ready", "work/0 attempt 1", "work/0 says 1"]
+    followed.ends(1, Outcome.USER_ERROR)
+    followed.begins(2)
+    assert "work/0 ready" not in followed.look()
+
+
 def test_what_another_driver_runs_again_all_the_same_is_no_failure(followed: Followed) -> None:
     """A task that was cancelled ends a driver's run; who attaches runs it again."""
     followed.begins(0)

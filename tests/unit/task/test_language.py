@@ -723,6 +723,43 @@ def test_an_input_has_the_methods_of_the_flow(tmp_path: Path) -> None:
     assert len(run.data.refused) == 2
 
 
+def test_a_property_tells_what_it_did_not_find(tmp_path: Path) -> None:
+    """And not that itself is no artifact; of a join's inputs too."""
+    run = run_source(
+        tmp_path,
+        """
+        from functools import cached_property
+
+        def told(read):
+            try: return read()
+            except AttributeError as error: return str(error)
+
+        class F(FlowSpec):
+            @property
+            def half(self): return self.whole / 2
+            @cached_property
+            def third(self): return self.whole / 3
+            @step
+            def start(self):
+                self.said = [told(lambda: self.half), told(lambda: self.third)]
+                self.next(self.a, self.b)
+            @step
+            def a(self): self.next(self.join)
+            @step
+            def b(self): self.next(self.join)
+            @step
+            def join(self, inputs):
+                self.said = inputs.a.said + [told(lambda: inputs.a.half), told(lambda: inputs.b.third)]
+                self.next(self.end)
+            @step
+            def end(self): pass
+        """,
+    )
+    assert run.data is not None
+    assert len(run.data.said) == 4
+    assert all("'whole'" in text for text in run.data.said), run.data.said
+
+
 def test_an_object_that_runs_nothing() -> None:
     """As Metaflow's flows make it in tests."""
 
