@@ -359,13 +359,15 @@ def main() -> None:
     load = os.getloadavg()[0]
     print(f"Python {platform.python_version()}, numpy {np.__version__}, Linux {platform.release()}")
     print(f"{len(os.sched_getaffinity(0))} cores; load before: {load:.1f}\n")
+    # First: peers leave threads behind, whose CPU would count.
+    waited = least_waiting() if options.only in WAIT else None
     results: dict[str, Figures] = {}
     for case in CASES:
         if options.only in case.name:
             with contextlib.redirect_stderr(sys.stdout):
                 results[case.name] = measure(case, options.rounds)
             print(table(case.name, results[case.name], next(iter(case.bare), None)), flush=True)
-    print(targets(results, least_waiting() if options.only in WAIT else None))
+    print(targets(results, waited))
     print(f"Load after: {os.getloadavg()[0]:.1f}")
     if options.plot and results:
         bare = {case.name: set(case.bare) for case in CASES}

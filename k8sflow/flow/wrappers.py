@@ -8,8 +8,8 @@ from typing import Any
 from k8sflow.errors import ParameterError
 from k8sflow.flow import registry
 from k8sflow.flow.faults import Fault, caller, wrong_call
-from k8sflow.flow.mutators import is_decorated
 from k8sflow.flow.kinds import DecoratorKind
+from k8sflow.flow.mutators import is_decorated
 
 # What a wrapper yields to keep the step from running.
 USER_SKIP_STEP: dict[str, Any] = {}

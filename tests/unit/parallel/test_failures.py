@@ -468,10 +468,13 @@ def test_an_idle_workers_death_does_not_cut_a_slow_iterable_short() -> None:
             yield item
             time.sleep(0.1)  # long enough to be slow
 
-    with pytest.raises(WorkerDied, match="SIGKILL"):
+    def consume() -> None:
         for _ in parallel_imap_unordered(lambda i: i, draw(), 3):
             kill_a_child()
             time.sleep(0.2)  # by now the others have answered
+
+    with pytest.raises(WorkerDied, match="SIGKILL"):
+        consume()
     assert len(drawn) < 8
 
 
