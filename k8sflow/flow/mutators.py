@@ -334,3 +334,16 @@ def _apply(mutations: Sequence[_Mutation], faults: list[Located]) -> None:
             except (FlowDefinitionError, ParameterError) as error:
                 broken.add(id(mutator))
                 faults.append(Located(mutator._place, Fault(error.summary, error.advice)))  # noqa: SLF001  as above
+            except Exception as error:  # noqa: BLE001  the mutator is the user's code
+                broken.add(id(mutator))
+                faults.append(Located(mutator._place, _raised(mutator, error)))  # noqa: SLF001  as above
+
+
+def _raised(mutator: object, error: Exception) -> Fault:
+    """What a mutator's own code has raised, and where."""
+    import traceback  # noqa: PLC0415  needed for a mistake alone
+
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
+    where = f"It was raised in {frames[-1].name}(), {frames[-1].filename}:{frames[-1].lineno}." if frames else ""
+    told = f"{type(error).__name__}: {error}".removesuffix(": ")
+    return Fault(f"the mutator {type(mutator).__name__} failed: {told}.", where)

@@ -90,7 +90,7 @@ class ArtifactStore:
         size = sum(len(part) for part in parts)
         if known is not None and (known.blob == blob or self._is_reordered(known, name, blob, size)):
             return known
-        kind = f"{type(value).__module__}.{type(value).__qualname__}"
+        kind = _type_of(value)
         if size <= INLINE_BYTES:
             inline = base64.b64encode(b"".join(parts)).decode("ascii")
             return ArtifactRef(blob, size, encoding, kind, inline)
@@ -226,12 +226,16 @@ def _dump_by_value(value: object, name: str, buffers: list[pickle.PickleBuffer],
         cloudpickle.CloudPickler(stream, protocol=5, buffer_callback=buffers.append).dump(value)
     except Exception as error:
         raise ArtifactError(
-            f"the artifact {name!r}, a {type(value).__module__}.{type(value).__qualname__}, can't be pickled: {error}",
+            f"the artifact {name!r}, a {_type_of(value).removeprefix('builtins.')}, can't be pickled: {error}",
             cause=_culprit(value) or (str(first) if str(first) != str(error) else ""),
             advice="Keep what it was made from, or make it in the step that uses it; "
             f"or delete it before self.next(): del self.{name}",
         ) from error
     return stream.getvalue()
+
+
+def _type_of(value: object) -> str:
+    return f"{type(value).__module__}.{type(value).__qualname__}"
 
 
 def _culprit(value: object) -> str:
@@ -249,7 +253,7 @@ def _culprit(value: object) -> str:
         try:
             cloudpickle.dumps(part)
         except Exception:  # noqa: BLE001  as above: any error means that this part can't be pickled
-            return f"It is its part {place}, a {type(part).__module__}.{type(part).__qualname__}."
+            return f"It is its part {place}, a {_type_of(part).removeprefix('builtins.')}."
     return ""
 
 

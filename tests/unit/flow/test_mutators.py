@@ -353,6 +353,25 @@ def test_a_mutator_that_asks_for_what_can_not_be_is_told() -> None:
         Everywhere()(len)
 
 
+def test_what_a_mutators_own_code_raises_is_one_of_the_mistakes() -> None:
+    """With its place there, and without a traceback of ours."""
+
+    class Broken(StepMutator):
+        def mutate(self, mutable_step: Any) -> None:
+            raise KeyError(mutable_step.name)
+
+    class F(FlowSpec):
+        @Broken
+        @step
+        def start(self) -> None: ...
+
+    with pytest.raises(FlowDefinitionError) as raised:
+        graphs.build(F)
+    told = str(raised.value)
+    assert "the mutator Broken failed: KeyError: 'start'" in told
+    assert f"It was raised in mutate(), {__file__}:" in told
+
+
 def test_a_mutator_adds_and_removes_a_class_of_decorators() -> None:
     """As any other decorator."""
 

@@ -342,7 +342,7 @@ def test_a_join_reads_its_branches_by_name_index_and_iteration(tmp_path: Path) -
         ("inputs[2]", ["2 branches"]),
         ("inputs.a.only_b", ["a/0", "no artifact 'only_b'", "only_a"]),
         ("self.common", ["a join takes over nothing by itself", "inputs[i].common", "merge_artifacts"]),
-        ("self.merge_artifacts(inputs)", ["disagree", "differs", "builtins.str", "exclude"]),
+        ("self.merge_artifacts(inputs)", ["disagree", "differs", ": str of ", "exclude"]),
         ("self.merge_artifacts(inputs, include=['nothing'])", ["no branch has 'nothing'", "only_a"]),
         ("self.merge_artifacts(inputs, include=['differs'])", ["disagree", "differs"]),
         ("self.merge_artifacts(inputs, include=['same'], exclude=['common'])", ["not both"]),
