@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import select
@@ -132,3 +133,12 @@ def pids_in(folder: Path) -> list[int]:
     with suppress(FileNotFoundError):
         return [int(path.name) for path in folder.iterdir()]
     return []
+
+
+def own_children() -> list[int]:
+    """The processes that this one has started, in whatever thread, and not waited for."""
+    found: list[int] = []
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that has just ended
+            found += map(int, (task / "children").read_text().split())
+    return sorted(found)

@@ -242,4 +242,6 @@ def _estimated_bytes(items: list[Any], name: str) -> int:
 
 
 def _described(refs: Iterable[ArtifactRef]) -> str:
-    return ", ".join(f"{ref.type.removeprefix('builtins.')} of {ref.size} bytes ({ref.blob[:8]})" for ref in list(refs)[:4])
+    return ", ".join(
+        f"{ref.type.removeprefix('builtins.')} of {ref.size} bytes ({ref.blob[:8]})" for ref in list(refs)[:4]
+    )

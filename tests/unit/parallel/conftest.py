@@ -7,13 +7,13 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
 from k8sflow.parallel import Backend, loop
 from k8sflow.parallel.forking import private_fds
 from tests.cgroups import Cgroup, limited_memory
+from tests.support import own_children
 
 DEADLINE_SECONDS = 180
 
@@ -23,16 +23,12 @@ def traces() -> dict[str, object]:
     gc.collect()
     return {
         "descriptors": sorted(os.listdir("/proc/self/fd")),
-        "children": sorted(child for task in Path("/proc/self/task").iterdir() for child in children(task)),
+        "children": own_children(),
         "threads": threading.active_count(),
         "shared memory": sorted(os.listdir("/dev/shm")),
         "private descriptors": sorted(private_fds),
         "signal mask": signal.pthread_sigmask(signal.SIG_BLOCK, ()),
     }
-
-
-def children(task: Path) -> list[str]:
-    return (task / "children").read_text().split()
 
 
 @pytest.fixture(autouse=True)

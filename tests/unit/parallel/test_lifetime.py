@@ -29,10 +29,7 @@ from k8sflow.parallel.channels import readable_within
 from k8sflow.parallel.forking import fork_process, private_fds
 from k8sflow.parallel.signals import interrupts_held
 from k8sflow.parallel.spawned import SpawnTeam
-
-
-def children() -> list[int]:
-    return [int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()]
+from tests.support import own_children
 
 
 def test_a_closed_generator_ends_its_workers(way: Backend) -> None:
@@ -41,22 +38,22 @@ def test_a_closed_generator_ends_its_workers(way: Backend) -> None:
         results = kind(lambda i: i, itertools.count(), 2, backend=way)
         assert next(results) in range(10_000)
         results.close()
-        assert children() == []
+        assert own_children() == []
 
 
 def test_a_generator_that_was_never_started_has_started_nothing(way: Backend) -> None:
     results = parallel_imap(lambda i: i, range(10), 2, backend=way)
-    assert children() == []
+    assert own_children() == []
     results.close()
 
 
 def test_a_forgotten_generator_ends_its_workers() -> None:
     results = parallel_imap(lambda i: i, range(100_000), 2)
     next(results)
-    assert len(children()) == 2
+    assert len(own_children()) == 2
     del results
     gc.collect()
-    assert children() == []
+    assert own_children() == []
 
 
 def test_a_spawned_workers_end_lets_a_call_amid_its_items_end(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,7 +86,7 @@ def test_a_consumers_exception_ends_the_workers() -> None:
     results = parallel_imap(lambda i: i, range(100_000), 2)
     with contextlib.closing(results), contextlib.suppress(KeyError):
         raise KeyError(next(results))
-    assert children() == []
+    assert own_children() == []
 
 
 @pytest.mark.slow
@@ -112,7 +109,7 @@ def test_an_interrupt_at_any_moment_leaves_nothing() -> None:
             except KeyboardInterrupt:
                 caught += 1
             ready.join()
-            assert children() == []
+            assert own_children() == []
     finally:
         signal.signal(signal.SIGINT, before)
     assert caught > 5
@@ -130,7 +127,7 @@ def test_a_timeout_by_alarm_leaves_nothing() -> None:
             signal.setitimer(signal.ITIMER_REAL, 0.05)
             with pytest.raises(TimeoutError):
                 parallel_map(lambda _: signal.pause(), range(4), 2)
-            assert children() == []
+            assert own_children() == []
     finally:
         signal.signal(signal.SIGALRM, before)
 
@@ -333,7 +330,7 @@ def test_a_killed_worker_is_seen_while_another_call_runs() -> None:
     """The second call's workers don't keep the first's pipes open."""
     outer = parallel_imap(lambda i: i, range(100_000), 2, chunk_size=1)
     next(outer)
-    first = children()
+    first = own_children()
     inner = parallel_imap(lambda i: i, range(100_000), 2, chunk_size=1)
     next(inner)
     os.kill(first[0], signal.SIGKILL)
@@ -448,11 +445,11 @@ def repeat(calls: int) -> None:
 
     parallel_map(func, range(3), 2)
     gc.collect()
-    before = mappings(), len(os.listdir("/proc/self/fd")), threading.active_count(), len(children())
+    before = mappings(), len(os.listdir("/proc/self/fd")), threading.active_count(), len(own_children())
     for _ in range(calls):
         parallel_map(func, range(3), 2)
     gc.collect()
-    after = mappings(), len(os.listdir("/proc/self/fd")), threading.active_count(), len(children())
+    after = mappings(), len(os.listdir("/proc/self/fd")), threading.active_count(), len(own_children())
     assert after[1:] == before[1:]
     assert after[0] <= before[0] + 8  # the allocator's own
 
@@ -510,7 +507,7 @@ def test_descriptors_run_out_without_a_leak() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (used + spare, hard))
             with contextlib.suppress(OSError):
                 parallel_map(lambda i: i, range(4), 2)
-            assert children() == []
+            assert own_children() == []
             assert private_fds == set()
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
