@@ -491,7 +491,13 @@ def test_a_worker_that_a_handler_of_the_caller_reaped_is_not_killed_by_its_pid(m
             parallel_map(lambda _: os._exit(3), range(4), 2)
         # The same where the handler is so fast that there is no process to make a pidfd of.
         plain = os.pidfd_open
-        monkeypatch.setattr(os, "pidfd_open", lambda pid: os.waitpid(pid, 0) and plain(pid))
+
+        def too_late(pid: int) -> int:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, 0)
+            return plain(pid)
+
+        monkeypatch.setattr(os, "pidfd_open", too_late)
         with pytest.raises(WorkerDied):
             parallel_map(lambda _: os._exit(3), range(4), 2)
     finally:
