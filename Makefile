@@ -46,10 +46,10 @@ format: $(VENV)/.installed ## let ruff lay out the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench-local: $(VENV)-bench/.installed ## local flows against Metaflow and the bare operation (about 6 minutes)
+bench-local: $(VENV)-bench/.installed ## local flows against Metaflow and the bare operation (about 4 minutes)
 	$(VENV)-bench/bin/python benchmarks/local_run.py
 
-bench-parallel: $(VENV)-bench/.installed ## parallel_map against its peers and the bare operation (about 15 minutes)
+bench-parallel: $(VENV)-bench/.installed ## parallel_map against its peers and the bare operation (about 18 minutes)
 	$(VENV)-bench/bin/python benchmarks/parallel_map.py --plot docs/parallel_map.png
 
 bench-resume: $(VENV)/.installed ## what it takes to resume a run of 10,000 finished tasks
