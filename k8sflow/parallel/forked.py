@@ -220,12 +220,11 @@ class ForkTeam:
             self._start()
         while not self._readable:
             events = self._poll.poll()
-            for fd, event in events:
-                worker = self._by_fd[fd]
-                if fd == worker.results and event & select.POLLIN:
-                    self._readable.append(worker)
-            if not self._readable:
-                raise self._by_fd[events[0][0]].death()
+            said = [self._by_fd[fd] for fd, event in events if event & select.POLLIN and fd == self._by_fd[fd].results]
+            for fd, _ in events:
+                if self._by_fd[fd] not in said:  # it has ended and has no more to say: told at once, whoever goes on
+                    raise self._by_fd[fd].death()
+            self._readable.extend(said)
         worker = self._readable.popleft()
         reply = receive_reply(worker)
         if reply.done:

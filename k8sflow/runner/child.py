@@ -65,7 +65,7 @@ class Child:
                     pass_fds=[answer_writer, given.fileno()],
                     start_new_session=True,  # a Ctrl-C at the terminal is for us; we tell the process, and do so once
                 )
-        except BaseException:
+        except BaseException:  # whatever keeps the process from starting: no descriptor stays
             os.close(answer_reader)
             raise
         finally:

@@ -224,7 +224,7 @@ def _dump_by_value(value: object, name: str, buffers: list[pickle.PickleBuffer],
     stream = io.BytesIO()
     try:
         cloudpickle.CloudPickler(stream, protocol=5, buffer_callback=buffers.append).dump(value)
-    except Exception as error:
+    except Exception as error:  # as with pickle: the code of the value's classes may raise anything
         raise ArtifactError(
             f"the artifact {name!r}, a {_type_of(value).removeprefix('builtins.')}, can't be pickled: {error}",
             cause=_culprit(value) or (str(first) if str(first) != str(error) else ""),
