@@ -16,6 +16,7 @@ from k8sflow.flow.rows import items_of
 from k8sflow.flow.setters import MissingArtifactError, explain
 from k8sflow.flow.spec import CONTEXT, FlowSpec, NextCall, constants, fixed, parameters
 from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore
+from k8sflow.storage.encoding import encode
 from k8sflow.storage.records import ForeachFrame, ForeachItems
 from k8sflow.task.inputs import Inputs, refs_of
 from k8sflow.task.result import Transition
@@ -235,10 +236,7 @@ def _save_chunks(
 
 
 def _estimated_bytes(items: list[Any], name: str) -> int:
-    from k8sflow.storage.artifacts import encode  # noqa: PLC0415  only here is a size needed without a save
-
-    parts, _ = encode(items, name)
-    return sum(len(part) for part in parts)
+    return encode(items, name).size
 
 
 def _described(refs: Iterable[ArtifactRef]) -> str:
