@@ -17,6 +17,9 @@ from k8sflow.storage.objects import Buffer, ObjectNotFoundError, ObjectStore
 from k8sflow.storage.sameness import differs_by_caches, is_unchanged
 
 INLINE_BYTES = 2048
+# Blobs that a task may need again: the items of a foreach, of which a join reads those of each branch.
+_KEPT_BLOB_BYTES = 2 << 20
+_KEPT_BLOBS = 4
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ class ArtifactStore:
         self._store = store
         self._flow = flow
         self._shapes: dict[str, Shape] = {}
+        self._kept: dict[str, bytes] = {}
 
     @property
     def url(self) -> str:
@@ -147,7 +151,7 @@ class ArtifactStore:
         Raises:
             ArtifactError: The content is damaged or missing, or needs code that is not here.
         """
-        data = self.load_blob(ref.blob, name) if ref.inline is None else _inline(ref.inline)
+        data = self._content(ref, name) if ref.inline is None else _inline(ref.inline)
         self._verify(data, ref, name)
         if ref.encoding == "pickle5":
             self._shapes[ref.blob] = shape_of(data)
@@ -162,6 +166,18 @@ class ArtifactStore:
                 cause="The code or a package that it was made with is not here, or has another version.",
                 advice="Import the flow's module, and install the packages of the step that made it.",
             ) from error
+
+    def _content(self, ref: ArtifactRef, name: str) -> Buffer:
+        """The bytes of a value, of a small one those that were read last."""
+        if ref.size > _KEPT_BLOB_BYTES:
+            return self.load_blob(ref.blob, name)
+        if ref.blob not in self._kept:
+            data = bytes(self.load_blob(ref.blob, name))
+            while len(self._kept) >= _KEPT_BLOBS:
+                self._kept.pop(next(iter(self._kept)), None)
+            self._kept[ref.blob] = data
+            return data
+        return self._kept[ref.blob]
 
     def load_blob(self, blob: str, name: str) -> Buffer:
         """The bytes of a blob, not verified.

@@ -83,6 +83,7 @@ def _leaves_it_to_python(kind: type) -> bool:
     """Whether pickle makes objects of a class by ``object.__new__`` and fills their ``__dict__``."""
     if any("__slots__" in vars(base) for base in kind.__mro__):
         return False
-    if kind.__hash__ not in {None, object.__hash__}:
+    own_hash: object = kind.__hash__
+    if own_hash not in (None, object.__hash__):
         return False  # in a set that the object itself is in, it is asked for its hash before it has attributes
     return all(getattr(kind, way, None) is getattr(object, way, None) for way in _OWN_WAYS)

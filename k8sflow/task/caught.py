@@ -8,6 +8,7 @@ from k8sflow.flow.attempts import Catch
 from k8sflow.flow.caught import CaughtError
 from k8sflow.flow.graph import Graph
 from k8sflow.storage.artifacts import ArtifactStore
+from k8sflow.storage.layers import compose
 from k8sflow.storage.records import Commit
 from k8sflow.storage.run_store import RunStore
 from k8sflow.task.outcome import Outcome
@@ -26,13 +27,17 @@ def commit_caught(run_store: RunStore, graph: Graph, spec: TaskSpec, failure: Ta
         ArtifactError: A task before it has no result.
         StorageError: The store refuses.
     """
-    artifacts, stack = surroundings(graph, run_store, spec)
+    around = surroundings(graph, run_store, spec)
+    artifacts = around.inherited()
     if catch.var is not None:
         store = ArtifactStore(run_store.store, run_store.flow)
         artifacts[catch.var] = store.save(caught(failure), catch.var)
     now = time.time()
     steps = graph[spec.name.step].next
-    commit = Commit(spec.attempt, steps, artifacts, stack, started=now, finished=now)
+    left = compose(artifacts, around.table.layers)
+    commit = Commit(
+        spec.attempt, steps, left.own, around.stack, started=now, finished=now, layers=left.layers, without=left.without
+    )
     if not run_store.commit(spec.name.step, spec.name.id, commit):
         return committed_result(run_store, spec) or failure
     return TaskResult(Outcome.SUCCEEDED, Transition(steps))

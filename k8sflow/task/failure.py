@@ -63,7 +63,7 @@ def _explained(error: K8sflowError, outcome: Outcome) -> Diagnosis:
         frames = _users_frames(error.__cause__)
         where = f"{_listed(frames)}\n{_said(error.__cause__)}" if frames else ""
     detail = "\n".join(filter(None, [error.cause, where]))
-    return Diagnosis(outcome, error.summary, detail=detail, resolution=error.advice, error_type=type(error).__name__)
+    return Diagnosis(outcome, error.titled, detail=detail, resolution=error.advice, error_type=type(error).__name__)
 
 
 def _said(error: BaseException) -> str:
