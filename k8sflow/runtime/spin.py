@@ -31,6 +31,7 @@ from k8sflow.runtime.plan import Kept, Rerun, plan
 from k8sflow.runtime.progress import Reporter, reporter
 from k8sflow.runtime.request import code_file, code_folder
 from k8sflow.runtime.start import fixed_values
+from k8sflow.storage import package
 from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore
 from k8sflow.storage.clones import put_commits
 from k8sflow.storage.records import RunRecord, current_user, new_run_id
@@ -154,6 +155,7 @@ def _record(flow: type[FlowSpec], before: RunRecord, graph: Graph, artifacts: Ar
         origin_run_id=before.run,
         origin_step=step,
         max_num_splits=before.max_num_splits,
+        modules=package.modules(code_folder(flow)),
     )
 
 

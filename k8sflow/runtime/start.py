@@ -213,6 +213,7 @@ def create(
         origin_step=origin_step,
         is_detached=request.is_detached,
         max_num_splits=request.max_num_splits,
+        modules=package.modules(code_folder(flow)),
     )
     RunStore(store, record.flow, record.run).create(record)
     if request.run_id_file is not None:
