@@ -25,6 +25,8 @@ from k8sflow.executors.preload_plan import Ignore, Import, PlanStep, SetVariable
 
 _DESCRIPTORS = Path("/dev/fd")
 _THREADS = Path("/proc/self/task")
+# Threads that look after themselves at a fork: jemalloc's, which pyarrow brings (background_thread.c, pthread_atfork).
+_FORKED = frozenset({"jemalloc_bg_thd"})
 
 
 def preload(steps: Sequence[PlanStep], left_out: Collection[str]) -> dict[str, str]:
@@ -147,9 +149,16 @@ def _is_a_file(arguments: Sequence[Any]) -> bool:
 
 def _count_threads() -> int:
     try:
-        return len(list(_THREADS.iterdir()))
+        threads = list(_THREADS.iterdir())
     except OSError:
         return threading.active_count()
+    return sum(_name(thread) not in _FORKED for thread in threads)
+
+
+def _name(thread: Path) -> str:
+    with contextlib.suppress(OSError):  # it has just ended
+        return (thread / "comm").read_text().strip()
+    return ""
 
 
 def _count_threads_after_fork() -> int:
