@@ -238,7 +238,8 @@ def test_names_of_metaflow_are_there(root: Path) -> None:
     assert task.environment_info is run["work"].environment_info is None
     assert Flow("F").tags == Flow("F").user_tags == Flow("F").system_tags == frozenset()
     assert sorted(task.artifacts._fields) == ["items", "n", "square"]
-    assert {name: artifact.data for name, artifact in task.data._artifacts.items()} == {"items": [0, 1, 2], "n": 3, "square": 1}
+    values = {name: artifact.data for name, artifact in task.data._artifacts.items()}
+    assert values == {"items": [0, 1, 2], "n": 3, "square": 1}
     assert task.runtime_name == "dev"
 
 
