@@ -141,7 +141,8 @@ def find_file(folder: Path, environment: Mapping[str, str] = os.environ) -> Path
     """The file with the settings that hold for a flow in ``folder``, or None where there is none."""
     if explicit := environment.get("K8SFLOW_CONFIG"):
         return Path(started.FOLDER or "/") / explicit
-    return next((path for path in _candidates(folder, environment) if path.is_file()), None)
+    found = _candidates(folder, environment)
+    return next((path for path in found if os.path.isfile(path)), None)  # noqa: PTH113  is_file() raises without access
 
 
 def _candidates(folder: Path, environment: Mapping[str, str]) -> Iterator[Path]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -150,10 +152,41 @@ def test_a_bucket_as_the_root_is_refused(project: Path) -> None:
     assert sorted(os.listdir(project)) == ["flows", "notebooks"]
 
 
-def test_a_file_in_the_place_of_the_folder_is_told(project: Path) -> None:
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda path: path.touch(), "A file is where a folder has to be"),
+        (lambda path: path.symlink_to("nowhere"), "A link that leads nowhere is where a folder has to be"),
+    ],
+    ids=["file", "link"],
+)
+def test_what_is_in_the_place_of_the_folder_is_told(project: Path, make: Callable[[Path], None], words: str) -> None:
     """With what to do."""
-    (project / ".k8sflow").touch()
+    make(project / ".k8sflow")
     done = run_flow(project / "flows/flow.py", cwd=project)
     assert done.returncode == 1
-    assert "A file is where a folder has to be" in done.stderr
+    assert words in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("setpriv") is None, reason="takes a privilege from root")
+def test_a_folder_without_access_is_told(project: Path) -> None:
+    """Of the runs, and of the working folder; the client's errors are ours too."""
+    (project / ".k8sflow").mkdir(mode=0)
+    (project / "notebooks").chmod(0)
+    nobody = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search"]
+
+    def say(folder: str, *command: str) -> str:
+        moved = ["sh", "-c", f'cd {folder} && exec {" ".join(nobody)} "$@"', "sh", sys.executable, *command]
+        done = subprocess.run(moved, cwd=project, env=environment(), capture_output=True, text=True, check=False)
+        return done.stdout + done.stderr
+
+    try:
+        flow = "flows/flow.py"
+        for folder, *command in ((".", flow, "run"), (".", flow, "runs"), (".", "-c", READ), ("notebooks", "-c", READ)):
+            shown = say(folder, *command)
+            assert "Permission denied" in shown
+            assert "K8SFLOW_ROOT" in shown
+            assert "PermissionError" not in shown.splitlines()[-1]
+    finally:
+        (project / "notebooks").chmod(0o755)

@@ -10,13 +10,6 @@ import pytest
 from k8sflow.config import Settings
 from k8sflow.storage.local import folder_for_runs, folders_with_runs, nearest
 
-pytestmark = pytest.mark.usefixtures("_nothing_above")
-
-
-@pytest.fixture
-def _nothing_above(tmp_path: Path) -> None:
-    assert nearest(tmp_path) is None, "remove that folder: a flow was run above the tests' temporary folder"
-
 
 def test_the_nearest_folder_counts(tmp_path: Path) -> None:
     """The working folder's own, else that of a folder around it; without any, a new one in the working folder."""
