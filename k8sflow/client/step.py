@@ -48,7 +48,7 @@ class Step(TaggedAsParent):
 
     @property
     def created_at(self) -> datetime | None:
-        """When its first task started, or None where none has ended yet."""
+        """When its first task started, or None where that is not known yet."""
         return min((task.created_at for task in self if task.created_at is not None), default=None)
 
     @property

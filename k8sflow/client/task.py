@@ -16,7 +16,7 @@ from k8sflow.client.lineage import children, indices, parents
 from k8sflow.client.moments import local
 from k8sflow.client.tagged import TaggedAsParent
 from k8sflow.flow.graph import Graph
-from k8sflow.storage.logs import scrub
+from k8sflow.storage.logs import Mark, scrub
 from k8sflow.storage.records import Commit, OutcomeRecord, current_user
 from k8sflow.storage.run_store import RunStore
 from k8sflow.task.outcome import Outcome
@@ -34,7 +34,7 @@ class Metadatum:
         name: What it is about.
         value: What they say.
         type: Its kind, which is the name.
-        created_at: When the task's step was called, or None where it has not finished yet.
+        created_at: When the task began, or None where that is not known.
         task: The task's pathspec.
     """
 
@@ -119,8 +119,14 @@ class Task(TaggedAsParent):
 
     @property
     def created_at(self) -> datetime | None:
-        """When the task's step was called, or None where it has not finished yet."""
-        return local(self._commit.started) if self._commit is not None else None
+        """When the task's step was called; without a result, when its execution began, as far as its log tells."""
+        if self._commit is not None:
+            return local(self._commit.started)
+        begun = [mark.at for stream in logs.STREAMS for mark in self._marks(stream)[:1]]
+        return local(min(begun)) if begun else None
+
+    def _marks(self, stream: str) -> list[Mark]:
+        return self._run_store.read_marks(self.parent.id, self.id, self.current_attempt, stream)
 
     @property
     def finished_at(self) -> datetime | None:
@@ -227,9 +233,11 @@ class Task(TaggedAsParent):
         return self.parent.environment_info
 
     def _tasks(self, find: Callable[[Graph, RunStore, str, str], list[TaskName]]) -> list[Task]:
+        from k8sflow.client.step import Step  # noqa: PLC0415  it is above this module
+
         run = self.parent.parent
         names = find(run.graph, run.run_store, self.parent.id, self.id)
-        return [Task(name.id, parent=run[name.step]) for name in names]
+        return [Task(name.id, parent=Step(name.step, parent=run)) for name in names]
 
     # ------------------------------------------------------------------ output
 

@@ -198,7 +198,9 @@ def test_a_failed_run_is_not_finished(root: Path) -> None:
     failed, done = run["work"]["1"], run["work"]["0"]
     assert (failed.finished, failed.has_ended, failed.successful, failed.index) == (False, True, False, 1)
     assert done.finished
+    assert failed.created_at is not None
     assert failed.finished_at is not None
+    assert run.created_at <= failed.created_at <= failed.finished_at + timedelta(milliseconds=1)  # as exact as a log's
 
 
 def test_the_standard_error_has_the_traceback_of_a_failure(root: Path) -> None:
