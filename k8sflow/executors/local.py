@@ -120,6 +120,9 @@ class LocalExecutor:
         self._cancelled.set()
         self.close()
 
+    def abandon(self) -> None:
+        """Nothing: the zygote ends the tasks when this process is gone."""
+
     def close(self) -> None:
         """Ends the thread and the zygote."""
         if self._thread.is_alive():

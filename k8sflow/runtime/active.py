@@ -80,7 +80,9 @@ class ActiveRun:
         Args:
             began: When the user asked, by time.monotonic().
         """
-        return reporter(began, partial(hints.logs, self.record), self.run_store.pathspec, list(self.graph.nodes))
+        seen = reporter(began, partial(hints.logs, self.record), self.run_store.pathspec, list(self.graph.nodes))
+        self.store.report_outages(seen.notice)
+        return seen
 
     def note_cancelled(self) -> None:
         """Writes that the run was cancelled, where its driver had not begun, and so could not."""

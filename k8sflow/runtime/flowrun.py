@@ -150,6 +150,12 @@ class FlowRunObserver:
         """Counts a failure that @catch has taken as done."""
         self._progress.caught(task, result, catch)
 
+    def outage(self, text: str, is_over: bool) -> None:  # noqa: FBT001  as ``patience.Report``
+        """Shows in the driver's log, and until it is over as the FlowRun's message, that the bucket doesn't answer."""
+        click.echo(text)
+        self._progress.notice("" if is_over else text)
+        self._begin_to_write()
+
     def interrupted(self) -> None:
         """To be called at the driver's SIGTERM: returns where the run is to be cancelled, and else ends this process.
 

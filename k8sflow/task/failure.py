@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import sysconfig
 import traceback
+from dataclasses import replace
 from pathlib import Path
 
-from k8sflow.errors import K8sflowError, StorageError
+from k8sflow.errors import K8sflowError, OutageError, StorageError
 from k8sflow.task.outcome import Diagnosis, Outcome
 from k8sflow.task.result import TaskResult
 
@@ -23,10 +24,16 @@ _INSTALLED = f"{sysconfig.get_path('purelib')}{os.sep}"
 def failure(error: BaseException) -> TaskResult:
     """The result of a task that an exception has ended."""
     if isinstance(error, StorageError):
-        return TaskResult(Outcome.STORAGE_ERROR, diagnosis=_explained(error, Outcome.STORAGE_ERROR))
+        return not_stored(error)
     if isinstance(error, K8sflowError):
         return TaskResult(Outcome.USER_ERROR, diagnosis=_explained(error, Outcome.USER_ERROR))
     return TaskResult(Outcome.USER_ERROR, diagnosis=diagnose(error))
+
+
+def not_stored(error: K8sflowError) -> TaskResult:
+    """The result of a task that the store failed; only what time may heal is worth another execution."""
+    found = _explained(error, Outcome.STORAGE_ERROR)
+    return TaskResult(Outcome.STORAGE_ERROR, diagnosis=replace(found, is_final=not isinstance(error, OutageError)))
 
 
 def unloadable(file: str, error: BaseException) -> TaskResult:

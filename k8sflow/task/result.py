@@ -39,12 +39,14 @@ class TaskResult:
     Args:
         outcome: How it ended.
         transition: Where the run goes on; only after a success.
-        diagnosis: What a person is told; only after a failure.
+        diagnosis: The explanation for people; only after a failure.
+        note: What went wrong beside it, which the end of the run reports: output that could not be stored.
     """
 
     outcome: Outcome
     transition: Transition | None = None
     diagnosis: Diagnosis | None = None
+    note: str = ""
 
     def to_json(self) -> str:
         """The result as JSON of any length, without what UTF-8 has no bytes for."""
@@ -59,9 +61,11 @@ class TaskResult:
         text = self.to_json()
         if len(text.encode()) <= TERMINATION_MESSAGE_BYTES:
             return text
+        if self.note and self.diagnosis is None:
+            return replace(self, note="").to_termination_message()
         if self.diagnosis is None:
             return json.dumps({"outcome": self.outcome.value, "transition": None}, separators=(",", ":"))
-        empty = replace(self, diagnosis=Diagnosis(self.diagnosis.category, ""))
+        empty = replace(self, diagnosis=replace(self.diagnosis, summary="", detail="", resolution=""))
         room = TERMINATION_MESSAGE_BYTES - len(empty.to_json().encode())
         return replace(self, diagnosis=_shortened(self.diagnosis, room)).to_json()
 
@@ -79,6 +83,10 @@ class TaskResult:
             }
             if self.diagnosis.error_type:
                 document["diagnosis"]["error_type"] = self.diagnosis.error_type
+            if self.diagnosis.is_final:
+                document["diagnosis"]["is_final"] = True
+        if self.note:
+            document["note"] = self.note
         return document
 
     @staticmethod
@@ -97,9 +105,10 @@ class TaskResult:
                 transition = Transition(tuple(found["steps"]), found["width"], found.get("max_parallel"))
             if "diagnosis" in document:
                 diagnosis = Diagnosis(category=outcome, **document["diagnosis"])
+            note = str(document.get("note", ""))
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not a task result: {text[:200]!r}") from error
-        return TaskResult(outcome, transition, diagnosis)
+        return TaskResult(outcome, transition, diagnosis, note)
 
 
 def _shortened(diagnosis: Diagnosis, room: int) -> Diagnosis:

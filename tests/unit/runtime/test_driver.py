@@ -203,7 +203,9 @@ def test_a_failure_is_retried_only_where_the_infrastructure_failed(tmp_path: Pat
     world = World(_graph(Plain()), tmp_path)
     world.behave = lambda spec: _failure(outcome) if spec.name.step == "s1" else None
     result = world.drive()
-    infrastructure = outcome in {Outcome.PREEMPTED, Outcome.EVICTED, Outcome.NODE_LOST, Outcome.NEVER_STARTED}
+    infrastructure = outcome in {
+        Outcome.PREEMPTED, Outcome.EVICTED, Outcome.NODE_LOST, Outcome.NEVER_STARTED, Outcome.STORAGE_ERROR,
+    }  # fmt: skip
     attempts = [spec.attempt for spec in world.attempts if spec.name.step == "s1"]
     assert attempts == (list(range(INFRASTRUCTURE_RETRIES + 1)) if infrastructure else [0])
     assert len(world.retries) == len(attempts) - 1
