@@ -62,9 +62,11 @@ def interrupts(
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        if first is None:
-            for number, handler in before.items():
+        for number, handler in before.items():
+            if first is None:
                 signal.signal(number, handler)
+            elif number != signal.SIGINT:  # Python takes our handler away when it ends, and would be killed then
+                signal.signal(number, signal.SIG_IGN)
 
 
 def _leave(last_word: str, before_leaving: Callable[[], None]) -> None:
