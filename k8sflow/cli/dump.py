@@ -104,7 +104,7 @@ def _print(pathspec: str, artifacts: list[DataArtifact], most: int) -> None:
         kind = artifact.type.removeprefix("builtins.")
         head = f"  {artifact.id:{longest}}  [{kind}, {output.size(artifact.size)}]"
         try:
-            value = repr(artifact.data) if artifact.size <= most else ""
+            value = output.shown(artifact.data) if artifact.size <= most else ""
         except K8sflowError as error:
             value = click.style(f"({error.summary})", fg="red")
         lines = value.splitlines()
@@ -124,7 +124,7 @@ def _document(artifact: DataArtifact, most: int) -> dict[str, Any]:
     try:
         json.dumps(value, allow_nan=False)
     except (TypeError, ValueError, RecursionError):
-        return {**document, "repr": repr(value)}
+        return {**document, "repr": output.shown(value)}
     return {**document, "value": value}
 
 
@@ -136,6 +136,12 @@ def _write(file: Path, chosen: dict[str, list[DataArtifact]]) -> None:
         file.write_bytes(dumps(values))
     except OSError as error:
         raise ArtifactError(f"the values can't be written to {file}: {error.strerror}.") from error
+    except Exception as error:  # a value's class is the user's code
+        raise ArtifactError(
+            f"the values can't be pickled: {type(error).__name__}: {error}.",
+            cause="A class of one of them fails when its instances are pickled again.",
+            advice="Leave it out: --include names the artifacts to write.",
+        ) from error
     count = sum(map(len, values.values()))
     click.echo(f"{count} artifact{'' if count == 1 else 's'} of {len(values)} task{'' if len(values) == 1 else 's'} "
                f"written to {file}.")  # fmt: skip

@@ -15,6 +15,15 @@ from k8sflow.task.result import TaskResult
 # A message may hold a whole data frame: what is told of it goes to the terminal and into several records.
 _SUMMARY_CHARACTERS = 2_000
 _TRACEBACK_CHARACTERS = 100_000
+_IN_A_TEST = (
+    "Run the step in a process with a terminal: k8sflow.testing.run_step(Flow, step) in a test or a script "
+    "(docs/testing.md). A debugger that is attached over the network works in a task too: PYTHONBREAKPOINT."
+)
+_OF_INPUT = "EOF when reading a line"
+_NO_INPUT = (
+    "A task has no terminal to read from: give the value as a Parameter, or read it from a file. "
+    "k8sflow.testing.run_step runs a step in this process, where input() works."
+)
 _OUR_FILES = f"{Path(__file__).resolve().parent.parent}{os.sep}"
 # Installed packages may be in a folder below the standard library; they are none of it.
 _STANDARD_LIBRARY = f"{sysconfig.get_path('stdlib')}{os.sep}"
@@ -58,7 +67,20 @@ def diagnose(error: BaseException) -> Diagnosis:
             resolution="Return from the step, or raise an exception where it has failed.",
             error_type="SystemExit",
         )
-    return Diagnosis(Outcome.USER_ERROR, _said(error), detail=_traceback(error), error_type=type(error).__name__)
+    if _is_of_a_debugger(error):
+        return Diagnosis(
+            Outcome.USER_ERROR,
+            "the step stopped in a debugger, as at breakpoint(), and a task has no terminal to debug at",
+            detail=_listed(_users_frames(error)),
+            resolution=_IN_A_TEST,
+            error_type=type(error).__name__,
+        )
+    advice = _NO_INPUT if isinstance(error, EOFError) and str(error) == _OF_INPUT else ""
+    return Diagnosis(Outcome.USER_ERROR, _said(error), _traceback(error), advice, type(error).__name__)
+
+
+def _is_of_a_debugger(error: BaseException) -> bool:
+    return type(error).__name__ == "BdbQuit" and type(error).__module__ == "bdb"
 
 
 def _explained(error: K8sflowError, outcome: Outcome) -> Diagnosis:

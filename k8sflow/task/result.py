@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import bisect
 import json
+import re
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +16,7 @@ from k8sflow.task.outcome import Diagnosis, Outcome
 
 TERMINATION_MESSAGE_BYTES = 4096
 _CUT = "…"
+_SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -49,9 +51,8 @@ class TaskResult:
     note: str = ""
 
     def to_json(self) -> str:
-        """The result as JSON of any length, without what UTF-8 has no bytes for."""
-        text = json.dumps(self._document(), ensure_ascii=False, separators=(",", ":"))
-        return text.encode("utf-8", "replace").decode()
+        """The result as JSON of any length; what UTF-8 has no bytes for (a part of a file name) is escaped."""
+        return escaped(json.dumps(self._document(), ensure_ascii=False, separators=(",", ":")))
 
     def to_termination_message(self) -> str:
         """The result as JSON of at most 4096 bytes; the diagnosis loses the head of its detail first.
@@ -111,6 +112,11 @@ class TaskResult:
         return TaskResult(outcome, transition, diagnosis, note)
 
 
+def escaped(json_text: str) -> str:
+    """JSON with the surrogates in it as escapes, so that it can be encoded, and is read as what it was."""
+    return _SURROGATES.sub(lambda found: f"\\u{ord(found[0]):04x}", json_text)
+
+
 def _shortened(diagnosis: Diagnosis, room: int) -> Diagnosis:
     """The diagnosis in so many bytes of JSON: the end of its detail, and the beginnings of the rest."""
     resolution = _head(diagnosis.resolution, room // 4)
@@ -123,7 +129,7 @@ def _shortened(diagnosis: Diagnosis, room: int) -> Diagnosis:
 
 def _cost(text: str) -> int:
     """How many bytes a text takes in JSON."""
-    return len(json.dumps(text, ensure_ascii=False).encode("utf-8", "replace")) - 2
+    return len(escaped(json.dumps(text, ensure_ascii=False)).encode()) - 2
 
 
 def _head(text: str, room: int) -> str:

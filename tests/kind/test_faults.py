@@ -140,13 +140,19 @@ def test_a_container_that_is_told_to_end_runs_again(namespace: Namespace, client
     for task in ("work/0", "work/1"):
         running.seen(rf"\[{task}\] tick 2$")
     pods = {
-        pod["metadata"]["annotations"]["k8sflow.dev/task"]: pod["metadata"]["name"]
+        pod["metadata"]["annotations"]["k8sflow.dev/task"]: pod
         for pod in namespace.objects("pods", "k8sflow.dev/flow=Fan")
         if pod["metadata"]["annotations"]["k8sflow.dev/step"] == "work" and pod["status"]["phase"] == "Running"
     }
-    namespace.kubectl("exec", pods["0"], "-c", "task", "--", "python3", "-c", "import os; os.kill(1, 15)")
-    sandbox = f"crictl inspectp $(crictl pods --name {pods['1']} --quiet) | grep -m1 '\"pid\"' | tr -dc 0-9"
-    namespace.cluster.kind.in_node("sh", "-c", f"kill -9 $({sandbox})", doing="kill a sandbox")
+    namespace.kubectl(
+        "exec", pods["0"]["metadata"]["name"], "-c", "task", "--", "python3", "-c", "import os; os.kill(1, 15)"
+    )
+    uid = pods["1"]["metadata"]["uid"]
+    script = (
+        f"for p in /proc/[0-9]*; do grep -qs -e {uid} -e {uid.replace('-', '_')} $p/cgroup "
+        '&& tr "\\0" " " <$p/cmdline | grep -qs "pause" && kill -9 ${p#/proc/} && echo killed; done; true'
+    )
+    assert "killed" in namespace.cluster.kind.in_node("sh", "-c", script, doing="kill a sandbox")
     done = running.wait(180)
     assert done.code == 0, done.text
     assert "cancelled" not in done.text
