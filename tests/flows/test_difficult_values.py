@@ -59,7 +59,9 @@ def test_dump_shows_what_it_can_of_each_value(file: Path) -> None:
     shown = {line.split()[0]: line for line in done.stdout.splitlines() if line.startswith("  ")}
     assert shown["a_huge"].endswith(f"  1{'0' * 6000}")
     assert "<Broken whose repr raised RuntimeError: no repr>" in shown["b_broken"]
-    assert f"'fine': [1, <Broken whose repr raised RuntimeError: no repr>, {{'n': -1{'0' * 6000}}}]" in shown["c_nested"]
+    assert (
+        f"'fine': [1, <Broken whose repr raised RuntimeError: no repr>, {{'n': -1{'0' * 6000}}}]" in shown["c_nested"]
+    )
     assert "<Worse whose repr raised SystemExit>" in shown["c_nested"]
     assert "'caf\\udce9.csv'" in shown["d_name"]
     assert "<int of 1,000,001 bits>" in shown["e_gigantic"]

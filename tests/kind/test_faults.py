@@ -204,7 +204,7 @@ def _signalled(running: Terminal, number: signal.Signals) -> bool:
 
 RIGHTS = [
     {"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["create", "get", "delete", "deletecollection"]},
-    {"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"]},
+    {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]},
     {"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]},
     {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["create", "get", "delete", "patch"]},
 ]
