@@ -198,7 +198,12 @@ class FlowRunObserver:
             self._thread.start()
 
     def _write_on(self) -> None:
-        asyncio.run(self._write_while_open())
+        while not self._closing.is_set():
+            try:
+                asyncio.run(self._write_while_open())
+            except Exception as error:  # noqa: BLE001  the thread's border: else the counters would stand still
+                click.echo(f"The FlowRun's status can't be written: {type(error).__name__}: {error}", err=True)
+                self._closing.wait(_PATIENCE_SECONDS)
 
     async def _write_while_open(self) -> None:
         async with KubernetesApi(self._access, patience_seconds=_PATIENCE_SECONDS) as api:

@@ -204,6 +204,7 @@ class ObjectLease:
         self._me = Holder.this()
         self._number: int | None = None
         self._seen: tuple[Holder, float] | None = None  # the last change of somebody else's, and when it was seen
+        self._looked_at: float | None = None
         self._released = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -266,7 +267,10 @@ class ObjectLease:
     def _is_silent(self, holder: Holder) -> bool:
         """Whether nothing has changed since this process first looked; no two machines' clocks are compared."""
         now = self._now()
-        if self._seen is None or self._seen[0] != holder:
+        # While this process couldn't look, as in an outage of the bucket, the holder couldn't write either.
+        could_not_look = self._looked_at is not None and now - self._looked_at > self._expiry_seconds
+        self._looked_at = now
+        if self._seen is None or self._seen[0] != holder or could_not_look:
             self._seen = (holder, now)
         return now - self._seen[1] >= self._expiry_seconds
 
@@ -274,12 +278,17 @@ class ObjectLease:
         beat = 0
         while not self._released.wait(self._beat_seconds):
             beat += 1
-            # Where the bucket can't be reached for a while, nobody else can see the silence either.
-            with contextlib.suppress(StorageError):
-                if self._store.exists(self._key(number + 1)):
-                    on_lost()
-                    return
-                self._store.put(self._key(number), [_dump(replace(self._me, beat=beat))])
+            try:
+                is_lost = self._store.exists(self._key(number + 1))
+                if not is_lost:
+                    self._store.put(self._key(number), [_dump(replace(self._me, beat=beat))])
+            except Exception:  # noqa: BLE001,S112  the thread's border: without it nobody would notice a new driver
+                # Where the bucket can't be reached for a while, nobody else can see the silence either. Whatever else
+                # it is (keys that expired), the next beat tries again, and finds out who has taken over meanwhile.
+                continue
+            if is_lost:
+                on_lost()
+                return
 
 
 def _dump(holder: Holder) -> bytes:
