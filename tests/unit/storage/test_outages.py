@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import socket
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -20,29 +18,10 @@ from k8sflow.storage.patience import Patience
 from k8sflow.storage.run_store import RunStore
 from k8sflow.storage.s3 import S3Store
 from k8sflow.task.uploads import LogUploads
-from tests.s3server import BUCKET, KEYS, s3_server
+from tests.s3server import BUCKET, KEYS, Server
 from tests.support import wait_for
 
 pytestmark = pytest.mark.s3
-
-
-class Server:
-    """An S3 server that can be stopped and started again on its port, with its data."""
-
-    def __init__(self, folder: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self._port = probe.getsockname()[1]
-        self._folder = folder
-        self._running = ExitStack()
-        self.endpoint = f"http://127.0.0.1:{self._port}"
-        self.start()
-
-    def start(self) -> None:
-        self._running.enter_context(s3_server(self._folder, self._port))
-
-    def stop(self) -> None:
-        self._running.close()
 
 
 @pytest.fixture
