@@ -11,6 +11,7 @@ import contextlib
 import functools
 import gc
 import itertools
+import math
 import os
 import random
 import threading
@@ -52,6 +53,7 @@ class Patience:
         self.has_answered = False
         self._lock = threading.Lock()
         self._limited = threading.Event()
+        self._end = math.inf
         self._out_since: float | None = None
         self._is_reported = False
 
@@ -62,14 +64,13 @@ class Patience:
         return patience
 
     def limit(self, seconds: float) -> None:
-        """Lets nothing wait longer than this from now on, including the calls that are waiting."""
-        self.seconds = min(self.seconds, seconds)
-        self.first_seconds = min(self.first_seconds, seconds)
+        """Lets all calls together wait for no longer than this from now on, including those that are waiting."""
+        self._end = min(self._end, time.monotonic() + seconds)
         self._limited.set()
 
     def allows(self, waited: float) -> bool:
-        """Whether a call that has waited for so long may go on waiting."""
-        return waited <= (self.seconds if self.has_answered else self.first_seconds)
+        """Whether a call that will have waited for so long may go on waiting."""
+        return waited <= (self.seconds if self.has_answered else self.first_seconds) and time.monotonic() < self._end
 
     def pause(self, seconds: float) -> None:
         """Waits before the next try."""
@@ -85,7 +86,8 @@ class Patience:
             self._is_reported = self._is_reported or is_news
         if is_news and self.report is not None:
             most = self.seconds if self.has_answered else self.first_seconds
-            self.report(f"{error.summary} It is tried again for up to {describe(most)}. {error.advice}", False)
+            advice = "" if self.has_answered else f" {error.advice}"
+            self.report(f"{error.summary} It is tried again for up to {describe(most)}.{advice}", False)
 
     def answered(self) -> None:
         """Takes note that the server has answered; reports it where the outage was reported."""

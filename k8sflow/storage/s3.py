@@ -251,7 +251,7 @@ class S3Store:
             raise self._explained(error, where, server) from error
         except (BotoConnectionError, HTTPClientError, IncompleteReadError) as error:
             raise OutageError(
-                f"{server} can't be reached for {where}: {error}.",
+                f"{server} can't be reached for {where}: {str(error).rstrip('.')}.",
                 cause="The server is down, or the endpoint is wrong.",
                 advice="Check the setting endpoint (K8SFLOW_ENDPOINT); in a pod in_cluster_endpoint holds.",
             ) from error
@@ -330,7 +330,7 @@ def _client(endpoint: str | None, region: str | None) -> S3Client:
     config = Config(
         connect_timeout=5,
         read_timeout=60,
-        retries={"mode": "standard", "max_attempts": 5},
+        retries={"mode": "standard", "max_attempts": 3},
         max_pool_connections=S3Store.parallel_reads,
         # Blobs carry their own sha256; a second checksum of every byte is only sent where the API asks for one.
         request_checksum_calculation="when_required",

@@ -11,6 +11,7 @@ from pathlib import Path
 from k8sflow.errors import K8sflowError, OutageError, StorageError
 from k8sflow.task.outcome import Diagnosis, Outcome
 from k8sflow.task.result import TaskResult
+from k8sflow.task.shown import shown
 
 # A message may hold a whole data frame: what is told of it goes to the terminal and into several records.
 _SUMMARY_CHARACTERS = 2_000
@@ -62,7 +63,7 @@ def diagnose(error: BaseException) -> Diagnosis:
     if isinstance(error, SystemExit):
         return Diagnosis(
             Outcome.USER_ERROR,
-            f"the step called sys.exit({'' if error.code is None else repr(error.code)}) before it was finished",
+            f"the step called sys.exit({'' if error.code is None else shown(error.code)}) before it was finished",
             detail=_traceback(error),
             resolution="Return from the step, or raise an exception where it has failed.",
             error_type="SystemExit",

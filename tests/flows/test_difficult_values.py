@@ -181,3 +181,30 @@ def test_an_end_of_file_of_the_users_own_is_left_alone(tmp_path: Path) -> None:
     done = flow_command(write_flow(tmp_path, source), "run")
     assert "EOFError: the archive is cut off" in done.stdout
     assert "Parameter" not in done.stdout
+
+
+def test_spin_shows_what_it_can_too(file: Path) -> None:
+    """Of what the step has set."""
+    done = flow_command(file, "spin", "start")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "<Broken whose repr raised RuntimeError: no repr>" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_an_exit_with_a_difficult_value_is_the_steps_failure(tmp_path: Path) -> None:
+    """Not one of the process."""
+    source = """
+        class Broken:
+            def __repr__(self):
+                raise RuntimeError("no repr")
+        class F(FlowSpec):
+            @step
+            def start(self):
+                raise SystemExit(Broken())
+                self.next(self.end)
+            @step
+            def end(self): pass
+    """
+    done = flow_command(write_flow(tmp_path, source), "run")
+    assert done.returncode == 1
+    assert "the step called sys.exit(<Broken whose repr raised RuntimeError: no repr>)" in done.stdout
