@@ -27,6 +27,7 @@ from k8sflow.storage.run_store import RunStore
 
 BEAT_SECONDS = 10.0
 EXPIRY_SECONDS = 30.0
+_JOIN_SECONDS = 5.0
 _LOCK_NAME = "driver.lock"
 # The states of a process that is dead, and only not yet waited for (proc(5)).
 _ENDED = ("Z", "X")
@@ -241,7 +242,7 @@ class ObjectLease:
             return
         self._released.set()
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(_JOIN_SECONDS)  # it may be in the middle of a request that nobody answers
         with contextlib.suppress(StorageError):  # then it is taken over after a silence
             self._store.put(self._key(self._number), [_dump(replace(self._me, is_over=True))])
         self._number = None

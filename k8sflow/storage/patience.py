@@ -68,6 +68,15 @@ class Patience:
         self._end = min(self._end, time.monotonic() + seconds)
         self._limited.set()
 
+    def check(self) -> None:
+        """Returns where a call is worth a try: one to a server that is away may take a minute by itself.
+
+        Raises:
+            OutageError: The server is away, and there is no patience left.
+        """
+        if self._out_since is not None and time.monotonic() >= self._end:
+            raise OutageError("the bucket can't be reached, and this process is ending.")
+
     def allows(self, waited: float) -> bool:
         """Whether a call that will have waited for so long may go on waiting."""
         return waited <= (self.seconds if self.has_answered else self.first_seconds) and time.monotonic() < self._end
@@ -112,6 +121,7 @@ def patient(method: _Method) -> _Method:
 
     @functools.wraps(method)
     def call(self: HasPatience, *arguments: Any, **options: Any) -> Any:
+        self.patience.check()
         try:
             result = method(self, *arguments, **options)
         except OutageError as error:

@@ -131,6 +131,20 @@ def test_patience_that_ends_is_the_infrastructures_failure(namespace: Namespace)
     assert attempts(namespace, done.run)["work/0"] >= 2
 
 
+def test_a_run_can_be_cancelled_while_the_bucket_is_away(namespace: Namespace) -> None:
+    """Nothing waits for the bucket then; Jobs and pods are deleted, and the last lines say that it was cancelled."""
+    run = f"c{secrets.token_hex(6)}"
+    running = namespace.start("fan.py", "--seconds", "3", "--width", "2", "--run-id", run, *KUBERNETES)
+    running.seen(r"\[work/1\] tick 2$")
+    with bucket_away(namespace):
+        running.seen("can't be reached", 90)
+        running.interrupt()
+        assert running.wait(90).code == 130, running.text
+        assert f"Fan/{run} was cancelled in" in running.text
+        assert "Traceback" not in running.text
+        assert is_empty(namespace, run)
+
+
 # ---------------------------------------------------------------------- containers end from outside
 
 
