@@ -14,6 +14,7 @@ from k8sflow.errors import ConfigurationError
 
 FILE_NAME = "k8sflow.toml"
 ROOT_NAME = ".k8sflow"
+_PATIENCE_SECONDS = 600.0
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class Settings:
         endpoint: URL of the S3 server as this machine reaches it; None for AWS.
         in_cluster_endpoint: URL of the S3 server as pods reach it; None where it is the same.
         region: Region of the bucket.
+        storage_patience_seconds: How long a finished task and a run's driver wait for a bucket that can't be reached;
+            None for ten minutes.
         kubernetes_namespace: Namespace of Jobs and pods.
         kubernetes_image: Image of task pods, with Python 3.10 or newer; None for the runtime image.
         kubernetes_runtime_image: The k8sflow image.
@@ -42,6 +45,7 @@ class Settings:
     endpoint: str | None = None
     in_cluster_endpoint: str | None = None
     region: str = "us-east-1"
+    storage_patience_seconds: str | None = None
     kubernetes_namespace: str = "default"
     kubernetes_image: str | None = None
     kubernetes_runtime_image: str = "k8sflow:0.1.0"
@@ -62,6 +66,17 @@ class Settings:
                 advice='Use "secret:NAME" (a Secret in the namespace of the run) or "service-account".',
             )
 
+        if self.storage_patience_seconds is not None and not _is_seconds(self.storage_patience_seconds):
+            raise ConfigurationError(
+                f"the setting storage_patience_seconds is {self.storage_patience_seconds!r}.",
+                advice='It is a number of seconds, such as "600" for ten minutes.',
+            )
+
+    @property
+    def storage_patience(self) -> float:
+        """How many seconds a finished task and a run's driver wait for a bucket that can't be reached."""
+        return _PATIENCE_SECONDS if self.storage_patience_seconds is None else float(self.storage_patience_seconds)
+
     @property
     def credentials_secret(self) -> str | None:
         """Name of the Secret with the bucket's keys, or None for workload identity."""
@@ -75,6 +90,13 @@ class Settings:
         """Environment variables from which ``load`` reads the same settings again."""
         values = {variable(f.name): getattr(self, f.name) for f in fields(self)}
         return {name: value for name, value in values.items() if value is not None}
+
+
+def _is_seconds(text: str) -> bool:
+    try:
+        return 0 <= float(text) < float("inf")
+    except ValueError:
+        return False
 
 
 def variable(key: str) -> str:

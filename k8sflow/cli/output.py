@@ -10,13 +10,14 @@ from typing import Any
 
 import click
 
+from k8sflow.task.result import escaped
+
 JSON_OPTION = click.Option(["--json", "as_json"], is_flag=True, help="Print JSON, for programs.")
 
 
 def print_json(document: Any) -> None:
     """Prints a document that a program reads."""
-    text = json.dumps(document, indent=2, ensure_ascii=False)
-    click.echo(text.encode("utf-8", "replace"))
+    click.echo(escaped(json.dumps(document, indent=2, ensure_ascii=False)).encode())
 
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -79,13 +79,16 @@ def drive(settings: Settings, flow: str, run_id: str, flowrun_name: str) -> bool
     """
     from k8sflow.runtime import flowrun  # noqa: PLC0415  only here is the API needed
 
-    store = remote.open_bucket(settings)
+    # An earlier driver, or whoever started the run, has had answers from the bucket.
+    store = remote.open_bucket(settings, first_seconds=settings.storage_patience)
+    observer = flowrun.FlowRunObserver(settings, settings.kubernetes_namespace, flowrun_name)
+    store.report_outages(observer.outage)
     record = RunStore(store, flow, run_id).read()
     placement = Placement.from_document(record.pods, settings)
     flowrun.check_service_accounts(placement, os.environ)
     active = ActiveRun(record, Graph.from_document(flow, record.graph), store, placement, settings)
     seen = active.reporter(time.monotonic())
-    observer = flowrun.FlowRunObserver(settings, placement.namespace, flowrun_name)
+    store.report_outages(observer.outage)
 
     def executors(report: Report) -> dict[str, Executor]:
         return {KUBERNETES: active.kubernetes(report, None, owner=observer.owner)}

@@ -15,6 +15,7 @@ from typing import Literal
 
 from k8sflow.errors import StorageError
 from k8sflow.storage.objects import Buffer, ObjectNotFoundError, ReadableFile
+from k8sflow.storage.patience import Report
 
 _MAP_FROM_BYTES = 1 << 16
 _COPY_BYTES = 1 << 20
@@ -139,6 +140,12 @@ class FolderStore:
         """Itself: it holds nothing."""
         return self
 
+    def report_outages(self, report: Report) -> None:
+        """Nothing to report."""
+
+    def limit_patience(self, seconds: float) -> None:
+        """Nothing waits for a folder."""
+
     def close(self) -> None:
         """Nothing to give back."""
 
@@ -191,6 +198,11 @@ class FolderLog:
 
     def flush(self) -> None:
         """Nothing is held back."""
+
+    @property
+    def missing(self) -> int:
+        """None: a write that fails raises."""
+        return 0
 
     def close(self) -> None:
         """Closes the file."""

@@ -64,9 +64,17 @@ def test_no_home_is_no_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize("key", [f.name for f in fields(Settings) if f.name not in {"credentials", "root"}])
 def test_the_environment_wins(tmp_path: Path, home: Path, key: str) -> None:
     """Key by key, under the name that the documentation tells."""
-    _write(tmp_path / "k8sflow.toml", f'{key} = "file"\nbucket = "b"' if key != "bucket" else 'bucket = "file"')
-    assert getattr(_load(tmp_path, home), key) == "file"
-    assert getattr(_load(tmp_path, home, **{f"K8SFLOW_{key.upper()}": "ünï"}), key) == "ünï"
+    file, variable = ("60", "1.5") if key == "storage_patience_seconds" else ("file", "ünï")
+    _write(tmp_path / "k8sflow.toml", f'{key} = "{file}"\nregion = "b"' if key != "region" else 'region = "file"')
+    assert getattr(_load(tmp_path, home), key) == file
+    assert getattr(_load(tmp_path, home, **{f"K8SFLOW_{key.upper()}": variable}), key) == variable
+
+
+@pytest.mark.parametrize("text", ["ten minutes", "-1", "inf", "nan"])
+def test_a_patience_is_a_number_of_seconds(text: str) -> None:
+    """Anything else is refused where it is read."""
+    with pytest.raises(ConfigurationError, match="storage_patience_seconds"):
+        Settings(storage_patience_seconds=text)
 
 
 def test_a_relative_root_stays_where_it_was_meant(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
