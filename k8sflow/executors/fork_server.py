@@ -27,11 +27,13 @@ from k8sflow.executors import preload_plan, snapshot
 from k8sflow.executors.preload_plan import Ignore, Import, Plan, PlanStep, SetVariable
 from k8sflow.executors.preloading import preload
 from k8sflow.executors.zygote import Server, Start
+from k8sflow.flow.script import Launch, launch_of
 from k8sflow.flow.spec import FlowSpec, on_instance
-from k8sflow.flow.started import Launch, launch_of
 from k8sflow.storage.objects import ObjectStore, open_store
+from k8sflow.storage.patience import Patience, say
 from k8sflow.storage.records import RunRecord
 from k8sflow.task import streams
+from k8sflow.task.agent import FIRST_ANSWER_SECONDS
 from k8sflow.task.entry import PendingTask, finish_threads
 from k8sflow.task.failure import unloadable
 from k8sflow.task.spec import TaskSpec
@@ -93,7 +95,7 @@ def server(run: RunToServe, lock: int | None, variables: Mapping[str, str]) -> S
         "ours": sorted(name for name in sys.modules if name.startswith(_TASKS_MODULES)),
         "sources": _texts(snapshot.take(launch.script.file, launch.script.folder, sys.modules.values())),
         "record": record,
-        "store": [run.store.url, getattr(run.store, "endpoint", None), getattr(run.store, "region", None)],
+        "store": _address(run.store),
         "place": run.place,
     }
 
@@ -104,6 +106,12 @@ def server(run: RunToServe, lock: int | None, variables: Mapping[str, str]) -> S
             return _spawn(setup.fileno(), theirs.fileno(), lock, environment)
 
     return start
+
+
+def _address(store: ObjectStore) -> list[Any]:
+    """What opens a store in another process; a folder is its URL alone."""
+    patience = getattr(store, "patience", None) or Patience()
+    return [store.url, getattr(store, "endpoint", None), getattr(store, "region", None), patience.seconds]
 
 
 def _texts(sources: Mapping[str, bytes]) -> dict[str, str]:
@@ -198,8 +206,10 @@ class _Served:
         self._folder: str | None = document["folder"]
         self._lock = lock
         self._record = RunRecord.from_document(document["record"])
-        url, endpoint, region = document["store"]
-        self._store = open_store(url, endpoint=endpoint, region=region, is_known=True)
+        url, endpoint, region, patience = document["store"]
+        self._store = open_store(
+            url, endpoint=endpoint, region=region, patience=Patience(patience, FIRST_ANSWER_SECONDS, say)
+        )
         self._place: str = document["place"]
         self._finder = snapshot.SnapshotFinder(
             {file: text.encode("latin-1") for file, text in document["sources"].items()}

@@ -123,6 +123,9 @@ class LocalExecutor:
         self._cancelled.set()
         self.close()
 
+    def abandon(self) -> None:
+        """Nothing: the zygote ends the tasks when this process is gone."""
+
     def close(self) -> None:
         """Ends the thread and the zygote."""
         if self._thread.is_alive():
@@ -402,7 +405,7 @@ def _variables(runner: TaskRunner, step: str) -> dict[str, str]:
 def _told(error: Exception) -> Diagnosis:
     outcome = Outcome.STORAGE_ERROR if isinstance(error, StorageError) else Outcome.USER_ERROR
     if isinstance(error, K8sflowError):
-        return Diagnosis(outcome, error.summary, error.cause, error.advice)
+        return Diagnosis(outcome, error.summary, error.cause, error.advice, is_final=True)  # this executor has ended
     advice = ""
     if isinstance(error, OSError) and error.errno == errno.EMFILE:
         advice = "Raise the limit of open files (ulimit -n), or lower --max-workers."

@@ -17,17 +17,10 @@ from pathlib import Path
 from types import FunctionType
 from typing import Any
 
+from k8sflow import started
 from k8sflow.errors import FlowDefinitionError
 
-
-def _working_folder() -> str | None:
-    with contextlib.suppress(FileNotFoundError):
-        return str(Path.cwd())
-    return None
-
-
 # Taken when the flow's file imports FlowSpec, which is before nearly anything that it does.
-_FIRST_FOLDER = _working_folder()
 _FIRST_ENVIRONMENT = dict(os.environ)
 
 
@@ -85,7 +78,7 @@ def script_of(flow: type) -> Script:
             continue
         spec = namespace.get("__spec__")
         module = getattr(spec, "name", None) if namespace.get("__name__") == "__main__" else None
-        script = Script(Path(os.path.abspath(Path(_FIRST_FOLDER or os.sep, file))), module)  # noqa: PTH100  no links resolved
+        script = Script(Path(os.path.abspath(Path(started.FOLDER or os.sep, file))), module)  # noqa: PTH100  no links resolved
         if (
             script.file.is_file()
             and len(script.file.resolve().parents) > (module or "").count(".")
@@ -105,11 +98,11 @@ def launch_of(flow: type) -> Launch:
     typed = _typed_arguments(script)
     if typed is None:  # something else runs the file: what it has set up is what the file would find
         argv = (sys.argv[0] if sys.argv else str(script.file),)
-        return Launch(script, argv, dict(os.environ), _working_folder(), tuple(sys.path))
+        return Launch(script, argv, dict(os.environ), started.working_folder(), tuple(sys.path))
     left = sys.argv[1:]
     removed = typed[: len(typed) - len(left)] if left and typed[-len(left) :] == left else []
     first = sys.argv[0] if sys.argv else str(script.file)
-    return Launch(script, (first, *removed), _first_environment(), _FIRST_FOLDER, None)
+    return Launch(script, (first, *removed), _first_environment(), started.FOLDER, None)
 
 
 def _file_of(flow: type) -> Path:
@@ -117,8 +110,8 @@ def _file_of(flow: type) -> Path:
     code_file = next((function.__code__.co_filename for function in _functions(flow)), "")
     module = sys.modules.get(flow.__module__)
     for file in (code_file, getattr(module, "__file__", None)):
-        if file and Path(_FIRST_FOLDER or os.sep, file).is_file():
-            return Path(os.path.abspath(Path(_FIRST_FOLDER or os.sep, file)))  # noqa: PTH100  no links resolved
+        if file and Path(started.FOLDER or os.sep, file).is_file():
+            return Path(os.path.abspath(Path(started.FOLDER or os.sep, file)))  # noqa: PTH100  no links resolved
     raise FlowDefinitionError(
         f"the file of the flow {flow.__name__} is not known.",
         cause="The class was typed in, or its text was run by exec(). Each task runs the flow's file, as a new Python.",
@@ -144,12 +137,12 @@ def _candidates(flow: type) -> Iterator[Mapping[str, Any]]:
 def _typed_arguments(script: Script) -> list[str] | None:
     """What was typed behind the script; None where the interpreter wasn't started with it."""
     main = getattr(sys.modules["__main__"], "__file__", None)
-    if not main or Path(_FIRST_FOLDER or os.sep, main).resolve() != script.file.resolve():
+    if not main or Path(started.FOLDER or os.sep, main).resolve() != script.file.resolve():
         return None
     words: Sequence[str] = sys.orig_argv
     for position in range(len(words) - 1, 0, -1):
         is_module = script.module is not None and words[position - 1] == "-m" and _is_module(words[position], script)
-        if is_module or Path(_FIRST_FOLDER or os.sep, words[position]).resolve() == script.file.resolve():
+        if is_module or Path(started.FOLDER or os.sep, words[position]).resolve() == script.file.resolve():
             return list(words[position + 1 :])
     return None
 
