@@ -26,7 +26,7 @@ from k8sflow.errors import RunError
 from k8sflow.executors import preload_plan, snapshot
 from k8sflow.executors.preload_plan import Ignore, Import, Plan, PlanStep, SetVariable
 from k8sflow.executors.preloading import preload
-from k8sflow.executors.zygote import Server, Start
+from k8sflow.executors.zygote import Server, Start, Zygote, kill_children
 from k8sflow.flow.script import Launch, launch_of
 from k8sflow.flow.spec import FlowSpec, on_instance
 from k8sflow.storage.objects import ObjectStore, open_store
@@ -85,25 +85,53 @@ def server(run: RunToServe, lock: int | None, variables: Mapping[str, str]) -> S
     launch = launch_of(run.flow)
     record = asdict(run.record)
     record["parameters"] = {name: ref.to_document() for name, ref in run.record.parameters.items()}
-    environment = {**launch.environment, **variables}
     document = {
+        **_preloading(launch, plan_of(launch), variables),
         "launch": {"file": str(launch.script.file), "module": launch.script.module, "argv": launch.argv},
-        "folder": launch.folder,
-        "path": launch.path,
-        "environment": environment,
-        "plan": [[type(step).__name__, asdict(step)] for step in plan_of(launch).steps],
-        "ours": sorted(name for name in sys.modules if name.startswith(_TASKS_MODULES)),
         "sources": _texts(snapshot.take(launch.script.file, launch.script.folder, sys.modules.values())),
         "record": record,
         "store": _address(run.store),
         "place": run.place,
     }
 
+    return _starting(document, lock)
+
+
+def imported_by_each_task(flow: type[FlowSpec]) -> dict[str, str]:
+    """The libraries that each task imports by itself, since they can't be imported ahead of the flow's code, and why.
+
+    Raises:
+        FlowDefinitionError: The flow is in no file.
+        RunError: The libraries can't be tried.
+    """
+    launch = launch_of(flow)
+    plan = plan_of(launch)
+    late = {library: f"{where} imports it when other code has run" for library, where in plan.late}
+    trial = Zygote(_starting(_preloading(launch, plan, {}), None))
+    try:
+        trial.exits()
+    finally:
+        trial.close()
+    return {**late, **(trial.left_out or {})}
+
+
+def _preloading(launch: Launch, plan: Plan, variables: Mapping[str, str]) -> dict[str, Any]:
+    """What the server is to know to import libraries."""
+    return {
+        "folder": launch.folder,
+        "path": launch.path,
+        "environment": {**launch.environment, **variables},
+        "plan": [[type(step).__name__, asdict(step)] for step in plan.steps],
+        "ours": sorted(name for name in sys.modules if name.startswith(_TASKS_MODULES)),
+    }
+
+
+def _starting(document: Mapping[str, Any], lock: int | None) -> Start:
     def start(_ours: socket.socket, theirs: socket.socket) -> int:
         with tempfile.TemporaryFile(prefix="k8sflow-") as setup:
             setup.write(json.dumps(document).encode())
             setup.flush()
-            return _spawn(setup.fileno(), theirs.fileno(), lock, environment)
+            return _spawn(setup.fileno(), theirs.fileno(), lock, document["environment"])
 
     return start
 
@@ -163,12 +191,13 @@ def main(setup: int, connection: int, lock: int | None, driver: int, path: list[
     for found in (connection, lock):
         if found is not None:
             os.set_inheritable(found, False)
-    served = _Served(document, lock, path)
-    os._exit(Server(socket.socket(fileno=connection), served.become, driver, left_out).serve())
+    become = _Served(document, lock, path).become if "record" in document else None
+    os._exit(Server(socket.socket(fileno=connection), become, driver, left_out).serve())
 
 
 def _start_again(setup: int, document: Mapping[str, Any]) -> NoReturn:
     """Begins anew as an interpreter that leaves out what has turned out to be wrong."""
+    kill_children()
     os.lseek(setup, 0, os.SEEK_SET)
     os.truncate(setup, 0)
     with open(setup, "w", encoding="utf-8", closefd=False) as file:

@@ -170,13 +170,13 @@ class Server:
 
     Args:
         connection: The socket to the driver.
-        task_main: The life of a task's process.
+        task_main: The life of a task's process; None where it is only to say what it leaves out.
         driver: The driver's process id.
         left_out: The libraries that each task imports by itself, and why.
     """
 
     def __init__(
-        self, connection: socket.socket, task_main: TaskMain, driver: int, left_out: Mapping[str, str]
+        self, connection: socket.socket, task_main: TaskMain | None, driver: int, left_out: Mapping[str, str]
     ) -> None:
         self._left_out = left_out
         self._connection = connection
@@ -205,11 +205,12 @@ class Server:
         try:
             with contextlib.suppress(OSError):
                 _send(self._connection, {"left_out": dict(self._left_out)})
-            self._loop(woken)
+            if self._task_main is not None:
+                self._loop(woken)
         finally:
             self._kill_children()
             if not self._spares_orphans:
-                self._kill_orphans()
+                kill_children()
             signal.set_wakeup_fd(-1)
             for end in (wakeup, woken, self._connection):
                 end.close()
@@ -271,6 +272,7 @@ class Server:
         for fd in (null, stdout, stderr):
             os.close(fd)
         _reseed_numpy()
+        assert self._task_main is not None
         code = self._task_main(task, result)
         atexit._run_exitfuncs()  # noqa: SLF001
         return code
@@ -297,18 +299,19 @@ class Server:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, 0)
 
-    def _kill_orphans(self) -> None:
-        """Ends what tasks have left behind: whatever that leaves behind in turn becomes a child of this process too."""
-        spared: set[int] = set()  # those of another user, as after sudo
-        while found := _children_of(self._pid) - spared:
-            for pid in found:
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                    os.waitpid(pid, 0)
-                except PermissionError:
-                    spared.add(pid)
-                except (ProcessLookupError, ChildProcessError):
-                    continue
+
+def kill_children() -> None:
+    """Ends what this process, or what it has adopted, has started; and whatever that leaves behind in turn."""
+    spared: set[int] = set()  # those of another user, as after sudo
+    while found := _children_of(os.getpid()) - spared:
+        for pid in found:
+            try:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+            except PermissionError:
+                spared.add(pid)
+            except (ProcessLookupError, ChildProcessError):
+                continue
 
 
 def _children_of(pid: int) -> set[int]:
