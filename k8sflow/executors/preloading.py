@@ -171,17 +171,22 @@ def _count_threads_after_fork() -> int:
 
 def _descriptors() -> set[int]:
     try:
-        return {int(entry.name) for entry in _DESCRIPTORS.iterdir()}
+        found = {int(entry.name) for entry in _DESCRIPTORS.iterdir()}
     except OSError:
         return set()
+    return {descriptor for descriptor in found if _is_open(descriptor)}  # that of the listing no longer is
+
+
+def _is_open(descriptor: int) -> bool:
+    with contextlib.suppress(OSError):
+        os.fstat(descriptor)
+        return True
+    return False
 
 
 def _shared(descriptor: int) -> str:
     """What processes would share by a descriptor, or an empty text."""
-    try:
-        mode = os.fstat(descriptor).st_mode
-    except OSError:
-        return ""  # that of the listing itself
+    mode = os.fstat(descriptor).st_mode
     if stat.S_ISSOCK(mode):
         with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as found:
             found.getpeername()
