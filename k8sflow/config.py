@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
+from k8sflow import started
 from k8sflow.errors import ConfigurationError
 
 FILE_NAME = "k8sflow.toml"
@@ -20,7 +22,8 @@ class Settings:
     """Every setting, each from the environment (``K8SFLOW_<KEY>``), else from the file, else its default.
 
     Args:
-        root: Folder with the state of runs on this machine; None for ``.k8sflow`` beside the flow.
+        root: Folder with the runs of this machine; None for the nearest ``.k8sflow`` of the working folder and above.
+            A relative one is below the folder in which the process was started, or that of the file that says so.
         bucket: ``name`` or ``name/prefix`` of the S3 bucket; runs on Kubernetes need one.
         credentials: Where pods get the bucket's keys: ``secret:NAME``, a Secret in the run's namespace with the keys
             AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or ``service-account``, the cloud's workload identity.
@@ -50,6 +53,12 @@ class Settings:
     kubernetes_context: str | None = None
 
     def __post_init__(self) -> None:
+        if self.root and re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", self.root):
+            raise ConfigurationError(
+                f"the setting root ({variable('root')}) is {self.root!r}, which is not a folder.",
+                cause="Runs on this machine are kept in a folder; only those with steps on Kubernetes are in a bucket.",
+                advice=f"Name a folder there, and the bucket in the setting bucket ({variable('bucket')}).",
+            )
         kind, _, name = self.credentials.partition(":")
         if self.credentials != "service-account" and (kind != "secret" or not name):
             raise ConfigurationError(
@@ -95,8 +104,13 @@ def variable(key: str) -> str:
     return f"K8SFLOW_{key.upper()}"
 
 
-def load(folder: Path, environment: Mapping[str, str] = os.environ) -> Settings:
+def load(folder: Path, environment: Mapping[str, str] = os.environ, *, working: Path | None = None) -> Settings:
     """The settings that hold for a flow in ``folder``.
+
+    Args:
+        folder: The folder; those around it are looked at too.
+        environment: The environment.
+        working: The working folder of the process whose environment it is; None for that in which this one was started.
 
     Raises:
         ConfigurationError: The file can't be read, or has a key or a value that it can't have.
@@ -105,15 +119,52 @@ def load(folder: Path, environment: Mapping[str, str] = os.environ) -> Settings:
     values = {}
     if (path := find_file(folder, environment)) is not None:
         values = _read(path)
+        if root := values.get("root"):
+            values["root"] = _absolute(root, path.absolute().parent)
     values |= {key: text for key in keys if (text := environment.get(variable(key)))}
+    if root := environment.get(variable("root")):
+        values["root"] = _absolute(root, working or started.FOLDER)
     return Settings(**values)
+
+
+def load_here(environment: Mapping[str, str] = os.environ) -> Settings:
+    """The settings that hold in the working folder; where that was deleted, those of the user.
+
+    Raises:
+        ConfigurationError: As of ``load``.
+    """
+    return load(working_folder() or Path("/"), environment)
+
+
+def working_folder() -> Path | None:
+    """The working folder; None where it was deleted."""
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        return None
+
+
+def _absolute(root: str, folder: Path | str | None) -> str:
+    """A folder for runs as an absolute path, which stays the same when the working folder changes."""
+    if "://" in root:  # refused, with what was written
+        return root
+    path = Path(os.path.expanduser(root))  # noqa: PTH111  Path.expanduser() raises for a user that doesn't exist
+    if path.is_absolute():
+        return str(path)
+    if folder is None:
+        raise ConfigurationError(
+            f"the setting root ({variable('root')}) is {root!r}, but the working folder doesn't exist any more.",
+            advice="Go to a folder that exists, or give an absolute path.",
+        )
+    return str(folder / path)
 
 
 def find_file(folder: Path, environment: Mapping[str, str] = os.environ) -> Path | None:
     """The file with the settings that hold for a flow in ``folder``, or None where there is none."""
     if explicit := environment.get("K8SFLOW_CONFIG"):
-        return Path(explicit)
-    return next((path for path in _candidates(folder, environment) if path.is_file()), None)
+        return Path(started.FOLDER or "/") / explicit
+    found = _candidates(folder, environment)
+    return next((path for path in found if os.path.isfile(path)), None)  # noqa: PTH113  is_file() raises without access
 
 
 def _candidates(folder: Path, environment: Mapping[str, str]) -> Iterator[Path]:

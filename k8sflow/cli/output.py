@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timezone
 from typing import Any
 
 import click
@@ -37,10 +37,11 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         click.echo(click.style(line, bold=True) if number == 0 else line)
 
 
-def utc_time(moment: datetime | None) -> str | None:
-    """A moment as programs write it (RFC 3339), to the millisecond."""
-    if moment is None:
+def utc_time(seconds: float | None) -> str | None:
+    """A moment, in seconds since 1970, as programs write it (RFC 3339), to the millisecond."""
+    if seconds is None:
         return None
+    moment = datetime.fromtimestamp(seconds, timezone.utc)
     return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03}Z"
 
 

@@ -87,6 +87,7 @@ class KubernetesDeployer:
         checked = subprocess.run(
             [sys.executable, str(file), "check"],
             env=self._runner.environment,
+            cwd=self._runner.cwd,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from k8sflow.config import ROOT_NAME, Settings
+from k8sflow import started
+from k8sflow.config import Settings
 from k8sflow.flow.rows import MAX_NUM_SPLITS
 from k8sflow.flow.spec import FlowSpec
+from k8sflow.storage.local import folder_for_runs, folders_with_runs
 
 
 @dataclass(frozen=True)
@@ -63,8 +65,18 @@ def code_file(flow: type[FlowSpec]) -> str:
 
 
 def local_root(flow: type[FlowSpec], settings: Settings) -> Path:
-    """The folder with the state of runs on this machine."""
-    return Path(settings.root) if settings.root else code_folder(flow) / ROOT_NAME
+    """The folder in which a new run on this machine is kept."""
+    return folder_for_runs(settings, _working_folder(), code_folder(flow))
+
+
+def local_roots(flow: type[FlowSpec], settings: Settings) -> list[Path]:
+    """The folders with the runs of a flow on this machine, the one for new runs first."""
+    return folders_with_runs(settings, _working_folder(), code_folder(flow))
+
+
+def _working_folder() -> Path | None:
+    """The folder in which the flow was started, whatever its file has changed since."""
+    return None if started.FOLDER is None else Path(started.FOLDER)
 
 
 def _started(flow: type[FlowSpec]) -> tuple[Path, Path]:

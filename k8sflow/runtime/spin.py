@@ -34,7 +34,7 @@ from k8sflow.runtime.request import code_file, code_folder
 from k8sflow.runtime.start import fixed_values
 from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore
 from k8sflow.storage.clones import put_commits
-from k8sflow.storage.records import RunRecord, current_user, new_run_id
+from k8sflow.storage.records import RunRecord, current_user, new_run_id, python_version
 from k8sflow.storage.run_store import SPINS, RunStore
 from k8sflow.task.outcome import Outcome
 from k8sflow.task.result import TaskResult
@@ -42,6 +42,7 @@ from k8sflow.task.runner import TaskRunner
 from k8sflow.task.shown import shown
 from k8sflow.task.spec import TaskName, TaskSpec
 from k8sflow.task.surroundings import surroundings
+from k8sflow.version import VERSION
 
 _SHOWN_CHARACTERS = 60
 _PATHSPEC = "the task's pathspec"
@@ -151,6 +152,8 @@ def _record(flow: type[FlowSpec], before: RunRecord, graph: Graph, artifacts: Ar
         user=current_user(),
         created=time.time(),
         source=str(code_folder(flow) / code_file(flow)),
+        python_version=python_version(),
+        k8sflow_version=VERSION,
         namespace=before.namespace,
         origin_run_id=before.run,
         origin_step=step,

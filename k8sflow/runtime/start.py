@@ -29,8 +29,9 @@ from k8sflow.runtime.request import RunRequest, code_file, code_folder, local_ro
 from k8sflow.storage import package
 from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore
 from k8sflow.storage.objects import ObjectStore, open_store
-from k8sflow.storage.records import RunRecord, current_user, new_run_id
+from k8sflow.storage.records import RunRecord, current_user, new_run_id, python_version
 from k8sflow.storage.run_store import RunStore
+from k8sflow.version import VERSION
 
 _RUN_ID = "the run's id"
 _RUN_ID_PATTERN = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")
@@ -211,6 +212,8 @@ def create(
         tags=request.tags,
         decorators=request.decorators,
         source=str(code_folder(flow) / code_file(flow)),
+        python_version=python_version(),
+        k8sflow_version=VERSION,
         namespace=request.namespace or "",
         origin_run_id=origin.run if origin else None,
         origin_step=origin_step,

@@ -227,11 +227,13 @@ def _opened(path: Path, mode: Literal["ab", "xb"]) -> FileIO:
 
 
 def _refused(verb: str, path: Path, error: OSError) -> StorageError:
+    doing = "read" if verb == "read" else "write"
     advice = {
         errno.ENOSPC: "The disk is full: make room, then start again; nothing half-written is left.",
         errno.EDQUOT: "Your quota is used up: make room, then start again.",
-        errno.EACCES: "Let this user write there, or set K8SFLOW_ROOT to another folder.",
+        errno.EACCES: f"Let this user {doing} there, or set K8SFLOW_ROOT to another folder.",
         errno.ENOTDIR: "A file is where a folder has to be: remove it, or set K8SFLOW_ROOT to another folder.",
+        errno.EEXIST: "A link that leads nowhere is where a folder has to be: remove it, or set K8SFLOW_ROOT.",
         errno.EROFS: "The file system is read-only: set K8SFLOW_ROOT to another folder.",
     }
     return StorageError(f"{path} can't be {verb}: {error.strerror}.", advice=advice.get(error.errno or 0, ""))
