@@ -7,6 +7,7 @@ that left because of it would leave its tasks running; those who mean it have SI
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import signal
@@ -65,7 +66,11 @@ def interrupts(
         for number, handler in before.items():
             if first is None:
                 signal.signal(number, handler)
-            elif number != signal.SIGINT:  # Python takes our handler away when it ends, and would be killed then
+            # Python takes our handler away when it ends, and would be killed then. Until that moment a later SIGINT
+            # leaves, in case something holds the end up.
+            elif number == signal.SIGINT:
+                atexit.register(signal.signal, number, signal.SIG_IGN)
+            else:
                 signal.signal(number, signal.SIG_IGN)
 
 

@@ -156,7 +156,7 @@ def test_a_container_that_is_told_to_end_runs_again(namespace: Namespace, client
     pods = {
         pod["metadata"]["annotations"]["k8sflow.dev/task"]: pod
         for pod in namespace.objects("pods", "k8sflow.dev/flow=Fan")
-        if pod["metadata"]["annotations"]["k8sflow.dev/step"] == "work" and pod["status"]["phase"] == "Running"
+        if pod["metadata"]["annotations"].get("k8sflow.dev/step") == "work" and pod["status"]["phase"] == "Running"
     }
     namespace.kubectl(
         "exec", pods["0"]["metadata"]["name"], "-c", "task", "--", "python3", "-c", "import os; os.kill(1, 15)"
