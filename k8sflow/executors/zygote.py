@@ -1,10 +1,9 @@
-"""A process that has the flow loaded and forks one process per task.
+"""A process that forks one process per task, and the driver's end of the connection to it.
 
-It is forked from the driver before the driver has any thread, so that a task starts with the flow imported, and a
-fork is as safe as the flow's own module level. The driver hands over a task with the file descriptors that the task
-writes to; the zygote answers with the task's pid, and reports how each one ended.
+The driver sends a task with the file descriptors that the task writes to; the server answers with the task's pid, and
+reports how each one ended.
 
-Messages go over a stream socket, each a length of 4 bytes and JSON. Requests are answered one at a time, so that the
+Messages are sent over a stream socket, each a length of 4 bytes and JSON. Requests are answered one at a time, so that the
 descriptors (SCM_RIGHTS, unix(7)) always belong to the request that they come with.
 """
 
