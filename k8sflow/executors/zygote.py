@@ -3,7 +3,7 @@
 The driver sends a task with the file descriptors that the task writes to; the server answers with the task's pid, and
 reports how each one ended.
 
-Messages are sent over a stream socket, each a length of 4 bytes and JSON. Requests are answered one at a time, so that the
+Messages are sent over a stream socket, each a length of 4 bytes and JSON. Requests are answered one at a time, so the
 descriptors (SCM_RIGHTS, unix(7)) always belong to the request that they come with.
 """
 
