@@ -17,10 +17,11 @@ from k8sflow.client.moments import local
 from k8sflow.client.tagged import TaggedAsParent
 from k8sflow.flow.graph import Graph
 from k8sflow.storage.logs import Mark, scrub
-from k8sflow.storage.records import Commit, OutcomeRecord, current_user
+from k8sflow.storage.records import Commit, OutcomeRecord
 from k8sflow.storage.run_store import RunStore
 from k8sflow.task.outcome import Outcome
 from k8sflow.task.spec import TaskName
+from k8sflow.user import current_user
 
 if TYPE_CHECKING:
     from k8sflow.client.step import Step
