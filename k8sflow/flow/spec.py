@@ -214,13 +214,14 @@ def steps(flow: type[FlowSpec]) -> dict[str, Callable[..., None]]:
 def parameters(flow: type[FlowSpec]) -> dict[str, Parameter]:
     """The parameters of a flow by the attribute that they are read through."""
     found = {name: member for name, member in members(flow) if isinstance(member, Parameter)}
-    return {name: parameter for name, parameter in found.items() if parameter.k8sflow_fault is None}
+    return {n: parameter.k8sflow_bound(flow) for n, parameter in found.items() if parameter.k8sflow_fault is None}
 
 
 def faults(flow: type[FlowSpec]) -> list[Located]:
-    """What of a flow's class could not be made: wrong parameters and configs, decorators where none can be."""
+    """What in a flow's class body is wrong: its parameters, configs and their use, decorators where none can be."""
     declared = [member for _, member in members(flow) if isinstance(member, (Parameter, Config, Misplaced))]
-    return [member.k8sflow_fault for member in declared if member.k8sflow_fault is not None]
+    misuses = [misuse for member in declared if isinstance(member, Config) for misuse in member.k8sflow_misuses]
+    return [*(member.k8sflow_fault for member in declared if member.k8sflow_fault is not None), *misuses]
 
 
 def constants(flow: type[FlowSpec]) -> dict[str, Any]:
