@@ -17,6 +17,8 @@ from k8sflow.flow.parameters import Parameter
 RESERVED_NAMES = frozenset({"next", "input", "index", "foreach_stack", "merge_artifacts"})
 # Where a task keeps what belongs to it and not to the user.
 CONTEXT = "_k8sflow_context"
+# Where a flow's class keeps the attributes that its __init__ set before FlowSpec's.
+_INSTANCE = "__k8sflow_instance__"
 # How the names of modules begin in which a reader has a flow's file for the classes that stand there.
 READ_MODULE = "_k8sflow_read_"
 
@@ -86,6 +88,7 @@ class FlowSpec:
         """
         if not use_cli or type(self).__module__.startswith(READ_MODULE):
             return
+        type.__setattr__(type(self), _INSTANCE, dict(vars(self)))
         if _ON_INSTANCE:
             _ON_INSTANCE[-1](type(self))
             return
@@ -209,6 +212,12 @@ def fixed(flow: type[FlowSpec], name: str) -> str:
 def steps(flow: type[FlowSpec]) -> dict[str, Callable[..., None]]:
     """The steps of a flow by name, in the order in which they are written, those of its base classes first."""
     return {name: member for name, member in members(flow) if decorators.is_step(member)}
+
+
+def set_by_init(flow: type[FlowSpec]) -> dict[str, Any]:
+    """The attributes that the flow's ``__init__`` set before it called FlowSpec's; steps have them too."""
+    found: dict[str, Any] = flow.__dict__.get(_INSTANCE, {})
+    return {name: value for name, value in found.items() if not isinstance(getattr(flow, name, None), cached_property)}
 
 
 def parameters(flow: type[FlowSpec]) -> dict[str, Parameter]:

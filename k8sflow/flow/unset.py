@@ -62,7 +62,7 @@ def _set_by_methods(flow: type[spec.FlowSpec]) -> Iterator[str]:
         if _HOOKS & vars(base).keys():
             raise _UnknownError
         for name, member in vars(base).items():
-            if not name.startswith("__"):
+            if not name.startswith("__") or name == "__init__":
                 yield from (set_ for function in _functions(member) for set_ in _set_by(function))
 
 

@@ -14,7 +14,7 @@ from k8sflow.flow.configs import configs
 from k8sflow.flow.graph import Graph, Node
 from k8sflow.flow.rows import items_of
 from k8sflow.flow.setters import MissingArtifactError, explain
-from k8sflow.flow.spec import CONTEXT, FlowSpec, NextCall, constants, fixed, parameters
+from k8sflow.flow.spec import CONTEXT, FlowSpec, NextCall, constants, fixed, parameters, set_by_init
 from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore
 from k8sflow.storage.records import ForeachFrame, ForeachItems
 from k8sflow.task.inputs import Inputs, refs_of
@@ -60,6 +60,7 @@ class Context:
         self.stack = stack
         self._flow = flow
         self._max_num_splits = min(max_num_splits, sys.maxsize - 1)
+        self._set_by_init: dict[str, Any] = {}
         self._items: dict[int, Any] = {}
         self.transition: Transition | None = None
         self.foreach: ForeachItems | None = None
@@ -109,7 +110,8 @@ class Context:
             for name, ref in refs_of(branch).items():
                 found.setdefault(name, {}).setdefault(ref.blob, ref)
         wanted = set(include) if include else set(found) - set(exclude)
-        wanted -= {name for name in vars(flow) if name != CONTEXT}
+        untouched = {n for n, value in self._set_by_init.items() if vars(flow).get(n, CONTEXT) is value}
+        wanted -= {name for name in vars(flow) if name != CONTEXT and name not in untouched}
         if missing := sorted(name for name in include if name not in found):
             raise ArtifactError(
                 f"merge_artifacts() in step {self._node.name}: no branch has {', '.join(map(repr, missing))}.",
@@ -124,9 +126,16 @@ class Context:
             )
         for name in wanted:
             self._inherited[name] = next(iter(found[name].values()))
+            flow.__dict__.pop(name, None)  # what __init__ set, and a branch may have set since
         self.uncover(flow, wanted)
 
     # ------------------------------------------------------------------ what the runner asks for
+
+    def begin(self, flow: FlowSpec) -> None:
+        """Gives a step's ``self`` what ``__init__`` set, unless an earlier step has set it since."""
+        self._set_by_init = {n: value for n, value in set_by_init(self._flow).items() if n not in self._inherited}
+        flow.__dict__.update(self._set_by_init)
+        self.uncover(flow, self._inherited)
 
     def uncover(self, flow: FlowSpec, names: Iterable[str]) -> None:
         """Loads at once what a member of the class would hide: an artifact in the place of a default of the class.
