@@ -14,10 +14,13 @@ from k8sflow.client.code import Code
 from k8sflow.client.errors import NotFoundError, above, among
 from k8sflow.client.lineage import children, parents
 from k8sflow.client.tagged import TaggedAsParent
+from k8sflow.flow.caught import CaughtError
 from k8sflow.flow.graph import Graph
 from k8sflow.storage.logs import scrub
 from k8sflow.storage.records import Commit, OutcomeRecord, current_user
 from k8sflow.storage.run_store import RunStore
+from k8sflow.task.caught import caught
+from k8sflow.task.failure import recorded
 from k8sflow.task.outcome import Outcome
 from k8sflow.task.spec import TaskName
 
@@ -103,13 +106,13 @@ class Task(TaggedAsParent):
 
     @property
     def successful(self) -> bool:
-        """Whether the task has a result."""
-        return self._commit is not None
+        """Whether the task's step succeeded; False also where ``@catch`` let the run go on without it."""
+        return self._commit is not None and not self._commit.is_caught
 
     @property
     def finished(self) -> bool:
         """Whether the task has ended, in whatever way."""
-        return self.successful or self._outcome is not None
+        return self._commit is not None or self._outcome is not None
 
     @property
     def created_at(self) -> datetime | None:
@@ -125,12 +128,15 @@ class Task(TaggedAsParent):
         return _moment(outcome.finished) if outcome is not None else None
 
     @property
-    def exception(self) -> str | None:
-        """What happened, with the traceback, where the task failed."""
+    def exception(self) -> CaughtError | None:
+        """The exception that ended the task, where it failed: its type, text and stacktrace.
+
+        None where ``@catch`` let the run go on: then it is in the artifact that ``@catch(var=...)`` names.
+        """
         outcome = self._outcome
-        if self.successful or outcome is None or outcome.outcome == Outcome.SUCCEEDED.value:
+        if self._commit is not None or outcome is None or outcome.outcome == Outcome.SUCCEEDED.value:
             return None
-        return "\n".join(filter(None, [outcome.summary, outcome.detail]))
+        return caught(recorded(outcome))
 
     @property
     def index(self) -> int | None:
@@ -180,7 +186,7 @@ class Task(TaggedAsParent):
         record = self.parent.parent.record
         known = {
             "attempt": str(self.current_attempt),
-            "attempt_ok": str(self.successful) if self.finished else "",
+            "attempt_ok": str(self._commit is not None) if self.finished else "",
             "runtime": self.runtime_name,
             "user": record.user,
             "ds-type": "s3" if self._run_store.store.url.startswith("s3://") else "local",
@@ -287,7 +293,7 @@ class Task(TaggedAsParent):
         if name not in found:
             raise NotFoundError(
                 f"the task {self.pathspec} has no artifact {name!r}.",
-                cause="" if self.successful else "It has not finished.",
+                cause="" if self._commit is not None else "It has not finished.",
                 advice=among(name, dir(found), "It has"),
             )
         return found[name]

@@ -12,7 +12,7 @@ from typing import Any
 from k8sflow.config import Settings
 from k8sflow.executors.base import Executor
 from k8sflow.executors.local import LocalExecutor
-from k8sflow.flow.attempts import StepPolicy
+from k8sflow.flow.attempts import StepPolicy, TimeLimit
 from k8sflow.flow.graph import Graph
 from k8sflow.flow.spec import FlowSpec
 from k8sflow.runtime import hints, remote
@@ -47,7 +47,7 @@ class ActiveRun:
         """The executor for the steps on this machine; it forks, so it comes before anything that starts a thread."""
         runner = TaskRunner(flow, self.graph, self.record, self.store)
         workers = max_workers or os.cpu_count() or 1
-        return LocalExecutor(report, runner, workers, timeout_of=self.timeout_of, lock=lock)
+        return LocalExecutor(report, runner, workers, limit_of=self.limit_of, lock=lock)
 
     def kubernetes(self, report: Report, max_jobs: int | None, owner: dict[str, Any] | None = None) -> Executor:
         """The executor for the steps on Kubernetes."""
@@ -58,9 +58,9 @@ class ActiveRun:
         """Retries, timeout and catch, by step."""
         return {step: StepPolicy.from_document(found) for step, found in self.record.policies.items()}
 
-    def timeout_of(self, step: str) -> float | None:
-        """How many seconds an execution of a step's task may take; None for any time."""
-        return self.policies[step].timeout_seconds if step in self.policies else None
+    def limit_of(self, step: str) -> TimeLimit | None:
+        """How long an execution of a step's task may take; None for any time."""
+        return self.policies[step].time_limit if step in self.policies else None
 
     def driver(self, executors: Callable[[Report], Mapping[str, Executor]], observers: Sequence[Observer]) -> Driver:
         """The run's driver."""

@@ -91,7 +91,7 @@ def _pod(
     options = merge(*_options(own), *_options(added), *named, _from_settings(settings), DEFAULT_OPTIONS)
     if policy.timeout_seconds is None:
         return options
-    deadline = math.ceil(policy.timeout_seconds) + _DEADLINE_SLACK_SECONDS
+    deadline = math.ceil(policy.timeout_seconds + policy.grace_seconds) + _DEADLINE_SLACK_SECONDS
     return replace(options, deadline_seconds=min(deadline, options.deadline_seconds or deadline))
 
 
