@@ -7,6 +7,9 @@ import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+import k8sflow.started  # noqa: F401  it notes the working folder, before a flow's file can change it
+from k8sflow.version import VERSION
+
 if TYPE_CHECKING:
     from k8sflow.client import (
         DataArtifact,
@@ -39,7 +42,7 @@ if TYPE_CHECKING:
     from k8sflow.runner.notebook import NBRunner
     from k8sflow.runner.runner import Runner
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 # Where each public name lives; loaded when it is first asked for, so that a flow pays only for what it uses.
 _HOMES = {

@@ -6,6 +6,7 @@
       ParameterError             a value given for a Parameter can't be used
       ArtifactError              an artifact can't be stored, found, verified or loaded
       StorageError               the object store refused, can't be reached, or holds something damaged
+        OutageError              it can't be reached, or answers that something is wrong with it: time may heal that
       PackageError               the code package can't be made or opened
       KubernetesError            the API server refused or can't be reached
       RunError                   a run can't be started, found or gone on with
@@ -66,6 +67,10 @@ class ArtifactError(K8sflowError):
 
 class StorageError(K8sflowError):
     """The object store refused, can't be reached, or holds something damaged."""
+
+
+class OutageError(StorageError):
+    """The object store can't be reached, or answers that something is wrong with it; the same call may work later."""
 
 
 class PackageError(K8sflowError):

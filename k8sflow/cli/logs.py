@@ -12,6 +12,7 @@ import click
 from k8sflow.cli import completion, output, scrub
 from k8sflow.cli.errors import told
 from k8sflow.cli.places import Place, Reach
+from k8sflow.task.result import escaped
 
 if TYPE_CHECKING:
     from k8sflow.client import Task
@@ -111,7 +112,7 @@ class _Printer:
         for line in lines:
             self.count += 1
             if self.as_json:
-                click.echo(json.dumps(self._document(line), ensure_ascii=False).encode("utf-8", "replace"))
+                click.echo(escaped(json.dumps(self._document(line), ensure_ascii=False)).encode())
             else:
                 click.echo(self._head(line) + (line.data if self.is_plain else _settled(line.data)))
 

@@ -20,6 +20,19 @@ CONTEXT = "_k8sflow_context"
 READ_MODULE = "_k8sflow_read_"
 
 
+# What an instance of a flow runs in place of the command line, where this process was started for something else.
+_ON_INSTANCE: list[Callable[[type[FlowSpec]], None]] = []
+
+
+def on_instance(run: Callable[[type[FlowSpec]], None]) -> None:
+    """Lets an instance of a flow run something else than the command line.
+
+    Args:
+        run: Gets the flow's class.
+    """
+    _ON_INSTANCE[:] = [run]
+
+
 @dataclass(frozen=True)
 class NextCall:
     """The arguments of a ``self.next(...)``."""
@@ -70,10 +83,14 @@ class FlowSpec:
         Args:
             use_cli: False makes an object that runs nothing.
         """
+        if not use_cli or type(self).__module__.startswith(READ_MODULE):
+            return
+        if _ON_INSTANCE:
+            _ON_INSTANCE[-1](type(self))
+            return
         from k8sflow.cli.flow import main  # noqa: PLC0415  the language doesn't need the command line
 
-        if use_cli and not type(self).__module__.startswith(READ_MODULE):
-            main(type(self))
+        main(type(self))
 
     def next(
         self,

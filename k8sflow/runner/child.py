@@ -72,7 +72,7 @@ class Child:
             os.close(answer_writer)
         # It does not outlive the interpreter, which would have to read what it writes.
         weakref.finalize(self, _end, self._process)
-        threading.Thread(target=self._watch, args=(answer_reader,), name="k8sflow-runner", daemon=True).start()
+        threading.Thread(target=self._main, args=(answer_reader,), name="k8sflow-runner", daemon=True).start()
 
     @property
     def pid(self) -> int:
@@ -105,6 +105,15 @@ class Child:
             except FutureTimeoutError:
                 self._process.kill()
         self.ended.result()
+
+    def _main(self, answer_reader: int) -> None:
+        try:
+            self._watch(answer_reader)
+        except Exception as error:  # noqa: BLE001  the thread's border: else those who wait would wait for ever
+            for future in (self.started, self.ended):
+                if not future.done():
+                    future.set_exception(error)
+            self._notify()
 
     def _watch(self, answer_reader: int) -> None:
         """Takes what comes until the process has ended; what it left running may keep its output open forever."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -10,6 +11,7 @@ from functools import cached_property, partial
 from typing import Any
 
 from k8sflow.config import Settings
+from k8sflow.errors import StorageError
 from k8sflow.executors.base import Executor
 from k8sflow.executors.local import LocalExecutor
 from k8sflow.flow.attempts import StepPolicy, TimeLimit
@@ -80,12 +82,15 @@ class ActiveRun:
         Args:
             began: When the user asked, by time.monotonic().
         """
-        return reporter(began, partial(hints.logs, self.record), self.run_store.pathspec, list(self.graph.nodes))
+        seen = reporter(began, partial(hints.logs, self.record), self.run_store.pathspec, list(self.graph.nodes))
+        self.store.report_outages(seen.notice)
+        return seen
 
     def note_cancelled(self) -> None:
         """Writes that the run was cancelled, where its driver had not begun, and so could not."""
-        if self.run_store.read_run_outcome() is None:
-            self.run_store.write_run_outcome(OutcomeRecord(Outcome.CANCELLED.value, time.time(), "cancelled"))
+        with contextlib.suppress(StorageError):  # it is cancelled all the same, which the last lines say
+            if self.run_store.read_run_outcome() is None:
+                self.run_store.write_run_outcome(OutcomeRecord(Outcome.CANCELLED.value, time.time(), "cancelled"))
 
     def conclude(self, seen: Reporter, result: RunResult | None) -> bool | None:
         """Prints the last lines; returns what the exit code follows from.

@@ -96,10 +96,10 @@ def _drive(
     active: ActiveRun, flow: type[FlowSpec], max_workers: int | None, began: float, lease: Lease, *, go_on: bool
 ) -> bool | None:
     seen = active.reporter(began)
+    made: dict[str, Executor] = {}
 
     def executors(report: Report) -> dict[str, Executor]:
         # The local executor forks, so it comes before anything that starts a thread.
-        made: dict[str, Executor] = {}
         if len(active.placement.pods) < len(active.graph.nodes):
             made[LOCAL] = active.local(report, flow, max_workers, lease.descriptor)
         if active.placement.uses_kubernetes:
@@ -111,7 +111,12 @@ def _drive(
     last_word = (
         f"Left before {active.run_store.pathspec} was cancelled. To go on with it: {hints.attach(active.record)}"
     )
-    with interrupts(seen.cancelling, last_word), closing(seen):
+
+    def abandon() -> None:
+        for executor in made.values():
+            executor.abandon()
+
+    with interrupts(seen.cancelling, last_word, abandon), closing(seen):
         try:
             if active.record.origin_run_id is not None:
                 clone(active)

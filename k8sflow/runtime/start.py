@@ -29,8 +29,9 @@ from k8sflow.runtime.request import RunRequest, code_file, code_folder, local_ro
 from k8sflow.storage import package
 from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore
 from k8sflow.storage.objects import ObjectStore, open_store
-from k8sflow.storage.records import RunRecord, current_user, new_run_id
+from k8sflow.storage.records import RunRecord, current_user, new_run_id, python_version
 from k8sflow.storage.run_store import RunStore
+from k8sflow.version import VERSION
 
 _RUN_ID = "the run's id"
 _RUN_ID_PATTERN = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")
@@ -78,13 +79,16 @@ def drive(settings: Settings, flow: str, run_id: str, flowrun_name: str) -> bool
     """
     from k8sflow.runtime import flowrun  # noqa: PLC0415  only here is the API needed
 
-    store = remote.open_bucket(settings)
+    # An earlier driver, or whoever started the run, has had answers from the bucket.
+    store = remote.open_bucket(settings, first_seconds=settings.storage_patience)
+    observer = flowrun.FlowRunObserver(settings, settings.kubernetes_namespace, flowrun_name)
+    store.report_outages(observer.outage)
     record = RunStore(store, flow, run_id).read()
     placement = Placement.from_document(record.pods, settings)
     flowrun.check_service_accounts(placement, os.environ)
     active = ActiveRun(record, Graph.from_document(flow, record.graph), store, placement, settings)
     seen = active.reporter(time.monotonic())
-    observer = flowrun.FlowRunObserver(settings, placement.namespace, flowrun_name)
+    store.report_outages(observer.outage)
 
     def executors(report: Report) -> dict[str, Executor]:
         return {KUBERNETES: active.kubernetes(report, None, owner=observer.owner)}
@@ -208,6 +212,8 @@ def create(
         tags=request.tags,
         decorators=request.decorators,
         source=str(code_folder(flow) / code_file(flow)),
+        python_version=python_version(),
+        k8sflow_version=VERSION,
         namespace=request.namespace or "",
         origin_run_id=origin.run if origin else None,
         origin_step=origin_step,

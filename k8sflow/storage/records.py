@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import json
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -144,6 +145,8 @@ class RunRecord:
         origin_step: The step from which on everything runs again, where the user of ``resume`` named one.
         is_detached: Whether it was handed to the controller in the cluster, which sees to it that it has a driver.
         max_num_splits: How many branches a foreach may open.
+        python_version: The version of the Python that started it.
+        k8sflow_version: The version of k8sflow that started it.
     """
 
     flow: str
@@ -165,6 +168,8 @@ class RunRecord:
     origin_step: str | None = None
     is_detached: bool = False
     max_num_splits: int = MAX_NUM_SPLITS
+    python_version: str = ""
+    k8sflow_version: str = ""
 
     @property
     def steps(self) -> tuple[str, ...]:
@@ -223,6 +228,11 @@ def started_at(run_id: str) -> datetime:
         ValueError: It was not made from a time.
     """
     return datetime.strptime(run_id, _RUN_ID).replace(tzinfo=timezone.utc)
+
+
+def python_version() -> str:
+    """The version of this Python, as ``3.11.7``."""
+    return ".".join(map(str, sys.version_info[:3]))
 
 
 def current_user() -> str:

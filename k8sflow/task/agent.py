@@ -17,8 +17,10 @@ import selectors
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -29,10 +31,11 @@ from k8sflow.storage import package
 from k8sflow.storage.artifacts import blob_key
 from k8sflow.storage.logs import TimedLog
 from k8sflow.storage.objects import ObjectStore, open_store
+from k8sflow.storage.patience import Patience
 from k8sflow.storage.run_store import RunStore
-from k8sflow.task import memory, streams
+from k8sflow.task import memory, pod_environment, streams
 from k8sflow.task.death import death, last_word, timed_out
-from k8sflow.task.failure import unloadable
+from k8sflow.task.failure import not_stored, unloadable
 from k8sflow.task.framing import Encoder, Stream, encode_result
 from k8sflow.task.outcome import Diagnosis, Outcome
 from k8sflow.task.pipes import waiting_bytes
@@ -46,6 +49,8 @@ TERMINATION_LOG = Path("/dev/termination-log")
 RESULT_FD_VARIABLE = "K8SFLOW_RESULT_FD"
 CODE_FOLDER = "code"
 _READ_BYTES = 1 << 16
+# The driver has had answers from the bucket; where a pod has none for so long, its endpoint may be another one.
+FIRST_ANSWER_SECONDS = 120.0
 _LINGER_SECONDS = 0.25
 _TERM_SECONDS = 3.0
 _EXIT_CODES = {Outcome.SUCCEEDED: 0, Outcome.OUT_OF_MEMORY: 137, Outcome.CANCELLED: 143}
@@ -67,6 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--timeout", type=float, help="seconds that the task may take")
     parser.add_argument("--grace", type=float, default=0.0, help="seconds that it may take to end after that")
     options = parser.parse_args(arguments)
+    pod_environment.complete()
     _limit_threads()
     return _run_task(options)
 
@@ -79,8 +85,7 @@ def _run_task(options: argparse.Namespace) -> int:
         _fetch(store, options)
         result = _Child(options, run_store, spec).run()
     except K8sflowError as error:
-        diagnosis = Diagnosis(Outcome.STORAGE_ERROR, error.summary, error.cause, error.advice)
-        result = TaskResult(Outcome.STORAGE_ERROR, diagnosis=diagnosis)
+        result = not_stored(error)
     _report(result)
     return _EXIT_CODES.get(result.outcome, 1)
 
@@ -105,6 +110,7 @@ class _Child:
         self._terminated = False
         self._timed_out = False
         self._pid = 0
+        self._seconds = config.load(Path.cwd()).storage_patience
 
     def run(self) -> TaskResult:
         """The task's result."""
@@ -123,10 +129,17 @@ class _Child:
             os.close(write_end)
             os.set_blocking(read_end, False)
             self._selector.register(read_end, selectors.EVENT_READ, name)
-        self._uploads = LogUploads({name: self._open_log(name) for name in self._encoders})
+        self._uploads = LogUploads({name: self._open_log(name) for name in self._encoders}, self._patience, self._say)
         status = self._pump(wakeup)
-        self._uploads.close()
-        return self._conclude(status, kills_before)
+        loss = self._uploads.close()
+        return replace(self._conclude(status, kills_before), note=loss)
+
+    def _patience(self) -> float:
+        return _TERM_SECONDS if self._terminated else self._seconds
+
+    def _say(self, text: str) -> None:
+        """Writes a line of ours among the task's standard error."""
+        _write(self._encoders["stderr"].feed(f"[k8sflow] {text}\n".encode()))
 
     def _open_log(self, stream: str) -> TimedLog:
         name = self._spec.name
@@ -145,6 +158,7 @@ class _Child:
 
     def _terminate(self, _number: int = signal.SIGTERM, _frame: FrameType | None = None) -> None:
         self._terminated = True
+        self._run_store.store.limit_patience(_TERM_SECONDS)  # the pod has a few seconds left
         if self._pid:
             self._end(signal.SIGTERM)
 
@@ -226,9 +240,8 @@ class _Child:
         result = last_word(self._result, status)
         if result is None:
             result = committed_result(self._run_store, self._spec)
-        if result is None and self._terminated:
-            # Who told the pod to end knows why: the driver asks the pod's status.
-            return TaskResult(Outcome.CANCELLED, diagnosis=Diagnosis(Outcome.CANCELLED, "the pod was told to end"))
+        if self._terminated and not self._timed_out and (result is None or result.outcome is Outcome.USER_ERROR):
+            return self._stopped(result)
         killed_for_memory = memory.kills() > kills_before
         if self._timed_out and result is None:
             result = TaskResult(Outcome.TIMED_OUT, diagnosis=timed_out(self._options.timeout))
@@ -241,6 +254,18 @@ class _Child:
             result = TaskResult(Outcome.OUT_OF_MEMORY, diagnosis=memory.out_of_memory(result.diagnosis, in_pod=True))
             write_outcome(self._run_store, self._spec, result)
         return result
+
+    def _stopped(self, result: TaskResult | None) -> TaskResult:
+        """The result of a task that was sent SIGTERM: the driver knows why, or asks the pod's status.
+
+        The signal went to the children of the task too, so an exception that came after it is no fault of its code.
+        """
+        detail = result.diagnosis.summary if result is not None and result.diagnosis is not None else ""
+        stopped = Diagnosis(Outcome.CANCELLED, "its pod was sent SIGTERM", detail)
+        found = TaskResult(Outcome.CANCELLED, diagnosis=stopped)
+        if result is not None:
+            write_outcome(self._run_store, self._spec, found)
+        return found
 
 
 def _become_task(options: argparse.Namespace, pipes: dict[str, int]) -> NoReturn:
@@ -277,12 +302,19 @@ def _become_task(options: argparse.Namespace, pipes: dict[str, int]) -> NoReturn
 
 def _open(options: argparse.Namespace) -> ObjectStore:
     settings = config.load(Path.cwd())
-    return open_store(options.store, endpoint=settings.endpoint, region=settings.region, is_known=True)
+    patience = Patience(settings.storage_patience, FIRST_ANSWER_SECONDS, _say_alone)
+    return open_store(options.store, endpoint=settings.endpoint, region=settings.region, patience=patience)
 
 
 def _fetch(store: ObjectStore, options: argparse.Namespace) -> None:
     archive = store.get(blob_key(options.flow, options.package))
     package.extract(archive, options.package, Path(CODE_FOLDER))
+
+
+def _say_alone(text: str, _is_over: bool) -> None:  # noqa: FBT001  as ``patience.Report``
+    """Writes a line of ours where no output of the task is in between: in the main thread."""
+    if threading.current_thread() is threading.main_thread():
+        _write(Encoder("stderr").feed(f"[k8sflow] {text}\n".encode()))
 
 
 def _limit_threads() -> None:

@@ -8,16 +8,26 @@ import traceback
 from dataclasses import replace
 from pathlib import Path
 
-from k8sflow.errors import K8sflowError, StorageError
+from k8sflow.errors import K8sflowError, OutageError, StorageError
 from k8sflow.storage.records import OutcomeRecord
 from k8sflow.task.death import timed_out
 from k8sflow.task.outcome import Diagnosis, Outcome, name_of
 from k8sflow.task.result import TaskResult
+from k8sflow.task.shown import shown
 from k8sflow.task.time_limit import exceeded
 
 # A message may hold a whole data frame: what is told of it goes to the terminal and into several records.
 _SUMMARY_CHARACTERS = 2_000
 _TRACEBACK_CHARACTERS = 100_000
+_IN_A_TEST = (
+    "Run the step in a process with a terminal: k8sflow.testing.run_step(Flow, step) in a test or a script "
+    "(docs/testing.md). A debugger that is attached over the network works in a task too: PYTHONBREAKPOINT."
+)
+_OF_INPUT = "EOF when reading a line"
+_NO_INPUT = (
+    "A task has no terminal to read from: give the value as a Parameter, or read it from a file. "
+    "k8sflow.testing.run_step runs a step in this process, where input() works."
+)
 _OUR_FILES = f"{Path(__file__).resolve().parent.parent}{os.sep}"
 # Installed packages may be in a folder below the standard library; they are none of it.
 _STANDARD_LIBRARY = f"{sysconfig.get_path('stdlib')}{os.sep}"
@@ -29,10 +39,16 @@ def failure(error: BaseException) -> TaskResult:
     if (seconds := exceeded(error)) is not None:
         return TaskResult(Outcome.TIMED_OUT, diagnosis=replace(timed_out(seconds), detail=_traceback(error)))
     if isinstance(error, StorageError):
-        return TaskResult(Outcome.STORAGE_ERROR, diagnosis=_explained(error, Outcome.STORAGE_ERROR))
+        return not_stored(error)
     if isinstance(error, K8sflowError):
         return TaskResult(Outcome.USER_ERROR, diagnosis=_explained(error, Outcome.USER_ERROR))
     return TaskResult(Outcome.USER_ERROR, diagnosis=diagnose(error))
+
+
+def not_stored(error: K8sflowError) -> TaskResult:
+    """The result of a task that the store failed; only what time may heal is worth another execution."""
+    found = _explained(error, Outcome.STORAGE_ERROR)
+    return TaskResult(Outcome.STORAGE_ERROR, diagnosis=replace(found, is_final=not isinstance(error, OutageError)))
 
 
 def unloadable(file: str, error: BaseException) -> TaskResult:
@@ -61,13 +77,25 @@ def diagnose(error: BaseException) -> Diagnosis:
     if isinstance(error, SystemExit):
         return Diagnosis(
             Outcome.USER_ERROR,
-            f"the step called sys.exit({'' if error.code is None else repr(error.code)}) before it was finished",
+            f"the step called sys.exit({'' if error.code is None else shown(error.code)}) before it was finished",
             detail=_traceback(error),
             resolution="Return from the step, or raise an exception where it has failed.",
             error_type=name_of(SystemExit),
         )
-    kind = name_of(type(error))
-    return Diagnosis(Outcome.USER_ERROR, _said(error), detail=_traceback(error), error_type=kind)
+    if _is_of_a_debugger(error):
+        return Diagnosis(
+            Outcome.USER_ERROR,
+            "the step stopped in a debugger, as at breakpoint(), and a task has no terminal to debug at",
+            detail=_listed(_users_frames(error)),
+            resolution=_IN_A_TEST,
+            error_type=name_of(type(error)),
+        )
+    advice = _NO_INPUT if isinstance(error, EOFError) and str(error) == _OF_INPUT else ""
+    return Diagnosis(Outcome.USER_ERROR, _said(error), _traceback(error), advice, name_of(type(error)))
+
+
+def _is_of_a_debugger(error: BaseException) -> bool:
+    return type(error).__name__ == "BdbQuit" and type(error).__module__ == "bdb"
 
 
 def _explained(error: K8sflowError, outcome: Outcome) -> Diagnosis:

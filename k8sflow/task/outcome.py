@@ -43,6 +43,7 @@ class Diagnosis:
         detail: The evidence: the scheduler's message, a traceback, the last lines of output.
         resolution: What to do about it.
         error_type: The class of the exception, where it was one of the user's code: ``builtins.ValueError``.
+        is_final: Whether another execution would fail in the same way, though the infrastructure is to blame.
     """
 
     category: Outcome
@@ -50,6 +51,7 @@ class Diagnosis:
     detail: str = ""
     resolution: str = ""
     error_type: str = ""
+    is_final: bool = False
 
 
 def name_of(kind: type[BaseException]) -> str:

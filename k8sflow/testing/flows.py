@@ -88,6 +88,9 @@ class _Tasks:
         """Drops the tasks that have not been run."""
         self._ready.clear()
 
+    def abandon(self) -> None:
+        """Nothing: tasks run in this thread."""
+
     def close(self) -> None:
         """Nothing to give back."""
 

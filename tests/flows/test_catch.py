@@ -113,7 +113,7 @@ def test_the_client_s_word_on_a_caught_task_is_metaflow_s(tmp_path: Path) -> Non
     assert (caught.successful, caught.finished, caught.exception) == (False, True, None)
     assert caught.metadata_dict["attempt_ok"] == "True"
     assert caught.data.before == "new"
-    assert (failed.successful, failed.finished) == (False, True)
+    assert (failed.successful, failed.finished) == (False, False)
     exception = failed.exception
     assert exception is not None
     assert exception.type == "builtins.AssertionError"

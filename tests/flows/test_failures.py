@@ -66,9 +66,11 @@ def test_a_pause_between_retries_is_kept(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_with_retry_is_for_the_steps_that_say_nothing(tmp_path: Path) -> None:
     """times=0 keeps it away."""
-    done, found = run(tmp_path, flow("assert current.retry_count"), "--with", "retry:times=1,minutes_between_retries=0")
+    for name in ("once", "never"):
+        (tmp_path / name).mkdir()
+    again = "retry:times=1,minutes_between_retries=0"
+    done, found = run(tmp_path / "once", flow("assert current.retry_count"), "--with", again)
     assert done.returncode == 0, done.stdout + done.stderr
-    (tmp_path / "never").mkdir()
     done, found = run(tmp_path / "never", flow("assert 0", "@retry(times=0)"), "--with", "retry:times=1")
     assert done.returncode == 1
     assert found.run_store.attempts("start", "0") == [0]

@@ -73,7 +73,8 @@ def test_the_end_of_a_process_is_told_as_what_it_was(tmp_path: Path, body: str) 
     assert "/k8sflow/task/" not in done.stdout, "frames of ours tell a user nothing"
     run = latest(tmp_path)
     assert DEATHS[body] in str(run["start"].task.exception)
-    assert run.finished
+    assert run.has_ended
+    assert not run.finished
     assert not run.successful
 
 

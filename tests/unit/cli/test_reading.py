@@ -307,7 +307,7 @@ def test_tags_are_changed_and_listed(ours: Call, everywhere: Call) -> None:
     assert json.loads(ours("tag", "list", "--json").stdout) == {
         "run": f"F/{NEW}",
         "tags": ["best"],
-        "system_tags": ["date:1970-01-01", "runtime:local", f"user:{current_user()}"],
+        "system_tags": ["date:1970-01-01", "runtime:dev", f"user:{current_user()}"],
     }
     ours("tag", "replace", "--run-id", OLD, "--remove", "日本", "--add", "x", "--add", "best")
     assert ours("tag", "list", OLD, "--hide-system-tags").stdout.splitlines() == ["a \"b\" 'c'", "best", "x"]
@@ -318,7 +318,7 @@ def test_tags_are_changed_and_listed(ours: Call, everywhere: Call) -> None:
 def test_tags_of_all_runs_are_listed(ours: Call, everywhere: Call) -> None:
     """Each once, or with its runs, or those of each run; of everybody, or of the namespace."""
     ours("tag", "add", "good", "日本", "--run-id", OLD)
-    mine = ["date:1970-01-01", "good", "runtime:local", f"user:{current_user()}", "very good", "日本"]
+    mine = ["date:1970-01-01", "good", "runtime:dev", f"user:{current_user()}", "very good", "日本"]
     assert ours("tag", "list", "--all").stdout.splitlines() == mine
     assert json.loads(everywhere("tag", "list", "F", "--my-runs", "--json").stdout) == mine
     assert ours("tag", "list", "--group-by-run", "--hide-system-tags").stdout.splitlines() == [

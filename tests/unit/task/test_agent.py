@@ -320,3 +320,70 @@ def test_a_task_is_ended_when_its_time_is_over(tmp_path: Path) -> None:
     outcome = run_store.read_outcome("start", "0", 0)
     assert outcome is not None
     assert outcome.outcome == "timed_out"
+
+
+def test_a_failure_after_sigterm_is_no_fault_of_the_code(tmp_path: Path) -> None:
+    """The signal ends the task's own children too, so that its code raises: the driver asks who sent it."""
+    runner, command = _prepare(
+        tmp_path,
+        "signal.signal(signal.SIGTERM, lambda *_: None)\n"
+        "child = subprocess.Popen(['sleep', '300'])\n"
+        "open('ready', 'w').close()\n"
+        "if child.wait(): raise RuntimeError('my child was killed')",
+    )
+    process = _start(tmp_path, command)
+    wait_for((tmp_path / "work/code/ready").exists)
+    process.send_signal(signal.SIGTERM)
+    exit_code, result, _ = _ended(tmp_path, process)
+    assert exit_code == 143
+    assert result.outcome is Outcome.CANCELLED
+    assert "my child was killed" in str(result.diagnosis)
+    record = runner.run_store.read_outcome("start", "0", 0)
+    assert record is not None
+    assert record.outcome == "cancelled", "a next driver must not count it as a failure of the code"
+
+
+# As in a pod whose image has no entry for its user: the system's functions find none.
+NAMELESS = """
+    import grp, os, pwd, sys
+    os.getuid, os.getgid = (lambda: 54321), (lambda: 54322)
+"""
+
+
+def test_a_user_without_an_entry_has_a_name(tmp_path: Path) -> None:
+    """For getpass, pwd and grp in the task, and for its children by the environment; no root is needed."""
+    code = """
+    import getpass, json, os, pwd, grp
+    entry = pwd.getpwuid(os.getuid())
+    print(json.dumps([
+        getpass.getuser(), entry.pw_name, entry.pw_uid, pwd.getpwnam("k8sflow").pw_dir, os.path.expanduser("~k8sflow"),
+        grp.getgrgid(os.getgid()).gr_name, os.environ["LOGNAME"], entry in pwd.getpwall(),
+    ]))
+    """
+    before = "from k8sflow.task import pod_environment; pod_environment.complete()"
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(map(textwrap.dedent, (NAMELESS, before, code)))],
+        env={name: value for name, value in environment(HOME="/tmp/home").items() if name not in {"USER", "LOGNAME"}},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    home = "/tmp/home"
+    assert json.loads(done.stdout) == ["k8sflow", "k8sflow", 54321, home, home, "k8sflow", "k8sflow", True]
+
+
+@pytest.mark.parametrize("users", [{}, {"K8SFLOW_PYTHONPATH": "/users/a:/users/b"}])
+@pytest.mark.parametrize("images", [[], ["/image"]])
+def test_the_paths_of_image_and_user_are_kept(tmp_path: Path, users: dict[str, str], images: list[str]) -> None:
+    """In the task, and in what it starts; ours is added."""
+    checkout = environment()["PYTHONPATH"]
+    _, _, output = _run(
+        tmp_path,
+        "import json\nprint(json.dumps([sys.path, os.environ['PYTHONPATH'].split(':'), "
+        "os.environ.get('K8SFLOW_PYTHONPATH')]))",
+        PYTHONPATH=":".join([checkout, *images]), **users,
+    )  # fmt: skip
+    path, variable, left = json.loads(output["stdout"])
+    expected = [checkout, *(["/users/a", "/users/b"] if users else []), *images]
+    assert variable == expected
+    assert [part for part in path if part in expected] == expected
+    assert left is None

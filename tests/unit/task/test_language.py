@@ -288,9 +288,9 @@ def test_nested_foreach_and_branches_know_where_they_are(tmp_path: Path) -> None
     assert a == ("a", [], [(0, 3, "a")], "a", "a")
     assert b == ("b", [(0, 0, [(1, 3, "b"), (0, 1, 0)])], [(1, 3, "b")], "b", "b")
     assert [cell[0] for cell in c[1]] == [0, 1]
-    assert [task.id for task in run["cell"]] == ["1.0", "2.0", "2.1"]
-    assert [task.id for task in run["cells"]] == ["0", "1", "2"]
-    assert [task.index for task in run["cell"]] == [0, 0, 1]
+    assert [task.id for task in run["cell"]] == ["2.1", "2.0", "1.0"]
+    assert [task.id for task in run["cells"]] == ["2", "1", "0"]
+    assert [task.index for task in run["cell"]] == [1, 0, 0]
 
 
 JOIN = """
