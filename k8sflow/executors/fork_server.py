@@ -30,10 +30,9 @@ from k8sflow.executors.zygote import Server, Start, Zygote, kill_children
 from k8sflow.flow.script import Launch, launch_of
 from k8sflow.flow.spec import FlowSpec, on_instance
 from k8sflow.storage.objects import ObjectStore, open_store
-from k8sflow.storage.patience import Patience, say
+from k8sflow.storage.patience import FIRST_ANSWER_SECONDS, Patience, say
 from k8sflow.storage.records import RunRecord
 from k8sflow.task import streams
-from k8sflow.task.agent import FIRST_ANSWER_SECONDS
 from k8sflow.task.entry import PendingTask, finish_threads
 from k8sflow.task.failure import unloadable
 from k8sflow.task.spec import TaskSpec

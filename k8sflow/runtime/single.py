@@ -15,10 +15,10 @@ from k8sflow.flow.configs import configs
 from k8sflow.flow.spec import FlowSpec
 from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.storage.objects import open_store
-from k8sflow.storage.patience import Patience, say
+from k8sflow.storage.patience import FIRST_ANSWER_SECONDS, Patience, say
 from k8sflow.storage.run_store import RunStore
 from k8sflow.task import streams
-from k8sflow.task.agent import FIRST_ANSWER_SECONDS, RESULT_FD_VARIABLE
+from k8sflow.task.agent import RESULT_FD_VARIABLE
 from k8sflow.task.entry import finish_threads
 from k8sflow.task.failure import failure
 from k8sflow.task.result import TaskResult

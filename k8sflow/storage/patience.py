@@ -24,6 +24,8 @@ from k8sflow.errors import OutageError
 
 COMMAND_SECONDS = 30.0
 REPORT_AFTER_SECONDS = 5.0
+# The driver has had answers from the bucket; where a task has none for so long, its endpoint may be another one.
+FIRST_ANSWER_SECONDS = 120.0
 _FIRST_PAUSE_SECONDS = 0.25
 _LONGEST_PAUSE_SECONDS = 8.0
 Report = Callable[[str, bool], None]

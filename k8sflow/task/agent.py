@@ -31,7 +31,7 @@ from k8sflow.storage import package
 from k8sflow.storage.artifacts import blob_key
 from k8sflow.storage.logs import TimedLog
 from k8sflow.storage.objects import ObjectStore, open_store
-from k8sflow.storage.patience import Patience
+from k8sflow.storage.patience import FIRST_ANSWER_SECONDS, Patience
 from k8sflow.storage.run_store import RunStore
 from k8sflow.task import memory, pod_environment, streams
 from k8sflow.task.death import death, last_word, timed_out
@@ -49,8 +49,6 @@ TERMINATION_LOG = Path("/dev/termination-log")
 RESULT_FD_VARIABLE = "K8SFLOW_RESULT_FD"
 CODE_FOLDER = "code"
 _READ_BYTES = 1 << 16
-# The driver has had answers from the bucket; where a pod has none for so long, its endpoint may be another one.
-FIRST_ANSWER_SECONDS = 120.0
 _LINGER_SECONDS = 0.25
 _TERM_SECONDS = 3.0
 _EXIT_CODES = {Outcome.SUCCEEDED: 0, Outcome.OUT_OF_MEMORY: 137, Outcome.CANCELLED: 143}
