@@ -27,6 +27,7 @@ from k8sflow.executors.fork_server import RunToServe
 from k8sflow.executors.zygote import Exit, Zygote, no_process
 from k8sflow.flow import decorators, registry
 from k8sflow.flow.attempts import TimeLimit
+from k8sflow.flow.environment import variables_of
 from k8sflow.storage.objects import LogWriter
 from k8sflow.storage.run_store import RunStore
 from k8sflow.task import memory
@@ -414,8 +415,7 @@ def _inferred(running: _Running, status: int) -> TaskResult:
 def _variables(runner: TaskRunner, step: str) -> dict[str, str]:
     """What ``@environment`` sets for a step."""
     added = tuple(map(registry.parse, runner.record.decorators))
-    found = (decorators.options_of(decorators.effective(runner.flow, step, added), "environment"),)
-    return {name: text for options in found if options is not None for name, text in options["vars"].items()}
+    return variables_of(decorators.effective(runner.flow, step, added))
 
 
 def _told(error: Exception) -> Diagnosis:

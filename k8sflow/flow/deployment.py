@@ -195,6 +195,7 @@ exit_hook = DecoratorKind(
     ),
     on="flow",
     check=_check_hook,
+    repeats=True,
 )
 
 

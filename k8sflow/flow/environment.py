@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from k8sflow.errors import ConfigurationError
 from k8sflow.flow.faults import did_you_mean
-from k8sflow.flow.kinds import DecoratorKind, Option
+from k8sflow.flow.kinds import Decoration, DecoratorKind, Option
 
 SECRET_STORES = "k8sflow.secrets"  # noqa: S105  a group of entry points
 _OURS = ("inline", "file", "environment")
@@ -172,6 +172,19 @@ def _read_store(source: SecretSource, role: str | None) -> dict[str, str]:
         ) from None
 
 
+def variables_of(decorations: Sequence[Decoration]) -> dict[str, str]:
+    """What the ``@environment`` among a step's decorators set; of one name, the one next to the step wins.
+
+    Raises:
+        FlowDefinitionError: An option can't be used.
+    """
+    found: dict[str, str] = {}
+    for decoration in reversed(decorations):
+        if decoration.name == environment.name:
+            found |= environment.read(decoration)["vars"] or {}
+    return found
+
+
 @contextmanager
 def _set(variables: Mapping[str, str]) -> Generator[None, None, None]:
     """Sets variables for a while; a task's process ends with its step, a test's goes on."""
@@ -238,6 +251,7 @@ environment = DecoratorKind(
     (Option("vars", _variables, "a dictionary of variables"),),
     around=_with_environment,
     outermost=True,
+    repeats=True,
 )
 
 secrets = DecoratorKind(
@@ -252,4 +266,5 @@ secrets = DecoratorKind(
     around=_with_secrets,
     outermost=True,
     is_secret=True,
+    repeats=True,
 )
