@@ -413,7 +413,9 @@ def _inferred(running: _Running, status: int) -> TaskResult:
 
 
 def _variables(runner: TaskRunner, step: str) -> dict[str, str]:
-    """What ``@environment`` sets for a step."""
+    """What ``@environment`` sets for a step; nothing for an exit hook, which belongs to none."""
+    if step not in runner.graph.nodes:
+        return {}
     added = tuple(map(registry.parse, runner.record.decorators))
     return variables_of(decorators.effective(runner.flow, step, added))
 

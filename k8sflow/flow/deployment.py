@@ -6,7 +6,7 @@ They are checked here and kept in the run's record, for the controller and for `
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from k8sflow.errors import FlowDefinitionError
@@ -21,6 +21,8 @@ _PROJECT = re.compile(r"[a-z0-9_]{1,128}")
 _BRANCH = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 _CRON_FIELD = re.compile(r"[A-Za-z0-9*/,?#-]+")
 _CRON_FIELDS = (5, 6, 7)  # 5 of cron; 6 and 7 with a year or seconds, as other schedulers have them
+# When the functions of @exit_hook are called.
+EXIT_EVENTS = ("on_success", "on_error")
 _NICKNAMES = {"hourly": "0 * * * *", "daily": "0 0 * * *", "weekly": "0 0 * * 0"}
 
 
@@ -108,12 +110,12 @@ def _options(value: object) -> dict[str, Any]:
     return dict(value)
 
 
-def _functions(value: object) -> list[str]:
+def _functions(value: object) -> list[Callable[..., object]]:
     if not isinstance(value, list | tuple) or not value or not all(map(callable, value)):
         raise ValueError(f"{value!r} is not a list of functions")
     if inner := [function for function in value if "<" in getattr(function, "__qualname__", "<")]:
         raise ValueError(f"{inner[0]!r} can't be found by its name: define it at the top of its module")
-    return [f"{function.__module__}:{function.__qualname__}" for function in value]
+    return list(value)
 
 
 def _check_schedule(options: Mapping[str, Any]) -> None:
@@ -187,7 +189,7 @@ trigger_on_finish = DecoratorKind(
 )
 exit_hook = DecoratorKind(
     "exit_hook",
-    "calls functions when a deployed run has ended",
+    "calls functions when a run has ended",
     (
         Option("on_success", _functions, "the list of functions to call after a success"),
         Option("on_error", _functions, "the list of functions to call after a failure"),
@@ -214,8 +216,13 @@ def documents(flow: type[FlowSpec], user: str, branch_: str | None, production: 
     found: dict[str, Any] = {}
     for decoration in kinds.of(flow):
         kind = registry.kind_of(decoration)
-        if kind.on == "flow":
+        if kind.on == "flow" and kind is not exit_hook:
             found[decoration.name] = {k: v for k, v in kind.read(decoration).items() if v is not None}
+    if named := exit_hooks(flow):
+        found["exit_hook"] = {
+            event: [f"{function.__module__}:{function.__qualname__}" for function in functions]
+            for event, functions in named.items()
+        }
     if "schedule" in found:
         found["schedule"] = _times(found["schedule"])
     if "project" in found:
@@ -226,6 +233,27 @@ def documents(flow: type[FlowSpec], user: str, branch_: str | None, production: 
             advice="Write @project(name='…') above the class.",
         )
     return found
+
+
+def exit_hooks(flow: type[FlowSpec]) -> dict[str, list[Callable[..., object]]]:
+    """The functions of all ``@exit_hook`` of a flow, from top to bottom, by ``on_success`` and ``on_error``.
+
+    Raises:
+        FlowDefinitionError: An option can't be used.
+    """
+    found: dict[str, list[Callable[..., object]]] = {}
+    for decoration in reversed(kinds.of(flow)):
+        if decoration.name == exit_hook.name:
+            options = exit_hook.read(decoration)
+            for event in EXIT_EVENTS:
+                found.setdefault(event, []).extend(options[event] or ())
+    return {event: functions for event, functions in found.items() if functions}
+
+
+def only_deployed(flow: type[FlowSpec]) -> list[str]:
+    """The decorators of a flow that take effect in a deployment only."""
+    present = {decoration.name for decoration in kinds.of(flow)}
+    return [kind.name for kind in (schedule, trigger, trigger_on_finish) if kind.name in present]
 
 
 def _times(options: Mapping[str, Any]) -> dict[str, Any]:

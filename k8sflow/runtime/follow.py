@@ -131,6 +131,8 @@ class Follower:
         committed: set[tuple[str, str]] = set()
         for step, task, rest in self._run_store.task_keys():
             attempt, _, file = rest.partition("/")
+            if step not in self._graph.nodes:  # an exit hook's
+                continue
             if rest == "commit.json":
                 committed.add((step, task))
             elif attempt.isdigit():

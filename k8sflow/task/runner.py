@@ -17,6 +17,7 @@ from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.storage.objects import ObjectStore
 from k8sflow.storage.records import Commit, KeptRecord, OutcomeRecord, RunRecord
 from k8sflow.storage.run_store import RUNS, RunStore
+from k8sflow.task import exit_hooks
 from k8sflow.task.around import call_step
 from k8sflow.task.context import Context
 from k8sflow.task.facts import facts
@@ -69,6 +70,9 @@ class TaskRunner:
             BaseException: What the user's code raises, as it is.
         """
         with current.running(facts(self.flow, self.graph, self.record, self.run_store, spec)):
+            if spec.name.step == exit_hooks.STEP:
+                exit_hooks.call(self.flow, spec)
+                return TaskResult(Outcome.SUCCEEDED, Transition())
             return self._run(spec)
 
     def _run(self, spec: TaskSpec) -> TaskResult:
