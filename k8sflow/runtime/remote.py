@@ -106,9 +106,9 @@ def executor(
 
 
 def _environment(settings: Settings) -> dict[str, str]:
-    """The settings that a pod needs: where the bucket is, as seen from there, and how long to wait for it."""
+    """The settings that a pod needs: where the bucket is, as seen from there, its patience, and where secrets are."""
     inside = settings.in_cluster().to_environment()
-    keys = ("bucket", "endpoint", "region", "storage_patience_seconds")
+    keys = ("bucket", "endpoint", "region", "storage_patience_seconds", "default_secrets_backend_type")
     return {name: inside[name] for name in map(config.variable, keys) if name in inside}
 
 

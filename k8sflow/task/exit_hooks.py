@@ -52,7 +52,10 @@ def call(flow: type[FlowSpec], spec: TaskSpec) -> None:
 
 def _parameter_for_run(hook: Callable[..., object]) -> inspect.Parameter | None:
     """The parameter that takes the run: the one called ``run``, else the first that needs a value, else ``**more``."""
-    parameters = inspect.signature(hook).parameters
+    try:
+        parameters = inspect.signature(hook).parameters
+    except (TypeError, ValueError):  # some built-in functions don't tell
+        return None
     if "run" in parameters:
         return parameters["run"]
     named = [p for p in parameters.values() if p.kind not in {p.VAR_POSITIONAL, p.VAR_KEYWORD}]
