@@ -124,6 +124,8 @@ class LocalExecutor:
     def cancel(self) -> None:
         """Ends every process of every task: SIGTERM first, SIGKILL to what is left after three seconds."""
         self._cancelled.set()
+        for server in list(self._servers.values()):
+            server.kill_unless_ready()
         self.close()
 
     def abandon(self) -> None:

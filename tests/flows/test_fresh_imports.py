@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sysconfig
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.flows.test_processes import latest
-from tests.support import flow_command, run_flow, running, wait_for, write_flow
+from tests.support import flow_command, run_flow, running, wait_for, wait_for_death, write_flow
 
 FLOW = """
 class F(FlowSpec):
@@ -273,6 +274,21 @@ class F(FlowSpec):
     assert "found old old" in output
     assert 'raise ValueError("of the old code")  # this line' in output
     assert "new code" not in output
+
+
+def test_an_import_that_takes_long_is_cancelled_at_once(tmp_path: Path, library: Path) -> None:
+    """Nothing of it is left."""
+    (library / "slow.py").write_text(
+        "import os, sys, time\n"
+        "if 'flow.py' not in ' '.join(sys.argv):\n    open('server.pid', 'w').write(str(os.getpid()))\n    time.sleep(300)\n"
+    )
+    file = write_flow(tmp_path, f"import slow\n{FLOW.format(body='self.got = 1', end='pass')}")
+    with running(file, PYTHONPATH=str(library)) as process:
+        pid = int(wait_for(lambda: (tmp_path / "server.pid").exists() and (tmp_path / "server.pid").read_text()))
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+        assert wait_for_death(pid)
+    assert latest(tmp_path).run_store.read_run_outcome().outcome == "cancelled"  # type: ignore[union-attr]
 
 
 def test_installed_packages_are_told_from_the_users_own_code() -> None:
