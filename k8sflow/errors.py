@@ -10,6 +10,7 @@
       PackageError               the code package can't be made or opened
       KubernetesError            the API server refused or can't be reached
       RunError                   a run can't be started, found or gone on with
+      TimeoutException           a step took longer than its @timeout; raised inside of the step
 
 A message has three parts: what happened and where, the likely cause, what to do.
 """
@@ -82,3 +83,13 @@ class KubernetesError(K8sflowError):
 
 class RunError(K8sflowError):
     """A run can't be started, found or gone on with."""
+
+
+class TimeoutException(K8sflowError):  # noqa: N818  Metaflow's name
+    """A step took longer than its ``@timeout``: raised inside of the step, which may catch it.
+
+    Attributes:
+        limit_seconds: The timeout that has passed; None where somebody else raised it.
+    """
+
+    limit_seconds: float | None = None

@@ -70,18 +70,19 @@ class Run:
 
     @property
     def successful(self) -> bool:
-        """Whether the run reached its end."""
-        return self._end is not None
+        """Whether the run reached its end; False also where its last step failed and ``@catch`` let it go on."""
+        end = self._end
+        return end is not None and not end.is_caught
 
     @property
     def finished(self) -> bool:
         """Whether the run reached its end; of one that failed or was cancelled ``status`` tells."""
-        return self.successful
+        return self._end is not None
 
     @property
     def has_ended(self) -> bool:
         """Whether the run has ended, in whatever way."""
-        return self.outcome is not None or self.successful
+        return self._end is not None or self.outcome is not None
 
     @property
     def finished_at(self) -> datetime | None:
@@ -99,7 +100,7 @@ class Run:
         """``running``, ``succeeded``, ``failed`` or ``cancelled``."""
         outcome = self.outcome
         if outcome is None:
-            return "succeeded" if self.successful else "running"
+            return "succeeded" if self._end is not None else "running"
         return outcome.outcome if outcome.outcome in _NAMED else "failed"
 
     @property
@@ -219,7 +220,7 @@ class Run:
     @property
     def end_task(self) -> Task | None:
         """The end step's task, or None where the run did not get there."""
-        return self[self.record.end].task if self.successful else None
+        return self[self.record.end].task if self._end is not None else None
 
     @property
     def data(self) -> TaskData | None:

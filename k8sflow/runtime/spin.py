@@ -19,6 +19,7 @@ from k8sflow.errors import RunError
 from k8sflow.executors.base import Finished
 from k8sflow.executors.local import LocalExecutor
 from k8sflow.flow import graph as graphs
+from k8sflow.flow.attempts import StepPolicy
 from k8sflow.flow.configs import bind_known
 from k8sflow.flow.graph import Graph, closest
 from k8sflow.flow.spec import FlowSpec, steps
@@ -88,7 +89,8 @@ def spin(
     bind_known(flow, lambda name: artifacts.load(before.parameters[name], name), before.parameters)
     graph = graphs.build(flow)
     spec, needed = _task(origin, before, graph, wanted)
-    record = _record(flow, before, graph, artifacts, wanted.step)
+    policy = Placement.of(flow, graph, (), settings).policies.get(wanted.step, StepPolicy())
+    record = replace(_record(flow, before, graph, artifacts, wanted.step), policies={wanted.step: policy.to_document()})
     run_store = RunStore(origin.store, record.flow, record.run, SPINS)
     run_store.create(record)
     put_commits(
@@ -96,13 +98,12 @@ def spin(
     )
     click.secho(f"{spec.name} again, on its inputs in {origin.pathspec}.", dim=True)
     spec = replace(spec, run=record.run)
-    policy = Placement.of(flow, graph, (), settings).policies.get(wanted.step)
     pathspec = f"{run_store.pathspec}/{spec.name}"
     if pathspec_file is not None:
         answers.write(Path(pathspec_file), _PATHSPEC, pathspec)
     seen = reporter(began, partial(hints.logs, record), pathspec, [wanted.step])
     runner = TaskRunner(flow, graph, record, origin.store, SPINS)
-    result = _run(runner, spec, seen, policy.timeout_seconds if policy else None)
+    result = _run(runner, spec, seen, policy)
     if result is None:
         seen.summary(pathspec, "was cancelled", "", good=False)
         return None
@@ -205,10 +206,10 @@ def _first(origin: RunStore, reruns: list[Rerun]) -> Rerun:
     return (without or reruns)[0]
 
 
-def _run(runner: TaskRunner, spec: TaskSpec, seen: Reporter, timeout: float | None) -> TaskResult | None:
+def _run(runner: TaskRunner, spec: TaskSpec, seen: Reporter, policy: StepPolicy) -> TaskResult | None:
     """Runs the task as a process of its own; None where the user cancelled it."""
     inbox, clock = Inbox(), RealClock()
-    executor = LocalExecutor(inbox.put, runner, 1, timeout_of=lambda _: timeout)
+    executor = LocalExecutor(inbox.put, runner, 1, limit_of=lambda _: policy.time_limit)
     with interrupts(seen.cancelling), closing(seen):
         try:
             seen.submitted([spec])

@@ -65,6 +65,7 @@ class Commit:
         started: When the step's function was called, in seconds since 1970.
         finished: When it returned.
         origin: The run in which the task ran, where this commit was taken over by another one that resumes it.
+        is_caught: Whether the step failed, and ``@catch`` let the run go on.
     """
 
     attempt: int
@@ -75,6 +76,7 @@ class Commit:
     started: float = 0.0
     finished: float = 0.0
     origin: str | None = None
+    is_caught: bool = False
 
     @staticmethod
     def from_document(document: Mapping[str, Any]) -> Commit:
@@ -96,7 +98,27 @@ class Commit:
             started=document["started"],
             finished=document["finished"],
             origin=document.get("origin"),
+            is_caught=document.get("is_caught", False),
         )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class KeptRecord:
+    """What a failed execution had set, kept for ``@catch``.
+
+    Args:
+        artifacts: Every artifact that the next step sees, by name.
+        started: When the step's function was called, in seconds since 1970.
+    """
+
+    artifacts: Mapping[str, ArtifactRef]
+    started: float
+
+    @staticmethod
+    def from_document(document: Mapping[str, Any]) -> KeptRecord:
+        """The record that a JSON document says."""
+        artifacts = {name: ArtifactRef.from_document(ref) for name, ref in document["artifacts"].items()}
+        return KeptRecord(artifacts, document["started"])
 
 
 @dataclass(frozen=True)
@@ -177,6 +199,7 @@ class OutcomeRecord:
         summary: What happened.
         detail: The evidence, for example the traceback.
         resolution: What to do.
+        error_type: The class of the exception, where it was one of the user's code: ``builtins.ValueError``.
     """
 
     outcome: str
@@ -184,6 +207,7 @@ class OutcomeRecord:
     summary: str = ""
     detail: str = ""
     resolution: str = ""
+    error_type: str = ""
 
     @staticmethod
     def from_document(document: Mapping[str, Any]) -> OutcomeRecord:

@@ -203,6 +203,20 @@ class Context:
                 saved[name] = self._artifacts.save(value, name, known=self._inherited.get(name))
         return saved
 
+    def persist_what_can_be(self, flow: FlowSpec) -> tuple[dict[str, ArtifactRef], list[ArtifactError]]:
+        """Saves what a failed step set or touched, as ``persist`` does, and returns also why some of it is left out."""
+        left_out = {*constants(type(flow)), *parameters(type(flow)), *configs(type(flow)), CONTEXT}
+        saved, errors = dict(self._inherited), []
+        for name, value in list(vars(flow).items()):
+            if name in left_out:
+                continue
+            try:
+                saved[name] = self._artifacts.save(value, name, known=self._inherited.get(name))
+            except ArtifactError as error:
+                saved.pop(name, None)
+                errors.append(error)
+        return saved, errors
+
     def _item(self, depth: int) -> Any:
         if depth not in self._items:
             frame = self.stack[depth]
