@@ -35,7 +35,7 @@ from k8sflow.runtime.request import code_file, code_folder
 from k8sflow.runtime.start import fixed_values
 from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore
 from k8sflow.storage.clones import put_commits
-from k8sflow.storage.records import RunRecord, current_user, new_run_id, python_version
+from k8sflow.storage.records import RunRecord, new_run_id, python_version
 from k8sflow.storage.run_store import SPINS, RunStore
 from k8sflow.task.outcome import Outcome
 from k8sflow.task.result import TaskResult
@@ -43,6 +43,7 @@ from k8sflow.task.runner import TaskRunner
 from k8sflow.task.shown import shown
 from k8sflow.task.spec import TaskName, TaskSpec
 from k8sflow.task.surroundings import surroundings
+from k8sflow.user import current_user
 from k8sflow.version import VERSION
 
 _SHOWN_CHARACTERS = 60

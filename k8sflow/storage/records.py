@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import getpass
 import json
-import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -233,14 +231,6 @@ def started_at(run_id: str) -> datetime:
 def python_version() -> str:
     """The version of this Python, as ``3.11.7``."""
     return ".".join(map(str, sys.version_info[:3]))
-
-
-def current_user() -> str:
-    """The name under which this machine knows the user."""
-    try:
-        return os.environ.get("K8SFLOW_USER") or getpass.getuser()
-    except (KeyError, OSError):
-        return "unknown"
 
 
 def dump(document: Mapping[str, Any]) -> bytes:

@@ -771,3 +771,31 @@ def test_an_object_that_runs_nothing() -> None:
             return 5
 
     assert F(use_cli=False).helper() == 5
+
+
+def test_a_flow_has_the_names_that_metaflow_gives_it(tmp_path: Path) -> None:
+    """Until a step sets one; an artifact of that name reaches the next step."""
+    run = run_source(
+        tmp_path,
+        """
+        class F(FlowSpec):
+            @step
+            def start(self):
+                self.seen = (self.name, self.script_name)
+                place = self.name + ".txt"
+                self.out = self.cmd(f"cat {place}; printf b > {place}", input={place: "a"}, output=[place])
+                self.name = "mine"
+                self.next(self.end)
+            @step
+            def end(self):
+                self.later = (self.name, self.script_name, self.cmd("true"))
+                try:
+                    self.cmd("exit 3")
+                except Exception as error:
+                    self.error = str(error)
+        """.replace('self.name + ".txt"', repr(str(tmp_path / "in.txt"))),
+    )
+    assert run["start"].task.data.seen == ("F", "flow.py")
+    assert run["start"].task.data.out == b"b"
+    assert run["end"].task.data.later == ("mine", "flow.py", [])
+    assert "'exit 3' failed with exit code 3" in run["end"].task.data.error
