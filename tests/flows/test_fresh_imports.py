@@ -149,6 +149,21 @@ def test_pools_of_threads_at_module_level_work_and_end(tmp_path: Path) -> None:
     assert found(tmp_path, top, "self.got = sum(POOL.map(abs, [-3, self.input]))") == [3, 4, 5, 6]
 
 
+@pytest.mark.slow
+def test_native_threads_of_the_module_level_run_in_each_task(tmp_path: Path) -> None:
+    """Those of polars and of OpenMP, which have worked there before: neither hangs."""
+    top = (
+        "import polars as pl\nfrom sklearn.ensemble import HistGradientBoostingRegressor\nfrom sklearn.datasets import make_regression\n"
+        "X, y = make_regression(300, 4, random_state=0)\nBASE = HistGradientBoostingRegressor(max_iter=3).fit(X, y)\n"
+        "LOOKUP = pl.DataFrame({'k': [1, 2, 1], 'v': [1, 2, 3]}).group_by('k').agg(pl.col('v').sum())"
+    )
+    body = (
+        "again = HistGradientBoostingRegressor(max_iter=3).fit(X, y); assert (again.predict(X) == BASE.predict(X)).all(); "
+        "self.got = LOOKUP.join(pl.DataFrame({'k': [1]}), on='k')['v'].to_list()"
+    )
+    assert found(tmp_path, top, body) == [[4]] * 4
+
+
 def test_a_librarys_import_finds_the_environment_that_the_flow_has_set(tmp_path: Path, library: Path) -> None:
     """At the moment of its import statement: what is set later, or is set anew, is not there."""
     (library / "early.py").write_text("import os\nAT = (os.environ.get('A'), os.environ.get('B'))\n")
