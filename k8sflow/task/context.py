@@ -9,7 +9,7 @@ from functools import cached_property
 from itertools import islice
 from typing import Any
 
-from k8sflow.errors import ArtifactError, FlowDefinitionError, RunError
+from k8sflow.errors import ArtifactError, FlowDefinitionError, RunError, StorageError
 from k8sflow.flow.configs import configs
 from k8sflow.flow.graph import Graph, Node
 from k8sflow.flow.rows import items_of
@@ -188,18 +188,20 @@ class Context:
                 saved[name] = self._artifacts.save(value, name, known=self._inherited.get(name))
         return compose(saved, self._layers)
 
-    def persist_what_can_be(self, flow: FlowSpec) -> tuple[dict[str, ArtifactRef], list[ArtifactError]]:
+    def persist_what_can_be(self, flow: FlowSpec) -> tuple[dict[str, ArtifactRef], dict[str, BaseException]]:
         """Saves what a failed step set or touched, as ``persist`` does, and returns also why some of it is left out."""
         left_out = {*constants(type(flow)), *parameters(type(flow)), *configs(type(flow)), CONTEXT}
-        saved, errors = dict(self._inherited), []
+        saved, errors = dict(self._inherited), dict[str, BaseException]()
         for name, value in list(vars(flow).items()):
             if name in left_out:
                 continue
             try:
                 saved[name] = self._artifacts.save(value, name, known=self._inherited.get(name))
-            except ArtifactError as error:
+            except StorageError:
+                raise
+            except BaseException as error:  # noqa: BLE001  a value's code may raise anything; the step has failed before
                 saved.pop(name, None)
-                errors.append(error)
+                errors[name] = error
         return saved, errors
 
     def _item(self, depth: int) -> Any:

@@ -91,7 +91,7 @@ def diagnose(error: BaseException) -> Diagnosis:
             error_type=name_of(type(error)),
         )
     advice = _NO_INPUT if isinstance(error, EOFError) and str(error) == _OF_INPUT else ""
-    return Diagnosis(Outcome.USER_ERROR, _said(error), _traceback(error), advice, name_of(type(error)))
+    return Diagnosis(Outcome.USER_ERROR, said(error), _traceback(error), advice, name_of(type(error)))
 
 
 def _is_of_a_debugger(error: BaseException) -> bool:
@@ -105,13 +105,13 @@ def _explained(error: K8sflowError, outcome: Outcome) -> Diagnosis:
         where = _listed(frames)
     elif error.__cause__ is not None and not isinstance(error, StorageError):
         frames = _users_frames(error.__cause__)
-        where = f"{_listed(frames)}\n{_said(error.__cause__)}" if frames else ""
+        where = f"{_listed(frames)}\n{said(error.__cause__)}" if frames else ""
     detail = "\n".join(filter(None, [error.cause, where]))
     kind = name_of(type(error))
     return Diagnosis(outcome, error.titled, detail=detail, resolution=error.advice, error_type=kind)
 
 
-def _said(error: BaseException) -> str:
+def said(error: BaseException) -> str:
     """The exception's class and message."""
     try:
         message = str(error)

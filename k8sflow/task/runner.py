@@ -6,7 +6,7 @@ import sys
 import time
 from dataclasses import dataclass
 
-from k8sflow.errors import StorageError
+from k8sflow.errors import ArtifactError, StorageError
 from k8sflow.flow import registry
 from k8sflow.flow.attempts import StepPolicy
 from k8sflow.flow.current import current
@@ -21,7 +21,7 @@ from k8sflow.task import exit_hooks
 from k8sflow.task.around import call_step
 from k8sflow.task.context import Context
 from k8sflow.task.facts import facts
-from k8sflow.task.failure import failure
+from k8sflow.task.failure import failure, said
 from k8sflow.task.inputs import Inputs
 from k8sflow.task.outcome import Diagnosis, Outcome
 from k8sflow.task.result import TaskResult, Transition
@@ -128,8 +128,9 @@ class TaskRunner:
             StorageError: The store refuses.
         """
         artifacts, left_out = context.persist_what_can_be(flow)
-        for error in left_out:
-            message = f"@catch on step {spec.name.step} leaves out what it can't save: {error.summary}"
+        for name, error in left_out.items():
+            why = error.summary if isinstance(error, ArtifactError) else said(error)
+            message = f"@catch on step {spec.name.step} leaves out self.{name}, which can't be saved: {why}"
             print(message, file=sys.stderr)  # noqa: T201  a line of the task's own output
         self.run_store.write_kept(spec.name.step, spec.name.id, spec.attempt, KeptRecord(artifacts, started))
 

@@ -36,14 +36,18 @@ def limited(limit: TimeLimit | None) -> Iterator[None]:
         return
 
     def interrupt(number: int, _frame: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_IGN)
+        signal.signal(number, _pass)
         raise _exception(limit.seconds)
 
     signal.signal(TIME_IS_OVER, interrupt)
     try:
         yield
     finally:
-        signal.signal(TIME_IS_OVER, signal.SIG_IGN)
+        signal.signal(TIME_IS_OVER, _pass)
+
+
+def _pass(_number: int, _frame: FrameType | None) -> None:
+    """Does nothing; unlike SIG_IGN, that is not passed on to programs that the task starts."""
 
 
 def exceeded(error: BaseException) -> float | None:
