@@ -331,7 +331,7 @@ class Task(TaggedAsParent):
         """The task's artifacts, the run's parameters and the class's constants among them."""
         refs = dict(self.parent.parent.record.parameters)
         if self._commit is not None:
-            refs |= self._commit.artifacts
+            refs |= self.parent.parent.tables.table(f"{self.parent.id}/{self.id}", self._commit).refs()
         return TaskArtifacts({name: DataArtifact(name, parent=self, ref=ref) for name, ref in refs.items()})
 
     def __getitem__(self, name: str) -> DataArtifact:
