@@ -32,6 +32,7 @@ class Settings:
         region: Region of the bucket.
         storage_patience_seconds: How long a finished task and a run's driver wait for a bucket that can't be reached;
             None for ten minutes.
+        default_secrets_backend_type: The store of a secret that ``@secrets`` names by its id alone.
         kubernetes_namespace: Namespace of Jobs and pods.
         kubernetes_image: Image of task pods, with Python 3.10 or newer; None for the runtime image.
         kubernetes_runtime_image: The k8sflow image.
@@ -46,6 +47,7 @@ class Settings:
     in_cluster_endpoint: str | None = None
     region: str = "us-east-1"
     storage_patience_seconds: str | None = None
+    default_secrets_backend_type: str | None = None
     kubernetes_namespace: str = "default"
     kubernetes_image: str | None = None
     kubernetes_runtime_image: str = "k8sflow:0.1.0"

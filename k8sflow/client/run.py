@@ -20,6 +20,7 @@ from k8sflow.errors import RunError, StorageError
 from k8sflow.flow.graph import Graph
 from k8sflow.storage.records import Commit, OutcomeRecord, RunRecord
 from k8sflow.storage.run_store import SPINS, RunStore
+from k8sflow.storage.tables import Tables
 from k8sflow.storage.tags import TagError, checked, system_tags
 from k8sflow.task.outcome import Outcome
 
@@ -64,24 +65,30 @@ class Run:
         """The flow's graph, as the run has it."""
         return Graph.from_document(self.record.flow, self.record.graph)
 
+    @cached_property
+    def tables(self) -> Tables:
+        """What the run's tasks left; what many of them have inherited is read once."""
+        return Tables(self.run_store)
+
     @property
     def _end(self) -> Commit | None:
         return self.run_store.read_commit(self.record.end, "0")
 
     @property
     def successful(self) -> bool:
-        """Whether the run reached its end."""
-        return self._end is not None
+        """Whether the run reached its end; False also where its last step failed and ``@catch`` let it go on."""
+        end = self._end
+        return end is not None and not end.is_caught
 
     @property
     def finished(self) -> bool:
         """Whether the run reached its end; of one that failed or was cancelled ``status`` tells."""
-        return self.successful
+        return self._end is not None
 
     @property
     def has_ended(self) -> bool:
         """Whether the run has ended, in whatever way."""
-        return self.outcome is not None or self.successful
+        return self._end is not None or self.outcome is not None
 
     @property
     def finished_at(self) -> datetime | None:
@@ -99,7 +106,7 @@ class Run:
         """``running``, ``succeeded``, ``failed`` or ``cancelled``."""
         outcome = self.outcome
         if outcome is None:
-            return "succeeded" if self.successful else "running"
+            return "succeeded" if self._end is not None else "running"
         return outcome.outcome if outcome.outcome in _NAMED else "failed"
 
     @property
@@ -219,7 +226,7 @@ class Run:
     @property
     def end_task(self) -> Task | None:
         """The end step's task, or None where the run did not get there."""
-        return self[self.record.end].task if self.successful else None
+        return self[self.record.end].task if self._end is not None else None
 
     @property
     def data(self) -> TaskData | None:

@@ -15,10 +15,13 @@ from k8sflow.client.errors import NotFoundError, above, among
 from k8sflow.client.lineage import children, indices, parents
 from k8sflow.client.moments import local
 from k8sflow.client.tagged import TaggedAsParent
+from k8sflow.flow.caught import CaughtError
 from k8sflow.flow.graph import Graph
 from k8sflow.storage.logs import Mark, scrub
 from k8sflow.storage.records import Commit, OutcomeRecord
 from k8sflow.storage.run_store import RunStore
+from k8sflow.task.caught import caught
+from k8sflow.task.failure import recorded
 from k8sflow.task.outcome import Outcome
 from k8sflow.task.spec import TaskName
 from k8sflow.user import current_user
@@ -105,8 +108,8 @@ class Task(TaggedAsParent):
 
     @property
     def successful(self) -> bool:
-        """Whether the task has a result."""
-        return self._commit is not None
+        """Whether the task's step succeeded; False also where ``@catch`` let the run go on without it."""
+        return self._commit is not None and not self._commit.is_caught
 
     @property
     def finished(self) -> bool:
@@ -138,12 +141,15 @@ class Task(TaggedAsParent):
         return local(outcome.finished) if outcome is not None else None
 
     @property
-    def exception(self) -> str | None:
-        """What happened, with the traceback, where the task failed."""
+    def exception(self) -> CaughtError | None:
+        """The exception that ended the task, where it failed: its type, text and stacktrace.
+
+        None where ``@catch`` let the run go on: then it is in the artifact that ``@catch(var=...)`` names.
+        """
         outcome = self._outcome
-        if self.successful or outcome is None or outcome.outcome == Outcome.SUCCEEDED.value:
+        if self._commit is not None or outcome is None or outcome.outcome == Outcome.SUCCEEDED.value:
             return None
-        return "\n".join(filter(None, [outcome.summary, outcome.detail]))
+        return caught(recorded(outcome))
 
     @property
     def index(self) -> int | None:
@@ -194,7 +200,7 @@ class Task(TaggedAsParent):
         record = self.parent.parent.record
         known = {
             "attempt": str(self.current_attempt),
-            "attempt_ok": str(self.successful) if self.has_ended else "",
+            "attempt_ok": str(self.finished) if self.has_ended else "",
             "runtime": self.runtime_name,
             "user": record.user,
             "script-name": record.file,
@@ -325,7 +331,7 @@ class Task(TaggedAsParent):
         """The task's artifacts, the run's parameters and the class's constants among them."""
         refs = dict(self.parent.parent.record.parameters)
         if self._commit is not None:
-            refs |= self._commit.artifacts
+            refs |= self.parent.parent.tables.table(f"{self.parent.id}/{self.id}", self._commit).refs()
         return TaskArtifacts({name: DataArtifact(name, parent=self, ref=ref) for name, ref in refs.items()})
 
     def __getitem__(self, name: str) -> DataArtifact:
@@ -333,7 +339,7 @@ class Task(TaggedAsParent):
         if name not in found:
             raise NotFoundError(
                 f"the task {self.pathspec} has no artifact {name!r}.",
-                cause="" if self.successful else "It has not finished.",
+                cause="" if self._commit is not None else "It has not finished.",
                 advice=among(name, dir(found), "It has"),
             )
         return found[name]

@@ -26,6 +26,8 @@ from k8sflow.executors.base import Emit, Finished, Output, Queued, Started
 from k8sflow.executors.fork_server import RunToServe
 from k8sflow.executors.zygote import Exit, Zygote, no_process
 from k8sflow.flow import decorators, registry
+from k8sflow.flow.attempts import TimeLimit
+from k8sflow.flow.environment import variables_of
 from k8sflow.storage.objects import LogWriter
 from k8sflow.storage.run_store import RunStore
 from k8sflow.task import memory
@@ -35,6 +37,7 @@ from k8sflow.task.pipes import waiting_bytes
 from k8sflow.task.result import TaskResult
 from k8sflow.task.runner import TaskRunner, committed_result, write_outcome
 from k8sflow.task.spec import TaskSpec
+from k8sflow.task.time_limit import TIME_IS_OVER
 
 _READ_BYTES = 1 << 16
 _TERM_SECONDS = 3.0
@@ -55,7 +58,7 @@ class _Running:
     logs: dict[Stream, LogWriter]
     server: Zygote
     result: bytearray = field(default_factory=bytearray)
-    timeout: float | None = None
+    limit: TimeLimit | None = None
     deadline: float = math.inf  # when it is told to end, and after that when it is killed
     ended_for: Diagnosis | None = None  # why it is told to end
     kills_before: int = 0  # for want of memory, in the cgroup that it shares with all that runs beside it
@@ -72,7 +75,7 @@ class LocalExecutor:
         emit: Where events go.
         runner: The run.
         max_workers: How many processes at a time.
-        timeout_of: How many seconds an execution of a step's task may take; None for any time.
+        limit_of: How long an execution of a step's task may take; None for any time.
         lock: A file descriptor that the zygote keeps open until the last task has ended, and no task.
     """
 
@@ -82,11 +85,11 @@ class LocalExecutor:
         runner: TaskRunner,
         max_workers: int,
         *,
-        timeout_of: Callable[[str], float | None] = lambda _: None,
+        limit_of: Callable[[str], TimeLimit | None] = lambda _: None,
         lock: int | None = None,
     ) -> None:
         self._emit = emit
-        self._timeout_of = timeout_of
+        self._limit_of = limit_of
         self._run_store: RunStore = runner.run_store
         self._served = RunToServe(runner.flow, runner.record, runner.store, runner.place)
         self._variables_of = partial(_variables, runner)
@@ -121,6 +124,8 @@ class LocalExecutor:
     def cancel(self) -> None:
         """Ends every process of every task: SIGTERM first, SIGKILL to what is left after three seconds."""
         self._cancelled.set()
+        for server in list(self._servers.values()):
+            server.kill_unless_ready()
         self.close()
 
     def abandon(self) -> None:
@@ -203,11 +208,24 @@ class LocalExecutor:
         """Ends the tasks whose time is over, with all that they have started; seconds until the next one's is."""
         now = time.monotonic()
         for running in self._running.values():
-            if running.deadline <= now:
-                number = signal.SIGTERM if running.ended_for is None else signal.SIGKILL
-                self._end(running, number, running.ended_for or timed_out(running.timeout or 0.0))
+            if running.deadline > now:
+                continue
+            if running.ended_for is not None or running.limit is None:
+                self._end(running, signal.SIGKILL, running.ended_for or timed_out(0.0))
+            else:
+                self._interrupt(running, running.limit)
         first = min((running.deadline for running in self._running.values()), default=math.inf)
         return None if first == math.inf else max(0.0, first - now)
+
+    def _interrupt(self, running: _Running, limit: TimeLimit) -> None:
+        """Lets the task's own process raise TimeoutException in its step; what it has started is left to the step."""
+        if not limit.grace_seconds:
+            self._end(running, signal.SIGKILL, timed_out(limit.seconds))
+            return
+        running.ended_for = timed_out(limit.seconds)
+        running.deadline = time.monotonic() + limit.grace_seconds
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(running.pid, TIME_IS_OVER)
 
     def _end(self, running: _Running, number: signal.Signals, reason: Diagnosis) -> None:
         running.ended_for = reason
@@ -279,9 +297,9 @@ class LocalExecutor:
                 os.close(write_end)
         running = _Running(task, pid, {stream: read_end for stream, (read_end, _) in pipes.items()}, logs, server)
         running.kills_before = kills_before
-        running.timeout = self._timeout_of(task.name.step)
-        if running.timeout is not None:
-            running.deadline = time.monotonic() + running.timeout
+        running.limit = self._limit_of(task.name.step)
+        if running.limit is not None:
+            running.deadline = time.monotonic() + running.limit.seconds
         self._running[pid] = running
         for stream, fd in running.pipes.items():
             os.set_blocking(fd, False)
@@ -333,7 +351,8 @@ class LocalExecutor:
         self._drain(running)
         said = last_word(running.result, exit_.status) or committed_result(self._run_store, running.task)
         result = said
-        if result is None or (running.ended_for is not None and result.outcome is Outcome.USER_ERROR):
+        was_cancelled = running.ended_for is not None and running.ended_for.category is Outcome.CANCELLED
+        if result is None or (was_cancelled and result.outcome is Outcome.USER_ERROR):
             result = _inferred(running, exit_.status)
         result = self._blamed_on_memory(running, exit_.status, result)
         if running.ended_for is not None or result.outcome.is_failure:
@@ -396,10 +415,11 @@ def _inferred(running: _Running, status: int) -> TaskResult:
 
 
 def _variables(runner: TaskRunner, step: str) -> dict[str, str]:
-    """What ``@environment`` sets for a step."""
+    """What ``@environment`` sets for a step; nothing for an exit hook, which belongs to none."""
+    if step not in runner.graph.nodes:
+        return {}
     added = tuple(map(registry.parse, runner.record.decorators))
-    found = (decorators.options_of(decorators.effective(runner.flow, step, added), "environment"),)
-    return {name: text for options in found if options is not None for name, text in options["vars"].items()}
+    return variables_of(decorators.effective(runner.flow, step, added))
 
 
 def _told(error: Exception) -> Diagnosis:

@@ -122,6 +122,12 @@ class Zygote:
         """Whether exits were seen that nobody has asked for."""
         return bool(self._exits)
 
+    def kill_unless_ready(self) -> None:
+        """Ends a server that still imports libraries, so that nobody has to wait for that."""
+        if self._left_out is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+
     def close(self, *, spare_orphans: bool = False) -> None:
         """Ends the zygote, and with it every task that still runs.
 

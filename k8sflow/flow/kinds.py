@@ -76,6 +76,7 @@ class DecoratorKind:
         around: What it does around the step.
         outermost: Whether it goes around the decorators without this mark, wherever it is written.
         is_secret: Whether no value of its options may be shown or stored.
+        repeats: Whether it may be applied more than once; then each one does its part.
         fault: What is wrong with the decorator itself, for whoever uses it.
     """
 
@@ -87,6 +88,7 @@ class DecoratorKind:
     around: Around | None = None
     outermost: bool = False
     is_secret: bool = False
+    repeats: bool = False
     fault: Fault | None = None
 
     def __call__(self, target: Any = None, /, *more: object, **options: Any) -> Any:
@@ -123,12 +125,16 @@ class DecoratorKind:
                 f"@{self.name} stands on {shown}, which is not {what}.", f"Write @{self.name}(...) above the {where}."
             )
             decoration = replace(decoration, faults=(*decoration.faults, fault))
+        if not self.repeats and any(found.name == self.name for found in _present(target)[1]):
+            decoration = replace(decoration, faults=(*decoration.faults, self._repeated(target)))
         if not (is_flow or is_class_body(caller())):
             for fault in self.faults(decoration):
                 raise Located(decoration.place, fault).error()
-        others = [d for d in getattr(target, _DECORATIONS, ()) if d.name != self.name]
+        inherited, own = _present(target)
+        if not self.repeats:
+            inherited = tuple(found for found in inherited if found.name != self.name)
         try:
-            setattr(target, _DECORATIONS, (*others, decoration))
+            setattr(target, _DECORATIONS, (*inherited, *own, decoration))
         except (AttributeError, TypeError):
             return Misplaced(Located(decoration.place, next(iter(self.faults(decoration)))))
         return target
@@ -181,6 +187,10 @@ class DecoratorKind:
                 faults.append(Fault(f"@{self.name}: {error}."))
         return found, faults
 
+    def _repeated(self, target: Any) -> Fault:
+        name = getattr(target, "__name__", "it")
+        return Fault(f"@{self.name} is applied twice to {name}, and only one can take effect.", "Remove one of them.")
+
     def _by_position(self, *given: Any) -> Fault:
         values = [value for value in given if value is not None]
         names = [option.name for option in self.options or ()]
@@ -201,6 +211,17 @@ class DecoratorKind:
 
 # The decorators that this process has used, by name: those that a flow imports or defines need no entry point.
 used: dict[str, DecoratorKind] = {}
+# What makes each decorator that was defined in this process, by name, the last one of a name; it may have no use yet.
+defined: dict[str, Callable[[], DecoratorKind]] = {}
+
+
+def _present(target: object) -> tuple[tuple[Decoration, ...], tuple[Decoration, ...]]:
+    """The decorations that a class has from its bases, and its own; all of a function are its own."""
+    found = of(target)
+    bases = target.__mro__[1:] if isinstance(target, type) else ()
+    above: tuple[Decoration, ...] = next((vars(base)[_DECORATIONS] for base in bases if _DECORATIONS in vars(base)), ())
+    inherited = tuple(one for one in found if any(one is other for other in above))
+    return inherited, tuple(one for one in found if not any(one is other for other in above))
 
 
 def replace_of(target: object, decorations: tuple[Decoration, ...]) -> None:

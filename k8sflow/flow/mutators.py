@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -29,13 +30,18 @@ class _Mutator:
     _on_flow: ClassVar[bool]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
-        made = super().__new__(cls)
-        frame = caller()
+        if (as_both := getattr(cls, "k8sflow_applied", None)) is not None:
+            return as_both(args, kwargs)
+        if len(args) == 1 and not kwargs and is_decorated(args[0], caller()):
+            return cls.k8sflow_made((), {})(args[0])
+        return cls.k8sflow_made(args, kwargs)
+
+    @classmethod
+    def k8sflow_made(cls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The mutator with these options, on nothing yet."""
+        made = object.__new__(cls)
         made._arguments = (args, kwargs)  # type: ignore[attr-defined]
-        made._place = place_of(frame)  # type: ignore[attr-defined]
-        if len(args) == 1 and not kwargs and is_decorated(args[0], frame):
-            made._arguments = ((), {})  # type: ignore[attr-defined]
-            return made(args[0])
+        made._place = place_of(caller())  # type: ignore[attr-defined]
         return made
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -122,6 +128,11 @@ class _Decorated:
         raise NotImplementedError
 
     @property
+    def _near(self) -> Mapping[str, Any]:
+        """The names of the flow's module, where its own decorators are."""
+        raise NotImplementedError
+
+    @property
     def decorator_specs(self) -> Iterator[tuple[str, str, list[Any], dict[str, Any]]]:
         """Each decorator: its name, its name again, no positional options, and a copy of its options."""
         for found in self._read():
@@ -149,8 +160,8 @@ class _Decorated:
             raise FlowDefinitionError(f"add_decorator on {self._where}: options go by name, in deco_kwargs.")
         options: Mapping[str, Any] = {}
         if isinstance(deco_type, str):
-            parsed = registry.parse(deco_type)
-            kind, options = registry.find(parsed.name), parsed.options
+            parsed = registry.parse(deco_type, self._near)
+            kind, options = registry.find(parsed.name, self._near), parsed.options
         else:
             kind = registry.use(registry.checked(deco_type, "what add_decorator was given"))
         added = Decoration(kind.name, {**options, **(deco_kwargs or {})}, (self._where, 0), (), kind)
@@ -198,6 +209,10 @@ class MutableStep(_Decorated):
     def _read(self) -> tuple[Decoration, ...]:
         return decorators.of_step(self.flow._flow, self.name)  # noqa: SLF001  the two are one module's business
 
+    @property
+    def _near(self) -> Mapping[str, Any]:
+        return self.flow._near  # noqa: SLF001  as above
+
     def _write(self, decorations: tuple[Decoration, ...]) -> None:
         decorators.replace_of_step(self.flow._flow, self.name, decorations)  # noqa: SLF001  as above
 
@@ -211,6 +226,11 @@ class MutableFlow(_Decorated):
 
     def _read(self) -> tuple[Decoration, ...]:
         return kinds.of(self._flow)
+
+    @property
+    def _near(self) -> Mapping[str, Any]:
+        module = sys.modules.get(self._flow.__module__)
+        return vars(module) if module is not None else {}
 
     def _write(self, decorations: tuple[Decoration, ...]) -> None:
         kinds.replace_of(self._flow, decorations)

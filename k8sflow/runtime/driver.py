@@ -38,7 +38,8 @@ from k8sflow.storage.clones import read_commits
 from k8sflow.storage.records import OutcomeRecord
 from k8sflow.storage.run_store import RunStore
 from k8sflow.task.caught import commit_caught
-from k8sflow.task.outcome import Diagnosis, Outcome
+from k8sflow.task.failure import recorded
+from k8sflow.task.outcome import Outcome
 from k8sflow.task.result import TaskResult, Transition
 from k8sflow.task.runner import write_outcome
 from k8sflow.task.spec import TaskName, TaskSpec
@@ -336,8 +337,7 @@ class Driver:
     def _failed_before(self, tasks: Sequence[TaskSpec], past: Past) -> RunResult | None:
         """Acts on the failure that an earlier driver has not acted on."""
         record = past.record
-        found = Diagnosis(Outcome(record.outcome), record.summary, record.detail, record.resolution)
-        result = TaskResult(Outcome(record.outcome), diagnosis=found)
+        result = recorded(record)
         for observer in self._observers:
             observer.submitted(tasks)
             for task in tasks:

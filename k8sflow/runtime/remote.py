@@ -9,6 +9,7 @@ from k8sflow import config
 from k8sflow.config import Settings
 from k8sflow.errors import ConfigurationError
 from k8sflow.executors.base import Executor
+from k8sflow.flow.attempts import StepPolicy
 from k8sflow.runtime.driver import Report
 from k8sflow.runtime.placement import Placement
 from k8sflow.storage.objects import ObjectStore
@@ -105,20 +106,21 @@ def executor(
 
 
 def _environment(settings: Settings) -> dict[str, str]:
-    """The settings that a pod needs: where the bucket is, as seen from there, and how long to wait for it."""
+    """The settings that a pod needs: where the bucket is, as seen from there, its patience, and where secrets are."""
     inside = settings.in_cluster().to_environment()
-    keys = ("bucket", "endpoint", "region", "storage_patience_seconds")
+    keys = ("bucket", "endpoint", "region", "storage_patience_seconds", "default_secrets_backend_type")
     return {name: inside[name] for name in map(config.variable, keys) if name in inside}
 
 
 def agent_arguments(record: RunRecord, store: ObjectStore, task: TaskSpec) -> list[str]:
     """What the agent in a task's pod is told."""
-    timeout = (record.policies.get(task.name.step) or {}).get("timeout_seconds")
+    found = record.policies.get(task.name.step)
+    limit = StepPolicy.from_document(found).time_limit if found is not None else None
     return [
         task.to_json(),
         f"--store={store.url}",
         f"--flow={record.flow}",
         f"--package={record.package}",
         f"--file={record.file}",
-        *([f"--timeout={timeout:g}"] if timeout is not None else []),
+        *([f"--timeout={limit.seconds:g}", f"--grace={limit.grace_seconds:g}"] if limit is not None else []),
     ]

@@ -19,6 +19,7 @@ from k8sflow.errors import RunError
 from k8sflow.executors.base import Finished
 from k8sflow.executors.local import LocalExecutor
 from k8sflow.flow import graph as graphs
+from k8sflow.flow.attempts import StepPolicy
 from k8sflow.flow.configs import bind_known
 from k8sflow.flow.graph import Graph, closest
 from k8sflow.flow.spec import FlowSpec, steps
@@ -36,6 +37,7 @@ from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore
 from k8sflow.storage.clones import put_commits
 from k8sflow.storage.records import RunRecord, new_run_id, python_version
 from k8sflow.storage.run_store import SPINS, RunStore
+from k8sflow.storage.tables import Tables
 from k8sflow.task.outcome import Outcome
 from k8sflow.task.result import TaskResult
 from k8sflow.task.runner import TaskRunner
@@ -89,7 +91,8 @@ def spin(
     bind_known(flow, lambda name: artifacts.load(before.parameters[name], name), before.parameters)
     graph = graphs.build(flow)
     spec, needed = _task(origin, before, graph, wanted)
-    record = _record(flow, before, graph, artifacts, wanted.step)
+    policy = Placement.of(flow, graph, (), settings).policies.get(wanted.step, StepPolicy())
+    record = replace(_record(flow, before, graph, artifacts, wanted.step), policies={wanted.step: policy.to_document()})
     run_store = RunStore(origin.store, record.flow, record.run, SPINS)
     run_store.create(record)
     put_commits(
@@ -97,13 +100,12 @@ def spin(
     )
     click.secho(f"{spec.name} again, on its inputs in {origin.pathspec}.", dim=True)
     spec = replace(spec, run=record.run)
-    policy = Placement.of(flow, graph, (), settings).policies.get(wanted.step)
     pathspec = f"{run_store.pathspec}/{spec.name}"
     if pathspec_file is not None:
         answers.write(Path(pathspec_file), _PATHSPEC, pathspec)
     seen = reporter(began, partial(hints.logs, record), pathspec, [wanted.step])
     runner = TaskRunner(flow, graph, record, origin.store, SPINS)
-    result = _run(runner, spec, seen, policy.timeout_seconds if policy else None)
+    result = _run(runner, spec, seen, policy)
     if result is None:
         seen.summary(pathspec, "was cancelled", "", good=False)
         return None
@@ -189,9 +191,12 @@ def _task(origin: RunStore, record: RunRecord, graph: Graph, wanted: _Wanted) ->
         )
     if graph[spec.name.step].is_join:
         around = spec.name.path
-        return spec, [kept for kept in found.kept if kept.name.path[: len(around)] == around]
-    inputs = {parent[0] for parent in spec.inputs}
-    return spec, [kept for kept in found.kept if kept.name in inputs]
+        needed = [kept for kept in found.kept if kept.name.path[: len(around)] == around]
+    else:
+        inputs = {parent[0] for parent in spec.inputs}
+        needed = [kept for kept in found.kept if kept.name in inputs]
+    layers = {layer for kept in needed for layer in kept.commit.layers} - {str(kept.name) for kept in needed}
+    return spec, [*needed, *(kept for kept in found.kept if str(kept.name) in layers)]
 
 
 def _first(origin: RunStore, reruns: list[Rerun]) -> Rerun:
@@ -206,10 +211,10 @@ def _first(origin: RunStore, reruns: list[Rerun]) -> Rerun:
     return (without or reruns)[0]
 
 
-def _run(runner: TaskRunner, spec: TaskSpec, seen: Reporter, timeout: float | None) -> TaskResult | None:
+def _run(runner: TaskRunner, spec: TaskSpec, seen: Reporter, policy: StepPolicy) -> TaskResult | None:
     """Runs the task as a process of its own; None where the user cancelled it."""
     inbox, clock = Inbox(), RealClock()
-    executor = LocalExecutor(inbox.put, runner, 1, timeout_of=lambda _: timeout)
+    executor = LocalExecutor(inbox.put, runner, 1, limit_of=lambda _: policy.time_limit)
     with interrupts(seen.cancelling), closing(seen):
         try:
             seen.submitted([spec])
@@ -232,8 +237,8 @@ def _run(runner: TaskRunner, spec: TaskSpec, seen: Reporter, timeout: float | No
 def _left(run_store: RunStore, graph: Graph, spec: TaskSpec, artifacts: ArtifactStore) -> Iterator[str]:
     """What the task has set, or changed, in lines."""
     commit = run_store.read_commit(spec.name.step, spec.name.id)
-    inherited, _ = surroundings(graph, run_store, spec)
-    found = {} if commit is None else commit.artifacts
+    inherited = surroundings(graph, run_store, spec).inherited()
+    found = {} if commit is None else Tables(run_store).table(str(spec.name), commit).refs()
     new = {name: ref for name, ref in found.items() if name not in inherited or inherited[name].blob != ref.blob}
     width = max(map(len, new), default=0)
     for name, ref in sorted(new.items()):

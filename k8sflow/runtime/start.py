@@ -10,6 +10,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import click
+
 from k8sflow.config import Settings
 from k8sflow.errors import ArtifactError, ParameterError, RunError
 from k8sflow.executors.base import Executor
@@ -45,11 +47,21 @@ def run(request: RunRequest) -> bool | None:
         K8sflowError: The run can't be started.
     """
     graph = graphs.build(request.flow)
+    tell_of_deployment(request.flow)
     placement = Placement.of(request.flow, graph, request.decorators, request.settings)
     check_places(request, graph, placement)
     store, code = prepare(request, placement)
     record = create(request, graph, placement, store, code)
     return begin(request, ActiveRun(record, graph, store, placement, request.settings))
+
+
+def tell_of_deployment(flow: type[FlowSpec]) -> None:
+    """Says once which decorators of the flow do nothing in a run that a person starts."""
+    if found := deployment.only_deployed(flow):
+        names = " and ".join(f"@{name}" for name in found)
+        verb = "takes" if len(found) == 1 else "take"
+        click.secho(f"{names} {verb} effect in a deployment only: this run starts now, and no other one by itself.",
+                    fg="yellow", err=True)  # fmt: skip
 
 
 def begin(request: RunRequest, active: ActiveRun) -> bool | None:
@@ -102,6 +114,8 @@ def drive(settings: Settings, flow: str, run_id: str, flowrun_name: str) -> bool
         except KeyboardInterrupt:
             result = None
             active.note_cancelled()
+        if result is not None:  # a run is cancelled by deleting what would own the hooks' pods
+            active.call_exit_hooks_in_pods(observer.owner, is_success=result.is_success)
         observer.close(result)
         return active.conclude(seen, result)
 

@@ -13,6 +13,8 @@ from k8sflow.flow.rows import MAX_NUM_SPLITS
 from k8sflow.storage.artifacts import ArtifactRef
 
 FORMAT = 1
+# Of a commit with layers, in which a reader that doesn't know of them would miss what the task inherited.
+LAYERED_FORMAT = 2
 _RUN_ID = "%Y%m%d-%H%M%S-%f"
 
 
@@ -57,12 +59,15 @@ class Commit:
     Args:
         attempt: The execution that wrote it.
         steps: The next steps.
-        artifacts: Every artifact that a reader or the next step sees, by name.
+        artifacts: The artifacts that the commit holds itself, by name; those of its layers there are too (``Tables``).
         stack: The foreach branches around the task, the outermost first.
         foreach: The items of the foreach that it opens.
         started: When the step's function was called, in seconds since 1970.
         finished: When it returned.
         origin: The run in which the task ran, where this commit was taken over by another one that resumes it.
+        is_caught: Whether the step failed, and ``@catch`` let the run go on.
+        layers: Tasks of the run, as ``step/id``, whose own artifacts are there too (``storage/layers.py``).
+        without: The names of those that are not there, although a layer has them.
     """
 
     attempt: int
@@ -73,6 +78,30 @@ class Commit:
     started: float = 0.0
     finished: float = 0.0
     origin: str | None = None
+    is_caught: bool = False
+    layers: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
+
+    def to_document(self) -> dict[str, Any]:
+        """The commit as JSON types, with the version of its format."""
+        document = {
+            "format": LAYERED_FORMAT if self.layers else FORMAT,
+            "attempt": self.attempt,
+            "steps": self.steps,
+            "artifacts": {name: ref.to_document() for name, ref in self.artifacts.items()},
+            "stack": [{**vars(frame), "chunk": frame.chunk.to_document()} for frame in self.stack],
+            "foreach": None if self.foreach is None else {
+                "width": self.foreach.width,
+                "chunks": [(first, ref.to_document()) for first, ref in self.foreach.chunks],
+                "max_parallel": self.foreach.max_parallel,
+            },
+            "started": self.started,
+            "finished": self.finished,
+        }  # fmt: skip
+        optional = {
+            "origin": self.origin, "layers": self.layers, "without": self.without, "is_caught": self.is_caught,
+        }  # fmt: skip
+        return {**document, **{name: value for name, value in optional.items() if value}}
 
     @staticmethod
     def from_document(document: Mapping[str, Any]) -> Commit:
@@ -94,7 +123,29 @@ class Commit:
             started=document["started"],
             finished=document["finished"],
             origin=document.get("origin"),
+            is_caught=document.get("is_caught", False),
+            layers=tuple(document.get("layers", ())),
+            without=tuple(document.get("without", ())),
         )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class KeptRecord:
+    """What a failed execution had set, kept for ``@catch``.
+
+    Args:
+        artifacts: Every artifact that the next step sees, by name.
+        started: When the step's function was called, in seconds since 1970.
+    """
+
+    artifacts: Mapping[str, ArtifactRef]
+    started: float
+
+    @staticmethod
+    def from_document(document: Mapping[str, Any]) -> KeptRecord:
+        """The record that a JSON document says."""
+        artifacts = {name: ArtifactRef.from_document(ref) for name, ref in document["artifacts"].items()}
+        return KeptRecord(artifacts, document["started"])
 
 
 @dataclass(frozen=True)
@@ -175,6 +226,7 @@ class OutcomeRecord:
         summary: What happened.
         detail: The evidence, for example the traceback.
         resolution: What to do.
+        error_type: The class of the exception, where it was one of the user's code: ``builtins.ValueError``.
     """
 
     outcome: str
@@ -182,6 +234,7 @@ class OutcomeRecord:
     summary: str = ""
     detail: str = ""
     resolution: str = ""
+    error_type: str = ""
 
     @staticmethod
     def from_document(document: Mapping[str, Any]) -> OutcomeRecord:

@@ -42,6 +42,7 @@ from k8sflow.task.pipes import waiting_bytes
 from k8sflow.task.result import TaskResult
 from k8sflow.task.runner import committed_result, write_outcome
 from k8sflow.task.spec import TaskSpec
+from k8sflow.task.time_limit import TIME_IS_OVER
 from k8sflow.task.uploads import LogUploads
 
 TERMINATION_LOG = Path("/dev/termination-log")
@@ -67,6 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--package", required=True)
     parser.add_argument("--file", required=True)
     parser.add_argument("--timeout", type=float, help="seconds that the task may take")
+    parser.add_argument("--grace", type=float, default=0.0, help="seconds that it may take to end after that")
     options = parser.parse_args(arguments)
     pod_environment.complete()
     _limit_threads()
@@ -191,11 +193,17 @@ class _Child:
         return status
 
     def _end_overdue(self) -> None:
-        """Ends the task when its time is over: first it is told, then it is killed, with all that it has started."""
-        if time.monotonic() >= self._deadline:
-            self._end(signal.SIGKILL if self._timed_out else signal.SIGTERM)
-            self._timed_out = True
+        """Ends the task when its time is over: by an exception in its step, then by SIGKILL to all that it started."""
+        if time.monotonic() < self._deadline:
+            return
+        if self._timed_out or not self._options.grace:
+            self._end(signal.SIGKILL)
             self._deadline += _TERM_SECONDS
+        else:
+            self._deadline += self._options.grace
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._pid, TIME_IS_OVER)
+        self._timed_out = True
 
     def _reap(self) -> int | None:
         """Waits for whatever ended, as the first process of a container has to; the child's status, if it did."""
@@ -233,7 +241,7 @@ class _Child:
         if self._terminated and not self._timed_out and (result is None or result.outcome is Outcome.USER_ERROR):
             return self._stopped(result)
         killed_for_memory = memory.kills() > kills_before
-        if self._timed_out and (result is None or result.outcome is Outcome.USER_ERROR):
+        if self._timed_out and result is None:
             result = TaskResult(Outcome.TIMED_OUT, diagnosis=timed_out(self._options.timeout))
             write_outcome(self._run_store, self._spec, result)
         if result is None:

@@ -9,9 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from k8sflow.errors import K8sflowError, OutageError, StorageError
-from k8sflow.task.outcome import Diagnosis, Outcome
+from k8sflow.storage.records import OutcomeRecord
+from k8sflow.task.death import timed_out
+from k8sflow.task.outcome import Diagnosis, Outcome, name_of
 from k8sflow.task.result import TaskResult
 from k8sflow.task.shown import shown
+from k8sflow.task.time_limit import exceeded
 
 # A message may hold a whole data frame: what is told of it goes to the terminal and into several records.
 _SUMMARY_CHARACTERS = 2_000
@@ -33,6 +36,8 @@ _INSTALLED = f"{sysconfig.get_path('purelib')}{os.sep}"
 
 def failure(error: BaseException) -> TaskResult:
     """The result of a task that an exception has ended."""
+    if (seconds := exceeded(error)) is not None:
+        return TaskResult(Outcome.TIMED_OUT, diagnosis=replace(timed_out(seconds), detail=_traceback(error)))
     if isinstance(error, StorageError):
         return not_stored(error)
     if isinstance(error, K8sflowError):
@@ -58,6 +63,15 @@ def unloadable(file: str, error: BaseException) -> TaskResult:
     return TaskResult(Outcome.USER_ERROR, diagnosis=Diagnosis(Outcome.USER_ERROR, summary, found.detail, missing))
 
 
+def recorded(record: OutcomeRecord) -> TaskResult:
+    """How an execution ended, as its record tells it."""
+    outcome = Outcome(record.outcome)
+    if not outcome.is_failure:
+        return TaskResult(outcome)
+    diagnosis = Diagnosis(outcome, record.summary, record.detail, record.resolution, record.error_type)
+    return TaskResult(outcome, diagnosis=diagnosis)
+
+
 def diagnose(error: BaseException) -> Diagnosis:
     """What a person is told about an exception of theirs: their frames, without ours."""
     if isinstance(error, SystemExit):
@@ -66,7 +80,7 @@ def diagnose(error: BaseException) -> Diagnosis:
             f"the step called sys.exit({'' if error.code is None else shown(error.code)}) before it was finished",
             detail=_traceback(error),
             resolution="Return from the step, or raise an exception where it has failed.",
-            error_type="SystemExit",
+            error_type=name_of(SystemExit),
         )
     if _is_of_a_debugger(error):
         return Diagnosis(
@@ -74,10 +88,10 @@ def diagnose(error: BaseException) -> Diagnosis:
             "the step stopped in a debugger, as at breakpoint(), and a task has no terminal to debug at",
             detail=_listed(_users_frames(error)),
             resolution=_IN_A_TEST,
-            error_type=type(error).__name__,
+            error_type=name_of(type(error)),
         )
     advice = _NO_INPUT if isinstance(error, EOFError) and str(error) == _OF_INPUT else ""
-    return Diagnosis(Outcome.USER_ERROR, _said(error), _traceback(error), advice, type(error).__name__)
+    return Diagnosis(Outcome.USER_ERROR, said(error), _traceback(error), advice, name_of(type(error)))
 
 
 def _is_of_a_debugger(error: BaseException) -> bool:
@@ -91,12 +105,13 @@ def _explained(error: K8sflowError, outcome: Outcome) -> Diagnosis:
         where = _listed(frames)
     elif error.__cause__ is not None and not isinstance(error, StorageError):
         frames = _users_frames(error.__cause__)
-        where = f"{_listed(frames)}\n{_said(error.__cause__)}" if frames else ""
+        where = f"{_listed(frames)}\n{said(error.__cause__)}" if frames else ""
     detail = "\n".join(filter(None, [error.cause, where]))
-    return Diagnosis(outcome, error.summary, detail=detail, resolution=error.advice, error_type=type(error).__name__)
+    kind = name_of(type(error))
+    return Diagnosis(outcome, error.titled, detail=detail, resolution=error.advice, error_type=kind)
 
 
-def _said(error: BaseException) -> str:
+def said(error: BaseException) -> str:
     """The exception's class and message."""
     try:
         message = str(error)

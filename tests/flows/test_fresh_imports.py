@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sysconfig
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.flows.test_processes import latest
-from tests.support import flow_command, run_flow, running, wait_for, write_flow
+from tests.support import flow_command, run_flow, running, wait_for, wait_for_death, write_flow
 
 FLOW = """
 class F(FlowSpec):
@@ -148,6 +149,21 @@ def test_pools_of_threads_at_module_level_work_and_end(tmp_path: Path) -> None:
     assert found(tmp_path, top, "self.got = sum(POOL.map(abs, [-3, self.input]))") == [3, 4, 5, 6]
 
 
+@pytest.mark.slow
+def test_native_threads_of_the_module_level_run_in_each_task(tmp_path: Path) -> None:
+    """Those of polars and of OpenMP, which have worked there before: neither hangs."""
+    top = (
+        "import polars as pl\nfrom sklearn.ensemble import HistGradientBoostingRegressor\nfrom sklearn.datasets import make_regression\n"
+        "X, y = make_regression(300, 4, random_state=0)\nBASE = HistGradientBoostingRegressor(max_iter=3).fit(X, y)\n"
+        "LOOKUP = pl.DataFrame({'k': [1, 2, 1], 'v': [1, 2, 3]}).group_by('k').agg(pl.col('v').sum())"
+    )
+    body = (
+        "again = HistGradientBoostingRegressor(max_iter=3).fit(X, y); assert (again.predict(X) == BASE.predict(X)).all(); "
+        "self.got = LOOKUP.join(pl.DataFrame({'k': [1]}), on='k')['v'].to_list()"
+    )
+    assert found(tmp_path, top, body) == [[4]] * 4
+
+
 def test_a_librarys_import_finds_the_environment_that_the_flow_has_set(tmp_path: Path, library: Path) -> None:
     """At the moment of its import statement: what is set later, or is set anew, is not there."""
     (library / "early.py").write_text("import os\nAT = (os.environ.get('A'), os.environ.get('B'))\n")
@@ -273,6 +289,21 @@ class F(FlowSpec):
     assert "found old old" in output
     assert 'raise ValueError("of the old code")  # this line' in output
     assert "new code" not in output
+
+
+def test_an_import_that_takes_long_is_cancelled_at_once(tmp_path: Path, library: Path) -> None:
+    """Nothing of it is left."""
+    (library / "slow.py").write_text(
+        "import os, sys, time\n"
+        "if 'flow.py' not in ' '.join(sys.argv):\n    open('server.pid', 'w').write(str(os.getpid()))\n    time.sleep(300)\n"
+    )
+    file = write_flow(tmp_path, f"import slow\n{FLOW.format(body='self.got = 1', end='pass')}")
+    with running(file, PYTHONPATH=str(library)) as process:
+        pid = int(wait_for(lambda: (tmp_path / "server.pid").exists() and (tmp_path / "server.pid").read_text()))
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+        assert wait_for_death(pid)
+    assert latest(tmp_path).run_store.read_run_outcome().outcome == "cancelled"  # type: ignore[union-attr]
 
 
 def test_installed_packages_are_told_from_the_users_own_code() -> None:

@@ -8,12 +8,14 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from k8sflow.flow import graph as graphs
+from k8sflow.flow.attempts import StepPolicy
 from k8sflow.flow.config_values import ConfigValue
 from k8sflow.storage import package
 from k8sflow.storage.artifacts import ArtifactStore
@@ -254,7 +256,11 @@ SLOW = """
 
 
 def run_agent(
-    folder: Path, source: str, *arguments: str, **values: object
+    folder: Path,
+    source: str,
+    *arguments: str,
+    policies: Mapping[str, Mapping[str, object]] | None = None,
+    **values: object,
 ) -> tuple[subprocess.CompletedProcess[bytes], RunStore]:
     """The agent on a flow's first task, and the records of its run."""
     file = write_flow(folder / "code", source)
@@ -263,7 +269,8 @@ def run_agent(
     saved.save_blob(code.sha256, [code.archive])
     run_store = RunStore(store, "F", "r")
     fixed = {name: saved.save(value, name) for name, value in values.items()}
-    run_store.create(RunRecord("F", "r", file.name, fixed, graphs.build(flow).to_document(), package=code.sha256))
+    record = RunRecord("F", "r", file.name, fixed, graphs.build(flow).to_document(), package=code.sha256)
+    run_store.create(replace(record, policies=policies or {}))
     spec = TaskSpec("F", "r", TaskName("start"))
     (folder / "pod").mkdir()
     done = subprocess.run(
@@ -320,6 +327,37 @@ def test_a_task_is_ended_when_its_time_is_over(tmp_path: Path) -> None:
     outcome = run_store.read_outcome("start", "0", 0)
     assert outcome is not None
     assert outcome.outcome == "timed_out"
+
+
+@pytest.mark.slow
+def test_a_task_whose_time_is_over_can_clean_up(tmp_path: Path) -> None:
+    """TimeoutException is raised in its step; what it had set is kept where the step is under @catch."""
+    source = """
+        from k8sflow.exception import TimeoutException
+        class F(FlowSpec):
+            @step
+            def start(self):
+                import time
+                try:
+                    time.sleep(1000)
+                except TimeoutException as error:
+                    print("except", error, flush=True)
+                    raise
+                finally:
+                    print("finally", flush=True)
+                self.next(self.end)
+            @step
+            def end(self): pass
+    """
+    policy = StepPolicy(timeout_seconds=1, grace_seconds=60)
+    done, run_store = run_agent(tmp_path, source, "--timeout=1", "--grace=60", policies={"start": policy.to_document()})
+    assert done.returncode == 1, done.stderr
+    outcome = run_store.read_outcome("start", "0", 0)
+    assert outcome is not None
+    assert outcome.outcome == "timed_out"
+    message = "the task took longer than its timeout of 1 s, and was ended"
+    assert outcome.summary == message
+    assert run_store.read_log("start", "0", 0, "stdout").decode() == f"except {message}\nfinally\n"
 
 
 def test_a_failure_after_sigterm_is_no_fault_of_the_code(tmp_path: Path) -> None:
