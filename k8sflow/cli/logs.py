@@ -153,7 +153,9 @@ def _show(place: Place, streams: tuple[str, ...], attempt: int | None, printer: 
         else:
             printer.lines(task.lines(streams))
         if place.task is not None and task.exception and not printer.as_json:
-            click.echo(f"{task.pathspec} failed: {settled(str(task.exception))}", err=True)
+            click.echo(f"{task.pathspec} failed: {settled(task.exception.summary)}", err=True)
+            if task.exception.stacktrace:
+                click.echo(settled(task.exception.stacktrace), err=True)
     if not printer.count:
         click.echo(f"{place.pathspec} wrote nothing to {' or '.join(streams)}.", err=True)
 

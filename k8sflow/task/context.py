@@ -9,7 +9,7 @@ from functools import cached_property
 from itertools import islice
 from typing import Any
 
-from k8sflow.errors import ArtifactError, FlowDefinitionError, RunError, StorageError
+from k8sflow.errors import FlowDefinitionError, RunError, StorageError
 from k8sflow.flow.configs import configs
 from k8sflow.flow.graph import Graph, Node
 from k8sflow.flow.rows import items_of
