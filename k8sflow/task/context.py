@@ -14,7 +14,7 @@ from k8sflow.flow.configs import configs
 from k8sflow.flow.graph import Graph, Node
 from k8sflow.flow.rows import items_of
 from k8sflow.flow.setters import MissingArtifactError, explain
-from k8sflow.flow.spec import CONTEXT, FlowSpec, NextCall, constants, fixed, parameters
+from k8sflow.flow.spec import CONTEXT, FlowSpec, NextCall, constants, fixed, parameters, set_by_init
 from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore
 from k8sflow.storage.encoding import encode
 from k8sflow.storage.layers import Composition, compose
@@ -66,6 +66,7 @@ class Context:
         self.stack = around.stack
         self._flow = flow
         self._max_num_splits = min(max_num_splits, sys.maxsize - 1)
+        self._set_by_init: dict[str, Any] = {}
         self._items: dict[int, Any] = {}
         self.transition: Transition | None = None
         self.foreach: ForeachItems | None = None
@@ -103,15 +104,24 @@ class Context:
 
     def merge_artifacts(self, flow: FlowSpec, inputs: Any, exclude: list[str], include: list[str]) -> None:
         """Takes over the references on which the inputs agree."""
-        names = {name for name in vars(flow) if name != CONTEXT}
+        untouched = {n for n, value in self._set_by_init.items() if vars(flow).get(n, CONTEXT) is value}
+        names = {name for name in vars(flow) if name != CONTEXT and name not in untouched}
         merged = merge(self._artifacts, self._node.name, inputs, exclude=exclude, include=include, own=names,
                        before=self._before)  # fmt: skip
         self._inherited.update(merged.refs)
         known = {layer.task for layer in self._layers}
         self._layers += [layer for layer in merged.layers if layer.task not in known]
+        for name in merged.refs.keys() & untouched:
+            del flow.__dict__[name]  # a branch may have set it since
         self.uncover(flow, merged.refs)
 
     # ------------------------------------------------------------------ what the runner asks for
+
+    def begin(self, flow: FlowSpec) -> None:
+        """Gives a step's ``self`` what ``__init__`` set, unless an earlier step has set it since."""
+        self._set_by_init = {n: value for n, value in set_by_init(self._flow).items() if n not in self._inherited}
+        flow.__dict__.update(self._set_by_init)
+        self.uncover(flow, self._inherited)
 
     def uncover(self, flow: FlowSpec, names: Iterable[str]) -> None:
         """Loads at once what a member of the class would hide: an artifact in the place of a default of the class.

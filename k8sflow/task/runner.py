@@ -148,7 +148,7 @@ class TaskRunner:
         )
         flow = self.flow.__new__(self.flow)
         flow.__dict__[CONTEXT] = context
-        context.uncover(flow, around.inherited())
+        context.begin(flow)
         return flow, context
 
     def _inputs(self, spec: TaskSpec) -> Inputs:
