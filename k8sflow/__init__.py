@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from k8sflow.errors import K8sflowError
     from k8sflow.flow.attempts import catch, retry, timeout
     from k8sflow.flow.caught import CaughtError
-    from k8sflow.flow.configs import Config, ConfigValue, ParameterContext, config_expr, yaml_parser
+    from k8sflow.flow.config_values import ConfigValue, yaml_parser
+    from k8sflow.flow.configs import Config, ParameterContext, config_expr
     from k8sflow.flow.current import current
     from k8sflow.flow.decorators import kubernetes, parallel, resources, step
     from k8sflow.flow.deployment import exit_hook, project, schedule, trigger, trigger_on_finish
@@ -48,7 +49,7 @@ __version__ = VERSION
 _HOMES = {
     "CaughtError": "k8sflow.flow.caught",
     "Config": "k8sflow.flow.configs",
-    "ConfigValue": "k8sflow.flow.configs",
+    "ConfigValue": "k8sflow.flow.config_values",
     "DataArtifact": "k8sflow.client",
     "DeployedFlow": "k8sflow.runner.deployer",
     "Deployer": "k8sflow.runner.deployer",
@@ -97,7 +98,7 @@ _HOMES = {
     "trigger": "k8sflow.flow.deployment",
     "trigger_on_finish": "k8sflow.flow.deployment",
     "user_step_decorator": "k8sflow.flow.wrappers",
-    "yaml_parser": "k8sflow.flow.configs",
+    "yaml_parser": "k8sflow.flow.config_values",
 }
 
 __all__ = [

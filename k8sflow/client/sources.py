@@ -22,7 +22,7 @@ from typing import Any
 from k8sflow.client.code import Code
 from k8sflow.errors import ArtifactError, K8sflowError
 from k8sflow.flow.spec import READ_MODULE, FlowSpec
-from k8sflow.storage.artifacts import Find
+from k8sflow.storage.encoding import Find
 from k8sflow.storage.records import RunRecord
 from k8sflow.storage.run_store import RunStore
 

@@ -18,12 +18,13 @@ from k8sflow.client.tagged import TaggedAsParent
 from k8sflow.flow.caught import CaughtError
 from k8sflow.flow.graph import Graph
 from k8sflow.storage.logs import Mark, scrub
-from k8sflow.storage.records import Commit, OutcomeRecord, current_user
+from k8sflow.storage.records import Commit, OutcomeRecord
 from k8sflow.storage.run_store import RunStore
 from k8sflow.task.caught import caught
 from k8sflow.task.failure import recorded
 from k8sflow.task.outcome import Outcome
 from k8sflow.task.spec import TaskName
+from k8sflow.user import current_user
 
 if TYPE_CHECKING:
     from k8sflow.client.step import Step
@@ -338,7 +339,7 @@ class Task(TaggedAsParent):
         """The task's artifacts, the run's parameters and the class's constants among them."""
         refs = dict(self.parent.parent.record.parameters)
         if self._commit is not None:
-            refs |= self._commit.artifacts
+            refs |= self.parent.parent.tables.table(f"{self.parent.id}/{self.id}", self._commit).refs()
         return TaskArtifacts({name: DataArtifact(name, parent=self, ref=ref) for name, ref in refs.items()})
 
     def __getitem__(self, name: str) -> DataArtifact:

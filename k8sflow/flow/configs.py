@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import ast
-import getpass
-import importlib
-import json
-import sys
+import os
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from k8sflow.errors import ParameterError
+from k8sflow.flow.config_values import ConfigValue as ConfigValue  # noqa: PLC0414  stored values name it here
+from k8sflow.flow.config_values import Parser, parser_of, wrapped
 from k8sflow.flow.faults import Located, caller, declaring, did_you_mean, reason
+from k8sflow.flow.script import beside
+from k8sflow.user import current_user
 
 if TYPE_CHECKING:
     from k8sflow.flow.spec import FlowSpec
 
-Parser = Callable[[str], Any]
 _UNKNOWN: Any = object()
 
 
@@ -40,46 +40,6 @@ class ParameterContext(NamedTuple):
     logger: Callable[[str], None] = print
     ds_type: str = "local"
     configs: Mapping[str, Any] = {}
-
-
-class ConfigValue(dict[str, Any]):
-    """A table of a config: ``value.key`` and ``value["key"]``; it can't change."""
-
-    def __init__(self, values: Mapping[str, Any]) -> None:
-        super().__init__({str(key): wrapped(value) for key, value in values.items()})
-
-    def __getattr__(self, name: str) -> Any:
-        if name in self:
-            return self[name]
-        raise AttributeError(
-            f"the config has no {name!r}. {did_you_mean(name, self) or f'It has {chr(44).join(self)}.'}"
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """The table as plain dictionaries."""
-        return {key: plain(value) for key, value in self.items()}
-
-    def _refuse(self, *_: object, **__: object) -> NoReturn:
-        raise TypeError("a config can't change during a run. Put the new value under another name.")
-
-    __setitem__ = __delitem__ = update = pop = popitem = clear = setdefault = __setattr__ = __ior__ = _refuse
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return ConfigValue, (dict(self),)
-
-
-def wrapped(value: Any) -> Any:
-    """A value whose tables can be read by attributes, also those in lists."""
-    if isinstance(value, Mapping):
-        return value if isinstance(value, ConfigValue) else ConfigValue(value)
-    return [wrapped(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def plain(value: Any) -> Any:
-    """The same without that."""
-    if isinstance(value, ConfigValue):
-        return value.to_dict()
-    return [plain(item) for item in value] if isinstance(value, list) else value
 
 
 class ConfigExpression:
@@ -121,7 +81,8 @@ class Config:
 
     Args:
         name: The name on the command line.
-        default: The file where none is given; beside the flow, if it is not in the working folder.
+        default: The file where none is given, or a function of a ``ParameterContext`` that names one; beside the flow,
+            if it is not in the working folder.
         default_value: The value where no file is given: a text for the parser, a dictionary, or a function of a
             ``ParameterContext`` that makes one of them.
         help: One line for people.
@@ -142,7 +103,7 @@ class Config:
     def __init__(
         self,
         name: str,
-        default: str | None = None,
+        default: str | os.PathLike[str] | Callable[[ParameterContext], str | None] | None = None,
         default_value: Any = None,
         help: str = "",  # noqa: A002  the name that users know
         required: bool = False,  # noqa: FBT001, FBT002  the order that users know
@@ -218,22 +179,32 @@ class Config:
         return f"Config({self._name!r})"
 
     def _default(self) -> Any:
-        if self._options["default"] is not None:
-            return self._parsed(self._found(Path(self._options["default"])))
-        value = self._options["default_value"]
-        if callable(value):
-            flow = self._owner.__name__ if self._owner is not None else ""
-            value = value(ParameterContext(flow, getpass.getuser(), self._name))
+        file = self._called("default")
+        if file is not None:
+            return self._parsed(beside(self._owner, Path(file).expanduser()))
+        value = self._called("default_value")
         if value is None and self._options["required"]:
             raise ParameterError(f"Config {self._name!r} is required.", advice=f"Give --config {self._name} FILE.")
         if isinstance(value, str):
             return self._made(value, "json")
         return value if self._plain else wrapped(value)
 
-    def _found(self, path: Path) -> Path:
-        module = sys.modules.get(getattr(self._owner, "__module__", ""))
-        beside = Path(getattr(module, "__file__", None) or ".").parent / path
-        return beside if not path.exists() and beside.exists() else path
+    def _called(self, option: str) -> Any:
+        """An option's value; what it returns where it is a function.
+
+        Raises:
+            ParameterError: The function failed.
+        """
+        value = self._options[option]
+        if not callable(value):
+            return value
+        flow = self._owner.__name__ if self._owner is not None else ""
+        try:
+            return value(ParameterContext(flow, current_user(), self._name))
+        except Exception as error:  # the function is the user's code
+            raise ParameterError(
+                f"Config {self._name!r}: the function in its {option} failed: {type(error).__name__}: {error}"
+            ) from error
 
     def _parsed(self, path: Path) -> Any:
         try:
@@ -248,7 +219,7 @@ class Config:
     def _made(self, text: str, kind: str, source: str = "its value") -> Any:
         if self._plain and self._parser is None:
             return text
-        parser = _parser(self._parser or kind, f"Config({self._name!r})")
+        parser = parser_of(self._parser or kind, f"Config({self._name!r})")
         try:
             value = parser(text)
         except Exception as error:  # a parser is anybody's code, and raises what it likes for a text that it can't read
@@ -356,38 +327,3 @@ def _given(arguments: Sequence[str]) -> Iterator[tuple[str, str, str]]:
     for position, option in enumerate(arguments):
         if option in {"--config", "--config-value"} and position + 2 < len(arguments):
             yield option, arguments[position + 1], arguments[position + 2]
-
-
-def _parser(named: str | Parser, where: str) -> Parser:
-    """A parser: a function, one of ours by name, or ``module.function``."""
-    if callable(named):
-        return named
-    ours: dict[str, Parser] = {"json": json.loads, "yaml": yaml_parser, "toml": _toml}
-    if named in ours:
-        return ours[named]
-    module, _, function = named.rpartition(".")
-    try:
-        found: Parser = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ParameterError(f"{where}: the parser {named!r} can't be found: {error}") from error
-    return found
-
-
-def parser_of(named: str | Parser, where: str) -> Parser:
-    """The same for others than configs."""
-    return _parser(named, where)
-
-
-def yaml_parser(text: str) -> Any:
-    """The value of a text in YAML, for ``Config(parser=yaml_parser)``."""
-    import yaml  # noqa: PLC0415  for those who write it
-
-    return yaml.safe_load(text)
-
-
-def _toml(text: str) -> Any:
-    if sys.version_info >= (3, 11):
-        import tomllib  # noqa: PLC0415  as above
-    else:
-        import tomli as tomllib  # noqa: PLC0415
-    return tomllib.loads(text)

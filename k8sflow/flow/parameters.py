@@ -6,15 +6,16 @@ import contextlib
 import copy
 import json
 import reprlib
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from k8sflow.errors import FlowDefinitionError, ParameterError
 from k8sflow.flow import kinds
-from k8sflow.flow.configs import ParameterContext, parser_of
+from k8sflow.flow.config_values import parser_of
+from k8sflow.flow.configs import ParameterContext
 from k8sflow.flow.faults import Located, caller, declaring, place_of, reason
+from k8sflow.flow.script import beside
 
 if TYPE_CHECKING:
     from k8sflow.flow.spec import FlowSpec
@@ -173,8 +174,10 @@ class Parameter:
         """
         try:
             if self.separator is not None:
+                if value == "":
+                    return []
                 parts = value.split(self.separator) if isinstance(value, str) else list(value)  # type: ignore[call-overload]
-                return [str(part) for part in parts if part != ""]
+                return [str(part) for part in parts]
             if self.kind is bool:
                 return _to_bool(value)
             if self.kind is int and isinstance(value, float) and not value.is_integer():
@@ -226,7 +229,10 @@ class Parameter:
 
 
 _EXAMPLES: dict[Any, str] = {str: "text", int: "10", float: "0.5", bool: "true", JSONType: "'{\"a\": 1}'"}
-_WORDS = {"true": True, "yes": True, "1": True, "on": True, "false": False, "no": False, "0": False, "off": False}
+_WORDS = {
+    **dict.fromkeys(("true", "t", "yes", "y", "on", "1"), True),
+    **dict.fromkeys(("false", "f", "no", "n", "off", "0"), False),
+}
 
 
 class IncludeFile(Parameter):
@@ -278,11 +284,8 @@ class IncludeFile(Parameter):
         Raises:
             ParameterError: It can't be read, or the parser can't make anything of it.
         """
-        path = Path(str(value)).expanduser()
-        module = sys.modules.get(getattr(self._owner, "__module__", ""))
-        beside = Path(getattr(module, "__file__", None) or ".").parent / path
         try:
-            data = (beside if not path.exists() and beside.exists() else path).read_bytes()
+            data = beside(self._owner, Path(str(value)).expanduser()).read_bytes()
             content: Any = data.decode(self._encoding) if self._is_text else data
         except (OSError, ValueError, LookupError) as error:
             raise ParameterError(

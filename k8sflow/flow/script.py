@@ -105,6 +105,21 @@ def launch_of(flow: type) -> Launch:
     return Launch(script, (first, *removed), _first_environment(), started.FOLDER, None)
 
 
+def beside(flow: type | None, path: Path) -> Path:
+    """A file of the working folder, or else the one beside a flow's file, or beside the file that this is a link to.
+
+    Args:
+        flow: The flow's class, where it is known.
+        path: The file; it is returned as it is where there is none in any of these folders.
+    """
+    file = getattr(sys.modules.get(getattr(flow, "__module__", "")), "__file__", None)
+    if path.exists() or not file:
+        return path
+    flows_file = Path(started.FOLDER or os.sep, file)
+    found = [folder / path for folder in (flows_file.parent, flows_file.resolve().parent)]
+    return next((candidate for candidate in found if candidate.exists()), path)
+
+
 def _file_of(flow: type) -> Path:
     """The file in which a flow's class is written."""
     code_file = next((function.__code__.co_filename for function in _functions(flow)), "")

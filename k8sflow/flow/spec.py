@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from k8sflow.flow import decorators
 from k8sflow.flow.configs import Config
 from k8sflow.flow.faults import Located, Misplaced
+from k8sflow.flow.own_names import OwnName, run_command, script_name
 from k8sflow.flow.parameters import Parameter
 
 # What a flow's own names can't be, since self has them already.
@@ -137,6 +138,27 @@ class FlowSpec:
             ArtifactError: Branches disagree on an artifact, or an included one is missing.
         """
         self._k8sflow_task().merge_artifacts(self, inputs, exclude or [], include or [])
+
+    name = OwnName(lambda flow: flow.__name__)
+    script_name = OwnName(script_name)
+
+    def cmd(
+        self,
+        cmdline: str,
+        input: Mapping[str, str | bytes] | None = None,  # noqa: A002  the name that users know
+        output: Sequence[str] = (),
+    ) -> bytes | list[bytes]:
+        """Runs a shell command; kept for flows that were written for Metaflow.
+
+        Args:
+            cmdline: The command.
+            input: Files to write before it, by path.
+            output: Files to read after it; one gives its content, several a list.
+
+        Raises:
+            RunError: The command failed.
+        """
+        return run_command(cmdline, input or {}, output)
 
     def _k8sflow_task(self) -> TaskContext:
         context: TaskContext | None = self.__dict__.get(CONTEXT)

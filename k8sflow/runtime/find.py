@@ -11,8 +11,9 @@ from k8sflow.flow.spec import FlowSpec
 from k8sflow.runtime import remote
 from k8sflow.runtime.request import local_roots
 from k8sflow.storage.objects import ObjectStore, open_store
-from k8sflow.storage.records import current_user, started_at
+from k8sflow.storage.records import started_at
 from k8sflow.storage.run_store import RunStore
+from k8sflow.user import current_user
 
 
 def stores(flow: type[FlowSpec], settings: Settings) -> Iterator[ObjectStore]:

@@ -108,7 +108,7 @@ def _explained(error: K8sflowError, outcome: Outcome) -> Diagnosis:
         where = f"{_listed(frames)}\n{said(error.__cause__)}" if frames else ""
     detail = "\n".join(filter(None, [error.cause, where]))
     kind = name_of(type(error))
-    return Diagnosis(outcome, error.summary, detail=detail, resolution=error.advice, error_type=kind)
+    return Diagnosis(outcome, error.titled, detail=detail, resolution=error.advice, error_type=kind)
 
 
 def said(error: BaseException) -> str:

@@ -23,8 +23,9 @@ from k8sflow.flow.spec import FlowSpec
 from k8sflow.storage import package
 from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.storage.folder import FolderStore
-from k8sflow.storage.records import OutcomeRecord, RunRecord, current_user
+from k8sflow.storage.records import OutcomeRecord, RunRecord
 from k8sflow.storage.run_store import RunStore
+from k8sflow.user import current_user
 from tests.inprocess import run_all, runner_of
 from tests.support import environment, load_flow, write_flow
 

@@ -11,8 +11,9 @@ import pytest
 from k8sflow.client import Flow, NotFoundError, Run
 from k8sflow.errors import StorageError
 from k8sflow.storage.folder import FolderStore
-from k8sflow.storage.records import OutcomeRecord, RunRecord, current_user, new_run_id
+from k8sflow.storage.records import OutcomeRecord, RunRecord, new_run_id
 from k8sflow.storage.run_store import RunStore
+from k8sflow.user import current_user
 from tests.inprocess import Failed, run_all, runner_of
 from tests.support import load_flow, write_flow
 

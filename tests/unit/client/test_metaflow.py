@@ -18,8 +18,9 @@ from k8sflow.exception import MetaflowNamespaceMismatch, MetaflowNotFound
 from k8sflow.flow.current import TaskFacts
 from k8sflow.flow.graph import build
 from k8sflow.storage.folder import FolderStore
-from k8sflow.storage.records import Commit, OutcomeRecord, RunRecord, current_user
+from k8sflow.storage.records import Commit, OutcomeRecord, RunRecord
 from k8sflow.storage.run_store import RunStore
+from k8sflow.user import current_user
 from tests.inprocess import run_all, runner_of
 from tests.support import load_flow, run_flow, write_flow
 

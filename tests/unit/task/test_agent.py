@@ -16,7 +16,7 @@ import pytest
 
 from k8sflow.flow import graph as graphs
 from k8sflow.flow.attempts import StepPolicy
-from k8sflow.flow.configs import ConfigValue
+from k8sflow.flow.config_values import ConfigValue
 from k8sflow.storage import package
 from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.storage.folder import FolderStore

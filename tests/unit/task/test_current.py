@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from k8sflow import current
-from k8sflow.storage.records import current_user
+from k8sflow.user import current_user
 from tests.inprocess import run_source
 
 USER = current_user()

@@ -346,7 +346,8 @@ def test_a_join_reads_its_branches_by_name_index_and_iteration(tmp_path: Path) -
         ("self.merge_artifacts(inputs, include=['nothing'])", ["no branch has 'nothing'", "only_a"]),
         ("self.merge_artifacts(inputs, include=['differs'])", ["disagree", "differs"]),
         ("self.merge_artifacts(inputs, include=['same'], exclude=['common'])", ["not both"]),
-        ("self.merge_artifacts(list(inputs))", ["given list"]),
+        ("self.merge_artifacts([1, 2])", ["given list", "with int in it"]),
+        ("self.merge_artifacts(inputs[0])", ["given Branch"]),
     ],
 )
 def test_a_mistake_in_a_join_is_told(tmp_path: Path, body: str, words: list[str]) -> None:
@@ -771,3 +772,31 @@ def test_an_object_that_runs_nothing() -> None:
             return 5
 
     assert F(use_cli=False).helper() == 5
+
+
+def test_a_flow_has_the_names_that_metaflow_gives_it(tmp_path: Path) -> None:
+    """Until a step sets one; an artifact of that name reaches the next step."""
+    run = run_source(
+        tmp_path,
+        """
+        class F(FlowSpec):
+            @step
+            def start(self):
+                self.seen = (self.name, self.script_name)
+                place = self.name + ".txt"
+                self.out = self.cmd(f"cat {place}; printf b > {place}", input={place: "a"}, output=[place])
+                self.name = "mine"
+                self.next(self.end)
+            @step
+            def end(self):
+                self.later = (self.name, self.script_name, self.cmd("true"))
+                try:
+                    self.cmd("exit 3")
+                except Exception as error:
+                    self.error = str(error)
+        """.replace('self.name + ".txt"', repr(str(tmp_path / "in.txt"))),
+    )
+    assert run["start"].task.data.seen == ("F", "flow.py")
+    assert run["start"].task.data.out == b"b"
+    assert run["end"].task.data.later == ("mine", "flow.py", [])
+    assert "'exit 3' failed with exit code 3" in run["end"].task.data.error
