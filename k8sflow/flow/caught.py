@@ -26,12 +26,6 @@ class CaughtError(Exception):
         return self.stacktrace or f"[no stacktrace]\n{self._brief}"
 
     @property
-    def summary(self) -> str:
-        """The exception's class and text in one line, without the module: ``ValueError: no``."""
-        name = self.type.rpartition(".")[2]
-        return f"{name}: {self.exception}" if self.exception else name
-
-    @property
     def _brief(self) -> str:
         return f"{self.type}: {self.exception}" if self.exception else self.type
 
