@@ -125,6 +125,7 @@ def _preloading(launch: Launch, plan: Plan, variables: Mapping[str, str]) -> dic
         "path": None if launch.path is None else _names(launch.path),
         "environment": {**launch.environment, **variables},
         "plan": [[type(step).__name__, asdict(step)] for step in plan.steps],
+        "argv": [*launch.argv, "step"],
         "files": None,
         "ours": sorted(name for name in sys.modules if name.startswith(_TASKS_MODULES)),
     }
@@ -198,6 +199,7 @@ def main(setup: int, connection: int, lock: int | None, driver: int, path: list[
         resource.setrlimit(resource.RLIMIT_NOFILE, (document["files"], resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     left_out: dict[str, str] = document.get("left_out", {})
     terminal = _renew_streams()
+    sys.argv = document["argv"]  # some libraries look at it when they are imported
     steps = [_STEPS[kind](**fields) for kind, fields in document["plan"]]
     for name in document["ours"]:
         importlib.import_module(name)

@@ -269,7 +269,9 @@ def _is_harmless(node: ast.AST) -> bool:  # noqa: PLR0911  one for each kind of 
         case ast.ClassDef():
             return not _is_wrapped(node) and all(map(_is_harmless, [*node.bases, *node.keywords, *node.body]))
         case ast.Lambda():
-            return True
+            return all(map(_is_harmless, [*node.args.defaults, *filter(None, node.args.kw_defaults)]))
+        case ast.BinOp(op=ast.LShift() | ast.RShift()):  # some libraries add to an object so
+            return isinstance(node.left, ast.Constant) and isinstance(node.right, ast.Constant)
         case ast.Call():
             name = _dotted(node.func)
             method = node.func.attr if isinstance(node.func, ast.Attribute) else ""

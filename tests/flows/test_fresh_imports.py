@@ -250,6 +250,21 @@ def test_libraries_are_imported_in_the_folder_that_the_run_was_started_in(tmp_pa
     assert "[True, True, True, True]" in done.stdout, done.stdout + done.stderr
 
 
+def test_libraries_find_the_scripts_name(tmp_path: Path, library: Path) -> None:
+    (library / "reads.py").write_text("import sys\nSCRIPT = sys.argv[0]\n")
+    assert found(tmp_path, "import reads", "self.got = reads.SCRIPT", PYTHONPATH=str(library))[0].endswith("flow.py")  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("change", ["add = lambda word=register.WORDS.append('x'): word", "register.ADD << 'x'"])
+def test_libraries_find_what_the_flow_has_given_to_others(tmp_path: Path, library: Path, change: str) -> None:
+    (library / "register.py").write_text(
+        "WORDS = []\nclass Add:\n    def __lshift__(self, word): WORDS.append(word)\nADD = Add()\n"
+    )
+    (library / "reads.py").write_text("import register\nFOUND = list(register.WORDS)\n")
+    top = f"import register\n{change}\nimport reads"
+    assert found(tmp_path, top, "self.got = reads.FOUND", PYTHONPATH=str(library)) == [["x"]] * 4
+
+
 def test_a_path_that_is_no_text_is_skipped(tmp_path: Path) -> None:
     """Python skips it too."""
     (tmp_path / "mine").mkdir()
@@ -343,9 +358,12 @@ def test_a_runs_code_is_that_of_its_start(tmp_path: Path) -> None:
     """Also where the file and the modules beside it are edited or removed meanwhile, and in tracebacks."""
     (tmp_path / "beside.py").write_text("VALUE = 'old'\n")
     (tmp_path / "later.py").write_text("VALUE = 'old'\n")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "below.py").write_text("VALUE = 'old'\n")
     source = """
-import os, time
-import beside
+import os, sys, time
+sys.path.insert(0, "mine")
+import below, beside
 class F(FlowSpec):
     @step
     def start(self):
@@ -355,7 +373,7 @@ class F(FlowSpec):
     @step
     def end(self):
         import later
-        print("found", beside.VALUE, later.VALUE)
+        print("found", below.VALUE, beside.VALUE, later.VALUE)
         raise ValueError("of the old code")  # this line
 """
     file = write_flow(tmp_path, source)
@@ -363,11 +381,12 @@ class F(FlowSpec):
         wait_for((tmp_path / "started").exists)
         file.write_text("raise SystemExit('new code')\n" * 30)
         (tmp_path / "beside.py").write_text("raise ImportError('new code')\n")
+        (tmp_path / "mine" / "below.py").write_text("raise ImportError('new code')\n")
         (tmp_path / "later.py").unlink()
         (tmp_path / "edited").touch()
         assert process.stdout is not None
         output = process.stdout.read().decode()
-    assert "found old old" in output
+    assert "found old old old" in output
     assert 'raise ValueError("of the old code")  # this line' in output
     assert "new code" not in output
 
@@ -376,7 +395,7 @@ def test_an_import_that_takes_long_is_cancelled_at_once(tmp_path: Path, library:
     """Nothing of it is left."""
     (library / "slow.py").write_text(
         "import os, sys, time\n"
-        "if 'flow.py' not in ' '.join(sys.argv):\n    open('server.pid', 'w').write(str(os.getpid()))\n    time.sleep(300)\n"
+        "if sys.orig_argv[1] == '-c':\n    open('server.pid', 'w').write(str(os.getpid()))\n    time.sleep(300)\n"
     )
     file = write_flow(tmp_path, f"import slow\n{FLOW.format(body='self.got = 1', end='pass')}")
     with running(file, PYTHONPATH=str(library)) as process:
@@ -391,7 +410,7 @@ def test_a_driver_that_dies_while_libraries_are_imported(tmp_path: Path, library
     """Nothing of it is left."""
     (library / "slow.py").write_text(
         "import os, sys, time\n"
-        "if 'flow.py' not in ' '.join(sys.argv):\n    open('server.pid', 'w').write(str(os.getpid()))\n    time.sleep(300)\n"
+        "if sys.orig_argv[1] == '-c':\n    open('server.pid', 'w').write(str(os.getpid()))\n    time.sleep(300)\n"
     )
     file = write_flow(tmp_path, f"import slow\n{FLOW.format(body='self.got = 1', end='pass')}")
     with running(file, PYTHONPATH=str(library)) as process:
