@@ -152,6 +152,14 @@ class Task(TaggedAsParent):
         return caught(recorded(outcome))
 
     @property
+    def failure(self) -> str | None:
+        """How the task failed, for a person: in one sentence, with the traceback below it."""
+        outcome = self._outcome
+        if self._commit is not None or outcome is None or outcome.outcome == Outcome.SUCCEEDED.value:
+            return None
+        return "\n".join(filter(None, [outcome.summary, outcome.detail]))
+
+    @property
     def index(self) -> int | None:
         """The task's index in its foreach, or None outside of any."""
         path = indices(self.parent.parent.graph, self.parent.id, self.id)

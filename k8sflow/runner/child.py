@@ -124,7 +124,7 @@ class Child:
             self._process.stderr.fileno(): lambda data: self._append("stderr", data),
             answer_reader: self._take_answer,
         }
-        end = os.pidfd_open(self._process.pid)
+        end = _readable_at_end(self._process)
         with selectors.DefaultSelector() as selector:
             selector.register(end, selectors.EVENT_READ)
             for descriptor in takers:
@@ -182,6 +182,21 @@ def _pour(descriptor: int, take: Callable[[bytes], None], reads: int) -> bool:
             return False
         take(data)
     return True
+
+
+def _readable_at_end(process: subprocess.Popen[bytes]) -> int:
+    """A descriptor that can be read when the process has ended."""
+    if hasattr(os, "pidfd_open"):
+        with contextlib.suppress(OSError):  # an old kernel, or a seccomp profile
+            return os.pidfd_open(process.pid)
+    reader, writer = os.pipe()
+
+    def close_at_end() -> None:
+        process.wait()
+        os.close(writer)
+
+    threading.Thread(target=close_at_end, name="k8sflow-runner-end", daemon=True).start()
+    return reader
 
 
 def _pending() -> Future[Any]:

@@ -18,6 +18,7 @@ from functools import cached_property
 from typing import Any, NoReturn
 
 from k8sflow.errors import ArtifactError
+from k8sflow.flow.spec import READ_MODULE
 from k8sflow.storage.objects import Buffer
 
 _ALIGNMENT = 64
@@ -132,9 +133,17 @@ def encode(value: object, name: str) -> Encoded:
         ArtifactError: The value can't be pickled.
     """
     try:
-        return pickled(value, pickle.Pickler, copyreg.dispatch_table)
+        found = pickled(value, pickle.Pickler, copyreg.dispatch_table)
     except Exception as error:  # noqa: BLE001  pickling runs the code of the value's classes, which may raise anything
         return _by_value(value, name, error)
+    return _by_value(value, name, None) if _is_of_another_run(found) else found
+
+
+def _is_of_another_run(found: Encoded) -> bool:
+    """Whether a value has classes of another run's code, under names that they have in this process alone."""
+    if not any(name.startswith(READ_MODULE) for name in list(sys.modules)):
+        return False
+    return any(READ_MODULE.encode() in piece for piece in found.stream if isinstance(piece, bytes))
 
 
 def pickled(value: object, pickler: type[Any], reducers: Mapping[type, Callable[[Any], Any]]) -> Encoded:
@@ -175,7 +184,7 @@ class _Seen(dict[type, Callable[[Any], Any]]):
         return self._reducers[kind]
 
 
-def _by_value(value: object, name: str, first: Exception) -> Encoded:
+def _by_value(value: object, name: str, first: Exception | None) -> Encoded:
     """What pickle can't do, by cloudpickle: lambdas, closures and classes made in a function.
 
     Raises:
@@ -187,7 +196,7 @@ def _by_value(value: object, name: str, first: Exception) -> Encoded:
         kind = type_name(value).removeprefix("builtins.")
         raise ArtifactError(
             f"the artifact {name!r}, a {kind}, can't be pickled: {error}",
-            cause=_culprit(value) or (str(first) if str(first) != str(error) else ""),
+            cause=_culprit(value) or (str(first) if first and str(first) != str(error) else ""),
             advice="Keep what it was made from, or make it in the step that uses it; "
             f"or delete it before self.next(): del self.{name}",
         ) from error

@@ -172,6 +172,7 @@ class RunRecord:
         origin_step: The step from which on everything runs again, where the user of ``resume`` named one.
         is_detached: Whether it was handed to the controller in the cluster, which sees to it that it has a driver.
         max_num_splits: How many branches a foreach may open.
+        modules: The modules and packages of the flow's folder; None in a run that was started before they were kept.
         python_version: The version of the Python that started it.
         k8sflow_version: The version of k8sflow that started it.
     """
@@ -195,6 +196,7 @@ class RunRecord:
     origin_step: str | None = None
     is_detached: bool = False
     max_num_splits: int = MAX_NUM_SPLITS
+    modules: tuple[str, ...] | None = None
     python_version: str = ""
     k8sflow_version: str = ""
 
@@ -212,7 +214,9 @@ class RunRecord:
     def from_document(document: dict[str, Any]) -> RunRecord:
         """The record that a JSON document says."""
         parameters = {name: ArtifactRef.from_document(ref) for name, ref in document["parameters"].items()}
-        words = {key: tuple(document[key]) for key in ("tags", "decorators")}
+        words = {
+            key: tuple(document[key]) for key in ("tags", "decorators", "modules") if document.get(key) is not None
+        }
         return RunRecord(**{**document, **words, "parameters": parameters})
 
 
