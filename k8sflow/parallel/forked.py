@@ -48,9 +48,7 @@ class Forked:
         self._reaped = False
         self.pidfd = -1  # then its end is seen by the pipe's
         try:
-            if hasattr(os, "pidfd_open") and hasattr(
-                signal, "pidfd_send_signal"
-            ):  # not in every build
+            if hasattr(os, "pidfd_open") and hasattr(signal, "pidfd_send_signal"):  # not in every build
                 self.pidfd = os.pidfd_open(pid)
         except OSError as error:  # an old kernel or a seccomp profile
             if not is_refusal(error):

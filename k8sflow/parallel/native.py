@@ -27,9 +27,7 @@ _FORKABLE = re.compile(
 _FORKABLE_THREADS = frozenset({"jemalloc_bg_thd", "polars-ooc-clea"})  # an allocator's, which minds forks; a cleaner
 _GNU_OPENMP = re.compile(r"(^|/)libgomp[-.]")
 # Between a thread's first frame and the library that wanted it.
-_RUNTIMES = re.compile(
-    r"(^|/)(libc|ld-linux.*|ld-musl.*|libpthread|lib(std)?c\+\+|libgcc_s|libm|libjemalloc)[-.]"
-)
+_RUNTIMES = re.compile(r"(^|/)(libc|ld-linux.*|ld-musl.*|libpthread|lib(std)?c\+\+|libgcc_s|libm|libjemalloc)[-.]")
 _UNNAMED_LIBRARIES = re.compile(r"polars|tokio|rayon")  # by the names of their threads
 _STACK_BYTES = 64 * 1024  # of a stack, from its start: what a thread runs is named there
 _RUNNING_SECONDS = 0.05  # so long a thread that runs is waited for: it can't be looked at until it sleeps
