@@ -5,6 +5,8 @@
       FlowDefinitionError        the class body is not a flow: graph, decorators, parameters
       ParameterError             a value given for a Parameter can't be used
       ArtifactError              an artifact can't be stored, found, verified or loaded
+        UnhandledInMergeArtifactsException   joined branches disagree on artifacts
+        MissingInMergeArtifactsException     no joined branch has an artifact that is to be taken over
       StorageError               the object store refused, can't be reached, or holds something damaged
         OutageError              it can't be reached, or answers that something is wrong with it: time may heal that
       PackageError               the code package can't be made or opened
@@ -17,33 +19,52 @@ A message has three parts: what happened and where, the likely cause, what to do
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 
 class K8sflowError(Exception):
-    """Base of all errors of k8sflow.
+    """Base of all errors of k8sflow, and of those of users who derive theirs from it, as from Metaflow's.
 
     Args:
         summary: What happened, and where, in one sentence.
+        lineno: The line that it is about, in an error of a user who gives one.
         cause: The likely cause, or what is known about it.
         advice: What to do about it.
     """
 
-    def __init__(self, summary: str, *, cause: str = "", advice: str = "") -> None:
+    # A title that a derived class may have; it is shown before the summary.
+    headline: ClassVar[str] = ""
+    # Of a derived class that doesn't call this one's __init__.
+    summary: str = ""
+    cause: str = ""
+    advice: str = ""
+
+    def __init__(self, summary: str = "", lineno: int | None = None, *, cause: str = "", advice: str = "") -> None:
         super().__init__(summary)
-        self.summary = summary
+        self.summary = str(summary) if lineno is None else f"line {lineno}: {summary}"
+        self.message = self.summary  # its name in Metaflow
+        self.line_no = lineno
         self.cause = cause
         self.advice = advice
+
+    @property
+    def titled(self) -> str:
+        """The summary below the headline of its class, if that has one."""
+        return ": ".join(filter(None, [self.headline, self.summary]))
 
     def __str__(self) -> str:
         return "\n".join(part for part in (self.summary, self.cause, self.advice) if part)
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (_rebuild, (type(self), self.summary, self.cause, self.advice))
+        # Not by __init__, which takes other arguments in many a derived class.
+        return (_rebuild, (type(self), self.args), vars(self))
 
 
-def _rebuild(kind: type[K8sflowError], summary: str, cause: str, advice: str) -> K8sflowError:
-    return kind(summary, cause=cause, advice=advice)
+def _rebuild(kind: type[K8sflowError], arguments: tuple[object, ...]) -> K8sflowError:
+    error = kind.__new__(kind)
+    error.args = arguments
+    return error
 
 
 class ConfigurationError(K8sflowError):
@@ -63,6 +84,30 @@ class ParameterError(K8sflowError):
 
 class ArtifactError(K8sflowError):
     """An artifact can't be stored, found, verified or loaded."""
+
+
+class UnhandledInMergeArtifactsException(ArtifactError):  # noqa: N818  Metaflow's name
+    """Joined branches disagree on artifacts.
+
+    Args:
+        artifact_names: Which.
+    """
+
+    def __init__(self, summary: str, artifact_names: Sequence[str] = (), *, cause: str = "", advice: str = "") -> None:
+        super().__init__(summary, cause=cause, advice=advice)
+        self.artifact_names = list(artifact_names)
+
+
+class MissingInMergeArtifactsException(ArtifactError):  # noqa: N818  Metaflow's name
+    """No joined branch has an artifact that is to be taken over.
+
+    Args:
+        artifact_names: Which.
+    """
+
+    def __init__(self, summary: str, artifact_names: Sequence[str] = (), *, cause: str = "", advice: str = "") -> None:
+        super().__init__(summary, cause=cause, advice=advice)
+        self.artifact_names = list(artifact_names)
 
 
 class StorageError(K8sflowError):

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from k8sflow.client.errors import NamespaceMismatchError as MetaflowNamespaceMismatch
 from k8sflow.client.errors import NotFoundError as MetaflowNotFound
-from k8sflow.errors import ArtifactError as MissingInMergeArtifactsException
-from k8sflow.errors import ArtifactError as UnhandledInMergeArtifactsException
 from k8sflow.errors import K8sflowError as MetaflowException
-from k8sflow.errors import TimeoutException
+from k8sflow.errors import MissingInMergeArtifactsException, TimeoutException, UnhandledInMergeArtifactsException
 from k8sflow.flow.caught import CaughtError as MetaflowExceptionWrapper
 
 __all__ = [

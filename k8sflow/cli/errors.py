@@ -47,7 +47,7 @@ def leave(success: bool | None) -> NoReturn:  # noqa: FBT001  the outcome is the
 
 def show(error: K8sflowError) -> None:
     """Prints the error's parts."""
-    click.echo(f"{click.style('Error:', fg='red', bold=True)} {error.summary}", err=True)
+    click.echo(f"{click.style('Error:', fg='red', bold=True)} {error.titled}", err=True)
     for part in (error.cause, error.advice):
         if part:
             click.echo(part, err=True)

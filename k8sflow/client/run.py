@@ -20,6 +20,7 @@ from k8sflow.errors import RunError, StorageError
 from k8sflow.flow.graph import Graph
 from k8sflow.storage.records import Commit, OutcomeRecord, RunRecord
 from k8sflow.storage.run_store import SPINS, RunStore
+from k8sflow.storage.tables import Tables
 from k8sflow.storage.tags import TagError, checked, system_tags
 from k8sflow.task.outcome import Outcome
 
@@ -63,6 +64,11 @@ class Run:
     def graph(self) -> Graph:
         """The flow's graph, as the run has it."""
         return Graph.from_document(self.record.flow, self.record.graph)
+
+    @cached_property
+    def tables(self) -> Tables:
+        """What the run's tasks left; what many of them have inherited is read once."""
+        return Tables(self.run_store)
 
     @property
     def _end(self) -> Commit | None:

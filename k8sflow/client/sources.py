@@ -1,166 +1,254 @@
-"""Where the classes of a run's artifacts come from.
+"""Where the classes of a run's artifacts come from: the run's own code, and never that of another flow.
 
-A class that stands in the flow's own file was pickled as ``__main__.Point``, since the file ran as a program. In a
-reader's process ``__main__`` is something else, so the flow's file is looked for: among the modules that are loaded,
-where it was when the run was started, and in the run's code package.
+A class of the flow's own file was pickled as ``__main__.Point``, since the file ran as a program, and one of a module
+beside it as ``models.Model``. In a reader's process ``__main__`` is something else, and ``models`` may be. So the
+run's code folder is looked for: where it was when the run was started, beside the store, where the reader is, and in
+the run's code package.
 """
 
 from __future__ import annotations
 
 import atexit
-import importlib
-import importlib.util
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from functools import lru_cache
-from pathlib import Path
-from types import ModuleType
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path, PurePosixPath
+from types import FunctionType, ModuleType
 from typing import Any
 
 from k8sflow.client.code import Code
+from k8sflow.client.codespace import CodeSpace, is_installed, shared_modules, space_of
 from k8sflow.errors import ArtifactError, K8sflowError
+from k8sflow.flow.current import current
 from k8sflow.flow.spec import READ_MODULE, FlowSpec
-from k8sflow.storage.artifacts import Find
+from k8sflow.storage.encoding import Find
 from k8sflow.storage.records import RunRecord
 from k8sflow.storage.run_store import RunStore
+
+_Ordinary = Callable[[str, str], Any]
 
 
 def finder(run_store: RunStore, record: RunRecord) -> Find:
     """Looks up what a run's artifacts were made with."""
-
-    def find(module: str, name: str, ordinary: Callable[[str, str], Any]) -> Any:
-        if module == "__main__":
-            found: Any = _flow_module(run_store, record, name)
-            for part in name.split("."):
-                found = getattr(found, part)
-            return found
-        try:
-            return ordinary(module, name)
-        except ModuleNotFoundError:
-            for folder in _folders(run_store, record):
-                if _may_have(folder, module):
-                    sys.path.append(str(folder))
-                    _added.add(folder)
-                    importlib.invalidate_caches()
-                    return ordinary(module, name)
-            raise
-
-    return find
+    return _Finder(run_store, record).find
 
 
-def _flow_module(run_store: RunStore, record: RunRecord, name: str) -> ModuleType:
-    """The module of a run's flow, which has such a class.
+class _Finder:
+    """Looks up the classes of one run.
 
-    Raises:
-        ArtifactError: It is not here.
+    Args:
+        run_store: Where the run is.
+        record: What was asked for when it was started.
     """
-    first = name.partition(".")[0]
-    problems = []
-    for module in _loaded(record):
-        if hasattr(module, first):
-            return module
-        problems.append(f"{module.__file__} has no {first} any more.")
-    for folder in _folders(run_store, record):
-        try:
-            module = _read(folder / record.file)
-        except K8sflowError as error:
-            problems.append(str(error))
-            continue
-        if hasattr(module, first):
-            return module
-        problems.append(f"{folder / record.file} has no {first} any more.")
-    if not problems:
-        problems = [f"The run was started from {record.source or record.file}, which is not here, and has no package."]
-    raise ArtifactError(
-        f"{first} stands in the flow's own file, {record.file}, which can't be used here.",
-        cause="\n".join(dict.fromkeys(problems)),
-        advice=f"Read it where {record.file} is, or import that file before; or let {first} stand in a module of "
-        "its own, which is installed here.",
-    )
+
+    def __init__(self, run_store: RunStore, record: RunRecord) -> None:
+        self._run_store = run_store
+        self._record = record
+        self._searched = _folders(run_store, record)
+        self._found: list[Path] = []
+
+    def find(self, module: str, name: str, ordinary: _Ordinary) -> Any:
+        """A class or function.
+
+        Args:
+            module: Its module in the process that pickled it.
+            name: Its name there, with dots.
+            ordinary: Looks it up in this process.
+
+        Raises:
+            ArtifactError: It is of the run's code, which is not here.
+        """
+        if module == "__main__":
+            return _member(self._program(name), name)
+        if module.startswith("cloudpickle.") and name in _REBUILDERS:
+            space = next(self._spaces(), None)
+            return ordinary(module, name) if space is None else partial(_REBUILDERS[name], space)
+        if not self._may_be_of_the_flow(module):
+            try:
+                return ordinary(module, name)
+            except (ModuleNotFoundError, AttributeError):
+                if (space := self._space_with(module)) is None:
+                    raise
+                return _member(space.module(module), name)
+        if (space := self._space_with(module)) is not None:
+            return _member(space.module(module), name)
+        if module.partition(".")[0] in (self._record.modules or ()):
+            raise self._missing(module, name)
+        return ordinary(module, name)
+
+    def _may_be_of_the_flow(self, module: str) -> bool:
+        """Whether a module may be one of the flow's folder; a look there may fetch the code package."""
+        if self._record.modules is None:
+            return not is_installed(module)
+        return module.partition(".")[0] in self._record.modules
+
+    def _space_with(self, module: str) -> CodeSpace | None:
+        return next((space for space in self._spaces() if space.has(module)), None)
+
+    def _spaces(self) -> Iterator[CodeSpace]:
+        return map(space_of, self._folders())
+
+    def _folders(self) -> Iterator[Path]:
+        """The code folders, each looked for when it is needed."""
+        yield from self._found
+        for folder in self._searched:
+            self._found.append(folder)
+            yield folder
+
+    def _program(self, name: str) -> ModuleType:
+        """The module of the run's program, which has such a class.
+
+        Raises:
+            ArtifactError: It is not here.
+        """
+        first, record = name.partition(".")[0], self._record
+        problems = []
+        for module in self._programs():
+            if isinstance(module, K8sflowError):
+                problems.append(str(module))
+            elif hasattr(module, first):
+                return module
+            else:
+                problems.append(f"{module.__file__} has no {first} any more.")
+        if not problems:
+            where = record.source or record.file
+            problems = [f"The run was started from {where}, which is not here, and has no package."]
+        raise ArtifactError(
+            f"{first} is a class of the flow's own file, {record.file}, which can't be used here.",
+            cause="\n".join(dict.fromkeys(problems)),
+            advice=f"Read it where {record.file} is, or import that file before; or put {first} into a module of "
+            "its own, which is installed here.",
+        )
+
+    def _programs(self) -> Iterator[ModuleType | K8sflowError]:
+        """The modules that may be the run's program, those that are imported already first."""
+        record = self._record
+        main = sys.modules["__main__"]
+        if _has_flow(main, record) and (current.flow_name, current.run_id) == (record.flow, record.run):
+            yield main
+        if record.source:
+            yield from _imported(record.source, record)
+        for folder in self._folders():
+            yield from _imported(str(folder / record.file), record)
+            try:
+                yield space_of(folder).program(record.file)
+            except K8sflowError as error:
+                yield error
+
+    def _missing(self, module: str, name: str) -> ArtifactError:
+        record = self._record
+        return ArtifactError(
+            f"{module}.{name} is of the code of {self._run_store.pathspec}, which is not here.",
+            cause=f"The run was started from {record.source or record.file}, and has no code package. A module of that "
+            "name which this process could import need not be the same.",
+            advice=f"Read it where {record.file} is, or from the folder that has it.",
+        )
 
 
-def _loaded(record: RunRecord) -> Iterator[ModuleType]:
-    """The modules that are the flow's file already, the program itself first."""
+def _member(module: ModuleType, name: str) -> Any:
+    found: Any = module
+    for part in name.split("."):
+        found = getattr(found, part)
+    return found
+
+
+def _has_flow(module: ModuleType, record: RunRecord) -> bool:
+    flow = getattr(module, record.flow, None)
+    return isinstance(flow, type) and issubclass(flow, FlowSpec)
+
+
+def _imported(file: str, record: RunRecord) -> Iterator[ModuleType]:
+    """The modules that are a flow's file, the program itself first."""
     for module in (sys.modules["__main__"], *list(sys.modules.values())):
-        file = getattr(module, "__file__", None)
-        if not file or Path(file).name != record.file:
+        place = getattr(module, "__file__", None)
+        if not place or Path(place).name != PurePosixPath(record.file).name or str(Path(place).resolve()) != file:
             continue
-        flow = getattr(module, record.flow, None)
-        is_flow = isinstance(flow, type) and issubclass(flow, FlowSpec)
-        if is_flow and (module.__name__ == "__main__" or str(Path(file).resolve()) == record.source):
+        if _has_flow(module, record) and not module.__name__.startswith(READ_MODULE):
             yield module
 
 
 def _folders(run_store: RunStore, record: RunRecord) -> Iterator[Path]:
-    """The folders with the flow's file: the one from which the run was started, and that of the code package."""
-    if record.source and Path(record.source).is_file():
-        yield Path(record.source).parent
+    """The folders from which the run's modules are imported, or were.
+
+    Where it was when the run was started; places where a project may be that was moved, or that a container had under
+    another name; the code package. A guessed place is one only where the flow's file is the one of the package.
+    """
+    depth = len(PurePosixPath(record.file).parts) - 1
+    if record.source and _names(Path(record.source), [record.flow]):
+        yield Path(record.source).parents[depth]
+    package = None
+    guesses = list(dict.fromkeys(_guesses(run_store, record)))
     if record.package is not None:
-        yield _unpacked(Code(run_store, record))
+        package = _unpacked(Code(run_store, record))
+        code = (package / record.file).read_bytes()
+        guesses = [file for file in guesses if file.read_bytes() == code]
+    yield from (file.parents[depth] for file in guesses)
+    if package is not None:
+        yield package
 
 
-def _may_have(folder: Path, module: str) -> bool:
-    top = module.partition(".")[0]
-    return (folder / top).is_dir() or (folder / f"{top}.py").is_file()
+def _guesses(run_store: RunStore, record: RunRecord) -> Iterator[Path]:
+    """Files that may be the flow's, which is not where it was any more."""
+    parts = Path(record.source).parts[1:] if record.source else PurePosixPath(record.file).parts
+    shortest = len(PurePosixPath(record.file).parts)
+    places = []
+    if not run_store.store.url.startswith("s3://") and Path(run_store.store.url).is_absolute():
+        beside = Path(run_store.store.url).parent
+        places = [beside.joinpath(*parts[start:]) for start in range(len(parts) - shortest + 1)]
+    places += [Path(entry or ".").absolute() / record.file for entry in (*sys.path, ".")]
+    yield from (place.resolve() for place in places if _names(place, [record.flow, *record.steps]))
+
+
+def _names(file: Path, words: Sequence[str]) -> bool:
+    """Whether a file is there, and names a flow and its steps."""
+    try:
+        text = file.read_bytes() if file.is_file() else None
+    except OSError:
+        return False
+    return text is not None and all(word.encode() in text for word in words)
 
 
 _unpacked_folders: dict[str, Path] = {}
-# The folders in which flows' files were looked for.
-_added: set[Path] = set()
+_unpacking = threading.Lock()
 
 
 def _unpacked(code: Code) -> Path:
     """A folder with the code package, until this process ends."""
-    if code.sha not in _unpacked_folders:
-        folder = Path(tempfile.mkdtemp(prefix="k8sflow-code-"))
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        code.extract(folder)
-        _unpacked_folders[code.sha] = folder
-    return _unpacked_folders[code.sha]
+    with _unpacking:
+        if code.sha not in _unpacked_folders:
+            folder = Path(tempfile.mkdtemp(prefix="k8sflow-code-")).resolve()
+            atexit.register(shutil.rmtree, folder, ignore_errors=True)
+            code.extract(folder)
+            _unpacked_folders[code.sha] = folder
+        return _unpacked_folders[code.sha]
 
 
-@lru_cache
-def _read(file: Path) -> ModuleType:
-    """A flow's file as a module under a name of ours; making an instance of the flow there runs nothing.
+def _make_function(space: CodeSpace, code: Any, names: dict[str, Any], *rest: Any) -> FunctionType:
+    """What cloudpickle makes a pickled function with; what the function imports is found in the run's code."""
+    names["__builtins__"] = space.builtins
+    return FunctionType(code, names, *rest)
 
-    Raises:
-        ArtifactError: It can't be imported.
-    """
-    name = f"{READ_MODULE}{file.stem}_{abs(hash(str(file)))}"
-    spec = importlib.util.spec_from_file_location(name, file)
-    if spec is None or spec.loader is None:
-        raise ArtifactError(f"{file} is no Python module.")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    _added.add(file.parent)
-    sys.path.insert(0, str(file.parent))
-    try:
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:  # the boundary to the user's code
-        del sys.modules[name]
-        raise ArtifactError(f"{file} can't be imported: {type(error).__name__}: {error}") from error
-    finally:
-        sys.path.remove(str(file.parent))
-    return module
+
+def _subimport(space: CodeSpace, name: str) -> ModuleType:
+    """What cloudpickle finds a module with that a pickled function uses."""
+    return space.import_module(name)
+
+
+_REBUILDERS: dict[str, Callable[..., Any]] = {"_make_function": _make_function, "subimport": _subimport}
 
 
 def dumps(value: Any) -> bytes:
     """A pickle that any program can load: classes of the flows' own files and folders travel with it."""
     import cloudpickle  # noqa: PLC0415  needed here alone
 
-    mine = [module for module in list(sys.modules.values()) if _is_read(module)]
-    for module in mine:
+    shared = shared_modules()
+    for module in shared:
         cloudpickle.register_pickle_by_value(module)
     try:
         return bytes(cloudpickle.dumps(value))
     finally:
-        for module in mine:
+        for module in shared:
             cloudpickle.unregister_pickle_by_value(module)
-
-
-def _is_read(module: ModuleType) -> bool:
-    """Whether a module was found where a flow's file is, or is one."""
-    file = getattr(module, "__file__", None)
-    return bool(file) and Path(str(file)).parent in _added

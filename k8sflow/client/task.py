@@ -152,6 +152,14 @@ class Task(TaggedAsParent):
         return caught(recorded(outcome))
 
     @property
+    def failure(self) -> str | None:
+        """How the task failed, for a person: in one sentence, with the traceback below it."""
+        outcome = self._outcome
+        if self._commit is not None or outcome is None or outcome.outcome == Outcome.SUCCEEDED.value:
+            return None
+        return "\n".join(filter(None, [outcome.summary, outcome.detail]))
+
+    @property
     def index(self) -> int | None:
         """The task's index in its foreach, or None outside of any."""
         path = indices(self.parent.parent.graph, self.parent.id, self.id)
@@ -331,7 +339,7 @@ class Task(TaggedAsParent):
         """The task's artifacts, the run's parameters and the class's constants among them."""
         refs = dict(self.parent.parent.record.parameters)
         if self._commit is not None:
-            refs |= self._commit.artifacts
+            refs |= self.parent.parent.tables.table(f"{self.parent.id}/{self.id}", self._commit).refs()
         return TaskArtifacts({name: DataArtifact(name, parent=self, ref=ref) for name, ref in refs.items()})
 
     def __getitem__(self, name: str) -> DataArtifact:

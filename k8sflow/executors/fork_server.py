@@ -11,6 +11,7 @@ import contextlib
 import importlib
 import json
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -20,13 +21,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import IO, Any, NoReturn, cast
 
 from k8sflow.errors import RunError
 from k8sflow.executors import preload_plan, snapshot
 from k8sflow.executors.preload_plan import Ignore, Import, Plan, PlanStep, SetVariable
-from k8sflow.executors.preloading import preload
-from k8sflow.executors.zygote import Server, Start, Zygote, kill_children
+from k8sflow.executors.preloading import preload, reseed
+from k8sflow.executors.zygote import Server, Start, Zygote, end_with_parent, kill_children
 from k8sflow.flow.script import Launch, launch_of
 from k8sflow.flow.spec import FlowSpec, on_instance
 from k8sflow.storage.objects import ObjectStore, open_store
@@ -56,12 +57,14 @@ class RunToServe:
         record: The run's record.
         store: Where the run's state is.
         place: The folder of the flow in which the run is.
+        files: How many files a task may open (RLIMIT_NOFILE); None for as many as the server.
     """
 
     flow: type[FlowSpec]
     record: RunRecord
     store: ObjectStore
     place: str
+    files: int | None = None
 
 
 def plan_of(launch: Launch) -> Plan:
@@ -91,6 +94,7 @@ def server(run: RunToServe, lock: int | None, variables: Mapping[str, str]) -> S
         "record": record,
         "store": _address(run.store),
         "place": run.place,
+        "files": run.files,
     }
 
     return _starting(document, lock)
@@ -118,21 +122,35 @@ def _preloading(launch: Launch, plan: Plan, variables: Mapping[str, str]) -> dic
     """What the server is to know to import libraries."""
     return {
         "folder": launch.folder,
-        "path": launch.path,
+        "path": None if launch.path is None else _names(launch.path),
         "environment": {**launch.environment, **variables},
         "plan": [[type(step).__name__, asdict(step)] for step in plan.steps],
+        "argv": [*launch.argv, "step"],
+        "files": None,
         "ours": sorted(name for name in sys.modules if name.startswith(_TASKS_MODULES)),
     }
 
 
 def _starting(document: Mapping[str, Any], lock: int | None) -> Start:
     def start(_ours: socket.socket, theirs: socket.socket) -> int:
-        with tempfile.TemporaryFile(prefix="k8sflow-") as setup:
+        with _memory_file() as setup:
             setup.write(json.dumps(document).encode())
             setup.flush()
             return _spawn(setup.fileno(), theirs.fileno(), lock, document["environment"])
 
     return start
+
+
+def _names(path: Sequence[object]) -> list[str]:
+    """The entries of ``sys.path`` that Python looks at: some programs add paths, which it skips."""
+    return [entry for entry in path if isinstance(entry, str)]
+
+
+def _memory_file() -> IO[bytes]:
+    """A file that needs no folder for temporary files, where the system has such (Linux)."""
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("k8sflow"), "w+b")
+    return tempfile.TemporaryFile(prefix="k8sflow-")
 
 
 def _address(store: ObjectStore) -> list[Any]:
@@ -147,7 +165,7 @@ def _texts(sources: Mapping[str, bytes]) -> dict[str, str]:
 
 def _spawn(setup: int, connection: int, lock: int | None, environment: Mapping[str, str]) -> int:
     code = _CODE.format(
-        path=sys.path, module=__name__, setup=setup, connection=connection, lock=lock, driver=os.getpid()
+        path=_names(sys.path), module=__name__, setup=setup, connection=connection, lock=lock, driver=os.getpid()
     )
     flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # noqa: SLF001  as multiprocessing does
     command = [sys.executable, *flags, "-c", code]
@@ -155,7 +173,8 @@ def _spawn(setup: int, connection: int, lock: int | None, environment: Mapping[s
     for found in inherited:
         os.set_inheritable(found, True)
     try:
-        return os.posix_spawn(command[0], command, environment)
+        # A group of its own: a terminal sends Ctrl-C to everybody, and what happens then is the driver's decision.
+        return os.posix_spawn(command[0], command, environment, setpgroup=0)
     finally:
         for found in inherited:
             os.set_inheritable(found, False)
@@ -171,11 +190,16 @@ def main(setup: int, connection: int, lock: int | None, driver: int, path: list[
         driver: The driver's process id.
         path: ``sys.path`` as a new interpreter has it.
     """
+    end_with_parent(driver)
     os.lseek(setup, 0, os.SEEK_SET)
     with open(setup, encoding="utf-8", closefd=False) as file:
         document = json.load(file)
+    _go_to(document["folder"], document["environment"])
+    if document["files"] is not None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (document["files"], resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     left_out: dict[str, str] = document.get("left_out", {})
     terminal = _renew_streams()
+    sys.argv = document["argv"]  # some libraries look at it when they are imported
     steps = [_STEPS[kind](**fields) for kind, fields in document["plan"]]
     for name in document["ours"]:
         importlib.import_module(name)
@@ -191,7 +215,17 @@ def main(setup: int, connection: int, lock: int | None, driver: int, path: list[
         if found is not None:
             os.set_inheritable(found, False)
     become = _Served(document, lock, path).become if "record" in document else None
-    os._exit(Server(socket.socket(fileno=connection), become, driver, left_out).serve())
+    server = socket.socket(fileno=connection)
+    server.setblocking(True)  # a library that has replaced the driver's sockets may have made it non-blocking
+    os._exit(Server(server, become, driver, left_out).serve())
+
+
+def _go_to(folder: str | None, environment: Mapping[str, str]) -> None:
+    """Begins in the folder that the run was started in, which the flow may have left: libraries read files there."""
+    with contextlib.suppress(OSError):  # it no longer exists
+        if folder is not None and not Path(folder).samefile(os.curdir):
+            os.chdir(folder)
+            os.execve(sys.executable, sys.orig_argv, environment)  # ``sys.path`` is relative to it
 
 
 def _start_again(setup: int, document: Mapping[str, Any]) -> NoReturn:
@@ -262,7 +296,9 @@ class _Served:
             os.close(self._lock)
         pending = PendingTask(TaskSpec.from_json(task), self._record, self._store.after_fork(), self._place, result)
         on_instance(pending.begin)
+        reseed()
         sys.argv = [*self._argv, "step", task]
+        sys.orig_argv = [sys.executable, *(("-m", self._module) if self._module else (self._file,)), *sys.argv[1:]]
         try:
             if self._folder is not None:
                 with contextlib.suppress(OSError):  # it no longer exists
@@ -272,10 +308,10 @@ class _Served:
                 self._run_by_name(pending, namespace)
         except SystemExit as end:
             if pending.code is None:
-                pending.report(unloadable(self._file, end))
+                pending.report(unloadable(self._file, end, in_pod=False))
         except BaseException as error:  # noqa: BLE001  the boundary to the user's file
             if pending.code is None:
-                pending.report(unloadable(self._file, error))
+                pending.report(unloadable(self._file, error, in_pod=False))
             else:
                 sys.excepthook(type(error), error, error.__traceback__)
         finish_threads(pending.threads)
@@ -292,7 +328,9 @@ class _Served:
             values |= {"__spec__": spec, "__package__": package}
         vars(module).update(values)
         sys.modules["__main__"] = module
-        code = self._finder.code(self._file) or compile(Path(self._file).read_bytes(), self._file, "exec")
+        code = self._finder.code(self._file) or compile(
+            Path(self._file).read_bytes(), self._file, "exec", dont_inherit=True
+        )
         exec(code, vars(module))  # noqa: S102  the flow's file, as Python runs it
         return vars(module)
 

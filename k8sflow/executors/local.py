@@ -91,7 +91,8 @@ class LocalExecutor:
         self._emit = emit
         self._limit_of = limit_of
         self._run_store: RunStore = runner.run_store
-        self._served = RunToServe(runner.flow, runner.record, runner.store, runner.place)
+        files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._served = RunToServe(runner.flow, runner.record, runner.store, runner.place, files)
         self._variables_of = partial(_variables, runner)
         self._lock = lock
         self._servers: dict[tuple[tuple[str, str], ...], Zygote] = {}

@@ -164,7 +164,7 @@ class _Reader:
             return
         self._statements(tree.body, file, package)
 
-    def _statements(self, statements: list[ast.stmt], file: str, package: str) -> None:
+    def _statements(self, statements: list[ast.stmt], file: str, package: str, *, is_certain: bool = True) -> None:
         for statement in statements:
             match statement:
                 case ast.Import():
@@ -175,20 +175,20 @@ class _Reader:
                 case ast.Try():
                     blocks = [statement.body, *(handler.body for handler in statement.handlers)]
                     for block in (*blocks, statement.orelse, statement.finalbody):
-                        self._statements(block, file, package)
+                        self._statements(block, file, package, is_certain=False)
                 case ast.If():
                     if not _is_harmless(statement.test) or _is_main_test(statement.test):
                         self._is_open = False
-                    self._statements(statement.body, file, package)
-                    self._statements(statement.orelse, file, package)
+                    self._statements(statement.body, file, package, is_certain=False)
+                    self._statements(statement.orelse, file, package, is_certain=False)
                 case _:
-                    self._other(statement)
+                    self._other(statement, is_certain=is_certain)
 
-    def _other(self, statement: ast.stmt) -> None:
+    def _other(self, statement: ast.stmt, *, is_certain: bool) -> None:
         found = list(_variables(statement))
         if found:
-            if self._is_open and any(step.name in self._variables for step in found):
-                self._is_open = False  # it has two values, one after the other
+            if not is_certain or any(step.name in self._variables for step in found):
+                self._is_open = False  # perhaps it isn't set, or it has two values, one after the other
             self._variables.update(step.name for step in found)
             self.steps += found if self._is_open else []
         elif _ignores_warnings(statement):
@@ -269,7 +269,9 @@ def _is_harmless(node: ast.AST) -> bool:  # noqa: PLR0911  one for each kind of 
         case ast.ClassDef():
             return not _is_wrapped(node) and all(map(_is_harmless, [*node.bases, *node.keywords, *node.body]))
         case ast.Lambda():
-            return True
+            return all(map(_is_harmless, [*node.args.defaults, *filter(None, node.args.kw_defaults)]))
+        case ast.BinOp(op=ast.LShift() | ast.RShift()):  # some libraries add to an object so
+            return isinstance(node.left, ast.Constant) and isinstance(node.right, ast.Constant)
         case ast.Call():
             name = _dotted(node.func)
             method = node.func.attr if isinstance(node.func, ast.Attribute) else ""

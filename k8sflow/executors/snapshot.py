@@ -6,6 +6,7 @@ out another branch. So their source is kept, and both Python's import and traceb
 
 from __future__ import annotations
 
+import contextlib
 import importlib.machinery
 import importlib.util
 import linecache
@@ -14,8 +15,10 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import CodeType, ModuleType
+from typing import cast
 
 from k8sflow.executors.preload_plan import is_library
+from k8sflow.started import working_folder
 
 # A flow may lie in a folder that holds anything: so many modules that aren't loaded yet are kept, and no more.
 _MOST_FILES = 1_000
@@ -65,7 +68,7 @@ def _modules_below(folder: Path) -> Iterator[str]:
     for entry in entries:
         if entry.name.endswith(".py"):
             yield entry.path
-        elif entry.name.isidentifier() and Path(entry.path, _INIT).is_file():
+        elif entry.name.isidentifier() and entry.is_dir() and Path(entry.path, _INIT).is_file():
             yield from _modules_below(Path(entry.path))
 
 
@@ -97,6 +100,14 @@ class SnapshotFinder:
             self._codes[file] = compile(self._sources[file], file, "exec", dont_inherit=True)
         return self._codes[file]
 
+    def is_best_cached(self, file: str) -> bool:
+        """Whether a file is as it was kept and not compiled yet: then Python's own cache saves the time."""
+        if file in self._codes:
+            return False
+        with contextlib.suppress(OSError):
+            return Path(file).read_bytes() == self._sources.get(file)
+        return False
+
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, _target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
@@ -104,7 +115,10 @@ class SnapshotFinder:
         last = name.rpartition(".")[2]
         if last not in self._names:
             return None
-        for folder in sys.path if path is None else path:
+        for entry in sys.path if path is None else path:
+            if not isinstance(cast("object", entry), str):  # Python skips those too
+                continue
+            folder = _absolute(entry)
             if folder in self._folders or os.path.join(folder, last) in self._folders:  # noqa: PTH118
                 for file in (os.path.join(folder, last, _INIT), os.path.join(folder, f"{last}.py")):  # noqa: PTH118
                     if file in self._sources:
@@ -120,8 +134,17 @@ class _Loader(importlib.machinery.SourceFileLoader):
         self._finder = finder
 
     def get_code(self, fullname: str) -> CodeType | None:
-        """The kept code of the module."""
+        """The kept code of the module, or the same from its ``__pycache__``."""
+        if self._finder.is_best_cached(self.path):
+            return super().get_code(fullname)
         return self._finder.code(self.path) or super().get_code(fullname)
+
+
+def _absolute(entry: str) -> str:
+    """An entry of ``sys.path`` as it begins the files that Python finds there: "." and ".." stay in it."""
+    if entry.startswith(os.sep):
+        return entry
+    return os.path.join(working_folder() or "", entry).rstrip(os.sep)  # noqa: PTH118
 
 
 def _module_name(file: str) -> str:

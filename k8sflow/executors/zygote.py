@@ -64,6 +64,7 @@ class Zygote:
         ours, theirs = socket.socketpair()
         for end in (ours, theirs):
             end.settimeout(None)  # whatever the flow has made the default
+            os.set_blocking(end.fileno(), True)  # also where a library has replaced the sockets, as gevent does
         streams.flush()
         try:
             self.pid = start(ours, theirs)
@@ -192,8 +193,6 @@ class Server:
         self._spares_orphans = False
 
     def serve(self) -> int:
-        # A terminal sends Ctrl-C to everybody; what happens then is the driver's decision.
-        os.setpgid(0, 0)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, lambda *_: None)
@@ -262,9 +261,7 @@ class Server:
 
     def _become_task(self, task: str, fds: list[int]) -> int:
         os.setsid()  # a group of its own: what the task starts can be ended with it
-        _ask_for_signal(signal.SIGKILL)
-        if os.getppid() != self._pid:  # it died before the request
-            os.kill(os.getpid(), signal.SIGKILL)
+        end_with_parent(self._pid)
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGINT, signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL if number != signal.SIGINT else signal.default_int_handler)
@@ -324,6 +321,13 @@ def _children_of(pid: int) -> set[int]:
     with contextlib.suppress(OSError):
         return {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
     return set()
+
+
+def end_with_parent(parent: int) -> None:
+    """Ends this process when its parent dies, or has died."""
+    _ask_for_signal(signal.SIGKILL)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _adopt_orphans() -> None:

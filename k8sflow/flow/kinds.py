@@ -104,7 +104,8 @@ class DecoratorKind:
         own = () if self.fault is None else (self.fault,)
         decoration = Decoration(self.name, given, place_of(caller()), own, self)
         used[self.name] = self
-        if more or not (target is None or callable(target) or hasattr(type(target), "__get__")):
+        is_target = not is_delayed(target) and (callable(target) or hasattr(type(target), "__get__"))
+        if more or not (target is None or is_target):
             decoration = replace(decoration, faults=(*own, self._by_position(target, *more)))
         elif target is not None:
             return self.decorate(target, decoration)
@@ -231,7 +232,7 @@ def replace_of(target: object, decorations: tuple[Decoration, ...]) -> None:
 def of(target: object) -> tuple[Decoration, ...]:
     """The decorators of a step's function or a flow's class, in the order in which they were applied."""
     found: tuple[Decoration, ...] = getattr(target, _DECORATIONS, ())
-    return found
+    return bound_to(target, found) if isinstance(target, type) else found
 
 
 def is_delayed(value: object) -> bool:
@@ -241,6 +242,27 @@ def is_delayed(value: object) -> bool:
     if isinstance(value, list | tuple):
         return any(map(is_delayed, value))
     return hasattr(type(value), "k8sflow_value")
+
+
+def bound(value: Any, flow: type) -> Any:
+    """The value, with the parts of it that wait for configs waiting for those of this flow."""
+    if not is_delayed(value):
+        return value
+    if isinstance(value, dict):
+        return {key: bound(part, flow) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(bound(part, flow) for part in value)
+    return value.k8sflow_bound(flow)
+
+
+def bound_to(flow: type, decorations: tuple[Decoration, ...]) -> tuple[Decoration, ...]:
+    """Decorators whose options are made from the configs of this flow."""
+    return tuple(
+        replace(decoration, options=bound(dict(decoration.options), flow))
+        if is_delayed(dict(decoration.options))
+        else decoration
+        for decoration in decorations
+    )
 
 
 def settled(value: Any) -> Any:

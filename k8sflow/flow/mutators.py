@@ -11,7 +11,7 @@ from k8sflow.errors import FlowDefinitionError, ParameterError
 from k8sflow.flow import decorators, kinds, registry
 from k8sflow.flow.configs import configs
 from k8sflow.flow.faults import Fault, Located, Misplaced, caller, is_class_body, place_of, wrong_call
-from k8sflow.flow.kinds import Decoration, DecoratorKind, settled
+from k8sflow.flow.kinds import Decoration, DecoratorKind, bound, settled
 
 if TYPE_CHECKING:
     from k8sflow.flow.parameters import Parameter
@@ -73,8 +73,8 @@ class _Mutator:
     def init(self, *args: Any, **kwargs: Any) -> None:
         """Takes the options, when the configs are known."""
 
-    def _settle(self) -> None:
-        args, kwargs = self._arguments  # type: ignore[attr-defined]
+    def _settle(self, flow: type[FlowSpec]) -> None:
+        args, kwargs = bound(self._arguments, flow)  # type: ignore[attr-defined]
         if fault := wrong_call(f"@{type(self).__name__}", self.init, args, kwargs):
             raise FlowDefinitionError(fault.message, advice=fault.advice)
         self.init(*settled(list(args)), **settled(dict(kwargs)))
@@ -291,8 +291,9 @@ def prepare(flow: type[FlowSpec]) -> tuple[Located, ...]:
     if _PREPARED not in flow.__dict__:
         faults: list[Located] = []
         type.__setattr__(flow, _PREPARED, ())
+        configs(flow)  # what it sets on the class is no change of a mutator
         before = [(base, dict(vars(base))) for base in flow.__mro__ if base is not object]
-        _apply(_mutations(flow, faults), faults)
+        _apply(flow, _mutations(flow, faults), faults)
         type.__setattr__(flow, _CHANGES, [change for base, members in before for change in _changes(base, members)])
         type.__setattr__(flow, _PREPARED, tuple(faults))
     found: tuple[Located, ...] = flow.__dict__[_PREPARED]
@@ -338,10 +339,10 @@ def _mutations(flow: type[FlowSpec], faults: list[Located]) -> list[_Mutation]:
     return [(mutator, mutable) for mutator, target, mutable in placed if not mutator._misplaced(target)]  # noqa: SLF001
 
 
-def _apply(mutations: Sequence[_Mutation], faults: list[Located]) -> None:
+def _apply(flow: type[FlowSpec], mutations: Sequence[_Mutation], faults: list[Located]) -> None:
     """Applies mutators; one that asks for what can't be is left out from there on."""
     phases: list[Callable[[Any, Any], None]] = [
-        lambda mutator, _: mutator._settle(),  # noqa: SLF001  the two are one module's business
+        lambda mutator, _: mutator._settle(flow),  # noqa: SLF001  the two are one module's business
         lambda mutator, target: mutator.pre_mutate(target),
         lambda mutator, target: mutator.mutate(target),
     ]

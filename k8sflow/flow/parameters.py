@@ -63,6 +63,8 @@ class Parameter:
     """
 
     k8sflow_fault: Located | None = None
+    _flow: type | None = None  # the flow whose configs make the default
+    default: Any = None
     _is_placed = False  # whether it is an attribute of a class
 
     @declaring
@@ -119,7 +121,15 @@ class Parameter:
             setattr(owner, name, placed)
             placed.__set_name__(owner, name)
         else:
-            self.attribute, self._is_placed = name, True
+            self.attribute, self._is_placed, self._flow = name, True, owner
+
+    def k8sflow_bound(self, flow: type) -> Parameter:
+        """The parameter, with a default that is made from the configs of this flow."""
+        if self._flow is flow or not kinds.is_delayed(self._default):
+            return self
+        found = copy.copy(self)
+        found._flow = flow  # noqa: SLF001  it is one of these
+        return found
 
     def __get__(self, instance: FlowSpec | None, owner: type) -> Any:
         """The run's value, on a task's ``self``; the Parameter itself on the class."""
@@ -194,9 +204,13 @@ class Parameter:
         """The type; for a default from a config, that of the config's value, and str while there is none."""
         if self._is_as_default:
             with contextlib.suppress(ParameterError):  # told when a run needs the value
-                found = _builtin_type(self._default.k8sflow_value(), None)
+                found = _builtin_type(self._late_default(), None)
                 return found if found in _EXAMPLES else self._kind
         return self._kind
+
+    def _late_default(self) -> Any:
+        """The default, where it is made from configs."""
+        return kinds.settled(self._default if self._flow is None else kinds.bound(self._default, self._flow))
 
     @property
     def type_name(self) -> str:
@@ -212,7 +226,7 @@ class Parameter:
         if not self.is_late:
             return self.default
         if kinds.is_delayed(self._default):
-            value = self._default.k8sflow_value()
+            value = self._late_default()
         else:
             try:
                 value = self._default(context)

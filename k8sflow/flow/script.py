@@ -20,8 +20,22 @@ from typing import Any
 from k8sflow import started
 from k8sflow.errors import FlowDefinitionError
 
+
+def _first_environment() -> dict[str, str]:
+    """The environment that this process was started with, as Linux keeps it (proc(5)).
+
+    A program that changes its title (setproctitle) may have written over that.
+    """
+    with contextlib.suppress(OSError):
+        entries = Path("/proc/self/environ").read_bytes().rstrip(b"\0").split(b"\0")
+        if all(b"=" in entry for entry in entries):
+            pairs = [os.fsdecode(entry).partition("=") for entry in entries]
+            return {name: value for name, _, value in pairs if name}
+    return dict(os.environ)
+
+
 # Taken when the flow's file imports FlowSpec, which is before nearly anything that it does.
-_FIRST_ENVIRONMENT = dict(os.environ)
+_FIRST_ENVIRONMENT = _first_environment()
 
 
 @dataclass(frozen=True)
@@ -102,7 +116,7 @@ def launch_of(flow: type) -> Launch:
     left = sys.argv[1:]
     removed = typed[: len(typed) - len(left)] if left and typed[-len(left) :] == left else []
     first = sys.argv[0] if sys.argv else str(script.file)
-    return Launch(script, (first, *removed), _first_environment(), started.FOLDER, None)
+    return Launch(script, (first, *removed), _FIRST_ENVIRONMENT, started.FOLDER, None)
 
 
 def beside(flow: type | None, path: Path) -> Path:
@@ -164,12 +178,3 @@ def _typed_arguments(script: Script) -> list[str] | None:
 
 def _is_module(word: str, script: Script) -> bool:
     return script.module in {word, f"{word}.__main__"}
-
-
-def _first_environment() -> dict[str, str]:
-    """The environment that this process was started with, as Linux keeps it (proc(5))."""
-    with contextlib.suppress(OSError):
-        entries = Path("/proc/self/environ").read_bytes().split(b"\0")
-        pairs = [os.fsdecode(entry).partition("=") for entry in entries if b"=" in entry]
-        return {name: value for name, _, value in pairs if name}
-    return dict(_FIRST_ENVIRONMENT)

@@ -17,6 +17,8 @@ from k8sflow.flow.parameters import Parameter
 RESERVED_NAMES = frozenset({"next", "input", "index", "foreach_stack", "merge_artifacts"})
 # Where a task keeps what belongs to it and not to the user.
 CONTEXT = "_k8sflow_context"
+# Where a flow's class keeps the attributes that its __init__ set before FlowSpec's.
+_INSTANCE = "__k8sflow_instance__"
 # How the names of modules begin in which a reader has a flow's file for the classes that stand there.
 READ_MODULE = "_k8sflow_read_"
 
@@ -86,6 +88,7 @@ class FlowSpec:
         """
         if not use_cli or type(self).__module__.startswith(READ_MODULE):
             return
+        type.__setattr__(type(self), _INSTANCE, dict(vars(self)))
         if _ON_INSTANCE:
             _ON_INSTANCE[-1](type(self))
             return
@@ -211,16 +214,23 @@ def steps(flow: type[FlowSpec]) -> dict[str, Callable[..., None]]:
     return {name: member for name, member in members(flow) if decorators.is_step(member)}
 
 
+def set_by_init(flow: type[FlowSpec]) -> dict[str, Any]:
+    """The attributes that the flow's ``__init__`` set before it called FlowSpec's; steps have them too."""
+    found: dict[str, Any] = flow.__dict__.get(_INSTANCE, {})
+    return {name: value for name, value in found.items() if not isinstance(getattr(flow, name, None), cached_property)}
+
+
 def parameters(flow: type[FlowSpec]) -> dict[str, Parameter]:
     """The parameters of a flow by the attribute that they are read through."""
     found = {name: member for name, member in members(flow) if isinstance(member, Parameter)}
-    return {name: parameter for name, parameter in found.items() if parameter.k8sflow_fault is None}
+    return {n: parameter.k8sflow_bound(flow) for n, parameter in found.items() if parameter.k8sflow_fault is None}
 
 
 def faults(flow: type[FlowSpec]) -> list[Located]:
-    """What of a flow's class could not be made: wrong parameters and configs, decorators where none can be."""
+    """What in a flow's class body is wrong: its parameters, configs and their use, decorators where none can be."""
     declared = [member for _, member in members(flow) if isinstance(member, (Parameter, Config, Misplaced))]
-    return [member.k8sflow_fault for member in declared if member.k8sflow_fault is not None]
+    misuses = [misuse for member in declared if isinstance(member, Config) for misuse in member.k8sflow_misuses]
+    return [*(member.k8sflow_fault for member in declared if member.k8sflow_fault is not None), *misuses]
 
 
 def constants(flow: type[FlowSpec]) -> dict[str, Any]:

@@ -31,12 +31,13 @@ from k8sflow.runtime.interrupts import interrupts
 from k8sflow.runtime.placement import Placement
 from k8sflow.runtime.plan import Kept, Rerun, plan
 from k8sflow.runtime.progress import Reporter, reporter
-from k8sflow.runtime.request import code_file, code_folder
+from k8sflow.runtime.request import code_file, code_folder, code_modules
 from k8sflow.runtime.start import fixed_values
 from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore
 from k8sflow.storage.clones import put_commits
 from k8sflow.storage.records import RunRecord, new_run_id, python_version
 from k8sflow.storage.run_store import SPINS, RunStore
+from k8sflow.storage.tables import Tables
 from k8sflow.task.outcome import Outcome
 from k8sflow.task.result import TaskResult
 from k8sflow.task.runner import TaskRunner
@@ -160,6 +161,7 @@ def _record(flow: type[FlowSpec], before: RunRecord, graph: Graph, artifacts: Ar
         origin_run_id=before.run,
         origin_step=step,
         max_num_splits=before.max_num_splits,
+        modules=code_modules(flow),
     )
 
 
@@ -190,9 +192,12 @@ def _task(origin: RunStore, record: RunRecord, graph: Graph, wanted: _Wanted) ->
         )
     if graph[spec.name.step].is_join:
         around = spec.name.path
-        return spec, [kept for kept in found.kept if kept.name.path[: len(around)] == around]
-    inputs = {parent[0] for parent in spec.inputs}
-    return spec, [kept for kept in found.kept if kept.name in inputs]
+        needed = [kept for kept in found.kept if kept.name.path[: len(around)] == around]
+    else:
+        inputs = {parent[0] for parent in spec.inputs}
+        needed = [kept for kept in found.kept if kept.name in inputs]
+    layers = {layer for kept in needed for layer in kept.commit.layers} - {str(kept.name) for kept in needed}
+    return spec, [*needed, *(kept for kept in found.kept if str(kept.name) in layers)]
 
 
 def _first(origin: RunStore, reruns: list[Rerun]) -> Rerun:
@@ -233,8 +238,8 @@ def _run(runner: TaskRunner, spec: TaskSpec, seen: Reporter, policy: StepPolicy)
 def _left(run_store: RunStore, graph: Graph, spec: TaskSpec, artifacts: ArtifactStore) -> Iterator[str]:
     """What the task has set, or changed, in lines."""
     commit = run_store.read_commit(spec.name.step, spec.name.id)
-    inherited, _ = surroundings(graph, run_store, spec)
-    found = {} if commit is None else commit.artifacts
+    inherited = surroundings(graph, run_store, spec).inherited()
+    found = {} if commit is None else Tables(run_store).table(str(spec.name), commit).refs()
     new = {name: ref for name, ref in found.items() if name not in inherited or inherited[name].blob != ref.blob}
     width = max(map(len, new), default=0)
     for name, ref in sorted(new.items()):

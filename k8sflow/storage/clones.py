@@ -30,6 +30,7 @@ class RawCommit:
         width: How many branches the foreach has that it opens; None where it opens none.
         max_parallel: How many of them may be under way at a time.
         is_clone: Whether it was taken over from another run already.
+        layers: The tasks from which it has inherited, as ``step/id``.
     """
 
     data: bytes = field(repr=False)
@@ -37,13 +38,15 @@ class RawCommit:
     width: int | None = None
     max_parallel: int | None = None
     is_clone: bool = False
+    layers: tuple[str, ...] = ()
 
     @staticmethod
     def of(data: bytes, document: Mapping[str, Any]) -> RawCommit:
         """The commit with these bytes, and what they say."""
         foreach = document["foreach"] or {"width": None, "max_parallel": None}
         is_clone = document.get("origin") is not None
-        return RawCommit(data, tuple(document["steps"]), foreach["width"], foreach["max_parallel"], is_clone)
+        layers = tuple(document.get("layers", ()))
+        return RawCommit(data, tuple(document["steps"]), foreach["width"], foreach["max_parallel"], is_clone, layers)
 
     def clone(self, origin: str, steps: tuple[str, ...]) -> bytes:
         """The bytes with which a run takes the result over.

@@ -13,6 +13,8 @@ from k8sflow.flow.rows import MAX_NUM_SPLITS
 from k8sflow.storage.artifacts import ArtifactRef
 
 FORMAT = 1
+# Of a commit with layers, in which a reader that doesn't know of them would miss what the task inherited.
+LAYERED_FORMAT = 2
 _RUN_ID = "%Y%m%d-%H%M%S-%f"
 
 
@@ -57,13 +59,15 @@ class Commit:
     Args:
         attempt: The execution that wrote it.
         steps: The next steps.
-        artifacts: Every artifact that a reader or the next step sees, by name.
+        artifacts: The artifacts that the commit holds itself, by name; those of its layers there are too (``Tables``).
         stack: The foreach branches around the task, the outermost first.
         foreach: The items of the foreach that it opens.
         started: When the step's function was called, in seconds since 1970.
         finished: When it returned.
         origin: The run in which the task ran, where this commit was taken over by another one that resumes it.
         is_caught: Whether the step failed, and ``@catch`` let the run go on.
+        layers: Tasks of the run, as ``step/id``, whose own artifacts are there too (``storage/layers.py``).
+        without: The names of those that are not there, although a layer has them.
     """
 
     attempt: int
@@ -75,6 +79,29 @@ class Commit:
     finished: float = 0.0
     origin: str | None = None
     is_caught: bool = False
+    layers: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
+
+    def to_document(self) -> dict[str, Any]:
+        """The commit as JSON types, with the version of its format."""
+        document = {
+            "format": LAYERED_FORMAT if self.layers else FORMAT,
+            "attempt": self.attempt,
+            "steps": self.steps,
+            "artifacts": {name: ref.to_document() for name, ref in self.artifacts.items()},
+            "stack": [{**vars(frame), "chunk": frame.chunk.to_document()} for frame in self.stack],
+            "foreach": None if self.foreach is None else {
+                "width": self.foreach.width,
+                "chunks": [(first, ref.to_document()) for first, ref in self.foreach.chunks],
+                "max_parallel": self.foreach.max_parallel,
+            },
+            "started": self.started,
+            "finished": self.finished,
+        }  # fmt: skip
+        optional = {
+            "origin": self.origin, "layers": self.layers, "without": self.without, "is_caught": self.is_caught,
+        }  # fmt: skip
+        return {**document, **{name: value for name, value in optional.items() if value}}
 
     @staticmethod
     def from_document(document: Mapping[str, Any]) -> Commit:
@@ -97,6 +124,8 @@ class Commit:
             finished=document["finished"],
             origin=document.get("origin"),
             is_caught=document.get("is_caught", False),
+            layers=tuple(document.get("layers", ())),
+            without=tuple(document.get("without", ())),
         )  # fmt: skip
 
 
@@ -143,6 +172,7 @@ class RunRecord:
         origin_step: The step from which on everything runs again, where the user of ``resume`` named one.
         is_detached: Whether it was handed to the controller in the cluster, which sees to it that it has a driver.
         max_num_splits: How many branches a foreach may open.
+        modules: The modules and packages of the flow's folder; None in a run that was started before they were kept.
         python_version: The version of the Python that started it.
         k8sflow_version: The version of k8sflow that started it.
     """
@@ -166,6 +196,7 @@ class RunRecord:
     origin_step: str | None = None
     is_detached: bool = False
     max_num_splits: int = MAX_NUM_SPLITS
+    modules: tuple[str, ...] | None = None
     python_version: str = ""
     k8sflow_version: str = ""
 
@@ -183,7 +214,9 @@ class RunRecord:
     def from_document(document: dict[str, Any]) -> RunRecord:
         """The record that a JSON document says."""
         parameters = {name: ArtifactRef.from_document(ref) for name, ref in document["parameters"].items()}
-        words = {key: tuple(document[key]) for key in ("tags", "decorators")}
+        words = {
+            key: tuple(document[key]) for key in ("tags", "decorators", "modules") if document.get(key) is not None
+        }
         return RunRecord(**{**document, **words, "parameters": parameters})
 
 

@@ -19,7 +19,16 @@ from typing import Any, TypeVar
 from k8sflow.errors import RunError, StorageError
 from k8sflow.storage.logs import SUFFIX, Mark, TimedLog, marks
 from k8sflow.storage.objects import ObjectNotFoundError, ObjectStore
-from k8sflow.storage.records import FORMAT, Commit, KeptRecord, OutcomeRecord, RunRecord, dump
+from k8sflow.storage.records import (
+    FORMAT,
+    LAYERED_FORMAT,
+    Commit,
+    KeptRecord,
+    OutcomeRecord,
+    RunRecord,
+    dump,
+    to_bytes,
+)
 
 # The folders of a flow with its runs, and with what ``spin`` has tried, which is no run.
 RUNS, SPINS = "runs", "spins"
@@ -92,15 +101,10 @@ class RunStore:
 
     def commit(self, step: str, task: str, commit: Commit) -> bool:
         """Commits a task's result; False where another execution did so before."""
-        document = asdict(commit)
-        if commit.origin is None:
-            del document["origin"]
-        if not commit.is_caught:
-            del document["is_caught"]
-        return self.store.put_new(self.task_key(step, task, "commit.json"), dump(document))
+        return self.store.put_new(self.task_key(step, task, "commit.json"), to_bytes(commit.to_document()))
 
     def read_commit(self, step: str, task: str) -> Commit | None:
-        """A task's result, or None where it has none yet."""
+        """A task's result, or None where it has none yet; with the artifacts that it holds itself (``Tables``)."""
         try:
             return self._load(f"tasks/{step}/{task}/commit.json", Commit.from_document)
         except ObjectNotFoundError:
@@ -215,12 +219,12 @@ class RunStore:
         try:
             document: dict[str, Any] = json.loads(data)
             found = document.pop("format")
-            if found == FORMAT:
+            if found in {FORMAT, LAYERED_FORMAT}:
                 return parse(document)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise StorageError(f"{key} in {self.store.url} is damaged: {type(error).__name__}: {error}.") from error
         raise StorageError(
-            f"{key} in {self.store.url} has the format {found}; this k8sflow reads {FORMAT}.",
+            f"{key} in {self.store.url} has the format {found}; this k8sflow reads {LAYERED_FORMAT} and older.",
             advice="A newer k8sflow wrote it: upgrade.",
         )
 

@@ -290,7 +290,7 @@ def _become_task(options: argparse.Namespace, pipes: dict[str, int]) -> NoReturn
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException as error:  # noqa: BLE001  nothing may pass into the agent's frames
-        os.write(pipes["result"], unloadable(options.file, error).to_termination_message().encode())
+        os.write(pipes["result"], unloadable(options.file, error, in_pod=True).to_termination_message().encode())
     finally:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):

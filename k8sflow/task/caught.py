@@ -9,6 +9,7 @@ from k8sflow.flow.attempts import Catch
 from k8sflow.flow.caught import CaughtError
 from k8sflow.flow.graph import Graph
 from k8sflow.storage.artifacts import ArtifactStore
+from k8sflow.storage.layers import compose
 from k8sflow.storage.records import Commit
 from k8sflow.storage.run_store import RunStore
 from k8sflow.task.outcome import Outcome, name_of
@@ -30,16 +31,26 @@ def commit_caught(run_store: RunStore, graph: Graph, spec: TaskSpec, failure: Ta
         StorageError: The store refuses.
     """
     now = time.time()
-    artifacts, stack = surroundings(graph, run_store, spec)
+    around = surroundings(graph, run_store, spec)
     kept = run_store.read_kept(spec.name.step, spec.name.id, spec.attempt)
-    if kept is not None:
-        artifacts = dict(kept.artifacts)
+    artifacts = around.inherited() if kept is None else dict(kept.artifacts)
     if catch.var is not None:
         store = ArtifactStore(run_store.store, run_store.flow)
         artifacts[catch.var] = store.save(caught(failure), catch.var)
     steps = graph[spec.name.step].next
     started = now if kept is None else kept.started
-    commit = Commit(spec.attempt, steps, artifacts, stack, started=started, finished=now, is_caught=True)
+    left = compose(artifacts, around.table.layers)
+    commit = Commit(
+        spec.attempt,
+        steps,
+        left.own,
+        around.stack,
+        started=started,
+        finished=now,
+        layers=left.layers,
+        without=left.without,
+        is_caught=True,
+    )
     if not run_store.commit(spec.name.step, spec.name.id, commit):
         return committed_result(run_store, spec) or failure
     return TaskResult(Outcome.SUCCEEDED, Transition(steps))

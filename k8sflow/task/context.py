@@ -9,21 +9,26 @@ from functools import cached_property
 from itertools import islice
 from typing import Any
 
-from k8sflow.errors import ArtifactError, FlowDefinitionError, RunError, StorageError
+from k8sflow.errors import FlowDefinitionError, RunError, StorageError
 from k8sflow.flow.configs import configs
 from k8sflow.flow.graph import Graph, Node
 from k8sflow.flow.rows import items_of
 from k8sflow.flow.setters import MissingArtifactError, explain
-from k8sflow.flow.spec import CONTEXT, FlowSpec, NextCall, constants, fixed, parameters
+from k8sflow.flow.spec import CONTEXT, FlowSpec, NextCall, constants, fixed, parameters, set_by_init
 from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore
-from k8sflow.storage.records import ForeachFrame, ForeachItems
-from k8sflow.task.inputs import Inputs, refs_of
+from k8sflow.storage.encoding import encode
+from k8sflow.storage.layers import Composition, compose
+from k8sflow.storage.records import ForeachItems
+from k8sflow.task.merge import merge
 from k8sflow.task.result import Transition
 from k8sflow.task.spec import TaskName
+from k8sflow.task.surroundings import Surroundings
 from k8sflow.task.transition import transition_of
 
 # A chunk of foreach items is as large as one branch can afford to read for its one item.
 _CHUNK_BYTES = 1 << 20
+# One that is larger is an object of its own: the commit of each branch names it.
+_INLINE_CHUNK_BYTES = 256
 
 
 class Context:
@@ -33,9 +38,8 @@ class Context:
         graph: The flow's graph.
         name: The task.
         artifacts: Where values are saved.
-        inherited: What earlier steps left for this one, by name.
+        around: What the task finds when it starts.
         run_values: The run's parameters and the class's constants, by name.
-        stack: The foreach branches around the task.
         flow: The flow's class.
         max_num_splits: How many branches a foreach may open.
     """
@@ -46,20 +50,23 @@ class Context:
         name: TaskName,
         artifacts: ArtifactStore,
         *,
-        inherited: dict[str, ArtifactRef],
+        around: Surroundings,
         run_values: dict[str, ArtifactRef],
-        stack: tuple[ForeachFrame, ...],
         flow: type[FlowSpec],
         max_num_splits: int,
     ) -> None:
         self._graph = graph
         self._node: Node = graph[name.step]
         self._artifacts = artifacts
-        self._inherited = inherited
+        self._inherited = around.inherited()
+        self._before = around.table
+        # Which tasks made what the task has been given, the oldest first.
+        self._layers = list(around.table.layers)
         self._run_values = run_values
-        self.stack = stack
+        self.stack = around.stack
         self._flow = flow
         self._max_num_splits = min(max_num_splits, sys.maxsize - 1)
+        self._set_by_init: dict[str, Any] = {}
         self._items: dict[int, Any] = {}
         self.transition: Transition | None = None
         self.foreach: ForeachItems | None = None
@@ -96,37 +103,25 @@ class Context:
         return [(frame.index, frame.width, self._item(depth)) for depth, frame in enumerate(self.stack)]
 
     def merge_artifacts(self, flow: FlowSpec, inputs: Any, exclude: list[str], include: list[str]) -> None:
-        """Takes over the references on which the inputs agree; no value is loaded."""
-        if not isinstance(inputs, Inputs):
-            raise ArtifactError(
-                f"merge_artifacts() in step {self._node.name} was given {type(inputs).__name__}.",
-                advice="Call self.merge_artifacts(inputs) in a join, with the inputs that the step was given.",
-            )
-        if exclude and include:
-            raise ArtifactError("merge_artifacts() takes exclude or include, not both.")
-        found: dict[str, dict[str, ArtifactRef]] = {}
-        for branch in inputs:
-            for name, ref in refs_of(branch).items():
-                found.setdefault(name, {}).setdefault(ref.blob, ref)
-        wanted = set(include) if include else set(found) - set(exclude)
-        wanted -= {name for name in vars(flow) if name != CONTEXT}
-        if missing := sorted(name for name in include if name not in found):
-            raise ArtifactError(
-                f"merge_artifacts() in step {self._node.name}: no branch has {', '.join(map(repr, missing))}.",
-                advice=f"The branches have {', '.join(sorted(found)) or 'no artifacts'}.",
-            )
-        conflicts = sorted(name for name in wanted if len(found[name]) > 1)
-        if conflicts:
-            told = "\n".join(f"    {name}: {_described(found[name].values())}" for name in conflicts)
-            raise ArtifactError(
-                f"merge_artifacts() in step {self._node.name}: the branches disagree on\n{told}",
-                advice="Set each of them on self before the call, or exclude it: exclude=[...].",
-            )
-        for name in wanted:
-            self._inherited[name] = next(iter(found[name].values()))
-        self.uncover(flow, wanted)
+        """Takes over the references on which the inputs agree."""
+        untouched = {n for n, value in self._set_by_init.items() if vars(flow).get(n, CONTEXT) is value}
+        names = {name for name in vars(flow) if name != CONTEXT and name not in untouched}
+        merged = merge(self._artifacts, self._node.name, inputs, exclude=exclude, include=include, own=names,
+                       before=self._before)  # fmt: skip
+        self._inherited.update(merged.refs)
+        known = {layer.task for layer in self._layers}
+        self._layers += [layer for layer in merged.layers if layer.task not in known]
+        for name in merged.refs.keys() & untouched:
+            del flow.__dict__[name]  # a branch may have set it since
+        self.uncover(flow, merged.refs)
 
     # ------------------------------------------------------------------ what the runner asks for
+
+    def begin(self, flow: FlowSpec) -> None:
+        """Gives a step's ``self`` what ``__init__`` set, unless an earlier step has set it since."""
+        self._set_by_init = {n: value for n, value in set_by_init(self._flow).items() if n not in self._inherited}
+        flow.__dict__.update(self._set_by_init)
+        self.uncover(flow, self._inherited)
 
     def uncover(self, flow: FlowSpec, names: Iterable[str]) -> None:
         """Loads at once what a member of the class would hide: an artifact in the place of a default of the class.
@@ -194,14 +189,14 @@ class Context:
             f"To let it be so wide, give --max-num-splits {enough} to run or resume.",
         )
 
-    def persist(self, flow: FlowSpec) -> dict[str, ArtifactRef]:
-        """Saves what the step set or touched, and returns everything that a later step sees."""
+    def persist(self, flow: FlowSpec) -> Composition:
+        """Saves what the step set or touched, and returns what its commit says of all that a later step sees."""
         left_out = {*constants(type(flow)), *parameters(type(flow)), *configs(type(flow)), CONTEXT}
         saved = dict(self._inherited)
         for name, value in vars(flow).items():
             if name not in left_out:
                 saved[name] = self._artifacts.save(value, name, known=self._inherited.get(name))
-        return saved
+        return compose(saved, self._layers)
 
     def persist_what_can_be(self, flow: FlowSpec) -> tuple[dict[str, ArtifactRef], dict[str, BaseException]]:
         """Saves what a failed step set or touched, as ``persist`` does, and returns also why some of it is left out."""
@@ -247,17 +242,8 @@ def _save_chunks(
         _save_chunks(artifacts, name, items[:middle], first, chunks)
         _save_chunks(artifacts, name, items[middle:], first + middle, chunks)
     else:
-        chunks.append((first, artifacts.save(items, name)))
+        chunks.append((first, artifacts.save(items, name, inline_bytes=_INLINE_CHUNK_BYTES)))
 
 
 def _estimated_bytes(items: list[Any], name: str) -> int:
-    from k8sflow.storage.artifacts import encode  # noqa: PLC0415  only here is a size needed without a save
-
-    parts, _ = encode(items, name)
-    return sum(len(part) for part in parts)
-
-
-def _described(refs: Iterable[ArtifactRef]) -> str:
-    return ", ".join(
-        f"{ref.type.removeprefix('builtins.')} of {ref.size} bytes ({ref.blob[:8]})" for ref in list(refs)[:4]
-    )
+    return encode(items, name).size

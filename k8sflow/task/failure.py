@@ -51,15 +51,18 @@ def not_stored(error: K8sflowError) -> TaskResult:
     return TaskResult(Outcome.STORAGE_ERROR, diagnosis=replace(found, is_final=not isinstance(error, OutageError)))
 
 
-def unloadable(file: str, error: BaseException) -> TaskResult:
+def unloadable(file: str, error: BaseException, *, in_pod: bool) -> TaskResult:
     """The result of a task whose flow's file can't even be loaded where it runs."""
     found = diagnose(error)
-    missing = (
-        "Install it in the step's image, or put the module into the flow's folder, which travels with the run."
-        if isinstance(error, ImportError)
-        else "The file runs on your machine: look for what is different in the pod."
-    )
-    summary = f"{file} can't be loaded in the pod: {found.summary}"
+    if not in_pod:
+        missing = "It could be loaded when the run started: look for what is different in a task."
+    elif isinstance(error, ImportError):
+        missing = (
+            "Install it in the step's image, or put the module into the flow's folder, which travels with the run."
+        )
+    else:
+        missing = "The file runs on your machine: look for what is different in the pod."
+    summary = f"{file} can't be loaded in the {'pod' if in_pod else 'task'}: {found.summary}"
     return TaskResult(Outcome.USER_ERROR, diagnosis=Diagnosis(Outcome.USER_ERROR, summary, found.detail, missing))
 
 
@@ -108,7 +111,7 @@ def _explained(error: K8sflowError, outcome: Outcome) -> Diagnosis:
         where = f"{_listed(frames)}\n{said(error.__cause__)}" if frames else ""
     detail = "\n".join(filter(None, [error.cause, where]))
     kind = name_of(type(error))
-    return Diagnosis(outcome, error.summary, detail=detail, resolution=error.advice, error_type=kind)
+    return Diagnosis(outcome, error.titled, detail=detail, resolution=error.advice, error_type=kind)
 
 
 def said(error: BaseException) -> str:

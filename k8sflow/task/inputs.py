@@ -12,6 +12,7 @@ from k8sflow.flow.spec import CONTEXT, FlowSpec, NextCall
 from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore
 from k8sflow.storage.records import Commit
 from k8sflow.storage.run_store import RunStore
+from k8sflow.storage.tables import Table, Tables
 from k8sflow.task.spec import TaskInput, TaskName
 
 _WINDOW = 256
@@ -24,7 +25,8 @@ class Branch:
 
     Args:
         name: The task.
-        commit: What it left.
+        commit: How it ended.
+        tables: What the run's tasks left.
         run_values: The run's parameters and constants.
         artifacts: Where values are.
         graph: The flow's graph.
@@ -35,6 +37,7 @@ class Branch:
         self,
         name: TaskName,
         commit: Commit,
+        tables: Tables,
         run_values: dict[str, ArtifactRef],
         artifacts: ArtifactStore,
         graph: Graph,
@@ -42,6 +45,7 @@ class Branch:
     ) -> None:
         self._k8sflow_name = name
         self._k8sflow_commit = commit
+        self._k8sflow_tables = tables
         self._k8sflow_run_values = run_values
         self._k8sflow_artifacts = artifacts
         self._k8sflow_graph = graph
@@ -64,7 +68,7 @@ class Branch:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        is_left = name in self._k8sflow_run_values or name in self._k8sflow_commit.artifacts
+        is_left = name in self._k8sflow_run_values or table_of(self).get(name) is not None
         if not is_left and any(name in vars(base) for base in self._k8sflow_flow.__mro__):
             return getattr(_as_flow(self), name)
         value = self._k8sflow_load(name)
@@ -73,9 +77,9 @@ class Branch:
 
     def _k8sflow_load(self, name: str) -> Any:
         """The value of an artifact, and of nothing else."""
-        ref = self._k8sflow_run_values.get(name) or self._k8sflow_commit.artifacts.get(name)
+        ref = self._k8sflow_run_values.get(name) or table_of(self).get(name)
         if ref is None:
-            known = ", ".join(sorted(self._k8sflow_commit.artifacts)) or "nothing"
+            known = ", ".join(sorted(table_of(self).refs())) or "nothing"
             what = f"the branch {self._k8sflow_name} left no artifact {name!r}. It left {known}."
             step, graph = self._k8sflow_name.step, self._k8sflow_graph
             raise MissingArtifactError(what, lambda: explain(self._k8sflow_flow, graph, step, name))
@@ -140,9 +144,10 @@ def _as_flow(branch: Branch) -> FlowSpec:
     return flow
 
 
-def refs_of(branch: Branch) -> dict[str, ArtifactRef]:
-    """The references of all that a branch left."""
-    return dict(branch._k8sflow_commit.artifacts)  # noqa: SLF001  every public name is the user's
+def table_of(branch: Branch) -> Table:
+    """All that a branch left."""
+    tables, name = branch._k8sflow_tables, branch._k8sflow_name  # noqa: SLF001  every public name is the user's
+    return tables.table(str(name), branch._k8sflow_commit)  # noqa: SLF001  as above
 
 
 class Inputs:
@@ -175,6 +180,7 @@ class Inputs:
         self._graph = graph
         self._ends = graph[join].parents
         self._flow = flow
+        self._tables = Tables(run_store)
         self._cache: dict[int, Branch] = {}
 
     def __len__(self) -> int:
@@ -228,7 +234,7 @@ class Inputs:
                 commit = self._commit(name)
                 if parent.until:
                     name, commit = self._last(name, commit, parent.until)
-                return Branch(name, commit, self._run_values, self._artifacts, self._graph, self._flow)
+                return Branch(name, commit, self._tables, self._run_values, self._artifacts, self._graph, self._flow)
             position -= len(parent)
         raise IndexError(f"inputs has {len(self)} branches.")
 

@@ -87,7 +87,7 @@ class TaskRunner:
                 self._call(spec.name.step, flow, context, arguments)
             finished = time.time()
             context.freeze(flow)
-            artifacts = context.persist(flow)
+            left = context.persist(flow)
         except BaseException as error:
             if policy.catch is not None and not policy.is_run_again(failure(error).outcome.value, spec.attempt):
                 self._keep(spec, flow, context, started)
@@ -96,11 +96,13 @@ class TaskRunner:
         commit = Commit(
             attempt=spec.attempt,
             steps=transition.steps,
-            artifacts=artifacts,
+            artifacts=left.own,
             stack=context.stack,
             foreach=context.foreach,
             started=started,
             finished=finished,
+            layers=left.layers,
+            without=left.without,
         )
         if not self.run_store.commit(spec.name.step, spec.name.id, commit):
             return committed_result(self.run_store, spec) or TaskResult(Outcome.STORAGE_ERROR)
@@ -134,20 +136,19 @@ class TaskRunner:
 
     def _prepare(self, spec: TaskSpec) -> tuple[FlowSpec, Context]:
         """The ``self`` of the step, with the artifacts of the step before it."""
-        inherited, stack = surroundings(self.graph, self.run_store, spec)
+        around = surroundings(self.graph, self.run_store, spec)
         context = Context(
             self.graph,
             spec.name,
             ArtifactStore(self.store, self.record.flow),
-            inherited=inherited,
+            around=around,
             run_values=dict(self.record.parameters),
-            stack=stack,
             flow=self.flow,
             max_num_splits=self.record.max_num_splits,
         )
         flow = self.flow.__new__(self.flow)
         flow.__dict__[CONTEXT] = context
-        context.uncover(flow, inherited)
+        context.begin(flow)
         return flow, context
 
     def _inputs(self, spec: TaskSpec) -> Inputs:

@@ -3,19 +3,38 @@
 from __future__ import annotations
 
 import bisect
+from dataclasses import dataclass, field
 
 from k8sflow.errors import ArtifactError
 from k8sflow.flow.graph import Graph
 from k8sflow.storage.artifacts import ArtifactRef
 from k8sflow.storage.records import Commit, ForeachFrame
 from k8sflow.storage.run_store import RunStore
+from k8sflow.storage.tables import Table, Tables
 from k8sflow.task.spec import TaskInput, TaskSpec
 
 
-def surroundings(
-    graph: Graph, run_store: RunStore, spec: TaskSpec
-) -> tuple[dict[str, ArtifactRef], tuple[ForeachFrame, ...]]:
-    """The artifacts that a task inherits, by name, and its foreach branches, the outermost first.
+@dataclass(frozen=True)
+class Surroundings:
+    """What a task finds when it starts.
+
+    Args:
+        table: What the task before it left; before a join, what the split left.
+        stack: The foreach branches around it, the outermost first.
+        is_join: Whether it joins branches, and so inherits nothing by itself.
+    """
+
+    table: Table = field(default_factory=Table)
+    stack: tuple[ForeachFrame, ...] = ()
+    is_join: bool = False
+
+    def inherited(self) -> dict[str, ArtifactRef]:
+        """The artifacts that the task inherits, by name."""
+        return {} if self.is_join else self.table.refs()
+
+
+def surroundings(graph: Graph, run_store: RunStore, spec: TaskSpec) -> Surroundings:
+    """What a task finds when it starts.
 
     Raises:
         ArtifactError: A task before it has no result.
@@ -23,22 +42,23 @@ def surroundings(
     node = graph[spec.name.step]
     if node.is_join:
         # What surrounds a join is what surrounded the split; of its inputs there may be none.
-        return {}, _read(run_store, TaskInput(str(node.joins), spec.name.path)).stack
+        name, split = _read(run_store, TaskInput(str(node.joins), spec.name.path))
+        return Surroundings(Tables(run_store).table(name, split), split.stack, is_join=True)
     if not spec.inputs:
-        return {}, ()
-    parent = _read(run_store, spec.inputs[0])
+        return Surroundings()
+    name, parent = _read(run_store, spec.inputs[0])
     stack = parent.stack if parent.foreach is None else (*parent.stack, _frame(spec, parent))
-    return dict(parent.artifacts), stack
+    return Surroundings(Tables(run_store).table(name, parent), stack)
 
 
-def _read(run_store: RunStore, parent: TaskInput) -> Commit:
+def _read(run_store: RunStore, parent: TaskInput) -> tuple[str, Commit]:
     name = parent[0]
     commit = run_store.read_commit(name.step, name.id)
     if commit is None:
         raise ArtifactError(
             f"the task {name} has no result in {run_store.store.url}.", cause="It was removed since it finished."
         )
-    return commit
+    return str(name), commit
 
 
 def _frame(spec: TaskSpec, parent: Commit) -> ForeachFrame:

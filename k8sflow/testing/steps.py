@@ -12,6 +12,7 @@ from k8sflow.flow.graph import Graph, Node
 from k8sflow.flow.spec import FlowSpec
 from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.storage.records import Commit, ForeachFrame, ForeachItems
+from k8sflow.storage.tables import Tables
 from k8sflow.task.runner import TaskRunner
 from k8sflow.task.spec import TaskInput, TaskName, TaskSpec
 from k8sflow.testing.runs import configured, new_run, raised_by_user
@@ -249,7 +250,8 @@ def _result(runner: TaskRunner, name: TaskName, item: Any) -> StepResult:
     commit = runner.run_store.read_commit(name.step, name.id)
     assert commit is not None
     store = ArtifactStore(runner.store, runner.record.flow)
-    artifacts = {key: store.load(ref, key) for key, ref in commit.artifacts.items()}
+    refs = Tables(runner.run_store).table(str(name), commit).refs()
+    artifacts = {key: store.load(ref, key) for key, ref in refs.items()}
     items = None
     if commit.foreach is not None:
         items = [found for _, chunk in commit.foreach.chunks for found in store.load(chunk, "foreach")]

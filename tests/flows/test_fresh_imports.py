@@ -3,9 +3,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
+import py_compile
+import shutil
 import signal
+import subprocess
+import sys
 import sysconfig
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,8 +18,9 @@ from pathlib import Path
 
 import pytest
 
+from k8sflow.executors import snapshot
 from tests.flows.test_processes import latest
-from tests.support import flow_command, run_flow, running, wait_for, wait_for_death, write_flow
+from tests.support import environment, flow_command, run_flow, running, wait_for, wait_for_death, write_flow
 
 FLOW = """
 class F(FlowSpec):
@@ -200,22 +206,127 @@ def test_what_the_flow_adds_to_the_environment_is_added_once(tmp_path: Path) -> 
             "it makes temporary files",
         ),
         ("import signal; signal.signal(signal.SIGUSR1, lambda *_: None)", "it handles signals"),
+        ("import multiprocessing; L = multiprocessing.Lock()", "it makes memory that processes share"),
+        ("import yours", "it imports yours, which is no installed library"),
     ],
 )
 def test_a_library_that_a_fork_cannot_use_is_left_out(tmp_path: Path, library: Path, source: str, why: str) -> None:
     """Each task imports it, and what imports it; that is said once."""
     (library / "heavy.py").write_text(f"import os\n{source}\nPID = os.getpid()\n")
     (library / "drawing_in.py").write_text("import os, heavy\nPID = os.getpid()\n")
+    (library / "looking.py").write_text(
+        "import os, importlib.util\nPID = os.getpid(), importlib.util.find_spec('heavy')\n"
+    )
     (library / "light.py").write_text("import os\nPID = os.getpid()\n")
-    top = "import os, light, heavy, drawing_in"
-    body = "self.got = (heavy.PID == os.getpid(), drawing_in.PID == os.getpid(), light.PID == os.getpid())"
+    (tmp_path / "yours.py").write_text("")
+    top = "import os, heavy, drawing_in, looking, light"
+    body = "self.got = tuple(found == os.getpid() for found in (heavy.PID, drawing_in.PID, looking.PID[0], light.PID))"
     file = write_flow(tmp_path, f"{top}\n{FLOW.format(body=body, end='pass')}")
     done = run_flow(file, PYTHONPATH=str(library))
     assert done.returncode == 0, done.stdout + done.stderr
-    assert latest(tmp_path).data.all == [(True, True, False)] * 4  # type: ignore[union-attr]
+    assert latest(tmp_path).data.all == [(True, True, False, False)] * 4  # type: ignore[union-attr]
     assert done.stdout.count(f"each task imports heavy by itself: {why}") == 1
     shown = flow_command(file, "show", "--json", PYTHONPATH=str(library))
     assert why in json.loads(shown.stdout)["imported_by_each_task"]["heavy"]
+
+
+def test_generators_of_libraries_are_seeded_as_in_a_new_interpreter(tmp_path: Path, library: Path) -> None:
+    """Also those of a class of their own; one that the library has seeded stays so."""
+    (library / "names.py").write_text(
+        "import random\nclass Mine(random.Random): pass\nA, B, C = random.Random(), Mine(), random.Random(4)\n"
+    )
+    body = "self.got = (names.A.random(), names.B.random(), names.C.random())"
+    all_ = found(tmp_path, "import names", body, PYTHONPATH=str(library))
+    assert [len(set(values)) for values in zip(*all_, strict=True)] == [4, 4, 1]  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize(
+    "top",
+    [
+        "if sys.platform == 'other': os.environ['WORD'] = 'x'",
+        "try:\n    import json\nexcept ImportError:\n    os.environ['WORD'] = 'x'",
+    ],
+)
+def test_variables_that_are_perhaps_set_are_not_guessed(tmp_path: Path, library: Path, top: str) -> None:
+    (library / "reads.py").write_text("import os\nAT = os.environ.get('WORD')\n")
+    top = f"import os, sys\n{top}\nimport reads"
+    assert found(tmp_path, top, "self.got = reads.AT", PYTHONPATH=str(library)) == [None] * 4
+
+
+def test_libraries_are_imported_in_the_folder_that_the_run_was_started_in(tmp_path: Path, library: Path) -> None:
+    """The flow leaves it; there are settings of a library, and one that PYTHONPATH names."""
+    (library / "configured.py").write_text("import os\nFOUND = os.path.exists('settings')\n")
+    (tmp_path / "settings").write_text("")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "beside.py").write_text("")
+    top = "import os, configured, beside\nos.makedirs('other', exist_ok=True); os.chdir('other')"
+    source = f"{top}\n{FLOW.format(body='self.got = configured.FOUND', end='print(self.all)')}"
+    done = run_flow(write_flow(tmp_path, source), PYTHONPATH=f"{os.environ.get('PYTHONPATH', '')}:{library}:mine")
+    assert "[True, True, True, True]" in done.stdout, done.stdout + done.stderr
+
+
+def test_libraries_find_the_scripts_name(tmp_path: Path, library: Path) -> None:
+    (library / "reads.py").write_text("import sys\nSCRIPT = sys.argv[0]\n")
+    assert found(tmp_path, "import reads", "self.got = reads.SCRIPT", PYTHONPATH=str(library))[0].endswith("flow.py")  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("change", ["add = lambda word=register.WORDS.append('x'): word", "register.ADD << 'x'"])
+def test_libraries_find_what_the_flow_has_given_to_others(tmp_path: Path, library: Path, change: str) -> None:
+    (library / "register.py").write_text(
+        "WORDS = []\nclass Add:\n    def __lshift__(self, word): WORDS.append(word)\nADD = Add()\n"
+    )
+    (library / "reads.py").write_text("import register\nFOUND = list(register.WORDS)\n")
+    top = f"import register\n{change}\nimport reads"
+    assert found(tmp_path, top, "self.got = reads.FOUND", PYTHONPATH=str(library)) == [["x"]] * 4
+
+
+def test_a_path_that_is_no_text_is_skipped(tmp_path: Path) -> None:
+    """Python skips it too."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "beside.py").write_text("VALUE = 3")
+    top = "import sys, pathlib\nsys.path.insert(0, pathlib.Path('other')); sys.path.insert(0, 'mine')\nimport beside"
+    assert found(tmp_path, top, "self.got = beside.VALUE") == [3] * 4
+
+
+def test_tasks_have_the_limit_of_open_files_that_the_run_was_started_with(tmp_path: Path) -> None:
+    """The command needs more for many workers."""
+    source = FLOW.format(body="import resource; self.got = resource.getrlimit(resource.RLIMIT_NOFILE)[0]", end="pass")
+    file = write_flow(tmp_path, source)
+    command = ["bash", "-c", f"ulimit -S -n 100; exec {sys.executable} {file} run --max-workers 64"]
+    subprocess.run(command, cwd=tmp_path, env=environment(), check=True, capture_output=True, timeout=120)
+    assert latest(tmp_path).data.all == [100] * 4  # type: ignore[union-attr]
+
+
+def test_sockets_that_a_library_has_made_non_blocking(tmp_path: Path) -> None:
+    """As gevent and eventlet do, which replace the socket module's functions."""
+    top = """
+import os, socket
+plain = socket.socketpair
+def socketpair(*given):
+    ends = plain(*given)
+    for end in ends:
+        os.set_blocking(end.fileno(), False)
+    return ends
+socket.socketpair = socketpair
+"""
+    assert found(tmp_path, top, "self.got = 1") == [1] * 4
+
+
+def test_a_title_that_is_written_over_the_environment(tmp_path: Path) -> None:
+    """As setproctitle does it."""
+    top = """
+import ctypes, os
+with open('/proc/self/stat') as f:
+    fields = f.read().rpartition(')')[2].split()
+KEPT = dict(os.environ)
+if 'run' in __import__('sys').argv:
+    start, end = int(fields[47]), int(fields[48])
+    for name, value in KEPT.items():
+        os.environ[name] = value + ' '
+        os.environ[name] = value
+    ctypes.memset(start, 0, end - start)
+"""
+    assert found(tmp_path, top, "self.got = os.environ.get('WORD')", WORD="x") == ["x"] * 4
 
 
 def test_warnings_that_the_flow_ignores_stay_ignored_as_it_wrote_them(tmp_path: Path, library: Path) -> None:
@@ -262,9 +373,12 @@ def test_a_runs_code_is_that_of_its_start(tmp_path: Path) -> None:
     """Also where the file and the modules beside it are edited or removed meanwhile, and in tracebacks."""
     (tmp_path / "beside.py").write_text("VALUE = 'old'\n")
     (tmp_path / "later.py").write_text("VALUE = 'old'\n")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "below.py").write_text("VALUE = 'old'\n")
     source = """
-import os, time
-import beside
+import os, sys, time
+sys.path.insert(0, "mine")
+import below, beside
 class F(FlowSpec):
     @step
     def start(self):
@@ -274,7 +388,7 @@ class F(FlowSpec):
     @step
     def end(self):
         import later
-        print("found", beside.VALUE, later.VALUE)
+        print("found", below.VALUE, beside.VALUE, later.VALUE)
         raise ValueError("of the old code")  # this line
 """
     file = write_flow(tmp_path, source)
@@ -282,11 +396,12 @@ class F(FlowSpec):
         wait_for((tmp_path / "started").exists)
         file.write_text("raise SystemExit('new code')\n" * 30)
         (tmp_path / "beside.py").write_text("raise ImportError('new code')\n")
+        (tmp_path / "mine" / "below.py").write_text("raise ImportError('new code')\n")
         (tmp_path / "later.py").unlink()
         (tmp_path / "edited").touch()
         assert process.stdout is not None
         output = process.stdout.read().decode()
-    assert "found old old" in output
+    assert "found old old old" in output
     assert 'raise ValueError("of the old code")  # this line' in output
     assert "new code" not in output
 
@@ -295,7 +410,7 @@ def test_an_import_that_takes_long_is_cancelled_at_once(tmp_path: Path, library:
     """Nothing of it is left."""
     (library / "slow.py").write_text(
         "import os, sys, time\n"
-        "if 'flow.py' not in ' '.join(sys.argv):\n    open('server.pid', 'w').write(str(os.getpid()))\n    time.sleep(300)\n"
+        "if sys.orig_argv[1] == '-c':\n    open('server.pid', 'w').write(str(os.getpid()))\n    time.sleep(300)\n"
     )
     file = write_flow(tmp_path, f"import slow\n{FLOW.format(body='self.got = 1', end='pass')}")
     with running(file, PYTHONPATH=str(library)) as process:
@@ -304,6 +419,41 @@ def test_an_import_that_takes_long_is_cancelled_at_once(tmp_path: Path, library:
         assert process.wait(60) == 130
         assert wait_for_death(pid)
     assert latest(tmp_path).run_store.read_run_outcome().outcome == "cancelled"  # type: ignore[union-attr]
+
+
+def test_a_driver_that_dies_while_libraries_are_imported(tmp_path: Path, library: Path) -> None:
+    """Nothing of it is left."""
+    (library / "slow.py").write_text(
+        "import os, sys, time\n"
+        "if sys.orig_argv[1] == '-c':\n    open('server.pid', 'w').write(str(os.getpid()))\n    time.sleep(300)\n"
+    )
+    file = write_flow(tmp_path, f"import slow\n{FLOW.format(body='self.got = 1', end='pass')}")
+    with running(file, PYTHONPATH=str(library)) as process:
+        pid = int(wait_for(lambda: (tmp_path / "server.pid").exists() and (tmp_path / "server.pid").read_text()))
+        process.kill()
+        assert wait_for_death(pid)
+
+
+def test_modules_come_from_pythons_cache_while_they_are_as_they_were(tmp_path: Path) -> None:
+    """A project of hundreds of modules is not compiled by each task."""
+    file = tmp_path / "beside.py"
+    file.write_text("VALUE = 'source'\n")
+    (tmp_path / "cached.py").write_text("VALUE = 'cached'\n")
+    py_compile.compile(str(tmp_path / "cached.py"), importlib.util.cache_from_source(str(file)))
+    shutil.copystat(tmp_path / "cached.py", file)
+    finder = snapshot.SnapshotFinder({str(file): file.read_bytes()})
+
+    def value() -> str:
+        spec = finder.find_spec("beside", [str(tmp_path)])
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return str(module.VALUE)
+
+    assert value() == "cached"
+    file.write_text("VALUE = 'edited'\n")
+    assert value() == "source"
 
 
 def test_installed_packages_are_told_from_the_users_own_code() -> None:

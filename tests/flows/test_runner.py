@@ -162,7 +162,7 @@ def test_a_step_runs_again(flow: Path, tmp_path: Path, capfd: pytest.CaptureFixt
             assert "works on 2" in "".join(line for _, line in await lines_of(failing))
             await failing.wait()
             assert (failing.status, failing.task.successful) == ("failed", False)
-            assert "AssertionError" in failing.task.exception
+            assert failing.task.exception.type == "builtins.AssertionError"
             with pytest.raises(RunError, match="no task was started") as told:
                 runner.spin("wrok")
             assert "Did you mean 'work'?" in told.value.cause

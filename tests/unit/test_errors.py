@@ -39,6 +39,42 @@ def test_a_metaflow_users_own_errors_are_errors_of_ours() -> None:
 
     with pytest.raises(errors.K8sflowError, match="no rows in week 3"):
         raise Empty("no rows in week 3")
-    with pytest.raises(exception.MetaflowNotFound):
+    with pytest.raises(exception.MetaflowException):
         raise exception.MetaflowNamespaceMismatch("not yours")
-    assert issubclass(errors.ArtifactError, exception.UnhandledInMergeArtifactsException)
+    assert Empty("no rows").titled == "Nothing there: no rows"
+    assert str(exception.MetaflowException("bad", 7)) == "line 7: bad"
+    assert exception.MetaflowException().message == ""
+
+
+class Counted(exception.MetaflowException):
+    """Takes arguments of its own."""
+
+    headline = "Too few"
+
+    def __init__(self, count: int, *, needed: int) -> None:
+        super().__init__(f"{count} of {needed}")
+        self.needed = needed
+
+
+class Bare(exception.MetaflowException):
+    """Calls no __init__."""
+
+    def __init__(self) -> None:
+        pass
+
+
+def test_a_users_error_is_pickled_whatever_its_init_takes() -> None:
+    """So that it can be an artifact, and come out of parallel_map."""
+    found = pickle.loads(pickle.dumps(Counted(3, needed=5)))
+    assert (found.needed, found.titled) == (5, "Too few: 3 of 5")
+    assert pickle.loads(pickle.dumps(Bare())).titled == ""
+
+
+def test_the_errors_of_a_merge_are_two() -> None:
+    """Each with the names of the artifacts, as in Metaflow; an except clause takes the one that it names."""
+    one, other = exception.UnhandledInMergeArtifactsException, exception.MissingInMergeArtifactsException
+    assert not issubclass(one, other)
+    assert not issubclass(other, one)
+    for kind in (one, other):
+        assert issubclass(kind, errors.ArtifactError)
+        assert pickle.loads(pickle.dumps(kind("x", ["a", "b"]))).artifact_names == ["a", "b"]

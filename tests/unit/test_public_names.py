@@ -114,7 +114,9 @@ def test_the_decorator_kubernetes_may_be_asked_for_late() -> None:
         @kubernetes(image="x")
         @step
         def start(self): ...
-        assert k8sflow.kubernetes(image="x")(start) is start
+        @step
+        def end(self): ...
+        assert k8sflow.kubernetes(image="x")(end) is end
         assert k8sflow.kubernetes.names
         print(dict(decorators.of(start)[0].options))
         """

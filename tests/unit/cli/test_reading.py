@@ -258,7 +258,12 @@ def test_the_output_of_a_failed_task_ends_with_why(ours: Call, tmp_path: Path) -
     log.write(b"hello\n")
     log.close()
     store.write_outcome(
-        "start", "0", 0, OutcomeRecord("user_error", 1e9, "ValueError: no", "Traceback\nValueError: no")
+        "start",
+        "0",
+        0,
+        OutcomeRecord(
+            "user_error", 1e9, "ValueError: no", "Traceback\nValueError: no", error_type="builtins.ValueError"
+        ),
     )
     done = ours("logs", "bad/start/0")
     assert done.stdout == "hello\n"

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from k8sflow.errors import ArtifactError
 from k8sflow.storage import artifacts
-from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore, blob_key, decode, encode
+from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore, blob_key
+from k8sflow.storage.encoding import decode, encode
 from k8sflow.storage.folder import FolderStore
 from k8sflow.storage.objects import ObjectStore
 
@@ -44,8 +45,8 @@ def saved(folder_store: FolderStore) -> ArtifactStore:
 
 
 def _through(value: Any) -> Any:
-    parts, encoding = encode(value, "value")
-    return decode(b"".join(parts), encoding)
+    encoded = encode(value, "value")
+    return decode(b"".join(encoded.parts), encoded.name)
 
 
 @given(VALUES)
@@ -94,8 +95,9 @@ def test_arrays_of_every_layout_come_back(dtype: str) -> None:
 def test_large_arrays_are_not_copied_into_the_pickle() -> None:
     """Their memory itself is what is written."""
     array = np.arange(1_000_000)
-    parts, encoding = encode({"a": array, "b": [array[:10]]}, "value")
-    assert encoding == "pickle5"
+    encoded = encode({"a": array, "b": [array[:10]]}, "value")
+    assert encoded.name == "pickle5"
+    parts = encoded.parts
     assert any(memoryview(part).obj is array or np.shares_memory(np.frombuffer(part, "u1"), array) for part in parts)
 
 

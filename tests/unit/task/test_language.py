@@ -346,7 +346,8 @@ def test_a_join_reads_its_branches_by_name_index_and_iteration(tmp_path: Path) -
         ("self.merge_artifacts(inputs, include=['nothing'])", ["no branch has 'nothing'", "only_a"]),
         ("self.merge_artifacts(inputs, include=['differs'])", ["disagree", "differs"]),
         ("self.merge_artifacts(inputs, include=['same'], exclude=['common'])", ["not both"]),
-        ("self.merge_artifacts(list(inputs))", ["given list"]),
+        ("self.merge_artifacts([1, 2])", ["given list", "with int in it"]),
+        ("self.merge_artifacts(inputs[0])", ["given Branch"]),
     ],
 )
 def test_a_mistake_in_a_join_is_told(tmp_path: Path, body: str, words: list[str]) -> None:

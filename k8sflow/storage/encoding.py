@@ -1,0 +1,298 @@
+"""The bytes of an artifact: a pickle of protocol 5, followed by the buffers of arrays and data frames (PEP 574).
+
+Buffers are written as they lie in memory, so that neither writing nor reading makes a copy of them.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import hashlib
+import io
+import pickle
+import struct
+import sys
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NoReturn
+
+from k8sflow.errors import ArtifactError
+from k8sflow.flow.spec import READ_MODULE
+from k8sflow.storage.objects import Buffer
+
+_ALIGNMENT = 64
+_MAGIC = b"k8sflow5"
+_HEADER = struct.Struct("<8sQI")
+# Looks up a pickled class or function, given its module, its name, and the ordinary way of looking it up.
+Find = Callable[[str, str, Callable[[str, str], Any]], Any]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What tells two encodings with buffers apart without a look into the buffers.
+
+    Args:
+        stream: Checksum of the pickle stream.
+        lengths: The length of each buffer in bytes.
+    """
+
+    stream: int
+    lengths: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A pickled value.
+
+    Args:
+        stream: The pieces of the pickle stream.
+        buffers: What the stream refers to, in the memory of the value itself.
+        kinds: The classes of the objects in it that pickle itself knows no encoding for.
+    """
+
+    stream: tuple[Buffer, ...]
+    buffers: tuple[memoryview, ...]
+    kinds: frozenset[type]
+
+    @cached_property
+    def parts(self) -> list[Buffer]:
+        """All of it, to be written in this order."""
+        if not self.buffers:
+            return list(self.stream)
+        lengths = [len(buffer) for buffer in self.buffers]
+        header = _HEADER.pack(_MAGIC, self.stream_size, len(lengths)) + struct.pack(f"<{len(lengths)}Q", *lengths)
+        parts: list[Buffer] = [header, *self.stream]
+        position = len(header) + self.stream_size
+        for buffer in self.buffers:
+            if padding := -position % _ALIGNMENT:
+                parts.append(bytes(padding))
+            parts.append(buffer)
+            position += padding + len(buffer)
+        return parts
+
+    @property
+    def name(self) -> str:
+        """The name of the encoding: ``pickle``, or ``pickle5`` where buffers follow the stream."""
+        return "pickle5" if self.buffers else "pickle"
+
+    @cached_property
+    def stream_size(self) -> int:
+        """Length of the pickle stream in bytes."""
+        return sum(map(len, self.stream))
+
+    @cached_property
+    def size(self) -> int:
+        """Length of all parts in bytes."""
+        return sum(map(len, self.parts))
+
+    @cached_property
+    def blob(self) -> str:
+        """sha256 of all parts."""
+        return sha256(self.parts)
+
+    @cached_property
+    def shape(self) -> Shape:
+        """Checksum and lengths."""
+        stream = 0
+        for piece in self.stream:
+            stream = zlib.crc32(piece, stream)
+        return Shape(stream, tuple(map(len, self.buffers)))
+
+    def load(self, *, copy: bool = False) -> Any:
+        """The value once more; it shares the buffers, and can't write to them.
+
+        Args:
+            copy: Whether it gets copies of the buffers instead.
+        """
+        buffers = [bytearray(buffer) if copy else buffer.toreadonly() for buffer in self.buffers]
+        return pickle.loads(b"".join(self.stream), buffers=buffers)
+
+
+def sha256(parts: Sequence[Buffer]) -> str:
+    """The hash of the parts one after the other."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def type_name(value: object) -> str:
+    """A value's class, as ``module.Class``."""
+    return f"{type(value).__module__}.{type(value).__qualname__}"
+
+
+def encode(value: object, name: str) -> Encoded:
+    """Pickles a value.
+
+    Args:
+        value: The value.
+        name: The artifact's name, for the error.
+
+    Raises:
+        ArtifactError: The value can't be pickled.
+    """
+    try:
+        found = pickled(value, pickle.Pickler, copyreg.dispatch_table)
+    except Exception as error:  # noqa: BLE001  pickling runs the code of the value's classes, which may raise anything
+        return _by_value(value, name, error)
+    return _by_value(value, name, None) if _is_of_another_run(found) else found
+
+
+def _is_of_another_run(found: Encoded) -> bool:
+    """Whether a value has classes of another run's code, under names that they have in this process alone."""
+    if not any(name.startswith(READ_MODULE) for name in list(sys.modules)):
+        return False
+    return any(READ_MODULE.encode() in piece for piece in found.stream if isinstance(piece, bytes))
+
+
+def pickled(value: object, pickler: type[Any], reducers: Mapping[type, Callable[[Any], Any]]) -> Encoded:
+    """Pickles a value with a pickler of a certain class.
+
+    Args:
+        value: The value.
+        pickler: A subclass of ``pickle.Pickler``.
+        reducers: How it takes objects of certain classes apart.
+    """
+    stream = _Pieces()
+    buffers: list[pickle.PickleBuffer] = []
+    seen = _Seen(reducers)
+    # The pickler reads the table when it is made, from its class.
+    kind = type(pickler.__name__, (pickler,), {"dispatch_table": seen})
+    kind(stream, protocol=5, buffer_callback=buffers.append).dump(value)
+    return Encoded(tuple(stream), tuple(buffer.raw() for buffer in buffers), frozenset(seen.kinds))
+
+
+class _Pieces(list[Buffer]):
+    """A file that keeps what is written to it as it is, so that large values are not copied."""
+
+    def write(self, piece: Buffer) -> int:
+        self.append(piece)
+        return len(piece)
+
+
+class _Seen(dict[type, Callable[[Any], Any]]):
+    """A pickler's table of reducers, which takes note of the classes that are looked up in it."""
+
+    def __init__(self, reducers: Mapping[type, Callable[[Any], Any]]) -> None:
+        super().__init__()
+        self._reducers = reducers
+        self.kinds: set[type] = set()
+
+    def __missing__(self, kind: type) -> Callable[[Any], Any]:
+        self.kinds.add(kind)
+        return self._reducers[kind]
+
+
+def _by_value(value: object, name: str, first: Exception | None) -> Encoded:
+    """What pickle can't do, by cloudpickle: lambdas, closures and classes made in a function.
+
+    Raises:
+        ArtifactError: Neither can it.
+    """
+    try:
+        return _cloudpickled(value)
+    except Exception as error:  # as with pickle: the code of the value's classes may raise anything
+        kind = type_name(value).removeprefix("builtins.")
+        raise ArtifactError(
+            f"the artifact {name!r}, a {kind}, can't be pickled: {error}",
+            cause=_culprit(value) or (str(first) if first and str(first) != str(error) else ""),
+            advice="Keep what it was made from, or make it in the step that uses it; "
+            f"or delete it before self.next(): del self.{name}",
+        ) from error
+
+
+def _cloudpickled(value: object) -> Encoded:
+    import cloudpickle  # noqa: PLC0415  needed for few values
+
+    known = cloudpickle.CloudPickler.dispatch_table
+    # cloudpickle would make bytes and io.StringIO of them: values of other types than those that were saved.
+    reducers = {**known, memoryview: _refuse_view, io.TextIOWrapper: _file_reducer(known[io.TextIOWrapper])}
+    return pickled(value, cloudpickle.CloudPickler, reducers)
+
+
+def _refuse_view(view: memoryview) -> NoReturn:
+    raise TypeError(f"a memoryview of {view.nbytes} bytes shows memory of another object. Keep bytes(view).")
+
+
+def _file_reducer(ordinary: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def reduce(file: io.TextIOWrapper) -> Any:
+        if file in {sys.stdin, sys.stdout, sys.stderr}:
+            return ordinary(file)
+        raise TypeError(f"the file {file.name!r} is open in this process alone. Keep its name, or what is in it.")
+
+    return reduce
+
+
+def _culprit(value: object) -> str:
+    """Which part of a container or an object can't be pickled, where one level down tells it."""
+    parts: list[tuple[str, object]] = []
+    if isinstance(value, dict):
+        parts = [(f"[{key!r}]", part) for key, part in value.items()]
+    elif isinstance(value, (list, tuple)):
+        parts = [(f"[{index}]", part) for index, part in enumerate(value)]
+    elif "__dict__" in dir(type(value)):
+        parts = [(f".{key}", part) for key, part in vars(value).items()]
+    for place, part in parts[:1000]:
+        try:
+            _cloudpickled(part)
+        except Exception:  # noqa: BLE001  any error means that this part can't be pickled
+            return f"It is its part {place}, a {type_name(part).removeprefix('builtins.')}."
+    return ""
+
+
+def shape_of(data: Buffer) -> Shape:
+    """The shape of the encoding ``pickle5``."""
+    stream, pieces = _taken_apart(memoryview(data).cast("B"))
+    return Shape(zlib.crc32(stream), tuple(map(len, pieces)))
+
+
+def decode(data: Buffer, encoding: str, find: Find | None = None) -> Any:
+    """The value that ``encode`` took apart.
+
+    Args:
+        data: All parts in one.
+        encoding: The name of the encoding.
+        find: Looks up classes and functions; None for Python's own way.
+
+    Raises:
+        ArtifactError: The encoding is not known here.
+    """
+    if encoding == "pickle":
+        return _unpickled(data, (), find)
+    if encoding != "pickle5":
+        raise ArtifactError(f"the encoding {encoding!r} is not known.", advice="A newer k8sflow wrote it: upgrade.")
+    stream, pieces = _taken_apart(memoryview(data).cast("B"))
+    return _unpickled(stream, [bytearray(piece) if piece.readonly else piece for piece in pieces], find)
+
+
+def _taken_apart(view: memoryview) -> tuple[memoryview, list[memoryview]]:
+    """The stream, and the buffers."""
+    _, stream_bytes, count = _HEADER.unpack_from(view)
+    lengths = struct.unpack_from(f"<{count}Q", view, _HEADER.size)
+    position = _HEADER.size + 8 * count
+    stream = view[position : position + stream_bytes]
+    position += stream_bytes
+    pieces = []
+    for length in lengths:
+        position += -position % _ALIGNMENT
+        pieces.append(view[position : position + length])
+        position += length
+    return stream, pieces
+
+
+def _unpickled(stream: Buffer, buffers: Sequence[Buffer], find: Find | None) -> Any:
+    if find is None:
+        return pickle.loads(stream, buffers=buffers)
+    return _Unpickler(stream, buffers, find).load()
+
+
+class _Unpickler(pickle.Unpickler):
+    """Looks classes and functions up in a way of its own."""
+
+    def __init__(self, stream: Buffer, buffers: Sequence[Buffer], find: Find) -> None:
+        super().__init__(io.BytesIO(stream), buffers=buffers)
+        self._find = find
+
+    def find_class(self, module: str, name: str) -> Any:
+        return self._find(module, name, super().find_class)

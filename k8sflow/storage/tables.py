@@ -1,0 +1,97 @@
+"""All that tasks of a run left: what their commits hold themselves, and what they name by layers."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from k8sflow.errors import ArtifactError
+from k8sflow.storage.artifacts import ArtifactRef
+from k8sflow.storage.layers import Layer, resolve
+from k8sflow.storage.records import Commit
+from k8sflow.storage.run_store import RunStore
+
+# Fewer reads than this are not worth a pool of threads.
+_FEW = 4
+# So many layers are kept: the tasks of a foreach have theirs in common.
+_KEPT = 256
+
+
+@dataclass(frozen=True)
+class Table:
+    """What a task left.
+
+    Args:
+        layers: The tasks that made it, the oldest first, and the task itself at the end.
+        without: The names of what is not there, although a layer has it.
+    """
+
+    layers: tuple[Layer, ...] = ()
+    without: frozenset[str] = frozenset()
+
+    def get(self, name: str) -> ArtifactRef | None:
+        """An artifact, or None."""
+        seen = self.layers[-1:] if name in self.without else self.layers
+        return next((layer.own[name] for layer in reversed(seen) if name in layer.own), None)
+
+    def refs(self) -> dict[str, ArtifactRef]:
+        """All artifacts by name."""
+        if not self.layers:
+            return {}
+        return {**resolve(self.layers[:-1], self.without), **self.layers[-1].own}
+
+
+class Tables:
+    """Reads what tasks of a run left, each layer once; several threads may do so.
+
+    Args:
+        run_store: The run.
+    """
+
+    def __init__(self, run_store: RunStore) -> None:
+        self._run_store = run_store
+        self._layers: dict[str, Layer] = {}
+        self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[type[Tables], tuple[RunStore]]:
+        return type(self), (self._run_store,)
+
+    def table(self, task: str, commit: Commit) -> Table:
+        """What a task left.
+
+        Args:
+            task: The task, as ``step/id``.
+            commit: Its commit.
+
+        Raises:
+            ArtifactError: The commit of a task is missing whose artifacts it has inherited.
+        """
+        with self._lock:
+            missing = [name for name in commit.layers if name not in self._layers]
+            if len(self._layers) + len(missing) > _KEPT:
+                self._layers.clear()
+                missing = list(commit.layers)
+            self._layers.update((layer.task, layer) for layer in self._read(missing))
+            below = tuple(self._layers[name] for name in commit.layers)
+        return Table((*below, Layer(task, commit.artifacts)), frozenset(commit.without))
+
+    def _read(self, tasks: list[str]) -> Iterator[Layer]:
+        parallel = self._run_store.store.parallel_reads
+        if parallel == 1 or len(tasks) < _FEW:
+            yield from map(self._read_one, tasks)
+            return
+        from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415  it brings logging, whose end each task waits for
+
+        with ThreadPoolExecutor(parallel) as pool:
+            yield from pool.map(self._read_one, tasks)
+
+    def _read_one(self, task: str) -> Layer:
+        step, _, number = task.partition("/")
+        commit = self._run_store.read_commit(step, number)
+        if commit is None:
+            raise ArtifactError(
+                f"the task {task} has no result in {self._run_store.store.url}, and later ones have inherited from it.",
+                cause="It was removed since it finished.",
+            )
+        return Layer(task, commit.artifacts)

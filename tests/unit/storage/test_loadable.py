@@ -1,0 +1,175 @@
+"""What could be saved but not loaded is refused when it is saved."""
+
+from __future__ import annotations
+
+import ctypes
+import enum
+import sys
+from collections import namedtuple
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from k8sflow.errors import ArtifactError
+from k8sflow.storage import encoding, loadable
+from k8sflow.storage.artifacts import ArtifactStore
+from k8sflow.storage.folder import FolderStore
+
+
+@pytest.fixture
+def saved(folder_store: FolderStore) -> ArtifactStore:
+    """Artifacts of a flow F in a folder."""
+    return ArtifactStore(folder_store, "F")
+
+
+class ApiError(Exception):
+    def __init__(self, status: int, *, detail: str) -> None:
+        super().__init__(status)
+        self.detail = detail
+
+
+class TwoParts(Exception):
+    def __init__(self, one: str, other: str) -> None:
+        super().__init__(f"{one} {other}")
+
+
+class Wrapper:
+    def __init__(self, data: Any) -> None:
+        self.data = data
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.data, name)
+
+
+class Symbol:
+    def __new__(cls, symbol: str) -> Any:
+        made = object.__new__(cls)
+        made.symbol = symbol  # type: ignore[attr-defined]
+        return made
+
+
+class Frozen:
+    __slots__ = ("a",)
+
+    def __init__(self) -> None:
+        object.__setattr__(self, "a", 1)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError("it is frozen")
+
+
+class Node:
+    def __init__(self, key: int) -> None:
+        self.key = key
+        self.seen = {self}
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+
+UNLOADABLE: dict[str, tuple[Any, str]] = {
+    "keyword": (ApiError(404, detail="gone"), "ApiError"),
+    "message": (TwoParts("a", "b"), "TwoParts"),
+    "getattr": (Wrapper([1]), "Wrapper"),
+    "new": (Symbol("x"), "Symbol"),
+    "slots": (Frozen(), "Frozen"),
+    "hash": (Node(1), "Node"),
+    "ctypes": ((ctypes.c_int * 3)(1, 2, 3), "c_int_Array_3"),
+    "in a list": ([{"error": ApiError(404, detail="gone")}], "ApiError"),
+    "in an array": (np.array([Wrapper(1)], object), "Wrapper"),
+    "beside an array": ({"data": np.zeros(5000), "wrapper": Wrapper(1)}, "Wrapper"),
+}
+
+
+@pytest.mark.parametrize("case", UNLOADABLE)
+def test_what_no_step_could_load_is_told_where_it_was_made(saved: ArtifactStore, case: str) -> None:
+    """With the artifact, the class, and what to do."""
+    value, kind = UNLOADABLE[case]
+    with pytest.raises(ArtifactError, match=r"the artifact 'kept', .* no later step could load it") as told:
+        saved.save(value, "kept")
+    assert kind in told.value.cause
+    assert "__reduce__" in told.value.advice
+
+
+@dataclass(frozen=True, slots=True)
+class Slotted:
+    a: int
+
+
+class Color(enum.Enum):
+    RED = 1
+
+
+Pair = namedtuple("Pair", "a b")  # noqa: PYI024  as users write it
+
+
+class OwnState:
+    """Is not made by Python's own rules, but well."""
+
+    def __init__(self, data: Any) -> None:
+        self.data = data
+
+    def __getstate__(self) -> Any:
+        return {"data": self.data}
+
+    def __setstate__(self, state: Any) -> None:
+        self.data = state["data"]
+        self.data[0] = 1  # an array may be written to
+
+
+@pytest.mark.parametrize(
+    "value",
+    [ValueError("x"), Slotted(1), Color.RED, Pair(1, 2), {"error": KeyError("x")}],
+    ids=repr,
+)
+def test_what_comes_back_is_kept(saved: ArtifactStore, value: Any) -> None:
+    """Odd classes among them."""
+    assert repr(saved.load(saved.save(value, "kept"), "kept")) == repr(value)
+
+
+def test_the_check_leaves_the_value_as_it_is(saved: ArtifactStore) -> None:
+    """Although a class writes into its array when it is loaded."""
+    value = OwnState(np.zeros(1000))
+    ref = saved.save(value, "kept")
+    assert value.data[0] == 0
+    assert saved.load(ref, "kept").data[0] == 1
+
+
+@dataclass
+class Plain:
+    data: Any
+
+
+@pytest.mark.parametrize(
+    "value", [np.zeros(10_000), {"a": [1, 2, "x"]}, Plain(np.zeros(10)), [Path("a")], np.ma.masked_equal([1, 2], 1)]
+)
+def test_what_is_known_to_come_back_is_not_loaded(
+    saved: ArtifactStore, value: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large value would take as long again."""
+    monkeypatch.setattr(encoding.Encoded, "load", None)
+    saved.save(value, "kept")
+
+
+def test_what_is_too_large_is_not_loaded(saved: ArtifactStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There may be no room for a copy."""
+    monkeypatch.setattr(loadable, "_MOST_BYTES", 100)
+    saved.save(Wrapper("x" * 1000), "kept")
+
+
+def test_what_would_become_something_else_is_refused(saved: ArtifactStore, tmp_path: Path) -> None:
+    """A file's text would come back as an io.StringIO, a memoryview as bytes."""
+    (tmp_path / "rows.txt").write_text("a\nb\n")
+    with (tmp_path / "rows.txt").open() as file:
+        for value, words in ((file, "is open in this process alone"), (memoryview(b"abc"), "Keep bytes")):
+            for around in (value, [value], {"x": value}):
+                with pytest.raises(ArtifactError, match=words):
+                    saved.save(around, "kept")
+    kept = saved.load(saved.save(lambda: sys.stdout, "kept"), "kept")
+    assert kept() is sys.stdout
