@@ -185,7 +185,7 @@ def _own_module(known: Collection[str]) -> str:
     """The name of a module of the user's that is new, or an empty text."""
     for name in [name for name in sys.modules if name not in known]:
         file = getattr(sys.modules[name], "__file__", None)
-        if isinstance(file, str) and os.path.isfile(file) and not is_library_file(os.path.abspath(file)):  # noqa: PTH100, PTH113  for each module
+        if isinstance(file, str) and not is_library_file(file) and os.path.isfile(file):  # noqa: PTH113  for each module
             return name
     return ""
 

@@ -95,16 +95,17 @@ def test_a_timeout_in_a_pod_is_raised_in_the_step(
     namespace: Namespace, flow: Path, client: Callable[[str], Any]
 ) -> None:
     """``except`` and ``finally`` run, @catch keeps what was set, and what doesn't listen is killed; hooks run here."""
-    done = namespace.run(flow, *KUBERNETES, "--run-id", "promises")
+    run = f"promises-{namespace.name}"  # the bucket outlives the test
+    done = namespace.run(flow, *KUBERNETES, "--run-id", run)
     assert done.code == 0, done.text
-    found = client("Promises/promises")
+    found = client(f"Promises/{run}")
     assert found.data.words == ["upper", "lower", "except", "finally", False]
     kind = "k8sflow.errors.TimeoutException"
     assert found["end"].task.stdout == f"{found.data.words[:4]} {kind} {kind} True\n"
     task = found["start"].task
     assert (task.successful, task.finished, task.exception) == (False, True, None)
     assert "The exit hook broken failed: ValueError: hook" in done.text
-    assert "[exit hook succeeded] hook after Promises/promises True" in done.text
+    assert f"[exit hook succeeded] hook after Promises/{run} True" in done.text
     assert "in no pod" in done.text
 
 

@@ -199,3 +199,29 @@ parallel_map(start, [0], 1)
 """
     assert run(script).returncode == -9
     wait_until_gone([int((tmp_path / "pid").read_text())], 30)
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("missing", [("pidfd_open",), ("pidfd_open", "sched_getaffinity", "waitid", "memfd_create")])
+def test_calls_that_a_system_lacks_are_not_needed(missing: tuple[str, ...], method: str) -> None:
+    """As macOS lacks them: results, failures and deaths are as elsewhere."""
+    script = f"""
+import os, signal
+for name in {missing!r}:
+    delattr(os, name)
+del signal.pidfd_send_signal
+from k8sflow.parallel import WorkerDied, loop, parallel_imap, parallel_map
+loop.START_METHOD = {method!r}
+assert parallel_map(str, range(9), 2) == list(map(str, range(9)))
+assert list(parallel_imap(bytes, [3, 1 << 21], 2)) == [bytes(3), bytes(1 << 21)]
+try:
+    parallel_map(lambda i: 1 // i, [0, 1], 2)
+except ZeroDivisionError:
+    print("raised")
+try:
+    parallel_map(os._exit, [3, 3], 2)
+except WorkerDied as error:
+    print(error.exitcode)
+"""
+    done = run(script)
+    assert (done.stdout, done.stderr) == ("raised\n3\n", "")
