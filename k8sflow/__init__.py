@@ -7,6 +7,9 @@ import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+import k8sflow.started  # noqa: F401  it notes the working folder, before a flow's file can change it
+from k8sflow.version import VERSION
+
 if TYPE_CHECKING:
     from k8sflow.client import (
         DataArtifact,
@@ -25,7 +28,8 @@ if TYPE_CHECKING:
     from k8sflow.errors import K8sflowError
     from k8sflow.flow.attempts import catch, retry, timeout
     from k8sflow.flow.caught import CaughtError
-    from k8sflow.flow.configs import Config, ConfigValue, ParameterContext, config_expr, yaml_parser
+    from k8sflow.flow.config_values import ConfigValue, yaml_parser
+    from k8sflow.flow.configs import Config, ParameterContext, config_expr
     from k8sflow.flow.current import current
     from k8sflow.flow.decorators import kubernetes, parallel, resources, step
     from k8sflow.flow.deployment import exit_hook, project, schedule, trigger, trigger_on_finish
@@ -39,13 +43,13 @@ if TYPE_CHECKING:
     from k8sflow.runner.notebook import NBRunner
     from k8sflow.runner.runner import Runner
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 # Where each public name lives; loaded when it is first asked for, so that a flow pays only for what it uses.
 _HOMES = {
     "CaughtError": "k8sflow.flow.caught",
     "Config": "k8sflow.flow.configs",
-    "ConfigValue": "k8sflow.flow.configs",
+    "ConfigValue": "k8sflow.flow.config_values",
     "DataArtifact": "k8sflow.client",
     "DeployedFlow": "k8sflow.runner.deployer",
     "Deployer": "k8sflow.runner.deployer",
@@ -94,7 +98,7 @@ _HOMES = {
     "trigger": "k8sflow.flow.deployment",
     "trigger_on_finish": "k8sflow.flow.deployment",
     "user_step_decorator": "k8sflow.flow.wrappers",
-    "yaml_parser": "k8sflow.flow.configs",
+    "yaml_parser": "k8sflow.flow.config_values",
 }
 
 __all__ = [

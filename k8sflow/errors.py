@@ -8,9 +8,11 @@
         UnhandledInMergeArtifactsException   joined branches disagree on artifacts
         MissingInMergeArtifactsException     no joined branch has an artifact that is to be taken over
       StorageError               the object store refused, can't be reached, or holds something damaged
+        OutageError              it can't be reached, or answers that something is wrong with it: time may heal that
       PackageError               the code package can't be made or opened
       KubernetesError            the API server refused or can't be reached
       RunError                   a run can't be started, found or gone on with
+      TimeoutException           a step took longer than its @timeout; raised inside of the step
 
 A message has three parts: what happened and where, the likely cause, what to do.
 """
@@ -112,6 +114,10 @@ class StorageError(K8sflowError):
     """The object store refused, can't be reached, or holds something damaged."""
 
 
+class OutageError(StorageError):
+    """The object store can't be reached, or answers that something is wrong with it; the same call may work later."""
+
+
 class PackageError(K8sflowError):
     """The code package can't be made or opened."""
 
@@ -122,3 +128,13 @@ class KubernetesError(K8sflowError):
 
 class RunError(K8sflowError):
     """A run can't be started, found or gone on with."""
+
+
+class TimeoutException(K8sflowError):  # noqa: N818  Metaflow's name
+    """A step took longer than its ``@timeout``: raised inside of the step, which may catch it.
+
+    Attributes:
+        limit_seconds: The timeout that has passed; None where somebody else raised it.
+    """
+
+    limit_seconds: float | None = None

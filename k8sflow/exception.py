@@ -5,12 +5,15 @@ from __future__ import annotations
 from k8sflow.client.errors import NamespaceMismatchError as MetaflowNamespaceMismatch
 from k8sflow.client.errors import NotFoundError as MetaflowNotFound
 from k8sflow.errors import K8sflowError as MetaflowException
-from k8sflow.errors import MissingInMergeArtifactsException, UnhandledInMergeArtifactsException
+from k8sflow.errors import MissingInMergeArtifactsException, TimeoutException, UnhandledInMergeArtifactsException
+from k8sflow.flow.caught import CaughtError as MetaflowExceptionWrapper
 
 __all__ = [
     "MetaflowException",
+    "MetaflowExceptionWrapper",
     "MetaflowNamespaceMismatch",
     "MetaflowNotFound",
     "MissingInMergeArtifactsException",
+    "TimeoutException",
     "UnhandledInMergeArtifactsException",
 ]

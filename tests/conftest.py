@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from k8sflow.storage.folder import FolderStore
+from k8sflow.storage.local import nearest
 from k8sflow.storage.memory import MemoryStore
 from k8sflow.storage.objects import ObjectStore
 from tests import s3server
@@ -41,6 +42,13 @@ def _signals_of_a_terminal() -> None:
     """What a test starts hears Ctrl-C and the hang-up, also where the tests run under nohup or in the background."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_runs_above(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Flows under test would keep their runs in a ``.k8sflow`` around the tests' temporary folder."""
+    found = nearest(tmp_path_factory.getbasetemp())
+    assert found is None, f"Remove {found}, which a flow has left that was run above the tests' temporary folder."
 
 
 @pytest.fixture(autouse=True)

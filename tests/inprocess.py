@@ -14,11 +14,12 @@ from k8sflow.runtime.scheduler import Scheduler
 from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.storage.folder import FolderStore
 from k8sflow.storage.objects import ObjectStore
-from k8sflow.storage.records import RunRecord, current_user
+from k8sflow.storage.records import RunRecord
 from k8sflow.storage.run_store import RunStore
 from k8sflow.task.result import TaskResult
 from k8sflow.task.runner import TaskRunner
 from k8sflow.task.spec import TaskSpec
+from k8sflow.user import current_user
 from tests.support import load_flow, write_flow
 
 

@@ -6,7 +6,7 @@ import os
 import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from tests.cluster import programs
@@ -48,3 +48,22 @@ def _makes_bucket(server: S3Server) -> bool:
     except OSError:
         return False
     return True
+
+
+class Server:
+    """An S3 server that can be stopped and started again on its port, with its data."""
+
+    def __init__(self, folder: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self._port = probe.getsockname()[1]
+        self._folder = folder
+        self._running = ExitStack()
+        self.endpoint = f"http://127.0.0.1:{self._port}"
+        self.start()
+
+    def start(self) -> None:
+        self._running.enter_context(s3_server(self._folder, self._port))
+
+    def stop(self) -> None:
+        self._running.close()

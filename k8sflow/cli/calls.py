@@ -107,10 +107,10 @@ def _text(parameter: Parameter, value: Any) -> Any:
     if isinstance(value, str):
         return value
     if parameter.separator is not None and isinstance(value, list) and not isinstance(parameter, IncludeFile):
-        if parts := [part for part in map(str, value) if parameter.separator in part or not part]:
+        if parts := [part for part in map(str, value) if parameter.separator in part or value == [""]]:
             raise ParameterError(
                 f"Parameter {parameter.name!r}: {parts[0]!r} can't be a part of the list.",
-                cause=f"The parts stand with {parameter.separator!r} between them, and empty ones are left out.",
+                cause=f"The parts are written with {parameter.separator!r} between; an empty text is an empty list.",
                 advice="Declare the parameter with another separator, or with type=JSONType.",
             )
         return parameter.separator.join(map(str, value))

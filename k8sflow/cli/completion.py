@@ -38,8 +38,7 @@ def places_in(reach: Reach) -> Complete:
         with contextlib.suppress(K8sflowError):  # in what is not there, there is nothing to complete
             place = reach.place(above or None)
             if place.task is None:
-                inner = place.run if place.step is None else place.step
-                yield from (f"{above}/{part.id}" if above else part.id for part in inner)
+                yield from (f"{above}/{name}" if above else name for name in place.names_below())
 
     return _completer(names)
 

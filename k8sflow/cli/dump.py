@@ -12,6 +12,7 @@ from k8sflow.cli import completion, output
 from k8sflow.cli.errors import told
 from k8sflow.cli.places import Place, Reach
 from k8sflow.errors import ArtifactError, K8sflowError
+from k8sflow.task.shown import shown
 
 if TYPE_CHECKING:
     from k8sflow.client import DataArtifact, Task
@@ -104,7 +105,7 @@ def _print(pathspec: str, artifacts: list[DataArtifact], most: int) -> None:
         kind = artifact.type.removeprefix("builtins.")
         head = f"  {artifact.id:{longest}}  [{kind}, {output.size(artifact.size)}]"
         try:
-            value = repr(artifact.data) if artifact.size <= most else ""
+            value = shown(artifact.data) if artifact.size <= most else ""
         except K8sflowError as error:
             value = click.style(f"({error.summary})", fg="red")
         lines = value.splitlines()
@@ -124,7 +125,7 @@ def _document(artifact: DataArtifact, most: int) -> dict[str, Any]:
     try:
         json.dumps(value, allow_nan=False)
     except (TypeError, ValueError, RecursionError):
-        return {**document, "repr": repr(value)}
+        return {**document, "repr": shown(value)}
     return {**document, "value": value}
 
 
@@ -136,6 +137,12 @@ def _write(file: Path, chosen: dict[str, list[DataArtifact]]) -> None:
         file.write_bytes(dumps(values))
     except OSError as error:
         raise ArtifactError(f"the values can't be written to {file}: {error.strerror}.") from error
+    except Exception as error:  # a value's class is the user's code
+        raise ArtifactError(
+            f"the values can't be pickled: {type(error).__name__}: {error}.",
+            cause="A class of one of them fails when its instances are pickled again.",
+            advice="Leave it out: --include names the artifacts to write.",
+        ) from error
     count = sum(map(len, values.values()))
     click.echo(f"{count} artifact{'' if count == 1 else 's'} of {len(values)} task{'' if len(values) == 1 else 's'} "
                f"written to {file}.")  # fmt: skip

@@ -79,8 +79,11 @@ def _mistake(found: Mistake | K8sflowError) -> dict[str, Any]:
 def _show(flow: type[FlowSpec], *, as_json: bool) -> None:
     with told():
         graph = graphs.build(flow)
+        from k8sflow.executors import fork_server  # noqa: PLC0415  the other commands need none
+
+        slow = fork_server.imported_by_each_task(flow)
     if as_json:
-        output.print_json({**_document(flow, graph), "parameters": [
+        output.print_json({**_document(flow, graph), "imported_by_each_task": slow, "parameters": [
             {"name": each.name, "type": each.type_name, "required": each.required, "help": each.help}
             for each in parameters(flow).values()
         ]})  # fmt: skip
@@ -95,6 +98,8 @@ def _show(flow: type[FlowSpec], *, as_json: bool) -> None:
             how = f", for each of self.{node.foreach}" if node.foreach else ""
             how += ", num_parallel times" if node.num_parallel else ""
             click.echo(f"    -> {', '.join(node.next)}{how}")
+    for library, why in slow.items():
+        click.echo(f"Each task imports {library} by itself: {why}.")
 
 
 def _document(flow: type[FlowSpec], graph: Graph) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import click
 from k8sflow.cli import completion, output, scrub
 from k8sflow.cli.errors import told
 from k8sflow.cli.places import Place, Reach
+from k8sflow.task.result import escaped
 
 if TYPE_CHECKING:
     from k8sflow.client import Task
@@ -111,7 +112,7 @@ class _Printer:
         for line in lines:
             self.count += 1
             if self.as_json:
-                click.echo(json.dumps(self._document(line), ensure_ascii=False).encode("utf-8", "replace"))
+                click.echo(escaped(json.dumps(self._document(line), ensure_ascii=False)).encode())
             else:
                 click.echo(self._head(line) + (line.data if self.is_plain else _settled(line.data)))
 
@@ -151,8 +152,8 @@ def _show(place: Place, streams: tuple[str, ...], attempt: int | None, printer: 
             printer.raw(task.log(streams[0]))
         else:
             printer.lines(task.lines(streams))
-        if place.task is not None and task.exception and not printer.as_json:
-            click.echo(f"{task.pathspec} failed: {settled(str(task.exception))}", err=True)
+        if place.task is not None and task.failure and not printer.as_json:
+            click.echo(f"{task.pathspec} failed: {settled(task.failure)}", err=True)
     if not printer.count:
         click.echo(f"{place.pathspec} wrote nothing to {' or '.join(streams)}.", err=True)
 
@@ -173,7 +174,7 @@ def _follow(place: Place, streams: tuple[str, ...], attempt: int | None, printer
 
     run_store = place.run.run_store
     if attempt is None and place.task is not None:
-        attempt = place.task.current_attempt if place.task.successful else None
+        attempt = place.task.current_attempt if place.task.finished else None
     follower = Follower(
         run_store,
         place.step.id if place.step is not None else None,
@@ -200,5 +201,5 @@ def _has_ended(place: Place, *, is_quiet: bool) -> bool:
     if run.outcome is not None:
         return True
     if place.task is None:
-        return is_quiet and run.successful
+        return is_quiet and run.finished
     return is_quiet and run.run_store.read_commit(place.task.parent.id, place.task.id) is not None

@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timezone
 from typing import Any
 
 import click
+
+from k8sflow.task.result import escaped
 
 JSON_OPTION = click.Option(["--json", "as_json"], is_flag=True, help="Print JSON, for programs.")
 
 
 def print_json(document: Any) -> None:
     """Prints a document that a program reads."""
-    text = json.dumps(document, indent=2, ensure_ascii=False)
-    click.echo(text.encode("utf-8", "replace"))
+    click.echo(escaped(json.dumps(document, indent=2, ensure_ascii=False)).encode())
 
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -36,10 +37,11 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         click.echo(click.style(line, bold=True) if number == 0 else line)
 
 
-def utc_time(moment: datetime | None) -> str | None:
-    """A moment as programs write it (RFC 3339), to the millisecond."""
-    if moment is None:
+def utc_time(seconds: float | None) -> str | None:
+    """A moment, in seconds since 1970, as programs write it (RFC 3339), to the millisecond."""
+    if seconds is None:
         return None
+    moment = datetime.fromtimestamp(seconds, timezone.utc)
     return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03}Z"
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from k8sflow import config
 from k8sflow.flow.spec import FlowSpec
-from k8sflow.runtime.request import code_folder, local_root
+from k8sflow.runtime.request import code_folder, local_roots
 from k8sflow.storage.objects import ObjectStore
 
 if TYPE_CHECKING:
@@ -42,8 +41,17 @@ class Place:
         if self.task is not None:
             yield self.task
         else:
-            for step in [self.step] if self.step is not None else self.run:
-                yield from step
+            for step in [self.step] if self.step is not None else self._steps():
+                yield from reversed(list(step))
+
+    def names_below(self) -> list[str]:
+        """The names of the steps that have begun, or of a step's tasks, in the same order."""
+        if self.step is None:
+            return [step.id for step in self._steps()]
+        return [task.id for task in self.tasks()]
+
+    def _steps(self) -> list[Step]:
+        return self.run.started_steps(self.run.record.steps)
 
 
 @dataclass(frozen=True)
@@ -60,13 +68,13 @@ class Reach:
 
     @staticmethod
     def of_flow(flow: type[FlowSpec]) -> Reach:
-        """The runs of one flow: where ``python flow.py run`` puts them."""
+        """The runs of one flow: where ``python flow.py run`` puts them, or older versions did."""
 
         def stores() -> list[ObjectStore]:
             from k8sflow.client.stores import known_stores  # noqa: PLC0415  --help reads no runs
 
             settings = config.load(code_folder(flow))
-            return known_stores(settings, local_root(flow, settings))
+            return known_stores(settings, local_roots(flow, settings))
 
         return Reach(flow.__name__, stores)
 
@@ -77,7 +85,7 @@ class Reach:
         def stores() -> list[ObjectStore]:
             from k8sflow.client.stores import known_stores  # noqa: PLC0415  as above
 
-            return known_stores(config.load(Path.cwd()))
+            return known_stores(config.load_here())
 
         return Reach(None, stores)
 
@@ -145,10 +153,10 @@ class Reach:
 
         if parts and parts[0] in flow:
             return flow[parts.pop(0)]
-        latest = next((run for run in flow if run.is_in_namespace), None)
-        if latest is None:  # and that is told
-            latest = self.runs_of(flow.id, everyone=False).latest_run
-        if parts and parts[0] not in latest:
+        latest = next((run for run in flow if run.is_in_namespace()), None)
+        if latest is None:  # which raises
+            latest = next(iter(self.runs_of(flow.id, everyone=False)))
+        if parts and parts[0] not in latest.record.steps:
             known = [*latest.record.steps, *(run.id for run in flow)]
             raise NotFoundError(
                 f"{parts[0]!r} is neither a run of {flow.id} nor a step of its latest run, {latest.id}.",

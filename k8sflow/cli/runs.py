@@ -49,6 +49,7 @@ def command(reach: Reach) -> click.Command:
                 output.print_json(found)
             else:
                 _print(found, with_flow=reach.flow is None)
+                _tell_older_folders(found, reach)
 
     return click.Command("runs", callback=callback, params=options, help="List runs, the newest first.")
 
@@ -89,13 +90,14 @@ def _by_time(runs: list[Run]) -> list[Run]:
 
 def _describe(run: Run) -> dict[str, Any]:
     try:
-        outcome, created = run.outcome, run.created_at
-        ended = run.finished_at
-        seconds = (ended.timestamp() if ended is not None else time.time()) - created.timestamp()
+        outcome, created = run.outcome, run.record.created
+        ended = outcome.finished if outcome is not None else None
+        seconds = (ended if ended is not None else time.time()) - created
         return {
             "pathspec": run.pathspec,
             "flow": run.run_store.flow,
             "run": run.id,
+            "store": run.run_store.store.url,
             "status": run.status,
             "driver_is_gone": _has_lost_its_driver(run),
             "outcome": outcome.outcome if outcome is not None else None,
@@ -110,8 +112,8 @@ def _describe(run: Run) -> dict[str, Any]:
     except (RunError, StorageError) as error:  # one run that can't be read must not hide the others
         unknown = dict.fromkeys(("outcome", "user", "created", "finished", "duration_seconds", "origin"))
         return {
-            "pathspec": run.pathspec, "flow": run.run_store.flow, "run": run.id, "status": "unreadable", **unknown,
-            "tags": [], "system_tags": [], "error": str(error),
+            "pathspec": run.pathspec, "flow": run.run_store.flow, "run": run.id, "store": run.run_store.store.url,
+            "status": "unreadable", **unknown, "tags": [], "system_tags": [], "error": str(error),
         }  # fmt: skip
 
 
@@ -143,6 +145,17 @@ def _print(found: list[dict[str, Any]], *, with_flow: bool) -> None:
             for run in found
         ],
     )
+
+
+def _tell_older_folders(found: list[dict[str, Any]], reach: Reach) -> None:
+    """Says which of the runs are kept elsewhere than new ones: beside the flow, as older versions did it."""
+    if not found:
+        return
+    new, *others = (store.url for store in reach.stores())
+    for url in others:
+        count = sum(run["store"] == url for run in found)
+        if count and not url.startswith("s3://"):
+            click.echo(f"{count} of them in {url}, beside the flow; new runs are kept in {new}.", err=True)
 
 
 def _quoted(tag: str) -> str:

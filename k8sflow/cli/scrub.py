@@ -49,7 +49,7 @@ def command(reach: Reach, streams: list[click.Parameter]) -> click.Command:
             wanted = {"stdout": only_stdout, "stderr": only_stderr}
             chosen = tuple(stream for stream, is_wanted in wanted.items() if is_wanted) or tuple(wanted)
             tasks = list(_executions(found, attempt, is_all=is_all))
-            done = [task for task in tasks if include_not_done or task.finished or found.run.finished]
+            done = [task for task in tasks if include_not_done or task.has_ended or found.run.has_ended]
             for task in done:
                 count = task.scrub(chosen)
                 what = f"{count} of {len(chosen)} streams scrubbed" if count else "there was nothing to scrub"

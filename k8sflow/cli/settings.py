@@ -54,7 +54,7 @@ def set_(key: str, value: str, file: str | None) -> None:
 
 def _show(*, as_json: bool) -> None:
     with told():
-        settings = config.load(Path.cwd())
+        settings = config.load_here()
     if as_json:
         output.print_json({key: getattr(settings, key) for key in _KEYS})
         return

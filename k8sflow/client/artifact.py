@@ -95,9 +95,11 @@ class TaskArtifacts:
     def __init__(self, found: Mapping[str, DataArtifact]) -> None:
         self._k8sflow_found = found
 
-    def __getattr__(self, name: str) -> DataArtifact:
+    def __getattr__(self, name: str) -> Any:
         if name.startswith(_OURS):  # asked for by pickle, before there is anything
             raise AttributeError(name)
+        if name == "_fields" and name not in self._k8sflow_found:  # as of a named tuple, which Metaflow gives
+            return tuple(dir(self))
         if name not in self._k8sflow_found:
             raise AttributeError(f"there is no artifact {name!r}: there are {', '.join(dir(self)) or 'none'}.")
         return self._k8sflow_found[name]
@@ -130,6 +132,8 @@ class TaskData:
     def __getattr__(self, name: str) -> Any:
         if name.startswith(_OURS):
             raise AttributeError(name)
+        if name == "_artifacts" and name not in self:  # Metaflow's way to the artifacts without their values
+            return {artifact.id: artifact for artifact in self._k8sflow_task}
         try:
             value = self._k8sflow_task[name].data
         except NotFoundError as error:

@@ -1,9 +1,9 @@
 """The modules of a run's code folder in the process of a reader, under names of their own.
 
 Two flows may each have a ``models.py``, and so may the reader. What is imported for a run's artifacts is therefore
-called ``_k8sflow_read_<folder>_<hash>.models``: it takes no one's place in ``sys.modules``, and is the same for all
-runs of the folder. What its own code imports from the folder, then or later in a function, is found in the folder too.
-Where the reader's own ``models`` is that very file, it is used.
+called ``_k8sflow_read_<folder>_<hash>.models``: it replaces nothing in ``sys.modules``, and is the same for all runs of
+the folder. What its own code imports from the folder, then or later in a function, is found in the folder too. Where
+the reader's own ``models`` is that very file, that module is used.
 """
 
 from __future__ import annotations
@@ -171,7 +171,7 @@ class CodeSpace:
                 raise
 
     def _own_importlib(self) -> ModuleType:
-        """The module importlib with the folder's import_module."""
+        """Importlib with the folder's import_module."""
         vars(self._importlib).update({**vars(importlib), "import_module": self.import_module})
         return self._importlib
 

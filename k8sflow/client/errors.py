@@ -16,8 +16,8 @@ class NotFoundError(K8sflowError, KeyError):
         return K8sflowError.__str__(self)
 
 
-class NamespaceMismatchError(NotFoundError):
-    """The run is there, but not in the namespace in which runs are looked for."""
+class NamespaceMismatchError(K8sflowError):
+    """The run is there, but not in the namespace in which runs are looked for; a flow has runs in others only."""
 
 
 def above(pathspec: str, form: str) -> tuple[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from functools import cached_property
 
 from k8sflow.client.errors import NamespaceMismatchError, NotFoundError, among
 from k8sflow.client.namespaces import get_namespace
@@ -27,8 +28,8 @@ class Metaflow:
         return list(self)
 
     def __iter__(self) -> Iterator[Flow]:
-        flows = (Flow(name) for name in flow_names(known_stores()))
-        return (flow for flow in flows if next(iter(flow), None) is not None)
+        flows = (Flow(name, is_checked=False) for name in flow_names(known_stores()))
+        return (flow for flow in flows if flow.latest_run is not None)
 
     def __getitem__(self, name: str) -> Flow:
         return Flow(name)
@@ -47,31 +48,64 @@ class Flow:
         name: The flow's class name.
         stores: Where to look; None for the stores that are known here.
         everyone: Whether runs outside of the namespace are found too.
+        is_checked: Whether a flow without runs in the namespace is refused.
 
     Raises:
         NotFoundError: It has no run.
+        NamespaceMismatchError: It has none in the namespace.
     """
 
-    def __init__(self, name: str, *, stores: Sequence[ObjectStore] | None = None, everyone: bool = False) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        stores: Sequence[ObjectStore] | None = None,
+        everyone: bool = False,
+        is_checked: bool = True,
+    ) -> None:
         self.id = name
-        self._everyone = everyone
+        # The namespace is that of the moment, as Metaflow has it: a later namespace() is for what is made later.
+        self._namespace = None if everyone else get_namespace()
         self._stores: dict[str, ObjectStore] = {}
         looked = known_stores() if stores is None else stores
         for store in looked:
-            self._stores |= dict.fromkeys(store.list_folders(f"{name}/runs/"), store)
+            self._stores = {**dict.fromkeys(store.list_folders(f"{name}/runs/"), store), **self._stores}
         if not self._stores:
             where = " or ".join(store.url for store in looked) or "any known store"
             known = flow_names(looked)
             raise NotFoundError(
                 f"there is no run of a flow {name!r} in {where}.",
                 advice=among(name, known, "The flows there are") if known
-                else "Look from the flow's folder, or set K8SFLOW_ROOT; for a bucket, K8SFLOW_BUCKET.",
+                else "Look from the folder in which the flow was started, or one below it, or set K8SFLOW_ROOT; for a "
+                "bucket, K8SFLOW_BUCKET.",
             )  # fmt: skip
+        if is_checked and self._namespace is not None and self.latest_run is None:
+            raise NamespaceMismatchError(
+                f"no run of {name} is in the namespace {self._namespace}; {len(self._stores)} are outside of it.",
+                advice="k8sflow.namespace(None) finds the runs of everybody, k8sflow.namespace('user:ada') those of "
+                "Ada.",
+            )
 
     @property
     def pathspec(self) -> str:
         """The flow's name."""
         return self.id
+
+    @property
+    def path_components(self) -> list[str]:
+        """The flow's name."""
+        return [self.id]
+
+    @property
+    def tags(self) -> frozenset[str]:
+        """None: tags are those of runs."""
+        return frozenset()
+
+    user_tags = system_tags = tags
+
+    def is_in_namespace(self) -> bool:
+        """Whether it has a run in the namespace."""
+        return any(self._run(name).is_in_namespace() for name in self._newest_first)
 
     @property
     def parent(self) -> Metaflow:
@@ -80,34 +114,18 @@ class Flow:
 
     @property
     def created_at(self) -> datetime:
-        """When its latest run was started."""
-        return self.latest_run.created_at
+        """When its first run was started."""
+        return self._run(self._newest_first[-1]).created_at
 
     @property
-    def latest_run(self) -> Run:
-        """The run that was started last.
-
-        Raises:
-            NotFoundError: None is in the namespace.
-        """
-        for run in self:
-            return run
-        raise NotFoundError(
-            f"no run of {self.id} is in the namespace {get_namespace()}; {len(self._stores)} are outside of it.",
-            advice="k8sflow.namespace(None) finds the runs of everybody, k8sflow.namespace('user:ada') those of Ada.",
-        )
+    def latest_run(self) -> Run | None:
+        """The run that was started last, or None where none is in the namespace."""
+        return next(iter(self), None)
 
     @property
-    def latest_successful_run(self) -> Run:
-        """The last run that reached its end.
-
-        Raises:
-            NotFoundError: None did.
-        """
-        for run in self:
-            if run.successful:
-                return run
-        raise NotFoundError(f"no run of {self.id} was successful.", cause=f"The namespace is {get_namespace()}.")
+    def latest_successful_run(self) -> Run | None:
+        """The last run that reached its end, or None where none did."""
+        return next((run for run in self if run.successful), None)
 
     def runs(self, *tags: str) -> Iterator[Run]:
         """The runs that have all the tags, the latest first."""
@@ -115,17 +133,17 @@ class Flow:
 
     def __iter__(self) -> Iterator[Run]:
         """The runs, the latest first."""
-        runs = sorted((self._run(name) for name in self._stores), key=started, reverse=True)
-        return (run for run in runs if self._is_found(run))
+        runs = map(self._run, self._newest_first)
+        return (run for run in runs if run.has_tag(self._namespace))
 
     def __getitem__(self, run: str) -> Run:
         if run not in self._stores:
             newest = sorted(self._stores, reverse=True)
             raise NotFoundError(f"there is no run {self.id}/{run}.", advice=among(run, newest, "The runs are"))
         found = self._run(run)
-        if not self._is_found(found):
+        if not found.has_tag(self._namespace):
             raise NamespaceMismatchError(
-                f"the run {found.pathspec} is not in the namespace {get_namespace()}.",
+                f"the run {found.pathspec} is not in the namespace {self._namespace}.",
                 cause="Another user started it." if found.user_name else "",
                 advice="k8sflow.namespace(None) finds the runs of everybody.",
             )
@@ -140,8 +158,10 @@ class Flow:
     def _run(self, run: str) -> Run:
         return Run(RunStore(self._stores[run], self.id, run))
 
-    def _is_found(self, run: Run) -> bool:
-        return self._everyone or run.is_in_namespace
+    @cached_property
+    def _newest_first(self) -> list[str]:
+        """The ids of the runs, in the namespace or not."""
+        return sorted(self._stores, key=lambda name: started(self._run(name)), reverse=True)
 
 
 def flow_names(stores: Sequence[ObjectStore]) -> list[str]:
@@ -157,6 +177,6 @@ def started(run: Run) -> float:
     except ValueError:
         pass
     try:
-        return run.created_at.timestamp()
+        return run.record.created
     except (RunError, StorageError):  # told by whoever asks for more of this run
         return 0.0

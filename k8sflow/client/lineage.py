@@ -45,10 +45,15 @@ def children(graph: Graph, run_store: RunStore, step: str, task: str) -> list[Ta
     return [other for other in wanted if other.id in started[other.step]]
 
 
+def indices(graph: Graph, step: str, task: str) -> tuple[int, ...]:
+    """The indices of the foreach branches around a task, the outermost first."""
+    return _named(graph, step, task).path
+
+
 def _named(graph: Graph, step: str, task: str) -> TaskName:
     path, _, turn = task.partition("-")
-    indices = tuple(int(index) for index in path.split(".")) if graph.depth(step) else ()
-    return TaskName(step, indices, int(turn or 0))
+    found = tuple(int(index) for index in path.split(".")) if graph.depth(step) else ()
+    return TaskName(step, found, int(turn or 0))
 
 
 def _path_before(node: Node, parent: Node, name: TaskName) -> tuple[int, ...]:

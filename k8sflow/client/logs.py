@@ -6,7 +6,6 @@ import heapq
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timezone
 
 from k8sflow.storage.logs import timed_lines
 from k8sflow.storage.run_store import RunStore
@@ -25,7 +24,7 @@ class LogLine:
         task: Its id.
         attempt: Which execution of it.
         stream: ``stdout`` or ``stderr``.
-        at: When its first byte came, or None where that was not kept.
+        at: When its first byte came, in seconds since 1970, or None where that was not kept.
         data: The line as it was written, without its end.
     """
 
@@ -33,7 +32,7 @@ class LogLine:
     task: str
     attempt: int
     stream: str
-    at: datetime | None
+    at: float | None
     data: bytes
 
     @property
@@ -60,7 +59,7 @@ def read(run_store: RunStore, step: str, task: str, attempt: int, streams: tuple
 
 
 def _time(line: LogLine) -> float:
-    return line.at.timestamp() if line.at is not None else 0.0
+    return line.at or 0.0
 
 
 class Follower:
@@ -158,5 +157,4 @@ class _Tail:
         known_marks = self._run_store.read_marks(*self._place)
         step, task, attempt, stream = self._place
         for at, line in timed_lines(data, known_marks, start):
-            moment = datetime.fromtimestamp(at, timezone.utc) if at is not None else None
-            yield LogLine(step, task, attempt, stream, moment, line)
+            yield LogLine(step, task, attempt, stream, at, line)

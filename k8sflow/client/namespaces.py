@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from k8sflow.flow.current import current
-from k8sflow.storage.records import current_user
+from k8sflow.user import current_user
 
 _VARIABLE = "K8SFLOW_NAMESPACE"
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from datetime import datetime, timezone
+from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from k8sflow.client.artifact import TaskData
 from k8sflow.client.code import Code
 from k8sflow.client.errors import NotFoundError, above, among
+from k8sflow.client.moments import local
 from k8sflow.client.namespaces import get_namespace
 from k8sflow.client.step import Step
 from k8sflow.client.stores import known_stores
+from k8sflow.client.tagged import components
 from k8sflow.client.task import Task
-from k8sflow.errors import StorageError
+from k8sflow.errors import RunError, StorageError
 from k8sflow.flow.graph import Graph
 from k8sflow.storage.records import Commit, OutcomeRecord, RunRecord
 from k8sflow.storage.run_store import SPINS, RunStore
@@ -42,11 +44,16 @@ class Run:
         return self.run_store.pathspec
 
     @property
+    def path_components(self) -> list[str]:
+        """The parts of the pathspec."""
+        return components(self.pathspec)
+
+    @property
     def parent(self) -> Flow:
         """The flow."""
         from k8sflow.client.flow import Flow  # noqa: PLC0415  it is above this module
 
-        return Flow(self.run_store.flow)
+        return Flow(self.run_store.flow, is_checked=False)
 
     @cached_property
     def record(self) -> RunRecord:
@@ -69,19 +76,25 @@ class Run:
 
     @property
     def successful(self) -> bool:
-        """Whether the run reached its end."""
-        return self._end is not None
+        """Whether the run reached its end; False also where its last step failed and ``@catch`` let it go on."""
+        end = self._end
+        return end is not None and not end.is_caught
 
     @property
     def finished(self) -> bool:
+        """Whether the run reached its end; of one that failed or was cancelled ``status`` tells."""
+        return self._end is not None
+
+    @property
+    def has_ended(self) -> bool:
         """Whether the run has ended, in whatever way."""
-        return self.successful or self.outcome is not None
+        return self._end is not None or self.outcome is not None
 
     @property
     def finished_at(self) -> datetime | None:
-        """When the run ended, or None while it runs."""
-        outcome = self.outcome
-        return _moment(outcome.finished) if outcome is not None else None
+        """When the run reached its end; None while it runs, and where it failed or was cancelled."""
+        end = self._end
+        return local(end.finished) if end is not None else None
 
     @property
     def outcome(self) -> OutcomeRecord | None:
@@ -93,13 +106,13 @@ class Run:
         """``running``, ``succeeded``, ``failed`` or ``cancelled``."""
         outcome = self.outcome
         if outcome is None:
-            return "succeeded" if self.successful else "running"
+            return "succeeded" if self._end is not None else "running"
         return outcome.outcome if outcome.outcome in _NAMED else "failed"
 
     @property
     def created_at(self) -> datetime:
         """When the run was started."""
-        return _moment(self.record.created)
+        return local(self.record.created)
 
     @property
     def user_name(self) -> str:
@@ -120,6 +133,20 @@ class Run:
     def code(self) -> Code | None:
         """The code package, or None for a run that needed none, since all of it ran on one machine."""
         return Code(self.run_store, self.record) if self.record.package else None
+
+    @property
+    def environment_info(self) -> dict[str, str] | None:
+        """The code and the versions with which its pods ran; None for a run that needed no code package."""
+        if (code := self.code) is None:
+            return None
+        known = {
+            "script": self.record.file,
+            "code_package_sha": code.sha,
+            "username": self.user_name,
+            "python_version": self.record.python_version,
+            "k8sflow_version": self.record.k8sflow_version,
+        }
+        return {name: value for name, value in known.items() if value}
 
     @property
     def trigger(self) -> None:
@@ -143,15 +170,16 @@ class Run:
         """What is said of the run without anybody's doing: user, date, runtime, project."""
         return system_tags(self.record)
 
-    @property
     def is_in_namespace(self) -> bool:
         """Whether the run has the tag by which runs are looked for."""
-        tag = get_namespace()
+        return self.has_tag(get_namespace())
+
+    def has_tag(self, tag: str | None) -> bool:
+        """Whether the run is in a namespace: None is that of everybody. A run that can't be read is in every one."""
         try:
-            found = tag is None or tag in self.system_tags or tag in self.user_tags
-        except StorageError:  # told by whoever asks for more of this run
-            found = True
-        return found
+            return tag is None or tag in self.system_tags or tag in self.user_tags
+        except (RunError, StorageError):  # raised again when more is asked of this run
+            return True
 
     def add_tag(self, tag: str | Iterable[str]) -> None:
         """Adds a tag, or several.
@@ -198,7 +226,7 @@ class Run:
     @property
     def end_task(self) -> Task | None:
         """The end step's task, or None where the run did not get there."""
-        return self[self.record.end].task if self.successful else None
+        return self[self.record.end].task if self._end is not None else None
 
     @property
     def data(self) -> TaskData | None:
@@ -207,22 +235,32 @@ class Run:
         return task.data if task is not None else None
 
     def steps(self, *tags: str) -> Iterator[Step]:
-        """The steps that have started, in the order of the source; tags are those of the run."""
+        """The steps that have begun, the newest first; tags are those of the run."""
         return iter(self) if self.tags.issuperset(tags) else iter(())
 
     def __iter__(self) -> Iterator[Step]:
+        return reversed(self.started_steps(self.graph.by_time()))
+
+    def started_steps(self, names: Iterable[str]) -> list[Step]:
+        """Those of the steps that have begun, in the order of the names."""
         started = set(self.run_store.steps())
-        return (Step(name, parent=self) for name in self.record.steps if name in started)
+        return [Step(name, parent=self) for name in names if name in started]
 
     def __getitem__(self, step: str) -> Step:
         if step not in self.record.steps:
             raise NotFoundError(
                 f"{self.pathspec} has no step {step!r}.", advice=among(step, self.record.steps, "Its steps are")
             )
+        if step not in self:
+            raise NotFoundError(
+                f"the step {self.pathspec}/{step} has not begun.",
+                cause="The run took another way, failed before it, or is not there yet.",
+                advice=among(step, [found.id for found in self], "The steps that have begun are"),
+            )
         return Step(step, parent=self)
 
     def __contains__(self, step: str) -> bool:
-        return step in self.record.steps
+        return step in self.record.steps and step in set(self.run_store.steps())
 
     def __repr__(self) -> str:
         return f"Run({self.pathspec!r})"
@@ -243,8 +281,4 @@ def _find(pathspec: str) -> RunStore:
         raise NotFoundError(
             f"there is no {pathspec}.", advice="The command spin makes such ones, and tells their names."
         )
-    return Flow(flow)[run].run_store
-
-
-def _moment(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, timezone.utc)
+    return Flow(flow, is_checked=False)[run].run_store

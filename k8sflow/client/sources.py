@@ -1,9 +1,9 @@
 """Where the classes of a run's artifacts come from: the run's own code, and never that of another flow.
 
 A class of the flow's own file was pickled as ``__main__.Point``, since the file ran as a program, and one of a module
-beside it as ``models.Model``. In a reader's process ``__main__`` is something else, and ``models`` may be. So the run's
-code folder is looked for: where it was when the run was started, beside the store, where the reader is, and in the
-run's code package.
+beside it as ``models.Model``. In a reader's process ``__main__`` is something else, and ``models`` may be. So the
+run's code folder is looked for: where it was when the run was started, beside the store, where the reader is, and in
+the run's code package.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class _Finder:
                 return _member(space.module(module), name)
         if (space := self._space_with(module)) is not None:
             return _member(space.module(module), name)
-        if module.partition(".")[0] in (self._record.modules or ()):
+        if module.partition(".")[0] in (self._record.modules or ()) and not is_installed(module):
             raise self._missing(module, name)
         return ordinary(module, name)
 
@@ -114,8 +114,8 @@ class _Finder:
             else:
                 problems.append(f"{module.__file__} has no {first} any more.")
         if not problems:
-            origin = record.source or record.file
-            problems = [f"The run was started from {origin}, which is not here, and has no package."]
+            where = record.source or record.file
+            problems = [f"The run was started from {where}, which is not here, and has no package."]
         raise ArtifactError(
             f"{first} is a class of the flow's own file, {record.file}, which can't be used here.",
             cause="\n".join(dict.fromkeys(problems)),

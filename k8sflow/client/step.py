@@ -48,7 +48,7 @@ class Step(TaggedAsParent):
 
     @property
     def created_at(self) -> datetime | None:
-        """When its first task started, or None where none has ended yet."""
+        """When its first task started, or None where that is not known yet."""
         return min((task.created_at for task in self if task.created_at is not None), default=None)
 
     @property
@@ -60,7 +60,7 @@ class Step(TaggedAsParent):
 
     @property
     def task(self) -> Task:
-        """The step's only task, or the first of its foreach branches.
+        """The step's only task, or the newest: the last of its foreach branches, the last turn of a loop.
 
         Raises:
             NotFoundError: None has started.
@@ -75,24 +75,38 @@ class Step(TaggedAsParent):
     @property
     def control_task(self) -> Task | None:
         """The first process of a ``num_parallel`` step; None for any other step."""
-        return self.task if self.parent.graph[self.id].is_parallel else None
+        return next(iter(self.control_tasks()), None)
+
+    def control_tasks(self, *tags: str) -> Iterator[Task]:
+        """The first processes of a ``num_parallel`` step, of which each foreach branch around it has one.
+
+        Args:
+            tags: Tags that the run has to have.
+        """
+        is_parallel = self.parent.graph[self.id].is_parallel
+        return (task for task in self.tasks(*tags) if is_parallel and task.index == 0)
+
+    @property
+    def environment_info(self) -> dict[str, str] | None:
+        """The code and the versions with which the step ran; None for a run that needed no code package."""
+        return self.parent.environment_info
 
     @property
     def parent_steps(self) -> list[Step]:
-        """The steps of the run that go on to this one."""
-        return [step for step in self.parent if step.id in self.parent.graph[self.id].parents]
+        """The steps of the run that go on to this one, in the order of the source."""
+        return self.parent.started_steps(self.parent.graph[self.id].parents)
 
     @property
     def child_steps(self) -> list[Step]:
-        """The steps of the run to which this one goes on."""
-        return [step for step in self.parent if step.id in self.parent.graph[self.id].next]
+        """The steps of the run to which this one goes on, in the order of the source."""
+        return self.parent.started_steps(self.parent.graph[self.id].next)
 
     def tasks(self, *tags: str) -> Iterator[Task]:
-        """The step's tasks, in the order of their foreach branches; tags are those of the run."""
+        """The step's tasks, the newest first: from the last foreach branch to the first; tags are those of the run."""
         return iter(self) if self.tags.issuperset(tags) else iter(())
 
     def __iter__(self) -> Iterator[Task]:
-        return (Task(task, parent=self) for task in self.parent.run_store.tasks(self.id))
+        return (Task(task, parent=self) for task in reversed(self.parent.run_store.tasks(self.id)))
 
     def __getitem__(self, task: str | int) -> Task:
         if task not in self:

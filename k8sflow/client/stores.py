@@ -1,14 +1,17 @@
-"""The stores in which a reader looks for runs: the folder beside the flow, and the bucket where one is set."""
+"""The stores in which a reader looks for runs: a folder on this machine, and the bucket where one is set."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 
 from k8sflow import config
 from k8sflow.client.errors import NotFoundError
+from k8sflow.errors import ConfigurationError
+from k8sflow.flow.current import current
+from k8sflow.storage.local import nearest
 from k8sflow.storage.objects import ObjectStore, open_store
 
 _BUCKET = "s3://"
@@ -38,12 +41,12 @@ def metadata(place: str) -> str:
 
 
 def get_metadata() -> str:
-    """Where this process looks for runs: a folder, ``s3://bucket``, or both with a comma between; may be empty."""
+    """Where this process looks for runs: a folder, ``s3://bucket``, or both with a comma between."""
     return ",".join(store.url for store in known_stores())
 
 
 def default_metadata() -> str:
-    """Goes back to where runs are looked for by default, the settings of the working directory, and returns it."""
+    """Goes back to where runs are looked for by default, the settings of the working folder, and returns it."""
     _State.urls = None
     return get_metadata()
 
@@ -61,35 +64,47 @@ def _url_of(place: str) -> str:
     return str(inside if inside.is_dir() else folder)
 
 
-def known_stores(settings: config.Settings | None = None, root: Path | None = None) -> list[ObjectStore]:
-    """The stores that exist from here: the folder, and the bucket where one is set; or what ``metadata`` has chosen.
+def known_stores(settings: config.Settings | None = None, roots: Sequence[Path] | None = None) -> list[ObjectStore]:
+    """The stores that can be seen from here, the folder first; or what ``metadata`` has chosen.
+
+    In a task that of its run comes first, whatever its working folder is.
 
     Args:
-        settings: The settings that hold; None for those of the working directory.
-        root: The folder; None for ``K8SFLOW_ROOT``, or ``.k8sflow`` in the working directory, the script's folder, or
-            one around them.
+        settings: The settings that hold; None for those of the working folder.
+        roots: The folders; None for ``K8SFLOW_ROOT``, or the nearest ``.k8sflow`` of the working folder, or else of the
+            script's folder.
+
+    Raises:
+        ConfigurationError: The working folder was deleted, and nothing else says where to look.
     """
-    if settings is None and root is None and _State.urls is not None:
-        found = config.load(Path.cwd())
+    found = settings or config.load_here()
+    if settings is None and roots is None and _State.urls is not None:
         return [open_store(url, endpoint=found.endpoint, region=found.region) for url in _State.urls]
-    settings = settings or config.load(Path.cwd())
-    stores = []
-    if (folder := root or _folder(settings)) is not None:
-        stores.append(open_store(str(folder)))
-    if settings.bucket:
-        stores.append(open_store(f"s3://{settings.bucket}", endpoint=settings.endpoint, region=settings.region))
-    return stores
+    stores = _stores_of_task()
+    stores += [open_store(str(root)) for root in (_roots(found) if roots is None else roots)]
+    if found.bucket:
+        stores.append(open_store(f"s3://{found.bucket}", endpoint=found.endpoint, region=found.region))
+    if not stores:
+        raise ConfigurationError(
+            "there is no place to look for runs in: the working folder doesn't exist any more.",
+            cause="It was deleted, or replaced by another one of the same name.",
+            advice="Go to a folder that exists, set K8SFLOW_ROOT, or choose one with metadata().",
+        )
+    return list({store.url: store for store in stores}.values())
 
 
-def _folder(settings: config.Settings) -> Path | None:
+def _stores_of_task() -> list[ObjectStore]:
+    """The store of the run whose task this process runs, if it runs one."""
+    run = current.run
+    return [] if run is None or run.run_store is None else [run.run_store.store]
+
+
+def _roots(settings: config.Settings) -> list[Path]:
+    """The folder on this machine, also where it is yet to be made; none where the working folder was deleted."""
     if settings.root:
-        return Path(settings.root)
-    return next((folder for folder in _candidates() if folder.is_dir()), None)
-
-
-def _candidates() -> Iterator[Path]:
+        return [Path(settings.root)]
     script = getattr(sys.modules.get("__main__"), "__file__", None)
-    starts = [Path.cwd(), *([Path(os.path.realpath(script)).parent] if script else [])]
-    for start in starts:
-        for parent in (start, *start.parents):
-            yield parent / config.ROOT_NAME
+    here = config.working_folder()
+    if found := nearest(here) or (nearest(Path(os.path.realpath(script)).parent) if script else None):
+        return [found]
+    return [] if here is None else [here / config.ROOT_NAME]

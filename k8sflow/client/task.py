@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -12,14 +12,19 @@ from k8sflow.client import logs
 from k8sflow.client.artifact import DataArtifact, TaskArtifacts, TaskData
 from k8sflow.client.code import Code
 from k8sflow.client.errors import NotFoundError, above, among
-from k8sflow.client.lineage import children, parents
+from k8sflow.client.lineage import children, indices, parents
+from k8sflow.client.moments import local
 from k8sflow.client.tagged import TaggedAsParent
+from k8sflow.flow.caught import CaughtError
 from k8sflow.flow.graph import Graph
-from k8sflow.storage.logs import scrub
-from k8sflow.storage.records import Commit, OutcomeRecord, current_user
+from k8sflow.storage.logs import Mark, scrub
+from k8sflow.storage.records import Commit, OutcomeRecord
 from k8sflow.storage.run_store import RunStore
+from k8sflow.task.caught import caught
+from k8sflow.task.failure import recorded
 from k8sflow.task.outcome import Outcome
 from k8sflow.task.spec import TaskName
+from k8sflow.user import current_user
 
 if TYPE_CHECKING:
     from k8sflow.client.step import Step
@@ -33,7 +38,7 @@ class Metadatum:
         name: What it is about.
         value: What they say.
         type: Its kind, which is the name.
-        created_at: When the task's step was called, or None where it has not finished yet.
+        created_at: When the task began, or None where that is not known.
         task: The task's pathspec.
     """
 
@@ -103,44 +108,67 @@ class Task(TaggedAsParent):
 
     @property
     def successful(self) -> bool:
-        """Whether the task has a result."""
-        return self._commit is not None
+        """Whether the task's step succeeded; False also where ``@catch`` let the run go on without it."""
+        return self._commit is not None and not self._commit.is_caught
 
     @property
     def finished(self) -> bool:
+        """Whether the task has reached its end; that of a failed one is told by ``finished_at`` and ``exception``."""
+        return self._commit is not None
+
+    @property
+    def has_ended(self) -> bool:
         """Whether the task has ended, in whatever way."""
-        return self.successful or self._outcome is not None
+        return self.finished or self._outcome is not None
 
     @property
     def created_at(self) -> datetime | None:
-        """When the task's step was called, or None where it has not finished yet."""
-        return _moment(self._commit.started) if self._commit is not None else None
+        """When the task's step was called; without a result, when its execution began, as far as its log tells."""
+        if self._commit is not None:
+            return local(self._commit.started)
+        begun = [mark.at for stream in logs.STREAMS for mark in self._marks(stream)[:1]]
+        return local(min(begun)) if begun else None
+
+    def _marks(self, stream: str) -> list[Mark]:
+        return self._run_store.read_marks(self.parent.id, self.id, self.current_attempt, stream)
 
     @property
     def finished_at(self) -> datetime | None:
         """When the task's step returned, or when it failed."""
         if self._commit is not None:
-            return _moment(self._commit.finished)
+            return local(self._commit.finished)
         outcome = self._outcome
-        return _moment(outcome.finished) if outcome is not None else None
+        return local(outcome.finished) if outcome is not None else None
 
     @property
-    def exception(self) -> str | None:
-        """What happened, with the traceback, where the task failed."""
+    def exception(self) -> CaughtError | None:
+        """The exception that ended the task, where it failed: its type, text and stacktrace.
+
+        None where ``@catch`` let the run go on: then it is in the artifact that ``@catch(var=...)`` names.
+        """
         outcome = self._outcome
-        if self.successful or outcome is None or outcome.outcome == Outcome.SUCCEEDED.value:
+        if self._commit is not None or outcome is None or outcome.outcome == Outcome.SUCCEEDED.value:
+            return None
+        return caught(recorded(outcome))
+
+    @property
+    def failure(self) -> str | None:
+        """How the task failed, for a person: in one sentence, with the traceback below it."""
+        outcome = self._outcome
+        if self._commit is not None or outcome is None or outcome.outcome == Outcome.SUCCEEDED.value:
             return None
         return "\n".join(filter(None, [outcome.summary, outcome.detail]))
 
     @property
     def index(self) -> int | None:
         """The task's index in its foreach, or None outside of any."""
-        return self._commit.stack[-1].index if self._commit is not None and self._commit.stack else None
+        path = indices(self.parent.parent.graph, self.parent.id, self.id)
+        return path[-1] if path else None
 
     @property
     def runtime_name(self) -> str:
-        """Where the task ran: ``local`` or ``kubernetes``."""
-        return "kubernetes" if self.parent.id in self.parent.parent.record.pods else "local"
+        """Where the task ran: ``kubernetes``, or ``dev`` for this machine, as Metaflow calls it."""
+        return "kubernetes" if self.parent.id in self.parent.parent.record.pods else "dev"
 
     @property
     def origin_pathspec(self) -> str | None:
@@ -180,14 +208,17 @@ class Task(TaggedAsParent):
         record = self.parent.parent.record
         known = {
             "attempt": str(self.current_attempt),
-            "attempt_ok": str(self.successful) if self.finished else "",
+            "attempt_ok": str(self.finished) if self.has_ended else "",
             "runtime": self.runtime_name,
             "user": record.user,
+            "script-name": record.file,
+            "python_version": record.python_version,
+            "k8sflow_version": record.k8sflow_version,
             "ds-type": "s3" if self._run_store.store.url.startswith("s3://") else "local",
             "ds-root": self._run_store.store.url,
             "origin-run-id": record.origin_run_id or "",
             "code-package-sha": record.package or "",
-            "foreach-indices": ".".join(str(f.index) for f in self._commit.stack) if self._commit is not None else "",
+            "foreach-indices": ".".join(map(str, indices(self.parent.parent.graph, self.parent.id, self.id))),
         }
         return {name: value for name, value in known.items() if value}
 
@@ -201,10 +232,27 @@ class Task(TaggedAsParent):
         """The tasks that were given this one's result, as far as they have started."""
         return self._tasks(children)
 
+    @property
+    def parent_task_pathspecs(self) -> list[str]:
+        """The pathspecs of ``parent_tasks``."""
+        return [task.pathspec for task in self.parent_tasks]
+
+    @property
+    def child_task_pathspecs(self) -> list[str]:
+        """The pathspecs of ``child_tasks``."""
+        return [task.pathspec for task in self.child_tasks]
+
+    @property
+    def environment_info(self) -> dict[str, str] | None:
+        """The code and the versions with which the task ran; None for a run that needed no code package."""
+        return self.parent.environment_info
+
     def _tasks(self, find: Callable[[Graph, RunStore, str, str], list[TaskName]]) -> list[Task]:
+        from k8sflow.client.step import Step  # noqa: PLC0415  it is above this module
+
         run = self.parent.parent
         names = find(run.graph, run.run_store, self.parent.id, self.id)
-        return [Task(name.id, parent=run[name.step]) for name in names]
+        return [Task(name.id, parent=Step(name.step, parent=run)) for name in names]
 
     # ------------------------------------------------------------------ output
 
@@ -215,8 +263,8 @@ class Task(TaggedAsParent):
 
     @property
     def stderr(self) -> str:
-        """What the task wrote to its standard error."""
-        return self.log("stderr").decode("utf-8", "replace")
+        """What the task wrote to its standard error, and the traceback where it failed."""
+        return self._with_failure(self.log("stderr")).decode("utf-8", "replace")
 
     @property
     def stdout_size(self) -> int:
@@ -225,21 +273,33 @@ class Task(TaggedAsParent):
 
     @property
     def stderr_size(self) -> int:
-        """How many bytes the task wrote to its standard error."""
-        return len(self.log("stderr"))
+        """The length of ``stderr`` in bytes."""
+        return len(self._with_failure(self.log("stderr")))
 
     def loglines(self, stream: str, as_unicode: bool = True) -> Iterator[tuple[datetime | None, Any]]:  # noqa: FBT001, FBT002  as in Metaflow
-        """The lines of ``stdout`` or ``stderr``, each with when it came (None where that was not kept).
+        """The lines of ``stdout`` or ``stderr``, each with its local time (None where that was not kept).
 
         Args:
             stream: ``stdout`` or ``stderr``.
             as_unicode: Whether the lines are text; else they are bytes, as they were written.
         """
         for line in self.lines((stream,)):
-            yield line.at, line.text if as_unicode else line.data
+            moment = local(line.at) if line.at is not None else None
+            yield moment, line.text if as_unicode else line.data
+        if stream == "stderr":
+            for data in self._with_failure(b"").splitlines():
+                yield self.finished_at, data.decode("utf-8", "replace") if as_unicode else data
+
+    def _with_failure(self, written: bytes) -> bytes:
+        """What a task wrote to its standard error, followed by why it failed."""
+        outcome = None if self.finished else self._outcome
+        if outcome is None:
+            return written
+        told = f"{outcome.detail or outcome.summary}\n".encode("utf-8", "backslashreplace")
+        return written + (b"\n" if written and not written.endswith(b"\n") else b"") + told
 
     def log(self, stream: str) -> bytes:
-        """A stream's bytes as they were written."""
+        """A stream's bytes as the task wrote them."""
         source = self._origin or self
         run_store = source.parent.parent.run_store
         return run_store.read_log(source.parent.id, source.id, source.current_attempt, logs.known(stream))
@@ -287,7 +347,7 @@ class Task(TaggedAsParent):
         if name not in found:
             raise NotFoundError(
                 f"the task {self.pathspec} has no artifact {name!r}.",
-                cause="" if self.successful else "It has not finished.",
+                cause="" if self._commit is not None else "It has not finished.",
                 advice=among(name, dir(found), "It has"),
             )
         return found[name]
@@ -300,7 +360,3 @@ class Task(TaggedAsParent):
 
     def __repr__(self) -> str:
         return f"Task({self.pathspec!r})"
-
-
-def _moment(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, timezone.utc)

@@ -12,6 +12,7 @@ from k8sflow.config import variable
 from k8sflow.controller.policy import Policy
 from k8sflow.kubernetes import flowrun as flowruns
 from k8sflow.kubernetes import labels
+from k8sflow.kubernetes.job import literal
 from k8sflow.kubernetes.names import label_value
 
 CONTAINER = "driver"
@@ -114,7 +115,8 @@ def _container(flowrun: Manifest, policy: Policy) -> Manifest:
 def _command(flowrun: Manifest) -> list[str]:
     """The driver's command line: a list, in which no value can pass for an option."""
     spec = flowrun["spec"]
-    return [PROGRAM, "drive", f"--flowrun={flowrun['metadata']['name']}", "--", spec["flow"], spec["run"]]
+    words = [PROGRAM, "drive", f"--flowrun={flowrun['metadata']['name']}", "--", spec["flow"], spec["run"]]
+    return [literal(word) for word in words]
 
 
 def _environment(flowrun: Manifest, policy: Policy) -> list[Manifest]:
@@ -127,7 +129,7 @@ def _environment(flowrun: Manifest, policy: Policy) -> list[Manifest]:
         flowruns.SERVICE_ACCOUNTS_VARIABLE: ",".join((policy.task_service_account, *policy.task_service_accounts)),
         **flowruns.environment(flowrun["spec"], flowrun["metadata"]["namespace"]),
     }
-    variables: list[Manifest] = [{"name": name, "value": value} for name, value in plain.items()]
+    variables: list[Manifest] = [{"name": name, "value": literal(value)} for name, value in plain.items()]
     secret = flowruns.credentials_secret(flowrun["spec"])
     if secret is not None:
         variables += [

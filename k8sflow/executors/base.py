@@ -61,5 +61,8 @@ class Executor(Protocol):
     def cancel(self) -> None:
         """Stops every task that is not finished, and returns when nothing of them is left."""
 
+    def abandon(self) -> None:
+        """Asks for the end of every task without waiting for it, as the process leaves; may interrupt ``cancel``."""
+
     def close(self) -> None:
         """Gives back what the executor holds, after its last task has finished."""

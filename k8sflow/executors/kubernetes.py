@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import threading
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any
 
 from k8sflow.config import Settings
+from k8sflow.errors import KubernetesError
 from k8sflow.executors.base import Emit
 from k8sflow.executors.kubernetes_run import ClusterRun, RunPlan, delete_run
 from k8sflow.flow.pod_options import PodOptions
@@ -20,6 +23,7 @@ from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskSpec
 
 _CLEAN_UP_PATIENCE_SECONDS = 10.0
+_ABANDON_SECONDS = 5.0
 
 
 class KubernetesExecutor:
@@ -107,6 +111,14 @@ class KubernetesExecutor:
             return
         if not self._call(lambda run: run.cancel()):
             asyncio.run(self._clean_up())
+
+    def abandon(self) -> None:
+        """Sends the deletes of every object of the run, and waits a few seconds for the server to take them."""
+        if self._thread is None or not self._ready.done() or self._ready.exception() is not None:
+            return
+        loop, run = self._ready.result()
+        with contextlib.suppress(RuntimeError, KubernetesError, FutureTimeoutError):  # best effort: the process leaves
+            asyncio.run_coroutine_threadsafe(run.send_deletes(), loop).result(_ABANDON_SECONDS)
 
     def close(self) -> None:
         """Ends the thread; finished Jobs stay until their time is over."""

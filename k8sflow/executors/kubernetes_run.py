@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from k8sflow.config import Settings
@@ -135,10 +135,12 @@ class ClusterRun:
         Raises:
             KubernetesError: Something refuses to go.
         """
-        self.is_cancelling = True
-        await self._has_owner.wait()
-        await asyncio.gather(*self._creating, return_exceptions=True)
-        await delete_run(self.api, self.plan)
+        is_all_there = self._has_owner.is_set() and not self._creating
+        await self.send_deletes()
+        if not is_all_there:  # what was being made may have come after the delete
+            await self._has_owner.wait()
+            await asyncio.gather(*self._creating, return_exceptions=True)
+            await delete_run(self.api, self.plan)
         try:
             await asyncio.wait_for(self._no_pods(), CANCEL_SECONDS)
         except asyncio.TimeoutError:
@@ -153,6 +155,11 @@ class ClusterRun:
             task.finish(cancelled)
         while not self._queue.empty():
             self._task_of(self._queue.get_nowait()).finish(cancelled)
+
+    async def send_deletes(self) -> None:
+        """Asks for the end of every object of the run, and makes no more Jobs."""
+        self.is_cancelling = True
+        await delete_run(self.api, self.plan)
 
     async def close(self) -> None:
         """Ends ``serve``, after seeing to it that the owner goes when the last finished Job goes.
@@ -277,7 +284,8 @@ class ClusterRun:
                 await self._adopt(task)
         except K8sflowError as error:
             # stop: where the answer got lost the Job may be there.
-            task.stop(diagnosis.job_refused(f"{error.summary}\n{error.cause}".strip(), error.advice))
+            found = diagnosis.job_refused(f"{error.summary}\n{error.cause}".strip(), error.advice)
+            task.stop(replace(found, is_final=isinstance(error, ApiStatusError) and error.is_final))
 
     async def _adopt(self, task: TaskOnCluster) -> None:
         """Takes over the pods of a Job that was there before, as after the death of an earlier driver."""

@@ -15,15 +15,19 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from k8sflow.errors import K8sflowError, StorageError
-from k8sflow.executors import spawner
+from k8sflow.executors import fork_server
 from k8sflow.executors.base import Emit, Finished, Output, Queued, Started
-from k8sflow.executors.zygote import Exit, Zygote, forked, no_process
+from k8sflow.executors.fork_server import RunToServe
+from k8sflow.executors.zygote import Exit, Zygote, no_process
+from k8sflow.flow import decorators, registry
+from k8sflow.flow.attempts import TimeLimit
+from k8sflow.flow.environment import variables_of
 from k8sflow.storage.objects import LogWriter
 from k8sflow.storage.run_store import RunStore
 from k8sflow.task import memory
@@ -33,6 +37,7 @@ from k8sflow.task.pipes import waiting_bytes
 from k8sflow.task.result import TaskResult
 from k8sflow.task.runner import TaskRunner, committed_result, write_outcome
 from k8sflow.task.spec import TaskSpec
+from k8sflow.task.time_limit import TIME_IS_OVER
 
 _READ_BYTES = 1 << 16
 _TERM_SECONDS = 3.0
@@ -51,8 +56,9 @@ class _Running:
     pid: int
     pipes: dict[Stream, int]
     logs: dict[Stream, LogWriter]
+    server: Zygote
     result: bytearray = field(default_factory=bytearray)
-    timeout: float | None = None
+    limit: TimeLimit | None = None
     deadline: float = math.inf  # when it is told to end, and after that when it is killed
     ended_for: Diagnosis | None = None  # why it is told to end
     kills_before: int = 0  # for want of memory, in the cgroup that it shares with all that runs beside it
@@ -69,7 +75,7 @@ class LocalExecutor:
         emit: Where events go.
         runner: The run.
         max_workers: How many processes at a time.
-        timeout_of: How many seconds an execution of a step's task may take; None for any time.
+        limit_of: How long an execution of a step's task may take; None for any time.
         lock: A file descriptor that the zygote keeps open until the last task has ended, and no task.
     """
 
@@ -79,17 +85,18 @@ class LocalExecutor:
         runner: TaskRunner,
         max_workers: int,
         *,
-        timeout_of: Callable[[str], float | None] = lambda _: None,
+        limit_of: Callable[[str], TimeLimit | None] = lambda _: None,
         lock: int | None = None,
     ) -> None:
         self._emit = emit
-        self._timeout_of = timeout_of
+        self._limit_of = limit_of
         self._run_store: RunStore = runner.run_store
-        self._zygote = Zygote(
-            spawner.spawned(runner.store.url, runner.place, lock)
-            if spawner.is_needed()
-            else forked(partial(_task_main, runner, lock))
-        )
+        files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._served = RunToServe(runner.flow, runner.record, runner.store, runner.place, files)
+        self._variables_of = partial(_variables, runner)
+        self._lock = lock
+        self._servers: dict[tuple[tuple[str, str], ...], Zygote] = {}
+        self._said: set[str] = set()
         self._submitted: queue.SimpleQueue[Sequence[TaskSpec] | None] = queue.SimpleQueue()
         self._waiting: deque[tuple[Sequence[TaskSpec], int]] = deque()
         self._running: dict[int, _Running] = {}
@@ -102,12 +109,12 @@ class LocalExecutor:
         self._woken.settimeout(None)
         self._cancelled = threading.Event()
         self._selector.register(self._woken, selectors.EVENT_READ)
-        self._selector.register(self._zygote.socket, selectors.EVENT_READ)
+        self._server_for(runner.graph.start)
         self._thread = threading.Thread(target=self._loop, name="k8sflow-local", daemon=True)
         try:
             self._thread.start()
         except RuntimeError as error:
-            self._zygote.close()
+            self._close_servers(spare_orphans=False)
             raise no_process("the run", error) from error
 
     def submit(self, tasks: Sequence[TaskSpec]) -> None:
@@ -118,7 +125,12 @@ class LocalExecutor:
     def cancel(self) -> None:
         """Ends every process of every task: SIGTERM first, SIGKILL to what is left after three seconds."""
         self._cancelled.set()
+        for server in list(self._servers.values()):
+            server.kill_unless_ready()
         self.close()
+
+    def abandon(self) -> None:
+        """Nothing: the zygote ends the tasks when this process is gone."""
 
     def close(self) -> None:
         """Ends the thread and the zygote."""
@@ -126,9 +138,22 @@ class LocalExecutor:
             self._submitted.put(None)
             self._wake()
         self._thread.join()
-        self._zygote.close(spare_orphans=not self._cancelled.is_set())
+        self._close_servers(spare_orphans=not self._cancelled.is_set())
         self._wakeup.close()
         self._woken.close()
+
+    def _close_servers(self, *, spare_orphans: bool) -> None:
+        for server in self._servers.values():
+            server.close(spare_orphans=spare_orphans)
+
+    def _server_for(self, step: str) -> Zygote:
+        """The process that a step's tasks are forked from: those with the same ``@environment`` share one."""
+        variables = self._variables_of(step)
+        key = tuple(sorted(variables.items()))
+        if key not in self._servers:
+            self._servers[key] = Zygote(fork_server.server(self._served, self._lock, variables))
+            self._selector.register(self._servers[key].socket, selectors.EVENT_READ, self._servers[key])
+        return self._servers[key]
 
     def _wake(self) -> None:
         with contextlib.suppress(BlockingIOError):  # it is full of wake-ups that the thread has yet to see
@@ -165,15 +190,18 @@ class LocalExecutor:
     def _step(self) -> bool:
         if not self._start_waiting():
             return False
-        ready = [] if self._zygote.has_exits else [key for key, _ in self._selector.select(self._end_overdue())]
+        ending = {server for server in self._servers.values() if server.has_exits}
+        ready = [] if ending else [key for key, _ in self._selector.select(self._end_overdue())]
         for key in ready:
             if key.fileobj is self._woken:
                 self._woken.recv(4096)
-            elif key.data is not None:
+            elif isinstance(key.data, Zygote):
+                ending.add(key.data)
+            else:
                 running, stream = key.data
                 self._read(running, stream)
-        if self._zygote.has_exits or any(key.fileobj is self._zygote.socket for key in ready):
-            for exit_ in self._zygote.exits():
+        for server in ending:
+            for exit_ in server.exits():
                 self._ended(exit_)
         return True
 
@@ -181,11 +209,24 @@ class LocalExecutor:
         """Ends the tasks whose time is over, with all that they have started; seconds until the next one's is."""
         now = time.monotonic()
         for running in self._running.values():
-            if running.deadline <= now:
-                number = signal.SIGTERM if running.ended_for is None else signal.SIGKILL
-                self._end(running, number, running.ended_for or timed_out(running.timeout or 0.0))
+            if running.deadline > now:
+                continue
+            if running.ended_for is not None or running.limit is None:
+                self._end(running, signal.SIGKILL, running.ended_for or timed_out(0.0))
+            else:
+                self._interrupt(running, running.limit)
         first = min((running.deadline for running in self._running.values()), default=math.inf)
         return None if first == math.inf else max(0.0, first - now)
+
+    def _interrupt(self, running: _Running, limit: TimeLimit) -> None:
+        """Lets the task's own process raise TimeoutException in its step; what it has started is left to the step."""
+        if not limit.grace_seconds:
+            self._end(running, signal.SIGKILL, timed_out(limit.seconds))
+            return
+        running.ended_for = timed_out(limit.seconds)
+        running.deadline = time.monotonic() + limit.grace_seconds
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(running.pid, TIME_IS_OVER)
 
     def _end(self, running: _Running, number: signal.Signals, reason: Diagnosis) -> None:
         running.ended_for = reason
@@ -250,20 +291,29 @@ class LocalExecutor:
         kills_before = memory.kills()
         pipes = {stream: os.pipe() for stream in _STREAMS}
         try:
-            pid = self._zygote.spawn(task.to_json(), *(pipes[stream][1] for stream in _STREAMS))
+            server = self._server_for(task.name.step)
+            pid = server.spawn(task.to_json(), *(pipes[stream][1] for stream in _STREAMS))
         finally:
             for _, write_end in pipes.values():
                 os.close(write_end)
-        running = _Running(task, pid, {stream: read_end for stream, (read_end, _) in pipes.items()}, logs)
+        running = _Running(task, pid, {stream: read_end for stream, (read_end, _) in pipes.items()}, logs, server)
         running.kills_before = kills_before
-        running.timeout = self._timeout_of(task.name.step)
-        if running.timeout is not None:
-            running.deadline = time.monotonic() + running.timeout
+        running.limit = self._limit_of(task.name.step)
+        if running.limit is not None:
+            running.deadline = time.monotonic() + running.limit.seconds
         self._running[pid] = running
         for stream, fd in running.pipes.items():
             os.set_blocking(fd, False)
             self._selector.register(fd, selectors.EVENT_READ, (running, stream))
+        self._say_what_is_left_out(task, server)
         self._emit(Started(task, f"pid {pid}"))
+
+    def _say_what_is_left_out(self, task: TaskSpec, server: Zygote) -> None:
+        """Says once why tasks take longer to start than they might."""
+        for library, why in (server.left_out or {}).items():
+            if library not in self._said:
+                self._said.add(library)
+                self._emit(Queued(task, f"each task imports {library} by itself: {why}."))
 
     def _read(self, running: _Running, stream: Stream, most: int = _READ_BYTES) -> int:
         """Takes what is in a pipe; how many bytes that was."""
@@ -302,7 +352,8 @@ class LocalExecutor:
         self._drain(running)
         said = last_word(running.result, exit_.status) or committed_result(self._run_store, running.task)
         result = said
-        if result is None or (running.ended_for is not None and result.outcome is Outcome.USER_ERROR):
+        was_cancelled = running.ended_for is not None and running.ended_for.category is Outcome.CANCELLED
+        if result is None or (was_cancelled and result.outcome is Outcome.USER_ERROR):
             result = _inferred(running, exit_.status)
         result = self._blamed_on_memory(running, exit_.status, result)
         if running.ended_for is not None or result.outcome.is_failure:
@@ -341,14 +392,15 @@ class LocalExecutor:
         """Ends the groups of all running tasks."""
         self._signal(signal.SIGTERM)
         deadline = time.monotonic() + _TERM_SECONDS
-        self._zygote.socket.settimeout(_TERM_SECONDS)
-        with contextlib.suppress(K8sflowError, TimeoutError):
-            while self._running and time.monotonic() < deadline:
-                for exit_ in self._zygote.exits():
-                    with contextlib.suppress(ProcessLookupError, PermissionError):
-                        os.killpg(exit_.pid, signal.SIGKILL)  # what the task left in its group
-                    running = self._running.pop(exit_.pid)
-                    self._drain(running)
+        for server in self._servers.values():
+            server.socket.settimeout(_TERM_SECONDS)
+            with contextlib.suppress(K8sflowError, TimeoutError):
+                while time.monotonic() < deadline and any(found.server is server for found in self._running.values()):
+                    for exit_ in server.exits():
+                        with contextlib.suppress(ProcessLookupError, PermissionError):
+                            os.killpg(exit_.pid, signal.SIGKILL)  # what the task left in its group
+                        running = self._running.pop(exit_.pid)
+                        self._drain(running)
         self._signal(signal.SIGKILL)
 
     def _signal(self, number: signal.Signals) -> None:
@@ -363,20 +415,18 @@ def _inferred(running: _Running, status: int) -> TaskResult:
     return TaskResult(diagnosis.category, diagnosis=diagnosis)
 
 
-def _task_main(runner: TaskRunner, lock: int | None, task: str, result_fd: int) -> int:
-    """The life of a task's process."""
-    if lock is not None:
-        os.close(lock)
-    result = replace(runner, store=runner.store.after_fork()).run(TaskSpec.from_json(task))
-    with contextlib.suppress(BrokenPipeError), os.fdopen(result_fd, "wb") as pipe:
-        pipe.write(result.to_json().encode("utf-8", "replace"))
-    return 1 if result.outcome.is_failure else 0
+def _variables(runner: TaskRunner, step: str) -> dict[str, str]:
+    """What ``@environment`` sets for a step; nothing for an exit hook, which belongs to none."""
+    if step not in runner.graph.nodes:
+        return {}
+    added = tuple(map(registry.parse, runner.record.decorators))
+    return variables_of(decorators.effective(runner.flow, step, added))
 
 
 def _told(error: Exception) -> Diagnosis:
     outcome = Outcome.STORAGE_ERROR if isinstance(error, StorageError) else Outcome.USER_ERROR
     if isinstance(error, K8sflowError):
-        return Diagnosis(outcome, error.summary, error.cause, error.advice)
+        return Diagnosis(outcome, error.summary, error.cause, error.advice, is_final=True)  # this executor has ended
     advice = ""
     if isinstance(error, OSError) and error.errno == errno.EMFILE:
         advice = "Raise the limit of open files (ulimit -n), or lower --max-workers."

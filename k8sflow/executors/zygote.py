@@ -1,10 +1,9 @@
-"""A process that has the flow loaded and forks one process per task.
+"""A process that forks one process per task, and the driver's end of the connection to it.
 
-It is forked from the driver before the driver has any thread, so that a task starts with the flow imported, and a
-fork is as safe as the flow's own module level. The driver hands over a task with the file descriptors that the task
-writes to; the zygote answers with the task's pid, and reports how each one ended.
+The driver sends a task with the file descriptors that the task writes to; the server answers with the task's pid, and
+reports how each one ended.
 
-Messages go over a stream socket, each a length of 4 bytes and JSON. Requests are answered one at a time, so that the
+Messages are sent over a stream socket, each a length of 4 bytes and JSON. Requests are answered one at a time, so the
 descriptors (SCM_RIGHTS, unix(7)) always belong to the request that they come with.
 """
 
@@ -22,8 +21,7 @@ import signal
 import socket
 import struct
 import sys
-import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -36,7 +34,7 @@ _FDS = 3
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 OUR_SIGNALS = frozenset({signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
-# How many bytes of entropy a task's numpy generator is seeded with, where the flow did not seed it.
+# How many words of 32 bits a task's numpy generator is seeded with.
 _SEED_WORDS = 8
 
 TaskMain = Callable[[str, int], int]
@@ -66,6 +64,7 @@ class Zygote:
         ours, theirs = socket.socketpair()
         for end in (ours, theirs):
             end.settimeout(None)  # whatever the flow has made the default
+            os.set_blocking(end.fileno(), True)  # also where a library has replaced the sockets, as gevent does
         streams.flush()
         try:
             self.pid = start(ours, theirs)
@@ -74,6 +73,7 @@ class Zygote:
         theirs.close()
         self.socket = ours
         self._exits: list[Exit] = []
+        self._left_out: dict[str, str] | None = None
 
     def spawn(self, task: str, stdout: int, stderr: int, result: int) -> int:
         """Starts a task's process with these descriptors, and returns its pid.
@@ -89,7 +89,7 @@ class Zygote:
                     return int(message["pid"])
                 if "error" in message:
                     raise no_process("a task", message["error"])
-                self._exits.append(_exit_of(message))
+                self._take(message)
         except OSError as error:
             raise _gone(error) from error
 
@@ -101,16 +101,33 @@ class Zygote:
         """
         if not self._exits:
             try:
-                self._exits.append(_exit_of(self._receive()))
+                self._take(self._receive())
             except OSError as error:
                 raise _gone(error) from error
         found, self._exits = self._exits, []
         return found
 
+    def _take(self, message: dict[str, Any]) -> None:
+        if "left_out" in message:
+            self._left_out = message["left_out"]
+        else:
+            self._exits.append(_exit_of(message))
+
+    @property
+    def left_out(self) -> dict[str, str] | None:
+        """The libraries that each task imports by itself, and why; None where the server has not started yet."""
+        return self._left_out
+
     @property
     def has_exits(self) -> bool:
         """Whether exits were seen that nobody has asked for."""
         return bool(self._exits)
+
+    def kill_unless_ready(self) -> None:
+        """Ends a server that still imports libraries, so that nobody has to wait for that."""
+        if self._left_out is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
 
     def close(self, *, spare_orphans: bool = False) -> None:
         """Ends the zygote, and with it every task that still runs.
@@ -132,25 +149,6 @@ class Zygote:
         if message is None:
             raise ConnectionResetError("it closed the connection")
         return message
-
-
-def forked(task_main: TaskMain) -> Start:
-    """Starts the zygote as a copy of this process.
-
-    Args:
-        task_main: What runs in each task's process: takes the task as text and the descriptor for its result, and
-            returns the process's exit code.
-    """
-
-    def start(ours: socket.socket, theirs: socket.socket) -> int:
-        driver = os.getpid()
-        pid = os.fork()
-        if pid == 0:
-            ours.close()
-            _exit_after(lambda: Server(theirs, task_main, driver).serve())
-        return pid
-
-    return start
 
 
 def no_process(what: str, why: object) -> RunError:
@@ -178,11 +176,15 @@ class Server:
 
     Args:
         connection: The socket to the driver.
-        task_main: The life of a task's process.
+        task_main: The life of a task's process; None where it is only to say what it leaves out.
         driver: The driver's process id.
+        left_out: The libraries that each task imports by itself, and why.
     """
 
-    def __init__(self, connection: socket.socket, task_main: TaskMain, driver: int) -> None:
+    def __init__(
+        self, connection: socket.socket, task_main: TaskMain | None, driver: int, left_out: Mapping[str, str]
+    ) -> None:
+        self._left_out = left_out
         self._connection = connection
         self._task_main = task_main
         self._driver = driver
@@ -191,8 +193,6 @@ class Server:
         self._spares_orphans = False
 
     def serve(self) -> int:
-        # A terminal sends Ctrl-C to everybody; what happens then is the driver's decision.
-        os.setpgid(0, 0)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, lambda *_: None)
@@ -207,11 +207,14 @@ class Server:
         gc.collect()
         gc.freeze()  # objects that exist now are never looked at again, so their pages stay shared
         try:
-            self._loop(woken)
+            with contextlib.suppress(OSError):
+                _send(self._connection, {"left_out": dict(self._left_out)})
+            if self._task_main is not None:
+                self._loop(woken)
         finally:
             self._kill_children()
             if not self._spares_orphans:
-                self._kill_orphans()
+                kill_children()
             signal.set_wakeup_fd(-1)
             for end in (wakeup, woken, self._connection):
                 end.close()
@@ -258,9 +261,7 @@ class Server:
 
     def _become_task(self, task: str, fds: list[int]) -> int:
         os.setsid()  # a group of its own: what the task starts can be ended with it
-        _ask_for_signal(signal.SIGKILL)
-        if os.getppid() != self._pid:  # it died before the request
-            os.kill(os.getpid(), signal.SIGKILL)
+        end_with_parent(self._pid)
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGINT, signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL if number != signal.SIGINT else signal.default_int_handler)
@@ -272,10 +273,9 @@ class Server:
         os.dup2(stderr, 2)
         for fd in (null, stdout, stderr):
             os.close(fd)
-        streams.renew()
         _reseed_numpy()
+        assert self._task_main is not None
         code = self._task_main(task, result)
-        threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001  as at the end of any Python process
         atexit._run_exitfuncs()  # noqa: SLF001
         return code
 
@@ -301,18 +301,19 @@ class Server:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, 0)
 
-    def _kill_orphans(self) -> None:
-        """Ends what tasks have left behind: whatever that leaves behind in turn becomes a child of this process too."""
-        spared: set[int] = set()  # those of another user, as after sudo
-        while found := _children_of(self._pid) - spared:
-            for pid in found:
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                    os.waitpid(pid, 0)
-                except PermissionError:
-                    spared.add(pid)
-                except (ProcessLookupError, ChildProcessError):
-                    continue
+
+def kill_children() -> None:
+    """Ends what this process, or what it has adopted, has started; and whatever that leaves behind in turn."""
+    spared: set[int] = set()  # those of another user, as after sudo
+    while found := _children_of(os.getpid()) - spared:
+        for pid in found:
+            try:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+            except PermissionError:
+                spared.add(pid)
+            except (ProcessLookupError, ChildProcessError):
+                continue
 
 
 def _children_of(pid: int) -> set[int]:
@@ -320,6 +321,13 @@ def _children_of(pid: int) -> set[int]:
     with contextlib.suppress(OSError):
         return {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
     return set()
+
+
+def end_with_parent(parent: int) -> None:
+    """Ends this process when its parent dies, or has died."""
+    _ask_for_signal(signal.SIGKILL)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _adopt_orphans() -> None:
@@ -353,12 +361,9 @@ def _exit_after(main: Callable[[], int]) -> NoReturn:
 
 
 def _reseed_numpy() -> None:
-    """Gives the task a numpy generator of its own, unless the flow's module has seeded it."""
+    """Gives the task a numpy generator of its own, as a new interpreter has; Python's own does so by itself."""
     module = sys.modules.get("numpy.random")
-    if module is None:
-        return
-    generator = module.mtrand._rand._bit_generator  # noqa: SLF001  the only place that tells who seeded it
-    if getattr(generator, "_seed_seq", None) is not None:
+    if module is not None:
         module.seed(list(memoryview(os.urandom(4 * _SEED_WORDS)).cast("I")))
 
 

@@ -14,8 +14,14 @@ from k8sflow.flow.kinds import Decoration, DecoratorKind, Option
 
 # The outcomes that a user's retries are spent on; what the infrastructure does is retried on a budget of its own.
 PAID = ("user_error", "timed_out", "out_of_memory")
-# Where nothing is said, a task waits this long on Kubernetes, where what failed may need time; a person does not wait.
+# The pauses where minutes_between_retries is not written. On Kubernetes what failed may need minutes to recover. On
+# this machine a person waits: 1 s, 2 s, 4 s, so that a server that fails for a moment doesn't meet all retries at once.
 DEFAULT_MINUTES_ON_KUBERNETES = 2.0
+DEFAULT_SECONDS_HERE = 1.0
+DEFAULT_BACKOFF_HERE = 2.0
+DEFAULT_LONGEST_SECONDS_HERE = 60.0
+# How long a step has for its except and finally blocks, and for saving what it has set, after its timeout.
+DEFAULT_GRACE_SECONDS = 10.0
 _SECONDS = 60.0
 
 
@@ -61,12 +67,42 @@ class Catch:
 
 
 @dataclass(frozen=True)
+class TimeLimit:
+    """How long an execution of a step's task may take.
+
+    Args:
+        seconds: When TimeoutException is raised in the step.
+        grace_seconds: How much later the task is killed, if it is still there; 0 kills it at once.
+    """
+
+    seconds: float
+    grace_seconds: float = DEFAULT_GRACE_SECONDS
+
+
+@dataclass(frozen=True)
 class StepPolicy:
-    """What holds for the tasks of a step."""
+    """The rules for the tasks of a step.
+
+    Args:
+        retry: How often a failed task is run again.
+        timeout_seconds: How long an execution may take; None for any time.
+        catch: What becomes of a task that has failed for good; None where it ends the run.
+        grace_seconds: How long a task may take to end after its timeout.
+    """
 
     retry: Retry = Retry()
     timeout_seconds: float | None = None
     catch: Catch | None = None
+    grace_seconds: float = DEFAULT_GRACE_SECONDS
+
+    @property
+    def time_limit(self) -> TimeLimit | None:
+        """How long an execution may take; None for any time."""
+        return None if self.timeout_seconds is None else TimeLimit(self.timeout_seconds, self.grace_seconds)
+
+    def is_run_again(self, outcome: str, execution: int) -> bool:
+        """Whether a task is certainly run again after it failed in its execution of this number, from 0."""
+        return outcome in self.retry.on and execution < self.retry.times
 
     def to_document(self) -> dict[str, Any]:
         """The policy as JSON types."""
@@ -80,6 +116,7 @@ class StepPolicy:
             Retry(**{**again, "on": tuple(again["on"])}),
             document["timeout_seconds"],
             Catch(**document["catch"]) if document["catch"] is not None else None,
+            document.get("grace_seconds", DEFAULT_GRACE_SECONDS),
         )
 
     @staticmethod
@@ -91,21 +128,25 @@ class StepPolicy:
             _retry_of(options_of(decorations, "retry"), on_kubernetes=on_kubernetes),
             _total_seconds(limit) if limit is not None else None,
             Catch(**caught) if caught is not None else None,
+            limit["grace_seconds"] if limit is not None else DEFAULT_GRACE_SECONDS,
         )
 
 
 def _retry_of(options: dict[str, Any] | None, *, on_kubernetes: bool) -> Retry:
     if options is None or not options["times"]:
         return Retry()
-    minutes = options["minutes_between_retries"]
-    if minutes is None:
-        minutes = DEFAULT_MINUTES_ON_KUBERNETES if on_kubernetes else 0.0
-    longest = options["max_delay"]
+    minutes, backoff, longest_minutes = (options[name] for name in ("minutes_between_retries", "backoff", "max_delay"))
+    longest = None if longest_minutes is None else longest_minutes * _SECONDS
+    if minutes is None and not on_kubernetes:
+        pause, default_backoff = DEFAULT_SECONDS_HERE, DEFAULT_BACKOFF_HERE
+        longest = DEFAULT_LONGEST_SECONDS_HERE if longest is None else longest
+    else:
+        pause, default_backoff = (DEFAULT_MINUTES_ON_KUBERNETES if minutes is None else minutes) * _SECONDS, 1.0
     return Retry(
         times=options["times"],
-        pause_seconds=minutes * _SECONDS,
-        backoff=options["backoff"],
-        longest_pause_seconds=None if longest is None else longest * _SECONDS,
+        pause_seconds=pause,
+        backoff=default_backoff if backoff is None else backoff,
+        longest_pause_seconds=longest,
         on=options["on"],
     )
 
@@ -190,9 +231,12 @@ retry = DecoratorKind(
         Option("times", _count, "how many times a failed task is run again; 0 keeps --with retry away", 3),
         Option(
             "minutes_between_retries", _amount,
-            "how many minutes it waits before it is run again (where nothing is said: 2 on Kubernetes, else none)",
+            "how many minutes it waits before it is run again (by default 2 on Kubernetes; locally 1 s, 2 s, 4 s, …)",
         ),
-        Option("backoff", _factor, "what each pause is multiplied with for the next one", 1.0),
+        Option(
+            "backoff", _factor,
+            "what each pause is multiplied with for the next one (by default 1, and 2 for the local default pauses)",
+        ),
         Option("max_delay", _amount, "how many minutes a pause lasts at most"),
         Option("on", _outcomes, f"the outcomes after which it is run again, of {', '.join(PAID)}", PAID),
     ),
@@ -200,11 +244,17 @@ retry = DecoratorKind(
 
 timeout = DecoratorKind(
     "timeout",
-    "ends a task that takes too long: its process and all that it has started",
+    "ends a step that takes too long: raises TimeoutException in it, and later kills what is left of the task",
     (
         Option("seconds", _amount, "how many seconds an execution may take, besides minutes and hours", 0.0),
         Option("minutes", _amount, "how many minutes an execution may take, besides seconds and hours", 0.0),
         Option("hours", _amount, "how many hours an execution may take, besides seconds and minutes", 0.0),
+        Option(
+            "grace_seconds",
+            _amount,
+            "how many seconds after TimeoutException the task is killed, if it is still there; 0 kills it at once",
+            DEFAULT_GRACE_SECONDS,
+        ),
     ),
     check=_check_timeout,
 )

@@ -7,8 +7,9 @@ class CaughtError(Exception):
     """The end of a step that ``@catch`` let the run survive; raise it to fail after all.
 
     Args:
-        type: The name of the exception's class: ``ValueError``; MemoryError and TimeoutError where the task was ended
-            for want of memory or of time, RuntimeError where its process died.
+        type: The exception's class: ``builtins.ValueError``; ``builtins.MemoryError`` where the task ran out of memory,
+            ``k8sflow.errors.TimeoutException`` where its time was over, ``builtins.RuntimeError`` where its process
+            died.
         exception: What the exception said.
         stacktrace: The traceback, or what else is known.
         outcome: How the task ended: user_error, timed_out, out_of_memory.
@@ -22,7 +23,11 @@ class CaughtError(Exception):
         self.outcome = outcome
 
     def __str__(self) -> str:
+        return self.stacktrace or f"[no stacktrace]\n{self._brief}"
+
+    @property
+    def _brief(self) -> str:
         return f"{self.type}: {self.exception}" if self.exception else self.type
 
     def __repr__(self) -> str:
-        return f"<caught {self}>"
+        return f"<caught {self._brief}>"

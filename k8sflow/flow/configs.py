@@ -3,23 +3,37 @@
 from __future__ import annotations
 
 import ast
-import getpass
-import importlib
-import json
-import sys
+import os
+from collections import ChainMap
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from k8sflow.errors import ParameterError
-from k8sflow.flow.faults import Located, caller, declaring, did_you_mean, reason
+from k8sflow.flow.config_values import ConfigValue as ConfigValue  # noqa: PLC0414  stored values name it here
+from k8sflow.flow.config_values import Parser, parser_of, wrapped
+from k8sflow.flow.faults import Located, caller, declaring, did_you_mean, is_class_body, reason
+from k8sflow.flow.kinds import bound, is_delayed, settled
+from k8sflow.flow.late import Late, evaluated
+from k8sflow.flow.script import beside
+from k8sflow.user import current_user
 
 if TYPE_CHECKING:
     from k8sflow.flow.spec import FlowSpec
 
-Parser = Callable[[str], Any]
 _UNKNOWN: Any = object()
+
+
+class _State(NamedTuple):
+    """What is known of a config: its value, who gave it, and whether the command line has been read."""
+
+    value: Any = _UNKNOWN
+    is_given: bool = False
+    is_known: bool = False
+
+
+_UNREAD = _State()
 
 
 class ParameterContext(NamedTuple):
@@ -42,86 +56,13 @@ class ParameterContext(NamedTuple):
     configs: Mapping[str, Any] = {}
 
 
-class ConfigValue(dict[str, Any]):
-    """A table of a config: ``value.key`` and ``value["key"]``; it can't change."""
-
-    def __init__(self, values: Mapping[str, Any]) -> None:
-        super().__init__({str(key): wrapped(value) for key, value in values.items()})
-
-    def __getattr__(self, name: str) -> Any:
-        if name in self:
-            return self[name]
-        raise AttributeError(
-            f"the config has no {name!r}. {did_you_mean(name, self) or f'It has {chr(44).join(self)}.'}"
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """The table as plain dictionaries."""
-        return {key: plain(value) for key, value in self.items()}
-
-    def _refuse(self, *_: object, **__: object) -> NoReturn:
-        raise TypeError("a config can't change during a run. Put the new value under another name.")
-
-    __setitem__ = __delitem__ = update = pop = popitem = clear = setdefault = __setattr__ = __ior__ = _refuse
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return ConfigValue, (dict(self),)
-
-
-def wrapped(value: Any) -> Any:
-    """A value whose tables can be read by attributes, also those in lists."""
-    if isinstance(value, Mapping):
-        return value if isinstance(value, ConfigValue) else ConfigValue(value)
-    return [wrapped(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def plain(value: Any) -> Any:
-    """The same without that."""
-    if isinstance(value, ConfigValue):
-        return value.to_dict()
-    return [plain(item) for item in value] if isinstance(value, list) else value
-
-
-class ConfigExpression:
-    """A value made from configs, which is known when they are: ``config.a.b``, or of ``config_expr``."""
-
-    def __init__(self, text: str, value: Callable[[], Any]) -> None:
-        self._text = text
-        self._value = value
-
-    def k8sflow_value(self) -> Any:
-        """The value.
-
-        Raises:
-            ParameterError: There is none.
-        """
-        try:
-            return self._value()
-        except ParameterError:
-            raise
-        except Exception as error:  # an expression is the user's code, and raises what it likes
-            raise ParameterError(
-                f"{self._text} can't be had from the configs: {type(error).__name__}: {error}"
-            ) from error
-
-    def __getattr__(self, name: str) -> ConfigExpression:
-        if name.startswith("_"):
-            raise AttributeError(name)
-        return ConfigExpression(f"{self._text}.{name}", lambda: getattr(self._value(), name))
-
-    def __getitem__(self, key: Any) -> ConfigExpression:
-        return ConfigExpression(f"{self._text}[{key!r}]", lambda: self._value()[key])
-
-    def __repr__(self) -> str:
-        return f"<{self._text}>"
-
-
-class Config:
+class Config(Late):
     """A configuration of the flow, from ``--config NAME FILE``, ``--config-value NAME JSON`` or its default.
 
     Args:
         name: The name on the command line.
-        default: The file where none is given; beside the flow, if it is not in the working folder.
+        default: The file where none is given, or a function of a ``ParameterContext`` that names one; beside the flow,
+            if it is not in the working folder.
         default_value: The value where no file is given: a text for the parser, a dictionary, or a function of a
             ``ParameterContext`` that makes one of them.
         help: One line for people.
@@ -136,13 +77,23 @@ class Config:
     """
 
     k8sflow_fault: Located | None = None
-    _name = "config"  # where a wrong call has given none
+    k8sflow_misuses: list[Located]
+    _name = _attribute = "config"  # where a wrong call has given none
+    _owner: type | None = None
+    _flow: type | None = None
+    _state = _UNREAD
+
+    def __new__(cls, *_: Any, **__: Any) -> Config:  # noqa: PYI034  Self is not in Python 3.10
+        """Makes the object, which has its place in a class also after a wrong call."""
+        made = super().__new__(cls)
+        made._origin, made.k8sflow_misuses = made, []
+        return made
 
     @declaring
     def __init__(
         self,
         name: str,
-        default: str | None = None,
+        default: str | os.PathLike[str] | Callable[[ParameterContext], str | None] | None = None,
         default_value: Any = None,
         help: str = "",  # noqa: A002  the name that users know
         required: bool = False,  # noqa: FBT001, FBT002  the order that users know
@@ -156,13 +107,21 @@ class Config:
         self._options = {"default": default, "default_value": default_value, "help": help, "required": required}
         self._parser = parser
         self._plain = plain
-        self._owner: type | None = None
-        self._bound: Any = _UNKNOWN
-        self._is_given = False
 
     def __set_name__(self, owner: type, name: str) -> None:
-        """Keeps where the config stands."""
-        self._attribute, self._owner = name, owner
+        """Keeps the class and the attribute; another flow's config has an object of its own."""
+        if self._owner is None:
+            self._attribute, self._owner = name, owner
+        else:
+            placed = self.k8sflow_of(owner, name)
+            placed._owner = owner  # noqa: SLF001  it is one of these
+            setattr(owner, name, placed)
+
+    def k8sflow_of(self, flow: type, attribute: str) -> Config:
+        """A copy for another flow, whose value is not yet known."""
+        found = object.__new__(type(self))
+        found.__dict__.update(self.__dict__, _flow=flow, _attribute=attribute, _state=_UNREAD)
+        return found
 
     def __get__(self, instance: FlowSpec | None, owner: type) -> Any:
         """The run's value, on a task's ``self``; the Config itself on the class."""
@@ -184,19 +143,41 @@ class Config:
         """
         if self.k8sflow_fault is not None:
             raise ParameterError(self.k8sflow_fault.fault.message, advice=self.k8sflow_fault.fault.advice)
-        if self._bound is _UNKNOWN:
-            self._bound = self._default()
-        return self._bound
+        if self._state.value is _UNKNOWN:
+            self._state = self._state._replace(value=self._default())
+        return self._state.value
 
     def k8sflow_bind(self, value: Any) -> None:
         """Sets the value, as an earlier process has had it."""
-        self._bound = value
-        self._is_given = value is not _UNKNOWN
+        self._state = _State(value, is_given=True, is_known=True)
 
     @property
     def k8sflow_is_given(self) -> bool:
         """Whether somebody gave the value; else it is read from its default."""
-        return self._is_given
+        return self._state.is_given
+
+    def k8sflow_bound(self, flow: type) -> Config:
+        """The config that this flow has in its place."""
+        found = configs(flow)
+        if self._owner in flow.__mro__ and self._attribute in found:
+            return found[self._attribute]
+        return next((config for config in found.values() if config._origin is self._origin), self)  # noqa: SLF001
+
+    def k8sflow_is_known(self) -> bool:
+        """Whether the flow's command line has been read."""
+        return self._state.is_known
+
+    def k8sflow_is_placed(self) -> bool:
+        """Whether it is an attribute of a class, which the static check looks at."""
+        return self._owner is not None
+
+    def k8sflow_text(self) -> str:
+        """The name by which ``config_expr`` has it."""
+        return self._attribute if self._attribute.isidentifier() else self._name
+
+    def k8sflow_source(self) -> Config:
+        """Itself."""
+        return self
 
     def k8sflow_read(self, *, file: str | None = None, text: str | None = None) -> None:
         """Sets the value from a file or a text.
@@ -206,38 +187,43 @@ class Config:
         """
         self.k8sflow_bind(self._parsed(Path(file)) if file is not None else self._made(text or "", "json"))
 
-    def __getattr__(self, name: str) -> ConfigExpression:
-        if name.startswith("_"):
-            raise AttributeError(name)
-        return ConfigExpression(f"{self._name}.{name}", lambda: getattr(self.k8sflow_value(), name))
-
-    def __getitem__(self, key: Any) -> ConfigExpression:
-        return ConfigExpression(f"{self._name}[{key!r}]", lambda: self.k8sflow_value()[key])
-
     def __repr__(self) -> str:
         return f"Config({self._name!r})"
 
     def _default(self) -> Any:
-        if self._options["default"] is not None:
-            return self._parsed(self._found(Path(self._options["default"])))
-        value = self._options["default_value"]
-        if callable(value):
-            flow = self._owner.__name__ if self._owner is not None else ""
-            value = value(ParameterContext(flow, getpass.getuser(), self._name))
+        file = self._called("default")
+        if file is not None:
+            return self._parsed(beside(self._owner, Path(file).expanduser()))
+        value = self._called("default_value")
         if value is None and self._options["required"]:
             raise ParameterError(f"Config {self._name!r} is required.", advice=f"Give --config {self._name} FILE.")
         if isinstance(value, str):
             return self._made(value, "json")
         return value if self._plain else wrapped(value)
 
-    def _found(self, path: Path) -> Path:
-        module = sys.modules.get(getattr(self._owner, "__module__", ""))
-        beside = Path(getattr(module, "__file__", None) or ".").parent / path
-        return beside if not path.exists() and beside.exists() else path
+    def _called(self, option: str) -> Any:
+        """An option's value; what it returns where it is a function.
+
+        Raises:
+            ParameterError: The function failed.
+        """
+        value = self._options[option]
+        if is_delayed(value):
+            return settled(value if self._owner is None else bound(value, self._flow or self._owner))
+        if not callable(value):
+            return value
+        owner = self._flow or self._owner
+        flow = owner.__name__ if owner is not None else ""
+        try:
+            return value(ParameterContext(flow, current_user(), self._name))
+        except Exception as error:  # the function is the user's code
+            raise ParameterError(
+                f"Config {self._name!r}: the function in its {option} failed: {type(error).__name__}: {error}"
+            ) from error
 
     def _parsed(self, path: Path) -> Any:
         try:
-            text = path.read_text(encoding="utf-8")
+            text = path.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise ParameterError(
                 f"Config {self._name!r}: {path} can't be read: {reason(error)}.",
@@ -248,38 +234,81 @@ class Config:
     def _made(self, text: str, kind: str, source: str = "its value") -> Any:
         if self._plain and self._parser is None:
             return text
-        parser = _parser(self._parser or kind, f"Config({self._name!r})")
+        parser = parser_of(self._parser or kind, f"Config({self._name!r})")
         try:
             value = parser(text)
+            return value if self._plain else wrapped(value)
         except Exception as error:  # a parser is anybody's code, and raises what it likes for a text that it can't read
             raise ParameterError(
                 f"Config {self._name!r}: {source} can't be parsed: {type(error).__name__}: {error}",
                 advice=f"It is read as {kind.upper()}." if self._parser is None else "",
             ) from error
-        return value if self._plain else wrapped(value)
 
 
-def config_expr(text: str) -> ConfigExpression:
+class _Text(Late):
+    """A Python expression over configs.
+
+    Args:
+        text: The expression.
+        names: The names that its module and the class body around it have.
+        flow: The flow whose configs it reads.
+    """
+
+    def __init__(self, text: str, names: Mapping[str, Any], flow: type[FlowSpec] | None = None) -> None:
+        self._text, self._names, self._flow = text, names, flow
+
+    def k8sflow_value(self) -> Any:
+        """The value of the expression.
+
+        Raises:
+            ParameterError: It fails.
+        """
+        return evaluated(self._text, self._evaluated)
+
+    def k8sflow_bound(self, flow: type) -> _Text:
+        """The same expression over the configs of this flow."""
+        return _Text(self._text, self._names, flow)
+
+    def k8sflow_text(self) -> str:
+        """The expression."""
+        return self._text if self._text.isidentifier() else f"({self._text})"
+
+    def k8sflow_source(self) -> None:
+        """No single config."""
+
+    def k8sflow_is_known(self) -> bool:
+        """Whether the command line of the flow that it reads has been read."""
+        used = evaluated(self._text, self._used)
+        return bool(used) and all(config.k8sflow_is_known() for config in used.values())
+
+    def __get__(self, instance: object | None, owner: type) -> Any:
+        """The run's value, on a task's ``self``; the late value on the class."""
+        return self if instance is None else self.k8sflow_bound(owner).k8sflow_value()
+
+    def _used(self) -> dict[str, Config]:
+        """The configs that the expression uses, by name; a flow's own ones come first."""
+        found = {n: value for n, value in self._names.items() if isinstance(value, Config)}
+        for attribute, config in ({} if self._flow is None else configs(self._flow)).items():
+            found[attribute] = found[config._name] = config  # noqa: SLF001  every public name is the user's
+        used = {node.id for node in ast.walk(ast.parse(self._text.strip(), mode="eval")) if isinstance(node, ast.Name)}
+        return {name: config for name, config in found.items() if name in used}
+
+    def _evaluated(self) -> Any:
+        values = {name: config.k8sflow_value() for name, config in self._used().items()}
+        return eval(self._text, {**self._names, **values})  # noqa: S307  the expression is the flow's own code
+
+
+def config_expr(text: str) -> Any:
     """A Python expression over the flow's configs, evaluated when they are known: ``config_expr("limits.cpu * 2")``.
 
     It may also use what the module has in which it is written: functions, imports, constants.
     """
-    module = caller().f_globals
-
-    def value() -> Any:
-        used = {node.id for node in ast.walk(ast.parse(text.strip(), mode="eval")) if isinstance(node, ast.Name)}
-        names = {name: config.k8sflow_value() for name, config in _flow_configs.items() if name in used}
-        return eval(text, {**module, **names})  # noqa: S307  the expression is the flow's own code
-
-    return ConfigExpression(text, value)
-
-
-# The configs of the flow of this process, by attribute and by name, for the expressions that name them.
-_flow_configs: dict[str, Config] = {}
+    frame = caller()
+    return _Text(text, ChainMap(frame.f_locals, frame.f_globals) if is_class_body(frame) else frame.f_globals)
 
 
 def configs(flow: type[FlowSpec]) -> dict[str, Config]:
-    """The configs of a flow by the attribute that they are read through."""
+    """The configs of a flow by the attribute that they are read through; what it inherits becomes its own."""
     found: dict[str, Config] = {}
     for base in reversed(flow.__mro__):
         found |= {
@@ -287,7 +316,9 @@ def configs(flow: type[FlowSpec]) -> dict[str, Config]:
             for name, member in vars(base).items() if isinstance(member, Config) and member.k8sflow_fault is None
         }  # fmt: skip
     for attribute, config in found.items():
-        _flow_configs[attribute] = _flow_configs[config._name] = config  # noqa: SLF001  every public name is the user's
+        if vars(flow).get(attribute) is not config:
+            found[attribute] = config.k8sflow_of(flow, attribute)
+            type.__setattr__(flow, attribute, found[attribute])
     return found
 
 
@@ -302,6 +333,8 @@ def bind(flow: type[FlowSpec], arguments: Sequence[str]) -> None:
         if name not in by_name:
             raise _no_config(flow, f"{option} {name}", name)
         by_name[name].k8sflow_read(**{"file" if option == "--config" else "text": value})
+    for config in by_name.values():
+        config._state = config._state._replace(is_known=True)  # noqa: SLF001  as above
 
 
 @contextmanager
@@ -319,16 +352,16 @@ def given(flow: type[FlowSpec], values: Mapping[str, Any]) -> Iterator[None]:
     names = {spelling: config for attribute, config in found.items() for spelling in (attribute, config._name)}  # noqa: SLF001  as above
     if unknown := [name for name in values if name not in names]:
         raise _no_config(flow, unknown[0], unknown[0])
-    before = {attribute: config._bound for attribute, config in found.items()}  # noqa: SLF001  as above
+    before = {attribute: config._state for attribute, config in found.items()}  # noqa: SLF001  as above
     try:
         for config in found.values():
-            config.k8sflow_bind(_UNKNOWN)
+            config._state = _UNREAD._replace(is_known=True)  # noqa: SLF001  as above
         for name, value in values.items():
             names[name].k8sflow_bind(value if names[name]._plain else wrapped(value))  # noqa: SLF001  as above
         yield
     finally:
         for attribute, config in found.items():
-            config.k8sflow_bind(before[attribute])
+            config._state = before[attribute]  # noqa: SLF001  as above
 
 
 def _no_config(flow: type[FlowSpec], what: str, name: str) -> ParameterError:
@@ -356,38 +389,3 @@ def _given(arguments: Sequence[str]) -> Iterator[tuple[str, str, str]]:
     for position, option in enumerate(arguments):
         if option in {"--config", "--config-value"} and position + 2 < len(arguments):
             yield option, arguments[position + 1], arguments[position + 2]
-
-
-def _parser(named: str | Parser, where: str) -> Parser:
-    """A parser: a function, one of ours by name, or ``module.function``."""
-    if callable(named):
-        return named
-    ours: dict[str, Parser] = {"json": json.loads, "yaml": yaml_parser, "toml": _toml}
-    if named in ours:
-        return ours[named]
-    module, _, function = named.rpartition(".")
-    try:
-        found: Parser = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ParameterError(f"{where}: the parser {named!r} can't be found: {error}") from error
-    return found
-
-
-def parser_of(named: str | Parser, where: str) -> Parser:
-    """The same for others than configs."""
-    return _parser(named, where)
-
-
-def yaml_parser(text: str) -> Any:
-    """The value of a text in YAML, for ``Config(parser=yaml_parser)``."""
-    import yaml  # noqa: PLC0415  for those who write it
-
-    return yaml.safe_load(text)
-
-
-def _toml(text: str) -> Any:
-    if sys.version_info >= (3, 11):
-        import tomllib  # noqa: PLC0415  as above
-    else:
-        import tomli as tomllib  # noqa: PLC0415
-    return tomllib.loads(text)

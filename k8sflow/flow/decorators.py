@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from k8sflow.flow import kinds
 from k8sflow.flow.faults import Fault, Located, Misplaced, caller, did_you_mean, is_class_body, place_of
-from k8sflow.flow.kinds import Decoration, DecoratorKind, Option, of
+from k8sflow.flow.kinds import Decoration, DecoratorKind, Option, bound_to, of
 from k8sflow.flow.pod_options import RESOURCES, PodOptions
 from k8sflow.flow.registry import kind_of, parse
 
@@ -119,7 +119,7 @@ def endpoints(function: Callable[..., Any]) -> tuple[bool, bool]:
 def of_step(flow: type[FlowSpec], name: str) -> tuple[Decoration, ...]:
     """The decorators of a flow's step, in the order in which they were applied, after the flow's mutators."""
     mutated: dict[str, tuple[Decoration, ...]] = flow.__dict__.get(_MUTATED, {})
-    return mutated[name] if name in mutated else of(getattr(flow, name))
+    return bound_to(flow, mutated[name] if name in mutated else of(getattr(flow, name)))
 
 
 def replace_of_step(flow: type[FlowSpec], name: str, decorations: tuple[Decoration, ...]) -> None:

@@ -6,7 +6,7 @@ They are checked here and kept in the run's record, for the controller and for `
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from k8sflow.errors import FlowDefinitionError
@@ -21,6 +21,8 @@ _PROJECT = re.compile(r"[a-z0-9_]{1,128}")
 _BRANCH = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 _CRON_FIELD = re.compile(r"[A-Za-z0-9*/,?#-]+")
 _CRON_FIELDS = (5, 6, 7)  # 5 of cron; 6 and 7 with a year or seconds, as other schedulers have them
+# When the functions of @exit_hook are called.
+EXIT_EVENTS = ("on_success", "on_error")
 _NICKNAMES = {"hourly": "0 * * * *", "daily": "0 0 * * *", "weekly": "0 0 * * 0"}
 
 
@@ -63,21 +65,39 @@ def _time_zone(value: object) -> str:
         raise ValueError(f"{value!r} is not a time zone such as 'Europe/Berlin'") from error
 
 
+def _at_deployment(value: Callable[..., object]) -> dict[str, Any]:
+    """A function that a deployment calls for the value; a run that a person starts has no use for it."""
+    return {"function": f"{value.__module__}:{getattr(value, '__qualname__', type(value).__qualname__)}"}
+
+
 def _event(value: object) -> dict[str, Any]:
     if isinstance(value, str) and value.strip():
         return {"name": value.strip(), "parameters": {}}
-    if not isinstance(value, Mapping) or not isinstance(value.get("name"), str) or set(value) - {"name", "parameters"}:
-        raise ValueError(f"{value!r} is neither a name nor a dictionary with name and parameters")
-    parameters = value.get("parameters") or {}
+    if callable(value):
+        return _at_deployment(value)
+    name = value.get("name") if isinstance(value, Mapping) and not set(value) - {"name", "parameters"} else None
+    if not isinstance(value, Mapping) or not (isinstance(name, str) or callable(name)):
+        raise ValueError(f"{value!r} is neither a name nor a dictionary with name and parameters")  # noqa: TRY004
+    return {
+        "name": _at_deployment(name) if callable(name) else name,
+        "parameters": _event_parameters(value.get("parameters") or {}, name),
+    }
+
+
+def _event_parameters(parameters: Any, event: object) -> dict[str, Any]:
+    if callable(parameters):
+        return _at_deployment(parameters)
     if not isinstance(parameters, Mapping):
         parameters = {pair if isinstance(pair, str) else pair[0]: pair if isinstance(pair, str) else pair[1]
                       for pair in parameters}  # fmt: skip
     if not all(isinstance(part, str) for pair in parameters.items() for part in pair):
-        raise ValueError(f"the parameters of {value['name']!r} are not names of the event's fields")
-    return {"name": value["name"], "parameters": dict(parameters)}
+        raise ValueError(f"the parameters of {event!r} are not names of the event's fields")
+    return dict(parameters)
 
 
-def _events(value: object) -> list[dict[str, Any]]:
+def _events(value: object) -> list[dict[str, Any]] | dict[str, Any]:
+    if callable(value):
+        return _at_deployment(value)
     if not isinstance(value, list | tuple) or not value:
         raise ValueError(f"{value!r} is not a list of events")
     return [_event(item) for item in value]
@@ -88,6 +108,8 @@ def _flow_name(value: object) -> dict[str, Any]:
         *where, name = value.strip().split(".")
         project = {"project": where[0]} if where else {}
         return {"name": name, **project, **({"branch": ".".join(where[1:])} if where[1:] else {})}
+    if callable(value):
+        return _at_deployment(value)
     if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
         raise ValueError(f"{value!r} is neither a flow's name nor a dictionary with its name")  # noqa: TRY004
     if unknown := set(value) - {"name", "project", "project_branch", "branch"}:
@@ -96,7 +118,9 @@ def _flow_name(value: object) -> dict[str, Any]:
     return {"name": value["name"], **{key: text for key, text in place.items() if text}}
 
 
-def _flow_names(value: object) -> list[dict[str, Any]]:
+def _flow_names(value: object) -> list[dict[str, Any]] | dict[str, Any]:
+    if callable(value):
+        return _at_deployment(value)
     if not isinstance(value, list | tuple) or not value:
         raise ValueError(f"{value!r} is not a list of flows")
     return [_flow_name(item) for item in value]
@@ -108,12 +132,26 @@ def _options(value: object) -> dict[str, Any]:
     return dict(value)
 
 
-def _functions(value: object) -> list[str]:
+def _functions(value: object) -> list[Callable[..., object]]:
     if not isinstance(value, list | tuple) or not value or not all(map(callable, value)):
         raise ValueError(f"{value!r} is not a list of functions")
     if inner := [function for function in value if "<" in getattr(function, "__qualname__", "<")]:
         raise ValueError(f"{inner[0]!r} can't be found by its name: define it at the top of its module")
-    return [f"{function.__module__}:{function.__qualname__}" for function in value]
+    for function in value:
+        if more := _needed(function)[1:]:
+            raise ValueError(f"{function.__qualname__} needs {', '.join(more)}: an exit hook is given the run alone")
+    return list(value)
+
+
+def _needed(function: Callable[..., object]) -> list[str]:
+    """The names of the parameters that a function must be given."""
+    import inspect  # noqa: PLC0415  few flows have hooks
+
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # some built-in functions don't tell
+        return []
+    return [p.name for p in parameters if p.default is p.empty and p.kind not in {p.VAR_POSITIONAL, p.VAR_KEYWORD}]
 
 
 def _check_schedule(options: Mapping[str, Any]) -> None:
@@ -167,7 +205,7 @@ trigger = DecoratorKind(
     "trigger",
     "starts the flow at events, once it is deployed",
     (
-        Option("event", _event, "the event: its name, or a dictionary with name and parameters"),
+        Option("event", _event, "the event: its name, a dictionary with name and parameters, or a function"),
         Option("events", _events, "the list of events, all of which have to come"),
         Option("options", _options, "a dictionary of more options"),
     ),
@@ -187,7 +225,7 @@ trigger_on_finish = DecoratorKind(
 )
 exit_hook = DecoratorKind(
     "exit_hook",
-    "calls functions when a deployed run has ended",
+    "calls functions when a run has ended",
     (
         Option("on_success", _functions, "the list of functions to call after a success"),
         Option("on_error", _functions, "the list of functions to call after a failure"),
@@ -195,6 +233,7 @@ exit_hook = DecoratorKind(
     ),
     on="flow",
     check=_check_hook,
+    repeats=True,
 )
 
 
@@ -213,8 +252,13 @@ def documents(flow: type[FlowSpec], user: str, branch_: str | None, production: 
     found: dict[str, Any] = {}
     for decoration in kinds.of(flow):
         kind = registry.kind_of(decoration)
-        if kind.on == "flow":
+        if kind.on == "flow" and kind is not exit_hook:
             found[decoration.name] = {k: v for k, v in kind.read(decoration).items() if v is not None}
+    if named := exit_hooks(flow):
+        found["exit_hook"] = {
+            event: [f"{function.__module__}:{function.__qualname__}" for function in functions]
+            for event, functions in named.items()
+        }
     if "schedule" in found:
         found["schedule"] = _times(found["schedule"])
     if "project" in found:
@@ -225,6 +269,27 @@ def documents(flow: type[FlowSpec], user: str, branch_: str | None, production: 
             advice="Write @project(name='…') above the class.",
         )
     return found
+
+
+def exit_hooks(flow: type[FlowSpec]) -> dict[str, list[Callable[..., object]]]:
+    """The functions of all ``@exit_hook`` of a flow, from top to bottom, by ``on_success`` and ``on_error``.
+
+    Raises:
+        FlowDefinitionError: An option can't be used.
+    """
+    found: dict[str, list[Callable[..., object]]] = {}
+    for decoration in reversed(kinds.of(flow)):
+        if decoration.name == exit_hook.name:
+            options = exit_hook.read(decoration)
+            for event in EXIT_EVENTS:
+                found.setdefault(event, []).extend(options[event] or ())
+    return {event: functions for event, functions in found.items() if functions}
+
+
+def only_deployed(flow: type[FlowSpec]) -> list[str]:
+    """The decorators of a flow that take effect in a deployment only."""
+    present = {decoration.name for decoration in kinds.of(flow)}
+    return [kind.name for kind in (schedule, trigger, trigger_on_finish) if kind.name in present]
 
 
 def _times(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,15 +7,17 @@ import os
 import sys
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from k8sflow import config
 from k8sflow.errors import ConfigurationError
 from k8sflow.flow.faults import did_you_mean
-from k8sflow.flow.kinds import DecoratorKind, Option
+from k8sflow.flow.kinds import Decoration, DecoratorKind, Option
 
 SECRET_STORES = "k8sflow.secrets"  # noqa: S105  a group of entry points
+DEFAULT_STORE = ""
 _OURS = ("inline", "file", "environment")
 
 
@@ -31,7 +33,7 @@ class SecretSource:
     """One source of ``@secrets``. Its text never shows a value.
 
     Args:
-        kind: inline, file, environment, or the name of a store.
+        kind: inline, file, environment, or the name of a store; empty for the default store of the settings.
         id: The file, or the secret's id in its store.
         options: What else was written; for inline the variables themselves.
     """
@@ -61,18 +63,11 @@ def _sources(value: object) -> tuple[SecretSource, ...]:
 
 
 def _source(value: object) -> SecretSource:
-    """A source as it is written: a text ``kind:id`` (or a file's name), or a dictionary."""
+    """A source as it is written: a text ``kind:id`` (a file's name, or an id alone), or a dictionary."""
     if isinstance(value, SecretSource):
         return value
     if isinstance(value, str) and value.strip():
-        kind, separator, name = value.partition(":")
-        if not separator and value.endswith((".env", ".json", ".toml")):
-            return SecretSource("file", value)
-        if not separator:
-            kind, _, name = value.partition(".")
-        if kind not in _OURS[1:] and not name:
-            raise ValueError("a text in it is not a source: write file:NAME.env, environment:NAME or STORE:ID")
-        return SecretSource(kind, name)
+        return _source_of_text(value.strip())
     if not isinstance(value, Mapping) or not value:
         raise ValueError(f"a {type(value).__name__} is not a source of secrets")
     if "type" not in value:
@@ -83,6 +78,15 @@ def _source(value: object) -> SecretSource:
     return SecretSource(str(value["type"]), str(value.get("id", "")), options)
 
 
+def _source_of_text(text: str) -> SecretSource:
+    kind, separator, name = text.partition(":")
+    if not separator and text.endswith((".env", ".json", ".toml")):
+        return SecretSource("file", text)
+    if not separator:
+        kind, _, name = text.partition(".")
+    return SecretSource(kind, name) if name or kind in _OURS[1:] else SecretSource(DEFAULT_STORE, text)
+
+
 def read_secrets(source: SecretSource, role: str | None, environment: Mapping[str, str]) -> dict[str, str]:
     """The variables of a source.
 
@@ -90,6 +94,8 @@ def read_secrets(source: SecretSource, role: str | None, environment: Mapping[st
         ConfigurationError: They can't be had; no value is told.
     """
     match source.kind:
+        case "":
+            return read_secrets(_in_default_store(source), role, environment)
         case "inline":
             return dict(source.options)
         case "file":
@@ -153,6 +159,23 @@ def _env_lines(text: str) -> dict[str, str]:
     return found
 
 
+def _in_default_store(source: SecretSource) -> SecretSource:
+    """The secret of a bare id, in the store that the settings name.
+
+    Raises:
+        ConfigurationError: They name none.
+    """
+    kind = config.load_here().default_secrets_backend_type
+    if kind is None:
+        raise ConfigurationError(
+            "@secrets: a source is an id without a store, and no default store is set.",  # it may be a pasted secret
+            cause="The setting default_secrets_backend_type is not set where the step runs.",
+            advice="Write STORE:ID, file:NAME.env or environment:NAME, or set "
+            f"{config.variable('default_secrets_backend_type')}=STORE.",
+        )
+    return replace(source, kind=kind)
+
+
 def _read_store(source: SecretSource, role: str | None) -> dict[str, str]:
     from importlib.metadata import entry_points  # noqa: PLC0415  reads the metadata of all that is installed
 
@@ -170,6 +193,19 @@ def _read_store(source: SecretSource, role: str | None) -> dict[str, str]:
         raise ConfigurationError(
             f"@secrets: the store {source.kind} did not give {source.id!r}: {type(error).__name__}."
         ) from None
+
+
+def variables_of(decorations: Sequence[Decoration]) -> dict[str, str]:
+    """What the ``@environment`` among a step's decorators set; of one name, the one next to the step wins.
+
+    Raises:
+        FlowDefinitionError: An option can't be used.
+    """
+    found: dict[str, str] = {}
+    for decoration in reversed(decorations):
+        if decoration.name == environment.name:
+            found |= environment.read(decoration)["vars"] or {}
+    return found
 
 
 @contextmanager
@@ -238,6 +274,7 @@ environment = DecoratorKind(
     (Option("vars", _variables, "a dictionary of variables"),),
     around=_with_environment,
     outermost=True,
+    repeats=True,
 )
 
 secrets = DecoratorKind(
@@ -252,4 +289,5 @@ secrets = DecoratorKind(
     around=_with_secrets,
     outermost=True,
     is_secret=True,
+    repeats=True,
 )

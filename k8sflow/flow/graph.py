@@ -121,6 +121,17 @@ class Graph:
         """The step that joins a split's branches."""
         return next(node for node in self.nodes.values() if node.joins == split)
 
+    def by_time(self) -> list[str]:
+        """The steps in an order in which a run can begin them: each after all that lead to it."""
+        waiting = {node.name: set(node.parents) - {node.name} for node in self.nodes.values()}
+        order = [name for name, before in waiting.items() if not before]
+        for name in order:  # which grows meanwhile
+            for after in self.nodes[name].next:
+                if name in waiting[after]:
+                    waiting[after].remove(name)
+                    order += [] if waiting[after] else [after]
+        return order
+
     def to_document(self) -> list[dict[str, Any]]:
         """The steps as JSON types, for a reader that doesn't have the source."""
         return [asdict(node) for node in self.nodes.values()]

@@ -76,6 +76,7 @@ class DecoratorKind:
         around: What it does around the step.
         outermost: Whether it goes around the decorators without this mark, wherever it is written.
         is_secret: Whether no value of its options may be shown or stored.
+        repeats: Whether it may be applied more than once; then each one does its part.
         fault: What is wrong with the decorator itself, for whoever uses it.
     """
 
@@ -87,6 +88,7 @@ class DecoratorKind:
     around: Around | None = None
     outermost: bool = False
     is_secret: bool = False
+    repeats: bool = False
     fault: Fault | None = None
 
     def __call__(self, target: Any = None, /, *more: object, **options: Any) -> Any:
@@ -102,7 +104,8 @@ class DecoratorKind:
         own = () if self.fault is None else (self.fault,)
         decoration = Decoration(self.name, given, place_of(caller()), own, self)
         used[self.name] = self
-        if more or not (target is None or callable(target) or hasattr(type(target), "__get__")):
+        is_target = not is_delayed(target) and (callable(target) or hasattr(type(target), "__get__"))
+        if more or not (target is None or is_target):
             decoration = replace(decoration, faults=(*own, self._by_position(target, *more)))
         elif target is not None:
             return self.decorate(target, decoration)
@@ -122,12 +125,16 @@ class DecoratorKind:
                 f"@{self.name} stands on {shown}, which is not {what}.", f"Write @{self.name}(...) above the {where}."
             )
             decoration = replace(decoration, faults=(*decoration.faults, fault))
+        if not self.repeats and any(found.name == self.name for found in _present(target)[1]):
+            decoration = replace(decoration, faults=(*decoration.faults, self._repeated(target)))
         if not (is_flow or is_class_body(caller())):
             for fault in self.faults(decoration):
                 raise Located(decoration.place, fault).error()
-        others = [d for d in getattr(target, _DECORATIONS, ()) if d.name != self.name]
+        inherited, own = _present(target)
+        if not self.repeats:
+            inherited = tuple(found for found in inherited if found.name != self.name)
         try:
-            setattr(target, _DECORATIONS, (*others, decoration))
+            setattr(target, _DECORATIONS, (*inherited, *own, decoration))
         except (AttributeError, TypeError):
             return Misplaced(Located(decoration.place, next(iter(self.faults(decoration)))))
         return target
@@ -155,7 +162,11 @@ class DecoratorKind:
         faults = [self.fault] if self.fault is not None else []
         options = {option.name: option for option in self.options or ()}
         found = {option.name: option.default for option in options.values()}
-        for name, value in decoration.options.items():
+        try:
+            given = opened(decoration.options)
+        except ParameterError as error:
+            return found, [*faults, Fault(f"@{self.name}: {error.summary}", error.advice)]
+        for name, value in given.items():
             shown = "…" if self.is_secret else repr(value)
             try:
                 if self.options is None:
@@ -180,6 +191,10 @@ class DecoratorKind:
                 faults.append(Fault(f"@{self.name}: {error}."))
         return found, faults
 
+    def _repeated(self, target: Any) -> Fault:
+        name = getattr(target, "__name__", "it")
+        return Fault(f"@{self.name} is applied twice to {name}, and only one can take effect.", "Remove one of them.")
+
     def _by_position(self, *given: Any) -> Fault:
         values = [value for value in given if value is not None]
         names = [option.name for option in self.options or ()]
@@ -200,6 +215,17 @@ class DecoratorKind:
 
 # The decorators that this process has used, by name: those that a flow imports or defines need no entry point.
 used: dict[str, DecoratorKind] = {}
+# What makes each decorator that was defined in this process, by name, the last one of a name; it may have no use yet.
+defined: dict[str, Callable[[], DecoratorKind]] = {}
+
+
+def _present(target: object) -> tuple[tuple[Decoration, ...], tuple[Decoration, ...]]:
+    """The decorations that a class has from its bases, and its own; all of a function are its own."""
+    found = of(target)
+    bases = target.__mro__[1:] if isinstance(target, type) else ()
+    above: tuple[Decoration, ...] = next((vars(base)[_DECORATIONS] for base in bases if _DECORATIONS in vars(base)), ())
+    inherited = tuple(one for one in found if any(one is other for other in above))
+    return inherited, tuple(one for one in found if not any(one is other for other in above))
 
 
 def replace_of(target: object, decorations: tuple[Decoration, ...]) -> None:
@@ -210,7 +236,34 @@ def replace_of(target: object, decorations: tuple[Decoration, ...]) -> None:
 def of(target: object) -> tuple[Decoration, ...]:
     """The decorators of a step's function or a flow's class, in the order in which they were applied."""
     found: tuple[Decoration, ...] = getattr(target, _DECORATIONS, ())
+    return bound_to(target, found) if isinstance(target, type) else found
+
+
+class Unpacked(str):
+    """The key for all keys of a table that isn't known yet: ``{**config.env}``, ``retry(**config.retry)``."""
+
+    __slots__ = ()
+
+
+def opened(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options, with those of unpacked tables.
+
+    Raises:
+        ParameterError: It is no table, or has an option that is written out too.
+    """
+    found: dict[str, Any] = {}
+    for name, value in options.items():
+        more = _table(name, settled(value)) if isinstance(name, Unpacked) else {name: value}
+        if twice := [key for key in more if key in found]:
+            raise ParameterError(f"{twice[0]} is given twice: {name} has it too.", advice="Leave one of them out.")
+        found |= more
     return found
+
+
+def _table(written: str, value: object) -> dict[Any, Any]:
+    if not isinstance(value, Mapping):
+        raise ParameterError(f"{written} is of type {type(value).__name__}, which is no table to unpack.")
+    return dict(value)
 
 
 def is_delayed(value: object) -> bool:
@@ -222,12 +275,36 @@ def is_delayed(value: object) -> bool:
     return hasattr(type(value), "k8sflow_value")
 
 
+def bound(value: Any, flow: type) -> Any:
+    """The value, with the parts of it that wait for configs waiting for those of this flow."""
+    if not is_delayed(value):
+        return value
+    if isinstance(value, dict):
+        return {key: bound(part, flow) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(bound(part, flow) for part in value)
+    return value.k8sflow_bound(flow)
+
+
+def bound_to(flow: type, decorations: tuple[Decoration, ...]) -> tuple[Decoration, ...]:
+    """Decorators whose options are made from the configs of this flow."""
+    return tuple(
+        replace(decoration, options=bound(dict(decoration.options), flow))
+        if is_delayed(dict(decoration.options))
+        else decoration
+        for decoration in decorations
+    )
+
+
 def settled(value: Any) -> Any:
     """The value, with all of its parts, now that the configuration is known."""
     if not is_delayed(value):
         return value
     if isinstance(value, dict):
-        return {key: settled(part) for key, part in value.items()}
+        found: dict[Any, Any] = {}
+        for key, part in value.items():
+            found |= _table(key, settled(part)) if isinstance(key, Unpacked) else {key: settled(part)}
+        return found
     if isinstance(value, list | tuple):
         return type(value)(map(settled, value))
     return value.k8sflow_value()

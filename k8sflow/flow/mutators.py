@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -10,7 +11,7 @@ from k8sflow.errors import FlowDefinitionError, ParameterError
 from k8sflow.flow import decorators, kinds, registry
 from k8sflow.flow.configs import configs
 from k8sflow.flow.faults import Fault, Located, Misplaced, caller, is_class_body, place_of, wrong_call
-from k8sflow.flow.kinds import Decoration, DecoratorKind, settled
+from k8sflow.flow.kinds import Decoration, DecoratorKind, bound, settled
 
 if TYPE_CHECKING:
     from k8sflow.flow.parameters import Parameter
@@ -29,13 +30,18 @@ class _Mutator:
     _on_flow: ClassVar[bool]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
-        made = super().__new__(cls)
-        frame = caller()
+        if (as_both := getattr(cls, "k8sflow_applied", None)) is not None:
+            return as_both(args, kwargs)
+        if len(args) == 1 and not kwargs and is_decorated(args[0], caller()):
+            return cls.k8sflow_made((), {})(args[0])
+        return cls.k8sflow_made(args, kwargs)
+
+    @classmethod
+    def k8sflow_made(cls, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The mutator with these options, on nothing yet."""
+        made = object.__new__(cls)
         made._arguments = (args, kwargs)  # type: ignore[attr-defined]
-        made._place = place_of(frame)  # type: ignore[attr-defined]
-        if len(args) == 1 and not kwargs and is_decorated(args[0], frame):
-            made._arguments = ((), {})  # type: ignore[attr-defined]
-            return made(args[0])
+        made._place = place_of(caller())  # type: ignore[attr-defined]
         return made
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -67,11 +73,11 @@ class _Mutator:
     def init(self, *args: Any, **kwargs: Any) -> None:
         """Takes the options, when the configs are known."""
 
-    def _settle(self) -> None:
-        args, kwargs = self._arguments  # type: ignore[attr-defined]
+    def _settle(self, flow: type[FlowSpec]) -> None:
+        args, kwargs = settled(bound(self._arguments, flow))  # type: ignore[attr-defined]
         if fault := wrong_call(f"@{type(self).__name__}", self.init, args, kwargs):
             raise FlowDefinitionError(fault.message, advice=fault.advice)
-        self.init(*settled(list(args)), **settled(dict(kwargs)))
+        self.init(*args, **kwargs)
 
 
 def is_decorated(target: object, frame: FrameType) -> bool:
@@ -122,10 +128,15 @@ class _Decorated:
         raise NotImplementedError
 
     @property
+    def _near(self) -> Mapping[str, Any]:
+        """The names of the flow's module, where its own decorators are."""
+        raise NotImplementedError
+
+    @property
     def decorator_specs(self) -> Iterator[tuple[str, str, list[Any], dict[str, Any]]]:
         """Each decorator: its name, its name again, no positional options, and a copy of its options."""
         for found in self._read():
-            yield found.name, found.name, [], {key: settled(value) for key, value in found.options.items()}
+            yield found.name, found.name, [], settled(dict(found.options))
 
     def add_decorator(
         self,
@@ -149,8 +160,8 @@ class _Decorated:
             raise FlowDefinitionError(f"add_decorator on {self._where}: options go by name, in deco_kwargs.")
         options: Mapping[str, Any] = {}
         if isinstance(deco_type, str):
-            parsed = registry.parse(deco_type)
-            kind, options = registry.find(parsed.name), parsed.options
+            parsed = registry.parse(deco_type, self._near)
+            kind, options = registry.find(parsed.name, self._near), parsed.options
         else:
             kind = registry.use(registry.checked(deco_type, "what add_decorator was given"))
         added = Decoration(kind.name, {**options, **(deco_kwargs or {})}, (self._where, 0), (), kind)
@@ -198,6 +209,10 @@ class MutableStep(_Decorated):
     def _read(self) -> tuple[Decoration, ...]:
         return decorators.of_step(self.flow._flow, self.name)  # noqa: SLF001  the two are one module's business
 
+    @property
+    def _near(self) -> Mapping[str, Any]:
+        return self.flow._near  # noqa: SLF001  as above
+
     def _write(self, decorations: tuple[Decoration, ...]) -> None:
         decorators.replace_of_step(self.flow._flow, self.name, decorations)  # noqa: SLF001  as above
 
@@ -211,6 +226,11 @@ class MutableFlow(_Decorated):
 
     def _read(self) -> tuple[Decoration, ...]:
         return kinds.of(self._flow)
+
+    @property
+    def _near(self) -> Mapping[str, Any]:
+        module = sys.modules.get(self._flow.__module__)
+        return vars(module) if module is not None else {}
 
     def _write(self, decorations: tuple[Decoration, ...]) -> None:
         kinds.replace_of(self._flow, decorations)
@@ -271,8 +291,9 @@ def prepare(flow: type[FlowSpec]) -> tuple[Located, ...]:
     if _PREPARED not in flow.__dict__:
         faults: list[Located] = []
         type.__setattr__(flow, _PREPARED, ())
+        configs(flow)  # what it sets on the class is no change of a mutator
         before = [(base, dict(vars(base))) for base in flow.__mro__ if base is not object]
-        _apply(_mutations(flow, faults), faults)
+        _apply(flow, _mutations(flow, faults), faults)
         type.__setattr__(flow, _CHANGES, [change for base, members in before for change in _changes(base, members)])
         type.__setattr__(flow, _PREPARED, tuple(faults))
     found: tuple[Located, ...] = flow.__dict__[_PREPARED]
@@ -318,10 +339,10 @@ def _mutations(flow: type[FlowSpec], faults: list[Located]) -> list[_Mutation]:
     return [(mutator, mutable) for mutator, target, mutable in placed if not mutator._misplaced(target)]  # noqa: SLF001
 
 
-def _apply(mutations: Sequence[_Mutation], faults: list[Located]) -> None:
+def _apply(flow: type[FlowSpec], mutations: Sequence[_Mutation], faults: list[Located]) -> None:
     """Applies mutators; one that asks for what can't be is left out from there on."""
     phases: list[Callable[[Any, Any], None]] = [
-        lambda mutator, _: mutator._settle(),  # noqa: SLF001  the two are one module's business
+        lambda mutator, _: mutator._settle(flow),  # noqa: SLF001  the two are one module's business
         lambda mutator, target: mutator.pre_mutate(target),
         lambda mutator, target: mutator.mutate(target),
     ]

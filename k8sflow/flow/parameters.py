@@ -6,15 +6,16 @@ import contextlib
 import copy
 import json
 import reprlib
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from k8sflow.errors import FlowDefinitionError, ParameterError
 from k8sflow.flow import kinds
-from k8sflow.flow.configs import ParameterContext, parser_of
+from k8sflow.flow.config_values import parser_of
+from k8sflow.flow.configs import ParameterContext
 from k8sflow.flow.faults import Located, caller, declaring, place_of, reason
+from k8sflow.flow.script import beside
 
 if TYPE_CHECKING:
     from k8sflow.flow.spec import FlowSpec
@@ -62,6 +63,8 @@ class Parameter:
     """
 
     k8sflow_fault: Located | None = None
+    _flow: type | None = None  # the flow whose configs make the default
+    default: Any = None
     _is_placed = False  # whether it is an attribute of a class
 
     @declaring
@@ -118,7 +121,15 @@ class Parameter:
             setattr(owner, name, placed)
             placed.__set_name__(owner, name)
         else:
-            self.attribute, self._is_placed = name, True
+            self.attribute, self._is_placed, self._flow = name, True, owner
+
+    def k8sflow_bound(self, flow: type) -> Parameter:
+        """The parameter, with a default that is made from the configs of this flow."""
+        if self._flow is flow or not kinds.is_delayed(self._default):
+            return self
+        found = copy.copy(self)
+        found._flow = flow  # noqa: SLF001  it is one of these
+        return found
 
     def __get__(self, instance: FlowSpec | None, owner: type) -> Any:
         """The run's value, on a task's ``self``; the Parameter itself on the class."""
@@ -173,8 +184,10 @@ class Parameter:
         """
         try:
             if self.separator is not None:
+                if value == "":
+                    return []
                 parts = value.split(self.separator) if isinstance(value, str) else list(value)  # type: ignore[call-overload]
-                return [str(part) for part in parts if part != ""]
+                return [str(part) for part in parts]
             if self.kind is bool:
                 return _to_bool(value)
             if self.kind is int and isinstance(value, float) and not value.is_integer():
@@ -191,9 +204,13 @@ class Parameter:
         """The type; for a default from a config, that of the config's value, and str while there is none."""
         if self._is_as_default:
             with contextlib.suppress(ParameterError):  # told when a run needs the value
-                found = _builtin_type(self._default.k8sflow_value(), None)
+                found = _builtin_type(self._late_default(), None)
                 return found if found in _EXAMPLES else self._kind
         return self._kind
+
+    def _late_default(self) -> Any:
+        """The default, where it is made from configs."""
+        return kinds.settled(self._default if self._flow is None else kinds.bound(self._default, self._flow))
 
     @property
     def type_name(self) -> str:
@@ -209,7 +226,7 @@ class Parameter:
         if not self.is_late:
             return self.default
         if kinds.is_delayed(self._default):
-            value = self._default.k8sflow_value()
+            value = self._late_default()
         else:
             try:
                 value = self._default(context)
@@ -226,7 +243,10 @@ class Parameter:
 
 
 _EXAMPLES: dict[Any, str] = {str: "text", int: "10", float: "0.5", bool: "true", JSONType: "'{\"a\": 1}'"}
-_WORDS = {"true": True, "yes": True, "1": True, "on": True, "false": False, "no": False, "0": False, "off": False}
+_WORDS = {
+    **dict.fromkeys(("true", "t", "yes", "y", "on", "1"), True),
+    **dict.fromkeys(("false", "f", "no", "n", "off", "0"), False),
+}
 
 
 class IncludeFile(Parameter):
@@ -278,11 +298,8 @@ class IncludeFile(Parameter):
         Raises:
             ParameterError: It can't be read, or the parser can't make anything of it.
         """
-        path = Path(str(value)).expanduser()
-        module = sys.modules.get(getattr(self._owner, "__module__", ""))
-        beside = Path(getattr(module, "__file__", None) or ".").parent / path
         try:
-            data = (beside if not path.exists() and beside.exists() else path).read_bytes()
+            data = beside(self._owner, Path(str(value)).expanduser()).read_bytes()
             content: Any = data.decode(self._encoding) if self._is_text else data
         except (OSError, ValueError, LookupError) as error:
             raise ParameterError(

@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import importlib
 import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from k8sflow.errors import FlowDefinitionError
 from k8sflow.flow.faults import did_you_mean
-from k8sflow.flow.kinds import Decoration, DecoratorKind, used
+from k8sflow.flow.kinds import Decoration, DecoratorKind, defined, used
 
 ENTRY_POINTS = "k8sflow.decorators"
 # Ours, as an entry point names them: ``module:attribute``, loaded when they are asked for.
@@ -39,8 +40,12 @@ _OURS = {
 }
 
 
-def find(name: str) -> DecoratorKind:
-    """The decorator of a name: one of ours, one that the flow uses, one of an installed package, or ``module.name``.
+def find(name: str, near: Mapping[str, Any] | None = None) -> DecoratorKind:
+    """The decorator of a name: one of ours, of the flow, of an installed package, or ``module.name``.
+
+    Args:
+        name: Its name.
+        near: The names of the module that asks, which come before those of other modules.
 
     Raises:
         FlowDefinitionError: There is none, or its package can't be loaded.
@@ -49,10 +54,15 @@ def find(name: str) -> DecoratorKind:
         module, _, attribute = _OURS[name].partition(":")
         kind: DecoratorKind = getattr(importlib.import_module(module), attribute)
         return kind
+    beside = (near or {}).get(name)
+    if isinstance(beside, DecoratorKind) or hasattr(beside, "k8sflow_kind"):
+        return use(checked(beside, name))
     if name in used:
         return used[name]
+    if name in defined:
+        return use(defined[name]())
     if (found := _installed(name)) is None and (found := _dotted(name)) is None:
-        names = sorted({*_OURS, *used, *_installed_names()})
+        names = sorted({*_OURS, *used, *defined, *_installed_names()})
         raise FlowDefinitionError(
             f"there is no decorator {name!r}.",
             advice=f"{did_you_mean(name, names)} The decorators are {', '.join(names)}.".strip(),
@@ -81,16 +91,37 @@ def kind_of(decoration: Decoration) -> DecoratorKind:
     return find(decoration.name) if decoration.written is None else decoration.written
 
 
-def parse(text: str) -> Decoration:
+def parse_all(texts: Sequence[str]) -> tuple[Decoration, ...]:
+    """The decorators that several ``--with`` name.
+
+    Raises:
+        FlowDefinitionError: There is no such decorator, an option is wrong, or one is named twice that can't be.
+    """
+    found: list[Decoration] = []
+    for text in texts:
+        added = parse(text)
+        if any(added.name == other.name for other in found) and not find(added.name).repeats:
+            raise FlowDefinitionError(
+                f"--with {added.name} is given twice, and only one can take effect.", advice="Leave one of them out."
+            )
+        found.append(added)
+    return tuple(found)
+
+
+def parse(text: str, near: Mapping[str, Any] | None = None) -> Decoration:
     """The decorator that ``--with`` names: ``kubernetes`` or ``kubernetes:image=x,memory=4000``.
 
     A value that begins with [ or { is JSON: ``environment:vars={"A": "1"}``.
+
+    Args:
+        text: What is after ``--with``.
+        near: The names of the module that asks.
 
     Raises:
         FlowDefinitionError: There is no such decorator, or an option is wrong.
     """
     name, _, rest = text.partition(":")
-    kind = find(name.strip())
+    kind = find(name.strip(), near)
     options: dict[str, Any] = {}
     for part in filter(None, map(str.strip, _split(rest))):
         key, equals, value = part.partition("=")

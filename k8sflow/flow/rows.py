@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from k8sflow.errors import RunError
+
 # How many branches a foreach may open by default: more than a sane flow has, and an end for an endless generator.
 MAX_NUM_SPLITS = 1_000_000
 
 
 # What a tuple has under names that a column may have too; the column is meant.
 _TUPLE_METHODS = ("count", "index")
+# The methods that an object of a length and indexes has, and the one that it lacks.
+_MAP_STYLE = {"__len__": True, "__getitem__": True, "__iter__": False}
 
 
 class Row(tuple[Any, ...]):  # noqa: SLOT001  a tuple of any length can't have slots
@@ -55,8 +59,11 @@ class Row(tuple[Any, ...]):  # noqa: SLOT001  a tuple of any length can't have s
 def items_of(value: Any) -> Iterator[Any]:
     """The items of a foreach: those that iterating gives, except for data frames, which give their rows.
 
+    An object with ``__len__`` and ``__getitem__`` alone, such as a map-style data set, gives the items at its indexes.
+
     Raises:
         TypeError: There are none.
+        RunError: It has no item at an index below its length.
     """
     columns = getattr(value, "columns", None)
     if columns is not None and callable(getattr(value, "itertuples", None)):  # pandas and what is like it
@@ -65,4 +72,19 @@ def items_of(value: Any) -> Iterator[Any]:
     if columns is not None and callable(getattr(value, "iter_rows", None)):  # polars
         names = tuple(map(str, columns))
         return (Row(values, names, position) for position, values in enumerate(value.iter_rows()))
+    if all(hasattr(type(value), name) == has for name, has in _MAP_STYLE.items()):
+        return _by_index(value)
     return iter(value)
+
+
+def _by_index(value: Any) -> Iterator[Any]:
+    length = len(value)
+    for index in range(length):
+        try:
+            yield value[index]
+        except Exception as error:  # it is the user's code
+            raise RunError(
+                f"a {type(value).__name__} of length {length} gave no item {index}: {type(error).__name__}: {error}",
+                cause="It has no __iter__, so its items are those at the indexes from 0 to its length.",
+                advice="Give it an __iter__, or set the attribute to a list of its items.",
+            ) from error

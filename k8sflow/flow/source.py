@@ -64,6 +64,8 @@ def _lost_members(body: ast.ClassDef, file: str) -> list[Mistake]:
 
 _OTHER = "member of the class"
 _DECLARED = {"Parameter": "parameter", "IncludeFile": "parameter", "Config": "config"}
+# A yield in one of these belongs to it.
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)
 
 
 def _defined(node: ast.stmt) -> list[tuple[str, str]]:
@@ -115,6 +117,11 @@ def read_step(name: str, function: Callable[..., Any]) -> tuple[Node, list[Mista
         )  # fmt: skip
     if isinstance(definition, ast.AsyncFunctionDef):
         mistakes.append(Mistake(place, f"step {name} is async.", "Write def, and asyncio.run(...) inside of it."))
+    if (place_of_yield := _yield_in(definition)) is not None:
+        mistakes.append(
+            Mistake(Place(file, place_of_yield), f"step {name} has a yield, so calling it would run none of its lines.",
+                    "Put the yield into a method or a function, and loop over that in the step.")
+        )  # fmt: skip
     own = arguments[0] if arguments else "self"
     calls = [node for node in _within(definition, own) if isinstance(node, ast.Call) and _is_next_call(node, own)]
     last = definition.body[-1]
@@ -135,6 +142,16 @@ def read_step(name: str, function: Callable[..., Any]) -> tuple[Node, list[Mista
         node, found = _Transition(node, call, own).read()
         mistakes += found
     return node, mistakes
+
+
+def _yield_in(definition: ast.AST) -> int | None:
+    """The line of a function's own ``yield``, which makes it a generator."""
+    for child in ast.iter_child_nodes(definition):
+        if isinstance(child, (ast.Yield, ast.YieldFrom)):
+            return child.lineno
+        if not isinstance(child, _FUNCTIONS) and (line := _yield_in(child)) is not None:
+            return line
+    return None
 
 
 def _within(node: ast.AST, own: str) -> Iterator[ast.AST]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
 
-from k8sflow.flow import decorators
+from k8sflow.flow import decorators, made
 from k8sflow.flow.configs import Config
 from k8sflow.flow.faults import Located, Misplaced
+from k8sflow.flow.own_names import OwnName, run_command, script_name
 from k8sflow.flow.parameters import Parameter
 
 # What a flow's own names can't be, since self has them already.
@@ -18,6 +19,19 @@ RESERVED_NAMES = frozenset({"next", "input", "index", "foreach_stack", "merge_ar
 CONTEXT = "_k8sflow_context"
 # How the names of modules begin in which a reader has a flow's file for the classes that stand there.
 READ_MODULE = "_k8sflow_read_"
+
+
+# What an instance of a flow runs in place of the command line, where this process was started for something else.
+_ON_INSTANCE: list[Callable[[type[FlowSpec]], None]] = []
+
+
+def on_instance(run: Callable[[type[FlowSpec]], None]) -> None:
+    """Lets an instance of a flow run something else than the command line.
+
+    Args:
+        run: Gets the flow's class.
+    """
+    _ON_INSTANCE[:] = [run]
 
 
 @dataclass(frozen=True)
@@ -70,10 +84,15 @@ class FlowSpec:
         Args:
             use_cli: False makes an object that runs nothing.
         """
+        if not use_cli or type(self).__module__.startswith(READ_MODULE):
+            return
+        made.note(self)
+        if _ON_INSTANCE:
+            _ON_INSTANCE[-1](type(self))
+            return
         from k8sflow.cli.flow import main  # noqa: PLC0415  the language doesn't need the command line
 
-        if use_cli and not type(self).__module__.startswith(READ_MODULE):
-            main(type(self))
+        main(type(self))
 
     def next(
         self,
@@ -120,6 +139,27 @@ class FlowSpec:
             ArtifactError: Branches disagree on an artifact, or an included one is missing.
         """
         self._k8sflow_task().merge_artifacts(self, inputs, exclude or [], include or [])
+
+    name = OwnName(lambda flow: flow.__name__)
+    script_name = OwnName(script_name)
+
+    def cmd(
+        self,
+        cmdline: str,
+        input: Mapping[str, str | bytes] | None = None,  # noqa: A002  the name that users know
+        output: Sequence[str] = (),
+    ) -> bytes | list[bytes]:
+        """Runs a shell command; kept for flows that were written for Metaflow.
+
+        Args:
+            cmdline: The command.
+            input: Files to write before it, by path.
+            output: Files to read after it; one gives its content, several a list.
+
+        Raises:
+            RunError: The command failed.
+        """
+        return run_command(cmdline, input or {}, output)
 
     def _k8sflow_task(self) -> TaskContext:
         context: TaskContext | None = self.__dict__.get(CONTEXT)
@@ -172,16 +212,23 @@ def steps(flow: type[FlowSpec]) -> dict[str, Callable[..., None]]:
     return {name: member for name, member in members(flow) if decorators.is_step(member)}
 
 
+def set_by_init(flow: type[FlowSpec]) -> dict[str, Any]:
+    """The attributes that the flow's ``__init__`` set before it called FlowSpec's; steps have them too."""
+    found = {} if flow.__init__ is FlowSpec.__init__ else made.attributes(flow)
+    return {name: value for name, value in found.items() if not isinstance(getattr(flow, name, None), cached_property)}
+
+
 def parameters(flow: type[FlowSpec]) -> dict[str, Parameter]:
     """The parameters of a flow by the attribute that they are read through."""
     found = {name: member for name, member in members(flow) if isinstance(member, Parameter)}
-    return {name: parameter for name, parameter in found.items() if parameter.k8sflow_fault is None}
+    return {n: parameter.k8sflow_bound(flow) for n, parameter in found.items() if parameter.k8sflow_fault is None}
 
 
 def faults(flow: type[FlowSpec]) -> list[Located]:
-    """What of a flow's class could not be made: wrong parameters and configs, decorators where none can be."""
+    """What in a flow's class body is wrong: its parameters, configs and their use, decorators where none can be."""
     declared = [member for _, member in members(flow) if isinstance(member, (Parameter, Config, Misplaced))]
-    return [member.k8sflow_fault for member in declared if member.k8sflow_fault is not None]
+    misuses = [misuse for member in declared if isinstance(member, Config) for misuse in member.k8sflow_misuses]
+    return [*(member.k8sflow_fault for member in declared if member.k8sflow_fault is not None), *misuses]
 
 
 def constants(flow: type[FlowSpec]) -> dict[str, Any]:

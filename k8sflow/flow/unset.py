@@ -11,9 +11,10 @@ from typing import Any
 
 from k8sflow.errors import FlowDefinitionError
 from k8sflow.flow import decorators, registry, spec
-from k8sflow.flow.configs import Config
 from k8sflow.flow.definitions import definition_of, is_wrapped
 from k8sflow.flow.graph import Graph, Mistake, closest
+from k8sflow.flow.kinds import opened, settled
+from k8sflow.flow.late import Late
 from k8sflow.flow.parameters import Parameter
 
 # By these a method may set an attribute without its name standing in the source.
@@ -61,7 +62,7 @@ def _set_by_methods(flow: type[spec.FlowSpec]) -> Iterator[str]:
         if _HOOKS & vars(base).keys():
             raise _UnknownError
         for name, member in vars(base).items():
-            if not name.startswith("__"):
+            if not name.startswith("__") or name == "__init__":
                 yield from (set_ for function in _functions(member) for set_ in _set_by(function))
 
 
@@ -75,7 +76,7 @@ def _functions(member: Any) -> Iterable[Callable[..., Any]]:
         return [member.__func__]
     if hasattr(member, "__code__"):
         return [member]
-    if isinstance(member, (type, Parameter, Config)):
+    if isinstance(member, (type, Parameter, Late)):
         return []
     if callable(member) or hasattr(type(member), "__get__"):
         raise _UnknownError
@@ -111,6 +112,6 @@ def _set_by_decorators(flow: type[spec.FlowSpec]) -> Iterator[str]:
     for step in spec.steps(flow):
         for decoration in decorators.of_step(flow, step):
             if decoration.name == "catch":
-                yield str(decoration.options.get("var"))
+                yield str(settled(opened(decoration.options).get("var")))
             elif not registry.is_ours(decoration.name) and decoration.name != "step":
                 raise _UnknownError

@@ -8,8 +8,8 @@ from typing import Any
 from k8sflow.errors import ParameterError
 from k8sflow.flow import registry
 from k8sflow.flow.faults import Fault, caller, wrong_call
-from k8sflow.flow.kinds import DecoratorKind
-from k8sflow.flow.mutators import is_decorated
+from k8sflow.flow.kinds import DecoratorKind, defined
+from k8sflow.flow.mutators import StepMutator, is_decorated
 
 # What a wrapper yields to keep the step from running.
 USER_SKIP_STEP: dict[str, Any] = {}
@@ -35,7 +35,9 @@ def user_step_decorator(function: Callable[..., Any]) -> DecoratorKind:
     def around(step_name: str, flow: Any, inputs: Any, attributes: Mapping[str, Any], /) -> Any:
         return function(*(step_name, flow, inputs, attributes)[:takes])
 
-    return DecoratorKind(name, (function.__doc__ or name).strip(), None, around=around, fault=fault)
+    kind = DecoratorKind(name, (function.__doc__ or name).strip(), None, around=around, repeats=True, fault=fault)
+    defined[name] = lambda: kind
+    return kind
 
 
 class UserStepDecorator:
@@ -45,19 +47,35 @@ class UserStepDecorator:
     step has an instance of its own, so that ``post_step`` finds on ``self`` what ``pre_step`` has put there.
 
     ``self.skip_step = True`` in ``pre_step`` keeps the step, and what stands below the decorator, from running.
+
+    A class may be a ``StepMutator`` too: then it changes the step's decorators before the run, and runs code around it.
     """
 
     skip_step: bool | dict[str, Any] = False
 
     def __new__(cls, *args: Any, **options: Any) -> Any:
         """Decorates a step, or takes the options; what is wrong is told by the static check."""
-        kind, named = cls.k8sflow_kind(), cls._by_name(args)
+        return cls.k8sflow_applied(args, options)
+
+    @classmethod
+    def k8sflow_applied(cls, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        """Decorates a step, or takes the options and returns what does."""
+        named = cls._by_name(args)
         is_alone = len(args) == 1 and not options
         # A class may be an option: @swallow(ValueError).
         is_option = is_alone and named and isinstance(args[0], type) and not hasattr(args[0], "_k8sflow_task")
-        if is_alone and not is_option and is_decorated(args[0], caller()):
-            return kind(args[0])
-        return kind(*args, **options) if named is None or named.keys() & options else kind(**named, **options)
+        is_applied = is_alone and not is_option and is_decorated(args[0], caller())
+        given = ((), {}) if is_applied else (args, options)
+        mutator = cls.k8sflow_made(*given) if issubclass(cls, StepMutator) else None
+        kind = cls.k8sflow_kind(mutator)
+        if is_applied:
+            return kind(args[0]) if mutator is None else mutator(kind(args[0]))
+        decorate = kind(*args, **options) if named is None or named.keys() & options else kind(**named, **options)
+        return decorate if mutator is None else lambda target: mutator(decorate(target))
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        defined[cls.__name__] = cls.k8sflow_kind
 
     def init(self, *args: Any, **kwargs: Any) -> None:
         """Takes the options, where the step runs; a decorator that doesn't define it takes none."""
@@ -100,24 +118,32 @@ class UserStepDecorator:
         return dict(accepted.bind_partial(*args).arguments)
 
     @classmethod
-    def k8sflow_kind(cls) -> DecoratorKind:
-        """The decorator that the class is."""
+    def k8sflow_kind(cls, mutator: StepMutator | None = None) -> DecoratorKind:
+        """The decorator that the class is.
+
+        Args:
+            mutator: Where the class is a mutator too, the one whose attributes each execution finds on ``self``.
+        """
         name = cls.__name__
         fault = _taken(name)
-        if fault is None and cls.__init__ is not object.__init__:
+        if fault is None and cls.__init__ not in {object.__init__, StepMutator.__init__}:
             fault = Fault(f"@{name} has an __init__.", "A UserStepDecorator takes its options by init(self, ...).")
 
         def check(options: Mapping[str, Any]) -> None:
-            takes = object.__new__(cls).init if cls.init is not UserStepDecorator.init else _no_options
+            has_options = cls.init not in {UserStepDecorator.init, StepMutator.init}
+            takes = object.__new__(cls).init if has_options else _no_options
             if wrong := wrong_call(f"@{name}", takes, (), options):
                 raise ParameterError(wrong.message, advice=wrong.advice)
 
         def around(step_name: str, flow: Any, inputs: Any, options: Mapping[str, Any], /) -> Generator[Any, None, None]:
             made = object.__new__(cls)
+            made.__dict__.update(vars(mutator) if mutator is not None else {})
             made.init(**options)
             return _around(made, step_name, flow, inputs)
 
-        return DecoratorKind(name, (cls.__doc__ or name).strip(), None, check=check, around=around, fault=fault)
+        return DecoratorKind(
+            name, (cls.__doc__ or name).strip(), None, check=check, around=around, repeats=True, fault=fault
+        )
 
 
 def _around(decorator: UserStepDecorator, step_name: str, flow: Any, inputs: Any) -> Generator[Any, None, None]:

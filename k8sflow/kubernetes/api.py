@@ -168,7 +168,7 @@ class KubernetesApi:
     async def stream(
         self, path: str, params: Mapping[str, str], *, read_timeout_seconds: float | None
     ) -> AsyncIterator[AsyncIterator[bytes]]:
-        """The lines of a response that goes on, without their newlines; not tried again.
+        """The lines of a response that goes on, without their newlines; only refused credentials are tried anew.
 
         Args:
             path: What to read.
@@ -181,12 +181,17 @@ class KubernetesApi:
         """
         target = Target.of("GET", path, watch="watch" in params)
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=read_timeout_seconds)
-        await self._limiter.acquire()
-        async with self._open("GET", path, params=params, timeout=timeout) as response:
-            if response.status >= 400:  # noqa: PLR2004
-                raise await self._refusal(target, response)
-            _probe_silent_connection(response)
-            yield self._lines(response)
+        for refused_credentials in (False, True):
+            await self._limiter.acquire()
+            async with self._open("GET", path, params=params, timeout=timeout) as response:
+                if response.status >= 400:  # noqa: PLR2004
+                    error = await self._refusal(target, response)
+                    if error.status == _UNAUTHORIZED and not refused_credentials:
+                        continue  # read anew
+                    raise error
+                _probe_silent_connection(response)
+                yield self._lines(response)
+                return
 
     async def _request(
         self,

@@ -16,6 +16,7 @@ import aiohttp
 from k8sflow.errors import KubernetesError
 
 _LONGEST_MESSAGE = 1000
+_FINAL = {400, 401, 403, 404, 405, 422}
 _VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "GET": "get", "DELETE": "delete"}
 
 
@@ -90,6 +91,14 @@ class ApiStatusError(KubernetesError):
         self.message = message
         self.retry_after_seconds = retry_after_seconds
 
+    @property
+    def is_final(self) -> bool:
+        """Whether the same request would be refused again, unless a person does something about it.
+
+        A quota that is used up is told as 403, and is free again when other objects are gone.
+        """
+        return self.status in _FINAL and "exceeded quota" not in self.message
+
 
 class ApiUnreachableError(KubernetesError):
     """There was no answer: the connection was refused, timed out, was cut off, or TLS failed."""
@@ -153,6 +162,10 @@ def _explain(target: Target, status: int, message: str, origin: str) -> tuple[st
                 message,
                 f"A Role has to allow it, by the rule {target.rule()}; then `{target.can_i()}` says yes.",
             )
+        case 403 if "exceeded quota" in message:
+            return message, "Wait until other objects are gone, or have the quota raised (`kubectl describe quota`)."
+        case 403:
+            return message, f"`{target.can_i()}` shows whether a Role allows it; an admission policy may refuse it too."
         case 404 if target.namespace and "namespaces" in message:
             return message, f"Create it (`kubectl create namespace {target.namespace}`) or set kubernetes_namespace."
         case _:

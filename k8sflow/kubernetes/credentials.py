@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
 import os
 import ssl
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -48,6 +49,28 @@ class StaticHeaders:
 
     def forget(self) -> None:
         """Nothing is cached."""
+
+
+class KubeconfigHeaders:
+    """A token or password that is written in a kubeconfig, and read again there after the server refused it.
+
+    Args:
+        fixed: The headers.
+        read_again: Reads them anew, as after somebody has logged in again; may raise ConfigurationError.
+    """
+
+    def __init__(self, fixed: Mapping[str, str], read_again: Callable[[], Mapping[str, str]]) -> None:
+        self._fixed = fixed
+        self._read_again = read_again
+
+    async def headers(self) -> Mapping[str, str]:
+        """The headers that were read last."""
+        return self._fixed
+
+    def forget(self) -> None:
+        """Reads the kubeconfig again."""
+        with contextlib.suppress(ConfigurationError):  # it may just be written; the refusal says what to do
+            self._fixed = self._read_again()
 
 
 class TokenFile:

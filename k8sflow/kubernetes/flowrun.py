@@ -43,7 +43,10 @@ LONGEST_NAME = 50  # "-driver" and a pod's suffix still fit into the 63 bytes of
 LONGEST_MESSAGE = 1000
 # The settings that a run takes along; the bucket is in code.store, the namespace is the FlowRun's own.
 # What pods are asked for is in the run's record.
-CARRIED_SETTINGS = ("credentials", "endpoint", "region", "kubernetes_runtime_image")
+CARRIED_SETTINGS = (
+    "credentials", "endpoint", "region", "kubernetes_runtime_image", "storage_patience_seconds",
+    "default_secrets_backend_type",
+)  # fmt: skip
 
 Manifest = dict[str, Any]
 

@@ -16,13 +16,19 @@ from typing import Any
 
 from k8sflow.flow.pod_options import DEFAULT_OPTIONS, PodOptions
 from k8sflow.kubernetes import labels
+from k8sflow.task.pod_environment import USERS_PYTHONPATH
 from k8sflow.task.spec import TaskSpec
 
 CONTAINER = "task"
 RUNTIME_CONTAINER = "k8sflow-runtime"
 RUNTIME_FOLDER = "/opt/k8sflow"
 WORK_FOLDER = "/k8sflow/work"
-AGENT = ("python3", "-m", "k8sflow.task.agent")
+# Not by PYTHONPATH, which would replace the image's own: the agent adds the runtime to that.
+AGENT = (
+    "python3",
+    "-c",
+    f"import sys; sys.path.insert(0, {RUNTIME_FOLDER!r}); from k8sflow.task.agent import main; sys.exit(main())",
+)
 
 DEFAULT_USER = 65532
 DEFAULT_DEADLINE_SECONDS = 5 * 24 * 3600
@@ -79,6 +85,15 @@ def job_manifest(job: TaskJob) -> Manifest:
     if job.owner is not None:
         metadata["ownerReferences"] = [dict(job.owner)]
     return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": _job_spec(job)}
+
+
+def literal(text: str) -> str:
+    """A variable's value or a command's word that reaches the container as ``text`` is written.
+
+    The kubelet fills in ``$(NAME)`` and makes ``$$`` one dollar sign:
+    https://kubernetes.io/docs/reference/generated/kubernetes-api/v1.34/#envvar-v1-core
+    """
+    return text.replace("$", "$$")
 
 
 def resource_requirements(options: PodOptions) -> Manifest:
@@ -173,7 +188,7 @@ def _task_container(job: TaskJob, *, copies_runtime: bool) -> Manifest:
     container: Manifest = {
         "name": CONTAINER,
         "image": job.image,
-        "command": list(job.command),
+        "command": [literal(word) for word in job.command],
         "workingDir": WORK_FOLDER,
         "env": _environment(job),
         "resources": resource_requirements(options),
@@ -216,8 +231,10 @@ def _volumes(options: PodOptions, *, copies_runtime: bool) -> list[Manifest]:
 
 
 def _environment(job: TaskJob) -> list[Manifest]:
-    plain = {"HOME": "/tmp", **job.environment, **(job.options.env or {}), "PYTHONPATH": RUNTIME_FOLDER}  # noqa: S108
-    variables: list[Manifest] = [{"name": name, "value": value} for name, value in plain.items()]
+    plain = {"HOME": "/tmp", **job.environment, **(job.options.env or {})}  # noqa: S108
+    if (path := plain.pop("PYTHONPATH", None)) is not None:
+        plain[USERS_PYTHONPATH] = path
+    variables: list[Manifest] = [{"name": name, "value": literal(value)} for name, value in plain.items()]
     variables += [
         # A divisor of 1 rounds up to whole cores: a task that asks for 500m has one.
         {"name": "K8SFLOW_CPUS", "valueFrom": _resource("requests.cpu")},

@@ -21,6 +21,7 @@ from k8sflow.errors import ConfigurationError
 from k8sflow.kubernetes.credentials import (
     Credentials,
     ExecPlugin,
+    KubeconfigHeaders,
     OfficialAuthProvider,
     StaticHeaders,
     TokenFile,
@@ -202,17 +203,38 @@ def _credentials(
     paths: list[Path],
     name: str,
 ) -> Credentials:
+    if not user.get("token"):
+        if token_file := user.get("tokenFile"):
+            return TokenFile(Path(user["folder"]) / str(token_file))
+        if plugin := user.get("exec"):
+            return ExecPlugin(plugin, cluster=_cluster_info(cluster), folder=Path(user["folder"]), context=context)
+        if user.get("auth-provider"):
+            return OfficialAuthProvider(paths, name)
+    return KubeconfigHeaders(_written_headers(user), lambda: _read_again(paths, name, context))
+
+
+def _written_headers(user: Mapping[str, Any]) -> Mapping[str, str]:
+    """The headers of a token or a password that is written in the kubeconfig itself."""
     if token := user.get("token"):
-        return StaticHeaders(bearer(str(token)))
-    if token_file := user.get("tokenFile"):
-        return TokenFile(Path(user["folder"]) / str(token_file))
-    if plugin := user.get("exec"):
-        return ExecPlugin(plugin, cluster=_cluster_info(cluster), folder=Path(user["folder"]), context=context)
-    if user.get("auth-provider"):
-        return OfficialAuthProvider(paths, name)
+        return bearer(str(token))
     if user.get("username"):
-        return StaticHeaders(basic(str(user["username"]), str(user.get("password") or "")))
-    return StaticHeaders()
+        return basic(str(user["username"]), str(user.get("password") or ""))
+    return {}
+
+
+def _read_again(paths: list[Path], name: str, ssl_context: ssl.SSLContext | None) -> Mapping[str, str]:
+    """The headers of a context's user as the files are now; new connections show its certificate as it is now."""
+    merged = _merged([path for path in paths if path.is_file()])
+    files = ":".join(map(str, paths))
+    origin = f"context {name!r} of {files}"
+    user = _entry(merged, "users", _entry(merged, "contexts", name, files).get("user", ""), origin)
+    certificate, key = _blob(user, "client-certificate", origin), _blob(user, "client-key", origin)
+    if ssl_context is not None and certificate and key:
+        try:
+            load_certificate(ssl_context, certificate, key)
+        except ssl.SSLError as error:
+            raise ConfigurationError(f"the certificate or key in {origin} can't be used: {error}.") from error
+    return _written_headers(user)
 
 
 def _cluster_info(cluster: Mapping[str, Any]) -> dict[str, Any]:

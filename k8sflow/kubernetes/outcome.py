@@ -3,16 +3,18 @@
 The end is read from the containers' terminated state, never from the Job's condition, which comes seconds to
 minutes later. What counts, in this order:
 
-1. the result that the agent left as termination message, unless it only says that it was told to stop;
+1. the result that the agent left as termination message, unless it only says that it was sent SIGTERM;
 2. the deadline; an OOM kill (reason and exit code together: containerd tells of kills that weren't, k/k#140716);
 3. the DisruptionTarget condition; the pod's reason (Evicted, NodeShutdown, …);
 4. that somebody deleted the pod; the container's reason (StartError, …); its exit code.
+
+The agent's word that it was stopped is never the task's outcome: only the run's driver knows of a cancellation.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from k8sflow.flow.pod_options import PodOptions
@@ -117,17 +119,15 @@ def _ended(pod: Pod, options: PodOptions, terminated: dict[str, Any]) -> Ended:
         return Ended(told, is_told_by_agent=True, ran=True)
     reason = str(terminated.get("reason") or "")
     ran = bool(terminated.get("startedAt")) and reason not in _START_FAILURES
-    inferred = _inferred(pod, options, terminated, disruption)
-    if inferred is None:
-        # The agent was stopped, and nothing says by whom: its word stands.
-        return Ended(told or _failed(diagnosis.pod_deleted()), is_told_by_agent=told is not None, ran=ran)
-    return Ended(_failed(inferred), is_disruption=disruption is not None, ran=ran)
+    found = _failed(_inferred(pod, options, terminated, disruption))
+    note = told.note if told is not None else ""
+    return Ended(replace(found, note=note), is_disruption=disruption is not None, ran=ran)
 
 
 def _inferred(
     pod: Pod, options: PodOptions, terminated: dict[str, Any], disruption: dict[str, Any] | None
-) -> Diagnosis | None:
-    """The diagnosis that the evidence asks for; None where the agent said it was stopped and there is no evidence."""
+) -> Diagnosis:
+    """The diagnosis that the evidence asks for."""
     code, reason = int(terminated.get("exitCode", -1)), str(terminated.get("reason") or "")
     message = _plain(str(terminated.get("message") or ""))
     status = pod["status"]
@@ -139,8 +139,8 @@ def _inferred(
         return found
     if is_being_deleted(pod):
         return diagnosis.pod_deleted(_evidence(code, reason, ""))
-    if _told_by_agent(terminated) is not None:
-        return None
+    if (told := _told_by_agent(terminated)) is not None:
+        return diagnosis.killed(code, told.diagnosis.detail if told.diagnosis is not None else "")
     return _by_container(pod, options, code, reason, message)
 
 

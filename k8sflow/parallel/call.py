@@ -9,7 +9,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from .limits import available_cores, sharers
 
@@ -21,7 +21,7 @@ except ImportError:  # Windows
 _MOST_WORKERS = 8192  # more than any machine has cores
 _DESCRIPTORS_EACH = 4  # that the parent keeps open for a worker: two pipes, its lifeline, its pidfd
 _OTHER_DESCRIPTORS = 160  # 64 that the caller has open, and the other ends for 32 workers that are being started
-Backend = Literal["processes", "threads"]
+Backend = Literal["processes", "threads", "fork", "spawn"]
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,10 @@ def checked(
         raise TypeError(f"the second argument must be iterable, not {reprlib.repr(iterable)}") from None
     max_parallel = _positive("max_parallel", max_parallel)
     chunk_size = _positive("chunk_size", chunk_size)
-    if backend not in (None, "processes", "threads"):
-        raise ValueError(f'backend must be "processes" or "threads", not {backend!r}')
+    if backend not in (None, *get_args(Backend)):
+        raise ValueError(f'backend must be "processes", "threads", "fork" or "spawn", not {backend!r}')
+    if backend == "fork" and sys.platform != "linux":
+        raise ValueError('backend="fork" needs Linux: use "processes", which starts new interpreters here')
     chosen: Backend = backend or ("processes" if getattr(sys, "_is_gil_enabled", lambda: True)() else "threads")
     items = _indexable(iterable, iterator)
     try:

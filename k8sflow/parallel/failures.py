@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .limits import memory_figures, out_of_memory_kills
-from .pickling import dumps
+from .pickling import dumps, dumps_inherited
 
 # As BaseException has them, whatever a class does about its attributes: a frozen dataclass lets nobody set them.
 _state_of = BaseException.__dict__["__dict__"].__get__
@@ -87,7 +87,7 @@ def _told(error: BaseException, *, by_value: bool) -> Told:
 def _dumped_or_none(value: object, *, by_value: bool) -> bytes | None:
     """A pickle that has been loaded once to see that it can be."""
     try:
-        data = dumps(value, by_value=True) if by_value else pickle.dumps(value, 5)
+        data = dumps(value, by_value=True) if by_value else dumps_inherited(value, plain=True)
         return data if type(pickle.loads(data)) is type(value) else None
     except BaseException:  # noqa: BLE001  whatever user-defined pickling raises: then the value stays here
         return None

@@ -17,11 +17,12 @@ from typing import Any, NoReturn
 
 from .call import Call
 from .channels import readable_within
+from .descendants import kill_group
 from .failures import LAST_BREATH_SECONDS, WorkerDied, add_note, death_error, how_it_ended, short_repr
 from .forked_worker import PipeEnds, Pipes, forked_process, open_pipes
 from .forking import flush_output, fork_process, let_imports_finish, private_fds, renew_output, start_lock
 from .limits import crowd_of, out_of_memory_kills
-from .math_threads import math_threads, warn_of_openmp
+from .math_threads import math_threads
 from .memory import read_memory
 from .messages import Outbox, Reply, pickled_item, receive_reply, send_chunk
 from .signals import HeldSignals, interrupts_held, is_refusal
@@ -45,12 +46,13 @@ class Forked:
         self.results = ends.results_out
         self._exitcode: int | None = None
         self._reaped = False
+        self.pidfd = -1  # then its end is seen by the pipe's
         try:
-            self.pidfd = os.pidfd_open(pid)
-        except OSError as error:  # an old kernel or a seccomp profile; then its end is seen by the pipe's
+            if hasattr(os, "pidfd_open") and hasattr(signal, "pidfd_send_signal"):  # not in every build
+                self.pidfd = os.pidfd_open(pid)
+        except OSError as error:  # an old kernel or a seccomp profile
             if not is_refusal(error):
                 raise
-            self.pidfd = -1
             self._reaped = error.errno in _NO_PROCESS  # a handler of the caller was faster
         if self.pidfd >= 0:
             private_fds.add(self.pidfd)
@@ -58,6 +60,7 @@ class Forked:
         self._team = team
 
     def kill(self) -> None:
+        """Kills the process and what it has started."""
         if self._reaped:
             return
         with contextlib.suppress(ProcessLookupError):
@@ -65,6 +68,7 @@ class Forked:
                 signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
             else:
                 os.kill(self.pid, signal.SIGKILL)
+            kill_group(self.pid)
 
     def reap(self) -> int | None:
         """Kills the process if it still runs and waits for its end. Returns its exit code, None if somebody took it."""
@@ -144,7 +148,6 @@ class ForkTeam:
         self.busy_with = memoryview(mmap.mmap(-1, 8 * call.workers)).cast("q")  # shared: worker → index of its item
         self._crowd = crowd_of(call.workers)
         self.kills_before = out_of_memory_kills()  # before the fork: after it each page that is touched is copied
-        warn_of_openmp()
 
     pack = staticmethod(pickled_item)
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from .channels import READ_BYTES, readable_within
+from .descendants import be_daemon, lead_group
 from .forking import flush_output, private_fds
 from .limits import join_crowd
 from .math_threads import ONE_THREAD_EACH
@@ -32,6 +33,8 @@ def forked_process(
     """
     try:
         gc.freeze()  # the collector leaves inherited objects alone: marking them would copy their pages
+        lead_group()
+        be_daemon()
         join_crowd(crowd)
         pipes.take()
         signal.set_wakeup_fd(-1)
@@ -110,7 +113,7 @@ class Pipes:
         """Makes them this process's own, and has the kernel send it the lifeline's signal, see `open_pipes`."""
         self._pid = os.getpid()
         private_fds.update((self._commands, self._results, self._lifeline))
-        fcntl.fcntl(self._lifeline, fcntl.F_SETOWN, self._pid)
+        fcntl.fcntl(self._lifeline, fcntl.F_SETOWN, -self._pid if os.getpgrp() == self._pid else self._pid)
         if readable_within(self._lifeline, 0):
             os._exit(1)  # the parent died before we asked
 

@@ -25,7 +25,7 @@ def start_lock() -> contextlib.AbstractContextManager[bool]:
 
 
 def fork_process() -> int:
-    """As `os.fork`, without Python 3.12's warning about threads; `warn_of_openmp` says what there is to say."""
+    """As `os.fork`, without Python 3.12's warning about threads; `native.fork_hazard` looks for those that matter."""
     if sys.version_info >= (3, 12):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)

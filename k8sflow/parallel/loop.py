@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import sys
+import warnings
 from collections.abc import Generator, Iterable
 from typing import Any, Protocol
 
@@ -12,9 +13,16 @@ from .call import Call
 from .limits import sharers
 from .math_threads import math_threads
 from .messages import Reply
+from .native import fork_hazard
 from .progress import Progress
 from .work import LAZY_CHUNK_ITEMS, Chunk, Work
 
+_NOT_FORKED = (
+    "Workers of parallel_map can't be forked here: {hazard} has threads in this process, for which they would wait "
+    "forever. New interpreters need the function and the items pickled. "
+    'Use backend="threads"; or make what is named above picklable; or call parallel_map before that library is first '
+    'used; or, where the function doesn\'t use that library, backend="fork".'
+)
 _WINDOW_ITEMS = 1024  # parallel_imap: how many items per worker may be done ahead of a slow one
 Batch = tuple[int, list[Any]]  # index of the first result, results of consecutive items
 START_METHOD = "fork" if sys.platform == "linux" else "spawn"
@@ -72,11 +80,25 @@ def _team(call: Call) -> Team:
         from .threads import ThreadTeam  # noqa: PLC0415  queues
 
         return ThreadTeam(call)
-    if START_METHOD == "fork":
-        return ForkTeam(call)
+    hazard = None
+    if START_METHOD == "fork" and call.backend != "spawn":
+        hazard = None if call.backend == "fork" else fork_hazard()
+        if hazard is None:
+            return ForkTeam(call)
     from .spawned import SpawnTeam  # noqa: PLC0415  subprocesses and sockets
 
-    return SpawnTeam(call)
+    if hazard is None:
+        return SpawnTeam(call)
+    team = SpawnTeam(call, because=_NOT_FORKED.format(hazard=hazard))
+    warnings.warn(
+        f"parallel_map starts new interpreters, which is slower than a fork: {hazard} has threads in this process that "
+        "forked workers would wait for forever. The function and the items are pickled for them. "
+        'backend="spawn" does the same without this warning, backend="threads" needs no copies, and backend="fork" '
+        "is faster where the function doesn't use that library.",
+        RuntimeWarning,
+        stacklevel=4,
+    )
+    return team
 
 
 def _drive(team: Team, workers: int, work: Work, window: float) -> Generator[Batch, None, None]:

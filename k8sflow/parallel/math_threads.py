@@ -6,17 +6,16 @@ import functools
 import os
 import sys
 import threading
-import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from .limits import lines_of
 from .pickling import optional_module
 
 ONE_THREAD_EACH = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1"
 )
+
+_PAUSE_SOFT = 1
 
 
 class _MathThreads:
@@ -74,21 +73,20 @@ def _loaded_libraries(_modules: int) -> dict[str, Any]:
     return {kind: controller if controller.lib_controllers else None for kind, controller in selected.items()}
 
 
-def warn_of_openmp() -> None:
-    """Says that workers may hang where that can't be prevented.
+def can_hold_openmp() -> bool:
+    """Whether workers hold OpenMP to one thread: GNU's then has nothing to wait for in a forked child."""
+    return math_threads.openmp_holder() is not None
 
-    GNU's OpenMP doesn't survive a fork once it has run: the next parallel region waits for threads that the child
-    doesn't have. Held to one thread (threadpoolctl) it has no parallel regions.
+
+def pause_openmp(library: str) -> bool:
+    """Ends the threads that GNU's OpenMP keeps waiting for this thread; whether that could be done.
+
+    They don't survive a fork, and the next parallel region of the child would wait for them. Without them it starts its
+    own, as the parent does (OpenMP 5.0, omp_pause_resource_all; GCC 9).
     """
-    if optional_module("threadpoolctl") is not None or not Path("/proc/self/task").is_dir():
-        return
-    if len(list(Path("/proc/self/task").iterdir())) <= threading.active_count():
-        return
-    if any("libgomp" in line for line in lines_of("/proc/self/maps")):
-        warnings.warn(
-            "This process has run OpenMP code (libgomp), whose threads don't survive a fork: workers of parallel_map "
-            "may hang when they run OpenMP code too. Install threadpoolctl, with which workers are held to one thread "
-            "each and are safe; or use OpenMP in the workers only; or use backend='threads'.",
-            RuntimeWarning,
-            stacklevel=6,
-        )
+    import ctypes  # noqa: PLC0415  costs milliseconds, and is loaded where OpenMP is
+
+    try:
+        return bool(ctypes.CDLL(library).omp_pause_resource_all(_PAUSE_SOFT) == 0)
+    except (OSError, AttributeError):  # its file was replaced; an older version
+        return False

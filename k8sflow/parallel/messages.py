@@ -14,7 +14,7 @@ from .channels import Channel, WorkerEnd, read_exactly
 from .failures import WorkerDied, add_note, failure, rebuilt, short_repr
 from .forking import flush_output
 from .memory import LARGE_BYTES, STREAM, TAKEN, Memory, Stream, address_of
-from .pickling import by_value_pickler, dumps
+from .pickling import by_value_pickler, dumps, dumps_inherited
 from .work import Chunk
 
 COMMAND = struct.Struct("=qqq")  # start, stop, bytes of pickles that follow
@@ -129,7 +129,7 @@ class Outbox:
             del self._pieces[pieces:]
             del self._buffers[buffers:]
             self.size = size
-            self.write(dumps([value], by_value=self._by_value))
+            self.write(dumps([value], by_value=True) if self._by_value else dumps_inherited([value]))
         finally:
             self._pickler.clear_memo()
         self._count += 1

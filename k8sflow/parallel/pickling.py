@@ -10,6 +10,8 @@ import types
 from collections import ChainMap
 from typing import Any
 
+from .classes import class_reference
+
 
 def dumps(value: object, *, by_value: bool = False) -> bytes:
     """A pickle of the value, with cloudpickle where pickle can't.
@@ -47,6 +49,30 @@ def by_value_pickler() -> Any:
 
     own_table = ChainMap({types.CodeType: reduce_code}, table)
     return type("Pickler", (cloudpickle.Pickler,), {"dispatch_table": own_table})
+
+
+@functools.lru_cache(maxsize=2)
+def _inherited_pickler(base: Any) -> Any:
+    """The Pickler with classes that a forked worker inherited sent as what they are."""
+    reduce_other = getattr(base, "reducer_override", lambda _pickler, _value: NotImplemented)
+
+    def reducer_override(pickler: Any, value: object) -> Any:
+        reduced = class_reference(value)
+        return reduce_other(pickler, value) if reduced is NotImplemented else reduced
+
+    return type("InheritedPickler", (base,), {"reducer_override": reducer_override})
+
+
+def dumps_inherited(value: object, *, plain: bool = False) -> bytes:
+    """A forked worker's pickle for its parent.
+
+    Args:
+        value: Any object.
+        plain: Without cloudpickle: other classes must have a name in a module.
+    """
+    with io.BytesIO() as file:
+        _inherited_pickler(pickle.Pickler if plain else by_value_pickler())(file, 5).dump(value)
+        return file.getvalue()
 
 
 def optional_module(name: str) -> Any:

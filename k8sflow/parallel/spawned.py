@@ -1,4 +1,4 @@
-"""Workers that are fresh interpreters, for macOS and Windows, as the parent sees them."""
+"""Workers that are new interpreters, as the parent sees them: where forking is impossible or would hang."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from .call import Call
+from .descendants import kill_group
 from .failures import LAST_BREATH_SECONDS, WorkerDied, death_error, how_it_ended
 from .forking import flush_output, private_fds, start_lock
 from .math_threads import ONE_THREAD_EACH
@@ -84,6 +85,7 @@ class Spawned:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(LAST_BREATH_SECONDS)
         code = self._process.poll()
+        kill_group(self._process.pid)  # what it has started keeps the group's number in use
         self.kill()
         index, item = None, "at its start"
         if self.chunk is not None:
@@ -94,7 +96,10 @@ class Spawned:
         return death_error(f"(pid {self._process.pid}) {how} {item}", index, code, 0)
 
     def kill(self) -> None:
-        self._process.kill()
+        """Kills the worker and what it has started."""
+        if self._process.returncode is None:  # else its pid may be another process's
+            kill_group(self._process.pid)
+            self._process.kill()
 
     def reap(self) -> None:
         self.kill()
@@ -107,15 +112,33 @@ class Spawned:
 
 
 class SpawnTeam(ThreadTeam):
-    """Threads that each let an interpreter of their own call the function."""
+    """Threads that each let an interpreter of their own call the function.
 
-    def __init__(self, call: Call) -> None:
+    Args:
+        call: The call.
+        because: The reason for new interpreters and a way out, where the caller didn't ask for them.
+    """
+
+    def __init__(self, call: Call, because: str = "") -> None:
         super().__init__(call)
         self._spawned: dict[int, Spawned] = {}
-        self._setup = dumps((call.func, call.chunk_size is None, draw_seeds(), self._crowd), by_value=True)
+        self._because = because
+        with self._explained("the function can't be sent to a worker"):
+            self._setup = dumps((call.func, call.chunk_size is None, draw_seeds(), self._crowd), by_value=True)
 
     def pack(self, item: Any, index: int) -> Any:
-        return pickled_item(item, index, by_value=True)
+        with self._explained(f"item {index} can't be sent to a worker"):
+            return pickled_item(item, index, by_value=True)
+
+    @contextlib.contextmanager
+    def _explained(self, what: str) -> Iterator[None]:
+        """Where the caller didn't ask for new interpreters, says of what can't be pickled why it must be."""
+        try:
+            yield
+        except Exception as error:  # pickling is the user's code
+            if not self._because:
+                raise
+            raise RuntimeError(f"parallel_map: {what}: {type(error).__name__}: {error}\n{self._because}") from error
 
     def _start(self, number: int) -> None:
         flush_output()
@@ -123,12 +146,9 @@ class SpawnTeam(ThreadTeam):
             self._spawned[number] = Spawned(self._setup)
         super()._start(number)
 
-    def _live(self, number: int) -> None:
-        try:
-            self._spawned[number].introduce()
-        except WorkerDied as error:
-            self._events.put((number, error))
-        super()._live(number)
+    def _prepare(self, number: int) -> None:
+        super()._prepare(number)
+        self._spawned[number].introduce()
 
     def _replies(self, number: int, chunk: Chunk) -> Iterator[Reply]:
         worker = self._spawned[number]

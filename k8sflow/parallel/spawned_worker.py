@@ -12,6 +12,7 @@ import threading
 from typing import Any, NoReturn
 
 from .channels import read_exactly
+from .descendants import be_daemon, kill_group, lead_group
 from .forking import flush_output
 from .limits import join_crowd
 from .messages import Outbox
@@ -38,6 +39,8 @@ class Socket:
 
 def spawned_process() -> NoReturn:
     """The whole life of a spawned worker; the code that `Spawned` gives its interpreter calls it."""
+    lead_group()
+    be_daemon()
     handle = pickle.load(sys.stdin.buffer)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     if sys.platform == "win32":
@@ -63,4 +66,5 @@ def spawned_process() -> NoReturn:
 
 def _exit_with_parent() -> None:
     sys.stdin.buffer.read()  # ends when the parent does
+    kill_group(os.getpid())
     os._exit(1)

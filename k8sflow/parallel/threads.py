@@ -68,15 +68,22 @@ class ThreadTeam:
             thread.join()
 
     def _live(self, number: int) -> None:
-        join_thread_crowd(self._crowd)
-        if hold_openmp := math_threads.openmp_holder():
-            hold_openmp()
+        is_ready = False
         while (chunk := self._inboxes[number].get()) is not None:
             try:
+                if not is_ready:
+                    self._prepare(number)
+                    is_ready = True
                 for reply in self._replies(number, chunk):
                     self._events.put((number, reply))
             except BaseException as error:  # noqa: BLE001  SystemExit too: raised by the caller's thread
                 self._events.put((number, error))
+
+    def _prepare(self, number: int) -> None:  # noqa: ARG002  as spawned ones
+        """Runs in the thread before its first chunk."""
+        join_thread_crowd(self._crowd)
+        if hold_openmp := math_threads.openmp_holder():
+            hold_openmp()
 
     def _replies(self, number: int, chunk: Chunk) -> Iterator[Reply]:  # noqa: ARG002  as spawned ones
         began = time.perf_counter()

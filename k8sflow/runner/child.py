@@ -72,7 +72,7 @@ class Child:
             os.close(answer_writer)
         # It does not outlive the interpreter, which would have to read what it writes.
         weakref.finalize(self, _end, self._process)
-        threading.Thread(target=self._watch, args=(answer_reader,), name="k8sflow-runner", daemon=True).start()
+        threading.Thread(target=self._main, args=(answer_reader,), name="k8sflow-runner", daemon=True).start()
 
     @property
     def pid(self) -> int:
@@ -106,6 +106,15 @@ class Child:
                 self._process.kill()
         self.ended.result()
 
+    def _main(self, answer_reader: int) -> None:
+        try:
+            self._watch(answer_reader)
+        except Exception as error:  # noqa: BLE001  the thread's border: else those who wait would wait for ever
+            for future in (self.started, self.ended):
+                if not future.done():
+                    future.set_exception(error)
+            self._notify()
+
     def _watch(self, answer_reader: int) -> None:
         """Takes what comes until the process has ended; what it left running may keep its output open forever."""
         assert self._process.stdout is not None
@@ -115,7 +124,7 @@ class Child:
             self._process.stderr.fileno(): lambda data: self._append("stderr", data),
             answer_reader: self._take_answer,
         }
-        end = os.pidfd_open(self._process.pid)
+        end = _readable_at_end(self._process)
         with selectors.DefaultSelector() as selector:
             selector.register(end, selectors.EVENT_READ)
             for descriptor in takers:
@@ -173,6 +182,21 @@ def _pour(descriptor: int, take: Callable[[bytes], None], reads: int) -> bool:
             return False
         take(data)
     return True
+
+
+def _readable_at_end(process: subprocess.Popen[bytes]) -> int:
+    """A descriptor that can be read when the process has ended."""
+    if hasattr(os, "pidfd_open"):
+        with contextlib.suppress(OSError):  # an old kernel, or a seccomp profile
+            return os.pidfd_open(process.pid)
+    reader, writer = os.pipe()
+
+    def close_at_end() -> None:
+        process.wait()
+        os.close(writer)
+
+    threading.Thread(target=close_at_end, name="k8sflow-runner-end", daemon=True).start()
+    return reader
 
 
 def _pending() -> Future[Any]:

@@ -7,21 +7,21 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from k8sflow.client import Run
 from k8sflow.config import Settings
-from k8sflow.errors import FlowDefinitionError, RunError
+from k8sflow.errors import ConfigurationError, FlowDefinitionError, RunError
 from k8sflow.kubernetes import flowrun as flowruns
-from k8sflow.kubernetes.api import KubernetesApi
-from k8sflow.kubernetes.api_errors import ApiStatusError
-from k8sflow.kubernetes.kubeconfig import load_access
 from k8sflow.runner.runner import Runner
-from k8sflow.runtime import flowrun
 from k8sflow.runtime.placement import Placement
 from k8sflow.storage.run_store import RunStore
+
+if TYPE_CHECKING:
+    from k8sflow.kubernetes.api import KubernetesApi
 
 _NOT_FOUND = 404
 _Answer = TypeVar("_Answer")
@@ -87,6 +87,7 @@ class KubernetesDeployer:
         checked = subprocess.run(
             [sys.executable, str(file), "check"],
             env=self._runner.environment,
+            cwd=self._runner.cwd,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -95,6 +96,9 @@ class KubernetesDeployer:
         if checked.returncode != 0:
             raise FlowDefinitionError(f"{file.name} can't be deployed.", cause=checked.stderr.strip())
         settings = self._runner.settings
+        with _needs_api():
+            from k8sflow.runtime import flowrun  # noqa: PLC0415  a pod's flow may import Deployer, without the API
+
         flowrun.check(settings, self._namespace or settings.kubernetes_namespace)
         return DeployedFlow(self._runner, self._with)
 
@@ -155,6 +159,9 @@ class TriggeredRun:
         Raises:
             KubernetesError: The cluster can't be asked.
         """
+        with _needs_api():
+            from k8sflow.kubernetes.api_errors import ApiStatusError  # noqa: PLC0415  as above
+
         try:
             found = self._call(lambda api: api.get(self._path))
         except ApiStatusError as error:
@@ -185,6 +192,9 @@ class TriggeredRun:
 
     def _call(self, ask: Callable[[KubernetesApi], Awaitable[_Answer]]) -> _Answer:
         """Asks the API server, from a thread of its own: a notebook has an event loop already."""
+        with _needs_api():
+            from k8sflow.kubernetes.api import KubernetesApi  # noqa: PLC0415  as above
+            from k8sflow.kubernetes.kubeconfig import load_access  # noqa: PLC0415
 
         async def call() -> _Answer:
             async with KubernetesApi(load_access(self._settings.kubernetes_context, os.environ)) as api:
@@ -192,6 +202,23 @@ class TriggeredRun:
 
         with ThreadPoolExecutor(1) as pool:
             return pool.submit(lambda: asyncio.run(call())).result()
+
+
+@contextmanager
+def _needs_api() -> Iterator[None]:
+    """Imports what speaks to the API server.
+
+    Raises:
+        ConfigurationError: A package is missing, as in a task's pod.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"runs can't be handed to the cluster here: the package {error.name} is not installed.",
+            cause="The pods of tasks have only the part of k8sflow that runs tasks.",
+            advice="Install k8sflow in the step's image, or use Deployer outside of the pod.",
+        ) from error
 
 
 def _written(value: Any) -> str:

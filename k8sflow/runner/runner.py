@@ -17,6 +17,7 @@ from k8sflow.client import Run, Task
 from k8sflow.errors import ParameterError, RunError
 from k8sflow.runner.child import Child
 from k8sflow.runner.executing import ExecutingRun, ExecutingTask
+from k8sflow.storage.local import folders_with_runs
 from k8sflow.storage.objects import ObjectStore, open_store
 from k8sflow.storage.run_store import RunStore
 
@@ -32,7 +33,7 @@ class Runner:
         flow_file: The file.
         show_output: Whether ``run``, ``resume`` and ``spin`` show the output while they wait for the end.
         env: Variables that are added to the environment.
-        cwd: The working directory of the runs; None for ours.
+        cwd: The working directory of the runs, and where they are kept; None for ours as it is now.
         options: Options of the commands, as keyword arguments: ``decospecs=["kubernetes"]``, ``max_workers=4``,
             ``config=("name", "file.json")``, ``config_value=[("name", {...})]``. Lists stand for an option that is
             given several times.
@@ -55,7 +56,7 @@ class Runner:
             raise RunError(f"there is no flow file {self.flow_file}.")
         self._show_output = show_output
         self.environment = {**os.environ, **(env or {})}
-        self._cwd = None if cwd is None else str(cwd)
+        self.cwd = _folder_of_runs(cwd)
         self.options = options
         self._children: list[Child] = []
 
@@ -134,7 +135,7 @@ class Runner:
         Raises:
             ConfigurationError: They can't be read.
         """
-        return config.load(self.flow_file.parent, self.environment)
+        return config.load(self.flow_file.parent, self.environment, working=self.cwd)
 
     def find(self, run_id: str) -> RunStore:
         """The records of a run of the flow's file.
@@ -194,7 +195,7 @@ class Runner:
             return _json({"words": words, "values": {**values, answer: file}})
 
         try:
-            child = Child(line, call, self.environment, self._cwd)
+            child = Child(line, call, self.environment, None if self.cwd is None else str(self.cwd))
         except OSError as error:
             is_large = error.errno == errno.E2BIG
             raise RunError(
@@ -219,14 +220,23 @@ class Runner:
         raise self._is_nowhere(pathspec)
 
     def _is_nowhere(self, what: str) -> RunError:
-        return RunError(f"{what} of {self.flow_file} is in no store that is known here.")
+        return RunError(
+            f"{what} of {self.flow_file} is not in {' or '.join(store.url for store in self._stores())}.",
+            cause="The flow's file changes the working folder before it imports k8sflow, or sets K8SFLOW_ROOT.",
+        )
 
     def _stores(self) -> Iterator[ObjectStore]:
-        settings, folder = self.settings, self.flow_file.parent
-        root = Path(self._cwd or ".") / settings.root if settings.root else folder / config.ROOT_NAME
-        yield open_store(str(root))
+        settings = self.settings
+        for root in folders_with_runs(settings, self.cwd, self.flow_file.parent):
+            yield open_store(str(root))
         if settings.bucket:
             yield open_store(f"s3://{settings.bucket}", endpoint=settings.endpoint, region=settings.region)
+
+
+def _folder_of_runs(cwd: str | os.PathLike[str] | None) -> Path | None:
+    """The working folder of runs as an absolute path, since ours may change; None where ours was deleted."""
+    here = config.working_folder()
+    return here if cwd is None else (here or Path("/")) / cwd
 
 
 def _configs(values: dict[str, Any]) -> list[str]:
@@ -235,9 +245,26 @@ def _configs(values: dict[str, Any]) -> list[str]:
     for name in _CONFIGS:
         given = values.pop(name, None) or []
         for config_name, value in [given] if isinstance(given, tuple) else given:
+            if odd := list(_odd_keys(value)):
+                raise ParameterError(
+                    f"the config {config_name!r} has the key {odd[0]!r}, which would become a text.",
+                    cause="The Runner passes configs as JSON, whose keys are texts.",
+                    advice="Write the config to a YAML file, and give that: config=[(name, file)].",
+                )
             text = value if isinstance(value, str | os.PathLike) else _json(value)
             words += [f"--{name.replace('_', '-')}", str(config_name), str(text)]
     return words
+
+
+def _odd_keys(value: Any) -> Iterator[Any]:
+    """The keys of tables that are no texts."""
+    if isinstance(value, dict):
+        yield from (key for key in value if not isinstance(key, str))
+        value = value.values()
+    elif not isinstance(value, list | tuple):
+        return
+    for part in value:
+        yield from _odd_keys(part)
 
 
 def _json(value: Any) -> str:

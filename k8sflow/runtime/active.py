@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
 
 from k8sflow.config import Settings
+from k8sflow.errors import StorageError
 from k8sflow.executors.base import Executor
 from k8sflow.executors.local import LocalExecutor
-from k8sflow.flow.attempts import StepPolicy
+from k8sflow.flow.attempts import StepPolicy, TimeLimit
 from k8sflow.flow.graph import Graph
+from k8sflow.flow.pod_options import DEFAULT_OPTIONS, RESOURCES, merge
 from k8sflow.flow.spec import FlowSpec
-from k8sflow.runtime import hints, remote
+from k8sflow.runtime import exit_hooks, hints, remote
 from k8sflow.runtime.driver import Driver, Observer, Report, RunResult
 from k8sflow.runtime.placement import Placement
 from k8sflow.runtime.progress import Reporter, reporter
 from k8sflow.storage.objects import ObjectStore
 from k8sflow.storage.records import OutcomeRecord, RunRecord
 from k8sflow.storage.run_store import RunStore
+from k8sflow.task.exit_hooks import STEP as EXIT_HOOK_STEP
 from k8sflow.task.outcome import Outcome
 from k8sflow.task.runner import TaskRunner
 
@@ -47,7 +51,7 @@ class ActiveRun:
         """The executor for the steps on this machine; it forks, so it comes before anything that starts a thread."""
         runner = TaskRunner(flow, self.graph, self.record, self.store)
         workers = max_workers or os.cpu_count() or 1
-        return LocalExecutor(report, runner, workers, timeout_of=self.timeout_of, lock=lock)
+        return LocalExecutor(report, runner, workers, limit_of=self.limit_of, lock=lock)
 
     def kubernetes(self, report: Report, max_jobs: int | None, owner: dict[str, Any] | None = None) -> Executor:
         """The executor for the steps on Kubernetes."""
@@ -58,9 +62,9 @@ class ActiveRun:
         """Retries, timeout and catch, by step."""
         return {step: StepPolicy.from_document(found) for step, found in self.record.policies.items()}
 
-    def timeout_of(self, step: str) -> float | None:
-        """How many seconds an execution of a step's task may take; None for any time."""
-        return self.policies[step].timeout_seconds if step in self.policies else None
+    def limit_of(self, step: str) -> TimeLimit | None:
+        """How long an execution of a step's task may take; None for any time."""
+        return self.policies[step].time_limit if step in self.policies else None
 
     def driver(self, executors: Callable[[Report], Mapping[str, Executor]], observers: Sequence[Observer]) -> Driver:
         """The run's driver."""
@@ -80,12 +84,27 @@ class ActiveRun:
         Args:
             began: When the user asked, by time.monotonic().
         """
-        return reporter(began, partial(hints.logs, self.record), self.run_store.pathspec, list(self.graph.nodes))
+        seen = reporter(began, partial(hints.logs, self.record), self.run_store.pathspec, list(self.graph.nodes))
+        self.store.report_outages(seen.notice)
+        return seen
+
+    def call_exit_hooks(self, flow: type[FlowSpec], *, is_success: bool) -> None:
+        """Calls the functions of ``@exit_hook``, on this machine."""
+        exit_hooks.call(self.record, lambda report: self.local(report, flow, 1, None), is_success=is_success)
+
+    def call_exit_hooks_in_pods(self, owner: dict[str, Any], *, is_success: bool) -> None:
+        """Calls the functions of ``@exit_hook``, each in a pod like that of the end step, without its resources."""
+        nothing = dict.fromkeys(RESOURCES)
+        options = merge(replace(self.placement.pods[self.graph.end], **nothing), DEFAULT_OPTIONS)
+        placement = replace(self.placement, pods={EXIT_HOOK_STEP: options})
+        active = replace(self, placement=placement)
+        exit_hooks.call(self.record, lambda report: active.kubernetes(report, None, owner), is_success=is_success)
 
     def note_cancelled(self) -> None:
         """Writes that the run was cancelled, where its driver had not begun, and so could not."""
-        if self.run_store.read_run_outcome() is None:
-            self.run_store.write_run_outcome(OutcomeRecord(Outcome.CANCELLED.value, time.time(), "cancelled"))
+        with contextlib.suppress(StorageError):  # it is cancelled all the same, which the last lines say
+            if self.run_store.read_run_outcome() is None:
+                self.run_store.write_run_outcome(OutcomeRecord(Outcome.CANCELLED.value, time.time(), "cancelled"))
 
     def conclude(self, seen: Reporter, result: RunResult | None) -> bool | None:
         """Prints the last lines; returns what the exit code follows from.

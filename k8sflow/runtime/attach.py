@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 import click
 
 from k8sflow.config import Settings
-from k8sflow.errors import RunError, StorageError
+from k8sflow.errors import K8sflowError, RunError, StorageError
 from k8sflow.executors.base import Executor
 from k8sflow.flow import graph as graphs
 from k8sflow.flow.configs import bind_known
@@ -19,7 +19,7 @@ from k8sflow.flow.spec import FlowSpec
 from k8sflow.runtime import find, hints, remote
 from k8sflow.runtime.active import KUBERNETES, LOCAL, ActiveRun
 from k8sflow.runtime.clone import clone
-from k8sflow.runtime.driver import Report, SupersededError
+from k8sflow.runtime.driver import Driver, Report, RunResult, SupersededError
 from k8sflow.runtime.follow import Follower
 from k8sflow.runtime.interrupts import interrupts
 from k8sflow.runtime.placement import Placement
@@ -96,10 +96,10 @@ def _drive(
     active: ActiveRun, flow: type[FlowSpec], max_workers: int | None, began: float, lease: Lease, *, go_on: bool
 ) -> bool | None:
     seen = active.reporter(began)
+    made: dict[str, Executor] = {}
 
     def executors(report: Report) -> dict[str, Executor]:
         # The local executor forks, so it comes before anything that starts a thread.
-        made: dict[str, Executor] = {}
         if len(active.placement.pods) < len(active.graph.nodes):
             made[LOCAL] = active.local(report, flow, max_workers, lease.descriptor)
         if active.placement.uses_kubernetes:
@@ -111,17 +111,35 @@ def _drive(
     last_word = (
         f"Left before {active.run_store.pathspec} was cancelled. To go on with it: {hints.attach(active.record)}"
     )
-    with interrupts(seen.cancelling, last_word), closing(seen):
+
+    def abandon() -> None:
+        for executor in made.values():
+            executor.abandon()
+
+    with interrupts(seen.cancelling, last_word, abandon), closing(seen):
         try:
-            if active.record.origin_run_id is not None:
-                clone(active)
-            result = active.driver(executors, [seen]).run(go_on=go_on)
-        except KeyboardInterrupt:
-            result = None
-            # It may have come before the driver had begun; then nothing runs, unless an earlier driver has left it.
-            if is_new:
-                active.note_cancelled()
-        return active.conclude(seen, result)
+            result = _result(active, active.driver(executors, [seen]), is_new=is_new, go_on=go_on)
+        except SupersededError:
+            raise
+        except K8sflowError:
+            active.call_exit_hooks(flow, is_success=False)
+            raise
+        success = active.conclude(seen, result)
+        active.call_exit_hooks(flow, is_success=success is True)
+        return success
+
+
+def _result(active: ActiveRun, driver: Driver, *, is_new: bool, go_on: bool) -> RunResult | None:
+    """How a run ended that is driven here; None where it was cancelled."""
+    try:
+        if active.record.origin_run_id is not None:
+            clone(active)
+        return driver.run(go_on=go_on)
+    except KeyboardInterrupt:
+        # It may have come before the driver had begun; then nothing runs, unless an earlier driver has left it.
+        if is_new:
+            active.note_cancelled()
+        return None
 
 
 def _follow_detached(active: ActiveRun, began: float) -> OutcomeRecord:

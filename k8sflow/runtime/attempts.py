@@ -17,7 +17,11 @@ from k8sflow.task.spec import TaskSpec
 
 # How often a task is run again after failures of the infrastructure, which the user doesn't pay for.
 INFRASTRUCTURE_RETRIES = 3
-INFRASTRUCTURE = frozenset({Outcome.PREEMPTED, Outcome.EVICTED, Outcome.NODE_LOST, Outcome.NEVER_STARTED})
+INFRASTRUCTURE = frozenset(
+    {Outcome.PREEMPTED, Outcome.EVICTED, Outcome.NODE_LOST, Outcome.NEVER_STARTED, Outcome.STORAGE_ERROR}
+)
+# Before each of these executions: what takes a pod away or refuses it often lasts for seconds, sometimes for minutes.
+INFRASTRUCTURE_PAUSES_SECONDS = (2.0, 20.0, 120.0)
 
 
 @dataclass(frozen=True)
@@ -50,16 +54,20 @@ class Failed:
 Decision = Again | Caught | Failed
 
 
-def decide(policy: StepPolicy, outcome: Outcome, failures: Mapping[Outcome, int]) -> Decision:
+def decide(
+    policy: StepPolicy, outcome: Outcome, failures: Mapping[Outcome, int], *, is_final: bool = False
+) -> Decision:
     """What follows from a task's failure.
 
     Args:
         policy: What the step's decorators ask for.
         outcome: How the execution ended.
         failures: How often the task has failed in which way, this time among them.
+        is_final: Whether another execution would fail in the same way, where the infrastructure is to blame.
     """
-    if outcome in INFRASTRUCTURE and sum(failures.get(o, 0) for o in INFRASTRUCTURE) <= INFRASTRUCTURE_RETRIES:
-        return Again()
+    costless = sum(failures.get(o, 0) for o in INFRASTRUCTURE)
+    if outcome in INFRASTRUCTURE and not is_final and costless <= INFRASTRUCTURE_RETRIES:
+        return Again(INFRASTRUCTURE_PAUSES_SECONDS[max(costless, 1) - 1])
     if not outcome.is_paid_by_user:
         return Failed()
     spent = sum(count for failed, count in failures.items() if failed.is_paid_by_user)

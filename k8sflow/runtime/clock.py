@@ -9,6 +9,10 @@ from typing import Protocol
 from k8sflow.executors.base import TaskEvent
 from k8sflow.runtime.inbox import Inbox
 
+# A signal that comes while a thread is about to wait for a lock is handled by Python only when the wait is over: Ctrl-C
+# would be lost until the next event. So no wait for events is longer than this.
+_LOOK_SECONDS = 0.5
+
 
 class Clock(Protocol):
     """The driver's time; a test has one of its own."""
@@ -20,7 +24,7 @@ class Clock(Protocol):
         """Seconds since 1970."""
 
     def wait(self, inbox: Inbox, seconds: float | None) -> TaskEvent | Exception | None:
-        """The next event, or None where none came within so many seconds."""
+        """The next event, or None where none came within so many seconds, or for a while."""
 
 
 class RealClock:
@@ -31,6 +35,6 @@ class RealClock:
 
     def wait(self, inbox: Inbox, seconds: float | None) -> TaskEvent | Exception | None:
         try:
-            return inbox.get(timeout=seconds)
+            return inbox.get(timeout=_LOOK_SECONDS if seconds is None else min(seconds, _LOOK_SECONDS))
         except queue.Empty:
             return None

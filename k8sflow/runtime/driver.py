@@ -38,7 +38,8 @@ from k8sflow.storage.clones import read_commits
 from k8sflow.storage.records import OutcomeRecord
 from k8sflow.storage.run_store import RunStore
 from k8sflow.task.caught import commit_caught
-from k8sflow.task.outcome import Diagnosis, Outcome
+from k8sflow.task.failure import recorded
+from k8sflow.task.outcome import Outcome
 from k8sflow.task.result import TaskResult, Transition
 from k8sflow.task.runner import write_outcome
 from k8sflow.task.spec import TaskName, TaskSpec
@@ -47,6 +48,8 @@ from k8sflow.task.spec import TaskName, TaskSpec
 Report = Callable[[TaskEvent | Exception], None]
 # No wait is longer, so that no clock and no queue is asked for more than it can count.
 _LONGEST_WAIT_SECONDS = 3600.0
+# How long a run that ends early waits for a store that can't be reached.
+_CANCEL_PATIENCE_SECONDS = 5.0
 
 
 class Observer(Protocol):
@@ -219,7 +222,8 @@ class Driver:
         """Acts on the failure, so many seconds ago, of a task or of all that run together; the run's end, if it is."""
         task, result = _blamed(ended)
         policy = self._policies.get(task.name.step, StepPolicy())
-        match decide(policy, result.outcome, self._failures[task.first]):
+        is_final = result.diagnosis is not None and result.diagnosis.is_final
+        match decide(policy, result.outcome, self._failures[task.first], is_final=is_final):
             case Again() as again:
                 for observer, (each, found) in itertools.product(self._observers, ended):
                     observer.retried(each, found, again)
@@ -325,7 +329,7 @@ class Driver:
             return None
         outcome = Outcome(past.record.outcome)
         if not (outcome.is_paid_by_user or outcome in INFRASTRUCTURE):
-            # What was cancelled, or could not be stored, has not failed by itself.
+            # What was cancelled has not failed by itself.
             self._hand_over([replace(task, attempt=past.last + 1)])
             return None
         return self._failed_before([replace(task, attempt=past.last)], past)
@@ -333,8 +337,7 @@ class Driver:
     def _failed_before(self, tasks: Sequence[TaskSpec], past: Past) -> RunResult | None:
         """Acts on the failure that an earlier driver has not acted on."""
         record = past.record
-        found = Diagnosis(Outcome(record.outcome), record.summary, record.detail, record.resolution)
-        result = TaskResult(Outcome(record.outcome), diagnosis=found)
+        result = recorded(record)
         for observer in self._observers:
             observer.submitted(tasks)
             for task in tasks:
@@ -348,6 +351,7 @@ class Driver:
         self._executors[self._executor_of(tasks[0].name.step)].submit(tasks)
 
     def _cancel(self, error: BaseException) -> None:
+        self._run_store.store.limit_patience(_CANCEL_PATIENCE_SECONDS)
         self._stop_all()
         record = OutcomeRecord(Outcome.NEVER_STARTED.value, time.time(), str(error))
         if isinstance(error, (KeyboardInterrupt, BrokenPipeError)):

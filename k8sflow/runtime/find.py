@@ -9,15 +9,16 @@ from k8sflow.errors import RunError, StorageError
 from k8sflow.flow.graph import closest
 from k8sflow.flow.spec import FlowSpec
 from k8sflow.runtime import remote
-from k8sflow.runtime.request import local_root
+from k8sflow.runtime.request import local_roots
 from k8sflow.storage.objects import ObjectStore, open_store
-from k8sflow.storage.records import current_user, started_at
+from k8sflow.storage.records import started_at
 from k8sflow.storage.run_store import RunStore
+from k8sflow.user import current_user
 
 
 def stores(flow: type[FlowSpec], settings: Settings) -> Iterator[ObjectStore]:
-    """Where runs of a flow are: the folder beside it, and the bucket where one is set."""
-    yield open_store(str(local_root(flow, settings)))
+    """Where runs of a flow are: the folders on this machine, and the bucket where one is set."""
+    yield from (open_store(str(root)) for root in local_roots(flow, settings))
     if settings.bucket:
         yield remote.open_bucket(settings)
 

@@ -150,6 +150,12 @@ class FlowRunObserver:
         """Counts a failure that @catch has taken as done."""
         self._progress.caught(task, result, catch)
 
+    def outage(self, text: str, is_over: bool) -> None:  # noqa: FBT001  as ``patience.Report``
+        """Shows in the driver's log, and until it is over as the FlowRun's message, that the bucket doesn't answer."""
+        click.echo(text)
+        self._progress.notice("" if is_over else text)
+        self._begin_to_write()
+
     def interrupted(self) -> None:
         """To be called at the driver's SIGTERM: returns where the run is to be cancelled, and else ends this process.
 
@@ -192,7 +198,12 @@ class FlowRunObserver:
             self._thread.start()
 
     def _write_on(self) -> None:
-        asyncio.run(self._write_while_open())
+        while not self._closing.is_set():
+            try:
+                asyncio.run(self._write_while_open())
+            except Exception as error:  # noqa: BLE001  the thread's border: else the counters would stand still
+                click.echo(f"The FlowRun's status can't be written: {type(error).__name__}: {error}", err=True)
+                self._closing.wait(_PATIENCE_SECONDS)
 
     async def _write_while_open(self) -> None:
         async with KubernetesApi(self._access, patience_seconds=_PATIENCE_SECONDS) as api:

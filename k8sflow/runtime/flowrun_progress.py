@@ -31,6 +31,12 @@ class Progress:
         self._again: set[TaskName] = set()
         self._started_at = started_at
         self._waiting: tuple[TaskName, str] | None = None
+        self._notice = ""
+        self._notes: list[str] = []
+
+    def notice(self, text: str) -> None:
+        """Takes something about the run as a whole to show; an empty text takes it back."""
+        self._notice = text
 
     def submitted(self, group: Sequence[TaskSpec]) -> None:
         """Counts tasks that became ready; another execution of a task is no other task."""
@@ -52,6 +58,8 @@ class Progress:
             case Finished(task, result):
                 self._running.discard(task.name)
                 self._forget_waiting(task.name)
+                if result.note:
+                    self._notes.append(f"{task.name}: {result.note}")
                 is_done = result.outcome is Outcome.SUCCEEDED
                 self._add(done=int(is_done), failed=int(not is_done))
             case Queued(task, reason) if reason:
@@ -76,7 +84,7 @@ class Progress:
         waiting = self._waiting
         return {
             "phase": Phase.RUNNING.value,
-            "message": message_of(waiting[1]) if waiting is not None else "",
+            "message": message_of(self._notice, waiting[1] if waiting is not None else ""),
             "tasks": counts.to_document(),
             "startedAt": self._started_at,
         }
@@ -84,6 +92,7 @@ class Progress:
     def final_status(self, result: RunResult | None, now: float) -> Manifest:
         """The status of a run that ended with ``result``, or was cancelled."""
         phase, message = _end(result)
+        message = message_of(message, *self._notes)
         tasks = replace(self._counts, running=0).to_document()
         return {**self.status(), "phase": phase.value, "message": message, "tasks": tasks, "finishedAt": timestamp(now)}
 

@@ -17,6 +17,7 @@ from k8sflow.runtime.driver import Observer
 from k8sflow.storage.clones import read_commits
 from k8sflow.storage.records import OutcomeRecord
 from k8sflow.storage.run_store import RunStore
+from k8sflow.task.failure import recorded
 from k8sflow.task.outcome import Diagnosis, Outcome
 from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskName, TaskSpec
@@ -130,6 +131,8 @@ class Follower:
         committed: set[tuple[str, str]] = set()
         for step, task, rest in self._run_store.task_keys():
             attempt, _, file = rest.partition("/")
+            if step not in self._graph.nodes:  # an exit hook's
+                continue
             if rest == "commit.json":
                 committed.add((step, task))
             elif attempt.isdigit():
@@ -180,7 +183,7 @@ class Follower:
         """How an execution ended that is over."""
         step, name, attempt = task.name.step, task.name.id, task.attempt
         if (record := self._run_store.read_outcome(step, name, attempt)) is not None:
-            return _result(record)
+            return recorded(record)
         commit = self._run_store.read_commit(step, name)
         if commit is not None and commit.attempt == attempt:
             # Its process, or its store, died in the moment between the commit and the outcome.
@@ -199,10 +202,3 @@ class Follower:
                 self._observer.caught(task, result, catch)
             case Failed():
                 self._failed[task.name] = (task, result)
-
-
-def _result(record: OutcomeRecord) -> TaskResult:
-    outcome = Outcome(record.outcome)
-    if not outcome.is_failure:
-        return TaskResult(outcome)
-    return TaskResult(outcome, diagnosis=Diagnosis(outcome, record.summary, record.detail, record.resolution))

@@ -64,7 +64,7 @@ def _program(record: RunRecord) -> list[str]:
     started = getattr(main, "__file__", None)
     if not started or not (hasattr(main, record.flow) or f"/{Path(started).as_posix()}".endswith(f"/{record.file}")):
         return ["python", record.file]
-    spec = main.__spec__
+    spec = getattr(main, "__spec__", None)
     if spec is not None and spec.origin == sys.argv[0]:
         return [_python(), "-m", spec.name.removesuffix(".__main__")]
     return [_python(), sys.argv[0]]

@@ -9,10 +9,11 @@ from typing import Any
 
 from k8sflow.config import Settings
 from k8sflow.errors import FlowDefinitionError
-from k8sflow.flow import decorators
+from k8sflow.flow import decorators, registry
 from k8sflow.flow.attempts import StepPolicy
 from k8sflow.flow.decorated import added_to
 from k8sflow.flow.decorators import Decoration
+from k8sflow.flow.environment import variables_of
 from k8sflow.flow.graph import Graph, Mistake, refuse
 from k8sflow.flow.pod_options import DEFAULT_OPTIONS, PodOptions, common_namespace, merge
 from k8sflow.flow.spec import FlowSpec
@@ -59,7 +60,7 @@ class Placement:
         Raises:
             FlowDefinitionError: A decorator is wrong.
         """
-        added = tuple(map(decorators.parse, with_))
+        added = registry.parse_all(with_)
         pods: dict[str, PodOptions] = {}
         policies = {}
         for name, node in graph.nodes.items():
@@ -86,12 +87,11 @@ def _pod(
     A step with a timeout is ended by the agent in its pod. The pod's own deadline is there for the case that the agent
     can't do so any more, and leaves time for the image.
     """
-    variables = (decorators.options_of(found, "environment") for found in (own, added))
-    named = [PodOptions(env=options["vars"]) for options in variables if options is not None]
+    named = [PodOptions(env=variables) for found in (own, added) if (variables := variables_of(found))]
     options = merge(*_options(own), *_options(added), *named, _from_settings(settings), DEFAULT_OPTIONS)
     if policy.timeout_seconds is None:
         return options
-    deadline = math.ceil(policy.timeout_seconds) + _DEADLINE_SLACK_SECONDS
+    deadline = math.ceil(policy.timeout_seconds + policy.grace_seconds) + _DEADLINE_SLACK_SECONDS
     return replace(options, deadline_seconds=min(deadline, options.deadline_seconds or deadline))
 
 

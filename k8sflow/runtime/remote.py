@@ -9,9 +9,11 @@ from k8sflow import config
 from k8sflow.config import Settings
 from k8sflow.errors import ConfigurationError
 from k8sflow.executors.base import Executor
+from k8sflow.flow.attempts import StepPolicy
 from k8sflow.runtime.driver import Report
 from k8sflow.runtime.placement import Placement
 from k8sflow.storage.objects import ObjectStore
+from k8sflow.storage.patience import Patience
 from k8sflow.storage.records import RunRecord
 from k8sflow.storage.run_store import RunStore
 from k8sflow.task.runner import committed_result
@@ -24,8 +26,12 @@ if TYPE_CHECKING:
 DEFAULT_MAX_JOBS = 100
 
 
-def open_bucket(settings: Settings) -> S3Store:
-    """The bucket of the settings.
+def open_bucket(settings: Settings, *, first_seconds: float = 0.0) -> S3Store:
+    """The bucket of the settings, for a run: it waits for minutes when the bucket can't be reached.
+
+    Args:
+        settings: Where it is.
+        first_seconds: How long it waits for the first answer; by default a wrong endpoint is an error at once.
 
     Raises:
         ConfigurationError: None is set.
@@ -39,7 +45,8 @@ def open_bucket(settings: Settings) -> S3Store:
             advice='Set K8SFLOW_BUCKET=name (and K8SFLOW_ENDPOINT where it is not AWS), or write bucket = "name" '
             "into k8sflow.toml beside the flow.",
         )
-    return S3Store(f"s3://{settings.bucket}", endpoint=settings.endpoint, region=settings.region)
+    patience = Patience(settings.storage_patience, first_seconds)
+    return S3Store(f"s3://{settings.bucket}", endpoint=settings.endpoint, region=settings.region, patience=patience)
 
 
 def check(settings: Settings, placement: Placement, *, is_handed_over: bool) -> S3Store:
@@ -99,19 +106,21 @@ def executor(
 
 
 def _environment(settings: Settings) -> dict[str, str]:
-    """What a pod has to know of the settings: where the bucket is, as seen from there."""
+    """The settings that a pod needs: where the bucket is, as seen from there, its patience, and where secrets are."""
     inside = settings.in_cluster().to_environment()
-    return {name: inside[name] for name in map(config.variable, ("bucket", "endpoint", "region")) if name in inside}
+    keys = ("bucket", "endpoint", "region", "storage_patience_seconds", "default_secrets_backend_type")
+    return {name: inside[name] for name in map(config.variable, keys) if name in inside}
 
 
 def agent_arguments(record: RunRecord, store: ObjectStore, task: TaskSpec) -> list[str]:
     """What the agent in a task's pod is told."""
-    timeout = (record.policies.get(task.name.step) or {}).get("timeout_seconds")
+    found = record.policies.get(task.name.step)
+    limit = StepPolicy.from_document(found).time_limit if found is not None else None
     return [
         task.to_json(),
         f"--store={store.url}",
         f"--flow={record.flow}",
         f"--package={record.package}",
         f"--file={record.file}",
-        *([f"--timeout={timeout:g}"] if timeout is not None else []),
+        *([f"--timeout={limit.seconds:g}", f"--grace={limit.grace_seconds:g}"] if limit is not None else []),
     ]

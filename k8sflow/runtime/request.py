@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from k8sflow.config import ROOT_NAME, Settings
+from k8sflow import started
+from k8sflow.config import Settings
 from k8sflow.flow.rows import MAX_NUM_SPLITS
+from k8sflow.flow.script import script_of
 from k8sflow.flow.spec import FlowSpec
+from k8sflow.storage.local import folder_for_runs, folders_with_runs
 
 
 @dataclass(frozen=True)
@@ -53,31 +55,25 @@ class RunRequest:
 
 def code_folder(flow: type[FlowSpec]) -> Path:
     """The folder that becomes the code package: the started script's; for ``python -m pkg.flow`` the one with pkg."""
-    return _started(flow)[0]
+    return script_of(flow).folder
 
 
 def code_file(flow: type[FlowSpec]) -> str:
     """The file that was started, relative to the code folder: ``flow.py``, or ``pkg/flow.py`` for a module."""
-    folder, file = _started(flow)
-    return file.relative_to(folder).as_posix()
+    script = script_of(flow)
+    return script.file.resolve().relative_to(script.folder).as_posix()
 
 
 def local_root(flow: type[FlowSpec], settings: Settings) -> Path:
-    """The folder with the state of runs on this machine."""
-    return Path(settings.root) if settings.root else code_folder(flow) / ROOT_NAME
+    """The folder in which a new run on this machine is kept."""
+    return folder_for_runs(settings, _working_folder(), code_folder(flow))
 
 
-def _started(flow: type[FlowSpec]) -> tuple[Path, Path]:
-    """The code folder, and the script that was started; the flow's own file where that is no part of the folder.
+def local_roots(flow: type[FlowSpec], settings: Settings) -> list[Path]:
+    """The folders with the runs of a flow on this machine, the one for new runs first."""
+    return folders_with_runs(settings, _working_folder(), code_folder(flow))
 
-    A script may import the flow from beside it. A notebook or pytest is started too, but is not the flow's code.
-    """
-    module = sys.modules["__main__"]
-    flows_file = Path(sys.modules[flow.__module__].__file__ or ".").resolve()
-    if file := getattr(module, "__file__", None):
-        name = module.__spec__.name if module.__spec__ is not None else ""  # what `python -m` started
-        started = Path(file).resolve()
-        folder = started.parents[name.count(".")]
-        if folder in flows_file.parents:
-            return folder, started
-    return flows_file.parent, flows_file
+
+def _working_folder() -> Path | None:
+    """The folder in which the flow was started, whatever its file has changed since."""
+    return None if started.FOLDER is None else Path(started.FOLDER)

@@ -20,7 +20,7 @@ from k8sflow.runtime.clone import plan_from
 from k8sflow.runtime.placement import Placement
 from k8sflow.runtime.plan import Plan, Rerun
 from k8sflow.runtime.progress.text import brief
-from k8sflow.runtime.request import RunRequest
+from k8sflow.runtime.request import RunRequest, local_root
 from k8sflow.runtime.start import begin, check_names, check_places, create, prepare
 from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.storage.lease import Holder, folder_lease_of
@@ -70,6 +70,8 @@ def resume(
         new = create(request, graph, placement, store, code, origin=record, origin_step=step)
     active = ActiveRun(new, graph, store, placement, request.settings)
     click.echo(f"The new run is {active.run_store.pathspec}.")
+    if not placement.uses_kubernetes and store.url != str(local_root(flow, request.settings)):
+        click.echo(f"It is kept in {store.url}, with the run that it resumes.", err=True)
     return begin(request, active)
 
 

@@ -15,9 +15,11 @@ from k8sflow.flow.configs import configs
 from k8sflow.flow.spec import FlowSpec
 from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.storage.objects import open_store
+from k8sflow.storage.patience import FIRST_ANSWER_SECONDS, Patience, say
 from k8sflow.storage.run_store import RunStore
 from k8sflow.task import streams
 from k8sflow.task.agent import RESULT_FD_VARIABLE
+from k8sflow.task.entry import finish_threads
 from k8sflow.task.failure import failure
 from k8sflow.task.result import TaskResult
 from k8sflow.task.runner import TaskRunner
@@ -47,9 +49,7 @@ def run_task(flow: type[FlowSpec], settings: Settings, task: str, store_url: str
 
 def _leave(code: int, before: Sequence[threading.Thread]) -> NoReturn:
     """Ends the process as Python does, but for the threads that ran before the step."""
-    for thread in threading.enumerate():
-        if not thread.daemon and thread not in before:
-            thread.join()
+    finish_threads(before)
     atexit._run_exitfuncs()  # noqa: SLF001  as at the end of any Python process
     streams.flush()
     os._exit(code)
@@ -61,7 +61,7 @@ def _result(flow: type[FlowSpec], settings: Settings, spec: TaskSpec, store_url:
             store_url,
             endpoint=settings.endpoint,
             region=settings.region,
-            is_known=bool(os.environ.get(RESULT_FD_VARIABLE)),
+            patience=Patience(settings.storage_patience, FIRST_ANSWER_SECONDS, say),
         )
         record = RunStore(store, spec.flow, spec.run, place).read()
         artifacts = ArtifactStore(store, spec.flow)

@@ -5,7 +5,6 @@ What it leaves is kept beside the flow's runs and not among them: it is nobody's
 
 from __future__ import annotations
 
-import queue
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -17,14 +16,17 @@ import click
 
 from k8sflow.config import Settings
 from k8sflow.errors import RunError
-from k8sflow.executors.base import Finished, TaskEvent
+from k8sflow.executors.base import Finished
 from k8sflow.executors.local import LocalExecutor
 from k8sflow.flow import graph as graphs
+from k8sflow.flow.attempts import StepPolicy
 from k8sflow.flow.configs import bind_known
 from k8sflow.flow.graph import Graph, closest
 from k8sflow.flow.spec import FlowSpec, steps
 from k8sflow.runtime import answers, find, hints
 from k8sflow.runtime.attempts import look, read_past
+from k8sflow.runtime.clock import RealClock
+from k8sflow.runtime.inbox import Inbox
 from k8sflow.runtime.interrupts import interrupts
 from k8sflow.runtime.placement import Placement
 from k8sflow.runtime.plan import Kept, Rerun, plan
@@ -34,14 +36,17 @@ from k8sflow.runtime.start import fixed_values
 from k8sflow.storage import package
 from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore
 from k8sflow.storage.clones import put_commits
-from k8sflow.storage.records import RunRecord, current_user, new_run_id
+from k8sflow.storage.records import RunRecord, new_run_id, python_version
 from k8sflow.storage.run_store import SPINS, RunStore
 from k8sflow.storage.tables import Tables
 from k8sflow.task.outcome import Outcome
 from k8sflow.task.result import TaskResult
 from k8sflow.task.runner import TaskRunner
+from k8sflow.task.shown import shown
 from k8sflow.task.spec import TaskName, TaskSpec
 from k8sflow.task.surroundings import surroundings
+from k8sflow.user import current_user
+from k8sflow.version import VERSION
 
 _SHOWN_CHARACTERS = 60
 _PATHSPEC = "the task's pathspec"
@@ -87,7 +92,8 @@ def spin(
     bind_known(flow, lambda name: artifacts.load(before.parameters[name], name), before.parameters)
     graph = graphs.build(flow)
     spec, needed = _task(origin, before, graph, wanted)
-    record = _record(flow, before, graph, artifacts, wanted.step)
+    policy = Placement.of(flow, graph, (), settings).policies.get(wanted.step, StepPolicy())
+    record = replace(_record(flow, before, graph, artifacts, wanted.step), policies={wanted.step: policy.to_document()})
     run_store = RunStore(origin.store, record.flow, record.run, SPINS)
     run_store.create(record)
     put_commits(
@@ -95,13 +101,12 @@ def spin(
     )
     click.secho(f"{spec.name} again, on its inputs in {origin.pathspec}.", dim=True)
     spec = replace(spec, run=record.run)
-    policy = Placement.of(flow, graph, (), settings).policies.get(wanted.step)
     pathspec = f"{run_store.pathspec}/{spec.name}"
     if pathspec_file is not None:
         answers.write(Path(pathspec_file), _PATHSPEC, pathspec)
     seen = reporter(began, partial(hints.logs, record), pathspec, [wanted.step])
     runner = TaskRunner(flow, graph, record, origin.store, SPINS)
-    result = _run(runner, spec, seen, policy.timeout_seconds if policy else None)
+    result = _run(runner, spec, seen, policy)
     if result is None:
         seen.summary(pathspec, "was cancelled", "", good=False)
         return None
@@ -151,6 +156,8 @@ def _record(flow: type[FlowSpec], before: RunRecord, graph: Graph, artifacts: Ar
         user=current_user(),
         created=time.time(),
         source=str(code_folder(flow) / code_file(flow)),
+        python_version=python_version(),
+        k8sflow_version=VERSION,
         namespace=before.namespace,
         origin_run_id=before.run,
         origin_step=step,
@@ -206,16 +213,20 @@ def _first(origin: RunStore, reruns: list[Rerun]) -> Rerun:
     return (without or reruns)[0]
 
 
-def _run(runner: TaskRunner, spec: TaskSpec, seen: Reporter, timeout: float | None) -> TaskResult | None:
+def _run(runner: TaskRunner, spec: TaskSpec, seen: Reporter, policy: StepPolicy) -> TaskResult | None:
     """Runs the task as a process of its own; None where the user cancelled it."""
-    inbox: queue.SimpleQueue[TaskEvent] = queue.SimpleQueue()
-    executor = LocalExecutor(inbox.put, runner, 1, timeout_of=lambda _: timeout)
+    inbox, clock = Inbox(), RealClock()
+    executor = LocalExecutor(inbox.put, runner, 1, limit_of=lambda _: policy.time_limit)
     with interrupts(seen.cancelling), closing(seen):
         try:
             seen.submitted([spec])
             executor.submit([spec])
             while True:
-                event = inbox.get()
+                event = clock.wait(inbox, None)
+                if event is None:
+                    continue
+                if isinstance(event, Exception):
+                    raise event
                 seen.event(event)
                 if isinstance(event, Finished):
                     executor.close()
@@ -241,5 +252,5 @@ def _described(ref: ArtifactRef, name: str, artifacts: ArtifactStore) -> str:
     kind = ref.type.removeprefix("builtins.")
     if ref.inline is None:
         return f"{kind} of {ref.size} bytes"
-    shown = repr(artifacts.load(ref, name))
-    return f"{kind}  {shown if len(shown) <= _SHOWN_CHARACTERS else f'{shown[:_SHOWN_CHARACTERS]}…'}"
+    text = shown(artifacts.load(ref, name))
+    return f"{kind}  {text if len(text) <= _SHOWN_CHARACTERS else f'{text[:_SHOWN_CHARACTERS]}…'}"

@@ -10,6 +10,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import click
+
 from k8sflow.config import Settings
 from k8sflow.errors import ArtifactError, ParameterError, RunError
 from k8sflow.executors.base import Executor
@@ -29,8 +31,10 @@ from k8sflow.runtime.request import RunRequest, code_file, code_folder, local_ro
 from k8sflow.storage import package
 from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore
 from k8sflow.storage.objects import ObjectStore, open_store
-from k8sflow.storage.records import RunRecord, current_user, new_run_id
+from k8sflow.storage.records import RunRecord, new_run_id, python_version
 from k8sflow.storage.run_store import RunStore
+from k8sflow.user import current_user
+from k8sflow.version import VERSION
 
 _RUN_ID = "the run's id"
 _RUN_ID_PATTERN = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")
@@ -43,11 +47,21 @@ def run(request: RunRequest) -> bool | None:
         K8sflowError: The run can't be started.
     """
     graph = graphs.build(request.flow)
+    tell_of_deployment(request.flow)
     placement = Placement.of(request.flow, graph, request.decorators, request.settings)
     check_places(request, graph, placement)
     store, code = prepare(request, placement)
     record = create(request, graph, placement, store, code)
     return begin(request, ActiveRun(record, graph, store, placement, request.settings))
+
+
+def tell_of_deployment(flow: type[FlowSpec]) -> None:
+    """Says once which decorators of the flow do nothing in a run that a person starts."""
+    if found := deployment.only_deployed(flow):
+        names = " and ".join(f"@{name}" for name in found)
+        verb = "takes" if len(found) == 1 else "take"
+        click.secho(f"{names} {verb} effect in a deployment only: this run starts now, and no other one by itself.",
+                    fg="yellow", err=True)  # fmt: skip
 
 
 def begin(request: RunRequest, active: ActiveRun) -> bool | None:
@@ -78,13 +92,16 @@ def drive(settings: Settings, flow: str, run_id: str, flowrun_name: str) -> bool
     """
     from k8sflow.runtime import flowrun  # noqa: PLC0415  only here is the API needed
 
-    store = remote.open_bucket(settings)
+    # An earlier driver, or whoever started the run, has had answers from the bucket.
+    store = remote.open_bucket(settings, first_seconds=settings.storage_patience)
+    observer = flowrun.FlowRunObserver(settings, settings.kubernetes_namespace, flowrun_name)
+    store.report_outages(observer.outage)
     record = RunStore(store, flow, run_id).read()
     placement = Placement.from_document(record.pods, settings)
     flowrun.check_service_accounts(placement, os.environ)
     active = ActiveRun(record, Graph.from_document(flow, record.graph), store, placement, settings)
     seen = active.reporter(time.monotonic())
-    observer = flowrun.FlowRunObserver(settings, placement.namespace, flowrun_name)
+    store.report_outages(observer.outage)
 
     def executors(report: Report) -> dict[str, Executor]:
         return {KUBERNETES: active.kubernetes(report, None, owner=observer.owner)}
@@ -97,6 +114,8 @@ def drive(settings: Settings, flow: str, run_id: str, flowrun_name: str) -> bool
         except KeyboardInterrupt:
             result = None
             active.note_cancelled()
+        if result is not None:  # a run is cancelled by deleting what would own the hooks' pods
+            active.call_exit_hooks_in_pods(observer.owner, is_success=result.is_success)
         observer.close(result)
         return active.conclude(seen, result)
 
@@ -208,6 +227,8 @@ def create(
         tags=request.tags,
         decorators=request.decorators,
         source=str(code_folder(flow) / code_file(flow)),
+        python_version=python_version(),
+        k8sflow_version=VERSION,
         namespace=request.namespace or "",
         origin_run_id=origin.run if origin else None,
         origin_step=origin_step,

@@ -15,6 +15,7 @@ from typing import Literal
 
 from k8sflow.errors import StorageError
 from k8sflow.storage.objects import Buffer, ObjectNotFoundError, ReadableFile
+from k8sflow.storage.patience import Report
 
 _MAP_FROM_BYTES = 1 << 16
 _COPY_BYTES = 1 << 20
@@ -139,6 +140,12 @@ class FolderStore:
         """Itself: it holds nothing."""
         return self
 
+    def report_outages(self, report: Report) -> None:
+        """Nothing to report."""
+
+    def limit_patience(self, seconds: float) -> None:
+        """Nothing waits for a folder."""
+
     def close(self) -> None:
         """Nothing to give back."""
 
@@ -192,6 +199,11 @@ class FolderLog:
     def flush(self) -> None:
         """Nothing is held back."""
 
+    @property
+    def missing(self) -> int:
+        """None: a write that fails raises."""
+        return 0
+
     def close(self) -> None:
         """Closes the file."""
         if self._file is not None:
@@ -215,11 +227,13 @@ def _opened(path: Path, mode: Literal["ab", "xb"]) -> FileIO:
 
 
 def _refused(verb: str, path: Path, error: OSError) -> StorageError:
+    doing = "read" if verb == "read" else "write"
     advice = {
         errno.ENOSPC: "The disk is full: make room, then start again; nothing half-written is left.",
         errno.EDQUOT: "Your quota is used up: make room, then start again.",
-        errno.EACCES: "Let this user write there, or set K8SFLOW_ROOT to another folder.",
+        errno.EACCES: f"Let this user {doing} there, or set K8SFLOW_ROOT to another folder.",
         errno.ENOTDIR: "A file is where a folder has to be: remove it, or set K8SFLOW_ROOT to another folder.",
+        errno.EEXIST: "A link that leads nowhere is where a folder has to be: remove it, or set K8SFLOW_ROOT.",
         errno.EROFS: "The file system is read-only: set K8SFLOW_ROOT to another folder.",
     }
     return StorageError(f"{path} can't be {verb}: {error.strerror}.", advice=advice.get(error.errno or 0, ""))

@@ -27,6 +27,7 @@ from k8sflow.storage.run_store import RunStore
 
 BEAT_SECONDS = 10.0
 EXPIRY_SECONDS = 30.0
+_JOIN_SECONDS = 5.0
 _LOCK_NAME = "driver.lock"
 # The states of a process that is dead, and only not yet waited for (proc(5)).
 _ENDED = ("Z", "X")
@@ -204,6 +205,7 @@ class ObjectLease:
         self._me = Holder.this()
         self._number: int | None = None
         self._seen: tuple[Holder, float] | None = None  # the last change of somebody else's, and when it was seen
+        self._looked_at: float | None = None
         self._released = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -240,7 +242,7 @@ class ObjectLease:
             return
         self._released.set()
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(_JOIN_SECONDS)  # it may be in the middle of a request that nobody answers
         with contextlib.suppress(StorageError):  # then it is taken over after a silence
             self._store.put(self._key(self._number), [_dump(replace(self._me, is_over=True))])
         self._number = None
@@ -266,7 +268,10 @@ class ObjectLease:
     def _is_silent(self, holder: Holder) -> bool:
         """Whether nothing has changed since this process first looked; no two machines' clocks are compared."""
         now = self._now()
-        if self._seen is None or self._seen[0] != holder:
+        # While this process couldn't look, as in an outage of the bucket, the holder couldn't write either.
+        could_not_look = self._looked_at is not None and now - self._looked_at > self._expiry_seconds
+        self._looked_at = now
+        if self._seen is None or self._seen[0] != holder or could_not_look:
             self._seen = (holder, now)
         return now - self._seen[1] >= self._expiry_seconds
 
@@ -274,12 +279,17 @@ class ObjectLease:
         beat = 0
         while not self._released.wait(self._beat_seconds):
             beat += 1
-            # Where the bucket can't be reached for a while, nobody else can see the silence either.
-            with contextlib.suppress(StorageError):
-                if self._store.exists(self._key(number + 1)):
-                    on_lost()
-                    return
-                self._store.put(self._key(number), [_dump(replace(self._me, beat=beat))])
+            try:
+                is_lost = self._store.exists(self._key(number + 1))
+                if not is_lost:
+                    self._store.put(self._key(number), [_dump(replace(self._me, beat=beat))])
+            except Exception:  # noqa: BLE001,S112  the thread's border: without it nobody would notice a new driver
+                # Where the bucket can't be reached for a while, nobody else can see the silence either. Whatever else
+                # it is (keys that expired), the next beat tries again, and finds out who has taken over meanwhile.
+                continue
+            if is_lost:
+                on_lost()
+                return
 
 
 def _dump(holder: Holder) -> bytes:

@@ -62,6 +62,11 @@ class TimedLog:
         self._log.flush()
         self._times.flush()
 
+    @property
+    def missing(self) -> int:
+        """How many bytes of output no reader can see yet."""
+        return self._log.missing
+
     def close(self) -> None:
         """Flushes, and gives back what the writers hold."""
         try:

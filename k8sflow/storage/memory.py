@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from k8sflow.storage.objects import Buffer, ObjectNotFoundError, ReadableFile
+from k8sflow.storage.patience import Report
 
 
 class MemoryStore:
@@ -61,6 +62,12 @@ class MemoryStore:
         """Itself, as it was at the fork."""
         return self
 
+    def report_outages(self, report: Report) -> None:
+        """Nothing to report."""
+
+    def limit_patience(self, seconds: float) -> None:
+        """Nothing waits for memory."""
+
     def close(self) -> None:
         """Nothing to give back."""
 
@@ -78,6 +85,11 @@ class MemoryLog:
 
     def flush(self) -> None:
         """Nothing is held back."""
+
+    @property
+    def missing(self) -> int:
+        """None."""
+        return 0
 
     def close(self) -> None:
         """Nothing to give back."""

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import BinaryIO, Protocol, TypeAlias
 
 from k8sflow.errors import StorageError
+from k8sflow.storage.patience import Patience, Report
 
 # What the standard library takes as bytes; typing has a name for it from Python 3.12 on.
 Buffer: TypeAlias = bytes | bytearray | memoryview
@@ -31,6 +32,10 @@ class LogWriter(Protocol):
 
     def close(self) -> None:
         """Flushes, and gives back what the writer holds."""
+
+    @property
+    def missing(self) -> int:
+        """How many of the bytes that were added no reader can see yet."""
 
 
 class ObjectStore(Protocol):
@@ -78,12 +83,18 @@ class ObjectStore(Protocol):
     def after_fork(self) -> ObjectStore:
         """The same store for a forked process, which can't share its parent's connections."""
 
+    def report_outages(self, report: Report) -> None:
+        """Sets the function that is called when a call waits for the server, and when the server answers again."""
+
+    def limit_patience(self, seconds: float) -> None:
+        """Lets no call wait longer for a server that can't be reached, as its user is about to leave."""
+
     def close(self) -> None:
         """Gives back connections."""
 
 
 def open_store(
-    url: str, *, endpoint: str | None = None, region: str | None = None, is_known: bool = False
+    url: str, *, endpoint: str | None = None, region: str | None = None, patience: Patience | None = None
 ) -> ObjectStore:
     """The store at a URL: ``s3://bucket/prefix``, or the path of a folder.
 
@@ -91,12 +102,12 @@ def open_store(
         url: Where the store is.
         endpoint: URL of the S3 server; None for AWS.
         region: Region of the bucket.
-        is_known: Whether another process has had answers from the server, so that an outage is waited for.
+        patience: How long calls wait for a server that can't be reached; half a minute by default.
     """
     if url.startswith("s3://"):
         from k8sflow.storage.s3 import S3Store  # noqa: PLC0415  boto3 is loaded where a bucket is used
 
-        return S3Store(url, endpoint=endpoint, region=region, is_known=is_known)
+        return S3Store(url, endpoint=endpoint, region=region, patience=patience)
     from k8sflow.storage.folder import FolderStore  # noqa: PLC0415
 
     return FolderStore(url)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import getpass
 import json
-import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -66,6 +65,7 @@ class Commit:
         started: When the step's function was called, in seconds since 1970.
         finished: When it returned.
         origin: The run in which the task ran, where this commit was taken over by another one that resumes it.
+        is_caught: Whether the step failed, and ``@catch`` let the run go on.
         layers: Tasks of the run, as ``step/id``, whose own artifacts are there too (``storage/layers.py``).
         without: The names of those that are not there, although a layer has them.
     """
@@ -78,6 +78,7 @@ class Commit:
     started: float = 0.0
     finished: float = 0.0
     origin: str | None = None
+    is_caught: bool = False
     layers: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
 
@@ -97,7 +98,9 @@ class Commit:
             "started": self.started,
             "finished": self.finished,
         }  # fmt: skip
-        optional = {"origin": self.origin, "layers": self.layers, "without": self.without}
+        optional = {
+            "origin": self.origin, "layers": self.layers, "without": self.without, "is_caught": self.is_caught,
+        }  # fmt: skip
         return {**document, **{name: value for name, value in optional.items() if value}}
 
     @staticmethod
@@ -120,9 +123,29 @@ class Commit:
             started=document["started"],
             finished=document["finished"],
             origin=document.get("origin"),
+            is_caught=document.get("is_caught", False),
             layers=tuple(document.get("layers", ())),
             without=tuple(document.get("without", ())),
         )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class KeptRecord:
+    """What a failed execution had set, kept for ``@catch``.
+
+    Args:
+        artifacts: Every artifact that the next step sees, by name.
+        started: When the step's function was called, in seconds since 1970.
+    """
+
+    artifacts: Mapping[str, ArtifactRef]
+    started: float
+
+    @staticmethod
+    def from_document(document: Mapping[str, Any]) -> KeptRecord:
+        """The record that a JSON document says."""
+        artifacts = {name: ArtifactRef.from_document(ref) for name, ref in document["artifacts"].items()}
+        return KeptRecord(artifacts, document["started"])
 
 
 @dataclass(frozen=True)
@@ -150,6 +173,8 @@ class RunRecord:
         is_detached: Whether it was handed to the controller in the cluster, which sees to it that it has a driver.
         max_num_splits: How many branches a foreach may open.
         modules: The modules and packages of the flow's folder; None in a run that was started before they were kept.
+        python_version: The version of the Python that started it.
+        k8sflow_version: The version of k8sflow that started it.
     """
 
     flow: str
@@ -172,6 +197,8 @@ class RunRecord:
     is_detached: bool = False
     max_num_splits: int = MAX_NUM_SPLITS
     modules: tuple[str, ...] | None = None
+    python_version: str = ""
+    k8sflow_version: str = ""
 
     @property
     def steps(self) -> tuple[str, ...]:
@@ -203,6 +230,7 @@ class OutcomeRecord:
         summary: What happened.
         detail: The evidence, for example the traceback.
         resolution: What to do.
+        error_type: The class of the exception, where it was one of the user's code: ``builtins.ValueError``.
     """
 
     outcome: str
@@ -210,6 +238,7 @@ class OutcomeRecord:
     summary: str = ""
     detail: str = ""
     resolution: str = ""
+    error_type: str = ""
 
     @staticmethod
     def from_document(document: Mapping[str, Any]) -> OutcomeRecord:
@@ -232,12 +261,9 @@ def started_at(run_id: str) -> datetime:
     return datetime.strptime(run_id, _RUN_ID).replace(tzinfo=timezone.utc)
 
 
-def current_user() -> str:
-    """The name under which this machine knows the user."""
-    try:
-        return os.environ.get("K8SFLOW_USER") or getpass.getuser()
-    except (KeyError, OSError):
-        return "unknown"
+def python_version() -> str:
+    """The version of this Python, as ``3.11.7``."""
+    return ".".join(map(str, sys.version_info[:3]))
 
 
 def dump(document: Mapping[str, Any]) -> bytes:

@@ -6,7 +6,7 @@
 <flow>/runs/<run>/cloned.json            where it resumes another one: all that is taken over from that is there
 <flow>/runs/<run>/driver.lock, drivers/  who drives it (storage/lease.py)
 <flow>/runs/<run>/tasks/<step>/<task>/commit.json
-<flow>/runs/<run>/tasks/<step>/<task>/<attempt>/{outcome.json,stdout,stderr,stdout.times,stderr.times}
+<flow>/runs/<run>/tasks/<step>/<task>/<attempt>/{outcome.json,kept.json,stdout,stderr,stdout.times,stderr.times}
 """
 
 from __future__ import annotations
@@ -19,7 +19,16 @@ from typing import Any, TypeVar
 from k8sflow.errors import RunError, StorageError
 from k8sflow.storage.logs import SUFFIX, Mark, TimedLog, marks
 from k8sflow.storage.objects import ObjectNotFoundError, ObjectStore
-from k8sflow.storage.records import FORMAT, LAYERED_FORMAT, Commit, OutcomeRecord, RunRecord, dump, to_bytes
+from k8sflow.storage.records import (
+    FORMAT,
+    LAYERED_FORMAT,
+    Commit,
+    KeptRecord,
+    OutcomeRecord,
+    RunRecord,
+    dump,
+    to_bytes,
+)
 
 # The folders of a flow with its runs, and with what ``spin`` has tried, which is no run.
 RUNS, SPINS = "runs", "spins"
@@ -116,6 +125,17 @@ class RunStore:
         """How an execution of a task ended, or None where that is not known."""
         try:
             return self._load(f"tasks/{step}/{task}/{attempt}/outcome.json", OutcomeRecord.from_document)
+        except ObjectNotFoundError:
+            return None
+
+    def write_kept(self, step: str, task: str, attempt: int, record: KeptRecord) -> None:
+        """Writes what a failed execution of a task had set."""
+        self.store.put(self.task_key(step, task, f"{attempt}/kept.json"), [dump(asdict(record))])
+
+    def read_kept(self, step: str, task: str, attempt: int) -> KeptRecord | None:
+        """What a failed execution of a task had set, or None where nothing was kept."""
+        try:
+            return self._load(f"tasks/{step}/{task}/{attempt}/kept.json", KeptRecord.from_document)
         except ObjectNotFoundError:
             return None
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
-import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import boto3
 from boto3.s3.transfer import TransferConfig
@@ -18,6 +17,7 @@ from botocore.exceptions import (
     BotoCoreError,
     ClientError,
     HTTPClientError,
+    IncompleteReadError,
     NoCredentialsError,
     PartialCredentialsError,
 )
@@ -25,8 +25,10 @@ from botocore.exceptions import (
     ConnectionError as BotoConnectionError,
 )
 
-from k8sflow.errors import ConfigurationError, StorageError
+from k8sflow.errors import ConfigurationError, OutageError, StorageError
 from k8sflow.storage.objects import Buffer, ObjectNotFoundError, ReadableFile
+from k8sflow.storage.patience import Patience, Report, patient
+from k8sflow.storage.s3_log import S3Log
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
@@ -42,62 +44,31 @@ _UNDECIDED = {"409", "ConditionalRequestConflict"}
 _TRIES = 8
 # The last one is what versitygw says of an unknown access key.
 _WRONG_KEYS = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken", "XAdminUserNotFound"}
-# How long a server that has answered before may be out of reach, as while it is started again.
-_PATIENCE_SECONDS = 30.0
-_PAUSES_SECONDS = (0.25, 0.5, 1.0, 2.0)
 _SERVER_ERROR = 500
-# A method of the store, whose type the decorator leaves as it is.
-_Method = TypeVar("_Method", bound=Callable[..., Any])
-
-
-class _OutageError(StorageError):
-    """The server can't be reached, or answers that something is wrong with it."""
-
-
-def _patient(method: _Method) -> _Method:
-    """A method that is tried again while a server that has answered before is out of reach."""
-
-    @functools.wraps(method)
-    def patient(self: S3Store, *arguments: Any, **options: Any) -> Any:
-        deadline = time.monotonic() + (_PATIENCE_SECONDS if self.is_known else 0.0)
-        for pause in itertools.chain(_PAUSES_SECONDS, itertools.repeat(_PAUSES_SECONDS[-1])):
-            try:
-                result = method(self, *arguments, **options)
-            except _OutageError:
-                if time.monotonic() + pause > deadline:
-                    raise
-                time.sleep(pause)
-            else:
-                self.is_known = True
-                return result
-        raise AssertionError("the pauses have no end")
-
-    return cast("_Method", patient)
+# The connection broke in the middle of a request, or the server has lost an upload by being started again.
+_BROKEN_OFF = {"NoSuchUpload", "RequestTimeout", "IncompleteBody"}
 
 
 class S3Store:
-    """Objects in a bucket.
-
-    What is asked while the server is out of reach waits for it, half a minute at most, so that a run survives its
-    restart; but not before its first answer: a wrong endpoint is told at once.
+    """Objects in a bucket; what is asked while the server is out of reach waits for it.
 
     Args:
         url: ``s3://bucket`` or ``s3://bucket/prefix``.
         endpoint: URL of the server; None for AWS.
         region: Region of the bucket.
-        is_known: Whether another process has had answers from it.
+        patience: How long calls wait for the server.
     """
 
     parallel_reads = 32
 
     def __init__(
-        self, url: str, *, endpoint: str | None = None, region: str | None = None, is_known: bool = False
+        self, url: str, *, endpoint: str | None = None, region: str | None = None, patience: Patience | None = None
     ) -> None:
         self.bucket, _, prefix = url.removeprefix("s3://").strip("/").partition("/")
         self.prefix = f"{prefix}/" if prefix else ""
         self.endpoint = endpoint
         self.region = region
-        self.is_known = is_known
+        self.patience = patience or Patience()
         self._client = _client(endpoint, region)
         self._transfer = TransferConfig(
             multipart_threshold=_MULTIPART_FROM_BYTES,
@@ -114,7 +85,7 @@ class S3Store:
         """A pickle opens the bucket anew: connections and credentials belong to their process."""
         return functools.partial(S3Store, self.url, endpoint=self.endpoint, region=self.region), ()
 
-    @_patient
+    @patient
     def get(self, key: str) -> Buffer:
         """The object's bytes; large ones are read in parallel ranges."""
         with self._told(key):
@@ -125,7 +96,7 @@ class S3Store:
             answer["Body"].close()
             return self._get_ranges(key, size, answer["ETag"])
 
-    @_patient
+    @patient
     def tail(self, key: str, start: int) -> bytes:
         """What an object has from an offset on, by one range request."""
         with self._told(key):
@@ -137,16 +108,17 @@ class S3Store:
                     return b""
                 raise
 
-    @_patient
+    @patient
     def put(self, key: str, parts: Sequence[Buffer]) -> None:
         """Writes the object; large ones in parallel parts."""
         if sum(len(memoryview(part).cast("B")) for part in parts) < _MULTIPART_FROM_BYTES:
             with self._told(key):
                 self._client.put_object(Bucket=self.bucket, Key=self.prefix + key, Body=b"".join(parts))
         else:
-            self._upload(key, _Joined(parts))
+            with contextlib.closing(_Joined(parts)) as file:
+                self._upload(key, file)
 
-    @_patient
+    @patient
     def put_new(self, key: str, data: bytes) -> bool:
         """Writes the object with ``If-None-Match: *``
         (https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html).
@@ -166,7 +138,7 @@ class S3Store:
                 time.sleep(pause_seconds)
             raise refused
 
-    @_patient
+    @patient
     def put_file(self, key: str, file: ReadableFile) -> None:
         """Writes the object from a file, in parallel parts where it is large."""
         self._upload(key, file)
@@ -176,7 +148,7 @@ class S3Store:
         with self._told(key):
             self._client.upload_fileobj(cast("BinaryIO", file), self.bucket, self.prefix + key, Config=self._transfer)
 
-    @_patient
+    @patient
     def exists(self, key: str, size: int | None = None) -> bool:
         """Whether there is an object under the key, and of that size if one is given."""
         with self._told(key):
@@ -206,13 +178,21 @@ class S3Store:
 
     def after_fork(self) -> S3Store:
         """A store with connections of its own."""
-        return S3Store(self.url, endpoint=self.endpoint, region=self.region, is_known=self.is_known)
+        return S3Store(self.url, endpoint=self.endpoint, region=self.region, patience=self.patience.after_fork())
+
+    def report_outages(self, report: Report) -> None:
+        """Sets the function that is called when a call waits for the server, and when the server answers again."""
+        self.patience.report = report
+
+    def limit_patience(self, seconds: float) -> None:
+        """Lets no call wait longer for the server from now on."""
+        self.patience.limit(seconds)
 
     def close(self) -> None:
         """Closes the connections."""
         self._client.close()
 
-    @_patient
+    @patient
     def check(self) -> None:
         """Makes sure that the bucket is there and may be read.
 
@@ -230,7 +210,7 @@ class S3Store:
             page = self._page(prefix, delimiter, ContinuationToken=page["NextContinuationToken"])
             yield page
 
-    @_patient
+    @patient
     def _page(self, prefix: str, delimiter: str, **after: str) -> Any:
         place = {"Bucket": self.bucket, "Prefix": self.prefix + prefix, "Delimiter": delimiter}
         with self._told(prefix):
@@ -249,7 +229,7 @@ class S3Store:
                 target[position : position + len(chunk)] = chunk
                 position += len(chunk)
             if position != end:
-                raise StorageError(f"{self.url}/{key}: {end - position} bytes of a range are missing.")
+                raise OutageError(f"{self.url}/{key}: {end - position} bytes of a range are missing.")
 
         with ThreadPoolExecutor(_PARALLEL_PARTS) as pool:
             list(pool.map(fetch, range(0, size, _PART_BYTES)))
@@ -269,9 +249,9 @@ class S3Store:
             ) from error
         except ClientError as error:
             raise self._explained(error, where, server) from error
-        except (BotoConnectionError, HTTPClientError) as error:
-            raise _OutageError(
-                f"{server} can't be reached for {where}: {error}",
+        except (BotoConnectionError, HTTPClientError, IncompleteReadError) as error:
+            raise OutageError(
+                f"{server} can't be reached for {where}: {str(error).rstrip('.')}.",
                 cause="The server is down, or the endpoint is wrong.",
                 advice="Check the setting endpoint (K8SFLOW_ENDPOINT); in a pod in_cluster_endpoint holds.",
             ) from error
@@ -300,40 +280,8 @@ class S3Store:
                 advice="Check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, and the bucket's policy.",
             )
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        kind = _OutageError if status >= _SERVER_ERROR else StorageError
+        kind = OutageError if status >= _SERVER_ERROR or code in _BROKEN_OFF else StorageError
         return kind(f"{server} refused {where}: {error}")
-
-
-class S3Log:
-    """A log in a bucket: objects can't grow there, so all of it is written again, ever more rarely."""
-
-    def __init__(self, store: S3Store, key: str) -> None:
-        self._store = store
-        self._key = key
-        self._data = io.BytesIO()
-        self._written = -1
-        self._is_begun = False
-        self._pause_seconds = 1.0
-        self._next_write = 0.0
-
-    def write(self, data: bytes) -> None:
-        """Adds bytes, and writes the object where the last time is long enough ago."""
-        self._is_begun = True
-        self._data.write(data)
-        if time.monotonic() >= self._next_write:
-            self._pause_seconds = min(self._pause_seconds * 1.5, 30.0)
-            self._next_write = time.monotonic() + self._pause_seconds
-            self.flush()
-
-    def flush(self) -> None:
-        """Writes the object if it has grown."""
-        if self._is_begun and (size := self._data.tell()) > self._written:
-            self._store.put(self._key, [self._data.getbuffer()[:size]])
-            self._written = size
-
-    def close(self) -> None:
-        """Writes what is missing."""
-        self.flush()
 
 
 class _Joined(io.RawIOBase):
@@ -343,6 +291,12 @@ class _Joined(io.RawIOBase):
         self._parts = [memoryview(part).cast("B") for part in parts]
         self._size = sum(map(len, self._parts))
         self._position = 0
+
+    def close(self) -> None:
+        """Releases the buffers, which their owner may want to change."""
+        for part in self._parts:
+            part.release()
+        super().close()
 
     def readable(self) -> bool:
         return True
@@ -376,7 +330,7 @@ def _client(endpoint: str | None, region: str | None) -> S3Client:
     config = Config(
         connect_timeout=5,
         read_timeout=60,
-        retries={"mode": "standard", "max_attempts": 5},
+        retries={"mode": "standard", "max_attempts": 3},
         max_pool_connections=S3Store.parallel_reads,
         # Blobs carry their own sha256; a second checksum of every byte is only sent where the API asks for one.
         request_checksum_calculation="when_required",

@@ -34,11 +34,14 @@ def checked(tags: Iterable[str]) -> tuple[str, ...]:
 
 
 def system_tags(record: RunRecord) -> frozenset[str]:
-    """What is said of a run without anybody's doing: ``user:ada``, ``date:2026-03-01``, ``runtime:kubernetes``."""
+    """The tags that follow from what a run is: ``user:ada``, ``date:2026-03-01``, ``python_version:3.11.7``.
+
+    ``runtime:dev`` is this machine, as Metaflow calls it; a run with pods has ``runtime:kubernetes``.
+    """
     found = {f"date:{datetime.fromtimestamp(record.created, timezone.utc):%Y-%m-%d}"}
-    found.add("runtime:kubernetes" if record.pods else "runtime:local")
-    if record.user:
-        found.add(f"user:{record.user}")
+    found.add("runtime:kubernetes" if record.pods else "runtime:dev")
+    known = {name: getattr(record, name) for name in ("python_version", "k8sflow_version")}
+    found |= {f"{name}:{value}" for name, value in {"user": record.user, **known}.items() if value}
     if project := record.flow_decorators.get("project"):
         found |= {f"project:{project['project_name']}", f"project_branch:{project['branch_name']}"}
     return frozenset(found)

@@ -17,8 +17,10 @@ import selectors
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -29,16 +31,18 @@ from k8sflow.storage import package
 from k8sflow.storage.artifacts import blob_key
 from k8sflow.storage.logs import TimedLog
 from k8sflow.storage.objects import ObjectStore, open_store
+from k8sflow.storage.patience import FIRST_ANSWER_SECONDS, Patience
 from k8sflow.storage.run_store import RunStore
-from k8sflow.task import memory, streams
+from k8sflow.task import memory, pod_environment, streams
 from k8sflow.task.death import death, last_word, timed_out
-from k8sflow.task.failure import unloadable
+from k8sflow.task.failure import not_stored, unloadable
 from k8sflow.task.framing import Encoder, Stream, encode_result
 from k8sflow.task.outcome import Diagnosis, Outcome
 from k8sflow.task.pipes import waiting_bytes
 from k8sflow.task.result import TaskResult
 from k8sflow.task.runner import committed_result, write_outcome
 from k8sflow.task.spec import TaskSpec
+from k8sflow.task.time_limit import TIME_IS_OVER
 from k8sflow.task.uploads import LogUploads
 
 TERMINATION_LOG = Path("/dev/termination-log")
@@ -64,7 +68,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--package", required=True)
     parser.add_argument("--file", required=True)
     parser.add_argument("--timeout", type=float, help="seconds that the task may take")
+    parser.add_argument("--grace", type=float, default=0.0, help="seconds that it may take to end after that")
     options = parser.parse_args(arguments)
+    pod_environment.complete()
     _limit_threads()
     return _run_task(options)
 
@@ -77,8 +83,7 @@ def _run_task(options: argparse.Namespace) -> int:
         _fetch(store, options)
         result = _Child(options, run_store, spec).run()
     except K8sflowError as error:
-        diagnosis = Diagnosis(Outcome.STORAGE_ERROR, error.summary, error.cause, error.advice)
-        result = TaskResult(Outcome.STORAGE_ERROR, diagnosis=diagnosis)
+        result = not_stored(error)
     _report(result)
     return _EXIT_CODES.get(result.outcome, 1)
 
@@ -103,6 +108,7 @@ class _Child:
         self._terminated = False
         self._timed_out = False
         self._pid = 0
+        self._seconds = config.load(Path.cwd()).storage_patience
 
     def run(self) -> TaskResult:
         """The task's result."""
@@ -121,10 +127,17 @@ class _Child:
             os.close(write_end)
             os.set_blocking(read_end, False)
             self._selector.register(read_end, selectors.EVENT_READ, name)
-        self._uploads = LogUploads({name: self._open_log(name) for name in self._encoders})
+        self._uploads = LogUploads({name: self._open_log(name) for name in self._encoders}, self._patience, self._say)
         status = self._pump(wakeup)
-        self._uploads.close()
-        return self._conclude(status, kills_before)
+        loss = self._uploads.close()
+        return replace(self._conclude(status, kills_before), note=loss)
+
+    def _patience(self) -> float:
+        return _TERM_SECONDS if self._terminated else self._seconds
+
+    def _say(self, text: str) -> None:
+        """Writes a line of ours among the task's standard error."""
+        _write(self._encoders["stderr"].feed(f"[k8sflow] {text}\n".encode()))
 
     def _open_log(self, stream: str) -> TimedLog:
         name = self._spec.name
@@ -143,6 +156,7 @@ class _Child:
 
     def _terminate(self, _number: int = signal.SIGTERM, _frame: FrameType | None = None) -> None:
         self._terminated = True
+        self._run_store.store.limit_patience(_TERM_SECONDS)  # the pod has a few seconds left
         if self._pid:
             self._end(signal.SIGTERM)
 
@@ -179,11 +193,17 @@ class _Child:
         return status
 
     def _end_overdue(self) -> None:
-        """Ends the task when its time is over: first it is told, then it is killed, with all that it has started."""
-        if time.monotonic() >= self._deadline:
-            self._end(signal.SIGKILL if self._timed_out else signal.SIGTERM)
-            self._timed_out = True
+        """Ends the task when its time is over: by an exception in its step, then by SIGKILL to all that it started."""
+        if time.monotonic() < self._deadline:
+            return
+        if self._timed_out or not self._options.grace:
+            self._end(signal.SIGKILL)
             self._deadline += _TERM_SECONDS
+        else:
+            self._deadline += self._options.grace
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._pid, TIME_IS_OVER)
+        self._timed_out = True
 
     def _reap(self) -> int | None:
         """Waits for whatever ended, as the first process of a container has to; the child's status, if it did."""
@@ -218,11 +238,10 @@ class _Child:
         result = last_word(self._result, status)
         if result is None:
             result = committed_result(self._run_store, self._spec)
-        if result is None and self._terminated:
-            # Who told the pod to end knows why: the driver asks the pod's status.
-            return TaskResult(Outcome.CANCELLED, diagnosis=Diagnosis(Outcome.CANCELLED, "the pod was told to end"))
+        if self._terminated and not self._timed_out and (result is None or result.outcome is Outcome.USER_ERROR):
+            return self._stopped(result)
         killed_for_memory = memory.kills() > kills_before
-        if self._timed_out and (result is None or result.outcome is Outcome.USER_ERROR):
+        if self._timed_out and result is None:
             result = TaskResult(Outcome.TIMED_OUT, diagnosis=timed_out(self._options.timeout))
             write_outcome(self._run_store, self._spec, result)
         if result is None:
@@ -233,6 +252,18 @@ class _Child:
             result = TaskResult(Outcome.OUT_OF_MEMORY, diagnosis=memory.out_of_memory(result.diagnosis, in_pod=True))
             write_outcome(self._run_store, self._spec, result)
         return result
+
+    def _stopped(self, result: TaskResult | None) -> TaskResult:
+        """The result of a task that was sent SIGTERM: the driver knows why, or asks the pod's status.
+
+        The signal went to the children of the task too, so an exception that came after it is no fault of its code.
+        """
+        detail = result.diagnosis.summary if result is not None and result.diagnosis is not None else ""
+        stopped = Diagnosis(Outcome.CANCELLED, "its pod was sent SIGTERM", detail)
+        found = TaskResult(Outcome.CANCELLED, diagnosis=stopped)
+        if result is not None:
+            write_outcome(self._run_store, self._spec, found)
+        return found
 
 
 def _become_task(options: argparse.Namespace, pipes: dict[str, int]) -> NoReturn:
@@ -259,7 +290,7 @@ def _become_task(options: argparse.Namespace, pipes: dict[str, int]) -> NoReturn
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException as error:  # noqa: BLE001  nothing may pass into the agent's frames
-        os.write(pipes["result"], unloadable(options.file, error).to_termination_message().encode())
+        os.write(pipes["result"], unloadable(options.file, error, in_pod=True).to_termination_message().encode())
     finally:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):
@@ -269,12 +300,19 @@ def _become_task(options: argparse.Namespace, pipes: dict[str, int]) -> NoReturn
 
 def _open(options: argparse.Namespace) -> ObjectStore:
     settings = config.load(Path.cwd())
-    return open_store(options.store, endpoint=settings.endpoint, region=settings.region, is_known=True)
+    patience = Patience(settings.storage_patience, FIRST_ANSWER_SECONDS, _say_alone)
+    return open_store(options.store, endpoint=settings.endpoint, region=settings.region, patience=patience)
 
 
 def _fetch(store: ObjectStore, options: argparse.Namespace) -> None:
     archive = store.get(blob_key(options.flow, options.package))
     package.extract(archive, options.package, Path(CODE_FOLDER))
+
+
+def _say_alone(text: str, _is_over: bool) -> None:  # noqa: FBT001  as ``patience.Report``
+    """Writes a line of ours where no output of the task is in between: in the main thread."""
+    if threading.current_thread() is threading.main_thread():
+        _write(Encoder("stderr").feed(f"[k8sflow] {text}\n".encode()))
 
 
 def _limit_threads() -> None:

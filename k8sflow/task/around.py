@@ -76,20 +76,28 @@ def _call(
                     f"or a function to run in its place."
                 )
     except BaseException as error:  # noqa: BLE001  the decorator is told of all that ends the step
-        _throw(generator, error)
+        _throw(generator, error, layer.name)
         return False
     _finish(generator, layer.name)
     return has_run
 
 
-def _throw(generator: Generator[Any, None, None], error: BaseException) -> None:
+def _throw(generator: Generator[Any, None, None], error: BaseException, name: str) -> None:
     """Raises the step's error at the yield; a decorator that goes on from there has dealt with it."""
+    raised_at = error.__traceback__
     try:
         generator.throw(error)
     except StopIteration:
         return
+    except RuntimeError as raised:
+        # A StopIteration that leaves a generator becomes the cause of a RuntimeError (PEP 479).
+        if not isinstance(error, StopIteration) or raised.__cause__ is not error:
+            raise
+    else:
+        raise _yielded_twice(name)
     finally:
         generator.close()
+    raise error.with_traceback(raised_at)
 
 
 def _finish(generator: Generator[Any, None, None], name: str) -> None:
@@ -98,4 +106,8 @@ def _finish(generator: Generator[Any, None, None], name: str) -> None:
     except StopIteration:
         return
     generator.close()
-    raise RuntimeError(f"@{name} yielded twice: the step runs once, at the first yield.")
+    raise _yielded_twice(name)
+
+
+def _yielded_twice(name: str) -> RuntimeError:
+    return RuntimeError(f"@{name} yielded twice: the step runs once, at the first yield.")

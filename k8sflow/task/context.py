@@ -9,12 +9,12 @@ from functools import cached_property
 from itertools import islice
 from typing import Any
 
-from k8sflow.errors import FlowDefinitionError, RunError
+from k8sflow.errors import ArtifactError, FlowDefinitionError, RunError, StorageError
 from k8sflow.flow.configs import configs
 from k8sflow.flow.graph import Graph, Node
 from k8sflow.flow.rows import items_of
 from k8sflow.flow.setters import MissingArtifactError, explain
-from k8sflow.flow.spec import CONTEXT, FlowSpec, NextCall, constants, fixed, parameters
+from k8sflow.flow.spec import CONTEXT, FlowSpec, NextCall, constants, fixed, parameters, set_by_init
 from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore
 from k8sflow.storage.encoding import encode
 from k8sflow.storage.layers import Composition, compose
@@ -66,6 +66,7 @@ class Context:
         self.stack = around.stack
         self._flow = flow
         self._max_num_splits = min(max_num_splits, sys.maxsize - 1)
+        self._set_by_init: dict[str, Any] = {}
         self._items: dict[int, Any] = {}
         self.transition: Transition | None = None
         self.foreach: ForeachItems | None = None
@@ -103,15 +104,30 @@ class Context:
 
     def merge_artifacts(self, flow: FlowSpec, inputs: Any, exclude: list[str], include: list[str]) -> None:
         """Takes over the references on which the inputs agree."""
-        names = {name for name in vars(flow) if name != CONTEXT}
+        untouched = {name for name, value in vars(flow).items() if self._is_untouched(name, value)}
+        names = vars(flow).keys() - {CONTEXT} - untouched
         merged = merge(self._artifacts, self._node.name, inputs, exclude=exclude, include=include, own=names,
                        before=self._before)  # fmt: skip
         self._inherited.update(merged.refs)
         known = {layer.task for layer in self._layers}
         self._layers += [layer for layer in merged.layers if layer.task not in known]
+        for name in merged.refs.keys() & untouched:
+            del flow.__dict__[name]  # a branch may have set it since
         self.uncover(flow, merged.refs)
 
     # ------------------------------------------------------------------ what the runner asks for
+
+    def begin(self, flow: FlowSpec) -> None:
+        """Gives a step's ``self`` what ``__init__`` set, unless an earlier step has set it since.
+
+        A join has it as the split left it.
+        """
+        made = set_by_init(self._flow)
+        left = self._before.refs() if made and self._node.is_join else {}
+        made |= {name: self._artifacts.load(left[name], name) for name in made.keys() & left.keys()}
+        self._set_by_init = {name: value for name, value in made.items() if name not in self._inherited}
+        flow.__dict__.update(self._set_by_init)
+        self.uncover(flow, self._inherited)
 
     def uncover(self, flow: FlowSpec, names: Iterable[str]) -> None:
         """Loads at once what a member of the class would hide: an artifact in the place of a default of the class.
@@ -184,9 +200,35 @@ class Context:
         left_out = {*constants(type(flow)), *parameters(type(flow)), *configs(type(flow)), CONTEXT}
         saved = dict(self._inherited)
         for name, value in vars(flow).items():
-            if name not in left_out:
+            if name in left_out:
+                continue
+            try:
                 saved[name] = self._artifacts.save(value, name, known=self._inherited.get(name))
+            except ArtifactError:
+                if not self._is_untouched(name, value):
+                    raise  # else each task has one of its own, such as a lock or a connection
         return compose(saved, self._layers)
+
+    def persist_what_can_be(self, flow: FlowSpec) -> tuple[dict[str, ArtifactRef], dict[str, BaseException]]:
+        """Saves what a failed step set or touched, as ``persist`` does, and returns also why some of it is left out."""
+        left_out = {*constants(type(flow)), *parameters(type(flow)), *configs(type(flow)), CONTEXT}
+        saved, errors = dict(self._inherited), dict[str, BaseException]()
+        for name, value in list(vars(flow).items()):
+            if name in left_out:
+                continue
+            try:
+                saved[name] = self._artifacts.save(value, name, known=self._inherited.get(name))
+            except StorageError:
+                raise
+            except BaseException as error:  # noqa: BLE001  a value's code may raise anything; the step has failed before
+                saved.pop(name, None)
+                if not self._is_untouched(name, value):
+                    errors[name] = error
+        return saved, errors
+
+    def _is_untouched(self, name: str, value: object) -> bool:
+        """Whether an attribute is what ``__init__`` has set in this process."""
+        return name in self._set_by_init and self._set_by_init[name] is value
 
     def _item(self, depth: int) -> Any:
         if depth not in self._items:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import signal
 
-from k8sflow.task.outcome import Diagnosis, Outcome
+from k8sflow.errors import TimeoutException
+from k8sflow.task.outcome import Diagnosis, Outcome, name_of
 from k8sflow.task.result import TaskResult
 
 _HINTS = {
@@ -35,6 +36,7 @@ def timed_out(seconds: float) -> Diagnosis:
         Outcome.TIMED_OUT,
         f"the task took longer than its timeout of {seconds:g} s, and was ended",
         resolution="Allow it more time by @timeout, or find out what it waits for: its last lines of output may tell.",
+        error_type=name_of(TimeoutException),
     )
 
 

@@ -33,7 +33,7 @@ def facts(flow: type[FlowSpec], graph: Graph, record: RunRecord, run_store: RunS
         graph=lambda: describe(flow, graph, record),
         run_store=run_store,
         more=dict(record.flow_decorators.get("project", {})),
-        parallel=_parallel(spec) if graph[spec.name.step].is_parallel else None,
+        parallel=_parallel(spec) if spec.name.step in graph.nodes and graph[spec.name.step].is_parallel else None,
     )
 
 

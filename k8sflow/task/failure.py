@@ -5,15 +5,29 @@ from __future__ import annotations
 import os
 import sysconfig
 import traceback
+from dataclasses import replace
 from pathlib import Path
 
-from k8sflow.errors import K8sflowError, StorageError
-from k8sflow.task.outcome import Diagnosis, Outcome
+from k8sflow.errors import K8sflowError, OutageError, StorageError
+from k8sflow.storage.records import OutcomeRecord
+from k8sflow.task.death import timed_out
+from k8sflow.task.outcome import Diagnosis, Outcome, name_of
 from k8sflow.task.result import TaskResult
+from k8sflow.task.shown import shown
+from k8sflow.task.time_limit import exceeded
 
 # A message may hold a whole data frame: what is told of it goes to the terminal and into several records.
 _SUMMARY_CHARACTERS = 2_000
 _TRACEBACK_CHARACTERS = 100_000
+_IN_A_TEST = (
+    "Run the step in a process with a terminal: k8sflow.testing.run_step(Flow, step) in a test or a script "
+    "(docs/testing.md). A debugger that is attached over the network works in a task too: PYTHONBREAKPOINT."
+)
+_OF_INPUT = "EOF when reading a line"
+_NO_INPUT = (
+    "A task has no terminal to read from: give the value as a Parameter, or read it from a file. "
+    "k8sflow.testing.run_step runs a step in this process, where input() works."
+)
 _OUR_FILES = f"{Path(__file__).resolve().parent.parent}{os.sep}"
 # Installed packages may be in a folder below the standard library; they are none of it.
 _STANDARD_LIBRARY = f"{sysconfig.get_path('stdlib')}{os.sep}"
@@ -22,23 +36,43 @@ _INSTALLED = f"{sysconfig.get_path('purelib')}{os.sep}"
 
 def failure(error: BaseException) -> TaskResult:
     """The result of a task that an exception has ended."""
+    if (seconds := exceeded(error)) is not None:
+        return TaskResult(Outcome.TIMED_OUT, diagnosis=replace(timed_out(seconds), detail=_traceback(error)))
     if isinstance(error, StorageError):
-        return TaskResult(Outcome.STORAGE_ERROR, diagnosis=_explained(error, Outcome.STORAGE_ERROR))
+        return not_stored(error)
     if isinstance(error, K8sflowError):
         return TaskResult(Outcome.USER_ERROR, diagnosis=_explained(error, Outcome.USER_ERROR))
     return TaskResult(Outcome.USER_ERROR, diagnosis=diagnose(error))
 
 
-def unloadable(file: str, error: BaseException) -> TaskResult:
+def not_stored(error: K8sflowError) -> TaskResult:
+    """The result of a task that the store failed; only what time may heal is worth another execution."""
+    found = _explained(error, Outcome.STORAGE_ERROR)
+    return TaskResult(Outcome.STORAGE_ERROR, diagnosis=replace(found, is_final=not isinstance(error, OutageError)))
+
+
+def unloadable(file: str, error: BaseException, *, in_pod: bool) -> TaskResult:
     """The result of a task whose flow's file can't even be loaded where it runs."""
     found = diagnose(error)
-    missing = (
-        "Install it in the step's image, or put the module into the flow's folder, which travels with the run."
-        if isinstance(error, ImportError)
-        else "The file runs on your machine: look for what is different in the pod."
-    )
-    summary = f"{file} can't be loaded in the pod: {found.summary}"
+    if not in_pod:
+        missing = "It could be loaded when the run started: look for what is different in a task."
+    elif isinstance(error, ImportError):
+        missing = (
+            "Install it in the step's image, or put the module into the flow's folder, which travels with the run."
+        )
+    else:
+        missing = "The file runs on your machine: look for what is different in the pod."
+    summary = f"{file} can't be loaded in the {'pod' if in_pod else 'task'}: {found.summary}"
     return TaskResult(Outcome.USER_ERROR, diagnosis=Diagnosis(Outcome.USER_ERROR, summary, found.detail, missing))
+
+
+def recorded(record: OutcomeRecord) -> TaskResult:
+    """How an execution ended, as its record tells it."""
+    outcome = Outcome(record.outcome)
+    if not outcome.is_failure:
+        return TaskResult(outcome)
+    diagnosis = Diagnosis(outcome, record.summary, record.detail, record.resolution, record.error_type)
+    return TaskResult(outcome, diagnosis=diagnosis)
 
 
 def diagnose(error: BaseException) -> Diagnosis:
@@ -46,12 +80,25 @@ def diagnose(error: BaseException) -> Diagnosis:
     if isinstance(error, SystemExit):
         return Diagnosis(
             Outcome.USER_ERROR,
-            f"the step called sys.exit({'' if error.code is None else repr(error.code)}) before it was finished",
+            f"the step called sys.exit({'' if error.code is None else shown(error.code)}) before it was finished",
             detail=_traceback(error),
             resolution="Return from the step, or raise an exception where it has failed.",
-            error_type="SystemExit",
+            error_type=name_of(SystemExit),
         )
-    return Diagnosis(Outcome.USER_ERROR, _said(error), detail=_traceback(error), error_type=type(error).__name__)
+    if _is_of_a_debugger(error):
+        return Diagnosis(
+            Outcome.USER_ERROR,
+            "the step stopped in a debugger, as at breakpoint(), and a task has no terminal to debug at",
+            detail=_listed(_users_frames(error)),
+            resolution=_IN_A_TEST,
+            error_type=name_of(type(error)),
+        )
+    advice = _NO_INPUT if isinstance(error, EOFError) and str(error) == _OF_INPUT else ""
+    return Diagnosis(Outcome.USER_ERROR, said(error), _traceback(error), advice, name_of(type(error)))
+
+
+def _is_of_a_debugger(error: BaseException) -> bool:
+    return type(error).__name__ == "BdbQuit" and type(error).__module__ == "bdb"
 
 
 def _explained(error: K8sflowError, outcome: Outcome) -> Diagnosis:
@@ -61,12 +108,13 @@ def _explained(error: K8sflowError, outcome: Outcome) -> Diagnosis:
         where = _listed(frames)
     elif error.__cause__ is not None and not isinstance(error, StorageError):
         frames = _users_frames(error.__cause__)
-        where = f"{_listed(frames)}\n{_said(error.__cause__)}" if frames else ""
+        where = f"{_listed(frames)}\n{said(error.__cause__)}" if frames else ""
     detail = "\n".join(filter(None, [error.cause, where]))
-    return Diagnosis(outcome, error.titled, detail=detail, resolution=error.advice, error_type=type(error).__name__)
+    kind = name_of(type(error))
+    return Diagnosis(outcome, error.titled, detail=detail, resolution=error.advice, error_type=kind)
 
 
-def _said(error: BaseException) -> str:
+def said(error: BaseException) -> str:
     """The exception's class and message."""
     try:
         message = str(error)

@@ -42,7 +42,8 @@ class Diagnosis:
         summary: What happened, in one sentence without the task's name.
         detail: The evidence: the scheduler's message, a traceback, the last lines of output.
         resolution: What to do about it.
-        error_type: The class of the exception, where it was one of the user's code.
+        error_type: The class of the exception, where it was one of the user's code: ``builtins.ValueError``.
+        is_final: Whether another execution would fail in the same way, though the infrastructure is to blame.
     """
 
     category: Outcome
@@ -50,3 +51,9 @@ class Diagnosis:
     detail: str = ""
     resolution: str = ""
     error_type: str = ""
+    is_final: bool = False
+
+
+def name_of(kind: type[BaseException]) -> str:
+    """The name of an exception's class as Metaflow has it: ``builtins.ValueError``."""
+    return f"{kind.__module__}.{kind.__name__}"

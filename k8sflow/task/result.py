@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import bisect
 import json
+import re
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +16,7 @@ from k8sflow.task.outcome import Diagnosis, Outcome
 
 TERMINATION_MESSAGE_BYTES = 4096
 _CUT = "…"
+_SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -39,17 +41,18 @@ class TaskResult:
     Args:
         outcome: How it ended.
         transition: Where the run goes on; only after a success.
-        diagnosis: What a person is told; only after a failure.
+        diagnosis: The explanation for people; only after a failure.
+        note: What went wrong beside it, which the end of the run reports: output that could not be stored.
     """
 
     outcome: Outcome
     transition: Transition | None = None
     diagnosis: Diagnosis | None = None
+    note: str = ""
 
     def to_json(self) -> str:
-        """The result as JSON of any length, without what UTF-8 has no bytes for."""
-        text = json.dumps(self._document(), ensure_ascii=False, separators=(",", ":"))
-        return text.encode("utf-8", "replace").decode()
+        """The result as JSON of any length; what UTF-8 has no bytes for (a part of a file name) is escaped."""
+        return escaped(json.dumps(self._document(), ensure_ascii=False, separators=(",", ":")))
 
     def to_termination_message(self) -> str:
         """The result as JSON of at most 4096 bytes; the diagnosis loses the head of its detail first.
@@ -59,9 +62,11 @@ class TaskResult:
         text = self.to_json()
         if len(text.encode()) <= TERMINATION_MESSAGE_BYTES:
             return text
+        if self.note and self.diagnosis is None:
+            return replace(self, note="").to_termination_message()
         if self.diagnosis is None:
             return json.dumps({"outcome": self.outcome.value, "transition": None}, separators=(",", ":"))
-        empty = replace(self, diagnosis=Diagnosis(self.diagnosis.category, ""))
+        empty = replace(self, diagnosis=replace(self.diagnosis, summary="", detail="", resolution=""))
         room = TERMINATION_MESSAGE_BYTES - len(empty.to_json().encode())
         return replace(self, diagnosis=_shortened(self.diagnosis, room)).to_json()
 
@@ -79,6 +84,10 @@ class TaskResult:
             }
             if self.diagnosis.error_type:
                 document["diagnosis"]["error_type"] = self.diagnosis.error_type
+            if self.diagnosis.is_final:
+                document["diagnosis"]["is_final"] = True
+        if self.note:
+            document["note"] = self.note
         return document
 
     @staticmethod
@@ -97,9 +106,15 @@ class TaskResult:
                 transition = Transition(tuple(found["steps"]), found["width"], found.get("max_parallel"))
             if "diagnosis" in document:
                 diagnosis = Diagnosis(category=outcome, **document["diagnosis"])
+            note = str(document.get("note", ""))
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not a task result: {text[:200]!r}") from error
-        return TaskResult(outcome, transition, diagnosis)
+        return TaskResult(outcome, transition, diagnosis, note)
+
+
+def escaped(json_text: str) -> str:
+    """JSON with the surrogates in it as escapes, so that it can be encoded, and is read as what it was."""
+    return _SURROGATES.sub(lambda found: f"\\u{ord(found[0]):04x}", json_text)
 
 
 def _shortened(diagnosis: Diagnosis, room: int) -> Diagnosis:
@@ -114,7 +129,7 @@ def _shortened(diagnosis: Diagnosis, room: int) -> Diagnosis:
 
 def _cost(text: str) -> int:
     """How many bytes a text takes in JSON."""
-    return len(json.dumps(text, ensure_ascii=False).encode("utf-8", "replace")) - 2
+    return len(escaped(json.dumps(text, ensure_ascii=False)).encode()) - 2
 
 
 def _head(text: str, room: int) -> str:

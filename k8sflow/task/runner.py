@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from dataclasses import dataclass
 
-from k8sflow.errors import StorageError
+from k8sflow.errors import ArtifactError, StorageError
 from k8sflow.flow import registry
+from k8sflow.flow.attempts import StepPolicy
 from k8sflow.flow.current import current
 from k8sflow.flow.decorators import effective
 from k8sflow.flow.graph import Graph
 from k8sflow.flow.spec import CONTEXT, FlowSpec, steps
 from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.storage.objects import ObjectStore
-from k8sflow.storage.records import Commit, OutcomeRecord, RunRecord
+from k8sflow.storage.records import Commit, KeptRecord, OutcomeRecord, RunRecord
 from k8sflow.storage.run_store import RUNS, RunStore
+from k8sflow.task import exit_hooks
 from k8sflow.task.around import call_step
 from k8sflow.task.context import Context
 from k8sflow.task.facts import facts
-from k8sflow.task.failure import failure
+from k8sflow.task.failure import failure, said
 from k8sflow.task.inputs import Inputs
 from k8sflow.task.outcome import Diagnosis, Outcome
 from k8sflow.task.result import TaskResult, Transition
 from k8sflow.task.spec import TaskSpec
 from k8sflow.task.surroundings import surroundings
+from k8sflow.task.time_limit import limited
 from k8sflow.task.transition import as_written
 
 
@@ -66,6 +70,9 @@ class TaskRunner:
             BaseException: What the user's code raises, as it is.
         """
         with current.running(facts(self.flow, self.graph, self.record, self.run_store, spec)):
+            if spec.name.step == exit_hooks.STEP:
+                exit_hooks.call(self.flow, spec)
+                return TaskResult(Outcome.SUCCEEDED, Transition())
             return self._run(spec)
 
     def _run(self, spec: TaskSpec) -> TaskResult:
@@ -73,11 +80,18 @@ class TaskRunner:
         arguments = []
         if self.graph[spec.name.step].is_join:
             arguments.append(self._inputs(spec))
+        policy = self._policy(spec.name.step)
         started = time.time()
-        self._call(spec.name.step, flow, context, arguments)
-        finished = time.time()
-        context.freeze(flow)
-        left = context.persist(flow)
+        try:
+            with limited(policy.time_limit):
+                self._call(spec.name.step, flow, context, arguments)
+            finished = time.time()
+            context.freeze(flow)
+            left = context.persist(flow)
+        except BaseException as error:
+            if policy.catch is not None and not policy.is_run_again(failure(error).outcome.value, spec.attempt):
+                self._keep(spec, flow, context, started)
+            raise
         transition = context.transition or Transition()
         commit = Commit(
             attempt=spec.attempt,
@@ -102,6 +116,24 @@ class TaskRunner:
         if not has_run and context.transition is None and node.next:
             context.next(flow, as_written(node, flow))
 
+    def _policy(self, step: str) -> StepPolicy:
+        """What the step's decorators ask for, and those that ``--with`` added."""
+        found = self.record.policies.get(step)
+        return StepPolicy() if found is None else StepPolicy.from_document(found)
+
+    def _keep(self, spec: TaskSpec, flow: FlowSpec, context: Context, started: float) -> None:
+        """Keeps what a failed step has set, for ``@catch``; what can't be saved is left out, and its task says so.
+
+        Raises:
+            StorageError: The store refuses.
+        """
+        artifacts, left_out = context.persist_what_can_be(flow)
+        for name, error in left_out.items():
+            why = error.summary if isinstance(error, ArtifactError) else said(error)
+            message = f"@catch on step {spec.name.step} leaves out self.{name}, which can't be saved: {why}"
+            print(message, file=sys.stderr)  # noqa: T201  a line of the task's own output
+        self.run_store.write_kept(spec.name.step, spec.name.id, spec.attempt, KeptRecord(artifacts, started))
+
     def _prepare(self, spec: TaskSpec) -> tuple[FlowSpec, Context]:
         """The ``self`` of the step, with the artifacts of the step before it."""
         around = surroundings(self.graph, self.run_store, spec)
@@ -116,7 +148,7 @@ class TaskRunner:
         )
         flow = self.flow.__new__(self.flow)
         flow.__dict__[CONTEXT] = context
-        context.uncover(flow, around.inherited())
+        context.begin(flow)
         return flow, context
 
     def _inputs(self, spec: TaskSpec) -> Inputs:
@@ -145,7 +177,14 @@ def committed_result(run_store: RunStore, spec: TaskSpec) -> TaskResult | None:
 def write_outcome(run_store: RunStore, spec: TaskSpec, result: TaskResult) -> None:
     """Writes how an execution ended; a store that can't take it must not hide the result itself."""
     diagnosis = result.diagnosis or Diagnosis(result.outcome, "")
-    record = OutcomeRecord(result.outcome.value, time.time(), diagnosis.summary, diagnosis.detail, diagnosis.resolution)
+    record = OutcomeRecord(
+        result.outcome.value,
+        time.time(),
+        diagnosis.summary,
+        diagnosis.detail,
+        diagnosis.resolution,
+        diagnosis.error_type,
+    )
     try:
         run_store.write_outcome(spec.name.step, spec.name.id, spec.attempt, record)
     except StorageError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from k8sflow.client import Run
@@ -47,6 +48,9 @@ def _run(flow: type[FlowSpec], parameters: Mapping[str, Any]) -> Run:
     __tracebackhide__ = True
     runner = new_run(flow, parameters)
     placement = Placement.of(flow, runner.graph, (), Settings())
+    policies = {step: replace(policy, timeout_seconds=None) for step, policy in placement.policies.items()}
+    documents = {step: policy.to_document() for step, policy in policies.items()}
+    runner = replace(runner, record=replace(runner.record, policies=documents))
     tasks = _Tasks(runner)
     driver = Driver(
         runner.graph,
@@ -54,7 +58,7 @@ def _run(flow: type[FlowSpec], parameters: Mapping[str, Any]) -> Run:
         executors=lambda _: {_HERE: tasks},
         executor_of=lambda _: _HERE,
         observers=[],
-        policies=placement.policies,
+        policies=policies,
         clock=tasks,
     )
     result = driver.run()
@@ -83,6 +87,9 @@ class _Tasks:
     def cancel(self) -> None:
         """Drops the tasks that have not been run."""
         self._ready.clear()
+
+    def abandon(self) -> None:
+        """Nothing: tasks run in this thread."""
 
     def close(self) -> None:
         """Nothing to give back."""

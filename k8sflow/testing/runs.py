@@ -19,9 +19,10 @@ from k8sflow.flow.spec import FlowSpec, parameters
 from k8sflow.runtime.start import fixed_values
 from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.storage.memory import MemoryStore
-from k8sflow.storage.records import RunRecord, current_user, new_run_id
+from k8sflow.storage.records import RunRecord, new_run_id
 from k8sflow.storage.run_store import RunStore
 from k8sflow.task.runner import TaskRunner
+from k8sflow.user import current_user
 
 _OUR_FILES = f"{Path(__file__).resolve().parent.parent}{os.sep}"
 

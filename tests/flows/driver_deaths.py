@@ -1,10 +1,10 @@
 """Drivers that die: real processes, each forked from this one, which has everything imported.
 
-    python driver_deaths.py FLOW_FILE once|chain|cancel|spawned
+    python driver_deaths.py FLOW_FILE once|chain|cancel|threads
 
 ``once``: for each change of state of a run, a driver is killed (SIGKILL) right before it, and ``attach`` finishes it.
 ``cancel``: the same with Ctrl-C (SIGINT), and ``resume``.
-``spawned``: as ``once`` for a few changes of state, with a driver that has a thread, whose tasks are new interpreters.
+``threads``: as ``once`` for a few changes of state, with a driver that has a thread.
 ``chain``: one run, whose drivers die one after the other, each one change of state later than the one before it.
 After each run its result and the marks of its tasks are compared with those of a run that was left alone.
 """
@@ -25,7 +25,6 @@ from typing import Any
 
 from k8sflow import config
 from k8sflow.client import Run
-from k8sflow.executors import spawner
 from k8sflow.flow.spec import FlowSpec
 from k8sflow.runtime import attach, driver, resume, start
 from k8sflow.runtime.request import RunRequest
@@ -34,7 +33,7 @@ from k8sflow.storage.run_store import RunStore
 from tests.support import load_flow
 
 NEVER = 10**9
-SPAWNED_DEATHS = 6
+THREADS_DEATHS = 6
 CANCELLED = 130
 
 
@@ -108,8 +107,6 @@ class Run1:
         deaths.install()
         if threads_of_import(self.flow):  # those of this process's import didn't survive the fork
             threading.Thread(target=threading.Event().wait, daemon=True).start()
-            # what these processes were started with is not the flow's command line
-            spawner.flow_command = lambda: [sys.executable, "-u", str(self.folder / "flow.py")]
         settings = config.load(self.folder)
         request = RunRequest(self.flow, settings, run_id=self.name, max_workers=3)
         if origin is not None:
@@ -202,8 +199,8 @@ def main(file: str, kind: str) -> None:
     assert whole.fork(NEVER, is_first=True) == 0, (folder / "output").read_text()
     changes = int((folder / "changes").read_text())
     count = 0
-    if kind in {"once", "spawned"}:
-        pause = 1 if kind == "once" else changes // SPAWNED_DEATHS
+    if kind in {"once", "threads"}:
+        pause = 1 if kind == "once" else changes // THREADS_DEATHS
         for moment in range(pause // 2, changes, pause):
             run = Run1(flow, folder, f"d{moment}")
             count += os.WIFSIGNALED(run.fork(moment, is_first=True))

@@ -140,7 +140,7 @@ def _run_deaths(folder: Path, source: str, kind: str) -> tuple[int, int]:
 @pytest.mark.slow
 def test_the_driver_of_a_flow_with_threads_may_be_killed(tmp_path: Path) -> None:
     """The same holds where each task is a new interpreter; at a few changes of state that are spread over the run."""
-    deaths, _ = _run_deaths(tmp_path, SPAWNED, "spawned")
+    deaths, _ = _run_deaths(tmp_path, SPAWNED, "threads")
     assert deaths >= 6
 
 

@@ -176,11 +176,65 @@ def test_a_second_ctrl_c_leaves_at_once(tmp_path: Path) -> None:
         assert process.stdout is not None
         while b"Cancelling" not in process.stdout.readline():
             pass
-        process.send_signal(signal.SIGINT)
-        process.wait(timeout=2)
+        wait_for(lambda: _sends_until_gone(process, signal.SIGINT))
         assert process.returncode == 130
         assert b"To go on with it: " in process.stdout.read()
         _assert_gone(tmp_path, pids)
+
+
+def _sends_until_gone(process: subprocess.Popen[bytes], number: signal.Signals) -> bool:
+    process.send_signal(number)
+    return process.poll() is not None
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        (signal.SIGTERM, signal.SIGTERM), (signal.SIGINT, signal.SIGINT), (signal.SIGHUP, signal.SIGTERM),
+        (signal.SIGINT, signal.SIGTERM),
+    ],
+)  # fmt: skip
+def test_signals_within_a_second_are_one(tmp_path: Path, numbers: tuple[signal.Signals, signal.Signals]) -> None:
+    """As `timeout`, a closed terminal and an IDE send them, to the process and to its group: the run is cancelled."""
+    with _run(tmp_path) as (process, pids):
+        process.send_signal(numbers[0])
+        os.killpg(process.pid, numbers[1])
+        code, output = _end(process)
+    assert code == 130, output
+    assert "was cancelled in" in output
+    _assert_gone(tmp_path, pids)
+    outcome = latest(tmp_path).outcome
+    assert outcome is not None
+    assert outcome.outcome == "cancelled"
+
+
+@pytest.mark.slow
+def test_a_later_sigterm_changes_nothing(tmp_path: Path) -> None:
+    """A CI system follows SIGINT with SIGTERM after seconds; tasks that ignore the first are still ended in order."""
+    with _run(tmp_path, stubborn=True) as (process, pids):
+        process.send_signal(signal.SIGINT)
+        wait_for(lambda: _sends_until_gone(process, signal.SIGTERM))
+        code, output = _end(process)
+    assert code == 130, output
+    assert "was cancelled in" in output
+    _assert_gone(tmp_path, pids)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [("timeout", "2"), ("timeout", "4", "timeout", "2"), ("timeout", "-sINT", "2")])
+def test_under_timeout_a_run_ends_as_cancelled(tmp_path: Path, words: tuple[str, ...]) -> None:
+    """20 of 20 times; coreutils' timeout signals its child, then its group."""
+    file = write_flow(tmp_path, FLOW.format(body="pass"))
+    for _ in range(20 if words == ("timeout", "2") else 5):
+        done = subprocess.run(
+            [*words, sys.executable, str(file), "run", *ARGUMENTS], cwd=tmp_path, env=environment(),
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=30,
+        )  # fmt: skip
+        assert "was cancelled in" in done.stdout, done.stdout + done.stderr
+        outcome = latest(tmp_path).outcome
+        assert outcome is not None
+        assert outcome.outcome == "cancelled"
+    _assert_gone(tmp_path, pids_in(tmp_path / "pids"))
 
 
 def test_a_killed_driver_leaves_nothing_running(tmp_path: Path) -> None:

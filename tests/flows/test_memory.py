@@ -54,7 +54,7 @@ class F(FlowSpec):
     assert ("CalledProcessError" in outcome.detail) is (body == IN_A_CHILD)
     assert "--max-workers" in outcome.resolution
     assert "memory=419" in outcome.resolution
-    assert found["end"].task.data.kind == "MemoryError"
+    assert found["end"].task.data.kind == "builtins.MemoryError"
 
 
 @pytest.mark.slow

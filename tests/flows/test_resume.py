@@ -103,7 +103,7 @@ def test_the_failed_task_and_what_was_not_reached_run(failed: Path) -> None:
     assert run["work"]["0"].stdout == "item 0\n", "its output is where it ran"
     assert run["work"]["3"].origin_pathspec is None
     assert run["work"]["3"].stdout == "item 3\n"
-    assert [task.data.y for task in run["work"]] == [0, 3, 6, 9]
+    assert [task.data.y for task in run["work"]] == [9, 6, 3, 0]
     assert not (folder / ".k8sflow/F/runs/r2/tasks/work/0/0").exists()
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Coroutine
 from pathlib import Path
@@ -160,7 +162,7 @@ def test_a_step_runs_again(flow: Path, tmp_path: Path, capfd: pytest.CaptureFixt
             assert "works on 2" in "".join(line for _, line in await lines_of(failing))
             await failing.wait()
             assert (failing.status, failing.task.successful) == ("failed", False)
-            assert "AssertionError" in failing.task.exception
+            assert failing.task.exception.type == "builtins.AssertionError"
             with pytest.raises(RunError, match="no task was started") as told:
                 runner.spin("wrok")
             assert "Did you mean 'work'?" in told.value.cause
@@ -305,3 +307,38 @@ def test_nothing_is_left_of_many_runs(flow: Path) -> None:
     for _ in range(3):
         Runner(flow, show_output=False).run()
     wait_for(lambda: count() <= before)
+
+
+def test_a_configs_key_that_would_become_a_text_is_refused(flow: Path) -> None:
+    """Since it goes by way of JSON; a file keeps it."""
+    with pytest.raises(ParameterError, match=r"'limits' has the key 0, which would become a text"):
+        Runner(flow, config_value=("limits", {"a": [{0: "cat"}]})).run()
+
+
+WITHOUT_PIDFD = """
+import asyncio, os
+del os.pidfd_open
+from k8sflow import Runner
+with Runner("flow.py", show_output=False) as runner:
+    print(runner.run(n=2).status, runner.run(fails=True).status)
+
+async def main():
+    running = await Runner("flow.py", show_output=False).async_run(n=3)
+    await running.wait()
+    print(running.status)
+
+asyncio.run(asyncio.wait_for(main(), 60))
+"""
+
+
+def test_a_system_without_pidfds_is_waited_for_too(flow: Path) -> None:
+    """As macOS."""
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_PIDFD],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env=environment(),
+    )
+    assert done.stdout.split() == ["successful", "failed", "successful"], done.stderr

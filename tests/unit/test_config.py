@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from k8sflow import config
+from k8sflow import config, started
 from k8sflow.config import Settings
 from k8sflow.errors import ConfigurationError
 
@@ -61,12 +61,48 @@ def test_no_home_is_no_error(tmp_path: Path) -> None:
     assert config.load(tmp_path, {}) == Settings()
 
 
-@pytest.mark.parametrize("key", [f.name for f in fields(Settings) if f.name != "credentials"])
+@pytest.mark.parametrize("key", [f.name for f in fields(Settings) if f.name not in {"credentials", "root"}])
 def test_the_environment_wins(tmp_path: Path, home: Path, key: str) -> None:
     """Key by key, under the name that the documentation tells."""
-    _write(tmp_path / "k8sflow.toml", f'{key} = "file"\nbucket = "b"' if key != "bucket" else 'bucket = "file"')
-    assert getattr(_load(tmp_path, home), key) == "file"
-    assert getattr(_load(tmp_path, home, **{f"K8SFLOW_{key.upper()}": "ünï"}), key) == "ünï"
+    file, variable = ("60", "1.5") if key == "storage_patience_seconds" else ("file", "ünï")
+    _write(tmp_path / "k8sflow.toml", f'{key} = "{file}"\nregion = "b"' if key != "region" else 'region = "file"')
+    assert getattr(_load(tmp_path, home), key) == file
+    assert getattr(_load(tmp_path, home, **{f"K8SFLOW_{key.upper()}": variable}), key) == variable
+
+
+@pytest.mark.parametrize("text", ["ten minutes", "-1", "inf", "nan"])
+def test_a_patience_is_a_number_of_seconds(text: str) -> None:
+    """Anything else is refused where it is read."""
+    with pytest.raises(ConfigurationError, match="storage_patience_seconds"):
+        Settings(storage_patience_seconds=text)
+
+
+def test_a_relative_root_stays_where_it_was_meant(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Below the folder of the file, or the one in which the process was started, whatever is the working folder."""
+    (tmp_path / "a/b").mkdir(parents=True)
+    _write(tmp_path / "k8sflow.toml", 'root = "state"')
+    assert _load(tmp_path / "a/b", home).root == str(tmp_path / "state")
+    monkeypatch.chdir(tmp_path / "a")
+    assert _load(tmp_path, home, K8SFLOW_ROOT="mine").root == str(Path(started.FOLDER or "") / "mine")
+    found = config.load(tmp_path, {"K8SFLOW_ROOT": "mine"}, working=tmp_path / "a/b")
+    assert found.root == str(tmp_path / "a/b/mine")
+    assert _load(tmp_path, home, K8SFLOW_ROOT="~/runs").root == str(Path("~/runs").expanduser())
+    assert _load(tmp_path, home, K8SFLOW_ROOT="/ünï").root == "/ünï"
+    monkeypatch.setattr(started, "FOLDER", None)
+    with pytest.raises(ConfigurationError, match="the working folder doesn't exist any more"):
+        _load(tmp_path, home, K8SFLOW_ROOT="mine")
+
+
+@pytest.mark.parametrize("root", ["s3://bucket/x", "gs://bucket", "file:///tmp/x"])
+def test_a_root_that_is_not_a_folder_is_refused(tmp_path: Path, home: Path, root: str) -> None:
+    """A folder called ``s3:`` would be made otherwise, without a word."""
+    with pytest.raises(ConfigurationError, match="which is not a folder") as raised:
+        _load(tmp_path, home, K8SFLOW_ROOT=root)
+    assert root in str(raised.value)
+    assert "K8SFLOW_BUCKET" in raised.value.advice
+    _write(tmp_path / "k8sflow.toml", f'root = "{root}"')
+    with pytest.raises(ConfigurationError, match="which is not a folder"):
+        _load(tmp_path, home)
 
 
 def test_settings_travel_through_the_environment() -> None:

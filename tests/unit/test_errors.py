@@ -39,7 +39,7 @@ def test_a_metaflow_users_own_errors_are_errors_of_ours() -> None:
 
     with pytest.raises(errors.K8sflowError, match="no rows in week 3"):
         raise Empty("no rows in week 3")
-    with pytest.raises(exception.MetaflowNotFound):
+    with pytest.raises(exception.MetaflowException):
         raise exception.MetaflowNamespaceMismatch("not yours")
     assert Empty("no rows").titled == "Nothing there: no rows"
     assert str(exception.MetaflowException("bad", 7)) == "line 7: bad"

@@ -36,6 +36,39 @@ def test_all_is_sorted_and_complete() -> None:
         assert name in dir(k8sflow)
 
 
+# What the runtime in a pod comes without; boto3 is there, but no name may need it to be imported.
+ABSENT = {"aiohttp", "multidict", "yarl", "kubernetes", "yaml", "rich", "kopf", "boto3", "botocore", "tomli", "numpy"}
+BLOCKER = f"""
+import sys
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {ABSENT!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Blocker())
+"""
+
+
+@pytest.mark.parametrize("statement", ["from k8sflow import *", *(f"from k8sflow import {n}" for n in k8sflow.__all__)])
+def test_every_name_imports_where_the_runtime_does(statement: str) -> None:
+    """In an interpreter with what a pod has: a flow's file may import any of them at its top."""
+    done = in_python(f"{BLOCKER}\n{statement}\nprint('imported')")
+    assert done.stdout == "imported\n", done.stderr
+
+
+def test_a_deployer_in_a_pod_says_what_is_missing(tmp_path: Path) -> None:
+    """When it is used; not as an error of an import in our code."""
+    file = write_flow(tmp_path, """
+        class F(FlowSpec):
+            @step
+            def start(self): self.next(self.end)
+            @step
+            def end(self): pass
+    """)  # fmt: skip
+    done = in_python(f"{BLOCKER}\nfrom k8sflow import Deployer\nDeployer({str(file)!r}).kubernetes().create()")
+    assert "the package aiohttp is not installed" in done.stderr
+    assert "Install k8sflow in the step's image" in done.stderr
+
+
 def test_an_unknown_name_is_an_attribute_error() -> None:
     """As of any module."""
     with pytest.raises(AttributeError, match="no attribute 'Flwo'"):
@@ -81,7 +114,9 @@ def test_the_decorator_kubernetes_may_be_asked_for_late() -> None:
         @kubernetes(image="x")
         @step
         def start(self): ...
-        assert k8sflow.kubernetes(image="x")(start) is start
+        @step
+        def end(self): ...
+        assert k8sflow.kubernetes(image="x")(end) is end
         assert k8sflow.kubernetes.names
         print(dict(decorators.of(start)[0].options))
         """

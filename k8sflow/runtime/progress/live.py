@@ -65,7 +65,7 @@ class LiveView:
     def write(self, lines: str) -> None:
         """Shows lines at the next frame; waits where the terminal is behind."""
         self._lines.append(lines)  # first and by itself: Ctrl-C may come in the middle of any other line
-        if self._thread is None:
+        if self._thread is None or not self._thread.is_alive():
             self._flush()
             return
         with self._changed:
@@ -98,6 +98,13 @@ class LiveView:
     # ------------------------------------------------------------------ the thread
 
     def _loop(self) -> None:
+        try:
+            self._show_frames()
+        except Exception as error:  # noqa: BLE001  the thread's border: lines are written without the block from now on
+            self._put(f"{self._erase()}The block of steps can't be shown: {type(error).__name__}: {error}\n")
+            self._widths = []
+
+    def _show_frames(self) -> None:
         next_frame = time.monotonic() + _TICK_SECONDS
         while self._waits(next_frame):
             now = time.monotonic()

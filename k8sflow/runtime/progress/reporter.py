@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import click
 
+from k8sflow.errors import RunError
 from k8sflow.executors.base import Finished, Output, Queued, Started, TaskEvent
 from k8sflow.flow.attempts import Catch
 from k8sflow.runtime.attempts import Again
@@ -60,6 +62,7 @@ class Reporter:
         self._shown: dict[TaskName, int] = {}
         self._told: dict[TaskName, str] = {}
         self._colour_of: dict[str, str] = {}
+        self._notes: list[tuple[TaskName, str]] = []
 
     def close(self) -> None:
         """Leaves the terminal as it was, in whatever way the run ends; lines may follow."""
@@ -115,6 +118,11 @@ class Reporter:
         where = f", with the exception in self.{catch.var}" if catch.var else ""
         self._line(task.name, f"{brief(_why(result))}; @catch lets the run go on{where}", "yellow")
 
+    def notice(self, text: str, _is_over: bool = False) -> None:  # noqa: FBT001, FBT002  as ``patience.Report``
+        """Reports something about the run as a whole; may be called in any thread."""
+        with contextlib.suppress(OSError, RunError):  # the driver's own thread finds out that nobody reads
+            self._say(text, colour="yellow")
+
     def cancelling(self) -> None:
         """Tells that the run is being cancelled."""
         self._view.hurry()
@@ -137,6 +145,8 @@ class Reporter:
         now, tasks = time.monotonic(), self._tally.done
         for row in _rows(self._tally, now):
             self._say(row, dim=True)
+        for name, note in self._notes:
+            self._line(name, note, "yellow")
         took = f"in {duration(now - self._began)} ({tasks:,} task{'' if tasks == 1 else 's'})"
         self._say(f"{pathspec} {outcome} {took}.", colour="green" if good else "red")
         if hint:
@@ -166,6 +176,8 @@ class Reporter:
             output = self._outputs.pop((task.name, stream), None)
             if output is not None and not is_cut and (rest := output.end()):
                 self._view.write(prefixed(self._prefix(task.name), rest, coloured=self._view.has_colours))
+        if result.note:
+            self._notes.append((task.name, result.note))
         if result.outcome is not Outcome.SUCCEEDED:
             self._line(task.name, f"failed: {_outcome(result)}", "red")
         elif not self._view.tells_tasks:

@@ -23,8 +23,9 @@ from k8sflow.flow.spec import FlowSpec
 from k8sflow.storage import package
 from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.storage.folder import FolderStore
-from k8sflow.storage.records import OutcomeRecord, RunRecord, current_user
+from k8sflow.storage.records import OutcomeRecord, RunRecord
 from k8sflow.storage.run_store import RunStore
+from k8sflow.user import current_user
 from tests.inprocess import run_all, runner_of
 from tests.support import environment, load_flow, write_flow
 
@@ -257,7 +258,12 @@ def test_the_output_of_a_failed_task_ends_with_why(ours: Call, tmp_path: Path) -
     log.write(b"hello\n")
     log.close()
     store.write_outcome(
-        "start", "0", 0, OutcomeRecord("user_error", 1e9, "ValueError: no", "Traceback\nValueError: no")
+        "start",
+        "0",
+        0,
+        OutcomeRecord(
+            "user_error", 1e9, "ValueError: no", "Traceback\nValueError: no", error_type="builtins.ValueError"
+        ),
     )
     done = ours("logs", "bad/start/0")
     assert done.stdout == "hello\n"
@@ -307,7 +313,7 @@ def test_tags_are_changed_and_listed(ours: Call, everywhere: Call) -> None:
     assert json.loads(ours("tag", "list", "--json").stdout) == {
         "run": f"F/{NEW}",
         "tags": ["best"],
-        "system_tags": ["date:1970-01-01", "runtime:local", f"user:{current_user()}"],
+        "system_tags": ["date:1970-01-01", "runtime:dev", f"user:{current_user()}"],
     }
     ours("tag", "replace", "--run-id", OLD, "--remove", "日本", "--add", "x", "--add", "best")
     assert ours("tag", "list", OLD, "--hide-system-tags").stdout.splitlines() == ["a \"b\" 'c'", "best", "x"]
@@ -318,7 +324,7 @@ def test_tags_are_changed_and_listed(ours: Call, everywhere: Call) -> None:
 def test_tags_of_all_runs_are_listed(ours: Call, everywhere: Call) -> None:
     """Each once, or with its runs, or those of each run; of everybody, or of the namespace."""
     ours("tag", "add", "good", "日本", "--run-id", OLD)
-    mine = ["date:1970-01-01", "good", "runtime:local", f"user:{current_user()}", "very good", "日本"]
+    mine = ["date:1970-01-01", "good", "runtime:dev", f"user:{current_user()}", "very good", "日本"]
     assert ours("tag", "list", "--all").stdout.splitlines() == mine
     assert json.loads(everywhere("tag", "list", "F", "--my-runs", "--json").stdout) == mine
     assert ours("tag", "list", "--group-by-run", "--hide-system-tags").stdout.splitlines() == [

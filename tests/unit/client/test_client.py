@@ -11,8 +11,9 @@ import pytest
 from k8sflow.client import Flow, NotFoundError, Run
 from k8sflow.errors import StorageError
 from k8sflow.storage.folder import FolderStore
-from k8sflow.storage.records import OutcomeRecord, RunRecord, current_user, new_run_id
+from k8sflow.storage.records import OutcomeRecord, RunRecord, new_run_id
 from k8sflow.storage.run_store import RunStore
+from k8sflow.user import current_user
 from tests.inprocess import Failed, run_all, runner_of
 from tests.support import load_flow, write_flow
 
@@ -56,13 +57,14 @@ def _run(root: Path, run: str, **values: object) -> Run:
 
 
 def test_a_run_is_a_tree(root: Path) -> None:
-    """Flow, run, step, task, artifact: by name, and by iteration in the order of the source and of the foreach."""
+    """Flow, run, step, task, artifact: by name, and by iteration, the newest first."""
     _run(root, "20260101-000000-000000")
     run = Flow("F").latest_run
     assert run.pathspec == "F/20260101-000000-000000"
-    assert [step.id for step in run] == ["start", "work", "join", "end"]
-    assert [task.id for task in run["work"]] == [str(i) for i in range(11)]
-    assert [task.data.square for task in run["work"]] == [i**2 for i in range(11)]
+    assert [step.id for step in run] == [step.id for step in run.steps()] == ["end", "join", "work", "start"]
+    assert [task.id for task in run["work"]] == [str(i) for i in reversed(range(11))]
+    assert [task.data.square for task in run["work"].tasks()] == [i**2 for i in reversed(range(11))]
+    assert run["work"].task.index == 10
     assert run["work"]["3"].data.square == run["work"][3].data.square == 9
     assert run["work"]["3"].index == 3
     assert run["end"].task.data.n == 11
@@ -126,20 +128,23 @@ def test_a_failed_run_tells_why(root: Path) -> None:
     assert not run.successful
     assert run.data is None
     assert run.end_task is None
-    assert [step.id for step in run] == ["start", "work"]
+    assert [step.id for step in run] == ["work", "start"]
     task = run["work"].task
-    assert task.finished
+    assert task.has_ended
+    assert not task.finished
     assert not task.successful
     assert "ValueError: as asked" in str(task.exception)
     assert task.finished_at is not None
-    with pytest.raises(NotFoundError, match="no task"):
-        _ = run["end"].task
-    assert not run.finished
+    assert "end" not in run
+    with pytest.raises(KeyError, match=r"step F/r1/end has not begun(.|\n)*that have begun are work, start"):
+        _ = run["end"]
+    assert not run.has_ended
     RunStore(FolderStore(str(root / "store")), "F", "r1").write_run_outcome(OutcomeRecord("user_error", 5.0))
-    assert run.finished
-    assert run.finished_at is not None
-    with pytest.raises(NotFoundError, match="no run of F was successful"):
-        _ = Flow("F").latest_successful_run
+    assert run.has_ended
+    assert run.status == "failed"
+    assert not run.finished
+    assert run.finished_at is None
+    assert Flow("F").latest_successful_run is None
 
 
 def test_runs_are_found_by_tags(root: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from k8sflow import Flow, default_namespace, get_namespace, namespace
-from k8sflow.client import NamespaceMismatchError, NotFoundError, Run
+from k8sflow.client import NamespaceMismatchError, Run
 from k8sflow.errors import StorageError
 from k8sflow.storage.objects import ObjectStore
 from k8sflow.storage.records import RunRecord
@@ -45,7 +45,7 @@ def test_the_system_says_who_when_and_where(store: ObjectStore) -> None:
     assert run.tags == run.system_tags | {"first"}
     with pytest.raises(TagError, match="tag of the system"):
         run.remove_tag("user:ada")
-    assert _run(store, "r2").system_tags == {"user:ada", "date:2001-09-09", "runtime:local"}
+    assert _run(store, "r2").system_tags == {"user:ada", "date:2001-09-09", "runtime:dev"}
 
 
 @pytest.mark.parametrize("tag", ["", "  ", "a\nb", "a\rb", "\x1b[31m", "\udcff", "x" * 501, 5])
@@ -111,8 +111,8 @@ def test_a_reader_finds_the_runs_of_the_user(two_users: None) -> None:
     assert [run.user_name for run in Flow("F")] == ["bob", "ada"]
     assert [run.user_name for run in Flow("F").runs("user:ada")] == ["ada"]
     namespace("nobody")
-    with pytest.raises(NotFoundError, match="no run of F is in the namespace nobody; 2 are outside"):
-        _ = Flow("F").latest_run
+    with pytest.raises(NamespaceMismatchError, match="no run of F is in the namespace nobody; 2 are outside"):
+        Flow("F")
     assert default_namespace() == "user:ada"
     assert Flow("F").latest_run.user_name == "ada"
 

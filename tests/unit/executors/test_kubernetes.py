@@ -13,7 +13,7 @@ from k8sflow.executors.base import Finished, Output, Queued, Started, TaskEvent
 from k8sflow.executors.kubernetes import KubernetesExecutor
 from k8sflow.flow.pod_options import PodOptions
 from k8sflow.task.framing import Encoder, encode_result
-from k8sflow.task.outcome import Outcome
+from k8sflow.task.outcome import Diagnosis, Outcome
 from k8sflow.task.result import TaskResult, Transition
 from k8sflow.task.spec import TaskName, TaskSpec
 from tests.unit.kubernetes.fake_api import DEADLINE_SECONDS, FakeApi, fake_api
@@ -271,6 +271,64 @@ def test_a_refused_job_is_a_failed_task_and_not_the_end(server: FakeApi, start: 
     assert diagnosis.category is Outcome.NEVER_STARTED
     assert "spec.template: Invalid value" in diagnosis.detail
     driver.run("b")
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "is_final"),
+    [
+        (403, 'jobs.batch is forbidden: User "me" cannot create resource "jobs"', True),
+        (403, "admission webhook denied the request", True),
+        (403, 'jobs.batch "x" is forbidden: exceeded quota: small', False),
+        (401, "Unauthorized", True),
+        (422, "spec.template: Invalid value", True),
+    ],
+)
+def test_only_what_may_change_by_itself_is_worth_another_execution(
+    server: FakeApi, start: Callable[..., Driver], status: int, message: str, is_final: bool
+) -> None:
+    """Rights and manifests stay as they are until a person changes them, and the failure says what to do."""
+    body = {"kind": "Status", "reason": "Forbidden", "code": status, "message": message}
+    server.fail("POST", "/jobs", status, body=body, times=2)
+    driver = start()
+    driver.executor.submit([task("a")])
+    diagnosis = driver.next(Finished).result.diagnosis
+    assert diagnosis.category is Outcome.NEVER_STARTED
+    assert diagnosis.is_final is is_final
+    assert diagnosis.resolution or status == 422
+
+
+def test_a_watch_whose_token_expired_goes_on_with_a_new_one(server: FakeApi, start: Callable[..., Driver]) -> None:
+    """One refusal is the old token's; the run goes on."""
+    driver = start()
+    (job,) = driver.run("a")
+    server.wait(lambda: server.asked("GET", "/pods", watch="1"), "the watch")
+    server.fail("GET", "/pods", 401, times=1)
+    server.close_watches()
+    server.wait(lambda: len(server.asked("GET", "/pods", watch="1")) >= 2, "the watch after the refused one")
+    server.pod_of(job, **terminated(message=SUCCESS.to_json()))
+    driver.next(Started)
+    assert driver.next(Finished).result == SUCCESS
+
+
+def test_who_leaves_at_once_has_sent_the_deletes(server: FakeApi, start: Callable[..., Driver]) -> None:
+    """Also while ``cancel`` waits for pods that are slow to go."""
+    driver = start()
+    driver.run("a")
+    driver.executor.abandon()
+    assert server.names("jobs") == []
+    assert server.names("configmaps") == []
+
+
+def test_a_container_that_got_sigterm_is_run_again(server: FakeApi, start: Callable[..., Driver]) -> None:
+    """The agent says that it was stopped; nobody has cancelled the run, and neither Job nor pod is deleted."""
+    driver = start()
+    (job,) = driver.run("a")
+    stopped = TaskResult(Outcome.CANCELLED, diagnosis=Diagnosis(Outcome.CANCELLED, "its pod was sent SIGTERM"))
+    server.pod_of(job, **terminated(143, message=stopped.to_json()))
+    driver.next(Started)
+    result = driver.next(Finished).result
+    assert result.outcome is Outcome.NODE_LOST
+    assert "killed from outside (exit code 143)" in result.diagnosis.summary
 
 
 def test_a_create_whose_answer_got_lost_makes_one_job(server: FakeApi, start: Callable[..., Driver]) -> None:

@@ -32,12 +32,13 @@ def policy(*decorators: Any, on_kubernetes: bool = False) -> StepPolicy:
     ("decorators", "expected"),
     [
         ((), StepPolicy()),
-        ((retry,), StepPolicy(Retry(3))),
+        ((retry,), StepPolicy(Retry(3, 1.0, 2.0, 60.0))),
         ((retry(times=0),), StepPolicy()),
         ((retry(times=100, minutes_between_retries=0.5),), StepPolicy(Retry(100, 30.0))),
-        ((retry(times=2, on=("out_of_memory",)),), StepPolicy(Retry(2, on=("out_of_memory",)))),
+        ((retry(times=2, on=("out_of_memory",)),), StepPolicy(Retry(2, 1.0, 2.0, 60.0, on=("out_of_memory",)))),
         ((retry(minutes_between_retries=1, backoff=2, max_delay=10),), StepPolicy(Retry(3, 60.0, 2.0, 600.0))),
         ((timeout(seconds=5),), StepPolicy(timeout_seconds=5)),
+        ((timeout(seconds=5, grace_seconds=0),), StepPolicy(timeout_seconds=5, grace_seconds=0)),
         ((timeout(hours=1, minutes=1, seconds=1),), StepPolicy(timeout_seconds=3661)),
         ((catch,), StepPolicy(catch=Catch())),
         ((catch(var="x", print_exception=False),), StepPolicy(catch=Catch("x", print_exception=False))),
@@ -48,9 +49,14 @@ def test_decorators_make_a_policy(decorators: tuple[Any, ...], expected: StepPol
     assert policy(*decorators) == expected
 
 
-def test_a_retry_waits_on_kubernetes_where_nothing_is_said() -> None:
-    """Two minutes, as what failed there may need time; a person doesn't wait."""
-    assert policy(retry).retry.pause_seconds == 0
+def test_a_retry_waits_longer_on_kubernetes_by_default() -> None:
+    """Two minutes there, as what failed may need time; here moments that grow, up to a minute."""
+    assert [policy(retry).retry.pause_before(number) for number in (1, 2, 3, 4, 9)] == [1, 2, 4, 8, 60]
+    assert [policy(retry(backoff=1)).retry.pause_before(number) for number in (1, 2)] == [1, 1]
+    assert policy(retry(max_delay=0.05)).retry.pause_before(9) == 3
+    assert policy(retry(minutes_between_retries=0)).retry.pause_before(3) == 0
+    assert policy(retry(minutes_between_retries=1)).retry.pause_before(3) == 60
+    assert policy(retry, on_kubernetes=True).retry.pause_before(3) == 120
     assert policy(retry, on_kubernetes=True).retry.pause_seconds == 120
     assert policy(retry(minutes_between_retries=0), on_kubernetes=True).retry.pause_seconds == 0
 
@@ -92,10 +98,10 @@ def test_a_mistake_is_told(make: Any, words: str) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("retry", StepPolicy(Retry(3))),
+        ("retry", StepPolicy(Retry(3, 1.0, 2.0, 60.0))),
         ("retry:times=5,minutes_between_retries=0.1", StepPolicy(Retry(5, 6.0))),
-        ("retry:on=user_error|timed_out", StepPolicy(Retry(3, on=PAID[:2]))),
-        ('retry:on=["timed_out"]', StepPolicy(Retry(3, on=("timed_out",)))),
+        ("retry:on=user_error|timed_out", StepPolicy(Retry(3, 1.0, 2.0, 60.0, on=PAID[:2]))),
+        ('retry:on=["timed_out"]', StepPolicy(Retry(3, 1.0, 2.0, 60.0, on=("timed_out",)))),
         ("timeout:minutes=2", StepPolicy(timeout_seconds=120)),
         ("catch:var=oops,print_exception=no", StepPolicy(catch=Catch("oops", print_exception=False))),
     ],

@@ -122,3 +122,91 @@ def test_a_run_is_made_from_its_configs(tmp_path: Path) -> None:
         told = run_flow(file, *wrong)
         assert told.returncode == 1
         assert words in told.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "keys"),
+    [
+        ("c.yaml", "labels: {0: cat, 1: dog, a: b}", {0: "cat", 1: "dog", "a": "b"}),
+        ("c.yaml", "labels: {true: 1, 2.5: {3: x}, null: 0}", {True: 1, 2.5: {3: "x"}, None: 0}),
+        ("c.json", '{"labels": {"0": "cat"}}', {"0": "cat"}),
+    ],
+)
+def test_keys_keep_their_types(tmp_path: Path, name: str, text: str, keys: dict[Any, Any]) -> None:
+    """YAML has keys that aren't texts; also in nested tables, after pickling and in an error's list of keys."""
+    (tmp_path / name).write_text(text)
+    labels = Config("c", default=str(tmp_path / name)).k8sflow_value().labels
+    assert dict(labels) == labels.to_dict() == pickle.loads(pickle.dumps(labels)) == keys
+    assert list(labels) == list(keys)
+    with pytest.raises(AttributeError, match="the config has no 'nothing'"):
+        _ = labels.nothing
+
+
+def test_tuples_stay_tuples() -> None:
+    """The tables in them have attributes as those in lists."""
+    value = Config("c", default_value={"sizes": (1, {"a": 2}), 3: "x"}).k8sflow_value()
+    assert value.sizes == (1, {"a": 2})
+    assert value.sizes[1].a == 2
+    assert value[3] == "x"
+
+
+PLACES = """
+    from k8sflow import Config, IncludeFile
+    class F(FlowSpec):
+        conf = Config("conf", default=lambda context: f"{context.parameter_name}.json")
+        plain = Config("plain", default="plain.txt", plain=True)
+        who = Config("who", default_value=lambda context: {"user": context.user_name, "flow": context.flow_name})
+        notes = IncludeFile("notes", default="notes.txt")
+        @step
+        def start(self):
+            print([self.conf.a, self.plain, self.who.flow, self.notes, bool(self.who.user)])
+            self.next(self.end)
+        @step
+        def end(self): pass
+"""
+
+
+def test_default_files_are_found_beside_the_file_behind_a_link(tmp_path: Path) -> None:
+    """As Python finds its modules; a file beside the link itself comes first."""
+    file = write_flow(tmp_path / "real", PLACES)
+    (tmp_path / "real" / "conf.json").write_text('{"a": 1}')
+    (tmp_path / "real" / "plain.txt").write_text("real")
+    (tmp_path / "real" / "notes.txt").write_text("real notes")
+    link = tmp_path / "bin" / "train.py"
+    link.parent.mkdir()
+    link.symlink_to(file)
+    (link.parent / "plain.txt").write_text("linked")
+    for folder in (tmp_path, link.parent):
+        done = run_flow(link, cwd=folder)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "[1, 'linked', 'F', 'real notes', True]" in done.stdout
+
+
+def test_a_user_without_a_name_can_have_configs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their functions get a name that says so; a container's user often has no passwd entry."""
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME", "K8SFLOW_USER"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("getpass.getuser", _no_passwd_entry)
+    assert Config("c", default_value=lambda context: {"user": context.user_name}).k8sflow_value() == {"user": "unknown"}
+    no_file: Any = Config("c", default=lambda _: None, default_value={"a": 1})
+    assert no_file.k8sflow_value() == {"a": 1}
+    with pytest.raises(ParameterError, match="the function in its default failed: ZeroDivisionError"):
+        Config("c", default=lambda _: str(1 // 0)).k8sflow_value()
+
+
+def _no_passwd_entry() -> str:
+    raise KeyError("getpwuid(): uid not found: 12345")
+
+
+@pytest.mark.parametrize(("name", "data"), [("c.json", b'\xef\xbb\xbf{"a": 1}'), ("c.yaml", b"\xef\xbb\xbfa: 1")])
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path, name: str, data: bytes) -> None:
+    """As editors on Windows write it."""
+    (tmp_path / name).write_bytes(data)
+    assert Config("c", default=tmp_path / name).k8sflow_value() == {"a": 1}
+
+
+def test_a_table_within_itself_is_an_error(tmp_path: Path) -> None:
+    """YAML can write it."""
+    (tmp_path / "c.yaml").write_text("a: &a [*a]")
+    with pytest.raises(ParameterError, match=r"c\.yaml can't be parsed: RecursionError"):
+        Config("c", default=tmp_path / "c.yaml").k8sflow_value()

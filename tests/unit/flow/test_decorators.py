@@ -13,14 +13,15 @@ from k8sflow.flow.decorators import Decoration
 
 
 def test_decorators_keep_what_was_written_out() -> None:
-    """In the order in which they were applied; the last of a name counts."""
+    """In the order in which they were applied; the same one twice is refused."""
 
     @kubernetes(image="a")
     @resources(cpu=2, memory="4Gi")
     @step
-    @resources(cpu=1)
     def start(self: Any) -> None: ...
 
+    with pytest.raises(FlowDefinitionError, match="@resources is applied twice to start"):
+        resources(cpu=1)(start)
     assert decorators.is_step(start)
     assert decorators.of(start) == (
         Decoration("resources", {"cpu": 2, "memory": "4Gi"}),

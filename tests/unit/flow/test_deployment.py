@@ -19,6 +19,10 @@ def tell() -> None:
     """A hook."""
 
 
+def takes_more(run: Any, other: Any) -> None:
+    """No hook."""
+
+
 def said(decorator: Any, **more: Any) -> dict[str, Any]:
     """What a flow under a decorator says."""
 
@@ -54,8 +58,16 @@ def said(decorator: Any, **more: Any) -> dict[str, Any]:
             {"flows": [{"name": "Other", "project": "p", "branch": "test.b"}, {"name": "O", "project": "p"}]},
         ),
         (exit_hook(on_error=[tell]), {"on_error": [f"{__name__}:tell"]}),
+        (trigger(event=tell), {"event": {"function": f"{__name__}:tell"}}),
+        (
+            trigger(events=[{"name": tell, "parameters": tell}]),
+            {"events": [{"name": {"function": f"{__name__}:tell"}, "parameters": {"function": f"{__name__}:tell"}}]},
+        ),
+        (trigger(events=tell), {"events": {"function": f"{__name__}:tell"}}),
+        (trigger_on_finish(flow=tell), {"flow": {"function": f"{__name__}:tell"}}),
+        (trigger_on_finish(flows=tell), {"flows": {"function": f"{__name__}:tell"}}),
     ],
-    ids=range(11),
+    ids=range(16),
 )
 def test_a_flow_decorator_is_kept_as_json(decorator: Any, expected: dict[str, Any]) -> None:
     """For the controller, which has no code of the flow."""
@@ -103,9 +115,10 @@ def test_a_project_has_branches(
         (exit_hook, "on_success or on_error"),
         (lambda: exit_hook(on_error=["tell"]), "list of functions"),
         (lambda: exit_hook(on_error=[lambda: None]), "by its name"),
+        (lambda: exit_hook(on_error=[takes_more]), "takes_more needs other: an exit hook is given the run alone"),
         (lambda: project(name="x")(tell), "not a flow's class"),
     ],
-    ids=range(15),
+    ids=range(16),
 )
 def test_a_mistake_is_told(make: Any, words: str) -> None:
     """When the flow is checked; at once, where it is not above a flow."""

@@ -49,6 +49,7 @@ def test_variables_come_from_a_source(
         ("file:bad.json", "does not hold variables"),
         ("environment:NOTHING", "has no NOTHING"),
         ("aws-secrets-manager:db", "no store 'aws-secrets-manager'"),
+        (VALUE, "an id without a store"),
     ],
 )
 def test_a_source_that_gives_nothing_is_told_without_a_value(
@@ -64,9 +65,21 @@ def test_a_source_that_gives_nothing_is_told_without_a_value(
     assert told.value.__suppress_context__ or told.value.__context__ is None
 
 
+def test_a_bare_id_is_a_secret_of_the_default_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Metaflow's own page on secrets writes it; the setting may be in the file too."""
+    (source,) = _sources(["metaflow-example-password"])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("K8SFLOW_DEFAULT_SECRETS_BACKEND_TYPE", "vault")
+    with pytest.raises(ConfigurationError, match="no store 'vault' for the secret 'metaflow-example-password'"):
+        read_secrets(source, None, {})
+    monkeypatch.delenv("K8SFLOW_DEFAULT_SECRETS_BACKEND_TYPE")
+    Path("k8sflow.toml").write_text('default_secrets_backend_type = "environment"\n')
+    assert read_secrets(_sources(["GIVEN"])[0], None, {"GIVEN": VALUE}) == {"GIVEN": VALUE}
+
+
 def test_a_mistake_in_the_flow_is_told_without_a_value() -> None:
     """Sources of no kind, variables that are none; --with takes no secret itself."""
-    for wrong in ([VALUE], [5], [{"A": [VALUE]}], []):
+    for wrong in ([VALUE, 5], [5], [{"A": [VALUE]}], []):
         with pytest.raises(FlowDefinitionError) as told:
             secrets(sources=wrong)(test_a_step_finds_its_variables)
         assert VALUE not in str(told.value)

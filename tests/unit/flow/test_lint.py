@@ -209,6 +209,16 @@ CASES: dict[str, tuple[Any, ...]] = {
         "class F(FlowSpec):\n  @step\n  def start(self): self.next(self.end)\n  @step\n  def end(): pass # <-",
         ["end takes ()"],
     ),
+    "yield": (
+        ("class F(FlowSpec):\n  @step\n  def start(self):\n    for i in range(3):\n      x = yield i # <-\n"
+        "    self.next(self.end)\n  @step\n  def end(self): pass"),
+        ["start has a yield", "into a method or a function"],
+    ),
+    "yield from": (
+        ("class F(FlowSpec):\n  @step\n  def start(self):\n    self.all = list(map(lambda: (yield), []))\n"
+        "    self.next(self.end)\n  @step\n  def end(self):\n    yield from self.all # <-"),
+        ["end has a yield"],
+    ),
     "async": (
         "class F(FlowSpec):\n  @step\n  async def start(self): # <-\n    self.next(self.end)\n  @step\n  def end(self): pass",
         ["start is async", "asyncio.run"],

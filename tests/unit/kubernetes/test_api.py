@@ -146,6 +146,24 @@ def test_expired_credentials_are_renewed_once(server: FakeApi) -> None:
     assert "Log in again" in caught.value.advice
 
 
+def test_a_stream_renews_expired_credentials_too(server: FakeApi) -> None:
+    """Once; a watch that begins anew after the token's end must not end the run."""
+    credentials = Expiring()
+    access = replace(server.access, credentials=credentials)
+
+    async def read(api: KubernetesApi) -> None:
+        async with api.stream(JOBS, {}, read_timeout_seconds=5) as lines:
+            async for _ in lines:
+                pass
+
+    server.fail("GET", "/jobs", 401)
+    use(server, read, access=access)
+    assert credentials.token == "new"
+    server.fail("GET", "/jobs", 401, times=2)
+    with pytest.raises(ApiStatusError, match="401"):
+        use(server, read, access=access)
+
+
 def test_403_names_the_rule_that_is_missing(server: FakeApi) -> None:
     body = {"reason": "Forbidden", "message": 'jobs.batch is forbidden: User "me" cannot create resource "jobs"'}
     server.fail("POST", "/jobs", 403, body=body)

@@ -142,16 +142,18 @@ def test_keys_come_from_the_secret_and_stand_nowhere() -> None:
     assert "AWS_ACCESS_KEY_ID" not in environment_of(made())
 
 
-def test_the_users_variables_win_over_the_runs_but_not_over_the_runtimes() -> None:
-    options = PodOptions(env={"A": "user", "HOME": "/home/me", "PYTHONPATH": "/evil"}).over(JOB.options)
+def test_the_users_variables_win_over_the_runs() -> None:
+    """A PYTHONPATH of theirs is left to the agent, which adds it to the image's."""
+    options = PodOptions(env={"A": "user", "HOME": "/home/me", "PYTHONPATH": "/app/src"}).over(JOB.options)
     environment = environment_of(job_manifest(replace(JOB, options=options, environment={"A": "run", "B": "run"})))
     assert (environment["A"], environment["B"], environment["HOME"]) == ("user", "run", "/home/me")
-    assert environment["PYTHONPATH"] == "/opt/k8sflow"
+    assert environment["K8SFLOW_PYTHONPATH"] == "/app/src"
+    assert "PYTHONPATH" not in environment
 
 
 def test_the_command_is_a_list_that_no_shell_sees() -> None:
     container = container_of(made())
-    assert container["command"] == list(JOB.command)
+    assert [word.replace("$$", "$") for word in container["command"]] == list(JOB.command)
     assert "args" not in container
     assert container["workingDir"] == "/k8sflow/work"
 

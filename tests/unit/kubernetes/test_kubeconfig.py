@@ -151,6 +151,29 @@ print(json.dumps({{"status": {{"token": str(count), "expirationTimestamp": expir
 
 
 @pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ({"token": "old"}, {"token": "new"}, "Bearer new"),
+        ({"username": "me", "password": "old"}, {"token": "new"}, "Bearer new"),
+        ({"token": "old"}, None, "Bearer old"),
+    ],
+)
+def test_a_token_that_was_refused_is_read_again(
+    tmp_path: Path, old: dict[str, str], new: dict[str, str] | None, expected: str
+) -> None:
+    """Somebody may have logged in meanwhile; a file that is just being written changes nothing."""
+    path = write(tmp_path / "a", user=old)
+    access = load(path)
+    headers_of(access)
+    if new is not None:
+        write(path, user=new)
+    else:
+        path.write_text("users: [")
+    access.credentials.forget()
+    assert headers_of(access) == {"Authorization": expected}
+
+
+@pytest.mark.parametrize(
     ("code", "settings", "told"),
     [
         ("import sys; sys.exit('log in first')", {}, "log in first"),

@@ -105,14 +105,15 @@ def test_the_deadline_goes_before_the_signal_that_it_sends() -> None:
     assert end_of(document).result.outcome is Outcome.TIMED_OUT
 
 
-def test_an_agent_that_was_stopped_is_asked_by_whom() -> None:
-    """Its word is only that it was told to stop; the pod knows who told it."""
+def test_an_agent_that_was_sent_sigterm_has_cancelled_nothing() -> None:
+    """The pod may say who sent it; otherwise the container was killed from outside, which is infrastructure."""
     told = STOPPED.to_json()
     assert end_of(ended(143, message=told, conditions=disrupted("PreemptionByScheduler"))).is_disruption
     assert end_of(ended(143, message=told, deleting=True)).result.outcome is Outcome.NODE_LOST
     end = end_of(ended(143, message=told))
-    assert end.result == STOPPED
-    assert end.is_told_by_agent
+    assert end.result.outcome is Outcome.NODE_LOST
+    assert "killed from outside (exit code 143)" in str(end.result.diagnosis)
+    assert not end.is_told_by_agent, "the store may have the task's commit"
 
 
 def test_a_disruption_is_one_only_when_the_pod_says_so() -> None:

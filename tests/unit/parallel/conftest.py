@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -25,7 +26,10 @@ def traces() -> dict[str, object]:
         "descriptors": sorted(os.listdir("/proc/self/fd")),
         "children": own_children(),
         "threads": threading.active_count(),
-        "shared memory": sorted(os.listdir("/dev/shm")),
+        # without joblib's, which a test in another process may be using
+        "shared memory": sorted(
+            name for name in os.listdir("/dev/shm") if not re.match(r"(sem\.)?(loky|joblib)", name)
+        ),
         "private descriptors": sorted(private_fds),
         "signal mask": signal.pthread_sigmask(signal.SIG_BLOCK, ()),
     }

@@ -235,12 +235,22 @@ def test_openmp_in_the_parent_does_not_hang_workers() -> None:
     assert run_openmp(prelude="", func="fit", expected="expected").endswith("done\n")
 
 
+WITHOUT_THREADPOOLCTL = "import k8sflow.parallel.math_threads as m; m.optional_module = lambda name: None"
+WITHOUT_PAUSE = "; import k8sflow.parallel.native as n; n.pause_openmp = lambda library: False"
+
+
 @pytest.mark.slow
-def test_openmp_in_the_parent_is_told_of_where_it_cannot_be_held() -> None:
-    """Without threadpoolctl in this file's reach: a warning, made an error here, says what to do."""
-    prelude = "import k8sflow.parallel.math_threads as m; m.optional_module = lambda name: None"
-    out = run_openmp(prelude=prelude, func="abs", expected="[2, 3]")
-    assert "Install threadpoolctl" in out
+def test_openmp_in_the_parent_does_not_hang_workers_without_threadpoolctl() -> None:
+    """Its waiting threads are ended before the fork."""
+    assert run_openmp(prelude=WITHOUT_THREADPOOLCTL, func="fit", expected="expected").endswith("done\n")
+
+
+@pytest.mark.slow
+def test_openmp_that_can_neither_be_held_nor_paused_is_not_forked() -> None:
+    """The warning, made an error here, names it; without that, the results come from new interpreters."""
+    assert "OpenMP (libgomp)" in run_openmp(prelude=WITHOUT_THREADPOOLCTL + WITHOUT_PAUSE, func="fit", expected="0")
+    quiet = WITHOUT_THREADPOOLCTL + WITHOUT_PAUSE + "; warnings.simplefilter('ignore')"
+    assert run_openmp(prelude=quiet, func="fit", expected="expected").endswith("done\n")
 
 
 @pytest.mark.parametrize("generator", ["random", "numpy"])

@@ -203,7 +203,9 @@ def test_a_failure_is_retried_only_where_the_infrastructure_failed(tmp_path: Pat
     world = World(_graph(Plain()), tmp_path)
     world.behave = lambda spec: _failure(outcome) if spec.name.step == "s1" else None
     result = world.drive()
-    infrastructure = outcome in {Outcome.PREEMPTED, Outcome.EVICTED, Outcome.NODE_LOST, Outcome.NEVER_STARTED}
+    infrastructure = outcome in {
+        Outcome.PREEMPTED, Outcome.EVICTED, Outcome.NODE_LOST, Outcome.NEVER_STARTED, Outcome.STORAGE_ERROR,
+    }  # fmt: skip
     attempts = [spec.attempt for spec in world.attempts if spec.name.step == "s1"]
     assert attempts == (list(range(INFRASTRUCTURE_RETRIES + 1)) if infrastructure else [0])
     assert len(world.retries) == len(attempts) - 1
@@ -393,7 +395,7 @@ def test_catch_lets_the_run_go_on_after_the_last_retry(tmp_path: Path) -> None:
     """With the exception in the artifact, what the step before left, and the step's only transition."""
     world = World(_graph(Plain(), Split(((), ()))), tmp_path)
     world.policies = {"s1": StepPolicy(Retry(1), catch=Catch("failed"))}
-    found = Diagnosis(Outcome.USER_ERROR, "ValueError: no", "Traceback", error_type="ValueError")
+    found = Diagnosis(Outcome.USER_ERROR, "ValueError: no", "Traceback …: no", error_type="builtins.ValueError")
     world.behave = lambda spec: TaskResult(Outcome.USER_ERROR, diagnosis=found) if spec.name.step == "s1" else None
     assert world.drive().is_success
     assert [spec.attempt for spec in world.attempts if spec.name.step == "s1"] == [0, 1]
@@ -403,8 +405,8 @@ def test_catch_lets_the_run_go_on_after_the_last_retry(tmp_path: Path) -> None:
     assert commit.attempt == 1
     assert commit.steps == world.graph["s1"].next
     caught = ArtifactStore(world.run_store.store, "F").load(commit.artifacts["failed"], "failed")
-    assert (caught.type, caught.exception, caught.stacktrace) == ("ValueError", "no", "Traceback")
-    assert str(caught) == "ValueError: no"
+    assert (caught.type, caught.exception, caught.stacktrace) == ("builtins.ValueError", "no", "Traceback …: no")
+    assert str(caught) == "Traceback …: no"
 
 
 def test_catch_is_for_the_code_and_not_for_the_cluster(tmp_path: Path) -> None:
@@ -543,3 +545,24 @@ def test_processes_that_know_each_other_fail_once(tmp_path: Path) -> None:
     assert done.failed is not None
     assert (str(done.failed.name), done.failed.attempt) == ("train/2", 2)
     assert sorted((spec.name.id, spec.attempt) for spec in world.attempts) == [(i, n) for i in "012" for n in (1, 2)]
+
+
+def test_infrastructure_reruns_back_off(tmp_path: Path) -> None:
+    """Seconds, then minutes: what takes pods away or refuses them lasts."""
+    world = World(_graph(Plain()), tmp_path)
+    world.behave = lambda spec: _failure(Outcome.NODE_LOST) if spec.name.step == "s1" else None
+    world.drive()
+    times = [at for at, spec in world.started if spec.name.step == "s1"]
+    assert [after - before for before, after in itertools.pairwise(times)] == [2.0, 20.0, 120.0]
+
+
+@pytest.mark.parametrize("outcome", [Outcome.NEVER_STARTED, Outcome.STORAGE_ERROR])
+def test_what_would_fail_again_in_the_same_way_is_not_tried_again(tmp_path: Path, outcome: Outcome) -> None:
+    """A Job that the API server forbids, or an object that is damaged."""
+    world = World(_graph(Plain()), tmp_path)
+    final = TaskResult(outcome, diagnosis=Diagnosis(outcome, "refused", is_final=True))
+    world.behave = lambda spec: final if spec.name.step == "s1" else None
+    result = world.drive()
+    assert not result.is_success
+    assert [spec.attempt for spec in world.attempts if spec.name.step == "s1"] == [0]
+    assert world.retries == []

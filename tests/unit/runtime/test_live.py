@@ -360,3 +360,22 @@ def test_a_closed_stream_is_written_to_by_nobody() -> None:
     seen = reporter(0.0, str, stream=stream, environment=XTERM)
     _run(seen, 2)
     seen.summary("F/r1", "succeeded", "", good=True)
+
+
+def test_a_block_that_cant_be_shown_takes_no_lines_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread that draws it ends with a line that says so; what follows is written without it."""
+    stream = io.StringIO()
+    view = LiveView(stream, "F/1", 0.0, ["start"], has_colours=False)
+
+    def fail(now: float) -> list[str]:
+        raise RuntimeError("no room")
+
+    monkeypatch.setattr(view, "_render", fail)
+    view.follow(Tally())
+    thread = view._thread
+    assert thread is not None
+    thread.join()
+    view.write("a line\n")
+    assert "The block of steps can't be shown: RuntimeError: no room\n" in stream.getvalue()
+    assert stream.getvalue().endswith("a line\n")
+    view.close()

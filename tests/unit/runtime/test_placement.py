@@ -41,7 +41,7 @@ def test_a_timeout_sets_the_deadline_of_the_pod(tmp_path: Path) -> None:
     """Later than the agent's, so that the image may take its time; the user's own deadline is never made longer."""
     pods = place(tmp_path, "kubernetes").pods
     assert {step: options.deadline_seconds for step, options in pods.items()} == {
-        "start": 660, "work": 30, "join": 30, "end": None,
+        "start": 670, "work": 30, "join": 30, "end": None,
     }  # fmt: skip
 
 
@@ -56,5 +56,5 @@ def test_with_is_for_the_steps_that_say_nothing(tmp_path: Path) -> None:
         "end": StepPolicy(waits, catch=Catch("e")),
     }
     here = place(tmp_path / "here", "retry:times=2").policies
-    assert here["end"] == StepPolicy(Retry(2))
+    assert here["end"] == StepPolicy(Retry(2, 1.0, 2.0, 60.0))
     assert here["join"] == StepPolicy(waits, 0.5)

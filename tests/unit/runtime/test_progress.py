@@ -127,3 +127,25 @@ def test_of_a_long_message_one_line_stands_among_others() -> None:
 
 def _failed(summary: str) -> TaskResult:
     return TaskResult(Outcome.USER_ERROR, diagnosis=Diagnosis(Outcome.USER_ERROR, summary))
+
+
+def test_the_end_of_a_run_lists_output_that_could_not_be_stored() -> None:
+    """Whether the run succeeds or fails: the task, the number of bytes, the reason."""
+    note = "1,234 bytes of stdout could not be stored: the bucket did not answer in time."
+    stream = io.StringIO()
+    reporter = _reporter(stream)
+    reporter.submitted([TASK])
+    reporter.event(Finished(TASK, TaskResult(Outcome.SUCCEEDED, Transition(), note=note)))
+    assert note not in stream.getvalue()
+    reporter.summary("F/r1", "succeeded", "", good=True)
+    assert f"[work/3.1] {note}\n" in stream.getvalue()
+
+
+def test_a_notice_that_nobody_reads_is_no_error() -> None:
+    """It may come from any thread; the driver's own finds out about the stream."""
+
+    class Gone(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    _reporter(Gone()).notice("the bucket can't be reached")

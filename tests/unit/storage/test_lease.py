@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from k8sflow.errors import StorageError
+from k8sflow.errors import ConfigurationError, StorageError
 from k8sflow.storage import lease as leases
 from k8sflow.storage.folder import FolderStore
 from k8sflow.storage.lease import FolderLease, Holder, Lease, ObjectLease, lease_of
@@ -205,3 +205,42 @@ def test_a_write_whose_answer_got_lost_has_taken_it(folder_store: FolderStore, m
     monkeypatch.setattr(folder_store, "put_new", lambda key, data: put_new(key, data) and put_new(key, data))
     assert lease.acquire()
     assert not ObjectLease(run).acquire()
+
+
+def test_an_outage_is_no_silence_of_the_holder(store: ObjectStore) -> None:
+    """Who could not look for a while counts anew: the holder could not write either."""
+    run, clock = _run(store), Clock()
+    theirs = _elsewhere(ObjectLease(run))
+    ours = ObjectLease(run, now=clock, expiry_seconds=30)
+    assert theirs.acquire()
+    assert not ours.acquire()
+    clock.seconds += 48
+    assert not ours.acquire()
+    clock.seconds += 29
+    assert not ours.acquire()
+    clock.seconds += 1
+    assert ours.acquire()
+
+
+@pytest.mark.parametrize("error", [StorageError("away"), ConfigurationError("keys expired"), RuntimeError("a bug")])
+def test_no_error_ends_the_thread_that_keeps_a_lease(
+    folder_store: FolderStore, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """Else nobody would notice that another process has taken over."""
+    run, lost, tried = _run(folder_store), threading.Event(), threading.Event()
+    lease = ObjectLease(run, beat_seconds=0.01)
+    assert lease.acquire()
+    exists = folder_store.exists
+
+    def failing(key: str, size: int | None = None) -> bool:
+        if not tried.is_set():
+            tried.set()
+            raise error
+        return exists(key, size)
+
+    monkeypatch.setattr(folder_store, "exists", failing)
+    lease.keep(lost.set)
+    assert tried.wait(10)
+    folder_store.put("F/runs/r/drivers/000002.json", [b"{}"])
+    assert lost.wait(10)
+    lease.release()

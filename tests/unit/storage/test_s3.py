@@ -11,8 +11,9 @@ from contextlib import contextmanager
 import pytest
 
 from k8sflow.errors import ConfigurationError, K8sflowError, StorageError
-from k8sflow.storage import s3
-from k8sflow.storage.s3 import S3Log, S3Store
+from k8sflow.storage import s3, s3_log
+from k8sflow.storage.s3 import S3Store
+from k8sflow.storage.s3_log import S3Log
 from tests.cluster.s3 import S3Server
 from tests.s3server import BUCKET, KEYS
 
@@ -174,7 +175,7 @@ def test_a_store_can_be_pickled(s3_store: S3Store) -> None:
 def test_a_log_is_written_again_only_when_it_pays(s3_store: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """At first after a second, then ever more rarely: all of it is sent each time."""
     now = [0.0]
-    monkeypatch.setattr(s3.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(s3_log.time, "monotonic", lambda: now[0])
     log = s3_store.open_log("log")
     writes = 0
     for second in range(600):

@@ -8,13 +8,15 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from k8sflow.flow import graph as graphs
-from k8sflow.flow.configs import ConfigValue
+from k8sflow.flow.attempts import StepPolicy
+from k8sflow.flow.config_values import ConfigValue
 from k8sflow.storage import package
 from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.storage.folder import FolderStore
@@ -254,7 +256,11 @@ SLOW = """
 
 
 def run_agent(
-    folder: Path, source: str, *arguments: str, **values: object
+    folder: Path,
+    source: str,
+    *arguments: str,
+    policies: Mapping[str, Mapping[str, object]] | None = None,
+    **values: object,
 ) -> tuple[subprocess.CompletedProcess[bytes], RunStore]:
     """The agent on a flow's first task, and the records of its run."""
     file = write_flow(folder / "code", source)
@@ -263,7 +269,8 @@ def run_agent(
     saved.save_blob(code.sha256, [code.archive])
     run_store = RunStore(store, "F", "r")
     fixed = {name: saved.save(value, name) for name, value in values.items()}
-    run_store.create(RunRecord("F", "r", file.name, fixed, graphs.build(flow).to_document(), package=code.sha256))
+    record = RunRecord("F", "r", file.name, fixed, graphs.build(flow).to_document(), package=code.sha256)
+    run_store.create(replace(record, policies=policies or {}))
     spec = TaskSpec("F", "r", TaskName("start"))
     (folder / "pod").mkdir()
     done = subprocess.run(
@@ -320,3 +327,101 @@ def test_a_task_is_ended_when_its_time_is_over(tmp_path: Path) -> None:
     outcome = run_store.read_outcome("start", "0", 0)
     assert outcome is not None
     assert outcome.outcome == "timed_out"
+
+
+@pytest.mark.slow
+def test_a_task_whose_time_is_over_can_clean_up(tmp_path: Path) -> None:
+    """TimeoutException is raised in its step; what it had set is kept where the step is under @catch."""
+    source = """
+        from k8sflow.exception import TimeoutException
+        class F(FlowSpec):
+            @step
+            def start(self):
+                import time
+                try:
+                    time.sleep(1000)
+                except TimeoutException as error:
+                    print("except", error, flush=True)
+                    raise
+                finally:
+                    print("finally", flush=True)
+                self.next(self.end)
+            @step
+            def end(self): pass
+    """
+    policy = StepPolicy(timeout_seconds=1, grace_seconds=60)
+    done, run_store = run_agent(tmp_path, source, "--timeout=1", "--grace=60", policies={"start": policy.to_document()})
+    assert done.returncode == 1, done.stderr
+    outcome = run_store.read_outcome("start", "0", 0)
+    assert outcome is not None
+    assert outcome.outcome == "timed_out"
+    message = "the task took longer than its timeout of 1 s, and was ended"
+    assert outcome.summary == message
+    assert run_store.read_log("start", "0", 0, "stdout").decode() == f"except {message}\nfinally\n"
+
+
+def test_a_failure_after_sigterm_is_no_fault_of_the_code(tmp_path: Path) -> None:
+    """The signal ends the task's own children too, so that its code raises: the driver asks who sent it."""
+    runner, command = _prepare(
+        tmp_path,
+        "signal.signal(signal.SIGTERM, lambda *_: None)\n"
+        "child = subprocess.Popen(['sleep', '300'])\n"
+        "open('ready', 'w').close()\n"
+        "if child.wait(): raise RuntimeError('my child was killed')",
+    )
+    process = _start(tmp_path, command)
+    wait_for((tmp_path / "work/code/ready").exists)
+    process.send_signal(signal.SIGTERM)
+    exit_code, result, _ = _ended(tmp_path, process)
+    assert exit_code == 143
+    assert result.outcome is Outcome.CANCELLED
+    assert "my child was killed" in str(result.diagnosis)
+    record = runner.run_store.read_outcome("start", "0", 0)
+    assert record is not None
+    assert record.outcome == "cancelled", "a next driver must not count it as a failure of the code"
+
+
+# As in a pod whose image has no entry for its user: the system's functions find none.
+NAMELESS = """
+    import grp, os, pwd, sys
+    os.getuid, os.getgid = (lambda: 54321), (lambda: 54322)
+"""
+
+
+def test_a_user_without_an_entry_has_a_name(tmp_path: Path) -> None:
+    """For getpass, pwd and grp in the task, and for its children by the environment; no root is needed."""
+    code = """
+    import getpass, json, os, pwd, grp
+    entry = pwd.getpwuid(os.getuid())
+    print(json.dumps([
+        getpass.getuser(), entry.pw_name, entry.pw_uid, pwd.getpwnam("k8sflow").pw_dir, os.path.expanduser("~k8sflow"),
+        grp.getgrgid(os.getgid()).gr_name, os.environ["LOGNAME"], entry in pwd.getpwall(),
+    ]))
+    """
+    before = "from k8sflow.task import pod_environment; pod_environment.complete()"
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(map(textwrap.dedent, (NAMELESS, before, code)))],
+        env={name: value for name, value in environment(HOME="/tmp/home").items() if name not in {"USER", "LOGNAME"}},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    home = "/tmp/home"
+    assert json.loads(done.stdout) == ["k8sflow", "k8sflow", 54321, home, home, "k8sflow", "k8sflow", True]
+
+
+@pytest.mark.parametrize("users", [{}, {"K8SFLOW_PYTHONPATH": "/users/a:/users/b"}])
+@pytest.mark.parametrize("images", [[], ["/image"]])
+def test_the_paths_of_image_and_user_are_kept(tmp_path: Path, users: dict[str, str], images: list[str]) -> None:
+    """In the task, and in what it starts; ours is added."""
+    checkout = environment()["PYTHONPATH"]
+    _, _, output = _run(
+        tmp_path,
+        "import json\nprint(json.dumps([sys.path, os.environ['PYTHONPATH'].split(':'), "
+        "os.environ.get('K8SFLOW_PYTHONPATH')]))",
+        PYTHONPATH=":".join([checkout, *images]), **users,
+    )  # fmt: skip
+    path, variable, left = json.loads(output["stdout"])
+    expected = [checkout, *(["/users/a", "/users/b"] if users else []), *images]
+    assert variable == expected
+    assert [part for part in path if part in expected] == expected
+    assert left is None

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from k8sflow import current
-from k8sflow.storage.records import current_user
+from k8sflow.user import current_user
 from tests.inprocess import run_source
 
 USER = current_user()
@@ -44,7 +44,7 @@ def test_a_task_knows_itself_and_its_run(tmp_path: Path) -> None:
             def end(self): pass
         """,
     )
-    data = list(run["work"])[1].data
+    data = run["work"]["1"].data
     assert data.seen == {
         "is_running_flow": True, "flow_name": "F", "run_id": "r1", "step_name": "work", "task_id": "1",
         "retry_count": 0, "origin_run_id": None, "pathspec": "F/r1/work/1", "username": USER,

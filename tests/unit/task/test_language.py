@@ -288,9 +288,9 @@ def test_nested_foreach_and_branches_know_where_they_are(tmp_path: Path) -> None
     assert a == ("a", [], [(0, 3, "a")], "a", "a")
     assert b == ("b", [(0, 0, [(1, 3, "b"), (0, 1, 0)])], [(1, 3, "b")], "b", "b")
     assert [cell[0] for cell in c[1]] == [0, 1]
-    assert [task.id for task in run["cell"]] == ["1.0", "2.0", "2.1"]
-    assert [task.id for task in run["cells"]] == ["0", "1", "2"]
-    assert [task.index for task in run["cell"]] == [0, 0, 1]
+    assert [task.id for task in run["cell"]] == ["2.1", "2.0", "1.0"]
+    assert [task.id for task in run["cells"]] == ["2", "1", "0"]
+    assert [task.index for task in run["cell"]] == [1, 0, 0]
 
 
 JOIN = """
@@ -772,3 +772,31 @@ def test_an_object_that_runs_nothing() -> None:
             return 5
 
     assert F(use_cli=False).helper() == 5
+
+
+def test_a_flow_has_the_names_that_metaflow_gives_it(tmp_path: Path) -> None:
+    """Until a step sets one; an artifact of that name reaches the next step."""
+    run = run_source(
+        tmp_path,
+        """
+        class F(FlowSpec):
+            @step
+            def start(self):
+                self.seen = (self.name, self.script_name)
+                place = self.name + ".txt"
+                self.out = self.cmd(f"cat {place}; printf b > {place}", input={place: "a"}, output=[place])
+                self.name = "mine"
+                self.next(self.end)
+            @step
+            def end(self):
+                self.later = (self.name, self.script_name, self.cmd("true"))
+                try:
+                    self.cmd("exit 3")
+                except Exception as error:
+                    self.error = str(error)
+        """.replace('self.name + ".txt"', repr(str(tmp_path / "in.txt"))),
+    )
+    assert run["start"].task.data.seen == ("F", "flow.py")
+    assert run["start"].task.data.out == b"b"
+    assert run["end"].task.data.later == ("mine", "flow.py", [])
+    assert "'exit 3' failed with exit code 3" in run["end"].task.data.error

@@ -147,3 +147,24 @@ def test_a_range_of_parents_is_not_a_list_of_them() -> None:
         inputs[100_000]
     assert TaskInput("start", ())[0] == TaskName("start")
     assert len(TaskInput("work", (), 0)) == 0
+
+
+@given(st.text(st.characters(), max_size=50), st.integers(0, 2000))
+def test_a_note_travels_with_the_result_where_there_is_room(text: str, times: int) -> None:
+    """It never makes a result unreadable; a success goes before its note."""
+    result = TaskResult(Outcome.SUCCEEDED, Transition(("end",), 3), note=text * times)
+    message = result.to_termination_message()
+    assert len(message.encode()) <= TERMINATION_MESSAGE_BYTES
+    found = TaskResult.from_json(message)
+    assert (found.outcome, found.transition) == (result.outcome, result.transition)
+    assert found.note in {result.note, ""}
+    if len(result.note) < 300:
+        assert found.note == result.note
+
+
+def test_parts_of_names_that_are_not_utf8_are_kept() -> None:
+    """As escapes, which JSON has for them."""
+    diagnosis = Diagnosis(Outcome.STORAGE_ERROR, "caf\udce9.csv", is_final=True)
+    result = TaskResult(Outcome.STORAGE_ERROR, diagnosis=diagnosis)
+    assert TaskResult.from_json(result.to_json().encode().decode()) == result
+    assert "caf\\udce9.csv" in result.to_json()

@@ -55,7 +55,7 @@ def test_a_switch_takes_one_way_and_they_meet_in_an_ordinary_step(
 ) -> None:
     """Which sees what that way left."""
     run = run_source(tmp_path, SWITCH.format(value=value))
-    assert [step.id for step in run] == steps
+    assert [step.id for step in reversed(list(run))] == steps
     assert run.data is not None
     assert run.data.all == met
 
@@ -125,7 +125,7 @@ def test_a_step_comes_back_to_itself_with_what_it_left(tmp_path: Path) -> None:
     assert data.wheres == [(n, i, [(i, 3, n)]) for i, n in enumerate([0, 2, 11])]
     assert data.names == ["<input train/0>", "<input train/1-2>", "<input train/2-11>"]
     assert data.by_name == 0
-    ids = [task.id for task in run["train"]]
+    ids = [task.id for task in reversed(list(run["train"]))]
     assert ids == ["0", "1", "1-1", "1-2", "2", *(f"2-{i}" for i in range(1, 12))]
     assert run["train"]["1-1"].data.turns == 1
 
@@ -147,7 +147,7 @@ def test_the_first_step_may_come_back_to_itself(tmp_path: Path) -> None:
     )
     assert run.data is not None
     assert run.data.n == 3
-    assert [task.id for task in run["start"]] == ["0", "0-1", "0-2"]
+    assert [task.id for task in run["start"]] == ["0-2", "0-1", "0"]
 
 
 SKIP = """
@@ -252,7 +252,10 @@ def test_any_shape_runs_and_every_join_sees_each_branch_once(
     text = source(parts, numbers)
     runner = runner_of(load_flow(write_flow(folder, text)), folder)
     run = run_all(runner, random.Random(seed))
-    for join in (node for node in runner.graph.nodes.values() if node.joins):
+    order = runner.graph.by_time()
+    assert sorted(order) == sorted(runner.graph.nodes)
+    assert all(order.index(parent) <= order.index(name) for name in order for parent in runner.graph[name].parents)
+    for join in (node for node in runner.graph.nodes.values() if node.joins and node.name in run):
         split = runner.graph[str(join.joins)]
         for task in run[join.name]:
             stacks, own = [stack for _, stack in task.data.seen], task.data.trace[1]

@@ -84,7 +84,7 @@ class Grid(FlowSpec):
     def join(self, inputs):
         self.values = [branch.value for branch in inputs]
         self.inputs = [branch.input for branch in inputs]
-        self.failures = [str(branch.failed) for branch in inputs if branch.failed]
+        self.failures = [branch.failed.exception for branch in inputs if branch.failed]
         self.turns = [branch.turns for branch in inputs]
         self.marks = inputs[0].marks
         self.next(self.end)

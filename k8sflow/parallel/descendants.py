@@ -1,0 +1,79 @@
+"""Processes that a worker starts: they end with it, and multiprocessing and joblib start none.
+
+Each worker leads a process group of its own, which its parent kills.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
+from typing import Any
+
+_PROCESS_MODULE = "multiprocessing.process"
+_LOKY_MODULES = ("joblib.externals.loky.reusable_executor", "loky.reusable_executor")
+_left_alone: list[object] = []  # executors of the parent, which their deletion would wake up
+
+
+def lead_group() -> None:
+    """Makes this process the leader of a new process group.
+
+    It is one in the background then: reading the terminal is an error instead of a stop that nobody would end.
+    """
+    if not hasattr(os, "setpgid"):  # Windows
+        return
+    with contextlib.suppress(PermissionError):  # it leads a session already
+        os.setpgid(0, 0)
+    for number in (signal.SIGTTIN, signal.SIGTTOU):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def kill_group(leader: int) -> None:
+    """Kills a worker and what it has started, if it leads its group yet."""
+    if hasattr(os, "killpg"):
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS: PermissionError for zombies
+            os.killpg(leader, signal.SIGKILL)
+
+
+def be_daemon() -> None:
+    """Makes this process a daemon to multiprocessing, now or when it is imported: joblib then works sequentially."""
+    if (process := sys.modules.get(_PROCESS_MODULE)) is not None:
+        _mark(process)
+    else:
+        sys.meta_path.insert(0, _DaemonFinder())
+    for loky in filter(None, map(sys.modules.get, _LOKY_MODULES)):
+        if getattr(loky, "_executor", None) is not None:  # its threads aren't here, so its results would never come
+            _left_alone.append(loky._executor)  # noqa: SLF001
+            loky.__dict__["_executor"] = None
+
+
+def _mark(process: ModuleType) -> None:
+    with contextlib.suppress(AttributeError):  # another thread of the parent was still importing it
+        process.current_process()._config["daemon"] = True  # noqa: SLF001  its setter refuses in a running process
+
+
+class _DaemonFinder:
+    """Finds `multiprocessing.process` as Python does, and marks this process once it is loaded."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if name != _PROCESS_MODULE:
+            return None
+        with contextlib.suppress(ValueError):
+            sys.meta_path.remove(self)
+        spec = PathFinder.find_spec(name, path, target)
+        loader: Any = spec and spec.loader
+        if loader is not None:
+            execute = loader.exec_module
+
+            def exec_and_mark(module: ModuleType) -> None:
+                execute(module)
+                _mark(module)
+
+            loader.exec_module = exec_and_mark
+        return spec

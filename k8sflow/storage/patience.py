@@ -1,0 +1,205 @@
+"""Patience with a server that can't be reached: how long a call waits for it, and who hears of the wait.
+
+How long fits what is at stake: a command that reads waits half a minute, a task with its result in hand and a run's
+driver wait for minutes (the setting ``storage_patience_seconds``). Before the first answer nothing is at stake, and the
+endpoint may be wrong, so that by default nothing waits then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import gc
+import itertools
+import math
+import os
+import random
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol, TypeVar, cast
+
+from k8sflow.errors import OutageError
+
+COMMAND_SECONDS = 30.0
+REPORT_AFTER_SECONDS = 5.0
+# The driver has had answers from the bucket; where a task has none for so long, its endpoint may be another one.
+FIRST_ANSWER_SECONDS = 120.0
+_FIRST_PAUSE_SECONDS = 0.25
+_LONGEST_PAUSE_SECONDS = 8.0
+Report = Callable[[str, bool], None]
+# A method of a store, whose type the decorator leaves as it is.
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+
+
+class Patience:
+    """How long the calls of one store wait for its server; shared by all threads that use the store.
+
+    Args:
+        seconds: How long the server may be out of reach once it has answered.
+        first_seconds: How long it may be out of reach before its first answer.
+        report: Called with a line when a call has waited for a few seconds, and again, with True, when the server
+            answers; in whatever thread the call was made.
+    """
+
+    def __init__(
+        self,
+        seconds: float = COMMAND_SECONDS,
+        first_seconds: float = 0.0,
+        report: Report | None = None,
+    ) -> None:
+        self.seconds = seconds
+        self.first_seconds = first_seconds
+        self.report = report
+        self.has_answered = False
+        self._lock = threading.Lock()
+        self._limited = threading.Event()
+        self._end = math.inf
+        self._out_since: float | None = None
+        self._is_reported = False
+
+    def after_fork(self) -> Patience:
+        """The same patience for a forked process, with locks of its own; it reports on standard error."""
+        patience = Patience(self.seconds, self.first_seconds, say)
+        patience.has_answered = self.has_answered
+        return patience
+
+    def limit(self, seconds: float) -> None:
+        """Lets all calls together wait for no longer than this from now on, including those that are waiting."""
+        self._end = min(self._end, time.monotonic() + seconds)
+        self._limited.set()
+
+    def check(self) -> None:
+        """Returns where a call is worth a try: one to a server that is away may take a minute by itself.
+
+        Raises:
+            OutageError: The server is away, and there is no patience left.
+        """
+        if self._out_since is not None and time.monotonic() >= self._end:
+            raise OutageError("the bucket can't be reached, and this process is ending.")
+
+    def allows(self, waited: float) -> bool:
+        """Whether a call that will have waited for so long may go on waiting."""
+        return waited <= (self.seconds if self.has_answered else self.first_seconds) and time.monotonic() < self._end
+
+    def pause(self, seconds: float) -> None:
+        """Waits before the next try."""
+        if self._limited.wait(seconds):
+            time.sleep(min(seconds, _FIRST_PAUSE_SECONDS))
+
+    def failed(self, error: OutageError) -> None:
+        """Takes note that the server could not be reached; reports it once it has been so for a while."""
+        now = time.monotonic()
+        with self._lock:
+            self._out_since = self._out_since or now
+            is_news = now - self._out_since >= REPORT_AFTER_SECONDS and not self._is_reported
+            self._is_reported = self._is_reported or is_news
+        if is_news and self.report is not None:
+            most = self.seconds if self.has_answered else self.first_seconds
+            advice = "" if self.has_answered else f" {error.advice}"
+            self.report(f"{error.summary} It is tried again for up to {describe(most)}.{advice}", False)
+
+    def answered(self) -> None:
+        """Takes note that the server has answered; reports it where the outage was reported."""
+        self.has_answered = True
+        if self._out_since is None:
+            return
+        with self._lock:
+            since, self._out_since = self._out_since, None
+            is_news, self._is_reported = self._is_reported, False
+        if is_news and since is not None and self.report is not None:
+            self.report(f"The bucket answers again, after {describe(time.monotonic() - since)}.", True)
+
+
+class HasPatience(Protocol):
+    """A store whose calls wait."""
+
+    patience: Patience
+
+
+def patient(method: _Method) -> _Method:
+    """Makes a store's method try again while its server can't be reached, as long as the store's patience allows."""
+
+    @functools.wraps(method)
+    def call(self: HasPatience, *arguments: Any, **options: Any) -> Any:
+        self.patience.check()
+        try:
+            result = method(self, *arguments, **options)
+        except OutageError as error:
+            first = error
+            _drop_frames(first)
+        else:
+            self.patience.answered()
+            return result
+        return _again(self.patience, functools.partial(method, self, *arguments, **options), first)
+
+    return cast("_Method", call)
+
+
+def say(text: str, _is_over: bool) -> None:  # noqa: FBT001  a Report
+    """Reports in a task's own output, as it reaches the terminal and the container's log while the bucket is away."""
+    with contextlib.suppress(OSError):
+        os.write(2, f"[k8sflow] {text}\n".encode("utf-8", "replace"))
+
+
+def _again(patience: Patience, method: Callable[[], Any], error: OutageError) -> Any:
+    """What the method returns when the server answers again.
+
+    Raises:
+        OutageError: It hasn't for longer than the patience allows.
+    """
+    began = time.monotonic()
+    for pause in _pauses():
+        patience.failed(error)
+        waited = time.monotonic() - began
+        if not patience.allows(waited + pause):
+            gc.collect()
+            raise _given_up(error, waited) if patience.has_answered else error
+        patience.pause(pause)
+        try:
+            result = method()
+        except OutageError as next_error:
+            error = next_error
+            _drop_frames(error)
+        else:
+            patience.answered()
+            gc.collect()
+            return result
+    raise AssertionError("the pauses have no end")
+
+
+def describe(seconds: float) -> str:
+    """A duration for people."""
+    return f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"  # noqa: PLR2004  two minutes
+
+
+def _pauses() -> Iterator[float]:
+    """Pauses that double up to the longest, with jitter, so that the tasks of a run don't come back together."""
+    for n in itertools.count():
+        ceiling = min(_FIRST_PAUSE_SECONDS * 2.0 ** min(n, 16), _LONGEST_PAUSE_SECONDS)
+        yield random.uniform(ceiling / 2, ceiling)  # noqa: S311  spreads load, guards nothing
+
+
+def _given_up(error: OutageError, waited: float) -> OutageError:
+    return OutageError(
+        error.summary,
+        cause=f"It answered before, and has been out of reach for {describe(waited)}.",
+        advice="`resume` continues the run when the server is back; the setting storage_patience_seconds says how "
+        "long tasks and drivers wait for it.",
+    )
+
+
+def _drop_frames(error: BaseException) -> None:
+    """Lets go of the frames of a failed try, with what they hold.
+
+    The errors of botocore are in reference cycles with frames, and through these with all frames above: a buffer that
+    was passed to the try would stay exported, and its owner could not be resized, until a garbage collection.
+    """
+    seen: set[int] = set()
+    found: BaseException | None = error
+    while found is not None and id(found) not in seen:
+        seen.add(id(found))
+        traceback.clear_frames(found.__traceback__)
+        found.__traceback__ = None
+        found = found.__cause__ or found.__context__

@@ -1,0 +1,68 @@
+"""A log in a bucket, where objects can't grow."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Protocol
+
+from k8sflow.storage.objects import Buffer
+
+_FIRST_PAUSE_SECONDS = 1.0
+_LONGEST_PAUSE_SECONDS = 30.0
+
+
+class Writer(Protocol):
+    """Where the log's object is written."""
+
+    def put(self, key: str, parts: Sequence[Buffer]) -> None:
+        """Writes the object."""
+
+
+class S3Log:
+    """A log whose object is written again as a whole, ever more rarely.
+
+    Its content is kept as immutable pieces: a write that fails, or is still under way in another thread, can hold them
+    as long as it likes.
+
+    Args:
+        store: Where the object is written.
+        key: Its key.
+    """
+
+    def __init__(self, store: Writer, key: str) -> None:
+        self._store = store
+        self._key = key
+        self._pieces: list[bytes] = []
+        self._size = 0
+        self._written = -1
+        self._is_begun = False
+        self._pause_seconds = _FIRST_PAUSE_SECONDS
+        self._next_write = 0.0
+
+    def write(self, data: bytes) -> None:
+        """Adds bytes, and writes the object where the last time is long enough ago."""
+        self._is_begun = True
+        self._pieces.append(bytes(data))
+        self._size += len(data)
+        if time.monotonic() >= self._next_write:
+            self._pause_seconds = min(self._pause_seconds * 1.5, _LONGEST_PAUSE_SECONDS)
+            self._next_write = time.monotonic() + self._pause_seconds
+            self.flush()
+
+    def flush(self) -> None:
+        """Writes the object if it has grown."""
+        if self._is_begun and self._size > self._written:
+            content, size = b"".join(self._pieces), self._size
+            self._pieces = [content]
+            self._store.put(self._key, [content])
+            self._written = size
+
+    def close(self) -> None:
+        """Writes what is missing."""
+        self.flush()
+
+    @property
+    def missing(self) -> int:
+        """How many bytes were added and are not in the bucket."""
+        return self._size - max(self._written, 0)

@@ -1,0 +1,14 @@
+"""The user of this process."""
+
+from __future__ import annotations
+
+import getpass
+import os
+
+
+def current_user() -> str:
+    """The name under which this machine knows the user; ``unknown`` for a user id that has no name."""
+    try:
+        return os.environ.get("K8SFLOW_USER") or getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"

@@ -1,0 +1,196 @@
+"""Decorators of steps in runs: applied twice, of both kinds, around whatever ends a step."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from k8sflow.client import Run
+from k8sflow.storage.folder import FolderStore
+from k8sflow.storage.run_store import RunStore
+from tests.support import flow_command, run_flow, write_flow
+
+HEAD = """from k8sflow import (
+    FlowMutator, FlowSpec, StepMutator, UserStepDecorator, catch, environment, exit_hook, kubernetes, project,
+    resources, retry, secrets, step, timeout, trigger, user_step_decorator)
+import os
+
+@user_step_decorator
+def log(step_name, flow, inputs, attributes):
+    flow.words = [*getattr(flow, "words", []), attributes.get("word", "word")]
+    yield
+
+"""
+
+
+def flow(decorators: str = "", body: str = "pass", above: str = "") -> str:
+    """A flow whose start has some decorators."""
+    source = f"{textwrap.dedent(above)}class F(FlowSpec):\n"
+    source += "".join(f"    {line}\n" for line in decorators.splitlines())
+    return (
+        source
+        + f"""    @step
+    def start(self):
+        {body}
+        self.next(self.end)
+    @step
+    def end(self):
+        pass
+"""
+    )
+
+
+def run(folder: Path, source: str, *arguments: str) -> tuple[Any, Run]:
+    """A run of a flow, and its records."""
+    done = run_flow(write_flow(folder, source, head=HEAD), "--run-id", "r", *arguments)
+    return done, Run(RunStore(FolderStore(str(folder / ".k8sflow")), "F", "r"))
+
+
+@pytest.mark.parametrize("error", ["StopIteration", "StopAsyncIteration", "GeneratorExit", "KeyboardInterrupt"])
+@pytest.mark.parametrize("decorator", ["@environment(vars={'A': '1'})", "@catch(var='e')", "@log", "@measured"])
+def test_what_ends_an_iteration_ends_a_step_as_itself(tmp_path: Path, decorator: str, error: str) -> None:
+    """Under a decorator as without one; none of our frames is shown."""
+    above = "class measured(UserStepDecorator):\n    pass\n\n"
+    body = "next(row for row in [1] if row > 5)" if error == "StopIteration" else f"raise {error}"
+    _, found = run(tmp_path, flow(decorator, body, above))
+    record = found.run_store.read_outcome("start", "0", 0)
+    assert record is not None
+    assert record.error_type == f"builtins.{error}"
+    assert "RuntimeError" not in record.detail
+    assert "k8sflow/task" not in record.detail
+    assert "in start\n" in record.detail
+
+
+def test_a_decorator_that_yields_again_after_an_error_is_wrong(tmp_path: Path) -> None:
+    """It can't run the step once more; before, it hid the error."""
+    above = """
+        @user_step_decorator
+        def again(step_name, flow, inputs, attributes):
+            try:
+                yield
+            except ValueError:
+                yield
+
+        """
+    done, _ = run(tmp_path, flow("@again", "raise ValueError('no')", above))
+    assert done.returncode == 1
+    assert "@again yielded twice" in done.stdout
+
+
+def test_a_decorator_that_is_applied_twice_works_twice(tmp_path: Path) -> None:
+    """The topmost first; by a class too, and one on top of another's options."""
+    above = """
+        class tag(UserStepDecorator):
+            def init(self, word="tag"):
+                self.word = word
+            def pre_step(self, step_name, flow, inputs=None):
+                flow.words = [*getattr(flow, "words", []), self.word]
+
+        """
+    done, found = run(tmp_path, flow("@log(word='a')\n@tag(word='b')\n@log(word='c')\n@tag\n@log", above=above))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert found["start"].task.data.words == ["a", "b", "c", "tag", "word"]
+
+
+def test_variables_and_secrets_of_several_decorators_come_together(tmp_path: Path) -> None:
+    """At the flow's imports too; of one name the value that is written next to the step counts."""
+    decorators = """@environment(vars={'A': 'upper', 'B': 'upper'})
+@environment(vars={'B': 'lower', 'C': 'lower'})
+@secrets(sources=[{'S': 's'}])
+@secrets(sources=[{'T': 't'}])"""
+    above = "AT_IMPORT = [os.environ.get(name) for name in 'ABC']\n\n"
+    body = "self.seen = ([os.environ.get(name) for name in 'ABCST'], AT_IMPORT)"
+    done, found = run(tmp_path, flow(decorators, body, above))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert found["start"].task.data.seen == (["upper", "lower", "lower", "s", "t"], ["upper", "lower", "lower"])
+
+
+@pytest.mark.parametrize(
+    "decorator",
+    ["retry(times={})", "timeout(minutes={})", "catch(print_exception={})", "resources(cpu={})", "kubernetes(cpu={})"],
+)
+def test_a_second_decorator_that_can_have_no_effect_is_a_mistake(tmp_path: Path, decorator: str) -> None:
+    """With the line of the one that would be dropped."""
+    file = write_flow(tmp_path, flow("\n".join(f"@{decorator.format(value)}" for value in (1, 0.5))), head=HEAD)
+    source = file.read_text().splitlines()
+    line = next(number for number, text in enumerate(source, 1) if text.strip() == f"@{decorator.format(1)}")
+    done = flow_command(file, "check")
+    assert done.returncode == 1
+    name = decorator.partition("(")[0]
+    assert f"flow.py:{line}: @{name} is applied twice to start, and only one can take effect." in done.stderr
+
+
+def test_flow_decorators_twice(tmp_path: Path) -> None:
+    """Those of a base class may be replaced, as ever."""
+    for decorators, expected in (
+        ("@project(name='a')\n@project(name='b')", "@project is applied twice to F"),
+        ("@trigger(event='a')\n@trigger(event='b')", "@trigger is applied twice to F"),
+        ("@exit_hook(on_success=[print])\n@exit_hook(on_error=[print])", ""),
+    ):
+        source = flow().replace("class F", f"{decorators}\nclass F")
+        done = flow_command(write_flow(tmp_path, source, head=HEAD), "check")
+        assert (done.returncode == 1) is bool(expected), done.stdout + done.stderr
+        assert expected in done.stderr
+    base = flow().replace("class F(", "@project(name='a')\nclass Base(")
+    source = f"{base}\n@project(name='b')\nclass F(Base):\n    pass\n"
+    assert flow_command(write_flow(tmp_path, source, head=HEAD), "check").returncode == 0
+
+
+def test_with_twice(tmp_path: Path) -> None:
+    """--with retry --with retry is refused; a decorator of the file is known there, also where no step has it."""
+    done, _ = run(tmp_path, flow(), "--with", "retry:times=1", "--with", "retry:times=2")
+    assert done.returncode != 0
+    assert "--with retry is given twice" in done.stdout + done.stderr
+    done, found = run(tmp_path, flow(), "--with", "log:word=a", "--with", "log:word=b")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert sorted(found["start"].task.data.words) == ["a", "b"]
+
+
+def test_a_mutator_adds_decorators_of_the_same_file_by_name(tmp_path: Path) -> None:
+    """By whatever they are made; and it sees that a step has one already."""
+    above = """
+        class tag(UserStepDecorator):
+            def pre_step(self, step_name, flow, inputs=None):
+                flow.tagged = True
+
+        class adds(FlowMutator):
+            def mutate(self, mutable_flow):
+                for name, s in mutable_flow.steps:
+                    s.add_decorator("tag")
+                    s.add_decorator("log", deco_kwargs={"word": name}, duplicates=s.IGNORE)
+
+        @adds
+        """
+    done, found = run(tmp_path, flow("@log(word='own')", above=above.rstrip(" ")))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (found["start"].task.data.words, found["start"].task.data.tagged) == (["own"], True)
+    assert found.data.words == ["own", "end"]
+
+
+@pytest.mark.parametrize("bases", ["UserStepDecorator, StepMutator", "StepMutator, UserStepDecorator"])
+@pytest.mark.parametrize("written", ["@measured", "@measured(times=2)"])
+def test_one_class_may_be_decorator_and_mutator(tmp_path: Path, bases: str, written: str) -> None:
+    """It changes the step before the run, and runs around it, with what it then kept on itself."""
+    above = f"""
+        class measured({bases}):
+            def init(self, times=1):
+                self.times = times
+            def mutate(self, mutable_step):
+                mutable_step.add_decorator("retry", deco_kwargs={{"times": self.times, "minutes_between_retries": 0}})
+                self.noted = mutable_step.name
+            def pre_step(self, step_name, flow, inputs=None):
+                flow.seen = (self.times, self.noted)
+            def post_step(self, step_name, flow, exception=None):
+                flow.ended = True
+                return exception
+
+        """
+    body = "from k8sflow import current; assert current.retry_count == self.seen[0]"
+    done, found = run(tmp_path, flow(written, body, above))
+    assert done.returncode == 0, done.stdout + done.stderr
+    times = 2 if "2" in written else 1
+    assert (found["start"].task.data.seen, found["start"].task.data.ended) == ((times, "start"), True)
+    assert found["start"].task.current_attempt == times

@@ -1,0 +1,165 @@
+"""@exit_hook in runs, and what a run says of decorators that take effect in a deployment only."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from k8sflow.client import Run
+from k8sflow.storage.folder import FolderStore
+from k8sflow.storage.run_store import RunStore
+from tests.support import flow_command, run_flow, running, write_flow
+
+HEAD = """from k8sflow import FlowMutator, FlowSpec, current, exit_hook, schedule, step, trigger, trigger_on_finish
+import os, sys, threading, time
+
+def note(text):
+    with open("notes", "a") as file:
+        file.write(text + "\\n")
+"""
+FLOW = """
+def succeeded(run):
+    note(f"succeeded {{run.pathspec}} {{run.successful}} {{run.data.x}} {{run.finished_at is not None}}")
+
+def failed(run, more=1):
+    tasks = [task for step in run for task in step]
+    note(f"failed {{run.successful}} {{[task.exception.type for task in tasks if task.exception]}}")
+
+def nothing():
+    note("nothing")
+    print("said to the terminal")
+
+def whatever(*args, **options):
+    note(f"whatever {{args}} {{sorted(options)}}")
+
+def first(the_run, /):
+    note(f"first {{the_run.id}}")
+
+{hooks}
+class F(FlowSpec):
+    @step
+    def start(self):
+        self.x = 5
+        {body}
+        self.next(self.end)
+    @step
+    def end(self): pass
+"""
+ALL = """@exit_hook(on_success=[succeeded, nothing], on_error=[failed])
+@exit_hook(on_success=[whatever, first])"""
+
+
+def run(folder: Path, hooks: str = ALL, body: str = "pass", *arguments: str, module: str = "") -> tuple[Any, list[str]]:
+    """A run of a flow, and what its hooks noted."""
+    file = write_flow(folder, module + FLOW.format(hooks=hooks, body=body), head=HEAD)
+    done = run_flow(file, "--run-id", "r", *arguments)
+    return done, notes(folder)
+
+
+def wait_for_words(process: subprocess.Popen[bytes], words: bytes) -> None:
+    """Reads the process's output up to a line with some words."""
+    assert process.stdout is not None
+    assert any(words in line for line in process.stdout)
+
+
+def notes(folder: Path) -> list[str]:
+    """What the hooks have noted so far."""
+    return (folder / "notes").read_text().splitlines() if (folder / "notes").exists() else []
+
+
+@pytest.mark.parametrize("module", ["", "threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()\n"])
+def test_hooks_are_called_after_a_success(tmp_path: Path, module: str) -> None:
+    """In the order of the source, each with the run where it takes one; the import may start threads."""
+    done, noted = run(tmp_path, module=module)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert noted == ["succeeded F/r True 5 True", "nothing", "whatever () ['run']", "first r"]
+    assert "[exit hook nothing] said to the terminal\n" in done.stdout
+
+
+def test_hooks_are_called_after_a_failure_and_again_by_resume(tmp_path: Path) -> None:
+    """With the failed task's exception to be read; a resumed run has an end of its own."""
+    done, noted = run(tmp_path, body="assert os.path.exists('go')")
+    assert (done.returncode, noted) == (1, ["failed False ['builtins.AssertionError']"])
+    (tmp_path / "go").touch()
+    done = flow_command(tmp_path / "flow.py", "resume", "--origin-run-id", "r", "--run-id", "again")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert notes(tmp_path)[1] == "succeeded F/again True 5 True"
+
+
+BROKEN = {
+    "raises": ("raise ValueError('hook')", "The exit hook broken failed: ValueError: hook"),
+    "exits": ("sys.exit(3)", "The exit hook broken failed: "),
+    "dies": ("os._exit(3)", "The exit hook broken failed: "),
+}
+
+
+@pytest.mark.parametrize(("body", "words"), BROKEN.values(), ids=BROKEN)
+@pytest.mark.parametrize("step", ["pass", "raise KeyError"])
+def test_a_hook_that_fails_changes_nothing(tmp_path: Path, body: str, words: str, step: str) -> None:
+    """It is reported without our frames, and the next one is called."""
+    functions = "[broken, nothing]"
+    hooks = f"@exit_hook(on_success={functions}, on_error={functions})"
+    hooks = f"def broken():\n    {body}\n\n{hooks}"
+    done, noted = run(tmp_path, hooks, step)
+    assert done.returncode == (0 if step == "pass" else 1)
+    assert noted == ["nothing"]
+    assert words in done.stdout
+    assert "k8sflow/" not in done.stdout.partition("The exit hook broken failed")[2].replace(".k8sflow/", "")
+
+
+def test_hooks_of_a_cancelled_run(tmp_path: Path) -> None:
+    """Those for an error, as in Metaflow; a hook that hangs can be interrupted, and the exit code stays."""
+    file = write_flow(tmp_path, FLOW.format(hooks=ALL, body="print('here', flush=True); time.sleep(1000)"), head=HEAD)
+    with running(file, "--run-id", "r") as process:
+        wait_for_words(process, b"here")
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+        assert process.returncode == 130
+    assert notes(tmp_path) == ["failed False []"]
+
+
+def test_a_hook_that_hangs_is_ended_by_ctrl_c(tmp_path: Path) -> None:
+    """The run has succeeded before, and stays so."""
+    hangs = "def hangs():\n    print('hanging', flush=True)\n    time.sleep(1000)\n\n"
+    hooks = f"{hangs}@exit_hook(on_success=[hangs, nothing])"
+    file = write_flow(tmp_path, FLOW.format(hooks=hooks, body="pass"), head=HEAD)
+    with running(file, "--run-id", "r") as process:
+        wait_for_words(process, b"hanging")
+        process.send_signal(signal.SIGINT)
+        rest, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, rest
+    assert b"The exit hook hangs was interrupted" in rest
+    assert Run(RunStore(FolderStore(str(tmp_path / ".k8sflow")), "F", "r")).successful
+
+
+def test_hooks_leave_no_trace_among_the_steps(tmp_path: Path) -> None:
+    """The client, the commands and ``resume`` know nothing of them; a mutator may add one."""
+    hooks = """
+class adds(FlowMutator):
+    def mutate(self, mutable_flow):
+        mutable_flow.add_decorator(exit_hook, deco_kwargs={"on_success": [nothing]})
+
+@adds"""
+    done, noted = run(tmp_path, hooks)
+    assert (done.returncode, noted) == (0, ["nothing"]), done.stdout + done.stderr
+    found = Run(RunStore(FolderStore(str(tmp_path / ".k8sflow")), "F", "r"))
+    assert sorted(step.id for step in found) == ["end", "start"]
+    for command in (["logs", "r"], ["dump", "r/end"], ["attach", "r"], ["runs"], ["resume", "start", "--dry-run"]):
+        done = flow_command(tmp_path / "flow.py", *command)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "exit-hook" not in done.stdout
+
+
+def test_a_run_says_what_takes_effect_in_a_deployment_only(tmp_path: Path) -> None:
+    """Once, of all of them; a flow without them says nothing."""
+    done, _ = run(tmp_path, "@schedule(daily=True)\n@trigger(event='e')\n@trigger_on_finish(flow='Other')")
+    line = "@schedule and @trigger and @trigger_on_finish take effect in a deployment only"
+    assert (done.returncode, done.stderr.count(line)) == (0, 1), done.stderr
+    done, _ = run(tmp_path / "one", "@schedule(daily=True)")
+    assert done.stderr.count("@schedule takes effect in a deployment only") == 1
+    done, _ = run(tmp_path / "none")
+    assert "deployment" not in done.stderr

@@ -1,0 +1,465 @@
+# ruff: noqa: E501  flows in one string each
+"""A task finds its flow's file as a new interpreter would: nothing of the module level is shared between tasks."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import py_compile
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from k8sflow.executors import snapshot
+from tests.flows.test_processes import latest
+from tests.support import environment, flow_command, run_flow, running, wait_for, wait_for_death, write_flow
+
+FLOW = """
+class F(FlowSpec):
+    @step
+    def start(self):
+        self.items = [0, 1, 2, 3]
+        self.next(self.work, foreach="items")
+    @step
+    def work(self):
+        {body}
+        self.next(self.join)
+    @step
+    def join(self, inputs):
+        self.all = [i.got for i in inputs]
+        self.next(self.end)
+    @step
+    def end(self):
+        {end}
+"""
+
+
+def found(folder: Path, top: str, body: str, *, end: str = "pass", **variables: str) -> list[object]:
+    """What the four tasks of a foreach have set as ``self.got``."""
+    done = run_flow(write_flow(folder, f"{top}\n{FLOW.format(body=body, end=end)}"), **variables)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return list(latest(folder).data.all)  # type: ignore[union-attr]
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> Path:
+    """A folder that counts as installed packages; what is in it can be imported."""
+    folder = tmp_path / "lib" / "site-packages"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def test_open_files_have_a_position_of_their_own(tmp_path: Path) -> None:
+    """A text file, a ZIP archive, and one that was read a bit before."""
+    (tmp_path / "rows.csv").write_text("row\n" * 50_000)
+    top = (
+        "import zipfile, os\n"
+        "if not os.path.exists('parts.zip'):\n    with zipfile.ZipFile('parts.zip', 'w') as z: z.writestr('a', bytes(range(256)) * 4000)\n"
+        "ROWS = open('rows.csv'); ROWS.readline(); PARTS = zipfile.ZipFile('parts.zip')"
+    )
+    body = "self.got = (sum(1 for _ in ROWS), len(PARTS.read('a')))"
+    assert found(tmp_path, top, body) == [(49_999, 1_024_000)] * 4
+
+
+class _Counting(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        body = self.path.encode() * 200
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+def test_connections_are_a_tasks_own(tmp_path: Path) -> None:
+    """One that is kept alive from the module level gives every task its own answers."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Counting)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    top = (
+        f"import http.client\nC = http.client.HTTPConnection('127.0.0.1', {server.server_port})\n"
+        "def get(path):\n    C.request('GET', path)\n    return C.getresponse().read()\nget('/first')"
+    )
+    body = "self.got = all(get(f'/{self.input}-{n}') == f'/{self.input}-{n}'.encode() * 200 for n in range(50))"
+    try:
+        assert found(tmp_path, top, body) == [True] * 4
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("top", "body", "distinct"),
+    [
+        ("import random; random.seed(42)", "self.got = random.random()", 1),
+        ("import random", "self.got = random.random()", 4),
+        ("import random; R = random.Random()", "self.got = R.random()", 4),
+        ("import numpy as np; np.random.seed(42)", "self.got = float(np.random.rand())", 1),
+        ("import numpy as np", "self.got = float(np.random.rand())", 4),
+        ("import numpy as np; R = np.random.default_rng()", "self.got = float(R.random())", 4),
+        ("import numpy as np; R = np.random.default_rng(5)", "self.got = float(R.random())", 1),
+        ("import uuid; U = uuid.uuid4()", "self.got = str(U)", 4),
+        ("import os; PID = os.getpid()", "self.got = PID == os.getpid() or PID", 1),
+    ],
+)
+def test_generators_are_seeded_as_in_a_new_interpreter(tmp_path: Path, top: str, body: str, distinct: int) -> None:
+    """What the author seeded is the same in each task, and all else differs."""
+    assert len(set(found(tmp_path, top, body))) == distinct
+
+
+def test_temporary_folders_live_as_long_as_their_task(tmp_path: Path) -> None:
+    """Each task has one of its own; nothing of it is left."""
+    (tmp_path / "tmp").mkdir()
+    top = "import tempfile, pathlib; T = tempfile.TemporaryDirectory()"
+    body = "pathlib.Path(T.name, 'x').write_text('x'); self.got = T.name"
+    assert (
+        len(set(found(tmp_path, top, body, end="assert pathlib.Path(T.name).is_dir()", TMPDIR=str(tmp_path / "tmp"))))
+        == 4
+    )
+    assert not list((tmp_path / "tmp").iterdir())
+
+
+def test_exit_hooks_run_once_in_each_process_that_registered_them(tmp_path: Path) -> None:
+    """In the six tasks and in the command itself, and in no other process."""
+    top = "import atexit, os; atexit.register(lambda: open('hooks', 'a').write(f'{os.getpid()}\\n'))"
+    found(tmp_path, top, "self.got = os.getpid()")
+    hooks = (tmp_path / "hooks").read_text().split()
+    assert len(hooks) == len(set(hooks)) == 8
+
+
+def test_a_log_handler_is_flushed_when_its_task_ends(tmp_path: Path) -> None:
+    """By the exit hook of a library that the server has imported: logging's."""
+    top = (
+        "import logging, logging.handlers\n"
+        "H = logging.handlers.MemoryHandler(1000, target=logging.FileHandler('log'))\n"
+        "logging.getLogger('x').addHandler(H)"
+    )
+    found(tmp_path, top, "logging.getLogger('x').warning('from %s', self.input); self.got = 1")
+    assert sorted((tmp_path / "log").read_text().splitlines()) == [f"from {n}" for n in range(4)]
+
+
+def test_pools_of_threads_at_module_level_work_and_end(tmp_path: Path) -> None:
+    """A pool that has run before has threads in each task, which don't hold up its end."""
+    top = "from concurrent.futures import ThreadPoolExecutor\nPOOL = ThreadPoolExecutor(2)\nassert list(POOL.map(abs, [-1, -2])) == [1, 2]"
+    assert found(tmp_path, top, "self.got = sum(POOL.map(abs, [-3, self.input]))") == [3, 4, 5, 6]
+
+
+@pytest.mark.slow
+def test_native_threads_of_the_module_level_run_in_each_task(tmp_path: Path) -> None:
+    """Those of polars and of OpenMP, which have worked there before: neither hangs."""
+    top = (
+        "import polars as pl\nfrom sklearn.ensemble import HistGradientBoostingRegressor\nfrom sklearn.datasets import make_regression\n"
+        "X, y = make_regression(300, 4, random_state=0)\nBASE = HistGradientBoostingRegressor(max_iter=3).fit(X, y)\n"
+        "LOOKUP = pl.DataFrame({'k': [1, 2, 1], 'v': [1, 2, 3]}).group_by('k').agg(pl.col('v').sum())"
+    )
+    body = (
+        "again = HistGradientBoostingRegressor(max_iter=3).fit(X, y); assert (again.predict(X) == BASE.predict(X)).all(); "
+        "self.got = LOOKUP.join(pl.DataFrame({'k': [1]}), on='k')['v'].to_list()"
+    )
+    assert found(tmp_path, top, body) == [[4]] * 4
+
+
+def test_a_librarys_import_finds_the_environment_that_the_flow_has_set(tmp_path: Path, library: Path) -> None:
+    """At the moment of its import statement: what is set later, or is set anew, is not there."""
+    (library / "early.py").write_text("import os\nAT = (os.environ.get('A'), os.environ.get('B'))\n")
+    (library / "middle.py").write_text("import os\nAT = (os.environ.get('A'), os.environ.get('B'))\n")
+    (library / "late.py").write_text("import os\nAT = (os.environ.get('A'), os.environ.get('B'))\n")
+    top = (
+        "import os, early\nos.environ['A'] = '1'\nimport middle\nos.environ['B'] = '1'\nos.environ['A'] = '2'\nimport late\n"
+        "NOW = (os.environ.get('A'), os.environ.get('B'))"
+    )
+    body = "self.got = [early.AT, middle.AT, late.AT, NOW]"
+    expected = [(None, None), ("1", None), ("2", "1"), ("2", "1")]
+    assert found(tmp_path, top, body, PYTHONPATH=str(library)) == [expected] * 4
+
+
+def test_what_the_flow_adds_to_the_environment_is_added_once(tmp_path: Path) -> None:
+    """A task begins with the environment that the command was started with."""
+    top = "import os; os.environ['WORDS'] = os.environ.get('WORDS', '') + 'x'; os.environ.pop('GONE', None)"
+    assert (
+        found(tmp_path, top, "self.got = (os.environ['WORDS'], 'GONE' in os.environ)", WORDS="a", GONE="1")
+        == [("ax", False)] * 4
+    )
+
+
+@pytest.mark.parametrize(
+    ("source", "why"),
+    [
+        ("import threading; threading.Thread(target=threading.Event().wait, daemon=True).start()", "it starts threads"),
+        ("F = open(__file__); F.readline()", "it opens a file"),
+        ("import socket; S = socket.socketpair()", "it opens a connection"),
+        ("import subprocess; P = subprocess.Popen(['sleep', '60'], stdout=-3, stderr=-3)", "it starts a process"),
+        ("import tempfile; T = tempfile.TemporaryDirectory()", "it makes temporary files"),
+        (
+            "import atexit, shutil, tempfile; T = tempfile.mkdtemp(); atexit.register(shutil.rmtree, T)",
+            "it makes temporary files",
+        ),
+        ("import signal; signal.signal(signal.SIGUSR1, lambda *_: None)", "it handles signals"),
+        ("import multiprocessing; L = multiprocessing.Lock()", "it makes memory that processes share"),
+        ("import yours", "it imports yours, which is no installed library"),
+    ],
+)
+def test_a_library_that_a_fork_cannot_use_is_left_out(tmp_path: Path, library: Path, source: str, why: str) -> None:
+    """Each task imports it, and what imports it; that is said once."""
+    (library / "heavy.py").write_text(f"import os\n{source}\nPID = os.getpid()\n")
+    (library / "drawing_in.py").write_text("import os, heavy\nPID = os.getpid()\n")
+    (library / "looking.py").write_text(
+        "import os, importlib.util\nPID = os.getpid(), importlib.util.find_spec('heavy')\n"
+    )
+    (library / "light.py").write_text("import os\nPID = os.getpid()\n")
+    (tmp_path / "yours.py").write_text("")
+    top = "import os, heavy, drawing_in, looking, light"
+    body = "self.got = tuple(found == os.getpid() for found in (heavy.PID, drawing_in.PID, looking.PID[0], light.PID))"
+    file = write_flow(tmp_path, f"{top}\n{FLOW.format(body=body, end='pass')}")
+    done = run_flow(file, PYTHONPATH=str(library))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert latest(tmp_path).data.all == [(True, True, False, False)] * 4  # type: ignore[union-attr]
+    assert done.stdout.count(f"each task imports heavy by itself: {why}") == 1
+    shown = flow_command(file, "show", "--json", PYTHONPATH=str(library))
+    assert why in json.loads(shown.stdout)["imported_by_each_task"]["heavy"]
+
+
+def test_generators_of_libraries_are_seeded_as_in_a_new_interpreter(tmp_path: Path, library: Path) -> None:
+    """Also those of a class of their own; one that the library has seeded stays so."""
+    (library / "names.py").write_text(
+        "import random\nclass Mine(random.Random): pass\nA, B, C = random.Random(), Mine(), random.Random(4)\n"
+    )
+    body = "self.got = (names.A.random(), names.B.random(), names.C.random())"
+    all_ = found(tmp_path, "import names", body, PYTHONPATH=str(library))
+    assert [len(set(values)) for values in zip(*all_, strict=True)] == [4, 4, 1]  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize(
+    "top",
+    [
+        "if sys.platform == 'other': os.environ['WORD'] = 'x'",
+        "try:\n    import json\nexcept ImportError:\n    os.environ['WORD'] = 'x'",
+    ],
+)
+def test_variables_that_are_perhaps_set_are_not_guessed(tmp_path: Path, library: Path, top: str) -> None:
+    (library / "reads.py").write_text("import os\nAT = os.environ.get('WORD')\n")
+    top = f"import os, sys\n{top}\nimport reads"
+    assert found(tmp_path, top, "self.got = reads.AT", PYTHONPATH=str(library)) == [None] * 4
+
+
+def test_libraries_are_imported_in_the_folder_that_the_run_was_started_in(tmp_path: Path, library: Path) -> None:
+    """The flow leaves it; there are settings of a library, and one that PYTHONPATH names."""
+    (library / "configured.py").write_text("import os\nFOUND = os.path.exists('settings')\n")
+    (tmp_path / "settings").write_text("")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "beside.py").write_text("")
+    top = "import os, configured, beside\nos.makedirs('other', exist_ok=True); os.chdir('other')"
+    source = f"{top}\n{FLOW.format(body='self.got = configured.FOUND', end='print(self.all)')}"
+    done = run_flow(write_flow(tmp_path, source), PYTHONPATH=f"{os.environ.get('PYTHONPATH', '')}:{library}:mine")
+    assert "[True, True, True, True]" in done.stdout, done.stdout + done.stderr
+
+
+def test_libraries_find_the_scripts_name(tmp_path: Path, library: Path) -> None:
+    (library / "reads.py").write_text("import sys\nSCRIPT = sys.argv[0]\n")
+    assert found(tmp_path, "import reads", "self.got = reads.SCRIPT", PYTHONPATH=str(library))[0].endswith("flow.py")  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("change", ["add = lambda word=register.WORDS.append('x'): word", "register.ADD << 'x'"])
+def test_libraries_find_what_the_flow_has_given_to_others(tmp_path: Path, library: Path, change: str) -> None:
+    (library / "register.py").write_text(
+        "WORDS = []\nclass Add:\n    def __lshift__(self, word): WORDS.append(word)\nADD = Add()\n"
+    )
+    (library / "reads.py").write_text("import register\nFOUND = list(register.WORDS)\n")
+    top = f"import register\n{change}\nimport reads"
+    assert found(tmp_path, top, "self.got = reads.FOUND", PYTHONPATH=str(library)) == [["x"]] * 4
+
+
+def test_a_path_that_is_no_text_is_skipped(tmp_path: Path) -> None:
+    """Python skips it too."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "beside.py").write_text("VALUE = 3")
+    top = "import sys, pathlib\nsys.path.insert(0, pathlib.Path('other')); sys.path.insert(0, 'mine')\nimport beside"
+    assert found(tmp_path, top, "self.got = beside.VALUE") == [3] * 4
+
+
+def test_tasks_have_the_limit_of_open_files_that_the_run_was_started_with(tmp_path: Path) -> None:
+    """The command needs more for many workers."""
+    source = FLOW.format(body="import resource; self.got = resource.getrlimit(resource.RLIMIT_NOFILE)[0]", end="pass")
+    file = write_flow(tmp_path, source)
+    command = ["bash", "-c", f"ulimit -S -n 100; exec {sys.executable} {file} run --max-workers 64"]
+    subprocess.run(command, cwd=tmp_path, env=environment(), check=True, capture_output=True, timeout=120)
+    assert latest(tmp_path).data.all == [100] * 4  # type: ignore[union-attr]
+
+
+def test_sockets_that_a_library_has_made_non_blocking(tmp_path: Path) -> None:
+    """As gevent and eventlet do, which replace the socket module's functions."""
+    top = """
+import os, socket
+plain = socket.socketpair
+def socketpair(*given):
+    ends = plain(*given)
+    for end in ends:
+        os.set_blocking(end.fileno(), False)
+    return ends
+socket.socketpair = socketpair
+"""
+    assert found(tmp_path, top, "self.got = 1") == [1] * 4
+
+
+def test_a_title_that_is_written_over_the_environment(tmp_path: Path) -> None:
+    """As setproctitle does it."""
+    top = """
+import ctypes, os
+with open('/proc/self/stat') as f:
+    fields = f.read().rpartition(')')[2].split()
+KEPT = dict(os.environ)
+if 'run' in __import__('sys').argv:
+    start, end = int(fields[47]), int(fields[48])
+    for name, value in KEPT.items():
+        os.environ[name] = value + ' '
+        os.environ[name] = value
+    ctypes.memset(start, 0, end - start)
+"""
+    assert found(tmp_path, top, "self.got = os.environ.get('WORD')", WORD="x") == ["x"] * 4
+
+
+def test_warnings_that_the_flow_ignores_stay_ignored_as_it_wrote_them(tmp_path: Path, library: Path) -> None:
+    """A library that shows its own again is imported after that, in each task, and so shows them."""
+    (library / "loud.py").write_text("import warnings\nwarnings.filterwarnings('always', category=UserWarning)\n")
+    top = "import warnings\nwarnings.filterwarnings('ignore')\nimport loud"
+    file = write_flow(
+        tmp_path, f"{top}\n{FLOW.format(body='warnings.warn(str(self.input)); self.got = 1', end='pass')}"
+    )
+    done = run_flow(file, PYTHONPATH=str(library))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("UserWarning") == 4
+
+
+def test_environment_is_there_when_the_flow_is_imported(tmp_path: Path, library: Path) -> None:
+    """In the flow's file and in a library; other steps don't see it."""
+    (library / "reads.py").write_text("import os\nAT = os.environ.get('WORD')\n")
+    source = """
+import os, reads
+from k8sflow import environment
+AT = os.environ.get('WORD')
+class F(FlowSpec):
+    @step
+    def start(self):
+        self.a = (AT, reads.AT)
+        self.next(self.middle)
+    @environment(vars={"WORD": "4"})
+    @step
+    def middle(self):
+        self.b = (AT, reads.AT)
+        self.next(self.end)
+    @step
+    def end(self):
+        self.c = (AT, reads.AT)
+"""
+    done = run_flow(write_flow(tmp_path, source), PYTHONPATH=str(library))
+    assert done.returncode == 0, done.stdout + done.stderr
+    data = latest(tmp_path).data
+    assert data is not None
+    assert (data.a, data.b, data.c) == ((None, None), ("4", "4"), (None, None))
+
+
+def test_a_runs_code_is_that_of_its_start(tmp_path: Path) -> None:
+    """Also where the file and the modules beside it are edited or removed meanwhile, and in tracebacks."""
+    (tmp_path / "beside.py").write_text("VALUE = 'old'\n")
+    (tmp_path / "later.py").write_text("VALUE = 'old'\n")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "below.py").write_text("VALUE = 'old'\n")
+    source = """
+import os, sys, time
+sys.path.insert(0, "mine")
+import below, beside
+class F(FlowSpec):
+    @step
+    def start(self):
+        open("started", "w").close()
+        while not os.path.exists("edited"): time.sleep(0.01)
+        self.next(self.end)
+    @step
+    def end(self):
+        import later
+        print("found", below.VALUE, beside.VALUE, later.VALUE)
+        raise ValueError("of the old code")  # this line
+"""
+    file = write_flow(tmp_path, source)
+    with running(file) as process:
+        wait_for((tmp_path / "started").exists)
+        file.write_text("raise SystemExit('new code')\n" * 30)
+        (tmp_path / "beside.py").write_text("raise ImportError('new code')\n")
+        (tmp_path / "mine" / "below.py").write_text("raise ImportError('new code')\n")
+        (tmp_path / "later.py").unlink()
+        (tmp_path / "edited").touch()
+        assert process.stdout is not None
+        output = process.stdout.read().decode()
+    assert "found old old old" in output
+    assert 'raise ValueError("of the old code")  # this line' in output
+    assert "new code" not in output
+
+
+def test_an_import_that_takes_long_is_cancelled_at_once(tmp_path: Path, library: Path) -> None:
+    """Nothing of it is left."""
+    (library / "slow.py").write_text(
+        "import os, sys, time\n"
+        "if sys.orig_argv[1] == '-c':\n    open('server.pid', 'w').write(str(os.getpid()))\n    time.sleep(300)\n"
+    )
+    file = write_flow(tmp_path, f"import slow\n{FLOW.format(body='self.got = 1', end='pass')}")
+    with running(file, PYTHONPATH=str(library)) as process:
+        pid = int(wait_for(lambda: (tmp_path / "server.pid").exists() and (tmp_path / "server.pid").read_text()))
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+        assert wait_for_death(pid)
+    assert latest(tmp_path).run_store.read_run_outcome().outcome == "cancelled"  # type: ignore[union-attr]
+
+
+def test_a_driver_that_dies_while_libraries_are_imported(tmp_path: Path, library: Path) -> None:
+    """Nothing of it is left."""
+    (library / "slow.py").write_text(
+        "import os, sys, time\n"
+        "if sys.orig_argv[1] == '-c':\n    open('server.pid', 'w').write(str(os.getpid()))\n    time.sleep(300)\n"
+    )
+    file = write_flow(tmp_path, f"import slow\n{FLOW.format(body='self.got = 1', end='pass')}")
+    with running(file, PYTHONPATH=str(library)) as process:
+        pid = int(wait_for(lambda: (tmp_path / "server.pid").exists() and (tmp_path / "server.pid").read_text()))
+        process.kill()
+        assert wait_for_death(pid)
+
+
+def test_modules_come_from_pythons_cache_while_they_are_as_they_were(tmp_path: Path) -> None:
+    """A project of hundreds of modules is not compiled by each task."""
+    file = tmp_path / "beside.py"
+    file.write_text("VALUE = 'source'\n")
+    (tmp_path / "cached.py").write_text("VALUE = 'cached'\n")
+    py_compile.compile(str(tmp_path / "cached.py"), importlib.util.cache_from_source(str(file)))
+    shutil.copystat(tmp_path / "cached.py", file)
+    finder = snapshot.SnapshotFinder({str(file): file.read_bytes()})
+
+    def value() -> str:
+        spec = finder.find_spec("beside", [str(tmp_path)])
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return str(module.VALUE)
+
+    assert value() == "cached"
+    file.write_text("VALUE = 'edited'\n")
+    assert value() == "source"
+
+
+def test_installed_packages_are_told_from_the_users_own_code() -> None:
+    """A package beside the flow is the user's, whatever it is called; numpy is not."""
+    from k8sflow.executors.preload_plan import is_library_file
+
+    assert is_library_file(os.path.join(sysconfig.get_path("purelib"), "numpy", "__init__.py"))
+    assert is_library_file(json.__file__)
+    assert not is_library_file("/home/ann/project/numpy.py")

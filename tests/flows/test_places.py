@@ -1,0 +1,192 @@
+"""Where runs are kept, from every way in: commands, the client, Runner, notebooks, in whatever folder of a project."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support import environment, flow_command, run_flow, write_flow
+
+SOURCE = """
+    class F(FlowSpec):
+        @step
+        def start(self):
+            from k8sflow import Flow
+            self.seen = sorted(run.id for run in Flow("F"))
+            self.next(self.end)
+        @step
+        def end(self):
+            if os.environ.get("FAILS"):
+                raise ValueError("as asked")
+"""
+READ = "from k8sflow import Flow; print(sorted(run.id for run in Flow('F')))"
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A project with flows/ and notebooks/."""
+    write_flow(tmp_path / "flows", SOURCE, head="import os\nfrom k8sflow import FlowSpec, step\n")
+    (tmp_path / "notebooks/deep").mkdir(parents=True)
+    return tmp_path
+
+
+def _python(code: str, folder: Path, **changes: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=folder, env=environment(**changes), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return done.stdout + done.stderr
+
+
+def _stores(project: Path) -> list[str]:
+    return sorted(str(path.relative_to(project)) for path in project.rglob(".k8sflow"))
+
+
+def test_a_project_has_one_folder_of_runs(project: Path) -> None:
+    """Once there is one in its root, everybody below finds it: flows, notebooks, their readers, Runner."""
+    flow = project / "flows/flow.py"
+    assert run_flow(flow, "--run-id", "r1", cwd=project).returncode == 0
+    assert run_flow(flow, "--run-id", "r2", cwd=project / "notebooks/deep").returncode == 0
+    runner = "from k8sflow import Runner; print(Runner('../flows/flow.py', show_output=False).run(run_id='r3').run)"
+    assert "F/r3" in _python(runner, project / "notebooks")
+    assert _stores(project) == [".k8sflow"]
+    for folder in (project, project / "flows", project / "notebooks", project / "notebooks/deep"):
+        assert _python(READ, folder) == "['r1', 'r2', 'r3']\n"
+    for command in (["logs", "r1"], ["dump", "r2"], ["tag", "add", "--run-id", "r1", "x"], ["attach", "r1"]):
+        done = flow_command(flow, *command, cwd=project / "notebooks")
+        assert done.returncode == 0, done.stderr
+    assert "r1" in flow_command(flow, "runs", cwd=project / "notebooks").stdout
+    shown = _python("from k8sflow.cli.main import main; main(['runs', 'F'])", project / "notebooks/deep")
+    assert "F/r3" in shown
+
+
+def test_without_a_folder_of_runs_the_working_folder_gets_one(project: Path) -> None:
+    """Where one is, not where the flow is."""
+    assert run_flow(project / "flows/flow.py", "--run-id", "r1", cwd=project / "notebooks").returncode == 0
+    assert _stores(project) == ["notebooks/.k8sflow"]
+    assert "no run of a flow 'F'" in _python(READ, project)
+
+
+def test_runs_that_older_versions_kept_beside_the_flow_are_still_found(project: Path) -> None:
+    """By the flow's own commands, which say so; what resumes one is kept with it."""
+    flow = project / "flows/flow.py"
+    assert run_flow(flow, "--run-id", "old", FAILS="yes").returncode == 1
+    assert run_flow(flow, "--run-id", "new", cwd=project).returncode == 0
+    done = flow_command(flow, "runs", cwd=project)
+    assert [line.split()[0] for line in done.stdout.splitlines()[1:]] == ["new", "old"]
+    assert str(project / "flows/.k8sflow") in done.stderr
+    assert str(project / "flows/.k8sflow") not in flow_command(flow, "runs", "--limit", "1", cwd=project).stderr
+    done = flow_command(flow, "resume", "--origin-run-id", "old", "--run-id", "again", cwd=project)
+    assert done.returncode == 0, done.stderr
+    assert str(project / "flows/.k8sflow") in done.stderr
+    assert (project / "flows/.k8sflow/F/runs/again").is_dir()
+    assert flow_command(flow, "dump", "again/start", cwd=project).returncode == 0
+
+
+@pytest.mark.parametrize("changes", [{}, {"K8SFLOW_ROOT": "state"}], ids=["nearest", "K8SFLOW_ROOT"])
+def test_a_flow_that_changes_the_folder_does_not_move_its_runs(project: Path, changes: dict[str, str]) -> None:
+    """And its tasks read the runs of their own store."""
+    (project / "away").mkdir()
+    flow = project / "flows/flow.py"
+    flow.write_text(flow.read_text().replace("class F", f"os.chdir({str(project / 'away')!r})\nclass F"))
+    for run in ("r1", "r2"):
+        done = run_flow(flow, "--run-id", run, cwd=project, **changes)
+        assert done.returncode == 0, done.stderr
+    assert list((project / "away").iterdir()) == []
+    assert sorted(
+        path.name for path in (project / (changes.get("K8SFLOW_ROOT") or ".k8sflow") / "F/runs").iterdir()
+    ) == ["r1", "r2"]
+    assert "['r1', 'r2']" in flow_command(flow, "dump", "r2/start", cwd=project, **changes).stdout
+
+
+def test_runner_keeps_runs_where_it_was_made(project: Path) -> None:
+    """Also where the script goes elsewhere meanwhile, with a relative cwd= and a relative K8SFLOW_ROOT."""
+    code = (
+        f"project = {str(project)!r}"
+        """
+import os
+from k8sflow import Runner
+for options in ({}, {"cwd": "notebooks"}, {"cwd": "notebooks", "env": {"K8SFLOW_ROOT": "state"}}):
+    runner = Runner("flows/flow.py", show_output=False, **options)
+    os.chdir("/")
+    print(runner.run().run.run_store.store.url)
+    os.chdir(project)
+"""
+    )
+    (project / "notebooks/.k8sflow").mkdir()
+    assert _python(code, project).split() == [
+        str(project / ".k8sflow"), str(project / "notebooks/.k8sflow"), str(project / "notebooks/state"),
+    ]  # fmt: skip
+
+
+def test_a_deleted_working_folder_is_said(project: Path) -> None:
+    """A reader can't tell where to look; a run is kept beside its flow."""
+    code = "import os, shutil; os.makedirs('gone'); os.chdir('gone'); os.rmdir('../gone'); "
+    shown = _python(code + READ, project)
+    assert "ConfigurationError" in shown
+    assert "the working folder doesn't exist any more" in shown
+    flow = str(project / "flows/flow.py")
+    run = f"import subprocess, sys; subprocess.call([sys.executable, {flow!r}, 'run'])"
+    _python(code + run, project)
+    assert _stores(project) == ["flows/.k8sflow"]
+    assert "no run of a flow 'F'" in _python(code + READ, project, K8SFLOW_ROOT=str(project / "other"))
+    assert "[" in _python(code + READ, project, K8SFLOW_ROOT=str(project / "flows/.k8sflow"))
+    assert "absolute path" in _python(code + READ, project, K8SFLOW_ROOT="state")
+    settings = _python(code + "from k8sflow.cli.main import main; main(['config', 'show'])", project)
+    assert "K8SFLOW_ROOT" in settings
+
+
+def test_a_bucket_as_the_root_is_refused(project: Path) -> None:
+    """It would be a folder called ``s3:``."""
+    for shown in (
+        run_flow(project / "flows/flow.py", cwd=project, K8SFLOW_ROOT="s3://b/x").stderr,
+        _python(READ, project, K8SFLOW_ROOT="s3://b/x"),
+    ):
+        assert "'s3://b/x', which is not a folder" in shown
+    assert sorted(os.listdir(project)) == ["flows", "notebooks"]
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda path: path.touch(), "A file is where a folder has to be"),
+        (lambda path: path.symlink_to("nowhere"), "A link that leads nowhere is where a folder has to be"),
+    ],
+    ids=["file", "link"],
+)
+def test_what_is_in_the_place_of_the_folder_is_told(project: Path, make: Callable[[Path], None], words: str) -> None:
+    """With what to do."""
+    make(project / ".k8sflow")
+    done = run_flow(project / "flows/flow.py", cwd=project)
+    assert done.returncode == 1
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("setpriv") is None, reason="takes a privilege from root")
+def test_a_folder_without_access_is_told(project: Path) -> None:
+    """Of the runs, and of the working folder; the client's errors are ours too."""
+    (project / ".k8sflow").mkdir(mode=0)
+    (project / "notebooks").chmod(0)
+    nobody = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search"]
+
+    def say(folder: str, *command: str) -> str:
+        moved = ["sh", "-c", f'cd {folder} && exec {" ".join(nobody)} "$@"', "sh", sys.executable, *command]
+        done = subprocess.run(moved, cwd=project, env=environment(), capture_output=True, text=True, check=False)
+        return done.stdout + done.stderr
+
+    try:
+        flow = "flows/flow.py"
+        for folder, *command in ((".", flow, "run"), (".", flow, "runs"), (".", "-c", READ), ("notebooks", "-c", READ)):
+            shown = say(folder, *command)
+            assert "Permission denied" in shown
+            assert "K8SFLOW_ROOT" in shown
+            assert "PermissionError" not in shown.splitlines()[-1]
+    finally:
+        (project / "notebooks").chmod(0o755)

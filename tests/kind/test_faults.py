@@ -1,0 +1,320 @@
+"""What operators and supervisors do to a run: the bucket away, containers killed, signals, rights taken away."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.cluster import images
+from tests.kind.conftest import FLOWS, Namespace
+from tests.kind.terminal import Terminal
+from tests.kind.test_controller import Controller
+from tests.support import wait_for
+
+KUBERNETES = ("--with", "kubernetes")
+S3 = ("--namespace", "k8sflow-s3")
+TIMEOUTS = 20
+
+
+@contextmanager
+def bucket_away(namespace: Namespace) -> Iterator[None]:
+    """No S3 server while the block runs; its data stays."""
+    scale = (*S3, "scale", "deployment/s3")
+    namespace.kubectl(*scale, "--replicas=0")
+    try:
+        namespace.kubectl(*S3, "wait", "pods", "--selector=app=s3", "--for=delete", "--timeout=60s")
+        yield
+    finally:
+        namespace.kubectl(*scale, "--replicas=1")
+        namespace.kubectl(*S3, "rollout", "status", "deployment/s3", "--timeout=60s")
+
+
+@pytest.fixture(scope="module")
+def controller(namespace: Namespace) -> Iterator[Controller]:
+    release = Controller(namespace)
+    release.install()
+    yield release
+    release.helm("uninstall", "k8sflow", "--ignore-not-found", "--wait")
+
+
+def log_of(namespace: Namespace, run: str, task: str) -> list[str]:
+    """A task's stored output, line by line."""
+    done = namespace.command("fan.py", "logs", f"{run}/{task}").wait(60)
+    assert done.code == 0, done.text
+    return done.text.splitlines()
+
+
+def ticks(count: int) -> list[str]:
+    return [f"tick {number}" for number in range(count)]
+
+
+def attempts(namespace: Namespace, run: str) -> Counter[str]:
+    """How many Jobs each task of a run has had."""
+    jobs = namespace.objects("jobs", f"k8sflow.dev/run={run.partition('/')[2]}")
+    notes = [job["metadata"]["annotations"] for job in jobs]
+    return Counter(f"{note['k8sflow.dev/step']}/{note['k8sflow.dev/task']}" for note in notes)
+
+
+def is_empty(namespace: Namespace, run_id: str) -> bool:
+    """Whether nothing of a run is left."""
+    return not any(namespace.objects(kind, f"k8sflow.dev/run={run_id}") for kind in ("jobs", "pods", "configmaps"))
+
+
+# ---------------------------------------------------------------------- the bucket goes away
+
+
+def test_stored_logs_are_complete_after_an_outage(namespace: Namespace) -> None:
+    """The bucket is away while tasks write: every line is stored, and none of ours is among them (F1)."""
+    running = namespace.start("fan.py", "--seconds", "15", *KUBERNETES)
+    running.seen(r"\[work/2\] tick 2$")
+    with bucket_away(namespace):
+        running.seen(r"\[work/2\] tick 18$")
+    done = running.wait(120)
+    assert done.code == 0, done.text
+    assert "Traceback" not in done.text
+    assert "BufferError" not in done.text
+    for task in ("work/0", "work/1", "work/2"):
+        assert log_of(namespace, done.run, task) == ticks(30)
+
+
+def test_a_finished_task_waits_for_the_bucket_with_its_result(
+    namespace: Namespace, client: Callable[[str], Any]
+) -> None:
+    """Three quarters of a minute, in which that is said; no task runs a second time (F3)."""
+    running = namespace.start("fan.py", "--seconds", "4", "--last", "55", "--width", "2", *KUBERNETES)
+    running.seen(r"\[work/1\] tick 2$")
+    with bucket_away(namespace):
+        running.seen(r"\[work/0\] \[k8sflow\] .* can't be reached .* tried again for up to 10 min", 90)
+        running.seen(r"\[work/1\] tick 98$", 90)
+    running.seen(r"\[work/0\] \[k8sflow\] The bucket answers again")
+    done = running.wait(120)
+    assert done.code == 0, done.text
+    assert client(done.run)["end"].task.data.total == 1
+    assert set(attempts(namespace, done.run).values()) == {1}
+    assert [line for line in log_of(namespace, done.run, "work/0") if "[k8sflow]" not in line] == ticks(8)
+
+
+def test_a_detached_run_survives_the_same(controller: Controller, client: Callable[[str], Any]) -> None:
+    """Its driver in the cluster too; and the FlowRun's end is a success."""
+    namespace = controller.namespace
+    run = controller.hand_over("fan.py", "--seconds", "4", "--width", "1")
+    wait_for(lambda: "tick 2" in run.log, 90)
+    with bucket_away(namespace):
+        wait_for(lambda: "can't be reached" in run.log, 90)
+    assert run.wait_for_end()["phase"] == "Succeeded", run.log
+    assert client(run.run)["end"].task.data.total == 0
+    assert set(attempts(namespace, run.run).values()) == {1}
+
+
+def test_patience_that_ends_is_the_infrastructures_failure(namespace: Namespace) -> None:
+    """The task runs again after a pause, at no cost to the user; the message says that it does."""
+    running = namespace.start(
+        "fan.py", "--seconds", "3", "--width", "1", *KUBERNETES, K8SFLOW_STORAGE_PATIENCE_SECONDS="3"
+    )
+    running.seen(r"\[work/0\] tick 2$")
+    with bucket_away(namespace):
+        running.seen(r"\[work/0\] .*can't be reached.*run again in .*costs no retry", 120)
+    done = running.wait(180)
+    assert done.code == 0, done.text
+    assert attempts(namespace, done.run)["work/0"] >= 2
+
+
+def test_a_run_can_be_cancelled_while_the_bucket_is_away(namespace: Namespace) -> None:
+    """Nothing waits for the bucket then; Jobs and pods are deleted, and the last lines say that it was cancelled."""
+    run = f"c{secrets.token_hex(6)}"
+    running = namespace.start("fan.py", "--seconds", "3", "--width", "2", "--run-id", run, *KUBERNETES)
+    running.seen(r"\[work/1\] tick 2$")
+    with bucket_away(namespace):
+        running.seen("can't be reached", 90)
+        running.interrupt()
+        assert running.wait(90).code == 130, running.text
+        assert f"Fan/{run} was cancelled in" in running.text
+        assert "Traceback" not in running.text
+        assert is_empty(namespace, run)
+
+
+# ---------------------------------------------------------------------- containers end from outside
+
+
+def test_a_container_that_is_told_to_end_runs_again(namespace: Namespace, client: Callable[[str], Any]) -> None:
+    """SIGTERM to the agent, and the death of a sandbox, are nobody's cancellation (F2)."""
+    running = namespace.start("fan.py", "--seconds", "8", *KUBERNETES)
+    for task in ("work/0", "work/1"):
+        running.seen(rf"\[{task}\] tick 2$")
+    pods = {
+        pod["metadata"]["annotations"]["k8sflow.dev/task"]: pod
+        for pod in namespace.objects("pods", "k8sflow.dev/flow=Fan")
+        if pod["metadata"]["annotations"].get("k8sflow.dev/step") == "work" and pod["status"]["phase"] == "Running"
+    }
+    namespace.kubectl(
+        "exec", pods["0"]["metadata"]["name"], "-c", "task", "--", "python3", "-c", "import os; os.kill(1, 15)"
+    )
+    uid = pods["1"]["metadata"]["uid"]
+    script = (
+        f"for p in /proc/[0-9]*; do grep -qs -e {uid} -e {uid.replace('-', '_')} $p/cgroup "
+        '&& tr "\\0" " " <$p/cmdline | grep -qs "pause" && kill -9 ${p#/proc/} && echo killed; done; true'
+    )
+    assert "killed" in namespace.cluster.kind.in_node("sh", "-c", script, doing="kill a sandbox")
+    done = running.wait(180)
+    assert done.code == 0, done.text
+    assert "cancelled" not in done.text
+    assert "killed from outside (exit code 143)" in done.text
+    assert done.text.count("costs no retry") == 2
+    assert client(done.run)["end"].task.data.total == 0 + 1 + 4
+    assert attempts(namespace, done.run)["work/0"] == 2
+
+
+# ---------------------------------------------------------------------- signals to the driver
+
+
+def test_under_timeout_nothing_is_left_running(namespace: Namespace) -> None:
+    """20 of 20: coreutils' timeout sends SIGTERM to the driver, and to its group a moment later (F4)."""
+    for _ in range(TIMEOUTS):
+        run = f"t{secrets.token_hex(6)}"
+        done = subprocess.run(
+            ["timeout", "4", sys.executable, FLOWS / "fan.py", "run", "--run-id", run, "--seconds", "60", *KUBERNETES],
+            env=namespace.environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+            timeout=60,
+        )  # fmt: skip
+        assert f"Fan/{run} was cancelled in" in done.stdout, done.stdout + done.stderr
+        assert "Left before" not in done.stderr
+        assert is_empty(namespace, run)
+
+
+@pytest.mark.parametrize("signals", [(signal.SIGINT, signal.SIGTERM), (signal.SIGINT, signal.SIGINT)])
+def test_whoever_follows_a_signal_with_another_leaves_nothing(
+    namespace: Namespace, signals: tuple[signal.Signals, ...]
+) -> None:
+    """SIGTERM some seconds after SIGINT changes nothing; a second SIGINT leaves after its deletes are sent."""
+    run = f"s{secrets.token_hex(6)}"
+    running = namespace.start("fan.py", "--seconds", "60", "--run-id", run, *KUBERNETES)
+    running.seen(r"\[work/2\] tick 1$")
+    running.process.send_signal(signals[0])
+    running.seen("Cancelling")
+    wait_for(lambda: _signalled(running, signals[1]))
+    assert running.wait(10).code == 130, running.text
+    wait_for(lambda: is_empty(namespace, run), 60)
+
+
+def _signalled(running: Terminal, number: signal.Signals) -> bool:
+    running.process.send_signal(number)
+    return running.process.poll() is not None
+
+
+# ---------------------------------------------------------------------- rights are taken away
+
+
+RIGHTS = [
+    {"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["create", "get", "delete", "deletecollection"]},
+    {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]},
+    {"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]},
+    {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["create", "get", "delete", "patch"]},
+]
+
+
+def test_rights_that_are_taken_away_end_the_run_with_what_to_do(namespace: Namespace, tmp_path: Path) -> None:
+    """At the first Job that is refused: it is not tried again and again (F9)."""
+    account = f"driver-{secrets.token_hex(3)}"
+    namespace.kubectl("create", "serviceaccount", account)
+    role = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": account},
+            "rules": RIGHTS}  # fmt: skip
+    namespace.kubectl("apply", "-f", "-", stdin=json.dumps(role))
+    namespace.kubectl(
+        "create", "rolebinding", account, f"--role={account}", f"--serviceaccount={namespace.name}:{account}"
+    )
+    kubeconfig = kubeconfig_with_token(namespace, tmp_path, account)
+    running = namespace.start("fan.py", "--seconds", "6", "--width", "1", *KUBERNETES, KUBECONFIG=str(kubeconfig))
+    running.seen(r"\[work/0\] tick 2$")
+    lesser = {**role, "rules": [{**rule, "verbs": [v for v in rule["verbs"] if v != "create"]} for rule in RIGHTS]}
+    namespace.kubectl("apply", "-f", "-", stdin=json.dumps(lesser))
+    done = running.wait(90)
+    assert done.code == 1, done.text
+    assert "run again" not in done.text
+    assert "its Job couldn't be created" in done.text
+    assert 'A Role has to allow it, by the rule {"apiGroups": ["batch"], "resources": ["jobs"]' in done.text
+
+
+def kubeconfig_with_token(namespace: Namespace, folder: Path, account: str) -> Path:
+    """The test's kubeconfig with a service account's token."""
+    path = folder / "kubeconfig"
+    path.write_text(Path(namespace.environment["KUBECONFIG"]).read_text())
+    config = ("config", f"--kubeconfig={path}")
+    token = namespace.kubectl("create", "token", account).strip()
+    namespace.kubectl(*config, "set-credentials", account, f"--token={token}")
+    namespace.kubectl(*config, "set-context", "--current", f"--user={account}")
+    return path
+
+
+def test_a_token_that_expired_is_read_anew(namespace: Namespace, tmp_path: Path) -> None:
+    """Somebody logs in again while the run goes on, which writes another token into the kubeconfig (F9)."""
+    account = f"login-{secrets.token_hex(3)}"
+    namespace.kubectl("create", "serviceaccount", account)
+    namespace.kubectl("create", "rolebinding", account, "--clusterrole=edit",
+                      f"--serviceaccount={namespace.name}:{account}")  # fmt: skip
+    kubeconfig = kubeconfig_with_token(namespace, tmp_path, account)
+    running = namespace.start("fan.py", "--seconds", "12", "--width", "1", *KUBERNETES, KUBECONFIG=str(kubeconfig))
+    running.seen(r"\[work/0\] tick 2$")
+    # The old token dies with the account, the new one is of another account with the same rights.
+    other = f"{account}-2"
+    namespace.kubectl("create", "serviceaccount", other)
+    namespace.kubectl("create", "rolebinding", other, "--clusterrole=edit",
+                      f"--serviceaccount={namespace.name}:{other}")  # fmt: skip
+    document = yaml.safe_load(kubeconfig.read_text())
+    token = namespace.kubectl("create", "token", other).strip()
+    for user in document["users"]:
+        if user["name"] == account:
+            user["user"]["token"] = token
+    kubeconfig.write_text(yaml.safe_dump(document))
+    namespace.kubectl("delete", "serviceaccount", account)
+    done = running.wait(120)
+    assert done.code == 0, done.text
+
+
+# ---------------------------------------------------------------------- what a pod's user code finds
+
+
+def image_with_path(namespace: Namespace, folder: Path) -> str:
+    """The user's image with a PYTHONPATH of its own."""
+    dockerfile = folder / "Dockerfile"
+    dockerfile.write_text(f"FROM {namespace.cluster.plain_image}\nENV PYTHONPATH=/app/images\n")
+    reference = images.ensure(images.Recipe("k8sflow-test/path", {"Dockerfile": dockerfile}),
+                              namespace.cluster.kind.engine)  # fmt: skip
+    namespace.cluster.load_image(reference)
+    return reference
+
+
+@pytest.mark.parametrize("kind", ["own", "plain", "path"])
+def test_user_code_finds_its_variables_its_user_and_its_modules(
+    namespace: Namespace, client: Callable[[str], Any], tmp_path: Path, kind: str
+) -> None:
+    """In our image, in one without our passwd entry, and in one with a PYTHONPATH (K1 to K3)."""
+    image = {
+        "own": lambda: namespace.cluster.image,
+        "plain": lambda: namespace.cluster.plain_image,
+        "path": lambda: image_with_path(namespace, tmp_path),
+    }[kind]()
+    done = namespace.run("inside.py", *KUBERNETES, K8SFLOW_KUBERNETES_IMAGE=image)
+    assert done.code == 0, done.text
+    data = client(done.run)["start"].task.data
+    assert data.seen == "pa$$word $(HOME)x $HOME ${HOME} $ '\" ü"
+    assert (data.user, data.user_of_child) == ("k8sflow", "k8sflow")
+    assert (data.entry[0], data.entry[2], data.uid) == ("k8sflow", 65532, 65532)
+    assert data.home == data.home_of_user == "/tmp"
+    images_own = ["/app/images"] if kind == "path" else []
+    assert data.variables["PYTHONPATH"].split(":") == ["/opt/k8sflow", "/app/users", *images_own]
+    for path in (data.path, data.path_of_child):
+        kept = [part for part in path if part in {"/opt/k8sflow", "/app/users", "/app/images"}]
+        assert kept == ["/opt/k8sflow", "/app/users", *images_own]
+    assert os.path.isabs(data.entry[5])

@@ -1,0 +1,124 @@
+"""@timeout, @catch and @exit_hook in pods: the same promises as on one machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.kind.conftest import Namespace
+from tests.kind.test_controller import Controller
+
+KUBERNETES = ("--with", "kubernetes")
+FLOW = """
+import os, time
+from k8sflow import FlowSpec, Parameter, catch, environment, exit_hook, resources, step, timeout
+from k8sflow.exception import TimeoutException
+
+SMALL = {"cpu": 0.05, "memory": 150}
+
+def succeeded(run):
+    print("hook after", run.pathspec, run.successful, run.data.words, "in", os.environ.get("K8SFLOW_POD") or "no pod")
+
+def failed(run):
+    print("hook after a failure of", run.pathspec)
+
+def broken(run):
+    raise ValueError("hook")
+
+@exit_hook(on_success=[broken, succeeded], on_error=[failed])
+class Promises(FlowSpec):
+    fails = Parameter("fails", default="no")
+
+    @catch(var="error")
+    @timeout(seconds=3)
+    @environment(vars={"A": "upper", "B": "upper"})
+    @environment(vars={"B": "lower"})
+    @resources(**SMALL)
+    @step
+    def start(self):
+        self.words = [os.environ["A"], os.environ["B"]]
+        try:
+            time.sleep(600)
+        except TimeoutException:
+            self.words.append("except")
+            raise
+        finally:
+            self.words.append("finally")
+        self.next(self.stubborn)
+
+    @catch(var="killed")
+    @timeout(seconds=3, grace_seconds=1)
+    @resources(**SMALL)
+    @step
+    def stubborn(self):
+        self.lost = True
+        while True:
+            try:
+                time.sleep(600)
+            except Exception:
+                pass
+        self.next(self.end)
+
+    @resources(**SMALL)
+    @step
+    def end(self):
+        assert self.fails == "no"
+        print(self.words, self.error.type, self.killed.type, self.error.exception == self.killed.exception)
+        self.words += [hasattr(self, "lost")]
+
+if __name__ == "__main__":
+    Promises()
+"""
+
+
+@pytest.fixture
+def flow(tmp_path: Path) -> Path:
+    """The file of the flow."""
+    file = tmp_path / "promises.py"
+    file.write_text(FLOW)
+    return file
+
+
+@pytest.fixture
+def controller(namespace: Namespace) -> Iterator[Controller]:
+    """A controller for the namespace."""
+    found = Controller(namespace)
+    found.install()
+    yield found
+    found.helm("uninstall", "k8sflow", "--wait")
+
+
+def test_a_timeout_in_a_pod_is_raised_in_the_step(
+    namespace: Namespace, flow: Path, client: Callable[[str], Any]
+) -> None:
+    """``except`` and ``finally`` run, @catch keeps what was set, and what doesn't listen is killed; hooks run here."""
+    run = f"promises-{namespace.name}"  # the bucket outlives the test
+    done = namespace.run(flow, *KUBERNETES, "--run-id", run)
+    assert done.code == 0, done.text
+    found = client(f"Promises/{run}")
+    assert found.data.words == ["upper", "lower", "except", "finally", False]
+    kind = "k8sflow.errors.TimeoutException"
+    assert found["end"].task.stdout == f"{found.data.words[:4]} {kind} {kind} True\n"
+    task = found["start"].task
+    assert (task.successful, task.finished, task.exception) == (False, True, None)
+    assert "The exit hook broken failed: ValueError: hook" in done.text
+    assert f"[exit hook succeeded] hook after Promises/{run} True" in done.text
+    assert "in no pod" in done.text
+
+
+@pytest.mark.parametrize(
+    ("fails", "words"), [("no", "hook after Promises/{} True"), ("yes", "hook after a failure of")]
+)
+def test_hooks_of_a_detached_run_are_called_in_pods(controller: Controller, flow: Path, fails: str, words: str) -> None:
+    """The driver has no code of the flow; a hook that fails doesn't change the run's end."""
+    handed = controller.hand_over(flow, "--fails", fails)
+    status = handed.wait_for_end()
+    assert status["phase"] == ("Succeeded" if fails == "no" else "Failed")
+    log = controller.namespace.kubectl("logs", f"job/{handed.name}-driver")
+    assert words.format(handed.run.partition("/")[2]) in log
+    if fails == "no":
+        assert "The exit hook broken failed: ValueError: hook" in log
+        assert "in no pod" not in log

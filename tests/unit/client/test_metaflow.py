@@ -1,0 +1,279 @@
+"""What code that was written for Metaflow's client depends on, value by value."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+import time
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from k8sflow import Flow, Metaflow, Run, Step, Task, __version__, current, default_namespace, namespace
+from k8sflow.client import NamespaceMismatchError, NotFoundError
+from k8sflow.client.artifact import DataArtifact
+from k8sflow.exception import MetaflowNamespaceMismatch, MetaflowNotFound
+from k8sflow.flow.current import TaskFacts
+from k8sflow.flow.graph import build
+from k8sflow.storage.folder import FolderStore
+from k8sflow.storage.records import Commit, OutcomeRecord, RunRecord
+from k8sflow.storage.run_store import RunStore
+from k8sflow.user import current_user
+from tests.inprocess import run_all, runner_of
+from tests.support import load_flow, run_flow, write_flow
+
+SOURCE = """
+    class F(FlowSpec):
+        n = Parameter("n", default=3)
+        @step
+        def start(self):
+            self.next(self.short, self.split)
+        @step
+        def split(self):
+            self.items = list(range(self.n))
+            self.next(self.work, foreach="items")
+        @step
+        def work(self):
+            self.square = self.input ** 2
+            self.next(self.join)
+        @step
+        def join(self, inputs):
+            self.next(self.meet)
+        @step
+        def short(self):
+            self.next(self.meet)
+        @step
+        def meet(self, inputs):
+            self.next(self.end)
+        @step
+        def end(self): pass
+"""
+FAILING = """
+    class F(FlowSpec):
+        @step
+        def start(self):
+            self.items = [0, 1]
+            self.next(self.work, foreach="items")
+        @step
+        def work(self):
+            import sys
+            sys.stderr.write("on the way")
+            if self.index == 1:
+                raise ValueError("as asked")
+            self.next(self.join)
+        @step
+        def join(self, inputs):
+            self.next(self.end)
+        @step
+        def end(self): pass
+"""
+
+
+@pytest.fixture(autouse=True)
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder in which the client finds the runs."""
+    monkeypatch.setenv("K8SFLOW_ROOT", str(tmp_path / "store"))
+    yield tmp_path
+    default_namespace()
+
+
+def _run(root: Path, source: str = SOURCE, run: str = "r1") -> Run:
+    return run_all(runner_of(load_flow(write_flow(root, source)), root, run))
+
+
+def test_what_came_last_comes_first(root: Path) -> None:
+    """Steps and tasks; so the only task that a careless reader takes of a foreach is its last branch."""
+    run = _run(root)
+    assert [step.id for step in run] == ["end", "meet", "join", "work", "split", "short", "start"]
+    assert [task.index for task in run["work"]] == [2, 1, 0]
+    assert run["work"].task.data.square == 4
+    assert [step.id for step in run["start"].child_steps] == ["short", "split"]
+    assert [step.id for step in run["meet"].parent_steps] == ["short", "join"]
+
+
+def test_a_step_that_has_not_begun_is_not_there(root: Path) -> None:
+    """Neither by iteration nor by name, as in a switch that took the other way."""
+    store = RunStore(FolderStore(str(root / "store")), "F", "half")
+    graph = build(load_flow(write_flow(root, SOURCE)))
+    store.create(RunRecord("F", "half", "flow.py", {}, graph.to_document(), user=current_user()))
+    run = Run(store)
+    assert list(run) == []
+    store.commit("start", "0", Commit(0, ("short", "split"), {}))
+    assert [step.id for step in run] == ["start"]
+    assert "end" not in run
+    assert "nothing" not in run
+    for name, words in (("end", "has not begun"), ("nothing", "no step 'nothing'")):
+        with pytest.raises(KeyError, match=words):
+            run[name]
+    with pytest.raises(MetaflowNotFound):
+        Step("F/half/end")
+
+
+def test_a_flow_without_successful_runs_has_none(root: Path) -> None:
+    """So that ``if run is None`` holds."""
+    store = RunStore(FolderStore(str(root / "store")), "F", "r1")
+    store.create(RunRecord("F", "r1", "flow.py", {}, build(load_flow(write_flow(root, SOURCE))).to_document()))
+    namespace(None)
+    assert Flow("F").latest_successful_run is None
+    namespace("first")
+    store.change_tags(lambda _: ("first",))
+    flow = Flow("F")
+    store.change_tags(lambda _: ())
+    assert flow.latest_run is None
+    assert not flow.is_in_namespace()
+
+
+@pytest.mark.parametrize("zone", ["America/New_York", "Asia/Kolkata", "UTC"])
+def test_times_are_naive_and_local(root: Path, monkeypatch: pytest.MonkeyPatch, zone: str) -> None:
+    """Those of every part, and they can be taken from ``datetime.now()``."""
+    run = _run(root)
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        task = run["end"].task
+        for part in (Flow("F"), run, run["end"], task, task["n"]):
+            assert part.created_at is not None
+            assert part.created_at.tzinfo is None
+        for part in (run, run["end"], task, task["n"]):
+            assert part.finished_at is not None
+            assert part.finished_at.tzinfo is None
+        assert run.finished_at == task.finished_at
+        assert task.created_at is not None
+        assert abs(datetime.now() - task.created_at) < timedelta(minutes=5)  # noqa: DTZ005  the point of this test
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+def test_the_hour_that_comes_twice_is_told_apart(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When summer time ends, by ``fold``: ``timestamp()`` gives back what was stored."""
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    try:
+        for run, seconds in (("first", 1793511000.0), ("second", 1793514600.0)):  # 01:30 EDT, 01:30 EST
+            store = RunStore(FolderStore(str(root / "zone")), "F", run)
+            store.create(RunRecord("F", run, "flow.py", {}, [], created=seconds))
+            created = Run(store).created_at
+            assert f"{created:%H:%M}" == "01:30"
+            assert created.timestamp() == seconds
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+def test_a_namespace_without_runs_of_the_flow_refuses(root: Path) -> None:
+    """By an error that is not taken for a flow without any run; parts that were found stay readable."""
+    run = _run(root)
+    task, flow = run["work"].task, Flow("F")
+    namespace("user:nobody")
+    for look in (
+        lambda: Flow("F"),
+        lambda: Metaflow()["F"],
+        lambda: Run("F/r1"),
+        lambda: Step("F/r1/work"),
+        lambda: Task("F/r1/work/0"),
+        lambda: DataArtifact("F/r1/work/0/n"),
+    ):
+        with pytest.raises(MetaflowNamespaceMismatch):
+            look()
+    assert not issubclass(NamespaceMismatchError, NotFoundError)
+    with pytest.raises(MetaflowNotFound):
+        Flow("G")
+    assert list(Metaflow()) == []
+    for part in (Flow("F", everyone=True), run, run["work"], task, task["n"]):
+        assert part.is_in_namespace() is False
+    assert flow.latest_run is not None
+    assert task.data.square == 4
+    assert run.parent.id == "F"
+    namespace(None)
+    assert all(part.is_in_namespace() for part in (flow, run, run["work"], task, task["n"]))
+
+
+def test_a_failed_run_is_not_finished(root: Path) -> None:
+    """Nor is its task; how they ended is told by other means."""
+    assert run_flow(write_flow(root, FAILING), "--run-id", "r1", K8SFLOW_ROOT=str(root / "store")).returncode == 1
+    run = Run("F/r1")
+    assert (run.finished, run.finished_at, run.status, run.has_ended) == (False, None, "failed", True)
+    failed, done = run["work"]["1"], run["work"]["0"]
+    assert (failed.finished, failed.has_ended, failed.successful, failed.index) == (False, True, False, 1)
+    assert done.finished
+    assert failed.created_at is not None
+    assert failed.finished_at is not None
+    assert run.created_at <= failed.created_at <= failed.finished_at + timedelta(milliseconds=1)  # as exact as a log's
+
+
+def test_the_standard_error_has_the_traceback_of_a_failure(root: Path) -> None:
+    """After what the task wrote, on lines of its own, in every form of the log but the raw one."""
+    assert run_flow(write_flow(root, FAILING), "--run-id", "r1", K8SFLOW_ROOT=str(root / "store")).returncode == 1
+    failed = Task("F/r1/work/1")
+    lines = failed.stderr.splitlines()
+    assert lines[:2] == ["on the way", "Traceback (most recent call last):"]
+    assert lines[-1] == "ValueError: as asked"
+    assert failed.stderr_size == len(failed.stderr.encode())
+    assert [line for _, line in failed.loglines("stderr")] == lines
+    assert list(failed.loglines("stderr", as_unicode=False))[-1][1] == b"ValueError: as asked"
+    assert failed.log("stderr") == b"on the way"
+    assert failed.stdout == ""
+    assert Task("F/r1/work/0").stderr == "on the way"
+
+
+def test_a_death_without_a_traceback_is_told_there_too(root: Path) -> None:
+    """By what happened."""
+    store = RunStore(FolderStore(str(root / "store")), "F", "r1")
+    store.create(RunRecord("F", "r1", "flow.py", {}, build(load_flow(write_flow(root, SOURCE))).to_document()))
+    store.write_outcome("start", "0", 0, OutcomeRecord("out_of_memory", 5.0, "killed at 1 GiB"))
+    assert Task("0", parent=Run(store)["start"]).stderr == "killed at 1 GiB\n"
+
+
+def test_names_of_metaflow_are_there(root: Path) -> None:
+    """Each with its value."""
+    run = _run(root)
+    task = run["work"]["1"]
+    assert [part.path_components for part in (Flow("F"), run, run["work"], task, task["n"])] == [
+        ["F"], ["F", "r1"], ["F", "r1", "work"], ["F", "r1", "work", "1"], ["F", "r1", "work", "1", "n"],
+    ]  # fmt: skip
+    assert list(task.parent_task_pathspecs) == ["F/r1/split/0"]
+    assert list(task.child_task_pathspecs) == ["F/r1/join/0"]
+    assert list(run["work"].control_tasks()) == []
+    assert run["work"].control_task is None
+    assert task.environment_info is run["work"].environment_info is None
+    assert Flow("F").tags == Flow("F").user_tags == Flow("F").system_tags == frozenset()
+    assert sorted(task.artifacts._fields) == ["items", "n", "square"]
+    values = {name: artifact.data for name, artifact in task.data._artifacts.items()}
+    assert values == {"items": [0, 1, 2], "n": 3, "square": 1}
+    assert task.runtime_name == "dev"
+
+
+def test_the_system_tags_name_versions_and_runtime(root: Path) -> None:
+    """Those of the run's start, whoever reads it."""
+    done = run_flow(write_flow(root, FAILING), "--run-id", "r1", K8SFLOW_ROOT=str(root / "store"))
+    assert done.returncode == 1
+    python = ".".join(map(str, sys.version_info[:3]))
+    assert Run("F/r1").system_tags >= {f"python_version:{python}", f"k8sflow_version:{__version__}", "runtime:dev"}
+    assert Run("F/r1")["start"].task.metadata_dict["python_version"] == python
+
+
+def test_parts_can_be_pickled(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And read on in a process with another working folder and namespace."""
+    monkeypatch.setenv("K8SFLOW_ROOT", "/nowhere")
+    run = _run(root)
+    monkeypatch.setenv("K8SFLOW_ROOT", str(root / "store"))
+    flow = Flow("F")
+    parts = pickle.dumps([flow, run, run["work"], run["work"].task, run["work"].task["square"], run["work"].task.data])
+    monkeypatch.setenv("K8SFLOW_ROOT", "/nowhere")
+    namespace("user:nobody")
+    flow, run, step, task, artifact, data = pickle.loads(parts)
+    assert flow.latest_run.id == run.id == "r1"
+    assert step.task.index == task.index == 2
+    assert artifact.data == data.square == 4
+
+
+def test_a_task_reads_the_store_of_its_run(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the settings of its process say."""
+    run = _run(root)
+    monkeypatch.setenv("K8SFLOW_ROOT", str(root / "other"))
+    with current.running(TaskFacts("F", "r1", "end", "0", run_store=run.run_store)):
+        namespace(None)
+        assert [found.id for found in Flow("F")] == ["r1"]

@@ -1,0 +1,227 @@
+"""Libraries with threads and processes of their own: nothing hangs, nothing is left, and the values are right."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import k8sflow
+from k8sflow.parallel import Backend, WorkerDied, parallel_map
+from tests.unit.parallel.test_failures import wait_until_gone
+
+POLARS = """
+import threading, warnings
+import polars as pl
+from k8sflow.parallel import parallel_imap, parallel_map
+
+df = pl.DataFrame({"shop": [i % 8 for i in range(1000)], "x": range(1000)})
+
+def total(shop):
+    return df.filter(pl.col("shop") == shop).select(pl.col("x").sum()).item()
+
+expected = [total(shop) for shop in range(8)]
+df.lazy().group_by("shop").agg(pl.col("x").sum()).collect()
+"""
+
+JOBLIB = """
+import numpy as np
+from joblib import Parallel, delayed
+from sklearn.linear_model import Ridge
+from sklearn.model_selection import cross_val_score
+from k8sflow.parallel import parallel_imap, parallel_map
+
+X = np.random.default_rng(0).random((200, 3))
+y = X.sum(axis=1)
+
+def score(alpha):
+    return float(cross_val_score(Ridge(alpha), X, y, n_jobs=2).mean())
+
+def total(n):
+    return sum(Parallel(n_jobs=2)(delayed(abs)(i) for i in range(-n, 0)))
+"""
+
+
+def run(script: str, *options: str) -> subprocess.CompletedProcess[str]:
+    """Runs a script, whose hanging is a failure, in an interpreter that has loaded nothing else."""
+    command = [sys.executable, *options, "-c", script]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=120, check=False, cwd=Path(k8sflow.__file__).parents[1]
+    )
+
+
+def test_polars_in_the_parent_means_new_interpreters_and_one_warning() -> None:
+    done = run(POLARS + "assert parallel_map(total, range(8), 2) == expected\nprint('done')")
+    assert done.stdout == "done\n", done.stderr
+    assert done.stderr.count("RuntimeWarning") == 1
+    assert "<string>:13: RuntimeWarning: parallel_map starts new interpreters" in done.stderr  # the caller's line
+    assert "polars" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "call", ["list(parallel_imap(total, iter(range(8)), 2))", "parallel_map(total, df['shop'][:8], 2)"]
+)
+def test_polars_with_other_calls_and_items(call: str) -> None:
+    done = run(POLARS + f"assert {call} == expected\nprint('done')", "-W", "ignore")
+    assert (done.stdout, done.stderr) == ("done\n", "")
+
+
+def test_polars_with_a_function_that_cannot_be_sent_is_an_error_that_says_what_to_do() -> None:
+    call = "lock = threading.Lock()\nparallel_map(lambda shop: (lock, total(shop)), range(8))"
+    done = run(POLARS + call, "-W", "ignore")
+    assert "RuntimeError: parallel_map: the function can't be sent to a worker" in done.stderr
+    assert 'Use backend="threads"' in done.stderr
+
+
+def test_polars_with_an_item_that_cannot_be_sent_is_named() -> None:
+    done = run(POLARS + "parallel_map(id, [0, threading.Lock()], 1)", "-W", "ignore")
+    assert "RuntimeError: parallel_map: item 1 can't be sent to a worker" in done.stderr
+    assert "polars" in done.stderr
+
+
+@pytest.mark.parametrize("backend", ["threads", "spawn"])
+def test_polars_with_a_backend_is_no_warning(backend: str) -> None:
+    done = run(POLARS + f"assert parallel_map(total, range(8), 2, backend={backend!r}) == expected", "-W", "error")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_polars_that_has_not_run_yet_is_forked_without_a_word() -> None:
+    script = POLARS.split("expected =", maxsplit=1)[0] + "assert parallel_map(total, range(2), 2) == [62000, 62125]"
+    assert run(script, "-W", "error").stderr == ""
+
+
+def test_polars_where_the_worker_does_not_use_it_can_be_forked() -> None:
+    script = POLARS + "lock = threading.Lock()\nparallel_map(lambda i: [lock][0] and i, range(3), 2, backend='fork')"
+    assert run(script, "-W", "error").stderr == ""
+
+
+@pytest.mark.parametrize("load", ["numpy", "scipy.linalg, numpy", "sklearn.cluster, numpy"])
+def test_blas_threads_are_no_hazard(load: str) -> None:
+    script = f"""
+import {load}
+from k8sflow.parallel import parallel_map
+a = numpy.ones((500, 500))
+a @ a
+assert parallel_map(lambda _: float((a @ a)[0, 0]), range(4), 2) == [500.0] * 4
+"""
+    assert run(script, "-W", "error").stderr == ""
+
+
+@pytest.mark.parametrize("first", ["score(1.0); total(3)", ""])
+def test_joblib_in_workers_is_sequential_whether_it_ran_before_or_not(first: str) -> None:
+    script = f"""{JOBLIB}
+{first}
+scores = parallel_map(score, [0.1, 1, 10], 2)
+assert np.allclose(scores, [score(alpha) for alpha in (0.1, 1, 10)])
+assert list(parallel_imap(total, iter([3, 4]), 2)) == [6, 10]
+print('done')
+"""
+    done = run(script, "-W", "ignore")  # joblib's own, which says that it works sequentially
+    assert (done.stdout, done.stderr) == ("done\n", "")
+
+
+def test_an_executor_of_joblib_that_the_caller_started_is_an_error_in_a_worker() -> None:
+    script = """
+from joblib.externals.loky import get_reusable_executor
+from k8sflow.parallel import parallel_map
+get_reusable_executor(2).submit(abs, -1).result()
+parallel_map(lambda i: get_reusable_executor(2).submit(abs, i).result(), range(2), 2)
+"""
+    assert "daemonic processes are not allowed to have children" in run(script).stderr
+
+
+@pytest.mark.parametrize("load", ["", "import multiprocessing"])
+@pytest.mark.parametrize("backend", ["fork", "spawn"])
+def test_workers_are_daemons_to_multiprocessing(load: str, backend: str) -> None:
+    script = f"""
+{load}
+from k8sflow.parallel import parallel_map
+def is_daemon(_):
+    import multiprocessing
+    return multiprocessing.current_process().daemon
+print(parallel_map(is_daemon, range(2), 2, backend={backend!r}))
+import multiprocessing
+print(multiprocessing.current_process().daemon)
+"""
+    assert run(script).stdout == "[True, True]\nFalse\n"
+
+
+@pytest.fixture
+def sleeper() -> Iterator[subprocess.Popen[bytes]]:
+    """A child of the caller."""
+    process = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def start_sleeper(_: object) -> list[int]:
+    """A program, and one that a shell has started and left."""
+    direct = subprocess.Popen(["sleep", "600"])
+    left = subprocess.run(
+        ["sh", "-c", "sleep 600 >/dev/null & echo $!"], check=True, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL
+    )
+    return [direct.pid, int(left.stdout)]
+
+
+@pytest.mark.parametrize("backend", ["fork", "spawn"])
+def test_what_workers_started_ends_with_the_call(backend: Backend, sleeper: subprocess.Popen[bytes]) -> None:
+    started = parallel_map(start_sleeper, range(2), 2, backend=backend)
+    wait_until_gone([pid for pids in started for pid in pids], 30)
+    assert sleeper.poll() is None
+
+
+@pytest.mark.parametrize("backend", ["fork", "spawn"])
+def test_what_a_dead_worker_started_ends_with_the_call(backend: Backend, tmp_path: Path) -> None:
+    def start_and_die(i: int) -> None:
+        (tmp_path / str(i)).write_text(" ".join(map(str, start_sleeper(i))))
+        os._exit(3)
+
+    with pytest.raises(WorkerDied, match="exited with status 3"):
+        parallel_map(start_and_die, [0], 1, backend=backend)
+    wait_until_gone([int(pid) for pid in (tmp_path / "0").read_text().split()], 30)
+
+
+def test_what_workers_started_ends_with_a_killed_parent(tmp_path: Path) -> None:
+    script = f"""
+import os, pathlib, signal, subprocess
+from k8sflow.parallel import parallel_map
+def start(i):
+    child = subprocess.Popen(["sleep", "600"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    pathlib.Path({str(tmp_path / "pid")!r}).write_text(str(child.pid))
+    os.kill(os.getppid(), signal.SIGKILL)
+    child.wait()
+parallel_map(start, [0], 1)
+"""
+    assert run(script).returncode == -9
+    wait_until_gone([int((tmp_path / "pid").read_text())], 30)
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("missing", [("pidfd_open",), ("pidfd_open", "sched_getaffinity", "waitid", "memfd_create")])
+def test_calls_that_a_system_lacks_are_not_needed(missing: tuple[str, ...], method: str) -> None:
+    """As macOS lacks them: results, failures and deaths are as elsewhere."""
+    script = f"""
+import os, signal
+for name in {missing!r}:
+    delattr(os, name)
+del signal.pidfd_send_signal
+from k8sflow.parallel import WorkerDied, loop, parallel_imap, parallel_map
+loop.START_METHOD = {method!r}
+assert parallel_map(str, range(9), 2) == list(map(str, range(9)))
+assert list(parallel_imap(bytes, [3, 1 << 21], 2)) == [bytes(3), bytes(1 << 21)]
+try:
+    parallel_map(lambda i: 1 // i, [0, 1], 2)
+except ZeroDivisionError:
+    print("raised")
+try:
+    parallel_map(os._exit, [3, 3], 2)
+except WorkerDied as error:
+    print(error.exitcode)
+"""
+    done = run(script)
+    assert (done.stdout, done.stderr) == ("raised\n3\n", "")

@@ -1,0 +1,76 @@
+"""The folder in which runs on this machine are kept: the nearest ``.k8sflow``, as Metaflow finds its own."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from k8sflow.config import Settings
+from k8sflow.storage.local import folder_for_runs, folders_with_runs, nearest
+
+
+def test_the_nearest_folder_counts(tmp_path: Path) -> None:
+    """The working folder's own, else that of a folder around it; without any, a new one in the working folder."""
+    inner, flows = tmp_path / "a/b", tmp_path / "flows"
+    inner.mkdir(parents=True)
+    flows.mkdir()
+    assert folder_for_runs(Settings(), inner, flows) == inner / ".k8sflow"
+    (tmp_path / ".k8sflow").mkdir()
+    assert folder_for_runs(Settings(), inner, flows) == tmp_path / ".k8sflow"
+    (inner / ".k8sflow").mkdir()
+    assert folder_for_runs(Settings(), inner, flows) == inner / ".k8sflow"
+    assert folder_for_runs(Settings(root=str(flows)), inner, flows) == flows
+
+
+def test_a_flow_is_looked_for_beside_its_file_too(tmp_path: Path) -> None:
+    """Older versions kept its runs there."""
+    flows, here = tmp_path / "flows", tmp_path / "here"
+    for folder in (flows / ".k8sflow", here):
+        folder.mkdir(parents=True)
+    assert folders_with_runs(Settings(), here, flows) == [here / ".k8sflow", flows / ".k8sflow"]
+    assert folders_with_runs(Settings(), flows, flows) == [flows / ".k8sflow"]
+    assert folders_with_runs(Settings(root="/x"), here, flows) == [Path("/x")]
+
+
+def test_links_are_followed(tmp_path: Path) -> None:
+    """One folder under two names is looked at once; a link that leads nowhere is none."""
+    flows, here, shared = tmp_path / "flows", tmp_path / "here", tmp_path / "shared"
+    for folder in (flows, here, shared):
+        folder.mkdir()
+    (flows / ".k8sflow").symlink_to(shared)
+    (here / ".k8sflow").symlink_to(shared)
+    assert folders_with_runs(Settings(), here, flows) == [here / ".k8sflow"]
+    (here / ".k8sflow").unlink()
+    (here / ".k8sflow").symlink_to(tmp_path / "nowhere")
+    assert nearest(here) is None
+
+
+def test_what_is_not_a_folder_is_passed_over(tmp_path: Path) -> None:
+    """A file of that name has no runs."""
+    inner = tmp_path / "a"
+    inner.mkdir()
+    (inner / ".k8sflow").touch()
+    (tmp_path / ".k8sflow").mkdir()
+    assert nearest(inner) == tmp_path / ".k8sflow"
+
+
+def test_a_deleted_working_folder_is_replaced_by_that_of_the_flow(tmp_path: Path) -> None:
+    """A run is started there all the same."""
+    assert folder_for_runs(Settings(), None, tmp_path) == tmp_path / ".k8sflow"
+    assert folders_with_runs(Settings(), None, tmp_path) == [tmp_path / ".k8sflow"]
+
+
+def test_a_folder_that_may_not_be_looked_at_is_passed_over(tmp_path: Path) -> None:
+    """As of somebody else's home, around a folder of ours."""
+    inner = tmp_path / "closed/ours"
+    inner.mkdir(parents=True)
+    (tmp_path / "closed/.k8sflow").mkdir()
+    (tmp_path / "closed").chmod(0)
+    user = os.geteuid()
+    try:
+        if user == 0:  # root may look at everything
+            os.seteuid(65534)
+        assert nearest(inner) is None
+    finally:
+        os.seteuid(user)
+        (tmp_path / "closed").chmod(0o700)

@@ -1,0 +1,179 @@
+"""A real S3 server that goes away and comes back: nothing is lost, and what waits says so."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from k8sflow.errors import OutageError
+from k8sflow.storage import patience as patience_module
+from k8sflow.storage import s3, s3_log
+from k8sflow.storage.patience import Patience
+from k8sflow.storage.run_store import RunStore
+from k8sflow.storage.s3 import S3Store
+from k8sflow.task.uploads import LogUploads
+from tests.s3server import BUCKET, KEYS, Server
+from tests.support import wait_for
+
+pytestmark = pytest.mark.s3
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    for name, value in {**KEYS, "AWS_CONFIG_FILE": "/nowhere", "AWS_SHARED_CREDENTIALS_FILE": "/nowhere"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(patience_module, "_LONGEST_PAUSE_SECONDS", 0.2)
+    monkeypatch.setattr(s3_log, "_FIRST_PAUSE_SECONDS", 0.0)  # every piece is written at once
+    folder = tmp_path / "s3"
+    folder.mkdir()
+    found = Server(folder)
+    yield found
+    found.stop()
+
+
+def opened(server: Server, patience: Patience) -> S3Store:
+    store = S3Store(f"s3://{BUCKET}", endpoint=server.endpoint, region="us-east-1", patience=patience)
+    store.check()
+    return store
+
+
+def refused(store: S3Store, count: int = 1) -> None:
+    """Returns when so many tries of the store have failed since the call."""
+    tries = [0]
+    failed = store.patience.failed
+
+    def counted(error: OutageError) -> None:
+        tries[0] += 1
+        failed(error)
+
+    store.patience.failed = counted  # type: ignore[method-assign]
+    wait_for(lambda: tries[0] >= count)
+    store.patience.failed = failed  # type: ignore[method-assign]
+
+
+@pytest.mark.slow
+def test_a_tasks_log_is_complete_after_an_outage(server: Server) -> None:
+    """Written before it, during it and after it; nothing is missing, and the thread is alive throughout."""
+    store = opened(server, Patience(300))
+    uploads = LogUploads({"stdout": RunStore(store, "F", "r").open_log("work", "0", 0, "stdout")})
+    uploads.add("stdout", b"before ")
+    key = "F/runs/r/tasks/work/0/0/stdout"
+    wait_for(lambda: store.tail(key, 0) == b"before ")
+    server.stop()
+    uploads.add("stdout", b"during ")
+    refused(store, 2)
+    uploads.add("stdout", b"still ")
+    server.start()
+    uploads.add("stdout", b"after")
+    assert uploads.close() == ""
+    assert store.tail(key, 0) == b"before during still after"
+
+
+@pytest.mark.slow
+def test_a_log_that_fails_again_and_again_can_always_be_written(server: Server) -> None:
+    """Without patience each write fails, and none of them keeps the log from growing (its buffer was exported)."""
+    store = opened(server, Patience(0))
+    log = store.open_log("log")
+    log.write(b"a")
+    server.stop()
+    for _ in range(2):
+        log._next_write = 0.0  # type: ignore[attr-defined]
+        with pytest.raises(OutageError):
+            log.write(b"b")
+    assert log.missing == 2
+    server.start()
+    log.close()
+    assert store.tail("log", 0) == b"abb"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("large", [False, True])
+def test_no_buffer_stays_exported_after_a_failed_try(
+    server: Server, monkeypatch: pytest.MonkeyPatch, large: bool
+) -> None:
+    """A bytearray that was an artifact can be changed by its owner at once, not after the next garbage collection."""
+    monkeypatch.setattr(s3, "_MULTIPART_FROM_BYTES", 100 if large else 10_000)
+    store = opened(server, Patience(0))
+    server.stop()
+    data = bytearray(1000)
+    gc.disable()
+    try:
+        with contextlib.suppress(OutageError):
+            store.put("x", [memoryview(data)[:500], np.zeros(3).data])
+        data.extend(b"more")
+    finally:
+        gc.enable()
+
+
+@pytest.mark.slow
+def test_a_commit_waits_for_the_store_and_says_so(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what will be written in hand; when the server is back, that is said too."""
+    monkeypatch.setattr(patience_module, "REPORT_AFTER_SECONDS", 0.0)
+    said: list[tuple[str, bool]] = []
+    store = opened(server, Patience(600, report=lambda text, is_over: said.append((text, is_over))))
+    server.stop()
+    thread = threading.Thread(target=lambda: store.put_new("commit", b"result"))
+    thread.start()
+    wait_for(lambda: said)
+    assert f"{server.endpoint} can't be reached" in said[0][0]
+    assert "tried again for up to 10 min" in said[0][0]
+    server.start()
+    thread.join(30)
+    assert bytes(store.get("commit")) == b"result"
+    assert [is_over for _, is_over in said] == [False, True]
+
+
+@pytest.mark.slow
+def test_patience_ends_with_what_to_do(server: Server) -> None:
+    """A server that has answered is not told as a wrong endpoint."""
+    store = opened(server, Patience(0.5))
+    server.stop()
+    with pytest.raises(OutageError) as raised:
+        store.get("x")
+    assert "answered before" in raised.value.cause
+    assert "resume" in raised.value.advice
+    assert "storage_patience_seconds" in raised.value.advice
+
+
+@pytest.mark.slow
+def test_who_leaves_can_cut_the_wait_short(server: Server) -> None:
+    """Also that of a call in another thread that has begun to wait."""
+    store = opened(server, Patience(600))
+    server.stop()
+    errors: list[Exception] = []
+
+    def read() -> None:
+        try:
+            store.get("x")
+        except OutageError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    refused(store)
+    store.limit_patience(0)
+    thread.join(30)
+    assert len(errors) == 1
+
+
+@pytest.mark.slow
+def test_an_endpoint_that_never_answered_is_waited_for_only_on_request(server: Server) -> None:
+    """By a pod, whose driver has had answers; a person learns of a wrong endpoint at once."""
+    server.stop()
+    store = S3Store(f"s3://{BUCKET}", endpoint=server.endpoint, region="us-east-1", patience=Patience(600))
+    with pytest.raises(OutageError) as raised:
+        store.check()
+    assert "K8SFLOW_ENDPOINT" in raised.value.advice
+    waiting = S3Store(f"s3://{BUCKET}", endpoint=server.endpoint, region="us-east-1", patience=Patience(600, 600))
+    thread = threading.Thread(target=waiting.check)
+    thread.start()
+    refused(waiting)
+    server.start()
+    thread.join(30)
+    assert waiting.patience.has_answered
