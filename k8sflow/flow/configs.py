@@ -223,7 +223,7 @@ class Config(Late):
 
     def _parsed(self, path: Path) -> Any:
         try:
-            text = path.read_text(encoding="utf-8")
+            text = path.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise ParameterError(
                 f"Config {self._name!r}: {path} can't be read: {reason(error)}.",
@@ -237,12 +237,12 @@ class Config(Late):
         parser = parser_of(self._parser or kind, f"Config({self._name!r})")
         try:
             value = parser(text)
+            return value if self._plain else wrapped(value)
         except Exception as error:  # a parser is anybody's code, and raises what it likes for a text that it can't read
             raise ParameterError(
                 f"Config {self._name!r}: {source} can't be parsed: {type(error).__name__}: {error}",
                 advice=f"It is read as {kind.upper()}." if self._parser is None else "",
             ) from error
-        return value if self._plain else wrapped(value)
 
 
 class _Text(Late):

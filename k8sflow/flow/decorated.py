@@ -9,6 +9,7 @@ from types import FunctionType
 from k8sflow.errors import FlowDefinitionError
 from k8sflow.flow import kinds, mutators, registry, spec
 from k8sflow.flow.decorators import is_step, of_step
+from k8sflow.flow.definitions import assigned_at
 from k8sflow.flow.faults import Fault, Located
 from k8sflow.flow.graph import Graph, Mistake, Node, Place, class_place
 from k8sflow.flow.kinds import Decoration
@@ -32,6 +33,7 @@ def mistakes(flow: type[FlowSpec], graph: Graph) -> list[Mistake]:
     for decoration in kinds.of(flow):
         place = decoration.place if decoration.place[1] else (here.file, here.line)
         found += [Located(place, fault) for fault in _faults(decoration, is_configured=is_configured)]
+    found += _late_parts(flow)
     told = [Mistake(Place(*located.place), located.fault.message, located.fault.advice) for located in found]
     return [*told, *_same_names(flow)]
 
@@ -70,6 +72,18 @@ def _above_helpers(flow: type[FlowSpec]) -> Iterator[Located]:
             for place, decorator in _decorations(member):
                 yield Located(place, Fault(f"@{decorator} stands on {name}, which is not a step of a flow: there it "
                                            f"does nothing.", "Put it above the step that needs it."))  # fmt: skip
+
+
+def _late_parts(flow: type[FlowSpec]) -> Iterator[Located]:
+    """Lists and tables of the class that hold configs' values, which steps would see before they are known."""
+    for name, value in spec.constants(flow).items():
+        if kinds.is_delayed(value):
+            place = assigned_at(flow, name)
+            fault = Fault(
+                f"{name} holds values of configs, which are known only when a run starts.",
+                f'Write the whole of it as an expression: {name} = config_expr("[config.a, config.b]").',
+            )
+            yield Located((place.file, place.line), fault)
 
 
 def _decorations(member: object) -> list[tuple[tuple[str, int], str]]:

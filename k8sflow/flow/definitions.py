@@ -73,6 +73,24 @@ def class_definitions(name: str, place: Place) -> list[ast.ClassDef]:
     return [node for node in found if isinstance(node, ast.ClassDef) and place.line in {node.lineno, first_line(node)}]
 
 
+def assigned_at(flow: type[spec.FlowSpec], name: str) -> Place:
+    """The line at which a class, or a base of it, sets a member; the class itself where that can't be read."""
+    owner = next(base for base in flow.__mro__ if name in vars(base))
+    place = class_place(owner)
+    for body in class_definitions(owner.__name__, place):
+        for node in body.body:
+            targets = (
+                node.targets
+                if isinstance(node, ast.Assign)
+                else [node.target]
+                if isinstance(node, ast.AnnAssign)
+                else []
+            )
+            if any(isinstance(target, ast.Name) and target.id == name for target in targets):
+                return Place(place.file, node.lineno)
+    return place
+
+
 def _definitions(file: str) -> dict[str, list[_Definition]]:
     """The functions and classes of a file by name; each version of a file is read once."""
     source = "".join(linecache.getlines(file))

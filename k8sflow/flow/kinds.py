@@ -162,7 +162,11 @@ class DecoratorKind:
         faults = [self.fault] if self.fault is not None else []
         options = {option.name: option for option in self.options or ()}
         found = {option.name: option.default for option in options.values()}
-        for name, value in decoration.options.items():
+        try:
+            given = opened(decoration.options)
+        except ParameterError as error:
+            return found, [*faults, Fault(f"@{self.name}: {error.summary}", error.advice)]
+        for name, value in given.items():
             shown = "…" if self.is_secret else repr(value)
             try:
                 if self.options is None:
@@ -235,6 +239,33 @@ def of(target: object) -> tuple[Decoration, ...]:
     return bound_to(target, found) if isinstance(target, type) else found
 
 
+class Unpacked(str):
+    """The key for all keys of a table that isn't known yet: ``{**config.env}``, ``retry(**config.retry)``."""
+
+    __slots__ = ()
+
+
+def opened(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options, with those of unpacked tables.
+
+    Raises:
+        ParameterError: It is no table, or has an option that is written out too.
+    """
+    found: dict[str, Any] = {}
+    for name, value in options.items():
+        more = _table(name, settled(value)) if isinstance(name, Unpacked) else {name: value}
+        if twice := [key for key in more if key in found]:
+            raise ParameterError(f"{twice[0]} is given twice: {name} has it too.", advice="Leave one of them out.")
+        found |= more
+    return found
+
+
+def _table(written: str, value: object) -> dict[Any, Any]:
+    if not isinstance(value, Mapping):
+        raise ParameterError(f"{written} is of type {type(value).__name__}, which is no table to unpack.")
+    return dict(value)
+
+
 def is_delayed(value: object) -> bool:
     """Whether a value, or a part of it, waits for the run's configuration."""
     if isinstance(value, dict):
@@ -270,7 +301,10 @@ def settled(value: Any) -> Any:
     if not is_delayed(value):
         return value
     if isinstance(value, dict):
-        return {key: settled(part) for key, part in value.items()}
+        found: dict[Any, Any] = {}
+        for key, part in value.items():
+            found |= _table(key, settled(part)) if isinstance(key, Unpacked) else {key: settled(part)}
+        return found
     if isinstance(value, list | tuple):
         return type(value)(map(settled, value))
     return value.k8sflow_value()

@@ -7,16 +7,18 @@ command line has been read; in a class body that is a mistake, which the static 
 
 from __future__ import annotations
 
+import json
 import math
 import operator
 import os
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn, Protocol
 
 from k8sflow.errors import ParameterError
 from k8sflow.flow import misuse
 from k8sflow.flow.config_values import ConfigValue
-from k8sflow.flow.kinds import bound, settled
+from k8sflow.flow.kinds import Unpacked, bound, settled
 
 
 class Source(Protocol):
@@ -60,7 +62,9 @@ class Late:
             raise AttributeError(f"{name}. For a config's key that begins with _, write config[{name!r}].")
         return Expression(f"{self.k8sflow_text()}.{name}", self, lambda value: _attribute(value, name))
 
-    def __getitem__(self, key: Any) -> Expression:
+    def __getitem__(self, key: Any) -> Late:
+        if isinstance(key, Unpacked):
+            return self
         return Expression(f"{self.k8sflow_text()}[{shown(key)}]", self, lambda value: value[settled(key)])
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -81,10 +85,19 @@ class Late:
         return _itself, (self._now("pickle"),)
 
     def __repr__(self) -> str:
+        if misuse.is_running_class_body(sys._getframe(1)):  # noqa: SLF001  an f-string with !r, or repr()
+            misuse.keep(self, "repr()")
         return f"<{self.k8sflow_text()}>"
 
+    @property  # type: ignore[misc]  # a class may say so of its objects
+    def __class__(self) -> type:
+        """The type itself; the text of a value that isn't known can't be JSON."""
+        if sys._getframe(1).f_code is json.JSONEncoder.default.__code__:  # noqa: SLF001  only the caller knows
+            self._now("json.dumps()")
+        return type(self)
+
     def __iter__(self) -> Iterator[Any]:
-        return iter(self._now("a loop, or unpacking,", ()))
+        return iter(self._now("a loop or unpacking", ()))
 
     def _now(self, use: str, instead: Any = misuse.NOTHING) -> Any:
         """The value, where it is known.
@@ -156,6 +169,11 @@ class Expression(Late):
             lambda method: method(*settled(list(args)), **settled(dict(kwargs))),
         )
 
+    def __iter__(self) -> Iterator[Any]:
+        if self._text.endswith(".keys()") and misuse.is_unpacking(sys._getframe(1)):  # noqa: SLF001  as above
+            return iter((Unpacked(f"**{self._text.removesuffix('.keys()')}"),))
+        return super().__iter__()
+
     def _made(self) -> Any:
         parent = self._parent
         value = parent._made() if isinstance(parent, Expression) else parent.k8sflow_value()  # noqa: SLF001  also a method
@@ -199,9 +217,9 @@ def _as_text(late: Late) -> str:
     return f"<{late.k8sflow_text()}: known only when the run starts>"
 
 
-def _define(name: str, use: str, function: Callable[..., Any], instead: Callable[[Late], Any]) -> None:
+def _define(name: str, use: str, function: Callable[..., Any], instead: Callable[[Late], Any] | None) -> None:
     def method(self: Late, *operands: Any) -> Any:
-        value = self._now(use, instead(self))
+        value = self._now(use, misuse.NOTHING if instead is None else instead(self))
         return function(value, *operands) if misuse.class_body() is None else value
 
     method.__name__ = name
@@ -243,7 +261,7 @@ def _define_all() -> None:
     _define("__ceil__", "math.ceil()", math.ceil, lambda _: 1)
     _define("__reversed__", "reversed()", reversed, lambda _: iter(()))
     _define("__bytes__", "bytes()", bytes, lambda late: _as_text(late).encode())
-    _define("__hash__", "the key of a dict or the member of a set", hash, id)
+    _define("__hash__", "the key of a dict or the member of a set", hash, None)
 
 
 _define_all()

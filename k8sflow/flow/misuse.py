@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ast
 import linecache
+import opcode
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from inspect import CO_OPTIMIZED
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -16,14 +17,28 @@ if TYPE_CHECKING:
     from k8sflow.flow.late import Late, Source
 
 NOTHING: Any = object()
+# Calls that take late values.
+_DECLARED = {"Parameter", "IncludeFile", "Config"}
+# What ``**value`` is compiled to, in a call and in a dict display.
+_UNPACKING = {"DICT_MERGE", "DICT_UPDATE"}
 
 
 def class_body() -> FrameType | None:
     """The innermost class statement that is being run, also by way of functions that it calls."""
     frame: FrameType | None = sys._getframe(1)  # noqa: SLF001  the only way to know who asks
-    while frame is not None and (frame.f_code.co_flags & CO_OPTIMIZED or not is_class_body(frame)):
+    while frame is not None and not is_running_class_body(frame):
         frame = frame.f_back
     return frame
+
+
+def is_running_class_body(frame: FrameType) -> bool:
+    """Whether a frame is that of a class statement; functions are told from it without a look at their variables."""
+    return not frame.f_code.co_flags & CO_OPTIMIZED and is_class_body(frame)
+
+
+def is_unpacking(frame: FrameType) -> bool:
+    """Whether a frame is about to unpack a table: ``f(**value)``, ``{**value}``."""
+    return opcode.opname[frame.f_code.co_code[frame.f_lasti]] in _UNPACKING
 
 
 def keep(late: Late, use: str, *, can_go_on: bool = True) -> None:
@@ -70,38 +85,51 @@ def _names(source: Any, frame: FrameType) -> set[str]:
 def _advice(frame: FrameType, names: set[str]) -> str:
     whole = _expression(frame, names)
     if whole is None:
-        return 'Write the whole expression as a text in config_expr("..."), or read self.config in a step.'
+        read = f"self.{min(names, default='config')}"
+        return f'Write the whole expression as a text in config_expr("..."), or read {read} in a step.'
     quoted = repr(whole) if '"' in whole else f'"{whole}"'
     return f"Write config_expr({quoted}), which is evaluated when the run starts."
 
 
 def _expression(frame: FrameType, names: set[str]) -> str | None:
-    """The smallest argument, item or assigned value at a frame's line that uses the names, and does more than that."""
+    """The expression at a frame's line in whose place ``config_expr`` can be written."""
     line, file = frame.f_lineno, frame.f_code.co_filename
     try:
         tree = ast.parse("".join(linecache.getlines(file)))
     except SyntaxError:
         return None
-    found = [
-        node for node in _places_for_values(tree)
-        if node.lineno <= line <= (node.end_lineno or node.lineno) and _uses(node, names)
-    ]  # fmt: skip
-    texts = [ast.unparse(node) for node in found]
-    return min((text for text in texts if "config_expr" not in text), key=len, default=None)
+    found = [node for node in _values(tree) if _covers(node, line) and _uses(node, names)]
+    whole = min(found, key=lambda node: (node.end_lineno or node.lineno) - node.lineno, default=None)
+    while whole is not None and (parts := _parts(whole)) is not None:
+        using = [part for part in parts if _covers(part, line) and _uses(part, names)]
+        whole = using[0] if len(using) == 1 else None
+    return None if whole is None else ast.unparse(whole)
 
 
-def _places_for_values(tree: ast.AST) -> Iterator[ast.expr]:
-    """The expressions in whose place ``config_expr`` can be written."""
+def _values(tree: ast.AST) -> Iterator[ast.expr]:
+    """The values that statements assign, and the options of decorators."""
     for node in ast.walk(tree):
         match node:
-            case ast.Call(args=args, keywords=keywords):
-                yield from (*args, *(keyword.value for keyword in keywords))
-            case ast.Dict(values=values):
-                yield from values
-            case ast.List(elts=values) | ast.Tuple(elts=values):
-                yield from values
             case ast.Assign(value=value) | ast.AnnAssign(value=ast.expr() as value):
                 yield value
+            case ast.FunctionDef(decorator_list=decorators) | ast.ClassDef(decorator_list=decorators):
+                for call in (found for found in decorators if isinstance(found, ast.Call)):
+                    yield from (*call.args, *(keyword.value for keyword in call.keywords))
+
+
+def _parts(node: ast.expr) -> Sequence[ast.expr] | None:
+    """The values in a display, or in the call of a class; None for an expression that is one value."""
+    match node:
+        case ast.Dict(values=values) | ast.List(elts=values) | ast.Tuple(elts=values):
+            return values
+        case ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name), args=args, keywords=keywords):
+            is_declared = name in _DECLARED
+            return [*args, *(keyword.value for keyword in keywords)] if is_declared else None
+    return None
+
+
+def _covers(node: ast.expr, line: int) -> bool:
+    return node.lineno <= line <= (node.end_lineno or node.lineno)
 
 
 def _uses(node: ast.expr, names: set[str]) -> bool:
@@ -109,6 +137,5 @@ def _uses(node: ast.expr, names: set[str]) -> bool:
     inner: ast.expr = node
     while isinstance(inner, (ast.Attribute, ast.Subscript)):
         inner = inner.value
-    is_bare = isinstance(inner, ast.Name)
-    declares = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id[:1].isupper()
-    return not is_bare and not declares and any(isinstance(n, ast.Name) and n.id in names for n in ast.walk(node))
+    is_bare = isinstance(inner, ast.Name) and inner.id in names
+    return not is_bare and any(isinstance(part, ast.Name) and part.id in names for part in ast.walk(node))

@@ -74,10 +74,10 @@ class _Mutator:
         """Takes the options, when the configs are known."""
 
     def _settle(self, flow: type[FlowSpec]) -> None:
-        args, kwargs = bound(self._arguments, flow)  # type: ignore[attr-defined]
+        args, kwargs = settled(bound(self._arguments, flow))  # type: ignore[attr-defined]
         if fault := wrong_call(f"@{type(self).__name__}", self.init, args, kwargs):
             raise FlowDefinitionError(fault.message, advice=fault.advice)
-        self.init(*settled(list(args)), **settled(dict(kwargs)))
+        self.init(*args, **kwargs)
 
 
 def is_decorated(target: object, frame: FrameType) -> bool:
@@ -136,7 +136,7 @@ class _Decorated:
     def decorator_specs(self) -> Iterator[tuple[str, str, list[Any], dict[str, Any]]]:
         """Each decorator: its name, its name again, no positional options, and a copy of its options."""
         for found in self._read():
-            yield found.name, found.name, [], {key: settled(value) for key, value in found.options.items()}
+            yield found.name, found.name, [], settled(dict(found.options))
 
     def add_decorator(
         self,

@@ -69,6 +69,11 @@ def explain(flow: type[spec.FlowSpec], graph: Graph, step: str, name: str) -> st
     """Why a step does not find an artifact, and what to do: one or two sentences."""
     known = setters(flow)
     found = {setter: place for setter, place in known.get(name, {}).items() if setter in graph.nodes}
+    if not found and (place := _read(flow, "__init__").places.get(name)):
+        return (
+            f"__init__ sets it ({os.path.basename(place.file)}:{place.line}), but steps have only what __init__ sets "  # noqa: PTH119  user's text
+            f"before it calls super().__init__(), which runs the command line. Set it above that call."
+        )
     if not found:
         names = [*known, *spec.parameters(flow), *spec.constants(flow)]
         return f"No step sets it. {closest(name, names)}".rstrip()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
 
-from k8sflow.flow import decorators
+from k8sflow.flow import decorators, made
 from k8sflow.flow.configs import Config
 from k8sflow.flow.faults import Located, Misplaced
 from k8sflow.flow.own_names import OwnName, run_command, script_name
@@ -17,8 +17,6 @@ from k8sflow.flow.parameters import Parameter
 RESERVED_NAMES = frozenset({"next", "input", "index", "foreach_stack", "merge_artifacts"})
 # Where a task keeps what belongs to it and not to the user.
 CONTEXT = "_k8sflow_context"
-# Where a flow's class keeps the attributes that its __init__ set before FlowSpec's.
-_INSTANCE = "__k8sflow_instance__"
 # How the names of modules begin in which a reader has a flow's file for the classes that stand there.
 READ_MODULE = "_k8sflow_read_"
 
@@ -88,7 +86,7 @@ class FlowSpec:
         """
         if not use_cli or type(self).__module__.startswith(READ_MODULE):
             return
-        type.__setattr__(type(self), _INSTANCE, dict(vars(self)))
+        made.note(self)
         if _ON_INSTANCE:
             _ON_INSTANCE[-1](type(self))
             return
@@ -216,7 +214,7 @@ def steps(flow: type[FlowSpec]) -> dict[str, Callable[..., None]]:
 
 def set_by_init(flow: type[FlowSpec]) -> dict[str, Any]:
     """The attributes that the flow's ``__init__`` set before it called FlowSpec's; steps have them too."""
-    found: dict[str, Any] = flow.__dict__.get(_INSTANCE, {})
+    found = {} if flow.__init__ is FlowSpec.__init__ else made.attributes(flow)
     return {name: value for name, value in found.items() if not isinstance(getattr(flow, name, None), cached_property)}
 
 

@@ -13,7 +13,7 @@ from k8sflow.errors import FlowDefinitionError
 from k8sflow.flow import decorators, registry, spec
 from k8sflow.flow.definitions import definition_of, is_wrapped
 from k8sflow.flow.graph import Graph, Mistake, closest
-from k8sflow.flow.kinds import settled
+from k8sflow.flow.kinds import opened, settled
 from k8sflow.flow.late import Late
 from k8sflow.flow.parameters import Parameter
 
@@ -112,6 +112,6 @@ def _set_by_decorators(flow: type[spec.FlowSpec]) -> Iterator[str]:
     for step in spec.steps(flow):
         for decoration in decorators.of_step(flow, step):
             if decoration.name == "catch":
-                yield str(settled(decoration.options.get("var")))
+                yield str(settled(opened(decoration.options).get("var")))
             elif not registry.is_ours(decoration.name) and decoration.name != "step":
                 raise _UnknownError

@@ -30,7 +30,10 @@ _GNU_OPENMP = re.compile(r"(^|/)libgomp[-.]")
 _RUNTIMES = re.compile(r"(^|/)(libc|ld-linux.*|ld-musl.*|libpthread|lib(std)?c\+\+|libgcc_s|libm|libjemalloc)[-.]")
 _UNNAMED_LIBRARIES = re.compile(r"polars|tokio|rayon")  # by the names of their threads
 _STACK_BYTES = 64 * 1024  # of a stack, from its start: what a thread runs is named there
-_RUNNING_SECONDS = 0.05  # so long a thread that runs is waited for: it can't be looked at until it sleeps
+# So long a thread that runs is waited for: it can't be looked at until it sleeps. OpenBLAS's run for a while after each
+# call that has limited them; GNU's OpenMP, which has to be told from them, is worth a longer wait where it is loaded.
+_RUNNING_SECONDS = 0.002
+_OPENMP_RUNNING_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
@@ -108,9 +111,9 @@ def _looked_at(tids: Iterable[int]) -> Iterator[_Thread]:
         memory = os.open("/proc/self/mem", os.O_RDONLY)
     except OSError:
         memory = -1
-    deadline = time.monotonic() + _RUNNING_SECONDS
     try:
         stacks = _Stacks(memory)
+        deadline = time.monotonic() + (_OPENMP_RUNNING_SECONDS if stacks.has_openmp else _RUNNING_SECONDS)
         for tid in tids:
             name = "".join(lines_of(f"{_TASKS}/{tid}/comm"))
             library = stacks.library_of(tid)
@@ -139,6 +142,11 @@ class _Stacks:
                 self._code.append(self._regions[-1])
         self._starts = [start for start, _, _ in self._regions]
         self._code_starts = [start for start, _, _ in self._code]
+
+    @property
+    def has_openmp(self) -> bool:
+        """Whether GNU's OpenMP is loaded."""
+        return any(_GNU_OPENMP.search(path) for _, _, path in self._code)
 
     def library_of(self, tid: int) -> str | None:
         """The path of its file; "" where it can't be seen; None where the thread runs just now."""

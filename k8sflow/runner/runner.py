@@ -245,9 +245,26 @@ def _configs(values: dict[str, Any]) -> list[str]:
     for name in _CONFIGS:
         given = values.pop(name, None) or []
         for config_name, value in [given] if isinstance(given, tuple) else given:
+            if odd := list(_odd_keys(value)):
+                raise ParameterError(
+                    f"the config {config_name!r} has the key {odd[0]!r}, which would become a text.",
+                    cause="The Runner passes configs as JSON, whose keys are texts.",
+                    advice="Write the config to a YAML file, and give that: config=[(name, file)].",
+                )
             text = value if isinstance(value, str | os.PathLike) else _json(value)
             words += [f"--{name.replace('_', '-')}", str(config_name), str(text)]
     return words
+
+
+def _odd_keys(value: Any) -> Iterator[Any]:
+    """The keys of tables that are no texts."""
+    if isinstance(value, dict):
+        yield from (key for key in value if not isinstance(key, str))
+        value = value.values()
+    elif not isinstance(value, list | tuple):
+        return
+    for part in value:
+        yield from _odd_keys(part)
 
 
 def _json(value: Any) -> str:

@@ -9,7 +9,7 @@ from functools import cached_property
 from itertools import islice
 from typing import Any
 
-from k8sflow.errors import FlowDefinitionError, RunError, StorageError
+from k8sflow.errors import ArtifactError, FlowDefinitionError, RunError, StorageError
 from k8sflow.flow.configs import configs
 from k8sflow.flow.graph import Graph, Node
 from k8sflow.flow.rows import items_of
@@ -104,8 +104,8 @@ class Context:
 
     def merge_artifacts(self, flow: FlowSpec, inputs: Any, exclude: list[str], include: list[str]) -> None:
         """Takes over the references on which the inputs agree."""
-        untouched = {n for n, value in self._set_by_init.items() if vars(flow).get(n, CONTEXT) is value}
-        names = {name for name in vars(flow) if name != CONTEXT and name not in untouched}
+        untouched = {name for name, value in vars(flow).items() if self._is_untouched(name, value)}
+        names = vars(flow).keys() - {CONTEXT} - untouched
         merged = merge(self._artifacts, self._node.name, inputs, exclude=exclude, include=include, own=names,
                        before=self._before)  # fmt: skip
         self._inherited.update(merged.refs)
@@ -118,8 +118,14 @@ class Context:
     # ------------------------------------------------------------------ what the runner asks for
 
     def begin(self, flow: FlowSpec) -> None:
-        """Gives a step's ``self`` what ``__init__`` set, unless an earlier step has set it since."""
-        self._set_by_init = {n: value for n, value in set_by_init(self._flow).items() if n not in self._inherited}
+        """Gives a step's ``self`` what ``__init__`` set, unless an earlier step has set it since.
+
+        A join has it as the split left it.
+        """
+        made = set_by_init(self._flow)
+        left = self._before.refs() if made and self._node.is_join else {}
+        made |= {name: self._artifacts.load(left[name], name) for name in made.keys() & left.keys()}
+        self._set_by_init = {name: value for name, value in made.items() if name not in self._inherited}
         flow.__dict__.update(self._set_by_init)
         self.uncover(flow, self._inherited)
 
@@ -194,8 +200,13 @@ class Context:
         left_out = {*constants(type(flow)), *parameters(type(flow)), *configs(type(flow)), CONTEXT}
         saved = dict(self._inherited)
         for name, value in vars(flow).items():
-            if name not in left_out:
+            if name in left_out:
+                continue
+            try:
                 saved[name] = self._artifacts.save(value, name, known=self._inherited.get(name))
+            except ArtifactError:
+                if not self._is_untouched(name, value):
+                    raise  # else each task has one of its own, such as a lock or a connection
         return compose(saved, self._layers)
 
     def persist_what_can_be(self, flow: FlowSpec) -> tuple[dict[str, ArtifactRef], dict[str, BaseException]]:
@@ -211,8 +222,13 @@ class Context:
                 raise
             except BaseException as error:  # noqa: BLE001  a value's code may raise anything; the step has failed before
                 saved.pop(name, None)
-                errors[name] = error
+                if not self._is_untouched(name, value):
+                    errors[name] = error
         return saved, errors
+
+    def _is_untouched(self, name: str, value: object) -> bool:
+        """Whether an attribute is what ``__init__`` has set in this process."""
+        return name in self._set_by_init and self._set_by_init[name] is value
 
     def _item(self, depth: int) -> Any:
         if depth not in self._items:

@@ -253,8 +253,8 @@ def test_three_hundred_tasks_leak_nothing(tmp_path: Path) -> None:
     )
     found = _foreach(tmp_path, 300, body, "--max-workers", "2")
     for counts in zip(*found, strict=True):  # type: ignore[call-overload]
-        # as a second task runs or not, a count goes up and down by a few; a leak raises the least of them too
-        assert min(counts[-50:]) <= min(counts[:50]) + 1
+        # as a second task runs or not, a count goes up and down by its five files; a leak raises the least of them too
+        assert min(counts[-50:]) <= min(counts[:50]) + 5
         assert max(counts) <= min(counts) + 10
 
 

@@ -309,6 +309,12 @@ def test_nothing_is_left_of_many_runs(flow: Path) -> None:
     wait_for(lambda: count() <= before)
 
 
+def test_a_configs_key_that_would_become_a_text_is_refused(flow: Path) -> None:
+    """Since it goes by way of JSON; a file keeps it."""
+    with pytest.raises(ParameterError, match=r"'limits' has the key 0, which would become a text"):
+        Runner(flow, config_value=("limits", {"a": [{0: "cat"}]})).run()
+
+
 WITHOUT_PIDFD = """
 import asyncio, os
 del os.pidfd_open

@@ -196,3 +196,17 @@ def test_a_user_without_a_name_can_have_configs(monkeypatch: pytest.MonkeyPatch)
 
 def _no_passwd_entry() -> str:
     raise KeyError("getpwuid(): uid not found: 12345")
+
+
+@pytest.mark.parametrize(("name", "data"), [("c.json", b'\xef\xbb\xbf{"a": 1}'), ("c.yaml", b"\xef\xbb\xbfa: 1")])
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path, name: str, data: bytes) -> None:
+    """As editors on Windows write it."""
+    (tmp_path / name).write_bytes(data)
+    assert Config("c", default=tmp_path / name).k8sflow_value() == {"a": 1}
+
+
+def test_a_table_within_itself_is_an_error(tmp_path: Path) -> None:
+    """YAML can write it."""
+    (tmp_path / "c.yaml").write_text("a: &a [*a]")
+    with pytest.raises(ParameterError, match=r"c\.yaml can't be parsed: RecursionError"):
+        Config("c", default=tmp_path / "c.yaml").k8sflow_value()

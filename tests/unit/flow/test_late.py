@@ -37,8 +37,10 @@ USES = """
         'f"s3://{cfg.bucket}/out"', '"DEBUG" if cfg.debug else "INFO"', 'cfg.env == "prod"', 'cfg.env != "prod"',
         "cfg.n < 3", "cfg.n >= 3", 'cfg.bucket + "/out"', '"s3://" + cfg.bucket', '"s3://%s" % cfg.bucket',
         '"s3://{}".format(cfg.bucket)', "str(cfg.bucket)", '"a" in cfg.list', "[i for i in cfg.list]", "len(cfg.list)",
-        "int(cfg.n)", "float(cfg.n)", "cfg.n * 2", "-cfg.n", "not cfg.debug", "cfg.debug and 1", "{cfg.env: 1}",
-        "range(cfg.n)", "[1, 2, 3][cfg.n]", "url(cfg)", "{**cfg.env}", "f'{cfg}'", "cfg.get('env') == 'x'",
+        "int(cfg.n)", "float(cfg.n)", "cfg.n * 2", "-cfg.n", "not cfg.debug", "cfg.debug and 1", "repr(cfg.env)",
+        "f'{cfg.env!r}'",
+        "range(cfg.n)", "[1, 2, 3][cfg.n]", "url(cfg)", "dict(cfg.env)", "list(cfg.env.keys())",
+        "f'{cfg}'", "cfg.get('env') == 'x'",
         "round(cfg.n)", "1 if cfg else 2", '",".join(cfg.list)', "f\"{config_expr('cfg.n')}\"",
         "'%s' % config_expr('cfg')",
     ],
@@ -222,3 +224,77 @@ def test_one_config_object_may_be_shared_by_flows(tmp_path: Path) -> None:
     with given(first, {"conf": {"cpu": 2}}), given(second, {"other": {"cpu": 3}}):
         for flow, cpu in ((first, 2), (second, 3)):
             assert kinds.settled(dict(of_step(flow, "start")[-1].options)) == {"cpu": cpu}
+
+
+@pytest.mark.parametrize(
+    ("use", "words"),
+    [
+        ("{'prod': 1}[cfg.env]", r"the key of a dict .* needs the value of cfg\.env"),
+        ("__import__('json').dumps({'a': cfg.env})", r"json\.dumps\(\) needs the value of cfg\.env"),
+    ],
+)
+def test_what_nothing_can_take_the_place_of_is_an_error_at_once(tmp_path: Path, use: str, words: str) -> None:
+    """With the line and the advice, where else a KeyError or a TypeError would hide them."""
+    file = write_flow(tmp_path, USES.format(use=use))
+    with pytest.raises(FlowDefinitionError, match=rf"flow\.py:\d+: {words}") as refused:
+        load_flow(file)
+    assert f'config_expr("{use}")' in refused.value.advice
+
+
+def test_the_advice_has_the_whole_expression(tmp_path: Path) -> None:
+    """Not the part of it in which the value is needed first."""
+    use = "','.join((str(i) for i in cfg.list))"
+    with pytest.raises(FlowDefinitionError) as refused:
+        build(load_flow(write_flow(tmp_path, USES.format(use=use))))
+    assert f'Write config_expr("{use}")' in refused.value.advice
+
+
+UNPACKED = """
+    from k8sflow import Config, environment, retry, user_step_decorator
+    import os
+
+    @user_step_decorator
+    def noted(step_name, flow, inputs=None, attributes=None):
+        print("NOTED", attributes)
+        yield
+
+    class F(FlowSpec):
+        cfg = Config("cfg", default_value={{"retry": {{"times": 2}}, "env": {{"X": "1", "Y": "1"}}, "text": "abc"}})
+        rest = Config("rest", default_value={{"a": 1}})
+
+        @noted(b=2, **rest)
+        @retry({options})
+        @environment(vars={{"X": "0", **cfg.env, "Y": "2"}})
+        @step
+        def start(self):
+            print("ENV", os.environ["X"], os.environ["Y"])
+            self.next(self.end)
+
+        @step
+        def end(self):
+            pass
+"""
+
+
+def test_tables_can_be_unpacked_into_options(tmp_path: Path) -> None:
+    """As in Metaflow, with ``**``, also beside options that are written out and in a table of one's own."""
+    done = run_flow(write_flow(tmp_path, UNPACKED.format(options="minutes_between_retries=0, **cfg.retry")))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "ENV 1 2" in done.stdout
+    assert "NOTED {'b': 2, 'a': 1}" in done.stdout
+    for options, words in (
+        ("times=1, **cfg.retry", "times is given twice: **cfg.retry has it too"),
+        ("**cfg.text", "**cfg.text is of type str, which is no table to unpack"),
+        ("**cfg.env", "@retry has no option 'X'"),
+    ):
+        refused = run_flow(write_flow(tmp_path, UNPACKED.format(options=options)))
+        assert refused.returncode == 1
+        assert words in refused.stderr
+
+
+def test_a_list_of_values_that_are_not_known_is_a_mistake(tmp_path: Path) -> None:
+    """A step would see the list with what is in it before the run."""
+    file = write_flow(tmp_path, USES.format(use="1").replace("@step", "both = [cfg.env, 1]\n        @step", 1))
+    with pytest.raises(FlowDefinitionError, match=r"F has a mistake") as refused:
+        build(load_flow(file))
+    assert "both holds values of configs" in refused.value.advice
