@@ -1,6 +1,6 @@
-"""Processes that a worker starts: they end with it, and multiprocessing and joblib start none.
+"""Processes that a worker starts: they end with it, and joblib starts none.
 
-Each worker leads a process group of its own, which its parent kills.
+Each worker leads a process group of its own, which its parent kills; `process_tree` finds what has left the group.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Any
 
 _PROCESS_MODULE = "multiprocessing.process"
-_LOKY_MODULES = ("joblib.externals.loky.reusable_executor", "loky.reusable_executor")
+_LOKY = ("joblib.externals.loky", "loky")
 _left_alone: list[object] = []  # executors of the parent, which their deletion would wake up
 
 
@@ -40,20 +40,27 @@ def kill_group(leader: int) -> None:
 
 
 def be_daemon() -> None:
-    """Makes this process a daemon to multiprocessing, now or when it is imported: joblib then works sequentially."""
+    """Makes this process a daemon to those who ask multiprocessing, now or when it is imported.
+
+    joblib asks, and then works sequentially. Processes and pools of the function's own are allowed all the same.
+    """
     if (process := sys.modules.get(_PROCESS_MODULE)) is not None:
         _mark(process)
     else:
         sys.meta_path.insert(0, _DaemonFinder())
-    for loky in filter(None, map(sys.modules.get, _LOKY_MODULES)):
+    for name in _LOKY:
+        loky = sys.modules.get(f"{name}.reusable_executor")
         if getattr(loky, "_executor", None) is not None:  # its threads aren't here, so its results would never come
-            _left_alone.append(loky._executor)  # noqa: SLF001
+            _left_alone.append(loky._executor)  # type: ignore[union-attr]  # noqa: SLF001
             loky.__dict__["_executor"] = None
+        if tracker := getattr(sys.modules.get(f"{name}.backend.resource_tracker"), "_resource_tracker", None):
+            tracker.__dict__.update(_fd=None, _pid=None)  # the parent's: one of our own ends with the call
 
 
 def _mark(process: ModuleType) -> None:
     with contextlib.suppress(AttributeError):  # another thread of the parent was still importing it
-        process.current_process()._config["daemon"] = True  # noqa: SLF001  its setter refuses in a running process
+        current = process.current_process()  # in its _config it would forbid children
+        current.__class__ = type("ParallelMapWorker", (type(current),), {"daemon": True})
 
 
 class _DaemonFinder:

@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 from .call import Call
 from .channels import readable_within
 from .descendants import kill_group
+from .executors import running_executors
 from .failures import LAST_BREATH_SECONDS, WorkerDied, add_note, death_error, how_it_ended, short_repr
 from .forked_worker import PipeEnds, Pipes, forked_process, open_pipes
 from .forking import flush_output, fork_process, let_imports_finish, private_fds, renew_output, start_lock
@@ -25,6 +26,7 @@ from .limits import crowd_of, out_of_memory_kills
 from .math_threads import math_threads
 from .memory import read_memory
 from .messages import Outbox, Reply, pickled_item, receive_reply, send_chunk
+from .process_tree import ProcessTree, prepare_adoption
 from .signals import HeldSignals, interrupts_held, is_refusal
 from .work import Chunk
 from .worker import Job, draw_seeds
@@ -59,16 +61,26 @@ class Forked:
         self._fds = {self.commands, self.results, ends.lifeline_in, self.pidfd} - {-1}
         self._team = team
 
-    def kill(self) -> None:
-        """Kills the process and what it has started."""
+    def kill_below(self, tree: ProcessTree) -> None:
+        """Kills what it has started, but for trackers of shared memory, and then itself."""
         if self._reaped:
             return
+        tree.kill_below(self.pid)
+        self._kill_alone()
+
+    def kill(self) -> None:
+        """Kills the process and its group."""
+        if self._reaped:
+            return
+        self._kill_alone()
+        kill_group(self.pid)
+
+    def _kill_alone(self) -> None:
         with contextlib.suppress(ProcessLookupError):
             if self.pidfd >= 0:  # a pid may be another process's by now, if a handler of the caller reaped ours
                 signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
             else:
                 os.kill(self.pid, signal.SIGKILL)
-            kill_group(self.pid)
 
     def reap(self) -> int | None:
         """Kills the process if it still runs and waits for its end. Returns its exit code, None if somebody took it."""
@@ -147,6 +159,8 @@ class ForkTeam:
         self._hold_openmp = math_threads.openmp_holder()
         self.busy_with = memoryview(mmap.mmap(-1, 8 * call.workers)).cast("q")  # shared: worker → index of its item
         self._crowd = crowd_of(call.workers)
+        self._executors = running_executors() if threading.active_count() > 1 else []
+        prepare_adoption()
         self.kills_before = out_of_memory_kills()  # before the fork: after it each page that is touched is copied
 
     pack = staticmethod(pickled_item)
@@ -197,7 +211,7 @@ class ForkTeam:
         outbox = Outbox(pipes, by_value=False)
         sliced = self._call.chunk_size is None
         job = Job(self._call.func, self._call.items, sliced, self._seeds, tell, pipes, outbox, first)
-        return functools.partial(forked_process, job, pipes, self._crowd, self._hold_openmp)
+        return functools.partial(forked_process, job, pipes, self._crowd, self._hold_openmp, self._executors)
 
     def _adopt(self, worker: Forked) -> None:
         self._workers[worker.number] = worker
@@ -241,12 +255,15 @@ class ForkTeam:
         if not self._workers:
             return
         with start_lock(), interrupts_held():
+            tree = ProcessTree()
             for worker in self._workers.values():
-                worker.kill()
+                worker.kill_below(tree)
+            tree.wait_for_trackers()
             for worker in self._workers.values():
                 worker.reap()
                 worker.close()
             self._workers.clear()
+            tree.reap()
 
     def repr_of_item(self, chunk: Chunk, index: int) -> str:
         items: Any = self._call.items

@@ -13,9 +13,11 @@ from typing import Any, NoReturn
 
 from .channels import READ_BYTES, readable_within
 from .descendants import be_daemon, lead_group
+from .executors import renew_executors
 from .forking import flush_output, private_fds
 from .limits import join_crowd
 from .math_threads import ONE_THREAD_EACH
+from .process_tree import adopt_orphans
 from .signals import HeldSignals
 from .worker import Job, serve
 
@@ -25,6 +27,7 @@ def forked_process(
     pipes: Pipes,
     crowd: int,
     hold_openmp: Callable[[], object] | None,
+    executors: list[Any],
     held: HeldSignals,
 ) -> NoReturn:
     """The whole life of a forked worker. It never returns into the caller's frames.
@@ -35,6 +38,8 @@ def forked_process(
         gc.freeze()  # the collector leaves inherited objects alone: marking them would copy their pages
         lead_group()
         be_daemon()
+        adopt_orphans()
+        renew_executors(executors)
         join_crowd(crowd)
         pipes.take()
         signal.set_wakeup_fd(-1)

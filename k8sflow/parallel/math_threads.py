@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .pickling import optional_module
+from .signals import is_refusal
 
 ONE_THREAD_EACH = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1"
@@ -29,6 +30,7 @@ class _MathThreads:
         self.renew_lock()
         self._calls = 0
         self._limits: Any = None
+        self.blas_threads: frozenset[int] = frozenset()  # that OpenBLAS started anew after a fork, which ends them
 
     def renew_lock(self) -> None:
         self._lock = threading.RLock()
@@ -45,13 +47,25 @@ class _MathThreads:
             self._calls -= 1
             limits, self._limits = (None, self._limits) if self._calls else (self._limits, None)
             if limits is not None:
+                before = thread_ids()
                 limits.restore_original_limits()
+                self.blas_threads = thread_ids() - before
 
     @staticmethod
     def openmp_holder() -> Callable[[], object] | None:
         """What a worker calls to hold OpenMP to one thread; None if no OpenMP library is loaded."""
         openmp = _loaded_libraries(len(sys.modules))["openmp"]
         return functools.partial(openmp.limit, limits=1) if openmp is not None else None
+
+
+def thread_ids() -> frozenset[int]:
+    """The system's numbers of this process's threads; none where it doesn't tell them."""
+    try:
+        return frozenset(map(int, os.listdir("/proc/self/task")))  # noqa: PTH208
+    except OSError as error:  # not Linux, or no /proc
+        if not is_refusal(error):
+            raise
+        return frozenset()
 
 
 math_threads = _MathThreads()

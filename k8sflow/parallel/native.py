@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from .limits import lines_of
-from .math_threads import can_hold_openmp, pause_openmp
+from .math_threads import can_hold_openmp, math_threads, pause_openmp, thread_ids
 from .signals import is_refusal
 
 _TASKS = "/proc/self/task"
@@ -96,11 +96,11 @@ def _native_threads() -> list[_Thread]:
     try:
         if os.stat(_TASKS).st_nlink - 2 == len(sys._current_frames()):  # noqa: PTH116, SLF001  takes a microsecond
             return []
-        tids = frozenset(map(int, os.listdir(_TASKS))) - {os.getpid()}  # noqa: PTH208
     except OSError as error:  # not Linux, or no /proc
         if not is_refusal(error):
             raise
         return []
+    tids = thread_ids() - math_threads.blas_threads - {os.getpid()}
     if tids != _seen[0]:
         _seen = tids, list(_looked_at(tids))
     return _seen[1]

@@ -19,6 +19,7 @@ from .forking import flush_output, private_fds, start_lock
 from .math_threads import ONE_THREAD_EACH
 from .messages import Reply, pickled_item, receive_reply, send_chunk
 from .pickling import dumps
+from .process_tree import ProcessTree
 from .signals import interrupts_held
 from .threads import ThreadTeam
 from .work import Chunk
@@ -35,6 +36,7 @@ class Spawned:
 
     def __init__(self, setup: bytes) -> None:
         self.chunk: Chunk | None = None
+        self._ending = False
         ours, theirs = socket.socketpair()
         with contextlib.ExitStack() as undo:
             undo.callback(ours.close)
@@ -85,8 +87,9 @@ class Spawned:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(LAST_BREATH_SECONDS)
         code = self._process.poll()
-        kill_group(self._process.pid)  # what it has started keeps the group's number in use
-        self.kill()
+        if not self._ending:
+            kill_group(self._process.pid)  # what it has started keeps the group's number in use
+            self.kill()
         index, item = None, "at its start"
         if self.chunk is not None:
             first, last = self.chunk.start, self.chunk.stop - 1
@@ -94,6 +97,13 @@ class Spawned:
             item = f"at item {first}" if first == last else f"at one of the items {first} to {last}"
         how = "closed its socket to the parent" if code is None else how_it_ended(code)
         return death_error(f"(pid {self._process.pid}) {how} {item}", index, code, 0)
+
+    def kill_below(self, tree: ProcessTree) -> None:
+        """Kills what it has started, but for trackers of shared memory, and then itself."""
+        self._ending = True
+        if self._process.returncode is None:
+            tree.kill_below(self._process.pid)
+            self._process.kill()
 
     def kill(self) -> None:
         """Kills the worker and what it has started."""
@@ -166,10 +176,13 @@ class SpawnTeam(ThreadTeam):
         yield reply
 
     def stop(self) -> None:
+        tree = ProcessTree()
         with start_lock(), interrupts_held():
             for worker in self._spawned.values():
-                worker.kill()  # which ends its thread's waiting too
+                worker.kill_below(tree)  # which ends its thread's waiting too
         super().stop()  # not with the lock: a thread may be pickling an item, which may be at a call of its own
         with start_lock(), interrupts_held():
+            tree.wait_for_trackers()
             for worker in self._spawned.values():
                 worker.reap()
+            tree.reap()

@@ -16,6 +16,7 @@ from .descendants import be_daemon, kill_group, lead_group
 from .forking import flush_output
 from .limits import join_crowd
 from .messages import Outbox
+from .process_tree import adopt_orphans
 from .signals import leave_it_to_the_parent
 from .worker import Job, serve
 
@@ -41,8 +42,12 @@ def spawned_process() -> NoReturn:
     """The whole life of a spawned worker; the code that `Spawned` gives its interpreter calls it."""
     lead_group()
     be_daemon()
+    adopt_orphans()
     handle = pickle.load(sys.stdin.buffer)
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    lifeline = os.dup(sys.stdin.fileno())
+    with open(os.devnull, encoding="utf-8") as nothing:  # noqa: PTH123
+        os.dup2(nothing.fileno(), sys.stdin.fileno())  # what the function forks may read and close its standard input
+    threading.Thread(target=_exit_with_parent, args=(lifeline,), daemon=True).start()
     if sys.platform == "win32":
         connection = socket.fromshare(handle)
     else:
@@ -64,7 +69,8 @@ def spawned_process() -> NoReturn:
         os._exit(1)
 
 
-def _exit_with_parent() -> None:
-    sys.stdin.buffer.read()  # ends when the parent does
+def _exit_with_parent(lifeline: int) -> None:
+    while os.read(lifeline, 1):  # it ends when the parent does
+        pass
     kill_group(os.getpid())
     os._exit(1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -124,14 +124,93 @@ print('done')
     assert (done.stdout, done.stderr) == ("done\n", "")
 
 
-def test_an_executor_of_joblib_that_the_caller_started_is_an_error_in_a_worker() -> None:
+def test_an_executor_of_joblib_that_the_caller_started_is_a_new_one_in_a_worker() -> None:
+    """It works, and ends with the call, with its tracker and what that keeps in /dev/shm."""
     script = """
+import os
 from joblib.externals.loky import get_reusable_executor
 from k8sflow.parallel import parallel_map
 get_reusable_executor(2).submit(abs, -1).result()
-parallel_map(lambda i: get_reusable_executor(2).submit(abs, i).result(), range(2), 2)
+before = set(os.listdir("/dev/shm"))
+def work(i):
+    from joblib.externals.loky.backend import resource_tracker
+    results = get_reusable_executor(2).submit(abs, -i).result(), os.getpid()
+    return *results, resource_tracker._resource_tracker._pid
+for i, (result, worker, tracker) in enumerate(parallel_map(work, range(2), 2)):
+    assert result == i
+    assert not any(str(worker) in name for name in os.listdir("/dev/shm"))
+assert get_reusable_executor(2).submit(abs, -1).result() == 1
+print("done")
 """
-    assert "daemonic processes are not allowed to have children" in run(script).stderr
+    done = run(script, "-W", "ignore")
+    assert done.stdout == "done\n", done.stderr
+
+
+EXECUTORS = """
+import sys
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from k8sflow.parallel import parallel_imap, parallel_map
+threads, processes = ThreadPoolExecutor(2), ProcessPoolExecutor(2)
+assert threads.submit(abs, -1).result() == processes.submit(abs, -1).result() == 1
+"""
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "parallel_map(work, range(3), 2)",
+        "list(parallel_imap(work, iter(range(3)), 2))",
+        "parallel_map(work, range(3), 1)",
+    ],
+)
+def test_a_thread_pool_of_the_caller_works_in_workers(call: str) -> None:
+    script = f"""{EXECUTORS}
+def work(i):
+    return threads.submit(abs, -i).result()
+assert {call} == [0, 1, 2]
+assert threads.submit(abs, -1).result() == 1
+processes.shutdown()
+print("done")
+"""
+    assert run(script).stdout == "done\n"
+
+
+def test_a_process_pool_of_the_caller_is_an_error_in_workers() -> None:
+    script = f"""{EXECUTORS}
+try:
+    parallel_map(lambda i: processes.submit(abs, i).result(), range(2), 2)
+except BrokenProcessPool as error:
+    assert "the caller's process pool" in str(error)
+assert processes.submit(abs, -1).result() == 1
+processes.shutdown()
+print("done")
+"""
+    done = run(script)
+    assert done.stdout == "done\n", done.stderr
+
+
+@pytest.mark.parametrize("backend", ["fork", "spawn"])
+def test_processes_of_multiprocessing_work_in_workers(backend: str) -> None:
+    """Pools, managers and shared memory; nothing of them is left, in /dev/shm neither."""
+    script = f"""
+import os
+from k8sflow.parallel import parallel_map
+def work(i):
+    import multiprocessing
+    from multiprocessing.shared_memory import SharedMemory
+    with multiprocessing.Pool(2) as pool:
+        results = pool.map(abs, [-i])
+    made = multiprocessing.Manager().dict()
+    made[i] = results
+    return dict(made), SharedMemory(create=True, size=10).name
+for i, (made, name) in enumerate(parallel_map(work, range(3), 2, backend={backend!r})):
+    assert made == {{i: [i]}}
+    assert not os.path.exists("/dev/shm/" + name)
+print("done")
+"""
+    done = run(script)
+    assert done.stdout == "done\n", done.stderr
 
 
 @pytest.mark.parametrize("load", ["", "import multiprocessing"])
@@ -168,9 +247,24 @@ def start_sleeper(_: object) -> list[int]:
     return [direct.pid, int(left.stdout)]
 
 
+def start_daemon(_: object) -> list[int]:
+    """A program with a session of its own, and one that has been left besides."""
+    session = subprocess.Popen(["sleep", "600"], start_new_session=True)
+    left = subprocess.run(
+        ["sh", "-c", "setsid sleep 600 >/dev/null & echo $!"],
+        check=True,
+        stdout=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+    )
+    return [session.pid, int(left.stdout)]
+
+
 @pytest.mark.parametrize("backend", ["fork", "spawn"])
-def test_what_workers_started_ends_with_the_call(backend: Backend, sleeper: subprocess.Popen[bytes]) -> None:
-    started = parallel_map(start_sleeper, range(2), 2, backend=backend)
+@pytest.mark.parametrize("start", [start_sleeper, start_daemon])
+def test_what_workers_started_ends_with_the_call(
+    backend: Backend, start: Callable[[object], list[int]], sleeper: subprocess.Popen[bytes]
+) -> None:
+    started = parallel_map(start, range(2), 2, backend=backend)
     wait_until_gone([pid for pids in started for pid in pids], 30)
     assert sleeper.poll() is None
 
