@@ -262,6 +262,16 @@ def test_a_project_that_was_moved_is_found_beside_its_store(tmp_path: Path) -> N
     assert _python(tmp_path, "-c", code, root=tmp_path / "app/.k8sflow") == "A1 A\n"
 
 
+def test_a_run_in_a_container_is_read_in_the_project_on_the_host(tmp_path: Path) -> None:
+    """Where the code has another path, and the store is somewhere else; a plain folder of data is no module."""
+    _write(tmp_path / "container/app/json/data.txt", "no module")
+    _project(tmp_path / "container/app", "A", tmp_path / "state")
+    shutil.copytree(tmp_path / "container/app", tmp_path / "host/checkout")
+    shutil.rmtree(tmp_path / "container")
+    code = _read_data("TrainA", "data.model.predict(), data.result.name()")
+    assert _python(tmp_path / "host/checkout", "-c", code, root=tmp_path / "state") == "A1 A\n"
+
+
 def _package(folder: Path) -> None:
     for name in ("pkg", "pkg/flows"):
         _write(folder / name / "__init__.py", "")
