@@ -75,7 +75,7 @@ class _Finder:
                 return _member(space.module(module), name)
         if (space := self._space_with(module)) is not None:
             return _member(space.module(module), name)
-        if module.partition(".")[0] in (self._record.modules or ()):
+        if module.partition(".")[0] in (self._record.modules or ()) and not is_installed(module):
             raise self._missing(module, name)
         return ordinary(module, name)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -63,13 +62,6 @@ def code_file(flow: type[FlowSpec]) -> str:
     """The file that was started, relative to the code folder: ``flow.py``, or ``pkg/flow.py`` for a module."""
     script = script_of(flow)
     return script.file.resolve().relative_to(script.folder).as_posix()
-
-
-def code_modules(flow: type[FlowSpec]) -> tuple[str, ...]:
-    """The names of the modules and packages that can be imported from the code folder."""
-    with os.scandir(code_folder(flow)) as entries:
-        found = {entry.name.removesuffix(".py") for entry in entries if entry.name.endswith(".py") or entry.is_dir()}
-    return tuple(sorted(name for name in found if name.isidentifier()))
 
 
 def local_root(flow: type[FlowSpec], settings: Settings) -> Path:

@@ -31,8 +31,9 @@ from k8sflow.runtime.interrupts import interrupts
 from k8sflow.runtime.placement import Placement
 from k8sflow.runtime.plan import Kept, Rerun, plan
 from k8sflow.runtime.progress import Reporter, reporter
-from k8sflow.runtime.request import code_file, code_folder, code_modules
+from k8sflow.runtime.request import code_file, code_folder
 from k8sflow.runtime.start import fixed_values
+from k8sflow.storage import package
 from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore
 from k8sflow.storage.clones import put_commits
 from k8sflow.storage.records import RunRecord, new_run_id, python_version
@@ -161,7 +162,7 @@ def _record(flow: type[FlowSpec], before: RunRecord, graph: Graph, artifacts: Ar
         origin_run_id=before.run,
         origin_step=step,
         max_num_splits=before.max_num_splits,
-        modules=code_modules(flow),
+        modules=package.modules(code_folder(flow)),
     )
 
 

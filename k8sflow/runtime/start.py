@@ -27,7 +27,7 @@ from k8sflow.runtime.clone import clone
 from k8sflow.runtime.driver import Report
 from k8sflow.runtime.interrupts import interrupts
 from k8sflow.runtime.placement import Placement
-from k8sflow.runtime.request import RunRequest, code_file, code_folder, code_modules, local_root
+from k8sflow.runtime.request import RunRequest, code_file, code_folder, local_root
 from k8sflow.storage import package
 from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore
 from k8sflow.storage.objects import ObjectStore, open_store
@@ -234,7 +234,7 @@ def create(
         origin_step=origin_step,
         is_detached=request.is_detached,
         max_num_splits=request.max_num_splits,
-        modules=code_modules(flow),
+        modules=package.modules(code_folder(flow)),
     )
     RunStore(store, record.flow, record.run).create(record)
     if request.run_id_file is not None:

@@ -15,6 +15,7 @@ import stat
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.machinery import all_suffixes
 from pathlib import Path
 
 from k8sflow.errors import PackageError
@@ -61,6 +62,18 @@ def build(folder: Path) -> Package:
             _add(archive, name, path)
     data = raw.getvalue()
     return Package(hashlib.sha256(data).hexdigest(), data, len(files))
+
+
+def modules(folder: Path) -> tuple[str, ...]:
+    """The names under which Python imports files and packages of a folder, as far as can be seen at a glance."""
+    found = set()
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            name = entry.name.partition(".")[0]
+            is_module = entry.name.endswith(tuple(all_suffixes())) or Path(entry.path, "__init__.py").is_file()
+            if name.isidentifier() and is_module:
+                found.add(name)
+    return tuple(sorted(found))
 
 
 def extract(archive: Buffer, sha256: str, folder: Path) -> None:

@@ -134,18 +134,22 @@ class KeptRecord:
     """What a failed execution had set, kept for ``@catch``.
 
     Args:
-        artifacts: Every artifact that the next step sees, by name.
+        artifacts: The artifacts that the record holds itself, by name.
         started: When the step's function was called, in seconds since 1970.
+        layers: Tasks of the run whose artifacts are there too, as in a commit.
+        without: The names of those that are not there, although a layer has them.
     """
 
     artifacts: Mapping[str, ArtifactRef]
     started: float
+    layers: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
 
     @staticmethod
     def from_document(document: Mapping[str, Any]) -> KeptRecord:
         """The record that a JSON document says."""
         artifacts = {name: ArtifactRef.from_document(ref) for name, ref in document["artifacts"].items()}
-        return KeptRecord(artifacts, document["started"])
+        return KeptRecord(artifacts, document["started"], tuple(document["layers"]), tuple(document["without"]))
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,8 @@ def is_unchanged(found: Encoded, value: object, fresh: object) -> bool:
         return False
     if found.size == once_more.size and found.blob == once_more.blob:
         return True
+    if _loaded_again(value) == _loaded_again(fresh) is not None:
+        return True
     if not any(map(_is_of_pandas, found.kinds)) or sum(map(len, found.buffers)) < sum(map(len, once_more.buffers)):
         return False
     one, other = _pickled(value, _Arranging), _pickled(fresh, _Arranging)
@@ -82,6 +84,20 @@ def _pickled(value: object, pickler: type[pickle.Pickler]) -> Encoded | None:
         return None
 
 
+def _loaded_again(value: object) -> str | None:
+    """The hash of a value's pickle after one more load, or None where plain pickle can't do it.
+
+    Loading interns the names of attributes. The first load in a process so makes equal texts of a pickle one object
+    that later loads leave apart; after one more load both are apart.
+    """
+    found = _pickled(value, pickle.Pickler)
+    try:
+        loaded = None if found is None else _pickled(found.load(copy=True), pickle.Pickler)
+    except Exception:  # noqa: BLE001  loading runs the code of the value's classes, which may raise anything
+        return None
+    return None if loaded is None else loaded.blob
+
+
 def _is_of_pandas(kind: type) -> bool:
     return any(base.__module__.partition(".")[0] == "pandas" for base in kind.__mro__)
 
@@ -121,7 +137,8 @@ def _stripping(owners: list[object]) -> type[pickle.Pickler]:
             make, arguments, state, *rest = (*value.__reduce_ex__(5), None)[:6]
             if not isinstance(state, dict):
                 return NotImplemented
-            return (make, arguments, _without(state, caches), *rest)
+            # Of an object without other attributes pickle writes no state at all.
+            return (make, arguments, _without(state, caches) or None, *rest)
 
     return Stripping
 

@@ -10,7 +10,7 @@ from k8sflow.flow.caught import CaughtError
 from k8sflow.flow.graph import Graph
 from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.storage.layers import compose
-from k8sflow.storage.records import Commit
+from k8sflow.storage.records import Commit, KeptRecord
 from k8sflow.storage.run_store import RunStore
 from k8sflow.task.outcome import Outcome, name_of
 from k8sflow.task.result import TaskResult, Transition
@@ -33,22 +33,23 @@ def commit_caught(run_store: RunStore, graph: Graph, spec: TaskSpec, failure: Ta
     now = time.time()
     around = surroundings(graph, run_store, spec)
     kept = run_store.read_kept(spec.name.step, spec.name.id, spec.attempt)
-    artifacts = around.inherited() if kept is None else dict(kept.artifacts)
+    if kept is None:
+        given = compose(around.inherited(), around.table.layers)
+        kept = KeptRecord(given.own, now, given.layers, given.without)
+    artifacts = dict(kept.artifacts)
     if catch.var is not None:
         store = ArtifactStore(run_store.store, run_store.flow)
         artifacts[catch.var] = store.save(caught(failure), catch.var)
     steps = graph[spec.name.step].next
-    started = now if kept is None else kept.started
-    left = compose(artifacts, around.table.layers)
     commit = Commit(
         spec.attempt,
         steps,
-        left.own,
+        artifacts,
         around.stack,
-        started=started,
+        started=kept.started,
         finished=now,
-        layers=left.layers,
-        without=left.without,
+        layers=kept.layers,
+        without=kept.without,
         is_caught=True,
     )
     if not run_store.commit(spec.name.step, spec.name.id, commit):

@@ -209,7 +209,7 @@ class Context:
                     raise  # else each task has one of its own, such as a lock or a connection
         return compose(saved, self._layers)
 
-    def persist_what_can_be(self, flow: FlowSpec) -> tuple[dict[str, ArtifactRef], dict[str, BaseException]]:
+    def persist_what_can_be(self, flow: FlowSpec) -> tuple[Composition, dict[str, BaseException]]:
         """Saves what a failed step set or touched, as ``persist`` does, and returns also why some of it is left out."""
         left_out = {*constants(type(flow)), *parameters(type(flow)), *configs(type(flow)), CONTEXT}
         saved, errors = dict(self._inherited), dict[str, BaseException]()
@@ -224,7 +224,7 @@ class Context:
                 saved.pop(name, None)
                 if not self._is_untouched(name, value):
                     errors[name] = error
-        return saved, errors
+        return compose(saved, self._layers), errors
 
     def _is_untouched(self, name: str, value: object) -> bool:
         """Whether an attribute is what ``__init__`` has set in this process."""

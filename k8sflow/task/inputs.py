@@ -15,7 +15,11 @@ from k8sflow.storage.run_store import RunStore
 from k8sflow.storage.tables import Table, Tables
 from k8sflow.task.spec import TaskInput, TaskName
 
+# So many branches are kept, with the values that were read of them.
 _WINDOW = 256
+# Of how each branch ended as much as fits is kept, for a join that goes over its inputs again.
+_KEPT_BYTES = 32 << 20
+_COMMIT_BYTES, _REFERENCE_BYTES = 2000, 500
 
 
 class Branch:
@@ -182,6 +186,8 @@ class Inputs:
         self._flow = flow
         self._tables = Tables(run_store)
         self._cache: dict[int, Branch] = {}
+        self._commits: dict[TaskName, Commit] = {}
+        self._room = _KEPT_BYTES
 
     def __len__(self) -> int:
         return sum(map(len, self._parents))
@@ -252,10 +258,16 @@ class Inputs:
         return name, commit
 
     def _commit(self, name: TaskName) -> Commit:
+        if name in self._commits:
+            return self._commits[name]
         commit = self._run_store.read_commit(name.step, name.id)
         if commit is None:
             raise ArtifactError(
                 f"the task {name} has no result in {self._run_store.store.url}.",
                 cause="It was removed since it finished.",
             )
+        size = _COMMIT_BYTES + sum(_REFERENCE_BYTES + len(ref.inline or "") for ref in commit.artifacts.values())
+        if size <= self._room:
+            self._room -= size
+            self._commits[name] = commit
         return commit

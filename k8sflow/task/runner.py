@@ -127,12 +127,13 @@ class TaskRunner:
         Raises:
             StorageError: The store refuses.
         """
-        artifacts, left_out = context.persist_what_can_be(flow)
+        left, left_out = context.persist_what_can_be(flow)
         for name, error in left_out.items():
             why = error.summary if isinstance(error, ArtifactError) else said(error)
             message = f"@catch on step {spec.name.step} leaves out self.{name}, which can't be saved: {why}"
             print(message, file=sys.stderr)  # noqa: T201  a line of the task's own output
-        self.run_store.write_kept(spec.name.step, spec.name.id, spec.attempt, KeptRecord(artifacts, started))
+        record = KeptRecord(left.own, started, left.layers, left.without)
+        self.run_store.write_kept(spec.name.step, spec.name.id, spec.attempt, record)
 
     def _prepare(self, spec: TaskSpec) -> tuple[FlowSpec, Context]:
         """The ``self`` of the step, with the artifacts of the step before it."""

@@ -184,3 +184,44 @@ def test_a_large_array_that_was_changed_is_not_read_again(
     value += 1
     monkeypatch.setattr(ArtifactStore, "load", None)
     assert saved.save(value, "value", known=ref).blob != ref.blob
+
+
+class Node:
+    """Has any attributes."""
+
+    part: Any
+    names: Any
+
+
+def _estimator() -> Node:
+    """An object that keeps the names of a part's attributes, as a forest of scikit-learn does with its trees'."""
+    names = [f"name {number} that nothing else has" for number in range(3)]
+    forest, part = Node(), Node()
+    vars(part).update(dict.fromkeys(names, 0))
+    vars(forest).update(kind="kind", part=part, names=tuple(names))  # "kind" is one text until it is loaded
+    return forest
+
+
+def test_names_that_the_first_load_of_a_process_interns_are_no_change(saved: ArtifactStore) -> None:
+    ref = saved.save(_estimator(), "value")
+    value = saved.load(ref, "value")
+    assert saved.save(value, "value", ref) == ref
+    vars(value.part)[value.names[0]] = 1
+    assert saved.save(value, "value", ref) != ref
+
+
+class Lazy:
+    """Keeps nothing but what it has computed."""
+
+    @functools.cached_property
+    def results(self) -> list[int]:
+        return [1, 2, 3]
+
+
+def test_a_cached_property_of_an_object_without_attributes_is_no_change_for_a_merge(saved: ArtifactStore) -> None:
+    ref = saved.save(Lazy(), "value")
+    value = saved.load(ref, "value")
+    value.results  # noqa: B018  reading it is what is tested
+    assert saved.was_only_read(saved.save(value, "value", ref), ref, "value")
+    value.results.append(4)
+    assert not saved.was_only_read(saved.save(value, "value", ref), ref, "value")
