@@ -28,7 +28,7 @@ class K8sflowError(Exception):
 
     Args:
         summary: What happened, and where, in one sentence.
-        lineno: The line that it is about, in an error of a user who gives one.
+        lineno: The line of the flow that the error is about, where the caller gives one.
         cause: The likely cause, or what is known about it.
         advice: What to do about it.
     """

@@ -80,7 +80,7 @@ class CodeSpace:
         # No other process has these names: what is sent there takes its classes along.
         cloudpickle.register_pickle_by_value(package)
         importlib.invalidate_caches()
-        # What stands for Python's built-in names in the folder's modules.
+        # Python's built-in names as the folder's modules see them.
         self.builtins = {**vars(builtins), "__import__": self._import}
         # Whether the reader's own module of a name is the folder's.
         self.shared: dict[str, bool] = {}

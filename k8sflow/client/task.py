@@ -113,7 +113,7 @@ class Task(TaggedAsParent):
 
     @property
     def finished(self) -> bool:
-        """Whether the task has reached its end; that of a failed one is told by ``finished_at`` and ``exception``."""
+        """Whether the task has a result, also one that ``@catch`` provided; ``has_ended`` covers failed tasks too."""
         return self._commit is not None
 
     @property

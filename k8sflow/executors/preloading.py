@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import gc
 import importlib
 import importlib.machinery
 import os
 import random
+import secrets
 import signal
 import socket
 import stat
 import sys
 import threading
+import uuid
 import warnings
 import weakref
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -32,6 +35,8 @@ _MEMORY = Path("/proc/self/maps")
 # Threads that look after themselves at a fork: jemalloc's, which pyarrow brings (background_thread.c, pthread_atfork).
 _FORKED = frozenset({"jemalloc_bg_thd"})
 _generators: list[random.Random] = []
+_numpy_generators: list[Any] = []
+_ids: list[uuid.UUID] = []
 
 
 def preload(steps: Sequence[PlanStep], left_out: Collection[str]) -> dict[str, str]:
@@ -143,10 +148,11 @@ class _State:
         self._shared_memory = _shared_memory()
         self._modules = set(sys.modules)
         self._hooks = len(hooks)
+        self._ids = len(_ids)
         self._filters = list(warnings.filters)
         self._finalizers = _finalizers()
 
-    def changed(self, hooks: list[Any], *, ignores: bool) -> str:
+    def changed(self, hooks: list[Any], *, ignores: bool) -> str:  # noqa: PLR0911  one for each reason
         """Why a fork can't keep what is new since then, or an empty text."""
         if own := _own_module(self._modules):
             return f"it imports {own}, which is no installed library"
@@ -156,6 +162,8 @@ class _State:
             return "it handles signals when it is imported"
         if any(map(_is_a_file, hooks[self._hooks :])) or self._has_folder():
             return "it makes temporary files when it is imported"
+        if len(_ids) > self._ids:
+            return "it makes a unique id when it is imported"
         new = [found for found in warnings.filters if found not in self._filters]
         if ignores and any(found[0] != "ignore" for found in new):
             return "it shows warnings that the flow ignores"
@@ -213,25 +221,54 @@ def _watched_exit_hooks() -> Iterator[list[Any]]:
 
 @contextlib.contextmanager
 def _watched_generators() -> Iterator[None]:
-    """Notes the generators of random numbers that libraries make, seeded by the system: each task has its own."""
+    """Notes the generators of random numbers, seeded by the system, and the unique ids that libraries make."""
     plain = random.Random.seed
+    plain_id = uuid.uuid4
+    plain_bits = secrets.randbits
+    drawn: set[int] = set()
 
     def seed(self: random.Random, a: Any = None, *further: Any, **named: Any) -> None:
         plain(self, a, *further, **named)
         if a is None:
             _generators.append(self)
 
+    def randbits(k: int) -> int:
+        bits = plain_bits(k)
+        drawn.add(bits)
+        return bits
+
+    def uuid4() -> uuid.UUID:
+        _ids.append(plain_id())
+        return _ids[-1]
+
     random.Random.seed = seed  # type: ignore[method-assign]
+    uuid.uuid4 = uuid4
+    secrets.randbits = randbits  # numpy seeds its generators with it (numpy/random/bit_generator.pyx)
     try:
         yield
     finally:
         random.Random.seed = plain  # type: ignore[method-assign]
+        secrets.randbits = plain_bits
+        uuid.uuid4 = plain_id
+        _numpy_generators.extend(_numpy_generators_seeded_with(drawn))
+
+
+def _numpy_generators_seeded_with(entropy: Collection[int]) -> Iterator[Any]:
+    """The generators of numpy that were seeded with one of these numbers, and not by the library that made them."""
+    module = sys.modules.get("numpy.random")
+    if module is None or not entropy:
+        return
+    for found in gc.get_objects():
+        if isinstance(found, module.BitGenerator) and getattr(found._seed_seq, "entropy", None) in entropy:  # noqa: SLF001  it has no other name for numpy 1
+            yield found
 
 
 def reseed() -> None:
     """Seeds the generators of the libraries again, as their import in a new interpreter would."""
     for generator in _generators:
         generator.seed()
+    for bits in _numpy_generators:
+        bits.state = type(bits)().state
 
 
 def _is_a_file(arguments: Sequence[Any]) -> bool:

@@ -25,14 +25,14 @@ _UNPACKING = {"DICT_MERGE", "DICT_UPDATE"}
 
 def class_body() -> FrameType | None:
     """The innermost class statement that is being run, also by way of functions that it calls."""
-    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001  the only way to know who asks
+    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001  the only way to find the caller
     while frame is not None and not is_running_class_body(frame):
         frame = frame.f_back
     return frame
 
 
 def is_running_class_body(frame: FrameType) -> bool:
-    """Whether a frame is that of a class statement; functions are told from it without a look at their variables."""
+    """Whether a frame is that of a class statement; a function's is recognised without reading its variables."""
     return not frame.f_code.co_flags & CO_OPTIMIZED and is_class_body(frame)
 
 

@@ -95,7 +95,7 @@ class ApiStatusError(KubernetesError):
     def is_final(self) -> bool:
         """Whether the same request would be refused again, unless a person does something about it.
 
-        A quota that is used up is told as 403, and is free again when other objects are gone.
+        An exhausted quota is reported as 403, and frees up when other objects are deleted.
         """
         return self.status in _FINAL and "exceeded quota" not in self.message
 

@@ -31,7 +31,7 @@ _RUNTIMES = re.compile(r"(^|/)(libc|ld-linux.*|ld-musl.*|libpthread|lib(std)?c\+
 _UNNAMED_LIBRARIES = re.compile(r"polars|tokio|rayon")  # by the names of their threads
 _STACK_BYTES = 64 * 1024  # of a stack, from its start: what a thread runs is named there
 # So long a thread that runs is waited for: it can't be looked at until it sleeps. OpenBLAS's run for a while after each
-# call that has limited them; GNU's OpenMP, which has to be told from them, is worth a longer wait where it is loaded.
+# call that has limited them; GNU's OpenMP, which must not be taken for them, is worth a longer wait where it is loaded.
 _RUNNING_SECONDS = 0.002
 _OPENMP_RUNNING_SECONDS = 0.05
 

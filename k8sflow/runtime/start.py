@@ -92,7 +92,7 @@ def drive(settings: Settings, flow: str, run_id: str, flowrun_name: str) -> bool
     """
     from k8sflow.runtime import flowrun  # noqa: PLC0415  only here is the API needed
 
-    # An earlier driver, or whoever started the run, has had answers from the bucket.
+    # An earlier driver, or the process that started the run, has had answers from the bucket.
     store = remote.open_bucket(settings, first_seconds=settings.storage_patience)
     observer = flowrun.FlowRunObserver(settings, settings.kubernetes_namespace, flowrun_name)
     store.report_outages(observer.outage)

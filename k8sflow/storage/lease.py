@@ -285,7 +285,7 @@ class ObjectLease:
                     self._store.put(self._key(number), [_dump(replace(self._me, beat=beat))])
             except Exception:  # noqa: BLE001,S112  the thread's border: without it nobody would notice a new driver
                 # Where the bucket can't be reached for a while, nobody else can see the silence either. Whatever else
-                # it is (keys that expired), the next beat tries again, and finds out who has taken over meanwhile.
+                # it is (keys that expired), the next beat tries again, and notices if another driver has taken over.
                 continue
             if is_lost:
                 on_lost()

@@ -1,4 +1,4 @@
-"""Patience with a server that can't be reached: how long a call waits for it, and who hears of the wait.
+"""Patience with a server that can't be reached: how long a call waits for it, and how the wait is reported.
 
 How long fits what is at stake: a command that reads waits half a minute, a task with its result in hand and a run's
 driver wait for minutes (the setting ``storage_patience_seconds``). Before the first answer nothing is at stake, and the

@@ -88,7 +88,7 @@ class TaskRunner:
             finished = time.time()
             context.freeze(flow)
             left = context.persist(flow)
-        except BaseException as error:
+        except BaseException as error:  # the boundary to the user's code; raised again below
             if policy.catch is not None and not policy.is_run_again(failure(error).outcome.value, spec.attempt):
                 self._keep(spec, flow, context, started)
             raise

@@ -138,6 +138,20 @@ def test_exit_hooks_run_once_in_each_process_that_registered_them(tmp_path: Path
     assert len(hooks) == len(set(hooks)) == 8
 
 
+def test_numpys_generators_of_a_library_are_seeded_for_each_task(tmp_path: Path, library: Path) -> None:
+    """But for those that the library has seeded itself; also one that another generator was made from."""
+    (library / "draws.py").write_text(
+        "import numpy as np\nOLD = np.random.RandomState()\nNEW = np.random.default_rng()\n"
+        "OTHER = np.random.Generator(np.random.Philox())\nFIXED = np.random.default_rng(7)\nMT = np.random.RandomState(7)\n"
+    )
+    body = (
+        "self.got = (draws.OLD.random_sample(), draws.NEW.random(), draws.OTHER.random(), draws.FIXED.random(), "
+        "draws.MT.random_sample(), np.random.rand())"
+    )
+    columns = zip(*found(tmp_path, "import numpy as np, draws", body, PYTHONPATH=str(library)), strict=True)
+    assert [len(set(map(float, column))) for column in columns] == [4, 4, 4, 1, 1, 4]
+
+
 def test_a_log_handler_is_flushed_when_its_task_ends(tmp_path: Path) -> None:
     """By the exit hook of a library that the server has imported: logging's."""
     top = (
@@ -206,6 +220,8 @@ def test_what_the_flow_adds_to_the_environment_is_added_once(tmp_path: Path) -> 
             "it makes temporary files",
         ),
         ("import signal; signal.signal(signal.SIGUSR1, lambda *_: None)", "it handles signals"),
+        ("import uuid; ID = uuid.uuid4()", "it makes a unique id"),
+        ("from uuid import uuid4; ID = uuid4()", "it makes a unique id"),
         ("import multiprocessing; L = multiprocessing.Lock()", "it makes memory that processes share"),
         ("import yours", "it imports yours, which is no installed library"),
     ],

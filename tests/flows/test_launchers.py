@@ -92,7 +92,7 @@ def test_a_runner_starts_them_too(tmp_path: Path) -> None:
     ],
 )
 def test_a_script_may_change_its_command_line(tmp_path: Path, change: str) -> None:
-    """A task runs its task, whatever the file makes of sys.argv."""
+    """A task process runs its task however the file changes sys.argv."""
     if "go" in change:
         write_flow(tmp_path, f"import sys\nif sys.argv[1] == 'go': del sys.argv[1]\n{SOURCE}")
         done = start(tmp_path, "flow.py", "go", "run", "--n", "3")

@@ -192,7 +192,7 @@ def test_a_namespace_without_runs_of_the_flow_refuses(root: Path) -> None:
 
 
 def test_a_failed_run_is_not_finished(root: Path) -> None:
-    """Nor is its task; how they ended is told by other means."""
+    """Nor is its task; how they ended is reported in other ways."""
     assert run_flow(write_flow(root, FAILING), "--run-id", "r1", K8SFLOW_ROOT=str(root / "store")).returncode == 1
     run = Run("F/r1")
     assert (run.finished, run.finished_at, run.status, run.has_ended) == (False, None, "failed", True)
@@ -247,7 +247,7 @@ def test_names_of_metaflow_are_there(root: Path) -> None:
 
 
 def test_the_system_tags_name_versions_and_runtime(root: Path) -> None:
-    """Those of the run's start, whoever reads it."""
+    """Those of the run's start, for every reader."""
     done = run_flow(write_flow(root, FAILING), "--run-id", "r1", K8SFLOW_ROOT=str(root / "store"))
     assert done.returncode == 1
     python = ".".join(map(str, sys.version_info[:3]))

@@ -57,7 +57,7 @@ def test_a_use_of_a_value_that_is_not_known_is_a_mistake(tmp_path: Path, use: st
 
 
 def test_the_advice_is_what_can_be_written(tmp_path: Path) -> None:
-    """All mistakes are told at once, nothing runs, and the advice works."""
+    """All mistakes are reported at once, nothing runs, and the advice works."""
     source = textwrap.dedent("""
         from k8sflow import Config, config_expr, environment
         class F(FlowSpec):

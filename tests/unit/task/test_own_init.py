@@ -53,7 +53,7 @@ SOURCE = """
 
 
 def test_steps_have_what_init_set(tmp_path: Path) -> None:
-    """A join has it as the split left it; what a step makes of it wins; what can't be saved each task makes anew."""
+    """A join has it as the split left it; a step's change to it wins; each task makes anew what can't be saved."""
     file = write_flow(tmp_path, SOURCE)
     done = flow_command(file, "run")
     assert done.returncode == 0, done.stdout + done.stderr
