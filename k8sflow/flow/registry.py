@@ -15,6 +15,7 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from k8sflow.errors import FlowDefinitionError
@@ -92,20 +93,37 @@ def kind_of(decoration: Decoration) -> DecoratorKind:
 
 
 def parse_all(texts: Sequence[str]) -> tuple[Decoration, ...]:
-    """The decorators that several ``--with`` name.
+    """The decorators that several ``--with`` name; those of one decorator are one, with the options of all of them.
 
     Raises:
-        FlowDefinitionError: There is no such decorator, an option is wrong, or one is named twice that can't be.
+        FlowDefinitionError: There is no such decorator, an option is wrong, or one has two values.
     """
     found: list[Decoration] = []
     for text in texts:
         added = parse(text)
-        if any(added.name == other.name for other in found) and not find(added.name).repeats:
-            raise FlowDefinitionError(
-                f"--with {added.name} is given twice, and only one can take effect.", advice="Leave one of them out."
-            )
-        found.append(added)
+        place = next((place for place, other in enumerate(found) if other.name == added.name), None)
+        if place is None or find(added.name).repeats:
+            found.append(added)
+        else:
+            found[place] = _joined(found[place], added)
     return tuple(found)
+
+
+def _joined(first: Decoration, second: Decoration) -> Decoration:
+    """Two decorations by ``--with`` as one.
+
+    Raises:
+        FlowDefinitionError: An option has two values, or the options can't be used together.
+    """
+    for key in first.options.keys() & second.options.keys():
+        if first.options[key] != second.options[key]:
+            raise FlowDefinitionError(
+                f"--with {first.name} is given twice, with two values of {key}, and only one can take effect.",
+                advice="Leave one of them out.",
+            )
+    joined = replace(first, options={**first.options, **second.options})
+    find(first.name).read(joined)
+    return joined
 
 
 def parse(text: str, near: Mapping[str, Any] | None = None) -> Decoration:

@@ -140,10 +140,15 @@ def test_flow_decorators_twice(tmp_path: Path) -> None:
 
 
 def test_with_twice(tmp_path: Path) -> None:
-    """--with retry --with retry is refused; a decorator of the file is known there, also where no step has it."""
+    """Two values of an option are refused, other options add up; a decorator of the file is known there too."""
     done, _ = run(tmp_path, flow(), "--with", "retry:times=1", "--with", "retry:times=2")
     assert done.returncode != 0
     assert "--with retry is given twice" in done.stdout + done.stderr
+    twice = ("--with", "retry", "--with", "retry:times=1", "--with", "retry:minutes_between_retries=0")
+    (tmp_path / "added/.k8sflow").mkdir(parents=True)
+    done, found = run(tmp_path / "added", flow(body="from k8sflow import current; assert current.retry_count"), *twice)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert found["start"].task.current_attempt == 1
     done, found = run(tmp_path, flow(), "--with", "log:word=a", "--with", "log:word=b")
     assert done.returncode == 0, done.stdout + done.stderr
     assert sorted(found["start"].task.data.words) == ["a", "b"]
