@@ -84,9 +84,9 @@ def _run_command(flow: type[FlowSpec]) -> click.Command:
     def callback(**values: Any) -> None:
         with told():
             request = starting.request(flow, values)
-            from k8sflow.runtime import start  # noqa: PLC0415  --help needs no runtime
+            from k8sflow.runtime.commands.run import run  # noqa: PLC0415  --help needs no runtime
 
-            leave(start.run(request))
+            leave(run(request))
 
     return click.Command("run", callback=callback, params=options, help=f"Run {flow.__name__} from its start.")
 
@@ -187,8 +187,8 @@ def _converted(parameter: Parameter) -> Callable[[click.Context, click.Parameter
 
 
 def _step(flow: type[FlowSpec], task: str, store: str, place: str | None) -> None:
-    from k8sflow.runtime import single  # noqa: PLC0415  --help needs no runtime
+    from k8sflow.runtime.commands.step import run_task  # noqa: PLC0415  --help needs no runtime
     from k8sflow.storage.run_store import RUNS  # noqa: PLC0415  as above
 
     with told():
-        sys.exit(single.run_task(flow, config.load(code_folder(flow)), task, store, place or RUNS))
+        sys.exit(run_task(flow, config.load(code_folder(flow)), task, store, place or RUNS))
