@@ -11,7 +11,9 @@
         OutageError              it can't be reached, or answers that something is wrong with it: time may heal that
       PackageError               the code package can't be made or opened
       KubernetesError            the API server refused or can't be reached
-      RunError                   a run can't be started, found or gone on with
+      RunError                   a run can't be started, found or resumed
+        NotFoundError            there is no such flow, run, step, task or artifact
+        NamespaceMismatchError   the run exists, but not in the namespace in which runs are looked for
       TimeoutException           a step took longer than its @timeout; raised inside of the step
 
 A message has three parts: what happened and where, the likely cause, what to do.
@@ -127,7 +129,18 @@ class KubernetesError(K8sflowError):
 
 
 class RunError(K8sflowError):
-    """A run can't be started, found or gone on with."""
+    """A run can't be started, found or resumed."""
+
+
+class NotFoundError(RunError, KeyError):
+    """There is no such flow, run, step, task or artifact in any store that is known here."""
+
+    def __str__(self) -> str:
+        return K8sflowError.__str__(self)
+
+
+class NamespaceMismatchError(RunError):
+    """The run exists, but not in the namespace in which runs are looked for; or a flow has runs in others only."""
 
 
 class TimeoutException(K8sflowError):  # noqa: N818  Metaflow's name

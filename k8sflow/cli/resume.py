@@ -12,7 +12,7 @@ from click.core import ParameterSource
 from k8sflow import config
 from k8sflow.cli import completion, starting
 from k8sflow.cli.errors import leave, told
-from k8sflow.cli.places import Reach
+from k8sflow.cli.scope import Scope
 from k8sflow.flow.spec import FlowSpec
 from k8sflow.runtime.request import code_folder
 
@@ -51,7 +51,7 @@ def _resume_command(flow: type[FlowSpec], more: Sequence[click.Parameter]) -> cl
         click.Option(
             ["--origin-run-id", "origin"],
             help="The run to resume (default: the latest one).",
-            shell_complete=completion.runs_in(Reach.of_flow(flow)),
+            shell_complete=completion.runs_in(Scope.of_flow(flow)),
         ),
         click.Option(["--dry-run"], is_flag=True, help="Tell what would be cloned and what would run, and why."),
         *starting.options(),
@@ -94,7 +94,7 @@ def _attach_command(flow: type[FlowSpec]) -> click.Command:
         "attach",
         callback=_timed(flow, attach),
         params=[
-            click.Argument(["run"], shell_complete=completion.runs_in(Reach.of_flow(flow))),
+            click.Argument(["run"], shell_complete=completion.runs_in(Scope.of_flow(flow))),
             click.Option(["--max-workers"], type=click.IntRange(min=1), help="How many tasks run at a time."),
         ],
         short_help="Go on with a run whose driver died, or follow it.",
@@ -113,7 +113,7 @@ def _spin_command(flow: type[FlowSpec]) -> click.Command:
         "spin",
         callback=_timed(flow, spin),
         params=[
-            click.Argument(["task"], shell_complete=completion.places_in(Reach.of_flow(flow))),
+            click.Argument(["task"], shell_complete=completion.names_in(Scope.of_flow(flow))),
             click.Option(
                 ["--pathspec-file"], type=click.Path(dir_okay=False),
                 help="Write the pathspec of the task that runs to this file: Task(…) reads what it leaves.",

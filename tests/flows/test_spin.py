@@ -174,7 +174,7 @@ def test_a_program_is_told_which_task_runs(file: Path) -> None:
         ("bad/join", "has no inputs for the step join"),
         ("r9/work", "there is no run F/r9"),
         ("good/train", "one of 2 processes"),
-        ("a/b/c/d", "names no step"),
+        ("a/b/c/d", "neither a run of F nor a step of its latest run"),
     ],
 )
 def test_what_can_not_be_run_is_told(file: Path, text: str, message: str) -> None:

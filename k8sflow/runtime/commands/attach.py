@@ -45,7 +45,7 @@ def attach(flow: type[FlowSpec], settings: Settings, run: str, max_workers: int 
     Raises:
         K8sflowError: There is no such run, or it can't go on.
     """
-    run_store = lookup.run_of(flow, settings, run)
+    run_store = lookup.runs_of(flow, settings).named(run)
     record = run_store.read()
     artifacts = ArtifactStore(run_store.store, record.flow)
     bind_known(flow, lambda name: artifacts.load(record.parameters[name], name), record.parameters)

@@ -50,7 +50,8 @@ def resume(
         K8sflowError: The run can't be resumed.
     """
     flow = request.flow
-    before = lookup.run_of(flow, request.settings, origin) if origin else lookup.latest_of(flow, request.settings)
+    runs = lookup.runs_of(flow, request.settings)
+    before = runs.named(origin) if origin else runs.latest_own()
     record = before.read()
     artifacts = ArtifactStore(before.store, record.flow)
     bind_known(flow, lambda name: artifacts.load(record.parameters[name], name), record.parameters)

@@ -262,7 +262,7 @@ def fixed_values(
     """
     fixed: dict[str, Any] = {name: config.k8sflow_value() for name, config in configs(flow).items()}
     known = dict(fixed)
-    kind = "s3" if artifacts.url.startswith("s3://") else "local"
+    kind = "s3" if artifacts.store.is_shared else "local"
     found = {name: known_values[name] for name in parameters(flow) if name in known_values}
     for attribute, parameter in parameters(flow).items():
         if attribute in found:

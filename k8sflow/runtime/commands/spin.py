@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -31,6 +31,7 @@ from k8sflow.runtime.core.clock import RealClock
 from k8sflow.runtime.core.inbox import Inbox
 from k8sflow.runtime.core.resume_plan import Kept, Rerun, plan
 from k8sflow.runtime.core.retries import look, read_past
+from k8sflow.runtime.lookup import Reference
 from k8sflow.runtime.placement import Placement
 from k8sflow.runtime.progress import Reporter, reporter
 from k8sflow.runtime.request import code_file, code_folder
@@ -53,21 +54,6 @@ _SHOWN_CHARACTERS = 60
 _PATHSPEC = "the task's pathspec"
 
 
-@dataclass(frozen=True)
-class _Wanted:
-    """What the user has named.
-
-    Args:
-        step: The step.
-        run: The run; None for the latest.
-        task: The task's id; None for any.
-    """
-
-    step: str
-    run: str | None = None
-    task: str | None = None
-
-
 def spin(
     flow: type[FlowSpec], settings: Settings, text: str, began: float, pathspec_file: str | None = None
 ) -> bool | None:
@@ -85,16 +71,17 @@ def spin(
     """
     if pathspec_file is not None:
         id_files.check(Path(pathspec_file), _PATHSPEC)
-    words = text.strip("/").removeprefix(f"{flow.__name__}/").split("/")
-    wanted = _wanted(words, list(steps(flow)))
-    origin = lookup.run_of(flow, settings, wanted.run) if wanted.run else lookup.latest_of(flow, settings)
+    known = list(steps(flow))
+    runs = lookup.runs_of(flow, settings)
+    reference = runs.resolve(text, runs.latest_own, known)
+    step, origin = _step_of(text, reference, known), reference.run
     before = origin.read()
     artifacts = ArtifactStore(origin.store, before.flow)
     bind_known(flow, lambda name: artifacts.load(before.parameters[name], name), before.parameters)
     graph = build(flow)
-    spec, needed = _task(origin, before, graph, wanted)
-    policy = Placement.of(flow, graph, (), settings).policies.get(wanted.step, StepPolicy())
-    record = replace(_record(flow, before, graph, artifacts, wanted.step), policies={wanted.step: policy.to_document()})
+    spec, needed = _task(origin, before, graph, step, reference.task)
+    policy = Placement.of(flow, graph, (), settings).policies.get(step, StepPolicy())
+    record = replace(_record(flow, before, graph, artifacts, step), policies={step: policy.to_document()})
     run_store = RunStore(origin.store, record.flow, record.run, SPINS)
     run_store.create(record)
     put_commits(
@@ -105,7 +92,7 @@ def spin(
     pathspec = f"{run_store.pathspec}/{spec.name}"
     if pathspec_file is not None:
         id_files.write(Path(pathspec_file), _PATHSPEC, pathspec)
-    seen = reporter(began, partial(next_steps.logs, record), pathspec, [wanted.step])
+    seen = reporter(began, partial(next_steps.logs, record), pathspec, [step])
     runner = TaskRunner(flow, graph, record, origin.store, SPINS)
     result = _run(runner, spec, seen, policy)
     if result is None:
@@ -122,25 +109,17 @@ def spin(
     return True
 
 
-def _wanted(words: list[str], known: list[str]) -> _Wanted:
-    """What ``step``, ``step/task``, ``run/step`` or ``run/step/task`` names.
+def _step_of(text: str, reference: Reference, known: list[str]) -> str:
+    """The step that a reference names.
 
     Raises:
-        RunError: There is no such step.
+        RunError: It names none.
     """
-    match words:
-        case [step] if step in known:
-            return _Wanted(step)
-        case [step, task] if step in known:
-            return _Wanted(step, task=task)
-        case [run, step] if step in known:
-            return _Wanted(step, run)
-        case [run, step, task] if step in known:
-            return _Wanted(step, run, task)
-    named = words[0] if len(words) == 1 else words[1] if len(words) > 1 else ""
+    if reference.step in known and reference.artifact is None:
+        return str(reference.step)
     raise RunError(
-        f"{'/'.join(words)!r} names no step of this flow.",
-        cause=f"Its steps are {', '.join(known)}. {closest(named, known)}".strip(),
+        f"{text!r} names no step of this flow.",
+        cause=f"Its steps are {', '.join(known)}. {closest(reference.step or '', known)}".strip(),
         advice="Name a step, or a task of a run: train, train/3, RUN/train, RUN/train/3.",
     )
 
@@ -167,7 +146,9 @@ def _record(flow: type[FlowSpec], before: RunRecord, graph: Graph, artifacts: Ar
     )
 
 
-def _task(origin: RunStore, record: RunRecord, graph: Graph, wanted: _Wanted) -> tuple[TaskSpec, list[Kept]]:
+def _task(
+    origin: RunStore, record: RunRecord, graph: Graph, step: str, task: str | None
+) -> tuple[TaskSpec, list[Kept]]:
     """The task to run, and the results that it reads.
 
     Raises:
@@ -175,12 +156,12 @@ def _task(origin: RunStore, record: RunRecord, graph: Graph, wanted: _Wanted) ->
     """
 
     def again(name: TaskName) -> bool:
-        return name.step == wanted.step and wanted.task in {None, name.id}
+        return name.step == step and task in {None, name.id}
 
     found = plan(origin, Graph.from_document(record.flow, record.graph), graph, again)
     tasks = {rerun.task.name.id: rerun for rerun in found.reruns if again(rerun.task.name)}
     if not tasks:
-        what = f"{wanted.step}/{wanted.task}" if wanted.task else f"the step {wanted.step}"
+        what = f"{step}/{task}" if task else f"the step {step}"
         raise RunError(
             f"{origin.pathspec} has no inputs for {what}.",
             cause="The run has no such task, has not come so far, or what comes before has another place in the graph.",
@@ -190,7 +171,7 @@ def _task(origin: RunStore, record: RunRecord, graph: Graph, wanted: _Wanted) ->
     if spec.nodes > 1:
         raise RunError(
             f"{spec.name} is one of {spec.nodes} processes that know each other, which can't run alone.",
-            advice=f"Run all of them again: resume {wanted.step}",
+            advice=f"Run all of them again: resume {step}",
         )
     if graph[spec.name.step].is_join:
         around = spec.name.path

@@ -24,8 +24,6 @@ from k8sflow.task.spec import TaskName, TaskSpec
 
 _STREAMS: tuple[Literal["stdout"], Literal["stderr"]] = ("stdout", "stderr")
 _PIECE_BYTES = 1 << 16
-_FOLDER_PAUSE_SECONDS = 0.3
-_BUCKET_PAUSE_SECONDS = 2.0
 # A look at a wide run lists many objects: it is to take no more than a small part of the time.
 _PAUSE_PER_LOOK = 10
 
@@ -77,8 +75,7 @@ class Follower:
         Args:
             is_orphan: Whether that is so; asked again and again.
         """
-        is_bucket = self._run_store.store.url.startswith("s3://")
-        least = _BUCKET_PAUSE_SECONDS if is_bucket else _FOLDER_PAUSE_SECONDS
+        least = self._run_store.store.poll_seconds
         pause = threading.Event()
         self._tell_before(self._before)
         while True:
