@@ -84,9 +84,10 @@ def _run_command(flow: type[FlowSpec]) -> click.Command:
     def callback(**values: Any) -> None:
         with told():
             request = starting.request(flow, values)
-            from k8sflow.runtime.commands.run import run  # noqa: PLC0415  --help needs no runtime
+            from k8sflow.cli.terminal import Terminal  # noqa: PLC0415  --help needs no runtime
+            from k8sflow.runtime.commands.run import run  # noqa: PLC0415
 
-            leave(run(request))
+            leave(run(request, Terminal()))
 
     return click.Command("run", callback=callback, params=options, help=f"Run {flow.__name__} from its start.")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
@@ -15,6 +15,9 @@ from k8sflow.cli.errors import leave, told
 from k8sflow.cli.scope import Scope
 from k8sflow.flow.spec import FlowSpec
 from k8sflow.runtime.request import code_folder
+
+if TYPE_CHECKING:
+    from k8sflow.runtime.core.run_state import RunEnd
 
 # The commands that take the configs of an earlier run, so that the flow's mutators have to wait for these.
 NAMES = ("resume", "attach", "spin")
@@ -72,9 +75,10 @@ def _resume_command(flow: type[FlowSpec], more: Sequence[click.Parameter]) -> cl
                 if key.startswith("parameter_")
                 and context.get_parameter_source(key) is ParameterSource.COMMANDLINE
             ]  # fmt: skip
-            from k8sflow.runtime.commands import resume  # noqa: PLC0415  --help needs no runtime
+            from k8sflow.cli.terminal import Terminal  # noqa: PLC0415  --help needs no runtime
+            from k8sflow.runtime.commands.resume import resume  # noqa: PLC0415
 
-            leave(resume.resume(request, origin, step, given=given, dry_run=dry_run))
+            leave(resume(request, origin, step, Terminal(), given=given, dry_run=dry_run))
 
     return click.Command(
         "resume", callback=callback, params=options,
@@ -85,7 +89,7 @@ def _resume_command(flow: type[FlowSpec], more: Sequence[click.Parameter]) -> cl
 
 
 def _attach_command(flow: type[FlowSpec]) -> click.Command:
-    def attach(**values: Any) -> bool | None:
+    def attach(**values: Any) -> RunEnd:
         from k8sflow.runtime.commands.attach import attach  # noqa: PLC0415  --help needs no runtime
 
         return attach(flow, **values)
@@ -104,7 +108,7 @@ def _attach_command(flow: type[FlowSpec]) -> click.Command:
 
 
 def _spin_command(flow: type[FlowSpec]) -> click.Command:
-    def spin(task: str, **values: Any) -> bool | None:
+    def spin(task: str, **values: Any) -> RunEnd:
         from k8sflow.runtime.commands.spin import spin  # noqa: PLC0415  --help needs no runtime
 
         return spin(flow, text=task, **values)
@@ -126,13 +130,15 @@ def _spin_command(flow: type[FlowSpec]) -> click.Command:
     )  # fmt: skip
 
 
-def _timed(flow: type[FlowSpec], work: Callable[..., bool | None]) -> Callable[..., None]:
-    """The callback of a command: adds the settings, and when it was asked for, to what was typed."""
+def _timed(flow: type[FlowSpec], work: Callable[..., RunEnd]) -> Callable[..., None]:
+    """The callback of a command: adds the settings, the terminal and the time of the request to the arguments."""
 
     def callback(**values: Any) -> None:
-        began = time.monotonic()
+        asked_at = time.monotonic()
         with told():
-            leave(work(settings=config.load(code_folder(flow)), began=began, **values))
+            from k8sflow.cli.terminal import Terminal  # noqa: PLC0415  --help needs no runtime
+
+            leave(work(settings=config.load(code_folder(flow)), console=Terminal(), asked_at=asked_at, **values))
 
     return callback
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from k8sflow.config import Settings
 from k8sflow.errors import FlowDefinitionError
+from k8sflow.executors.context import KUBERNETES, LOCAL
 from k8sflow.flow.checks.decorators import added_to
 from k8sflow.flow.decorators import registry
 from k8sflow.flow.decorators import step as decorators
@@ -18,6 +19,7 @@ from k8sflow.flow.decorators.retry import StepPolicy
 from k8sflow.flow.decorators.step import Decoration
 from k8sflow.flow.graph import Graph, Mistake, refuse
 from k8sflow.flow.spec import FlowSpec
+from k8sflow.storage.records import RunRecord
 
 _DEADLINE_SLACK_SECONDS = 600
 
@@ -48,11 +50,20 @@ class Placement:
             for step, options in self.pods.items()
         }
 
+    def inside(self, settings: Settings) -> Settings:
+        """The settings with the namespace of the run's pods."""
+        return replace(settings, kubernetes_namespace=self.namespace)
+
+    def executor_of(self, step: str) -> str:
+        """The name of a step's executor."""
+        return KUBERNETES if step in self.pods else LOCAL
+
     @staticmethod
-    def from_document(document: Mapping[str, Mapping[str, Any]], settings: Settings) -> Placement:
-        """The placement that ``to_document`` wrote."""
-        pods = {step: PodOptions.from_mapping(options) for step, options in document.items()}
-        return Placement(pods, common_namespace(pods, settings.kubernetes_namespace))
+    def of_record(record: RunRecord, settings: Settings) -> Placement:
+        """The placement that a run was started with."""
+        pods = {step: PodOptions.from_mapping(options) for step, options in record.pods.items()}
+        policies = {step: StepPolicy.from_document(policy) for step, policy in record.policies.items()}
+        return Placement(pods, common_namespace(pods, settings.kubernetes_namespace), policies)
 
     @staticmethod
     def of(flow: type[FlowSpec], graph: Graph, with_: tuple[str, ...], settings: Settings) -> Placement:

@@ -34,7 +34,7 @@ class RunRequest:
         production: Whether ``--production`` was given.
         namespace: The tag by which the run's tasks look for runs; None for that of the user.
         is_detached: Whether the controller in the cluster is to see to the run.
-        began: When the user asked, by time.monotonic().
+        asked_at: When the user asked, by time.monotonic().
     """
 
     flow: type[FlowSpec]
@@ -50,7 +50,7 @@ class RunRequest:
     production: bool | None = None
     namespace: str | None = None
     is_detached: bool = False
-    began: float = field(default_factory=time.monotonic)
+    asked_at: float = field(default_factory=time.monotonic)
 
 
 def code_folder(flow: type[FlowSpec]) -> Path:

@@ -1,4 +1,4 @@
-"""``run_flow``: a whole run in this process, by the driver that runs it everywhere."""
+"""``run_flow``: a whole run in this process, by the loop that drives it everywhere."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from k8sflow.config import Settings
 from k8sflow.executors.base import Finished, TaskEvent
 from k8sflow.flow.spec import FlowSpec
 from k8sflow.runtime.core.inbox import Inbox
-from k8sflow.runtime.core.loop import Driver
+from k8sflow.runtime.core.loop import Loop
+from k8sflow.runtime.core.run_state import RunState
 from k8sflow.runtime.placement import Placement
 from k8sflow.task.failure import failure
 from k8sflow.task.result import TaskResult
@@ -52,23 +53,23 @@ def _run(flow: type[FlowSpec], parameters: Mapping[str, Any]) -> Run:
     documents = {step: policy.to_document() for step, policy in policies.items()}
     runner = replace(runner, record=replace(runner.record, policies=documents))
     tasks = _Tasks(runner)
-    driver = Driver(
+    loop = Loop(
         runner.graph,
         runner.run_store,
+        state=lambda: RunState(runner.graph, runner.record.run, policies=policies),
         executors=lambda _: {_HERE: tasks},
         executor_of=lambda _: _HERE,
         observers=[],
-        policies=policies,
         clock=tasks,
     )
-    result = driver.run()
+    result = loop.run()
     if result.failed is not None:
         raise tasks.errors[result.failed]
     return Run(runner.run_store)
 
 
 class _Tasks:
-    """Runs tasks when the driver waits for something to happen; and is its clock, which no pause holds up.
+    """Runs tasks when the loop waits for something to happen; and is its clock, which no pause delays.
 
     Args:
         runner: What runs a task.

@@ -16,7 +16,7 @@ from k8sflow.flow.configs import given
 from k8sflow.flow.decorators import deployment, mutators
 from k8sflow.flow.problems import did_you_mean
 from k8sflow.flow.spec import FlowSpec, parameters
-from k8sflow.runtime.commands.run import fixed_values
+from k8sflow.runtime.commands.create import fixed_values
 from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.storage.memory import MemoryStore
 from k8sflow.storage.records import RunRecord, new_run_id

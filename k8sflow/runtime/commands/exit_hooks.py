@@ -4,26 +4,48 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-
-import click
+from dataclasses import replace
+from typing import Any
 
 from k8sflow.errors import K8sflowError
-from k8sflow.executors.base import Executor, Finished, Output
+from k8sflow.executors.base import Executor, Finished, Output, Report
+from k8sflow.executors.context import KUBERNETES, LOCAL
+from k8sflow.flow.decorators.pod_options import DEFAULT_OPTIONS, RESOURCES, merge
 from k8sflow.runtime.core.clock import RealClock
 from k8sflow.runtime.core.inbox import Inbox
-from k8sflow.runtime.core.loop import Report
+from k8sflow.runtime.progress.console import Console, Tone
 from k8sflow.runtime.progress.text import OutputLines, brief, prefixed
+from k8sflow.runtime.session import Session
 from k8sflow.storage.records import RunRecord
 from k8sflow.task import exit_hooks
 from k8sflow.task.result import TaskResult
 
 
-def call(record: RunRecord, executor_of: Callable[[Report], Executor], *, is_success: bool) -> None:
+def call_here(session: Session, console: Console, *, is_success: bool) -> None:
+    """Calls the hooks of a run on this machine; as ``call``."""
+    call(session.record, console, lambda report: session.executor(LOCAL, report, max_workers=1), is_success=is_success)
+
+
+def call_in_pods(session: Session, console: Console, owner: dict[str, Any], *, is_success: bool) -> None:
+    """Calls the hooks of a run, each in a pod like that of the end step, without its resources; as ``call``."""
+    own = replace(session.placement.pods[session.graph.end], **dict.fromkeys(RESOURCES))
+    placement = replace(session.placement, pods={exit_hooks.STEP: merge(own, DEFAULT_OPTIONS)})
+    inside = replace(session, placement=placement)
+    call(
+        session.record,
+        console,
+        lambda report: inside.executor(KUBERNETES, report, owner=owner),
+        is_success=is_success,
+    )
+
+
+def call(record: RunRecord, console: Console, executor_of: Callable[[Report], Executor], *, is_success: bool) -> None:
     """Calls the hooks of a run that has ended, one after the other; a hook that fails is reported, and changes nothing.
 
     Args:
         record: The run's record.
-        executor_of: Makes what runs them.
+        console: Shows their output.
+        executor_of: Makes the executor that runs them.
         is_success: Whether the run has succeeded; a run that was cancelled has not.
     """
     specs = exit_hooks.specs(record, "on_success" if is_success else "on_error")
@@ -33,25 +55,25 @@ def call(record: RunRecord, executor_of: Callable[[Report], Executor], *, is_suc
     try:
         executor = executor_of(inbox.put)
     except (K8sflowError, OSError) as error:
-        _say(f"The exit hooks can't be called: {error}")
+        console.say(f"The exit hooks can't be called: {error}", Tone.NOTICE)
         return
     try:
         for name, spec in specs:
             executor.submit([spec])
-            result = _shown(inbox, name)
+            result = _shown(inbox, name, console)
             if result.outcome.is_failure:
-                _tell(name, result)
+                _explain(name, result, console)
         executor.close()
     except (K8sflowError, OSError) as error:
-        _say(f"The exit hook {name} can't be called: {error}")
+        console.say(f"The exit hook {name} can't be called: {error}", Tone.NOTICE)
         with suppress(K8sflowError):
             executor.cancel()
     except KeyboardInterrupt:
-        _say(f"The exit hook {name} was interrupted; the run's result stays as it is.")
+        console.say(f"The exit hook {name} was interrupted; the run's result stays as it is.", Tone.NOTICE)
         executor.cancel()
 
 
-def _shown(inbox: Inbox, name: str) -> TaskResult:
+def _shown(inbox: Inbox, name: str, console: Console) -> TaskResult:
     """The result of a hook, whose output is shown as it comes.
 
     Raises:
@@ -63,27 +85,23 @@ def _shown(inbox: Inbox, name: str) -> TaskResult:
             case Exception() as error:
                 raise error
             case Output(_, stream, data):
-                _print(name, lines[stream].add(data))
+                _print(name, lines[stream].add(data), console)
             case Finished(_, result):
                 for rest in lines.values():
-                    _print(name, rest.end())
+                    _print(name, rest.end(), console)
                 return result
             case _:
                 continue
 
 
-def _print(name: str, lines: str) -> None:
+def _print(name: str, lines: str, console: Console) -> None:
     if lines:
-        click.echo(prefixed(f"[exit hook {name}] ", lines, coloured=False), nl=False)
+        console.write(prefixed(f"[exit hook {name}] ", lines, coloured=False))
 
 
-def _tell(name: str, result: TaskResult) -> None:
+def _explain(name: str, result: TaskResult, console: Console) -> None:
     diagnosis = result.diagnosis
     why = brief(diagnosis.summary) if diagnosis is not None else result.outcome.value
-    _say(f"The exit hook {name} failed: {why}")
+    console.say(f"The exit hook {name} failed: {why}", Tone.NOTICE)
     if diagnosis is not None and diagnosis.detail:
-        click.echo("\n".join(f"    {line}" for line in diagnosis.detail.splitlines()))
-
-
-def _say(text: str) -> None:
-    click.secho(text, fg="yellow")
+        console.say("\n".join(f"    {line}" for line in diagnosis.detail.splitlines()))

@@ -12,8 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
-import click
-
 from k8sflow.config import Settings
 from k8sflow.errors import K8sflowError, KubernetesError, RunError
 from k8sflow.executors.base import TaskEvent
@@ -23,11 +21,12 @@ from k8sflow.kubernetes.api import KubernetesApi, Manifest
 from k8sflow.kubernetes.api_errors import ApiStatusError
 from k8sflow.kubernetes.flowrun import Phase, timestamp
 from k8sflow.kubernetes.kubeconfig import ClusterAccess, load_access
-from k8sflow.runtime.core.loop import RunResult
 from k8sflow.runtime.core.retries import Again
+from k8sflow.runtime.core.run_state import RunResult
 from k8sflow.runtime.detached.status import Progress
 from k8sflow.runtime.placement import Placement
-from k8sflow.storage.records import RunRecord
+from k8sflow.runtime.progress.console import Console, Tone
+from k8sflow.runtime.session import Session
 from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskSpec
 
@@ -53,36 +52,36 @@ def check(settings: Settings, namespace: str) -> None:
     asyncio.run(_check(access, namespace))
 
 
-def submit(record: RunRecord, settings: Settings, namespace: str, store_url: str) -> None:
-    """Creates the run's FlowRun, waits until the controller has taken it up, and tells what can be done now.
+def submit(session: Session, console: Console) -> None:
+    """Creates the run's FlowRun, waits until the controller has accepted it, and shows the next steps.
 
     Raises:
         RunError: The controller refuses the run.
         KubernetesError: The FlowRun can't be created.
     """
-    access = load_access(settings.kubernetes_context, os.environ)
-    manifest = flowruns.flowrun_manifest(record, settings, namespace, store_url)
-    status = asyncio.run(_create(access, manifest))
-    name, pathspec = manifest["metadata"]["name"], f"{record.flow}/{record.run}"
+    settings, namespace, pathspec = session.settings, session.placement.namespace, session.pathspec
+    manifest = flowruns.flowrun_manifest(session.record, settings, namespace, session.store.url)
+    status = asyncio.run(_create(load_access(settings.kubernetes_context, os.environ), manifest))
+    name = manifest["metadata"]["name"]
     if status.get("phase") == Phase.FAILED.value:
         summary, _, rest = str(status.get("message") or "").partition("\n")
         raise RunError(f"the controller refuses {pathspec}: {summary}", advice=rest)
     in_namespace = f"-n {namespace}" + (
         f" --context {settings.kubernetes_context}" if settings.kubernetes_context is not None else ""
     )
-    click.echo(f"{pathspec} was handed to the cluster as FlowRun {name}; it runs on without this machine.")
+    console.say(f"{pathspec} is detached: it runs in the cluster as FlowRun {name}, without this machine.")
     if not status:
-        click.secho(
-            f"No controller has taken it up within {_TAKEN_UP_SECONDS:.0f} s. It starts when there is one that watches "
+        console.say(
+            f"No controller has accepted it within {_TAKEN_UP_SECONDS:.0f} s. It starts when there is one that watches "
             f"the namespace {namespace}:\n"
             f"  kubectl get deployments --all-namespaces -l app.kubernetes.io/name=k8sflow",
-            fg="yellow",
+            Tone.NOTICE,
         )
-    click.echo(
+    console.say(
         f"  how far it is:  kubectl get flowrun {name} {in_namespace}\n"
         f"  its output:     kubectl logs {in_namespace} -f job/{flowruns.driver_job_name(name)}\n"
         f"  cancel it:      kubectl delete flowrun {name} {in_namespace}\n"
-        f'  its results:    k8sflow.Flow("{record.flow}")["{record.run}"].data'
+        f'  its results:    k8sflow.Flow("{session.record.flow}")["{session.record.run}"].data'
     )
 
 
@@ -113,12 +112,14 @@ class FlowRunObserver:
         settings: The settings that hold in the driver's pod.
         namespace: Namespace of the FlowRun.
         name: Its name.
+        console: The driver's log.
 
     Raises:
         KubernetesError: There is no such FlowRun (any more), or it can't be read.
     """
 
-    def __init__(self, settings: Settings, namespace: str, name: str) -> None:
+    def __init__(self, settings: Settings, namespace: str, name: str, console: Console) -> None:
+        self._console = console
         self._access = load_access(settings.kubernetes_context, os.environ)
         self._path = flowruns.object_path(namespace, name)
         found = self._call(lambda api: api.get(self._path), _LAST_WORD_PATIENCE_SECONDS)
@@ -152,7 +153,7 @@ class FlowRunObserver:
 
     def outage(self, text: str, is_over: bool) -> None:  # noqa: FBT001  as ``patience.Report``
         """Shows in the driver's log, and until it is over as the FlowRun's message, that the bucket doesn't answer."""
-        click.echo(text)
+        self._console.say(text)
         self._progress.notice("" if is_over else text)
         self._begin_to_write()
 
@@ -166,12 +167,12 @@ class FlowRunObserver:
         with ThreadPoolExecutor(1) as pool:
             is_wanted = pool.submit(self._is_wanted).result()
         if is_wanted:
-            click.echo("The driver was told to stop; another one goes on with the run.")
+            self._console.say("This driver was stopped; another one will take the run over.")
             sys.stdout.flush()
             os._exit(_SIGTERM_EXIT_CODE)
 
-    def close(self, result: RunResult | None) -> None:
-        """Writes how the run ended: its result, or None where it was cancelled."""
+    def close(self, result: RunResult) -> None:
+        """Writes how the run ended."""
         self._closing.set()
         if self._thread is not None:
             self._thread.join()
@@ -182,7 +183,7 @@ class FlowRunObserver:
             if getattr(error, "status", None) == _NOT_FOUND:
                 return  # deleted: there is nobody to tell
             # The store has the outcome, and the exit code tells the controller.
-            click.echo(f"The end of the run can't be written into its FlowRun: {error}", err=True)
+            self._console.say(f"The end of the run can't be written into its FlowRun: {error}", is_aside=True)
 
     def _is_wanted(self) -> bool:
         """Whether the FlowRun is there still; also where nobody can tell."""
@@ -202,7 +203,8 @@ class FlowRunObserver:
             try:
                 asyncio.run(self._write_while_open())
             except Exception as error:  # noqa: BLE001  the thread's border: else the counters would stand still
-                click.echo(f"The FlowRun's status can't be written: {type(error).__name__}: {error}", err=True)
+                text = f"The FlowRun's status can't be written: {type(error).__name__}: {error}"
+                self._console.say(text, is_aside=True)
                 self._closing.wait(_PATIENCE_SECONDS)
 
     async def _write_while_open(self) -> None:

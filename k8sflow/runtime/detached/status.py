@@ -10,8 +10,8 @@ from k8sflow.executors.base import Finished, Queued, Started, TaskEvent
 from k8sflow.flow.decorators.retry import Catch
 from k8sflow.kubernetes.api import Manifest
 from k8sflow.kubernetes.flowrun import Phase, TaskCounts, message_of, timestamp
-from k8sflow.runtime.core.loop import RunResult
 from k8sflow.runtime.core.retries import Again
+from k8sflow.runtime.core.run_state import RunEnd, RunResult
 from k8sflow.task.outcome import Outcome
 from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskName, TaskSpec
@@ -89,8 +89,8 @@ class Progress:
             "startedAt": self._started_at,
         }
 
-    def final_status(self, result: RunResult | None, now: float) -> Manifest:
-        """The status of a run that ended with ``result``, or was cancelled."""
+    def final_status(self, result: RunResult, now: float) -> Manifest:
+        """The status of a run that has ended."""
         phase, message = _end(result)
         message = message_of(message, *self._notes)
         tasks = replace(self._counts, running=0).to_document()
@@ -108,8 +108,8 @@ class Progress:
             self._waiting = None
 
 
-def _end(result: RunResult | None) -> tuple[Phase, str]:
-    if result is None:
+def _end(result: RunResult) -> tuple[Phase, str]:
+    if result.end is RunEnd.CANCELLED:
         return Phase.CANCELLED, "the run was cancelled."
     if result.failed is None or result.result is None:
         return Phase.SUCCEEDED, ""

@@ -7,15 +7,14 @@ import os
 import time
 from collections.abc import Callable
 
-import click
-
 from k8sflow.errors import K8sflowError
 from k8sflow.kubernetes import flowrun as flowruns
 from k8sflow.kubernetes.api import KubernetesApi, Manifest
 from k8sflow.kubernetes.api_errors import ApiStatusError
 from k8sflow.kubernetes.flowrun import Phase
 from k8sflow.kubernetes.kubeconfig import load_access
-from k8sflow.runtime.session import ActiveRun
+from k8sflow.runtime.progress.console import Console, Tone
+from k8sflow.runtime.session import Session
 from k8sflow.storage.records import OutcomeRecord
 from k8sflow.task.outcome import Outcome
 
@@ -33,14 +32,16 @@ class FlowRunWatch:
     belongs to it, or no driver ever came up, only the cluster knows that nobody will.
 
     Args:
-        active: The run.
+        session: The run.
+        console: Shows that the cluster can't be asked.
         clock: The time in seconds.
     """
 
-    def __init__(self, active: ActiveRun, clock: Callable[[], float] = time.monotonic) -> None:
-        self._active = active
+    def __init__(self, session: Session, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+        self._session = session
+        self._console = console
         self._clock = clock
-        self._name = flowruns.flowrun_name(active.record.flow, active.record.run)
+        self._name = flowruns.flowrun_name(session.record.flow, session.record.run)
         self._next = clock()
         self._over_since: float | None = None
         self._has_told = False
@@ -66,8 +67,8 @@ class FlowRunWatch:
 
     def _ask(self) -> Manifest | None:
         """The FlowRun; None where there is none."""
-        settings = self._active.settings
-        path = flowruns.object_path(self._active.placement.namespace, self._name)
+        settings = self._session.settings
+        path = flowruns.object_path(self._session.placement.namespace, self._name)
 
         async def call() -> Manifest:
             access = load_access(settings.kubernetes_context, os.environ)
@@ -87,11 +88,11 @@ class FlowRunWatch:
             return
         self._has_told = True
         what = error.summary if isinstance(error, K8sflowError) else str(error)
-        click.secho(
+        self._console.say(
             f"The cluster can't be asked whether the run is still driven: {what}\n"
-            f"Where nothing comes: kubectl get flowrun {self._name} -n {self._active.placement.namespace}",
-            fg="yellow",
-            err=True,
+            f"Where nothing comes: kubectl get flowrun {self._name} -n {self._session.placement.namespace}",
+            Tone.NOTICE,
+            is_aside=True,
         )
 
 

@@ -12,8 +12,9 @@ from typing import Literal
 from k8sflow.executors.base import Finished, Output, Started
 from k8sflow.flow.decorators.retry import StepPolicy
 from k8sflow.flow.graph import Graph
-from k8sflow.runtime.core.loop import Observer
-from k8sflow.runtime.core.retries import Again, Caught, Failed, decide, read_past
+from k8sflow.runtime.core.earlier import past_of, read_ended
+from k8sflow.runtime.core.observers import Observer
+from k8sflow.runtime.core.retries import Again, Caught, Failed, decide
 from k8sflow.storage.clones import read_commits
 from k8sflow.storage.records import OutcomeRecord
 from k8sflow.storage.run_store import RunStore
@@ -190,7 +191,7 @@ class Follower:
 
     def _tell_what_follows(self, task: TaskSpec, result: TaskResult) -> None:
         """Tells what the driver makes of a failure: it decides by the same records."""
-        past = read_past(self._run_store, task.name.step, task.name.id, list(range(task.attempt + 1)))
+        past = past_of(read_ended(self._run_store, task.name.step, task.name.id, range(task.attempt + 1)))
         policy = self._policies.get(task.name.step, StepPolicy())
         match decide(policy, result.outcome, past.failures if past is not None else {}):
             case Again() as again:

@@ -19,6 +19,7 @@ from k8sflow.kubernetes.flowrun import (
     flowrun_manifest,
     flowrun_name,
 )
+from k8sflow.runtime.core.run_state import RunEnd, RunResult
 from k8sflow.runtime.detached.status import Progress
 from k8sflow.storage.records import RunRecord
 
@@ -82,7 +83,7 @@ def test_settings_come_out_as_pods_have_to_use_them() -> None:
 
 def test_what_a_driver_tells_fits_the_schema() -> None:
     progress = Progress(started_at="2026-01-01T00:00:00Z")
-    for status in (progress.status(), progress.final_status(None, 0.0)):
+    for status in (progress.status(), progress.final_status(RunResult(RunEnd.CANCELLED), 0.0)):
         assert problems(status, SCHEMA["properties"]["status"]) == []
 
 

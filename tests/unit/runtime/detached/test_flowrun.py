@@ -9,15 +9,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from k8sflow.cli.terminal import Terminal
 from k8sflow.config import Settings
 from k8sflow.errors import KubernetesError, RunError
 from k8sflow.executors.base import Finished, Queued, Started
 from k8sflow.flow.decorators.pod_options import PodOptions
-from k8sflow.runtime.core.loop import RunResult
+from k8sflow.flow.graph import Graph
 from k8sflow.runtime.core.retries import Again
+from k8sflow.runtime.core.run_state import RunEnd, RunResult
 from k8sflow.runtime.detached import flowrun
 from k8sflow.runtime.detached.status import Progress
 from k8sflow.runtime.placement import Placement
+from k8sflow.runtime.session import Session
+from k8sflow.storage.memory import MemoryStore
 from k8sflow.storage.records import RunRecord
 from k8sflow.task.outcome import Diagnosis, Outcome
 from k8sflow.task.result import TaskResult
@@ -34,6 +38,11 @@ FAILED = TaskResult(
 
 def spec(step: str = "work", index: int = 0, attempt: int = 0) -> TaskSpec:
     return TaskSpec("Sum", "r1", TaskName(step, (index,)), attempt)
+
+
+def session(**settings: str) -> Session:
+    """The run of RECORD."""
+    return Session(RECORD, Graph("Sum"), MemoryStore(), Placement({}, "lab"), Settings(**settings))
 
 
 def status(server: FlowRunApi) -> dict[str, Any]:
@@ -77,7 +86,7 @@ class TestSubmit:
     def test_a_flowrun_that_is_taken_up(self, server: FlowRunApi, capsys: pytest.CaptureFixture[str]) -> None:
         """It tells what can be done now."""
         server.first_status = {"phase": "Pending"}
-        flowrun.submit(RECORD, Settings(kubernetes_context="lab"), "lab", "s3://bucket")
+        flowrun.submit(session(kubernetes_context="lab"), Terminal())
         said = capsys.readouterr().out
         (name,) = server.names("flowruns")
         assert f"kubectl get flowrun {name} -n lab --context lab" in said
@@ -87,7 +96,7 @@ class TestSubmit:
     def test_a_flowrun_that_is_refused_is_an_error(self, server: FlowRunApi) -> None:
         server.first_status = {"phase": "Failed", "message": "not allowed here.\nAsk for it."}
         with pytest.raises(RunError, match="the controller refuses Sum/r1: not allowed here") as error:
-            flowrun.submit(RECORD, Settings(), "lab", "s3://bucket")
+            flowrun.submit(session(), Terminal())
         assert error.value.advice == "Ask for it."
 
     @pytest.mark.usefixtures("server")
@@ -95,8 +104,8 @@ class TestSubmit:
         self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(flowrun, "_TAKEN_UP_SECONDS", 0.0)
-        flowrun.submit(RECORD, Settings(), "lab", "s3://bucket")
-        assert "No controller has taken it up" in capsys.readouterr().out
+        flowrun.submit(session(), Terminal())
+        assert "No controller has accepted it" in capsys.readouterr().out
 
 
 class TestServiceAccounts:
@@ -121,7 +130,7 @@ class TestObserver:
 
     def observer(self, server: FlowRunApi, **status: Any) -> flowrun.FlowRunObserver:
         server.put("flowruns", flowrun_object(status=status or None))
-        return flowrun.FlowRunObserver(Settings(), "lab", "sum-run-1")
+        return flowrun.FlowRunObserver(Settings(), "lab", "sum-run-1", Terminal())
 
     def test_it_owns_by_uid_without_blocking(self, server: FlowRunApi) -> None:
         owner = self.observer(server).owner
@@ -131,7 +140,7 @@ class TestObserver:
     @pytest.mark.usefixtures("server")
     def test_without_a_flowrun_there_is_no_driver(self) -> None:
         with pytest.raises(KubernetesError):
-            flowrun.FlowRunObserver(Settings(), "lab", "sum-run-1")
+            flowrun.FlowRunObserver(Settings(), "lab", "sum-run-1", Terminal())
 
     def test_a_run_from_its_start_to_its_end(self, server: FlowRunApi) -> None:
         observer = self.observer(server)
@@ -141,7 +150,7 @@ class TestObserver:
         for index in range(2):
             observer.event(Started(spec(index=index), "node-1"))
             observer.event(Finished(spec(index=index), SUCCEEDED))
-        observer.close(RunResult())
+        observer.close(RunResult(RunEnd.SUCCEEDED))
         assert status(server)["phase"] == "Succeeded"
         assert status(server)["tasks"] == {"total": 2, "running": 0, "done": 2, "failed": 0}
         assert status(server)["startedAt"] <= status(server)["finishedAt"]
@@ -150,7 +159,7 @@ class TestObserver:
         observer = self.observer(server)
         observer.submitted([spec()])
         observer.event(Finished(spec(), FAILED))
-        observer.close(RunResult(spec(), FAILED))
+        observer.close(RunResult(RunEnd.FAILED, spec(), FAILED))
         assert status(server)["phase"] == "Failed"
         assert status(server)["message"] == "work/0 failed (user error): ValueError: no\nMend it."
 
@@ -162,7 +171,7 @@ class TestObserver:
         observer.submitted([spec()])
         server.wait(lambda: server.asked("PATCH", "flowruns"))
         server.fail("PATCH", "flowruns", 500, times=2)
-        observer.close(None)
+        observer.close(RunResult(RunEnd.CANCELLED))
         assert status(server)["phase"] == "Cancelled"
 
     def test_the_end_of_a_run_whose_flowrun_is_gone_is_told_to_nobody(
@@ -170,7 +179,7 @@ class TestObserver:
     ) -> None:
         observer = self.observer(server)
         server.remove("flowruns", "sum-run-1")
-        observer.close(None)
+        observer.close(RunResult(RunEnd.CANCELLED))
         assert capsys.readouterr().err == ""
 
     @pytest.mark.slow
@@ -185,7 +194,7 @@ class TestObserver:
         observer.retried(spec(index=2, attempt=1), FAILED, Again())
         observer.submitted([spec(index=2, attempt=2)])
         observer.event(Finished(spec(index=2, attempt=2), SUCCEEDED))
-        observer.close(RunResult())
+        observer.close(RunResult(RunEnd.SUCCEEDED))
         assert status(server)["tasks"] == {"total": 4, "running": 0, "done": 4, "failed": 0}
         assert status(server)["startedAt"] == "2026-01-01T00:00:00Z"
 
@@ -233,4 +242,4 @@ def test_counters_hold_together_whatever_comes(script: list[tuple[int, str]]) ->
         assert min(counts.values()) >= 0
         assert counts["done"] + counts["failed"] + counts["running"] <= counts["total"] == 6
         assert len(json.dumps(found)) < 10_000
-    assert progress.final_status(None, 0.0)["tasks"]["running"] == 0
+    assert progress.final_status(RunResult(RunEnd.CANCELLED), 0.0)["tasks"]["running"] == 0
