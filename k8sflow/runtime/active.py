@@ -15,9 +15,9 @@ from k8sflow.errors import StorageError
 from k8sflow.executors.base import Executor
 from k8sflow.executors.local import LocalExecutor
 from k8sflow.flow.decorators.pod_options import DEFAULT_OPTIONS, RESOURCES, merge
-from k8sflow.flow.decorators.retry import StepPolicy, TimeLimit
+from k8sflow.flow.decorators.policy import StepPolicy, TimeLimit
+from k8sflow.flow.definition import FlowDefinition
 from k8sflow.flow.graph import Graph
-from k8sflow.flow.spec import FlowSpec
 from k8sflow.runtime import exit_hooks, hints, remote
 from k8sflow.runtime.driver import Driver, Observer, Report, RunResult
 from k8sflow.runtime.placement import Placement
@@ -47,9 +47,9 @@ class ActiveRun:
         """The run's records."""
         return RunStore(self.store, self.record.flow, self.record.run)
 
-    def local(self, report: Report, flow: type[FlowSpec], max_workers: int | None, lock: int | None) -> Executor:
+    def local(self, report: Report, definition: FlowDefinition, max_workers: int | None, lock: int | None) -> Executor:
         """The executor for the steps on this machine; it forks, so it comes before anything that starts a thread."""
-        runner = TaskRunner(flow, self.graph, self.record, self.store)
+        runner = TaskRunner(definition, self.record, self.store)
         workers = max_workers or os.cpu_count() or 1
         return LocalExecutor(report, runner, workers, limit_of=self.limit_of, lock=lock)
 
@@ -88,9 +88,9 @@ class ActiveRun:
         self.store.report_outages(seen.notice)
         return seen
 
-    def call_exit_hooks(self, flow: type[FlowSpec], *, is_success: bool) -> None:
+    def call_exit_hooks(self, definition: FlowDefinition, *, is_success: bool) -> None:
         """Calls the functions of ``@exit_hook``, on this machine."""
-        exit_hooks.call(self.record, lambda report: self.local(report, flow, 1, None), is_success=is_success)
+        exit_hooks.call(self.record, lambda report: self.local(report, definition, 1, None), is_success=is_success)
 
     def call_exit_hooks_in_pods(self, owner: dict[str, Any], *, is_success: bool) -> None:
         """Calls the functions of ``@exit_hook``, each in a pod like that of the end step, without its resources."""

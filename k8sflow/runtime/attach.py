@@ -12,10 +12,8 @@ import click
 from k8sflow.config import Settings
 from k8sflow.errors import K8sflowError, RunError, StorageError
 from k8sflow.executors.base import Executor
-from k8sflow.flow.compile import build
-from k8sflow.flow.configs import bind_known
-from k8sflow.flow.graph import Graph
-from k8sflow.flow.spec import FlowSpec
+from k8sflow.flow.compile import compile_flow
+from k8sflow.flow.definition import FlowDefinition
 from k8sflow.runtime import find, hints, remote
 from k8sflow.runtime.active import KUBERNETES, LOCAL, ActiveRun
 from k8sflow.runtime.clone import clone
@@ -24,18 +22,20 @@ from k8sflow.runtime.follow import Follower
 from k8sflow.runtime.interrupts import interrupts
 from k8sflow.runtime.placement import Placement
 from k8sflow.runtime.progress.text import settled
-from k8sflow.storage.artifacts import ArtifactStore
+from k8sflow.runtime.recorded import redeclared
 from k8sflow.storage.clones import is_complete
 from k8sflow.storage.lease import Lease, lease_of
 from k8sflow.storage.records import OutcomeRecord
 from k8sflow.task.outcome import Outcome
 
 
-def attach(flow: type[FlowSpec], settings: Settings, run: str, max_workers: int | None, began: float) -> bool | None:
+def attach(
+    declared: FlowDefinition, settings: Settings, run: str, max_workers: int | None, began: float
+) -> bool | None:
     """Sees a run to its end, whoever drives it; whether it succeeded, or None where it was cancelled.
 
     Args:
-        flow: The flow's class, for the tasks on this machine.
+        declared: What the flow declares, for the tasks on this machine.
         settings: The settings that hold.
         run: The run, ``run`` or ``flow/run``.
         max_workers: How many tasks run at a time, where this process drives the run.
@@ -44,25 +44,24 @@ def attach(flow: type[FlowSpec], settings: Settings, run: str, max_workers: int 
     Raises:
         K8sflowError: There is no such run, or it can't go on.
     """
-    run_store = find.run_of(flow, settings, run)
+    run_store = find.run_of(declared.flow, settings, run)
     record = run_store.read()
-    artifacts = ArtifactStore(run_store.store, record.flow)
-    bind_known(flow, lambda name: artifacts.load(record.parameters[name], name), record.parameters)
+    definition = redeclared(declared, record, run_store.store)
     placement = Placement.from_document(record.pods, settings)
-    active = ActiveRun(record, Graph.from_document(record.flow, record.graph), run_store.store, placement, settings)
+    active = ActiveRun(record, definition.graph, run_store.store, placement, settings)
     if (outcome := run_store.read_run_outcome()) is not None:
         return _told(active, outcome)
-    return drive_or_follow(active, flow, max_workers, began, go_on=True)
+    return drive_or_follow(active, definition, max_workers, began, go_on=True)
 
 
 def drive_or_follow(
-    active: ActiveRun, flow: type[FlowSpec], max_workers: int | None, began: float, *, go_on: bool = False
+    active: ActiveRun, definition: FlowDefinition, max_workers: int | None, began: float, *, go_on: bool = False
 ) -> bool | None:
     """Drives a run, or follows it as long as somebody else does; returns as ``attach``.
 
     Args:
         active: The run.
-        flow: The flow's class.
+        definition: The flow.
         max_workers: How many tasks run at a time.
         began: When the user asked, by time.monotonic().
         go_on: Whether an earlier driver may have left something.
@@ -83,8 +82,8 @@ def drive_or_follow(
             if go_on and (outcome := active.run_store.read_run_outcome()) is not None:
                 return _told(active, outcome)
             if go_on:
-                _check(active, flow)
-            return _drive(active, flow, max_workers, began, lease, go_on=go_on)
+                definition = _compiled(active, definition)
+            return _drive(active, definition, max_workers, began, lease, go_on=go_on)
         except SupersededError as error:
             click.secho(str(error), fg="yellow")
         finally:
@@ -93,7 +92,7 @@ def drive_or_follow(
 
 
 def _drive(
-    active: ActiveRun, flow: type[FlowSpec], max_workers: int | None, began: float, lease: Lease, *, go_on: bool
+    active: ActiveRun, definition: FlowDefinition, max_workers: int | None, began: float, lease: Lease, *, go_on: bool
 ) -> bool | None:
     seen = active.reporter(began)
     made: dict[str, Executor] = {}
@@ -101,7 +100,7 @@ def _drive(
     def executors(report: Report) -> dict[str, Executor]:
         # The local executor forks, so it comes before anything that starts a thread.
         if len(active.placement.pods) < len(active.graph.nodes):
-            made[LOCAL] = active.local(report, flow, max_workers, lease.descriptor)
+            made[LOCAL] = active.local(report, definition, max_workers, lease.descriptor)
         if active.placement.uses_kubernetes:
             made[KUBERNETES] = active.kubernetes(report, max_workers)
         lease.keep(lambda: report(_superseded(active)))
@@ -122,10 +121,10 @@ def _drive(
         except SupersededError:
             raise
         except K8sflowError:
-            active.call_exit_hooks(flow, is_success=False)
+            active.call_exit_hooks(definition, is_success=False)
             raise
         success = active.conclude(seen, result)
-        active.call_exit_hooks(flow, is_success=success is True)
+        active.call_exit_hooks(definition, is_success=success is True)
         return success
 
 
@@ -180,23 +179,25 @@ def _follow(active: ActiveRun, began: float, driver: str, is_orphan: Callable[[]
         raise
 
 
-def _check(active: ActiveRun, flow: type[FlowSpec]) -> None:
-    """Refuses to drive tasks on this machine by code with another graph than that which the run was started with.
+def _compiled(active: ActiveRun, definition: FlowDefinition) -> FlowDefinition:
+    """The compiled flow, where tasks run on this machine, if its graph is the one that the run was started with.
 
     Raises:
-        RunError: That is so.
+        RunError: It isn't.
+        FlowDefinitionError: The flow has problems.
     """
     here = [node for name, node in active.graph.nodes.items() if name not in active.placement.pods]
     if active.placement.uses_kubernetes:
         remote.check(active.settings, active.placement, is_handed_over=False)
-    if not here:
-        return
-    now = build(flow)
-    if now.shape() != active.graph.shape():
+    if not here or definition.is_compiled:
+        return definition
+    current = compile_flow(definition.flow, definition.configs, definition.attributes)
+    if current.graph.shape() != active.graph.shape():
         raise RunError(
-            f"{flow.__name__} has another graph than when {active.run_store.pathspec} was started.",
-            advice=f"Go on in a new run, which takes over what still holds: {hints.resume(active.record)}",
+            f"{definition.name} has another graph than when {active.run_store.pathspec} was started.",
+            advice=f"Resume it as a new run, which reuses what is still valid: {hints.resume(active.record)}",
         )
+    return current
 
 
 def _superseded(active: ActiveRun) -> SupersededError:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from k8sflow.config import Settings
 from k8sflow.errors import RunError, StorageError
-from k8sflow.flow.graph import closest
+from k8sflow.flow.problems import did_you_mean
 from k8sflow.flow.spec import FlowSpec
 from k8sflow.runtime import remote
 from k8sflow.runtime.request import local_roots
@@ -45,7 +45,7 @@ def run_of(flow: type[FlowSpec], settings: Settings, text: str) -> RunStore:
         known += [RunStore(store, flow.__name__, found) for found in store.list_folders(f"{flow.__name__}/runs/")]
         where.append(store.url)
     known = [each for each in known if each.run != run]  # a folder of this name is there, and no record in it
-    alike = closest(run, [each.run for each in known])
+    alike = did_you_mean(run, [each.run for each in known])
     latest = f"The latest is {max(known, key=_began).run}." if known and not alike else ""
     raise RunError(f"there is no run {flow.__name__}/{run} in {' or '.join(where)}.", advice=alike or latest)
 

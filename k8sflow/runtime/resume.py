@@ -10,16 +10,16 @@ from itertools import groupby
 import click
 
 from k8sflow.errors import ParameterError, RunError
-from k8sflow.flow.compile import build
-from k8sflow.flow.configs import bind_known
-from k8sflow.flow.graph import Graph, closest
-from k8sflow.flow.spec import FlowSpec, constants
+from k8sflow.flow.definition import FlowDefinition
+from k8sflow.flow.graph import Graph
+from k8sflow.flow.problems import did_you_mean
 from k8sflow.runtime import find, hints
 from k8sflow.runtime.active import ActiveRun
 from k8sflow.runtime.clone import plan_from
 from k8sflow.runtime.placement import Placement
 from k8sflow.runtime.plan import Plan, Rerun
 from k8sflow.runtime.progress.text import brief
+from k8sflow.runtime.recorded import recompiled
 from k8sflow.runtime.request import RunRequest, local_root
 from k8sflow.runtime.start import begin, check_names, check_places, create, prepare
 from k8sflow.storage.artifacts import ArtifactStore
@@ -52,27 +52,27 @@ def resume(
     before = find.run_of(flow, request.settings, origin) if origin else find.latest_of(flow, request.settings)
     record = before.read()
     artifacts = ArtifactStore(before.store, record.flow)
-    bind_known(flow, lambda name: artifacts.load(record.parameters[name], name), record.parameters)
-    graph = build(flow)
+    definition = recompiled(request.definition, record, before.store)
+    graph = definition.graph
     _check_step(graph, step)
     _check_parameters(record, given)
-    placement = Placement.of(flow, graph, request.decorators, request.settings)
+    placement = Placement.of(definition, request.decorators, request.settings)
     check_places(request, graph, placement)
     check_names(request, before.store)
     with _claimed(before):
         found = plan_from(before, record, graph, step)
         _tell(found, before, graph)
-        for line in _changes(flow, record, artifacts):
+        for line in _changes(definition, record, artifacts):
             click.secho(line, fg="yellow")
         if dry_run:
             return True
         store, code = prepare(request, placement, before.store)
-        new = create(request, graph, placement, store, code, origin=record, origin_step=step)
+        new = create(request, definition, placement, store, code, origin=record, origin_step=step)
     active = ActiveRun(new, graph, store, placement, request.settings)
     click.echo(f"The new run is {active.run_store.pathspec}.")
     if not placement.uses_kubernetes and store.url != str(local_root(flow, request.settings)):
         click.echo(f"It is kept in {store.url}, with the run that it resumes.", err=True)
-    return begin(request, active)
+    return begin(request, definition, active)
 
 
 def _tell(plan: Plan, before: RunStore, graph: Graph) -> None:
@@ -100,7 +100,7 @@ def _check_step(graph: Graph, step: str | None) -> None:
     if step is not None and step not in graph.nodes:
         raise RunError(
             f"{graph.flow} has no step {step!r}.",
-            advice=f"{closest(step, list(graph.nodes))} Its steps are {', '.join(graph.nodes)}.".strip(),
+            advice=f"{did_you_mean(step, list(graph.nodes))} Its steps are {', '.join(graph.nodes)}.".strip(),
         )
 
 
@@ -204,9 +204,9 @@ def _fate(origin: RunStore, name: TaskName) -> str:
     return f"failed: {brief(record.summary)}" if record.summary else f"ended as {record.outcome.replace('_', ' ')}"
 
 
-def _changes(flow: type[FlowSpec], origin: RunRecord, artifacts: ArtifactStore) -> Iterator[str]:
+def _changes(definition: FlowDefinition, origin: RunRecord, artifacts: ArtifactStore) -> Iterator[str]:
     """What is another value than that which the cloned tasks have seen."""
-    for name, value in constants(flow).items():
+    for name, value in definition.constants.items():
         if (ref := origin.parameters.get(name)) is None or artifacts.is_same(value, ref, name):
             continue
         yield f"  The constant {name} has changed: the tasks that are cloned have seen its old value."

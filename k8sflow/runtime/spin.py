@@ -18,11 +18,11 @@ from k8sflow.config import Settings
 from k8sflow.errors import RunError
 from k8sflow.executors.base import Finished
 from k8sflow.executors.local import LocalExecutor
-from k8sflow.flow.compile import build
-from k8sflow.flow.configs import bind_known
-from k8sflow.flow.decorators.retry import StepPolicy
-from k8sflow.flow.graph import Graph, closest
-from k8sflow.flow.spec import FlowSpec, steps
+from k8sflow.flow.decorators.policy import StepPolicy
+from k8sflow.flow.definition import FlowDefinition
+from k8sflow.flow.graph import Graph
+from k8sflow.flow.problems import did_you_mean
+from k8sflow.flow.spec import steps
 from k8sflow.runtime import answers, find, hints
 from k8sflow.runtime.attempts import look, read_past
 from k8sflow.runtime.clock import RealClock
@@ -31,6 +31,7 @@ from k8sflow.runtime.interrupts import interrupts
 from k8sflow.runtime.placement import Placement
 from k8sflow.runtime.plan import Kept, Rerun, plan
 from k8sflow.runtime.progress import Reporter, reporter
+from k8sflow.runtime.recorded import recompiled
 from k8sflow.runtime.request import code_file, code_folder
 from k8sflow.runtime.start import fixed_values
 from k8sflow.storage import package
@@ -68,12 +69,12 @@ class _Wanted:
 
 
 def spin(
-    flow: type[FlowSpec], settings: Settings, text: str, began: float, pathspec_file: str | None = None
+    declared: FlowDefinition, settings: Settings, text: str, began: float, pathspec_file: str | None = None
 ) -> bool | None:
     """Runs one task on this machine and tells what it left; whether it succeeded, or None after Ctrl-C.
 
     Args:
-        flow: The flow's class.
+        declared: What the flow declares.
         settings: The settings that hold.
         text: ``step``, ``step/task``, ``run/step`` or ``run/step/task``.
         began: When the user asked, by time.monotonic().
@@ -84,16 +85,17 @@ def spin(
     """
     if pathspec_file is not None:
         answers.check(Path(pathspec_file), _PATHSPEC)
+    flow = declared.flow
     words = text.strip("/").removeprefix(f"{flow.__name__}/").split("/")
     wanted = _wanted(words, list(steps(flow)))
     origin = find.run_of(flow, settings, wanted.run) if wanted.run else find.latest_of(flow, settings)
     before = origin.read()
     artifacts = ArtifactStore(origin.store, before.flow)
-    bind_known(flow, lambda name: artifacts.load(before.parameters[name], name), before.parameters)
-    graph = build(flow)
+    definition = recompiled(declared, before, origin.store)
+    graph = definition.graph
     spec, needed = _task(origin, before, graph, wanted)
-    policy = Placement.of(flow, graph, (), settings).policies.get(wanted.step, StepPolicy())
-    record = replace(_record(flow, before, graph, artifacts, wanted.step), policies={wanted.step: policy.to_document()})
+    policy = Placement.of(definition, (), settings).policies.get(wanted.step, StepPolicy())
+    record = replace(_record(definition, before, artifacts, wanted.step), policies={wanted.step: policy.to_document()})
     run_store = RunStore(origin.store, record.flow, record.run, SPINS)
     run_store.create(record)
     put_commits(
@@ -105,7 +107,7 @@ def spin(
     if pathspec_file is not None:
         answers.write(Path(pathspec_file), _PATHSPEC, pathspec)
     seen = reporter(began, partial(hints.logs, record), pathspec, [wanted.step])
-    runner = TaskRunner(flow, graph, record, origin.store, SPINS)
+    runner = TaskRunner(definition, record, origin.store, SPINS)
     result = _run(runner, spec, seen, policy)
     if result is None:
         seen.summary(pathspec, "was cancelled", "", good=False)
@@ -139,19 +141,20 @@ def _wanted(words: list[str], known: list[str]) -> _Wanted:
     named = words[0] if len(words) == 1 else words[1] if len(words) > 1 else ""
     raise RunError(
         f"{'/'.join(words)!r} names no step of this flow.",
-        cause=f"Its steps are {', '.join(known)}. {closest(named, known)}".strip(),
+        cause=f"Its steps are {', '.join(known)}. {did_you_mean(named, known)}".strip(),
         advice="Name a step, or a task of a run: train, train/3, RUN/train, RUN/train/3.",
     )
 
 
-def _record(flow: type[FlowSpec], before: RunRecord, graph: Graph, artifacts: ArtifactStore, step: str) -> RunRecord:
+def _record(definition: FlowDefinition, before: RunRecord, artifacts: ArtifactStore, step: str) -> RunRecord:
     """What the task knows of its run: all that a task of the earlier run knew."""
+    flow = definition.flow
     return RunRecord(
         flow=before.flow,
         run=new_run_id(),
         file=code_file(flow),
-        parameters=fixed_values(flow, {}, artifacts, before.parameters),
-        graph=graph.to_document(),
+        parameters=fixed_values(definition, {}, artifacts, before.parameters),
+        graph=definition.graph.to_document(),
         flow_decorators=before.flow_decorators,
         user=current_user(),
         created=time.time(),

@@ -15,11 +15,11 @@ import click
 from k8sflow.config import Settings
 from k8sflow.errors import ArtifactError, ParameterError, RunError
 from k8sflow.executors.base import Executor
-from k8sflow.flow.compile import build
-from k8sflow.flow.configs import ParameterContext, configs
-from k8sflow.flow.decorators import deployment
+from k8sflow.flow.compile import checked
+from k8sflow.flow.configs import ParameterContext
+from k8sflow.flow.decorators.flow_level import documents, only_deployed
+from k8sflow.flow.definition import FlowDefinition
 from k8sflow.flow.graph import Graph
-from k8sflow.flow.spec import FlowSpec, constants, parameters
 from k8sflow.runtime import answers, remote
 from k8sflow.runtime.active import KUBERNETES, ActiveRun
 from k8sflow.runtime.attach import drive_or_follow
@@ -46,25 +46,25 @@ def run(request: RunRequest) -> bool | None:
     Raises:
         K8sflowError: The run can't be started.
     """
-    graph = build(request.flow)
-    tell_of_deployment(request.flow)
-    placement = Placement.of(request.flow, graph, request.decorators, request.settings)
-    check_places(request, graph, placement)
+    definition = checked(request.definition)
+    tell_of_deployment(definition)
+    placement = Placement.of(definition, request.decorators, request.settings)
+    check_places(request, definition.graph, placement)
     store, code = prepare(request, placement)
-    record = create(request, graph, placement, store, code)
-    return begin(request, ActiveRun(record, graph, store, placement, request.settings))
+    record = create(request, definition, placement, store, code)
+    return begin(request, definition, ActiveRun(record, definition.graph, store, placement, request.settings))
 
 
-def tell_of_deployment(flow: type[FlowSpec]) -> None:
+def tell_of_deployment(definition: FlowDefinition) -> None:
     """Says once which decorators of the flow do nothing in a run that a person starts."""
-    if found := deployment.only_deployed(flow):
+    if found := only_deployed(definition.decorations):
         names = " and ".join(f"@{name}" for name in found)
         verb = "takes" if len(found) == 1 else "take"
         click.secho(f"{names} {verb} effect in a deployment only: this run starts now, and no other one by itself.",
                     fg="yellow", err=True)  # fmt: skip
 
 
-def begin(request: RunRequest, active: ActiveRun) -> bool | None:
+def begin(request: RunRequest, definition: FlowDefinition, active: ActiveRun) -> bool | None:
     """Lets a run go whose record was just written.
 
     Returns:
@@ -75,7 +75,7 @@ def begin(request: RunRequest, active: ActiveRun) -> bool | None:
     """
     if not request.is_detached:
         is_clone = active.record.origin_run_id is not None
-        return drive_or_follow(active, request.flow, request.max_workers, request.began, go_on=is_clone)
+        return drive_or_follow(active, definition, request.max_workers, request.began, go_on=is_clone)
     from k8sflow.runtime import flowrun  # noqa: PLC0415  only here is the API needed
 
     flowrun.submit(active.record, request.settings, active.placement.namespace, active.store.url)
@@ -133,7 +133,7 @@ def check_places(request: RunRequest, graph: Graph, placement: Placement) -> Non
         )
     if found := [node for node in graph.nodes.values() if node.is_parallel and node.name in placement.pods]:
         raise RunError(
-            f"step {found[0].name} ({found[0].place}) is under @parallel, which runs on this machine alone, "
+            f"step {found[0].name} ({found[0].location}) is under @parallel, which runs on this machine alone, "
             f"but it would run on Kubernetes.",
             advice="Run the flow without --with kubernetes, with @kubernetes on its other steps; or let the step be "
             "one pod with more cores, and use parallel_map in it.",
@@ -189,7 +189,7 @@ def check_names(request: RunRequest, store: ObjectStore | None = None) -> None:
 
 def create(
     request: RunRequest,
-    graph: Graph,
+    definition: FlowDefinition,
     placement: Placement,
     store: ObjectStore,
     code: package.Package | None,
@@ -201,7 +201,7 @@ def create(
 
     Args:
         request: What the user asks for.
-        graph: The flow's graph.
+        definition: The flow.
         placement: Where the steps run.
         store: Where the run is.
         code: The code for its pods.
@@ -216,10 +216,12 @@ def create(
         flow=flow.__name__,
         run=request.run_id or new_run_id(),
         file=code_file(flow),
-        parameters=fixed_values(flow, request.values, artifacts, origin.parameters if origin else {}),
-        graph=graph.to_document(),
+        parameters=fixed_values(definition, request.values, artifacts, origin.parameters if origin else {}),
+        graph=definition.graph.to_document(),
         pods=placement.to_document(),
-        flow_decorators=deployment.documents(flow, current_user(), request.branch, request.production),
+        flow_decorators=documents(
+            definition.name, definition.decorations, current_user(), request.branch, request.production
+        ),
         policies={step: policy.to_document() for step, policy in placement.policies.items()},
         package=code.sha256 if code is not None else None,
         user=current_user(),
@@ -243,7 +245,7 @@ def create(
 
 
 def fixed_values(
-    flow: type[FlowSpec],
+    definition: FlowDefinition,
     values: Mapping[str, object],
     artifacts: ArtifactStore,
     known_values: Mapping[str, ArtifactRef],
@@ -251,7 +253,7 @@ def fixed_values(
     """The parameters, configs and constants, saved once for all tasks.
 
     Args:
-        flow: The flow's class.
+        definition: The flow.
         values: The parameters' values, by attribute.
         artifacts: Where they are saved.
         known_values: Parameters of an earlier run, which stay as they are.
@@ -259,21 +261,21 @@ def fixed_values(
     Raises:
         ParameterError: A parameter has no value.
     """
-    fixed: dict[str, Any] = {name: config.k8sflow_value() for name, config in configs(flow).items()}
+    fixed: dict[str, Any] = dict(definition.configs)
     known = dict(fixed)
     kind = "s3" if artifacts.url.startswith("s3://") else "local"
-    found = {name: known_values[name] for name in parameters(flow) if name in known_values}
-    for attribute, parameter in parameters(flow).items():
+    found = {name: known_values[name] for name in definition.parameters if name in known_values}
+    for attribute, parameter in definition.parameters.items():
         if attribute in found:
             continue
         value = values.get(attribute)
         if value is None:
-            context = ParameterContext(flow.__name__, current_user(), parameter.name, ds_type=kind, configs=known)
+            context = ParameterContext(definition.name, current_user(), parameter.name, ds_type=kind, configs=known)
             value = parameter.default_value(context)
         if value is None and parameter.required:
             raise ParameterError(f"Parameter {parameter.name!r} is required.", advice=f"Give --{parameter.name}.")
         fixed[attribute] = value
-    found |= {name: _saved_constant(name, value, artifacts) for name, value in constants(flow).items()}
+    found |= {name: _saved_constant(name, value, artifacts) for name, value in definition.constants.items()}
     return {**{name: artifacts.save(value, name) for name, value in fixed.items()}, **found}
 
 

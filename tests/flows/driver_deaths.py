@@ -25,6 +25,7 @@ from typing import Any
 
 from k8sflow import config
 from k8sflow.client import Run
+from k8sflow.flow.compile import declared
 from k8sflow.flow.spec import FlowSpec
 from k8sflow.runtime import attach, driver, resume, start
 from k8sflow.runtime.request import RunRequest
@@ -108,13 +109,13 @@ class Run1:
         if threads_of_import(self.flow):  # those of this process's import didn't survive the fork
             threading.Thread(target=threading.Event().wait, daemon=True).start()
         settings = config.load(self.folder)
-        request = RunRequest(self.flow, settings, run_id=self.name, max_workers=3)
+        request = RunRequest(declared(self.flow), settings, run_id=self.name, max_workers=3)
         if origin is not None:
             done = resume.resume(request, origin, None, dry_run=False)
         elif is_first:
             done = start.run(request)
         else:
-            done = attach.attach(self.flow, settings, self.name, 3, time.monotonic())
+            done = attach.attach(declared(self.flow), settings, self.name, 3, time.monotonic())
         if done is None:
             raise KeyboardInterrupt
         assert done is True

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from k8sflow.config import Settings
-from k8sflow.flow.compile import build
+from k8sflow.flow.compile import compile_flow, declared
 from k8sflow.kubernetes.flowrun import flowrun_name
 from k8sflow.runtime import attach, detached
 from k8sflow.runtime.active import ActiveRun
@@ -32,7 +32,7 @@ NAME = flowrun_name("F", "r1")
 @pytest.fixture
 def active(tmp_path: Path) -> ActiveRun:
     """A run whose record says that it was handed over."""
-    graph = build(load_flow(write_flow(tmp_path, FLOW)))
+    graph = compile_flow(load_flow(write_flow(tmp_path, FLOW))).graph
     record = RunRecord("F", "r1", "flow.py", {}, graph.to_document(), is_detached=True)
     found = ActiveRun(record, graph, FolderStore(str(tmp_path / "store")), Placement({}, "default"), Settings())
     found.run_store.create(record)
@@ -110,7 +110,7 @@ def test_attach_ends_where_the_flowrun_is_gone(
 ) -> None:
     """And the store has an end from then on, so that nobody else waits for one."""
     monkeypatch.setattr(detached, "_LAST_WORD_SECONDS", 0.0)
-    flow = load_flow(Path(active.store.url).parent / "flow.py")
+    flow = declared(load_flow(Path(active.store.url).parent / "flow.py"))
     assert attach.drive_or_follow(active, flow, None, time.monotonic(), go_on=True) is None
     assert "F/r1 was cancelled at" in capsys.readouterr().out
     outcome = active.run_store.read_run_outcome()
@@ -124,5 +124,5 @@ def test_what_the_driver_has_written_counts(
     """Also where its FlowRun is gone by then."""
     monkeypatch.setattr(detached, "_LAST_WORD_SECONDS", 0.0)
     active.run_store.write_run_outcome(OutcomeRecord("succeeded", 1e9))
-    flow = load_flow(Path(active.store.url).parent / "flow.py")
+    flow = declared(load_flow(Path(active.store.url).parent / "flow.py"))
     assert attach.drive_or_follow(active, flow, None, time.monotonic(), go_on=True) is True
