@@ -56,7 +56,7 @@ def test_of_two_who_resume_a_run_at_the_same_time_one_goes_on(
 
     with monkeypatch.context() as patch:
         patch.setattr(resume, "create", create_late)
-        patch.setattr(resume, "begin", lambda _request, _active: True)
+        patch.setattr(resume, "begin", lambda _request, _definition, _active: True)
         assert resume.resume(request, "r0", None, dry_run=False)
     (refused,) = told
     assert f"F/r0 is just being resumed by process {os.getpid()} on" in refused
