@@ -133,7 +133,7 @@ class Rows:
 def simulate() -> None:
     """The scheduler alone: a foreach whose tasks all finish at once, and its join."""
     from k8sflow.flow.compile import compile_flow
-    from k8sflow.runtime.scheduler import Scheduler
+    from k8sflow.runtime.core.scheduler import Scheduler
     from k8sflow.task.result import Transition
 
     sys.path.insert(0, str(FLOWS))

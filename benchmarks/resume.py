@@ -17,8 +17,8 @@ from typing import Any
 from side_by_side import Contender, compare
 
 from k8sflow.flow.graph import Graph
-from k8sflow.runtime.clone import plan_from
-from k8sflow.runtime.driver import Driver
+from k8sflow.runtime.commands.clone import plan_from
+from k8sflow.runtime.core.loop import Driver
 from k8sflow.storage.artifacts import ArtifactRef
 from k8sflow.storage.clones import mark_complete, put_commits
 from k8sflow.storage.folder import FolderStore

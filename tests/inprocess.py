@@ -10,7 +10,7 @@ from typing import Any
 from k8sflow.client import Run
 from k8sflow.flow.compile import compile_flow
 from k8sflow.flow.spec import FlowSpec
-from k8sflow.runtime.scheduler import Scheduler
+from k8sflow.runtime.core.scheduler import Scheduler
 from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.storage.folder import FolderStore
 from k8sflow.storage.objects import ObjectStore

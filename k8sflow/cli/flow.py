@@ -112,9 +112,9 @@ def _run_command(definition: FlowDefinition) -> click.Command:
     def callback(**values: Any) -> None:
         with told():
             request = starting.request(definition, values)
-            from k8sflow.runtime import start  # noqa: PLC0415  --help needs no runtime
+            from k8sflow.runtime.commands.run import run  # noqa: PLC0415  --help needs no runtime
 
-            leave(start.run(request))
+            leave(run(request))
 
     return click.Command("run", callback=callback, params=options, help=f"Run {definition.name} from its start.")
 
@@ -215,8 +215,8 @@ def _converted(parameter: Parameter) -> Callable[[click.Context, click.Parameter
 
 
 def _step(definition: FlowDefinition, task: str, store: str, place: str | None) -> None:
-    from k8sflow.runtime import single  # noqa: PLC0415  --help needs no runtime
+    from k8sflow.runtime.commands.step import run_task  # noqa: PLC0415  --help needs no runtime
     from k8sflow.storage.run_store import RUNS  # noqa: PLC0415  as above
 
     with told():
-        sys.exit(single.run_task(definition, config.load(code_folder(definition.flow)), task, store, place or RUNS))
+        sys.exit(run_task(definition, config.load(code_folder(definition.flow)), task, store, place or RUNS))

@@ -72,7 +72,7 @@ def _resume_command(declared: FlowDefinition, more: Sequence[click.Parameter]) -
                 if key.startswith("parameter_")
                 and context.get_parameter_source(key) is ParameterSource.COMMANDLINE
             ]  # fmt: skip
-            from k8sflow.runtime import resume  # noqa: PLC0415  --help needs no runtime
+            from k8sflow.runtime.commands import resume  # noqa: PLC0415  --help needs no runtime
 
             leave(resume.resume(request, origin, step, given=given, dry_run=dry_run))
 
@@ -86,7 +86,7 @@ def _resume_command(declared: FlowDefinition, more: Sequence[click.Parameter]) -
 
 def _attach_command(declared: FlowDefinition) -> click.Command:
     def attach(**values: Any) -> bool | None:
-        from k8sflow.runtime.attach import attach  # noqa: PLC0415  --help needs no runtime
+        from k8sflow.runtime.commands.attach import attach  # noqa: PLC0415  --help needs no runtime
 
         return attach(declared, **values)
 
@@ -105,7 +105,7 @@ def _attach_command(declared: FlowDefinition) -> click.Command:
 
 def _spin_command(declared: FlowDefinition) -> click.Command:
     def spin(task: str, **values: Any) -> bool | None:
-        from k8sflow.runtime.spin import spin  # noqa: PLC0415  --help needs no runtime
+        from k8sflow.runtime.commands.spin import spin  # noqa: PLC0415  --help needs no runtime
 
         return spin(declared, text=task, **values)
 

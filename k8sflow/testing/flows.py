@@ -12,8 +12,8 @@ from k8sflow.config import Settings
 from k8sflow.executors.base import Finished, TaskEvent
 from k8sflow.flow.definition import FlowDefinition
 from k8sflow.flow.spec import FlowSpec
-from k8sflow.runtime.driver import Driver
-from k8sflow.runtime.inbox import Inbox
+from k8sflow.runtime.core.inbox import Inbox
+from k8sflow.runtime.core.loop import Driver
 from k8sflow.runtime.placement import Placement
 from k8sflow.task.failure import failure
 from k8sflow.task.result import TaskResult

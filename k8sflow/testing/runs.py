@@ -18,7 +18,7 @@ from k8sflow.flow.decorators.flow_level import documents
 from k8sflow.flow.definition import FlowDefinition
 from k8sflow.flow.problems import did_you_mean
 from k8sflow.flow.spec import FlowSpec
-from k8sflow.runtime.start import fixed_values
+from k8sflow.runtime.commands.run import fixed_values
 from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.storage.memory import MemoryStore
 from k8sflow.storage.records import RunRecord, new_run_id

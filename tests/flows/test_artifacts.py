@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from k8sflow.runtime import scheduler
+from k8sflow.runtime.core import scheduler
 from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.storage.memory import MemoryStore
 from k8sflow.storage.objects import Buffer

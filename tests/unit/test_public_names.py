@@ -83,7 +83,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         ("from k8sflow import parallel_map", set()),
         ("import k8sflow.cli.flow", {"click"}),
         ("import k8sflow.task.agent, k8sflow.task.runner, k8sflow.storage.folder", set()),
-        ("import k8sflow.runtime.start, k8sflow.runtime.attach, k8sflow.executors.local", {"click"}),
+        ("import k8sflow.runtime.commands.run, k8sflow.runtime.commands.attach, k8sflow.executors.local", {"click"}),
     ],
 )
 def test_imports_load_no_more_than_they_need(code: str, allowed: set[str]) -> None:
@@ -101,7 +101,7 @@ def test_help_loads_nothing_that_only_a_run_needs(tmp_path: Path) -> None:
     done = in_python(f"import sys; sys.argv[0] = {str(file)!r}\n{code}")
     loaded = done.stdout.partition("LOADED")[2].split()
     assert "k8sflow.cli.flow" in loaded, done.stderr
-    assert not {"k8sflow.cli.main", "k8sflow.storage.records", "k8sflow.runtime.start", "tomllib"} & set(loaded)
+    assert not {"k8sflow.cli.main", "k8sflow.storage.records", "k8sflow.runtime.commands.run", "tomllib"} & set(loaded)
 
 
 def test_the_decorator_kubernetes_may_be_asked_for_late() -> None:

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from k8sflow.flow.compile import compile_flow
 from k8sflow.flow.graph import Graph
-from k8sflow.runtime.plan import Plan, plan
-from k8sflow.runtime.scheduler import Scheduler
+from k8sflow.runtime.core.resume_plan import Plan, plan
+from k8sflow.runtime.core.scheduler import Scheduler
 from k8sflow.storage.clones import RawCommit
 from k8sflow.storage.folder import FolderStore
 from k8sflow.storage.records import Commit, ForeachItems
@@ -23,7 +23,7 @@ from k8sflow.task.result import Transition
 from k8sflow.task.spec import TaskName
 from tests.support import load_flow, write_flow
 from tests.unit.flow.graphs import SEQUENCES, Part
-from tests.unit.runtime.test_driver import World, _graph
+from tests.unit.runtime.core.test_loop import World, _graph
 
 
 def _names(found: Plan) -> tuple[set[str], dict[str, str | None]]:

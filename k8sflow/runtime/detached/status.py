@@ -10,8 +10,8 @@ from k8sflow.executors.base import Finished, Queued, Started, TaskEvent
 from k8sflow.flow.decorators.policy import Catch
 from k8sflow.kubernetes.api import Manifest
 from k8sflow.kubernetes.flowrun import Phase, TaskCounts, message_of, timestamp
-from k8sflow.runtime.attempts import Again
-from k8sflow.runtime.driver import RunResult
+from k8sflow.runtime.core.loop import RunResult
+from k8sflow.runtime.core.retries import Again
 from k8sflow.task.outcome import Outcome
 from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskName, TaskSpec

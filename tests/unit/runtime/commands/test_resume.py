@@ -11,7 +11,7 @@ import pytest
 from k8sflow.config import Settings
 from k8sflow.errors import RunError
 from k8sflow.flow.compile import compile_flow, declared
-from k8sflow.runtime import resume
+from k8sflow.runtime.commands import resume
 from k8sflow.runtime.request import RunRequest
 from k8sflow.storage.folder import FolderStore
 from k8sflow.storage.lease import lease_of

@@ -23,9 +23,9 @@ from k8sflow.kubernetes.api import KubernetesApi, Manifest
 from k8sflow.kubernetes.api_errors import ApiStatusError
 from k8sflow.kubernetes.flowrun import Phase, timestamp
 from k8sflow.kubernetes.kubeconfig import ClusterAccess, load_access
-from k8sflow.runtime.attempts import Again
-from k8sflow.runtime.driver import RunResult
-from k8sflow.runtime.flowrun_progress import Progress
+from k8sflow.runtime.core.loop import RunResult
+from k8sflow.runtime.core.retries import Again
+from k8sflow.runtime.detached.status import Progress
 from k8sflow.runtime.placement import Placement
 from k8sflow.storage.records import RunRecord
 from k8sflow.task.result import TaskResult

@@ -13,15 +13,16 @@ from k8sflow.errors import ParameterError, RunError
 from k8sflow.flow.definition import FlowDefinition
 from k8sflow.flow.graph import Graph
 from k8sflow.flow.problems import did_you_mean
-from k8sflow.runtime import find, hints
-from k8sflow.runtime.active import ActiveRun
-from k8sflow.runtime.clone import plan_from
+from k8sflow.runtime import lookup
+from k8sflow.runtime.commands import next_steps
+from k8sflow.runtime.commands.clone import plan_from
+from k8sflow.runtime.commands.run import begin, check_names, check_places, create, prepare
+from k8sflow.runtime.core.resume_plan import Plan, Rerun
 from k8sflow.runtime.placement import Placement
-from k8sflow.runtime.plan import Plan, Rerun
 from k8sflow.runtime.progress.text import brief
 from k8sflow.runtime.recorded import recompiled
 from k8sflow.runtime.request import RunRequest, local_root
-from k8sflow.runtime.start import begin, check_names, check_places, create, prepare
+from k8sflow.runtime.session import ActiveRun
 from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.storage.lease import Holder, folder_lease_of
 from k8sflow.storage.records import OutcomeRecord, RunRecord
@@ -49,7 +50,7 @@ def resume(
         K8sflowError: The run can't be resumed.
     """
     flow = request.flow
-    before = find.run_of(flow, request.settings, origin) if origin else find.latest_of(flow, request.settings)
+    before = lookup.run_of(flow, request.settings, origin) if origin else lookup.latest_of(flow, request.settings)
     record = before.read()
     artifacts = ArtifactStore(before.store, record.flow)
     definition = recompiled(request.definition, record, before.store)
@@ -85,7 +86,7 @@ def _tell(plan: Plan, before: RunStore, graph: Graph) -> None:
     if not plan.reruns:
         raise RunError(
             f"there is nothing to resume: every task of {before.pathspec} has a result that still holds.",
-            advice=f"To run a step and all that comes after it again, name it: {hints.resume(record, 'STEP')}",
+            advice=f"To run a step and all that comes after it again, name it: {next_steps.resume(record, 'STEP')}",
         )
     for line in _told(plan, before, before.read_run_outcome(), graph):
         click.echo(line)
@@ -131,7 +132,7 @@ def _taken(origin: RunStore, holder: Holder | None) -> RunError:
         )
     return RunError(
         f"{origin.pathspec} is not over: it is driven by {who}.",
-        advice=f"Wait for its end, or cancel it. To follow it: {hints.attach(origin.read())}",
+        advice=f"Wait for its end, or cancel it. To follow it: {next_steps.attach(origin.read())}",
     )
 
 

@@ -7,7 +7,7 @@ import time
 from typing import Protocol
 
 from k8sflow.executors.base import TaskEvent
-from k8sflow.runtime.inbox import Inbox
+from k8sflow.runtime.core.inbox import Inbox
 
 # A signal that comes while a thread is about to wait for a lock is handled by Python only when the wait is over: Ctrl-C
 # would be lost until the next event. So no wait for events is longer than this.

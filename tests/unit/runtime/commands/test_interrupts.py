@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from k8sflow.runtime import interrupts as module
-from k8sflow.runtime.interrupts import interrupts
+from k8sflow.runtime.commands import interrupts as module
+from k8sflow.runtime.commands.interrupts import interrupts
 
 
 class Left(BaseException):

@@ -13,10 +13,10 @@ from k8sflow.config import Settings
 from k8sflow.errors import KubernetesError, RunError
 from k8sflow.executors.base import Finished, Queued, Started
 from k8sflow.flow.decorators.pod_options import PodOptions
-from k8sflow.runtime import flowrun
-from k8sflow.runtime.attempts import Again
-from k8sflow.runtime.driver import RunResult
-from k8sflow.runtime.flowrun_progress import Progress
+from k8sflow.runtime.core.loop import RunResult
+from k8sflow.runtime.core.retries import Again
+from k8sflow.runtime.detached import flowrun
+from k8sflow.runtime.detached.status import Progress
 from k8sflow.runtime.placement import Placement
 from k8sflow.storage.records import RunRecord
 from k8sflow.task.outcome import Diagnosis, Outcome

@@ -15,7 +15,7 @@ from k8sflow.kubernetes.api import KubernetesApi, Manifest
 from k8sflow.kubernetes.api_errors import ApiStatusError
 from k8sflow.kubernetes.flowrun import Phase
 from k8sflow.kubernetes.kubeconfig import load_access
-from k8sflow.runtime.active import ActiveRun
+from k8sflow.runtime.session import ActiveRun
 from k8sflow.storage.records import OutcomeRecord
 from k8sflow.task.outcome import Outcome
 

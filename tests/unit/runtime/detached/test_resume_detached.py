@@ -17,10 +17,11 @@ from k8sflow.executors.base import Finished, Started
 from k8sflow.flow.compile import compile_flow, declared
 from k8sflow.flow.spec import FlowSpec
 from k8sflow.kubernetes.flowrun import flowrun_name
-from k8sflow.runtime import clone, resume, start
-from k8sflow.runtime.active import ActiveRun
-from k8sflow.runtime.driver import Report
+from k8sflow.runtime.commands import clone, resume
+from k8sflow.runtime.commands.run import drive
+from k8sflow.runtime.core.loop import Report
 from k8sflow.runtime.request import RunRequest
+from k8sflow.runtime.session import ActiveRun
 from k8sflow.storage.clones import is_complete
 from k8sflow.storage.records import Commit, RunRecord
 from k8sflow.storage.run_store import RunStore
@@ -137,10 +138,10 @@ def test_the_driver_in_the_cluster_clones_and_goes_on(
     with monkeypatch.context() as patch:
         patch.setattr(clone, "mark_complete", die)
         with pytest.raises(Killed):
-            start.drive(settings, "F", "r1", name)
+            drive(settings, "F", "r1", name)
     assert not is_complete(run_store)
     assert cluster.ran == []
-    assert start.drive(settings, "F", "r1", name) is True
+    assert drive(settings, "F", "r1", name) is True
     assert cluster.ran == ["work/0", "end/0"]
     assert is_complete(run_store)
     commit = run_store.read_commit("start", "0")
@@ -162,7 +163,7 @@ def test_a_driver_that_is_cancelled_while_it_clones_says_so(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(clone, "mark_complete", interrupted)
-    assert start.drive(settings, "F", "r1", flowrun_name("F", "r1")) is None
+    assert drive(settings, "F", "r1", flowrun_name("F", "r1")) is None
     outcome = RunStore(origin.store, "F", "r1").read_run_outcome()
     assert outcome is not None
     assert outcome.outcome == "cancelled"

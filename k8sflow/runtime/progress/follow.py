@@ -12,8 +12,8 @@ from typing import Literal
 from k8sflow.executors.base import Finished, Output, Started
 from k8sflow.flow.decorators.policy import StepPolicy
 from k8sflow.flow.graph import Graph
-from k8sflow.runtime.attempts import Again, Caught, Failed, decide, read_past
-from k8sflow.runtime.driver import Observer
+from k8sflow.runtime.core.loop import Observer
+from k8sflow.runtime.core.retries import Again, Caught, Failed, decide, read_past
 from k8sflow.storage.clones import read_commits
 from k8sflow.storage.records import OutcomeRecord
 from k8sflow.storage.run_store import RunStore

@@ -9,9 +9,9 @@ import click
 
 from k8sflow.errors import K8sflowError
 from k8sflow.executors.base import Executor, Finished, Output
-from k8sflow.runtime.clock import RealClock
-from k8sflow.runtime.driver import Report
-from k8sflow.runtime.inbox import Inbox
+from k8sflow.runtime.core.clock import RealClock
+from k8sflow.runtime.core.inbox import Inbox
+from k8sflow.runtime.core.loop import Report
 from k8sflow.runtime.progress.text import OutputLines, brief, prefixed
 from k8sflow.storage.records import RunRecord
 from k8sflow.task import exit_hooks

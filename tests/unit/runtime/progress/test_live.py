@@ -15,7 +15,7 @@ import click
 import pytest
 
 from k8sflow.executors.base import Finished, Output, Started
-from k8sflow.runtime.attempts import Again
+from k8sflow.runtime.core.retries import Again
 from k8sflow.runtime.progress import Reporter, live, reporter
 from k8sflow.runtime.progress.live import LiveView
 from k8sflow.runtime.progress.plain import PlainView

@@ -23,17 +23,18 @@ from k8sflow.flow.definition import FlowDefinition
 from k8sflow.flow.graph import Graph
 from k8sflow.flow.problems import did_you_mean
 from k8sflow.flow.spec import steps
-from k8sflow.runtime import answers, find, hints
-from k8sflow.runtime.attempts import look, read_past
-from k8sflow.runtime.clock import RealClock
-from k8sflow.runtime.inbox import Inbox
-from k8sflow.runtime.interrupts import interrupts
+from k8sflow.runtime import lookup
+from k8sflow.runtime.commands import id_files, next_steps
+from k8sflow.runtime.commands.interrupts import interrupts
+from k8sflow.runtime.commands.run import fixed_values
+from k8sflow.runtime.core.clock import RealClock
+from k8sflow.runtime.core.inbox import Inbox
+from k8sflow.runtime.core.resume_plan import Kept, Rerun, plan
+from k8sflow.runtime.core.retries import look, read_past
 from k8sflow.runtime.placement import Placement
-from k8sflow.runtime.plan import Kept, Rerun, plan
 from k8sflow.runtime.progress import Reporter, reporter
 from k8sflow.runtime.recorded import recompiled
 from k8sflow.runtime.request import code_file, code_folder
-from k8sflow.runtime.start import fixed_values
 from k8sflow.storage import package
 from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore
 from k8sflow.storage.clones import put_commits
@@ -84,11 +85,11 @@ def spin(
         K8sflowError: There is no such task, its inputs are not there, or the file can't be written.
     """
     if pathspec_file is not None:
-        answers.check(Path(pathspec_file), _PATHSPEC)
+        id_files.check(Path(pathspec_file), _PATHSPEC)
     flow = declared.flow
     words = text.strip("/").removeprefix(f"{flow.__name__}/").split("/")
     wanted = _wanted(words, list(steps(flow)))
-    origin = find.run_of(flow, settings, wanted.run) if wanted.run else find.latest_of(flow, settings)
+    origin = lookup.run_of(flow, settings, wanted.run) if wanted.run else lookup.latest_of(flow, settings)
     before = origin.read()
     artifacts = ArtifactStore(origin.store, before.flow)
     definition = recompiled(declared, before, origin.store)
@@ -105,8 +106,8 @@ def spin(
     spec = replace(spec, run=record.run)
     pathspec = f"{run_store.pathspec}/{spec.name}"
     if pathspec_file is not None:
-        answers.write(Path(pathspec_file), _PATHSPEC, pathspec)
-    seen = reporter(began, partial(hints.logs, record), pathspec, [wanted.step])
+        id_files.write(Path(pathspec_file), _PATHSPEC, pathspec)
+    seen = reporter(began, partial(next_steps.logs, record), pathspec, [wanted.step])
     runner = TaskRunner(definition, record, origin.store, SPINS)
     result = _run(runner, spec, seen, policy)
     if result is None:

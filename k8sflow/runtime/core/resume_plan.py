@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from k8sflow.flow.graph import Graph, Node
-from k8sflow.runtime.scheduler import Scheduler, TaskGroup
+from k8sflow.runtime.core.scheduler import Scheduler, TaskGroup
 from k8sflow.storage.clones import RawCommit, read_commits
 from k8sflow.storage.run_store import RunStore
 from k8sflow.task.result import Transition

@@ -18,8 +18,9 @@ from k8sflow.flow.decorators.pod_options import DEFAULT_OPTIONS, RESOURCES, merg
 from k8sflow.flow.decorators.policy import StepPolicy, TimeLimit
 from k8sflow.flow.definition import FlowDefinition
 from k8sflow.flow.graph import Graph
-from k8sflow.runtime import exit_hooks, hints, remote
-from k8sflow.runtime.driver import Driver, Observer, Report, RunResult
+from k8sflow.runtime import remote
+from k8sflow.runtime.commands import exit_hooks, next_steps
+from k8sflow.runtime.core.loop import Driver, Observer, Report, RunResult
 from k8sflow.runtime.placement import Placement
 from k8sflow.runtime.progress import Reporter, reporter
 from k8sflow.storage.objects import ObjectStore
@@ -84,7 +85,7 @@ class ActiveRun:
         Args:
             began: When the user asked, by time.monotonic().
         """
-        seen = reporter(began, partial(hints.logs, self.record), self.run_store.pathspec, list(self.graph.nodes))
+        seen = reporter(began, partial(next_steps.logs, self.record), self.run_store.pathspec, list(self.graph.nodes))
         self.store.report_outages(seen.notice)
         return seen
 
@@ -114,13 +115,13 @@ class ActiveRun:
             result: How it ended; None where it was cancelled.
         """
         pathspec = self.run_store.pathspec
-        go_on = f"  to go on:    {hints.resume(self.record)}"
+        go_on = f"  to go on:    {next_steps.resume(self.record)}"
         if result is None:
             seen.summary(pathspec, "was cancelled", go_on, good=False)
             return None
         if result.failed is not None and result.result is not None:
             seen.failure(result.failed, result.result)
-            output = f"  its output:  {hints.logs(self.record, result.failed.name)}\n"
+            output = f"  its output:  {next_steps.logs(self.record, result.failed.name)}\n"
             seen.summary(pathspec, "failed", output + go_on, good=False)
             return False
         hint = f'Results: k8sflow.Flow("{self.record.flow}")["{self.record.run}"].data'

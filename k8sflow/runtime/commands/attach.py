@@ -14,15 +14,16 @@ from k8sflow.errors import K8sflowError, RunError, StorageError
 from k8sflow.executors.base import Executor
 from k8sflow.flow.compile import compile_flow
 from k8sflow.flow.definition import FlowDefinition
-from k8sflow.runtime import find, hints, remote
-from k8sflow.runtime.active import KUBERNETES, LOCAL, ActiveRun
-from k8sflow.runtime.clone import clone
-from k8sflow.runtime.driver import Driver, Report, RunResult, SupersededError
-from k8sflow.runtime.follow import Follower
-from k8sflow.runtime.interrupts import interrupts
+from k8sflow.runtime import lookup, remote
+from k8sflow.runtime.commands import next_steps
+from k8sflow.runtime.commands.clone import clone
+from k8sflow.runtime.commands.interrupts import interrupts
+from k8sflow.runtime.core.loop import Driver, Report, RunResult, SupersededError
 from k8sflow.runtime.placement import Placement
+from k8sflow.runtime.progress.follow import Follower
 from k8sflow.runtime.progress.text import settled
 from k8sflow.runtime.recorded import redeclared
+from k8sflow.runtime.session import KUBERNETES, LOCAL, ActiveRun
 from k8sflow.storage.clones import is_complete
 from k8sflow.storage.lease import Lease, lease_of
 from k8sflow.storage.records import OutcomeRecord
@@ -44,7 +45,7 @@ def attach(
     Raises:
         K8sflowError: There is no such run, or it can't go on.
     """
-    run_store = find.run_of(declared.flow, settings, run)
+    run_store = lookup.run_of(declared.flow, settings, run)
     record = run_store.read()
     definition = redeclared(declared, record, run_store.store)
     placement = Placement.from_document(record.pods, settings)
@@ -108,7 +109,7 @@ def _drive(
 
     is_new = not go_on or (active.record.origin_run_id is not None and not is_complete(active.run_store))
     last_word = (
-        f"Left before {active.run_store.pathspec} was cancelled. To go on with it: {hints.attach(active.record)}"
+        f"Left before {active.run_store.pathspec} was cancelled. To go on with it: {next_steps.attach(active.record)}"
     )
 
     def abandon() -> None:
@@ -146,7 +147,7 @@ def _follow_detached(active: ActiveRun, began: float) -> OutcomeRecord:
 
     Where nobody is left there who could write the end into the store, this process does.
     """
-    from k8sflow.runtime.detached import FlowRunWatch  # noqa: PLC0415  only here is the API needed
+    from k8sflow.runtime.detached.watch import FlowRunWatch  # noqa: PLC0415  only here is the API needed
 
     watch = FlowRunWatch(active)
     outcome = _follow(active, began, "a driver in the cluster", watch.is_over)
@@ -175,7 +176,7 @@ def _follow(active: ActiveRun, began: float, driver: str, is_orphan: Callable[[]
         with closing(seen):
             return follower.follow(is_orphan)
     except KeyboardInterrupt:
-        click.echo(f"{active.run_store.pathspec} goes on. To look again: {hints.attach(active.record)}")
+        click.echo(f"{active.run_store.pathspec} goes on. To look again: {next_steps.attach(active.record)}")
         raise
 
 
@@ -195,7 +196,7 @@ def _compiled(active: ActiveRun, definition: FlowDefinition) -> FlowDefinition:
     if current.graph.shape() != active.graph.shape():
         raise RunError(
             f"{definition.name} has another graph than when {active.run_store.pathspec} was started.",
-            advice=f"Resume it as a new run, which reuses what is still valid: {hints.resume(active.record)}",
+            advice=f"Resume it as a new run, which reuses what is still valid: {next_steps.resume(active.record)}",
         )
     return current
 
@@ -218,5 +219,5 @@ def _told(active: ActiveRun, outcome: OutcomeRecord) -> bool | None:
     what = "was cancelled" if is_cancelled else "failed"
     why = f": {settled(outcome.summary)}" if outcome.summary not in {"", Outcome.CANCELLED.value} else "."
     click.secho(f"{pathspec} {what} at {when}{why}", fg="red")
-    click.echo(f"  to go on:  {hints.resume(active.record)}")
+    click.echo(f"  to go on:  {next_steps.resume(active.record)}")
     return None if is_cancelled else False

@@ -19,7 +19,9 @@ from k8sflow.errors import RunError, StorageError
 from k8sflow.executors.base import Executor, Finished, TaskEvent
 from k8sflow.flow.decorators.policy import Catch, StepPolicy
 from k8sflow.flow.graph import Graph
-from k8sflow.runtime.attempts import (
+from k8sflow.runtime.core.clock import Clock, RealClock
+from k8sflow.runtime.core.inbox import Inbox
+from k8sflow.runtime.core.retries import (
     INFRASTRUCTURE,
     Again,
     Caught,
@@ -31,9 +33,7 @@ from k8sflow.runtime.attempts import (
     read_past,
     read_past_together,
 )
-from k8sflow.runtime.clock import Clock, RealClock
-from k8sflow.runtime.inbox import Inbox
-from k8sflow.runtime.scheduler import Scheduler, TaskGroup
+from k8sflow.runtime.core.scheduler import Scheduler, TaskGroup
 from k8sflow.storage.clones import read_commits
 from k8sflow.storage.records import OutcomeRecord
 from k8sflow.storage.run_store import RunStore

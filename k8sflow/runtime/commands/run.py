@@ -20,14 +20,15 @@ from k8sflow.flow.configs import ParameterContext
 from k8sflow.flow.decorators.flow_level import documents, only_deployed
 from k8sflow.flow.definition import FlowDefinition
 from k8sflow.flow.graph import Graph
-from k8sflow.runtime import answers, remote
-from k8sflow.runtime.active import KUBERNETES, ActiveRun
-from k8sflow.runtime.attach import drive_or_follow
-from k8sflow.runtime.clone import clone
-from k8sflow.runtime.driver import Report
-from k8sflow.runtime.interrupts import interrupts
+from k8sflow.runtime import remote
+from k8sflow.runtime.commands import id_files
+from k8sflow.runtime.commands.attach import drive_or_follow
+from k8sflow.runtime.commands.clone import clone
+from k8sflow.runtime.commands.interrupts import interrupts
+from k8sflow.runtime.core.loop import Report
 from k8sflow.runtime.placement import Placement
 from k8sflow.runtime.request import RunRequest, code_file, code_folder, local_root
+from k8sflow.runtime.session import KUBERNETES, ActiveRun
 from k8sflow.storage import package
 from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore
 from k8sflow.storage.objects import ObjectStore, open_store
@@ -76,7 +77,7 @@ def begin(request: RunRequest, definition: FlowDefinition, active: ActiveRun) ->
     if not request.is_detached:
         is_clone = active.record.origin_run_id is not None
         return drive_or_follow(active, definition, request.max_workers, request.began, go_on=is_clone)
-    from k8sflow.runtime import flowrun  # noqa: PLC0415  only here is the API needed
+    from k8sflow.runtime.detached import flowrun  # noqa: PLC0415  only here is the API needed
 
     flowrun.submit(active.record, request.settings, active.placement.namespace, active.store.url)
     return True
@@ -90,7 +91,7 @@ def drive(settings: Settings, flow: str, run_id: str, flowrun_name: str) -> bool
     Raises:
         K8sflowError: There is no such run, or it can't go on.
     """
-    from k8sflow.runtime import flowrun  # noqa: PLC0415  only here is the API needed
+    from k8sflow.runtime.detached import flowrun  # noqa: PLC0415  only here is the API needed
 
     # An earlier driver, or the process that started the run, has had answers from the bucket.
     store = remote.open_bucket(settings, first_seconds=settings.storage_patience)
@@ -157,7 +158,7 @@ def prepare(
     if not placement.uses_kubernetes:
         return origin or open_store(str(local_root(request.flow, request.settings))), None
     if request.is_detached:
-        from k8sflow.runtime import flowrun  # noqa: PLC0415  only here is the API needed
+        from k8sflow.runtime.detached import flowrun  # noqa: PLC0415  only here is the API needed
 
         flowrun.check(request.settings, placement.namespace)
     store = remote.check(request.settings, placement, is_handed_over=request.is_detached)
@@ -184,7 +185,7 @@ def check_names(request: RunRequest, store: ObjectStore | None = None) -> None:
     if request.run_id is not None and store is not None:
         RunStore(store, request.flow.__name__, request.run_id).refuse_existing()
     if request.run_id_file is not None:
-        answers.check(Path(request.run_id_file), _RUN_ID)
+        id_files.check(Path(request.run_id_file), _RUN_ID)
 
 
 def create(
@@ -240,7 +241,7 @@ def create(
     )
     RunStore(store, record.flow, record.run).create(record)
     if request.run_id_file is not None:
-        answers.write(Path(request.run_id_file), _RUN_ID, record.run)
+        id_files.write(Path(request.run_id_file), _RUN_ID, record.run)
     return record
 
 

@@ -11,8 +11,8 @@ from k8sflow.executors.base import Finished, Output, Started, TaskEvent
 from k8sflow.flow.compile import compile_flow
 from k8sflow.flow.decorators.policy import Catch, Retry, StepPolicy
 from k8sflow.flow.graph import Graph
-from k8sflow.runtime.attempts import Again
-from k8sflow.runtime.follow import Follower
+from k8sflow.runtime.core.retries import Again
+from k8sflow.runtime.progress.follow import Follower
 from k8sflow.storage.memory import MemoryStore
 from k8sflow.storage.records import Commit, OutcomeRecord
 from k8sflow.storage.run_store import RunStore

@@ -18,9 +18,9 @@ from k8sflow.flow.checks import graph as lint
 from k8sflow.flow.compile import compile_flow
 from k8sflow.flow.decorators.policy import Catch, Retry, StepPolicy
 from k8sflow.flow.graph import Graph
-from k8sflow.runtime.attempts import INFRASTRUCTURE_RETRIES, Again
-from k8sflow.runtime.driver import Driver, Report, RunResult, SupersededError
-from k8sflow.runtime.inbox import Inbox
+from k8sflow.runtime.core.inbox import Inbox
+from k8sflow.runtime.core.loop import Driver, Report, RunResult, SupersededError
+from k8sflow.runtime.core.retries import INFRASTRUCTURE_RETRIES, Again
 from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.storage.folder import FolderStore
 from k8sflow.storage.records import Commit, ForeachItems, OutcomeRecord

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from k8sflow.flow.graph import Graph
-from k8sflow.runtime.active import ActiveRun
-from k8sflow.runtime.plan import Plan, plan
+from k8sflow.runtime.core.resume_plan import Plan, plan
+from k8sflow.runtime.session import ActiveRun
 from k8sflow.storage.clones import is_complete, mark_complete, put_commits
 from k8sflow.storage.records import RunRecord
 from k8sflow.storage.run_store import RunStore

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from k8sflow.executors.base import Finished, Output, Queued, Started
-from k8sflow.runtime.attempts import Again
+from k8sflow.runtime.core.retries import Again
 from k8sflow.runtime.progress import Reporter
 from k8sflow.runtime.progress import reporter as made
 from k8sflow.task.outcome import Diagnosis, Outcome

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from k8sflow.flow.checks import graph as lint
 from k8sflow.flow.graph import Graph
-from k8sflow.runtime.scheduler import Scheduler
+from k8sflow.runtime.core.scheduler import Scheduler
 from k8sflow.task.result import Transition
 from k8sflow.task.spec import TaskName, TaskSpec
 from tests.unit.flow.graphs import PLACE, SEQUENCES, Foreach, Part, Plain, Split, taken, unchecked

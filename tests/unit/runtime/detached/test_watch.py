@@ -11,9 +11,10 @@ import pytest
 from k8sflow.config import Settings
 from k8sflow.flow.compile import compile_flow, declared
 from k8sflow.kubernetes.flowrun import flowrun_name
-from k8sflow.runtime import attach, detached
-from k8sflow.runtime.active import ActiveRun
+from k8sflow.runtime.commands import attach
+from k8sflow.runtime.detached.watch import FlowRunWatch
 from k8sflow.runtime.placement import Placement
+from k8sflow.runtime.session import ActiveRun
 from k8sflow.storage.folder import FolderStore
 from k8sflow.storage.records import OutcomeRecord, RunRecord
 from tests.support import load_flow, write_flow
@@ -55,7 +56,7 @@ class Clock:
 def test_a_run_goes_on_while_its_flowrun_does(server: FlowRunApi, active: ActiveRun) -> None:
     """However long it takes, and also before anybody has taken it up."""
     clock = Clock()
-    watch = detached.FlowRunWatch(active, clock)
+    watch = FlowRunWatch(active, clock)
     for status in ({}, {"phase": "Pending"}, {"phase": "Running"}):
         _put(server, **status)
         for _ in range(3):
@@ -79,7 +80,7 @@ def test_the_flowrun_knows_an_end_that_the_store_is_not_told(
     if status is not None:
         _put(server, **status)
     clock = Clock()
-    watch = detached.FlowRunWatch(active, clock)
+    watch = FlowRunWatch(active, clock)
     assert not watch.is_over()
     clock.now += 20
     assert not watch.is_over()
@@ -96,7 +97,7 @@ def test_a_cluster_that_can_not_be_asked_is_told_once(
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "nothing"))
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     clock = Clock()
-    watch = detached.FlowRunWatch(active, clock)
+    watch = FlowRunWatch(active, clock)
     for _ in range(3):
         clock.now += 1000
         assert not watch.is_over()
@@ -109,7 +110,7 @@ def test_attach_ends_where_the_flowrun_is_gone(
     server: FlowRunApi, active: ActiveRun, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """And the store has an end from then on, so that nobody else waits for one."""
-    monkeypatch.setattr(detached, "_LAST_WORD_SECONDS", 0.0)
+    monkeypatch.setattr("k8sflow.runtime.detached.watch._LAST_WORD_SECONDS", 0.0)
     flow = declared(load_flow(Path(active.store.url).parent / "flow.py"))
     assert attach.drive_or_follow(active, flow, None, time.monotonic(), go_on=True) is None
     assert "F/r1 was cancelled at" in capsys.readouterr().out
@@ -122,7 +123,7 @@ def test_what_the_driver_has_written_counts(
     server: FlowRunApi, active: ActiveRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where its FlowRun is gone by then."""
-    monkeypatch.setattr(detached, "_LAST_WORD_SECONDS", 0.0)
+    monkeypatch.setattr("k8sflow.runtime.detached.watch._LAST_WORD_SECONDS", 0.0)
     active.run_store.write_run_outcome(OutcomeRecord("succeeded", 1e9))
     flow = declared(load_flow(Path(active.store.url).parent / "flow.py"))
     assert attach.drive_or_follow(active, flow, None, time.monotonic(), go_on=True) is True
