@@ -15,9 +15,10 @@ from k8sflow.runtime.driver import Driver
 from k8sflow.runtime.inbox import Inbox
 from k8sflow.runtime.placement import Placement
 from k8sflow.task.failure import failure
+from k8sflow.task.inside.runner import TaskRunner
 from k8sflow.task.result import TaskResult
-from k8sflow.task.runner import TaskRunner, write_outcome
 from k8sflow.task.spec import TaskSpec
+from k8sflow.task.stored_results import write_outcome
 from k8sflow.testing.runs import configured, new_run, raised_by_user
 
 _HERE = "here"

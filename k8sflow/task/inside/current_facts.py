@@ -17,7 +17,9 @@ from k8sflow.task.spec import TaskName, TaskSpec
 _MAIN_IP = "127.0.0.1"
 
 
-def facts(flow: type[FlowSpec], graph: Graph, record: RunRecord, run_store: RunStore, spec: TaskSpec) -> TaskFacts:
+def current_facts(
+    flow: type[FlowSpec], graph: Graph, record: RunRecord, run_store: RunStore, spec: TaskSpec
+) -> TaskFacts:
     """The facts of one execution of a task."""
     return TaskFacts(
         flow_name=record.flow,

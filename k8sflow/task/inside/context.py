@@ -19,11 +19,11 @@ from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore
 from k8sflow.storage.encoding import encode
 from k8sflow.storage.layers import Composition, compose
 from k8sflow.storage.records import ForeachItems
-from k8sflow.task.merge import merge
+from k8sflow.task.inherited import Inherited
+from k8sflow.task.inside.merge import merge
+from k8sflow.task.inside.transition import transition_of
 from k8sflow.task.result import Transition
 from k8sflow.task.spec import TaskName
-from k8sflow.task.surroundings import Surroundings
-from k8sflow.task.transition import transition_of
 
 # A chunk of foreach items is as large as one branch can afford to read for its one item.
 _CHUNK_BYTES = 1 << 20
@@ -38,7 +38,7 @@ class Context:
         graph: The flow's graph.
         name: The task.
         artifacts: Where values are saved.
-        around: What the task finds when it starts.
+        inherited: The artifacts and foreach branches that it starts with.
         run_values: The run's parameters and the class's constants, by name.
         flow: The flow's class.
         max_num_splits: How many branches a foreach may open.
@@ -50,7 +50,7 @@ class Context:
         name: TaskName,
         artifacts: ArtifactStore,
         *,
-        around: Surroundings,
+        inherited: Inherited,
         run_values: dict[str, ArtifactRef],
         flow: type[FlowSpec],
         max_num_splits: int,
@@ -58,12 +58,12 @@ class Context:
         self._graph = graph
         self._node: Node = graph[name.step]
         self._artifacts = artifacts
-        self._inherited = around.inherited()
-        self._before = around.table
+        self._inherited = inherited.artifacts()
+        self._before = inherited.table
         # Which tasks made what the task has been given, the oldest first.
-        self._layers = list(around.table.layers)
+        self._layers = list(inherited.table.layers)
         self._run_values = run_values
-        self.stack = around.stack
+        self.stack = inherited.stack
         self._flow = flow
         self._max_num_splits = min(max_num_splits, sys.maxsize - 1)
         self._set_by_init: dict[str, Any] = {}
