@@ -16,8 +16,8 @@ from k8sflow.storage.folder import FolderStore
 from k8sflow.storage.objects import ObjectStore
 from k8sflow.storage.records import RunRecord
 from k8sflow.storage.run_store import RunStore
+from k8sflow.task.inside.runner import TaskRunner
 from k8sflow.task.result import TaskResult
-from k8sflow.task.runner import TaskRunner
 from k8sflow.task.spec import TaskSpec
 from k8sflow.user import current_user
 from tests.support import load_flow, write_flow

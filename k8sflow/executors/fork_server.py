@@ -35,8 +35,8 @@ from k8sflow.storage.objects import ObjectStore, open_store
 from k8sflow.storage.patience import FIRST_ANSWER_SECONDS, Patience, say
 from k8sflow.storage.records import RunRecord
 from k8sflow.task import streams
-from k8sflow.task.entry import PendingTask, finish_threads
 from k8sflow.task.failure import unloadable
+from k8sflow.task.inside.entry import PendingTask, finish_threads
 from k8sflow.task.spec import TaskSpec
 
 _CODE = (

@@ -29,14 +29,15 @@ from k8sflow.flow.decorators.environment import variables_of
 from k8sflow.flow.decorators.policy import TimeLimit
 from k8sflow.storage.objects import LogWriter
 from k8sflow.storage.run_store import RunStore
-from k8sflow.task import memory
 from k8sflow.task.death import death, last_word, timed_out
+from k8sflow.task.host import oom as memory
+from k8sflow.task.host.pipes import waiting_bytes
+from k8sflow.task.inside.runner import TaskRunner
 from k8sflow.task.outcome import Diagnosis, Outcome
-from k8sflow.task.pipes import waiting_bytes
+from k8sflow.task.protocol import TIME_IS_OVER
 from k8sflow.task.result import TaskResult
-from k8sflow.task.runner import TaskRunner, committed_result, write_outcome
 from k8sflow.task.spec import TaskSpec
-from k8sflow.task.time_limit import TIME_IS_OVER
+from k8sflow.task.stored_results import committed_result, write_outcome
 
 _READ_BYTES = 1 << 16
 _TERM_SECONDS = 3.0

@@ -16,8 +16,8 @@ from k8sflow.storage.objects import ObjectStore
 from k8sflow.storage.patience import Patience
 from k8sflow.storage.records import RunRecord
 from k8sflow.storage.run_store import RunStore
-from k8sflow.task.runner import committed_result
 from k8sflow.task.spec import TaskSpec
+from k8sflow.task.stored_results import committed_result
 
 if TYPE_CHECKING:
     from k8sflow.storage.s3 import S3Store

@@ -26,9 +26,9 @@ from k8sflow.runtime.progress import Reporter, reporter
 from k8sflow.storage.objects import ObjectStore
 from k8sflow.storage.records import OutcomeRecord, RunRecord
 from k8sflow.storage.run_store import RunStore
-from k8sflow.task.exit_hooks import STEP as EXIT_HOOK_STEP
+from k8sflow.task.inside.exit_hooks import STEP as EXIT_HOOK_STEP
+from k8sflow.task.inside.runner import TaskRunner
 from k8sflow.task.outcome import Outcome
-from k8sflow.task.runner import TaskRunner
 
 LOCAL, KUBERNETES = "local", "kubernetes"
 

@@ -16,9 +16,10 @@ from k8sflow.runtime.core.inbox import Inbox
 from k8sflow.runtime.core.loop import Driver
 from k8sflow.runtime.placement import Placement
 from k8sflow.task.failure import failure
+from k8sflow.task.inside.runner import TaskRunner
 from k8sflow.task.result import TaskResult
-from k8sflow.task.runner import TaskRunner, write_outcome
 from k8sflow.task.spec import TaskSpec
+from k8sflow.task.stored_results import write_outcome
 from k8sflow.testing.runs import compiled, new_run, raised_by_user
 
 _HERE = "here"

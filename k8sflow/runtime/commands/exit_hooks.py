@@ -14,7 +14,7 @@ from k8sflow.runtime.core.inbox import Inbox
 from k8sflow.runtime.core.loop import Report
 from k8sflow.runtime.progress.text import OutputLines, brief, prefixed
 from k8sflow.storage.records import RunRecord
-from k8sflow.task import exit_hooks
+from k8sflow.task.inside import exit_hooks
 from k8sflow.task.result import TaskResult
 
 

@@ -41,12 +41,12 @@ from k8sflow.storage.clones import put_commits
 from k8sflow.storage.records import RunRecord, new_run_id, python_version
 from k8sflow.storage.run_store import SPINS, RunStore
 from k8sflow.storage.tables import Tables
+from k8sflow.task.inherited import inherited_by
+from k8sflow.task.inside.runner import TaskRunner
 from k8sflow.task.outcome import Outcome
 from k8sflow.task.result import TaskResult
-from k8sflow.task.runner import TaskRunner
-from k8sflow.task.shown import shown
+from k8sflow.task.safe_repr import safe_repr
 from k8sflow.task.spec import TaskName, TaskSpec
-from k8sflow.task.surroundings import surroundings
 from k8sflow.user import current_user
 from k8sflow.version import VERSION
 
@@ -243,7 +243,7 @@ def _run(runner: TaskRunner, spec: TaskSpec, seen: Reporter, policy: StepPolicy)
 def _left(run_store: RunStore, graph: Graph, spec: TaskSpec, artifacts: ArtifactStore) -> Iterator[str]:
     """What the task has set, or changed, in lines."""
     commit = run_store.read_commit(spec.name.step, spec.name.id)
-    inherited = surroundings(graph, run_store, spec).inherited()
+    inherited = inherited_by(graph, run_store, spec).artifacts()
     found = {} if commit is None else Tables(run_store).table(str(spec.name), commit).refs()
     new = {name: ref for name, ref in found.items() if name not in inherited or inherited[name].blob != ref.blob}
     width = max(map(len, new), default=0)
@@ -256,5 +256,5 @@ def _described(ref: ArtifactRef, name: str, artifacts: ArtifactStore) -> str:
     kind = ref.type.removeprefix("builtins.")
     if ref.inline is None:
         return f"{kind} of {ref.size} bytes"
-    text = shown(artifacts.load(ref, name))
+    text = safe_repr(artifacts.load(ref, name))
     return f"{kind}  {text if len(text) <= _SHOWN_CHARACTERS else f'{text[:_SHOWN_CHARACTERS]}…'}"

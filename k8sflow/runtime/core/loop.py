@@ -37,12 +37,11 @@ from k8sflow.runtime.core.scheduler import Scheduler, TaskGroup
 from k8sflow.storage.clones import read_commits
 from k8sflow.storage.records import OutcomeRecord
 from k8sflow.storage.run_store import RunStore
-from k8sflow.task.caught import commit_caught
-from k8sflow.task.failure import recorded
+from k8sflow.task.catch import commit_caught
 from k8sflow.task.outcome import Outcome
 from k8sflow.task.result import TaskResult, Transition
-from k8sflow.task.runner import write_outcome
 from k8sflow.task.spec import TaskName, TaskSpec
+from k8sflow.task.stored_results import recorded_result, write_outcome
 
 # Where executors report to, from whatever thread: events, or the error that ends an executor.
 Report = Callable[[TaskEvent | Exception], None]
@@ -337,7 +336,7 @@ class Driver:
     def _failed_before(self, tasks: Sequence[TaskSpec], past: Past) -> RunResult | None:
         """Acts on the failure that an earlier driver has not acted on."""
         record = past.record
-        result = recorded(record)
+        result = recorded_result(record)
         for observer in self._observers:
             observer.submitted(tasks)
             for task in tasks:

@@ -27,8 +27,8 @@ from k8sflow.storage.records import Commit, ForeachItems, OutcomeRecord
 from k8sflow.storage.run_store import RunStore
 from k8sflow.task.outcome import Diagnosis, Outcome
 from k8sflow.task.result import TaskResult, Transition
-from k8sflow.task.runner import write_outcome
 from k8sflow.task.spec import TaskName, TaskSpec
+from k8sflow.task.stored_results import write_outcome
 from tests.support import load_flow, write_flow
 from tests.unit.flow.graphs import PLACE, SEQUENCES, Foreach, Part, Plain, Split, taken, unchecked
 

@@ -16,7 +16,7 @@ from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.storage.records import RunRecord
 from k8sflow.storage.run_store import RunStore
 from k8sflow.storage.s3 import S3Store
-from k8sflow.task.framing import Piece, ResultLine, decode
+from k8sflow.task.host.framing import Piece, ResultLine, decode
 from k8sflow.task.outcome import Outcome
 from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskName, TaskSpec
@@ -86,7 +86,7 @@ def started(server: Server, folder: Path, last: str = "", **variables: str) -> P
     work = folder / "pod"
     work.mkdir()
     process = subprocess.Popen(
-        [sys.executable, "-m", "k8sflow.task.agent", TaskSpec("F", "r", TaskName("start")).to_json(),
+        [sys.executable, "-m", "k8sflow.task.host.agent", TaskSpec("F", "r", TaskName("start")).to_json(),
          f"--store={store.url}", "--flow=F", f"--package={code.sha256}", f"--file={file.name}"],
         cwd=work, env=environment(**KEYS, K8SFLOW_ENDPOINT=server.endpoint, **variables), stdout=subprocess.PIPE,
     )  # fmt: skip

@@ -25,8 +25,8 @@ from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.storage.objects import ObjectStore
 from k8sflow.storage.records import RunRecord
 from k8sflow.task.failure import failure
+from k8sflow.task.inside.runner import TaskRunner
 from k8sflow.task.result import TaskResult
-from k8sflow.task.runner import TaskRunner
 from k8sflow.task.spec import TaskSpec
 
 

@@ -1,4 +1,4 @@
-"""What a task finds when it starts: the artifacts of the step before it, and the foreach branches around it."""
+"""The artifacts that a task inherits from the step before it, and the foreach branches around it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from k8sflow.task.spec import TaskInput, TaskSpec
 
 
 @dataclass(frozen=True)
-class Surroundings:
-    """What a task finds when it starts.
+class Inherited:
+    """The artifacts and foreach branches that a task starts with.
 
     Args:
-        table: What the task before it left; before a join, what the split left.
+        table: The artifacts after the task before it; for a join, after the split.
         stack: The foreach branches around it, the outermost first.
         is_join: Whether it joins branches, and so inherits nothing by itself.
     """
@@ -28,27 +28,27 @@ class Surroundings:
     stack: tuple[ForeachFrame, ...] = ()
     is_join: bool = False
 
-    def inherited(self) -> dict[str, ArtifactRef]:
+    def artifacts(self) -> dict[str, ArtifactRef]:
         """The artifacts that the task inherits, by name."""
         return {} if self.is_join else self.table.refs()
 
 
-def surroundings(graph: Graph, run_store: RunStore, spec: TaskSpec) -> Surroundings:
-    """What a task finds when it starts.
+def inherited_by(graph: Graph, run_store: RunStore, spec: TaskSpec) -> Inherited:
+    """Reads the artifacts and foreach branches that a task starts with.
 
     Raises:
         ArtifactError: A task before it has no result.
     """
     node = graph[spec.name.step]
     if node.is_join:
-        # What surrounds a join is what surrounded the split; of its inputs there may be none.
+        # A join is inside of the same branches as its split. It may have no inputs at all.
         name, split = _read(run_store, TaskInput(str(node.joins), spec.name.path))
-        return Surroundings(Tables(run_store).table(name, split), split.stack, is_join=True)
+        return Inherited(Tables(run_store).table(name, split), split.stack, is_join=True)
     if not spec.inputs:
-        return Surroundings()
+        return Inherited()
     name, parent = _read(run_store, spec.inputs[0])
     stack = parent.stack if parent.foreach is None else (*parent.stack, _frame(spec, parent))
-    return Surroundings(Tables(run_store).table(name, parent), stack)
+    return Inherited(Tables(run_store).table(name, parent), stack)
 
 
 def _read(run_store: RunStore, parent: TaskInput) -> tuple[str, Commit]:
@@ -62,7 +62,7 @@ def _read(run_store: RunStore, parent: TaskInput) -> tuple[str, Commit]:
 
 
 def _frame(spec: TaskSpec, parent: Commit) -> ForeachFrame:
-    """This branch's place in the foreach that its parent opened."""
+    """The frame of this branch in the foreach that its parent opened."""
     assert parent.foreach is not None
     index = spec.name.path[-1]
     position = bisect.bisect_right([first for first, _ in parent.foreach.chunks], index) - 1

@@ -1,8 +1,7 @@
 """``@timeout`` inside of the task's process: the exception that ends a step whose time is over.
 
-Whatever watches the task (the local executor, or the agent in a pod) sends it a signal when its time is over, and kills
-it when the grace period is over too. The signal is not SIGALRM, and no timer of the process is used: both are free for
-the step and its libraries. SIGVTALRM is of no use to them but with ``ITIMER_VIRTUAL``, which hardly anything sets.
+The local executor, or the agent in a pod, sends the task a signal when its time is over, and kills it when the grace
+period is over too.
 """
 
 from __future__ import annotations
@@ -16,9 +15,7 @@ from types import FrameType
 from k8sflow.errors import TimeoutException
 from k8sflow.flow.decorators.policy import TimeLimit
 from k8sflow.task.death import timed_out
-
-# Its default action ends the process: a task whose step has not begun has nothing to clean up.
-TIME_IS_OVER = signal.SIGVTALRM
+from k8sflow.task.protocol import TIME_IS_OVER
 
 
 @contextmanager
@@ -48,18 +45,6 @@ def limited(limit: TimeLimit | None) -> Iterator[None]:
 
 def _pass(_number: int, _frame: FrameType | None) -> None:
     """Does nothing; unlike SIG_IGN, that is not passed on to programs that the task starts."""
-
-
-def exceeded(error: BaseException) -> float | None:
-    """The timeout in seconds that an exception is due to, itself or what it was raised from; else None."""
-    seen: set[int] = set()
-    found: BaseException | None = error
-    while found is not None and id(found) not in seen:
-        seen.add(id(found))
-        if isinstance(found, TimeoutException) and found.limit_seconds is not None:
-            return found.limit_seconds
-        found = found.__cause__ or found.__context__
-    return None
 
 
 def _exception(seconds: float) -> TimeoutException:

@@ -1,4 +1,4 @@
-"""The first process of a task's pod: ``python3 -m k8sflow.task.agent``.
+"""The first process of a task's pod: ``python3 -m k8sflow.task.host.agent``.
 
 It fetches the code package, runs the task as a child, streams its output, uploads it as it grows, and reports by the
 termination message and the last line of the log.
@@ -33,20 +33,21 @@ from k8sflow.storage.logs import TimedLog
 from k8sflow.storage.objects import ObjectStore, open_store
 from k8sflow.storage.patience import FIRST_ANSWER_SECONDS, Patience
 from k8sflow.storage.run_store import RunStore
-from k8sflow.task import memory, pod_environment, streams
+from k8sflow.task import streams
 from k8sflow.task.death import death, last_word, timed_out
 from k8sflow.task.failure import not_stored, unloadable
-from k8sflow.task.framing import Encoder, Stream, encode_result
+from k8sflow.task.host import oom as memory
+from k8sflow.task.host import pod_environment
+from k8sflow.task.host.framing import Encoder, Stream, encode_result
+from k8sflow.task.host.pipes import waiting_bytes
+from k8sflow.task.host.uploads import LogUploads
 from k8sflow.task.outcome import Diagnosis, Outcome
-from k8sflow.task.pipes import waiting_bytes
+from k8sflow.task.protocol import RESULT_FD_VARIABLE, TIME_IS_OVER
 from k8sflow.task.result import TaskResult
-from k8sflow.task.runner import committed_result, write_outcome
 from k8sflow.task.spec import TaskSpec
-from k8sflow.task.time_limit import TIME_IS_OVER
-from k8sflow.task.uploads import LogUploads
+from k8sflow.task.stored_results import committed_result, write_outcome
 
 TERMINATION_LOG = Path("/dev/termination-log")
-RESULT_FD_VARIABLE = "K8SFLOW_RESULT_FD"
 CODE_FOLDER = "code"
 _READ_BYTES = 1 << 16
 _LINGER_SECONDS = 0.25
@@ -61,7 +62,7 @@ _THREAD_VARIABLES = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the agent, and returns the container's exit code."""
-    parser = argparse.ArgumentParser(prog="k8sflow.task.agent")
+    parser = argparse.ArgumentParser(prog="k8sflow.task.host.agent")
     parser.add_argument("task", help="the task as JSON")
     parser.add_argument("--store", required=True)
     parser.add_argument("--flow", required=True)

@@ -12,11 +12,11 @@ from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.storage.layers import compose
 from k8sflow.storage.records import Commit, KeptRecord
 from k8sflow.storage.run_store import RunStore
+from k8sflow.task.inherited import inherited_by
 from k8sflow.task.outcome import Outcome, name_of
 from k8sflow.task.result import TaskResult, Transition
-from k8sflow.task.runner import committed_result
 from k8sflow.task.spec import TaskSpec
-from k8sflow.task.surroundings import surroundings
+from k8sflow.task.stored_results import committed_result
 
 _TYPES = {Outcome.OUT_OF_MEMORY: MemoryError, Outcome.TIMED_OUT: TimeoutException}
 
@@ -31,10 +31,10 @@ def commit_caught(run_store: RunStore, graph: Graph, spec: TaskSpec, failure: Ta
         StorageError: The store refuses.
     """
     now = time.time()
-    around = surroundings(graph, run_store, spec)
+    inherited = inherited_by(graph, run_store, spec)
     kept = run_store.read_kept(spec.name.step, spec.name.id, spec.attempt)
     if kept is None:
-        given = compose(around.inherited(), around.table.layers)
+        given = compose(inherited.artifacts(), inherited.table.layers)
         kept = KeptRecord(given.own, now, given.layers, given.without)
     artifacts = dict(kept.artifacts)
     if catch.var is not None:
@@ -45,7 +45,7 @@ def commit_caught(run_store: RunStore, graph: Graph, spec: TaskSpec, failure: Ta
         spec.attempt,
         steps,
         artifacts,
-        around.stack,
+        inherited.stack,
         started=kept.started,
         finished=now,
         layers=kept.layers,

@@ -26,7 +26,7 @@ def long_numbers() -> Iterator[None]:
         sys.set_int_max_str_digits(before)
 
 
-def shown(value: object) -> str:
+def safe_repr(value: object) -> str:
     """The value's repr; where that fails, what can be shown of it and of its parts, with the reason for the rest."""
     with long_numbers():
         try:

@@ -6,27 +6,28 @@ import sys
 import time
 from dataclasses import dataclass
 
-from k8sflow.errors import ArtifactError, StorageError
+from k8sflow.errors import ArtifactError
 from k8sflow.flow.current import current
 from k8sflow.flow.decorators.policy import StepPolicy
 from k8sflow.flow.definition import FlowDefinition
 from k8sflow.flow.spec import CONTEXT, FlowSpec
 from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.storage.objects import ObjectStore
-from k8sflow.storage.records import Commit, KeptRecord, OutcomeRecord, RunRecord
+from k8sflow.storage.records import Commit, KeptRecord, RunRecord
 from k8sflow.storage.run_store import RUNS, RunStore
-from k8sflow.task import exit_hooks
-from k8sflow.task.around import call_step
-from k8sflow.task.context import Context
-from k8sflow.task.facts import facts
 from k8sflow.task.failure import failure, said
-from k8sflow.task.inputs import Inputs
-from k8sflow.task.outcome import Diagnosis, Outcome
+from k8sflow.task.inherited import inherited_by
+from k8sflow.task.inside import exit_hooks
+from k8sflow.task.inside.call import call_step
+from k8sflow.task.inside.context import Context
+from k8sflow.task.inside.current_facts import current_facts
+from k8sflow.task.inside.inputs import Inputs
+from k8sflow.task.inside.time_limit import limited
+from k8sflow.task.inside.transition import as_written
+from k8sflow.task.outcome import Outcome
 from k8sflow.task.result import TaskResult, Transition
 from k8sflow.task.spec import TaskSpec
-from k8sflow.task.surroundings import surroundings
-from k8sflow.task.time_limit import limited
-from k8sflow.task.transition import as_written
+from k8sflow.task.stored_results import committed_result, write_outcome
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class TaskRunner:
         Raises:
             BaseException: What the user's code raises, as it is.
         """
-        with current.running(facts(self.definition, self.record, self.run_store, spec)):
+        with current.running(current_facts(self.definition, self.record, self.run_store, spec)):
             if spec.name.step == exit_hooks.STEP:
                 exit_hooks.call(self.definition, spec)
                 return TaskResult(Outcome.SUCCEEDED, Transition())
@@ -133,12 +134,12 @@ class TaskRunner:
 
     def _prepare(self, spec: TaskSpec) -> tuple[FlowSpec, Context]:
         """The ``self`` of the step, with the artifacts of the step before it."""
-        around = surroundings(self.definition.graph, self.run_store, spec)
+        inherited = inherited_by(self.definition.graph, self.run_store, spec)
         context = Context(
             self.definition,
             spec.name,
             ArtifactStore(self.store, self.record.flow),
-            around=around,
+            inherited=inherited,
             run_values=dict(self.record.parameters),
             max_num_splits=self.record.max_num_splits,
         )
@@ -157,31 +158,3 @@ class TaskRunner:
             self.definition,
             spec.name.step,
         )
-
-
-def committed_result(run_store: RunStore, spec: TaskSpec) -> TaskResult | None:
-    """The result of a task that the store has a commit of, whoever wrote it; else None."""
-    commit = run_store.read_commit(spec.name.step, spec.name.id)
-    if commit is None:
-        return None
-    width = commit.foreach.width if commit.foreach is not None else None
-    limit = commit.foreach.max_parallel if commit.foreach is not None else None
-    return TaskResult(Outcome.SUCCEEDED, Transition(commit.steps, width, limit))
-
-
-def write_outcome(run_store: RunStore, spec: TaskSpec, result: TaskResult) -> None:
-    """Writes how an execution ended; a store that can't take it must not hide the result itself."""
-    diagnosis = result.diagnosis or Diagnosis(result.outcome, "")
-    record = OutcomeRecord(
-        result.outcome.value,
-        time.time(),
-        diagnosis.summary,
-        diagnosis.detail,
-        diagnosis.resolution,
-        diagnosis.error_type,
-    )
-    try:
-        run_store.write_outcome(spec.name.step, spec.name.id, spec.attempt, record)
-    except StorageError:
-        # A success is in the commit, and a failure reaches the driver with the result.
-        return

@@ -22,10 +22,10 @@ from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.storage.folder import FolderStore
 from k8sflow.storage.records import RunRecord
 from k8sflow.storage.run_store import RunStore
-from k8sflow.task.framing import Piece, ResultLine, decode
+from k8sflow.task.host.framing import Piece, ResultLine, decode
+from k8sflow.task.inside.runner import TaskRunner
 from k8sflow.task.outcome import Outcome
 from k8sflow.task.result import TaskResult
-from k8sflow.task.runner import TaskRunner
 from k8sflow.task.spec import TaskName, TaskSpec
 from tests.inprocess import runner_of
 from tests.support import DEADLINE_SECONDS, environment, load_flow, wait_for, write_flow
@@ -44,7 +44,7 @@ SOURCE = """
 MAIN = """
     import sys
     from pathlib import Path
-    from k8sflow.task import agent
+    from k8sflow.task.host import agent
     agent.TERMINATION_LOG = Path("termination-log")
     sys.exit(agent.main(sys.argv[1:]))
 """
@@ -274,7 +274,7 @@ def run_agent(
     spec = TaskSpec("F", "r", TaskName("start"))
     (folder / "pod").mkdir()
     done = subprocess.run(
-        [sys.executable, "-m", "k8sflow.task.agent", spec.to_json(), f"--store={store.url}", "--flow=F",
+        [sys.executable, "-m", "k8sflow.task.host.agent", spec.to_json(), f"--store={store.url}", "--flow=F",
          f"--package={code.sha256}", f"--file={file.name}", *arguments],
         cwd=folder / "pod", env=environment(), capture_output=True, timeout=DEADLINE_SECONDS, check=False,
     )  # fmt: skip
@@ -398,7 +398,7 @@ def test_a_user_without_an_entry_has_a_name(tmp_path: Path) -> None:
         grp.getgrgid(os.getgid()).gr_name, os.environ["LOGNAME"], entry in pwd.getpwall(),
     ]))
     """
-    before = "from k8sflow.task import pod_environment; pod_environment.complete()"
+    before = "from k8sflow.task.host import pod_environment; pod_environment.complete()"
     done = subprocess.run(
         [sys.executable, "-c", "\n".join(map(textwrap.dedent, (NAMELESS, before, code)))],
         env={name: value for name, value in environment(HOME="/tmp/home").items() if name not in {"USER", "LOGNAME"}},

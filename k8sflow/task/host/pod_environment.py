@@ -24,7 +24,7 @@ def complete() -> None:
 def _extend_path() -> None:
     """Joins the runtime's folder, the user's PYTHONPATH and the image's, for this process and its children."""
     users = _parts(os.environ.pop(USERS_PYTHONPATH, ""))
-    runtime = str(Path(__file__).parents[2])
+    runtime = str(Path(__file__).parents[3])
     # The image's are on sys.path already: the interpreter has read them.
     position = sys.path.index(runtime) + 1 if runtime in sys.path else 0
     sys.path[position:position] = [part for part in users if part not in sys.path]

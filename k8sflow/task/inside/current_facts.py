@@ -16,7 +16,7 @@ from k8sflow.task.spec import TaskName, TaskSpec
 _MAIN_IP = "127.0.0.1"
 
 
-def facts(definition: FlowDefinition, record: RunRecord, run_store: RunStore, spec: TaskSpec) -> TaskFacts:
+def current_facts(definition: FlowDefinition, record: RunRecord, run_store: RunStore, spec: TaskSpec) -> TaskFacts:
     """The facts of one execution of a task."""
     return TaskFacts(
         flow_name=record.flow,

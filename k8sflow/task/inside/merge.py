@@ -10,7 +10,7 @@ from k8sflow.errors import ArtifactError, MissingInMergeArtifactsException, Unha
 from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore
 from k8sflow.storage.layers import Layer
 from k8sflow.storage.tables import Table
-from k8sflow.task.inputs import Branch, Inputs, table_of
+from k8sflow.task.inside.inputs import Branch, Inputs, table_of
 
 _SHOWN = 4
 

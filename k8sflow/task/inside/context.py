@@ -19,11 +19,11 @@ from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore
 from k8sflow.storage.encoding import encode
 from k8sflow.storage.layers import Composition, compose
 from k8sflow.storage.records import ForeachItems
-from k8sflow.task.merge import merge
+from k8sflow.task.inherited import Inherited
+from k8sflow.task.inside.merge import merge
+from k8sflow.task.inside.transition import transition_of
 from k8sflow.task.result import Transition
 from k8sflow.task.spec import TaskName
-from k8sflow.task.surroundings import Surroundings
-from k8sflow.task.transition import transition_of
 
 # A chunk of foreach items is as large as one branch can afford to read for its one item.
 _CHUNK_BYTES = 1 << 20
@@ -38,7 +38,7 @@ class Context:
         definition: The flow.
         name: The task.
         artifacts: Where values are saved.
-        around: What the task finds when it starts.
+        inherited: The artifacts and foreach branches that it starts with.
         run_values: The run's parameters and the class's constants, by name.
         max_num_splits: How many branches a foreach may open.
     """
@@ -49,19 +49,19 @@ class Context:
         name: TaskName,
         artifacts: ArtifactStore,
         *,
-        around: Surroundings,
+        inherited: Inherited,
         run_values: dict[str, ArtifactRef],
         max_num_splits: int,
     ) -> None:
         self._definition = definition
         self._node: Node = definition.graph[name.step]
         self._artifacts = artifacts
-        self._inherited = around.inherited()
-        self._before = around.table
+        self._inherited = inherited.artifacts()
+        self._before = inherited.table
         # Which tasks made what the task has been given, the oldest first.
-        self._layers = list(around.table.layers)
+        self._layers = list(inherited.table.layers)
         self._run_values = run_values
-        self.stack = around.stack
+        self.stack = inherited.stack
         self._max_num_splits = min(max_num_splits, sys.maxsize - 1)
         self._set_by_init: dict[str, Any] = {}
         self._items: dict[int, Any] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from k8sflow.task.framing import LONGEST_PIECE_BYTES, Encoder, Piece, ResultLine, Stream, decode, encode_result
+from k8sflow.task.host.framing import LONGEST_PIECE_BYTES, Encoder, Piece, ResultLine, Stream, decode, encode_result
 
 tricky = st.lists(
     st.sampled_from([b"\x1c", b"\x1d", b"\x1e", b"\x1f", b"\n", b"\r", b"a", b"\xff", "é".encode(), b"\x00"]),

@@ -7,8 +7,8 @@ import threading
 import pytest
 
 from k8sflow.errors import StorageError
-from k8sflow.task import uploads as uploads_module
-from k8sflow.task.uploads import LogUploads
+from k8sflow.task.host import uploads as uploads_module
+from k8sflow.task.host.uploads import LogUploads
 from tests.support import wait_for
 
 
