@@ -1,7 +1,7 @@
 """Check measured ratios against ranges.yaml, and fail when one of them leaves its range.
 
-    make bench-check                                     # measure all guarded ratios, about 3 minutes
-    python benchmarks/check.py --short                   # those of `make test`, with fewer turns
+    make bench-check                                     # measure all guarded ratios, about 6 minutes
+    python benchmarks/check.py --short                   # those of `make test`, with fewer turns: a minute
     python benchmarks/check.py RESULT.json ...           # measure nothing, check files that benchmarks wrote
 
 A noisy moment of the machine must not fail the check: contenders take turns, each one's minimum counts, ratios outside
@@ -24,6 +24,7 @@ from typing import Any
 import yaml
 
 HERE = Path(__file__).parent
+TIMES = 5  # turns in the full form
 Comparisons = Mapping[str, Mapping[str, Mapping[str, float]]]  # comparison → contender → unit → figure
 
 
@@ -36,18 +37,19 @@ class Guard:
     over: str
     range: tuple[float, float]
     of: str = "k8sflow"
-    full_only: bool = False
+    unit: str = "seconds"
+    short: int = 0
 
     @property
     def name(self) -> str:
-        return f"{self.case}: {self.of} / {self.over}"
+        unit = "" if self.unit == "seconds" else f", {self.unit.replace('_', ' ')}"
+        return f"{self.case}: {self.of} / {self.over}{unit}"
 
     def ratio(self, results: Comparisons) -> float | None:
         """The measured ratio, or None if one of its two figures is missing."""
         figures = results.get(self.case, {})
-        if self.of not in figures or self.over not in figures:
-            return None
-        return figures[self.of]["seconds"] / figures[self.over]["seconds"]
+        ours, bare = (figures.get(name, {}).get(self.unit) for name in (self.of, self.over))
+        return ours / bare if ours and bare else None
 
     def verdict(self, ratio: float | None) -> str:
         low, high = self.range
@@ -73,15 +75,14 @@ def main() -> int:
     options = _arguments()
     guards = [guard for guard in load(options.ranges) if options.only in guard.name]
     if options.short:
-        guards = [guard for guard in guards if not guard.full_only]
+        guards = [guard for guard in guards if guard.short]
     if not guards:
         raise SystemExit(f"{options.ranges} guards no ratio whose name contains {options.only!r}: nothing was checked.")
     if options.results:
         found = merged(json.loads(path.read_text(encoding="utf-8")) for path in options.results)
         checked = check(guards, lambda _: found, attempts=1)
     else:
-        times = 3 if options.short else 5
-        checked = check(guards, lambda pending: measure(pending, times), options.attempts)
+        checked = check(guards, lambda pending: measure(pending, short=options.short), options.attempts)
     print(table(checked))
     failed = [entry for entry in checked if entry.verdict != "ok"]
     if failed:
@@ -130,26 +131,27 @@ def check(guards: Sequence[Guard], measure: Callable[[Sequence[Guard]], Comparis
     return checked
 
 
-def measure(guards: Sequence[Guard], times: int) -> Comparisons:
+def measure(guards: Sequence[Guard], *, short: bool) -> Comparisons:
     """Run the benchmarks of these guards, with the contenders and comparisons that they need."""
-    with tempfile.TemporaryDirectory() as folder:
-        written = [Path(folder, f"{script}.json") for script in dict.fromkeys(guard.script for guard in guards)]
-        for path in written:
-            _run(path, [guard for guard in guards if guard.script == path.stem], times)
-        return merged(json.loads(path.read_text(encoding="utf-8")) for path in written)
+    runs: dict[tuple[str, int], list[Guard]] = {}
+    for guard in guards:
+        runs.setdefault((guard.script, guard.short if short else TIMES), []).append(guard)
+    return merged(_run(script, times, chosen) for (script, times), chosen in runs.items())
 
 
-def _run(path: Path, guards: Sequence[Guard], times: int) -> None:
-    script = HERE / path.stem
-    arguments = ["--times", str(times), "--json", str(path)]
-    for case in dict.fromkeys(guard.case for guard in guards):
-        arguments += ["--only", case]
-    for contender in dict.fromkeys(name for guard in guards for name in (guard.of, guard.over)):
-        arguments += ["--contender", contender]
-    print(f"Measuring with {script.name} ...", file=sys.stderr, flush=True)
-    done = subprocess.run([sys.executable, str(script), *arguments], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"{script} failed with {done.returncode}:\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
+def _run(script: str, times: int, guards: Sequence[Guard]) -> dict[str, Any]:
+    """Run a benchmark, and return the document that it wrote."""
+    cases = list(dict.fromkeys(guard.case for guard in guards))
+    contenders = dict.fromkeys(name for guard in guards for name in (guard.of, guard.over))
+    with tempfile.NamedTemporaryFile(suffix=".json") as file:
+        command = [sys.executable, str(HERE / script), "--times", str(times), "--json", file.name]
+        for option, names in (("--only", cases), ("--contender", contenders)):
+            command += [word for name in names for word in (option, name)]
+        print(f"Measuring with {script}: {'; '.join(cases)} ...", file=sys.stderr, flush=True)
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise SystemExit(f"{script} failed with {done.returncode}:\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
+        return json.loads(file.read())
 
 
 def merged(documents: Iterable[dict[str, Any]]) -> Comparisons:
@@ -159,7 +161,7 @@ def merged(documents: Iterable[dict[str, Any]]) -> Comparisons:
 
 def table(checked: Sequence[Checked]) -> str:
     """Name, ratio of each attempt, range and verdict, in columns."""
-    rows = [("ratio of least seconds", "measured", "range", "verdict")]
+    rows = [("ratio of the least of n", "measured", "range", "verdict")]
     for entry in checked:
         measured = ", ".join("-" if ratio is None else f"{ratio:.2f}" for ratio in entry.ratios)
         low, high = entry.guard.range

@@ -45,7 +45,7 @@ def peers(functions: ModuleType) -> dict[str, Map]:
     """The contenders from PyPI; loky is sent the module of the functions by value, with the data that it holds."""
     import joblib
     import mpire
-    from joblib.externals.cloudpickle import register_pickle_by_value
+    from cloudpickle import register_pickle_by_value
     from joblib.externals.loky import get_reusable_executor
     from metaflow import parallel_map as metaflow_parallel_map
 

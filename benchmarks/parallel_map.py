@@ -85,7 +85,7 @@ def measure(case: Case, times: int, taking_part: dict[str, Map]) -> Figures:
 
 
 def as_units(figures: Figures) -> dict[str, dict[str, float]]:
-    units = ("seconds", "cpu_seconds", "memory_mib")
+    units = ("seconds", "parent_cpu_seconds", "parent_memory_mib")
     return {name: dict(zip(units, values, strict=True)) for name, values in figures.items()}
 
 

@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import platform
+import resource
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -84,15 +85,26 @@ def run_all(comparisons: Sequence[Comparison], chosen: argparse.Namespace) -> No
 
 
 def measure(comparison: Comparison) -> Figures:
-    """Run the contenders in turns; each one's least seconds, and the number of turns."""
-    seconds: dict[str, list[float]] = {contender.name: [] for contender in comparison.contenders}
+    """Run the contenders in turns; each one's least seconds, least CPU seconds, and number of turns."""
+    turns: dict[str, list[tuple[float, float]]] = {contender.name: [] for contender in comparison.contenders}
     for turn in range(max(contender.times for contender in comparison.contenders)):
         for contender in comparison.contenders:
             if turn < contender.times:
-                started = time.perf_counter()
+                cpu, started = cpu_seconds(), time.perf_counter()
                 contender.run()
-                seconds[contender.name].append(time.perf_counter() - started)
-    return {name: {"seconds": min(values), "times": len(values)} for name, values in seconds.items()}
+                turns[contender.name].append((time.perf_counter() - started, cpu_seconds() - cpu))
+    return {name: _least(values) for name, values in turns.items()}
+
+
+def _least(turns: Sequence[tuple[float, float]]) -> dict[str, float]:
+    seconds, cpu = zip(*turns, strict=True)
+    return {"seconds": min(seconds), "cpu_seconds": min(cpu), "times": len(turns)}
+
+
+def cpu_seconds() -> float:
+    """CPU time of this process and of those that it and its descendants have waited for (getrusage(2))."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
 
 
 def table(comparison: Comparison, figures: Figures) -> str:

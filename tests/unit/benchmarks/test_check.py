@@ -50,6 +50,17 @@ def test_a_ratio_within_its_range_passes(tmp_path: Path, ranges: Path) -> None:
     assert done.stderr == ""
 
 
+def test_a_guard_may_be_of_cpu_seconds(tmp_path: Path) -> None:
+    """The unit is part of the ratio's name; a figure without that unit is not measured."""
+    ranges = _write_ranges(tmp_path, {**GUARD, "unit": "cpu_seconds"})
+
+    done = _check("--ranges", ranges, _write_figures(tmp_path, k8sflow=0.3, bare=0.03))
+
+    assert done.returncode == 1
+    cells = re.split(r" {2,}", done.stdout.splitlines()[1])
+    assert cells == ["three steps: k8sflow / bare, cpu seconds", "-", "3 to 20", "NOT MEASURED"]
+
+
 @pytest.mark.parametrize(("seconds", "verdict"), [(0.63, "TOO HIGH"), (0.03, "TOO LOW")])
 def test_a_ratio_outside_its_range_fails(tmp_path: Path, ranges: Path, seconds: float, verdict: str) -> None:
     """Too slow fails, and so does too fast, which is a benchmark that measures nothing."""
@@ -72,7 +83,7 @@ def test_a_missing_figure_fails(tmp_path: Path, ranges: Path) -> None:
 
 def test_a_measured_ratio_outside_its_range_fails_after_all_attempts(tmp_path: Path) -> None:
     """Importing k8sflow takes at least as long as starting Python, so a range below 0.5 can't be met."""
-    impossible = {**GUARD, "case": "import of the package", "range": [0, 0.5]}
+    impossible = {**GUARD, "case": "import of the package", "range": [0, 0.5], "short": 1}
 
     done = _check("--short", "--attempts", 2, "--ranges", _write_ranges(tmp_path, impossible))
 
