@@ -62,11 +62,15 @@ def main() -> None:
 
 
 def contenders(case: Case, names: Sequence[str] | None) -> dict[str, Map]:
-    """Those that take part in a case; the peers from PyPI are imported only if one of them is wanted."""
+    """The contenders of a case: k8sflow and the named ones, or all; peers from PyPI are imported only if named."""
+
+    def wanted(name: str) -> bool:
+        return not names or name in names or name == "k8sflow"
+
     everyone = {**case.bare, **STANDARD}
     if not names or set(names) & set(INSTALLED):
         everyone |= peers(parallel_cases)
-    return {name: run for name, run in everyone.items() if name not in case.without and (not names or name in names)}
+    return {name: run for name, run in everyone.items() if name not in case.without and wanted(name)}
 
 
 def measure(case: Case, times: int, taking_part: dict[str, Map]) -> Figures:

@@ -78,6 +78,8 @@ def run_all(comparisons: Sequence[Comparison], chosen: argparse.Namespace) -> No
     for comparison in comparisons:
         if selected(comparison.name, chosen.only):
             kept = comparison.only(chosen.contender or ())
+            if not kept.contenders:
+                continue
             results[comparison.name] = measure(kept)
             print(table(kept, results[comparison.name]), flush=True)
     if chosen.json:
