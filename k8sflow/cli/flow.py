@@ -16,7 +16,7 @@ from k8sflow.cli.errors import leave, told
 from k8sflow.errors import ParameterError
 from k8sflow.flow.checks.decorators import prevents_commands
 from k8sflow.flow.compile import build
-from k8sflow.flow.configs import bind
+from k8sflow.flow.configs import bind, configs
 from k8sflow.flow.decorators import kind as kinds
 from k8sflow.flow.decorators.deployment import branch
 from k8sflow.flow.decorators.mutators import prepare
@@ -93,19 +93,22 @@ def _run_command(flow: type[FlowSpec]) -> click.Command:
 
 def _shared_options(flow: type[FlowSpec]) -> list[click.Parameter]:
     """The options that stand before the command or behind it."""
-    return [*_config_options(), *_project_options(flow)]
+    return [*_config_options(flow), *_project_options(flow)]
 
 
-def _config_options() -> list[click.Parameter]:
-    """The options that ``bind`` has read before; they stand before the command or behind it."""
+def _config_options(flow: type[FlowSpec]) -> list[click.Parameter]:
+    """The options that ``bind`` has read before; they may be written before the command or after it."""
+    listed = "; ".join(config.k8sflow_help() for config in configs(flow).values())
+    of_flow = f" This flow has {listed}." if listed else ""
     return [
         click.Option(
-            ["--config"], nargs=2, multiple=True, expose_value=False, metavar="NAME FILE", help="Read a config."
+            ["--config"], nargs=2, multiple=True, expose_value=False, metavar="NAME FILE",
+            help=f"Read a config.{of_flow}",
         ),
         click.Option(
             ["--config-value"], nargs=2, multiple=True, expose_value=False, metavar="NAME JSON", help="Set a config."
         ),
-    ]
+    ]  # fmt: skip
 
 
 def _project_options(flow: type[FlowSpec]) -> list[click.Parameter]:
@@ -143,6 +146,7 @@ def _parameter_option(parameter: Parameter) -> click.Option:
     return click.Option(
         [*written, f"parameter_{parameter.attribute}"],
         metavar=None if parameter.is_flag else parameter.type_name.upper(),
+        multiple=parameter.multiple,
         required=parameter.required and parameter.default is None and not parameter.is_late,
         help=f"{parameter.help} {_note(parameter)}".strip(),
         envvar=_variable(parameter),
@@ -174,7 +178,7 @@ def _note(parameter: Parameter) -> str:
 
 def _converted(parameter: Parameter) -> Callable[[click.Context, click.Parameter, Any], Any]:
     def convert(context: click.Context, option: click.Parameter, text: Any) -> Any:
-        if text is None:
+        if text is None or (parameter.multiple and not text):  # not given
             return None
         source = context.get_parameter_source(str(option.name))
         where = f"{option.envvar}, which is" if source is ParameterSource.ENVIRONMENT else "the value"
