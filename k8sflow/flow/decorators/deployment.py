@@ -133,6 +133,13 @@ def _options(value: object) -> dict[str, Any]:
     return dict(value)
 
 
+def _hook_options(value: object) -> dict[str, Any]:
+    options = _options(value)
+    if unknown := [name for name in options if name != "image"]:
+        raise ValueError(f"it has no key {unknown[0]!r}: image alone is known")
+    return {"image": _text(options["image"])} if options.get("image") is not None else {}
+
+
 def _functions(value: object) -> list[Callable[..., object]]:
     if not isinstance(value, list | tuple) or not value or not all(map(callable, value)):
         raise ValueError(f"{value!r} is not a list of functions")
@@ -230,7 +237,7 @@ exit_hook = DecoratorKind(
     (
         Option("on_success", _functions, "the list of functions to call after a success"),
         Option("on_error", _functions, "the list of functions to call after a failure"),
-        Option("options", _options, "a dictionary of more options"),
+        Option("options", _hook_options, 'a dictionary that may have "image", the image of the pods of the calls'),
     ),
     on="flow",
     check=_check_hook,
@@ -260,6 +267,8 @@ def documents(flow: type[FlowSpec], user: str, branch_: str | None, production: 
             event: [f"{function.__module__}:{function.__qualname__}" for function in functions]
             for event, functions in named.items()
         }
+        if images := _hook_images(flow):
+            found["exit_hook"]["images"] = images
     if "schedule" in found:
         found["schedule"] = _times(found["schedule"])
     if "project" in found:
@@ -285,6 +294,18 @@ def exit_hooks(flow: type[FlowSpec]) -> dict[str, list[Callable[..., object]]]:
             for event in EXIT_EVENTS:
                 found.setdefault(event, []).extend(options[event] or ())
     return {event: functions for event, functions in found.items() if functions}
+
+
+def _hook_images(flow: type[FlowSpec]) -> dict[str, list[str | None]]:
+    """The image of each function's pod, in the order of ``exit_hooks``; empty where no decorator names one."""
+    found: dict[str, list[str | None]] = {}
+    for decoration in reversed(kinds.of(flow)):
+        if decoration.name == exit_hook.name:
+            options = exit_hook.read(decoration)
+            for event in EXIT_EVENTS:
+                image = (options["options"] or {}).get("image")
+                found.setdefault(event, []).extend([image] * len(options[event] or ()))
+    return {event: images for event, images in found.items() if any(images)}
 
 
 def only_deployed(flow: type[FlowSpec]) -> list[str]:
