@@ -52,7 +52,8 @@ class ActiveRun:
         """The executor for the steps on this machine; it forks, so it comes before anything that starts a thread."""
         runner = TaskRunner(flow, self.graph, self.record, self.store)
         workers = max_workers or os.cpu_count() or 1
-        return LocalExecutor(report, runner, workers, limit_of=self.limit_of, lock=lock)
+        patience = self.settings.storage_patience
+        return LocalExecutor(report, runner, workers, limit_of=self.limit_of, lock=lock, log_patience=patience)
 
     def kubernetes(self, report: Report, max_jobs: int | None, owner: dict[str, Any] | None = None) -> Executor:
         """The executor for the steps on Kubernetes."""
