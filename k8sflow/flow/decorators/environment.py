@@ -18,6 +18,8 @@ from k8sflow.flow.problems import did_you_mean
 
 SECRET_STORES = "k8sflow.secrets"  # noqa: S105  a group of entry points
 DEFAULT_STORE = ""
+# Set by a pod's agent: the runtime's folder, then those of the image's PYTHONPATH.
+PODS_PYTHONPATH = "K8SFLOW_POD_PYTHONPATH"
 _OURS = ("inline", "file", "environment")
 _SOURCE_KEYS = ("type", "id", "options", "role")
 _UNUSED_KEYS = {"inline": ("role",), "file": ("options", "role"), "environment": ("options", "role")}
@@ -217,11 +219,29 @@ def variables_of(decorations: Sequence[Decoration]) -> dict[str, str]:
     return found
 
 
+def python_path(users: str, pods: str) -> str:
+    """The PYTHONPATH of a pod: the runtime's folder, the user's, then those of the image.
+
+    Args:
+        users: What the user wrote.
+        pods: The runtime's folder and those of the image, which a Python that the step starts needs too.
+    """
+    runtime, *images = pods.split(os.pathsep)
+    return os.pathsep.join(dict.fromkeys(part for part in (runtime, *users.split(os.pathsep), *images) if part))
+
+
+def _in_pod(variables: Mapping[str, str]) -> dict[str, str]:
+    """The variables; in a pod, their PYTHONPATH is joined with those of the runtime and the image."""
+    if "PYTHONPATH" in variables and (pods := os.environ.get(PODS_PYTHONPATH)):
+        return {**variables, "PYTHONPATH": python_path(variables["PYTHONPATH"], pods)}
+    return dict(variables)
+
+
 @contextmanager
 def _set(variables: Mapping[str, str]) -> Generator[None, None, None]:
     """Sets variables for a while; a task's process ends with its step, a test's goes on."""
     before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
+    os.environ.update(_in_pod(variables))
     try:
         yield
     finally:
