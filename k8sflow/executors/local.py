@@ -15,7 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -24,10 +24,10 @@ from k8sflow.errors import K8sflowError, StorageError
 from k8sflow.executors import fork_server
 from k8sflow.executors.base import Emit, Finished, Output, Queued, Started
 from k8sflow.executors.fork_server import RunToServe
+from k8sflow.executors.task_logs import TaskLogs, open_logs
 from k8sflow.executors.zygote import Exit, Zygote, no_process
 from k8sflow.flow.decorators.environment import variables_of
 from k8sflow.flow.decorators.policy import TimeLimit
-from k8sflow.storage.objects import LogWriter
 from k8sflow.storage.run_store import RunStore
 from k8sflow.task.death import death, last_word, timed_out
 from k8sflow.task.host import oom as memory
@@ -55,7 +55,7 @@ class _Running:
     task: TaskSpec
     pid: int
     pipes: dict[Stream, int]
-    logs: dict[Stream, LogWriter]
+    logs: TaskLogs
     server: Zygote
     result: bytearray = field(default_factory=bytearray)
     limit: TimeLimit | None = None
@@ -77,6 +77,8 @@ class LocalExecutor:
         max_workers: How many processes at a time.
         limit_of: How long an execution of a step's task may take; None for any time.
         lock: A file descriptor that the zygote keeps open until the last task has ended, and no task.
+        log_patience: How many seconds the rest of a task's output waits for a bucket that can't be reached; the task
+            ends after that.
     """
 
     def __init__(
@@ -87,8 +89,11 @@ class LocalExecutor:
         *,
         limit_of: Callable[[str], TimeLimit | None] = lambda _: None,
         lock: int | None = None,
+        log_patience: float = 30.0,
     ) -> None:
         self._emit = emit
+        self._log_patience = log_patience
+        self._finishing: list[threading.Thread] = []
         self._limit_of = limit_of
         self._run_store: RunStore = runner.run_store
         files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -138,6 +143,8 @@ class LocalExecutor:
             self._submitted.put(None)
             self._wake()
         self._thread.join()
+        for thread in self._finishing:
+            thread.join()
         self._close_servers(spare_orphans=not self._cancelled.is_set())
         self._wakeup.close()
         self._woken.close()
@@ -283,11 +290,7 @@ class LocalExecutor:
             self._emit(Queued(tasks[0], reason, "Raise the hard limit (ulimit -Hn), or lower --max-workers."))
 
     def _start(self, task: TaskSpec) -> None:
-        logs: dict[Stream, LogWriter] = {
-            stream: self._run_store.open_log(task.name.step, task.name.id, task.attempt, stream)
-            for stream in _STREAMS if stream != "result"
-        }  # fmt: skip
-        logs["stdout"].write(b"")  # a trace of this execution: after the driver's death the next one has another number
+        logs = open_logs(self._run_store, task, self._patience)
         kills_before = memory.kills()
         pipes = {stream: os.pipe() for stream in _STREAMS}
         try:
@@ -330,7 +333,7 @@ class LocalExecutor:
         if stream == "result":
             running.result += data
         else:
-            running.logs[stream].write(data)
+            running.logs.add(stream, data)
             self._emit(Output(running.task, stream, data))
         return len(data)
 
@@ -384,9 +387,21 @@ class LocalExecutor:
         for stream in list(running.pipes):
             self._close_pipe(running, stream)
         del self._running[running.pid]
-        for log in running.logs.values():
-            log.close()
-        self._emit(Finished(running.task, result))
+
+        def report(loss: str) -> None:
+            self._emit(Finished(running.task, replace(result, note=loss) if loss else result))
+
+        self._finish_logs(running, report)
+
+    def _finish_logs(self, running: _Running, done: Callable[[str], None]) -> None:
+        """Stores the rest of a task's output, while other tasks start and end."""
+        thread = running.logs.finish(done)
+        self._finishing = [each for each in self._finishing if each.is_alive()]
+        if thread is not None:
+            self._finishing.append(thread)
+
+    def _patience(self) -> float:
+        return _TERM_SECONDS if self._cancelled.is_set() else self._log_patience
 
     def _terminate(self) -> None:
         """Ends the groups of all running tasks."""
@@ -401,6 +416,7 @@ class LocalExecutor:
                             os.killpg(exit_.pid, signal.SIGKILL)  # what the task left in its group
                         running = self._running.pop(exit_.pid)
                         self._drain(running)
+                        self._finish_logs(running, lambda _: None)
         self._signal(signal.SIGKILL)
 
     def _signal(self, number: signal.Signals) -> None:
