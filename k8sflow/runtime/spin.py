@@ -163,6 +163,7 @@ def _record(flow: type[FlowSpec], before: RunRecord, graph: Graph, artifacts: Ar
         origin_step=step,
         max_num_splits=before.max_num_splits,
         modules=package.modules(code_folder(flow)),
+        code_hashes=package.code_hashes(code_folder(flow), code_file(flow)),
     )
 
 
