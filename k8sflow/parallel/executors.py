@@ -16,7 +16,7 @@ from typing import Any
 _PROCESS_EXECUTORS = ("concurrent.futures.process", "joblib.externals.loky.process_executor", "loky.process_executor")
 _POOLS = ("multiprocessing.pool", "multiprocess.pool")
 _NOT_USABLE = (
-    "parallel_map: a worker can't use a process pool of the caller, whose processes answer to the caller alone.\n"
+    "parallel_map: a worker can't use the caller's process pool, whose processes answer to the caller alone.\n"
     "Create the pool inside the function, or use parallel_map for the inner work too."
 )
 

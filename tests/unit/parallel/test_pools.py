@@ -51,7 +51,7 @@ def test_a_process_pool_of_multiprocessing_is_an_error_in_a_worker(method: str, 
     setup = f"pool = multiprocessing.get_context({method!r}).Pool(1)"
     out, error = call(setup, f"return pool.{use}", end="assert pool.map(abs, [-4]) == [4]; pool.terminate()")
     assert out == ""
-    assert "RuntimeError: parallel_map: a worker can't use a process pool of the caller" in error
+    assert "RuntimeError: parallel_map: a worker can't use the caller's process pool" in error
     assert "Create the pool inside the function" in error
 
 
@@ -60,14 +60,14 @@ def test_a_process_executor_is_an_error_in_a_worker_even_before_its_first_use(wa
     setup = f"pool = ProcessPoolExecutor(1); {warm}"
     out, error = call(setup, "return pool.submit(abs, i).result()", end="pool.shutdown()")
     assert out == ""
-    assert "BrokenProcessPool: parallel_map: a worker can't use a process pool of the caller" in error
+    assert "BrokenProcessPool: parallel_map: a worker can't use the caller's process pool" in error
 
 
 def test_an_executor_of_loky_that_the_caller_holds_is_an_error_in_a_worker() -> None:
     setup = "from joblib.externals.loky import get_reusable_executor; pool = get_reusable_executor(1)"
     out, error = call(setup + "; pool.submit(abs, 1).result()", "return pool.submit(abs, i).result()")
     assert out == ""
-    assert "a worker can't use a process pool of the caller" in error
+    assert "a worker can't use the caller's process pool" in error
 
 
 @pytest.mark.parametrize("backend", ["loky", "threading", "multiprocessing"])
