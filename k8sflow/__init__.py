@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from k8sflow import shadowing  # first: until its end, a user's random.py doesn't hide Python's
+
+# isort: split
 import importlib
 import sys
 from types import ModuleType
@@ -196,3 +199,4 @@ class _Package(ModuleType):
 
 
 sys.modules[__name__].__class__ = _Package
+shadowing.AT_IMPORT.leave()

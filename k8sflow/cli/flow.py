@@ -10,7 +10,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from k8sflow import config
+from k8sflow import config, shadowing
 from k8sflow.cli import calls, completion, graphs, reading, resume, starting
 from k8sflow.cli.errors import leave, told
 from k8sflow.errors import ParameterError
@@ -29,6 +29,7 @@ from k8sflow.task import streams
 def main(flow: type[FlowSpec]) -> None:
     """Runs the command line of a flow; does not return."""
     streams.take_up()
+    shadowing.protect()  # the flow's file may have added folders to sys.path
     with told():
         if (call := calls.received(sys.argv[1:])) is not None:
             sys.argv[1:] = [*call.words, call.command]

@@ -25,7 +25,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from k8sflow import config
+from k8sflow import config, shadowing
 from k8sflow.errors import K8sflowError
 from k8sflow.storage import package
 from k8sflow.storage.artifacts import blob_key
@@ -281,7 +281,8 @@ def _become_task(options: argparse.Namespace, pipes: dict[str, int]) -> NoReturn
         os.environ[RESULT_FD_VARIABLE] = str(pipes["result"])
         os.chdir(CODE_FOLDER)
         sys.argv = [str(Path(options.file).resolve()), "step", options.task, f"--store={options.store}"]
-        sys.path.insert(0, str(Path.cwd()))
+        shadowing.protect(folder := str(Path.cwd()))
+        sys.path.insert(0, folder)
         if "/" in options.file:  # it was started by `python -m`
             runpy.run_module(options.file.removesuffix(".py").replace("/", "."), run_name="__main__", alter_sys=True)
         else:
