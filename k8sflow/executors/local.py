@@ -355,7 +355,7 @@ class LocalExecutor:
         result = said
         was_cancelled = running.ended_for is not None and running.ended_for.category is Outcome.CANCELLED
         if result is None or (was_cancelled and result.outcome is Outcome.USER_ERROR):
-            result = _inferred(running, exit_.status)
+            result = self._inferred(running, exit_.status)
         result = self._blamed_on_memory(running, exit_.status, result)
         if running.ended_for is not None or result.outcome.is_failure:
             with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -365,6 +365,12 @@ class LocalExecutor:
         self._finish(running, result)
         if running.task.nodes > 1 and result.outcome.is_failure:
             self._end_others(running.task)
+
+    def _inferred(self, running: _Running, status: int) -> TaskResult:
+        """The result of a task that reported none."""
+        importing = "" if running.result else self._served.record.file
+        diagnosis = running.ended_for or death(status, importing)
+        return TaskResult(diagnosis.category, diagnosis=diagnosis)
 
     def _blamed_on_memory(self, running: _Running, status: int, result: TaskResult) -> TaskResult:
         """The result; that of a failure which the kernel's count of kills for want of memory explains is another one.
@@ -408,12 +414,6 @@ class LocalExecutor:
         for pid in self._running:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(pid, number)
-
-
-def _inferred(running: _Running, status: int) -> TaskResult:
-    """The result of a task that said nothing of itself."""
-    diagnosis = running.ended_for or death(status)
-    return TaskResult(diagnosis.category, diagnosis=diagnosis)
 
 
 def _variables(runner: TaskRunner, step: str) -> dict[str, str]:

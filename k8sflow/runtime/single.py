@@ -19,6 +19,7 @@ from k8sflow.storage.patience import FIRST_ANSWER_SECONDS, Patience, say
 from k8sflow.storage.run_store import RunStore
 from k8sflow.task import streams
 from k8sflow.task.agent import RESULT_FD_VARIABLE
+from k8sflow.task.death import ENTERED
 from k8sflow.task.entry import finish_threads
 from k8sflow.task.failure import failure
 from k8sflow.task.result import TaskResult
@@ -36,6 +37,7 @@ def run_task(flow: type[FlowSpec], settings: Settings, task: str, store_url: str
     descriptor = os.environ.pop(RESULT_FD_VARIABLE, "")
     if descriptor:
         streams.renew()
+        os.write(int(descriptor), ENTERED)
     result = _result(flow, settings, TaskSpec.from_json(task), store_url, place)
     code = int(result.outcome.is_failure)
     if descriptor:

@@ -35,7 +35,7 @@ from k8sflow.storage.patience import FIRST_ANSWER_SECONDS, Patience
 from k8sflow.storage.run_store import RunStore
 from k8sflow.task import memory, pod_environment, streams
 from k8sflow.task.death import death, last_word, timed_out
-from k8sflow.task.failure import not_stored, unloadable
+from k8sflow.task.failure import has_entered, not_stored, unloadable
 from k8sflow.task.framing import Encoder, Stream, encode_result
 from k8sflow.task.outcome import Diagnosis, Outcome
 from k8sflow.task.pipes import waiting_bytes
@@ -245,7 +245,8 @@ class _Child:
             result = TaskResult(Outcome.TIMED_OUT, diagnosis=timed_out(self._options.timeout))
             write_outcome(self._run_store, self._spec, result)
         if result is None:
-            result = TaskResult(Outcome.USER_ERROR, diagnosis=death(status))
+            importing = "" if self._result else self._options.file
+            result = TaskResult(Outcome.USER_ERROR, diagnosis=death(status, importing))
             if not killed_for_memory:
                 write_outcome(self._run_store, self._spec, result)
         if killed_for_memory and result.outcome is Outcome.USER_ERROR:
@@ -290,6 +291,8 @@ def _become_task(options: argparse.Namespace, pipes: dict[str, int]) -> NoReturn
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        if not has_entered(end):
+            os.write(pipes["result"], unloadable(options.file, end, in_pod=True).to_termination_message().encode())
     except BaseException as error:  # noqa: BLE001  nothing may pass into the agent's frames
         os.write(pipes["result"], unloadable(options.file, error, in_pod=True).to_termination_message().encode())
     finally:
