@@ -33,7 +33,7 @@ def death(status: int, importing: str = "") -> Diagnosis:
         importing: The flow's file, where the process was still importing it.
     """
     if os.WIFSIGNALED(status):
-        name = _name(os.WTERMSIG(status))
+        name = signal_name(os.WTERMSIG(status))
         during = f" while it imported {importing}" if importing else ""
         return Diagnosis(
             Outcome.USER_ERROR, f"the task's process was killed by {name}{during}", resolution=_HINTS.get(name, "")
@@ -61,7 +61,8 @@ def timed_out(seconds: float) -> Diagnosis:
     )
 
 
-def _name(number: int) -> str:
+def signal_name(number: int) -> str:
+    """A signal's name as in ``kill -l``."""
     try:
         return signal.Signals(number).name
     except ValueError:  # most real-time signals have none

@@ -479,3 +479,28 @@ def test_installed_packages_are_told_from_the_users_own_code() -> None:
     assert is_library_file(os.path.join(sysconfig.get_path("purelib"), "numpy", "__init__.py"))
     assert is_library_file(json.__file__)
     assert not is_library_file("/home/ann/project/numpy.py")
+
+
+@pytest.mark.parametrize(
+    ("end", "how"),
+    [
+        ("os.kill(os.getpid(), 9)", "was killed by SIGKILL"),
+        ("os._exit(4)", "ended with exit code 4"),
+        ("os.closerange(3, 200); import time; time.sleep(300)", "closed its connection"),
+    ],
+)
+def test_a_server_that_dies_while_it_imports_libraries_fails_no_step(
+    tmp_path: Path, library: Path, end: str, how: str
+) -> None:
+    """Each task imports the libraries by itself then, and the run says why."""
+    (library / "deadly.py").write_text(f"import os, sys\nPID = os.getpid()\nif sys.orig_argv[1] == '-c': {end}\n")
+    file = write_flow(
+        tmp_path, f"import os, deadly\n{FLOW.format(body='self.got = deadly.PID == os.getpid()', end='pass')}"
+    )
+    done = run_flow(file, PYTHONPATH=str(library))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert latest(tmp_path).data.all == [True] * 4  # type: ignore[union-attr]
+    reason = f"the process that imports libraries ahead of all tasks {how} while it did so"
+    assert done.stdout.count(f"each task imports all libraries by itself: {reason}") == 1
+    shown = json.loads(flow_command(file, "show", "--json", PYTHONPATH=str(library)).stdout)
+    assert how in shown["imported_by_each_task"]["deadly"]
