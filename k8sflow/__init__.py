@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from k8sflow import shadowing  # first: until its end, a user's random.py doesn't hide Python's
+from k8sflow import interrupted  # noqa: F401  first: from here on, Ctrl-C ends a command without a traceback
+
+# isort: split
+from k8sflow import shadowing  # until the end of this file, a user's random.py doesn't hide Python's
 
 # isort: split
 import importlib

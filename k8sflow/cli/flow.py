@@ -12,7 +12,7 @@ from click.core import ParameterSource
 
 from k8sflow import config, shadowing
 from k8sflow.cli import calls, completion, graphs, reading, resume, starting
-from k8sflow.cli.errors import leave, told
+from k8sflow.cli.errors import execute, leave, told
 from k8sflow.errors import ParameterError
 from k8sflow.flow.checks.decorators import prevents_commands
 from k8sflow.flow.compile import build
@@ -42,7 +42,8 @@ def main(flow: type[FlowSpec]) -> None:
         command = _group(flow)
         if call is not None:
             sys.argv[1:] = calls.expanded(command, call, parameters(flow))
-        command.main(
+        execute(
+            command,
             prog_name=f"python {sys.argv[0]}",
             auto_envvar_prefix="K8SFLOW",
             complete_var=completion.variable(completion.program_of(sys.argv[0])),

@@ -14,7 +14,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -286,7 +286,7 @@ class LocalExecutor:
         kills_before = memory.kills()
         pipes = {stream: os.pipe() for stream in _STREAMS}
         try:
-            server, pid = self._spawn(task, tuple(pipes[stream][1] for stream in _STREAMS))
+            server, pid = self._spawn(task, {stream: ends[1] for stream, ends in pipes.items()})
         finally:
             for _, write_end in pipes.values():
                 os.close(write_end)
@@ -302,11 +302,11 @@ class LocalExecutor:
         self._say_what_is_left_out(task, server)
         self._emit(Started(task, f"pid {pid}"))
 
-    def _spawn(self, task: TaskSpec, ends: tuple[int, int, int]) -> tuple[Zygote, int]:
+    def _spawn(self, task: TaskSpec, ends: Mapping[Stream, int]) -> tuple[Zygote, int]:
         """Starts a task's process; its server and its pid."""
         server = self._servers.of(task.name.step)
         try:
-            return server, server.spawn(task.to_json(), *ends)
+            return server, server.spawn(task.to_json(), *(ends[stream] for stream in _STREAMS))
         except ServerDied as error:
             if self._cancelled.is_set():
                 raise
