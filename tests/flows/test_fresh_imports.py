@@ -227,16 +227,16 @@ def test_what_the_flow_adds_to_the_environment_is_added_once(tmp_path: Path) -> 
     ],
 )
 def test_a_library_that_a_fork_cannot_use_is_left_out(tmp_path: Path, library: Path, source: str, why: str) -> None:
-    """Each task imports it, and what imports it; that is said once."""
-    (library / "heavy.py").write_text(f"import os\n{source}\nPID = os.getpid()\n")
-    (library / "drawing_in.py").write_text("import os, heavy\nPID = os.getpid()\n")
+    """Each task imports it, and what imports it; that is said once. (The process id itself would have them left out.)"""
+    (library / "heavy.py").write_text(f"import os\n{source}\nPID = -os.getpid()\n")
+    (library / "drawing_in.py").write_text("import os, heavy\nPID = -os.getpid()\n")
     (library / "looking.py").write_text(
-        "import os, importlib.util\nPID = os.getpid(), importlib.util.find_spec('heavy')\n"
+        "import os, importlib.util\nPID = -os.getpid(), importlib.util.find_spec('heavy')\n"
     )
-    (library / "light.py").write_text("import os\nPID = os.getpid()\n")
+    (library / "light.py").write_text("import os\nPID = -os.getpid()\n")
     (tmp_path / "yours.py").write_text("")
     top = "import os, heavy, drawing_in, looking, light"
-    body = "self.got = tuple(found == os.getpid() for found in (heavy.PID, drawing_in.PID, looking.PID[0], light.PID))"
+    body = "self.got = tuple(found == -os.getpid() for found in (heavy.PID, drawing_in.PID, looking.PID[0], light.PID))"
     file = write_flow(tmp_path, f"{top}\n{FLOW.format(body=body, end='pass')}")
     done = run_flow(file, PYTHONPATH=str(library))
     assert done.returncode == 0, done.stdout + done.stderr
@@ -504,3 +504,40 @@ def test_a_server_that_dies_while_it_imports_libraries_fails_no_step(
     assert done.stdout.count(f"each task imports all libraries by itself: {reason}") == 1
     shown = json.loads(flow_command(file, "show", "--json", PYTHONPATH=str(library)).stdout)
     assert how in shown["imported_by_each_task"]["deadly"]
+
+
+@pytest.mark.parametrize(
+    ("register", "change"),
+    [
+        ("WORDS = []", "L = register.WORDS; L += ['x']"),
+        ("WORDS = []", "from register import WORDS as L\nL += ['x']"),
+        (
+            "WORDS = []\nclass Base:\n    def __init_subclass__(cls): WORDS.append('x')",
+            "class Mine(register.Base): pass",
+        ),
+        (
+            "WORDS = []\nclass Meta(type):\n    def __init__(cls, name, *_):\n        if name == 'Mine': WORDS.append('x')",
+            "class Mine(metaclass=register.Meta): pass",
+        ),
+    ],
+)
+def test_libraries_find_what_the_flow_has_registered(tmp_path: Path, library: Path, register: str, change: str) -> None:
+    """Where a later library reads it at its import."""
+    (library / "register.py").write_text(f"{register}\n")
+    (library / "reads.py").write_text("import register\nFOUND = list(register.WORDS)\n")
+    top = f"import register\n{change}\nimport reads"
+    assert found(tmp_path, top, "self.got = reads.FOUND", PYTHONPATH=str(library)) == [["x"]] * 4
+
+
+def test_a_process_id_that_a_library_keeps_is_the_tasks(tmp_path: Path, library: Path) -> None:
+    """In a variable, in an object, in a text, and got by another name; who only asks for it is imported ahead."""
+    (library / "keeps.py").write_text("from os import getpid\nPID = getpid()\n")
+    (library / "in_object.py").write_text("import os\nclass C: pass\nONE = C(); ONE.pid = os.getpid()\n")
+    (library / "in_text.py").write_text("import os\nNAME = f'host-{os.getpid()}'\n")
+    (library / "asks.py").write_text("import os\nOS = os.getpid() > 0\nSERVER = [os.getpid() + 1]\n")
+    top = "import os, keeps, in_object, in_text, asks"
+    body = (
+        "self.got = [keeps.PID - os.getpid(), in_object.ONE.pid - os.getpid(), in_text.NAME == f'host-{os.getpid()}', "
+        "asks.SERVER[0] - 1 == os.getpid()]"
+    )
+    assert found(tmp_path, top, body, PYTHONPATH=str(library)) == [[0, 0, True, False]] * 4

@@ -386,7 +386,5 @@ def test_ctrl_c_during_the_imports_shows_no_traceback(tmp_path: Path, module: st
     )
     steps = ("start", "self.next(self.end)"), ("end", "...")
     source = "class F(FlowSpec):\n" + "".join(f"    @step\n    def {name}(self): {body}\n" for name, body in steps)
-        "class F(FlowSpec):\n    @step\n    def start(self): self.next(self.end)\n    @step\n    def end(self): ...\n"
-    )
     done = run_flow(write_flow(tmp_path, source, head=head))
     assert (done.returncode, done.stdout, done.stderr.strip()) == (130, "", "")
