@@ -541,3 +541,34 @@ def test_a_process_id_that_a_library_keeps_is_the_tasks(tmp_path: Path, library:
         "asks.SERVER[0] - 1 == os.getpid()]"
     )
     assert found(tmp_path, top, body, PYTHONPATH=str(library)) == [[0, 0, True, False]] * 4
+
+
+def test_a_runs_code_is_that_of_its_start_in_an_editable_install(tmp_path: Path) -> None:
+    """With a finder of its own, as setuptools installs packages that are not in a folder src; also what is loaded late."""
+    package = tmp_path / "elsewhere" / "mine"
+    package.mkdir(parents=True)
+    files = [package / "__init__.py", package / "late.py"]
+    for each in files:
+        each.write_text("VALUE = 'old'\n")
+    (tmp_path / "start").mkdir()
+    (tmp_path / "start" / "sitecustomize.py").write_text(
+        "import importlib.util, sys\nclass Finder:\n    @staticmethod\n    def find_spec(name, path=None, target=None):\n"
+        f"        if name == 'mine': return importlib.util.spec_from_file_location(name, {str(files[0])!r})\n"
+        "sys.meta_path.append(Finder)\n"
+    )
+    source = f"""
+import mine
+class F(FlowSpec):
+    @step
+    def start(self):
+        for file in {list(map(str, files))!r}:
+            open(file, "w").write("VALUE = 'new'")
+        self.next(self.end)
+    @step
+    def end(self):
+        import mine.late
+        print("found", mine.VALUE, mine.late.VALUE)
+"""
+    paths = f"{environment()['PYTHONPATH']}{os.pathsep}{tmp_path / 'start'}"
+    done = run_flow(write_flow(tmp_path / "flow", source), PYTHONPATH=paths)
+    assert "found old old" in done.stdout, done.stdout + done.stderr
