@@ -10,9 +10,9 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from k8sflow import config
+from k8sflow import config, shadowing
 from k8sflow.cli import calls, completion, graphs, reading, resume, starting
-from k8sflow.cli.errors import leave, told
+from k8sflow.cli.errors import execute, leave, told
 from k8sflow.errors import ParameterError
 from k8sflow.flow.compile import declared, refuse_unusable
 from k8sflow.flow.config_expressions import run_with
@@ -34,13 +34,15 @@ def main(instance: FlowSpec) -> None:
     """
     flow = type(instance)
     streams.take_up()
+    shadowing.protect()  # the flow's file may have added folders to sys.path
     with told():
         if (call := calls.received(sys.argv[1:])) is not None:
             sys.argv[1:] = [*call.words, call.command]
         command, parameters = _commands(flow, vars(instance))
         if call is not None:
             sys.argv[1:] = calls.expanded(command, call, parameters)
-        command.main(
+        execute(
+            command,
             prog_name=f"python {sys.argv[0]}",
             auto_envvar_prefix="K8SFLOW",
             complete_var=completion.variable(completion.program_of(sys.argv[0])),
