@@ -7,18 +7,17 @@ import errno
 import io
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from k8sflow.errors import K8sflowError, RunError
+from k8sflow.interrupted import CANCELLED_EXIT_CODE
 from k8sflow.task import streams
 
 if TYPE_CHECKING:
     from k8sflow.runtime.core.run_state import RunEnd
 
-# As shells report a program that SIGINT ended.
-CANCELLED_EXIT_CODE = 130
 # A full disk, and a terminal that was closed.
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
@@ -41,6 +40,26 @@ def told() -> Iterator[None]:
         streams.drop(sys.stdout)
         show(RunError(f"what the command prints can't be written: {error.strerror}.", advice="Send it elsewhere."))
         sys.exit(1)
+
+
+def execute(command: click.Command, **options: Any) -> NoReturn:
+    """Runs a click command as click does, but exits with 130 and says nothing after Ctrl-C.
+
+    Args:
+        command: The command.
+        options: Arguments of its ``main``.
+    """
+    try:
+        code = command.main(standalone_mode=False, **options)
+    except click.Abort as error:
+        if not isinstance(error.__cause__, KeyboardInterrupt):
+            click.echo("Aborted!", err=True)
+            sys.exit(1)
+        sys.exit(CANCELLED_EXIT_CODE)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 def leave(end: RunEnd) -> NoReturn:

@@ -13,7 +13,7 @@ from k8sflow import config
 from k8sflow.cli import completion, starting
 from k8sflow.cli.errors import leave, told
 from k8sflow.cli.scope import Scope
-from k8sflow.flow.spec import FlowSpec
+from k8sflow.flow.definition import FlowDefinition
 from k8sflow.runtime.request import code_folder
 
 if TYPE_CHECKING:
@@ -34,27 +34,27 @@ def is_called(arguments: Sequence[str]) -> bool:
 
 
 def commands(
-    flow: type[FlowSpec], shared: Sequence[click.Parameter], parameters: Sequence[click.Option]
+    declared: FlowDefinition, shared: Sequence[click.Parameter], parameters: Sequence[click.Option]
 ) -> Iterator[click.Command]:
     """The commands of a flow.
 
     Args:
-        flow: The flow's class.
+        declared: What the flow declares.
         shared: The options that ``run`` has too: those of configs and of the project.
         parameters: The options of the flow's parameters.
     """
-    yield _resume_command(flow, [*shared, *map(_optional, parameters)])
-    yield _attach_command(flow)
-    yield _spin_command(flow)
+    yield _resume_command(declared, [*shared, *map(_optional, parameters)])
+    yield _attach_command(declared)
+    yield _spin_command(declared)
 
 
-def _resume_command(flow: type[FlowSpec], more: Sequence[click.Parameter]) -> click.Command:
+def _resume_command(declared: FlowDefinition, more: Sequence[click.Parameter]) -> click.Command:
     options: list[click.Parameter] = [
-        click.Argument(["step"], required=False, shell_complete=completion.steps_of(flow)),
+        click.Argument(["step"], required=False, shell_complete=completion.steps_of(declared.flow)),
         click.Option(
             ["--origin-run-id", "origin"],
             help="The run to resume (default: the latest one).",
-            shell_complete=completion.runs_in(Scope.of_flow(flow)),
+            shell_complete=completion.runs_in(Scope.of_flow(declared.flow)),
         ),
         click.Option(["--dry-run"], is_flag=True, help="Tell what would be cloned and what would run, and why."),
         *starting.options(),
@@ -69,7 +69,7 @@ def _resume_command(flow: type[FlowSpec], more: Sequence[click.Parameter]) -> cl
     ) -> None:
         context = click.get_current_context()
         with told():
-            request = starting.request(flow, values)
+            request = starting.request(declared, values)
             given = [
                 key.removeprefix("parameter_") for key in values
                 if key.startswith("parameter_")
@@ -88,17 +88,17 @@ def _resume_command(flow: type[FlowSpec], more: Sequence[click.Parameter]) -> cl
     )  # fmt: skip
 
 
-def _attach_command(flow: type[FlowSpec]) -> click.Command:
+def _attach_command(declared: FlowDefinition) -> click.Command:
     def attach(**values: Any) -> RunEnd:
         from k8sflow.runtime.commands.attach import attach  # noqa: PLC0415  --help needs no runtime
 
-        return attach(flow, **values)
+        return attach(declared, **values)
 
     return click.Command(
         "attach",
-        callback=_timed(flow, attach),
+        callback=_timed(declared, attach),
         params=[
-            click.Argument(["run"], shell_complete=completion.runs_in(Scope.of_flow(flow))),
+            click.Argument(["run"], shell_complete=completion.runs_in(Scope.of_flow(declared.flow))),
             click.Option(["--max-workers"], type=click.IntRange(min=1), help="How many tasks run at a time."),
         ],
         short_help="Go on with a run whose driver died, or follow it.",
@@ -107,17 +107,17 @@ def _attach_command(flow: type[FlowSpec]) -> click.Command:
     )
 
 
-def _spin_command(flow: type[FlowSpec]) -> click.Command:
+def _spin_command(declared: FlowDefinition) -> click.Command:
     def spin(task: str, **values: Any) -> RunEnd:
         from k8sflow.runtime.commands.spin import spin  # noqa: PLC0415  --help needs no runtime
 
-        return spin(flow, text=task, **values)
+        return spin(declared, text=task, **values)
 
     return click.Command(
         "spin",
-        callback=_timed(flow, spin),
+        callback=_timed(declared, spin),
         params=[
-            click.Argument(["task"], shell_complete=completion.names_in(Scope.of_flow(flow))),
+            click.Argument(["task"], shell_complete=completion.names_in(Scope.of_flow(declared.flow))),
             click.Option(
                 ["--pathspec-file"], type=click.Path(dir_okay=False),
                 help="Write the pathspec of the task that runs to this file: Task(…) reads what it leaves.",
@@ -130,7 +130,7 @@ def _spin_command(flow: type[FlowSpec]) -> click.Command:
     )  # fmt: skip
 
 
-def _timed(flow: type[FlowSpec], work: Callable[..., RunEnd]) -> Callable[..., None]:
+def _timed(declared: FlowDefinition, work: Callable[..., RunEnd]) -> Callable[..., None]:
     """The callback of a command: adds the settings, the terminal and the time of the request to the arguments."""
 
     def callback(**values: Any) -> None:
@@ -138,7 +138,8 @@ def _timed(flow: type[FlowSpec], work: Callable[..., RunEnd]) -> Callable[..., N
         with told():
             from k8sflow.cli.terminal import Terminal  # noqa: PLC0415  --help needs no runtime
 
-            leave(work(settings=config.load(code_folder(flow)), console=Terminal(), asked_at=asked_at, **values))
+            settings = config.load(code_folder(declared.flow))
+            leave(work(settings=settings, console=Terminal(), asked_at=asked_at, **values))
 
     return callback
 

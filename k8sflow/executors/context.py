@@ -10,13 +10,12 @@ from typing import Any
 from k8sflow.config import Settings
 from k8sflow.executors.base import Executor, Report
 from k8sflow.flow.decorators.pod_options import PodOptions
-from k8sflow.flow.decorators.retry import StepPolicy, TimeLimit
-from k8sflow.flow.graph import Graph
-from k8sflow.flow.spec import FlowSpec
+from k8sflow.flow.decorators.policy import StepPolicy, TimeLimit
+from k8sflow.flow.definition import FlowDefinition
 from k8sflow.storage.objects import ObjectStore
 from k8sflow.storage.records import RunRecord
 from k8sflow.storage.run_store import RUNS, RunStore
-from k8sflow.task.runner import TaskRunner
+from k8sflow.task.inside.runner import TaskRunner
 
 LOCAL, KUBERNETES = "local", "kubernetes"
 # The one that forks is made before others start threads.
@@ -30,12 +29,11 @@ class RunContext:
     Args:
         report: Takes the executor's events, and the error that ends it.
         record: The run's record.
-        graph: Its graph.
         store: The store with its state.
         settings: The settings; the namespace among them is that of the run's pods.
         pods: The pod options of the steps that run in pods.
         policies: Retries, timeout and catch, by step.
-        flow: The flow's class; None where tasks run elsewhere, and its code is not at hand.
+        definition: The flow; None where its code is not at hand, as in a driver in the cluster.
         folder: The folder of the flow in which the run is.
         max_workers: How many tasks run at a time; None for the executor's own default.
         lock: A file descriptor that processes of tasks on this machine keep open until they have ended.
@@ -44,12 +42,11 @@ class RunContext:
 
     report: Report
     record: RunRecord
-    graph: Graph
     store: ObjectStore
     settings: Settings
     pods: Mapping[str, PodOptions] = field(default_factory=dict)
     policies: Mapping[str, StepPolicy] = field(default_factory=dict)
-    flow: type[FlowSpec] | None = None
+    definition: FlowDefinition | None = None
     folder: str = RUNS
     max_workers: int | None = None
     lock: int | None = None
@@ -82,7 +79,12 @@ def _local(context: RunContext) -> Executor:
     """The executor of this machine; it forks, so it comes before anything that starts a thread."""
     from k8sflow.executors.local import LocalExecutor  # noqa: PLC0415  a driver in the cluster runs no task itself
 
-    assert context.flow is not None, "tasks of this machine need the flow's code"
-    runner = TaskRunner(context.flow, context.graph, context.record, context.store, context.folder)
-    workers = context.max_workers or os.cpu_count() or 1
-    return LocalExecutor(context.report, runner, workers, limit_of=context.time_limit, lock=context.lock)
+    assert context.definition is not None, "tasks of this machine need the flow's code"
+    return LocalExecutor(
+        context.report,
+        TaskRunner(context.definition, context.record, context.store, context.folder),
+        context.max_workers or os.cpu_count() or 1,
+        limit_of=context.time_limit,
+        lock=context.lock,
+        log_patience=context.settings.storage_patience,
+    )

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from k8sflow.config import Settings
 from k8sflow.errors import NotFoundError, RunError, StorageError
-from k8sflow.flow.graph import closest
+from k8sflow.flow.problems import did_you_mean
 from k8sflow.flow.spec import FlowSpec
 from k8sflow.runtime.request import local_roots
 from k8sflow.storage.objects import ObjectStore, open_store
@@ -225,7 +225,7 @@ def among(word: str, words: Iterable[str], what: str) -> str:
     """The advice about a name that doesn't exist: the closest one, and those that do."""
     known = list(words)
     shown = ", ".join(known[:_MOST_LISTED]) + (", …" if len(known) > _MOST_LISTED else "")
-    return " ".join(filter(None, [closest(word, known), f"{what} {shown or 'none'}."]))
+    return " ".join(filter(None, [did_you_mean(word, known), f"{what} {shown or 'none'}."]))
 
 
 def started(run: RunStore) -> float:

@@ -12,14 +12,15 @@ from k8sflow.config import Settings
 from k8sflow.errors import StorageError
 from k8sflow.executors.base import Executor, Report
 from k8sflow.executors.context import EXECUTORS, RunContext, make
-from k8sflow.flow.configs import bind_known
+from k8sflow.flow.compile import compile_flow
+from k8sflow.flow.definition import FlowDefinition
 from k8sflow.flow.graph import Graph
-from k8sflow.flow.spec import FlowSpec
 from k8sflow.runtime.core.earlier import read_earlier
 from k8sflow.runtime.core.loop import Loop
 from k8sflow.runtime.core.observers import Observer
 from k8sflow.runtime.core.run_state import OneTask, RunResult, RunState, State
 from k8sflow.runtime.placement import Placement
+from k8sflow.runtime.recorded import redeclared
 from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.storage.objects import ObjectStore
 from k8sflow.storage.records import OutcomeRecord, RunRecord
@@ -38,7 +39,7 @@ class Session:
         store: The store with its state.
         placement: Where its steps run.
         settings: The settings.
-        flow: The flow's class; None where its code is not at hand.
+        definition: The flow, with the configs of the run; None where its code is not at hand.
         folder: The folder of the flow in which the run is: RUNS, or SPINS.
     """
 
@@ -47,7 +48,7 @@ class Session:
     store: ObjectStore
     placement: Placement
     settings: Settings
-    flow: type[FlowSpec] | None = None
+    definition: FlowDefinition | None = None
     folder: str = RUNS
 
     @property
@@ -76,6 +77,17 @@ class Session:
         needed = {self.placement.executor_of(step) for step in self.graph.nodes}
         return [name for name in EXECUTORS if name in needed]
 
+    def compiled(self) -> FlowDefinition:
+        """The current code of the flow, compiled with the configs of the run.
+
+        Raises:
+            FlowDefinitionError: The flow has problems.
+        """
+        assert self.definition is not None, "the flow's code is not at hand"
+        if self.definition.is_compiled:
+            return self.definition
+        return compile_flow(self.definition.flow, self.definition.configs, self.definition.attributes)
+
     def executor(
         self,
         name: str,
@@ -89,12 +101,11 @@ class Session:
         context = RunContext(
             report=report,
             record=self.record,
-            graph=self.graph,
             store=self.store,
             settings=self.placement.inside(self.settings),
             pods=self.placement.pods,
             policies=self.placement.policies,
-            flow=self.flow,
+            definition=self.definition,
             folder=self.folder,
             max_workers=max_workers,
             lock=lock,
@@ -165,22 +176,20 @@ class Session:
         )
 
 
-def open_session(run_store: RunStore, settings: Settings, flow: type[FlowSpec] | None = None) -> Session:
-    """Opens a run that has a record, with the configs that it was started with.
+def open_session(run_store: RunStore, settings: Settings, declared: FlowDefinition | None = None) -> Session:
+    """Opens a run that has a record, with the configs that it was started with where the command line gave none.
 
     Args:
         run_store: The run's records.
         settings: The settings.
-        flow: The flow's class, where its code is at hand.
+        declared: What the flow declares, where its code is at hand.
 
     Raises:
         RunError: There is no such run.
         StorageError: Its record can't be read.
     """
     record = run_store.read()
-    if flow is not None:
-        artifacts = ArtifactStore(run_store.store, record.flow)
-        bind_known(flow, lambda name: artifacts.load(record.parameters[name], name), record.parameters)
+    definition = redeclared(declared, record, run_store.store) if declared is not None else None
     graph = Graph.from_document(record.flow, record.graph)
     placement = Placement.of_record(record, settings)
-    return Session(record, graph, run_store.store, placement, settings, flow, run_store.place)
+    return Session(record, graph, run_store.store, placement, settings, definition, run_store.place)

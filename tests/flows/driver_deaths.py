@@ -26,6 +26,7 @@ from typing import Any
 from k8sflow import config
 from k8sflow.cli.terminal import Terminal
 from k8sflow.client import Run
+from k8sflow.flow.compile import declared
 from k8sflow.flow.spec import FlowSpec
 from k8sflow.runtime.commands.attach import attach
 from k8sflow.runtime.commands.resume import resume
@@ -113,13 +114,13 @@ class Run1:
         if threads_of_import(self.flow):  # those of this process's import didn't survive the fork
             threading.Thread(target=threading.Event().wait, daemon=True).start()
         settings = config.load(self.folder)
-        request = RunRequest(self.flow, settings, run_id=self.name, max_workers=3)
+        request = RunRequest(declared(self.flow), settings, run_id=self.name, max_workers=3)
         if origin is not None:
             done = resume(request, origin, None, Terminal(), dry_run=False)
         elif is_first:
             done = run_flow(request, Terminal())
         else:
-            done = attach(self.flow, settings, self.name, Terminal(), time.monotonic(), 3)
+            done = attach(declared(self.flow), settings, self.name, Terminal(), time.monotonic(), 3)
         if done is RunEnd.CANCELLED:
             raise KeyboardInterrupt
         assert done is RunEnd.SUCCEEDED

@@ -18,8 +18,8 @@ from k8sflow.kubernetes.api_errors import ApiStatusError
 from k8sflow.kubernetes.job import AGENT, DEFAULT_TTL_SECONDS, TaskJob, job_manifest
 from k8sflow.kubernetes.reflector import Change, Reflector, identity_of
 from k8sflow.task.result import TaskResult
-from k8sflow.task.runner import committed_result
 from k8sflow.task.spec import TaskSpec
+from k8sflow.task.stored_results import committed_result
 
 # How many Jobs of a run are unfinished at a time, where the user says nothing: enough to keep a cluster busy.
 DEFAULT_MAX_JOBS = 100

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from k8sflow.config import Settings
-from k8sflow.flow.spec import FlowSpec
+from k8sflow.flow.definition import FlowDefinition
 from k8sflow.runtime.commands.display import display_outcome
 from k8sflow.runtime.commands.drive import drive_or_follow
 from k8sflow.runtime.core.run_state import RunEnd
@@ -13,7 +13,7 @@ from k8sflow.runtime.session import open_session
 
 
 def attach(
-    flow: type[FlowSpec],
+    declared: FlowDefinition,
     settings: Settings,
     run: str,
     console: Console,
@@ -23,7 +23,7 @@ def attach(
     """Sees a run to its end, whichever process drives it.
 
     Args:
-        flow: The flow's class, for the tasks on this machine.
+        declared: What the flow declares, for the tasks on this machine.
         settings: The settings.
         run: The run, ``run`` or ``flow/run``.
         console: Shows it.
@@ -33,7 +33,7 @@ def attach(
     Raises:
         K8sflowError: There is no such run, or it can't continue.
     """
-    session = open_session(runs_of(flow, settings).named(run), settings, flow)
+    session = open_session(runs_of(declared.flow, settings).named(run), settings, declared)
     if (outcome := session.run_store.read_run_outcome()) is not None:
         return display_outcome(session, console, outcome)
     return drive_or_follow(session, console, asked_at, max_workers, take_over=True)

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from k8sflow.errors import ArtifactError, ParameterError, RunError
-from k8sflow.flow.configs import ParameterContext, configs
-from k8sflow.flow.decorators import deployment
-from k8sflow.flow.graph import Graph
-from k8sflow.flow.spec import FlowSpec, constants, parameters
+from k8sflow.flow.configs import ParameterContext
+from k8sflow.flow.decorators.flow_level import documents
+from k8sflow.flow.definition import FlowDefinition
 from k8sflow.runtime.commands import id_files
 from k8sflow.runtime.placement import Placement
 from k8sflow.runtime.request import RunRequest, code_file, code_folder, local_root
@@ -43,20 +42,21 @@ class Prepared:
     code: package.Package | None = None
 
 
-def check_executors(request: RunRequest, graph: Graph, placement: Placement) -> None:
+def check_executors(request: RunRequest, definition: FlowDefinition, placement: Placement) -> None:
     """Refuses steps that can't run where they are placed: pods don't know each other, nor the cluster this machine.
 
     Raises:
         RunError: A step under @parallel would run on Kubernetes, or a step of a detached run on this machine.
     """
-    if request.is_detached and (here := [step for step in graph.nodes if step not in placement.pods]):
+    nodes = definition.graph.nodes
+    if request.is_detached and (here := [step for step in nodes if step not in placement.pods]):
         raise RunError(
             f"--detach passes the run to a cluster, but {', '.join(here)} would run on this machine.",
             advice="Add --with kubernetes, which puts every step there.",
         )
-    if found := [node for node in graph.nodes.values() if node.is_parallel and node.name in placement.pods]:
+    if found := [node for node in nodes.values() if node.is_parallel and node.name in placement.pods]:
         raise RunError(
-            f"step {found[0].name} ({found[0].place}) is under @parallel, which runs on this machine alone, "
+            f"step {found[0].name} ({found[0].location}) is under @parallel, which runs on this machine alone, "
             f"but it would run on Kubernetes.",
             advice="Run the flow without --with kubernetes, with @kubernetes on its other steps; or let the step be "
             "one pod with more cores, and use parallel_map in it.",
@@ -112,7 +112,7 @@ def check_names(request: RunRequest, store: ObjectStore | None = None) -> None:
 
 def create(
     request: RunRequest,
-    graph: Graph,
+    definition: FlowDefinition,
     placement: Placement,
     prepared: Prepared,
     origin: RunRecord | None = None,
@@ -122,21 +122,23 @@ def create(
 
     Args:
         request: The request of the user.
-        graph: The flow's graph.
+        definition: The flow.
         placement: Where the steps run.
         prepared: The store, and the code for pods.
         origin: The run that this one resumes, whose parameters it has.
         origin_step: The step from which on everything runs again.
     """
-    flow, code = request.flow, prepared.code
-    artifacts = ArtifactStore(prepared.store, flow.__name__)
+    code = prepared.code
+    artifacts = ArtifactStore(prepared.store, definition.name)
     if code is not None:
         artifacts.save_blob(code.sha256, [code.archive])
-    values = fixed_values(flow, request.values, artifacts, origin.parameters if origin else {})
+    values = fixed_values(definition, request.values, artifacts, origin.parameters if origin else {})
     record = replace(
-        new_record(flow, graph, values, request.run_id),
+        new_record(definition, values, request.run_id),
         pods=placement.to_document(),
-        flow_decorators=deployment.documents(flow, current_user(), request.branch, request.production),
+        flow_decorators=documents(
+            definition.name, definition.decorations, current_user(), request.branch, request.production
+        ),
         policies={step: policy.to_document() for step, policy in placement.policies.items()},
         package=code.sha256 if code is not None else None,
         tags=request.tags,
@@ -147,7 +149,7 @@ def create(
         is_detached=request.is_detached,
         max_num_splits=request.max_num_splits,
     )
-    session = Session(record, graph, prepared.store, placement, request.settings, flow)
+    session = Session(record, definition.graph, prepared.store, placement, request.settings, definition)
     session.run_store.create(record)
     if request.run_id_file is not None:
         id_files.write(Path(request.run_id_file), _RUN_ID, record.run)
@@ -155,27 +157,28 @@ def create(
 
 
 def new_record(
-    flow: type[FlowSpec], graph: Graph, parameters: Mapping[str, ArtifactRef], run_id: str | None = None
+    definition: FlowDefinition, parameters: Mapping[str, ArtifactRef], run_id: str | None = None
 ) -> RunRecord:
     """The record of a new run of a flow, as far as it doesn't depend on a user's request."""
-    folder, file = code_folder(flow), code_file(flow)
+    folder, file = code_folder(definition.flow), code_file(definition.flow)
     return RunRecord(
-        flow=flow.__name__,
+        flow=definition.name,
         run=run_id or new_run_id(),
         file=file,
         parameters=parameters,
-        graph=graph.to_document(),
+        graph=definition.graph.to_document(),
         user=current_user(),
         created=time.time(),
         source=str(folder / file),
         python_version=python_version(),
         k8sflow_version=VERSION,
         modules=package.modules(folder),
+        code_hashes=package.code_hashes(folder, file),
     )
 
 
 def fixed_values(
-    flow: type[FlowSpec],
+    definition: FlowDefinition,
     values: Mapping[str, object],
     artifacts: ArtifactStore,
     known_values: Mapping[str, ArtifactRef],
@@ -183,7 +186,7 @@ def fixed_values(
     """The parameters, configs and constants, saved once for all tasks.
 
     Args:
-        flow: The flow's class.
+        definition: The flow.
         values: The parameters' values, by attribute.
         artifacts: Where they are saved.
         known_values: Parameters of an earlier run, which stay as they are.
@@ -191,21 +194,21 @@ def fixed_values(
     Raises:
         ParameterError: A parameter has no value.
     """
-    fixed: dict[str, Any] = {name: config.k8sflow_value() for name, config in configs(flow).items()}
+    fixed: dict[str, Any] = dict(definition.configs)
     known = dict(fixed)
     kind = "s3" if artifacts.store.is_shared else "local"
-    found = {name: known_values[name] for name in parameters(flow) if name in known_values}
-    for attribute, parameter in parameters(flow).items():
+    found = {name: known_values[name] for name in definition.parameters if name in known_values}
+    for attribute, parameter in definition.parameters.items():
         if attribute in found:
             continue
         value = values.get(attribute)
         if value is None:
-            context = ParameterContext(flow.__name__, current_user(), parameter.name, ds_type=kind, configs=known)
+            context = ParameterContext(definition.name, current_user(), parameter.name, ds_type=kind, configs=known)
             value = parameter.default_value(context)
         if value is None and parameter.required:
             raise ParameterError(f"Parameter {parameter.name!r} is required.", advice=f"Give --{parameter.name}.")
         fixed[attribute] = value
-    found |= {name: _saved_constant(name, value, artifacts) for name, value in constants(flow).items()}
+    found |= {name: _saved_constant(name, value, artifacts) for name, value in definition.constants.items()}
     return {**{name: artifacts.save(value, name) for name, value in fixed.items()}, **found}
 
 

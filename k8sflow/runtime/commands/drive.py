@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 
 from k8sflow.errors import K8sflowError, RunError, StorageError
 from k8sflow.executors.base import Executor, Report
-from k8sflow.flow.compile import build
+from k8sflow.executors.context import LOCAL
 from k8sflow.runtime.commands import exit_hooks, next_steps
 from k8sflow.runtime.commands.clone import clone
 from k8sflow.runtime.commands.display import display, display_end, display_outcome
@@ -53,7 +54,7 @@ def drive_or_follow(
             if take_over and (outcome := session.run_store.read_run_outcome()) is not None:
                 return display_outcome(session, console, outcome)
             if take_over:
-                _check(session)
+                session = _compiled(session)
             return _drive(session, console, asked_at, max_workers, lease, take_over=take_over)
         except SupersededError as error:
             console.say(str(error), Tone.NOTICE)
@@ -161,23 +162,24 @@ def _follow(
         raise
 
 
-def _check(session: Session) -> None:
-    """Refuses to drive tasks on this machine by code with another graph than the one that the run was started with.
+def _compiled(session: Session) -> Session:
+    """The run with the compiled flow, where tasks run on this machine, if it has the graph of the run's start.
 
     Raises:
         RunError: The graph has changed.
-        K8sflowError: The cluster can't be used.
+        K8sflowError: The flow has problems, or the cluster can't be used.
     """
     if session.placement.uses_kubernetes:
         session.check_cluster()
-    if all(step in session.placement.pods for step in session.graph.nodes) or session.flow is None:
-        return
-    if build(session.flow).shape() != session.graph.shape():
+    if LOCAL not in session.executors:
+        return session
+    definition = session.compiled()
+    if definition.graph.shape() != session.graph.shape():
         raise RunError(
-            f"{session.record.flow} has another graph than when {session.pathspec} was started.",
-            advice=f"Start a new run that takes over the results that are still valid: "
-            f"{next_steps.resume(session.record)}",
+            f"{definition.name} has another graph than when {session.pathspec} was started.",
+            advice=f"Resume it as a new run, which reuses what is still valid: {next_steps.resume(session.record)}",
         )
+    return replace(session, definition=definition)
 
 
 def _superseded(session: Session) -> SupersededError:

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from itertools import groupby
 
 from k8sflow.errors import ParameterError, RunError
-from k8sflow.flow.compile import build
-from k8sflow.flow.graph import Graph, closest
-from k8sflow.flow.spec import FlowSpec, constants
+from k8sflow.flow.definition import FlowDefinition
+from k8sflow.flow.graph import Graph
+from k8sflow.flow.problems import did_you_mean
 from k8sflow.runtime.commands import next_steps
 from k8sflow.runtime.commands.clone import plan_from
 from k8sflow.runtime.commands.create import check_executors, check_names, create, prepare
@@ -57,22 +57,24 @@ def resume(
     """
     flow = request.flow
     runs = runs_of(flow, request.settings)
-    before = open_session(runs.named(origin) if origin else runs.latest_own(), request.settings, flow)
-    graph = build(flow)
+    run = runs.named(origin) if origin else runs.latest_own()
+    before = open_session(run, request.settings, request.definition)
+    definition = before.compiled()
+    graph = definition.graph
     _check_step(graph, step)
     _check_parameters(before.record, given)
-    placement = Placement.of(flow, graph, request.decorators, request.settings)
-    check_executors(request, graph, placement)
+    placement = Placement.of(definition, request.decorators, request.settings)
+    check_executors(request, definition, placement)
     check_names(request, before.store)
     with _claimed(before.run_store):
         for line in _plan_lines(before, graph, step):
             console.say(line)
-        for line in _changes(flow, before):
+        for line in _changes(definition, before):
             console.say(line, Tone.NOTICE)
         if dry_run:
             return RunEnd.PLANNED
         prepared = prepare(request, placement, before.store)
-        session = create(request, graph, placement, prepared, before.record, step)
+        session = create(request, definition, placement, prepared, before.record, step)
     console.say(f"The new run is {session.pathspec}.")
     if not placement.uses_kubernetes and session.store.url != str(local_root(flow, request.settings)):
         console.say(f"It is kept in {session.store.url}, with the run that it resumes.", is_aside=True)
@@ -104,7 +106,7 @@ def _check_step(graph: Graph, step: str | None) -> None:
     if step is not None and step not in graph.nodes:
         raise RunError(
             f"{graph.flow} has no step {step!r}.",
-            advice=f"{closest(step, list(graph.nodes))} Its steps are {', '.join(graph.nodes)}.".strip(),
+            advice=f"{did_you_mean(step, list(graph.nodes))} Its steps are {', '.join(graph.nodes)}.".strip(),
         )
 
 
@@ -208,9 +210,9 @@ def _fate(origin: RunStore, name: TaskName) -> str:
     return f"failed: {brief(record.summary)}" if record.summary else f"ended as {record.outcome.replace('_', ' ')}"
 
 
-def _changes(flow: type[FlowSpec], origin: Session) -> Iterator[str]:
+def _changes(definition: FlowDefinition, origin: Session) -> Iterator[str]:
     """The constants whose values are not those that the cloned tasks have seen."""
-    for name, value in constants(flow).items():
+    for name, value in definition.constants.items():
         if (ref := origin.record.parameters.get(name)) is None or origin.artifacts.is_same(value, ref, name):
             continue
         yield f"  The constant {name} has changed: the tasks that are cloned have seen its old value."

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from k8sflow.flow.compile import build
-from k8sflow.flow.decorators import deployment
-from k8sflow.flow.spec import FlowSpec
+from k8sflow.flow.compile import checked
+from k8sflow.flow.decorators.flow_level import only_deployed
+from k8sflow.flow.definition import FlowDefinition
 from k8sflow.runtime.commands.create import check_executors, create, prepare
 from k8sflow.runtime.commands.drive import drive_or_follow
 from k8sflow.runtime.core.run_state import RunEnd
@@ -20,11 +20,11 @@ def run(request: RunRequest, console: Console) -> RunEnd:
     Raises:
         K8sflowError: The run can't be started.
     """
-    graph = build(request.flow)
-    _explain_deployment(request.flow, console)
-    placement = Placement.of(request.flow, graph, request.decorators, request.settings)
-    check_executors(request, graph, placement)
-    return begin(request, create(request, graph, placement, prepare(request, placement)), console)
+    definition = checked(request.definition)
+    _explain_deployment(definition, console)
+    placement = Placement.of(definition, request.decorators, request.settings)
+    check_executors(request, definition, placement)
+    return begin(request, create(request, definition, placement, prepare(request, placement)), console)
 
 
 def begin(request: RunRequest, session: Session, console: Console) -> RunEnd:
@@ -41,9 +41,9 @@ def begin(request: RunRequest, session: Session, console: Console) -> RunEnd:
     return RunEnd.DETACHED
 
 
-def _explain_deployment(flow: type[FlowSpec], console: Console) -> None:
+def _explain_deployment(definition: FlowDefinition, console: Console) -> None:
     """Names the decorators of the flow that do nothing in a run that a person starts."""
-    if found := deployment.only_deployed(flow):
+    if found := only_deployed(definition.decorations):
         names = " and ".join(f"@{name}" for name in found)
         verb = "takes" if len(found) == 1 else "take"
         text = f"{names} {verb} effect in a deployment only: this run starts now, and no other one by itself."

@@ -15,10 +15,10 @@ from k8sflow.config import Settings
 from k8sflow.errors import RunError
 from k8sflow.executors.base import Executor, Report
 from k8sflow.executors.context import LOCAL
-from k8sflow.flow.compile import build
-from k8sflow.flow.decorators.retry import StepPolicy
-from k8sflow.flow.graph import Graph, closest
-from k8sflow.flow.spec import FlowSpec, steps
+from k8sflow.flow.decorators.policy import StepPolicy
+from k8sflow.flow.definition import FlowDefinition
+from k8sflow.flow.graph import Graph
+from k8sflow.flow.problems import did_you_mean
 from k8sflow.runtime.commands import id_files, next_steps
 from k8sflow.runtime.commands.create import fixed_values, new_record
 from k8sflow.runtime.commands.interrupts import interrupts
@@ -34,17 +34,17 @@ from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore
 from k8sflow.storage.clones import put_commits
 from k8sflow.storage.run_store import SPINS
 from k8sflow.storage.tables import Tables
+from k8sflow.task.inherited import inherited_by
 from k8sflow.task.outcome import Outcome
-from k8sflow.task.shown import shown
+from k8sflow.task.safe_repr import safe_repr
 from k8sflow.task.spec import TaskName, TaskSpec
-from k8sflow.task.surroundings import surroundings
 
 _SHOWN_CHARACTERS = 60
 _PATHSPEC = "the task's pathspec"
 
 
 def spin(
-    flow: type[FlowSpec],
+    declared: FlowDefinition,
     settings: Settings,
     text: str,
     console: Console,
@@ -54,7 +54,7 @@ def spin(
     """Runs one task on this machine and shows the artifacts that it set.
 
     Args:
-        flow: The flow's class.
+        declared: What the flow declares.
         settings: The settings.
         text: ``step``, ``step/task``, ``run/step`` or ``run/step/task``.
         console: Shows the task.
@@ -66,13 +66,13 @@ def spin(
     """
     if pathspec_file is not None:
         id_files.check(Path(pathspec_file), _PATHSPEC)
-    known, runs = list(steps(flow)), runs_of(flow, settings)
+    known, runs = list(declared.steps), runs_of(declared.flow, settings)
     reference = runs.resolve(text, runs.latest_own, known)
     step = _step_of(text, reference, known)
-    origin = open_session(reference.run, settings, flow)
-    graph = build(flow)
-    spec, needed = _task(origin, graph, step, reference.task)
-    session = _session(origin, graph, step)
+    origin = open_session(reference.run, settings, declared)
+    definition = origin.compiled()
+    spec, needed = _task(origin, definition.graph, step, reference.task)
+    session = _session(origin, definition, step)
     session.run_store.create(session.record)
     put_commits(
         session.run_store,
@@ -109,18 +109,17 @@ def _step_of(text: str, reference: Reference, known: list[str]) -> str:
         return str(reference.step)
     raise RunError(
         f"{text!r} names no step of this flow.",
-        cause=f"Its steps are {', '.join(known)}. {closest(reference.step or '', known)}".strip(),
+        cause=f"Its steps are {', '.join(known)}. {did_you_mean(reference.step or '', known)}".strip(),
         advice="Name a step, or a task of a run: train, train/3, RUN/train, RUN/train/3.",
     )
 
 
-def _session(origin: Session, graph: Graph, step: str) -> Session:
+def _session(origin: Session, definition: FlowDefinition, step: str) -> Session:
     """The trial run of one task, which knows of its run all that a task of the earlier run knew."""
-    assert origin.flow is not None
-    flow, before = origin.flow, origin.record
-    policy = Placement.of(flow, graph, (), origin.settings).policies.get(step, StepPolicy())
+    before = origin.record
+    policy = Placement.of(definition, (), origin.settings).policies.get(step, StepPolicy())
     record = replace(
-        new_record(flow, graph, fixed_values(flow, {}, origin.artifacts, before.parameters)),
+        new_record(definition, fixed_values(definition, {}, origin.artifacts, before.parameters)),
         flow_decorators=before.flow_decorators,
         policies={step: policy.to_document()},
         namespace=before.namespace,
@@ -129,7 +128,7 @@ def _session(origin: Session, graph: Graph, step: str) -> Session:
         max_num_splits=before.max_num_splits,
     )
     placement = Placement({}, origin.settings.kubernetes_namespace, {step: policy})
-    return Session(record, graph, origin.store, placement, origin.settings, flow, SPINS)
+    return Session(record, definition.graph, origin.store, placement, origin.settings, definition, SPINS)
 
 
 def _task(origin: Session, graph: Graph, step: str, task: str | None) -> tuple[TaskSpec, list[Kept]]:
@@ -197,7 +196,7 @@ def _artifact_lines(session: Session, spec: TaskSpec) -> Iterator[str]:
     """The artifacts that the task has set, or changed, in lines."""
     run_store = session.run_store
     commit = run_store.read_commit(spec.name.step, spec.name.id)
-    inherited = surroundings(session.graph, run_store, spec).inherited()
+    inherited = inherited_by(session.graph, run_store, spec).artifacts()
     found = {} if commit is None else Tables(run_store).table(str(spec.name), commit).refs()
     new = {name: ref for name, ref in found.items() if name not in inherited or inherited[name].blob != ref.blob}
     width = max(map(len, new), default=0)
@@ -210,5 +209,5 @@ def _described(ref: ArtifactRef, name: str, artifacts: ArtifactStore) -> str:
     kind = ref.type.removeprefix("builtins.")
     if ref.inline is None:
         return f"{kind} of {ref.size} bytes"
-    text = shown(artifacts.load(ref, name))
+    text = safe_repr(artifacts.load(ref, name))
     return f"{kind}  {text if len(text) <= _SHOWN_CHARACTERS else f'{text[:_SHOWN_CHARACTERS]}…'}"

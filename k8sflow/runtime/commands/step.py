@@ -10,23 +10,22 @@ from typing import NoReturn
 
 from k8sflow.config import Settings
 from k8sflow.errors import K8sflowError
-from k8sflow.flow.compile import build
-from k8sflow.flow.configs import configs
-from k8sflow.flow.spec import FlowSpec
-from k8sflow.storage.artifacts import ArtifactStore
+from k8sflow.flow.definition import FlowDefinition
+from k8sflow.runtime.recorded import recompiled
 from k8sflow.storage.objects import open_store
 from k8sflow.storage.patience import FIRST_ANSWER_SECONDS, Patience, say
 from k8sflow.storage.run_store import RunStore
 from k8sflow.task import streams
-from k8sflow.task.agent import RESULT_FD_VARIABLE
-from k8sflow.task.entry import finish_threads
+from k8sflow.task.death import ENTERED
 from k8sflow.task.failure import failure
+from k8sflow.task.inside.entry import finish_threads
+from k8sflow.task.inside.runner import TaskRunner
+from k8sflow.task.protocol import RESULT_FD_VARIABLE
 from k8sflow.task.result import TaskResult
-from k8sflow.task.runner import TaskRunner
 from k8sflow.task.spec import TaskSpec
 
 
-def run_task(flow: type[FlowSpec], settings: Settings, task: str, store_url: str, place: str) -> int:
+def run_task(definition: FlowDefinition, settings: Settings, task: str, store_url: str, place: str) -> int:
     """Runs a task and returns the exit code.
 
     Where somebody has set a descriptor for the result, that is a process of its own for the task, which ends here:
@@ -36,7 +35,8 @@ def run_task(flow: type[FlowSpec], settings: Settings, task: str, store_url: str
     descriptor = os.environ.pop(RESULT_FD_VARIABLE, "")
     if descriptor:
         streams.renew()
-    result = _result(flow, settings, TaskSpec.from_json(task), store_url, place)
+        os.write(int(descriptor), ENTERED)
+    result = _result(definition, settings, TaskSpec.from_json(task), store_url, place)
     code = int(result.outcome.is_failure)
     if descriptor:
         with os.fdopen(int(descriptor), "wb") as pipe:
@@ -55,7 +55,7 @@ def _leave(code: int, before: Sequence[threading.Thread]) -> NoReturn:
     os._exit(code)
 
 
-def _result(flow: type[FlowSpec], settings: Settings, spec: TaskSpec, store_url: str, place: str) -> TaskResult:
+def _result(definition: FlowDefinition, settings: Settings, spec: TaskSpec, store_url: str, place: str) -> TaskResult:
     try:
         store = open_store(
             store_url,
@@ -64,10 +64,6 @@ def _result(flow: type[FlowSpec], settings: Settings, spec: TaskSpec, store_url:
             patience=Patience(settings.storage_patience, FIRST_ANSWER_SECONDS, say),
         )
         record = RunStore(store, spec.flow, spec.run, place).read()
-        artifacts = ArtifactStore(store, spec.flow)
-        for name, found in configs(flow).items():  # as the run was started with; mutators and decorators need them
-            if name in record.parameters:
-                found.k8sflow_bind(artifacts.load(record.parameters[name], name))
-        return TaskRunner(flow, build(flow), record, store, place).run(spec)
+        return TaskRunner(recompiled(definition, record, store), record, store, place).run(spec)
     except K8sflowError as error:
         return failure(error)

@@ -39,11 +39,11 @@ from k8sflow.runtime.core.run_state import (
 )
 from k8sflow.storage.records import OutcomeRecord
 from k8sflow.storage.run_store import RunStore
-from k8sflow.task.caught import commit_caught
+from k8sflow.task.catch import commit_caught
 from k8sflow.task.outcome import Outcome
 from k8sflow.task.result import TaskResult
-from k8sflow.task.runner import write_outcome
 from k8sflow.task.spec import TaskName, TaskSpec
+from k8sflow.task.stored_results import write_outcome
 
 # No wait is longer, so that no clock and no queue is asked for more than it can count.
 _LONGEST_WAIT_SECONDS = 3600.0

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from k8sflow.executors.base import TaskEvent
-from k8sflow.flow.decorators.retry import Catch
+from k8sflow.flow.decorators.policy import Catch
 from k8sflow.runtime.core.retries import Again
 from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskSpec

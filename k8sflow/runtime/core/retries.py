@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from k8sflow.flow.decorators.retry import Catch, StepPolicy
+from k8sflow.flow.decorators.policy import Catch, StepPolicy
 from k8sflow.task.outcome import Outcome
 
 # How often a task is run again after failures of the infrastructure, which the user doesn't pay for.

@@ -14,15 +14,15 @@ from typing import Protocol
 
 from k8sflow.errors import RunError
 from k8sflow.executors.base import Finished
-from k8sflow.flow.decorators.retry import Catch, StepPolicy
+from k8sflow.flow.decorators.policy import Catch, StepPolicy
 from k8sflow.flow.graph import Graph
 from k8sflow.runtime.core.earlier import Earlier, Past, past_of, past_together
 from k8sflow.runtime.core.retries import INFRASTRUCTURE, Again, Caught, Failed, decide
 from k8sflow.runtime.core.scheduler import Scheduler, TaskGroup
-from k8sflow.task.failure import recorded
 from k8sflow.task.outcome import Outcome
 from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskName, TaskSpec
+from k8sflow.task.stored_results import recorded_result
 
 
 class RunEnd(Enum):
@@ -347,7 +347,7 @@ class RunState:
 
     def _failed_before(self, tasks: Sequence[TaskSpec], past: Past) -> None:
         """Acts on a failure on which no earlier driver has acted."""
-        result = recorded(past.record)
+        result = recorded_result(past.record)
         self._actions.append(FailedBefore(tasks, result))
         self._failed([(task, result) for task in tasks], max(0.0, self._wall - past.record.finished))
 

@@ -10,7 +10,7 @@ from itertools import groupby
 from typing import Literal
 
 from k8sflow.executors.base import Finished, Output, Started
-from k8sflow.flow.decorators.retry import StepPolicy
+from k8sflow.flow.decorators.policy import StepPolicy
 from k8sflow.flow.graph import Graph
 from k8sflow.runtime.core.earlier import past_of, read_ended
 from k8sflow.runtime.core.observers import Observer
@@ -18,10 +18,10 @@ from k8sflow.runtime.core.retries import Again, Caught, Failed, decide
 from k8sflow.storage.clones import read_commits
 from k8sflow.storage.records import OutcomeRecord
 from k8sflow.storage.run_store import RunStore
-from k8sflow.task.failure import recorded
 from k8sflow.task.outcome import Diagnosis, Outcome
 from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskName, TaskSpec
+from k8sflow.task.stored_results import recorded_result
 
 _STREAMS: tuple[Literal["stdout"], Literal["stderr"]] = ("stdout", "stderr")
 _PIECE_BYTES = 1 << 16
@@ -181,7 +181,7 @@ class Follower:
         """How an execution ended that is over."""
         step, name, attempt = task.name.step, task.name.id, task.attempt
         if (record := self._run_store.read_outcome(step, name, attempt)) is not None:
-            return recorded(record)
+            return recorded_result(record)
         commit = self._run_store.read_commit(step, name)
         if commit is not None and commit.attempt == attempt:
             # Its process, or its store, died in the moment between the commit and the outcome.

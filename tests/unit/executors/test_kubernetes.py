@@ -14,10 +14,9 @@ from k8sflow.executors.base import Finished, Output, Queued, Started, TaskEvent
 from k8sflow.executors.context import RunContext
 from k8sflow.executors.kubernetes.executor import KubernetesExecutor
 from k8sflow.flow.decorators.pod_options import DEFAULT_OPTIONS, PodOptions, merge
-from k8sflow.flow.graph import Graph
 from k8sflow.storage.memory import MemoryStore
 from k8sflow.storage.records import Commit, RunRecord
-from k8sflow.task.framing import Encoder, encode_result
+from k8sflow.task.host.framing import Encoder, encode_result
 from k8sflow.task.outcome import Diagnosis, Outcome
 from k8sflow.task.result import TaskResult, Transition
 from k8sflow.task.spec import TaskName, TaskSpec
@@ -37,7 +36,6 @@ class Driver:
         self.context = RunContext(
             report=self.events.put,
             record=RunRecord("Demo", "r1", "demo.py", {}, []),
-            graph=Graph("Demo"),
             store=MemoryStore(),
             settings=SETTINGS,
             pods=defaultdict(lambda: DEFAULTS) if options is None else options,

@@ -11,7 +11,7 @@ import pytest
 from k8sflow.cli.terminal import Terminal
 from k8sflow.config import Settings
 from k8sflow.errors import RunError
-from k8sflow.flow.compile import build
+from k8sflow.flow.compile import compile_flow, declared
 from k8sflow.runtime.commands import resume
 from k8sflow.runtime.core.run_state import RunEnd
 from k8sflow.runtime.request import RunRequest
@@ -35,7 +35,9 @@ class F(FlowSpec):
 def origin(folder_store: FolderStore, tmp_path: Path) -> RunStore:
     """A run whose driver was killed at once, and its lock file, which names that."""
     run_store = RunStore(folder_store, "F", "r0")
-    run_store.create(RunRecord("F", "r0", "flow.py", {}, build(load_flow(write_flow(tmp_path, FLOW))).to_document()))
+    run_store.create(
+        RunRecord("F", "r0", "flow.py", {}, compile_flow(load_flow(write_flow(tmp_path, FLOW))).graph.to_document())
+    )
     lease = lease_of(run_store)
     assert lease.acquire()
     lease.release()
@@ -46,7 +48,7 @@ def test_of_two_who_resume_a_run_at_the_same_time_one_goes_on(
     origin: RunStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And the other says so, until the first one has made its new run."""
-    request = RunRequest(load_flow(tmp_path / "flow.py"), Settings(root=str(tmp_path / "store")))
+    request = RunRequest(declared(load_flow(tmp_path / "flow.py")), Settings(root=str(tmp_path / "store")))
     create, told = resume.create, []
 
     def create_late(*given: Any, **more: Any) -> Session:

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from k8sflow.errors import RunError, StorageError
 from k8sflow.executors.base import Finished, Report, Started, TaskEvent
 from k8sflow.flow.checks import graph as lint
-from k8sflow.flow.compile import build
-from k8sflow.flow.decorators.retry import Catch, Retry, StepPolicy
+from k8sflow.flow.compile import compile_flow
+from k8sflow.flow.decorators.policy import Catch, Retry, StepPolicy
 from k8sflow.flow.graph import Graph
 from k8sflow.runtime.core.earlier import read_earlier
 from k8sflow.runtime.core.inbox import Inbox
@@ -29,8 +29,8 @@ from k8sflow.storage.records import Commit, ForeachItems, OutcomeRecord
 from k8sflow.storage.run_store import RunStore
 from k8sflow.task.outcome import Diagnosis, Outcome
 from k8sflow.task.result import TaskResult, Transition
-from k8sflow.task.runner import write_outcome
 from k8sflow.task.spec import TaskName, TaskSpec
+from k8sflow.task.stored_results import write_outcome
 from tests.support import load_flow, write_flow
 from tests.unit.flow.graphs import PLACE, SEQUENCES, Foreach, Part, Plain, Split, taken, unchecked
 
@@ -517,7 +517,7 @@ TOGETHER = """
 
 def test_processes_that_know_each_other_start_again_together(tmp_path: Path) -> None:
     """After their driver's death, the one that has a result already too: the others would wait for it for ever."""
-    world = World(build(load_flow(write_flow(tmp_path, TOGETHER))), tmp_path / "store")
+    world = World(compile_flow(load_flow(write_flow(tmp_path, TOGETHER))).graph, tmp_path / "store")
     world.outlives = False
     world.run_store.commit("start", "0", Commit(0, ("train",), {}, foreach=ForeachItems(3, ())))
     world.run_store.commit("train", "1", Commit(0, ("join",), {}))
@@ -535,7 +535,7 @@ def test_processes_that_know_each_other_start_again_together(tmp_path: Path) -> 
 
 def test_processes_that_know_each_other_fail_once(tmp_path: Path) -> None:
     """However many of them were ended for one; a driver that dies hands on the count, and @retry pays once for each."""
-    world = World(build(load_flow(write_flow(tmp_path, TOGETHER))), tmp_path / "store")
+    world = World(compile_flow(load_flow(write_flow(tmp_path, TOGETHER))).graph, tmp_path / "store")
     world.outlives = False
     world.policies = {"train": StepPolicy(Retry(2))}
     world.run_store.commit("start", "0", Commit(0, ("train",), {}, foreach=ForeachItems(3, ())))

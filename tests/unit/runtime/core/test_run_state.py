@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from k8sflow.errors import RunError
 from k8sflow.executors.base import Finished
 from k8sflow.flow.checks import graph as lint
-from k8sflow.flow.decorators.retry import Catch, Retry, StepPolicy
+from k8sflow.flow.decorators.policy import Catch, Retry, StepPolicy
 from k8sflow.flow.graph import Graph
 from k8sflow.runtime.core.earlier import Earlier
 from k8sflow.runtime.core.retries import Again

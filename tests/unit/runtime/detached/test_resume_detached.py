@@ -15,7 +15,7 @@ from k8sflow.cli.terminal import Terminal
 from k8sflow.config import Settings
 from k8sflow.errors import KubernetesError, RunError
 from k8sflow.executors.base import Finished, Report, Started
-from k8sflow.flow.compile import build
+from k8sflow.flow.compile import compile_flow, declared
 from k8sflow.flow.spec import FlowSpec
 from k8sflow.kubernetes.flowrun import flowrun_name
 from k8sflow.runtime.commands import clone, resume
@@ -92,14 +92,14 @@ def settings(s3_store: S3Store, server: FlowRunApi) -> Settings:
 def origin(s3_store: S3Store, flow: type[FlowSpec]) -> RunStore:
     """A run that has ended without its last two tasks."""
     store = RunStore(s3_store, "F", "r0")
-    store.create(RunRecord("F", "r0", "flow.py", {}, build(flow).to_document()))
+    store.create(RunRecord("F", "r0", "flow.py", {}, compile_flow(flow).graph.to_document()))
     store.commit("start", "0", Commit(0, WAYS["start"], {}))
     return store
 
 
 def _request(flow: type[FlowSpec], settings: Settings, **more: Any) -> RunRequest:
     asked = {"run_id": "r1", "decorators": ("kubernetes",), "is_detached": True, **more}
-    return RunRequest(flow, settings, **asked)
+    return RunRequest(declared(flow), settings, **asked)
 
 
 def test_the_plan_is_told_and_the_run_handed_over(

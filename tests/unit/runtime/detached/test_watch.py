@@ -10,7 +10,7 @@ import pytest
 
 from k8sflow.cli.terminal import Terminal
 from k8sflow.config import Settings
-from k8sflow.flow.compile import build
+from k8sflow.flow.compile import compile_flow
 from k8sflow.kubernetes.flowrun import flowrun_name
 from k8sflow.runtime.commands.drive import drive_or_follow
 from k8sflow.runtime.core.run_state import RunEnd
@@ -35,7 +35,7 @@ NAME = flowrun_name("F", "r1")
 @pytest.fixture
 def session(tmp_path: Path) -> Session:
     """A run whose record says that it was handed over."""
-    graph = build(load_flow(write_flow(tmp_path, FLOW)))
+    graph = compile_flow(load_flow(write_flow(tmp_path, FLOW))).graph
     record = RunRecord("F", "r1", "flow.py", {}, graph.to_document(), is_detached=True)
     found = Session(record, graph, FolderStore(str(tmp_path / "store")), Placement({}, "default"), Settings())
     found.run_store.create(record)

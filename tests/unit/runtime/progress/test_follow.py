@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from k8sflow.executors.base import Finished, Output, Started, TaskEvent
-from k8sflow.flow.compile import build
-from k8sflow.flow.decorators.retry import Catch, Retry, StepPolicy
+from k8sflow.flow.compile import compile_flow
+from k8sflow.flow.decorators.policy import Catch, Retry, StepPolicy
 from k8sflow.flow.graph import Graph
 from k8sflow.runtime.core.retries import Again
 from k8sflow.runtime.progress.follow import Follower
@@ -99,7 +99,7 @@ class Followed:
 
 @pytest.fixture
 def followed(tmp_path: Path) -> Followed:
-    graph = build(load_flow(write_flow(tmp_path, FLOW)))
+    graph = compile_flow(load_flow(write_flow(tmp_path, FLOW))).graph
     return Followed(graph, StepPolicy(Retry(2), catch=Catch("failed")))
 
 
