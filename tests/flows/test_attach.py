@@ -133,7 +133,7 @@ def test_ctrl_c_on_a_follower_leaves_the_run_alone(tmp_path: Path) -> None:
             follower.send_signal(signal.SIGINT)
             output = follower.communicate(timeout=10)[0].decode()
             assert follower.returncode == 130
-        assert "F/r1 goes on" in output
+        assert "F/r1 continues" in output
         assert "attach r1" in output
         assert "Traceback" not in output
         assert process.poll() is None

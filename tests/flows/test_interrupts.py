@@ -178,7 +178,7 @@ def test_a_second_ctrl_c_leaves_at_once(tmp_path: Path) -> None:
             pass
         wait_for(lambda: _sends_until_gone(process, signal.SIGINT))
         assert process.returncode == 130
-        assert b"To go on with it: " in process.stdout.read()
+        assert b"To continue it: " in process.stdout.read()
         _assert_gone(tmp_path, pids)
 
 

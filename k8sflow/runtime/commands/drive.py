@@ -107,7 +107,7 @@ def _drive(
             executor.abandon()
 
     is_new = not take_over or (session.is_clone and not is_complete(session.run_store))
-    last_words = f"Left before {session.pathspec} was cancelled. To resume it: {next_steps.attach(session.record)}"
+    last_words = f"Left before {session.pathspec} was cancelled. To continue it: {next_steps.attach(session.record)}"
     with interrupts(reporter.cancelling, last_words, abandon), closing(reporter):
         try:
             result = drive(session, executors, [reporter], take_over=take_over, is_new=is_new)

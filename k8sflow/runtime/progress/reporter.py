@@ -57,12 +57,11 @@ class Reporter:
         self._began = began
         self._view = view
         self._logs = logs
-        self._tally = Tally()
+        self.tally = Tally()
         self._outputs: dict[tuple[TaskName, str], OutputLines] = {}
         self._shown: dict[TaskName, int] = {}
         self._told: dict[TaskName, str] = {}
         self._colour_of: dict[str, str] = {}
-        self._notes: list[tuple[TaskName, str]] = []
 
     def close(self) -> None:
         """Leaves the terminal as it was, in whatever way the run ends; lines may follow."""
@@ -70,19 +69,19 @@ class Reporter:
 
     def submitted(self, group: Sequence[TaskSpec]) -> None:
         """Counts the tasks of a step."""
-        step = self._tally.submitted(group)
+        step = self.tally.submitted(group)
         if len(group) > 1 and not self._view.tells_tasks:
             self._say(f"{step.name}: {len(group):,} branches", dim=True)
-        self._view.follow(self._tally)
+        self._view.follow(self.tally)
 
     def done_before(self, tasks: Sequence[TaskSpec]) -> None:
         """Counts tasks of a step that have a result from before; what was printed then is not shown again."""
-        self._tally.done_before(tasks)
-        self._view.follow(self._tally)
+        self.tally.done_before(tasks)
+        self._view.follow(self.tally)
 
     def event(self, event: TaskEvent) -> None:
         """Tells what a task's event means to a person."""
-        self._tally.event(event)
+        self.tally.event(event)
         match event:
             case Output(task, stream, data):
                 self._output(task, stream, data)
@@ -98,11 +97,11 @@ class Reporter:
                     self._line(task.name, f"started ({where})", dim=True)
             case Finished(task, result):
                 self._end(task, result)
-        self._view.follow(self._tally)
+        self._view.follow(self.tally)
 
     def retried(self, task: TaskSpec, result: TaskResult, again: Again) -> None:
         """Tells why a task runs again, and when."""
-        self._tally.retried(task, result)
+        self.tally.retried(task, result)
         if result.outcome in {Outcome.SUCCEEDED, Outcome.CANCELLED}:
             return  # it runs together with another one, of which it is told
         when = f" in {duration(again.pause_seconds)}" if again.pause_seconds else ""
@@ -111,7 +110,7 @@ class Reporter:
 
     def caught(self, task: TaskSpec, result: TaskResult, catch: Catch) -> None:
         """Tells that the run goes on without what the task should have done."""
-        self._tally.caught(task)
+        self.tally.caught(task)
         if catch.print_exception and result.diagnosis is not None:
             for line in result.diagnosis.detail.splitlines():
                 self._line(task.name, line)
@@ -142,10 +141,10 @@ class Reporter:
     def summary(self, pathspec: str, outcome: str, hint: str, *, good: bool) -> None:
         """Tells how the run ended, step by step, how long it took, and what to do next."""
         self._view.close()
-        now, tasks = time.monotonic(), self._tally.done
-        for row in _rows(self._tally, now):
+        now, tasks = time.monotonic(), self.tally.done
+        for row in _rows(self.tally, now):
             self._say(row, dim=True)
-        for name, note in self._notes:
+        for name, note in self.tally.notes:
             self._line(name, note, "yellow")
         took = f"in {duration(now - self._began)} ({tasks:,} task{'' if tasks == 1 else 's'})"
         self._say(f"{pathspec} {outcome} {took}.", colour="green" if good else "red")
@@ -159,9 +158,9 @@ class Reporter:
         output = self._outputs.setdefault((task.name, stream), OutputLines())
         lines = output.add(data)
         if output.rest:
-            self._tally.unfinished[task.name, stream] = output.rest
+            self.tally.unfinished[task.name, stream] = output.rest
         else:
-            self._tally.unfinished.pop((task.name, stream), None)
+            self.tally.unfinished.pop((task.name, stream), None)
         text = prefixed(self._prefix(task.name), lines, coloured=self._view.has_colours) if lines else ""
         if text:
             self._view.write(text)
@@ -172,12 +171,10 @@ class Reporter:
     def _end(self, task: TaskSpec, result: TaskResult) -> None:
         is_cut = self._shown.pop(task.name, 0) > _MOST_SHOWN_BYTES
         for stream in ("stdout", "stderr"):
-            self._tally.unfinished.pop((task.name, stream), None)
+            self.tally.unfinished.pop((task.name, stream), None)
             output = self._outputs.pop((task.name, stream), None)
             if output is not None and not is_cut and (rest := output.end()):
                 self._view.write(prefixed(self._prefix(task.name), rest, coloured=self._view.has_colours))
-        if result.note:
-            self._notes.append((task.name, result.note))
         if result.outcome is not Outcome.SUCCEEDED:
             self._line(task.name, f"failed: {_outcome(result)}", "red")
         elif not self._view.tells_tasks:

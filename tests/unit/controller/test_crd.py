@@ -20,7 +20,8 @@ from k8sflow.kubernetes.flowrun import (
     flowrun_name,
 )
 from k8sflow.runtime.core.run_state import RunEnd, RunResult
-from k8sflow.runtime.detached.status import Progress
+from k8sflow.runtime.detached.status import final_status, running_status
+from k8sflow.runtime.progress.tally import Tally
 from k8sflow.storage.records import RunRecord
 
 CHECKOUT = Path(__file__).parents[3]
@@ -82,8 +83,8 @@ def test_settings_come_out_as_pods_have_to_use_them() -> None:
 
 
 def test_what_a_driver_tells_fits_the_schema() -> None:
-    progress = Progress(started_at="2026-01-01T00:00:00Z")
-    for status in (progress.status(), progress.final_status(RunResult(RunEnd.CANCELLED), 0.0)):
+    tally, started = Tally(), "2026-01-01T00:00:00Z"
+    for status in (running_status(tally, started), final_status(tally, started, RunResult(RunEnd.CANCELLED), 0.0)):
         assert problems(status, SCHEMA["properties"]["status"]) == []
 
 

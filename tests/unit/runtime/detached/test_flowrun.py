@@ -15,11 +15,13 @@ from k8sflow.errors import KubernetesError, RunError
 from k8sflow.executors.base import Finished, Queued, Started
 from k8sflow.flow.decorators.pod_options import PodOptions
 from k8sflow.flow.graph import Graph
-from k8sflow.runtime.core.retries import Again
 from k8sflow.runtime.core.run_state import RunEnd, RunResult
 from k8sflow.runtime.detached import flowrun
-from k8sflow.runtime.detached.status import Progress
+from k8sflow.runtime.detached import status as statuses
+from k8sflow.runtime.detached.driver import check_service_accounts
+from k8sflow.runtime.detached.status import FlowRunStatus, final_status, running_status
 from k8sflow.runtime.placement import Placement
+from k8sflow.runtime.progress.tally import Tally
 from k8sflow.runtime.session import Session
 from k8sflow.storage.memory import MemoryStore
 from k8sflow.storage.records import RunRecord
@@ -116,85 +118,92 @@ class TestServiceAccounts:
 
     def test_another_one_is_refused(self) -> None:
         environment = {"K8SFLOW_ALLOWED_SERVICE_ACCOUNTS": "k8sflow-task,gpu"}
-        flowrun.check_service_accounts(self.placement("gpu"), environment)
-        flowrun.check_service_accounts(self.placement(None), environment)
+        check_service_accounts(self.placement("gpu"), environment)
+        check_service_accounts(self.placement(None), environment)
         with pytest.raises(RunError, match="the step train asks for the service account 'admin'"):
-            flowrun.check_service_accounts(self.placement("admin"), environment)
+            check_service_accounts(self.placement("admin"), environment)
 
     def test_on_a_laptop_rbac_decides(self) -> None:
-        flowrun.check_service_accounts(self.placement("admin"), {})
+        check_service_accounts(self.placement("admin"), {})
 
 
 class TestObserver:
     """What the driver tells in the FlowRun's status."""
 
-    def observer(self, server: FlowRunApi, **status: Any) -> flowrun.FlowRunObserver:
+    def writer(self, server: FlowRunApi, tally: Tally | None = None, **status: Any) -> FlowRunStatus:
         server.put("flowruns", flowrun_object(status=status or None))
-        return flowrun.FlowRunObserver(Settings(), "lab", "sum-run-1", Terminal())
+        written = FlowRunStatus(Settings(), "lab", "sum-run-1", Terminal())
+        if tally is not None:
+            written.show(tally)
+        return written
 
     def test_it_owns_by_uid_without_blocking(self, server: FlowRunApi) -> None:
-        owner = self.observer(server).owner
+        owner = self.writer(server).owner
         assert (owner["kind"], owner["name"], owner["uid"]) == ("FlowRun", "sum-run-1", "uid-of-sum-run-1")
         assert owner["blockOwnerDeletion"] is False
 
     @pytest.mark.usefixtures("server")
     def test_without_a_flowrun_there_is_no_driver(self) -> None:
         with pytest.raises(KubernetesError):
-            flowrun.FlowRunObserver(Settings(), "lab", "sum-run-1", Terminal())
+            FlowRunStatus(Settings(), "lab", "sum-run-1", Terminal())
 
     def test_a_run_from_its_start_to_its_end(self, server: FlowRunApi) -> None:
-        observer = self.observer(server)
-        observer.submitted([spec(index=index) for index in range(2)])
+        tally = Tally()
+        writer = self.writer(server, tally)
+        tally.submitted([spec(index=index) for index in range(2)])
         server.wait(lambda: status(server).get("tasks", {}).get("total") == 2)
         assert status(server)["phase"] == "Running"
         for index in range(2):
-            observer.event(Started(spec(index=index), "node-1"))
-            observer.event(Finished(spec(index=index), SUCCEEDED))
-        observer.close(RunResult(RunEnd.SUCCEEDED))
+            tally.event(Started(spec(index=index), "node-1"))
+            tally.event(Finished(spec(index=index), SUCCEEDED))
+        writer.close(RunResult(RunEnd.SUCCEEDED))
         assert status(server)["phase"] == "Succeeded"
         assert status(server)["tasks"] == {"total": 2, "running": 0, "done": 2, "failed": 0}
         assert status(server)["startedAt"] <= status(server)["finishedAt"]
 
     def test_a_failure_is_told_with_what_to_do(self, server: FlowRunApi) -> None:
-        observer = self.observer(server)
-        observer.submitted([spec()])
-        observer.event(Finished(spec(), FAILED))
-        observer.close(RunResult(RunEnd.FAILED, spec(), FAILED))
+        tally = Tally()
+        writer = self.writer(server, tally)
+        tally.submitted([spec()])
+        tally.event(Finished(spec(), FAILED))
+        writer.close(RunResult(RunEnd.FAILED, spec(), FAILED))
         assert status(server)["phase"] == "Failed"
         assert status(server)["message"] == "work/0 failed (user error): ValueError: no\nMend it."
 
     @pytest.mark.slow
     def test_trouble_with_the_api_does_not_stop_the_run(self, server: FlowRunApi) -> None:
         """The last word is told with patience."""
-        observer = self.observer(server)
+        tally = Tally()
+        writer = self.writer(server, tally)
         server.fail("PATCH", "flowruns", 403, times=1)
-        observer.submitted([spec()])
+        tally.submitted([spec()])
         server.wait(lambda: server.asked("PATCH", "flowruns"))
         server.fail("PATCH", "flowruns", 500, times=2)
-        observer.close(RunResult(RunEnd.CANCELLED))
+        writer.close(RunResult(RunEnd.CANCELLED))
         assert status(server)["phase"] == "Cancelled"
 
     def test_the_end_of_a_run_whose_flowrun_is_gone_is_told_to_nobody(
         self, server: FlowRunApi, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        observer = self.observer(server)
+        writer = self.writer(server)
         server.remove("flowruns", "sum-run-1")
-        observer.close(RunResult(RunEnd.CANCELLED))
+        writer.close(RunResult(RunEnd.CANCELLED))
         assert capsys.readouterr().err == ""
 
     @pytest.mark.slow
     def test_a_successor_counts_what_was_done_before(self, server: FlowRunApi) -> None:
         """By the driver before it, and as clones; the start stays. Its next execution of a task is no other task."""
-        observer = self.observer(server, phase="Running", startedAt="2026-01-01T00:00:00Z")
-        observer.done_before([spec("start")])
-        observer.done_before([spec(index=0), spec(index=1)])
+        tally = Tally()
+        writer = self.writer(server, tally, phase="Running", startedAt="2026-01-01T00:00:00Z")
+        tally.done_before([spec("start")])
+        tally.done_before([spec(index=0), spec(index=1)])
         server.wait(lambda: status(server).get("tasks", {}).get("done") == 3)
-        observer.submitted([spec(index=2, attempt=1)])
-        observer.event(Finished(spec(index=2, attempt=1), FAILED))
-        observer.retried(spec(index=2, attempt=1), FAILED, Again())
-        observer.submitted([spec(index=2, attempt=2)])
-        observer.event(Finished(spec(index=2, attempt=2), SUCCEEDED))
-        observer.close(RunResult(RunEnd.SUCCEEDED))
+        tally.submitted([spec(index=2, attempt=1)])
+        tally.event(Finished(spec(index=2, attempt=1), FAILED))
+        tally.retried(spec(index=2, attempt=1), FAILED)
+        tally.submitted([spec(index=2, attempt=2)])
+        tally.event(Finished(spec(index=2, attempt=2), SUCCEEDED))
+        writer.close(RunResult(RunEnd.SUCCEEDED))
         assert status(server)["tasks"] == {"total": 4, "running": 0, "done": 4, "failed": 0}
         assert status(server)["startedAt"] == "2026-01-01T00:00:00Z"
 
@@ -203,11 +212,11 @@ class TestObserver:
         self, server: FlowRunApi, monkeypatch: pytest.MonkeyPatch, wanted: bool
     ) -> None:
         left: list[int] = []
-        monkeypatch.setattr(flowrun.os, "_exit", left.append)
-        observer = self.observer(server)
+        monkeypatch.setattr(statuses.os, "_exit", left.append)
+        writer = self.writer(server)
         if not wanted:
             server.remove("flowruns", "sum-run-1")
-        observer.interrupted()
+        writer.interrupted()
         assert left == ([143] if wanted else [])
 
 
@@ -219,27 +228,27 @@ events = st.lists(
 @given(events)
 def test_counters_hold_together_whatever_comes(script: list[tuple[int, str]]) -> None:
     """None is negative, done and failed never exceed the total, and a status stays small."""
-    progress = Progress(started_at="2026-01-01T00:00:00Z")
-    progress.submitted([spec(index=index) for index in range(6)])
+    tally, started = Tally(), "2026-01-01T00:00:00Z"
+    tally.submitted([spec(index=index) for index in range(6)])
     ended: set[int] = set()
     for index, what in script:
         task = spec(index=index)
         if index in ended:
             continue
         if what == "start":
-            progress.event(Started(task, "node"))
+            tally.event(Started(task, "node"))
         elif what == "wait":
-            progress.event(Queued(task, "no room " * 200, "wait"))
+            tally.event(Queued(task, "no room " * 200, "wait"))
         elif what == "again":
-            progress.event(Finished(task, FAILED))
-            progress.retried(task, FAILED, Again())
-            progress.submitted([spec(index=index, attempt=1)])
+            tally.event(Finished(task, FAILED))
+            tally.retried(task, FAILED)
+            tally.submitted([spec(index=index, attempt=1)])
         else:
-            progress.event(Finished(task, SUCCEEDED if what == "done" else FAILED))
+            tally.event(Finished(task, SUCCEEDED if what == "done" else FAILED))
             ended.add(index)
-        found = progress.status()
+        found = running_status(tally, started)
         counts = found["tasks"]
         assert min(counts.values()) >= 0
         assert counts["done"] + counts["failed"] + counts["running"] <= counts["total"] == 6
         assert len(json.dumps(found)) < 10_000
-    assert progress.final_status(RunResult(RunEnd.CANCELLED), 0.0)["tasks"]["running"] == 0
+    assert final_status(tally, started, RunResult(RunEnd.CANCELLED), 0.0)["tasks"]["running"] == 0
