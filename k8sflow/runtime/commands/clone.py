@@ -1,4 +1,4 @@
-"""Takes over into a run what it keeps of the one that it resumes."""
+"""Copies into a run the results that it takes over from the run that it resumes."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from k8sflow.storage.run_store import RunStore
 
 
 def clone(session: Session) -> None:
-    """Writes the commits that the run keeps, unless they are all there.
+    """Writes the commits that the run takes over, unless all of them exist.
 
-    The driver does so before it begins: one that dies in the middle leaves a run whose next driver does it again.
+    The driver does so before it starts: where one dies in the middle, the next one does it again.
 
     Raises:
-        RunError: The origin is not there any more.
+        RunError: The origin no longer exists.
         StorageError: It can't be read, or the store refuses.
     """
     if is_complete(session.run_store):
@@ -31,12 +31,12 @@ def clone(session: Session) -> None:
 
 
 def plan_from(origin: RunStore, record: RunRecord, graph: Graph, step: str | None) -> Plan:
-    """What a run takes over from its origin, and what it begins with.
+    """The plan for a run that resumes its origin.
 
     Args:
         origin: The run that is resumed.
         record: Its record.
-        graph: The flow's graph as it is now.
-        step: The step from which on everything runs again; None for what has no result.
+        graph: The flow's current graph.
+        step: The step from which on everything runs again; None for the tasks that have no result.
     """
     return plan(origin, Graph.from_document(record.flow, record.graph), graph, lambda name: name.step == step)

@@ -18,7 +18,7 @@ from k8sflow.runtime.core.loop import SupersededError
 from k8sflow.runtime.core.observers import Observer
 from k8sflow.runtime.core.run_state import RunEnd, RunResult
 from k8sflow.runtime.progress.console import Console, Tone
-from k8sflow.runtime.progress.follow import Follower
+from k8sflow.runtime.progress.follow import RunFollower
 from k8sflow.runtime.session import Session
 from k8sflow.storage.clones import is_complete
 from k8sflow.storage.lease import Lease, lease_of
@@ -152,7 +152,7 @@ def _follow(
     """
     reporter = display(session, console, asked_at)
     try:
-        follower = Follower(session.graph, session.run_store, reporter, session.placement.policies)
+        follower = RunFollower(session.graph, session.run_store, reporter, session.placement.policies)
         done = f"; {follower.done_before} of its tasks are done" if follower.done_before else ""
         console.say(f"{session.pathspec} is driven by {driver}{done}. Ctrl-C leaves it alone.", Tone.DIM)
         with closing(reporter):
