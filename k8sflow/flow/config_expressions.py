@@ -96,12 +96,12 @@ class Late:
         """The Config that it is read from; None for ``config_expr``."""
         raise NotImplementedError
 
-    def __getattr__(self, name: str) -> Expression:
+    def __getattr__(self, name: str) -> Any:
         if name.startswith(("_", "k8sflow_")):
             raise AttributeError(f"{name}. For a config's key that begins with _, write config[{name!r}].")
         return Expression(f"{self.k8sflow_text()}.{name}", self, lambda value, _: _attribute(value, name))
 
-    def __getitem__(self, key: Any) -> Late:
+    def __getitem__(self, key: Any) -> Any:
         if isinstance(key, Unpacked):
             return self
         return Expression(

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from k8sflow.flow import spec
-from k8sflow.flow.configs import ConfigValues
+from k8sflow.flow.config_set import ConfigSet
 from k8sflow.flow.decorators import registry
 from k8sflow.flow.decorators.base import Decoration, Decorator
 from k8sflow.flow.graph import Graph, Node
@@ -53,7 +53,7 @@ class FlowDefinition:
     """
 
     flow: type[FlowSpec]
-    configs: ConfigValues
+    configs: ConfigSet
     steps: Mapping[str, StepDefinition]
     parameters: Mapping[str, Parameter]
     constants: Mapping[str, Any]

@@ -28,7 +28,7 @@ def settled(value: Any, configs: Any = None) -> Any:
 
     Args:
         value: Any value; tables, lists and tuples are searched.
-        configs: The flow's ``ConfigValues``; None where a config outside of a flow gives its own default.
+        configs: The flow's ``ConfigSet``; None where a config outside of a flow gives its own default.
 
     Raises:
         ParameterError: A config has no value, or an expression over it fails.

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from k8sflow.errors import FlowDefinitionError, ParameterError
+from k8sflow.flow.config_set import ConfigSet
 from k8sflow.flow.config_values import DuplicateKeyError, json_parser, parse_failure, parser_of
-from k8sflow.flow.configs import ConfigValues, ParameterContext
+from k8sflow.flow.configs import ParameterContext
 from k8sflow.flow.delayed import is_delayed, settled
 from k8sflow.flow.problems import Problem, caller, declaring, location_of, reason
 from k8sflow.flow.script import beside
@@ -65,7 +66,7 @@ class Parameter:
     """
 
     k8sflow_problem: Problem | None = None
-    _configs: ConfigValues | None = None  # from which the default is made
+    _configs: ConfigSet | None = None  # from which the default is made
     default: Any = None
     _is_placed = False  # whether it is an attribute of a class
 
@@ -128,7 +129,7 @@ class Parameter:
         else:
             self.attribute, self._is_placed = name, True
 
-    def with_configs(self, configs: ConfigValues) -> Parameter:
+    def with_configs(self, configs: ConfigSet) -> Parameter:
         """The parameter, with a default that is made from these configs."""
         if not is_delayed(self._default):
             return self

@@ -176,7 +176,7 @@ class Decorator(Generic[P]):
 
         Args:
             decoration: The use.
-            configs: The flow's ``ConfigValues``; None where they aren't known yet: then options that wait for them
+            configs: The flow's ``ConfigSet``; None where they aren't known yet: then options that wait for them
                 are not looked at.
         """
         options = decoration.options.items()

@@ -17,7 +17,7 @@ from k8sflow.flow.parameters import Parameter
 from k8sflow.flow.problems import Location, Misplaced, Problem, caller, is_class_body, location_of, wrong_call
 
 if TYPE_CHECKING:
-    from k8sflow.flow.configs import ConfigValues
+    from k8sflow.flow.config_set import ConfigSet
     from k8sflow.flow.definition import FlowDefinition
 
 _MUTATORS = "__k8sflow_mutators__"
@@ -72,7 +72,7 @@ class _Mutator:
     def init(self, *args: Any, **kwargs: Any) -> None:
         """Takes the options, when the configs are known."""
 
-    def _settle(self, configs: ConfigValues) -> None:
+    def _settle(self, configs: ConfigSet) -> None:
         args, kwargs = settled(self._arguments, configs)  # type: ignore[attr-defined]
         if problem := wrong_call(f"@{type(self).__name__}", self.init, args, kwargs):
             raise FlowDefinitionError(problem.message, advice=problem.advice)
@@ -127,7 +127,7 @@ class _Decorated:
         raise NotImplementedError
 
     @property
-    def _configs(self) -> ConfigValues:
+    def _configs(self) -> ConfigSet:
         raise NotImplementedError
 
     @property
@@ -220,7 +220,7 @@ class MutableStep(_Decorated):
         self.flow._definition = replace(self.flow._definition, steps=changed)  # noqa: SLF001  as above
 
     @property
-    def _configs(self) -> ConfigValues:
+    def _configs(self) -> ConfigSet:
         return self.flow._configs  # noqa: SLF001  as above
 
     @property
@@ -242,7 +242,7 @@ class MutableFlow(_Decorated):
         self._definition = replace(self._definition, decorations=decorations)
 
     @property
-    def _configs(self) -> ConfigValues:
+    def _configs(self) -> ConfigSet:
         return self._definition.configs
 
     @property
