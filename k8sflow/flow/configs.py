@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class ParameterContext(NamedTuple):
-    """What the function behind a default is given when a run starts.
+    """The argument of a function that makes a default when a run starts.
 
     Args:
         flow_name: The flow's class name.
@@ -58,10 +58,10 @@ class Config(Late):
         parser: Makes the value of the text: a function, ``"module.function"``, or json, yaml or toml; by default what
             the file's name says.
         show_default: Whether ``--help`` shows the default.
-        plain: Whether the value is left as the parser made it; without a parser it is the text.
+        plain: Whether the value stays as the parser returned it; without a parser it is the text.
 
     Raises:
-        FlowDefinitionError: An option is wrong; in a flow's class the static check tells.
+        FlowDefinitionError: An option is wrong; in a flow's class, the check reports it.
     """
 
     k8sflow_problem: Problem | None = None
@@ -70,7 +70,7 @@ class Config(Late):
     _owner: type | None = None
 
     def __new__(cls, *_: Any, **__: Any) -> Config:  # noqa: PYI034  Self is not in Python 3.10
-        """Makes the object, which has its place in a class also after a wrong call."""
+        """Creates the object, which is an attribute of the class even after a wrong call."""
         made = super().__new__(cls)
         made._origin, made.k8sflow_misuses = made, []
         return made
@@ -136,7 +136,7 @@ class Config(Late):
         return configs.has(self)
 
     def k8sflow_is_placed(self) -> bool:
-        """Whether it is an attribute of a class, which the static check looks at."""
+        """Whether it is an attribute of a class, which the check looks at."""
         return self._owner is not None
 
     def k8sflow_text(self) -> str:
@@ -228,7 +228,7 @@ class Config(Late):
         try:
             value = parser(text)
             return value if self._plain else wrapped(value)
-        except Exception as error:  # a parser is anybody's code, and raises what it likes for a text that it can't read
+        except Exception as error:  # a parser is anyone's code, and may raise anything
             raise ParameterError(
                 f"Config {self._name!r}: {source} can't be parsed: {parse_failure(error)}",
                 advice=f"It is read as {kind.upper()}." if self._parser is None else "",

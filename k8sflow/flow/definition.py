@@ -36,7 +36,7 @@ class StepDefinition:
 
 @dataclass(frozen=True)
 class FlowDefinition:
-    """A flow: its class, what is declared in it, and what its mutators made of that.
+    """A flow: its class, and what is declared in it after its mutators.
 
     Args:
         flow: The class, of which each task has an instance.

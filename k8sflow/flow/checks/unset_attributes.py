@@ -84,7 +84,7 @@ def _functions(member: Any) -> Iterable[Callable[..., Any]]:
 
 def _set_by(source: Source, function: Callable[..., Any]) -> set[str]:
     if source.is_wrapped(function):
-        raise _UnknownError  # what is around it has self too
+        raise _UnknownError  # the wrapper has self too
     try:
         definition, _ = source.definition_of(function)
     except FlowDefinitionError:

@@ -44,7 +44,7 @@ class _Mutator:
         return made
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Takes the options; a mutator of one's own defines ``init``."""
+        """Takes the options; a subclass defines ``init``."""
 
     def __call__(self, target: Any) -> Any:
         """Records the mutator on a step or a flow. In a flow's class, the check reports what is wrong.

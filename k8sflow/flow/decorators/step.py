@@ -15,7 +15,7 @@ _STEP = "__k8sflow_step__"
 _ENDPOINTS = "__k8sflow_endpoints__"
 _OPTIONS = ("start", "end")
 _ADVICE = "Write @step, @step(start=True) or @step(end=True)."
-# What a wrong use of @step is recorded under.
+# The decorator under which a wrong use of @step is recorded.
 _DECORATOR: Decorator[[]] = Decorator("step", "marks a method as a step of the flow", repeats=True)
 
 
