@@ -36,11 +36,12 @@ fast-alone: $(VENV)/.installed
 fast-others: $(VENV)/.installed
 	$(BIN)/python -m pytest -q --numprocesses=3 --dist=worksteal tests/unit tests/flows --ignore=$(ALONE) -m 'not slow and not s3'
 
-lint: $(VENV)/.installed ## ruff, mypy and the layers
+lint: $(VENV)/.installed ## ruff, mypy, the layers and the word list
 	$(BIN)/ruff check --quiet .
 	$(BIN)/ruff format --quiet --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python tools/wording.py
 
 format: $(VENV)/.installed ## let ruff lay out the code
 	$(BIN)/ruff format .
