@@ -11,7 +11,7 @@ ALONE := tests/unit/parallel
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast fast-alone fast-others lint format changelog bench-local bench-parallel bench-resume clean
+.PHONY: help demo test test-fast fast-alone fast-others lint format changelog release bench-local bench-parallel bench-resume clean
 
 help:
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,14 +41,17 @@ lint: $(VENV)/.installed ## ruff, mypy, the layers and the word list
 	$(BIN)/ruff format --quiet --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python tools/wording.py
+	$(BIN)/python -m tools.wording
 
 format: $(VENV)/.installed ## let ruff lay out the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 changelog: $(VENV)/.installed ## show the unreleased changes as CHANGELOG.md will have them
-	@$(BIN)/towncrier build --draft --version "$$($(BIN)/python -c 'from k8sflow.version import VERSION; print(VERSION)')"
+	@$(BIN)/towncrier build --draft --version "$$($(BIN)/python -m tools.version)"
+
+release: $(VENV)/.installed ## build and check wheel, sdist, chart and image (VERSION=x.y.z sets the version first)
+	$(BIN)/python -m tools.release $(if $(VERSION),--version $(VERSION))
 
 bench-local: $(VENV)-bench/.installed ## local flows against Metaflow and the bare operation (about 4 minutes)
 	$(VENV)-bench/bin/python benchmarks/local_run.py

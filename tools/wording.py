@@ -1,4 +1,4 @@
-"""Find phrasings that don't belong in plain English: `python tools/wording.py`, part of `make lint`.
+"""Find phrasings that don't belong in plain English: `python -m tools.wording`, part of `make lint`.
 
 The rules are in wording.toml, each with an example that has to be found and one that must pass. wording-unconverted.txt
 lists the paths that are not rewritten yet; an entry without findings is an error too, so the list can only shrink.

@@ -1,24 +1,16 @@
 """tools/wording.py, the word list of `make lint`."""
 
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tools import wording
+
 CHECKOUT = Path(__file__).parents[3]
 
 
-def load():
-    specification = importlib.util.spec_from_file_location("wording", CHECKOUT / "tools" / "wording.py")
-    module = importlib.util.module_from_spec(specification)
-    sys.modules["wording"] = module
-    specification.loader.exec_module(module)
-    return module
-
-
-wording = load()
 RULES = wording.load_rules()
 
 
@@ -88,7 +80,7 @@ def test_the_command_fails_with_its_findings(checkout: Path):
     (checkout / "page.md").write_text("Whoever reads this.\n")
 
     done = subprocess.run(
-        [sys.executable, "tools/wording.py"], cwd=checkout, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "tools.wording"], cwd=checkout, capture_output=True, text=True, check=False
     )
 
     assert done.returncode == 1
