@@ -72,14 +72,14 @@ def build_packages(work: Path) -> tuple[Path, Path]:
 
 
 def check_sdist(sdist: Path) -> None:
-    """Check that the sdist has every tracked file, and no other.
+    """Check that the sdist has every tracked file, and no other one.
 
     Raises:
         ReleaseError: A file is missing, or one that is not tracked is in it.
     """
     with tarfile.open(sdist) as archive:
         packed = {member.name.partition("/")[2] for member in archive if not member.isdir()} - {"PKG-INFO"}
-    tracked = set(run("git", "ls-files").splitlines())
+    tracked = {name for name in run("git", "ls-files").splitlines() if (CHECKOUT / name).exists()}
     if packed != tracked:
         raise ReleaseError(f"{sdist.name} differs from the tracked files: {sorted(packed ^ tracked)}")
 
