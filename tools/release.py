@@ -165,7 +165,7 @@ def main() -> int:
     parser.add_argument("--version", help="set this version first, and write the changelog's section")
     new = parser.parse_args().version
     if new and not version.VALID.fullmatch(new):
-        parser.error(f"{new!r} is not a version such as 1.2.3 or 1.2.3rc1")
+        parser.error(f"{new!r} is not a version such as 1.2.3")
     try:
         release(new)
     except ReleaseError as error:

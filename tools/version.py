@@ -22,7 +22,7 @@ COPIES = (
     ("docs/kubernetes.md", r"(?<=`k8sflow:)\d[^`]*"),
     ("docs/reading.md", r"(?<=`k8sflow_version:)\d[^`]*"),
 )
-VALID = re.compile(r"\d+\.\d+\.\d+(rc\d+)?")
+VALID = re.compile(r"\d+\.\d+\.\d+")  # what both PEP 440 and the SemVer of charts accept
 
 
 def current(checkout: Path = CHECKOUT) -> str:
@@ -54,7 +54,7 @@ def main() -> int:
         case [version] if VALID.fullmatch(version):
             put(version)
         case _:
-            print("usage: python -m tools.version [MAJOR.MINOR.PATCH[rcN]]", file=sys.stderr)
+            print("usage: python -m tools.version [MAJOR.MINOR.PATCH]", file=sys.stderr)
             return 2
     return 0
 

@@ -47,8 +47,8 @@ def test_setting_the_version_changes_source_and_copies(tmp_path: Path):
         command = [sys.executable, "-m", "tools.version", *arguments]
         return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
 
-    assert run("9.8.7rc1").returncode == 0
-    assert run().stdout == "9.8.7rc1\n"
+    assert run("9.8.7").returncode == 0
+    assert run().stdout == "9.8.7\n"
     for location in (version.SOURCE, *version.COPIES):
-        assert set(version.found(location, tmp_path)) == {"9.8.7rc1"}
+        assert set(version.found(location, tmp_path)) == {"9.8.7"}
     assert run("latest").returncode == 2
