@@ -11,7 +11,7 @@ ALONE := tests/unit/parallel
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast fast-alone fast-others lint format changelog release bench-local bench-parallel bench-resume clean
+.PHONY: help demo test test-fast fast-alone fast-others lint format changelog changelog-check release bench-local bench-parallel bench-resume clean
 
 help:
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ format: $(VENV)/.installed ## let ruff lay out the code
 
 changelog: $(VENV)/.installed ## show the unreleased changes as CHANGELOG.md will have them
 	@$(BIN)/towncrier build --draft --version "$$($(BIN)/python -m tools.version)"
+
+changelog-check: $(VENV)/.installed ## check that the commits since BASE have a changelog fragment (BASE=origin/main)
+	$(BIN)/towncrier check --compare-with $(or $(BASE),origin/main)
 
 release: $(VENV)/.installed ## build and check wheel, sdist, chart and image (VERSION=x.y.z sets the version first)
 	$(BIN)/python -m tools.release $(if $(VERSION),--version $(VERSION))
