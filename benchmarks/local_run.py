@@ -132,7 +132,7 @@ class Rows:
 
 def simulate() -> None:
     """The scheduler alone: a foreach whose tasks all finish at once, and its join."""
-    from k8sflow.flow.graph import build
+    from k8sflow.flow.compile import build
     from k8sflow.runtime.scheduler import Scheduler
     from k8sflow.task.result import Transition
 

@@ -72,7 +72,7 @@ def main() -> None:
 def _graph(folder: Path) -> Graph:
     import importlib.util
 
-    from k8sflow.flow import graph as graphs
+    from k8sflow.flow.compile import build
 
     (folder / "flow.py").write_text(SOURCE % TASKS)
     spec = importlib.util.spec_from_file_location("flow", folder / "flow.py")
@@ -81,7 +81,7 @@ def _graph(folder: Path) -> Graph:
     module: Any = importlib.util.module_from_spec(spec)
     sys.modules["flow"] = module
     spec.loader.exec_module(module)
-    return graphs.build(module.F)
+    return build(module.F)
 
 
 def _fill(run: RunStore) -> None:

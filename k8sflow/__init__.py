@@ -26,18 +26,18 @@ if TYPE_CHECKING:
         namespace,
     )
     from k8sflow.errors import K8sflowError
-    from k8sflow.flow.attempts import catch, retry, timeout
-    from k8sflow.flow.caught import CaughtError
     from k8sflow.flow.config_values import ConfigValue, yaml_parser
     from k8sflow.flow.configs import Config, ParameterContext, config_expr
     from k8sflow.flow.current import current
-    from k8sflow.flow.decorators import kubernetes, parallel, resources, step
-    from k8sflow.flow.deployment import exit_hook, project, schedule, trigger, trigger_on_finish
-    from k8sflow.flow.environment import environment, secrets
-    from k8sflow.flow.mutators import FlowMutator, MutableFlow, MutableStep, StepMutator
+    from k8sflow.flow.decorators.caught import CaughtError
+    from k8sflow.flow.decorators.deployment import exit_hook, project, schedule, trigger, trigger_on_finish
+    from k8sflow.flow.decorators.environment import environment, secrets
+    from k8sflow.flow.decorators.mutators import FlowMutator, MutableFlow, MutableStep, StepMutator
+    from k8sflow.flow.decorators.retry import catch, retry, timeout
+    from k8sflow.flow.decorators.step import kubernetes, parallel, resources, step
+    from k8sflow.flow.decorators.user_decorators import USER_SKIP_STEP, UserStepDecorator, user_step_decorator
     from k8sflow.flow.parameters import IncludeFile, JSONType, Parameter
     from k8sflow.flow.spec import FlowSpec
-    from k8sflow.flow.wrappers import USER_SKIP_STEP, UserStepDecorator, user_step_decorator
     from k8sflow.parallel import parallel_imap, parallel_imap_unordered, parallel_map
     from k8sflow.runner.deployer import DeployedFlow, Deployer
     from k8sflow.runner.notebook import NBRunner
@@ -47,57 +47,57 @@ __version__ = VERSION
 
 # Where each public name lives; loaded when it is first asked for, so that a flow pays only for what it uses.
 _HOMES = {
-    "CaughtError": "k8sflow.flow.caught",
+    "CaughtError": "k8sflow.flow.decorators.caught",
     "Config": "k8sflow.flow.configs",
     "ConfigValue": "k8sflow.flow.config_values",
     "DataArtifact": "k8sflow.client",
     "DeployedFlow": "k8sflow.runner.deployer",
     "Deployer": "k8sflow.runner.deployer",
     "Flow": "k8sflow.client",
-    "FlowMutator": "k8sflow.flow.mutators",
+    "FlowMutator": "k8sflow.flow.decorators.mutators",
     "FlowSpec": "k8sflow.flow.spec",
     "IncludeFile": "k8sflow.flow.parameters",
     "JSONType": "k8sflow.flow.parameters",
     "K8sflowError": "k8sflow.errors",
     "Metaflow": "k8sflow.client",
-    "MutableFlow": "k8sflow.flow.mutators",
-    "MutableStep": "k8sflow.flow.mutators",
+    "MutableFlow": "k8sflow.flow.decorators.mutators",
+    "MutableStep": "k8sflow.flow.decorators.mutators",
     "NBRunner": "k8sflow.runner.notebook",
     "Parameter": "k8sflow.flow.parameters",
     "ParameterContext": "k8sflow.flow.configs",
     "Run": "k8sflow.client",
     "Runner": "k8sflow.runner.runner",
     "Step": "k8sflow.client",
-    "StepMutator": "k8sflow.flow.mutators",
+    "StepMutator": "k8sflow.flow.decorators.mutators",
     "Task": "k8sflow.client",
-    "USER_SKIP_STEP": "k8sflow.flow.wrappers",
-    "UserStepDecorator": "k8sflow.flow.wrappers",
-    "catch": "k8sflow.flow.attempts",
+    "USER_SKIP_STEP": "k8sflow.flow.decorators.user_decorators",
+    "UserStepDecorator": "k8sflow.flow.decorators.user_decorators",
+    "catch": "k8sflow.flow.decorators.retry",
     "config_expr": "k8sflow.flow.configs",
     "current": "k8sflow.flow.current",
     "default_metadata": "k8sflow.client",
     "default_namespace": "k8sflow.client",
-    "environment": "k8sflow.flow.environment",
-    "exit_hook": "k8sflow.flow.deployment",
+    "environment": "k8sflow.flow.decorators.environment",
+    "exit_hook": "k8sflow.flow.decorators.deployment",
     "get_metadata": "k8sflow.client",
     "get_namespace": "k8sflow.client",
-    "kubernetes": "k8sflow.flow.decorators",
+    "kubernetes": "k8sflow.flow.decorators.step",
     "metadata": "k8sflow.client",
     "namespace": "k8sflow.client",
-    "parallel": "k8sflow.flow.decorators",
+    "parallel": "k8sflow.flow.decorators.step",
     "parallel_imap": "k8sflow.parallel",
     "parallel_imap_unordered": "k8sflow.parallel",
     "parallel_map": "k8sflow.parallel",
-    "project": "k8sflow.flow.deployment",
-    "resources": "k8sflow.flow.decorators",
-    "retry": "k8sflow.flow.attempts",
-    "schedule": "k8sflow.flow.deployment",
-    "secrets": "k8sflow.flow.environment",
-    "step": "k8sflow.flow.decorators",
-    "timeout": "k8sflow.flow.attempts",
-    "trigger": "k8sflow.flow.deployment",
-    "trigger_on_finish": "k8sflow.flow.deployment",
-    "user_step_decorator": "k8sflow.flow.wrappers",
+    "project": "k8sflow.flow.decorators.deployment",
+    "resources": "k8sflow.flow.decorators.step",
+    "retry": "k8sflow.flow.decorators.retry",
+    "schedule": "k8sflow.flow.decorators.deployment",
+    "secrets": "k8sflow.flow.decorators.environment",
+    "step": "k8sflow.flow.decorators.step",
+    "timeout": "k8sflow.flow.decorators.retry",
+    "trigger": "k8sflow.flow.decorators.deployment",
+    "trigger_on_finish": "k8sflow.flow.decorators.deployment",
+    "user_step_decorator": "k8sflow.flow.decorators.user_decorators",
     "yaml_parser": "k8sflow.flow.config_values",
 }
 

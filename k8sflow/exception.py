@@ -6,7 +6,7 @@ from k8sflow.client.errors import NamespaceMismatchError as MetaflowNamespaceMis
 from k8sflow.client.errors import NotFoundError as MetaflowNotFound
 from k8sflow.errors import K8sflowError as MetaflowException
 from k8sflow.errors import MissingInMergeArtifactsException, TimeoutException, UnhandledInMergeArtifactsException
-from k8sflow.flow.caught import CaughtError as MetaflowExceptionWrapper
+from k8sflow.flow.decorators.caught import CaughtError as MetaflowExceptionWrapper
 
 __all__ = [
     "MetaflowException",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from k8sflow.client import Run
-from k8sflow.flow import graph as graphs
+from k8sflow.flow.compile import build
 from k8sflow.flow.spec import FlowSpec, constants, parameters
 from k8sflow.runtime.scheduler import Scheduler
 from k8sflow.storage.artifacts import ArtifactStore
@@ -39,7 +39,7 @@ def runner_of(
     flow: type[FlowSpec], folder: Path, run: str = "r1", store: ObjectStore | None = None, **values: Any
 ) -> TaskRunner:
     """What runs the tasks of a run that has just been created."""
-    store, graph = store or FolderStore(str(folder / "store")), graphs.build(flow)
+    store, graph = store or FolderStore(str(folder / "store")), build(flow)
     saved = ArtifactStore(store, flow.__name__)
     fixed = dict(constants(flow)) | {
         name: values.get(name, parameter.default) for name, parameter in parameters(flow).items()

@@ -16,8 +16,8 @@ from typing import Any
 import click
 
 from k8sflow.errors import ParameterError
-from k8sflow.flow.faults import did_you_mean
 from k8sflow.flow.parameters import IncludeFile, JSONType, Parameter
+from k8sflow.flow.problems import did_you_mean
 
 _CALL = "--k8sflow-call"
 # Python has no keyword argument called "with"; users know this name for it. So it is for the step of resume.

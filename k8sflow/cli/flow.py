@@ -14,12 +14,12 @@ from k8sflow import config
 from k8sflow.cli import calls, completion, graphs, reading, resume, starting
 from k8sflow.cli.errors import leave, told
 from k8sflow.errors import ParameterError
-from k8sflow.flow import kinds
+from k8sflow.flow.checks.decorators import prevents_commands
+from k8sflow.flow.compile import build
 from k8sflow.flow.configs import bind
-from k8sflow.flow.decorated import prevents_commands
-from k8sflow.flow.deployment import branch
-from k8sflow.flow.graph import build
-from k8sflow.flow.mutators import prepare
+from k8sflow.flow.decorators import kind as kinds
+from k8sflow.flow.decorators.deployment import branch
+from k8sflow.flow.decorators.mutators import prepare
 from k8sflow.flow.parameters import Parameter
 from k8sflow.flow.spec import FlowSpec, parameters
 from k8sflow.runtime.request import code_folder

@@ -12,7 +12,7 @@ import click
 from k8sflow.cli import output
 from k8sflow.cli.errors import told
 from k8sflow.errors import FlowDefinitionError, K8sflowError
-from k8sflow.flow import graph as graphs
+from k8sflow.flow.compile import build
 from k8sflow.flow.graph import Graph, Mistake
 from k8sflow.flow.spec import FlowSpec, parameters
 
@@ -58,12 +58,12 @@ def commands(flow: type[FlowSpec]) -> list[click.Command]:
 def _check(flow: type[FlowSpec], *, as_json: bool) -> None:
     if not as_json:
         with told():
-            found = graphs.build(flow)
+            found = build(flow)
         click.echo(f"{flow.__name__}: {len(found.nodes)} steps, no mistakes.")
         return
     document: dict[str, Any] = {"flow": flow.__name__, "steps": 0, "mistakes": []}
     try:
-        document["steps"] = len(graphs.build(flow).nodes)
+        document["steps"] = len(build(flow).nodes)
     except FlowDefinitionError as error:
         document["mistakes"] = [_mistake(each) for each in error.mistakes] or [_mistake(error)]
     output.print_json(document)
@@ -78,7 +78,7 @@ def _mistake(found: Mistake | K8sflowError) -> dict[str, Any]:
 
 def _show(flow: type[FlowSpec], *, as_json: bool) -> None:
     with told():
-        graph = graphs.build(flow)
+        graph = build(flow)
         from k8sflow.executors import fork_server  # noqa: PLC0415  the other commands need none
 
         slow = fork_server.imported_by_each_task(flow)
@@ -109,7 +109,7 @@ def _document(flow: type[FlowSpec], graph: Graph) -> dict[str, Any]:
 
 def _graph(flow: type[FlowSpec], format_: str | None, file: str | None, *, as_json: bool) -> None:
     with told():
-        graph = graphs.build(flow)
+        graph = build(flow)
         if as_json:
             output.print_json(_document(flow, graph))
             return

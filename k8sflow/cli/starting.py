@@ -9,7 +9,7 @@ import click
 
 from k8sflow import config
 from k8sflow.cli.tags import checked_tags
-from k8sflow.flow.rows import MAX_NUM_SPLITS
+from k8sflow.flow.foreach import MAX_NUM_SPLITS
 from k8sflow.flow.spec import FlowSpec
 from k8sflow.runtime.request import RunRequest, code_folder
 

@@ -15,7 +15,7 @@ from k8sflow.client.errors import NotFoundError, above, among
 from k8sflow.client.lineage import children, indices, parents
 from k8sflow.client.moments import local
 from k8sflow.client.tagged import TaggedAsParent
-from k8sflow.flow.caught import CaughtError
+from k8sflow.flow.decorators.caught import CaughtError
 from k8sflow.flow.graph import Graph
 from k8sflow.storage.logs import Mark, scrub
 from k8sflow.storage.records import Commit, OutcomeRecord

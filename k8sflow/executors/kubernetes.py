@@ -15,7 +15,7 @@ from k8sflow.config import Settings
 from k8sflow.errors import KubernetesError
 from k8sflow.executors.base import Emit
 from k8sflow.executors.kubernetes_run import ClusterRun, RunPlan, delete_run
-from k8sflow.flow.pod_options import PodOptions
+from k8sflow.flow.decorators.pod_options import PodOptions
 from k8sflow.kubernetes.api import KubernetesApi
 from k8sflow.kubernetes.job import AGENT, DEFAULT_TTL_SECONDS
 from k8sflow.kubernetes.kubeconfig import ClusterAccess, load_access

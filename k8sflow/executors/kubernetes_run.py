@@ -11,7 +11,7 @@ from k8sflow.config import Settings
 from k8sflow.errors import K8sflowError, KubernetesError
 from k8sflow.executors.base import Emit
 from k8sflow.executors.kubernetes_task import TaskOnCluster
-from k8sflow.flow.pod_options import DEFAULT_OPTIONS, PodOptions, merge
+from k8sflow.flow.decorators.pod_options import DEFAULT_OPTIONS, PodOptions, merge
 from k8sflow.kubernetes import diagnosis, labels, names, waiting
 from k8sflow.kubernetes.api import KubernetesApi, Manifest
 from k8sflow.kubernetes.api_errors import ApiStatusError

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from k8sflow.errors import KubernetesError, StorageError
 from k8sflow.executors.base import Emit, Finished, Output, Queued, Started
-from k8sflow.flow.pod_options import PodOptions
+from k8sflow.flow.decorators.pod_options import PodOptions
 from k8sflow.kubernetes import diagnosis, waiting
 from k8sflow.kubernetes.api import KubernetesApi, Manifest
 from k8sflow.kubernetes.api_errors import ApiStatusError

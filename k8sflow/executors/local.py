@@ -25,9 +25,10 @@ from k8sflow.executors import fork_server
 from k8sflow.executors.base import Emit, Finished, Output, Queued, Started
 from k8sflow.executors.fork_server import RunToServe
 from k8sflow.executors.zygote import Exit, Zygote, no_process
-from k8sflow.flow import decorators, registry
-from k8sflow.flow.attempts import TimeLimit
-from k8sflow.flow.environment import variables_of
+from k8sflow.flow.decorators import registry
+from k8sflow.flow.decorators import step as decorators
+from k8sflow.flow.decorators.environment import variables_of
+from k8sflow.flow.decorators.retry import TimeLimit
 from k8sflow.storage.objects import LogWriter
 from k8sflow.storage.run_store import RunStore
 from k8sflow.task import memory

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 from k8sflow.errors import ParameterError
-from k8sflow.flow.faults import did_you_mean
+from k8sflow.flow.problems import did_you_mean
 
 Parser = Callable[[str], Any]
 

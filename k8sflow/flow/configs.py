@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from k8sflow.errors import ParameterError
+from k8sflow.flow.config_expressions import Late, evaluated
 from k8sflow.flow.config_values import ConfigValue as ConfigValue  # noqa: PLC0414  stored values name it here
 from k8sflow.flow.config_values import Parser, parser_of, wrapped
-from k8sflow.flow.faults import Located, caller, declaring, did_you_mean, is_class_body, reason
-from k8sflow.flow.kinds import bound, is_delayed, settled
-from k8sflow.flow.late import Late, evaluated
+from k8sflow.flow.decorators.kind import bound, is_delayed, settled
+from k8sflow.flow.problems import Located, caller, declaring, did_you_mean, is_class_body, reason
 from k8sflow.flow.script import beside
 from k8sflow.user import current_user
 

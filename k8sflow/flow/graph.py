@@ -1,16 +1,15 @@
-"""The graph of a flow, read from its source without running it."""
+"""The graph of a flow: its steps, their order, and the problems found in it."""
 
 from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from k8sflow.errors import FlowDefinitionError
-from k8sflow.flow import spec
 
 START = "start"
 END = "end"
@@ -159,64 +158,6 @@ class Graph:
     def depth(self, step: str) -> int:
         """How many foreach loops surround a step: the length of its tasks' paths."""
         return sum(1 for split in self.nodes[step].splits if self.nodes[split].is_wide)
-
-
-def build(flow: type[spec.FlowSpec]) -> Graph:
-    """The checked graph of a flow.
-
-    Raises:
-        FlowDefinitionError: The class body has mistakes; all of them are told.
-    """
-    from k8sflow.flow import (  # noqa: PLC0415  they need the types of this module
-        decorated,
-        definitions,
-        exhaustive,
-        fixed,
-        lint,
-        mutators,
-        source,
-        unmarked,
-        unset,
-    )
-
-    mutators.prepare(flow)  # what it finds wrong is told with the decorators
-    definitions.look_behind_wrappers(flow)
-    nodes: dict[str, Node] = {}
-    mistakes = source.class_bodies(flow)
-    unread = set()
-    meant = list(unmarked.find(flow))
-    mistakes += [each.mistake for each in meant if each.mistake is not None]
-    functions = {**spec.steps(flow), **{each.name: each.function for each in meant}}
-    for name, function in functions.items():
-        if function is None:
-            unread.add(name)
-            continue
-        node, found = source.read_step(name, function)
-        nodes[name] = node
-        mistakes += [*found, *fixed.check(flow, name, function)]
-        if found:
-            unread.add(name)
-        else:
-            mistakes += exhaustive.check(flow, node, function)
-    for name in _unused_aliases(functions, nodes):
-        del nodes[name]
-    nodes |= {each.name: Node(each.name, each.place, each.place) for each in meant if each.function is None}
-    graph, found = lint.check(Graph(flow.__name__, nodes), class_place(flow), unread)
-    mistakes += [*found, *unset.check(flow, graph), *decorated.mistakes(flow, graph)]
-    if mistakes:
-        raise refuse(flow.__name__, mistakes)
-    return graph
-
-
-def _unused_aliases(functions: Mapping[str, Callable[..., Any] | None], nodes: Mapping[str, Node]) -> set[str]:
-    """The names of steps that are other names of the same function, by which no step goes on: ``fit = train``."""
-    named = {target for node in nodes.values() for target in node.next}
-    names: dict[int, list[str]] = {}
-    for name, function in functions.items():
-        if function is not None:
-            names.setdefault(id(function), []).append(name)
-    kept = {name for same in names.values() for name in ([n for n in same if n in named] or same[:1])}
-    return nodes.keys() - kept
 
 
 def refuse(flow: str, mistakes: list[Mistake]) -> FlowDefinitionError:

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from k8sflow.errors import FlowDefinitionError, ParameterError
-from k8sflow.flow import kinds
 from k8sflow.flow.config_values import parser_of
 from k8sflow.flow.configs import ParameterContext
-from k8sflow.flow.faults import Located, caller, declaring, place_of, reason
+from k8sflow.flow.decorators import kind as kinds
+from k8sflow.flow.problems import Located, caller, declaring, place_of, reason
 from k8sflow.flow.script import beside
 
 if TYPE_CHECKING:

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
 
-from k8sflow.flow import decorators, made
+from k8sflow.flow import init_attributes as made
 from k8sflow.flow.configs import Config
-from k8sflow.flow.faults import Located, Misplaced
+from k8sflow.flow.decorators import step as decorators
 from k8sflow.flow.own_names import OwnName, run_command, script_name
 from k8sflow.flow.parameters import Parameter
+from k8sflow.flow.problems import Located, Misplaced
 
 # What a flow's own names can't be, since self has them already.
 RESERVED_NAMES = frozenset({"next", "input", "index", "foreach_stack", "merge_artifacts"})

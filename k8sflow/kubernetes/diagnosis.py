@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from decimal import ROUND_CEILING, Decimal
 
-from k8sflow.flow import quantity
-from k8sflow.flow.pod_options import DEFAULT_OPTIONS, PodOptions
+from k8sflow.flow.decorators import quantity
+from k8sflow.flow.decorators.pod_options import DEFAULT_OPTIONS, PodOptions
 from k8sflow.task.outcome import Diagnosis, Outcome
 
 _MEMORY_STEPS_MB = 1000

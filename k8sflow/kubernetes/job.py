@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from k8sflow.flow.pod_options import DEFAULT_OPTIONS, PodOptions
+from k8sflow.flow.decorators.pod_options import DEFAULT_OPTIONS, PodOptions
 from k8sflow.kubernetes import labels
 from k8sflow.task.pod_environment import USERS_PYTHONPATH
 from k8sflow.task.spec import TaskSpec

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from k8sflow.flow.pod_options import PodOptions
+from k8sflow.flow.decorators.pod_options import PodOptions
 from k8sflow.kubernetes import diagnosis
 from k8sflow.kubernetes.job import CONTAINER, RUNTIME_CONTAINER
 from k8sflow.task.framing import Piece, decode

@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from k8sflow.flow import quantity
-from k8sflow.flow.pod_options import PodOptions
+from k8sflow.flow.decorators import quantity
+from k8sflow.flow.decorators.pod_options import PodOptions
 from k8sflow.kubernetes import diagnosis
 from k8sflow.task.outcome import Diagnosis, Outcome
 

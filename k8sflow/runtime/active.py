@@ -14,9 +14,9 @@ from k8sflow.config import Settings
 from k8sflow.errors import StorageError
 from k8sflow.executors.base import Executor
 from k8sflow.executors.local import LocalExecutor
-from k8sflow.flow.attempts import StepPolicy, TimeLimit
+from k8sflow.flow.decorators.pod_options import DEFAULT_OPTIONS, RESOURCES, merge
+from k8sflow.flow.decorators.retry import StepPolicy, TimeLimit
 from k8sflow.flow.graph import Graph
-from k8sflow.flow.pod_options import DEFAULT_OPTIONS, RESOURCES, merge
 from k8sflow.flow.spec import FlowSpec
 from k8sflow.runtime import exit_hooks, hints, remote
 from k8sflow.runtime.driver import Driver, Observer, Report, RunResult

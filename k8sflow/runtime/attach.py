@@ -12,7 +12,7 @@ import click
 from k8sflow.config import Settings
 from k8sflow.errors import K8sflowError, RunError, StorageError
 from k8sflow.executors.base import Executor
-from k8sflow.flow import graph as graphs
+from k8sflow.flow.compile import build
 from k8sflow.flow.configs import bind_known
 from k8sflow.flow.graph import Graph
 from k8sflow.flow.spec import FlowSpec
@@ -191,7 +191,7 @@ def _check(active: ActiveRun, flow: type[FlowSpec]) -> None:
         remote.check(active.settings, active.placement, is_handed_over=False)
     if not here:
         return
-    now = graphs.build(flow)
+    now = build(flow)
     if now.shape() != active.graph.shape():
         raise RunError(
             f"{flow.__name__} has another graph than when {active.run_store.pathspec} was started.",

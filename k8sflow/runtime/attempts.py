@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from k8sflow.flow.attempts import Catch, StepPolicy
+from k8sflow.flow.decorators.retry import Catch, StepPolicy
 from k8sflow.storage.records import OutcomeRecord
 from k8sflow.storage.run_store import RunStore
 from k8sflow.task.outcome import Outcome

@@ -17,7 +17,7 @@ from typing import Protocol
 
 from k8sflow.errors import RunError, StorageError
 from k8sflow.executors.base import Executor, Finished, TaskEvent
-from k8sflow.flow.attempts import Catch, StepPolicy
+from k8sflow.flow.decorators.retry import Catch, StepPolicy
 from k8sflow.flow.graph import Graph
 from k8sflow.runtime.attempts import (
     INFRASTRUCTURE,

@@ -17,7 +17,7 @@ import click
 from k8sflow.config import Settings
 from k8sflow.errors import K8sflowError, KubernetesError, RunError
 from k8sflow.executors.base import TaskEvent
-from k8sflow.flow.attempts import Catch
+from k8sflow.flow.decorators.retry import Catch
 from k8sflow.kubernetes import flowrun as flowruns
 from k8sflow.kubernetes.api import KubernetesApi, Manifest
 from k8sflow.kubernetes.api_errors import ApiStatusError

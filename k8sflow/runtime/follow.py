@@ -10,7 +10,7 @@ from itertools import groupby
 from typing import Literal
 
 from k8sflow.executors.base import Finished, Output, Started
-from k8sflow.flow.attempts import StepPolicy
+from k8sflow.flow.decorators.retry import StepPolicy
 from k8sflow.flow.graph import Graph
 from k8sflow.runtime.attempts import Again, Caught, Failed, decide, read_past
 from k8sflow.runtime.driver import Observer

@@ -9,13 +9,14 @@ from typing import Any
 
 from k8sflow.config import Settings
 from k8sflow.errors import FlowDefinitionError
-from k8sflow.flow import decorators, registry
-from k8sflow.flow.attempts import StepPolicy
-from k8sflow.flow.decorated import added_to
-from k8sflow.flow.decorators import Decoration
-from k8sflow.flow.environment import variables_of
+from k8sflow.flow.checks.decorators import added_to
+from k8sflow.flow.decorators import registry
+from k8sflow.flow.decorators import step as decorators
+from k8sflow.flow.decorators.environment import variables_of
+from k8sflow.flow.decorators.pod_options import DEFAULT_OPTIONS, PodOptions, common_namespace, merge
+from k8sflow.flow.decorators.retry import StepPolicy
+from k8sflow.flow.decorators.step import Decoration
 from k8sflow.flow.graph import Graph, Mistake, refuse
-from k8sflow.flow.pod_options import DEFAULT_OPTIONS, PodOptions, common_namespace, merge
 from k8sflow.flow.spec import FlowSpec
 
 _DEADLINE_SLACK_SECONDS = 600

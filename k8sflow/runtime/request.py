@@ -10,7 +10,7 @@ from typing import Any
 
 from k8sflow import started
 from k8sflow.config import Settings
-from k8sflow.flow.rows import MAX_NUM_SPLITS
+from k8sflow.flow.foreach import MAX_NUM_SPLITS
 from k8sflow.flow.script import script_of
 from k8sflow.flow.spec import FlowSpec
 from k8sflow.storage.local import folder_for_runs, folders_with_runs

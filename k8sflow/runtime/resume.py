@@ -10,7 +10,7 @@ from itertools import groupby
 import click
 
 from k8sflow.errors import ParameterError, RunError
-from k8sflow.flow import graph as graphs
+from k8sflow.flow.compile import build
 from k8sflow.flow.configs import bind_known
 from k8sflow.flow.graph import Graph, closest
 from k8sflow.flow.spec import FlowSpec, constants
@@ -53,7 +53,7 @@ def resume(
     record = before.read()
     artifacts = ArtifactStore(before.store, record.flow)
     bind_known(flow, lambda name: artifacts.load(record.parameters[name], name), record.parameters)
-    graph = graphs.build(flow)
+    graph = build(flow)
     _check_step(graph, step)
     _check_parameters(record, given)
     placement = Placement.of(flow, graph, request.decorators, request.settings)

@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from k8sflow.config import Settings
 from k8sflow.errors import K8sflowError
-from k8sflow.flow import graph as graphs
+from k8sflow.flow.compile import build
 from k8sflow.flow.configs import configs
 from k8sflow.flow.spec import FlowSpec
 from k8sflow.storage.artifacts import ArtifactStore
@@ -68,6 +68,6 @@ def _result(flow: type[FlowSpec], settings: Settings, spec: TaskSpec, store_url:
         for name, found in configs(flow).items():  # as the run was started with; mutators and decorators need them
             if name in record.parameters:
                 found.k8sflow_bind(artifacts.load(record.parameters[name], name))
-        return TaskRunner(flow, graphs.build(flow), record, store, place).run(spec)
+        return TaskRunner(flow, build(flow), record, store, place).run(spec)
     except K8sflowError as error:
         return failure(error)

@@ -18,9 +18,9 @@ from k8sflow.config import Settings
 from k8sflow.errors import RunError
 from k8sflow.executors.base import Finished
 from k8sflow.executors.local import LocalExecutor
-from k8sflow.flow import graph as graphs
-from k8sflow.flow.attempts import StepPolicy
+from k8sflow.flow.compile import build
 from k8sflow.flow.configs import bind_known
+from k8sflow.flow.decorators.retry import StepPolicy
 from k8sflow.flow.graph import Graph, closest
 from k8sflow.flow.spec import FlowSpec, steps
 from k8sflow.runtime import answers, find, hints
@@ -90,7 +90,7 @@ def spin(
     before = origin.read()
     artifacts = ArtifactStore(origin.store, before.flow)
     bind_known(flow, lambda name: artifacts.load(before.parameters[name], name), before.parameters)
-    graph = graphs.build(flow)
+    graph = build(flow)
     spec, needed = _task(origin, before, graph, wanted)
     policy = Placement.of(flow, graph, (), settings).policies.get(wanted.step, StepPolicy())
     record = replace(_record(flow, before, graph, artifacts, wanted.step), policies={wanted.step: policy.to_document()})

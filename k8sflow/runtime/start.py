@@ -15,9 +15,9 @@ import click
 from k8sflow.config import Settings
 from k8sflow.errors import ArtifactError, ParameterError, RunError
 from k8sflow.executors.base import Executor
-from k8sflow.flow import deployment
-from k8sflow.flow import graph as graphs
+from k8sflow.flow.compile import build
 from k8sflow.flow.configs import ParameterContext, configs
+from k8sflow.flow.decorators import deployment
 from k8sflow.flow.graph import Graph
 from k8sflow.flow.spec import FlowSpec, constants, parameters
 from k8sflow.runtime import answers, remote
@@ -46,7 +46,7 @@ def run(request: RunRequest) -> bool | None:
     Raises:
         K8sflowError: The run can't be started.
     """
-    graph = graphs.build(request.flow)
+    graph = build(request.flow)
     tell_of_deployment(request.flow)
     placement = Placement.of(request.flow, graph, request.decorators, request.settings)
     check_places(request, graph, placement)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
-from k8sflow.flow.rows import MAX_NUM_SPLITS
+from k8sflow.flow.foreach import MAX_NUM_SPLITS
 from k8sflow.storage.artifacts import ArtifactRef
 
 FORMAT = 1

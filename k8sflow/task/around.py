@@ -6,8 +6,8 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from k8sflow.flow.kinds import Around, Decoration
-from k8sflow.flow.registry import kind_of
+from k8sflow.flow.decorators.kind import Around, Decoration
+from k8sflow.flow.decorators.registry import kind_of
 from k8sflow.flow.spec import FlowSpec
 
 

@@ -10,10 +10,10 @@ from itertools import islice
 from typing import Any
 
 from k8sflow.errors import ArtifactError, FlowDefinitionError, RunError, StorageError
+from k8sflow.flow.checks.artifact_origins import MissingArtifactError, explain
 from k8sflow.flow.configs import configs
+from k8sflow.flow.foreach import items_of
 from k8sflow.flow.graph import Graph, Node
-from k8sflow.flow.rows import items_of
-from k8sflow.flow.setters import MissingArtifactError, explain
 from k8sflow.flow.spec import CONTEXT, FlowSpec, NextCall, constants, fixed, parameters, set_by_init
 from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore
 from k8sflow.storage.encoding import encode

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from typing import NoReturn
 
 from k8sflow.errors import K8sflowError, RunError
-from k8sflow.flow import mutators
 from k8sflow.flow.configs import configs
+from k8sflow.flow.decorators import mutators
 from k8sflow.flow.graph import Graph
 from k8sflow.flow.spec import FlowSpec
 from k8sflow.storage.artifacts import ArtifactStore

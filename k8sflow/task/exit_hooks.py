@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 
 from k8sflow.flow.current import current
-from k8sflow.flow.deployment import EXIT_EVENTS, exit_hooks
+from k8sflow.flow.decorators.deployment import EXIT_EVENTS, exit_hooks
 from k8sflow.flow.spec import FlowSpec
 from k8sflow.storage.records import RunRecord
 from k8sflow.task.spec import TaskName, TaskSpec

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from k8sflow.errors import ArtifactError
+from k8sflow.flow.checks.artifact_origins import MissingArtifactError, explain
 from k8sflow.flow.graph import Graph
-from k8sflow.flow.setters import MissingArtifactError, explain
 from k8sflow.flow.spec import CONTEXT, FlowSpec, NextCall
 from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore
 from k8sflow.storage.records import Commit

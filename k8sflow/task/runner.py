@@ -7,10 +7,10 @@ import time
 from dataclasses import dataclass
 
 from k8sflow.errors import ArtifactError, StorageError
-from k8sflow.flow import registry
-from k8sflow.flow.attempts import StepPolicy
 from k8sflow.flow.current import current
-from k8sflow.flow.decorators import effective
+from k8sflow.flow.decorators import registry
+from k8sflow.flow.decorators.retry import StepPolicy
+from k8sflow.flow.decorators.step import effective
 from k8sflow.flow.graph import Graph
 from k8sflow.flow.spec import CONTEXT, FlowSpec, steps
 from k8sflow.storage.artifacts import ArtifactStore

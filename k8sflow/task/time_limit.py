@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from k8sflow.errors import TimeoutException
-from k8sflow.flow.attempts import TimeLimit
+from k8sflow.flow.decorators.retry import TimeLimit
 from k8sflow.task.death import timed_out
 
 # Its default action ends the process: a task whose step has not begun has nothing to clean up.

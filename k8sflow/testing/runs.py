@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from k8sflow.errors import ParameterError
-from k8sflow.flow import deployment, mutators
-from k8sflow.flow import graph as graphs
+from k8sflow.flow.compile import build
 from k8sflow.flow.configs import given
-from k8sflow.flow.faults import did_you_mean
+from k8sflow.flow.decorators import deployment, mutators
+from k8sflow.flow.problems import did_you_mean
 from k8sflow.flow.spec import FlowSpec, parameters
 from k8sflow.runtime.start import fixed_values
 from k8sflow.storage.artifacts import ArtifactStore
@@ -53,7 +53,7 @@ def new_run(flow: type[FlowSpec], given: Mapping[str, Any]) -> TaskRunner:
         FlowDefinitionError: The flow has mistakes.
         ParameterError: A parameter is unknown, missing, or its value can't be used.
     """
-    graph, store = graphs.build(flow), MemoryStore()
+    graph, store = build(flow), MemoryStore()
     record = RunRecord(
         flow=flow.__name__,
         run=new_run_id(),

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from k8sflow.errors import RunError
-from k8sflow.flow.faults import did_you_mean
 from k8sflow.flow.graph import Graph, Node
+from k8sflow.flow.problems import did_you_mean
 from k8sflow.flow.spec import FlowSpec
 from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.storage.records import Commit, ForeachFrame, ForeachItems

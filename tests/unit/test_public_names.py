@@ -110,7 +110,7 @@ def test_the_decorator_kubernetes_may_be_asked_for_late() -> None:
         """
         import k8sflow.kubernetes.names
         from k8sflow import kubernetes, step
-        from k8sflow.flow import decorators
+        from k8sflow.flow.decorators import step as decorators
         @kubernetes(image="x")
         @step
         def start(self): ...
@@ -135,7 +135,7 @@ def test_a_decorator_may_be_called_like_a_module(name: str) -> None:
     ):
         done = in_python(f"""
             {imports}
-            from k8sflow.flow import decorators
+            from k8sflow.flow.decorators import step as decorators
             @{use}
             def f(self): pass
             assert [d.name for d in decorators.of(f)] == ["{name}"]

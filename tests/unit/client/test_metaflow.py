@@ -15,8 +15,8 @@ from k8sflow import Flow, Metaflow, Run, Step, Task, __version__, current, defau
 from k8sflow.client import NamespaceMismatchError, NotFoundError
 from k8sflow.client.artifact import DataArtifact
 from k8sflow.exception import MetaflowNamespaceMismatch, MetaflowNotFound
+from k8sflow.flow.compile import build
 from k8sflow.flow.current import TaskFacts
-from k8sflow.flow.graph import build
 from k8sflow.storage.folder import FolderStore
 from k8sflow.storage.records import Commit, OutcomeRecord, RunRecord
 from k8sflow.storage.run_store import RunStore

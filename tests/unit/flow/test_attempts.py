@@ -10,9 +10,10 @@ import pytest
 
 from k8sflow import catch, retry, timeout
 from k8sflow.errors import FlowDefinitionError
-from k8sflow.flow import graph as graphs
-from k8sflow.flow import kinds, registry
-from k8sflow.flow.attempts import PAID, Catch, Retry, StepPolicy
+from k8sflow.flow.compile import build
+from k8sflow.flow.decorators import kind as kinds
+from k8sflow.flow.decorators import registry
+from k8sflow.flow.decorators.retry import PAID, Catch, Retry, StepPolicy
 from tests.support import load_flow, write_flow
 
 
@@ -142,6 +143,6 @@ def test_catch_on_a_step_whose_way_only_it_knows_is_a_mistake(tmp_path: Path) ->
     """
     file = write_flow(tmp_path, source)
     with pytest.raises(FlowDefinitionError, match="2 mistakes") as told:
-        graphs.build(load_flow(file))
+        build(load_flow(file))
     assert f"{file}:5: @catch can't stand on step start, which opens branches by its data" in told.value.advice
     assert f"{file}:19: @catch can't stand on step meet, which is a switch" in told.value.advice

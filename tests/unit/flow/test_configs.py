@@ -11,7 +11,7 @@ import pytest
 
 from k8sflow import Config, ConfigValue, resources, yaml_parser
 from k8sflow.errors import ParameterError
-from k8sflow.flow import kinds
+from k8sflow.flow.decorators import kind as kinds
 from tests.support import flow_command, run_flow, write_flow
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from k8sflow import kubernetes, resources, step
 from k8sflow.errors import FlowDefinitionError
-from k8sflow.flow import decorators
-from k8sflow.flow.decorators import Decoration
+from k8sflow.flow.decorators import step as decorators
+from k8sflow.flow.decorators.step import Decoration
 
 
 def test_decorators_keep_what_was_written_out() -> None:

@@ -10,8 +10,8 @@ import pytest
 
 from k8sflow import FlowSpec, exit_hook, project, schedule, trigger, trigger_on_finish
 from k8sflow.errors import FlowDefinitionError
-from k8sflow.flow import graph as graphs
-from k8sflow.flow.deployment import documents
+from k8sflow.flow.compile import build
+from k8sflow.flow.decorators.deployment import documents
 from tests.support import flow_command, write_flow
 
 
@@ -123,7 +123,7 @@ def test_a_project_has_branches(
 def test_a_mistake_is_told(make: Any, words: str) -> None:
     """When the flow is checked; at once, where it is not above a flow."""
     with pytest.raises(FlowDefinitionError, match=words):
-        graphs.build(make()(type("F", (FlowSpec,), {})))
+        build(make()(type("F", (FlowSpec,), {})))
 
 
 @pytest.mark.slow

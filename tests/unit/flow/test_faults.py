@@ -9,7 +9,7 @@ import pytest
 
 from k8sflow import Config, FlowSpec, Parameter, StepMutator, project, resources, retry, step
 from k8sflow.errors import FlowDefinitionError
-from k8sflow.flow import graph as graphs
+from k8sflow.flow.compile import build
 from tests.support import flow_command, load_flow, write_flow
 
 HEAD = """from k8sflow import (
@@ -96,7 +96,7 @@ def mistakes(folder: Path, source: str) -> tuple[list[int], str]:
     """The lines of the mistakes, counted from the head's end, and all that is told."""
     file = write_flow(folder, source, head=HEAD)
     with pytest.raises(FlowDefinitionError) as told:
-        graphs.build(load_flow(file))
+        build(load_flow(file))
     places = [line.split(":")[1] for line in told.value.advice.splitlines() if line.startswith(f"{file}:")]
     return [int(line) - HEAD.count("\n") for line in places], told.value.advice
 
@@ -177,4 +177,4 @@ def test_a_mistake_in_a_base_is_one_of_the_flow() -> None:
     class G(F): ...
 
     with pytest.raises(FlowDefinitionError, match="G has 2 mistakes"):
-        graphs.build(G)
+        build(G)

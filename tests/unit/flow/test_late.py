@@ -11,10 +11,10 @@ import pytest
 
 from k8sflow import Config, FlowSpec, Parameter, config_expr, environment, resources, step
 from k8sflow.errors import FlowDefinitionError, ParameterError
-from k8sflow.flow import kinds
+from k8sflow.flow.compile import build
 from k8sflow.flow.configs import bind, given
-from k8sflow.flow.decorators import of_step
-from k8sflow.flow.graph import build
+from k8sflow.flow.decorators import kind as kinds
+from k8sflow.flow.decorators.step import of_step
 from k8sflow.flow.spec import parameters
 from tests.support import flow_command, load_flow, run_flow, write_flow
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 
 from k8sflow.errors import FlowDefinitionError
-from k8sflow.flow import graph as graphs
-from k8sflow.flow import lint
+from k8sflow.flow.checks import graph as lint
+from k8sflow.flow.compile import build
 from k8sflow.flow.graph import Graph
 from tests.support import HEAD, load_flow, write_flow
 from tests.unit.flow.graphs import PLACE, SEQUENCES, Part, source, unchecked
@@ -23,7 +23,7 @@ HEAD_LINES = GIVEN.count("\n")
 
 
 def _build(folder: Path, text: str) -> Graph:
-    return graphs.build(load_flow(write_flow(folder, text.replace("(FlowSpec)", "(Given, FlowSpec)"), head=GIVEN)))
+    return build(load_flow(write_flow(folder, text.replace("(FlowSpec)", "(Given, FlowSpec)"), head=GIVEN)))
 
 
 def _mistakes(folder: Path, text: str) -> list[tuple[int, str]]:
@@ -677,7 +677,7 @@ class F(Mixed, FlowSpec):
 def test_what_may_be_set_is_no_mistake(tmp_path: Path, body: str, members: str, module: str) -> None:
     """In whatever way: by name, by a method, by somebody to whom self was handed, by the class."""
     text = SET.format(body=body, members=members, module=module)
-    graphs.build(load_flow(write_flow(tmp_path, text)))
+    build(load_flow(write_flow(tmp_path, text)))
 
 
 def test_mistakes_in_a_base_class_are_told_in_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -802,7 +802,7 @@ def test_a_flow_without_source_is_told() -> None:
     scope: dict[str, object] = {"__name__": __name__}
     exec(textwrap.dedent(HEAD + "class F(FlowSpec):\n  @step\n  def start(self): self.next(self.end)\n"), scope)
     with pytest.raises(FlowDefinitionError, match="source of step start can't be found"):
-        graphs.build(scope["F"])  # type: ignore[arg-type]
+        build(scope["F"])  # type: ignore[arg-type]
 
 
 def test_a_long_flow_is_checked_quickly(tmp_path: Path) -> None:

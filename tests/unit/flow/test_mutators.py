@@ -19,9 +19,9 @@ from k8sflow import (
     user_step_decorator,
 )
 from k8sflow.errors import FlowDefinitionError
-from k8sflow.flow import decorators
-from k8sflow.flow import graph as graphs
-from k8sflow.flow.mutators import prepare
+from k8sflow.flow.compile import build
+from k8sflow.flow.decorators import step as decorators
+from k8sflow.flow.decorators.mutators import prepare
 from k8sflow.flow.spec import parameters
 from tests.inprocess import Failed, run_source
 from tests.support import run_flow, write_flow
@@ -346,7 +346,7 @@ def test_a_mutator_that_asks_for_what_can_not_be_is_told() -> None:
             def start(self) -> None: ...
 
         with pytest.raises(FlowDefinitionError, match=words):
-            graphs.build(F)
+            build(F)
     with pytest.raises(FlowDefinitionError, match="goes above a step's def"):
         Sturdy()(int)
     with pytest.raises(FlowDefinitionError, match="goes above a flow's class"):
@@ -366,7 +366,7 @@ def test_what_a_mutators_own_code_raises_is_one_of_the_mistakes() -> None:
         def start(self) -> None: ...
 
     with pytest.raises(FlowDefinitionError) as raised:
-        graphs.build(F)
+        build(F)
     told = str(raised.value)
     assert "the mutator Broken failed: KeyError: 'start'" in told
     assert f"It was raised in mutate(), {__file__}:" in told

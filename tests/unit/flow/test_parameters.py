@@ -9,7 +9,7 @@ import pytest
 
 from k8sflow import FlowSpec, IncludeFile, JSONType, Parameter, ParameterContext
 from k8sflow.errors import FlowDefinitionError, ParameterError
-from k8sflow.flow import graph as graphs
+from k8sflow.flow.compile import build
 from k8sflow.flow.spec import constants, parameters
 from tests.support import run_flow, write_flow
 
@@ -94,7 +94,7 @@ def test_two_parameters_with_one_name_are_told() -> None:
         b = Parameter("n")
 
     with pytest.raises(FlowDefinitionError, match="two parameters with the name 'n': a and b"):
-        graphs.build(Twice)
+        build(Twice)
 
 
 def test_members_are_sorted_into_parameters_and_constants() -> None:

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from k8sflow.errors import FlowDefinitionError
-from k8sflow.flow import quantity
-from k8sflow.flow.decorators import Decoration, resources
-from k8sflow.flow.pod_options import DEFAULT_OPTIONS, RESOURCES, PodOptions, common_namespace, merge
+from k8sflow.flow.decorators import quantity
+from k8sflow.flow.decorators.pod_options import DEFAULT_OPTIONS, RESOURCES, PodOptions, common_namespace, merge
+from k8sflow.flow.decorators.step import Decoration, resources
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_a_run_has_one_namespace() -> None:
 
 def test_options_need_only_the_standard_library() -> None:
     code = (
-        "import sys, k8sflow.flow.pod_options;"
+        "import sys, k8sflow.flow.decorators.pod_options;"
         "print([name for name in ('aiohttp', 'yaml', 'kubernetes') if name in sys.modules])"
     )
     assert (

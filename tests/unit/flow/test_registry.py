@@ -12,13 +12,14 @@ import pytest
 
 from k8sflow import step
 from k8sflow.errors import FlowDefinitionError
-from k8sflow.flow import kinds, registry
-from k8sflow.flow.decorators import kubernetes
-from k8sflow.flow.kinds import Decoration, DecoratorKind, Option
+from k8sflow.flow.decorators import kind as kinds
+from k8sflow.flow.decorators import registry
+from k8sflow.flow.decorators.kind import Decoration, DecoratorKind, Option
+from k8sflow.flow.decorators.step import kubernetes
 from tests.support import run_flow, write_flow
 
 PLUGIN = """
-from k8sflow.flow.kinds import DecoratorKind, Option
+from k8sflow.flow.decorators.kind import DecoratorKind, Option
 
 def around(step_name, flow, inputs, attributes):
     flow.loudness = attributes["volume"]

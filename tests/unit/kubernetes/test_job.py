@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from k8sflow.flow import quantity
-from k8sflow.flow.pod_options import DEFAULT_OPTIONS, PodOptions, merge
+from k8sflow.flow.decorators import quantity
+from k8sflow.flow.decorators.pod_options import DEFAULT_OPTIONS, PodOptions, merge
 from k8sflow.kubernetes.job import TaskJob, job_manifest
 from k8sflow.task.spec import TaskName, TaskSpec
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from k8sflow.flow.pod_options import PodOptions
+from k8sflow.flow.decorators.pod_options import PodOptions
 from k8sflow.kubernetes import diagnosis, waiting
 from k8sflow.kubernetes.outcome import Ended, Running, Waiting, end_of_deleted, end_without_pod, pod_state
 from k8sflow.task.outcome import Diagnosis, Outcome

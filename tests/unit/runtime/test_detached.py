@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from k8sflow.config import Settings
-from k8sflow.flow.graph import build
+from k8sflow.flow.compile import build
 from k8sflow.kubernetes.flowrun import flowrun_name
 from k8sflow.runtime import attach, detached
 from k8sflow.runtime.active import ActiveRun

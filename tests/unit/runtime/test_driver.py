@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from k8sflow.errors import RunError, StorageError
 from k8sflow.executors.base import Finished, Started, TaskEvent
-from k8sflow.flow import graph as graphs
-from k8sflow.flow import lint
-from k8sflow.flow.attempts import Catch, Retry, StepPolicy
+from k8sflow.flow.checks import graph as lint
+from k8sflow.flow.compile import build
+from k8sflow.flow.decorators.retry import Catch, Retry, StepPolicy
 from k8sflow.flow.graph import Graph
 from k8sflow.runtime.attempts import INFRASTRUCTURE_RETRIES, Again
 from k8sflow.runtime.driver import Driver, Report, RunResult, SupersededError
@@ -512,7 +512,7 @@ TOGETHER = """
 
 def test_processes_that_know_each_other_start_again_together(tmp_path: Path) -> None:
     """After their driver's death, the one that has a result already too: the others would wait for it for ever."""
-    world = World(graphs.build(load_flow(write_flow(tmp_path, TOGETHER))), tmp_path / "store")
+    world = World(build(load_flow(write_flow(tmp_path, TOGETHER))), tmp_path / "store")
     world.outlives = False
     world.run_store.commit("start", "0", Commit(0, ("train",), {}, foreach=ForeachItems(3, ())))
     world.run_store.commit("train", "1", Commit(0, ("join",), {}))
@@ -530,7 +530,7 @@ def test_processes_that_know_each_other_start_again_together(tmp_path: Path) -> 
 
 def test_processes_that_know_each_other_fail_once(tmp_path: Path) -> None:
     """However many of them were ended for one; a driver that dies hands on the count, and @retry pays once for each."""
-    world = World(graphs.build(load_flow(write_flow(tmp_path, TOGETHER))), tmp_path / "store")
+    world = World(build(load_flow(write_flow(tmp_path, TOGETHER))), tmp_path / "store")
     world.outlives = False
     world.policies = {"train": StepPolicy(Retry(2))}
     world.run_store.commit("start", "0", Commit(0, ("train",), {}, foreach=ForeachItems(3, ())))

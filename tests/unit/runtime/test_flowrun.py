@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from k8sflow.config import Settings
 from k8sflow.errors import KubernetesError, RunError
 from k8sflow.executors.base import Finished, Queued, Started
-from k8sflow.flow.pod_options import PodOptions
+from k8sflow.flow.decorators.pod_options import PodOptions
 from k8sflow.runtime import flowrun
 from k8sflow.runtime.attempts import Again
 from k8sflow.runtime.driver import RunResult

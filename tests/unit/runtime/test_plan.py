@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from k8sflow.flow import graph as graphs
+from k8sflow.flow.compile import build
 from k8sflow.flow.graph import Graph
 from k8sflow.runtime.plan import Plan, plan
 from k8sflow.runtime.scheduler import Scheduler
@@ -110,7 +110,7 @@ def _flow(folder: Path, *steps: str, name: str, above: dict[str, str] | None = N
     source = "from k8sflow import parallel\nclass F(FlowSpec):\n    items = way = property(id)\n"
     for step in steps:
         source += f"    {(above or {}).get(step.partition('(')[0], '')}\n    @step\n    def {step}\n"
-    return graphs.build(load_flow(write_flow(folder, source, name)))
+    return build(load_flow(write_flow(folder, source, name)))
 
 
 STEPS = (

@@ -10,7 +10,7 @@ import pytest
 
 from k8sflow.config import Settings
 from k8sflow.errors import RunError
-from k8sflow.flow.graph import build
+from k8sflow.flow.compile import build
 from k8sflow.runtime import resume
 from k8sflow.runtime.request import RunRequest
 from k8sflow.storage.folder import FolderStore

@@ -14,7 +14,7 @@ import pytest
 from k8sflow.config import Settings
 from k8sflow.errors import KubernetesError, RunError
 from k8sflow.executors.base import Finished, Started
-from k8sflow.flow.graph import build
+from k8sflow.flow.compile import build
 from k8sflow.flow.spec import FlowSpec
 from k8sflow.kubernetes.flowrun import flowrun_name
 from k8sflow.runtime import clone, resume, start

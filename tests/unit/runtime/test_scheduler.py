@@ -9,7 +9,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from k8sflow.flow import lint
+from k8sflow.flow.checks import graph as lint
 from k8sflow.flow.graph import Graph
 from k8sflow.runtime.scheduler import Scheduler
 from k8sflow.task.result import Transition

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from k8sflow.flow.rows import Row
+from k8sflow.flow.foreach import Row
 from tests.inprocess import Failed, run_all, run_source, runner_of
 from tests.support import load_flow, write_flow
 from tests.unit.flow.graphs import SEQUENCES, Part, source

@@ -10,11 +10,13 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from k8sflow.errors import FlowDefinitionError
-from k8sflow.flow import decorators, registry, spec
-from k8sflow.flow.definitions import definition_of, is_wrapped
+from k8sflow.flow import spec
+from k8sflow.flow.checks.locate import definition_of, is_wrapped
+from k8sflow.flow.config_expressions import Late
+from k8sflow.flow.decorators import registry
+from k8sflow.flow.decorators import step as decorators
+from k8sflow.flow.decorators.kind import opened, settled
 from k8sflow.flow.graph import Graph, Mistake, closest
-from k8sflow.flow.kinds import opened, settled
-from k8sflow.flow.late import Late
 from k8sflow.flow.parameters import Parameter
 
 # By these a method may set an attribute without its name standing in the source.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
-from k8sflow.flow.branches import Branches
+from k8sflow.flow.checks.branches import Branches
 from k8sflow.flow.graph import END, START, Graph, Mistake, Node, Place, closest
 from k8sflow.flow.spec import RESERVED_NAMES
 

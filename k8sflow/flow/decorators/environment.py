@@ -13,8 +13,8 @@ from typing import Any, Protocol
 
 from k8sflow import config
 from k8sflow.errors import ConfigurationError
-from k8sflow.flow.faults import did_you_mean
-from k8sflow.flow.kinds import Decoration, DecoratorKind, Option
+from k8sflow.flow.decorators.kind import Decoration, DecoratorKind, Option
+from k8sflow.flow.problems import did_you_mean
 
 SECRET_STORES = "k8sflow.secrets"  # noqa: S105  a group of entry points
 DEFAULT_STORE = ""
@@ -263,7 +263,7 @@ def _role(value: object) -> str:
 
 
 def _flag(value: object) -> bool:
-    from k8sflow.flow.attempts import flag  # noqa: PLC0415  few steps need it
+    from k8sflow.flow.decorators.retry import flag  # noqa: PLC0415  few steps need it
 
     return flag(value)
 

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeGuard
 
-from k8sflow.flow import decorators, spec
-from k8sflow.flow.definitions import class_definitions, definition_of, is_decorated_as_step, name_of
+from k8sflow.flow import spec
+from k8sflow.flow.checks.locate import class_definitions, definition_of, is_decorated_as_step, name_of
+from k8sflow.flow.decorators import step as decorators
 from k8sflow.flow.graph import Mistake, Node, Place, class_place, closest
 
 _OPTIONS = ("foreach", "max_parallel", "num_parallel", "condition")

@@ -8,10 +8,12 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from k8sflow.errors import FlowDefinitionError, ParameterError
-from k8sflow.flow import decorators, kinds, registry
 from k8sflow.flow.configs import configs
-from k8sflow.flow.faults import Fault, Located, Misplaced, caller, is_class_body, place_of, wrong_call
-from k8sflow.flow.kinds import Decoration, DecoratorKind, bound, settled
+from k8sflow.flow.decorators import kind as kinds
+from k8sflow.flow.decorators import registry
+from k8sflow.flow.decorators import step as decorators
+from k8sflow.flow.decorators.kind import Decoration, DecoratorKind, bound, settled
+from k8sflow.flow.problems import Fault, Located, Misplaced, caller, is_class_body, place_of, wrong_call
 
 if TYPE_CHECKING:
     from k8sflow.flow.parameters import Parameter

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from k8sflow.flow import spec
-from k8sflow.flow.definitions import definition_of
+from k8sflow.flow.checks.locate import definition_of
+from k8sflow.flow.checks.reader import literal
 from k8sflow.flow.graph import Mistake, Node, Place
-from k8sflow.flow.source import literal
 
 # The values that an attribute may have, each with the line that sets it; None where they are not known.
 _Values = Mapping[Any, int] | None

@@ -6,10 +6,10 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
 from k8sflow.errors import ParameterError
-from k8sflow.flow import registry
-from k8sflow.flow.faults import Fault, caller, wrong_call
-from k8sflow.flow.kinds import DecoratorKind, defined
-from k8sflow.flow.mutators import StepMutator, is_decorated
+from k8sflow.flow.decorators import registry
+from k8sflow.flow.decorators.kind import DecoratorKind, defined
+from k8sflow.flow.decorators.mutators import StepMutator, is_decorated
+from k8sflow.flow.problems import Fault, caller, wrong_call
 
 # What a wrapper yields to keep the step from running.
 USER_SKIP_STEP: dict[str, Any] = {}

@@ -19,25 +19,25 @@ from dataclasses import replace
 from typing import Any
 
 from k8sflow.errors import FlowDefinitionError
-from k8sflow.flow.faults import did_you_mean
-from k8sflow.flow.kinds import Decoration, DecoratorKind, defined, used
+from k8sflow.flow.decorators.kind import Decoration, DecoratorKind, defined, used
+from k8sflow.flow.problems import did_you_mean
 
 ENTRY_POINTS = "k8sflow.decorators"
 # Ours, as an entry point names them: ``module:attribute``, loaded when they are asked for.
 _OURS = {
-    "catch": "k8sflow.flow.attempts:catch",
-    "environment": "k8sflow.flow.environment:environment",
-    "exit_hook": "k8sflow.flow.deployment:exit_hook",
-    "kubernetes": "k8sflow.flow.decorators:kubernetes",
-    "parallel": "k8sflow.flow.decorators:parallel",
-    "project": "k8sflow.flow.deployment:project",
-    "resources": "k8sflow.flow.decorators:resources",
-    "retry": "k8sflow.flow.attempts:retry",
-    "schedule": "k8sflow.flow.deployment:schedule",
-    "secrets": "k8sflow.flow.environment:secrets",
-    "timeout": "k8sflow.flow.attempts:timeout",
-    "trigger": "k8sflow.flow.deployment:trigger",
-    "trigger_on_finish": "k8sflow.flow.deployment:trigger_on_finish",
+    "catch": "k8sflow.flow.decorators.retry:catch",
+    "environment": "k8sflow.flow.decorators.environment:environment",
+    "exit_hook": "k8sflow.flow.decorators.deployment:exit_hook",
+    "kubernetes": "k8sflow.flow.decorators.step:kubernetes",
+    "parallel": "k8sflow.flow.decorators.step:parallel",
+    "project": "k8sflow.flow.decorators.deployment:project",
+    "resources": "k8sflow.flow.decorators.step:resources",
+    "retry": "k8sflow.flow.decorators.retry:retry",
+    "schedule": "k8sflow.flow.decorators.deployment:schedule",
+    "secrets": "k8sflow.flow.decorators.environment:secrets",
+    "timeout": "k8sflow.flow.decorators.retry:timeout",
+    "trigger": "k8sflow.flow.decorators.deployment:trigger",
+    "trigger_on_finish": "k8sflow.flow.decorators.deployment:trigger_on_finish",
 }
 
 
@@ -229,7 +229,7 @@ def checked(found: object, where: str) -> DecoratorKind:
     if not isinstance(kind, DecoratorKind):
         raise FlowDefinitionError(
             f"{where} is a {type(found).__name__}, not a decorator of k8sflow.",
-            advice="It has to be a k8sflow.flow.kinds.DecoratorKind, a UserStepDecorator, or made by "
+            advice="It has to be a k8sflow.flow.decorators.kind.DecoratorKind, a UserStepDecorator, or made by "
             "@user_step_decorator.",
         )
     return kind

@@ -11,10 +11,10 @@ from inspect import CO_OPTIMIZED
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from k8sflow.flow.faults import Fault, Located, caller, is_class_body, place_of
+from k8sflow.flow.problems import Fault, Located, caller, is_class_body, place_of
 
 if TYPE_CHECKING:
-    from k8sflow.flow.late import Late, Source
+    from k8sflow.flow.config_expressions import Late, Source
 
 NOTHING: Any = object()
 # Calls that take late values.

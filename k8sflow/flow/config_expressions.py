@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterator
 from typing import Any, NoReturn, Protocol
 
 from k8sflow.errors import ParameterError
-from k8sflow.flow import misuse
+from k8sflow.flow import config_misuse as misuse
 from k8sflow.flow.config_values import ConfigValue
-from k8sflow.flow.kinds import Unpacked, bound, settled
+from k8sflow.flow.decorators.kind import Unpacked, bound, settled
 
 
 class Source(Protocol):

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from k8sflow.flow import spec
+from k8sflow.flow.checks.locate import definition_of
 from k8sflow.flow.configs import Config
-from k8sflow.flow.definitions import definition_of
 from k8sflow.flow.graph import Mistake, Place
 from k8sflow.flow.parameters import Parameter
 

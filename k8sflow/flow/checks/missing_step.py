@@ -12,9 +12,12 @@ from types import FunctionType
 from typing import Any
 
 from k8sflow.errors import FlowDefinitionError
-from k8sflow.flow import decorators, definitions, source, spec
-from k8sflow.flow.faults import Misplaced
+from k8sflow.flow import spec
+from k8sflow.flow.checks import locate as definitions
+from k8sflow.flow.checks import reader as source
+from k8sflow.flow.decorators import step as decorators
 from k8sflow.flow.graph import END, START, Mistake, Place
+from k8sflow.flow.problems import Misplaced
 
 
 @dataclass(frozen=True)

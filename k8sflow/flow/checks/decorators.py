@@ -7,12 +7,14 @@ from collections.abc import Iterator, Sequence
 from types import FunctionType
 
 from k8sflow.errors import FlowDefinitionError
-from k8sflow.flow import kinds, mutators, registry, spec
-from k8sflow.flow.decorators import is_step, of_step
-from k8sflow.flow.definitions import assigned_at
-from k8sflow.flow.faults import Fault, Located
+from k8sflow.flow import spec
+from k8sflow.flow.checks.locate import assigned_at
+from k8sflow.flow.decorators import kind as kinds
+from k8sflow.flow.decorators import mutators, registry
+from k8sflow.flow.decorators.kind import Decoration
+from k8sflow.flow.decorators.step import is_step, of_step
 from k8sflow.flow.graph import Graph, Mistake, Node, Place, class_place
-from k8sflow.flow.kinds import Decoration
+from k8sflow.flow.problems import Fault, Located
 from k8sflow.flow.spec import FlowSpec
 
 

@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from k8sflow.errors import FlowDefinitionError
-from k8sflow.flow import kinds, registry
-from k8sflow.flow.attempts import flag
-from k8sflow.flow.kinds import DecoratorKind, Option
+from k8sflow.flow.decorators import kind as kinds
+from k8sflow.flow.decorators import registry
+from k8sflow.flow.decorators.kind import DecoratorKind, Option
+from k8sflow.flow.decorators.retry import flag
 
 if TYPE_CHECKING:
     from k8sflow.flow.spec import FlowSpec

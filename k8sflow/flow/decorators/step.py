@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from k8sflow.flow import kinds
-from k8sflow.flow.faults import Fault, Located, Misplaced, caller, did_you_mean, is_class_body, place_of
-from k8sflow.flow.kinds import Decoration, DecoratorKind, Option, bound_to, of
-from k8sflow.flow.pod_options import RESOURCES, PodOptions
-from k8sflow.flow.registry import kind_of, parse
+from k8sflow.flow.decorators import kind as kinds
+from k8sflow.flow.decorators.kind import Decoration, DecoratorKind, Option, bound_to, of
+from k8sflow.flow.decorators.pod_options import RESOURCES, PodOptions
+from k8sflow.flow.decorators.registry import kind_of, parse
+from k8sflow.flow.problems import Fault, Located, Misplaced, caller, did_you_mean, is_class_body, place_of
 
 if TYPE_CHECKING:
     from k8sflow.flow.spec import FlowSpec

@@ -9,8 +9,8 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from k8sflow.flow.decorators import options_of
-from k8sflow.flow.kinds import Decoration, DecoratorKind, Option
+from k8sflow.flow.decorators.kind import Decoration, DecoratorKind, Option
+from k8sflow.flow.decorators.step import options_of
 
 # The outcomes that a user's retries are spent on; what the infrastructure does is retried on a budget of its own.
 PAID = ("user_error", "timed_out", "out_of_memory")

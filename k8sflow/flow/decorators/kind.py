@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from k8sflow.errors import ParameterError
-from k8sflow.flow.faults import Fault, Located, Misplaced, caller, did_you_mean, is_class_body, place_of
+from k8sflow.flow.problems import Fault, Located, Misplaced, caller, did_you_mean, is_class_body, place_of
 
 if TYPE_CHECKING:
     from inspect import Signature

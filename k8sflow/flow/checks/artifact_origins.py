@@ -11,7 +11,7 @@ from typing import Any
 
 from k8sflow.errors import FlowDefinitionError
 from k8sflow.flow import spec
-from k8sflow.flow.definitions import definition_of
+from k8sflow.flow.checks.locate import definition_of
 from k8sflow.flow.graph import Graph, Place, closest
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from k8sflow.errors import FlowDefinitionError
-from k8sflow.flow import quantity
+from k8sflow.flow.decorators import quantity
 
 RESOURCES = ("cpu", "memory", "disk", "gpu", "shared_memory")
 _PULL_POLICIES = ("Always", "IfNotPresent", "Never")
