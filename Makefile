@@ -1,4 +1,4 @@
-# Each target is one line a person could type; `make` alone tells what there is.
+# Each target is one line that a person could type; `make` alone lists them.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -6,8 +6,8 @@ N ?= 8000
 # These tests count descriptors, threads and children, so they have a process to themselves.
 ALONE := tests/unit/parallel
 
-# Every start of a flow would compile this package anew where the shell says not to keep what was compiled: a tenth of
-# a second each, and the tests make hundreds of starts.
+# If the shell turns off Python's bytecode cache, every start of a flow compiles this package again, which takes a tenth
+# of a second; the tests start hundreds.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
@@ -16,7 +16,7 @@ unexport PYTHONDONTWRITEBYTECODE
 help:
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.installed cluster ## run BigSum on Kubernetes, on a cluster that this makes (N=8000 rows)
+demo: $(VENV)/.installed cluster ## run BigSum on Kubernetes, on a cluster that this creates (N=8000 rows)
 	@eval "$$($(PYTHON) -m tests.cluster env)" && \
 	  echo '$$ python examples/bigsum.py run --n $(N) --with kubernetes' && \
 	  $(BIN)/python examples/bigsum.py run --n $(N) --with kubernetes && \
@@ -27,7 +27,7 @@ test: lint ## every test: lint, unit, local flows, a real cluster
 	$(BIN)/python -m pytest --numprocesses=2 --dist=worksteal tests/unit tests/flows --ignore=$(ALONE)
 	$(BIN)/python -m pytest --ignore=tests/unit --ignore=tests/flows
 
-test-fast: $(VENV)/.installed ## what needs no cluster and takes less than a minute
+test-fast: $(VENV)/.installed ## the tests that need no cluster and take less than a minute
 	@$(MAKE) --no-print-directory --jobs=2 lint fast-alone fast-others
 
 fast-alone: $(VENV)/.installed
@@ -43,7 +43,7 @@ lint: $(VENV)/.installed ## ruff, mypy, the layers and the word list
 	$(BIN)/lint-imports
 	$(BIN)/python -m tools.wording
 
-format: $(VENV)/.installed ## let ruff lay out the code
+format: $(VENV)/.installed ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
@@ -62,10 +62,10 @@ bench-local: $(VENV)-bench/.installed ## local flows against Metaflow and the ba
 bench-parallel: $(VENV)-bench/.installed ## parallel_map against its peers and the bare operation (about 18 minutes)
 	$(VENV)-bench/bin/python benchmarks/parallel_map.py --plot docs/parallel_map.png
 
-bench-resume: $(VENV)/.installed ## what it takes to resume a run of 10,000 finished tasks
+bench-resume: $(VENV)/.installed ## the cost of resuming a run of 10,000 finished tasks
 	$(BIN)/python benchmarks/resume.py
 
-clean: ## remove what make and the tools made here; the cluster and its caches stay
+clean: ## remove everything that make and the tools created here, but not the cluster and its caches
 	rm -rf $(VENV) $(VENV)-bench .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 # A bare Debian has Python without venv.
