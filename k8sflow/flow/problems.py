@@ -14,6 +14,7 @@ from types import FrameType
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from k8sflow.errors import FlowDefinitionError, K8sflowError
+from k8sflow.flow.decorator_lines import line_of
 
 _OUR_FILES = __file__.rpartition("flow")[0]
 _P = ParamSpec("_P")
@@ -114,7 +115,7 @@ def caller() -> FrameType:
 
 def place_of(frame: FrameType) -> tuple[str, int]:
     """The file and the line that a frame is at."""
-    return frame.f_code.co_filename, frame.f_lineno
+    return frame.f_code.co_filename, line_of(frame)
 
 
 def is_class_body(frame: FrameType) -> bool:
