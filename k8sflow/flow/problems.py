@@ -15,6 +15,7 @@ from types import FrameType
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from k8sflow.errors import FlowDefinitionError, K8sflowError
+from k8sflow.flow.decorator_lines import line_of
 
 _OUR_FILES = __file__.rpartition("flow")[0]
 _P = ParamSpec("_P")
@@ -146,7 +147,7 @@ def caller() -> FrameType:
 
 def location_of(frame: FrameType) -> Location:
     """The file and the line that a frame is at."""
-    return Location(frame.f_code.co_filename, frame.f_lineno)
+    return Location(frame.f_code.co_filename, line_of(frame))
 
 
 def is_class_body(frame: FrameType) -> bool:
