@@ -57,7 +57,7 @@ def compile_checked(
 def declared(
     flow: type[FlowSpec], configs: ConfigSet | None = None, attributes: Mapping[str, Any] | None = None
 ) -> FlowDefinition:
-    """What a flow's class declares: the first stage of ``compile_flow``, with the same arguments."""
+    """The declarations of a flow's class: the first stage of ``compile_flow``, with the same arguments."""
     values = ConfigSet(flow) if configs is None else configs
     members = dict(spec.members(flow))
     return FlowDefinition(
@@ -104,7 +104,7 @@ def refuse_unusable(definition: FlowDefinition) -> None:
 
 
 def _with_graph(definition: FlowDefinition, source: Source) -> FlowDefinition:
-    """The definition with its graph, and with what is wrong in the source of the class and its steps."""
+    """The definition with its graph, and with the problems in the source of the class and its steps."""
     problems = class_body.problems(source)
     intended = missing_step.find(source)
     problems += [each.problem for each in intended if each.problem is not None]

@@ -29,7 +29,7 @@ class Values(Protocol):
         """The value of a config."""
 
     def has(self, config: Any) -> bool:
-        """Whether it is one of the flow's configs."""
+        """True if it is one of the flow's configs."""
 
     def by_name(self) -> Mapping[str, Any]:
         """The configs by every name that an expression may use for them."""
@@ -67,7 +67,7 @@ class Source(Protocol):
     k8sflow_misuses: list[Any]
 
     def k8sflow_is_placed(self) -> bool:
-        """Whether it is an attribute of a class, which the check looks at."""
+        """True if it is an attribute of a class, which the check looks at."""
 
 
 class Late:
@@ -85,7 +85,7 @@ class Late:
         raise NotImplementedError
 
     def k8sflow_is_in(self, configs: Values) -> bool:
-        """Whether these are the configs from which it is read."""
+        """True if these are the configs from which it is read."""
         raise NotImplementedError
 
     def k8sflow_text(self) -> str:
@@ -184,7 +184,7 @@ class Expression(Late):
         return value
 
     def k8sflow_is_in(self, configs: Values) -> bool:
-        """Whether these are the configs from which it is read."""
+        """True if these are the configs from which it is read."""
         return self._parent.k8sflow_is_in(configs)
 
     def k8sflow_text(self) -> str:

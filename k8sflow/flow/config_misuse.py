@@ -32,12 +32,12 @@ def class_body() -> FrameType | None:
 
 
 def is_running_class_body(frame: FrameType) -> bool:
-    """Whether a frame is that of a class statement; a function's is recognised without reading its variables."""
+    """True if a frame is that of a class statement; a function's is recognised without reading its variables."""
     return not frame.f_code.co_flags & CO_OPTIMIZED and is_class_body(frame)
 
 
 def is_unpacking(frame: FrameType) -> bool:
-    """Whether a frame is about to unpack a table: ``f(**value)``, ``{**value}``."""
+    """True if a frame is about to unpack a table: ``f(**value)``, ``{**value}``."""
     return opcode.opname[frame.f_code.co_code[frame.f_lasti]] in _UNPACKING
 
 
@@ -133,7 +133,7 @@ def _covers(node: ast.expr, line: int) -> bool:
 
 
 def _uses(node: ast.expr, names: set[str]) -> bool:
-    """Whether an expression does more with a config than to read a part of it."""
+    """True if an expression does more with a config than to read a part of it."""
     inner: ast.expr = node
     while isinstance(inner, (ast.Attribute, ast.Subscript)):
         inner = inner.value

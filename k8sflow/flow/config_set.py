@@ -93,7 +93,7 @@ class ConfigSet(Mapping[str, Any]):
         return [config.k8sflow_help() for config in self._declared.values()]
 
     def has(self, config: Config) -> bool:
-        """Whether it is one of the flow's configs."""
+        """True if it is one of the flow's configs."""
         return self._attribute_of(config) is not None
 
     def value_of(self, config: Config) -> Any:

@@ -132,11 +132,11 @@ class Config(Late):
         return configs.value_of(self)
 
     def k8sflow_is_in(self, configs: Values) -> bool:
-        """Whether these are the values of its flow's configs."""
+        """True if these are the values of its flow's configs."""
         return configs.has(self)
 
     def k8sflow_is_placed(self) -> bool:
-        """Whether it is an attribute of a class, which the check looks at."""
+        """True if it is an attribute of a class, which the check looks at."""
         return self._owner is not None
 
     def k8sflow_text(self) -> str:
@@ -260,7 +260,7 @@ class _Text(Late):
         return evaluated(self._text, value)
 
     def k8sflow_is_in(self, configs: Values) -> bool:
-        """Whether these are the configs that it reads."""
+        """True if these are the configs that it reads."""
         used = evaluated(self._text, lambda: self._used(configs))
         return bool(used) and all(configs.has(config) for config in used.values())
 

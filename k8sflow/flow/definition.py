@@ -82,7 +82,7 @@ class FlowDefinition:
         return {name: v for name, v in found.items() if not isinstance(getattr(self.flow, name, None), cached_property)}
 
     def fixed(self, name: str) -> str:
-        """What an attribute is that no step can set, in words; empty for all others."""
+        """A description of an attribute that no step can set; empty for all others."""
         return spec.fixed(self.flow, name)
 
     def added(self, texts: Sequence[str]) -> tuple[Decoration, ...]:
@@ -112,12 +112,12 @@ class FlowDefinition:
 
 
 def can_be_caught(node: Node) -> bool:
-    """Whether a run can continue after the step has failed: nothing that the step computes decides where."""
+    """True if a run can continue after the step has failed: nothing that the step computes decides where."""
     return not node.is_wide and node.condition is None
 
 
 def can_have(node: Node, decoration: Decoration) -> bool:
-    """Whether a step can have a decorator of ``--with``: ``--with catch`` skips the steps that can't be caught."""
+    """True if a step can have a decorator of ``--with``: ``--with catch`` skips the steps that can't be caught."""
     return decoration.name != "catch" or can_be_caught(node)
 
 

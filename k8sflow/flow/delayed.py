@@ -15,7 +15,7 @@ class Unpacked(str):
 
 
 def is_delayed(value: object) -> bool:
-    """Whether a value, or a part of it, waits for the run's configs."""
+    """True if a value, or a part of it, waits for the run's configs."""
     if isinstance(value, dict):
         return any(map(is_delayed, value.values()))
     if isinstance(value, list | tuple):

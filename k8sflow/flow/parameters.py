@@ -66,7 +66,7 @@ class Parameter:
     """
 
     k8sflow_problem: Problem | None = None
-    _configs: ConfigSet | None = None  # with which the default is made
+    _configs: ConfigSet | None = None  # for a default that depends on them
     default: Any = None
     _is_placed = False  # whether it is an attribute of a class
 

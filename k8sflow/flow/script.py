@@ -83,7 +83,7 @@ def script_of(flow: type) -> Script:
     not the flow's code.
 
     Raises:
-        FlowDefinitionError: The flow is in no file.
+        FlowDefinitionError: The flow is not in a file.
     """
     flows_file = _file_of(flow)
     for namespace in _candidates(flow):
@@ -103,10 +103,10 @@ def script_of(flow: type) -> Script:
 
 
 def launch_of(flow: type) -> Launch:
-    """How a new interpreter is started with a flow, whatever this one was started by.
+    """The way to start a new interpreter with a flow, whatever started this one.
 
     Raises:
-        FlowDefinitionError: The flow is in no file.
+        FlowDefinitionError: The flow is not in a file.
     """
     script = script_of(flow)
     typed = _typed_arguments(script)

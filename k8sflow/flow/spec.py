@@ -66,10 +66,10 @@ class TaskContext(Protocol):
         """Takes over the artifacts on which the joined branches agree."""
 
     def has_parameter(self, name: str) -> bool:
-        """Whether the run has a parameter under this attribute."""
+        """True if the run has a parameter under this attribute."""
 
     def fixed(self, name: str) -> str:
-        """What an attribute is that no step can set, in words; empty for all others."""
+        """A description of an attribute that no step can set; empty for all others."""
 
 
 class FlowSpec:
@@ -185,7 +185,7 @@ class FlowSpec:
             super().__delattr__(name)
 
     def _k8sflow_has_parameter(self, name: str) -> bool:
-        """Whether an attribute is a parameter of the run; outside of a task, those of the class are."""
+        """True if an attribute is a parameter of the run; outside of a task, those of the class are."""
         context: TaskContext | None = self.__dict__.get(CONTEXT)
         return context is None or context.has_parameter(name)
 
@@ -197,7 +197,7 @@ class FlowSpec:
 
 
 def fixed(flow: type[FlowSpec], name: str) -> str:
-    """What an attribute is that no step can set, in words; empty for all others.
+    """A description of an attribute that no step can set; empty for all others.
 
     Parameters and configs refuse a value by themselves.
     """
@@ -215,7 +215,7 @@ def steps(flow: type[FlowSpec]) -> dict[str, Callable[..., None]]:
 
 
 def is_constant(name: str, member: object) -> bool:
-    """Whether a member of a class is a plain value, which every step and every reader of the run sees."""
+    """True if a member of a class is a plain value, which every step and every reader of the run sees."""
     if name.startswith("_") or isinstance(member, (Parameter, Misplaced, property, staticmethod, classmethod, type)):
         return False
     return not callable(member) and not hasattr(member, "__get__")

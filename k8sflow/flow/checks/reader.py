@@ -51,7 +51,7 @@ def read_step(source: Source, step: StepDefinition) -> tuple[Node, list[Problem]
 
 
 def _problems(name: str, definition: Function, file: str, arguments: list[str]) -> list[Problem]:
-    """What is wrong with a step's ``def``."""
+    """The problems of a step's ``def``."""
     location = Location(file, definition.lineno)
     found = []
     if len(arguments) not in {1, 2} or None in definition.args.kw_defaults:
@@ -99,7 +99,7 @@ def _early(name: str, location: Location, last: ast.stmt, call: ast.Call) -> Pro
 
 
 def _is_next_call(node: ast.AST, own: str) -> bool:
-    """Whether it is ``self.next(...)``, where the step's first argument is called ``own``."""
+    """True if it is ``self.next(...)``, where the step's first argument is called ``own``."""
     return isinstance(node, ast.Call) and _is_own(node.func, own) and node.func.attr == "next"
 
 
@@ -272,7 +272,7 @@ def literal(expression: ast.expr) -> tuple[Any, bool]:
 
 
 def _is_dotted(expression: ast.expr) -> bool:
-    """Whether it is ``self.config.key``, ``Colour.RED`` or the like, which is known when the step runs."""
+    """True if it is ``self.config.key``, ``Colour.RED`` or the like, which is known when the step runs."""
     while isinstance(expression, ast.Attribute):
         expression = expression.value
     return isinstance(expression, ast.Name)

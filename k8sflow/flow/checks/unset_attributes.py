@@ -114,5 +114,5 @@ def _set_by_decorators(definition: FlowDefinition) -> Iterator[str]:
         for decoration in step.decorations:
             if decoration.name == "catch":
                 yield str(opened(decoration.options, definition.configs).get("var"))
-            elif not registry.is_ours(decoration.name) and decoration.name != "step":
+            elif not registry.is_built_in(decoration.name) and decoration.name != "step":
                 raise _UnknownError

@@ -62,7 +62,7 @@ class _Mutator:
         return target
 
     def _misplaced(self, target: Any) -> list[Problem]:
-        """What is wrong with what it is on."""
+        """The problems of its target."""
         if isinstance(target, type) is self._on_flow and callable(target):
             return []
         what = "a flow's class" if self._on_flow else "a step's def"
@@ -80,7 +80,7 @@ class _Mutator:
 
 
 def is_decorated(target: object, frame: FrameType) -> bool:
-    """Whether a decorator's only argument is what it decorates (``@mutator`` without parentheses), not an option."""
+    """True if a decorator's only argument is what it decorates (``@mutator`` without parentheses), not an option."""
     if isinstance(target, type) or is_step(target):
         return True
     inside = frame.f_locals.get("__qualname__") if is_class_body(frame) else None
@@ -297,7 +297,7 @@ class MutableFlow(_Decorated):
 
 
 def mutated(definition: FlowDefinition) -> FlowDefinition:
-    """The definition after the flow's mutators and those of its steps, with what is wrong with them."""
+    """The definition after the flow's mutators and those of its steps, with the problems found."""
     flow = MutableFlow(definition)
     problems: list[Problem] = []
     _apply(flow, _mutations(flow, problems), problems)
@@ -313,7 +313,7 @@ _Mutation = tuple[Any, Any]
 
 
 def _mutations(flow: MutableFlow, problems: list[Problem]) -> list[_Mutation]:
-    """The mutators that are where they can be, each with what it changes."""
+    """The mutators that are on a valid target, each with the object that it changes."""
     definition = flow._definition  # noqa: SLF001  as above
     placed: list[tuple[Any, Any, Any]]
     placed = [(mutator, definition.flow, flow) for mutator in getattr(definition.flow, _MUTATORS, ())]

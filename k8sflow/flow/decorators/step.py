@@ -75,11 +75,11 @@ def _marked(target: Any, endpoints: tuple[bool, bool], decoration: Decoration) -
 
 
 def is_step(member: object) -> bool:
-    """Whether a member of a class is a step."""
+    """True if a member of a class is a step."""
     return getattr(member, _STEP, False) is True
 
 
 def endpoints(function: Callable[..., Any]) -> tuple[bool, bool]:
-    """Whether a step was marked as the start, and as the end."""
+    """The marks of a step: as the start, and as the end."""
     found: tuple[bool, bool] = getattr(function, _ENDPOINTS, (False, False))
     return found

@@ -60,8 +60,8 @@ def _flow_name(value: object) -> dict[str, Any]:
         raise ValueError(f"{value!r} is neither a flow's name nor a dictionary with its name")  # noqa: TRY004
     if unknown := set(value) - {"name", "project", "project_branch", "branch"}:
         raise ValueError(f"{min(unknown)!r} is not a key of a flow: the keys are name, project and branch")
-    where = {"project": value.get("project"), "branch": value.get("project_branch") or value.get("branch")}
-    return {"name": value["name"], **{key: text for key, text in where.items() if text}}
+    scope = {"project": value.get("project"), "branch": value.get("project_branch") or value.get("branch")}
+    return {"name": value["name"], **{key: text for key, text in scope.items() if text}}
 
 
 def _flow_names(value: object) -> list[dict[str, Any]] | dict[str, Any]:

@@ -107,7 +107,7 @@ class UserStepDecorator:
 
         Returns:
             The exception to end the step with, or None, with which the step has succeeded: also where it had raised
-            one. Of a pair, only the first counts.
+            one. If it is a pair, only its first element counts.
         """
         return exception
 
@@ -178,4 +178,4 @@ def _no_options() -> None:
 
 
 def _taken(name: str) -> Problem | None:
-    return Problem(f"@{name} exists already.", "Give it another name.") if registry.is_ours(name) else None
+    return Problem(f"@{name} exists already.", "Give it another name.") if registry.is_built_in(name) else None

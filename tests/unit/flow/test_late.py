@@ -193,7 +193,7 @@ CONTEXT: Any = None
 
 
 def test_flows_of_a_process_have_configs_of_their_own() -> None:
-    """Whether they inherit them, replace them, or have one of the same name."""
+    """True if they inherit them, replace them, or have one of the same name."""
     small, other = _compiled(Small, limits={"cpu": 2}), _compiled(Other, limits={"cpu": 5})
     large, base = _compiled(Large), _compiled(Base, limits={"cpu": 3})
     assert _seen(small) == [2] * 4

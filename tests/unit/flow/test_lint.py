@@ -691,8 +691,7 @@ def test_mistakes_in_a_base_class_are_told_in_its_file(tmp_path: Path, monkeypat
     with pytest.raises(FlowDefinitionError) as told:
         _build(tmp_path, "from base_of_test import Base\nclass F(Base):\n  @step\n  def end(self): pass")
     assert (
-        f"{tmp_path / 'base_of_test.py'}:{HEAD.count(chr(10)) + 4}: step start leads to 'nowhere'"
-        in told.value.advice
+        f"{tmp_path / 'base_of_test.py'}:{HEAD.count(chr(10)) + 4}: step start leads to 'nowhere'" in told.value.advice
     )
 
 
