@@ -257,7 +257,7 @@ CASES: dict[str, tuple[Any, ...]] = {
     ),
     "an end under another name that goes on": (
         "class F(FlowSpec):\n  @step\n  def start(self): self.next(self.stop)\n  @step(end=True)\n  def stop(self): self.next(self.end) # <-\n  @step\n  def end(self): pass # <-",
-        ["step stop has a next step", "where the run ends"], ["step end doesn't say where the run goes on"],
+        ["step stop has a next step", "where the run ends"], ["step end has no self.next"],
     ),
     "a start under another name to come back to": (
         "class F(FlowSpec):\n  @step(start=True)\n  def load(self): self.next(self.a)\n  @step\n  def a(self): self.next(self.load) # <-\n  @step\n  def end(self): pass",

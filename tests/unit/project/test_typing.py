@@ -14,7 +14,7 @@ TYPED, MISTAKES = ROOT / "typing_tests" / "flow.py", ROOT / "typing_tests" / "mi
 
 @pytest.fixture(scope="module")
 def lines(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """What mypy says about the typing tests, without the settings of this project."""
+    """The output of mypy for the typing tests, without the settings of this project."""
     cache = tmp_path_factory.mktemp("mypy")
     command = [sys.executable, "-m", "mypy", "--strict", "--config-file=", f"--cache-dir={cache}", TYPED, MISTAKES]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout.splitlines()
