@@ -1,4 +1,4 @@
-"""Where each step runs, and what its pod is asked for."""
+"""The executor of each step, and the options of its pod."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _DEADLINE_SLACK_SECONDS = 600
 
 @dataclass(frozen=True)
 class Placement:
-    """The steps that run on Kubernetes, with what they ask for; every other step runs on this machine.
+    """The steps that run on Kubernetes, with their pod options; every other step runs on this machine.
 
     Args:
         pods: What the steps on Kubernetes ask of their pods.
@@ -37,11 +37,11 @@ class Placement:
 
     @property
     def uses_kubernetes(self) -> bool:
-        """Whether any step runs on Kubernetes."""
+        """True if any step runs on Kubernetes."""
         return bool(self.pods)
 
     def to_document(self) -> dict[str, dict[str, Any]]:
-        """What each pod is asked for, as JSON types."""
+        """The pod options of each step, as JSON types."""
         return {
             step: {key: value for key, value in asdict(options).items() if value is not None}
             for step, options in self.pods.items()
@@ -89,7 +89,7 @@ class Placement:
 def _pod(
     own: tuple[Decoration, ...], added: tuple[Decoration, ...], settings: Settings, policy: StepPolicy
 ) -> PodOptions:
-    """What a step's pod requests, strongest first: the step, --with, the settings, the default.
+    """The options of a step's pod, strongest first: the step, --with, the settings, the default.
 
     A step with a timeout is ended by the agent in its pod. The pod's own deadline is for the case that the agent no
     longer can, and leaves time for the image.

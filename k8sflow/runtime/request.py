@@ -1,4 +1,4 @@
-"""What a person asks for with ``run``."""
+"""The request of a user for a run."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ class Session:
 
     @property
     def is_clone(self) -> bool:
-        """Whether the run takes over results of another one."""
+        """True if the run takes over results of another one."""
         return self.record.origin_run_id is not None
 
     @property

@@ -64,7 +64,7 @@ class Holder:
         return f"process {self.pid} on {self.host}"
 
     @property
-    def is_gone(self) -> bool:
+    def is_dead(self) -> bool:
         """Whether it is known to be dead: it ran on this machine, and there is no such process any more."""
         return bool(self.process) and _machine(self.process) == _machine(_identity(os.getpid())) != "" and (
             _identity(self.pid) != self.process
@@ -212,7 +212,7 @@ class ObjectLease:
         if self._number is not None:
             return True
         latest, holder = self._latest()
-        if holder is not None and not (holder.is_over or holder.is_gone or self._is_silent(holder)):
+        if holder is not None and not (holder.is_over or holder.is_dead or self._is_silent(holder)):
             return False
         key, mine = self._key(latest + 1), _dump(self._me)
         # A client that had no answer from the store tries again by itself, and then finds its own object there.

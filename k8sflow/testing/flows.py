@@ -38,7 +38,7 @@ def run_flow(flow: type[FlowSpec], /, *, configs: Mapping[str, Any] | None = Non
         parameters: The parameters' values; others have their defaults.
 
     Raises:
-        FlowDefinitionError: The flow has mistakes; all of them are told.
+        FlowDefinitionError: The flow has mistakes; all of them are reported.
         ParameterError: A parameter or a config is unknown, missing, or its value can't be used.
         BaseException: What a step raises, after its last retry, as it is.
     """
@@ -104,7 +104,7 @@ class _Tasks:
     wall = now
 
     def wait(self, _inbox: Inbox, seconds: float | None) -> TaskEvent | None:
-        """How the next task ended; where none is ready, the time is over at once."""
+        """The end of the next task; where none is ready, the time is over at once."""
         if self._ready:
             task = self._ready.popleft()
             return Finished(task, self._run(task))

@@ -43,7 +43,7 @@ def compiled(flow: type[FlowSpec], values: Mapping[str, Any] | None) -> Iterator
 
 
 def new_run(definition: FlowDefinition, given: Mapping[str, Any]) -> TaskRunner:
-    """What runs the tasks of a run that has just been created.
+    """The runner of the tasks of a new run.
 
     Args:
         definition: The flow.

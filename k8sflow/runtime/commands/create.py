@@ -219,5 +219,5 @@ def _saved_constant(name: str, value: object, artifacts: ArtifactStore) -> Artif
         raise ArtifactError(
             f"the class's constant {name!r} can't be kept with the run: {error.summary}",
             cause=error.cause,
-            advice=f"Call it _{name}: what begins with _ stays with the class, and is no part of the run.",
+            advice=f"Call it _{name}: an attribute whose name begins with _ belongs to the class, not to the run.",
         ) from error

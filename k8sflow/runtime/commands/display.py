@@ -1,4 +1,4 @@
-"""What a person sees of a run while it is driven or followed, and when it has ended."""
+"""The display of a run: while it is driven or followed, and when it has ended."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ def _call_all(
 
 
 def _has_ended(run_store: RunStore, hook: HookCall, console: Console) -> bool:
-    """Whether an earlier driver's call has ended; says so, or that it was started."""
+    """True if an earlier driver's call has ended; prints that, or that it was started."""
     step, task, attempt = hook.spec.name.step, hook.spec.name.id, hook.spec.attempt
     if (outcome := run_store.read_outcome(step, task, attempt)) is not None:
         console.say(f"The exit hook {hook.name} was called by an earlier driver: {outcome.outcome}.", Tone.NOTICE)

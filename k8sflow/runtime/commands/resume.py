@@ -29,7 +29,7 @@ from k8sflow.storage.run_store import RunStore
 from k8sflow.task.outcome import Outcome
 from k8sflow.task.spec import TaskName
 
-# So many of a step's tasks are told by name, with what became of them in the origin.
+# How many of a step's tasks are listed by name, with their fate in the origin.
 _NAMED = 3
 
 
@@ -130,10 +130,10 @@ def _claimed(origin: RunStore) -> Iterator[None]:
 
 
 def _taken(origin: RunStore, holder: Holder | None) -> RunError:
-    who = "another process" if holder is None or holder.is_gone else str(holder)
+    who = "another process" if holder is None or holder.is_dead else str(holder)
     if holder is not None and holder.is_resuming:
         return RunError(
-            f"{origin.pathspec} is just being resumed by {who}.", advice="Follow the new run that is made there."
+            f"{origin.pathspec} is just being resumed by {who}.", advice="Follow the new run that is created there."
         )
     return RunError(
         f"{origin.pathspec} is not over: it is driven by {who}.",
@@ -202,11 +202,11 @@ def _whys(reruns: Sequence[Rerun], origin: RunStore, had: set[str]) -> str:
 
 
 def _fate(origin: RunStore, name: TaskName) -> str:
-    """What became of a task that has no result."""
+    """The fate of a task that has no result."""
     attempts = origin.attempts(name.step, name.id)
     record = origin.read_outcome(name.step, name.id, attempts[-1]) if attempts else None
     if record is None:
-        return "has not finished" if attempts else "has not begun"
+        return "has not finished" if attempts else "has not started"
     return f"failed: {brief(record.summary)}" if record.summary else f"ended as {record.outcome.replace('_', ' ')}"
 
 

@@ -16,12 +16,12 @@ from k8sflow.task.result import Transition
 
 @dataclass(frozen=True)
 class Earlier:
-    """What earlier drivers did, by ``step/id``.
+    """The work of earlier drivers, by ``step/id``.
 
     Args:
         transitions: Where the tasks that have a result send the run.
-        started: Of the tasks without a result, the last execution that wrote anything.
-        ended: Of these, and of all that run together with others, the executions whose end is recorded.
+        started: The last execution that wrote anything, for tasks without a result.
+        ended: The executions whose end is recorded, for these, and for all tasks that run together with others.
     """
 
     transitions: Mapping[str, Transition] = field(default_factory=dict)
@@ -30,7 +30,7 @@ class Earlier:
 
     @property
     def is_empty(self) -> bool:
-        """Whether no earlier driver did anything."""
+        """True if no earlier driver did anything."""
         return not (self.transitions or self.started)
 
 
@@ -99,13 +99,13 @@ def list_executions(run_store: RunStore, steps: Iterable[str]) -> Listing:
 
 
 def read_ended(run_store: RunStore, step: str, task: str, attempts: Iterable[int]) -> dict[int, OutcomeRecord]:
-    """How executions of a task ended, for those whose end is recorded."""
+    """The ends of a task's executions, as far as they are recorded."""
     records = ((attempt, run_store.read_outcome(step, task, attempt)) for attempt in sorted(attempts))
     return {attempt: record for attempt, record in records if record is not None}
 
 
 def read_earlier(run_store: RunStore, graph: Graph) -> Earlier:
-    """What earlier drivers of a run did.
+    """Reads the work of a run's earlier drivers.
 
     Raises:
         StorageError: The store can't be read.

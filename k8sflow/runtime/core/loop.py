@@ -144,7 +144,7 @@ class Loop:
             event = self._next_event()
 
     def _next_event(self) -> Event | None:
-        """What happens next; None where nothing did for a while, or nothing that matters to the state."""
+        """The next event; None where nothing happened for a while, or nothing that matters to the state."""
         if self._paused and (remaining := self._paused[0].due - self._clock.now()) <= 0:
             return PauseOver(heapq.heappop(self._paused).tasks)
         event = self._clock.wait(self._inbox, min(remaining, _LONGEST_WAIT_SECONDS) if self._paused else None)
@@ -193,7 +193,7 @@ class Loop:
 
     @property
     def _has_end(self) -> bool:
-        """Whether the end step has a result, as far as the store can be read."""
+        """True if the end step has a result, as far as the store can be read."""
         with contextlib.suppress(StorageError):
             return self._run_store.read_commit(self._graph.end, TaskName(self._graph.end).id) is not None
         return False

@@ -26,7 +26,7 @@ from k8sflow.task.stored_results import recorded_result
 
 
 class RunEnd(Enum):
-    """How a run ended, as far as the process is concerned that was asked about it."""
+    """The ways in which a command about a run can end."""
 
     SUCCEEDED = "succeeded"
     FAILED = "failed"
@@ -38,10 +38,10 @@ class RunEnd(Enum):
 
 @dataclass(frozen=True)
 class RunResult:
-    """How a run ended.
+    """The end of a run.
 
     Args:
-        end: How.
+        end: How it ended.
         failed: The task whose failure ended it; None after a success, and where the run was cancelled.
         result: How that task ended.
     """
@@ -52,7 +52,7 @@ class RunResult:
 
     @property
     def is_success(self) -> bool:
-        """Whether the run reached its end."""
+        """True if the run reached its end."""
         return self.end is RunEnd.SUCCEEDED
 
 
@@ -157,7 +157,7 @@ Action = Submit | DoneBefore | FailedBefore | Record | Retry | CatchFailure | En
 
 
 class State(Protocol):
-    """What the loop drives."""
+    """A state machine that the loop can drive."""
 
     def handle(self, event: Event) -> list[Action]:
         """The actions that follow from an event, in their order; none once the run has ended."""

@@ -27,7 +27,7 @@ _REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 
 
 def check(settings: Settings, namespace: str) -> None:
-    """Returns when a run can be handed over in the namespace.
+    """Returns if a run can be detached in the namespace.
 
     Raises:
         ConfigurationError: There is no kubeconfig, or it is wrong.

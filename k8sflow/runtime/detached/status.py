@@ -138,7 +138,7 @@ class FlowRunStatus:
             self._console.say(f"The end of the run can't be written into its FlowRun: {error}", is_aside=True)
 
     def _is_wanted(self) -> bool:
-        """Whether the FlowRun still exists; also True where that can't be known."""
+        """True if the FlowRun still exists, and where that can't be known."""
         try:
             found = self._call(lambda api: api.get(self._path), _PATIENCE_SECONDS)
         except K8sflowError as error:

@@ -1,4 +1,4 @@
-"""Whether a run that was handed to the cluster has an end that the store doesn't tell: its FlowRun knows."""
+"""Watches the FlowRun of a detached run, which may have an end that nobody wrote into the store."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from k8sflow.task.outcome import Outcome
 _PATIENCE_SECONDS = 5.0
 _ASK_SECONDS = 5.0
 _NOT_FOUND = 404
-# A driver that is told to stop has as long as its pod, half a minute, to write how the run ended.
+# A driver that is stopped has as long as its pod, half a minute, to write how the run ended.
 _LAST_WORD_SECONDS = 45.0
 
 
 class FlowRunWatch:
-    """Looks after the FlowRun of a run, for somebody who follows the run in the store.
+    """Watches the FlowRun of a run, for a process that follows the run in the store.
 
-    The driver writes how the run ended into the store. Where it could not, since the FlowRun was deleted with all that
-    belongs to it, or no driver ever came up, only the cluster knows that nobody will.
+    The driver writes how the run ended into the store. Where it could not, because the FlowRun was deleted with all
+    its objects, or no driver ever started, only the cluster knows that.
 
     Args:
         session: The run.
@@ -44,18 +44,18 @@ class FlowRunWatch:
         self._name = flowruns.flowrun_name(session.record.flow, session.record.run)
         self._next = clock()
         self._over_since: float | None = None
-        self._has_told = False
+        self._has_reported = False
         self.end: OutcomeRecord | None = None
 
     def is_over(self) -> bool:
-        """Whether nobody will tell the store of the run's end any more; ``end`` says what it was."""
+        """True if nobody will write the run's end into the store any more; ``end`` has it then."""
         if self._clock() < self._next:
             return False
         self._next = self._clock() + _ASK_SECONDS
         try:
             self.end = _end_of(self._ask())
         except (K8sflowError, OSError) as error:
-            self._tell(error)
+            self._report(error)
             self._over_since = None
             return False
         if self.end is None:
@@ -82,11 +82,11 @@ class FlowRunWatch:
                 raise
             return None
 
-    def _tell(self, error: Exception) -> None:
-        """Tells once that the end may not be seen, and how to look."""
-        if self._has_told:
+    def _report(self, error: Exception) -> None:
+        """Reports once that the end may not be seen, and how to look."""
+        if self._has_reported:
             return
-        self._has_told = True
+        self._has_reported = True
         what = error.summary if isinstance(error, K8sflowError) else str(error)
         self._console.say(
             f"The cluster can't be asked whether the run is still driven: {what}\n"
@@ -97,7 +97,7 @@ class FlowRunWatch:
 
 
 def _end_of(flowrun: Manifest | None) -> OutcomeRecord | None:
-    """How a run has ended by its FlowRun; None where it goes on."""
+    """The end of a run according to its FlowRun; None where it continues."""
     now = time.time()
     if flowrun is None:
         return OutcomeRecord(Outcome.CANCELLED.value, now, "its FlowRun is not in the cluster any more")

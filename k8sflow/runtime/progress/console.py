@@ -11,7 +11,7 @@ from k8sflow.task.spec import TaskName
 
 
 class Tone(Enum):
-    """What a message is to its reader."""
+    """The meaning of a message to its reader."""
 
     PLAIN = "plain"
     DIM = "dim"
@@ -24,7 +24,7 @@ class Console(Protocol):
     """Prints what a command reports."""
 
     def say(self, text: str, tone: Tone = Tone.PLAIN, *, is_aside: bool = False) -> None:
-        """Prints a message and a line break; an aside is no part of the command's output."""
+        """Prints a message and a line break; an aside is not part of the command's output."""
 
     def write(self, text: str) -> None:
         """Prints text as it is."""

@@ -172,7 +172,7 @@ class RunFollower:
             self._report_decision(task, result)
 
     def _result_of(self, task: TaskSpec) -> TaskResult:
-        """How an execution ended that is over."""
+        """The result of an execution that is over."""
         step, name, attempt = task.name.step, task.name.id, task.attempt
         if (record := self._run_store.read_outcome(step, name, attempt)) is not None:
             return recorded_result(record)

@@ -25,7 +25,7 @@ _MOST_SHOWN_BYTES = 64 << 20
 
 
 class View(Protocol):
-    """Where lines go."""
+    """The destination of lines."""
 
     has_colours: bool
     # Whether the view itself tells which tasks start and end, so that no lines need to.
@@ -35,10 +35,10 @@ class View(Protocol):
         """Shows whole lines."""
 
     def follow(self, tally: Tally) -> None:
-        """There is something to tell of; may be called at every event."""
+        """Shows the tally from now on; may be called at every event."""
 
     def hurry(self) -> None:
-        """The run is being cancelled: whoever writes is held up no more."""
+        """The run is being cancelled: no writer is blocked any more."""
 
     def close(self) -> None:
         """Leaves what was shown as it is; lines may follow."""
@@ -60,7 +60,7 @@ class Reporter:
         self.tally = Tally()
         self._outputs: dict[tuple[TaskName, str], OutputLines] = {}
         self._shown: dict[TaskName, int] = {}
-        self._told: dict[TaskName, str] = {}
+        self._reasons: dict[TaskName, str] = {}
         self._colour_of: dict[str, str] = {}
 
     def close(self) -> None:
@@ -86,13 +86,13 @@ class Reporter:
             case Output(task, stream, data):
                 self._output(task, stream, data)
             case Queued(task, reason, resolution):
-                if reason and self._told.get(task.name) != reason:
-                    self._told[task.name] = reason
+                if reason and self._reasons.get(task.name) != reason:
+                    self._reasons[task.name] = reason
                     self._line(task.name, f"waits: {reason}", "yellow")
                     if resolution:
                         self._line(task.name, f"  {resolution}", "yellow")
             case Started(task, where):
-                self._told.pop(task.name, None)
+                self._reasons.pop(task.name, None)
                 if not self._view.tells_tasks:
                     self._line(task.name, f"started ({where})", dim=True)
             case Finished(task, result):
@@ -103,13 +103,13 @@ class Reporter:
         """Tells why a task runs again, and when."""
         self.tally.retried(task, result)
         if result.outcome in {Outcome.SUCCEEDED, Outcome.CANCELLED}:
-            return  # it runs together with another one, of which it is told
+            return  # it runs together with another one, which is reported
         when = f" in {duration(again.pause_seconds)}" if again.pause_seconds else ""
         price = "this costs no retry" if again.number is None else f"retry {again.number} of {again.times}"
         self._line(task.name, f"{brief(_why(result))}; it is run again{when} ({price})", "yellow")
 
     def caught(self, task: TaskSpec, result: TaskResult, catch: Catch) -> None:
-        """Tells that the run goes on without what the task should have done."""
+        """Reports that the run continues without the task's result."""
         self.tally.caught(task)
         if catch.print_exception and result.diagnosis is not None:
             for line in result.diagnosis.detail.splitlines():
@@ -218,8 +218,8 @@ def _rows(tally: Tally, now: float) -> list[str]:
             "done before": step.before, "done": step.done, "failed": step.failed, "cancelled": step.running,
             "not started": step.waiting,
         }  # fmt: skip
-        told = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
+        listed = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
         again = f", {step.retries:,} run again" if step.retries else ""
         took = duration(step.elapsed(now)) if step.total else ""
-        rows.append(f"  {step.name:<{widest}}  {took:>9}  {told}{again}")
+        rows.append(f"  {step.name:<{widest}}  {took:>9}  {listed}{again}")
     return rows

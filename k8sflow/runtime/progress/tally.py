@@ -14,8 +14,8 @@ from k8sflow.task.outcome import Outcome
 from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskName, TaskSpec
 
-# So many tasks have to be done before the time of the rest is told from theirs.
-_ENOUGH_TO_TELL = 4
+# How many tasks have to be done before the remaining time is estimated from theirs.
+_ENOUGH_TO_ESTIMATE = 4
 
 
 @dataclass
@@ -48,17 +48,17 @@ class StepTally:
 
     @property
     def has_share(self) -> bool:
-        """Whether it is known which share of its tasks is done."""
+        """True if it is known which share of its tasks is done."""
         return self.total + self.before > 1 and not self.is_loop
 
     @property
     def waiting(self) -> int:
-        """How many are ready, and not running yet."""
+        """The number of tasks that are ready, and not running yet."""
         return max(0, self.total - self.running - self.done - self.failed)
 
     @property
     def is_over(self) -> bool:
-        """Whether all tasks that are known of have ended."""
+        """True if all known tasks have ended."""
         return self.done + self.failed >= self.total
 
     def elapsed(self, now: float) -> float:
@@ -66,8 +66,8 @@ class StepTally:
         return (now if self.ended is None else self.ended) - self.began
 
     def left(self, now: float) -> float | None:
-        """Seconds until the rest is done, if it goes on as before; None where too little is known."""
-        if self.is_over or not self.has_share or self.done < _ENOUGH_TO_TELL:
+        """Seconds until the remaining tasks are done, at the same speed; None where too little is known."""
+        if self.is_over or not self.has_share or self.done < _ENOUGH_TO_ESTIMATE:
             return None
         return (self.total - self.done - self.failed) * self.elapsed(now) / self.done
 
@@ -78,7 +78,7 @@ class Tally:
 
     Args:
         clock: The time in seconds.
-        steps: What is known of each step that has begun, by name.
+        steps: The tally of each step that has started, by name.
         unfinished: The lines without an end so far of running tasks, as a progress bar is one, by task and stream.
         waiting: A task that waits for more than a free worker, and why.
         notes: Notes of results, which the end of the run reports.
@@ -93,7 +93,7 @@ class Tally:
     _again: set[TaskName] = field(default_factory=set)
 
     def submitted(self, group: Sequence[TaskSpec]) -> StepTally:
-        """Counts tasks that became ready; another execution of a task is no other task."""
+        """Counts tasks that became ready; another execution of a task is not another task."""
         first = group[0].name
         step = self.steps.setdefault(first.step, StepTally(first.step, self.clock()))
         if first in self._again:  # by itself, or all that run together
@@ -159,12 +159,12 @@ class Tally:
 
     @property
     def done(self) -> int:
-        """How many tasks of all steps are done, without those that were done before."""
+        """The number of tasks that are done, without those that were done before."""
         return sum(step.done for step in list(self.steps.values()))
 
     @property
     def counts(self) -> tuple[int, int, int, int]:
-        """How many tasks of all steps are known, running, done (also before), and failed."""
+        """The numbers of tasks that are known, running, done (also before), and failed."""
         total = running = done = failed = 0
         for step in list(self.steps.values()):
             before = step.before

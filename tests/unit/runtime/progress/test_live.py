@@ -236,7 +236,7 @@ def test_many_steps_fit(terminal: Terminal) -> None:
     assert len(block) <= 12
     assert any(line.startswith("step_3 ") for line in block)
     assert any(line.startswith("work ") for line in block)
-    assert any("more steps begun" in line for line in block)
+    assert any("more steps started" in line for line in block)
 
 
 def test_a_frame_costs_the_same_for_any_number_of_tasks(terminal: Terminal) -> None:
