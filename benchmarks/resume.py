@@ -20,6 +20,7 @@ from k8sflow.flow.graph import Graph
 from k8sflow.runtime.commands.clone import plan_from
 from k8sflow.runtime.core.earlier import read_earlier
 from k8sflow.runtime.core.loop import Loop
+from k8sflow.runtime.core.observer import Observer
 from k8sflow.runtime.core.run_state import RunState
 from k8sflow.storage.artifacts import ArtifactRef
 from k8sflow.storage.clones import mark_complete, put_commits
@@ -127,7 +128,7 @@ def _take_over(run: RunStore, graph: Graph) -> None:
             state=lambda: RunState(graph, run.run, earlier=read_earlier(run, graph)),
             executors=lambda _: {"": Nobody()},
             executor_of=lambda _: "",
-            observers=[],
+            observer=Observer(),
         ).run()
     except Reached:
         return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from k8sflow.flow.definition import FlowDefinition
 from k8sflow.flow.graph import Graph
 from k8sflow.runtime.core.earlier import read_earlier
 from k8sflow.runtime.core.loop import Loop
-from k8sflow.runtime.core.observers import Observer
+from k8sflow.runtime.core.observer import Observer
 from k8sflow.runtime.core.run_state import OneTask, RunResult, RunState, State
 from k8sflow.runtime.placement import Placement
 from k8sflow.runtime.recorded import redeclared
@@ -126,7 +126,7 @@ class Session:
     def drive(
         self,
         executors: Callable[[Report], Mapping[str, Executor]],
-        observers: Sequence[Observer],
+        observer: Observer,
         *,
         take_over: bool = False,
     ) -> RunResult:
@@ -134,20 +134,20 @@ class Session:
 
         Args:
             executors: Makes the executors, by name.
-            observers: Watch the run.
+            observer: Watches the run.
             take_over: Whether an earlier driver may have done a part of it.
 
         Raises:
             KeyboardInterrupt: The user cancelled.
             K8sflowError: The run can't continue.
         """
-        return self._loop(lambda: self._state(take_over=take_over), executors, observers).run()
+        return self._loop(lambda: self._state(take_over=take_over), executors, observer).run()
 
     def drive_task(
-        self, task: TaskSpec, executors: Callable[[Report], Mapping[str, Executor]], observers: Sequence[Observer]
+        self, task: TaskSpec, executors: Callable[[Report], Mapping[str, Executor]], observer: Observer
     ) -> RunResult:
         """Drives a single task to its end; as ``drive``."""
-        return self._loop(lambda: OneTask(task), executors, observers).run()
+        return self._loop(lambda: OneTask(task), executors, observer).run()
 
     def record_cancelled(self) -> None:
         """Writes that the run was cancelled, where its loop had not started, and so could not."""
@@ -168,11 +168,11 @@ class Session:
         self,
         state: Callable[[], State],
         executors: Callable[[Report], Mapping[str, Executor]],
-        observers: Sequence[Observer],
+        observer: Observer,
     ) -> Loop:
         executor_of = self.placement.executor_of
         return Loop(
-            self.graph, self.run_store, state=state, executors=executors, executor_of=executor_of, observers=observers
+            self.graph, self.run_store, state=state, executors=executors, executor_of=executor_of, observer=observer
         )
 
 

@@ -14,6 +14,7 @@ from k8sflow.flow.definition import FlowDefinition
 from k8sflow.flow.spec import FlowSpec
 from k8sflow.runtime.core.inbox import Inbox
 from k8sflow.runtime.core.loop import Loop
+from k8sflow.runtime.core.observer import Observer
 from k8sflow.runtime.core.run_state import RunState
 from k8sflow.runtime.placement import Placement
 from k8sflow.task.failure import failure
@@ -61,7 +62,7 @@ def _run(definition: FlowDefinition, parameters: Mapping[str, Any]) -> Run:
         state=lambda: RunState(definition.graph, runner.record.run, policies=policies),
         executors=lambda _: {_HERE: tasks},
         executor_of=lambda _: _HERE,
-        observers=[],
+        observer=Observer(),
         clock=tasks,
     )
     result = loop.run()

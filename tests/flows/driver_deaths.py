@@ -32,6 +32,7 @@ from k8sflow.runtime.commands.attach import attach
 from k8sflow.runtime.commands.resume import resume
 from k8sflow.runtime.commands.run import run as run_flow
 from k8sflow.runtime.core import loop
+from k8sflow.runtime.core.observer import Observer
 from k8sflow.runtime.core.run_state import RunEnd
 from k8sflow.runtime.request import RunRequest
 from k8sflow.storage.folder import FolderLog, FolderStore
@@ -58,14 +59,21 @@ class Deaths:
         if self.left == -1:
             os.kill(self.pid, self.number)
 
-    submitted = done_before = event = retried = caught = change
-
     def install(self) -> None:
         """Lets the driver of this process die."""
         plain = loop.Loop.__init__
 
-        def with_observer(driver: Any, *arguments: Any, observers: Any, **options: Any) -> None:
-            plain(driver, *arguments, observers=[*observers, self], **options)
+        deaths = self
+
+        class Watched(Observer):
+            """Dies before it passes an event on."""
+
+            def __init__(self, observer: Observer) -> None:
+                for name in ("submitted", "done_before", "event", "retried", "caught"):
+                    setattr(self, name, deaths._before(getattr(observer, name)))
+
+        def with_observer(driver: Any, *arguments: Any, observer: Observer, **options: Any) -> None:
+            plain(driver, *arguments, observer=Watched(observer), **options)
 
         loop.Loop.__init__ = with_observer  # type: ignore[method-assign]
         for kind, name in ((FolderStore, "put"), (FolderStore, "put_new"), (FolderLog, "write")):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import replace
 
@@ -15,7 +15,7 @@ from k8sflow.runtime.commands.clone import clone
 from k8sflow.runtime.commands.display import display, display_end, display_outcome
 from k8sflow.runtime.commands.interrupts import interrupts
 from k8sflow.runtime.core.loop import SupersededError
-from k8sflow.runtime.core.observers import Observer
+from k8sflow.runtime.core.observer import Observer
 from k8sflow.runtime.core.run_state import RunEnd, RunResult
 from k8sflow.runtime.progress.console import Console, Tone
 from k8sflow.runtime.progress.follow import RunFollower
@@ -66,7 +66,7 @@ def drive_or_follow(
 def drive(
     session: Session,
     executors: Callable[[Report], Mapping[str, Executor]],
-    observers: Sequence[Observer],
+    observer: Observer,
     *,
     take_over: bool,
     is_new: bool,
@@ -76,14 +76,14 @@ def drive(
     Args:
         session: The run.
         executors: Makes the executors, by name.
-        observers: Watch the run.
+        observer: Watches the run.
         take_over: Whether an earlier driver may have done a part of it.
         is_new: Whether no task of the run can be running yet.
     """
     try:
         if session.is_clone:
             clone(session)
-        return session.drive(executors, observers, take_over=take_over)
+        return session.drive(executors, observer, take_over=take_over)
     except KeyboardInterrupt:
         if is_new:  # else its loop may not have started, and tasks of an earlier driver may be running
             session.record_cancelled()
@@ -110,7 +110,7 @@ def _drive(
     last_words = f"Left before {session.pathspec} was cancelled. To continue it: {next_steps.attach(session.record)}"
     with interrupts(reporter.cancelling, last_words, abandon), closing(reporter):
         try:
-            result = drive(session, executors, [reporter], take_over=take_over, is_new=is_new)
+            result = drive(session, executors, reporter, take_over=take_over, is_new=is_new)
         except SupersededError:
             raise
         except K8sflowError:

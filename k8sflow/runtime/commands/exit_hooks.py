@@ -38,7 +38,7 @@ def call_here(session: Session, console: Console, *, is_success: bool) -> None:
     def local(report: Report, _hook: HookCall) -> Executor:
         return session.executor(LOCAL, report, max_workers=1)
 
-    _call_all(session, console, local, is_success=is_success)
+    call_all(session, console, local, is_success=is_success)
 
 
 def call_in_pods(session: Session, console: Console, owner: dict[str, Any], *, is_success: bool) -> None:
@@ -59,16 +59,23 @@ def call_in_pods(session: Session, console: Console, owner: dict[str, Any], *, i
         inside = replace(session, placement=replace(session.placement, pods={EXIT_HOOK_STEP: options}))
         return inside.executor(KUBERNETES, report, owner=owner)
 
-    _call_all(session, console, pod, is_success=is_success, take_over=True)
+    call_all(session, console, pod, is_success=is_success, take_over=True)
 
 
-def _call_all(
+def call_all(
     session: Session, console: Console, executor_of: MakeExecutor, *, is_success: bool, take_over: bool = False
 ) -> None:
     """Calls the hooks of a run, one after the other; a hook that fails is reported, and changes nothing.
 
     The start and the end of each call are recorded with the run, so that a driver that takes over from a dead one
     repeats no call that has ended. A call whose end isn't recorded may be repeated.
+
+    Args:
+        session: The run, which has ended.
+        console: Shows the output of the hooks.
+        executor_of: Makes the executor of a call.
+        is_success: Whether the run has succeeded.
+        take_over: Whether an earlier driver may have made some of the calls.
     """
     for hook in exit_hooks.calls(session.record, "on_success" if is_success else "on_error"):
         try:

@@ -19,7 +19,7 @@ from k8sflow.executors.base import Executor, Finished, Report
 from k8sflow.flow.graph import Graph
 from k8sflow.runtime.core.clock import Clock, RealClock
 from k8sflow.runtime.core.inbox import Inbox
-from k8sflow.runtime.core.observers import Observer, Observers
+from k8sflow.runtime.core.observer import Observer
 from k8sflow.runtime.core.run_state import (
     Action,
     CatchCommitted,
@@ -73,7 +73,7 @@ class Loop:
         state: Makes the state; called when the executors exist.
         executors: Makes the executors, by name, each of which reports to its argument.
         executor_of: The name of a step's executor.
-        observers: Watch the run.
+        observer: Watches the run.
         clock: The time.
     """
 
@@ -85,7 +85,7 @@ class Loop:
         state: Callable[[], State],
         executors: Callable[[Report], Mapping[str, Executor]],
         executor_of: Callable[[str], str],
-        observers: Sequence[Observer],
+        observer: Observer,
         clock: Clock | None = None,
     ) -> None:
         self._graph = graph
@@ -93,7 +93,7 @@ class Loop:
         self._make_state = state
         self._make_executors = executors
         self._executor_of = executor_of
-        self._observers = Observers(observers)
+        self._observer = observer
         self._clock = clock or RealClock()
         self._inbox = Inbox()
         self._executors: Mapping[str, Executor] = {}
@@ -152,31 +152,31 @@ class Loop:
             raise event
         if event is None:
             return None
-        self._observers.event(event)
+        self._observer.event(event)
         return event if isinstance(event, Finished) else None
 
     def _perform(self, action: Action) -> None:
         match action:
             case Submit(tasks):
-                self._observers.submitted(tasks)
+                self._observer.submitted(tasks)
                 self._executors[self._executor_of(tasks[0].name.step)].submit(tasks)
             case DoneBefore(tasks):
-                self._observers.done_before(tasks)
+                self._observer.done_before(tasks)
             case FailedBefore(tasks, result):
-                self._observers.submitted(tasks)
+                self._observer.submitted(tasks)
                 for task in tasks:
-                    self._observers.event(Finished(task, result))
+                    self._observer.event(Finished(task, result))
             case Record(task, result):
                 self._record(task, result)
             case Retry(ended, again, pause_seconds, tasks):
                 for task, result in ended:
-                    self._observers.retried(task, result, again)
+                    self._observer.retried(task, result, again)
                 due = self._clock.now() + pause_seconds
                 heapq.heappush(self._paused, _Paused(due, next(self._numbers), tasks))
 
     def _commit_caught(self, action: CatchFailure) -> CatchCommitted:
         done = commit_caught(self._run_store, self._graph, action.task, action.failure, action.catch)
-        self._observers.caught(action.task, action.failure, action.catch)
+        self._observer.caught(action.task, action.failure, action.catch)
         return CatchCommitted(action.task, done)
 
     def _cancel(self, error: BaseException) -> None:

@@ -52,9 +52,8 @@ def drive_detached(settings: Settings, flow: str, run_id: str, flowrun: str, con
     def executors(report: Report) -> dict[str, Executor]:
         return {KUBERNETES: session.executor(KUBERNETES, report, owner=status.owner)}
 
-    with interrupts(status.interrupted), closing(reporter):
-        status.show(reporter.tally)
-        result = drive(session, executors, [reporter], take_over=True, is_new=True)
+    with interrupts(status.interrupted), closing(reporter), status.showing(reporter.tally):
+        result = drive(session, executors, reporter, take_over=True, is_new=True)
         if result.end is not RunEnd.CANCELLED:  # a run is cancelled by deleting the owner of the hooks' pods
             exit_hooks.call_in_pods(session, console, status.owner, is_success=result.is_success)
         status.close(result)

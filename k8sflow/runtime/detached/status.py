@@ -7,8 +7,9 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from k8sflow.config import Settings
@@ -98,10 +99,15 @@ class FlowRunStatus:
         self._thread: threading.Thread | None = None
         self._closing = threading.Event()
 
-    def show(self, tally: Tally) -> None:
-        """Shows the counters of a run from now on."""
+    @contextmanager
+    def showing(self, tally: Tally) -> Iterator[None]:
+        """Shows the counters of a run inside the block."""
         self._tally = tally
         self._start_writing()
+        try:
+            yield
+        finally:
+            self._closing.set()
 
     def outage(self, text: str, is_over: bool) -> None:  # noqa: FBT001  as ``patience.Report``
         """Shows in the driver's log, and until it is over as the FlowRun's message, that the bucket doesn't answer."""

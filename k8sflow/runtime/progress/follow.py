@@ -13,7 +13,7 @@ from k8sflow.executors.base import Finished, Output, Started
 from k8sflow.flow.decorators.policy import StepPolicy
 from k8sflow.flow.graph import Graph
 from k8sflow.runtime.core.earlier import list_executions, past_of, read_ended
-from k8sflow.runtime.core.observers import Observer
+from k8sflow.runtime.core.observer import Observer
 from k8sflow.runtime.core.retries import Again, Caught, Failed, decide
 from k8sflow.storage.clones import read_commits
 from k8sflow.storage.records import OutcomeRecord

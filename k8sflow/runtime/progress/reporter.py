@@ -12,6 +12,7 @@ import click
 from k8sflow.errors import RunError
 from k8sflow.executors.base import Finished, Output, Queued, Started, TaskEvent
 from k8sflow.flow.decorators.policy import Catch
+from k8sflow.runtime.core.observer import Observer
 from k8sflow.runtime.core.retries import Again
 from k8sflow.runtime.progress.tally import Tally
 from k8sflow.runtime.progress.text import OutputLines, brief, duration, prefixed, settled
@@ -44,7 +45,7 @@ class View(Protocol):
         """Leaves what was shown as it is; lines may follow."""
 
 
-class Reporter:
+class Reporter(Observer):
     """Turns the driver's events into lines.
 
     Args:

@@ -21,6 +21,7 @@ from k8sflow.flow.graph import Graph
 from k8sflow.runtime.core.earlier import read_earlier
 from k8sflow.runtime.core.inbox import Inbox
 from k8sflow.runtime.core.loop import Loop, SupersededError
+from k8sflow.runtime.core.observer import Observer
 from k8sflow.runtime.core.retries import INFRASTRUCTURE_RETRIES, Again
 from k8sflow.runtime.core.run_state import RunResult, RunState
 from k8sflow.storage.artifacts import ArtifactStore
@@ -71,7 +72,7 @@ class FakeExecutor:
         self.closed += 1
 
 
-class World:
+class World(Observer):
     """What outlives a driver: the store, and how tasks behave."""
 
     def __init__(
@@ -138,7 +139,7 @@ class World:
 
         return Loop(
             self.graph, self.run_store, state=state, executors=executors, executor_of=lambda _: "fake",
-            observers=[self], clock=self,
+            observer=self, clock=self,
         ).run()  # fmt: skip
 
     # ------------------------------------------------------------------ as an observer

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -36,6 +38,8 @@ SUCCEEDED = TaskResult(Outcome.SUCCEEDED)
 FAILED = TaskResult(
     Outcome.USER_ERROR, diagnosis=Diagnosis(Outcome.USER_ERROR, "ValueError: no", "Traceback…", "Mend it.")
 )
+
+Writer = Callable[..., FlowRunStatus]
 
 
 def spec(step: str = "work", index: int = 0, attempt: int = 0) -> TaskSpec:
@@ -130,15 +134,20 @@ class TestServiceAccounts:
 class TestObserver:
     """What the driver tells in the FlowRun's status."""
 
-    def writer(self, server: FlowRunApi, tally: Tally | None = None, **status: Any) -> FlowRunStatus:
-        server.put("flowruns", flowrun_object(status=status or None))
-        written = FlowRunStatus(Settings(), "lab", "sum-run-1", Terminal())
-        if tally is not None:
-            written.show(tally)
-        return written
+    @pytest.fixture
+    def writer(self, server: FlowRunApi) -> Iterator[Writer]:
+        with ExitStack() as stack:
 
-    def test_it_owns_by_uid_without_blocking(self, server: FlowRunApi) -> None:
-        owner = self.writer(server).owner
+            def write(tally: Tally | None = None, **status: Any) -> FlowRunStatus:
+                server.put("flowruns", flowrun_object(status=status or None))
+                found = FlowRunStatus(Settings(), "lab", "sum-run-1", Terminal())
+                stack.enter_context(found.showing(tally or Tally()))
+                return found
+
+            yield write
+
+    def test_it_owns_by_uid_without_blocking(self, server: FlowRunApi, writer: Writer) -> None:
+        owner = writer().owner
         assert (owner["kind"], owner["name"], owner["uid"]) == ("FlowRun", "sum-run-1", "uid-of-sum-run-1")
         assert owner["blockOwnerDeletion"] is False
 
@@ -147,54 +156,54 @@ class TestObserver:
         with pytest.raises(KubernetesError):
             FlowRunStatus(Settings(), "lab", "sum-run-1", Terminal())
 
-    def test_a_run_from_its_start_to_its_end(self, server: FlowRunApi) -> None:
+    def test_a_run_from_its_start_to_its_end(self, server: FlowRunApi, writer: Writer) -> None:
         tally = Tally()
-        writer = self.writer(server, tally)
+        written = writer(tally)
         tally.submitted([spec(index=index) for index in range(2)])
         server.wait(lambda: status(server).get("tasks", {}).get("total") == 2)
         assert status(server)["phase"] == "Running"
         for index in range(2):
             tally.event(Started(spec(index=index), "node-1"))
             tally.event(Finished(spec(index=index), SUCCEEDED))
-        writer.close(RunResult(RunEnd.SUCCEEDED))
+        written.close(RunResult(RunEnd.SUCCEEDED))
         assert status(server)["phase"] == "Succeeded"
         assert status(server)["tasks"] == {"total": 2, "running": 0, "done": 2, "failed": 0}
         assert status(server)["startedAt"] <= status(server)["finishedAt"]
 
-    def test_a_failure_is_told_with_what_to_do(self, server: FlowRunApi) -> None:
+    def test_a_failure_is_told_with_what_to_do(self, server: FlowRunApi, writer: Writer) -> None:
         tally = Tally()
-        writer = self.writer(server, tally)
+        written = writer(tally)
         tally.submitted([spec()])
         tally.event(Finished(spec(), FAILED))
-        writer.close(RunResult(RunEnd.FAILED, spec(), FAILED))
+        written.close(RunResult(RunEnd.FAILED, spec(), FAILED))
         assert status(server)["phase"] == "Failed"
         assert status(server)["message"] == "work/0 failed (user error): ValueError: no\nMend it."
 
     @pytest.mark.slow
-    def test_trouble_with_the_api_does_not_stop_the_run(self, server: FlowRunApi) -> None:
+    def test_trouble_with_the_api_does_not_stop_the_run(self, server: FlowRunApi, writer: Writer) -> None:
         """The last word is told with patience."""
         tally = Tally()
-        writer = self.writer(server, tally)
+        written = writer(tally)
         server.fail("PATCH", "flowruns", 403, times=1)
         tally.submitted([spec()])
         server.wait(lambda: server.asked("PATCH", "flowruns"))
         server.fail("PATCH", "flowruns", 500, times=2)
-        writer.close(RunResult(RunEnd.CANCELLED))
+        written.close(RunResult(RunEnd.CANCELLED))
         assert status(server)["phase"] == "Cancelled"
 
     def test_the_end_of_a_run_whose_flowrun_is_gone_is_told_to_nobody(
-        self, server: FlowRunApi, capsys: pytest.CaptureFixture[str]
+        self, server: FlowRunApi, writer: Writer, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        writer = self.writer(server)
+        written = writer()
         server.remove("flowruns", "sum-run-1")
-        writer.close(RunResult(RunEnd.CANCELLED))
+        written.close(RunResult(RunEnd.CANCELLED))
         assert capsys.readouterr().err == ""
 
     @pytest.mark.slow
-    def test_a_successor_counts_what_was_done_before(self, server: FlowRunApi) -> None:
+    def test_a_successor_counts_what_was_done_before(self, server: FlowRunApi, writer: Writer) -> None:
         """By the driver before it, and as clones; the start stays. Its next execution of a task is no other task."""
         tally = Tally()
-        writer = self.writer(server, tally, phase="Running", startedAt="2026-01-01T00:00:00Z")
+        written = writer(tally, phase="Running", startedAt="2026-01-01T00:00:00Z")
         tally.done_before([spec("start")])
         tally.done_before([spec(index=0), spec(index=1)])
         server.wait(lambda: status(server).get("tasks", {}).get("done") == 3)
@@ -203,20 +212,20 @@ class TestObserver:
         tally.retried(spec(index=2, attempt=1), FAILED)
         tally.submitted([spec(index=2, attempt=2)])
         tally.event(Finished(spec(index=2, attempt=2), SUCCEEDED))
-        writer.close(RunResult(RunEnd.SUCCEEDED))
+        written.close(RunResult(RunEnd.SUCCEEDED))
         assert status(server)["tasks"] == {"total": 4, "running": 0, "done": 4, "failed": 0}
         assert status(server)["startedAt"] == "2026-01-01T00:00:00Z"
 
     @pytest.mark.parametrize("wanted", [True, False])
     def test_at_sigterm_only_a_flowrun_that_is_gone_cancels_the_run(
-        self, server: FlowRunApi, monkeypatch: pytest.MonkeyPatch, wanted: bool
+        self, server: FlowRunApi, writer: Writer, monkeypatch: pytest.MonkeyPatch, wanted: bool
     ) -> None:
         left: list[int] = []
         monkeypatch.setattr(statuses.os, "_exit", left.append)
-        writer = self.writer(server)
+        written = writer()
         if not wanted:
             server.remove("flowruns", "sum-run-1")
-        writer.interrupted()
+        written.interrupted()
         assert left == ([143] if wanted else [])
 
 
