@@ -14,6 +14,7 @@ from k8sflow.errors import ConfigurationError
 
 FILE_NAME = "k8sflow.toml"
 ROOT_NAME = ".k8sflow"
+LOG_LEVELS = ("debug", "info", "warning", "error")
 _PATIENCE_SECONDS = 600.0
 
 
@@ -38,6 +39,7 @@ class Settings:
         kubernetes_runtime_image: The k8sflow image.
         kubernetes_service_account: Service account of task pods; None for the namespace's default.
         kubernetes_context: Context of the kubeconfig; None for its current one.
+        log: Level from which k8sflow logs to stderr, one of ``LOG_LEVELS``; None for no logging.
     """
 
     root: str | None = None
@@ -53,6 +55,7 @@ class Settings:
     kubernetes_runtime_image: str = "k8sflow:0.1.0"
     kubernetes_service_account: str | None = None
     kubernetes_context: str | None = None
+    log: str | None = None
 
     def __post_init__(self) -> None:
         if self.root and re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", self.root):
@@ -67,11 +70,15 @@ class Settings:
                 f"the setting credentials is {self.credentials!r}.",
                 advice='Use "secret:NAME" (a Secret in the namespace of the run) or "service-account".',
             )
-
         if self.storage_patience_seconds is not None and not _is_seconds(self.storage_patience_seconds):
             raise ConfigurationError(
                 f"the setting storage_patience_seconds is {self.storage_patience_seconds!r}.",
                 advice='It is a number of seconds, such as "600" for ten minutes.',
+            )
+        if self.log is not None and self.log.lower() not in LOG_LEVELS:
+            raise ConfigurationError(
+                f"the setting log ({variable('log')}) is {self.log!r}, which is not a log level.",
+                advice=f"Use one of {', '.join(LOG_LEVELS)}, or leave it out for no logging.",
             )
 
     @property

@@ -10,7 +10,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from k8sflow import config
+from k8sflow import config, debug_log
 from k8sflow.cli import calls, completion, graphs, reading, resume, starting
 from k8sflow.cli.errors import leave, told
 from k8sflow.errors import ParameterError
@@ -191,4 +191,5 @@ def _step(flow: type[FlowSpec], task: str, store: str, place: str | None) -> Non
     from k8sflow.storage.run_store import RUNS  # noqa: PLC0415  as above
 
     with told():
-        sys.exit(single.run_task(flow, config.load(code_folder(flow)), task, store, place or RUNS))
+        settings = debug_log.configure(config.load(code_folder(flow)))
+        sys.exit(single.run_task(flow, settings, task, store, place or RUNS))

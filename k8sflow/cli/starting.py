@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from k8sflow import config
+from k8sflow import config, debug_log
 from k8sflow.cli.tags import checked_tags
 from k8sflow.flow.foreach import MAX_NUM_SPLITS
 from k8sflow.flow.spec import FlowSpec
@@ -56,4 +56,5 @@ def request(flow: type[FlowSpec], values: Mapping[str, Any]) -> RunRequest:
     given = {key.removeprefix("parameter_"): value for key, value in values.items() if key.startswith("parameter_")}
     others = {key: value for key, value in values.items() if not key.startswith("parameter_")}
     project = click.get_current_context().meta.get(PROJECT, {})
-    return RunRequest(flow=flow, settings=config.load(code_folder(flow)), values=given, **others, **project)
+    settings = debug_log.configure(config.load(code_folder(flow)))
+    return RunRequest(flow=flow, settings=settings, values=given, **others, **project)

@@ -6,13 +6,12 @@ driver's own word that the run has failed or can't go on: another try would only
 
 from __future__ import annotations
 
-from typing import Any
-
 from k8sflow.config import variable
 from k8sflow.controller.policy import Policy
 from k8sflow.kubernetes import flowrun as flowruns
 from k8sflow.kubernetes import labels
 from k8sflow.kubernetes.job import literal
+from k8sflow.kubernetes.manifest import Manifest
 from k8sflow.kubernetes.names import label_value
 
 CONTAINER = "driver"
@@ -23,8 +22,6 @@ GRACE_SECONDS = 30
 FINAL_EXIT_CODES = (1, 2, 130)
 _TMP = "/tmp"  # noqa: S108 - an emptyDir of its own
 _CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
-
-Manifest = dict[str, Any]
 
 
 def driver_job(flowrun: Manifest, policy: Policy) -> Manifest:

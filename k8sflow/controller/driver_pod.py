@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-Manifest = dict[str, Any]
+from k8sflow.kubernetes.manifest import Manifest
 
 _ORDINARY_REASONS = {"", "ContainerCreating", "PodInitializing"}
 _OUT_OF_MEMORY_EXIT = 137

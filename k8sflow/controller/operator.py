@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import os
 import time
 from collections.abc import Sequence
+from datetime import datetime, timezone
 from typing import Any
 
 import kopf
 
+from k8sflow import debug_log
+from k8sflow.config import Settings, load_here
 from k8sflow.controller.policy import Policy
 from k8sflow.controller.worker import Worker
 from k8sflow.kubernetes import flowrun as flowruns
@@ -37,15 +41,39 @@ def run(policy: Policy, namespaces: Sequence[str], port: int) -> None:
         namespaces: Where FlowRuns are looked for.
         port: Of the liveness probe, ``/healthz``.
     """
-    kopf.configure(verbose=False)
-    for chatter in ("aiohttp.access", "kopf.activities.probe"):
-        logging.getLogger(chatter).setLevel(logging.WARNING)
+    configure_logging(load_here())
     kopf.run(
         registry=_registry(policy),
         standalone=True,
         namespaces=list(namespaces),
         liveness_endpoint=f"http://0.0.0.0:{port}/healthz",
     )
+
+
+def configure_logging(settings: Settings) -> None:
+    """Logs JSON, one object on a line, from the level that the settings ask for (kopf itself from INFO)."""
+    kopf.configure(verbose=False)
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(JsonFormatter())
+    for chatter in ("aiohttp.access", "kopf.activities.probe"):
+        logging.getLogger(chatter).setLevel(logging.WARNING)
+    debug_log.configure(settings)
+
+
+class JsonFormatter(logging.Formatter):
+    """Formats records as JSON with the logger's name, which kopf's own formatter leaves out."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as one line."""
+        document = {
+            "timestamp": datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds"),
+            "severity": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            document["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(document, ensure_ascii=False)
 
 
 def _registry(policy: Policy) -> kopf.OperatorRegistry:

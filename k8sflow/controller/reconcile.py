@@ -14,14 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from k8sflow.controller import driver_pod
 from k8sflow.controller.driver_job import driver_job
 from k8sflow.controller.policy import Policy
 from k8sflow.kubernetes.flowrun import Phase, message_of, phase_of, timestamp
-
-Manifest = dict[str, Any]
+from k8sflow.kubernetes.manifest import Manifest, condition
 
 
 @dataclass(frozen=True)
@@ -79,9 +77,9 @@ def is_ours(job: Manifest, flowrun: Manifest) -> bool:
 def _told(observed: Observed, phase: Phase) -> tuple[Phase, str | None]:
     """Phase and message that Job and pods stand for; no message where the driver has the word."""
     assert observed.job is not None
-    if (condition := _condition(observed.job, "Failed")) is not None:
-        return Phase.FAILED, _why_failed(observed, condition)
-    if _condition(observed.job, "Complete") is not None:
+    if (failed := condition(observed.job, "Failed")) is not None:
+        return Phase.FAILED, _why_failed(observed, failed)
+    if condition(observed.job, "Complete") is not None:
         return Phase.SUCCEEDED, "the driver ended well, but could not tell the counts."
     pod = driver_pod.newest(observed.pods)
     if pod is not None and driver_pod.is_running(pod):
@@ -100,12 +98,12 @@ def _restarting(observed: Observed) -> str | None:
     return "the driver is being started again." if failed else None
 
 
-def _why_failed(observed: Observed, condition: Manifest) -> str:
+def _why_failed(observed: Observed, failed: Manifest) -> str:
     ended = [end for pod in _youngest_first(observed.pods) if (end := driver_pod.end_of(pod)) is not None]
-    told = str(condition.get("message") or condition.get("reason") or "")
-    if condition.get("reason") == "BackoffLimitExceeded":
-        return f"the driver died again and again; last: {ended[0]}\n{told}" if ended else told
-    return ended[0] if ended else f"the driver's Job failed: {told}"
+    reason = str(failed.get("message") or failed.get("reason") or "")
+    if failed.get("reason") == "BackoffLimitExceeded":
+        return f"the driver died again and again; last: {ended[0]}\n{reason}" if ended else reason
+    return ended[0] if ended else f"the driver's Job failed: {reason}"
 
 
 def _youngest_first(pods: Sequence[Manifest]) -> list[Manifest]:
@@ -127,11 +125,6 @@ def _changes(observed: Observed, phase: Phase, message: str | None) -> Manifest:
     if phase.is_final:
         wanted["finishedAt"] = timestamp(observed.now)
     return {key: value for key, value in wanted.items() if before.get(key) != value}
-
-
-def _condition(job: Manifest, kind: str) -> Manifest | None:
-    conditions = (job.get("status") or {}).get("conditions") or ()
-    return next((c for c in conditions if c.get("type") == kind and c.get("status") == "True"), None)
 
 
 def _taken(name: str) -> str:

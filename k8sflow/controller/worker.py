@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from contextlib import suppress
-from typing import Any
+from http import HTTPStatus
 
 from k8sflow.controller.policy import Policy
 from k8sflow.controller.reconcile import Decision, Observed, is_ours, reconcile
@@ -18,13 +17,12 @@ from k8sflow.errors import KubernetesError
 from k8sflow.kubernetes import flowrun as flowruns
 from k8sflow.kubernetes.api import KubernetesApi
 from k8sflow.kubernetes.api_errors import ApiStatusError
+from k8sflow.kubernetes.manifest import Manifest
 
-Manifest = dict[str, Any]
 Key = tuple[str, str]  # namespace and name of a FlowRun
 
 _FIRST_PAUSE_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 60.0
-_NOT_FOUND = 404
 
 logger = logging.getLogger(__name__)
 
@@ -105,15 +103,17 @@ class Worker:
                 flowrun = self._flowruns.get(key)
                 phase = flowruns.phase_of(flowrun) if flowrun is not None else None
                 if phase is not None and not phase.is_final:
-                    with suppress(KubernetesError):  # the next round comes
+                    try:
                         await self._refresh_job(key)
+                    except KubernetesError as error:
+                        logger.debug("FlowRun %s/%s: its Job can't be read until the next round: %s", *key, error)
 
     async def _refresh_job(self, key: Key) -> None:
         path = f"/apis/batch/v1/namespaces/{key[0]}/jobs/{self._jobs[key]['metadata']['name']}"
         try:
             self._jobs[key] = await self._api.get(path)
         except ApiStatusError as error:
-            if error.status != _NOT_FOUND:
+            if error.status != HTTPStatus.NOT_FOUND:
                 raise
             self._jobs.pop(key, None)
         self._enqueue(key)
@@ -144,7 +144,7 @@ class Worker:
         try:
             flowrun = await self._api.get(flowruns.object_path(*key))
         except ApiStatusError as error:
-            if error.status != _NOT_FOUND:
+            if error.status != HTTPStatus.NOT_FOUND:
                 raise
             self._flowruns.pop(key, None)
             return None
@@ -164,7 +164,7 @@ class Worker:
         try:
             self._flowruns[key] = await self._api.patch(f"{flowruns.object_path(*key)}/status", {"status": status})
         except ApiStatusError as error:
-            if error.status != _NOT_FOUND:
+            if error.status != HTTPStatus.NOT_FOUND:
                 raise
             self._flowruns.pop(key, None)
             return

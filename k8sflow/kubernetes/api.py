@@ -12,17 +12,18 @@ import json
 import random
 import socket
 from collections.abc import AsyncIterator, Iterator, Mapping
+from http import HTTPStatus
 from types import TracebackType
 from typing import Any
 
 import aiohttp
 from multidict import CIMultiDict
 
+from k8sflow.debug_log import DebugLog
 from k8sflow.errors import KubernetesError
 from k8sflow.kubernetes.api_errors import ApiStatusError, ApiUnreachableError, Target, status_error, unreachable_error
 from k8sflow.kubernetes.kubeconfig import ClusterAccess
-
-Manifest = dict[str, Any]
+from k8sflow.kubernetes.manifest import Manifest
 
 _RETRIED = {429, 500, 502, 503, 504}
 _PAGE = 500
@@ -31,7 +32,8 @@ _CONNECT_SECONDS = 10.0
 _FIRST_DELAY_SECONDS = 0.5
 _LONGEST_DELAY_SECONDS = 15.0
 _TERMINATING_DELAY_SECONDS = 1.0
-_CONFLICT, _UNAUTHORIZED, _GONE = 409, 401, 410
+
+_log = DebugLog(__name__)
 
 
 class RateLimiter:
@@ -103,9 +105,10 @@ class KubernetesApi:
             try:
                 page = await self.get(path, {**params, "continue": token} if token else params)
             except ApiStatusError as error:
-                if error.status != _GONE or not token:
+                if error.status != HTTPStatus.GONE or not token:
                     raise
-                items, token = [], ""  # the pages took longer than the server keeps their version
+                _log.debug("the list of %s expired between two pages; starting over", path)
+                items, token = [], ""
                 continue
             items += page.get("items") or ()
             token = page["metadata"].get("continue") or ""
@@ -131,16 +134,18 @@ class KubernetesApi:
             try:
                 found = await self.get(f"{path}/{name}")
             except ApiStatusError as error:
-                if error.status != 404:  # noqa: PLR2004 - gone in between: create it again
+                if error.status != HTTPStatus.NOT_FOUND:
                     raise
-                continue
+                continue  # deleted in between
             if not labels.items() <= (found["metadata"].get("labels") or {}).items():
                 raise KubernetesError(
                     f"{manifest['kind']} {name!r} exists already, and is not of this run.",
                     advice=f"Delete it, or use another namespace: kubectl delete {manifest['kind'].lower()} {name}",
                 )
             if not found["metadata"].get("deletionTimestamp"):
+                _log.debug("%s/%s was created by an earlier attempt", path, name)
                 return found, False
+            _log.debug("%s/%s is still being deleted; retrying in %.1f s", path, name, _TERMINATING_DELAY_SECONDS)
             await asyncio.sleep(_TERMINATING_DELAY_SECONDS)
 
     async def post(self, path: str, question: Manifest) -> Manifest:
@@ -157,7 +162,7 @@ class KubernetesApi:
         try:
             await self._request("DELETE", path, params=params, body=options)
         except ApiStatusError as error:
-            if error.status != 404:  # noqa: PLR2004
+            if error.status != HTTPStatus.NOT_FOUND:
                 raise
 
     async def patch(self, path: str, changes: Manifest) -> Manifest:
@@ -184,13 +189,16 @@ class KubernetesApi:
         for refused_credentials in (False, True):
             await self._limiter.acquire()
             async with self._open("GET", path, params=params, timeout=timeout) as response:
-                if response.status >= 400:  # noqa: PLR2004
+                if not response.ok:
                     error = await self._refusal(target, response)
-                    if error.status == _UNAUTHORIZED and not refused_credentials:
-                        continue  # read anew
+                    if error.status == HTTPStatus.UNAUTHORIZED and not refused_credentials:
+                        _log.debug("%s: the credentials were refused; refreshing them", target)
+                        continue
                     raise error
+                _log.debug("%s: stream opened", target)
                 _probe_silent_connection(response)
                 yield self._lines(response)
+                _log.debug("%s: stream closed", target)
                 return
 
     async def _request(
@@ -208,21 +216,22 @@ class KubernetesApi:
         deadline = clock() + self._patience_seconds
         target = Target.of(method, path)
         refused_credentials = False
+        failure: KubernetesError
         for delay in backoff(_FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS):
             await self._limiter.acquire()
             try:
                 return await self._once(target, method, path, params=params, body=body, headers=headers)
             except ApiStatusError as error:
-                if error.status == _UNAUTHORIZED and not refused_credentials:
+                if error.status == HTTPStatus.UNAUTHORIZED and not refused_credentials:
                     refused_credentials = True  # it may have expired on the way; a second time it hasn't
+                    _log.debug("%s: the credentials were refused; refreshing them", target)
                     continue
-                pause = _pause(error, delay)
-                if pause is None or clock() + pause > deadline:
-                    raise
-            except ApiUnreachableError:
-                pause = delay
-                if clock() + pause > deadline:
-                    raise
+                failure, pause = error, _pause(error, delay)
+            except ApiUnreachableError as error:
+                failure, pause = error, delay
+            if pause is None or clock() + pause > deadline:
+                raise failure
+            _log.debug("%s Retrying in %.1f s.", failure.summary, pause)
             await asyncio.sleep(pause)
         raise AssertionError("backoff has no end")
 
@@ -238,7 +247,7 @@ class KubernetesApi:
     ) -> Manifest:
         data = None if body is None else json.dumps(body, separators=(",", ":")).encode()
         async with self._open(method, path, params=params, data=data, headers=headers) as response:
-            if response.status >= 400:  # noqa: PLR2004
+            if not response.ok:
                 raise await self._refusal(target, response)
             answer = await self._read(response)
         document: Manifest = json.loads(answer)
@@ -291,7 +300,7 @@ class KubernetesApi:
             yield last
 
     async def _refusal(self, target: Target, response: aiohttp.ClientResponse) -> ApiStatusError:
-        if response.status == _UNAUTHORIZED:
+        if response.status == HTTPStatus.UNAUTHORIZED:
             self.access.credentials.forget()
         return status_error(
             target,
@@ -316,7 +325,7 @@ def backoff(first: float, longest: float) -> Iterator[float]:
 def _pause(error: ApiStatusError, delay: float) -> float | None:
     """How long to wait before the request is sent again, or None where that would be of no use."""
     # "Conflict" for a create is the quota that somebody else has just written.
-    if error.status not in _RETRIED and not (error.status == _CONFLICT and error.reason == "Conflict"):
+    if error.status not in _RETRIED and not (error.status == HTTPStatus.CONFLICT and error.reason == "Conflict"):
         return None
     return delay if error.retry_after_seconds is None else error.retry_after_seconds + delay
 

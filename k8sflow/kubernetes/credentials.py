@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 import json
 import os
 import ssl
@@ -20,11 +19,14 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Protocol
 
+from k8sflow.debug_log import DebugLog
 from k8sflow.errors import ConfigurationError
 
 _TOKEN_FILE_SECONDS = 60.0
 _EXPIRY_MARGIN_SECONDS = 60.0
 _PLUGIN_SECONDS = 120.0
+
+_log = DebugLog(__name__)
 
 
 class Credentials(Protocol):
@@ -69,8 +71,12 @@ class KubeconfigHeaders:
 
     def forget(self) -> None:
         """Reads the kubeconfig again."""
-        with contextlib.suppress(ConfigurationError):  # it may just be written; the refusal says what to do
+        try:
             self._fixed = self._read_again()
+        except ConfigurationError as error:  # it may just be written; the refusal says what to do
+            _log.debug("the kubeconfig can't be read again: %s", error.summary)
+        else:
+            _log.debug("read the kubeconfig again")
 
 
 class TokenFile:
@@ -90,6 +96,7 @@ class TokenFile:
             except OSError as error:
                 raise ConfigurationError(f"the Kubernetes token in {self._path} can't be read: {error}.") from error
             self._header, self._read_at = bearer(token), now
+            _log.debug("read the token in %s", self._path)
         return self._header
 
     def forget(self) -> None:
@@ -135,6 +142,7 @@ class ExecPlugin:
 
     def _run(self) -> Mapping[str, Any]:
         command = self._command()
+        _log.debug("running the credential program %s", command[0])
         variables = {item["name"]: item["value"] for item in self._settings.get("env") or ()}
         environment = {**os.environ, **variables, "KUBERNETES_EXEC_INFO": json.dumps(self._info())}
         try:
@@ -176,6 +184,7 @@ class ExecPlugin:
         self._expires_at = None
         if expiry := status.get("expirationTimestamp"):
             self._expires_at = datetime.fromisoformat(expiry.replace("Z", "+00:00"))
+        _log.debug("got a credential that expires at %s", expiry or "an unknown time")
         if self._context is not None and status.get("clientCertificateData"):
             certificate, key = status["clientCertificateData"], status["clientKeyData"]
             load_certificate(self._context, certificate.encode(), key.encode())

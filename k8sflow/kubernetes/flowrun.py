@@ -23,6 +23,7 @@ from typing import Any
 
 from k8sflow.config import Settings, variable
 from k8sflow.kubernetes import labels, names
+from k8sflow.kubernetes.manifest import Manifest
 from k8sflow.storage.records import RunRecord
 
 GROUP = "k8sflow.dev"
@@ -45,10 +46,8 @@ LONGEST_MESSAGE = 1000
 # What pods are asked for is in the run's record.
 CARRIED_SETTINGS = (
     "credentials", "endpoint", "region", "kubernetes_runtime_image", "storage_patience_seconds",
-    "default_secrets_backend_type",
+    "default_secrets_backend_type", "log",
 )  # fmt: skip
-
-Manifest = dict[str, Any]
 
 
 class Phase(str, Enum):

@@ -16,6 +16,7 @@ from typing import Any
 
 from k8sflow.flow.decorators.pod_options import DEFAULT_OPTIONS, PodOptions
 from k8sflow.kubernetes import labels
+from k8sflow.kubernetes.manifest import Manifest
 from k8sflow.task.pod_environment import USERS_PYTHONPATH
 from k8sflow.task.spec import TaskSpec
 
@@ -36,8 +37,6 @@ DEFAULT_TTL_SECONDS = 3600
 GRACE_SECONDS = 5
 _COPIED_RUNTIME = "/runtime"
 _CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
-
-Manifest = dict[str, Any]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from http import HTTPStatus
 
+from k8sflow.debug_log import DebugLog
 from k8sflow.kubernetes.api import KubernetesApi, backoff
 from k8sflow.kubernetes.api_errors import ApiStatusError, ApiUnreachableError
 
@@ -17,9 +19,10 @@ _AFTER_END_SECONDS = 0.2
 _AFTER_ERROR_SECONDS = 1.0
 _LONGEST_DELAY_SECONDS = 10.0
 _TRIES_WITHOUT_A_LINE = 8
-_FORBIDDEN = 403
 # What the kubelet writes into a log that it can't read (any more); nothing of it is the task's.
 _KUBELET_TROUBLE = (b"unable to retrieve container logs for", b"failed to create fsnotify watcher", b"rpc error:")
+
+_log = DebugLog(__name__)
 
 
 class PodLog:
@@ -58,13 +61,16 @@ class PodLog:
                 await self._read(follow=True)
             except (ApiStatusError, ApiUnreachableError) as error:
                 failures += 1
-                if failures == _TRIES_WITHOUT_A_LINE or getattr(error, "status", None) == _FORBIDDEN:
+                _log.debug("%s: attempt %d failed: %s", self._path, failures, error.summary)
+                if failures == _TRIES_WITHOUT_A_LINE or getattr(error, "status", None) == HTTPStatus.FORBIDDEN:
                     raise
                 if failures == 1:
                     delays = backoff(_AFTER_ERROR_SECONDS, _LONGEST_DELAY_SECONDS)
             if self._position != position:
                 failures, delays = 0, backoff(_AFTER_END_SECONDS, _LONGEST_DELAY_SECONDS)
-            await asyncio.sleep(next(delays))
+            delay = next(delays)
+            _log.debug("%s: the stream ended; reading on in %.1f s", self._path, delay)
+            await asyncio.sleep(delay)
 
     async def drain(self) -> None:
         """Hands on what is left of the log of a container that has ended.

@@ -13,18 +13,17 @@ The agent's word that it was stopped is never the task's outcome: only the run's
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 from k8sflow.flow.decorators.pod_options import PodOptions
 from k8sflow.kubernetes import diagnosis
 from k8sflow.kubernetes.job import CONTAINER, RUNTIME_CONTAINER
+from k8sflow.kubernetes.manifest import Manifest, condition
 from k8sflow.task.framing import Piece, decode
 from k8sflow.task.outcome import Diagnosis, Outcome
 from k8sflow.task.result import TaskResult
 
-Manifest = dict[str, Any]
 Pod = Manifest
 
 _OUT_OF_MEMORY_EXIT = 137
@@ -97,9 +96,8 @@ def end_of_unreachable(last_known: Pod) -> Ended:
 
 def end_without_pod(job: Manifest | None) -> Ended | None:
     """The end that a Job without any pod stands for: it is over, or was deleted (None); None while pods may come."""
-    conditions = ((job or {}).get("status") or {}).get("conditions") or ()
-    finished = any(c["type"] in {"Complete", "Failed", "FailureTarget"} and c["status"] == "True" for c in conditions)
-    return Ended(_failed(diagnosis.pod_gone())) if job is None or finished else None
+    finished = job is None or any(condition(job, kind) for kind in ("Complete", "Failed", "FailureTarget"))
+    return Ended(_failed(diagnosis.pod_gone())) if finished else None
 
 
 def is_being_deleted(pod: Pod) -> bool:
@@ -218,9 +216,8 @@ def _told_by_agent(terminated: dict[str, Any]) -> TaskResult | None:
         return None  # the last lines of a log, or a message that was cut off: evidence, but no result
 
 
-def _disruption(pod: Pod) -> dict[str, Any] | None:
-    conditions: Iterator[dict[str, Any]] = iter(pod["status"].get("conditions") or ())
-    return next((c for c in conditions if c.get("type") == "DisruptionTarget" and c.get("status") == "True"), None)
+def _disruption(pod: Pod) -> Manifest | None:
+    return condition(pod, "DisruptionTarget")
 
 
 def _container(statuses: list[dict[str, Any]] | None, name: str) -> dict[str, Any] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from dataclasses import dataclass
+from http import HTTPStatus
 
 from k8sflow.config import Settings
 from k8sflow.errors import KubernetesError
@@ -14,7 +15,6 @@ from k8sflow.kubernetes.kubeconfig import ClusterAccess, load_access
 
 _PATIENCE_SECONDS = 2.0
 _REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
-_FORBIDDEN = 403
 OLDEST_VERSION = (1, 29)  # podReplacementPolicy is on by default from here, podFailurePolicy since 1.26
 
 
@@ -37,7 +37,6 @@ PERMISSIONS = (
     Permission("", "pods/log", ("get",)),
 )
 OWNER_PERMISSIONS = (Permission("", "configmaps", ("create", "get", "patch", "delete")),)
-COURTESIES = (Permission("", "events", ("list",)),)  # for more precise reasons of what waits; not asked for
 
 
 def check_access(
@@ -71,7 +70,7 @@ async def _check(access: ClusterAccess, settings: Settings, permissions: tuple[P
         if settings.credentials_secret is not None:
             await _check_secret(api, namespace, settings.credentials_secret)
         asked = [(permission, verb) for permission in permissions for verb in permission.verbs]
-        allowed = await asyncio.gather(*(_may(api, namespace, permission, verb) for permission, verb in asked))
+        allowed = await asyncio.gather(*(is_allowed(api, namespace, permission, verb) for permission, verb in asked))
     missing: dict[Permission, list[str]] = {}
     for (permission, verb), may in zip(asked, allowed, strict=True):
         if not may:
@@ -98,9 +97,9 @@ async def _check_namespace(api: KubernetesApi, namespace: str) -> None:
     try:
         found = await api.get(f"/api/v1/namespaces/{namespace}")
     except ApiStatusError as error:
-        if error.status == _FORBIDDEN:
+        if error.status == HTTPStatus.FORBIDDEN:
             return  # who may only work in one namespace may not look at namespaces
-        if error.status == 404:  # noqa: PLR2004
+        if error.status == HTTPStatus.NOT_FOUND:
             raise KubernetesError(
                 f"the cluster ({api.access.origin}) has no namespace {namespace!r}.",
                 advice=f"Create it (`kubectl create namespace {namespace}`), or set kubernetes_namespace "
@@ -116,9 +115,9 @@ async def _check_secret(api: KubernetesApi, namespace: str, name: str) -> None:
     try:
         await api.get_metadata(f"/api/v1/namespaces/{namespace}/secrets/{name}")
     except ApiStatusError as error:
-        if error.status == _FORBIDDEN:
+        if error.status == HTTPStatus.FORBIDDEN:
             return  # a run needs no right to see Secrets
-        if error.status == 404:  # noqa: PLR2004
+        if error.status == HTTPStatus.NOT_FOUND:
             raise KubernetesError(
                 f"there is no Secret {name!r} in namespace {namespace!r}.",
                 cause=f"The setting credentials is secret:{name}.",
@@ -128,7 +127,8 @@ async def _check_secret(api: KubernetesApi, namespace: str, name: str) -> None:
         raise
 
 
-async def _may(api: KubernetesApi, namespace: str, permission: Permission, verb: str) -> bool:
+async def is_allowed(api: KubernetesApi, namespace: str, permission: Permission, verb: str) -> bool:
+    """Whether the API server would let us use one verb of a permission in a namespace."""
     resource, _, subresource = permission.resource.partition("/")
     attributes = {
         "namespace": namespace,

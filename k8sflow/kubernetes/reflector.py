@@ -27,11 +27,14 @@ import asyncio
 import json
 from collections.abc import Callable, Iterator
 from enum import Enum
+from http import HTTPStatus
 from typing import Any
 
+from k8sflow.debug_log import DebugLog
 from k8sflow.errors import KubernetesError
-from k8sflow.kubernetes.api import KubernetesApi, Manifest, backoff
+from k8sflow.kubernetes.api import KubernetesApi, backoff
 from k8sflow.kubernetes.api_errors import ApiStatusError, ApiUnreachableError
+from k8sflow.kubernetes.manifest import Manifest
 
 WATCH_SECONDS = 290
 READ_TIMEOUT_SECONDS = 75.0  # bookmarks come about once a minute
@@ -39,8 +42,15 @@ _HEALTHY_SECONDS = 60.0
 _INSTANT_SECONDS = 2.0
 _FIRST_DELAY_SECONDS = 0.5
 _LONGEST_DELAY_SECONDS = 30.0
-_GONE = 410
-_HOPELESS = {400, 401, 403, 404, 405}
+_HOPELESS = {
+    HTTPStatus.BAD_REQUEST,
+    HTTPStatus.UNAUTHORIZED,
+    HTTPStatus.FORBIDDEN,
+    HTTPStatus.NOT_FOUND,
+    HTTPStatus.METHOD_NOT_ALLOWED,
+}
+
+_log = DebugLog(__name__)
 
 
 class Change(Enum):
@@ -112,26 +122,33 @@ class Reflector:
         self._answered_at = clock()
         delays = self._delays()
         while True:
-            began = clock()
+            started = clock()
             try:
                 if self._version is None:
                     await self._list()
                 await self._watch()
-                if clock() - began >= _INSTANT_SECONDS:
-                    continue  # the ordinary end of a watch
+                reason = "The server ended the watch."
+                if clock() - started >= _INSTANT_SECONDS:
+                    _log.debug("%s: %s Watching on at once.", self._path, reason)
+                    continue
             except _TooOldError:
-                self._version = None
+                self._version, reason = None, "The resource version is too old."
             except ApiStatusError as error:
                 if error.status in _HOPELESS:
                     raise
-                if error.status == _GONE:
+                if error.status == HTTPStatus.GONE:
                     self._version = None
+                reason = error.summary
                 self._raise_if_gone_for_good(error)
             except ApiUnreachableError as error:
+                reason = error.summary
                 self._raise_if_gone_for_good(error)
-            if clock() - began >= _HEALTHY_SECONDS:
+            if clock() - started >= _HEALTHY_SECONDS:
                 delays = self._delays()
-            await asyncio.sleep(next(delays))
+            delay = next(delays)
+            action = "Listing again" if self._version is None else "Watching on"
+            _log.debug("%s: %s %s in %.1f s.", self._path, reason, action, delay)
+            await asyncio.sleep(delay)
 
     def _delays(self) -> Iterator[float]:
         return backoff(_FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS)
@@ -158,13 +175,14 @@ class Reflector:
         for uid in self.objects.keys() - present:
             self._drop(self.objects[uid])
         self._version = version
+        _log.debug("%s: listed %d objects at version %s", self._path, len(items), version)
         self.is_synced.set()
 
     async def _watch(self) -> None:
         """Takes events until the server ends the stream."""
         assert self._version is not None
         clock = asyncio.get_running_loop().time
-        began, events = clock(), 0
+        started, events = clock(), 0
         params = {
             "watch": "1",
             "resourceVersion": self._version,
@@ -178,13 +196,13 @@ class Reflector:
                 events += 1
                 self._event(_parsed(line))
                 self._answered()
-        if events == 0 and clock() - began < _INSTANT_SECONDS:
+        if events == 0 and clock() - started < _INSTANT_SECONDS:
             raise _TooOldError
 
     def _event(self, event: dict[str, Any]) -> None:
         kind, item = event["type"], event["object"]
         if kind == "ERROR":
-            if item.get("code") == _GONE:
+            if item.get("code") == HTTPStatus.GONE:
                 raise _TooOldError
             raise ApiUnreachableError(f"the watch of {self._path} broke off.", cause=str(item.get("message") or item))
         self._version = item["metadata"]["resourceVersion"]

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from k8sflow.client import Run
@@ -23,7 +24,6 @@ from k8sflow.storage.run_store import RunStore
 if TYPE_CHECKING:
     from k8sflow.kubernetes.api import KubernetesApi
 
-_NOT_FOUND = 404
 _Answer = TypeVar("_Answer")
 
 
@@ -165,7 +165,7 @@ class TriggeredRun:
         try:
             found = self._call(lambda api: api.get(self._path))
         except ApiStatusError as error:
-            if error.status != _NOT_FOUND:
+            if error.status != HTTPStatus.NOT_FOUND:
                 raise
             return None
         phase = flowruns.phase_of(found)

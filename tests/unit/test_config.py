@@ -64,7 +64,8 @@ def test_no_home_is_no_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize("key", [f.name for f in fields(Settings) if f.name not in {"credentials", "root"}])
 def test_the_environment_wins(tmp_path: Path, home: Path, key: str) -> None:
     """Key by key, under the name that the documentation tells."""
-    file, variable = ("60", "1.5") if key == "storage_patience_seconds" else ("file", "ünï")
+    valid = {"storage_patience_seconds": ("60", "1.5"), "log": ("debug", "info")}
+    file, variable = valid.get(key, ("file", "ünï"))
     _write(tmp_path / "k8sflow.toml", f'{key} = "{file}"\nregion = "b"' if key != "region" else 'region = "file"')
     assert getattr(_load(tmp_path, home), key) == file
     assert getattr(_load(tmp_path, home, **{f"K8SFLOW_{key.upper()}": variable}), key) == variable

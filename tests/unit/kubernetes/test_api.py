@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -63,6 +64,17 @@ def test_retry_after_is_waited_for(server: FakeApi) -> None:
 def test_a_cut_connection_is_tried_again(server: FakeApi) -> None:
     server.drop("GET", "/jobs", times=2)
     assert use(server, lambda api: api.get(JOBS))["items"] == []
+
+
+def test_retries_and_refreshed_credentials_are_logged(server: FakeApi, caplog: pytest.LogCaptureFixture) -> None:
+    server.fail("GET", "/jobs", 503)
+    server.fail("GET", "/jobs", 401)
+    with caplog.at_level("DEBUG", logger="k8sflow"):
+        use(server, lambda api: api.get(JOBS))
+    messages = [record.getMessage() for record in caplog.records if record.name == "k8sflow.kubernetes.api"]
+    assert len(messages) == 2
+    assert re.fullmatch(r"the Kubernetes API server refused to list jobs .*503.* Retrying in 0\.\d s\.", messages[0])
+    assert messages[1] == "list jobs in namespace 'lab': the credentials were refused; refreshing them"
 
 
 def test_patience_ends(server: FakeApi) -> None:

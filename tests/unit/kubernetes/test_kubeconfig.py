@@ -159,7 +159,11 @@ print(json.dumps({{"status": {{"token": str(count), "expirationTimestamp": expir
     ],
 )
 def test_a_token_that_was_refused_is_read_again(
-    tmp_path: Path, old: dict[str, str], new: dict[str, str] | None, expected: str
+    tmp_path: Path,
+    old: dict[str, str],
+    new: dict[str, str] | None,
+    expected: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Somebody may have logged in meanwhile; a file that is just being written changes nothing."""
     path = write(tmp_path / "a", user=old)
@@ -169,8 +173,11 @@ def test_a_token_that_was_refused_is_read_again(
         write(path, user=new)
     else:
         path.write_text("users: [")
-    access.credentials.forget()
+    with caplog.at_level("DEBUG", logger="k8sflow.kubernetes.credentials"):
+        access.credentials.forget()
     assert headers_of(access) == {"Authorization": expected}
+    assert ("read the kubeconfig again" in caplog.messages) is (new is not None)
+    assert ("can't be read again" in caplog.text) is (new is None)
 
 
 @pytest.mark.parametrize(

@@ -142,6 +142,22 @@ def test_a_half_open_connection_is_noticed_by_its_silence(server: FakeApi) -> No
     reflect(server, scenario, read_timeout_seconds=0.3)
 
 
+def test_lists_and_reconnects_are_logged(server: FakeApi, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG", logger="k8sflow.kubernetes.reflector")
+
+    async def scenario(seen: Seen, reflector: Reflector) -> None:
+        await watched(server)
+        server.deafen_watches()
+        server.put("pods", pod("a"))
+        await seen.count(1)
+
+    reflect(server, scenario, read_timeout_seconds=0.3)
+    listed, reconnected, *_ = [record.getMessage() for record in caplog.records]
+    assert listed.startswith(f"{PODS}: listed 0 objects at version ")
+    assert reconnected.startswith(f"{PODS}: the Kubernetes API server {server.access.server} ")
+    assert " Watching on in 0." in reconnected
+
+
 def test_410_as_a_status_makes_it_list_anew(server: FakeApi) -> None:
     """And what vanished meanwhile is told as deleted."""
     server.put("pods", pod("lost"))

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from k8sflow.executors.base import Finished, Output, Started, TaskEvent
-from k8sflow.flow.decorators.retry import Catch, Retry, StepPolicy
 from k8sflow.flow.compile import build
+from k8sflow.flow.decorators.retry import Catch, Retry, StepPolicy
 from k8sflow.flow.graph import Graph
 from k8sflow.runtime.attempts import Again
 from k8sflow.runtime.follow import Follower
