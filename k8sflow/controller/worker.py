@@ -13,10 +13,9 @@ from http import HTTPStatus
 
 from k8sflow.controller.policy import Policy
 from k8sflow.controller.reconcile import Decision, Observed, is_ours, reconcile
-from k8sflow.errors import KubernetesError
+from k8sflow.errors import ApiStatusError, KubernetesError
 from k8sflow.kubernetes import flowrun as flowruns
 from k8sflow.kubernetes.api import KubernetesApi
-from k8sflow.kubernetes.api_errors import ApiStatusError
 from k8sflow.kubernetes.manifest import Manifest
 
 Key = tuple[str, str]  # namespace and name of a FlowRun

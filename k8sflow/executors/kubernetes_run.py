@@ -9,13 +9,12 @@ from http import HTTPStatus
 from typing import Any
 
 from k8sflow.config import Settings
-from k8sflow.errors import K8sflowError, KubernetesError
+from k8sflow.errors import ApiStatusError, K8sflowError, KubernetesError
 from k8sflow.executors.base import Emit
 from k8sflow.executors.kubernetes_task import TaskOnCluster
 from k8sflow.flow.decorators.pod_options import DEFAULT_OPTIONS, PodOptions, merge
 from k8sflow.kubernetes import diagnosis, labels, names, waiting
 from k8sflow.kubernetes.api import KubernetesApi
-from k8sflow.kubernetes.api_errors import ApiStatusError
 from k8sflow.kubernetes.job import AGENT, DEFAULT_TTL_SECONDS, TaskJob, job_manifest
 from k8sflow.kubernetes.manifest import Manifest
 from k8sflow.kubernetes.reflector import Change, Reflector, identity_of

@@ -9,12 +9,11 @@ from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import Any, Protocol
 
-from k8sflow.errors import KubernetesError, StorageError
+from k8sflow.errors import ApiStatusError, KubernetesError, StorageError
 from k8sflow.executors.base import Emit, Finished, Output, Queued, Started
 from k8sflow.flow.decorators.pod_options import PodOptions
 from k8sflow.kubernetes import diagnosis, waiting
 from k8sflow.kubernetes.api import KubernetesApi
-from k8sflow.kubernetes.api_errors import ApiStatusError
 from k8sflow.kubernetes.job import CONTAINER
 from k8sflow.kubernetes.logs import PodLog
 from k8sflow.kubernetes.manifest import Manifest

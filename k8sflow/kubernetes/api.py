@@ -20,8 +20,8 @@ import aiohttp
 from multidict import CIMultiDict
 
 from k8sflow.debug_log import DebugLog
-from k8sflow.errors import KubernetesError
-from k8sflow.kubernetes.api_errors import ApiStatusError, ApiUnreachableError, Target, status_error, unreachable_error
+from k8sflow.errors import ApiStatusError, ApiUnreachableError, KubernetesError
+from k8sflow.kubernetes.api_errors import Target, status_error, unreachable_error
 from k8sflow.kubernetes.kubeconfig import ClusterAccess
 from k8sflow.kubernetes.manifest import Manifest
 

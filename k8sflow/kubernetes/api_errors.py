@@ -1,9 +1,4 @@
-"""What the API server refuses, and that it can't be reached, as errors a person can act on.
-
-KubernetesError              (k8sflow.errors)
-  ApiStatusError             the server answered with a status of 400 or more
-  ApiUnreachableError        there was no answer: refused, timed out, cut off, or TLS failed
-"""
+"""Refusals and failures of the API server as errors that a person can act on."""
 
 from __future__ import annotations
 
@@ -13,10 +8,9 @@ from dataclasses import dataclass
 
 import aiohttp
 
-from k8sflow.errors import KubernetesError
+from k8sflow.errors import ApiStatusError, ApiUnreachableError
 
 _LONGEST_MESSAGE = 1000
-_FINAL = {400, 401, 403, 404, 405, 422}
 _VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "GET": "get", "DELETE": "delete"}
 
 
@@ -62,46 +56,6 @@ class Target:
     def rule(self) -> str:
         """The rule that a Role needs for it."""
         return json.dumps({"apiGroups": [self.group], "resources": [self.resource], "verbs": [self.verb]})
-
-
-class ApiStatusError(KubernetesError):
-    """The API server answered with a status of 400 or more.
-
-    Args:
-        status: The HTTP status.
-        reason: The machine-readable reason of the answer ("AlreadyExists"), or "".
-        message: What the server said.
-        retry_after_seconds: How long it asked to wait, or None.
-    """
-
-    def __init__(
-        self,
-        summary: str,
-        *,
-        cause: str = "",
-        advice: str = "",
-        status: int = 0,
-        reason: str = "",
-        message: str = "",
-        retry_after_seconds: float | None = None,
-    ) -> None:
-        super().__init__(summary, cause=cause, advice=advice)
-        self.status = status
-        self.reason = reason
-        self.message = message
-        self.retry_after_seconds = retry_after_seconds
-
-    @property
-    def is_final(self) -> bool:
-        """Whether the same request would be refused again, unless a person does something about it.
-
-        An exhausted quota is reported as 403, and frees up when other objects are deleted.
-        """
-        return self.status in _FINAL and "exceeded quota" not in self.message
-
-
-class ApiUnreachableError(KubernetesError):
-    """There was no answer: the connection was refused, timed out, was cut off, or TLS failed."""
 
 
 def status_error(target: Target, status: int, body: bytes, *, origin: str, retry_after: str | None) -> ApiStatusError:

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from http import HTTPStatus
 
 from k8sflow.debug_log import DebugLog
+from k8sflow.errors import ApiStatusError, ApiUnreachableError
 from k8sflow.kubernetes.api import KubernetesApi, backoff
-from k8sflow.kubernetes.api_errors import ApiStatusError, ApiUnreachableError
 
 _AFTER_END_SECONDS = 0.2
 _AFTER_ERROR_SECONDS = 1.0

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from http import HTTPStatus
 
 from k8sflow.config import Settings
-from k8sflow.errors import KubernetesError
+from k8sflow.errors import ApiStatusError, KubernetesError
 from k8sflow.kubernetes.api import KubernetesApi
-from k8sflow.kubernetes.api_errors import ApiStatusError
 from k8sflow.kubernetes.kubeconfig import ClusterAccess, load_access
 
 _PATIENCE_SECONDS = 2.0

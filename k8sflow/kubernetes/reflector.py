@@ -31,9 +31,8 @@ from http import HTTPStatus
 from typing import Any
 
 from k8sflow.debug_log import DebugLog
-from k8sflow.errors import KubernetesError
+from k8sflow.errors import ApiStatusError, ApiUnreachableError, KubernetesError
 from k8sflow.kubernetes.api import KubernetesApi, backoff
-from k8sflow.kubernetes.api_errors import ApiStatusError, ApiUnreachableError
 from k8sflow.kubernetes.manifest import Manifest
 
 WATCH_SECONDS = 290

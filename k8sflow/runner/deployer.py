@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from k8sflow.client import Run
 from k8sflow.config import Settings
-from k8sflow.errors import ConfigurationError, FlowDefinitionError, RunError
+from k8sflow.errors import ApiStatusError, ConfigurationError, FlowDefinitionError, RunError
 from k8sflow.kubernetes import flowrun as flowruns
 from k8sflow.runner.runner import Runner
 from k8sflow.runtime.placement import Placement
@@ -159,9 +159,6 @@ class TriggeredRun:
         Raises:
             KubernetesError: The cluster can't be asked.
         """
-        with _needs_api():
-            from k8sflow.kubernetes.api_errors import ApiStatusError  # noqa: PLC0415  as above
-
         try:
             found = self._call(lambda api: api.get(self._path))
         except ApiStatusError as error:

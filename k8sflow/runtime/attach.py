@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 import click
 
 from k8sflow.config import Settings
-from k8sflow.errors import K8sflowError, RunError, StorageError
+from k8sflow.errors import K8sflowError, RunError, StorageError, SupersededError
 from k8sflow.executors.base import Executor
 from k8sflow.flow.compile import build
 from k8sflow.flow.configs import bind_known
@@ -19,7 +19,7 @@ from k8sflow.flow.spec import FlowSpec
 from k8sflow.runtime import find, hints, remote
 from k8sflow.runtime.active import KUBERNETES, LOCAL, ActiveRun
 from k8sflow.runtime.clone import clone
-from k8sflow.runtime.driver import Driver, Report, RunResult, SupersededError
+from k8sflow.runtime.driver import Driver, Report, RunResult
 from k8sflow.runtime.follow import Follower
 from k8sflow.runtime.interrupts import interrupts
 from k8sflow.runtime.placement import Placement

@@ -10,10 +10,9 @@ from http import HTTPStatus
 
 import click
 
-from k8sflow.errors import K8sflowError
+from k8sflow.errors import ApiStatusError, K8sflowError
 from k8sflow.kubernetes import flowrun as flowruns
 from k8sflow.kubernetes.api import KubernetesApi
-from k8sflow.kubernetes.api_errors import ApiStatusError
 from k8sflow.kubernetes.flowrun import Phase
 from k8sflow.kubernetes.kubeconfig import load_access
 from k8sflow.kubernetes.manifest import Manifest

@@ -16,12 +16,11 @@ from typing import Any
 import click
 
 from k8sflow.config import Settings
-from k8sflow.errors import K8sflowError, KubernetesError, RunError
+from k8sflow.errors import ApiStatusError, K8sflowError, KubernetesError, RunError
 from k8sflow.executors.base import TaskEvent
 from k8sflow.flow.decorators.retry import Catch
 from k8sflow.kubernetes import flowrun as flowruns
 from k8sflow.kubernetes.api import KubernetesApi
-from k8sflow.kubernetes.api_errors import ApiStatusError
 from k8sflow.kubernetes.flowrun import Phase, timestamp
 from k8sflow.kubernetes.kubeconfig import ClusterAccess, load_access
 from k8sflow.kubernetes.manifest import Manifest

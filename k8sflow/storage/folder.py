@@ -13,8 +13,8 @@ from io import FileIO
 from pathlib import Path
 from typing import Literal
 
-from k8sflow.errors import StorageError
-from k8sflow.storage.objects import Buffer, ObjectNotFoundError, ReadableFile
+from k8sflow.errors import ObjectNotFoundError, StorageError
+from k8sflow.storage.objects import Buffer, ReadableFile
 from k8sflow.storage.patience import Report
 
 _MAP_FROM_BYTES = 1 << 16

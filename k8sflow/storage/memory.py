@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from k8sflow.storage.objects import Buffer, ObjectNotFoundError, ReadableFile
+from k8sflow.errors import ObjectNotFoundError
+from k8sflow.storage.objects import Buffer, ReadableFile
 from k8sflow.storage.patience import Report
 
 

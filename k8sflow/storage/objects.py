@@ -9,16 +9,11 @@ import io
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO, Protocol, TypeAlias
 
-from k8sflow.errors import StorageError
 from k8sflow.storage.patience import Patience, Report
 
 # What the standard library takes as bytes; typing has a name for it from Python 3.12 on.
 Buffer: TypeAlias = bytes | bytearray | memoryview
 ReadableFile: TypeAlias = BinaryIO | io.RawIOBase
-
-
-class ObjectNotFoundError(StorageError):
-    """There is no object under the key."""
 
 
 class LogWriter(Protocol):

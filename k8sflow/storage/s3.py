@@ -25,8 +25,8 @@ from botocore.exceptions import (
     ConnectionError as BotoConnectionError,
 )
 
-from k8sflow.errors import ConfigurationError, OutageError, StorageError
-from k8sflow.storage.objects import Buffer, ObjectNotFoundError, ReadableFile
+from k8sflow.errors import ConfigurationError, ObjectNotFoundError, OutageError, StorageError
+from k8sflow.storage.objects import Buffer, ReadableFile
 from k8sflow.storage.patience import Patience, Report, patient
 from k8sflow.storage.s3_log import S3Log
 

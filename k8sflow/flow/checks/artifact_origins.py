@@ -5,28 +5,12 @@ from __future__ import annotations
 import ast
 import os
 from collections import defaultdict
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 from k8sflow.errors import FlowDefinitionError
 from k8sflow.flow import spec
 from k8sflow.flow.checks.locate import definition_of
 from k8sflow.flow.graph import Graph, Place, closest
-
-
-class MissingArtifactError(AttributeError):
-    """An artifact is read that is not there. Why is looked for only when it is told: ``hasattr`` asks often."""
-
-    def __init__(self, what: str, why: Callable[[], str]) -> None:
-        super().__init__(what)
-        self._why = why
-
-    def __str__(self) -> str:
-        return f"{self.args[0]} {self._why()}".rstrip()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return AttributeError, (str(self),)
 
 
 @dataclass

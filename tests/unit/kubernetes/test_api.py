@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from k8sflow.config import Settings
-from k8sflow.errors import KubernetesError
+from k8sflow.errors import ApiStatusError, ApiUnreachableError, KubernetesError
 from k8sflow.kubernetes.api import KubernetesApi
-from k8sflow.kubernetes.api_errors import ApiStatusError, ApiUnreachableError, Target
+from k8sflow.kubernetes.api_errors import Target
 from k8sflow.kubernetes.kubeconfig import ClusterAccess
 from k8sflow.kubernetes.preflight import PERMISSIONS, check_access
 from tests.unit.kubernetes.fake_api import FakeApi, fake_api

@@ -12,14 +12,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from k8sflow.errors import RunError, StorageError
+from k8sflow.errors import RunError, StorageError, SupersededError
 from k8sflow.executors.base import Finished, Started, TaskEvent
 from k8sflow.flow.checks import graph as lint
 from k8sflow.flow.compile import build
 from k8sflow.flow.decorators.retry import Catch, Retry, StepPolicy
 from k8sflow.flow.graph import Graph
 from k8sflow.runtime.attempts import INFRASTRUCTURE_RETRIES, Again
-from k8sflow.runtime.driver import Driver, Report, RunResult, SupersededError
+from k8sflow.runtime.driver import Driver, Report, RunResult
 from k8sflow.runtime.inbox import Inbox
 from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.storage.folder import FolderStore

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from k8sflow.errors import StorageError
+from k8sflow.errors import ObjectNotFoundError, StorageError
 from k8sflow.storage.folder import FolderStore
-from k8sflow.storage.objects import ObjectNotFoundError, ObjectStore, open_store
+from k8sflow.storage.objects import ObjectStore, open_store
 from tests.support import environment, in_python, wait_for
 
 ODD_KEYS = [
