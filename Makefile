@@ -11,7 +11,7 @@ ALONE := tests/unit/parallel
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast fast-alone fast-others lint format bench-local bench-parallel bench-resume clean
+.PHONY: help demo test test-fast fast-alone fast-others lint format changelog bench-local bench-parallel bench-resume clean
 
 help:
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ lint: $(VENV)/.installed ## ruff, mypy and the layers
 format: $(VENV)/.installed ## let ruff lay out the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+changelog: $(VENV)/.installed ## show the unreleased changes as CHANGELOG.md will have them
+	@$(BIN)/towncrier build --draft --version "$$($(BIN)/python -c 'from k8sflow.version import VERSION; print(VERSION)')"
 
 bench-local: $(VENV)-bench/.installed ## local flows against Metaflow and the bare operation (about 4 minutes)
 	$(VENV)-bench/bin/python benchmarks/local_run.py
