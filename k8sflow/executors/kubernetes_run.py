@@ -12,7 +12,7 @@ from k8sflow.config import Settings
 from k8sflow.errors import ApiStatusError, K8sflowError, KubernetesError
 from k8sflow.executors.base import Emit
 from k8sflow.executors.kubernetes_task import TaskOnCluster
-from k8sflow.flow.decorators.pod_options import DEFAULT_OPTIONS, PodOptions, merge
+from k8sflow.flow.decorators.pod_options import PodOptions
 from k8sflow.kubernetes import diagnosis, labels, names, waiting
 from k8sflow.kubernetes.api import KubernetesApi
 from k8sflow.kubernetes.job import AGENT, DEFAULT_TTL_SECONDS, TaskJob, job_manifest
@@ -68,14 +68,6 @@ class RunPlan:
         """Where the ConfigMap is that owns the run's objects, when nothing else does."""
         name = names.owner_name(flow=self.flow, run=self.run)
         return f"/api/v1/namespaces/{self.settings.kubernetes_namespace}/configmaps/{name}"
-
-    def options_of(self, step: str) -> PodOptions:
-        """What a step asks of its pod: its own options, then the settings, then the default."""
-        settings = PodOptions(
-            image=self.settings.kubernetes_image or self.settings.kubernetes_runtime_image,
-            service_account=self.settings.kubernetes_service_account,
-        )
-        return merge(self.pod_options(step), settings, DEFAULT_OPTIONS)
 
 
 class ClusterRun:
@@ -261,7 +253,7 @@ class ClusterRun:
         name = names.job_name(
             flow=spec.flow, run=spec.run, step=spec.name.step, task=spec.name.id, attempt=spec.attempt
         )
-        return TaskOnCluster(self, spec, self.plan.options_of(spec.name.step), name)
+        return TaskOnCluster(self, spec, self.plan.pod_options(spec.name.step), name)
 
     async def _create(self, task: TaskOnCluster) -> None:
         plan = self.plan

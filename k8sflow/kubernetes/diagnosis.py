@@ -9,7 +9,7 @@ from __future__ import annotations
 from decimal import ROUND_CEILING, Decimal
 
 from k8sflow.flow.decorators import quantity
-from k8sflow.flow.decorators.pod_options import DEFAULT_OPTIONS, PodOptions
+from k8sflow.flow.decorators.pod_options import PodOptions
 from k8sflow.task.outcome import Diagnosis, Outcome
 
 _MEMORY_STEPS_MB = 1000
@@ -18,7 +18,7 @@ _MORE_MEMORY = Decimal("1.5")
 
 def out_of_memory(options: PodOptions, detail: str = "") -> Diagnosis:
     """The container used more than its memory."""
-    memory = options.memory or str(DEFAULT_OPTIONS.memory)
+    memory = _set(options.memory)
     return Diagnosis(
         Outcome.OUT_OF_MEMORY,
         f"it ran out of memory: it used more than the {memory} that are its request and its limit.",
@@ -29,7 +29,7 @@ def out_of_memory(options: PodOptions, detail: str = "") -> Diagnosis:
 
 def limit_too_low(options: PodOptions, detail: str) -> Diagnosis:
     """The memory doesn't even suffice to start a process."""
-    memory = options.memory or str(DEFAULT_OPTIONS.memory)
+    memory = _set(options.memory)
     return Diagnosis(
         Outcome.OUT_OF_MEMORY,
         f"its memory of {memory} is too little to start the container.",
@@ -240,7 +240,7 @@ def unschedulable(options: PodOptions, detail: str, largest_node: tuple[str, str
         detail: The scheduler's words.
         largest_node: Allocatable cores and memory of the largest node, where that is known.
     """
-    cpu, memory = options.cpu or str(DEFAULT_OPTIONS.cpu), options.memory or str(DEFAULT_OPTIONS.memory)
+    cpu, memory = _set(options.cpu), _set(options.memory)
     asked = f"cpu={cpu}, memory={memory}" + (f", gpu={options.gpu}" if options.gpu else "")
     summary = f"no node can take its pod now: it asks for {asked}."
     if largest_node is None:
@@ -321,6 +321,11 @@ def given_up(waiting: Diagnosis, seconds: float) -> Diagnosis:
         waiting.detail,
         waiting.resolution,
     )
+
+
+def _set(amount: str | None) -> str:
+    assert amount is not None, "every pod asks for cpu and memory"
+    return amount
 
 
 def _suggested_mb(memory: str) -> int:

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from k8sflow.flow.decorators.pod_options import DEFAULT_OPTIONS, PodOptions
+from k8sflow.flow.decorators.pod_options import PodOptions
 from k8sflow.kubernetes import labels
 from k8sflow.kubernetes.manifest import Manifest
 from k8sflow.task.pod_environment import USERS_PYTHONPATH
@@ -47,7 +47,7 @@ class TaskJob:
         name: Name of the Job; at most ``names.LONGEST_JOB_NAME`` long.
         namespace: Namespace of the run.
         task: The task that its pod executes.
-        options: What the step asks of its pod, merged; ``image`` is set.
+        options: Everything the step asks of its pod; ``image``, ``cpu`` and ``memory`` are set.
         runtime_image: The k8sflow image. A pod of another image gets the runtime copied from it.
         command: The container's command and arguments; never a shell's.
         owner: The ownerReference of the run's owner, or None.
@@ -100,11 +100,10 @@ def resource_requirements(options: PodOptions) -> Manifest:
 
     A limit on cores throttles a task that could use what is idle; memory that is not limited takes the node down.
     """
-    cpu = options.cpu or DEFAULT_OPTIONS.cpu
-    limits: dict[str, Any] = {"memory": options.memory or DEFAULT_OPTIONS.memory}
+    limits: dict[str, Any] = {"memory": options.memory}
     if options.disk is not None:
         limits["ephemeral-storage"] = options.disk
-    requests = {"cpu": cpu, **limits}
+    requests = {"cpu": options.cpu, **limits}
     if options.gpu:
         limits[f"{options.gpu_vendor or 'nvidia'}.com/gpu"] = str(options.gpu)
     return {"requests": requests, "limits": limits}
