@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import importlib
 import json
-import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
+from k8sflow import toml
 from k8sflow.errors import ParameterError
 from k8sflow.flow.problems import did_you_mean
 
@@ -63,7 +63,7 @@ def parser_of(named: str | Parser, where: str) -> Parser:
     """
     if callable(named):
         return named
-    ours: dict[str, Parser] = {"json": json.loads, "yaml": yaml_parser, "toml": _toml}
+    ours: dict[str, Parser] = {"json": json.loads, "yaml": yaml_parser, "toml": toml.loads}
     if named in ours:
         return ours[named]
     module, _, function = named.rpartition(".")
@@ -79,11 +79,3 @@ def yaml_parser(text: str) -> Any:
     import yaml  # noqa: PLC0415  only where a config is written in YAML
 
     return yaml.safe_load(text)
-
-
-def _toml(text: str) -> Any:
-    if sys.version_info >= (3, 11):
-        import tomllib  # noqa: PLC0415  as above
-    else:
-        import tomli as tomllib  # noqa: PLC0415
-    return tomllib.loads(text)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from decimal import ROUND_CEILING, Decimal
 
+from k8sflow import units
 from k8sflow.flow.decorators import quantity
 from k8sflow.flow.decorators.pod_options import PodOptions
 from k8sflow.task.outcome import Diagnosis, Outcome
@@ -247,7 +248,7 @@ def unschedulable(options: PodOptions, detail: str, largest_node: tuple[str, str
         advice = "It waits. Ask for less with @resources, or add nodes; `kubectl describe nodes` shows what there is."
         return Diagnosis(Outcome.UNSCHEDULABLE, summary, detail, advice)
     cores, room = largest_node
-    offer = f"The largest node has cpu={cores}, memory={quantity.describe_size(quantity.parse(room))} for pods"
+    offer = f"The largest node has cpu={cores}, memory={units.size(int(quantity.parse(room)))} for pods"
     if quantity.parse(cpu) > quantity.parse(cores) or quantity.parse(memory) > quantity.parse(room):
         summary = f"no node is large enough for its pod: it asks for {asked}."
         advice = f"{offer}: ask for less with @resources, or add larger nodes. It waits for one."

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from k8sflow import config
+from k8sflow import config, toml
 from k8sflow.errors import ConfigurationError
 from k8sflow.flow.decorators.kind import Decoration, DecoratorKind, Option
 from k8sflow.flow.problems import did_you_mean
@@ -124,7 +123,7 @@ def _read_file(path: Path) -> dict[str, str]:
         if path.suffix == ".json":
             return _variables(json.loads(text))
         if path.suffix == ".toml":
-            return _variables(_toml(text))
+            return _variables(toml.loads(text))
         return _variables(_env_lines(text))
     except ValueError:
         # The parser's message may quote the line, and with it a secret.
@@ -132,15 +131,6 @@ def _read_file(path: Path) -> dict[str, str]:
             f"@secrets: {path} does not hold variables.",
             advice="Write NAME=value lines, or one flat JSON or TOML table.",
         ) from None
-
-
-def _toml(text: str) -> dict[str, Any]:
-    if sys.version_info >= (3, 11):
-        import tomllib  # noqa: PLC0415  for those who have such a file
-    else:
-        import tomli as tomllib  # noqa: PLC0415
-    found: dict[str, Any] = tomllib.loads(text)
-    return found
 
 
 def _env_lines(text: str) -> dict[str, str]:
