@@ -24,15 +24,15 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Prints rows below their heads; on a terminal the last column is cut where it would not fit."""
     import shutil  # noqa: PLC0415  few commands print a table
 
-    from k8sflow.drawing.text import width  # noqa: PLC0415
+    from rich.cells import cell_len  # noqa: PLC0415
 
-    columns = [max(width(row[index]) for row in [head, *rows]) for index in range(len(head))]
+    columns = [max(cell_len(row[index]) for row in [head, *rows]) for index in range(len(head))]
     room = shutil.get_terminal_size().columns - sum(columns[:-1]) - 2 * (len(columns) - 1)
     for number, row in enumerate([head, *rows]):
         last = row[-1]
-        if sys.stdout is not None and sys.stdout.isatty() and width(last) > max(room, 10):
+        if sys.stdout is not None and sys.stdout.isatty() and cell_len(last) > max(room, 10):
             last = last[: max(room, 10) - 1] + "…"
-        cells = [cell + " " * (columns[index] - width(cell)) for index, cell in enumerate(row[:-1])]
+        cells = [cell + " " * (columns[index] - cell_len(cell)) for index, cell in enumerate(row[:-1])]
         line = "  ".join([*cells, last]).rstrip()
         click.echo(click.style(line, bold=True) if number == 0 else line)
 

@@ -20,8 +20,10 @@ def arrows(graph: Graph) -> list[Arrow]:
     """The arrows between different steps, in the order of the source."""
     return [
         Arrow(node.name, target, _label(node, target))
-        for node in graph.nodes.values() for target in node.next if target != node.name
-    ]  # fmt: skip
+        for node in graph.nodes.values()
+        for target in node.next
+        if target != node.name
+    ]
 
 
 def loop(node: Node) -> str:

@@ -71,9 +71,14 @@ class Layout:
 
 
 def lay_out(
-    graph: Graph, found: Sequence[Arrow], step_extent: Callable[[str], Extent], label_width: Callable[[str], float],
-    gap: float, *, whole: bool,
-) -> Layout:  # fmt: skip
+    graph: Graph,
+    found: Sequence[Arrow],
+    step_extent: Callable[[str], Extent],
+    label_width: Callable[[str], float],
+    gap: float,
+    *,
+    whole: bool,
+) -> Layout:
     """The layout of a graph.
 
     Args:
@@ -180,9 +185,13 @@ def _crossings(layout: Layout) -> int:
 
 
 def _place(
-    layout: Layout, extents: Mapping[str, Extent], uppers: Mapping[str, list[str]], lowers: Mapping[str, list[str]],
-    column: Mapping[str, list[str]], gap: float,
-) -> None:  # fmt: skip
+    layout: Layout,
+    extents: Mapping[str, Extent],
+    uppers: Mapping[str, list[str]],
+    lowers: Mapping[str, list[str]],
+    column: Mapping[str, list[str]],
+    gap: float,
+) -> None:
     for row in layout.rows:
         _settle(layout, row, dict.fromkeys(row, 0.0), extents, gap)
 
@@ -199,9 +208,13 @@ def _place(
 
 
 def _straighten(
-    layout: Layout, column: Mapping[str, list[str]], extents: Mapping[str, Extent], gap: float,
-    *, whole: bool = False,
-) -> None:  # fmt: skip
+    layout: Layout,
+    column: Mapping[str, list[str]],
+    extents: Mapping[str, Extent],
+    gap: float,
+    *,
+    whole: bool = False,
+) -> None:
     """Puts what is to stand in a column there, the longest one first, where the neighbours leave the room."""
     least, most = {}, {}
     for names in sorted({id(found): found for found in column.values()}.values(), key=len, reverse=True):

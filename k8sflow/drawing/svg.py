@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from html import escape
 
+from rich.cells import cell_len
+
 from k8sflow.drawing.arrows import arrows, joined, loop
 from k8sflow.drawing.layout import Extent, Layout, Segment, lay_out
-from k8sflow.drawing.text import width
 from k8sflow.flow.graph import Graph, Node
 
 # Lengths in pixels. A monospaced font has the same width in every viewer.
@@ -77,12 +78,12 @@ def _note(graph: Graph, node: Node) -> str:
 def _extent(graph: Graph, node: Node) -> Extent:
     half = _half(node)
     note = _note(graph, node)
-    more = (28.0 if node.is_loop else 8.0) + width(note) * _LABEL_LETTER if note else 0.0
+    more = (28.0 if node.is_loop else 8.0) + cell_len(note) * _LABEL_LETTER if note else 0.0
     return Extent(half, half + more + 2 * _CARD)
 
 
 def _label_width(label: str) -> float:
-    return 8 + width(label) * _LABEL_LETTER
+    return 8 + cell_len(label) * _LABEL_LETTER
 
 
 def _segment(graph: Graph, segment: Segment, layout: Layout, tops: list[float]) -> str:

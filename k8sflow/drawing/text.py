@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+
+from rich.cells import cell_len
 
 from k8sflow.drawing.arrows import arrows, joined, loop
 from k8sflow.drawing.layout import Extent, Segment, lay_out
@@ -32,9 +33,9 @@ def draw(graph: Graph, *, ascii_only: bool = False, emphasized: Callable[[str], 
 
     def extent(step: str) -> Extent:
         left = (len(step) - 1) // 2
-        return Extent(left, len(step) - left - 1 + width(notes[step]))
+        return Extent(left, len(step) - left - 1 + cell_len(notes[step]))
 
-    layout = lay_out(graph, arrows(graph), extent, lambda label: width(label) + 2, _GAP, whole=True)
+    layout = lay_out(graph, arrows(graph), extent, lambda label: cell_len(label) + 2, _GAP, whole=True)
     places = {name: int(x) for name, x in layout.x.items()}
     canvas = _Canvas(_ASCII if ascii_only else _CHARACTERS)
     top = 0
@@ -50,11 +51,6 @@ def draw(graph: Graph, *, ascii_only: bool = False, emphasized: Callable[[str], 
         gap.draw(canvas, top + 1)
         top += 1 + gap.height
     return canvas.text()
-
-
-def width(text: str) -> int:
-    """How many columns a text takes in a terminal."""
-    return sum(2 if unicodedata.east_asian_width(c) in "WF" else not unicodedata.combining(c) for c in text)
 
 
 def _note(graph: Graph, node: Node, *, ascii_only: bool) -> str:
@@ -77,7 +73,7 @@ class _Canvas:
         if not text:
             return
         self.words[row, column] = shown or text
-        for offset in range(1, width(text)):
+        for offset in range(1, cell_len(text)):
             self.words[row, column + offset] = ""
 
     def line(self, row: int, column: int, directions: int, owner: str) -> None:

@@ -45,9 +45,14 @@ LONGEST_MESSAGE = 1000
 # The settings that a run takes along; the bucket is in code.store, the namespace is the FlowRun's own.
 # What pods are asked for is in the run's record.
 CARRIED_SETTINGS = (
-    "credentials", "endpoint", "region", "kubernetes_runtime_image", "storage_patience_seconds",
-    "default_secrets_backend_type", "log",
-)  # fmt: skip
+    "credentials",
+    "endpoint",
+    "region",
+    "kubernetes_runtime_image",
+    "storage_patience_seconds",
+    "default_secrets_backend_type",
+    "log",
+)
 
 
 class Phase(str, Enum):

@@ -10,6 +10,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 from hypothesis import given, settings
+from rich.cells import cell_len
 
 from k8sflow.drawing import markup, svg, text
 from k8sflow.drawing.arrows import arrows, loop
@@ -93,9 +94,7 @@ def test_switches_loops_and_foreach_say_when(tmp_path: Path) -> None:
         "collect (joins numbers)",
     ):
         assert drawn.count(words) == 1, drawn
-    columns = {
-        text.width(line[: line.index("kind is 'bad'")]) for line in drawn.splitlines() if "kind is 'bad'" in line
-    }
+    columns = {cell_len(line[: line.index("kind is 'bad'")]) for line in drawn.splitlines() if "kind is 'bad'" in line}
     below = {line.rindex("│") for line in drawn.splitlines() if "improve" in line}
     assert columns == {column + 2 for column in below}, drawn
 
