@@ -7,7 +7,7 @@ import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-import k8sflow.started  # noqa: F401  it notes the working folder, before a flow's file can change it
+import k8sflow.started  # noqa: F401  records the working folder before a flow's file can change it
 from k8sflow.version import VERSION
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ if TYPE_CHECKING:
 
 __version__ = VERSION
 
-# Where each public name lives; loaded when it is first asked for, so that a flow pays only for what it uses.
+# The module of each public name, imported on first use, so that a flow pays only for what it uses.
 _HOMES = {
     "ApiStatusError": "k8sflow.errors",
     "ApiUnreachableError": "k8sflow.errors",
@@ -235,7 +235,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'k8sflow' has no attribute {name!r}")
-    if name == "parallel":  # always the module, which is the decorator too: what it is must not hang on import order
+    if name == "parallel":  # always the module, which acts as the decorator too: it must not depend on import order
         return importlib.import_module("k8sflow.parallel")
     value = getattr(importlib.import_module(_HOMES[name]), name)
     globals()[name] = value
@@ -247,7 +247,7 @@ def __dir__() -> list[str]:
 
 
 class _ModuleAndDecorator(ModuleType):
-    """A module of ours that is called like a decorator, and is the decorator when it is called or asked for more."""
+    """A module named like a decorator, which acts as the decorator when it is called or read."""
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
         return _decorator_of(self)(*arguments, **options)
@@ -262,7 +262,7 @@ def _decorator_of(module: ModuleType) -> Any:
 
 
 class _Package(ModuleType):
-    """This package. Importing ``k8sflow.parallel`` sets that name here, where ``@parallel`` has to be found as well."""
+    """This package. Importing ``k8sflow.parallel`` sets that name here, where ``@parallel`` must be found as well."""
 
     def __setattr__(self, name: str, value: object) -> None:
         if name in _HOMES and isinstance(value, ModuleType):

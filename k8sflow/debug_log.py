@@ -5,7 +5,7 @@ A module with something to report makes one log, named after itself:
     _log = DebugLog(__name__)
     _log.debug("%s Retrying in %.1f s.", error.summary, pause)
 
-Log every retry, reconnect and refresh, and what was decided; never a header, a token, or a value of the user's.
+Log every retry, reconnect and refresh, and every decision; never a header, a token, or a user's value.
 Arguments are formatted only when somebody listens.
 
 ``logging`` itself is imported by ``configure``, or by the application: until then nobody can listen, and a call costs a
@@ -82,7 +82,7 @@ def turn_on(level: str) -> None:
 
 
 def writes_to_stderr() -> bool:
-    """Whether ``turn_on`` has directed records to stderr."""
+    """True if ``turn_on`` has directed records to stderr."""
     if "logging" not in sys.modules:
         return False
     import logging  # noqa: PLC0415  somebody else has imported it

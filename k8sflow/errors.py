@@ -215,7 +215,7 @@ class ApiStatusError(KubernetesError):
 
     @property
     def is_final(self) -> bool:
-        """Whether the same request would be refused again unless a person acts.
+        """True if the same request would be refused again unless a person acts.
 
         An exhausted quota is reported as 403, but frees up as other objects are deleted.
         """

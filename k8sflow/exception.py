@@ -1,4 +1,4 @@
-"""Metaflow's names of errors, so that a flow moves over by its imports: ``from k8sflow.exception import …``."""
+"""Metaflow's names for errors, so that a flow is ported by its imports: ``from k8sflow.exception import …``."""
 
 from __future__ import annotations
 

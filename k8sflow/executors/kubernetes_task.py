@@ -255,7 +255,7 @@ class TaskOnCluster:
             await self._drain(log)
         if self.is_finished:
             return
-        result = end.result if end.is_told_by_agent else await self._without_word(end)
+        result = end.result if end.is_reported_by_agent else await self._without_word(end)
         if not (end.is_disruption and result is end.result):
             self.finish(result)
             return

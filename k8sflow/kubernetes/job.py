@@ -1,10 +1,10 @@
 """The manifest of a task's Job: a function from values to a dictionary.
 
-One ``batch/v1`` Job of one pod per task. The Job is there to put the pod back after a disruption, to be queued by
-what queues Jobs, and to be cleaned up after its time; how a task ended is read from its pod (see ``outcome``).
-Everything that a run of many indices needs (``completions``, ``completionMode``) has its place in ``_job_spec``.
+Each task is a ``batch/v1`` Job with one pod. The Job replaces the pod after a disruption, can be queued by a queue
+manager, and is cleaned up after its TTL; how the task ended is read from its pod (see ``outcome``). Everything that an
+Indexed Job needs (``completions``, ``completionMode``) belongs in ``_job_spec``.
 
-The container's root file system is left writable: the pod runs as a user that owns nothing in it, and images whose
+The container's root file system stays writable: the pod runs as a user that owns nothing in it, and images whose
 tools write beside themselves keep working. The work folder and /tmp (also HOME) are emptyDirs.
 """
 
@@ -24,7 +24,7 @@ CONTAINER = "task"
 RUNTIME_CONTAINER = "k8sflow-runtime"
 RUNTIME_FOLDER = "/opt/k8sflow"
 WORK_FOLDER = "/k8sflow/work"
-# Not by PYTHONPATH, which would replace the image's own: the agent adds the runtime to that.
+# Not through PYTHONPATH, which would replace the image's own; the agent adds the runtime to it.
 AGENT = (
     "python3",
     "-c",
@@ -41,19 +41,19 @@ _CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 
 @dataclass(frozen=True)
 class TaskJob:
-    """What the Job of one task is made from.
+    """The inputs of one task's Job.
 
     Args:
-        name: Name of the Job; at most ``names.LONGEST_JOB_NAME`` long.
+        name: Name of the Job, of at most ``names.LONGEST_JOB_NAME`` characters.
         namespace: Namespace of the run.
-        task: The task that its pod executes.
+        task: The task that the pod executes.
         options: Everything the step asks of its pod; ``image``, ``cpu`` and ``memory`` are set.
-        runtime_image: The k8sflow image. A pod of another image gets the runtime copied from it.
-        command: The container's command and arguments; never a shell's.
+        runtime_image: The k8sflow image. The runtime is copied from it into pods of other images.
+        command: The container's command and arguments, which no shell interprets.
         owner: The ownerReference of the run's owner, or None.
-        environment: Variables of the container; the options' and k8sflow's own are added.
-        credentials_secret: Secret with the bucket's keys, or None for workload identity.
-        ttl_seconds: How long the finished Job stays for people to look at.
+        environment: Environment variables of the container; those of the options and k8sflow's own are added.
+        credentials_secret: Secret with the keys of the bucket, or None for workload identity.
+        ttl_seconds: How long the finished Job is kept for inspection.
     """
 
     name: str
@@ -74,7 +74,7 @@ class TaskJob:
 
 
 def job_manifest(job: TaskJob) -> Manifest:
-    """The Job as the API server takes it."""
+    """The Job's manifest for the API server."""
     metadata: Manifest = {
         "name": job.name,
         "namespace": job.namespace,
@@ -87,18 +87,18 @@ def job_manifest(job: TaskJob) -> Manifest:
 
 
 def literal(text: str) -> str:
-    """A variable's value or a command's word that reaches the container as ``text`` is written.
+    """Escapes a variable's value or a word of a command, so that the container gets it as written.
 
-    The kubelet fills in ``$(NAME)`` and makes ``$$`` one dollar sign:
+    The kubelet expands ``$(NAME)`` and turns ``$$`` into one dollar sign:
     https://kubernetes.io/docs/reference/generated/kubernetes-api/v1.34/#envvar-v1-core
     """
     return text.replace("$", "$$")
 
 
 def resource_requirements(options: PodOptions) -> Manifest:
-    """Requests and limits: memory, disk and GPUs are both, cores are requested without limit.
+    """Requests and limits: both for memory, disk and GPUs; only a request for cores.
 
-    A limit on cores throttles a task that could use what is idle; memory that is not limited takes the node down.
+    A limit on cores would throttle a task that could use idle ones; unlimited memory can take the node down.
     """
     limits: dict[str, Any] = {"memory": options.memory}
     if options.disk is not None:
@@ -121,7 +121,7 @@ def _job_spec(job: TaskJob) -> Manifest:
     return {
         "completions": 1,
         "parallelism": 1,
-        # Code failures are retried by the driver, which can wait or ask for more; disruptions are free (KEP-3329).
+        # The driver retries failures of the code: it can wait or request more. Disruptions don't count (KEP-3329).
         "backoffLimit": 0,
         "podFailurePolicy": {
             "rules": [{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}]
@@ -178,7 +178,7 @@ def _container_security() -> Manifest:
 
 def _task_container(job: TaskJob, *, copies_runtime: bool) -> Manifest:
     options = job.options
-    mounts = [{"name": "work", "mountPath": WORK_FOLDER}, {"name": "tmp", "mountPath": "/tmp"}]  # noqa: S108 - its own
+    mounts = [{"name": "work", "mountPath": WORK_FOLDER}, {"name": "tmp", "mountPath": "/tmp"}]  # noqa: S108 - the pod's own
     if copies_runtime:
         mounts.append({"name": "runtime", "mountPath": RUNTIME_FOLDER})
     if options.shared_memory is not None:
@@ -192,7 +192,7 @@ def _task_container(job: TaskJob, *, copies_runtime: bool) -> Manifest:
         "resources": resource_requirements(options),
         "volumeMounts": mounts,
         "securityContext": _container_security(),
-        # The agent writes its result there; of a container that can't, the last lines of the log tell why.
+        # The agent writes its result there; if the container can't run it, the end of the log says why.
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }
     if options.image_pull_policy is not None:
@@ -201,10 +201,10 @@ def _task_container(job: TaskJob, *, copies_runtime: bool) -> Manifest:
 
 
 def _runtime_container(job: TaskJob) -> Manifest:
-    """The init container that brings the runtime into an image that lacks it.
+    """The init container that copies the runtime into a pod whose image lacks it.
 
-    It asks for what the task's container asks for, so that the pod, which is given the larger of the two, asks for no
-    more; GPUs are left to the task.
+    It has the requests of the task's container, so that the pod, which gets the larger of the two, requests no more;
+    only the task gets GPUs.
     """
     resources = resource_requirements(job.options)
     limits = {name: amount for name, amount in resources["limits"].items() if not name.endswith("/gpu")}
@@ -234,7 +234,7 @@ def _environment(job: TaskJob) -> list[Manifest]:
         plain[USERS_PYTHONPATH] = path
     variables: list[Manifest] = [{"name": name, "value": literal(value)} for name, value in plain.items()]
     variables += [
-        # A divisor of 1 rounds up to whole cores: a task that asks for 500m has one.
+        # A divisor of 1 rounds up to whole cores: a task that requests 500m sees one.
         {"name": "K8SFLOW_CPUS", "valueFrom": _resource("requests.cpu")},
         {"name": "K8SFLOW_MEMORY_BYTES", "valueFrom": _resource("limits.memory")},
         {"name": "K8SFLOW_POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},

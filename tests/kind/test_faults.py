@@ -170,7 +170,7 @@ def test_a_container_that_is_told_to_end_runs_again(namespace: Namespace, client
     done = running.wait(180)
     assert done.code == 0, done.text
     assert "cancelled" not in done.text
-    assert "killed from outside (exit code 143)" in done.text
+    assert "killed externally (exit code 143)" in done.text
     assert done.text.count("costs no retry") == 2
     assert client(done.run)["end"].task.data.total == 0 + 1 + 4
     assert attempts(namespace, done.run)["work/0"] == 2

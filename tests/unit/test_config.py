@@ -90,7 +90,7 @@ def test_a_relative_root_stays_where_it_was_meant(tmp_path: Path, home: Path, mo
     assert _load(tmp_path, home, K8SFLOW_ROOT="~/runs").root == str(Path("~/runs").expanduser())
     assert _load(tmp_path, home, K8SFLOW_ROOT="/ünï").root == "/ünï"
     monkeypatch.setattr(started, "FOLDER", None)
-    with pytest.raises(ConfigurationError, match="the working folder doesn't exist any more"):
+    with pytest.raises(ConfigurationError, match="the working folder no longer exists"):
         _load(tmp_path, home, K8SFLOW_ROOT="mine")
 
 
@@ -121,8 +121,8 @@ def test_settings_travel_through_the_environment() -> None:
     ("text", "words"),
     [
         ('bukcet = "x"', "unknown setting 'bukcet'"),
-        ("bucket = 5", "has to be a string"),
-        ("[bucket]\nname = 'x'", "has to be a string"),
+        ("bucket = 5", "must be a string"),
+        ("[bucket]\nname = 'x'", "must be a string"),
         ("bucket", "not a TOML file"),
         ('credentials = "password"', "credentials is 'password'"),
         ('credentials = "secret:"', "credentials is 'secret:'"),

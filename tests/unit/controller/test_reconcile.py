@@ -95,7 +95,7 @@ def test_a_driver_that_died_is_told_until_the_next_one_speaks() -> None:
     assert status["driver"]["restarts"] == 1
     assert "phase" not in status
     starting = pod("p2", created=LATER, waiting={"reason": "ContainerCreating"})
-    assert decide(run, job(run, failed=1), dead, starting).status["message"] == "the driver is being started again."
+    assert decide(run, job(run, failed=1), dead, starting).status["message"] == "the driver is being restarted."
     assert "message" not in decide(run, job(run, failed=1), dead, pod("p2", created=LATER, running={})).status
 
 
@@ -114,7 +114,7 @@ def test_a_driver_that_died_too_often_fails_the_flowrun_with_its_last_end() -> N
     condition = {"reason": "BackoffLimitExceeded", "message": "Job has reached the specified backoff limit"}
     status = decide(flowrun(), job(flowrun(), failed=6, Failed=condition), first, last).status
     assert status["phase"] == "Failed"
-    assert status["message"].startswith("the driver died again and again; last: the driver's pod used more memory")
+    assert status["message"].startswith("the driver died repeatedly; the last time: the driver's pod used more memory")
     assert "driver.resources.memory" in status["message"]
 
 
@@ -135,7 +135,7 @@ def test_a_job_of_the_same_name_is_not_taken_for_ours() -> None:
     decision = decide(flowrun(), foreign)
     assert decision.create is None
     assert decision.status["phase"] == "Pending"
-    assert "not of this FlowRun" in decision.status["message"]
+    assert "does not belong to this FlowRun" in decision.status["message"]
 
 
 def test_a_driver_image_has_to_be_allowed() -> None:

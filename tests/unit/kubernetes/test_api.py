@@ -104,7 +104,7 @@ def test_a_create_whose_answer_got_lost_is_one_create(server: FakeApi) -> None:
 
 def test_a_name_that_something_else_has_is_an_error(server: FakeApi) -> None:
     server.put("jobs", {"metadata": {"name": "j", "labels": {"run": "other"}}})
-    with pytest.raises(KubernetesError, match="exists already, and is not of this run"):
+    with pytest.raises(KubernetesError, match="exists already, and does not belong to this run"):
         use(server, lambda api: api.create(JOBS, JOB))
 
 

@@ -80,7 +80,7 @@ def test_no_kubeconfig_is_told(tmp_path: Path) -> None:
 def test_an_unknown_context_is_told_with_those_there_are(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="no context 'prod'") as caught:
         load(write(tmp_path / "a"), context="prod")
-    assert "Its contexts are one" in caught.value.advice
+    assert "Its contexts: one" in caught.value.advice
 
 
 @pytest.mark.parametrize("text", ["{not yaml", "- a list", "current-context: [", ""])

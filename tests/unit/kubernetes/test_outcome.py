@@ -45,13 +45,13 @@ def end_of(document: dict[str, Any]) -> Ended:
 def test_the_agents_word_wins(code: int) -> None:
     end = end_of(ended(code, "OOMKilled", SUCCESS.to_json(), conditions=disrupted("EvictionByEvictionAPI")))
     assert end.result == SUCCESS
-    assert end.is_told_by_agent
+    assert end.is_reported_by_agent
     assert not end.is_disruption
 
 
 ENDS = [
     (ended(137, "OOMKilled"), Outcome.OUT_OF_MEMORY, "1000M"),
-    (ended(143, "OOMKilled"), Outcome.NODE_LOST, "killed from outside"),
+    (ended(143, "OOMKilled"), Outcome.NODE_LOST, "killed externally"),
     (ended(143), Outcome.NODE_LOST, "exit code 143"),
     (ended(3), Outcome.USER_ERROR, "exit code 3"),
     (ended(0, "Completed"), Outcome.USER_ERROR, "without a result"),
@@ -71,7 +71,7 @@ ENDS = [
     (ended(143, conditions=disrupted("DeletionByTaintManager")), Outcome.NODE_LOST, "node was lost"),
     (ended(143, conditions=disrupted("DeletionByPodGC")), Outcome.NODE_LOST, "node was lost"),
     (ended(137, conditions=disrupted("TerminationByKubelet"), reason="Evicted"), Outcome.EVICTED, "evicted"),
-    (ended(143, deleting=True), Outcome.NODE_LOST, "deleted from outside"),
+    (ended(143, deleting=True), Outcome.NODE_LOST, "deleted externally"),
     (pod(reason="Evicted", message="The node was low on resource: ephemeral-storage."), Outcome.EVICTED, "evicted"),
     (pod(reason="Evicted", message="The node was low on resource: memory."), Outcome.EVICTED, "evicted"),
     (pod(reason="NodeShutdown", message="Pod was rejected"), Outcome.NODE_LOST, "shut down"),
@@ -81,7 +81,7 @@ ENDS = [
         "UnexpectedAdmissionError",
     ),
     (pod(reason="OutOfcpu", message="Node didn't have enough resource"), Outcome.NEVER_STARTED, "OutOfcpu"),
-    (pod(reason="DeadlineExceeded", message="too long"), Outcome.TIMED_OUT, "after 60 s"),
+    (pod(reason="DeadlineExceeded", message="too long"), Outcome.TIMED_OUT, "deadline of 60 s"),
     (pod(), Outcome.NEVER_STARTED, "ended as Failed"),
     (pod(phase="Succeeded"), Outcome.NEVER_STARTED, "ended as Succeeded"),
 ]
@@ -92,7 +92,7 @@ def test_without_a_word_the_evidence_decides(document: dict[str, Any], outcome: 
     """Every end has a category, and a diagnosis that says what to do."""
     end = end_of(document)
     assert end.result.outcome is outcome
-    assert not end.is_told_by_agent
+    assert not end.is_reported_by_agent
     found = end.result.diagnosis
     assert found is not None
     assert told in f"{found.summary} {found.detail}"
@@ -106,14 +106,14 @@ def test_the_deadline_goes_before_the_signal_that_it_sends() -> None:
 
 
 def test_an_agent_that_was_sent_sigterm_has_cancelled_nothing() -> None:
-    """The pod may say who sent it; otherwise the container was killed from outside, which is infrastructure."""
+    """The pod may say who sent it; otherwise the container was killed externally, which is infrastructure."""
     told = STOPPED.to_json()
     assert end_of(ended(143, message=told, conditions=disrupted("PreemptionByScheduler"))).is_disruption
     assert end_of(ended(143, message=told, deleting=True)).result.outcome is Outcome.NODE_LOST
     end = end_of(ended(143, message=told))
     assert end.result.outcome is Outcome.NODE_LOST
-    assert "killed from outside (exit code 143)" in str(end.result.diagnosis)
-    assert not end.is_told_by_agent, "the store may have the task's commit"
+    assert "killed externally (exit code 143)" in str(end.result.diagnosis)
+    assert not end.is_reported_by_agent, "the store may have the task's commit"
 
 
 def test_a_disruption_is_one_only_when_the_pod_says_so() -> None:
@@ -131,7 +131,7 @@ def test_the_runtime_that_could_not_be_copied_is_told() -> None:
 
 
 def test_a_cut_off_message_is_no_result() -> None:
-    assert not end_of(ended(0, "Completed", SUCCESS.to_json()[:-3])).is_told_by_agent
+    assert not end_of(ended(0, "Completed", SUCCESS.to_json()[:-3])).is_reported_by_agent
 
 
 def test_the_end_of_a_log_is_shown_as_the_task_wrote_it() -> None:
@@ -193,10 +193,10 @@ def test_the_ordinary_seconds_are_not_worth_a_word(reason: str) -> None:
 @pytest.mark.parametrize(
     ("message", "cause"),
     [
-        ("failed to resolve reference: docker.io/x:1: not found", "there is no such image"),
+        ("failed to resolve reference: docker.io/x:1: not found", "it does not exist"),
         ("pull access denied, authentication required", "the registry refuses it"),
         ("dial tcp: lookup nowhere.invalid: no such host", "the node can't reach the registry"),
-        ("couldn't parse image name: invalid reference format", "that is no image name"),
+        ("couldn't parse image name: invalid reference format", "not a valid image reference"),
         ("Container image is not present with pull policy of Never", "it isn't on the node"),
         ("something new", "see below"),
     ],
@@ -217,7 +217,7 @@ def test_an_unschedulable_pod_is_told_with_what_it_asks_for() -> None:
     assert full is not None
     assert small is not None
     assert "cpu=2, memory=1000M" in full.summary
-    assert "until there is room" in full.resolution
+    assert "so it waits until one is free" in full.resolution
     assert "no node is large enough" in small.summary
     assert "cpu=1, memory=524.3 MB" in small.resolution
 

@@ -280,7 +280,7 @@ def test_a_server_that_is_gone_for_good_is_raised(server: FakeApi) -> None:
         server.reset_watches()
         await asyncio.Event().wait()
 
-    with pytest.raises(KubernetesError, match="no useful answer"):
+    with pytest.raises(KubernetesError, match="has not answered usefully"):
         reflect(server, scenario, unreachable_seconds=0.5)
 
 
