@@ -1,4 +1,4 @@
-"""The worker against an API server that fails, forgets and lags behind."""
+"""The worker against an API server that fails, forgets and lags."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def server() -> Iterator[FlowRunApi]:
 
 
 def work(server: FlowRunApi, feed: Callable[[Worker], None], until: Callable[[], object]) -> None:
-    """Lets a worker go on until something is true at the server."""
+    """Runs a worker until a condition is true at the server."""
 
     async def scenario() -> None:
         async with KubernetesApi(server.access, patience_seconds=0.0) as api:
@@ -50,19 +50,19 @@ def test_a_flowrun_gets_its_job_and_is_pending(server: FlowRunApi) -> None:
 
 
 def test_a_flowrun_that_is_deleted_meanwhile_gets_no_job(server: FlowRunApi) -> None:
-    """Watches of different kinds lag; what is done is done for what is there."""
-    gone, there = flowrun(name="gone"), server.put("flowruns", flowrun())
+    """Watches of different kinds lag, so the FlowRun is read before any action."""
+    deleted, present = flowrun(name="deleted"), server.put("flowruns", flowrun())
 
     def feed(worker: Worker) -> None:
-        worker.flowrun_changed(gone, is_deleted=False)
-        worker.flowrun_changed(there, is_deleted=False)
+        worker.flowrun_changed(deleted, is_deleted=False)
+        worker.flowrun_changed(present, is_deleted=False)
 
     work(server, feed, lambda: status(server))
     assert server.names("jobs") == ["sum-run-1-driver"]
 
 
 def test_a_restarted_controller_leaves_a_running_run_alone(server: FlowRunApi) -> None:
-    """It sees the FlowRun before the Job: the create finds the Job, and no word of the driver is written over."""
+    """It sees the FlowRun before the Job: the create finds the Job, and the driver's status is not overwritten."""
     first = server.put("flowruns", flowrun(status={"phase": "Running", "message": "at work"}))
     server.put("jobs", job(first))
     other = server.put("flowruns", flowrun(name="other"))
@@ -77,7 +77,7 @@ def test_a_restarted_controller_leaves_a_running_run_alone(server: FlowRunApi) -
 
 
 @pytest.mark.slow
-def test_trouble_with_one_flowrun_leaves_the_others_alone_and_is_tried_again(server: FlowRunApi) -> None:
+def test_an_error_about_one_flowrun_is_retried_and_does_not_affect_others(server: FlowRunApi) -> None:
     bad, good = server.put("flowruns", flowrun(name="bad")), server.put("flowruns", flowrun(name="good"))
     server.fail("GET", "flowruns/bad", 403, times=1)
 
@@ -91,7 +91,7 @@ def test_trouble_with_one_flowrun_leaves_the_others_alone_and_is_tried_again(ser
     assert server.names("jobs") == ["bad-driver", "good-driver"]
 
 
-def test_a_job_that_was_deleted_is_made_again(server: FlowRunApi) -> None:
+def test_a_deleted_job_is_recreated(server: FlowRunApi) -> None:
     run = server.put("flowruns", flowrun(status={"phase": "Running"}))
     old = job(run)
 
@@ -103,7 +103,7 @@ def test_a_job_that_was_deleted_is_made_again(server: FlowRunApi) -> None:
     work(server, feed, lambda: server.names("jobs"))
 
 
-def test_a_job_that_was_deleted_while_nobody_watched_is_missed(server: FlowRunApi) -> None:
+def test_the_deletion_of_a_job_is_noticed_without_a_watch(server: FlowRunApi) -> None:
     run = server.put("flowruns", flowrun(status={"phase": "Running"}))
 
     async def scenario() -> None:
