@@ -20,10 +20,10 @@ from k8sflow.flow.graph import Graph
 from k8sflow.storage.logs import Mark, scrub
 from k8sflow.storage.records import Commit, OutcomeRecord
 from k8sflow.storage.run_store import RunStore
-from k8sflow.task.caught import caught
-from k8sflow.task.failure import recorded
+from k8sflow.task.catch import caught
 from k8sflow.task.outcome import Outcome
 from k8sflow.task.spec import TaskName
+from k8sflow.task.stored_results import recorded_result
 from k8sflow.user import current_user
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ class Task(TaggedAsParent):
         outcome = self._outcome
         if self._commit is not None or outcome is None or outcome.outcome == Outcome.SUCCEEDED.value:
             return None
-        return caught(recorded(outcome))
+        return caught(recorded_result(outcome))
 
     @property
     def failure(self) -> str | None:

@@ -25,20 +25,19 @@ from k8sflow.executors import fork_server
 from k8sflow.executors.base import Emit, Finished, Output, Queued, Started
 from k8sflow.executors.fork_server import RunToServe
 from k8sflow.executors.zygote import Exit, Zygote, no_process
-from k8sflow.flow.decorators import registry
-from k8sflow.flow.decorators import step as decorators
 from k8sflow.flow.decorators.environment import variables_of
-from k8sflow.flow.decorators.retry import TimeLimit
+from k8sflow.flow.decorators.policy import TimeLimit
 from k8sflow.storage.objects import LogWriter
 from k8sflow.storage.run_store import RunStore
-from k8sflow.task import memory
 from k8sflow.task.death import death, last_word, timed_out
+from k8sflow.task.host import oom as memory
+from k8sflow.task.host.pipes import waiting_bytes
+from k8sflow.task.inside.runner import TaskRunner
 from k8sflow.task.outcome import Diagnosis, Outcome
-from k8sflow.task.pipes import waiting_bytes
+from k8sflow.task.protocol import TIME_IS_OVER
 from k8sflow.task.result import TaskResult
-from k8sflow.task.runner import TaskRunner, committed_result, write_outcome
 from k8sflow.task.spec import TaskSpec
-from k8sflow.task.time_limit import TIME_IS_OVER
+from k8sflow.task.stored_results import committed_result, write_outcome
 
 _READ_BYTES = 1 << 16
 _TERM_SECONDS = 3.0
@@ -93,7 +92,7 @@ class LocalExecutor:
         self._limit_of = limit_of
         self._run_store: RunStore = runner.run_store
         files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self._served = RunToServe(runner.flow, runner.record, runner.store, runner.place, files)
+        self._served = RunToServe(runner.definition.flow, runner.record, runner.store, runner.place, files)
         self._variables_of = partial(_variables, runner)
         self._lock = lock
         self._servers: dict[tuple[tuple[str, str], ...], Zygote] = {}
@@ -110,7 +109,7 @@ class LocalExecutor:
         self._woken.settimeout(None)
         self._cancelled = threading.Event()
         self._selector.register(self._woken, selectors.EVENT_READ)
-        self._server_for(runner.graph.start)
+        self._server_for(runner.definition.graph.start)
         self._thread = threading.Thread(target=self._loop, name="k8sflow-local", daemon=True)
         try:
             self._thread.start()
@@ -418,10 +417,10 @@ def _inferred(running: _Running, status: int) -> TaskResult:
 
 def _variables(runner: TaskRunner, step: str) -> dict[str, str]:
     """What ``@environment`` sets for a step; nothing for an exit hook, which belongs to none."""
-    if step not in runner.graph.nodes:
+    if step not in runner.definition.graph.nodes:
         return {}
-    added = tuple(map(registry.parse, runner.record.decorators))
-    return variables_of(decorators.effective(runner.flow, step, added))
+    definition = runner.definition
+    return variables_of(definition.decorations_of(step, definition.added(runner.record.decorators)))
 
 
 def _told(error: Exception) -> Diagnosis:

@@ -17,7 +17,7 @@ from k8sflow.storage import s3, s3_log
 from k8sflow.storage.patience import Patience
 from k8sflow.storage.run_store import RunStore
 from k8sflow.storage.s3 import S3Store
-from k8sflow.task.uploads import LogUploads
+from k8sflow.task.host.uploads import LogUploads
 from tests.s3server import BUCKET, KEYS, Server
 from tests.support import wait_for
 
