@@ -39,14 +39,15 @@ class Controller:
         return done.stdout
 
     def install(self) -> None:
-        """``helm install``, as a person would."""
+        """Installs CRD and chart, as an operator would; the cluster may have the CRD of an older checkout."""
+        self.namespace.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(CHART / "crds"))
         repository, _, tag = self.namespace.cluster.image.rpartition(":")
         image = ("--set", f"image.repository={repository}", "--set", f"image.tag={tag}")
         self.helm("install", "k8sflow", str(CHART), *image, "--wait", "--timeout", "90s")
 
-    def detach(self, flow: str | Path, *arguments: str, command: str = "run") -> FlowRun:
+    def detach(self, flow: str | Path, *arguments: str, command: str = "run", **variables: str) -> FlowRun:
         """Runs or resumes a flow with ``--detach``; its client has ended when this returns."""
-        done = self.namespace.command(flow, command, *arguments, *DETACHED).wait(DEADLINE_SECONDS)
+        done = self.namespace.command(flow, command, *arguments, *DETACHED, **variables).wait(DEADLINE_SECONDS)
         assert done.code == 0, done.text
         name = re.search(r"as FlowRun (\S+);", done.text)
         assert name, done.text
@@ -216,6 +217,18 @@ def test_its_objects_carry_no_mark_but_our_own(controller: Controller) -> None:
     for job in controller.namespace.objects("jobs", run.tasks):
         assert [owner["kind"] for owner in job["metadata"]["ownerReferences"]] == ["FlowRun"]
         assert job["spec"]["template"]["spec"]["serviceAccountName"] == "k8sflow-task"
+
+
+def test_driver_and_tasks_log_at_the_level_of_the_client_and_the_controller_logs_json(controller: Controller) -> None:
+    run = controller.detach("detached.py", K8SFLOW_LOG="debug")
+    run.wait_for_end()
+    assert re.search(r"DEBUG k8sflow\.kubernetes\.reflector: \S+/pods: listed \d+ objects", run.log)
+    (pod, *_) = controller.namespace.objects("pods", run.tasks)
+    variables = {item["name"]: item.get("value") for item in pod["spec"]["containers"][0]["env"]}
+    assert variables["K8SFLOW_LOG"] == "debug"
+    lines = controller.namespace.kubectl("logs", "-l", CONTROLLER, "--tail=-1").splitlines()
+    records = [json.loads(line) for line in lines]
+    assert f"driver Job {run.name}-driver created" in str([r["message"] for r in records if r["severity"] == "info"])
 
 
 def test_two_runs_at_once_get_a_driver_each(controller: Controller, client: Callable[[str], Any]) -> None:
