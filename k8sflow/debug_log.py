@@ -15,6 +15,7 @@ look into ``sys.modules``. So a log costs the import of a module nothing.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,7 @@ ROOT = "k8sflow"
 VARIABLE = "K8SFLOW_LOG"
 _FORMAT = "%(asctime)s.%(msecs)03dZ %(process)d %(levelname)s %(name)s: %(message)s"
 _TIME_FORMAT = "%Y-%m-%dT%H:%M:%S"
+_RECORD = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z \d+ [A-Z]+ k8sflow[\w.]*: ")
 
 
 class DebugLog:
@@ -79,6 +81,11 @@ def turn_on(level: str) -> None:
         handler.setFormatter(formatter)
         logger.addHandler(handler)
         logger.propagate = False  # the application may set up handlers of its own later
+
+
+def is_record(line: str) -> bool:
+    """True for a line that ``turn_on`` has written to stderr."""
+    return _RECORD.match(line) is not None
 
 
 def writes_to_stderr() -> bool:

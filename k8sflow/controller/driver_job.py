@@ -10,18 +10,16 @@ from k8sflow.config import variable
 from k8sflow.controller.policy import Policy
 from k8sflow.kubernetes import flowrun as flowruns
 from k8sflow.kubernetes import labels
-from k8sflow.kubernetes.job import literal
+from k8sflow.kubernetes.job import DEFAULT_USER, literal, pod_security, variables
 from k8sflow.kubernetes.manifest import Manifest
 from k8sflow.kubernetes.names import label_value
 
 CONTAINER = "driver"
 PROGRAM = "/opt/venv/bin/k8sflow"
-USER = 65532
 GRACE_SECONDS = 30
 # The run has failed or can't be driven (1), wrong command line (2), cancelled because the FlowRun was deleted (130).
 FINAL_EXIT_CODES = (1, 2, 130)
 _TMP = "/tmp"  # noqa: S108 - an emptyDir of its own
-_CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 
 
 def driver_job(flowrun: Manifest, policy: Policy) -> Manifest:
@@ -73,13 +71,7 @@ def _pod_spec(flowrun: Manifest, policy: Policy) -> Manifest:
         "serviceAccountName": policy.driver_service_account,
         "terminationGracePeriodSeconds": GRACE_SECONDS,
         "enableServiceLinks": False,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": USER,
-            "runAsGroup": USER,
-            "fsGroup": USER,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "securityContext": pod_security(DEFAULT_USER),
         "containers": [_container(flowrun, policy)],
         "volumes": [{"name": "tmp", "emptyDir": {}}],
     }
@@ -126,13 +118,7 @@ def _environment(flowrun: Manifest, policy: Policy) -> list[Manifest]:
         flowruns.SERVICE_ACCOUNTS_VARIABLE: ",".join((policy.task_service_account, *policy.task_service_accounts)),
         **flowruns.environment(flowrun["spec"], flowrun["metadata"]["namespace"]),
     }
-    variables: list[Manifest] = [{"name": name, "value": literal(value)} for name, value in plain.items()]
-    secret = flowruns.credentials_secret(flowrun["spec"])
-    if secret is not None:
-        variables += [
-            {"name": key, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}} for key in _CREDENTIALS
-        ]
-    return variables
+    return variables(plain, flowruns.credentials_secret(flowrun["spec"]))
 
 
 def _resources(requested: Manifest, policy: Policy) -> Manifest:

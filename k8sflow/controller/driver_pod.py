@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from k8sflow import debug_log
 from k8sflow.kubernetes.manifest import Manifest
+from k8sflow.kubernetes.outcome import is_out_of_memory
+from k8sflow.kubernetes.waiting import ORDINARY_REASONS
 
-_ORDINARY_REASONS = {"", "ContainerCreating", "PodInitializing"}
-_OUT_OF_MEMORY_EXIT = 137
 _LONGEST_EVIDENCE = 600
 
 
@@ -28,7 +29,7 @@ def waits_for(pod: Manifest) -> str | None:
             return f"no node can take the driver's pod.\n{condition.get('message') or ''}"
     waiting = _state(pod).get("waiting") or {}
     reason, message = str(waiting.get("reason") or ""), str(waiting.get("message") or "")
-    if reason in _ORDINARY_REASONS:
+    if reason in ORDINARY_REASONS:
         return None
     return f"the driver's pod waits: {reason}: {message}".rstrip(": ")
 
@@ -41,10 +42,10 @@ def end_of(pod: Manifest) -> str | None:
         if status.get("phase") != "Failed":
             return None
         return f"the driver's pod failed: {status.get('reason') or 'no reason given'}.\n{status.get('message') or ''}"
-    code, reason = int(terminated.get("exitCode", -1)), str(terminated.get("reason") or "")
+    code = int(terminated.get("exitCode", -1))
     if code == 0:
         return None
-    if reason == "OOMKilled" and code == _OUT_OF_MEMORY_EXIT:
+    if is_out_of_memory(terminated):
         return (
             "the driver's pod used more memory than its limit.\n"
             "Raise spec.driver.resources.memory of the FlowRun, or the chart's value driver.resources.memory."
@@ -56,12 +57,12 @@ def end_of(pod: Manifest) -> str | None:
 
 
 def _last_output(log: str) -> str:
-    """The error at the end of a driver's log, with its parts; else the last line."""
-    _, separator, error = f"\n{log}".rpartition("\nError: ")
+    """The error at the end of a driver's log, with its parts; else the last line. Debug logging is skipped."""
+    lines = [line for line in log.splitlines() if line.strip() and not debug_log.is_record(line)]
+    _, separator, error = "\n".join(["", *lines]).rpartition("\nError: ")
     if separator:
         return f"Error: {error.strip()}"[:_LONGEST_EVIDENCE]
-    lines = [line.strip() for line in log.splitlines() if line.strip()]
-    return lines[-1][:_LONGEST_EVIDENCE] if lines else ""
+    return lines[-1].strip()[:_LONGEST_EVIDENCE] if lines else ""
 
 
 def _state(pod: Manifest) -> Manifest:

@@ -40,7 +40,6 @@ FLOWRUN_LABEL = "k8sflow.dev/flowrun"
 # The service accounts that tasks may use, separated by commas; read by the driver.
 SERVICE_ACCOUNTS_VARIABLE = "K8SFLOW_ALLOWED_SERVICE_ACCOUNTS"
 
-LONGEST_NAME = 50  # "-driver" and a pod's suffix fit into the 63 bytes of a DNS label
 LONGEST_MESSAGE = 1000
 # The settings that a FlowRun carries. The bucket is in code.store, the namespace is the FlowRun's own, and pod options
 # are in the run's record.

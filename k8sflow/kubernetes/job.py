@@ -95,6 +95,15 @@ def literal(text: str) -> str:
     return text.replace("$", "$$")
 
 
+def variables(values: Mapping[str, str], credentials_secret: str | None) -> list[Manifest]:
+    """Environment variables of a container: literal values, and the keys of the bucket from a Secret."""
+    keys = _CREDENTIALS if credentials_secret is not None else ()
+    return [
+        *({"name": name, "value": literal(value)} for name, value in values.items()),
+        *({"name": key, "valueFrom": {"secretKeyRef": {"name": credentials_secret, "key": key}}} for key in keys),
+    ]
+
+
 def resource_requirements(options: PodOptions) -> Manifest:
     """Requests and limits: both for memory, disk and GPUs; only a request for cores.
 
@@ -144,7 +153,7 @@ def _pod_spec(job: TaskJob) -> Manifest:
         "terminationGracePeriodSeconds": GRACE_SECONDS,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "securityContext": _pod_security(options),
+        "securityContext": pod_security(DEFAULT_USER if options.run_as_user is None else options.run_as_user),
         "containers": [_task_container(job, copies_runtime=copies_runtime)],
         "volumes": _volumes(options, copies_runtime=copies_runtime),
     }
@@ -161,8 +170,8 @@ def _pod_spec(job: TaskJob) -> Manifest:
     return spec
 
 
-def _pod_security(options: PodOptions) -> Manifest:
-    user = DEFAULT_USER if options.run_as_user is None else options.run_as_user
+def pod_security(user: int) -> Manifest:
+    """The security context of a pod, as Pod Security "restricted" requires it unless the user is root."""
     return {
         "runAsNonRoot": user != 0,
         "runAsUser": user,
@@ -232,8 +241,8 @@ def _environment(job: TaskJob) -> list[Manifest]:
     plain = {"HOME": "/tmp", **job.environment, **(job.options.env or {})}  # noqa: S108
     if (path := plain.pop("PYTHONPATH", None)) is not None:
         plain[USERS_PYTHONPATH] = path
-    variables: list[Manifest] = [{"name": name, "value": literal(value)} for name, value in plain.items()]
-    variables += [
+    return [
+        *variables(plain, job.credentials_secret),
         # A divisor of 1 rounds up to whole cores: a task that requests 500m sees one.
         {"name": "K8SFLOW_CPUS", "valueFrom": _resource("requests.cpu")},
         {"name": "K8SFLOW_MEMORY_BYTES", "valueFrom": _resource("limits.memory")},
@@ -241,12 +250,6 @@ def _environment(job: TaskJob) -> list[Manifest]:
         {"name": "K8SFLOW_POD_UID", "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}},
         {"name": "K8SFLOW_NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
     ]
-    if job.credentials_secret is not None:
-        variables += [
-            {"name": key, "valueFrom": {"secretKeyRef": {"name": job.credentials_secret, "key": key}}}
-            for key in _CREDENTIALS
-        ]
-    return variables
 
 
 def _resource(name: str) -> Manifest:

@@ -100,6 +100,11 @@ def end_without_pod(job: Manifest | None) -> Ended | None:
     return Ended(_failed(diagnosis.pod_missing())) if finished else None
 
 
+def is_out_of_memory(terminated: Manifest) -> bool:
+    """True if the kernel killed the container for lack of memory: containerd reports false OOM kills (k/k#140716)."""
+    return terminated.get("reason") == "OOMKilled" and terminated.get("exitCode") == _OUT_OF_MEMORY_EXIT
+
+
 def is_being_deleted(pod: Pod) -> bool:
     """True if the pod's deletion was requested."""
     return bool(pod["metadata"].get("deletionTimestamp"))
@@ -131,7 +136,7 @@ def _inferred(
     status = pod["status"]
     if status.get("reason") == "DeadlineExceeded":
         return diagnosis.timed_out(options, str(status.get("message") or ""))
-    if reason == "OOMKilled" and code == _OUT_OF_MEMORY_EXIT:
+    if is_out_of_memory(terminated):
         return diagnosis.out_of_memory(options)
     if (found := _disrupted(pod, disruption)) is not None:
         return found

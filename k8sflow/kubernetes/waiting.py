@@ -28,7 +28,7 @@ _IMAGE_REASONS = {
 # If an init container ran first, the kubelet's event about a failed pull comes some 15 s before the status shows it.
 _PULL_FAILED = re.compile(r'Failed to pull image "([^"]+)"')
 _CONFIGURATION_REASONS = {"CreateContainerConfigError"}
-_ORDINARY_REASONS = {"", "ContainerCreating", "PodInitializing"}
+ORDINARY_REASONS = {"", "ContainerCreating", "PodInitializing"}
 HOPELESS_REASONS = {"InvalidImageName"}
 
 
@@ -45,7 +45,7 @@ def why(pod: Pod, options: PodOptions, largest_node: tuple[str, str] | None = No
             return diagnosis.bad_image(_image(pod, container["name"]), message or reason)
         if reason in _CONFIGURATION_REASONS:
             return diagnosis.bad_configuration(message)
-        if reason not in _ORDINARY_REASONS:
+        if reason not in ORDINARY_REASONS:
             return diagnosis.slow_start(reason, message)
     return None
 

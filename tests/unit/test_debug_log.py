@@ -45,6 +45,8 @@ def test_records_go_to_stderr_with_their_time_process_and_module() -> None:
     log.debug("retry %d of %d", 2, 3)
     """)  # fmt: skip
     assert LINE.fullmatch(done.stderr.strip()), done.stderr
+    assert debug_log.is_record(done.stderr)
+    assert not debug_log.is_record("Error: no such bucket")
 
 
 def test_a_higher_level_leaves_debug_records_out() -> None:

@@ -108,6 +108,13 @@ def test_the_last_error_of_a_driver_that_gave_up_is_the_message() -> None:
     assert status["finishedAt"] == "2026-01-01T00:00:00Z"
 
 
+def test_debug_logging_does_not_hide_the_last_error_of_a_driver() -> None:
+    record = "2026-11-28T07:40:12.345Z 1 DEBUG k8sflow.kubernetes.api: list pods: stream closed\n"
+    ended = pod(phase="Failed", terminated={"exitCode": 1, "message": f"{record}Error: no bucket.\n{record}Set one.\n"})
+    status = decide(flowrun(), job(flowrun(), failed=1, Failed={"reason": "PodFailurePolicy"}), ended).status
+    assert status["message"] == "no bucket.\nSet one."
+
+
 def test_a_driver_that_died_too_often_fails_the_flowrun_with_its_last_error() -> None:
     first = pod(phase="Failed", terminated={"exitCode": 1, "reason": "Error", "message": "first"})
     last = pod("p2", created=LATER, phase="Failed", terminated={"exitCode": 137, "reason": "OOMKilled"})
