@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from k8sflow import interrupted  # noqa: F401  first: from here on, Ctrl-C ends a command without a traceback
+
+# isort: split
+from k8sflow import shadowing  # until the end of this file, a user's random.py doesn't hide Python's
+
+# isort: split
 import importlib
 import sys
 from types import ModuleType
@@ -49,6 +55,7 @@ if TYPE_CHECKING:
         TagError,
         TimeoutException,
         UnhandledInMergeArtifactsException,
+        UnreachableError,
     )
     from k8sflow.flow.config_values import ConfigValue, yaml_parser
     from k8sflow.flow.configs import Config, ParameterContext, config_expr
@@ -134,6 +141,7 @@ _HOMES = {
     "TimeoutException": "k8sflow.errors",
     "USER_SKIP_STEP": "k8sflow.flow.decorators.user_decorators",
     "UnhandledInMergeArtifactsException": "k8sflow.errors",
+    "UnreachableError": "k8sflow.errors",
     "UserStepDecorator": "k8sflow.flow.decorators.user_decorators",
     "WorkerDied": "k8sflow.parallel",
     "WorkerOutOfMemory": "k8sflow.parallel",
@@ -212,6 +220,7 @@ __all__ = [
     "Task",
     "TimeoutException",
     "UnhandledInMergeArtifactsException",
+    "UnreachableError",
     "UserStepDecorator",
     "WorkerDied",
     "WorkerOutOfMemory",
@@ -284,3 +293,4 @@ class _Package(ModuleType):
 
 
 sys.modules[__name__].__class__ = _Package
+shadowing.AT_IMPORT.leave()

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from k8sflow import started, toml
+from k8sflow import started
 from k8sflow.errors import ConfigurationError
 
 FILE_NAME = "k8sflow.toml"
@@ -204,9 +204,11 @@ def parse(text: str, path: Path) -> dict[str, str]:
     Raises:
         ConfigurationError: The text is not TOML, or has an unknown key or an invalid value.
     """
+    from k8sflow import toml  # noqa: PLC0415  for those who have such a file
+
     try:
         document: dict[str, str] = toml.loads(text)
-    except ValueError as error:
+    except toml.TOMLDecodeError as error:
         raise ConfigurationError(f"{path} is not a TOML file: {error}.") from error
     keys = {f.name for f in fields(Settings)}
     for key, value in document.items():

@@ -11,6 +11,7 @@
       StorageError                   the object store refused a request, is unreachable, or holds damaged data
         ObjectNotFoundError          there is no object under the key
         OutageError                  it is unreachable or unavailable; the same call may work later
+          UnreachableError           no connection could be made
       PackageError                   the code package can't be built or unpacked
       KubernetesError                the API server refused a request, or is unreachable
         ApiStatusError               it answered with a status of 400 or more
@@ -176,6 +177,10 @@ class ObjectNotFoundError(StorageError):
 
 class OutageError(StorageError):
     """The object store is unreachable or unavailable; the same call may work later."""
+
+
+class UnreachableError(OutageError):
+    """No connection to the object store could be made: it is down, or its address is wrong."""
 
 
 class PackageError(K8sflowError):

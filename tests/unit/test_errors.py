@@ -16,8 +16,8 @@ from k8sflow import errors, exception, parallel
 PACKAGE = Path(k8sflow.__file__).parent
 KINDS = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, BaseException)]
 PARALLEL = [parallel.RemoteError, parallel.WorkerDied, parallel.WorkerOutOfMemory]
-# Raised and caught within one module.
-INTERNAL = {"InitReachedError"}
+# Caught inside the package, before they reach a user.
+INTERNAL = {"InitReachedError", "DuplicateKeyError", "ServerDied"}
 TREE_LINE = re.compile(r"^ {4}( *)(\w+)  +\S", re.MULTILINE)
 
 

@@ -25,17 +25,17 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from k8sflow import config, debug_log
-from k8sflow.errors import K8sflowError
+from k8sflow import config, debug_log, shadowing
+from k8sflow.errors import K8sflowError, UnreachableError
 from k8sflow.storage import package
 from k8sflow.storage.artifacts import blob_key
 from k8sflow.storage.logs import TimedLog
 from k8sflow.storage.objects import ObjectStore, open_store
-from k8sflow.storage.patience import FIRST_ANSWER_SECONDS, Patience
+from k8sflow.storage.patience import FIRST_ANSWER_SECONDS, FIRST_CONTACT_SECONDS, Patience
 from k8sflow.storage.run_store import RunStore
 from k8sflow.task import streams
 from k8sflow.task.death import death, last_word, timed_out
-from k8sflow.task.failure import not_stored, unloadable
+from k8sflow.task.failure import has_entered, never_reached, not_stored, unloadable
 from k8sflow.task.host import oom as memory
 from k8sflow.task.host import pod_environment
 from k8sflow.task.host.framing import Encoder, Stream, encode_result
@@ -44,7 +44,7 @@ from k8sflow.task.host.uploads import LogUploads
 from k8sflow.task.outcome import Diagnosis, Outcome
 from k8sflow.task.protocol import RESULT_FD_VARIABLE, TIME_IS_OVER
 from k8sflow.task.result import TaskResult
-from k8sflow.task.spec import TaskSpec
+from k8sflow.task.spec import EXIT_HOOK_STEP, TaskSpec
 from k8sflow.task.stored_results import committed_result, write_outcome
 
 TERMINATION_LOG = Path("/dev/termination-log")
@@ -78,22 +78,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run_task(options: argparse.Namespace) -> int:
     spec = TaskSpec.from_json(options.task)
+    # Every other task follows one that has reached the bucket; what can't be reached then is an outage.
+    is_first = not spec.inputs and not spec.attempt and spec.name.step != EXIT_HOOK_STEP
     try:
-        store = _open(options)
+        store = _open(options, FIRST_CONTACT_SECONDS if is_first else FIRST_ANSWER_SECONDS)
         run_store = RunStore(store, spec.flow, spec.run)
         _fetch(store, options)
+    except UnreachableError as error:
+        return _reported(never_reached(error) if is_first else not_stored(error))
+    except K8sflowError as error:
+        return _reported(not_stored(error))
+    try:
         result = _Child(options, run_store, spec).run()
     except K8sflowError as error:
         result = not_stored(error)
-    _report(result)
-    return _EXIT_CODES.get(result.outcome, 1)
+    return _reported(result)
 
 
-def _report(result: TaskResult) -> None:
+def _reported(result: TaskResult) -> int:
+    """Reports how the task ended; the container's exit code."""
     message = result.to_termination_message()
     with contextlib.suppress(OSError):  # outside of a pod there is none
         TERMINATION_LOG.write_text(message, encoding="utf-8")
     _write(encode_result(message))
+    return _EXIT_CODES.get(result.outcome, 1)
 
 
 class _Child:
@@ -246,7 +254,8 @@ class _Child:
             result = TaskResult(Outcome.TIMED_OUT, diagnosis=timed_out(self._options.timeout))
             write_outcome(self._run_store, self._spec, result)
         if result is None:
-            result = TaskResult(Outcome.USER_ERROR, diagnosis=death(status))
+            importing = "" if self._result else self._options.file
+            result = TaskResult(Outcome.USER_ERROR, diagnosis=death(status, importing))
             if not killed_for_memory:
                 write_outcome(self._run_store, self._spec, result)
         if killed_for_memory and result.outcome is Outcome.USER_ERROR:
@@ -282,7 +291,8 @@ def _become_task(options: argparse.Namespace, pipes: dict[str, int]) -> NoReturn
         os.environ[RESULT_FD_VARIABLE] = str(pipes["result"])
         os.chdir(CODE_FOLDER)
         sys.argv = [str(Path(options.file).resolve()), "step", options.task, f"--store={options.store}"]
-        sys.path.insert(0, str(Path.cwd()))
+        shadowing.protect(folder := str(Path.cwd()))
+        sys.path.insert(0, folder)
         if "/" in options.file:  # it was started by `python -m`
             runpy.run_module(options.file.removesuffix(".py").replace("/", "."), run_name="__main__", alter_sys=True)
         else:
@@ -290,6 +300,8 @@ def _become_task(options: argparse.Namespace, pipes: dict[str, int]) -> NoReturn
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        if not has_entered(end):
+            os.write(pipes["result"], unloadable(options.file, end, in_pod=True).to_termination_message().encode())
     except BaseException as error:  # noqa: BLE001  nothing may pass into the agent's frames
         os.write(pipes["result"], unloadable(options.file, error, in_pod=True).to_termination_message().encode())
     finally:
@@ -299,9 +311,9 @@ def _become_task(options: argparse.Namespace, pipes: dict[str, int]) -> NoReturn
         os._exit(code)
 
 
-def _open(options: argparse.Namespace) -> ObjectStore:
+def _open(options: argparse.Namespace, first_seconds: float) -> ObjectStore:
     settings = debug_log.configure(config.load(Path.cwd()))
-    patience = Patience(settings.storage_patience, FIRST_ANSWER_SECONDS, _say_alone)
+    patience = Patience(settings.storage_patience, first_seconds, _say_alone)
     return open_store(options.store, endpoint=settings.endpoint, region=settings.region, patience=patience)
 
 

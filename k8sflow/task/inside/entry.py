@@ -24,6 +24,7 @@ from k8sflow.flow.spec import FlowSpec
 from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.storage.objects import ObjectStore
 from k8sflow.storage.records import RunRecord
+from k8sflow.task.death import ENTERED
 from k8sflow.task.failure import failure
 from k8sflow.task.inside.runner import TaskRunner
 from k8sflow.task.result import TaskResult
@@ -63,6 +64,8 @@ class PendingTask:
         if self.code is not None:  # the file makes a second instance after the first one
             return self.code
         self.threads = threading.enumerate()
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self.result, ENTERED)
         try:
             if flow.__name__ != self.record.flow:
                 raise RunError(
