@@ -25,7 +25,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from k8sflow import config, shadowing
+from k8sflow import config, debug_log, shadowing
 from k8sflow.errors import K8sflowError, UnreachableError
 from k8sflow.storage import package
 from k8sflow.storage.artifacts import blob_key
@@ -312,7 +312,7 @@ def _become_task(options: argparse.Namespace, pipes: dict[str, int]) -> NoReturn
 
 
 def _open(options: argparse.Namespace, first_seconds: float) -> ObjectStore:
-    settings = config.load(Path.cwd())
+    settings = debug_log.configure(config.load(Path.cwd()))
     patience = Patience(settings.storage_patience, first_seconds, _say_alone)
     return open_store(options.store, endpoint=settings.endpoint, region=settings.region, patience=patience)
 
