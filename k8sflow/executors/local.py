@@ -29,10 +29,11 @@ from k8sflow.flow.decorators import registry
 from k8sflow.flow.decorators import step as decorators
 from k8sflow.flow.decorators.environment import variables_of
 from k8sflow.flow.decorators.retry import TimeLimit
+from k8sflow.parallel.limits import out_of_memory_kills
 from k8sflow.storage.objects import LogWriter
 from k8sflow.storage.run_store import RunStore
-from k8sflow.task import memory
 from k8sflow.task.death import death, last_word, timed_out
+from k8sflow.task.memory import out_of_memory
 from k8sflow.task.outcome import Diagnosis, Outcome
 from k8sflow.task.pipes import waiting_bytes
 from k8sflow.task.result import TaskResult
@@ -289,7 +290,7 @@ class LocalExecutor:
             for stream in _STREAMS if stream != "result"
         }  # fmt: skip
         logs["stdout"].write(b"")  # a trace of this execution: after the driver's death the next one has another number
-        kills_before = memory.kills()
+        kills_before = out_of_memory_kills()
         pipes = {stream: os.pipe() for stream in _STREAMS}
         try:
             server = self._server_for(task.name.step)
@@ -376,10 +377,10 @@ class LocalExecutor:
             return result
         was_killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
         known = running.kills_before if was_killed else max(running.kills_before, self._kills_told)
-        if (count := memory.kills()) <= known:
+        if (count := out_of_memory_kills()) <= known:
             return result
         self._kills_told = count
-        return TaskResult(Outcome.OUT_OF_MEMORY, diagnosis=memory.out_of_memory(result.diagnosis, in_pod=False))
+        return TaskResult(Outcome.OUT_OF_MEMORY, diagnosis=out_of_memory(result.diagnosis, in_pod=False))
 
     def _finish(self, running: _Running, result: TaskResult) -> None:
         for stream in list(running.pipes):

@@ -23,7 +23,7 @@ STUCK_SIGNAL: int | None = signal.SIGRTMIN + 9 if hasattr(signal, "SIGRTMIN") el
 ADVICE = (
     "A forked worker has none of the parent's other threads: a lock that one of them holds stays held, and a pool, "
     "future or event loop that needs them never answers.\n"
-    'Create what the function uses inside the function, or use backend="threads".'
+    'Create the lock, pool, future or event loop inside the function, or use backend="threads".'
 )
 _FUTEX = {"x86_64": "202", "aarch64": "98"}.get(platform.machine())  # its number in /proc/<pid>/syscall
 _WAITS = frozenset({0, 9})  # FUTEX_WAIT, FUTEX_WAIT_BITSET
