@@ -12,7 +12,7 @@ from k8sflow.cli import completion, output
 from k8sflow.cli.errors import told
 from k8sflow.cli.places import Place, Reach
 from k8sflow.errors import ArtifactError, K8sflowError
-from k8sflow.task.shown import shown
+from k8sflow.task.safe_repr import safe_repr
 
 if TYPE_CHECKING:
     from k8sflow.client import DataArtifact, Task
@@ -105,7 +105,7 @@ def _print(pathspec: str, artifacts: list[DataArtifact], most: int) -> None:
         kind = artifact.type.removeprefix("builtins.")
         head = f"  {artifact.id:{longest}}  [{kind}, {output.size(artifact.size)}]"
         try:
-            value = shown(artifact.data) if artifact.size <= most else ""
+            value = safe_repr(artifact.data) if artifact.size <= most else ""
         except K8sflowError as error:
             value = click.style(f"({error.summary})", fg="red")
         lines = value.splitlines()
@@ -125,7 +125,7 @@ def _document(artifact: DataArtifact, most: int) -> dict[str, Any]:
     try:
         json.dumps(value, allow_nan=False)
     except (TypeError, ValueError, RecursionError):
-        return {**document, "repr": shown(value)}
+        return {**document, "repr": safe_repr(value)}
     return {**document, "value": value}
 
 

@@ -27,7 +27,7 @@ from k8sflow.kubernetes.outcome import (
     pod_state,
 )
 from k8sflow.kubernetes.reflector import Change
-from k8sflow.task.framing import ResultLine, decode
+from k8sflow.task.host.framing import ResultLine, decode
 from k8sflow.task.outcome import Diagnosis, Outcome
 from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskSpec

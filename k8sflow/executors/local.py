@@ -15,7 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -24,22 +24,21 @@ from k8sflow.errors import K8sflowError, StorageError
 from k8sflow.executors import fork_server
 from k8sflow.executors.base import Emit, Finished, Output, Queued, Started
 from k8sflow.executors.fork_server import RunToServe
+from k8sflow.executors.task_logs import TaskLogs, open_logs
 from k8sflow.executors.zygote import Exit, Zygote, no_process
-from k8sflow.flow.decorators import registry
-from k8sflow.flow.decorators import step as decorators
 from k8sflow.flow.decorators.environment import variables_of
-from k8sflow.flow.decorators.retry import TimeLimit
+from k8sflow.flow.decorators.policy import TimeLimit
 from k8sflow.parallel.limits import out_of_memory_kills
-from k8sflow.storage.objects import LogWriter
 from k8sflow.storage.run_store import RunStore
 from k8sflow.task.death import death, last_word, timed_out
-from k8sflow.task.memory import out_of_memory
+from k8sflow.task.host.oom import out_of_memory
+from k8sflow.task.host.pipes import waiting_bytes
+from k8sflow.task.inside.runner import TaskRunner
 from k8sflow.task.outcome import Diagnosis, Outcome
-from k8sflow.task.pipes import waiting_bytes
+from k8sflow.task.protocol import TIME_IS_OVER
 from k8sflow.task.result import TaskResult
-from k8sflow.task.runner import TaskRunner, committed_result, write_outcome
 from k8sflow.task.spec import TaskSpec
-from k8sflow.task.time_limit import TIME_IS_OVER
+from k8sflow.task.stored_results import committed_result, write_outcome
 
 _READ_BYTES = 1 << 16
 _TERM_SECONDS = 3.0
@@ -57,13 +56,13 @@ class _Running:
     task: TaskSpec
     pid: int
     pipes: dict[Stream, int]
-    logs: dict[Stream, LogWriter]
+    logs: TaskLogs
     server: Zygote
     result: bytearray = field(default_factory=bytearray)
     limit: TimeLimit | None = None
     deadline: float = math.inf  # when it is told to end, and after that when it is killed
     ended_for: Diagnosis | None = None  # why it is told to end
-    kills_before: int = 0  # for want of memory, in the cgroup that it shares with all that runs beside it
+    kills_before: int = 0  # because memory ran out, in the cgroup that it shares with other processes
 
 
 class LocalExecutor:
@@ -79,6 +78,8 @@ class LocalExecutor:
         max_workers: How many processes at a time.
         limit_of: How long an execution of a step's task may take; None for any time.
         lock: A file descriptor that the zygote keeps open until the last task has ended, and no task.
+        log_patience: How many seconds the rest of a task's output waits for a bucket that can't be reached; the task
+            ends after that.
     """
 
     def __init__(
@@ -89,12 +90,15 @@ class LocalExecutor:
         *,
         limit_of: Callable[[str], TimeLimit | None] = lambda _: None,
         lock: int | None = None,
+        log_patience: float = 30.0,
     ) -> None:
         self._emit = emit
+        self._log_patience = log_patience
+        self._finishing: list[threading.Thread] = []
         self._limit_of = limit_of
         self._run_store: RunStore = runner.run_store
         files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self._served = RunToServe(runner.flow, runner.record, runner.store, runner.place, files)
+        self._served = RunToServe(runner.definition.flow, runner.record, runner.store, runner.place, files)
         self._variables_of = partial(_variables, runner)
         self._lock = lock
         self._servers: dict[tuple[tuple[str, str], ...], Zygote] = {}
@@ -111,7 +115,7 @@ class LocalExecutor:
         self._woken.settimeout(None)
         self._cancelled = threading.Event()
         self._selector.register(self._woken, selectors.EVENT_READ)
-        self._server_for(runner.graph.start)
+        self._server_for(runner.definition.graph.start)
         self._thread = threading.Thread(target=self._loop, name="k8sflow-local", daemon=True)
         try:
             self._thread.start()
@@ -140,6 +144,8 @@ class LocalExecutor:
             self._submitted.put(None)
             self._wake()
         self._thread.join()
+        for thread in self._finishing:
+            thread.join()
         self._close_servers(spare_orphans=not self._cancelled.is_set())
         self._wakeup.close()
         self._woken.close()
@@ -285,11 +291,7 @@ class LocalExecutor:
             self._emit(Queued(tasks[0], reason, "Raise the hard limit (ulimit -Hn), or lower --max-workers."))
 
     def _start(self, task: TaskSpec) -> None:
-        logs: dict[Stream, LogWriter] = {
-            stream: self._run_store.open_log(task.name.step, task.name.id, task.attempt, stream)
-            for stream in _STREAMS if stream != "result"
-        }  # fmt: skip
-        logs["stdout"].write(b"")  # a trace of this execution: after the driver's death the next one has another number
+        logs = open_logs(self._run_store, task, self._patience)
         kills_before = out_of_memory_kills()
         pipes = {stream: os.pipe() for stream in _STREAMS}
         try:
@@ -332,7 +334,7 @@ class LocalExecutor:
         if stream == "result":
             running.result += data
         else:
-            running.logs[stream].write(data)
+            running.logs.add(stream, data)
             self._emit(Output(running.task, stream, data))
         return len(data)
 
@@ -386,9 +388,21 @@ class LocalExecutor:
         for stream in list(running.pipes):
             self._close_pipe(running, stream)
         del self._running[running.pid]
-        for log in running.logs.values():
-            log.close()
-        self._emit(Finished(running.task, result))
+
+        def report(loss: str) -> None:
+            self._emit(Finished(running.task, replace(result, note=loss) if loss else result))
+
+        self._finish_logs(running, report)
+
+    def _finish_logs(self, running: _Running, done: Callable[[str], None]) -> None:
+        """Stores the rest of a task's output, while other tasks start and end."""
+        thread = running.logs.finish(done)
+        self._finishing = [each for each in self._finishing if each.is_alive()]
+        if thread is not None:
+            self._finishing.append(thread)
+
+    def _patience(self) -> float:
+        return _TERM_SECONDS if self._cancelled.is_set() else self._log_patience
 
     def _terminate(self) -> None:
         """Ends the groups of all running tasks."""
@@ -403,6 +417,7 @@ class LocalExecutor:
                             os.killpg(exit_.pid, signal.SIGKILL)  # what the task left in its group
                         running = self._running.pop(exit_.pid)
                         self._drain(running)
+                        self._finish_logs(running, lambda _: None)
         self._signal(signal.SIGKILL)
 
     def _signal(self, number: signal.Signals) -> None:
@@ -419,10 +434,10 @@ def _inferred(running: _Running, status: int) -> TaskResult:
 
 def _variables(runner: TaskRunner, step: str) -> dict[str, str]:
     """What ``@environment`` sets for a step; nothing for an exit hook, which belongs to none."""
-    if step not in runner.graph.nodes:
+    if step not in runner.definition.graph.nodes:
         return {}
-    added = tuple(map(registry.parse, runner.record.decorators))
-    return variables_of(decorators.effective(runner.flow, step, added))
+    definition = runner.definition
+    return variables_of(definition.decorations_of(step, definition.added(runner.record.decorators)))
 
 
 def _told(error: Exception) -> Diagnosis:

@@ -16,7 +16,7 @@ from typing import Any
 
 from k8sflow.flow.decorators.pod_options import DEFAULT_OPTIONS, PodOptions
 from k8sflow.kubernetes import labels
-from k8sflow.task.pod_environment import USERS_PYTHONPATH
+from k8sflow.task.host.pod_environment import USERS_PYTHONPATH
 from k8sflow.task.spec import TaskSpec
 
 CONTAINER = "task"
@@ -27,7 +27,7 @@ WORK_FOLDER = "/k8sflow/work"
 AGENT = (
     "python3",
     "-c",
-    f"import sys; sys.path.insert(0, {RUNTIME_FOLDER!r}); from k8sflow.task.agent import main; sys.exit(main())",
+    f"import sys; sys.path.insert(0, {RUNTIME_FOLDER!r}); from k8sflow.task.host.agent import main; sys.exit(main())",
 )
 
 DEFAULT_USER = 65532

@@ -20,7 +20,7 @@ from typing import Any
 from k8sflow.flow.decorators.pod_options import PodOptions
 from k8sflow.kubernetes import diagnosis
 from k8sflow.kubernetes.job import CONTAINER, RUNTIME_CONTAINER
-from k8sflow.task.framing import Piece, decode
+from k8sflow.task.host.framing import Piece, decode
 from k8sflow.task.outcome import Diagnosis, Outcome
 from k8sflow.task.result import TaskResult
 

@@ -9,15 +9,15 @@ from k8sflow import config
 from k8sflow.config import Settings
 from k8sflow.errors import ConfigurationError
 from k8sflow.executors.base import Executor
-from k8sflow.flow.decorators.retry import StepPolicy
-from k8sflow.runtime.driver import Report
+from k8sflow.flow.decorators.policy import StepPolicy
+from k8sflow.runtime.core.loop import Report
 from k8sflow.runtime.placement import Placement
 from k8sflow.storage.objects import ObjectStore
 from k8sflow.storage.patience import Patience
 from k8sflow.storage.records import RunRecord
 from k8sflow.storage.run_store import RunStore
-from k8sflow.task.runner import committed_result
 from k8sflow.task.spec import TaskSpec
+from k8sflow.task.stored_results import committed_result
 
 if TYPE_CHECKING:
     from k8sflow.storage.s3 import S3Store

@@ -8,13 +8,11 @@ import traceback
 from dataclasses import replace
 from pathlib import Path
 
-from k8sflow.errors import K8sflowError, OutageError, StorageError
-from k8sflow.storage.records import OutcomeRecord
+from k8sflow.errors import K8sflowError, OutageError, StorageError, TimeoutException, UnreachableError
 from k8sflow.task.death import timed_out
 from k8sflow.task.outcome import Diagnosis, Outcome, name_of
 from k8sflow.task.result import TaskResult
-from k8sflow.task.shown import shown
-from k8sflow.task.time_limit import exceeded
+from k8sflow.task.safe_repr import safe_repr
 
 # A message may hold a whole data frame: what is told of it goes to the terminal and into several records.
 _SUMMARY_CHARACTERS = 2_000
@@ -36,7 +34,7 @@ _INSTALLED = f"{sysconfig.get_path('purelib')}{os.sep}"
 
 def failure(error: BaseException) -> TaskResult:
     """The result of a task that an exception has ended."""
-    if (seconds := exceeded(error)) is not None:
+    if (seconds := _exceeded(error)) is not None:
         return TaskResult(Outcome.TIMED_OUT, diagnosis=replace(timed_out(seconds), detail=_traceback(error)))
     if isinstance(error, StorageError):
         return not_stored(error)
@@ -49,6 +47,20 @@ def not_stored(error: K8sflowError) -> TaskResult:
     """The result of a task that the store failed; only what time may heal is worth another execution."""
     found = _explained(error, Outcome.STORAGE_ERROR)
     return TaskResult(Outcome.STORAGE_ERROR, diagnosis=replace(found, is_final=not isinstance(error, OutageError)))
+
+
+def never_reached(error: UnreachableError) -> TaskResult:
+    """The result of a run's first task whose pod can't connect to the bucket: another one couldn't either."""
+    summary = f"the bucket can't be reached from the pod: {error.summary}"
+    advice = (
+        "Set in_cluster_endpoint (K8SFLOW_IN_CLUSTER_ENDPOINT) to the server's address inside the cluster, for example "
+        "http://minio.NAMESPACE.svc:9000; without it, pods use endpoint. If the server was down, run again."
+    )
+    cause = (
+        "The process that started the run reaches it, so pods probably have a wrong address, or a policy blocks them."
+    )
+    diagnosis = Diagnosis(Outcome.STORAGE_ERROR, summary, cause, advice, is_final=True)
+    return TaskResult(Outcome.STORAGE_ERROR, diagnosis=diagnosis)
 
 
 def unloadable(file: str, error: BaseException, *, in_pod: bool) -> TaskResult:
@@ -66,21 +78,12 @@ def unloadable(file: str, error: BaseException, *, in_pod: bool) -> TaskResult:
     return TaskResult(Outcome.USER_ERROR, diagnosis=Diagnosis(Outcome.USER_ERROR, summary, found.detail, missing))
 
 
-def recorded(record: OutcomeRecord) -> TaskResult:
-    """How an execution ended, as its record tells it."""
-    outcome = Outcome(record.outcome)
-    if not outcome.is_failure:
-        return TaskResult(outcome)
-    diagnosis = Diagnosis(outcome, record.summary, record.detail, record.resolution, record.error_type)
-    return TaskResult(outcome, diagnosis=diagnosis)
-
-
 def diagnose(error: BaseException) -> Diagnosis:
     """What a person is told about an exception of theirs: their frames, without ours."""
     if isinstance(error, SystemExit):
         return Diagnosis(
             Outcome.USER_ERROR,
-            f"the step called sys.exit({'' if error.code is None else shown(error.code)}) before it was finished",
+            f"the step called sys.exit({'' if error.code is None else safe_repr(error.code)}) before it was finished",
             detail=_traceback(error),
             resolution="Return from the step, or raise an exception where it has failed.",
             error_type=name_of(SystemExit),
@@ -95,6 +98,18 @@ def diagnose(error: BaseException) -> Diagnosis:
         )
     advice = _NO_INPUT if isinstance(error, EOFError) and str(error) == _OF_INPUT else ""
     return Diagnosis(Outcome.USER_ERROR, said(error), _traceback(error), advice, name_of(type(error)))
+
+
+def _exceeded(error: BaseException) -> float | None:
+    """The timeout in seconds that an exception is due to, itself or what it was raised from; else None."""
+    seen: set[int] = set()
+    found: BaseException | None = error
+    while found is not None and id(found) not in seen:
+        seen.add(id(found))
+        if isinstance(found, TimeoutException) and found.limit_seconds is not None:
+            return found.limit_seconds
+        found = found.__cause__ or found.__context__
+    return None
 
 
 def _is_of_a_debugger(error: BaseException) -> bool:

@@ -12,7 +12,7 @@ from k8sflow.config import Settings
 from k8sflow.executors.base import Finished, Output, Queued, Started, TaskEvent
 from k8sflow.executors.kubernetes import KubernetesExecutor
 from k8sflow.flow.decorators.pod_options import PodOptions
-from k8sflow.task.framing import Encoder, encode_result
+from k8sflow.task.host.framing import Encoder, encode_result
 from k8sflow.task.outcome import Diagnosis, Outcome
 from k8sflow.task.result import TaskResult, Transition
 from k8sflow.task.spec import TaskName, TaskSpec

@@ -22,7 +22,7 @@ JOB = TaskJob(
     task=TASK,
     options=merge(PodOptions(image="k8sflow:1"), DEFAULT_OPTIONS),
     runtime_image="k8sflow:1",
-    command=("python3", "-m", "k8sflow.task.agent", "it's; $(a) test"),
+    command=("python3", "-m", "k8sflow.task.host.agent", "it's; $(a) test"),
 )
 
 

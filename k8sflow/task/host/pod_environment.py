@@ -1,0 +1,86 @@
+"""What the agent completes in a pod's environment before the user's code runs, in whatever image that is."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import sys
+from pathlib import Path
+from typing import Any
+
+from k8sflow.flow.decorators.environment import PODS_PYTHONPATH, python_path
+
+NAME = "k8sflow"
+# The user's own PYTHONPATH: under its real name it would replace that of the image.
+USERS_PYTHONPATH = "K8SFLOW_PYTHONPATH"
+
+
+def complete() -> None:
+    """Gives this process, and what it starts, a module path and a user with a name."""
+    _extend_path()
+    _name_user()
+    _name_group()
+
+
+def _extend_path() -> None:
+    """Joins the runtime's folder, the user's PYTHONPATH and the image's, for this process and its children."""
+    users = os.environ.pop(USERS_PYTHONPATH, "")
+    runtime = str(Path(__file__).parents[3])
+    # The image's are on sys.path already: the interpreter has read them.
+    position = sys.path.index(runtime) + 1 if runtime in sys.path else 0
+    sys.path[position:position] = [part for part in users.split(os.pathsep) if part and part not in sys.path]
+    pods = os.pathsep.join([runtime, os.environ.get("PYTHONPATH", "")])
+    os.environ[PODS_PYTHONPATH] = pods
+    os.environ["PYTHONPATH"] = python_path(users, pods)
+
+
+def _name_user() -> None:
+    """Sets USER and LOGNAME, and adds an entry for this user where the image's passwd file has none.
+
+    The entry is known to Python code in this process and its forks, but not to other programs, such as whoami and ssh,
+    nor to a Python that the task starts. A file can't be changed without root, mounting another one would hide the
+    image's own users, and nss_wrapper, which would stand in for the file, is not in images.
+    """
+    uid, gid = os.getuid(), os.getgid()
+    try:
+        name = pwd.getpwuid(uid).pw_name
+    except KeyError:
+        name = os.environ.get("USER") or os.environ.get("LOGNAME") or NAME
+        home = os.environ.get("HOME") or "/"
+        _add_entry(
+            pwd, "getpwuid", "getpwnam", "getpwall", pwd.struct_passwd((name, "x", uid, gid, NAME, home, "/bin/sh"))
+        )
+    name = os.environ.get("USER") or name
+    for variable in ("USER", "LOGNAME"):
+        if not os.environ.get(variable):
+            os.environ[variable] = name
+
+
+def _name_group() -> None:
+    gid = os.getgid()
+    try:
+        grp.getgrgid(gid)
+    except KeyError:
+        _add_entry(grp, "getgrgid", "getgrnam", "getgrall", grp.struct_group((NAME, "x", gid, [])))
+
+
+def _add_entry(module: Any, by_id: str, by_name: str, all_: str, entry: Any) -> None:
+    """Lets the three functions of ``pwd`` or ``grp`` find an entry that the system's files don't have."""
+    name, number = entry[0], entry[2]
+
+    def with_entry(find: Any, key: object) -> Any:
+        def found(wanted: object) -> Any:
+            try:
+                return find(wanted)
+            except KeyError:
+                if wanted == key:
+                    return entry
+                raise
+
+        return found
+
+    listed = getattr(module, all_)
+    setattr(module, by_id, with_entry(getattr(module, by_id), number))
+    setattr(module, by_name, with_entry(getattr(module, by_name), name))
+    setattr(module, all_, lambda: [*listed(), entry])

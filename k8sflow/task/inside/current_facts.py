@@ -1,0 +1,77 @@
+"""What ``current`` tells in a task."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from k8sflow.flow.current import Parallel, TaskFacts
+from k8sflow.flow.definition import FlowDefinition
+from k8sflow.flow.graph import Node
+from k8sflow.storage.records import RunRecord
+from k8sflow.storage.run_store import RunStore
+from k8sflow.task.spec import TaskName, TaskSpec
+
+# The processes of a num_parallel step run on one machine.
+_MAIN_IP = "127.0.0.1"
+
+
+def current_facts(definition: FlowDefinition, record: RunRecord, run_store: RunStore, spec: TaskSpec) -> TaskFacts:
+    """The facts of one execution of a task."""
+    return TaskFacts(
+        flow_name=record.flow,
+        run_id=record.run,
+        step_name=spec.name.step,
+        task_id=spec.name.id,
+        retry_count=spec.attempt,
+        origin_run_id=record.origin_run_id,
+        username=record.user,
+        tags=record.tags,
+        namespace=record.namespace,
+        parameter_names=tuple(definition.parameters),
+        graph=lambda: describe(definition, record),
+        run_store=run_store,
+        more=dict(record.flow_decorators.get("project", {})),
+        parallel=_parallel(spec)
+        if spec.name.step in definition.graph.nodes and definition.graph[spec.name.step].is_parallel
+        else None,
+    )
+
+
+def _parallel(spec: TaskSpec) -> Parallel:
+    *around, index = spec.name.path
+    control = TaskName(spec.name.step, (*around, 0))
+    return Parallel(_MAIN_IP, num_nodes=spec.nodes, node_index=index, control_task_id=control.id)
+
+
+def describe(definition: FlowDefinition, record: RunRecord) -> dict[str, Any]:
+    """The flow's graph as JSON types."""
+    graph = definition.graph
+    return {
+        "name": record.flow,
+        "file": record.file,
+        "doc": inspect.getdoc(definition.flow) or "",
+        "parameters": list(definition.parameters),
+        "start_step": graph.start,
+        "end_step": graph.end,
+        "steps": {name: _described(node) for name, node in graph.nodes.items()},
+    }
+
+
+def _described(node: Node) -> dict[str, Any]:
+    names = {"type": _type_of(node), "line": node.location.line, "foreach_artifact": node.foreach}
+    return {**node.to_document(), "next": list(node.next), **names}
+
+
+def _type_of(node: Node) -> str:
+    """What a step does in the graph, in the words that Metaflow's flows may look for."""
+    kinds = {
+        "split-switch": node.condition is not None,
+        "split-foreach": node.foreach is not None,
+        "split-parallel": node.num_parallel,
+        "split": node.is_split,
+        "join": node.is_join,
+        "start": node.is_start,
+        "end": node.is_end,
+    }
+    return next((kind for kind, holds in kinds.items() if holds), "linear")

@@ -1,0 +1,160 @@
+"""Runs one task in this process: reads its inputs, calls the user's function, saves and commits what it left."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass
+
+from k8sflow.errors import ArtifactError
+from k8sflow.flow.current import current
+from k8sflow.flow.decorators.policy import StepPolicy
+from k8sflow.flow.definition import FlowDefinition
+from k8sflow.flow.spec import CONTEXT, FlowSpec
+from k8sflow.storage.artifacts import ArtifactStore
+from k8sflow.storage.objects import ObjectStore
+from k8sflow.storage.records import Commit, KeptRecord, RunRecord
+from k8sflow.storage.run_store import RUNS, RunStore
+from k8sflow.task.failure import failure, said
+from k8sflow.task.inherited import inherited_by
+from k8sflow.task.inside import exit_hooks
+from k8sflow.task.inside.call import call_step
+from k8sflow.task.inside.context import Context
+from k8sflow.task.inside.current_facts import current_facts
+from k8sflow.task.inside.inputs import Inputs
+from k8sflow.task.inside.time_limit import limited
+from k8sflow.task.inside.transition import as_written
+from k8sflow.task.outcome import Outcome
+from k8sflow.task.result import TaskResult, Transition
+from k8sflow.task.spec import EXIT_HOOK_STEP, TaskSpec
+from k8sflow.task.stored_results import committed_result, write_outcome
+
+
+@dataclass(frozen=True)
+class TaskRunner:
+    """What is the same for all tasks of a run.
+
+    Args:
+        definition: The flow.
+        record: What was asked for when the run was started.
+        store: Where the run's state is.
+        place: The folder of the flow in which the run is.
+    """
+
+    definition: FlowDefinition
+    record: RunRecord
+    store: ObjectStore
+    place: str = RUNS
+
+    @property
+    def run_store(self) -> RunStore:
+        """The records of the run."""
+        return RunStore(self.store, self.record.flow, self.record.run, self.place)
+
+    def run(self, spec: TaskSpec) -> TaskResult:
+        """Runs a task; whatever happens in the user's code becomes a result, and is written to the store."""
+        try:
+            result = self.execute(spec)
+        except BaseException as error:  # noqa: BLE001  the boundary to the user's code: also SystemExit and Ctrl-C
+            result = failure(error)
+        write_outcome(self.run_store, spec, result)
+        return result
+
+    def execute(self, spec: TaskSpec) -> TaskResult:
+        """Runs a task and commits what it left.
+
+        Raises:
+            BaseException: What the user's code raises, as it is.
+        """
+        with current.running(current_facts(self.definition, self.record, self.run_store, spec)):
+            if spec.name.step == EXIT_HOOK_STEP:
+                exit_hooks.call(self.definition, spec)
+                return TaskResult(Outcome.SUCCEEDED, Transition())
+            return self._run(spec)
+
+    def _run(self, spec: TaskSpec) -> TaskResult:
+        flow, context = self._prepare(spec)
+        arguments = []
+        if self.definition.graph[spec.name.step].is_join:
+            arguments.append(self._inputs(spec))
+        policy = self._policy(spec.name.step)
+        started = time.time()
+        try:
+            with limited(policy.time_limit):
+                self._call(spec.name.step, flow, context, arguments)
+            finished = time.time()
+            context.freeze(flow)
+            left = context.persist(flow)
+        except BaseException as error:  # the boundary to the user's code; raised again below
+            if policy.catch is not None and not policy.is_run_again(failure(error).outcome.value, spec.attempt):
+                self._keep(spec, flow, context, started)
+            raise
+        transition = context.transition or Transition()
+        commit = Commit(
+            attempt=spec.attempt,
+            steps=transition.steps,
+            artifacts=left.own,
+            stack=context.stack,
+            foreach=context.foreach,
+            started=started,
+            finished=finished,
+            layers=left.layers,
+            without=left.without,
+        )
+        if not self.run_store.commit(spec.name.step, spec.name.id, commit):
+            return committed_result(self.run_store, spec) or TaskResult(Outcome.STORAGE_ERROR)
+        return TaskResult(Outcome.SUCCEEDED, transition)
+
+    def _call(self, step: str, flow: FlowSpec, context: Context, arguments: list[Inputs]) -> None:
+        """Calls the step inside of its decorators; one that put something in its place need not say where to go on."""
+        decorations = self.definition.decorations_of(step, self.definition.added(self.record.decorators))
+        has_run = call_step(step, self.definition.steps[step].function, flow, arguments, decorations)
+        node = self.definition.graph[step]
+        if not has_run and context.transition is None and node.next:
+            context.next(flow, as_written(node, flow))
+
+    def _policy(self, step: str) -> StepPolicy:
+        """What the step's decorators ask for, and those that ``--with`` added."""
+        found = self.record.policies.get(step)
+        return StepPolicy() if found is None else StepPolicy.from_document(found)
+
+    def _keep(self, spec: TaskSpec, flow: FlowSpec, context: Context, started: float) -> None:
+        """Keeps what a failed step has set, for ``@catch``; what can't be saved is left out, and its task says so.
+
+        Raises:
+            StorageError: The store refuses.
+        """
+        left, left_out = context.persist_what_can_be(flow)
+        for name, error in left_out.items():
+            why = error.summary if isinstance(error, ArtifactError) else said(error)
+            message = f"@catch on step {spec.name.step} leaves out self.{name}, which can't be saved: {why}"
+            print(message, file=sys.stderr)  # noqa: T201  a line of the task's own output
+        record = KeptRecord(left.own, started, left.layers, left.without)
+        self.run_store.write_kept(spec.name.step, spec.name.id, spec.attempt, record)
+
+    def _prepare(self, spec: TaskSpec) -> tuple[FlowSpec, Context]:
+        """The ``self`` of the step, with the artifacts of the step before it."""
+        inherited = inherited_by(self.definition.graph, self.run_store, spec)
+        context = Context(
+            self.definition,
+            spec.name,
+            ArtifactStore(self.store, self.record.flow),
+            inherited=inherited,
+            run_values=dict(self.record.parameters),
+            max_num_splits=self.record.max_num_splits,
+        )
+        flow = self.definition.flow.__new__(self.definition.flow)
+        flow.__dict__[CONTEXT] = context
+        context.begin(flow)
+        return flow, context
+
+    def _inputs(self, spec: TaskSpec) -> Inputs:
+        artifacts = ArtifactStore(self.store, self.record.flow)
+        return Inputs(
+            spec.inputs,
+            self.run_store,
+            dict(self.record.parameters),
+            artifacts,
+            self.definition,
+            spec.name.step,
+        )

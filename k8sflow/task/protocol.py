@@ -1,0 +1,12 @@
+"""Conventions between a task's process and whatever runs it: the local executor, or the agent in a pod."""
+
+from __future__ import annotations
+
+import signal
+
+# Sent when the task's time is over. Neither SIGALRM nor any timer of the process is used: those are free for the step
+# and its libraries. SIGVTALRM is useful to them only with ``ITIMER_VIRTUAL``, which hardly anything sets. Its default
+# action ends the process: a task whose step has not started has nothing to clean up.
+TIME_IS_OVER = signal.SIGVTALRM
+# The environment variable with the file descriptor that a pod's task writes its result to.
+RESULT_FD_VARIABLE = "K8SFLOW_RESULT_FD"

@@ -1,0 +1,49 @@
+"""How an execution of a task ended, as the run's store has it."""
+
+from __future__ import annotations
+
+import time
+
+from k8sflow.errors import StorageError
+from k8sflow.storage.records import OutcomeRecord
+from k8sflow.storage.run_store import RunStore
+from k8sflow.task.outcome import Diagnosis, Outcome
+from k8sflow.task.result import TaskResult, Transition
+from k8sflow.task.spec import TaskSpec
+
+
+def committed_result(run_store: RunStore, spec: TaskSpec) -> TaskResult | None:
+    """The result of a task that the store has a commit of, no matter which execution wrote it; else None."""
+    commit = run_store.read_commit(spec.name.step, spec.name.id)
+    if commit is None:
+        return None
+    width = commit.foreach.width if commit.foreach is not None else None
+    limit = commit.foreach.max_parallel if commit.foreach is not None else None
+    return TaskResult(Outcome.SUCCEEDED, Transition(commit.steps, width, limit))
+
+
+def write_outcome(run_store: RunStore, spec: TaskSpec, result: TaskResult) -> None:
+    """Writes how an execution ended; a store that refuses it must not hide the result itself."""
+    diagnosis = result.diagnosis or Diagnosis(result.outcome, "")
+    record = OutcomeRecord(
+        result.outcome.value,
+        time.time(),
+        diagnosis.summary,
+        diagnosis.detail,
+        diagnosis.resolution,
+        diagnosis.error_type,
+    )
+    try:
+        run_store.write_outcome(spec.name.step, spec.name.id, spec.attempt, record)
+    except StorageError:
+        # A success is in the commit, and a failure reaches the driver with the result.
+        return
+
+
+def recorded_result(record: OutcomeRecord) -> TaskResult:
+    """The result of an execution, from the record of its outcome."""
+    outcome = Outcome(record.outcome)
+    if not outcome.is_failure:
+        return TaskResult(outcome)
+    diagnosis = Diagnosis(outcome, record.summary, record.detail, record.resolution, record.error_type)
+    return TaskResult(outcome, diagnosis=diagnosis)

@@ -1,0 +1,427 @@
+"""The agent, as in a pod but with a folder for a bucket: package, child, output, result, signals, time, configs."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from k8sflow.flow.compile import compile_flow
+from k8sflow.flow.config_values import ConfigValue
+from k8sflow.flow.decorators.policy import StepPolicy
+from k8sflow.storage import package
+from k8sflow.storage.artifacts import ArtifactStore
+from k8sflow.storage.folder import FolderStore
+from k8sflow.storage.records import RunRecord
+from k8sflow.storage.run_store import RunStore
+from k8sflow.task.host.framing import Piece, ResultLine, decode
+from k8sflow.task.inside.runner import TaskRunner
+from k8sflow.task.outcome import Outcome
+from k8sflow.task.result import TaskResult
+from k8sflow.task.spec import TaskName, TaskSpec
+from tests.inprocess import runner_of
+from tests.support import DEADLINE_SECONDS, environment, load_flow, wait_for, write_flow
+
+SOURCE = """
+    import os, signal, subprocess, sys, time
+    class F(FlowSpec):
+        @step
+        def start(self):
+            {body}
+            self.next(self.end)
+        @step
+        def end(self): pass
+"""
+# The agent's main in a process of its own, with a file in place of the pod's /dev/termination-log.
+MAIN = """
+    import sys
+    from pathlib import Path
+    from k8sflow.task.host import agent
+    agent.TERMINATION_LOG = Path("termination-log")
+    sys.exit(agent.main(sys.argv[1:]))
+"""
+
+
+def _prepare(folder: Path, body: str) -> tuple[TaskRunner, list[str]]:
+    """A run with an uploaded package, and the command of the start step's agent."""
+    code = folder / "code"
+    file = write_flow(code, SOURCE.format(body=body.replace("\n", "\n            ")))
+    runner = runner_of(load_flow(file), folder)
+    made = package.build(code)
+    ArtifactStore(runner.store, "F").save_blob(made.sha256, [made.archive])
+    spec = TaskSpec("F", "r1", TaskName("start"))
+    options = [f"--store={runner.store.url}", "--flow=F", f"--package={made.sha256}", "--file=flow.py"]
+    return runner, [sys.executable, "-c", textwrap.dedent(MAIN), spec.to_json(), *options]
+
+
+def _start(folder: Path, command: list[str], **changes: str) -> subprocess.Popen[bytes]:
+    work = folder / "work"
+    work.mkdir()
+    return subprocess.Popen(
+        command, cwd=work, env=environment(**changes), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+def _ended(folder: Path, process: subprocess.Popen[bytes]) -> tuple[int, TaskResult, dict[str, bytes]]:
+    """Exit code, result and output of an agent; the result in both places is the same."""
+    shown, errors = process.communicate(timeout=DEADLINE_SECONDS)
+    assert errors == b""
+    output = {"stdout": b"", "stderr": b""}
+    results = []
+    for line in shown.splitlines():
+        match decode(line):
+            case Piece(stream, data):
+                output[stream] += data
+            case ResultLine(text):
+                results.append(text)
+    assert results == [(folder / "work/termination-log").read_text()]
+    return process.returncode, TaskResult.from_json(results[0]), output
+
+
+def _run(folder: Path, body: str, **changes: str) -> tuple[int, TaskResult, dict[str, bytes]]:
+    _, command = _prepare(folder, body)
+    return _ended(folder, _start(folder, command, **changes))
+
+
+def test_a_task_runs_and_tells(tmp_path: Path) -> None:
+    """Output in both streams and in the store; the commit; the transition; the code in the folder."""
+    runner, command = _prepare(tmp_path, "print('ü 1')\nprint('e', file=sys.stderr)\nself.x = os.listdir()")
+    code, result, output = _ended(tmp_path, _start(tmp_path, command))
+    assert code == 0
+    assert result.outcome is Outcome.SUCCEEDED
+    assert result.transition is not None
+    assert result.transition.steps == ("end",)
+    assert output == {"stdout": "ü 1\n".encode(), "stderr": b"e\n"}
+    assert runner.run_store.read_log("start", "0", 0, "stdout") == "ü 1\n".encode()
+    commit = runner.run_store.read_commit("start", "0")
+    assert commit is not None
+    assert ArtifactStore(runner.store, "F").load(commit.artifacts["x"], "x") == ["flow.py"]
+
+
+@pytest.mark.parametrize(
+    ("body", "summary"),
+    [
+        ("raise ValueError('ü 🦆')", "ValueError: ü 🦆"),
+        ("os._exit(0)", "exit code 0 before its step was finished"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", "killed by SIGKILL"),
+        ("os.kill(os.getpid(), signal.SIGRTMIN + 3)", "killed by signal"),
+        ("sys.exit(0)", "called sys.exit(0)"),
+    ],
+)
+def test_a_failure_is_told_and_written(tmp_path: Path, body: str, summary: str) -> None:
+    """As on a machine of one's own."""
+    runner, command = _prepare(tmp_path, body)
+    code, result, _ = _ended(tmp_path, _start(tmp_path, command))
+    assert code == 1
+    assert result.outcome is Outcome.USER_ERROR
+    assert result.diagnosis is not None
+    assert summary in result.diagnosis.summary
+    record = runner.run_store.read_outcome("start", "0", 0)
+    assert record is not None
+    assert summary in record.summary
+
+
+def test_a_child_that_goes_on_writing_does_not_hold_the_pod_up(tmp_path: Path) -> None:
+    """What was in the pipe when the task ended is the end of its output."""
+    code, result, output = _run(tmp_path, "print('first')\nsubprocess.Popen(['yes', 'y' * 100])")
+    assert code == 0
+    assert result.outcome is Outcome.SUCCEEDED
+    assert output["stdout"].splitlines()[0] == b"first"
+
+
+def test_a_task_that_is_told_to_end_says_so(tmp_path: Path) -> None:
+    """SIGTERM goes on to the task and its children; who sent it knows why."""
+    _, command = _prepare(tmp_path, "subprocess.Popen(['sleep', '300'])\nopen('../here', 'w').close()\ntime.sleep(300)")
+    process = _start(tmp_path, command)
+    wait_for((tmp_path / "work/here").exists)
+    process.send_signal(signal.SIGTERM)
+    code, result, _ = _ended(tmp_path, process)
+    assert code == 143
+    assert result.outcome is Outcome.CANCELLED
+
+
+def test_a_damaged_package_is_not_run(tmp_path: Path) -> None:
+    """Nor one that is missing."""
+    runner, command = _prepare(tmp_path, "pass")
+    (blob,) = [key for key in runner.store.list_keys("F/blobs/") if key.endswith(command[-2].partition("=")[2])]
+    runner.store.put(blob, [b"damaged"])
+    code, result, _ = _ended(tmp_path, _start(tmp_path, command))
+    assert code == 1
+    assert result.outcome is Outcome.STORAGE_ERROR
+    assert result.diagnosis is not None
+    assert "damaged" in result.diagnosis.summary
+
+
+def test_a_file_that_cant_be_loaded_in_the_pod_is_told(tmp_path: Path) -> None:
+    """A package that is only on the user's machine, say; with its traceback."""
+    runner, command = _prepare(tmp_path, "pass")
+    (tmp_path / "code/flow.py").write_text("import only_on_my_machine\n")
+    made = package.build(tmp_path / "code")
+    ArtifactStore(runner.store, "F").save_blob(made.sha256, [made.archive])
+    command[-2] = f"--package={made.sha256}"
+    code, result, _ = _ended(tmp_path, _start(tmp_path, command))
+    assert code == 1
+    assert result.outcome is Outcome.USER_ERROR
+    assert result.diagnosis is not None
+    assert "No module named 'only_on_my_machine'" in result.diagnosis.summary
+    assert "flow.py" in result.diagnosis.detail
+
+
+STARTED = {
+    "a script that imports the flow": ("flow.py", {"flow.py": "from pkg.flows import F\nF()\n"}),
+    "a module": ("pkg/flows.py", {}),
+    "a package": ("pkg/__main__.py", {"pkg/__main__.py": "from .flows import F\nF()\n"}),
+}
+
+
+@pytest.mark.parametrize("kind", STARTED)
+def test_what_was_started_is_started(tmp_path: Path, kind: str) -> None:
+    """The run's record names it; in the pod it finds its neighbours as it did for the user."""
+    started, others = STARTED[kind]
+    code = tmp_path / "code"
+    write_flow(code / "pkg", SOURCE.format(body="from pkg import near; self.x = near.x")).rename(code / "pkg/flows.py")
+    for name, text in {"pkg/__init__.py": "", "pkg/near.py": "x = 7", **others}.items():
+        (code / name).write_text(text)
+    arguments = (
+        [started]
+        if "/" not in started
+        else ["-m", started.removesuffix(".py").removesuffix("/__main__").replace("/", ".")]
+    )
+    done = subprocess.run(
+        [sys.executable, *arguments, "run"], cwd=code, env=environment(), check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    store = FolderStore(code / ".k8sflow")
+    (run,) = store.list_folders("F/runs/")
+    record = RunStore(store, "F", run).read()
+    assert record.file == started
+
+    made = package.build(code)
+    ArtifactStore(store, "F").save_blob(made.sha256, [made.archive])
+    again = RunStore(store, "F", "again")
+    again.create(replace(record, run="again"))
+    options = [f"--store={store.url}", "--flow=F", f"--package={made.sha256}", f"--file={record.file}"]
+    spec = TaskSpec("F", "again", TaskName("start"))
+    command = [sys.executable, "-c", textwrap.dedent(MAIN), spec.to_json(), *options]
+    exit_code, result, output = _ended(tmp_path, _start(tmp_path, command))
+    assert exit_code == 0, (result, output)
+    commit = again.read_commit("start", "0")
+    assert commit is not None
+    assert "x" in commit.artifacts
+
+
+def test_threads_follow_the_pods_cores(tmp_path: Path) -> None:
+    """Unless the user has set them."""
+    names = ["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"]
+    _, _, output = _run(
+        tmp_path, f"import json; print(json.dumps([os.environ.get(n) for n in {names}]))",
+        K8SFLOW_CPUS="2", MKL_NUM_THREADS="7",
+    )  # fmt: skip
+    assert json.loads(output["stdout"]) == ["2", "2", "7"]
+
+
+def test_a_second_execution_finds_the_first_ones_commit(tmp_path: Path) -> None:
+    """Kubernetes may start a pod twice: both succeed, and the outputs exist once (I3)."""
+    runner, command = _prepare(tmp_path, "self.who = os.urandom(9)")
+    first = _ended(tmp_path, _start(tmp_path, command))
+    commit = runner.run_store.read_commit("start", "0")
+    spec = TaskSpec.from_json(command[3])
+    command[3] = replace(spec, attempt=1).to_json()
+    (tmp_path / "work").rename(tmp_path / "work of the first")
+    second = _ended(tmp_path, _start(tmp_path, command))
+    assert first[:2] == second[:2]
+    assert runner.run_store.read_commit("start", "0") == commit
+
+
+SLOW = """
+    class F(FlowSpec):
+        @step
+        def start(self):
+            import signal, subprocess, time
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            subprocess.Popen(["sleep", "1000"])
+            time.sleep(1000)
+            self.next(self.end)
+        @step
+        def end(self): pass
+"""
+
+
+def run_agent(
+    folder: Path,
+    source: str,
+    *arguments: str,
+    policies: Mapping[str, Mapping[str, object]] | None = None,
+    **values: object,
+) -> tuple[subprocess.CompletedProcess[bytes], RunStore]:
+    """The agent on a flow's first task, and the records of its run."""
+    file = write_flow(folder / "code", source)
+    flow, store = load_flow(file), FolderStore(str(folder / "store"))
+    code, saved = package.build(file.parent), ArtifactStore(store, "F")
+    saved.save_blob(code.sha256, [code.archive])
+    run_store = RunStore(store, "F", "r")
+    fixed = {name: saved.save(value, name) for name, value in values.items()}
+    record = RunRecord("F", "r", file.name, fixed, compile_flow(flow).graph.to_document(), package=code.sha256)
+    run_store.create(replace(record, policies=policies or {}))
+    spec = TaskSpec("F", "r", TaskName("start"))
+    (folder / "pod").mkdir()
+    done = subprocess.run(
+        [sys.executable, "-m", "k8sflow.task.host.agent", spec.to_json(), f"--store={store.url}", "--flow=F",
+         f"--package={code.sha256}", f"--file={file.name}", *arguments],
+        cwd=folder / "pod", env=environment(), capture_output=True, timeout=DEADLINE_SECONDS, check=False,
+    )  # fmt: skip
+    return done, run_store
+
+
+MUTATED = """
+    from k8sflow import Config, FlowMutator, user_step_decorator
+    @user_step_decorator
+    def marked(step_name, flow, inputs=None, attributes=None):
+        flow.mark = attributes["mark"]
+        yield
+    class everywhere(FlowMutator):
+        def mutate(self, mutable_flow):
+            for name, mutable_step in mutable_flow.steps:
+                mutable_step.add_decorator(marked, deco_kwargs={"mark": mutable_flow.settings.mark})
+    @everywhere
+    class F(FlowSpec):
+        settings = Config("settings", default_value={"mark": "default"})
+        @step
+        def start(self): self.next(self.end)
+        @step
+        def end(self): pass
+"""
+
+
+def test_a_pod_takes_the_configs_that_its_run_was_started_with(tmp_path: Path) -> None:
+    """Its mutators and decorators are made from them; nobody gives it a command line."""
+    done, run_store = run_agent(tmp_path, MUTATED, settings=ConfigValue({"mark": "given"}))
+    assert done.returncode == 0, done.stdout + done.stderr
+    commit = run_store.read_commit("start", "0")
+    assert commit is not None
+    assert ArtifactStore(run_store.store, "F").load(commit.artifacts["mark"], "mark") == "given"
+    assert "settings" not in commit.artifacts
+
+
+@pytest.mark.slow
+def test_a_task_is_ended_when_its_time_is_over(tmp_path: Path) -> None:
+    """Also one that ignores SIGTERM; the agent tells timed_out, and writes it."""
+    began = time.monotonic()
+    done, run_store = run_agent(tmp_path, SLOW, "--timeout=1")
+    assert time.monotonic() - began > 1
+    assert done.returncode == 1, done.stderr
+    line = decode(done.stdout.splitlines()[-1])
+    assert isinstance(line, ResultLine)
+    result = TaskResult.from_json(line.text)
+    assert result.outcome is Outcome.TIMED_OUT
+    assert result.diagnosis is not None
+    assert "timeout of 1 s" in result.diagnosis.summary
+    outcome = run_store.read_outcome("start", "0", 0)
+    assert outcome is not None
+    assert outcome.outcome == "timed_out"
+
+
+@pytest.mark.slow
+def test_a_task_whose_time_is_over_can_clean_up(tmp_path: Path) -> None:
+    """TimeoutException is raised in its step; what it had set is kept where the step is under @catch."""
+    source = """
+        from k8sflow.exception import TimeoutException
+        class F(FlowSpec):
+            @step
+            def start(self):
+                import time
+                try:
+                    time.sleep(1000)
+                except TimeoutException as error:
+                    print("except", error, flush=True)
+                    raise
+                finally:
+                    print("finally", flush=True)
+                self.next(self.end)
+            @step
+            def end(self): pass
+    """
+    policy = StepPolicy(timeout_seconds=1, grace_seconds=60)
+    done, run_store = run_agent(tmp_path, source, "--timeout=1", "--grace=60", policies={"start": policy.to_document()})
+    assert done.returncode == 1, done.stderr
+    outcome = run_store.read_outcome("start", "0", 0)
+    assert outcome is not None
+    assert outcome.outcome == "timed_out"
+    message = "the task took longer than its timeout of 1 s, and was ended"
+    assert outcome.summary == message
+    assert run_store.read_log("start", "0", 0, "stdout").decode() == f"except {message}\nfinally\n"
+
+
+def test_a_failure_after_sigterm_is_no_fault_of_the_code(tmp_path: Path) -> None:
+    """The signal ends the task's own children too, so that its code raises: the driver asks who sent it."""
+    runner, command = _prepare(
+        tmp_path,
+        "signal.signal(signal.SIGTERM, lambda *_: None)\n"
+        "child = subprocess.Popen(['sleep', '300'])\n"
+        "open('ready', 'w').close()\n"
+        "if child.wait(): raise RuntimeError('my child was killed')",
+    )
+    process = _start(tmp_path, command)
+    wait_for((tmp_path / "work/code/ready").exists)
+    process.send_signal(signal.SIGTERM)
+    exit_code, result, _ = _ended(tmp_path, process)
+    assert exit_code == 143
+    assert result.outcome is Outcome.CANCELLED
+    assert "my child was killed" in str(result.diagnosis)
+    record = runner.run_store.read_outcome("start", "0", 0)
+    assert record is not None
+    assert record.outcome == "cancelled", "a next driver must not count it as a failure of the code"
+
+
+# As in a pod whose image has no entry for its user: the system's functions find none.
+NAMELESS = """
+    import grp, os, pwd, sys
+    os.getuid, os.getgid = (lambda: 54321), (lambda: 54322)
+"""
+
+
+def test_a_user_without_an_entry_has_a_name(tmp_path: Path) -> None:
+    """For getpass, pwd and grp in the task, and for its children by the environment; no root is needed."""
+    code = """
+    import getpass, json, os, pwd, grp
+    entry = pwd.getpwuid(os.getuid())
+    print(json.dumps([
+        getpass.getuser(), entry.pw_name, entry.pw_uid, pwd.getpwnam("k8sflow").pw_dir, os.path.expanduser("~k8sflow"),
+        grp.getgrgid(os.getgid()).gr_name, os.environ["LOGNAME"], entry in pwd.getpwall(),
+    ]))
+    """
+    before = "from k8sflow.task.host import pod_environment; pod_environment.complete()"
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(map(textwrap.dedent, (NAMELESS, before, code)))],
+        env={name: value for name, value in environment(HOME="/tmp/home").items() if name not in {"USER", "LOGNAME"}},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    home = "/tmp/home"
+    assert json.loads(done.stdout) == ["k8sflow", "k8sflow", 54321, home, home, "k8sflow", "k8sflow", True]
+
+
+@pytest.mark.parametrize("users", [{}, {"K8SFLOW_PYTHONPATH": "/users/a:/users/b"}])
+@pytest.mark.parametrize("images", [[], ["/image"]])
+def test_the_paths_of_image_and_user_are_kept(tmp_path: Path, users: dict[str, str], images: list[str]) -> None:
+    """In the task, and in what it starts; ours is added."""
+    checkout = environment()["PYTHONPATH"]
+    _, _, output = _run(
+        tmp_path,
+        "import json\nprint(json.dumps([sys.path, os.environ['PYTHONPATH'].split(':'), "
+        "os.environ.get('K8SFLOW_PYTHONPATH')]))",
+        PYTHONPATH=":".join([checkout, *images]), **users,
+    )  # fmt: skip
+    path, variable, left = json.loads(output["stdout"])
+    expected = [checkout, *(["/users/a", "/users/b"] if users else []), *images]
+    assert variable == expected
+    assert [part for part in path if part in expected] == expected
+    assert left is None
