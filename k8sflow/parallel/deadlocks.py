@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import platform
 import signal
 from collections.abc import Iterable
 from types import FrameType
@@ -25,7 +24,7 @@ ADVICE = (
     "future or event loop that needs them never answers.\n"
     'Create the lock, pool, future or event loop inside the function, or use backend="threads".'
 )
-_FUTEX = {"x86_64": "202", "aarch64": "98"}.get(platform.machine())  # its number in /proc/<pid>/syscall
+_FUTEX = {"x86_64": "202", "aarch64": "98"}.get(os.uname().machine)  # its number in /proc/<pid>/syscall
 _WAITS = frozenset({0, 9})  # FUTEX_WAIT, FUTEX_WAIT_BITSET
 _OPERATION, _PRIVATE = 0x7F, 0x80
 _Wait = tuple[str, ...]  # where each thread waits, and how often it has been woken
