@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from k8sflow import started
 from k8sflow.errors import ConfigurationError
+from k8sflow.version import VERSION
 
 FILE_NAME = "k8sflow.toml"
 ROOT_NAME = ".k8sflow"
@@ -50,7 +50,7 @@ class Settings:
     default_secrets_backend_type: str | None = None
     kubernetes_namespace: str = "default"
     kubernetes_image: str | None = None
-    kubernetes_runtime_image: str = "k8sflow:0.1.0"
+    kubernetes_runtime_image: str = f"k8sflow:{VERSION}"
     kubernetes_service_account: str | None = None
     kubernetes_context: str | None = None
 
@@ -196,14 +196,11 @@ def parse(text: str, path: Path) -> dict[str, str]:
     Raises:
         ConfigurationError: It is not TOML, or has a key or a value that it can't have.
     """
-    if sys.version_info >= (3, 11):
-        import tomllib  # noqa: PLC0415  for those who have such a file
-    else:
-        import tomli as tomllib  # noqa: PLC0415
+    from k8sflow import toml  # noqa: PLC0415  for those who have such a file
 
     try:
-        document: dict[str, str] = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        document: dict[str, str] = toml.loads(text)
+    except toml.TOMLDecodeError as error:
         raise ConfigurationError(f"{path} is not a TOML file: {error}.") from error
     keys = {f.name for f in fields(Settings)}
     for key, value in document.items():

@@ -10,13 +10,13 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from k8sflow import config
+from k8sflow import config, shadowing
 from k8sflow.cli import calls, completion, graphs, reading, resume, starting
-from k8sflow.cli.errors import leave, told
+from k8sflow.cli.errors import execute, leave, told
 from k8sflow.errors import ParameterError
 from k8sflow.flow.compile import declared, refuse_unusable
 from k8sflow.flow.config_expressions import run_with
-from k8sflow.flow.configs import ConfigValues
+from k8sflow.flow.config_set import ConfigSet
 from k8sflow.flow.decorators.mutators import mutated
 from k8sflow.flow.decorators.project import branch_name
 from k8sflow.flow.definition import FlowDefinition
@@ -34,13 +34,15 @@ def main(instance: FlowSpec) -> None:
     """
     flow = type(instance)
     streams.take_up()
+    shadowing.protect()  # the flow's file may have added folders to sys.path
     with told():
         if (call := calls.received(sys.argv[1:])) is not None:
             sys.argv[1:] = [*call.words, call.command]
         command, parameters = _commands(flow, vars(instance))
         if call is not None:
             sys.argv[1:] = calls.expanded(command, call, parameters)
-        command.main(
+        execute(
+            command,
             prog_name=f"python {sys.argv[0]}",
             auto_envvar_prefix="K8SFLOW",
             complete_var=completion.variable(completion.program_of(sys.argv[0])),
@@ -55,7 +57,7 @@ def _commands(flow: type[FlowSpec], attributes: Mapping[str, Any]) -> tuple[clic
         ParameterError: A config on the command line is unknown, or its value can't be read.
     """
     is_step = sys.argv[1:2] == ["step"]  # a task takes the configs that its run was started with
-    configs = ConfigValues(flow) if is_step else ConfigValues.from_arguments(flow, sys.argv[1:])
+    configs = ConfigSet(flow) if is_step else ConfigSet.from_arguments(flow, sys.argv[1:])
     run_with(configs)
     definition = declared(flow, configs, attributes)
     if not is_step and not resume.is_called(sys.argv[1:]):

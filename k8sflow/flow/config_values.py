@@ -6,7 +6,6 @@ import functools
 import importlib
 import json
 import re
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -77,7 +76,7 @@ def plain(value: Any) -> Any:
 
 
 def parser_of(named: str | Parser, where: str) -> Parser:
-    """A parser: a function, one of ours by name, or ``module.function``.
+    """A parser: a function, a built-in one by name, or ``module.function``.
 
     Raises:
         ParameterError: There is none of this name.
@@ -155,8 +154,6 @@ def _yaml_loader() -> Any:
 
 
 def _toml(text: str) -> Any:
-    if sys.version_info >= (3, 11):
-        import tomllib  # noqa: PLC0415  as above
-    else:
-        import tomli as tomllib  # noqa: PLC0415
-    return tomllib.loads(text)
+    from k8sflow import toml  # noqa: PLC0415  as above
+
+    return toml.loads(text)

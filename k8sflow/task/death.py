@@ -16,12 +16,33 @@ _HINTS = {
 }
 
 
-def death(status: int) -> Diagnosis:
-    """The diagnosis of a process whose end, ``status`` as of ``os.waitpid``, came before that of its step."""
+# Written to a task's result before its step runs; whitespace that JSON may start with. A process that ended without it
+# was still importing the flow.
+ENTERED = b"\n"
+EXIT_ADVICE = (
+    "Each task imports the flow's file, and its command line there is 'step' and the task: don't end the process at "
+    "module level, or do it only for the commands that you mean."
+)
+
+
+def death(status: int, importing: str = "") -> Diagnosis:
+    """The diagnosis of a process that ended before its step did.
+
+    Args:
+        status: How it ended, as ``os.waitpid`` reports it.
+        importing: The flow's file, where the process was still importing it.
+    """
     if os.WIFSIGNALED(status):
-        name = _name(os.WTERMSIG(status))
+        name = signal_name(os.WTERMSIG(status))
+        during = f" while it imported {importing}" if importing else ""
         return Diagnosis(
-            Outcome.USER_ERROR, f"the task's process was killed by {name}", resolution=_HINTS.get(name, "")
+            Outcome.USER_ERROR, f"the task's process was killed by {name}{during}", resolution=_HINTS.get(name, "")
+        )
+    if importing:
+        return Diagnosis(
+            Outcome.USER_ERROR,
+            f"the task's process ended with exit code {os.WEXITSTATUS(status)} while it imported {importing}",
+            resolution=f"Something called os._exit() before the step began. {EXIT_ADVICE}",
         )
     return Diagnosis(
         Outcome.USER_ERROR,
@@ -40,7 +61,8 @@ def timed_out(seconds: float) -> Diagnosis:
     )
 
 
-def _name(number: int) -> str:
+def signal_name(number: int) -> str:
+    """A signal's name as in ``kill -l``."""
     try:
         return signal.Signals(number).name
     except ValueError:  # most real-time signals have none
@@ -49,7 +71,7 @@ def _name(number: int) -> str:
 
 def last_word(text: bytes | bytearray, status: int) -> TaskResult | None:
     """What the task said of itself, or None where it was killed or said nothing that can be read."""
-    if os.WIFSIGNALED(status) or not text:
+    if os.WIFSIGNALED(status) or not text.strip():
         return None
     try:
         return TaskResult.from_json(bytes(text).decode())

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from k8sflow.errors import K8sflowError, OutageError, StorageError, TimeoutException, UnreachableError
-from k8sflow.task.death import timed_out
+from k8sflow.task.death import EXIT_ADVICE, timed_out
 from k8sflow.task.outcome import Diagnosis, Outcome, name_of
 from k8sflow.task.result import TaskResult
 from k8sflow.task.safe_repr import safe_repr
@@ -65,8 +65,10 @@ def never_reached(error: UnreachableError) -> TaskResult:
 
 def unloadable(file: str, error: BaseException, *, in_pod: bool) -> TaskResult:
     """The result of a task whose flow's file can't even be loaded where it runs."""
-    found = diagnose(error)
-    if not in_pod:
+    found = _exit_at_import(error) if isinstance(error, SystemExit) else diagnose(error)
+    if found.resolution:
+        missing = found.resolution
+    elif not in_pod:
         missing = "It could be loaded when the run started: look for what is different in a task."
     elif isinstance(error, ImportError):
         missing = (
@@ -76,6 +78,21 @@ def unloadable(file: str, error: BaseException, *, in_pod: bool) -> TaskResult:
         missing = "The file runs on your machine: look for what is different in the pod."
     summary = f"{file} can't be loaded in the {'pod' if in_pod else 'task'}: {found.summary}"
     return TaskResult(Outcome.USER_ERROR, diagnosis=Diagnosis(Outcome.USER_ERROR, summary, found.detail, missing))
+
+
+def _exit_at_import(error: SystemExit) -> Diagnosis:
+    """The diagnosis of a flow's file that ends the process while it is imported."""
+    called = f"sys.exit({'' if error.code is None else safe_repr(error.code)}) was called"
+    frames = _users_frames(error)
+    where = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+    summary = f"{called} while it was imported{where}"
+    return Diagnosis(Outcome.USER_ERROR, summary, _traceback(error), EXIT_ADVICE, name_of(SystemExit))
+
+
+def has_entered(error: SystemExit) -> bool:
+    """Whether an exit came from k8sflow's command line, and not from the import of the flow's file."""
+    frames = traceback.extract_tb(error.__traceback__)[1:]  # the first one is that of the caller
+    return any(frame.filename.startswith(_OUR_FILES) for frame in frames)
 
 
 def diagnose(error: BaseException) -> Diagnosis:

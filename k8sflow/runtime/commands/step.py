@@ -16,6 +16,7 @@ from k8sflow.storage.objects import open_store
 from k8sflow.storage.patience import FIRST_ANSWER_SECONDS, Patience, say
 from k8sflow.storage.run_store import RunStore
 from k8sflow.task import streams
+from k8sflow.task.death import ENTERED
 from k8sflow.task.failure import failure
 from k8sflow.task.inside.entry import finish_threads
 from k8sflow.task.inside.runner import TaskRunner
@@ -34,6 +35,7 @@ def run_task(definition: FlowDefinition, settings: Settings, task: str, store_ur
     descriptor = os.environ.pop(RESULT_FD_VARIABLE, "")
     if descriptor:
         streams.renew()
+        os.write(int(descriptor), ENTERED)
     result = _result(definition, settings, TaskSpec.from_json(task), store_url, place)
     code = int(result.outcome.is_failure)
     if descriptor:

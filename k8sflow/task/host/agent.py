@@ -25,7 +25,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from k8sflow import config
+from k8sflow import config, shadowing
 from k8sflow.errors import K8sflowError, UnreachableError
 from k8sflow.parallel.limits import out_of_memory_kills
 from k8sflow.storage import package
@@ -36,7 +36,7 @@ from k8sflow.storage.patience import FIRST_ANSWER_SECONDS, FIRST_CONTACT_SECONDS
 from k8sflow.storage.run_store import RunStore
 from k8sflow.task import streams
 from k8sflow.task.death import death, last_word, timed_out
-from k8sflow.task.failure import never_reached, not_stored, unloadable
+from k8sflow.task.failure import has_entered, never_reached, not_stored, unloadable
 from k8sflow.task.host import pod_environment
 from k8sflow.task.host.framing import Encoder, Stream, encode_result
 from k8sflow.task.host.oom import out_of_memory
@@ -255,7 +255,8 @@ class _Child:
             result = TaskResult(Outcome.TIMED_OUT, diagnosis=timed_out(self._options.timeout))
             write_outcome(self._run_store, self._spec, result)
         if result is None:
-            result = TaskResult(Outcome.USER_ERROR, diagnosis=death(status))
+            importing = "" if self._result else self._options.file
+            result = TaskResult(Outcome.USER_ERROR, diagnosis=death(status, importing))
             if not killed_for_memory:
                 write_outcome(self._run_store, self._spec, result)
         if killed_for_memory and result.outcome is Outcome.USER_ERROR:
@@ -291,7 +292,8 @@ def _become_task(options: argparse.Namespace, pipes: dict[str, int]) -> NoReturn
         os.environ[RESULT_FD_VARIABLE] = str(pipes["result"])
         os.chdir(CODE_FOLDER)
         sys.argv = [str(Path(options.file).resolve()), "step", options.task, f"--store={options.store}"]
-        sys.path.insert(0, str(Path.cwd()))
+        shadowing.protect(folder := str(Path.cwd()))
+        sys.path.insert(0, folder)
         if "/" in options.file:  # it was started by `python -m`
             runpy.run_module(options.file.removesuffix(".py").replace("/", "."), run_name="__main__", alter_sys=True)
         else:
@@ -299,6 +301,8 @@ def _become_task(options: argparse.Namespace, pipes: dict[str, int]) -> NoReturn
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        if not has_entered(end):
+            os.write(pipes["result"], unloadable(options.file, end, in_pod=True).to_termination_message().encode())
     except BaseException as error:  # noqa: BLE001  nothing may pass into the agent's frames
         os.write(pipes["result"], unloadable(options.file, error, in_pod=True).to_termination_message().encode())
     finally:
