@@ -100,7 +100,7 @@ def test_polars_where_the_worker_does_not_use_it_can_be_forked() -> None:
 
 
 @pytest.mark.parametrize("load", ["numpy", "scipy.linalg, numpy", "sklearn.cluster, numpy"])
-def test_blas_threads_are_no_hazard(load: str) -> None:
+def test_blas_threads_are_not_a_hazard(load: str) -> None:
     script = f"""
 import {load}
 from k8sflow.parallel import parallel_map
