@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 import k8sflow
-from k8sflow import config
+from k8sflow import config, debug_log
 from k8sflow.cli import completion, output, reading, settings
 from k8sflow.cli.errors import leave, told
 
@@ -41,7 +41,8 @@ def drive(flow: str, run_id: str, flowrun: str) -> None:
     from k8sflow.runtime.detached.driver import drive_detached  # noqa: PLC0415
 
     with told():
-        leave(drive_detached(config.load(Path.cwd()), flow, run_id, flowrun, Terminal()))
+        settings = debug_log.configure(config.load(Path.cwd()))
+        leave(drive_detached(settings, flow, run_id, flowrun, Terminal()))
 
 
 for _command in (*reading.commands(), settings.command, completion.command(main, "k8sflow")):

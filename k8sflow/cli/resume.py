@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from k8sflow import config
+from k8sflow import config, debug_log
 from k8sflow.cli import completion, starting
 from k8sflow.cli.errors import leave, told
 from k8sflow.cli.scope import Scope
@@ -138,7 +138,7 @@ def _timed(declared: FlowDefinition, work: Callable[..., RunEnd]) -> Callable[..
         with told():
             from k8sflow.cli.terminal import Terminal  # noqa: PLC0415  --help needs no runtime
 
-            settings = config.load(code_folder(declared.flow))
+            settings = debug_log.configure(config.load(code_folder(declared.flow)))
             leave(work(settings=settings, console=Terminal(), asked_at=asked_at, **values))
 
     return callback

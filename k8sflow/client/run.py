@@ -15,13 +15,13 @@ from k8sflow.client.step import Step
 from k8sflow.client.stores import known_stores
 from k8sflow.client.tagged import components
 from k8sflow.client.task import Task
-from k8sflow.errors import NotFoundError, RunError, StorageError
+from k8sflow.errors import NotFoundError, RunError, StorageError, TagError
 from k8sflow.flow.graph import Graph, Node
 from k8sflow.runtime.lookup import Runs, among, split
 from k8sflow.storage.records import Commit, OutcomeRecord, RunRecord
 from k8sflow.storage.run_store import RunStore
 from k8sflow.storage.tables import Tables
-from k8sflow.storage.tags import TagError, checked, system_tags
+from k8sflow.storage.tags import checked, system_tags
 from k8sflow.task.outcome import Outcome
 
 if TYPE_CHECKING:

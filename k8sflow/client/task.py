@@ -14,8 +14,7 @@ from k8sflow.client.code import Code
 from k8sflow.client.lineage import children, indices, parents
 from k8sflow.client.moments import local
 from k8sflow.client.tagged import TaggedAsParent
-from k8sflow.errors import NotFoundError
-from k8sflow.flow.decorators.caught import CaughtError
+from k8sflow.errors import CaughtError, NotFoundError
 from k8sflow.flow.graph import Graph
 from k8sflow.runtime.lookup import among, split
 from k8sflow.storage.logs import Mark, scrub

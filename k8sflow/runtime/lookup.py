@@ -82,7 +82,7 @@ class Runs:
         """The run that ``run`` or ``flow/run`` names.
 
         Raises:
-            RunError: There is none, or it is a run of another flow, or a part of a run.
+            NotFoundError: There is none, or it is a run of another flow, or a part of a run.
         """
         words = self._without_flow(text)
         if len(words) == 1:
@@ -127,7 +127,7 @@ class Runs:
         """The run that was started last; in a bucket, which others use too, by this user.
 
         Raises:
-            RunError: There is none.
+            NotFoundError: There is none.
         """
         run = self.latest(lambda run: not run.store.is_shared or run.read().user == current_user())
         if run is None:
@@ -138,7 +138,7 @@ class Runs:
         words = [word for word in text.split("/") if word]
         return words[1:] if words[:1] == [self.flow] and self.flow not in self else words
 
-    def _unknown(self, words: Sequence[str], latest: RunStore, steps: Sequence[str]) -> RunError:
+    def _unknown(self, words: Sequence[str], latest: RunStore, steps: Sequence[str]) -> NotFoundError:
         ids = [run.run for run in self]
         if len(words) > 1 and words[1] in steps:
             return NotFoundError(

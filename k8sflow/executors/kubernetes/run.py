@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, replace
+from http import HTTPStatus
 from typing import Any
 
-from k8sflow.errors import K8sflowError, KubernetesError
+from k8sflow.errors import ApiStatusError, K8sflowError, KubernetesError
 from k8sflow.executors.base import Emit
 from k8sflow.executors.context import RunContext
 from k8sflow.executors.kubernetes.pods import agent_arguments, environment
 from k8sflow.executors.kubernetes.task import TaskOnCluster
 from k8sflow.kubernetes import diagnosis, labels, names, waiting
-from k8sflow.kubernetes.api import KubernetesApi, Manifest
-from k8sflow.kubernetes.api_errors import ApiStatusError
+from k8sflow.kubernetes.api import KubernetesApi
 from k8sflow.kubernetes.job import AGENT, DEFAULT_TTL_SECONDS, TaskJob, job_manifest
+from k8sflow.kubernetes.manifest import Manifest
 from k8sflow.kubernetes.reflector import Change, Reflector, identity_of
 from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskSpec
@@ -31,7 +32,6 @@ _LONGEST_LOOK_SECONDS = 60.0
 _SLOW_START_SECONDS = 5.0  # a pod whose image is there has started by then; the status of others can lag by 20 s
 _FEW = 5  # of the tasks that hang are looked at one by one, each time
 _NODES_SECONDS = 60.0
-_FORBIDDEN = 403
 
 
 @dataclass(frozen=True)
@@ -354,7 +354,7 @@ class ClusterRun:
         try:
             return (await self.api.list(f"/api/v1/namespaces/{self.namespace}/events", field_selector=selector))[0]
         except ApiStatusError as error:
-            if error.status == _FORBIDDEN:
+            if error.status == HTTPStatus.FORBIDDEN:
                 return []
             raise
 

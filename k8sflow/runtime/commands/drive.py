@@ -7,14 +7,13 @@ from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import replace
 
-from k8sflow.errors import K8sflowError, RunError, StorageError
+from k8sflow.errors import K8sflowError, RunError, StorageError, SupersededError
 from k8sflow.executors.base import Executor, Report
 from k8sflow.executors.context import LOCAL
 from k8sflow.runtime.commands import exit_hooks, next_steps
 from k8sflow.runtime.commands.clone import clone
 from k8sflow.runtime.commands.display import display, display_end, display_outcome
 from k8sflow.runtime.commands.interrupts import interrupts
-from k8sflow.runtime.core.loop import SupersededError
 from k8sflow.runtime.core.observer import Observer
 from k8sflow.runtime.core.run_state import RunEnd, RunResult
 from k8sflow.runtime.progress.console import Console, Tone

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from k8sflow.errors import RunError, StorageError
+from k8sflow.errors import StorageError, SupersededError
 from k8sflow.executors.base import Executor, Finished, Report
 from k8sflow.flow.graph import Graph
 from k8sflow.runtime.core.clock import Clock, RealClock
@@ -58,10 +58,6 @@ class _Paused:
     due: float
     number: int
     tasks: Sequence[TaskSpec] = field(compare=False)
-
-
-class SupersededError(RunError):
-    """Another process drives the run now: this one leaves it as it is."""
 
 
 class Loop:

@@ -10,14 +10,16 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from http import HTTPStatus
 from typing import Any
 
 from k8sflow.config import Settings
 from k8sflow.errors import K8sflowError
 from k8sflow.kubernetes import flowrun as flowruns
-from k8sflow.kubernetes.api import KubernetesApi, Manifest
+from k8sflow.kubernetes.api import KubernetesApi
 from k8sflow.kubernetes.flowrun import Phase, TaskCounts, message_of, timestamp
 from k8sflow.kubernetes.kubeconfig import load_access
+from k8sflow.kubernetes.manifest import Manifest
 from k8sflow.runtime.core.run_state import RunEnd, RunResult
 from k8sflow.runtime.progress.console import Console
 from k8sflow.runtime.progress.tally import Tally
@@ -26,7 +28,6 @@ _PATIENCE_SECONDS = 5.0
 _LAST_WORD_PATIENCE_SECONDS = 120.0
 _WRITE_SECONDS = 1.0
 _SIGTERM_EXIT_CODE = 143
-_NOT_FOUND = 404
 
 
 def running_status(tally: Tally, started_at: str, notice: str = "") -> Manifest:
@@ -138,7 +139,7 @@ class FlowRunStatus:
         try:
             self._call(lambda api: self._patch(api, status), _LAST_WORD_PATIENCE_SECONDS)
         except K8sflowError as error:
-            if getattr(error, "status", None) == _NOT_FOUND:
+            if getattr(error, "status", None) == HTTPStatus.NOT_FOUND:
                 return  # it was deleted
             # The store has the outcome, and the exit code tells the controller.
             self._console.say(f"The end of the run can't be written into its FlowRun: {error}", is_aside=True)
@@ -148,7 +149,7 @@ class FlowRunStatus:
         try:
             found = self._call(lambda api: api.get(self._path), _PATIENCE_SECONDS)
         except K8sflowError as error:
-            return getattr(error, "status", None) != _NOT_FOUND
+            return getattr(error, "status", None) != HTTPStatus.NOT_FOUND
         return not found["metadata"].get("deletionTimestamp") and found["metadata"]["uid"] == self.owner["uid"]
 
     def _start_writing(self) -> None:

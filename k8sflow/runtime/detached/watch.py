@@ -6,13 +6,14 @@ import asyncio
 import os
 import time
 from collections.abc import Callable
+from http import HTTPStatus
 
-from k8sflow.errors import K8sflowError
+from k8sflow.errors import ApiStatusError, K8sflowError
 from k8sflow.kubernetes import flowrun as flowruns
-from k8sflow.kubernetes.api import KubernetesApi, Manifest
-from k8sflow.kubernetes.api_errors import ApiStatusError
+from k8sflow.kubernetes.api import KubernetesApi
 from k8sflow.kubernetes.flowrun import Phase
 from k8sflow.kubernetes.kubeconfig import load_access
+from k8sflow.kubernetes.manifest import Manifest
 from k8sflow.runtime.progress.console import Console, Tone
 from k8sflow.runtime.session import Session
 from k8sflow.storage.records import OutcomeRecord
@@ -20,7 +21,6 @@ from k8sflow.task.outcome import Outcome
 
 _PATIENCE_SECONDS = 5.0
 _ASK_SECONDS = 5.0
-_NOT_FOUND = 404
 # A driver that is stopped has as long as its pod, half a minute, to write how the run ended.
 _LAST_WORD_SECONDS = 45.0
 
@@ -78,7 +78,7 @@ class FlowRunWatch:
         try:
             return asyncio.run(call())
         except ApiStatusError as error:
-            if error.status != _NOT_FOUND:
+            if error.status != HTTPStatus.NOT_FOUND:
                 raise
             return None
 

@@ -183,7 +183,7 @@ def test_why_a_task_waits_is_told_once(server: FakeApi, start: Callable[..., Dri
     pod = server.pod_of(job, **waits("ContainerCreating"))
     pod = server.put("pods", with_status(pod, waits("ErrImagePull", "manifest unknown: not found")))
     told = driver.next(Queued)
-    assert "there is no such image" in told.reason
+    assert "it does not exist" in told.reason
     assert "image" in told.resolution
     pod = server.put("pods", with_status(pod, waits("ImagePullBackOff", "Back-off pulling image")))
     server.put("pods", with_status(pod, running()))
@@ -205,7 +205,7 @@ def test_what_no_node_can_hold_is_told_with_the_largest_node(server: FakeApi, st
     }
     server.pod_of(job, conditions=[condition])
     told = driver.next(Queued)
-    assert told.reason.startswith("no node is large enough for its pod: it asks for cpu=64, memory=4096M.")
+    assert told.reason.startswith("no node is large enough for its pod: it requests cpu=64, memory=4096M.")
     assert "Insufficient cpu" in told.reason
     assert "cpu=4, memory=16.4 GB" in told.resolution
 
@@ -245,7 +245,7 @@ def test_a_disrupted_pod_is_waited_for_until_its_successor_ends(server: FakeApi,
     }
     stopped = TaskResult(Outcome.CANCELLED).to_json()
     server.put("pods", with_status(pod, {**terminated(143, "Error", stopped), "conditions": [condition]}))
-    assert driver.next(Queued).reason == "it was preempted by a pod of a higher priority. for web-1"
+    assert driver.next(Queued).reason == "it was preempted by a pod with a higher priority. for web-1"
     second = server.pod_of(job, suffix="fghij", **running())
     assert second["metadata"]["name"] in driver.next(Started).where
     server.put("pods", with_status(second, terminated(message=SUCCESS.to_json())))
@@ -336,7 +336,7 @@ def test_a_container_that_got_sigterm_is_run_again(server: FakeApi, start: Calla
     driver.next(Started)
     result = driver.next(Finished).result
     assert result.outcome is Outcome.NODE_LOST
-    assert "killed from outside (exit code 143)" in result.diagnosis.summary
+    assert "killed externally (exit code 143)" in result.diagnosis.summary
 
 
 def test_a_create_whose_answer_got_lost_makes_one_job(server: FakeApi, start: Callable[..., Driver]) -> None:

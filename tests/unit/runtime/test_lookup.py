@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from k8sflow.errors import NotFoundError, RunError
+from k8sflow.errors import K8sflowError, NotFoundError, RunError
 from k8sflow.runtime.lookup import Reference, Runs, flow_names, run_of_any_flow, split, started
 from k8sflow.storage.folder import FolderStore
 from k8sflow.storage.records import RunRecord
@@ -66,10 +66,10 @@ def test_a_name_may_be_short_or_long(runs: Runs, text: str, run: str, parts: tup
     ],
 )
 def test_a_name_of_nothing_is_refused_with_what_there_is(runs: Runs, text: str, words: str) -> None:
-    """By an error that is a RunError and, for readers, a KeyError."""
+    """By an error that is, for readers, also a KeyError."""
     with pytest.raises(NotFoundError, match=words) as error:
         runs.resolve(text, runs.latest_own)
-    assert isinstance(error.value, RunError)
+    assert isinstance(error.value, K8sflowError)
     assert isinstance(error.value, KeyError)
 
 
@@ -96,7 +96,7 @@ def test_the_latest_run_in_a_bucket_is_ones_own(tmp_path: Path) -> None:
         _create(store, OLD)
         _create(store, NEW, user="somebody-else")
         assert Runs("F", [store]).latest_own().run == latest
-    with pytest.raises(RunError, match="there is no run of F yet"):
+    with pytest.raises(NotFoundError, match="there is no run of F yet"):
         Runs("F", []).latest_own()
 
 

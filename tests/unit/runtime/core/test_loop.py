@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from k8sflow.errors import RunError, StorageError
+from k8sflow.errors import RunError, StorageError, SupersededError
 from k8sflow.executors.base import Finished, Report, Started, TaskEvent
 from k8sflow.flow.checks import graph as lint
 from k8sflow.flow.compile import compile_flow
@@ -20,7 +20,7 @@ from k8sflow.flow.decorators.policy import Catch, Retry, StepPolicy
 from k8sflow.flow.graph import Graph
 from k8sflow.runtime.core.earlier import read_earlier
 from k8sflow.runtime.core.inbox import Inbox
-from k8sflow.runtime.core.loop import Loop, SupersededError
+from k8sflow.runtime.core.loop import Loop
 from k8sflow.runtime.core.observer import Observer
 from k8sflow.runtime.core.retries import INFRASTRUCTURE_RETRIES, Again
 from k8sflow.runtime.core.run_state import RunResult, RunState
