@@ -18,16 +18,13 @@ from k8sflow.runtime.progress.console import Console, Tone
 from k8sflow.runtime.session import Session
 
 _PATIENCE_SECONDS = 5.0
-_LAST_WORD_PATIENCE_SECONDS = 120.0
-_WRITE_SECONDS = 1.0
 _TAKEN_UP_SECONDS = 10.0
 _LOOK_SECONDS = 0.25
-_SIGTERM_EXIT_CODE = 143
 _NEEDED = Permission(flowruns.GROUP, flowruns.PLURAL, ("create", "get"))
 _INSTALL = "helm install k8sflow charts/k8sflow --namespace k8sflow --create-namespace"
 
 
-def check(settings: Settings, namespace: str) -> None:
+def check_detachable(settings: Settings, namespace: str) -> None:
     """Returns if a run can be detached in the namespace.
 
     Raises:
