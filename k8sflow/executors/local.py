@@ -31,9 +31,10 @@ from k8sflow.flow.decorators.environment import variables_of
 from k8sflow.flow.decorators.retry import TimeLimit
 from k8sflow.storage.objects import LogWriter
 from k8sflow.storage.run_store import RunStore
-from k8sflow.task.death import death, last_word, timed_out
-from k8sflow.task.host import oom as memory
+from k8sflow.task.failure import timed_out
+from k8sflow.task.host.oom import count_kills, kills_since
 from k8sflow.task.host.pipes import waiting_bytes
+from k8sflow.task.host.verdict import reported, verdict
 from k8sflow.task.inside.runner import TaskRunner
 from k8sflow.task.outcome import Diagnosis, Outcome
 from k8sflow.task.protocol import TIME_IS_OVER
@@ -102,7 +103,7 @@ class LocalExecutor:
         self._submitted: queue.SimpleQueue[Sequence[TaskSpec] | None] = queue.SimpleQueue()
         self._waiting: deque[tuple[Sequence[TaskSpec], int]] = deque()
         self._running: dict[int, _Running] = {}
-        self._kills_told = 0
+        self._kills_explained = 0
         self._selector = selectors.DefaultSelector()
         self._wanted_workers = max_workers
         self._max_workers = _raise_file_limit(max_workers)
@@ -290,7 +291,7 @@ class LocalExecutor:
             for stream in _STREAMS if stream != "result"
         }  # fmt: skip
         logs["stdout"].write(b"")  # a trace of this execution: after the driver's death the next one has another number
-        kills_before = memory.kills()
+        kills_before = count_kills()
         pipes = {stream: os.pipe() for stream in _STREAMS}
         try:
             server = self._server_for(task.name.step)
@@ -352,35 +353,20 @@ class LocalExecutor:
         """A task's process is gone: what is in its pipes is the rest; a child that it left may hold them open."""
         running = self._running[exit_.pid]
         self._drain(running)
-        said = last_word(running.result, exit_.status) or committed_result(self._run_store, running.task)
-        result = said
-        was_cancelled = running.ended_for is not None and running.ended_for.category is Outcome.CANCELLED
-        if result is None or (was_cancelled and result.outcome is Outcome.USER_ERROR):
-            result = _inferred(running, exit_.status)
-        result = self._blamed_on_memory(running, exit_.status, result)
+        said = reported(running.result, exit_.status)
+        known = said or committed_result(self._run_store, running.task)
+        kills = kills_since(running.kills_before, self._kills_explained)
+        result = verdict(exit_.status, said, known, running.ended_for, kills)
+        if result.outcome is Outcome.OUT_OF_MEMORY:
+            self._kills_explained = kills.now
         if running.ended_for is not None or result.outcome.is_failure:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(running.pid, signal.SIGKILL)  # what the task left in its group
-        if result is not said:
+        if result is not known:
             write_outcome(self._run_store, running.task, result)
         self._finish(running, result)
         if running.task.nodes > 1 and result.outcome.is_failure:
             self._end_others(running.task)
-
-    def _blamed_on_memory(self, running: _Running, status: int, result: TaskResult) -> TaskResult:
-        """The result; that of a failure which the kernel's count of kills for want of memory explains is another one.
-
-        A kill since the task's start explains that it was killed itself. Of a child's, which made the task fail, one
-        can't be sure: so it counts only where it has explained nothing else.
-        """
-        if result.outcome is not Outcome.USER_ERROR:
-            return result
-        was_killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
-        known = running.kills_before if was_killed else max(running.kills_before, self._kills_told)
-        if (count := memory.kills()) <= known:
-            return result
-        self._kills_told = count
-        return TaskResult(Outcome.OUT_OF_MEMORY, diagnosis=memory.out_of_memory(result.diagnosis, in_pod=False))
 
     def _finish(self, running: _Running, result: TaskResult) -> None:
         for stream in list(running.pipes):
@@ -409,12 +395,6 @@ class LocalExecutor:
         for pid in self._running:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(pid, number)
-
-
-def _inferred(running: _Running, status: int) -> TaskResult:
-    """The result of a task that said nothing of itself."""
-    diagnosis = running.ended_for or death(status)
-    return TaskResult(diagnosis.category, diagnosis=diagnosis)
 
 
 def _variables(runner: TaskRunner, step: str) -> dict[str, str]:

@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from k8sflow.errors import K8sflowError, OutageError, StorageError, TimeoutException
-from k8sflow.task.death import timed_out
 from k8sflow.task.outcome import Diagnosis, Outcome, name_of
 from k8sflow.task.result import TaskResult
 from k8sflow.task.safe_repr import safe_repr
@@ -47,6 +46,16 @@ def not_stored(error: K8sflowError) -> TaskResult:
     """The result of a task that the store failed; only what time may heal is worth another execution."""
     found = _explained(error, Outcome.STORAGE_ERROR)
     return TaskResult(Outcome.STORAGE_ERROR, diagnosis=replace(found, is_final=not isinstance(error, OutageError)))
+
+
+def timed_out(seconds: float) -> Diagnosis:
+    """The diagnosis of a task that its ``@timeout`` ended."""
+    return Diagnosis(
+        Outcome.TIMED_OUT,
+        f"the task took longer than its timeout of {seconds:g} s, and was ended",
+        resolution="Allow it more time by @timeout, or find out what it waits for: see its last lines of output.",
+        error_type=name_of(TimeoutException),
+    )
 
 
 def unloadable(file: str, error: BaseException, *, in_pod: bool) -> TaskResult:

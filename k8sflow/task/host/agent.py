@@ -34,13 +34,13 @@ from k8sflow.storage.objects import ObjectStore, open_store
 from k8sflow.storage.patience import FIRST_ANSWER_SECONDS, Patience
 from k8sflow.storage.run_store import RunStore
 from k8sflow.task import streams
-from k8sflow.task.death import death, last_word, timed_out
-from k8sflow.task.failure import not_stored, unloadable
-from k8sflow.task.host import oom as memory
+from k8sflow.task.failure import not_stored, timed_out, unloadable
 from k8sflow.task.host import pod_environment
 from k8sflow.task.host.framing import Encoder, Stream, encode_result
+from k8sflow.task.host.oom import count_kills, kills_since
 from k8sflow.task.host.pipes import waiting_bytes
 from k8sflow.task.host.uploads import LogUploads
+from k8sflow.task.host.verdict import reported, verdict
 from k8sflow.task.outcome import Diagnosis, Outcome
 from k8sflow.task.protocol import RESULT_FD_VARIABLE, TIME_IS_OVER
 from k8sflow.task.result import TaskResult
@@ -113,7 +113,7 @@ class _Child:
 
     def run(self) -> TaskResult:
         """The task's result."""
-        kills_before = memory.kills()
+        kills_before = count_kills()
         wakeup = self._catch_signals()
         pipes = {name: os.pipe() for name in ("stdout", "stderr", "result")}
         sys.stdout.flush()
@@ -236,35 +236,19 @@ class _Child:
         return len(data)
 
     def _conclude(self, status: int, kills_before: int) -> TaskResult:
-        result = last_word(self._result, status)
-        if result is None:
-            result = committed_result(self._run_store, self._spec)
-        if self._terminated and not self._timed_out and (result is None or result.outcome is Outcome.USER_ERROR):
-            return self._stopped(result)
-        killed_for_memory = memory.kills() > kills_before
-        if self._timed_out and result is None:
-            result = TaskResult(Outcome.TIMED_OUT, diagnosis=timed_out(self._options.timeout))
-            write_outcome(self._run_store, self._spec, result)
-        if result is None:
-            result = TaskResult(Outcome.USER_ERROR, diagnosis=death(status))
-            if not killed_for_memory:
-                write_outcome(self._run_store, self._spec, result)
-        if killed_for_memory and result.outcome is Outcome.USER_ERROR:
-            result = TaskResult(Outcome.OUT_OF_MEMORY, diagnosis=memory.out_of_memory(result.diagnosis, in_pod=True))
+        said = reported(self._result, status)
+        known = said or committed_result(self._run_store, self._spec)
+        kills = kills_since(kills_before)
+        result = verdict(status, said, known, self._ended_for(), kills)
+        # Why the pod was sent SIGTERM the driver knows, or learns from the pod's status: it writes that.
+        if result is not known and (known is not None or result.outcome is not Outcome.CANCELLED):
             write_outcome(self._run_store, self._spec, result)
         return result
 
-    def _stopped(self, result: TaskResult | None) -> TaskResult:
-        """The result of a task that was sent SIGTERM: the driver knows why, or asks the pod's status.
-
-        The signal went to the children of the task too, so an exception that came after it is no fault of its code.
-        """
-        detail = result.diagnosis.summary if result is not None and result.diagnosis is not None else ""
-        stopped = Diagnosis(Outcome.CANCELLED, "its pod was sent SIGTERM", detail)
-        found = TaskResult(Outcome.CANCELLED, diagnosis=stopped)
-        if result is not None:
-            write_outcome(self._run_store, self._spec, found)
-        return found
+    def _ended_for(self) -> Diagnosis | None:
+        if self._timed_out:
+            return timed_out(self._options.timeout)
+        return Diagnosis(Outcome.CANCELLED, "its pod was sent SIGTERM") if self._terminated else None
 
 
 def _become_task(options: argparse.Namespace, pipes: dict[str, int]) -> NoReturn:
