@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from k8sflow import interrupted  # noqa: F401  first: from here on, Ctrl-C ends a command without a traceback
+
+# isort: split
+from k8sflow import shadowing  # until the end of this file, a user's random.py doesn't hide Python's
+
+# isort: split
 import importlib
 import sys
 from types import ModuleType
@@ -196,3 +202,4 @@ class _Package(ModuleType):
 
 
 sys.modules[__name__].__class__ = _Package
+shadowing.AT_IMPORT.leave()

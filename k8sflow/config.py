@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -196,14 +195,11 @@ def parse(text: str, path: Path) -> dict[str, str]:
     Raises:
         ConfigurationError: It is not TOML, or has a key or a value that it can't have.
     """
-    if sys.version_info >= (3, 11):
-        import tomllib  # noqa: PLC0415  for those who have such a file
-    else:
-        import tomli as tomllib  # noqa: PLC0415
+    from k8sflow import toml  # noqa: PLC0415  for those who have such a file
 
     try:
-        document: dict[str, str] = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        document: dict[str, str] = toml.loads(text)
+    except toml.TOMLDecodeError as error:
         raise ConfigurationError(f"{path} is not a TOML file: {error}.") from error
     keys = {f.name for f in fields(Settings)}
     for key, value in document.items():

@@ -7,15 +7,14 @@ import errno
 import io
 import sys
 from collections.abc import Iterator
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
 from k8sflow.errors import K8sflowError, RunError
+from k8sflow.interrupted import CANCELLED_EXIT_CODE
 from k8sflow.task import streams
 
-# As shells report a program that SIGINT ended.
-CANCELLED_EXIT_CODE = 130
 # A full disk, and a terminal that was closed.
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
@@ -38,6 +37,26 @@ def told() -> Iterator[None]:
         streams.drop(sys.stdout)
         show(RunError(f"what the command prints can't be written: {error.strerror}.", advice="Send it elsewhere."))
         sys.exit(1)
+
+
+def execute(command: click.Command, **options: Any) -> NoReturn:
+    """Runs a click command as click does, but exits with 130 and says nothing after Ctrl-C.
+
+    Args:
+        command: The command.
+        options: Arguments of its ``main``.
+    """
+    try:
+        code = command.main(standalone_mode=False, **options)
+    except click.Abort as error:
+        if not isinstance(error.__cause__, KeyboardInterrupt):
+            click.echo("Aborted!", err=True)
+            sys.exit(1)
+        sys.exit(CANCELLED_EXIT_CODE)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 def leave(success: bool | None) -> NoReturn:  # noqa: FBT001  the outcome is the argument

@@ -10,9 +10,9 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from k8sflow import config
+from k8sflow import config, shadowing
 from k8sflow.cli import calls, completion, graphs, reading, resume, starting
-from k8sflow.cli.errors import leave, told
+from k8sflow.cli.errors import execute, leave, told
 from k8sflow.errors import ParameterError
 from k8sflow.flow.checks.decorators import prevents_commands
 from k8sflow.flow.compile import build
@@ -29,6 +29,7 @@ from k8sflow.task import streams
 def main(flow: type[FlowSpec]) -> None:
     """Runs the command line of a flow; does not return."""
     streams.take_up()
+    shadowing.protect()  # the flow's file may have added folders to sys.path
     with told():
         if (call := calls.received(sys.argv[1:])) is not None:
             sys.argv[1:] = [*call.words, call.command]
@@ -41,7 +42,8 @@ def main(flow: type[FlowSpec]) -> None:
         command = _group(flow)
         if call is not None:
             sys.argv[1:] = calls.expanded(command, call, parameters(flow))
-        command.main(
+        execute(
+            command,
             prog_name=f"python {sys.argv[0]}",
             auto_envvar_prefix="K8SFLOW",
             complete_var=completion.variable(completion.program_of(sys.argv[0])),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Sequence
 from datetime import datetime, timezone
@@ -22,8 +23,6 @@ def print_json(document: Any) -> None:
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Prints rows below their heads; on a terminal the last column is cut where it would not fit."""
-    import shutil  # noqa: PLC0415  few commands print a table
-
     from k8sflow.drawing.text import width  # noqa: PLC0415
 
     columns = [max(width(row[index]) for row in [head, *rows]) for index in range(len(head))]

@@ -27,7 +27,7 @@ from k8sflow.errors import RunError
 from k8sflow.executors import preload_plan, snapshot
 from k8sflow.executors.preload_plan import Ignore, Import, Plan, PlanStep, SetVariable
 from k8sflow.executors.preloading import preload, reseed
-from k8sflow.executors.zygote import Server, Start, Zygote, end_with_parent, kill_children
+from k8sflow.executors.zygote import Server, ServerDied, Start, Zygote, end_with_parent, kill_children
 from k8sflow.flow.script import Launch, launch_of
 from k8sflow.flow.spec import FlowSpec, on_instance
 from k8sflow.storage.objects import ObjectStore, open_store
@@ -73,22 +73,24 @@ def plan_of(launch: Launch) -> Plan:
     return preload_plan.plan(launch.script.file, package, dict(sys.modules))
 
 
-def server(run: RunToServe, lock: int | None, variables: Mapping[str, str]) -> Start:
+def server(run: RunToServe, lock: int | None, variables: Mapping[str, str], *, preloads: bool = True) -> Start:
     """Starts a fork server for the tasks of a run.
 
     Args:
         run: The run.
         lock: A file descriptor that the server keeps open, and the tasks don't.
         variables: Environment variables that the tasks find when they import the flow.
+        preloads: Whether it imports libraries ahead of the tasks.
 
     Raises:
         FlowDefinitionError: The flow is in no file.
     """
     launch = launch_of(run.flow)
+    plan = plan_of(launch) if preloads else Plan()
     record = asdict(run.record)
     record["parameters"] = {name: ref.to_document() for name, ref in run.record.parameters.items()}
     document = {
-        **_preloading(launch, plan_of(launch), variables),
+        **_preloading(launch, plan, variables),
         "launch": {"file": str(launch.script.file), "module": launch.script.module, "argv": launch.argv},
         "sources": _texts(snapshot.take(launch.script.file, launch.script.folder, sys.modules.values())),
         "record": record,
@@ -113,9 +115,15 @@ def imported_by_each_task(flow: type[FlowSpec]) -> dict[str, str]:
     trial = Zygote(_starting(_preloading(launch, plan, {}), None))
     try:
         trial.exits()
+    except ServerDied as error:
+        return {**late, **dict.fromkeys(sorted(_roots(plan) - sys.stdlib_module_names), error.summary)}
     finally:
         trial.close()
     return {**late, **(trial.left_out or {})}
+
+
+def _roots(plan: Plan) -> set[str]:
+    return {step.module.partition(".")[0] for step in plan.steps if isinstance(step, Import)}
 
 
 def _preloading(launch: Launch, plan: Plan, variables: Mapping[str, str]) -> dict[str, Any]:

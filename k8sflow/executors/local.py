@@ -14,17 +14,17 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from k8sflow.errors import K8sflowError, StorageError
-from k8sflow.executors import fork_server
 from k8sflow.executors.base import Emit, Finished, Output, Queued, Started
 from k8sflow.executors.fork_server import RunToServe
-from k8sflow.executors.zygote import Exit, Zygote, no_process
+from k8sflow.executors.servers import ForkServers
+from k8sflow.executors.zygote import Exit, ServerDied, Zygote, no_process
 from k8sflow.flow.decorators import registry
 from k8sflow.flow.decorators import step as decorators
 from k8sflow.flow.decorators.environment import variables_of
@@ -95,10 +95,8 @@ class LocalExecutor:
         self._limit_of = limit_of
         self._run_store: RunStore = runner.run_store
         files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self._served = RunToServe(runner.flow, runner.record, runner.store, runner.place, files)
-        self._variables_of = partial(_variables, runner)
-        self._lock = lock
-        self._servers: dict[tuple[tuple[str, str], ...], Zygote] = {}
+        served = RunToServe(runner.flow, runner.record, runner.store, runner.place, files)
+        self._file = runner.record.file
         self._said: set[str] = set()
         self._submitted: queue.SimpleQueue[Sequence[TaskSpec] | None] = queue.SimpleQueue()
         self._waiting: deque[tuple[Sequence[TaskSpec], int]] = deque()
@@ -112,12 +110,13 @@ class LocalExecutor:
         self._woken.settimeout(None)
         self._cancelled = threading.Event()
         self._selector.register(self._woken, selectors.EVENT_READ)
-        self._server_for(runner.graph.start)
+        self._servers = ForkServers(served, lock, partial(_variables, runner), self._selector)
+        self._servers.of(runner.graph.start)
         self._thread = threading.Thread(target=self._loop, name="k8sflow-local", daemon=True)
         try:
             self._thread.start()
         except RuntimeError as error:
-            self._close_servers(spare_orphans=False)
+            self._servers.close(spare_orphans=False)
             raise no_process("the run", error) from error
 
     def submit(self, tasks: Sequence[TaskSpec]) -> None:
@@ -128,8 +127,7 @@ class LocalExecutor:
     def cancel(self) -> None:
         """Ends every process of every task: SIGTERM first, SIGKILL to what is left after three seconds."""
         self._cancelled.set()
-        for server in list(self._servers.values()):
-            server.kill_unless_ready()
+        self._servers.kill_unready()
         self.close()
 
     def abandon(self) -> None:
@@ -141,22 +139,9 @@ class LocalExecutor:
             self._submitted.put(None)
             self._wake()
         self._thread.join()
-        self._close_servers(spare_orphans=not self._cancelled.is_set())
+        self._servers.close(spare_orphans=not self._cancelled.is_set())
         self._wakeup.close()
         self._woken.close()
-
-    def _close_servers(self, *, spare_orphans: bool) -> None:
-        for server in self._servers.values():
-            server.close(spare_orphans=spare_orphans)
-
-    def _server_for(self, step: str) -> Zygote:
-        """The process that a step's tasks are forked from: those with the same ``@environment`` share one."""
-        variables = self._variables_of(step)
-        key = tuple(sorted(variables.items()))
-        if key not in self._servers:
-            self._servers[key] = Zygote(fork_server.server(self._served, self._lock, variables))
-            self._selector.register(self._servers[key].socket, selectors.EVENT_READ, self._servers[key])
-        return self._servers[key]
 
     def _wake(self) -> None:
         with contextlib.suppress(BlockingIOError):  # it is full of wake-ups that the thread has yet to see
@@ -193,7 +178,7 @@ class LocalExecutor:
     def _step(self) -> bool:
         if not self._start_waiting():
             return False
-        ending = {server for server in self._servers.values() if server.has_exits}
+        ending = {server for server in self._servers.all() if server.has_exits}
         ready = [] if ending else [key for key, _ in self._selector.select(self._end_overdue())]
         for key in ready:
             if key.fileobj is self._woken:
@@ -204,9 +189,18 @@ class LocalExecutor:
                 running, stream = key.data
                 self._read(running, stream)
         for server in ending:
-            for exit_ in server.exits():
+            for exit_ in self._exits(server):
                 self._ended(exit_)
         return True
+
+    def _exits(self, server: Zygote) -> Sequence[Exit]:
+        try:
+            return server.exits()
+        except ServerDied as error:
+            if self._cancelled.is_set():
+                raise
+            self._servers.drop(server, error)
+            return ()
 
     def _end_overdue(self) -> float | None:
         """Ends the tasks whose time is over, with all that they have started; seconds until the next one's is."""
@@ -294,8 +288,7 @@ class LocalExecutor:
         kills_before = count_kills()
         pipes = {stream: os.pipe() for stream in _STREAMS}
         try:
-            server = self._server_for(task.name.step)
-            pid = server.spawn(task.to_json(), *(pipes[stream][1] for stream in _STREAMS))
+            server, pid = self._spawn(task, {stream: ends[1] for stream, ends in pipes.items()})
         finally:
             for _, write_end in pipes.values():
                 os.close(write_end)
@@ -311,8 +304,22 @@ class LocalExecutor:
         self._say_what_is_left_out(task, server)
         self._emit(Started(task, f"pid {pid}"))
 
+    def _spawn(self, task: TaskSpec, ends: Mapping[Stream, int]) -> tuple[Zygote, int]:
+        """Starts a task's process; its server and its pid."""
+        server = self._servers.of(task.name.step)
+        try:
+            return server, server.spawn(task.to_json(), *(ends[stream] for stream in _STREAMS))
+        except ServerDied as error:
+            if self._cancelled.is_set():
+                raise
+            self._servers.drop(server, error)
+            return self._spawn(task, ends)
+
     def _say_what_is_left_out(self, task: TaskSpec, server: Zygote) -> None:
         """Says once why tasks take longer to start than they might."""
+        if self._servers.notice and self._servers.notice not in self._said:
+            self._said.add(self._servers.notice)
+            self._emit(Queued(task, self._servers.notice))
         for library, why in (server.left_out or {}).items():
             if library not in self._said:
                 self._said.add(library)
@@ -355,8 +362,9 @@ class LocalExecutor:
         self._drain(running)
         said = reported(running.result, exit_.status)
         known = said or committed_result(self._run_store, running.task)
+        importing = "" if running.result else self._file
         kills = kills_since(running.kills_before, self._kills_explained)
-        result = verdict(exit_.status, said, known, running.ended_for, kills)
+        result = verdict(exit_.status, said, known, running.ended_for, kills, importing)
         if result.outcome is Outcome.OUT_OF_MEMORY:
             self._kills_explained = kills.now
         if running.ended_for is not None or result.outcome.is_failure:
@@ -380,7 +388,7 @@ class LocalExecutor:
         """Ends the groups of all running tasks."""
         self._signal(signal.SIGTERM)
         deadline = time.monotonic() + _TERM_SECONDS
-        for server in self._servers.values():
+        for server in self._servers.all():
             server.socket.settimeout(_TERM_SECONDS)
             with contextlib.suppress(K8sflowError, TimeoutError):
                 while time.monotonic() < deadline and any(found.server is server for found in self._running.values()):

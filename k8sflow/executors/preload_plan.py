@@ -21,6 +21,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from k8sflow.executors.module_names import ModuleNames
+
 OURS = "k8sflow"
 # Calls that no library can notice.
 _HARMLESS = frozenset({
@@ -138,6 +140,7 @@ class _Reader:
         self._read: set[str] = set()
         self._is_open = True  # nothing has run yet that could make a difference
         self._variables: set[str] = set()
+        self._names = ModuleNames(modules)
         self.steps: list[PlanStep] = []
         self.late: dict[str, str] = {}
 
@@ -162,7 +165,9 @@ class _Reader:
         except (OSError, SyntaxError, ValueError):
             self._is_open = False
             return
+        outer, self._names = self._names, ModuleNames(self._modules)
         self._statements(tree.body, file, package)
+        self._names = outer
 
     def _statements(self, statements: list[ast.stmt], file: str, package: str, *, is_certain: bool = True) -> None:
         for statement in statements:
@@ -170,6 +175,10 @@ class _Reader:
                 case ast.Import():
                     for alias in statement.names:
                         self._import(alias.name, f"{file}:{statement.lineno}")
+                        if alias.asname:
+                            self._names.imported_as(alias.name, "", alias.asname)
+                        else:
+                            self._names.imported(alias.name)
                 case ast.ImportFrom():
                     self._import_from(statement, file, package)
                 case ast.Try():
@@ -185,6 +194,8 @@ class _Reader:
                     self._other(statement, is_certain=is_certain)
 
     def _other(self, statement: ast.stmt, *, is_certain: bool) -> None:
+        if self._names.changed_by(statement):
+            self._is_open = False
         found = list(_variables(statement))
         if found:
             if not is_certain or any(step.name in self._variables for step in found):
@@ -205,6 +216,7 @@ class _Reader:
         for alias in statement.names:
             if f"{name}.{alias.name}" in self._modules:
                 self._import(f"{name}.{alias.name}", where)
+            self._names.imported_as(name, alias.name, alias.asname or alias.name)
 
     def _import(self, name: str, where: str) -> None:
         found = self._modules.get(name)

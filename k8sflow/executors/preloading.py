@@ -24,7 +24,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any, cast
 
 from k8sflow.executors.preload_plan import Ignore, Import, PlanStep, SetVariable, is_library_file
@@ -37,6 +37,7 @@ _FORKED = frozenset({"jemalloc_bg_thd"})
 _generators: list[random.Random] = []
 _numpy_generators: list[Any] = []
 _ids: list[uuid.UUID] = []
+_askers: list[str] = []  # the packages that asked for the process id
 
 
 def preload(steps: Sequence[PlanStep], left_out: Collection[str]) -> dict[str, str]:
@@ -149,6 +150,7 @@ class _State:
         self._modules = set(sys.modules)
         self._hooks = len(hooks)
         self._ids = len(_ids)
+        self._askers = len(_askers)
         self._filters = list(warnings.filters)
         self._finalizers = _finalizers()
 
@@ -164,6 +166,8 @@ class _State:
             return "it makes temporary files when it is imported"
         if len(_ids) > self._ids:
             return "it makes a unique id when it is imported"
+        if any(map(_keeps_process_id, set(_askers[self._askers :]) - sys.stdlib_module_names)):
+            return "it keeps the process id when it is imported"
         new = [found for found in warnings.filters if found not in self._filters]
         if ignores and any(found[0] != "ignore" for found in new):
             return "it shows warnings that the flow ignores"
@@ -198,6 +202,29 @@ def _own_module(known: Collection[str]) -> str:
     return ""
 
 
+def _keeps_process_id(package: str) -> bool:
+    """Whether a module of a package has this process's id in a variable, or in an object that a variable names."""
+    modules = [module for name, module in list(sys.modules.items()) if name.partition(".")[0] == package]
+    return any(_holds_process_id(value) for module in modules for value in list(vars(module).values()))
+
+
+def _holds_process_id(value: object, *, is_inner: bool = False) -> bool:
+    if type(value) is int:
+        return value == os.getpid()
+    if type(value) is str:
+        return str(os.getpid()) in value
+    if is_inner or isinstance(value, (ModuleType, FunctionType)):
+        return False
+    members: list[object] = []
+    with contextlib.suppress(AttributeError):
+        members += object.__getattribute__(value, "__dict__").values()  # not that of what a lazy object stands for
+    if type(value) in {list, tuple, set}:
+        members += cast("Any", value)
+    elif type(value) is dict:
+        members += value.values()
+    return any(_holds_process_id(member, is_inner=True) for member in members)
+
+
 def _finalizers() -> set[Any]:
     return set(weakref.finalize._registry)  # type: ignore[attr-defined]  # noqa: SLF001  the only list of them
 
@@ -221,10 +248,11 @@ def _watched_exit_hooks() -> Iterator[list[Any]]:
 
 @contextlib.contextmanager
 def _watched_generators() -> Iterator[None]:
-    """Notes the generators of random numbers, seeded by the system, and the unique ids that libraries make."""
+    """Notes the random generators that the system seeds, the unique ids, and the process ids that libraries get."""
     plain = random.Random.seed
     plain_id = uuid.uuid4
     plain_bits = secrets.randbits
+    plain_pid = os.getpid
     drawn: set[int] = set()
 
     def seed(self: random.Random, a: Any = None, *further: Any, **named: Any) -> None:
@@ -241,6 +269,11 @@ def _watched_generators() -> Iterator[None]:
         _ids.append(plain_id())
         return _ids[-1]
 
+    def getpid() -> int:
+        _askers.append(str(sys._getframe(1).f_globals.get("__name__")).partition(".")[0])  # noqa: SLF001
+        return plain_pid()
+
+    os.getpid = getpid
     random.Random.seed = seed  # type: ignore[method-assign]
     uuid.uuid4 = uuid4
     secrets.randbits = randbits  # numpy seeds its generators with it (numpy/random/bit_generator.pyx)
@@ -249,6 +282,7 @@ def _watched_generators() -> Iterator[None]:
     finally:
         random.Random.seed = plain  # type: ignore[method-assign]
         secrets.randbits = plain_bits
+        os.getpid = plain_pid
         uuid.uuid4 = plain_id
         _numpy_generators.extend(_numpy_generators_seeded_with(drawn))
 

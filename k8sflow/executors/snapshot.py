@@ -27,23 +27,27 @@ _INIT = "__init__.py"
 
 
 def take(script: Path, folder: Path, modules: Iterable[ModuleType]) -> dict[str, bytes]:
-    """The source by file: of the script, of the user's modules that are loaded, and of those below a folder.
+    """The source by file: of the script, of the user's modules that are loaded, and of what lies beside those.
+
+    That is what lies below the script's folder, and in the user's packages elsewhere, such as editable installs.
 
     Args:
         script: The script.
         folder: The folder that the script's modules are imported from.
         modules: The modules that are loaded.
     """
-    files = [str(script)]
+    files, folders = [str(script)], [folder]
     for module in list(modules):
         file = getattr(module, "__file__", None)
         if isinstance(file, str) and file.endswith(".py") and not is_library(module):
             files.append(file)
+            if hasattr(module, "__path__") and "." not in module.__name__:
+                folders.append(Path(file).parent)
     found: dict[str, bytes] = {}
     for file in dict.fromkeys(files):
         _add(found, file)
     size = 0
-    for file in _modules_below(folder):
+    for file in (file for each in folders for file in _modules_below(each)):
         if file not in found:
             _add(found, file)
             size += len(found.get(file, b""))
@@ -109,7 +113,7 @@ class SnapshotFinder:
         return False
 
     def find_spec(
-        self, name: str, path: Sequence[str] | None = None, _target: ModuleType | None = None
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
         """Finds a module, as the import system asks it to (importlib.abc.MetaPathFinder)."""
         last = name.rpartition(".")[2]
@@ -124,6 +128,19 @@ class SnapshotFinder:
                     if file in self._sources:
                         return importlib.util.spec_from_file_location(name, file, loader=_Loader(name, file, self))
             if importlib.machinery.PathFinder.find_spec(name, [folder]) is not None:
+                return None
+        return self._found_by_others(name, path, target)
+
+    def _found_by_others(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None
+    ) -> importlib.machinery.ModuleSpec | None:
+        """The kept source of a module that another finder finds, as those of editable installs do."""
+        for finder in sys.meta_path:
+            spec = finder.find_spec(name, path, target) if finder is not self and hasattr(finder, "find_spec") else None
+            if spec is not None and spec.origin is not None and spec.origin in self._sources:
+                spec.loader = _Loader(name, spec.origin, self)
+                return spec
+            if spec is not None:
                 return None
         return None
 

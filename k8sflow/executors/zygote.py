@@ -21,6 +21,7 @@ import signal
 import socket
 import struct
 import sys
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ from typing import Any, NoReturn
 
 from k8sflow.errors import RunError
 from k8sflow.task import streams
+from k8sflow.task.host.verdict import signal_name
 
 _LENGTH = struct.Struct("!I")
 _FDS = 3
@@ -36,6 +38,8 @@ _PR_SET_CHILD_SUBREAPER = 36
 OUR_SIGNALS = frozenset({signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 # How many words of 32 bits a task's numpy generator is seeded with.
 _SEED_WORDS = 8
+_END_SECONDS = 1.0
+_PAUSE_SECONDS = 0.005
 
 TaskMain = Callable[[str, int], int]
 # Starts a process with the second of two connected sockets, in which the first one has to be closed; returns its pid.
@@ -48,6 +52,10 @@ class Exit:
 
     pid: int
     status: int
+
+
+class ServerDied(RunError):  # noqa: N818  says what happened
+    """A fork server ended before it was ready for the first task."""
 
 
 class Zygote:
@@ -73,13 +81,15 @@ class Zygote:
         theirs.close()
         self.socket = ours
         self._exits: list[Exit] = []
+        self._is_reaped = False
         self._left_out: dict[str, str] | None = None
 
     def spawn(self, task: str, stdout: int, stderr: int, result: int) -> int:
         """Starts a task's process with these descriptors, and returns its pid.
 
         Raises:
-            RunError: The zygote is gone, or no process can be made.
+            ServerDied: The server died before it was ready.
+            RunError: It died later, or no process can be made.
         """
         try:
             _send(self.socket, {"task": task}, (stdout, stderr, result))
@@ -91,19 +101,20 @@ class Zygote:
                     raise no_process("a task", message["error"])
                 self._take(message)
         except OSError as error:
-            raise _gone(error) from error
+            raise self._gone(error) from error
 
     def exits(self) -> list[Exit]:
         """The exits that were reported; waits for one where none was seen on the way.
 
         Raises:
-            RunError: The zygote is gone.
+            ServerDied: The server died before it was ready.
+            RunError: It died later.
         """
         if not self._exits:
             try:
                 self._take(self._receive())
             except OSError as error:
-                raise _gone(error) from error
+                raise self._gone(error) from error
         found, self._exits = self._exits, []
         return found
 
@@ -125,7 +136,7 @@ class Zygote:
 
     def kill_unless_ready(self) -> None:
         """Ends a server that still imports libraries, so that nobody has to wait for that."""
-        if self._left_out is None:
+        if self._left_out is None and not self._is_reaped:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
 
@@ -139,9 +150,41 @@ class Zygote:
             with contextlib.suppress(OSError):  # it is gone already
                 _send(self.socket, {"spare_orphans": True})
         self.socket.close()
+        if self._is_reaped:
+            return
         with contextlib.suppress(ChildProcessError, ProcessLookupError):
             os.kill(self.pid, signal.SIGCONT)  # a step may have stopped its parent
             os.waitpid(self.pid, 0)
+
+    def _gone(self, error: OSError) -> RunError:
+        if self._left_out is not None:
+            return _gone(error)
+        return ServerDied(
+            f"the process that imports libraries ahead of all tasks {self._end()} while it did so.",
+            cause="Memory was short, or a library ended the process when it was imported.",
+            advice="`dmesg` shows what the kernel has killed.",
+        )
+
+    def _end(self) -> str:
+        """Words for how the server ended; one that has only closed the connection is ended here."""
+        deadline = time.monotonic() + _END_SECONDS
+        status = None
+        with contextlib.suppress(ChildProcessError):  # the flow ignores SIGCHLD, so the kernel keeps no status
+            while time.monotonic() < deadline:
+                pid, status = os.waitpid(self.pid, os.WNOHANG)
+                if pid:
+                    break
+                time.sleep(_PAUSE_SECONDS)  # its files are closed a moment before it can be waited for
+            else:
+                os.kill(self.pid, signal.SIGKILL)
+                os.waitpid(self.pid, 0)
+                status = None
+        self._is_reaped = True
+        if status is None:
+            return "closed its connection"
+        if os.WIFSIGNALED(status):
+            return f"was killed by {signal_name(os.WTERMSIG(status))}"
+        return f"ended with exit code {os.WEXITSTATUS(status)}"
 
     def _receive(self) -> dict[str, Any]:
         message, fds = _receive(self.socket)

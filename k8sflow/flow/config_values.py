@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
@@ -82,8 +81,6 @@ def yaml_parser(text: str) -> Any:
 
 
 def _toml(text: str) -> Any:
-    if sys.version_info >= (3, 11):
-        import tomllib  # noqa: PLC0415  as above
-    else:
-        import tomli as tomllib  # noqa: PLC0415
-    return tomllib.loads(text)
+    from k8sflow import toml  # noqa: PLC0415  as above
+
+    return toml.loads(text)

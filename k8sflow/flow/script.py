@@ -141,11 +141,28 @@ def _file_of(flow: type) -> Path:
     for file in (code_file, getattr(module, "__file__", None)):
         if file and Path(started.FOLDER or os.sep, file).is_file():
             return Path(os.path.abspath(Path(started.FOLDER or os.sep, file)))  # noqa: PTH100  no links resolved
+    cause, advice = _no_file(code_file or getattr(module, "__file__", None) or "", f"{flow.__name__.lower()}.py")
     raise FlowDefinitionError(
-        f"the file of the flow {flow.__name__} is not known.",
-        cause="The class was typed in, or its text was run by exec(). Each task runs the flow's file, as a new Python.",
-        advice=f"Save the flow in a file and run it: python {flow.__name__.lower()}.py run",
+        f"the flow {flow.__name__} is in no file that a task could run.",
+        cause=f"{cause} Each task is a new Python that runs the flow's file.",
+        advice=advice,
     )
+
+
+def _no_file(named: str, example: str) -> tuple[str, str]:
+    """The cause and the advice for a flow whose code came from somewhere other than a file."""
+    save = f"Save the flow in a file and run that: python {example} run"
+    if named == "<stdin>":
+        return "Python read the flow from its standard input, which only one process can do.", save
+    if named == "<string>":
+        return "The flow was given as text, to python -c or exec().", save
+    path = Path(started.FOLDER or os.sep, named)
+    if archive := next((parent for parent in path.parents if parent.is_file()), None):
+        return (
+            f"It is packed in the archive {archive}, which k8sflow can't run tasks from.",
+            f"Unpack it and run the file: python -m zipfile -e {archive.name} app; python app/{path.name} run",
+        )
+    return "The class was typed in, or its file was deleted.", save
 
 
 def _functions(flow: type) -> Iterator[FunctionType]:

@@ -21,7 +21,7 @@ from k8sflow.task import streams
 from k8sflow.task.failure import failure
 from k8sflow.task.inside.entry import finish_threads
 from k8sflow.task.inside.runner import TaskRunner
-from k8sflow.task.protocol import RESULT_FD_VARIABLE
+from k8sflow.task.protocol import ENTERED, RESULT_FD_VARIABLE
 from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskSpec
 
@@ -36,6 +36,7 @@ def run_task(flow: type[FlowSpec], settings: Settings, task: str, store_url: str
     descriptor = os.environ.pop(RESULT_FD_VARIABLE, "")
     if descriptor:
         streams.renew()
+        os.write(int(descriptor), ENTERED)
     result = _result(flow, settings, TaskSpec.from_json(task), store_url, place)
     code = int(result.outcome.is_failure)
     if descriptor:

@@ -16,6 +16,10 @@ from k8sflow.task.safe_repr import safe_repr
 # A message may hold a whole data frame: what is told of it goes to the terminal and into several records.
 _SUMMARY_CHARACTERS = 2_000
 _TRACEBACK_CHARACTERS = 100_000
+EXIT_ADVICE = (
+    "Each task imports the flow's file, and its command line there is 'step' and the task: don't end the process at "
+    "module level, or do it only for the commands that you mean."
+)
 _IN_A_TEST = (
     "Run the step in a process with a terminal: k8sflow.testing.run_step(Flow, step) in a test or a script "
     "(docs/testing.md). A debugger that is attached over the network works in a task too: PYTHONBREAKPOINT."
@@ -60,8 +64,10 @@ def timed_out(seconds: float) -> Diagnosis:
 
 def unloadable(file: str, error: BaseException, *, in_pod: bool) -> TaskResult:
     """The result of a task whose flow's file can't even be loaded where it runs."""
-    found = diagnose(error)
-    if not in_pod:
+    found = _exit_at_import(error) if isinstance(error, SystemExit) else diagnose(error)
+    if found.resolution:
+        missing = found.resolution
+    elif not in_pod:
         missing = "It could be loaded when the run started: look for what is different in a task."
     elif isinstance(error, ImportError):
         missing = (
@@ -71,6 +77,21 @@ def unloadable(file: str, error: BaseException, *, in_pod: bool) -> TaskResult:
         missing = "The file runs on your machine: look for what is different in the pod."
     summary = f"{file} can't be loaded in the {'pod' if in_pod else 'task'}: {found.summary}"
     return TaskResult(Outcome.USER_ERROR, diagnosis=Diagnosis(Outcome.USER_ERROR, summary, found.detail, missing))
+
+
+def _exit_at_import(error: SystemExit) -> Diagnosis:
+    """The diagnosis of a flow's file that ends the process while it is imported."""
+    called = f"sys.exit({'' if error.code is None else safe_repr(error.code)}) was called"
+    frames = _users_frames(error)
+    where = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+    summary = f"{called} while it was imported{where}"
+    return Diagnosis(Outcome.USER_ERROR, summary, _traceback(error), EXIT_ADVICE, name_of(SystemExit))
+
+
+def has_entered(error: SystemExit) -> bool:
+    """Whether an exit came from k8sflow's command line, and not from the import of the flow's file."""
+    frames = traceback.extract_tb(error.__traceback__)[1:]  # the first one is that of the caller
+    return any(frame.filename.startswith(_OUR_FILES) for frame in frames)
 
 
 def diagnose(error: BaseException) -> Diagnosis:

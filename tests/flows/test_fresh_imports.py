@@ -227,16 +227,16 @@ def test_what_the_flow_adds_to_the_environment_is_added_once(tmp_path: Path) -> 
     ],
 )
 def test_a_library_that_a_fork_cannot_use_is_left_out(tmp_path: Path, library: Path, source: str, why: str) -> None:
-    """Each task imports it, and what imports it; that is said once."""
-    (library / "heavy.py").write_text(f"import os\n{source}\nPID = os.getpid()\n")
-    (library / "drawing_in.py").write_text("import os, heavy\nPID = os.getpid()\n")
+    """Each task imports it, and what imports it; that is said once. (The process id itself would have them left out.)"""
+    (library / "heavy.py").write_text(f"import os\n{source}\nPID = -os.getpid()\n")
+    (library / "drawing_in.py").write_text("import os, heavy\nPID = -os.getpid()\n")
     (library / "looking.py").write_text(
-        "import os, importlib.util\nPID = os.getpid(), importlib.util.find_spec('heavy')\n"
+        "import os, importlib.util\nPID = -os.getpid(), importlib.util.find_spec('heavy')\n"
     )
-    (library / "light.py").write_text("import os\nPID = os.getpid()\n")
+    (library / "light.py").write_text("import os\nPID = -os.getpid()\n")
     (tmp_path / "yours.py").write_text("")
     top = "import os, heavy, drawing_in, looking, light"
-    body = "self.got = tuple(found == os.getpid() for found in (heavy.PID, drawing_in.PID, looking.PID[0], light.PID))"
+    body = "self.got = tuple(found == -os.getpid() for found in (heavy.PID, drawing_in.PID, looking.PID[0], light.PID))"
     file = write_flow(tmp_path, f"{top}\n{FLOW.format(body=body, end='pass')}")
     done = run_flow(file, PYTHONPATH=str(library))
     assert done.returncode == 0, done.stdout + done.stderr
@@ -479,3 +479,96 @@ def test_installed_packages_are_told_from_the_users_own_code() -> None:
     assert is_library_file(os.path.join(sysconfig.get_path("purelib"), "numpy", "__init__.py"))
     assert is_library_file(json.__file__)
     assert not is_library_file("/home/ann/project/numpy.py")
+
+
+@pytest.mark.parametrize(
+    ("end", "how"),
+    [
+        ("os.kill(os.getpid(), 9)", "was killed by SIGKILL"),
+        ("os._exit(4)", "ended with exit code 4"),
+        ("os.closerange(3, 200); import time; time.sleep(300)", "closed its connection"),
+    ],
+)
+def test_a_server_that_dies_while_it_imports_libraries_fails_no_step(
+    tmp_path: Path, library: Path, end: str, how: str
+) -> None:
+    """Each task imports the libraries by itself then, and the run says why."""
+    (library / "deadly.py").write_text(f"import os, sys\nPID = os.getpid()\nif sys.orig_argv[1] == '-c': {end}\n")
+    file = write_flow(
+        tmp_path, f"import os, deadly\n{FLOW.format(body='self.got = deadly.PID == os.getpid()', end='pass')}"
+    )
+    done = run_flow(file, PYTHONPATH=str(library))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert latest(tmp_path).data.all == [True] * 4  # type: ignore[union-attr]
+    reason = f"the process that imports libraries ahead of all tasks {how} while it did so"
+    assert done.stdout.count(f"each task imports all libraries by itself: {reason}") == 1
+    shown = json.loads(flow_command(file, "show", "--json", PYTHONPATH=str(library)).stdout)
+    assert how in shown["imported_by_each_task"]["deadly"]
+
+
+@pytest.mark.parametrize(
+    ("register", "change"),
+    [
+        ("WORDS = []", "L = register.WORDS; L += ['x']"),
+        ("WORDS = []", "from register import WORDS as L\nL += ['x']"),
+        (
+            "WORDS = []\nclass Base:\n    def __init_subclass__(cls): WORDS.append('x')",
+            "class Mine(register.Base): pass",
+        ),
+        (
+            "WORDS = []\nclass Meta(type):\n    def __init__(cls, name, *_):\n        if name == 'Mine': WORDS.append('x')",
+            "class Mine(metaclass=register.Meta): pass",
+        ),
+    ],
+)
+def test_libraries_find_what_the_flow_has_registered(tmp_path: Path, library: Path, register: str, change: str) -> None:
+    """Where a later library reads it at its import."""
+    (library / "register.py").write_text(f"{register}\n")
+    (library / "reads.py").write_text("import register\nFOUND = list(register.WORDS)\n")
+    top = f"import register\n{change}\nimport reads"
+    assert found(tmp_path, top, "self.got = reads.FOUND", PYTHONPATH=str(library)) == [["x"]] * 4
+
+
+def test_a_process_id_that_a_library_keeps_is_the_tasks(tmp_path: Path, library: Path) -> None:
+    """In a variable, in an object, in a text, and got by another name; who only asks for it is imported ahead."""
+    (library / "keeps.py").write_text("from os import getpid\nPID = getpid()\n")
+    (library / "in_object.py").write_text("import os\nclass C: pass\nONE = C(); ONE.pid = os.getpid()\n")
+    (library / "in_text.py").write_text("import os\nNAME = f'host-{os.getpid()}'\n")
+    (library / "asks.py").write_text("import os\nOS = os.getpid() > 0\nSERVER = [os.getpid() + 1]\n")
+    top = "import os, keeps, in_object, in_text, asks"
+    body = (
+        "self.got = [keeps.PID - os.getpid(), in_object.ONE.pid - os.getpid(), in_text.NAME == f'host-{os.getpid()}', "
+        "asks.SERVER[0] - 1 == os.getpid()]"
+    )
+    assert found(tmp_path, top, body, PYTHONPATH=str(library)) == [[0, 0, True, False]] * 4
+
+
+def test_a_runs_code_is_that_of_its_start_in_an_editable_install(tmp_path: Path) -> None:
+    """With a finder of its own, as setuptools installs packages that are not in a folder src; also what is loaded late."""
+    package = tmp_path / "elsewhere" / "mine"
+    package.mkdir(parents=True)
+    files = [package / "__init__.py", package / "late.py"]
+    for each in files:
+        each.write_text("VALUE = 'old'\n")
+    (tmp_path / "start").mkdir()
+    (tmp_path / "start" / "sitecustomize.py").write_text(
+        "import importlib.util, sys\nclass Finder:\n    @staticmethod\n    def find_spec(name, path=None, target=None):\n"
+        f"        if name == 'mine': return importlib.util.spec_from_file_location(name, {str(files[0])!r})\n"
+        "sys.meta_path.append(Finder)\n"
+    )
+    source = f"""
+import mine
+class F(FlowSpec):
+    @step
+    def start(self):
+        for file in {list(map(str, files))!r}:
+            open(file, "w").write("VALUE = 'new'")
+        self.next(self.end)
+    @step
+    def end(self):
+        import mine.late
+        print("found", mine.VALUE, mine.late.VALUE)
+"""
+    paths = f"{environment()['PYTHONPATH']}{os.pathsep}{tmp_path / 'start'}"
+    done = run_flow(write_flow(tmp_path / "flow", source), PYTHONPATH=paths)
+    assert "found old old" in done.stdout, done.stdout + done.stderr

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.flows.test_processes import latest
-from tests.support import environment, flow_command, pids_in, running, wait_for, wait_for_death, write_flow
+from tests.support import environment, flow_command, pids_in, run_flow, running, wait_for, wait_for_death, write_flow
 
 # Three branches, each with a child, all telling their process ids by the names of files.
 FLOW = """
@@ -373,3 +373,18 @@ def test_ctrl_c_before_the_run_begins_is_no_success(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=10) in {130, -signal.SIGINT}
     assert not (tmp_path / ".k8sflow").exists()
+
+
+@pytest.mark.parametrize("module", ["k8sflow.flow.spec", "k8sflow.cli.flow", "k8sflow.runtime.start", "beside"])
+def test_ctrl_c_during_the_imports_shows_no_traceback(tmp_path: Path, module: str) -> None:
+    """Those of k8sflow, of its command line, and of the flow's file."""
+    (tmp_path / "beside.py").write_text("")
+    head = (
+        "import signal, sys\nclass Interrupting:\n    def find_spec(self, name, *_):\n"
+        f"        if name == '{module}': signal.raise_signal(signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Interrupting())\nfrom k8sflow import FlowSpec, step\nimport beside\n"
+    )
+    steps = ("start", "self.next(self.end)"), ("end", "...")
+    source = "class F(FlowSpec):\n" + "".join(f"    @step\n    def {name}(self): {body}\n" for name, body in steps)
+    done = run_flow(write_flow(tmp_path, source, head=head))
+    assert (done.returncode, done.stdout, done.stderr.strip()) == (130, "", "")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -135,11 +134,9 @@ def _read_file(path: Path) -> dict[str, str]:
 
 
 def _toml(text: str) -> dict[str, Any]:
-    if sys.version_info >= (3, 11):
-        import tomllib  # noqa: PLC0415  for those who have such a file
-    else:
-        import tomli as tomllib  # noqa: PLC0415
-    found: dict[str, Any] = tomllib.loads(text)
+    from k8sflow import toml  # noqa: PLC0415  for those who have such a file
+
+    found: dict[str, Any] = toml.loads(text)
     return found
 
 

@@ -25,7 +25,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from k8sflow import config
+from k8sflow import config, shadowing
 from k8sflow.errors import K8sflowError
 from k8sflow.storage import package
 from k8sflow.storage.artifacts import blob_key
@@ -34,7 +34,7 @@ from k8sflow.storage.objects import ObjectStore, open_store
 from k8sflow.storage.patience import FIRST_ANSWER_SECONDS, Patience
 from k8sflow.storage.run_store import RunStore
 from k8sflow.task import streams
-from k8sflow.task.failure import not_stored, timed_out, unloadable
+from k8sflow.task.failure import has_entered, not_stored, timed_out, unloadable
 from k8sflow.task.host import pod_environment
 from k8sflow.task.host.framing import Encoder, Stream, encode_result
 from k8sflow.task.host.oom import count_kills, kills_since
@@ -239,7 +239,8 @@ class _Child:
         said = reported(self._result, status)
         known = said or committed_result(self._run_store, self._spec)
         kills = kills_since(kills_before)
-        result = verdict(status, said, known, self._ended_for(), kills)
+        importing = "" if self._result else self._options.file
+        result = verdict(status, said, known, self._ended_for(), kills, importing)
         # Why the pod was sent SIGTERM the driver knows, or learns from the pod's status: it writes that.
         if result is not known and (known is not None or result.outcome is not Outcome.CANCELLED):
             write_outcome(self._run_store, self._spec, result)
@@ -266,7 +267,8 @@ def _become_task(options: argparse.Namespace, pipes: dict[str, int]) -> NoReturn
         os.environ[RESULT_FD_VARIABLE] = str(pipes["result"])
         os.chdir(CODE_FOLDER)
         sys.argv = [str(Path(options.file).resolve()), "step", options.task, f"--store={options.store}"]
-        sys.path.insert(0, str(Path.cwd()))
+        shadowing.protect(folder := str(Path.cwd()))
+        sys.path.insert(0, folder)
         if "/" in options.file:  # it was started by `python -m`
             runpy.run_module(options.file.removesuffix(".py").replace("/", "."), run_name="__main__", alter_sys=True)
         else:
@@ -274,6 +276,8 @@ def _become_task(options: argparse.Namespace, pipes: dict[str, int]) -> NoReturn
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        if not has_entered(end):
+            os.write(pipes["result"], unloadable(options.file, end, in_pod=True).to_termination_message().encode())
     except BaseException as error:  # noqa: BLE001  nothing may pass into the agent's frames
         os.write(pipes["result"], unloadable(options.file, error, in_pod=True).to_termination_message().encode())
     finally:

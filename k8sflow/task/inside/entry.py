@@ -24,6 +24,7 @@ from k8sflow.storage.objects import ObjectStore
 from k8sflow.storage.records import RunRecord
 from k8sflow.task.failure import failure
 from k8sflow.task.inside.runner import TaskRunner
+from k8sflow.task.protocol import ENTERED
 from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskSpec
 
@@ -61,6 +62,8 @@ class PendingTask:
         if self.code is not None:  # the file makes a second instance after the first one
             return self.code
         self.threads = threading.enumerate()
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self.result, ENTERED)
         try:
             if flow.__name__ != self.record.flow:
                 raise RunError(

@@ -52,6 +52,11 @@ def names(steps: tuple[PlanStep, ...]) -> list[str]:
         "if TYPE_CHECKING:\n    import nothing",
         "try:\n    import nothing\nexcept ImportError:\n    nothing = None",
         "import matplotlib\nmatplotlib.use('Agg')",
+        "n = 1\nn += 1\nALL = [n]\nALL += ['x']",
+        "import enum, typing\nclass A(enum.Enum):\n    X = 1\nclass B(typing.NamedTuple):\n    x: int",
+        "from typing import Generic, TypeVar\nT = TypeVar('T')\nclass A(Generic[T]): pass\nclass B(A[int]): pass",
+        "from k8sflow import FlowSpec, step\nclass A(Exception): pass",
+        "def f():\n    one.WORDS += [1]",
     ],
 )
 def test_what_no_library_can_notice_holds_nothing_up(tmp_path: Path, between: str) -> None:

@@ -175,6 +175,26 @@ def test_a_file_that_cant_be_loaded_in_the_pod_is_told(tmp_path: Path) -> None:
     assert "flow.py" in result.diagnosis.detail
 
 
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("import sys; sys.exit(3)", "sys.exit(3) was called while it was imported at "),
+        ("import os; os._exit(3)", "ended with exit code 3 while it imported flow.py"),
+    ],
+)
+def test_a_file_that_ends_the_process_is_named(tmp_path: Path, line: str, said: str) -> None:
+    """Its import is at fault, and not the step."""
+    runner, command = _prepare(tmp_path, "pass")
+    (tmp_path / "code/flow.py").write_text(f"{line}\n")
+    made = package.build(tmp_path / "code")
+    ArtifactStore(runner.store, "F").save_blob(made.sha256, [made.archive])
+    command[-2] = f"--package={made.sha256}"
+    _, result, _ = _ended(tmp_path, _start(tmp_path, command))
+    assert result.outcome is Outcome.USER_ERROR
+    assert result.diagnosis is not None
+    assert said in result.diagnosis.summary
+
+
 STARTED = {
     "a script that imports the flow": ("flow.py", {"flow.py": "from pkg.flows import F\nF()\n"}),
     "a module": ("pkg/flows.py", {}),

@@ -1,0 +1,86 @@
+"""The fork servers of a run: one for each environment that its steps have."""
+
+from __future__ import annotations
+
+import selectors
+from collections.abc import Callable, Mapping
+
+from k8sflow.executors import fork_server
+from k8sflow.executors.fork_server import RunToServe
+from k8sflow.executors.zygote import ServerDied, Zygote
+
+
+class ForkServers:
+    """Starts fork servers as steps need them; steps with the same ``@environment`` share one.
+
+    A server that dies while it imports libraries, as where memory is short, says nothing about any step: another one
+    that imports none replaces it, and from then on each task imports what it needs.
+
+    Args:
+        run: The run.
+        lock: A file descriptor that the servers keep open until the last task has ended, and no task.
+        variables_of: The environment variables that ``@environment`` sets for a step.
+        selector: Gets each server's socket, with the server as data.
+    """
+
+    def __init__(
+        self,
+        run: RunToServe,
+        lock: int | None,
+        variables_of: Callable[[str], Mapping[str, str]],
+        selector: selectors.BaseSelector,
+    ) -> None:
+        self._run = run
+        self._lock = lock
+        self._variables_of = variables_of
+        self._selector = selector
+        self._servers: dict[tuple[tuple[str, str], ...], Zygote] = {}
+        self._bare: list[Zygote] = []  # those that import no libraries
+        self.notice = ""  # why tasks import libraries by themselves, where a server died of it
+
+    def all(self) -> list[Zygote]:
+        """The servers that run."""
+        return list(self._servers.values())
+
+    def of(self, step: str) -> Zygote:
+        """The server for a step's tasks.
+
+        Raises:
+            RunError: It can't be started.
+        """
+        variables = self._variables_of(step)
+        key = tuple(sorted(variables.items()))
+        if key not in self._servers:
+            start = fork_server.server(self._run, self._lock, variables, preloads=not self.notice)
+            self._servers[key] = Zygote(start)
+            if self.notice:
+                self._bare.append(self._servers[key])
+            self._selector.register(self._servers[key].socket, selectors.EVENT_READ, self._servers[key])
+        return self._servers[key]
+
+    def drop(self, server: Zygote, error: ServerDied) -> None:
+        """Forgets a server that has died; the next one imports no libraries.
+
+        Raises:
+            ServerDied: It imported none already.
+        """
+        if server in self._bare:
+            raise error
+        self.notice = f"each task imports all libraries by itself: {error.summary}"
+        self._selector.unregister(server.socket)
+        server.close()
+        self._servers = {key: found for key, found in self._servers.items() if found is not server}
+
+    def kill_unready(self) -> None:
+        """Ends the servers that still import libraries."""
+        for server in self.all():
+            server.kill_unless_ready()
+
+    def close(self, *, spare_orphans: bool) -> None:
+        """Ends all servers, and with them the tasks that still run.
+
+        Args:
+            spare_orphans: Whether processes that tasks have left running may continue.
+        """
+        for server in self.all():
+            server.close(spare_orphans=spare_orphans)
