@@ -132,14 +132,14 @@ class Rows:
 
 def simulate() -> None:
     """The scheduler alone: a foreach whose tasks all finish at once, and its join."""
-    from k8sflow.flow.compile import build
-    from k8sflow.runtime.scheduler import Scheduler
+    from k8sflow.flow.compile import compile_flow
+    from k8sflow.runtime.core.scheduler import Scheduler
     from k8sflow.task.result import Transition
 
     sys.path.insert(0, str(FLOWS))
     from noops import Noops
 
-    graph = build(Noops)
+    graph = compile_flow(Noops).graph
     scheduler = Scheduler(graph, "simulated")
     began = time.process_time()
     ready, ended = [scheduler.begin()], 0

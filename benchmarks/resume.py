@@ -17,8 +17,8 @@ from typing import Any
 from side_by_side import Contender, compare
 
 from k8sflow.flow.graph import Graph
-from k8sflow.runtime.clone import plan_from
-from k8sflow.runtime.driver import Driver
+from k8sflow.runtime.commands.clone import plan_from
+from k8sflow.runtime.core.loop import Driver
 from k8sflow.storage.artifacts import ArtifactRef
 from k8sflow.storage.clones import mark_complete, put_commits
 from k8sflow.storage.folder import FolderStore
@@ -72,7 +72,7 @@ def main() -> None:
 def _graph(folder: Path) -> Graph:
     import importlib.util
 
-    from k8sflow.flow.compile import build
+    from k8sflow.flow.compile import compile_flow
 
     (folder / "flow.py").write_text(SOURCE % TASKS)
     spec = importlib.util.spec_from_file_location("flow", folder / "flow.py")
@@ -81,7 +81,7 @@ def _graph(folder: Path) -> Graph:
     module: Any = importlib.util.module_from_spec(spec)
     sys.modules["flow"] = module
     spec.loader.exec_module(module)
-    return build(module.F)
+    return compile_flow(module.F).graph
 
 
 def _fill(run: RunStore) -> None:

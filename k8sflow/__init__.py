@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import k8sflow.started  # noqa: F401  it notes the working folder, before a flow's file can change it
+from k8sflow import hooks
 from k8sflow.version import VERSION
 
 if TYPE_CHECKING:
@@ -35,12 +36,20 @@ if TYPE_CHECKING:
     from k8sflow.flow.config_values import ConfigValue, yaml_parser
     from k8sflow.flow.configs import Config, ParameterContext, config_expr
     from k8sflow.flow.current import current
+    from k8sflow.flow.decorators.catch import catch
     from k8sflow.flow.decorators.caught import CaughtError
-    from k8sflow.flow.decorators.deployment import exit_hook, project, schedule, trigger, trigger_on_finish
-    from k8sflow.flow.decorators.environment import environment, secrets
+    from k8sflow.flow.decorators.environment import environment
+    from k8sflow.flow.decorators.exit_hook import exit_hook
+    from k8sflow.flow.decorators.kubernetes import kubernetes, resources
     from k8sflow.flow.decorators.mutators import FlowMutator, MutableFlow, MutableStep, StepMutator
-    from k8sflow.flow.decorators.retry import catch, retry, timeout
-    from k8sflow.flow.decorators.step import kubernetes, parallel, resources, step
+    from k8sflow.flow.decorators.parallel import parallel
+    from k8sflow.flow.decorators.project import project
+    from k8sflow.flow.decorators.retry import retry
+    from k8sflow.flow.decorators.schedule import schedule
+    from k8sflow.flow.decorators.secrets import secrets
+    from k8sflow.flow.decorators.step import step
+    from k8sflow.flow.decorators.timeout import timeout
+    from k8sflow.flow.decorators.trigger import trigger, trigger_on_finish
     from k8sflow.flow.decorators.user_decorators import USER_SKIP_STEP, UserStepDecorator, user_step_decorator
     from k8sflow.flow.parameters import IncludeFile, JSONType, Parameter
     from k8sflow.flow.spec import FlowSpec
@@ -50,6 +59,10 @@ if TYPE_CHECKING:
     from k8sflow.runner.runner import Runner
 
 __version__ = VERSION
+
+hooks.register("instance", "k8sflow.cli.flow:main")
+hooks.register("current_run", "k8sflow.client.running:run")
+hooks.register("current_task", "k8sflow.client.running:task")
 
 # Where each public name lives; loaded when it is first asked for, so that a flow pays only for what it uses.
 _HOMES = {
@@ -78,31 +91,31 @@ _HOMES = {
     "Task": "k8sflow.client",
     "USER_SKIP_STEP": "k8sflow.flow.decorators.user_decorators",
     "UserStepDecorator": "k8sflow.flow.decorators.user_decorators",
-    "catch": "k8sflow.flow.decorators.retry",
+    "catch": "k8sflow.flow.decorators.catch",
     "config_expr": "k8sflow.flow.configs",
     "current": "k8sflow.flow.current",
     "default_metadata": "k8sflow.client",
     "default_namespace": "k8sflow.client",
     "environment": "k8sflow.flow.decorators.environment",
-    "exit_hook": "k8sflow.flow.decorators.deployment",
+    "exit_hook": "k8sflow.flow.decorators.exit_hook",
     "get_metadata": "k8sflow.client",
     "get_namespace": "k8sflow.client",
-    "kubernetes": "k8sflow.flow.decorators.step",
+    "kubernetes": "k8sflow.flow.decorators.kubernetes",
     "metadata": "k8sflow.client",
     "namespace": "k8sflow.client",
-    "parallel": "k8sflow.flow.decorators.step",
+    "parallel": "k8sflow.flow.decorators.parallel",
     "parallel_imap": "k8sflow.parallel",
     "parallel_imap_unordered": "k8sflow.parallel",
     "parallel_map": "k8sflow.parallel",
-    "project": "k8sflow.flow.decorators.deployment",
-    "resources": "k8sflow.flow.decorators.step",
+    "project": "k8sflow.flow.decorators.project",
+    "resources": "k8sflow.flow.decorators.kubernetes",
     "retry": "k8sflow.flow.decorators.retry",
-    "schedule": "k8sflow.flow.decorators.deployment",
-    "secrets": "k8sflow.flow.decorators.environment",
+    "schedule": "k8sflow.flow.decorators.schedule",
+    "secrets": "k8sflow.flow.decorators.secrets",
     "step": "k8sflow.flow.decorators.step",
-    "timeout": "k8sflow.flow.decorators.retry",
-    "trigger": "k8sflow.flow.decorators.deployment",
-    "trigger_on_finish": "k8sflow.flow.decorators.deployment",
+    "timeout": "k8sflow.flow.decorators.timeout",
+    "trigger": "k8sflow.flow.decorators.trigger",
+    "trigger_on_finish": "k8sflow.flow.decorators.trigger",
     "user_step_decorator": "k8sflow.flow.decorators.user_decorators",
     "yaml_parser": "k8sflow.flow.config_values",
 }

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from k8sflow.client import Run
-from k8sflow.flow.compile import build
-from k8sflow.flow.spec import FlowSpec, constants, parameters
-from k8sflow.runtime.scheduler import Scheduler
+from k8sflow.flow.compile import compile_flow
+from k8sflow.flow.spec import FlowSpec
+from k8sflow.runtime.core.scheduler import Scheduler
 from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.storage.folder import FolderStore
 from k8sflow.storage.objects import ObjectStore
@@ -39,21 +39,21 @@ def runner_of(
     flow: type[FlowSpec], folder: Path, run: str = "r1", store: ObjectStore | None = None, **values: Any
 ) -> TaskRunner:
     """What runs the tasks of a run that has just been created."""
-    store, graph = store or FolderStore(str(folder / "store")), build(flow)
+    store, definition = store or FolderStore(str(folder / "store")), compile_flow(flow)
     saved = ArtifactStore(store, flow.__name__)
-    fixed = dict(constants(flow)) | {
-        name: values.get(name, parameter.default) for name, parameter in parameters(flow).items()
+    fixed = dict(definition.constants) | {
+        name: values.get(name, parameter.default) for name, parameter in definition.parameters.items()
     }
     record = RunRecord(
         flow=flow.__name__,
         run=run,
         file="flow.py",
         parameters={name: saved.save(value, name) for name, value in fixed.items()},
-        graph=graph.to_document(),
+        graph=definition.graph.to_document(),
         user=current_user(),
     )
     RunStore(store, record.flow, run).create(record)
-    return TaskRunner(flow, graph, record, store)
+    return TaskRunner(definition, record, store)
 
 
 def run_all(runner: TaskRunner, order: random.Random | None = None) -> Run:
@@ -62,7 +62,7 @@ def run_all(runner: TaskRunner, order: random.Random | None = None) -> Run:
     Raises:
         Failed: A task failed.
     """
-    scheduler = Scheduler(runner.graph, runner.record.run)
+    scheduler = Scheduler(runner.definition.graph, runner.record.run)
     ready = deque(scheduler.begin())
     while ready:
         if order is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import click
@@ -14,34 +14,33 @@ from k8sflow import config, shadowing
 from k8sflow.cli import calls, completion, graphs, reading, resume, starting
 from k8sflow.cli.errors import execute, leave, told
 from k8sflow.errors import ParameterError
-from k8sflow.flow.checks.decorators import prevents_commands
-from k8sflow.flow.compile import build
-from k8sflow.flow.configs import bind
-from k8sflow.flow.decorators import kind as kinds
-from k8sflow.flow.decorators.deployment import branch
-from k8sflow.flow.decorators.mutators import prepare
+from k8sflow.flow.compile import declared, refuse_unusable
+from k8sflow.flow.config_expressions import run_with
+from k8sflow.flow.configs import ConfigValues
+from k8sflow.flow.decorators.mutators import mutated
+from k8sflow.flow.decorators.project import branch_name
+from k8sflow.flow.definition import FlowDefinition
 from k8sflow.flow.parameters import Parameter
-from k8sflow.flow.spec import FlowSpec, parameters
+from k8sflow.flow.spec import FlowSpec
 from k8sflow.runtime.request import code_folder
 from k8sflow.task import streams
 
 
-def main(flow: type[FlowSpec]) -> None:
-    """Runs the command line of a flow; does not return."""
+def main(instance: FlowSpec) -> None:
+    """Runs the command line of a flow; does not return.
+
+    Args:
+        instance: What the flow's file has made of its class.
+    """
+    flow = type(instance)
     streams.take_up()
     shadowing.protect()  # the flow's file may have added folders to sys.path
     with told():
         if (call := calls.received(sys.argv[1:])) is not None:
             sys.argv[1:] = [*call.words, call.command]
-        if sys.argv[1:2] != ["step"]:  # a task takes the configs that its run was started with
-            bind(flow, sys.argv[1:])
-            if not resume.is_called(sys.argv[1:]):
-                prepare(flow)
-        if prevents_commands(flow):
-            build(flow)
-        command = _group(flow)
+        command, parameters = _commands(flow, vars(instance))
         if call is not None:
-            sys.argv[1:] = calls.expanded(command, call, parameters(flow))
+            sys.argv[1:] = calls.expanded(command, call, parameters)
         execute(
             command,
             prog_name=f"python {sys.argv[0]}",
@@ -50,20 +49,49 @@ def main(flow: type[FlowSpec]) -> None:
         )
 
 
-def _group(flow: type[FlowSpec]) -> click.Group:
+def _commands(flow: type[FlowSpec], attributes: Mapping[str, Any]) -> tuple[click.Group, Mapping[str, Parameter]]:
+    """The commands of a flow, and its parameters.
+
+    Raises:
+        FlowDefinitionError: A parameter or config is so wrong that there can be no command line.
+        ParameterError: A config on the command line is unknown, or its value can't be read.
+    """
+    is_step = sys.argv[1:2] == ["step"]  # a task takes the configs that its run was started with
+    configs = ConfigValues(flow) if is_step else ConfigValues.from_arguments(flow, sys.argv[1:])
+    run_with(configs)
+    definition = declared(flow, configs, attributes)
+    if not is_step and not resume.is_called(sys.argv[1:]):
+        definition = mutated(definition)
+    refuse_unusable(definition)
+    return _group(definition), definition.parameters
+
+
+def _group(definition: FlowDefinition) -> click.Group:
+    """The commands of a flow.
+
+    Args:
+        definition: What the flow declares; the commands that need more compile it.
+    """
+    flow = definition.flow
     group = click.Group(
         help=(flow.__doc__ or f"The flow {flow.__name__}.").strip(),
-        params=_shared_options(flow),
+        params=_shared_options(definition),
     )
-    group.add_command(_run_command(flow))
+    group.add_command(_run_command(definition))
     program = completion.program_of(sys.argv[0])
-    going_on = resume.commands(flow, _shared_options(flow), [_parameter_option(p) for p in parameters(flow).values()])
-    for command in (*going_on, *graphs.commands(flow), *reading.commands(flow), completion.command(group, program)):
+    parameters = [_parameter_option(parameter) for parameter in definition.parameters.values()]
+    going_on = resume.commands(definition, _shared_options(definition), parameters)
+    for command in (
+        *going_on,
+        *graphs.commands(definition),
+        *reading.commands(flow),
+        completion.command(group, program),
+    ):
         group.add_command(command)
     group.add_command(
         click.Command(
             "step",
-            callback=lambda task, store, place: _step(flow, task, store, place),
+            callback=lambda task, store, place: _step(definition, task, store, place),
             params=[
                 click.Argument(["task"]),
                 click.Option(["--store"], required=True),
@@ -76,30 +104,30 @@ def _group(flow: type[FlowSpec]) -> click.Group:
     return group
 
 
-def _run_command(flow: type[FlowSpec]) -> click.Command:
+def _run_command(definition: FlowDefinition) -> click.Command:
     options = [
         *starting.options(),
-        *_shared_options(flow),
-        *(_parameter_option(parameter) for parameter in parameters(flow).values()),
+        *_shared_options(definition),
+        *(_parameter_option(parameter) for parameter in definition.parameters.values()),
     ]
 
     def callback(**values: Any) -> None:
         with told():
-            request = starting.request(flow, values)
-            from k8sflow.runtime import start  # noqa: PLC0415  --help needs no runtime
+            request = starting.request(definition, values)
+            from k8sflow.runtime.commands.run import run  # noqa: PLC0415  --help needs no runtime
 
-            leave(start.run(request))
+            leave(run(request))
 
-    return click.Command("run", callback=callback, params=options, help=f"Run {flow.__name__} from its start.")
+    return click.Command("run", callback=callback, params=options, help=f"Run {definition.name} from its start.")
 
 
-def _shared_options(flow: type[FlowSpec]) -> list[click.Parameter]:
-    """The options that stand before the command or behind it."""
-    return [*_config_options(), *_project_options(flow)]
+def _shared_options(definition: FlowDefinition) -> list[click.Parameter]:
+    """The options that may be before the command or after it."""
+    return [*_config_options(), *_project_options(definition)]
 
 
 def _config_options() -> list[click.Parameter]:
-    """The options that ``bind`` has read before; they stand before the command or behind it."""
+    """The options that give configs, which are read before all others; they may be before the command or after it."""
     return [
         click.Option(
             ["--config"], nargs=2, multiple=True, expose_value=False, metavar="NAME FILE", help="Read a config."
@@ -110,9 +138,9 @@ def _config_options() -> list[click.Parameter]:
     ]
 
 
-def _project_options(flow: type[FlowSpec]) -> list[click.Parameter]:
-    """The options of a flow in a project; they stand before the command or behind it."""
-    if not any(decoration.name == "project" for decoration in kinds.of(flow)):
+def _project_options(definition: FlowDefinition) -> list[click.Parameter]:
+    """The options of a flow in a project; they may be before the command or after it."""
+    if not any(decoration.name == "project" for decoration in definition.decorations):
         return []
 
     def keep(context: click.Context, option: click.Parameter, value: Any) -> None:
@@ -120,7 +148,7 @@ def _project_options(flow: type[FlowSpec]) -> list[click.Parameter]:
             return
         if option.name == "branch":
             try:
-                branch(value)
+                branch_name(value)
             except ValueError as error:
                 raise click.BadParameter(f"{error}.", context, option) from error
         context.meta.setdefault(starting.PROJECT, {})[option.name] = value
@@ -188,9 +216,9 @@ def _converted(parameter: Parameter) -> Callable[[click.Context, click.Parameter
     return convert
 
 
-def _step(flow: type[FlowSpec], task: str, store: str, place: str | None) -> None:
-    from k8sflow.runtime import single  # noqa: PLC0415  --help needs no runtime
+def _step(definition: FlowDefinition, task: str, store: str, place: str | None) -> None:
+    from k8sflow.runtime.commands.step import run_task  # noqa: PLC0415  --help needs no runtime
     from k8sflow.storage.run_store import RUNS  # noqa: PLC0415  as above
 
     with told():
-        sys.exit(single.run_task(flow, config.load(code_folder(flow)), task, store, place or RUNS))
+        sys.exit(run_task(definition, config.load(code_folder(definition.flow)), task, store, place or RUNS))

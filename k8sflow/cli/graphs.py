@@ -12,9 +12,10 @@ import click
 from k8sflow.cli import output
 from k8sflow.cli.errors import told
 from k8sflow.errors import FlowDefinitionError, K8sflowError
-from k8sflow.flow.compile import build
-from k8sflow.flow.graph import Graph, Mistake
-from k8sflow.flow.spec import FlowSpec, parameters
+from k8sflow.flow.compile import checked
+from k8sflow.flow.definition import FlowDefinition
+from k8sflow.flow.graph import Graph
+from k8sflow.flow.problems import Problem
 
 _FORMATS = ("text", "ascii", "mermaid", "dot", "svg")
 _SUFFIXES = {
@@ -28,17 +29,17 @@ _SUFFIXES = {
 }
 
 
-def commands(flow: type[FlowSpec]) -> list[click.Command]:
+def commands(definition: FlowDefinition) -> list[click.Command]:
     """The commands that look at a flow's graph."""
 
     def check(as_json: bool) -> None:  # noqa: FBT001  click calls by name
-        _check(flow, as_json=as_json)
+        _check(definition, as_json=as_json)
 
     def show(as_json: bool) -> None:  # noqa: FBT001
-        _show(flow, as_json=as_json)
+        _show(definition, as_json=as_json)
 
     def graph(format_: str | None, file: str | None, as_json: bool) -> None:  # noqa: FBT001
-        _graph(flow, format_, file, as_json=as_json)
+        _graph(definition, format_, file, as_json=as_json)
 
     options: list[click.Parameter] = [
         click.Option(
@@ -55,40 +56,40 @@ def commands(flow: type[FlowSpec]) -> list[click.Command]:
     ]
 
 
-def _check(flow: type[FlowSpec], *, as_json: bool) -> None:
+def _check(definition: FlowDefinition, *, as_json: bool) -> None:
     if not as_json:
         with told():
-            found = build(flow)
-        click.echo(f"{flow.__name__}: {len(found.nodes)} steps, no mistakes.")
+            found = checked(definition)
+        click.echo(f"{found.name}: {len(found.graph.nodes)} steps, no mistakes.")
         return
-    document: dict[str, Any] = {"flow": flow.__name__, "steps": 0, "mistakes": []}
+    document: dict[str, Any] = {"flow": definition.name, "steps": 0, "mistakes": []}
     try:
-        document["steps"] = len(build(flow).nodes)
+        document["steps"] = len(checked(definition).graph.nodes)
     except FlowDefinitionError as error:
         document["mistakes"] = [_mistake(each) for each in error.mistakes] or [_mistake(error)]
     output.print_json(document)
     sys.exit(int(bool(document["mistakes"])))
 
 
-def _mistake(found: Mistake | K8sflowError) -> dict[str, Any]:
-    if isinstance(found, Mistake):
-        return {**asdict(found.place), "message": found.message, "advice": found.advice}
+def _mistake(found: Problem | K8sflowError) -> dict[str, Any]:
+    if isinstance(found, Problem):
+        return {**asdict(found.location), "message": found.message, "advice": found.advice}
     return {"file": None, "line": None, "message": found.summary, "advice": found.advice}
 
 
-def _show(flow: type[FlowSpec], *, as_json: bool) -> None:
+def _show(definition: FlowDefinition, *, as_json: bool) -> None:
     with told():
-        graph = build(flow)
+        compiled = checked(definition)
         from k8sflow.executors import fork_server  # noqa: PLC0415  the other commands need none
 
-        slow = fork_server.imported_by_each_task(flow)
+        slow = fork_server.imported_by_each_task(compiled.flow)
     if as_json:
-        output.print_json({**_document(flow, graph), "imported_by_each_task": slow, "parameters": [
+        output.print_json({**_document(compiled), "imported_by_each_task": slow, "parameters": [
             {"name": each.name, "type": each.type_name, "required": each.required, "help": each.help}
-            for each in parameters(flow).values()
+            for each in compiled.parameters.values()
         ]})  # fmt: skip
         return
-    for node in graph.nodes.values():
+    for node in compiled.graph.nodes.values():
         click.echo(click.style(node.name, bold=True) + (f"  joins {node.joins}" if node.joins else ""))
         for line in node.doc.splitlines():
             click.echo(f"    {line.strip()}")
@@ -102,16 +103,18 @@ def _show(flow: type[FlowSpec], *, as_json: bool) -> None:
         click.echo(f"Each task imports {library} by itself: {why}.")
 
 
-def _document(flow: type[FlowSpec], graph: Graph) -> dict[str, Any]:
-    return {"flow": flow.__name__, "doc": flow.__doc__ or "", "start": graph.start, "end": graph.end,
+def _document(definition: FlowDefinition) -> dict[str, Any]:
+    graph = definition.graph
+    return {"flow": definition.name, "doc": definition.flow.__doc__ or "", "start": graph.start, "end": graph.end,
             "steps": graph.to_document()}  # fmt: skip
 
 
-def _graph(flow: type[FlowSpec], format_: str | None, file: str | None, *, as_json: bool) -> None:
+def _graph(definition: FlowDefinition, format_: str | None, file: str | None, *, as_json: bool) -> None:
     with told():
-        graph = build(flow)
+        compiled = checked(definition)
+        graph = compiled.graph
         if as_json:
-            output.print_json(_document(flow, graph))
+            output.print_json(_document(compiled))
             return
         kind = format_ or ("text" if file is None else _format_of(Path(file)))
         if file is None:
@@ -121,7 +124,7 @@ def _graph(flow: type[FlowSpec], format_: str | None, file: str | None, *, as_js
             Path(file).write_text(_drawn(graph, kind, to_terminal=False), encoding="utf-8")
         except OSError as error:
             raise K8sflowError(f"the graph can't be written to {file}: {error.strerror}.") from error
-        click.echo(f"{file}: the graph of {flow.__name__} as {kind}.")
+        click.echo(f"{file}: the graph of {definition.name} as {kind}.")
 
 
 def _format_of(file: Path) -> str:

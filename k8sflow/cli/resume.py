@@ -13,7 +13,7 @@ from k8sflow import config
 from k8sflow.cli import completion, starting
 from k8sflow.cli.errors import leave, told
 from k8sflow.cli.places import Reach
-from k8sflow.flow.spec import FlowSpec
+from k8sflow.flow.definition import FlowDefinition
 from k8sflow.runtime.request import code_folder
 
 # The commands that take the configs of an earlier run, so that the flow's mutators have to wait for these.
@@ -31,27 +31,27 @@ def is_called(arguments: Sequence[str]) -> bool:
 
 
 def commands(
-    flow: type[FlowSpec], shared: Sequence[click.Parameter], parameters: Sequence[click.Option]
+    declared: FlowDefinition, shared: Sequence[click.Parameter], parameters: Sequence[click.Option]
 ) -> Iterator[click.Command]:
     """The commands of a flow.
 
     Args:
-        flow: The flow's class.
+        declared: What the flow declares.
         shared: The options that ``run`` has too: those of configs and of the project.
         parameters: The options of the flow's parameters.
     """
-    yield _resume_command(flow, [*shared, *map(_optional, parameters)])
-    yield _attach_command(flow)
-    yield _spin_command(flow)
+    yield _resume_command(declared, [*shared, *map(_optional, parameters)])
+    yield _attach_command(declared)
+    yield _spin_command(declared)
 
 
-def _resume_command(flow: type[FlowSpec], more: Sequence[click.Parameter]) -> click.Command:
+def _resume_command(declared: FlowDefinition, more: Sequence[click.Parameter]) -> click.Command:
     options: list[click.Parameter] = [
-        click.Argument(["step"], required=False, shell_complete=completion.steps_of(flow)),
+        click.Argument(["step"], required=False, shell_complete=completion.steps_of(declared.flow)),
         click.Option(
             ["--origin-run-id", "origin"],
             help="The run to resume (default: the latest one).",
-            shell_complete=completion.runs_in(Reach.of_flow(flow)),
+            shell_complete=completion.runs_in(Reach.of_flow(declared.flow)),
         ),
         click.Option(["--dry-run"], is_flag=True, help="Tell what would be cloned and what would run, and why."),
         *starting.options(),
@@ -66,13 +66,13 @@ def _resume_command(flow: type[FlowSpec], more: Sequence[click.Parameter]) -> cl
     ) -> None:
         context = click.get_current_context()
         with told():
-            request = starting.request(flow, values)
+            request = starting.request(declared, values)
             given = [
                 key.removeprefix("parameter_") for key in values
                 if key.startswith("parameter_")
                 and context.get_parameter_source(key) is ParameterSource.COMMANDLINE
             ]  # fmt: skip
-            from k8sflow.runtime import resume  # noqa: PLC0415  --help needs no runtime
+            from k8sflow.runtime.commands import resume  # noqa: PLC0415  --help needs no runtime
 
             leave(resume.resume(request, origin, step, given=given, dry_run=dry_run))
 
@@ -84,17 +84,17 @@ def _resume_command(flow: type[FlowSpec], more: Sequence[click.Parameter]) -> cl
     )  # fmt: skip
 
 
-def _attach_command(flow: type[FlowSpec]) -> click.Command:
+def _attach_command(declared: FlowDefinition) -> click.Command:
     def attach(**values: Any) -> bool | None:
-        from k8sflow.runtime.attach import attach  # noqa: PLC0415  --help needs no runtime
+        from k8sflow.runtime.commands.attach import attach  # noqa: PLC0415  --help needs no runtime
 
-        return attach(flow, **values)
+        return attach(declared, **values)
 
     return click.Command(
         "attach",
-        callback=_timed(flow, attach),
+        callback=_timed(declared, attach),
         params=[
-            click.Argument(["run"], shell_complete=completion.runs_in(Reach.of_flow(flow))),
+            click.Argument(["run"], shell_complete=completion.runs_in(Reach.of_flow(declared.flow))),
             click.Option(["--max-workers"], type=click.IntRange(min=1), help="How many tasks run at a time."),
         ],
         short_help="Go on with a run whose driver died, or follow it.",
@@ -103,17 +103,17 @@ def _attach_command(flow: type[FlowSpec]) -> click.Command:
     )
 
 
-def _spin_command(flow: type[FlowSpec]) -> click.Command:
+def _spin_command(declared: FlowDefinition) -> click.Command:
     def spin(task: str, **values: Any) -> bool | None:
-        from k8sflow.runtime.spin import spin  # noqa: PLC0415  --help needs no runtime
+        from k8sflow.runtime.commands.spin import spin  # noqa: PLC0415  --help needs no runtime
 
-        return spin(flow, text=task, **values)
+        return spin(declared, text=task, **values)
 
     return click.Command(
         "spin",
-        callback=_timed(flow, spin),
+        callback=_timed(declared, spin),
         params=[
-            click.Argument(["task"], shell_complete=completion.places_in(Reach.of_flow(flow))),
+            click.Argument(["task"], shell_complete=completion.places_in(Reach.of_flow(declared.flow))),
             click.Option(
                 ["--pathspec-file"], type=click.Path(dir_okay=False),
                 help="Write the pathspec of the task that runs to this file: Task(…) reads what it leaves.",
@@ -126,13 +126,13 @@ def _spin_command(flow: type[FlowSpec]) -> click.Command:
     )  # fmt: skip
 
 
-def _timed(flow: type[FlowSpec], work: Callable[..., bool | None]) -> Callable[..., None]:
+def _timed(declared: FlowDefinition, work: Callable[..., bool | None]) -> Callable[..., None]:
     """The callback of a command: adds the settings, and when it was asked for, to what was typed."""
 
     def callback(**values: Any) -> None:
         began = time.monotonic()
         with told():
-            leave(work(settings=config.load(code_folder(flow)), began=began, **values))
+            leave(work(settings=config.load(code_folder(declared.flow)), began=began, **values))
 
     return callback
 

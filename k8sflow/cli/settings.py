@@ -14,7 +14,7 @@ from k8sflow import config
 from k8sflow.cli import output
 from k8sflow.cli.errors import told
 from k8sflow.errors import ConfigurationError
-from k8sflow.flow.graph import closest
+from k8sflow.flow.problems import did_you_mean
 
 _KEYS = tuple(field.name for field in fields(config.Settings))
 
@@ -42,7 +42,7 @@ def set_(key: str, value: str, file: str | None) -> None:
     """Write a setting to k8sflow.toml; everything else in the file stays as it is."""
     with told():
         if key not in _KEYS:
-            advice = " ".join(filter(None, [closest(key, _KEYS), f"The settings are {', '.join(_KEYS)}."]))
+            advice = " ".join(filter(None, [did_you_mean(key, _KEYS), f"The settings are {', '.join(_KEYS)}."]))
             raise ConfigurationError(f"there is no setting {key!r}.", advice=advice)
         config.Settings(**{key: value})
         path = Path(file) if file else config.find_file(Path.cwd()) or Path.cwd() / config.FILE_NAME

@@ -9,8 +9,8 @@ import click
 
 from k8sflow import config
 from k8sflow.cli.tags import checked_tags
+from k8sflow.flow.definition import FlowDefinition
 from k8sflow.flow.foreach import MAX_NUM_SPLITS
-from k8sflow.flow.spec import FlowSpec
 from k8sflow.runtime.request import RunRequest, code_folder
 
 # Where the options of a project are kept until the command runs.
@@ -43,11 +43,11 @@ def options() -> list[click.Parameter]:
     ]  # fmt: skip
 
 
-def request(flow: type[FlowSpec], values: Mapping[str, Any]) -> RunRequest:
+def request(definition: FlowDefinition, values: Mapping[str, Any]) -> RunRequest:
     """What a person asks for.
 
     Args:
-        flow: The flow's class.
+        definition: The flow.
         values: The values of ``options`` and of the flow's parameters, by the names that click gives them.
 
     Raises:
@@ -56,4 +56,6 @@ def request(flow: type[FlowSpec], values: Mapping[str, Any]) -> RunRequest:
     given = {key.removeprefix("parameter_"): value for key, value in values.items() if key.startswith("parameter_")}
     others = {key: value for key, value in values.items() if not key.startswith("parameter_")}
     project = click.get_current_context().meta.get(PROJECT, {})
-    return RunRequest(flow=flow, settings=config.load(code_folder(flow)), values=given, **others, **project)
+    return RunRequest(
+        definition=definition, settings=config.load(code_folder(definition.flow)), values=given, **others, **project
+    )

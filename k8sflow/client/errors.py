@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from k8sflow.errors import K8sflowError
-from k8sflow.flow.graph import closest
+from k8sflow.flow.problems import did_you_mean
 from k8sflow.storage.run_store import SPINS
 
 
@@ -43,4 +43,4 @@ def among(word: str, words: Iterable[str], what: str) -> str:
     """The advice about a name that is not there: the closest one, and what there is."""
     known = list(words)
     shown = ", ".join(known[:20]) + (", …" if len(known) > 20 else "")  # noqa: PLR2004  a screen's worth
-    return " ".join(filter(None, [closest(word, known), f"{what} {shown or 'none'}."]))
+    return " ".join(filter(None, [did_you_mean(word, known), f"{what} {shown or 'none'}."]))

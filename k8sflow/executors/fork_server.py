@@ -23,13 +23,14 @@ from importlib.machinery import ModuleSpec, SourceFileLoader
 from pathlib import Path
 from typing import IO, Any, NoReturn, cast
 
+from k8sflow import hooks
 from k8sflow.errors import RunError
 from k8sflow.executors import preload_plan, snapshot
 from k8sflow.executors.preload_plan import Ignore, Import, Plan, PlanStep, SetVariable
 from k8sflow.executors.preloading import preload, reseed
 from k8sflow.executors.zygote import Server, ServerDied, Start, Zygote, end_with_parent, kill_children
 from k8sflow.flow.script import Launch, launch_of
-from k8sflow.flow.spec import FlowSpec, on_instance
+from k8sflow.flow.spec import FlowSpec
 from k8sflow.storage.objects import ObjectStore, open_store
 from k8sflow.storage.patience import FIRST_ANSWER_SECONDS, Patience, say
 from k8sflow.storage.records import RunRecord
@@ -303,7 +304,7 @@ class _Served:
         if self._lock is not None:
             os.close(self._lock)
         pending = PendingTask(TaskSpec.from_json(task), self._record, self._store.after_fork(), self._place, result)
-        on_instance(pending.begin)
+        hooks.register("instance", pending.begin)
         reseed()
         sys.argv = [*self._argv, "step", task]
         sys.orig_argv = [sys.executable, *(("-m", self._module) if self._module else (self._file,)), *sys.argv[1:]]

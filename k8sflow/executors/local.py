@@ -25,10 +25,8 @@ from k8sflow.executors.base import Emit, Finished, Output, Queued, Started
 from k8sflow.executors.fork_server import RunToServe
 from k8sflow.executors.servers import ForkServers
 from k8sflow.executors.zygote import Exit, ServerDied, Zygote, no_process
-from k8sflow.flow.decorators import registry
-from k8sflow.flow.decorators import step as decorators
 from k8sflow.flow.decorators.environment import variables_of
-from k8sflow.flow.decorators.retry import TimeLimit
+from k8sflow.flow.decorators.policy import TimeLimit
 from k8sflow.storage.objects import LogWriter
 from k8sflow.storage.run_store import RunStore
 from k8sflow.task.failure import timed_out
@@ -95,7 +93,7 @@ class LocalExecutor:
         self._limit_of = limit_of
         self._run_store: RunStore = runner.run_store
         files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        served = RunToServe(runner.flow, runner.record, runner.store, runner.place, files)
+        served = RunToServe(runner.definition.flow, runner.record, runner.store, runner.place, files)
         self._file = runner.record.file
         self._said: set[str] = set()
         self._submitted: queue.SimpleQueue[Sequence[TaskSpec] | None] = queue.SimpleQueue()
@@ -111,7 +109,7 @@ class LocalExecutor:
         self._cancelled = threading.Event()
         self._selector.register(self._woken, selectors.EVENT_READ)
         self._servers = ForkServers(served, lock, partial(_variables, runner), self._selector)
-        self._servers.of(runner.graph.start)
+        self._servers.of(runner.definition.graph.start)
         self._thread = threading.Thread(target=self._loop, name="k8sflow-local", daemon=True)
         try:
             self._thread.start()
@@ -407,10 +405,10 @@ class LocalExecutor:
 
 def _variables(runner: TaskRunner, step: str) -> dict[str, str]:
     """What ``@environment`` sets for a step; nothing for an exit hook, which belongs to none."""
-    if step not in runner.graph.nodes:
+    if step not in runner.definition.graph.nodes:
         return {}
-    added = tuple(map(registry.parse, runner.record.decorators))
-    return variables_of(decorators.effective(runner.flow, step, added))
+    definition = runner.definition
+    return variables_of(definition.decorations_of(step, definition.added(runner.record.decorators)))
 
 
 def _told(error: Exception) -> Diagnosis:

@@ -12,13 +12,53 @@ import math
 import operator
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NoReturn, Protocol
 
 from k8sflow.errors import ParameterError
 from k8sflow.flow import config_misuse as misuse
 from k8sflow.flow.config_values import ConfigValue
-from k8sflow.flow.decorators.kind import Unpacked, bound, settled
+from k8sflow.flow.delayed import Unpacked, settled
+
+
+class Values(Protocol):
+    """The values of a flow's configs."""
+
+    def value_of(self, config: Any) -> Any:
+        """The value of a config."""
+
+    def has(self, config: Any) -> bool:
+        """Whether it is one of the flow's configs."""
+
+    def by_name(self) -> Mapping[str, Any]:
+        """The configs by every name that an expression may use for them."""
+
+
+class _Running:
+    """The configs of the flow that this process runs; None while its command line has not been read."""
+
+    configs: Values | None = None
+
+
+@contextmanager
+def running(configs: Values) -> Iterator[None]:
+    """Makes the values of a flow's configs available to Python code that uses them directly, until the block ends."""
+    before, _Running.configs = _Running.configs, configs
+    try:
+        yield
+    finally:
+        _Running.configs = before
+
+
+def running_configs() -> Values | None:
+    """The values of the configs of the flow that this process runs."""
+    return _Running.configs
+
+
+def run_with(configs: Values) -> None:
+    """Makes the values of a flow's configs available in this process from here on."""
+    _Running.configs = configs
 
 
 class Source(Protocol):
@@ -33,20 +73,19 @@ class Source(Protocol):
 class Late:
     """Base of late values."""
 
-    def k8sflow_value(self) -> Any:
+    def k8sflow_value(self, configs: Values | None = None) -> Any:
         """The value.
+
+        Args:
+            configs: The values of the flow's configs; None where a config outside of a flow gives its own default.
 
         Raises:
             ParameterError: There is none.
         """
         raise NotImplementedError
 
-    def k8sflow_bound(self, flow: type) -> Late:
-        """The same value, from the configs of this flow."""
-        raise NotImplementedError
-
-    def k8sflow_is_known(self) -> bool:
-        """Whether the command line that may give it has been read."""
+    def k8sflow_is_in(self, configs: Values) -> bool:
+        """Whether these are the configs from which it is read."""
         raise NotImplementedError
 
     def k8sflow_text(self) -> str:
@@ -60,12 +99,14 @@ class Late:
     def __getattr__(self, name: str) -> Expression:
         if name.startswith(("_", "k8sflow_")):
             raise AttributeError(f"{name}. For a config's key that begins with _, write config[{name!r}].")
-        return Expression(f"{self.k8sflow_text()}.{name}", self, lambda value: _attribute(value, name))
+        return Expression(f"{self.k8sflow_text()}.{name}", self, lambda value, _: _attribute(value, name))
 
     def __getitem__(self, key: Any) -> Late:
         if isinstance(key, Unpacked):
             return self
-        return Expression(f"{self.k8sflow_text()}[{shown(key)}]", self, lambda value: value[settled(key)])
+        return Expression(
+            f"{self.k8sflow_text()}[{shown(key)}]", self, lambda value, configs: value[settled(key, configs)]
+        )
 
     def __setattr__(self, name: str, value: object) -> None:
         if not name.startswith(("_", "k8sflow_")):
@@ -109,8 +150,9 @@ class Late:
         Raises:
             FlowDefinitionError: It isn't known, and no check would report the mistake, or nothing can take its place.
         """
-        if self.k8sflow_is_known() and misuse.class_body() is None:
-            return self.k8sflow_value()
+        configs = _Running.configs
+        if configs is not None and self.k8sflow_is_in(configs) and misuse.class_body() is None:
+            return self.k8sflow_value(configs)
         misuse.keep(self, use, can_go_on=instead is not misuse.NOTHING)
         return instead
 
@@ -121,19 +163,19 @@ class Expression(Late):
     Args:
         text: How it is written.
         parent: The value that it is made from.
-        make: Makes it from the parent's value.
+        make: Makes it from the parent's value and the configs.
     """
 
-    def __init__(self, text: str, parent: Late, make: Callable[[Any], Any]) -> None:
+    def __init__(self, text: str, parent: Late, make: Callable[[Any, Values | None], Any]) -> None:
         self._text, self._parent, self._make = text, parent, make
 
-    def k8sflow_value(self) -> Any:
+    def k8sflow_value(self, configs: Values | None = None) -> Any:
         """The value.
 
         Raises:
             ParameterError: There is none, or it is a method, where a key of that name was meant.
         """
-        value = self._made()
+        value = self._made(configs)
         if isinstance(getattr(value, "__self__", None), ConfigValue):
             parent, _, name = self._text.rpartition(".")
             raise ParameterError(
@@ -141,13 +183,9 @@ class Expression(Late):
             )
         return value
 
-    def k8sflow_bound(self, flow: type) -> Expression:
-        """The same value, from the configs of this flow."""
-        return Expression(self._text, bound(self._parent, flow), self._make)
-
-    def k8sflow_is_known(self) -> bool:
-        """Whether the command line that may give it has been read."""
-        return self._parent.k8sflow_is_known()
+    def k8sflow_is_in(self, configs: Values) -> bool:
+        """Whether these are the configs from which it is read."""
+        return self._parent.k8sflow_is_in(configs)
 
     def k8sflow_text(self) -> str:
         """The value as it is written in ``config_expr``."""
@@ -159,14 +197,14 @@ class Expression(Late):
 
     def __get__(self, instance: object | None, owner: type) -> Any:
         """The run's value, on a task's ``self``; the late value on the class."""
-        return self if instance is None else self.k8sflow_bound(owner).k8sflow_value()
+        return self if instance is None else self.k8sflow_value(running_configs())
 
     def __call__(self, *args: Any, **kwargs: Any) -> Expression:
         given = [*map(shown, args), *(f"{name}={shown(value)}" for name, value in kwargs.items())]
         return Expression(
             f"{self._text}({', '.join(given)})",
             self,
-            lambda method: method(*settled(list(args)), **settled(dict(kwargs))),
+            lambda method, configs: method(*settled(list(args), configs), **settled(dict(kwargs), configs)),
         )
 
     def __iter__(self) -> Iterator[Any]:
@@ -174,10 +212,10 @@ class Expression(Late):
             return iter((Unpacked(f"**{self._text.removesuffix('.keys()')}"),))
         return super().__iter__()
 
-    def _made(self) -> Any:
+    def _made(self, configs: Values | None) -> Any:
         parent = self._parent
-        value = parent._made() if isinstance(parent, Expression) else parent.k8sflow_value()  # noqa: SLF001  also a method
-        return evaluated(self._text, lambda: self._make(value))
+        value = parent._made(configs) if isinstance(parent, Expression) else parent.k8sflow_value(configs)  # noqa: SLF001  also a method
+        return evaluated(self._text, lambda: self._make(value, configs))
 
 
 def evaluated(text: str, value: Callable[[], Any]) -> Any:
@@ -191,7 +229,7 @@ def evaluated(text: str, value: Callable[[], Any]) -> Any:
     except ParameterError:
         raise
     except Exception as error:  # an expression is the user's code, and raises what it likes
-        raise ParameterError(f"{text} can't be had from the configs: {type(error).__name__}: {error}") from error
+        raise ParameterError(f"{text} can't be evaluated from the configs: {type(error).__name__}: {error}") from error
 
 
 def shown(value: Any) -> str:
@@ -227,9 +265,21 @@ def _define(name: str, use: str, function: Callable[..., Any], instead: Callable
 
 
 _SYMBOLS = {
-    "add": "+", "sub": "-", "mul": "*", "truediv": "/", "floordiv": "//", "mod": "%", "pow": "**", "matmul": "@",
-    "lshift": "<<", "rshift": ">>", "and": "&", "or": "|", "xor": "^", "divmod": "divmod()",
-}  # fmt: skip
+    "add": "+",
+    "sub": "-",
+    "mul": "*",
+    "truediv": "/",
+    "floordiv": "//",
+    "mod": "%",
+    "pow": "**",
+    "matmul": "@",
+    "lshift": "<<",
+    "rshift": ">>",
+    "and": "&",
+    "or": "|",
+    "xor": "^",
+    "divmod": "divmod()",
+}
 _COMPARISONS = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 _UNARY = {"neg": "-", "pos": "+", "abs": "abs()", "invert": "~"}
 

@@ -11,7 +11,7 @@ from inspect import CO_OPTIMIZED
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from k8sflow.flow.problems import Fault, Located, caller, is_class_body, place_of
+from k8sflow.flow.problems import Problem, caller, is_class_body, location_of
 
 if TYPE_CHECKING:
     from k8sflow.flow.config_expressions import Late, Source
@@ -57,15 +57,15 @@ def keep(late: Late, use: str, *, can_go_on: bool = True) -> None:
     source = late.k8sflow_source()
     if source is None:
         source = _any_config(body)
-    fault = Fault(
+    problem = Problem(
         f"{use} needs the value of {late.k8sflow_text()}, which is known only when a run starts.",
         _advice(frame, _names(late.k8sflow_source(), frame)),
     )
-    found = Located(place_of(frame), fault)
+    found = problem.at(location_of(frame))
     is_in_body = body is not None and any(value is source for value in body.f_locals.values())
     if body is None or source is None or not (can_go_on and (is_in_body or source.k8sflow_is_placed())):
         raise found.error()
-    if all((known.place, known.fault.advice) != (found.place, fault.advice) for known in source.k8sflow_misuses):
+    if all((known.location, known.advice) != (found.location, problem.advice) for known in source.k8sflow_misuses):
         source.k8sflow_misuses.append(found)
 
 

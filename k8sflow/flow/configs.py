@@ -5,35 +5,21 @@ from __future__ import annotations
 import ast
 import os
 from collections import ChainMap
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from k8sflow.errors import ParameterError
-from k8sflow.flow.config_expressions import Late, evaluated
+from k8sflow.flow.config_expressions import Late, Values, evaluated, running_configs
 from k8sflow.flow.config_values import ConfigValue as ConfigValue  # noqa: PLC0414  stored values name it here
 from k8sflow.flow.config_values import Parser, parser_of, wrapped
-from k8sflow.flow.decorators.kind import bound, is_delayed, settled
-from k8sflow.flow.problems import Located, caller, declaring, did_you_mean, is_class_body, reason
+from k8sflow.flow.delayed import is_delayed, settled
+from k8sflow.flow.problems import Problem, caller, declaring, did_you_mean, is_class_body, reason
 from k8sflow.flow.script import beside
 from k8sflow.user import current_user
 
 if TYPE_CHECKING:
     from k8sflow.flow.spec import FlowSpec
-
-_UNKNOWN: Any = object()
-
-
-class _State(NamedTuple):
-    """What is known of a config: its value, who gave it, and whether the command line has been read."""
-
-    value: Any = _UNKNOWN
-    is_given: bool = False
-    is_known: bool = False
-
-
-_UNREAD = _State()
 
 
 class ParameterContext(NamedTuple):
@@ -76,12 +62,10 @@ class Config(Late):
         FlowDefinitionError: An option is wrong; in a flow's class the static check tells.
     """
 
-    k8sflow_fault: Located | None = None
-    k8sflow_misuses: list[Located]
+    k8sflow_problem: Problem | None = None
+    k8sflow_misuses: list[Problem]
     _name = _attribute = "config"  # where a wrong call has given none
     _owner: type | None = None
-    _flow: type | None = None
-    _state = _UNREAD
 
     def __new__(cls, *_: Any, **__: Any) -> Config:  # noqa: PYI034  Self is not in Python 3.10
         """Makes the object, which has its place in a class also after a wrong call."""
@@ -113,15 +97,9 @@ class Config(Late):
         if self._owner is None:
             self._attribute, self._owner = name, owner
         else:
-            placed = self.k8sflow_of(owner, name)
-            placed._owner = owner  # noqa: SLF001  it is one of these
-            setattr(owner, name, placed)
-
-    def k8sflow_of(self, flow: type, attribute: str) -> Config:
-        """A copy for another flow, whose value is not yet known."""
-        found = object.__new__(type(self))
-        found.__dict__.update(self.__dict__, _flow=flow, _attribute=attribute, _state=_UNREAD)
-        return found
+            copy = object.__new__(type(self))
+            copy.__dict__.update(self.__dict__, _attribute=name, _owner=owner)
+            setattr(owner, name, copy)
 
     def __get__(self, instance: FlowSpec | None, owner: type) -> Any:
         """The run's value, on a task's ``self``; the Config itself on the class."""
@@ -135,37 +113,19 @@ class Config(Late):
         """Refuses: a config is part of what the run is."""
         raise AttributeError(f"self.{self._attribute} is the Config {self._name!r}, which can't change during a run.")
 
-    def k8sflow_value(self) -> Any:
-        """The value; read from its default where nobody gave one.
+    def k8sflow_value(self, configs: Values | None = None) -> Any:
+        """The value; that of its default where there are no configs, or the flow has no such config.
 
         Raises:
             ParameterError: There is none, or it can't be read.
         """
-        if self.k8sflow_fault is not None:
-            raise ParameterError(self.k8sflow_fault.fault.message, advice=self.k8sflow_fault.fault.advice)
-        if self._state.value is _UNKNOWN:
-            self._state = self._state._replace(value=self._default())
-        return self._state.value
+        if configs is None or not configs.has(self):
+            return self.k8sflow_default(None)
+        return configs.value_of(self)
 
-    def k8sflow_bind(self, value: Any) -> None:
-        """Sets the value, as an earlier process has had it."""
-        self._state = _State(value, is_given=True, is_known=True)
-
-    @property
-    def k8sflow_is_given(self) -> bool:
-        """Whether somebody gave the value; else it is read from its default."""
-        return self._state.is_given
-
-    def k8sflow_bound(self, flow: type) -> Config:
-        """The config that this flow has in its place."""
-        found = configs(flow)
-        if self._owner in flow.__mro__ and self._attribute in found:
-            return found[self._attribute]
-        return next((config for config in found.values() if config._origin is self._origin), self)  # noqa: SLF001
-
-    def k8sflow_is_known(self) -> bool:
-        """Whether the flow's command line has been read."""
-        return self._state.is_known
+    def k8sflow_is_in(self, configs: Values) -> bool:
+        """Whether these are the values of its flow's configs."""
+        return configs.has(self)
 
     def k8sflow_is_placed(self) -> bool:
         """Whether it is an attribute of a class, which the static check looks at."""
@@ -179,40 +139,52 @@ class Config(Late):
         """Itself."""
         return self
 
-    def k8sflow_read(self, *, file: str | None = None, text: str | None = None) -> None:
-        """Sets the value from a file or a text.
+    def k8sflow_read(self, *, file: str | None = None, text: str | None = None) -> Any:
+        """The value in a file or a text.
 
         Raises:
             ParameterError: It can't be read.
         """
-        self.k8sflow_bind(self._parsed(Path(file)) if file is not None else self._made(text or "", "json"))
+        return self._parsed(Path(file)) if file is not None else self._made(text or "", "json")
+
+    def k8sflow_wrapped(self, value: Any) -> Any:
+        """A value as steps see it; the parser doesn't see it."""
+        return value if self._plain else wrapped(value)
 
     def __repr__(self) -> str:
         return f"Config({self._name!r})"
 
-    def _default(self) -> Any:
-        file = self._called("default")
+    def k8sflow_default(self, configs: ConfigValues | None) -> Any:
+        """The value of its default.
+
+        Args:
+            configs: The values of the flow's configs, where the default is made from them.
+
+        Raises:
+            ParameterError: There is none, or it can't be read.
+        """
+        if self.k8sflow_problem is not None:
+            raise ParameterError(self.k8sflow_problem.message, advice=self.k8sflow_problem.advice)
+        file = self._called("default", configs)
         if file is not None:
             return self._parsed(beside(self._owner, Path(file).expanduser()))
-        value = self._called("default_value")
+        value = self._called("default_value", configs)
         if value is None and self._options["required"]:
             raise ParameterError(f"Config {self._name!r} is required.", advice=f"Give --config {self._name} FILE.")
-        if isinstance(value, str):
-            return self._made(value, "json")
-        return value if self._plain else wrapped(value)
+        return self._made(value, "json") if isinstance(value, str) else self.k8sflow_wrapped(value)
 
-    def _called(self, option: str) -> Any:
-        """An option's value; what it returns where it is a function.
+    def _called(self, option: str, configs: ConfigValues | None) -> Any:
+        """An option's value, or what the function in it returns.
 
         Raises:
             ParameterError: The function failed.
         """
         value = self._options[option]
         if is_delayed(value):
-            return settled(value if self._owner is None else bound(value, self._flow or self._owner))
+            return settled(value, configs)
         if not callable(value):
             return value
-        owner = self._flow or self._owner
+        owner = self._owner if configs is None else configs.flow
         flow = owner.__name__ if owner is not None else ""
         try:
             return value(ParameterContext(flow, current_user(), self._name))
@@ -250,24 +222,29 @@ class _Text(Late):
 
     Args:
         text: The expression.
-        names: The names that its module and the class body around it have.
-        flow: The flow whose configs it reads.
+        names: The names in its module and in the class body around it.
     """
 
-    def __init__(self, text: str, names: Mapping[str, Any], flow: type[FlowSpec] | None = None) -> None:
-        self._text, self._names, self._flow = text, names, flow
+    def __init__(self, text: str, names: Mapping[str, Any]) -> None:
+        self._text, self._names = text, names
 
-    def k8sflow_value(self) -> Any:
+    def k8sflow_value(self, configs: Values | None = None) -> Any:
         """The value of the expression.
 
         Raises:
             ParameterError: It fails.
         """
-        return evaluated(self._text, self._evaluated)
 
-    def k8sflow_bound(self, flow: type) -> _Text:
-        """The same expression over the configs of this flow."""
-        return _Text(self._text, self._names, flow)
+        def value() -> Any:
+            values = {name: config.k8sflow_value(configs) for name, config in self._used(configs).items()}
+            return eval(self._text, {**self._names, **values})  # noqa: S307  the expression is the flow's own code
+
+        return evaluated(self._text, value)
+
+    def k8sflow_is_in(self, configs: Values) -> bool:
+        """Whether these are the configs that it reads."""
+        used = evaluated(self._text, lambda: self._used(configs))
+        return bool(used) and all(configs.has(config) for config in used.values())
 
     def k8sflow_text(self) -> str:
         """The expression."""
@@ -276,113 +253,142 @@ class _Text(Late):
     def k8sflow_source(self) -> None:
         """No single config."""
 
-    def k8sflow_is_known(self) -> bool:
-        """Whether the command line of the flow that it reads has been read."""
-        used = evaluated(self._text, self._used)
-        return bool(used) and all(config.k8sflow_is_known() for config in used.values())
-
     def __get__(self, instance: object | None, owner: type) -> Any:
         """The run's value, on a task's ``self``; the late value on the class."""
-        return self if instance is None else self.k8sflow_bound(owner).k8sflow_value()
+        return self if instance is None else self.k8sflow_value(running_configs())
 
-    def _used(self) -> dict[str, Config]:
-        """The configs that the expression uses, by name; a flow's own ones come first."""
-        found = {n: value for n, value in self._names.items() if isinstance(value, Config)}
-        for attribute, config in ({} if self._flow is None else configs(self._flow)).items():
-            found[attribute] = found[config._name] = config  # noqa: SLF001  every public name is the user's
+    def _used(self, configs: Values | None) -> dict[str, Config]:
+        """The configs that the expression uses, by name; those of the flow come first."""
+        found = {name: value for name, value in self._names.items() if isinstance(value, Config)}
+        found |= {} if configs is None else configs.by_name()
         used = {node.id for node in ast.walk(ast.parse(self._text.strip(), mode="eval")) if isinstance(node, ast.Name)}
         return {name: config for name, config in found.items() if name in used}
-
-    def _evaluated(self) -> Any:
-        values = {name: config.k8sflow_value() for name, config in self._used().items()}
-        return eval(self._text, {**self._names, **values})  # noqa: S307  the expression is the flow's own code
 
 
 def config_expr(text: str) -> Any:
     """A Python expression over the flow's configs, evaluated when they are known: ``config_expr("limits.cpu * 2")``.
 
-    It may also use what the module has in which it is written: functions, imports, constants.
+    It may also use the names of the module in which it is written: functions, imports, constants.
     """
     frame = caller()
     return _Text(text, ChainMap(frame.f_locals, frame.f_globals) if is_class_body(frame) else frame.f_globals)
 
 
-def configs(flow: type[FlowSpec]) -> dict[str, Config]:
-    """The configs of a flow by the attribute that they are read through; what it inherits becomes its own."""
+class ConfigValues(Mapping[str, Any]):
+    """The values of a flow's configs, by attribute. A default is read when its value is first needed.
+
+    Args:
+        flow: The flow's class.
+        given: The values that were given, by attribute, as steps see them.
+    """
+
+    def __init__(self, flow: type, given: Mapping[str, Any] | None = None) -> None:
+        self.flow = flow
+        self.given = dict(given or {})
+        self._defaults: dict[str, Any] = {}
+        self._declared = _declared(flow)
+
+    @staticmethod
+    def from_arguments(flow: type, arguments: Sequence[str]) -> ConfigValues:
+        """The values that a command line gives, by ``--config NAME FILE`` and ``--config-value NAME JSON``.
+
+        Raises:
+            ParameterError: There is no such config, or its value can't be read.
+        """
+        values = ConfigValues(flow)
+        by_name = {config._name: attribute for attribute, config in values._declared.items()}  # noqa: SLF001  public names are the user's
+        for option, name, value in _given(arguments):
+            if name not in by_name:
+                raise values._unknown(f"{option} {name}", name)
+            attribute = by_name[name]
+            source = {"file" if option == "--config" else "text": value}
+            values.given[attribute] = values._declared[attribute].k8sflow_read(**source)
+        return values
+
+    @staticmethod
+    def from_python(flow: type, values: Mapping[str, Any]) -> ConfigValues:
+        """The values that Python code gives, by name or attribute; the parsers don't see them.
+
+        Raises:
+            ParameterError: There is no such config.
+        """
+        found = ConfigValues(flow)
+        names = {spelling: a for a, config in found._declared.items() for spelling in (a, config._name)}  # noqa: SLF001  as above
+        for name, value in values.items():
+            if name not in names:
+                raise found._unknown(name, name)
+            attribute = names[name]
+            found.given[attribute] = found._declared[attribute].k8sflow_wrapped(value)
+        return found
+
+    def over(self, recorded: Mapping[str, Any]) -> ConfigValues:
+        """These values, and those that an earlier run has recorded where none was given.
+
+        Args:
+            recorded: The recorded values by attribute.
+        """
+        known = {name: recorded[name] for name in self._declared if name in recorded and name not in self.given}
+        return ConfigValues(self.flow, {**known, **self.given})
+
+    def __getitem__(self, attribute: str) -> Any:
+        if attribute in self.given:
+            return self.given[attribute]
+        if attribute not in self._defaults:
+            self._defaults[attribute] = self._declared[attribute].k8sflow_default(self)
+        return self._defaults[attribute]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._declared)
+
+    def __len__(self) -> int:
+        return len(self._declared)
+
+    def __contains__(self, attribute: object) -> bool:
+        return attribute in self._declared
+
+    def has(self, config: Config) -> bool:
+        """Whether it is one of the flow's configs."""
+        return self._attribute_of(config) is not None
+
+    def value_of(self, config: Config) -> Any:
+        """The value of one of the flow's configs."""
+        return self[str(self._attribute_of(config))]
+
+    def by_name(self) -> dict[str, Config]:
+        """The configs by every name that an expression may use for them."""
+        return {
+            name: config
+            for attribute, config in self._declared.items()
+            for name in (attribute, config._name)  # noqa: SLF001  as above
+        }
+
+    def _attribute_of(self, config: Config) -> str | None:
+        """The attribute of a config; a flow may override a config of its base class, or take one of another flow."""
+        attribute = config._attribute  # noqa: SLF001  as above
+        if config._owner in self.flow.__mro__ and attribute in self._declared:  # noqa: SLF001  as above
+            return attribute
+        origin = config._origin  # noqa: SLF001  as above
+        return next((name for name, own in self._declared.items() if own._origin is origin), None)  # noqa: SLF001  as above
+
+    def _unknown(self, what: str, name: str) -> ParameterError:
+        names = [config._name for config in self._declared.values()]  # noqa: SLF001  as above
+        listed = f"Its configs are {', '.join(names)}." if names else "It has none."
+        return ParameterError(
+            f"{what}: {self.flow.__name__} has no such config.",
+            advice=f"{did_you_mean(name, names)} {listed}".strip(),
+        )
+
+
+def _declared(flow: type) -> dict[str, Config]:
+    """The configs of a flow and its bases by attribute, without those that were declared wrongly."""
     found: dict[str, Config] = {}
     for base in reversed(flow.__mro__):
         found |= {
             name: member
-            for name, member in vars(base).items() if isinstance(member, Config) and member.k8sflow_fault is None
-        }  # fmt: skip
-    for attribute, config in found.items():
-        if vars(flow).get(attribute) is not config:
-            found[attribute] = config.k8sflow_of(flow, attribute)
-            type.__setattr__(flow, attribute, found[attribute])
+            for name, member in vars(base).items()
+            if isinstance(member, Config) and member.k8sflow_problem is None
+        }
     return found
-
-
-def bind(flow: type[FlowSpec], arguments: Sequence[str]) -> None:
-    """Takes ``--config NAME FILE`` and ``--config-value NAME JSON`` from a command line, wherever they stand.
-
-    Raises:
-        ParameterError: There is no such config, or its value can't be read.
-    """
-    by_name = {config._name: config for config in configs(flow).values()}  # noqa: SLF001  as above
-    for option, name, value in _given(arguments):
-        if name not in by_name:
-            raise _no_config(flow, f"{option} {name}", name)
-        by_name[name].k8sflow_read(**{"file" if option == "--config" else "text": value})
-    for config in by_name.values():
-        config._state = config._state._replace(is_known=True)  # noqa: SLF001  as above
-
-
-@contextmanager
-def given(flow: type[FlowSpec], values: Mapping[str, Any]) -> Iterator[None]:
-    """Gives the configs of a flow these values, those that aren't named their defaults, until the block is left.
-
-    Args:
-        flow: The flow's class.
-        values: What the steps shall see, by name or by attribute; no parser looks at it.
-
-    Raises:
-        ParameterError: There is no such config.
-    """
-    found = configs(flow)
-    names = {spelling: config for attribute, config in found.items() for spelling in (attribute, config._name)}  # noqa: SLF001  as above
-    if unknown := [name for name in values if name not in names]:
-        raise _no_config(flow, unknown[0], unknown[0])
-    before = {attribute: config._state for attribute, config in found.items()}  # noqa: SLF001  as above
-    try:
-        for config in found.values():
-            config._state = _UNREAD._replace(is_known=True)  # noqa: SLF001  as above
-        for name, value in values.items():
-            names[name].k8sflow_bind(value if names[name]._plain else wrapped(value))  # noqa: SLF001  as above
-        yield
-    finally:
-        for attribute, config in found.items():
-            config._state = before[attribute]  # noqa: SLF001  as above
-
-
-def _no_config(flow: type[FlowSpec], what: str, name: str) -> ParameterError:
-    names = [config._name for config in configs(flow).values()]  # noqa: SLF001  as above
-    listed = f"Its configs are {', '.join(names)}." if names else "It has none."
-    return ParameterError(
-        f"{what}: {flow.__name__} has no such config.", advice=f"{did_you_mean(name, names)} {listed}".strip()
-    )
-
-
-def bind_known(flow: type[FlowSpec], load: Callable[[str], Any], known: Container[str]) -> None:
-    """Takes the configs that an earlier run was started with, but for those that the command line has given.
-
-    Args:
-        flow: The flow's class.
-        load: The value of a config, by attribute.
-        known: The attributes that the run has values of.
-    """
-    for attribute, config in configs(flow).items():
-        if attribute in known and not config.k8sflow_is_given:
-            config.k8sflow_bind(load(attribute))
 
 
 def _given(arguments: Sequence[str]) -> Iterator[tuple[str, str, str]]:

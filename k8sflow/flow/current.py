@@ -1,13 +1,15 @@
-"""``current``: what a running task may know of itself and of its run."""
+"""``current``: facts about the running task and its run."""
 
 from __future__ import annotations
 
-import difflib
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from k8sflow import hooks
+from k8sflow.flow.problems import did_you_mean
 
 if TYPE_CHECKING:
     from k8sflow.client import Run, Task
@@ -32,7 +34,7 @@ class Parallel:
 
 @dataclass(frozen=True)
 class TaskFacts:
-    """What is known of a task when it starts.
+    """Facts about a task, known when it starts.
 
     Args:
         flow_name: The flow's class name.
@@ -42,12 +44,12 @@ class TaskFacts:
         retry_count: Which execution of the task this is, from 0.
         origin_run_id: The run that this one resumes.
         username: Who started the run.
-        tags: The words that the user gave the run.
+        tags: The tags that the user gave the run.
         namespace: The tag by which the run's tasks look for runs, where it isn't that of the user.
         parameter_names: The attributes through which the run's parameters are read.
         graph: Makes the flow's graph as JSON types.
-        run_store: The records of the run, as the client takes them; the layer of the language knows no stores.
-        parallel: Its place among the processes of a ``num_parallel`` step.
+        run_store: The records of the run, as the client takes them.
+        parallel: Its position among the processes of a ``num_parallel`` step.
         more: What decorators add, by name.
     """
 
@@ -67,7 +69,7 @@ class TaskFacts:
     more: Mapping[str, Any] = field(default_factory=dict)
 
 
-# What only a decorator brings, for the message where it is missing.
+# Fields that only a decorator provides, for the message where it is missing.
 _BROUGHT_BY = {
     "project_name": "@project",
     "project_flow_name": "@project",
@@ -143,7 +145,7 @@ class Current:
 
     @property
     def tags(self) -> frozenset[str]:
-        """The words that the user gave the run."""
+        """The tags that the user gave the run."""
         return frozenset(self._facts.tags if self._facts else ())
 
     @property
@@ -173,13 +175,13 @@ class Current:
 
     @property
     def parallel(self) -> Parallel:
-        """The task's place among the processes of its ``num_parallel`` step.
+        """The task's position among the processes of its ``num_parallel`` step.
 
         Raises:
             AttributeError: It is not one of them.
         """
         if self._facts is None or self._facts.parallel is None:
-            raise AttributeError  # told by __getattr__, which Python asks next
+            raise AttributeError  # __getattr__, which Python asks next, explains it
         return self._facts.parallel
 
     @property
@@ -192,19 +194,17 @@ class Current:
         """The run, as the client reads it."""
         if self._facts is None:
             return None
-        from k8sflow.client import Run  # noqa: PLC0415  few tasks read the records of their own run
-
-        return Run(self._facts.run_store)
+        run: Run = hooks.call("current_run", self._facts.run_store)
+        return run
 
     @property
     def task(self) -> Task | None:
         """The task, as the client reads it."""
         if self._facts is None:
             return None
-        from k8sflow.client import Run, Step, Task  # noqa: PLC0415  as above
-
-        step = Step(str(self.step_name), parent=Run(self._facts.run_store))
-        return Task(str(self.task_id), parent=step)
+        facts = self._facts
+        task: Task = hooks.call("current_task", facts.run_store, facts.step_name, facts.task_id)
+        return task
 
     def get(self, name: str, default: Any = None) -> Any:
         """A field's value, or the default where there is none."""
@@ -224,14 +224,12 @@ class Current:
         if facts is not None and name in facts.more:
             return facts.more[name]
         if name in _BROUGHT_BY:
-            where = "is in a running task alone" if facts is None else f"needs {_BROUGHT_BY[name]} above the flow"
+            where = "exists only in a running task" if facts is None else f"needs {_BROUGHT_BY[name]} above the flow"
             raise AttributeError(f"current.{name} {where}.")
         if name == "parallel":
-            raise AttributeError("current.parallel is there in the step of self.next(..., num_parallel=N) alone.")
+            raise AttributeError("current.parallel exists only in the step of self.next(..., num_parallel=N).")
         known = [field for field in dir(type(self)) if not field.startswith("_")] + list(_BROUGHT_BY)
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise AttributeError(f"current has no field {name!r}.{hint}")
+        raise AttributeError(f"current has no field {name!r}. {did_you_mean(name, known)}".rstrip())
 
     @contextmanager
     def running(self, facts: TaskFacts) -> Iterator[None]:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from k8sflow.errors import FlowDefinitionError, ParameterError
 from k8sflow.flow.config_values import parser_of
-from k8sflow.flow.configs import ParameterContext
-from k8sflow.flow.decorators import kind as kinds
-from k8sflow.flow.problems import Located, caller, declaring, place_of, reason
+from k8sflow.flow.configs import ConfigValues, ParameterContext
+from k8sflow.flow.delayed import is_delayed, settled
+from k8sflow.flow.problems import Problem, caller, declaring, location_of, reason
 from k8sflow.flow.script import beside
 
 if TYPE_CHECKING:
@@ -62,8 +62,8 @@ class Parameter:
         FlowDefinitionError: The name, the type or the default can't be used; in a flow's class the static check tells.
     """
 
-    k8sflow_fault: Located | None = None
-    _flow: type | None = None  # the flow whose configs make the default
+    k8sflow_problem: Problem | None = None
+    _configs: ConfigValues | None = None  # from which the default is made
     default: Any = None
     _is_placed = False  # whether it is an attribute of a class
 
@@ -89,9 +89,9 @@ class Parameter:
                 f"Parameter({name!r}): the name is taken: the command line has an option {name} already.",
                 advice="Give the parameter another name.",
             )
-        self.is_late = callable(default) or kinds.is_delayed(default)
+        self.is_late = callable(default) or is_delayed(default)
         kind = _builtin_type(None if self.is_late else default, separator) if type is None else type
-        self._is_as_default = type is None and separator is None and kinds.is_delayed(default)
+        self._is_as_default = type is None and separator is None and is_delayed(default)
         if kind not in _EXAMPLES:
             raise FlowDefinitionError(
                 f"Parameter({name!r}): the type {kind!r} is not one of str, int, float, bool, JSONType."
@@ -101,7 +101,7 @@ class Parameter:
                 f"Parameter({name!r}): a separator makes a list of texts, so the type is str, not {_name_of(kind)}."
             )
         self.name = name
-        self.place = place_of(caller())
+        self.location = location_of(caller())
         self._kind: Callable[[Any], Any] = kind
         self.is_typed = type is not None
         self.help = help
@@ -121,14 +121,20 @@ class Parameter:
             setattr(owner, name, placed)
             placed.__set_name__(owner, name)
         else:
-            self.attribute, self._is_placed, self._flow = name, True, owner
+            self.attribute, self._is_placed = name, True
 
-    def k8sflow_bound(self, flow: type) -> Parameter:
-        """The parameter, with a default that is made from the configs of this flow."""
-        if self._flow is flow or not kinds.is_delayed(self._default):
+    def with_configs(self, configs: ConfigValues) -> Parameter:
+        """The parameter, with a default that is made from these configs."""
+        if not is_delayed(self._default):
             return self
         found = copy.copy(self)
-        found._flow = flow  # noqa: SLF001  it is one of these
+        found._configs = configs  # noqa: SLF001  it is one of these
+        return found
+
+    def named(self, attribute: str) -> Parameter:
+        """The parameter under an attribute that a mutator gives it."""
+        found = copy.copy(self)
+        found.attribute, found._is_placed = attribute, True  # noqa: SLF001  as above
         return found
 
     def __get__(self, instance: FlowSpec | None, owner: type) -> Any:
@@ -158,17 +164,21 @@ class Parameter:
         """Refuses: a parameter's value is part of what the run is.
 
         Raises:
-            AttributeError: Always.
+            AttributeError: It is a parameter of the run: no mutator has removed it.
         """
-        self._refuse()
+        if instance._k8sflow_has_parameter(self.attribute):  # noqa: SLF001  every public name is the user's
+            self._refuse()
+        instance.__dict__[self.attribute] = value
 
     def __delete__(self, instance: FlowSpec) -> None:
         """Refuses as well.
 
         Raises:
-            AttributeError: Always.
+            AttributeError: As above.
         """
-        self._refuse()
+        if instance._k8sflow_has_parameter(self.attribute):  # noqa: SLF001  every public name is the user's
+            self._refuse()
+        del instance.__dict__[self.attribute]
 
     def _refuse(self) -> NoReturn:
         raise AttributeError(
@@ -210,7 +220,7 @@ class Parameter:
 
     def _late_default(self) -> Any:
         """The default, where it is made from configs."""
-        return kinds.settled(self._default if self._flow is None else kinds.bound(self._default, self._flow))
+        return settled(self._default, self._configs)
 
     @property
     def type_name(self) -> str:
@@ -225,7 +235,7 @@ class Parameter:
         """
         if not self.is_late:
             return self.default
-        if kinds.is_delayed(self._default):
+        if is_delayed(self._default):
             value = self._late_default()
         else:
             try:
@@ -278,7 +288,7 @@ class IncludeFile(Parameter):
     ) -> None:
         self._is_text, self._encoding, self._parser = is_text, encoding, parser
         self._owner: type | None = None
-        made = default if default is None or callable(default) or kinds.is_delayed(default) else lambda _: default
+        made = default if default is None or callable(default) or is_delayed(default) else lambda _: default
         super().__init__(name, default=made, type=str, help=help, required=required, show_default=show_default)
 
     def __set_name__(self, owner: type, name: str) -> None:

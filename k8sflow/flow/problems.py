@@ -1,15 +1,16 @@
-"""What is wrong with what stands in a class body: kept there, for the static check, which tells every mistake at once.
+"""What is wrong with a flow: found in its class body and its source, and reported all at once by the check.
 
-Where no static check would come by, outside of a flow's class, it is an error at once.
+Outside of a flow's class, where no check would see it, a problem is raised as an error at once.
 """
 
 from __future__ import annotations
 
 import difflib
 import functools
+import inspect
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
@@ -20,36 +21,67 @@ _P = ParamSpec("_P")
 
 
 @dataclass(frozen=True)
-class Fault:
-    """Something that can't work, and how to write it right; where it stands is known by what has it."""
+class Location:
+    """A line of the user's source; line 0 where only the file, or another origin such as ``--with``, is known."""
 
-    message: str
-    advice: str = ""
+    file: str = ""
+    line: int = 0
+
+    def problem(self, message: str, advice: str = "") -> Problem:
+        """A problem at this line."""
+        return Problem(message, advice, self)
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
 
 
 @dataclass(frozen=True)
-class Located:
-    """A fault, and the file and line in which it is."""
+class Problem:
+    """Something that can't work, where it is, and how to write it correctly.
 
-    place: tuple[str, int]
-    fault: Fault
+    Args:
+        message: What is wrong.
+        advice: How to write it correctly.
+        location: Where it is.
+    """
+
+    message: str
+    advice: str = ""
+    location: Location = Location()
+
+    def at(self, location: Location) -> Problem:
+        """The same problem at a line."""
+        return replace(self, location=location)
 
     def error(self) -> FlowDefinitionError:
-        """The fault as an error, for where it can't wait."""
-        return FlowDefinitionError(f"{located(self.place)}{self.fault.message}", advice=self.fault.advice)
+        """The problem as an error, for where it can't wait for the check."""
+        where = f"{self.location}: " if self.location.line else f"{self.location.file} ".lstrip()
+        return FlowDefinitionError(f"{where}{self.message}", advice=self.advice)
+
+    def __str__(self) -> str:
+        return f"{self.location}: {self.message}" + (f"\n    {self.advice}" if self.advice else "")
+
+
+def all_problems(flow: str, problems: Iterable[Problem]) -> FlowDefinitionError:
+    """The error that reports every problem of a flow at once, in the order of the source."""
+    ordered = sorted(dict.fromkeys(problems), key=lambda problem: (problem.location.file, problem.location.line))
+    count = "a mistake" if len(ordered) == 1 else f"{len(ordered)} mistakes"
+    error = FlowDefinitionError(f"{flow} has {count}; nothing was run.", advice="\n".join(map(str, ordered)))
+    error.mistakes = tuple(ordered)
+    return error
 
 
 class Faulty(Protocol):
-    """What is declared in a class body by a call."""
+    """Something that a call in a class body declares."""
 
-    k8sflow_fault: Located | None
+    k8sflow_problem: Problem | None
 
 
 @dataclass(frozen=True)
 class Misplaced:
-    """Stands in a class for what was decorated and can't carry a decorator, such as a property."""
+    """Replaces a member of a class that was decorated and can't have a decorator, such as a property."""
 
-    k8sflow_fault: Located
+    k8sflow_problem: Problem
 
 
 _Declared = TypeVar("_Declared", bound=Faulty)
@@ -58,7 +90,7 @@ _Declared = TypeVar("_Declared", bound=Faulty)
 def declaring(
     init: Callable[Concatenate[_Declared, _P], None],
 ) -> Callable[Concatenate[_Declared, _P], None]:
-    """Lets an ``__init__`` that is called wrongly in a class body keep the fault in ``k8sflow_fault``."""
+    """Lets an ``__init__`` that is called wrongly in a class body keep the problem in ``k8sflow_problem``."""
 
     @functools.wraps(init)
     def checked(self: _Declared, *args: _P.args, **kwargs: _P.kwargs) -> None:
@@ -66,41 +98,41 @@ def declaring(
             init(self, *args, **kwargs)
         except (K8sflowError, TypeError) as error:
             frame = caller()
-            fault = _fault_of(error, type(self).__name__, functools.partial(init, self), args, kwargs)
-            if fault is None:
+            problem = _fault_of(error, type(self).__name__, functools.partial(init, self), args, kwargs)
+            if problem is None:
                 raise
-            found = Located(place_of(frame), fault)
+            found = problem.at(location_of(frame))
             if not is_class_body(frame):
                 if isinstance(error, TypeError):
                     raise found.error() from None
                 raise
-            self.k8sflow_fault = found
+            self.k8sflow_problem = found
 
     return checked  # type: ignore[return-value]  # self keeps its name
 
 
 def _fault_of(
     error: Exception, name: str, call: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> Fault | None:
+) -> Problem | None:
     if isinstance(error, K8sflowError):
-        return Fault(error.summary, error.advice)
+        return Problem(error.summary, error.advice)
     return wrong_call(name, call, args, kwargs)
 
 
-def wrong_call(name: str, call: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Fault | None:
+def wrong_call(name: str, call: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Problem | None:
     """What is wrong with the arguments of a call, or None where its signature takes them."""
-    from inspect import Parameter, signature  # noqa: PLC0415  for those who err
-
-    accepted = signature(call)
+    accepted = inspect.signature(call)
     try:
         accepted.bind(*args, **kwargs)
     except TypeError as error:
-        kinds = {Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY}
+        kinds = {inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY}
         names = [parameter.name for parameter in accepted.parameters.values() if parameter.kind in kinds]
         listed = f"Its options are {', '.join(names)}." if names else "It takes no options."
         if unknown := [key for key in kwargs if key not in names]:
-            return Fault(f"{name} has no option {unknown[0]!r}.", f"{did_you_mean(unknown[0], names)} {listed}".strip())
-        return Fault(f"{name}: {error}.", listed)
+            return Problem(
+                f"{name} has no option {unknown[0]!r}.", f"{did_you_mean(unknown[0], names)} {listed}".strip()
+            )
+        return Problem(f"{name}: {error}.", listed)
     return None
 
 
@@ -112,9 +144,9 @@ def caller() -> FrameType:
     return frame
 
 
-def place_of(frame: FrameType) -> tuple[str, int]:
+def location_of(frame: FrameType) -> Location:
     """The file and the line that a frame is at."""
-    return frame.f_code.co_filename, frame.f_lineno
+    return Location(frame.f_code.co_filename, frame.f_lineno)
 
 
 def is_class_body(frame: FrameType) -> bool:
@@ -122,18 +154,12 @@ def is_class_body(frame: FrameType) -> bool:
     return "__qualname__" in frame.f_locals and "__module__" in frame.f_locals
 
 
-def did_you_mean(word: str, words: Any) -> str:
+def did_you_mean(word: str, words: Iterable[str]) -> str:
     """``Did you mean …?`` where one of the words is close, else an empty text."""
     found = difflib.get_close_matches(word, list(words), n=1)
     return f"Did you mean {found[0]!r}?" if found else ""
 
 
-def located(place: tuple[str, int]) -> str:
-    """A place as it stands before a message: ``flow.py:12: ``."""
-    file, line = place
-    return f"{file}:{line}: " if line else (f"{file} " if file else "")
-
-
 def reason(error: Exception) -> str:
-    """Why a file can't be read, in words that stand behind its name."""
+    """Why a file can't be read, in words that follow its name."""
     return error.strerror if isinstance(error, OSError) and error.strerror else str(error)

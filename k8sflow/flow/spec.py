@@ -3,36 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
 
-from k8sflow.flow import init_attributes as made
-from k8sflow.flow.configs import Config
-from k8sflow.flow.decorators import step as decorators
+from k8sflow import hooks
+from k8sflow.flow.decorators.step import is_step
 from k8sflow.flow.own_names import OwnName, run_command, script_name
 from k8sflow.flow.parameters import Parameter
-from k8sflow.flow.problems import Located, Misplaced
+from k8sflow.flow.problems import Misplaced
 
 # What a flow's own names can't be, since self has them already.
 RESERVED_NAMES = frozenset({"next", "input", "index", "foreach_stack", "merge_artifacts"})
 # Where a task keeps what belongs to it and not to the user.
 CONTEXT = "_k8sflow_context"
-# How the names of modules begin in which a reader has a flow's file for the classes that stand there.
+# The prefix of the modules into which a reader loads a flow's file for its classes.
 READ_MODULE = "_k8sflow_read_"
+# Whether an instance is made for the attributes that its ``__init__`` sets.
+is_trial: ContextVar[bool] = ContextVar("is_trial", default=False)
 
 
-# What an instance of a flow runs in place of the command line, where this process was started for something else.
-_ON_INSTANCE: list[Callable[[type[FlowSpec]], None]] = []
-
-
-def on_instance(run: Callable[[type[FlowSpec]], None]) -> None:
-    """Lets an instance of a flow run something else than the command line.
-
-    Args:
-        run: Gets the flow's class.
-    """
-    _ON_INSTANCE[:] = [run]
+class InitReachedError(BaseException):
+    """Ends an ``__init__`` that is called for the attributes that it sets; user code should not catch it."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +65,12 @@ class TaskContext(Protocol):
     def merge_artifacts(self, flow: FlowSpec, inputs: Any, exclude: list[str], include: list[str]) -> None:
         """Takes over what the joined branches agree on."""
 
+    def has_parameter(self, name: str) -> bool:
+        """Whether the run has a parameter under this attribute."""
+
+    def fixed(self, name: str) -> str:
+        """What an attribute is that no step can set, in words; empty for all others."""
+
 
 class FlowSpec:
     """Base class of flows: its steps are methods under ``@step``, its artifacts are the attributes of ``self``.
@@ -79,7 +78,7 @@ class FlowSpec:
     Making an instance in the flow's own file runs the command line (``if __name__ == "__main__": MyFlow()``).
     """
 
-    def __init__(self, use_cli: bool = True) -> None:  # noqa: FBT001, FBT002  the name and place that users know
+    def __init__(self, use_cli: bool = True) -> None:  # noqa: FBT001, FBT002  the name and position that users know
         """Runs the command line of the flow, and does not return.
 
         Args:
@@ -87,13 +86,9 @@ class FlowSpec:
         """
         if not use_cli or type(self).__module__.startswith(READ_MODULE):
             return
-        made.note(self)
-        if _ON_INSTANCE:
-            _ON_INSTANCE[-1](type(self))
-            return
-        from k8sflow.cli.flow import main  # noqa: PLC0415  the language doesn't need the command line
-
-        main(type(self))
+        if is_trial.get():
+            raise InitReachedError
+        hooks.call("instance", self)
 
     def next(
         self,
@@ -180,75 +175,54 @@ class FlowSpec:
         return value
 
     def __setattr__(self, name: str, value: object) -> None:
-        _refuse_fixed(type(self), name)
+        self._k8sflow_refuse_fixed(name)
         super().__setattr__(name, value)
 
     def __delattr__(self, name: str) -> None:
-        _refuse_fixed(type(self), name)
+        self._k8sflow_refuse_fixed(name)
         inherited = CONTEXT in self.__dict__ and self._k8sflow_task().forget(name)
         if name in self.__dict__ or not inherited:
             super().__delattr__(name)
 
+    def _k8sflow_has_parameter(self, name: str) -> bool:
+        """Whether an attribute is a parameter of the run; outside of a task, those of the class are."""
+        context: TaskContext | None = self.__dict__.get(CONTEXT)
+        return context is None or context.has_parameter(name)
 
-def _refuse_fixed(flow: type[FlowSpec], name: str) -> None:
-    """Refuses a value under a name that means something else in the steps after this one."""
-    if what := fixed(flow, name):
-        raise AttributeError(f"self.{name} is {what}. Put the value under another name.")
+    def _k8sflow_refuse_fixed(self, name: str) -> None:
+        """Refuses a value under a name that means something else in the later steps."""
+        context: TaskContext | None = self.__dict__.get(CONTEXT)
+        if what := fixed(type(self), name) if context is None else context.fixed(name):
+            raise AttributeError(f"self.{name} is {what}. Put the value under another name.")
 
 
 def fixed(flow: type[FlowSpec], name: str) -> str:
-    """What an attribute is that no step can set, in words; an empty text for all others.
+    """What an attribute is that no step can set, in words; empty for all others.
 
     Parameters and configs refuse a value by themselves.
     """
-    if name in constants(flow):
+    member = next((vars(base)[name] for base in flow.__mro__ if base is not FlowSpec and name in vars(base)), None)
+    if member is not None and is_constant(name, member):
         return f"a constant of the class {flow.__name__}, which can't change during a run"
-    if decorators.is_step(getattr(flow, name, None)):
+    if is_step(member):
         return f"a step of {flow.__name__}"
     return "a part of every flow" if name in RESERVED_NAMES else ""
 
 
 def steps(flow: type[FlowSpec]) -> dict[str, Callable[..., None]]:
     """The steps of a flow by name, in the order in which they are written, those of its base classes first."""
-    return {name: member for name, member in members(flow) if decorators.is_step(member)}
+    return {name: member for name, member in members(flow) if is_step(member)}
 
 
-def set_by_init(flow: type[FlowSpec]) -> dict[str, Any]:
-    """The attributes that the flow's ``__init__`` set before it called FlowSpec's; steps have them too."""
-    found = {} if flow.__init__ is FlowSpec.__init__ else made.attributes(flow)
-    return {name: value for name, value in found.items() if not isinstance(getattr(flow, name, None), cached_property)}
-
-
-def parameters(flow: type[FlowSpec]) -> dict[str, Parameter]:
-    """The parameters of a flow by the attribute that they are read through."""
-    found = {name: member for name, member in members(flow) if isinstance(member, Parameter)}
-    return {n: parameter.k8sflow_bound(flow) for n, parameter in found.items() if parameter.k8sflow_fault is None}
-
-
-def faults(flow: type[FlowSpec]) -> list[Located]:
-    """What in a flow's class body is wrong: its parameters, configs and their use, decorators where none can be."""
-    declared = [member for _, member in members(flow) if isinstance(member, (Parameter, Config, Misplaced))]
-    misuses = [misuse for member in declared if isinstance(member, Config) for misuse in member.k8sflow_misuses]
-    return [*(member.k8sflow_fault for member in declared if member.k8sflow_fault is not None), *misuses]
-
-
-def constants(flow: type[FlowSpec]) -> dict[str, Any]:
-    """The class's plain attributes: values that every step and every reader of the run sees."""
-    cached: dict[str, Any] | None = flow.__dict__.get("__k8sflow_constants__")
-    if cached is None:
-        cached = {name: member for name, member in members(flow) if _is_constant(name, member)}
-        type.__setattr__(flow, "__k8sflow_constants__", cached)
-    return cached
-
-
-def _is_constant(name: str, member: object) -> bool:
+def is_constant(name: str, member: object) -> bool:
+    """Whether a member of a class is a plain value, which every step and every reader of the run sees."""
     if name.startswith("_") or isinstance(member, (Parameter, Misplaced, property, staticmethod, classmethod, type)):
         return False
     return not callable(member) and not hasattr(member, "__get__")
 
 
 def members(flow: type[FlowSpec]) -> Iterator[tuple[str, Any]]:
-    """Names and members of the class and its bases below FlowSpec; a derived class's member takes the base's place."""
+    """The members of a class and its bases below FlowSpec, by name; a derived class's member overrides its base's."""
     found: dict[str, Any] = {}
     for base in reversed(flow.__mro__):
         if issubclass(base, FlowSpec) and base is not FlowSpec:

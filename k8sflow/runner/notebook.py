@@ -17,7 +17,7 @@ from k8sflow.client import Run
 from k8sflow.errors import RunError
 from k8sflow.flow.spec import FlowSpec, steps
 from k8sflow.runner.runner import Runner
-from k8sflow.runtime.hints import NOTEBOOK
+from k8sflow.runtime.commands.next_steps import NOTEBOOK
 
 # What in a cell is about running the flow, and no part of it.
 _OUR_NAMES = ("NBRunner", "NBDeployer")

@@ -9,15 +9,12 @@ from typing import Any
 
 from k8sflow.config import Settings
 from k8sflow.errors import FlowDefinitionError
-from k8sflow.flow.checks.decorators import added_to
-from k8sflow.flow.decorators import registry
-from k8sflow.flow.decorators import step as decorators
+from k8sflow.flow.decorators.base import Decoration, options_of
 from k8sflow.flow.decorators.environment import variables_of
 from k8sflow.flow.decorators.pod_options import DEFAULT_OPTIONS, PodOptions, common_namespace, merge
-from k8sflow.flow.decorators.retry import StepPolicy
-from k8sflow.flow.decorators.step import Decoration
-from k8sflow.flow.graph import Graph, Mistake, refuse
-from k8sflow.flow.spec import FlowSpec
+from k8sflow.flow.decorators.policy import StepPolicy
+from k8sflow.flow.definition import FlowDefinition
+from k8sflow.flow.problems import all_problems
 
 _DEADLINE_SLACK_SECONDS = 600
 
@@ -55,38 +52,36 @@ class Placement:
         return Placement(pods, common_namespace(pods, settings.kubernetes_namespace))
 
     @staticmethod
-    def of(flow: type[FlowSpec], graph: Graph, with_: tuple[str, ...], settings: Settings) -> Placement:
+    def of(definition: FlowDefinition, with_: tuple[str, ...], settings: Settings) -> Placement:
         """The placement that a flow's decorators and ``--with`` ask for.
 
         Raises:
             FlowDefinitionError: A decorator is wrong.
         """
-        added = registry.parse_all(with_)
+        added = definition.added(with_)
         pods: dict[str, PodOptions] = {}
         policies = {}
-        for name, node in graph.nodes.items():
-            own = decorators.of_step(flow, name)
+        for name, node in definition.graph.nodes.items():
+            own = definition.decorations_of(name)
+            on_kubernetes = any(decoration.name == "kubernetes" for decoration in (*own, *added))
             try:
-                policy = StepPolicy.of(
-                    decorators.effective(flow, name, added_to(node, added)),
-                    on_kubernetes=any(d.name == "kubernetes" for d in (*own, *added)),
-                )
+                policy = StepPolicy.of(definition.decorations_of(name, added), on_kubernetes=on_kubernetes)
                 if policy != StepPolicy():
                     policies[name] = policy
-                if any(d.name == "kubernetes" for d in (*own, *added)):
+                if on_kubernetes:
                     pods[name] = _pod(own, added, settings, policy)
             except FlowDefinitionError as error:
-                raise refuse(flow.__name__, [Mistake(node.place, error.summary, error.advice)]) from error
+                raise all_problems(definition.name, [node.location.problem(error.summary, error.advice)]) from error
         return Placement(pods, common_namespace(pods, settings.kubernetes_namespace), policies)
 
 
 def _pod(
     own: tuple[Decoration, ...], added: tuple[Decoration, ...], settings: Settings, policy: StepPolicy
 ) -> PodOptions:
-    """What a step's pod is asked for, strongest first: the step, --with, the settings, the default.
+    """What a step's pod requests, strongest first: the step, --with, the settings, the default.
 
-    A step with a timeout is ended by the agent in its pod. The pod's own deadline is there for the case that the agent
-    can't do so any more, and leaves time for the image.
+    A step with a timeout is ended by the agent in its pod. The pod's own deadline is for the case that the agent no
+    longer can, and leaves time for the image.
     """
     named = [PodOptions(env=variables) for found in (own, added) if (variables := variables_of(found))]
     options = merge(*_options(own), *_options(added), *named, _from_settings(settings), DEFAULT_OPTIONS)
@@ -98,7 +93,7 @@ def _pod(
 
 def _options(found: tuple[Decoration, ...]) -> list[PodOptions]:
     """The options of some decorators, those of ``@kubernetes`` before those of ``@resources``."""
-    both = (decorators.options_of(found, name) for name in ("kubernetes", "resources"))
+    both = (options_of(found, name) for name in ("kubernetes", "resources"))
     return [PodOptions(**options) for options in both if options is not None]
 
 

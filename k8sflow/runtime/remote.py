@@ -9,8 +9,8 @@ from k8sflow import config
 from k8sflow.config import Settings
 from k8sflow.errors import ConfigurationError
 from k8sflow.executors.base import Executor
-from k8sflow.flow.decorators.retry import StepPolicy
-from k8sflow.runtime.driver import Report
+from k8sflow.flow.decorators.policy import StepPolicy
+from k8sflow.runtime.core.loop import Report
 from k8sflow.runtime.placement import Placement
 from k8sflow.storage.objects import ObjectStore
 from k8sflow.storage.patience import Patience

@@ -10,6 +10,7 @@ from typing import Any
 
 from k8sflow import started
 from k8sflow.config import Settings
+from k8sflow.flow.definition import FlowDefinition
 from k8sflow.flow.foreach import MAX_NUM_SPLITS
 from k8sflow.flow.script import script_of
 from k8sflow.flow.spec import FlowSpec
@@ -21,7 +22,7 @@ class RunRequest:
     """A run to start.
 
     Args:
-        flow: The flow's class.
+        definition: The flow: for a run, after its mutators; for one that resumes another run, as it was declared.
         settings: The settings that hold.
         values: The parameters' values, by attribute.
         decorators: What ``--with`` said.
@@ -37,7 +38,7 @@ class RunRequest:
         began: When the user asked, by time.monotonic().
     """
 
-    flow: type[FlowSpec]
+    definition: FlowDefinition
     settings: Settings
     values: Mapping[str, Any] = field(default_factory=dict)
     decorators: tuple[str, ...] = ()
@@ -51,6 +52,11 @@ class RunRequest:
     namespace: str | None = None
     is_detached: bool = False
     began: float = field(default_factory=time.monotonic)
+
+    @property
+    def flow(self) -> type[FlowSpec]:
+        """The flow's class."""
+        return self.definition.flow
 
 
 def code_folder(flow: type[FlowSpec]) -> Path:

@@ -6,7 +6,7 @@ import time
 
 from k8sflow.errors import TimeoutException
 from k8sflow.flow.decorators.caught import CaughtError
-from k8sflow.flow.decorators.retry import Catch
+from k8sflow.flow.decorators.policy import Catch
 from k8sflow.flow.graph import Graph
 from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.storage.layers import compose

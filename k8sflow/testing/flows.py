@@ -10,16 +10,17 @@ from typing import Any
 from k8sflow.client import Run
 from k8sflow.config import Settings
 from k8sflow.executors.base import Finished, TaskEvent
+from k8sflow.flow.definition import FlowDefinition
 from k8sflow.flow.spec import FlowSpec
-from k8sflow.runtime.driver import Driver
-from k8sflow.runtime.inbox import Inbox
+from k8sflow.runtime.core.inbox import Inbox
+from k8sflow.runtime.core.loop import Driver
 from k8sflow.runtime.placement import Placement
 from k8sflow.task.failure import failure
 from k8sflow.task.inside.runner import TaskRunner
 from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskSpec
 from k8sflow.task.stored_results import write_outcome
-from k8sflow.testing.runs import configured, new_run, raised_by_user
+from k8sflow.testing.runs import compiled, new_run, raised_by_user
 
 _HERE = "here"
 
@@ -41,20 +42,20 @@ def run_flow(flow: type[FlowSpec], /, *, configs: Mapping[str, Any] | None = Non
         BaseException: What a step raises, after its last retry, as it is.
     """
     __tracebackhide__ = True
-    with configured(flow, configs):
-        return _run(flow, parameters)
+    with compiled(flow, configs) as definition:
+        return _run(definition, parameters)
 
 
-def _run(flow: type[FlowSpec], parameters: Mapping[str, Any]) -> Run:
+def _run(definition: FlowDefinition, parameters: Mapping[str, Any]) -> Run:
     __tracebackhide__ = True
-    runner = new_run(flow, parameters)
-    placement = Placement.of(flow, runner.graph, (), Settings())
+    runner = new_run(definition, parameters)
+    placement = Placement.of(definition, (), Settings())
     policies = {step: replace(policy, timeout_seconds=None) for step, policy in placement.policies.items()}
     documents = {step: policy.to_document() for step, policy in policies.items()}
     runner = replace(runner, record=replace(runner.record, policies=documents))
     tasks = _Tasks(runner)
     driver = Driver(
-        runner.graph,
+        definition.graph,
         runner.run_store,
         executors=lambda _: {_HERE: tasks},
         executor_of=lambda _: _HERE,

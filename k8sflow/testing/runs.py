@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from k8sflow.errors import ParameterError
-from k8sflow.flow.compile import build
-from k8sflow.flow.configs import given
-from k8sflow.flow.decorators import deployment, mutators
+from k8sflow.flow.compile import compile_flow
+from k8sflow.flow.config_expressions import running
+from k8sflow.flow.configs import ConfigValues
+from k8sflow.flow.decorators.flow_level import documents
+from k8sflow.flow.definition import FlowDefinition
 from k8sflow.flow.problems import did_you_mean
-from k8sflow.flow.spec import FlowSpec, parameters
-from k8sflow.runtime.start import fixed_values
+from k8sflow.flow.spec import FlowSpec
+from k8sflow.runtime.commands.run import fixed_values
 from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.storage.memory import MemoryStore
 from k8sflow.storage.records import RunRecord, new_run_id
@@ -28,49 +30,46 @@ _OUR_FILES = f"{Path(__file__).resolve().parent.parent}{os.sep}"
 
 
 @contextmanager
-def configured(flow: type[FlowSpec], values: Mapping[str, Any] | None) -> Iterator[None]:
-    """A flow with these values of its configs, and the defaults of the others; afterwards as it was before.
+def compiled(flow: type[FlowSpec], values: Mapping[str, Any] | None) -> Iterator[FlowDefinition]:
+    """A flow with these values of its configs, and the defaults of the others.
 
     Raises:
+        FlowDefinitionError: The flow has problems.
         ParameterError: There is no such config.
     """
-    with given(flow, values or {}):
-        mutators.undo(flow)
-        try:
-            yield
-        finally:
-            mutators.undo(flow)
+    configs = ConfigValues.from_python(flow, values or {})
+    with running(configs):
+        yield compile_flow(flow, configs)
 
 
-def new_run(flow: type[FlowSpec], given: Mapping[str, Any]) -> TaskRunner:
+def new_run(definition: FlowDefinition, given: Mapping[str, Any]) -> TaskRunner:
     """What runs the tasks of a run that has just been created.
 
     Args:
-        flow: The flow's class.
+        definition: The flow.
         given: The parameters' values.
 
     Raises:
-        FlowDefinitionError: The flow has mistakes.
         ParameterError: A parameter is unknown, missing, or its value can't be used.
     """
-    graph, store = build(flow), MemoryStore()
+    store, name = MemoryStore(), definition.name
     record = RunRecord(
-        flow=flow.__name__,
+        flow=name,
         run=new_run_id(),
-        file=Path(inspect.getfile(flow)).name,
-        parameters=fixed_values(flow, _by_attribute(flow, given), ArtifactStore(store, flow.__name__), {}),
-        graph=graph.to_document(),
-        flow_decorators=deployment.documents(flow, current_user(), None, None),
+        file=Path(inspect.getfile(definition.flow)).name,
+        parameters=fixed_values(definition, _by_attribute(definition, given), ArtifactStore(store, name), {}),
+        graph=definition.graph.to_document(),
+        flow_decorators=documents(name, definition.decorations, current_user(), None, None),
         user=current_user(),
         created=time.time(),
     )
     RunStore(store, record.flow, record.run).create(record)
-    return TaskRunner(flow, graph, record, store)
+    return TaskRunner(definition, record, store)
 
 
-def _by_attribute(flow: type[FlowSpec], given: Mapping[str, Any]) -> dict[str, Any]:
+def _by_attribute(definition: FlowDefinition, given: Mapping[str, Any]) -> dict[str, Any]:
     """The values in the parameters' types; a name with - in it is written with _."""
-    found = parameters(flow)
+    found = definition.parameters
     attributes = {spelling: attribute for attribute, parameter in found.items()
                   for spelling in (parameter.name, parameter.name.replace("-", "_"), attribute)}  # fmt: skip
     values = {}
@@ -78,7 +77,7 @@ def _by_attribute(flow: type[FlowSpec], given: Mapping[str, Any]) -> dict[str, A
         if name not in attributes:
             listed = f"Its parameters are {', '.join(p.name for p in found.values())}." if found else "It has none."
             raise ParameterError(
-                f"{flow.__name__} has no parameter {name!r}.",
+                f"{definition.name} has no parameter {name!r}.",
                 advice=f"{did_you_mean(name, attributes)} {listed}".strip(),
             )
         attribute = attributes[name]

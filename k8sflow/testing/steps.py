@@ -15,7 +15,7 @@ from k8sflow.storage.records import Commit, ForeachFrame, ForeachItems
 from k8sflow.storage.tables import Tables
 from k8sflow.task.inside.runner import TaskRunner
 from k8sflow.task.spec import TaskInput, TaskName, TaskSpec
-from k8sflow.testing.runs import configured, new_run, raised_by_user
+from k8sflow.testing.runs import compiled, new_run, raised_by_user
 
 _Stack = Sequence[tuple[int, int, Any]]
 
@@ -91,10 +91,10 @@ def run_step(
         BaseException: What the step raises, as it is.
     """
     __tracebackhide__ = True
-    with configured(flow, configs):
-        runner = new_run(flow, parameters or {})
-        node = _node(runner.graph, step)
-        stack = _stack(runner.graph, node, foreach_stack, input, index)
+    with compiled(flow, configs) as definition:
+        runner = new_run(definition, parameters or {})
+        node = _node(definition.graph, step)
+        stack = _stack(definition.graph, node, foreach_stack, input, index)
         before = _Before(runner, node, stack)
         given = before.of_join(inputs, artifacts) if node.is_join else before.of_step(artifacts, inputs)
         width = stack[-1][1] if node.is_parallel else 1
@@ -225,7 +225,7 @@ class _Before:
 
     @property
     def _graph(self) -> Graph:
-        return self.runner.graph
+        return self.runner.definition.graph
 
     @property
     def _store(self) -> ArtifactStore:

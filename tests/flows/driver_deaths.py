@@ -25,8 +25,11 @@ from typing import Any
 
 from k8sflow import config
 from k8sflow.client import Run
+from k8sflow.flow.compile import declared
 from k8sflow.flow.spec import FlowSpec
-from k8sflow.runtime import attach, driver, resume, start
+from k8sflow.runtime.commands import attach, resume
+from k8sflow.runtime.commands import run as run_command
+from k8sflow.runtime.core import loop
 from k8sflow.runtime.request import RunRequest
 from k8sflow.storage.folder import FolderLog, FolderStore
 from k8sflow.storage.run_store import RunStore
@@ -56,12 +59,12 @@ class Deaths:
 
     def install(self) -> None:
         """Lets the driver of this process die."""
-        plain = driver.Driver.__init__
+        plain = loop.Driver.__init__
 
         def with_observer(driver: Any, *arguments: Any, observers: Any, **options: Any) -> None:
             plain(driver, *arguments, observers=[*observers, self], **options)
 
-        driver.Driver.__init__ = with_observer  # type: ignore[method-assign]
+        loop.Driver.__init__ = with_observer  # type: ignore[method-assign]
         for kind, name in ((FolderStore, "put"), (FolderStore, "put_new"), (FolderLog, "write")):
             setattr(kind, name, self._before(getattr(kind, name)))
 
@@ -108,13 +111,13 @@ class Run1:
         if threads_of_import(self.flow):  # those of this process's import didn't survive the fork
             threading.Thread(target=threading.Event().wait, daemon=True).start()
         settings = config.load(self.folder)
-        request = RunRequest(self.flow, settings, run_id=self.name, max_workers=3)
+        request = RunRequest(declared(self.flow), settings, run_id=self.name, max_workers=3)
         if origin is not None:
             done = resume.resume(request, origin, None, dry_run=False)
         elif is_first:
-            done = start.run(request)
+            done = run_command.run(request)
         else:
-            done = attach.attach(self.flow, settings, self.name, 3, time.monotonic())
+            done = attach.attach(declared(self.flow), settings, self.name, 3, time.monotonic())
         if done is None:
             raise KeyboardInterrupt
         assert done is True

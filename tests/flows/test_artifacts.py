@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from k8sflow.runtime import scheduler
+from k8sflow.runtime.core import scheduler
 from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.storage.memory import MemoryStore
 from k8sflow.storage.objects import Buffer
@@ -71,7 +71,7 @@ def test_small_values_do_not_grow_with_the_width(tmp_path: Path) -> None:
     """300 of 1.6 kB and 300 branches: less than four times their bytes and 2 kB a task, read once by the join."""
     store = CountingStore()
     runner = runner_of(load_flow(write_flow(tmp_path, WIDE)), tmp_path, store=store)
-    states = scheduler.Scheduler(runner.graph, runner.record.run)
+    states = scheduler.Scheduler(runner.definition.graph, runner.record.run)
     ready = list(states.begin())
     while ready[0].name.step != "join":
         task = ready.pop(0)

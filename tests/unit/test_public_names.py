@@ -83,7 +83,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         ("from k8sflow import parallel_map", set()),
         ("import k8sflow.cli.flow", {"click"}),
         ("import k8sflow.task.host.agent, k8sflow.task.inside.runner, k8sflow.storage.folder", set()),
-        ("import k8sflow.runtime.start, k8sflow.runtime.attach, k8sflow.executors.local", {"click"}),
+        ("import k8sflow.runtime.commands.run, k8sflow.runtime.commands.attach, k8sflow.executors.local", {"click"}),
     ],
 )
 def test_imports_load_no_more_than_they_need(code: str, allowed: set[str]) -> None:
@@ -101,7 +101,7 @@ def test_help_loads_nothing_that_only_a_run_needs(tmp_path: Path) -> None:
     done = in_python(f"import sys; sys.argv[0] = {str(file)!r}\n{code}")
     loaded = done.stdout.partition("LOADED")[2].split()
     assert "k8sflow.cli.flow" in loaded, done.stderr
-    assert not {"k8sflow.cli.main", "k8sflow.storage.records", "k8sflow.runtime.start", "tomllib"} & set(loaded)
+    assert not {"k8sflow.cli.main", "k8sflow.storage.records", "k8sflow.runtime.commands.run", "tomllib"} & set(loaded)
 
 
 def test_the_decorator_kubernetes_may_be_asked_for_late() -> None:
@@ -110,7 +110,7 @@ def test_the_decorator_kubernetes_may_be_asked_for_late() -> None:
         """
         import k8sflow.kubernetes.names
         from k8sflow import kubernetes, step
-        from k8sflow.flow.decorators import step as decorators
+        from k8sflow.flow.decorators import base
         @kubernetes(image="x")
         @step
         def start(self): ...
@@ -118,7 +118,7 @@ def test_the_decorator_kubernetes_may_be_asked_for_late() -> None:
         def end(self): ...
         assert k8sflow.kubernetes(image="x")(end) is end
         assert k8sflow.kubernetes.names
-        print(dict(decorators.of(start)[0].options))
+        print(dict(base.of(start)[0].options))
         """
     )
     assert "'image': 'x'" in done.stdout, done.stderr
@@ -135,12 +135,13 @@ def test_a_decorator_may_be_called_like_a_module(name: str) -> None:
     ):
         done = in_python(f"""
             {imports}
-            from k8sflow.flow.decorators import step as decorators
+            from k8sflow.flow.decorators import base
             @{use}
             def f(self): pass
-            assert [d.name for d in decorators.of(f)] == ["{name}"]
+            assert [d.name for d in base.of(f)] == ["{name}"]
             import inspect
-            assert inspect.signature({name}) == inspect.signature(decorators.{name})
+            from k8sflow.flow.decorators import {name} as home
+            assert inspect.signature({name}) == inspect.signature(home.{name})
             assert {name}.name == "{name}"
             from k8sflow.{name} import __name__ as found
             assert found == "k8sflow.{name}"

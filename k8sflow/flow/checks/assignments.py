@@ -1,52 +1,45 @@
-"""Whether a step sets what no step can set: a parameter, a config, a constant of the class, another step.
+"""Finds steps that set what no step can set: a parameter, a config, a constant of the class, another step.
 
-Only what is certain is a mistake: where something else may deal with the error, nothing is said.
+Only what is certain is a problem: an assignment whose error might be handled is not reported.
 """
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
-from k8sflow.flow import spec
-from k8sflow.flow.checks.locate import definition_of
-from k8sflow.flow.configs import Config
-from k8sflow.flow.graph import Mistake, Place
-from k8sflow.flow.parameters import Parameter
+from k8sflow.flow.checks.locate import Source
+from k8sflow.flow.definition import FlowDefinition, StepDefinition
+from k8sflow.flow.problems import Location, Problem
+from k8sflow.flow.spec import FlowSpec
 
-# In these another function runs, in which the step's ``self`` may be something else, or at another time.
+# Their bodies run in another function, in which ``self`` may be something else, or at another time.
 _ELSEWHERE = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
 
 
-def check(flow: type[spec.FlowSpec], step: str, function: Callable[..., Any]) -> list[Mistake]:
-    """The lines of a step that set what can't be set.
-
-    Args:
-        flow: The flow's class, after its mutators.
-        step: The step's name.
-        function: Its function.
-    """
-    if flow.__setattr__ is not spec.FlowSpec.__setattr__:
+def check(definition: FlowDefinition, source: Source, step: StepDefinition) -> list[Problem]:
+    """The lines of a step that set what can't be set."""
+    if definition.flow.__setattr__ is not FlowSpec.__setattr__:
         return []  # the flow decides by itself what may be set
-    definition, file = definition_of(function)
-    arguments = [*definition.args.posonlyargs, *definition.args.args]
+    function, file = source.definition_of(step.function)
+    arguments = [*function.args.posonlyargs, *function.args.args]
     own = arguments[0].arg if arguments else ""
-    found = [(target, _what(flow, target.attr)) for node in definition.body for target in _set_in(node, own)]
+    found = [(target, _what(definition, target.attr)) for node in function.body for target in _set_in(node, own)]
     return [
-        Mistake(Place(file, target.lineno), f"step {step} sets self.{target.attr}, which is {what}.",
-                "Put the value under another name.")
-        for target, what in found if what
-    ]  # fmt: skip
+        Location(file, target.lineno).problem(
+            f"step {step.name} sets self.{target.attr}, which is {what}.", "Put the value under another name."
+        )
+        for target, what in found
+        if what
+    ]
 
 
-def _what(flow: type[spec.FlowSpec], name: str) -> str:
-    member = dict(spec.members(flow)).get(name)
-    if isinstance(member, Parameter):
-        return f"the Parameter {member.name!r} and can't change during a run"
-    if isinstance(member, Config):
+def _what(definition: FlowDefinition, name: str) -> str:
+    if (parameter := definition.parameters.get(name)) is not None:
+        return f"the Parameter {parameter.name!r} and can't change during a run"
+    if name in definition.configs:
         return "a Config and can't change during a run"
-    return spec.fixed(flow, name)
+    return definition.fixed(name)
 
 
 def _set_in(node: ast.AST, own: str) -> Iterator[ast.Attribute]:

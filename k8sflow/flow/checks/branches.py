@@ -6,7 +6,8 @@ from collections import defaultdict
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
-from k8sflow.flow.graph import Graph, Mistake, Node
+from k8sflow.flow.graph import Graph, Node
+from k8sflow.flow.problems import Problem
 
 # The splits around a step, the outermost first, each with the number of the branch; 0 in a foreach.
 _Context = tuple[tuple[str, int], ...]
@@ -45,16 +46,16 @@ class Branches:
         self.arrivals: dict[str, list[_Arrival]] = defaultdict(list)
         self.joined: dict[str, set[int]] = {}
         self.nodes: dict[str, Node] = {}
-        self.mistakes: list[Mistake] = []
+        self.problems: list[Problem] = []
         # Steps that may or may not be meant as joins, and all that comes after them.
         self.unsure: set[str] = set()
 
-    def resolve(self) -> tuple[Graph, list[Mistake]]:
-        """The graph with splits, joins and parents, and the mistakes in the structure of its branches."""
+    def resolve(self) -> tuple[Graph, list[Problem]]:
+        """The graph with splits, joins and parents, and the problems in the structure of its branches."""
         for name in self._topological_order():
             if name in self.unread or (not self.arrivals[name] and name != self.graph.start):
                 continue  # behind a mistake that is told already
-            self.nodes[name] = node = self._place(name)
+            self.nodes[name] = node = self._resolved(name)
             if name in self.unknown:
                 continue
             context = tuple(zip(node.splits, node.branches, strict=True))
@@ -62,19 +63,19 @@ class Branches:
                 branch = ((name, 0 if node.is_wide else position),) if node.is_split else ()
                 if target != name:
                     self.arrivals[target].append(_Arrival(name, (*context, *branch)))
-        if not self.mistakes:
+        if not self.problems:
             for split in (n for n in self.nodes.values() if n.is_split and n.name not in self.unknown):
                 self._check_joined(split)
         ordered = {name: self.nodes[name] for name in self.graph.nodes if name in self.nodes}
-        return Graph(self.graph.flow, ordered), self.mistakes
+        return Graph(self.graph.flow, ordered), self.problems
 
-    def _place(self, name: str) -> Node:
+    def _resolved(self, name: str) -> Node:
         """A step with its place in the branches; what may follow from a mistake before it is not told."""
-        told = len(self.mistakes)
+        told = len(self.problems)
         node = self._place_in_branches(self.graph[name])
         if any(arrival.parent in self.unsure for arrival in self.arrivals[name]):
             self.unsure.add(name)
-            del self.mistakes[told:]
+            del self.problems[told:]
         return node
 
     def _topological_order(self) -> list[str]:
@@ -102,41 +103,51 @@ class Branches:
         contexts = {arrival.context for arrival in arrivals}
         context = min((arrival.context for arrival in arrivals), key=len, default=())
         if len(contexts) > 1:
-            self.mistakes.append(
-                Mistake(node.place, f"step {node.name} comes after {words(parents)}, but doesn't join them.",
-                        _how_to_join(node, contexts))
-            )  # fmt: skip
+            self.problems.append(
+                node.location.problem(
+                    f"step {node.name} comes after {words(parents)}, but doesn't join them.",
+                    _how_to_join(node, contexts),
+                )
+            )
             self.unsure.add(node.name)
         elif node.is_end and context:
-            self.mistakes.append(
-                Mistake(node.place, f"the branches of {context[-1][0]} reach the end without having been joined.",
-                        f"Put a step between: @step def join(self, inputs): ...; self.next(self.{node.name}).")
-            )  # fmt: skip
+            self.problems.append(
+                node.location.problem(
+                    f"the branches of {context[-1][0]} reach the end without having been joined.",
+                    f"Put a step between: @step def join(self, inputs): ...; self.next(self.{node.name}).",
+                )
+            )
         return _placed(node, context, parents)
 
     def _join(self, node: Node, arrivals: list[_Arrival]) -> Node:
         parents = tuple(arrival.parent for arrival in sorted(arrivals, key=lambda a: [i for _, i in a.context[-1:]]))
         for parent in (self.graph[name] for name in parents if self.graph[name].is_wide):
-            self.mistakes.append(
-                Mistake(parent.next_place, f"the foreach of step {parent.name} goes straight to the join {node.name}.",
-                        "Put a step between, which runs for each item: def work(self).")
-            )  # fmt: skip
+            self.problems.append(
+                parent.next_at.problem(
+                    f"the foreach of step {parent.name} goes straight to the join {node.name}.",
+                    "Put a step between, which runs for each item: def work(self).",
+                )
+            )
             self.unsure.add(node.name)
         splits = {_splits(arrival.context) for arrival in arrivals}
         around = {arrival.context[:-1] for arrival in arrivals}
         if len(splits) > 1 or len(around) > 1:
             inner = sorted({s[-1] if s else "no split" for s in splits})
-            self.mistakes.append(
-                Mistake(node.place, f"step {node.name} joins {words(parents)}, which weren't split together.",
-                        f"They come from {words(tuple(inner))}: join the branches of each split by itself.")
-            )  # fmt: skip
+            self.problems.append(
+                node.location.problem(
+                    f"step {node.name} joins {words(parents)}, which weren't split together.",
+                    f"They come from {words(tuple(inner))}: join the branches of each split by itself.",
+                )
+            )
         longest = max(splits, key=len)
         outermost = min((arrival.context for arrival in arrivals if arrival.context), key=len, default=())
         if not longest:
-            self.mistakes.append(
-                Mistake(node.place, f"step {node.name} takes inputs, but {words(parents)} opens no branches.",
-                        f"Write def {node.name}(self).")
-            )  # fmt: skip
+            self.problems.append(
+                node.location.problem(
+                    f"step {node.name} takes inputs, but {words(parents)} opens no branches.",
+                    f"Write def {node.name}(self).",
+                )
+            )
             return replace(node, parents=parents)
         self.joined[node.name] = {arrival.context[-1][1] for arrival in arrivals if arrival.context}
         return replace(_placed(node, outermost[:-1], parents), joins=longest[-1])
@@ -144,26 +155,35 @@ class Branches:
     def _check_joined(self, split: Node) -> None:
         joins = [n for n in self.nodes.values() if n.joins == split.name]
         if not joins and not self.unknown:
-            self.mistakes.append(
-                Mistake(split.next_place, f"the branches of step {split.name} are never joined.",
-                        "Let them go on to one step that takes (self, inputs).")
-            )  # fmt: skip
+            self.problems.append(
+                split.next_at.problem(
+                    f"the branches of step {split.name} are never joined.",
+                    "Let them go on to one step that takes (self, inputs).",
+                )
+            )
         if not joins:
             return
         if len(joins) > 1:
             names = words(tuple(n.name for n in joins))
-            self.mistakes.append(
-                Mistake(joins[1].place, f"the branches of step {split.name} are joined in {names}.",
-                        "All branches of a split go on to the same join.")
-            )  # fmt: skip
+            self.problems.append(
+                joins[1].location.problem(
+                    f"the branches of step {split.name} are joined in {names}.",
+                    "All branches of a split go on to the same join.",
+                )
+            )
         elif not (split.is_wide or self.unknown) and len(self.joined[joins[0].name]) < len(split.next):
-            self.mistakes.append(
-                Mistake(joins[0].place, f"step {joins[0].name} doesn't join all branches of {split.name}.",
-                        f"{split.name} opens {words(split.next)}.")
-            )  # fmt: skip
+            self.problems.append(
+                joins[0].location.problem(
+                    f"step {joins[0].name} doesn't join all branches of {split.name}.",
+                    f"{split.name} opens {words(split.next)}.",
+                )
+            )
         elif joins[0].is_end:
-            self.mistakes.append(Mistake(joins[0].place, "the end can't join branches.",
-                                         "Put a join before it that goes on with self.next(self.end)."))  # fmt: skip
+            self.problems.append(
+                joins[0].location.problem(
+                    "the end can't join branches.", "Put a join before it that goes on with self.next(self.end)."
+                )
+            )
 
 
 def _placed(node: Node, context: _Context, parents: tuple[str, ...]) -> Node:

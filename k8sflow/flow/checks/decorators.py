@@ -1,122 +1,108 @@
-"""The static check of what stands above the steps, above the class, and beside the steps in it."""
+"""Checks what is declared in a flow's class: parameters, configs, and decorators above steps, the class and helpers."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from types import FunctionType
 
-from k8sflow.errors import FlowDefinitionError
 from k8sflow.flow import spec
-from k8sflow.flow.checks.locate import assigned_at
-from k8sflow.flow.decorators import kind as kinds
-from k8sflow.flow.decorators import mutators, registry
-from k8sflow.flow.decorators.kind import Decoration
-from k8sflow.flow.decorators.step import is_step, of_step
-from k8sflow.flow.graph import Graph, Mistake, Node, Place, class_place
-from k8sflow.flow.problems import Fault, Located
+from k8sflow.flow.checks.locate import Source
+from k8sflow.flow.configs import Config
+from k8sflow.flow.decorators import base, mutators
+from k8sflow.flow.decorators.step import is_step
+from k8sflow.flow.definition import FlowDefinition, can_be_caught
+from k8sflow.flow.delayed import is_delayed
+from k8sflow.flow.graph import Node
+from k8sflow.flow.parameters import Parameter
+from k8sflow.flow.problems import Location, Misplaced, Problem
 from k8sflow.flow.spec import FlowSpec
 
 
-def mistakes(flow: type[FlowSpec], graph: Graph) -> list[Mistake]:
-    """What is wrong with a flow's parameters, configs, decorators and mutators."""
-    broken = spec.faults(flow)
-    # Where a config could not be made, what is made from it would be told for a second time.
-    is_configured = not broken
-    found = [*broken, *mutators.prepare(flow), *_beside_steps(flow, graph), *_above_helpers(flow)]
-    for name in spec.steps(flow):
-        node = graph.nodes.get(name)
-        for decoration in of_step(flow, name):
-            place = decoration.place if decoration.place[1] or node is None else (node.place.file, node.place.line)
-            found += [Located(place, fault) for fault in _faults(decoration, is_configured=is_configured)]
+def problems(definition: FlowDefinition, source: Source) -> list[Problem]:
+    """What is wrong with a flow's parameters, configs and decorators."""
+    declared = _declared(definition.flow)
+    # Where a config is declared wrongly, what depends on it would be reported for a second time.
+    configs = None if declared else definition.configs
+    found = [*declared, *_beside_steps(definition), *_above_helpers(definition.flow)]
+    for name, step in definition.steps.items():
+        node = definition.graph.nodes.get(name)
+        for decoration in step.decorations:
+            at = decoration.location if decoration.location.line or node is None else node.location
+            found += [problem.at(at) for problem in decoration.decorator.problems(decoration, configs)]
             if decoration.name == "catch" and node is not None and not can_be_caught(node):
-                found.append(Located(place, _cannot_be_caught(node)))
-    here = class_place(flow)
-    for decoration in kinds.of(flow):
-        place = decoration.place if decoration.place[1] else (here.file, here.line)
-        found += [Located(place, fault) for fault in _faults(decoration, is_configured=is_configured)]
-    found += _late_parts(flow)
-    told = [Mistake(Place(*located.place), located.fault.message, located.fault.advice) for located in found]
-    return [*told, *_same_names(flow)]
+                found.append(_cannot_be_caught(node).at(at))
+    for decoration in definition.decorations:
+        at = decoration.location if decoration.location.line else source.location_of(definition.flow)
+        found += [problem.at(at) for problem in decoration.decorator.problems(decoration, configs)]
+    return [*found, *_delayed_constants(definition, source), *_same_names(definition)]
 
 
-def prevents_commands(flow: type[FlowSpec]) -> bool:
+def prevents_commands(definition: FlowDefinition) -> bool:
     """Whether a parameter or a config is so wrong that the command line can't be made."""
-    return bool(spec.faults(flow) or _same_names(flow))
+    return bool(_declared(definition.flow) or _same_names(definition))
 
 
-def _faults(decoration: Decoration, *, is_configured: bool) -> list[Fault]:
-    if decoration.name == "step":
-        return list(decoration.faults)
-    try:
-        kind = registry.kind_of(decoration)
-    except FlowDefinitionError as error:
-        return [Fault(error.summary, error.advice)]
-    return kind.faults(decoration, is_configured=is_configured)
+def _declared(flow: type[FlowSpec]) -> list[Problem]:
+    """What is wrong with calls in a class body: its parameters, its configs and their use, misplaced decorators."""
+    members = [member for _, member in spec.members(flow) if isinstance(member, (Parameter, Config, Misplaced))]
+    misuses = [misuse for member in members if isinstance(member, Config) for misuse in member.k8sflow_misuses]
+    return [*(member.k8sflow_problem for member in members if member.k8sflow_problem is not None), *misuses]
 
 
-def _beside_steps(flow: type[FlowSpec], graph: Graph) -> Iterator[Located]:
-    """Decorators and mutators on members of the class that are no steps, and weren't meant as steps."""
-    for name, member in spec.members(flow):
+def _beside_steps(definition: FlowDefinition) -> Iterator[Problem]:
+    """Decorators and mutators on members of the class that neither are steps nor were intended as steps."""
+    for name, member in spec.members(definition.flow):
         can_be_decorated = isinstance(member, (FunctionType, type, staticmethod, classmethod))
-        if can_be_decorated and name not in graph.nodes and not is_step(member):
-            for place, decorator in [*_decorations(member), *mutators.written_on(member)]:
-                yield Located(place, Fault(f"@{decorator} stands on {name}, which is not a step.",
-                                           f"Is @step missing on {name}?"))  # fmt: skip
+        if can_be_decorated and name not in definition.graph.nodes and not is_step(member):
+            for location, decorator in [*_decorations(member), *mutators.written_on(member)]:
+                yield location.problem(
+                    f"@{decorator} is on {name}, which is not a step.", f"Is @step missing on {name}?"
+                )
 
 
-def _above_helpers(flow: type[FlowSpec]) -> Iterator[Located]:
+def _above_helpers(flow: type[FlowSpec]) -> Iterator[Problem]:
     """Decorators on functions and classes of the flow's module, where they would do nothing."""
     module = sys.modules.get(flow.__module__)
     for name, member in list(vars(module).items()) if module is not None else []:
         is_own = isinstance(member, (FunctionType, type)) and member.__module__ == flow.__module__
         if is_own and not is_step(member) and not (isinstance(member, type) and issubclass(member, FlowSpec)):
-            for place, decorator in _decorations(member):
-                yield Located(place, Fault(f"@{decorator} stands on {name}, which is not a step of a flow: there it "
-                                           f"does nothing.", "Put it above the step that needs it."))  # fmt: skip
+            for location, decorator in _decorations(member):
+                yield location.problem(
+                    f"@{decorator} is on {name}, which is not a step of a flow: it does nothing there.",
+                    "Move it above the step that needs it.",
+                )
 
 
-def _late_parts(flow: type[FlowSpec]) -> Iterator[Located]:
+def _delayed_constants(definition: FlowDefinition, source: Source) -> Iterator[Problem]:
     """Lists and tables of the class that hold configs' values, which steps would see before they are known."""
-    for name, value in spec.constants(flow).items():
-        if kinds.is_delayed(value):
-            place = assigned_at(flow, name)
-            fault = Fault(
+    for name, value in definition.constants.items():
+        if is_delayed(value):
+            yield source.assignment_of(name).problem(
                 f"{name} holds values of configs, which are known only when a run starts.",
                 f'Write the whole of it as an expression: {name} = config_expr("[config.a, config.b]").',
             )
-            yield Located((place.file, place.line), fault)
 
 
-def _decorations(member: object) -> list[tuple[tuple[str, int], str]]:
-    return [(decoration.place, decoration.name) for decoration in kinds.of(member)]
+def _decorations(member: object) -> list[tuple[Location, str]]:
+    return [(decoration.location, decoration.name) for decoration in base.of(member)]
 
 
-def _same_names(flow: type[FlowSpec]) -> list[Mistake]:
+def _same_names(definition: FlowDefinition) -> list[Problem]:
     """Parameters that would be one option."""
     names: dict[str, str] = {}
     found = []
-    for attribute, parameter in spec.parameters(flow).items():
+    for attribute, parameter in definition.parameters.items():
         if (other := names.setdefault(parameter.name, attribute)) != attribute:
-            message = f"{flow.__name__} has two parameters with the name {parameter.name!r}: {other} and {attribute}."
-            found.append(Mistake(Place(*parameter.place), message, "Give one of them another name."))
+            message = f"{definition.name} has two parameters with the name {parameter.name!r}: {other} and {attribute}."
+            found.append(parameter.location.problem(message, "Give one of them another name."))
     return found
 
 
-def _cannot_be_caught(node: Node) -> Fault:
+def _cannot_be_caught(node: Node) -> Problem:
     why = "is a switch" if node.condition is not None else "opens branches by its data"
-    return Fault(
-        f"@catch can't stand on step {node.name}, which {why}: where the run goes on is known only when the step has "
+    return Problem(
+        f"@catch can't be on step {node.name}, which {why}: where the run continues is known only if the step has "
         f"not failed.",
-        "Let a step before it do what may fail, under @catch.",
+        "Move what may fail to a step before it, under @catch.",
     )
-
-
-def can_be_caught(node: Node) -> bool:
-    """Whether the run can go on after the step has failed: its transition says nothing that only the step knows."""
-    return not node.is_wide and node.condition is None
-
-
-def added_to(node: Node, added: Sequence[Decoration]) -> tuple[Decoration, ...]:
-    """What of ``--with`` a step can have; ``--with catch`` passes over the steps that can't be caught."""
-    return tuple(decoration for decoration in added if decoration.name != "catch" or can_be_caught(node))

@@ -6,28 +6,29 @@ from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
 from k8sflow.flow.checks.branches import Branches
-from k8sflow.flow.graph import END, START, Graph, Mistake, Node, Place, closest
+from k8sflow.flow.graph import END, START, Graph, Node
+from k8sflow.flow.problems import Location, Problem, did_you_mean
 from k8sflow.flow.spec import RESERVED_NAMES
 
 
-def check(graph: Graph, place: Place, unread: AbstractSet[str] = frozenset()) -> tuple[Graph, list[Mistake]]:
-    """The graph with the structure of its branches filled in, and all mistakes that it has.
+def check(graph: Graph, location: Location, unread: AbstractSet[str] = frozenset()) -> tuple[Graph, list[Problem]]:
+    """The graph with the structure of its branches filled in, and all problems that it has.
 
     Args:
         graph: The steps as they were read.
-        place: Where the flow's class is.
+        location: The flow's class.
         unread: Steps of which not all could be read; what would follow from that is no mistake of its own.
     """
     graph = _with_endpoints(graph)
-    mistakes = [*_endpoints(graph, place), *_names(graph), *_transitions(graph, unread), *_parallel(graph, unread)]
+    problems = [*_endpoints(graph, location), *_names(graph), *_transitions(graph, unread), *_parallel(graph, unread)]
     known, unknown = _known(graph, unread)
     has_start = len(_starts(graph)) == 1
     found = [*_cycles(known), *(_orphans(known) if has_start and not unknown else [])]
     if found or not has_start:
-        return graph, [*mistakes, *found]
+        return graph, [*problems, *found]
     resolved, found = Branches(known, unknown, unread).resolve()
-    mistakes += found
-    return (graph if mistakes or unknown else resolved), mistakes
+    problems += found
+    return (graph if problems or unknown else resolved), problems
 
 
 def _starts(graph: Graph) -> set[str]:
@@ -35,7 +36,7 @@ def _starts(graph: Graph) -> set[str]:
 
 
 def _known(graph: Graph, unread: AbstractSet[str]) -> tuple[Graph, set[str]]:
-    """The graph without the ways that are told as mistakes, and the steps that may go on by others than those left."""
+    """The graph without the ways that are told as problems, and the steps that may go on by others than those left."""
     starts = _starts(graph)
     nodes, unknown = {}, set()
     for node in graph.nodes.values():
@@ -60,132 +61,155 @@ def _with_endpoints(graph: Graph) -> Graph:
     return Graph(graph.flow, nodes)
 
 
-def _endpoints(graph: Graph, place: Place) -> list[Mistake]:
-    mistakes = []
+def _endpoints(graph: Graph, location: Location) -> list[Problem]:
+    problems = []
     for name, mark in ((START, "is_start"), (END, "is_end")):
         marked = [node for node in graph.nodes.values() if getattr(node, mark)]
         if not marked:
-            mistakes.append(
-                Mistake(place, f"{graph.flow} has no step {name!r}.",
-                        f"Every flow has one: @step def {name}(self): ... Or mark another one: @step({name}=True).")
-            )  # fmt: skip
-        mistakes += [
-            Mistake(node.place, f"{marked[0].name} and {node.name} are both marked as the {name}.",
-                    f"A flow has one: take {name}=True away from the others.") for node in marked[1:]
-        ]  # fmt: skip
+            problems.append(
+                location.problem(
+                    f"{graph.flow} has no step {name!r}.",
+                    f"Every flow has one: @step def {name}(self): ... Or mark another one: @step({name}=True).",
+                )
+            )
+        problems += [
+            node.location.problem(
+                f"{marked[0].name} and {node.name} are both marked as the {name}.",
+                f"A flow has one: take {name}=True away from the others.",
+            )
+            for node in marked[1:]
+        ]
         for node in marked:
             if node.is_start and node.is_join:
-                mistakes.append(
-                    Mistake(node.place, f"step {node.name} takes inputs, but nothing comes before it.",
-                            f"It is where the run begins: write def {node.name}(self).")
-                )  # fmt: skip
+                problems.append(
+                    node.location.problem(
+                        f"step {node.name} takes inputs, but nothing comes before it.",
+                        f"It is where the run begins: write def {node.name}(self).",
+                    )
+                )
             if mark == "is_end" and node.next:
-                mistakes.append(
-                    Mistake(node.next_place, f"step {node.name} goes on to another step.",
-                            "It is where the run ends: nothing comes after it.")
-                )  # fmt: skip
+                problems.append(
+                    node.next_at.problem(
+                        f"step {node.name} goes on to another step.",
+                        "It is where the run ends: nothing comes after it.",
+                    )
+                )
     starts = {node.name for node in graph.nodes.values() if node.is_start}
     for node in graph.nodes.values():
         if not node.is_end and len(starts) == 1:
-            mistakes += [
-                Mistake(node.next_place, f"step {node.name} goes back to {name}.", "A run passes through it once.")
-                for name in node.next if name in starts and not (name == node.name and node.condition)
-            ]  # fmt: skip
-    return mistakes
+            problems += [
+                node.next_at.problem(f"step {node.name} goes back to {name}.", "A run passes through it once.")
+                for name in node.next
+                if name in starts and not (name == node.name and node.condition)
+            ]
+    return problems
 
 
-def _names(graph: Graph) -> list[Mistake]:
-    mistakes = []
+def _names(graph: Graph) -> list[Problem]:
+    problems = []
     for node in graph.nodes.values():
         if node.name in RESERVED_NAMES:
-            mistakes.append(
-                Mistake(
-                    node.place,
+            problems.append(
+                node.location.problem(
                     f"a step can't be called {node.name!r}: self.{node.name} means something in every flow.",
                     "Give it another name.",
                 )
             )
         elif node.name.startswith("_"):
-            mistakes.append(
-                Mistake(node.place, f"a step can't be called {node.name!r}.",
-                        "A step's name begins with a letter.")
-            )  # fmt: skip
-    return mistakes
+            problems.append(
+                node.location.problem(f"a step can't be called {node.name!r}.", "A step's name begins with a letter.")
+            )
+    return problems
 
 
-def _transitions(graph: Graph, unread: AbstractSet[str]) -> list[Mistake]:
-    mistakes = []
+def _transitions(graph: Graph, unread: AbstractSet[str]) -> list[Problem]:
+    problems = []
     for node in graph.nodes.values():
         if not node.is_end and not node.next and node.name not in unread:
-            mistakes.append(
-                Mistake(node.next_place, f"step {node.name} doesn't say where the run goes on.",
-                        f"Let its last statement be self.next(self.{_likely_next(graph, node)}).")
-            )  # fmt: skip
+            problems.append(
+                node.next_at.problem(
+                    f"step {node.name} doesn't say where the run goes on.",
+                    f"Let its last statement be self.next(self.{_likely_next(graph, node)}).",
+                )
+            )
         for target in node.next:
             if target not in graph.nodes:
-                mistakes.append(
-                    Mistake(node.next_place, f"step {node.name} goes on to {target!r}, which is not a step.",
-                            closest(target, list(graph.nodes)) or f"Is @step missing on {target}?")
-                )  # fmt: skip
+                problems.append(
+                    node.next_at.problem(
+                        f"step {node.name} goes on to {target!r}, which is not a step.",
+                        did_you_mean(target, list(graph.nodes)) or f"Is @step missing on {target}?",
+                    )
+                )
         for target in {t for t in node.next if node.next.count(t) > 1}:
-            mistakes.append(Mistake(node.next_place, f"step {node.name} goes on to {target!r} twice.", "Name it once."))
-        mistakes += _loop(node)
-    return mistakes
+            problems.append(node.next_at.problem(f"step {node.name} goes on to {target!r} twice.", "Name it once."))
+        problems += _loop(node)
+    return problems
 
 
-def _loop(node: Node) -> list[Mistake]:
+def _loop(node: Node) -> list[Problem]:
     """Mistakes in a switch that comes back to its own step."""
     if not node.is_loop or node.condition is None:
         return []
     if node.is_join:
         return [
-            Mistake(node.next_place, f"step {node.name} joins branches, and can't come back to itself.",
-                    "Its inputs are there once: go on to a step def turn(self), and let that one come back to itself.")
-        ]  # fmt: skip
+            node.next_at.problem(
+                f"step {node.name} joins branches, and can't come back to itself.",
+                "Its inputs are there once: go on to a step def turn(self), and let that one come back to itself.",
+            )
+        ]
     if node.is_parallel:
         return [
-            Mistake(node.next_place, f"step {node.name} is under @parallel, and can't come back to itself.",
-                    "Its processes run at the same time once: loop in the step, or around a whole flow.")
-        ]  # fmt: skip
+            node.next_at.problem(
+                f"step {node.name} is under @parallel, and can't come back to itself.",
+                "Its processes run at the same time once: loop in the step, or around a whole flow.",
+            )
+        ]
     if len(node.next) == 1:
         return [
-            Mistake(node.next_place, f"step {node.name} always comes back to itself.",
-                    "Add a case that goes on to another step.")
-        ]  # fmt: skip
+            node.next_at.problem(
+                f"step {node.name} always comes back to itself.", "Add a case that goes on to another step."
+            )
+        ]
     return []
 
 
-def _parallel(graph: Graph, unread: AbstractSet[str]) -> list[Mistake]:
+def _parallel(graph: Graph, unread: AbstractSet[str]) -> list[Problem]:
     """num_parallel and @parallel belong together."""
     opened = {target: node for node in graph.nodes.values() if node.num_parallel for target in node.next}
     is_known = not unread and all(
         node.is_end or (node.next and graph.nodes.keys() >= set(node.next)) for node in graph.nodes.values()
     )
-    mistakes = []
+    problems = []
     for node in graph.nodes.values():
         if node.is_parallel and node.name not in opened and is_known:
-            mistakes.append(
-                Mistake(node.place, f"step {node.name} is under @parallel, but no step opens it with num_parallel.",
-                        f"Write self.next(self.{node.name}, num_parallel=4) in the step before it.")
-            )  # fmt: skip
+            problems.append(
+                node.location.problem(
+                    f"step {node.name} is under @parallel, but no step opens it with num_parallel.",
+                    f"Write self.next(self.{node.name}, num_parallel=4) in the step before it.",
+                )
+            )
         elif (
             node.name in opened
             and not (node.is_parallel or node.is_join)
             and not {node.name, opened[node.name].name} & unread
         ):
-            mistakes.append(
-                Mistake(opened[node.name].next_place,
-                        f"step {opened[node.name].name} opens {node.name} with num_parallel, but it is not under "
-                        f"@parallel.", f"Write @parallel above @step of {node.name}; for a branch per item, foreach.")
-            )  # fmt: skip
+            problems.append(
+                opened[node.name].next_at.problem(
+                    f"step {opened[node.name].name} opens {node.name} with num_parallel, but it is "
+                    f"not under @parallel.",
+                    f"Write @parallel above @step of {node.name}; for a branch per item, foreach.",
+                )
+            )
         if node.is_parallel:
-            mistakes += [
-                Mistake(other.next_place, f"step {other.name} goes on to {node.name}, which is under @parallel, "
-                        f"without num_parallel.", "Only one self.next(..., num_parallel=N) leads to such a step.")
+            problems += [
+                other.next_at.problem(
+                    f"step {other.name} goes on to {node.name}, which is under @parallel, without num_parallel.",
+                    "Only one self.next(..., num_parallel=N) leads to such a step.",
+                )
                 for other in graph.nodes.values()
                 if node.name in opened and node.name in other.next and other is not opened[node.name]
-            ]  # fmt: skip
-    return mistakes
+            ]
+    return problems
 
 
 def _likely_next(graph: Graph, node: Node) -> str:
@@ -194,13 +218,13 @@ def _likely_next(graph: Graph, node: Node) -> str:
     return following[0] if following else next((n.name for n in graph.nodes.values() if n.is_end), END)
 
 
-def _cycles(graph: Graph) -> list[Mistake]:
+def _cycles(graph: Graph) -> list[Problem]:
     """A depth-first search without recursion: an edge to a step on the current path closes a cycle.
 
     That a switch goes on to its own step is none.
     """
     edges = {n.name: [t for t in n.next if t != n.name or n.condition is None] for n in graph.nodes.values()}
-    mistakes = []
+    problems = []
     done: set[str] = set()
     for root in graph.nodes:
         path: list[str] = []
@@ -217,17 +241,19 @@ def _cycles(graph: Graph) -> list[Mistake]:
                 done.add(step)
             elif target in path:
                 way = " -> ".join([*path[path.index(target) :], target])
-                mistakes.append(
-                    Mistake(graph[step].next_place, f"the steps go round in a circle: {way}.",
-                            "A step comes back by a switch to itself: "
-                            "self.next({True: self.end, False: self.train}, condition='done') in train.")
-                )  # fmt: skip
+                problems.append(
+                    graph[step].next_at.problem(
+                        f"the steps go round in a circle: {way}.",
+                        "A step comes back by a switch to itself: "
+                        "self.next({True: self.end, False: self.train}, condition='done') in train.",
+                    )
+                )
             elif target not in done:
                 stack.append((target, iter(edges[target])))
-    return mistakes
+    return problems
 
 
-def _orphans(graph: Graph) -> list[Mistake]:
+def _orphans(graph: Graph) -> list[Problem]:
     reached, waiting = {graph.start}, [graph.start]
     while waiting:
         for target in graph[waiting.pop()].next:
@@ -235,6 +261,9 @@ def _orphans(graph: Graph) -> list[Mistake]:
                 reached.add(target)
                 waiting.append(target)
     return [
-        Mistake(node.place, f"no step goes on to {node.name}.", f"Add self.next(self.{node.name}), or remove the step.")
-        for node in graph.nodes.values() if node.name not in reached
-    ]  # fmt: skip
+        node.location.problem(
+            f"no step goes on to {node.name}.", f"Add self.next(self.{node.name}), or remove the step."
+        )
+        for node in graph.nodes.values()
+        if node.name not in reached
+    ]

@@ -1,18 +1,19 @@
-"""Whether a switch has a case for every value that its condition can be seen to have.
+"""Finds switches without a case for a value that their condition can be seen to have.
 
-Only what is certain is a mistake: where a value comes from a call, a loop or a method that may set it, nothing is said.
+Only what is certain is a problem: a value that comes from a call, a loop or a method that may set it is not judged.
 """
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from k8sflow.flow import spec
-from k8sflow.flow.checks.locate import definition_of
+from k8sflow.flow.checks.locate import Source
 from k8sflow.flow.checks.reader import literal
-from k8sflow.flow.graph import Mistake, Node, Place
+from k8sflow.flow.definition import FlowDefinition, StepDefinition
+from k8sflow.flow.graph import Node
+from k8sflow.flow.problems import Location, Problem
 
 # The values that an attribute may have, each with the line that sets it; None where they are not known.
 _Values = Mapping[Any, int] | None
@@ -21,13 +22,14 @@ _TRUTH_VALUES = (False, True)
 _PREDICATES = {"all", "any", "bool", "callable", "hasattr", "isinstance", "issubclass"}
 
 
-def check(flow: type[spec.FlowSpec], node: Node, function: Callable[..., Any]) -> list[Mistake]:
+def check(definition: FlowDefinition, source: Source, node: Node, step: StepDefinition) -> list[Problem]:
     """The values of a step's condition that have no case.
 
     Args:
-        flow: The flow's class.
-        node: A step, of which the transition has been read.
-        function: Its function.
+        definition: The flow, after its mutators.
+        source: Its source.
+        node: The step's node, with its transition.
+        step: The step.
     """
     if node.condition is None:
         return []
@@ -37,26 +39,26 @@ def check(flow: type[spec.FlowSpec], node: Node, function: Callable[..., Any]) -
         if not is_known:
             return []
         keys.add(key)
-    definition, file = definition_of(function)
-    values = _fixed(flow, node) or _after(definition.body[:-1], None, node.condition) or {}
+    function, file = source.definition_of(step.function)
+    values = _fixed(definition, node) or _after(function.body[:-1], None, node.condition) or {}
     return [
-        Mistake(
-            Place(file, line),
+        Location(file, line).problem(
             f"self.{node.condition} can be {value!r}, for which the switch of step {node.name} "
-            f"(line {node.next_place.line}) has no case.",
+            f"(line {node.next_at.line}) has no case.",
             f"Add a case: {value!r}: self.step_name.",
         )
-        for value, line in values.items() if value not in keys
-    ]  # fmt: skip
+        for value, line in values.items()
+        if value not in keys
+    ]
 
 
-def _fixed(flow: type[spec.FlowSpec], node: Node) -> _Values:
+def _fixed(definition: FlowDefinition, node: Node) -> _Values:
     """The values of a condition that is a parameter or a constant."""
-    line = node.next_place.line
-    for name, parameter in spec.parameters(flow).items():
-        if name == node.condition and isinstance(parameter.default, bool):
-            return dict.fromkeys(_TRUTH_VALUES, line)
-    constant = spec.constants(flow).get(str(node.condition))
+    line = node.next_at.line
+    parameter = definition.parameters.get(str(node.condition))
+    if parameter is not None and isinstance(parameter.default, bool):
+        return dict.fromkeys(_TRUTH_VALUES, line)
+    constant = definition.constants.get(str(node.condition))
     return {constant: line} if isinstance(constant, (str, int)) else None
 
 
@@ -100,7 +102,7 @@ def _possible(expression: ast.expr, line: int) -> _Values:
 
 
 def _may_set(node: ast.AST, name: str) -> bool:
-    """Whether something may change the attribute: by name, by a method of self, or as self is handed to somebody."""
+    """Whether something may change the attribute: by name, by a method of self, or by a call that takes self."""
     parents = {child: parent for parent in ast.walk(node) for child in ast.iter_child_nodes(parent)}
     for found in ast.walk(node):
         if isinstance(found, ast.Attribute) and _is_attribute(found, name) and not isinstance(found.ctx, ast.Load):

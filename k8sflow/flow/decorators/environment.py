@@ -1,48 +1,21 @@
-"""``@environment`` and ``@secrets``: variables that a step finds in its environment."""
+"""``@environment``: sets environment variables for a step."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any
 
-from k8sflow import config
-from k8sflow.errors import ConfigurationError
-from k8sflow.flow.decorators.kind import Decoration, DecoratorKind, Option
-from k8sflow.flow.problems import did_you_mean
-
-SECRET_STORES = "k8sflow.secrets"  # noqa: S105  a group of entry points
-DEFAULT_STORE = ""
-_OURS = ("inline", "file", "environment")
+from k8sflow.flow.decorators.base import Decoration, Option, decorator
 
 
-class SecretStore(Protocol):
-    """What an installed package offers by an entry point of the group ``k8sflow.secrets``, under the store's name."""
+def variables(value: object) -> dict[str, str]:
+    """A table of environment variables.
 
-    def get(self, secret_id: str, options: Mapping[str, Any], role: str | None) -> Mapping[str, str]:
-        """The variables of a secret."""
-
-
-@dataclass(frozen=True)
-class SecretSource:
-    """One source of ``@secrets``. Its text never shows a value.
-
-    Args:
-        kind: inline, file, environment, or the name of a store; empty for the default store of the settings.
-        id: The file, or the secret's id in its store.
-        options: What else was written; for inline the variables themselves.
+    Raises:
+        ValueError: It isn't one.
     """
-
-    kind: str
-    id: str = ""
-    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
-
-
-def _variables(value: object) -> dict[str, str]:
     if not isinstance(value, Mapping):
         raise ValueError(f"{type(value).__name__} is not a dictionary of variables")  # noqa: TRY004  one refusal
     for name, text in value.items():
@@ -53,161 +26,9 @@ def _variables(value: object) -> dict[str, str]:
     return {name: str(text) for name, text in value.items()}
 
 
-def _sources(value: object) -> tuple[SecretSource, ...]:
-    if isinstance(value, str):
-        value = [value]
-    if not isinstance(value, Sequence) or not value:
-        raise ValueError("it is not a list of sources")
-    return tuple(map(_source, value))
-
-
-def _source(value: object) -> SecretSource:
-    """A source as it is written: a text ``kind:id`` (a file's name, or an id alone), or a dictionary."""
-    if isinstance(value, SecretSource):
-        return value
-    if isinstance(value, str) and value.strip():
-        return _source_of_text(value.strip())
-    if not isinstance(value, Mapping) or not value:
-        raise ValueError(f"a {type(value).__name__} is not a source of secrets")
-    if "type" not in value:
-        return SecretSource("inline", options=_variables(value))
-    options = dict(value.get("options") or {})
-    if value["type"] == "inline":
-        return SecretSource("inline", options=_variables(options.get("env_vars", options)))
-    return SecretSource(str(value["type"]), str(value.get("id", "")), options)
-
-
-def _source_of_text(text: str) -> SecretSource:
-    kind, separator, name = text.partition(":")
-    if not separator and text.endswith((".env", ".json", ".toml")):
-        return SecretSource("file", text)
-    if not separator:
-        kind, _, name = text.partition(".")
-    return SecretSource(kind, name) if name or kind in _OURS[1:] else SecretSource(DEFAULT_STORE, text)
-
-
-def read_secrets(source: SecretSource, role: str | None, environment: Mapping[str, str]) -> dict[str, str]:
-    """The variables of a source.
-
-    Raises:
-        ConfigurationError: They can't be had; no value is told.
-    """
-    match source.kind:
-        case "":
-            return read_secrets(_in_default_store(source), role, environment)
-        case "inline":
-            return dict(source.options)
-        case "file":
-            return _read_file(Path(source.id))
-        case "environment":
-            names = [name.strip() for name in source.id.split(",") if name.strip()]
-            if missing := [name for name in names if name not in environment]:
-                raise ConfigurationError(
-                    f"@secrets: the environment has no {', '.join(missing)}.",
-                    advice="Set it where the step runs; in a pod, by @kubernetes or by the image.",
-                )
-            return {name: environment[name] for name in names}
-        case _:
-            return _read_store(source, role)
-
-
-def _read_file(path: Path) -> dict[str, str]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(
-            f"@secrets: {path} can't be read where the step runs: {type(error).__name__}.",
-            advice="In a pod, mount it there: the flow's folder is kept in the bucket, which is no place for secrets.",
-        ) from None
-    try:
-        if path.suffix == ".json":
-            return _variables(json.loads(text))
-        if path.suffix == ".toml":
-            return _variables(_toml(text))
-        return _variables(_env_lines(text))
-    except ValueError:
-        # The parser's message may quote the line, and with it a secret.
-        raise ConfigurationError(
-            f"@secrets: {path} does not hold variables.",
-            advice="Write NAME=value lines, or one flat JSON or TOML table.",
-        ) from None
-
-
-def _toml(text: str) -> dict[str, Any]:
-    from k8sflow import toml  # noqa: PLC0415  for those who have such a file
-
-    found: dict[str, Any] = toml.loads(text)
-    return found
-
-
-def _env_lines(text: str) -> dict[str, str]:
-    found = {}
-    for line in text.splitlines():
-        stripped = line.strip().removeprefix("export ")
-        if not stripped or stripped.startswith("#"):
-            continue
-        name, equals, value = stripped.partition("=")
-        if not equals:
-            raise ValueError("a line without =")
-        value = value.strip()
-        if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
-            value = value[1:-1]
-        found[name.strip()] = value
-    return found
-
-
-def _in_default_store(source: SecretSource) -> SecretSource:
-    """The secret of a bare id, in the store that the settings name.
-
-    Raises:
-        ConfigurationError: They name none.
-    """
-    kind = config.load_here().default_secrets_backend_type
-    if kind is None:
-        raise ConfigurationError(
-            "@secrets: a source is an id without a store, and no default store is set.",  # it may be a pasted secret
-            cause="The setting default_secrets_backend_type is not set where the step runs.",
-            advice="Write STORE:ID, file:NAME.env or environment:NAME, or set "
-            f"{config.variable('default_secrets_backend_type')}=STORE.",
-        )
-    return replace(source, kind=kind)
-
-
-def _read_store(source: SecretSource, role: str | None) -> dict[str, str]:
-    from importlib.metadata import entry_points  # noqa: PLC0415  reads the metadata of all that is installed
-
-    points = {point.name: point for point in entry_points(group=SECRET_STORES)}
-    if source.kind not in points:
-        raise ConfigurationError(
-            f"@secrets: there is no store {source.kind!r} for the secret {source.id!r}.",
-            advice=f"{did_you_mean(source.kind, [*_OURS, *points])} An installed package adds one by an entry point "
-            f"of the group {SECRET_STORES}.".strip(),
-        )
-    try:
-        store: SecretStore = points[source.kind].load()
-        return _variables(store.get(source.id, source.options, role))
-    except Exception as error:  # noqa: BLE001  the store's code may raise anything, and may tell a secret by it
-        raise ConfigurationError(
-            f"@secrets: the store {source.kind} did not give {source.id!r}: {type(error).__name__}."
-        ) from None
-
-
-def variables_of(decorations: Sequence[Decoration]) -> dict[str, str]:
-    """What the ``@environment`` among a step's decorators set; of one name, the one next to the step wins.
-
-    Raises:
-        FlowDefinitionError: An option can't be used.
-    """
-    found: dict[str, str] = {}
-    for decoration in reversed(decorations):
-        if decoration.name == environment.name:
-            found |= environment.read(decoration)["vars"] or {}
-    return found
-
-
 @contextmanager
-def _set(variables: Mapping[str, str]) -> Generator[None, None, None]:
-    """Sets variables for a while; a task's process ends with its step, a test's goes on."""
+def setting(variables: Mapping[str, str]) -> Generator[None, None, None]:
+    """Sets variables until the block ends: a task's process ends with its step, but a test's doesn't."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:
@@ -220,71 +41,26 @@ def _set(variables: Mapping[str, str]) -> Generator[None, None, None]:
                 os.environ[name] = value
 
 
-def _with_environment(
-    _step_name: str, _flow: Any, _inputs: Any, attributes: Mapping[str, Any]
-) -> Generator[None, None, None]:
-    with _set(attributes["vars"] or {}):
+def _around(_step_name: str, _flow: Any, _inputs: Any, attributes: Mapping[str, Any]) -> Generator[None, None, None]:
+    with setting(attributes["vars"] or {}):
         yield
 
 
-def _with_secrets(
-    _step_name: str, _flow: Any, _inputs: Any, attributes: Mapping[str, Any]
-) -> Generator[None, None, None]:
+@decorator("sets environment variables for the step", around=_around, outermost=True, repeats=True)
+def environment(
+    *,
+    vars: Annotated[Mapping[str, Any] | None, Option(variables, "a dictionary of variables")] = None,  # noqa: A002
+) -> None: ...
+
+
+def variables_of(decorations: Sequence[Decoration]) -> dict[str, str]:
+    """The variables that a step's ``@environment`` decorators set; the one next to the step wins.
+
+    Raises:
+        FlowDefinitionError: An option can't be used.
+    """
     found: dict[str, str] = {}
-    inherited: set[str] = set()
-    for source in attributes["sources"]:
-        values = read_secrets(source, attributes["role"], os.environ)
-        inherited |= values.keys() if source.kind == "environment" else set()
-        if twice := sorted(found.keys() & values.keys()):
-            raise ConfigurationError(f"@secrets: {', '.join(twice)} comes from more than one source.")
-        found |= values
-    taken = sorted((found.keys() & os.environ.keys()) - inherited)
-    if taken and not attributes["allow_override"]:
-        raise ConfigurationError(
-            f"@secrets: {', '.join(taken)} is set in the environment already.",
-            advice="Leave it out there, or write @secrets(..., allow_override=True).",
-        )
-    with _set(found):
-        yield
-
-
-def _check_secrets(options: Mapping[str, Any]) -> None:
-    if not options["sources"]:
-        raise ValueError('it needs sources: write for example @secrets(sources=["file:/run/secrets/db.env"])')
-
-
-def _role(value: object) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"{value!r} is not a text")  # noqa: TRY004  one kind of refusal for the caller
-    return value
-
-
-def _flag(value: object) -> bool:
-    from k8sflow.flow.decorators.retry import flag  # noqa: PLC0415  few steps need it
-
-    return flag(value)
-
-
-environment = DecoratorKind(
-    "environment",
-    "sets environment variables for the step",
-    (Option("vars", _variables, "a dictionary of variables"),),
-    around=_with_environment,
-    outermost=True,
-    repeats=True,
-)
-
-secrets = DecoratorKind(
-    "secrets",
-    "sets environment variables from secrets, which are neither stored nor shown",
-    (
-        Option("sources", _sources, "the list of where the variables come from: inline, file, environment or a store"),
-        Option("role", _role, "the role under which a store is asked"),
-        Option("allow_override", _flag, "whether variables that are set already are replaced", False),
-    ),
-    check=_check_secrets,
-    around=_with_secrets,
-    outermost=True,
-    is_secret=True,
-    repeats=True,
-)
+    for decoration in reversed(decorations):
+        if decoration.name == environment.name:
+            found |= decoration.parsed()["vars"] or {}
+    return found

@@ -1,33 +1,30 @@
-"""User-defined mutators: decorators that change what stands above steps and flows, before anything runs."""
+"""User-defined mutators: decorators that change the decorators of steps and flows before anything runs."""
 
 from __future__ import annotations
 
-import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from types import FrameType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from k8sflow.errors import FlowDefinitionError, ParameterError
-from k8sflow.flow.configs import configs
-from k8sflow.flow.decorators import kind as kinds
 from k8sflow.flow.decorators import registry
-from k8sflow.flow.decorators import step as decorators
-from k8sflow.flow.decorators.kind import Decoration, DecoratorKind, bound, settled
-from k8sflow.flow.problems import Fault, Located, Misplaced, caller, is_class_body, place_of, wrong_call
+from k8sflow.flow.decorators.base import Decoration, Decorator
+from k8sflow.flow.decorators.step import is_step
+from k8sflow.flow.delayed import settled
+from k8sflow.flow.parameters import Parameter
+from k8sflow.flow.problems import Location, Misplaced, Problem, caller, is_class_body, location_of, wrong_call
 
 if TYPE_CHECKING:
-    from k8sflow.flow.parameters import Parameter
-    from k8sflow.flow.spec import FlowSpec
+    from k8sflow.flow.configs import ConfigValues
+    from k8sflow.flow.definition import FlowDefinition
 
 _MUTATORS = "__k8sflow_mutators__"
-_PREPARED = "__k8sflow_prepared__"
-# What mutators changed of a flow's class and its bases: the class, the name, and what was there.
-_CHANGES = "__k8sflow_changes__"
-_ABSENT = object()
 
 
 class _Mutator:
-    """What step and flow mutators have in common: a class that is written like a decorator."""
+    """Base of step and flow mutators: a class that is written like a decorator."""
 
     _on_flow: ClassVar[bool]
 
@@ -43,48 +40,48 @@ class _Mutator:
         """The mutator with these options, on nothing yet."""
         made = object.__new__(cls)
         made._arguments = (args, kwargs)  # type: ignore[attr-defined]
-        made._place = place_of(caller())  # type: ignore[attr-defined]
+        made._location = location_of(caller())  # type: ignore[attr-defined]
         return made
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Takes the options; a mutator of one's own defines ``init``."""
 
     def __call__(self, target: Any) -> Any:
-        """Puts the mutator on a step or a flow. In a flow's class, what is wrong is told by the static check.
+        """Records the mutator on a step or a flow. In a flow's class, the check reports what is wrong.
 
         Raises:
-            FlowDefinitionError: It stands on something else, where there will be no static check.
+            FlowDefinitionError: It is on something else, where there will be no check.
         """
         if not (is_class_body(caller()) or hasattr(target, "_k8sflow_task")):
-            for fault in self._misplaced(target):
-                raise Located(self._place, fault).error()  # type: ignore[attr-defined]
+            for problem in self._misplaced(target):
+                raise problem.at(self._location).error()  # type: ignore[attr-defined]
         try:
             setattr(target, _MUTATORS, (*getattr(target, _MUTATORS, ()), self))
         except (AttributeError, TypeError):
-            return Misplaced(Located(self._place, self._misplaced(target)[0]))  # type: ignore[attr-defined]
+            return Misplaced(self._misplaced(target)[0].at(self._location))  # type: ignore[attr-defined]
         return target
 
-    def _misplaced(self, target: Any) -> list[Fault]:
-        """What is wrong with where it stands."""
+    def _misplaced(self, target: Any) -> list[Problem]:
+        """What is wrong with what it is on."""
         if isinstance(target, type) is self._on_flow and callable(target):
             return []
         what = "a flow's class" if self._on_flow else "a step's def"
         name = getattr(target, "__name__", f"a {type(target).__name__}")
-        return [Fault(f"@{type(self).__name__} stands on {name}.", f"It goes above {what}.")]
+        return [Problem(f"@{type(self).__name__} is on {name}.", f"It goes above {what}.")]
 
     def init(self, *args: Any, **kwargs: Any) -> None:
         """Takes the options, when the configs are known."""
 
-    def _settle(self, flow: type[FlowSpec]) -> None:
-        args, kwargs = settled(bound(self._arguments, flow))  # type: ignore[attr-defined]
-        if fault := wrong_call(f"@{type(self).__name__}", self.init, args, kwargs):
-            raise FlowDefinitionError(fault.message, advice=fault.advice)
+    def _settle(self, configs: ConfigValues) -> None:
+        args, kwargs = settled(self._arguments, configs)  # type: ignore[attr-defined]
+        if problem := wrong_call(f"@{type(self).__name__}", self.init, args, kwargs):
+            raise FlowDefinitionError(problem.message, advice=problem.advice)
         self.init(*args, **kwargs)
 
 
 def is_decorated(target: object, frame: FrameType) -> bool:
-    """Whether a decorator's only argument is what it stands on, ``@mutator`` without parentheses, and no option."""
-    if isinstance(target, type) or decorators.is_step(target):
+    """Whether a decorator's only argument is what it decorates (``@mutator`` without parentheses), not an option."""
+    if isinstance(target, type) or is_step(target):
         return True
     inside = frame.f_locals.get("__qualname__") if is_class_body(frame) else None
     name = getattr(target, "__name__", None)
@@ -130,30 +127,34 @@ class _Decorated:
         raise NotImplementedError
 
     @property
-    def _near(self) -> Mapping[str, Any]:
-        """The names of the flow's module, where its own decorators are."""
+    def _configs(self) -> ConfigValues:
+        raise NotImplementedError
+
+    @property
+    def _known(self) -> Mapping[str, Decorator[Any]]:
+        """The flow's own decorators by name."""
         raise NotImplementedError
 
     @property
     def decorator_specs(self) -> Iterator[tuple[str, str, list[Any], dict[str, Any]]]:
         """Each decorator: its name, its name again, no positional options, and a copy of its options."""
         for found in self._read():
-            yield found.name, found.name, [], settled(dict(found.options))
+            yield found.name, found.name, [], settled(dict(found.options), self._configs)
 
     def add_decorator(
         self,
-        deco_type: str | DecoratorKind | type,
+        deco_type: str | Decorator[Any] | type,
         deco_args: Sequence[Any] | None = None,
         deco_kwargs: Mapping[str, Any] | None = None,
         duplicates: int = IGNORE,
     ) -> bool:
-        """Adds a decorator; whether it was added.
+        """Adds a decorator, and returns whether it was added.
 
         Args:
-            deco_type: The decorator, or what stands after ``--with``.
+            deco_type: The decorator, or what would be after ``--with``.
             deco_args: None: decorators take their options by name.
             deco_kwargs: Its options.
-            duplicates: What to do where there is one already: IGNORE, ERROR or OVERRIDE.
+            duplicates: What to do if there is one already: IGNORE, ERROR or OVERRIDE.
 
         Raises:
             FlowDefinitionError: It is unknown, an option is wrong, or there is one already.
@@ -162,35 +163,37 @@ class _Decorated:
             raise FlowDefinitionError(f"add_decorator on {self._where}: options go by name, in deco_kwargs.")
         options: Mapping[str, Any] = {}
         if isinstance(deco_type, str):
-            parsed = registry.parse(deco_type, self._near)
-            kind, options = registry.find(parsed.name, self._near), parsed.options
+            parsed = registry.parse(deco_type, self._known)
+            decorator, options = parsed.decorator, parsed.options
         else:
-            kind = registry.use(registry.checked(deco_type, "what add_decorator was given"))
-        added = Decoration(kind.name, {**options, **(deco_kwargs or {})}, (self._where, 0), (), kind)
-        kind.read(added)
+            decorator = registry.checked(deco_type, "the argument of add_decorator")
+        added = Decoration(decorator, {**options, **(deco_kwargs or {})}, Location(self._where))
+        for problem in decorator.problems(added, self._configs):
+            raise problem.at(added.location).error()
         before = self._read()
-        if any(found.name == kind.name for found in before):
+        if any(found.name == decorator.name for found in before):
             if duplicates == self.ERROR:
-                raise FlowDefinitionError(f"add_decorator: {self._where} has @{kind.name} already.")
+                raise FlowDefinitionError(f"add_decorator: {self._where} has @{decorator.name} already.")
             if duplicates == self.IGNORE:
                 return False
-        self._write((*(found for found in before if found.name != kind.name), added))
+        self._write((*(found for found in before if found.name != decorator.name), added))
         return True
 
     def remove_decorator(
         self,
-        deco_type: str | DecoratorKind | type,
+        deco_type: str | Decorator[Any] | type,
         deco_args: Sequence[Any] | None = None,  # noqa: ARG002  as in add_decorator
         deco_kwargs: Mapping[str, Any] | None = None,
     ) -> bool:
-        """Removes a decorator, with deco_kwargs only if it has these options; whether there was one."""
+        """Removes a decorator, with deco_kwargs only if it has these options; returns whether there was one."""
         is_named = isinstance(deco_type, str)
-        name = deco_type if is_named else registry.checked(deco_type, "what remove_decorator was given").name
+        name = deco_type if is_named else registry.checked(deco_type, "the argument of remove_decorator").name
         before = self._read()
         kept = tuple(
-            found for found in before
+            found
+            for found in before
             if found.name != name or (deco_kwargs is not None and dict(found.options) != dict(deco_kwargs))
-        )  # fmt: skip
+        )
         self._write(kept)
         return len(kept) < len(before)
 
@@ -209,71 +212,79 @@ class MutableStep(_Decorated):
         self.name = name
 
     def _read(self) -> tuple[Decoration, ...]:
-        return decorators.of_step(self.flow._flow, self.name)  # noqa: SLF001  the two are one module's business
-
-    @property
-    def _near(self) -> Mapping[str, Any]:
-        return self.flow._near  # noqa: SLF001  as above
+        return self.flow._definition.steps[self.name].decorations  # noqa: SLF001  the two are one module's business
 
     def _write(self, decorations: tuple[Decoration, ...]) -> None:
-        decorators.replace_of_step(self.flow._flow, self.name, decorations)  # noqa: SLF001  as above
+        steps = self.flow._definition.steps  # noqa: SLF001  as above
+        changed = {**steps, self.name: replace(steps[self.name], decorations=decorations)}
+        self.flow._definition = replace(self.flow._definition, steps=changed)  # noqa: SLF001  as above
+
+    @property
+    def _configs(self) -> ConfigValues:
+        return self.flow._configs  # noqa: SLF001  as above
+
+    @property
+    def _known(self) -> Mapping[str, Decorator[Any]]:
+        return self.flow._known  # noqa: SLF001  as above
 
 
 class MutableFlow(_Decorated):
     """A flow, for a mutator; its steps, configs and parameters are attributes too."""
 
-    def __init__(self, flow: type[FlowSpec]) -> None:
-        super().__init__(flow.__name__)
-        self._flow = flow
+    def __init__(self, definition: FlowDefinition) -> None:
+        super().__init__(definition.name)
+        self._definition = definition
 
     def _read(self) -> tuple[Decoration, ...]:
-        return kinds.of(self._flow)
-
-    @property
-    def _near(self) -> Mapping[str, Any]:
-        module = sys.modules.get(self._flow.__module__)
-        return vars(module) if module is not None else {}
+        return self._definition.decorations
 
     def _write(self, decorations: tuple[Decoration, ...]) -> None:
-        kinds.replace_of(self._flow, decorations)
+        self._definition = replace(self._definition, decorations=decorations)
+
+    @property
+    def _configs(self) -> ConfigValues:
+        return self._definition.configs
+
+    @property
+    def _known(self) -> Mapping[str, Decorator[Any]]:
+        return self._definition.known_decorators
 
     @property
     def steps(self) -> Iterator[tuple[str, MutableStep]]:
         """The steps by name."""
-        from k8sflow.flow.spec import steps  # noqa: PLC0415  which needs this module
-
-        yield from ((name, MutableStep(self, name)) for name in steps(self._flow))
+        yield from ((name, MutableStep(self, name)) for name in self._definition.steps)
 
     @property
     def configs(self) -> Iterator[tuple[str, Any]]:
         """The configs' values by attribute."""
-        yield from ((name, config.k8sflow_value()) for name, config in configs(self._flow).items())
+        yield from self._configs.items()
 
     @property
     def parameters(self) -> Iterator[tuple[str, Parameter]]:
         """The parameters by attribute."""
-        from k8sflow.flow.spec import parameters  # noqa: PLC0415  as above
-
-        yield from parameters(self._flow).items()
+        yield from self._definition.parameters.items()
 
     def add_parameter(self, name: str, value: Parameter, overwrite: bool = False) -> None:  # noqa: FBT001, FBT002
         """Adds a parameter under an attribute.
 
         Raises:
-            FlowDefinitionError: The attribute is taken.
+            FlowDefinitionError: The attribute is taken, or the parameter can't be used.
         """
-        if hasattr(self._flow, name) and not overwrite:
+        parameters = self._definition.parameters
+        is_removed = name not in parameters and isinstance(getattr(self._definition.flow, name, None), Parameter)
+        if not overwrite and not is_removed and (name in parameters or hasattr(self._definition.flow, name)):
             raise FlowDefinitionError(f"add_parameter: {self._where} has {name!r} already.")
-        type.__setattr__(self._flow, name, value)
-        value.__set_name__(self._flow, name)  # last: of a parameter that another flow has too, it sets a copy
+        if value.k8sflow_problem is not None:
+            raise value.k8sflow_problem.error()
+        added = value.named(name).with_configs(self._configs)
+        self._definition = replace(self._definition, parameters={**parameters, name: added})
 
     def remove_parameter(self, name: str) -> bool:
-        """Removes a parameter; whether there was one."""
-        if name not in dict(self.parameters):
-            return False
-        owner = next(base for base in self._flow.__mro__ if name in vars(base))
-        type.__delattr__(owner, name)
-        return True
+        """Removes a parameter; returns whether there was one."""
+        parameters = self._definition.parameters
+        kept = {attribute: parameter for attribute, parameter in parameters.items() if attribute != name}
+        self._definition = replace(self._definition, parameters=kept)
+        return len(kept) < len(parameters)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
@@ -285,66 +296,40 @@ class MutableFlow(_Decorated):
         raise AttributeError(f"{self._where} has no step, config or parameter {name!r}.")
 
 
-def prepare(flow: type[FlowSpec]) -> tuple[Located, ...]:
-    """Applies a flow's mutators, once in a process: those of the flow first, then those of its steps.
-
-    Returns what they ask for that can't be, which the static check tells.
-    """
-    if _PREPARED not in flow.__dict__:
-        faults: list[Located] = []
-        type.__setattr__(flow, _PREPARED, ())
-        configs(flow)  # what it sets on the class is no change of a mutator
-        before = [(base, dict(vars(base))) for base in flow.__mro__ if base is not object]
-        _apply(flow, _mutations(flow, faults), faults)
-        type.__setattr__(flow, _CHANGES, [change for base, members in before for change in _changes(base, members)])
-        type.__setattr__(flow, _PREPARED, tuple(faults))
-    found: tuple[Located, ...] = flow.__dict__[_PREPARED]
-    return found
+def mutated(definition: FlowDefinition) -> FlowDefinition:
+    """The definition after the flow's mutators and those of its steps, with what is wrong with them."""
+    flow = MutableFlow(definition)
+    problems: list[Problem] = []
+    _apply(flow, _mutations(flow, problems), problems)
+    return replace(flow._definition, problems=(*definition.problems, *problems))  # noqa: SLF001  one module's business
 
 
-def _changes(base: type, before: Mapping[str, Any]) -> Iterator[tuple[type, str, Any]]:
-    after = vars(base)
-    for name in {*before, *after}:
-        if before.get(name, _ABSENT) is not after.get(name, _ABSENT):
-            yield base, name, before.get(name, _ABSENT)
-
-
-def undo(flow: type[FlowSpec]) -> None:
-    """Takes back what a flow's mutators did, so that they are applied anew: their configs may have changed."""
-    if _PREPARED not in flow.__dict__:
-        return
-    for base, name, value in flow.__dict__[_CHANGES]:
-        if value is not _ABSENT:
-            type.__setattr__(base, name, value)
-        elif name in vars(base):
-            type.__delattr__(base, name)
-    type.__delattr__(flow, _PREPARED)
-
-
-def written_on(member: object) -> list[tuple[tuple[str, int], str]]:
-    """The mutators that stand on a member of a class: where, and their names."""
-    return [(mutator._place, type(mutator).__name__) for mutator in getattr(member, _MUTATORS, ())]  # noqa: SLF001
+def written_on(member: object) -> list[tuple[Location, str]]:
+    """The mutators on a member of a class: where, and their names."""
+    return [(mutator._location, type(mutator).__name__) for mutator in getattr(member, _MUTATORS, ())]  # noqa: SLF001
 
 
 _Mutation = tuple[Any, Any]
 
 
-def _mutations(flow: type[FlowSpec], faults: list[Located]) -> list[_Mutation]:
-    """The mutators that stand where they can, each with what it changes."""
-    mutable = MutableFlow(flow)
+def _mutations(flow: MutableFlow, problems: list[Problem]) -> list[_Mutation]:
+    """The mutators that are where they can be, each with what it changes."""
+    definition = flow._definition  # noqa: SLF001  as above
     placed: list[tuple[Any, Any, Any]]
-    placed = [(mutator, flow, mutable) for mutator in getattr(flow, _MUTATORS, ())]
-    for name, step in list(mutable.steps):
-        placed += [(mutator, getattr(flow, name), step) for mutator in getattr(getattr(flow, name), _MUTATORS, ())]
+    placed = [(mutator, definition.flow, flow) for mutator in getattr(definition.flow, _MUTATORS, ())]
+    for name, step in definition.steps.items():
+        own = getattr(step.function, _MUTATORS, ())
+        placed += [(mutator, step.function, MutableStep(flow, name)) for mutator in own]
     for mutator, target, _ in placed:
-        faults += [Located(mutator._place, fault) for fault in mutator._misplaced(target)]  # noqa: SLF001  as below
+        problems += [problem.at(mutator._location) for problem in mutator._misplaced(target)]  # noqa: SLF001  as above
     return [(mutator, mutable) for mutator, target, mutable in placed if not mutator._misplaced(target)]  # noqa: SLF001
 
 
-def _apply(flow: type[FlowSpec], mutations: Sequence[_Mutation], faults: list[Located]) -> None:
-    """Applies mutators; one that asks for what can't be is left out from there on."""
+def _apply(flow: MutableFlow, mutations: Sequence[_Mutation], problems: list[Problem]) -> None:
+    """Applies mutators; one that fails is skipped from then on."""
+    configs = flow._configs  # noqa: SLF001  as above
     phases: list[Callable[[Any, Any], None]] = [
-        lambda mutator, _: mutator._settle(flow),  # noqa: SLF001  the two are one module's business
+        lambda mutator, _: mutator._settle(configs),  # noqa: SLF001  as above
         lambda mutator, target: mutator.pre_mutate(target),
         lambda mutator, target: mutator.mutate(target),
     ]
@@ -356,17 +341,15 @@ def _apply(flow: type[FlowSpec], mutations: Sequence[_Mutation], faults: list[Lo
                     phase(mutator, target)
             except (FlowDefinitionError, ParameterError) as error:
                 broken.add(id(mutator))
-                faults.append(Located(mutator._place, Fault(error.summary, error.advice)))  # noqa: SLF001  as above
+                problems.append(Problem(error.summary, error.advice).at(mutator._location))  # noqa: SLF001  as above
             except Exception as error:  # noqa: BLE001  the mutator is the user's code
                 broken.add(id(mutator))
-                faults.append(Located(mutator._place, _raised(mutator, error)))  # noqa: SLF001  as above
+                problems.append(_raised(mutator, error).at(mutator._location))  # noqa: SLF001  as above
 
 
-def _raised(mutator: object, error: Exception) -> Fault:
-    """What a mutator's own code has raised, and where."""
-    import traceback  # noqa: PLC0415  needed for a mistake alone
-
+def _raised(mutator: object, error: Exception) -> Problem:
+    """The problem for an exception of a mutator's own code."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
     where = f"It was raised in {frames[-1].name}(), {frames[-1].filename}:{frames[-1].lineno}." if frames else ""
-    told = f"{type(error).__name__}: {error}".removesuffix(": ")
-    return Fault(f"the mutator {type(mutator).__name__} failed: {told}.", where)
+    shown = f"{type(error).__name__}: {error}".removesuffix(": ")
+    return Problem(f"the mutator {type(mutator).__name__} failed: {shown}.", where)

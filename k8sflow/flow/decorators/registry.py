@@ -1,74 +1,67 @@
-"""The one door for decorators: where the one of a name is found, also by what ``--with`` says.
+"""The decorators that there are, by name: ours, those that the user's code defines, and those of installed packages.
 
-Ours and those of installed packages come in by the same door. A package declares an entry point
-(https://packaging.python.org/en/latest/specifications/entry-points/)
-
-    [project.entry-points."k8sflow.decorators"]
-    gpu_profile = "k8sflow_gpu:gpu_profile"
-
-that names a ``DecoratorKind``. A flow imports it and writes ``@gpu_profile(interval=1)``; the entry point is what lets
-``--with gpu_profile:interval=1`` find it.
+A new decorator of ours is a module of this package and a line in ``_OURS``.
 """
 
 from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from k8sflow.errors import FlowDefinitionError
-from k8sflow.flow.decorators.kind import Decoration, DecoratorKind, defined, used
-from k8sflow.flow.problems import did_you_mean
+from k8sflow.flow.decorators.base import Decoration, Decorator
+from k8sflow.flow.problems import Location, did_you_mean
 
 ENTRY_POINTS = "k8sflow.decorators"
 # Ours, as an entry point names them: ``module:attribute``, loaded when they are asked for.
 _OURS = {
-    "catch": "k8sflow.flow.decorators.retry:catch",
+    "catch": "k8sflow.flow.decorators.catch:catch",
     "environment": "k8sflow.flow.decorators.environment:environment",
-    "exit_hook": "k8sflow.flow.decorators.deployment:exit_hook",
-    "kubernetes": "k8sflow.flow.decorators.step:kubernetes",
-    "parallel": "k8sflow.flow.decorators.step:parallel",
-    "project": "k8sflow.flow.decorators.deployment:project",
-    "resources": "k8sflow.flow.decorators.step:resources",
+    "exit_hook": "k8sflow.flow.decorators.exit_hook:exit_hook",
+    "kubernetes": "k8sflow.flow.decorators.kubernetes:kubernetes",
+    "parallel": "k8sflow.flow.decorators.parallel:parallel",
+    "project": "k8sflow.flow.decorators.project:project",
+    "resources": "k8sflow.flow.decorators.kubernetes:resources",
     "retry": "k8sflow.flow.decorators.retry:retry",
-    "schedule": "k8sflow.flow.decorators.deployment:schedule",
-    "secrets": "k8sflow.flow.decorators.environment:secrets",
-    "timeout": "k8sflow.flow.decorators.retry:timeout",
-    "trigger": "k8sflow.flow.decorators.deployment:trigger",
-    "trigger_on_finish": "k8sflow.flow.decorators.deployment:trigger_on_finish",
+    "schedule": "k8sflow.flow.decorators.schedule:schedule",
+    "secrets": "k8sflow.flow.decorators.secrets:secrets",
+    "timeout": "k8sflow.flow.decorators.timeout:timeout",
+    "trigger": "k8sflow.flow.decorators.trigger:trigger",
+    "trigger_on_finish": "k8sflow.flow.decorators.trigger:trigger_on_finish",
 }
+# What makes each decorator that user code has defined, by its dotted name: it need not be used on any step.
+_defined: dict[str, Callable[[], Decorator[Any]]] = {}
 
 
-def find(name: str, near: Mapping[str, Any] | None = None) -> DecoratorKind:
-    """The decorator of a name: one of ours, of the flow, of an installed package, or ``module.name``.
+def define(module: str, name: str, make: Callable[[], Decorator[Any]]) -> None:
+    """Makes a decorator that user code defines known by its name; a later one of the same module replaces it."""
+    _defined[f"{module}.{name}"] = make
+
+
+def find(name: str, known: Mapping[str, Decorator[Any]] | None = None) -> Decorator[Any]:
+    """The decorator of a name: one of ours, of the flow, of user code, of an installed package, or ``module.name``.
 
     Args:
         name: Its name.
-        near: The names of the module that asks, which come before those of other modules.
+        known: The decorators that the flow uses or has in its module, by name.
 
     Raises:
-        FlowDefinitionError: There is none, or its package can't be loaded.
+        FlowDefinitionError: There is none, there are several, or its package can't be loaded.
     """
     if name in _OURS:
         module, _, attribute = _OURS[name].partition(":")
-        kind: DecoratorKind = getattr(importlib.import_module(module), attribute)
-        return kind
-    beside = (near or {}).get(name)
-    if isinstance(beside, DecoratorKind) or hasattr(beside, "k8sflow_kind"):
-        return use(checked(beside, name))
-    if name in used:
-        return used[name]
-    if name in defined:
-        return use(defined[name]())
-    if (found := _installed(name)) is None and (found := _dotted(name)) is None:
-        names = sorted({*_OURS, *used, *defined, *_installed_names()})
+        ours: Decorator[Any] = getattr(importlib.import_module(module), attribute)
+        return ours
+    found = (known or {}).get(name) or _of_user(name) or _installed(name) or _dotted(name)
+    if found is None:
+        names = sorted({*_OURS, *(known or {}), *(path.rpartition(".")[2] for path in _defined), *_installed_names()})
         raise FlowDefinitionError(
             f"there is no decorator {name!r}.",
             advice=f"{did_you_mean(name, names)} The decorators are {', '.join(names)}.".strip(),
         )
-    used[name] = used[found.name] = found
     return found
 
 
@@ -77,35 +70,33 @@ def is_ours(name: str) -> bool:
     return name in _OURS
 
 
-def use(kind: DecoratorKind) -> DecoratorKind:
-    """Makes a decorator known by its name, as the last of that name, and returns it."""
-    used[kind.name] = kind
-    return kind
+def in_namespace(names: Mapping[str, Any]) -> dict[str, Decorator[Any]]:
+    """The decorators that a module has, by name."""
+    return {
+        name: checked(value, name)
+        for name, value in names.items()
+        if isinstance(value, Decorator) or (isinstance(value, type) and hasattr(value, "k8sflow_decorator"))
+    }
 
 
-def kind_of(decoration: Decoration) -> DecoratorKind:
-    """What the decorator is that stands there.
-
-    Raises:
-        FlowDefinitionError: There is none of its name.
-    """
-    return find(decoration.name) if decoration.written is None else decoration.written
-
-
-def parse_all(texts: Sequence[str]) -> tuple[Decoration, ...]:
+def parse_all(texts: Sequence[str], known: Mapping[str, Decorator[Any]] | None = None) -> tuple[Decoration, ...]:
     """The decorators that several ``--with`` name; those of one decorator are one, with the options of all of them.
+
+    Args:
+        texts: What is after each ``--with``.
+        known: As in ``find``.
 
     Raises:
         FlowDefinitionError: There is no such decorator, an option is wrong, or one has two values.
     """
     found: list[Decoration] = []
     for text in texts:
-        added = parse(text)
-        place = next((place for place, other in enumerate(found) if other.name == added.name), None)
-        if place is None or find(added.name).repeats:
+        added = parse(text, known)
+        position = next((position for position, other in enumerate(found) if other.name == added.name), None)
+        if position is None or added.decorator.repeats:
             found.append(added)
         else:
-            found[place] = _joined(found[place], added)
+            found[position] = _joined(found[position], added)
     return tuple(found)
 
 
@@ -119,27 +110,27 @@ def _joined(first: Decoration, second: Decoration) -> Decoration:
         if first.options[key] != second.options[key]:
             raise FlowDefinitionError(
                 f"--with {first.name} is given twice, with two values of {key}, and only one can take effect.",
-                advice="Leave one of them out.",
+                advice="Remove one of them.",
             )
     joined = replace(first, options={**first.options, **second.options})
-    find(first.name).read(joined)
+    joined.parsed()
     return joined
 
 
-def parse(text: str, near: Mapping[str, Any] | None = None) -> Decoration:
+def parse(text: str, known: Mapping[str, Decorator[Any]] | None = None) -> Decoration:
     """The decorator that ``--with`` names: ``kubernetes`` or ``kubernetes:image=x,memory=4000``.
 
     A value that begins with [ or { is JSON: ``environment:vars={"A": "1"}``.
 
     Args:
         text: What is after ``--with``.
-        near: The names of the module that asks.
+        known: As in ``find``.
 
     Raises:
         FlowDefinitionError: There is no such decorator, or an option is wrong.
     """
     name, _, rest = text.partition(":")
-    kind = find(name.strip(), near)
+    decorator = find(name.strip(), known)
     options: dict[str, Any] = {}
     for part in filter(None, map(str.strip, _split(rest))):
         key, equals, value = part.partition("=")
@@ -148,17 +139,20 @@ def parse(text: str, near: Mapping[str, Any] | None = None) -> Decoration:
                 f"--with {text!r}: {part!r} is not of the form option=value.",
                 advice="Write for example --with kubernetes:image=python:3.12,memory=8000",
             )
-        options[key.strip()] = _value(value.strip(), f"--with {text!r}", guess=kind.options is None)
-    if kind.on == "flow" or (kind.is_secret and any(isinstance(part, dict) for part in options.get("sources") or ())):
-        why = "would be stored with the run" if kind.is_secret else "stands above a flow, and not above steps"
-        raise FlowDefinitionError(f"--with {kind.name} can't be used so: it {why}.", advice="Write it in the flow.")
-    decoration = Decoration(kind.name, options, ("--with", 0))
-    kind.read(decoration)
+        options[key.strip()] = _value(value.strip(), f"--with {text!r}", guess=decorator.options is None)
+    has_secret = decorator.is_secret and any(isinstance(part, dict) for part in options.get("sources") or ())
+    if decorator.on == "flow" or has_secret:
+        why = "would be stored with the run" if has_secret else "belongs above a flow, not above steps"
+        raise FlowDefinitionError(
+            f"--with {decorator.name} can't be used like this: it {why}.", advice="Write it in the flow."
+        )
+    decoration = Decoration(decorator, options, Location("--with"))
+    decoration.parsed()
     return decoration
 
 
 def _split(text: str) -> list[str]:
-    """The parts between commas that stand outside of brackets and quotes."""
+    """The parts between the commas outside of brackets and quotes."""
     parts, depth, quoted, last = [""], 0, False, ""
     for letter in text:
         if letter == '"' and last != "\\":
@@ -185,13 +179,27 @@ def _value(text: str, where: str, *, guess: bool) -> Any:
         raise FlowDefinitionError(f"{where}: {text} is not JSON: {error}.") from error
 
 
+def _of_user(name: str) -> Decorator[Any] | None:
+    """A decorator that user code defines, by its name or the end of its dotted name.
+
+    Raises:
+        FlowDefinitionError: Several modules define one of this name.
+    """
+    found = [path for path in _defined if path == name or path.endswith(f".{name}")]
+    if len(found) > 1:
+        raise FlowDefinitionError(
+            f"there are several decorators {name!r}: {', '.join(sorted(found))}.", advice="Give one of these names."
+        )
+    return _defined[found[0]]() if found else None
+
+
 def _installed_names() -> list[str]:
     from importlib.metadata import entry_points  # noqa: PLC0415  reads the metadata of all that is installed
 
     return [point.name for point in entry_points(group=ENTRY_POINTS)]
 
 
-def _installed(name: str) -> DecoratorKind | None:
+def _installed(name: str) -> Decorator[Any] | None:
     from importlib.metadata import entry_points  # noqa: PLC0415  as above
 
     for point in entry_points(group=ENTRY_POINTS, name=name):
@@ -201,13 +209,13 @@ def _installed(name: str) -> DecoratorKind | None:
         except Exception as error:  # the import runs the package's code, which may raise anything
             raise FlowDefinitionError(
                 f"the decorator {name!r} of the package {package} can't be loaded: {type(error).__name__}: {error}",
-                advice="Upgrade the package, or leave it out.",
+                advice="Upgrade the package, or uninstall it.",
             ) from error
         return checked(found, f"the entry point {name!r} of the package {package}")
     return None
 
 
-def _dotted(name: str) -> DecoratorKind | None:
+def _dotted(name: str) -> Decorator[Any] | None:
     """A decorator by ``module.name``, as a flow would import it."""
     module, _, attribute = name.rpartition(".")
     if not module:
@@ -219,17 +227,21 @@ def _dotted(name: str) -> DecoratorKind | None:
     return checked(found, name)
 
 
-def checked(found: object, where: str) -> DecoratorKind:
+def checked(found: object, where: str) -> Decorator[Any]:
     """The decorator that something is: one itself, or a class of decorators.
+
+    Args:
+        found: What should be one.
+        where: Where it comes from, for the error.
 
     Raises:
         FlowDefinitionError: It is neither.
     """
-    kind = found.k8sflow_kind() if isinstance(found, type) and hasattr(found, "k8sflow_kind") else found
-    if not isinstance(kind, DecoratorKind):
+    if isinstance(found, type) and hasattr(found, "k8sflow_decorator"):
+        found = found.k8sflow_decorator()
+    if not isinstance(found, Decorator):
         raise FlowDefinitionError(
             f"{where} is a {type(found).__name__}, not a decorator of k8sflow.",
-            advice="It has to be a k8sflow.flow.decorators.kind.DecoratorKind, a UserStepDecorator, or made by "
-            "@user_step_decorator.",
+            advice="Use a k8sflow.plugins.Decorator, a UserStepDecorator, or what @user_step_decorator returns.",
         )
-    return kind
+    return found

@@ -7,15 +7,15 @@ from typing import Any
 
 from k8sflow.errors import ParameterError
 from k8sflow.flow.decorators import registry
-from k8sflow.flow.decorators.kind import DecoratorKind, defined
+from k8sflow.flow.decorators.base import Decorator
 from k8sflow.flow.decorators.mutators import StepMutator, is_decorated
-from k8sflow.flow.problems import Fault, caller, wrong_call
+from k8sflow.flow.problems import Problem, caller, wrong_call
 
 # What a wrapper yields to keep the step from running.
 USER_SKIP_STEP: dict[str, Any] = {}
 
 
-def user_step_decorator(function: Callable[..., Any]) -> DecoratorKind:
+def user_step_decorator(function: Callable[..., Any]) -> Decorator[Any]:
     """Makes a step decorator of a generator: what stands before its ``yield`` runs before the step, the rest after it.
 
     The generator takes the step's name, the flow (the step's ``self``), the join's inputs or None, and the decorator's
@@ -27,17 +27,19 @@ def user_step_decorator(function: Callable[..., Any]) -> DecoratorKind:
     from inspect import isgeneratorfunction, signature  # noqa: PLC0415  only such flows need it
 
     name = function.__name__
-    fault = _taken(name)
-    if fault is None and not isgeneratorfunction(function):
-        fault = Fault(f"@user_step_decorator: {name} does not yield.", "The step runs where it yields.")
+    problem = _taken(name)
+    if problem is None and not isgeneratorfunction(function):
+        problem = Problem(f"@user_step_decorator: {name} does not yield.", "The step runs where it yields.")
     takes = len(signature(function).parameters)
 
     def around(step_name: str, flow: Any, inputs: Any, attributes: Mapping[str, Any], /) -> Any:
         return function(*(step_name, flow, inputs, attributes)[:takes])
 
-    kind = DecoratorKind(name, (function.__doc__ or name).strip(), None, around=around, repeats=True, fault=fault)
-    defined[name] = lambda: kind
-    return kind
+    decorator: Decorator[Any] = Decorator(
+        name, (function.__doc__ or name).strip(), None, around=around, repeats=True, problem=problem
+    )
+    registry.define(function.__module__, name, lambda: decorator)
+    return decorator
 
 
 class UserStepDecorator:
@@ -67,15 +69,17 @@ class UserStepDecorator:
         is_applied = is_alone and not is_option and is_decorated(args[0], caller())
         given = ((), {}) if is_applied else (args, options)
         mutator = cls.k8sflow_made(*given) if issubclass(cls, StepMutator) else None
-        kind = cls.k8sflow_kind(mutator)
+        decorator = cls.k8sflow_decorator(mutator)
         if is_applied:
-            return kind(args[0]) if mutator is None else mutator(kind(args[0]))
-        decorate = kind(*args, **options) if named is None or named.keys() & options else kind(**named, **options)
+            return decorator(args[0]) if mutator is None else mutator(decorator(args[0]))
+        decorate = (
+            decorator(*args, **options) if named is None or named.keys() & options else decorator(**named, **options)
+        )
         return decorate if mutator is None else lambda target: mutator(decorate(target))
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        defined[cls.__name__] = cls.k8sflow_kind
+        registry.define(cls.__module__, cls.__name__, cls.k8sflow_decorator)
 
     def init(self, *args: Any, **kwargs: Any) -> None:
         """Takes the options, where the step runs; a decorator that doesn't define it takes none."""
@@ -118,16 +122,16 @@ class UserStepDecorator:
         return dict(accepted.bind_partial(*args).arguments)
 
     @classmethod
-    def k8sflow_kind(cls, mutator: StepMutator | None = None) -> DecoratorKind:
+    def k8sflow_decorator(cls, mutator: StepMutator | None = None) -> Decorator[Any]:
         """The decorator that the class is.
 
         Args:
             mutator: Where the class is a mutator too, the one whose attributes each execution finds on ``self``.
         """
         name = cls.__name__
-        fault = _taken(name)
-        if fault is None and cls.__init__ not in {object.__init__, StepMutator.__init__}:
-            fault = Fault(f"@{name} has an __init__.", "A UserStepDecorator takes its options by init(self, ...).")
+        problem = _taken(name)
+        if problem is None and cls.__init__ not in {object.__init__, StepMutator.__init__}:
+            problem = Problem(f"@{name} has an __init__.", "A UserStepDecorator takes its options by init(self, ...).")
 
         def check(options: Mapping[str, Any]) -> None:
             has_options = cls.init not in {UserStepDecorator.init, StepMutator.init}
@@ -141,8 +145,8 @@ class UserStepDecorator:
             made.init(**options)
             return _around(made, step_name, flow, inputs)
 
-        return DecoratorKind(
-            name, (cls.__doc__ or name).strip(), None, check=check, around=around, repeats=True, fault=fault
+        return Decorator(
+            name, (cls.__doc__ or name).strip(), None, check=check, around=around, repeats=True, problem=problem
         )
 
 
@@ -173,5 +177,5 @@ def _no_options() -> None:
     """What a decorator without an ``init`` of its own takes."""
 
 
-def _taken(name: str) -> Fault | None:
-    return Fault(f"@{name} is there already.", "Give it another name.") if registry.is_ours(name) else None
+def _taken(name: str) -> Problem | None:
+    return Problem(f"@{name} is there already.", "Give it another name.") if registry.is_ours(name) else None

@@ -11,8 +11,8 @@ import click
 
 from k8sflow.errors import RunError
 from k8sflow.executors.base import Finished, Output, Queued, Started, TaskEvent
-from k8sflow.flow.decorators.retry import Catch
-from k8sflow.runtime.attempts import Again
+from k8sflow.flow.decorators.policy import Catch
+from k8sflow.runtime.core.retries import Again
 from k8sflow.runtime.progress.tally import Tally
 from k8sflow.runtime.progress.text import OutputLines, brief, duration, prefixed, settled
 from k8sflow.task.outcome import Outcome

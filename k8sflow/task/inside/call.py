@@ -6,8 +6,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from k8sflow.flow.decorators.kind import Around, Decoration
-from k8sflow.flow.decorators.registry import kind_of
+from k8sflow.flow.decorators.base import Around, Decoration
 from k8sflow.flow.spec import FlowSpec
 
 
@@ -41,9 +40,9 @@ def call_step(
     """
     layers = []
     for decoration in reversed(decorations):
-        kind = kind_of(decoration)
-        if kind.around is not None:
-            layers.append((not kind.outermost, _Layer(kind.name, kind.around, kind.read(decoration))))
+        decorator = decoration.decorator
+        if decorator.around is not None:
+            layers.append((not decorator.outermost, _Layer(decorator.name, decorator.around, decoration.parsed())))
     ordered = [layer for _, layer in sorted(layers, key=lambda pair: pair[0])]
     return _call(step, function, flow, arguments, ordered)
 

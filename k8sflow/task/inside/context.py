@@ -11,10 +11,10 @@ from typing import Any
 
 from k8sflow.errors import ArtifactError, FlowDefinitionError, RunError, StorageError
 from k8sflow.flow.checks.artifact_origins import MissingArtifactError, explain
-from k8sflow.flow.configs import configs
+from k8sflow.flow.definition import FlowDefinition
 from k8sflow.flow.foreach import items_of
-from k8sflow.flow.graph import Graph, Node
-from k8sflow.flow.spec import CONTEXT, FlowSpec, NextCall, constants, fixed, parameters, set_by_init
+from k8sflow.flow.graph import Node
+from k8sflow.flow.spec import CONTEXT, FlowSpec, NextCall
 from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore
 from k8sflow.storage.encoding import encode
 from k8sflow.storage.layers import Composition, compose
@@ -35,28 +35,26 @@ class Context:
     """The state of one execution of a task.
 
     Args:
-        graph: The flow's graph.
+        definition: The flow.
         name: The task.
         artifacts: Where values are saved.
         inherited: The artifacts and foreach branches that it starts with.
         run_values: The run's parameters and the class's constants, by name.
-        flow: The flow's class.
         max_num_splits: How many branches a foreach may open.
     """
 
     def __init__(
         self,
-        graph: Graph,
+        definition: FlowDefinition,
         name: TaskName,
         artifacts: ArtifactStore,
         *,
         inherited: Inherited,
         run_values: dict[str, ArtifactRef],
-        flow: type[FlowSpec],
         max_num_splits: int,
     ) -> None:
-        self._graph = graph
-        self._node: Node = graph[name.step]
+        self._definition = definition
+        self._node: Node = definition.graph[name.step]
         self._artifacts = artifacts
         self._inherited = inherited.artifacts()
         self._before = inherited.table
@@ -64,7 +62,6 @@ class Context:
         self._layers = list(inherited.table.layers)
         self._run_values = run_values
         self.stack = inherited.stack
-        self._flow = flow
         self._max_num_splits = min(max_num_splits, sys.maxsize - 1)
         self._set_by_init: dict[str, Any] = {}
         self._items: dict[int, Any] = {}
@@ -115,6 +112,14 @@ class Context:
             del flow.__dict__[name]  # a branch may have set it since
         self.uncover(flow, merged.refs)
 
+    def has_parameter(self, name: str) -> bool:
+        """Whether the run has a parameter under this attribute."""
+        return name in self._definition.parameters
+
+    def fixed(self, name: str) -> str:
+        """What an attribute is that no step can set, in words; empty for all others."""
+        return self._definition.fixed(name)
+
     # ------------------------------------------------------------------ what the runner asks for
 
     def begin(self, flow: FlowSpec) -> None:
@@ -122,7 +127,7 @@ class Context:
 
         A join has it as the split left it.
         """
-        made = set_by_init(self._flow)
+        made = dict(self._definition.set_by_init)
         left = self._before.refs() if made and self._node.is_join else {}
         made |= {name: self._artifacts.load(left[name], name) for name in made.keys() & left.keys()}
         self._set_by_init = {name: value for name, value in made.items() if name not in self._inherited}
@@ -136,7 +141,7 @@ class Context:
         """
         for name in names:
             members = [vars(base)[name] for base in type(flow).__mro__ if name in vars(base)]
-            if members and _gives_way(members[0]) and not fixed(type(flow), name):
+            if members and _gives_way(members[0]) and not self.fixed(name):
                 flow.__dict__[name] = self.load(name)
 
     def freeze(self, flow: FlowSpec) -> None:
@@ -148,7 +153,7 @@ class Context:
         """
         if self.transition is None and self._node.next:
             raise FlowDefinitionError(
-                f"step {self._node.name} ({self._node.place}) returned before it came to its self.next().",
+                f"step {self._node.name} ({self._node.location}) returned before it came to its self.next().",
                 cause="That says where the run goes on.",
                 advice="Let every way through the step end in its self.next(); a switch takes one of several steps.",
             )
@@ -170,7 +175,7 @@ class Context:
             iterator = items_of(value)
         except TypeError as error:
             raise FlowDefinitionError(
-                f"step {self._node.name} ({self._node.next_place}) opens a foreach over self.{attribute}, "
+                f"step {self._node.name} ({self._node.next_at}) opens a foreach over self.{attribute}, "
                 f"which is a {type(value).__name__} and has no items.",
                 advice=f"Set self.{attribute} to a list, or to anything else that can be iterated over.",
             ) from error
@@ -188,8 +193,8 @@ class Context:
         told = f"more than {limit:,}" if width is None else f"{width:,}"
         enough = "the number that it needs" if width is None else str(width)
         return RunError(
-            f"step {self._node.name} of {self._graph.flow} ({self._node.next_place}) opens a foreach over {told} items "
-            f"of self.{attribute}, and --max-num-splits allows {limit:,}.",
+            f"step {self._node.name} of {self._definition.name} ({self._node.next_at}) opens a foreach over {told} "
+            f"items of self.{attribute}, and --max-num-splits allows {limit:,}.",
             cause="A foreach opens one branch, with a task of its own, for each item.",
             advice=f"Look whether self.{attribute} is what you meant, or let each branch do several items. "
             f"To let it be so wide, give --max-num-splits {enough} to run or resume.",
@@ -197,7 +202,7 @@ class Context:
 
     def persist(self, flow: FlowSpec) -> Composition:
         """Saves what the step set or touched, and returns what its commit says of all that a later step sees."""
-        left_out = {*constants(type(flow)), *parameters(type(flow)), *configs(type(flow)), CONTEXT}
+        left_out = self._definition.run_values | {CONTEXT}
         saved = dict(self._inherited)
         for name, value in vars(flow).items():
             if name in left_out:
@@ -211,7 +216,7 @@ class Context:
 
     def persist_what_can_be(self, flow: FlowSpec) -> tuple[Composition, dict[str, BaseException]]:
         """Saves what a failed step set or touched, as ``persist`` does, and returns also why some of it is left out."""
-        left_out = {*constants(type(flow)), *parameters(type(flow)), *configs(type(flow)), CONTEXT}
+        left_out = self._definition.run_values | {CONTEXT}
         saved, errors = dict(self._inherited), dict[str, BaseException]()
         for name, value in list(vars(flow).items()):
             if name in left_out:
@@ -239,7 +244,7 @@ class Context:
     def _missing(self, name: str) -> AttributeError:
         step = self._node.name
         what = f"self.{name} is not set in step {step}."
-        return MissingArtifactError(what, lambda: explain(self._flow, self._graph, step, name))
+        return MissingArtifactError(what, lambda: explain(self._definition, step, name))
 
 
 def _gives_way(member: Any) -> bool:

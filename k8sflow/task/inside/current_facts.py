@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import asdict
 from typing import Any
 
 from k8sflow.flow.current import Parallel, TaskFacts
-from k8sflow.flow.graph import Graph, Node
-from k8sflow.flow.spec import FlowSpec, parameters
+from k8sflow.flow.definition import FlowDefinition
+from k8sflow.flow.graph import Node
 from k8sflow.storage.records import RunRecord
 from k8sflow.storage.run_store import RunStore
 from k8sflow.task.spec import TaskName, TaskSpec
@@ -17,9 +16,7 @@ from k8sflow.task.spec import TaskName, TaskSpec
 _MAIN_IP = "127.0.0.1"
 
 
-def current_facts(
-    flow: type[FlowSpec], graph: Graph, record: RunRecord, run_store: RunStore, spec: TaskSpec
-) -> TaskFacts:
+def current_facts(definition: FlowDefinition, record: RunRecord, run_store: RunStore, spec: TaskSpec) -> TaskFacts:
     """The facts of one execution of a task."""
     return TaskFacts(
         flow_name=record.flow,
@@ -31,11 +28,13 @@ def current_facts(
         username=record.user,
         tags=record.tags,
         namespace=record.namespace,
-        parameter_names=tuple(parameters(flow)),
-        graph=lambda: describe(flow, graph, record),
+        parameter_names=tuple(definition.parameters),
+        graph=lambda: describe(definition, record),
         run_store=run_store,
         more=dict(record.flow_decorators.get("project", {})),
-        parallel=_parallel(spec) if spec.name.step in graph.nodes and graph[spec.name.step].is_parallel else None,
+        parallel=_parallel(spec)
+        if spec.name.step in definition.graph.nodes and definition.graph[spec.name.step].is_parallel
+        else None,
     )
 
 
@@ -45,13 +44,14 @@ def _parallel(spec: TaskSpec) -> Parallel:
     return Parallel(_MAIN_IP, num_nodes=spec.nodes, node_index=index, control_task_id=control.id)
 
 
-def describe(flow: type[FlowSpec], graph: Graph, record: RunRecord) -> dict[str, Any]:
+def describe(definition: FlowDefinition, record: RunRecord) -> dict[str, Any]:
     """The flow's graph as JSON types."""
+    graph = definition.graph
     return {
         "name": record.flow,
         "file": record.file,
-        "doc": inspect.getdoc(flow) or "",
-        "parameters": list(parameters(flow)),
+        "doc": inspect.getdoc(definition.flow) or "",
+        "parameters": list(definition.parameters),
         "start_step": graph.start,
         "end_step": graph.end,
         "steps": {name: _described(node) for name, node in graph.nodes.items()},
@@ -59,8 +59,8 @@ def describe(flow: type[FlowSpec], graph: Graph, record: RunRecord) -> dict[str,
 
 
 def _described(node: Node) -> dict[str, Any]:
-    names = {"type": _type_of(node), "line": node.place.line, "foreach_artifact": node.foreach}
-    return {**asdict(node), "next": list(node.next), **names}
+    names = {"type": _type_of(node), "line": node.location.line, "foreach_artifact": node.foreach}
+    return {**node.to_document(), "next": list(node.next), **names}
 
 
 def _type_of(node: Node) -> str:

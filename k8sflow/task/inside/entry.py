@@ -10,13 +10,15 @@ import contextlib
 import os
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from k8sflow.errors import K8sflowError, RunError
-from k8sflow.flow.configs import configs
-from k8sflow.flow.decorators import mutators
+from k8sflow.flow.compile import compile_checked
+from k8sflow.flow.config_expressions import run_with
+from k8sflow.flow.configs import ConfigValues
+from k8sflow.flow.definition import FlowDefinition
 from k8sflow.flow.graph import Graph
 from k8sflow.flow.spec import FlowSpec
 from k8sflow.storage.artifacts import ArtifactStore
@@ -49,15 +51,15 @@ class PendingTask:
     code: int | None = field(default=None, init=False)
     threads: Sequence[threading.Thread] = field(default=(), init=False)
 
-    def begin(self, flow: type[FlowSpec]) -> NoReturn:
+    def begin(self, instance: FlowSpec) -> NoReturn:
         """Runs the task where the file makes an instance of the flow, and ends as the command line does.
 
         Raises:
             SystemExit: Always, with the exit code that follows from the result.
         """
-        sys.exit(self.run(flow))
+        sys.exit(self.run(type(instance), vars(instance)))
 
-    def run(self, flow: type[FlowSpec]) -> int:
+    def run(self, flow: type[FlowSpec], attributes: Mapping[str, Any] | None = None) -> int:
         """Runs the task, reports its result, and returns the exit code that follows from it."""
         if self.code is not None:  # the file makes a second instance after the first one
             return self.code
@@ -71,9 +73,8 @@ class PendingTask:
                     cause="It chooses its flow by something that a task sees differently.",
                     advice="Choose it by the command line's first word, or give each flow a file of its own.",
                 )
-            self._bind(flow)
-            graph = Graph.from_document(self.record.flow, self.record.graph)
-            result = TaskRunner(flow, graph, self.record, self.store, self.place).run(self.spec)
+            definition = self._compiled(flow, attributes)
+            result = TaskRunner(definition, self.record, self.store, self.place).run(self.spec)
         except K8sflowError as error:
             result = failure(error)
         return self.report(result)
@@ -85,13 +86,13 @@ class PendingTask:
         self.code = int(result.outcome.is_failure)
         return self.code
 
-    def _bind(self, flow: type[FlowSpec]) -> None:
-        """Gives the flow the configs that its run was started with, and applies its mutators."""
-        artifacts = ArtifactStore(self.store, self.record.flow)
-        for name, found in configs(flow).items():
-            if name in self.record.parameters:
-                found.k8sflow_bind(artifacts.load(self.record.parameters[name], name))
-        mutators.prepare(flow)
+    def _compiled(self, flow: type[FlowSpec], attributes: Mapping[str, Any] | None) -> FlowDefinition:
+        """The flow with the configs that its run was started with."""
+        artifacts, known = ArtifactStore(self.store, self.record.flow), self.record.parameters
+        declared = ConfigValues(flow)
+        configs = declared.over({name: artifacts.load(known[name], name) for name in declared if name in known})
+        run_with(configs)
+        return compile_checked(flow, configs, attributes, Graph.from_document(self.record.flow, self.record.graph))
 
 
 def finish_threads(before: Sequence[threading.Thread]) -> None:

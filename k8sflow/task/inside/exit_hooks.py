@@ -10,8 +10,8 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 
 from k8sflow.flow.current import current
-from k8sflow.flow.decorators.deployment import EXIT_EVENTS, exit_hooks
-from k8sflow.flow.spec import FlowSpec
+from k8sflow.flow.decorators.exit_hook import EVENTS, hooks
+from k8sflow.flow.definition import FlowDefinition
 from k8sflow.storage.records import RunRecord
 from k8sflow.task.spec import TaskName, TaskSpec
 
@@ -25,22 +25,22 @@ def specs(record: RunRecord, event: str) -> list[tuple[str, TaskSpec]]:
         record: The run's record.
         event: ``on_success`` or ``on_error``.
     """
-    hooks: Mapping[str, Sequence[str]] = record.flow_decorators.get("exit_hook") or {}
-    listed = [(other, name) for other in EXIT_EVENTS for name in hooks.get(other, ())]
+    recorded: Mapping[str, Sequence[str]] = record.flow_decorators.get("exit_hook") or {}
+    listed = [(other, name) for other in EVENTS for name in recorded.get(other, ())]
     return [
         (name.rpartition(":")[2], TaskSpec(record.flow, record.run, TaskName(STEP, (index,))))
         for index, (other, name) in enumerate(listed) if other == event
     ]  # fmt: skip
 
 
-def call(flow: type[FlowSpec], spec: TaskSpec) -> None:
+def call(definition: FlowDefinition, spec: TaskSpec) -> None:
     """Calls one hook; with the run, where it takes that.
 
     Raises:
         BaseException: What the hook raises.
     """
-    found = exit_hooks(flow)
-    hook = [function for event in EXIT_EVENTS for function in found.get(event, ())][spec.name.path[0]]
+    found = hooks(definition.decorations)
+    hook = [function for event in EVENTS for function in found.get(event, ())][spec.name.path[0]]
     match _parameter_for_run(hook):
         case None:
             hook()

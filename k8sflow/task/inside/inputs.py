@@ -7,7 +7,7 @@ from typing import Any
 
 from k8sflow.errors import ArtifactError
 from k8sflow.flow.checks.artifact_origins import MissingArtifactError, explain
-from k8sflow.flow.graph import Graph
+from k8sflow.flow.definition import FlowDefinition
 from k8sflow.flow.spec import CONTEXT, FlowSpec, NextCall
 from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore
 from k8sflow.storage.records import Commit
@@ -33,8 +33,7 @@ class Branch:
         tables: What the run's tasks left.
         run_values: The run's parameters and constants.
         artifacts: Where values are.
-        graph: The flow's graph.
-        flow: The flow's class.
+        definition: The flow.
     """
 
     def __init__(
@@ -44,16 +43,14 @@ class Branch:
         tables: Tables,
         run_values: dict[str, ArtifactRef],
         artifacts: ArtifactStore,
-        graph: Graph,
-        flow: type[FlowSpec],
+        definition: FlowDefinition,
     ) -> None:
         self._k8sflow_name = name
         self._k8sflow_commit = commit
         self._k8sflow_tables = tables
         self._k8sflow_run_values = run_values
         self._k8sflow_artifacts = artifacts
-        self._k8sflow_graph = graph
-        self._k8sflow_flow = flow
+        self._k8sflow_definition = definition
 
     @property
     def index(self) -> int | None:
@@ -73,7 +70,7 @@ class Branch:
         if name.startswith("__"):
             raise AttributeError(name)
         is_left = name in self._k8sflow_run_values or table_of(self).get(name) is not None
-        if not is_left and any(name in vars(base) for base in self._k8sflow_flow.__mro__):
+        if not is_left and any(name in vars(base) for base in self._k8sflow_definition.flow.__mro__):
             return getattr(_as_flow(self), name)
         value = self._k8sflow_load(name)
         self.__dict__[name] = value
@@ -85,8 +82,8 @@ class Branch:
         if ref is None:
             known = ", ".join(sorted(table_of(self).refs())) or "nothing"
             what = f"the branch {self._k8sflow_name} left no artifact {name!r}. It left {known}."
-            step, graph = self._k8sflow_name.step, self._k8sflow_graph
-            raise MissingArtifactError(what, lambda: explain(self._k8sflow_flow, graph, step, name))
+            step = self._k8sflow_name.step
+            raise MissingArtifactError(what, lambda: explain(self._k8sflow_definition, step, name))
         return self._k8sflow_artifacts.load(ref, name)
 
     def __repr__(self) -> str:
@@ -139,10 +136,18 @@ class _Left:
     ) -> None:
         raise RuntimeError(f"{self._branch!r} has ended: call self.merge_artifacts(inputs).")
 
+    def has_parameter(self, name: str) -> bool:
+        """Whether the run has a parameter under this attribute."""
+        return name in self._branch._k8sflow_definition.parameters  # noqa: SLF001  as below
+
+    def fixed(self, name: str) -> str:
+        """What an attribute is that no step can set, in words; empty for all others."""
+        return self._branch._k8sflow_definition.fixed(name)  # noqa: SLF001  as below
+
 
 def _as_flow(branch: Branch) -> FlowSpec:
     """The flow's object as it was when the branch ended."""
-    kind = branch._k8sflow_flow  # noqa: SLF001  as below
+    kind = branch._k8sflow_definition.flow  # noqa: SLF001  as below
     flow = kind.__new__(kind)
     flow.__dict__[CONTEXT] = _Left(branch)
     return flow
@@ -162,9 +167,8 @@ class Inputs:
         run_store: Where their commits are.
         run_values: The run's parameters and constants.
         artifacts: Where values are.
-        graph: The flow's graph.
+        definition: The flow.
         join: The join's step.
-        flow: The flow's class.
     """
 
     def __init__(
@@ -173,17 +177,15 @@ class Inputs:
         run_store: RunStore,
         run_values: dict[str, ArtifactRef],
         artifacts: ArtifactStore,
-        graph: Graph,
+        definition: FlowDefinition,
         join: str,
-        flow: type[FlowSpec],
     ) -> None:
         self._parents = parents
         self._run_store = run_store
         self._run_values = run_values
         self._artifacts = artifacts
-        self._graph = graph
-        self._ends = graph[join].parents
-        self._flow = flow
+        self._definition = definition
+        self._ends = definition.graph[join].parents
         self._tables = Tables(run_store)
         self._cache: dict[int, Branch] = {}
         self._commits: dict[TaskName, Commit] = {}
@@ -240,16 +242,16 @@ class Inputs:
                 commit = self._commit(name)
                 if parent.until:
                     name, commit = self._last(name, commit, parent.until)
-                return Branch(name, commit, self._tables, self._run_values, self._artifacts, self._graph, self._flow)
+                return Branch(name, commit, self._tables, self._run_values, self._artifacts, self._definition)
             position -= len(parent)
         raise IndexError(f"inputs has {len(self)} branches.")
 
     def _last(self, name: TaskName, commit: Commit, join: str) -> tuple[TaskName, Commit]:
         """The task with which a branch ended, found from its first one: by the way that each commit tells."""
         while join not in commit.steps:
-            node = self._graph[name.step]
+            node = self._definition.graph[name.step]
             if node.is_split:
-                name = TaskName(self._graph.join_of(name.step).name, name.path)
+                name = TaskName(self._definition.graph.join_of(name.step).name, name.path)
             elif commit.steps == (name.step,):
                 name = TaskName(name.step, name.path, name.turn + 1)
             else:

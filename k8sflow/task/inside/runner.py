@@ -8,11 +8,9 @@ from dataclasses import dataclass
 
 from k8sflow.errors import ArtifactError
 from k8sflow.flow.current import current
-from k8sflow.flow.decorators import registry
-from k8sflow.flow.decorators.retry import StepPolicy
-from k8sflow.flow.decorators.step import effective
-from k8sflow.flow.graph import Graph
-from k8sflow.flow.spec import CONTEXT, FlowSpec, steps
+from k8sflow.flow.decorators.policy import StepPolicy
+from k8sflow.flow.definition import FlowDefinition
+from k8sflow.flow.spec import CONTEXT, FlowSpec
 from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.storage.objects import ObjectStore
 from k8sflow.storage.records import Commit, KeptRecord, RunRecord
@@ -37,15 +35,13 @@ class TaskRunner:
     """What is the same for all tasks of a run.
 
     Args:
-        flow: The flow's class.
-        graph: Its graph.
+        definition: The flow.
         record: What was asked for when the run was started.
         store: Where the run's state is.
         place: The folder of the flow in which the run is.
     """
 
-    flow: type[FlowSpec]
-    graph: Graph
+    definition: FlowDefinition
     record: RunRecord
     store: ObjectStore
     place: str = RUNS
@@ -70,16 +66,16 @@ class TaskRunner:
         Raises:
             BaseException: What the user's code raises, as it is.
         """
-        with current.running(current_facts(self.flow, self.graph, self.record, self.run_store, spec)):
+        with current.running(current_facts(self.definition, self.record, self.run_store, spec)):
             if spec.name.step == exit_hooks.STEP:
-                exit_hooks.call(self.flow, spec)
+                exit_hooks.call(self.definition, spec)
                 return TaskResult(Outcome.SUCCEEDED, Transition())
             return self._run(spec)
 
     def _run(self, spec: TaskSpec) -> TaskResult:
         flow, context = self._prepare(spec)
         arguments = []
-        if self.graph[spec.name.step].is_join:
+        if self.definition.graph[spec.name.step].is_join:
             arguments.append(self._inputs(spec))
         policy = self._policy(spec.name.step)
         started = time.time()
@@ -111,9 +107,9 @@ class TaskRunner:
 
     def _call(self, step: str, flow: FlowSpec, context: Context, arguments: list[Inputs]) -> None:
         """Calls the step inside of its decorators; one that put something in its place need not say where to go on."""
-        added = tuple(map(registry.parse, self.record.decorators))
-        has_run = call_step(step, steps(self.flow)[step], flow, arguments, effective(self.flow, step, added))
-        node = self.graph[step]
+        decorations = self.definition.decorations_of(step, self.definition.added(self.record.decorators))
+        has_run = call_step(step, self.definition.steps[step].function, flow, arguments, decorations)
+        node = self.definition.graph[step]
         if not has_run and context.transition is None and node.next:
             context.next(flow, as_written(node, flow))
 
@@ -138,17 +134,16 @@ class TaskRunner:
 
     def _prepare(self, spec: TaskSpec) -> tuple[FlowSpec, Context]:
         """The ``self`` of the step, with the artifacts of the step before it."""
-        inherited = inherited_by(self.graph, self.run_store, spec)
+        inherited = inherited_by(self.definition.graph, self.run_store, spec)
         context = Context(
-            self.graph,
+            self.definition,
             spec.name,
             ArtifactStore(self.store, self.record.flow),
             inherited=inherited,
             run_values=dict(self.record.parameters),
-            flow=self.flow,
             max_num_splits=self.record.max_num_splits,
         )
-        flow = self.flow.__new__(self.flow)
+        flow = self.definition.flow.__new__(self.definition.flow)
         flow.__dict__[CONTEXT] = context
         context.begin(flow)
         return flow, context
@@ -160,7 +155,6 @@ class TaskRunner:
             self.run_store,
             dict(self.record.parameters),
             artifacts,
-            self.graph,
+            self.definition,
             spec.name.step,
-            self.flow,
         )

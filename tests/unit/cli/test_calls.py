@@ -13,7 +13,7 @@ from k8sflow import FlowSpec, IncludeFile, JSONType, Parameter
 from k8sflow.cli.calls import Call, expanded, received
 from k8sflow.cli.flow import _group
 from k8sflow.errors import ParameterError
-from k8sflow.flow.spec import parameters
+from k8sflow.flow.compile import declared
 
 
 class F(FlowSpec):
@@ -30,7 +30,7 @@ class F(FlowSpec):
     other = Parameter("in-a-name", default=1)
 
 
-GROUP = _group(F)
+GROUP = _group(declared(F))
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ GROUP = _group(F)
 )
 def test_arguments_become_words(values: dict[str, Any], words: list[str]) -> None:
     """None is an option that is not given."""
-    line = expanded(GROUP, Call((), "run", values), parameters(F))
+    line = expanded(GROUP, Call((), "run", values), declared(F).parameters)
     assert line == ["run", *words]
 
 
@@ -94,19 +94,19 @@ def test_a_call_is_received_and_what_was_typed_is_left_alone(tmp_path: Path) -> 
 def test_a_list_that_would_become_another_one_is_refused(words: list[str]) -> None:
     """A part has the separator in it, or the only one is empty."""
     with pytest.raises(ParameterError, match="can't be a part of the list"):
-        expanded(GROUP, Call((), "run", {"words": words}), parameters(F))
+        expanded(GROUP, Call((), "run", {"words": words}), declared(F).parameters)
 
 
 @pytest.mark.parametrize(("value", "word"), [("false", "--no-quick"), ("True", "--quick"), (0, "--no-quick")])
 def test_a_flag_may_be_a_text(value: object, word: str) -> None:
     """Which means what it says."""
-    found = expanded(GROUP, Call((), "run", {"quick": value}), parameters(F))
+    found = expanded(GROUP, Call((), "run", {"quick": value}), declared(F).parameters)
     assert found == ["run", word]
 
 
 def test_an_unknown_argument_is_told() -> None:
     """With what was meant."""
     with pytest.raises(ParameterError, match="run has no option 'cuont'") as told:
-        expanded(GROUP, Call((), "run", {"cuont": 3}), parameters(F))
+        expanded(GROUP, Call((), "run", {"cuont": 3}), declared(F).parameters)
     assert "Did you mean 'count'?" in told.value.advice
     assert "max_workers" in told.value.advice

@@ -13,6 +13,7 @@ from click.shell_completion import ShellComplete
 
 from k8sflow.cli.flow import _group
 from k8sflow.cli.main import main
+from k8sflow.flow.compile import declared
 from k8sflow.flow.spec import FlowSpec
 from tests.inprocess import run_all, runner_of
 from tests.support import environment, load_flow, write_flow
@@ -64,7 +65,7 @@ def test_a_shell_completes_steps_and_runs(
     flow: type[FlowSpec], words: list[str], begun: str, completed: list[str]
 ) -> None:
     """And the parts of a place; of what is not there it says nothing."""
-    assert _completions(_group(flow), words, begun) == completed
+    assert _completions(_group(declared(flow)), words, begun) == completed
 
 
 def test_a_shell_completes_flows_and_their_runs(flow: type[FlowSpec]) -> None:

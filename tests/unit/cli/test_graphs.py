@@ -10,6 +10,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from k8sflow.cli.flow import _group
+from k8sflow.flow.compile import declared
+from k8sflow.flow.decorators.mutators import mutated
 from tests.support import load_flow, write_flow
 
 SOURCE = """
@@ -29,7 +31,7 @@ SOURCE = """
 
 
 def _call(folder: Path, *arguments: str, source: str = SOURCE) -> Result:
-    return CliRunner().invoke(_group(load_flow(write_flow(folder, source))), arguments)
+    return CliRunner().invoke(_group(mutated(declared(load_flow(write_flow(folder, source))))), arguments)
 
 
 def test_a_graph_is_drawn_on_the_terminal(tmp_path: Path) -> None:

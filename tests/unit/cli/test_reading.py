@@ -19,6 +19,7 @@ from click.testing import CliRunner, Result
 
 from k8sflow.cli.flow import _group
 from k8sflow.cli.main import main
+from k8sflow.flow.compile import declared
 from k8sflow.flow.spec import FlowSpec
 from k8sflow.storage import package
 from k8sflow.storage.artifacts import ArtifactStore
@@ -82,7 +83,7 @@ def _store(folder: Path, run: str = NEW) -> RunStore:
 @pytest.fixture
 def ours(flow: type[FlowSpec]) -> Call:
     """``python flow.py …``, which has to succeed unless a failure is expected."""
-    return _caller(_group(flow))
+    return _caller(_group(declared(flow)))
 
 
 @pytest.fixture
@@ -187,7 +188,7 @@ def test_an_empty_store_has_no_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert _caller(main)("runs").stderr == "No run was found.\n"
     assert json.loads(_caller(main)("runs", "--json").stdout) == []
     flow = load_flow(write_flow(tmp_path, SOURCE))
-    assert "there is no run of a flow 'F'" in _caller(_group(flow))("runs", code=1).stderr
+    assert "there is no run of a flow 'F'" in _caller(_group(declared(flow)))("runs", code=1).stderr
 
 
 def test_a_tasks_output_is_printed_to_the_byte(ours: Call) -> None:

@@ -15,7 +15,7 @@ from k8sflow import Flow, Metaflow, Run, Step, Task, __version__, current, defau
 from k8sflow.client import NamespaceMismatchError, NotFoundError
 from k8sflow.client.artifact import DataArtifact
 from k8sflow.exception import MetaflowNamespaceMismatch, MetaflowNotFound
-from k8sflow.flow.compile import build
+from k8sflow.flow.compile import compile_flow
 from k8sflow.flow.current import TaskFacts
 from k8sflow.storage.folder import FolderStore
 from k8sflow.storage.records import Commit, OutcomeRecord, RunRecord
@@ -96,7 +96,7 @@ def test_what_came_last_comes_first(root: Path) -> None:
 def test_a_step_that_has_not_begun_is_not_there(root: Path) -> None:
     """Neither by iteration nor by name, as in a switch that took the other way."""
     store = RunStore(FolderStore(str(root / "store")), "F", "half")
-    graph = build(load_flow(write_flow(root, SOURCE)))
+    graph = compile_flow(load_flow(write_flow(root, SOURCE))).graph
     store.create(RunRecord("F", "half", "flow.py", {}, graph.to_document(), user=current_user()))
     run = Run(store)
     assert list(run) == []
@@ -114,7 +114,9 @@ def test_a_step_that_has_not_begun_is_not_there(root: Path) -> None:
 def test_a_flow_without_successful_runs_has_none(root: Path) -> None:
     """So that ``if run is None`` holds."""
     store = RunStore(FolderStore(str(root / "store")), "F", "r1")
-    store.create(RunRecord("F", "r1", "flow.py", {}, build(load_flow(write_flow(root, SOURCE))).to_document()))
+    store.create(
+        RunRecord("F", "r1", "flow.py", {}, compile_flow(load_flow(write_flow(root, SOURCE))).graph.to_document())
+    )
     namespace(None)
     assert Flow("F").latest_successful_run is None
     namespace("first")
@@ -224,7 +226,9 @@ def test_the_standard_error_has_the_traceback_of_a_failure(root: Path) -> None:
 def test_a_death_without_a_traceback_is_told_there_too(root: Path) -> None:
     """By what happened."""
     store = RunStore(FolderStore(str(root / "store")), "F", "r1")
-    store.create(RunRecord("F", "r1", "flow.py", {}, build(load_flow(write_flow(root, SOURCE))).to_document()))
+    store.create(
+        RunRecord("F", "r1", "flow.py", {}, compile_flow(load_flow(write_flow(root, SOURCE))).graph.to_document())
+    )
     store.write_outcome("start", "0", 0, OutcomeRecord("out_of_memory", 5.0, "killed at 1 GiB"))
     assert Task("0", parent=Run(store)["start"]).stderr == "killed at 1 GiB\n"
 

@@ -19,7 +19,7 @@ from k8sflow.kubernetes.flowrun import (
     flowrun_manifest,
     flowrun_name,
 )
-from k8sflow.runtime.flowrun_progress import Progress
+from k8sflow.runtime.detached.status import Progress
 from k8sflow.storage.records import RunRecord
 
 CHECKOUT = Path(__file__).parents[3]

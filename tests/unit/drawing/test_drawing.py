@@ -15,7 +15,7 @@ from k8sflow.drawing import markup, svg, text
 from k8sflow.drawing.arrows import arrows, loop
 from k8sflow.drawing.layout import Extent, lay_out
 from k8sflow.flow.checks import graph as lint
-from k8sflow.flow.compile import build
+from k8sflow.flow.compile import compile_flow
 from k8sflow.flow.graph import Graph, Node
 from tests.support import load_flow, write_flow
 from tests.unit.flow.graphs import PLACE, SEQUENCES, Part, unchecked
@@ -62,7 +62,7 @@ BRANCHES = """
 
 
 def _graph(tmp_path: Path, source: str) -> Graph:
-    return build(load_flow(write_flow(tmp_path, source)))
+    return compile_flow(load_flow(write_flow(tmp_path, source))).graph
 
 
 def test_branches_stand_side_by_side(tmp_path: Path) -> None:

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 
 from hypothesis import strategies as st
 
-from k8sflow.flow.graph import Graph, Node, Place
+from k8sflow.flow.graph import Graph, Node
+from k8sflow.flow.problems import Location
 
-PLACE = Place("flow.py", 1)
+PLACE = Location("flow.py", 1)
 
 
 @dataclass(frozen=True)

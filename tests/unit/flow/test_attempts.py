@@ -10,10 +10,9 @@ import pytest
 
 from k8sflow import catch, retry, timeout
 from k8sflow.errors import FlowDefinitionError
-from k8sflow.flow.compile import build
-from k8sflow.flow.decorators import kind as kinds
-from k8sflow.flow.decorators import registry
-from k8sflow.flow.decorators.retry import PAID, Catch, Retry, StepPolicy
+from k8sflow.flow.compile import compile_flow
+from k8sflow.flow.decorators import base, registry
+from k8sflow.flow.decorators.policy import PAID, Catch, Retry, StepPolicy
 from tests.support import load_flow, write_flow
 
 
@@ -24,7 +23,7 @@ def policy(*decorators: Any, on_kubernetes: bool = False) -> StepPolicy:
 
     for decorator in decorators:
         decorator(function)
-    found = StepPolicy.of(kinds.of(function), on_kubernetes=on_kubernetes)
+    found = StepPolicy.of(base.of(function), on_kubernetes=on_kubernetes)
     assert StepPolicy.from_document(json.loads(json.dumps(found.to_document()))) == found
     return found
 
@@ -78,7 +77,7 @@ def test_pauses_grow_without_end_but_not_past_the_longest() -> None:
         (lambda: retry(minutes_between_retries="soon"), "minutes_between_retries='soon'"),
         (lambda: retry(backoff=0.5), "shorter"),
         (lambda: retry(max_delay=float("nan")), "max_delay"),
-        (lambda: retry(on=("node_lost",)), "'node_lost' is none of user_error, timed_out, out_of_memory"),
+        (lambda: retry(on=("node_lost",)), "'node_lost' is not one of user_error, timed_out, out_of_memory"),
         (lambda: retry(on=()), "list of outcomes"),
         (lambda: retry(tmes=3), "Did you mean 'times'"),
         (lambda: retry(3), "by name, not 3. Write for example @retry|times=3"),
@@ -143,6 +142,6 @@ def test_catch_on_a_step_whose_way_only_it_knows_is_a_mistake(tmp_path: Path) ->
     """
     file = write_flow(tmp_path, source)
     with pytest.raises(FlowDefinitionError, match="2 mistakes") as told:
-        build(load_flow(file))
-    assert f"{file}:5: @catch can't stand on step start, which opens branches by its data" in told.value.advice
-    assert f"{file}:19: @catch can't stand on step meet, which is a switch" in told.value.advice
+        compile_flow(load_flow(file))
+    assert f"{file}:5: @catch can't be on step start, which opens branches by its data" in told.value.advice
+    assert f"{file}:19: @catch can't be on step meet, which is a switch" in told.value.advice

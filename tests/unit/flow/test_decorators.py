@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
-from k8sflow import kubernetes, resources, step
+from k8sflow import resources, step
 from k8sflow.errors import FlowDefinitionError
-from k8sflow.flow.decorators import step as decorators
-from k8sflow.flow.decorators.step import Decoration
+from k8sflow.flow.decorators.base import Decoration, of
+from k8sflow.flow.decorators.kubernetes import kubernetes
+from k8sflow.flow.decorators.registry import parse
+from k8sflow.flow.decorators.step import is_step
 
 
 def test_decorators_keep_what_was_written_out() -> None:
@@ -22,10 +24,10 @@ def test_decorators_keep_what_was_written_out() -> None:
 
     with pytest.raises(FlowDefinitionError, match="@resources is applied twice to start"):
         resources(cpu=1)(start)
-    assert decorators.is_step(start)
-    assert decorators.of(start) == (
-        Decoration("resources", {"cpu": 2, "memory": "4Gi"}),
-        Decoration("kubernetes", {"image": "a"}),
+    assert is_step(start)
+    assert of(start) == (
+        Decoration(resources, {"cpu": 2, "memory": "4Gi"}),
+        Decoration(kubernetes, {"image": "a"}),
     )
 
 
@@ -49,15 +51,15 @@ def test_a_wrong_option_is_told(make: Any, words: str) -> None:
 @pytest.mark.parametrize(
     ("text", "decoration"),
     [
-        ("kubernetes", Decoration("kubernetes", {})),
-        ("kubernetes:", Decoration("kubernetes", {})),
-        ("kubernetes:image=a:5000/b@sha256:c", Decoration("kubernetes", {"image": "a:5000/b@sha256:c"})),
-        ("resources:cpu=2, memory=4Gi", Decoration("resources", {"cpu": "2", "memory": "4Gi"})),
+        ("kubernetes", Decoration(kubernetes, {})),
+        ("kubernetes:", Decoration(kubernetes, {})),
+        ("kubernetes:image=a:5000/b@sha256:c", Decoration(kubernetes, {"image": "a:5000/b@sha256:c"})),
+        ("resources:cpu=2, memory=4Gi", Decoration(resources, {"cpu": "2", "memory": "4Gi"})),
     ],
 )
 def test_with_names_a_decorator(text: str, decoration: Decoration) -> None:
     """With options behind a colon."""
-    assert decorators.parse(text) == decoration
+    assert parse(text) == decoration
 
 
 @pytest.mark.parametrize(
@@ -67,4 +69,4 @@ def test_with_names_a_decorator(text: str, decoration: Decoration) -> None:
 def test_a_wrong_with_is_told(text: str) -> None:
     """With what there is."""
     with pytest.raises(FlowDefinitionError):
-        decorators.parse(text)
+        parse(text)

@@ -10,8 +10,9 @@ import pytest
 
 from k8sflow import FlowSpec, exit_hook, project, schedule, trigger, trigger_on_finish
 from k8sflow.errors import FlowDefinitionError
-from k8sflow.flow.compile import build
-from k8sflow.flow.decorators.deployment import documents
+from k8sflow.flow.compile import compile_flow
+from k8sflow.flow.decorators import base
+from k8sflow.flow.decorators.flow_level import documents
 from tests.support import flow_command, write_flow
 
 
@@ -30,7 +31,7 @@ def said(decorator: Any, **more: Any) -> dict[str, Any]:
         pass
 
     decorator(F)
-    found = documents(F, "ada", more.get("branch"), more.get("production"))
+    found = documents("F", base.of(F), "ada", more.get("branch"), more.get("production"))
     assert json.loads(json.dumps(found)) == found
     return next(iter(found.values()))  # type: ignore[no-any-return]
 
@@ -123,7 +124,7 @@ def test_a_project_has_branches(
 def test_a_mistake_is_told(make: Any, words: str) -> None:
     """When the flow is checked; at once, where it is not above a flow."""
     with pytest.raises(FlowDefinitionError, match=words):
-        build(make()(type("F", (FlowSpec,), {})))
+        compile_flow(make()(type("F", (FlowSpec,), {})))
 
 
 @pytest.mark.slow

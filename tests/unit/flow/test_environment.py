@@ -11,7 +11,7 @@ import pytest
 from k8sflow import environment, secrets
 from k8sflow.errors import ConfigurationError, FlowDefinitionError
 from k8sflow.flow.decorators import registry
-from k8sflow.flow.decorators.environment import _sources, read_secrets
+from k8sflow.flow.decorators.secrets import _sources, read_secrets
 from tests.support import run_flow, write_flow
 
 VALUE = "s3cr3t-value"

@@ -9,7 +9,7 @@ import pytest
 
 from k8sflow import Config, FlowSpec, Parameter, StepMutator, project, resources, retry, step
 from k8sflow.errors import FlowDefinitionError
-from k8sflow.flow.compile import build
+from k8sflow.flow.compile import compile_flow
 from tests.support import flow_command, load_flow, write_flow
 
 HEAD = """from k8sflow import (
@@ -55,30 +55,30 @@ CASES = {
     "too many for a class": (above_start("@kept(1, 2) # <-", "@step"), "@kept takes its options by name, not 1, 2"),
     "those of a class without": (above_start("@bare(a=3) # <-", "@step"), "@bare has no option 'a'", "takes no options"),
     "a class with __init__": (above_start("@made # <-", "@step"), "@made has an __init__", "by init(self, ...)"),
-    "a class above a flow": ("@bare # <-\n" + FLOW.format(""), "@bare stands on the class F"),
-    "a class above a method": (FLOW.format("  @bare # <-\n  def help(self): pass\n"), "@bare stands on help, which is not a step"),
+    "a class above a flow": ("@bare # <-\n" + FLOW.format(""), "@bare is on the class F"),
+    "a class above a method": (FLOW.format("  @bare # <-\n  def help(self): pass\n"), "@bare is on help, which is not a step"),
     "a mutator's options": (above_start("@again(tims=3) # <-", "@step"), "@again has no option 'tims'", "Did you mean 'times'"),
     "too many of them": (above_start("@again(3, 4) # <-", "@step"), "too many positional arguments"),
     "what a mutator adds": ("@everywhere # <-\n" + FLOW.format(""), "Did you mean 'retry'"),
-    "a step mutator above a class": ("@again # <-\n" + FLOW.format(""), "@again stands on F", "above a step's def"),
-    "a flow mutator above a step": (above_start("@everywhere # <-", "@step"), "@everywhere stands on start", "above a flow's class"),
+    "a step mutator above a class": ("@again # <-\n" + FLOW.format(""), "@again is on F", "above a step's def"),
+    "a flow mutator above a step": (above_start("@everywhere # <-", "@step"), "@everywhere is on start", "above a flow's class"),
     "a mutator below @step": (above_start("@step", "@again(tims=1) # <-"), "no option 'tims'"),
-    "a step's above a class": ("@resources(cpu=2) # <-\n" + FLOW.format(""), "@resources stands on the class F"),
-    "a step's wrong one above a class": ("@resources(cpus=2) # <- <-\n" + FLOW.format(""), "stands on the class F", "'cpus'"),
-    "a flow's above a step": (above_start("@project(name='x') # <-", "@step"), "@project stands on the function start"),
+    "a step's above a class": ("@resources(cpu=2) # <-\n" + FLOW.format(""), "@resources is on the class F"),
+    "a step's wrong one above a class": ("@resources(cpus=2) # <- <-\n" + FLOW.format(""), "is on the class F", "'cpus'"),
+    "a flow's above a step": (above_start("@project(name='x') # <-", "@step"), "@project is on the function start"),
     "a flow's option": ("@project(nme='x') # <-\n" + FLOW.format(""), "Did you mean 'name'"),
-    "above a method": (FLOW.format("  @retry # <-\n  def help(self): pass\n"), "@retry stands on help, which is not a step"),
-    "a mutator above a method": (FLOW.format("  @again # <-\n  def help(self): pass\n"), "@again stands on help"),
-    "above a property": (FLOW.format("  @retry # <-\n  @property\n  def help(self): pass\n"), "@retry stands on a property"),
-    "a mutator above a property": (FLOW.format("  @again() # <-\n  @property\n  def help(self): pass\n"), "@again stands on"),
-    "above a static method": (FLOW.format("  @retry # <-\n  @staticmethod\n  def help(): pass\n"), "@retry stands on help"),
-    "above an inner class": (FLOW.format("  @retry # <-\n  class Help: pass\n"), "@retry stands on Help"),
-    "above a function": ("@retry # <-\ndef help(): pass\n" + FLOW.format(""), "@retry stands on help, which is not a step of a flow"),
+    "above a method": (FLOW.format("  @retry # <-\n  def help(self): pass\n"), "@retry is on help, which is not a step"),
+    "a mutator above a method": (FLOW.format("  @again # <-\n  def help(self): pass\n"), "@again is on help"),
+    "above a property": (FLOW.format("  @retry # <-\n  @property\n  def help(self): pass\n"), "@retry is on a property"),
+    "a mutator above a property": (FLOW.format("  @again() # <-\n  @property\n  def help(self): pass\n"), "@again is on"),
+    "above a static method": (FLOW.format("  @retry # <-\n  @staticmethod\n  def help(): pass\n"), "@retry is on help"),
+    "above an inner class": (FLOW.format("  @retry # <-\n  class Help: pass\n"), "@retry is on Help"),
+    "above a function": ("@retry # <-\ndef help(): pass\n" + FLOW.format(""), "@retry is on help, which is not a step of a flow"),
     "@step's option": (above_start("@step(strat=True) # <-"), "Did you mean 'start'"),
     "@step by position": (above_start("@step('start') # <-"), "@step takes its options by name, not 'start'"),
-    "@step above a property": (FLOW.format("  @step # <-\n  @property\n  def help(self): pass\n"), "@step stands on a property"),
-    "@step above a class": (FLOW.format("  @step # <-\n  class Help: pass\n"), "@step stands on the class Help"),
-    "@step above a static method": (FLOW.format("  @step # <-\n  @staticmethod\n  def help(): pass\n"), "@step stands on a staticmethod"),
+    "@step above a property": (FLOW.format("  @step # <-\n  @property\n  def help(self): pass\n"), "@step is on a property"),
+    "@step above a class": (FLOW.format("  @step # <-\n  class Help: pass\n"), "@step is on the class Help"),
+    "@step above a static method": (FLOW.format("  @step # <-\n  @staticmethod\n  def help(): pass\n"), "@step is on a staticmethod"),
     "a parameter's option": (FLOW.format("  n = Parameter('n', defalt=1) # <-\n"), "Parameter has no option 'defalt'", "Did you mean 'default'"),
     "a parameter without a name": (FLOW.format("  n = Parameter() # <-\n"), "missing a required argument: 'name'"),
     "a parameter's type": (FLOW.format("  n = Parameter('n', type=list) # <-\n"), "not one of str, int"),
@@ -96,7 +96,7 @@ def mistakes(folder: Path, source: str) -> tuple[list[int], str]:
     """The lines of the mistakes, counted from the head's end, and all that is told."""
     file = write_flow(folder, source, head=HEAD)
     with pytest.raises(FlowDefinitionError) as told:
-        build(load_flow(file))
+        compile_flow(load_flow(file))
     places = [line.split(":")[1] for line in told.value.advice.splitlines() if line.startswith(f"{file}:")]
     return [int(line) - HEAD.count("\n") for line in places], told.value.advice
 
@@ -177,4 +177,4 @@ def test_a_mistake_in_a_base_is_one_of_the_flow() -> None:
     class G(F): ...
 
     with pytest.raises(FlowDefinitionError, match="G has 2 mistakes"):
-        build(G)
+        compile_flow(G)

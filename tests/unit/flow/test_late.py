@@ -11,11 +11,11 @@ import pytest
 
 from k8sflow import Config, FlowSpec, Parameter, config_expr, environment, resources, step
 from k8sflow.errors import FlowDefinitionError, ParameterError
-from k8sflow.flow.compile import build
-from k8sflow.flow.configs import bind, given
-from k8sflow.flow.decorators import kind as kinds
-from k8sflow.flow.decorators.step import of_step
-from k8sflow.flow.spec import parameters
+from k8sflow.flow.compile import compile_flow
+from k8sflow.flow.config_expressions import running
+from k8sflow.flow.configs import ConfigValues
+from k8sflow.flow.definition import FlowDefinition
+from k8sflow.flow.delayed import settled
 from tests.support import flow_command, load_flow, run_flow, write_flow
 
 USES = """
@@ -49,7 +49,7 @@ def test_a_use_of_a_value_that_is_not_known_is_a_mistake(tmp_path: Path, use: st
     """It is reported by the check, with the file, the line and what to write."""
     file = write_flow(tmp_path, USES.format(use=use))
     with pytest.raises(FlowDefinitionError, match=r"F has (a|\d) mistake") as refused:
-        build(load_flow(file))
+        compile_flow(load_flow(file))
     line = 1 + file.read_text().splitlines().index(f'    used = Parameter("used", default={use})')
     assert f"{file}:{line}" in refused.value.advice
     assert "known only when a run starts" in refused.value.advice
@@ -102,11 +102,11 @@ def test_methods_of_a_table_and_of_a_text_can_be_handed_on() -> None:
         (config.a.to_dict(), {"x": 1, "y": 2}),
         (config.a[config_expr("'x'")], 1),
     ):
-        assert kinds.settled(late) == value
-    assert list(kinds.settled(config.a.keys())) == ["x", "y"]
-    assert sorted(kinds.settled(config.a.values())) == [1, 2]
+        assert settled(late) == value
+    assert list(settled(config.a.keys())) == ["x", "y"]
+    assert sorted(settled(config.a.values())) == [1, 2]
     with pytest.raises(ParameterError, match=r"c\.items is a method of every table"):
-        kinds.settled(config.items)
+        settled(config.items)
     assert repr(config.a.x) == "<c.a.x>"
     assert copy.deepcopy(config) is config
 
@@ -123,14 +123,14 @@ def test_outside_of_a_class_body_the_value_is_used_once_it_is_known() -> None:
         assert F.cfg.n == 2
     with pytest.raises(FlowDefinitionError, match=r"needs the value of"):
         str(F.double)
-    bind(F, ["--config-value", "cfg", '{"n": 3, "a": {"b": 1}}'])
-    assert F.cfg.n == 3
-    assert f"{F.cfg.n + 1} {F.cfg.n * 2}" == "4 6"
-    assert len(F.cfg) == 2
-    assert "a" in F.cfg
-    assert dict(F.cfg.a) == {"b": 1}
-    instance = F(use_cli=False)
-    assert (instance.n, instance.double) == (3, 6)
+    with running(ConfigValues.from_arguments(F, ["--config-value", "cfg", '{"n": 3, "a": {"b": 1}}'])):
+        assert F.cfg.n == 3
+        assert f"{F.cfg.n + 1} {F.cfg.n * 2}" == "4 6"
+        assert len(F.cfg) == 2
+        assert "a" in F.cfg
+        assert dict(F.cfg.a) == {"b": 1}
+        instance = F(use_cli=False)
+        assert (instance.n, instance.double) == (3, 6)
 
 
 def test_a_decorators_option_by_position_is_still_a_mistake(tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_a_decorators_option_by_position_is_still_a_mistake(tmp_path: Path) -> N
     )
     file = write_flow(tmp_path, source.replace("environment", "retry"))
     with pytest.raises(FlowDefinitionError) as refused:
-        build(load_flow(file))
+        compile_flow(load_flow(file))
     assert "@retry takes its options by name" in refused.value.advice
 
 
@@ -179,9 +179,13 @@ class Other(FlowSpec):
         """The only step."""
 
 
-def _seen(flow: type[FlowSpec]) -> list[Any]:
-    options = {decoration.name: kinds.settled(dict(decoration.options)) for decoration in of_step(flow, "start")}
-    defaults = [parameter.default_value(CONTEXT) for parameter in parameters(flow).values()]
+def _compiled(flow: type[FlowSpec], **configs: Any) -> FlowDefinition:
+    return compile_flow(flow, ConfigValues.from_python(flow, configs))
+
+
+def _seen(definition: FlowDefinition) -> list[Any]:
+    options = {decoration.name: decoration.options for decoration in definition.decorations_of("start")}
+    defaults = [parameter.default_value(CONTEXT) for parameter in definition.parameters.values()]
     return [options["resources"]["cpu"], *(options["environment"]["vars"].values()), *defaults]
 
 
@@ -190,14 +194,13 @@ CONTEXT: Any = None
 
 def test_flows_of_a_process_have_configs_of_their_own() -> None:
     """Whether they inherit them, replace them, or have one of the same name."""
-    with given(Small, {"limits": {"cpu": 2}}), given(Other, {"limits": {"cpu": 5}}), given(Large, {}):
-        assert _seen(Small) == [2] * 4
-        assert _seen(Large) == [16] * 4
-        assert kinds.settled(dict(of_step(Other, "start")[-1].options)) == {"cpu": 5}
-        with given(Base, {"limits": {"cpu": 3}}):
-            assert _seen(Base) == [3] * 4
-            assert _seen(Small) == [2] * 4
-    assert _seen(Base) == _seen(Small) == [1] * 4
+    small, other = _compiled(Small, limits={"cpu": 2}), _compiled(Other, limits={"cpu": 5})
+    large, base = _compiled(Large), _compiled(Base, limits={"cpu": 3})
+    assert _seen(small) == [2] * 4
+    assert _seen(large) == [16] * 4
+    assert other.decorations_of("start")[-1].options == {"cpu": 5}
+    assert _seen(base) == [3] * 4
+    assert _seen(_compiled(Base)) == _seen(_compiled(Small)) == [1] * 4
 
 
 def test_one_config_object_may_be_shared_by_flows(tmp_path: Path) -> None:
@@ -221,9 +224,8 @@ def test_one_config_object_may_be_shared_by_flows(tmp_path: Path) -> None:
     )
     second = load_flow(file)
     first = second.start.__globals__["A"]
-    with given(first, {"conf": {"cpu": 2}}), given(second, {"other": {"cpu": 3}}):
-        for flow, cpu in ((first, 2), (second, 3)):
-            assert kinds.settled(dict(of_step(flow, "start")[-1].options)) == {"cpu": cpu}
+    for definition, cpu in ((_compiled(first, conf={"cpu": 2}), 2), (_compiled(second, other={"cpu": 3}), 3)):
+        assert definition.decorations_of("start")[-1].options == {"cpu": cpu}
 
 
 @pytest.mark.parametrize(
@@ -245,7 +247,7 @@ def test_the_advice_has_the_whole_expression(tmp_path: Path) -> None:
     """Not the part of it in which the value is needed first."""
     use = "','.join((str(i) for i in cfg.list))"
     with pytest.raises(FlowDefinitionError) as refused:
-        build(load_flow(write_flow(tmp_path, USES.format(use=use))))
+        compile_flow(load_flow(write_flow(tmp_path, USES.format(use=use))))
     assert f'Write config_expr("{use}")' in refused.value.advice
 
 
@@ -284,7 +286,7 @@ def test_tables_can_be_unpacked_into_options(tmp_path: Path) -> None:
     assert "NOTED {'b': 2, 'a': 1}" in done.stdout
     for options, words in (
         ("times=1, **cfg.retry", "times is given twice: **cfg.retry has it too"),
-        ("**cfg.text", "**cfg.text is of type str, which is no table to unpack"),
+        ("**cfg.text", "**cfg.text is of type str, which can't be unpacked as a table"),
         ("**cfg.env", "@retry has no option 'X'"),
     ):
         refused = run_flow(write_flow(tmp_path, UNPACKED.format(options=options)))
@@ -296,5 +298,5 @@ def test_a_list_of_values_that_are_not_known_is_a_mistake(tmp_path: Path) -> Non
     """A step would see the list with what is in it before the run."""
     file = write_flow(tmp_path, USES.format(use="1").replace("@step", "both = [cfg.env, 1]\n        @step", 1))
     with pytest.raises(FlowDefinitionError, match=r"F has a mistake") as refused:
-        build(load_flow(file))
+        compile_flow(load_flow(file))
     assert "both holds values of configs" in refused.value.advice

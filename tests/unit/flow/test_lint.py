@@ -12,7 +12,7 @@ from hypothesis import given, settings
 
 from k8sflow.errors import FlowDefinitionError
 from k8sflow.flow.checks import graph as lint
-from k8sflow.flow.compile import build
+from k8sflow.flow.compile import compile_flow
 from k8sflow.flow.graph import Graph
 from tests.support import HEAD, load_flow, write_flow
 from tests.unit.flow.graphs import PLACE, SEQUENCES, Part, source, unchecked
@@ -23,7 +23,9 @@ HEAD_LINES = GIVEN.count("\n")
 
 
 def _build(folder: Path, text: str) -> Graph:
-    return build(load_flow(write_flow(folder, text.replace("(FlowSpec)", "(Given, FlowSpec)"), head=GIVEN)))
+    return compile_flow(
+        load_flow(write_flow(folder, text.replace("(FlowSpec)", "(Given, FlowSpec)"), head=GIVEN))
+    ).graph
 
 
 def _mistakes(folder: Path, text: str) -> list[tuple[int, str]]:
@@ -385,23 +387,23 @@ CASES: dict[str, tuple[Any, ...]] = {
     "steps under what hides them": (
         ("class F(FlowSpec):\n  @staticmethod\n  @step\n  def start(self): # <-\n    self.next(self.a)\n  @classmethod\n  @step\n  def a(self): # <-\n    self.next(self.b)\n"
         "  @(lambda function: None)\n  @step\n  def b(self): # <-\n    self.next(self.end)\n  @step\n  def end(self): pass"),
-        ["start stands under @staticmethod", "Take @staticmethod away"], ["a stands under @classmethod"],
-        ["a decorator above @step of b made a NoneType of it", "functools.wraps"],
+        ["start is under @staticmethod", "Remove @staticmethod"], ["a is under @classmethod"],
+        ["a decorator above @step of b turned it into a NoneType", "functools.wraps"],
     ),
     "@step above @staticmethod": (
         "class F(FlowSpec):\n  @step # <-\n  @staticmethod\n  def start(self): self.next(self.end)\n  @step\n  def end(self): pass",
-        ["@step stands on a staticmethod"],
+        ["@step is on a staticmethod"],
     ),
     "methods without @step": (
         ("class F(FlowSpec):\n  def start(self): # <-\n    self.next(self.a)\n  def a(me): me.next(me.b, me.c) # <-\n  @step\n  def b(self): self.next(self.end)\n"
         "  @step\n  def c(self): self.next(self.end)\n  def end(self): pass # <- <-\n  def help(self): return next(iter([]))"),
-        ["start is a method of the flow, but it is no step", "Write @step above def start"], ["a is a method"],
-        ["end is a method of the flow, but it is no step", "def end"], ["end comes after b and c"],
+        ["start is a method of the flow, but not a step", "Write @step above def start"], ["a is a method"],
+        ["end is a method of the flow, but not a step", "def end"], ["end comes after b and c"],
     ),
     "decorators without @step": (
         ("from k8sflow import retry, timeout\nclass F(FlowSpec):\n  @retry\n  @timeout(seconds=5)\n  def start(self): # <-\n    self.next(self.end)\n"
         "  @step\n  def end(self): pass"),
-        ["start is a method of the flow, but it is no step"],
+        ["start is a method of the flow, but not a step"],
     ),
     "a join that doesn't say so": (
         ("class F(FlowSpec):\n  @step\n  def start(self): self.next(self.a, self.b)\n  @step\n  def a(self): self.next(self.j)\n  @step\n  def b(self): self.next(self.j)\n"
@@ -677,7 +679,7 @@ class F(Mixed, FlowSpec):
 def test_what_may_be_set_is_no_mistake(tmp_path: Path, body: str, members: str, module: str) -> None:
     """In whatever way: by name, by a method, by somebody to whom self was handed, by the class."""
     text = SET.format(body=body, members=members, module=module)
-    build(load_flow(write_flow(tmp_path, text)))
+    compile_flow(load_flow(write_flow(tmp_path, text)))
 
 
 def test_mistakes_in_a_base_class_are_told_in_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -802,7 +804,7 @@ def test_a_flow_without_source_is_told() -> None:
     scope: dict[str, object] = {"__name__": __name__}
     exec(textwrap.dedent(HEAD + "class F(FlowSpec):\n  @step\n  def start(self): self.next(self.end)\n"), scope)
     with pytest.raises(FlowDefinitionError, match="source of step start can't be found"):
-        build(scope["F"])  # type: ignore[arg-type]
+        compile_flow(scope["F"])  # type: ignore[arg-type]
 
 
 def test_a_long_flow_is_checked_quickly(tmp_path: Path) -> None:

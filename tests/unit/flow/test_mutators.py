@@ -19,10 +19,9 @@ from k8sflow import (
     user_step_decorator,
 )
 from k8sflow.errors import FlowDefinitionError
-from k8sflow.flow.compile import build
-from k8sflow.flow.decorators import step as decorators
-from k8sflow.flow.decorators.mutators import prepare
-from k8sflow.flow.spec import parameters
+from k8sflow.flow.compile import compile_flow, declared
+from k8sflow.flow.decorators.base import options_of
+from k8sflow.flow.decorators.mutators import mutated
 from tests.inprocess import Failed, run_source
 from tests.support import run_flow, write_flow
 
@@ -292,16 +291,15 @@ def test_mutators_change_decorators_and_parameters() -> None:
         gone = Parameter("gone")
 
     for _ in range(2):
-        prepare(Derived)
-    found = {
-        name: decorators.options_of(decorators.of_step(Derived, name), "retry") for name in ("start", "middle", "end")
-    }
+        mutated(declared(Derived))
+    definition = mutated(declared(Derived))
+    found = {name: options_of(definition.decorations_of(name), "retry") for name in ("start", "middle", "end")}
     assert {name: options["times"] for name, options in found.items() if options} == {"start": 1, "middle": 5, "end": 0}
     assert found["start"] is not None
     assert found["start"]["backoff"] == 2
-    assert [d.name for d in decorators.of_step(Derived, "start")] == ["retry"]
-    assert [d.name for d in decorators.of_step(Base, "start")] == ["retry", "timeout"]
-    assert list(parameters(Derived)) == ["added"]
+    assert [d.name for d in definition.decorations_of("start")] == ["retry"]
+    assert [d.name for d in declared(Base).decorations_of("start")] == ["retry", "timeout"]
+    assert list(definition.parameters) == ["added"]
 
 
 def test_a_parameter_is_added_to_each_flow_under_its_attribute() -> None:
@@ -322,8 +320,8 @@ def test_a_parameter_is_added_to_each_flow_under_its_attribute() -> None:
     class Other(FlowSpec): ...
 
     for flow_class, name in ((One, "rows"), (Other, "lines")):
-        prepare(flow_class)
-        assert {attribute: found.attribute for attribute, found in parameters(flow_class).items()} == {name: name}
+        parameters = mutated(declared(flow_class)).parameters
+        assert {attribute: found.attribute for attribute, found in parameters.items()} == {name: name}
 
 
 def test_a_mutator_that_asks_for_what_can_not_be_is_told() -> None:
@@ -346,7 +344,7 @@ def test_a_mutator_that_asks_for_what_can_not_be_is_told() -> None:
             def start(self) -> None: ...
 
         with pytest.raises(FlowDefinitionError, match=words):
-            build(F)
+            compile_flow(F)
     with pytest.raises(FlowDefinitionError, match="goes above a step's def"):
         Sturdy()(int)
     with pytest.raises(FlowDefinitionError, match="goes above a flow's class"):
@@ -366,7 +364,7 @@ def test_what_a_mutators_own_code_raises_is_one_of_the_mistakes() -> None:
         def start(self) -> None: ...
 
     with pytest.raises(FlowDefinitionError) as raised:
-        build(F)
+        compile_flow(F)
     told = str(raised.value)
     assert "the mutator Broken failed: KeyError: 'start'" in told
     assert f"It was raised in mutate(), {__file__}:" in told
@@ -390,8 +388,8 @@ def test_a_mutator_adds_and_removes_a_class_of_decorators() -> None:
         @step
         def start(self) -> None: ...
 
-    prepare(F)
-    assert [(d.name, d.options) for d in decorators.of_step(F, "start")] == [("kept", {"word": "b"})]
+    decorations = mutated(declared(F)).decorations_of("start")
+    assert [(d.name, d.options) for d in decorations] == [("kept", {"word": "b"})]
 
 
 def test_a_run_is_mutated_by_its_configs(tmp_path: Path) -> None:

@@ -9,8 +9,7 @@ import pytest
 
 from k8sflow import FlowSpec, IncludeFile, JSONType, Parameter, ParameterContext
 from k8sflow.errors import FlowDefinitionError, ParameterError
-from k8sflow.flow.compile import build
-from k8sflow.flow.spec import constants, parameters
+from k8sflow.flow.compile import compile_flow, declared
 from tests.support import run_flow, write_flow
 
 
@@ -94,7 +93,7 @@ def test_two_parameters_with_one_name_are_told() -> None:
         b = Parameter("n")
 
     with pytest.raises(FlowDefinitionError, match="two parameters with the name 'n': a and b"):
-        build(Twice)
+        compile_flow(Twice)
 
 
 def test_members_are_sorted_into_parameters_and_constants() -> None:
@@ -120,9 +119,9 @@ def test_members_are_sorted_into_parameters_and_constants() -> None:
         @staticmethod
         def helper() -> None: ...
 
-    assert constants(Derived) == {"replaced": 5, "size": 1, "items": (1,)}
-    assert list(parameters(Derived)) == ["rate"]
-    assert list(parameters(Base)) == ["replaced"]
+    assert declared(Derived).constants == {"replaced": 5, "size": 1, "items": (1,)}
+    assert list(declared(Derived).parameters) == ["rate"]
+    assert list(declared(Base).parameters) == ["replaced"]
 
 
 def test_outside_of_a_task_self_says_so() -> None:

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from k8sflow.errors import FlowDefinitionError
 from k8sflow.flow.decorators import quantity
+from k8sflow.flow.decorators.base import Decoration
+from k8sflow.flow.decorators.kubernetes import resources
 from k8sflow.flow.decorators.pod_options import DEFAULT_OPTIONS, RESOURCES, PodOptions, common_namespace, merge
-from k8sflow.flow.decorators.step import Decoration, resources
 
 
 @pytest.mark.parametrize(
@@ -56,7 +57,7 @@ def test_shared_memory_may_be_small() -> None:
     assert quantity.share(10) == "10M"
     with pytest.raises(ValueError, match="too little for a Python process"):
         quantity.size(10)
-    resources.read(Decoration("resources", {"shared_memory": 10}))
+    resources.read(Decoration(resources, {"shared_memory": 10}))
 
 
 @pytest.mark.parametrize(

@@ -12,14 +12,13 @@ import pytest
 
 from k8sflow import step
 from k8sflow.errors import FlowDefinitionError
-from k8sflow.flow.decorators import kind as kinds
-from k8sflow.flow.decorators import registry
-from k8sflow.flow.decorators.kind import Decoration, DecoratorKind, Option
-from k8sflow.flow.decorators.step import kubernetes
+from k8sflow.flow.decorators import base, registry
+from k8sflow.flow.decorators.base import Decoration, Decorator, Option
+from k8sflow.flow.decorators.kubernetes import kubernetes
 from tests.support import run_flow, write_flow
 
 PLUGIN = """
-from k8sflow.flow.decorators.kind import DecoratorKind, Option
+from k8sflow.flow.decorators.base import Decorator, Option
 
 def around(step_name, flow, inputs, attributes):
     flow.loudness = attributes["volume"]
@@ -27,7 +26,7 @@ def around(step_name, flow, inputs, attributes):
     yield
     print("after", step_name)
 
-loud = DecoratorKind("loud", "prints around the step", (Option("volume", int, "a number", 3),), around=around)
+loud = Decorator("loud", "prints around the step", (Option(int, "a number", "volume", 3),), around=around)
 broken = 5
 """
 
@@ -45,13 +44,13 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.syspath_prepend(str(folder))
     yield folder
     sys.modules.pop("loudness", None)
-    kinds.used.pop("loud", None)
 
 
 def test_an_installed_package_brings_a_decorator(plugin: Path) -> None:
     """By an entry point; ``--with`` finds it, and its options are parsed by it."""
-    assert registry.parse("loud:volume=5") == Decoration("loud", {"volume": "5"})
-    assert registry.find("loud").read(Decoration("loud", {"volume": "5"})) == {"volume": 5}
+    found = registry.parse("loud:volume=5")
+    assert (found.name, found.options) == ("loud", {"volume": "5"})
+    assert found.parsed() == {"volume": 5}
     with pytest.raises(FlowDefinitionError, match="can't be used with volume='x'"):
         registry.parse("loud:volume=x")
 
@@ -130,9 +129,9 @@ def test_a_decorator_is_written_with_and_without_parentheses() -> None:
     @step
     def other(self: Any) -> None: ...
 
-    assert kinds.of(start) == kinds.of(other) == (Decoration("kubernetes", {}),)
+    assert base.of(start) == base.of(other) == (Decoration(kubernetes, {}),)
     assert "memory" in inspect.signature(kubernetes).parameters
-    assert list(inspect.signature(DecoratorKind("any", "any", None)).parameters) == ["options"]
-    on_flow = DecoratorKind("marked", "", (Option("x", str, "x"),), on="flow")
+    assert list(inspect.signature(Decorator("any", "any", None)).parameters) == ["options"]
+    on_flow = Decorator("marked", "", (Option(str, "x", "x"),), on="flow")
     with pytest.raises(FlowDefinitionError, match="not a flow's class"):
         on_flow(x="1")(start)

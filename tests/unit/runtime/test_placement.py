@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from k8sflow.config import Settings
-from k8sflow.flow.compile import build
-from k8sflow.flow.decorators.retry import Catch, Retry, StepPolicy
+from k8sflow.flow.compile import compile_flow
+from k8sflow.flow.decorators.policy import Catch, Retry, StepPolicy
 from k8sflow.runtime.placement import Placement
 from tests.support import load_flow, write_flow
 
@@ -34,7 +34,7 @@ SOURCE = """
 def place(folder: Path, *with_: str) -> Placement:
     """The placement of the flow above."""
     flow = load_flow(write_flow(folder, SOURCE))
-    return Placement.of(flow, build(flow), with_, Settings())
+    return Placement.of(compile_flow(flow), with_, Settings())
 
 
 def test_a_timeout_sets_the_deadline_of_the_pod(tmp_path: Path) -> None:

@@ -31,8 +31,8 @@ def test_a_random_flow_runs_to_its_end(
     for step in run:
         for task in step:
             assert task.data.trace == (step.id, _path(runner, step.id, task.id))
-            if runner.graph[step.id].joins:
-                in_order = runner.graph[str(runner.graph[step.id].joins)].is_wide
+            if runner.definition.graph[step.id].joins:
+                in_order = runner.definition.graph[str(runner.definition.graph[step.id].joins)].is_wide
                 seen = _seen(run, runner, step.id, _path(runner, step.id, task.id))
                 assert (task.data.seen if in_order else sorted(task.data.seen)) == seen
     assert Counter(step.id for step in run)["end"] == 1
@@ -41,13 +41,13 @@ def test_a_random_flow_runs_to_its_end(
 
 def _path(runner: TaskRunner, step: str, task: str) -> tuple[int, ...]:
     """The foreach branches around a task, by its id."""
-    return () if runner.graph.depth(step) == 0 else tuple(map(int, task.partition("-")[0].split(".")))
+    return () if runner.definition.graph.depth(step) == 0 else tuple(map(int, task.partition("-")[0].split(".")))
 
 
 def _seen(run: Run, runner: TaskRunner, join: str, path: tuple[int, ...]) -> list[Any]:
     """What a join has to see of its branches: the traces of the tasks that went on to it, by branch and by step."""
     found = []
-    for parent in runner.graph[join].parents:
+    for parent in runner.definition.graph[join].parents:
         for task in run[parent] if any(step.id == parent for step in run) else ():
             commit = runner.run_store.read_commit(parent, task.id)
             place = _path(runner, parent, task.id)

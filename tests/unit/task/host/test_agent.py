@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from k8sflow.flow.compile import build
+from k8sflow.flow.compile import compile_flow
 from k8sflow.flow.config_values import ConfigValue
-from k8sflow.flow.decorators.retry import StepPolicy
+from k8sflow.flow.decorators.policy import StepPolicy
 from k8sflow.storage import package
 from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.storage.folder import FolderStore
@@ -289,7 +289,7 @@ def run_agent(
     saved.save_blob(code.sha256, [code.archive])
     run_store = RunStore(store, "F", "r")
     fixed = {name: saved.save(value, name) for name, value in values.items()}
-    record = RunRecord("F", "r", file.name, fixed, build(flow).to_document(), package=code.sha256)
+    record = RunRecord("F", "r", file.name, fixed, compile_flow(flow).graph.to_document(), package=code.sha256)
     run_store.create(replace(record, policies=policies or {}))
     spec = TaskSpec("F", "r", TaskName("start"))
     (folder / "pod").mkdir()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from k8sflow.flow.compile import build
+from k8sflow.flow.compile import compile_flow
 from k8sflow.storage import package
 from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.storage.records import RunRecord
@@ -80,7 +80,9 @@ def started(server: Server, folder: Path, last: str = "", **variables: str) -> P
     code, saved = package.build(file.parent), ArtifactStore(store, "F")
     saved.save_blob(code.sha256, [code.archive])
     run_store = RunStore(store, "F", "r")
-    run_store.create(RunRecord("F", "r", file.name, {}, build(load_flow(file)).to_document(), package=code.sha256))
+    run_store.create(
+        RunRecord("F", "r", file.name, {}, compile_flow(load_flow(file)).graph.to_document(), package=code.sha256)
+    )
     work = folder / "pod"
     work.mkdir()
     process = subprocess.Popen(

@@ -80,7 +80,7 @@ def test_outside_of_a_task_it_says_so() -> None:
     assert not current.is_parallel
     with pytest.raises(AttributeError, match="num_parallel"):
         _ = current.parallel
-    with pytest.raises(AttributeError, match="project_name is in a running task alone"):
+    with pytest.raises(AttributeError, match="project_name exists only in a running task"):
         _ = current.project_name
     with pytest.raises(AttributeError, match="Did you mean 'step_name'"):
         _ = current.stepname

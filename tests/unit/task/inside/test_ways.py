@@ -252,11 +252,13 @@ def test_any_shape_runs_and_every_join_sees_each_branch_once(
     text = source(parts, numbers)
     runner = runner_of(load_flow(write_flow(folder, text)), folder)
     run = run_all(runner, random.Random(seed))
-    order = runner.graph.by_time()
-    assert sorted(order) == sorted(runner.graph.nodes)
-    assert all(order.index(parent) <= order.index(name) for name in order for parent in runner.graph[name].parents)
-    for join in (node for node in runner.graph.nodes.values() if node.joins and node.name in run):
-        split = runner.graph[str(join.joins)]
+    order = runner.definition.graph.by_time()
+    assert sorted(order) == sorted(runner.definition.graph.nodes)
+    assert all(
+        order.index(parent) <= order.index(name) for name in order for parent in runner.definition.graph[name].parents
+    )
+    for join in (node for node in runner.definition.graph.nodes.values() if node.joins and node.name in run):
+        split = runner.definition.graph[str(join.joins)]
         for task in run[join.name]:
             stacks, own = [stack for _, stack in task.data.seen], task.data.trace[1]
             if split.is_wide:

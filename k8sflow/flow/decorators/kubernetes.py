@@ -1,0 +1,57 @@
+"""``@kubernetes`` and ``@resources``: where a step runs, and what it requests there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+from k8sflow.flow.decorators.base import Option, decorator
+from k8sflow.flow.decorators.pod_options import RESOURCES, PodOptions
+
+
+def _pod_options(names: Sequence[str]) -> tuple[Option, ...]:
+    known = {option.name: option.metadata for option in fields(PodOptions)}
+    return tuple(Option(known[name]["parse"], f"the {known[name]['help']}", name) for name in names)
+
+
+@decorator(
+    "what the step needs where it runs on Kubernetes; a local run takes no notice of it",
+    options=_pod_options(RESOURCES),
+)
+def resources(
+    *,
+    cpu: float | str | None = None,
+    memory: float | str | None = None,
+    disk: float | str | None = None,
+    gpu: int | str | None = None,
+    shared_memory: float | str | None = None,
+) -> None: ...
+
+
+@decorator(
+    "runs the step as a Kubernetes Job, whatever the rest of the flow does",
+    options=_pod_options([option.name for option in fields(PodOptions)]),
+)
+def kubernetes(
+    *,
+    image: str | None = None,
+    image_pull_policy: str | None = None,
+    image_pull_secrets: str | Sequence[str] | None = None,
+    namespace: str | None = None,
+    service_account: str | None = None,
+    cpu: float | str | None = None,
+    memory: float | str | None = None,
+    disk: float | str | None = None,
+    gpu: int | str | None = None,
+    gpu_vendor: str | None = None,
+    shared_memory: float | str | None = None,
+    node_selector: str | Mapping[str, str] | None = None,
+    tolerations: str | Sequence[Mapping[str, Any]] | None = None,
+    labels: str | Mapping[str, str] | None = None,
+    annotations: str | Mapping[str, str] | None = None,
+    env: str | Mapping[str, str] | None = None,
+    run_as_user: int | str | None = None,
+    deadline_seconds: int | str | None = None,
+    pending_timeout_seconds: int | str | None = None,
+) -> None: ...

@@ -1,0 +1,154 @@
+"""What happens when a step fails or takes too long, as ``@retry``, ``@timeout`` and ``@catch`` ask for.
+
+A run's record keeps it as a ``StepPolicy``, so that a driver without the flow's code can act on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from k8sflow.flow.decorators.base import Decoration, options_of
+
+# The outcomes that use up a user's retries; infrastructure failures have a budget of their own.
+PAID = ("user_error", "timed_out", "out_of_memory")
+# The pauses where minutes_between_retries is not written. On Kubernetes what failed may need minutes to recover. On
+# this machine a person waits: 1 s, 2 s, 4 s, so that a server that fails for a moment doesn't meet all retries at once.
+DEFAULT_MINUTES_ON_KUBERNETES = 2.0
+DEFAULT_SECONDS_HERE = 1.0
+DEFAULT_BACKOFF_HERE = 2.0
+DEFAULT_LONGEST_SECONDS_HERE = 60.0
+# How long a step has for its except and finally blocks, and for saving what it has set, after its timeout.
+DEFAULT_GRACE_SECONDS = 10.0
+_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Retry:
+    """How often a task is run again, and after what pause.
+
+    Args:
+        times: How many times at most.
+        pause_seconds: How long it waits before the first of them.
+        backoff: What each pause is multiplied with for the next one.
+        longest_pause_seconds: What no pause is longer than.
+        on: The outcomes after which it is run again.
+    """
+
+    times: int = 0
+    pause_seconds: float = 0.0
+    backoff: float = 1.0
+    longest_pause_seconds: float | None = None
+    on: tuple[str, ...] = PAID
+
+    def pause_before(self, number: int) -> float:
+        """Seconds to wait before the retry of this number, from 1."""
+        try:
+            pause = self.pause_seconds * self.backoff ** (number - 1)
+        except OverflowError:
+            pause = float("inf")
+        longest = self.longest_pause_seconds
+        return pause if longest is None else min(pause, longest)
+
+
+@dataclass(frozen=True)
+class Catch:
+    """What becomes of a step that has failed for good.
+
+    Args:
+        var: The artifact that holds the exception, or None.
+        print_exception: Whether it is shown.
+    """
+
+    var: str | None = None
+    print_exception: bool = True
+
+
+@dataclass(frozen=True)
+class TimeLimit:
+    """How long an execution of a step's task may take.
+
+    Args:
+        seconds: When TimeoutException is raised in the step.
+        grace_seconds: How much later the task is killed, if it is still there; 0 kills it at once.
+    """
+
+    seconds: float
+    grace_seconds: float = DEFAULT_GRACE_SECONDS
+
+
+@dataclass(frozen=True)
+class StepPolicy:
+    """The rules for the tasks of a step.
+
+    Args:
+        retry: How often a failed task is run again.
+        timeout_seconds: How long an execution may take; None for any time.
+        catch: What becomes of a task that has failed for good; None where it ends the run.
+        grace_seconds: How long a task may take to end after its timeout.
+    """
+
+    retry: Retry = Retry()
+    timeout_seconds: float | None = None
+    catch: Catch | None = None
+    grace_seconds: float = DEFAULT_GRACE_SECONDS
+
+    @property
+    def time_limit(self) -> TimeLimit | None:
+        """How long an execution may take; None for any time."""
+        return None if self.timeout_seconds is None else TimeLimit(self.timeout_seconds, self.grace_seconds)
+
+    def is_run_again(self, outcome: str, execution: int) -> bool:
+        """Whether a task is certainly run again after it failed in its execution of this number, from 0."""
+        return outcome in self.retry.on and execution < self.retry.times
+
+    def to_document(self) -> dict[str, Any]:
+        """The policy as JSON types."""
+        return asdict(self)
+
+    @staticmethod
+    def from_document(document: Mapping[str, Any]) -> StepPolicy:
+        """The policy that ``to_document`` wrote."""
+        again = document["retry"]
+        return StepPolicy(
+            Retry(**{**again, "on": tuple(again["on"])}),
+            document["timeout_seconds"],
+            Catch(**document["catch"]) if document["catch"] is not None else None,
+            document.get("grace_seconds", DEFAULT_GRACE_SECONDS),
+        )
+
+    @staticmethod
+    def of(decorations: Sequence[Decoration], *, on_kubernetes: bool) -> StepPolicy:
+        """The policy that a step's decorators ask for."""
+        limit = options_of(decorations, "timeout")
+        caught = options_of(decorations, "catch")
+        return StepPolicy(
+            _retry_of(options_of(decorations, "retry"), on_kubernetes=on_kubernetes),
+            total_seconds(limit) if limit is not None else None,
+            Catch(**caught) if caught is not None else None,
+            limit["grace_seconds"] if limit is not None else DEFAULT_GRACE_SECONDS,
+        )
+
+
+def _retry_of(options: dict[str, Any] | None, *, on_kubernetes: bool) -> Retry:
+    if options is None or not options["times"]:
+        return Retry()
+    minutes, backoff, longest_minutes = (options[name] for name in ("minutes_between_retries", "backoff", "max_delay"))
+    longest = None if longest_minutes is None else longest_minutes * _SECONDS
+    if minutes is None and not on_kubernetes:
+        pause, default_backoff = DEFAULT_SECONDS_HERE, DEFAULT_BACKOFF_HERE
+        longest = DEFAULT_LONGEST_SECONDS_HERE if longest is None else longest
+    else:
+        pause, default_backoff = (DEFAULT_MINUTES_ON_KUBERNETES if minutes is None else minutes) * _SECONDS, 1.0
+    return Retry(
+        times=options["times"],
+        pause_seconds=pause,
+        backoff=default_backoff if backoff is None else backoff,
+        longest_pause_seconds=longest,
+        on=options["on"],
+    )
+
+
+def total_seconds(options: Mapping[str, Any]) -> float:
+    return float(options["seconds"] + _SECONDS * (options["minutes"] + _SECONDS * options["hours"]))

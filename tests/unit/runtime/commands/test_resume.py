@@ -1,0 +1,64 @@
+"""A run that lost its driver is resumed by one process at a time."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from k8sflow.config import Settings
+from k8sflow.errors import RunError
+from k8sflow.flow.compile import compile_flow, declared
+from k8sflow.runtime.commands import resume
+from k8sflow.runtime.request import RunRequest
+from k8sflow.storage.folder import FolderStore
+from k8sflow.storage.lease import lease_of
+from k8sflow.storage.records import RunRecord
+from k8sflow.storage.run_store import RunStore
+from tests.support import load_flow, write_flow
+
+FLOW = """
+class F(FlowSpec):
+    @step
+    def start(self): self.next(self.end)
+    @step
+    def end(self): pass
+"""
+
+
+@pytest.fixture
+def origin(folder_store: FolderStore, tmp_path: Path) -> RunStore:
+    """A run whose driver was killed at once, and its lock file, which names that."""
+    run_store = RunStore(folder_store, "F", "r0")
+    run_store.create(
+        RunRecord("F", "r0", "flow.py", {}, compile_flow(load_flow(write_flow(tmp_path, FLOW))).graph.to_document())
+    )
+    lease = lease_of(run_store)
+    assert lease.acquire()
+    lease.release()
+    return run_store
+
+
+def test_of_two_who_resume_a_run_at_the_same_time_one_goes_on(
+    origin: RunStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the other says so, until the first one has made its new run."""
+    request = RunRequest(declared(load_flow(tmp_path / "flow.py")), Settings(root=str(tmp_path / "store")))
+    create, told = resume.create, []
+
+    def create_late(*given: Any, **more: Any) -> RunRecord:
+        with pytest.raises(RunError) as error:
+            resume.resume(request, "r0", None, dry_run=False)
+        told.append(str(error.value))
+        return create(*given, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(resume, "create", create_late)
+        patch.setattr(resume, "begin", lambda _request, _definition, _active: True)
+        assert resume.resume(request, "r0", None, dry_run=False)
+    (refused,) = told
+    assert f"F/r0 is just being resumed by process {os.getpid()} on" in refused
+    assert len(list(origin.store.list_folders("F/runs/"))) == 2
+    assert resume.resume(request, "r0", None, dry_run=True)

@@ -1,0 +1,129 @@
+"""A run that was handed to the cluster is followed to an end, also where nobody writes one into the store."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from k8sflow.config import Settings
+from k8sflow.flow.compile import compile_flow, declared
+from k8sflow.kubernetes.flowrun import flowrun_name
+from k8sflow.runtime.commands import attach
+from k8sflow.runtime.detached.watch import FlowRunWatch
+from k8sflow.runtime.placement import Placement
+from k8sflow.runtime.session import ActiveRun
+from k8sflow.storage.folder import FolderStore
+from k8sflow.storage.records import OutcomeRecord, RunRecord
+from tests.support import load_flow, write_flow
+from tests.unit.controller.flowrun_api import FlowRunApi
+
+FLOW = """
+class F(FlowSpec):
+    @step
+    def start(self): self.next(self.end)
+    @step
+    def end(self): pass
+"""
+NAME = flowrun_name("F", "r1")
+
+
+@pytest.fixture
+def active(tmp_path: Path) -> ActiveRun:
+    """A run whose record says that it was handed over."""
+    graph = compile_flow(load_flow(write_flow(tmp_path, FLOW))).graph
+    record = RunRecord("F", "r1", "flow.py", {}, graph.to_document(), is_detached=True)
+    found = ActiveRun(record, graph, FolderStore(str(tmp_path / "store")), Placement({}, "default"), Settings())
+    found.run_store.create(record)
+    return found
+
+
+def _put(server: FlowRunApi, **status: Any) -> None:
+    server.put("flowruns", {"metadata": {"name": NAME, "uid": "1"}, "spec": {}, "status": status})
+
+
+class Clock:
+    """A clock that a test moves."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_run_goes_on_while_its_flowrun_does(server: FlowRunApi, active: ActiveRun) -> None:
+    """However long it takes, and also before anybody has taken it up."""
+    clock = Clock()
+    watch = FlowRunWatch(active, clock)
+    for status in ({}, {"phase": "Pending"}, {"phase": "Running"}):
+        _put(server, **status)
+        for _ in range(3):
+            clock.now += 1000
+            assert not watch.is_over()
+
+
+@pytest.mark.parametrize(
+    ("status", "outcome", "summary"),
+    [
+        (None, "cancelled", "its FlowRun is not in the cluster any more"),
+        ({"phase": "Failed", "message": "the image is not there\nPush it."}, "never_started", "the image is not there"),
+        ({"phase": "Cancelled"}, "cancelled", ""),
+        ({"phase": "Succeeded"}, "succeeded", ""),
+    ],
+)
+def test_the_flowrun_knows_an_end_that_the_store_is_not_told(
+    server: FlowRunApi, active: ActiveRun, status: dict[str, str] | None, outcome: str, summary: str
+) -> None:
+    """The driver has the time of a pod's end to write it itself; after that it is told."""
+    if status is not None:
+        _put(server, **status)
+    clock = Clock()
+    watch = FlowRunWatch(active, clock)
+    assert not watch.is_over()
+    clock.now += 20
+    assert not watch.is_over()
+    clock.now += 40
+    assert watch.is_over()
+    assert watch.end is not None
+    assert (watch.end.outcome, watch.end.summary) == (outcome, summary)
+
+
+def test_a_cluster_that_can_not_be_asked_is_told_once(
+    active: ActiveRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the command that looks; the run is followed all the same."""
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "nothing"))
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    clock = Clock()
+    watch = FlowRunWatch(active, clock)
+    for _ in range(3):
+        clock.now += 1000
+        assert not watch.is_over()
+    told = capsys.readouterr().err
+    assert told.count("can't be asked") == 1
+    assert f"kubectl get flowrun {NAME} -n default" in told
+
+
+def test_attach_ends_where_the_flowrun_is_gone(
+    server: FlowRunApi, active: ActiveRun, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And the store has an end from then on, so that nobody else waits for one."""
+    monkeypatch.setattr("k8sflow.runtime.detached.watch._LAST_WORD_SECONDS", 0.0)
+    flow = declared(load_flow(Path(active.store.url).parent / "flow.py"))
+    assert attach.drive_or_follow(active, flow, None, time.monotonic(), go_on=True) is None
+    assert "F/r1 was cancelled at" in capsys.readouterr().out
+    outcome = active.run_store.read_run_outcome()
+    assert outcome is not None
+    assert outcome.outcome == "cancelled"
+
+
+def test_what_the_driver_has_written_counts(
+    server: FlowRunApi, active: ActiveRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where its FlowRun is gone by then."""
+    monkeypatch.setattr("k8sflow.runtime.detached.watch._LAST_WORD_SECONDS", 0.0)
+    active.run_store.write_run_outcome(OutcomeRecord("succeeded", 1e9))
+    flow = declared(load_flow(Path(active.store.url).parent / "flow.py"))
+    assert attach.drive_or_follow(active, flow, None, time.monotonic(), go_on=True) is True

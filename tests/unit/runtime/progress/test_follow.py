@@ -1,0 +1,181 @@
+"""Who follows a run is told of it as by its driver: from what its tasks leave in the store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from k8sflow.executors.base import Finished, Output, Started, TaskEvent
+from k8sflow.flow.compile import compile_flow
+from k8sflow.flow.decorators.policy import Catch, Retry, StepPolicy
+from k8sflow.flow.graph import Graph
+from k8sflow.runtime.core.retries import Again
+from k8sflow.runtime.progress.follow import Follower
+from k8sflow.storage.memory import MemoryStore
+from k8sflow.storage.records import Commit, OutcomeRecord
+from k8sflow.storage.run_store import RunStore
+from k8sflow.task.outcome import Outcome
+from k8sflow.task.result import TaskResult
+from k8sflow.task.spec import TaskName, TaskSpec
+from tests.support import load_flow, write_flow
+
+FLOW = """
+class F(FlowSpec):
+    @step
+    def start(self):
+        self.items = [0, 1]
+        self.next(self.work, foreach="items")
+    @step
+    def work(self): self.next(self.join)
+    @step
+    def join(self, inputs): self.next(self.end)
+    @step
+    def end(self): pass
+"""
+WORK = TaskName("work", (0,))
+
+
+class Told:
+    """What an observer has heard, in words."""
+
+    def __init__(self) -> None:
+        self.words: list[str] = []
+
+    def submitted(self, group: Sequence[TaskSpec]) -> None:
+        self.words += [f"{task.name} ready" for task in group]
+
+    def done_before(self, tasks: Sequence[TaskSpec]) -> None:
+        self.words += [f"{task.name} done before" for task in tasks]
+
+    def event(self, event: TaskEvent) -> None:
+        match event:
+            case Started(task):
+                self.words.append(f"{task.name} attempt {task.attempt}")
+            case Output(task, _, data):
+                self.words.append(f"{task.name} {data.decode()}")
+            case Finished(task, result):
+                self.words.append(f"{task.name} {result.outcome.value}")
+
+    def retried(self, task: TaskSpec, result: TaskResult, again: Again) -> None:
+        why = result.diagnosis.summary if result.diagnosis is not None else ""
+        self.words.append(f"{task.name} again ({again.number}): {why}")
+
+    def caught(self, task: TaskSpec, result: TaskResult, catch: Catch) -> None:
+        self.words.append(f"{task.name} caught")
+
+
+class Followed:
+    """A run that a test writes, and who follows it."""
+
+    def __init__(self, graph: Graph, policy: StepPolicy) -> None:
+        self.store = RunStore(MemoryStore(), "F", "r1")
+        self.graph = graph
+        self.policy = policy
+        self.told = Told()
+        self.follower: Follower | None = None
+
+    def begins(self, attempt: int, name: TaskName = WORK, text: str = "") -> None:
+        self.store.open_log(name.step, name.id, attempt, "stdout").write((text or f"says {attempt}").encode())
+
+    def ends(self, attempt: int, outcome: Outcome, name: TaskName = WORK) -> None:
+        self.store.write_outcome(name.step, name.id, attempt, OutcomeRecord(outcome.value, 1.0, outcome.value))
+
+    def commits(self, attempt: int, name: TaskName = WORK, origin: str | None = None) -> None:
+        assert self.store.commit(name.step, name.id, Commit(attempt, ("join",), {}, origin=origin))
+
+    def look(self) -> list[str]:
+        """What is told by looks that see all that was written."""
+        self.told.words.clear()
+        if self.follower is None:
+            self.follower = Follower(self.graph, self.store, self.told, {"work": self.policy})
+            self.follower.follow(lambda: True)
+        else:
+            self.follower._look()
+            self.follower._look()
+        return list(self.told.words)
+
+
+@pytest.fixture
+def followed(tmp_path: Path) -> Followed:
+    graph = compile_flow(load_flow(write_flow(tmp_path, FLOW))).graph
+    return Followed(graph, StepPolicy(Retry(2), catch=Catch("failed")))
+
+
+def test_what_was_done_before_is_counted_and_not_told(followed: Followed) -> None:
+    """Also where a task's outcome comes after its commit."""
+    start = TaskName("start")
+    followed.commits(0, start)
+    assert followed.look() == ["start/0 done before"]
+    followed.ends(0, Outcome.SUCCEEDED, start)
+    followed.begins(0)
+    assert followed.look() == ["work/0 ready", "work/0 attempt 0", "work/0 says 0"]
+
+
+def test_tasks_that_are_cloned_meanwhile_count_as_done(followed: Followed) -> None:
+    """As after ``resume --detach``; a task that has just committed, and has said nothing yet, is none of them."""
+    assert followed.look() == []
+    followed.commits(0, TaskName("start"), origin="F/r0")
+    followed.commits(0)
+    assert followed.look() == ["start/0 done before"]
+    followed.ends(0, Outcome.SUCCEEDED)
+    assert followed.look() == ["work/0 ready", "work/0 attempt 0", "work/0 succeeded"]
+
+
+def test_an_execution_that_died_with_its_driver_is_told_as_such(followed: Followed) -> None:
+    """Also where the one after it has committed by then: only that has succeeded."""
+    followed.begins(0)
+    assert followed.look()[0] == "work/0 ready"
+    followed.begins(1)
+    followed.commits(1)
+    followed.ends(1, Outcome.SUCCEEDED)
+    assert followed.look() == [
+        "work/0 node_lost",
+        "work/0 again (None): attempt 0 left no word of its end: it died with its driver, or its node",
+        "work/0 attempt 1",
+        "work/0 says 1",
+        "work/0 succeeded",
+    ]
+
+
+def test_a_commit_without_an_outcome_is_a_success_of_the_execution_that_made_it(followed: Followed) -> None:
+    followed.begins(0)
+    followed.look()
+    followed.commits(0)
+    assert followed.look() == ["work/0 succeeded"]
+
+
+def test_a_failure_is_followed_by_what_its_driver_makes_of_it(followed: Followed) -> None:
+    """Retries with their number, those before the follower came among them, and in the end @catch."""
+    followed.begins(0)
+    followed.ends(0, Outcome.USER_ERROR)
+    assert followed.look() == []
+    followed.begins(1)
+    followed.ends(1, Outcome.USER_ERROR)
+    assert followed.look()[-2:] == ["work/0 user_error", "work/0 again (2): user_error"]
+    followed.begins(2)
+    followed.ends(2, Outcome.USER_ERROR)
+    assert followed.look()[-2:] == ["work/0 user_error", "work/0 caught"]
+
+
+def test_a_task_whose_first_execution_was_over_before_counts_once(followed: Followed) -> None:
+    """When it runs again, that is the first that a follower sees of it."""
+    followed.begins(0)
+    followed.ends(0, Outcome.USER_ERROR)
+    assert followed.look() == []
+    followed.begins(1)
+    assert followed.look() == ["work/0 ready", "work/0 attempt 1", "work/0 says 1"]
+    followed.ends(1, Outcome.USER_ERROR)
+    followed.begins(2)
+    assert "work/0 ready" not in followed.look()
+
+
+def test_what_another_driver_runs_again_all_the_same_is_no_failure(followed: Followed) -> None:
+    """A task that was cancelled ends a driver's run; who attaches runs it again."""
+    followed.begins(0)
+    followed.look()
+    followed.ends(0, Outcome.CANCELLED)
+    assert followed.look() == ["work/0 cancelled"]
+    followed.begins(1)
+    assert followed.look()[:2] == ["work/0 again (None): cancelled", "work/0 attempt 1"]

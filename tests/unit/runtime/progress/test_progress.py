@@ -1,0 +1,151 @@
+"""What a person sees: whole lines with a prefix, whatever a task writes, and how a run ended."""
+
+from __future__ import annotations
+
+import io
+import re
+
+import pytest
+
+from k8sflow.executors.base import Finished, Output, Queued, Started
+from k8sflow.runtime.core.retries import Again
+from k8sflow.runtime.progress import Reporter
+from k8sflow.runtime.progress import reporter as made
+from k8sflow.task.outcome import Diagnosis, Outcome
+from k8sflow.task.result import TaskResult, Transition
+from k8sflow.task.spec import TaskName, TaskSpec
+
+TASK = TaskSpec("F", "r1", TaskName("work", (3, 1)))
+DONE = TaskResult(Outcome.SUCCEEDED, Transition())
+
+
+def _reporter(stream: io.StringIO) -> Reporter:
+    return made(0.0, str, stream=stream)
+
+
+def _shown(*pieces: bytes) -> list[str]:
+    """The lines of one task's output that came in these pieces."""
+    stream = io.StringIO()
+    reporter = _reporter(stream)
+    reporter.submitted([TASK])
+    for piece in pieces:
+        reporter.event(Output(TASK, "stdout", piece))
+    reporter.event(Finished(TASK, DONE))
+    lines = stream.getvalue().splitlines()
+    assert lines[-1] == "[work/3.1] done"
+    return [line.removeprefix("[work/3.1] ") for line in lines[:-1]]
+
+
+@pytest.mark.parametrize(
+    ("pieces", "lines"),
+    [
+        ((b"\x1b]0;title\x07text\x1b[?25l\x1b(B\n",), ["text"]),
+        ((b"\xc2\x9b2Jc1\xc2\x85\n",), ["2Jc1"]),
+        ((b"50%\r\r\n", b"a\rb\r\nc\n"), ["50%", "b", "c"]),
+        ((b"one\ntwo\n",), ["one", "two"]),
+        ((b"o", b"ne\nt", b"wo"), ["one", "two"]),
+        ((b"\xe6\x97", b"\xa5\n"), ["日"]),
+        ((b"\xff\n",), ["\ufffd"]),
+        ((b"10%\r", b"20%\r30%\n"), ["30%"]),
+        ((b"10%\r20%\r",), ["20%"]),
+        ((b"dos\r\nlines\r\n",), ["dos", "lines"]),
+        ((b"\x1b[31mred\x1b[0m\n",), ["red"]),
+        ((b"\x1b[2J\x1b[Hcleared\x07\x00\n",), ["cleared"]),
+        ((b"\n\n",), ["", ""]),
+        ((), []),
+    ],
+)
+def test_output_becomes_whole_lines(pieces: tuple[bytes, ...], lines: list[str]) -> None:
+    """However it was cut; of a progress bar its last state; nothing that moves the cursor."""
+    plain = [re.sub(r"\x1b\[\d*m", "", line) for line in _shown(*pieces)]
+    assert [line.removeprefix("[work/3.1]").strip() for line in plain] == lines
+
+
+def test_lines_of_two_tasks_do_not_mix() -> None:
+    """Each waits for its own end."""
+    stream = io.StringIO()
+    reporter = _reporter(stream)
+    other = TaskSpec("F", "r1", TaskName("work", (3, 2)))
+    for task, data in ((TASK, b"a"), (other, b"b"), (TASK, b"a\n"), (other, b"b\n")):
+        reporter.event(Output(task, "stdout", data))
+    assert stream.getvalue().splitlines() == ["[work/3.1] aa", "[work/3.2] bb"]
+
+
+def test_a_bar_without_an_end_takes_no_memory() -> None:
+    """Of what is rewritten only the last is kept, of a line without an end pieces go out."""
+    reporter = _reporter(io.StringIO())
+    for i in range(10_000):
+        reporter.event(Output(TASK, "stdout", b"\r%04d%%" % i * 20))
+        reporter.event(Output(TASK, "stderr", b"x" * 100))
+    assert sum(map(len, reporter._outputs.values())) < 200_000
+
+
+def test_a_reason_to_wait_is_told_once() -> None:
+    """With what to do about it; again when it changes."""
+    stream = io.StringIO()
+    reporter = _reporter(stream)
+    for reason in ("", "no room", "no room", "no image", "no room"):
+        reporter.event(Queued(TASK, reason, "make room" if reason == "no room" else ""))
+    told = stream.getvalue()
+    assert told.count("waits: no room") == 2
+    assert told.count("waits: no image") == 1
+    reporter.event(Started(TASK, "here"))
+    assert "started (here)" in stream.getvalue()
+
+
+def test_a_failure_and_the_summary_are_told() -> None:
+    """Task, outcome, traceback, what to do; how long it took."""
+    stream = io.StringIO()
+    reporter = _reporter(stream)
+    diagnosis = Diagnosis(Outcome.OUT_OF_MEMORY, "it used too much", "line 1\nline 2", "ask for more")
+    reporter.failure(TASK, TaskResult(Outcome.OUT_OF_MEMORY, diagnosis=diagnosis))
+    told = stream.getvalue()
+    assert "F/r1/work/3.1 failed (out of memory): it used too much" in told
+    assert "    line 1\n    line 2" in told
+    assert "What to do: ask for more" in told
+    reporter.summary("F/r1", "failed", "  to go on:  python flow.py resume", good=False)
+    assert re.search(r"F/r1 failed in .+ \(0 tasks\)\.\n  to go on:  python flow.py resume\n", stream.getvalue())
+
+
+def test_messages_of_others_leave_the_screen_alone() -> None:
+    """An exception's text may hold anything: what clears the screen, a title, a progress bar, colours without end."""
+    stream = io.StringIO()
+    reporter = _reporter(stream)
+    reporter.failure(TASK, _failed("ValueError: \x1b[2J\x1b[Hwiped\x07 50%\r\x1b[31mred"))
+    assert "F/r1/work/3.1 failed (user error): ValueError: wiped 50% red\n" in stream.getvalue()
+
+
+def test_of_a_long_message_one_line_stands_among_others() -> None:
+    """Where a task is run again; the whole of it is in the log."""
+    stream = io.StringIO()
+    reporter = _reporter(stream)
+    reporter.submitted([TASK])
+    reporter.retried(TASK, _failed("ValueError: first\nsecond"), Again(number=1, times=3))
+    assert "ValueError: first …; it is run again (retry 1 of 3)" in stream.getvalue()
+    assert "second" not in stream.getvalue()
+
+
+def _failed(summary: str) -> TaskResult:
+    return TaskResult(Outcome.USER_ERROR, diagnosis=Diagnosis(Outcome.USER_ERROR, summary))
+
+
+def test_the_end_of_a_run_lists_output_that_could_not_be_stored() -> None:
+    """Whether the run succeeds or fails: the task, the number of bytes, the reason."""
+    note = "1,234 bytes of stdout could not be stored: the bucket did not answer in time."
+    stream = io.StringIO()
+    reporter = _reporter(stream)
+    reporter.submitted([TASK])
+    reporter.event(Finished(TASK, TaskResult(Outcome.SUCCEEDED, Transition(), note=note)))
+    assert note not in stream.getvalue()
+    reporter.summary("F/r1", "succeeded", "", good=True)
+    assert f"[work/3.1] {note}\n" in stream.getvalue()
+
+
+def test_a_notice_that_nobody_reads_is_no_error() -> None:
+    """It may come from any thread; the driver's own finds out about the stream."""
+
+    class Gone(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    _reporter(Gone()).notice("the bucket can't be reached")
