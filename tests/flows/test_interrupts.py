@@ -375,7 +375,7 @@ def test_ctrl_c_before_the_run_begins_is_no_success(tmp_path: Path) -> None:
     assert not (tmp_path / ".k8sflow").exists()
 
 
-@pytest.mark.parametrize("module", ["k8sflow.flow.spec", "k8sflow.cli.flow", "k8sflow.runtime.start", "beside"])
+@pytest.mark.parametrize("module", ["k8sflow.flow.spec", "k8sflow.cli.flow", "k8sflow.runtime.commands.run", "beside"])
 def test_ctrl_c_during_the_imports_shows_no_traceback(tmp_path: Path, module: str) -> None:
     """Those of k8sflow, of its command line, and of the flow's file."""
     (tmp_path / "beside.py").write_text("")
