@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import selectors
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from k8sflow.executors import fork_server
 from k8sflow.executors.fork_server import RunToServe
-from k8sflow.executors.zygote import ServerDied, Zygote
+from k8sflow.executors.zygote import Exit, ServerDied, Zygote
+from k8sflow.task.host.supervise import STREAMS, Stream
+from k8sflow.task.spec import TaskSpec
 
 
 class ForkServers:
-    """Starts fork servers as steps need them; steps with the same ``@environment`` share one.
+    """Starts fork servers as steps need them. Steps with the same ``@environment`` share one.
 
     A server that dies while it imports libraries, as where memory is short, says nothing about any step: another one
     that imports none replaces it, and from then on each task imports what it needs.
@@ -36,7 +38,9 @@ class ForkServers:
         self._selector = selector
         self._servers: dict[tuple[tuple[str, str], ...], Zygote] = {}
         self._bare: list[Zygote] = []  # those that import no libraries
-        self.notice = ""  # why tasks import libraries by themselves, where a server died of it
+        self._notice = ""  # why tasks import libraries by themselves, where a server died of it
+        self._shown: set[str] = set()
+        self._is_cancelled = False
 
     def all(self) -> list[Zygote]:
         """The servers that run."""
@@ -51,28 +55,62 @@ class ForkServers:
         variables = self._variables_of(step)
         key = tuple(sorted(variables.items()))
         if key not in self._servers:
-            start = fork_server.server(self._run, self._lock, variables, preloads=not self.notice)
+            start = fork_server.server(self._run, self._lock, variables, preloads=not self._notice)
             self._servers[key] = Zygote(start)
-            if self.notice:
+            if self._notice:
                 self._bare.append(self._servers[key])
             self._selector.register(self._servers[key].socket, selectors.EVENT_READ, self._servers[key])
         return self._servers[key]
 
-    def drop(self, server: Zygote, error: ServerDied) -> None:
+    def spawn(self, task: TaskSpec, ends: Mapping[Stream, int]) -> tuple[Zygote, int]:
+        """Starts a task's process with these pipes; returns its server and its pid.
+
+        Raises:
+            RunError: No process can be made.
+        """
+        server = self.of(task.name.step)
+        try:
+            return server, server.spawn(task.to_json(), *(ends[stream] for stream in STREAMS))
+        except ServerDied as error:
+            self._replace(server, error)
+            return self.spawn(task, ends)
+
+    def exits_of(self, server: Zygote) -> Sequence[Exit]:
+        """The tasks of a server that have ended; waits for one where none was reported yet.
+
+        Raises:
+            RunError: The server died.
+        """
+        try:
+            return server.exits()
+        except ServerDied as error:
+            self._replace(server, error)
+            return ()
+
+    def _replace(self, server: Zygote, error: ServerDied) -> None:
         """Forgets a server that has died; the next one imports no libraries.
 
         Raises:
-            ServerDied: It imported none already.
+            ServerDied: It imported none already, or the run was cancelled.
         """
-        if server in self._bare:
+        if self._is_cancelled or server in self._bare:
             raise error
-        self.notice = f"each task imports all libraries by itself: {error.summary}"
+        self._notice = f"each task imports all libraries by itself: {error.summary}"
         self._selector.unregister(server.socket)
         server.close()
         self._servers = {key: found for key, found in self._servers.items() if found is not server}
 
-    def kill_unready(self) -> None:
+    def new_notices(self, server: Zygote) -> list[str]:
+        """Why tasks take longer to start than they might; each reason once."""
+        left_out = (server.left_out or {}).items()
+        notices = [self._notice, *(f"each task imports {library} by itself: {why}." for library, why in left_out)]
+        new = [notice for notice in notices if notice and notice not in self._shown]
+        self._shown.update(new)
+        return new
+
+    def cancel(self) -> None:
         """Ends the servers that still import libraries."""
+        self._is_cancelled = True
         for server in self.all():
             server.kill_unless_ready()
 

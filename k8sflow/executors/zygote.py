@@ -29,6 +29,7 @@ from typing import Any, NoReturn
 
 from k8sflow.errors import RunError
 from k8sflow.task import streams
+from k8sflow.task.host.become import become_task
 from k8sflow.task.host.verdict import signal_name
 
 _LENGTH = struct.Struct("!I")
@@ -303,19 +304,10 @@ class Server:
         return {"pid": pid}
 
     def _become_task(self, task: str, fds: list[int]) -> int:
-        os.setsid()  # a group of its own: what the task starts can be ended with it
-        end_with_parent(self._pid)
-        signal.set_wakeup_fd(-1)
-        for number in (signal.SIGINT, signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_DFL if number != signal.SIGINT else signal.default_int_handler)
         self._connection.close()
         stdout, stderr, result = fds
-        null = os.open(os.devnull, os.O_RDONLY)
-        os.dup2(null, 0)
-        os.dup2(stdout, 1)
-        os.dup2(stderr, 2)
-        for fd in (null, stdout, stderr):
-            os.close(fd)
+        become_task(stdout, stderr)
+        end_with_parent(self._pid)
         _reseed_numpy()
         assert self._task_main is not None
         code = self._task_main(task, result)
