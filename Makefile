@@ -11,7 +11,7 @@ ALONE := tests/unit/parallel
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast fast-alone fast-others lint format changelog bench-local bench-parallel bench-resume clean
+.PHONY: help demo test test-fast fast-alone fast-others lint format changelog bench-local bench-parallel bench-resume bench-check clean
 
 help:
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,7 +22,8 @@ demo: $(VENV)/.installed cluster ## run BigSum on Kubernetes, on a cluster that 
 	  $(BIN)/python examples/bigsum.py run --n $(N) --with kubernetes && \
 	  echo 'Its Jobs: eval "$$($(PYTHON) -m tests.cluster env)"; kubectl -n k8sflow get jobs,pods'
 
-test: lint ## every test: lint, unit, local flows, a real cluster
+test: lint ## every test: lint, guarded speed, unit, local flows, a real cluster
+	$(BIN)/python benchmarks/check.py --short
 	$(BIN)/python -m pytest $(ALONE)
 	$(BIN)/python -m pytest --numprocesses=2 --dist=worksteal tests/unit tests/flows --ignore=$(ALONE)
 	$(BIN)/python -m pytest --ignore=tests/unit --ignore=tests/flows
@@ -55,8 +56,11 @@ bench-local: $(VENV)-bench/.installed ## local flows against Metaflow and the ba
 bench-parallel: $(VENV)-bench/.installed ## parallel_map against its peers and the bare operation (about 18 minutes)
 	$(VENV)-bench/bin/python benchmarks/parallel_map.py --plot docs/parallel_map.png
 
-bench-resume: $(VENV)/.installed ## what it takes to resume a run of 10,000 finished tasks
+bench-resume: $(VENV)/.installed ## resume a run of 10,000 finished tasks (half a minute)
 	$(BIN)/python benchmarks/resume.py
+
+bench-check: $(VENV)/.installed ## fail if a ratio of the benchmarks leaves its range in benchmarks/ranges.yaml
+	$(BIN)/python benchmarks/check.py
 
 clean: ## remove what make and the tools made here; the cluster and its caches stay
 	rm -rf $(VENV) $(VENV)-bench .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -2,22 +2,20 @@
 
     make bench-local
 
-Both frameworks run the same files; only the import line differs. What Metaflow needs more than a quarter of an hour
-for is run without it.
+Both frameworks run the same files; only the import line differs. Metaflow does not take part where it would need more
+than a quarter of an hour.
 """
 
 from __future__ import annotations
 
-import argparse
+import graphlib
 import os
 import sys
 import tempfile
-import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 
-from side_by_side import Contender, command, compare, peak_megabytes
+from side_by_side import Comparison, Contender, command, options, peak_megabytes, run_all
 
 FLOWS = Path(__file__).parent / "flows"
 WORKERS = 2
@@ -34,30 +32,26 @@ print(hashlib.sha256(open("plain", "rb").read()).hexdigest())
 
 
 def main() -> None:
-    """Runs all comparisons."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--times", type=int, default=5, help="how often k8sflow and the bare operation are run")
-    parser.add_argument("--metaflow-times", type=int, default=2, help="how often Metaflow is run")
-    options = parser.parse_args()
-    told = ", ".join(f"{name} {version(name)}" for name in ("numpy", "metaflow"))
-    load = os.getloadavg()[0]
-    print(f"{told}, Python {sys.version.split()[0]}, {os.cpu_count()} cores, load {load:.1f} at the start")
+    """Run the comparisons."""
+    parser = options("Local flows against Metaflow and the bare operation.", times=5)
+    parser.add_argument("--metaflow-times", type=int, default=2, help="turns of Metaflow [%(default)s]")
+    chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         for file in FLOWS.glob("*.py"):
             source = file.read_text()
             Path(folder, f"{file.stem}_k8sflow.py").write_text(source)
             other = source.replace("from k8sflow import", "from metaflow import")
             Path(folder, f"{file.stem}_metaflow.py").write_text(other)
-        Rows(folder, options.times, options.metaflow_times).run()
+        run_all(Comparisons(folder, chosen.times, chosen.metaflow_times).all(), chosen)
 
 
-class Rows:
-    """The comparisons.
+class Comparisons:
+    """The comparisons of this benchmark.
 
     Args:
-        folder: Where the flows are, and leave their runs.
-        times: How often k8sflow and the bare operation are run.
-        metaflow_times: How often Metaflow is run.
+        folder: The folder of the flows and of their runs.
+        times: Turns of k8sflow and the bare operation.
+        metaflow_times: Turns of Metaflow.
     """
 
     def __init__(self, folder: str, times: int, metaflow_times: int) -> None:
@@ -65,64 +59,67 @@ class Rows:
         self._times = times
         self._metaflow_times = metaflow_times
 
-    def run(self) -> None:
-        """One after the other."""
+    def all(self) -> list[Comparison]:
+        """From the shortest to the longest, and the scheduler, which runs in this process, last."""
         workers = ("--max-workers", str(WORKERS))
-        self._starts()
-        self._compare("three_steps", "Three steps, from the shell to the prompt (bare: three Pythons in a row)",
-                      lambda: self._pythons(3))  # fmt: skip
-        self._compare("noops", f"A foreach of 100 no-ops, {WORKERS} workers (bare: 103 forks that do nothing)",
-                      lambda: fork_and_wait(103, WORKERS), *workers)  # fmt: skip
-        for size in (300_000_000, 0):
-            what = f"An artifact of {size // 10**6} MB, made and touched, the whole run"
-            self._compare("artifact", f"{what} (bare: hashed, written, read and hashed by one process)",
-                          self._python(PLAIN_ARTIFACT.format(size=size)), "--size", str(size))  # fmt: skip
-        self._compare("big_sum", "BigSum of 2 GiB, the whole run (bare: one process that makes it and calls sum())",
-                      self._python(PLAIN_SUM))  # fmt: skip
-        self._wide()
-        simulate()
+        artifact = "hashed, written, read and hashed by one process"
+        starts = {f"import_{name}": self._python(f"import {name}") for name in ("k8sflow", "metaflow")}
+        starts |= {
+            f"help_{name}": self._command(f"three_steps_{name}.py", "--help") for name in ("k8sflow", "metaflow")
+        }
+        return [
+            self._start("import of the package", starts["import_k8sflow"], starts["import_metaflow"]),
+            self._start("flow.py --help", starts["help_k8sflow"], starts["help_metaflow"]),
+            self._flow("three steps", "three Pythons in a row", "three_steps", lambda: self._pythons(3)),
+            self._flow("foreach of 100 no-ops", "103 forks that do nothing", "noops",
+                       lambda: fork_and_wait(103, WORKERS), *workers),
+            self._flow("artifact of 300 MB", artifact, "artifact",
+                       self._python(PLAIN_ARTIFACT.format(size=300_000_000)), "--size", "300000000"),
+            self._flow("empty artifact", artifact, "artifact",
+                       self._python(PLAIN_ARTIFACT.format(size=0)), "--size", "0"),
+            self._flow("BigSum of 2 GiB", "one process that creates the matrix and calls sum()", "big_sum",
+                       self._python(PLAIN_SUM)),
+            self._wide(),
+            scheduler(self._times),
+        ]  # fmt: skip
 
-    def _starts(self) -> None:
-        helps = [self._command(f"three_steps_{name}.py", "--help") for name in ("k8sflow", "metaflow")]
-        imports = [self._python(f"import {name}") for name in ("k8sflow", "metaflow")]
-        for what, (ours, theirs) in {"python flow.py --help": helps, "import of the package": imports}.items():
-            compare(f"{what} (bare: python -c pass)", [
-                Contender("k8sflow", ours, self._times),
-                Contender("Metaflow", theirs, self._times),
-                Contender("bare", self._python("pass"), self._times),
-            ])  # fmt: skip
+    def _start(self, name: str, ours: Callable[[], None], theirs: Callable[[], None]) -> Comparison:
+        """A comparison of milliseconds: it takes twice as many turns."""
+        contenders = (
+            Contender("k8sflow", ours, 2 * self._times),
+            Contender("Metaflow", theirs, self._times),
+            Contender("bare", self._python("pass"), 2 * self._times),
+        )
+        return Comparison(name, "python -c pass", contenders)
 
-    def _compare(self, flow: str, title: str, bare: Callable[[], None], *options: str) -> None:
-        compare(title, [
-            Contender("k8sflow", self._command(f"{flow}_k8sflow.py", "run", *options), self._times),
-            Contender("Metaflow", self._command(f"{flow}_metaflow.py", "run", *options), self._metaflow_times),
+    def _flow(self, name: str, description: str, flow: str, bare: Callable[[], None], *arguments: str) -> Comparison:
+        """A comparison of whole runs, from the shell to the prompt."""
+        contenders = (
+            Contender("k8sflow", self._command(f"{flow}_k8sflow.py", "run", *arguments), self._times),
+            Contender("Metaflow", self._command(f"{flow}_metaflow.py", "run", *arguments), self._metaflow_times),
             Contender("bare", bare, self._times),
-        ])  # fmt: skip
+        )
+        return Comparison(name, description, contenders)
 
-    def _wide(self) -> None:
-        """A wide foreach, and how much memory its driver takes."""
-        options = ["--width", str(WIDE), "--max-workers", str(WORKERS), "--run-id", "wide"]
-        peaks = []
+    def _wide(self) -> Comparison:
+        """A wide foreach, once; prints the memory and the files that it took."""
+        arguments = ["--width", str(WIDE), "--max-workers", str(WORKERS), "--run-id", "wide"]
 
         def run() -> None:
-            peaks.append(peak_megabytes(sys.executable, "noops_k8sflow.py", "run", *options, cwd=self._folder))
+            peak = peak_megabytes(sys.executable, "noops_k8sflow.py", "run", *arguments, cwd=self._folder)
+            tasks = Path(self._folder, ".k8sflow", "Noops", "runs", "wide", "tasks", "work")
+            files = sum(len(names) for _, _, names in os.walk(tasks))
+            print(f"\n{WIDE:,} tasks: the largest process took {peak:.0f} MB; {files / WIDE:.1f} files per task.")
 
-        compare(
-            f"A foreach of {WIDE:,} no-ops, {WORKERS} workers (bare: as many forks that do nothing)",
-            [
-                Contender("k8sflow", run, 1),
-                Contender("bare", lambda: fork_and_wait(WIDE + 3, WORKERS), 1),
-            ],
-        )
-        tasks = Path(self._folder, ".k8sflow", "Noops", "runs", "wide", "tasks", "work")
-        files = sum(len(names) for _, _, names in os.walk(tasks))
-        print(f"\nThe largest of its processes took {peaks[0]:.0f} MB; {files / WIDE:.1f} files for each task.")
+        bare = Contender("bare", lambda: fork_and_wait(WIDE + 3, WORKERS), 1)
+        return Comparison(f"foreach of {WIDE:,} no-ops", "as many forks that do nothing",
+                          (Contender("k8sflow", run, 1), bare))  # fmt: skip
 
-    def _command(self, *arguments: str):
+    def _command(self, *arguments: str) -> Callable[[], None]:
         variables = {"METAFLOW_USER": "bench", "METAFLOW_HOME": self._folder}
         return command(sys.executable, *arguments, cwd=self._folder, variables=variables)
 
-    def _python(self, code: str):
+    def _python(self, code: str) -> Callable[[], None]:
         return command(sys.executable, "-c", code, cwd=self._folder)
 
     def _pythons(self, count: int) -> None:
@@ -130,30 +127,47 @@ class Rows:
             self._python("pass")()
 
 
+def scheduler(times: int) -> Comparison:
+    """The scheduler alone: a wide foreach whose tasks all finish at once, and its join."""
+    contenders = (Contender("k8sflow", simulate, times), Contender("bare", sort_topologically, times))
+    return Comparison(
+        f"scheduler alone, {SIMULATED:,} tasks", "graphlib.TopologicalSorter on the same tasks", contenders
+    )
+
+
 def simulate() -> None:
-    """The scheduler alone: a foreach whose tasks all finish at once, and its join."""
     from k8sflow.flow.compile import compile_flow
     from k8sflow.runtime.core.scheduler import Scheduler
     from k8sflow.task.result import Transition
 
-    sys.path.insert(0, str(FLOWS))
+    if str(FLOWS) not in sys.path:
+        sys.path.insert(0, str(FLOWS))
     from noops import Noops
 
     graph = compile_flow(Noops).graph
     scheduler = Scheduler(graph, "simulated")
-    began = time.process_time()
-    ready, ended = [scheduler.begin()], 0
+    ready, finished = [scheduler.begin()], 0
     while ready:
         for task in ready.pop():
             width = SIMULATED if task.name.step == "start" else None
             ready += scheduler.finished(task.name, Transition(graph[task.name.step].next, width))
-            ended += 1
-    took = time.process_time() - began
-    print(f"\nThe scheduler alone: {ended:,} tasks in {took:.2f} s of CPU, {took / ended * 1e6:.1f} us each.")
+            finished += 1
+    assert finished == SIMULATED + 3
+
+
+def sort_topologically() -> None:
+    branches = [f"work/{index}" for index in range(SIMULATED)]
+    tasks: graphlib.TopologicalSorter[str] = graphlib.TopologicalSorter({"join": branches, "end": ["join"]})
+    for branch in branches:
+        tasks.add(branch, "start")
+    tasks.prepare()
+    while tasks.is_active():
+        for task in tasks.get_ready():
+            tasks.done(task)
 
 
 def fork_and_wait(count: int, workers: int) -> None:
-    """Forks so many processes, some at a time, each of which ends at once."""
+    """Fork this many processes that exit at once, with at most ``workers`` of them at the same time."""
     running = 0
     for _ in range(count):
         if running == workers:

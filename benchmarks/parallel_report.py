@@ -1,4 +1,4 @@
-"""What was measured of parallel_map, told: a table of each case, the targets, a plot."""
+"""Reports of the parallel_map benchmark: a table of each case, the targets, a plot."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def table(name: str, figures: Figures, bare: str | None) -> str:
     return "\n".join(lines) + "\n"
 
 
-Row = tuple[str, str, bool]  # what is to be reached, what was measured, whether it is reached
+Row = tuple[str, str, bool]  # target, measurement, whether the target is reached
 
 
 def targets(results: dict[str, Figures], waited: tuple[float, float] | None) -> str:
-    """The targets, each with what was measured, and with the machine's limit where it may be the cause."""
-    told = {COLD: cold, MANY: many, SUMS[0]: matrix_sum, SUMS[1]: matrix_sum, UNEVEN: uneven, BIG: big, SMALL: small}
-    rows = [(case, *row) for case, figures in results.items() for row in told[case](figures)]
+    """The targets, each with its measurement, and with the machine's limit where that may be the cause."""
+    judges = {COLD: cold, MANY: many, SUMS[0]: matrix_sum, SUMS[1]: matrix_sum, UNEVEN: uneven, BIG: big, SMALL: small}
+    rows = [(case, *row) for case, figures in results.items() for row in judges[case](figures)]
     if waited:
         seconds, cpu = waited
         rows.append((WAIT, "parent's CPU ~ 0", f"{cpu * 1e3:.1f} ms in {seconds:.1f} s", cpu < 0.001 * seconds))
@@ -99,7 +99,7 @@ def _best(figures: Figures, names: Iterable[str]) -> float:
 
 
 def plot(results: dict[str, Figures], bare: dict[str, set[str]], path: Path) -> None:
-    """Writes a picture with the bars of each case; `bare` names the bare operations among its contenders."""
+    """Draw the bars of each case; ``bare`` names the bare operations among its contenders."""
     import matplotlib as mpl
 
     mpl.use("Agg")

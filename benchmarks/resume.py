@@ -1,20 +1,20 @@
-"""Resuming a run of 10,000 finished tasks, beside the bare operation: copying as many small files.
+"""Resuming a run of 10,000 finished tasks, and copying as many small files as the bare operation.
 
 make bench-resume
 """
 
 from __future__ import annotations
 
-import os
+import itertools
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from side_by_side import Contender, compare
+from side_by_side import Comparison, Contender, options, run_all
 
 from k8sflow.flow.graph import Graph
 from k8sflow.runtime.commands.clone import plan_from
@@ -43,30 +43,37 @@ class F(FlowSpec):
 
 
 def main() -> None:
-    """Makes a run as the tasks of a foreach would have left it, and resumes it from its join on."""
+    """Write the records of a foreach's finished tasks, and resume the run at its join."""
+    chosen = options("Resuming a run of 10,000 finished tasks.", times=3).parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        graph = _graph(Path(folder))
-        store = FolderStore(f"{folder}/store")
-        origin = RunStore(store, "F", "origin")
-        record = RunRecord("F", "origin", "flow.py", {}, graph.to_document())
-        origin.create(record)
-        _fill(origin)
-        print(f"{TASKS} tasks, Python {sys.version.split()[0]}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
-        turn = iter(range(10**6))
+        run_all([resuming(Path(folder), chosen.times)], chosen)
 
-        def clone() -> None:
-            new = RunStore(store, "F", f"r{next(turn)}")
-            found = plan_from(origin, record, graph, "join")
-            put_commits(new, ((k.name.step, k.name.id, k.commit.clone("F/origin", k.steps)) for k in found.kept))
-            mark_complete(new)
-            assert len(found.kept) == TASKS + 1
 
-        def bare() -> None:
-            shutil.copytree(f"{folder}/store/F/runs/origin/tasks", f"{folder}/bare{next(turn)}")
+def resuming(folder: Path, times: int) -> Comparison:
+    graph = _graph(folder)
+    store = FolderStore(str(folder / "store"))
+    origin = RunStore(store, "F", "origin")
+    record = RunRecord("F", "origin", "flow.py", {}, graph.to_document())
+    origin.create(record)
+    _fill(origin)
+    turns: Iterator[int] = itertools.count()
 
-        compare(f"Plan and clone {TASKS} finished tasks (bare: shutil.copytree of their folders)",
-                [Contender("k8sflow", clone, 3), Contender("bare", bare, 3)])  # fmt: skip
-        print(f"\nA driver finds its place among them in {_seconds(lambda: _take_up(origin, graph)):.2f} s")
+    def clone() -> None:
+        new = RunStore(store, "F", f"r{next(turns)}")
+        found = plan_from(origin, record, graph, "join")
+        put_commits(new, ((k.name.step, k.name.id, k.commit.clone("F/origin", k.steps)) for k in found.kept))
+        mark_complete(new)
+        assert len(found.kept) == TASKS + 1
+
+    def copy() -> None:
+        shutil.copytree(folder / "store/F/runs/origin/tasks", folder / f"copy{next(turns)}")
+
+    contenders = (
+        Contender("plan and clone", clone, times),
+        Contender("take over", lambda: _take_over(origin, graph), times),
+        Contender("bare", copy, times),
+    )
+    return Comparison(f"{TASKS:,} finished tasks", "shutil.copytree of their folders", contenders)
 
 
 def _graph(folder: Path) -> Graph:
@@ -85,7 +92,7 @@ def _graph(folder: Path) -> Graph:
 
 
 def _fill(run: RunStore) -> None:
-    """What the tasks of a foreach leave: a commit each, with some artifacts, and an outcome."""
+    """Write the records of the foreach: for each task a commit with some artifacts, and an outcome."""
     value = ArtifactRef("0" * 64, 200, "pickle", "builtins.str", "x" * 268)
     chunk = ArtifactRef("1" * 64, 100_000, "pickle", "builtins.list")
     done = OutcomeRecord("succeeded", time.time())
@@ -96,8 +103,8 @@ def _fill(run: RunStore) -> None:
         run.write_outcome("work", str(index), 0, done)
 
 
-def _take_up(run: RunStore, graph: Graph) -> None:
-    """Lets a driver come to the first task that has no result."""
+def _take_over(run: RunStore, graph: Graph) -> None:
+    """Run a driver until it submits the first task that has no result."""
 
     class Reached(BaseException):
         pass
@@ -115,12 +122,6 @@ def _take_up(run: RunStore, graph: Graph) -> None:
         Driver(graph, run, executors=lambda _: {"": Nobody()}, executor_of=lambda _: "", observers=[]).run(go_on=True)
     except Reached:
         return
-
-
-def _seconds(work: Callable[[], None]) -> float:
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@
         MissingInMergeArtifactsException     no joined branch has an artifact that is to be taken over
       StorageError               the object store refused, can't be reached, or holds something damaged
         OutageError              it can't be reached, or answers that something is wrong with it: time may heal that
+          UnreachableError       no connection could be made
       PackageError               the code package can't be made or opened
       KubernetesError            the API server refused or can't be reached
       RunError                   a run can't be started, found or gone on with
@@ -116,6 +117,10 @@ class StorageError(K8sflowError):
 
 class OutageError(StorageError):
     """The object store can't be reached, or answers that something is wrong with it; the same call may work later."""
+
+
+class UnreachableError(OutageError):
+    """No connection to the object store could be made: it is down, or its address is wrong."""
 
 
 class PackageError(K8sflowError):

@@ -1,4 +1,4 @@
-"""An artifact of 300 MB, made in one step and touched in the next; or, with no bytes, the same steps without it."""
+"""An artifact of 300 MB, created in one step and read in the next; with --size 0, the same steps with an empty one."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""A foreach whose branches do nothing: what is left is what the framework costs."""
+"""A foreach whose branches do nothing, so that its whole duration is overhead of the framework."""
 
 from k8sflow import FlowSpec, Parameter, step
 

@@ -1,4 +1,4 @@
-"""The smallest flow that goes through a step of its own."""
+"""The smallest flow with a step between start and end."""
 
 from k8sflow import FlowSpec, step
 

@@ -106,6 +106,8 @@ def _text(parameter: Parameter, value: Any) -> Any:
         return parameter.convert(value, "the value")  # "false" is a true text, and means the contrary
     if isinstance(value, str):
         return value
+    if parameter.multiple and isinstance(value, list):
+        return [json.dumps(part) if isinstance(part, list | dict | bool) else str(part) for part in value]
     if parameter.separator is not None and isinstance(value, list) and not isinstance(parameter, IncludeFile):
         if parts := [part for part in map(str, value) if parameter.separator in part or value == [""]]:
             raise ParameterError(

@@ -123,19 +123,22 @@ def _run_command(definition: FlowDefinition) -> click.Command:
 
 def _shared_options(definition: FlowDefinition) -> list[click.Parameter]:
     """The options that may be before the command or after it."""
-    return [*_config_options(), *_project_options(definition)]
+    return [*_config_options(definition), *_project_options(definition)]
 
 
-def _config_options() -> list[click.Parameter]:
+def _config_options(definition: FlowDefinition) -> list[click.Parameter]:
     """The options that give configs, which are read before all others; they may be before the command or after it."""
+    listed = "; ".join(definition.configs.help())
+    of_flow = f" This flow has {listed}." if listed else ""
     return [
         click.Option(
-            ["--config"], nargs=2, multiple=True, expose_value=False, metavar="NAME FILE", help="Read a config."
+            ["--config"], nargs=2, multiple=True, expose_value=False, metavar="NAME FILE",
+            help=f"Read a config.{of_flow}",
         ),
         click.Option(
             ["--config-value"], nargs=2, multiple=True, expose_value=False, metavar="NAME JSON", help="Set a config."
         ),
-    ]
+    ]  # fmt: skip
 
 
 def _project_options(definition: FlowDefinition) -> list[click.Parameter]:
@@ -173,6 +176,7 @@ def _parameter_option(parameter: Parameter) -> click.Option:
     return click.Option(
         [*written, f"parameter_{parameter.attribute}"],
         metavar=None if parameter.is_flag else parameter.type_name.upper(),
+        multiple=parameter.multiple,
         required=parameter.required and parameter.default is None and not parameter.is_late,
         help=f"{parameter.help} {_note(parameter)}".strip(),
         envvar=_variable(parameter),
@@ -204,7 +208,7 @@ def _note(parameter: Parameter) -> str:
 
 def _converted(parameter: Parameter) -> Callable[[click.Context, click.Parameter, Any], Any]:
     def convert(context: click.Context, option: click.Parameter, text: Any) -> Any:
-        if text is None:
+        if text is None or (parameter.multiple and not text):  # not given
             return None
         source = context.get_parameter_source(str(option.name))
         where = f"{option.envvar}, which is" if source is ParameterSource.ENVIRONMENT else "the value"

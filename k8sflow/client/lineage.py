@@ -9,28 +9,31 @@ from k8sflow.storage.run_store import RunStore
 from k8sflow.task.spec import TaskName
 
 
-def parents(graph: Graph, run_store: RunStore, step: str, task: str) -> list[TaskName]:
-    """The tasks that sent the run to this one; for a join, in the order of its inputs."""
+def parents(graph: Graph, run_store: RunStore, step: str, task: str) -> Iterator[TaskName]:
+    """The tasks that sent the run to this one; for a join, in the order of its inputs. Reads on demand."""
     name = _named(graph, step, task)
     node = graph[step]
     if name.turn:
-        return [TaskName(step, name.path, name.turn - 1)]
-    found = []
-    for parent in node.parents:
-        for other in _at(graph, run_store, graph[parent], _path_before(node, graph[parent], name)):
-            commit = run_store.read_commit(other.step, other.id)
-            if commit is not None and step in commit.steps:
-                found.append(other)
-    return sorted(found, key=lambda other: other.path) if node.is_join else found
+        yield TaskName(step, name.path, name.turn - 1)
+        return
+    found = [
+        other
+        for parent in node.parents
+        for other in _at(graph, run_store, graph[parent], _path_before(node, graph[parent], name))
+    ]
+    for other in sorted(found, key=lambda other: other.path) if node.is_join else found:
+        commit = run_store.read_commit(other.step, other.id)
+        if commit is not None and step in commit.steps:
+            yield other
 
 
-def children(graph: Graph, run_store: RunStore, step: str, task: str) -> list[TaskName]:
-    """The tasks to which this one sent the run, as far as they have started."""
+def children(graph: Graph, run_store: RunStore, step: str, task: str) -> Iterator[TaskName]:
+    """The tasks to which this one sent the run and which have started."""
     name = _named(graph, step, task)
     node = graph[step]
     commit = run_store.read_commit(step, task)
     if commit is None:
-        return []
+        return
     width = commit.foreach.width if commit.foreach is not None else 0
     wanted: list[TaskName] = []
     for target in commit.steps:
@@ -42,7 +45,7 @@ def children(graph: Graph, run_store: RunStore, step: str, task: str) -> list[Ta
             after = graph.join_of(step).name if node.is_wide else target
             wanted.append(TaskName(after, name.path[: graph.depth(after)]))
     started = {following: set(run_store.tasks(following)) for following in {other.step for other in wanted}}
-    return [other for other in wanted if other.id in started[other.step]]
+    yield from (other for other in wanted if other.id in started[other.step])
 
 
 def indices(graph: Graph, step: str, task: str) -> tuple[int, ...]:

@@ -17,7 +17,7 @@ from k8sflow.client.stores import known_stores
 from k8sflow.client.tagged import components
 from k8sflow.client.task import Task
 from k8sflow.errors import RunError, StorageError
-from k8sflow.flow.graph import Graph
+from k8sflow.flow.graph import Graph, Node
 from k8sflow.storage.records import Commit, OutcomeRecord, RunRecord
 from k8sflow.storage.run_store import SPINS, RunStore
 from k8sflow.storage.tables import Tables
@@ -223,6 +223,20 @@ class Run:
 
     # ------------------------------------------------------------------ steps
 
+    def node(self, step: str) -> Node | None:
+        """A step's node in the graph; None for ``_parameters``, which is not part of it."""
+        return self.graph.nodes.get(step)
+
+    def task_ids(self, step: str) -> list[str]:
+        """The ids of a step's tasks; ``_parameters`` always has one."""
+        return [PARAMETERS_TASK] if step == PARAMETERS else self.run_store.tasks(step)
+
+    def commit(self, step: str, task: str) -> Commit | None:
+        """A task's result, or None while it has none; that of ``_parameters`` is part of the run's record."""
+        if step == PARAMETERS:
+            return Commit(0, (), {}, started=self.record.created, finished=self.record.created)
+        return self.run_store.read_commit(step, task)
+
     @property
     def end_task(self) -> Task | None:
         """The end step's task, or None where the run did not get there."""
@@ -247,6 +261,8 @@ class Run:
         return [Step(name, parent=self) for name in names if name in started]
 
     def __getitem__(self, step: str) -> Step:
+        if step == PARAMETERS:
+            return Step(step, parent=self)
         if step not in self.record.steps:
             raise NotFoundError(
                 f"{self.pathspec} has no step {step!r}.", advice=among(step, self.record.steps, "Its steps are")
@@ -260,12 +276,15 @@ class Run:
         return Step(step, parent=self)
 
     def __contains__(self, step: str) -> bool:
-        return step in self.record.steps and step in set(self.run_store.steps())
+        return step == PARAMETERS or (step in self.record.steps and step in set(self.run_store.steps()))
 
     def __repr__(self) -> str:
         return f"Run({self.pathspec!r})"
 
 
+# A step outside the graph, which iteration skips, as in Metaflow. Its only task has the parameters, configs and
+# constants.
+PARAMETERS, PARAMETERS_TASK = "_parameters", "0"
 _NAMED = {Outcome.SUCCEEDED.value, Outcome.CANCELLED.value}
 
 

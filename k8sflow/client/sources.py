@@ -13,6 +13,7 @@ import shutil
 import sys
 import tempfile
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -25,6 +26,7 @@ from k8sflow.errors import ArtifactError, K8sflowError
 from k8sflow.flow.current import current
 from k8sflow.flow.spec import READ_MODULE, FlowSpec
 from k8sflow.storage.encoding import Find
+from k8sflow.storage.package import file_hash
 from k8sflow.storage.records import RunRecord
 from k8sflow.storage.run_store import RunStore
 
@@ -129,7 +131,7 @@ class _Finder:
         main = sys.modules["__main__"]
         if _has_flow(main, record) and (current.flow_name, current.run_id) == (record.flow, record.run):
             yield main
-        if record.source:
+        if record.source and not _changed_files(_folder_of(Path(record.source), record), record):
             yield from _imported(record.source, record)
         for folder in self._folders():
             yield from _imported(str(folder / record.file), record)
@@ -173,21 +175,40 @@ def _imported(file: str, record: RunRecord) -> Iterator[ModuleType]:
 def _folders(run_store: RunStore, record: RunRecord) -> Iterator[Path]:
     """The folders from which the run's modules are imported, or were.
 
-    Where it was when the run was started; places where a project may be that was moved, or that a container had under
-    another name; the code package. A guessed place is one only where the flow's file is the one of the package.
+    First those that have exactly the run's code: its original folder, the folders where a project may be that was moved
+    or that a container had under another name, the code package. Without a package, then those whose code has changed
+    since. Another project may be there by now: its flow must have the run's steps, and a warning says so.
     """
-    depth = len(PurePosixPath(record.file).parts) - 1
+    files = list(dict.fromkeys(_guesses(run_store, record)))
     if record.source and _names(Path(record.source), [record.flow]):
-        yield Path(record.source).parents[depth]
-    package = None
-    guesses = list(dict.fromkeys(_guesses(run_store, record)))
+        files.insert(0, Path(record.source))
+    changed = {file: _changed_files(_folder_of(file, record), record) for file in dict.fromkeys(files)}
     if record.package is not None:
         package = _unpacked(Code(run_store, record))
         code = (package / record.file).read_bytes()
-        guesses = [file for file in guesses if file.read_bytes() == code]
-    yield from (file.parents[depth] for file in guesses)
-    if package is not None:
+        is_original = {file: file.read_bytes() == code for file in changed} if not record.code_hashes else {}
+        yield from (_folder_of(file, record) for file in changed if is_original.get(file, not changed[file]))
         yield package
+        return
+    yield from (_folder_of(file, record) for file in changed if not changed[file])
+    for file, differences in changed.items():
+        if differences and _names(file, record.steps):
+            warnings.warn(
+                f"{_folder_of(file, record)} has changed since {run_store.pathspec} was started: "
+                f"{', '.join(differences)}. The classes of its artifacts are taken from the current code.",
+                stacklevel=2,
+            )
+            yield _folder_of(file, record)
+
+
+def _changed_files(folder: Path, record: RunRecord) -> list[str]:
+    """The files of a run's code that are different in a folder now, or missing."""
+    return [file for file, found in record.code_hashes.items() if file_hash(folder / file) != found]
+
+
+def _folder_of(file: Path, record: RunRecord) -> Path:
+    """The folder from which a flow's modules are imported, given the flow's file."""
+    return file.parents[len(PurePosixPath(record.file).parts) - 1]
 
 
 def _guesses(run_store: RunStore, record: RunRecord) -> Iterator[Path]:

@@ -83,7 +83,8 @@ class Step(TaggedAsParent):
         Args:
             tags: Tags that the run has to have.
         """
-        is_parallel = self.parent.graph[self.id].is_parallel
+        node = self.parent.node(self.id)
+        is_parallel = node is not None and node.is_parallel
         return (task for task in self.tasks(*tags) if is_parallel and task.index == 0)
 
     @property
@@ -92,25 +93,27 @@ class Step(TaggedAsParent):
         return self.parent.environment_info
 
     @property
-    def parent_steps(self) -> list[Step]:
-        """The steps of the run that go on to this one, in the order of the source."""
-        return self.parent.started_steps(self.parent.graph[self.id].parents)
+    def parent_steps(self) -> Iterator[Step]:
+        """The steps of the run that lead to this one, in the order of the source; found while they are iterated."""
+        if (node := self.parent.node(self.id)) is not None:
+            yield from self.parent.started_steps(node.parents)
 
     @property
-    def child_steps(self) -> list[Step]:
-        """The steps of the run to which this one goes on, in the order of the source."""
-        return self.parent.started_steps(self.parent.graph[self.id].next)
+    def child_steps(self) -> Iterator[Step]:
+        """The steps of the run that follow this one, in the order of the source; found while they are iterated."""
+        if (node := self.parent.node(self.id)) is not None:
+            yield from self.parent.started_steps(node.next)
 
     def tasks(self, *tags: str) -> Iterator[Task]:
         """The step's tasks, the newest first: from the last foreach branch to the first; tags are those of the run."""
         return iter(self) if self.tags.issuperset(tags) else iter(())
 
     def __iter__(self) -> Iterator[Task]:
-        return (Task(task, parent=self) for task in reversed(self.parent.run_store.tasks(self.id)))
+        return (Task(task, parent=self) for task in reversed(self.parent.task_ids(self.id)))
 
     def __getitem__(self, task: str | int) -> Task:
         if task not in self:
-            known = self.parent.run_store.tasks(self.id)
+            known = self.parent.task_ids(self.id)
             raise NotFoundError(
                 f"there is no task {self.pathspec}/{task}.",
                 advice=among(str(task), known, "The step's tasks are") if known else "The step has no task.",
@@ -118,7 +121,7 @@ class Step(TaggedAsParent):
         return Task(str(task), parent=self)
 
     def __contains__(self, task: object) -> bool:
-        return str(task) in self.parent.run_store.tasks(self.id)
+        return str(task) in self.parent.task_ids(self.id)
 
     def __repr__(self) -> str:
         return f"Step({self.pathspec!r})"

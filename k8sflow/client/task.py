@@ -85,7 +85,7 @@ class Task(TaggedAsParent):
 
     @cached_property
     def _commit(self) -> Commit | None:
-        found = self._run_store.read_commit(self.parent.id, self.id)
+        found = self.parent.parent.commit(self.parent.id, self.id)
         return found if found is not None and self._attempt in {None, found.attempt} else None
 
     @property
@@ -95,6 +95,8 @@ class Task(TaggedAsParent):
     @property
     def attempts(self) -> list[int]:
         """The executions of the task that left anything."""
+        if self.parent.parent.node(self.parent.id) is None:
+            return [self.current_attempt]
         return self._run_store.attempts(self.parent.id, self.id)
 
     @property
@@ -162,8 +164,12 @@ class Task(TaggedAsParent):
     @property
     def index(self) -> int | None:
         """The task's index in its foreach, or None outside of any."""
-        path = indices(self.parent.parent.graph, self.parent.id, self.id)
-        return path[-1] if path else None
+        return self._indices[-1] if self._indices else None
+
+    @property
+    def _indices(self) -> tuple[int, ...]:
+        node = self.parent.parent.node(self.parent.id)
+        return () if node is None else indices(self.parent.parent.graph, self.parent.id, self.id)
 
     @property
     def runtime_name(self) -> str:
@@ -218,41 +224,43 @@ class Task(TaggedAsParent):
             "ds-root": self._run_store.store.url,
             "origin-run-id": record.origin_run_id or "",
             "code-package-sha": record.package or "",
-            "foreach-indices": ".".join(map(str, indices(self.parent.parent.graph, self.parent.id, self.id))),
+            "foreach-indices": ".".join(map(str, self._indices)),
         }
         return {name: value for name, value in known.items() if value}
 
     @property
-    def parent_tasks(self) -> list[Task]:
-        """The tasks whose results this one was given."""
+    def parent_tasks(self) -> Iterator[Task]:
+        """The tasks that this one got its inputs from; found while they are iterated, as in Metaflow."""
         return self._tasks(parents)
 
     @property
-    def child_tasks(self) -> list[Task]:
-        """The tasks that were given this one's result, as far as they have started."""
+    def child_tasks(self) -> Iterator[Task]:
+        """The tasks that got this one's result and have started; found while they are iterated, as in Metaflow."""
         return self._tasks(children)
 
     @property
-    def parent_task_pathspecs(self) -> list[str]:
+    def parent_task_pathspecs(self) -> Iterator[str]:
         """The pathspecs of ``parent_tasks``."""
-        return [task.pathspec for task in self.parent_tasks]
+        return (task.pathspec for task in self.parent_tasks)
 
     @property
-    def child_task_pathspecs(self) -> list[str]:
+    def child_task_pathspecs(self) -> Iterator[str]:
         """The pathspecs of ``child_tasks``."""
-        return [task.pathspec for task in self.child_tasks]
+        return (task.pathspec for task in self.child_tasks)
 
     @property
     def environment_info(self) -> dict[str, str] | None:
         """The code and the versions with which the task ran; None for a run that needed no code package."""
         return self.parent.environment_info
 
-    def _tasks(self, find: Callable[[Graph, RunStore, str, str], list[TaskName]]) -> list[Task]:
+    def _tasks(self, find: Callable[[Graph, RunStore, str, str], Iterator[TaskName]]) -> Iterator[Task]:
         from k8sflow.client.step import Step  # noqa: PLC0415  it is above this module
 
         run = self.parent.parent
-        names = find(run.graph, run.run_store, self.parent.id, self.id)
-        return [Task(name.id, parent=Step(name.step, parent=run)) for name in names]
+        if run.node(self.parent.id) is None:
+            return
+        for name in find(run.graph, run.run_store, self.parent.id, self.id):
+            yield Task(name.id, parent=Step(name.step, parent=run))
 
     # ------------------------------------------------------------------ output
 

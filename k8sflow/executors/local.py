@@ -12,8 +12,8 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 from k8sflow.errors import K8sflowError, StorageError
@@ -21,10 +21,10 @@ from k8sflow.executors.base import Emit, Finished, Output, Queued, Started
 from k8sflow.executors.fork_server import RunToServe
 from k8sflow.executors.local_queue import TaskQueue
 from k8sflow.executors.servers import ForkServers
+from k8sflow.executors.task_logs import TaskLogs, open_logs
 from k8sflow.executors.zygote import Exit, Zygote, no_process
 from k8sflow.flow.decorators.environment import variables_of
 from k8sflow.flow.decorators.policy import TimeLimit
-from k8sflow.storage.objects import LogWriter
 from k8sflow.task.host.framing import OutputStream
 from k8sflow.task.host.supervise import TERM_SECONDS, TaskProcess, new_pipes
 from k8sflow.task.inside.runner import TaskRunner
@@ -39,7 +39,7 @@ class _Running:
     """A task that runs, with the logs of its output and the server that it was forked from."""
 
     process: TaskProcess
-    logs: Mapping[OutputStream, LogWriter]
+    logs: TaskLogs
     server: Zygote
 
 
@@ -54,6 +54,8 @@ class LocalExecutor:
         max_workers: How many processes at a time.
         limit_of: How long an execution of a step's task may take; None for any time.
         lock: A file descriptor that the fork servers keep open until the last task has ended, and no task.
+        log_patience: How many seconds the rest of a task's output waits for a bucket that can't be reached; the task
+            ends after that.
     """
 
     def __init__(
@@ -64,8 +66,11 @@ class LocalExecutor:
         *,
         limit_of: Callable[[str], TimeLimit | None] = lambda _: None,
         lock: int | None = None,
+        log_patience: float = 30.0,
     ) -> None:
         self._emit = emit
+        self._log_patience = log_patience
+        self._finishing: list[threading.Thread] = []
         self._limit_of = limit_of
         self._run_store = runner.run_store
         self._file = runner.record.file
@@ -110,6 +115,8 @@ class LocalExecutor:
             self._submitted.put(None)
             self._wake()
         self._thread.join()
+        for thread in self._finishing:
+            thread.join()
         self._servers.close(spare_orphans=not self._cancelled.is_set())
         self._wakeup.close()
         self._woken.close()
@@ -185,14 +192,10 @@ class LocalExecutor:
         return None if first == math.inf else max(0.0, first - time.monotonic())
 
     def _start(self, task: TaskSpec) -> None:
-        logs: dict[OutputStream, LogWriter] = {
-            "stdout": self._run_store.open_log(task.name.step, task.name.id, task.attempt, "stdout"),
-            "stderr": self._run_store.open_log(task.name.step, task.name.id, task.attempt, "stderr"),
-        }
-        logs["stdout"].write(b"")  # a trace of this execution: after the driver's death the next one has another number
+        logs = open_logs(self._run_store, task, self._patience)
 
         def take(stream: OutputStream, data: bytes) -> None:
-            logs[stream].write(data)
+            logs.add(stream, data)
             self._emit(Output(task, stream, data))
 
         with new_pipes() as pipes:
@@ -230,9 +233,21 @@ class LocalExecutor:
     def _finish(self, running: _Running, result: TaskResult) -> None:
         running.process.close()
         del self._running[running.process.pid]
-        for log in running.logs.values():
-            log.close()
-        self._emit(Finished(running.process.task, result))
+
+        def report(loss: str) -> None:
+            self._emit(Finished(running.process.task, replace(result, note=loss) if loss else result))
+
+        self._finish_logs(running.logs, report)
+
+    def _finish_logs(self, logs: TaskLogs, done: Callable[[str], None]) -> None:
+        """Stores the rest of a task's output, while other tasks start and end."""
+        thread = logs.finish(done)
+        self._finishing = [each for each in self._finishing if each.is_alive()]
+        if thread is not None:
+            self._finishing.append(thread)
+
+    def _patience(self) -> float:
+        return TERM_SECONDS if self._cancelled.is_set() else self._log_patience
 
     def _terminate(self) -> None:
         """Ends all running tasks, and everything in their process groups."""
@@ -243,10 +258,11 @@ class LocalExecutor:
             with contextlib.suppress(K8sflowError, TimeoutError):
                 while time.monotonic() < deadline and any(found.server is server for found in self._running.values()):
                     for exit_ in server.exits():
-                        process = self._running.pop(exit_.pid).process
-                        process.kill_leftovers()
-                        process.drain()
-                        process.close()
+                        running = self._running.pop(exit_.pid)
+                        running.process.kill_leftovers()
+                        running.process.drain()
+                        running.process.close()
+                        self._finish_logs(running.logs, lambda _: None)
         self._signal(signal.SIGKILL)
 
     def _signal(self, number: signal.Signals) -> None:

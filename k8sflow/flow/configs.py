@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import ast
 import os
+import reprlib
 from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from k8sflow.errors import ParameterError
+from k8sflow.errors import FlowDefinitionError, ParameterError
 from k8sflow.flow.config_expressions import Late, Values, evaluated, running_configs
 from k8sflow.flow.config_values import ConfigValue as ConfigValue  # noqa: PLC0414  stored values name it here
-from k8sflow.flow.config_values import Parser, parser_of, wrapped
+from k8sflow.flow.config_values import Parser, parse_failure, parser_of, wrapped
 from k8sflow.flow.delayed import is_delayed, settled
 from k8sflow.flow.problems import Problem, caller, declaring, did_you_mean, is_class_body, reason
 from k8sflow.flow.script import beside
@@ -49,13 +50,13 @@ class Config(Late):
         name: The name on the command line.
         default: The file where none is given, or a function of a ``ParameterContext`` that names one; beside the flow,
             if it is not in the working folder.
-        default_value: The value where no file is given: a text for the parser, a dictionary, or a function of a
-            ``ParameterContext`` that makes one of them.
+        default_value: The value where no file is given, instead of ``default``: a text for the parser, a dictionary,
+            or a function of a ``ParameterContext`` that makes one of them.
         help: One line for people.
         required: Whether a run without a value is an error.
         parser: Makes the value of the text: a function, ``"module.function"``, or json, yaml or toml; by default what
             the file's name says.
-        show_default: Taken so that what was written for Metaflow goes on working.
+        show_default: Whether ``--help`` shows the default.
         plain: Whether the value is left as the parser made it; without a parser it is the text.
 
     Raises:
@@ -83,11 +84,17 @@ class Config(Late):
         required: bool = False,  # noqa: FBT001, FBT002  the order that users know
         parser: str | Parser | None = None,
         *,
-        show_default: bool = True,  # noqa: ARG002  as told
+        show_default: bool = True,
         plain: bool = False,
     ) -> None:
+        if default is not None and default_value is not None:
+            raise FlowDefinitionError(
+                f"Config({name!r}): default and default_value are both set, and only one can be used.",
+                advice="Keep default, which is a file's name, or default_value, which is the value itself.",
+            )
         self._name = name
         self._attribute = name
+        self._show_default = show_default
         self._options = {"default": default, "default_value": default_value, "help": help, "required": required}
         self._parser = parser
         self._plain = plain
@@ -138,6 +145,16 @@ class Config(Late):
     def k8sflow_source(self) -> Config:
         """Itself."""
         return self
+
+    def k8sflow_help(self) -> str:
+        """Its name, help and default, for ``--help``."""
+        found = [self._options[option] for option in ("default", "default_value")]
+        default = next((value for value in found if value is not None), None)
+        note = "[required]" if default is None and self._options["required"] else ""
+        if default is not None and self._show_default:
+            is_late = is_delayed(default) or callable(default)
+            note = f"[default: {'made when the run starts' if is_late else reprlib.repr(default)}]"
+        return f"{self._name}: {self._options['help']} {note}".strip().removesuffix(":")
 
     def k8sflow_read(self, *, file: str | None = None, text: str | None = None) -> Any:
         """The value in a file or a text.
@@ -212,7 +229,7 @@ class Config(Late):
             return value if self._plain else wrapped(value)
         except Exception as error:  # a parser is anybody's code, and raises what it likes for a text that it can't read
             raise ParameterError(
-                f"Config {self._name!r}: {source} can't be parsed: {type(error).__name__}: {error}",
+                f"Config {self._name!r}: {source} can't be parsed: {parse_failure(error)}",
                 advice=f"It is read as {kind.upper()}." if self._parser is None else "",
             ) from error
 
@@ -293,13 +310,19 @@ class ConfigValues(Mapping[str, Any]):
         """The values that a command line gives, by ``--config NAME FILE`` and ``--config-value NAME JSON``.
 
         Raises:
-            ParameterError: There is no such config, or its value can't be read.
+            ParameterError: There is no such config, it is given both ways, or its value can't be read.
         """
         values = ConfigValues(flow)
+        options: dict[str, str] = {}
         by_name = {config._name: attribute for attribute, config in values._declared.items()}  # noqa: SLF001  public names are the user's
         for option, name, value in _given(arguments):
             if name not in by_name:
                 raise values._unknown(f"{option} {name}", name)
+            if options.setdefault(name, option) != option:
+                raise ParameterError(
+                    f"Config {name!r} is given by --config and by --config-value, and only one can be used.",
+                    advice="Remove one of them.",
+                )
             attribute = by_name[name]
             source = {"file" if option == "--config" else "text": value}
             values.given[attribute] = values._declared[attribute].k8sflow_read(**source)
@@ -345,6 +368,10 @@ class ConfigValues(Mapping[str, Any]):
 
     def __contains__(self, attribute: object) -> bool:
         return attribute in self._declared
+
+    def help(self) -> list[str]:
+        """Name, help and default of each config, for ``--help``."""
+        return [config.k8sflow_help() for config in self._declared.values()]
 
     def has(self, config: Config) -> bool:
         """Whether it is one of the flow's configs."""

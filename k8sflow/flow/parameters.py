@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from k8sflow.errors import FlowDefinitionError, ParameterError
-from k8sflow.flow.config_values import parser_of
+from k8sflow.flow.config_values import DuplicateKeyError, json_parser, parse_failure, parser_of
 from k8sflow.flow.configs import ConfigValues, ParameterContext
 from k8sflow.flow.delayed import is_delayed, settled
 from k8sflow.flow.problems import Problem, caller, declaring, location_of, reason
@@ -34,7 +34,7 @@ class _JsonType:
     __name__ = "JSON"
 
     def __call__(self, value: object) -> Any:
-        return json.loads(value) if isinstance(value, str | bytes) else json.loads(json.dumps(value))
+        return json_parser(value) if isinstance(value, str | bytes) else json.loads(json.dumps(value))
 
     def __repr__(self) -> str:
         return "JSONType"
@@ -57,6 +57,8 @@ class Parameter:
         show_default: Whether ``--help`` tells the default.
         separator: What stands between the texts of a list: ``--name a,b`` with ``separator=","``.
         is_flag: Whether a bool is written as ``--name`` and ``--no-name``.
+        multiple: Whether the option may be given more than once. The value is a tuple, empty where nothing is given,
+            ``type`` is that of its items, and ``default`` is a list or tuple.
 
     Raises:
         FlowDefinitionError: The name, the type or the default can't be used; in a flow's class the static check tells.
@@ -79,6 +81,7 @@ class Parameter:
         *,
         separator: str | None = None,
         is_flag: bool = False,
+        multiple: bool = False,
     ) -> None:
         if not isinstance(name, str) or not name.replace("-", "_").isidentifier() or name[0] == "-":
             raise FlowDefinitionError(
@@ -90,7 +93,7 @@ class Parameter:
                 advice="Give the parameter another name.",
             )
         self.is_late = callable(default) or is_delayed(default)
-        kind = _builtin_type(None if self.is_late else default, separator) if type is None else type
+        kind = _builtin_type(None if self.is_late else default, separator, multiple=multiple) if type is None else type
         self._is_as_default = type is None and separator is None and is_delayed(default)
         if kind not in _EXAMPLES:
             raise FlowDefinitionError(
@@ -100,6 +103,7 @@ class Parameter:
             raise FlowDefinitionError(
                 f"Parameter({name!r}): a separator makes a list of texts, so the type is str, not {_name_of(kind)}."
             )
+        _check_together(name, kind, default, separator=separator, is_flag=is_flag, multiple=multiple)
         self.name = name
         self.location = location_of(caller())
         self._kind: Callable[[Any], Any] = kind
@@ -108,7 +112,8 @@ class Parameter:
         self.required = required
         self.show_default = show_default
         self.separator = separator
-        self.is_flag = is_flag and kind is bool
+        self.is_flag = is_flag
+        self.multiple = multiple
         self.attribute = name
         self._default = default
         self.default = None if default is None or self.is_late else self.convert(default, "the default")
@@ -150,6 +155,8 @@ class Parameter:
         """The default as it would be typed."""
         if self.separator is not None and isinstance(self.default, list):
             return self.separator.join(self.default)
+        if self.multiple and isinstance(self.default, tuple):
+            return ", ".join(map(str, self.default))
         with contextlib.suppress(TypeError, ValueError):
             if isinstance(self.default, (list, dict)):
                 return json.dumps(self.default, ensure_ascii=False)
@@ -187,11 +194,16 @@ class Parameter:
         )
 
     def convert(self, value: object, source: str) -> Any:
-        """The value in the parameter's type.
+        """The value in the parameter's type; of a parameter that may be given more than once, a tuple of such values.
 
         Raises:
             ParameterError: The value can't be of this type.
         """
+        if self.multiple:
+            return tuple(self._one(part, source) for part in (value if isinstance(value, list | tuple) else [value]))
+        return self._one(value, source)
+
+    def _one(self, value: object, source: str) -> Any:
         try:
             if self.separator is not None:
                 if value == "":
@@ -203,6 +215,11 @@ class Parameter:
             if self.kind is int and isinstance(value, float) and not value.is_integer():
                 raise ValueError("not a whole number")  # noqa: TRY301  told below as any other
             return self.kind(value)
+        except DuplicateKeyError as error:
+            raise ParameterError(
+                f"Parameter {self.name!r}: {source} {reprlib.repr(value)} can't be used: {error}.",
+                advice="Remove one of them.",
+            ) from error
         except (TypeError, ValueError, OverflowError) as error:
             raise ParameterError(
                 f"Parameter {self.name!r}: {source} {reprlib.repr(value)} is not of type {self.type_name}.",
@@ -214,7 +231,7 @@ class Parameter:
         """The type; for a default from a config, that of the config's value, and str while there is none."""
         if self._is_as_default:
             with contextlib.suppress(ParameterError):  # told when a run needs the value
-                found = _builtin_type(self._late_default(), None)
+                found = _builtin_type(self._late_default(), None, multiple=self.multiple)
                 return found if found in _EXAMPLES else self._kind
         return self._kind
 
@@ -234,7 +251,7 @@ class Parameter:
             ParameterError: The function failed, or what it made is not of the parameter's type.
         """
         if not self.is_late:
-            return self.default
+            return () if self.multiple and self.default is None and not self.required else self.default
         if is_delayed(self._default):
             value = self._late_default()
         else:
@@ -244,7 +261,8 @@ class Parameter:
                 raise ParameterError(
                     f"Parameter {self.name!r}: its default can't be made: {type(error).__name__}: {error}"
                 ) from error
-        if not self.is_typed and self.kind is str and not isinstance(value, str | None) and self.separator is None:
+        is_text = self.kind is str and self.separator is None and not self.multiple
+        if not self.is_typed and is_text and not isinstance(value, str | None):
             raise ParameterError(
                 f"Parameter {self.name!r}: its default is made as {type(value).__name__}, but its type is str.",
                 advice=f"Name the type: Parameter({self.name!r}, type={type(value).__name__}, ...).",
@@ -324,7 +342,7 @@ class IncludeFile(Parameter):
             raise
         except Exception as error:  # a parser is anybody's code, and raises what it likes for what it can't read
             raise ParameterError(
-                f"IncludeFile {self.name!r}: {str(value)!r} can't be parsed: {type(error).__name__}: {error}"
+                f"IncludeFile {self.name!r}: {str(value)!r} can't be parsed: {parse_failure(error)}"
             ) from error
 
 
@@ -332,11 +350,41 @@ def _name_of(kind: Any) -> str:
     return str(getattr(kind, "__name__", kind))
 
 
-def _builtin_type(default: object, separator: str | None) -> Any:
+def _builtin_type(default: object, separator: str | None, *, multiple: bool = False) -> Any:
     """The type that a default stands for: its own, str for None, JSON for what JSON alone can write."""
+    if multiple and isinstance(default, list | tuple):
+        types = {_builtin_type(item, None) for item in default}
+        return types.pop() if len(types) == 1 else str
     if default is None or separator is not None:
         return str
     return JSONType if isinstance(default, dict | list) else type(default)
+
+
+def _check_together(
+    name: str, kind: Any, default: object, *, separator: str | None, is_flag: bool, multiple: bool
+) -> None:
+    """Refuses options of which one would have no effect.
+
+    Raises:
+        FlowDefinitionError: There are such options.
+    """
+    if is_flag and kind is not bool:
+        raise FlowDefinitionError(
+            f"Parameter({name!r}): is_flag needs a bool, and the type is {_name_of(kind)}.",
+            advice="Write default=False or type=bool, or remove is_flag.",
+        )
+    if multiple and (separator is not None or is_flag):
+        raise FlowDefinitionError(
+            f"Parameter({name!r}): multiple can't be used with {'is_flag' if is_flag else 'separator'}.",
+            advice="Keep one of them.",
+        )
+    is_late = callable(default) or is_delayed(default)
+    if multiple and not (default is None or is_late or isinstance(default, list | tuple)):
+        raise FlowDefinitionError(
+            f"Parameter({name!r}): the default of a parameter with multiple=True is a list or a tuple, "
+            f"not {default!r}.",
+            advice=f"Write default=[{default!r}].",
+        )
 
 
 def _to_bool(value: object) -> bool:

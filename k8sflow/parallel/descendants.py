@@ -55,6 +55,8 @@ def be_daemon() -> None:
             loky.__dict__["_executor"] = None
         if tracker := getattr(sys.modules.get(f"{name}.backend.resource_tracker"), "_resource_tracker", None):
             tracker.__dict__.update(_fd=None, _pid=None)  # the parent's: one of our own ends with the call
+    if (server := getattr(sys.modules.get("multiprocessing.forkserver"), "_forkserver", None)) is not None:
+        server.__dict__.update(_forkserver_alive_fd=None, _forkserver_address=None, _forkserver_pid=None)
 
 
 def _mark(process: ModuleType) -> None:

@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 
 from .call import Call
 from .channels import readable_within
+from .deadlocks import ADVICE, LOOK_SECONDS, DeadlockWatch
 from .descendants import kill_group
 from .executors import running_executors
 from .failures import LAST_BREATH_SECONDS, WorkerDied, add_note, death_error, how_it_ended, short_repr
@@ -137,12 +138,21 @@ class Forked:
         alive = self.pidfd >= 0 and not readable_within(self.pidfd, LAST_BREATH_SECONDS)
         with interrupts_held():
             code = self.reap()
-        index, item = None, "between two items"
-        if self.chunk is not None:
-            index = self._team.busy_with[self.number]
-            item = f"at item {index}: {self._team.repr_of_item(self.chunk, index)}"
+        index, item = self._position()
         how = "closed its pipe to the parent, or hid its memory from it," if alive else how_it_ended(code)
         return death_error(f"(pid {self.pid}) {how} {item}", index, None if alive else code, self._team.kills_before)
+
+    def deadlock(self) -> WorkerDied:
+        """The error for a worker that waits forever in native code."""
+        index, item = self._position()
+        return WorkerDied(f"a worker of parallel_map (pid {self.pid}) waits forever {item}\n{ADVICE}", index)
+
+    def _position(self) -> tuple[int | None, str]:
+        """The index of the item that it is busy with, and its description for an error."""
+        if self.chunk is None:
+            return None, "between two items"
+        index = self._team.busy_with[self.number]
+        return index, f"at item {index}: {self._team.repr_of_item(self.chunk, index)}"
 
 
 class ForkTeam:
@@ -155,6 +165,7 @@ class ForkTeam:
         self._poll = select.poll()
         self._by_fd: dict[int, Forked] = {}
         self._readable: deque[Forked] = deque()
+        self._watch = DeadlockWatch()
         self._seeds = draw_seeds()
         self._hold_openmp = math_threads.openmp_holder()
         self.busy_with = memoryview(mmap.mmap(-1, 8 * call.workers)).cast("q")  # shared: worker → index of its item
@@ -236,7 +247,9 @@ class ForkTeam:
         if self._new:
             self._start()
         while not self._readable:
-            events = self._poll.poll()
+            events = self._poll.poll(LOOK_SECONDS * 1000)
+            if not events:
+                self._look_for_deadlocks()
             said = [self._by_fd[fd] for fd, event in events if event & select.POLLIN and fd == self._by_fd[fd].results]
             for fd, _ in events:
                 if self._by_fd[fd] not in said:  # it has ended and has no more to say: told at once, whoever goes on
@@ -247,6 +260,11 @@ class ForkTeam:
         if reply.done:
             worker.chunk = None
         return worker.number, reply
+
+    def _look_for_deadlocks(self) -> None:
+        busy = {worker.pid: worker for worker in self._workers.values() if worker.chunk is not None}
+        if (pid := self._watch.first_dead(busy)) is not None:
+            raise busy[pid].deadlock()
 
     def ready(self) -> bool:
         return bool(self._readable or self._poll.poll(0))

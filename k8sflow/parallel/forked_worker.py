@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from .channels import READ_BYTES, readable_within
+from .deadlocks import raise_when_stuck
 from .descendants import be_daemon, lead_group
-from .executors import renew_executors
+from .executors import guard_pools, renew_executors
 from .forking import flush_output, private_fds
 from .limits import join_crowd
 from .math_threads import ONE_THREAD_EACH
 from .process_tree import adopt_orphans
+from .queues import renew_shared_objects
 from .signals import HeldSignals
 from .worker import Job, serve
 
@@ -40,10 +42,13 @@ def forked_process(
         be_daemon()
         adopt_orphans()
         renew_executors(executors)
+        guard_pools()
+        renew_shared_objects()
         join_crowd(crowd)
         pipes.take()
         signal.set_wakeup_fd(-1)
         held.restore_for_worker()
+        raise_when_stuck()
         if hold_openmp:
             hold_openmp()
         for name, one in ONE_THREAD_EACH.items():

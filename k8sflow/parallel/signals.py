@@ -18,6 +18,11 @@ _HELD_SIGNALS = {
 }
 
 
+def set_handler(number: int, handler: Any) -> None:
+    """Sets a signal's handler, without loading the enums of `signal`."""
+    _calls.signal(number, handler)
+
+
 class HeldSignals:
     """What was there before the signals were held."""
 

@@ -121,6 +121,12 @@ class Spawned:
             stdin.close()
 
 
+def _authkey() -> bytes | None:
+    """The key by which a worker may use managers of the caller; None where the caller doesn't use multiprocessing."""
+    process: Any = sys.modules.get("multiprocessing.process")
+    return bytes(process.current_process().authkey) if hasattr(process, "current_process") else None
+
+
 class SpawnTeam(ThreadTeam):
     """Threads that each let an interpreter of their own call the function.
 
@@ -134,7 +140,8 @@ class SpawnTeam(ThreadTeam):
         self._spawned: dict[int, Spawned] = {}
         self._because = because
         with self._explained("the function can't be sent to a worker"):
-            self._setup = dumps((call.func, call.chunk_size is None, draw_seeds(), self._crowd), by_value=True)
+            func = dumps(call.func, by_value=True)
+        self._setup = pickle.dumps((func, call.chunk_size is None, draw_seeds(), self._crowd, _authkey()))
 
     def pack(self, item: Any, index: int) -> Any:
         with self._explained(f"item {index} can't be sent to a worker"):

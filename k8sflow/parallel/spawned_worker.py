@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import pickle
 import signal
@@ -9,10 +10,12 @@ import socket
 import struct
 import sys
 import threading
-from typing import Any, NoReturn
+from collections.abc import Callable
+from typing import Any, NoReturn, cast
 
 from .channels import read_exactly
 from .descendants import be_daemon, kill_group, lead_group
+from .failures import add_note
 from .forking import flush_output
 from .limits import join_crowd
 from .messages import Outbox
@@ -58,8 +61,11 @@ def spawned_process() -> NoReturn:
     channel = Socket(connection)
     try:
         (size,) = struct.unpack("=q", read_exactly(channel, 8))
-        func, sliced, seeds, crowd = pickle.loads(read_exactly(channel, size))
+        setup, sliced, seeds, crowd, authkey = pickle.loads(read_exactly(channel, size))
         join_crowd(crowd)
+        if authkey is not None:
+            importlib.import_module("multiprocessing").current_process().authkey = authkey
+        func = _loaded(setup)
         outbox = Outbox(channel, by_value=True)
         serve(Job(func, None, sliced, seeds, lambda _: None, channel, outbox))
     except (EOFError, OSError):
@@ -67,6 +73,20 @@ def spawned_process() -> NoReturn:
     finally:
         flush_output()
         os._exit(1)
+
+
+def _loaded(pickled: bytes) -> Callable[[Any], Any]:
+    """The function; one that raises the reason where it can't be loaded."""
+    try:
+        return cast("Callable[[Any], Any]", pickle.loads(pickled))
+    except Exception as error:  # noqa: BLE001  unpickling is the user's code; the caller gets the error
+        reason = error
+        add_note(reason, "parallel_map: the function can't be loaded in a worker, which is a new interpreter")
+
+        def fail(_item: object) -> NoReturn:
+            raise reason
+
+        return fail
 
 
 def _exit_with_parent(lifeline: int) -> None:

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 from .channels import Channel, read_exactly
 from .messages import COMMAND, DONE, PART, Outbox
+from .queues import flush_queues
 from .work import SLICE_SECONDS
 
 _FLUSH_BYTES = (
@@ -64,6 +65,11 @@ def _work_off(job: Job, items: Any, start: int, stop: int) -> None:
             break
         if outbox.size > _FLUSH_BYTES and index + 1 < stop:
             outbox.flush(PART, now - began)
+    try:
+        flush_queues()
+    except RuntimeError as error:
+        outbox.fail(error, index, items)
+        return
     outbox.flush(DONE, time.perf_counter() - began)
 
 

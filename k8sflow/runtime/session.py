@@ -26,9 +26,10 @@ from k8sflow.runtime.progress import Reporter, reporter
 from k8sflow.storage.objects import ObjectStore
 from k8sflow.storage.records import OutcomeRecord, RunRecord
 from k8sflow.storage.run_store import RunStore
-from k8sflow.task.inside.exit_hooks import STEP as EXIT_HOOK_STEP
+from k8sflow.task.inside.exit_hooks import HookCall
 from k8sflow.task.inside.runner import TaskRunner
 from k8sflow.task.outcome import Outcome
+from k8sflow.task.spec import EXIT_HOOK_STEP
 
 LOCAL, KUBERNETES = "local", "kubernetes"
 
@@ -52,7 +53,8 @@ class ActiveRun:
         """The executor for the steps on this machine; it forks, so it comes before anything that starts a thread."""
         runner = TaskRunner(definition, self.record, self.store)
         workers = max_workers or os.cpu_count() or 1
-        return LocalExecutor(report, runner, workers, limit_of=self.limit_of, lock=lock)
+        patience = self.settings.storage_patience
+        return LocalExecutor(report, runner, workers, limit_of=self.limit_of, lock=lock, log_patience=patience)
 
     def kubernetes(self, report: Report, max_jobs: int | None, owner: dict[str, Any] | None = None) -> Executor:
         """The executor for the steps on Kubernetes."""
@@ -91,15 +93,25 @@ class ActiveRun:
 
     def call_exit_hooks(self, definition: FlowDefinition, *, is_success: bool) -> None:
         """Calls the functions of ``@exit_hook``, on this machine."""
-        exit_hooks.call(self.record, lambda report: self.local(report, definition, 1, None), is_success=is_success)
+
+        def local(report: Report, _hook: HookCall) -> Executor:
+            return self.local(report, definition, 1, None)
+
+        exit_hooks.call(self.record, self.run_store, local, is_success=is_success)
 
     def call_exit_hooks_in_pods(self, owner: dict[str, Any], *, is_success: bool) -> None:
-        """Calls the functions of ``@exit_hook``, each in a pod like that of the end step, without its resources."""
-        nothing = dict.fromkeys(RESOURCES)
-        options = merge(replace(self.placement.pods[self.graph.end], **nothing), DEFAULT_OPTIONS)
-        placement = replace(self.placement, pods={EXIT_HOOK_STEP: options})
-        active = replace(self, placement=placement)
-        exit_hooks.call(self.record, lambda report: active.kubernetes(report, None, owner), is_success=is_success)
+        """Calls the functions of ``@exit_hook``, each in a pod like that of the end step, without its resources.
+
+        An earlier driver may have made some of the calls.
+        """
+        own = replace(self.placement.pods[self.graph.end], **dict.fromkeys(RESOURCES))
+
+        def pod(report: Report, hook: HookCall) -> Executor:
+            options = merge(own if hook.image is None else replace(own, image=hook.image), DEFAULT_OPTIONS)
+            active = replace(self, placement=replace(self.placement, pods={EXIT_HOOK_STEP: options}))
+            return active.kubernetes(report, None, owner)
+
+        exit_hooks.call(self.record, self.run_store, pod, is_success=is_success, go_on=True)
 
     def note_cancelled(self) -> None:
         """Writes that the run was cancelled, where its driver had not begun, and so could not."""

@@ -12,6 +12,7 @@ import hashlib
 import io
 import os
 import stat
+import sys
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -74,6 +75,31 @@ def modules(folder: Path) -> tuple[str, ...]:
             if name.isidentifier() and is_module:
                 found.add(name)
     return tuple(sorted(found))
+
+
+def code_hashes(folder: Path, file: str) -> dict[str, str]:
+    """The hashes of a flow's file and of the modules of its folder that are loaded, by file relative to the folder.
+
+    Args:
+        folder: The folder from which the flow's modules are imported.
+        file: The flow's file, relative to the folder.
+    """
+    own = set(modules(folder))
+    files = {folder / file}
+    for name, module in list(sys.modules.items()):
+        path = getattr(module, "__file__", None)
+        if name.partition(".")[0] in own and isinstance(path, str) and path.endswith(".py"):
+            files.add(Path(path).resolve())
+    inside = sorted(path for path in files if path.is_relative_to(folder))
+    return {path.relative_to(folder).as_posix(): found for path in inside if (found := file_hash(path))}
+
+
+def file_hash(file: Path) -> str:
+    """The first half of a file's sha256; empty where it can't be read."""
+    try:
+        return hashlib.sha256(file.read_bytes()).hexdigest()[:32]
+    except OSError:
+        return ""
 
 
 def extract(archive: Buffer, sha256: str, folder: Path) -> None:

@@ -26,6 +26,8 @@ COMMAND_SECONDS = 30.0
 REPORT_AFTER_SECONDS = 5.0
 # The driver has had answers from the bucket; where a task has none for so long, its endpoint may be another one.
 FIRST_ANSWER_SECONDS = 120.0
+# The first task of a run is also the first to use the pods' endpoint, and nothing is lost where it gives up.
+FIRST_CONTACT_SECONDS = 15.0
 _FIRST_PAUSE_SECONDS = 0.25
 _LONGEST_PAUSE_SECONDS = 8.0
 Report = Callable[[str, bool], None]

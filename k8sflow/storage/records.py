@@ -177,6 +177,7 @@ class RunRecord:
         is_detached: Whether it was handed to the controller in the cluster, which sees to it that it has a driver.
         max_num_splits: How many branches a foreach may open.
         modules: The modules and packages of the flow's folder; None in a run that was started before they were kept.
+        code_hashes: The hashes of the flow's file and of the folder's loaded modules, by file relative to the folder.
         python_version: The version of the Python that started it.
         k8sflow_version: The version of k8sflow that started it.
     """
@@ -201,6 +202,7 @@ class RunRecord:
     is_detached: bool = False
     max_num_splits: int = MAX_NUM_SPLITS
     modules: tuple[str, ...] | None = None
+    code_hashes: Mapping[str, str] = field(default_factory=dict)
     python_version: str = ""
     k8sflow_version: str = ""
 

@@ -6,12 +6,13 @@
 <flow>/runs/<run>/cloned.json            where it resumes another one: all that is taken over from that is there
 <flow>/runs/<run>/driver.lock, drivers/  who drives it (storage/lease.py)
 <flow>/runs/<run>/tasks/<step>/<task>/commit.json
-<flow>/runs/<run>/tasks/<step>/<task>/<attempt>/{outcome.json,kept.json,stdout,stderr,stdout.times,stderr.times}
+<flow>/runs/<run>/tasks/<step>/<task>/<attempt>/{start.json,outcome.json,kept.json,stdout,stderr,stdout.times,stderr.times}
 """
 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
@@ -32,6 +33,7 @@ from k8sflow.storage.records import (
 
 # The folders of a flow with its runs, and with what ``spin`` has tried, which is no run.
 RUNS, SPINS = "runs", "spins"
+_START = "start.json"
 Record = TypeVar("Record")
 
 
@@ -127,6 +129,14 @@ class RunStore:
             return self._load(f"tasks/{step}/{task}/{attempt}/outcome.json", OutcomeRecord.from_document)
         except ObjectNotFoundError:
             return None
+
+    def write_start(self, step: str, task: str, attempt: int) -> None:
+        """Records that an execution is about to start; only the calls of exit hooks have such a record."""
+        self.store.put(self.task_key(step, task, f"{attempt}/{_START}"), [dump({"started": time.time()})])
+
+    def is_started(self, step: str, task: str, attempt: int) -> bool:
+        """Whether ``write_start`` has recorded an execution."""
+        return self.store.exists(self.task_key(step, task, f"{attempt}/{_START}"))
 
     def write_kept(self, step: str, task: str, attempt: int, record: KeptRecord) -> None:
         """Writes what a failed execution of a task had set."""

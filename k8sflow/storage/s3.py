@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
+import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,8 @@ from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
+    ConnectTimeoutError,
+    EndpointConnectionError,
     HTTPClientError,
     IncompleteReadError,
     NoCredentialsError,
@@ -25,7 +28,7 @@ from botocore.exceptions import (
     ConnectionError as BotoConnectionError,
 )
 
-from k8sflow.errors import ConfigurationError, OutageError, StorageError
+from k8sflow.errors import ConfigurationError, OutageError, StorageError, UnreachableError
 from k8sflow.storage.objects import Buffer, ObjectNotFoundError, ReadableFile
 from k8sflow.storage.patience import Patience, Report, patient
 from k8sflow.storage.s3_log import S3Log
@@ -249,6 +252,12 @@ class S3Store:
             ) from error
         except ClientError as error:
             raise self._explained(error, where, server) from error
+        except (EndpointConnectionError, ConnectTimeoutError) as error:
+            raise UnreachableError(
+                f"{server} can't be reached for {where}: {_why_unreachable(error)}.",
+                cause="The server is down, or the endpoint is wrong.",
+                advice="Check the setting endpoint (K8SFLOW_ENDPOINT); in a pod in_cluster_endpoint holds.",
+            ) from error
         except (BotoConnectionError, HTTPClientError, IncompleteReadError) as error:
             raise OutageError(
                 f"{server} can't be reached for {where}: {str(error).rstrip('.')}.",
@@ -344,6 +353,20 @@ def _client(endpoint: str | None, region: str | None) -> S3Client:
             f"the S3 client can't be made for the endpoint {endpoint!r}: {error}",
             advice="The setting endpoint (K8SFLOW_ENDPOINT) is a URL such as http://127.0.0.1:7070.",
         ) from error
+
+
+def _why_unreachable(error: BaseException) -> str:
+    """The system's reason for a connection that could not be made; botocore's text has none."""
+    seen: list[BaseException] = []
+    reason: BaseException | None = error
+    while reason is not None and reason not in seen:
+        if isinstance(reason, socket.gaierror):
+            return f"its name can't be resolved by DNS ({reason.strerror})"
+        if isinstance(reason, ConnectionRefusedError):
+            return "the connection was refused, so nothing listens there"
+        seen.append(reason)
+        reason = reason.__cause__ or reason.__context__
+    return str(error).rstrip(".")
 
 
 def _code(error: ClientError) -> str:

@@ -8,7 +8,7 @@ import traceback
 from dataclasses import replace
 from pathlib import Path
 
-from k8sflow.errors import K8sflowError, OutageError, StorageError, TimeoutException
+from k8sflow.errors import K8sflowError, OutageError, StorageError, TimeoutException, UnreachableError
 from k8sflow.task.outcome import Diagnosis, Outcome, name_of
 from k8sflow.task.result import TaskResult
 from k8sflow.task.safe_repr import safe_repr
@@ -50,6 +50,20 @@ def not_stored(error: K8sflowError) -> TaskResult:
     """The result of a task that the store failed; only what time may heal is worth another execution."""
     found = _explained(error, Outcome.STORAGE_ERROR)
     return TaskResult(Outcome.STORAGE_ERROR, diagnosis=replace(found, is_final=not isinstance(error, OutageError)))
+
+
+def never_reached(error: UnreachableError) -> TaskResult:
+    """The result of a run's first task whose pod can't connect to the bucket: another one couldn't either."""
+    summary = f"the bucket can't be reached from the pod: {error.summary}"
+    advice = (
+        "Set in_cluster_endpoint (K8SFLOW_IN_CLUSTER_ENDPOINT) to the server's address inside the cluster, for example "
+        "http://minio.NAMESPACE.svc:9000; without it, pods use endpoint. If the server was down, run again."
+    )
+    cause = (
+        "The process that started the run reaches it, so pods probably have a wrong address, or a policy blocks them."
+    )
+    diagnosis = Diagnosis(Outcome.STORAGE_ERROR, summary, cause, advice, is_final=True)
+    return TaskResult(Outcome.STORAGE_ERROR, diagnosis=diagnosis)
 
 
 def timed_out(seconds: float) -> Diagnosis:

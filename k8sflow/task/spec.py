@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 
+# The step of the calls of exit hooks; no step can have this name, since no method can.
+EXIT_HOOK_STEP = "exit-hook"
+
 
 @dataclass(frozen=True, order=True)
 class TaskName:
-    """A task's place in the graph (invariant I2).
+    """A task's position in the graph (invariant I2).
 
     Args:
         step: Its step.

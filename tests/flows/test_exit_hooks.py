@@ -10,9 +10,13 @@ from typing import Any
 import pytest
 
 from k8sflow.client import Run
+from k8sflow.executors.local import LocalExecutor
+from k8sflow.flow.compile import compile_flow
+from k8sflow.runtime.commands import exit_hooks
 from k8sflow.storage.folder import FolderStore
 from k8sflow.storage.run_store import RunStore
-from tests.support import flow_command, run_flow, running, write_flow
+from k8sflow.task.inside.runner import TaskRunner
+from tests.support import flow_command, load_flow, run_flow, running, write_flow
 
 HEAD = """from k8sflow import FlowMutator, FlowSpec, current, exit_hook, schedule, step, trigger, trigger_on_finish
 import os, sys, threading, time
@@ -134,6 +138,40 @@ def test_a_hook_that_hangs_is_ended_by_ctrl_c(tmp_path: Path) -> None:
     assert process.returncode == 0, rest
     assert b"The exit hook hangs was interrupted" in rest
     assert Run(RunStore(FolderStore(str(tmp_path / ".k8sflow")), "F", "r")).successful
+
+
+def test_a_driver_that_takes_over_repeats_no_hook_that_has_ended(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It makes the calls that are missing, and says of one whose end isn't recorded that it may be the second."""
+    broken = "def broken():\n    note('broken')\n    os._exit(3)\n\n"
+    file = write_flow(
+        tmp_path,
+        FLOW.format(hooks=f"{broken}@exit_hook(on_success=[succeeded, broken, nothing])", body="pass"),
+        head=HEAD,
+    )
+    assert run_flow(file, "--run-id", "r").returncode == 0
+    before = notes(tmp_path)
+    assert before == ["succeeded F/r True 5 True", "broken", "nothing"]
+    monkeypatch.chdir(tmp_path)
+    store = FolderStore(str(tmp_path / ".k8sflow"))
+    run_store = RunStore(store, "F", "r")
+    record = run_store.read()
+    runner = TaskRunner(compile_flow(load_flow(file)), record, store)
+
+    def take_over() -> str:
+        exit_hooks.call(
+            record, run_store, lambda report, _: LocalExecutor(report, runner, 1), is_success=True, go_on=True
+        )
+        return capfd.readouterr().out
+
+    assert "The exit hook broken was called by an earlier driver: user_error." in take_over()
+    assert notes(tmp_path) == before
+    outcome = Path(store.url, run_store.task_key("exit-hook", "2", "0/outcome.json"))
+    outcome.unlink()
+    assert "The exit hook nothing was started by an earlier driver, and its end isn't recorded" in take_over()
+    assert notes(tmp_path) == [*before, "nothing"]
+    assert outcome.exists()
 
 
 def test_hooks_leave_no_trace_among_the_steps(tmp_path: Path) -> None:

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from tests.cluster import images
 from tests.kind.conftest import Namespace
-from tests.kind.test_controller import Controller
+from tests.kind.test_controller import Controller, kill_driver
+from tests.support import wait_for
 
 KUBERNETES = ("--with", "kubernetes")
 FLOW = """
@@ -122,3 +124,92 @@ def test_hooks_of_a_detached_run_are_called_in_pods(controller: Controller, flow
     if fails == "no":
         assert "The exit hook broken failed: ValueError: hook" in log
         assert "in no pod" not in log
+
+
+TAKEN_OVER = """
+import os, time
+from k8sflow import FlowSpec, environment, exit_hook, resources, step
+
+def quick(run):
+    print("quick has run")
+
+def slow(run):
+    print("slow has begun", flush=True)
+    time.sleep(20)  # in which the driver is killed
+    print("slow has ended")
+
+def other(run):
+    print("other runs in", os.environ["IMAGE_KIND"])
+
+@exit_hook(on_success=[quick, slow])
+@exit_hook(on_success=[other], options={"image": "IMAGE"})
+class TakenOver(FlowSpec):
+    @environment(vars={"PYTHONPATH": "/mine"})
+    @resources(cpu=0.05, memory=150)
+    @step
+    def start(self):
+        import subprocess, sys
+        self.path = os.environ["PYTHONPATH"]
+        code = "import k8sflow, sys; print('/mine' in sys.path)"
+        self.of_child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        self.next(self.end)
+
+    @resources(cpu=0.05, memory=150)
+    @step
+    def end(self):
+        pass
+
+if __name__ == "__main__":
+    TakenOver()
+"""
+
+
+@pytest.fixture
+def other_image(namespace: Namespace, tmp_path: Path) -> str:
+    """An image that is known by a variable."""
+    dockerfile = tmp_path / "Dockerfile"
+    dockerfile.write_text(f"FROM {namespace.cluster.plain_image}\nENV IMAGE_KIND=another-image\n")
+    recipe = images.Recipe("k8sflow-test/hooks", {"Dockerfile": dockerfile})
+    reference = images.ensure(recipe, namespace.cluster.kind.engine)
+    namespace.cluster.load_image(reference)
+    return reference
+
+
+def test_a_driver_that_takes_over_repeats_no_hook(
+    controller: Controller, client: Callable[[str], Any], tmp_path: Path, other_image: str
+) -> None:
+    """``kill -9`` while the second of three hooks runs: each runs once, the last one in the image of its options."""
+    file = tmp_path / "taken_over.py"
+    file.write_text(TAKEN_OVER.replace('"IMAGE"', repr(other_image)))
+    run = controller.hand_over(file)
+    wait_for(lambda: "[exit hook slow] slow has begun" in run.log, 150)
+    kill_driver(run)
+    assert run.wait_for_end()["phase"] == "Succeeded"
+    log = run.log
+    assert log.count("quick has run") == 1
+    assert "The exit hook quick was called by an earlier driver: succeeded." in log
+    assert "The exit hook slow was started by an earlier driver" in log
+    assert "[exit hook other] other runs in another-image" in log
+    pods = controller.namespace.objects("pods", "k8sflow.dev/step=exit-hook")
+    assert len(pods) == 3
+    data = client(run.run)["start"].task.data
+    assert data.path.split(":")[:2] == ["/opt/k8sflow", "/mine"]
+    assert data.of_child == "True\n"
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "words"),
+    [
+        ("http://s3.nowhere.svc:9000", "its name can't be resolved by DNS"),
+        ("http://127.0.0.1:9", "the connection was refused, so nothing listens there"),
+    ],
+)
+def test_a_wrong_endpoint_of_the_pods_is_reported_by_the_first_task(
+    namespace: Namespace, flow: Path, endpoint: str, words: str
+) -> None:
+    """The run ends with it, after one pod."""
+    done = namespace.run(flow, *KUBERNETES, K8SFLOW_IN_CLUSTER_ENDPOINT=endpoint)
+    assert done.code == 1
+    assert words in done.text
+    assert "K8SFLOW_IN_CLUSTER_ENDPOINT" in done.text
+    assert "runs again" not in done.text

@@ -9,6 +9,9 @@ from typing import Annotated, Any
 
 from k8sflow.flow.decorators.base import Decoration, Option, decorator
 
+# Set by a pod's agent: the runtime's folder, then those of the image's PYTHONPATH.
+PODS_PYTHONPATH = "K8SFLOW_POD_PYTHONPATH"
+
 
 def variables(value: object) -> dict[str, str]:
     """A table of environment variables.
@@ -26,11 +29,29 @@ def variables(value: object) -> dict[str, str]:
     return {name: str(text) for name, text in value.items()}
 
 
+def python_path(users: str, pods: str) -> str:
+    """The PYTHONPATH of a pod: the runtime's folder, the user's, then those of the image.
+
+    Args:
+        users: What the user wrote.
+        pods: The runtime's folder and those of the image, which a Python that the step starts needs too.
+    """
+    runtime, *images = pods.split(os.pathsep)
+    return os.pathsep.join(dict.fromkeys(part for part in (runtime, *users.split(os.pathsep), *images) if part))
+
+
+def _in_pod(variables: Mapping[str, str]) -> dict[str, str]:
+    """The variables; in a pod, their PYTHONPATH is joined with those of the runtime and the image."""
+    if "PYTHONPATH" in variables and (pods := os.environ.get(PODS_PYTHONPATH)):
+        return {**variables, "PYTHONPATH": python_path(variables["PYTHONPATH"], pods)}
+    return dict(variables)
+
+
 @contextmanager
 def setting(variables: Mapping[str, str]) -> Generator[None, None, None]:
     """Sets variables until the block ends: a task's process ends with its step, but a test's doesn't."""
     before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
+    os.environ.update(_in_pod(variables))
     try:
         yield
     finally:

@@ -13,6 +13,13 @@ from k8sflow.flow.decorators.base import Decoration, Option, decorator
 EVENTS = ("on_success", "on_error")
 
 
+def _options(value: object) -> dict[str, Any]:
+    options = parsers.table(value)
+    if unknown := [name for name in options if name != "image"]:
+        raise ValueError(f"it has no key {unknown[0]!r}: image is the only one")
+    return {"image": parsers.text(options["image"])} if options.get("image") is not None else {}
+
+
 def _functions(value: object) -> list[Callable[..., object]]:
     if not isinstance(value, list | tuple) or not value or not all(map(callable, value)):
         raise ValueError(f"{value!r} is not a list of functions")
@@ -47,7 +54,10 @@ def exit_hook(
     on_error: Annotated[
         Sequence[Callable[..., object]] | None, Option(_functions, "the list of functions to call after a failure")
     ] = None,
-    options: Annotated[Mapping[str, Any] | None, Option(parsers.table, "a dictionary of more options")] = None,
+    options: Annotated[
+        Mapping[str, Any] | None,
+        Option(_options, 'a dictionary that may have "image", the image of the pods of the calls'),
+    ] = None,
 ) -> None: ...
 
 
@@ -64,3 +74,15 @@ def hooks(decorations: Sequence[Decoration]) -> dict[str, list[Callable[..., obj
             for event in EVENTS:
                 found.setdefault(event, []).extend(options[event] or ())
     return {event: functions for event, functions in found.items() if functions}
+
+
+def images(decorations: Sequence[Decoration]) -> dict[str, list[str | None]]:
+    """The image of each function's pod, in the order of ``hooks``; empty where no decorator names one."""
+    found: dict[str, list[str | None]] = {}
+    for decoration in reversed(decorations):
+        if decoration.name == exit_hook.name:
+            options = decoration.parsed()
+            for event in EVENTS:
+                image = (options["options"] or {}).get("image")
+                found.setdefault(event, []).extend([image] * len(options[event] or ()))
+    return {event: listed for event, listed in found.items() if any(listed)}

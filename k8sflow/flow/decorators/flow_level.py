@@ -8,7 +8,7 @@ from typing import Any
 from k8sflow.errors import FlowDefinitionError
 from k8sflow.flow.decorators import project, schedule
 from k8sflow.flow.decorators.base import Decoration
-from k8sflow.flow.decorators.exit_hook import exit_hook, hooks
+from k8sflow.flow.decorators.exit_hook import exit_hook, hooks, images
 
 _ONLY_DEPLOYED = ("schedule", "trigger", "trigger_on_finish")
 
@@ -41,6 +41,8 @@ def documents(
             event: [f"{function.__module__}:{function.__qualname__}" for function in functions]
             for event, functions in named.items()
         }
+        if named_images := images(decorations):
+            found[exit_hook.name]["images"] = named_images
     if "schedule" in found:
         found["schedule"] = schedule.description(found["schedule"])
     if "project" in found:

@@ -19,6 +19,8 @@ from k8sflow.flow.problems import did_you_mean
 SECRET_STORES = "k8sflow.secrets"  # noqa: S105  a group of entry points
 DEFAULT_STORE = ""
 _OURS = ("inline", "file", "environment")
+_SOURCE_KEYS = ("type", "id", "options", "role")
+_UNUSED_KEYS = {"inline": ("role",), "file": ("options", "role"), "environment": ("options", "role")}
 
 
 class SecretStore(Protocol):
@@ -36,11 +38,13 @@ class SecretSource:
         kind: inline, file, environment, or the name of a store; empty for the default store of the settings.
         id: The file, or the secret's id in its store.
         options: What else was written; for inline the variables themselves.
+        role: The role under which the store is asked, instead of that of the decorator.
     """
 
     kind: str
     id: str = ""
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    role: str | None = None
 
 
 def _sources(value: object) -> tuple[SecretSource, ...]:
@@ -61,10 +65,15 @@ def _source(value: object) -> SecretSource:
         raise ValueError(f"a {type(value).__name__} is not a source of secrets")
     if "type" not in value:
         return SecretSource("inline", options=variables(value))
-    options = dict(value.get("options") or {})
-    if value["type"] == "inline":
+    if unknown := [key for key in value if key not in _SOURCE_KEYS]:
+        raise ValueError(f"a source has no key {unknown[0]!r}: it has {', '.join(_SOURCE_KEYS)}")
+    kind, options = str(value["type"]), dict(value.get("options") or {})
+    unused = [key for key in _UNUSED_KEYS.get(kind, ()) if value.get(key)]
+    if unused:
+        raise ValueError(f"a source of type {kind!r} takes no {unused[0]}")
+    if kind == "inline":
         return SecretSource("inline", options=variables(options.get("env_vars", options)))
-    return SecretSource(str(value["type"]), str(value.get("id", "")), options)
+    return SecretSource(kind, str(value.get("id", "")), options, value.get("role"))
 
 
 def _source_of_text(text: str) -> SecretSource:
@@ -175,7 +184,7 @@ def _read_store(source: SecretSource, role: str | None) -> dict[str, str]:
         )
     try:
         store: SecretStore = points[source.kind].load()
-        return variables(store.get(source.id, source.options, role))
+        return variables(store.get(source.id, source.options, source.role or role))
     except Exception as error:  # noqa: BLE001  the store's code may raise anything, and may tell a secret by it
         raise ConfigurationError(
             f"@secrets: the store {source.kind} did not give {source.id!r}: {type(error).__name__}."

@@ -14,41 +14,72 @@ from k8sflow.runtime.core.inbox import Inbox
 from k8sflow.runtime.core.loop import Report
 from k8sflow.runtime.progress.text import OutputLines, brief, prefixed
 from k8sflow.storage.records import RunRecord
+from k8sflow.storage.run_store import RunStore
 from k8sflow.task.inside import exit_hooks
+from k8sflow.task.inside.exit_hooks import HookCall
 from k8sflow.task.result import TaskResult
+from k8sflow.task.stored_results import write_outcome
+
+MakeExecutor = Callable[[Report, HookCall], Executor]
 
 
-def call(record: RunRecord, executor_of: Callable[[Report], Executor], *, is_success: bool) -> None:
+def call(
+    record: RunRecord, run_store: RunStore, executor_of: MakeExecutor, *, is_success: bool, go_on: bool = False
+) -> None:
     """Calls the hooks of a run that has ended, one after the other; a hook that fails is reported, and changes nothing.
+
+    The start and the end of each call are recorded with the run, so that a driver that takes over from a dead one
+    repeats no call that has ended. A call whose end isn't recorded may be repeated.
 
     Args:
         record: The run's record.
-        executor_of: Makes what runs them.
+        run_store: Where the calls are recorded.
+        executor_of: Makes what runs a call.
         is_success: Whether the run has succeeded; a run that was cancelled has not.
+        go_on: Whether an earlier driver may have made some of the calls.
     """
-    specs = exit_hooks.specs(record, "on_success" if is_success else "on_error")
-    if not specs:
-        return
-    inbox = Inbox()
+    for hook in exit_hooks.calls(record, "on_success" if is_success else "on_error"):
+        try:
+            if not (go_on and _has_ended(run_store, hook)):
+                _call(run_store, executor_of, hook)
+        except (K8sflowError, OSError) as error:
+            _say(f"The exit hook {hook.name} can't be called: {error}")
+            return
+        except KeyboardInterrupt:
+            _say(f"The exit hook {hook.name} was interrupted; the run's result stays as it is.")
+            return
+
+
+def _has_ended(run_store: RunStore, hook: HookCall) -> bool:
+    """Whether an earlier driver's call has ended; says so, or that it was started."""
+    step, task, attempt = hook.spec.name.step, hook.spec.name.id, hook.spec.attempt
+    if (outcome := run_store.read_outcome(step, task, attempt)) is not None:
+        _say(f"The exit hook {hook.name} was called by an earlier driver: {outcome.outcome}.")
+        return True
+    if run_store.is_started(step, task, attempt):
+        _say(
+            f"The exit hook {hook.name} was started by an earlier driver, and its end isn't recorded: "
+            "it is called again, unless its pod still runs."
+        )
+    return False
+
+
+def _call(run_store: RunStore, executor_of: MakeExecutor, hook: HookCall) -> None:
+    inbox, spec = Inbox(), hook.spec
+    executor = executor_of(inbox.put, hook)
     try:
-        executor = executor_of(inbox.put)
-    except (K8sflowError, OSError) as error:
-        _say(f"The exit hooks can't be called: {error}")
-        return
-    try:
-        for name, spec in specs:
-            executor.submit([spec])
-            result = _shown(inbox, name)
-            if result.outcome.is_failure:
-                _tell(name, result)
+        run_store.write_start(spec.name.step, spec.name.id, spec.attempt)
+        executor.submit([spec])
+        result = _shown(inbox, hook.name)
+        if run_store.read_outcome(spec.name.step, spec.name.id, spec.attempt) is None:  # its process died
+            write_outcome(run_store, spec, result)
+        if result.outcome.is_failure:
+            _tell(hook.name, result)
         executor.close()
-    except (K8sflowError, OSError) as error:
-        _say(f"The exit hook {name} can't be called: {error}")
+    except BaseException:  # whatever ends the call, nothing of it is left running
         with suppress(K8sflowError):
             executor.cancel()
-    except KeyboardInterrupt:
-        _say(f"The exit hook {name} was interrupted; the run's result stays as it is.")
-        executor.cancel()
+        raise
 
 
 def _shown(inbox: Inbox, name: str) -> TaskResult:

@@ -238,6 +238,7 @@ def create(
         is_detached=request.is_detached,
         max_num_splits=request.max_num_splits,
         modules=package.modules(code_folder(flow)),
+        code_hashes=package.code_hashes(code_folder(flow), code_file(flow)),
     )
     RunStore(store, record.flow, record.run).create(record)
     if request.run_id_file is not None:

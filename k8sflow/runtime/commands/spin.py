@@ -167,6 +167,7 @@ def _record(definition: FlowDefinition, before: RunRecord, artifacts: ArtifactSt
         origin_step=step,
         max_num_splits=before.max_num_splits,
         modules=package.modules(code_folder(flow)),
+        code_hashes=package.code_hashes(code_folder(flow), code_file(flow)),
     )
 
 

@@ -24,16 +24,16 @@ from types import FrameType
 from typing import NoReturn
 
 from k8sflow import config, shadowing
-from k8sflow.errors import K8sflowError
+from k8sflow.errors import K8sflowError, UnreachableError
 from k8sflow.flow.decorators.policy import TimeLimit
 from k8sflow.storage import package
 from k8sflow.storage.artifacts import blob_key
 from k8sflow.storage.logs import TimedLog
 from k8sflow.storage.objects import ObjectStore, open_store
-from k8sflow.storage.patience import FIRST_ANSWER_SECONDS, Patience
+from k8sflow.storage.patience import FIRST_ANSWER_SECONDS, FIRST_CONTACT_SECONDS, Patience
 from k8sflow.storage.run_store import RunStore
 from k8sflow.task import streams
-from k8sflow.task.failure import has_entered, not_stored, unloadable
+from k8sflow.task.failure import has_entered, never_reached, not_stored, unloadable
 from k8sflow.task.host import pod_environment
 from k8sflow.task.host.become import become_task
 from k8sflow.task.host.framing import Encoder, OutputStream, encode_result
@@ -42,7 +42,7 @@ from k8sflow.task.host.uploads import LogUploads
 from k8sflow.task.outcome import Diagnosis, Outcome
 from k8sflow.task.protocol import RESULT_FD_VARIABLE
 from k8sflow.task.result import TaskResult
-from k8sflow.task.spec import TaskSpec
+from k8sflow.task.spec import EXIT_HOOK_STEP, TaskSpec
 from k8sflow.task.stored_results import write_outcome
 
 TERMINATION_LOG = Path("/dev/termination-log")
@@ -76,22 +76,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run_task(options: argparse.Namespace) -> int:
     spec = TaskSpec.from_json(options.task)
+    # Every other task follows one that has reached the bucket; what can't be reached then is an outage.
+    is_first = not spec.inputs and not spec.attempt and spec.name.step != EXIT_HOOK_STEP
     try:
-        store = _open(options)
+        store = _open(options, FIRST_CONTACT_SECONDS if is_first else FIRST_ANSWER_SECONDS)
         run_store = RunStore(store, spec.flow, spec.run)
         _fetch(store, options)
+    except UnreachableError as error:
+        return _reported(never_reached(error) if is_first else not_stored(error))
+    except K8sflowError as error:
+        return _reported(not_stored(error))
+    try:
         result = _Host(options, run_store, spec).run()
     except K8sflowError as error:
         result = not_stored(error)
-    _report(result)
-    return _EXIT_CODES.get(result.outcome, 1)
+    return _reported(result)
 
 
-def _report(result: TaskResult) -> None:
+def _reported(result: TaskResult) -> int:
+    """Reports how the task ended; the container's exit code."""
     message = result.to_termination_message()
     with contextlib.suppress(OSError):  # outside of a pod there is none
         TERMINATION_LOG.write_text(message, encoding="utf-8")
     _write(encode_result(message))
+    return _EXIT_CODES.get(result.outcome, 1)
 
 
 class _Host:
@@ -240,9 +248,9 @@ def _report_unloadable(options: argparse.Namespace, error: BaseException, result
     os.write(result, unloadable(options.file, error, in_pod=True).to_termination_message().encode())
 
 
-def _open(options: argparse.Namespace) -> ObjectStore:
+def _open(options: argparse.Namespace, first_seconds: float) -> ObjectStore:
     settings = config.load(Path.cwd())
-    patience = Patience(settings.storage_patience, FIRST_ANSWER_SECONDS, _say_alone)
+    patience = Patience(settings.storage_patience, first_seconds, _say_alone)
     return open_store(options.store, endpoint=settings.endpoint, region=settings.region, patience=patience)
 
 

@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from k8sflow.flow.decorators.environment import PODS_PYTHONPATH, python_path
+
 NAME = "k8sflow"
 # The user's own PYTHONPATH: under its real name it would replace that of the image.
 USERS_PYTHONPATH = "K8SFLOW_PYTHONPATH"
@@ -23,25 +25,22 @@ def complete() -> None:
 
 def _extend_path() -> None:
     """Joins the runtime's folder, the user's PYTHONPATH and the image's, for this process and its children."""
-    users = _parts(os.environ.pop(USERS_PYTHONPATH, ""))
+    users = os.environ.pop(USERS_PYTHONPATH, "")
     runtime = str(Path(__file__).parents[3])
     # The image's are on sys.path already: the interpreter has read them.
     position = sys.path.index(runtime) + 1 if runtime in sys.path else 0
-    sys.path[position:position] = [part for part in users if part not in sys.path]
-    os.environ["PYTHONPATH"] = os.pathsep.join(
-        dict.fromkeys([runtime, *users, *_parts(os.environ.get("PYTHONPATH", ""))])
-    )
-
-
-def _parts(path: str) -> list[str]:
-    return [part for part in path.split(os.pathsep) if part]
+    sys.path[position:position] = [part for part in users.split(os.pathsep) if part and part not in sys.path]
+    pods = os.pathsep.join([runtime, os.environ.get("PYTHONPATH", "")])
+    os.environ[PODS_PYTHONPATH] = pods
+    os.environ["PYTHONPATH"] = python_path(users, pods)
 
 
 def _name_user() -> None:
     """Sets USER and LOGNAME, and adds an entry for this user where the image's passwd file has none.
 
-    The entry is known to Python code in this process and its forks. A file can't be changed without root, and mounting
-    another one would hide the image's own users.
+    The entry is known to Python code in this process and its forks, but not to other programs, such as whoami and ssh,
+    nor to a Python that the task starts. A file can't be changed without root, mounting another one would hide the
+    image's own users, and nss_wrapper, which would stand in for the file, is not in images.
     """
     uid, gid = os.getuid(), os.getgid()
     try:

@@ -41,6 +41,7 @@ class LogUploads:
         logs: A writer for each stream.
         patience: How many seconds ``close`` waits for the store; called again while it waits.
         say: Called with one line when ``close`` has waited for a few seconds.
+        trace: A stream whose log is written at once, although it is empty, so that readers see the execution.
     """
 
     def __init__(
@@ -48,8 +49,10 @@ class LogUploads:
         logs: Mapping[str, TimedWriter],
         patience: Callable[[], float] = lambda: 30.0,
         say: Callable[[str], None] = lambda _: None,
+        trace: str | None = None,
     ) -> None:
         self._logs = logs
+        self._trace = trace
         self._patience = patience
         self._say = say
         self._added: list[tuple[str, bytes, float]] = []
@@ -105,6 +108,9 @@ class LogUploads:
 
     def _run(self) -> None:
         ending = False
+        if self._trace is not None:
+            trace = self._trace
+            self._try(trace, lambda: self._logs[trace].write(b""))
         while not ending:
             with self._changed:
                 self._changed.wait_for(lambda: self._added or self._closing)

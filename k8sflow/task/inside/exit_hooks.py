@@ -7,29 +7,49 @@ code and the run's records where every task finds them, and its output is kept a
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 from k8sflow.flow.current import current
 from k8sflow.flow.decorators.exit_hook import EVENTS, hooks
 from k8sflow.flow.definition import FlowDefinition
 from k8sflow.storage.records import RunRecord
-from k8sflow.task.spec import TaskName, TaskSpec
-
-STEP = "exit-hook"  # no step can have this name, since no method can
+from k8sflow.task.spec import EXIT_HOOK_STEP, TaskName, TaskSpec
 
 
-def specs(record: RunRecord, event: str) -> list[tuple[str, TaskSpec]]:
-    """The calls that follow a run's end, each with the function's name.
+@dataclass(frozen=True)
+class HookCall:
+    """One call that follows a run's end.
+
+    Args:
+        name: The function's name.
+        spec: The task that calls it.
+        image: The image of its pod, where its decorator names one.
+    """
+
+    name: str
+    spec: TaskSpec
+    image: str | None = None
+
+
+def calls(record: RunRecord, event: str) -> list[HookCall]:
+    """The calls that follow a run's end.
 
     Args:
         record: The run's record.
         event: ``on_success`` or ``on_error``.
     """
-    recorded: Mapping[str, Sequence[str]] = record.flow_decorators.get("exit_hook") or {}
-    listed = [(other, name) for other in EVENTS for name in recorded.get(other, ())]
+    recorded: Mapping[str, Any] = record.flow_decorators.get("exit_hook") or {}
+    listed = [(other, name, position) for other in EVENTS for position, name in enumerate(recorded.get(other, ()))]
+    images = (recorded.get("images") or {}).get(event)
     return [
-        (name.rpartition(":")[2], TaskSpec(record.flow, record.run, TaskName(STEP, (index,))))
-        for index, (other, name) in enumerate(listed) if other == event
+        HookCall(
+            name.rpartition(":")[2],
+            TaskSpec(record.flow, record.run, TaskName(EXIT_HOOK_STEP, (index,))),
+            images[position] if images else None,
+        )
+        for index, (other, name, position) in enumerate(listed) if other == event
     ]  # fmt: skip
 
 

@@ -26,7 +26,7 @@ from k8sflow.task.inside.time_limit import limited
 from k8sflow.task.inside.transition import as_written
 from k8sflow.task.outcome import Outcome
 from k8sflow.task.result import TaskResult, Transition
-from k8sflow.task.spec import TaskSpec
+from k8sflow.task.spec import EXIT_HOOK_STEP, TaskSpec
 from k8sflow.task.stored_results import committed_result, write_outcome
 
 
@@ -67,7 +67,7 @@ class TaskRunner:
             BaseException: What the user's code raises, as it is.
         """
         with current.running(current_facts(self.definition, self.record, self.run_store, spec)):
-            if spec.name.step == exit_hooks.STEP:
+            if spec.name.step == EXIT_HOOK_STEP:
                 exit_hooks.call(self.definition, spec)
                 return TaskResult(Outcome.SUCCEEDED, Transition())
             return self._run(spec)

@@ -321,3 +321,50 @@ def test_a_flow_in_a_package(tmp_path: Path) -> None:
     project.rename(tmp_path / "moved")
     root = next((tmp_path / "moved").rglob(".k8sflow"))
     assert _python(tmp_path, "-c", code, root=root) == "5 4 True\n"
+
+
+def _recorded(shown: str) -> str:
+    """A program that prints something of the data of TrainA's first task, and the warnings about it."""
+    return f"""
+import warnings
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("default")
+    from k8sflow import Flow
+    data = Flow("TrainA").latest_run["start"].task.data
+    try:
+        print({shown})
+    except Exception as error:
+        print(type(error).__name__, error)
+print(*[str(warning.message) for warning in caught if warning.category is UserWarning], sep="\\n")
+"""
+
+
+def test_another_project_at_the_original_path_is_not_used(tmp_path: Path) -> None:
+    """Although its file names the flow and its steps: the moved project has the run's very code."""
+    _project(tmp_path / "old", "A")
+    (tmp_path / "old").rename(tmp_path / "new")
+    _project(tmp_path / "old", "B", tmp_path / "state")
+    flow = tmp_path / "old/flow.py"
+    flow.write_text(flow.read_text().replace("TrainB", "TrainA"))
+    code = _recorded("data.model.predict(), data.result.name()")
+    assert _python(tmp_path, "-c", code, root=tmp_path / "new/.k8sflow") == "A1 A\n\n"
+    assert _python(tmp_path / "old", "-c", code, root=tmp_path / "new/.k8sflow") == "A1 A\n\n"
+
+
+def test_a_flow_with_other_steps_at_the_original_path_is_not_used(tmp_path: Path) -> None:
+    """Nor are the modules beside it."""
+    flow = _project(tmp_path / "old", "A", tmp_path / "state") / "flow.py"
+    flow.write_text(flow.read_text().replace("start", "begin"))
+    for shown in ("data.model.predict()", "data.result.name()"):
+        assert "ArtifactError" in _python(tmp_path, "-c", _recorded(shown), root=tmp_path / "state")
+
+
+@pytest.mark.parametrize("file", ["flow.py", "helpers.py"])
+def test_code_that_has_changed_since_the_run_is_used_with_a_warning(tmp_path: Path, file: str) -> None:
+    changed = _project(tmp_path / "old", "A", tmp_path / "state") / file
+    changed.write_text(changed.read_text() + "\n# edited\n")
+    code = _recorded("data.model.predict(), data.result.name()")
+    shown = _python(tmp_path, "-c", code, root=tmp_path / "state").splitlines()
+    assert shown[0] == "A1 A"
+    changes = f"{tmp_path / 'old'} has changed since TrainA/r1 was started: {file}."
+    assert shown[1:] == [f"{changes} The classes of its artifacts are taken from the current code."]

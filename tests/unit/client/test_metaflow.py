@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import pytest
 from k8sflow import Flow, Metaflow, Run, Step, Task, __version__, current, default_namespace, namespace
 from k8sflow.client import NamespaceMismatchError, NotFoundError
 from k8sflow.client.artifact import DataArtifact
+from k8sflow.errors import StorageError
 from k8sflow.exception import MetaflowNamespaceMismatch, MetaflowNotFound
 from k8sflow.flow.compile import compile_flow
 from k8sflow.flow.current import TaskFacts
@@ -240,6 +241,7 @@ def test_names_of_metaflow_are_there(root: Path) -> None:
     assert [part.path_components for part in (Flow("F"), run, run["work"], task, task["n"])] == [
         ["F"], ["F", "r1"], ["F", "r1", "work"], ["F", "r1", "work", "1"], ["F", "r1", "work", "1", "n"],
     ]  # fmt: skip
+    assert [step.id for step in run["join"].parent_steps] == ["work"]
     assert list(task.parent_task_pathspecs) == ["F/r1/split/0"]
     assert list(task.child_task_pathspecs) == ["F/r1/join/0"]
     assert list(run["work"].control_tasks()) == []
@@ -283,3 +285,53 @@ def test_a_task_reads_the_store_of_its_run(root: Path, monkeypatch: pytest.Monke
     with current.running(TaskFacts("F", "r1", "end", "0", run_store=run.run_store)):
         namespace(None)
         assert [found.id for found in Flow("F")] == ["r1"]
+
+
+def test_neighbours_are_generators_that_read_on_demand(root: Path) -> None:
+    """As Metaflow's are: code such as ``next(task.parent_tasks)`` works, and a wide join reads one branch for it."""
+    run = _run(root)
+    join = run["join"].task
+    for found in (
+        join.parent_tasks, join.child_tasks, join.parent_task_pathspecs, join.child_task_pathspecs,
+        run["join"].parent_steps, run["join"].child_steps,
+    ):  # fmt: skip
+        assert isinstance(found, Generator)
+    first = next(join.parent_tasks)
+    assert (first.pathspec, type(first)) == ("F/r1/work/0", Task)
+    waiting = join.parent_tasks
+    commit = Path(run.run_store.store.url, run.run_store.task_key("work", "2", "commit.json"))
+    commit.write_text("damaged")
+    assert [next(waiting).id, next(waiting).id] == ["0", "1"]  # the third one's commit has not been read
+    with pytest.raises(StorageError, match="is damaged"):
+        next(waiting)
+
+
+def test_the_parameters_of_a_run_are_a_step_of_their_own(root: Path) -> None:
+    """``run["_parameters"].task`` has the parameters and constants; iteration over the run skips the step."""
+    run = _run(root, SOURCE.replace("        @step", "        limit = [1, 2]\n        @step", 1))
+    step = run["_parameters"]
+    assert (step.pathspec, type(step), [task.id for task in step]) == ("F/r1/_parameters", Step, ["0"])
+    assert "_parameters" in run
+    assert "_parameters" not in [found.id for found in run]
+    task = step.task
+    assert (task.data.n, task["n"].data, task.data.limit) == (3, 3, [1, 2])
+    assert sorted(artifact.id for artifact in task) == ["limit", "n"]
+    assert "square" not in task.data
+    assert (task.successful, task.finished, task.exception, task.index) == (True, True, None, None)
+    assert task.created_at == task.finished_at == step.finished_at == run.created_at
+    assert (task.stdout, task.stderr, task.attempts, task.code) == ("", "", [0], None)
+    assert task.metadata_dict["runtime"] == "dev"
+    assert [*task.parent_tasks, *task.child_tasks, *step.parent_steps, *step.child_steps] == []
+    assert (step.control_task, task.tags) == (None, run.tags)
+
+
+def test_the_parameters_of_a_run_are_found_by_their_pathspec(root: Path) -> None:
+    """Step, Task and DataArtifact take it; there is one task."""
+    _run(root)
+    assert Step("F/r1/_parameters").task.data.n == 3
+    assert Task("F/r1/_parameters/0").data.n == Task("F/r1/_parameters/0", attempt=0).data.n == 3
+    assert DataArtifact("F/r1/_parameters/0/n").data == 3
+    with pytest.raises(NotFoundError, match="no task F/r1/_parameters/1"):
+        Task("F/r1/_parameters/1")
+    with pytest.raises(NotFoundError, match="no artifact 'square'"):
+        DataArtifact("F/r1/_parameters/0/square")

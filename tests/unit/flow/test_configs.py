@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from k8sflow import Config, ConfigValue, resources, yaml_parser
-from k8sflow.errors import ParameterError
+from k8sflow.errors import FlowDefinitionError, ParameterError
 from k8sflow.flow.decorators import base
 from k8sflow.flow.delayed import settled
 from tests.support import flow_command, run_flow, write_flow
@@ -189,8 +190,8 @@ def test_a_user_without_a_name_can_have_configs(monkeypatch: pytest.MonkeyPatch)
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("getpass.getuser", _no_passwd_entry)
     assert Config("c", default_value=lambda context: {"user": context.user_name}).k8sflow_value() == {"user": "unknown"}
-    no_file: Any = Config("c", default=lambda _: None, default_value={"a": 1})
-    assert no_file.k8sflow_value() == {"a": 1}
+    no_file: Any = Config("c", default=lambda _: None)
+    assert no_file.k8sflow_value() is None
     with pytest.raises(ParameterError, match="the function in its default failed: ZeroDivisionError"):
         Config("c", default=lambda _: str(1 // 0)).k8sflow_value()
 
@@ -211,3 +212,58 @@ def test_a_table_within_itself_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text("a: &a [*a]")
     with pytest.raises(ParameterError, match=r"c\.yaml can't be parsed: RecursionError"):
         Config("c", default=tmp_path / "c.yaml").k8sflow_value()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("c.yaml", "a: 1\nb: 2\na: 3\n", r"c\.yaml can't be parsed: the key 'a' is given twice .* lines 1 and 3"),
+        ("c.yaml", "a: 1\nb:\n  - c: 1\n    'c': 3\n", r"the key 'c' is given twice in one table, in lines 3 and 4"),
+        ("c.yaml", "{a: {1: x, 0x1: y}}", r"the key 1 is given twice"),
+        ("c.json", '{"a": 1,\n "b": {"ä": 1,\n\n "ä": 2}}', r"c\.json can't be parsed: the key 'ä' .* lines 2 and 4"),
+        ("c.toml", "a = 1\nb = 2\na = 3\n", r"c\.toml can't be parsed: TOMLDecodeError: .*line 3"),
+    ],
+)  # fmt: skip
+def test_a_key_that_is_given_twice_is_an_error(tmp_path: Path, name: str, text: str, words: str) -> None:
+    """Of two values one would be lost; the error has the file, the key and its lines."""
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    with pytest.raises(ParameterError, match=words):
+        Config("c", default=str(tmp_path / name)).k8sflow_value()
+
+
+def test_merged_tables_of_yaml_may_be_overridden() -> None:
+    """``<<`` is how YAML shares values, and the same key in other tables is not the same key."""
+    text = "a: &a {x: 1, y: 2}\nb: &b\n  <<: *a\n  x: 3\nc: {<<: *b, z: 4}\nd: [{x: 1}, {x: 2}]\n"
+    value = Config("c", default_value=text, parser="yaml").k8sflow_value()
+    assert value.to_dict() == yaml.safe_load(text)
+    assert value.b.to_dict() == {"x": 3, "y": 2}
+
+
+def test_a_value_is_given_in_one_way(tmp_path: Path) -> None:
+    """A file or a value, in the source and on the command line; the other one would be ignored."""
+    with pytest.raises(FlowDefinitionError, match=r"default and default_value are both set"):
+        Config("c", default="c.json", default_value={})
+    file = write_flow(tmp_path, SOURCE)
+    (tmp_path / "limits.json").write_text("{}")
+    done = flow_command(file, "run", "--config", "limits", "limits.json", "--config-value", "limits", "{}")
+    assert done.returncode != 0
+    assert "Config 'limits' is given by --config and by --config-value" in done.stderr
+
+
+def test_help_lists_the_configs(tmp_path: Path) -> None:
+    """With what their options say about them."""
+    file = write_flow(tmp_path, """
+        from k8sflow import Config
+        class F(FlowSpec):
+            a = Config("a", default="a.json", help="Sizes.")
+            b = Config("b", default_value="secret", show_default=False)
+            c = Config("c", required=True)
+            @step
+            def start(self): self.next(self.end)
+            @step
+            def end(self): pass
+    """)  # fmt: skip
+    (tmp_path / "a.json").write_text("{}")
+    shown = " ".join(flow_command(file, "--help").stdout.split())
+    assert "This flow has a: Sizes. [default: 'a.json']; b; c: [required]" in shown
+    assert "secret" not in shown

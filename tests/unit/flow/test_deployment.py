@@ -59,6 +59,14 @@ def said(decorator: Any, **more: Any) -> dict[str, Any]:
             {"flows": [{"name": "Other", "project": "p", "branch": "test.b"}, {"name": "O", "project": "p"}]},
         ),
         (exit_hook(on_error=[tell]), {"on_error": [f"{__name__}:tell"]}),
+        (
+            exit_hook(on_success=[tell, tell], on_error=[tell], options={"image": "curl:1"}),
+            {
+                "on_success": [f"{__name__}:tell"] * 2,
+                "on_error": [f"{__name__}:tell"],
+                "images": {"on_success": ["curl:1"] * 2, "on_error": ["curl:1"]},
+            },
+        ),
         (trigger(event=tell), {"event": {"function": f"{__name__}:tell"}}),
         (
             trigger(events=[{"name": tell, "parameters": tell}]),
@@ -68,7 +76,7 @@ def said(decorator: Any, **more: Any) -> dict[str, Any]:
         (trigger_on_finish(flow=tell), {"flow": {"function": f"{__name__}:tell"}}),
         (trigger_on_finish(flows=tell), {"flows": {"function": f"{__name__}:tell"}}),
     ],
-    ids=range(16),
+    ids=range(17),
 )
 def test_a_flow_decorator_is_kept_as_json(decorator: Any, expected: dict[str, Any]) -> None:
     """For the controller, which has no code of the flow."""
@@ -115,11 +123,12 @@ def test_a_project_has_branches(
         (lambda: trigger_on_finish(flow={"name": "x", "team": "y"}), "'team' tells nothing"),
         (exit_hook, "on_success or on_error"),
         (lambda: exit_hook(on_error=["tell"]), "list of functions"),
+        (lambda: exit_hook(on_error=[tell], options={"imag": "x"}), "it has no key 'imag': image is the only one"),
         (lambda: exit_hook(on_error=[lambda: None]), "by its name"),
         (lambda: exit_hook(on_error=[takes_more]), "takes_more needs other: an exit hook is given the run alone"),
         (lambda: project(name="x")(tell), "not a flow's class"),
     ],
-    ids=range(16),
+    ids=range(17),
 )
 def test_a_mistake_is_told(make: Any, words: str) -> None:
     """When the flow is checked; at once, where it is not above a flow."""

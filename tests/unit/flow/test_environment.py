@@ -65,6 +65,57 @@ def test_a_source_that_gives_nothing_is_told_without_a_value(
     assert told.value.__suppress_context__ or told.value.__context__ is None
 
 
+@pytest.mark.parametrize(
+    ("written", "words"),
+    [
+        ({"type": "vault", "id": "x", "option": {}}, "a source has no key 'option': it has type, id, options, role"),
+        ({"type": "file", "id": "x", "options": {"encoding": "latin-1"}}, "'file' takes no options"),
+        ({"type": "environment", "id": "x", "role": "r"}, "'environment' takes no role"),
+    ],
+)
+def test_a_key_of_a_source_that_has_no_effect_is_refused(written: Any, words: str) -> None:
+    """None is accepted and ignored."""
+    with pytest.raises(FlowDefinitionError, match=words):
+        secrets(sources=[written])(test_a_step_finds_its_variables)
+
+
+def test_a_source_may_have_a_role_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes before that of the decorator, as in Metaflow."""
+
+    class Store:
+        def get(self, secret_id: str, options: Any, role: str | None) -> dict[str, str]:
+            return {"ASKED": f"{secret_id} {dict(options)} {role}"}
+
+    class Point:
+        name = "vault"
+
+        def load(self) -> Store:
+            return Store()
+
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda **_: [Point()])
+    own, common = _sources([{"type": "vault", "id": "a", "role": "own", "options": {"v": 1}}, "vault:b"])
+    assert read_secrets(own, "common", {}) == {"ASKED": "a {'v': 1} own"}
+    assert read_secrets(common, "common", {}) == {"ASKED": "b {} common"}
+
+
+def test_a_pythonpath_joins_those_of_the_pod(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The runtime's folder comes first and the image's last, as in the agent; elsewhere it is as it was written."""
+    (write,) = (found for found in [environment.around] if found is not None)
+    monkeypatch.setenv("PYTHONPATH", "/opt/k8sflow:/users:/images")
+
+    def seen(path: str) -> str:
+        around = write("start", None, None, {"vars": {"PYTHONPATH": path}})
+        next(around)
+        found = os.environ["PYTHONPATH"]
+        around.close()
+        return found
+
+    assert seen("/users") == "/users"
+    monkeypatch.setenv("K8SFLOW_POD_PYTHONPATH", "/opt/k8sflow:/images")
+    assert seen("/users:/more") == "/opt/k8sflow:/users:/more:/images"
+    assert os.environ["PYTHONPATH"] == "/opt/k8sflow:/users:/images"
+
+
 def test_a_bare_id_is_a_secret_of_the_default_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As Metaflow's own page on secrets writes it; the setting may be in the file too."""
     (source,) = _sources(["metaflow-example-password"])

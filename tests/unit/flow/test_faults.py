@@ -86,6 +86,7 @@ CASES = {
     "a parameter's name": (FLOW.format("  n = Parameter('tag') # <-\n"), "the name is taken"),
     "two parameters": (FLOW.format("  a = Parameter('n')\n  b = Parameter('n') # <-\n"), "two parameters with the name 'n': a and b"),
     "a file's option": (FLOW.format("  n = IncludeFile('n', is_txt=True) # <-\n"), "Did you mean 'is_text'"),
+    "two values of a config": (FLOW.format("  c = Config('c', default='c.json', default_value={}) # <-\n"), "default and default_value are both set", "Keep default"),
     "a config's option": (FLOW.format("  c = Config('c', defalt=1) # <-\n  n = Parameter('n', default=c.n)\n  m = Parameter('m', default=c['m'])\n"), "Config has no option 'defalt'"),
     "what a config doesn't have": (FLOW.format("  c = Config('c', default_value={'a': 1})\n  @resources(cpu=c.b) # <-\n"), "cpu=<c.b>", "no 'b'"),
     "what a config has, but wrong": (FLOW.format("  c = Config('c', default_value={'a': -1})\n  @resources(cpu=c.a) # <-\n"), "'-1'"),

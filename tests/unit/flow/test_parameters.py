@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from k8sflow import FlowSpec, IncludeFile, JSONType, Parameter, ParameterContext
+from k8sflow import FlowSpec, IncludeFile, JSONType, Parameter, ParameterContext, Runner
 from k8sflow.errors import FlowDefinitionError, ParameterError
 from k8sflow.flow.compile import compile_flow, declared
 from tests.support import run_flow, write_flow
@@ -167,6 +167,78 @@ def test_defaults_of_lists_and_json() -> None:
         Parameter("p", type=JSONType).convert("{a}", "the value")
     with pytest.raises(FlowDefinitionError, match="makes a list of texts"):
         Parameter("p", type=int, separator=",")
+
+
+def test_json_with_a_key_that_is_given_twice_is_an_error() -> None:
+    """One of the two values would be lost."""
+    with pytest.raises(ParameterError, match="the key 'a' is given twice in one table"):
+        Parameter("p", type=JSONType).convert('{"a": 1, "a": 2}', "the value")
+
+
+@pytest.mark.parametrize(
+    ("parameter", "given", "value"),
+    [
+        (Parameter("p", multiple=True), ("a", "b"), ("a", "b")),
+        (Parameter("p", multiple=True), "a", ("a",)),
+        (Parameter("p", multiple=True, type=int), ["1", 2], (1, 2)),
+        (Parameter("p", multiple=True, default=[1, 2]), ("3",), (3,)),
+        (Parameter("p", multiple=True, type=JSONType), ("[1]", "{}"), ([1], {})),
+    ],
+)
+def test_a_parameter_may_be_given_more_than_once(parameter: Parameter, given: Any, value: Any) -> None:
+    """Its value is a tuple of values of its type, as in Metaflow."""
+    assert parameter.convert(given, "the value") == value
+
+
+def test_the_default_of_a_parameter_that_may_be_given_more_than_once_is_a_tuple() -> None:
+    """An empty one where there is none, as in Metaflow."""
+    assert Parameter("p", multiple=True).default_value(CONTEXT) == ()
+    assert Parameter("p", multiple=True, default=[1, 2]).default_value(CONTEXT) == (1, 2)
+    assert Parameter("p", multiple=True, type=int, default=lambda _: ["1"]).default_value(CONTEXT) == (1,)
+    assert Parameter("p", multiple=True, default=["a", "b"]).default_text == "a, b"
+    with pytest.raises(ParameterError, match="the value 'x' is not of type int"):
+        Parameter("p", multiple=True, type=int).convert(["1", "x"], "the value")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"is_flag": True}, "is_flag needs a bool, and the type is str"),
+        ({"is_flag": True, "default": lambda _: True}, "is_flag needs a bool"),
+        ({"multiple": True, "separator": ","}, "multiple can't be used with separator"),
+        ({"multiple": True, "is_flag": True, "type": bool}, "multiple can't be used with is_flag"),
+        ({"multiple": True, "default": "a"}, r"is a list or a tuple, not 'a'(.|\n)*default=\['a'\]"),
+    ],
+)
+def test_an_option_without_effect_is_refused(options: Any, words: str) -> None:
+    """None is accepted and ignored."""
+    with pytest.raises(FlowDefinitionError, match=words):
+        Parameter("p", **options)
+
+
+def test_a_parameter_is_given_more_than_once_on_the_command_line(tmp_path: Path) -> None:
+    """By a repeated option or a default, and from Python by a list."""
+    file = write_flow(tmp_path, """
+        class F(FlowSpec):
+            words = Parameter("words", multiple=True)
+            sizes = Parameter("sizes", multiple=True, default=[1, 2], help="Sizes.")
+            must = Parameter("must", multiple=True, required=True, type=float)
+            @step
+            def start(self):
+                print(self.words, self.sizes, self.must)
+                self.next(self.end)
+            @step
+            def end(self): pass
+    """)  # fmt: skip
+    done = run_flow(file, "--words", "a b", "--words=c", "--must", "1")
+    assert "('a b', 'c') (1, 2) (1.0,)" in done.stdout, done.stdout + done.stderr
+    assert "() (5,) (1.0, 2.0)" in run_flow(file, "--sizes", "5", "--must", "1", "--must", "2").stdout
+    refused = run_flow(file)
+    assert refused.returncode != 0
+    assert "--must" in refused.stderr
+    assert "Sizes. [default: 1, 2]" in " ".join(run_flow(file, "--help").stdout.split())
+    with Runner(str(file)).run(words=["x", "a,b"], sizes=[7], must=1) as ran:
+        assert "('x', 'a,b') (7,) (1.0,)" in ran.stdout
 
 
 def test_a_default_may_be_made_when_the_run_starts() -> None:

@@ -157,10 +157,51 @@ def test_what_is_known_to_come_back_is_not_loaded(
     saved.save(value, "kept")
 
 
-def test_what_is_too_large_is_not_loaded(saved: ArtifactStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """There may be no room for a copy."""
+@pytest.fixture
+def no_copies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes values of more than 100 bytes too large for a second copy."""
     monkeypatch.setattr(loadable, "_MOST_BYTES", 100)
-    saved.save(Wrapper("x" * 1000), "kept")
+    monkeypatch.setattr(encoding.Encoded, "load", None)
+
+
+LARGE: dict[str, Any] = {
+    "its text": Wrapper("x" * 100_000),
+    "its list": Wrapper(list(range(5000))),
+    "one of many": [*map(str, range(5000)), Wrapper("x" * 2000)],
+    "beside a lambda": {"function": lambda: 1, "wrapper": Wrapper("x" * 2000)},
+}
+
+
+@pytest.mark.usefixtures("no_copies")
+@pytest.mark.parametrize("case", LARGE)
+def test_a_large_value_that_no_step_could_load_is_refused(saved: ArtifactStore, case: str) -> None:
+    """Without a second copy of all of it, for which there may be no room."""
+    with pytest.raises(ArtifactError, match="no later step could load it") as error:
+        saved.save(LARGE[case], "kept")
+    assert "Wrapper" in error.value.cause
+
+
+class Appends(OwnState):
+    """Changes its list when it is loaded."""
+
+    def __setstate__(self, state: Any) -> None:
+        self.data = state["data"]
+        self.data.append(0)
+
+
+@pytest.mark.usefixtures("no_copies")
+@pytest.mark.parametrize("value", [OwnState([0] * 5000), Appends([0] * 5000), OwnState({0: "x" * 5000})])
+def test_a_large_value_that_comes_back_is_kept_as_it_is(saved: ArtifactStore, value: OwnState) -> None:
+    """Although its class changes its parts when it is loaded."""
+    before = repr(value.data)
+    saved.save([value, "x" * 5000], "kept")
+    assert repr(value.data) == before
+
+
+def test_a_value_of_more_than_128_mib_is_checked_without_a_second_copy(saved: ArtifactStore) -> None:
+    """In a real size: the text is neither copied nor scanned by the check."""
+    with pytest.raises(ArtifactError, match="no later step could load it"):
+        saved.save(Wrapper("x" * (130 << 20)), "kept")
 
 
 def test_what_would_become_something_else_is_refused(saved: ArtifactStore, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from k8sflow.errors import OutageError
+from k8sflow.errors import OutageError, UnreachableError
 from k8sflow.storage import patience as patience_module
 from k8sflow.storage import s3, s3_log
 from k8sflow.storage.patience import Patience
@@ -177,3 +177,21 @@ def test_an_endpoint_that_never_answered_is_waited_for_only_on_request(server: S
     server.start()
     thread.join(30)
     assert waiting.patience.has_answered
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "words"),
+    [
+        ("http://127.0.0.1:9", "the connection was refused, so nothing listens there"),
+        ("http://s3.nowhere.invalid:9000", "its name can't be resolved by DNS"),
+    ],
+)
+def test_an_address_that_can_not_be_reached_is_an_error_with_the_reason(
+    endpoint: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system's reason, which botocore's text doesn't have."""
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
+    store = S3Store(f"s3://{BUCKET}", endpoint=endpoint, region="us-east-1", patience=Patience(0, 0))
+    with pytest.raises(UnreachableError, match=words):
+        store.get("key")

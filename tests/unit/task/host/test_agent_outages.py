@@ -13,6 +13,7 @@ import pytest
 from k8sflow.flow.compile import compile_flow
 from k8sflow.storage import package
 from k8sflow.storage.artifacts import ArtifactStore
+from k8sflow.storage.folder import FolderStore
 from k8sflow.storage.records import RunRecord
 from k8sflow.storage.run_store import RunStore
 from k8sflow.storage.s3 import S3Store
@@ -137,3 +138,21 @@ def test_output_that_could_not_be_stored_is_part_of_the_result(server: Server, t
     assert "bytes of stdout could not be stored" in result.note
     assert "the bucket" in result.note or server.endpoint in result.note
     assert "Traceback" not in shown
+
+
+def test_a_wrong_endpoint_ends_the_first_task_for_good(server: Server, tmp_path: Path) -> None:
+    """In seconds, with the setting to correct; a later task would wait, since an earlier one has reached the bucket."""
+    server.stop()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "k8sflow.task.host.agent", TaskSpec("F", "r", TaskName("start")).to_json(),
+         f"--store=s3://{BUCKET}", "--flow=F", "--package=0", "--file=flow.py"],
+        cwd=tmp_path, env=environment(**KEYS, K8SFLOW_ENDPOINT=server.endpoint), stdout=subprocess.PIPE,
+    )  # fmt: skip
+    result, shown = Pod(server, process, tmp_path, RunStore(FolderStore(str(tmp_path)), "F", "r")).end()
+    assert result.outcome is Outcome.STORAGE_ERROR
+    assert result.diagnosis is not None
+    assert result.diagnosis.is_final
+    assert f"{server.endpoint} can't be reached for" in result.diagnosis.summary
+    assert "the connection was refused" in result.diagnosis.summary
+    assert "K8SFLOW_IN_CLUSTER_ENDPOINT" in result.diagnosis.resolution
+    assert "It is tried again for up to 15 s" in shown
