@@ -18,11 +18,11 @@ from functools import partial
 
 from k8sflow.errors import K8sflowError, StorageError
 from k8sflow.executors.base import Emit, Finished, Output, Queued, Started
-from k8sflow.executors.fork_server import RunToServe
+from k8sflow.executors.fork_server.client import Exit, ForkServer, no_process
+from k8sflow.executors.fork_server.servers import ForkServers
+from k8sflow.executors.fork_server.start import RunToServe
 from k8sflow.executors.local_queue import TaskQueue
-from k8sflow.executors.servers import ForkServers
 from k8sflow.executors.task_logs import TaskLogs, open_logs
-from k8sflow.executors.zygote import Exit, Zygote, no_process
 from k8sflow.flow.decorators.environment import variables_of
 from k8sflow.flow.decorators.policy import TimeLimit
 from k8sflow.task.host.framing import OutputStream
@@ -40,7 +40,7 @@ class _Running:
 
     process: TaskProcess
     logs: TaskLogs
-    server: Zygote
+    server: ForkServer
 
 
 class LocalExecutor:
@@ -164,7 +164,7 @@ class LocalExecutor:
         for key in ready:
             if key.fileobj is self._woken:
                 self._woken.recv(4096)
-            elif isinstance(key.data, Zygote):
+            elif isinstance(key.data, ForkServer):
                 ending.add(key.data)
             else:
                 process, stream = key.data

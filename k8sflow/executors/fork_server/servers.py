@@ -5,9 +5,8 @@ from __future__ import annotations
 import selectors
 from collections.abc import Callable, Mapping, Sequence
 
-from k8sflow.executors import fork_server
-from k8sflow.executors.fork_server import RunToServe
-from k8sflow.executors.zygote import Exit, ServerDied, Zygote
+from k8sflow.executors.fork_server.client import Exit, ForkServer, ServerDied
+from k8sflow.executors.fork_server.start import RunToServe, start_server
 from k8sflow.task.host.supervise import STREAMS, Stream
 from k8sflow.task.spec import TaskSpec
 
@@ -36,17 +35,17 @@ class ForkServers:
         self._lock = lock
         self._variables_of = variables_of
         self._selector = selector
-        self._servers: dict[tuple[tuple[str, str], ...], Zygote] = {}
-        self._bare: list[Zygote] = []  # those that import no libraries
+        self._servers: dict[tuple[tuple[str, str], ...], ForkServer] = {}
+        self._bare: list[ForkServer] = []  # those that import no libraries
         self._notice = ""  # why tasks import libraries by themselves, where a server died of it
         self._shown: set[str] = set()
         self._is_cancelled = False
 
-    def all(self) -> list[Zygote]:
+    def all(self) -> list[ForkServer]:
         """The servers that run."""
         return list(self._servers.values())
 
-    def of(self, step: str) -> Zygote:
+    def of(self, step: str) -> ForkServer:
         """The server for a step's tasks.
 
         Raises:
@@ -55,14 +54,14 @@ class ForkServers:
         variables = self._variables_of(step)
         key = tuple(sorted(variables.items()))
         if key not in self._servers:
-            start = fork_server.server(self._run, self._lock, variables, preloads=not self._notice)
-            self._servers[key] = Zygote(start)
+            start = start_server(self._run, self._lock, variables, preloads=not self._notice)
+            self._servers[key] = ForkServer(start)
             if self._notice:
                 self._bare.append(self._servers[key])
             self._selector.register(self._servers[key].socket, selectors.EVENT_READ, self._servers[key])
         return self._servers[key]
 
-    def spawn(self, task: TaskSpec, ends: Mapping[Stream, int]) -> tuple[Zygote, int]:
+    def spawn(self, task: TaskSpec, ends: Mapping[Stream, int]) -> tuple[ForkServer, int]:
         """Starts a task's process with these pipes; returns its server and its pid.
 
         Raises:
@@ -75,7 +74,7 @@ class ForkServers:
             self._replace(server, error)
             return self.spawn(task, ends)
 
-    def exits_of(self, server: Zygote) -> Sequence[Exit]:
+    def exits_of(self, server: ForkServer) -> Sequence[Exit]:
         """The tasks of a server that have ended; waits for one where none was reported yet.
 
         Raises:
@@ -87,7 +86,7 @@ class ForkServers:
             self._replace(server, error)
             return ()
 
-    def _replace(self, server: Zygote, error: ServerDied) -> None:
+    def _replace(self, server: ForkServer, error: ServerDied) -> None:
         """Forgets a server that has died; the next one imports no libraries.
 
         Raises:
@@ -100,7 +99,7 @@ class ForkServers:
         server.close()
         self._servers = {key: found for key, found in self._servers.items() if found is not server}
 
-    def new_notices(self, server: Zygote) -> list[str]:
+    def new_notices(self, server: ForkServer) -> list[str]:
         """Why tasks take longer to start than they might; each reason once."""
         left_out = (server.left_out or {}).items()
         notices = [self._notice, *(f"each task imports {library} by itself: {why}." for library, why in left_out)]
