@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from k8sflow import FlowSpec, IncludeFile, JSONType, Parameter, ParameterContext, Runner
+from k8sflow import IncludeFile, JSONType, Parameter, ParameterContext, Runner
 from k8sflow.errors import FlowDefinitionError, ParameterError
-from k8sflow.flow.compile import compile_flow, declared
 from tests.support import run_flow, write_flow
 
 
@@ -83,54 +82,6 @@ def test_a_default_of_the_wrong_type_is_told() -> None:
     """When the class is made, not when the run starts."""
     with pytest.raises(ParameterError, match="the default 'x' is not of type int"):
         Parameter("p", type=int, default="x")
-
-
-def test_two_parameters_with_one_name_are_told() -> None:
-    """They would be one option."""
-
-    class Twice(FlowSpec):
-        a = Parameter("n")
-        b = Parameter("n")
-
-    with pytest.raises(FlowDefinitionError, match="two parameters with the name 'n': a and b"):
-        compile_flow(Twice)
-
-
-def test_members_are_sorted_into_parameters_and_constants() -> None:
-    """Methods, properties, nested classes and private names are neither; a derived class's member wins."""
-
-    class Base(FlowSpec):
-        replaced = Parameter("replaced", default=1)
-        size = 1
-
-    class Derived(Base):
-        replaced = 5
-        rate = Parameter("learning-rate", default=0.1)
-        items = (1,)
-        _private = 1
-
-        class Nested:
-            pass
-
-        @property
-        def double(self) -> int:
-            return 2
-
-        @staticmethod
-        def helper() -> None: ...
-
-    assert declared(Derived).constants == {"replaced": 5, "size": 1, "items": (1,)}
-    assert list(declared(Derived).parameters) == ["rate"]
-    assert list(declared(Base).parameters) == ["replaced"]
-
-
-def test_outside_of_a_task_self_says_so() -> None:
-    """The language works in steps only."""
-    flow = FlowSpec.__new__(FlowSpec)
-    with pytest.raises(RuntimeError, match="only in a step"):
-        _ = flow.index
-    with pytest.raises(AttributeError, match="no attribute 'x'"):
-        _ = flow.x
 
 
 CONTEXT = ParameterContext("F", "ada", "p")
@@ -349,24 +300,3 @@ def test_flows_may_share_a_parameter(tmp_path: Path) -> None:
     (tmp_path / "i.txt").write_text("in")
     done = run_flow(file, "--p", "5")
     assert "[5, 'in']" in done.stdout, done.stdout + done.stderr
-
-
-def test_a_constant_that_cant_be_kept_says_what_to_do(tmp_path: Path) -> None:
-    """Its name can begin with an underscore."""
-    source = """
-        import threading
-        class F(FlowSpec):
-            lock = threading.Lock()
-            @step
-            def start(self):
-                with self.lock: print("locked")
-                self.next(self.end)
-            @step
-            def end(self): pass
-    """
-    refused = run_flow(write_flow(tmp_path, source))
-    assert refused.returncode == 1
-    assert "constant 'lock' can't be kept" in refused.stderr
-    assert "Call it _lock" in refused.stderr
-    done = run_flow(write_flow(tmp_path, source.replace("lock =", "_lock =").replace("self.lock", "self._lock")))
-    assert "locked" in done.stdout, done.stderr

@@ -98,24 +98,6 @@ def test_a_source_may_have_a_role_of_its_own(monkeypatch: pytest.MonkeyPatch) ->
     assert read_secrets(common, "common", {}) == {"ASKED": "b {} common"}
 
 
-def test_a_pythonpath_joins_those_of_the_pod(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The runtime's folder comes first and the image's last, as in the agent; elsewhere it is as it was written."""
-    (write,) = (found for found in [environment.around] if found is not None)
-    monkeypatch.setenv("PYTHONPATH", "/opt/k8sflow:/users:/images")
-
-    def seen(path: str) -> str:
-        around = write("start", None, None, {"vars": {"PYTHONPATH": path}})
-        next(around)
-        found = os.environ["PYTHONPATH"]
-        around.close()
-        return found
-
-    assert seen("/users") == "/users"
-    monkeypatch.setenv("K8SFLOW_POD_PYTHONPATH", "/opt/k8sflow:/images")
-    assert seen("/users:/more") == "/opt/k8sflow:/users:/more:/images"
-    assert os.environ["PYTHONPATH"] == "/opt/k8sflow:/users:/images"
-
-
 def test_a_bare_id_is_a_secret_of_the_default_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As Metaflow's own page on secrets writes it; the setting may be in the file too."""
     (source,) = _sources(["metaflow-example-password"])

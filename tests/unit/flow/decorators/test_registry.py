@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from k8sflow import step
+from k8sflow import resources
 from k8sflow.errors import FlowDefinitionError
-from k8sflow.flow.decorators import base, registry
-from k8sflow.flow.decorators.base import Decoration, Decorator, Option
+from k8sflow.flow.decorators import registry
+from k8sflow.flow.decorators.base import Decoration
 from k8sflow.flow.decorators.kubernetes import kubernetes
+from k8sflow.flow.decorators.registry import parse
 from tests.support import run_flow, write_flow
 
 PLUGIN = """
@@ -85,7 +85,7 @@ def test_a_plugin_runs_around_the_steps_of_a_run(plugin: Path, tmp_path: Path) -
             @step
             def end(self): print("volume", self.loudness)
     """
-    path = f"{Path(__file__).parents[3]}:{plugin}"
+    path = f"{Path(__file__).parents[4]}:{plugin}"
     done = run_flow(write_flow(tmp_path, source), "--with", "loud:volume=4", PYTHONPATH=path)
     assert done.returncode == 0, done.stdout + done.stderr
     lines = [line.partition("] ")[2] for line in done.stdout.splitlines() if line.startswith("[")]
@@ -108,30 +108,25 @@ def test_a_value_of_with_may_be_json(text: str, options: dict[str, Any]) -> None
         registry.parse("kubernetes:node_selector={a}")
 
 
-def test_a_mistake_tells_its_line_and_what_was_meant() -> None:
-    """In the file of the flow, not in ours."""
-    line = inspect.currentframe().f_lineno + 2  # type: ignore[union-attr]
-    with pytest.raises(FlowDefinitionError, match="Did you mean 'memory'") as told:
-        kubernetes(memori=5)(test_an_installed_package_brings_a_decorator)
-    assert f"{__file__}:{line}: @kubernetes has no option 'memori'." in str(told.value)
-    with pytest.raises(FlowDefinitionError, match="takes its options by name, not 3"):
-        kubernetes(3)(test_an_installed_package_brings_a_decorator)
+@pytest.mark.parametrize(
+    ("text", "decoration"),
+    [
+        ("kubernetes", Decoration(kubernetes, {})),
+        ("kubernetes:", Decoration(kubernetes, {})),
+        ("kubernetes:image=a:5000/b@sha256:c", Decoration(kubernetes, {"image": "a:5000/b@sha256:c"})),
+        ("resources:cpu=2, memory=4Gi", Decoration(resources, {"cpu": "2", "memory": "4Gi"})),
+    ],
+)
+def test_with_names_a_decorator(text: str, decoration: Decoration) -> None:
+    """With options behind a colon."""
+    assert parse(text) == decoration
 
 
-def test_a_decorator_is_written_with_and_without_parentheses() -> None:
-    """And knows its options, for help() and editors."""
-
-    @kubernetes
-    @step
-    def start(self: Any) -> None: ...
-
-    @kubernetes()
-    @step
-    def other(self: Any) -> None: ...
-
-    assert base.of(start) == base.of(other) == (Decoration(kubernetes, {}),)
-    assert "memory" in inspect.signature(kubernetes).parameters
-    assert list(inspect.signature(Decorator("any", "any", None)).parameters) == ["options"]
-    on_flow = Decorator("marked", "", (Option(str, "x", "x"),), on="flow")
-    with pytest.raises(FlowDefinitionError, match="not a flow's class"):
-        on_flow(x="1")(start)
+@pytest.mark.parametrize(
+    "text",
+    ["", "batch", "kubernetes:image", "kubernetes:imagge=x", "resources:image=x", ":", "kubernetes:cpu=no", "=,="],
+)
+def test_a_wrong_with_is_told(text: str) -> None:
+    """With what there is."""
+    with pytest.raises(FlowDefinitionError):
+        parse(text)

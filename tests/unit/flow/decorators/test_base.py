@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import pytest
 
 from k8sflow import resources, step
 from k8sflow.errors import FlowDefinitionError
-from k8sflow.flow.decorators.base import Decoration, of
+from k8sflow.flow.decorators import base
+from k8sflow.flow.decorators.base import Decoration, Decorator, Option, of
 from k8sflow.flow.decorators.kubernetes import kubernetes
-from k8sflow.flow.decorators.registry import parse
 from k8sflow.flow.decorators.step import is_step
 
 
@@ -48,25 +49,30 @@ def test_a_wrong_option_is_told(make: Any, words: str) -> None:
         make()(lambda self: None)
 
 
-@pytest.mark.parametrize(
-    ("text", "decoration"),
-    [
-        ("kubernetes", Decoration(kubernetes, {})),
-        ("kubernetes:", Decoration(kubernetes, {})),
-        ("kubernetes:image=a:5000/b@sha256:c", Decoration(kubernetes, {"image": "a:5000/b@sha256:c"})),
-        ("resources:cpu=2, memory=4Gi", Decoration(resources, {"cpu": "2", "memory": "4Gi"})),
-    ],
-)
-def test_with_names_a_decorator(text: str, decoration: Decoration) -> None:
-    """With options behind a colon."""
-    assert parse(text) == decoration
+def test_a_mistake_tells_its_line_and_what_was_meant() -> None:
+    """In the file of the flow, not in ours."""
+    line = inspect.currentframe().f_lineno + 2  # type: ignore[union-attr]
+    with pytest.raises(FlowDefinitionError, match="Did you mean 'memory'") as told:
+        kubernetes(memori=5)(lambda self: None)
+    assert f"{__file__}:{line}: @kubernetes has no option 'memori'." in str(told.value)
+    with pytest.raises(FlowDefinitionError, match="takes its options by name, not 3"):
+        kubernetes(3)(lambda self: None)
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["", "batch", "kubernetes:image", "kubernetes:imagge=x", "resources:image=x", ":", "kubernetes:cpu=no", "=,="],
-)
-def test_a_wrong_with_is_told(text: str) -> None:
-    """With what there is."""
-    with pytest.raises(FlowDefinitionError):
-        parse(text)
+def test_a_decorator_is_written_with_and_without_parentheses() -> None:
+    """And knows its options, for help() and editors."""
+
+    @kubernetes
+    @step
+    def start(self: Any) -> None: ...
+
+    @kubernetes()
+    @step
+    def other(self: Any) -> None: ...
+
+    assert base.of(start) == base.of(other) == (Decoration(kubernetes, {}),)
+    assert "memory" in inspect.signature(kubernetes).parameters
+    assert list(inspect.signature(Decorator("any", "any", None)).parameters) == ["options"]
+    on_flow = Decorator("marked", "", (Option(str, "x", "x"),), on="flow")
+    with pytest.raises(FlowDefinitionError, match="not a flow's class"):
+        on_flow(x="1")(start)
