@@ -1,4 +1,4 @@
-"""Compiling a flow's class: its members, sorted into parameters and constants."""
+"""Compiles a flow's class: its members are sorted into parameters and constants."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from k8sflow.flow.compile import compile_flow, declared
 from tests.support import run_flow, write_flow
 
 
-def test_two_parameters_with_one_name_are_told() -> None:
-    """They would be one option."""
+def test_two_parameters_with_one_name_are_refused() -> None:
+    """The two would be one option."""
 
     class Twice(FlowSpec):
         a = Parameter("n")
@@ -52,7 +52,7 @@ def test_members_are_sorted_into_parameters_and_constants() -> None:
 
 
 def test_a_constant_that_cant_be_kept_says_what_to_do(tmp_path: Path) -> None:
-    """Its name can begin with an underscore."""
+    """The error proposes a name with an underscore."""
     source = """
         import threading
         class F(FlowSpec):

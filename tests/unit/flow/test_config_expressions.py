@@ -1,4 +1,4 @@
-"""The values of configs in a class body: read when the run starts, or a mistake where used at once."""
+"""Values of configs in a class body: evaluated when the run starts."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from k8sflow.flow.config_expressions import running
 from k8sflow.flow.config_set import ConfigSet
 
 
-def test_outside_of_a_class_body_the_value_is_used_once_it_is_known() -> None:
-    """Before that it is an error at once, since no check would come by."""
+def test_outside_of_a_class_body_a_value_is_available_once_it_is_known() -> None:
+    """Before that, using it raises an error at once, since no check would find it."""
 
     class F(FlowSpec):
         cfg: Any = Config("cfg", default_value={"n": 2, "a": {"b": 1}})

@@ -39,7 +39,7 @@ USES = """
     ],
 )  # fmt: skip
 def test_a_use_of_a_value_that_is_not_known_is_a_mistake(tmp_path: Path, use: str) -> None:
-    """It is reported by the check, with the file, the line and what to write."""
+    """The check reports it, with the file, the line and what to write."""
     file = write_flow(tmp_path, USES.format(use=use))
     with pytest.raises(FlowDefinitionError, match=r"F has (a|\d) mistake") as refused:
         compile_flow(load_flow(file))
@@ -49,8 +49,8 @@ def test_a_use_of_a_value_that_is_not_known_is_a_mistake(tmp_path: Path, use: st
     assert "config_expr(" in refused.value.advice
 
 
-def test_the_advice_is_what_can_be_written(tmp_path: Path) -> None:
-    """All mistakes are reported at once, nothing runs, and the advice works."""
+def test_the_advice_works_as_it_is_written(tmp_path: Path) -> None:
+    """All mistakes are reported at once, nothing runs, and the corrected flow passes."""
     source = textwrap.dedent("""
         from k8sflow import Config, config_expr, environment
         class F(FlowSpec):
@@ -85,7 +85,7 @@ def test_the_advice_is_what_can_be_written(tmp_path: Path) -> None:
 
 
 def test_a_decorators_option_by_position_is_still_a_mistake(tmp_path: Path) -> None:
-    """A late value can be called, but is no step."""
+    """A delayed value can be called, but is not a step."""
     source = USES.format(use=1).replace(
         "    @step\n        def start", "    @retry(cfg.n)\n        @step\n        def start"
     )
@@ -102,8 +102,8 @@ def test_a_decorators_option_by_position_is_still_a_mistake(tmp_path: Path) -> N
         ("__import__('json').dumps({'a': cfg.env})", r"json\.dumps\(\) needs the value of cfg\.env"),
     ],
 )
-def test_what_nothing_can_take_the_place_of_is_an_error_at_once(tmp_path: Path, use: str, words: str) -> None:
-    """With the line and the advice, where else a KeyError or a TypeError would hide them."""
+def test_a_use_that_can_not_be_delayed_is_an_error_at_once(tmp_path: Path, use: str, words: str) -> None:
+    """The error has the line and the advice; otherwise a KeyError or TypeError would hide them."""
     file = write_flow(tmp_path, USES.format(use=use))
     with pytest.raises(FlowDefinitionError, match=rf"flow\.py:\d+: {words}") as refused:
         load_flow(file)
@@ -111,7 +111,7 @@ def test_what_nothing_can_take_the_place_of_is_an_error_at_once(tmp_path: Path, 
 
 
 def test_the_advice_has_the_whole_expression(tmp_path: Path) -> None:
-    """Not the part of it in which the value is needed first."""
+    """The advice isn't only the part of it that needs the value first."""
     use = "','.join((str(i) for i in cfg.list))"
     with pytest.raises(FlowDefinitionError) as refused:
         compile_flow(load_flow(write_flow(tmp_path, USES.format(use=use))))
@@ -119,7 +119,7 @@ def test_the_advice_has_the_whole_expression(tmp_path: Path) -> None:
 
 
 def test_a_list_of_values_that_are_not_known_is_a_mistake(tmp_path: Path) -> None:
-    """A step would see the list with what is in it before the run."""
+    """A step would see the list as it is before the run."""
     file = write_flow(tmp_path, USES.format(use="1").replace("@step", "both = [cfg.env, 1]\n        @step", 1))
     with pytest.raises(FlowDefinitionError, match=r"F has a mistake") as refused:
         compile_flow(load_flow(file))

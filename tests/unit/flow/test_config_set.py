@@ -1,4 +1,4 @@
-"""The configs of a flow, with its values: each flow has its own."""
+"""The configs of a flow and their values: each flow has its own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support import load_flow, write_flow
 
 
 class Base(FlowSpec):
-    """Has steps and a parameter that are made from its config."""
+    """A flow whose steps and parameter depend on its config."""
 
     limits: Any = Config("limits", default_value={"cpu": 1})
     cpu = Parameter("cpu", type=int, default=config_expr("limits.cpu"))
@@ -27,17 +27,17 @@ class Base(FlowSpec):
 
 
 class Small(Base):
-    """Inherits all."""
+    """A flow that inherits everything."""
 
 
 class Large(Base):
-    """Has another default."""
+    """A flow with another default."""
 
     limits: Any = Config("limits", default_value={"cpu": 16})
 
 
 class Other(FlowSpec):
-    """Has a config of the same name."""
+    """A flow with a config of the same name."""
 
     limits: Any = Config("limits", default_value={"cpu": 64})
 
@@ -61,7 +61,7 @@ CONTEXT: Any = None
 
 
 def test_flows_of_a_process_have_configs_of_their_own() -> None:
-    """True if they inherit them, replace them, or have one of the same name."""
+    """This holds if they inherit them, replace them, or have one of the same name."""
     small, other = _compiled(Small, limits={"cpu": 2}), _compiled(Other, limits={"cpu": 5})
     large, base = _compiled(Large), _compiled(Base, limits={"cpu": 3})
     assert _seen(small) == [2] * 4

@@ -15,7 +15,7 @@ from k8sflow.errors import ParameterError
 
 
 def test_a_config_is_read_by_attributes_and_by_items() -> None:
-    """Nested, in lists, after pickling; it can't change, and tells what it has."""
+    """Tables may be nested, in lists, or pickled; they can't change, and an error lists their keys."""
     value = ConfigValue({"a": {"b": [1, {"c": 2}]}, "items": 5})
     assert value.a.b[1].c == value["a"]["b"][1]["c"] == 2
     assert pickle.loads(pickle.dumps(value)).a.b[1].c == 2
@@ -36,7 +36,7 @@ def test_a_config_is_read_by_attributes_and_by_items() -> None:
     ],
 )
 def test_keys_keep_their_types(tmp_path: Path, name: str, text: str, keys: dict[Any, Any]) -> None:
-    """YAML has keys that aren't texts; also in nested tables, after pickling and in an error's list of keys."""
+    """YAML has keys that aren't strings; they survive nesting, pickling and an error's list of keys."""
     (tmp_path / name).write_text(text)
     labels = Config("c", default=str(tmp_path / name)).k8sflow_value().labels
     assert dict(labels) == labels.to_dict() == pickle.loads(pickle.dumps(labels)) == keys
@@ -46,7 +46,7 @@ def test_keys_keep_their_types(tmp_path: Path, name: str, text: str, keys: dict[
 
 
 def test_tuples_stay_tuples() -> None:
-    """The tables in them have attributes as those in lists."""
+    """Tables in tuples have attributes like those in lists."""
     value = Config("c", default_value={"sizes": (1, {"a": 2}), 3: "x"}).k8sflow_value()
     assert value.sizes == (1, {"a": 2})
     assert value.sizes[1].a == 2
@@ -55,13 +55,13 @@ def test_tuples_stay_tuples() -> None:
 
 @pytest.mark.parametrize(("name", "data"), [("c.json", b'\xef\xbb\xbf{"a": 1}'), ("c.yaml", b"\xef\xbb\xbfa: 1")])
 def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path, name: str, data: bytes) -> None:
-    """As editors on Windows write it."""
+    """Editors on Windows write one."""
     (tmp_path / name).write_bytes(data)
     assert Config("c", default=tmp_path / name).k8sflow_value() == {"a": 1}
 
 
 def test_a_table_within_itself_is_an_error(tmp_path: Path) -> None:
-    """YAML can write it."""
+    """YAML can express it."""
     (tmp_path / "c.yaml").write_text("a: &a [*a]")
     with pytest.raises(ParameterError, match=r"c\.yaml can't be parsed: RecursionError"):
         Config("c", default=tmp_path / "c.yaml").k8sflow_value()
@@ -78,7 +78,7 @@ def test_a_table_within_itself_is_an_error(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_a_key_that_is_given_twice_is_an_error(tmp_path: Path, name: str, text: str, words: str) -> None:
-    """Of two values one would be lost; the error has the file, the key and its lines."""
+    """One of the two values would be lost; the error has the file, the key and its lines."""
     (tmp_path / name).write_text(text, encoding="utf-8")
     with pytest.raises(ParameterError, match=words):
         Config("c", default=str(tmp_path / name)).k8sflow_value()

@@ -1,4 +1,4 @@
-"""Config: where its value comes from, how it is read, and what is made from it before the run."""
+"""Config: the sources of its value, its parsers, and the options that depend on it."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from tests.support import flow_command, run_flow, write_flow
         ("c.txt", '{"a": {"b": 1}}', "json.loads"),
     ],
 )
-def test_a_config_is_parsed_by_its_parser_or_its_name(tmp_path: Path, name: str, text: str, parser: Any) -> None:
-    """JSON, YAML and TOML are known."""
+def test_a_config_is_parsed_by_its_parser_or_by_its_suffix(tmp_path: Path, name: str, text: str, parser: Any) -> None:
+    """JSON, YAML and TOML are recognised."""
     (tmp_path / name).write_text(text)
     assert Config("c", default=str(tmp_path / name), parser=parser).k8sflow_value().a.b == 1
 
@@ -43,14 +43,14 @@ def test_a_config_is_parsed_by_its_parser_or_its_name(tmp_path: Path, name: str,
         (Config("c", default_value="{}", parser="no.such"), "parser 'no.such' can't be found"),
     ],
 )
-def test_a_config_that_can_not_be_had_is_told(config: Config, words: str) -> None:
-    """When it is asked for."""
+def test_a_config_whose_value_is_not_available_is_an_error(config: Config, words: str) -> None:
+    """The error is raised when the value is needed."""
     with pytest.raises(ParameterError, match=words):
         config.k8sflow_value()
 
 
 def test_decorators_take_values_of_configs() -> None:
-    """Also inside of lists and dictionaries; they are read when they are known."""
+    """They may be inside lists and dictionaries; they are read once they are known."""
     config: Any = Config("c", default_value={"cpu": 2, "more": {"memory": ["x", 4000]}})
 
     def start(self: Any) -> None: ...
@@ -86,8 +86,8 @@ SOURCE = """
 """
 
 
-def test_a_run_is_made_from_its_configs(tmp_path: Path) -> None:
-    """From the default, a file or a value; before the command or behind it."""
+def test_a_run_uses_its_configs(tmp_path: Path) -> None:
+    """The value comes from the default, a file or the command line, before or after the command."""
     file = write_flow(tmp_path, SOURCE)
     (tmp_path / "limits.json").write_text('{"rows": "10", "times": 0, "place": "here"}')
     (tmp_path / "other.toml").write_text('rows = 3\ntimes = 1\nplace = "there"\n')
@@ -105,9 +105,9 @@ def test_a_run_is_made_from_its_configs(tmp_path: Path) -> None:
         (["--config", "limits", "none.json"], "can't be read"),
         (["--config-value", "limits", "{"], "can't be parsed"),
     ):
-        told = run_flow(file, *wrong)
-        assert told.returncode == 1
-        assert words in told.stderr
+        refused = run_flow(file, *wrong)
+        assert refused.returncode == 1
+        assert words in refused.stderr
 
 
 PLACES = """
@@ -127,7 +127,7 @@ PLACES = """
 
 
 def test_default_files_are_found_beside_the_file_behind_a_link(tmp_path: Path) -> None:
-    """As Python finds its modules; a file beside the link itself comes first."""
+    """Python finds modules in the same way; a file beside the link itself wins."""
     file = write_flow(tmp_path / "real", PLACES)
     (tmp_path / "real" / "conf.json").write_text('{"a": 1}')
     (tmp_path / "real" / "plain.txt").write_text("real")
@@ -143,7 +143,7 @@ def test_default_files_are_found_beside_the_file_behind_a_link(tmp_path: Path) -
 
 
 def test_a_user_without_a_name_can_have_configs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Their functions get a name that says so; a container's user often has no passwd entry."""
+    """A container's user often has no passwd entry; default functions then get the name "unknown"."""
     for name in ("LOGNAME", "USER", "LNAME", "USERNAME", "K8SFLOW_USER"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("getpass.getuser", _no_passwd_entry)
@@ -158,8 +158,8 @@ def _no_passwd_entry() -> str:
     raise KeyError("getpwuid(): uid not found: 12345")
 
 
-def test_a_value_is_given_in_one_way(tmp_path: Path) -> None:
-    """A file or a value, in the source and on the command line; the other one would be ignored."""
+def test_a_value_is_given_in_only_one_way(tmp_path: Path) -> None:
+    """A file and a value, in the source or on the command line, would override each other."""
     with pytest.raises(FlowDefinitionError, match=r"default and default_value are both set"):
         Config("c", default="c.json", default_value={})
     file = write_flow(tmp_path, SOURCE)
@@ -170,7 +170,7 @@ def test_a_value_is_given_in_one_way(tmp_path: Path) -> None:
 
 
 def test_help_lists_the_configs(tmp_path: Path) -> None:
-    """With what their options say about them."""
+    """The list shows their help texts and defaults."""
     file = write_flow(tmp_path, """
         from k8sflow import Config
         class F(FlowSpec):

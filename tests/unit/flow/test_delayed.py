@@ -14,8 +14,8 @@ from k8sflow.flow.delayed import settled
 from tests.support import run_flow, write_flow
 
 
-def test_methods_of_a_table_and_of_a_text_can_be_handed_on() -> None:
-    """They are called when the value is known."""
+def test_results_of_methods_of_a_config_can_be_passed_on() -> None:
+    """The methods of tables and strings are called once the value is known."""
     config: Any = Config("c", default_value={"a": {"x": 1, "y": 2}, "name": "Ada", "items": 5})
     for late, value in (
         (config.a.get("z", 7), 7),
@@ -62,7 +62,7 @@ UNPACKED = """
 
 
 def test_tables_can_be_unpacked_into_options(tmp_path: Path) -> None:
-    """As in Metaflow, with ``**``, also beside options that are written out and in a table of one's own."""
+    """Like in Metaflow, ``**`` works beside options that are written out and inside the user's own tables."""
     done = run_flow(write_flow(tmp_path, UNPACKED.format(options="minutes_between_retries=0, **cfg.retry")))
     assert done.returncode == 0, done.stdout + done.stderr
     assert "ENV 1 2" in done.stdout

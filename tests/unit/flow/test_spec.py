@@ -1,4 +1,4 @@
-"""FlowSpec outside of a task."""
+"""FlowSpec outside a task."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import pytest
 from k8sflow import FlowSpec
 
 
-def test_outside_of_a_task_self_says_so() -> None:
-    """The language works in steps only."""
+def test_attributes_of_a_task_are_refused_outside_of_one() -> None:
+    """They are available in steps only, and the error says so."""
     flow = FlowSpec.__new__(FlowSpec)
     with pytest.raises(RuntimeError, match="only in a step"):
         _ = flow.index

@@ -23,7 +23,7 @@ CASES: dict[str, Case] = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_mistake_is_reported_with_its_line_and_advice(tmp_path: Path, case: str) -> None:
-    """Reports each mistake, in the order of the source, and nothing that follows from it."""
+    """The report has each mistake in the order of the source, and none that only follows from another."""
     check_case(tmp_path, *CASES[case])
 
 
@@ -38,8 +38,8 @@ def test_a_mistake_is_reported_with_its_line_and_advice(tmp_path: Path, case: st
         "self.n: int",
     ],
 )
-def test_setting_a_parameter_where_it_may_be_meant_is_no_mistake(tmp_path: Path, body: str) -> None:
-    """The error may be awaited there, or self be something else."""
+def test_setting_a_parameter_may_be_intended(tmp_path: Path, body: str) -> None:
+    """An except clause may expect the error, or the object isn't the flow."""
     build(
         tmp_path,
         "class F(FlowSpec):\n  n = Parameter('n', default=1)\n  @step\n  def start(self):\n"
@@ -47,7 +47,7 @@ def test_setting_a_parameter_where_it_may_be_meant_is_no_mistake(tmp_path: Path,
     )
 
 
-def test_a_flow_that_decides_by_itself_what_is_set_may_set_anything(tmp_path: Path) -> None:
+def test_a_flow_with_its_own_setattr_may_set_anything(tmp_path: Path) -> None:
     build(
         tmp_path,
         "class F(FlowSpec):\n  n = 1\n  def __setattr__(self, name, value): super().__setattr__('own_' + name, value)\n"

@@ -107,14 +107,14 @@ CASES: dict[str, Case] = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_mistake_is_reported_with_its_line_and_advice(tmp_path: Path, case: str) -> None:
-    """Reports each mistake, in the order of the source, and nothing that follows from it."""
+    """The report has each mistake in the order of the source, and none that only follows from another."""
     check_case(tmp_path, *CASES[case])
 
 
 @settings(max_examples=200)
 @given(SEQUENCES)
 def test_well_formed_graphs_pass(parts: tuple[Part, ...]) -> None:
-    """Whatever is nested in what; and each split is joined by the join that closes it."""
+    """Any nesting is accepted, and each split is closed by its join."""
     graph, mistakes = lint.check(unchecked(parts), PLACE)
     assert mistakes == []
     for node in graph.nodes.values():

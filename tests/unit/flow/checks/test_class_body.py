@@ -35,12 +35,12 @@ CASES: dict[str, Case] = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_mistake_is_reported_with_its_line_and_advice(tmp_path: Path, case: str) -> None:
-    """Reports each mistake, in the order of the source, and nothing that follows from it."""
+    """The report has each mistake in the order of the source, and none that only follows from another."""
     check_case(tmp_path, *CASES[case])
 
 
-def test_a_step_made_from_itself_is_not_lost(tmp_path: Path) -> None:
-    """A decorator that is called by hand, and another name that nothing goes on by."""
+def test_a_step_redefined_from_itself_is_accepted(tmp_path: Path) -> None:
+    """A decorator may be called by hand, and a step may have an unused second name."""
     graph = build(
         tmp_path,
         """

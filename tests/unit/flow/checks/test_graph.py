@@ -1,5 +1,5 @@
 # ruff: noqa: E501  the cases read better unbroken
-"""The static check tells every mistake in a flow's graph, where it is, and how to write it right."""
+"""Mistakes in a flow's graph: the static check reports each of them, its line, and a correction."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ CASES: dict[str, Case] = {
         "  @step\n  def b(self):\n    self.next(self.a) # <-\n  @step\n  def end(self): pass # <-"),
         ["in a circle: a -> b -> a"], ["no step leads to end"],
     ),
-    "a step that goes on to itself": (
+    "a step that leads to itself": (
         ("class F(FlowSpec):\n  @step\n  def start(self): self.next(self.a, self.end)\n  @step\n  def a(self):\n    self.next(self.a) # <-\n"
         "  @step\n  def end(self): pass"),
         ["in a circle: a -> a"],
@@ -75,7 +75,7 @@ CASES: dict[str, Case] = {
         "  @step(end=True)\n  def c(self): pass # <-"),
         ["a and b are both marked as the start"], ["b and c are both marked as the end"],
     ),
-    "an end under another name that goes on": (
+    "an end under another name with a next step": (
         "class F(FlowSpec):\n  @step\n  def start(self): self.next(self.stop)\n  @step(end=True)\n  def stop(self): self.next(self.end) # <-\n  @step\n  def end(self): pass # <-",
         ["step stop has a next step", "where the run ends"], ["step end has no self.next"],
     ),
@@ -130,19 +130,19 @@ CASES: dict[str, Case] = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_mistake_is_reported_with_its_line_and_advice(tmp_path: Path, case: str) -> None:
-    """Reports each mistake, in the order of the source, and nothing that follows from it."""
+    """The report has each mistake in the order of the source, and none that only follows from another."""
     check_case(tmp_path, *CASES[case])
 
 
 @pytest.mark.parametrize("name", ["only", "start", "end"])
-def test_an_only_step_is_the_start_and_the_end(tmp_path: Path, name: str) -> None:
-    """Under any name."""
+def test_a_single_step_is_the_start_and_the_end(tmp_path: Path, name: str) -> None:
+    """It may have any name."""
     graph = build(tmp_path, f"class F(FlowSpec):\n  @step\n  def {name}(self): pass")
     assert graph.start == graph.end == name
 
 
-def test_a_long_flow_is_checked_quickly(tmp_path: Path) -> None:
-    """A thousand steps: no recursion, no search of the source for each of them."""
+def test_a_flow_of_a_thousand_steps_is_checked(tmp_path: Path) -> None:
+    """The check neither recurses nor searches the source again for each step."""
     steps = "".join(
         f"  @step\n  def s{i}(self):\n    self.next(self.{f's{i + 1}' if i < 999 else 'end'})\n" for i in range(1000)
     )

@@ -13,8 +13,8 @@ from tests.support import HEAD
 from tests.unit.flow.checks.flows import build
 
 
-def test_a_step_may_stand_under_a_wrapper_of_what_is_no_function(tmp_path: Path) -> None:
-    """As a decorator's that calls its function by an object."""
+def test_a_wrapper_may_wrap_a_callable_object(tmp_path: Path) -> None:
+    """functools.wraps then leads to something other than a function."""
     graph = build(
         tmp_path,
         """
@@ -38,21 +38,22 @@ def test_a_step_may_stand_under_a_wrapper_of_what_is_no_function(tmp_path: Path)
     assert graph["start"].next == ("end",)
 
 
-def test_mistakes_in_a_base_class_are_told_in_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where they are, and not where the class is used."""
+def test_mistakes_in_a_base_class_are_reported_in_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The report has their own file, not that of the derived class."""
     (tmp_path / "base_of_test.py").write_text(
         HEAD + "class Base(FlowSpec):\n  @step\n  def start(self):\n    self.next(self.nowhere)\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    with pytest.raises(FlowDefinitionError) as told:
+    with pytest.raises(FlowDefinitionError) as raised:
         build(tmp_path, "from base_of_test import Base\nclass F(Base):\n  @step\n  def end(self): pass")
     assert (
-        f"{tmp_path / 'base_of_test.py'}:{HEAD.count(chr(10)) + 4}: step start leads to 'nowhere'" in told.value.advice
+        f"{tmp_path / 'base_of_test.py'}:{HEAD.count(chr(10)) + 4}: step start leads to 'nowhere'"
+        in raised.value.advice
     )
 
 
 def test_flows_inherit_steps_and_replace_them(tmp_path: Path) -> None:
-    """From flows and from plain mixins, over several levels."""
+    """Steps come from flows and from plain mixins, over several levels."""
     graph = build(
         tmp_path,
         """
@@ -81,8 +82,8 @@ def test_flows_inherit_steps_and_replace_them(tmp_path: Path) -> None:
     assert graph["end"].doc == "of the base"
 
 
-def test_decorators_may_stand_above_and_below_step(tmp_path: Path) -> None:
-    """Ours, and a user's own that keep the function by functools.wraps; comments and docstrings don't disturb."""
+def test_decorators_may_be_above_and_below_step(tmp_path: Path) -> None:
+    """They may be k8sflow's, or a user's with functools.wraps; comments and docstrings don't matter."""
     graph = build(
         tmp_path,
         '''
@@ -97,8 +98,8 @@ def test_decorators_may_stand_above_and_below_step(tmp_path: Path) -> None:
             @step
             @logged
             def start(self):
-                """What
-                it does."""
+                """Says
+                hello."""
                 # self.next(self.nowhere)
                 "self.next(self.nowhere)"
                 self.next(
@@ -113,11 +114,11 @@ def test_decorators_may_stand_above_and_below_step(tmp_path: Path) -> None:
         ''',
     )
     assert graph["start"].next == ("end",)
-    assert graph["start"].doc == "What\nit does."
+    assert graph["start"].doc == "Says\nhello."
 
 
-def test_a_flow_without_source_is_told() -> None:
-    """As from exec(); its graph can't be read."""
+def test_a_flow_without_source_is_an_error() -> None:
+    """The graph of a flow from exec() can't be read."""
     scope: dict[str, object] = {"__name__": __name__}
     exec(textwrap.dedent(HEAD + "class F(FlowSpec):\n  @step\n  def start(self): self.next(self.end)\n"), scope)
     with pytest.raises(FlowDefinitionError, match="source of step start can't be found"):

@@ -36,12 +36,12 @@ CASES: dict[str, Case] = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_mistake_is_reported_with_its_line_and_advice(tmp_path: Path, case: str) -> None:
-    """Reports each mistake, in the order of the source, and nothing that follows from it."""
+    """The report has each mistake in the order of the source, and none that only follows from another."""
     check_case(tmp_path, *CASES[case])
 
 
-def test_a_method_that_no_step_goes_on_to_is_no_step(tmp_path: Path) -> None:
-    """Whatever it calls, and whatever stands above it."""
+def test_a_method_that_no_step_leads_to_is_not_a_step(tmp_path: Path) -> None:
+    """It may call anything, and be under any decorator."""
     graph = build(
         tmp_path,
         """

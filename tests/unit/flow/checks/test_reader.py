@@ -125,12 +125,12 @@ CASES: dict[str, Case] = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_mistake_is_reported_with_its_line_and_advice(tmp_path: Path, case: str) -> None:
-    """Reports each mistake, in the order of the source, and nothing that follows from it."""
+    """The report has each mistake in the order of the source, and none that only follows from another."""
     check_case(tmp_path, *CASES[case])
 
 
-def test_a_step_may_be_written_in_odd_ways(tmp_path: Path) -> None:
-    """Arguments that nobody has to give, options that say nothing, and somebody else's self.next."""
+def test_unusual_spellings_of_a_step_are_accepted(tmp_path: Path) -> None:
+    """A step may have optional arguments and empty options, and other objects may have a method called next."""
     graph = build(
         tmp_path,
         """
@@ -152,7 +152,7 @@ def test_a_step_may_be_written_in_odd_ways(tmp_path: Path) -> None:
 
 
 def test_the_first_argument_of_a_step_may_have_any_name(tmp_path: Path) -> None:
-    """As that of any method."""
+    """The same holds for any method."""
     graph = build(
         tmp_path,
         "class F(FlowSpec):\n  @step\n  def start(me):\n    me.next(me.a, me.b)\n  @step\n  def a(this): this.next(this.j)\n"
@@ -167,7 +167,7 @@ def test_the_first_argument_of_a_step_may_have_any_name(tmp_path: Path) -> None:
 def test_the_graph_that_is_read_is_the_one_that_was_written(
     tmp_path_factory: pytest.TempPathFactory, parts: tuple[Part, ...]
 ) -> None:
-    """From source to graph."""
+    """A graph survives the round trip by its source."""
     graph = build(tmp_path_factory.mktemp("flow"), source(parts))
     wanted = unchecked(parts)
     assert {n.name: (n.next, n.foreach, n.condition, n.is_join) for n in graph.nodes.values()} == {

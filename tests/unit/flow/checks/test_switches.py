@@ -33,7 +33,7 @@ CASES: dict[str, Case] = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_mistake_is_reported_with_its_line_and_advice(tmp_path: Path, case: str) -> None:
-    """Reports each mistake, in the order of the source, and nothing that follows from it."""
+    """The report has each mistake in the order of the source, and none that only follows from another."""
     check_case(tmp_path, *CASES[case])
 
 
@@ -54,8 +54,8 @@ def test_a_mistake_is_reported_with_its_line_and_advice(tmp_path: Path, case: st
         "pass",
     ],
 )  # fmt: skip
-def test_a_value_that_may_not_come_to_the_switch_is_no_mistake(tmp_path: Path, body: str) -> None:
-    """Only what is certain is told before the run; the rest when the value is there."""
+def test_a_value_that_may_not_reach_the_switch_is_accepted(tmp_path: Path, body: str) -> None:
+    """Only a certain mistake is reported before the run; the others when the value is known."""
     indented = textwrap.indent(body, "    ")
     graph = build(
         tmp_path,

@@ -37,8 +37,8 @@ class F(FlowSpec):
     ("name", "advice"),
     [("itms", "Did you mean 'items'?"), ("papers", "self.papers = ..."), ("raet", "Did you mean 'rate'?")],
 )
-def test_a_foreach_and_a_switch_by_what_nothing_sets_are_told(tmp_path: Path, name: str, advice: str) -> None:
-    """With the line of the transition, and the name that was meant."""
+def test_a_foreach_or_a_switch_by_an_unset_attribute_is_reported(tmp_path: Path, name: str, advice: str) -> None:
+    """The report has the line of the transition, and the closest name."""
     text = UNSET.format(name=name)
     found = mistakes(tmp_path, text)
     assert [line for line, _ in found] == marked_lines(text)
@@ -96,7 +96,7 @@ class F(Mixed, FlowSpec):
          "    flow.them = [1]\n    yield")),
     ],
 )  # fmt: skip
-def test_what_may_be_set_is_no_mistake(tmp_path: Path, body: str, members: str, module: str) -> None:
-    """In whatever way: by name, by a method, by somebody to whom self was handed, by the class."""
+def test_an_attribute_that_may_be_set_is_accepted(tmp_path: Path, body: str, members: str, module: str) -> None:
+    """It may be set by name, by a method, by a function that gets self, or by the class."""
     text = SET.format(body=body, members=members, module=module)
     compile_flow(load_flow(write_flow(tmp_path, text)))

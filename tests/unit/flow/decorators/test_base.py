@@ -1,4 +1,4 @@
-"""Step decorators: what they keep, and what is wrong with how they are written."""
+"""The uses of decorators: their options, and mistakes in them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from k8sflow.flow.decorators.kubernetes import kubernetes
 from k8sflow.flow.decorators.step import is_step
 
 
-def test_decorators_keep_what_was_written_out() -> None:
-    """In the order in which they were applied; the same one twice is refused."""
+def test_a_function_keeps_its_decorations() -> None:
+    """They are in the order in which they were applied; a duplicate is refused."""
 
     @kubernetes(image="a")
     @resources(cpu=2, memory="4Gi")
@@ -43,24 +43,24 @@ def test_decorators_keep_what_was_written_out() -> None:
     ],
     ids=range(5),
 )
-def test_a_wrong_option_is_told(make: Any, words: str) -> None:
-    """At once, where it is not in a flow's class."""
+def test_a_wrong_option_is_reported(make: Any, words: str) -> None:
+    """The error is raised at once outside of a flow's class."""
     with pytest.raises(FlowDefinitionError, match=words):
         make()(lambda self: None)
 
 
-def test_a_mistake_tells_its_line_and_what_was_meant() -> None:
-    """In the file of the flow, not in ours."""
+def test_a_mistake_is_reported_with_its_line_and_a_correction() -> None:
+    """The line is that in the flow's file."""
     line = inspect.currentframe().f_lineno + 2  # type: ignore[union-attr]
-    with pytest.raises(FlowDefinitionError, match="Did you mean 'memory'") as told:
+    with pytest.raises(FlowDefinitionError, match="Did you mean 'memory'") as raised:
         kubernetes(memori=5)(lambda self: None)
-    assert f"{__file__}:{line}: @kubernetes has no option 'memori'." in str(told.value)
+    assert f"{__file__}:{line}: @kubernetes has no option 'memori'." in str(raised.value)
     with pytest.raises(FlowDefinitionError, match="takes its options by name, not 3"):
         kubernetes(3)(lambda self: None)
 
 
 def test_a_decorator_is_written_with_and_without_parentheses() -> None:
-    """And knows its options, for help() and editors."""
+    """Its signature has the options, for help() and editors."""
 
     @kubernetes
     @step

@@ -22,13 +22,13 @@ from tests.support import load_flow, write_flow
     ids=range(2),
 )
 def test_a_wrong_option_is_reported(make: Any, words: str) -> None:
-    """Names the option, the value, and what is accepted."""
+    """The error has the option, its value, and what is accepted."""
     with pytest.raises(FlowDefinitionError, match=words):
         make()(lambda self: None)
 
 
-def test_catch_on_a_step_whose_way_only_it_knows_is_a_mistake(tmp_path: Path) -> None:
-    """A foreach, a switch; a static split has one way."""
+def test_catch_on_a_step_that_chooses_its_next_steps_is_refused(tmp_path: Path) -> None:
+    """A foreach and a switch need the step's result; a static split doesn't."""
     source = """
         from k8sflow import catch
         class F(FlowSpec):
@@ -57,7 +57,7 @@ def test_catch_on_a_step_whose_way_only_it_knows_is_a_mistake(tmp_path: Path) ->
             def end(self): pass
     """
     file = write_flow(tmp_path, source)
-    with pytest.raises(FlowDefinitionError, match="2 mistakes") as told:
+    with pytest.raises(FlowDefinitionError, match="2 mistakes") as raised:
         compile_flow(load_flow(file))
-    assert f"{file}:5: @catch can't be on step start, which opens branches by its data" in told.value.advice
-    assert f"{file}:19: @catch can't be on step meet, which is a switch" in told.value.advice
+    assert f"{file}:5: @catch can't be on step start, which opens branches by its data" in raised.value.advice
+    assert f"{file}:19: @catch can't be on step meet, which is a switch" in raised.value.advice

@@ -9,8 +9,8 @@ import pytest
 from k8sflow import environment
 
 
-def test_a_pythonpath_joins_those_of_the_pod(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The runtime's folder comes first and the image's last, as in the agent; elsewhere it is as it was written."""
+def test_a_pythonpath_is_joined_with_that_of_the_pod(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The runtime's folder is first and the image's last, as in the agent; outside of a pod it is used as written."""
     (write,) = (found for found in [environment.around] if found is not None)
     monkeypatch.setenv("PYTHONPATH", "/opt/k8sflow:/users:/images")
 

@@ -15,7 +15,7 @@ MODULE = notify.__module__
 
 
 def takes_more(run: Any, other: Any) -> None:
-    """Not a hook: it needs another argument."""
+    """A function that can't be a hook, since it needs another argument."""
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def takes_more(run: Any, other: Any) -> None:
     ids=range(2),
 )
 def test_its_options_are_recorded_as_json(decorator: Any, expected: dict[str, Any]) -> None:
-    """Records them for the controller, which has no code of the flow."""
+    """The controller, which has no code of the flow, reads them."""
     assert recorded(decorator) == expected
 
 
@@ -50,6 +50,6 @@ def test_its_options_are_recorded_as_json(decorator: Any, expected: dict[str, An
     ids=range(5),
 )
 def test_a_mistake_is_reported(make: Any, words: str) -> None:
-    """Raises an error when the flow is checked, or at once where the decorator is not above a flow."""
+    """The error is raised when the flow is checked, or at once if the decorator isn't above a flow."""
     with pytest.raises(FlowDefinitionError, match=words):
         compile_flow(make()(type("F", (FlowSpec,), {})))

@@ -1,4 +1,4 @@
-"""User-defined decorators: wrappers of steps, and mutators of steps and flows."""
+"""Mutators of steps and flows."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.support import run_flow, write_flow
 
 
 class Sturdy(StepMutator):
-    """Adds retries."""
+    """A mutator that adds retries."""
 
     def init(self, times: int = 5) -> None:
         self.times = times
@@ -35,14 +35,14 @@ class Sturdy(StepMutator):
 
 
 class Everywhere(FlowMutator):
-    """Changes all steps, and the parameters."""
+    """A mutator that changes all steps and the parameters."""
 
     def init(self, **options: Any) -> None:
         self.options = options
 
     def pre_mutate(self, mutable_flow: Any) -> None:
         mutable_flow.add_parameter("added", Parameter("added", default=3))
-        assert mutable_flow.remove_parameter("gone")
+        assert mutable_flow.remove_parameter("removed")
         assert not mutable_flow.remove_parameter("never")
 
     def mutate(self, mutable_flow: Any) -> None:
@@ -58,7 +58,7 @@ class Everywhere(FlowMutator):
 
 
 def test_mutators_change_decorators_and_parameters() -> None:
-    """Those of the flow before those of the steps; once, and in this flow alone."""
+    """Those of the flow run before those of the steps, once, and change this flow alone."""
 
     class Base(FlowSpec):
         @timeout(seconds=5)
@@ -77,7 +77,7 @@ def test_mutators_change_decorators_and_parameters() -> None:
 
     @Everywhere(backoff=2)
     class Derived(Base):
-        gone = Parameter("gone")
+        removed = Parameter("removed")
 
     for _ in range(2):
         mutated(declared(Derived))
@@ -92,7 +92,7 @@ def test_mutators_change_decorators_and_parameters() -> None:
 
 
 def test_a_parameter_is_added_to_each_flow_under_its_attribute() -> None:
-    """Also where it is one object."""
+    """One object may have another attribute in each flow."""
     shared = Parameter("rows", default=3)
 
     class Adds(FlowMutator):
@@ -113,8 +113,8 @@ def test_a_parameter_is_added_to_each_flow_under_its_attribute() -> None:
         assert {attribute: found.attribute for attribute, found in parameters.items()} == {name: name}
 
 
-def test_a_mutator_that_asks_for_what_can_not_be_is_told() -> None:
-    """An unknown decorator, a duplicate, the wrong place."""
+def test_an_impossible_change_is_refused() -> None:
+    """Examples are an unknown decorator, a duplicate, and a mutator on something else than a step or flow."""
 
     class Twice(StepMutator):
         def mutate(self, mutable_step: Any) -> None:
@@ -140,8 +140,8 @@ def test_a_mutator_that_asks_for_what_can_not_be_is_told() -> None:
         Everywhere()(len)
 
 
-def test_what_a_mutators_own_code_raises_is_one_of_the_mistakes() -> None:
-    """With its place there, and without a traceback of ours."""
+def test_an_exception_in_a_mutator_is_reported_as_a_mistake() -> None:
+    """The report has its line in the mutator, and no traceback of k8sflow."""
 
     class Broken(StepMutator):
         def mutate(self, mutable_step: Any) -> None:
@@ -154,13 +154,13 @@ def test_what_a_mutators_own_code_raises_is_one_of_the_mistakes() -> None:
 
     with pytest.raises(FlowDefinitionError) as raised:
         compile_flow(F)
-    told = str(raised.value)
-    assert "the mutator Broken failed: KeyError: 'start'" in told
-    assert f"It was raised in mutate(), {__file__}:" in told
+    report = str(raised.value)
+    assert "the mutator Broken failed: KeyError: 'start'" in report
+    assert f"It was raised in mutate(), {__file__}:" in report
 
 
 def test_a_mutator_adds_and_removes_a_class_of_decorators() -> None:
-    """As any other decorator."""
+    """It is handled like any other decorator."""
 
     class kept(UserStepDecorator):  # noqa: N801  a decorator
         def init(self, word: str = "") -> None: ...
@@ -182,7 +182,7 @@ def test_a_mutator_adds_and_removes_a_class_of_decorators() -> None:
 
 
 def test_a_run_is_mutated_by_its_configs(tmp_path: Path) -> None:
-    """In every task's process."""
+    """Every task's process applies them."""
     source = """
         from k8sflow import Config, FlowMutator, StepMutator, current, user_step_decorator
         @user_step_decorator

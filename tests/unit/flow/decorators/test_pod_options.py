@@ -1,4 +1,4 @@
-"""What a step asks of its pod: quantities, names, and who wins."""
+"""Options of a step's pod: spellings, namespaces, and precedence."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_tolerations_are_a_list_or_json() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "told"),
+    ("values", "words"),
     [
         ({"cpus": 2}, "Did you mean 'cpu'?"),
         ({"memory": "4GB"}, "memory='4GB'"),
@@ -41,10 +41,10 @@ def test_tolerations_are_a_list_or_json() -> None:
         ({"deadline_seconds": 0}, "0 seconds"),
     ],
 )
-def test_a_wrong_option_is_told_with_what_is_right(values: dict[str, object], told: str) -> None:
+def test_a_wrong_option_is_reported_with_a_correction(values: dict[str, object], words: str) -> None:
     with pytest.raises(FlowDefinitionError) as caught:
         PodOptions.from_mapping(values, where="@kubernetes")
-    assert told in str(caught.value)
+    assert words in str(caught.value)
     assert "@kubernetes" in str(caught.value)
 
 
@@ -54,12 +54,12 @@ def test_resources_has_options_of_its_own() -> None:
 
 
 def test_what_the_user_wrote_wins_over_every_default() -> None:
-    """Also when it is less: there is no max() of the two."""
+    """A smaller value wins too: the maximum of the two isn't taken."""
     merged = merge(PodOptions.from_mapping({"memory": 256}), PodOptions(image="app:1"), DEFAULT_OPTIONS)
     assert (merged.cpu, merged.memory, merged.image) == ("1", "256M", "app:1")
 
 
-def test_the_strongest_is_named_first() -> None:
+def test_the_strongest_options_are_the_first() -> None:
     assert merge(PodOptions(cpu="2"), PodOptions(cpu="4", memory="1Gi")) == PodOptions(cpu="2", memory="1Gi")
 
 

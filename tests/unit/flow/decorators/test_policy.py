@@ -1,4 +1,4 @@
-"""@retry, @timeout and @catch: what may be written, and what it means."""
+"""Policies of steps, from @retry, @timeout and @catch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from k8sflow.flow.decorators.policy import PAID, Catch, Retry, StepPolicy
 
 
 def policy(*decorators: Any, on_kubernetes: bool = False) -> StepPolicy:
-    """What some decorators ask for, after a journey through JSON."""
+    """Return the policy of some decorators, after a round trip by JSON."""
 
     def function(self: Any) -> None: ...
 
@@ -40,13 +40,13 @@ def policy(*decorators: Any, on_kubernetes: bool = False) -> StepPolicy:
         ((catch(var="x", print_exception=False),), StepPolicy(catch=Catch("x", print_exception=False))),
     ],
 )
-def test_decorators_make_a_policy(decorators: tuple[Any, ...], expected: StepPolicy) -> None:
-    """That survives JSON, for a driver without the flow's code."""
+def test_decorators_are_read_as_a_policy(decorators: tuple[Any, ...], expected: StepPolicy) -> None:
+    """The policy survives JSON, for a driver without the flow's code."""
     assert policy(*decorators) == expected
 
 
 def test_a_retry_waits_longer_on_kubernetes_by_default() -> None:
-    """Two minutes there, as what failed may need time; here moments that grow, up to a minute."""
+    """The default is two minutes there, since the cause may need time; locally it is short and grows to a minute."""
     assert [policy(retry).retry.pause_before(number) for number in (1, 2, 3, 4, 9)] == [1, 2, 4, 8, 60]
     assert [policy(retry(backoff=1)).retry.pause_before(number) for number in (1, 2)] == [1, 1]
     assert policy(retry(max_delay=0.05)).retry.pause_before(9) == 3
@@ -57,8 +57,8 @@ def test_a_retry_waits_longer_on_kubernetes_by_default() -> None:
     assert policy(retry(minutes_between_retries=0), on_kubernetes=True).retry.pause_seconds == 0
 
 
-def test_pauses_grow_without_end_but_not_past_the_longest() -> None:
-    """A thousand retries make no overflow."""
+def test_pauses_grow_up_to_the_longest() -> None:
+    """A thousand retries don't overflow."""
     assert [Retry(9, 10, 2).pause_before(number) for number in (1, 2, 3)] == [10, 20, 40]
     assert Retry(9, 10, 1e9, 99).pause_before(1000) == 99
     assert Retry(9, 10, 1e9).pause_before(1000) == float("inf")
@@ -75,6 +75,6 @@ def test_pauses_grow_without_end_but_not_past_the_longest() -> None:
         ("catch:var=oops,print_exception=no", StepPolicy(catch=Catch("oops", print_exception=False))),
     ],
 )
-def test_with_adds_them_too(text: str, expected: StepPolicy) -> None:
-    """By the same options."""
+def test_with_adds_the_same_decorators(text: str, expected: StepPolicy) -> None:
+    """The options are the same."""
     assert StepPolicy.of([registry.parse(text)], on_kubernetes=False) == expected

@@ -29,7 +29,7 @@ from tests.unit.flow.decorators.recorded import notify, recorded
 def test_a_project_has_branches(
     options: dict[str, Any], asked: dict[str, Any], branch: str, is_user: bool, is_production: bool
 ) -> None:
-    """One of each user, named ones, and production."""
+    """Each user has a branch; others are named, or production."""
     assert recorded(project(name="fraud", **options), **asked) == {
         "project_name": "fraud",
         "branch_name": branch,
@@ -50,14 +50,14 @@ def test_a_project_has_branches(
     ids=range(4),
 )
 def test_a_mistake_is_reported(make: Any, words: str) -> None:
-    """Raises an error when the flow is checked, or at once where the decorator is not above a flow."""
+    """The error is raised when the flow is checked, or at once if the decorator isn't above a flow."""
     with pytest.raises(FlowDefinitionError, match=words):
         compile_flow(make()(type("F", (FlowSpec,), {})))
 
 
 @pytest.mark.slow
-def test_a_run_of_a_project_knows_it(tmp_path: Path) -> None:
-    """By options before the command and behind it; the record keeps all that the flow's decorators say."""
+def test_a_run_has_the_names_of_its_project(tmp_path: Path) -> None:
+    """Options may be before or after the command; the record keeps the options of the flow's decorators."""
     source = """
         from k8sflow import current, project, schedule
         @schedule(daily=True)

@@ -48,7 +48,7 @@ def test_a_plain_amount_is_megabytes(value: object, expected: str) -> None:
 
 
 def test_shared_memory_may_be_small() -> None:
-    """It is a part of the memory; as a whole memory the same would be a mistake in the unit."""
+    """It is a part of the memory; the same amount as the whole memory would be a mistake in the unit."""
     assert quantity.share(10) == "10M"
     with pytest.raises(ValueError, match="too little for a Python process"):
         quantity.size(10)
@@ -58,14 +58,14 @@ def test_shared_memory_may_be_small() -> None:
 @pytest.mark.parametrize(
     "value", [0, -1, "0", "-2", "two", "", True, None, [1], "1.0001m", "2 cores", float("nan"), float("inf")]
 )
-def test_nonsense_is_no_number_of_cores(value: object) -> None:
+def test_nonsense_is_refused_as_a_number_of_cores(value: object) -> None:
     with pytest.raises(ValueError, match=r".+"):
         quantity.cpu(value)
 
 
 @pytest.mark.parametrize("value", [0, -1, "0", "-4Gi", "4GB", "4 Gi", "lots", "", True, "500m", 8, "8", float("nan")])
-def test_nonsense_is_no_amount_of_memory(value: object) -> None:
-    """8 MB and half a byte are Kubernetes quantities, and mistakes."""
+def test_nonsense_is_refused_as_an_amount_of_memory(value: object) -> None:
+    """8 MB and half a byte are Kubernetes quantities, but mistakes."""
     with pytest.raises(ValueError, match=r".+"):
         quantity.size(value)
 
@@ -90,5 +90,5 @@ def test_megabytes_keep_their_value(megabytes: int) -> None:
         (Decimal(2 * 10**12), "2 TB"),
     ],
 )
-def test_bytes_are_told_as_a_person_reads_them(amount: Decimal, expected: str) -> None:
+def test_bytes_are_shown_as_a_person_reads_them(amount: Decimal, expected: str) -> None:
     assert quantity.describe_size(amount) == expected

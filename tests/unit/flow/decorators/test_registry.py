@@ -1,4 +1,4 @@
-"""The door for decorators: ours and those of installed packages, by name and by ``--with``."""
+"""The registry of decorators: k8sflow's and those of installed packages, by name and by ``--with``."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ broken = 5
 
 @pytest.fixture
 def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An installed package that brings decorators."""
+    """An installed package that provides decorators."""
     folder = tmp_path / "site"
     about = folder / "loudness-1.0.dist-info"
     about.mkdir(parents=True)
@@ -46,8 +46,8 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     sys.modules.pop("loudness", None)
 
 
-def test_an_installed_package_brings_a_decorator(plugin: Path) -> None:
-    """By an entry point; ``--with`` finds it, and its options are parsed by it."""
+def test_an_installed_package_provides_a_decorator(plugin: Path) -> None:
+    """It has an entry point; ``--with`` finds the decorator, which parses its options."""
     found = registry.parse("loud:volume=5")
     assert (found.name, found.options) == ("loud", {"volume": "5"})
     assert found.parsed() == {"volume": 5}
@@ -55,25 +55,25 @@ def test_an_installed_package_brings_a_decorator(plugin: Path) -> None:
         registry.parse("loud:volume=x")
 
 
-def test_a_plugin_that_is_broken_is_told(plugin: Path) -> None:
-    """With the name of its package."""
+def test_a_broken_plugin_is_reported(plugin: Path) -> None:
+    """The error has the name of its package."""
     with pytest.raises(FlowDefinitionError, match="of the package loudness is a int, not a decorator"):
         registry.parse("broken")
     with pytest.raises(FlowDefinitionError, match="'lost' of the package loudness can't be loaded"):
         registry.parse("lost")
 
 
-def test_an_unknown_decorator_is_told_with_all_that_there_are(plugin: Path) -> None:
-    """Those of installed packages too; the closest is proposed."""
-    with pytest.raises(FlowDefinitionError, match="Did you mean 'retry'") as told:
+def test_an_unknown_decorator_is_reported_with_the_known_ones(plugin: Path) -> None:
+    """The list includes those of installed packages, and the closest is proposed."""
+    with pytest.raises(FlowDefinitionError, match="Did you mean 'retry'") as raised:
         registry.parse("rety:times=3")
-    assert "loud" in told.value.advice
+    assert "loud" in raised.value.advice
     with pytest.raises(FlowDefinitionError, match=r"no decorator 'no\.such'"):
         registry.parse("no.such")
 
 
 def test_a_plugin_runs_around_the_steps_of_a_run(plugin: Path, tmp_path: Path) -> None:
-    """Imported by the flow, and added by ``--with``; the step's own options win."""
+    """It is imported by the flow or added by ``--with``; the step's own options win."""
     source = """
         from loudness import loud
         class F(FlowSpec):
@@ -89,8 +89,8 @@ def test_a_plugin_runs_around_the_steps_of_a_run(plugin: Path, tmp_path: Path) -
     done = run_flow(write_flow(tmp_path, source), "--with", "loud:volume=4", PYTHONPATH=path)
     assert done.returncode == 0, done.stdout + done.stderr
     lines = [line.partition("] ")[2] for line in done.stdout.splitlines() if line.startswith("[")]
-    told = [line for line in lines if line.startswith(("before", "after", "volume"))]
-    assert told == ["before start", "volume 7", "after start", "before end", "volume 4", "after end"]
+    printed = [line for line in lines if line.startswith(("before", "after", "volume"))]
+    assert printed == ["before start", "volume 7", "after start", "before end", "volume 4", "after end"]
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_a_plugin_runs_around_the_steps_of_a_run(plugin: Path, tmp_path: Path) -
     ],
 )  # fmt: skip
 def test_a_value_of_with_may_be_json(text: str, options: dict[str, Any]) -> None:
-    """With commas inside of brackets and quotes."""
+    """Brackets and quotes may contain commas."""
     assert registry.parse(text).options == options
     with pytest.raises(FlowDefinitionError, match="is not JSON"):
         registry.parse("kubernetes:node_selector={a}")
@@ -118,7 +118,7 @@ def test_a_value_of_with_may_be_json(text: str, options: dict[str, Any]) -> None
     ],
 )
 def test_with_names_a_decorator(text: str, decoration: Decoration) -> None:
-    """With options behind a colon."""
+    """Options follow a colon."""
     assert parse(text) == decoration
 
 
@@ -126,7 +126,7 @@ def test_with_names_a_decorator(text: str, decoration: Decoration) -> None:
     "text",
     ["", "batch", "kubernetes:image", "kubernetes:imagge=x", "resources:image=x", ":", "kubernetes:cpu=no", "=,="],
 )
-def test_a_wrong_with_is_told(text: str) -> None:
-    """With what there is."""
+def test_a_wrong_with_is_an_error(text: str) -> None:
+    """Unknown names, unknown options and wrong values are refused."""
     with pytest.raises(FlowDefinitionError):
         parse(text)

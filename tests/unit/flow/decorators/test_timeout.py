@@ -20,6 +20,6 @@ from k8sflow.errors import FlowDefinitionError
     ids=range(3),
 )
 def test_a_wrong_option_is_reported(make: Any, words: str) -> None:
-    """Names the option, the value, and what is accepted."""
+    """The error has the option, its value, and what is accepted."""
     with pytest.raises(FlowDefinitionError, match=words):
         make()(lambda self: None)

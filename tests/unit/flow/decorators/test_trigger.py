@@ -43,7 +43,7 @@ MODULE = notify.__module__
     ids=range(10),
 )
 def test_its_options_are_recorded_as_json(decorator: Any, expected: dict[str, Any]) -> None:
-    """Records them for the controller, which has no code of the flow."""
+    """The controller, which has no code of the flow, reads them."""
     assert recorded(decorator) == expected
 
 
@@ -58,6 +58,6 @@ def test_its_options_are_recorded_as_json(decorator: Any, expected: dict[str, An
     ids=range(4),
 )
 def test_a_mistake_is_reported(make: Any, words: str) -> None:
-    """Raises an error when the flow is checked, or at once where the decorator is not above a flow."""
+    """The error is raised when the flow is checked, or at once if the decorator isn't above a flow."""
     with pytest.raises(FlowDefinitionError, match=words):
         compile_flow(make()(type("F", (FlowSpec,), {})))

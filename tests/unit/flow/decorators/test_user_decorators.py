@@ -94,7 +94,7 @@ WRAPPERS += CLASSES
 
 
 def flow(decorator: str, body: str = "pass", go_on: str = "self.next(self.end)") -> str:
-    """A flow whose start is under a decorator."""
+    """Return a flow whose start is under a decorator."""
     return f"""
 {WRAPPERS}
 class F(FlowSpec):
@@ -109,7 +109,7 @@ class F(FlowSpec):
 
 
 def test_wrappers_run_around_the_step_the_topmost_outermost(tmp_path: Path) -> None:
-    """With their options; they read and write artifacts."""
+    """They get their options, and read and write artifacts."""
     run = run_source(tmp_path, flow("@outer(a=1)\n    @inner", "self.trace.append('step')"))
     assert run["start"].task.data.trace == ["outer start {'a': 1} False", "inner", "step", "inner after", "outer after"]
 
@@ -118,16 +118,16 @@ def test_wrappers_run_around_the_step_the_topmost_outermost(tmp_path: Path) -> N
     ("decorator", "value"),
     [("@skip", "from before"), ("@swallow", "division by zero"), ("@swallow\n    @inner2", None)],
 )
-def test_a_wrapper_may_skip_the_step_or_deal_with_its_error(tmp_path: Path, decorator: str, value: str | None) -> None:
-    """Then the run goes on as the source says."""
+def test_a_wrapper_may_skip_the_step_or_handle_its_error(tmp_path: Path, decorator: str, value: str | None) -> None:
+    """The run then continues as the source says."""
     source = flow(decorator.replace("@inner2", "@skip"), "1 / 0")
     run = run_source(tmp_path, source)
     assert run["start"].task.data.value == (value or "from before")
     assert run.successful
 
 
-def test_a_wrapper_that_does_not_yield_once_is_told(tmp_path: Path) -> None:
-    """And what the step raises reaches the user's traceback through it."""
+def test_a_wrapper_that_does_not_yield_once_is_an_error(tmp_path: Path) -> None:
+    """The step's own exception keeps its traceback when a wrapper is around it."""
     none = "@user_step_decorator\ndef odd(step_name, flow, inputs, attributes):\n    if 0: yield\n"
     twice = "@user_step_decorator\ndef odd(step_name, flow, inputs, attributes):\n    yield\n    yield\n"
     text = "@user_step_decorator\ndef odd(step_name, flow, inputs, attributes):\n    yield 5\n"
@@ -152,7 +152,7 @@ def test_a_wrapper_that_does_not_yield_once_is_told(tmp_path: Path) -> None:
     ],
 )
 def test_a_class_runs_before_and_after_its_step(tmp_path: Path, decorator: str, word: tuple[object, object]) -> None:
-    """With its options, by name or by position; what it sets on the flow is kept."""
+    """It gets its options by name or by position; attributes that it sets on the flow are kept."""
     run = run_source(tmp_path, flow(decorator))
     assert run["start"].task.data.trace == [f"start {word} False", "None"]
 
@@ -166,8 +166,8 @@ def test_a_class_runs_before_and_after_its_step(tmp_path: Path, decorator: str, 
         ("@dealt(answer=(None, None))", "ZeroDivisionError('division by zero')"),
     ],
 )
-def test_a_class_may_skip_replace_or_mend_its_step(tmp_path: Path, decorator: str, value: str) -> None:
-    """Then the run goes on as the source says."""
+def test_a_class_may_skip_or_replace_its_step_or_handle_its_error(tmp_path: Path, decorator: str, value: str) -> None:
+    """The run then continues as the source says."""
     run = run_source(tmp_path, flow(decorator, "1 / 0"))
     assert run["start"].task.data.value == value
     assert run.successful
@@ -186,15 +186,15 @@ def test_a_class_may_skip_replace_or_mend_its_step(tmp_path: Path, decorator: st
 def test_the_exception_that_a_class_returns_ends_the_step(
     tmp_path: Path, decorator: str, body: str, words: str
 ) -> None:
-    """That of the step where it says nothing else."""
+    """The step's own exception is raised if the class doesn't return another."""
     with pytest.raises(Failed, match=words) as failed:
         run_source(tmp_path, flow(decorator, body))
-    if decorator in {"@bare", "@noted"}:  # which leave it as it is
+    if decorator in {"@bare", "@noted"}:  # these leave it unchanged
         assert "wrappers.py" not in failed.value.text
 
 
-def test_a_retry_may_fall_back_by_a_wrapper_of_the_command_line(tmp_path: Path) -> None:
-    """As ``module.name``, from a file beside the flow; its options are JSON where they can be."""
+def test_a_retry_may_fall_back_by_a_wrapper_from_the_command_line(tmp_path: Path) -> None:
+    """It is named as ``module.name``, from a file beside the flow; its options are parsed as JSON if possible."""
     (tmp_path / "wrappers.py").write_text(WRAPPERS)
     source = """
         class F(FlowSpec):
@@ -212,8 +212,8 @@ def test_a_retry_may_fall_back_by_a_wrapper_of_the_command_line(tmp_path: Path) 
     assert "used 5 ['start (5, None) False', 'None']" in done.stdout
 
 
-def test_a_name_of_ours_and_a_function_without_yield_are_told() -> None:
-    """When they are used."""
+def test_a_built_in_name_and_a_function_without_yield_are_refused() -> None:
+    """The error is raised when the decorator is used."""
 
     def retry(step_name: str, flow: Any, inputs: Any, attributes: Any) -> Any:
         yield
