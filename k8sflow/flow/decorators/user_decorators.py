@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
-from k8sflow.errors import ParameterError
+from k8sflow.errors import FlowDefinitionError, ParameterError
 from k8sflow.flow.decorators import registry
 from k8sflow.flow.decorators.base import Decorator
 from k8sflow.flow.decorators.mutators import StepMutator, is_decorated
@@ -167,9 +167,9 @@ def _around(decorator: UserStepDecorator, step_name: str, flow: Any, inputs: Any
         case Exception() | (Exception(), _):
             raise left[0] if isinstance(left, tuple) else left
         case _:
-            raise TypeError(
-                f"post_step of @{type(decorator).__name__} returned {left!r}: return the exception to end the step "
-                f"with, or None."
+            raise FlowDefinitionError(
+                f"post_step of @{type(decorator).__name__} returned {left!r}, which is not an exception.",
+                advice="Return the exception to end the step with, or None.",
             )
 
 
