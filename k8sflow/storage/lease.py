@@ -111,7 +111,7 @@ def folder_lease_of(run_store: RunStore, *, is_resuming: bool = False) -> Folder
 
 
 class FolderLease:
-    """A lock on a file. The zygote has the file open too, and so holds the lock while it ends the tasks.
+    """A lock on a file. The fork server has the file open too, and so holds the lock while it ends the tasks.
 
     Args:
         path: The file; its folder is there.
