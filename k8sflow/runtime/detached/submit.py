@@ -52,7 +52,7 @@ def submit(session: Session, console: Console) -> None:
     in_namespace = f"-n {namespace}" + (
         f" --context {settings.kubernetes_context}" if settings.kubernetes_context is not None else ""
     )
-    console.say(f"{pathspec} is detached: it runs in the cluster as FlowRun {name}, without this machine.")
+    console.say(f"{pathspec} is detached as FlowRun {name}; it runs in the cluster, without this machine.")
     if not status:
         console.say(
             f"No controller has accepted it within {_TAKEN_UP_SECONDS:.0f} s. It starts when there is one that watches "
