@@ -12,9 +12,8 @@ from k8sflow.executors.base import Executor, Report
 from k8sflow.flow.decorators.pod_options import PodOptions
 from k8sflow.flow.decorators.policy import StepPolicy, TimeLimit
 from k8sflow.flow.definition import FlowDefinition
-from k8sflow.storage.objects import ObjectStore
 from k8sflow.storage.records import RunRecord
-from k8sflow.storage.run_store import RUNS, RunStore
+from k8sflow.storage.run_store import RunStore
 from k8sflow.task.inside.runner import TaskRunner
 
 LOCAL, KUBERNETES = "local", "kubernetes"
@@ -29,12 +28,11 @@ class RunContext:
     Args:
         report: Takes the executor's events, and the error that ends it.
         record: The run's record.
-        store: The store with its state.
+        run_store: The store with its state.
         settings: The settings; the namespace among them is that of the run's pods.
         pods: The pod options of the steps that run in pods.
         policies: Retries, timeout and catch, by step.
         definition: The flow; None where its code is not at hand, as in a driver in the cluster.
-        folder: The folder of the flow in which the run is.
         max_workers: How many tasks run at a time; None for the executor's own default.
         lock: A file descriptor that processes of tasks on this machine keep open until they have ended.
         owner: The ownerReference of the object to which the run's objects in the cluster belong.
@@ -42,20 +40,14 @@ class RunContext:
 
     report: Report
     record: RunRecord
-    store: ObjectStore
+    run_store: RunStore
     settings: Settings
     pods: Mapping[str, PodOptions] = field(default_factory=dict)
     policies: Mapping[str, StepPolicy] = field(default_factory=dict)
     definition: FlowDefinition | None = None
-    folder: str = RUNS
     max_workers: int | None = None
     lock: int | None = None
     owner: dict[str, Any] | None = None
-
-    @property
-    def run_store(self) -> RunStore:
-        """The run's records."""
-        return RunStore(self.store, self.record.flow, self.record.run, self.folder)
 
     def time_limit(self, step: str) -> TimeLimit | None:
         """How long an execution of a step's task may take; None for any time."""
@@ -82,7 +74,7 @@ def _local(context: RunContext) -> Executor:
     assert context.definition is not None, "tasks of this machine need the flow's code"
     return LocalExecutor(
         context.report,
-        TaskRunner(context.definition, context.record, context.store, context.folder),
+        TaskRunner(context.definition, context.record, context.run_store.store, context.run_store.place),
         context.max_workers or os.cpu_count() or 1,
         limit_of=context.time_limit,
         lock=context.lock,

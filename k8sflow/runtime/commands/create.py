@@ -149,11 +149,11 @@ def create(
         is_detached=request.is_detached,
         max_num_splits=request.max_num_splits,
     )
-    session = Session(record, definition.graph, prepared.store, placement, request.settings, definition)
-    session.run_store.create(record)
+    run_store = RunStore(prepared.store, record.flow, record.run)
+    run_store.create(record)
     if request.run_id_file is not None:
         id_files.write(Path(request.run_id_file), _RUN_ID, record.run)
-    return session
+    return Session(record, run_store, placement, request.settings, definition)
 
 
 def new_record(

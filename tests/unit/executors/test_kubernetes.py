@@ -16,6 +16,7 @@ from k8sflow.executors.kubernetes.executor import KubernetesExecutor
 from k8sflow.flow.decorators.pod_options import DEFAULT_OPTIONS, PodOptions, merge
 from k8sflow.storage.memory import MemoryStore
 from k8sflow.storage.records import Commit, RunRecord
+from k8sflow.storage.run_store import RunStore
 from k8sflow.task.host.framing import Encoder, encode_result
 from k8sflow.task.outcome import Diagnosis, Outcome
 from k8sflow.task.result import TaskResult, Transition
@@ -36,7 +37,7 @@ class Driver:
         self.context = RunContext(
             report=self.events.put,
             record=RunRecord("Demo", "r1", "demo.py", {}, []),
-            store=MemoryStore(),
+            run_store=RunStore(MemoryStore(), "Demo", "r1"),
             settings=SETTINGS,
             pods=defaultdict(lambda: DEFAULTS) if options is None else options,
             **more,

@@ -106,7 +106,7 @@ def test_a_run_is_opened_where_its_code_is_not(tmp_path: Path) -> None:
 def test_an_executor_is_made_by_its_name() -> None:
     """From one value."""
     record = RunRecord("F", "r1", "flow.py", {}, [])
-    context = RunContext(lambda _: None, record, MemoryStore(), Settings())
+    context = RunContext(lambda _: None, record, RunStore(MemoryStore(), "F", "r1"), Settings())
     assert type(make("kubernetes", context)).__name__ == "KubernetesExecutor"
     with pytest.raises(ValueError, match="no executor 'moon'"):
         make("moon", context)

@@ -16,7 +16,6 @@ from k8sflow.config import Settings
 from k8sflow.errors import KubernetesError, RunError
 from k8sflow.executors.base import Finished, Queued, Started
 from k8sflow.flow.decorators.pod_options import PodOptions
-from k8sflow.flow.graph import Graph
 from k8sflow.runtime.core.run_state import RunEnd, RunResult
 from k8sflow.runtime.detached import status as statuses
 from k8sflow.runtime.detached import submit
@@ -27,6 +26,7 @@ from k8sflow.runtime.progress.tally import Tally
 from k8sflow.runtime.session import Session
 from k8sflow.storage.memory import MemoryStore
 from k8sflow.storage.records import RunRecord
+from k8sflow.storage.run_store import RunStore
 from k8sflow.task.outcome import Diagnosis, Outcome
 from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskName, TaskSpec
@@ -48,7 +48,7 @@ def spec(step: str = "work", index: int = 0, attempt: int = 0) -> TaskSpec:
 
 def session(**settings: str) -> Session:
     """The run of RECORD."""
-    return Session(RECORD, Graph("Sum"), MemoryStore(), Placement({}, "lab"), Settings(**settings))
+    return Session(RECORD, RunStore(MemoryStore(), "Sum", "r1"), Placement({}, "lab"), Settings(**settings))
 
 
 def status(server: FlowRunApi) -> dict[str, Any]:

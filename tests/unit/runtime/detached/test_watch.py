@@ -19,6 +19,7 @@ from k8sflow.runtime.placement import Placement
 from k8sflow.runtime.session import Session
 from k8sflow.storage.folder import FolderStore
 from k8sflow.storage.records import OutcomeRecord, RunRecord
+from k8sflow.storage.run_store import RunStore
 from tests.support import load_flow, write_flow
 from tests.unit.controller.flowrun_api import FlowRunApi
 
@@ -37,9 +38,9 @@ def session(tmp_path: Path) -> Session:
     """A run whose record says that it was handed over."""
     graph = compile_flow(load_flow(write_flow(tmp_path, FLOW))).graph
     record = RunRecord("F", "r1", "flow.py", {}, graph.to_document(), is_detached=True)
-    found = Session(record, graph, FolderStore(str(tmp_path / "store")), Placement({}, "default"), Settings())
-    found.run_store.create(record)
-    return found
+    run_store = RunStore(FolderStore(str(tmp_path / "store")), "F", "r1")
+    run_store.create(record)
+    return Session(record, run_store, Placement({}, "default"), Settings())
 
 
 def _put(server: FlowRunApi, **status: Any) -> None:
