@@ -10,16 +10,17 @@ from decimal import ROUND_CEILING, Decimal
 
 from k8sflow.flow.decorators import quantity
 from k8sflow.flow.decorators.pod_options import DEFAULT_OPTIONS, PodOptions
-from k8sflow.task.outcome import Diagnosis, Outcome
+from k8sflow.task.outcome import Outcome
+from k8sflow.task.result import TaskResult, failed
 
 _MEMORY_STEPS_MB = 1000
 _MORE_MEMORY = Decimal("1.5")
 
 
-def out_of_memory(options: PodOptions, detail: str = "") -> Diagnosis:
+def out_of_memory(options: PodOptions, detail: str = "") -> TaskResult:
     """The container used more than its memory."""
     memory = options.memory or str(DEFAULT_OPTIONS.memory)
-    return Diagnosis(
+    return failed(
         Outcome.OUT_OF_MEMORY,
         f"it ran out of memory: it used more than the {memory} that are its request and its limit.",
         detail,
@@ -27,10 +28,10 @@ def out_of_memory(options: PodOptions, detail: str = "") -> Diagnosis:
     )
 
 
-def limit_too_low(options: PodOptions, detail: str) -> Diagnosis:
+def limit_too_low(options: PodOptions, detail: str) -> TaskResult:
     """The memory doesn't even suffice to start a process."""
     memory = options.memory or str(DEFAULT_OPTIONS.memory)
-    return Diagnosis(
+    return failed(
         Outcome.OUT_OF_MEMORY,
         f"its memory of {memory} is too little to start the container.",
         detail,
@@ -38,10 +39,10 @@ def limit_too_low(options: PodOptions, detail: str) -> Diagnosis:
     )
 
 
-def timed_out(options: PodOptions, detail: str) -> Diagnosis:
+def timed_out(options: PodOptions, detail: str) -> TaskResult:
     """The pod's deadline passed."""
     after = f" after {options.deadline_seconds} s" if options.deadline_seconds else ""
-    return Diagnosis(
+    return failed(
         Outcome.TIMED_OUT,
         f"it was stopped{after}: its deadline had passed.",
         detail,
@@ -49,9 +50,9 @@ def timed_out(options: PodOptions, detail: str) -> Diagnosis:
     )
 
 
-def preempted(detail: str) -> Diagnosis:
+def preempted(detail: str) -> TaskResult:
     """The scheduler gave the place to a pod of a higher priority."""
-    return Diagnosis(
+    return failed(
         Outcome.PREEMPTED,
         "it was preempted by a pod of a higher priority.",
         detail,
@@ -59,7 +60,7 @@ def preempted(detail: str) -> Diagnosis:
     )
 
 
-def evicted(detail: str) -> Diagnosis:
+def evicted(detail: str) -> TaskResult:
     """The kubelet or the eviction API put the pod off its node."""
     if "ephemeral" in detail or "emptyDir" in detail or "disk" in detail.lower():
         advice = "Ask for the disk that it needs with @resources(disk=…), or write less to local files."
@@ -67,12 +68,12 @@ def evicted(detail: str) -> Diagnosis:
         advice = "The node ran short of memory. Ask for what the task needs with @resources(memory=…)."
     else:
         advice = "It is run again; nodes are drained for upgrades and when they are not needed."
-    return Diagnosis(Outcome.EVICTED, "it was evicted from its node.", detail, advice)
+    return failed(Outcome.EVICTED, "it was evicted from its node.", detail, advice)
 
 
-def node_lost(detail: str) -> Diagnosis:
+def node_lost(detail: str) -> TaskResult:
     """The node went away, with the pod."""
-    return Diagnosis(
+    return failed(
         Outcome.NODE_LOST,
         "its node was lost, or shut down.",
         detail,
@@ -80,9 +81,9 @@ def node_lost(detail: str) -> Diagnosis:
     )
 
 
-def pod_deleted(detail: str = "") -> Diagnosis:
+def pod_deleted(detail: str = "") -> TaskResult:
     """Somebody deleted the pod, and not its Job."""
-    return Diagnosis(
+    return failed(
         Outcome.NODE_LOST,
         "its pod was deleted from outside.",
         detail,
@@ -90,9 +91,9 @@ def pod_deleted(detail: str = "") -> Diagnosis:
     )
 
 
-def job_deleted() -> Diagnosis:
+def job_deleted() -> TaskResult:
     """Somebody deleted the Job."""
-    return Diagnosis(
+    return failed(
         Outcome.CANCELLED,
         "its Job was deleted from outside.",
         "",
@@ -100,14 +101,14 @@ def job_deleted() -> Diagnosis:
     )
 
 
-def cancelled() -> Diagnosis:
+def cancelled() -> TaskResult:
     """We stopped it, because the run was cancelled."""
-    return Diagnosis(Outcome.CANCELLED, "it was stopped, because the run was cancelled.")
+    return failed(Outcome.CANCELLED, "it was stopped, because the run was cancelled.")
 
 
-def killed(exit_code: int, detail: str) -> Diagnosis:
+def killed(exit_code: int, detail: str) -> TaskResult:
     """The container got a signal from outside, and nothing says from whom."""
-    return Diagnosis(
+    return failed(
         Outcome.NODE_LOST,
         f"its container was killed from outside (exit code {exit_code}), without a word about the cause.",
         detail,
@@ -115,9 +116,9 @@ def killed(exit_code: int, detail: str) -> Diagnosis:
     )
 
 
-def lost_container(detail: str) -> Diagnosis:
+def lost_container(detail: str) -> TaskResult:
     """The kubelet doesn't know any more what became of the container."""
-    return Diagnosis(
+    return failed(
         Outcome.NODE_LOST,
         "its node lost track of its container.",
         detail,
@@ -125,9 +126,9 @@ def lost_container(detail: str) -> Diagnosis:
     )
 
 
-def refused_by_node(reason: str, detail: str) -> Diagnosis:
+def refused_by_node(reason: str, detail: str) -> TaskResult:
     """The node that the scheduler chose didn't take the pod."""
-    return Diagnosis(
+    return failed(
         Outcome.NEVER_STARTED,
         f"its node refused it ({reason}) before it started.",
         detail,
@@ -135,9 +136,9 @@ def refused_by_node(reason: str, detail: str) -> Diagnosis:
     )
 
 
-def runtime_not_copied(detail: str) -> Diagnosis:
+def runtime_not_copied(detail: str) -> TaskResult:
     """The init container that brings the runtime failed."""
-    return Diagnosis(
+    return failed(
         Outcome.NEVER_STARTED,
         "the k8sflow runtime couldn't be copied into its pod.",
         detail,
@@ -145,9 +146,9 @@ def runtime_not_copied(detail: str) -> Diagnosis:
     )
 
 
-def cant_execute(image: str, detail: str) -> Diagnosis:
+def cant_execute(image: str, detail: str) -> TaskResult:
     """The image lacks what the container should run."""
-    return Diagnosis(
+    return failed(
         Outcome.BAD_IMAGE,
         f"its image {image} has no python3 that can be run.",
         detail,
@@ -155,9 +156,9 @@ def cant_execute(image: str, detail: str) -> Diagnosis:
     )
 
 
-def no_runtime(image: str, detail: str) -> Diagnosis:
+def no_runtime(image: str, detail: str) -> TaskResult:
     """Python started, and found no k8sflow."""
-    return Diagnosis(
+    return failed(
         Outcome.BAD_IMAGE,
         f"its image {image} doesn't carry the k8sflow runtime.",
         detail,
@@ -165,9 +166,9 @@ def no_runtime(image: str, detail: str) -> Diagnosis:
     )
 
 
-def cant_start(reason: str, detail: str) -> Diagnosis:
+def cant_start(reason: str, detail: str) -> TaskResult:
     """The container runtime couldn't start the container."""
-    return Diagnosis(
+    return failed(
         Outcome.NEVER_STARTED,
         f"its container couldn't be started ({reason}).",
         detail,
@@ -175,9 +176,9 @@ def cant_start(reason: str, detail: str) -> Diagnosis:
     )
 
 
-def no_result(exit_code: int, reason: str, detail: str) -> Diagnosis:
+def no_result(exit_code: int, reason: str, detail: str) -> TaskResult:
     """The container ended, and its agent left no result anywhere."""
-    return Diagnosis(
+    return failed(
         Outcome.USER_ERROR,
         f"its container ended with exit code {exit_code} ({reason or 'no reason given'}) and without a result.",
         detail,
@@ -185,9 +186,9 @@ def no_result(exit_code: int, reason: str, detail: str) -> Diagnosis:
     )
 
 
-def unknown_end(phase: str, reason: str, detail: str) -> Diagnosis:
+def unknown_end(phase: str, reason: str, detail: str) -> TaskResult:
     """The pod is over, and its status tells of no container that ran."""
-    return Diagnosis(
+    return failed(
         Outcome.NEVER_STARTED,
         f"its pod ended as {phase} ({reason or 'no reason given'}) without a word about its container.",
         detail,
@@ -195,7 +196,7 @@ def unknown_end(phase: str, reason: str, detail: str) -> Diagnosis:
     )
 
 
-def bad_image(image: str, detail: str) -> Diagnosis:
+def bad_image(image: str, detail: str) -> TaskResult:
     """The image can't be pulled, or its name is none."""
     low = detail.lower()
     if any(word in low for word in ("no such host", "i/o timeout", "connection refused", "dial tcp")):
@@ -213,7 +214,7 @@ def bad_image(image: str, detail: str) -> Diagnosis:
         cause, advice = "it isn't on the node, and may not be pulled", "Load it onto the nodes, or use IfNotPresent."
     else:
         cause, advice = "see below", "`kubectl describe pod` shows each try."
-    return Diagnosis(
+    return failed(
         Outcome.BAD_IMAGE,
         f"the image {image} can't be pulled: {cause}.",
         detail,
@@ -221,7 +222,7 @@ def bad_image(image: str, detail: str) -> Diagnosis:
     )
 
 
-def bad_configuration(detail: str) -> Diagnosis:
+def bad_configuration(detail: str) -> TaskResult:
     """The container refers to something that isn't there."""
     if "secret" in detail.lower():
         advice = 'Create the Secret in the run\'s namespace, or name another one: credentials = "secret:NAME".'
@@ -229,10 +230,10 @@ def bad_configuration(detail: str) -> Diagnosis:
         advice = "Give the container a numeric user other than 0: @kubernetes(run_as_user=…)."
     else:
         advice = "`kubectl describe pod` shows what is missing."
-    return Diagnosis(Outcome.NEVER_STARTED, "its container can't be configured.", detail, advice)
+    return failed(Outcome.NEVER_STARTED, "its container can't be configured.", detail, advice)
 
 
-def unschedulable(options: PodOptions, detail: str, largest_node: tuple[str, str] | None) -> Diagnosis:
+def unschedulable(options: PodOptions, detail: str, largest_node: tuple[str, str] | None) -> TaskResult:
     """No node takes the pod now.
 
     Args:
@@ -245,7 +246,7 @@ def unschedulable(options: PodOptions, detail: str, largest_node: tuple[str, str
     summary = f"no node can take its pod now: it asks for {asked}."
     if largest_node is None:
         advice = "It waits. Ask for less with @resources, or add nodes; `kubectl describe nodes` shows what there is."
-        return Diagnosis(Outcome.UNSCHEDULABLE, summary, detail, advice)
+        return failed(Outcome.UNSCHEDULABLE, summary, detail, advice)
     cores, room = largest_node
     offer = f"The largest node has cpu={cores}, memory={quantity.describe_size(quantity.parse(room))} for pods"
     if quantity.parse(cpu) > quantity.parse(cores) or quantity.parse(memory) > quantity.parse(room):
@@ -253,10 +254,10 @@ def unschedulable(options: PodOptions, detail: str, largest_node: tuple[str, str
         advice = f"{offer}: ask for less with @resources, or add larger nodes. It waits for one."
     else:
         advice = f"{offer}, so it waits until there is room; a node selector or a taint may also stand in the way."
-    return Diagnosis(Outcome.UNSCHEDULABLE, summary, detail, advice)
+    return failed(Outcome.UNSCHEDULABLE, summary, detail, advice)
 
 
-def no_pod(detail: str) -> Diagnosis:
+def no_pod(detail: str) -> TaskResult:
     """The Job controller can't create the pod."""
     if "exceeded quota" in detail:
         summary = "the namespace's quota leaves no room for its pod."
@@ -270,12 +271,12 @@ def no_pod(detail: str) -> Diagnosis:
     else:
         summary = "its pod is refused."
         advice = "`kubectl describe job` shows each try."
-    return Diagnosis(Outcome.NEVER_STARTED, summary, detail, advice)
+    return failed(Outcome.NEVER_STARTED, summary, detail, advice)
 
 
-def suspended() -> Diagnosis:
+def suspended() -> TaskResult:
     """The Job is held back by whoever manages queues."""
-    return Diagnosis(
+    return failed(
         Outcome.UNSCHEDULABLE,
         "its Job is suspended: it waits in a queue.",
         "",
@@ -283,9 +284,9 @@ def suspended() -> Diagnosis:
     )
 
 
-def pod_gone() -> Diagnosis:
+def pod_gone() -> TaskResult:
     """The Job is over, and no pod is left to say how."""
-    return Diagnosis(
+    return failed(
         Outcome.NODE_LOST,
         "its Job is over, and its pod is gone.",
         "Nothing tells how the pod ended.",
@@ -293,14 +294,14 @@ def pod_gone() -> Diagnosis:
     )
 
 
-def job_refused(detail: str, advice: str) -> Diagnosis:
+def job_refused(detail: str, advice: str, *, is_final: bool) -> TaskResult:
     """The API server didn't take the Job."""
-    return Diagnosis(Outcome.NEVER_STARTED, "its Job couldn't be created.", detail, advice)
+    return failed(Outcome.NEVER_STARTED, "its Job couldn't be created.", detail, advice, is_final=is_final)
 
 
-def not_started() -> Diagnosis:
+def not_started() -> TaskResult:
     """The pod is on its way, and nothing is known to hold it up."""
-    return Diagnosis(
+    return failed(
         Outcome.NEVER_STARTED,
         "its pod has not started yet, and Kubernetes gives no reason.",
         "",
@@ -308,18 +309,18 @@ def not_started() -> Diagnosis:
     )
 
 
-def slow_start(reason: str, detail: str) -> Diagnosis:
+def slow_start(reason: str, detail: str) -> TaskResult:
     """The pod is on a node, and something holds it up."""
-    return Diagnosis(Outcome.NEVER_STARTED, f"its pod is slow to start ({reason}).", detail, "It waits.")
+    return failed(Outcome.NEVER_STARTED, f"its pod is slow to start ({reason}).", detail, "It waits.")
 
 
-def given_up(waiting: Diagnosis, seconds: float) -> Diagnosis:
+def given_up(waiting: TaskResult, seconds: float) -> TaskResult:
     """The pod waited longer than it may."""
-    return Diagnosis(
-        waiting.category,
-        f"it didn't start within {seconds:.0f} s: {waiting.summary}",
-        waiting.detail,
-        waiting.resolution,
+    return failed(
+        waiting.outcome,
+        f"it didn't start within {seconds:.0f} s: {waiting.explained.summary}",
+        waiting.explained.detail,
+        waiting.explained.resolution,
     )
 
 

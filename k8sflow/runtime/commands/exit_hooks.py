@@ -109,7 +109,7 @@ def _print(name: str, lines: str) -> None:
 
 
 def _tell(name: str, result: TaskResult) -> None:
-    diagnosis = result.diagnosis
+    diagnosis = result.failure
     why = brief(diagnosis.summary) if diagnosis is not None else result.outcome.value
     _say(f"The exit hook {name} failed: {why}")
     if diagnosis is not None and diagnosis.detail:

@@ -221,7 +221,7 @@ class Driver:
         """Acts on the failure, so many seconds ago, of a task or of all that run together; the run's end, if it is."""
         task, result = _blamed(ended)
         policy = self._policies.get(task.name.step, StepPolicy())
-        is_final = result.diagnosis is not None and result.diagnosis.is_final
+        is_final = result.failure is not None and result.failure.is_final
         match decide(policy, result.outcome, self._failures[task.first], is_final=is_final):
             case Again() as again:
                 for observer, (each, found) in itertools.product(self._observers, ended):
@@ -390,8 +390,8 @@ class Driver:
 
     def _record_failure(self, task: TaskSpec, result: TaskResult) -> None:
         summary = f"{task.name} failed"
-        if result.diagnosis is not None:
-            summary += f": {result.diagnosis.summary}"
+        if result.failure is not None:
+            summary += f": {result.failure.summary}"
         self._record(OutcomeRecord(result.outcome.value, time.time(), summary))
 
     def _record(self, record: OutcomeRecord) -> None:

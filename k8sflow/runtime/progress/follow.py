@@ -17,8 +17,8 @@ from k8sflow.runtime.core.retries import Again, Caught, Failed, decide, read_pas
 from k8sflow.storage.clones import read_commits
 from k8sflow.storage.records import OutcomeRecord
 from k8sflow.storage.run_store import RunStore
-from k8sflow.task.outcome import Diagnosis, Outcome
-from k8sflow.task.result import TaskResult
+from k8sflow.task.outcome import Outcome
+from k8sflow.task.result import TaskResult, failed
 from k8sflow.task.spec import TaskName, TaskSpec
 from k8sflow.task.stored_results import recorded_result
 
@@ -189,7 +189,7 @@ class Follower:
             # Its process, or its store, died in the moment between the commit and the outcome.
             return TaskResult(Outcome.SUCCEEDED)
         lost = f"attempt {attempt} left no word of its end: it died with its driver, or its node"
-        return TaskResult(Outcome.NODE_LOST, diagnosis=Diagnosis(Outcome.NODE_LOST, lost))
+        return failed(Outcome.NODE_LOST, lost)
 
     def _tell_what_follows(self, task: TaskSpec, result: TaskResult) -> None:
         """Tells what the driver makes of a failure: it decides by the same records."""

@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from k8sflow.task.outcome import Diagnosis, Outcome
+from k8sflow.task.outcome import Outcome
+from k8sflow.task.result import Failure, TaskResult, failed
 
 _V2 = Path("/sys/fs/cgroup")
 _V1 = Path("/sys/fs/cgroup/memory")
@@ -60,8 +61,8 @@ def count_kills() -> int:
     return 0
 
 
-def out_of_memory(seen: Diagnosis | None, kills: Kills) -> Diagnosis:
-    """The diagnosis of a task of which the kernel killed a process for want of memory.
+def out_of_memory(seen: Failure, kills: Kills) -> TaskResult:
+    """The result of a task of which the kernel killed a process for want of memory.
 
     Args:
         seen: How it seemed to end otherwise.
@@ -69,7 +70,7 @@ def out_of_memory(seen: Diagnosis | None, kills: Kills) -> Diagnosis:
     """
     figures = ", ".join(f"{name} {count / 1e6:.0f} MB" for name, count in kills.figures.items())
     detail = "The kernel killed one of its processes (SIGKILL)." + (f" Memory: {figures}." if figures else "")
-    for part in (seen.summary, seen.detail) if seen is not None else ():
+    for part in (seen.summary, seen.detail):
         if part and part not in detail:
             detail += f"\n{part}"
     limit = kills.figures.get("limit")
@@ -77,9 +78,9 @@ def out_of_memory(seen: Diagnosis | None, kills: Kills) -> Diagnosis:
     if kills.explained is None:
         allowed = f"its limit of {limit / 1e6:.0f} MB" if limit else "the memory of its node"
         advice = f"Ask for more: @resources({asked}); or let the step hold less at a time."
-        return Diagnosis(Outcome.OUT_OF_MEMORY, f"the task used more memory than {allowed}", detail, advice)
+        return failed(Outcome.OUT_OF_MEMORY, f"the task used more memory than {allowed}", detail, advice)
     allowed = f"the limit of {limit / 1e6:.0f} MB here" if limit else "the memory of this machine"
-    return Diagnosis(
+    return failed(
         Outcome.OUT_OF_MEMORY,
         f"the task ran out of memory: together with the processes beside it, it used more than {allowed}",
         detail,
