@@ -20,7 +20,7 @@ from importlib.machinery import ModuleSpec, SourceFileLoader
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
-from k8sflow import hooks
+from k8sflow import debug_log, hooks
 from k8sflow.errors import RunError
 from k8sflow.executors.fork_server import snapshot
 from k8sflow.executors.fork_server.preload_plan import Ignore, Import, PlanStep, SetVariable
@@ -61,6 +61,8 @@ def main(setup: int, connection: int, lock: int | None, driver: int, path: list[
     terminal = _renew_streams()
     sys.argv = document["argv"]  # some libraries look at it when they are imported
     steps = [_STEPS[kind](**fields) for kind, fields in document["plan"]]
+    if document["log"]:
+        debug_log.turn_on(document["log"])
     for name in document["ours"]:
         importlib.import_module(name)
     is_last = document.get("tries", 0) >= _MOST_TRIES

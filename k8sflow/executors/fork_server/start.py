@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import IO, Any
 
+from k8sflow import debug_log
 from k8sflow.executors.fork_server import preload_plan, snapshot
 from k8sflow.executors.fork_server.client import ForkServer, ServerDied, Start
 from k8sflow.executors.fork_server.preload_plan import Import, Plan
@@ -116,6 +117,7 @@ def _preloading(launch: Launch, plan: Plan, variables: Mapping[str, str]) -> dic
         "plan": [[type(step).__name__, asdict(step)] for step in plan.steps],
         "argv": [*launch.argv, "step"],
         "files": None,
+        "log": os.environ.get(debug_log.VARIABLE),
         "ours": sorted(name for name in sys.modules if name.startswith(_TASKS_MODULES)),
     }
 

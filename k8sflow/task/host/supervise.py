@@ -20,10 +20,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from k8sflow.flow.decorators.policy import TimeLimit
+from k8sflow.parallel.limits import out_of_memory_kills
 from k8sflow.storage.run_store import RunStore
 from k8sflow.task.failure import timed_out
 from k8sflow.task.host.framing import OutputStream
-from k8sflow.task.host.oom import Kills, count_kills, kills_since
+from k8sflow.task.host.oom import Kills, kills_since
 from k8sflow.task.host.verdict import reported, verdict
 from k8sflow.task.protocol import TIME_IS_OVER
 from k8sflow.task.result import TaskResult
@@ -49,7 +50,7 @@ class NewPipes:
 @contextmanager
 def new_pipes() -> Iterator[NewPipes]:
     """Makes the pipes for a process, which starts in the block; after it the write ends are closed here."""
-    kills_before = count_kills()
+    kills_before = out_of_memory_kills()
     pipes = {stream: os.pipe() for stream in STREAMS}
     reads, writes = ({stream: ends[i] for stream, ends in pipes.items()} for i in (0, 1))
     try:
