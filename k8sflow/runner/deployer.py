@@ -184,7 +184,7 @@ class TriggeredRun:
 
     @property
     def _path(self) -> str:
-        namespace = Placement.from_document(self._run_store.read().pods, self._settings).namespace
+        namespace = Placement.of_record(self._run_store.read(), self._settings).namespace
         return flowruns.object_path(namespace, flowruns.flowrun_name(self._run_store.flow, self._run_store.run))
 
     def _call(self, ask: Callable[[KubernetesApi], Awaitable[_Answer]]) -> _Answer:

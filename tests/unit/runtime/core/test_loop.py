@@ -13,14 +13,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from k8sflow.errors import RunError, StorageError, SupersededError
-from k8sflow.executors.base import Finished, Started, TaskEvent
+from k8sflow.executors.base import Finished, Report, Started, TaskEvent
 from k8sflow.flow.checks import graph as lint
 from k8sflow.flow.compile import compile_flow
 from k8sflow.flow.decorators.policy import Catch, Retry, StepPolicy
 from k8sflow.flow.graph import Graph
+from k8sflow.runtime.core.earlier import read_earlier
 from k8sflow.runtime.core.inbox import Inbox
-from k8sflow.runtime.core.loop import Driver, Report, RunResult
+from k8sflow.runtime.core.loop import Loop
+from k8sflow.runtime.core.observer import Observer
 from k8sflow.runtime.core.retries import INFRASTRUCTURE_RETRIES, Again
+from k8sflow.runtime.core.run_state import RunResult, RunState
 from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.storage.folder import FolderStore
 from k8sflow.storage.records import Commit, ForeachItems, OutcomeRecord
@@ -69,7 +72,7 @@ class FakeExecutor:
         self.closed += 1
 
 
-class World:
+class World(Observer):
     """What outlives a driver: the store, and how tasks behave."""
 
     def __init__(
@@ -123,18 +126,21 @@ class World:
         assert self.run_store.commit(spec.name.step, spec.name.id, commit), f"{spec.name} was committed before"
         return TaskResult(Outcome.SUCCEEDED, Transition(steps, width, None if width is None else self.limit))
 
-    def drive(self, *, go_on: bool = False) -> RunResult:
+    def drive(self, *, take_over: bool = False) -> RunResult:
         """Runs a driver until it ends, or dies at a change of state."""
 
         def executors(report: Report) -> dict[str, FakeExecutor]:
             self.executor = FakeExecutor(report, self)
             return {"fake": self.executor}
 
-        driver = Driver(
-            self.graph, self.run_store, executors=executors, executor_of=lambda _: "fake", observers=[self],
-            policies=self.policies, outlives=lambda _: self.outlives, clock=self,
-        )  # fmt: skip
-        return driver.run(go_on=go_on)
+        def state() -> RunState:
+            earlier = read_earlier(self.run_store, self.graph) if take_over else None
+            return RunState(self.graph, "r", policies=self.policies, outlives=lambda _: self.outlives, earlier=earlier)
+
+        return Loop(
+            self.graph, self.run_store, state=state, executors=executors, executor_of=lambda _: "fake",
+            observer=self, clock=self,
+        ).run()  # fmt: skip
 
     # ------------------------------------------------------------------ as an observer
 
@@ -302,7 +308,7 @@ def test_a_run_goes_on_from_any_moment_without_running_a_committed_task_again(
     for moment in range(10**6):
         world.changes_left = moment
         try:
-            assert world.drive(go_on=moment > 0).is_success
+            assert world.drive(take_over=moment > 0).is_success
         except DriverKilled:
             continue
         break
@@ -330,7 +336,7 @@ def test_a_run_may_die_once_at_any_moment(
     world.changes_left = -1
     world.attempts.clear()
     world.submitted_names.clear()
-    assert world.drive(go_on=True).is_success
+    assert world.drive(take_over=True).is_success
     assert not before & {spec.name for spec in world.attempts}
     assert set(world.ran.values()) == {1}
     told = [*world.submitted_names, *(spec.name for spec in world.before)]
@@ -342,7 +348,7 @@ def test_a_finished_run_is_gone_on_with_at_once(tmp_path: Path) -> None:
     world = World(_graph(Foreach((Plain(),))), tmp_path)
     assert world.drive().is_success
     world.attempts.clear()
-    assert world.drive(go_on=True).is_success
+    assert world.drive(take_over=True).is_success
     assert world.attempts == []
 
 
@@ -440,7 +446,7 @@ def test_a_driver_that_dies_counts_the_retries_of_those_before_it(
     for moment in itertools.count():
         world.changes_left = moment
         try:
-            assert world.drive(go_on=moment > 0).is_success
+            assert world.drive(take_over=moment > 0).is_success
         except DriverKilled:
             continue
         break
@@ -474,7 +480,7 @@ def test_an_execution_that_died_with_its_driver_has_a_number_of_its_own(
     for attempt in ended:
         spec = TaskSpec("F", "r", TaskName("s1"), attempt)
         write_outcome(world.run_store, spec, _failure(Outcome.USER_ERROR))
-    assert world.drive(go_on=True).is_success
+    assert world.drive(take_over=True).is_success
     assert [spec.attempt for spec in world.attempts if spec.name.step == "s1"] == attempts
 
 
@@ -522,7 +528,7 @@ def test_processes_that_know_each_other_start_again_together(tmp_path: Path) -> 
     world.behave = lambda spec: (
         TaskResult(Outcome.SUCCEEDED, Transition(("join",))) if spec.name == TaskName("train", (1,)) else None
     )
-    assert world.drive(go_on=True).is_success
+    assert world.drive(take_over=True).is_success
     together = [(spec.name.id, spec.attempt) for spec in world.attempts if spec.name.step == "train"]
     assert sorted(together) == [("0", 1), ("1", 1), ("2", 1)]
     assert {spec.nodes for spec in world.attempts if spec.name.step == "train"} == {3}
@@ -541,7 +547,7 @@ def test_processes_that_know_each_other_fail_once(tmp_path: Path) -> None:
         if spec.name.step == "train"
         else None
     )
-    done = world.drive(go_on=True)
+    done = world.drive(take_over=True)
     assert done.failed is not None
     assert (str(done.failed.name), done.failed.attempt) == ("train/2", 2)
     assert sorted((spec.name.id, spec.attempt) for spec in world.attempts) == [(i, n) for i in "012" for n in (1, 2)]

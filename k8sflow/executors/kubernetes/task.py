@@ -47,8 +47,10 @@ class Surroundings(Protocol):
     api: KubernetesApi
     namespace: str
     emit: Emit
-    committed: Callable[[TaskSpec], TaskResult | None]
     is_cancelling: bool
+
+    def committed(self, spec: TaskSpec) -> TaskResult | None:
+        """The result of a task whose pod left none, if the store has it; called in other threads."""
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Runs something beside; what it raises ends the run."""
