@@ -258,8 +258,8 @@ def test_what_a_branch_changed_is_a_conflict(tmp_path: Path, change: str, name: 
     """With its name, and what to do where it was only read after all."""
     with pytest.raises(Failed) as failed:
         run_source(tmp_path, MERGE % (change, "inputs, exclude=['seen']"))
-    assert failed.value.result.diagnosis is not None
-    assert failed.value.result.diagnosis.error_type.endswith("UnhandledInMergeArtifactsException")
+    assert failed.value.result.failure is not None
+    assert failed.value.result.failure.error_type.endswith("UnhandledInMergeArtifactsException")
     assert f"    {name}: " in failed.value.summary
     assert failed.value.summary.count("\n") == 1
     if name != "words":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
@@ -147,7 +147,7 @@ class ClusterRun:
                 cause="Their nodes may not answer, or a finalizer holds them.",
                 advice=f"kubectl get pods -n {self.namespace} -l '{self.objects.selector}'",
             ) from None
-        cancelled = TaskResult(diagnosis.cancelled().category, diagnosis=diagnosis.cancelled())
+        cancelled = diagnosis.cancelled()
         for task in list(self._tasks.values()):
             task.finish(cancelled)
         while not self._queue.empty():
@@ -285,8 +285,9 @@ class ClusterRun:
                 await self._adopt(task)
         except K8sflowError as error:
             # stop: where the answer got lost the Job may be there.
-            found = diagnosis.job_refused(f"{error.summary}\n{error.cause}".strip(), error.advice)
-            task.stop(replace(found, is_final=isinstance(error, ApiStatusError) and error.is_final))
+            detail = f"{error.summary}\n{error.cause}".strip()
+            is_final = isinstance(error, ApiStatusError) and error.is_final
+            task.stop(diagnosis.job_refused(detail, error.advice, is_final=is_final))
 
     async def _adopt(self, task: TaskOnCluster) -> None:
         """Takes over the pods of a Job that was there before, as after the death of an earlier driver."""

@@ -149,7 +149,7 @@ def _print(name: str, lines: str, console: Console) -> None:
 
 
 def _explain(name: str, result: TaskResult, console: Console) -> None:
-    diagnosis = result.diagnosis
+    diagnosis = result.failure
     why = brief(diagnosis.summary) if diagnosis is not None else result.outcome.value
     console.say(f"The exit hook {name} failed: {why}", Tone.NOTICE)
     if diagnosis is not None and diagnosis.detail:

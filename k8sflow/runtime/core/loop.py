@@ -223,8 +223,8 @@ class Loop:
         if found.failed is None or found.result is None:
             return
         summary = f"{found.failed.name} failed"
-        if found.result.diagnosis is not None:
-            summary += f": {found.result.diagnosis.summary}"
+        if found.result.failure is not None:
+            summary += f": {found.result.failure.summary}"
         self._record_end(OutcomeRecord(found.result.outcome.value, time.time(), summary))
 
     def _record_end(self, record: OutcomeRecord) -> None:

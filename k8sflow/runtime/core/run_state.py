@@ -263,7 +263,7 @@ class RunState:
         """Acts on the failure, so many seconds ago, of a task or of all that run together."""
         task, result = _blamed(ended)
         policy = self._policies.get(task.name.step, StepPolicy())
-        is_final = result.diagnosis is not None and result.diagnosis.is_final
+        is_final = result.failure is not None and result.failure.is_final
         match decide(policy, result.outcome, self._failures[task.first], is_final=is_final):
             case Again() as again:
                 following = [replace(each, attempt=task.attempt + 1) for each, _ in ended]

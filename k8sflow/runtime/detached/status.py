@@ -65,7 +65,7 @@ def _end(result: RunResult) -> tuple[Phase, str]:
         return Phase.CANCELLED, "the run was cancelled."
     if result.failed is None or result.result is None:
         return Phase.SUCCEEDED, ""
-    outcome, diagnosis = result.result.outcome, result.result.diagnosis
+    outcome, diagnosis = result.result.outcome, result.result.failure
     summary = f"{result.failed.name} failed ({outcome.value.replace('_', ' ')})"
     if diagnosis is None:
         return Phase.FAILED, summary

@@ -18,8 +18,8 @@ from k8sflow.runtime.core.retries import Again, Caught, Failed, decide
 from k8sflow.storage.clones import read_commits
 from k8sflow.storage.records import OutcomeRecord
 from k8sflow.storage.run_store import RunStore
-from k8sflow.task.outcome import Diagnosis, Outcome
-from k8sflow.task.result import TaskResult
+from k8sflow.task.outcome import Outcome
+from k8sflow.task.result import TaskResult, failed
 from k8sflow.task.spec import TaskName, TaskSpec
 from k8sflow.task.stored_results import recorded_result
 
@@ -181,7 +181,7 @@ class RunFollower:
             # Its process, or its store, died in the moment between the commit and the outcome.
             return TaskResult(Outcome.SUCCEEDED)
         lost = f"attempt {attempt} recorded no outcome; it was lost with its driver or node"
-        return TaskResult(Outcome.NODE_LOST, diagnosis=Diagnosis(Outcome.NODE_LOST, lost))
+        return failed(Outcome.NODE_LOST, lost)
 
     def _report_decision(self, task: TaskSpec, result: TaskResult) -> None:
         """Reports the driver's decision about a failure: it makes it by the same records."""

@@ -113,8 +113,8 @@ class Reporter(Observer):
     def caught(self, task: TaskSpec, result: TaskResult, catch: Catch) -> None:
         """Reports that the run continues without the task's result."""
         self.tally.caught(task)
-        if catch.print_exception and result.diagnosis is not None:
-            for line in result.diagnosis.detail.splitlines():
+        if catch.print_exception and result.failure is not None:
+            for line in result.failure.detail.splitlines():
                 self._line(task.name, line)
         where = f", with the exception in self.{catch.var}" if catch.var else ""
         self._line(task.name, f"{brief(_why(result))}; @catch lets the run go on{where}", "yellow")
@@ -134,7 +134,7 @@ class Reporter(Observer):
         self._view.close()
         self._say("")
         self._say(f"{task.pathspec} failed ({_outcome(result)}): {_why(result)}", colour="red")
-        diagnosis = result.diagnosis
+        diagnosis = result.failure
         if diagnosis is not None and diagnosis.detail:
             self._say("\n".join(f"    {line}" for line in diagnosis.detail.splitlines()))
         if diagnosis is not None and diagnosis.resolution:
@@ -208,7 +208,7 @@ def _outcome(result: TaskResult) -> str:
 
 
 def _why(result: TaskResult) -> str:
-    return result.diagnosis.summary if result.diagnosis else result.outcome.value
+    return result.failure.summary if result.failure else result.outcome.value
 
 
 def _rows(tally: Tally, now: float) -> list[str]:

@@ -18,8 +18,8 @@ from k8sflow.storage.memory import MemoryStore
 from k8sflow.storage.records import Commit, RunRecord
 from k8sflow.storage.run_store import RunStore
 from k8sflow.task.host.framing import Encoder, encode_result
-from k8sflow.task.outcome import Diagnosis, Outcome
-from k8sflow.task.result import TaskResult, Transition
+from k8sflow.task.outcome import Outcome
+from k8sflow.task.result import TaskResult, Transition, failed
 from k8sflow.task.spec import TaskName, TaskSpec
 from tests.unit.kubernetes.fake_api import DEADLINE_SECONDS, FakeApi, fake_api
 
@@ -160,11 +160,11 @@ def test_out_of_memory_is_told_with_the_request_and_the_last_lines(
     server.write_log(pod["metadata"]["name"], (at(1), b"allocating"))
     driver.next(Output)
     server.put("pods", with_status(pod, terminated(137, "OOMKilled")))
-    diagnosis = driver.next(Finished).result.diagnosis
-    assert diagnosis.category is Outcome.OUT_OF_MEMORY
-    assert "500M" in diagnosis.summary
-    assert "memory=800" in diagnosis.resolution
-    assert "allocating" in diagnosis.detail
+    result = driver.next(Finished).result
+    assert result.outcome is Outcome.OUT_OF_MEMORY
+    assert "500M" in result.explained.summary
+    assert "memory=800" in result.explained.resolution
+    assert "allocating" in result.explained.detail
 
 
 def test_a_commit_counts_when_the_pod_left_no_word(server: FakeApi, start: Callable[..., Driver]) -> None:
@@ -226,9 +226,9 @@ def test_a_pod_that_waits_too_long_is_given_up(server: FakeApi, start: Callable[
     (job,) = driver.run("a")
     server.pod_of(job, **waits("CreateContainerConfigError", 'secret "keys" not found'))
     assert 'secret "keys" not found' in driver.next(Queued).reason
-    diagnosis = driver.next(Finished).result.diagnosis
-    assert diagnosis.category is Outcome.NEVER_STARTED
-    assert diagnosis.summary.startswith("it didn't start within 1 s")
+    result = driver.next(Finished).result
+    assert result.outcome is Outcome.NEVER_STARTED
+    assert result.explained.summary.startswith("it didn't start within 1 s")
     server.wait(lambda: not server.names("jobs"), "the deletion of the Job")
 
 
@@ -276,9 +276,9 @@ def test_a_refused_job_is_a_failed_task_and_not_the_end(server: FakeApi, start: 
     server.fail("POST", "/jobs", 422, body=refusal)
     driver = start()
     driver.executor.submit([task("a")])
-    diagnosis = driver.next(Finished).result.diagnosis
-    assert diagnosis.category is Outcome.NEVER_STARTED
-    assert "spec.template: Invalid value" in diagnosis.detail
+    result = driver.next(Finished).result
+    assert result.outcome is Outcome.NEVER_STARTED
+    assert "spec.template: Invalid value" in result.explained.detail
     driver.run("b")
 
 
@@ -300,10 +300,10 @@ def test_only_what_may_change_by_itself_is_worth_another_execution(
     server.fail("POST", "/jobs", status, body=body, times=2)
     driver = start()
     driver.executor.submit([task("a")])
-    diagnosis = driver.next(Finished).result.diagnosis
-    assert diagnosis.category is Outcome.NEVER_STARTED
-    assert diagnosis.is_final is is_final
-    assert diagnosis.resolution or status == 422
+    result = driver.next(Finished).result
+    assert result.outcome is Outcome.NEVER_STARTED
+    assert result.explained.is_final is is_final
+    assert result.explained.resolution or status == 422
 
 
 def test_a_watch_whose_token_expired_goes_on_with_a_new_one(server: FakeApi, start: Callable[..., Driver]) -> None:
@@ -332,12 +332,12 @@ def test_a_container_that_got_sigterm_is_run_again(server: FakeApi, start: Calla
     """The agent says that it was stopped; nobody has cancelled the run, and neither Job nor pod is deleted."""
     driver = start()
     (job,) = driver.run("a")
-    stopped = TaskResult(Outcome.CANCELLED, diagnosis=Diagnosis(Outcome.CANCELLED, "its pod was sent SIGTERM"))
+    stopped = failed(Outcome.CANCELLED, "its pod was sent SIGTERM")
     server.pod_of(job, **terminated(143, message=stopped.to_json()))
     driver.next(Started)
     result = driver.next(Finished).result
     assert result.outcome is Outcome.NODE_LOST
-    assert "killed externally (exit code 143)" in result.diagnosis.summary
+    assert "killed externally (exit code 143)" in result.failure.summary
 
 
 def test_a_create_whose_answer_got_lost_makes_one_job(server: FakeApi, start: Callable[..., Driver]) -> None:

@@ -28,8 +28,8 @@ from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.storage.folder import FolderStore
 from k8sflow.storage.records import Commit, ForeachItems, OutcomeRecord
 from k8sflow.storage.run_store import RunStore
-from k8sflow.task.outcome import Diagnosis, Outcome
-from k8sflow.task.result import TaskResult, Transition
+from k8sflow.task.outcome import Outcome
+from k8sflow.task.result import Failure, TaskResult, Transition, failed
 from k8sflow.task.spec import TaskName, TaskSpec
 from k8sflow.task.stored_results import write_outcome
 from tests.support import load_flow, write_flow
@@ -188,7 +188,7 @@ def _graph(*parts: Part) -> Graph:
 
 
 def _failure(outcome: Outcome) -> TaskResult:
-    return TaskResult(outcome, diagnosis=Diagnosis(outcome, f"it was {outcome.value}"))
+    return failed(outcome, f"it was {outcome.value}")
 
 
 def test_a_run_ends_when_its_end_has_finished(tmp_path: Path) -> None:
@@ -401,8 +401,8 @@ def test_catch_lets_the_run_go_on_after_the_last_retry(tmp_path: Path) -> None:
     """With the exception in the artifact, what the step before left, and the step's only transition."""
     world = World(_graph(Plain(), Split(((), ()))), tmp_path)
     world.policies = {"s1": StepPolicy(Retry(1), catch=Catch("failed"))}
-    found = Diagnosis(Outcome.USER_ERROR, "ValueError: no", "Traceback …: no", error_type="builtins.ValueError")
-    world.behave = lambda spec: TaskResult(Outcome.USER_ERROR, diagnosis=found) if spec.name.step == "s1" else None
+    found = Failure("ValueError: no", "Traceback …: no", error_type="builtins.ValueError")
+    world.behave = lambda spec: TaskResult(Outcome.USER_ERROR, failure=found) if spec.name.step == "s1" else None
     assert world.drive().is_success
     assert [spec.attempt for spec in world.attempts if spec.name.step == "s1"] == [0, 1]
     assert [task.name for task in world.catches] == [TaskName("s1")]
@@ -566,7 +566,7 @@ def test_infrastructure_reruns_back_off(tmp_path: Path) -> None:
 def test_what_would_fail_again_in_the_same_way_is_not_tried_again(tmp_path: Path, outcome: Outcome) -> None:
     """A Job that the API server forbids, or an object that is damaged."""
     world = World(_graph(Plain()), tmp_path)
-    final = TaskResult(outcome, diagnosis=Diagnosis(outcome, "refused", is_final=True))
+    final = failed(outcome, "refused", is_final=True)
     world.behave = lambda spec: final if spec.name.step == "s1" else None
     result = world.drive()
     assert not result.is_success

@@ -27,17 +27,15 @@ from k8sflow.runtime.session import Session
 from k8sflow.storage.memory import MemoryStore
 from k8sflow.storage.records import RunRecord
 from k8sflow.storage.run_store import RunStore
-from k8sflow.task.outcome import Diagnosis, Outcome
-from k8sflow.task.result import TaskResult
+from k8sflow.task.outcome import Outcome
+from k8sflow.task.result import Failure, TaskResult
 from k8sflow.task.spec import TaskName, TaskSpec
 from tests.unit.controller.flowrun_api import FlowRunApi
 from tests.unit.controller.objects import flowrun as flowrun_object
 
 RECORD = RunRecord(flow="Sum", run="r1", file="sum.py", parameters={}, graph=[], package="ab" * 32)
 SUCCEEDED = TaskResult(Outcome.SUCCEEDED)
-FAILED = TaskResult(
-    Outcome.USER_ERROR, diagnosis=Diagnosis(Outcome.USER_ERROR, "ValueError: no", "Traceback…", "Mend it.")
-)
+FAILED = TaskResult(Outcome.USER_ERROR, failure=Failure("ValueError: no", "Traceback…", "Mend it."))
 
 Writer = Callable[..., FlowRunStatus]
 

@@ -59,7 +59,7 @@ class Told:
                 self.words.append(f"{task.name} {result.outcome.value}")
 
     def retried(self, task: TaskSpec, result: TaskResult, again: Again) -> None:
-        why = result.diagnosis.summary if result.diagnosis is not None else ""
+        why = result.failure.summary if result.failure is not None else ""
         self.words.append(f"{task.name} again ({again.number}): {why}")
 
     def caught(self, task: TaskSpec, result: TaskResult, catch: Catch) -> None:

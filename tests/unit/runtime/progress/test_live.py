@@ -20,12 +20,12 @@ from k8sflow.runtime.progress import Reporter, live, reporter
 from k8sflow.runtime.progress.live import LiveView
 from k8sflow.runtime.progress.plain import PlainView
 from k8sflow.runtime.progress.tally import Tally
-from k8sflow.task.outcome import Diagnosis, Outcome
-from k8sflow.task.result import TaskResult, Transition
+from k8sflow.task.outcome import Outcome
+from k8sflow.task.result import TaskResult, Transition, failed
 from k8sflow.task.spec import TaskName, TaskSpec
 
 DONE = TaskResult(Outcome.SUCCEEDED, Transition())
-FAILED = TaskResult(Outcome.USER_ERROR, diagnosis=Diagnosis(Outcome.USER_ERROR, "it broke"))
+FAILED = failed(Outcome.USER_ERROR, "it broke")
 XTERM = {"TERM": "xterm-256color"}
 
 
