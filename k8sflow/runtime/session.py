@@ -12,7 +12,8 @@ from typing import Any
 from k8sflow.config import Settings
 from k8sflow.errors import StorageError
 from k8sflow.executors.base import Executor, Report
-from k8sflow.executors.context import EXECUTORS, RunContext, make
+from k8sflow.executors.by_name import EXECUTORS, make
+from k8sflow.executors.context import RunContext
 from k8sflow.flow.compile import compile_flow
 from k8sflow.flow.definition import FlowDefinition
 from k8sflow.flow.graph import Graph

@@ -14,7 +14,7 @@ from pathlib import Path
 from k8sflow.config import Settings
 from k8sflow.errors import RunError
 from k8sflow.executors.base import Executor, Report
-from k8sflow.executors.context import LOCAL
+from k8sflow.executors.by_name import LOCAL
 from k8sflow.flow.decorators.policy import StepPolicy
 from k8sflow.flow.definition import FlowDefinition
 from k8sflow.flow.graph import Graph

@@ -11,7 +11,8 @@ import pytest
 
 import k8sflow
 from k8sflow.config import Settings
-from k8sflow.executors.context import EXECUTORS, RunContext, make
+from k8sflow.executors.by_name import EXECUTORS, make
+from k8sflow.executors.context import RunContext
 from k8sflow.flow.compile import compile_flow, declared
 from k8sflow.flow.decorators.pod_options import PodOptions
 from k8sflow.runtime.commands.run import run
