@@ -13,7 +13,7 @@ from typing import Any
 
 from k8sflow.errors import KubernetesError
 from k8sflow.executors.context import RunContext
-from k8sflow.executors.kubernetes.run import ClusterRun, delete_run
+from k8sflow.executors.kubernetes.jobs import Jobs, delete_run
 from k8sflow.kubernetes.api import KubernetesApi
 from k8sflow.kubernetes.kubeconfig import ClusterAccess, load_access
 from k8sflow.task.spec import TaskSpec
@@ -38,7 +38,7 @@ class KubernetesExecutor:
         self._context = context
         self._access = access
         self._thread: threading.Thread | None = None
-        self._ready: Future[tuple[asyncio.AbstractEventLoop, ClusterRun]] = Future()
+        self._ready: Future[tuple[asyncio.AbstractEventLoop, Jobs]] = Future()
         self._over: Future[None] = Future()
 
     def submit(self, tasks: Sequence[TaskSpec]) -> None:
@@ -79,7 +79,7 @@ class KubernetesExecutor:
             self._call(lambda run: run.close())
             self._thread.join()
 
-    def _call(self, work: Callable[[ClusterRun], Coroutine[Any, Any, None]]) -> bool:
+    def _call(self, work: Callable[[Jobs], Coroutine[Any, Any, None]]) -> bool:
         """Runs ``work`` in the loop and waits for it; False where there is no loop (any more)."""
         if self._ready.exception() is not None:
             return False
@@ -108,7 +108,7 @@ class KubernetesExecutor:
 
     async def _serve(self) -> None:
         async with KubernetesApi(self._load_access()) as api:
-            run = ClusterRun(api, self._context)
+            run = Jobs(api, self._context)
             self._ready.set_result((asyncio.get_running_loop(), run))
             await run.serve()
 

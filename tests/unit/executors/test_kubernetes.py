@@ -74,8 +74,8 @@ def task(name: str) -> TaskSpec:
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """The times after which one looks at what hangs, shortened."""
     monkeypatch.setattr("k8sflow.kubernetes.api._FIRST_DELAY_SECONDS", 0.05)
-    monkeypatch.setattr("k8sflow.executors.kubernetes.run._FIRST_LOOK_SECONDS", 0.2)
-    monkeypatch.setattr("k8sflow.executors.kubernetes.run._LATE_POD_SECONDS", 0.3)
+    monkeypatch.setattr("k8sflow.executors.kubernetes.jobs._FIRST_LOOK_SECONDS", 0.2)
+    monkeypatch.setattr("k8sflow.executors.kubernetes.jobs._LATE_POD_SECONDS", 0.3)
 
 
 @pytest.fixture
@@ -510,7 +510,7 @@ def test_a_job_that_a_queue_holds_back_is_told(server: FakeApi, start: Callable[
 def test_a_pod_that_hangs_on_its_node_is_explained_by_its_events(
     server: FakeApi, start: Callable[..., Driver], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("k8sflow.executors.kubernetes.run._SLOW_START_SECONDS", 0.5)
+    monkeypatch.setattr("k8sflow.executors.kubernetes.jobs._SLOW_START_SECONDS", 0.5)
     driver = start()
     (job,) = driver.run("a")
     pod = server.pod_of(job, **waits("ContainerCreating"))
