@@ -1,4 +1,4 @@
-"""A run is opened in one place, and driven without a word on the standard output where its console is silent."""
+"""A run is opened in one place, and driven without output where its console is silent."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ PRINTERS = {"echo", "secho", "print"}
 
 
 class Silent:
-    """A console that keeps what it is told."""
+    """A console that keeps the messages."""
 
     def __init__(self) -> None:
         self.said: list[str] = []
