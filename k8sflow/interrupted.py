@@ -6,6 +6,7 @@ may drop the KeyboardInterrupt, or make another error of it: native code does, a
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 
@@ -49,7 +50,5 @@ def _hook(kind: type[BaseException], error: BaseException, trace: TracebackType 
 if sys.excepthook is sys.__excepthook__ and _COMMANDS.intersection(sys.argv[1:]) and not sys.flags.interactive:
     sys.excepthook = _hook
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        try:
+        with contextlib.suppress(ValueError):  # where another thread than the main one imports it
             signal.signal(signal.SIGINT, _interrupt)
-        except ValueError:  # imported by another thread than the main one
-            pass

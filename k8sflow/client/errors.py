@@ -30,6 +30,7 @@ def above(pathspec: str, form: str) -> tuple[str, str]:
     Raises:
         NotFoundError: It looks otherwise.
     """
+    pathspec = str(pathspec)  # a number names nothing, but is asked for as a text
     parts = pathspec.strip("/").split("/")
     depth = form.count("/") + 1 + (parts[1:2] == [SPINS])  # what spin has left is one folder deeper
     if len(parts) != depth or not all(parts):

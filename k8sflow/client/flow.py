@@ -80,8 +80,9 @@ class Flow:
                 "bucket, K8SFLOW_BUCKET.",
             )  # fmt: skip
         if is_checked and self._namespace is not None and self.latest_run is None:
+            others = "1 is" if len(self._stores) == 1 else f"{len(self._stores)} are"
             raise NamespaceMismatchError(
-                f"no run of {name} is in the namespace {self._namespace}; {len(self._stores)} are outside of it.",
+                f"no run of {name} is in the namespace {self._namespace}; {others} outside of it.",
                 advice="k8sflow.namespace(None) finds the runs of everybody, k8sflow.namespace('user:ada') those of "
                 "Ada.",
             )
@@ -136,7 +137,8 @@ class Flow:
         runs = map(self._run, self._newest_first)
         return (run for run in runs if run.has_tag(self._namespace))
 
-    def __getitem__(self, run: str) -> Run:
+    def __getitem__(self, run: str | int) -> Run:
+        run = str(run)
         if run not in self._stores:
             newest = sorted(self._stores, reverse=True)
             raise NotFoundError(f"there is no run {self.id}/{run}.", advice=among(run, newest, "The runs are"))
@@ -149,8 +151,8 @@ class Flow:
             )
         return found
 
-    def __contains__(self, run: str) -> bool:
-        return run in self._stores
+    def __contains__(self, run: str | int) -> bool:
+        return str(run) in self._stores
 
     def __repr__(self) -> str:
         return f"Flow({self.id!r})"

@@ -278,9 +278,8 @@ class LocalExecutor:
             )
             self._emit(Queued(tasks[0], reason))
         elif len(tasks) > self._max_workers < self._wanted_workers:
-            reason = (
-                f"{self._max_workers} tasks run at a time, not {self._wanted_workers}: there can't be more open files."
-            )
+            most = "1 task runs" if self._max_workers == 1 else f"{self._max_workers} tasks run"
+            reason = f"{most} at a time, not {self._wanted_workers}: there can't be more open files."
             self._emit(Queued(tasks[0], reason, "Raise the hard limit (ulimit -Hn), or lower --max-workers."))
 
     def _start(self, task: TaskSpec) -> None:
