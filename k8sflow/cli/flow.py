@@ -10,13 +10,13 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from k8sflow import config, shadowing
+from k8sflow import config, debug_log, shadowing
 from k8sflow.cli import calls, completion, graphs, reading, resume, starting
 from k8sflow.cli.errors import execute, leave, told
 from k8sflow.errors import ParameterError
 from k8sflow.flow.compile import declared, refuse_unusable
 from k8sflow.flow.config_expressions import run_with
-from k8sflow.flow.configs import ConfigValues
+from k8sflow.flow.config_set import ConfigSet
 from k8sflow.flow.decorators.mutators import mutated
 from k8sflow.flow.decorators.project import branch_name
 from k8sflow.flow.definition import FlowDefinition
@@ -57,7 +57,7 @@ def _commands(flow: type[FlowSpec], attributes: Mapping[str, Any]) -> tuple[clic
         ParameterError: A config on the command line is unknown, or its value can't be read.
     """
     is_step = sys.argv[1:2] == ["step"]  # a task takes the configs that its run was started with
-    configs = ConfigValues(flow) if is_step else ConfigValues.from_arguments(flow, sys.argv[1:])
+    configs = ConfigSet(flow) if is_step else ConfigSet.from_arguments(flow, sys.argv[1:])
     run_with(configs)
     definition = declared(flow, configs, attributes)
     if not is_step and not resume.is_called(sys.argv[1:]):
@@ -225,4 +225,5 @@ def _step(definition: FlowDefinition, task: str, store: str, place: str | None) 
     from k8sflow.storage.run_store import RUNS  # noqa: PLC0415  as above
 
     with told():
-        sys.exit(run_task(definition, config.load(code_folder(definition.flow)), task, store, place or RUNS))
+        settings = debug_log.configure(config.load(code_folder(definition.flow)))
+        sys.exit(run_task(definition, settings, task, store, place or RUNS))
