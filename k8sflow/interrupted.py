@@ -33,7 +33,7 @@ _interrupt = _Interrupt()
 
 
 def came() -> bool:
-    """Whether Ctrl-C has arrived since the command started to import."""
+    """Returns True once Ctrl-C has arrived since the command started to import."""
     return _interrupt.came
 
 
