@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import termios
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -388,3 +389,23 @@ def test_ctrl_c_during_the_imports_shows_no_traceback(tmp_path: Path, module: st
     source = "class F(FlowSpec):\n" + "".join(f"    @step\n    def {name}(self): {body}\n" for name, body in steps)
     done = run_flow(write_flow(tmp_path, source, head=head))
     assert (done.returncode, done.stdout, done.stderr.strip()) == (130, "", "")
+
+
+@pytest.mark.parametrize("instead", ["pass", "raise ImportError('C code') from None", "raise ImportError('C code')"])
+def test_ctrl_c_counts_where_an_import_drops_it(tmp_path: Path, instead: str) -> None:
+    """Native code that imports something makes an ImportError of it, or nothing."""
+    dropping = f"""
+        import signal
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            {instead}
+    """
+    (tmp_path / "native.py").write_text(textwrap.dedent(dropping))
+    (tmp_path / "beside.py").write_text(
+        "try:\n    import native\nexcept ImportError as e:\n    raise ImportError from e"
+    )
+    source = "import beside\n" + FLOW.format(body="pass")
+    done = run_flow(write_flow(tmp_path, source))
+    assert (done.returncode, done.stdout, done.stderr.strip()) == (130, "", "")
+    assert not (tmp_path / ".k8sflow").exists()
