@@ -1,4 +1,4 @@
-"""Errors have three parts, and survive a trip to another process."""
+"""Errors have three parts, and can be pickled."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ KINDS = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issu
 
 @pytest.mark.parametrize("kind", [*KINDS, NotFoundError, ObjectNotFoundError])
 def test_an_error_keeps_its_parts_when_it_is_pickled(kind: type[errors.K8sflowError]) -> None:
-    """parallel_map and process pools send errors."""
+    """parallel_map and process pools pass errors between processes."""
     error = pickle.loads(pickle.dumps(kind("what", cause="why", advice="do")))
     assert type(error) is kind
     assert (error.summary, error.cause, error.advice) == ("what", "why", "do")
@@ -25,14 +25,14 @@ def test_an_error_keeps_its_parts_when_it_is_pickled(kind: type[errors.K8sflowEr
 
 
 def test_the_tree_in_the_docstring_is_the_tree() -> None:
-    """Every error is told there."""
+    """It lists every error."""
     assert errors.__doc__ is not None
     for kind in KINDS:
         assert f" {kind.__name__} " in errors.__doc__
 
 
-def test_a_metaflow_users_own_errors_are_errors_of_ours() -> None:
-    """Raised with a text, derived from, and caught under Metaflow's names."""
+def test_metaflow_users_errors_are_k8sflow_errors() -> None:
+    """They are raised with a text, derived from, and caught by Metaflow's names."""
 
     class Empty(exception.MetaflowException):
         headline = "Nothing there"
@@ -47,7 +47,7 @@ def test_a_metaflow_users_own_errors_are_errors_of_ours() -> None:
 
 
 class Counted(exception.MetaflowException):
-    """Takes arguments of its own."""
+    """An error with its own arguments."""
 
     headline = "Too few"
 
@@ -57,21 +57,21 @@ class Counted(exception.MetaflowException):
 
 
 class Bare(exception.MetaflowException):
-    """Calls no __init__."""
+    """An error that doesn't call __init__."""
 
     def __init__(self) -> None:
         pass
 
 
-def test_a_users_error_is_pickled_whatever_its_init_takes() -> None:
-    """So that it can be an artifact, and come out of parallel_map."""
+def test_a_users_error_can_be_pickled_with_any_init() -> None:
+    """It can be an artifact, and be raised by parallel_map."""
     found = pickle.loads(pickle.dumps(Counted(3, needed=5)))
     assert (found.needed, found.titled) == (5, "Too few: 3 of 5")
     assert pickle.loads(pickle.dumps(Bare())).titled == ""
 
 
-def test_the_errors_of_a_merge_are_two() -> None:
-    """Each with the names of the artifacts, as in Metaflow; an except clause takes the one that it names."""
+def test_a_merge_has_two_errors() -> None:
+    """Each has the names of the artifacts, like in Metaflow; an except clause catches the one that it names."""
     one, other = exception.UnhandledInMergeArtifactsException, exception.MissingInMergeArtifactsException
     assert not issubclass(one, other)
     assert not issubclass(other, one)
