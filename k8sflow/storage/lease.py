@@ -20,9 +20,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from k8sflow.errors import StorageError
+from k8sflow.errors import ObjectNotFoundError, StorageError
 from k8sflow.storage.folder import FolderStore
-from k8sflow.storage.objects import ObjectNotFoundError
 from k8sflow.storage.run_store import RunStore
 
 BEAT_SECONDS = 10.0
@@ -114,7 +113,7 @@ def folder_lease_of(run_store: RunStore, *, is_resuming: bool = False) -> Folder
 
 
 class FolderLease:
-    """A lock on a file. The zygote has the file open too, and so holds the lock while it ends the tasks.
+    """A lock on a file. The fork server has the file open too, and so holds the lock while it ends the tasks.
 
     Args:
         path: The file; its folder is there.

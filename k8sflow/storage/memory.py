@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from k8sflow.storage.objects import Buffer, ObjectNotFoundError, ReadableFile
+from k8sflow.errors import ObjectNotFoundError
+from k8sflow.storage.objects import Buffer
 from k8sflow.storage.patience import Report
 
 
@@ -31,11 +32,6 @@ class MemoryStore:
         """Keeps the object, unless there is one."""
         mine = bytearray(data)
         return self._objects.setdefault(key, mine) is mine
-
-    def put_file(self, key: str, file: ReadableFile) -> None:
-        """Keeps a file's content."""
-        file.seek(0)
-        self._objects[key] = bytearray(file.read() or b"")
 
     def exists(self, key: str, size: int | None = None) -> bool:
         """Whether there is an object under the key, and of that size if one is given."""
@@ -82,9 +78,6 @@ class MemoryLog:
     def write(self, data: bytes) -> None:
         """Adds bytes; the object is made by the first ones."""
         self._objects.setdefault(self._key, bytearray()).extend(data)
-
-    def flush(self) -> None:
-        """Nothing is held back."""
 
     @property
     def missing(self) -> int:

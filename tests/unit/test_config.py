@@ -1,4 +1,4 @@
-"""Settings: the file beside the flow or around it, the user's file, and the environment above both."""
+"""Settings: the file beside the flow or in a folder above it, the user's file, and the environment, which wins."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from k8sflow.errors import ConfigurationError
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    """Create a home folder."""
+    """A home folder."""
     home = tmp_path / "home"
     home.mkdir()
     return home
@@ -30,14 +30,14 @@ def _write(path: Path, text: str) -> Path:
     return path
 
 
-def test_the_defaults_apply_without_settings(tmp_path: Path, home: Path) -> None:
+def test_the_defaults(tmp_path: Path, home: Path) -> None:
     """Empty variables are ignored."""
     assert _load(tmp_path, home) == Settings()
     assert _load(tmp_path, home, K8SFLOW_BUCKET="") == Settings()
 
 
 def test_the_nearest_file_is_used(tmp_path: Path, home: Path) -> None:
-    """The file beside the flow is first, then those in the folders around it, then the user's; they aren't combined."""
+    """Beside the flow, then in the folders above it, then the user's; files are not merged."""
     folder = tmp_path / "a/b"
     folder.mkdir(parents=True)
     _write(home / ".config/k8sflow/config.toml", 'bucket = "of-user"\nregion = "eu-west-1"')
@@ -51,34 +51,37 @@ def test_the_nearest_file_is_used(tmp_path: Path, home: Path) -> None:
 
 
 def test_xdg_config_home_is_used(tmp_path: Path, home: Path) -> None:
-    """It is optional."""
+    """If it is set."""
     _write(tmp_path / "xdg/k8sflow/config.toml", 'bucket = "xdg"')
     assert _load(home, home, XDG_CONFIG_HOME=str(tmp_path / "xdg")).bucket == "xdg"
 
 
-def test_a_missing_home_is_accepted(tmp_path: Path) -> None:
+def test_a_missing_home_is_not_an_error(tmp_path: Path) -> None:
     """A pod's user may have none."""
     assert config.load(tmp_path, {}) == Settings()
 
 
 @pytest.mark.parametrize("key", [f.name for f in fields(Settings) if f.name not in {"credentials", "root"}])
 def test_the_environment_wins(tmp_path: Path, home: Path, key: str) -> None:
-    """Each key has a variable, named as in the documentation."""
-    file, variable = ("60", "1.5") if key == "storage_patience_seconds" else ("file", "ünï")
+    """Key by key, under the documented name."""
+    valid = {"storage_patience_seconds": ("60", "1.5"), "log": ("debug", "info")}
+    file, variable = valid.get(key, ("file", "ünï"))
     _write(tmp_path / "k8sflow.toml", f'{key} = "{file}"\nregion = "b"' if key != "region" else 'region = "file"')
     assert getattr(_load(tmp_path, home), key) == file
     assert getattr(_load(tmp_path, home, **{f"K8SFLOW_{key.upper()}": variable}), key) == variable
 
 
 @pytest.mark.parametrize("text", ["ten minutes", "-1", "inf", "nan"])
-def test_patience_is_a_number_of_seconds(text: str) -> None:
-    """Anything else is refused when it is read."""
+def test_a_patience_is_a_number_of_seconds(text: str) -> None:
+    """Anything else is refused as soon as it is read."""
     with pytest.raises(ConfigurationError, match="storage_patience_seconds"):
         Settings(storage_patience_seconds=text)
 
 
-def test_a_relative_root_is_relative_to_its_file(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One from the environment is relative to the folder in which the process was started, despite later changes."""
+def test_a_relative_root_does_not_depend_on_the_working_folder(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is below the folder of the file, or the one in which the process was started."""
     (tmp_path / "a/b").mkdir(parents=True)
     _write(tmp_path / "k8sflow.toml", 'root = "state"')
     assert _load(tmp_path / "a/b", home).root == str(tmp_path / "state")
@@ -89,7 +92,7 @@ def test_a_relative_root_is_relative_to_its_file(tmp_path: Path, home: Path, mon
     assert _load(tmp_path, home, K8SFLOW_ROOT="~/runs").root == str(Path("~/runs").expanduser())
     assert _load(tmp_path, home, K8SFLOW_ROOT="/ünï").root == "/ünï"
     monkeypatch.setattr(started, "FOLDER", None)
-    with pytest.raises(ConfigurationError, match="the working folder doesn't exist any more"):
+    with pytest.raises(ConfigurationError, match="the working folder no longer exists"):
         _load(tmp_path, home, K8SFLOW_ROOT="mine")
 
 
@@ -105,8 +108,8 @@ def test_a_root_that_is_not_a_folder_is_refused(tmp_path: Path, home: Path, root
         _load(tmp_path, home)
 
 
-def test_settings_are_passed_by_the_environment() -> None:
-    """A pod gets them in this way."""
+def test_settings_travel_through_the_environment() -> None:
+    """As a pod gets them."""
     settings = Settings(bucket="b/p", credentials="secret:s", endpoint="http://x", in_cluster_endpoint="http://y")
     assert config.load(Path("/nowhere"), settings.to_environment()) == settings
     inside = settings.in_cluster()
@@ -120,23 +123,23 @@ def test_settings_are_passed_by_the_environment() -> None:
     ("text", "words"),
     [
         ('bukcet = "x"', "unknown setting 'bukcet'"),
-        ("bucket = 5", "has to be a string"),
-        ("[bucket]\nname = 'x'", "has to be a string"),
+        ("bucket = 5", "must be a string"),
+        ("[bucket]\nname = 'x'", "must be a string"),
         ("bucket", "not a TOML file"),
         ('credentials = "password"', "credentials is 'password'"),
         ('credentials = "secret:"', "credentials is 'secret:'"),
     ],
 )
-def test_a_wrong_file_is_reported(tmp_path: Path, home: Path, text: str, words: str) -> None:
-    """The error has its path, or the setting."""
+def test_an_invalid_file_is_reported(tmp_path: Path, home: Path, text: str, words: str) -> None:
+    """With its path, or the setting."""
     path = _write(tmp_path / "k8sflow.toml", text)
-    with pytest.raises(ConfigurationError, match=words) as raised:
+    with pytest.raises(ConfigurationError, match=words) as caught:
         _load(tmp_path, home)
-    assert str(path) in str(raised.value) or "credentials" in text
+    assert str(path) in str(caught.value) or "credentials" in text
 
 
 def test_an_unreadable_file_is_reported(tmp_path: Path, home: Path) -> None:
-    """It may not be UTF-8, may be missing, or be a folder."""
+    """Not UTF-8, missing, a folder."""
     bad = tmp_path / "k8sflow.toml"
     bad.write_bytes(b"\xff\xfe")
     for path in (bad, tmp_path / "missing.toml", home):

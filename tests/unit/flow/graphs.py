@@ -129,7 +129,7 @@ class _Builder:
         return ends
 
     def switch(self, part: Switch, last: str) -> list[str]:
-        """Make the step ``last`` a switch, and return the steps before the next part (itself if a path is empty)."""
+        """Make the step ``last`` a switch; return the steps that lead to the next part: itself if a path is empty."""
         self.set(last, condition="way")
         ends = [] if all(part.paths) else [last]
         for path in filter(None, part.paths):

@@ -27,7 +27,7 @@ from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any, cast
 
-from k8sflow.executors.preload_plan import Ignore, Import, PlanStep, SetVariable, is_library_file
+from k8sflow.executors.fork_server.preload_plan import Ignore, Import, PlanStep, SetVariable, is_library_file
 
 _DESCRIPTORS = Path("/dev/fd")
 _THREADS = Path("/proc/self/task")

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import cast
 
-from k8sflow.executors.preload_plan import is_library
+from k8sflow.executors.fork_server.preload_plan import is_library
 from k8sflow.started import working_folder
 
 # A flow may lie in a folder that holds anything: so many modules that aren't loaded yet are kept, and no more.

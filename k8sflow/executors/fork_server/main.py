@@ -1,4 +1,4 @@
-"""The fork server's start, and how a fork of it becomes a task.
+"""The life of a fork server's process, and how a fork of it becomes a task.
 
 The server is a new interpreter that imports the libraries that the flow imports, and none of the user's code. Each
 task is a fork of it, which then runs the flow's file itself: so what a module-level line makes (an open file, a
@@ -13,25 +13,21 @@ import json
 import os
 import resource
 import socket
-import subprocess
 import sys
-import tempfile
 import types
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from pathlib import Path
-from typing import IO, Any, NoReturn, cast
+from typing import Any, NoReturn, cast
 
-from k8sflow import hooks
+from k8sflow import debug_log, hooks
 from k8sflow.errors import RunError
-from k8sflow.executors import preload_plan, snapshot
-from k8sflow.executors.preload_plan import Ignore, Import, Plan, PlanStep, SetVariable
-from k8sflow.executors.preloading import preload, reseed
-from k8sflow.executors.zygote import Server, ServerDied, Start, Zygote, end_with_parent, kill_children
-from k8sflow.flow.script import Launch, launch_of
+from k8sflow.executors.fork_server import snapshot
+from k8sflow.executors.fork_server.preload_plan import Ignore, Import, PlanStep, SetVariable
+from k8sflow.executors.fork_server.preloading import preload, reseed
+from k8sflow.executors.fork_server.server import Server, end_with_parent, kill_children
 from k8sflow.flow.spec import FlowSpec
-from k8sflow.storage.objects import ObjectStore, open_store
+from k8sflow.storage.objects import open_store
 from k8sflow.storage.patience import FIRST_ANSWER_SECONDS, Patience, say
 from k8sflow.storage.records import RunRecord
 from k8sflow.task import streams
@@ -39,163 +35,18 @@ from k8sflow.task.failure import unloadable
 from k8sflow.task.inside.entry import PendingTask, finish_threads
 from k8sflow.task.spec import TaskSpec
 
-_CODE = (
-    "import sys; path = sys.path[:]; sys.path[:] = {path!r}; from {module} import main; "
-    "main({setup}, {connection}, {lock}, {driver}, path)"
-)
-_TASKS_MODULES = tuple(f"k8sflow.{name}" for name in ("client", "exception", "flow", "parallel", "storage", "task"))
 _MOST_TRIES = 4
 _FEW_FILES = 50  # so many are compiled before the first task, and not by each one
 _STEPS: dict[str, type[PlanStep]] = {kind.__name__: kind for kind in (SetVariable, Ignore, Import)}
 
 
-@dataclass(frozen=True)
-class RunToServe:
-    """What the server is to know of the run.
-
-    Args:
-        flow: The flow's class.
-        record: The run's record.
-        store: Where the run's state is.
-        place: The folder of the flow in which the run is.
-        files: How many files a task may open (RLIMIT_NOFILE); None for as many as the server.
-    """
-
-    flow: type[FlowSpec]
-    record: RunRecord
-    store: ObjectStore
-    place: str
-    files: int | None = None
-
-
-def plan_of(launch: Launch) -> Plan:
-    """The libraries that can be imported ahead of a flow's code."""
-    package = (launch.script.module or "").rpartition(".")[0]
-    return preload_plan.plan(launch.script.file, package, dict(sys.modules))
-
-
-def server(run: RunToServe, lock: int | None, variables: Mapping[str, str], *, preloads: bool = True) -> Start:
-    """Starts a fork server for the tasks of a run.
-
-    Args:
-        run: The run.
-        lock: A file descriptor that the server keeps open, and the tasks don't.
-        variables: Environment variables that the tasks find when they import the flow.
-        preloads: Whether it imports libraries ahead of the tasks.
-
-    Raises:
-        FlowDefinitionError: The flow is in no file.
-    """
-    launch = launch_of(run.flow)
-    plan = plan_of(launch) if preloads else Plan()
-    record = asdict(run.record)
-    record["parameters"] = {name: ref.to_document() for name, ref in run.record.parameters.items()}
-    document = {
-        **_preloading(launch, plan, variables),
-        "launch": {"file": str(launch.script.file), "module": launch.script.module, "argv": launch.argv},
-        "sources": _texts(snapshot.take(launch.script.file, launch.script.folder, sys.modules.values())),
-        "record": record,
-        "store": _address(run.store),
-        "place": run.place,
-        "files": run.files,
-    }
-
-    return _starting(document, lock)
-
-
-def imported_by_each_task(flow: type[FlowSpec]) -> dict[str, str]:
-    """The libraries that each task imports by itself, since they can't be imported ahead of the flow's code, and why.
-
-    Raises:
-        FlowDefinitionError: The flow is in no file.
-        RunError: The libraries can't be tried.
-    """
-    launch = launch_of(flow)
-    plan = plan_of(launch)
-    late = {library: f"{where} imports it when other code has run" for library, where in plan.late}
-    trial = Zygote(_starting(_preloading(launch, plan, {}), None))
-    try:
-        trial.exits()
-    except ServerDied as error:
-        return {**late, **dict.fromkeys(sorted(_roots(plan) - sys.stdlib_module_names), error.summary)}
-    finally:
-        trial.close()
-    return {**late, **(trial.left_out or {})}
-
-
-def _roots(plan: Plan) -> set[str]:
-    return {step.module.partition(".")[0] for step in plan.steps if isinstance(step, Import)}
-
-
-def _preloading(launch: Launch, plan: Plan, variables: Mapping[str, str]) -> dict[str, Any]:
-    """What the server is to know to import libraries."""
-    return {
-        "folder": launch.folder,
-        "path": None if launch.path is None else _names(launch.path),
-        "environment": {**launch.environment, **variables},
-        "plan": [[type(step).__name__, asdict(step)] for step in plan.steps],
-        "argv": [*launch.argv, "step"],
-        "files": None,
-        "ours": sorted(name for name in sys.modules if name.startswith(_TASKS_MODULES)),
-    }
-
-
-def _starting(document: Mapping[str, Any], lock: int | None) -> Start:
-    def start(_ours: socket.socket, theirs: socket.socket) -> int:
-        with _memory_file() as setup:
-            setup.write(json.dumps(document).encode())
-            setup.flush()
-            return _spawn(setup.fileno(), theirs.fileno(), lock, document["environment"])
-
-    return start
-
-
-def _names(path: Sequence[object]) -> list[str]:
-    """The entries of ``sys.path`` that Python looks at: some programs add paths, which it skips."""
-    return [entry for entry in path if isinstance(entry, str)]
-
-
-def _memory_file() -> IO[bytes]:
-    """A file that needs no folder for temporary files, where the system has such (Linux)."""
-    if hasattr(os, "memfd_create"):
-        return os.fdopen(os.memfd_create("k8sflow"), "w+b")
-    return tempfile.TemporaryFile(prefix="k8sflow-")
-
-
-def _address(store: ObjectStore) -> list[Any]:
-    """What opens a store in another process; a folder is its URL alone."""
-    patience = getattr(store, "patience", None) or Patience()
-    return [store.url, getattr(store, "endpoint", None), getattr(store, "region", None), patience.seconds]
-
-
-def _texts(sources: Mapping[str, bytes]) -> dict[str, str]:
-    return {file: source.decode("latin-1") for file, source in sources.items()}
-
-
-def _spawn(setup: int, connection: int, lock: int | None, environment: Mapping[str, str]) -> int:
-    code = _CODE.format(
-        path=_names(sys.path), module=__name__, setup=setup, connection=connection, lock=lock, driver=os.getpid()
-    )
-    flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # noqa: SLF001  as multiprocessing does
-    command = [sys.executable, *flags, "-c", code]
-    inherited = [found for found in (setup, connection, lock) if found is not None]
-    for found in inherited:
-        os.set_inheritable(found, True)
-    try:
-        # A group of its own: a terminal sends Ctrl-C to everybody, and what happens then is the driver's decision.
-        return os.posix_spawn(command[0], command, environment, setpgroup=0)
-    finally:
-        for found in inherited:
-            os.set_inheritable(found, False)
-
-
 def main(setup: int, connection: int, lock: int | None, driver: int, path: list[str]) -> NoReturn:
-    """The life of the server; does not return.
+    """Runs the server; does not return.
 
     Args:
-        setup: A file with what to do.
+        setup: A file with the document that ``start`` wrote.
         connection: The socket to the driver.
-        lock: What this process keeps open, and the tasks don't.
+        lock: A file descriptor that this process keeps open, and the tasks don't.
         driver: The driver's process id.
         path: ``sys.path`` as a new interpreter has it.
     """
@@ -210,6 +61,8 @@ def main(setup: int, connection: int, lock: int | None, driver: int, path: list[
     terminal = _renew_streams()
     sys.argv = document["argv"]  # some libraries look at it when they are imported
     steps = [_STEPS[kind](**fields) for kind, fields in document["plan"]]
+    if document["log"]:
+        debug_log.turn_on(document["log"])
     for name in document["ours"]:
         importlib.import_module(name)
     is_last = document.get("tries", 0) >= _MOST_TRIES
@@ -230,7 +83,7 @@ def main(setup: int, connection: int, lock: int | None, driver: int, path: list[
 
 
 def _go_to(folder: str | None, environment: Mapping[str, str]) -> None:
-    """Begins in the folder that the run was started in, which the flow may have left: libraries read files there."""
+    """Starts in the folder that the run was started in, which the flow may have left: libraries read files there."""
     with contextlib.suppress(OSError):  # it no longer exists
         if folder is not None and not Path(folder).samefile(os.curdir):
             os.chdir(folder)
@@ -238,7 +91,7 @@ def _go_to(folder: str | None, environment: Mapping[str, str]) -> None:
 
 
 def _start_again(setup: int, document: Mapping[str, Any]) -> NoReturn:
-    """Begins anew as an interpreter that leaves out what has turned out to be wrong."""
+    """Starts again as an interpreter that leaves out the libraries that have turned out to be unsuitable."""
     kill_children()
     os.lseek(setup, 0, os.SEEK_SET)
     os.truncate(setup, 0)
@@ -248,7 +101,11 @@ def _start_again(setup: int, document: Mapping[str, Any]) -> NoReturn:
 
 
 def _renew_streams() -> tuple[int, int]:
-    """Makes the standard streams that tasks will have, and sends what libraries print to nobody; what they led to."""
+    """Makes the standard streams that tasks will have, and sends the output of libraries to /dev/null.
+
+    Returns:
+        Descriptors of the files that the streams led to.
+    """
     streams.take_up()
     saved = (os.dup(1), os.dup(2))
     reader, writer = (
@@ -267,7 +124,7 @@ def _renew_streams() -> tuple[int, int]:
 
 
 class _Served:
-    """What every task of the run shares; how a fork becomes one of them."""
+    """The part that all tasks of the run share, and how a fork becomes one of them."""
 
     def __init__(self, document: Mapping[str, Any], lock: int | None, path: Sequence[str]) -> None:
         launch = document["launch"]

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from k8sflow.executors.module_names import ModuleNames
+from k8sflow.executors.fork_server.module_names import ModuleNames
 
 OURS = "k8sflow"
 # Calls that no library can notice.

@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from k8sflow.executors.preload_plan import Ignore, Import, Plan, PlanStep, SetVariable, plan
+from k8sflow.executors.fork_server.preload_plan import Ignore, Import, Plan, PlanStep, SetVariable, plan
 
 
 def _library(name: str) -> ModuleType:
