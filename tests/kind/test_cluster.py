@@ -47,7 +47,7 @@ def server(cluster: Cluster) -> S3Server:
 
 
 def kill_node_and_engine(cluster: Cluster) -> None:
-    """Sends SIGKILL to the engine and everything in its containers; only to the node if the harness didn't start the engine."""
+    """Send SIGKILL to the engine and everything in its containers; only to the node if the engine is another one."""
     if not cluster.kind.engine.own:
         subprocess.run(["docker", "kill", NODE], check=True, env=cluster.kind.environment)
         return
