@@ -56,7 +56,7 @@ def resuming(folder: Path, times: int) -> Comparison:
     graph = _graph(folder)
     store = FolderStore(str(folder / "store"))
     origin = RunStore(store, "F", "origin")
-    record = RunRecord("F", "origin", "flow.py", {}, graph.to_document())
+    record = RunRecord("F", "origin", "flow.py", {}, graph)
     origin.create(record)
     _fill(origin)
     turns: Iterator[int] = itertools.count()

@@ -63,7 +63,7 @@ class Run:
     @cached_property
     def graph(self) -> Graph:
         """The flow's graph, as the run has it."""
-        return Graph.from_document(self.record.flow, self.record.graph)
+        return self.record.graph
 
     @cached_property
     def tables(self) -> Tables:

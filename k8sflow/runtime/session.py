@@ -190,6 +190,5 @@ def open_session(run_store: RunStore, settings: Settings, declared: FlowDefiniti
     """
     record = run_store.read()
     definition = redeclared(declared, record, run_store.store) if declared is not None else None
-    graph = Graph.from_document(record.flow, record.graph)
     placement = Placement.of_record(record, settings)
-    return Session(record, graph, run_store.store, placement, settings, definition, run_store.place)
+    return Session(record, record.graph, run_store.store, placement, settings, definition, run_store.place)

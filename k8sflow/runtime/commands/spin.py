@@ -121,7 +121,7 @@ def _session(origin: Session, definition: FlowDefinition, step: str) -> Session:
     record = replace(
         new_record(definition, fixed_values(definition, {}, origin.artifacts, before.parameters)),
         flow_decorators=before.flow_decorators,
-        policies={step: policy.to_document()},
+        policies={step: policy},
         namespace=before.namespace,
         origin_run_id=before.run,
         origin_step=step,

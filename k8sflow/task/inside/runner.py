@@ -115,8 +115,7 @@ class TaskRunner:
 
     def _policy(self, step: str) -> StepPolicy:
         """What the step's decorators ask for, and those that ``--with`` added."""
-        found = self.record.policies.get(step)
-        return StepPolicy() if found is None else StepPolicy.from_document(found)
+        return self.record.policies.get(step, StepPolicy())
 
     def _keep(self, spec: TaskSpec, flow: FlowSpec, context: Context, started: float) -> None:
         """Keeps what a failed step has set, for ``@catch``; what can't be saved is left out, and its task says so.

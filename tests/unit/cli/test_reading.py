@@ -20,6 +20,8 @@ from click.testing import CliRunner, Result
 from k8sflow.cli.flow import _group
 from k8sflow.cli.main import main
 from k8sflow.flow.compile import declared
+from k8sflow.flow.graph import Graph, Node
+from k8sflow.flow.problems import Location
 from k8sflow.flow.spec import FlowSpec
 from k8sflow.storage import package
 from k8sflow.storage.artifacts import ArtifactStore
@@ -153,7 +155,8 @@ def test_k8sflow_needs_the_flows_name(everywhere: Call) -> None:
 
 def test_runs_are_listed_the_newest_first(ours: Call, everywhere: Call, tmp_path: Path) -> None:
     """With what became of them; runs of another user too; one that can't be read hides no other."""
-    others = RunRecord("F", "bobs", "flow.py", {}, [{"name": "start"}], created=1e9, user="bob", tags=("x y",))
+    graph = Graph("F", {"start": Node("start", Location(), Location())})
+    others = RunRecord("F", "bobs", "flow.py", {}, graph, created=1e9, user="bob", tags=("x y",))
     _store(tmp_path, "bobs").create(others)
     _store(tmp_path, "bobs").write_run_outcome(OutcomeRecord("cancelled", 1e9 + 75))
     _store(tmp_path, "newer").store.put("F/runs/newer/run.json", [b'{"format":99}'])

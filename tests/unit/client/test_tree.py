@@ -11,6 +11,7 @@ import pytest
 from k8sflow import DataArtifact, Metaflow, Run, Step, Task
 from k8sflow.client import NotFoundError
 from k8sflow.client.logs import QUIET_POLLS, Follower
+from k8sflow.flow.graph import Graph
 from k8sflow.storage.artifacts import ArtifactRef
 from k8sflow.storage.folder import FolderStore
 from k8sflow.storage.records import Commit, OutcomeRecord, RunRecord
@@ -190,7 +191,7 @@ def test_lines_come_in_the_order_in_which_they_were_written(tmp_path: Path) -> N
 def test_a_follower_tells_every_line_once(tmp_path: Path) -> None:
     """Whole lines as they come, and the rest when an execution has ended; executions that come later too."""
     store = RunStore(FolderStore(str(tmp_path)), "F", "r1")
-    store.create(RunRecord("F", "r1", "flow.py", {}, []))
+    store.create(RunRecord("F", "r1", "flow.py", {}, Graph("F")))
     follower = Follower(store, None, None, ("stdout",), None)
     assert follower.poll() == []
     log = store.open_log("start", "0", 0, "stdout")

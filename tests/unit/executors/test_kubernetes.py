@@ -14,6 +14,7 @@ from k8sflow.executors.base import Finished, Output, Queued, Started, TaskEvent
 from k8sflow.executors.context import RunContext
 from k8sflow.executors.kubernetes.executor import KubernetesExecutor
 from k8sflow.flow.decorators.pod_options import DEFAULT_OPTIONS, PodOptions, merge
+from k8sflow.flow.graph import Graph
 from k8sflow.storage.memory import MemoryStore
 from k8sflow.storage.records import Commit, RunRecord
 from k8sflow.task.host.framing import Encoder, encode_result
@@ -35,7 +36,7 @@ class Driver:
         self.events: queue.Queue[TaskEvent | BaseException] = queue.Queue()
         self.context = RunContext(
             report=self.events.put,
-            record=RunRecord("Demo", "r1", "demo.py", {}, []),
+            record=RunRecord("Demo", "r1", "demo.py", {}, Graph("Demo")),
             store=MemoryStore(),
             settings=SETTINGS,
             pods=defaultdict(lambda: DEFAULTS) if options is None else options,

@@ -33,7 +33,7 @@ from k8sflow.task.spec import TaskName, TaskSpec
 from tests.unit.controller.flowrun_api import FlowRunApi
 from tests.unit.controller.objects import flowrun as flowrun_object
 
-RECORD = RunRecord(flow="Sum", run="r1", file="sum.py", parameters={}, graph=[], package="ab" * 32)
+RECORD = RunRecord(flow="Sum", run="r1", file="sum.py", parameters={}, graph=Graph("Sum"), package="ab" * 32)
 SUCCEEDED = TaskResult(Outcome.SUCCEEDED)
 FAILED = TaskResult(Outcome.USER_ERROR, failure=Failure("ValueError: no", "Traceback…", "Mend it."))
 

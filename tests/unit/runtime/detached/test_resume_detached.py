@@ -92,7 +92,7 @@ def settings(s3_store: S3Store, server: FlowRunApi) -> Settings:
 def origin(s3_store: S3Store, flow: type[FlowSpec]) -> RunStore:
     """A run that has ended without its last two tasks."""
     store = RunStore(s3_store, "F", "r0")
-    store.create(RunRecord("F", "r0", "flow.py", {}, compile_flow(flow).graph.to_document()))
+    store.create(RunRecord("F", "r0", "flow.py", {}, compile_flow(flow).graph))
     store.commit("start", "0", Commit(0, WAYS["start"], {}))
     return store
 

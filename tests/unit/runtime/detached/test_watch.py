@@ -36,7 +36,7 @@ NAME = flowrun_name("F", "r1")
 def session(tmp_path: Path) -> Session:
     """A run whose record says that it was handed over."""
     graph = compile_flow(load_flow(write_flow(tmp_path, FLOW))).graph
-    record = RunRecord("F", "r1", "flow.py", {}, graph.to_document(), is_detached=True)
+    record = RunRecord("F", "r1", "flow.py", {}, graph, is_detached=True)
     found = Session(record, graph, FolderStore(str(tmp_path / "store")), Placement({}, "default"), Settings())
     found.run_store.create(record)
     return found

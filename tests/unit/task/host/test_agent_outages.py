@@ -81,9 +81,7 @@ def started(server: Server, folder: Path, last: str = "", **variables: str) -> P
     code, saved = package.build(file.parent), ArtifactStore(store, "F")
     saved.save_blob(code.sha256, [code.archive])
     run_store = RunStore(store, "F", "r")
-    run_store.create(
-        RunRecord("F", "r", file.name, {}, compile_flow(load_flow(file)).graph.to_document(), package=code.sha256)
-    )
+    run_store.create(RunRecord("F", "r", file.name, {}, compile_flow(load_flow(file)).graph, package=code.sha256))
     work = folder / "pod"
     work.mkdir()
     process = subprocess.Popen(
