@@ -1,5 +1,5 @@
 # ruff: noqa: E501  the cases read better unbroken
-"""What is wrong in a class body is told by the static check, with everything else, and never by a traceback."""
+"""Mistakes in a class body: the static check reports them with all others, and never by a traceback."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ CASES = {
     "options that go together": (above_start("@timeout # <-", "@step"), "needs a time"),
     "a long decorator": (above_start("@kubernetes( # <-", "  imagee='x',", ")", "@step"), "Did you mean 'image'"),
     "a decorator of one's own, by position": (above_start("@timed(5) # <-", "@step"), "@timed takes its options by name"),
-    "one that is no generator": (above_start("@still # <-", "@step"), "still does not yield"),
+    "one that isn't a generator": (above_start("@still # <-", "@step"), "still does not yield"),
     "a class's options": (above_start("@kept(tims=3) # <-", "@step"), "@kept has no option 'tims'", "Did you mean 'times'"),
     "those that it needs": (above_start("@kept # <-", "@step"), "@kept: missing a required argument: 'times'"),
     "too many for a class": (above_start("@kept(1, 2) # <-", "@step"), "@kept takes its options by name, not 1, 2"),
@@ -94,22 +94,22 @@ CASES = {
 
 
 def mistakes(folder: Path, source: str) -> tuple[list[int], str]:
-    """The lines of the mistakes, counted from the head's end, and all that is told."""
+    """Return the lines of the mistakes, counted from the end of the head, and the report."""
     file = write_flow(folder, source, head=HEAD)
-    with pytest.raises(FlowDefinitionError) as told:
+    with pytest.raises(FlowDefinitionError) as raised:
         compile_flow(load_flow(file))
-    places = [line.split(":")[1] for line in told.value.advice.splitlines() if line.startswith(f"{file}:")]
-    return [int(line) - HEAD.count("\n") for line in places], told.value.advice
+    lines = [line.split(":")[1] for line in raised.value.advice.splitlines() if line.startswith(f"{file}:")]
+    return [int(line) - HEAD.count("\n") for line in lines], raised.value.advice
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_mistake_is_told_with_its_line(tmp_path: Path, case: str) -> None:
-    """When the flow's graph is built, with what was meant."""
+def test_a_mistake_is_reported_with_its_line(tmp_path: Path, case: str) -> None:
+    """The report comes when the flow's graph is built, and proposes a correction."""
     source, *words = CASES[case]
-    lines, told = mistakes(tmp_path, source)
+    lines, report = mistakes(tmp_path, source)
     marked = [i for i, line in enumerate(source.splitlines(), 1) for _ in range(line.count("<-"))]
-    assert lines == marked, told
-    assert [word for word in words if word not in told] == [], told
+    assert lines == marked, report
+    assert [word for word in words if word not in report] == [], report
 
 
 ALL = """
@@ -128,8 +128,8 @@ ALL = """
 
 
 @pytest.mark.parametrize("arguments", [("run", "--n", "3"), ("check",), ("show",)], ids=" ".join)
-def test_all_mistakes_of_a_flow_are_told_at_once(tmp_path: Path, arguments: tuple[str, ...]) -> None:
-    """By every command, with exit code 1, without a traceback; also where the command line itself could not be made."""
+def test_all_mistakes_of_a_flow_are_reported_at_once(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    """Every command does so, with exit code 1 and no traceback, even if the command line itself can't be built."""
     done = flow_command(write_flow(tmp_path, ALL, head=HEAD), *arguments)
     assert done.returncode == 1
     assert "F has 7 mistakes; nothing was run." in done.stderr
@@ -139,12 +139,12 @@ def test_all_mistakes_of_a_flow_are_told_at_once(tmp_path: Path, arguments: tupl
 
 
 def test_outside_of_a_class_a_mistake_is_an_error_at_once() -> None:
-    """Where nobody would check it later."""
+    """Nothing would check it later."""
 
     def function(self: object) -> None: ...
 
     class Again(StepMutator):
-        """Does nothing."""
+        """A mutator without effect."""
 
     for wrong in (
         lambda: retry(tims=3)(function),
@@ -160,8 +160,8 @@ def test_outside_of_a_class_a_mistake_is_an_error_at_once() -> None:
             wrong()
 
 
-def test_a_mistake_in_a_base_is_one_of_the_flow() -> None:
-    """Told once; also that of a mixin."""
+def test_a_mistake_in_a_base_belongs_to_the_flow() -> None:
+    """It is reported once; so is a mixin's."""
 
     class Mixin:
         @resources(cpus=2)

@@ -1,4 +1,4 @@
-"""@environment and @secrets: where variables come from, and that no secret is shown."""
+"""@secrets and @environment: sources of variables, and secrets that are never shown."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ VALUE = "s3cr3t-value"
 def test_variables_come_from_a_source(
     written: Any, variables: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Inline, a file of three kinds, the environment; the source's text shows no value."""
+    """The sources are inline, files of three kinds, and the environment; their text shows no value."""
     monkeypatch.chdir(tmp_path)
     Path("x.env").write_text(f"# comment\nexport A='{VALUE}'\n\nB = b = c\n")
     Path("x.json").write_text(f'{{"A": "{VALUE}", "B": 2}}')
@@ -52,17 +52,17 @@ def test_variables_come_from_a_source(
         (VALUE, "an id without a store"),
     ],
 )
-def test_a_source_that_gives_nothing_is_told_without_a_value(
+def test_a_source_without_variables_is_reported_without_a_value(
     written: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not even the line of the file that can't be read."""
+    """The error doesn't show even the line of the file that can't be read."""
     monkeypatch.chdir(tmp_path)
     Path("bad.env").write_text(f"{VALUE}\n")
     Path("bad.json").write_text(f'{{"A": {VALUE}}}')
-    with pytest.raises(ConfigurationError, match=words) as told:
+    with pytest.raises(ConfigurationError, match=words) as raised:
         read_secrets(_sources(written)[0], None, {})
-    assert VALUE not in str(told.value)
-    assert told.value.__suppress_context__ or told.value.__context__ is None
+    assert VALUE not in str(raised.value)
+    assert raised.value.__suppress_context__ or raised.value.__context__ is None
 
 
 @pytest.mark.parametrize(
@@ -74,13 +74,13 @@ def test_a_source_that_gives_nothing_is_told_without_a_value(
     ],
 )
 def test_a_key_of_a_source_that_has_no_effect_is_refused(written: Any, words: str) -> None:
-    """None is accepted and ignored."""
+    """No key is accepted and then ignored."""
     with pytest.raises(FlowDefinitionError, match=words):
-        secrets(sources=[written])(test_a_step_finds_its_variables)
+        secrets(sources=[written])(test_a_step_has_its_variables)
 
 
 def test_a_source_may_have_a_role_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It comes before that of the decorator, as in Metaflow."""
+    """It overrides the role of the decorator, like in Metaflow."""
 
     class Store:
         def get(self, secret_id: str, options: Any, role: str | None) -> dict[str, str]:
@@ -98,26 +98,8 @@ def test_a_source_may_have_a_role_of_its_own(monkeypatch: pytest.MonkeyPatch) ->
     assert read_secrets(common, "common", {}) == {"ASKED": "b {} common"}
 
 
-def test_a_pythonpath_joins_those_of_the_pod(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The runtime's folder comes first and the image's last, as in the agent; elsewhere it is as it was written."""
-    (write,) = (found for found in [environment.around] if found is not None)
-    monkeypatch.setenv("PYTHONPATH", "/opt/k8sflow:/users:/images")
-
-    def seen(path: str) -> str:
-        around = write("start", None, None, {"vars": {"PYTHONPATH": path}})
-        next(around)
-        found = os.environ["PYTHONPATH"]
-        around.close()
-        return found
-
-    assert seen("/users") == "/users"
-    monkeypatch.setenv("K8SFLOW_POD_PYTHONPATH", "/opt/k8sflow:/images")
-    assert seen("/users:/more") == "/opt/k8sflow:/users:/more:/images"
-    assert os.environ["PYTHONPATH"] == "/opt/k8sflow:/users:/images"
-
-
 def test_a_bare_id_is_a_secret_of_the_default_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As Metaflow's own page on secrets writes it; the setting may be in the file too."""
+    """Metaflow's page on secrets has this example; the setting may be in the settings file too."""
     (source,) = _sources(["metaflow-example-password"])
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("K8SFLOW_DEFAULT_SECRETS_BACKEND_TYPE", "vault")
@@ -128,21 +110,21 @@ def test_a_bare_id_is_a_secret_of_the_default_store(tmp_path: Path, monkeypatch:
     assert read_secrets(_sources(["GIVEN"])[0], None, {"GIVEN": VALUE}) == {"GIVEN": VALUE}
 
 
-def test_a_mistake_in_the_flow_is_told_without_a_value() -> None:
-    """Sources of no kind, variables that are none; --with takes no secret itself."""
+def test_a_mistake_in_the_flow_is_reported_without_a_value() -> None:
+    """Unknown kinds of sources and invalid variables are refused; --with accepts no secret itself."""
     for wrong in ([VALUE, 5], [5], [{"A": [VALUE]}], []):
-        with pytest.raises(FlowDefinitionError) as told:
-            secrets(sources=wrong)(test_a_step_finds_its_variables)
-        assert VALUE not in str(told.value)
+        with pytest.raises(FlowDefinitionError) as raised:
+            secrets(sources=wrong)(test_a_step_has_its_variables)
+        assert VALUE not in str(raised.value)
     with pytest.raises(FlowDefinitionError, match="would be stored"):
         registry.parse('secrets:sources=[{"A": "x"}]')
     assert registry.parse("secrets:sources=file:/run/db.env").name == "secrets"
     with pytest.raises(FlowDefinitionError, match="name of a variable"):
-        environment(vars={"A=B": "c"})(test_a_step_finds_its_variables)
+        environment(vars={"A=B": "c"})(test_a_step_has_its_variables)
 
 
-def test_a_step_finds_its_variables(tmp_path: Path) -> None:
-    """And no other step does; nothing of a secret is stored or shown, whoever wins against the environment."""
+def test_a_step_has_its_variables(tmp_path: Path) -> None:
+    """No other step has them; no secret is stored or shown, even if the environment has the variable already."""
     source = f"""
         import os
         from k8sflow import environment, secrets

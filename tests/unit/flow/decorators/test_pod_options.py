@@ -1,4 +1,4 @@
-"""What a step asks of its pod: quantities, names, and who wins."""
+"""Options of a step's pod: spellings, namespaces, and precedence."""
 
 from __future__ import annotations
 
@@ -11,77 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from k8sflow.errors import FlowDefinitionError
-from k8sflow.flow.decorators import quantity
-from k8sflow.flow.decorators.base import Decoration
-from k8sflow.flow.decorators.kubernetes import resources
 from k8sflow.flow.decorators.pod_options import DEFAULT_OPTIONS, RESOURCES, PodOptions, common_namespace, merge
-
-
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    [
-        (2, "2"),
-        (0.5, "500m"),
-        ("500m", "500m"),
-        ("2", "2"),
-        (1.25, "1250m"),
-        ("2.0", "2"),
-        ("1500m", "1500m"),
-        (0.001, "1m"),
-    ],
-)
-def test_cores_are_numbers_or_quantities(value: object, expected: str) -> None:
-    assert quantity.cpu(value) == expected
-
-
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    [
-        (4096, "4096M"),
-        ("4096", "4096M"),
-        (0.5e3, "500M"),
-        (100.5, "100500k"),
-        ("4Gi", "4Gi"),
-        ("500M", "500M"),
-        ("1e9", "1e9"),
-        (60_000, "60000M"),
-    ],
-)
-def test_a_plain_amount_is_megabytes(value: object, expected: str) -> None:
-    assert quantity.size(value) == expected
-
-
-def test_shared_memory_may_be_small() -> None:
-    """It is a part of the memory; as a whole memory the same would be a mistake in the unit."""
-    assert quantity.share(10) == "10M"
-    with pytest.raises(ValueError, match="too little for a Python process"):
-        quantity.size(10)
-    resources.read(Decoration(resources, {"shared_memory": 10}))
-
-
-@pytest.mark.parametrize(
-    "value", [0, -1, "0", "-2", "two", "", True, None, [1], "1.0001m", "2 cores", float("nan"), float("inf")]
-)
-def test_nonsense_is_no_number_of_cores(value: object) -> None:
-    with pytest.raises(ValueError, match=r".+"):
-        quantity.cpu(value)
-
-
-@pytest.mark.parametrize("value", [0, -1, "0", "-4Gi", "4GB", "4 Gi", "lots", "", True, "500m", 8, "8", float("nan")])
-def test_nonsense_is_no_amount_of_memory(value: object) -> None:
-    """8 MB and half a byte are Kubernetes quantities, and mistakes."""
-    with pytest.raises(ValueError, match=r".+"):
-        quantity.size(value)
-
-
-@given(st.integers(1, 10**6))
-def test_millicores_keep_their_value(millicores: int) -> None:
-    assert quantity.parse(quantity.cpu(millicores / 1000)) * 1000 == millicores
-
-
-@given(st.integers(16, 10**7))
-def test_megabytes_keep_their_value(megabytes: int) -> None:
-    assert quantity.parse(quantity.size(megabytes)) == megabytes * 10**6
 
 
 def test_options_of_a_decorator_and_of_the_command_line_are_the_same() -> None:
@@ -96,7 +26,7 @@ def test_tolerations_are_a_list_or_json() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "told"),
+    ("values", "words"),
     [
         ({"cpus": 2}, "Did you mean 'cpu'?"),
         ({"memory": "4GB"}, "memory='4GB'"),
@@ -111,10 +41,10 @@ def test_tolerations_are_a_list_or_json() -> None:
         ({"deadline_seconds": 0}, "0 seconds"),
     ],
 )
-def test_a_wrong_option_is_told_with_what_is_right(values: dict[str, object], told: str) -> None:
+def test_a_wrong_option_is_reported_with_a_correction(values: dict[str, object], words: str) -> None:
     with pytest.raises(FlowDefinitionError) as caught:
         PodOptions.from_mapping(values, where="@kubernetes")
-    assert told in str(caught.value)
+    assert words in str(caught.value)
     assert "@kubernetes" in str(caught.value)
 
 
@@ -124,12 +54,12 @@ def test_resources_has_options_of_its_own() -> None:
 
 
 def test_what_the_user_wrote_wins_over_every_default() -> None:
-    """Also when it is less: there is no max() of the two."""
+    """A smaller value wins too: the maximum of the two isn't taken."""
     merged = merge(PodOptions.from_mapping({"memory": 256}), PodOptions(image="app:1"), DEFAULT_OPTIONS)
     assert (merged.cpu, merged.memory, merged.image) == ("1", "256M", "app:1")
 
 
-def test_the_strongest_is_named_first() -> None:
+def test_the_strongest_options_are_the_first() -> None:
     assert merge(PodOptions(cpu="2"), PodOptions(cpu="4", memory="1Gi")) == PodOptions(cpu="2", memory="1Gi")
 
 
