@@ -18,7 +18,7 @@ from k8sflow.storage.run_store import RUNS, RunStore
 from k8sflow.task.inside.runner import TaskRunner
 
 LOCAL, KUBERNETES = "local", "kubernetes"
-# The one that forks is made before others start threads.
+# The one that forks is created before others start threads.
 EXECUTORS = (LOCAL, KUBERNETES)
 
 
@@ -58,7 +58,7 @@ class RunContext:
         return RunStore(self.store, self.record.flow, self.record.run, self.folder)
 
     def time_limit(self, step: str) -> TimeLimit | None:
-        """How long an execution of a step's task may take; None for any time."""
+        """The time limit of an execution of a step's task; None if there is none."""
         return self.policies[step].time_limit if step in self.policies else None
 
 

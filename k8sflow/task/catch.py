@@ -65,6 +65,6 @@ def caught(failure: TaskResult) -> CaughtError:
     short = kind.rpartition(".")[2]
     text = found.summary.removeprefix(f"{short}: ") if found.summary != short else ""
     stacktrace = found.detail
-    if stacktrace and text not in stacktrace:  # an error of ours has its parts there, not its text
+    if stacktrace and text not in stacktrace:  # k8sflow's own errors have their parts there, not their text
         stacktrace = f"{stacktrace}\n{short}: {text}"
     return CaughtError(kind, text, stacktrace, failure.outcome.value)

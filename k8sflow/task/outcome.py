@@ -23,12 +23,12 @@ class Outcome(Enum):
 
     @property
     def is_failure(self) -> bool:
-        """Whether the task has to run again before the run can go on."""
+        """True if the task has to run again before the run can continue."""
         return self is not Outcome.SUCCEEDED
 
     @property
     def is_paid_by_user(self) -> bool:
-        """Whether a retry of it is taken from the user's ``@retry`` budget."""
+        """True if a retry of it is taken from the user's ``@retry`` budget."""
         return self in {Outcome.USER_ERROR, Outcome.TIMED_OUT, Outcome.OUT_OF_MEMORY}
 
 

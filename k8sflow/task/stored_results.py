@@ -1,4 +1,4 @@
-"""How an execution of a task ended, as the run's store has it."""
+"""The results of tasks in the run's store."""
 
 from __future__ import annotations
 

@@ -143,7 +143,7 @@ def _memory_file() -> IO[bytes]:
 
 
 def _address(store: ObjectStore) -> list[Any]:
-    """What opens a store in another process; a folder is its URL alone."""
+    """The arguments that open a store in another process; a folder needs its URL alone."""
     patience = getattr(store, "patience", None) or Patience()
     return [store.url, getattr(store, "endpoint", None), getattr(store, "region", None), patience.seconds]
 

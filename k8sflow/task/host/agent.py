@@ -149,7 +149,7 @@ class _Host:
         return TERM_SECONDS if self._is_terminated else self._patience_seconds
 
     def _say(self, text: str) -> None:
-        """Writes a line of ours among the task's standard error."""
+        """Writes a line of k8sflow's to the task's standard error."""
         _write(self._encoders["stderr"].feed(f"[k8sflow] {text}\n".encode()))
 
     def _open_log(self, stream: str) -> TimedLog:
@@ -260,7 +260,7 @@ def _fetch(store: ObjectStore, options: argparse.Namespace) -> None:
 
 
 def _say_alone(text: str, _is_over: bool) -> None:  # noqa: FBT001  as ``patience.Report``
-    """Writes a line of ours where no output of the task is in between: in the main thread."""
+    """Writes a line of k8sflow's where no output of the task is in between: in the main thread."""
     if threading.current_thread() is threading.main_thread():
         _write(Encoder("stderr").feed(f"[k8sflow] {text}\n".encode()))
 

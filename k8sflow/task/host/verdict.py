@@ -27,7 +27,7 @@ def verdict(
     kills: Kills,
     importing: str = "",
 ) -> TaskResult:
-    """How the execution ended, by the first line of this table that applies.
+    """The result of the execution, by the first line of this table that applies.
 
     | the task's own result, else its commit | ended by its host | verdict                       |
     |----------------------------------------|-------------------|-------------------------------|

@@ -32,7 +32,7 @@ from k8sflow.task.stored_results import committed_result, write_outcome
 
 @dataclass(frozen=True)
 class TaskRunner:
-    """What is the same for all tasks of a run.
+    """Runs the tasks of one run.
 
     Args:
         definition: The flow.
@@ -114,7 +114,7 @@ class TaskRunner:
             context.next(flow, as_written(node, flow))
 
     def _policy(self, step: str) -> StepPolicy:
-        """What the step's decorators ask for, and those that ``--with`` added."""
+        """The policy that the step's decorators, and those of ``--with``, ask for."""
         return self.record.policies.get(step, StepPolicy())
 
     def _keep(self, spec: TaskSpec, flow: FlowSpec, context: Context, started: float) -> None:
