@@ -15,6 +15,7 @@ from k8sflow.executors.context import EXECUTORS, RunContext, make
 from k8sflow.flow.compile import compile_flow
 from k8sflow.flow.definition import FlowDefinition
 from k8sflow.flow.graph import Graph
+from k8sflow.flow.outcome import Outcome
 from k8sflow.runtime.core.earlier import read_earlier
 from k8sflow.runtime.core.loop import Loop
 from k8sflow.runtime.core.observer import Observer
@@ -25,7 +26,6 @@ from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.storage.objects import ObjectStore
 from k8sflow.storage.records import OutcomeRecord, RunRecord
 from k8sflow.storage.run_store import RUNS, RunStore
-from k8sflow.task.outcome import Outcome
 from k8sflow.task.spec import TaskSpec
 
 
@@ -153,7 +153,7 @@ class Session:
         """Writes that the run was cancelled, where its loop had not started, and so could not."""
         with contextlib.suppress(StorageError):  # it is cancelled all the same, which the last lines say
             if self.run_store.read_run_outcome() is None:
-                self.run_store.write_run_outcome(OutcomeRecord(Outcome.CANCELLED.value, time.time(), "cancelled"))
+                self.run_store.write_run_outcome(OutcomeRecord(Outcome.CANCELLED, time.time(), "cancelled"))
 
     def _state(self, *, take_over: bool) -> RunState:
         return RunState(

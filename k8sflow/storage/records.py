@@ -13,6 +13,7 @@ from k8sflow.flow.decorators.pod_options import PodOptions
 from k8sflow.flow.decorators.policy import StepPolicy
 from k8sflow.flow.foreach import MAX_NUM_SPLITS
 from k8sflow.flow.graph import Graph
+from k8sflow.flow.outcome import Outcome
 from k8sflow.storage.artifacts import ArtifactRef
 
 FORMAT = 1
@@ -249,7 +250,7 @@ class OutcomeRecord:
     """How an execution of a task, or a whole run, ended.
 
     Args:
-        outcome: The outcome's name.
+        outcome: The outcome.
         finished: When, in seconds since 1970.
         summary: What happened.
         detail: The evidence, for example the traceback.
@@ -257,7 +258,7 @@ class OutcomeRecord:
         error_type: The class of the exception, where it was one of the user's code: ``builtins.ValueError``.
     """
 
-    outcome: str
+    outcome: Outcome
     finished: float
     summary: str = ""
     detail: str = ""
@@ -267,7 +268,7 @@ class OutcomeRecord:
     @staticmethod
     def from_document(document: Mapping[str, Any]) -> OutcomeRecord:
         """The record that a JSON document says."""
-        return OutcomeRecord(**document)
+        return OutcomeRecord(**{**document, "outcome": Outcome(document["outcome"])})
 
 
 def new_run_id(now: float | None = None) -> str:

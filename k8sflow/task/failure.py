@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from k8sflow.errors import K8sflowError, OutageError, StorageError, TimeoutException, UnreachableError
-from k8sflow.task.outcome import Outcome, name_of
+from k8sflow.flow.outcome import Outcome
 from k8sflow.task.result import Failure, TaskResult, failed
 from k8sflow.task.safe_repr import safe_repr
 
@@ -198,3 +198,8 @@ def _cut(text: str, most: int) -> str:
     if len(text) <= most:
         return text
     return f"{text[: most // 2]} … {len(text) - most:,} characters left out … {text[len(text) - most // 2 :]}"
+
+
+def name_of(kind: type[BaseException]) -> str:
+    """The name of an exception's class as Metaflow has it: ``builtins.ValueError``."""
+    return f"{kind.__module__}.{kind.__name__}"

@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import Any
 
-from k8sflow.task.outcome import Outcome
+from k8sflow.flow.outcome import Outcome
 
 TERMINATION_MESSAGE_BYTES = 4096
 _CUT = "…"

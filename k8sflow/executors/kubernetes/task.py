@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from k8sflow.errors import ApiStatusError, KubernetesError, StorageError
 from k8sflow.executors.base import Emit, Finished, Output, Queued, Started
 from k8sflow.flow.decorators.pod_options import PodOptions
+from k8sflow.flow.outcome import Outcome
 from k8sflow.kubernetes import diagnosis, waiting
 from k8sflow.kubernetes.api import KubernetesApi
 from k8sflow.kubernetes.job import CONTAINER
@@ -29,7 +30,6 @@ from k8sflow.kubernetes.outcome import (
 )
 from k8sflow.kubernetes.reflector import Change
 from k8sflow.task.host.framing import ResultLine, decode
-from k8sflow.task.outcome import Outcome
 from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskSpec
 

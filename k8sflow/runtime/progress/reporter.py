@@ -12,11 +12,11 @@ import click
 from k8sflow.errors import RunError
 from k8sflow.executors.base import Finished, Output, Queued, Started, TaskEvent
 from k8sflow.flow.decorators.policy import Catch
+from k8sflow.flow.outcome import Outcome
 from k8sflow.runtime.core.observer import Observer
 from k8sflow.runtime.core.retries import Again
 from k8sflow.runtime.progress.tally import Tally
 from k8sflow.runtime.progress.text import OutputLines, brief, prefixed, settled
-from k8sflow.task.outcome import Outcome
 from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskName, TaskSpec
 from k8sflow.units import duration
@@ -208,7 +208,7 @@ def _outcome(result: TaskResult) -> str:
 
 
 def _why(result: TaskResult) -> str:
-    return result.failure.summary if result.failure else result.outcome.value
+    return result.explained.summary
 
 
 def _rows(tally: Tally, now: float) -> list[str]:

@@ -26,6 +26,7 @@ from typing import NoReturn
 from k8sflow import config, shadowing
 from k8sflow.errors import K8sflowError, UnreachableError
 from k8sflow.flow.decorators.policy import TimeLimit
+from k8sflow.flow.outcome import Outcome
 from k8sflow.storage import package
 from k8sflow.storage.artifacts import blob_key
 from k8sflow.storage.logs import TimedLog
@@ -39,7 +40,6 @@ from k8sflow.task.host.become import become_task
 from k8sflow.task.host.framing import Encoder, OutputStream, encode_result
 from k8sflow.task.host.supervise import TERM_SECONDS, Stream, TaskProcess, new_pipes
 from k8sflow.task.host.uploads import LogUploads
-from k8sflow.task.outcome import Outcome
 from k8sflow.task.protocol import RESULT_FD_VARIABLE
 from k8sflow.task.result import TaskResult, failed
 from k8sflow.task.spec import EXIT_HOOK_STEP, TaskSpec

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from k8sflow.flow.outcome import Outcome
 from k8sflow.parallel.limits import memory_figures, out_of_memory_kills
-from k8sflow.task.outcome import Outcome
 from k8sflow.task.result import Failure, TaskResult, failed
 
 

@@ -6,9 +6,9 @@ import os
 import signal
 from dataclasses import replace
 
+from k8sflow.flow.outcome import Outcome
 from k8sflow.task.failure import EXIT_ADVICE
 from k8sflow.task.host.oom import Kills, out_of_memory
-from k8sflow.task.outcome import Outcome
 from k8sflow.task.result import TaskResult, failed
 
 _HINTS = {

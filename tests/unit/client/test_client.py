@@ -11,6 +11,7 @@ import pytest
 from k8sflow.client import Flow, NotFoundError, Run
 from k8sflow.errors import StorageError
 from k8sflow.flow.graph import Graph
+from k8sflow.flow.outcome import Outcome
 from k8sflow.storage.folder import FolderStore
 from k8sflow.storage.records import OutcomeRecord, RunRecord, new_run_id
 from k8sflow.storage.run_store import RunStore
@@ -140,7 +141,7 @@ def test_a_failed_run_tells_why(root: Path) -> None:
     with pytest.raises(KeyError, match=r"step F/r1/end has not begun(.|\n)*that have begun are work, start"):
         _ = run["end"]
     assert not run.has_ended
-    RunStore(FolderStore(str(root / "store")), "F", "r1").write_run_outcome(OutcomeRecord("user_error", 5.0))
+    RunStore(FolderStore(str(root / "store")), "F", "r1").write_run_outcome(OutcomeRecord(Outcome.USER_ERROR, 5.0))
     assert run.has_ended
     assert run.status == "failed"
     assert not run.finished

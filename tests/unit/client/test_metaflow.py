@@ -19,6 +19,7 @@ from k8sflow.exception import MetaflowNamespaceMismatch, MetaflowNotFound
 from k8sflow.flow.compile import compile_flow
 from k8sflow.flow.current import TaskFacts
 from k8sflow.flow.graph import Graph
+from k8sflow.flow.outcome import Outcome
 from k8sflow.storage.folder import FolderStore
 from k8sflow.storage.records import Commit, OutcomeRecord, RunRecord
 from k8sflow.storage.run_store import RunStore
@@ -227,7 +228,7 @@ def test_a_death_without_a_traceback_is_told_there_too(root: Path) -> None:
     """By what happened."""
     store = RunStore(FolderStore(str(root / "store")), "F", "r1")
     store.create(RunRecord("F", "r1", "flow.py", {}, compile_flow(load_flow(write_flow(root, SOURCE))).graph))
-    store.write_outcome("start", "0", 0, OutcomeRecord("out_of_memory", 5.0, "killed at 1 GiB"))
+    store.write_outcome("start", "0", 0, OutcomeRecord(Outcome.OUT_OF_MEMORY, 5.0, "killed at 1 GiB"))
     assert Task("0", parent=Run(store)["start"]).stderr == "killed at 1 GiB\n"
 
 

@@ -17,6 +17,7 @@ from k8sflow.errors import KubernetesError, RunError
 from k8sflow.executors.base import Finished, Queued, Started
 from k8sflow.flow.decorators.pod_options import PodOptions
 from k8sflow.flow.graph import Graph
+from k8sflow.flow.outcome import Outcome
 from k8sflow.runtime.core.run_state import RunEnd, RunResult
 from k8sflow.runtime.detached import flowrun
 from k8sflow.runtime.detached import status as statuses
@@ -27,7 +28,6 @@ from k8sflow.runtime.progress.tally import Tally
 from k8sflow.runtime.session import Session
 from k8sflow.storage.memory import MemoryStore
 from k8sflow.storage.records import RunRecord
-from k8sflow.task.outcome import Outcome
 from k8sflow.task.result import Failure, TaskResult
 from k8sflow.task.spec import TaskName, TaskSpec
 from tests.unit.controller.flowrun_api import FlowRunApi

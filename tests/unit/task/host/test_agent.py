@@ -17,6 +17,7 @@ import pytest
 from k8sflow.flow.compile import compile_flow
 from k8sflow.flow.config_values import ConfigValue
 from k8sflow.flow.decorators.policy import StepPolicy
+from k8sflow.flow.outcome import Outcome
 from k8sflow.storage import package
 from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.storage.folder import FolderStore
@@ -24,7 +25,6 @@ from k8sflow.storage.records import RunRecord
 from k8sflow.storage.run_store import RunStore
 from k8sflow.task.host.framing import Piece, ResultLine, decode
 from k8sflow.task.inside.runner import TaskRunner
-from k8sflow.task.outcome import Outcome
 from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskName, TaskSpec
 from tests.inprocess import runner_of
