@@ -97,9 +97,9 @@ class KubernetesDeployer:
             raise FlowDefinitionError(f"{file.name} can't be deployed.", cause=checked.stderr.strip())
         settings = self._runner.settings
         with _needs_api():
-            from k8sflow.runtime.detached import flowrun  # noqa: PLC0415  a pod's flow may import Deployer, without the API
+            from k8sflow.runtime.detached.submit import check_detachable  # noqa: PLC0415  a pod's flow may import Deployer, without the API
 
-        flowrun.check(settings, self._namespace or settings.kubernetes_namespace)
+        check_detachable(settings, self._namespace or settings.kubernetes_namespace)
         return DeployedFlow(self._runner, self._with)
 
 

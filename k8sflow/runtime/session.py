@@ -129,6 +129,7 @@ class Session:
         observer: Observer,
         *,
         take_over: bool = False,
+        task: TaskSpec | None = None,
     ) -> RunResult:
         """Drives the run to its end.
 
@@ -136,44 +137,35 @@ class Session:
             executors: Makes the executors, by name.
             observer: Watches the run.
             take_over: Whether an earlier driver may have done a part of it.
+            task: The only task to drive; None for the whole run.
 
         Raises:
             KeyboardInterrupt: The user cancelled.
             K8sflowError: The run can't continue.
         """
-        return self._loop(lambda: self._state(take_over=take_over), executors, observer).run()
 
-    def drive_task(
-        self, task: TaskSpec, executors: Callable[[Report], Mapping[str, Executor]], observer: Observer
-    ) -> RunResult:
-        """Drives a single task to its end; as ``drive``."""
-        return self._loop(lambda: OneTask(task), executors, observer).run()
+        def state() -> State:
+            if task is not None:
+                return OneTask(task)
+            return RunState(
+                self.graph,
+                self.record.run,
+                policies=self.placement.policies,
+                outlives=self.placement.pods.__contains__,
+                earlier=read_earlier(self.run_store, self.graph) if take_over else None,
+            )
+
+        executor_of = self.placement.executor_of
+        loop = Loop(
+            self.graph, self.run_store, state=state, executors=executors, executor_of=executor_of, observer=observer
+        )
+        return loop.run()
 
     def record_cancelled(self) -> None:
         """Writes that the run was cancelled, where its loop had not started, and so could not."""
         with contextlib.suppress(StorageError):  # it is cancelled all the same, which the last lines say
             if self.run_store.read_run_outcome() is None:
                 self.run_store.write_run_outcome(OutcomeRecord(Outcome.CANCELLED, time.time(), "cancelled"))
-
-    def _state(self, *, take_over: bool) -> RunState:
-        return RunState(
-            self.graph,
-            self.record.run,
-            policies=self.placement.policies,
-            outlives=self.placement.pods.__contains__,
-            earlier=read_earlier(self.run_store, self.graph) if take_over else None,
-        )
-
-    def _loop(
-        self,
-        state: Callable[[], State],
-        executors: Callable[[Report], Mapping[str, Executor]],
-        observer: Observer,
-    ) -> Loop:
-        executor_of = self.placement.executor_of
-        return Loop(
-            self.graph, self.run_store, state=state, executors=executors, executor_of=executor_of, observer=observer
-        )
 
 
 def open_session(run_store: RunStore, settings: Settings, declared: FlowDefinition | None = None) -> Session:

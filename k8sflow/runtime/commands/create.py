@@ -78,9 +78,9 @@ def prepare(request: RunRequest, placement: Placement, origin: ObjectStore | Non
     if not placement.uses_kubernetes:
         return Prepared(origin or open_store(str(local_root(request.flow, request.settings))))
     if request.is_detached:
-        from k8sflow.runtime.detached import flowrun  # noqa: PLC0415  only here is the API needed
+        from k8sflow.runtime.detached.submit import check_detachable  # noqa: PLC0415  only here is the API needed
 
-        flowrun.check(request.settings, placement.namespace)
+        check_detachable(request.settings, placement.namespace)
     from k8sflow.executors.kubernetes.requirements import check  # noqa: PLC0415  as above
 
     store = check(placement.inside(request.settings), is_detached=request.is_detached)

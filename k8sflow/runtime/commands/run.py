@@ -35,9 +35,9 @@ def begin(request: RunRequest, session: Session, console: Console) -> RunEnd:
     """
     if not request.is_detached:
         return drive_or_follow(session, console, request.asked_at, request.max_workers, take_over=session.is_clone)
-    from k8sflow.runtime.detached import flowrun  # noqa: PLC0415  only here is the API needed
+    from k8sflow.runtime.detached.submit import submit  # noqa: PLC0415  only here is the API needed
 
-    flowrun.submit(session, console)
+    submit(session, console)
     return RunEnd.DETACHED
 
 

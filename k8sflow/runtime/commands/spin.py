@@ -187,7 +187,7 @@ def _drive(session: Session, spec: TaskSpec, reporter: Reporter) -> RunResult:
 
     with interrupts(reporter.cancelling), closing(reporter):
         try:
-            return session.drive_task(spec, executors, reporter)
+            return session.drive(executors, reporter, task=spec)
         except KeyboardInterrupt:
             return RunResult(RunEnd.CANCELLED)
 

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from k8sflow.debug_log import DebugLog
 from k8sflow.errors import StorageError, SupersededError
 from k8sflow.executors.base import Executor, Finished, Report
 from k8sflow.flow.graph import Graph
@@ -49,6 +50,7 @@ from k8sflow.task.stored_results import write_outcome
 _LONGEST_WAIT_SECONDS = 3600.0
 # How long a run that ends early waits for a store that can't be reached.
 _CANCEL_PATIENCE_SECONDS = 5.0
+_log = DebugLog(__name__)
 
 
 @dataclass(order=True, frozen=True)
@@ -149,11 +151,14 @@ class Loop:
         if event is None:
             return None
         self._observer.event(event)
+        if isinstance(event, Finished):
+            _log.debug("%s, attempt %d: %s.", event.task.name, event.task.attempt, event.result.outcome.value)
         return event if isinstance(event, Finished) else None
 
     def _perform(self, action: Action) -> None:
         match action:
             case Submit(tasks):
+                _log.debug("%s and %d more are submitted.", tasks[0].name, len(tasks) - 1)
                 self._observer.submitted(tasks)
                 self._executors[self._executor_of(tasks[0].name.step)].submit(tasks)
             case DoneBefore(tasks):
@@ -165,6 +170,7 @@ class Loop:
             case Record(task, result):
                 self._record(task, result)
             case Retry(ended, again, pause_seconds, tasks):
+                _log.debug("%s runs again in %.1f s as attempt %d.", tasks[0].name, pause_seconds, tasks[0].attempt)
                 for task, result in ended:
                     self._observer.retried(task, result, again)
                 due = self._clock.now() + pause_seconds
@@ -176,6 +182,7 @@ class Loop:
         return CatchCommitted(action.task, done)
 
     def _cancel(self, error: BaseException) -> None:
+        _log.debug("The run ends early: %r", error)
         self._run_store.store.limit_patience(_CANCEL_PATIENCE_SECONDS)
         self._stop_all()
         record = OutcomeRecord(Outcome.NEVER_STARTED, time.time(), str(error))

@@ -572,3 +572,14 @@ def test_what_would_fail_again_in_the_same_way_is_not_tried_again(tmp_path: Path
     assert not result.is_success
     assert [spec.attempt for spec in world.attempts if spec.name.step == "s1"] == [0]
     assert world.retries == []
+
+
+def test_decisions_are_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """For a person who looks into a driver's pod; only where debug logging is on."""
+    caplog.set_level("DEBUG", "k8sflow.runtime")
+    world = World(_graph(Plain()), tmp_path)
+    world.behave = lambda spec: _failure(Outcome.NODE_LOST) if (spec.name.step, spec.attempt) == ("s1", 0) else None
+    assert world.drive().is_success
+    messages = [record.getMessage() for record in caplog.records]
+    assert "s1/0, attempt 0: node_lost." in messages
+    assert "s1/0 runs again in 2.0 s as attempt 1." in messages

@@ -110,7 +110,7 @@ def test_the_plan_is_told_and_the_run_handed_over(
     assert server.names("flowruns") == []
     assert resume.resume(_request(flow, settings), "r0", None, Terminal(), dry_run=False)
     said = capsys.readouterr().out
-    assert said.index("1 cloned") < said.index("F/r1 is detached: it runs in the cluster as FlowRun")
+    assert said.index("1 cloned") < said.index("F/r1 is detached as FlowRun")
     record = RunStore(origin.store, "F", "r1").read()
     assert (record.origin_run_id, record.is_detached) == ("r0", True)
     assert record.package is not None

@@ -103,8 +103,8 @@ def test_a_failure_and_the_summary_are_told() -> None:
     assert "F/r1/work/3.1 failed (out of memory): it used too much" in told
     assert "    line 1\n    line 2" in told
     assert "What to do: ask for more" in told
-    reporter.summary("F/r1", "failed", "  to go on:  python flow.py resume", good=False)
-    assert re.search(r"F/r1 failed in .+ \(0 tasks\)\.\n  to go on:  python flow.py resume\n", stream.getvalue())
+    reporter.summary("F/r1", "failed", "  to resume:  python flow.py resume", good=False)
+    assert re.search(r"F/r1 failed in .+ \(0 tasks\)\.\n  to resume:  python flow.py resume\n", stream.getvalue())
 
 
 def test_messages_of_others_leave_the_screen_alone() -> None:

@@ -18,16 +18,13 @@ from k8sflow.runtime.progress.console import Console, Tone
 from k8sflow.runtime.session import Session
 
 _PATIENCE_SECONDS = 5.0
-_LAST_WORD_PATIENCE_SECONDS = 120.0
-_WRITE_SECONDS = 1.0
 _TAKEN_UP_SECONDS = 10.0
 _LOOK_SECONDS = 0.25
-_SIGTERM_EXIT_CODE = 143
 _NEEDED = Permission(flowruns.GROUP, flowruns.PLURAL, ("create", "get"))
 _INSTALL = "helm install k8sflow charts/k8sflow --namespace k8sflow --create-namespace"
 
 
-def check(settings: Settings, namespace: str) -> None:
+def check_detachable(settings: Settings, namespace: str) -> None:
     """Returns if a run can be detached in the namespace.
 
     Raises:
@@ -55,7 +52,7 @@ def submit(session: Session, console: Console) -> None:
     in_namespace = f"-n {namespace}" + (
         f" --context {settings.kubernetes_context}" if settings.kubernetes_context is not None else ""
     )
-    console.say(f"{pathspec} is detached: it runs in the cluster as FlowRun {name}, without this machine.")
+    console.say(f"{pathspec} is detached as FlowRun {name}; it runs in the cluster, without this machine.")
     if not status:
         console.say(
             f"No controller has accepted it within {_TAKEN_UP_SECONDS:.0f} s. It starts when there is one that watches "

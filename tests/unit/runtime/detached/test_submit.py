@@ -19,8 +19,8 @@ from k8sflow.flow.decorators.pod_options import PodOptions
 from k8sflow.flow.graph import Graph
 from k8sflow.flow.outcome import Outcome
 from k8sflow.runtime.core.run_state import RunEnd, RunResult
-from k8sflow.runtime.detached import flowrun
 from k8sflow.runtime.detached import status as statuses
+from k8sflow.runtime.detached import submit
 from k8sflow.runtime.detached.driver import check_service_accounts
 from k8sflow.runtime.detached.status import FlowRunStatus, final_status, running_status
 from k8sflow.runtime.placement import Placement
@@ -59,29 +59,29 @@ class TestCheck:
 
     def test_all_is_well(self, server: FlowRunApi) -> None:
         server.put("serviceaccounts", {"metadata": {"name": "k8sflow-driver"}})
-        flowrun.check(Settings(), "lab")
+        submit.check_detachable(Settings(), "lab")
 
     def test_without_the_crd_the_error_tells_how_to_install_it(self, server: FlowRunApi) -> None:
         server.has_crd = False
         with pytest.raises(KubernetesError, match="has no FlowRuns") as error:
-            flowrun.check(Settings(), "lab")
+            submit.check_detachable(Settings(), "lab")
         assert "helm install k8sflow" in error.value.advice
 
     def test_without_the_right_the_error_names_the_role(self, server: FlowRunApi) -> None:
         server.denied.add(("create", "flowruns"))
         with pytest.raises(KubernetesError, match="may not create and read FlowRuns") as error:
-            flowrun.check(Settings(), "lab")
+            submit.check_detachable(Settings(), "lab")
         assert "--role=k8sflow-user" in error.value.advice
 
     @pytest.mark.usefixtures("server")
     def test_a_namespace_that_no_controller_watches_is_told(self) -> None:
         with pytest.raises(KubernetesError, match="no controller looks after FlowRuns in the namespace 'lab'") as error:
-            flowrun.check(Settings(), "lab")
+            submit.check_detachable(Settings(), "lab")
         assert "watchNamespaces={lab}" in error.value.advice
 
     def test_who_may_not_read_service_accounts_is_not_stopped(self, server: FlowRunApi) -> None:
         server.fail("GET", "serviceaccounts", 403)
-        flowrun.check(Settings(), "lab")
+        submit.check_detachable(Settings(), "lab")
 
 
 class TestSubmit:
@@ -90,7 +90,7 @@ class TestSubmit:
     def test_a_flowrun_that_is_taken_up(self, server: FlowRunApi, capsys: pytest.CaptureFixture[str]) -> None:
         """It tells what can be done now."""
         server.first_status = {"phase": "Pending"}
-        flowrun.submit(session(kubernetes_context="lab"), Terminal())
+        submit.submit(session(kubernetes_context="lab"), Terminal())
         said = capsys.readouterr().out
         (name,) = server.names("flowruns")
         assert f"kubectl get flowrun {name} -n lab --context lab" in said
@@ -100,15 +100,15 @@ class TestSubmit:
     def test_a_flowrun_that_is_refused_is_an_error(self, server: FlowRunApi) -> None:
         server.first_status = {"phase": "Failed", "message": "not allowed here.\nAsk for it."}
         with pytest.raises(RunError, match="the controller refuses Sum/r1: not allowed here") as error:
-            flowrun.submit(session(), Terminal())
+            submit.submit(session(), Terminal())
         assert error.value.advice == "Ask for it."
 
     @pytest.mark.usefixtures("server")
     def test_where_nobody_takes_it_up_that_is_told(
         self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(flowrun, "_TAKEN_UP_SECONDS", 0.0)
-        flowrun.submit(session(), Terminal())
+        monkeypatch.setattr(submit, "_TAKEN_UP_SECONDS", 0.0)
+        submit.submit(session(), Terminal())
         assert "No controller has accepted it" in capsys.readouterr().out
 
 
