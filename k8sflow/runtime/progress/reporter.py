@@ -134,11 +134,11 @@ class Reporter(Observer):
         self._view.close()
         self._say("")
         self._say(f"{task.pathspec} failed ({_outcome(result)}): {_why(result)}", colour="red")
-        diagnosis = result.failure
-        if diagnosis is not None and diagnosis.detail:
-            self._say("\n".join(f"    {line}" for line in diagnosis.detail.splitlines()))
-        if diagnosis is not None and diagnosis.resolution:
-            self._say(f"What to do: {diagnosis.resolution}")
+        failure = result.explained
+        if failure.detail:
+            self._say("\n".join(f"    {line}" for line in failure.detail.splitlines()))
+        if failure.resolution:
+            self._say(f"What to do: {failure.resolution}")
 
     def summary(self, pathspec: str, outcome: str, hint: str, *, good: bool) -> None:
         """Tells how the run ended, step by step, how long it took, and what to do next."""
