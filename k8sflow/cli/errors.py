@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from k8sflow import interrupted
 from k8sflow.errors import K8sflowError, RunError
 from k8sflow.interrupted import CANCELLED_EXIT_CODE
 from k8sflow.task import streams
@@ -27,6 +28,8 @@ def told() -> Iterator[None]:
     """Prints an error of ours in its three parts, without a traceback, and exits with 1; with 130 after Ctrl-C."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # what a terminal can't show is no reason to fail
+    if interrupted.came():
+        sys.exit(CANCELLED_EXIT_CODE)
     try:
         yield
     except KeyboardInterrupt:

@@ -74,8 +74,9 @@ class Flow:
                 "bucket, K8SFLOW_BUCKET.",
             )  # fmt: skip
         if is_checked and self._namespace is not None and self.latest_run is None:
+            others = "1 is" if len(self.lookup) == 1 else f"{len(self.lookup)} are"
             raise NamespaceMismatchError(
-                f"no run of {name} is in the namespace {self._namespace}; {len(self.lookup)} are outside of it.",
+                f"no run of {name} is in the namespace {self._namespace}; {others} outside of it.",
                 advice="k8sflow.namespace(None) finds the runs of everybody, k8sflow.namespace('user:ada') those of "
                 "Ada.",
             )
@@ -129,8 +130,8 @@ class Flow:
         """The runs, the latest first."""
         return (run for run in map(Run, self.lookup) if run.has_tag(self._namespace))
 
-    def __getitem__(self, run: str) -> Run:
-        found = Run(self.lookup[run])
+    def __getitem__(self, run: str | int) -> Run:
+        found = Run(self.lookup[str(run)])
         if not found.has_tag(self._namespace):
             raise NamespaceMismatchError(
                 f"the run {found.pathspec} is not in the namespace {self._namespace}.",
@@ -139,8 +140,8 @@ class Flow:
             )
         return found
 
-    def __contains__(self, run: str) -> bool:
-        return run in self.lookup
+    def __contains__(self, run: str | int) -> bool:
+        return str(run) in self.lookup
 
     def __repr__(self) -> str:
         return f"Flow({self.id!r})"

@@ -35,7 +35,7 @@ class Run:
     """
 
     def __init__(self, run: str | RunStore) -> None:
-        self.run_store = _find(run) if isinstance(run, str) else run
+        self.run_store = run if isinstance(run, RunStore) else _find(run)
         self.id = self.run_store.run
 
     @property

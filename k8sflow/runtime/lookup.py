@@ -212,6 +212,7 @@ def split(pathspec: str, form: str) -> tuple[str, str]:
     Raises:
         NotFoundError: It has another one.
     """
+    pathspec = str(pathspec)  # a user may pass a number
     parts = pathspec.strip("/").split("/")
     depth = form.count("/") + 1 + (parts[1:2] == [SPINS])  # a trial task of spin is one folder deeper
     if len(parts) != depth or not all(parts):
