@@ -17,6 +17,7 @@ from typing import Any
 from side_by_side import Comparison, Contender, options, run_all
 
 from k8sflow.flow.graph import Graph
+from k8sflow.flow.outcome import Outcome
 from k8sflow.runtime.commands.clone import plan_from
 from k8sflow.runtime.core.earlier import read_earlier
 from k8sflow.runtime.core.loop import Loop
@@ -56,7 +57,7 @@ def resuming(folder: Path, times: int) -> Comparison:
     graph = _graph(folder)
     store = FolderStore(str(folder / "store"))
     origin = RunStore(store, "F", "origin")
-    record = RunRecord("F", "origin", "flow.py", {}, graph.to_document())
+    record = RunRecord("F", "origin", "flow.py", {}, graph)
     origin.create(record)
     _fill(origin)
     turns: Iterator[int] = itertools.count()
@@ -98,7 +99,7 @@ def _fill(run: RunStore) -> None:
     """Write the records of the foreach: for each task a commit with some artifacts, and an outcome."""
     value = ArtifactRef("0" * 64, 200, "pickle", "builtins.str", "x" * 268)
     chunk = ArtifactRef("1" * 64, 100_000, "pickle", "builtins.list")
-    done = OutcomeRecord("succeeded", time.time())
+    done = OutcomeRecord(Outcome.SUCCEEDED, time.time())
     run.commit("start", "0", Commit(0, ("work",), {"items": chunk}, foreach=ForeachItems(TASKS, ((0, chunk),))))
     for index in range(TASKS):
         frame = ForeachFrame("start", index, TASKS, chunk, index)

@@ -49,7 +49,7 @@ def runner_of(
         run=run,
         file="flow.py",
         parameters={name: saved.save(value, name) for name, value in fixed.items()},
-        graph=definition.graph.to_document(),
+        graph=definition.graph,
         user=current_user(),
     )
     RunStore(store, record.flow, run).create(record)

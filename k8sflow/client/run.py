@@ -17,12 +17,12 @@ from k8sflow.client.tagged import components
 from k8sflow.client.task import Task
 from k8sflow.errors import NotFoundError, RunError, StorageError, TagError
 from k8sflow.flow.graph import Graph, Node
+from k8sflow.flow.outcome import Outcome
 from k8sflow.runtime.lookup import Runs, among, split
 from k8sflow.storage.records import Commit, OutcomeRecord, RunRecord
 from k8sflow.storage.run_store import RunStore
 from k8sflow.storage.tables import Tables
 from k8sflow.storage.tags import checked, system_tags
-from k8sflow.task.outcome import Outcome
 
 if TYPE_CHECKING:
     from k8sflow.client.flow import Flow
@@ -63,7 +63,7 @@ class Run:
     @cached_property
     def graph(self) -> Graph:
         """The flow's graph, as the run has it."""
-        return Graph.from_document(self.record.flow, self.record.graph)
+        return self.record.graph
 
     @cached_property
     def tables(self) -> Tables:
@@ -285,7 +285,7 @@ class Run:
 # A step outside the graph, which iteration skips, as in Metaflow. Its only task has the parameters, configs and
 # constants.
 PARAMETERS, PARAMETERS_TASK = "_parameters", "0"
-_NAMED = {Outcome.SUCCEEDED.value, Outcome.CANCELLED.value}
+_NAMED = {Outcome.SUCCEEDED, Outcome.CANCELLED}
 
 
 def _find(pathspec: str) -> RunStore:

@@ -16,12 +16,12 @@ from k8sflow.client.moments import local
 from k8sflow.client.tagged import TaggedAsParent
 from k8sflow.errors import CaughtError, NotFoundError
 from k8sflow.flow.graph import Graph
+from k8sflow.flow.outcome import Outcome
 from k8sflow.runtime.lookup import among, split
 from k8sflow.storage.logs import Mark, scrub
 from k8sflow.storage.records import Commit, OutcomeRecord
 from k8sflow.storage.run_store import RunStore
 from k8sflow.task.catch import caught
-from k8sflow.task.outcome import Outcome
 from k8sflow.task.spec import TaskName
 from k8sflow.task.stored_results import recorded_result
 from k8sflow.user import current_user
@@ -149,7 +149,7 @@ class Task(TaggedAsParent):
         None where ``@catch`` let the run go on: then it is in the artifact that ``@catch(var=...)`` names.
         """
         outcome = self._outcome
-        if self._commit is not None or outcome is None or outcome.outcome == Outcome.SUCCEEDED.value:
+        if self._commit is not None or outcome is None or outcome.outcome == Outcome.SUCCEEDED:
             return None
         return caught(recorded_result(outcome))
 
@@ -157,7 +157,7 @@ class Task(TaggedAsParent):
     def failure(self) -> str | None:
         """How the task failed, for a person: in one sentence, with the traceback below it."""
         outcome = self._outcome
-        if self._commit is not None or outcome is None or outcome.outcome == Outcome.SUCCEEDED.value:
+        if self._commit is not None or outcome is None or outcome.outcome == Outcome.SUCCEEDED:
             return None
         return "\n".join(filter(None, [outcome.summary, outcome.detail]))
 

@@ -12,7 +12,7 @@ from k8sflow.task.spec import TaskSpec
 
 @dataclass(frozen=True)
 class Queued:
-    """A task waits; the reason is told when it is more than a full house."""
+    """A task waits; the reason is given when it is more than a lack of free workers."""
 
     task: TaskSpec
     reason: str = ""

@@ -44,5 +44,5 @@ class RunContext:
     owner: dict[str, Any] | None = None
 
     def time_limit(self, step: str) -> TimeLimit | None:
-        """How long an execution of a step's task may take; None for any time."""
+        """The time limit of an execution of a step's task; None if there is none."""
         return self.policies[step].time_limit if step in self.policies else None

@@ -25,10 +25,10 @@ from k8sflow.executors.local_queue import TaskQueue
 from k8sflow.executors.task_logs import TaskLogs, open_logs
 from k8sflow.flow.decorators.environment import variables_of
 from k8sflow.flow.decorators.policy import TimeLimit
+from k8sflow.flow.outcome import Outcome
 from k8sflow.task.host.framing import OutputStream
 from k8sflow.task.host.supervise import TERM_SECONDS, TaskProcess, new_pipes
 from k8sflow.task.inside.runner import TaskRunner
-from k8sflow.task.outcome import Outcome
 from k8sflow.task.result import TaskResult, failed
 from k8sflow.task.spec import TaskSpec
 from k8sflow.task.stored_results import committed_result, write_outcome

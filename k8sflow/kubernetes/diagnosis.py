@@ -11,7 +11,7 @@ from decimal import ROUND_CEILING, Decimal
 from k8sflow import units
 from k8sflow.flow.decorators import quantity
 from k8sflow.flow.decorators.pod_options import PodOptions
-from k8sflow.task.outcome import Outcome
+from k8sflow.flow.outcome import Outcome
 from k8sflow.task.result import TaskResult, failed
 
 _MEMORY_STEPS_MB = 1000

@@ -12,8 +12,8 @@ from typing import Any
 
 from k8sflow.flow.decorators import quantity
 from k8sflow.flow.decorators.pod_options import PodOptions
+from k8sflow.flow.outcome import Outcome
 from k8sflow.kubernetes import diagnosis
-from k8sflow.task.outcome import Outcome
 from k8sflow.task.result import TaskResult
 
 Pod = dict[str, Any]

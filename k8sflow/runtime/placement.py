@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 from k8sflow.config import Settings
 from k8sflow.errors import FlowDefinitionError
@@ -40,13 +39,6 @@ class Placement:
         """True if any step runs on Kubernetes."""
         return bool(self.pods)
 
-    def to_document(self) -> dict[str, dict[str, Any]]:
-        """The pod options of each step, as JSON types."""
-        return {
-            step: {key: value for key, value in asdict(options).items() if value is not None}
-            for step, options in self.pods.items()
-        }
-
     def inside(self, settings: Settings) -> Settings:
         """The settings with the namespace of the run's pods."""
         return replace(settings, kubernetes_namespace=self.namespace)
@@ -58,9 +50,7 @@ class Placement:
     @staticmethod
     def of_record(record: RunRecord, settings: Settings) -> Placement:
         """The placement that a run was started with."""
-        pods = {step: PodOptions.from_mapping(options) for step, options in record.pods.items()}
-        policies = {step: StepPolicy.from_document(policy) for step, policy in record.policies.items()}
-        return Placement(pods, common_namespace(pods, settings.kubernetes_namespace), policies)
+        return Placement(record.pods, common_namespace(record.pods, settings.kubernetes_namespace), record.policies)
 
     @staticmethod
     def of(definition: FlowDefinition, with_: tuple[str, ...], settings: Settings) -> Placement:

@@ -7,7 +7,6 @@ from dataclasses import replace
 from k8sflow.flow.compile import compile_flow, declared
 from k8sflow.flow.config_expressions import run_with
 from k8sflow.flow.definition import FlowDefinition
-from k8sflow.flow.graph import Graph
 from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.storage.objects import ObjectStore
 from k8sflow.storage.records import RunRecord
@@ -25,8 +24,7 @@ def redeclared(definition: FlowDefinition, record: RunRecord, store: ObjectStore
     recorded = {name: artifacts.load(known[name], name) for name in definition.configs if name in known}
     configs = definition.configs.over(recorded)
     run_with(configs)
-    graph = Graph.from_document(record.flow, record.graph)
-    return replace(declared(definition.flow, configs, definition.attributes), graph=graph)
+    return replace(declared(definition.flow, configs, definition.attributes), graph=record.graph)
 
 
 def recompiled(definition: FlowDefinition, record: RunRecord, store: ObjectStore) -> FlowDefinition:

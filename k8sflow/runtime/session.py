@@ -6,7 +6,6 @@ import contextlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 from k8sflow.config import Settings
@@ -17,6 +16,7 @@ from k8sflow.executors.context import RunContext
 from k8sflow.flow.compile import compile_flow
 from k8sflow.flow.definition import FlowDefinition
 from k8sflow.flow.graph import Graph
+from k8sflow.flow.outcome import Outcome
 from k8sflow.runtime.core.earlier import read_earlier
 from k8sflow.runtime.core.loop import Loop
 from k8sflow.runtime.core.observer import Observer
@@ -27,7 +27,6 @@ from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.storage.objects import ObjectStore
 from k8sflow.storage.records import OutcomeRecord, RunRecord
 from k8sflow.storage.run_store import RunStore
-from k8sflow.task.outcome import Outcome
 from k8sflow.task.spec import TaskSpec
 
 
@@ -49,10 +48,10 @@ class Session:
     settings: Settings
     definition: FlowDefinition | None = None
 
-    @cached_property
+    @property
     def graph(self) -> Graph:
         """The graph that the run was started with."""
-        return Graph.from_document(self.record.flow, self.record.graph)
+        return self.record.graph
 
     @property
     def store(self) -> ObjectStore:
@@ -167,7 +166,7 @@ class Session:
         """Writes that the run was cancelled, where its loop had not started, and so could not."""
         with contextlib.suppress(StorageError):  # it is cancelled all the same, which the last lines say
             if self.run_store.read_run_outcome() is None:
-                self.run_store.write_run_outcome(OutcomeRecord(Outcome.CANCELLED.value, time.time(), "cancelled"))
+                self.run_store.write_run_outcome(OutcomeRecord(Outcome.CANCELLED, time.time(), "cancelled"))
 
 
 def open_session(run_store: RunStore, settings: Settings, declared: FlowDefinition | None = None) -> Session:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
+from k8sflow.flow.decorators.pod_options import PodOptions
+from k8sflow.flow.decorators.policy import StepPolicy
 from k8sflow.flow.foreach import MAX_NUM_SPLITS
+from k8sflow.flow.graph import Graph
+from k8sflow.flow.outcome import Outcome
 from k8sflow.storage.artifacts import ArtifactRef
 
 FORMAT = 1
@@ -161,8 +165,8 @@ class RunRecord:
         run: The run's id.
         file: The flow's file, relative to the code package.
         parameters: The parameters' values and the class's constants, by attribute.
-        graph: The steps in the order of the source, as ``Graph.to_document`` gives them.
-        pods: What the steps that run on Kubernetes ask of their pods, by step.
+        graph: The steps, in the order of the source.
+        pods: The pod options of the steps that run on Kubernetes, by step.
         package: sha256 of the code package, or None for a run on this machine alone.
         user: Who started it.
         created: When, in seconds since 1970.
@@ -170,7 +174,7 @@ class RunRecord:
         decorators: What ``--with`` added.
         origin_run_id: The run that this one resumes.
         flow_decorators: What the flow's own decorators say, by name: project, schedule, trigger, …
-        policies: Retries, timeout and catch by step, as ``StepPolicy.to_document`` gives them.
+        policies: Retries, timeout and catch, by step.
         source: The flow's file on the machine where the run was started.
         namespace: The tag by which its tasks look for runs; that of the user where it is empty.
         origin_step: The step from which on everything runs again, where the user of ``resume`` named one.
@@ -186,8 +190,8 @@ class RunRecord:
     run: str
     file: str
     parameters: Mapping[str, ArtifactRef]
-    graph: list[dict[str, Any]]
-    pods: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    graph: Graph
+    pods: Mapping[str, PodOptions] = field(default_factory=dict)
     package: str | None = None
     user: str = ""
     created: float = 0.0
@@ -195,7 +199,7 @@ class RunRecord:
     decorators: tuple[str, ...] = ()
     origin_run_id: str | None = None
     flow_decorators: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    policies: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    policies: Mapping[str, StepPolicy] = field(default_factory=dict)
     source: str = ""
     namespace: str = ""
     origin_step: str | None = None
@@ -209,21 +213,36 @@ class RunRecord:
     @property
     def steps(self) -> tuple[str, ...]:
         """The names of the steps, in the order of the source."""
-        return tuple(node["name"] for node in self.graph)
+        return tuple(self.graph.nodes)
 
     @property
     def end(self) -> str:
         """The name of the step with which a run has reached its end."""
-        return next((str(node["name"]) for node in self.graph if node.get("is_end")), "end")
+        return next((node.name for node in self.graph.nodes.values() if node.is_end), "end")
+
+    def to_document(self) -> dict[str, Any]:
+        """The record as JSON types."""
+        return {
+            **vars(self),
+            "parameters": {name: asdict(ref) for name, ref in self.parameters.items()},
+            "graph": self.graph.to_document(),
+            "pods": {step: options.to_document() for step, options in self.pods.items()},
+            "policies": {step: policy.to_document() for step, policy in self.policies.items()},
+        }
 
     @staticmethod
     def from_document(document: dict[str, Any]) -> RunRecord:
         """The record that a JSON document says."""
-        parameters = {name: ArtifactRef.from_document(ref) for name, ref in document["parameters"].items()}
         words = {
             key: tuple(document[key]) for key in ("tags", "decorators", "modules") if document.get(key) is not None
         }
-        return RunRecord(**{**document, **words, "parameters": parameters})
+        typed = {
+            "parameters": {name: ArtifactRef.from_document(ref) for name, ref in document["parameters"].items()},
+            "graph": Graph.from_document(document["flow"], document["graph"]),
+            "pods": {step: PodOptions.from_document(found) for step, found in document.get("pods", {}).items()},
+            "policies": {step: StepPolicy.from_document(found) for step, found in document.get("policies", {}).items()},
+        }
+        return RunRecord(**{**document, **words, **typed})
 
 
 @dataclass(frozen=True)
@@ -231,7 +250,7 @@ class OutcomeRecord:
     """How an execution of a task, or a whole run, ended.
 
     Args:
-        outcome: The outcome's name.
+        outcome: The outcome.
         finished: When, in seconds since 1970.
         summary: What happened.
         detail: The evidence, for example the traceback.
@@ -239,7 +258,7 @@ class OutcomeRecord:
         error_type: The class of the exception, where it was one of the user's code: ``builtins.ValueError``.
     """
 
-    outcome: str
+    outcome: Outcome
     finished: float
     summary: str = ""
     detail: str = ""
@@ -249,7 +268,7 @@ class OutcomeRecord:
     @staticmethod
     def from_document(document: Mapping[str, Any]) -> OutcomeRecord:
         """The record that a JSON document says."""
-        return OutcomeRecord(**document)
+        return OutcomeRecord(**{**document, "outcome": Outcome(document["outcome"])})
 
 
 def new_run_id(now: float | None = None) -> str:

@@ -69,7 +69,7 @@ class RunStore:
         Raises:
             RunError: The run is there already.
         """
-        key, data = f"{self.prefix}/run.json", dump(asdict(record))
+        key, data = f"{self.prefix}/run.json", dump(record.to_document())
         # A client that had no answer from the store tries again by itself, and then finds its own record there.
         if not self.store.put_new(key, data) and bytes(self.store.get(key)) != data:
             self.refuse_existing()

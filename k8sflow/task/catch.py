@@ -7,12 +7,13 @@ import time
 from k8sflow.errors import CaughtError, TimeoutException
 from k8sflow.flow.decorators.policy import Catch
 from k8sflow.flow.graph import Graph
+from k8sflow.flow.outcome import Outcome
 from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.storage.layers import compose
 from k8sflow.storage.records import Commit, KeptRecord
 from k8sflow.storage.run_store import RunStore
+from k8sflow.task.failure import name_of
 from k8sflow.task.inherited import inherited_by
-from k8sflow.task.outcome import Outcome, name_of
 from k8sflow.task.result import TaskResult, Transition
 from k8sflow.task.spec import TaskSpec
 from k8sflow.task.stored_results import committed_result
@@ -65,6 +66,6 @@ def caught(failure: TaskResult) -> CaughtError:
     short = kind.rpartition(".")[2]
     text = found.summary.removeprefix(f"{short}: ") if found.summary != short else ""
     stacktrace = found.detail
-    if stacktrace and text not in stacktrace:  # an error of ours has its parts there, not its text
+    if stacktrace and text not in stacktrace:  # k8sflow's own errors have their parts there, not their text
         stacktrace = f"{stacktrace}\n{short}: {text}"
     return CaughtError(kind, text, stacktrace, failure.outcome.value)

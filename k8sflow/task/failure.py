@@ -1,4 +1,4 @@
-"""From an exception to what a person is told about it."""
+"""The result and the explanation that follow from an exception."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from k8sflow.errors import K8sflowError, OutageError, StorageError, TimeoutException, UnreachableError
-from k8sflow.task.outcome import Outcome, name_of
+from k8sflow.flow.outcome import Outcome
 from k8sflow.task.result import Failure, TaskResult, failed
 from k8sflow.task.safe_repr import safe_repr
 
-# A message may hold a whole data frame: what is told of it goes to the terminal and into several records.
+# A message may hold a whole data frame: the summary goes to the terminal and into several records.
 _SUMMARY_CHARACTERS = 2_000
 _TRACEBACK_CHARACTERS = 100_000
 EXIT_ADVICE = (
@@ -103,13 +103,13 @@ def _exit_at_import(error: SystemExit) -> Failure:
 
 
 def has_entered(error: SystemExit) -> bool:
-    """Whether an exit came from k8sflow's command line, and not from the import of the flow's file."""
+    """True if an exit came from k8sflow's command line, and not from the import of the flow's file."""
     frames = traceback.extract_tb(error.__traceback__)[1:]  # the first one is that of the caller
     return any(frame.filename.startswith(_OUR_FILES) for frame in frames)
 
 
 def diagnose(error: BaseException) -> Failure:
-    """What a person is told about an exception of theirs: their frames, without ours."""
+    """The explanation of an exception from the user's code: their frames, without k8sflow's."""
     if isinstance(error, SystemExit):
         return Failure(
             f"the step called sys.exit({'' if error.code is None else safe_repr(error.code)}) before it was finished",
@@ -145,7 +145,7 @@ def _is_of_a_debugger(error: BaseException) -> bool:
 
 
 def _explained(error: K8sflowError) -> Failure:
-    """An error of ours in its parts; with the user's lines that led to it, or an exception of theirs that did."""
+    """One of k8sflow's errors in its parts, with the user's lines or the exception that led to it."""
     where = ""
     if frames := _users_frames(error):
         where = _listed(frames)
@@ -176,21 +176,21 @@ def _users_frames(error: BaseException) -> list[traceback.FrameSummary]:
 
 
 def _is_users(file: str) -> bool:
-    """Whether a file is neither ours, with the pickler that we use, nor Python's own."""
+    """True if a file is neither k8sflow's, with the pickler that we use, nor Python's own."""
     is_pythons = file.startswith((_STANDARD_LIBRARY, "<frozen ")) and not file.startswith(_INSTALLED)
     return not is_pythons and not file.startswith(_OUR_FILES) and f"{os.sep}cloudpickle{os.sep}" not in file
 
 
 def _traceback(error: BaseException) -> str:
     """The traceback without the frames of this package above the user's code."""
-    told = traceback.TracebackException.from_exception(error)
-    seen: traceback.TracebackException | None = told
+    found = traceback.TracebackException.from_exception(error)
+    seen: traceback.TracebackException | None = found
     while seen is not None:
         frames = [frame for frame in seen.stack if not frame.filename.startswith(_OUR_FILES)]
         if frames:
             seen.stack = traceback.StackSummary.from_list(frames)
         seen = seen.__cause__ or seen.__context__
-    return _cut("".join(told.format()).rstrip(), _TRACEBACK_CHARACTERS)
+    return _cut("".join(found.format()).rstrip(), _TRACEBACK_CHARACTERS)
 
 
 def _cut(text: str, most: int) -> str:
@@ -198,3 +198,8 @@ def _cut(text: str, most: int) -> str:
     if len(text) <= most:
         return text
     return f"{text[: most // 2]} … {len(text) - most:,} characters left out … {text[len(text) - most // 2 :]}"
+
+
+def name_of(kind: type[BaseException]) -> str:
+    """The name of an exception's class as Metaflow has it: ``builtins.ValueError``."""
+    return f"{kind.__module__}.{kind.__name__}"

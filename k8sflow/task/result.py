@@ -1,4 +1,4 @@
-"""How an execution of a task ended, as a value and as one small JSON document.
+"""The end of an execution of a task, as a value and as one small JSON document.
 
 It travels through a pipe on this machine and through the termination message in a pod, which Kubernetes cuts at
 4096 bytes (https://kubernetes.io/docs/tasks/debug/debug-application/determine-reason-pod-failure/).
@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import Any
 
-from k8sflow.task.outcome import Outcome
+from k8sflow.flow.outcome import Outcome
 
 TERMINATION_MESSAGE_BYTES = 4096
 _CUT = "…"
@@ -21,7 +21,7 @@ _SURROGATES = re.compile("[\ud800-\udfff]")
 
 @dataclass(frozen=True)
 class Transition:
-    """Where a finished task sends the run.
+    """The steps that follow a finished task.
 
     Args:
         steps: The names of the next steps, in the order of ``self.next()``; empty after the end step.
@@ -55,7 +55,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class TaskResult:
-    """How one execution of a task ended, and where the run goes from there.
+    """The end of one execution of a task, and the steps that follow it.
 
     Args:
         outcome: How it ended.
@@ -165,7 +165,7 @@ def _shortened(failure: Failure, room: int) -> Failure:
 
 
 def _cost(text: str) -> int:
-    """How many bytes a text takes in JSON."""
+    """The number of bytes that a text takes in JSON."""
     return len(escaped(json.dumps(text, ensure_ascii=False)).encode()) - 2
 
 

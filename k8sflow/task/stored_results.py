@@ -1,13 +1,13 @@
-"""How an execution of a task ended, as the run's store has it."""
+"""The results of tasks in the run's store."""
 
 from __future__ import annotations
 
 import time
 
 from k8sflow.errors import StorageError
+from k8sflow.flow.outcome import Outcome
 from k8sflow.storage.records import OutcomeRecord
 from k8sflow.storage.run_store import RunStore
-from k8sflow.task.outcome import Outcome
 from k8sflow.task.result import Failure, TaskResult, Transition, failed
 from k8sflow.task.spec import TaskSpec
 
@@ -25,9 +25,7 @@ def committed_result(run_store: RunStore, spec: TaskSpec) -> TaskResult | None:
 def write_outcome(run_store: RunStore, spec: TaskSpec, result: TaskResult) -> None:
     """Writes how an execution ended; a store that refuses it must not hide the result itself."""
     found = result.failure or Failure("")
-    record = OutcomeRecord(
-        result.outcome.value, time.time(), found.summary, found.detail, found.resolution, found.error_type
-    )
+    record = OutcomeRecord(result.outcome, time.time(), found.summary, found.detail, found.resolution, found.error_type)
     try:
         run_store.write_outcome(spec.name.step, spec.name.id, spec.attempt, record)
     except StorageError:
@@ -37,7 +35,7 @@ def write_outcome(run_store: RunStore, spec: TaskSpec, result: TaskResult) -> No
 
 def recorded_result(record: OutcomeRecord) -> TaskResult:
     """The result of an execution, from the record of its outcome."""
-    outcome = Outcome(record.outcome)
+    outcome = record.outcome
     if not outcome.is_failure:
         return TaskResult(outcome)
     return failed(outcome, record.summary, record.detail, record.resolution, record.error_type)

@@ -53,8 +53,7 @@ def _run(definition: FlowDefinition, parameters: Mapping[str, Any]) -> Run:
     runner = new_run(definition, parameters)
     placement = Placement.of(definition, (), Settings())
     policies = {step: replace(policy, timeout_seconds=None) for step, policy in placement.policies.items()}
-    documents = {step: policy.to_document() for step, policy in policies.items()}
-    runner = replace(runner, record=replace(runner.record, policies=documents))
+    runner = replace(runner, record=replace(runner.record, policies=policies))
     tasks = _Tasks(runner)
     loop = Loop(
         definition.graph,

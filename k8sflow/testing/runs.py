@@ -58,7 +58,7 @@ def new_run(definition: FlowDefinition, given: Mapping[str, Any]) -> TaskRunner:
         run=new_run_id(),
         file=Path(inspect.getfile(definition.flow)).name,
         parameters=fixed_values(definition, _by_attribute(definition, given), ArtifactStore(store, name), {}),
-        graph=definition.graph.to_document(),
+        graph=definition.graph,
         flow_decorators=documents(name, definition.decorations, current_user(), None, None),
         user=current_user(),
         created=time.time(),

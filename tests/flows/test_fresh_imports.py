@@ -223,7 +223,7 @@ def test_a_change_of_the_environment_by_the_flow_applies_once(tmp_path: Path) ->
         ("import uuid; ID = uuid.uuid4()", "it makes a unique id"),
         ("from uuid import uuid4; ID = uuid4()", "it makes a unique id"),
         ("import multiprocessing; L = multiprocessing.Lock()", "it makes memory that processes share"),
-        ("import yours", "it imports yours, which is no installed library"),
+        ("import yours", "it imports yours, which is not an installed library"),
     ],
 )
 def test_a_library_that_a_fork_cannot_use_is_not_preloaded(

@@ -25,7 +25,7 @@ Start = Callable[[socket.socket, socket.socket], int]
 
 @dataclass(frozen=True)
 class Exit:
-    """How a task's process ended: ``status`` as of ``os.waitpid``."""
+    """The end of a task's process: ``status`` as of ``os.waitpid``."""
 
     pid: int
     status: int
@@ -108,7 +108,7 @@ class ForkServer:
 
     @property
     def has_exits(self) -> bool:
-        """Whether exits were reported that ``exits`` has not returned yet."""
+        """True if exits were reported that ``exits`` has not returned yet."""
         return bool(self._exits)
 
     def kill_unless_ready(self) -> None:

@@ -45,7 +45,7 @@ class ModuleNames:
         self._shared.add(name)
 
     def changed_by(self, statement: ast.stmt) -> bool:
-        """Whether a statement may change an object of another module: by ``+=``, or by a class that it registers."""
+        """True if a statement may change an object of another module: by ``+=``, or by a class that it registers."""
         changes = False
         for node in _executed(statement):
             match node:
@@ -59,15 +59,15 @@ class ModuleNames:
                     changes = changes or name in self._shared
                 case ast.ClassDef():
                     parents = [*node.bases, *(keyword.value for keyword in node.keywords if keyword.arg == "metaclass")]
-                    changes = changes or any(map(self._is_told_of_subclasses, parents))
+                    changes = changes or any(map(self._sees_subclasses, parents))
                     self._own.add(node.name)
         return changes
 
     def _is_shared(self, value: ast.expr) -> bool:
         return any(found.id in self._shared for found in _names_in(value))
 
-    def _is_told_of_subclasses(self, parent: ast.expr) -> bool:
-        """Whether code of a library runs when a class is derived from this one; also where that can't be known."""
+    def _sees_subclasses(self, parent: ast.expr) -> bool:
+        """True if code of a library runs when a class is derived from this one; also where that can't be known."""
         if isinstance(parent, ast.Subscript):  # Generic[T]
             parent = parent.value
         if isinstance(parent, ast.Name) and parent.id in self._own and parent.id not in self._imported:
@@ -99,7 +99,7 @@ def _metaclasses(found: type) -> tuple[type, ...]:
 
 
 def _is_harmless_root(module: object) -> bool:
-    """Whether a module is Python's or k8sflow's, which keep no list of a user's classes that a library reads."""
+    """True if a module is Python's or k8sflow's, which keep no list of a user's classes that a library reads."""
     root = module.partition(".")[0] if isinstance(module, str) else ""
     return root in sys.stdlib_module_names or root in {_OURS, "builtins"}
 

@@ -2,7 +2,7 @@
 
 A library may be imported ahead if nothing that the flow does before its ``import`` statement can make a difference to
 it. So the statements are read in the order in which they run, through the flow's own modules, up to the first one that
-might: a call, say. Of what flows often do first, some things are understood: variables of ``os.environ`` are set again
+might: a call, say. Some things that flows often do first are understood: variables of ``os.environ`` are set again
 before the import, ``sys.path`` matters to the flow's own modules alone, and warnings that are ignored are watched.
 Whatever is imported later, each task imports by itself.
 """
@@ -75,7 +75,7 @@ PlanStep = SetVariable | Ignore | Import
 
 @dataclass(frozen=True)
 class Plan:
-    """What to import ahead.
+    """The libraries to import ahead.
 
     Args:
         steps: What to do, in this order.
@@ -103,7 +103,7 @@ def plan(file: Path, package: str, modules: Mapping[str, ModuleType]) -> Plan:
 
 
 def is_library(module: ModuleType) -> bool:
-    """Whether a module is installed or comes with Python, and is none of the user's code."""
+    """True if a module is installed or comes with Python, and not part of the user's code."""
     name = getattr(module, "__name__", "")
     if name.partition(".")[0] == OURS:
         return True
@@ -118,7 +118,7 @@ def is_library(module: ModuleType) -> bool:
 
 @cache
 def is_library_file(file: str) -> bool:
-    """Whether a file is in one of the folders that packages are installed in, or Python itself."""
+    """True if a file is in one of the folders that packages are installed in, or Python itself."""
     parts = Path(file).parts
     if "site-packages" in parts or "dist-packages" in parts:
         return True
@@ -273,7 +273,7 @@ def _is_main_test(test: ast.expr) -> bool:
 
 
 def _is_harmless(node: ast.AST) -> bool:  # noqa: PLR0911  one for each kind of code
-    """Whether running this code makes no difference to any library: it calls nothing, and changes no object."""
+    """True if running this code makes no difference to any library: it calls nothing, and changes no object."""
     match node:
         case ast.FunctionDef() | ast.AsyncFunctionDef():
             parts: list[Any] = [*node.args.defaults, *filter(None, node.args.kw_defaults)]
@@ -302,7 +302,7 @@ def _is_harmless(node: ast.AST) -> bool:  # noqa: PLR0911  one for each kind of 
 
 
 def _is_wrapped(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> bool:
-    """Whether decorators run that may do anything."""
+    """True if decorators run that may do anything."""
     functions = [found.func if isinstance(found, ast.Call) else found for found in node.decorator_list]
     return any(_dotted(function).rpartition(".")[2] not in _HARMLESS_DECORATORS for function in functions)
 

@@ -1,7 +1,7 @@
 """Imports libraries in a fork server, and finds out which of them a forked process can't use.
 
-What a library starts when it is imported (a thread, a connection, a file that it goes on reading) isn't there, or is
-shared, in a process that was forked later. Such a library is imported by each task itself.
+Anything that a library starts when it is imported (a thread, a connection, a file that it continues to read) is missing
+or shared in a process that was forked later. Such a library is imported by each task itself.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ class _Blocked:
 
 
 class _State:
-    """What a fork can't keep, before an import."""
+    """Everything that a fork can't keep, before an import."""
 
     def __init__(self, hooks: list[Any]) -> None:
         self._python_threads = threading.active_count()
@@ -157,7 +157,7 @@ class _State:
     def changed(self, hooks: list[Any], *, ignores: bool) -> str:  # noqa: PLR0911  one for each reason
         """Why a fork can't keep what is new since then, or an empty text."""
         if own := _own_module(self._modules):
-            return f"it imports {own}, which is no installed library"
+            return f"it imports {own}, which is not an installed library"
         if what := self._started():
             return f"it {what} when it is imported"
         if _handlers() != self._handlers:
@@ -174,7 +174,7 @@ class _State:
         return ""
 
     def _started(self) -> str:
-        """What runs, or is open, since then, or an empty text."""
+        """A description of what runs or is open since then; empty if nothing is."""
         if threading.active_count() > self._python_threads:
             return "starts threads"
         if _count_threads() > self._threads and _count_threads_after_fork() > self._threads:
@@ -203,7 +203,7 @@ def _own_module(known: Collection[str]) -> str:
 
 
 def _keeps_process_id(package: str) -> bool:
-    """Whether a module of a package has this process's id in a variable, or in an object that a variable names."""
+    """True if a module of a package has this process's id in a variable, or in an object that a variable names."""
     modules = [module for name, module in list(sys.modules.items()) if name.partition(".")[0] == package]
     return any(_holds_process_id(value) for module in modules for value in list(vars(module).values()))
 
@@ -306,13 +306,13 @@ def reseed() -> None:
 
 
 def _is_a_file(arguments: Sequence[Any]) -> bool:
-    """Whether one of the arguments names a file or folder that is there."""
+    """True if one of the arguments names a file or folder that is there."""
     found = [argument for argument in arguments if isinstance(argument, str | os.PathLike) and str(argument)]
     return any(os.path.lexists(argument) for argument in found)
 
 
 def _shared_memory() -> int:
-    """How many pieces of memory a fork would share and write to, as multiprocessing's locks are."""
+    """The number of pieces of memory that a fork would share and write to, as multiprocessing's locks are."""
     with contextlib.suppress(OSError):
         return sum(line.split()[1].startswith("rw-s") for line in _MEMORY.read_text("utf-8", "replace").splitlines())
     return 0
@@ -333,7 +333,7 @@ def _name(thread: Path) -> str:
 
 
 def _count_threads_after_fork() -> int:
-    """The threads that are left after a fork: some libraries end theirs for it, until they are used again."""
+    """The threads that remain after a fork: some libraries end theirs for it, until they are used again."""
     if (pid := os.fork()) == 0:
         os._exit(0)
     os.waitpid(pid, 0)
@@ -356,7 +356,7 @@ def _is_open(descriptor: int) -> bool:
 
 
 def _shared(descriptor: int) -> str:
-    """What processes would share by a descriptor, or an empty text."""
+    """A description of what processes would share by a descriptor; empty if nothing."""
     mode = os.fstat(descriptor).st_mode
     if stat.S_ISSOCK(mode):
         with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as found:

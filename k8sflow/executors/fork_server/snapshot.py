@@ -93,7 +93,7 @@ class SnapshotFinder:
             linecache.cache[file] = (len(source), None, lines, file)
 
     def code(self, file: str) -> CodeType | None:
-        """What a file's kept source compiles to; None where there is none.
+        """The code of a file's kept source; None where there is none.
 
         Raises:
             SyntaxError: It can't be compiled.
@@ -105,7 +105,7 @@ class SnapshotFinder:
         return self._codes[file]
 
     def is_best_cached(self, file: str) -> bool:
-        """Whether a file is as it was kept and not compiled yet: then Python's own cache saves the time."""
+        """True if a file is as it was kept and not compiled yet: then Python's own cache saves the time."""
         if file in self._codes:
             return False
         with contextlib.suppress(OSError):

@@ -69,13 +69,11 @@ def start_server(run: RunToServe, lock: int | None, variables: Mapping[str, str]
     """
     launch = launch_of(run.flow)
     plan = plan_of(launch) if preloads else Plan()
-    record = asdict(run.record)
-    record["parameters"] = {name: ref.to_document() for name, ref in run.record.parameters.items()}
     document = {
         **_preloading(launch, plan, variables),
         "launch": {"file": str(launch.script.file), "module": launch.script.module, "argv": launch.argv},
         "sources": _texts(snapshot.take(launch.script.file, launch.script.folder, sys.modules.values())),
-        "record": record,
+        "record": run.record.to_document(),
         "store": _address(run.store),
         "place": run.place,
         "files": run.files,
@@ -145,7 +143,7 @@ def _memory_file() -> IO[bytes]:
 
 
 def _address(store: ObjectStore) -> list[Any]:
-    """What opens a store in another process; a folder is its URL alone."""
+    """The arguments that open a store in another process; a folder needs its URL alone."""
     patience = getattr(store, "patience", None) or Patience()
     return [store.url, getattr(store, "endpoint", None), getattr(store, "region", None), patience.seconds]
 

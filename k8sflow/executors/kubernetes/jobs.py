@@ -36,7 +36,7 @@ _NODES_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class RunObjects:
-    """Where the API server has the objects of a run.
+    """The paths of a run's objects in the API server.
 
     Args:
         namespace: Their namespace.
@@ -122,7 +122,7 @@ class Jobs:
             await asyncio.gather(*pending, return_exceptions=True)
 
     def submit(self, tasks: Sequence[TaskSpec]) -> None:
-        """Takes tasks; their Jobs are made as soon as there is room."""
+        """Takes tasks; their Jobs are created as soon as there is room."""
         for task in tasks:
             self._queue.put_nowait(task)
 
@@ -166,7 +166,7 @@ class Jobs:
         await self._has_owner.wait()
         is_finished = not self._tasks and self._queue.empty()
         if self.context.owner is None and is_finished and not self.is_cancelling:
-            await self._hand_over_owner()
+            await self._pass_ownership()
         if not self._end.done():
             self._end.set_result(None)
 
@@ -225,7 +225,7 @@ class Jobs:
         )
         return {"apiVersion": "v1", "kind": "ConfigMap", "name": name, "uid": config_map["metadata"]["uid"]}
 
-    async def _hand_over_owner(self) -> None:
+    async def _pass_ownership(self) -> None:
         """Makes the Job that finished last the owner of the ConfigMap that owns it.
 
         Finished Jobs stay for people to look at until their time (ttlSecondsAfterFinished) is over. With this ring,
@@ -234,8 +234,8 @@ class Jobs:
         try:
             await asyncio.wait_for(self._close_ring(), _CLOSE_SECONDS)
         except (KubernetesError, asyncio.TimeoutError):
-            # The run is over and told. Without the ring (the last Job is gone, patching is not allowed) the empty
-            # ConfigMap stays behind, and harms nobody.
+            # The run is over and reported. Without the ring (the last Job is deleted, patching is not allowed), the
+            # empty ConfigMap stays behind, which harms nobody.
             return
 
     async def _close_ring(self) -> None:
@@ -327,7 +327,7 @@ class Jobs:
             try:
                 await self._explain(podless, slow[:_FEW])
             except KubernetesError:
-                continue  # whether the server is gone for good is the reflector's to say
+                continue  # the reflector decides whether the server is unreachable for good
 
     def _older_than(self, seconds: float) -> list[TaskOnCluster]:
         born_before = asyncio.get_running_loop().time() - seconds

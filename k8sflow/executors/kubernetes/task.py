@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from k8sflow.errors import ApiStatusError, KubernetesError, StorageError
 from k8sflow.executors.base import Emit, Finished, Output, Queued, Started
 from k8sflow.flow.decorators.pod_options import PodOptions
+from k8sflow.flow.outcome import Outcome
 from k8sflow.kubernetes import diagnosis, waiting
 from k8sflow.kubernetes.api import KubernetesApi
 from k8sflow.kubernetes.job import CONTAINER
@@ -29,7 +30,6 @@ from k8sflow.kubernetes.outcome import (
 )
 from k8sflow.kubernetes.reflector import Change
 from k8sflow.task.host.framing import ResultLine, decode
-from k8sflow.task.outcome import Outcome
 from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskSpec
 
@@ -42,7 +42,7 @@ _TAIL_LINES = 20
 
 
 class Surroundings(Protocol):
-    """What a task needs of its run."""
+    """The part of a run that its tasks need."""
 
     api: KubernetesApi
     namespace: str
@@ -87,12 +87,12 @@ class TaskOnCluster:
 
     @property
     def job_path(self) -> str:
-        """Where the Job is."""
+        """The Job's path in the API server."""
         return f"/apis/batch/v1/namespaces/{self.run.namespace}/jobs/{self.job_name}"
 
     @property
     def is_waiting(self) -> bool:
-        """Whether its Job exists, and no container of it has started."""
+        """True if its Job exists, and no container of it has started."""
         return not self.is_finished and self.created_at is not None and self.started_pod is None
 
     def created(self) -> None:
@@ -140,7 +140,7 @@ class TaskOnCluster:
             self._set_timer("faulty start", FAULTY_START_SECONDS, self._give_up)
 
     async def look_at_job(self) -> None:
-        """Finds out why there is no pod, where the Job itself tells: it is held back, over, or gone."""
+        """Finds out why there is no pod, if the Job itself says so: it is suspended, over, or deleted."""
         job = await self._job()
         if self.pod is not None or self.is_finished:
             return
@@ -173,13 +173,13 @@ class TaskOnCluster:
         try:
             await self.run.api.delete(self.job_path)
         except KubernetesError:
-            # Its result is told already; the owner's end or the Job's own deadline takes it away.
+            # Its result is reported already; the owner's end or the Job's own deadline removes it.
             return
 
     async def _explain_waiting(self, pod: Manifest) -> None:
         node = await self.run.largest_node() if waiting.is_unschedulable(pod) else None
         if self.pod is not pod:
-            return  # it went on in the meantime
+            return  # it has changed in the meantime
         found = waiting.why(pod, self.options, node)
         if found is not None or self.reason is not None:
             self.tell_waiting(found)
@@ -230,11 +230,11 @@ class TaskOnCluster:
     def _take_result(self, text: str) -> None:
         """Acts on the agent's last line, which is here before the kubelet has looked at the container again."""
         try:
-            told = TaskResult.from_json(text)
+            result = TaskResult.from_json(text)
         except ValueError:
-            return  # cut off by a kill; the pod's status tells
-        if told.outcome is not Outcome.CANCELLED:
-            self.finish(told)
+            return  # cut off by a kill; the pod's status says more
+        if result.outcome is not Outcome.CANCELLED:
+            self.finish(result)
 
     def _pod_over(self, pod: Manifest, end: PodEnd) -> None:
         self._over.add(pod["metadata"]["uid"])
@@ -270,7 +270,7 @@ class TaskOnCluster:
         try:
             await asyncio.wait_for(log.drain(), _DRAIN_SECONDS)
         except (KubernetesError, asyncio.TimeoutError):
-            # The pod or its node is gone, and the rest of its log with it; the agent has uploaded what it could.
+            # The pod or its node is lost, and the rest of its log with it; the agent has uploaded what it could.
             return
 
     async def _without_word(self, end: PodEnd) -> TaskResult:
@@ -287,7 +287,7 @@ class TaskOnCluster:
         if self.run.is_cancelling:
             return diagnosis.cancelled()
         result = end.result
-        if result.outcome is Outcome.NODE_LOST and await self._job_is_gone():
+        if result.outcome is Outcome.NODE_LOST and await self._is_job_deleted():
             result = diagnosis.job_deleted()
         tail = b"".join(self._tail).decode(errors="replace").rstrip()
         shown = not tail or tail in result.explained.detail
@@ -295,7 +295,7 @@ class TaskOnCluster:
         detail = "\n".join(part for part in parts if part)
         return replace(result, failure=replace(result.explained, detail=detail))
 
-    async def _job_is_gone(self) -> bool:
+    async def _is_job_deleted(self) -> bool:
         try:
             job = await self._job()
         except KubernetesError:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from k8sflow.errors import FlowDefinitionError
@@ -116,6 +116,18 @@ class PodOptions:
         _seconds,
         "how long the pod may wait to start (default: 600 where its image or settings are at problem, else no end)",
     )
+
+    def to_document(self) -> dict[str, Any]:
+        """The options that are set, as JSON types."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+    @staticmethod
+    def from_document(document: Mapping[str, Any]) -> PodOptions:
+        """The options that ``to_document`` wrote."""
+        options: dict[str, Any] = {}
+        for name, found in document.items():
+            options[name] = tuple(found) if isinstance(found, list) else found
+        return PodOptions(**options)
 
     @staticmethod
     def from_mapping(

@@ -39,4 +39,4 @@ def plan_from(origin: RunStore, record: RunRecord, graph: Graph, step: str | Non
         graph: The flow's current graph.
         step: The step from which on everything runs again; None for the tasks that have no result.
     """
-    return plan(origin, Graph.from_document(record.flow, record.graph), graph, lambda name: name.step == step)
+    return plan(origin, record.graph, graph, lambda name: name.step == step)

@@ -136,11 +136,11 @@ def create(
     values = fixed_values(definition, request.values, artifacts, origin.parameters if origin else {})
     record = replace(
         new_record(definition, values, request.run_id),
-        pods=placement.to_document(),
+        pods=placement.pods,
         flow_decorators=documents(
             definition.name, definition.decorations, current_user(), request.branch, request.production
         ),
-        policies={step: policy.to_document() for step, policy in placement.policies.items()},
+        policies=placement.policies,
         package=code.sha256 if code is not None else None,
         tags=request.tags,
         decorators=request.decorators,
@@ -167,7 +167,7 @@ def new_record(
         run=run_id or new_run_id(),
         file=file,
         parameters=parameters,
-        graph=definition.graph.to_document(),
+        graph=definition.graph,
         user=current_user(),
         created=time.time(),
         source=str(folder / file),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timezone
 from functools import partial
 
+from k8sflow.flow.outcome import Outcome
 from k8sflow.runtime.commands import next_steps
 from k8sflow.runtime.core.run_state import RunEnd, RunResult
 from k8sflow.runtime.progress import Reporter
@@ -12,7 +13,6 @@ from k8sflow.runtime.progress.console import Console, Tone
 from k8sflow.runtime.progress.text import settled
 from k8sflow.runtime.session import Session
 from k8sflow.storage.records import OutcomeRecord
-from k8sflow.task.outcome import Outcome
 
 
 def display(session: Session, console: Console, asked_at: float) -> Reporter:
@@ -47,7 +47,7 @@ def display_end(session: Session, reporter: Reporter, result: RunResult) -> None
 def display_outcome(session: Session, console: Console, outcome: OutcomeRecord) -> RunEnd:
     """Shows how a run ended that another process has driven; returns it."""
     when = datetime.fromtimestamp(outcome.finished, timezone.utc).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-    match Outcome(outcome.outcome):
+    match outcome.outcome:
         case Outcome.SUCCEEDED:
             console.say(f"{session.pathspec} succeeded at {when}.", Tone.GOOD)
             return RunEnd.SUCCEEDED
@@ -55,7 +55,7 @@ def display_outcome(session: Session, console: Console, outcome: OutcomeRecord) 
             end, verb = RunEnd.CANCELLED, "was cancelled"
         case _:
             end, verb = RunEnd.FAILED, "failed"
-    why = f": {settled(outcome.summary)}" if outcome.summary not in {"", Outcome.CANCELLED.value} else "."
+    why = f": {settled(outcome.summary)}" if outcome.summary not in {"", Outcome.CANCELLED} else "."
     console.say(f"{session.pathspec} {verb} at {when}{why}", Tone.BAD)
     console.say(f"  to resume:  {next_steps.resume(session.record)}")
     return end

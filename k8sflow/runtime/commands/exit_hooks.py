@@ -149,8 +149,6 @@ def _print(name: str, lines: str, console: Console) -> None:
 
 
 def _explain(name: str, result: TaskResult, console: Console) -> None:
-    diagnosis = result.failure
-    why = brief(diagnosis.summary) if diagnosis is not None else result.outcome.value
-    console.say(f"The exit hook {name} failed: {why}", Tone.NOTICE)
-    if diagnosis is not None and diagnosis.detail:
-        console.say("\n".join(f"    {line}" for line in diagnosis.detail.splitlines()))
+    console.say(f"The exit hook {name} failed: {brief(result.explained.summary)}", Tone.NOTICE)
+    if result.explained.detail:
+        console.say("\n".join(f"    {line}" for line in result.explained.detail.splitlines()))

@@ -10,6 +10,7 @@ from itertools import groupby
 from k8sflow.errors import ParameterError, RunError
 from k8sflow.flow.definition import FlowDefinition
 from k8sflow.flow.graph import Graph
+from k8sflow.flow.outcome import Outcome
 from k8sflow.flow.problems import did_you_mean
 from k8sflow.runtime.commands import next_steps
 from k8sflow.runtime.commands.clone import plan_from
@@ -26,7 +27,6 @@ from k8sflow.runtime.session import Session, open_session
 from k8sflow.storage.lease import Holder, folder_lease_of
 from k8sflow.storage.records import OutcomeRecord, RunRecord
 from k8sflow.storage.run_store import RunStore
-from k8sflow.task.outcome import Outcome
 from k8sflow.task.spec import TaskName
 
 # How many of a step's tasks are listed by name, with their fate in the origin.
@@ -177,7 +177,7 @@ def _described(plan: Plan, origin: RunStore, outcome: OutcomeRecord | None, grap
 def _end(outcome: OutcomeRecord | None) -> str:
     if outcome is None:
         return "lost its driver"
-    match Outcome(outcome.outcome):
+    match outcome.outcome:
         case Outcome.SUCCEEDED:
             return "succeeded"
         case Outcome.CANCELLED:

@@ -18,6 +18,7 @@ from k8sflow.executors.by_name import LOCAL
 from k8sflow.flow.decorators.policy import StepPolicy
 from k8sflow.flow.definition import FlowDefinition
 from k8sflow.flow.graph import Graph
+from k8sflow.flow.outcome import Outcome
 from k8sflow.flow.problems import did_you_mean
 from k8sflow.runtime.commands import id_files, next_steps
 from k8sflow.runtime.commands.create import fixed_values, new_record
@@ -35,7 +36,6 @@ from k8sflow.storage.clones import put_commits
 from k8sflow.storage.run_store import SPINS, RunStore
 from k8sflow.storage.tables import Tables
 from k8sflow.task.inherited import inherited_by
-from k8sflow.task.outcome import Outcome
 from k8sflow.task.safe_repr import safe_repr
 from k8sflow.task.spec import TaskName, TaskSpec
 
@@ -120,7 +120,7 @@ def _session(origin: Session, definition: FlowDefinition, step: str) -> Session:
     record = replace(
         new_record(definition, fixed_values(definition, {}, origin.artifacts, before.parameters)),
         flow_decorators=before.flow_decorators,
-        policies={step: policy.to_document()},
+        policies={step: policy},
         namespace=before.namespace,
         origin_run_id=before.run,
         origin_step=step,
@@ -175,7 +175,7 @@ def _first(origin: Session, reruns: list[Rerun]) -> Rerun:
         step, task = rerun.task.name.step, rerun.task.name.id
         ended = [attempt for attempt, is_over in listing.attempts.get((step, task), {}).items() if is_over]
         past = past_of(read_ended(origin.run_store, step, task, ended))
-        if past is not None and past.record.outcome != Outcome.CANCELLED.value:
+        if past is not None and past.record.outcome != Outcome.CANCELLED:
             return rerun
     return (without or reruns)[0]
 

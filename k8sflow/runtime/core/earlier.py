@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from k8sflow.flow.graph import Graph
+from k8sflow.flow.outcome import Outcome
 from k8sflow.storage.clones import read_commits
 from k8sflow.storage.records import OutcomeRecord
 from k8sflow.storage.run_store import RunStore
-from k8sflow.task.outcome import Outcome
 from k8sflow.task.result import Transition
 
 
@@ -54,7 +54,7 @@ def past_of(ended: Mapping[int, OutcomeRecord]) -> Past | None:
     if not ended:
         return None
     last = max(ended)
-    return Past(last, ended[last], Counter(Outcome(record.outcome) for record in ended.values()))
+    return Past(last, ended[last], Counter(record.outcome for record in ended.values()))
 
 
 def past_together(ended: Sequence[Mapping[int, OutcomeRecord]]) -> Past | None:
@@ -63,9 +63,9 @@ def past_together(ended: Sequence[Mapping[int, OutcomeRecord]]) -> Past | None:
     past = None
     for attempt in sorted({attempt for records in ended for attempt in records}):
         records = (found[attempt] for found in ended if attempt in found)
-        blamed = next((record for record in records if Outcome(record.outcome).is_paid_by_user), None)
+        blamed = next((record for record in records if record.outcome.is_paid_by_user), None)
         if blamed is not None:
-            failures[Outcome(blamed.outcome)] += 1
+            failures[blamed.outcome] += 1
             past = Past(attempt, blamed, failures)
     return past
 

@@ -18,6 +18,7 @@ from k8sflow.debug_log import DebugLog
 from k8sflow.errors import StorageError, SupersededError
 from k8sflow.executors.base import Executor, Finished, Report
 from k8sflow.flow.graph import Graph
+from k8sflow.flow.outcome import Outcome
 from k8sflow.runtime.core.clock import Clock, RealClock
 from k8sflow.runtime.core.inbox import Inbox
 from k8sflow.runtime.core.observer import Observer
@@ -41,7 +42,6 @@ from k8sflow.runtime.core.run_state import (
 from k8sflow.storage.records import OutcomeRecord
 from k8sflow.storage.run_store import RunStore
 from k8sflow.task.catch import commit_caught
-from k8sflow.task.outcome import Outcome
 from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskName, TaskSpec
 from k8sflow.task.stored_results import write_outcome
@@ -113,7 +113,7 @@ class Loop:
             result = self._drive(self._make_state())
             if result.is_success:
                 self._close()
-                self._record_end(OutcomeRecord(Outcome.SUCCEEDED.value, time.time()))
+                self._record_end(OutcomeRecord(Outcome.SUCCEEDED, time.time()))
         except SupersededError:
             self._close()
             raise
@@ -185,12 +185,12 @@ class Loop:
         _log.debug("The run ends early: %r", error)
         self._run_store.store.limit_patience(_CANCEL_PATIENCE_SECONDS)
         self._stop_all()
-        record = OutcomeRecord(Outcome.NEVER_STARTED.value, time.time(), str(error))
+        record = OutcomeRecord(Outcome.NEVER_STARTED, time.time(), str(error))
         if isinstance(error, (KeyboardInterrupt, BrokenPipeError)):
             why = "cancelled" if isinstance(error, KeyboardInterrupt) else "stdout was closed"
-            record = OutcomeRecord(Outcome.CANCELLED.value, time.time(), why)
+            record = OutcomeRecord(Outcome.CANCELLED, time.time(), why)
             if self._has_end:
-                record = OutcomeRecord(Outcome.SUCCEEDED.value, time.time())
+                record = OutcomeRecord(Outcome.SUCCEEDED, time.time())
         with contextlib.suppress(StorageError):  # which may be what ended the loop
             self._record_end(record)
 
@@ -225,7 +225,7 @@ class Loop:
         summary = f"{found.failed.name} failed"
         if found.result.failure is not None:
             summary += f": {found.result.failure.summary}"
-        self._record_end(OutcomeRecord(found.result.outcome.value, time.time(), summary))
+        self._record_end(OutcomeRecord(found.result.outcome, time.time(), summary))
 
     def _record_end(self, record: OutcomeRecord) -> None:
         self._run_store.write_run_outcome(record)

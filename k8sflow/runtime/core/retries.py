@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from k8sflow.flow.decorators.policy import Catch, StepPolicy
-from k8sflow.task.outcome import Outcome
+from k8sflow.flow.outcome import Outcome
 
 # How often a task is run again after failures of the infrastructure, which the user doesn't pay for.
 INFRASTRUCTURE_RETRIES = 3
@@ -64,6 +64,6 @@ def decide(
     if not outcome.is_paid_by_user:
         return Failed()
     spent = sum(count for failed, count in failures.items() if failed.is_paid_by_user)
-    if outcome.value in policy.retry.on and spent <= policy.retry.times:
+    if outcome in policy.retry.on and spent <= policy.retry.times:
         return Again(policy.retry.pause_before(spent), spent, policy.retry.times)
     return Failed() if policy.catch is None else Caught(policy.catch)

@@ -16,10 +16,10 @@ from k8sflow.errors import RunError
 from k8sflow.executors.base import Finished
 from k8sflow.flow.decorators.policy import Catch, StepPolicy
 from k8sflow.flow.graph import Graph
+from k8sflow.flow.outcome import Outcome
 from k8sflow.runtime.core.earlier import Earlier, Past, past_of, past_together
 from k8sflow.runtime.core.retries import INFRASTRUCTURE, Again, Caught, Failed, decide
 from k8sflow.runtime.core.scheduler import Scheduler, TaskGroup
-from k8sflow.task.outcome import Outcome
 from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskName, TaskSpec
 from k8sflow.task.stored_results import recorded_result
@@ -340,7 +340,7 @@ class RunState:
             self._pass_on([replace(task, attempt=started + 1)])  # the last execution died with its driver
         elif past is None:
             self._pass_on([task])
-        elif (outcome := Outcome(past.record.outcome)).is_paid_by_user or outcome in INFRASTRUCTURE:
+        elif (outcome := past.record.outcome).is_paid_by_user or outcome in INFRASTRUCTURE:
             self._failed_before([replace(task, attempt=past.last)], past)
         else:  # a task that was cancelled has not failed by itself
             self._pass_on([replace(task, attempt=past.last + 1)])

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 
 from k8sflow.errors import ApiStatusError, K8sflowError
+from k8sflow.flow.outcome import Outcome
 from k8sflow.kubernetes import flowrun as flowruns
 from k8sflow.kubernetes.api import KubernetesApi
 from k8sflow.kubernetes.flowrun import Phase
@@ -17,7 +18,6 @@ from k8sflow.kubernetes.manifest import Manifest
 from k8sflow.runtime.progress.console import Console, Tone
 from k8sflow.runtime.session import Session
 from k8sflow.storage.records import OutcomeRecord
-from k8sflow.task.outcome import Outcome
 
 _PATIENCE_SECONDS = 5.0
 _ASK_SECONDS = 5.0
@@ -100,14 +100,14 @@ def _end_of(flowrun: Manifest | None) -> OutcomeRecord | None:
     """The end of a run according to its FlowRun; None where it continues."""
     now = time.time()
     if flowrun is None:
-        return OutcomeRecord(Outcome.CANCELLED.value, now, "its FlowRun is not in the cluster any more")
+        return OutcomeRecord(Outcome.CANCELLED, now, "its FlowRun is not in the cluster any more")
     message = str((flowrun.get("status") or {}).get("message") or "")
     match flowruns.phase_of(flowrun):
         case Phase.SUCCEEDED:
-            return OutcomeRecord(Outcome.SUCCEEDED.value, now)
+            return OutcomeRecord(Outcome.SUCCEEDED, now)
         case Phase.FAILED:
-            return OutcomeRecord(Outcome.NEVER_STARTED.value, now, message.partition("\n")[0], message)
+            return OutcomeRecord(Outcome.NEVER_STARTED, now, message.partition("\n")[0], message)
         case Phase.CANCELLED:
-            return OutcomeRecord(Outcome.CANCELLED.value, now, message)
+            return OutcomeRecord(Outcome.CANCELLED, now, message)
         case _:
             return None

@@ -12,13 +12,13 @@ from typing import Literal
 from k8sflow.executors.base import Finished, Output, Started
 from k8sflow.flow.decorators.policy import StepPolicy
 from k8sflow.flow.graph import Graph
+from k8sflow.flow.outcome import Outcome
 from k8sflow.runtime.core.earlier import list_executions, past_of, read_ended
 from k8sflow.runtime.core.observer import Observer
 from k8sflow.runtime.core.retries import Again, Caught, Failed, decide
 from k8sflow.storage.clones import read_commits
 from k8sflow.storage.records import OutcomeRecord
 from k8sflow.storage.run_store import RunStore
-from k8sflow.task.outcome import Outcome
 from k8sflow.task.result import TaskResult, failed
 from k8sflow.task.spec import TaskName, TaskSpec
 from k8sflow.task.stored_results import recorded_result

@@ -12,11 +12,11 @@ import click
 from k8sflow.errors import RunError
 from k8sflow.executors.base import Finished, Output, Queued, Started, TaskEvent
 from k8sflow.flow.decorators.policy import Catch
+from k8sflow.flow.outcome import Outcome
 from k8sflow.runtime.core.observer import Observer
 from k8sflow.runtime.core.retries import Again
 from k8sflow.runtime.progress.tally import Tally
 from k8sflow.runtime.progress.text import OutputLines, brief, prefixed, settled
-from k8sflow.task.outcome import Outcome
 from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskName, TaskSpec
 from k8sflow.units import duration
@@ -134,11 +134,11 @@ class Reporter(Observer):
         self._view.close()
         self._say("")
         self._say(f"{task.pathspec} failed ({_outcome(result)}): {_why(result)}", colour="red")
-        diagnosis = result.failure
-        if diagnosis is not None and diagnosis.detail:
-            self._say("\n".join(f"    {line}" for line in diagnosis.detail.splitlines()))
-        if diagnosis is not None and diagnosis.resolution:
-            self._say(f"What to do: {diagnosis.resolution}")
+        failure = result.explained
+        if failure.detail:
+            self._say("\n".join(f"    {line}" for line in failure.detail.splitlines()))
+        if failure.resolution:
+            self._say(f"What to do: {failure.resolution}")
 
     def summary(self, pathspec: str, outcome: str, hint: str, *, good: bool) -> None:
         """Tells how the run ended, step by step, how long it took, and what to do next."""
@@ -208,7 +208,7 @@ def _outcome(result: TaskResult) -> str:
 
 
 def _why(result: TaskResult) -> str:
-    return result.failure.summary if result.failure else result.outcome.value
+    return result.explained.summary
 
 
 def _rows(tally: Tally, now: float) -> list[str]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from k8sflow.executors.base import Finished, Queued, Started, TaskEvent
-from k8sflow.task.outcome import Outcome
+from k8sflow.flow.outcome import Outcome
 from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskName, TaskSpec
 

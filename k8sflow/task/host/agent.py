@@ -26,6 +26,7 @@ from typing import NoReturn
 from k8sflow import config, shadowing
 from k8sflow.errors import K8sflowError, UnreachableError
 from k8sflow.flow.decorators.policy import TimeLimit
+from k8sflow.flow.outcome import Outcome
 from k8sflow.storage import package
 from k8sflow.storage.artifacts import blob_key
 from k8sflow.storage.logs import TimedLog
@@ -40,7 +41,6 @@ from k8sflow.task.host.become import become_task
 from k8sflow.task.host.framing import Encoder, OutputStream, encode_result
 from k8sflow.task.host.supervise import TERM_SECONDS, Stream, TaskProcess, new_pipes
 from k8sflow.task.host.uploads import LogUploads
-from k8sflow.task.outcome import Outcome
 from k8sflow.task.protocol import RESULT_FD_VARIABLE
 from k8sflow.task.result import TaskResult, failed
 from k8sflow.task.spec import EXIT_HOOK_STEP, TaskSpec
@@ -150,7 +150,7 @@ class _Host:
         return TERM_SECONDS if self._is_terminated else self._patience_seconds
 
     def _say(self, text: str) -> None:
-        """Writes a line of ours among the task's standard error."""
+        """Writes a line of k8sflow's to the task's standard error."""
         _write(self._encoders["stderr"].feed(f"[k8sflow] {text}\n".encode()))
 
     def _open_log(self, stream: str) -> TimedLog:
@@ -261,7 +261,7 @@ def _fetch(store: ObjectStore, options: argparse.Namespace) -> None:
 
 
 def _say_alone(text: str, _is_over: bool) -> None:  # noqa: FBT001  as ``patience.Report``
-    """Writes a line of ours where no output of the task is in between: in the main thread."""
+    """Writes a line of k8sflow's where no output of the task is in between: in the main thread."""
     if threading.current_thread() is threading.main_thread():
         _write(Encoder("stderr").feed(f"[k8sflow] {text}\n".encode()))
 

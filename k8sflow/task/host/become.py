@@ -1,4 +1,4 @@
-"""How a fork of the agent or of the fork server becomes a task's process."""
+"""Turns a fork of the agent or of the fork server into a task's process."""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
-r"""How two streams and a result share the one log of a container, which Kubernetes keeps as lines.
+r"""The encoding of two streams and a result in the one log of a container, which Kubernetes keeps as lines.
 
-A line of stdout stands as it was written, so that ``kubectl logs`` stays readable. The rest is told by single
+A line of stdout is kept as it was written, so that ``kubectl logs`` stays readable. The rest is marked by single
 control bytes that terminals don't show:
 
     \x1f LINE       a line of stderr
     \x1e LINE       the result of the task, as JSON: the last line of the log
     \x1d LINE       a line of stdout whose first byte would be taken for one of these (also after \x1f)
-    LINE \x1c       the line goes on in the next one of the same stream
+    LINE \x1c       the line continues in the next one of the same stream
     LINE \x1d       a line whose last byte would be taken for \x1c or \x1d
 
 A line is handed on when it is whole, as the container runtime would do anyway; very long ones go in pieces.
@@ -26,7 +26,7 @@ LONGEST_PIECE_BYTES = 64 * 1024
 
 @dataclass(frozen=True)
 class Piece:
-    """What a task wrote to one of its streams, its newline included where it wrote one."""
+    """A piece of what a task wrote to one of its streams, its newline included where it wrote one."""
 
     stream: OutputStream
     data: bytes = field(repr=False)
@@ -59,7 +59,7 @@ class Encoder:
         return b"".join(lines)
 
     def flush(self) -> bytes:
-        """What is held of a line that has not ended; to be called after the last ``feed``, and whenever it lingers."""
+        """The held part of a line that has not ended; to be called after the last ``feed``, and whenever it lingers."""
         if not self._held:
             return b""
         content = bytes(self._held)
@@ -79,7 +79,7 @@ def encode_result(text: str) -> bytes:
 
 
 def decode(line: bytes) -> Piece | ResultLine:
-    """What a line of the log stands for; ``line`` is without its newline.
+    """The piece or result in a line of the log; ``line`` is without its newline.
 
     Lines that no ``Encoder`` wrote (a Python that can't start, say) are stdout.
     """

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from k8sflow.flow.outcome import Outcome
 from k8sflow.parallel.limits import memory_figures, out_of_memory_kills
-from k8sflow.task.outcome import Outcome
 from k8sflow.task.result import Failure, TaskResult, failed
 
 
@@ -27,7 +27,7 @@ class Kills:
     figures: Mapping[str, int] = field(default_factory=dict)
 
     def explain(self, *, was_killed: bool) -> bool:
-        """Whether they explain why a task failed.
+        """True if they explain why a task failed.
 
         Where it was killed itself, any kill since its start does. That a child's death made it fail is only likely, so
         in a shared cgroup that takes a kill which explains no other failure.

@@ -1,4 +1,4 @@
-"""What the agent completes in a pod's environment before the user's code runs, in whatever image that is."""
+"""Completes a pod's environment before the user's code runs, in any image."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def new_pipes() -> Iterator[NewPipes]:
 
 @dataclass(frozen=True)
 class End:
-    """How a task's process ended.
+    """The end of a task's process.
 
     Args:
         result: The verdict.
@@ -102,7 +102,7 @@ class TaskProcess:
     ) -> None:
         self.task = task
         self.pid = pid
-        self.ended_for: TaskResult | None = None  # why it was told to end
+        self.ended_for: TaskResult | None = None  # the reason for which the host ended it
         self.deadline = math.inf if limit is None else time.monotonic() + limit.seconds
         self._limit = limit
         self._kills_before = pipes.kills_before

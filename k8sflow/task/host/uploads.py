@@ -28,7 +28,7 @@ class TimedWriter(Protocol):
 
     @property
     def missing(self) -> int:
-        """How many of the bytes that were added are not written yet."""
+        """The number of added bytes that are not written yet."""
 
 
 class LogUploads:

@@ -6,9 +6,9 @@ import os
 import signal
 from dataclasses import replace
 
+from k8sflow.flow.outcome import Outcome
 from k8sflow.task.failure import EXIT_ADVICE
 from k8sflow.task.host.oom import Kills, out_of_memory
-from k8sflow.task.outcome import Outcome
 from k8sflow.task.result import TaskResult, failed
 
 _HINTS = {
@@ -27,7 +27,7 @@ def verdict(
     kills: Kills,
     importing: str = "",
 ) -> TaskResult:
-    """How the execution ended, by the first line of this table that applies.
+    """The result of the execution, by the first line of this table that applies.
 
     | the task's own result, else its commit | ended by its host | verdict                       |
     |----------------------------------------|-------------------|-------------------------------|

@@ -76,7 +76,7 @@ def _call(
                     f"@{layer.name} yielded {safe_repr(answer)}, which is neither a function nor {{}}.",
                     advice="Yield nothing to run the step, {} to skip it, or a function to run in its place.",
                 )
-    except BaseException as error:  # noqa: BLE001  the decorator is told of all that ends the step
+    except BaseException as error:  # noqa: BLE001  the decorator sees everything that ends the step
         _throw(generator, error, layer.name)
         return False
     _finish(generator, layer.name)
@@ -84,7 +84,7 @@ def _call(
 
 
 def _throw(generator: Generator[Any, None, None], error: BaseException, name: str) -> None:
-    """Raises the step's error at the yield; a decorator that goes on from there has dealt with it."""
+    """Raises the step's error at the yield; a decorator that continues from there has handled it."""
     raised_at = error.__traceback__
     try:
         generator.throw(error)

@@ -1,4 +1,4 @@
-"""What a running task lends to ``self``: artifacts loaded when they are touched, inputs, and the transition."""
+"""The running task behind ``self``: artifacts loaded when they are touched, inputs, and the transition."""
 
 from __future__ import annotations
 
@@ -113,11 +113,11 @@ class Context:
         self.uncover(flow, merged.refs)
 
     def has_parameter(self, name: str) -> bool:
-        """Whether the run has a parameter under this attribute."""
+        """True if the run has a parameter under this attribute."""
         return name in self._definition.parameters
 
     def fixed(self, name: str) -> str:
-        """What an attribute is that no step can set, in words; empty for all others."""
+        """The kind of an attribute that no step can set, in words; empty for all others."""
         return self._definition.fixed(name)
 
     # ------------------------------------------------------------------ what the runner asks for
@@ -148,13 +148,13 @@ class Context:
         """Fixes the items of the foreach that the step opens, so that every branch gets what the step saw.
 
         Raises:
-            FlowDefinitionError: The step has not said where the run goes on, or its foreach goes over no items.
+            FlowDefinitionError: The step has not called self.next(), or the value of its foreach has no items.
             RunError: It has more than the run allows.
         """
         if self.transition is None and self._node.next:
             raise FlowDefinitionError(
                 f"step {self._node.name} ({self._node.location}) returned before it came to its self.next().",
-                cause="That says where the run goes on.",
+                cause="That call says which step runs next.",
                 advice="Let every way through the step end in its self.next(); a switch takes one of several steps.",
             )
         if self.transition is None or not self._node.is_wide:
@@ -190,10 +190,10 @@ class Context:
     def _too_wide(self, attribute: str, width: int | None) -> RunError:
         """The error about a foreach over more items than the run allows, of which a generator's are not counted."""
         limit = self._max_num_splits
-        told = f"more than {limit:,}" if width is None else f"{width:,}"
+        count = f"more than {limit:,}" if width is None else f"{width:,}"
         enough = "the number that it needs" if width is None else str(width)
         return RunError(
-            f"step {self._node.name} of {self._definition.name} ({self._node.next_at}) opens a foreach over {told} "
+            f"step {self._node.name} of {self._definition.name} ({self._node.next_at}) opens a foreach over {count} "
             f"items of self.{attribute}, and --max-num-splits allows {limit:,}.",
             cause="A foreach opens one branch, with a task of its own, for each item.",
             advice=f"Look whether self.{attribute} is what you meant, or let each branch do several items. "
@@ -232,7 +232,7 @@ class Context:
         return compose(saved, self._layers), errors
 
     def _is_untouched(self, name: str, value: object) -> bool:
-        """Whether an attribute is what ``__init__`` has set in this process."""
+        """True if an attribute is what ``__init__`` has set in this process."""
         return name in self._set_by_init and self._set_by_init[name] is value
 
     def _item(self, depth: int) -> Any:
@@ -248,7 +248,7 @@ class Context:
 
 
 def _gives_way(member: Any) -> bool:
-    """Whether an instance's attribute hides a member of the class; what a property caches, each task makes anew."""
+    """True if an instance's attribute hides a member of the class; what a property caches, each task computes again."""
     return not hasattr(type(member), "__set__") and not isinstance(member, cached_property)
 
 

@@ -1,4 +1,4 @@
-"""What ``current`` tells in a task."""
+"""The values of ``current`` in a task."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def _described(node: Node) -> dict[str, Any]:
 
 
 def _type_of(node: Node) -> str:
-    """What a step does in the graph, in the words that Metaflow's flows may look for."""
+    """The role of a step in the graph, in the words that Metaflow's flows may look for."""
     kinds = {
         "split-switch": node.condition is not None,
         "split-foreach": node.foreach is not None,

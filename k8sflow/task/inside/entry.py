@@ -19,7 +19,6 @@ from k8sflow.flow.compile import compile_checked
 from k8sflow.flow.config_expressions import run_with
 from k8sflow.flow.config_set import ConfigSet
 from k8sflow.flow.definition import FlowDefinition
-from k8sflow.flow.graph import Graph
 from k8sflow.flow.spec import FlowSpec
 from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.storage.objects import ObjectStore
@@ -92,7 +91,7 @@ class PendingTask:
         declared = ConfigSet(flow)
         configs = declared.over({name: artifacts.load(known[name], name) for name in declared if name in known})
         run_with(configs)
-        return compile_checked(flow, configs, attributes, Graph.from_document(self.record.flow, self.record.graph))
+        return compile_checked(flow, configs, attributes, self.record.graph)
 
 
 def finish_threads(before: Sequence[threading.Thread]) -> None:

@@ -1,4 +1,4 @@
-"""What a join sees: the branches' artifacts, read when they are touched."""
+"""The inputs of a join: the branches' artifacts, read when they are touched."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class Branch:
 
 
 class _Left:
-    """What a method of the flow finds on ``self`` where a join calls it on one of its inputs.
+    """The context behind ``self`` in a method of the flow where a join calls it on one of its inputs.
 
     Args:
         branch: The input.
@@ -137,11 +137,11 @@ class _Left:
         raise RuntimeError(f"{self._branch!r} has ended: call self.merge_artifacts(inputs).")
 
     def has_parameter(self, name: str) -> bool:
-        """Whether the run has a parameter under this attribute."""
+        """True if the run has a parameter under this attribute."""
         return name in self._branch._k8sflow_definition.parameters  # noqa: SLF001  as below
 
     def fixed(self, name: str) -> str:
-        """What an attribute is that no step can set, in words; empty for all others."""
+        """The kind of an attribute that no step can set, in words; empty for all others."""
         return self._branch._k8sflow_definition.fixed(name)  # noqa: SLF001  as below
 
 

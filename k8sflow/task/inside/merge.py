@@ -17,7 +17,7 @@ _SHOWN = 4
 
 @dataclass(frozen=True)
 class Merged:
-    """What a join takes over.
+    """The artifacts that a join takes over.
 
     Args:
         refs: The artifacts, by name.
@@ -87,17 +87,17 @@ def _branches(inputs: Any, join: str) -> Iterable[Branch]:
     advice = "Call self.merge_artifacts(inputs) in a join, with the inputs that the step was given, or some of them."
     what = f"merge_artifacts() in step {join} was given {type(inputs).__name__}"
     if isinstance(inputs, Branch) or (not isinstance(inputs, Inputs) and not hasattr(type(inputs), "__iter__")):
-        raise ArtifactError(f"{what}, which are no inputs.", advice=advice)
+        raise ArtifactError(f"{what}, which is not the inputs of a join.", advice=advice)
     for branch in inputs:
         if not isinstance(branch, Branch):
-            raise ArtifactError(f"{what} with {type(branch).__name__} in it, which is no input.", advice=advice)
+            raise ArtifactError(f"{what} with {type(branch).__name__} in it, which is not an input.", advice=advice)
         yield branch
 
 
 def _agreed(artifacts: ArtifactStore, name: str, refs: list[ArtifactRef], before: Table) -> ArtifactRef | None:
     """The reference on which the branches agree, or None.
 
-    What some branches have read, and so saved with what the reading had cached, is what the split left.
+    A value that some branches only read, and saved with caches that the reading filled, counts as the split's value.
     """
     if len(refs) == 1:
         return refs[0]
@@ -107,7 +107,7 @@ def _agreed(artifacts: ArtifactStore, name: str, refs: list[ArtifactRef], before
 
 
 def _conflict(join: str, conflicts: dict[str, list[ArtifactRef]]) -> UnhandledInMergeArtifactsException:
-    told = "\n".join(f"    {name}: {_described(refs)}" for name, refs in conflicts.items())
+    listed = "\n".join(f"    {name}: {_described(refs)}" for name, refs in conflicts.items())
     alike = [name for name, refs in conflicts.items() if _may_be_one(refs)]
     hint = (
         f" Where the branches only read self.{alike[0]}, and that alone has changed it, exclude it and write "
@@ -116,14 +116,14 @@ def _conflict(join: str, conflicts: dict[str, list[ArtifactRef]]) -> UnhandledIn
         else ""
     )
     return UnhandledInMergeArtifactsException(
-        f"merge_artifacts() in step {join}: the branches disagree on\n{told}",
+        f"merge_artifacts() in step {join}: the branches disagree on\n{listed}",
         list(conflicts),
         advice=f"Set each of them on self before the call, or exclude it: exclude=[...].{hint}",
     )
 
 
 def _may_be_one(refs: list[ArtifactRef]) -> bool:
-    """Whether it may be one object that was read in several ways: of one class, which is none of Python's own."""
+    """True if it may be one object that was read in several ways: of one class that is not Python's own."""
     kinds = {ref.type for ref in refs}
     return len(kinds) == 1 and not kinds.pop().startswith("builtins.")
 

@@ -10,6 +10,7 @@ from k8sflow.errors import ArtifactError
 from k8sflow.flow.current import current
 from k8sflow.flow.decorators.policy import StepPolicy
 from k8sflow.flow.definition import FlowDefinition
+from k8sflow.flow.outcome import Outcome
 from k8sflow.flow.spec import CONTEXT, FlowSpec
 from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.storage.objects import ObjectStore
@@ -24,7 +25,6 @@ from k8sflow.task.inside.current_facts import current_facts
 from k8sflow.task.inside.inputs import Inputs
 from k8sflow.task.inside.time_limit import limited
 from k8sflow.task.inside.transition import as_written
-from k8sflow.task.outcome import Outcome
 from k8sflow.task.result import TaskResult, Transition
 from k8sflow.task.spec import EXIT_HOOK_STEP, TaskSpec
 from k8sflow.task.stored_results import committed_result, write_outcome
@@ -32,7 +32,7 @@ from k8sflow.task.stored_results import committed_result, write_outcome
 
 @dataclass(frozen=True)
 class TaskRunner:
-    """What is the same for all tasks of a run.
+    """Runs the tasks of one run.
 
     Args:
         definition: The flow.
@@ -86,7 +86,7 @@ class TaskRunner:
             context.freeze(flow)
             left = context.persist(flow)
         except BaseException as error:  # the boundary to the user's code; raised again below
-            if policy.catch is not None and not policy.is_run_again(failure(error).outcome.value, spec.attempt):
+            if policy.catch is not None and not policy.is_run_again(failure(error).outcome, spec.attempt):
                 self._keep(spec, flow, context, started)
             raise
         transition = context.transition or Transition()
@@ -114,9 +114,8 @@ class TaskRunner:
             context.next(flow, as_written(node, flow))
 
     def _policy(self, step: str) -> StepPolicy:
-        """What the step's decorators ask for, and those that ``--with`` added."""
-        found = self.record.policies.get(step)
-        return StepPolicy() if found is None else StepPolicy.from_document(found)
+        """The policy that the step's decorators, and those of ``--with``, ask for."""
+        return self.record.policies.get(step, StepPolicy())
 
     def _keep(self, spec: TaskSpec, flow: FlowSpec, context: Context, started: float) -> None:
         """Keeps what a failed step has set, for ``@catch``; what can't be saved is left out, and its task says so.

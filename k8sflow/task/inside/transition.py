@@ -1,4 +1,4 @@
-"""What a ``self.next(...)`` means when it is reached: held against its source, and a switch decided."""
+"""The transition of a ``self.next(...)`` that is reached: compared with its source, and a switch decided."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from k8sflow.task.result import Transition
 
 
 def transition_of(node: Node, flow: FlowSpec, call: NextCall) -> Transition:
-    """Where the run goes on; the width of a foreach is not known before its items are frozen.
+    """The next steps; the width of a foreach is not known before its items are frozen.
 
     Raises:
         RuntimeError: The call is not the one that the step's source has, or no case of a switch holds.
-        TypeError: A number of branches is no number.
+        TypeError: A number of branches is not a number.
         ValueError: It is less than 1.
     """
     if call.condition is not None and len(call.targets) == 1 and isinstance(call.targets[0], dict):
@@ -38,18 +38,18 @@ def as_written(node: Node, flow: FlowSpec) -> NextCall:
         RuntimeError: The source doesn't tell it.
     """
     if node.condition is not None:
-        with contextlib.suppress(ValueError):  # a key that is no literal
+        with contextlib.suppress(ValueError):  # a key that is not a literal
             cases = {ast.literal_eval(key): getattr(flow, step) for key, step in node.cases}
             return NextCall((cases,), condition=node.condition)
     elif not node.num_parallel:
         return NextCall(tuple(getattr(flow, step) for step in node.next), foreach=node.foreach)
     raise RuntimeError(
-        f"step {node.name} did not come to its self.next(...), and where the run goes on is decided only there."
+        f"step {node.name} did not reach its self.next(...), and only that call decides which step runs next."
     )
 
 
 def _names(flow: FlowSpec, targets: Sequence[Any], written: Sequence[str]) -> tuple[str, ...]:
-    """The names under which the class has what ``self.next(...)`` was given, whatever stands behind its ``def``.
+    """The names under which the class has what ``self.next(...)`` was given, whatever is behind its ``def``.
 
     A function that is several steps is the one that the source names in its place.
     """
@@ -68,8 +68,8 @@ def _check(node: Node, names: tuple[str, ...], call: NextCall) -> None:
     is_same = call.foreach == node.foreach and call.condition == node.condition
     if names != node.next or not is_same or (call.num_parallel is not None) != node.num_parallel:
         raise RuntimeError(
-            f"step {node.name} goes on to {names}, but its source says {node.next}. "
-            f"self.next() stands once in a step, as its last statement."
+            f"step {node.name} calls self.next() with {names}, but its source says {node.next}. "
+            f"Call self.next() once in a step, as its last statement."
         )
 
 
@@ -78,11 +78,11 @@ def _choose(node: Node, flow: FlowSpec, condition: str, cases: dict[Any, str]) -
     try:
         return cases[value]
     except (KeyError, TypeError):  # a TypeError where the value can't be a key
-        told = ", ".join(f"{key!r} -> {step}" for key, step in cases.items())
+        listed = ", ".join(f"{key!r} -> {step}" for key, step in cases.items())
         shown = repr(value) if len(repr(value)) <= 200 else f"{repr(value)[:200]}…"  # noqa: PLR2004  what a line holds
         raise RuntimeError(
             f"the switch of step {node.name} has no case for self.{condition}, which is {shown} "
-            f"(a {type(value).__name__}). Its cases are {told}."
+            f"(a {type(value).__name__}). Its cases are {listed}."
         ) from None
 
 

@@ -20,6 +20,9 @@ from click.testing import CliRunner, Result
 from k8sflow.cli.flow import _group
 from k8sflow.cli.main import main
 from k8sflow.flow.compile import declared
+from k8sflow.flow.graph import Graph, Node
+from k8sflow.flow.outcome import Outcome
+from k8sflow.flow.problems import Location
 from k8sflow.flow.spec import FlowSpec
 from k8sflow.storage import package
 from k8sflow.storage.artifacts import ArtifactStore
@@ -71,7 +74,7 @@ def flow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> type[FlowSpec]:
         log = store.open_log("work", task, 0, stream)
         log.write(text, 1e9 + (stream == "stderr") + int(task) / 4)
         log.close()
-    store.write_run_outcome(OutcomeRecord("succeeded", 1e9))
+    store.write_run_outcome(OutcomeRecord(Outcome.SUCCEEDED, 1e9))
     store.change_tags(lambda _: ("good", "very good"))
     return found
 
@@ -153,9 +156,10 @@ def test_k8sflow_needs_the_flows_name(everywhere: Call) -> None:
 
 def test_runs_are_listed_the_newest_first(ours: Call, everywhere: Call, tmp_path: Path) -> None:
     """With what became of them; runs of another user too; one that can't be read hides no other."""
-    others = RunRecord("F", "bobs", "flow.py", {}, [{"name": "start"}], created=1e9, user="bob", tags=("x y",))
+    graph = Graph("F", {"start": Node("start", Location(), Location())})
+    others = RunRecord("F", "bobs", "flow.py", {}, graph, created=1e9, user="bob", tags=("x y",))
     _store(tmp_path, "bobs").create(others)
-    _store(tmp_path, "bobs").write_run_outcome(OutcomeRecord("cancelled", 1e9 + 75))
+    _store(tmp_path, "bobs").write_run_outcome(OutcomeRecord(Outcome.CANCELLED, 1e9 + 75))
     _store(tmp_path, "newer").store.put("F/runs/newer/run.json", [b'{"format":99}'])
     _store(tmp_path, "torn").store.put("F/runs/torn/run.json", [b""])  # after a power cut
     _store(tmp_path, "torn").store.put("F/runs/torn/tasks/start/0/0/stdout", [b"more\n"])
@@ -263,7 +267,7 @@ def test_the_output_of_a_failed_task_ends_with_why(ours: Call, tmp_path: Path) -
         "0",
         0,
         OutcomeRecord(
-            "user_error", 1e9, "ValueError: no", "Traceback\nValueError: no", error_type="builtins.ValueError"
+            Outcome.USER_ERROR, 1e9, "ValueError: no", "Traceback\nValueError: no", error_type="builtins.ValueError"
         ),
     )
     done = ours("logs", "bad/start/0")

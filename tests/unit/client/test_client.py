@@ -10,6 +10,8 @@ import pytest
 
 from k8sflow.client import Flow, NotFoundError, Run
 from k8sflow.errors import StorageError
+from k8sflow.flow.graph import Graph
+from k8sflow.flow.outcome import Outcome
 from k8sflow.storage.folder import FolderStore
 from k8sflow.storage.records import OutcomeRecord, RunRecord, new_run_id
 from k8sflow.storage.run_store import RunStore
@@ -113,7 +115,7 @@ def test_the_latest_run_is_the_one_that_was_started_last(root: Path) -> None:
         store = RunStore(FolderStore(str(root / "store")), "F", name)
         path = root / "store/F/runs" / name / "run.json"
         path.unlink()
-        record = RunRecord("F", name, "flow.py", {}, [], created=time.time(), user=current_user())
+        record = RunRecord("F", name, "flow.py", {}, Graph("F"), created=time.time(), user=current_user())
         store.create(record)
     assert Flow("F").latest_run.id == "aardvark"
     assert [run.id for run in Flow("F")] == ["aardvark", "zebra", "20260101-000000-000000"]
@@ -139,7 +141,7 @@ def test_a_failed_run_tells_why(root: Path) -> None:
     with pytest.raises(KeyError, match=r"step F/r1/end has not begun(.|\n)*that have begun are work, start"):
         _ = run["end"]
     assert not run.has_ended
-    RunStore(FolderStore(str(root / "store")), "F", "r1").write_run_outcome(OutcomeRecord("user_error", 5.0))
+    RunStore(FolderStore(str(root / "store")), "F", "r1").write_run_outcome(OutcomeRecord(Outcome.USER_ERROR, 5.0))
     assert run.has_ended
     assert run.status == "failed"
     assert not run.finished
@@ -150,7 +152,7 @@ def test_a_failed_run_tells_why(root: Path) -> None:
 def test_runs_are_found_by_tags(root: Path) -> None:
     """All of them have to be there."""
     for name, tags in (("r1", ("a",)), ("r2", ("a", "b"))):
-        record = RunRecord("F", name, "flow.py", {}, [], tags=tags, user=current_user())
+        record = RunRecord("F", name, "flow.py", {}, Graph("F"), tags=tags, user=current_user())
         RunStore(FolderStore(str(root / "store")), "F", name).create(record)
     assert {run.id for run in Flow("F").runs("a")} == {"r1", "r2"}
     assert [run.id for run in Flow("F").runs("a", "b")] == ["r2"]

@@ -18,6 +18,8 @@ from k8sflow.errors import StorageError
 from k8sflow.exception import MetaflowNamespaceMismatch, MetaflowNotFound
 from k8sflow.flow.compile import compile_flow
 from k8sflow.flow.current import TaskFacts
+from k8sflow.flow.graph import Graph
+from k8sflow.flow.outcome import Outcome
 from k8sflow.storage.folder import FolderStore
 from k8sflow.storage.records import Commit, OutcomeRecord, RunRecord
 from k8sflow.storage.run_store import RunStore
@@ -98,7 +100,7 @@ def test_a_step_that_has_not_begun_is_not_there(root: Path) -> None:
     """Neither by iteration nor by name, as in a switch that took the other way."""
     store = RunStore(FolderStore(str(root / "store")), "F", "half")
     graph = compile_flow(load_flow(write_flow(root, SOURCE))).graph
-    store.create(RunRecord("F", "half", "flow.py", {}, graph.to_document(), user=current_user()))
+    store.create(RunRecord("F", "half", "flow.py", {}, graph, user=current_user()))
     run = Run(store)
     assert list(run) == []
     store.commit("start", "0", Commit(0, ("short", "split"), {}))
@@ -115,9 +117,7 @@ def test_a_step_that_has_not_begun_is_not_there(root: Path) -> None:
 def test_a_flow_without_successful_runs_has_none(root: Path) -> None:
     """So that ``if run is None`` holds."""
     store = RunStore(FolderStore(str(root / "store")), "F", "r1")
-    store.create(
-        RunRecord("F", "r1", "flow.py", {}, compile_flow(load_flow(write_flow(root, SOURCE))).graph.to_document())
-    )
+    store.create(RunRecord("F", "r1", "flow.py", {}, compile_flow(load_flow(write_flow(root, SOURCE))).graph))
     namespace(None)
     assert Flow("F").latest_successful_run is None
     namespace("first")
@@ -157,7 +157,7 @@ def test_the_hour_that_comes_twice_is_told_apart(root: Path, monkeypatch: pytest
     try:
         for run, seconds in (("first", 1793511000.0), ("second", 1793514600.0)):  # 01:30 EDT, 01:30 EST
             store = RunStore(FolderStore(str(root / "zone")), "F", run)
-            store.create(RunRecord("F", run, "flow.py", {}, [], created=seconds))
+            store.create(RunRecord("F", run, "flow.py", {}, Graph("F"), created=seconds))
             created = Run(store).created_at
             assert f"{created:%H:%M}" == "01:30"
             assert created.timestamp() == seconds
@@ -227,10 +227,8 @@ def test_the_standard_error_has_the_traceback_of_a_failure(root: Path) -> None:
 def test_a_death_without_a_traceback_is_told_there_too(root: Path) -> None:
     """By what happened."""
     store = RunStore(FolderStore(str(root / "store")), "F", "r1")
-    store.create(
-        RunRecord("F", "r1", "flow.py", {}, compile_flow(load_flow(write_flow(root, SOURCE))).graph.to_document())
-    )
-    store.write_outcome("start", "0", 0, OutcomeRecord("out_of_memory", 5.0, "killed at 1 GiB"))
+    store.create(RunRecord("F", "r1", "flow.py", {}, compile_flow(load_flow(write_flow(root, SOURCE))).graph))
+    store.write_outcome("start", "0", 0, OutcomeRecord(Outcome.OUT_OF_MEMORY, 5.0, "killed at 1 GiB"))
     assert Task("0", parent=Run(store)["start"]).stderr == "killed at 1 GiB\n"
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from k8sflow import Flow, default_metadata, default_namespace, get_metadata, metadata, namespace
 from k8sflow.client import NotFoundError
+from k8sflow.flow.graph import Graph
 from k8sflow.storage.folder import FolderStore
 from k8sflow.storage.records import RunRecord
 from k8sflow.storage.run_store import RunStore
@@ -21,7 +22,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.delenv("K8SFLOW_BUCKET", raising=False)
     for folder in ("a", "b"):
         store = FolderStore(str(tmp_path / folder / ".k8sflow"))
-        RunStore(store, "F", folder).create(RunRecord("F", folder, "f.py", {}, [], created=1e9))
+        RunStore(store, "F", folder).create(RunRecord("F", folder, "f.py", {}, Graph("F"), created=1e9))
     namespace(None)
     yield
     default_namespace()

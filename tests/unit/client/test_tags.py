@@ -10,13 +10,15 @@ import pytest
 from k8sflow import Flow, default_namespace, get_namespace, namespace
 from k8sflow.client import NamespaceMismatchError, Run
 from k8sflow.errors import StorageError, TagError
+from k8sflow.flow.decorators.pod_options import PodOptions
+from k8sflow.flow.graph import Graph
 from k8sflow.storage.objects import ObjectStore
 from k8sflow.storage.records import RunRecord
 from k8sflow.storage.run_store import RunStore
 
 
 def _run(store: ObjectStore, run: str = "r1", **more: object) -> Run:
-    record = RunRecord("F", run, "flow.py", {}, [], created=1e9, **{"user": "ada", "tags": ("first",), **more})  # type: ignore[arg-type]
+    record = RunRecord("F", run, "flow.py", {}, Graph("F"), created=1e9, **{"user": "ada", "tags": ("first",), **more})  # type: ignore[arg-type]
     RunStore(store, "F", run).create(record)
     return Run(RunStore(store, "F", run))
 
@@ -37,7 +39,7 @@ def test_tags_are_added_removed_and_replaced(store: ObjectStore) -> None:
 def test_the_system_says_who_when_and_where(store: ObjectStore) -> None:
     """These tags can't be removed; all tags are those of both kinds."""
     project = {"project": {"project_name": "p", "branch_name": "user.ada"}}
-    run = _run(store, flow_decorators=project, pods={"start": {}})
+    run = _run(store, flow_decorators=project, pods={"start": PodOptions()})
     assert run.system_tags == {
         "user:ada", "date:2001-09-09", "runtime:kubernetes", "project:p", "project_branch:user.ada"
     }  # fmt: skip

@@ -12,6 +12,8 @@ import pytest
 from k8sflow import DataArtifact, Flow, Metaflow, Run, Step, Task
 from k8sflow.client import NotFoundError
 from k8sflow.client.logs import QUIET_POLLS, Follower
+from k8sflow.flow.graph import Graph
+from k8sflow.flow.outcome import Outcome
 from k8sflow.storage.artifacts import ArtifactRef
 from k8sflow.storage.folder import FolderStore
 from k8sflow.storage.records import Commit, OutcomeRecord, RunRecord
@@ -164,7 +166,7 @@ def _executions(tmp_path: Path) -> Task:
                 log.write(f"{stream} {attempt} {i}\n".encode(), at + i + (stream == "stderr") / 2)
             log.write(b"\xff open", at + 5)
             log.close()
-    store.write_outcome("start", "0", 0, OutcomeRecord("user_error", 15.0, "it broke", "the trace"))
+    store.write_outcome("start", "0", 0, OutcomeRecord(Outcome.USER_ERROR, 15.0, "it broke", "the trace"))
     store.commit("start", "0", Commit(1, ("split",), {}, started=20.0, finished=25.0))
     return Task("0", parent=Run(store)["start"])
 
@@ -201,7 +203,7 @@ def test_lines_come_in_the_order_in_which_they_were_written(tmp_path: Path) -> N
 def test_a_follower_tells_every_line_once(tmp_path: Path) -> None:
     """Whole lines as they come, and the rest when an execution has ended; executions that come later too."""
     store = RunStore(FolderStore(str(tmp_path)), "F", "r1")
-    store.create(RunRecord("F", "r1", "flow.py", {}, []))
+    store.create(RunRecord("F", "r1", "flow.py", {}, Graph("F")))
     follower = Follower(store, None, None, ("stdout",), None)
     assert follower.poll() == []
     log = store.open_log("start", "0", 0, "stdout")
@@ -211,7 +213,7 @@ def test_a_follower_tells_every_line_once(tmp_path: Path) -> None:
     assert [line.text for line in follower.poll()] == ["two"]
     assert follower.poll() == []
     log.close()
-    store.write_outcome("start", "0", 0, OutcomeRecord("user_error", 1.0))
+    store.write_outcome("start", "0", 0, OutcomeRecord(Outcome.USER_ERROR, 1.0))
     assert follower.poll() == []  # its last output may be a moment late
     log = store.open_log("start", "0", 0, "stdout")
     log.write(b" late\nopen")

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from k8sflow.config import Settings
+from k8sflow.flow.graph import Graph
 from k8sflow.kubernetes.flowrun import (
     CARRIED_SETTINGS,
     Phase,
@@ -28,7 +29,7 @@ CHECKOUT = Path(__file__).parents[3]
 CRD = yaml.safe_load((CHECKOUT / "charts/k8sflow/crds/flowruns.yaml").read_text())
 SCHEMA = CRD["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
 TYPES = {"object": dict, "string": str, "integer": int}
-RECORD = RunRecord(flow="Sum", run="r1", file="sum.py", parameters={}, graph=[], package="ab" * 32)
+RECORD = RunRecord(flow="Sum", run="r1", file="sum.py", parameters={}, graph=Graph("Sum"), package="ab" * 32)
 SETTINGS = Settings(
     bucket="bucket/team",
     credentials="secret:keys",

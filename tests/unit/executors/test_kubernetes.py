@@ -14,11 +14,12 @@ from k8sflow.executors.base import Finished, Output, Queued, Started, TaskEvent
 from k8sflow.executors.context import RunContext
 from k8sflow.executors.kubernetes.executor import KubernetesExecutor
 from k8sflow.flow.decorators.pod_options import DEFAULT_OPTIONS, PodOptions, merge
+from k8sflow.flow.graph import Graph
+from k8sflow.flow.outcome import Outcome
 from k8sflow.storage.memory import MemoryStore
 from k8sflow.storage.records import Commit, RunRecord
 from k8sflow.storage.run_store import RunStore
 from k8sflow.task.host.framing import Encoder, encode_result
-from k8sflow.task.outcome import Outcome
 from k8sflow.task.result import TaskResult, Transition, failed
 from k8sflow.task.spec import TaskName, TaskSpec
 from tests.unit.kubernetes.fake_api import DEADLINE_SECONDS, FakeApi, fake_api
@@ -36,7 +37,7 @@ class Driver:
         self.events: queue.Queue[TaskEvent | BaseException] = queue.Queue()
         self.context = RunContext(
             report=self.events.put,
-            record=RunRecord("Demo", "r1", "demo.py", {}, []),
+            record=RunRecord("Demo", "r1", "demo.py", {}, Graph("Demo")),
             run_store=RunStore(MemoryStore(), "Demo", "r1"),
             settings=SETTINGS,
             pods=defaultdict(lambda: DEFAULTS) if options is None else options,

@@ -10,10 +10,10 @@ import pytest
 from k8sflow.executors.base import Finished, Output, TaskEvent
 from k8sflow.executors.local import LocalExecutor
 from k8sflow.executors.task_logs import open_logs
+from k8sflow.flow.outcome import Outcome
 from k8sflow.storage.patience import Patience
 from k8sflow.storage.run_store import RunStore
 from k8sflow.storage.s3 import S3Store
-from k8sflow.task.outcome import Outcome
 from k8sflow.task.spec import TaskName, TaskSpec
 from tests import s3server
 from tests.inprocess import runner_of

@@ -73,7 +73,7 @@ def test_a_run_is_detached(
     assert not triggered.run.finished
     assert triggered.run.tags >= {"nightly"}
     record = triggered._run_store.read()
-    assert record.pods["start"]["memory"] == "800M"
+    assert record.pods["start"].memory == "800M"
     assert record.decorators == ("kubernetes:memory=800",)
     assert triggered.terminate()
     assert server.names("flowruns") == []

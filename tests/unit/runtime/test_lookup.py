@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from k8sflow.errors import K8sflowError, NotFoundError, RunError
+from k8sflow.flow.graph import Graph, Node
+from k8sflow.flow.problems import Location
 from k8sflow.runtime.lookup import Reference, Runs, flow_names, run_of_any_flow, split, started
 from k8sflow.storage.folder import FolderStore
 from k8sflow.storage.records import RunRecord
@@ -25,7 +27,7 @@ class Bucket(FolderStore):
 
 def _create(store: FolderStore, run: str, folder: str = "runs", **more: object) -> RunStore:
     found = RunStore(store, "F", run, folder)
-    graph = [{"name": step} for step in STEPS]
+    graph = Graph("F", {step: Node(step, Location(), Location()) for step in STEPS})
     found.create(RunRecord("F", run, "flow.py", {}, graph, **{"user": current_user(), **more}))  # type: ignore[arg-type]
     return found
 

@@ -15,6 +15,7 @@ from k8sflow.executors.by_name import EXECUTORS, make
 from k8sflow.executors.context import RunContext
 from k8sflow.flow.compile import compile_flow, declared
 from k8sflow.flow.decorators.pod_options import PodOptions
+from k8sflow.flow.graph import Graph
 from k8sflow.runtime.commands.run import run
 from k8sflow.runtime.core.run_state import RunEnd
 from k8sflow.runtime.lookup import runs_of
@@ -93,8 +94,8 @@ def test_only_the_command_line_and_progress_print() -> None:
 def test_a_run_is_opened_where_its_code_is_not(tmp_path: Path) -> None:
     """As by the driver in the cluster: from its record alone."""
     graph = compile_flow(load_flow(write_flow(tmp_path, FLOW))).graph
-    pods = {"end": {"image": "i", "namespace": "lab"}}
-    record = RunRecord("F", "r1", "flow.py", {}, graph.to_document(), pods)
+    pods = {"end": PodOptions(image="i", namespace="lab")}
+    record = RunRecord("F", "r1", "flow.py", {}, graph, pods)
     run_store = RunStore(MemoryStore(), "F", "r1")
     run_store.create(record)
     session = open_session(run_store, Settings(kubernetes_namespace="other"))
@@ -106,7 +107,7 @@ def test_a_run_is_opened_where_its_code_is_not(tmp_path: Path) -> None:
 
 def test_an_executor_is_made_by_its_name() -> None:
     """From one value."""
-    record = RunRecord("F", "r1", "flow.py", {}, [])
+    record = RunRecord("F", "r1", "flow.py", {}, Graph("F"))
     context = RunContext(lambda _: None, record, RunStore(MemoryStore(), "F", "r1"), Settings())
     assert type(make("kubernetes", context)).__name__ == "KubernetesExecutor"
     with pytest.raises(ValueError, match="no executor 'moon'"):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from k8sflow.task.outcome import Outcome
+from k8sflow.flow.outcome import Outcome
 from k8sflow.task.result import TERMINATION_MESSAGE_BYTES, Failure, TaskResult, Transition, failed
 from k8sflow.task.spec import TaskInput, TaskName, TaskSpec
 

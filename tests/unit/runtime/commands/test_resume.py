@@ -35,9 +35,7 @@ class F(FlowSpec):
 def origin(folder_store: FolderStore, tmp_path: Path) -> RunStore:
     """A run whose driver was killed at once, and its lock file, which names that."""
     run_store = RunStore(folder_store, "F", "r0")
-    run_store.create(
-        RunRecord("F", "r0", "flow.py", {}, compile_flow(load_flow(write_flow(tmp_path, FLOW))).graph.to_document())
-    )
+    run_store.create(RunRecord("F", "r0", "flow.py", {}, compile_flow(load_flow(write_flow(tmp_path, FLOW))).graph))
     lease = lease_of(run_store)
     assert lease.acquire()
     lease.release()

@@ -8,8 +8,8 @@ import threading
 import pytest
 
 from k8sflow.executors.base import Finished, Output
+from k8sflow.flow.outcome import Outcome
 from k8sflow.runtime.core.inbox import Inbox
-from k8sflow.task.outcome import Outcome
 from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskName, TaskSpec
 from tests.support import wait_for

@@ -18,6 +18,7 @@ from k8sflow.flow.checks import graph as lint
 from k8sflow.flow.compile import compile_flow
 from k8sflow.flow.decorators.policy import Catch, Retry, StepPolicy
 from k8sflow.flow.graph import Graph
+from k8sflow.flow.outcome import Outcome
 from k8sflow.runtime.core.earlier import read_earlier
 from k8sflow.runtime.core.inbox import Inbox
 from k8sflow.runtime.core.loop import Loop
@@ -28,7 +29,6 @@ from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.storage.folder import FolderStore
 from k8sflow.storage.records import Commit, ForeachItems, OutcomeRecord
 from k8sflow.storage.run_store import RunStore
-from k8sflow.task.outcome import Outcome
 from k8sflow.task.result import Failure, TaskResult, Transition, failed
 from k8sflow.task.spec import TaskName, TaskSpec
 from k8sflow.task.stored_results import write_outcome
@@ -541,7 +541,7 @@ def test_processes_that_know_each_other_fail_once(tmp_path: Path) -> None:
     world.policies = {"train": StepPolicy(Retry(2))}
     world.run_store.commit("start", "0", Commit(0, ("train",), {}, foreach=ForeachItems(3, ())))
     for task, outcome in (("0", Outcome.CANCELLED), ("1", Outcome.USER_ERROR), ("2", Outcome.CANCELLED)):
-        world.run_store.write_outcome("train", task, 0, OutcomeRecord(outcome.value, world.time))
+        world.run_store.write_outcome("train", task, 0, OutcomeRecord(outcome, world.time))
     world.behave = lambda spec: (
         TaskResult(Outcome.USER_ERROR if spec.name.path == (2,) else Outcome.CANCELLED)
         if spec.name.step == "train"

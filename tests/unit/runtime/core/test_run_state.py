@@ -15,6 +15,7 @@ from k8sflow.executors.base import Finished
 from k8sflow.flow.checks import graph as lint
 from k8sflow.flow.decorators.policy import Catch, Retry, StepPolicy
 from k8sflow.flow.graph import Graph
+from k8sflow.flow.outcome import Outcome
 from k8sflow.runtime.core.earlier import Earlier
 from k8sflow.runtime.core.retries import Again
 from k8sflow.runtime.core.run_state import (
@@ -37,7 +38,6 @@ from k8sflow.runtime.core.run_state import (
     Retry as RetryAction,
 )
 from k8sflow.storage.records import OutcomeRecord
-from k8sflow.task.outcome import Outcome
 from k8sflow.task.result import TaskResult, Transition
 from k8sflow.task.spec import TaskName, TaskSpec
 from tests.unit.flow.graphs import PLACE, SEQUENCES, Part, Plain, taken, unchecked
@@ -125,7 +125,7 @@ class World:
         del self.running[task.name]
         self.executions[task.name, task.attempt] += 1
         if self.fails(task):
-            self.ended.setdefault(task.name, {})[task.attempt] = OutcomeRecord(Outcome.USER_ERROR.value, 0.0)
+            self.ended.setdefault(task.name, {})[task.attempt] = OutcomeRecord(Outcome.USER_ERROR, 0.0)
             return Finished(task, USER_ERROR)
         assert task.name not in self.transitions, f"{task.name} has two results"
         self.transitions[task.name] = self._transition(task)
@@ -213,7 +213,7 @@ def test_a_pause_that_has_passed_since_a_drivers_death_is_not_waited_for() -> No
     """Only its rest is."""
     graph = _graph(Plain())
     earlier = Earlier(
-        {"start/0": Transition(("s1",))}, {"s1/0": 0}, {"s1/0": {0: OutcomeRecord(Outcome.NODE_LOST.value, 100.0)}}
+        {"start/0": Transition(("s1",))}, {"s1/0": 0}, {"s1/0": {0: OutcomeRecord(Outcome.NODE_LOST, 100.0)}}
     )
     *_, retry = RunState(graph, "r", earlier=earlier).handle(Start(100.5))
     assert isinstance(retry, RetryAction)

@@ -16,6 +16,7 @@ from k8sflow.config import Settings
 from k8sflow.errors import KubernetesError, RunError
 from k8sflow.executors.base import Finished, Report, Started
 from k8sflow.flow.compile import compile_flow, declared
+from k8sflow.flow.outcome import Outcome
 from k8sflow.flow.spec import FlowSpec
 from k8sflow.kubernetes.flowrun import flowrun_name
 from k8sflow.runtime.commands import clone, resume
@@ -27,7 +28,6 @@ from k8sflow.storage.clones import is_complete
 from k8sflow.storage.records import Commit, RunRecord
 from k8sflow.storage.run_store import RunStore
 from k8sflow.storage.s3 import S3Store
-from k8sflow.task.outcome import Outcome
 from k8sflow.task.result import TaskResult, Transition
 from k8sflow.task.spec import TaskSpec
 from tests import s3server
@@ -92,7 +92,7 @@ def settings(s3_store: S3Store, server: FlowRunApi) -> Settings:
 def origin(s3_store: S3Store, flow: type[FlowSpec]) -> RunStore:
     """A run that has ended without its last two tasks."""
     store = RunStore(s3_store, "F", "r0")
-    store.create(RunRecord("F", "r0", "flow.py", {}, compile_flow(flow).graph.to_document()))
+    store.create(RunRecord("F", "r0", "flow.py", {}, compile_flow(flow).graph))
     store.commit("start", "0", Commit(0, WAYS["start"], {}))
     return store
 

@@ -16,6 +16,8 @@ from k8sflow.config import Settings
 from k8sflow.errors import KubernetesError, RunError
 from k8sflow.executors.base import Finished, Queued, Started
 from k8sflow.flow.decorators.pod_options import PodOptions
+from k8sflow.flow.graph import Graph
+from k8sflow.flow.outcome import Outcome
 from k8sflow.runtime.core.run_state import RunEnd, RunResult
 from k8sflow.runtime.detached import status as statuses
 from k8sflow.runtime.detached import submit
@@ -27,13 +29,12 @@ from k8sflow.runtime.session import Session
 from k8sflow.storage.memory import MemoryStore
 from k8sflow.storage.records import RunRecord
 from k8sflow.storage.run_store import RunStore
-from k8sflow.task.outcome import Outcome
 from k8sflow.task.result import Failure, TaskResult
 from k8sflow.task.spec import TaskName, TaskSpec
 from tests.unit.controller.flowrun_api import FlowRunApi
 from tests.unit.controller.objects import flowrun as flowrun_object
 
-RECORD = RunRecord(flow="Sum", run="r1", file="sum.py", parameters={}, graph=[], package="ab" * 32)
+RECORD = RunRecord(flow="Sum", run="r1", file="sum.py", parameters={}, graph=Graph("Sum"), package="ab" * 32)
 SUCCEEDED = TaskResult(Outcome.SUCCEEDED)
 FAILED = TaskResult(Outcome.USER_ERROR, failure=Failure("ValueError: no", "Traceback…", "Fix it."))
 

@@ -11,6 +11,7 @@ import pytest
 from k8sflow.cli.terminal import Terminal
 from k8sflow.config import Settings
 from k8sflow.flow.compile import compile_flow
+from k8sflow.flow.outcome import Outcome
 from k8sflow.kubernetes.flowrun import flowrun_name
 from k8sflow.runtime.commands.drive import drive_or_follow
 from k8sflow.runtime.core.run_state import RunEnd
@@ -37,7 +38,7 @@ NAME = flowrun_name("F", "r1")
 def session(tmp_path: Path) -> Session:
     """A run whose record says that it is detached."""
     graph = compile_flow(load_flow(write_flow(tmp_path, FLOW))).graph
-    record = RunRecord("F", "r1", "flow.py", {}, graph.to_document(), is_detached=True)
+    record = RunRecord("F", "r1", "flow.py", {}, graph, is_detached=True)
     run_store = RunStore(FolderStore(str(tmp_path / "store")), "F", "r1")
     run_store.create(record)
     return Session(record, run_store, Placement({}, "default"), Settings())
@@ -126,5 +127,5 @@ def test_what_the_driver_has_written_counts(
 ) -> None:
     """Also where its FlowRun was deleted by then."""
     monkeypatch.setattr("k8sflow.runtime.detached.watch._LAST_WORD_SECONDS", 0.0)
-    session.run_store.write_run_outcome(OutcomeRecord("succeeded", 1e9))
+    session.run_store.write_run_outcome(OutcomeRecord(Outcome.SUCCEEDED, 1e9))
     assert drive_or_follow(session, Terminal(), time.monotonic(), take_over=True) is RunEnd.SUCCEEDED

@@ -11,12 +11,12 @@ from k8sflow.executors.base import Finished, Output, Started, TaskEvent
 from k8sflow.flow.compile import compile_flow
 from k8sflow.flow.decorators.policy import Catch, Retry, StepPolicy
 from k8sflow.flow.graph import Graph
+from k8sflow.flow.outcome import Outcome
 from k8sflow.runtime.core.retries import Again
 from k8sflow.runtime.progress.follow import RunFollower
 from k8sflow.storage.memory import MemoryStore
 from k8sflow.storage.records import Commit, OutcomeRecord
 from k8sflow.storage.run_store import RunStore
-from k8sflow.task.outcome import Outcome
 from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskName, TaskSpec
 from tests.support import load_flow, write_flow
@@ -80,7 +80,7 @@ class Followed:
         self.store.open_log(name.step, name.id, attempt, "stdout").write((text or f"says {attempt}").encode())
 
     def ends(self, attempt: int, outcome: Outcome, name: TaskName = WORK) -> None:
-        self.store.write_outcome(name.step, name.id, attempt, OutcomeRecord(outcome.value, 1.0, outcome.value))
+        self.store.write_outcome(name.step, name.id, attempt, OutcomeRecord(outcome, 1.0, outcome.value))
 
     def commits(self, attempt: int, name: TaskName = WORK, origin: str | None = None) -> None:
         assert self.store.commit(name.step, name.id, Commit(attempt, ("join",), {}, origin=origin))

@@ -15,12 +15,12 @@ import click
 import pytest
 
 from k8sflow.executors.base import Finished, Output, Started
+from k8sflow.flow.outcome import Outcome
 from k8sflow.runtime.core.retries import Again
 from k8sflow.runtime.progress import Reporter, live, reporter
 from k8sflow.runtime.progress.live import LiveView
 from k8sflow.runtime.progress.plain import PlainView
 from k8sflow.runtime.progress.tally import Tally
-from k8sflow.task.outcome import Outcome
 from k8sflow.task.result import TaskResult, Transition, failed
 from k8sflow.task.spec import TaskName, TaskSpec
 

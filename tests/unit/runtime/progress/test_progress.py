@@ -8,10 +8,10 @@ import re
 import pytest
 
 from k8sflow.executors.base import Finished, Output, Queued, Started
+from k8sflow.flow.outcome import Outcome
 from k8sflow.runtime.core.retries import Again
 from k8sflow.runtime.progress import Reporter
 from k8sflow.runtime.progress import reporter as made
-from k8sflow.task.outcome import Outcome
 from k8sflow.task.result import Failure, TaskResult, Transition, failed
 from k8sflow.task.spec import TaskName, TaskSpec
 

@@ -17,6 +17,7 @@ import pytest
 from k8sflow.flow.compile import compile_flow
 from k8sflow.flow.config_values import ConfigValue
 from k8sflow.flow.decorators.policy import StepPolicy
+from k8sflow.flow.outcome import Outcome
 from k8sflow.storage import package
 from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.storage.folder import FolderStore
@@ -24,7 +25,6 @@ from k8sflow.storage.records import RunRecord
 from k8sflow.storage.run_store import RunStore
 from k8sflow.task.host.framing import Piece, ResultLine, decode
 from k8sflow.task.inside.runner import TaskRunner
-from k8sflow.task.outcome import Outcome
 from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskName, TaskSpec
 from tests.inprocess import runner_of
@@ -279,7 +279,7 @@ def run_agent(
     folder: Path,
     source: str,
     *arguments: str,
-    policies: Mapping[str, Mapping[str, object]] | None = None,
+    policies: Mapping[str, StepPolicy] | None = None,
     **values: object,
 ) -> tuple[subprocess.CompletedProcess[bytes], RunStore]:
     """The agent on a flow's first task, and the records of its run."""
@@ -289,7 +289,7 @@ def run_agent(
     saved.save_blob(code.sha256, [code.archive])
     run_store = RunStore(store, "F", "r")
     fixed = {name: saved.save(value, name) for name, value in values.items()}
-    record = RunRecord("F", "r", file.name, fixed, compile_flow(flow).graph.to_document(), package=code.sha256)
+    record = RunRecord("F", "r", file.name, fixed, compile_flow(flow).graph, package=code.sha256)
     run_store.create(replace(record, policies=policies or {}))
     spec = TaskSpec("F", "r", TaskName("start"))
     (folder / "pod").mkdir()
@@ -370,7 +370,7 @@ def test_a_task_whose_time_is_over_can_clean_up(tmp_path: Path) -> None:
             def end(self): pass
     """
     policy = StepPolicy(timeout_seconds=1, grace_seconds=60)
-    done, run_store = run_agent(tmp_path, source, "--timeout=1", "--grace=60", policies={"start": policy.to_document()})
+    done, run_store = run_agent(tmp_path, source, "--timeout=1", "--grace=60", policies={"start": policy})
     assert done.returncode == 1, done.stderr
     outcome = run_store.read_outcome("start", "0", 0)
     assert outcome is not None

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from k8sflow.flow.compile import compile_flow
+from k8sflow.flow.outcome import Outcome
 from k8sflow.storage import package
 from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.storage.folder import FolderStore
@@ -18,7 +19,6 @@ from k8sflow.storage.records import RunRecord
 from k8sflow.storage.run_store import RunStore
 from k8sflow.storage.s3 import S3Store
 from k8sflow.task.host.framing import Piece, ResultLine, decode
-from k8sflow.task.outcome import Outcome
 from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskName, TaskSpec
 from tests.s3server import BUCKET, KEYS, Server
@@ -81,9 +81,7 @@ def started(server: Server, folder: Path, last: str = "", **variables: str) -> P
     code, saved = package.build(file.parent), ArtifactStore(store, "F")
     saved.save_blob(code.sha256, [code.archive])
     run_store = RunStore(store, "F", "r")
-    run_store.create(
-        RunRecord("F", "r", file.name, {}, compile_flow(load_flow(file)).graph.to_document(), package=code.sha256)
-    )
+    run_store.create(RunRecord("F", "r", file.name, {}, compile_flow(load_flow(file)).graph, package=code.sha256))
     work = folder / "pod"
     work.mkdir()
     process = subprocess.Popen(

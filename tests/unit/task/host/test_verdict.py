@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from k8sflow.flow.outcome import Outcome
 from k8sflow.task.failure import timed_out
 from k8sflow.task.host.oom import Kills
 from k8sflow.task.host.verdict import death, reported, verdict
-from k8sflow.task.outcome import Outcome
 from k8sflow.task.result import TaskResult, Transition, failed
 
 CANCELLED = failed(Outcome.CANCELLED, "its pod was sent SIGTERM")

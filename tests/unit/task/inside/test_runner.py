@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 import k8sflow
+from k8sflow.flow.outcome import Outcome
 from k8sflow.storage.folder import FolderStore
 from k8sflow.storage.run_store import RunStore
 from k8sflow.task.failure import diagnose
-from k8sflow.task.outcome import Outcome
 from k8sflow.task.result import Failure
 from k8sflow.task.spec import TaskInput, TaskName, TaskSpec
 from tests.inprocess import Failed, run_source, runner_of

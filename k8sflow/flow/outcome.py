@@ -5,8 +5,8 @@ from __future__ import annotations
 from enum import Enum
 
 
-class Outcome(Enum):
-    """The ways in which one execution of a task can end."""
+class Outcome(str, Enum):
+    """The ways in which one execution of a task can end; each is equal to its name in ``@retry(on=...)``."""
 
     SUCCEEDED = "succeeded"
     USER_ERROR = "user_error"
@@ -21,17 +21,15 @@ class Outcome(Enum):
     STORAGE_ERROR = "storage_error"
     CANCELLED = "cancelled"
 
+    def __str__(self) -> str:
+        return self.value
+
     @property
     def is_failure(self) -> bool:
-        """Whether the task has to run again before the run can go on."""
+        """True if the task has to run again before the run can continue."""
         return self is not Outcome.SUCCEEDED
 
     @property
     def is_paid_by_user(self) -> bool:
-        """Whether a retry of it is taken from the user's ``@retry`` budget."""
+        """True if a retry of it is taken from the user's ``@retry`` budget."""
         return self in {Outcome.USER_ERROR, Outcome.TIMED_OUT, Outcome.OUT_OF_MEMORY}
-
-
-def name_of(kind: type[BaseException]) -> str:
-    """The name of an exception's class as Metaflow has it: ``builtins.ValueError``."""
-    return f"{kind.__module__}.{kind.__name__}"
