@@ -30,9 +30,9 @@ class Failed(Exception):
         super().__init__(f"{spec.name}: {result}")
         self.spec = spec
         self.result = result
-        assert result.diagnosis is not None
-        self.summary = result.diagnosis.summary
-        self.text = f"{self.summary}\n{result.diagnosis.detail}\n{result.diagnosis.resolution}"
+        assert result.failure is not None
+        self.summary = result.failure.summary
+        self.text = f"{self.summary}\n{result.failure.detail}\n{result.failure.resolution}"
 
 
 def runner_of(

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from k8sflow.client.errors import above
 from k8sflow.client.sources import finder
 from k8sflow.client.tagged import TaggedAsParent
 from k8sflow.errors import NotFoundError
+from k8sflow.runtime.lookup import split
 from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class DataArtifact(TaggedAsParent):
         if parent is None:
             from k8sflow.client.task import Task  # noqa: PLC0415  it is above this module
 
-            task, self.id = above(pathspec, "flow/run/step/task/artifact")
+            task, self.id = split(pathspec, "flow/run/step/task/artifact")
             parent = Task(task)
         self.parent: Task = parent
         self._ref: ArtifactRef = parent[self.id]._ref if ref is None else ref  # noqa: SLF001  of the same class

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from k8sflow.client.errors import above, among
 from k8sflow.client.tagged import TaggedAsParent
 from k8sflow.client.task import Task
 from k8sflow.errors import NotFoundError
+from k8sflow.runtime.lookup import among, split
 
 if TYPE_CHECKING:
     from k8sflow.client.run import Run
@@ -30,7 +30,7 @@ class Step(TaggedAsParent):
         if parent is None:
             from k8sflow.client.run import Run  # noqa: PLC0415  it is above this module
 
-            run, self.id = above(pathspec, "flow/run/step")
+            run, self.id = split(pathspec, "flow/run/step")
             parent = Run(run)[self.id].parent
         else:
             self.id = pathspec

@@ -66,9 +66,9 @@ class ArtifactStore:
         self._kept: dict[str, bytes] = {}
 
     @property
-    def url(self) -> str:
+    def store(self) -> ObjectStore:
         """Where the blobs are."""
-        return self._store.url
+        return self._store
 
     def save(
         self, value: object, name: str, known: ArtifactRef | None = None, *, inline_bytes: int = INLINE_BYTES

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Protocol
 
 from k8sflow.errors import ObjectNotFoundError, StorageError
-from k8sflow.storage.folder import FolderStore
 from k8sflow.storage.run_store import RunStore
 
 BEAT_SECONDS = 10.0
@@ -64,7 +63,7 @@ class Holder:
         return f"process {self.pid} on {self.host}"
 
     @property
-    def is_gone(self) -> bool:
+    def is_dead(self) -> bool:
         """Whether it is known to be dead: it ran on this machine, and there is no such process any more."""
         return bool(self.process) and _machine(self.process) == _machine(_identity(os.getpid())) != "" and (
             _identity(self.pid) != self.process
@@ -107,9 +106,8 @@ def folder_lease_of(run_store: RunStore, *, is_resuming: bool = False) -> Folder
         run_store: The run.
         is_resuming: Whether it is not to be driven, but a new one to be made of it.
     """
-    if not isinstance(run_store.store, FolderStore):
-        return None
-    return FolderLease(run_store.store.root / run_store.prefix / _LOCK_NAME, is_resuming=is_resuming)
+    folder = run_store.store.folder
+    return None if folder is None else FolderLease(folder / run_store.prefix / _LOCK_NAME, is_resuming=is_resuming)
 
 
 class FolderLease:
@@ -213,7 +211,7 @@ class ObjectLease:
         if self._number is not None:
             return True
         latest, holder = self._latest()
-        if holder is not None and not (holder.is_over or holder.is_gone or self._is_silent(holder)):
+        if holder is not None and not (holder.is_over or holder.is_dead or self._is_silent(holder)):
             return False
         key, mine = self._key(latest + 1), _dump(self._me)
         # A client that had no answer from the store tries again by itself, and then finds its own object there.

@@ -1,4 +1,4 @@
-"""``run_flow``: a whole run in this process, by the driver that runs it everywhere."""
+"""``run_flow``: a whole run in this process, by the loop that drives it everywhere."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from k8sflow.executors.base import Finished, TaskEvent
 from k8sflow.flow.definition import FlowDefinition
 from k8sflow.flow.spec import FlowSpec
 from k8sflow.runtime.core.inbox import Inbox
-from k8sflow.runtime.core.loop import Driver
+from k8sflow.runtime.core.loop import Loop
+from k8sflow.runtime.core.observer import Observer
+from k8sflow.runtime.core.run_state import RunState
 from k8sflow.runtime.placement import Placement
 from k8sflow.task.failure import failure
 from k8sflow.task.inside.runner import TaskRunner
@@ -37,7 +39,7 @@ def run_flow(flow: type[FlowSpec], /, *, configs: Mapping[str, Any] | None = Non
         parameters: The parameters' values; others have their defaults.
 
     Raises:
-        FlowDefinitionError: The flow has mistakes; all of them are told.
+        FlowDefinitionError: The flow has mistakes; all of them are reported.
         ParameterError: A parameter or a config is unknown, missing, or its value can't be used.
         BaseException: What a step raises, after its last retry, as it is.
     """
@@ -54,23 +56,23 @@ def _run(definition: FlowDefinition, parameters: Mapping[str, Any]) -> Run:
     documents = {step: policy.to_document() for step, policy in policies.items()}
     runner = replace(runner, record=replace(runner.record, policies=documents))
     tasks = _Tasks(runner)
-    driver = Driver(
+    loop = Loop(
         definition.graph,
         runner.run_store,
+        state=lambda: RunState(definition.graph, runner.record.run, policies=policies),
         executors=lambda _: {_HERE: tasks},
         executor_of=lambda _: _HERE,
-        observers=[],
-        policies=policies,
+        observer=Observer(),
         clock=tasks,
     )
-    result = driver.run()
+    result = loop.run()
     if result.failed is not None:
         raise tasks.errors[result.failed]
     return Run(runner.run_store)
 
 
 class _Tasks:
-    """Runs tasks when the driver waits for something to happen; and is its clock, which no pause holds up.
+    """Runs tasks when the loop waits for something to happen; and is its clock, which no pause delays.
 
     Args:
         runner: What runs a task.
@@ -103,7 +105,7 @@ class _Tasks:
     wall = now
 
     def wait(self, _inbox: Inbox, seconds: float | None) -> TaskEvent | None:
-        """How the next task ended; where none is ready, the time is over at once."""
+        """The end of the next task; where none is ready, the time is over at once."""
         if self._ready:
             task = self._ready.popleft()
             return Finished(task, self._run(task))

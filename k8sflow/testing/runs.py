@@ -18,7 +18,7 @@ from k8sflow.flow.decorators.flow_level import documents
 from k8sflow.flow.definition import FlowDefinition
 from k8sflow.flow.problems import did_you_mean
 from k8sflow.flow.spec import FlowSpec
-from k8sflow.runtime.commands.run import fixed_values
+from k8sflow.runtime.commands.create import fixed_values
 from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.storage.memory import MemoryStore
 from k8sflow.storage.records import RunRecord, new_run_id
@@ -43,7 +43,7 @@ def compiled(flow: type[FlowSpec], values: Mapping[str, Any] | None) -> Iterator
 
 
 def new_run(definition: FlowDefinition, given: Mapping[str, Any]) -> TaskRunner:
-    """What runs the tasks of a run that has just been created.
+    """The runner of the tasks of a new run.
 
     Args:
         definition: The flow.

@@ -22,12 +22,12 @@ _Stack = Sequence[tuple[int, int, Any]]
 
 @dataclass(frozen=True, repr=False, eq=False)
 class StepResult:
-    """What a step left; each artifact is an attribute too, where no field of this class has its name.
+    """The result of a step; each artifact is an attribute too, where no field of this class has its name.
 
     Args:
         step: The step.
         artifacts: The artifacts that the next step would see, by name: those that it was given among them.
-        next: The steps that it goes on to; of a switch, the one that was chosen.
+        next: The next steps; of a switch, the one that was chosen.
         foreach: The items of the foreach that it opens, or None.
         input: The item of the foreach branch that it was run in, or None.
     """
@@ -85,9 +85,9 @@ def run_step(
         retry_count: What ``current.retry_count`` tells.
 
     Raises:
-        FlowDefinitionError: The flow has mistakes; all of them are told.
+        FlowDefinitionError: The flow has mistakes; all of them are reported.
         ParameterError: A parameter or a config is unknown, missing, or its value can't be used.
-        RunError: The step can't be run with what was given.
+        RunError: The step can't be run with these arguments.
         BaseException: What the step raises, as it is.
     """
     __tracebackhide__ = True
@@ -102,7 +102,7 @@ def run_step(
         try:
             runner.execute(spec)
         except BaseException as error:  # noqa: BLE001  the same is raised, and nothing swallowed
-            raise raised_by_user(error)  # noqa: B904  as told
+            raise raised_by_user(error)  # noqa: B904  as documented
         return _result(runner, before.name, stack[-1][2] if stack else None)
 
 

@@ -24,13 +24,16 @@ from pathlib import Path
 from typing import Any
 
 from k8sflow import config
+from k8sflow.cli.terminal import Terminal
 from k8sflow.client import Run
 from k8sflow.flow.compile import declared
 from k8sflow.flow.spec import FlowSpec
-from k8sflow.runtime.commands import attach as attach_command
-from k8sflow.runtime.commands import resume
-from k8sflow.runtime.commands import run as run_command
+from k8sflow.runtime.commands.attach import attach
+from k8sflow.runtime.commands.resume import resume
+from k8sflow.runtime.commands.run import run as run_flow
 from k8sflow.runtime.core import loop
+from k8sflow.runtime.core.observer import Observer
+from k8sflow.runtime.core.run_state import RunEnd
 from k8sflow.runtime.request import RunRequest
 from k8sflow.storage.folder import FolderLog, FolderStore
 from k8sflow.storage.run_store import RunStore
@@ -56,16 +59,23 @@ class Deaths:
         if self.remaining == -1:
             os.kill(self.pid, self.number)
 
-    submitted = done_before = event = retried = caught = change
-
     def install(self) -> None:
         """Prepare the driver of this process to die."""
-        plain = loop.Driver.__init__
+        plain = loop.Loop.__init__
 
-        def with_observer(driver: Any, *arguments: Any, observers: Any, **options: Any) -> None:
-            plain(driver, *arguments, observers=[*observers, self], **options)
+        deaths = self
 
-        loop.Driver.__init__ = with_observer  # type: ignore[method-assign]
+        class Watched(Observer):
+            """Dies before it passes an event on."""
+
+            def __init__(self, observer: Observer) -> None:
+                for name in ("submitted", "done_before", "event", "retried", "caught"):
+                    setattr(self, name, deaths._before(getattr(observer, name)))
+
+        def with_observer(driver: Any, *arguments: Any, observer: Observer, **options: Any) -> None:
+            plain(driver, *arguments, observer=Watched(observer), **options)
+
+        loop.Loop.__init__ = with_observer  # type: ignore[method-assign]
         for kind, name in ((FolderStore, "put"), (FolderStore, "put_new"), (FolderLog, "write")):
             setattr(kind, name, self._before(getattr(kind, name)))
 
@@ -114,14 +124,14 @@ class Run1:
         settings = config.load(self.folder)
         request = RunRequest(declared(self.flow), settings, run_id=self.name, max_workers=3)
         if origin is not None:
-            done = resume.resume(request, origin, None, dry_run=False)
+            done = resume(request, origin, None, Terminal(), dry_run=False)
         elif is_first:
-            done = run_command.run(request)
+            done = run_flow(request, Terminal())
         else:
-            done = attach_command.attach(declared(self.flow), settings, self.name, 3, time.monotonic())
-        if done is None:
+            done = attach(declared(self.flow), settings, self.name, Terminal(), time.monotonic(), 3)
+        if done is RunEnd.CANCELLED:
             raise KeyboardInterrupt
-        assert done is True
+        assert done is RunEnd.SUCCEEDED
         if moment == NEVER:
             (self.folder / "changes").write_text(str(NEVER - deaths.remaining))
 

@@ -257,8 +257,8 @@ def test_an_artifact_that_a_branch_changed_is_a_conflict(tmp_path: Path, change:
     """The error has its name, and advice for an artifact that was only read."""
     with pytest.raises(Failed) as failed:
         run_source(tmp_path, MERGE % (change, "inputs, exclude=['seen']"))
-    assert failed.value.result.diagnosis is not None
-    assert failed.value.result.diagnosis.error_type.endswith("UnhandledInMergeArtifactsException")
+    assert failed.value.result.failure is not None
+    assert failed.value.result.failure.error_type.endswith("UnhandledInMergeArtifactsException")
     assert f"    {name}: " in failed.value.summary
     assert failed.value.summary.count("\n") == 1
     if name != "words":

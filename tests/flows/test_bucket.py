@@ -65,7 +65,7 @@ def test_a_run_in_the_bucket_is_resumed_and_attached_to(file: Path, bucket: dict
             (folder / "go").touch()
             output = follower.communicate(timeout=30)[0].decode()
             assert follower.returncode == 0, output
-    assert "Its driver is gone" in output
+    assert "Its driver died" in output
     assert _marks(folder) == ["end/0:0", "join/0:0", "work/0:1", "work/1:1", "work/2:1"]
     done = flow_command(file, "attach", "r1", **bucket)
     assert done.returncode == 0

@@ -87,13 +87,13 @@ def test_the_commands_that_a_failed_run_names_can_be_pasted(tmp_path: Path, star
     options = '--with \'environment:vars={"SAID": "it\'"\'"\'s"}\' --branch b --production'
     failed = shell(f"{start} run {options}")
     assert failed.returncode == 1, failed.stderr
-    commands = dict(re.findall(r"^ +(its output|to go on): +(.*)$", failed.stdout, re.MULTILINE))
+    commands = dict(re.findall(r"^ +(its output|to resume): +(.*)$", failed.stdout, re.MULTILINE))
     assert commands["its output"].startswith("python ")
     said = "says it's prod.b True"
     assert said in shell(commands["its output"]).stdout
     (tmp_path / "fixed").touch()
-    resumed = shell(commands["to go on"])
-    assert resumed.returncode == 0, commands["to go on"] + resumed.stdout + resumed.stderr
+    resumed = shell(commands["to resume"])
+    assert resumed.returncode == 0, commands["to resume"] + resumed.stdout + resumed.stderr
     assert said in resumed.stdout
 
 

@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 
+from k8sflow.cli.terminal import Terminal
 from k8sflow.client import Run
-from k8sflow.executors.local import LocalExecutor
-from k8sflow.flow.compile import compile_flow
+from k8sflow.config import Settings
+from k8sflow.flow.compile import declared
 from k8sflow.runtime.commands import exit_hooks
+from k8sflow.runtime.session import open_session
 from k8sflow.storage.folder import FolderStore
 from k8sflow.storage.run_store import RunStore
-from k8sflow.task.inside.runner import TaskRunner
 from tests.support import flow_command, load_flow, run_flow, running, write_flow
 
 HEAD = """from k8sflow import FlowMutator, FlowSpec, current, exit_hook, schedule, step, trigger, trigger_on_finish
@@ -156,12 +157,11 @@ def test_a_driver_that_takes_over_repeats_no_hook_that_has_ended(
     monkeypatch.chdir(tmp_path)
     store = FolderStore(str(tmp_path / ".k8sflow"))
     run_store = RunStore(store, "F", "r")
-    record = run_store.read()
-    runner = TaskRunner(compile_flow(load_flow(file)), record, store)
+    session = open_session(run_store, Settings(), declared(load_flow(file)))
 
     def take_over() -> str:
-        exit_hooks.call(
-            record, run_store, lambda report, _: LocalExecutor(report, runner, 1), is_success=True, go_on=True
+        exit_hooks.call_all(
+            session, Terminal(), lambda report, _: session.executor("local", report), is_success=True, take_over=True
         )
         return capfd.readouterr().out
 

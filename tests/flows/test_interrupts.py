@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import termios
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -187,7 +188,7 @@ def test_a_second_ctrl_c_exits_at_once(tmp_path: Path) -> None:
             pass
         wait_for(lambda: _sends_until_dead(process, signal.SIGINT))
         assert process.returncode == 130
-        assert b"To go on with it: " in process.stdout.read()
+        assert b"To continue it: " in process.stdout.read()
         _assert_dead(tmp_path, pids)
 
 
@@ -323,7 +324,7 @@ def test_a_closed_pipe_cancels_the_run(tmp_path: Path) -> None:
     _assert_dead(tmp_path, pids_in(tmp_path / "pids"))
     outcome = latest(tmp_path).outcome
     assert outcome is not None
-    assert (outcome.outcome, outcome.summary) == ("cancelled", "nobody reads any more what the run prints")
+    assert (outcome.outcome, outcome.summary) == ("cancelled", "stdout was closed")
     write_flow(tmp_path, source.replace("while :; do echo y; sleep 0.1; done", "").replace('"sleep", "300"', '"true"'))
     done = flow_command(file, "resume")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -397,3 +398,23 @@ def test_ctrl_c_during_the_imports_shows_no_traceback(tmp_path: Path, module: st
     source = "class F(FlowSpec):\n" + "".join(f"    @step\n    def {name}(self): {body}\n" for name, body in steps)
     done = run_flow(write_flow(tmp_path, source, head=head))
     assert (done.returncode, done.stdout, done.stderr.strip()) == (130, "", "")
+
+
+@pytest.mark.parametrize("instead", ["pass", "raise ImportError('C code') from None", "raise ImportError('C code')"])
+def test_ctrl_c_counts_where_an_import_drops_it(tmp_path: Path, instead: str) -> None:
+    """Native code that imports something makes an ImportError of it, or nothing."""
+    dropping = f"""
+        import signal
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            {instead}
+    """
+    (tmp_path / "native.py").write_text(textwrap.dedent(dropping))
+    (tmp_path / "beside.py").write_text(
+        "try:\n    import native\nexcept ImportError as e:\n    raise ImportError from e"
+    )
+    source = "import beside\n" + FLOW.format(body="pass")
+    done = run_flow(write_flow(tmp_path, source))
+    assert (done.returncode, done.stdout, done.stderr.strip()) == (130, "", "")
+    assert not (tmp_path / ".k8sflow").exists()

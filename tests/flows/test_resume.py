@@ -73,7 +73,7 @@ def _origin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = flow_command(file, "run", "--run-id", "r1", "--max-workers", "1", "--n", "4", "--config-value", "limits",
                         '{"high": 77}')  # fmt: skip
     assert done.returncode == 1
-    assert re.search(r"to go on:    .*python.* resume --origin-run-id r1\n", done.stdout)
+    assert re.search(r"to resume:   .*python.* resume --origin-run-id r1\n", done.stdout)
     assert "resume --origin-run-id r1" in done.stdout
     assert "logs r1/work/3" in done.stdout
     assert ran(folder) == ["start/0", "work/0", "work/1", "work/2", "work/3"]

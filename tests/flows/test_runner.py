@@ -273,7 +273,7 @@ def test_ctrl_c_cancels_the_awaited_run(flow: Path, tmp_path: Path, capsys: pyte
     thread.join()
     said = capsys.readouterr().out
     assert said.count("was cancelled") == 1
-    assert said.index("was cancelled") < said.index("to go on:")
+    assert said.index("was cancelled") < said.index("to resume:")
     assert [pid for pid in pids_in(tmp_path / "pids") if not wait_for_death(pid, 10)] == []
 
 

@@ -106,6 +106,7 @@ def test_the_failed_task_runs_again_with_new_code(file: Path) -> None:
     assert re.search(r"^  y +int +2$", done.stdout, re.MULTILINE)
     assert "inner" not in done.stdout, "its inputs are not its own artifacts"
     (task,) = _result(done.stdout)["work"]
+    assert task.parent.parent.status == "succeeded"
     assert (task.data.y, task.data.inner[task.index]) == (2, 2)
     assert task.stdout == "works on 2\n"
     assert [run.id for run in Flow("F")] == known == ["bad", "good"]
@@ -158,6 +159,7 @@ def test_a_program_can_read_which_task_runs(file: Path) -> None:
     assert flow_command(file, "spin", "work", "--pathspec-file", "it").returncode == 1
     task = Task((file.parent / "it").read_text().strip())
     assert (task.parent.id, task.successful, task.stdout) == ("work", False, "works on 2\n")
+    assert task.parent.parent.status == "failed"
     ran(file.parent)
     done = flow_command(file, "spin", "work", "--pathspec-file", "no/it")
     assert done.returncode == 1
@@ -174,7 +176,7 @@ def test_a_program_can_read_which_task_runs(file: Path) -> None:
         ("bad/join", "has no inputs for the step join"),
         ("r9/work", "there is no run F/r9"),
         ("good/train", "one of 2 processes"),
-        ("a/b/c/d", "names no step"),
+        ("a/b/c/d", "neither a run of F nor a step of its latest run"),
     ],
 )
 def test_a_task_that_can_not_run_is_reported(file: Path, text: str, message: str) -> None:

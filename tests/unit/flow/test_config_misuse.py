@@ -36,6 +36,9 @@ USES = """
         "f'{cfg}'", "cfg.get('env') == 'x'",
         "round(cfg.n)", "1 if cfg else 2", '",".join(cfg.list)', "f\"{config_expr('cfg.n')}\"",
         "'%s' % config_expr('cfg')",
+        "5 if cfg.n is None else 6", "cfg.env is not None", "isinstance(cfg.n, int)", "hasattr(cfg, 'none')",
+        "getattr(cfg, 'none', 3)", "type(cfg.n).__name__", "callable(cfg.n)", "None is cfg.get('env')", "[*cfg.list]",
+        "(1, *cfg.list)",
     ],
 )  # fmt: skip
 def test_a_use_of_a_value_that_is_not_known_is_a_mistake(tmp_path: Path, use: str) -> None:

@@ -146,9 +146,9 @@ def test_the_advice_after_a_failed_run_can_be_typed_into_a_cell(
     assert "python" not in said
     exec(advice["its output"], scope)
     assert "so far" in capsys.readouterr().out
-    resumed = eval(advice["to go on"], scope)
+    resumed = eval(advice["to resume"], scope)
     assert resumed["start"].task.origin_pathspec == f"{failed.run.pathspec}/start/0"
-    assert advice["to go on"].endswith("decospecs=['retry:times=0'], namespace='user:ann')")
+    assert advice["to resume"].endswith("decospecs=['retry:times=0'], namespace='user:ann')")
 
 
 def test_a_flow_without_a_cell_is_refused() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -224,3 +225,93 @@ def test_a_built_in_name_and_a_function_without_yield_are_refused() -> None:
         user_step_decorator(retry)(plain)
     with pytest.raises(FlowDefinitionError, match="does not yield"):
         user_step_decorator(plain)(plain)
+
+
+SAME_NAMES = {
+    "first.py": """
+from k8sflow import user_step_decorator
+
+@user_step_decorator
+def log(step_name, flow, inputs=None, attributes=None):
+    print("first", step_name)
+    yield
+""",
+    "second.py": """
+from k8sflow import UserStepDecorator
+
+class log(UserStepDecorator):
+    def pre_step(self, step_name, flow, inputs=None):
+        print("second", step_name)
+""",
+}
+
+
+TWO_LOGS = """
+    import first, second
+    from k8sflow import FlowMutator
+    class change(FlowMutator):
+        def mutate(self, flow):
+            pass
+    class F(FlowSpec):
+        @first.log
+        @second.log
+        @step
+        def start(self): self.next(self.end)
+        @step
+        def end(self): pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("added", "printed"),
+    [
+        ("second.log", "second start, first start, second end"),
+        ("first.log", "first start, first end"),
+        ("log", "first start, first end"),
+    ],
+)
+def test_decorators_of_one_name_in_two_modules_are_two(tmp_path: Path, added: str, printed: str) -> None:
+    """One of them on a step doesn't keep the other one of --with away; the name alone means the one that is used."""
+    for name, text in SAME_NAMES.items():
+        (tmp_path / name).write_text(text)
+    file = write_flow(tmp_path, TWO_LOGS.replace("@second.log", ""))
+    done = run_flow(file, "--with", added)
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = [line.partition("] ")[2] for line in done.stdout.splitlines()]
+    found = [line for line in lines if line.partition(" ")[0] in {"first", "second"} and len(line.split()) == 2]
+    assert ", ".join(found) == printed
+
+
+def test_a_name_that_two_used_decorators_share_is_refused(tmp_path: Path) -> None:
+    """The error says what to write for each; a base class is not among the decorators."""
+    for name, text in SAME_NAMES.items():
+        (tmp_path / name).write_text(text)
+    file = write_flow(tmp_path, "from k8sflow import UserStepDecorator\n" + textwrap.dedent(TWO_LOGS))
+    refused = run_flow(file, "--with", "log")
+    assert refused.returncode == 1
+    assert "there are several decorators 'log': first.log, second.log" in refused.stderr
+    unknown = run_flow(file, "--with", "nothing")
+    assert "The decorators are catch, " in unknown.stderr
+    assert "UserStepDecorator" not in unknown.stderr
+
+
+def test_a_mutator_changes_the_one_decorator_that_it_means(tmp_path: Path) -> None:
+    """Another one of the same name stays where it is."""
+    for name, text in SAME_NAMES.items():
+        (tmp_path / name).write_text(text)
+    changes = """
+            for name, each in flow.steps:
+                if name == "start":
+                    assert each.remove_decorator(first.log) and not each.remove_decorator("first.log")
+                    assert not each.add_decorator(second.log)
+                    assert each.add_decorator("first.log")
+                else:
+                    assert each.add_decorator(first.log)
+                    assert each.add_decorator(second.log, duplicates=each.OVERRIDE)
+    """
+    text = TWO_LOGS.replace("            pass\n", changes.rstrip() + "\n", 1)
+    text = text.replace("    class F(", "    @change\n    class F(")
+    done = run_flow(write_flow(tmp_path, text))
+    assert done.returncode == 0, done.stdout + done.stderr
+    for line in ("[start/0] second start", "[start/0] first start", "[end/0] first end", "[end/0] second end"):
+        assert line in done.stdout
