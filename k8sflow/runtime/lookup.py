@@ -16,7 +16,8 @@ from k8sflow.errors import NotFoundError, RunError, StorageError
 from k8sflow.flow.problems import did_you_mean
 from k8sflow.flow.spec import FlowSpec
 from k8sflow.runtime.request import local_roots
-from k8sflow.storage.objects import ObjectStore, open_store
+from k8sflow.storage.objects import ObjectStore
+from k8sflow.storage.open_store import open_store
 from k8sflow.storage.patience import Patience
 from k8sflow.storage.records import started_at
 from k8sflow.storage.run_store import RUNS, SPINS, RunStore

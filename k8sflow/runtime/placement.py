@@ -9,7 +9,7 @@ from typing import Any
 
 from k8sflow.config import Settings
 from k8sflow.errors import FlowDefinitionError
-from k8sflow.executors.context import KUBERNETES, LOCAL
+from k8sflow.executors.by_name import KUBERNETES, LOCAL
 from k8sflow.flow.decorators.base import Decoration, options_of
 from k8sflow.flow.decorators.environment import variables_of
 from k8sflow.flow.decorators.pod_options import DEFAULT_OPTIONS, PodOptions, common_namespace, merge

@@ -6,12 +6,14 @@ import contextlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from k8sflow.config import Settings
 from k8sflow.errors import StorageError
 from k8sflow.executors.base import Executor, Report
-from k8sflow.executors.context import EXECUTORS, RunContext, make
+from k8sflow.executors.by_name import EXECUTORS, make
+from k8sflow.executors.context import RunContext
 from k8sflow.flow.compile import compile_flow
 from k8sflow.flow.definition import FlowDefinition
 from k8sflow.flow.graph import Graph
@@ -24,7 +26,7 @@ from k8sflow.runtime.recorded import redeclared
 from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.storage.objects import ObjectStore
 from k8sflow.storage.records import OutcomeRecord, RunRecord
-from k8sflow.storage.run_store import RUNS, RunStore
+from k8sflow.storage.run_store import RunStore
 from k8sflow.task.outcome import Outcome
 from k8sflow.task.spec import TaskSpec
 
@@ -35,26 +37,27 @@ class Session:
 
     Args:
         record: The run's record.
-        graph: The graph that it was started with.
-        store: The store with its state.
+        run_store: The store with its state.
         placement: Where its steps run.
         settings: The settings.
         definition: The flow, with the configs of the run; None where its code is not at hand.
-        folder: The folder of the flow in which the run is: RUNS, or SPINS.
     """
 
     record: RunRecord
-    graph: Graph
-    store: ObjectStore
+    run_store: RunStore
     placement: Placement
     settings: Settings
     definition: FlowDefinition | None = None
-    folder: str = RUNS
+
+    @cached_property
+    def graph(self) -> Graph:
+        """The graph that the run was started with."""
+        return Graph.from_document(self.record.flow, self.record.graph)
 
     @property
-    def run_store(self) -> RunStore:
-        """The run's records."""
-        return RunStore(self.store, self.record.flow, self.record.run, self.folder)
+    def store(self) -> ObjectStore:
+        """The store in which the run is."""
+        return self.run_store.store
 
     @property
     def pathspec(self) -> str:
@@ -101,12 +104,11 @@ class Session:
         context = RunContext(
             report=report,
             record=self.record,
-            store=self.store,
+            run_store=self.run_store,
             settings=self.placement.inside(self.settings),
             pods=self.placement.pods,
             policies=self.placement.policies,
             definition=self.definition,
-            folder=self.folder,
             max_workers=max_workers,
             lock=lock,
             owner=owner,
@@ -182,6 +184,4 @@ def open_session(run_store: RunStore, settings: Settings, declared: FlowDefiniti
     """
     record = run_store.read()
     definition = redeclared(declared, record, run_store.store) if declared is not None else None
-    graph = Graph.from_document(record.flow, record.graph)
-    placement = Placement.of_record(record, settings)
-    return Session(record, graph, run_store.store, placement, settings, definition, run_store.place)
+    return Session(record, run_store, Placement.of_record(record, settings), settings, definition)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
-from k8sflow.storage.patience import Patience, Report
+from k8sflow.storage.patience import Report
 
 # What the standard library takes as bytes; typing has a name for it from Python 3.12 on.
 Buffer: TypeAlias = bytes | bytearray | memoryview
@@ -87,23 +87,3 @@ class ObjectStore(Protocol):
 
     def close(self) -> None:
         """Gives back connections."""
-
-
-def open_store(
-    url: str, *, endpoint: str | None = None, region: str | None = None, patience: Patience | None = None
-) -> ObjectStore:
-    """The store at a URL: ``s3://bucket/prefix``, or the path of a folder.
-
-    Args:
-        url: Where the store is.
-        endpoint: URL of the S3 server; None for AWS.
-        region: Region of the bucket.
-        patience: How long calls wait for a server that can't be reached; half a minute by default.
-    """
-    if url.startswith("s3://"):
-        from k8sflow.storage.s3 import S3Store  # noqa: PLC0415  boto3 is loaded where a bucket is used
-
-        return S3Store(url, endpoint=endpoint, region=region, patience=patience)
-    from k8sflow.storage.folder import FolderStore  # noqa: PLC0415
-
-    return FolderStore(url)

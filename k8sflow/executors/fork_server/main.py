@@ -27,7 +27,7 @@ from k8sflow.executors.fork_server.preload_plan import Ignore, Import, PlanStep,
 from k8sflow.executors.fork_server.preloading import preload, reseed
 from k8sflow.executors.fork_server.server import Server, end_with_parent, kill_children
 from k8sflow.flow.spec import FlowSpec
-from k8sflow.storage.objects import open_store
+from k8sflow.storage.open_store import open_store
 from k8sflow.storage.patience import FIRST_ANSWER_SECONDS, Patience, say
 from k8sflow.storage.records import RunRecord
 from k8sflow.task import streams

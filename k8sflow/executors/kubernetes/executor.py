@@ -13,7 +13,7 @@ from typing import Any
 
 from k8sflow.errors import KubernetesError
 from k8sflow.executors.context import RunContext
-from k8sflow.executors.kubernetes.run import ClusterRun, delete_run
+from k8sflow.executors.kubernetes.jobs import Jobs, delete_run
 from k8sflow.kubernetes.api import KubernetesApi
 from k8sflow.kubernetes.kubeconfig import ClusterAccess, load_access
 from k8sflow.task.spec import TaskSpec
@@ -38,7 +38,7 @@ class KubernetesExecutor:
         self._context = context
         self._access = access
         self._thread: threading.Thread | None = None
-        self._ready: Future[tuple[asyncio.AbstractEventLoop, ClusterRun]] = Future()
+        self._ready: Future[tuple[asyncio.AbstractEventLoop, Jobs]] = Future()
         self._over: Future[None] = Future()
 
     def submit(self, tasks: Sequence[TaskSpec]) -> None:
@@ -48,9 +48,9 @@ class KubernetesExecutor:
             self._thread.start()
         if self._ready.exception() is not None:
             return  # the error was reported
-        loop, run = self._ready.result()
+        loop, jobs = self._ready.result()
         try:
-            loop.call_soon_threadsafe(run.submit, tasks)
+            loop.call_soon_threadsafe(jobs.submit, tasks)
         except RuntimeError:
             self._over.result()  # the loop is closed because it failed, which was reported; else this is an error
 
@@ -62,29 +62,29 @@ class KubernetesExecutor:
         """
         if self._thread is None:
             return
-        if not self._call(lambda run: run.cancel()):
+        if not self._call(lambda jobs: jobs.cancel()):
             asyncio.run(self._clean_up())
 
     def abandon(self) -> None:
         """Sends the deletes of every object of the run, and waits a few seconds for the server to take them."""
         if self._thread is None or not self._ready.done() or self._ready.exception() is not None:
             return
-        loop, run = self._ready.result()
+        loop, jobs = self._ready.result()
         with contextlib.suppress(RuntimeError, KubernetesError, FutureTimeoutError):  # best effort: the process leaves
-            asyncio.run_coroutine_threadsafe(run.send_deletes(), loop).result(_ABANDON_SECONDS)
+            asyncio.run_coroutine_threadsafe(jobs.send_deletes(), loop).result(_ABANDON_SECONDS)
 
     def close(self) -> None:
         """Ends the thread; finished Jobs stay until their time is over."""
         if self._thread is not None:
-            self._call(lambda run: run.close())
+            self._call(lambda jobs: jobs.close())
             self._thread.join()
 
-    def _call(self, work: Callable[[ClusterRun], Coroutine[Any, Any, None]]) -> bool:
+    def _call(self, work: Callable[[Jobs], Coroutine[Any, Any, None]]) -> bool:
         """Runs ``work`` in the loop and waits for it; False where there is no loop (any more)."""
         if self._ready.exception() is not None:
             return False
-        loop, run = self._ready.result()
-        coroutine = work(run)
+        loop, jobs = self._ready.result()
+        coroutine = work(jobs)
         try:
             done = asyncio.run_coroutine_threadsafe(coroutine, loop)
         except RuntimeError:  # the loop is closed
@@ -108,9 +108,9 @@ class KubernetesExecutor:
 
     async def _serve(self) -> None:
         async with KubernetesApi(self._load_access()) as api:
-            run = ClusterRun(api, self._context)
-            self._ready.set_result((asyncio.get_running_loop(), run))
-            await run.serve()
+            jobs = Jobs(api, self._context)
+            self._ready.set_result((asyncio.get_running_loop(), jobs))
+            await jobs.serve()
 
     async def _clean_up(self) -> None:
         """Deletes what there may be, after the loop has failed."""
@@ -119,8 +119,3 @@ class KubernetesExecutor:
 
     def _load_access(self) -> ClusterAccess:
         return self._access or load_access(self._context.settings.kubernetes_context, os.environ)
-
-
-def create(context: RunContext) -> KubernetesExecutor:
-    """Makes the executor of a run."""
-    return KubernetesExecutor(context)

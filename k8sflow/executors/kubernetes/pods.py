@@ -13,7 +13,7 @@ def agent_arguments(context: RunContext, task: TaskSpec) -> list[str]:
     record, limit = context.record, context.time_limit(task.name.step)
     return [
         task.to_json(),
-        f"--store={context.store.url}",
+        f"--store={context.run_store.store.url}",
         f"--flow={record.flow}",
         f"--package={record.package}",
         f"--file={record.file}",

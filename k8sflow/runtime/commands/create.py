@@ -19,7 +19,8 @@ from k8sflow.runtime.request import RunRequest, code_file, code_folder, local_ro
 from k8sflow.runtime.session import Session
 from k8sflow.storage import package
 from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore
-from k8sflow.storage.objects import ObjectStore, open_store
+from k8sflow.storage.objects import ObjectStore
+from k8sflow.storage.open_store import open_store
 from k8sflow.storage.records import RunRecord, new_run_id, python_version
 from k8sflow.storage.run_store import RunStore
 from k8sflow.user import current_user
@@ -149,11 +150,11 @@ def create(
         is_detached=request.is_detached,
         max_num_splits=request.max_num_splits,
     )
-    session = Session(record, definition.graph, prepared.store, placement, request.settings, definition)
-    session.run_store.create(record)
+    run_store = RunStore(prepared.store, record.flow, record.run)
+    run_store.create(record)
     if request.run_id_file is not None:
         id_files.write(Path(request.run_id_file), _RUN_ID, record.run)
-    return session
+    return Session(record, run_store, placement, request.settings, definition)
 
 
 def new_record(

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from k8sflow.errors import K8sflowError, RunError, StorageError, SupersededError
 from k8sflow.executors.base import Executor, Report
-from k8sflow.executors.context import LOCAL
+from k8sflow.executors.by_name import LOCAL
 from k8sflow.runtime.commands import exit_hooks, next_steps
 from k8sflow.runtime.commands.clone import clone
 from k8sflow.runtime.commands.display import display, display_end, display_outcome

@@ -9,7 +9,7 @@ from typing import Any
 
 from k8sflow.errors import K8sflowError
 from k8sflow.executors.base import Executor, Finished, Output, Report
-from k8sflow.executors.context import KUBERNETES, LOCAL
+from k8sflow.executors.by_name import KUBERNETES, LOCAL
 from k8sflow.flow.decorators.pod_options import DEFAULT_OPTIONS, RESOURCES, merge
 from k8sflow.runtime.core.clock import RealClock
 from k8sflow.runtime.core.inbox import Inbox

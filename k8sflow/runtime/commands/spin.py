@@ -14,7 +14,7 @@ from pathlib import Path
 from k8sflow.config import Settings
 from k8sflow.errors import RunError
 from k8sflow.executors.base import Executor, Report
-from k8sflow.executors.context import LOCAL
+from k8sflow.executors.by_name import LOCAL
 from k8sflow.flow.decorators.policy import StepPolicy
 from k8sflow.flow.definition import FlowDefinition
 from k8sflow.flow.graph import Graph
@@ -32,7 +32,7 @@ from k8sflow.runtime.progress.console import Console, Tone
 from k8sflow.runtime.session import Session, open_session
 from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore
 from k8sflow.storage.clones import put_commits
-from k8sflow.storage.run_store import SPINS
+from k8sflow.storage.run_store import SPINS, RunStore
 from k8sflow.storage.tables import Tables
 from k8sflow.task.inherited import inherited_by
 from k8sflow.task.outcome import Outcome
@@ -73,7 +73,6 @@ def spin(
     definition = origin.compiled()
     spec, needed = _task(origin, definition.graph, step, reference.task)
     session = _session(origin, definition, step)
-    session.run_store.create(session.record)
     put_commits(
         session.run_store,
         ((kept.name.step, kept.name.id, kept.commit.clone(origin.pathspec, kept.steps)) for kept in needed),
@@ -115,7 +114,7 @@ def _step_of(text: str, reference: Reference, known: list[str]) -> str:
 
 
 def _session(origin: Session, definition: FlowDefinition, step: str) -> Session:
-    """The trial run of one task, which knows of its run all that a task of the earlier run knew."""
+    """Creates the trial run of one task, with all that a task of the earlier run knew of its run."""
     before = origin.record
     policy = Placement.of(definition, (), origin.settings).policies.get(step, StepPolicy())
     record = replace(
@@ -128,7 +127,9 @@ def _session(origin: Session, definition: FlowDefinition, step: str) -> Session:
         max_num_splits=before.max_num_splits,
     )
     placement = Placement({}, origin.settings.kubernetes_namespace, {step: policy})
-    return Session(record, definition.graph, origin.store, placement, origin.settings, definition, SPINS)
+    run_store = RunStore(origin.store, record.flow, record.run, SPINS)
+    run_store.create(record)
+    return Session(record, run_store, placement, origin.settings, definition)
 
 
 def _task(origin: Session, graph: Graph, step: str, task: str | None) -> tuple[TaskSpec, list[Kept]]:

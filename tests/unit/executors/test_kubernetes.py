@@ -16,6 +16,7 @@ from k8sflow.executors.kubernetes.executor import KubernetesExecutor
 from k8sflow.flow.decorators.pod_options import DEFAULT_OPTIONS, PodOptions, merge
 from k8sflow.storage.memory import MemoryStore
 from k8sflow.storage.records import Commit, RunRecord
+from k8sflow.storage.run_store import RunStore
 from k8sflow.task.host.framing import Encoder, encode_result
 from k8sflow.task.outcome import Outcome
 from k8sflow.task.result import TaskResult, Transition, failed
@@ -36,7 +37,7 @@ class Driver:
         self.context = RunContext(
             report=self.events.put,
             record=RunRecord("Demo", "r1", "demo.py", {}, []),
-            store=MemoryStore(),
+            run_store=RunStore(MemoryStore(), "Demo", "r1"),
             settings=SETTINGS,
             pods=defaultdict(lambda: DEFAULTS) if options is None else options,
             **more,
@@ -73,8 +74,8 @@ def task(name: str) -> TaskSpec:
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """The times after which one looks at what hangs, shortened."""
     monkeypatch.setattr("k8sflow.kubernetes.api._FIRST_DELAY_SECONDS", 0.05)
-    monkeypatch.setattr("k8sflow.executors.kubernetes.run._FIRST_LOOK_SECONDS", 0.2)
-    monkeypatch.setattr("k8sflow.executors.kubernetes.run._LATE_POD_SECONDS", 0.3)
+    monkeypatch.setattr("k8sflow.executors.kubernetes.jobs._FIRST_LOOK_SECONDS", 0.2)
+    monkeypatch.setattr("k8sflow.executors.kubernetes.jobs._LATE_POD_SECONDS", 0.3)
 
 
 @pytest.fixture
@@ -509,7 +510,7 @@ def test_a_job_that_a_queue_holds_back_is_told(server: FakeApi, start: Callable[
 def test_a_pod_that_hangs_on_its_node_is_explained_by_its_events(
     server: FakeApi, start: Callable[..., Driver], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("k8sflow.executors.kubernetes.run._SLOW_START_SECONDS", 0.5)
+    monkeypatch.setattr("k8sflow.executors.kubernetes.jobs._SLOW_START_SECONDS", 0.5)
     driver = start()
     (job,) = driver.run("a")
     pod = server.pod_of(job, **waits("ContainerCreating"))

@@ -1,4 +1,4 @@
-"""What the tests of runs that are handed over share."""
+"""Fixtures of the tests of detached runs."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ def test_the_latest_run_in_a_bucket_is_ones_own(tmp_path: Path) -> None:
 
 
 def test_of_two_stores_the_first_one_counts(folder_store: FolderStore, tmp_path: Path) -> None:
-    """Where both have a run of one id."""
+    """If both have a run of one id."""
     other = FolderStore(str(tmp_path / "other"))
     for store in (folder_store, other):
         _create(store, OLD)
@@ -112,7 +112,7 @@ def test_of_two_stores_the_first_one_counts(folder_store: FolderStore, tmp_path:
 
 
 def test_trial_tasks_of_spin_are_apart(folder_store: FolderStore) -> None:
-    """They are no runs, and are found by their own folder."""
+    """They are not runs, and are found by their own folder."""
     trial = _create(folder_store, "t1", SPINS)
     assert Runs("F", [folder_store], SPINS)["t1"] == trial
     assert "t1" not in Runs("F", [folder_store])
@@ -129,7 +129,7 @@ def test_a_run_is_found_without_its_flow(runs: Runs) -> None:
 
 
 def test_a_run_without_a_record_sorts_last(runs: Runs, folder_store: FolderStore) -> None:
-    """As after a power cut; whoever reads it sees why."""
+    """As after a power cut; the error that reads it says why."""
     folder_store.put("F/runs/torn/tasks/start/0/0/stdout", [b"x"])
     torn = RunStore(folder_store, "F", "torn")
     assert started(torn) == 0.0

@@ -1,4 +1,4 @@
-"""Where steps run, what their pods are asked for, and what holds when they fail."""
+"""The executors of steps, the options of their pods, and their policies for failures."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SOURCE = """
 """
 
 
-def place(folder: Path, *with_: str) -> Placement:
+def placement(folder: Path, *with_: str) -> Placement:
     """The placement of the flow above."""
     flow = load_flow(write_flow(folder, SOURCE))
     return Placement.of(compile_flow(flow), with_, Settings())
@@ -39,7 +39,7 @@ def place(folder: Path, *with_: str) -> Placement:
 
 def test_a_timeout_sets_the_deadline_of_the_pod(tmp_path: Path) -> None:
     """Later than the agent's, so that the image may take its time; the user's own deadline is never made longer."""
-    pods = place(tmp_path, "kubernetes").pods
+    pods = placement(tmp_path, "kubernetes").pods
     assert {step: options.deadline_seconds for step, options in pods.items()} == {
         "start": 670, "work": 30, "join": 30, "end": None,
     }  # fmt: skip
@@ -47,7 +47,7 @@ def test_a_timeout_sets_the_deadline_of_the_pod(tmp_path: Path) -> None:
 
 def test_with_is_for_the_steps_that_say_nothing(tmp_path: Path) -> None:
     """And catch passes over the steps whose way only they know."""
-    found = place(tmp_path, "retry:times=2", "catch:var=e", "kubernetes")
+    found = placement(tmp_path, "retry:times=2", "catch:var=e", "kubernetes")
     waits = Retry(2, 120.0)
     assert dict(found.policies) == {
         "start": StepPolicy(waits, 60.0),
@@ -55,6 +55,6 @@ def test_with_is_for_the_steps_that_say_nothing(tmp_path: Path) -> None:
         "join": StepPolicy(waits, 0.5, Catch("e")),
         "end": StepPolicy(waits, catch=Catch("e")),
     }
-    here = place(tmp_path / "here", "retry:times=2").policies
+    here = placement(tmp_path / "here", "retry:times=2").policies
     assert here["end"] == StepPolicy(Retry(2, 1.0, 2.0, 60.0))
     assert here["join"] == StepPolicy(waits, 0.5)

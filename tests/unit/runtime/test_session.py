@@ -1,4 +1,4 @@
-"""A run is opened in one place, and driven without a word on the standard output where its console is silent."""
+"""A run is opened in one place, and driven without output where its console is silent."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import pytest
 
 import k8sflow
 from k8sflow.config import Settings
-from k8sflow.executors.context import EXECUTORS, RunContext, make
+from k8sflow.executors.by_name import EXECUTORS, make
+from k8sflow.executors.context import RunContext
 from k8sflow.flow.compile import compile_flow, declared
 from k8sflow.flow.decorators.pod_options import PodOptions
 from k8sflow.runtime.commands.run import run
@@ -44,7 +45,7 @@ PRINTERS = {"echo", "secho", "print"}
 
 
 class Silent:
-    """A console that keeps what it is told."""
+    """A console that keeps the messages."""
 
     def __init__(self) -> None:
         self.said: list[str] = []
@@ -106,7 +107,7 @@ def test_a_run_is_opened_where_its_code_is_not(tmp_path: Path) -> None:
 def test_an_executor_is_made_by_its_name() -> None:
     """From one value."""
     record = RunRecord("F", "r1", "flow.py", {}, [])
-    context = RunContext(lambda _: None, record, MemoryStore(), Settings())
+    context = RunContext(lambda _: None, record, RunStore(MemoryStore(), "F", "r1"), Settings())
     assert type(make("kubernetes", context)).__name__ == "KubernetesExecutor"
     with pytest.raises(ValueError, match="no executor 'moon'"):
         make("moon", context)

@@ -25,7 +25,7 @@ def _handlers() -> Iterator[None]:
 
 
 def received(monkeypatch: pytest.MonkeyPatch, *signals: tuple[float, signal.Signals]) -> list[str]:
-    """What happens at signals that come at these times."""
+    """The effects of signals that come at these times."""
     now, seen = [0.0], []
 
     def leave(code: int) -> None:

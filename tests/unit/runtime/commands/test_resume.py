@@ -44,24 +44,24 @@ def origin(folder_store: FolderStore, tmp_path: Path) -> RunStore:
     return run_store
 
 
-def test_of_two_who_resume_a_run_at_the_same_time_one_goes_on(
+def test_only_one_of_two_processes_resumes_a_run(
     origin: RunStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And the other says so, until the first one has made its new run."""
     request = RunRequest(declared(load_flow(tmp_path / "flow.py")), Settings(root=str(tmp_path / "store")))
-    create, told = resume.create, []
+    create, errors = resume.create, []
 
     def create_late(*given: Any, **more: Any) -> Session:
         with pytest.raises(RunError) as error:
             resume.resume(request, "r0", None, Terminal(), dry_run=False)
-        told.append(str(error.value))
+        errors.append(str(error.value))
         return create(*given, **more)
 
     with monkeypatch.context() as patch:
         patch.setattr(resume, "create", create_late)
         patch.setattr(resume, "begin", lambda _request, _session, _console: RunEnd.SUCCEEDED)
         assert resume.resume(request, "r0", None, Terminal(), dry_run=False)
-    (refused,) = told
+    (refused,) = errors
     assert f"F/r0 is just being resumed by process {os.getpid()} on" in refused
     assert len(list(origin.store.list_folders("F/runs/"))) == 2
     assert resume.resume(request, "r0", None, Terminal(), dry_run=True)

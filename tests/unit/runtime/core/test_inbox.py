@@ -47,7 +47,7 @@ def test_an_end_never_waits() -> None:
     """Nor does an executor's error: the driver has to hear of them."""
     inbox = Inbox(most_bytes=1)
     inbox.put(PIECE)
-    end, error = Finished(TASK, TaskResult(Outcome.SUCCEEDED)), RuntimeError("gone")
+    end, error = Finished(TASK, TaskResult(Outcome.SUCCEEDED)), RuntimeError("dead")
     inbox.put(end)
     inbox.put(error)
     assert [inbox.get(), inbox.get(), inbox.get()] == [PIECE, end, error]

@@ -37,7 +37,7 @@ from tests.unit.flow.graphs import PLACE, SEQUENCES, Foreach, Part, Plain, Split
 
 
 class DriverKilled(BaseException):
-    """The driver's process is gone: nothing of it runs after this."""
+    """The driver's process is dead: nothing of it runs after this."""
 
 
 class FakeExecutor:
@@ -61,7 +61,7 @@ class FakeExecutor:
             self.report(Started(spec, "here"))
             self.report(Finished(spec, self.world.run(spec)))
 
-    def went_on(self) -> None:
+    def acted(self) -> None:
         """The driver has acted on an event."""
         self._finish_one()
 
@@ -73,7 +73,7 @@ class FakeExecutor:
 
 
 class World(Observer):
-    """What outlives a driver: the store, and how tasks behave."""
+    """The world around drivers: the store, and how tasks behave."""
 
     def __init__(
         self,
@@ -156,7 +156,7 @@ class World(Observer):
         self.seen.append(event)
         if isinstance(event, Finished):
             assert self.executor is not None
-            self.executor.went_on()
+            self.executor.acted()
 
     def retried(self, task: TaskSpec, result: TaskResult, again: Again) -> None:
         self.change()
@@ -271,7 +271,7 @@ def test_a_cancelled_run_is_recorded_as_cancelled(tmp_path: Path) -> None:
     assert record.outcome == "cancelled"
 
 
-def test_a_run_without_a_task_left_is_told(tmp_path: Path) -> None:
+def test_a_run_without_a_remaining_task_is_an_error(tmp_path: Path) -> None:
     """It can't happen; if it does, it is an error and no hang."""
     world = World(_graph(Plain()), tmp_path)
     world.behave = lambda _: TaskResult(Outcome.SUCCEEDED, Transition())
@@ -289,7 +289,7 @@ def test_events_pass_to_observers_in_their_order(tmp_path: Path) -> None:
 
 
 def _deaths(graph: Graph, folder: Path, widths: Sequence[int], order: random.Random) -> Iterator[int]:
-    """How many changes of state a whole run has: each of them is a moment at which its driver may die."""
+    """The changes of state of a whole run: at each of them its driver may die."""
     world = World(graph, folder, widths, order)
     world.changes_left = 10**9
     assert world.drive().is_success
@@ -298,7 +298,7 @@ def _deaths(graph: Graph, folder: Path, widths: Sequence[int], order: random.Ran
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(SEQUENCES, st.lists(st.integers(0, 2), min_size=1, max_size=4), st.integers(0, 10**6))
-def test_a_run_goes_on_from_any_moment_without_running_a_committed_task_again(
+def test_a_run_continues_from_any_moment_without_running_a_committed_task_again(
     tmp_path_factory: pytest.TempPathFactory, parts: tuple[Part, ...], widths: list[int], seed: int
 ) -> None:
     """Each driver dies one change of state later than the one before it; together they finish the run (I5)."""
@@ -339,11 +339,11 @@ def test_a_run_may_die_once_at_any_moment(
     assert world.drive(take_over=True).is_success
     assert not before & {spec.name for spec in world.attempts}
     assert set(world.ran.values()) == {1}
-    told = [*world.submitted_names, *(spec.name for spec in world.before)]
-    assert sorted(map(str, told)) == sorted(map(str, world.ran)), "an observer hears of each task, once"
+    observed = [*world.submitted_names, *(spec.name for spec in world.before)]
+    assert sorted(map(str, observed)) == sorted(map(str, world.ran)), "an observer hears of each task, once"
 
 
-def test_a_finished_run_is_gone_on_with_at_once(tmp_path: Path) -> None:
+def test_a_finished_run_is_taken_over_at_once(tmp_path: Path) -> None:
     """Nothing is left to do."""
     world = World(_graph(Foreach((Plain(),))), tmp_path)
     assert world.drive().is_success
@@ -416,7 +416,7 @@ def test_catch_lets_the_run_go_on_after_the_last_retry(tmp_path: Path) -> None:
 
 
 def test_catch_is_for_the_code_and_not_for_the_cluster(tmp_path: Path) -> None:
-    """An image that can't be had is a mistake to be told."""
+    """An image that can't be pulled is an error to report."""
     world = World(_graph(Plain()), tmp_path)
     world.policies = {"s1": StepPolicy(catch=Catch("failed"))}
     world.behave = lambda spec: _failure(Outcome.BAD_IMAGE) if spec.name.step == "s1" else None
@@ -456,7 +456,7 @@ def test_a_driver_that_dies_counts_the_retries_of_those_before_it(
 
 
 @pytest.mark.parametrize(
-    ("outlives", "ended", "begun", "attempts"),
+    ("outlives", "ended", "started", "attempts"),
     [
         (False, [], [0], [1]),
         (False, [], [0, 1, 2], [3]),
@@ -467,13 +467,13 @@ def test_a_driver_that_dies_counts_the_retries_of_those_before_it(
     ],
 )
 def test_an_execution_that_died_with_its_driver_has_a_number_of_its_own(
-    tmp_path: Path, outlives: bool, ended: list[int], begun: list[int], attempts: list[int]
+    tmp_path: Path, outlives: bool, ended: list[int], started: list[int], attempts: list[int]
 ) -> None:
     """The next one has another; one that runs on without its driver is found again under its own (I5)."""
     world = World(_graph(Plain()), tmp_path)
     world.outlives = outlives
     world.policies = {"s1": StepPolicy(Retry(1))}
-    for attempt in begun:
+    for attempt in started:
         log = world.run_store.open_log("s1", "0", attempt, "stdout")
         log.write(b"")
         log.close()

@@ -1,4 +1,4 @@
-"""What a resumed run takes over: all that still holds, and nothing after what runs again."""
+"""The results that a resumed run takes over: all that are still valid, and none after a task that runs again."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_what_is_there_is_kept_up_to_what_is_not(
     assert set(reruns) <= set(map(str, lost))
     assert (not reruns) == (not lost)
     assert len(found.kept) == len(kept)
-    # What is neither kept nor begun with comes after something that runs again: it is reached from there alone.
+    # A task that is neither kept nor a start comes after one that runs again: it is reached from there alone.
     assert kept | set(reruns) <= set(map(str, world.ran))
 
 
@@ -134,7 +134,7 @@ def _change(old: str, new: str, *more: str) -> Sequence[str]:
 
 
 @pytest.mark.parametrize(
-    ("steps", "gone", "reruns"),
+    ("steps", "lost", "reruns"),
     [
         (STEPS, set(), {}),
         # a step after another one: what it follows is kept, and leads to it
@@ -163,12 +163,12 @@ def _change(old: str, new: str, *more: str) -> Sequence[str]:
         (STEPS[::-1], set(), {}),
     ],
 )  # fmt: skip
-def test_a_changed_graph(tmp_path: Path, steps: Sequence[str], gone: set[str], reruns: dict[str, str | None]) -> None:
-    """What still stands for what the new code would do is kept; what doesn't is told."""
+def test_a_changed_graph(tmp_path: Path, steps: Sequence[str], lost: set[str], reruns: dict[str, str | None]) -> None:
+    """Results that the new code would repeat are kept; the others are listed with the reason."""
     before = _flow(tmp_path, *STEPS, name="before.py")
     origin = _origin(tmp_path, before)
     kept, found = _names(plan(origin, before, _flow(tmp_path, *steps, name="after.py"), lambda _: False))
-    assert kept == ALL - gone
+    assert kept == ALL - lost
     assert found == reruns
 
 
@@ -183,7 +183,7 @@ def _origin(folder: Path, graph: Graph) -> RunStore:
     return origin
 
 
-def test_a_step_that_is_new_but_has_a_name_of_old_is_no_old_step(tmp_path: Path) -> None:
+def test_a_new_step_with_an_old_name_is_a_new_step(tmp_path: Path) -> None:
     """In a foreach now, where it was not in one: its first branch has the id that its only task had."""
     before = _flow(
         tmp_path,
@@ -251,7 +251,7 @@ def test_a_tasks_name_follows_from_its_id(step: str, task: str, depth: int) -> N
 
 
 @pytest.mark.parametrize(("task", "depth"), [("", 0), ("1", 0), ("0.0", 1), ("x", 1), ("1-0", 1), ("01", 1), ("1-", 1)])
-def test_what_is_no_id_is_refused(task: str, depth: int) -> None:
+def test_an_invalid_id_is_refused(task: str, depth: int) -> None:
     """With the one error."""
     with pytest.raises(ValueError, match=r"."):
         TaskName.from_id("a", task, depth)

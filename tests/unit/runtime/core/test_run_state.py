@@ -54,7 +54,7 @@ def _graph(*parts: Part) -> Graph:
 
 
 class World:
-    """What a store and a cluster would know: results, ends of executions, and which of them run."""
+    """A store and a cluster: results, ends of executions, and which of them run."""
 
     def __init__(self, graph: Graph, widths: Sequence[int], order: random.Random, limit: int | None = None) -> None:
         self.graph = graph
@@ -73,7 +73,7 @@ class World:
         self.actions: list[Action] = []
 
     def earlier(self) -> Earlier:
-        """What a driver that takes over finds."""
+        """The records that a driver finds which takes over."""
         open_tasks = self.started.keys() - self.transitions.keys()
         return Earlier(
             {str(name): found for name, found in self.transitions.items()},
@@ -201,7 +201,7 @@ def test_a_failure_for_good_ends_the_run_at_once(parts: tuple[Part, ...], widths
 
 
 def test_a_caught_failure_is_committed_by_the_loop() -> None:
-    """The machine waits for it, and goes on from its result."""
+    """The machine waits for it, and continues from its result."""
     world = World(_graph(Plain()), (1,), random.Random(0))
     world.policies = {"s1": StepPolicy(catch=Catch("failed"))}
     world.fails = lambda task: task.name.step == "s1"
@@ -222,7 +222,7 @@ def test_a_pause_that_has_passed_since_a_drivers_death_is_not_waited_for() -> No
 
 
 def test_a_run_without_a_task_is_an_error() -> None:
-    """It can't happen; if it does, it is no hang."""
+    """It can't happen; if it does, it must not hang."""
     state = RunState(_graph(Plain()), "r")
     (submit,) = state.handle(Start(0.0))
     assert isinstance(submit, Submit)

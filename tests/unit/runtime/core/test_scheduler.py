@@ -33,7 +33,7 @@ def _width(graph: Graph, task: TaskName, widths: list[int]) -> int | None:
 
 
 def _transition(graph: Graph, task: TaskName, widths: list[int], limit: int | None = None) -> Transition:
-    """Where a task goes on: the same for the same task, whenever it is asked for."""
+    """The transition of a task: the same for the same task, whenever it is asked for."""
     steps = taken(graph[task.step], task.path, task.turn, widths)
     return Transition(steps, _width(graph, task, widths), limit if graph[task.step].is_wide else None)
 
@@ -136,7 +136,7 @@ def _check_inputs(graph: Graph, spec: TaskSpec, widths: list[int]) -> None:
 
 
 def test_a_wide_foreach_costs_the_same_for_every_task() -> None:
-    """Lines of ours that run per finished task, counted: as many for the last of 100,000 as for the first."""
+    """The lines that run per finished task, counted: as many for the last of 100,000 as for the first."""
     graph = _checked((Foreach((Plain(),)),))
     work, after = graph["start"].next[0], graph[graph["start"].next[0]].next[0]
     scheduler = Scheduler(graph, "r")
@@ -160,7 +160,7 @@ def test_a_wide_foreach_costs_the_same_for_every_task() -> None:
 
 
 def _lines(call: object) -> int:
-    """How many lines of Python a call runs."""
+    """The number of lines of Python that a call runs."""
     assert callable(call)
     count = 0
 

@@ -1,4 +1,4 @@
-"""``resume --detach``: the laptop tells the plan and hands the new run over, the driver in the cluster clones and runs.
+"""``resume --detach``: the laptop shows the plan and detaches the new run, the driver in the cluster clones and runs.
 
 The API server is a scripted one; the bucket is real.
 """
@@ -102,10 +102,10 @@ def _request(flow: type[FlowSpec], settings: Settings, **more: Any) -> RunReques
     return RunRequest(declared(flow), settings, **asked)
 
 
-def test_the_plan_is_told_and_the_run_handed_over(
+def test_the_plan_is_shown_and_the_run_detached(
     flow: type[FlowSpec], settings: Settings, origin: RunStore, server: FlowRunApi, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Its record names its origin; a dry run hands nothing over."""
+    """Its record names its origin; a dry run detaches nothing."""
     assert resume.resume(_request(flow, settings), "r0", None, Terminal(), dry_run=True)
     assert server.names("flowruns") == []
     assert resume.resume(_request(flow, settings), "r0", None, Terminal(), dry_run=False)
@@ -117,7 +117,7 @@ def test_the_plan_is_told_and_the_run_handed_over(
     assert server.names("flowruns") == [flowrun_name("F", "r1")]
 
 
-def test_the_driver_in_the_cluster_clones_and_goes_on(
+def test_the_driver_in_the_cluster_clones_and_continues(
     flow: type[FlowSpec],
     settings: Settings,
     origin: RunStore,
@@ -133,7 +133,7 @@ def test_the_driver_in_the_cluster_clones_and_goes_on(
     )
 
     class Killed(BaseException):
-        """The pod is gone."""
+        """The pod is dead."""
 
     def die(_run_store: RunStore) -> None:
         raise Killed
@@ -173,7 +173,7 @@ def test_a_driver_that_is_cancelled_while_it_clones_says_so(
 
 
 @pytest.mark.usefixtures("origin")
-def test_what_can_not_be_handed_over_is_told_before_anything_is_written(
+def test_a_run_that_can_not_be_detached_is_refused_before_anything_is_written(
     flow: type[FlowSpec], settings: Settings, s3_store: S3Store, server: FlowRunApi
 ) -> None:
     """Steps on this machine also by a dry run; a cluster without the controller."""

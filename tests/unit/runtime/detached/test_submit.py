@@ -16,7 +16,6 @@ from k8sflow.config import Settings
 from k8sflow.errors import KubernetesError, RunError
 from k8sflow.executors.base import Finished, Queued, Started
 from k8sflow.flow.decorators.pod_options import PodOptions
-from k8sflow.flow.graph import Graph
 from k8sflow.runtime.core.run_state import RunEnd, RunResult
 from k8sflow.runtime.detached import status as statuses
 from k8sflow.runtime.detached import submit
@@ -27,6 +26,7 @@ from k8sflow.runtime.progress.tally import Tally
 from k8sflow.runtime.session import Session
 from k8sflow.storage.memory import MemoryStore
 from k8sflow.storage.records import RunRecord
+from k8sflow.storage.run_store import RunStore
 from k8sflow.task.outcome import Outcome
 from k8sflow.task.result import Failure, TaskResult
 from k8sflow.task.spec import TaskName, TaskSpec
@@ -35,7 +35,7 @@ from tests.unit.controller.objects import flowrun as flowrun_object
 
 RECORD = RunRecord(flow="Sum", run="r1", file="sum.py", parameters={}, graph=[], package="ab" * 32)
 SUCCEEDED = TaskResult(Outcome.SUCCEEDED)
-FAILED = TaskResult(Outcome.USER_ERROR, failure=Failure("ValueError: no", "Traceback…", "Mend it."))
+FAILED = TaskResult(Outcome.USER_ERROR, failure=Failure("ValueError: no", "Traceback…", "Fix it."))
 
 Writer = Callable[..., FlowRunStatus]
 
@@ -46,7 +46,7 @@ def spec(step: str = "work", index: int = 0, attempt: int = 0) -> TaskSpec:
 
 def session(**settings: str) -> Session:
     """The run of RECORD."""
-    return Session(RECORD, Graph("Sum"), MemoryStore(), Placement({}, "lab"), Settings(**settings))
+    return Session(RECORD, RunStore(MemoryStore(), "Sum", "r1"), Placement({}, "lab"), Settings(**settings))
 
 
 def status(server: FlowRunApi) -> dict[str, Any]:
@@ -55,7 +55,7 @@ def status(server: FlowRunApi) -> dict[str, Any]:
 
 
 class TestCheck:
-    """Whether a run can be handed over, before anything is uploaded."""
+    """The check before a run is detached, and before anything is uploaded."""
 
     def test_all_is_well(self, server: FlowRunApi) -> None:
         server.put("serviceaccounts", {"metadata": {"name": "k8sflow-driver"}})
@@ -74,7 +74,7 @@ class TestCheck:
         assert "--role=k8sflow-user" in error.value.advice
 
     @pytest.mark.usefixtures("server")
-    def test_a_namespace_that_no_controller_watches_is_told(self) -> None:
+    def test_a_namespace_that_no_controller_watches_is_reported(self) -> None:
         with pytest.raises(KubernetesError, match="no controller looks after FlowRuns in the namespace 'lab'") as error:
             submit.check_detachable(Settings(), "lab")
         assert "watchNamespaces={lab}" in error.value.advice
@@ -85,7 +85,7 @@ class TestCheck:
 
 
 class TestSubmit:
-    """Handing a run over."""
+    """Detaching a run."""
 
     def test_a_flowrun_that_is_taken_up(self, server: FlowRunApi, capsys: pytest.CaptureFixture[str]) -> None:
         """It tells what can be done now."""
@@ -104,7 +104,7 @@ class TestSubmit:
         assert error.value.advice == "Ask for it."
 
     @pytest.mark.usefixtures("server")
-    def test_where_nobody_takes_it_up_that_is_told(
+    def test_a_missing_controller_is_reported(
         self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(submit, "_TAKEN_UP_SECONDS", 0.0)
@@ -130,7 +130,7 @@ class TestServiceAccounts:
 
 
 class TestObserver:
-    """What the driver tells in the FlowRun's status."""
+    """The FlowRun's status, as the driver writes it."""
 
     @pytest.fixture
     def writer(self, server: FlowRunApi) -> Iterator[Writer]:
@@ -168,18 +168,18 @@ class TestObserver:
         assert status(server)["tasks"] == {"total": 2, "running": 0, "done": 2, "failed": 0}
         assert status(server)["startedAt"] <= status(server)["finishedAt"]
 
-    def test_a_failure_is_told_with_what_to_do(self, server: FlowRunApi, writer: Writer) -> None:
+    def test_a_failure_is_reported_with_advice(self, server: FlowRunApi, writer: Writer) -> None:
         tally = Tally()
         written = writer(tally)
         tally.submitted([spec()])
         tally.event(Finished(spec(), FAILED))
         written.close(RunResult(RunEnd.FAILED, spec(), FAILED))
         assert status(server)["phase"] == "Failed"
-        assert status(server)["message"] == "work/0 failed (user error): ValueError: no\nMend it."
+        assert status(server)["message"] == "work/0 failed (user error): ValueError: no\nFix it."
 
     @pytest.mark.slow
     def test_trouble_with_the_api_does_not_stop_the_run(self, server: FlowRunApi, writer: Writer) -> None:
-        """The last word is told with patience."""
+        """The end is written with patience."""
         tally = Tally()
         written = writer(tally)
         server.fail("PATCH", "flowruns", 403, times=1)
@@ -189,7 +189,7 @@ class TestObserver:
         written.close(RunResult(RunEnd.CANCELLED))
         assert status(server)["phase"] == "Cancelled"
 
-    def test_the_end_of_a_run_whose_flowrun_is_gone_is_told_to_nobody(
+    def test_the_end_of_a_run_whose_flowrun_was_deleted_is_not_reported(
         self, server: FlowRunApi, writer: Writer, capsys: pytest.CaptureFixture[str]
     ) -> None:
         written = writer()
@@ -199,7 +199,7 @@ class TestObserver:
 
     @pytest.mark.slow
     def test_a_successor_counts_what_was_done_before(self, server: FlowRunApi, writer: Writer) -> None:
-        """By the driver before it, and as clones; the start stays. Its next execution of a task is no other task."""
+        """By the driver before it, and as clones; the start stays. Another execution of a task is not another task."""
         tally = Tally()
         written = writer(tally, phase="Running", startedAt="2026-01-01T00:00:00Z")
         tally.done_before([spec("start")])
@@ -215,7 +215,7 @@ class TestObserver:
         assert status(server)["startedAt"] == "2026-01-01T00:00:00Z"
 
     @pytest.mark.parametrize("wanted", [True, False])
-    def test_at_sigterm_only_a_flowrun_that_is_gone_cancels_the_run(
+    def test_at_sigterm_only_a_deleted_flowrun_cancels_the_run(
         self, server: FlowRunApi, writer: Writer, monkeypatch: pytest.MonkeyPatch, wanted: bool
     ) -> None:
         left: list[int] = []

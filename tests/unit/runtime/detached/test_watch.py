@@ -1,4 +1,4 @@
-"""A run that was handed to the cluster is followed to an end, also where nobody writes one into the store."""
+"""A detached run is followed to an end, also where nobody writes one into the store."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from k8sflow.runtime.placement import Placement
 from k8sflow.runtime.session import Session
 from k8sflow.storage.folder import FolderStore
 from k8sflow.storage.records import OutcomeRecord, RunRecord
+from k8sflow.storage.run_store import RunStore
 from tests.support import load_flow, write_flow
 from tests.unit.controller.flowrun_api import FlowRunApi
 
@@ -34,12 +35,12 @@ NAME = flowrun_name("F", "r1")
 
 @pytest.fixture
 def session(tmp_path: Path) -> Session:
-    """A run whose record says that it was handed over."""
+    """A run whose record says that it is detached."""
     graph = compile_flow(load_flow(write_flow(tmp_path, FLOW))).graph
     record = RunRecord("F", "r1", "flow.py", {}, graph.to_document(), is_detached=True)
-    found = Session(record, graph, FolderStore(str(tmp_path / "store")), Placement({}, "default"), Settings())
-    found.run_store.create(record)
-    return found
+    run_store = RunStore(FolderStore(str(tmp_path / "store")), "F", "r1")
+    run_store.create(record)
+    return Session(record, run_store, Placement({}, "default"), Settings())
 
 
 def _put(server: FlowRunApi, **status: Any) -> None:
@@ -55,7 +56,7 @@ class Clock:
         return self.now
 
 
-def test_a_run_goes_on_while_its_flowrun_does(server: FlowRunApi, session: Session) -> None:
+def test_a_run_continues_while_its_flowrun_does(server: FlowRunApi, session: Session) -> None:
     """However long it takes, and also before anybody has taken it up."""
     clock = Clock()
     watch = FlowRunWatch(session, Terminal(), clock)
@@ -75,10 +76,10 @@ def test_a_run_goes_on_while_its_flowrun_does(server: FlowRunApi, session: Sessi
         ({"phase": "Succeeded"}, "succeeded", ""),
     ],
 )
-def test_the_flowrun_knows_an_end_that_the_store_is_not_told(
+def test_the_flowrun_has_an_end_that_is_not_in_the_store(
     server: FlowRunApi, session: Session, status: dict[str, str] | None, outcome: str, summary: str
 ) -> None:
-    """The driver has the time of a pod's end to write it itself; after that it is told."""
+    """The driver has the time of a pod's end to write it itself; after that it is reported."""
     if status is not None:
         _put(server, **status)
     clock = Clock()
@@ -92,7 +93,7 @@ def test_the_flowrun_knows_an_end_that_the_store_is_not_told(
     assert (watch.end.outcome, watch.end.summary) == (outcome, summary)
 
 
-def test_a_cluster_that_can_not_be_asked_is_told_once(
+def test_an_unreachable_cluster_is_reported_once(
     session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """With the command that looks; the run is followed all the same."""
@@ -103,12 +104,12 @@ def test_a_cluster_that_can_not_be_asked_is_told_once(
     for _ in range(3):
         clock.now += 1000
         assert not watch.is_over()
-    told = capsys.readouterr().err
-    assert told.count("can't be asked") == 1
-    assert f"kubectl get flowrun {NAME} -n default" in told
+    printed = capsys.readouterr().err
+    assert printed.count("can't be asked") == 1
+    assert f"kubectl get flowrun {NAME} -n default" in printed
 
 
-def test_attach_ends_where_the_flowrun_is_gone(
+def test_attach_ends_where_the_flowrun_was_deleted(
     server: FlowRunApi, session: Session, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """And the store has an end from then on, so that nobody else waits for one."""
@@ -123,7 +124,7 @@ def test_attach_ends_where_the_flowrun_is_gone(
 def test_what_the_driver_has_written_counts(
     server: FlowRunApi, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where its FlowRun is gone by then."""
+    """Also where its FlowRun was deleted by then."""
     monkeypatch.setattr("k8sflow.runtime.detached.watch._LAST_WORD_SECONDS", 0.0)
     session.run_store.write_run_outcome(OutcomeRecord("succeeded", 1e9))
     assert drive_or_follow(session, Terminal(), time.monotonic(), take_over=True) is RunEnd.SUCCEEDED

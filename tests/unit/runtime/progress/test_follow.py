@@ -1,4 +1,4 @@
-"""Who follows a run is told of it as by its driver: from what its tasks leave in the store."""
+"""A follower shows a run as its driver would: from the records that its tasks write to the store."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class F(FlowSpec):
 WORK = TaskName("work", (0,))
 
 
-class Told:
-    """What an observer has heard, in words."""
+class Heard:
+    """The events that an observer got, in words."""
 
     def __init__(self) -> None:
         self.words: list[str] = []
@@ -73,7 +73,7 @@ class Followed:
         self.store = RunStore(MemoryStore(), "F", "r1")
         self.graph = graph
         self.policy = policy
-        self.told = Told()
+        self.heard = Heard()
         self.follower: RunFollower | None = None
 
     def begins(self, attempt: int, name: TaskName = WORK, text: str = "") -> None:
@@ -86,15 +86,15 @@ class Followed:
         assert self.store.commit(name.step, name.id, Commit(attempt, ("join",), {}, origin=origin))
 
     def look(self) -> list[str]:
-        """What is told by looks that see all that was written."""
-        self.told.words.clear()
+        """The events of looks that see all that was written."""
+        self.heard.words.clear()
         if self.follower is None:
-            self.follower = RunFollower(self.graph, self.store, self.told, {"work": self.policy})
+            self.follower = RunFollower(self.graph, self.store, self.heard, {"work": self.policy})
             self.follower.follow(lambda: True)
         else:
             self.follower._look()
             self.follower._look()
-        return list(self.told.words)
+        return list(self.heard.words)
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ def followed(tmp_path: Path) -> Followed:
     return Followed(graph, StepPolicy(Retry(2), catch=Catch("failed")))
 
 
-def test_what_was_done_before_is_counted_and_not_told(followed: Followed) -> None:
+def test_tasks_that_were_done_before_are_counted_only(followed: Followed) -> None:
     """Also where a task's outcome comes after its commit."""
     start = TaskName("start")
     followed.commits(0, start)
@@ -123,7 +123,7 @@ def test_tasks_that_are_cloned_meanwhile_count_as_done(followed: Followed) -> No
     assert followed.look() == ["work/0 ready", "work/0 attempt 0", "work/0 succeeded"]
 
 
-def test_an_execution_that_died_with_its_driver_is_told_as_such(followed: Followed) -> None:
+def test_an_execution_that_died_with_its_driver_is_reported_as_such(followed: Followed) -> None:
     """Also where the one after it has committed by then: only that has succeeded."""
     followed.begins(0)
     assert followed.look()[0] == "work/0 ready"
@@ -171,7 +171,7 @@ def test_a_task_whose_first_execution_was_over_before_counts_once(followed: Foll
     assert "work/0 ready" not in followed.look()
 
 
-def test_what_another_driver_runs_again_all_the_same_is_no_failure(followed: Followed) -> None:
+def test_a_task_that_another_driver_runs_again_has_not_failed(followed: Followed) -> None:
     """A task that was cancelled ends a driver's run; who attaches runs it again."""
     followed.begins(0)
     followed.look()

@@ -1,4 +1,4 @@
-"""The live block: what stands on the screen after each frame, whatever is written and however wide the screen is."""
+"""The live block: the screen after each frame, whatever is written and however wide the screen is."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_the_block_stays_below_the_lines(terminal: Terminal) -> None:
     assert terminal.screen() == lines[:12]
 
 
-def test_what_was_done_before_is_no_step_to_come(terminal: Terminal) -> None:
+def test_a_step_that_was_done_before_is_not_to_come(terminal: Terminal) -> None:
     """Cloned tasks, and those of an earlier driver, count as done, and take no time; the summary says so too."""
     tally = Tally(clock=lambda: 9.0)
     tally.done_before([_task("start")])
@@ -141,10 +141,10 @@ def test_what_was_done_before_is_no_step_to_come(terminal: Terminal) -> None:
     assert re.match(r"work +[━╸╺ ]+ +3 +1 +· +· ", work)
     assert coming == "to come: join"
     view._frame([])
-    told = Reporter(0.0, PlainView(terminal, has_colours=False), str)
-    told.tally = tally
+    shown = Reporter(0.0, PlainView(terminal, has_colours=False), str)
+    shown.tally = tally
     tally.event(Finished(_task("work", 3), DONE))
-    told.summary("F/r1", "succeeded", "", good=True)
+    shown.summary("F/r1", "succeeded", "", good=True)
     rows = [line.split() for line in terminal.screen()]
     assert rows[0] == ["start", "1", "done", "before"]
     assert rows[1][3:] == ["3", "done", "before,", "1", "done"]
@@ -156,19 +156,19 @@ def test_a_progress_bar_moves_in_the_block(terminal: Terminal, monkeypatch: pyte
     tally = _tally()
     view = _view(terminal, tally)
     monkeypatch.setattr(view, "write", lambda lines: view._lines.extend([lines]))
-    told = Reporter(0.0, view, str)
-    told.tally = tally
+    shown = Reporter(0.0, view, str)
+    shown.tally = tally
     tasks = [_task("work", i) for i in range(5)]
     for task in tasks:
-        told.event(Started(task, "here"))
-        told.event(Output(task, "stdout", b"begins\n"))
-        told.event(Output(task, "stderr", b"\r\x1b[32m10%|#   |\x1b[0m"))
-        told.event(Output(task, "stderr", "\r20%|██  |".encode()))
+        shown.event(Started(task, "here"))
+        shown.event(Output(task, "stdout", b"begins\n"))
+        shown.event(Output(task, "stderr", b"\r\x1b[32m10%|#   |\x1b[0m"))
+        shown.event(Output(task, "stderr", "\r20%|██  |".encode()))
     _frame(view)
     bars = [f"[work/{i}] 20%|██  |" for i in range(3)]
     assert terminal.screen()[-3:] == bars
-    told.event(Output(tasks[0], "stderr", b"\r100%|####|\n"))
-    told.event(Output(tasks[1], "stderr", b"\r" + b"x" * 300))
+    shown.event(Output(tasks[0], "stderr", b"\r100%|####|\n"))
+    shown.event(Output(tasks[1], "stderr", b"\r" + b"x" * 300))
     _frame(view)
     assert terminal.screen()[5] == "[work/0] 100%|####|"
     assert [line.rstrip() for line in terminal.screen()[-3:]] == [
@@ -177,7 +177,7 @@ def test_a_progress_bar_moves_in_the_block(terminal: Terminal, monkeypatch: pyte
         "[work/3] 20%|██  |",
     ]
     for task in tasks:
-        told.event(Finished(task, DONE))
+        shown.event(Finished(task, DONE))
     _frame(view)
     assert terminal.screen()[6:10] == [f"[work/1] {'x' * 300}", *(f"[work/{i}] 20%|██  |" for i in (2, 3, 4))]
     assert "%" not in terminal.screen()[-1]
@@ -251,7 +251,7 @@ def test_a_frame_costs_the_same_for_any_number_of_tasks(terminal: Terminal) -> N
     assert "99,000" in terminal.getvalue()
 
 
-def test_the_time_that_is_left_is_told_once_some_are_done() -> None:
+def test_the_remaining_time_is_shown_once_some_are_done() -> None:
     """As if the rest took as long as the tasks before them."""
     now = [0.0]
     tally = Tally(clock=lambda: now[0])
@@ -262,7 +262,7 @@ def test_the_time_that_is_left_is_told_once_some_are_done() -> None:
     assert step.left(10.0) == pytest.approx(40.0)
 
 
-def test_a_loop_has_no_bar_and_no_time_that_is_left(terminal: Terminal) -> None:
+def test_a_loop_has_no_bar_and_no_remaining_time(terminal: Terminal) -> None:
     """Nobody knows how often a step comes back to itself."""
     moments = iter(range(100))
     tally = Tally(clock=lambda: float(next(moments)))
@@ -277,7 +277,7 @@ def test_a_loop_has_no_bar_and_no_time_that_is_left(terminal: Terminal) -> None:
     assert "━" not in "".join(terminal.screen())
 
 
-def test_a_retry_is_no_other_task() -> None:
+def test_a_retry_is_not_another_task() -> None:
     """Failed, waiting again, done; one that @catch takes is done too."""
     tally = _tally(2)
     first, second = _task("work", 0), _task("work", 1)
@@ -296,7 +296,7 @@ def test_a_retry_is_no_other_task() -> None:
 
 
 def _run(seen: Reporter, tasks: int) -> None:
-    """Some events of a run, told from the driver's thread."""
+    """Some events of a run, reported from the driver's thread."""
     seen.submitted([_task("work", i) for i in range(tasks)])
     for i in range(tasks):
         seen.event(Started(_task("work", i), "here"))
@@ -318,7 +318,7 @@ def test_everything_is_on_the_screen_at_the_end(terminal: Terminal) -> None:
 
 
 def test_output_waits_for_a_slow_terminal(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is held back stays small."""
+    """The held back output stays small."""
     seen = reporter(0.0, str, "F/r1", ("work",), stream=terminal, environment=XTERM)
     view = seen._view
     assert isinstance(view, LiveView)
@@ -354,7 +354,7 @@ def test_the_view_suits_the_place(
 
 
 def test_a_closed_stream_is_written_to_by_nobody() -> None:
-    """The run goes on."""
+    """The run continues."""
     stream = io.StringIO()
     stream.close()
     seen = reporter(0.0, str, stream=stream, environment=XTERM)

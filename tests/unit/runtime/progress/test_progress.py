@@ -1,4 +1,4 @@
-"""What a person sees: whole lines with a prefix, whatever a task writes, and how a run ended."""
+"""The output of a run: whole lines with a prefix, whatever a task writes, and how a run ended."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_lines_of_two_tasks_do_not_mix() -> None:
 
 
 def test_a_bar_without_an_end_takes_no_memory() -> None:
-    """Of what is rewritten only the last is kept, of a line without an end pieces go out."""
+    """Only the last state of a rewritten line is kept; a line without an end is shown in pieces."""
     reporter = _reporter(io.StringIO())
     for i in range(10_000):
         reporter.event(Output(TASK, "stdout", b"\r%04d%%" % i * 20))
@@ -80,29 +80,29 @@ def test_a_bar_without_an_end_takes_no_memory() -> None:
     assert sum(map(len, reporter._outputs.values())) < 200_000
 
 
-def test_a_reason_to_wait_is_told_once() -> None:
-    """With what to do about it; again when it changes."""
+def test_a_reason_to_wait_is_shown_once() -> None:
+    """With the advice; again when it changes."""
     stream = io.StringIO()
     reporter = _reporter(stream)
     for reason in ("", "no room", "no room", "no image", "no room"):
         reporter.event(Queued(TASK, reason, "make room" if reason == "no room" else ""))
-    told = stream.getvalue()
-    assert told.count("waits: no room") == 2
-    assert told.count("waits: no image") == 1
+    shown = stream.getvalue()
+    assert shown.count("waits: no room") == 2
+    assert shown.count("waits: no image") == 1
     reporter.event(Started(TASK, "here"))
     assert "started (here)" in stream.getvalue()
 
 
-def test_a_failure_and_the_summary_are_told() -> None:
+def test_a_failure_and_the_summary_are_shown() -> None:
     """Task, outcome, traceback, what to do; how long it took."""
     stream = io.StringIO()
     reporter = _reporter(stream)
     diagnosis = Failure("it used too much", "line 1\nline 2", "ask for more")
     reporter.failure(TASK, TaskResult(Outcome.OUT_OF_MEMORY, failure=diagnosis))
-    told = stream.getvalue()
-    assert "F/r1/work/3.1 failed (out of memory): it used too much" in told
-    assert "    line 1\n    line 2" in told
-    assert "What to do: ask for more" in told
+    shown = stream.getvalue()
+    assert "F/r1/work/3.1 failed (out of memory): it used too much" in shown
+    assert "    line 1\n    line 2" in shown
+    assert "What to do: ask for more" in shown
     reporter.summary("F/r1", "failed", "  to resume:  python flow.py resume", good=False)
     assert re.search(r"F/r1 failed in .+ \(0 tasks\)\.\n  to resume:  python flow.py resume\n", stream.getvalue())
 
@@ -115,8 +115,8 @@ def test_messages_of_others_leave_the_screen_alone() -> None:
     assert "F/r1/work/3.1 failed (user error): ValueError: wiped 50% red\n" in stream.getvalue()
 
 
-def test_of_a_long_message_one_line_stands_among_others() -> None:
-    """Where a task is run again; the whole of it is in the log."""
+def test_a_long_message_is_one_line_among_others() -> None:
+    """For a task that is run again; the whole message is in the log."""
     stream = io.StringIO()
     reporter = _reporter(stream)
     reporter.submitted([TASK])
@@ -130,7 +130,7 @@ def _failed(summary: str) -> TaskResult:
 
 
 def test_the_end_of_a_run_lists_output_that_could_not_be_stored() -> None:
-    """Whether the run succeeds or fails: the task, the number of bytes, the reason."""
+    """In a run that succeeds, and in one that fails: the task, the number of bytes, the reason."""
     note = "1,234 bytes of stdout could not be stored: the bucket did not answer in time."
     stream = io.StringIO()
     reporter = _reporter(stream)
@@ -141,11 +141,11 @@ def test_the_end_of_a_run_lists_output_that_could_not_be_stored() -> None:
     assert f"[work/3.1] {note}\n" in stream.getvalue()
 
 
-def test_a_notice_that_nobody_reads_is_no_error() -> None:
+def test_a_notice_that_nobody_reads_is_not_an_error() -> None:
     """It may come from any thread; the driver's own finds out about the stream."""
 
-    class Gone(io.StringIO):
+    class Closed(io.StringIO):
         def write(self, text: str) -> int:
             raise BrokenPipeError
 
-    _reporter(Gone()).notice("the bucket can't be reached")
+    _reporter(Closed()).notice("the bucket can't be reached")

@@ -1,4 +1,4 @@
-"""The tasks of one run on the cluster, in one event loop: their owner, the queue before the API, one watch of pods."""
+"""The Jobs of one run, in one event loop: their owner, the queue before the API, one watch of pods."""
 
 from __future__ import annotations
 
@@ -74,8 +74,8 @@ class RunObjects:
         return f"/api/v1/namespaces/{self.namespace}/configmaps/{names.owner_name(flow=self.flow, run=self.run)}"
 
 
-class ClusterRun:
-    """The tasks of one run; every method but ``serve`` is called in the loop that ``serve`` runs in."""
+class Jobs:
+    """The Jobs of one run; every method but ``serve`` is called in the loop that ``serve`` runs in."""
 
     def __init__(self, api: KubernetesApi, context: RunContext) -> None:
         self.api = api

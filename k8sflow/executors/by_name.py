@@ -1,0 +1,41 @@
+"""The executors by name: a new one is one more case in ``make``, and a package beside this module."""
+
+from __future__ import annotations
+
+import os
+
+from k8sflow.executors.base import Executor
+from k8sflow.executors.context import RunContext
+from k8sflow.task.inside.runner import TaskRunner
+
+LOCAL, KUBERNETES = "local", "kubernetes"
+# The one that forks is made before others start threads.
+EXECUTORS = (LOCAL, KUBERNETES)
+
+
+def make(name: str, context: RunContext) -> Executor:
+    """Makes the executor of a name."""
+    match name:
+        case "local":
+            return _local(context)
+        case "kubernetes":
+            from k8sflow.executors.kubernetes.executor import KubernetesExecutor  # noqa: PLC0415  only it needs the API
+
+            return KubernetesExecutor(context)
+        case _:
+            raise ValueError(f"there is no executor {name!r}")
+
+
+def _local(context: RunContext) -> Executor:
+    """The executor of this machine; it forks, so it comes before anything that starts a thread."""
+    from k8sflow.executors.local import LocalExecutor  # noqa: PLC0415  a driver in the cluster runs no task itself
+
+    assert context.definition is not None, "tasks of this machine need the flow's code"
+    return LocalExecutor(
+        context.report,
+        TaskRunner(context.definition, context.record, context.run_store.store, context.run_store.place),
+        context.max_workers or os.cpu_count() or 1,
+        limit_of=context.time_limit,
+        lock=context.lock,
+        log_patience=context.settings.storage_patience,
+    )
