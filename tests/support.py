@@ -16,7 +16,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from k8sflow.client import Run
 from k8sflow.flow.spec import FlowSpec
+from k8sflow.storage.folder import FolderStore
+from k8sflow.storage.run_store import RunStore
 
 HEAD = "from k8sflow import FlowSpec, Parameter, kubernetes, resources, step\n"
 TAIL = "\nif __name__ == '__main__':\n    F()\n"
@@ -126,6 +129,12 @@ def wait_for_death(pid: int, seconds: float = DEADLINE_SECONDS) -> bool:
         return bool(select.select([fd], [], [], seconds)[0])
     finally:
         os.close(fd)
+
+
+def latest(folder: Path, flow: str = "F") -> Run:
+    """Return the last run of a flow whose file is in the folder."""
+    store = FolderStore(str(folder / ".k8sflow"))
+    return Run(RunStore(store, flow, max(store.list_folders(f"{flow}/runs/"))))
 
 
 def pids_in(folder: Path) -> list[int]:

@@ -14,9 +14,8 @@ from k8sflow.storage.memory import MemoryStore
 from k8sflow.storage.objects import Buffer
 from k8sflow.storage.records import Commit
 from k8sflow.storage.tables import Tables
-from tests.flows.test_processes import latest
 from tests.inprocess import Failed, run_source, runner_of
-from tests.support import flow_command, load_flow, run_flow, write_flow
+from tests.support import flow_command, latest, load_flow, run_flow, write_flow
 
 WIDE = """
     VALUES, WIDTH, BYTES = 300, 300, 1550

@@ -11,12 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.flows.test_processes import latest
-from tests.support import environment, flow_command, run_flow, running, write_flow
+from tests.support import environment, flow_command, latest, run_flow, running, write_flow
 
 FLOW = '''
 class F(FlowSpec):
-    """A small flow."""
+    """Does little."""
     n = Parameter("n", default=3, help="How many.")
     rate = Parameter("learning-rate", default=0.5)
     name = Parameter("name", type=str)

@@ -19,8 +19,7 @@ from pathlib import Path
 import pytest
 
 from k8sflow.executors.fork_server import snapshot
-from tests.flows.test_processes import latest
-from tests.support import environment, flow_command, run_flow, running, wait_for, wait_for_death, write_flow
+from tests.support import environment, flow_command, latest, run_flow, running, wait_for, wait_for_death, write_flow
 
 FLOW = """
 class F(FlowSpec):

@@ -18,8 +18,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.flows.test_processes import latest
-from tests.support import environment, flow_command, pids_in, run_flow, running, wait_for, wait_for_death, write_flow
+from tests.support import (
+    environment,
+    flow_command,
+    latest,
+    pids_in,
+    run_flow,
+    running,
+    wait_for,
+    wait_for_death,
+    write_flow,
+)
 
 # Three branches, each with a child; all write their process ids as the names of files.
 FLOW = """

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.flows.test_processes import latest
-from tests.support import environment, run_flow, write_flow
+from tests.support import environment, latest, run_flow, write_flow
 
 SOURCE = """
 import dataclasses, threading

@@ -11,18 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from k8sflow.client import Run
-from k8sflow.storage.folder import FolderStore
-from k8sflow.storage.run_store import RunStore
 from tests.cgroups import Cgroup
-from tests.support import run_flow, wait_for_death, write_flow
-
-
-def latest(folder: Path, flow: str = "F") -> Run:
-    """Return the last run of a flow whose file is in the folder."""
-    store = FolderStore(str(folder / ".k8sflow"))
-    return Run(RunStore(store, flow, max(store.list_folders(f"{flow}/runs/"))))
-
+from tests.flows.sources import foreach
+from tests.support import latest, run_flow, wait_for_death, write_flow
 
 ONE_STEP = """
 import ctypes, os, signal, subprocess, sys, threading, time
@@ -104,7 +95,7 @@ def test_a_step_that_kills_its_parent_last_is_reported_too(tmp_path: Path) -> No
     assert "Traceback" not in done.stderr, done.stderr
 
 
-LEFT_BEHIND = {
+LEFTOVERS = {
     "sleeps": "subprocess.Popen(['sleep', '300'])",
     "writes": "subprocess.Popen(['yes', 'y' * 1000])",
     "writes to stderr": "subprocess.Popen('exec yes >&2', shell=True)",
@@ -113,10 +104,10 @@ LEFT_BEHIND = {
 }
 
 
-@pytest.mark.parametrize("kind", LEFT_BEHIND)
+@pytest.mark.parametrize("kind", LEFTOVERS)
 def test_a_leftover_child_does_not_delay_the_run(tmp_path: Path, kind: str) -> None:
     """It may keep the task's pipes open, and even write to them without end."""
-    body = f"{LEFT_BEHIND[kind]}\nopen('/proc/self/comm')"
+    body = f"{LEFTOVERS[kind]}\nopen('/proc/self/comm')"
     file = write_flow(tmp_path, _source(body).replace("subprocess.Popen(", "self.child = P("),
                       head="import subprocess\ndef P(*a, **k):\n    c = subprocess.Popen(*a, **k)\n    open(f'{c.pid}.pid', 'w').close()\n    return c.pid\n"
                       "from k8sflow import FlowSpec, step\n")  # fmt: skip
@@ -201,29 +192,8 @@ def test_changes_of_a_process_end_with_its_step(tmp_path: Path) -> None:
     assert handlers == [True] * 3
 
 
-FOREACH = """
-import os, random, sys, time
-{top}
-class F(FlowSpec):
-    @step
-    def start(self):
-        self.items = range({width})
-        self.next(self.work, foreach="items")
-    @step
-    def work(self):
-        {body}
-        self.next(self.join)
-    @step
-    def join(self, inputs):
-        self.all = [i.got for i in inputs]
-        self.next(self.end)
-    @step
-    def end(self): pass
-"""
-
-
-def _foreach(folder: Path, width: int, body: str, *arguments: str, top: str = "") -> list[object]:
-    source = FOREACH.format(width=width, body=body.replace("\n", "\n        "), top=top)
+def _got_by_branches(folder: Path, width: int, body: str, *arguments: str, top: str = "") -> list[object]:
+    source = foreach(body, items=f"range({width})", top=top)
     done = run_flow(write_flow(folder, source), *arguments)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr
     found: list[object] = latest(folder).data.all  # type: ignore[union-attr]
@@ -239,7 +209,7 @@ def test_as_many_tasks_run_at_a_time_as_there_are_workers(tmp_path: Path, worker
         "    most = max(most, len([n for n in os.listdir() if n.startswith('in_')]))\n    time.sleep(0.01)\n"
         "os.remove(name)\nself.got = most"
     )
-    found = _foreach(tmp_path, workers * 2, body, "--max-workers", str(workers))
+    found = _got_by_branches(tmp_path, workers * 2, body, "--max-workers", str(workers))
     assert max(found) == workers  # type: ignore[type-var]
 
 
@@ -251,7 +221,7 @@ def test_three_hundred_tasks_leak_nothing(tmp_path: Path) -> None:
         "driver = int(open(f'/proc/{server}/stat').read().rpartition(')')[2].split()[1])\n"
         "self.got = [len(os.listdir(f'/proc/{pid}/fd')) for pid in (driver, server, 'self')]"
     )
-    found = _foreach(tmp_path, 300, body, "--max-workers", "2")
+    found = _got_by_branches(tmp_path, 300, body, "--max-workers", "2")
     for counts in zip(*found, strict=True):  # type: ignore[call-overload]
         # depending on a second task, a count varies by its five files; a leak raises the minimum too
         assert min(counts[-50:]) <= min(counts[:50]) + 5
@@ -262,14 +232,14 @@ def test_random_numbers_differ_between_tasks(tmp_path: Path) -> None:
     """numpy's and Python's differ as if each task were a program of its own."""
     pytest.importorskip("numpy")
     body = "self.got = (float(np.random.random()), random.random())"
-    found = _foreach(tmp_path, 4, body, top="import numpy as np")
+    found = _got_by_branches(tmp_path, 4, body, top="import numpy as np")
     assert len({pair[0] for pair in found}) == len({pair[1] for pair in found}) == 4  # type: ignore[index]
 
 
 def test_a_seed_at_module_level_holds_in_every_task(tmp_path: Path) -> None:
     """The author has asked for it."""
     body = "self.got = float(np.random.random())"
-    found = _foreach(tmp_path, 3, body, top="import numpy as np\nnp.random.seed(5)")
+    found = _got_by_branches(tmp_path, 3, body, top="import numpy as np\nnp.random.seed(5)")
     assert len(set(found)) == 1  # type: ignore[arg-type]
 
 
@@ -321,7 +291,7 @@ def test_more_workers_than_files_may_be_open(tmp_path: Path) -> None:
     """Each running task needs three; the shell's limit is lower than the machine's."""
     top = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (64, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))"
     body = "time.sleep(0.2); self.got = resource.getrlimit(resource.RLIMIT_NOFILE)[0]"
-    found = _foreach(tmp_path, 40, body, "--max-workers", "40", top=top)
+    found = _got_by_branches(tmp_path, 40, body, "--max-workers", "40", top=top)
     assert found == [64] * 40
 
 
@@ -329,7 +299,7 @@ def test_more_workers_than_files_may_be_open(tmp_path: Path) -> None:
 def test_where_few_files_may_be_open_fewer_tasks_run_at_a_time(tmp_path: Path, most: int) -> None:
     """A limit that can't be raised is reported, and causes no failure."""
     top = f"import resource; resource.setrlimit(resource.RLIMIT_NOFILE, ({most}, {most}))"
-    source = FOREACH.format(width=20, body="time.sleep(0.02); self.got = 1", top=top)
+    source = foreach("time.sleep(0.02); self.got = 1", items="range(20)", top=top)
     done = run_flow(write_flow(tmp_path, source), "--max-workers", "20")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr
     assert "at a time, not 20: there can't be more open files" in done.stdout

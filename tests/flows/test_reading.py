@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.flows.test_processes import latest
-from tests.support import environment, flow_command, run_flow, running, wait_for, write_flow
+from tests.support import environment, flow_command, latest, run_flow, running, wait_for, write_flow
 
 SOURCE = """
     import os, time

@@ -10,24 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.flows.sources import foreach
 from tests.support import run_flow, write_flow
 
-FLOW = """
-import os
-class F(FlowSpec):
-    @step
-    def start(self):
-        self.items = range(3)
-        self.next(self.work, foreach="items")
-    @step
-    def work(self):
-        {body}
-        self.next(self.join)
-    @step
-    def join(self, inputs): self.next(self.end)
-    @step
-    def end(self): pass
-"""
 Mount = Callable[..., Path]
 
 
@@ -64,7 +49,7 @@ FILLERS = {
 def test_a_disk_that_fills_up_is_reported(tmp_path: Path, mount: Mount, kind: str) -> None:
     """The message has the cause and advice; the exit code is 1, with no traceback of k8sflow, and no partial file."""
     root = mount("size=4m")
-    done = run_flow(write_flow(tmp_path, FLOW.format(body=FILLERS[kind][0])), "--max-workers", "1")
+    done = run_flow(write_flow(tmp_path, foreach(FILLERS[kind][0])), "--max-workers", "1")
     assert done.returncode == 1, done.stdout + done.stderr
     assert "No space left on device" in done.stdout + done.stderr
     if kind != "a file beside":  # the user's own write
@@ -81,7 +66,7 @@ def test_a_disk_that_is_full_from_the_start_is_reported(tmp_path: Path, mount: M
     root = mount("size=64k")
     filled = subprocess.run(["dd", "if=/dev/zero", f"of={root}/other"], stderr=subprocess.DEVNULL, check=False)
     assert filled.returncode != 0
-    done = run_flow(write_flow(tmp_path, FLOW.format(body="pass")))
+    done = run_flow(write_flow(tmp_path, foreach("pass")))
     assert done.returncode == 1
     assert "No space left on device" in done.stderr
     assert "make room" in done.stderr
@@ -91,7 +76,7 @@ def test_a_disk_that_is_full_from_the_start_is_reported(tmp_path: Path, mount: M
 def test_a_read_only_file_system_is_reported(tmp_path: Path, mount: Mount) -> None:
     """The message has the setting that chooses another folder."""
     mount("ro")
-    done = run_flow(write_flow(tmp_path, FLOW.format(body="pass")))
+    done = run_flow(write_flow(tmp_path, foreach("pass")))
     assert done.returncode == 1
     assert "Read-only file system" in done.stderr
     assert "K8SFLOW_ROOT" in done.stderr
@@ -103,7 +88,7 @@ def test_a_file_system_that_becomes_read_only_is_reported(tmp_path: Path, mount:
     root = mount("size=4m")
     # A second mount, since a file system with a file open for writing can't be changed to read-only.
     body = f"self.index == 1 and os.system('mount --bind -o ro {root} {root}')"
-    done = run_flow(write_flow(tmp_path, FLOW.format(body=body)), "--max-workers", "1")
+    done = run_flow(write_flow(tmp_path, foreach(body)), "--max-workers", "1")
     assert done.returncode == 1
     assert "Read-only file system" in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
@@ -111,7 +96,7 @@ def test_a_file_system_that_becomes_read_only_is_reported(tmp_path: Path, mount:
 
 def test_runs_of_a_newer_version_stay_unchanged(tmp_path: Path) -> None:
     """A new run beside them succeeds."""
-    file = write_flow(tmp_path, FLOW.format(body="pass"))
+    file = write_flow(tmp_path, foreach("pass"))
     assert run_flow(file).returncode == 0
     (record,) = (tmp_path / ".k8sflow/F/runs").glob("*/run.json")
     newer = json.dumps({**json.loads(record.read_bytes()), "format": 99, "more": {}})

@@ -9,34 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.flows.test_processes import latest
-from tests.support import run_flow, running, wait_for, wait_for_death, write_flow
+from tests.flows.sources import foreach
+from tests.support import latest, run_flow, running, wait_for, wait_for_death, write_flow
 
 # The thread holds the lock nearly always: in a forked process nobody would ever release it.
-FLOW = """
-import os, sys, threading, time
+THREAD = """
+import threading
 lock = threading.Lock()
 def hold():
     while True:
         with lock:
             time.sleep(0.02)
 threading.Thread(target=hold, daemon={daemon}, name="from the import").start()
-class F(FlowSpec):
-    word = Parameter("word", default="none")
-    @step
-    def start(self):
-        self.items = ["a", "b"]
-        self.next(self.work, foreach="items")
-    @step
-    def work(self):
-        {body}
-        self.next(self.join)
-    @step
-    def join(self, inputs):
-        self.all = [i.got for i in inputs]
-        self.next(self.end)
-    @step
-    def end(self): pass
 """
 BODY = (
     "with lock: alive = [t.name for t in threading.enumerate()]; "
@@ -45,7 +29,9 @@ BODY = (
 
 
 def _flow(folder: Path, body: str, *, daemon: bool = True) -> Path:
-    return write_flow(folder, FLOW.format(body=body, daemon=daemon))
+    word = 'word = Parameter("word", default="none")'
+    source = foreach(body, items='["a", "b"]', top=THREAD.format(daemon=daemon), members=word)
+    return write_flow(folder, source)
 
 
 def test_a_flow_with_threads_runs(tmp_path: Path) -> None:

@@ -11,24 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.flows.sources import foreach
 from tests.support import environment, running, wait_for, write_flow
 
-STEP = """
-import os, subprocess, sys
-class F(FlowSpec):
-    @step
-    def start(self):
-        self.items = range({width})
-        self.next(self.work, foreach="items")
-    @step
-    def work(self):
-        {body}
-        self.next(self.join)
-    @step
-    def join(self, inputs): self.next(self.end)
-    @step
-    def end(self): pass
-"""
 DRIVER_MEGABYTES = 150
 # A separate process, since a child's peak starts with the memory of its parent at the fork (getrusage(2)).
 MEASURED = """
@@ -71,7 +56,7 @@ def _logs(folder: Path) -> list[int]:
 def test_a_step_that_prints_hundreds_of_megabytes(tmp_path: Path, command: str) -> None:
     """All of it is in the log; the shown part ends at a limit, with a message that has the command for the rest."""
     body = f'subprocess.run(["sh", "-c", {command!r}], check=True)'
-    code, peak, tail = _peak_megabytes(write_flow(tmp_path, STEP.format(width=1, body=body)))
+    code, peak, tail = _peak_megabytes(write_flow(tmp_path, foreach(body, items="range(1)")))
     assert code == 0, tail
     assert _logs(tmp_path) == [300 << 20]
     assert peak < DRIVER_MEGABYTES
@@ -83,7 +68,7 @@ def test_a_step_that_prints_hundreds_of_megabytes(tmp_path: Path, command: str) 
 def test_many_tasks_that_print_at_once(tmp_path: Path) -> None:
     """Eight run at a time, each with small writes; their lines don't mix."""
     body = 'subprocess.run(["sh", "-c", f"yes {self.index}-{chr(120) * 100} | head -n 20000"], check=True)'
-    file = write_flow(tmp_path, STEP.format(width=8, body=body))
+    file = write_flow(tmp_path, foreach(body, items="range(8)"))
     process = subprocess.run(
         [sys.executable, str(file), "run", "--max-workers", "8"], cwd=tmp_path, env=environment(),
         capture_output=True, text=True, check=True,
@@ -97,7 +82,7 @@ def test_many_tasks_that_print_at_once(tmp_path: Path) -> None:
 def test_a_task_waits_for_its_reader(tmp_path: Path) -> None:
     """Nobody reads: the driver buffers little, the step is blocked; and Ctrl-C ends everything at once."""
     body = 'os.execvp("yes", ["yes", "y" * 1000])'
-    with running(write_flow(tmp_path, STEP.format(width=2, body=body)), "--max-workers", "2") as process:
+    with running(write_flow(tmp_path, foreach(body, items="range(2)")), "--max-workers", "2") as process:
         log = tmp_path / ".k8sflow/F/runs"
 
         def written() -> int:

@@ -45,15 +45,15 @@ class Namespace:
         return items
 
     def run(self, flow: str | Path, *arguments: str, **variables: str) -> Terminal:
-        """Runs a flow to its end; lines are kept with the time at which they came."""
+        """Run a flow to its end; lines are kept with the time at which they came."""
         return self.start(flow, *arguments, **variables).wait(DEADLINE_SECONDS)
 
     def start(self, flow: str | Path, *arguments: str, **variables: str) -> Terminal:
-        """Starts a run of a flow of ``tests/kind/flows``, or any file."""
+        """Start a run of a flow of ``tests/kind/flows``, or any file."""
         return self.command(flow, "run", *arguments, **variables)
 
     def command(self, flow: str | Path, *arguments: str, **variables: str) -> Terminal:
-        """Starts a command of a flow of ``tests/kind/flows``, or any file."""
+        """Start a command of a flow of ``tests/kind/flows``, or any file."""
         file = flow if isinstance(flow, Path) else FLOWS / flow
         terminal = start([str(file), *arguments], {**self.environment, **variables})
         self.terminals.append(terminal)
@@ -84,7 +84,7 @@ def namespace(cluster: Cluster) -> Iterator[Namespace]:
 
 @pytest.fixture
 def client(namespace: Namespace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], Any]:
-    """Reads a run as a user on this machine would: ``client("BigSum/…")``."""
+    """Return a reader of runs like a user's on this machine: ``client("BigSum/…")``."""
     for name, value in namespace.environment.items():
         if name.startswith(("K8SFLOW_", "AWS_")):
             monkeypatch.setenv(name, value)
@@ -99,5 +99,5 @@ def _inherited() -> dict[str, str]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Runs tests that take the cluster down and up last, after those that need it."""
+    """Run tests that stop and start the cluster last, after those that need it."""
     items.sort(key=lambda item: item.get_closest_marker("destructive") is not None)

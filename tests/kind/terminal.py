@@ -64,27 +64,27 @@ class Terminal:
         return self
 
     def kill(self) -> None:
-        """Ends the command, if a test that failed has left it."""
+        """End the command if a failed test has not."""
         self.process.kill()
         self.process.wait()
 
     def interrupt(self) -> None:
-        """Ctrl-C."""
+        """Send Ctrl-C."""
         self.process.send_signal(signal.SIGINT)
 
     @property
     def code(self) -> int:
-        """The exit code."""
+        """Return the exit code."""
         return self.process.returncode
 
     @property
     def text(self) -> str:
-        """Everything that was printed."""
+        """Return everything that was printed."""
         return "\n".join(line for _, line in self.lines)
 
     @property
     def run(self) -> str:
-        """``flow/run`` as the last line tells it."""
+        """Return ``flow/run`` from the last line."""
         found = re.search(r"^(\w+/[\w.-]+) (?:succeeded|failed|was cancelled)", self.text, re.MULTILINE)
         assert found, self.text
         return found[1]

@@ -54,7 +54,7 @@ class Controller:
         return FlowRun(self.namespace, name[1])
 
     def create(self, name: str, **spec: Any) -> FlowRun:
-        """Creates a FlowRun as somebody would who doesn't use our command line."""
+        """Create a FlowRun like a user who doesn't use k8sflow's command line."""
         settings = {"credentials": "secret:k8sflow-s3", "endpoint": "http://s3.k8sflow-s3.svc:9000"}
         body = {"flow": "Detached", "code": {"store": "s3://k8sflow"}, "settings": settings, **spec}
         manifest = {"apiVersion": "k8sflow.dev/v1alpha1", "kind": "FlowRun", "metadata": {"name": name}, "spec": body}
@@ -160,7 +160,7 @@ def inventory(namespace: Namespace) -> set[str]:
 
 
 def one_pod_per_task(run: FlowRun) -> bool:
-    """True if each task ran in one pod, once."""
+    """Report if each task ran in one pod, once."""
     pods = run.namespace.objects("pods", run.tasks)
     tasks = {(p["metadata"]["annotations"]["k8sflow.dev/step"], p["metadata"]["annotations"]["k8sflow.dev/task"])
              for p in pods}  # fmt: skip
@@ -178,7 +178,7 @@ def kill_driver(run: FlowRun) -> None:
 
 
 def test_a_detached_run_completes_with_no_client_alive(controller: Controller, client: Callable[[str], Any]) -> None:
-    """BigSum is detached and its client has ended; FlowRun and bucket show the rest."""
+    """BigSum is detached, and its client has ended; FlowRun and bucket show the rest."""
     run = controller.detach(CHECKOUT / "examples" / "bigsum.py", "--n", "1000")
     status = run.wait_for_end()
     assert status["phase"] == "Succeeded", run.log
@@ -207,8 +207,8 @@ def test_a_run_is_resumed_with_no_client_alive(controller: Controller, client: C
     assert follower.wait(60).code == 0, follower.text
 
 
-def test_its_objects_carry_no_mark_but_our_own(controller: Controller) -> None:
-    """No finalizer, and no annotation of the framework: a FlowRun can be deleted without a controller."""
+def test_its_objects_have_no_finalizer_and_no_foreign_annotation(controller: Controller) -> None:
+    """Without the framework's marks a FlowRun can be deleted without a controller."""
     run = controller.detach("detached.py")
     run.wait_for_end()
     metadata = run.document["metadata"]
@@ -252,10 +252,8 @@ def test_kill_9_of_the_driver_costs_no_task(controller: Controller, client: Call
     assert run.status["driver"]["restarts"] == 1
 
 
-def test_a_driver_that_is_stopped_leaves_the_run_to_the_next(
-    controller: Controller, client: Callable[[str], Any]
-) -> None:
-    """As when its node is drained: nothing is cancelled, and a follower of the run sees its end."""
+def test_a_driver_that_is_stopped_is_replaced_by_another(controller: Controller, client: Callable[[str], Any]) -> None:
+    """Draining its node stops it: nothing is cancelled, and a follower of the run sees its end."""
     run = controller.detach("detached.py", "--seconds", "10")
     follower = controller.namespace.command("detached.py", "attach", run.run)
     run.wait_for(".status.tasks.running", "3")
@@ -432,7 +430,7 @@ def test_the_controller_runs_with_minimal_permissions(controller: Controller) ->
 
 
 def test_deleting_flowruns_and_release_leaves_nothing_but_the_crd(controller: Controller, before: set[str]) -> None:
-    """Also with a run in flight when the release is uninstalled."""
+    """A run may be in flight when the release is uninstalled."""
     run = controller.detach("detached.py", "--seconds", "600")
     run.wait_for(".status.tasks.running", "3")
     controller.helm("uninstall", "k8sflow", "--wait")

@@ -1,4 +1,4 @@
-"""The command lines of README and docs that need a cluster; ``--detach`` is tried in test_controller.py."""
+"""The command lines of README and docs that need a cluster; those with ``--detach`` are in test_controller.py."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_the_readmes_flow_runs_on_kubernetes(namespace: Namespace, tmp_path: Path) -> None:
-    """The first block as the file that it says it is, by the line that follows it."""
+    """The first block is the file that it names, run by the line that follows it."""
     page = (ROOT / "README.md").read_text()
     source = re.search(r"^```python\n(# bigsum\.py\n.*?)^```$", page, re.MULTILINE | re.DOTALL)
     line = re.search(r"^python bigsum\.py (run --with kubernetes)$", page, re.MULTILINE)

@@ -22,7 +22,7 @@ def failed(namespace: Namespace, what: str) -> Terminal:
 
 
 def test_an_exception_fails_the_run_with_the_users_traceback(namespace: Namespace) -> None:
-    """Type, text, file and line are there, and none of our frames."""
+    """The report has type, text, file and line, and no frame of k8sflow."""
     done = failed(namespace, "raise")
     assert "ValueError: wörld" in done.text
     assert 'trouble.py", line' in done.text
@@ -32,7 +32,7 @@ def test_an_exception_fails_the_run_with_the_users_traceback(namespace: Namespac
 
 @pytest.mark.parametrize("what", ["memory", "child_memory"])
 def test_out_of_memory_is_reported_at_once_with_the_figures(namespace: Namespace, what: str) -> None:
-    """The task's process or one of its children is killed by the kernel: the limit, and what to do."""
+    """The kernel kills the task's process or one of its children: the report has the limit, and advice."""
     done = failed(namespace, what)
     assert "failed: out of memory" in done.text
     assert "150 MB" in done.text
@@ -40,20 +40,20 @@ def test_out_of_memory_is_reported_at_once_with_the_figures(namespace: Namespace
 
 
 def test_out_of_memory_is_reported_within_two_seconds_of_the_kill(namespace: Namespace) -> None:
-    """From just before the allocation to the line on the terminal."""
+    """The time is from just before the allocation to the line on the terminal."""
     done = failed(namespace, "memory")
     allocating = float(done.seen(r"allocating at")[1].rpartition(" ")[2])
     assert done.seen(r"failed: out of memory")[0] - allocating < 2.0
 
 
 def test_a_crash_is_reported_with_its_cause(namespace: Namespace) -> None:
-    """A signal by its name, and an exit before the end of the step with any code."""
+    """A signal is named; so is any exit code before the end of the step."""
     assert "killed by SIGSEGV" in failed(namespace, "segfault").text
     assert "ended with exit code 0 before its step was finished" in failed(namespace, "exit").text
 
 
 def test_a_value_that_cant_be_pickled_is_named(namespace: Namespace) -> None:
-    """The artifact, its part, and the step."""
+    """The report has the artifact, its part, and the step."""
     text = failed(namespace, "lock").text
     assert "the artifact 'lock'" in text
     assert "['inner']" in text
@@ -69,7 +69,7 @@ def test_a_value_that_cant_be_pickled_is_named(namespace: Namespace) -> None:
     ],
 )
 def test_the_reason_why_a_pod_waits_is_shown(namespace: Namespace, options: str, reason: str, tmp_path: Path) -> None:
-    """Within ten seconds of the pod's creation, and Ctrl-C deletes everything."""
+    """It is shown within ten seconds of the pod's creation, and Ctrl-C deletes everything."""
     flow = tmp_path / "waiting.py"
     flow.write_text(
         "from k8sflow import FlowSpec, step\n"
@@ -108,7 +108,7 @@ def _names(namespace: Namespace) -> set[str]:
 
 
 def test_a_missing_bucket_is_reported(namespace: Namespace) -> None:
-    """None configured, and one that doesn't exist."""
+    """It may not be configured, or not exist."""
     assert "K8SFLOW_BUCKET" in refused(namespace, K8SFLOW_BUCKET="")
     assert "there is no bucket 'nowhere'" in refused(namespace, K8SFLOW_BUCKET="nowhere")
 
@@ -122,7 +122,7 @@ def test_a_wrong_endpoint_is_reported(namespace: Namespace) -> None:
 
 
 def test_wrong_credentials_are_reported(namespace: Namespace) -> None:
-    """Keys that the server doesn't know, and a wrong secret."""
+    """The server doesn't know the key, or the secret is wrong."""
     text = refused(namespace, AWS_ACCESS_KEY_ID="wrong")
     assert "doesn't accept the keys" in text
     assert "AWS_ACCESS_KEY_ID" in text
@@ -130,19 +130,19 @@ def test_wrong_credentials_are_reported(namespace: Namespace) -> None:
 
 
 def test_a_missing_kubeconfig_is_reported(namespace: Namespace, tmp_path: Path) -> None:
-    """No file, not at the default path either."""
+    """No file exists, not at the default path either."""
     text = refused(namespace, KUBECONFIG=str(tmp_path / "none"), HOME=str(tmp_path))
     assert "kubeconfig" in text.lower()
 
 
 def test_a_missing_namespace_is_reported(namespace: Namespace) -> None:
-    """Its name, and how to create it."""
+    """The message has its name, and how to create it."""
     text = refused(namespace, K8SFLOW_KUBERNETES_NAMESPACE="no-such-namespace")
     assert "no-such-namespace" in text
 
 
 def test_missing_permissions_are_reported_with_the_role_that_grants_them(namespace: Namespace, tmp_path: Path) -> None:
-    """A service account without any permission: the missing rules, as YAML."""
+    """A service account without any permission gets the missing rules, as YAML."""
     account = f"nobody-{secrets.token_hex(3)}"
     namespace.kubectl("create", "serviceaccount", account)
     token = namespace.kubectl("create", "token", account).strip()
@@ -157,7 +157,7 @@ def test_missing_permissions_are_reported_with_the_role_that_grants_them(namespa
 
 
 def test_a_package_that_is_too_big_names_its_biggest_files(namespace: Namespace, tmp_path: Path) -> None:
-    """Before anything is uploaded."""
+    """The message comes before anything is uploaded."""
     flow = tmp_path / "trouble.py"
     flow.write_text((Path(__file__).parent / "flows" / "trouble.py").read_text())
     with (tmp_path / "huge.bin").open("wb") as file:
@@ -169,14 +169,14 @@ def test_a_package_that_is_too_big_names_its_biggest_files(namespace: Namespace,
 
 
 def test_a_missing_secret_is_reported(namespace: Namespace) -> None:
-    """The Secret with the bucket's keys isn't in the namespace: how to create it."""
+    """The Secret with the bucket's keys isn't in the namespace: the message says how to create it."""
     text = refused(namespace, K8SFLOW_CREDENTIALS="secret:not-there")
     assert "no Secret 'not-there'" in text
     assert "kubectl create secret generic not-there" in text
 
 
 def test_a_module_that_the_image_lacks_is_reported(namespace: Namespace, tmp_path: Path) -> None:
-    """The flow's file can be loaded here but not there: which module, from which line, and what to do."""
+    """The flow's file can be loaded here but not there: the report has the module, its line, and advice."""
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "only_here.py").write_text("")
     (tmp_path / "flow").mkdir()

@@ -68,7 +68,7 @@ def attempts(namespace: Namespace, run: str) -> Counter[str]:
 
 
 def is_empty(namespace: Namespace, run_id: str) -> bool:
-    """True if no object of a run remains."""
+    """Report if no object of a run remains."""
     return not any(namespace.objects(kind, f"k8sflow.dev/run={run_id}") for kind in ("jobs", "pods", "configmaps"))
 
 
@@ -92,7 +92,7 @@ def test_stored_logs_are_complete_after_an_outage(namespace: Namespace) -> None:
 def test_a_finished_task_waits_for_the_bucket_with_its_result(
     namespace: Namespace, client: Callable[[str], Any]
 ) -> None:
-    """For three quarters of a minute, which is reported; no task runs twice (F3)."""
+    """It waits for three quarters of a minute, which is reported; no task runs twice (F3)."""
     running = namespace.start("fan.py", "--seconds", "4", "--last", "55", "--width", "2", *KUBERNETES)
     running.seen(r"\[work/1\] tick 2$")
     with bucket_away(namespace):
@@ -107,7 +107,7 @@ def test_a_finished_task_waits_for_the_bucket_with_its_result(
 
 
 def test_a_detached_run_survives_the_same(controller: Controller, client: Callable[[str], Any]) -> None:
-    """Its driver in the cluster does, too, and the FlowRun succeeds."""
+    """Its driver in the cluster survives too, and the FlowRun succeeds."""
     namespace = controller.namespace
     run = controller.detach("fan.py", "--seconds", "4", "--width", "1")
     wait_for(lambda: "tick 2" in run.log, 90)
@@ -180,7 +180,7 @@ def test_a_container_that_is_killed_externally_runs_again(namespace: Namespace, 
 
 
 def test_timeout_leaves_nothing_running(namespace: Namespace) -> None:
-    """20 of 20: coreutils' timeout sends SIGTERM to the driver, and to its group a moment later (F4)."""
+    """coreutils timeout sends SIGTERM to the driver, and to its group a moment later; 20 of 20 are cancelled (F4)."""
     for _ in range(TIMEOUTS):
         run = f"t{secrets.token_hex(6)}"
         done = subprocess.run(
@@ -297,7 +297,7 @@ def image_with_path(namespace: Namespace, folder: Path) -> str:
 def test_user_code_finds_its_variables_its_user_and_its_modules(
     namespace: Namespace, client: Callable[[str], Any], tmp_path: Path, kind: str
 ) -> None:
-    """In k8sflow's image, in one without its passwd entry, and in one with a PYTHONPATH (K1 to K3)."""
+    """The images are k8sflow's, one without its passwd entry, and one with a PYTHONPATH (K1 to K3)."""
     image = {
         "own": lambda: namespace.cluster.image,
         "plain": lambda: namespace.cluster.plain_image,

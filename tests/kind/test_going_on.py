@@ -17,13 +17,13 @@ SQUARES = 1 + 4 + 9
 
 
 def pods(namespace: Namespace, run: str) -> Counter[str]:
-    """The number of pods of each step of a run; they are kept as long as their Jobs."""
+    """Count the pods of each step of a run; they are kept as long as their Jobs."""
     found = namespace.objects("pods", f"k8sflow.dev/run={run}")
     return Counter(pod["metadata"]["annotations"]["k8sflow.dev/step"] for pod in found)
 
 
 def killed(namespace: Namespace, run: str, pattern: str) -> None:
-    """Starts a run, and kills its driver with -9 when a line is seen."""
+    """Start a run, and kill its driver with -9 when a line is seen."""
     driver = namespace.start("detached.py", "--seconds", "4", "--run-id", run, *KUBERNETES)
     driver.seen(pattern)
     driver.kill()
@@ -36,7 +36,7 @@ def killed(namespace: Namespace, run: str, pattern: str) -> None:
 def test_another_driver_continues_after_kill_9(
     namespace: Namespace, client: Callable[[str], Any], run: str, moment: str
 ) -> None:
-    """With the running pods: none is started twice (I5). An attach in the meantime follows."""
+    """It takes over the running pods: none is started twice (I5). An attach in the meantime follows."""
     run = f"{run}-{namespace.name}"  # the bucket outlives the tests
     killed(namespace, run, moment)
     second = namespace.command("detached.py", "attach", run)
@@ -99,7 +99,7 @@ def test_a_failed_run_is_resumed_with_fixed_code(
 def test_ctrl_c_at_any_moment_leaves_nothing_and_can_be_resumed(
     namespace: Namespace, client: Callable[[str], Any]
 ) -> None:
-    """Before the first Job, while it starts, while branches open, run and join, and at the end."""
+    """The moments are before the first Job, while it starts, while branches open, run and join, and at the end."""
     moments = [r"start/0\] started", r"start/0\] done", r"work/2\] started", r"meet/0\] started", r"end/0\] started"]
     runs: list[Terminal] = []
     for moment in moments:
@@ -121,7 +121,7 @@ def test_ctrl_c_at_any_moment_leaves_nothing_and_can_be_resumed(
 
 
 def test_spin_runs_a_clusters_task_on_this_machine(namespace: Namespace) -> None:
-    """On its original inputs, from the bucket."""
+    """It uses its original inputs, from the bucket."""
     done = namespace.run("detached.py", *KUBERNETES)
     assert done.code == 0, done.text
     run = done.run.partition("/")[2]

@@ -55,7 +55,7 @@ def test_branches_run_as_separate_jobs_at_the_same_time(
 def test_resources_are_the_requests_of_the_job_and_the_limits_of_its_cgroup(
     namespace: Namespace, shapes: Terminal, client: Callable[[str], Any]
 ) -> None:
-    """cpu is requested, memory is requested and limited, in the Job and in the kernel."""
+    """CPU is requested, memory is requested and limited, in the Job and in the kernel."""
     container = jobs_of(namespace, shapes.run)["start/0"]["spec"]["template"]["spec"]["containers"][0]
     assert container["resources"] == {"requests": {"cpu": "300m", "memory": "200M"}, "limits": {"memory": "200M"}}
     data = client(shapes.run)["start"].task.data
@@ -72,12 +72,12 @@ def test_a_task_has_no_token_and_is_not_root(shapes: Terminal, client: Callable[
 
 
 def test_parallel_map_uses_the_cores_that_the_pod_requested(shapes: Terminal, client: Callable[[str], Any]) -> None:
-    """Two and three processes on a node of another size, and as many threads in native libraries."""
+    """There are two and three processes on a node of another size, and as many threads in native libraries."""
     assert client(shapes.run)["meet"].task.data.sized == {"2": ("2", 2), "3": ("3", 3)}
 
 
 def test_a_foreach_of_twenty_ends_in_one_correct_join(shapes: Terminal, client: Callable[[str], Any]) -> None:
-    """Each branch in its own pod, the results in the order of the items."""
+    """Each branch has its own pod, and the results are in the order of the items."""
     data = client(shapes.run)["end"].task.data
     assert data.squares == [n**2 for n in range(20)]
     assert data.pods == 20
@@ -123,7 +123,7 @@ def test_a_users_image_only_needs_python(namespace: Namespace, client: Callable[
 
 
 def test_output_is_shown_while_it_is_written(namespace: Namespace, client: Callable[[str], Any]) -> None:
-    """Line by line, not at the end; both streams, and a last line without newline; all of it is stored."""
+    """Both streams are shown line by line, with a last line without newline; all of it is stored."""
     done = namespace.run("trouble.py", "--what", "slow_output", *KUBERNETES)
     assert done.code == 0, done.text
     came = [done.seen(rf"\[start/0\] line {number} ")[0] for number in range(4)]

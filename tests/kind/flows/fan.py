@@ -1,4 +1,4 @@
-"""A foreach whose branches print a tick each half second for as long as they are asked to."""
+"""A foreach whose branches print a tick each half second for the requested time."""
 
 import time
 

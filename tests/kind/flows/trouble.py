@@ -1,4 +1,4 @@
-"""One step that goes wrong in the way that it is asked for."""
+"""One step that fails in the requested way."""
 
 import os
 import signal
