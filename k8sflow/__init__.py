@@ -61,8 +61,8 @@ if TYPE_CHECKING:
 __version__ = VERSION
 
 hooks.register("instance", "k8sflow.cli.flow:main")
-hooks.register("current_run", "k8sflow.client.running:run")
-hooks.register("current_task", "k8sflow.client.running:task")
+hooks.register("current_run", "k8sflow.client.run:Run")
+hooks.register("current_task", "k8sflow.client.run:task_of")
 
 # Where each public name lives; loaded when it is first asked for, so that a flow pays only for what it uses.
 _HOMES = {

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from k8sflow.client.errors import NotFoundError, above
 from k8sflow.client.sources import finder
-from k8sflow.client.tagged import TaggedAsParent
+from k8sflow.client.tree import TASKS, TaggedAsParent
 from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore
 
 if TYPE_CHECKING:
@@ -34,10 +34,8 @@ class DataArtifact(TaggedAsParent):
     def __init__(self, pathspec: str, *, parent: Task | None = None, ref: ArtifactRef | None = None) -> None:
         self.id = pathspec
         if parent is None:
-            from k8sflow.client.task import Task  # noqa: PLC0415  it is above this module
-
             task, self.id = above(pathspec, "flow/run/step/task/artifact")
-            parent = Task(task)
+            parent = TASKS.find(task)
         self.parent: Task = parent
         self._ref: ArtifactRef = parent[self.id]._ref if ref is None else ref  # noqa: SLF001  of the same class
 

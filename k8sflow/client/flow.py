@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, partial
 
 from k8sflow.client.errors import NamespaceMismatchError, NotFoundError, among
 from k8sflow.client.namespaces import get_namespace
 from k8sflow.client.run import Run
 from k8sflow.client.stores import known_stores
+from k8sflow.client.tree import FLOWS
 from k8sflow.errors import RunError, StorageError
 from k8sflow.storage.objects import ObjectStore
 from k8sflow.storage.records import started_at
@@ -162,6 +163,9 @@ class Flow:
     def _newest_first(self) -> list[str]:
         """The ids of the runs, in the namespace or not."""
         return sorted(self._stores, key=lambda name: started(self._run(name)), reverse=True)
+
+
+FLOWS.register(partial(Flow, is_checked=False))
 
 
 def flow_names(stores: Sequence[ObjectStore]) -> list[str]:

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING
 from k8sflow.client.artifact import TaskData
 from k8sflow.client.code import Code
 from k8sflow.client.errors import NotFoundError, above, among
-from k8sflow.client.moments import local
 from k8sflow.client.namespaces import get_namespace
 from k8sflow.client.step import Step
 from k8sflow.client.stores import known_stores
-from k8sflow.client.tagged import components
 from k8sflow.client.task import Task
+from k8sflow.client.tree import FLOWS, RUNS, components, local_time
 from k8sflow.errors import RunError, StorageError
 from k8sflow.flow.graph import Graph, Node
 from k8sflow.storage.records import Commit, OutcomeRecord, RunRecord
@@ -51,9 +50,7 @@ class Run:
     @property
     def parent(self) -> Flow:
         """The flow."""
-        from k8sflow.client.flow import Flow  # noqa: PLC0415  it is above this module
-
-        return Flow(self.run_store.flow, is_checked=False)
+        return FLOWS.find(self.run_store.flow)
 
     @cached_property
     def record(self) -> RunRecord:
@@ -94,7 +91,7 @@ class Run:
     def finished_at(self) -> datetime | None:
         """When the run reached its end; None while it runs, and where it failed or was cancelled."""
         end = self._end
-        return local(end.finished) if end is not None else None
+        return local_time(end.finished) if end is not None else None
 
     @property
     def outcome(self) -> OutcomeRecord | None:
@@ -112,7 +109,7 @@ class Run:
     @property
     def created_at(self) -> datetime:
         """When the run was started."""
-        return local(self.record.created)
+        return local_time(self.record.created)
 
     @property
     def user_name(self) -> str:
@@ -258,7 +255,15 @@ class Run:
     def started_steps(self, names: Iterable[str]) -> list[Step]:
         """Those of the steps that have begun, in the order of the names."""
         started = set(self.run_store.steps())
-        return [Step(name, parent=self) for name in names if name in started]
+        return [self.unchecked_step(name) for name in names if name in started]
+
+    def unchecked_step(self, step: str) -> Step:
+        """A step, whether or not it has started."""
+        return Step(step, parent=self)
+
+    def beside(self, flow: str, run: str) -> Run:
+        """Another run in the same store."""
+        return Run(RunStore(self.run_store.store, flow, run))
 
     def __getitem__(self, step: str) -> Step:
         if step == PARAMETERS:
@@ -289,8 +294,6 @@ _NAMED = {Outcome.SUCCEEDED.value, Outcome.CANCELLED.value}
 
 
 def _find(pathspec: str) -> RunStore:
-    from k8sflow.client.flow import Flow  # noqa: PLC0415  it is above this module
-
     flow, run = above(pathspec, "flow/run")
     if flow.endswith(f"/{SPINS}"):
         for store in known_stores():
@@ -300,4 +303,12 @@ def _find(pathspec: str) -> RunStore:
         raise NotFoundError(
             f"there is no {pathspec}.", advice="The command spin makes such ones, and tells their names."
         )
-    return Flow(flow, is_checked=False)[run].run_store
+    return FLOWS.find(flow)[run].run_store
+
+
+def task_of(run_store: RunStore, step: str, task: str) -> Task:
+    """A task of a run, which need not have any records yet."""
+    return Task(task, parent=Run(run_store).unchecked_step(step))
+
+
+RUNS.register(Run)

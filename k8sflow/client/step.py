@@ -7,8 +7,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from k8sflow.client.errors import NotFoundError, above, among
-from k8sflow.client.tagged import TaggedAsParent
 from k8sflow.client.task import Task
+from k8sflow.client.tree import RUNS, STEPS, TaggedAsParent
 
 if TYPE_CHECKING:
     from k8sflow.client.run import Run
@@ -27,10 +27,8 @@ class Step(TaggedAsParent):
 
     def __init__(self, pathspec: str, *, parent: Run | None = None) -> None:
         if parent is None:
-            from k8sflow.client.run import Run  # noqa: PLC0415  it is above this module
-
             run, self.id = above(pathspec, "flow/run/step")
-            parent = Run(run)[self.id].parent
+            parent = RUNS.find(run)[self.id].parent
         else:
             self.id = pathspec
         self.parent: Run = parent
@@ -125,3 +123,6 @@ class Step(TaggedAsParent):
 
     def __repr__(self) -> str:
         return f"Step({self.pathspec!r})"
+
+
+STEPS.register(Step)

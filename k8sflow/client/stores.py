@@ -12,7 +12,8 @@ from k8sflow.client.errors import NotFoundError
 from k8sflow.errors import ConfigurationError
 from k8sflow.flow.current import current
 from k8sflow.storage.local import nearest
-from k8sflow.storage.objects import ObjectStore, open_store
+from k8sflow.storage.objects import ObjectStore
+from k8sflow.storage.open import open_store
 
 _BUCKET = "s3://"
 _LOCAL = "local@"

@@ -13,8 +13,7 @@ from k8sflow.client.artifact import DataArtifact, TaskArtifacts, TaskData
 from k8sflow.client.code import Code
 from k8sflow.client.errors import NotFoundError, above, among
 from k8sflow.client.lineage import children, indices, parents
-from k8sflow.client.moments import local
-from k8sflow.client.tagged import TaggedAsParent
+from k8sflow.client.tree import STEPS, TASKS, TaggedAsParent, local_time
 from k8sflow.flow.decorators.caught import CaughtError
 from k8sflow.flow.graph import Graph
 from k8sflow.storage.logs import Mark, scrub
@@ -64,10 +63,8 @@ class Task(TaggedAsParent):
     def __init__(self, pathspec: str, *, parent: Step | None = None, attempt: int | None = None) -> None:
         self.id = pathspec
         if parent is None:
-            from k8sflow.client.step import Step  # noqa: PLC0415  it is above this module
-
             step, self.id = above(pathspec, "flow/run/step/task")
-            parent = Step(step)[self.id].parent
+            parent = STEPS.find(step)[self.id].parent
         self.parent: Step = parent
         self._attempt = attempt
         if attempt is not None and attempt not in self.attempts:
@@ -127,9 +124,9 @@ class Task(TaggedAsParent):
     def created_at(self) -> datetime | None:
         """When the task's step was called; without a result, when its execution began, as far as its log tells."""
         if self._commit is not None:
-            return local(self._commit.started)
+            return local_time(self._commit.started)
         begun = [mark.at for stream in logs.STREAMS for mark in self._marks(stream)[:1]]
-        return local(min(begun)) if begun else None
+        return local_time(min(begun)) if begun else None
 
     def _marks(self, stream: str) -> list[Mark]:
         return self._run_store.read_marks(self.parent.id, self.id, self.current_attempt, stream)
@@ -138,9 +135,9 @@ class Task(TaggedAsParent):
     def finished_at(self) -> datetime | None:
         """When the task's step returned, or when it failed."""
         if self._commit is not None:
-            return local(self._commit.finished)
+            return local_time(self._commit.finished)
         outcome = self._outcome
-        return local(outcome.finished) if outcome is not None else None
+        return local_time(outcome.finished) if outcome is not None else None
 
     @property
     def exception(self) -> CaughtError | None:
@@ -187,12 +184,7 @@ class Task(TaggedAsParent):
         if self._commit is None or self._commit.origin is None:
             return None
         flow, _, run = self._commit.origin.partition("/")
-        store = self._run_store
-        from k8sflow.client.run import Run  # noqa: PLC0415  they are above this module
-        from k8sflow.client.step import Step  # noqa: PLC0415
-
-        above = Step(self.parent.id, parent=Run(RunStore(store.store, flow, run)))
-        return Task(self.id, parent=above)
+        return Task(self.id, parent=self.parent.parent.beside(flow, run).unchecked_step(self.parent.id))
 
     # ------------------------------------------------------------------ what surrounds it
 
@@ -254,13 +246,11 @@ class Task(TaggedAsParent):
         return self.parent.environment_info
 
     def _tasks(self, find: Callable[[Graph, RunStore, str, str], Iterator[TaskName]]) -> Iterator[Task]:
-        from k8sflow.client.step import Step  # noqa: PLC0415  it is above this module
-
         run = self.parent.parent
         if run.node(self.parent.id) is None:
             return
         for name in find(run.graph, run.run_store, self.parent.id, self.id):
-            yield Task(name.id, parent=Step(name.step, parent=run))
+            yield Task(name.id, parent=run.unchecked_step(name.step))
 
     # ------------------------------------------------------------------ output
 
@@ -292,7 +282,7 @@ class Task(TaggedAsParent):
             as_unicode: Whether the lines are text; else they are bytes, as they were written.
         """
         for line in self.lines((stream,)):
-            moment = local(line.at) if line.at is not None else None
+            moment = local_time(line.at) if line.at is not None else None
             yield moment, line.text if as_unicode else line.data
         if stream == "stderr":
             for data in self._with_failure(b"").splitlines():
@@ -368,3 +358,6 @@ class Task(TaggedAsParent):
 
     def __repr__(self) -> str:
         return f"Task({self.pathspec!r})"
+
+
+TASKS.register(Task)

@@ -31,7 +31,8 @@ from k8sflow.executors.preloading import preload, reseed
 from k8sflow.executors.zygote import Server, ServerDied, Start, Zygote, end_with_parent, kill_children
 from k8sflow.flow.script import Launch, launch_of
 from k8sflow.flow.spec import FlowSpec
-from k8sflow.storage.objects import ObjectStore, open_store
+from k8sflow.storage.objects import ObjectStore
+from k8sflow.storage.open import open_store
 from k8sflow.storage.patience import FIRST_ANSWER_SECONDS, Patience, say
 from k8sflow.storage.records import RunRecord
 from k8sflow.task import streams

@@ -18,7 +18,8 @@ from k8sflow.errors import ParameterError, RunError
 from k8sflow.runner.child import Child
 from k8sflow.runner.executing import ExecutingRun, ExecutingTask
 from k8sflow.storage.local import folders_with_runs
-from k8sflow.storage.objects import ObjectStore, open_store
+from k8sflow.storage.objects import ObjectStore
+from k8sflow.storage.open import open_store
 from k8sflow.storage.run_store import RunStore
 
 # The options that are needed before the flow's other options are known.

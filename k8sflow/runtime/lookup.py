@@ -10,7 +10,8 @@ from k8sflow.flow.problems import did_you_mean
 from k8sflow.flow.spec import FlowSpec
 from k8sflow.runtime import remote
 from k8sflow.runtime.request import local_roots
-from k8sflow.storage.objects import ObjectStore, open_store
+from k8sflow.storage.objects import ObjectStore
+from k8sflow.storage.open import open_store
 from k8sflow.storage.records import started_at
 from k8sflow.storage.run_store import RunStore
 from k8sflow.user import current_user

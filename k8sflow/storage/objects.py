@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import BinaryIO, Protocol, TypeAlias
 
 from k8sflow.errors import StorageError
-from k8sflow.storage.patience import Patience, Report
+from k8sflow.storage.patience import Report
 
 # What the standard library takes as bytes; typing has a name for it from Python 3.12 on.
 Buffer: TypeAlias = bytes | bytearray | memoryview
@@ -46,7 +46,7 @@ class ObjectStore(Protocol):
 
     @property
     def url(self) -> str:
-        """Where the store is, in the form that ``open_store`` takes."""
+        """Where the store is, in the form that ``open_store`` accepts."""
 
     def get(self, key: str) -> Buffer:
         """The object's bytes, memory-mapped and private where the store can do it.
@@ -91,23 +91,3 @@ class ObjectStore(Protocol):
 
     def close(self) -> None:
         """Gives back connections."""
-
-
-def open_store(
-    url: str, *, endpoint: str | None = None, region: str | None = None, patience: Patience | None = None
-) -> ObjectStore:
-    """The store at a URL: ``s3://bucket/prefix``, or the path of a folder.
-
-    Args:
-        url: Where the store is.
-        endpoint: URL of the S3 server; None for AWS.
-        region: Region of the bucket.
-        patience: How long calls wait for a server that can't be reached; half a minute by default.
-    """
-    if url.startswith("s3://"):
-        from k8sflow.storage.s3 import S3Store  # noqa: PLC0415  boto3 is loaded where a bucket is used
-
-        return S3Store(url, endpoint=endpoint, region=region, patience=patience)
-    from k8sflow.storage.folder import FolderStore  # noqa: PLC0415
-
-    return FolderStore(url)

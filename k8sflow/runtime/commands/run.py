@@ -31,7 +31,8 @@ from k8sflow.runtime.request import RunRequest, code_file, code_folder, local_ro
 from k8sflow.runtime.session import KUBERNETES, ActiveRun
 from k8sflow.storage import package
 from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore
-from k8sflow.storage.objects import ObjectStore, open_store
+from k8sflow.storage.objects import ObjectStore
+from k8sflow.storage.open import open_store
 from k8sflow.storage.records import RunRecord, new_run_id, python_version
 from k8sflow.storage.run_store import RunStore
 from k8sflow.user import current_user

@@ -12,7 +12,7 @@ from k8sflow.config import Settings
 from k8sflow.errors import K8sflowError
 from k8sflow.flow.definition import FlowDefinition
 from k8sflow.runtime.recorded import recompiled
-from k8sflow.storage.objects import open_store
+from k8sflow.storage.open import open_store
 from k8sflow.storage.patience import FIRST_ANSWER_SECONDS, Patience, say
 from k8sflow.storage.run_store import RunStore
 from k8sflow.task import streams

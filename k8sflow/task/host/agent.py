@@ -30,7 +30,8 @@ from k8sflow.errors import K8sflowError, UnreachableError
 from k8sflow.storage import package
 from k8sflow.storage.artifacts import blob_key
 from k8sflow.storage.logs import TimedLog
-from k8sflow.storage.objects import ObjectStore, open_store
+from k8sflow.storage.objects import ObjectStore
+from k8sflow.storage.open import open_store
 from k8sflow.storage.patience import FIRST_ANSWER_SECONDS, FIRST_CONTACT_SECONDS, Patience
 from k8sflow.storage.run_store import RunStore
 from k8sflow.task import streams

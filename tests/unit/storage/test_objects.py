@@ -16,7 +16,8 @@ import pytest
 
 from k8sflow.errors import StorageError
 from k8sflow.storage.folder import FolderStore
-from k8sflow.storage.objects import ObjectNotFoundError, ObjectStore, open_store
+from k8sflow.storage.objects import ObjectNotFoundError, ObjectStore
+from k8sflow.storage.open import open_store
 from tests.support import environment, in_python, wait_for
 
 ODD_KEYS = [
@@ -89,7 +90,7 @@ def test_one_of_twenty_racing_threads_wins(store: ObjectStore) -> None:
 
 RACER = """
     import sys
-    from k8sflow.storage.objects import open_store
+    from k8sflow.storage.open import open_store
     url, endpoint, me = sys.argv[1:]
     store = open_store(url, endpoint=endpoint or None, region="us-east-1")
     print("ready", flush=True)
