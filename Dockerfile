@@ -33,8 +33,8 @@ RUN set -eu; \
     python3 -m pip install -c requirements.lock --target /opt/k8sflow --python-version 3.10 --only-binary=:all: \
         --implementation py --abi none --platform any boto3 click cloudpickle threadpoolctl; \
     rm -r /opt/k8sflow/bin
-# Of botocore's data, for some 400 services, a run needs the object store's and, for workload identity, STS's.
-# Of the kubernetes package, for an old kind of kubeconfig, the second half is a copy of the client for asyncio.
+# botocore has data for some 400 services; a run needs S3's and, for workload identity, STS's. Half of the kubernetes
+# package, which serves an old kind of kubeconfig, is a copy of the client for asyncio.
 RUN set -eu; \
     rm -r /opt/venv/lib/python3*/site-packages/kubernetes/aio; \
     for data in /opt/k8sflow/botocore/data /opt/venv/lib/python3*/site-packages/botocore/data; do \

@@ -1,4 +1,4 @@
-# Each target is one line a person could type; `make` alone tells what there is.
+# Each target is one line that a person could type; `make` alone lists them.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -6,17 +6,17 @@ N ?= 8000
 # These tests count descriptors, threads and children, so they have a process to themselves.
 ALONE := tests/unit/parallel
 
-# Every start of a flow would compile this package anew where the shell says not to keep what was compiled: a tenth of
-# a second each, and the tests make hundreds of starts.
+# If the shell turns off Python's bytecode cache, every start of a flow compiles this package again, which takes a tenth
+# of a second; the tests start hundreds.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast fast-alone fast-others lint format changelog bench-local bench-parallel bench-resume bench-check clean
+.PHONY: help demo test test-fast fast-alone fast-others lint format changelog changelog-check release bench-local bench-parallel bench-resume bench-check clean
 
 help:
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.installed cluster ## run BigSum on Kubernetes, on a cluster that this makes (N=8000 rows)
+demo: $(VENV)/.installed cluster ## run BigSum on Kubernetes, on a cluster that this creates (N=8000 rows)
 	@eval "$$($(PYTHON) -m tests.cluster env)" && \
 	  echo '$$ python examples/bigsum.py run --n $(N) --with kubernetes' && \
 	  $(BIN)/python examples/bigsum.py run --n $(N) --with kubernetes && \
@@ -28,7 +28,7 @@ test: lint ## every test: lint, guarded speed, unit, local flows, a real cluster
 	$(BIN)/python -m pytest --numprocesses=2 --dist=worksteal tests/unit tests/flows --ignore=$(ALONE)
 	$(BIN)/python -m pytest --ignore=tests/unit --ignore=tests/flows
 
-test-fast: $(VENV)/.installed ## what needs no cluster and takes less than a minute
+test-fast: $(VENV)/.installed ## the tests that need no cluster and take less than a minute
 	@$(MAKE) --no-print-directory --jobs=2 lint fast-alone fast-others
 
 fast-alone: $(VENV)/.installed
@@ -37,18 +37,25 @@ fast-alone: $(VENV)/.installed
 fast-others: $(VENV)/.installed
 	$(BIN)/python -m pytest -q --numprocesses=3 --dist=worksteal tests/unit tests/flows --ignore=$(ALONE) -m 'not slow and not s3'
 
-lint: $(VENV)/.installed ## ruff, mypy and the layers
+lint: $(VENV)/.installed ## ruff, mypy, the layers and the word list
 	$(BIN)/ruff check --quiet .
 	$(BIN)/ruff format --quiet --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m tools.wording
 
-format: $(VENV)/.installed ## let ruff lay out the code
+format: $(VENV)/.installed ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 changelog: $(VENV)/.installed ## show the unreleased changes as CHANGELOG.md will have them
-	@$(BIN)/towncrier build --draft --version "$$($(BIN)/python -c 'from k8sflow.version import VERSION; print(VERSION)')"
+	@$(BIN)/towncrier build --draft --version "$$($(BIN)/python -m tools.version)"
+
+changelog-check: $(VENV)/.installed ## check that the commits since BASE have a changelog fragment (BASE=origin/main)
+	$(BIN)/towncrier check --compare-with $(or $(BASE),origin/main)
+
+release: $(VENV)/.installed ## build and check wheel, sdist, chart and image (VERSION=x.y.z sets the version first)
+	$(BIN)/python -m tools.release $(if $(VERSION),--version $(VERSION))
 
 bench-local: $(VENV)-bench/.installed ## local flows against Metaflow and the bare operation (about 4 minutes)
 	$(VENV)-bench/bin/python benchmarks/local_run.py
@@ -62,7 +69,7 @@ bench-resume: $(VENV)/.installed ## resume a run of 10,000 finished tasks (half 
 bench-check: $(VENV)/.installed ## fail if a ratio of the benchmarks leaves its range in benchmarks/ranges.yaml
 	$(BIN)/python benchmarks/check.py
 
-clean: ## remove what make and the tools made here; the cluster and its caches stay
+clean: ## remove everything that make and the tools created here, but not the cluster and its caches
 	rm -rf $(VENV) $(VENV)-bench .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 # A bare Debian has Python without venv.

@@ -1,4 +1,4 @@
-"""What can call a function on many items: k8sflow, its peers, and bare operations. All use two workers."""
+"""The contenders, which call a function on many items: k8sflow, its peers, and bare operations. All use two workers."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ def options(description: str, times: int) -> argparse.ArgumentParser:
 
 
 def selected(name: str, only: Sequence[str] | None) -> bool:
-    """Whether ``--only`` selects the comparison of this name."""
+    """Return whether ``--only`` selects the comparison of this name."""
     return not only or any(text in name for text in only)
 
 

@@ -20,19 +20,19 @@ class BigSum(FlowSpec):
     @resources(cpu=2, memory=4_000)
     @step
     def start(self):
-        """Make the matrix and sum it."""
+        """Create the matrix and sum it."""
         matrix = np.random.default_rng().random((self.n, self.n))
         bounds = [self.n * block // self.blocks for block in range(self.blocks + 1)]
-        began = time.perf_counter()
+        started = time.perf_counter()
         sums = parallel_map(lambda b: float(matrix[bounds[b] : bounds[b + 1]].sum()), range(self.blocks))
-        print(f"{matrix.nbytes / 1e9:.2f} GB in {self.blocks} blocks: {time.perf_counter() - began:.2f} s")
+        print(f"{matrix.nbytes / 1e9:.2f} GB in {self.blocks} blocks: {time.perf_counter() - started:.2f} s")
         self.total = sum(sums)
         self.next(self.end)
 
     @resources(cpu=1, memory=500)
     @step
     def end(self):
-        """Tell the sum, which the step before has left."""
+        """Print the sum, an artifact of the step before."""
         print(f"The sum is {self.total:,.1f}; n²/2 is {self.n**2 / 2:,.1f}.")
 
 

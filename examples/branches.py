@@ -1,4 +1,4 @@
-"""Two branches side by side, and the join that compares what they found."""
+"""Two parallel branches, and the join that compares their results."""
 
 import statistics
 import time
@@ -14,14 +14,14 @@ class Branches(FlowSpec):
     @resources(cpu=0.2, memory=300)
     @step
     def start(self):
-        """Make the numbers, with one that doesn't belong."""
+        """Create the numbers, with one outlier."""
         self.numbers = [*range(self.size - 1), 10**9]
         self.next(self.mean, self.median)
 
     @resources(cpu=0.2, memory=300)
     @step
     def mean(self):
-        """What everybody knows."""
+        """Compute the mean, which an outlier distorts."""
         self.began = time.time()
         self.centre = statistics.fmean(self.numbers)
         self.next(self.compare)
@@ -29,7 +29,7 @@ class Branches(FlowSpec):
     @resources(cpu=0.2, memory=300)
     @step
     def median(self):
-        """What one number can't spoil."""
+        """Compute the median, which an outlier hardly changes."""
         self.began = time.time()
         self.centre = statistics.median(self.numbers)
         self.next(self.compare)
@@ -46,7 +46,7 @@ class Branches(FlowSpec):
     @resources(cpu=0.2, memory=300)
     @step
     def end(self):
-        """Tell which one to believe."""
+        """Print both."""
         print(f"mean {self.mean_centre:,.1f}, median {self.median_centre:,.1f} of {len(self.numbers)} numbers")
 
 

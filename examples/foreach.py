@@ -11,7 +11,7 @@ class Digits(FlowSpec):
     @resources(cpu=0.5, memory=1000)
     @step
     def start(self):
-        """Load the data once; every branch reads what this step has left."""
+        """Load the data once; every branch reads these artifacts."""
         from sklearn.datasets import load_digits
         from sklearn.model_selection import train_test_split
 
@@ -37,7 +37,7 @@ class Digits(FlowSpec):
     @resources(cpu=0.5, memory=1000)
     @step
     def best(self, inputs):
-        """Keep the model that did best on the test images."""
+        """Keep the model with the best accuracy on the test images."""
         winner = max(inputs, key=lambda branch: branch.accuracy)
         self.model, self.strength, self.accuracy = winner.model, winner.strength, winner.accuracy
         self.results = {branch.strength: branch.accuracy for branch in inputs}
@@ -46,7 +46,7 @@ class Digits(FlowSpec):
     @resources(cpu=0.5, memory=1000)
     @step
     def end(self):
-        """Tell the winner."""
+        """Print the winner."""
         print(f"best of {len(self.results)}: C={self.strength} with accuracy {self.accuracy:.3f}")
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from k8sflow import started
 from k8sflow.errors import ConfigurationError
+from k8sflow.version import VERSION
 
 FILE_NAME = "k8sflow.toml"
 ROOT_NAME = ".k8sflow"
@@ -49,7 +50,7 @@ class Settings:
     default_secrets_backend_type: str | None = None
     kubernetes_namespace: str = "default"
     kubernetes_image: str | None = None
-    kubernetes_runtime_image: str = "k8sflow:0.1.0"
+    kubernetes_runtime_image: str = f"k8sflow:{VERSION}"
     kubernetes_service_account: str | None = None
     kubernetes_context: str | None = None
 

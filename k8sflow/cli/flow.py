@@ -16,7 +16,7 @@ from k8sflow.cli.errors import execute, leave, told
 from k8sflow.errors import ParameterError
 from k8sflow.flow.compile import declared, refuse_unusable
 from k8sflow.flow.config_expressions import run_with
-from k8sflow.flow.configs import ConfigValues
+from k8sflow.flow.config_set import ConfigSet
 from k8sflow.flow.decorators.mutators import mutated
 from k8sflow.flow.decorators.project import branch_name
 from k8sflow.flow.definition import FlowDefinition
@@ -57,7 +57,7 @@ def _commands(flow: type[FlowSpec], attributes: Mapping[str, Any]) -> tuple[clic
         ParameterError: A config on the command line is unknown, or its value can't be read.
     """
     is_step = sys.argv[1:2] == ["step"]  # a task takes the configs that its run was started with
-    configs = ConfigValues(flow) if is_step else ConfigValues.from_arguments(flow, sys.argv[1:])
+    configs = ConfigSet(flow) if is_step else ConfigSet.from_arguments(flow, sys.argv[1:])
     run_with(configs)
     definition = declared(flow, configs, attributes)
     if not is_step and not resume.is_called(sys.argv[1:]):

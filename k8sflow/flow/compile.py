@@ -11,7 +11,7 @@ from k8sflow.flow.checks import assignments, class_body, missing_step, reader, s
 from k8sflow.flow.checks import decorators as decorator_checks
 from k8sflow.flow.checks import graph as graph_checks
 from k8sflow.flow.checks.locate import Source
-from k8sflow.flow.configs import ConfigValues
+from k8sflow.flow.config_set import ConfigSet
 from k8sflow.flow.decorators import base
 from k8sflow.flow.decorators.mutators import mutated
 from k8sflow.flow.definition import FlowDefinition, StepDefinition
@@ -22,7 +22,7 @@ from k8sflow.flow.spec import FlowSpec
 
 
 def compile_flow(
-    flow: type[FlowSpec], configs: ConfigValues | None = None, attributes: Mapping[str, Any] | None = None
+    flow: type[FlowSpec], configs: ConfigSet | None = None, attributes: Mapping[str, Any] | None = None
 ) -> FlowDefinition:
     """The definition of a flow.
 
@@ -38,7 +38,7 @@ def compile_flow(
 
 
 def compile_checked(
-    flow: type[FlowSpec], configs: ConfigValues, attributes: Mapping[str, Any] | None, graph: Graph
+    flow: type[FlowSpec], configs: ConfigSet, attributes: Mapping[str, Any] | None, graph: Graph
 ) -> FlowDefinition:
     """The definition of a flow whose run has been started: it was checked then, and its source is not read again.
 
@@ -55,10 +55,10 @@ def compile_checked(
 
 
 def declared(
-    flow: type[FlowSpec], configs: ConfigValues | None = None, attributes: Mapping[str, Any] | None = None
+    flow: type[FlowSpec], configs: ConfigSet | None = None, attributes: Mapping[str, Any] | None = None
 ) -> FlowDefinition:
-    """What a flow's class declares: the first stage of ``compile_flow``, with the same arguments."""
-    values = ConfigValues(flow) if configs is None else configs
+    """The declarations of a flow's class: the first stage of ``compile_flow``, with the same arguments."""
+    values = ConfigSet(flow) if configs is None else configs
     members = dict(spec.members(flow))
     return FlowDefinition(
         flow=flow,
@@ -104,7 +104,7 @@ def refuse_unusable(definition: FlowDefinition) -> None:
 
 
 def _with_graph(definition: FlowDefinition, source: Source) -> FlowDefinition:
-    """The definition with its graph, and with what is wrong in the source of the class and its steps."""
+    """The definition with its graph, and with the problems in the source of the class and its steps."""
     problems = class_body.problems(source)
     intended = missing_step.find(source)
     problems += [each.problem for each in intended if each.problem is not None]

@@ -1,8 +1,8 @@
-"""Values that are known only when a run starts: configs, and what is made from them in a class body.
+"""Values that are known only when a run starts: configs, and expressions over them in a class body.
 
 Decorators and parameters take such a value as it is, and read it when the run starts. Its attributes, items and method
 calls are late values again. Where Python needs the value at once (an f-string, ``if``, ``==``) it gets it if the flow's
-command line has been read; in a class body that is a mistake, which the static check reports.
+command line has been read; in a class body that is a problem, which the check reports.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Values(Protocol):
         """The value of a config."""
 
     def has(self, config: Any) -> bool:
-        """Whether it is one of the flow's configs."""
+        """True if it is one of the flow's configs."""
 
     def by_name(self) -> Mapping[str, Any]:
         """The configs by every name that an expression may use for them."""
@@ -67,7 +67,7 @@ class Source(Protocol):
     k8sflow_misuses: list[Any]
 
     def k8sflow_is_placed(self) -> bool:
-        """Whether it is an attribute of a class, which the static check looks at."""
+        """True if it is an attribute of a class, which the check looks at."""
 
 
 class Late:
@@ -85,7 +85,7 @@ class Late:
         raise NotImplementedError
 
     def k8sflow_is_in(self, configs: Values) -> bool:
-        """Whether these are the configs from which it is read."""
+        """True if these are the configs from which it is read."""
         raise NotImplementedError
 
     def k8sflow_text(self) -> str:
@@ -96,12 +96,12 @@ class Late:
         """The Config that it is read from; None for ``config_expr``."""
         raise NotImplementedError
 
-    def __getattr__(self, name: str) -> Expression:
+    def __getattr__(self, name: str) -> Any:
         if name.startswith(("_", "k8sflow_")):
-            raise AttributeError(f"{name}. For a config's key that begins with _, write config[{name!r}].")
+            raise AttributeError(f"{name}. For a config's key that starts with _, write config[{name!r}].")
         return Expression(f"{self.k8sflow_text()}.{name}", self, lambda value, _: _attribute(value, name))
 
-    def __getitem__(self, key: Any) -> Late:
+    def __getitem__(self, key: Any) -> Any:
         if isinstance(key, Unpacked):
             return self
         return Expression(
@@ -145,10 +145,10 @@ class Late:
 
         Args:
             use: What needs it, in words.
-            instead: What the class body continues with after a mistake, until the check reports it.
+            instead: The value with which the class body continues after a problem, until the check reports it.
 
         Raises:
-            FlowDefinitionError: It isn't known, and no check would report the mistake, or nothing can take its place.
+            FlowDefinitionError: It isn't known, and no check would report the problem, or nothing can replace it.
         """
         configs = _Running.configs
         if configs is not None and self.k8sflow_is_in(configs) and misuse.class_body() is None:
@@ -184,7 +184,7 @@ class Expression(Late):
         return value
 
     def k8sflow_is_in(self, configs: Values) -> bool:
-        """Whether these are the configs from which it is read."""
+        """True if these are the configs from which it is read."""
         return self._parent.k8sflow_is_in(configs)
 
     def k8sflow_text(self) -> str:
@@ -228,7 +228,7 @@ def evaluated(text: str, value: Callable[[], Any]) -> Any:
         return value()
     except ParameterError:
         raise
-    except Exception as error:  # an expression is the user's code, and raises what it likes
+    except Exception as error:  # an expression is the user's code, and may raise anything
         raise ParameterError(f"{text} can't be evaluated from the configs: {type(error).__name__}: {error}") from error
 
 

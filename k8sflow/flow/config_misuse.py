@@ -1,4 +1,4 @@
-"""The mistake of using a config's value where it isn't known yet: kept with the config, for the static check."""
+"""Finds uses of a config's value where it isn't known yet, and keeps them with the config for the check."""
 
 from __future__ import annotations
 
@@ -32,25 +32,25 @@ def class_body() -> FrameType | None:
 
 
 def is_running_class_body(frame: FrameType) -> bool:
-    """Whether a frame is that of a class statement; a function's is recognised without reading its variables."""
+    """True if a frame is that of a class statement; a function's is recognised without reading its variables."""
     return not frame.f_code.co_flags & CO_OPTIMIZED and is_class_body(frame)
 
 
 def is_unpacking(frame: FrameType) -> bool:
-    """Whether a frame is about to unpack a table: ``f(**value)``, ``{**value}``."""
+    """True if a frame is about to unpack a table: ``f(**value)``, ``{**value}``."""
     return opcode.opname[frame.f_code.co_code[frame.f_lasti]] in _UNPACKING
 
 
 def keep(late: Late, use: str, *, can_go_on: bool = True) -> None:
-    """Keeps the mistake for the check of the config's flow.
+    """Keeps the problem for the check of the config's flow.
 
     Args:
         late: The value that isn't known yet.
         use: What needs it, in words.
-        can_go_on: Whether something can take the value's place until the check.
+        can_go_on: Whether something can replace the value until the check.
 
     Raises:
-        FlowDefinitionError: No check will see the mistake, or nothing can take the value's place.
+        FlowDefinitionError: No check will see the problem, or nothing can replace the value.
     """
     body = class_body()
     frame = caller() if body is None else body
@@ -70,13 +70,13 @@ def keep(late: Late, use: str, *, can_go_on: bool = True) -> None:
 
 
 def _any_config(body: FrameType | None) -> Source | None:
-    """A config of a class body, whose check reports the mistakes of a ``config_expr`` too."""
+    """A config of a class body, whose check reports the problems of a ``config_expr`` too."""
     values = () if body is None else body.f_locals.values()
     return next((value for value in values if hasattr(type(value), "k8sflow_is_placed")), None)
 
 
 def _names(source: Any, frame: FrameType) -> set[str]:
-    """The names of a config, or of ``config_expr``, at a place."""
+    """The names of a config, or of ``config_expr``, that a frame sees."""
     if source is None:
         return {"config_expr"}
     return {name for name, value in [*frame.f_globals.items(), *frame.f_locals.items()] if value is source}
@@ -92,7 +92,7 @@ def _advice(frame: FrameType, names: set[str]) -> str:
 
 
 def _expression(frame: FrameType, names: set[str]) -> str | None:
-    """The expression at a frame's line in whose place ``config_expr`` can be written."""
+    """The expression at a frame's line that ``config_expr`` can replace."""
     line, file = frame.f_lineno, frame.f_code.co_filename
     try:
         tree = ast.parse("".join(linecache.getlines(file)))
@@ -133,7 +133,7 @@ def _covers(node: ast.expr, line: int) -> bool:
 
 
 def _uses(node: ast.expr, names: set[str]) -> bool:
-    """Whether an expression does more with a config than to read a part of it."""
+    """True if an expression does more with a config than to read a part of it."""
     inner: ast.expr = node
     while isinstance(inner, (ast.Attribute, ast.Subscript)):
         inner = inner.value

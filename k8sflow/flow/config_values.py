@@ -76,7 +76,7 @@ def plain(value: Any) -> Any:
 
 
 def parser_of(named: str | Parser, where: str) -> Parser:
-    """A parser: a function, one of ours by name, or ``module.function``.
+    """A parser: a function, a built-in one by name, or ``module.function``.
 
     Raises:
         ParameterError: There is none of this name.

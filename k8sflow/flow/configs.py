@@ -6,7 +6,7 @@ import ast
 import os
 import reprlib
 from collections import ChainMap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,16 +15,17 @@ from k8sflow.flow.config_expressions import Late, Values, evaluated, running_con
 from k8sflow.flow.config_values import ConfigValue as ConfigValue  # noqa: PLC0414  stored values name it here
 from k8sflow.flow.config_values import Parser, parse_failure, parser_of, wrapped
 from k8sflow.flow.delayed import is_delayed, settled
-from k8sflow.flow.problems import Problem, caller, declaring, did_you_mean, is_class_body, reason
+from k8sflow.flow.problems import Problem, caller, declaring, is_class_body, reason
 from k8sflow.flow.script import beside
 from k8sflow.user import current_user
 
 if TYPE_CHECKING:
+    from k8sflow.flow.config_set import ConfigSet
     from k8sflow.flow.spec import FlowSpec
 
 
 class ParameterContext(NamedTuple):
-    """What the function behind a default is given when a run starts.
+    """The argument of a function that makes a default when a run starts.
 
     Args:
         flow_name: The flow's class name.
@@ -57,10 +58,10 @@ class Config(Late):
         parser: Makes the value of the text: a function, ``"module.function"``, or json, yaml or toml; by default what
             the file's name says.
         show_default: Whether ``--help`` shows the default.
-        plain: Whether the value is left as the parser made it; without a parser it is the text.
+        plain: Whether the value stays as the parser returned it; without a parser it is the text.
 
     Raises:
-        FlowDefinitionError: An option is wrong; in a flow's class the static check tells.
+        FlowDefinitionError: An option is wrong; in a flow's class, the check reports it.
     """
 
     k8sflow_problem: Problem | None = None
@@ -69,7 +70,7 @@ class Config(Late):
     _owner: type | None = None
 
     def __new__(cls, *_: Any, **__: Any) -> Config:  # noqa: PYI034  Self is not in Python 3.10
-        """Makes the object, which has its place in a class also after a wrong call."""
+        """Creates the object, which is an attribute of the class even after a wrong call."""
         made = super().__new__(cls)
         made._origin, made.k8sflow_misuses = made, []
         return made
@@ -131,11 +132,11 @@ class Config(Late):
         return configs.value_of(self)
 
     def k8sflow_is_in(self, configs: Values) -> bool:
-        """Whether these are the values of its flow's configs."""
+        """True if these are the values of its flow's configs."""
         return configs.has(self)
 
     def k8sflow_is_placed(self) -> bool:
-        """Whether it is an attribute of a class, which the static check looks at."""
+        """True if it is an attribute of a class, which the check looks at."""
         return self._owner is not None
 
     def k8sflow_text(self) -> str:
@@ -171,7 +172,7 @@ class Config(Late):
     def __repr__(self) -> str:
         return f"Config({self._name!r})"
 
-    def k8sflow_default(self, configs: ConfigValues | None) -> Any:
+    def k8sflow_default(self, configs: ConfigSet | None) -> Any:
         """The value of its default.
 
         Args:
@@ -190,7 +191,7 @@ class Config(Late):
             raise ParameterError(f"Config {self._name!r} is required.", advice=f"Give --config {self._name} FILE.")
         return self._made(value, "json") if isinstance(value, str) else self.k8sflow_wrapped(value)
 
-    def _called(self, option: str, configs: ConfigValues | None) -> Any:
+    def _called(self, option: str, configs: ConfigSet | None) -> Any:
         """An option's value, or what the function in it returns.
 
         Raises:
@@ -227,7 +228,7 @@ class Config(Late):
         try:
             value = parser(text)
             return value if self._plain else wrapped(value)
-        except Exception as error:  # a parser is anybody's code, and raises what it likes for a text that it can't read
+        except Exception as error:  # a parser is anyone's code, and may raise anything
             raise ParameterError(
                 f"Config {self._name!r}: {source} can't be parsed: {parse_failure(error)}",
                 advice=f"It is read as {kind.upper()}." if self._parser is None else "",
@@ -259,7 +260,7 @@ class _Text(Late):
         return evaluated(self._text, value)
 
     def k8sflow_is_in(self, configs: Values) -> bool:
-        """Whether these are the configs that it reads."""
+        """True if these are the configs that it reads."""
         used = evaluated(self._text, lambda: self._used(configs))
         return bool(used) and all(configs.has(config) for config in used.values())
 
@@ -289,136 +290,3 @@ def config_expr(text: str) -> Any:
     """
     frame = caller()
     return _Text(text, ChainMap(frame.f_locals, frame.f_globals) if is_class_body(frame) else frame.f_globals)
-
-
-class ConfigValues(Mapping[str, Any]):
-    """The values of a flow's configs, by attribute. A default is read when its value is first needed.
-
-    Args:
-        flow: The flow's class.
-        given: The values that were given, by attribute, as steps see them.
-    """
-
-    def __init__(self, flow: type, given: Mapping[str, Any] | None = None) -> None:
-        self.flow = flow
-        self.given = dict(given or {})
-        self._defaults: dict[str, Any] = {}
-        self._declared = _declared(flow)
-
-    @staticmethod
-    def from_arguments(flow: type, arguments: Sequence[str]) -> ConfigValues:
-        """The values that a command line gives, by ``--config NAME FILE`` and ``--config-value NAME JSON``.
-
-        Raises:
-            ParameterError: There is no such config, it is given both ways, or its value can't be read.
-        """
-        values = ConfigValues(flow)
-        options: dict[str, str] = {}
-        by_name = {config._name: attribute for attribute, config in values._declared.items()}  # noqa: SLF001  public names are the user's
-        for option, name, value in _given(arguments):
-            if name not in by_name:
-                raise values._unknown(f"{option} {name}", name)
-            if options.setdefault(name, option) != option:
-                raise ParameterError(
-                    f"Config {name!r} is given by --config and by --config-value, and only one can be used.",
-                    advice="Remove one of them.",
-                )
-            attribute = by_name[name]
-            source = {"file" if option == "--config" else "text": value}
-            values.given[attribute] = values._declared[attribute].k8sflow_read(**source)
-        return values
-
-    @staticmethod
-    def from_python(flow: type, values: Mapping[str, Any]) -> ConfigValues:
-        """The values that Python code gives, by name or attribute; the parsers don't see them.
-
-        Raises:
-            ParameterError: There is no such config.
-        """
-        found = ConfigValues(flow)
-        names = {spelling: a for a, config in found._declared.items() for spelling in (a, config._name)}  # noqa: SLF001  as above
-        for name, value in values.items():
-            if name not in names:
-                raise found._unknown(name, name)
-            attribute = names[name]
-            found.given[attribute] = found._declared[attribute].k8sflow_wrapped(value)
-        return found
-
-    def over(self, recorded: Mapping[str, Any]) -> ConfigValues:
-        """These values, and those that an earlier run has recorded where none was given.
-
-        Args:
-            recorded: The recorded values by attribute.
-        """
-        known = {name: recorded[name] for name in self._declared if name in recorded and name not in self.given}
-        return ConfigValues(self.flow, {**known, **self.given})
-
-    def __getitem__(self, attribute: str) -> Any:
-        if attribute in self.given:
-            return self.given[attribute]
-        if attribute not in self._defaults:
-            self._defaults[attribute] = self._declared[attribute].k8sflow_default(self)
-        return self._defaults[attribute]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._declared)
-
-    def __len__(self) -> int:
-        return len(self._declared)
-
-    def __contains__(self, attribute: object) -> bool:
-        return attribute in self._declared
-
-    def help(self) -> list[str]:
-        """Name, help and default of each config, for ``--help``."""
-        return [config.k8sflow_help() for config in self._declared.values()]
-
-    def has(self, config: Config) -> bool:
-        """Whether it is one of the flow's configs."""
-        return self._attribute_of(config) is not None
-
-    def value_of(self, config: Config) -> Any:
-        """The value of one of the flow's configs."""
-        return self[str(self._attribute_of(config))]
-
-    def by_name(self) -> dict[str, Config]:
-        """The configs by every name that an expression may use for them."""
-        return {
-            name: config
-            for attribute, config in self._declared.items()
-            for name in (attribute, config._name)  # noqa: SLF001  as above
-        }
-
-    def _attribute_of(self, config: Config) -> str | None:
-        """The attribute of a config; a flow may override a config of its base class, or take one of another flow."""
-        attribute = config._attribute  # noqa: SLF001  as above
-        if config._owner in self.flow.__mro__ and attribute in self._declared:  # noqa: SLF001  as above
-            return attribute
-        origin = config._origin  # noqa: SLF001  as above
-        return next((name for name, own in self._declared.items() if own._origin is origin), None)  # noqa: SLF001  as above
-
-    def _unknown(self, what: str, name: str) -> ParameterError:
-        names = [config._name for config in self._declared.values()]  # noqa: SLF001  as above
-        listed = f"Its configs are {', '.join(names)}." if names else "It has none."
-        return ParameterError(
-            f"{what}: {self.flow.__name__} has no such config.",
-            advice=f"{did_you_mean(name, names)} {listed}".strip(),
-        )
-
-
-def _declared(flow: type) -> dict[str, Config]:
-    """The configs of a flow and its bases by attribute, without those that were declared wrongly."""
-    found: dict[str, Config] = {}
-    for base in reversed(flow.__mro__):
-        found |= {
-            name: member
-            for name, member in vars(base).items()
-            if isinstance(member, Config) and member.k8sflow_problem is None
-        }
-    return found
-
-
-def _given(arguments: Sequence[str]) -> Iterator[tuple[str, str, str]]:
-    for position, option in enumerate(arguments):
-        if option in {"--config", "--config-value"} and position + 2 < len(arguments):
-            yield option, arguments[position + 1], arguments[position + 2]

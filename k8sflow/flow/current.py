@@ -43,7 +43,7 @@ class TaskFacts:
         task_id: The task's name within its step.
         retry_count: Which execution of the task this is, from 0.
         origin_run_id: The run that this one resumes.
-        username: Who started the run.
+        username: The user who started the run.
         tags: The tags that the user gave the run.
         namespace: The tag by which the run's tasks look for runs, where it isn't that of the user.
         parameter_names: The attributes through which the run's parameters are read.
@@ -91,7 +91,7 @@ class Current:
 
     @property
     def is_running_flow(self) -> bool:
-        """Whether this process runs a task."""
+        """True if this process runs a task."""
         return self._facts is not None
 
     @property
@@ -116,7 +116,7 @@ class Current:
 
     @property
     def retry_count(self) -> int | None:
-        """How many executions of the task came before this one."""
+        """The number of earlier attempts of the task."""
         return self._facts.retry_count if self._facts else None
 
     @property
@@ -133,7 +133,7 @@ class Current:
 
     @property
     def username(self) -> str | None:
-        """Who started the run."""
+        """The user who started the run."""
         return self._facts.username if self._facts else None
 
     @property
@@ -170,7 +170,7 @@ class Current:
 
     @property
     def is_parallel(self) -> bool:
-        """Whether the task is one of the processes of a ``num_parallel`` step."""
+        """True if the task is one of the processes of a ``num_parallel`` step."""
         return self._facts is not None and self._facts.parallel is not None
 
     @property

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from k8sflow.flow import spec
-from k8sflow.flow.configs import ConfigValues
+from k8sflow.flow.config_set import ConfigSet
 from k8sflow.flow.decorators import registry
 from k8sflow.flow.decorators.base import Decoration, Decorator
 from k8sflow.flow.graph import Graph, Node
@@ -36,7 +36,7 @@ class StepDefinition:
 
 @dataclass(frozen=True)
 class FlowDefinition:
-    """A flow: its class, what is declared in it, and what its mutators made of that.
+    """A flow: its class, and what is declared in it after its mutators.
 
     Args:
         flow: The class, of which each task has an instance.
@@ -53,7 +53,7 @@ class FlowDefinition:
     """
 
     flow: type[FlowSpec]
-    configs: ConfigValues
+    configs: ConfigSet
     steps: Mapping[str, StepDefinition]
     parameters: Mapping[str, Parameter]
     constants: Mapping[str, Any]
@@ -82,7 +82,7 @@ class FlowDefinition:
         return {name: v for name, v in found.items() if not isinstance(getattr(self.flow, name, None), cached_property)}
 
     def fixed(self, name: str) -> str:
-        """What an attribute is that no step can set, in words; empty for all others."""
+        """A description of an attribute that no step can set; empty for all others."""
         return spec.fixed(self.flow, name)
 
     def added(self, texts: Sequence[str]) -> tuple[Decoration, ...]:
@@ -112,12 +112,12 @@ class FlowDefinition:
 
 
 def can_be_caught(node: Node) -> bool:
-    """Whether a run can continue after the step has failed: nothing that the step computes decides where."""
+    """True if a run can continue after the step has failed: nothing that the step computes decides where."""
     return not node.is_wide and node.condition is None
 
 
 def can_have(node: Node, decoration: Decoration) -> bool:
-    """Whether a step can have a decorator of ``--with``: ``--with catch`` skips the steps that can't be caught."""
+    """True if a step can have a decorator of ``--with``: ``--with catch`` skips the steps that can't be caught."""
     return decoration.name != "catch" or can_be_caught(node)
 
 

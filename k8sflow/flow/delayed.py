@@ -15,7 +15,7 @@ class Unpacked(str):
 
 
 def is_delayed(value: object) -> bool:
-    """Whether a value, or a part of it, waits for the run's configs."""
+    """True if a value, or a part of it, waits for the run's configs."""
     if isinstance(value, dict):
         return any(map(is_delayed, value.values()))
     if isinstance(value, list | tuple):
@@ -28,7 +28,7 @@ def settled(value: Any, configs: Any = None) -> Any:
 
     Args:
         value: Any value; tables, lists and tuples are searched.
-        configs: The flow's ``ConfigValues``; None where a config outside of a flow gives its own default.
+        configs: The flow's ``ConfigSet``; None where a config outside of a flow gives its own default.
 
     Raises:
         ParameterError: A config has no value, or an expression over it fails.

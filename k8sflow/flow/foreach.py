@@ -1,4 +1,4 @@
-"""What a foreach goes over: the items of whatever the user put on ``self``."""
+"""The items of a foreach, from any iterable that the user set on ``self``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from k8sflow.errors import RunError
 MAX_NUM_SPLITS = 1_000_000
 
 
-# What a tuple has under names that a column may have too; the column is meant.
+# Attributes of tuples whose names a column may have too; the column is meant.
 _TUPLE_METHODS = ("count", "index")
 # The methods that an object of a length and indexes has, and the one that it lacks.
 _MAP_STYLE = {"__len__": True, "__getitem__": True, "__iter__": False}
@@ -66,7 +66,7 @@ def items_of(value: Any) -> Iterator[Any]:
         RunError: It has no item at an index below its length.
     """
     columns = getattr(value, "columns", None)
-    if columns is not None and callable(getattr(value, "itertuples", None)):  # pandas and what is like it
+    if columns is not None and callable(getattr(value, "itertuples", None)):  # pandas and similar libraries
         names = tuple(map(str, columns))
         return (Row(values, names, label) for label, *values in value.itertuples(index=True, name=None))
     if columns is not None and callable(getattr(value, "iter_rows", None)):  # polars

@@ -57,17 +57,17 @@ class Node:
 
     @property
     def is_split(self) -> bool:
-        """Whether it opens branches: static ones or those of a foreach."""
+        """True if it opens branches: static ones or those of a foreach."""
         return self.is_wide or (self.condition is None and len(self.next) > 1)
 
     @property
     def is_wide(self) -> bool:
-        """Whether it opens as many branches of one step as is known only when it has run."""
+        """True if it opens as many branches of one step as is known only when it has run."""
         return self.foreach is not None or self.num_parallel
 
     @property
     def is_loop(self) -> bool:
-        """Whether it may come back to itself."""
+        """True if it may come back to itself."""
         return self.name in self.next
 
     def to_document(self) -> dict[str, Any]:
@@ -144,5 +144,5 @@ class Graph:
         }
 
     def depth(self, step: str) -> int:
-        """How many foreach loops surround a step: the length of its tasks' paths."""
+        """The number of foreach loops around a step: the length of its tasks' paths."""
         return sum(1 for split in self.nodes[step].splits if self.nodes[split].is_wide)

@@ -31,7 +31,7 @@ def script_name(flow: type) -> str:
 
 
 def run_command(command: str, files: Mapping[str, str | bytes], output: Sequence[str]) -> bytes | list[bytes]:
-    """Writes files, runs a shell command, and reads the files that it left.
+    """Writes files, runs a shell command, and reads the files that it wrote.
 
     Raises:
         RunError: The command failed.

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from k8sflow.errors import FlowDefinitionError, ParameterError
+from k8sflow.flow.config_set import ConfigSet
 from k8sflow.flow.config_values import DuplicateKeyError, json_parser, parse_failure, parser_of
-from k8sflow.flow.configs import ConfigValues, ParameterContext
+from k8sflow.flow.configs import ParameterContext
 from k8sflow.flow.delayed import is_delayed, settled
 from k8sflow.flow.problems import Problem, caller, declaring, location_of, reason
 from k8sflow.flow.script import beside
@@ -20,7 +21,7 @@ from k8sflow.flow.script import beside
 if TYPE_CHECKING:
     from k8sflow.flow.spec import FlowSpec
 
-# What is an option of the command line, or a field that Metaflow's flows can't use either.
+# Options of the command line, and fields that Metaflow's flows can't use either.
 RESERVED_NAMES = frozenset({
     "params", "with", "tag", "namespace", "obj", "tags", "decospecs", "run-id-file", "max-num-splits", "max-workers",
     "max-log-size", "user-namespace", "run-id", "task-id", "runner-attribute-file", "config", "config-value", "detach",
@@ -54,18 +55,18 @@ class Parameter:
         type: One of str, int, float, bool, JSONType.
         help: One line for ``--help``.
         required: Whether a run without a value is an error.
-        show_default: Whether ``--help`` tells the default.
-        separator: What stands between the texts of a list: ``--name a,b`` with ``separator=","``.
+        show_default: Whether ``--help`` shows the default.
+        separator: The separator between the strings of a list: ``--name a,b`` with ``separator=","``.
         is_flag: Whether a bool is written as ``--name`` and ``--no-name``.
         multiple: Whether the option may be given more than once. The value is a tuple, empty where nothing is given,
             ``type`` is that of its items, and ``default`` is a list or tuple.
 
     Raises:
-        FlowDefinitionError: The name, the type or the default can't be used; in a flow's class the static check tells.
+        FlowDefinitionError: The name, the type or the default can't be used; in a flow's class, the check reports it.
     """
 
     k8sflow_problem: Problem | None = None
-    _configs: ConfigValues | None = None  # from which the default is made
+    _configs: ConfigSet | None = None  # for a default that depends on them
     default: Any = None
     _is_placed = False  # whether it is an attribute of a class
 
@@ -128,8 +129,8 @@ class Parameter:
         else:
             self.attribute, self._is_placed = name, True
 
-    def with_configs(self, configs: ConfigValues) -> Parameter:
-        """The parameter, with a default that is made from these configs."""
+    def with_configs(self, configs: ConfigSet) -> Parameter:
+        """The parameter, with its default made from these configs."""
         if not is_delayed(self._default):
             return self
         found = copy.copy(self)
@@ -213,7 +214,7 @@ class Parameter:
             if self.kind is bool:
                 return _to_bool(value)
             if self.kind is int and isinstance(value, float) and not value.is_integer():
-                raise ValueError("not a whole number")  # noqa: TRY301  told below as any other
+                raise ValueError("not a whole number")  # noqa: TRY301  reported below like any other
             return self.kind(value)
         except DuplicateKeyError as error:
             raise ParameterError(
@@ -230,7 +231,7 @@ class Parameter:
     def kind(self) -> Callable[[Any], Any]:
         """The type; for a default from a config, that of the config's value, and str while there is none."""
         if self._is_as_default:
-            with contextlib.suppress(ParameterError):  # told when a run needs the value
+            with contextlib.suppress(ParameterError):  # reported when a run needs the value
                 found = _builtin_type(self._late_default(), None, multiple=self.multiple)
                 return found if found in _EXAMPLES else self._kind
         return self._kind
@@ -248,7 +249,7 @@ class Parameter:
         """The value of a run where none was given; calls the function that makes it, if there is one.
 
         Raises:
-            ParameterError: The function failed, or what it made is not of the parameter's type.
+            ParameterError: The function failed, or its result is not of the parameter's type.
         """
         if not self.is_late:
             return () if self.multiple and self.default is None and not self.required else self.default
@@ -259,12 +260,12 @@ class Parameter:
                 value = self._default(context)
             except Exception as error:  # the function is the user's code
                 raise ParameterError(
-                    f"Parameter {self.name!r}: its default can't be made: {type(error).__name__}: {error}"
+                    f"Parameter {self.name!r}: its default function failed: {type(error).__name__}: {error}"
                 ) from error
         is_text = self.kind is str and self.separator is None and not self.multiple
         if not self.is_typed and is_text and not isinstance(value, str | None):
             raise ParameterError(
-                f"Parameter {self.name!r}: its default is made as {type(value).__name__}, but its type is str.",
+                f"Parameter {self.name!r}: its default function returned {type(value).__name__}, but its type is str.",
                 advice=f"Name the type: Parameter({self.name!r}, type={type(value).__name__}, ...).",
             )
         return None if value is None else self.convert(value, "the default")
@@ -317,7 +318,7 @@ class IncludeFile(Parameter):
 
     @property
     def type_name(self) -> str:
-        """What is written on the command line."""
+        """The word for its value in ``--help``."""
         return "file"
 
     def convert(self, value: object, source: str) -> Any:
@@ -340,7 +341,7 @@ class IncludeFile(Parameter):
             return parser_of(self._parser, f"IncludeFile({self.name!r})")(content)
         except ParameterError:
             raise
-        except Exception as error:  # a parser is anybody's code, and raises what it likes for what it can't read
+        except Exception as error:  # a parser is anyone's code, and may raise anything
             raise ParameterError(
                 f"IncludeFile {self.name!r}: {str(value)!r} can't be parsed: {parse_failure(error)}"
             ) from error
@@ -351,7 +352,7 @@ def _name_of(kind: Any) -> str:
 
 
 def _builtin_type(default: object, separator: str | None, *, multiple: bool = False) -> Any:
-    """The type that a default stands for: its own, str for None, JSON for what JSON alone can write."""
+    """The type that a default implies: its own, str for None, JSON for lists and dictionaries."""
     if multiple and isinstance(default, list | tuple):
         types = {_builtin_type(item, None) for item in default}
         return types.pop() if len(types) == 1 else str

@@ -1,4 +1,4 @@
-"""What is wrong with a flow: found in its class body and its source, and reported all at once by the check.
+"""Problems of a flow: found in its class body and its source, and reported all at once by the check.
 
 Outside of a flow's class, where no check would see it, a problem is raised as an error at once.
 """
@@ -15,6 +15,7 @@ from types import FrameType
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from k8sflow.errors import FlowDefinitionError, K8sflowError
+from k8sflow.flow.decorator_lines import line_of
 
 _OUR_FILES = __file__.rpartition("flow")[0]
 _P = ParamSpec("_P")
@@ -120,7 +121,7 @@ def _fault_of(
 
 
 def wrong_call(name: str, call: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Problem | None:
-    """What is wrong with the arguments of a call, or None where its signature takes them."""
+    """The problem with the arguments of a call, or None if its signature accepts them."""
     accepted = inspect.signature(call)
     try:
         accepted.bind(*args, **kwargs)
@@ -146,11 +147,11 @@ def caller() -> FrameType:
 
 def location_of(frame: FrameType) -> Location:
     """The file and the line that a frame is at."""
-    return Location(frame.f_code.co_filename, frame.f_lineno)
+    return Location(frame.f_code.co_filename, line_of(frame))
 
 
 def is_class_body(frame: FrameType) -> bool:
-    """Whether a frame is that of a class statement, whose class the static check will look at."""
+    """True if a frame is that of a class statement, whose class the static check will look at."""
     return "__qualname__" in frame.f_locals and "__module__" in frame.f_locals
 
 

@@ -1,7 +1,7 @@
 """The script that this process was started with, and how a new interpreter would be started with it.
 
 Python can start a flow in many ways: as a script, with ``-m``, under a profiler or a debugger, by IPython's ``%run``,
-by ``exec`` of its text. What a task needs is the same in all of them: the file, what ``sys.argv`` holds, and the
+by ``exec`` of its text. A task needs the same in all of them: the file, what ``sys.argv`` holds, and the
 environment and the folder from before the file changed them.
 """
 
@@ -52,14 +52,14 @@ class Script:
 
     @property
     def folder(self) -> Path:
-        """The folder that ``sys.path`` begins with: that of the script, or the one that holds a module's package."""
+        """The folder that ``sys.path`` starts with: that of the script, or the one that holds a module's package."""
         resolved = self.file.resolve()
         return resolved.parents[self.module.count(".") if self.module else 0]
 
 
 @dataclass(frozen=True)
 class Launch:
-    """What an interpreter starts with.
+    """The state in which an interpreter starts.
 
     Args:
         script: The file to run as ``__main__``.
@@ -83,7 +83,7 @@ def script_of(flow: type) -> Script:
     not the flow's code.
 
     Raises:
-        FlowDefinitionError: The flow is in no file.
+        FlowDefinitionError: The flow is not in a file.
     """
     flows_file = _file_of(flow)
     for namespace in _candidates(flow):
@@ -103,18 +103,18 @@ def script_of(flow: type) -> Script:
 
 
 def launch_of(flow: type) -> Launch:
-    """How a new interpreter is started with a flow, whatever this one was started by.
+    """The way to start a new interpreter with a flow, whatever started this one.
 
     Raises:
-        FlowDefinitionError: The flow is in no file.
+        FlowDefinitionError: The flow is not in a file.
     """
     script = script_of(flow)
     typed = _typed_arguments(script)
-    if typed is None:  # something else runs the file: what it has set up is what the file would find
+    if typed is None:  # something else runs the file: the file expects what it has set up
         argv = (sys.argv[0] if sys.argv else str(script.file),)
         return Launch(script, argv, dict(os.environ), started.working_folder(), tuple(sys.path))
-    left = sys.argv[1:]
-    removed = typed[: len(typed) - len(left)] if left and typed[-len(left) :] == left else []
+    rest = sys.argv[1:]
+    removed = typed[: len(typed) - len(rest)] if rest and typed[-len(rest) :] == rest else []
     first = sys.argv[0] if sys.argv else str(script.file)
     return Launch(script, (first, *removed), _FIRST_ENVIRONMENT, started.FOLDER, None)
 
@@ -181,7 +181,7 @@ def _candidates(flow: type) -> Iterator[Mapping[str, Any]]:
 
 
 def _typed_arguments(script: Script) -> list[str] | None:
-    """What was typed behind the script; None where the interpreter wasn't started with it."""
+    """The words after the script on the command line; None where the interpreter wasn't started with it."""
     main = getattr(sys.modules["__main__"], "__file__", None)
     if not main or Path(started.FOLDER or os.sep, main).resolve() != script.file.resolve():
         return None

@@ -14,7 +14,7 @@ from k8sflow.flow.own_names import OwnName, run_command, script_name
 from k8sflow.flow.parameters import Parameter
 from k8sflow.flow.problems import Misplaced
 
-# What a flow's own names can't be, since self has them already.
+# Names that a flow can't use for its own attributes, because self has them already.
 RESERVED_NAMES = frozenset({"next", "input", "index", "foreach_stack", "merge_artifacts"})
 # Where a task keeps what belongs to it and not to the user.
 CONTEXT = "_k8sflow_context"
@@ -40,13 +40,13 @@ class NextCall:
 
 
 class TaskContext(Protocol):
-    """What a running task lends to ``self``."""
+    """The part of a running task that ``self`` uses."""
 
     def load(self, name: str) -> Any:
-        """The value of an artifact that an earlier step left; AttributeError where there is none."""
+        """The value of an artifact that an earlier step set; AttributeError where there is none."""
 
     def forget(self, name: str) -> bool:
-        """Drops an artifact that an earlier step left; False where there is none."""
+        """Drops an artifact that an earlier step set; False where there is none."""
 
     def next(self, flow: FlowSpec, call: NextCall) -> None:
         """Records the transition."""
@@ -63,13 +63,13 @@ class TaskContext(Protocol):
         """Index, number of branches and item, from the outermost foreach to the innermost."""
 
     def merge_artifacts(self, flow: FlowSpec, inputs: Any, exclude: list[str], include: list[str]) -> None:
-        """Takes over what the joined branches agree on."""
+        """Takes over the artifacts on which the joined branches agree."""
 
     def has_parameter(self, name: str) -> bool:
-        """Whether the run has a parameter under this attribute."""
+        """True if the run has a parameter under this attribute."""
 
     def fixed(self, name: str) -> str:
-        """What an attribute is that no step can set, in words; empty for all others."""
+        """A description of an attribute that no step can set; empty for all others."""
 
 
 class FlowSpec:
@@ -98,7 +98,7 @@ class FlowSpec:
         num_parallel: int | None = None,
         condition: str | None = None,
     ) -> None:
-        """Says where the run goes on: the last statement of every step but the end.
+        """Says which steps are next: the last statement of every step but the end.
 
         Args:
             targets: The next step, or several which run side by side; with ``condition``, a dict of steps.
@@ -185,7 +185,7 @@ class FlowSpec:
             super().__delattr__(name)
 
     def _k8sflow_has_parameter(self, name: str) -> bool:
-        """Whether an attribute is a parameter of the run; outside of a task, those of the class are."""
+        """True if an attribute is a parameter of the run; outside of a task, those of the class are."""
         context: TaskContext | None = self.__dict__.get(CONTEXT)
         return context is None or context.has_parameter(name)
 
@@ -197,7 +197,7 @@ class FlowSpec:
 
 
 def fixed(flow: type[FlowSpec], name: str) -> str:
-    """What an attribute is that no step can set, in words; empty for all others.
+    """A description of an attribute that no step can set; empty for all others.
 
     Parameters and configs refuse a value by themselves.
     """
@@ -215,7 +215,7 @@ def steps(flow: type[FlowSpec]) -> dict[str, Callable[..., None]]:
 
 
 def is_constant(name: str, member: object) -> bool:
-    """Whether a member of a class is a plain value, which every step and every reader of the run sees."""
+    """True if a member of a class is a plain value, which every step and every reader of the run sees."""
     if name.startswith("_") or isinstance(member, (Parameter, Misplaced, property, staticmethod, classmethod, type)):
         return False
     return not callable(member) and not hasattr(member, "__get__")

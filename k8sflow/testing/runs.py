@@ -13,7 +13,7 @@ from typing import Any
 from k8sflow.errors import ParameterError
 from k8sflow.flow.compile import compile_flow
 from k8sflow.flow.config_expressions import running
-from k8sflow.flow.configs import ConfigValues
+from k8sflow.flow.config_set import ConfigSet
 from k8sflow.flow.decorators.flow_level import documents
 from k8sflow.flow.definition import FlowDefinition
 from k8sflow.flow.problems import did_you_mean
@@ -37,7 +37,7 @@ def compiled(flow: type[FlowSpec], values: Mapping[str, Any] | None) -> Iterator
         FlowDefinitionError: The flow has problems.
         ParameterError: There is no such config.
     """
-    configs = ConfigValues.from_python(flow, values or {})
+    configs = ConfigSet.from_python(flow, values or {})
     with running(configs):
         yield compile_flow(flow, configs)
 

@@ -1,10 +1,10 @@
 # The test cluster; its environment goes to stdout: `eval "$(make -s cluster)"`.
 .PHONY: cluster cluster-status cluster-down
-cluster: ## make the test cluster, or re-use it, and print its environment
+cluster: ## create the test cluster, or reuse it, and print its environment
 	@$(PYTHON) -m tests.cluster up
-cluster-status: ## tell whether the test cluster can be used
+cluster-status: ## say whether the test cluster is usable
 	@$(PYTHON) -m tests.cluster status
-cluster-down: ## remove the test cluster and what it started; what was built stays
+cluster-down: ## remove the test cluster and what it started, but keep what was built
 	@$(PYTHON) -m tests.cluster down
 
 .PHONY: lock

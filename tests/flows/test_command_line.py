@@ -245,7 +245,7 @@ BROKEN = {
     "no steps": ("class F(FlowSpec): pass", "F has no step 'start'"),
     "graph": (
         "class F(FlowSpec):\n    @step\n    def start(self): self.next(self.a)\n    @step\n    def end(self): pass",
-        "flow.py:4: step start goes on to 'a'",
+        "flow.py:4: step start leads to 'a'",
     ),
     "parameter named as an option": (
         "class F(FlowSpec):\n    n = Parameter('tag')\n    @step\n    def start(self): self.next(self.end)\n    @step\n    def end(self): pass",

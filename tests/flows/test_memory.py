@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ def run_within(folder: Path, source: str, *arguments: str) -> tuple[str, Run]:
     """A run that succeeds under the limit: what it printed, and its records."""
     file = write_flow(folder, source, head=HEAD)
     with limited_memory(LIMIT_MEBIBYTES) as group:
-        command = ["python", str(file), "run", "--run-id", "r", *arguments]
+        command = [sys.executable, str(file), "run", "--run-id", "r", *arguments]
         printed = group.run(f"import os, sys\nos.chdir({str(folder)!r})\nos.execv(sys.executable, {command!r})")
     return printed, Run(RunStore(FolderStore(str(folder / ".k8sflow")), "F", "r"))
 

@@ -33,7 +33,7 @@ class MissingArtifactError(AttributeError):
 
 @dataclass
 class _Method:
-    """What a method of the flow does to ``self``: the lines that set its attributes, and the methods that it calls."""
+    """A method of the flow: the lines that set attributes of ``self``, and the methods that it calls."""
 
     sets: dict[str, Location] = field(default_factory=dict)
     calls: set[str] = field(default_factory=set)

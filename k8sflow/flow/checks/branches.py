@@ -1,4 +1,4 @@
-"""Which steps run in whose branches: the part of the static check that fills in what the scheduler goes by."""
+"""Finds which steps run in which branches, for the scheduler, and checks that branches are joined."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class _Arrival:
 class Branches:
     """Finds for every step the splits around it, and for every join the split that it closes.
 
-    In one branch of a split one task runs at a time: it may open branches, but those are joined before it goes on.
+    In one branch of a split one task runs at a time: it may open branches, but those are joined before it continues.
     So two ways to a step that come from the same branches are ways of one switch, of which a run takes one; and a
     join gets one task from every branch, whatever ways lead to it, if all ways out of the branches lead to it.
 
@@ -32,8 +32,8 @@ class Branches:
 
     Args:
         graph: The steps.
-        unknown: Steps of which it is not known where they go on. What would be no mistake if they went on to the right
-            place is none.
+        unknown: Steps whose transitions are not all known. Problems that a correct transition here would remove are not
+            reported.
         unread: Those of them of which nothing else is known either.
     """
 
@@ -54,7 +54,7 @@ class Branches:
         """The graph with splits, joins and parents, and the problems in the structure of its branches."""
         for name in self._topological_order():
             if name in self.unread or (not self.arrivals[name] and name != self.graph.start):
-                continue  # behind a mistake that is told already
+                continue  # after a problem that has been reported
             self.nodes[name] = node = self._resolved(name)
             if name in self.unknown:
                 continue
@@ -70,12 +70,12 @@ class Branches:
         return Graph(self.graph.flow, ordered), self.problems
 
     def _resolved(self, name: str) -> Node:
-        """A step with its place in the branches; what may follow from a mistake before it is not told."""
-        told = len(self.problems)
+        """A step with its position in the branches; problems that may follow from an earlier one are not reported."""
+        known = len(self.problems)
         node = self._place_in_branches(self.graph[name])
         if any(arrival.parent in self.unsure for arrival in self.arrivals[name]):
             self.unsure.add(name)
-            del self.problems[told:]
+            del self.problems[known:]
         return node
 
     def _topological_order(self) -> list[str]:
@@ -181,7 +181,7 @@ class Branches:
         elif joins[0].is_end:
             self.problems.append(
                 joins[0].location.problem(
-                    "the end can't join branches.", "Put a join before it that goes on with self.next(self.end)."
+                    "the end can't join branches.", "Put a join before it, with self.next(self.end)."
                 )
             )
 

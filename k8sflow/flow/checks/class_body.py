@@ -13,7 +13,7 @@ _DECLARED = {"Parameter": "parameter", "IncludeFile": "parameter", "Config": "co
 
 
 def problems(source: Source) -> list[Problem]:
-    """What is wrong in the class statements of a flow, apart from its steps."""
+    """The problems in the class statements of a flow, apart from those of its steps."""
     found: list[Problem] = []
     for body, file in source.bodies():
         found += [*_taken_names(body, file), *_lost_members(body, file)]
@@ -70,7 +70,7 @@ def _defined(node: ast.stmt) -> list[tuple[str, str]]:
 
 
 def _is_made_from(node: ast.stmt, name: str) -> bool:
-    """Whether an assignment reads the name that it sets."""
+    """True if an assignment reads the name that it sets."""
     value = node.value if isinstance(node, (ast.Assign, ast.AnnAssign)) else None
     return value is not None and any(isinstance(part, ast.Name) and part.id == name for part in ast.walk(value))
 

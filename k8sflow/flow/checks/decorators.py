@@ -20,7 +20,7 @@ from k8sflow.flow.spec import FlowSpec
 
 
 def problems(definition: FlowDefinition, source: Source) -> list[Problem]:
-    """What is wrong with a flow's parameters, configs and decorators."""
+    """The problems of a flow's parameters, configs and decorators."""
     declared = _declared(definition.flow)
     # Where a config is declared wrongly, what depends on it would be reported for a second time.
     configs = None if declared else definition.configs
@@ -39,12 +39,12 @@ def problems(definition: FlowDefinition, source: Source) -> list[Problem]:
 
 
 def prevents_commands(definition: FlowDefinition) -> bool:
-    """Whether a parameter or a config is so wrong that the command line can't be made."""
+    """True if a parameter or a config is so wrong that the command line can't be made."""
     return bool(_declared(definition.flow) or _same_names(definition))
 
 
 def _declared(flow: type[FlowSpec]) -> list[Problem]:
-    """What is wrong with calls in a class body: its parameters, its configs and their use, misplaced decorators."""
+    """The problems of calls in a class body: its parameters, its configs and their use, misplaced decorators."""
     members = [member for _, member in spec.members(flow) if isinstance(member, (Parameter, Config, Misplaced))]
     misuses = [misuse for member in members if isinstance(member, Config) for misuse in member.k8sflow_misuses]
     return [*(member.k8sflow_problem for member in members if member.k8sflow_problem is not None), *misuses]

@@ -1,4 +1,4 @@
-"""The static check: every mistake in a flow's graph, with file, line and how to write it right."""
+"""Checks a flow's graph: endpoints, names, transitions, cycles and unreachable steps."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def check(graph: Graph, location: Location, unread: AbstractSet[str] = frozenset
     Args:
         graph: The steps as they were read.
         location: The flow's class.
-        unread: Steps of which not all could be read; what would follow from that is no mistake of its own.
+        unread: Steps that could not be read completely; what follows from that is not reported.
     """
     graph = _with_endpoints(graph)
     problems = [*_endpoints(graph, location), *_names(graph), *_transitions(graph, unread), *_parallel(graph, unread)]
@@ -36,15 +36,15 @@ def _starts(graph: Graph) -> set[str]:
 
 
 def _known(graph: Graph, unread: AbstractSet[str]) -> tuple[Graph, set[str]]:
-    """The graph without the ways that are told as problems, and the steps that may go on by others than those left."""
+    """The graph without the transitions that are reported as problems, and the steps that may have other ones."""
     starts = _starts(graph)
     nodes, unknown = {}, set()
     for node in graph.nodes.values():
         comes_back = node.condition is not None and node.is_loop
         ways = [] if node.is_end else [t for t in dict.fromkeys(node.next) if t in graph.nodes]
         ways = [target for target in ways if target not in starts or (comes_back and target == node.name)]
-        is_told = tuple(ways) != node.next or not (ways or node.is_end) or bool(_loop(node))
-        if is_told or node.name in unread:
+        is_changed = tuple(ways) != node.next or not (ways or node.is_end) or bool(_loop(node))
+        if is_changed or node.name in unread:
             unknown.add(node.name)
         nodes[node.name] = replace(node, next=tuple(ways), is_join=node.is_join and node.name not in starts)
     return Graph(graph.flow, nodes), unknown
@@ -84,13 +84,13 @@ def _endpoints(graph: Graph, location: Location) -> list[Problem]:
                 problems.append(
                     node.location.problem(
                         f"step {node.name} takes inputs, but nothing comes before it.",
-                        f"It is where the run begins: write def {node.name}(self).",
+                        f"The run starts there: write def {node.name}(self).",
                     )
                 )
             if mark == "is_end" and node.next:
                 problems.append(
                     node.next_at.problem(
-                        f"step {node.name} goes on to another step.",
+                        f"step {node.name} has a next step.",
                         "It is where the run ends: nothing comes after it.",
                     )
                 )
@@ -117,7 +117,7 @@ def _names(graph: Graph) -> list[Problem]:
             )
         elif node.name.startswith("_"):
             problems.append(
-                node.location.problem(f"a step can't be called {node.name!r}.", "A step's name begins with a letter.")
+                node.location.problem(f"a step can't be called {node.name!r}.", "A step's name starts with a letter.")
             )
     return problems
 
@@ -128,7 +128,7 @@ def _transitions(graph: Graph, unread: AbstractSet[str]) -> list[Problem]:
         if not node.is_end and not node.next and node.name not in unread:
             problems.append(
                 node.next_at.problem(
-                    f"step {node.name} doesn't say where the run goes on.",
+                    f"step {node.name} has no self.next(...).",
                     f"Let its last statement be self.next(self.{_likely_next(graph, node)}).",
                 )
             )
@@ -136,25 +136,25 @@ def _transitions(graph: Graph, unread: AbstractSet[str]) -> list[Problem]:
             if target not in graph.nodes:
                 problems.append(
                     node.next_at.problem(
-                        f"step {node.name} goes on to {target!r}, which is not a step.",
+                        f"step {node.name} leads to {target!r}, which is not a step.",
                         did_you_mean(target, list(graph.nodes)) or f"Is @step missing on {target}?",
                     )
                 )
         for target in {t for t in node.next if node.next.count(t) > 1}:
-            problems.append(node.next_at.problem(f"step {node.name} goes on to {target!r} twice.", "Name it once."))
+            problems.append(node.next_at.problem(f"step {node.name} leads to {target!r} twice.", "Name it once."))
         problems += _loop(node)
     return problems
 
 
 def _loop(node: Node) -> list[Problem]:
-    """Mistakes in a switch that comes back to its own step."""
+    """The problems of a switch that comes back to its own step."""
     if not node.is_loop or node.condition is None:
         return []
     if node.is_join:
         return [
             node.next_at.problem(
                 f"step {node.name} joins branches, and can't come back to itself.",
-                "Its inputs are there once: go on to a step def turn(self), and let that one come back to itself.",
+                "Its inputs exist once: add a step def turn(self) after it, and let that step come back to itself.",
             )
         ]
     if node.is_parallel:
@@ -166,9 +166,7 @@ def _loop(node: Node) -> list[Problem]:
         ]
     if len(node.next) == 1:
         return [
-            node.next_at.problem(
-                f"step {node.name} always comes back to itself.", "Add a case that goes on to another step."
-            )
+            node.next_at.problem(f"step {node.name} always comes back to itself.", "Add a case that has a next step.")
         ]
     return []
 
@@ -203,7 +201,7 @@ def _parallel(graph: Graph, unread: AbstractSet[str]) -> list[Problem]:
         if node.is_parallel:
             problems += [
                 other.next_at.problem(
-                    f"step {other.name} goes on to {node.name}, which is under @parallel, without num_parallel.",
+                    f"step {other.name} leads to {node.name}, which is under @parallel, without num_parallel.",
                     "Only one self.next(..., num_parallel=N) leads to such a step.",
                 )
                 for other in graph.nodes.values()
@@ -221,7 +219,7 @@ def _likely_next(graph: Graph, node: Node) -> str:
 def _cycles(graph: Graph) -> list[Problem]:
     """A depth-first search without recursion: an edge to a step on the current path closes a cycle.
 
-    That a switch goes on to its own step is none.
+    A switch that leads to its own step is not a cycle.
     """
     edges = {n.name: [t for t in n.next if t != n.name or n.condition is None] for n in graph.nodes.values()}
     problems = []
@@ -261,9 +259,7 @@ def _orphans(graph: Graph) -> list[Problem]:
                 reached.add(target)
                 waiting.append(target)
     return [
-        node.location.problem(
-            f"no step goes on to {node.name}.", f"Add self.next(self.{node.name}), or remove the step."
-        )
+        node.location.problem(f"no step leads to {node.name}.", f"Add self.next(self.{node.name}), or remove the step.")
         for node in graph.nodes.values()
         if node.name not in reached
     ]

@@ -53,7 +53,7 @@ class Source:
         )
 
     def is_wrapped(self, function: Callable[..., Any]) -> bool:
-        """Whether a wrapper runs around a step, of which its source says nothing."""
+        """True if a wrapper runs around a step, of which its source says nothing."""
         return hasattr(function, "__wrapped__") or (isinstance(function, FunctionType) and function in self._behind)
 
     def bodies(self) -> Iterator[tuple[ast.ClassDef, str]]:
@@ -135,7 +135,7 @@ def _first_line(definition: _Definition) -> int:
 
 
 def is_decorated_as_step(definition: Function) -> bool:
-    """Whether ``@step`` is above a ``def``."""
+    """True if ``@step`` is above a ``def``."""
     decorators = [d.func if isinstance(d, ast.Call) else d for d in definition.decorator_list]
     return "step" in map(name_of, decorators)
 

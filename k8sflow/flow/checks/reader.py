@@ -51,7 +51,7 @@ def read_step(source: Source, step: StepDefinition) -> tuple[Node, list[Problem]
 
 
 def _problems(name: str, definition: Function, file: str, arguments: list[str]) -> list[Problem]:
-    """What is wrong with a step's ``def``."""
+    """The problems of a step's ``def``."""
     location = Location(file, definition.lineno)
     found = []
     if len(arguments) not in {1, 2} or None in definition.args.kw_defaults:
@@ -80,7 +80,7 @@ def _line_of_yield(definition: ast.AST) -> int | None:
 
 
 def _within(node: ast.AST, own: str) -> Iterator[ast.AST]:
-    """What stands in a step, but for functions in which the name of its first argument is somebody else's."""
+    """The nodes in a step, without functions that use the name of its first argument for something else."""
     for child in ast.iter_child_nodes(node):
         yield child
         arguments = getattr(child, "args", None)
@@ -94,12 +94,12 @@ def _early(name: str, location: Location, last: ast.stmt, call: ast.Call) -> Pro
         return location.problem(f"step {name} returns self.next().", "Write self.next(...) without return.")
     return location.problem(
         f"step {name} calls self.next() before its end.",
-        "self.next(...) stands once in a step, as its last statement, outside of any if or loop.",
+        "Write self.next(...) once in a step, as its last statement, outside of any if or loop.",
     )
 
 
 def _is_next_call(node: ast.AST, own: str) -> bool:
-    """Whether it is ``self.next(...)``, where the step's first argument is called ``own``."""
+    """True if it is ``self.next(...)``, where the step's first argument is called ``own``."""
     return isinstance(node, ast.Call) and _is_own(node.func, own) and node.func.attr == "next"
 
 
@@ -112,9 +112,9 @@ class _Transition:
     """Reads one ``self.next(...)``.
 
     Args:
-        node: The step that it stands in, without its transition.
+        node: The step of the call, without its transition.
         call: The call.
-        own: What the step's first argument is called.
+        own: The name of the step's first argument.
     """
 
     node: Node
@@ -154,7 +154,7 @@ class _Transition:
             if kind in options and len(targets) > 1:
                 self._add(
                     f"step {self.node.name} opens a {kind} over {len(targets)} steps.",
-                    f"A {kind} goes on to one step; that step may branch.",
+                    f"A {kind} leads to one step; that step may branch.",
                 )
         if "foreach" in options and "num_parallel" in options:
             self._add(
@@ -180,7 +180,7 @@ class _Transition:
         if _is_own(argument, self.own):
             return argument.attr
         self._add(
-            f"step {self.node.name} goes on to {ast.unparse(argument)!r}, which is not a step.",
+            f"step {self.node.name} leads to {ast.unparse(argument)!r}, which is not a step.",
             "Write self.next(self.step_name).",
             argument.lineno,
         )
@@ -272,7 +272,7 @@ def literal(expression: ast.expr) -> tuple[Any, bool]:
 
 
 def _is_dotted(expression: ast.expr) -> bool:
-    """Whether it is ``self.config.key``, ``Colour.RED`` or the like, which is known when the step runs."""
+    """True if it is ``self.config.key``, ``Colour.RED`` or the like, which is known when the step runs."""
     while isinstance(expression, ast.Attribute):
         expression = expression.value
     return isinstance(expression, ast.Name)

@@ -63,7 +63,7 @@ def _fixed(definition: FlowDefinition, node: Node) -> _Values:
 
 
 def _after(statements: Iterable[ast.stmt], values: _Values, name: str) -> _Values:
-    """What the attribute may be after some statements."""
+    """The values that the attribute may have after some statements."""
     for statement in statements:
         match statement:
             case ast.Return() | ast.Raise() | ast.Break() | ast.Continue():
@@ -102,7 +102,7 @@ def _possible(expression: ast.expr, line: int) -> _Values:
 
 
 def _may_set(node: ast.AST, name: str) -> bool:
-    """Whether something may change the attribute: by name, by a method of self, or by a call that takes self."""
+    """True if something may change the attribute: by name, by a method of self, or by a call that takes self."""
     parents = {child: parent for parent in ast.walk(node) for child in ast.iter_child_nodes(parent)}
     for found in ast.walk(node):
         if isinstance(found, ast.Attribute) and _is_attribute(found, name) and not isinstance(found.ctx, ast.Load):

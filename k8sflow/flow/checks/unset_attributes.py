@@ -84,7 +84,7 @@ def _functions(member: Any) -> Iterable[Callable[..., Any]]:
 
 def _set_by(source: Source, function: Callable[..., Any]) -> set[str]:
     if source.is_wrapped(function):
-        raise _UnknownError  # what is around it has self too
+        raise _UnknownError  # the wrapper has self too
     try:
         definition, _ = source.definition_of(function)
     except FlowDefinitionError:
@@ -114,5 +114,5 @@ def _set_by_decorators(definition: FlowDefinition) -> Iterator[str]:
         for decoration in step.decorations:
             if decoration.name == "catch":
                 yield str(opened(decoration.options, definition.configs).get("var"))
-            elif not registry.is_ours(decoration.name) and decoration.name != "step":
+            elif not registry.is_built_in(decoration.name) and decoration.name != "step":
                 raise _UnknownError

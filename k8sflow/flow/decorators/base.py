@@ -1,4 +1,4 @@
-"""What a decorator is: its options, what it may decorate, and what is wrong with a use of it.
+"""Decorators and their uses: options, targets, and problems with a use.
 
 A decorator is declared by a function whose signature is what users write: its keyword arguments are the options, with
 their types, and each annotation carries the option's parser and help text::
@@ -25,7 +25,7 @@ _DECORATIONS = "__k8sflow_decorations__"
 
 
 class Around(Protocol):
-    """What a decorator does around a step, in the task's process: a generator that yields once, where the step runs.
+    """Code of a decorator around a step, in the task's process: a generator that yields once, where the step runs.
 
     It may yield None (the step runs), a function (which runs instead of the step, with the same arguments) or a
     dictionary (nothing runs). What the step raises is raised at the yield.
@@ -176,7 +176,7 @@ class Decorator(Generic[P]):
 
         Args:
             decoration: The use.
-            configs: The flow's ``ConfigValues``; None where they aren't known yet: then options that wait for them
+            configs: The flow's ``ConfigSet``; None where they aren't known yet: then options that wait for them
                 are not looked at.
         """
         options = decoration.options.items()

@@ -1,17 +1,17 @@
-"""What ``@catch`` leaves of an exception."""
+"""The exception that ``@catch`` keeps as an artifact."""
 
 from __future__ import annotations
 
 
 class CaughtError(Exception):
-    """The end of a step that ``@catch`` let the run survive; raise it to fail after all.
+    """A failure that ``@catch`` caught; raise it to fail after all.
 
     Args:
         type: The exception's class: ``builtins.ValueError``; ``builtins.MemoryError`` where the task ran out of memory,
             ``k8sflow.errors.TimeoutException`` where its time was over, ``builtins.RuntimeError`` where its process
             died.
-        exception: What the exception said.
-        stacktrace: The traceback, or what else is known.
+        exception: Its message.
+        stacktrace: The traceback, or other details.
         outcome: How the task ended: user_error, timed_out, out_of_memory.
     """
 

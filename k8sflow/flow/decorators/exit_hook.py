@@ -27,7 +27,7 @@ def _functions(value: object) -> list[Callable[..., object]]:
         raise ValueError(f"{inner[0]!r} can't be found by its name: define it at the top of its module")
     for function in value:
         if more := _needed(function)[1:]:
-            raise ValueError(f"{function.__qualname__} needs {', '.join(more)}: an exit hook is given the run alone")
+            raise ValueError(f"{function.__qualname__} needs {', '.join(more)}: an exit hook gets only the run")
     return list(value)
 
 
@@ -35,7 +35,7 @@ def _needed(function: Callable[..., object]) -> list[str]:
     """The names of the parameters that a function must be given."""
     try:
         parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):  # some built-in functions don't tell
+    except (TypeError, ValueError):  # some built-in functions have no signature
         return []
     return [p.name for p in parameters if p.default is p.empty and p.kind not in {p.VAR_POSITIONAL, p.VAR_KEYWORD}]
 

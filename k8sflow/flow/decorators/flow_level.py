@@ -1,4 +1,4 @@
-"""What a flow's own decorators say of its runs, as a run's record keeps it."""
+"""The decorators of a flow's class, as a run's record keeps them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``@kubernetes`` and ``@resources``: where a step runs, and what it requests there."""
+"""``@kubernetes`` and ``@resources``: where a step runs, and its requests there."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def _pod_options(names: Sequence[str]) -> tuple[Option, ...]:
 
 
 @decorator(
-    "what the step needs where it runs on Kubernetes; a local run takes no notice of it",
+    "what the step needs on Kubernetes; a local run ignores it",
     options=_pod_options(RESOURCES),
 )
 def resources(

@@ -17,7 +17,7 @@ from k8sflow.flow.parameters import Parameter
 from k8sflow.flow.problems import Location, Misplaced, Problem, caller, is_class_body, location_of, wrong_call
 
 if TYPE_CHECKING:
-    from k8sflow.flow.configs import ConfigValues
+    from k8sflow.flow.config_set import ConfigSet
     from k8sflow.flow.definition import FlowDefinition
 
 _MUTATORS = "__k8sflow_mutators__"
@@ -44,7 +44,7 @@ class _Mutator:
         return made
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Takes the options; a mutator of one's own defines ``init``."""
+        """Takes the options; a subclass defines ``init``."""
 
     def __call__(self, target: Any) -> Any:
         """Records the mutator on a step or a flow. In a flow's class, the check reports what is wrong.
@@ -62,7 +62,7 @@ class _Mutator:
         return target
 
     def _misplaced(self, target: Any) -> list[Problem]:
-        """What is wrong with what it is on."""
+        """The problems of its target."""
         if isinstance(target, type) is self._on_flow and callable(target):
             return []
         what = "a flow's class" if self._on_flow else "a step's def"
@@ -72,7 +72,7 @@ class _Mutator:
     def init(self, *args: Any, **kwargs: Any) -> None:
         """Takes the options, when the configs are known."""
 
-    def _settle(self, configs: ConfigValues) -> None:
+    def _settle(self, configs: ConfigSet) -> None:
         args, kwargs = settled(self._arguments, configs)  # type: ignore[attr-defined]
         if problem := wrong_call(f"@{type(self).__name__}", self.init, args, kwargs):
             raise FlowDefinitionError(problem.message, advice=problem.advice)
@@ -80,7 +80,7 @@ class _Mutator:
 
 
 def is_decorated(target: object, frame: FrameType) -> bool:
-    """Whether a decorator's only argument is what it decorates (``@mutator`` without parentheses), not an option."""
+    """True if a decorator's only argument is what it decorates (``@mutator`` without parentheses), not an option."""
     if isinstance(target, type) or is_step(target):
         return True
     inside = frame.f_locals.get("__qualname__") if is_class_body(frame) else None
@@ -127,7 +127,7 @@ class _Decorated:
         raise NotImplementedError
 
     @property
-    def _configs(self) -> ConfigValues:
+    def _configs(self) -> ConfigSet:
         raise NotImplementedError
 
     @property
@@ -220,7 +220,7 @@ class MutableStep(_Decorated):
         self.flow._definition = replace(self.flow._definition, steps=changed)  # noqa: SLF001  as above
 
     @property
-    def _configs(self) -> ConfigValues:
+    def _configs(self) -> ConfigSet:
         return self.flow._configs  # noqa: SLF001  as above
 
     @property
@@ -242,7 +242,7 @@ class MutableFlow(_Decorated):
         self._definition = replace(self._definition, decorations=decorations)
 
     @property
-    def _configs(self) -> ConfigValues:
+    def _configs(self) -> ConfigSet:
         return self._definition.configs
 
     @property
@@ -297,7 +297,7 @@ class MutableFlow(_Decorated):
 
 
 def mutated(definition: FlowDefinition) -> FlowDefinition:
-    """The definition after the flow's mutators and those of its steps, with what is wrong with them."""
+    """The definition after the flow's mutators and those of its steps, with the problems found."""
     flow = MutableFlow(definition)
     problems: list[Problem] = []
     _apply(flow, _mutations(flow, problems), problems)
@@ -313,7 +313,7 @@ _Mutation = tuple[Any, Any]
 
 
 def _mutations(flow: MutableFlow, problems: list[Problem]) -> list[_Mutation]:
-    """The mutators that are where they can be, each with what it changes."""
+    """The mutators that are on a valid target, each with the object that it changes."""
     definition = flow._definition  # noqa: SLF001  as above
     placed: list[tuple[Any, Any, Any]]
     placed = [(mutator, definition.flow, flow) for mutator in getattr(definition.flow, _MUTATORS, ())]

@@ -1,4 +1,4 @@
-"""The options of ``@kubernetes``: what a step asks of its pod, each declared once, here.
+"""The options of ``@kubernetes``: what a step requests of its pod, each declared once, here.
 
 The decorator, ``--with kubernetes:…``, the Job manifest and the docs all follow from the fields of ``PodOptions``.
 """
@@ -37,7 +37,7 @@ def _count(value: object) -> int:
 def _seconds(value: object) -> int:
     seconds = _count(value)
     if seconds == 0:
-        raise ValueError("0 seconds is no time at all")
+        raise ValueError("0 seconds is not a time")
     return seconds
 
 
@@ -89,9 +89,9 @@ def _option(parse: Callable[[object], Any], about: str) -> Any:
 
 @dataclass(frozen=True)
 class PodOptions:
-    """What a step asks of its pod; None where nobody said anything.
+    """The requests of a step for its pod; None for those that nobody has made.
 
-    Amounts are kept as Kubernetes quantities. ``from_mapping`` is the way in for what a user wrote.
+    Amounts are kept as Kubernetes quantities. ``from_mapping`` parses what a user wrote.
     """
 
     image: str | None = _option(_text, "image of the task's container, with Python 3.10 or newer")
@@ -142,7 +142,7 @@ class PodOptions:
         return PodOptions(**found)
 
     def over(self, weaker: PodOptions) -> PodOptions:
-        """These options, and for what they leave open those of ``weaker``.
+        """These options, completed by those of ``weaker``.
 
         Labels, annotations and environment variables are joined key by key; everything else is replaced whole,
         so that what the user wrote is never mixed with a default.
@@ -176,9 +176,9 @@ def common_namespace(steps: Mapping[str, PodOptions], default: str) -> str:
     """
     asked = {options.namespace or default: step for step, options in steps.items()}
     if len(asked) > 1:
-        told = ", ".join(f"{step} in {namespace}" for namespace, step in sorted(asked.items()))
+        listed = ", ".join(f"{step} in {namespace}" for namespace, step in sorted(asked.items()))
         raise FlowDefinitionError(
-            f"the steps of the flow ask for different namespaces: {told}.",
+            f"the steps of the flow ask for different namespaces: {listed}.",
             cause="All Jobs of a run live in one namespace, with one owner.",
             advice="Name the namespace once: --with kubernetes:namespace=… or the setting kubernetes_namespace.",
         )

@@ -1,4 +1,4 @@
-"""What happens when a step fails or takes too long, as ``@retry``, ``@timeout`` and ``@catch`` ask for.
+"""The policy for a step that fails or takes too long, from ``@retry``, ``@timeout`` and ``@catch``.
 
 A run's record keeps it as a ``StepPolicy``, so that a driver without the flow's code can act on it.
 """
@@ -26,7 +26,7 @@ _SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Retry:
-    """How often a task is run again, and after what pause.
+    """The number of retries of a task, and the pauses before them.
 
     Args:
         times: How many times at most.
@@ -54,7 +54,7 @@ class Retry:
 
 @dataclass(frozen=True)
 class Catch:
-    """What becomes of a step that has failed for good.
+    """The handling of a step that has failed for good.
 
     Args:
         var: The artifact that holds the exception, or None.
@@ -67,7 +67,7 @@ class Catch:
 
 @dataclass(frozen=True)
 class TimeLimit:
-    """How long an execution of a step's task may take.
+    """The time limit for an attempt of a step's task.
 
     Args:
         seconds: When TimeoutException is raised in the step.
@@ -96,11 +96,11 @@ class StepPolicy:
 
     @property
     def time_limit(self) -> TimeLimit | None:
-        """How long an execution may take; None for any time."""
+        """The time limit for an attempt; None if there is none."""
         return None if self.timeout_seconds is None else TimeLimit(self.timeout_seconds, self.grace_seconds)
 
     def is_run_again(self, outcome: str, execution: int) -> bool:
-        """Whether a task is certainly run again after it failed in its execution of this number, from 0."""
+        """True if a task is certainly run again after it failed in its execution of this number, from 0."""
         return outcome in self.retry.on and execution < self.retry.times
 
     def to_document(self) -> dict[str, Any]:

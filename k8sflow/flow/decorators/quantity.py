@@ -1,4 +1,4 @@
-"""Kubernetes quantities ("500m", "4Gi") and the plain numbers that users write in their place.
+"""Kubernetes quantities ("500m", "4Gi") and the plain numbers that users write instead.
 
 Grammar: https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/
 """

@@ -1,6 +1,6 @@
-"""The decorators that there are, by name: ours, those that the user's code defines, and those of installed packages.
+"""The known decorators by name: built-in ones, those that the user's code defines, and those of installed packages.
 
-A new decorator of ours is a module of this package and a line in ``_OURS``.
+A new built-in decorator is a module of this package and a line in ``_BUILT_IN``.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from k8sflow.flow.decorators.base import Decoration, Decorator
 from k8sflow.flow.problems import Location, did_you_mean
 
 ENTRY_POINTS = "k8sflow.decorators"
-# Ours, as an entry point names them: ``module:attribute``, loaded when they are asked for.
-_OURS = {
+# Built-in decorators, as an entry point names them: ``module:attribute``, loaded when they are asked for.
+_BUILT_IN = {
     "catch": "k8sflow.flow.decorators.catch:catch",
     "environment": "k8sflow.flow.decorators.environment:environment",
     "exit_hook": "k8sflow.flow.decorators.exit_hook:exit_hook",
@@ -42,7 +42,7 @@ def define(module: str, name: str, make: Callable[[], Decorator[Any]]) -> None:
 
 
 def find(name: str, known: Mapping[str, Decorator[Any]] | None = None) -> Decorator[Any]:
-    """The decorator of a name: one of ours, of the flow, of user code, of an installed package, or ``module.name``.
+    """The decorator of a name: a built-in one, of the flow, of user code, of an installed package, or ``module.name``.
 
     Args:
         name: Its name.
@@ -51,13 +51,15 @@ def find(name: str, known: Mapping[str, Decorator[Any]] | None = None) -> Decora
     Raises:
         FlowDefinitionError: There is none, there are several, or its package can't be loaded.
     """
-    if name in _OURS:
-        module, _, attribute = _OURS[name].partition(":")
-        ours: Decorator[Any] = getattr(importlib.import_module(module), attribute)
-        return ours
+    if name in _BUILT_IN:
+        module, _, attribute = _BUILT_IN[name].partition(":")
+        built_in: Decorator[Any] = getattr(importlib.import_module(module), attribute)
+        return built_in
     found = (known or {}).get(name) or _of_user(name) or _installed(name) or _dotted(name)
     if found is None:
-        names = sorted({*_OURS, *(known or {}), *(path.rpartition(".")[2] for path in _defined), *_installed_names()})
+        names = sorted(
+            {*_BUILT_IN, *(known or {}), *(path.rpartition(".")[2] for path in _defined), *_installed_names()}
+        )
         raise FlowDefinitionError(
             f"there is no decorator {name!r}.",
             advice=f"{did_you_mean(name, names)} The decorators are {', '.join(names)}.".strip(),
@@ -65,9 +67,9 @@ def find(name: str, known: Mapping[str, Decorator[Any]] | None = None) -> Decora
     return found
 
 
-def is_ours(name: str) -> bool:
-    """Whether k8sflow itself has a decorator of this name."""
-    return name in _OURS
+def is_built_in(name: str) -> bool:
+    """True if k8sflow itself has a decorator of this name."""
+    return name in _BUILT_IN
 
 
 def in_namespace(names: Mapping[str, Any]) -> dict[str, Decorator[Any]]:

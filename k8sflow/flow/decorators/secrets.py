@@ -24,7 +24,7 @@ _UNUSED_KEYS = {"inline": ("role",), "file": ("options", "role"), "environment":
 
 
 class SecretStore(Protocol):
-    """What an installed package offers by an entry point of the group ``k8sflow.secrets``, under the store's name."""
+    """A store of secrets, which an installed package offers by an entry point of the group ``k8sflow.secrets``."""
 
     def get(self, secret_id: str, options: Mapping[str, Any], role: str | None) -> Mapping[str, str]:
         """The variables of a secret."""
@@ -56,7 +56,7 @@ def _sources(value: object) -> tuple[SecretSource, ...]:
 
 
 def _source(value: object) -> SecretSource:
-    """A source as it is written: a text ``kind:id`` (a file's name, or an id alone), or a dictionary."""
+    """A source as it is written: a text ``kind:id`` (a file's name, or only an id), or a dictionary."""
     if isinstance(value, SecretSource):
         return value
     if isinstance(value, str) and value.strip():
@@ -89,7 +89,7 @@ def read_secrets(source: SecretSource, role: str | None, environment: Mapping[st
     """The variables of a source.
 
     Raises:
-        ConfigurationError: They can't be had; no value is told.
+        ConfigurationError: They can't be read; the message contains no value.
     """
     match source.kind:
         case "":
@@ -116,7 +116,7 @@ def _read_file(path: Path) -> dict[str, str]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(
             f"@secrets: {path} can't be read where the step runs: {type(error).__name__}.",
-            advice="In a pod, mount it there: the flow's folder is kept in the bucket, which is no place for secrets.",
+            advice="In a pod, mount it there: the flow's folder is copied to the bucket, where secrets don't belong.",
         ) from None
     try:
         if path.suffix == ".json":
@@ -185,7 +185,7 @@ def _read_store(source: SecretSource, role: str | None) -> dict[str, str]:
     try:
         store: SecretStore = points[source.kind].load()
         return variables(store.get(source.id, source.options, source.role or role))
-    except Exception as error:  # noqa: BLE001  the store's code may raise anything, and may tell a secret by it
+    except Exception as error:  # noqa: BLE001  the store's code may raise anything, and the message may contain a secret
         raise ConfigurationError(
             f"@secrets: the store {source.kind} did not give {source.id!r}: {type(error).__name__}."
         ) from None

@@ -15,7 +15,7 @@ _STEP = "__k8sflow_step__"
 _ENDPOINTS = "__k8sflow_endpoints__"
 _OPTIONS = ("start", "end")
 _ADVICE = "Write @step, @step(start=True) or @step(end=True)."
-# What a wrong use of @step is recorded under.
+# The decorator under which a wrong use of @step is recorded.
 _DECORATOR: Decorator[[]] = Decorator("step", "marks a method as a step of the flow", repeats=True)
 
 
@@ -75,11 +75,11 @@ def _marked(target: Any, endpoints: tuple[bool, bool], decoration: Decoration) -
 
 
 def is_step(member: object) -> bool:
-    """Whether a member of a class is a step."""
+    """True if a member of a class is a step."""
     return getattr(member, _STEP, False) is True
 
 
 def endpoints(function: Callable[..., Any]) -> tuple[bool, bool]:
-    """Whether a step was marked as the start, and as the end."""
+    """The marks of a step: as the start, and as the end."""
     found: tuple[bool, bool] = getattr(function, _ENDPOINTS, (False, False))
     return found

@@ -59,9 +59,9 @@ def _flow_name(value: object) -> dict[str, Any]:
     if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
         raise ValueError(f"{value!r} is neither a flow's name nor a dictionary with its name")  # noqa: TRY004
     if unknown := set(value) - {"name", "project", "project_branch", "branch"}:
-        raise ValueError(f"{min(unknown)!r} tells nothing of a flow: it has name, project and branch")
-    place = {"project": value.get("project"), "branch": value.get("project_branch") or value.get("branch")}
-    return {"name": value["name"], **{key: text for key, text in place.items() if text}}
+        raise ValueError(f"{min(unknown)!r} is not a key of a flow: the keys are name, project and branch")
+    scope = {"project": value.get("project"), "branch": value.get("project_branch") or value.get("branch")}
+    return {"name": value["name"], **{key: text for key, text in scope.items() if text}}
 
 
 def _flow_names(value: object) -> list[dict[str, Any]] | dict[str, Any]:

@@ -11,18 +11,18 @@ from k8sflow.flow.decorators.base import Decorator
 from k8sflow.flow.decorators.mutators import StepMutator, is_decorated
 from k8sflow.flow.problems import Problem, caller, wrong_call
 
-# What a wrapper yields to keep the step from running.
+# A wrapper that yields this keeps the step from running.
 USER_SKIP_STEP: dict[str, Any] = {}
 
 
 def user_step_decorator(function: Callable[..., Any]) -> Decorator[Any]:
-    """Makes a step decorator of a generator: what stands before its ``yield`` runs before the step, the rest after it.
+    """Makes a step decorator from a generator: the code before its ``yield`` runs before the step, the rest after it.
 
     The generator takes the step's name, the flow (the step's ``self``), the join's inputs or None, and the decorator's
     options as a dictionary. It yields nothing to run the step, ``{}`` to skip it, or a function of ``self`` (and the
-    inputs) to run in its place. What the step raises is raised at the ``yield``.
+    inputs) to run instead. What the step raises is raised at the ``yield``.
 
-    Where its name is that of a decorator of ours, or it is no generator, the steps under it are wrong.
+    If it has the name of a built-in decorator, or isn't a generator, the check reports each use.
     """
     from inspect import isgeneratorfunction, signature  # noqa: PLC0415  only such flows need it
 
@@ -45,10 +45,10 @@ def user_step_decorator(function: Callable[..., Any]) -> Decorator[Any]:
 class UserStepDecorator:
     """Base of step decorators that run code before and after their step: ``@mine``, or ``@mine(option=1)``.
 
-    One of one's own defines ``pre_step`` and ``post_step``, and ``init`` where it takes options. Each execution of the
+    A subclass defines ``pre_step`` and ``post_step``, and ``init`` if it takes options. Each execution of the
     step has an instance of its own, so that ``post_step`` finds on ``self`` what ``pre_step`` has put there.
 
-    ``self.skip_step = True`` in ``pre_step`` keeps the step, and what stands below the decorator, from running.
+    ``self.skip_step = True`` in ``pre_step`` keeps the step, and the decorators below this one, from running.
 
     A class may be a ``StepMutator`` too: then it changes the step's decorators before the run, and runs code around it.
     """
@@ -56,7 +56,7 @@ class UserStepDecorator:
     skip_step: bool | dict[str, Any] = False
 
     def __new__(cls, *args: Any, **options: Any) -> Any:
-        """Decorates a step, or takes the options; what is wrong is told by the static check."""
+        """Decorates a step, or takes the options; the check reports what is wrong."""
         return cls.k8sflow_applied(args, options)
 
     @classmethod
@@ -93,12 +93,12 @@ class UserStepDecorator:
             inputs: The join's inputs, or None.
 
         Returns:
-            None to run the step, or a function of ``self`` (and the inputs) to run in its place.
+            None to run the step, or a function of ``self`` (and the inputs) to run instead.
         """
         return None
 
     def post_step(self, step_name: str, flow: Any, exception: Exception | None = None) -> Any:  # noqa: ARG002  as above
-        """Called after the step; what it sets on ``flow`` is kept.
+        """Called after the step; attributes that it sets on ``flow`` are kept.
 
         Args:
             step_name: The step's name.
@@ -107,7 +107,7 @@ class UserStepDecorator:
 
         Returns:
             The exception to end the step with, or None, with which the step has succeeded: also where it had raised
-            one. The first of a pair counts alone.
+            one. If it is a pair, only its first element counts.
         """
         return exception
 
@@ -158,24 +158,24 @@ def _around(decorator: UserStepDecorator, step_name: str, flow: Any, inputs: Any
     try:
         yield answer
     except Exception as error:  # noqa: BLE001  the boundary to the user's code; what ends the process passes by
-        left = decorator.post_step(step_name, flow, error)
+        result = decorator.post_step(step_name, flow, error)
     else:
-        left = decorator.post_step(step_name, flow, None)
-    match left:
+        result = decorator.post_step(step_name, flow, None)
+    match result:
         case None | (None, _):
             return
         case Exception() | (Exception(), _):
-            raise left[0] if isinstance(left, tuple) else left
+            raise result[0] if isinstance(result, tuple) else result
         case _:
             raise TypeError(
-                f"post_step of @{type(decorator).__name__} returned {left!r}: return the exception to end the step "
+                f"post_step of @{type(decorator).__name__} returned {result!r}: return the exception to end the step "
                 f"with, or None."
             )
 
 
 def _no_options() -> None:
-    """What a decorator without an ``init`` of its own takes."""
+    """Takes the options of a decorator without an ``init`` of its own: none."""
 
 
 def _taken(name: str) -> Problem | None:
-    return Problem(f"@{name} is there already.", "Give it another name.") if registry.is_ours(name) else None
+    return Problem(f"@{name} exists already.", "Give it another name.") if registry.is_built_in(name) else None

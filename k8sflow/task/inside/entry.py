@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 from k8sflow.errors import K8sflowError, RunError
 from k8sflow.flow.compile import compile_checked
 from k8sflow.flow.config_expressions import run_with
-from k8sflow.flow.configs import ConfigValues
+from k8sflow.flow.config_set import ConfigSet
 from k8sflow.flow.definition import FlowDefinition
 from k8sflow.flow.graph import Graph
 from k8sflow.flow.spec import FlowSpec
@@ -89,7 +89,7 @@ class PendingTask:
     def _compiled(self, flow: type[FlowSpec], attributes: Mapping[str, Any] | None) -> FlowDefinition:
         """The flow with the configs that its run was started with."""
         artifacts, known = ArtifactStore(self.store, self.record.flow), self.record.parameters
-        declared = ConfigValues(flow)
+        declared = ConfigSet(flow)
         configs = declared.over({name: artifacts.load(known[name], name) for name in declared if name in known})
         run_with(configs)
         return compile_checked(flow, configs, attributes, Graph.from_document(self.record.flow, self.record.graph))

@@ -44,7 +44,7 @@ def test_every_value_of_the_chart_is_in_the_table_and_none_else() -> None:
 
 def test_the_rights_in_the_table_are_those_of_the_roles() -> None:
     roles = {item["metadata"]["name"]: item["rules"] for item in INSTALL if item["kind"] == "Role"}
-    told = {re.findall(r"`([^`]+)`", row[0])[0]: row[1] for row in table("Who may do what")}
+    told = {re.findall(r"`([^`]+)`", row[0])[0]: row[1] for row in table("Rights")}
     for name in ("k8sflow-controller", "k8sflow-driver"):
         rules = ["/".join(rule["resources"]) + ": " + ", ".join(rule["verbs"]) for rule in roles[name]]
         assert sorted(told[name].split("; ")) == sorted(rules)

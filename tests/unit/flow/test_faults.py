@@ -69,7 +69,7 @@ CASES = {
     "a flow's option": ("@project(nme='x') # <-\n" + FLOW.format(""), "Did you mean 'name'"),
     "above a method": (FLOW.format("  @retry # <-\n  def help(self): pass\n"), "@retry is on help, which is not a step"),
     "a mutator above a method": (FLOW.format("  @again # <-\n  def help(self): pass\n"), "@again is on help"),
-    "above a property": (FLOW.format("  @retry # <-\n  @property\n  def help(self): pass\n"), "@retry is on a property"),
+    "above a property": (FLOW.format("  @retry # <-\n  @property\n  def help(self): pass\n"), "@retry is on", "property", "is not a method"),
     "a mutator above a property": (FLOW.format("  @again() # <-\n  @property\n  def help(self): pass\n"), "@again is on"),
     "above a static method": (FLOW.format("  @retry # <-\n  @staticmethod\n  def help(): pass\n"), "@retry is on help"),
     "above an inner class": (FLOW.format("  @retry # <-\n  class Help: pass\n"), "@retry is on Help"),

@@ -13,7 +13,7 @@ from k8sflow import Config, FlowSpec, Parameter, config_expr, environment, resou
 from k8sflow.errors import FlowDefinitionError, ParameterError
 from k8sflow.flow.compile import compile_flow
 from k8sflow.flow.config_expressions import running
-from k8sflow.flow.configs import ConfigValues
+from k8sflow.flow.config_set import ConfigSet
 from k8sflow.flow.definition import FlowDefinition
 from k8sflow.flow.delayed import settled
 from tests.support import flow_command, load_flow, run_flow, write_flow
@@ -123,7 +123,7 @@ def test_outside_of_a_class_body_the_value_is_used_once_it_is_known() -> None:
         assert F.cfg.n == 2
     with pytest.raises(FlowDefinitionError, match=r"needs the value of"):
         str(F.double)
-    with running(ConfigValues.from_arguments(F, ["--config-value", "cfg", '{"n": 3, "a": {"b": 1}}'])):
+    with running(ConfigSet.from_arguments(F, ["--config-value", "cfg", '{"n": 3, "a": {"b": 1}}'])):
         assert F.cfg.n == 3
         assert f"{F.cfg.n + 1} {F.cfg.n * 2}" == "4 6"
         assert len(F.cfg) == 2
@@ -180,7 +180,7 @@ class Other(FlowSpec):
 
 
 def _compiled(flow: type[FlowSpec], **configs: Any) -> FlowDefinition:
-    return compile_flow(flow, ConfigValues.from_python(flow, configs))
+    return compile_flow(flow, ConfigSet.from_python(flow, configs))
 
 
 def _seen(definition: FlowDefinition) -> list[Any]:
@@ -193,7 +193,7 @@ CONTEXT: Any = None
 
 
 def test_flows_of_a_process_have_configs_of_their_own() -> None:
-    """Whether they inherit them, replace them, or have one of the same name."""
+    """True if they inherit them, replace them, or have one of the same name."""
     small, other = _compiled(Small, limits={"cpu": 2}), _compiled(Other, limits={"cpu": 5})
     large, base = _compiled(Large), _compiled(Base, limits={"cpu": 3})
     assert _seen(small) == [2] * 4

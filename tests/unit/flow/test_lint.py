@@ -72,7 +72,7 @@ CASES: dict[str, tuple[Any, ...]] = {
     ),
     "no next": (
         "class F(FlowSpec):\n  @step\n  def start(self):\n    x = 1 # <-\n  @step\n  def end(self): pass",
-        ["start doesn't say where the run goes on", "self.next(self.end)"],
+        ["start has no self.next", "self.next(self.end)"],
     ),
     "next in an if": (
         ("class F(FlowSpec):\n  @step\n  def start(self):\n    if self.x:\n      self.next(self.end) # <-\n"
@@ -138,12 +138,12 @@ CASES: dict[str, tuple[Any, ...]] = {
     "orphan": (
         ("class F(FlowSpec):\n  @step\n  def start(self): self.next(self.end)\n"
         "  @step\n  def lost(self): # <-\n    self.next(self.end)\n  @step\n  def end(self): pass"),
-        ["no step goes on to lost", "self.next(self.lost)"],
+        ["no step leads to lost", "self.next(self.lost)"],
     ),
     "cycle": (
         ("class F(FlowSpec):\n  @step\n  def start(self): self.next(self.a)\n  @step\n  def a(self): self.next(self.b)\n"
         "  @step\n  def b(self):\n    self.next(self.a) # <-\n  @step\n  def end(self): pass # <-"),
-        ["in a circle: a -> b -> a"], ["no step goes on to end"],
+        ["in a circle: a -> b -> a"], ["no step leads to end"],
     ),
     "a step that goes on to itself": (
         ("class F(FlowSpec):\n  @step\n  def start(self): self.next(self.a, self.end)\n  @step\n  def a(self):\n    self.next(self.a) # <-\n"
@@ -157,7 +157,7 @@ CASES: dict[str, tuple[Any, ...]] = {
     ),
     "after the end": (
         "class F(FlowSpec):\n  @step\n  def start(self): self.next(self.end)\n  @step\n  def end(self):\n    self.next(self.start) # <-",
-        ["step end goes on"],
+        ["step end has a next step"],
     ),
     "start takes inputs": (
         "class F(FlowSpec):\n  @step\n  def start(self, inputs): # <-\n    self.next(self.end)\n  @step\n  def end(self): pass",
@@ -233,7 +233,7 @@ CASES: dict[str, tuple[Any, ...]] = {
     "a hidden name": (
         ("class F(FlowSpec):\n  @step\n  def start(self): self.next(self._a)\n  @step\n  def _a(self): # <-\n    self.next(self.end)\n"
         "  @step\n  def end(self): pass"),
-        ["can't be called '_a'", "begins with a letter"],
+        ["can't be called '_a'", "starts with a letter"],
     ),
     "a parameter with a reserved name": (
         ("class F(FlowSpec):\n  input = Parameter('input') # <-\n  @step\n  def start(self): self.next(self.end)\n"
@@ -257,7 +257,7 @@ CASES: dict[str, tuple[Any, ...]] = {
     ),
     "an end under another name that goes on": (
         "class F(FlowSpec):\n  @step\n  def start(self): self.next(self.stop)\n  @step(end=True)\n  def stop(self): self.next(self.end) # <-\n  @step\n  def end(self): pass # <-",
-        ["step stop goes on", "where the run ends"], ["step end doesn't say where the run goes on"],
+        ["step stop has a next step", "where the run ends"], ["step end has no self.next"],
     ),
     "a start under another name to come back to": (
         "class F(FlowSpec):\n  @step(start=True)\n  def load(self): self.next(self.a)\n  @step\n  def a(self): self.next(self.load) # <-\n  @step\n  def end(self): pass",
@@ -369,7 +369,7 @@ CASES: dict[str, tuple[Any, ...]] = {
         ("class F(FlowSpec):\n  @step\n  def start(self): self.next(self.a, self.b)\n  @step\n  def a(self): pass # <-\n"
         "  @step\n  def b(self): self.next(self.c, foreach='items')\n  @step\n  def c(self): self.next(self.end)\n"
         "  @step\n  def end(self): pass # <-"),
-        ["a doesn't say"], ["branches of b reach the end"],
+        ["step a has no self.next"], ["branches of b reach the end"],
     ),
     "a circle and a join of nothing beside a step that can't be read": (
         ("class F(FlowSpec):\n  @step\n  def start(self): self.next(self.a, self.b, self.d)\n  @step\n  def a(self, x, y): # <-\n    self.next(self.j)\n"
@@ -426,7 +426,7 @@ CASES: dict[str, tuple[Any, ...]] = {
         ("class F(FlowSpec):\n  @step\n  def start(self):\n    self.next(self.a, self.b, fourach='x') # <-\n"
         "  @step\n  def a(self, x, y): # <-\n    self.next(self.jion) # <-\n  @step\n  def b(self):\n    self.next() # <-\n"
         "  @step\n  def join(self, inputs): self.next(self.end)\n  @step\n  def end(self): pass"),
-        ["fourach"], ["a takes (self, x, y)"], ["'jion'", "'join'"], ["b doesn't say"],
+        ["fourach"], ["a takes (self, x, y)"], ["'jion'", "'join'"], ["step b has no self.next"],
     ),
 }  # fmt: skip
 
@@ -691,8 +691,7 @@ def test_mistakes_in_a_base_class_are_told_in_its_file(tmp_path: Path, monkeypat
     with pytest.raises(FlowDefinitionError) as told:
         _build(tmp_path, "from base_of_test import Base\nclass F(Base):\n  @step\n  def end(self): pass")
     assert (
-        f"{tmp_path / 'base_of_test.py'}:{HEAD.count(chr(10)) + 4}: step start goes on to 'nowhere'"
-        in told.value.advice
+        f"{tmp_path / 'base_of_test.py'}:{HEAD.count(chr(10)) + 4}: step start leads to 'nowhere'" in told.value.advice
     )
 
 

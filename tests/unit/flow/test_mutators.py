@@ -229,7 +229,7 @@ def test_a_name_of_ours_and_a_function_without_yield_are_told() -> None:
 
     def plain(step_name: str, flow: Any, inputs: Any, attributes: Any) -> None: ...
 
-    with pytest.raises(FlowDefinitionError, match="is there already"):
+    with pytest.raises(FlowDefinitionError, match="exists already"):
         user_step_decorator(retry)(plain)
     with pytest.raises(FlowDefinitionError, match="does not yield"):
         user_step_decorator(plain)(plain)

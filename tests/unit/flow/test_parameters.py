@@ -247,9 +247,9 @@ def test_a_default_may_be_made_when_the_run_starts() -> None:
     assert made.default is None
     assert made.default_value(CONTEXT) == "F ada p"
     assert Parameter("p", type=int, default=lambda _: "5").default_value(CONTEXT) == 5
-    with pytest.raises(ParameterError, match="its default is made as int, but its type is str"):
+    with pytest.raises(ParameterError, match="its default function returned int, but its type is str"):
         Parameter("p", default=lambda _: 5).default_value(CONTEXT)
-    with pytest.raises(ParameterError, match="its default can't be made: ZeroDivisionError"):
+    with pytest.raises(ParameterError, match="its default function failed: ZeroDivisionError"):
         Parameter("p", default=lambda _: 1 // 0).default_value(CONTEXT)
     with pytest.raises(ParameterError, match="not of type int"):
         Parameter("p", type=int, default=lambda _: "x").default_value(CONTEXT)
