@@ -75,7 +75,7 @@ def test_a_cycle_through_a_package_is_found(tmp_path: Path):
 
 
 @pytest.mark.parametrize("guard", ["TYPE_CHECKING", "typing.TYPE_CHECKING"])
-def test_an_import_for_types_alone_is_no_part_of_a_cycle(tmp_path: Path, guard: str):
+def test_an_import_for_types_alone_makes_no_cycle(tmp_path: Path, guard: str):
     write(tmp_path / "app", top="import app.bottom\n", bottom=f"if {guard}:\n    from app.top import run\n")
     assert cycle_in(imports_of(tmp_path / "app")) is None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import subprocess
 import tarfile
 from pathlib import Path
 
@@ -92,24 +93,62 @@ def test_an_archive_can_write_nowhere_else(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "left_out"),
+    ("lines", "excluded"),
     [
         ("*.csv", ["lib/data.csv"]),
         ("lib", ["lib/__init__.py", "lib/data.csv", "lib/deep/er/x.py"]),
         ("lib/", ["lib/__init__.py", "lib/data.csv", "lib/deep/er/x.py"]),
+        ("flow.py/", []),
         ("/lib/deep/", ["lib/deep/er/x.py"]),
+        ("/deep", []),
+        ("deep/er", []),
         ("lib/*", ["lib/__init__.py", "lib/data.csv", "lib/deep/er/x.py"]),
+        ("/*.py", ["flow.py"]),
+        ("**/er", ["lib/deep/er/x.py"]),
+        ("lib/**/x.py", ["lib/deep/er/x.py"]),
+        ("lib/**", ["lib/__init__.py", "lib/data.csv", "lib/deep/er/x.py"]),
+        ("*.py\n!/flow.py", ["lib/__init__.py", "lib/deep/er/x.py"]),
+        ("lib/*\n!lib/data.csv", ["lib/__init__.py", "lib/deep/er/x.py"]),
+        ("lib/\n!lib/data.csv", ["lib/__init__.py", "lib/data.csv", "lib/deep/er/x.py"]),
+        ("!lib/data.csv\n*.csv", ["lib/data.csv"]),
         ("# lib", []),
+        ("lib # a comment only at the start", []),
         ("", []),
-        ("   a b.txt  ", ["a b.txt"]),
+        ("a b.txt  ", ["a b.txt"]),
+        ("a?b.[a-t]xt", ["a b.txt"]),
         ("日本語.txt", ["日本語.txt"]),
         ("deep", ["lib/deep/er/x.py"]),
+        ("!.env\n!__pycache__/\n!*.pyc", []),
     ],
 )
-def test_the_ignore_file_leaves_out(folder: Path, line: str, left_out: list[str]) -> None:
-    """A pattern a line."""
-    (folder / package.IGNORE_FILE).write_text(f"# comment\n\n{line}\n")
-    assert _names(package.build(folder)) == [name for name in KEPT if name not in left_out]
+def test_the_ignore_file_has_gits_rules(folder: Path, lines: str, excluded: list[str]) -> None:
+    """Git itself excludes the same files."""
+    (folder / package.IGNORE_FILE).write_text(f"# comment\n\n{lines}\n")
+    assert _names(package.build(folder)) == [name for name in KEPT if name not in excluded]
+
+    git = ["git", "-c", "core.excludesFile=", "ls-files", "-z", "--others", f"--exclude-from={package.IGNORE_FILE}"]
+    subprocess.run(["git", "init", "--quiet", folder.parent / "repository"], check=True)
+    listed = subprocess.run(
+        [*git[:1], f"--git-dir={folder.parent}/repository/.git", f"--work-tree={folder}", *git[1:]],
+        cwd=folder,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    assert [name for name in KEPT if name not in listed.split("\0")] == excluded
+
+
+def test_a_byte_order_mark_before_the_first_pattern_is_skipped(folder: Path) -> None:
+    """Some editors write one."""
+    (folder / package.IGNORE_FILE).write_text("/lib/\n", encoding="utf-8-sig")
+    assert _names(package.build(folder)) == ["a b.txt", "flow.py", "日本語.txt"]
+
+
+def test_an_invalid_pattern_is_reported_with_its_line(folder: Path) -> None:
+    (folder / package.IGNORE_FILE).write_text("*.csv\n!\n")
+    with pytest.raises(PackageError, match=r"\.k8sflowignore, line 2: '!' is not a pattern") as reported:
+        package.build(folder)
+    assert ".gitignore" in str(reported.value.advice)
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe*.csv", None])
