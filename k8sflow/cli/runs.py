@@ -124,7 +124,7 @@ def _has_lost_its_driver(run: Run) -> bool:
     if run.status != "running" or run.record.is_detached:
         return False
     holder = lease_of(run.run_store).holder()
-    return holder is not None and holder.is_gone
+    return holder is not None and holder.is_dead
 
 
 def _print(found: list[dict[str, Any]], *, with_flow: bool) -> None:

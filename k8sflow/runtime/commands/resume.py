@@ -125,7 +125,7 @@ def _claimed(origin: RunStore) -> Iterator[None]:
 
 
 def _taken(origin: RunStore, holder: Holder | None) -> RunError:
-    who = "another process" if holder is None or holder.is_gone else str(holder)
+    who = "another process" if holder is None or holder.is_dead else str(holder)
     if holder is not None and holder.is_resuming:
         return RunError(
             f"{origin.pathspec} is just being resumed by {who}.", advice="Follow the new run that is made there."

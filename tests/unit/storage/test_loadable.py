@@ -208,7 +208,7 @@ def test_what_would_become_something_else_is_refused(saved: ArtifactStore, tmp_p
     """A file's text would come back as an io.StringIO, a memoryview as bytes."""
     (tmp_path / "rows.txt").write_text("a\nb\n")
     with (tmp_path / "rows.txt").open() as file:
-        for value, words in ((file, "is open in this process alone"), (memoryview(b"abc"), "Keep bytes")):
+        for value, words in ((file, "is open in this process only"), (memoryview(b"abc"), "Store bytes")):
             for around in (value, [value], {"x": value}):
                 with pytest.raises(ArtifactError, match=words):
                     saved.save(around, "kept")

@@ -122,7 +122,7 @@ def test_a_commit_waits_for_the_store_and_says_so(server: Server, monkeypatch: p
     thread.start()
     wait_for(lambda: said)
     assert f"{server.endpoint} can't be reached" in said[0][0]
-    assert "tried again for up to 10 min" in said[0][0]
+    assert "Retrying for up to 10 min" in said[0][0]
     server.start()
     thread.join(30)
     assert bytes(store.get("commit")) == b"result"
