@@ -13,7 +13,7 @@ import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-import k8sflow.started  # noqa: F401  it notes the working folder, before a flow's file can change it
+import k8sflow.started  # noqa: F401  records the working folder before a flow's file can change it
 from k8sflow import hooks
 from k8sflow.version import VERSION
 
@@ -32,12 +32,35 @@ if TYPE_CHECKING:
         metadata,
         namespace,
     )
-    from k8sflow.errors import K8sflowError
+    from k8sflow.errors import (
+        ApiStatusError,
+        ApiUnreachableError,
+        ArtifactError,
+        CaughtError,
+        ConfigurationError,
+        FlowDefinitionError,
+        K8sflowError,
+        KubernetesError,
+        MissingArtifactError,
+        MissingInMergeArtifactsException,
+        NamespaceMismatchError,
+        NotFoundError,
+        ObjectNotFoundError,
+        OutageError,
+        PackageError,
+        ParameterError,
+        RunError,
+        StorageError,
+        SupersededError,
+        TagError,
+        TimeoutException,
+        UnhandledInMergeArtifactsException,
+        UnreachableError,
+    )
     from k8sflow.flow.config_values import ConfigValue, yaml_parser
     from k8sflow.flow.configs import Config, ParameterContext, config_expr
     from k8sflow.flow.current import current
     from k8sflow.flow.decorators.catch import catch
-    from k8sflow.flow.decorators.caught import CaughtError
     from k8sflow.flow.decorators.environment import environment
     from k8sflow.flow.decorators.exit_hook import exit_hook
     from k8sflow.flow.decorators.kubernetes import kubernetes, resources
@@ -53,7 +76,14 @@ if TYPE_CHECKING:
     from k8sflow.flow.decorators.user_decorators import USER_SKIP_STEP, UserStepDecorator, user_step_decorator
     from k8sflow.flow.parameters import IncludeFile, JSONType, Parameter
     from k8sflow.flow.spec import FlowSpec
-    from k8sflow.parallel import parallel_imap, parallel_imap_unordered, parallel_map
+    from k8sflow.parallel import (
+        RemoteError,
+        WorkerDied,
+        WorkerOutOfMemory,
+        parallel_imap,
+        parallel_imap_unordered,
+        parallel_map,
+    )
     from k8sflow.runner.deployer import DeployedFlow, Deployer
     from k8sflow.runner.notebook import NBRunner
     from k8sflow.runner.runner import Runner
@@ -64,33 +94,57 @@ hooks.register("instance", "k8sflow.cli.flow:main")
 hooks.register("current_run", "k8sflow.client.run:Run")
 hooks.register("current_task", "k8sflow.client.run:task_of")
 
-# Where each public name lives; loaded when it is first asked for, so that a flow pays only for what it uses.
+# The module of each public name, imported on first use, so that a flow pays only for what it uses.
 _HOMES = {
-    "CaughtError": "k8sflow.flow.decorators.caught",
+    "ApiStatusError": "k8sflow.errors",
+    "ApiUnreachableError": "k8sflow.errors",
+    "ArtifactError": "k8sflow.errors",
+    "CaughtError": "k8sflow.errors",
     "Config": "k8sflow.flow.configs",
     "ConfigValue": "k8sflow.flow.config_values",
+    "ConfigurationError": "k8sflow.errors",
     "DataArtifact": "k8sflow.client",
     "DeployedFlow": "k8sflow.runner.deployer",
     "Deployer": "k8sflow.runner.deployer",
     "Flow": "k8sflow.client",
+    "FlowDefinitionError": "k8sflow.errors",
     "FlowMutator": "k8sflow.flow.decorators.mutators",
     "FlowSpec": "k8sflow.flow.spec",
     "IncludeFile": "k8sflow.flow.parameters",
     "JSONType": "k8sflow.flow.parameters",
     "K8sflowError": "k8sflow.errors",
+    "KubernetesError": "k8sflow.errors",
     "Metaflow": "k8sflow.client",
+    "MissingArtifactError": "k8sflow.errors",
+    "MissingInMergeArtifactsException": "k8sflow.errors",
     "MutableFlow": "k8sflow.flow.decorators.mutators",
     "MutableStep": "k8sflow.flow.decorators.mutators",
     "NBRunner": "k8sflow.runner.notebook",
+    "NamespaceMismatchError": "k8sflow.errors",
+    "NotFoundError": "k8sflow.errors",
+    "ObjectNotFoundError": "k8sflow.errors",
+    "OutageError": "k8sflow.errors",
+    "PackageError": "k8sflow.errors",
     "Parameter": "k8sflow.flow.parameters",
     "ParameterContext": "k8sflow.flow.configs",
+    "ParameterError": "k8sflow.errors",
+    "RemoteError": "k8sflow.parallel",
     "Run": "k8sflow.client",
+    "RunError": "k8sflow.errors",
     "Runner": "k8sflow.runner.runner",
     "Step": "k8sflow.client",
     "StepMutator": "k8sflow.flow.decorators.mutators",
+    "StorageError": "k8sflow.errors",
+    "SupersededError": "k8sflow.errors",
+    "TagError": "k8sflow.errors",
     "Task": "k8sflow.client",
+    "TimeoutException": "k8sflow.errors",
     "USER_SKIP_STEP": "k8sflow.flow.decorators.user_decorators",
+    "UnhandledInMergeArtifactsException": "k8sflow.errors",
+    "UnreachableError": "k8sflow.errors",
     "UserStepDecorator": "k8sflow.flow.decorators.user_decorators",
+    "WorkerDied": "k8sflow.parallel",
+    "WorkerOutOfMemory": "k8sflow.parallel",
     "catch": "k8sflow.flow.decorators.catch",
     "config_expr": "k8sflow.flow.configs",
     "current": "k8sflow.flow.current",
@@ -122,30 +176,54 @@ _HOMES = {
 
 __all__ = [
     "USER_SKIP_STEP",
+    "ApiStatusError",
+    "ApiUnreachableError",
+    "ArtifactError",
     "CaughtError",
     "Config",
     "ConfigValue",
+    "ConfigurationError",
     "DataArtifact",
     "DeployedFlow",
     "Deployer",
     "Flow",
+    "FlowDefinitionError",
     "FlowMutator",
     "FlowSpec",
     "IncludeFile",
     "JSONType",
     "K8sflowError",
+    "KubernetesError",
     "Metaflow",
+    "MissingArtifactError",
+    "MissingInMergeArtifactsException",
     "MutableFlow",
     "MutableStep",
     "NBRunner",
+    "NamespaceMismatchError",
+    "NotFoundError",
+    "ObjectNotFoundError",
+    "OutageError",
+    "PackageError",
     "Parameter",
     "ParameterContext",
+    "ParameterError",
+    "RemoteError",
     "Run",
+    "RunError",
     "Runner",
     "Step",
     "StepMutator",
+    "StorageError",
+    "SupersededError",
+    "TagError",
     "Task",
+    "TimeoutException",
+    "UnhandledInMergeArtifactsException",
+    "UnreachableError",
     "UserStepDecorator",
+    "WorkerDied",
+    "WorkerOutOfMemory",
     "catch",
     "config_expr",
     "current",
@@ -179,7 +257,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'k8sflow' has no attribute {name!r}")
-    if name == "parallel":  # always the module, which is the decorator too: what it is must not hang on import order
+    if name == "parallel":  # always the module, which acts as the decorator too: it must not depend on import order
         return importlib.import_module("k8sflow.parallel")
     value = getattr(importlib.import_module(_HOMES[name]), name)
     globals()[name] = value
@@ -191,7 +269,7 @@ def __dir__() -> list[str]:
 
 
 class _ModuleAndDecorator(ModuleType):
-    """A module of ours that is called like a decorator, and is the decorator when it is called or asked for more."""
+    """A module named like a decorator, which acts as the decorator when it is called or read."""
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
         return _decorator_of(self)(*arguments, **options)
@@ -206,7 +284,7 @@ def _decorator_of(module: ModuleType) -> Any:
 
 
 class _Package(ModuleType):
-    """This package. Importing ``k8sflow.parallel`` sets that name here, where ``@parallel`` has to be found as well."""
+    """This package. Importing ``k8sflow.parallel`` sets that name here, where ``@parallel`` must be found as well."""
 
     def __setattr__(self, name: str, value: object) -> None:
         if name in _HOMES and isinstance(value, ModuleType):

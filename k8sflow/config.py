@@ -1,4 +1,4 @@
-"""Settings: where the bucket and the cluster are, from a TOML file and the environment."""
+"""Settings from a TOML file and the environment: where the bucket and the cluster are, and how to use them."""
 
 from __future__ import annotations
 
@@ -14,30 +14,33 @@ from k8sflow.version import VERSION
 
 FILE_NAME = "k8sflow.toml"
 ROOT_NAME = ".k8sflow"
+LOG_LEVELS = ("debug", "info", "warning", "error")
 _PATIENCE_SECONDS = 600.0
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Every setting, each from the environment (``K8SFLOW_<KEY>``), else from the file, else its default.
+    """All settings. Each comes from the environment (``K8SFLOW_<KEY>``), else from the file, else from its default.
 
     Args:
-        root: Folder with the runs of this machine; None for the nearest ``.k8sflow`` of the working folder and above.
-            A relative one is below the folder in which the process was started, or that of the file that says so.
-        bucket: ``name`` or ``name/prefix`` of the S3 bucket; runs on Kubernetes need one.
-        credentials: Where pods get the bucket's keys: ``secret:NAME``, a Secret in the run's namespace with the keys
+        root: Folder with the runs of this machine; None for the nearest ``.k8sflow`` in the working folder or above it.
+            A relative path is resolved against the folder in which the process was started or, if it is in a file,
+            against that file's folder.
+        bucket: ``name`` or ``name/prefix`` of the S3 bucket; required for runs on Kubernetes.
+        credentials: Where pods get the keys of the bucket: ``secret:NAME``, a Secret in the run's namespace with
             AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or ``service-account``, the cloud's workload identity.
         endpoint: URL of the S3 server as this machine reaches it; None for AWS.
-        in_cluster_endpoint: URL of the S3 server as pods reach it; None where it is the same.
+        in_cluster_endpoint: URL of the S3 server as pods reach it; None if it is the same.
         region: Region of the bucket.
-        storage_patience_seconds: How long a finished task and a run's driver wait for a bucket that can't be reached;
+        storage_patience_seconds: How long a finished task and a run's driver wait for an unreachable bucket;
             None for ten minutes.
-        default_secrets_backend_type: The store of a secret that ``@secrets`` names by its id alone.
+        default_secrets_backend_type: Store of secrets that ``@secrets`` names by their id alone.
         kubernetes_namespace: Namespace of Jobs and pods.
         kubernetes_image: Image of task pods, with Python 3.10 or newer; None for the runtime image.
         kubernetes_runtime_image: The k8sflow image.
         kubernetes_service_account: Service account of task pods; None for the namespace's default.
         kubernetes_context: Context of the kubeconfig; None for its current one.
+        log: Level from which k8sflow logs to stderr, one of ``LOG_LEVELS``; None for no logging.
     """
 
     root: str | None = None
@@ -53,13 +56,14 @@ class Settings:
     kubernetes_runtime_image: str = f"k8sflow:{VERSION}"
     kubernetes_service_account: str | None = None
     kubernetes_context: str | None = None
+    log: str | None = None
 
     def __post_init__(self) -> None:
         if self.root and re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", self.root):
             raise ConfigurationError(
                 f"the setting root ({variable('root')}) is {self.root!r}, which is not a folder.",
                 cause="Runs on this machine are kept in a folder; only those with steps on Kubernetes are in a bucket.",
-                advice=f"Name a folder there, and the bucket in the setting bucket ({variable('bucket')}).",
+                advice=f"Name a folder here, and the bucket in the setting bucket ({variable('bucket')}).",
             )
         kind, _, name = self.credentials.partition(":")
         if self.credentials != "service-account" and (kind != "secret" or not name):
@@ -67,16 +71,20 @@ class Settings:
                 f"the setting credentials is {self.credentials!r}.",
                 advice='Use "secret:NAME" (a Secret in the namespace of the run) or "service-account".',
             )
-
         if self.storage_patience_seconds is not None and not _is_seconds(self.storage_patience_seconds):
             raise ConfigurationError(
                 f"the setting storage_patience_seconds is {self.storage_patience_seconds!r}.",
-                advice='It is a number of seconds, such as "600" for ten minutes.',
+                advice='Use a number of seconds, such as "600" for ten minutes.',
+            )
+        if self.log is not None and self.log.lower() not in LOG_LEVELS:
+            raise ConfigurationError(
+                f"the setting log ({variable('log')}) is {self.log!r}, which is not a log level.",
+                advice=f"Use one of {', '.join(LOG_LEVELS)}, or leave it out for no logging.",
             )
 
     @property
     def storage_patience(self) -> float:
-        """How many seconds a finished task and a run's driver wait for a bucket that can't be reached."""
+        """Seconds that a finished task and a run's driver wait for an unreachable bucket."""
         return _PATIENCE_SECONDS if self.storage_patience_seconds is None else float(self.storage_patience_seconds)
 
     @property
@@ -85,11 +93,11 @@ class Settings:
         return self.credentials.partition(":")[2] or None
 
     def in_cluster(self) -> Settings:
-        """The same settings as a pod has to use them."""
+        """The same settings, as a pod has to use them."""
         return replace(self, endpoint=self.in_cluster_endpoint or self.endpoint, in_cluster_endpoint=None)
 
     def to_environment(self) -> dict[str, str]:
-        """Environment variables from which ``load`` reads the same settings again."""
+        """Environment variables from which ``load`` reads the same settings."""
         values = {variable(f.name): getattr(self, f.name) for f in fields(self)}
         return {name: value for name, value in values.items() if value is not None}
 
@@ -102,20 +110,21 @@ def _is_seconds(text: str) -> bool:
 
 
 def variable(key: str) -> str:
-    """Name of the environment variable of a setting."""
+    """Name of the environment variable for a setting."""
     return f"K8SFLOW_{key.upper()}"
 
 
 def load(folder: Path, environment: Mapping[str, str] = os.environ, *, working: Path | None = None) -> Settings:
-    """The settings that hold for a flow in ``folder``.
+    """The settings for a flow in ``folder``.
 
     Args:
-        folder: The folder; those around it are looked at too.
+        folder: Folder to search for the file, before its parents.
         environment: The environment.
-        working: The working folder of the process whose environment it is; None for that in which this one was started.
+        working: Working folder of the process that the environment belongs to; None for the one that this process
+            was started in.
 
     Raises:
-        ConfigurationError: The file can't be read, or has a key or a value that it can't have.
+        ConfigurationError: The file can't be read, or has an unknown key or an invalid value.
     """
     keys = {f.name for f in fields(Settings)}
     values = {}
@@ -130,16 +139,16 @@ def load(folder: Path, environment: Mapping[str, str] = os.environ, *, working: 
 
 
 def load_here(environment: Mapping[str, str] = os.environ) -> Settings:
-    """The settings that hold in the working folder; where that was deleted, those of the user.
+    """The settings for the working folder or, if that was deleted, those of the user.
 
     Raises:
-        ConfigurationError: As of ``load``.
+        ConfigurationError: As ``load``.
     """
     return load(working_folder() or Path("/"), environment)
 
 
 def working_folder() -> Path | None:
-    """The working folder; None where it was deleted."""
+    """The working folder, or None if it was deleted."""
     try:
         return Path.cwd()
     except FileNotFoundError:
@@ -147,22 +156,22 @@ def working_folder() -> Path | None:
 
 
 def _absolute(root: str, folder: Path | str | None) -> str:
-    """A folder for runs as an absolute path, which stays the same when the working folder changes."""
-    if "://" in root:  # refused, with what was written
+    """The folder for runs as an absolute path, so that it survives a change of the working folder."""
+    if "://" in root:  # refused later, as the user wrote it
         return root
     path = Path(os.path.expanduser(root))  # noqa: PTH111  Path.expanduser() raises for a user that doesn't exist
     if path.is_absolute():
         return str(path)
     if folder is None:
         raise ConfigurationError(
-            f"the setting root ({variable('root')}) is {root!r}, but the working folder doesn't exist any more.",
+            f"the setting root ({variable('root')}) is {root!r}, but the working folder no longer exists.",
             advice="Go to a folder that exists, or give an absolute path.",
         )
     return str(folder / path)
 
 
 def find_file(folder: Path, environment: Mapping[str, str] = os.environ) -> Path | None:
-    """The file with the settings that hold for a flow in ``folder``, or None where there is none."""
+    """The file with the settings for a flow in ``folder``, or None if there is none."""
     if explicit := environment.get("K8SFLOW_CONFIG"):
         return Path(started.FOLDER or "/") / explicit
     found = _candidates(folder, environment)
@@ -174,7 +183,7 @@ def _candidates(folder: Path, environment: Mapping[str, str]) -> Iterator[Path]:
         yield parent / FILE_NAME
     if folder_of_user := environment.get("XDG_CONFIG_HOME"):
         yield Path(folder_of_user) / "k8sflow" / "config.toml"
-    elif home := environment.get("HOME"):  # a pod's user may have none
+    elif home := environment.get("HOME"):  # a pod's user may have no home
         yield Path(home) / ".config" / "k8sflow" / "config.toml"
 
 
@@ -187,14 +196,14 @@ def _read(path: Path) -> dict[str, str]:
 
 
 def parse(text: str, path: Path) -> dict[str, str]:
-    """The settings that a file's text has.
+    """The settings in the text of a file.
 
     Args:
         text: The file's text.
-        path: Where it is, for the error.
+        path: Where the file is, for the error.
 
     Raises:
-        ConfigurationError: It is not TOML, or has a key or a value that it can't have.
+        ConfigurationError: The text is not TOML, or has an unknown key or an invalid value.
     """
     from k8sflow import toml  # noqa: PLC0415  for those who have such a file
 
@@ -210,5 +219,5 @@ def parse(text: str, path: Path) -> dict[str, str]:
                 advice=f"The settings are {', '.join(sorted(keys))}.",
             )
         if not isinstance(value, str):
-            raise ConfigurationError(f"the setting {key} in {path} is {value!r}; it has to be a string.")
+            raise ConfigurationError(f"the setting {key} in {path} is {value!r}; it must be a string.")
     return document

@@ -1,12 +1,12 @@
-"""Metaflow's names of errors, so that a flow moves over by its imports: ``from k8sflow.exception import …``."""
+"""Metaflow's names for errors, so that a flow is ported by its imports: ``from k8sflow.exception import …``."""
 
 from __future__ import annotations
 
-from k8sflow.client.errors import NamespaceMismatchError as MetaflowNamespaceMismatch
-from k8sflow.client.errors import NotFoundError as MetaflowNotFound
+from k8sflow.errors import CaughtError as MetaflowExceptionWrapper
 from k8sflow.errors import K8sflowError as MetaflowException
 from k8sflow.errors import MissingInMergeArtifactsException, TimeoutException, UnhandledInMergeArtifactsException
-from k8sflow.flow.decorators.caught import CaughtError as MetaflowExceptionWrapper
+from k8sflow.errors import NamespaceMismatchError as MetaflowNamespaceMismatch
+from k8sflow.errors import NotFoundError as MetaflowNotFound
 
 __all__ = [
     "MetaflowException",

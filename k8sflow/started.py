@@ -7,7 +7,7 @@ import sys
 
 
 def working_folder() -> str | None:
-    """The working folder; None where it no longer exists."""
+    """The working folder, or None if it no longer exists."""
     try:
         return os.getcwd()  # noqa: PTH109  pathlib would be half of the time of `import k8sflow`
     except OSError:  # it was deleted
@@ -15,7 +15,7 @@ def working_folder() -> str | None:
 
 
 def _first_folder() -> str | None:
-    """The folder in which Python was started: a file that was named from there says so even after it has left it."""
+    """The folder in which Python was started, derived from the script's path even if the script has changed folders."""
     file = getattr(sys.modules.get("__main__"), "__file__", None) or ""
     for word in sys.orig_argv[1:]:
         if file.endswith(f"{os.sep}{word}") and not os.path.isabs(word):  # noqa: PTH117  as above
@@ -23,5 +23,5 @@ def _first_folder() -> str | None:
     return working_folder()
 
 
-# Noted when k8sflow is first imported; None where the folder doesn't exist any more.
+# Recorded when k8sflow is first imported; None if the folder no longer exists.
 FOLDER = _first_folder()

@@ -7,7 +7,7 @@ import os
 
 
 def current_user() -> str:
-    """The name under which this machine knows the user; ``unknown`` for a user id that has no name."""
+    """The name of this process's user; ``unknown`` for a user id without a name."""
     try:
         return os.environ.get("K8SFLOW_USER") or getpass.getuser()
     except (KeyError, OSError):

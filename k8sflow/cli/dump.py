@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from k8sflow import units
 from k8sflow.cli import completion, output
 from k8sflow.cli.errors import told
 from k8sflow.cli.places import Place, Reach
@@ -103,7 +104,7 @@ def _print(pathspec: str, artifacts: list[DataArtifact], most: int) -> None:
     longest = max((len(artifact.id) for artifact in artifacts), default=0)
     for artifact in artifacts:
         kind = artifact.type.removeprefix("builtins.")
-        head = f"  {artifact.id:{longest}}  [{kind}, {output.size(artifact.size)}]"
+        head = f"  {artifact.id:{longest}}  [{kind}, {units.size(artifact.size)}]"
         try:
             value = safe_repr(artifact.data) if artifact.size <= most else ""
         except K8sflowError as error:

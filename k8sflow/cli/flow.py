@@ -10,7 +10,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from k8sflow import config, shadowing
+from k8sflow import config, debug_log, shadowing
 from k8sflow.cli import calls, completion, graphs, reading, resume, starting
 from k8sflow.cli.errors import execute, leave, told
 from k8sflow.errors import ParameterError
@@ -225,4 +225,5 @@ def _step(definition: FlowDefinition, task: str, store: str, place: str | None) 
     from k8sflow.storage.run_store import RUNS  # noqa: PLC0415  as above
 
     with told():
-        sys.exit(run_task(definition, config.load(code_folder(definition.flow)), task, store, place or RUNS))
+        settings = debug_log.configure(config.load(code_folder(definition.flow)))
+        sys.exit(run_task(definition, settings, task, store, place or RUNS))

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 import k8sflow
-from k8sflow import config
+from k8sflow import config, debug_log
 from k8sflow.cli import completion, output, reading, settings
 from k8sflow.cli.errors import leave, told
 
@@ -40,7 +40,7 @@ def drive(flow: str, run_id: str, flowrun: str) -> None:
     from k8sflow.runtime.commands.run import drive as run_driver  # noqa: PLC0415  the other commands need no runtime
 
     with told():
-        leave(run_driver(config.load(Path.cwd()), flow, run_id, flowrun))
+        leave(run_driver(debug_log.configure(config.load(Path.cwd())), flow, run_id, flowrun))
 
 
 for _command in (*reading.commands(), settings.command, completion.command(main, "k8sflow")):

@@ -23,15 +23,15 @@ def print_json(document: Any) -> None:
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Prints rows below their heads; on a terminal the last column is cut where it would not fit."""
-    from k8sflow.drawing.text import width  # noqa: PLC0415
+    from rich.cells import cell_len  # noqa: PLC0415  few commands print a table
 
-    columns = [max(width(row[index]) for row in [head, *rows]) for index in range(len(head))]
+    columns = [max(cell_len(row[index]) for row in [head, *rows]) for index in range(len(head))]
     room = shutil.get_terminal_size().columns - sum(columns[:-1]) - 2 * (len(columns) - 1)
     for number, row in enumerate([head, *rows]):
         last = row[-1]
-        if sys.stdout is not None and sys.stdout.isatty() and width(last) > max(room, 10):
+        if sys.stdout is not None and sys.stdout.isatty() and cell_len(last) > max(room, 10):
             last = last[: max(room, 10) - 1] + "…"
-        cells = [cell + " " * (columns[index] - width(cell)) for index, cell in enumerate(row[:-1])]
+        cells = [cell + " " * (columns[index] - cell_len(cell)) for index, cell in enumerate(row[:-1])]
         line = "  ".join([*cells, last]).rstrip()
         click.echo(click.style(line, bold=True) if number == 0 else line)
 
@@ -42,20 +42,3 @@ def utc_time(seconds: float | None) -> str | None:
         return None
     moment = datetime.fromtimestamp(seconds, timezone.utc)
     return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03}Z"
-
-
-def duration(seconds: float) -> str:
-    """A length of time in the units that matter."""
-    if seconds < 60:  # noqa: PLR2004  seconds in a minute
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
-
-
-def size(count: int) -> str:
-    """A number of bytes in the unit that matters."""
-    if count < 1000:  # noqa: PLR2004  as the units say
-        return f"{count} B"
-    power = min((len(str(count)) - 1) // 3, 4)
-    return f"{count / 1000**power:.1f} {('B', 'kB', 'MB', 'GB', 'TB')[power]}"

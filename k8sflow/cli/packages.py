@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from k8sflow import units
 from k8sflow.cli import output
 from k8sflow.cli.errors import told
 from k8sflow.cli.places import Reach
@@ -37,9 +38,9 @@ def command(reach: Reach, flow: type[FlowSpec] | None = None) -> click.Group:
                 output.print_json([{"name": name, "size": size} for name, size in files])
                 return
             for name, size in files:
-                click.echo(f"{output.size(size):>10}  {name}")
+                click.echo(f"{units.size(size):>10}  {name}")
             total = sum(size for _, size in files)
-            click.echo(f"{len(files)} file{'' if len(files) == 1 else 's'}, {output.size(total)}.", err=True)
+            click.echo(f"{len(files)} file{'' if len(files) == 1 else 's'}, {units.size(total)}.", err=True)
 
     def save(run: str | None, file: str) -> None:
         with told():
@@ -51,7 +52,7 @@ def command(reach: Reach, flow: type[FlowSpec] | None = None) -> click.Group:
                 raise PackageError(f"{file} is there already.", advice="Give another name.") from error
             except OSError as error:
                 raise PackageError(f"the package can't be written to {file}: {error.strerror}.") from error
-            click.echo(f"{file}: {output.size(len(archive))}")
+            click.echo(f"{file}: {units.size(len(archive))}")
 
     group.add_command(click.Command("list", callback=show, params=[run, output.JSON_OPTION], help="List its files."))
     group.add_command(

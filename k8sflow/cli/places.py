@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from k8sflow import config
+from k8sflow import config, debug_log
 from k8sflow.flow.spec import FlowSpec
 from k8sflow.runtime.request import code_folder, local_roots
 from k8sflow.storage.objects import ObjectStore
@@ -73,7 +73,7 @@ class Reach:
         def stores() -> list[ObjectStore]:
             from k8sflow.client.stores import known_stores  # noqa: PLC0415  --help reads no runs
 
-            settings = config.load(code_folder(flow))
+            settings = debug_log.configure(config.load(code_folder(flow)))
             return known_stores(settings, local_roots(flow, settings))
 
         return Reach(flow.__name__, stores)
@@ -85,7 +85,7 @@ class Reach:
         def stores() -> list[ObjectStore]:
             from k8sflow.client.stores import known_stores  # noqa: PLC0415  as above
 
-            return known_stores(config.load_here())
+            return known_stores(debug_log.configure(config.load_here()))
 
         return Reach(None, stores)
 

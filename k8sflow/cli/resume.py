@@ -9,7 +9,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from k8sflow import config
+from k8sflow import config, debug_log
 from k8sflow.cli import completion, starting
 from k8sflow.cli.errors import leave, told
 from k8sflow.cli.places import Reach
@@ -132,7 +132,7 @@ def _timed(declared: FlowDefinition, work: Callable[..., bool | None]) -> Callab
     def callback(**values: Any) -> None:
         began = time.monotonic()
         with told():
-            leave(work(settings=config.load(code_folder(declared.flow)), began=began, **values))
+            leave(work(settings=debug_log.configure(config.load(code_folder(declared.flow))), began=began, **values))
 
     return callback
 

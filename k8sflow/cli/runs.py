@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from k8sflow import units
 from k8sflow.cli import output
 from k8sflow.cli.errors import told
 from k8sflow.cli.places import Reach
@@ -138,7 +139,7 @@ def _print(found: list[dict[str, Any]], *, with_flow: bool) -> None:
                 run["pathspec"] if with_flow else run["run"],
                 "no driver" if run.get("driver_is_gone") else run["status"],
                 (run["created"] or "")[:19].replace("T", " "),
-                "" if run["duration_seconds"] is None else output.duration(run["duration_seconds"]),
+                "" if run["duration_seconds"] is None else units.duration(run["duration_seconds"]),
                 run["user"] or "",
                 run["error"].splitlines()[0] if "error" in run else " ".join(map(_quoted, run["tags"])),
             ]

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from k8sflow import config
+from k8sflow import config, debug_log
 from k8sflow.cli.tags import checked_tags
 from k8sflow.flow.definition import FlowDefinition
 from k8sflow.flow.foreach import MAX_NUM_SPLITS
@@ -56,6 +56,5 @@ def request(definition: FlowDefinition, values: Mapping[str, Any]) -> RunRequest
     given = {key.removeprefix("parameter_"): value for key, value in values.items() if key.startswith("parameter_")}
     others = {key: value for key, value in values.items() if not key.startswith("parameter_")}
     project = click.get_current_context().meta.get(PROJECT, {})
-    return RunRequest(
-        definition=definition, settings=config.load(code_folder(definition.flow)), values=given, **others, **project
-    )
+    settings = debug_log.configure(config.load(code_folder(definition.flow)))
+    return RunRequest(definition=definition, settings=settings, values=given, **others, **project)

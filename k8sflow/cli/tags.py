@@ -7,7 +7,7 @@ import click
 from k8sflow.cli import completion, taglists
 from k8sflow.cli.errors import told
 from k8sflow.cli.places import Reach
-from k8sflow.errors import RunError
+from k8sflow.errors import RunError, TagError
 
 
 def command(reach: Reach) -> click.Group:
@@ -48,7 +48,7 @@ def command(reach: Reach) -> click.Group:
 
 def checked_tags(context: click.Context, option: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
     """The tags of ``run --tag``, refused before anything is written where one can't be a tag."""
-    from k8sflow.storage.tags import TagError, checked  # noqa: PLC0415  --help needs no tags
+    from k8sflow.storage.tags import checked  # noqa: PLC0415  --help needs no tags
 
     try:
         return checked(value)

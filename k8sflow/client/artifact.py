@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from k8sflow.client.errors import NotFoundError, above
+from k8sflow.client.errors import above
 from k8sflow.client.sources import finder
 from k8sflow.client.tree import TASKS, TaggedAsParent
+from k8sflow.errors import NotFoundError
 from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore
 
 if TYPE_CHECKING:

@@ -4,20 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from k8sflow.errors import K8sflowError
+from k8sflow.errors import NotFoundError
 from k8sflow.flow.problems import did_you_mean
 from k8sflow.storage.run_store import SPINS
-
-
-class NotFoundError(K8sflowError, KeyError):
-    """There is no such flow, run, step, task or artifact in any store that is known here."""
-
-    def __str__(self) -> str:
-        return K8sflowError.__str__(self)
-
-
-class NamespaceMismatchError(K8sflowError):
-    """The run is there, but not in the namespace in which runs are looked for; a flow has runs in others only."""
 
 
 def above(pathspec: str, form: str) -> tuple[str, str]:

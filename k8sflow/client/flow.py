@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from functools import cached_property, partial
 
-from k8sflow.client.errors import NamespaceMismatchError, NotFoundError, among
+from k8sflow.client.errors import among
 from k8sflow.client.namespaces import get_namespace
 from k8sflow.client.run import Run
 from k8sflow.client.stores import known_stores
 from k8sflow.client.tree import FLOWS
-from k8sflow.errors import RunError, StorageError
+from k8sflow.errors import NamespaceMismatchError, NotFoundError, RunError, StorageError
 from k8sflow.storage.objects import ObjectStore
 from k8sflow.storage.records import started_at
 from k8sflow.storage.run_store import RunStore

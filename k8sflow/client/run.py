@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING
 
 from k8sflow.client.artifact import TaskData
 from k8sflow.client.code import Code
-from k8sflow.client.errors import NotFoundError, above, among
+from k8sflow.client.errors import above, among
 from k8sflow.client.namespaces import get_namespace
 from k8sflow.client.step import Step
 from k8sflow.client.stores import known_stores
 from k8sflow.client.task import Task
 from k8sflow.client.tree import FLOWS, RUNS, components, local_time
-from k8sflow.errors import RunError, StorageError
+from k8sflow.errors import NotFoundError, RunError, StorageError, TagError
 from k8sflow.flow.graph import Graph, Node
 from k8sflow.storage.records import Commit, OutcomeRecord, RunRecord
 from k8sflow.storage.run_store import SPINS, RunStore
 from k8sflow.storage.tables import Tables
-from k8sflow.storage.tags import TagError, checked, system_tags
+from k8sflow.storage.tags import checked, system_tags
 from k8sflow.task.outcome import Outcome
 
 if TYPE_CHECKING:

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from k8sflow.client.errors import NotFoundError, above, among
+from k8sflow.client.errors import above, among
 from k8sflow.client.task import Task
 from k8sflow.client.tree import RUNS, STEPS, TaggedAsParent
+from k8sflow.errors import NotFoundError
 
 if TYPE_CHECKING:
     from k8sflow.client.run import Run

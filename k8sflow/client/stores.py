@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from k8sflow import config
-from k8sflow.client.errors import NotFoundError
-from k8sflow.errors import ConfigurationError
+from k8sflow.errors import ConfigurationError, NotFoundError
 from k8sflow.flow.current import current
 from k8sflow.storage.local import nearest
 from k8sflow.storage.objects import ObjectStore

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from k8sflow.client import logs
 from k8sflow.client.artifact import DataArtifact, TaskArtifacts, TaskData
 from k8sflow.client.code import Code
-from k8sflow.client.errors import NotFoundError, above, among
+from k8sflow.client.errors import above, among
 from k8sflow.client.lineage import children, indices, parents
 from k8sflow.client.tree import STEPS, TASKS, TaggedAsParent, local_time
-from k8sflow.flow.decorators.caught import CaughtError
+from k8sflow.errors import CaughtError, NotFoundError
 from k8sflow.flow.graph import Graph
 from k8sflow.storage.logs import Mark, scrub
 from k8sflow.storage.records import Commit, OutcomeRecord

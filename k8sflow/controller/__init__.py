@@ -1,1 +1,1 @@
-"""The controller in the cluster: starts one driver for each FlowRun, and says so when a driver is gone for good."""
+"""The controller in the cluster: it starts one driver for each FlowRun, and reports drivers that died for good."""

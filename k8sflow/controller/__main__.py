@@ -10,7 +10,7 @@ from k8sflow.kubernetes.flowrun import DRIVER_SERVICE_ACCOUNT, TASK_SERVICE_ACCO
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the controller as its command line says."""
+    """Runs the controller with the options of its command line."""
     options = parser().parse_args(arguments)
     from k8sflow.controller import operator  # noqa: PLC0415  --help needs no kopf
 
@@ -18,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def policy_of(options: argparse.Namespace) -> Policy:
-    """The policy that the command line asks for."""
+    """The policy in the options of the command line."""
     return Policy(
         image=options.image,
         driver_images=tuple(options.allow_driver_image),
@@ -41,21 +41,28 @@ def parser() -> argparse.ArgumentParser:
     def names(option: str, about: str, *, required: bool = False) -> None:
         found.add_argument(option, action="append", default=[], metavar="NAME", required=required, help=about)
 
-    names("--namespace", "where FlowRuns are looked for; once or more, as all options with names", required=True)
-    found.add_argument("--image", required=True, help="the k8sflow image, for drivers")
+    names(
+        "--namespace", "namespace to watch for FlowRuns; repeatable, like all options that take a NAME", required=True
+    )
+    found.add_argument("--image", required=True, help="the k8sflow image, used for drivers")
     found.add_argument("--image-pull-policy", default="IfNotPresent")
-    names("--image-pull-secret", "for the driver's image")
-    names("--allow-driver-image", "an image that a FlowRun may name for its driver")
+    names("--image-pull-secret", "Secret for pulling the driver's image")
+    names("--allow-driver-image", "another image that a FlowRun may choose for its driver")
     found.add_argument("--driver-service-account", default=DRIVER_SERVICE_ACCOUNT, metavar="NAME")
     found.add_argument(
-        "--task-service-account", default=TASK_SERVICE_ACCOUNT, metavar="NAME", help="of tasks whose flow names none"
+        "--task-service-account",
+        default=TASK_SERVICE_ACCOUNT,
+        metavar="NAME",
+        help="service account of tasks whose flow names none",
     )
-    names("--allow-task-service-account", "one that a flow may name for its tasks")
+    names("--allow-task-service-account", "another service account that a flow may choose for its tasks")
     found.add_argument("--driver-cpu", default="100m", metavar="QUANTITY")
     found.add_argument("--driver-memory", default="512Mi", metavar="QUANTITY", help="request and limit")
-    found.add_argument("--driver-restarts", type=int, default=5, help="how often a dead driver is started again")
-    found.add_argument("--driver-ttl-seconds", type=int, default=3600, help="how long finished drivers are kept")
-    found.add_argument("--port", type=int, default=8080, help="of the liveness probe, /healthz")
+    found.add_argument("--driver-restarts", type=int, default=5, help="how often a dead driver is restarted")
+    found.add_argument(
+        "--driver-ttl-seconds", type=int, default=3600, help="how long the Jobs of finished drivers are kept"
+    )
+    found.add_argument("--port", type=int, default=8080, help="port of the liveness probe, /healthz")
     return found
 
 

@@ -1,37 +1,32 @@
 """The manifest of a driver's Job: a function from a FlowRun and the policy to a dictionary.
 
-The driver derives everything from the store, so its Job may start another pod whenever one is lost. Exit code 1 is the
-driver's own word that the run has failed or can't go on: another try would only find the same.
+The driver derives everything from the store, so its Job may start another pod whenever one is lost. With exit code 1
+the driver itself reports that the run has failed or can't continue; another attempt would have the same result.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 from k8sflow.config import variable
 from k8sflow.controller.policy import Policy
 from k8sflow.kubernetes import flowrun as flowruns
 from k8sflow.kubernetes import labels
-from k8sflow.kubernetes.job import literal
+from k8sflow.kubernetes.job import DEFAULT_USER, literal, pod_security, variables
+from k8sflow.kubernetes.manifest import Manifest
 from k8sflow.kubernetes.names import label_value
 
 CONTAINER = "driver"
 PROGRAM = "/opt/venv/bin/k8sflow"
-USER = 65532
 GRACE_SECONDS = 30
-# The run has failed or can't be driven (1), wrong command line (2), cancelled because the FlowRun is gone (130).
+# The run has failed or can't be driven (1), wrong command line (2), cancelled because the FlowRun was deleted (130).
 FINAL_EXIT_CODES = (1, 2, 130)
 _TMP = "/tmp"  # noqa: S108 - an emptyDir of its own
-_CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
-
-Manifest = dict[str, Any]
 
 
 def driver_job(flowrun: Manifest, policy: Policy) -> Manifest:
     """The Job that runs a FlowRun's driver."""
     metadata, spec = flowrun["metadata"], flowrun["spec"]
     run = {
-        # Without the run's label: by it the driver finds, and deletes, the Jobs and pods of tasks.
+        # Without the run's label, by which the driver finds and deletes the Jobs and pods of tasks.
         "labels": {
             labels.MANAGED_BY: "k8sflow",
             labels.FLOW: label_value(spec["flow"]),
@@ -52,7 +47,7 @@ def driver_job(flowrun: Manifest, policy: Policy) -> Manifest:
         "spec": {
             "backoffLimit": policy.driver_restarts,
             "podFailurePolicy": {"rules": _failure_rules()},
-            # Never two drivers of one run at a time, even when the node of the first has gone silent.
+            # Never two drivers of a run at once, even if the node of the first is unreachable.
             "podReplacementPolicy": "Failed",
             "ttlSecondsAfterFinished": policy.ttl_seconds,
             "template": {"metadata": run, "spec": _pod_spec(flowrun, policy)},
@@ -76,13 +71,7 @@ def _pod_spec(flowrun: Manifest, policy: Policy) -> Manifest:
         "serviceAccountName": policy.driver_service_account,
         "terminationGracePeriodSeconds": GRACE_SECONDS,
         "enableServiceLinks": False,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": USER,
-            "runAsGroup": USER,
-            "fsGroup": USER,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "securityContext": pod_security(DEFAULT_USER),
         "containers": [_container(flowrun, policy)],
         "volumes": [{"name": "tmp", "emptyDir": {}}],
     }
@@ -107,13 +96,13 @@ def _container(flowrun: Manifest, policy: Policy) -> Manifest:
             "readOnlyRootFilesystem": True,
             "capabilities": {"drop": ["ALL"]},
         },
-        # Of a driver that can't go on, its last lines tell why.
+        # The last lines of a driver that can't continue say why.
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }
 
 
 def _command(flowrun: Manifest) -> list[str]:
-    """The driver's command line: a list, in which no value can pass for an option."""
+    """The driver's command line: a list, in which no value can be mistaken for an option."""
     spec = flowrun["spec"]
     words = [PROGRAM, "drive", f"--flowrun={flowrun['metadata']['name']}", "--", spec["flow"], spec["run"]]
     return [literal(word) for word in words]
@@ -122,22 +111,19 @@ def _command(flowrun: Manifest) -> list[str]:
 def _environment(flowrun: Manifest, policy: Policy) -> list[Manifest]:
     plain = {
         "HOME": _TMP,
-        # The virtual environment has its own k8sflow; the runtime for tasks must not come before it.
+        # The virtual environment has its own k8sflow, which the runtime for tasks must not shadow.
         "PYTHONPATH": "",
         variable("kubernetes_runtime_image"): policy.image,
         variable("kubernetes_service_account"): policy.task_service_account,
         flowruns.SERVICE_ACCOUNTS_VARIABLE: ",".join((policy.task_service_account, *policy.task_service_accounts)),
         **flowruns.environment(flowrun["spec"], flowrun["metadata"]["namespace"]),
     }
-    variables: list[Manifest] = [{"name": name, "value": literal(value)} for name, value in plain.items()]
-    secret = flowruns.credentials_secret(flowrun["spec"])
-    if secret is not None:
-        variables += [
-            {"name": key, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}} for key in _CREDENTIALS
-        ]
-    return variables
+    return variables(plain, flowruns.credentials_secret(flowrun["spec"]))
 
 
-def _resources(asked: Manifest, policy: Policy) -> Manifest:
-    memory = asked.get("memory") or policy.driver_memory
-    return {"requests": {"cpu": asked.get("cpu") or policy.driver_cpu, "memory": memory}, "limits": {"memory": memory}}
+def _resources(requested: Manifest, policy: Policy) -> Manifest:
+    memory = requested.get("memory") or policy.driver_memory
+    return {
+        "requests": {"cpu": requested.get("cpu") or policy.driver_cpu, "memory": memory},
+        "limits": {"memory": memory},
+    }

@@ -1,9 +1,9 @@
-"""What the platform's people allow FlowRuns to ask for.
+"""The requests that the platform team allows in FlowRuns.
 
-A FlowRun makes the controller start a pod, so whoever may create FlowRuns borrows the controller's rights. What such a
-pod may be is an allow-list, here and in the CRD's schema; everything else of it is the controller's. What tasks ask for
-is in the run's record, which the controller doesn't read: the driver does, and holds it to the service accounts that
-it is told.
+A FlowRun makes the controller start a pod, so anyone who may create FlowRuns borrows the controller's permissions. What
+may be chosen about the pod is an allow-list, here and in the CRD's schema; the controller sets everything else. The
+options of tasks are in the run's record, which the controller doesn't read. The driver does, and accepts only the
+service accounts that it was given.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from k8sflow.kubernetes.flowrun import DRIVER_SERVICE_ACCOUNT, TASK_SERVICE_ACCO
 
 @dataclass(frozen=True)
 class Policy:
-    """How driver pods are made, and what a FlowRun may choose.
+    """The settings of driver pods, and the choices that a FlowRun has.
 
     Args:
-        image: The k8sflow image, of drivers whose FlowRun names none.
-        driver_images: Other images that a FlowRun may name for its driver.
+        image: The k8sflow image, for drivers whose FlowRun names none.
+        driver_images: Other images that a FlowRun may choose for its driver.
         driver_service_account: Service account of drivers.
         task_service_account: Service account of task pods whose flow names none.
-        task_service_accounts: Others that a flow may name for its tasks.
-        image_pull_policy: Of the driver's image.
-        image_pull_secrets: For the driver's image.
-        driver_cpu: Cores that a driver requests, where its FlowRun doesn't say.
-        driver_memory: Memory that a driver requests, also its limit.
-        driver_restarts: How often a driver that died is started again; evictions are free.
-        ttl_seconds: How long the Job of a finished driver stays, with its log.
+        task_service_accounts: Other service accounts that a flow may choose for its tasks.
+        image_pull_policy: Pull policy of the driver's image.
+        image_pull_secrets: Secrets for pulling the driver's image.
+        driver_cpu: Cores that a driver requests, unless its FlowRun says otherwise.
+        driver_memory: Memory that a driver requests, which is also its limit.
+        driver_restarts: How often a dead driver is restarted; evictions don't count.
+        ttl_seconds: How long the Job of a finished driver is kept, with its log.
     """
 
     image: str
@@ -46,11 +46,11 @@ class Policy:
     ttl_seconds: int = 3600
 
     def refusal(self, spec: Mapping[str, Any]) -> str | None:
-        """Why a FlowRun's spec is not allowed, with what to do about it; None where it is."""
+        """Why a FlowRun's spec is not allowed, and what to do; None if it is allowed."""
         image = (spec.get("driver") or {}).get("image")
         if image is not None and image not in {self.image, *self.driver_images}:
             return (
                 f"the driver's image {image!r} is not allowed here.\n"
-                "Leave spec.driver.image out, or have it added to the chart's value driver.allowedImages."
+                "Remove spec.driver.image, or have the image added to the chart's value driver.allowedImages."
             )
         return None

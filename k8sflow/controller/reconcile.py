@@ -1,36 +1,34 @@
-"""What the controller does about a FlowRun: a function from what is there to what has to be done.
+"""The controller's decisions about a FlowRun: a pure function from the observed state to the actions.
 
-Who writes what into a FlowRun's status:
+Two programs write to a FlowRun's status:
 
-- the driver, while it lives: phase Running and how it ended, the counters, the message;
-- the controller, while no driver lives: phase Pending, why the driver doesn't start, and the end of a run whose driver
-  is gone for good without having told it.
+- the driver, while it is alive: phase Running or the final phase, the counters, the message;
+- the controller, while no driver is alive: phase Pending, why the driver doesn't start, and the end of a run whose
+  driver is dead for good and didn't report it.
 
-A final phase is never written over. Nothing is deleted here: everything of a run is owned by its FlowRun, and goes
-with it.
+A final phase is never overwritten. Nothing is deleted here: a FlowRun owns all objects of its run, and Kubernetes
+deletes them with it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from k8sflow.controller import driver_pod
 from k8sflow.controller.driver_job import driver_job
 from k8sflow.controller.policy import Policy
 from k8sflow.kubernetes.flowrun import Phase, message_of, phase_of, timestamp
-
-Manifest = dict[str, Any]
+from k8sflow.kubernetes.manifest import Manifest, condition
 
 
 @dataclass(frozen=True)
 class Observed:
-    """What is there.
+    """The observed state of a FlowRun.
 
     Args:
         flowrun: The FlowRun.
-        job: The Job of the driver's name, or None.
+        job: The Job with the name of the driver's, or None.
         pods: The driver's pods.
         now: The time, in seconds since 1970.
     """
@@ -43,11 +41,11 @@ class Observed:
 
 @dataclass(frozen=True)
 class Decision:
-    """What has to be done.
+    """The actions to take.
 
     Args:
         create: The Job to create, or None.
-        status: What to merge into the FlowRun's status; empty where it is right.
+        status: Changes to merge into the FlowRun's status; empty if it is up to date.
     """
 
     create: Manifest | None = None
@@ -55,7 +53,7 @@ class Decision:
 
 
 def reconcile(observed: Observed, policy: Policy) -> Decision:
-    """What brings a FlowRun forward; nothing where it is well."""
+    """Decides how to advance a FlowRun; the decision is empty if nothing needs to be done."""
     flowrun = observed.flowrun
     phase = phase_of(flowrun)
     if flowrun["metadata"].get("deletionTimestamp") or (phase is not None and phase.is_final):
@@ -66,23 +64,23 @@ def reconcile(observed: Observed, policy: Policy) -> Decision:
         return Decision(create=driver_job(flowrun, policy))
     if not is_ours(observed.job, flowrun):
         name = observed.job["metadata"]["name"]
-        return Decision(status=_changes(observed, phase or Phase.PENDING, _taken(name)))
-    return Decision(status=_changes(observed, *_told(observed, phase or Phase.PENDING)))
+        return Decision(status=_changes(observed, phase or Phase.PENDING, _name_is_taken(name)))
+    return Decision(status=_changes(observed, *_progress(observed, phase or Phase.PENDING)))
 
 
 def is_ours(job: Manifest, flowrun: Manifest) -> bool:
-    """Whether the FlowRun controls the Job: by uid, since names and labels can be anybody's."""
+    """True if the FlowRun controls the Job: by uid, since any object may have the name and the labels."""
     owners = job["metadata"].get("ownerReferences") or ()
     return any(owner.get("controller") and owner["uid"] == flowrun["metadata"]["uid"] for owner in owners)
 
 
-def _told(observed: Observed, phase: Phase) -> tuple[Phase, str | None]:
-    """Phase and message that Job and pods stand for; no message where the driver has the word."""
+def _progress(observed: Observed, phase: Phase) -> tuple[Phase, str | None]:
+    """Phase and message that follow from the Job and its pods; no message while the driver writes its own."""
     assert observed.job is not None
-    if (condition := _condition(observed.job, "Failed")) is not None:
-        return Phase.FAILED, _why_failed(observed, condition)
-    if _condition(observed.job, "Complete") is not None:
-        return Phase.SUCCEEDED, "the driver ended well, but could not tell the counts."
+    if (failed := condition(observed.job, "Failed")) is not None:
+        return Phase.FAILED, _why_failed(observed, failed)
+    if condition(observed.job, "Complete") is not None:
+        return Phase.SUCCEEDED, "the driver succeeded, but could not report the counts."
     pod = driver_pod.newest(observed.pods)
     if pod is not None and driver_pod.is_running(pod):
         return phase, None
@@ -94,18 +92,18 @@ def _told(observed: Observed, phase: Phase) -> tuple[Phase, str | None]:
 
 
 def _restarting(observed: Observed) -> str | None:
-    """That a driver which has told of itself is being replaced; None where it only ends."""
+    """The message about a driver that is being replaced; None if it is only ending."""
     assert observed.job is not None
     failed = (observed.job.get("status") or {}).get("failed") or 0
-    return "the driver is being started again." if failed else None
+    return "the driver is being restarted." if failed else None
 
 
-def _why_failed(observed: Observed, condition: Manifest) -> str:
+def _why_failed(observed: Observed, failed: Manifest) -> str:
     ended = [end for pod in _youngest_first(observed.pods) if (end := driver_pod.end_of(pod)) is not None]
-    told = str(condition.get("message") or condition.get("reason") or "")
-    if condition.get("reason") == "BackoffLimitExceeded":
-        return f"the driver died again and again; last: {ended[0]}\n{told}" if ended else told
-    return ended[0] if ended else f"the driver's Job failed: {told}"
+    reason = str(failed.get("message") or failed.get("reason") or "")
+    if failed.get("reason") == "BackoffLimitExceeded":
+        return f"the driver died repeatedly; the last time: {ended[0]}\n{reason}" if ended else reason
+    return ended[0] if ended else f"the driver's Job failed: {reason}"
 
 
 def _youngest_first(pods: Sequence[Manifest]) -> list[Manifest]:
@@ -113,7 +111,7 @@ def _youngest_first(pods: Sequence[Manifest]) -> list[Manifest]:
 
 
 def _changes(observed: Observed, phase: Phase, message: str | None) -> Manifest:
-    """What differs from the status that is there."""
+    """The changes to the current status."""
     before = observed.flowrun.get("status") or {}
     wanted: Manifest = {
         "phase": phase.value,
@@ -129,13 +127,8 @@ def _changes(observed: Observed, phase: Phase, message: str | None) -> Manifest:
     return {key: value for key, value in wanted.items() if before.get(key) != value}
 
 
-def _condition(job: Manifest, kind: str) -> Manifest | None:
-    conditions = (job.get("status") or {}).get("conditions") or ()
-    return next((c for c in conditions if c.get("type") == kind and c.get("status") == "True"), None)
-
-
-def _taken(name: str) -> str:
+def _name_is_taken(name: str) -> str:
     return (
-        f"the Job {name!r} is there already, and is not of this FlowRun.\n"
-        f"If it is being deleted, this goes on by itself; else delete it: kubectl delete job {name}"
+        f"the Job {name!r} exists already, and does not belong to this FlowRun.\n"
+        f"If it is being deleted, the run starts once it is deleted; else delete it: kubectl delete job {name}"
     )

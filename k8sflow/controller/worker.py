@@ -1,7 +1,7 @@
-"""Carries out what ``reconcile`` decides: a copy of what the watches tell, a queue of FlowRuns to look at, one worker.
+"""Carries out the decisions of ``reconcile``: a copy of the watched objects, a queue of FlowRuns, one worker.
 
-The same FlowRun is never looked at twice at a time, and what happens to it meanwhile makes for one more look, not for
-many. A look that fails is repeated with growing pauses; it reads nothing but this copy, so repeating is safe.
+A FlowRun is never processed twice at once, and any number of changes in the meantime lead to one more pass. A pass that
+fails is repeated with growing pauses; it reads only this copy, so repeating it is safe.
 """
 
 from __future__ import annotations
@@ -9,32 +9,29 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from contextlib import suppress
-from typing import Any
+from http import HTTPStatus
 
 from k8sflow.controller.policy import Policy
 from k8sflow.controller.reconcile import Decision, Observed, is_ours, reconcile
-from k8sflow.errors import KubernetesError
+from k8sflow.errors import ApiStatusError, KubernetesError
 from k8sflow.kubernetes import flowrun as flowruns
 from k8sflow.kubernetes.api import KubernetesApi
-from k8sflow.kubernetes.api_errors import ApiStatusError
+from k8sflow.kubernetes.manifest import Manifest
 
-Manifest = dict[str, Any]
 Key = tuple[str, str]  # namespace and name of a FlowRun
 
 _FIRST_PAUSE_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 60.0
-_NOT_FOUND = 404
 
 logger = logging.getLogger(__name__)
 
 
 class Worker:
-    """Keeps the FlowRuns of some namespaces going.
+    """Advances the FlowRuns of some namespaces.
 
     Args:
         api: The client.
-        policy: How drivers are made.
+        policy: How drivers are created.
         clock: The time, in seconds since 1970.
     """
 
@@ -49,29 +46,29 @@ class Worker:
         self._queued: set[Key] = set()
         self._failures: dict[Key, int] = {}
 
-    def flowrun_changed(self, flowrun: Manifest, *, is_gone: bool) -> None:
-        """Takes in a FlowRun."""
+    def flowrun_changed(self, flowrun: Manifest, *, is_deleted: bool) -> None:
+        """Records a change of a FlowRun."""
         key = (flowrun["metadata"]["namespace"], flowrun["metadata"]["name"])
-        if is_gone:
+        if is_deleted:
             self._flowruns.pop(key, None)
             self._failures.pop(key, None)
             return
         self._flowruns[key] = flowrun
         self._enqueue(key)
 
-    def job_changed(self, job: Manifest, *, is_gone: bool) -> None:
-        """Takes in a driver's Job."""
+    def job_changed(self, job: Manifest, *, is_deleted: bool) -> None:
+        """Records a change of a driver's Job."""
         key = _key_of(job)
-        if not is_gone:
+        if not is_deleted:
             self._jobs[key] = job
         elif (known := self._jobs.get(key)) is not None and known["metadata"]["uid"] == job["metadata"]["uid"]:
             del self._jobs[key]
         self._enqueue(key)
 
-    def pod_changed(self, pod: Manifest, *, is_gone: bool) -> None:
-        """Takes in a driver's pod."""
+    def pod_changed(self, pod: Manifest, *, is_deleted: bool) -> None:
+        """Records a change of a driver's pod."""
         key, uid = _key_of(pod), pod["metadata"]["uid"]
-        if not is_gone:
+        if not is_deleted:
             self._pods.setdefault(key, {})[uid] = pod
         elif key in self._pods:
             self._pods[key].pop(uid, None)
@@ -80,24 +77,24 @@ class Worker:
         self._enqueue(key)
 
     async def run(self) -> None:
-        """Looks at what is queued, until it is cancelled."""
+        """Processes the queue until it is cancelled."""
         while True:
             key = await self._queue.get()
             self._queued.discard(key)
             try:
-                await self._look(key)
-            except Exception:  # the border between FlowRuns: whatever one of them brings up must not stop the others
+                await self._process(key)
+            except Exception:  # the border between FlowRuns: an error in one of them must not stop the others
                 pause = self._pause(key)
-                logger.exception("FlowRun %s/%s: next try in %.0f s", *key, pause)
+                logger.exception("FlowRun %s/%s: retrying in %.0f s", *key, pause)
                 asyncio.get_running_loop().call_later(pause, self._enqueue, key)
             else:
                 self._failures.pop(key, None)
 
     async def refresh(self, every_seconds: float) -> None:
-        """Reads the Jobs of runs that are on again and again, until it is cancelled.
+        """Periodically reads the Jobs of running FlowRuns, until it is cancelled.
 
-        A watch that breaks off for long enough lists anew, and tells nothing of what was deleted meanwhile. A FlowRun
-        that is gone costs nothing, for it is read before anything is done; a driver's Job that is gone is missed here.
+        A watch that was interrupted for long enough lists again, and doesn't report deletions in between. Missing the
+        deletion of a FlowRun is harmless, since it is read before any action; that of a driver's Job is noticed here.
         """
         while True:
             await asyncio.sleep(every_seconds)
@@ -105,27 +102,29 @@ class Worker:
                 flowrun = self._flowruns.get(key)
                 phase = flowruns.phase_of(flowrun) if flowrun is not None else None
                 if phase is not None and not phase.is_final:
-                    with suppress(KubernetesError):  # the next round comes
+                    try:
                         await self._refresh_job(key)
+                    except KubernetesError as error:
+                        logger.debug("FlowRun %s/%s: its Job can't be read until the next round: %s", *key, error)
 
     async def _refresh_job(self, key: Key) -> None:
         path = f"/apis/batch/v1/namespaces/{key[0]}/jobs/{self._jobs[key]['metadata']['name']}"
         try:
             self._jobs[key] = await self._api.get(path)
         except ApiStatusError as error:
-            if error.status != _NOT_FOUND:
+            if error.status != HTTPStatus.NOT_FOUND:
                 raise
             self._jobs.pop(key, None)
         self._enqueue(key)
 
-    async def _look(self, key: Key) -> None:
+    async def _process(self, key: Key) -> None:
         flowrun = self._flowruns.get(key)
         if flowrun is None:
             return
         decision = self._decide(key, flowrun)
         if decision.create is None and not decision.status:
             return
-        # Watches of different kinds tell nothing of each other: before anything is done, what it is done for is read.
+        # Watches of different kinds are not synchronized, so the FlowRun is read before any action is taken for it.
         current = await self._read(key)
         if current is None:
             return
@@ -144,7 +143,7 @@ class Worker:
         try:
             flowrun = await self._api.get(flowruns.object_path(*key))
         except ApiStatusError as error:
-            if error.status != _NOT_FOUND:
+            if error.status != HTTPStatus.NOT_FOUND:
                 raise
             self._flowruns.pop(key, None)
             return None
@@ -152,19 +151,19 @@ class Worker:
         return flowrun
 
     async def _create(self, key: Key, flowrun: Manifest, job: Manifest) -> None:
-        made, is_new = await self._api.create(f"/apis/batch/v1/namespaces/{key[0]}/jobs", job)
-        # The watch tells of it later; until then this is what is known.
-        self._jobs[key] = made
+        created, is_new = await self._api.create(f"/apis/batch/v1/namespaces/{key[0]}/jobs", job)
+        # Until the watch reports it.
+        self._jobs[key] = created
         if is_new:
-            logger.info("FlowRun %s/%s: driver Job %s created", *key, made["metadata"]["name"])
-        elif not is_ours(made, flowrun):
-            logger.warning("FlowRun %s/%s: its driver Job's name is taken", *key)
+            logger.info("FlowRun %s/%s: driver Job %s created", *key, created["metadata"]["name"])
+        elif not is_ours(created, flowrun):
+            logger.warning("FlowRun %s/%s: another Job has the name of its driver's", *key)
 
     async def _write(self, key: Key, status: Manifest) -> None:
         try:
             self._flowruns[key] = await self._api.patch(f"{flowruns.object_path(*key)}/status", {"status": status})
         except ApiStatusError as error:
-            if error.status != _NOT_FOUND:
+            if error.status != HTTPStatus.NOT_FOUND:
                 raise
             self._flowruns.pop(key, None)
             return
@@ -182,6 +181,6 @@ class Worker:
 
 
 def _key_of(driver_object: Manifest) -> Key:
-    """The FlowRun that a driver's Job or pod says it is of; whether it really is, its owner decides."""
+    """The FlowRun in the labels of a driver's Job or pod; only its owner reference proves it."""
     metadata = driver_object["metadata"]
     return metadata["namespace"], (metadata.get("labels") or {}).get(flowruns.FLOWRUN_LABEL, "")

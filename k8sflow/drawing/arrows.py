@@ -1,4 +1,4 @@
-"""What a picture of a graph shows beside the steps: who goes on to whom, and when."""
+"""Arrows and notes in a drawing of a graph: which step leads to which, and when."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from k8sflow.flow.graph import Graph, Node
 
 @dataclass(frozen=True)
 class Arrow:
-    """From one step to another one; ``label`` says when, or how often."""
+    """An arrow from one step to another; the label says when, or how often, it is taken."""
 
     source: str
     target: str
@@ -17,20 +17,22 @@ class Arrow:
 
 
 def arrows(graph: Graph) -> list[Arrow]:
-    """The arrows between different steps, in the order of the source."""
+    """The arrows between different steps, ordered by source."""
     return [
         Arrow(node.name, target, _label(node, target))
-        for node in graph.nodes.values() for target in node.next if target != node.name
-    ]  # fmt: skip
+        for node in graph.nodes.values()
+        for target in node.next
+        if target != node.name
+    ]
 
 
 def loop(node: Node) -> str:
-    """When a step comes back to itself, or an empty text where it never does."""
+    """The condition on which a step repeats, or "" if it never does."""
     return _case(node, node.name) if node.is_loop else ""
 
 
 def joined(graph: Graph, node: Node) -> str:
-    """What a join of a foreach brings together, or an empty text for any other step."""
+    """A note about the foreach that a join closes, or "" for any other step."""
     if node.joins is None or not graph[node.joins].is_wide:
         return ""
     return f"joins {graph[node.joins].foreach or 'the processes'}"

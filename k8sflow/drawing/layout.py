@@ -1,6 +1,6 @@
-"""Where the steps of a graph stand in a picture: in rows from top to bottom, as in Sugiyama, Tagawa and Toda
-(IEEE Transactions on Systems, Man, and Cybernetics 11, 1981): rows by the longest way, then the order in each row
-by the middle of the neighbours, then places that come as near to the neighbours as the widths allow.
+"""Positions of a graph's steps in a drawing: in rows from top to bottom, by the method of Sugiyama, Tagawa and Toda
+(IEEE Transactions on Systems, Man, and Cybernetics 11, 1981): rows by the longest path, then the order in each row
+by the mean of the neighbours, then positions as close to the neighbours as the widths allow.
 """  # noqa: D205
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from dataclasses import dataclass, field, replace
 from k8sflow.drawing.arrows import Arrow
 from k8sflow.flow.graph import Graph
 
-_ORDER_SWEEPS, _PLACE_SWEEPS = 8, 60
+_ORDER_SWEEPS, _POSITION_SWEEPS = 8, 60
 _FAR = 1e9
-# How much more a bend of an arrow than a step is kept from moving: long arrows are to be straight.
+# The weight of an arrow's bend relative to a step's: long arrows should be straight.
 _BEND_WEIGHT = 8.0
 
 
 @dataclass(frozen=True)
 class Extent:
-    """How far something reaches to the left and to the right of its place."""
+    """The distances from a position to the left and right edges."""
 
     left: float
     right: float
@@ -34,12 +34,12 @@ class Segment:
     Args:
         arrow: The arrow.
         row: The upper row.
-        upper: What it comes from: a step, or a bend of the arrow.
-        lower: What it leads to.
-        is_first: Whether it begins at the arrow's source.
-        is_last: Whether it ends at the arrow's target.
-        is_gathered: Whether others come to the same place, and it is the only one to leave its own: a label that
-            tells it from them stands at its upper end.
+        upper: Its upper end: a step, or a bend of the arrow.
+        lower: Its lower end.
+        is_first: True if it starts at the arrow's source.
+        is_last: True if it ends at the arrow's target.
+        is_gathered: True if other segments share its lower end, and none its upper end, where its label is then
+            put to distinguish it.
     """
 
     arrow: Arrow
@@ -57,13 +57,13 @@ class Segment:
 
     @property
     def labelled(self) -> str:
-        """What the label stands beside."""
+        """The end beside which the label is put."""
         return self.upper if self.is_gathered else self.lower
 
 
 @dataclass
 class Layout:
-    """Rows of steps and bends with their places."""
+    """Rows of steps and bends with their positions."""
 
     rows: list[list[str]] = field(default_factory=list)
     segments: list[Segment] = field(default_factory=list)
@@ -71,25 +71,31 @@ class Layout:
 
 
 def lay_out(
-    graph: Graph, found: Sequence[Arrow], step_extent: Callable[[str], Extent], label_width: Callable[[str], float],
-    gap: float, *, whole: bool,
-) -> Layout:  # fmt: skip
+    graph: Graph,
+    found: Sequence[Arrow],
+    step_extent: Callable[[str], Extent],
+    label_width: Callable[[str], float],
+    gap: float,
+    *,
+    whole: bool,
+) -> Layout:
     """The layout of a graph.
 
     Args:
         graph: The steps.
         found: The arrows between them.
-        step_extent: How wide a step is.
-        label_width: How wide an arrow's label is, with the space to the arrow, at the right of its first segment.
-        gap: What is left free between two neighbours.
-        whole: Whether places are whole numbers, as those of characters are.
+        step_extent: Returns the width of a step.
+        label_width: Returns the width of an arrow's label, to the right of its first segment, including the space
+            between them.
+        gap: Minimum distance between two neighbours.
+        whole: True for positions that are whole numbers, as those of characters are.
     """
     layout = _in_rows(graph, found)
     extents = _extents(layout, step_extent, label_width)
     uppers, lowers = _neighbours(layout)
     _order(layout, uppers, lowers)
     column = _columns(layout, uppers, lowers)
-    _place(layout, extents, uppers, lowers, column, gap)
+    _position(layout, extents, uppers, lowers, column, gap)
     if whole:
         _round(layout, column, extents, gap)
     left = min(layout.x[name] - extents[name].left for name in layout.x)
@@ -99,7 +105,7 @@ def lay_out(
 
 def _in_rows(graph: Graph, found: Sequence[Arrow]) -> Layout:
     row = dict.fromkeys(graph.nodes, 0)
-    for _ in graph.nodes:  # as often as the longest way may be long
+    for _ in graph.nodes:  # the longest path has at most this length
         for arrow in found:
             row[arrow.target] = max(row[arrow.target], row[arrow.source] + 1)
     layout = Layout([[] for _ in range(max(row.values()) + 1)])
@@ -137,12 +143,12 @@ def _in_rows(graph: Graph, found: Sequence[Arrow]) -> Layout:
 def _extents(
     layout: Layout, step_extent: Callable[[str], Extent], label_width: Callable[[str], float]
 ) -> dict[str, Extent]:
-    """How wide everything is, the labels of the arrows that come to it among it."""
+    """The widths of steps and bends, including the labels of their arrows."""
     found = {name: step_extent(name) if not _is_bend(name) else Extent(0, 0) for row in layout.rows for name in row}
     for segment in layout.segments:
         if segment.label:
-            mine = found[segment.labelled]
-            found[segment.labelled] = Extent(mine.left, max(mine.right, label_width(segment.label)))
+            extent = found[segment.labelled]
+            found[segment.labelled] = Extent(extent.left, max(extent.right, label_width(segment.label)))
     return found
 
 
@@ -155,7 +161,7 @@ def _neighbours(layout: Layout) -> tuple[dict[str, list[str]], dict[str, list[st
 
 
 def _order(layout: Layout, uppers: Mapping[str, list[str]], lowers: Mapping[str, list[str]]) -> None:
-    """Puts each row into the order with the fewest crossings that some sweeps down and up find."""
+    """Orders each row for the fewest crossings, found by sweeping down and up."""
     best, fewest = [list(row) for row in layout.rows], _crossings(layout)
     for sweep in range(_ORDER_SWEEPS):
         if not fewest:
@@ -179,10 +185,14 @@ def _crossings(layout: Layout) -> int:
     )
 
 
-def _place(
-    layout: Layout, extents: Mapping[str, Extent], uppers: Mapping[str, list[str]], lowers: Mapping[str, list[str]],
-    column: Mapping[str, list[str]], gap: float,
-) -> None:  # fmt: skip
+def _position(
+    layout: Layout,
+    extents: Mapping[str, Extent],
+    uppers: Mapping[str, list[str]],
+    lowers: Mapping[str, list[str]],
+    column: Mapping[str, list[str]],
+    gap: float,
+) -> None:
     for row in layout.rows:
         _settle(layout, row, dict.fromkeys(row, 0.0), extents, gap)
 
@@ -191,7 +201,7 @@ def _place(
         straight = _mean([layout.x[other] for other in column[name]], middle)
         return (straight + middle) / 2
 
-    for sweep in range(_PLACE_SWEEPS):
+    for sweep in range(_POSITION_SWEEPS):
         near = uppers if sweep % 2 == 0 else lowers
         for row in layout.rows if sweep % 2 == 0 else reversed(layout.rows):
             _settle(layout, row, {name: wanted(name, near) for name in row}, extents, gap)
@@ -199,10 +209,14 @@ def _place(
 
 
 def _straighten(
-    layout: Layout, column: Mapping[str, list[str]], extents: Mapping[str, Extent], gap: float,
-    *, whole: bool = False,
-) -> None:  # fmt: skip
-    """Puts what is to stand in a column there, the longest one first, where the neighbours leave the room."""
+    layout: Layout,
+    column: Mapping[str, list[str]],
+    extents: Mapping[str, Extent],
+    gap: float,
+    *,
+    whole: bool = False,
+) -> None:
+    """Aligns each column, the longest first, if its neighbours leave enough space."""
     least, most = {}, {}
     for names in sorted({id(found): found for found in column.values()}.values(), key=len, reverse=True):
         for row in layout.rows:
@@ -212,13 +226,13 @@ def _straighten(
         low = max(least.get(name, -_FAR) for name in names)
         high = min(most.get(name, _FAR) for name in names)
         if low <= high:
-            place = _mean([layout.x[name] for name in names], 0.0)
-            place = min(max(round(place) if whole else place, low), high)
-            layout.x.update(dict.fromkeys(names, place))
+            x = _mean([layout.x[name] for name in names], 0.0)
+            x = min(max(round(x) if whole else x, low), high)
+            layout.x.update(dict.fromkeys(names, x))
 
 
 def _columns(layout: Layout, uppers: Mapping[str, list[str]], lowers: Mapping[str, list[str]]) -> dict[str, list[str]]:
-    """For each name the ones that are to stand straight above and below it: where one leads to one."""
+    """For each name, the chain of names to align with it: each leads to the next alone."""
     found: dict[str, list[str]] = {}
     for row in layout.rows:
         for name in row:
@@ -236,13 +250,13 @@ def _is_bend(name: str) -> bool:
 def _settle(
     layout: Layout, row: Sequence[str], wanted: Mapping[str, float], extents: Mapping[str, Extent], gap: float
 ) -> None:
-    """Gives a row the places that are nearest to the wanted ones, in its order and with its widths.
+    """Assigns a row the positions nearest to the wanted ones that keep its order and widths.
 
-    Less the widths before it, a place may not be left of the one before: an isotonic regression, which the pooling of
-    neighbours that are in each other's way solves.
+    After subtracting the widths before them, positions must not decrease: an isotonic regression, solved by pooling
+    adjacent violators.
     """
     before = _widths_before(row, extents, gap)
-    pools: list[tuple[float, float, int]] = []  # the mean of the wanted places, their weight, and how many
+    pools: list[tuple[float, float, int]] = []  # mean of the wanted positions, total weight, count
     for name in row:
         mean, weight, count = wanted[name] - before[name], _BEND_WEIGHT if _is_bend(name) else 1.0, 1
         while pools and pools[-1][0] > mean:
@@ -250,9 +264,9 @@ def _settle(
             mean = (mean * weight + other * others) / (weight + others)
             weight, count = weight + others, count + more
         pools.append((mean, weight, count))
-    places = [mean for mean, _, count in pools for _ in range(count)]
-    for name, place in zip(row, places, strict=True):
-        layout.x[name] = place + before[name]
+    positions = [mean for mean, _, count in pools for _ in range(count)]
+    for name, position in zip(row, positions, strict=True):
+        layout.x[name] = position + before[name]
 
 
 def _widths_before(row: Sequence[str], extents: Mapping[str, Extent], gap: float) -> dict[str, float]:
@@ -265,7 +279,7 @@ def _widths_before(row: Sequence[str], extents: Mapping[str, Extent], gap: float
 
 
 def _round(layout: Layout, column: Mapping[str, list[str]], extents: Mapping[str, Extent], gap: float) -> None:
-    """Makes the places whole numbers, in the same order and as far from each other."""
+    """Rounds the positions to whole numbers, keeping the order and the distances."""
     for row in layout.rows:
         for index, name in enumerate(row):
             least = -_FAR

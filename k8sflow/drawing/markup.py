@@ -1,4 +1,4 @@
-"""A graph in the languages of other programs that draw: Mermaid (https://mermaid.js.org) and DOT
+"""A graph in the languages of other drawing programs: Mermaid (https://mermaid.js.org) and DOT
 (https://graphviz.org/doc/info/lang.html).
 """  # noqa: D205
 
@@ -9,8 +9,8 @@ from k8sflow.flow.graph import Graph, Node
 
 
 def mermaid(graph: Graph) -> str:
-    """The graph as a Mermaid flowchart, which Markdown pages show in many places."""
-    # Names of their own: `end` is a word of the language.
+    """The graph as a Mermaid flowchart, which many Markdown viewers render."""
+    # Generated names, since `end` is a keyword of the language.
     names = {step: f"s{index}" for index, step in enumerate(graph.nodes)}
     lines = ["flowchart TD"]
     for node in graph.nodes.values():

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from html import escape
 
+from rich.cells import cell_len
+
 from k8sflow.drawing.arrows import arrows, joined, loop
 from k8sflow.drawing.layout import Extent, Layout, Segment, lay_out
-from k8sflow.drawing.text import width
 from k8sflow.flow.graph import Graph, Node
 
-# Lengths in pixels. A monospaced font has the same width in every viewer.
+# Lengths in pixels. Monospaced fonts have the same width in every viewer.
 _LETTER, _LABEL_LETTER = 8.43, 6.63
 _STEP_HEIGHT, _ROW_HEIGHT, _LABELLED_ROW_HEIGHT = 34.0, 78.0, 104.0
 _PADDING, _GAP, _MARGIN = 17.0, 26.0, 24.0
@@ -26,7 +27,7 @@ _STYLE = """
 
 
 def draw(graph: Graph) -> str:
-    """The picture as the text of an SVG file; steps inside of a foreach are stacks of cards."""
+    """The drawing as the text of an SVG file; steps inside a foreach are stacks of cards."""
     found = arrows(graph)
     layout = lay_out(graph, found, lambda step: _extent(graph, graph[step]), _label_width, _GAP, whole=False)
     tops = _tops(layout)
@@ -58,7 +59,7 @@ def draw(graph: Graph) -> str:
 
 
 def _tops(layout: Layout) -> list[float]:
-    """Where the rows begin; a row whose arrows have labels is further down."""
+    """The y positions of the rows; labelled arrows move the row below them further down."""
     tops = [0.0]
     for index in range(1, len(layout.rows)):
         labelled = any(s.row == index - 1 and s.label for s in layout.segments)
@@ -77,16 +78,16 @@ def _note(graph: Graph, node: Node) -> str:
 def _extent(graph: Graph, node: Node) -> Extent:
     half = _half(node)
     note = _note(graph, node)
-    more = (28.0 if node.is_loop else 8.0) + width(note) * _LABEL_LETTER if note else 0.0
+    more = (28.0 if node.is_loop else 8.0) + cell_len(note) * _LABEL_LETTER if note else 0.0
     return Extent(half, half + more + 2 * _CARD)
 
 
 def _label_width(label: str) -> float:
-    return 8 + width(label) * _LABEL_LETTER
+    return 8 + cell_len(label) * _LABEL_LETTER
 
 
 def _segment(graph: Graph, segment: Segment, layout: Layout, tops: list[float]) -> str:
-    """A curve that goes straight down beside its label, and ends above the topmost card."""
+    """A curve that is vertical beside its label, and ends above the topmost card."""
     x, y = layout.x[segment.upper], tops[segment.row] + (_STEP_HEIGHT if segment.is_first else _STEP_HEIGHT / 2)
     to_x, to_y = layout.x[segment.lower], tops[segment.row + 1] + _STEP_HEIGHT / 2
     if segment.is_last:

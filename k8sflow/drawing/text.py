@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+
+from rich.cells import cell_len
 
 from k8sflow.drawing.arrows import arrows, joined, loop
 from k8sflow.drawing.layout import Extent, Segment, lay_out
@@ -21,40 +22,35 @@ _ASCII = dict(zip((*_CORNERS, *_JUNCTIONS), "|-+++++++++", strict=True))
 
 
 def draw(graph: Graph, *, ascii_only: bool = False, emphasized: Callable[[str], str] = str) -> str:
-    """The picture, from the first step at the top to the last one at the bottom.
+    """Draws the graph, from the first step at the top to the last one at the bottom.
 
     Args:
         graph: The flow's graph.
-        ascii_only: Whether lines are drawn with ``|``, ``-`` and ``+``; names and values stay as they are.
-        emphasized: What makes a step's name stand out.
+        ascii_only: True to draw lines with ``|``, ``-`` and ``+``; names and values are unchanged.
+        emphasized: Highlights the name of a step.
     """
     notes = {node.name: _note(graph, node, ascii_only=ascii_only) for node in graph.nodes.values()}
 
     def extent(step: str) -> Extent:
         left = (len(step) - 1) // 2
-        return Extent(left, len(step) - left - 1 + width(notes[step]))
+        return Extent(left, len(step) - left - 1 + cell_len(notes[step]))
 
-    layout = lay_out(graph, arrows(graph), extent, lambda label: width(label) + 2, _GAP, whole=True)
-    places = {name: int(x) for name, x in layout.x.items()}
+    layout = lay_out(graph, arrows(graph), extent, lambda label: cell_len(label) + 2, _GAP, whole=True)
+    columns = {name: int(x) for name, x in layout.x.items()}
     canvas = _Canvas(_ASCII if ascii_only else _CHARACTERS)
     top = 0
     for index, row in enumerate(layout.rows):
         for name in row:
             if name in graph.nodes:
-                left = places[name] - int(extent(name).left)
+                left = columns[name] - int(extent(name).left)
                 canvas.put(top, left, name, emphasized(name))
                 canvas.put(top, left + len(name), notes[name])
             else:
-                canvas.line(top, places[name], _VERTICAL, name)
-        gap = _Gap([segment for segment in layout.segments if segment.row == index], places)
+                canvas.line(top, columns[name], _VERTICAL, name)
+        gap = _Gap([segment for segment in layout.segments if segment.row == index], columns)
         gap.draw(canvas, top + 1)
         top += 1 + gap.height
     return canvas.text()
-
-
-def width(text: str) -> int:
-    """How many columns a text takes in a terminal."""
-    return sum(2 if unicodedata.east_asian_width(c) in "WF" else not unicodedata.combining(c) for c in text)
 
 
 def _note(graph: Graph, node: Node, *, ascii_only: bool) -> str:
@@ -66,22 +62,22 @@ def _note(graph: Graph, node: Node, *, ascii_only: bool) -> str:
 
 @dataclass
 class _Canvas:
-    """Lines and words at rows and columns."""
+    """A grid of lines and words."""
 
     characters: dict[int, str]
     words: dict[tuple[int, int], str] = field(default_factory=dict)
     lines: dict[tuple[int, int], dict[str, int]] = field(default_factory=lambda: defaultdict(dict))
 
     def put(self, row: int, column: int, text: str, shown: str | None = None) -> None:
-        """Writes a text, perhaps with what makes it stand out."""
+        """Writes a text, or its highlighted form."""
         if not text:
             return
         self.words[row, column] = shown or text
-        for offset in range(1, width(text)):
+        for offset in range(1, cell_len(text)):
             self.words[row, column + offset] = ""
 
     def line(self, row: int, column: int, directions: int, owner: str) -> None:
-        """Draws a line from the middle of a place to some of its sides; lines of one owner meet, others cross."""
+        """Draws lines from the middle of a cell to some of its sides; lines of the same owner join, others cross."""
         owners = self.lines[row, column]
         owners[owner] = owners.get(owner, 0) | directions
 
@@ -99,7 +95,7 @@ class _Canvas:
 
     def _character(self, directions: list[int]) -> str:
         if len(directions) > 1 and _VERTICAL in directions:
-            return self.characters[_VERTICAL]  # it crosses the others, and passes before them
+            return self.characters[_VERTICAL]  # it crosses in front of the others
         found = 0
         for each in directions:
             found |= each
@@ -108,7 +104,7 @@ class _Canvas:
 
 @dataclass
 class _Bus:
-    """Segments that share a horizontal line: those that leave one step, or those that come to one."""
+    """Segments that share a horizontal line: those that leave a step, or those that reach one."""
 
     name: str
     uppers: set[int] = field(default_factory=set)
@@ -129,10 +125,10 @@ class _Bus:
 
 
 class _Gap:
-    """What is between two rows: tracks with the horizontal lines, and below them the labels."""
+    """The space between two rows: tracks with the horizontal lines, and the labels."""
 
-    def __init__(self, segments: Sequence[Segment], places: dict[str, int]) -> None:
-        self._places = places
+    def __init__(self, segments: Sequence[Segment], columns: dict[str, int]) -> None:
+        self._columns = columns
         self._upper_labels = [segment for segment in segments if segment.label and segment.is_gathered]
         self._lower_labels = [segment for segment in segments if segment.label and not segment.is_gathered]
         self._buses = self._gather(segments)
@@ -158,22 +154,22 @@ class _Gap:
                 canvas.line(at, column + 1, _LEFT, bus.name)
         for segments, row in ((self._upper_labels, top), (self._lower_labels, bottom)):
             for segment in segments:
-                canvas.put(row, self._places[segment.labelled] + 2, segment.label)
+                canvas.put(row, self._columns[segment.labelled] + 2, segment.label)
 
     def _gather(self, segments: Sequence[Segment]) -> list[_Bus]:
         buses: dict[str, _Bus] = {}
         for segment in segments:
             name = f"to {segment.lower}" if segment.is_gathered else f"from {segment.upper}"
             bus = buses.setdefault(name, _Bus(name))
-            bus.uppers.add(self._places[segment.upper])
-            bus.lowers.add(self._places[segment.lower])
+            bus.uppers.add(self._columns[segment.upper])
+            bus.lowers.add(self._columns[segment.lower])
         return list(buses.values())
 
     @staticmethod
     def _assign(buses: list[_Bus]) -> int:
-        """Gives each bus a track, so that none runs over another; how many tracks there are.
+        """Assigns each bus a track, so that none overlaps another; returns the number of tracks.
 
-        Where one bus goes down in the column in which another one comes from above, that other one is higher.
+        If one bus goes down in the column in which another comes from above, the other one gets the higher track.
         """
         waiting = sorted(buses, key=lambda bus: bus.left)
         placed: list[_Bus] = []

@@ -23,7 +23,7 @@ from importlib.machinery import ModuleSpec, SourceFileLoader
 from pathlib import Path
 from typing import IO, Any, NoReturn, cast
 
-from k8sflow import hooks
+from k8sflow import debug_log, hooks
 from k8sflow.errors import RunError
 from k8sflow.executors import preload_plan, snapshot
 from k8sflow.executors.preload_plan import Ignore, Import, Plan, PlanStep, SetVariable
@@ -137,6 +137,7 @@ def _preloading(launch: Launch, plan: Plan, variables: Mapping[str, str]) -> dic
         "plan": [[type(step).__name__, asdict(step)] for step in plan.steps],
         "argv": [*launch.argv, "step"],
         "files": None,
+        "log": os.environ.get(debug_log.VARIABLE),
         "ours": sorted(name for name in sys.modules if name.startswith(_TASKS_MODULES)),
     }
 
@@ -211,6 +212,8 @@ def main(setup: int, connection: int, lock: int | None, driver: int, path: list[
     terminal = _renew_streams()
     sys.argv = document["argv"]  # some libraries look at it when they are imported
     steps = [_STEPS[kind](**fields) for kind, fields in document["plan"]]
+    if document["log"]:
+        debug_log.turn_on(document["log"])
     for name in document["ours"]:
         importlib.import_module(name)
     is_last = document.get("tries", 0) >= _MOST_TRIES

@@ -39,7 +39,7 @@ class KubernetesExecutor:
         settings: The namespace, images, service account, Secret and context.
         flow: The flow's name.
         run: The run's id.
-        pod_options: What a step asks of its pod, without settings and defaults.
+        pod_options: Everything a step asks of its pod, settings and defaults included; ``Placement`` merges them.
         agent_arguments: The agent's command line for a task.
         committed: The result of a task whose pod left none, if the store has it; called in other threads.
         environment: Variables for every container.

@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from http import HTTPStatus
 from typing import Any
 
 from k8sflow.config import Settings
-from k8sflow.errors import K8sflowError, KubernetesError
+from k8sflow.errors import ApiStatusError, K8sflowError, KubernetesError
 from k8sflow.executors.base import Emit
 from k8sflow.executors.kubernetes_task import TaskOnCluster
-from k8sflow.flow.decorators.pod_options import DEFAULT_OPTIONS, PodOptions, merge
+from k8sflow.flow.decorators.pod_options import PodOptions
 from k8sflow.kubernetes import diagnosis, labels, names, waiting
-from k8sflow.kubernetes.api import KubernetesApi, Manifest
-from k8sflow.kubernetes.api_errors import ApiStatusError
+from k8sflow.kubernetes.api import KubernetesApi
 from k8sflow.kubernetes.job import AGENT, DEFAULT_TTL_SECONDS, TaskJob, job_manifest
+from k8sflow.kubernetes.manifest import Manifest
 from k8sflow.kubernetes.reflector import Change, Reflector, identity_of
 from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskSpec
@@ -28,7 +29,6 @@ _LONGEST_LOOK_SECONDS = 60.0
 _SLOW_START_SECONDS = 5.0  # a pod whose image is there has started by then; the status of others can lag by 20 s
 _FEW = 5  # of the tasks that hang are looked at one by one, each time
 _NODES_SECONDS = 60.0
-_FORBIDDEN = 403
 
 
 @dataclass(frozen=True)
@@ -68,14 +68,6 @@ class RunPlan:
         """Where the ConfigMap is that owns the run's objects, when nothing else does."""
         name = names.owner_name(flow=self.flow, run=self.run)
         return f"/api/v1/namespaces/{self.settings.kubernetes_namespace}/configmaps/{name}"
-
-    def options_of(self, step: str) -> PodOptions:
-        """What a step asks of its pod: its own options, then the settings, then the default."""
-        settings = PodOptions(
-            image=self.settings.kubernetes_image or self.settings.kubernetes_runtime_image,
-            service_account=self.settings.kubernetes_service_account,
-        )
-        return merge(self.pod_options(step), settings, DEFAULT_OPTIONS)
 
 
 class ClusterRun:
@@ -261,7 +253,7 @@ class ClusterRun:
         name = names.job_name(
             flow=spec.flow, run=spec.run, step=spec.name.step, task=spec.name.id, attempt=spec.attempt
         )
-        return TaskOnCluster(self, spec, self.plan.options_of(spec.name.step), name)
+        return TaskOnCluster(self, spec, self.plan.pod_options(spec.name.step), name)
 
     async def _create(self, task: TaskOnCluster) -> None:
         plan = self.plan
@@ -353,7 +345,7 @@ class ClusterRun:
         try:
             return (await self.api.list(f"/api/v1/namespaces/{self.namespace}/events", field_selector=selector))[0]
         except ApiStatusError as error:
-            if error.status == _FORBIDDEN:
+            if error.status == HTTPStatus.FORBIDDEN:
                 return []
             raise
 

@@ -6,16 +6,17 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field, replace
+from http import HTTPStatus
 from typing import Any, Protocol
 
-from k8sflow.errors import KubernetesError, StorageError
+from k8sflow.errors import ApiStatusError, KubernetesError, StorageError
 from k8sflow.executors.base import Emit, Finished, Output, Queued, Started
 from k8sflow.flow.decorators.pod_options import PodOptions
 from k8sflow.kubernetes import diagnosis, waiting
-from k8sflow.kubernetes.api import KubernetesApi, Manifest
-from k8sflow.kubernetes.api_errors import ApiStatusError
+from k8sflow.kubernetes.api import KubernetesApi
 from k8sflow.kubernetes.job import CONTAINER
 from k8sflow.kubernetes.logs import PodLog
+from k8sflow.kubernetes.manifest import Manifest
 from k8sflow.kubernetes.outcome import (
     Ended,
     Running,
@@ -254,7 +255,7 @@ class TaskOnCluster:
             await self._drain(log)
         if self.is_finished:
             return
-        result = end.result if end.is_told_by_agent else await self._without_word(end)
+        result = end.result if end.is_reported_by_agent else await self._without_word(end)
         if not (end.is_disruption and result is end.result):
             self.finish(result)
             return
@@ -305,7 +306,7 @@ class TaskOnCluster:
         try:
             return await self.run.api.get(self.job_path)
         except ApiStatusError as error:
-            if error.status == 404:  # noqa: PLR2004
+            if error.status == HTTPStatus.NOT_FOUND:
                 return None
             raise
 

@@ -28,9 +28,10 @@ from k8sflow.executors.task_logs import TaskLogs, open_logs
 from k8sflow.executors.zygote import Exit, ServerDied, Zygote, no_process
 from k8sflow.flow.decorators.environment import variables_of
 from k8sflow.flow.decorators.policy import TimeLimit
+from k8sflow.parallel.limits import out_of_memory_kills
 from k8sflow.storage.run_store import RunStore
 from k8sflow.task.death import death, last_word, timed_out
-from k8sflow.task.host import oom as memory
+from k8sflow.task.host.oom import out_of_memory
 from k8sflow.task.host.pipes import waiting_bytes
 from k8sflow.task.inside.runner import TaskRunner
 from k8sflow.task.outcome import Diagnosis, Outcome
@@ -61,7 +62,7 @@ class _Running:
     limit: TimeLimit | None = None
     deadline: float = math.inf  # when it is told to end, and after that when it is killed
     ended_for: Diagnosis | None = None  # why it is told to end
-    kills_before: int = 0  # for want of memory, in the cgroup that it shares with all that runs beside it
+    kills_before: int = 0  # because memory ran out, in the cgroup that it shares with other processes
 
 
 class LocalExecutor:
@@ -285,7 +286,7 @@ class LocalExecutor:
 
     def _start(self, task: TaskSpec) -> None:
         logs = open_logs(self._run_store, task, self._patience)
-        kills_before = memory.kills()
+        kills_before = out_of_memory_kills()
         pipes = {stream: os.pipe() for stream in _STREAMS}
         try:
             server, pid = self._spawn(task, {stream: ends[1] for stream, ends in pipes.items()})
@@ -391,10 +392,10 @@ class LocalExecutor:
             return result
         was_killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
         known = running.kills_before if was_killed else max(running.kills_before, self._kills_told)
-        if (count := memory.kills()) <= known:
+        if (count := out_of_memory_kills()) <= known:
             return result
         self._kills_told = count
-        return TaskResult(Outcome.OUT_OF_MEMORY, diagnosis=memory.out_of_memory(result.diagnosis, in_pod=False))
+        return TaskResult(Outcome.OUT_OF_MEMORY, diagnosis=out_of_memory(result.diagnosis, in_pod=False))
 
     def _finish(self, running: _Running, result: TaskResult) -> None:
         for stream in list(running.pipes):

@@ -1,7 +1,7 @@
 """A thin client of the Kubernetes API: raw dictionaries over aiohttp.
 
-The official client decodes a watch ten times slower than ``json.loads`` and has no limiter, no retry on 429 and no
-way to notice a dead connection; what is left of it after that is this module.
+The official client decodes a watch ten times slower than ``json.loads``, has no rate limiter, doesn't retry on 429 and
+doesn't notice a dead connection. Replacing those parts leaves nothing of it to use.
 """
 
 from __future__ import annotations
@@ -12,17 +12,18 @@ import json
 import random
 import socket
 from collections.abc import AsyncIterator, Iterator, Mapping
+from http import HTTPStatus
 from types import TracebackType
 from typing import Any
 
 import aiohttp
 from multidict import CIMultiDict
 
-from k8sflow.errors import KubernetesError
-from k8sflow.kubernetes.api_errors import ApiStatusError, ApiUnreachableError, Target, status_error, unreachable_error
+from k8sflow.debug_log import DebugLog
+from k8sflow.errors import ApiStatusError, ApiUnreachableError, KubernetesError
+from k8sflow.kubernetes.api_errors import Target, status_error, unreachable_error
 from k8sflow.kubernetes.kubeconfig import ClusterAccess
-
-Manifest = dict[str, Any]
+from k8sflow.kubernetes.manifest import Manifest
 
 _RETRIED = {429, 500, 502, 503, 504}
 _PAGE = 500
@@ -31,11 +32,12 @@ _CONNECT_SECONDS = 10.0
 _FIRST_DELAY_SECONDS = 0.5
 _LONGEST_DELAY_SECONDS = 15.0
 _TERMINATING_DELAY_SECONDS = 1.0
-_CONFLICT, _UNAUTHORIZED, _GONE = 409, 401, 410
+
+_log = DebugLog(__name__)
 
 
 class RateLimiter:
-    """Lets ``qps`` requests a second pass, and ``burst`` at once after a pause (the generic cell rate algorithm)."""
+    """Allows ``qps`` requests per second, and a burst after a pause (generic cell rate algorithm)."""
 
     def __init__(self, qps: float = 50.0, burst: int = 100) -> None:
         self._interval = 1.0 / qps
@@ -43,7 +45,7 @@ class RateLimiter:
         self._next = 0.0
 
     async def acquire(self) -> None:
-        """Returns when the next request may be sent; callers pass in the order in which they came."""
+        """Waits until the next request may be sent; callers are served in their order."""
         now = asyncio.get_running_loop().time()
         self._next = max(self._next, now - self._slack) + self._interval
         if self._next > now:
@@ -51,12 +53,12 @@ class RateLimiter:
 
 
 class KubernetesApi:
-    """Requests to one API server; an async context manager, used from one event loop.
+    """A client of one API server; an async context manager, used from one event loop.
 
     Args:
-        access: Where the server is and who we are.
-        limiter: How fast requests may be sent; streams count as one.
-        patience_seconds: How long a request is tried again before its error is raised.
+        access: The server's address and our credentials.
+        limiter: Limits the rate of requests; a stream counts as one.
+        patience_seconds: How long a request is retried before its error is raised.
     """
 
     def __init__(
@@ -68,7 +70,7 @@ class KubernetesApi:
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> KubernetesApi:  # noqa: PYI034 - typing.Self is of Python 3.11
-        # Streams hold a connection each, so the number of connections follows from the live tasks, not from here.
+        # Each stream holds a connection, so the number of live tasks limits the connections.
         context = self.access.ssl_context
         connector = aiohttp.TCPConnector(limit=0, ssl=True if context is None else context)
         timeout = aiohttp.ClientTimeout(total=_REQUEST_SECONDS, sock_connect=_CONNECT_SECONDS)
@@ -88,13 +90,13 @@ class KubernetesApi:
         return await self._request("GET", path, params=params)
 
     async def get_metadata(self, path: str) -> Manifest:
-        """The metadata of the object at ``path``, and nothing of what it holds (a Secret's keys, say)."""
+        """The metadata of the object at ``path``, without its contents (such as a Secret's keys)."""
         return await self._request("GET", path, accept="application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1")
 
     async def list(
         self, path: str, *, label_selector: str = "", field_selector: str = ""
     ) -> tuple[list[Manifest], str]:
-        """All objects of a collection, page by page, and the resource version that they are of."""
+        """All objects of a collection, read page by page, and their resource version."""
         selectors = {"labelSelector": label_selector, "fieldSelector": field_selector}
         params = {"limit": str(_PAGE), **{name: text for name, text in selectors.items() if text}}
         items: list[Manifest] = []
@@ -103,9 +105,10 @@ class KubernetesApi:
             try:
                 page = await self.get(path, {**params, "continue": token} if token else params)
             except ApiStatusError as error:
-                if error.status != _GONE or not token:
+                if error.status != HTTPStatus.GONE or not token:
                     raise
-                items, token = [], ""  # the pages took longer than the server keeps their version
+                _log.debug("the list of %s expired between two pages; starting over", path)
+                items, token = [], ""
                 continue
             items += page.get("items") or ()
             token = page["metadata"].get("continue") or ""
@@ -113,13 +116,13 @@ class KubernetesApi:
                 return items, str(page["metadata"].get("resourceVersion") or "")
 
     async def create(self, path: str, manifest: Manifest) -> tuple[Manifest, bool]:
-        """The created object and True, or the one that an earlier try of the same create has left, and False.
+        """Creates an object; returns it and True, or the object that an earlier attempt created and False.
 
-        A create whose answer got lost can't be told from one that was never received. Names here are derived from
-        what they stand for, so an object of the same name and labels is ours.
+        A create whose answer got lost can't be distinguished from one that never arrived. Names are derived from the
+        task or run, so an object with the same name and labels is the result of an earlier attempt.
 
         Raises:
-            KubernetesError: Something else has the name, or the server refused.
+            KubernetesError: Another object has the name, or the server refused.
         """
         name, labels = manifest["metadata"]["name"], manifest["metadata"].get("labels") or {}
         while True:
@@ -131,66 +134,71 @@ class KubernetesApi:
             try:
                 found = await self.get(f"{path}/{name}")
             except ApiStatusError as error:
-                if error.status != 404:  # noqa: PLR2004 - gone in between: create it again
+                if error.status != HTTPStatus.NOT_FOUND:
                     raise
-                continue
+                continue  # deleted in between
             if not labels.items() <= (found["metadata"].get("labels") or {}).items():
                 raise KubernetesError(
-                    f"{manifest['kind']} {name!r} exists already, and is not of this run.",
+                    f"{manifest['kind']} {name!r} exists already, and does not belong to this run.",
                     advice=f"Delete it, or use another namespace: kubectl delete {manifest['kind'].lower()} {name}",
                 )
             if not found["metadata"].get("deletionTimestamp"):
+                _log.debug("%s/%s was created by an earlier attempt", path, name)
                 return found, False
+            _log.debug("%s/%s is still being deleted; retrying in %.1f s", path, name, _TERMINATING_DELAY_SECONDS)
             await asyncio.sleep(_TERMINATING_DELAY_SECONDS)
 
     async def post(self, path: str, question: Manifest) -> Manifest:
-        """The answer to an object that is not stored, such as an access review."""
+        """The answer to a request object that is not stored, such as an access review."""
         return await self._request("POST", path, body=question)
 
     async def delete(self, path: str, *, label_selector: str = "") -> None:
-        """Deletes an object, or all of a collection that the selector finds, and in time what they own.
+        """Deletes an object, or the objects of a collection that the selector matches; later also what they own.
 
-        That there is nothing (any more) to delete is no error.
+        Deleting a missing object is not an error.
         """
         params = {"labelSelector": label_selector} if label_selector else None
         options = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
         try:
             await self._request("DELETE", path, params=params, body=options)
         except ApiStatusError as error:
-            if error.status != 404:  # noqa: PLR2004
+            if error.status != HTTPStatus.NOT_FOUND:
                 raise
 
     async def patch(self, path: str, changes: Manifest) -> Manifest:
-        """The object after a merge patch (RFC 7386)."""
+        """Applies a merge patch (RFC 7386) and returns the object."""
         return await self._request("PATCH", path, body=changes, content_type="application/merge-patch+json")
 
     @contextlib.asynccontextmanager
     async def stream(
         self, path: str, params: Mapping[str, str], *, read_timeout_seconds: float | None
     ) -> AsyncIterator[AsyncIterator[bytes]]:
-        """The lines of a response that goes on, without their newlines; only refused credentials are tried anew.
+        """The lines of a streaming response, without newlines; retried only after refreshing refused credentials.
 
         Args:
-            path: What to read.
-            params: The query.
+            path: Path of the request.
+            params: Its query.
             read_timeout_seconds: How long the stream may be silent before it counts as broken.
 
         Raises:
             ApiStatusError: The server refused.
-            ApiUnreachableError: There was no answer, or the stream broke off.
+            ApiUnreachableError: There was no answer, or the stream was cut off.
         """
         target = Target.of("GET", path, watch="watch" in params)
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_SECONDS, sock_read=read_timeout_seconds)
         for refused_credentials in (False, True):
             await self._limiter.acquire()
             async with self._open("GET", path, params=params, timeout=timeout) as response:
-                if response.status >= 400:  # noqa: PLR2004
+                if not response.ok:
                     error = await self._refusal(target, response)
-                    if error.status == _UNAUTHORIZED and not refused_credentials:
-                        continue  # read anew
+                    if error.status == HTTPStatus.UNAUTHORIZED and not refused_credentials:
+                        _log.debug("%s: the credentials were refused; refreshing them", target)
+                        continue
                     raise error
+                _log.debug("%s: stream opened", target)
                 _probe_silent_connection(response)
                 yield self._lines(response)
+                _log.debug("%s: stream closed", target)
                 return
 
     async def _request(
@@ -208,21 +216,22 @@ class KubernetesApi:
         deadline = clock() + self._patience_seconds
         target = Target.of(method, path)
         refused_credentials = False
+        failure: KubernetesError
         for delay in backoff(_FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS):
             await self._limiter.acquire()
             try:
                 return await self._once(target, method, path, params=params, body=body, headers=headers)
             except ApiStatusError as error:
-                if error.status == _UNAUTHORIZED and not refused_credentials:
-                    refused_credentials = True  # it may have expired on the way; a second time it hasn't
+                if error.status == HTTPStatus.UNAUTHORIZED and not refused_credentials:
+                    refused_credentials = True  # the token may have just expired; after a refresh it hasn't
+                    _log.debug("%s: the credentials were refused; refreshing them", target)
                     continue
-                pause = _pause(error, delay)
-                if pause is None or clock() + pause > deadline:
-                    raise
-            except ApiUnreachableError:
-                pause = delay
-                if clock() + pause > deadline:
-                    raise
+                failure, pause = error, _pause(error, delay)
+            except ApiUnreachableError as error:
+                failure, pause = error, delay
+            if pause is None or clock() + pause > deadline:
+                raise failure
+            _log.debug("%s Retrying in %.1f s.", failure.summary, pause)
             await asyncio.sleep(pause)
         raise AssertionError("backoff has no end")
 
@@ -238,7 +247,7 @@ class KubernetesApi:
     ) -> Manifest:
         data = None if body is None else json.dumps(body, separators=(",", ":")).encode()
         async with self._open(method, path, params=params, data=data, headers=headers) as response:
-            if response.status >= 400:  # noqa: PLR2004
+            if not response.ok:
                 raise await self._refusal(target, response)
             answer = await self._read(response)
         document: Manifest = json.loads(answer)
@@ -248,10 +257,10 @@ class KubernetesApi:
     async def _open(
         self, method: str, path: str, *, headers: Mapping[str, str] | None = None, **options: Any
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        assert self._session is not None, "the client is used inside of its `async with`"
+        assert self._session is not None, "use the client inside its `async with`"
         access = self.access
         sent = CIMultiDict([*access.headers, *(await access.credentials.headers()).items(), *(headers or {}).items()])
-        with self._no_answer():
+        with self._unreachable_errors():
             response = await self._session.request(
                 method,
                 access.server + path,
@@ -265,20 +274,20 @@ class KubernetesApi:
             yield response
 
     @contextlib.contextmanager
-    def _no_answer(self) -> Iterator[None]:
+    def _unreachable_errors(self) -> Iterator[None]:
         try:
             yield
         except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
             raise unreachable_error(error, server=self.access.server, origin=self.access.origin) from error
 
     async def _read(self, response: aiohttp.ClientResponse) -> bytes:
-        with self._no_answer():
+        with self._unreachable_errors():
             return await response.read()
 
     async def _lines(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-        """Lines of any length; the last one also when no newline ends it."""
+        """Lines of any length, including a last line without a newline."""
         parts: list[bytes] = []
-        with self._no_answer():
+        with self._unreachable_errors():
             async for chunk in response.content.iter_any():
                 head, *rest = chunk.split(b"\n")
                 parts.append(head)
@@ -291,7 +300,7 @@ class KubernetesApi:
             yield last
 
     async def _refusal(self, target: Target, response: aiohttp.ClientResponse) -> ApiStatusError:
-        if response.status == _UNAUTHORIZED:
+        if response.status == HTTPStatus.UNAUTHORIZED:
             self.access.credentials.forget()
         return status_error(
             target,
@@ -303,33 +312,33 @@ class KubernetesApi:
 
 
 def backoff(first: float, longest: float) -> Iterator[float]:
-    """Delays in seconds that double up to the longest, each with full jitter, without end.
+    """Yields delays in seconds that double up to the longest, each with full jitter, endlessly.
 
     Jitter: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
     """
     ceiling = first
     while True:
-        yield random.uniform(0, ceiling)  # noqa: S311 - spreads load, guards nothing
+        yield random.uniform(0, ceiling)  # noqa: S311 - spreads load; not for security
         ceiling = min(longest, ceiling * 2)
 
 
 def _pause(error: ApiStatusError, delay: float) -> float | None:
-    """How long to wait before the request is sent again, or None where that would be of no use."""
-    # "Conflict" for a create is the quota that somebody else has just written.
-    if error.status not in _RETRIED and not (error.status == _CONFLICT and error.reason == "Conflict"):
+    """Seconds to wait before the request is retried, or None if a retry would be useless."""
+    # "Conflict" on a create means that another client has just updated the quota.
+    if error.status not in _RETRIED and not (error.status == HTTPStatus.CONFLICT and error.reason == "Conflict"):
         return None
     return delay if error.retry_after_seconds is None else error.retry_after_seconds + delay
 
 
 def _probe_silent_connection(response: aiohttp.ClientResponse) -> None:
-    """Has the kernel ask a silent peer whether it lives, so that a dead one is noticed within about 25 s."""
+    """Turns on TCP keepalive, so that a dead peer is noticed within about 25 s."""
     connection = response.connection
     if connection is None or connection.transport is None:
         return
-    found = connection.transport.get_extra_info("socket")
-    if found is None:
+    peer = connection.transport.get_extra_info("socket")
+    if peer is None:
         return
-    found.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3)):
         if hasattr(socket, option):
-            found.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+            peer.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)

@@ -1,9 +1,4 @@
-"""What the API server refuses, and that it can't be reached, as errors a person can act on.
-
-KubernetesError              (k8sflow.errors)
-  ApiStatusError             the server answered with a status of 400 or more
-  ApiUnreachableError        there was no answer: refused, timed out, cut off, or TLS failed
-"""
+"""Refusals and failures of the API server as errors that a person can act on."""
 
 from __future__ import annotations
 
@@ -13,16 +8,15 @@ from dataclasses import dataclass
 
 import aiohttp
 
-from k8sflow.errors import KubernetesError
+from k8sflow.errors import ApiStatusError, ApiUnreachableError
 
 _LONGEST_MESSAGE = 1000
-_FINAL = {400, 401, 403, 404, 405, 422}
 _VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "GET": "get", "DELETE": "delete"}
 
 
 @dataclass(frozen=True)
 class Target:
-    """What a request is about, in the words of RBAC."""
+    """The verb and resource of a request, in the terms of RBAC."""
 
     verb: str
     group: str
@@ -47,12 +41,12 @@ class Target:
         return Target(verb, group, f"{resource}/{subresource}" if subresource else resource, namespace, name)
 
     def __str__(self) -> str:
-        of = f" {self.name!r}" if self.name else ""
-        where = f" in namespace {self.namespace!r}" if self.namespace else ""
-        return f"{self.verb} {self.resource}{of}{where}"
+        name = f" {self.name!r}" if self.name else ""
+        namespace = f" in namespace {self.namespace!r}" if self.namespace else ""
+        return f"{self.verb} {self.resource}{name}{namespace}"
 
     def can_i(self) -> str:
-        """The command that tells whether it is allowed."""
+        """The kubectl command that checks whether it is allowed."""
         resource, _, subresource = self.resource.partition("/")
         qualified = f"{resource}.{self.group}" if self.group else resource
         command = f"kubectl auth can-i {self.verb} {qualified}"
@@ -60,52 +54,12 @@ class Target:
         return command + (f" -n {self.namespace}" if self.namespace else "")
 
     def rule(self) -> str:
-        """The rule that a Role needs for it."""
+        """The rule that a Role needs to allow it."""
         return json.dumps({"apiGroups": [self.group], "resources": [self.resource], "verbs": [self.verb]})
 
 
-class ApiStatusError(KubernetesError):
-    """The API server answered with a status of 400 or more.
-
-    Args:
-        status: The HTTP status.
-        reason: The machine-readable reason of the answer ("AlreadyExists"), or "".
-        message: What the server said.
-        retry_after_seconds: How long it asked to wait, or None.
-    """
-
-    def __init__(
-        self,
-        summary: str,
-        *,
-        cause: str = "",
-        advice: str = "",
-        status: int = 0,
-        reason: str = "",
-        message: str = "",
-        retry_after_seconds: float | None = None,
-    ) -> None:
-        super().__init__(summary, cause=cause, advice=advice)
-        self.status = status
-        self.reason = reason
-        self.message = message
-        self.retry_after_seconds = retry_after_seconds
-
-    @property
-    def is_final(self) -> bool:
-        """Whether the same request would be refused again, unless a person does something about it.
-
-        An exhausted quota is reported as 403, and frees up when other objects are deleted.
-        """
-        return self.status in _FINAL and "exceeded quota" not in self.message
-
-
-class ApiUnreachableError(KubernetesError):
-    """There was no answer: the connection was refused, timed out, was cut off, or TLS failed."""
-
-
 def status_error(target: Target, status: int, body: bytes, *, origin: str, retry_after: str | None) -> ApiStatusError:
-    """The error for an answer of 400 or more."""
+    """The error for an answer with a status of 400 or more."""
     reason, message = _status_of(body)
     cause, advice = _explain(target, status, message, origin)
     return ApiStatusError(
@@ -122,27 +76,29 @@ def status_error(target: Target, status: int, body: bytes, *, origin: str, retry
 def unreachable_error(error: Exception, *, server: str, origin: str) -> ApiUnreachableError:
     """The error for a request that got no answer."""
     summary = f"the Kubernetes API server {server} ({origin}) can't be reached"
-    told = str(error) or type(error).__name__
+    cause = str(error) or type(error).__name__
     if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError | ssl.SSLError):
         return ApiUnreachableError(
             f"{summary}: TLS failed.",
-            cause=told,
-            advice="The kubeconfig may be of a cluster that was made anew; fetch it again from the cluster's provider.",
+            cause=cause,
+            advice="If the cluster was recreated, get its new kubeconfig from the cluster's provider.",
         )
     if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return ApiUnreachableError(f"{summary}: its name is unknown.", cause=told, advice="Check the VPN and the name.")
+        return ApiUnreachableError(
+            f"{summary}: its host name is unknown.", cause=cause, advice="Check the VPN and the host name."
+        )
     if isinstance(error, aiohttp.ClientConnectorError):
         return ApiUnreachableError(
             f"{summary}: no connection.",
-            cause=told,
-            advice="Is the cluster up, and the VPN? `kubectl get nodes` should answer; "
+            cause=cause,
+            advice="Check that the cluster and the VPN are up: `kubectl get nodes` should answer; "
             "kubernetes_context chooses another cluster.",
         )
-    return ApiUnreachableError(f"{summary}.", cause=told, advice="`kubectl get nodes` shows whether it answers again.")
+    return ApiUnreachableError(f"{summary}.", cause=cause, advice="`kubectl get nodes` shows when it answers again.")
 
 
 def _status_of(body: bytes) -> tuple[str, str]:
-    """Reason and message of a Status object, or what else stands in an answer (a proxy's page, say)."""
+    """Reason and message of a Status object, or the body as the message if it is something else (a proxy's page)."""
     try:
         document = json.loads(body)
         return str(document.get("reason") or ""), str(document.get("message") or "")[:_LONGEST_MESSAGE]
@@ -154,18 +110,21 @@ def _explain(target: Target, status: int, message: str, origin: str) -> tuple[st
     match status:
         case 401:
             return (
-                f"It doesn't accept the credentials of {origin}: {message}",
+                f"The server doesn't accept the credentials of {origin}: {message}",
                 "Log in again as you do for kubectl (`kubectl get pods` must work).",
             )
         case 403 if "is forbidden: User" in message or "cannot" in message:
             return (
                 message,
-                f"A Role has to allow it, by the rule {target.rule()}; then `{target.can_i()}` says yes.",
+                f"Add the rule {target.rule()} to your Role; then `{target.can_i()}` prints yes.",
             )
         case 403 if "exceeded quota" in message:
-            return message, "Wait until other objects are gone, or have the quota raised (`kubectl describe quota`)."
+            return message, "Wait until other objects are deleted, or have the quota raised (`kubectl describe quota`)."
         case 403:
-            return message, f"`{target.can_i()}` shows whether a Role allows it; an admission policy may refuse it too."
+            return (
+                message,
+                f"`{target.can_i()}` shows whether a Role allows it; an admission policy may also have refused it.",
+            )
         case 404 if target.namespace and "namespaces" in message:
             return message, f"Create it (`kubectl create namespace {target.namespace}`) or set kubernetes_namespace."
         case _:

@@ -1,14 +1,13 @@
-"""Who we are to the API server: the sources of an Authorization header that a kubeconfig can name.
+"""Credentials for the API server: the sources of an Authorization header that a kubeconfig can name.
 
-The official client's loader is used only for ``auth-provider``, which kubectl itself has given up: importing it
-costs more (0.25 s) than everything else here.
+The official client's loader is used only for ``auth-provider``, which kubectl no longer supports: importing it takes
+longer (0.25 s) than everything else here.
 """
 
 from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 import json
 import os
 import ssl
@@ -20,31 +19,34 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Protocol
 
+from k8sflow.debug_log import DebugLog
 from k8sflow.errors import ConfigurationError
 
 _TOKEN_FILE_SECONDS = 60.0
 _EXPIRY_MARGIN_SECONDS = 60.0
 _PLUGIN_SECONDS = 120.0
 
+_log = DebugLog(__name__)
+
 
 class Credentials(Protocol):
     """A source of request headers."""
 
     async def headers(self) -> Mapping[str, str]:
-        """The headers that authenticate a request sent now."""
+        """The headers that authenticate a request now."""
 
     def forget(self) -> None:
-        """Drops what is cached, after the server refused it."""
+        """Drops cached credentials after the server refused them."""
 
 
 @dataclass(frozen=True)
 class StaticHeaders:
-    """A token, a password, or nothing beside a client certificate."""
+    """A token, a password, or no headers at all (a client certificate)."""
 
     fixed: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     async def headers(self) -> Mapping[str, str]:
-        """The same headers for ever."""
+        """The same headers every time."""
         return self.fixed
 
     def forget(self) -> None:
@@ -52,11 +54,11 @@ class StaticHeaders:
 
 
 class KubeconfigHeaders:
-    """A token or password that is written in a kubeconfig, and read again there after the server refused it.
+    """A token or password in a kubeconfig, which is read again after the server refused it.
 
     Args:
         fixed: The headers.
-        read_again: Reads them anew, as after somebody has logged in again; may raise ConfigurationError.
+        read_again: Reads them again, since somebody may have logged in; may raise ConfigurationError.
     """
 
     def __init__(self, fixed: Mapping[str, str], read_again: Callable[[], Mapping[str, str]]) -> None:
@@ -64,17 +66,21 @@ class KubeconfigHeaders:
         self._read_again = read_again
 
     async def headers(self) -> Mapping[str, str]:
-        """The headers that were read last."""
+        """The headers as last read."""
         return self._fixed
 
     def forget(self) -> None:
         """Reads the kubeconfig again."""
-        with contextlib.suppress(ConfigurationError):  # it may just be written; the refusal says what to do
+        try:
             self._fixed = self._read_again()
+        except ConfigurationError as error:  # the file may be incomplete right now; the refusal itself says what to do
+            _log.debug("the kubeconfig can't be read again: %s", error.summary)
+        else:
+            _log.debug("read the kubeconfig again")
 
 
 class TokenFile:
-    """A token in a file that somebody renews, as the kubelet does for service accounts."""
+    """A token in a file that is renewed from outside, as the kubelet does for service accounts."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -82,7 +88,7 @@ class TokenFile:
         self._read_at = 0.0
 
     async def headers(self) -> Mapping[str, str]:
-        """The header with the file's token, read again each minute."""
+        """The header with the file's token, read again every minute."""
         now = asyncio.get_running_loop().time()
         if not self._header or now - self._read_at > _TOKEN_FILE_SECONDS:
             try:
@@ -90,6 +96,7 @@ class TokenFile:
             except OSError as error:
                 raise ConfigurationError(f"the Kubernetes token in {self._path} can't be read: {error}.") from error
             self._header, self._read_at = bearer(token), now
+            _log.debug("read the token in %s", self._path)
         return self._header
 
     def forget(self) -> None:
@@ -98,7 +105,7 @@ class TokenFile:
 
 
 class ExecPlugin:
-    """A program that prints an ExecCredential, as the clouds' command lines do.
+    """A program that prints an ExecCredential, such as a cloud provider's command line.
 
     Protocol: https://kubernetes.io/docs/reference/access-authn-authz/authentication/#client-go-credential-plugins
     """
@@ -115,7 +122,7 @@ class ExecPlugin:
         self._running = asyncio.Lock()
 
     async def headers(self) -> Mapping[str, str]:
-        """The header of the credential that is valid now; runs the program when there is none."""
+        """The header of the current credential; runs the program if there is none or it has expired."""
         async with self._running:
             if self._header is None or self._is_expired():
                 credential = await asyncio.to_thread(self._run)
@@ -130,11 +137,12 @@ class ExecPlugin:
     def _is_expired(self) -> bool:
         if self._expires_at is None:
             return False
-        left = self._expires_at - datetime.now(timezone.utc)
-        return left.total_seconds() < _EXPIRY_MARGIN_SECONDS
+        remaining = self._expires_at - datetime.now(timezone.utc)
+        return remaining.total_seconds() < _EXPIRY_MARGIN_SECONDS
 
     def _run(self) -> Mapping[str, Any]:
         command = self._command()
+        _log.debug("running the credential program %s", command[0])
         variables = {item["name"]: item["value"] for item in self._settings.get("env") or ()}
         environment = {**os.environ, **variables, "KUBERNETES_EXEC_INFO": json.dumps(self._info())}
         try:
@@ -162,7 +170,7 @@ class ExecPlugin:
     def _command(self) -> list[str]:
         command = str(self._settings["command"])
         if os.sep in command:
-            command = str(self._folder / command)  # an absolute path stays what it is
+            command = str(self._folder / command)  # an absolute path is unchanged
         return [command, *map(str, self._settings.get("args") or ())]
 
     def _info(self) -> dict[str, Any]:
@@ -176,13 +184,14 @@ class ExecPlugin:
         self._expires_at = None
         if expiry := status.get("expirationTimestamp"):
             self._expires_at = datetime.fromisoformat(expiry.replace("Z", "+00:00"))
+        _log.debug("got a credential that expires at %s", expiry or "an unknown time")
         if self._context is not None and status.get("clientCertificateData"):
             certificate, key = status["clientCertificateData"], status["clientKeyData"]
             load_certificate(self._context, certificate.encode(), key.encode())
 
 
 class OfficialAuthProvider:
-    """A token by the official client, for the ``auth-provider`` entries that only it knows."""
+    """A token from the official client, for the ``auth-provider`` entries that only it supports."""
 
     def __init__(self, paths: Sequence[Path], context: str) -> None:
         self._paths = paths
@@ -196,7 +205,7 @@ class OfficialAuthProvider:
         """Nothing is cached."""
 
     def _load(self) -> dict[str, str]:
-        from kubernetes import client, config  # noqa: PLC0415 - dear, and rarely needed
+        from kubernetes import client, config  # noqa: PLC0415 - slow to import, and rarely needed
 
         configuration = client.Configuration()
         files = os.pathsep.join(map(str, self._paths))
@@ -222,9 +231,9 @@ def basic(user: str, password: str) -> dict[str, str]:
 
 
 def load_certificate(context: ssl.SSLContext, certificate: bytes, key: bytes) -> None:
-    """Makes new connections of the context show a client certificate.
+    """Makes new connections of the context present a client certificate.
 
-    OpenSSL's binding only reads files; these are private to us and are gone when it has.
+    Python's ssl module only reads files; these are private, and deleted once it has read them.
     """
     with tempfile.TemporaryDirectory() as folder:
         certificate_file, key_file = Path(folder, "certificate"), Path(folder, "key")

@@ -1,15 +1,16 @@
-"""What a person is told about a pod that failed or can't start: a diagnosis for every outcome.
+"""Messages for users about pods that failed or can't start: a diagnosis for every outcome.
 
-The summary says what happened, the detail is Kubernetes' own evidence, the resolution what to do. Nothing here looks
-at a pod; ``outcome`` and ``waiting`` choose.
+The summary says what happened, the detail is the evidence from Kubernetes, the resolution says what to do. Nothing here
+looks at a pod; ``outcome`` and ``waiting`` choose the diagnosis.
 """
 
 from __future__ import annotations
 
 from decimal import ROUND_CEILING, Decimal
 
+from k8sflow import units
 from k8sflow.flow.decorators import quantity
-from k8sflow.flow.decorators.pod_options import DEFAULT_OPTIONS, PodOptions
+from k8sflow.flow.decorators.pod_options import PodOptions
 from k8sflow.task.outcome import Diagnosis, Outcome
 
 _MEMORY_STEPS_MB = 1000
@@ -18,150 +19,150 @@ _MORE_MEMORY = Decimal("1.5")
 
 def out_of_memory(options: PodOptions, detail: str = "") -> Diagnosis:
     """The container used more than its memory."""
-    memory = options.memory or str(DEFAULT_OPTIONS.memory)
+    memory = _set(options.memory)
     return Diagnosis(
         Outcome.OUT_OF_MEMORY,
-        f"it ran out of memory: it used more than the {memory} that are its request and its limit.",
+        f"it ran out of memory: it used more than {memory}, its request and limit.",
         detail,
-        f"Ask for more, @resources(memory={_suggested_mb(memory)}) for example, or hold less in memory at a time.",
+        f"Request more, for example @resources(memory={_suggested_mb(memory)}), or keep less in memory at a time.",
     )
 
 
 def limit_too_low(options: PodOptions, detail: str) -> Diagnosis:
-    """The memory doesn't even suffice to start a process."""
-    memory = options.memory or str(DEFAULT_OPTIONS.memory)
+    """The memory limit is too low to start any process."""
+    memory = _set(options.memory)
     return Diagnosis(
         Outcome.OUT_OF_MEMORY,
         f"its memory of {memory} is too little to start the container.",
         detail,
-        "Ask for more with @resources(memory=…); plain numbers are MB.",
+        "Request more with @resources(memory=…); plain numbers are MB.",
     )
 
 
 def timed_out(options: PodOptions, detail: str) -> Diagnosis:
     """The pod's deadline passed."""
-    after = f" after {options.deadline_seconds} s" if options.deadline_seconds else ""
+    limit = f" of {options.deadline_seconds} s" if options.deadline_seconds else ""
     return Diagnosis(
         Outcome.TIMED_OUT,
-        f"it was stopped{after}: its deadline had passed.",
+        f"it was stopped because its deadline{limit} had passed.",
         detail,
-        "Allow it more time (deadline_seconds), or split its work.",
+        "Allow more time (deadline_seconds), or split the work.",
     )
 
 
 def preempted(detail: str) -> Diagnosis:
-    """The scheduler gave the place to a pod of a higher priority."""
+    """The scheduler removed the pod in favor of one with a higher priority."""
     return Diagnosis(
         Outcome.PREEMPTED,
-        "it was preempted by a pod of a higher priority.",
+        "it was preempted by a pod with a higher priority.",
         detail,
-        "It is run again; a priority class or nodes of its own would keep its place.",
+        "It runs again. A priority class or dedicated nodes would protect it.",
     )
 
 
 def evicted(detail: str) -> Diagnosis:
-    """The kubelet or the eviction API put the pod off its node."""
+    """The kubelet or the eviction API removed the pod from its node."""
     if "ephemeral" in detail or "emptyDir" in detail or "disk" in detail.lower():
-        advice = "Ask for the disk that it needs with @resources(disk=…), or write less to local files."
+        advice = "Request the disk space that it needs with @resources(disk=…), or write less to local files."
     elif "memory" in detail:
-        advice = "The node ran short of memory. Ask for what the task needs with @resources(memory=…)."
+        advice = "The node ran short of memory. Request as much as the task needs with @resources(memory=…)."
     else:
-        advice = "It is run again; nodes are drained for upgrades and when they are not needed."
+        advice = "It runs again; nodes are drained for upgrades and when they are no longer needed."
     return Diagnosis(Outcome.EVICTED, "it was evicted from its node.", detail, advice)
 
 
 def node_lost(detail: str) -> Diagnosis:
-    """The node went away, with the pod."""
+    """The node disappeared, with the pod."""
     return Diagnosis(
         Outcome.NODE_LOST,
-        "its node was lost, or shut down.",
+        "its node was lost or shut down.",
         detail,
-        "It is run again on another node; spot nodes go at any time.",
+        "It runs again on another node; spot nodes can disappear at any time.",
     )
 
 
 def pod_deleted(detail: str = "") -> Diagnosis:
-    """Somebody deleted the pod, and not its Job."""
+    """The pod was deleted, but not its Job."""
     return Diagnosis(
         Outcome.NODE_LOST,
-        "its pod was deleted from outside.",
+        "its pod was deleted externally.",
         detail,
-        "It is run again. `kubectl get events` may tell who deletes pods here.",
+        "It runs again. `kubectl get events` may show who deletes pods here.",
     )
 
 
 def job_deleted() -> Diagnosis:
-    """Somebody deleted the Job."""
+    """The Job was deleted externally."""
     return Diagnosis(
         Outcome.CANCELLED,
-        "its Job was deleted from outside.",
+        "its Job was deleted externally.",
         "",
-        "Run or resume the flow again where that was not meant.",
+        "Run or resume the flow again if that was a mistake.",
     )
 
 
 def cancelled() -> Diagnosis:
-    """We stopped it, because the run was cancelled."""
-    return Diagnosis(Outcome.CANCELLED, "it was stopped, because the run was cancelled.")
+    """The task was stopped because the run was cancelled."""
+    return Diagnosis(Outcome.CANCELLED, "it was stopped because the run was cancelled.")
 
 
 def killed(exit_code: int, detail: str) -> Diagnosis:
-    """The container got a signal from outside, and nothing says from whom."""
+    """The container was killed by a signal of unknown origin."""
     return Diagnosis(
         Outcome.NODE_LOST,
-        f"its container was killed from outside (exit code {exit_code}), without a word about the cause.",
+        f"its container was killed externally (exit code {exit_code}); Kubernetes gave no reason.",
         detail,
-        "It is run again. `kubectl describe node` may tell more: the node may have run short of memory as a whole.",
+        "It runs again. `kubectl describe node` may show more: the node as a whole may have run short of memory.",
     )
 
 
 def lost_container(detail: str) -> Diagnosis:
-    """The kubelet doesn't know any more what became of the container."""
+    """The kubelet no longer knows how the container ended."""
     return Diagnosis(
         Outcome.NODE_LOST,
         "its node lost track of its container.",
         detail,
-        "It is run again; the node was restarted, or is in trouble (`kubectl describe node`).",
+        "It runs again; the node was restarted or has problems (`kubectl describe node`).",
     )
 
 
 def refused_by_node(reason: str, detail: str) -> Diagnosis:
-    """The node that the scheduler chose didn't take the pod."""
+    """The node that the scheduler chose refused the pod."""
     return Diagnosis(
         Outcome.NEVER_STARTED,
         f"its node refused it ({reason}) before it started.",
         detail,
-        "It is run again; the node filled up or changed in the moment in which it was chosen.",
+        "It runs again; the node filled up or changed just as it was chosen.",
     )
 
 
 def runtime_not_copied(detail: str) -> Diagnosis:
-    """The init container that brings the runtime failed."""
+    """The init container that copies the runtime failed."""
     return Diagnosis(
         Outcome.NEVER_STARTED,
         "the k8sflow runtime couldn't be copied into its pod.",
         detail,
-        "kubernetes_runtime_image has to be a k8sflow image of this version.",
+        "kubernetes_runtime_image must be a k8sflow image of this version.",
     )
 
 
 def cant_execute(image: str, detail: str) -> Diagnosis:
-    """The image lacks what the container should run."""
+    """The image lacks the program that the container should run."""
     return Diagnosis(
         Outcome.BAD_IMAGE,
-        f"its image {image} has no python3 that can be run.",
+        f"its image {image} has no python3 that can be executed.",
         detail,
         "Use an image with Python 3.10 or newer as python3 on its PATH.",
     )
 
 
 def no_runtime(image: str, detail: str) -> Diagnosis:
-    """Python started, and found no k8sflow."""
+    """Python started, but found no k8sflow."""
     return Diagnosis(
         Outcome.BAD_IMAGE,
-        f"its image {image} doesn't carry the k8sflow runtime.",
+        f"its image {image} doesn't contain the k8sflow runtime.",
         detail,
-        "kubernetes_runtime_image has to name the k8sflow image of this version.",
+        "Set kubernetes_runtime_image to the k8sflow image of this version.",
     )
 
 
@@ -176,43 +177,49 @@ def cant_start(reason: str, detail: str) -> Diagnosis:
 
 
 def no_result(exit_code: int, reason: str, detail: str) -> Diagnosis:
-    """The container ended, and its agent left no result anywhere."""
+    """The container ended, and its agent stored no result anywhere."""
     return Diagnosis(
         Outcome.USER_ERROR,
-        f"its container ended with exit code {exit_code} ({reason or 'no reason given'}) and without a result.",
+        f"its container ended with exit code {exit_code} ({reason or 'no reason given'}) without a result.",
         detail,
-        "The last lines of its output tell more. A task must not end the process that runs it.",
+        "See the last lines of its output. A task must not end the process that runs it.",
     )
 
 
 def unknown_end(phase: str, reason: str, detail: str) -> Diagnosis:
-    """The pod is over, and its status tells of no container that ran."""
+    """The pod ended, and its status mentions no container that ran."""
     return Diagnosis(
         Outcome.NEVER_STARTED,
-        f"its pod ended as {phase} ({reason or 'no reason given'}) without a word about its container.",
+        f"its pod ended as {phase} ({reason or 'no reason given'}); nothing is known about its container.",
         detail,
-        "It is run again; `kubectl describe pod` shows what Kubernetes knows.",
+        "It runs again; `kubectl describe pod` shows what Kubernetes knows.",
     )
 
 
 def bad_image(image: str, detail: str) -> Diagnosis:
-    """The image can't be pulled, or its name is none."""
+    """The image can't be pulled, or its name is invalid."""
     low = detail.lower()
     if any(word in low for word in ("no such host", "i/o timeout", "connection refused", "dial tcp")):
         cause, advice = "the node can't reach the registry", "Check the registry's name and the nodes' network."
     elif "not found" in low or "manifest unknown" in low or "does not exist" in low:
         cause, advice = (
-            "there is no such image",
-            "Check the name and the tag; push or load it where the nodes pull from.",
+            "it does not exist",
+            "Check the name and the tag; push it to the registry, or load it onto the nodes.",
         )
     elif any(word in low for word in ("unauthorized", "denied", "forbidden", "authentication required")):
-        cause, advice = "the registry refuses it", "Name a Secret with the registry's login: image_pull_secrets=…"
+        cause, advice = (
+            "the registry refuses it",
+            "Name a Secret with credentials for the registry: image_pull_secrets=…",
+        )
     elif "invalid reference format" in low or "couldn't parse image" in low:
-        cause, advice = "that is no image name", "Write it as registry/name:tag."
+        cause, advice = "its name is not a valid image reference", "Write it as registry/name:tag."
     elif "is not present with pull policy of never" in low:
-        cause, advice = "it isn't on the node, and may not be pulled", "Load it onto the nodes, or use IfNotPresent."
+        cause, advice = (
+            "it isn't on the node, and the pull policy is Never",
+            "Load it onto the nodes, or use IfNotPresent.",
+        )
     else:
-        cause, advice = "see below", "`kubectl describe pod` shows each try."
+        cause, advice = "see below", "`kubectl describe pod` shows each attempt."
     return Diagnosis(
         Outcome.BAD_IMAGE,
         f"the image {image} can't be pulled: {cause}.",
@@ -222,84 +229,86 @@ def bad_image(image: str, detail: str) -> Diagnosis:
 
 
 def bad_configuration(detail: str) -> Diagnosis:
-    """The container refers to something that isn't there."""
+    """The container refers to something that doesn't exist."""
     if "secret" in detail.lower():
         advice = 'Create the Secret in the run\'s namespace, or name another one: credentials = "secret:NAME".'
     elif "runAsNonRoot" in detail or "non-root" in detail:
         advice = "Give the container a numeric user other than 0: @kubernetes(run_as_user=…)."
     else:
         advice = "`kubectl describe pod` shows what is missing."
-    return Diagnosis(Outcome.NEVER_STARTED, "its container can't be configured.", detail, advice)
+    return Diagnosis(Outcome.NEVER_STARTED, "its container has an invalid configuration.", detail, advice)
 
 
 def unschedulable(options: PodOptions, detail: str, largest_node: tuple[str, str] | None) -> Diagnosis:
-    """No node takes the pod now.
+    """No node can take the pod now.
 
     Args:
-        options: What the step asks for.
-        detail: The scheduler's words.
-        largest_node: Allocatable cores and memory of the largest node, where that is known.
+        options: The requests of the step.
+        detail: The scheduler's message.
+        largest_node: Allocatable cores and memory of the largest node, if known.
     """
-    cpu, memory = options.cpu or str(DEFAULT_OPTIONS.cpu), options.memory or str(DEFAULT_OPTIONS.memory)
-    asked = f"cpu={cpu}, memory={memory}" + (f", gpu={options.gpu}" if options.gpu else "")
-    summary = f"no node can take its pod now: it asks for {asked}."
+    cpu, memory = _set(options.cpu), _set(options.memory)
+    requested = f"cpu={cpu}, memory={memory}" + (f", gpu={options.gpu}" if options.gpu else "")
+    summary = f"no node can take its pod now: it requests {requested}."
     if largest_node is None:
-        advice = "It waits. Ask for less with @resources, or add nodes; `kubectl describe nodes` shows what there is."
+        advice = "It keeps waiting. Request less with @resources, or add nodes (`kubectl describe nodes`)."
         return Diagnosis(Outcome.UNSCHEDULABLE, summary, detail, advice)
-    cores, room = largest_node
-    offer = f"The largest node has cpu={cores}, memory={quantity.describe_size(quantity.parse(room))} for pods"
-    if quantity.parse(cpu) > quantity.parse(cores) or quantity.parse(memory) > quantity.parse(room):
-        summary = f"no node is large enough for its pod: it asks for {asked}."
-        advice = f"{offer}: ask for less with @resources, or add larger nodes. It waits for one."
+    cores, available = largest_node
+    offer = f"The largest node has cpu={cores}, memory={units.size(int(quantity.parse(available)))} for pods"
+    if quantity.parse(cpu) > quantity.parse(cores) or quantity.parse(memory) > quantity.parse(available):
+        summary = f"no node is large enough for its pod: it requests {requested}."
+        advice = f"{offer}: request less with @resources, or add larger nodes. It keeps waiting for one."
     else:
-        advice = f"{offer}, so it waits until there is room; a node selector or a taint may also stand in the way."
+        advice = f"{offer}, so it waits until one is free; a node selector or a taint may also keep it waiting."
     return Diagnosis(Outcome.UNSCHEDULABLE, summary, detail, advice)
 
 
 def no_pod(detail: str) -> Diagnosis:
     """The Job controller can't create the pod."""
     if "exceeded quota" in detail:
-        summary = "the namespace's quota leaves no room for its pod."
-        advice = "It waits until other pods end; ask for less, or have the quota raised (`kubectl describe quota`)."
+        summary = "the namespace's quota is used up."
+        advice = "It waits until other pods end. Request less, or have the quota raised (`kubectl describe quota`)."
     elif "PodSecurity" in detail:
-        summary = "the namespace's Pod Security doesn't allow its pod."
-        advice = 'Leave out what it names (run_as_user=0, for example): k8sflow\'s own pods pass "restricted".'
+        summary = "the namespace's Pod Security Standard doesn't allow its pod."
+        advice = (
+            'Remove the options that it names (run_as_user=0, for example): by default pods comply with "restricted".'
+        )
     elif "serviceaccount" in detail.lower():
         summary = "its service account doesn't exist."
         advice = "Create it, or name another one: service_account=… or kubernetes_service_account."
     else:
-        summary = "its pod is refused."
-        advice = "`kubectl describe job` shows each try."
+        summary = "its pod was refused."
+        advice = "`kubectl describe job` shows each attempt."
     return Diagnosis(Outcome.NEVER_STARTED, summary, detail, advice)
 
 
 def suspended() -> Diagnosis:
-    """The Job is held back by whoever manages queues."""
+    """The Job is suspended by a queue manager."""
     return Diagnosis(
         Outcome.UNSCHEDULABLE,
-        "its Job is suspended: it waits in a queue.",
+        "its Job is suspended and waits in a queue.",
         "",
-        "The queue (Kueue, say) lets it start; `kubectl describe job` may tell when.",
+        "The queue manager (such as Kueue) starts it; `kubectl describe job` may show when.",
     )
 
 
-def pod_gone() -> Diagnosis:
-    """The Job is over, and no pod is left to say how."""
+def pod_missing() -> Diagnosis:
+    """The Job has ended, and has no pod that could say how."""
     return Diagnosis(
         Outcome.NODE_LOST,
-        "its Job is over, and its pod is gone.",
-        "Nothing tells how the pod ended.",
-        "It is run again.",
+        "its Job has ended, and its pod no longer exists.",
+        "It is unknown how the pod ended.",
+        "It runs again.",
     )
 
 
 def job_refused(detail: str, advice: str) -> Diagnosis:
-    """The API server didn't take the Job."""
+    """The API server refused the Job."""
     return Diagnosis(Outcome.NEVER_STARTED, "its Job couldn't be created.", detail, advice)
 
 
 def not_started() -> Diagnosis:
-    """The pod is on its way, and nothing is known to hold it up."""
+    """The pod is starting, and nothing is known to delay it."""
     return Diagnosis(
         Outcome.NEVER_STARTED,
         "its pod has not started yet, and Kubernetes gives no reason.",
@@ -309,18 +318,23 @@ def not_started() -> Diagnosis:
 
 
 def slow_start(reason: str, detail: str) -> Diagnosis:
-    """The pod is on a node, and something holds it up."""
-    return Diagnosis(Outcome.NEVER_STARTED, f"its pod is slow to start ({reason}).", detail, "It waits.")
+    """The pod is on a node, and something delays it."""
+    return Diagnosis(Outcome.NEVER_STARTED, f"its pod is slow to start ({reason}).", detail, "It keeps waiting.")
 
 
 def given_up(waiting: Diagnosis, seconds: float) -> Diagnosis:
-    """The pod waited longer than it may."""
+    """The pod waited longer than allowed."""
     return Diagnosis(
         waiting.category,
         f"it didn't start within {seconds:.0f} s: {waiting.summary}",
         waiting.detail,
         waiting.resolution,
     )
+
+
+def _set(amount: str | None) -> str:
+    assert amount is not None, "every pod requests cpu and memory"
+    return amount
 
 
 def _suggested_mb(memory: str) -> int:

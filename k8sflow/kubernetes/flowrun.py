@@ -1,15 +1,15 @@
-"""The FlowRun: the object by which a run is handed to the cluster, and in which it tells how far it is.
+"""The FlowRun: the object that passes a run to the cluster, and whose status shows its progress.
 
-Its schema is in charts/k8sflow/crds; this module is the one place in Python that knows its shape.
+Its schema is in charts/k8sflow/crds; only this module knows its shape in Python.
 
     spec:
-      flow, run      which run of the bucket
-      code           {store, package}: where the run's record is, and which code it runs
-      settings       the settings that the run was started with, as pods have to use them; keys in camelCase
+      flow, run      the run in the bucket
+      code           {store, package}: the store with the run's record, and the code that it runs
+      settings       the settings that the run was started with, as pods have to use them; in camelCase
       driver         {image, resources}: the driver's pod
     status:
       phase, message, startedAt, finishedAt
-      tasks          {total, running, done, failed}: counters only, so that a status stays small
+      tasks          {total, running, done, failed}: only counters, so that the status stays small
       observedGeneration, driver {job, restarts}
 """
 
@@ -23,6 +23,7 @@ from typing import Any
 
 from k8sflow.config import Settings, variable
 from k8sflow.kubernetes import labels, names
+from k8sflow.kubernetes.manifest import Manifest
 from k8sflow.storage.records import RunRecord
 
 GROUP = "k8sflow.dev"
@@ -36,23 +37,25 @@ TASK_SERVICE_ACCOUNT = "k8sflow-task"
 COMPONENT = "k8sflow.dev/component"
 DRIVER_COMPONENT = "driver"
 FLOWRUN_LABEL = "k8sflow.dev/flowrun"
-# Tells the driver which service accounts its tasks may have, separated by commas.
+# The service accounts that tasks may use, separated by commas; read by the driver.
 SERVICE_ACCOUNTS_VARIABLE = "K8SFLOW_ALLOWED_SERVICE_ACCOUNTS"
 
-LONGEST_NAME = 50  # "-driver" and a pod's suffix still fit into the 63 bytes of a DNS label
 LONGEST_MESSAGE = 1000
-# The settings that a run takes along; the bucket is in code.store, the namespace is the FlowRun's own.
-# What pods are asked for is in the run's record.
+# The settings that a FlowRun carries. The bucket is in code.store, the namespace is the FlowRun's own, and pod options
+# are in the run's record.
 CARRIED_SETTINGS = (
-    "credentials", "endpoint", "region", "kubernetes_runtime_image", "storage_patience_seconds",
+    "credentials",
+    "endpoint",
+    "region",
+    "kubernetes_runtime_image",
+    "storage_patience_seconds",
     "default_secrets_backend_type",
-)  # fmt: skip
-
-Manifest = dict[str, Any]
+    "log",
+)
 
 
 class Phase(str, Enum):
-    """How far a FlowRun is."""
+    """The phase of a FlowRun."""
 
     PENDING = "Pending"
     RUNNING = "Running"
@@ -62,13 +65,13 @@ class Phase(str, Enum):
 
     @property
     def is_final(self) -> bool:
-        """Whether nothing comes after it."""
+        """True if no other phase follows."""
         return self in {Phase.SUCCEEDED, Phase.FAILED, Phase.CANCELLED}
 
 
 @dataclass(frozen=True)
 class TaskCounts:
-    """How many of a run's tasks are known so far, and where they are."""
+    """The numbers of a run's tasks that are known so far, by state."""
 
     total: int = 0
     running: int = 0
@@ -76,35 +79,35 @@ class TaskCounts:
     failed: int = 0
 
     def to_document(self) -> dict[str, int]:
-        """As it stands in a FlowRun's status."""
+        """The counts as they appear in a FlowRun's status."""
         return {"total": self.total, "running": self.running, "done": self.done, "failed": self.failed}
 
 
 def flowrun_name(flow: str, run: str) -> str:
-    """The name of a run's FlowRun: the same whoever derives it."""
+    """The name of a run's FlowRun, derived from the run alone."""
     return names.owner_name(flow=flow, run=run)
 
 
 def driver_job_name(name: str) -> str:
-    """The name of the Job of a FlowRun's driver."""
+    """The name of the Job that runs a FlowRun's driver."""
     return f"{name}-{DRIVER_COMPONENT}"
 
 
 def collection_path(namespace: str) -> str:
-    """Where the FlowRuns of a namespace are."""
+    """The API path of a namespace's FlowRuns."""
     return f"/apis/{API_VERSION}/namespaces/{namespace}/{PLURAL}"
 
 
 def object_path(namespace: str, name: str) -> str:
-    """Where a FlowRun is."""
+    """The API path of a FlowRun."""
     return f"{collection_path(namespace)}/{name}"
 
 
 def flowrun_manifest(record: RunRecord, settings: Settings, namespace: str, store_url: str) -> Manifest:
-    """The FlowRun that hands a run to the controller.
+    """The FlowRun that passes a run to the controller.
 
     Args:
-        record: What was asked for; it has a code package.
+        record: The run's record; it names a code package.
         settings: The settings that the run was started with.
         namespace: Namespace of the run.
         store_url: ``s3://bucket/prefix`` with the run's records.
@@ -128,7 +131,7 @@ def flowrun_manifest(record: RunRecord, settings: Settings, namespace: str, stor
 
 
 def environment(spec: Mapping[str, Any], namespace: str) -> dict[str, str]:
-    """The variables from which the driver reads the settings that the run was started with."""
+    """The environment variables that give the driver the settings that the run was started with."""
     carried = spec.get("settings") or {}
     values = {variable(key): str(carried[camel_case(key)]) for key in CARRIED_SETTINGS if carried.get(camel_case(key))}
     return {
@@ -139,12 +142,12 @@ def environment(spec: Mapping[str, Any], namespace: str) -> dict[str, str]:
 
 
 def credentials_secret(spec: Mapping[str, Any]) -> str | None:
-    """Name of the Secret with the bucket's keys, or None for workload identity."""
+    """Name of the Secret with the keys of the bucket, or None for workload identity."""
     return Settings(credentials=(spec.get("settings") or {}).get("credentials") or "service-account").credentials_secret
 
 
 def owner_reference(flowrun: Manifest, *, is_controller: bool = False) -> Manifest:
-    """The reference that makes a FlowRun the owner of an object: deleted with it, whether or not anybody watches."""
+    """The reference that makes a FlowRun the owner of an object, so that Kubernetes deletes the object with it."""
     metadata = flowrun["metadata"]
     reference: Manifest = {"apiVersion": API_VERSION, "kind": KIND, "name": metadata["name"], "uid": metadata["uid"]}
     # Blocking would need the right to update finalizers, and only matters for foreground deletion.
@@ -152,24 +155,24 @@ def owner_reference(flowrun: Manifest, *, is_controller: bool = False) -> Manife
 
 
 def phase_of(flowrun: Manifest) -> Phase | None:
-    """The phase that its status tells, or None where nobody has taken it up."""
+    """The phase in its status, or None if no controller has accepted it."""
     text = (flowrun.get("status") or {}).get("phase")
     return Phase(text) if text else None
 
 
 def message_of(*parts: str) -> str:
-    """Parts of a message in lines, the summary first, which ``kubectl get`` shows; cut to what a status may hold."""
+    """The parts of a message as lines, first the summary, which ``kubectl get`` shows; cut to the maximum length."""
     text = "\n".join(part.strip() for part in parts if part.strip())
     return text if len(text) <= LONGEST_MESSAGE else f"{text[: LONGEST_MESSAGE - 1]}…"
 
 
 def timestamp(seconds: float) -> str:
-    """Seconds since 1970 as Kubernetes writes a time."""
+    """Seconds since 1970 in the format of Kubernetes."""
     return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def camel_case(key: str) -> str:
-    """A setting's name as it is written in a FlowRun."""
+    """A setting's name as spelled in a FlowRun."""
     first, *rest = key.split("_")
     return first + "".join(word.capitalize() for word in rest)
 

@@ -1,10 +1,10 @@
 """The manifest of a task's Job: a function from values to a dictionary.
 
-One ``batch/v1`` Job of one pod per task. The Job is there to put the pod back after a disruption, to be queued by
-what queues Jobs, and to be cleaned up after its time; how a task ended is read from its pod (see ``outcome``).
-Everything that a run of many indices needs (``completions``, ``completionMode``) has its place in ``_job_spec``.
+Each task is a ``batch/v1`` Job with one pod. The Job replaces the pod after a disruption, can be queued by a queue
+manager, and is cleaned up after its TTL; how the task ended is read from its pod (see ``outcome``). Everything that an
+Indexed Job needs (``completions``, ``completionMode``) belongs in ``_job_spec``.
 
-The container's root file system is left writable: the pod runs as a user that owns nothing in it, and images whose
+The container's root file system stays writable: the pod runs as a user that owns nothing in it, and images whose
 tools write beside themselves keep working. The work folder and /tmp (also HOME) are emptyDirs.
 """
 
@@ -14,8 +14,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from k8sflow.flow.decorators.pod_options import DEFAULT_OPTIONS, PodOptions
+from k8sflow.flow.decorators.pod_options import PodOptions
 from k8sflow.kubernetes import labels
+from k8sflow.kubernetes.manifest import Manifest
 from k8sflow.task.host.pod_environment import USERS_PYTHONPATH
 from k8sflow.task.spec import TaskSpec
 
@@ -23,7 +24,7 @@ CONTAINER = "task"
 RUNTIME_CONTAINER = "k8sflow-runtime"
 RUNTIME_FOLDER = "/opt/k8sflow"
 WORK_FOLDER = "/k8sflow/work"
-# Not by PYTHONPATH, which would replace the image's own: the agent adds the runtime to that.
+# Not through PYTHONPATH, which would replace the image's own; the agent adds the runtime to it.
 AGENT = (
     "python3",
     "-c",
@@ -37,24 +38,22 @@ GRACE_SECONDS = 5
 _COPIED_RUNTIME = "/runtime"
 _CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 
-Manifest = dict[str, Any]
-
 
 @dataclass(frozen=True)
 class TaskJob:
-    """What the Job of one task is made from.
+    """The inputs of one task's Job.
 
     Args:
-        name: Name of the Job; at most ``names.LONGEST_JOB_NAME`` long.
+        name: Name of the Job, of at most ``names.LONGEST_JOB_NAME`` characters.
         namespace: Namespace of the run.
-        task: The task that its pod executes.
-        options: What the step asks of its pod, merged; ``image`` is set.
-        runtime_image: The k8sflow image. A pod of another image gets the runtime copied from it.
-        command: The container's command and arguments; never a shell's.
+        task: The task that the pod executes.
+        options: Everything the step asks of its pod; ``image``, ``cpu`` and ``memory`` are set.
+        runtime_image: The k8sflow image. The runtime is copied from it into pods of other images.
+        command: The container's command and arguments, which no shell interprets.
         owner: The ownerReference of the run's owner, or None.
-        environment: Variables of the container; the options' and k8sflow's own are added.
-        credentials_secret: Secret with the bucket's keys, or None for workload identity.
-        ttl_seconds: How long the finished Job stays for people to look at.
+        environment: Environment variables of the container; those of the options and k8sflow's own are added.
+        credentials_secret: Secret with the keys of the bucket, or None for workload identity.
+        ttl_seconds: How long the finished Job is kept for inspection.
     """
 
     name: str
@@ -75,7 +74,7 @@ class TaskJob:
 
 
 def job_manifest(job: TaskJob) -> Manifest:
-    """The Job as the API server takes it."""
+    """The Job's manifest for the API server."""
     metadata: Manifest = {
         "name": job.name,
         "namespace": job.namespace,
@@ -88,24 +87,32 @@ def job_manifest(job: TaskJob) -> Manifest:
 
 
 def literal(text: str) -> str:
-    """A variable's value or a command's word that reaches the container as ``text`` is written.
+    """Escapes a variable's value or a word of a command, so that the container gets it as written.
 
-    The kubelet fills in ``$(NAME)`` and makes ``$$`` one dollar sign:
+    The kubelet expands ``$(NAME)`` and turns ``$$`` into one dollar sign:
     https://kubernetes.io/docs/reference/generated/kubernetes-api/v1.34/#envvar-v1-core
     """
     return text.replace("$", "$$")
 
 
-def resource_requirements(options: PodOptions) -> Manifest:
-    """Requests and limits: memory, disk and GPUs are both, cores are requested without limit.
+def variables(values: Mapping[str, str], credentials_secret: str | None) -> list[Manifest]:
+    """Environment variables of a container: literal values, and the keys of the bucket from a Secret."""
+    keys = _CREDENTIALS if credentials_secret is not None else ()
+    return [
+        *({"name": name, "value": literal(value)} for name, value in values.items()),
+        *({"name": key, "valueFrom": {"secretKeyRef": {"name": credentials_secret, "key": key}}} for key in keys),
+    ]
 
-    A limit on cores throttles a task that could use what is idle; memory that is not limited takes the node down.
+
+def resource_requirements(options: PodOptions) -> Manifest:
+    """Requests and limits: both for memory, disk and GPUs; only a request for cores.
+
+    A limit on cores would throttle a task that could use idle ones; unlimited memory can take the node down.
     """
-    cpu = options.cpu or DEFAULT_OPTIONS.cpu
-    limits: dict[str, Any] = {"memory": options.memory or DEFAULT_OPTIONS.memory}
+    limits: dict[str, Any] = {"memory": options.memory}
     if options.disk is not None:
         limits["ephemeral-storage"] = options.disk
-    requests = {"cpu": cpu, **limits}
+    requests = {"cpu": options.cpu, **limits}
     if options.gpu:
         limits[f"{options.gpu_vendor or 'nvidia'}.com/gpu"] = str(options.gpu)
     return {"requests": requests, "limits": limits}
@@ -123,7 +130,7 @@ def _job_spec(job: TaskJob) -> Manifest:
     return {
         "completions": 1,
         "parallelism": 1,
-        # Code failures are retried by the driver, which can wait or ask for more; disruptions are free (KEP-3329).
+        # The driver retries failures of the code: it can wait or request more. Disruptions don't count (KEP-3329).
         "backoffLimit": 0,
         "podFailurePolicy": {
             "rules": [{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}]
@@ -146,7 +153,7 @@ def _pod_spec(job: TaskJob) -> Manifest:
         "terminationGracePeriodSeconds": GRACE_SECONDS,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "securityContext": _pod_security(options),
+        "securityContext": pod_security(DEFAULT_USER if options.run_as_user is None else options.run_as_user),
         "containers": [_task_container(job, copies_runtime=copies_runtime)],
         "volumes": _volumes(options, copies_runtime=copies_runtime),
     }
@@ -163,8 +170,8 @@ def _pod_spec(job: TaskJob) -> Manifest:
     return spec
 
 
-def _pod_security(options: PodOptions) -> Manifest:
-    user = DEFAULT_USER if options.run_as_user is None else options.run_as_user
+def pod_security(user: int) -> Manifest:
+    """The security context of a pod, as Pod Security "restricted" requires it unless the user is root."""
     return {
         "runAsNonRoot": user != 0,
         "runAsUser": user,
@@ -180,7 +187,7 @@ def _container_security() -> Manifest:
 
 def _task_container(job: TaskJob, *, copies_runtime: bool) -> Manifest:
     options = job.options
-    mounts = [{"name": "work", "mountPath": WORK_FOLDER}, {"name": "tmp", "mountPath": "/tmp"}]  # noqa: S108 - its own
+    mounts = [{"name": "work", "mountPath": WORK_FOLDER}, {"name": "tmp", "mountPath": "/tmp"}]  # noqa: S108 - the pod's own
     if copies_runtime:
         mounts.append({"name": "runtime", "mountPath": RUNTIME_FOLDER})
     if options.shared_memory is not None:
@@ -194,7 +201,7 @@ def _task_container(job: TaskJob, *, copies_runtime: bool) -> Manifest:
         "resources": resource_requirements(options),
         "volumeMounts": mounts,
         "securityContext": _container_security(),
-        # The agent writes its result there; of a container that can't, the last lines of the log tell why.
+        # The agent writes its result there; if the container can't run it, the end of the log says why.
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }
     if options.image_pull_policy is not None:
@@ -203,10 +210,10 @@ def _task_container(job: TaskJob, *, copies_runtime: bool) -> Manifest:
 
 
 def _runtime_container(job: TaskJob) -> Manifest:
-    """The init container that brings the runtime into an image that lacks it.
+    """The init container that copies the runtime into a pod whose image lacks it.
 
-    It asks for what the task's container asks for, so that the pod, which is given the larger of the two, asks for no
-    more; GPUs are left to the task.
+    It has the requests of the task's container, so that the pod, which gets the larger of the two, requests no more;
+    only the task gets GPUs.
     """
     resources = resource_requirements(job.options)
     limits = {name: amount for name, amount in resources["limits"].items() if not name.endswith("/gpu")}
@@ -234,21 +241,15 @@ def _environment(job: TaskJob) -> list[Manifest]:
     plain = {"HOME": "/tmp", **job.environment, **(job.options.env or {})}  # noqa: S108
     if (path := plain.pop("PYTHONPATH", None)) is not None:
         plain[USERS_PYTHONPATH] = path
-    variables: list[Manifest] = [{"name": name, "value": literal(value)} for name, value in plain.items()]
-    variables += [
-        # A divisor of 1 rounds up to whole cores: a task that asks for 500m has one.
+    return [
+        *variables(plain, job.credentials_secret),
+        # A divisor of 1 rounds up to whole cores: a task that requests 500m sees one.
         {"name": "K8SFLOW_CPUS", "valueFrom": _resource("requests.cpu")},
         {"name": "K8SFLOW_MEMORY_BYTES", "valueFrom": _resource("limits.memory")},
         {"name": "K8SFLOW_POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
         {"name": "K8SFLOW_POD_UID", "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}},
         {"name": "K8SFLOW_NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
     ]
-    if job.credentials_secret is not None:
-        variables += [
-            {"name": key, "valueFrom": {"secretKeyRef": {"name": job.credentials_secret, "key": key}}}
-            for key in _CREDENTIALS
-        ]
-    return variables
 
 
 def _resource(name: str) -> Manifest:

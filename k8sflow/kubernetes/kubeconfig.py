@@ -1,4 +1,4 @@
-"""Where the API server is, from a kubeconfig as kubectl reads it, or from inside of a pod.
+"""Access to the API server: from a kubeconfig, read as kubectl does, or from inside a pod.
 
 Format and merge rules: https://kubernetes.io/docs/concepts/configuration/organize-cluster-access-kubeconfig/
 """
@@ -36,16 +36,16 @@ _ENTRIES = {"clusters": "cluster", "users": "user", "contexts": "context"}
 
 @dataclass(frozen=True)
 class ClusterAccess:
-    """How to talk to one API server.
+    """The address of an API server, and the credentials for it.
 
     Args:
         server: Its URL, without a slash at the end.
-        origin: Where this was read, for messages: ``context "kind" of /home/me/.kube/config``.
-        ssl_context: How TLS is checked, or None for plain HTTP.
+        origin: The source of this data, for messages: ``context "kind" of /home/me/.kube/config``.
+        ssl_context: How TLS is verified, or None for plain HTTP.
         credentials: Source of the headers that authenticate.
-        server_name: Name to expect in the certificate, where it isn't the URL's.
-        proxy: URL of an HTTP proxy on the way.
-        headers: Headers beside those of the credentials (impersonation).
+        server_name: Name to expect in the certificate, if it isn't the URL's.
+        proxy: URL of an HTTP proxy.
+        headers: Headers in addition to those of the credentials (impersonation).
     """
 
     server: str
@@ -58,10 +58,10 @@ class ClusterAccess:
 
 
 def load_access(context: str | None, environment: Mapping[str, str]) -> ClusterAccess:
-    """The cluster that ``context`` names, else the kubeconfig's current one, else the one this pod runs in.
+    """The cluster of ``context``, else of the kubeconfig's current context, else the one that this pod runs in.
 
     Raises:
-        ConfigurationError: There is no kubeconfig, it can't be read, or it doesn't have the context.
+        ConfigurationError: There is no kubeconfig, it is invalid, or it doesn't have the context.
     """
     paths = _paths(environment)
     found = [path for path in paths if path.is_file()]
@@ -71,14 +71,14 @@ def load_access(context: str | None, environment: Mapping[str, str]) -> ClusterA
         return _in_cluster(environment)
     raise ConfigurationError(
         f"no kubeconfig: there is no file {' or '.join(map(str, paths))}.",
-        cause="Without one there is no telling which cluster to use.",
-        advice="Set KUBECONFIG to its path, or make one with the tool that made the cluster "
+        cause="k8sflow finds the cluster in it.",
+        advice="Set KUBECONFIG to its path, or create one with the tool that created the cluster "
         "(`kind export kubeconfig`, `aws eks update-kubeconfig`, `gcloud container clusters get-credentials`).",
     )
 
 
 def _paths(environment: Mapping[str, str]) -> list[Path]:
-    # os.pathsep is ":" wherever this runs, as in kubectl.
+    # ":" is os.pathsep on every supported system, as in kubectl.
     listed = [Path(part).expanduser() for part in environment.get("KUBECONFIG", "").split(":") if part]
     return listed or [Path(environment.get("HOME") or Path.home()) / ".kube" / "config"]
 
@@ -123,7 +123,7 @@ def _from_kubeconfig(paths: list[Path], wanted: str | None) -> ClusterAccess:
 
 
 def _merged(paths: list[Path]) -> dict[str, Any]:
-    """One configuration of all files: the first file that names a thing decides about it."""
+    """Merges all files; for each entry the first file that has it wins."""
     merged: dict[str, Any] = {kind: {} for kind in _ENTRIES}
     merged["current-context"] = None
     for path in paths:
@@ -143,7 +143,7 @@ def _document(path: Path) -> dict[str, Any]:
     if document is None:
         return {}
     if not isinstance(document, dict):
-        raise ConfigurationError(f"{path} is not a kubeconfig: it holds no mapping.")
+        raise ConfigurationError(f"{path} is not a kubeconfig: it is not a mapping.")
     return document
 
 
@@ -152,13 +152,13 @@ def _entry(merged: Mapping[str, Any], kind: str, name: str, origin: str) -> dict
     if name not in entries:
         raise ConfigurationError(
             f"there is no {_ENTRIES[kind]} {name!r} in {origin}.",
-            advice=f"Its {kind} are {_names(entries)}; the setting is kubernetes_context (K8SFLOW_KUBERNETES_CONTEXT).",
+            advice=f"Its {kind}: {_names(entries)}. The setting is kubernetes_context (K8SFLOW_KUBERNETES_CONTEXT).",
         )
     return entries[name]
 
 
 def _names(entries: Mapping[str, object]) -> str:
-    return ", ".join(sorted(map(str, entries))) or "none at all"
+    return ", ".join(sorted(map(str, entries))) or "none"
 
 
 def _tls(cluster: Mapping[str, Any], user: Mapping[str, Any], origin: str) -> ssl.SSLContext:
@@ -176,7 +176,7 @@ def _tls(cluster: Mapping[str, Any], user: Mapping[str, Any], origin: str) -> ss
 
 def _context(authority: str | None, *, verify: bool) -> ssl.SSLContext:
     context = ssl.create_default_context(cadata=authority)
-    # Python 3.13 demands extensions that the CAs of many clusters don't have (cpython#107361).
+    # Python 3.13 requires extensions that the CAs of many clusters lack (cpython#107361).
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     if not verify:
         context.check_hostname = False
@@ -185,7 +185,7 @@ def _context(authority: str | None, *, verify: bool) -> ssl.SSLContext:
 
 
 def _blob(entry: Mapping[str, Any], key: str, origin: str) -> bytes | None:
-    """The bytes that are in ``KEY-data``, or in the file that ``KEY`` names."""
+    """The bytes in ``KEY-data``, or in the file that ``KEY`` names."""
     try:
         if data := entry.get(f"{key}-data"):
             return base64.b64decode(data, validate=True)
@@ -214,7 +214,7 @@ def _credentials(
 
 
 def _written_headers(user: Mapping[str, Any]) -> Mapping[str, str]:
-    """The headers of a token or a password that is written in the kubeconfig itself."""
+    """The headers for a token or password in the kubeconfig itself."""
     if token := user.get("token"):
         return bearer(str(token))
     if user.get("username"):
@@ -223,7 +223,7 @@ def _written_headers(user: Mapping[str, Any]) -> Mapping[str, str]:
 
 
 def _read_again(paths: list[Path], name: str, ssl_context: ssl.SSLContext | None) -> Mapping[str, str]:
-    """The headers of a context's user as the files are now; new connections show its certificate as it is now."""
+    """Reads the headers and the client certificate of a context's user again, from the current files."""
     merged = _merged([path for path in paths if path.is_file()])
     files = ":".join(map(str, paths))
     origin = f"context {name!r} of {files}"
@@ -242,7 +242,7 @@ def _cluster_info(cluster: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _proxy(cluster: Mapping[str, Any], server: str, origin: str) -> str | None:
-    """The proxy of the kubeconfig, else that of the environment, as kubectl chooses it."""
+    """The proxy of the kubeconfig, else of the environment, as in kubectl."""
     parts = urlsplit(server)
     proxy = cluster.get("proxy-url")
     if proxy is None and not urllib.request.proxy_bypass(parts.hostname or ""):

@@ -1,4 +1,4 @@
-"""The labels and annotations by which the objects of a run are found, and by which they tell what they are for."""
+"""Labels and annotations that identify the objects of a run."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def run_labels(flow: str, run: str) -> dict[str, str]:
 
 
 def run_selector(flow: str, run: str) -> str:
-    """The label selector that finds every object of a run, and nothing else."""
+    """The label selector that matches exactly the objects of a run."""
     return ",".join(f"{name}={value}" for name, value in run_labels(flow, run).items())
 
 
 def run_annotations(flow: str, run: str) -> dict[str, str]:
-    """The true names, of which the labels may be shortened."""
+    """The full names, which may be shortened in the labels."""
     return {FLOW: flow, RUN: run}
 
 
@@ -39,7 +39,7 @@ def task_labels(task: TaskSpec) -> dict[str, str]:
 
 
 def task_annotations(task: TaskSpec) -> dict[str, str]:
-    """The true names of a task's place, and which execution of it this is."""
+    """The full names of a task's run, step and id, and the number of the attempt."""
     return {
         **run_annotations(task.flow, task.run),
         STEP: task.name.step,

@@ -1,25 +1,27 @@
-"""The log of a container, line by line, each once, also when the connection breaks in between.
+"""The log of a container, each line exactly once, even if the connection breaks.
 
-The API goes on "since" a time of whole seconds. Lines are asked for with their timestamps, so that those of that
-second which were seen already are told from those that were not: the timestamps of a log never go back, and several
-lines of one timestamp are counted.
+The API resumes "since" a time in whole seconds, so lines of that second come again. Lines are requested with their
+timestamps, which never decrease, and lines with the same timestamp are counted; so repeated ones are recognized.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from http import HTTPStatus
 
+from k8sflow.debug_log import DebugLog
+from k8sflow.errors import ApiStatusError, ApiUnreachableError
 from k8sflow.kubernetes.api import KubernetesApi, backoff
-from k8sflow.kubernetes.api_errors import ApiStatusError, ApiUnreachableError
 
 _AFTER_END_SECONDS = 0.2
 _AFTER_ERROR_SECONDS = 1.0
 _LONGEST_DELAY_SECONDS = 10.0
 _TRIES_WITHOUT_A_LINE = 8
-_FORBIDDEN = 403
-# What the kubelet writes into a log that it can't read (any more); nothing of it is the task's.
+# Written by the kubelet in place of a log that it can't read; not output of the task.
 _KUBELET_TROUBLE = (b"unable to retrieve container logs for", b"failed to create fsnotify watcher", b"rpc error:")
+
+_log = DebugLog(__name__)
 
 
 class PodLog:
@@ -28,7 +30,7 @@ class PodLog:
     Args:
         api: The client.
         path: The pod: ``/api/v1/namespaces/NAMESPACE/pods/NAME``.
-        container: Which of its containers.
+        container: Name of the container.
         on_line: Called with each line, without its newline.
     """
 
@@ -41,14 +43,14 @@ class PodLog:
         self._seen_at_last_time = 0
 
     async def follow(self) -> None:
-        """Hands on lines as they are written, until it is cancelled or the log can't be read.
+        """Passes on lines as they are written, until it is cancelled or the log can't be read.
 
-        The end of the stream doesn't tell that the container has ended (logs are rotated, kubelets restart); the
-        pod's status does, and whoever sees it cancels this and calls ``drain``.
+        The end of the stream doesn't mean that the container has ended (logs are rotated, kubelets restart). The
+        pod's status says so; then the caller cancels this and calls ``drain``.
 
         Raises:
-            ApiStatusError: Reading the log is forbidden, or has failed again and again.
-            ApiUnreachableError: It has failed again and again.
+            ApiStatusError: Reading the log is forbidden, or has failed repeatedly.
+            ApiUnreachableError: It has failed repeatedly.
         """
         failures = 0
         delays = backoff(_AFTER_END_SECONDS, _LONGEST_DELAY_SECONDS)
@@ -58,19 +60,22 @@ class PodLog:
                 await self._read(follow=True)
             except (ApiStatusError, ApiUnreachableError) as error:
                 failures += 1
-                if failures == _TRIES_WITHOUT_A_LINE or getattr(error, "status", None) == _FORBIDDEN:
+                _log.debug("%s: attempt %d failed: %s", self._path, failures, error.summary)
+                if failures == _TRIES_WITHOUT_A_LINE or getattr(error, "status", None) == HTTPStatus.FORBIDDEN:
                     raise
                 if failures == 1:
                     delays = backoff(_AFTER_ERROR_SECONDS, _LONGEST_DELAY_SECONDS)
             if self._position != position:
                 failures, delays = 0, backoff(_AFTER_END_SECONDS, _LONGEST_DELAY_SECONDS)
-            await asyncio.sleep(next(delays))
+            delay = next(delays)
+            _log.debug("%s: the stream ended; reading on in %.1f s", self._path, delay)
+            await asyncio.sleep(delay)
 
     async def drain(self) -> None:
-        """Hands on what is left of the log of a container that has ended.
+        """Passes on the rest of the log of a container that has ended.
 
         Raises:
-            ApiStatusError: The log is gone, or may not be read.
+            ApiStatusError: The log was deleted, or reading it is forbidden.
             ApiUnreachableError: It can't be read now.
         """
         await self._read(follow=False)
@@ -104,12 +109,12 @@ class PodLog:
 
 
 def _is_time(text: bytes) -> bool:
-    """Whether it looks like the RFC 3339 time, of nine digits after the second, that the kubelet puts before a line."""
+    """True for what looks like an RFC 3339 time, with nanoseconds, which the kubelet writes before each line."""
     return text[:4].isdigit() and text[10:11] == b"T"
 
 
 def _whole_seconds(time: bytes) -> str:
-    """The time without its fraction; the zone stays."""
+    """The time without its fraction, but with its zone."""
     text = time.decode("ascii")
     head, _, tail = text.partition(".")
     return head + tail.lstrip("0123456789")

@@ -1,6 +1,6 @@
-"""Names and labels that Kubernetes accepts (RFC 1123), made from names that people gave.
+"""Names and labels that Kubernetes accepts (RFC 1123), derived from names that people chose.
 
-Where a name has to be changed or cut, a hash of the true one keeps two different names apart.
+If a name has to be changed or cut, a hash of the original is appended, so that different names stay different.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _HASH_LENGTH = 10
 
 
 def label_value(text: str) -> str:
-    """The text as a label's value: itself where it can be one, else made to fit and told apart by a hash."""
+    """The text as a label's value: unchanged if it is valid, else shortened and made unique by a hash."""
     if _LABEL_VALUE.fullmatch(text):
         return text
     kept = re.sub(r"[^A-Za-z0-9_.-]+", "-", text)[: LONGEST_LABEL - _HASH_LENGTH - 1].strip("-_.")
@@ -25,7 +25,7 @@ def label_value(text: str) -> str:
 
 
 def job_name(*, flow: str, run: str, step: str, task: str, attempt: int) -> str:
-    """The name of a task's Job: the same for the same attempt, whoever derives it, so that a create can be repeated."""
+    """The name of a task's Job, derived from the attempt alone, so that a create can be repeated."""
     return f"{_slug(flow, 21)}-{_slug(step, 17)}-{_digest(flow, run, step, task, str(attempt))}"
 
 

@@ -1,30 +1,29 @@
-"""From a pod to how its task ended: a function of the pod's document alone.
+"""The state of a task, derived from its pod's document alone.
 
-The end is read from the containers' terminated state, never from the Job's condition, which comes seconds to
-minutes later. What counts, in this order:
+How it ended is read from the containers' terminated state, never from the Job's condition, which follows seconds to
+minutes later. The evidence, in order of precedence:
 
-1. the result that the agent left as termination message, unless it only says that it was sent SIGTERM;
-2. the deadline; an OOM kill (reason and exit code together: containerd tells of kills that weren't, k/k#140716);
+1. the result in the agent's termination message, unless it only says that the agent got SIGTERM;
+2. the deadline; an OOM kill (reason and exit code together: containerd reports false OOM kills, k/k#140716);
 3. the DisruptionTarget condition; the pod's reason (Evicted, NodeShutdown, …);
-4. that somebody deleted the pod; the container's reason (StartError, …); its exit code.
+4. the deletion of the pod; the container's reason (StartError, …); its exit code.
 
-The agent's word that it was stopped is never the task's outcome: only the run's driver knows of a cancellation.
+An agent's report that it was stopped is never the task's outcome: only the run's driver knows of a cancellation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 from k8sflow.flow.decorators.pod_options import PodOptions
 from k8sflow.kubernetes import diagnosis
 from k8sflow.kubernetes.job import CONTAINER, RUNTIME_CONTAINER
+from k8sflow.kubernetes.manifest import Manifest, condition
 from k8sflow.task.host.framing import Piece, decode
 from k8sflow.task.outcome import Diagnosis, Outcome
 from k8sflow.task.result import TaskResult
 
-Manifest = dict[str, Any]
 Pod = Manifest
 
 _OUT_OF_MEMORY_EXIT = 137
@@ -36,38 +35,38 @@ _START_FAILURES = {"StartError", "ContainerCannotRun", "CreateContainerError", "
 
 @dataclass(frozen=True)
 class Running:
-    """The task's container runs."""
+    """The task's container is running."""
 
     node: str
 
 
 @dataclass(frozen=True)
 class Ended:
-    """The pod is over.
+    """The pod has ended.
 
     Args:
         result: How its task ended.
-        is_told_by_agent: Whether that is the agent's word; else it is inferred, and the store may know better.
-        is_disruption: Whether Kubernetes took the pod away, so that its Job puts another one in its place.
-        ran: Whether the task's container ran, so that there may be a log.
+        is_reported_by_agent: True if the agent reported the result; else it is inferred, and the store may know better.
+        is_disruption: True if Kubernetes removed the pod, so that its Job replaces it.
+        ran: True if the task's container ran, so that there may be a log.
     """
 
     result: TaskResult
-    is_told_by_agent: bool = False
+    is_reported_by_agent: bool = False
     is_disruption: bool = False
     ran: bool = False
 
 
 @dataclass(frozen=True)
 class Waiting:
-    """The pod has not started yet; ``waiting.why`` tells what it waits for."""
+    """The pod has not started yet; ``waiting.why`` explains why."""
 
 
 PodState = Waiting | Running | Ended
 
 
 def pod_state(pod: Pod, options: PodOptions) -> PodState:
-    """What the pod's status says about its task."""
+    """The state of a pod's task."""
     status = pod.get("status") or {}
     task = _container(status.get("containerStatuses"), CONTAINER)
     state = (task or {}).get("state") or {}
@@ -81,29 +80,33 @@ def pod_state(pod: Pod, options: PodOptions) -> PodState:
 
 
 def end_of_deleted(last_known: Pod) -> Ended:
-    """The end of a pod whose object is gone before its container was seen to end."""
+    """The end of a pod that was deleted before its container was seen to end."""
     disruption = _disruption(last_known)
     found = _disrupted(last_known, disruption)
     if found is None:
-        found = diagnosis.pod_deleted("The pod was gone before the end of its container was told.")
+        found = diagnosis.pod_deleted("The pod was deleted before the end of its container was reported.")
     return Ended(_failed(found), is_disruption=disruption is not None)
 
 
 def end_of_unreachable(last_known: Pod) -> Ended:
-    """The end of a pod that should long be deleted, so that its node can't be there any more."""
+    """The end of a pod that is long overdue for deletion, so that its node must be lost."""
     node = last_known["spec"].get("nodeName")
-    return Ended(_failed(diagnosis.node_lost(f"The pod should be gone, and node {node} doesn't answer for it.")))
+    return Ended(_failed(diagnosis.node_lost(f"The pod is overdue for deletion, and node {node} doesn't answer.")))
 
 
 def end_without_pod(job: Manifest | None) -> Ended | None:
-    """The end that a Job without any pod stands for: it is over, or was deleted (None); None while pods may come."""
-    conditions = ((job or {}).get("status") or {}).get("conditions") or ()
-    finished = any(c["type"] in {"Complete", "Failed", "FailureTarget"} and c["status"] == "True" for c in conditions)
-    return Ended(_failed(diagnosis.pod_gone())) if job is None or finished else None
+    """The end of a Job without pods that has ended or was deleted (None); None while it may still create one."""
+    finished = job is None or any(condition(job, kind) for kind in ("Complete", "Failed", "FailureTarget"))
+    return Ended(_failed(diagnosis.pod_missing())) if finished else None
+
+
+def is_out_of_memory(terminated: Manifest) -> bool:
+    """True if the kernel killed the container for lack of memory: containerd reports false OOM kills (k/k#140716)."""
+    return terminated.get("reason") == "OOMKilled" and terminated.get("exitCode") == _OUT_OF_MEMORY_EXIT
 
 
 def is_being_deleted(pod: Pod) -> bool:
-    """Whether somebody has asked for the pod's deletion."""
+    """True if the pod's deletion was requested."""
     return bool(pod["metadata"].get("deletionTimestamp"))
 
 
@@ -113,48 +116,48 @@ def image_of(pod: Pod) -> str:
 
 
 def _ended(pod: Pod, options: PodOptions, terminated: dict[str, Any]) -> Ended:
-    told = _told_by_agent(terminated)
+    reported = _reported(terminated)
     disruption = _disruption(pod)
-    if told is not None and told.outcome is not Outcome.CANCELLED:
-        return Ended(told, is_told_by_agent=True, ran=True)
+    if reported is not None and reported.outcome is not Outcome.CANCELLED:
+        return Ended(reported, is_reported_by_agent=True, ran=True)
     reason = str(terminated.get("reason") or "")
     ran = bool(terminated.get("startedAt")) and reason not in _START_FAILURES
     found = _failed(_inferred(pod, options, terminated, disruption))
-    note = told.note if told is not None else ""
+    note = reported.note if reported is not None else ""
     return Ended(replace(found, note=note), is_disruption=disruption is not None, ran=ran)
 
 
 def _inferred(
     pod: Pod, options: PodOptions, terminated: dict[str, Any], disruption: dict[str, Any] | None
 ) -> Diagnosis:
-    """The diagnosis that the evidence asks for."""
+    """The diagnosis that follows from the evidence."""
     code, reason = int(terminated.get("exitCode", -1)), str(terminated.get("reason") or "")
     message = _plain(str(terminated.get("message") or ""))
     status = pod["status"]
     if status.get("reason") == "DeadlineExceeded":
         return diagnosis.timed_out(options, str(status.get("message") or ""))
-    if reason == "OOMKilled" and code == _OUT_OF_MEMORY_EXIT:
+    if is_out_of_memory(terminated):
         return diagnosis.out_of_memory(options)
     if (found := _disrupted(pod, disruption)) is not None:
         return found
     if is_being_deleted(pod):
         return diagnosis.pod_deleted(_evidence(code, reason, ""))
-    if (told := _told_by_agent(terminated)) is not None:
-        return diagnosis.killed(code, told.diagnosis.detail if told.diagnosis is not None else "")
+    if (reported := _reported(terminated)) is not None:
+        return diagnosis.killed(code, reported.diagnosis.detail if reported.diagnosis is not None else "")
     return _by_container(pod, options, code, reason, message)
 
 
 def _disrupted(pod: Pod, disruption: dict[str, Any] | None) -> Diagnosis | None:
-    """What took the pod off its node, if anything did."""
+    """Why the pod was removed from its node, or None if it wasn't."""
     status = pod["status"]
     reason, message = str(status.get("reason") or ""), str(status.get("message") or "")
     if disruption is not None:
-        why, told = str(disruption.get("reason") or ""), str(disruption.get("message") or message)
-        if why == "PreemptionByScheduler":
-            return diagnosis.preempted(told)
-        if why in _DISRUPTIONS_OF_A_NODE or reason in _NODE_REASONS:
-            return diagnosis.node_lost(f"{why}: {told}")
-        return diagnosis.evicted(message or told)
+        cause, details = str(disruption.get("reason") or ""), str(disruption.get("message") or message)
+        if cause == "PreemptionByScheduler":
+            return diagnosis.preempted(details)
+        if cause in _DISRUPTIONS_OF_A_NODE or reason in _NODE_REASONS:
+            return diagnosis.node_lost(f"{cause}: {details}")
+        return diagnosis.evicted(message or details)
     if reason == "Evicted":
         return diagnosis.evicted(message)
     if reason in _NODE_REASONS:
@@ -186,7 +189,7 @@ def _start_failure(image: str, options: PodOptions, reason: str, message: str) -
 
 
 def _ended_without_container(pod: Pod, options: PodOptions) -> Ended:
-    """A pod that was over before its task's container ran: refused, evicted, or failed in its init container."""
+    """A pod that ended before its task's container ran: refused, evicted, or failed in its init container."""
     status = pod["status"]
     phase, reason, message = status["phase"], str(status.get("reason") or ""), str(status.get("message") or "")
     disruption = _disruption(pod)
@@ -210,17 +213,16 @@ def _failed_init(pod: Pod) -> Diagnosis | None:
     return diagnosis.runtime_not_copied(_evidence(int(terminated["exitCode"]), reason, message))
 
 
-def _told_by_agent(terminated: dict[str, Any]) -> TaskResult | None:
+def _reported(terminated: dict[str, Any]) -> TaskResult | None:
     message = str(terminated.get("message") or "")
     try:
         return TaskResult.from_json(message) if message.startswith("{") else None
     except ValueError:
-        return None  # the last lines of a log, or a message that was cut off: evidence, but no result
+        return None  # the end of a log, or a message that was cut off: evidence, but not a result
 
 
-def _disruption(pod: Pod) -> dict[str, Any] | None:
-    conditions: Iterator[dict[str, Any]] = iter(pod["status"].get("conditions") or ())
-    return next((c for c in conditions if c.get("type") == "DisruptionTarget" and c.get("status") == "True"), None)
+def _disruption(pod: Pod) -> Manifest | None:
+    return condition(pod, "DisruptionTarget")
 
 
 def _container(statuses: list[dict[str, Any]] | None, name: str) -> dict[str, Any] | None:
@@ -228,7 +230,7 @@ def _container(statuses: list[dict[str, Any]] | None, name: str) -> dict[str, An
 
 
 def _plain(message: str) -> str:
-    """A termination message that is the end of the log, as the task wrote it."""
+    """A termination message that is the end of the log, decoded to the task's own output."""
     pieces = [decode(line) for line in message.encode().split(b"\n")]
     return b"".join(piece.data for piece in pieces if isinstance(piece, Piece)).decode(errors="replace").strip()
 

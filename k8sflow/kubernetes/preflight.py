@@ -1,20 +1,19 @@
-"""Whether a run can work on the cluster, asked before anything is uploaded or created."""
+"""Checks of the cluster and our permissions, before anything is uploaded or created."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 from dataclasses import dataclass
+from http import HTTPStatus
 
 from k8sflow.config import Settings
-from k8sflow.errors import KubernetesError
+from k8sflow.errors import ApiStatusError, KubernetesError
 from k8sflow.kubernetes.api import KubernetesApi
-from k8sflow.kubernetes.api_errors import ApiStatusError
 from k8sflow.kubernetes.kubeconfig import ClusterAccess, load_access
 
 _PATIENCE_SECONDS = 2.0
 _REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
-_FORBIDDEN = 403
 OLDEST_VERSION = (1, 29)  # podReplacementPolicy is on by default from here, podFailurePolicy since 1.26
 
 
@@ -27,7 +26,7 @@ class Permission:
     verbs: tuple[str, ...]
 
     def as_yaml(self, verbs: list[str]) -> str:
-        """The rule, for some of its verbs, as the element of a Role's list."""
+        """The rule for some of its verbs, as an item of a Role's list."""
         return f'- apiGroups: ["{self.group}"]\n  resources: ["{self.resource}"]\n  verbs: [{", ".join(verbs)}]'
 
 
@@ -37,7 +36,6 @@ PERMISSIONS = (
     Permission("", "pods/log", ("get",)),
 )
 OWNER_PERMISSIONS = (Permission("", "configmaps", ("create", "get", "patch", "delete")),)
-COURTESIES = (Permission("", "events", ("list",)),)  # for more precise reasons of what waits; not asked for
 
 
 def check_access(
@@ -46,18 +44,18 @@ def check_access(
     access: ClusterAccess | None = None,
     permissions: tuple[Permission, ...] = PERMISSIONS + OWNER_PERMISSIONS,
 ) -> None:
-    """Returns when the cluster can be reached and a run may do there what it has to.
+    """Returns if the cluster is reachable and a run has the permissions that it needs.
 
     Args:
         settings: Context and namespace.
-        access: The cluster, where it is not to be found by the settings.
-        permissions: What is needed; a run that something else owns needs no ``OWNER_PERMISSIONS``, and one that is
-            handed over nothing at all.
+        access: The cluster; by default the one that the settings choose.
+        permissions: The permissions needed. A run with another owner needs no ``OWNER_PERMISSIONS``, and a detached
+            run none at all.
 
     Raises:
         ConfigurationError: There is no kubeconfig, or it is wrong.
-        KubernetesError: The cluster can't be reached, the namespace or the Secret with the bucket's keys doesn't exist,
-            or a permission is missing.
+        KubernetesError: The cluster is unreachable, the namespace or the Secret with the keys of the bucket doesn't
+            exist, or a permission is missing.
     """
     access = access or load_access(settings.kubernetes_context, os.environ)
     asyncio.run(_check(access, settings, permissions))
@@ -71,7 +69,7 @@ async def _check(access: ClusterAccess, settings: Settings, permissions: tuple[P
         if settings.credentials_secret is not None:
             await _check_secret(api, namespace, settings.credentials_secret)
         asked = [(permission, verb) for permission in permissions for verb in permission.verbs]
-        allowed = await asyncio.gather(*(_may(api, namespace, permission, verb) for permission, verb in asked))
+        allowed = await asyncio.gather(*(is_allowed(api, namespace, permission, verb) for permission, verb in asked))
     missing: dict[Permission, list[str]] = {}
     for (permission, verb), may in zip(asked, allowed, strict=True):
         if not may:
@@ -84,12 +82,12 @@ async def _check_version(api: KubernetesApi) -> None:
     try:
         version = await api.get("/version")
     except ApiStatusError:
-        return  # some proxies keep it to themselves
+        return  # some proxies hide it
     digits = ["".join(filter(str.isdecimal, str(version.get(part)))) for part in ("major", "minor")]
     if all(digits) and tuple(map(int, digits)) < OLDEST_VERSION:
         raise KubernetesError(
             f"the cluster ({api.access.origin}) is Kubernetes {version.get('gitVersion')}, which is too old.",
-            cause="Its Jobs can't tell a disruption from a failure, and may run two pods of a task at once.",
+            cause="Its Jobs don't distinguish disruptions from failures, and may run two pods of a task at once.",
             advice=f"k8sflow needs Kubernetes {OLDEST_VERSION[0]}.{OLDEST_VERSION[1]} or newer.",
         )
 
@@ -98,9 +96,9 @@ async def _check_namespace(api: KubernetesApi, namespace: str) -> None:
     try:
         found = await api.get(f"/api/v1/namespaces/{namespace}")
     except ApiStatusError as error:
-        if error.status == _FORBIDDEN:
-            return  # who may only work in one namespace may not look at namespaces
-        if error.status == 404:  # noqa: PLR2004
+        if error.status == HTTPStatus.FORBIDDEN:
+            return  # with permissions in one namespace only, namespaces can't be read
+        if error.status == HTTPStatus.NOT_FOUND:
             raise KubernetesError(
                 f"the cluster ({api.access.origin}) has no namespace {namespace!r}.",
                 advice=f"Create it (`kubectl create namespace {namespace}`), or set kubernetes_namespace "
@@ -108,17 +106,20 @@ async def _check_namespace(api: KubernetesApi, namespace: str) -> None:
             ) from error
         raise
     if found["metadata"].get("deletionTimestamp"):
-        raise KubernetesError(f"the namespace {namespace!r} is being deleted.", advice="Wait, or use another one.")
+        raise KubernetesError(
+            f"the namespace {namespace!r} is being deleted.",
+            advice="Wait until it is deleted and create it again, or use another one.",
+        )
 
 
 async def _check_secret(api: KubernetesApi, namespace: str, name: str) -> None:
-    """That the Secret with the bucket's keys is there; a pod would wait for it, and say so only after some time."""
+    """Checks that the Secret with the keys of the bucket exists; pods would wait for it and report that only later."""
     try:
         await api.get_metadata(f"/api/v1/namespaces/{namespace}/secrets/{name}")
     except ApiStatusError as error:
-        if error.status == _FORBIDDEN:
-            return  # a run needs no right to see Secrets
-        if error.status == 404:  # noqa: PLR2004
+        if error.status == HTTPStatus.FORBIDDEN:
+            return  # a run needs no permission to read Secrets
+        if error.status == HTTPStatus.NOT_FOUND:
             raise KubernetesError(
                 f"there is no Secret {name!r} in namespace {namespace!r}.",
                 cause=f"The setting credentials is secret:{name}.",
@@ -128,7 +129,8 @@ async def _check_secret(api: KubernetesApi, namespace: str, name: str) -> None:
         raise
 
 
-async def _may(api: KubernetesApi, namespace: str, permission: Permission, verb: str) -> bool:
+async def is_allowed(api: KubernetesApi, namespace: str, permission: Permission, verb: str) -> bool:
+    """Asks the API server whether we may use one verb of a permission in a namespace."""
     resource, _, subresource = permission.resource.partition("/")
     attributes = {
         "namespace": namespace,
@@ -149,10 +151,10 @@ async def _may(api: KubernetesApi, namespace: str, permission: Permission, verb:
 
 
 def _not_allowed(access: ClusterAccess, namespace: str, missing: dict[Permission, list[str]]) -> KubernetesError:
-    told = "; ".join(f"{', '.join(verbs)} {permission.resource}" for permission, verbs in missing.items())
+    listed = "; ".join(f"{', '.join(verbs)} {permission.resource}" for permission, verbs in missing.items())
     rules = "\n".join(permission.as_yaml(verbs) for permission, verbs in missing.items())
     return KubernetesError(
-        f"the permissions in namespace {namespace!r} don't suffice for a run; missing are: {told}.",
-        cause=f"Asked as {access.origin}.",
-        advice=f"A Role in the namespace has to grant them, by these rules:\n{rules}",
+        f"permissions for a run are missing in namespace {namespace!r}: {listed}.",
+        cause=f"Checked with {access.origin}.",
+        advice=f"Add these rules to a Role in the namespace that is bound to you:\n{rules}",
     )

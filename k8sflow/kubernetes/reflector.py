@@ -1,21 +1,21 @@
-"""A copy of the objects that a label selector finds, kept current by one watch.
+"""A copy of the objects that a label selector matches, kept current by one watch.
 
-What goes wrong with watches, and what happens here:
+The failures of watches, and how they are handled:
 
 - The server ends a watch at a time of its choosing, at the latest after ``timeoutSeconds``: watch on from the last
   resource version; nothing is missed.
-- A connection dies without a word (a NAT, a suspended laptop): TCP keepalive and a read timeout beyond the period of
+- A connection dies silently (a NAT, a suspended laptop): TCP keepalive and a read timeout longer than the period of
   bookmarks end it; watch on.
-- The resource version is too old (410), as HTTP status or as an ERROR event inside of a 200 stream: list anew.
-- The server closes the stream at once, cleanly and without an event, as some do for a version that is too old: the
-  version is dropped, list anew. Otherwise this would go round for ever.
-- An event comes again (after going on from a bookmark, or in list and watch): it is dropped by uid and version.
-- An object vanishes while nobody watches: the next list lacks it, and a synthetic DELETED is told. A lost pod is
-  found that way.
+- The resource version is too old (410), as an HTTP status or as an ERROR event in a 200 stream: list again.
+- The server closes the stream at once, cleanly and without an event, as some do for a version that is too old: drop
+  the version and list again, to avoid an endless loop.
+- An event is repeated (after resuming from a bookmark, or in list and watch): dropped by uid and version.
+- An object vanishes while there is no watch: the next list lacks it, and a synthetic DELETED is reported. Lost pods
+  are found that way.
 - The server is overloaded or restarts (429, 5xx, refused): wait, with full jitter up to 30 s, so that many clients
-  don't come back together; the delay is reset by a stream that has held for a minute.
-- The server is gone for good: after ``unreachable_seconds`` without an answer the last error is raised.
-- We are not, or no longer, allowed (401, 403): raised at once.
+  don't come back at once; a stream that has lasted for a minute resets the delay.
+- The server is unreachable for good: after ``unreachable_seconds`` without an answer the last error is raised.
+- Access is denied, or has been revoked (401, 403): raised at once.
 
 Versions are opaque: they are compared for equality and never by order.
 https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes
@@ -27,24 +27,33 @@ import asyncio
 import json
 from collections.abc import Callable, Iterator
 from enum import Enum
+from http import HTTPStatus
 from typing import Any
 
-from k8sflow.errors import KubernetesError
-from k8sflow.kubernetes.api import KubernetesApi, Manifest, backoff
-from k8sflow.kubernetes.api_errors import ApiStatusError, ApiUnreachableError
+from k8sflow.debug_log import DebugLog
+from k8sflow.errors import ApiStatusError, ApiUnreachableError, KubernetesError
+from k8sflow.kubernetes.api import KubernetesApi, backoff
+from k8sflow.kubernetes.manifest import Manifest
 
 WATCH_SECONDS = 290
-READ_TIMEOUT_SECONDS = 75.0  # bookmarks come about once a minute
+READ_TIMEOUT_SECONDS = 75.0  # bookmarks arrive about once a minute
 _HEALTHY_SECONDS = 60.0
 _INSTANT_SECONDS = 2.0
 _FIRST_DELAY_SECONDS = 0.5
 _LONGEST_DELAY_SECONDS = 30.0
-_GONE = 410
-_HOPELESS = {400, 401, 403, 404, 405}
+_HOPELESS = {
+    HTTPStatus.BAD_REQUEST,
+    HTTPStatus.UNAUTHORIZED,
+    HTTPStatus.FORBIDDEN,
+    HTTPStatus.NOT_FOUND,
+    HTTPStatus.METHOD_NOT_ALLOWED,
+}
+
+_log = DebugLog(__name__)
 
 
 class Change(Enum):
-    """What happened to an object."""
+    """A kind of change to an object."""
 
     ADDED = "ADDED"
     MODIFIED = "MODIFIED"
@@ -55,27 +64,27 @@ OnChange = Callable[[Change, Manifest], None]
 
 
 def identity_of(item: Manifest) -> Manifest:
-    """What a reflector has to keep of an object at least."""
+    """The minimum that a reflector must keep of an object."""
     metadata = item["metadata"]
     kept = {key: metadata[key] for key in ("name", "uid", "resourceVersion", "labels") if key in metadata}
     return {"metadata": kept}
 
 
 class _TooOldError(Exception):
-    """The resource version can't be watched from any more."""
+    """The resource version is too old to watch from."""
 
 
 class Reflector:
-    """Keeps ``objects`` (by uid) current, and tells each change once.
+    """Keeps ``objects`` (by uid) current, and reports each change once.
 
     Args:
         api: The client.
         path: The collection: ``/api/v1/namespaces/NAMESPACE/pods``.
-        label_selector: Which objects of it.
-        on_change: Called in the event loop with each change, after ``objects`` has it. A synthetic DELETED comes
-            with what was kept of the object.
-        keep: What ``objects`` keeps of each; ``identity_of`` where thousands would otherwise fill the memory.
-        unreachable_seconds: How long the server may give no answer.
+        label_selector: Selects objects of the collection.
+        on_change: Called in the event loop with each change, after ``objects`` was updated. A synthetic DELETED
+            carries the part of the object that was kept.
+        keep: Returns the part of an object to keep; ``identity_of`` if there may be thousands.
+        unreachable_seconds: How long the server may be unreachable.
         read_timeout_seconds: How long a watch may be silent before it counts as dead.
     """
 
@@ -106,41 +115,48 @@ class Reflector:
         """Lists and watches until it is cancelled.
 
         Raises:
-            KubernetesError: The server refuses for good, or has not answered for ``unreachable_seconds``.
+            KubernetesError: The server denies access, or has not answered for ``unreachable_seconds``.
         """
         clock = asyncio.get_running_loop().time
         self._answered_at = clock()
         delays = self._delays()
         while True:
-            began = clock()
+            started = clock()
             try:
                 if self._version is None:
                     await self._list()
                 await self._watch()
-                if clock() - began >= _INSTANT_SECONDS:
-                    continue  # the ordinary end of a watch
+                reason = "The server ended the watch."
+                if clock() - started >= _INSTANT_SECONDS:
+                    _log.debug("%s: %s Watching on at once.", self._path, reason)
+                    continue
             except _TooOldError:
-                self._version = None
+                self._version, reason = None, "The resource version is too old."
             except ApiStatusError as error:
                 if error.status in _HOPELESS:
                     raise
-                if error.status == _GONE:
+                if error.status == HTTPStatus.GONE:
                     self._version = None
-                self._raise_if_gone_for_good(error)
+                reason = error.summary
+                self._raise_if_unreachable_for_long(error)
             except ApiUnreachableError as error:
-                self._raise_if_gone_for_good(error)
-            if clock() - began >= _HEALTHY_SECONDS:
+                reason = error.summary
+                self._raise_if_unreachable_for_long(error)
+            if clock() - started >= _HEALTHY_SECONDS:
                 delays = self._delays()
-            await asyncio.sleep(next(delays))
+            delay = next(delays)
+            action = "Listing again" if self._version is None else "Watching on"
+            _log.debug("%s: %s %s in %.1f s.", self._path, reason, action, delay)
+            await asyncio.sleep(delay)
 
     def _delays(self) -> Iterator[float]:
         return backoff(_FIRST_DELAY_SECONDS, _LONGEST_DELAY_SECONDS)
 
-    def _raise_if_gone_for_good(self, error: KubernetesError) -> None:
+    def _raise_if_unreachable_for_long(self, error: KubernetesError) -> None:
         silent_seconds = asyncio.get_running_loop().time() - self._answered_at
         if silent_seconds > self._unreachable_seconds:
             raise KubernetesError(
-                f"{error.summary} It has given no useful answer for {silent_seconds:.0f} s.",
+                f"{error.summary} It has not answered usefully for {silent_seconds:.0f} s.",
                 cause=error.cause,
                 advice=error.advice,
             ) from error
@@ -158,13 +174,14 @@ class Reflector:
         for uid in self.objects.keys() - present:
             self._drop(self.objects[uid])
         self._version = version
+        _log.debug("%s: listed %d objects at version %s", self._path, len(items), version)
         self.is_synced.set()
 
     async def _watch(self) -> None:
-        """Takes events until the server ends the stream."""
+        """Processes events until the server ends the stream."""
         assert self._version is not None
         clock = asyncio.get_running_loop().time
-        began, events = clock(), 0
+        started, events = clock(), 0
         params = {
             "watch": "1",
             "resourceVersion": self._version,
@@ -178,15 +195,15 @@ class Reflector:
                 events += 1
                 self._event(_parsed(line))
                 self._answered()
-        if events == 0 and clock() - began < _INSTANT_SECONDS:
+        if events == 0 and clock() - started < _INSTANT_SECONDS:
             raise _TooOldError
 
     def _event(self, event: dict[str, Any]) -> None:
         kind, item = event["type"], event["object"]
         if kind == "ERROR":
-            if item.get("code") == _GONE:
+            if item.get("code") == HTTPStatus.GONE:
                 raise _TooOldError
-            raise ApiUnreachableError(f"the watch of {self._path} broke off.", cause=str(item.get("message") or item))
+            raise ApiUnreachableError(f"the watch of {self._path} failed.", cause=str(item.get("message") or item))
         self._version = item["metadata"]["resourceVersion"]
         if kind == "DELETED":
             self._drop(item)
@@ -195,7 +212,7 @@ class Reflector:
 
     def _take(self, item: Manifest) -> None:
         metadata = item["metadata"]
-        metadata.pop("managedFields", None)  # a fifth of a pod, and of no use here
+        metadata.pop("managedFields", None)  # a fifth of a pod, and unused here
         known = self.objects.get(metadata["uid"])
         if known is not None and known["metadata"]["resourceVersion"] == metadata["resourceVersion"]:
             return
@@ -211,5 +228,5 @@ def _parsed(line: bytes) -> dict[str, Any]:
     try:
         event: dict[str, Any] = json.loads(line)
     except ValueError as error:
-        raise ApiUnreachableError("a watch was cut off in the middle of an event.", cause=repr(line[:100])) from error
+        raise ApiUnreachableError("a watch was cut off within an event.", cause=repr(line[:100])) from error
     return event

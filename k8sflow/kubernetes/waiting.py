@@ -1,7 +1,7 @@
-"""What a pod that has not started waits for, where that is more than the usual seconds.
+"""Reasons why a pod has not started, if it takes longer than the usual seconds.
 
-A function of the pod's document; events are read only for what the pod's own status doesn't tell (see
-``events_of``), by whoever has waited for some time.
+``why`` is a function of the pod's document. What the status doesn't show is in events (``from_events``,
+``without_pod``), which the executor lists only for tasks that have waited for some time.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ _IMAGE_REASONS = {
     "ImageInspectError",
     "RegistryUnavailable",
 }
-# The kubelet's event about a pull comes some 15 s before its word in the status, where an init container came first.
+# If an init container ran first, the kubelet's event about a failed pull comes some 15 s before the status shows it.
 _PULL_FAILED = re.compile(r'Failed to pull image "([^"]+)"')
 _CONFIGURATION_REASONS = {"CreateContainerConfigError"}
-_ORDINARY_REASONS = {"", "ContainerCreating", "PodInitializing"}
+ORDINARY_REASONS = {"", "ContainerCreating", "PodInitializing"}
 HOPELESS_REASONS = {"InvalidImageName"}
 
 
 def why(pod: Pod, options: PodOptions, largest_node: tuple[str, str] | None = None) -> Diagnosis | None:
-    """What holds the pod up, or None where it is only on its way."""
+    """The reason why the pod waits, or None if it is starting normally."""
     status = pod.get("status") or {}
     unscheduled = _unscheduled(status)
     if unscheduled is not None:
@@ -45,31 +45,31 @@ def why(pod: Pod, options: PodOptions, largest_node: tuple[str, str] | None = No
             return diagnosis.bad_image(_image(pod, container["name"]), message or reason)
         if reason in _CONFIGURATION_REASONS:
             return diagnosis.bad_configuration(message)
-        if reason not in _ORDINARY_REASONS:
+        if reason not in ORDINARY_REASONS:
             return diagnosis.slow_start(reason, message)
     return None
 
 
 def is_same(one: Diagnosis | None, other: Diagnosis | None) -> bool:
-    """Whether two reasons are the same for a person; the words about an image change with each try to pull it."""
+    """True if two reasons are the same to a person; the text about an image changes with each attempt to pull it."""
     if one is None or other is None or one.category is not other.category:
         return one is other
     return one.category is Outcome.BAD_IMAGE or one.summary == other.summary
 
 
 def is_unschedulable(pod: Pod) -> bool:
-    """Whether the scheduler has found no node for it."""
+    """True if the scheduler has found no node for the pod."""
     return _unscheduled(pod.get("status") or {}) is not None
 
 
 def is_hopeless(pod: Pod) -> bool:
-    """Whether no waiting can help."""
+    """True if waiting longer can't help."""
     waiting = [(c.get("state") or {}).get("waiting") or {} for c in _containers(pod.get("status") or {})]
     return any(state.get("reason") in HOPELESS_REASONS for state in waiting)
 
 
 def from_events(events: Iterable[dict[str, Any]]) -> Diagnosis | None:
-    """What the newest warning among a pod's events says holds it up."""
+    """The reason why a pod waits, from the newest warning among its events."""
     warnings = [event for event in events if event.get("type") == "Warning"]
     if not warnings:
         return None
@@ -81,13 +81,13 @@ def from_events(events: Iterable[dict[str, Any]]) -> Diagnosis | None:
 
 
 def without_pod(events: Iterable[dict[str, Any]]) -> dict[str, Diagnosis]:
-    """Why Jobs (by name) have no pod, from the FailedCreate events of the Job controller."""
-    told = {str(event["involvedObject"]["name"]): event for event in sorted(events, key=_time)}
-    return {name: diagnosis.no_pod(str(event.get("message") or "")) for name, event in told.items()}
+    """The reasons why Jobs (by name) have no pod, from the FailedCreate events of the Job controller."""
+    newest = {str(event["involvedObject"]["name"]): event for event in sorted(events, key=_time)}
+    return {name: diagnosis.no_pod(str(event.get("message") or "")) for name, event in newest.items()}
 
 
 def largest(nodes: Sequence[dict[str, Any]]) -> tuple[str, str] | None:
-    """Allocatable cores and memory of the node with the most memory among those that take pods."""
+    """Allocatable cores and memory of the schedulable node with the most memory."""
     usable = [node for node in nodes if not node["spec"].get("unschedulable")]
     offers = [node["status"]["allocatable"] for node in usable if "memory" in (node["status"].get("allocatable") or {})]
     if not offers:

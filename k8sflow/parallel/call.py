@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from .limits import available_cores, sharers
+from .limits import available_cores, core_sharers
 
 try:
     import resource
@@ -19,8 +19,8 @@ except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
 _MOST_WORKERS = 8192  # more than any machine has cores
-_DESCRIPTORS_EACH = 4  # that the parent keeps open for a worker: two pipes, its lifeline, its pidfd
-_OTHER_DESCRIPTORS = 160  # 64 that the caller has open, and the other ends for 32 workers that are being started
+_DESCRIPTORS_EACH = 4  # open in the parent for each worker: two pipes, its lifeline, its pidfd
+_OTHER_DESCRIPTORS = 160  # 64 of the caller, and the other ends for 32 workers that are being started
 Backend = Literal["processes", "threads", "fork", "spawn"]
 
 
@@ -64,7 +64,7 @@ def checked(
     except OverflowError:  # a range longer than any list
         items, length = iterator, None
     workers = min(max_parallel or available_cores(), _most_workers(chosen))
-    if sharing := sharers():
+    if sharing := core_sharers():
         workers = min(workers, available_cores() // sharing)
     if length is not None:
         workers = min(workers, math.ceil(length / (chunk_size or 1)))
@@ -76,7 +76,7 @@ def _positive(name: str, value: int | None) -> int | None:
         return None
     try:
         number = operator.index(value)
-        if isinstance(value, bool):  # an int to Python, and surely not what was meant
+        if isinstance(value, bool):  # an int in Python, but surely a mistake
             raise TypeError  # noqa: TRY301
     except TypeError:
         raise TypeError(f"{name} must be a whole number, not {value!r}") from None
@@ -86,7 +86,7 @@ def _positive(name: str, value: int | None) -> int | None:
 
 
 def _most_workers(backend: Backend) -> int:
-    """As many workers as there can be, for `max_parallel` is an upper bound only: who means "all" may say a billion."""
+    """The largest possible number of workers: `max_parallel` is an upper bound only, and may be a billion for "all"."""
     if backend == "threads" or resource is None:
         return _MOST_WORKERS
     descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
@@ -96,7 +96,7 @@ def _most_workers(backend: Backend) -> int:
 
 
 def _indexable(iterable: Iterable[Any], iterator: Iterator[Any]) -> Sequence[Any] | Iterator[Any]:
-    """The items as something that workers can index, if their number is known; else their iterator."""
+    """The items in a form that workers can index, if their number is known; else their iterator."""
     if type(iterable) in (list, tuple, range, str, bytes):
         return iterable  # type: ignore[return-value]
     if iterator is iterable or not hasattr(iterable, "__len__"):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import select
 from typing import Any, Protocol
 
-READ_BYTES = 1 << 30  # at most so much in one system call; the kernel's own bound is just below 2 GiB
+READ_BYTES = 1 << 30  # the most that is read in one system call; the kernel's own limit is just below 2 GiB
 
 
 class Channel(Protocol):
-    """Bytes to and from the other side. Reading raises `WorkerDied` or `EOFError` where the other side is gone."""
+    """Bytes to and from the other side. Reading raises `WorkerDied` or `EOFError` if the other side has ended."""
 
     def read_into(self, view: memoryview) -> None: ...
     def write(self, data: Any) -> None: ...
@@ -19,7 +19,7 @@ class WorkerEnd(Channel, Protocol):
     """The parent's channel to a worker."""
 
     def read_memory(self, address: int, view: memoryview) -> None:
-        """Copies from the worker's memory; PermissionError where that can't be done."""
+        """Copies from the worker's memory; PermissionError if that is impossible."""
 
 
 def read_exactly(channel: Channel, size: int) -> bytearray:

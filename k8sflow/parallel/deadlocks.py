@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import platform
 import signal
 from collections.abc import Iterable
 from types import FrameType
@@ -23,9 +22,9 @@ STUCK_SIGNAL: int | None = signal.SIGRTMIN + 9 if hasattr(signal, "SIGRTMIN") el
 ADVICE = (
     "A forked worker has none of the parent's other threads: a lock that one of them holds stays held, and a pool, "
     "future or event loop that needs them never answers.\n"
-    'Create what the function uses inside the function, or use backend="threads".'
+    'Create the lock, pool, future or event loop inside the function, or use backend="threads".'
 )
-_FUTEX = {"x86_64": "202", "aarch64": "98"}.get(platform.machine())  # its number in /proc/<pid>/syscall
+_FUTEX = {"x86_64": "202", "aarch64": "98"}.get(os.uname().machine)  # its number in /proc/<pid>/syscall
 _WAITS = frozenset({0, 9})  # FUTEX_WAIT, FUTEX_WAIT_BITSET
 _OPERATION, _PRIVATE = 0x7F, 0x80
 _Wait = tuple[str, ...]  # where each thread waits, and how often it has been woken

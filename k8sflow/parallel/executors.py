@@ -34,7 +34,7 @@ def renew_executors(executors: Iterable[Any]) -> None:
     """Gives inherited thread pools new threads, in a worker."""
     for executor in executors:
         state = executor.__dict__
-        if "_idle_semaphore" in state:  # a ThreadPoolExecutor; as in its __init__, for there is no public way
+        if "_idle_semaphore" in state:  # a ThreadPoolExecutor; as in its __init__, since there is no public method
             queue = type(state["_work_queue"])()
             state.update(_threads=set(), _idle_semaphore=threading.Semaphore(0), _work_queue=queue)
             state["_shutdown_lock"] = threading.Lock()

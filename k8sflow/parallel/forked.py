@@ -1,4 +1,4 @@
-"""Forked workers, as the parent sees them: Linux."""
+"""The parent's view of forked workers; Linux only."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from typing import Any, NoReturn
 from .call import Call
 from .channels import readable_within
 from .deadlocks import ADVICE, LOOK_SECONDS, DeadlockWatch
-from .descendants import kill_group
+from .descendants import kill_process_group
 from .executors import running_executors
-from .failures import LAST_BREATH_SECONDS, WorkerDied, add_note, death_error, how_it_ended, short_repr
+from .failures import EXIT_WAIT_SECONDS, WorkerDied, add_note, death_error, exit_description, short_repr
 from .forked_worker import PipeEnds, Pipes, forked_process, open_pipes
-from .forking import flush_output, fork_process, let_imports_finish, private_fds, renew_output, start_lock
-from .limits import crowd_of, out_of_memory_kills
+from .forking import flush_output, fork_process, private_fds, renew_output, start_lock, wait_for_imports
+from .limits import core_sharers_with, out_of_memory_kills
 from .math_threads import math_threads
 from .memory import read_memory
 from .messages import Outbox, Reply, pickled_item, receive_reply, send_chunk
@@ -33,13 +33,13 @@ from .work import Chunk
 from .worker import Job, draw_seeds
 
 _LIMITS_REACHED = "a limit of processes (ulimit -u, a pod's pids) or of open descriptors (ulimit -n) may be reached"
-# What pidfd_open(2) says of a process that was waited for, by the kernel's version and the moment.
+# The errors of pidfd_open(2) for a process that was already waited for; they depend on the kernel and the moment.
 _NO_PROCESS = frozenset({errno.ESRCH, errno.EINVAL, errno.ENOENT})
-_FORKS_AT_ONCE = 32  # which bounds the descriptors that are open while workers start
+_FORKS_AT_ONCE = 32  # limits the descriptors that are open while workers start
 
 
 class Forked:
-    """One forked worker, as the parent sees it."""
+    """One forked worker, in the parent."""
 
     def __init__(self, team: ForkTeam, number: int, pid: int, ends: PipeEnds, chunk: Chunk) -> None:
         self.number = number
@@ -49,7 +49,7 @@ class Forked:
         self.results = ends.results_out
         self._exitcode: int | None = None
         self._reaped = False
-        self.pidfd = -1  # then its end is seen by the pipe's
+        self.pidfd = -1  # if none can be opened, the end of its pipe shows its death
         try:
             if hasattr(os, "pidfd_open") and hasattr(signal, "pidfd_send_signal"):  # not in every build
                 self.pidfd = os.pidfd_open(pid)
@@ -63,7 +63,7 @@ class Forked:
         self._team = team
 
     def kill_below(self, tree: ProcessTree) -> None:
-        """Kills what it has started, but for trackers of shared memory, and then itself."""
+        """Kills the processes that it started, except trackers of shared memory, and then the worker itself."""
         if self._reaped:
             return
         tree.kill_below(self.pid)
@@ -74,17 +74,17 @@ class Forked:
         if self._reaped:
             return
         self._kill_alone()
-        kill_group(self.pid)
+        kill_process_group(self.pid)
 
     def _kill_alone(self) -> None:
         with contextlib.suppress(ProcessLookupError):
-            if self.pidfd >= 0:  # a pid may be another process's by now, if a handler of the caller reaped ours
+            if self.pidfd >= 0:  # the pid may belong to another process, if a handler of the caller reaped ours
                 signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
             else:
                 os.kill(self.pid, signal.SIGKILL)
 
     def reap(self) -> int | None:
-        """Kills the process if it still runs and waits for its end. Returns its exit code, None if somebody took it."""
+        """Kills the process if it still runs and waits for its end. Returns its exit code; None if it was lost."""
         self.kill()
         if not self._reaped:
             with contextlib.suppress(ChildProcessError):  # SIGCHLD is ignored, or a handler of the caller reaped it
@@ -125,7 +125,7 @@ class Forked:
             raise self.death() from None
 
     def _wait(self, fd: int, event: int) -> None:
-        """Sleeps until the pipe is ready. The worker's end is seen even if a child of its own keeps the pipe open."""
+        """Sleeps until the pipe is ready. Notices a dead worker even if a child of its own keeps the pipe open."""
         poll = select.poll()
         poll.register(fd, event)
         if self.pidfd >= 0:
@@ -134,12 +134,12 @@ class Forked:
             raise self.death()
 
     def death(self) -> WorkerDied:
-        """The error that tells of this worker's end."""
-        alive = self.pidfd >= 0 and not readable_within(self.pidfd, LAST_BREATH_SECONDS)
+        """The error for this worker's death."""
+        alive = self.pidfd >= 0 and not readable_within(self.pidfd, EXIT_WAIT_SECONDS)
         with interrupts_held():
             code = self.reap()
         index, item = self._position()
-        how = "closed its pipe to the parent, or hid its memory from it," if alive else how_it_ended(code)
+        how = "closed its pipe to the parent, or hid its memory from it," if alive else exit_description(code)
         return death_error(f"(pid {self.pid}) {how} {item}", index, None if alive else code, self._team.kills_before)
 
     def deadlock(self) -> WorkerDied:
@@ -161,7 +161,7 @@ class ForkTeam:
     def __init__(self, call: Call) -> None:
         self._call = call
         self._workers: dict[int, Forked] = {}
-        self._new: dict[int, Chunk] = {}  # first chunks of workers that are about to be forked
+        self._new: dict[int, Chunk] = {}  # the first chunks of workers that are about to be forked
         self._poll = select.poll()
         self._by_fd: dict[int, Forked] = {}
         self._readable: deque[Forked] = deque()
@@ -169,7 +169,7 @@ class ForkTeam:
         self._seeds = draw_seeds()
         self._hold_openmp = math_threads.openmp_holder()
         self.busy_with = memoryview(mmap.mmap(-1, 8 * call.workers)).cast("q")  # shared: worker → index of its item
-        self._crowd = crowd_of(call.workers)
+        self._core_sharers = core_sharers_with(call.workers)
         self._executors = running_executors() if threading.active_count() > 1 else []
         prepare_adoption()
         self.kills_before = out_of_memory_kills()  # before the fork: after it each page that is touched is copied
@@ -177,9 +177,9 @@ class ForkTeam:
     pack = staticmethod(pickled_item)
 
     def _start(self) -> None:
-        """Forks workers, one right after the other: what runs between two forks costs the parent page faults.
+        """Forks workers, one right after the other: code that runs between two forks costs the parent page faults.
 
-        They begin with their first chunks at once, while the others are still being forked.
+        They start on their first chunks at once, while the others are still being forked.
         """
         new, self._new = self._new, {}
         flush_output()
@@ -188,7 +188,7 @@ class ForkTeam:
         jobs: dict[int, Callable[[HeldSignals], NoReturn]] = {}
         threads = threading.active_count() > 1
         if threads:
-            let_imports_finish()
+            wait_for_imports()
         with start_lock(), interrupts_held() as held:
             try:
                 for number, chunk in new.items():
@@ -199,7 +199,7 @@ class ForkTeam:
                     pids[number] = fork_process()
                     if pids[number] == 0:
                         del pipes[number]
-                        _be_worker(jobs[number], held, pipes.values(), threads=threads)
+                        _become_worker(jobs[number], held, pipes.values(), threads=threads)
             except OSError as error:
                 add_note(
                     error,
@@ -215,14 +215,14 @@ class ForkTeam:
                     ends.close_workers()
 
     def _job(self, number: int, chunk: Chunk, ends: PipeEnds) -> Callable[[HeldSignals], NoReturn]:
-        """The life of a worker that is about to be forked."""
+        """The main function of a worker that is about to be forked."""
         pipes = Pipes(ends)
-        tell = functools.partial(operator.setitem, self.busy_with, number)
+        report_index = functools.partial(operator.setitem, self.busy_with, number)
         first = (chunk.start, chunk.stop) if chunk.items is None else None
         outbox = Outbox(pipes, by_value=False)
         sliced = self._call.chunk_size is None
-        job = Job(self._call.func, self._call.items, sliced, self._seeds, tell, pipes, outbox, first)
-        return functools.partial(forked_process, job, pipes, self._crowd, self._hold_openmp, self._executors)
+        job = Job(self._call.func, self._call.items, sliced, self._seeds, report_index, pipes, outbox, first)
+        return functools.partial(forked_process, job, pipes, self._core_sharers, self._hold_openmp, self._executors)
 
     def _adopt(self, worker: Forked) -> None:
         self._workers[worker.number] = worker
@@ -237,7 +237,7 @@ class ForkTeam:
             send_chunk(worker, chunk)
             return
         self._new[number] = chunk
-        if chunk.items is not None:  # what comes from an iterator is sent, as the iterator may change it later
+        if chunk.items is not None:  # items of an iterator are sent now, since it may change them later
             self._start()
             send_chunk(self._workers[number], chunk)
         elif len(self._new) == _FORKS_AT_ONCE:
@@ -250,11 +250,13 @@ class ForkTeam:
             events = self._poll.poll(LOOK_SECONDS * 1000)
             if not events:
                 self._look_for_deadlocks()
-            said = [self._by_fd[fd] for fd, event in events if event & select.POLLIN and fd == self._by_fd[fd].results]
+            with_data = [
+                self._by_fd[fd] for fd, event in events if event & select.POLLIN and fd == self._by_fd[fd].results
+            ]
             for fd, _ in events:
-                if self._by_fd[fd] not in said:  # it has ended and has no more to say: told at once, whoever goes on
+                if self._by_fd[fd] not in with_data:  # it died without a message: an error, even if others work
                     raise self._by_fd[fd].death()
-            self._readable.extend(said)
+            self._readable.extend(with_data)
         worker = self._readable.popleft()
         reply = receive_reply(worker)
         if reply.done:
@@ -287,11 +289,11 @@ class ForkTeam:
         items: Any = self._call.items
         try:
             return short_repr(items[index] if chunk.items is None else chunk.items[index - chunk.start][0])
-        except Exception as error:  # noqa: BLE001  the item is the user's; its trouble must not hide the worker's death
-            return f"<not to be shown: {error!r}>"
+        except Exception as error:  # noqa: BLE001  the item is the user's; an error of its repr must not hide the worker's death
+            return f"<its repr failed: {error!r}>"
 
 
-def _be_worker(
+def _become_worker(
     live: Callable[[HeldSignals], NoReturn], held: HeldSignals, others: Iterable[PipeEnds], *, threads: bool
 ) -> NoReturn:
     try:
@@ -301,4 +303,4 @@ def _be_worker(
             ends.close_workers()
         live(held)
     finally:
-        os._exit(1)  # no error may reach the frames of the caller
+        os._exit(1)  # no exception may reach the frames of the caller

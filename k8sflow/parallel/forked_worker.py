@@ -1,4 +1,4 @@
-"""The life of a forked worker, and the pipes to its parent."""
+"""The main function of a forked worker, and the pipes to its parent."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from typing import Any, NoReturn
 
 from .channels import READ_BYTES, readable_within
 from .deadlocks import raise_when_stuck
-from .descendants import be_daemon, lead_group
+from .descendants import lead_process_group, mark_as_daemon
 from .executors import guard_pools, renew_executors
 from .forking import flush_output, private_fds
-from .limits import join_crowd
+from .limits import set_core_sharers
 from .math_threads import ONE_THREAD_EACH
 from .process_tree import adopt_orphans
 from .queues import renew_shared_objects
@@ -27,24 +27,24 @@ from .worker import Job, serve
 def forked_process(
     job: Job,
     pipes: Pipes,
-    crowd: int,
+    core_sharers: int,
     hold_openmp: Callable[[], object] | None,
     executors: list[Any],
     held: HeldSignals,
 ) -> NoReturn:
-    """The whole life of a forked worker. It never returns into the caller's frames.
+    """The main function of a forked worker. It never returns into the caller's frames.
 
-    What it begins with was made before the fork: each page that it touches anew must be copied.
+    Its arguments were created before the fork, since each page that the worker writes to must be copied.
     """
     try:
         gc.freeze()  # the collector leaves inherited objects alone: marking them would copy their pages
-        lead_group()
-        be_daemon()
+        lead_process_group()
+        mark_as_daemon()
         adopt_orphans()
         renew_executors(executors)
         guard_pools()
         renew_shared_objects()
-        join_crowd(crowd)
+        set_core_sharers(core_sharers)
         pipes.take()
         signal.set_wakeup_fd(-1)
         held.restore_for_worker()
@@ -55,8 +55,8 @@ def forked_process(
             os.environ[name] = one  # for libraries that the function loads, and programs that it starts
         serve(job)
     except (EOFError, BrokenPipeError):
-        pass  # the parent doesn't listen any more
-    except BaseException:  # noqa: BLE001  the border of this process; nothing may reach the frames of the caller
+        pass  # the parent has stopped listening
+    except BaseException:  # noqa: BLE001  the boundary of this process; nothing may reach the frames of the caller
         traceback.print_exc()
     finally:
         flush_output()
@@ -65,7 +65,7 @@ def forked_process(
 
 @dataclass(frozen=True)
 class PipeEnds:
-    """The three pipes between the parent and a forked worker; what goes in at one end comes out at the other."""
+    """The ends of the three pipes between the parent and a forked worker."""
 
     commands_out: int
     commands_in: int
@@ -87,11 +87,11 @@ class PipeEnds:
 def open_pipes() -> PipeEnds:
     """Three new pipes.
 
-    The lifeline has its owner, which is to be the worker, killed when its other end is closed: that one is the parent's
-    alone (fcntl(2), F_SETSIG). PR_SET_PDEATHSIG would fire when the thread that forked ends, not its process.
+    The kernel kills the owner of the lifeline, the worker, when the other end is closed, which only the parent holds
+    (fcntl(2), F_SETSIG). PR_SET_PDEATHSIG would fire when the thread that forked ends, not its process.
 
     Raises:
-        OSError: There are too many descriptors; none was left open.
+        OSError: Too many descriptors are open; those opened here were closed again.
     """
     fds: list[int] = []
     try:
@@ -120,15 +120,15 @@ class Pipes:
         self._pid = 0
 
     def take(self) -> None:
-        """Makes them this process's own, and has the kernel send it the lifeline's signal, see `open_pipes`."""
+        """Takes ownership of the pipes: the kernel sends this process the lifeline's signal, see `open_pipes`."""
         self._pid = os.getpid()
         private_fds.update((self._commands, self._results, self._lifeline))
         fcntl.fcntl(self._lifeline, fcntl.F_SETOWN, -self._pid if os.getpgrp() == self._pid else self._pid)
         if readable_within(self._lifeline, 0):
-            os._exit(1)  # the parent died before we asked
+            os._exit(1)  # the parent died before this process took ownership
 
     def _check_owner(self) -> None:
-        """Cuts off a child of the function that comes back from it: it is no worker, and the descriptors aren't its."""
+        """Stops a process that the function forked and that returned from it: it is not a worker."""
         if os.getpid() != self._pid:
             raise EOFError
 

@@ -1,4 +1,4 @@
-"""What this process may use: cores, which workers share, and memory, by its cgroups v1 and v2."""
+"""The cores and memory that this process may use, from its cgroups v1 and v2, and how workers share the cores."""
 
 from __future__ import annotations
 
@@ -11,32 +11,34 @@ from pathlib import Path
 
 from .signals import interrupts_held, is_refusal
 
-_NO_LIMIT_BYTES = 1 << 60  # what cgroup v1 writes for "none" is above this
-_crowd = 0  # in a worker process: how many workers share the cores, so that nested calls don't multiply processes
-_thread_crowd = threading.local()  # .size: the same for a worker thread
+_NO_LIMIT_BYTES = 1 << 60  # cgroup v1 writes a larger number for "no limit"
+_process_sharers = (
+    0  # the number of workers that share the cores, if this is one: nested calls don't multiply processes
+)
+_thread_sharers = threading.local()  # .size: the same for a worker thread
 
 
-def crowd_of(workers: int) -> int:
-    """How many will share this process's cores when it starts so many workers."""
-    return max(1, sharers()) * workers
+def core_sharers_with(workers: int) -> int:
+    """The number of workers that share this process's cores once it has started this many."""
+    return max(1, core_sharers()) * workers
 
 
-def join_crowd(size: int) -> None:
-    """Notes that this process is a worker, one of so many that share the cores."""
-    global _crowd  # noqa: PLW0603  a fact about this process
-    _crowd = size
-    if getattr(_thread_crowd, "size", 0):
-        _thread_crowd.size = 0
+def set_core_sharers(size: int) -> None:
+    """Records that this process is a worker, and how many workers share the cores."""
+    global _process_sharers  # noqa: PLW0603  a fact about this process
+    _process_sharers = size
+    if getattr(_thread_sharers, "size", 0):
+        _thread_sharers.size = 0
 
 
-def join_thread_crowd(size: int) -> None:
-    """Notes that so many threads share the cores with this one."""
-    _thread_crowd.size = size
+def set_thread_core_sharers(size: int) -> None:
+    """Records how many threads share the cores, this one included."""
+    _thread_sharers.size = size
 
 
-def sharers() -> int:
-    """How many workers share this process's cores; 0 outside of any worker."""
-    return getattr(_thread_crowd, "size", 0) or _crowd
+def core_sharers() -> int:
+    """The number of workers that share this process's cores; 0 outside of workers."""
+    return getattr(_thread_sharers, "size", 0) or _process_sharers
 
 
 def available_cores(environ: Mapping[str, str] = os.environ, proc: str = "/proc/self") -> int:
@@ -68,7 +70,7 @@ def _cpu_quotas(proc: str) -> Iterator[float]:
 
 
 def out_of_memory_kills() -> int:
-    """How often the kernel has killed a process of this cgroup for want of memory; v2 and v1 write `oom_kill N`."""
+    """The number of out-of-memory kills in this process's cgroup; v2 and v1 write `oom_kill N`."""
     for folder in cgroup_folders("memory"):
         for line in lines_of(f"{folder}/memory.events") + lines_of(f"{folder}/memory.oom_control"):
             if line.startswith("oom_kill "):
@@ -76,30 +78,31 @@ def out_of_memory_kills() -> int:
     return 0
 
 
-def memory_figures() -> str:
+def memory_figures() -> dict[str, int]:
+    """Bytes: limit, use and peak of the innermost cgroup that has a limit, and the memory available on the machine."""
     files = {
         "limit": ("memory.max", "memory.limit_in_bytes"),
         "in use": ("memory.current", "memory.usage_in_bytes"),
         "highest": ("memory.peak", "memory.max_usage_in_bytes"),
     }
-    figures = []
+    figures: dict[str, int] = {}
     for folder in cgroup_folders("memory"):
         words = {name: words_of(f"{folder}/{v2}") or words_of(f"{folder}/{v1}") for name, (v2, v1) in files.items()}
         limit = words["limit"]
         if limit and limit[0] != "max" and int(limit[0]) < _NO_LIMIT_BYTES:
-            figures += [f"{name} {int(value[0]) / 2**20:.0f} MiB" for name, value in words.items() if value]
+            figures = {name: int(value[0]) for name, value in words.items() if value}
             break
     for line in lines_of("/proc/meminfo"):
         if line.startswith("MemAvailable:"):
-            figures.append(f"available on the machine {int(line.split()[1]) / 1024:.0f} MiB")
-    return f"Memory: {', '.join(figures) or 'unknown, for /proc is not to be read'}."
+            figures["available on the machine"] = int(line.split()[1]) * 1024
+    return figures
 
 
 def cgroup_folders(controller: str, proc: str = "/proc/self") -> list[str]:
-    """The folders of this process's cgroup for a controller, innermost first, up to the mount; cgroup v1 and v2.
+    """The folders of this process's cgroup for a controller, from the innermost up to the mount; cgroup v1 and v2.
 
     Format of /proc/self/cgroup: cgroups(7); of mountinfo: proc(5). In a container the mount's root may be the
-    container's own cgroup, which is then cut from the path.
+    container's own cgroup, which is then removed from the path.
     """
     return _folders_within(controller, tuple(lines_of(f"{proc}/cgroup")), f"{proc}/mountinfo")
 
@@ -112,8 +115,8 @@ def _folders_within(controller: str, membership: tuple[str, ...], mountinfo: str
         paths.update(dict.fromkeys(names.split(","), path))
     folders = []
     for line in lines_of(mountinfo):
-        left, _, right = line.partition(" - ")
-        root, mount = left.split()[3:5]
+        head, _, right = line.partition(" - ")
+        root, mount = head.split()[3:5]
         kind, _, options = right.split(None, 2)
         name = {"cgroup2": "", "cgroup": controller}.get(kind)
         if name not in paths or (kind == "cgroup" and controller not in options.split(",")):
@@ -126,9 +129,9 @@ def _folders_within(controller: str, membership: tuple[str, ...], mountinfo: str
 
 def lines_of(path: str) -> list[str]:
     try:
-        with interrupts_held(), Path(path).open("rb", buffering=0) as file:  # none is left open by an interrupt
+        with interrupts_held(), Path(path).open("rb", buffering=0) as file:  # closed even if interrupted
             return file.read().decode(errors="replace").splitlines()
-    except OSError as error:  # not Linux, not this cgroup version, or hidden from us: it sets no limit we could know
+    except OSError as error:  # not Linux, another cgroup version, or hidden: no known limit
         if not is_refusal(error):
             raise
         return []

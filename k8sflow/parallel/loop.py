@@ -1,4 +1,4 @@
-"""The run of a call: every worker is kept busy until all is done, and ended whatever happens."""
+"""The main loop of a call: keeps every worker busy until all items are done, and always ends the workers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Generator, Iterable
 from typing import Any, Protocol
 
 from .call import Call
-from .limits import sharers
+from .limits import core_sharers
 from .math_threads import math_threads
 from .messages import Reply
 from .native import fork_hazard
@@ -20,39 +20,44 @@ from .work import LAZY_CHUNK_ITEMS, Chunk, Work
 _NOT_FORKED = (
     "Workers of parallel_map can't be forked here: {hazard} has threads in this process, for which they would wait "
     "forever. New interpreters need the function and the items pickled. "
-    'Use backend="threads"; or make what is named above picklable; or call parallel_map before that library is first '
-    'used; or, where the function doesn\'t use that library, backend="fork".'
+    'Use backend="threads"; or make the object named above picklable; or call parallel_map before the first use of '
+    'that library; or use backend="fork" if the function doesn\'t use that library.'
 )
-_WINDOW_ITEMS = 1024  # parallel_imap: how many items per worker may be done ahead of a slow one
+_WINDOW_ITEMS = 1024  # parallel_imap: the number of items per worker that may be finished ahead of a slow one
 Batch = tuple[int, list[Any]]  # index of the first result, results of consecutive items
 START_METHOD = "fork" if sys.platform == "linux" else "spawn"
 
-if START_METHOD == "fork":  # elsewhere it can't be imported; others are, by the calls that use them
+if START_METHOD == "fork":  # Linux only; the other teams are imported by the calls that use them
     from .forked import ForkTeam
 
 
 class Team(Protocol):
-    """The workers of one call, known by their numbers."""
+    """The workers of one call, identified by number."""
 
     def pack(self, item: Any, index: int) -> Any: ...
     def send(self, number: int, chunk: Chunk) -> None:
-        """Gives a chunk to a worker. Its first one starts it, when `receive` is called at the latest."""
+        """Sends a chunk to a worker. Its first one starts it, at the latest when `receive` is called."""
 
     def receive(self) -> tuple[int, Reply]:
-        """The next message of any worker; sleeps until there is one. Raises what the function raised, or WorkerDied."""
+        """The next message of any worker; sleeps until there is one.
+
+        Raises:
+            WorkerDied: A worker died.
+            BaseException: An exception of the function.
+        """
 
     def ready(self) -> bool:
-        """Whether `receive` would not sleep."""
+        """True if `receive` would return without sleeping."""
 
     def stop(self) -> None:
-        """Ends the workers and frees all that belongs to them."""
+        """Ends the workers and frees their resources."""
 
 
 def run(call: Call, *, ordered: bool = False) -> Generator[Batch, None, None]:
-    """The results in batches, as they come or in order; the workers live as long as this generator."""
+    """The results in batches, as they arrive or in order; the workers live as long as this generator."""
     if call.length == 0:
         return
-    if sharers() and call.workers == 1:
+    if core_sharers() and call.workers == 1:
         for index, item in enumerate(call.items):  # within a worker whose share is one core
             yield index, [call.func(item)]
         return
@@ -67,10 +72,10 @@ def run(call: Call, *, ordered: bool = False) -> Generator[Batch, None, None]:
                 progress.add(len(batch[1]))
                 yield batch
     finally:
-        if os.getpid() == owner:  # a forked copy of the caller may close its copy of us; the workers aren't its own
+        if os.getpid() == owner:  # a forked copy of the caller may close its copy of this generator
             try:
                 team.stop()
-            finally:  # once more, if the exception of a signal's handler cut it short; else this does nothing
+            finally:  # again, in case a signal handler's exception interrupted it; otherwise this does nothing
                 team.stop()
                 math_threads.free_blas()
 
@@ -94,7 +99,7 @@ def _team(call: Call) -> Team:
         f"parallel_map starts new interpreters, which is slower than a fork: {hazard} has threads in this process that "
         "forked workers would wait for forever. The function and the items are pickled for them. "
         'backend="spawn" does the same without this warning, backend="threads" needs no copies, and backend="fork" '
-        "is faster where the function doesn't use that library.",
+        "is faster if the function doesn't use that library.",
         RuntimeWarning,
         stacklevel=4,
     )
@@ -102,25 +107,25 @@ def _team(call: Call) -> Team:
 
 
 def _drive(team: Team, workers: int, work: Work, window: float) -> Generator[Batch, None, None]:
-    """Keeps every worker busy until all is done.
+    """Keeps every worker busy until all items are done.
 
     Args:
         team: The workers.
         workers: Their number.
-        work: What is to be done.
-        window: How far work may run ahead of the first item whose result isn't there yet.
+        work: The remaining items.
+        window: The number of items that work may run ahead of the first item without a result.
     """
     idle = list(range(workers))
     busy: dict[int, Chunk] = {}
     batch: Batch | None = None
     while True:
         limit = min([work.lowest, *(chunk.start for chunk in busy.values())]) + window
-        # What is there comes before a slow iterator's next chunk; with nobody busy it could only be a worker's death.
+        # Available results come before a slow iterator's next chunk; with no worker busy they could only be a death.
         while idle and not (busy and work.slow and team.ready()) and (chunk := work.take(limit)):
             number = idle.pop()
             busy[number] = chunk
             team.send(number, chunk)
-        if batch is not None:  # only now, so that the workers are busy while the consumer is
+        if batch is not None:  # only now, so that the workers are busy while the consumer uses it
             yield batch
         if not busy:
             return

@@ -1,4 +1,4 @@
-"""BLAS and OpenMP, held to one thread while workers use all cores."""
+"""BLAS and OpenMP, limited to one thread while workers use all cores."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ _PAUSE_SOFT = 1
 
 
 class _MathThreads:
-    """Holds the loaded BLAS and OpenMP libraries to one thread while calls run.
+    """Limits the loaded BLAS and OpenMP libraries to one thread while calls run.
 
-    BLAS is held in this process, from before the first fork to the end of the last call: OpenBLAS answers a change
-    made in a forked child by starting all its threads first. OpenMP's number is the calling thread's own.
+    BLAS is limited in this process, from before the first fork to the end of the last call: if the limit changes in a
+    forked child, OpenBLAS starts all its threads first. OpenMP's number belongs to the calling thread.
     """
 
     def __init__(self) -> None:
         self.renew_lock()
         self._calls = 0
         self._limits: Any = None
-        self.blas_threads: frozenset[int] = frozenset()  # that OpenBLAS started anew after a fork, which ends them
+        self.blas_threads: frozenset[int] = frozenset()  # started again by OpenBLAS after a fork, which ends them
 
     def renew_lock(self) -> None:
         self._lock = threading.RLock()
@@ -53,13 +53,13 @@ class _MathThreads:
 
     @staticmethod
     def openmp_holder() -> Callable[[], object] | None:
-        """What a worker calls to hold OpenMP to one thread; None if no OpenMP library is loaded."""
+        """The function by which a worker limits OpenMP to one thread; None if no OpenMP library is loaded."""
         openmp = _loaded_libraries(len(sys.modules))["openmp"]
         return functools.partial(openmp.limit, limits=1) if openmp is not None else None
 
 
 def thread_ids() -> frozenset[int]:
-    """The system's numbers of this process's threads; none where it doesn't tell them."""
+    """The system's ids of this process's threads; none if they are unknown."""
     try:
         return frozenset(map(int, os.listdir("/proc/self/task")))  # noqa: PTH208
     except OSError as error:  # not Linux, or no /proc
@@ -75,9 +75,9 @@ if hasattr(os, "register_at_fork"):  # another thread of the parent may have hel
 
 @functools.lru_cache(maxsize=1)
 def _loaded_libraries(_modules: int) -> dict[str, Any]:
-    """What holds the loaded BLAS and OpenMP libraries: threadpoolctl's controllers, None for none.
+    """Threadpoolctl's controllers of the loaded BLAS and OpenMP libraries; None if none is loaded.
 
-    Looked at again when there are more modules.
+    Examined again when more modules have been imported.
     """
     threadpoolctl = optional_module("threadpoolctl") if {"numpy", "torch"} & sys.modules.keys() else None
     if threadpoolctl is None:
@@ -88,19 +88,19 @@ def _loaded_libraries(_modules: int) -> dict[str, Any]:
 
 
 def can_hold_openmp() -> bool:
-    """Whether workers hold OpenMP to one thread: GNU's then has nothing to wait for in a forked child."""
+    """True if workers limit OpenMP to one thread: GNU's then has nothing to wait for in a forked child."""
     return math_threads.openmp_holder() is not None
 
 
 def pause_openmp(library: str) -> bool:
-    """Ends the threads that GNU's OpenMP keeps waiting for this thread; whether that could be done.
+    """Ends the idle threads that GNU's OpenMP keeps for this thread. Returns whether that succeeded.
 
-    They don't survive a fork, and the next parallel region of the child would wait for them. Without them it starts its
-    own, as the parent does (OpenMP 5.0, omp_pause_resource_all; GCC 9).
+    They don't survive a fork, and the next parallel region of the child would wait for them. Without them the child
+    starts its own, as the parent does (OpenMP 5.0, omp_pause_resource_all; GCC 9).
     """
-    import ctypes  # noqa: PLC0415  costs milliseconds, and is loaded where OpenMP is
+    import ctypes  # noqa: PLC0415  costs milliseconds; needed only where OpenMP is loaded
 
     try:
         return bool(ctypes.CDLL(library).omp_pause_resource_all(_PAUSE_SOFT) == 0)
-    except (OSError, AttributeError):  # its file was replaced; an older version
+    except (OSError, AttributeError):  # the file was replaced, or is an older version
         return False

@@ -12,17 +12,17 @@ from typing import Any, NoReturn
 from .channels import READ_BYTES, WorkerEnd
 from .signals import refusals_ignored
 
-TAKEN, STREAM = b"t", b"s"  # answers to a message with addresses: memory was read; can't, write it to the channel
-LARGE_BYTES = 128 * 1024  # a buffer of this size is read from the worker's memory and not sent
-_HUGE_PAGE_BYTES = 4 * 1024 * 1024  # ... and from this size its new memory asks for huge pages, as numpy's does
+TAKEN, STREAM = b"t", b"s"  # answers to a message with addresses: "memory was read"; "unreadable, write it instead"
+LARGE_BYTES = 128 * 1024  # a buffer of this size or more is read from the worker's memory instead of sent
+_HUGE_PAGE_BYTES = 4 * 1024 * 1024  # from this size on, new memory asks for huge pages, as numpy's does
 
 
 class Memory:
-    """The pieces of one message that are told by their address."""
+    """The pieces of one message that are given by their address."""
 
     def __init__(self, channel: WorkerEnd) -> None:
         self._channel = channel
-        self.streaming = False  # its memory can't be read (another interpreter, seccomp): the worker sends the pieces
+        self.streaming = False  # True if the memory is unreadable (spawned, seccomp): the worker sends the pieces
 
     def fetch(self, address: int, length: int) -> mmap.mmap:
         """A piece in writable memory of its own, which is freed with the object that uses it."""
@@ -47,11 +47,11 @@ def new_memory(length: int) -> mmap.mmap:
         return mmap.mmap(-1, length)
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
     if length < _HUGE_PAGE_BYTES:
-        flags |= getattr(mmap, "MAP_POPULATE", 0)  # all page faults in one go
+        flags |= getattr(mmap, "MAP_POPULATE", 0)  # all page faults at once
     try:
         memory = mmap.mmap(-1, length, flags=flags)
     except OSError as error:
-        raise MemoryError(f"no memory for {length:,} bytes of a result: {error.strerror}") from None
+        raise MemoryError(f"failed to allocate {length:,} bytes of a result: {error.strerror}") from None
     if length >= _HUGE_PAGE_BYTES and hasattr(mmap, "MADV_HUGEPAGE"):
         with refusals_ignored():  # a kernel without huge pages
             memory.madvise(mmap.MADV_HUGEPAGE)
@@ -59,7 +59,7 @@ def new_memory(length: int) -> mmap.mmap:
 
 
 class Stream:
-    """What the Unpickler reads: pieces that came with the message, and pieces still in the worker's memory."""
+    """The Unpickler's file: pieces that came with the message, and pieces still in the worker's memory."""
 
     def __init__(self, table: list[tuple[int, int]], body: memoryview, memory: Memory) -> None:
         self._pieces = deque(table)
@@ -88,7 +88,7 @@ class Stream:
         return data
 
     def readline(self) -> NoReturn:
-        raise pickle.UnpicklingError("pickle protocol 5 has no lines")
+        raise pickle.UnpicklingError("pickle protocol 5 reads no lines")
 
 
 def read_memory(pid: int, address: int, view: memoryview) -> None:
@@ -111,12 +111,12 @@ def read_memory(pid: int, address: int, view: memoryview) -> None:
             number = ctypes.get_errno()
             if number in (errno.EPERM, errno.ENOSYS):
                 raise PermissionError(number, os.strerror(number))
-            raise ProcessLookupError(number, os.strerror(number))  # gone, or its memory is being torn down
+            raise ProcessLookupError(number, os.strerror(number))  # dead or dying
         done += got
 
 
 def address_of(view: Any) -> int:
-    """Where a buffer lies in memory; read-only ones too, for which ctypes has no call of its own."""
+    """The address of a buffer in memory; read-only ones too, for which ctypes has no function."""
     import ctypes  # noqa: PLC0415
 
     buffer = (ctypes.c_void_p * 16)()  # Py_buffer: its first word is the address, all of it is 80 bytes

@@ -18,9 +18,9 @@ from .pickling import by_value_pickler, dumps, dumps_inherited
 from .work import Chunk
 
 COMMAND = struct.Struct("=qqq")  # start, stop, bytes of pickles that follow
-HEADER = struct.Struct("=Bqqdqqq")  # kind, start, results, seconds, bytes, pieces of the stream, buffers beside it
+HEADER = struct.Struct("=Bqqdqqq")  # kind, start, results, seconds, bytes, pieces of the stream, further buffers
 PIECE = struct.Struct("=Qq")  # address in the worker's memory (0: the bytes follow), length
-PART, DONE, FAILED = range(3)  # kinds of messages: more of this chunk follows; chunk done or given back; failure
+PART, DONE, FAILED = range(3)  # kinds of messages: more of this chunk follows; chunk done or returned; failure
 
 
 def pickled_item(item: object, index: int, *, by_value: bool = False) -> bytes:
@@ -41,26 +41,26 @@ def send_chunk(channel: Channel, chunk: Chunk) -> None:
 
 @dataclass
 class Reply:
-    """What a worker says: results of consecutive items."""
+    """A worker's message: results of consecutive items."""
 
     start: int
     values: list[Any]
     seconds: float
-    done: bool  # the chunk ends here: all of it is done, or the rest given back
+    done: bool  # the last message of the chunk: the rest of it is done or returned
 
 
 def receive_reply(channel: WorkerEnd) -> Reply:
     """One message of a worker.
 
     Raises:
-        WorkerDied: The worker ended.
-        BaseException: What the function raised.
+        WorkerDied: The worker died.
+        BaseException: An exception of the function.
     """
     kind, start, count, seconds, size, pieces, buffers = HEADER.unpack(read_exactly(channel, HEADER.size))
     body = read_exactly(channel, size)
     if kind == FAILED:
-        told, note = pickle.loads(body)
-        error = rebuilt(told)
+        sent, note = pickle.loads(body)
+        error = rebuilt(sent)
         add_note(error, note)
         raise error
     try:
@@ -88,7 +88,7 @@ def _load_results(channel: WorkerEnd, body: bytearray, count: int, pieces: int, 
 
 
 def _load_runs(unpickler: Callable[[Any], pickle.Unpickler], stream: Any, count: int) -> list[Any]:
-    """The results, which the worker pickled in runs: lists of numbers, and lists of one where it is something else."""
+    """The results, which the worker pickled in runs: lists of numbers, and lists of one for any other value."""
     values: list[Any] = []
     while len(values) < count:
         values += unpickler(stream).load()
@@ -96,7 +96,7 @@ def _load_runs(unpickler: Callable[[Any], pickle.Unpickler], stream: Any, count:
 
 
 _NUMBERS = frozenset({bool, int, float, type(None)})
-_NUMBER_BYTES = 9  # pickled; a large int takes more, which does no harm
+_NUMBER_BYTES = 9  # pickled; a large int takes more, which is harmless
 
 
 class Outbox:
@@ -109,13 +109,13 @@ class Outbox:
         self._buffers: list[memoryview] = []
         kind = by_value_pickler() if by_value else pickle.Pickler
         self._pickler = kind(self, 5, buffer_callback=self._keep)
-        self._run: list[Any] = []  # results that aren't pickled yet
+        self._run: list[Any] = []  # results that are not pickled yet
         self._count = 0
         self.start = 0
         self.size = 0
 
     def add(self, value: object) -> None:
-        """Notes the next result. Pickles it at once, unless it can't change, for the function may change it later."""
+        """Adds the next result. Pickles it at once unless it is immutable: the function may change it later."""
         if type(value) in _NUMBERS:
             self._run.append(value)
             self._count += 1
@@ -125,7 +125,7 @@ class Outbox:
         pieces, buffers, size = len(self._pieces), len(self._buffers), self.size
         try:
             self._pickler.dump([value])
-        except Exception:  # noqa: BLE001  pickling is the user's code too; what cloudpickle says then is raised
+        except Exception:  # noqa: BLE001  pickling is the user's code too; an error of cloudpickle is raised
             del self._pieces[pieces:]
             del self._buffers[buffers:]
             self.size = size
@@ -140,12 +140,12 @@ class Outbox:
             self._run.clear()
 
     def write(self, piece: Any) -> None:
-        """The pickler's file. Large bytes come here as they are, not as copies."""
+        """Takes the pickler's output. Large bytes arrive as they are, not as copies."""
         self._pieces.append(piece)
         self.size += len(piece)
 
     def _keep(self, buffer: pickle.PickleBuffer) -> bool:
-        """The pickler's question whether a buffer belongs into the stream."""
+        """Tells the pickler whether a buffer belongs in the stream."""
         view = buffer.raw()
         if len(view) < LARGE_BYTES:
             return True
@@ -154,15 +154,15 @@ class Outbox:
         return False
 
     def flush(self, kind: int, seconds: float) -> None:
-        """Sends what is collected. With addresses in it, waits until the parent has read: the memory may change."""
+        """Sends the collected results. Waits until the parent has read large buffers, since their memory may change."""
         flush_output()
         self._end_run()
         large = [piece for piece in self._pieces if len(piece) >= LARGE_BYTES] + self._buffers
         table = b""
         if large:
-            places = [(address_of(piece) if len(piece) >= LARGE_BYTES else 0, len(piece)) for piece in self._pieces]
-            places += [(address_of(view), len(view)) for view in self._buffers]
-            table = b"".join(PIECE.pack(*place) for place in places)
+            entries = [(address_of(piece) if len(piece) >= LARGE_BYTES else 0, len(piece)) for piece in self._pieces]
+            entries += [(address_of(view), len(view)) for view in self._buffers]
+            table = b"".join(PIECE.pack(*entry) for entry in entries)
         body = b"".join([table, *(piece for piece in self._pieces if len(piece) < LARGE_BYTES)])
         pieces = len(self._pieces) if large else 0
         head = HEADER.pack(kind, self.start, self._count, seconds, len(body), pieces, len(self._buffers))
@@ -176,7 +176,7 @@ class Outbox:
         self._buffers.clear()
 
     def fail(self, error: BaseException, index: int, items: Any) -> None:
-        """Sends what was done before, then the exception."""
+        """Sends the results so far, then the exception."""
         self.flush(PART, 0.0)
         body = pickle.dumps(failure(error, index, items, by_value=self._by_value), 5)
         self._channel.write(HEADER.pack(FAILED, index, 0, 0.0, len(body), 0, 0) + body)

@@ -1,4 +1,4 @@
-"""Threads of native libraries: a fork leaves them behind, and a library that waits for them then hangs."""
+"""Threads of native libraries: they don't survive a fork, and a library that waits for them in the child hangs."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from .math_threads import can_hold_openmp, math_threads, pause_openmp, thread_id
 from .signals import is_refusal
 
 _TASKS = "/proc/self/task"
-# Libraries whose work goes on in a forked child, each tried or said by the library itself. OpenBLAS and MKL are held to
-# one thread; Arrow, numexpr, tokenizers and gRPC have handlers for a fork; DuckDB's own thread does the work alone;
-# ZeroMQ's contexts know their process; PyTorch's DataLoader forks; LLVM's OpenMP starts anew.
+# Libraries that keep working in a forked child, each tested or documented by the library. OpenBLAS and MKL are limited
+# to one thread; Arrow, numexpr, tokenizers and gRPC have fork handlers; DuckDB works with the calling thread alone;
+# ZeroMQ's contexts know their process; PyTorch's DataLoader forks; LLVM's OpenMP starts new threads.
 _FORKABLE = re.compile(
     r"(^|/)(python|libpython|libopenblas|libscipy_openblas|libblis|libmkl_|libarrow|libparquet|libzmq|cygrpc"
     r"|tokenizers\.|_?duckdb|libiomp5|libomp\.|libtorch|libc10)|(^|/)numexpr/"
 )
-_FORKABLE_THREADS = frozenset({"jemalloc_bg_thd", "polars-ooc-clea"})  # an allocator's, which minds forks; a cleaner
+_FORKABLE_THREADS = frozenset({"jemalloc_bg_thd", "polars-ooc-clea"})  # an allocator's, which handles forks; a cleaner
 _GNU_OPENMP = re.compile(r"(^|/)libgomp[-.]")
-# Between a thread's first frame and the library that wanted it.
+# Frames between a thread's first one and the library that started it.
 _RUNTIMES = re.compile(r"(^|/)(libc|ld-linux.*|ld-musl.*|libpthread|lib(std)?c\+\+|libgcc_s|libm|libjemalloc)[-.]")
-_UNNAMED_LIBRARIES = re.compile(r"polars|tokio|rayon")  # by the names of their threads
-_STACK_BYTES = 64 * 1024  # of a stack, from its start: what a thread runs is named there
-# So long a thread that runs is waited for: it can't be looked at until it sleeps. OpenBLAS's run for a while after each
-# call that has limited them; GNU's OpenMP, which must not be taken for them, is worth a longer wait where it is loaded.
+_UNNAMED_LIBRARIES = re.compile(r"polars|tokio|rayon")  # recognised by the names of their threads
+_STACK_BYTES = 64 * 1024  # from the start of a stack, which refers to the function that the thread runs
+# The longest wait for a running thread, which can't be examined until it sleeps. OpenBLAS's threads run for a while
+# after a call that limited them; if GNU's OpenMP is loaded, whose threads must not be mistaken for them, wait longer.
 _RUNNING_SECONDS = 0.002
 _OPENMP_RUNNING_SECONDS = 0.05
 
@@ -39,30 +39,33 @@ _OPENMP_RUNNING_SECONDS = 0.05
 @dataclass(frozen=True)
 class _Thread:
     name: str
-    library: str  # the path of its file; "" if unknown
+    library: str  # the path of the library's file; "" if unknown
 
 
-_seen: tuple[frozenset[int], list[_Thread]] = (frozenset(), [])  # the last look at this process's threads
+_seen: tuple[frozenset[int], list[_Thread]] = (
+    frozenset(),
+    [],
+)  # the threads of this process when they were last examined
 
 
 def fork_hazard() -> str | None:
-    """The library in this process that a forked worker could wait for forever; None where forking is safe.
+    """The library in this process that a forked worker could wait for forever; None if forking is safe.
 
-    GNU's OpenMP is made safe here: its waiting threads are ended, and start again when the caller next needs them.
+    Makes GNU's OpenMP safe: its idle threads are ended, and start again when the caller next needs them.
     """
-    if sys.modules.get("numba.np.ufunc.omppool") is not None:  # it ends any forked process that uses it
+    if sys.modules.get("numba.np.ufunc.omppool") is not None:  # it aborts any forked process that uses it
         return "numba (threading layer omp)"
     hazards: dict[str, list[str]] = {}
     for thread in _native_threads():
         if _GNU_OPENMP.search(thread.library):
             if not pause_openmp(thread.library) and not can_hold_openmp():
                 hazards.setdefault("OpenMP (libgomp)", [])
-        elif _hangs_forks(thread):
+        elif _can_hang_forks(thread):
             hazards.setdefault(_library_name(thread), []).append(thread.name)
     return ", ".join(_described(name, threads) for name, threads in hazards.items()) or None
 
 
-def _hangs_forks(thread: _Thread) -> bool:
+def _can_hang_forks(thread: _Thread) -> bool:
     if thread.name in _FORKABLE_THREADS:
         return False
     if not thread.library:
@@ -76,7 +79,7 @@ def _described(library: str, threads: Iterable[str]) -> str:
 
 
 def _library_name(thread: _Thread) -> str:
-    """The package that the file belongs to, by the name that it is imported by, or the file's own name."""
+    """The import name of the package that the file belongs to, or the file's own name."""
     parts = thread.library.split("/")
     for folder in ("site-packages", "dist-packages"):
         if folder in parts[:-2]:
@@ -91,10 +94,10 @@ def _own_name() -> str:
 
 
 def _native_threads() -> list[_Thread]:
-    """The threads that Python hasn't started; those of the last look where they are the same ones."""
-    global _seen  # noqa: PLW0603  looking costs milliseconds
+    """The threads that Python didn't start, examined again only if there are other ones."""
+    global _seen  # noqa: PLW0603  examining threads costs milliseconds
     try:
-        if os.stat(_TASKS).st_nlink - 2 == len(sys._current_frames()):  # noqa: PTH116, SLF001  takes a microsecond
+        if os.stat(_TASKS).st_nlink - 2 == len(sys._current_frames()):  # noqa: PTH116, SLF001  takes one microsecond
             return []
     except OSError as error:  # not Linux, or no /proc
         if not is_refusal(error):
@@ -102,11 +105,11 @@ def _native_threads() -> list[_Thread]:
         return []
     tids = thread_ids() - math_threads.blas_threads - {os.getpid()}
     if tids != _seen[0]:
-        _seen = tids, list(_looked_at(tids))
+        _seen = tids, list(_inspected(tids))
     return _seen[1]
 
 
-def _looked_at(tids: Iterable[int]) -> Iterator[_Thread]:
+def _inspected(tids: Iterable[int]) -> Iterator[_Thread]:
     try:
         memory = os.open("/proc/self/mem", os.O_RDONLY)
     except OSError:
@@ -127,7 +130,7 @@ def _looked_at(tids: Iterable[int]) -> Iterator[_Thread]:
 
 
 class _Stacks:
-    """Names the library of a thread by the code that its stack begins with."""
+    """Finds the library of a thread by the code addresses at the start of its stack."""
 
     def __init__(self, memory: int) -> None:
         self._memory = memory
@@ -137,7 +140,7 @@ class _Stacks:
         for line in lines_of("/proc/self/maps"):  # proc(5)
             fields = line.split(None, 5)
             start, end = (int(address, 16) for address in fields[0].split("-"))
-            self._regions.append((start, end, fields[5] if len(fields) > 5 else ""))  # noqa: PLR2004  it has a path
+            self._regions.append((start, end, fields[5] if len(fields) > 5 else ""))  # noqa: PLR2004  the path, if there is one
             if "x" in fields[1]:
                 self._code.append(self._regions[-1])
         self._starts = [start for start, _, _ in self._regions]
@@ -145,19 +148,19 @@ class _Stacks:
 
     @property
     def has_openmp(self) -> bool:
-        """Whether GNU's OpenMP is loaded."""
+        """True if GNU's OpenMP is loaded."""
         return any(_GNU_OPENMP.search(path) for _, _, path in self._code)
 
     def library_of(self, tid: int) -> str | None:
-        """The path of its file; "" where it can't be seen; None where the thread runs just now."""
+        """The path of the library's file; "" if unknown; None while the thread is running."""
         words = " ".join(lines_of(f"{_TASKS}/{tid}/syscall")).split()
         if words == ["running"]:
             return None
-        if len(words) < 3 or self._memory < 0:  # noqa: PLR2004  at least the number, the stack's and the code's pointer
+        if len(words) < 3 or self._memory < 0:  # noqa: PLR2004  at least the number, the stack pointer and the program counter
             return ""
         pointer = int(words[-2], 16)
-        place = bisect.bisect_right(self._starts, pointer) - 1
-        _, end, _ = self._regions[max(place, 0)]
+        position = bisect.bisect_right(self._starts, pointer) - 1
+        _, end, _ = self._regions[max(position, 0)]
         if not self._starts or not pointer < end:
             return ""
         for size in (_STACK_BYTES // 16, _STACK_BYTES):
@@ -167,7 +170,7 @@ class _Stacks:
 
     def _first_named(self, start: int, end: int) -> str:
         stack = array.array("Q")
-        with contextlib.suppress(OSError, ValueError):  # it has ended since
+        with contextlib.suppress(OSError, ValueError):  # the thread has ended
             stack.frombytes(os.pread(self._memory, end - start, start))
         lowest, highest = self._code[0][0], self._code[-1][1]
         for word in reversed(stack):

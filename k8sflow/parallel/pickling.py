@@ -1,4 +1,4 @@
-"""Pickles of the user's objects, with cloudpickle where pickle can't."""
+"""Pickles of the user's objects, by cloudpickle if pickle fails."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from .classes import class_reference
 
 
 def dumps(value: object, *, by_value: bool = False) -> bytes:
-    """A pickle of the value, with cloudpickle where pickle can't.
+    """A pickle of the value, by cloudpickle if pickle fails.
 
     Args:
         value: Any object.
-        by_value: For another interpreter, which doesn't have our `__main__`: always with cloudpickle, if it is there.
+        by_value: Always use cloudpickle, if installed: for another interpreter, which doesn't have our `__main__`.
     """
     if not by_value:
         try:
             return pickle.dumps(value, 5)
-        except Exception:  # user-defined pickling may raise anything; it stands if there's no other way
+        except Exception:  # user-defined pickling may raise anything
             if optional_module("cloudpickle") is None:
                 raise
     with io.BytesIO() as file:
@@ -33,10 +33,10 @@ def dumps(value: object, *, by_value: bool = False) -> bytes:
 
 @functools.lru_cache(maxsize=1)
 def by_value_pickler() -> Any:
-    """The Pickler of cloudpickle, or pickle's where that isn't there.
+    """The Pickler of cloudpickle, or pickle's if that isn't installed.
 
-    A function that it pickles goes on naming its file, so that a traceback shows the lines; since its 3.1.3 cloudpickle
-    writes "<dynamic-code>" instead.
+    Functions keep the name of their file, so that tracebacks show the source lines; cloudpickle 3.1.3 and later write
+    "<dynamic-code>" instead.
     """
     cloudpickle = optional_module("cloudpickle")
     if cloudpickle is None:
@@ -53,7 +53,7 @@ def by_value_pickler() -> Any:
 
 @functools.lru_cache(maxsize=2)
 def _inherited_pickler(base: Any) -> Any:
-    """The Pickler with classes that a forked worker inherited sent as what they are."""
+    """A Pickler that sends classes that a forked worker inherited by reference."""
     reduce_other = getattr(base, "reducer_override", lambda _pickler, _value: NotImplemented)
 
     def reducer_override(pickler: Any, value: object) -> Any:
@@ -68,7 +68,7 @@ def dumps_inherited(value: object, *, plain: bool = False) -> bytes:
 
     Args:
         value: Any object.
-        plain: Without cloudpickle: other classes must have a name in a module.
+        plain: Don't use cloudpickle: other classes must have a name in a module.
     """
     with io.BytesIO() as file:
         _inherited_pickler(pickle.Pickler if plain else by_value_pickler())(file, 5).dump(value)

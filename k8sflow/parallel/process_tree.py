@@ -1,4 +1,4 @@
-"""The processes below a worker, also those in sessions of their own: found, and ended with the call."""
+"""The descendants of a worker, including those in sessions of their own: found and killed when the call ends."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from .limits import lines_of
 from .signals import is_refusal
 
 _PR_SET_CHILD_SUBREAPER = 36
-_TRACKER = "resource_tracker"  # of multiprocessing and of loky: it removes what others leave in /dev/shm
-_DEATH_SECONDS = 2.0  # so long a killed process may take to end
-_CLEANUP_SECONDS = 5.0  # ... and a tracker to clean up
-_ROUNDS = 100  # looks at what a worker has started: what is killed leaves its own children to the worker
+_TRACKER = "resource_tracker"  # of multiprocessing and loky: it cleans up /dev/shm after other processes
+_DEATH_SECONDS = 2.0  # the longest wait for a killed process to end
+_CLEANUP_SECONDS = 5.0  # the longest wait for a tracker to clean up
+_ROUNDS = 100  # scans of a worker's descendants: children of a killed one become the worker's
 
 
 def _open_pidfd(pid: int) -> int:
-    """A descriptor that tells of the process's end; -1 where there is none: not Linux, an old kernel, seccomp.
+    """A descriptor that becomes readable when the process ends; -1 if unavailable (not Linux, old kernel, seccomp).
 
     Raises:
-        ProcessLookupError: It has ended and was waited for.
+        ProcessLookupError: The process has ended and was waited for.
     """
     if not (hasattr(os, "pidfd_open") and hasattr(signal, "pidfd_send_signal")):
         return -1
@@ -42,7 +42,7 @@ def _open_pidfd(pid: int) -> int:
 
 
 def _kill(pid: int, pidfd: int) -> None:
-    """Kills a process: by its descriptor where there is one, for the pid may be another process's by now."""
+    """Kills a process, by its descriptor if there is one: the pid may belong to another process by now."""
     with contextlib.suppress(ProcessLookupError):
         if pidfd >= 0:
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)
@@ -61,29 +61,29 @@ def _adopter() -> Callable[[], object] | None:
 
 
 def prepare_adoption() -> None:
-    """Looks up what `adopt_orphans` calls: in the parent, for it takes milliseconds where ctypes isn't loaded yet."""
+    """Loads ctypes for `adopt_orphans` in the parent, once, since that takes milliseconds."""
     _adopter()
 
 
 def adopt_orphans() -> None:
-    """Makes this process the parent of what its descendants leave behind, prctl(2): it stays below the worker."""
+    """Makes this process the parent of orphaned descendants, prctl(2), so that they stay below the worker."""
     if (adopter := _adopter()) is not None:
         adopter()
 
 
 class ProcessTree:
-    """The processes below the workers of a call; no others are looked at."""
+    """The descendants of a call's workers; no other processes are examined."""
 
     def __init__(self) -> None:
         self._killed: list[tuple[int, int]] = []  # pid, pidfd
         self._trackers: list[tuple[int, int]] = []
 
     def kill_below(self, worker: int) -> None:
-        """Kills what a living worker has started, but for trackers, which end when nobody else is left."""
+        """Kills the descendants of a live worker, except trackers, which end when they are no longer needed."""
         if not _children(worker):
             return
         with contextlib.suppress(ProcessLookupError):
-            os.kill(worker, signal.SIGSTOP)  # it shall start no more
+            os.kill(worker, signal.SIGSTOP)  # it must not start more processes
         for _ in range(_ROUNDS):
             if not self._kill_tree_once(worker):
                 break
@@ -111,7 +111,7 @@ class ProcessTree:
         return bool(killed)
 
     def wait_for_trackers(self) -> None:
-        """To be called when the workers have been killed, and before they are reaped."""
+        """Waits until the trackers have cleaned up. Call it after the workers were killed, before they are reaped."""
         deadline = time.monotonic() + _CLEANUP_SECONDS
         for pid, pidfd in self._trackers:
             if not _wait(pid, pidfd, deadline):
@@ -119,10 +119,10 @@ class ProcessTree:
                     _kill(pid, pidfd)
 
     def reap(self) -> None:
-        """To be called when the workers have been reaped: takes what the kernel has made this process's children."""
+        """Reaps killed processes that became children of this one. Call it after the workers were reaped."""
         for _, pidfd in self._killed + self._trackers:
             if pidfd >= 0:
-                with contextlib.suppress(ChildProcessError):  # the usual case: another process is to reap it
+                with contextlib.suppress(ChildProcessError):  # the usual case: it is another process's child
                     os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
                 os.close(pidfd)
         self._killed.clear()
@@ -130,7 +130,7 @@ class ProcessTree:
 
 
 def _wait(pid: int, pidfd: int, deadline: float) -> bool:
-    """Whether the process ends until then."""
+    """Waits for a process. Returns whether it ended before the deadline."""
     if pidfd >= 0:
         poll = select.poll()
         poll.register(pidfd, select.POLLIN)
@@ -144,15 +144,15 @@ def _wait(pid: int, pidfd: int, deadline: float) -> bool:
 
 def _tree_below(pid: int) -> list[int]:
     found = _children(pid)
-    for child in found:  # it grows meanwhile
+    for child in found:  # the list grows meanwhile
         found += _children(child)
     return found
 
 
 def _children(pid: int) -> list[int]:
-    """By proc(5) where the kernel has that file, else among all processes."""
+    """The children of a process, from proc(5) if the kernel has that file, else by searching all processes."""
     try:
-        tasks = os.listdir(f"/proc/{pid}/task")  # noqa: PTH208  each thread has the children that it started
+        tasks = os.listdir(f"/proc/{pid}/task")  # noqa: PTH208  children are listed by the thread that started them
         texts = [Path(f"/proc/{pid}/task/{task}/children").read_bytes() for task in tasks]
         return [int(child) for text in texts for child in text.split()]
     except OSError as error:
@@ -162,7 +162,7 @@ def _children(pid: int) -> list[int]:
 
 
 def _parents() -> Iterable[tuple[int, int]]:
-    """Each process with its parent: of /proc, and by ps(1) where there is none (macOS)."""
+    """Each process with its parent, from /proc, or by ps(1) without it (macOS)."""
     if sys.platform == "win32":
         return []
     if not Path("/proc/self/stat").exists():
@@ -173,7 +173,7 @@ def _parents() -> Iterable[tuple[int, int]]:
 
 
 def _stat(pid: int) -> list[str]:
-    """What follows the name in /proc/<pid>/stat: the state, the parent's pid and more; empty if it is gone."""
+    """The fields after the name in /proc/<pid>/stat: state, parent and more; empty if the process has ended."""
     return "".join(lines_of(f"/proc/{pid}/stat")).rpartition(")")[2].split()
 
 

@@ -41,7 +41,7 @@ def flush_queues() -> None:
 
 
 def _is_flushed(queue: Any) -> bool:
-    """Whether its thread has sent everything and waits for more."""
+    """True if its thread has sent everything and waits for more."""
     return not queue._buffer and bool(queue._notempty._waiters)  # noqa: SLF001
 
 

@@ -1,4 +1,4 @@
-"""Signals, held while workers are started or reaped, and told from what the system refuses."""
+"""Signals, held while workers are started or reaped, and errors of the system, as opposed to those of handlers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Generator
 from types import FrameType
 from typing import Any
 
-# The module below `signal`, which has no enums: a worker would begin by copying all the pages that these touch.
+# The module below `signal`, which has no enums: using them would make each worker copy memory pages first.
 _calls: Any = getattr(signal, "_signal", signal)
 _HELD_SIGNALS = {
     int(getattr(signal, name))
@@ -24,7 +24,7 @@ def set_handler(number: int, handler: Any) -> None:
 
 
 class HeldSignals:
-    """What was there before the signals were held."""
+    """The handlers and the mask from before the signals were held."""
 
     def __init__(self) -> None:
         self.handlers: dict[int, Any] = {}
@@ -35,8 +35,8 @@ class HeldSignals:
             _calls.signal(number, handler)
 
     def restore_for_worker(self) -> None:
-        """The handlers of a worker: Ctrl-C is left to the parent, SIGTERM ends it, others are as they were."""
-        self.handlers[signal.SIGINT] = leave_it_to_the_parent
+        """Sets the handlers of a worker: the parent handles Ctrl-C, SIGTERM ends the worker, others are unchanged."""
+        self.handlers[signal.SIGINT] = ignore_interrupt
         if _calls.getsignal(signal.SIGTERM) != signal.SIG_DFL:
             self.handlers[signal.SIGTERM] = 0  # SIG_DFL
         self.restore_handlers()
@@ -48,11 +48,11 @@ class HeldSignals:
 
 @contextlib.contextmanager
 def interrupts_held() -> Generator[HeldSignals, None, None]:
-    """Signals wait while workers are started or reaped, so that none is lost from sight.
+    """Delays signals while workers are started or reaped, so that no worker is lost.
 
-    A forked child is born with the mask. For this process the mask is not enough: what the main thread blocks, another
-    thread takes, be it one of OpenBLAS, and Python then runs the handler in the main thread all the same. So handlers
-    wait too.
+    A forked child inherits the mask. For this process the mask is not enough: another thread, such as one of OpenBLAS,
+    takes a signal that the main thread blocks, and Python then runs the handler in the main thread anyway. So handlers
+    are delayed too.
     """
     held = HeldSignals()
     came: list[tuple[int, FrameType | None]] = []
@@ -78,21 +78,21 @@ def interrupts_held() -> Generator[HeldSignals, None, None]:
         held.handlers[number](number, frame)
 
 
-def leave_it_to_the_parent(_signal: int, _frame: object) -> None:
-    """Ctrl-C reaches the whole group; what it means is for the parent to say.
+def ignore_interrupt(_signal: int, _frame: object) -> None:
+    """Ignores Ctrl-C, which reaches the whole group; the parent handles it.
 
-    A handler, where SIG_IGN would be inherited by the programs that the function starts.
+    A handler, because SIG_IGN would be inherited by programs that the function starts.
     """
 
 
 def is_refusal(error: OSError) -> bool:
-    """Whether the system refused something. A TimeoutError that a handler of SIGALRM raises has no errno."""
+    """True if the error comes from the system. A TimeoutError that a SIGALRM handler raises has no errno."""
     return error.errno is not None
 
 
 @contextlib.contextmanager
 def refusals_ignored() -> Generator[None, None, None]:
-    """Goes on where the system refuses something that can be done without."""
+    """Ignores errors of the system, for calls that are optional."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Workers that are new interpreters, as the parent sees them: where forking is impossible or would hang."""
+"""The parent's view of workers that are new interpreters, for when forking is impossible or would hang."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from .call import Call
-from .descendants import kill_group
-from .failures import LAST_BREATH_SECONDS, WorkerDied, death_error, how_it_ended
+from .descendants import kill_process_group
+from .failures import EXIT_WAIT_SECONDS, WorkerDied, death_error, exit_description
 from .forking import flush_output, private_fds, start_lock
 from .math_threads import ONE_THREAD_EACH
 from .messages import Reply, pickled_item, receive_reply, send_chunk
@@ -32,7 +32,7 @@ _BOOT = (
 
 
 class Spawned:
-    """One spawned worker, as the parent sees it."""
+    """One spawned worker, in the parent."""
 
     def __init__(self, setup: bytes) -> None:
         self.chunk: Chunk | None = None
@@ -52,9 +52,9 @@ class Spawned:
                 handle = getattr(theirs, "share", lambda _: theirs.fileno())(
                     self._process.pid
                 )  # share: on Windows alone
-                with contextlib.suppress(BrokenPipeError):  # it died already; the first read says so
+                with contextlib.suppress(BrokenPipeError):  # it died already; the first read notices that
                     stdin.write(pickle.dumps((sys.path, f"{__package__}.spawned_worker")) + pickle.dumps(handle))
-                    stdin.flush()  # and is left open: its end tells the worker that the parent is gone
+                    stdin.flush()  # and stays open: when it ends, the worker knows that the parent has died
             undo.pop_all()
         self._socket = ours
         self._fds = {ours.fileno(), stdin.fileno()}
@@ -85,30 +85,30 @@ class Spawned:
 
     def death(self) -> WorkerDied:
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(LAST_BREATH_SECONDS)
+            self._process.wait(EXIT_WAIT_SECONDS)
         code = self._process.poll()
         if not self._ending:
-            kill_group(self._process.pid)  # what it has started keeps the group's number in use
+            kill_process_group(self._process.pid)  # its children keep the group's number in use
             self.kill()
         index, item = None, "at its start"
         if self.chunk is not None:
             first, last = self.chunk.start, self.chunk.stop - 1
             index = first if first == last else None
             item = f"at item {first}" if first == last else f"at one of the items {first} to {last}"
-        how = "closed its socket to the parent" if code is None else how_it_ended(code)
+        how = "closed its socket to the parent" if code is None else exit_description(code)
         return death_error(f"(pid {self._process.pid}) {how} {item}", index, code, 0)
 
     def kill_below(self, tree: ProcessTree) -> None:
-        """Kills what it has started, but for trackers of shared memory, and then itself."""
+        """Kills the processes that it started, except trackers of shared memory, and then the worker itself."""
         self._ending = True
         if self._process.returncode is None:
             tree.kill_below(self._process.pid)
             self._process.kill()
 
     def kill(self) -> None:
-        """Kills the worker and what it has started."""
-        if self._process.returncode is None:  # else its pid may be another process's
-            kill_group(self._process.pid)
+        """Kills the worker and the processes that it started."""
+        if self._process.returncode is None:  # otherwise the pid may belong to another process
+            kill_process_group(self._process.pid)
             self._process.kill()
 
     def reap(self) -> None:
@@ -117,7 +117,7 @@ class Spawned:
         private_fds.difference_update(self._fds)
         self._socket.close()
         stdin: Any = self._process.stdin
-        with contextlib.suppress(OSError):  # what it didn't read is lost
+        with contextlib.suppress(OSError):  # unread data is lost
             stdin.close()
 
 
@@ -128,11 +128,11 @@ def _authkey() -> bytes | None:
 
 
 class SpawnTeam(ThreadTeam):
-    """Threads that each let an interpreter of their own call the function.
+    """Threads that each have an interpreter of their own call the function.
 
     Args:
         call: The call.
-        because: The reason for new interpreters and a way out, where the caller didn't ask for them.
+        because: The reason for new interpreters and possible remedies, if the caller didn't ask for them.
     """
 
     def __init__(self, call: Call, because: str = "") -> None:
@@ -141,7 +141,7 @@ class SpawnTeam(ThreadTeam):
         self._because = because
         with self._explained("the function can't be sent to a worker"):
             func = dumps(call.func, by_value=True)
-        self._setup = pickle.dumps((func, call.chunk_size is None, draw_seeds(), self._crowd, _authkey()))
+        self._setup = pickle.dumps((func, call.chunk_size is None, draw_seeds(), self._core_sharers, _authkey()))
 
     def pack(self, item: Any, index: int) -> Any:
         with self._explained(f"item {index} can't be sent to a worker"):
@@ -149,7 +149,7 @@ class SpawnTeam(ThreadTeam):
 
     @contextlib.contextmanager
     def _explained(self, what: str) -> Iterator[None]:
-        """Where the caller didn't ask for new interpreters, says of what can't be pickled why it must be."""
+        """Explains why the object must be pickled, if the caller didn't ask for new interpreters."""
         try:
             yield
         except Exception as error:  # pickling is the user's code
@@ -186,8 +186,8 @@ class SpawnTeam(ThreadTeam):
         tree = ProcessTree()
         with start_lock(), interrupts_held():
             for worker in self._spawned.values():
-                worker.kill_below(tree)  # which ends its thread's waiting too
-        super().stop()  # not with the lock: a thread may be pickling an item, which may be at a call of its own
+                worker.kill_below(tree)  # this also wakes the worker's thread
+        super().stop()  # without the lock: a thread may be pickling an item that makes a call of its own
         with start_lock(), interrupts_held():
             tree.wait_for_trackers()
             for worker in self._spawned.values():

@@ -1,4 +1,4 @@
-"""The life of a spawned worker."""
+"""The main function of a spawned worker."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from collections.abc import Callable
 from typing import Any, NoReturn, cast
 
 from .channels import read_exactly
-from .descendants import be_daemon, kill_group, lead_group
+from .descendants import kill_process_group, lead_process_group, mark_as_daemon
 from .failures import add_note
 from .forking import flush_output
-from .limits import join_crowd
+from .limits import set_core_sharers
 from .messages import Outbox
 from .process_tree import adopt_orphans
-from .signals import leave_it_to_the_parent
+from .signals import ignore_interrupt
 from .worker import Job, serve
 
 
@@ -42,34 +42,34 @@ class Socket:
 
 
 def spawned_process() -> NoReturn:
-    """The whole life of a spawned worker; the code that `Spawned` gives its interpreter calls it."""
-    lead_group()
-    be_daemon()
+    """The main function of a spawned worker, called by the code that `Spawned` passes to the interpreter."""
+    lead_process_group()
+    mark_as_daemon()
     adopt_orphans()
     handle = pickle.load(sys.stdin.buffer)
     lifeline = os.dup(sys.stdin.fileno())
     with open(os.devnull, encoding="utf-8") as nothing:  # noqa: PTH123
-        os.dup2(nothing.fileno(), sys.stdin.fileno())  # what the function forks may read and close its standard input
+        os.dup2(nothing.fileno(), sys.stdin.fileno())  # a child of the function may read and close stdin
     threading.Thread(target=_exit_with_parent, args=(lifeline,), daemon=True).start()
     if sys.platform == "win32":
         connection = socket.fromshare(handle)
     else:
         connection = socket.socket(fileno=handle)
-    signal.signal(signal.SIGINT, leave_it_to_the_parent)
+    signal.signal(signal.SIGINT, ignore_interrupt)
     if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())  # it was inherited from the parent's `interrupts_held`
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())  # inherited from the parent's `interrupts_held`
     channel = Socket(connection)
     try:
         (size,) = struct.unpack("=q", read_exactly(channel, 8))
-        setup, sliced, seeds, crowd, authkey = pickle.loads(read_exactly(channel, size))
-        join_crowd(crowd)
+        setup, sliced, seeds, core_sharers, authkey = pickle.loads(read_exactly(channel, size))
+        set_core_sharers(core_sharers)
         if authkey is not None:
             importlib.import_module("multiprocessing").current_process().authkey = authkey
         func = _loaded(setup)
         outbox = Outbox(channel, by_value=True)
         serve(Job(func, None, sliced, seeds, lambda _: None, channel, outbox))
     except (EOFError, OSError):
-        pass  # the parent doesn't listen any more
+        pass  # the parent has stopped listening
     finally:
         flush_output()
         os._exit(1)
@@ -90,7 +90,7 @@ def _loaded(pickled: bytes) -> Callable[[Any], Any]:
 
 
 def _exit_with_parent(lifeline: int) -> None:
-    while os.read(lifeline, 1):  # it ends when the parent does
+    while os.read(lifeline, 1):  # ends when the parent does
         pass
-    kill_group(os.getpid())
+    kill_process_group(os.getpid())
     os._exit(1)

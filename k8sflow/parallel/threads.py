@@ -13,7 +13,7 @@ from typing import Any
 
 from .call import Call
 from .failures import add_note, short_repr
-from .limits import crowd_of, join_thread_crowd
+from .limits import core_sharers_with, set_thread_core_sharers
 from .math_threads import math_threads
 from .messages import Reply
 from .work import SLICE_SECONDS, Chunk
@@ -27,13 +27,13 @@ class ThreadTeam:
 
     def __init__(self, call: Call) -> None:
         self._call = call
-        self._crowd = crowd_of(call.workers)
+        self._core_sharers = core_sharers_with(call.workers)
         self._inboxes: dict[int, queue.SimpleQueue[Chunk | None]] = {}
         self._events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._stopping = False
 
-    def pack(self, item: Any, index: int) -> Any:  # noqa: ARG002  as other teams
+    def pack(self, item: Any, index: int) -> Any:  # noqa: ARG002  same signature as the other teams
         return item
 
     def send(self, number: int, chunk: Chunk) -> None:
@@ -60,7 +60,7 @@ class ThreadTeam:
         return not self._events.empty()
 
     def stop(self) -> None:
-        """Ends the threads. One that is in the midst of an item ends after it: a thread can't be killed."""
+        """Ends the threads. A busy one ends after its current item: a thread can't be killed."""
         self._stopping = True
         for inbox in self._inboxes.values():
             inbox.put(None)
@@ -76,18 +76,18 @@ class ThreadTeam:
                     is_ready = True
                 for reply in self._replies(number, chunk):
                     self._events.put((number, reply))
-            except BaseException as error:  # noqa: BLE001  SystemExit too: raised by the caller's thread
+            except BaseException as error:  # noqa: BLE001  SystemExit too: raised in the caller's thread
                 self._events.put((number, error))
 
-    def _prepare(self, number: int) -> None:  # noqa: ARG002  as spawned ones
+    def _prepare(self, number: int) -> None:  # noqa: ARG002  same signature as for spawned workers
         """Runs in the thread before its first chunk."""
-        join_thread_crowd(self._crowd)
+        set_thread_core_sharers(self._core_sharers)
         if hold_openmp := math_threads.openmp_holder():
             hold_openmp()
 
-    def _replies(self, number: int, chunk: Chunk) -> Iterator[Reply]:  # noqa: ARG002  as spawned ones
-        began = time.perf_counter()
-        deadline = began + SLICE_SECONDS if self._call.chunk_size is None else math.inf
+    def _replies(self, number: int, chunk: Chunk) -> Iterator[Reply]:  # noqa: ARG002  same signature as for spawned workers
+        started = time.perf_counter()
+        deadline = started + SLICE_SECONDS if self._call.chunk_size is None else math.inf
         values: list[Any] = []
         items: Any = self._call.items
         for index in range(chunk.start, chunk.stop):
@@ -95,9 +95,9 @@ class ThreadTeam:
             try:
                 item = items[index] if chunk.items is None else chunk.items[index - chunk.start][0]
                 values.append(self._call.func(item))
-            except BaseException as error:  # whatever the function raises, to go on with a note
+            except BaseException as error:  # any exception of the function, raised again with a note
                 add_note(error, f"parallel_map: raised at item {index}: {short_repr(item)}")
                 raise
             if self._stopping or time.perf_counter() > deadline:
                 break
-        yield Reply(chunk.start, values, time.perf_counter() - began, done=True)
+        yield Reply(chunk.start, values, time.perf_counter() - started, done=True)

@@ -1,4 +1,4 @@
-"""What is still to be done: chunks of items, handed out lowest first."""
+"""The remaining items in chunks, handed out lowest first."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import Any
 
 from .call import Call
 
-SLICE_SECONDS = 0.02  # a worker gives back what is left of its chunk after this time
-_TINY_SECONDS = 0.001  # a chunk that is expected to take less isn't split for balance's sake
-LAZY_CHUNK_ITEMS = 256  # at most so many items of an iterator in one chunk
+SLICE_SECONDS = 0.02  # a worker returns the rest of its chunk after this time
+_TINY_SECONDS = 0.001  # a chunk that is expected to take less isn't split for balance
+LAZY_CHUNK_ITEMS = 256  # the most items of an iterator in one chunk
 
 
 @dataclass(order=True)
 class Chunk:
-    """Items `start` to `stop`. Those of an iterator are here, each with what is sent of it."""
+    """Items `start` to `stop`. Those of an iterator are kept here, with the pickle to be sent."""
 
     start: int
     stop: int
@@ -38,12 +38,12 @@ class Chunk:
 
 
 class Work:
-    """Hands out chunks, lowest first, and takes back what a worker didn't get to.
+    """Hands out chunks, lowest first, and takes back items that a worker didn't reach.
 
     Args:
         call: The call.
-        pack: Makes of an iterator's item, and its index, what is sent of it.
-        largest: No chunk has more items than this, unless the call says so.
+        pack: Converts an iterator's item, given its index, to the form that is sent.
+        largest: The most items in a chunk, unless the call sets the size.
     """
 
     def __init__(self, call: Call, pack: Callable[[Any, int], Any], largest: float = math.inf) -> None:
@@ -56,15 +56,15 @@ class Work:
         self._next = 0
         self._left = call.length or 0
         self._item_seconds = math.inf
-        self.slow = False  # the iterator is: the next chunk may be long in coming
+        self.slow = False  # True if the iterator is slow: the next chunk may take long
 
     @property
     def lowest(self) -> int:
-        """The index of the first item that isn't handed out."""
+        """The index of the first item that hasn't been handed out."""
         return self._returned[0].start if self._returned else self._next
 
     def take(self, before: float) -> Chunk | None:
-        """The next chunk, unless it starts at `before` or later; None too if there is none at the moment."""
+        """The next chunk; None if it would start at `before` or later, or if there is none at the moment."""
         if self.lowest >= before or (self._drained and not self._returned):
             return None
         if not self._returned:
@@ -82,7 +82,7 @@ class Work:
         return head
 
     def learn(self, done: int, seconds: float, rest: Chunk) -> None:
-        """Notes what a chunk's items took, and takes back the rest of it."""
+        """Records the time of a chunk's items, and takes back the rest of the chunk."""
         if done:
             self._item_seconds = seconds / done
         self._left += len(rest)
@@ -93,7 +93,7 @@ class Work:
             heapq.heappush(self._returned, chunk)
 
     def _size(self) -> int:
-        """Items for the next chunk: part of an even share, or all of it where that is a matter of microseconds."""
+        """The size of the next chunk: half of an even share, or all of it if that takes microseconds."""
         if self._call.chunk_size:
             return self._call.chunk_size
         if self._iterator is not None:
@@ -103,7 +103,7 @@ class Work:
         return int(max(1, min(max(half, tiny), self._largest)))
 
     def _pull(self, iterator: Iterator[Any]) -> Chunk:
-        """An iterator's next items: so many as make a slice of work, and come within a slice of time."""
+        """The next items of an iterator: about a slice of work, as far as they arrive within a slice of time."""
         guess = SLICE_SECONDS / 2 / self._item_seconds if self._item_seconds else math.inf
         size = self._call.chunk_size or max(1, int(min(guess, self._largest)))
         items: list[tuple[Any, Any]] = []
@@ -113,5 +113,5 @@ class Work:
             if time.perf_counter() > deadline and not self._call.chunk_size:
                 break
         self.slow = time.perf_counter() > deadline
-        self._drained = not items  # an iterator isn't asked again after its end
+        self._drained = not items  # an iterator isn't advanced again after its end
         return Chunk(self._next, self._next + len(items), items)

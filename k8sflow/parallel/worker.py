@@ -1,4 +1,4 @@
-"""What a worker process does, whichever way it was started: it works off chunks, with random numbers of their own."""
+"""The loop of a worker process, forked or spawned: it processes chunks, each with its own random numbers."""
 
 from __future__ import annotations
 
@@ -18,63 +18,61 @@ from .messages import COMMAND, DONE, PART, Outbox
 from .queues import flush_queues
 from .work import SLICE_SECONDS
 
-_FLUSH_BYTES = (
-    48 * 1024
-)  # results are sent when so much is waiting; below a pipe's 64 KiB, so that sending doesn't block
+_FLUSH_BYTES = 48 * 1024  # results are sent from this size on; less than a pipe's 64 KiB, so that sending doesn't block
 
 
 @dataclass
 class Job:
-    """What a worker process works with, whichever way it was started."""
+    """The work of a worker process, forked or spawned."""
 
     func: Callable[[Any], Any]
-    items: Any  # the inherited items; None where items are sent
+    items: Any  # the inherited items; None if items are sent
     sliced: bool
     seeds: Seeds
-    tell: Callable[[int], None]  # hears the index of the item it begins with
+    report_index: Callable[[int], None]  # called with the index of each item before it is processed
     channel: Channel
     outbox: Outbox
-    first: tuple[int, int] | None = None  # a forked worker is born with its first chunk
+    first: tuple[int, int] | None = None  # a forked worker starts with its first chunk
 
 
 def serve(job: Job) -> NoReturn:
-    """Works off chunks until the parent ends it."""
+    """Processes chunks until the parent kills this process."""
     if job.first is not None:
-        _work_off(job, job.items, *job.first)
+        _process_chunk(job, job.items, *job.first)
     while True:
         start, stop, size = COMMAND.unpack(read_exactly(job.channel, COMMAND.size))
         items = _Sent(read_exactly(job.channel, size), start, stop) if size else job.items
-        _work_off(job, items, start, stop)
+        _process_chunk(job, items, start, stop)
 
 
-def _work_off(job: Job, items: Any, start: int, stop: int) -> None:
+def _process_chunk(job: Job, items: Any, start: int, stop: int) -> None:
     outbox = job.outbox
     reseed(job.seeds, start)
-    began = time.perf_counter()
-    deadline = began + SLICE_SECONDS if job.sliced else math.inf
+    started = time.perf_counter()
+    deadline = started + SLICE_SECONDS if job.sliced else math.inf
     outbox.start = start
     for index in range(start, stop):
-        job.tell(index)
+        job.report_index(index)
         try:
             outbox.add(job.func(items[index]))
-        except BaseException as error:  # noqa: BLE001  SystemExit too: it is the function's, the caller shall get it
+        except BaseException as error:  # noqa: BLE001  SystemExit too: the caller gets it
             outbox.fail(error, index, items)
             return
         now = time.perf_counter()
         if now > deadline:
             break
         if outbox.size > _FLUSH_BYTES and index + 1 < stop:
-            outbox.flush(PART, now - began)
+            outbox.flush(PART, now - started)
     try:
         flush_queues()
     except RuntimeError as error:
         outbox.fail(error, index, items)
         return
-    outbox.flush(DONE, time.perf_counter() - began)
+    outbox.flush(DONE, time.perf_counter() - started)
 
 
 class _Sent:
-    """Items of an iterator, as they came through the pipe; unpickled one by one."""
+    """Items of an iterator, received through the pipe and unpickled one by one."""
 
     def __init__(self, payload: bytearray, start: int, stop: int) -> None:
         self._start = start
@@ -84,8 +82,8 @@ class _Sent:
         self._payload = memoryview(payload)
 
     def __getitem__(self, index: int) -> Any:
-        place = index - self._start
-        return pickle.loads(self._payload[self._offsets[place] : self._offsets[place + 1]])
+        position = index - self._start
+        return pickle.loads(self._payload[self._offsets[position] : self._offsets[position + 1]])
 
 
 Seeds = dict[str, int]
@@ -98,7 +96,7 @@ def _loaded(name: str) -> Any:
 def draw_seeds() -> Seeds:
     """A number from each of the parent's generators, so that a seeded parent has reproducible workers.
 
-    A module may be there but unfinished: another thread is just importing it, and nobody has used it yet.
+    A module may be unfinished while another thread imports it; then it hasn't been used yet.
     """
     seeds = {}
     python, numpy, torch = map(_loaded, ("random", "numpy.random", "torch"))
@@ -112,7 +110,7 @@ def draw_seeds() -> Seeds:
 
 
 def reseed(seeds: Seeds, start: int) -> None:
-    """Gives the chunk that starts there random numbers of its own."""
+    """Seeds the generators for the chunk that starts at this index."""
     for name, seed in seeds.items():
         module = sys.modules.get(name) or importlib.import_module(name)
         if name == "random":

@@ -10,11 +10,12 @@ import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from k8sflow.client import Run
 from k8sflow.config import Settings
-from k8sflow.errors import ConfigurationError, FlowDefinitionError, RunError
+from k8sflow.errors import ApiStatusError, ConfigurationError, FlowDefinitionError, RunError
 from k8sflow.kubernetes import flowrun as flowruns
 from k8sflow.runner.runner import Runner
 from k8sflow.runtime.placement import Placement
@@ -23,7 +24,6 @@ from k8sflow.storage.run_store import RunStore
 if TYPE_CHECKING:
     from k8sflow.kubernetes.api import KubernetesApi
 
-_NOT_FOUND = 404
 _Answer = TypeVar("_Answer")
 
 
@@ -159,13 +159,10 @@ class TriggeredRun:
         Raises:
             KubernetesError: The cluster can't be asked.
         """
-        with _needs_api():
-            from k8sflow.kubernetes.api_errors import ApiStatusError  # noqa: PLC0415  as above
-
         try:
             found = self._call(lambda api: api.get(self._path))
         except ApiStatusError as error:
-            if error.status != _NOT_FOUND:
+            if error.status != HTTPStatus.NOT_FOUND:
                 raise
             return None
         phase = flowruns.phase_of(found)

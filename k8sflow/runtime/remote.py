@@ -106,9 +106,9 @@ def executor(
 
 
 def _environment(settings: Settings) -> dict[str, str]:
-    """The settings that a pod needs: where the bucket is, as seen from there, its patience, and where secrets are."""
+    """The settings that a pod needs: its bucket, as seen from there, its patience, its secrets' store and its log."""
     inside = settings.in_cluster().to_environment()
-    keys = ("bucket", "endpoint", "region", "storage_patience_seconds", "default_secrets_backend_type")
+    keys = ("bucket", "endpoint", "region", "storage_patience_seconds", "default_secrets_backend_type", "log")
     return {name: inside[name] for name in map(config.variable, keys) if name in inside}
 
 

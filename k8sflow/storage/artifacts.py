@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from k8sflow.errors import ArtifactError
+from k8sflow.errors import ArtifactError, ObjectNotFoundError
 from k8sflow.storage.encoding import Encoded, Find, Shape, decode, encode, sha256, shape_of, type_name
 from k8sflow.storage.loadable import check_loadable
-from k8sflow.storage.objects import Buffer, ObjectNotFoundError, ObjectStore
+from k8sflow.storage.objects import Buffer, ObjectStore
 from k8sflow.storage.sameness import differs_by_caches, is_unchanged
 
 INLINE_BYTES = 2048

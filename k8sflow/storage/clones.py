@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from k8sflow.storage.objects import ObjectNotFoundError
+from k8sflow.errors import ObjectNotFoundError
 from k8sflow.storage.records import to_bytes
 from k8sflow.storage.run_store import RunStore
 

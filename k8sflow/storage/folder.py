@@ -13,12 +13,11 @@ from io import FileIO
 from pathlib import Path
 from typing import Literal
 
-from k8sflow.errors import StorageError
-from k8sflow.storage.objects import Buffer, ObjectNotFoundError, ReadableFile
+from k8sflow.errors import ObjectNotFoundError, StorageError
+from k8sflow.storage.objects import Buffer
 from k8sflow.storage.patience import Report
 
 _MAP_FROM_BYTES = 1 << 16
-_COPY_BYTES = 1 << 20
 # Unfinished files have names with this prefix. A crash may leave some behind; readers skip them.
 _UNFINISHED = ".tmp-"
 
@@ -95,15 +94,6 @@ class FolderStore:
                     return False
                 temporary.replace(path)
             return True
-
-    def put_file(self, key: str, file: ReadableFile) -> None:
-        """Copies a file."""
-        file.seek(0)
-        with self._new_file(key) as (target, temporary, path):
-            while piece := file.read(_COPY_BYTES):
-                _write(target, piece)
-            target.close()
-            temporary.replace(path)
 
     def exists(self, key: str, size: int | None = None) -> bool:
         """True if the file exists, and has the size, if one is given."""
@@ -195,9 +185,6 @@ class FolderLog:
             _write(self._file, data)
         except OSError as error:
             raise _refused("written", self._path, error) from error
-
-    def flush(self) -> None:
-        """Nothing is held back."""
 
     @property
     def missing(self) -> int:

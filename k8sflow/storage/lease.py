@@ -20,9 +20,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from k8sflow.errors import StorageError
+from k8sflow.errors import ObjectNotFoundError, StorageError
 from k8sflow.storage.folder import FolderStore
-from k8sflow.storage.objects import ObjectNotFoundError
 from k8sflow.storage.run_store import RunStore
 
 BEAT_SECONDS = 10.0

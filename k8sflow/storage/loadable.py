@@ -68,8 +68,8 @@ def check_loadable(encoded: Encoded, value: object, name: str) -> None:
         f"could load it: {type(error).__name__}: {error}",
         cause=f"{classes} can't be rebuilt from its pickle: Python calls it with the wrong arguments, or it reads an "
         "attribute that is not set yet.",
-        advice="Give the class a __reduce__ (or __getstate__ and __setstate__), or store the data from which the object "
-        f"is built, such as its text; or delete it before self.next(): del self.{name}",
+        advice="Give the class a __reduce__ (or __getstate__ and __setstate__), or store the data from which the "
+        f"object is built, such as its text; or delete it before self.next(): del self.{name}",
     ) from error
 
 

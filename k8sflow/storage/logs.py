@@ -57,11 +57,6 @@ class TimedLog:
                 self._last = at
                 self._times.write(b"%d %d\n" % (offset, int(at * 1000)))
 
-    def flush(self) -> None:
-        """Lets readers see what was written so far."""
-        self._log.flush()
-        self._times.flush()
-
     @property
     def missing(self) -> int:
         """The number of bytes of output that readers can't see yet."""

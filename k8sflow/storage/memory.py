@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from k8sflow.storage.objects import Buffer, ObjectNotFoundError, ReadableFile
+from k8sflow.errors import ObjectNotFoundError
+from k8sflow.storage.objects import Buffer
 from k8sflow.storage.patience import Report
 
 
@@ -31,11 +32,6 @@ class MemoryStore:
         """Stores the object unless the key is taken; returns True if it was stored."""
         mine = bytearray(data)
         return self._objects.setdefault(key, mine) is mine
-
-    def put_file(self, key: str, file: ReadableFile) -> None:
-        """Keeps a file's content."""
-        file.seek(0)
-        self._objects[key] = bytearray(file.read() or b"")
 
     def exists(self, key: str, size: int | None = None) -> bool:
         """True if there is an object under the key, and it has the size, if one is given."""
@@ -82,9 +78,6 @@ class MemoryLog:
     def write(self, data: bytes) -> None:
         """Appends bytes; the first write creates the object."""
         self._objects.setdefault(self._key, bytearray()).extend(data)
-
-    def flush(self) -> None:
-        """Nothing is held back."""
 
     @property
     def missing(self) -> int:

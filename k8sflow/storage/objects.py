@@ -5,20 +5,13 @@ Objects appear whole or not at all, and ``put_new`` lets exactly one writer win.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Sequence
-from typing import BinaryIO, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
-from k8sflow.errors import StorageError
 from k8sflow.storage.patience import Report
 
 # Bytes in any form that the standard library accepts; typing has a name for it from Python 3.12 on.
 Buffer: TypeAlias = bytes | bytearray | memoryview
-ReadableFile: TypeAlias = BinaryIO | io.RawIOBase
-
-
-class ObjectNotFoundError(StorageError):
-    """There is no object under the key."""
 
 
 class LogWriter(Protocol):
@@ -27,11 +20,8 @@ class LogWriter(Protocol):
     def write(self, data: bytes) -> None:
         """Appends bytes; the first write creates the object, even if it writes no bytes."""
 
-    def flush(self) -> None:
-        """Lets readers see what was written so far."""
-
     def close(self) -> None:
-        """Flushes, and gives back what the writer holds."""
+        """Writes what is held back, and frees the writer's resources."""
 
     @property
     def missing(self) -> int:
@@ -64,9 +54,6 @@ class ObjectStore(Protocol):
 
     def put_new(self, key: str, data: bytes) -> bool:
         """Writes the object unless the key is taken; returns True if this call wrote it."""
-
-    def put_file(self, key: str, file: ReadableFile) -> None:
-        """Writes the object from a file of any size, from its start."""
 
     def exists(self, key: str, size: int | None = None) -> bool:
         """True if there is an object under the key, and it has the size, if one is given."""

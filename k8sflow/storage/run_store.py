@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
-from k8sflow.errors import RunError, StorageError
+from k8sflow.errors import ObjectNotFoundError, RunError, StorageError
 from k8sflow.storage.logs import SUFFIX, Mark, TimedLog, marks
-from k8sflow.storage.objects import ObjectNotFoundError, ObjectStore
+from k8sflow.storage.objects import ObjectStore
 from k8sflow.storage.records import (
     FORMAT,
     LAYERED_FORMAT,

@@ -28,8 +28,8 @@ from botocore.exceptions import (
     ConnectionError as BotoConnectionError,
 )
 
-from k8sflow.errors import ConfigurationError, OutageError, StorageError, UnreachableError
-from k8sflow.storage.objects import Buffer, ObjectNotFoundError, ReadableFile
+from k8sflow.errors import ConfigurationError, ObjectNotFoundError, OutageError, StorageError, UnreachableError
+from k8sflow.storage.objects import Buffer
 from k8sflow.storage.patience import Patience, Report, patient
 from k8sflow.storage.s3_log import S3Log
 
@@ -118,8 +118,9 @@ class S3Store:
             with self._translated(key):
                 self._client.put_object(Bucket=self.bucket, Key=self.prefix + key, Body=b"".join(parts))
         else:
-            with contextlib.closing(_Joined(parts)) as file:
-                self._upload(key, file)
+            with contextlib.closing(_Joined(parts)) as file, self._translated(key):
+                target = self.prefix + key
+                self._client.upload_fileobj(cast("BinaryIO", file), self.bucket, target, Config=self._transfer)
 
     @patient
     def put_new(self, key: str, data: bytes) -> bool:
@@ -140,16 +141,6 @@ class S3Store:
                     return True
                 time.sleep(pause_seconds)
             raise refused
-
-    @patient
-    def put_file(self, key: str, file: ReadableFile) -> None:
-        """Writes the object from a file, in parallel parts where it is large."""
-        self._upload(key, file)
-
-    def _upload(self, key: str, file: ReadableFile) -> None:
-        file.seek(0)
-        with self._translated(key):
-            self._client.upload_fileobj(cast("BinaryIO", file), self.bucket, self.prefix + key, Config=self._transfer)
 
     @patient
     def exists(self, key: str, size: int | None = None) -> bool:

@@ -47,9 +47,9 @@ class S3Log:
         if time.monotonic() >= self._next_write:
             self._pause_seconds = min(self._pause_seconds * 1.5, _LONGEST_PAUSE_SECONDS)
             self._next_write = time.monotonic() + self._pause_seconds
-            self.flush()
+            self._flush()
 
-    def flush(self) -> None:
+    def _flush(self) -> None:
         """Writes the object if it has grown."""
         if self._is_started and self._size > self._written:
             content, size = b"".join(self._pieces), self._size
@@ -59,7 +59,7 @@ class S3Log:
 
     def close(self) -> None:
         """Writes what is missing."""
-        self.flush()
+        self._flush()
 
     @property
     def missing(self) -> int:

@@ -1,8 +1,9 @@
 """The check that a value is still the one that was loaded, although its pickle has different bytes.
 
-A pickle depends on which parts of a value are the same object, and on the iteration order of sets. Loading changes both,
-so a value that a step may only have read is compared with a freshly loaded one. The comparison ignores what reading
-alone changes: the arrangement of a data frame's columns in memory and, when branches are merged, cached properties.
+A pickle depends on which parts of a value are the same object, and on the iteration order of sets. Loading changes
+both, so a value that a step may only have read is compared with a freshly loaded one. The comparison ignores what
+reading alone changes: the arrangement of a data frame's columns in memory and, when branches are merged, cached
+properties.
 """
 
 from __future__ import annotations

@@ -5,14 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime, timezone
 
-from k8sflow.errors import RunError
+from k8sflow.errors import TagError
 from k8sflow.storage.records import RunRecord
 
 _LONGEST = 500
-
-
-class TagError(RunError):
-    """A tag can't be used."""
 
 
 def checked(tags: Iterable[str]) -> tuple[str, ...]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 
-from k8sflow.errors import TimeoutException
-from k8sflow.flow.decorators.caught import CaughtError
+from k8sflow.errors import CaughtError, TimeoutException
 from k8sflow.flow.decorators.policy import Catch
 from k8sflow.flow.graph import Graph
 from k8sflow.storage.artifacts import ArtifactStore

@@ -340,6 +340,6 @@ def test_what_can_not_be_loaded_fails_where_it_was_made(tmp_path: Path) -> None:
     told = done.stdout + done.stderr
     assert done.returncode == 1
     assert "the artifact 'kept', a dict, can be pickled, but no later step could load it" in told
-    assert "The class __main__.ApiError can't be made again from its pickle" in told
+    assert "The class __main__.ApiError can't be rebuilt from its pickle" in told
     done = run_flow(file, "--kind", "own")
     assert "Nothing there: no rows in week 3" in done.stdout + done.stderr

@@ -1,4 +1,4 @@
-"""A real cluster for every test here, and a namespace of its own for each module."""
+"""A real cluster for every test here, and a separate namespace for each module."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Namespace:
     terminals: list[Terminal] = field(default_factory=list)
 
     def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
-        """What kubectl prints."""
+        """The output of kubectl."""
         done = subprocess.run(
             [self.cluster.kubectl, "--namespace", self.name, *arguments],
             env=self.environment, input=stdin, capture_output=True, text=True, check=False,
@@ -62,13 +62,13 @@ class Namespace:
 
 @pytest.fixture(scope="session")
 def cluster() -> Cluster:
-    """The cluster, made where there is none."""
+    """The cluster, created if there is none."""
     return ensure()
 
 
 @pytest.fixture(scope="module")
 def namespace(cluster: Cluster) -> Iterator[Namespace]:
-    """A fresh namespace, gone after the module's tests."""
+    """A fresh namespace, deleted after the module's tests."""
     name = f"test-{secrets.token_hex(4)}"
     environment = {**_inherited(), **cluster.environment, "K8SFLOW_KUBERNETES_NAMESPACE": name}
     space = Namespace(name, cluster, environment)
@@ -84,7 +84,7 @@ def namespace(cluster: Cluster) -> Iterator[Namespace]:
 
 @pytest.fixture
 def client(namespace: Namespace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], Any]:
-    """Reads a run back as a person on this machine would: ``client("BigSum/…")``."""
+    """Reads a run as a user on this machine would: ``client("BigSum/…")``."""
     for name, value in namespace.environment.items():
         if name.startswith(("K8SFLOW_", "AWS_")):
             monkeypatch.setenv(name, value)
@@ -99,5 +99,5 @@ def _inherited() -> dict[str, str]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that take the cluster down and up come last, and what needs it before them."""
+    """Runs tests that take the cluster down and up last, after those that need it."""
     items.sort(key=lambda item: item.get_closest_marker("destructive") is not None)

@@ -1,4 +1,4 @@
-"""A flow's command line as a person has it before them: lines, and when each of them came."""
+"""A flow's command line as a user sees it: lines, and the time of each."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class Terminal:
 
 
 def start(arguments: Sequence[str], environment: Mapping[str, str]) -> Terminal:
-    """Starts ``python`` with arguments; what it prints to both streams is kept."""
+    """Starts ``python`` with arguments, and keeps the output of both streams."""
     process = subprocess.Popen(
         [sys.executable, *arguments], env=dict(environment), text=True, encoding="utf-8", errors="replace",
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,

@@ -1,4 +1,4 @@
-"""The test cluster itself: found again, shared, and back after every process of it was killed."""
+"""The test cluster itself: reused, shared, and restored after all its processes were killed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def start(command: str) -> subprocess.Popen[str]:
 
 
 def run(command: str) -> str:
-    """What it printed, once it has ended well."""
+    """The output of the command, after it has succeeded."""
     process = start(command)
     out, err = process.communicate()
     assert process.returncode == 0, err
@@ -47,7 +47,7 @@ def server(cluster: Cluster) -> S3Server:
 
 
 def kill_node_and_engine(cluster: Cluster) -> None:
-    """SIGKILL to the engine and to everything that runs in its containers; to the node alone where it isn't ours."""
+    """Sends SIGKILL to the engine and everything in its containers; only to the node if the engine isn't ours."""
     if not cluster.kind.engine.ours:
         subprocess.run(["docker", "kill", NODE], check=True, env=cluster.kind.environment)
         return
@@ -58,7 +58,7 @@ def kill_node_and_engine(cluster: Cluster) -> None:
 
 
 def test_healthy_cluster_is_found_at_once(cluster: Cluster) -> None:
-    """With all of it up, `make cluster` takes less than 3 s, and prints what `ensure` gives."""
+    """If everything is up, `make cluster` takes less than 3 s, and prints the result of `ensure`."""
     began = time.monotonic()
     printed = run("up")
     assert time.monotonic() - began < WARM_SECONDS
@@ -66,7 +66,7 @@ def test_healthy_cluster_is_found_at_once(cluster: Cluster) -> None:
     assert run("env") == printed
 
 
-def test_status_tells_that_it_is_up(cluster: Cluster) -> None:
+def test_status_reports_that_it_is_up(cluster: Cluster) -> None:
     """The status is an exit code for scripts and a line for people."""
     process = start("status")
     out, err = process.communicate()
@@ -75,7 +75,7 @@ def test_status_tells_that_it_is_up(cluster: Cluster) -> None:
 
 
 def test_data_survives_the_server_pod(cluster: Cluster) -> None:
-    """The S3 server's data lies on the node, not in the pod."""
+    """The S3 server's data is on the node, not in the pod."""
     server(cluster).put(OBJECT, CONTENT)
     kubectl = [str(cluster.kubectl), "--namespace", "k8sflow-s3"]
     environment = cluster.kind.environment
@@ -103,7 +103,7 @@ def test_cluster_comes_back_after_everything_was_killed(cluster: Cluster) -> Non
 
 @pytest.mark.destructive
 def test_down_leaves_nothing_that_it_started(cluster: Cluster) -> None:
-    """No container and no network, and of an engine of ours no process, no mount, no link and no socket either."""
+    """No container, no network, and no process, mount, link or socket of an engine that it started."""
     run("down")
     try:
         places = cluster.places

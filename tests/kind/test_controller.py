@@ -1,4 +1,4 @@
-"""The controller on a real cluster: runs that nobody watches, drivers and controllers that die, and what is left."""
+"""The controller on a real cluster: unattended runs, drivers and controllers that die, and leftovers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Controller:
     namespace: Namespace
 
     def helm(self, *arguments: str) -> str:
-        """What helm prints."""
+        """The output of helm."""
         done = subprocess.run(
             [self.namespace.cluster.helm, *arguments, "--namespace", self.namespace.name],
             env=self.namespace.environment, capture_output=True, text=True, check=False,
@@ -39,14 +39,15 @@ class Controller:
         return done.stdout
 
     def install(self) -> None:
-        """``helm install``, as a person would."""
+        """Installs CRD and chart, as an operator would; the cluster may have the CRD of an older checkout."""
+        self.namespace.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(CHART / "crds"))
         repository, _, tag = self.namespace.cluster.image.rpartition(":")
         image = ("--set", f"image.repository={repository}", "--set", f"image.tag={tag}")
         self.helm("install", "k8sflow", str(CHART), *image, "--wait", "--timeout", "90s")
 
-    def hand_over(self, flow: str | Path, *arguments: str, command: str = "run") -> FlowRun:
+    def detach(self, flow: str | Path, *arguments: str, command: str = "run", **variables: str) -> FlowRun:
         """Runs or resumes a flow with ``--detach``; its client has ended when this returns."""
-        done = self.namespace.command(flow, command, *arguments, *DETACHED).wait(DEADLINE_SECONDS)
+        done = self.namespace.command(flow, command, *arguments, *DETACHED, **variables).wait(DEADLINE_SECONDS)
         assert done.code == 0, done.text
         name = re.search(r"as FlowRun (\S+);", done.text)
         assert name, done.text
@@ -65,7 +66,7 @@ class Controller:
         self.namespace.kubectl("scale", "deployment/k8sflow-controller", f"--replicas={replicas}")
         self.namespace.kubectl("rollout", "status", "deployment/k8sflow-controller", "--timeout=60s")
         if replicas == 0:
-            wait_until_gone(self.namespace, "pods", CONTROLLER)
+            wait_until_deleted(self.namespace, "pods", CONTROLLER)
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ class FlowRun:
 
     @property
     def log(self) -> str:
-        """What its drivers have said."""
+        """The output of its drivers."""
         selector = f"k8sflow.dev/flowrun={self.name}"
         return self.namespace.kubectl("logs", "-l", selector, "--tail=-1", "--ignore-errors", "--prefix")
 
@@ -124,19 +125,19 @@ class FlowRun:
         """``kubectl delete``, and a wait until nothing of it is left."""
         tasks = self.tasks
         self.namespace.kubectl("delete", "flowrun", self.name, "--timeout=20s")
-        wait_until_gone(self.namespace, "jobs,pods", tasks)
-        wait_until_gone(self.namespace, "jobs,pods", f"k8sflow.dev/flowrun={self.name}")
+        wait_until_deleted(self.namespace, "jobs,pods", tasks)
+        wait_until_deleted(self.namespace, "jobs,pods", f"k8sflow.dev/flowrun={self.name}")
 
 
-def wait_until_gone(namespace: Namespace, kinds: str, selector: str) -> None:
-    """Returns when there is nothing (any more) that the selector finds."""
+def wait_until_deleted(namespace: Namespace, kinds: str, selector: str) -> None:
+    """Waits until the selector matches nothing."""
     namespace.kubectl("wait", kinds, "-l", selector, "--for=delete", "--timeout=60s")
     assert namespace.objects(kinds, selector) == []
 
 
 @pytest.fixture(scope="module")
 def before(namespace: Namespace) -> set[str]:
-    """What is there before the chart is installed."""
+    """The objects from before the chart is installed."""
     return inventory(namespace)
 
 
@@ -150,7 +151,7 @@ def controller(namespace: Namespace, before: set[str]) -> Iterator[Controller]:
 
 
 def inventory(namespace: Namespace) -> set[str]:
-    """Names of everything in the namespace, and of what our chart could leave outside of it."""
+    """The names of all objects in the namespace, and of those that the chart could leave outside it."""
     kinds = namespace.kubectl("api-resources", "--namespaced", "--verbs=list", "-o", "name").split()
     transient = ("events", "leases", "endpoint", "flowruns")
     kinds = [kind for kind in kinds if not kind.startswith(transient)]
@@ -159,7 +160,7 @@ def inventory(namespace: Namespace) -> set[str]:
 
 
 def one_pod_per_task(run: FlowRun) -> bool:
-    """Whether each task ran in one pod, once."""
+    """True if each task ran in one pod, once."""
     pods = run.namespace.objects("pods", run.tasks)
     tasks = {(p["metadata"]["annotations"]["k8sflow.dev/step"], p["metadata"]["annotations"]["k8sflow.dev/task"])
              for p in pods}  # fmt: skip
@@ -177,8 +178,8 @@ def kill_driver(run: FlowRun) -> None:
 
 
 def test_a_detached_run_completes_with_no_client_alive(controller: Controller, client: Callable[[str], Any]) -> None:
-    """BigSum is handed over, its client has ended; FlowRun and bucket tell the rest."""
-    run = controller.hand_over(CHECKOUT / "examples" / "bigsum.py", "--n", "1000")
+    """BigSum is detached and its client has ended; FlowRun and bucket show the rest."""
+    run = controller.detach(CHECKOUT / "examples" / "bigsum.py", "--n", "1000")
     status = run.wait_for_end()
     assert status["phase"] == "Succeeded", run.log
     assert status["tasks"] == {"total": 2, "running": 0, "done": 2, "failed": 0}
@@ -191,11 +192,11 @@ def test_a_detached_run_completes_with_no_client_alive(controller: Controller, c
 
 
 def test_a_run_is_resumed_with_no_client_alive(controller: Controller, client: Callable[[str], Any]) -> None:
-    """The driver clones what is done, which has no pods here, and counts it; who attaches sees its end."""
-    first = controller.hand_over("detached.py")
+    """The driver clones finished tasks, which get no pods, and counts them; attach shows its end."""
+    first = controller.detach("detached.py")
     assert first.wait_for_end()["phase"] == "Succeeded", first.log
     origin = first.run.partition("/")[2]
-    run = controller.hand_over("detached.py", "meet", "--origin-run-id", origin, command="resume")
+    run = controller.detach("detached.py", "meet", "--origin-run-id", origin, command="resume")
     follower = controller.namespace.command("detached.py", "attach", run.run)
     assert run.wait_for_end()["phase"] == "Succeeded", run.log
     assert run.status["tasks"] == {"total": TASKS, "running": 0, "done": TASKS, "failed": 0}
@@ -207,8 +208,8 @@ def test_a_run_is_resumed_with_no_client_alive(controller: Controller, client: C
 
 
 def test_its_objects_carry_no_mark_but_our_own(controller: Controller) -> None:
-    """No finalizer, and no annotation of the framework: a FlowRun can go when no controller is there."""
-    run = controller.hand_over("detached.py")
+    """No finalizer, and no annotation of the framework: a FlowRun can be deleted without a controller."""
+    run = controller.detach("detached.py")
     run.wait_for_end()
     metadata = run.document["metadata"]
     assert "finalizers" not in metadata
@@ -218,8 +219,20 @@ def test_its_objects_carry_no_mark_but_our_own(controller: Controller) -> None:
         assert job["spec"]["template"]["spec"]["serviceAccountName"] == "k8sflow-task"
 
 
+def test_driver_and_tasks_log_at_the_level_of_the_client_and_the_controller_logs_json(controller: Controller) -> None:
+    run = controller.detach("detached.py", K8SFLOW_LOG="debug")
+    run.wait_for_end()
+    assert re.search(r"DEBUG k8sflow\.kubernetes\.reflector: \S+/pods: listed \d+ objects", run.log)
+    (pod, *_) = controller.namespace.objects("pods", run.tasks)
+    variables = {item["name"]: item.get("value") for item in pod["spec"]["containers"][0]["env"]}
+    assert variables["K8SFLOW_LOG"] == "debug"
+    lines = controller.namespace.kubectl("logs", "-l", CONTROLLER, "--tail=-1").splitlines()
+    records = [json.loads(line) for line in lines]
+    assert f"driver Job {run.name}-driver created" in str([r["message"] for r in records if r["severity"] == "info"])
+
+
 def test_two_runs_at_once_get_a_driver_each(controller: Controller, client: Callable[[str], Any]) -> None:
-    runs = [controller.hand_over("detached.py", "--seconds", "3") for _ in range(2)]
+    runs = [controller.detach("detached.py", "--seconds", "3") for _ in range(2)]
     assert [run.wait_for_end()["phase"] for run in runs] == ["Succeeded", "Succeeded"]
     intervals = [(run.status["startedAt"], run.status["finishedAt"]) for run in runs]
     assert max(began for began, _ in intervals) < min(ended for _, ended in intervals)
@@ -227,8 +240,8 @@ def test_two_runs_at_once_get_a_driver_each(controller: Controller, client: Call
 
 
 def test_kill_9_of_the_driver_costs_no_task(controller: Controller, client: Callable[[str], Any]) -> None:
-    """Another driver goes on from the store and the Jobs that run; each task has had one pod."""
-    run = controller.hand_over("detached.py", "--seconds", "10")
+    """Another driver continues from the store and the running Jobs; each task has had one pod."""
+    run = controller.detach("detached.py", "--seconds", "10")
     run.wait_for(".status.tasks.running", "3")
     kill_driver(run)
     status = run.wait_for_end()
@@ -239,11 +252,11 @@ def test_kill_9_of_the_driver_costs_no_task(controller: Controller, client: Call
     assert run.status["driver"]["restarts"] == 1
 
 
-def test_a_driver_that_is_told_to_stop_leaves_the_run_to_the_next(
+def test_a_driver_that_is_stopped_leaves_the_run_to_the_next(
     controller: Controller, client: Callable[[str], Any]
 ) -> None:
-    """As when its node is drained: nothing is cancelled, and who follows the run sees its end."""
-    run = controller.hand_over("detached.py", "--seconds", "10")
+    """As when its node is drained: nothing is cancelled, and a follower of the run sees its end."""
+    run = controller.detach("detached.py", "--seconds", "10")
     follower = controller.namespace.command("detached.py", "attach", run.run)
     run.wait_for(".status.tasks.running", "3")
     controller.namespace.kubectl("delete", "pod", run.driver()["metadata"]["name"], "--wait=false")
@@ -255,28 +268,28 @@ def test_a_driver_that_is_told_to_stop_leaves_the_run_to_the_next(
     assert client(run.run)["end"].task.data.total == 14
 
 
-def test_a_controller_that_dies_is_not_missed_by_runs(controller: Controller) -> None:
-    """Its pod is killed while one run is on and another is handed over."""
-    first = controller.hand_over("detached.py", "--seconds", "8")
+def test_the_death_of_a_controller_does_not_affect_runs(controller: Controller) -> None:
+    """Its pod is killed while one run is in flight and another is detached."""
+    first = controller.detach("detached.py", "--seconds", "8")
     first.wait_for(".status.tasks.running", "3")
     controller.namespace.kubectl("delete", "pod", "-l", CONTROLLER, "--grace-period=0", "--force")
-    second = controller.hand_over("detached.py")
+    second = controller.detach("detached.py")
     assert [run.wait_for_end()["phase"] for run in (first, second)] == ["Succeeded", "Succeeded"]
     assert first.status["driver"]["restarts"] == 0
 
 
 def test_deleting_a_flowrun_ends_its_run(controller: Controller, client: Callable[[str], Any]) -> None:
-    """No Job and no pod is left, and the record says cancelled."""
-    run = controller.hand_over("detached.py", "--seconds", "600")
+    """No Job and no pod remains, and the record says cancelled."""
+    run = controller.detach("detached.py", "--seconds", "600")
     run.wait_for(".status.tasks.running", "3")
     name = run.run
     run.delete()
     assert client(name).outcome.outcome == "cancelled"
 
 
-def test_deleting_works_when_there_is_no_controller(controller: Controller) -> None:
-    """Ownership does it, not the controller."""
-    run = controller.hand_over("detached.py", "--seconds", "600")
+def test_deleting_works_without_a_controller(controller: Controller) -> None:
+    """Ownership deletes the objects, not the controller."""
+    run = controller.detach("detached.py", "--seconds", "600")
     run.wait_for(".status.tasks.running", "3")
     controller.scale(0)
     try:
@@ -288,17 +301,17 @@ def test_deleting_works_when_there_is_no_controller(controller: Controller) -> N
     assert waiting.wait_for_end()["phase"] == "Failed"
 
 
-def test_a_failing_flow_is_told_by_kubectl_get(controller: Controller) -> None:
-    run = controller.hand_over("detached.py", "--broken", "true")
+def test_kubectl_get_shows_a_failing_flow(controller: Controller) -> None:
+    run = controller.detach("detached.py", "--broken", "true")
     status = run.wait_for_end()
     assert status["phase"] == "Failed"
     assert "work/" in status["message"]
-    assert "this flow was told to fail" in controller.namespace.kubectl("get", "flowrun", run.name)
+    assert "this flow was asked to fail" in controller.namespace.kubectl("get", "flowrun", run.name)
     assert status["tasks"]["failed"] >= 1
-    assert status["driver"]["restarts"] <= 1  # it is not tried again
+    assert status["driver"]["restarts"] <= 1  # it is not retried
 
 
-def test_a_run_that_is_not_in_the_bucket_is_told(controller: Controller) -> None:
+def test_a_run_that_is_not_in_the_bucket_is_reported(controller: Controller) -> None:
     status = controller.create("no-such-run", run="r1").wait_for_end()
     assert (status["phase"], status["message"].splitlines()[0]) == (
         "Failed",
@@ -306,9 +319,9 @@ def test_a_run_that_is_not_in_the_bucket_is_told(controller: Controller) -> None
     )
 
 
-def test_a_code_package_that_is_gone_is_told(controller: Controller, client: Callable[[str], Any]) -> None:
-    """The record names a package that nobody has."""
-    done = controller.hand_over("detached.py")
+def test_a_missing_code_package_is_reported(controller: Controller, client: Callable[[str], Any]) -> None:
+    """The record names a package that doesn't exist."""
+    done = controller.detach("detached.py")
     done.wait_for_end()
     flow, _, run = done.run.partition("/")
     store = bucket(controller.namespace)
@@ -320,14 +333,14 @@ def test_a_code_package_that_is_gone_is_told(controller: Controller, client: Cal
     assert "start/0 failed (storage error)" in status["message"]
 
 
-def test_a_secret_that_is_not_there_is_told_while_the_driver_waits(controller: Controller) -> None:
+def test_a_missing_secret_is_reported_while_the_driver_waits(controller: Controller) -> None:
     run = controller.create("no-secret", run="r1", settings={"credentials": "secret:nobody"})
     message = 'the driver\'s pod waits: CreateContainerConfigError: secret "nobody" not found'
     assert run.wait_for(".status.message", message)["phase"] == "Pending"
     run.delete()
 
 
-def test_what_has_no_business_in_a_flowrun_is_refused_by_the_api_server(controller: Controller) -> None:
+def test_the_api_server_refuses_unsupported_fields(controller: Controller) -> None:
     code = {"store": "s3://k8sflow"}
     for name, spec in {
         "x" * 51: {"run": "r1"},
@@ -340,7 +353,7 @@ def test_what_has_no_business_in_a_flowrun_is_refused_by_the_api_server(controll
             controller.create(name, **{"code": code, **spec})
 
 
-def test_a_spec_stays_what_it_was(controller: Controller) -> None:
+def test_a_spec_is_immutable(controller: Controller) -> None:
     run = controller.create("stays", run="r1")
     with pytest.raises(AssertionError, match="can't be changed"):
         controller.namespace.kubectl("patch", "flowrun", run.name, "--type=merge", "-p", '{"spec":{"run":"r2"}}')
@@ -354,7 +367,7 @@ def test_a_driver_image_that_is_not_allowed_starts_nothing(controller: Controlle
 
 
 def test_a_service_account_that_is_not_allowed_is_refused(controller: Controller) -> None:
-    run = controller.hand_over("detached.py", "--with", "kubernetes:service_account=k8sflow-driver")
+    run = controller.detach("detached.py", "--with", "kubernetes:service_account=k8sflow-driver")
     status = run.wait_for_end()
     assert status["phase"] == "Failed"
     assert "asks for the service account 'k8sflow-driver', which is not allowed here" in status["message"]
@@ -375,7 +388,7 @@ def test_a_service_account_that_is_not_allowed_is_refused(controller: Controller
         ("k8sflow-task", "get pods", "no"),
     ],
 )
-def test_nobody_may_do_more_than_it_does(controller: Controller, account: str, question: str, answer: str) -> None:
+def test_permissions_are_minimal(controller: Controller, account: str, question: str, answer: str) -> None:
     user = f"system:serviceaccount:{controller.namespace.name}:{account}"
     done = subprocess.run(
         [controller.namespace.cluster.kubectl, "auth", "can-i", *question.split(), f"--as={user}",
@@ -385,7 +398,7 @@ def test_nobody_may_do_more_than_it_does(controller: Controller, account: str, q
     assert done.stdout.strip() == answer
 
 
-def test_a_namespace_that_is_not_watched_is_told_before_anything_is_uploaded(controller: Controller) -> None:
+def test_an_unwatched_namespace_is_reported_before_anything_is_uploaded(controller: Controller) -> None:
     done = controller.namespace.run("detached.py", *DETACHED, K8SFLOW_KUBERNETES_NAMESPACE="kube-public")
     assert done.code == 1
     assert "no controller looks after FlowRuns in the namespace 'kube-public'" in done.text
@@ -410,8 +423,8 @@ def test_the_plain_manifests_are_the_rendered_chart(namespace: Namespace) -> Non
     )
 
 
-def test_the_controller_runs_with_little(controller: Controller) -> None:
-    """Its pod was admitted under "restricted"; it says that it lives, and has not been restarted."""
+def test_the_controller_runs_with_minimal_permissions(controller: Controller) -> None:
+    """Its pod was admitted under "restricted", reports that it is alive, and has not been restarted."""
     (pod,) = controller.namespace.objects("pods", CONTROLLER)
     (status,) = pod["status"]["containerStatuses"]
     assert status["ready"]
@@ -419,14 +432,14 @@ def test_the_controller_runs_with_little(controller: Controller) -> None:
 
 
 def test_deleting_flowruns_and_release_leaves_nothing_but_the_crd(controller: Controller, before: set[str]) -> None:
-    """Also of a run that is on when the release goes."""
-    run = controller.hand_over("detached.py", "--seconds", "600")
+    """Also with a run in flight when the release is uninstalled."""
+    run = controller.detach("detached.py", "--seconds", "600")
     run.wait_for(".status.tasks.running", "3")
     controller.helm("uninstall", "k8sflow", "--wait")
     run.delete()
     controller.namespace.kubectl("delete", "flowruns", "--all", "--timeout=30s")
     for label in ("k8sflow.dev/step", "k8sflow.dev/flowrun"):
-        wait_until_gone(controller.namespace, "jobs,pods", label)
+        wait_until_deleted(controller.namespace, "jobs,pods", label)
     assert inventory(controller.namespace) == before
     assert "flowruns.k8sflow.dev" in controller.namespace.kubectl("get", "crds", "-o", "name")
 

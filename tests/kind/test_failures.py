@@ -1,4 +1,4 @@
-"""What a person is told when a run on the cluster goes wrong, and how soon."""
+"""Messages about failures on the cluster, and how soon they come."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ KUBERNETES = ("--with", "kubernetes")
 
 
 def failed(namespace: Namespace, what: str) -> Terminal:
-    """A run of the flow that is in trouble."""
+    """A run of a flow that fails."""
     done = namespace.run("trouble.py", "--what", what, *KUBERNETES)
     assert done.code == 1, done.text
     return done
@@ -31,7 +31,7 @@ def test_an_exception_fails_the_run_with_the_users_traceback(namespace: Namespac
 
 
 @pytest.mark.parametrize("what", ["memory", "child_memory"])
-def test_out_of_memory_is_told_at_once_with_the_figures(namespace: Namespace, what: str) -> None:
+def test_out_of_memory_is_reported_at_once_with_the_figures(namespace: Namespace, what: str) -> None:
     """The task's process or one of its children is killed by the kernel: the limit, and what to do."""
     done = failed(namespace, what)
     assert "failed: out of memory" in done.text
@@ -39,20 +39,20 @@ def test_out_of_memory_is_told_at_once_with_the_figures(namespace: Namespace, wh
     assert "@resources(memory=300)" in done.text
 
 
-def test_out_of_memory_is_told_within_two_seconds_of_the_kill(namespace: Namespace) -> None:
+def test_out_of_memory_is_reported_within_two_seconds_of_the_kill(namespace: Namespace) -> None:
     """From just before the allocation to the line on the terminal."""
     done = failed(namespace, "memory")
     allocating = float(done.seen(r"allocating at")[1].rpartition(" ")[2])
     assert done.seen(r"failed: out of memory")[0] - allocating < 2.0
 
 
-def test_a_crash_is_told_as_what_it_was(namespace: Namespace) -> None:
-    """A signal by its name, and an exit before the end of the step whatever its code."""
+def test_a_crash_is_reported_with_its_cause(namespace: Namespace) -> None:
+    """A signal by its name, and an exit before the end of the step with any code."""
     assert "killed by SIGSEGV" in failed(namespace, "segfault").text
     assert "ended with exit code 0 before its step was finished" in failed(namespace, "exit").text
 
 
-def test_what_cant_be_pickled_is_named(namespace: Namespace) -> None:
+def test_a_value_that_cant_be_pickled_is_named(namespace: Namespace) -> None:
     """The artifact, its part, and the step."""
     text = failed(namespace, "lock").text
     assert "the artifact 'lock'" in text
@@ -68,10 +68,8 @@ def test_what_cant_be_pickled_is_named(namespace: Namespace) -> None:
         ("memory=9000Gi", r"waits: no node is large enough .*memory=9000Gi"),
     ],
 )
-def test_what_keeps_a_pod_from_starting_is_told_while_it_waits(
-    namespace: Namespace, options: str, reason: str, tmp_path: Path
-) -> None:
-    """Within ten seconds of the pod's creation, and Ctrl-C takes everything away."""
+def test_the_reason_why_a_pod_waits_is_shown(namespace: Namespace, options: str, reason: str, tmp_path: Path) -> None:
+    """Within ten seconds of the pod's creation, and Ctrl-C deletes everything."""
     flow = tmp_path / "waiting.py"
     flow.write_text(
         "from k8sflow import FlowSpec, step\n"
@@ -96,7 +94,7 @@ def test_what_keeps_a_pod_from_starting_is_told_while_it_waits(
 
 
 def refused(namespace: Namespace, *arguments: str, **variables: str) -> str:
-    """What is said of a run that can't be started; it leaves no object in the namespace."""
+    """The output of a run that can't be started, and leaves no object in the namespace."""
     before = _names(namespace)
     done = namespace.run("trouble.py", *KUBERNETES, *arguments, **variables)
     assert done.code != 0, done.text
@@ -109,21 +107,21 @@ def _names(namespace: Namespace) -> set[str]:
     return {o["metadata"]["name"] for kind in ("jobs", "configmaps") for o in namespace.objects(kind)}
 
 
-def test_a_missing_bucket_is_told(namespace: Namespace) -> None:
-    """None configured, and one that isn't there."""
+def test_a_missing_bucket_is_reported(namespace: Namespace) -> None:
+    """None configured, and one that doesn't exist."""
     assert "K8SFLOW_BUCKET" in refused(namespace, K8SFLOW_BUCKET="")
     assert "there is no bucket 'nowhere'" in refused(namespace, K8SFLOW_BUCKET="nowhere")
 
 
-def test_a_wrong_endpoint_is_told(namespace: Namespace) -> None:
-    """Nothing listens there, or it is no URL."""
+def test_a_wrong_endpoint_is_reported(namespace: Namespace) -> None:
+    """Nothing listens there, or it is not a URL."""
     text = refused(namespace, K8SFLOW_ENDPOINT="http://127.0.0.1:1")
     assert "http://127.0.0.1:1 can't be reached" in text
     assert "K8SFLOW_ENDPOINT" in text
     assert "K8SFLOW_ENDPOINT" in refused(namespace, K8SFLOW_ENDPOINT="nonsense")
 
 
-def test_wrong_credentials_are_told(namespace: Namespace) -> None:
+def test_wrong_credentials_are_reported(namespace: Namespace) -> None:
     """Keys that the server doesn't know, and a wrong secret."""
     text = refused(namespace, AWS_ACCESS_KEY_ID="wrong")
     assert "doesn't accept the keys" in text
@@ -131,20 +129,20 @@ def test_wrong_credentials_are_told(namespace: Namespace) -> None:
     assert "doesn't accept the keys" in refused(namespace, AWS_SECRET_ACCESS_KEY="wrong")
 
 
-def test_a_missing_kubeconfig_is_told(namespace: Namespace, tmp_path: Path) -> None:
-    """No file, and no file at the default place either."""
+def test_a_missing_kubeconfig_is_reported(namespace: Namespace, tmp_path: Path) -> None:
+    """No file, not at the default path either."""
     text = refused(namespace, KUBECONFIG=str(tmp_path / "none"), HOME=str(tmp_path))
     assert "kubeconfig" in text.lower()
 
 
-def test_a_missing_namespace_is_told(namespace: Namespace) -> None:
-    """Its name, and how to make it."""
+def test_a_missing_namespace_is_reported(namespace: Namespace) -> None:
+    """Its name, and how to create it."""
     text = refused(namespace, K8SFLOW_KUBERNETES_NAMESPACE="no-such-namespace")
     assert "no-such-namespace" in text
 
 
-def test_missing_permissions_are_told_with_the_role_that_grants_them(namespace: Namespace, tmp_path: Path) -> None:
-    """A service account without any right: which ones are missing, as YAML."""
+def test_missing_permissions_are_reported_with_the_role_that_grants_them(namespace: Namespace, tmp_path: Path) -> None:
+    """A service account without any permission: the missing rules, as YAML."""
     account = f"nobody-{secrets.token_hex(3)}"
     namespace.kubectl("create", "serviceaccount", account)
     token = namespace.kubectl("create", "token", account).strip()
@@ -170,14 +168,14 @@ def test_a_package_that_is_too_big_names_its_biggest_files(namespace: Namespace,
     assert "huge.bin" in done.text
 
 
-def test_a_missing_secret_is_told(namespace: Namespace) -> None:
-    """The Secret with the bucket's keys isn't in the namespace: how to make it."""
+def test_a_missing_secret_is_reported(namespace: Namespace) -> None:
+    """The Secret with the bucket's keys isn't in the namespace: how to create it."""
     text = refused(namespace, K8SFLOW_CREDENTIALS="secret:not-there")
     assert "no Secret 'not-there'" in text
     assert "kubectl create secret generic not-there" in text
 
 
-def test_a_module_that_the_image_lacks_is_told(namespace: Namespace, tmp_path: Path) -> None:
+def test_a_module_that_the_image_lacks_is_reported(namespace: Namespace, tmp_path: Path) -> None:
     """The flow's file can be loaded here but not there: which module, from which line, and what to do."""
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "only_here.py").write_text("")

@@ -1,4 +1,4 @@
-"""What operators and supervisors do to a run: the bucket away, containers killed, signals, rights taken away."""
+"""Faults from outside: the bucket unreachable, containers killed, signals, permissions revoked."""
 
 from __future__ import annotations
 
@@ -61,22 +61,22 @@ def ticks(count: int) -> list[str]:
 
 
 def attempts(namespace: Namespace, run: str) -> Counter[str]:
-    """How many Jobs each task of a run has had."""
+    """The number of Jobs of each task of a run."""
     jobs = namespace.objects("jobs", f"k8sflow.dev/run={run.partition('/')[2]}")
     notes = [job["metadata"]["annotations"] for job in jobs]
     return Counter(f"{note['k8sflow.dev/step']}/{note['k8sflow.dev/task']}" for note in notes)
 
 
 def is_empty(namespace: Namespace, run_id: str) -> bool:
-    """Whether nothing of a run is left."""
+    """True if no object of a run remains."""
     return not any(namespace.objects(kind, f"k8sflow.dev/run={run_id}") for kind in ("jobs", "pods", "configmaps"))
 
 
-# ---------------------------------------------------------------------- the bucket goes away
+# ---------------------------------------------------------------------- the bucket becomes unreachable
 
 
 def test_stored_logs_are_complete_after_an_outage(namespace: Namespace) -> None:
-    """The bucket is away while tasks write: every line is stored, and none of ours is among them (F1)."""
+    """The bucket is unreachable while tasks write: every line is stored, and none of k8sflow's own (F1)."""
     running = namespace.start("fan.py", "--seconds", "15", *KUBERNETES)
     running.seen(r"\[work/2\] tick 2$")
     with bucket_away(namespace):
@@ -92,7 +92,7 @@ def test_stored_logs_are_complete_after_an_outage(namespace: Namespace) -> None:
 def test_a_finished_task_waits_for_the_bucket_with_its_result(
     namespace: Namespace, client: Callable[[str], Any]
 ) -> None:
-    """Three quarters of a minute, in which that is said; no task runs a second time (F3)."""
+    """For three quarters of a minute, which is reported; no task runs twice (F3)."""
     running = namespace.start("fan.py", "--seconds", "4", "--last", "55", "--width", "2", *KUBERNETES)
     running.seen(r"\[work/1\] tick 2$")
     with bucket_away(namespace):
@@ -107,9 +107,9 @@ def test_a_finished_task_waits_for_the_bucket_with_its_result(
 
 
 def test_a_detached_run_survives_the_same(controller: Controller, client: Callable[[str], Any]) -> None:
-    """Its driver in the cluster too; and the FlowRun's end is a success."""
+    """Its driver in the cluster does, too, and the FlowRun succeeds."""
     namespace = controller.namespace
-    run = controller.hand_over("fan.py", "--seconds", "4", "--width", "1")
+    run = controller.detach("fan.py", "--seconds", "4", "--width", "1")
     wait_for(lambda: "tick 2" in run.log, 90)
     with bucket_away(namespace):
         wait_for(lambda: "can't be reached" in run.log, 90)
@@ -118,7 +118,7 @@ def test_a_detached_run_survives_the_same(controller: Controller, client: Callab
     assert set(attempts(namespace, run.run).values()) == {1}
 
 
-def test_patience_that_ends_is_the_infrastructures_failure(namespace: Namespace) -> None:
+def test_the_end_of_patience_is_an_infrastructure_failure(namespace: Namespace) -> None:
     """The task runs again after a pause, at no cost to the user; the message says that it does."""
     running = namespace.start(
         "fan.py", "--seconds", "3", "--width", "1", *KUBERNETES, K8SFLOW_STORAGE_PATIENCE_SECONDS="3"
@@ -131,7 +131,7 @@ def test_patience_that_ends_is_the_infrastructures_failure(namespace: Namespace)
     assert attempts(namespace, done.run)["work/0"] >= 2
 
 
-def test_a_run_can_be_cancelled_while_the_bucket_is_away(namespace: Namespace) -> None:
+def test_a_run_can_be_cancelled_while_the_bucket_is_unreachable(namespace: Namespace) -> None:
     """Nothing waits for the bucket then; Jobs and pods are deleted, and the last lines say that it was cancelled."""
     run = f"c{secrets.token_hex(6)}"
     running = namespace.start("fan.py", "--seconds", "3", "--width", "2", "--run-id", run, *KUBERNETES)
@@ -145,11 +145,11 @@ def test_a_run_can_be_cancelled_while_the_bucket_is_away(namespace: Namespace) -
         assert is_empty(namespace, run)
 
 
-# ---------------------------------------------------------------------- containers end from outside
+# ---------------------------------------------------------------------- containers are killed externally
 
 
-def test_a_container_that_is_told_to_end_runs_again(namespace: Namespace, client: Callable[[str], Any]) -> None:
-    """SIGTERM to the agent, and the death of a sandbox, are nobody's cancellation (F2)."""
+def test_a_container_that_is_killed_externally_runs_again(namespace: Namespace, client: Callable[[str], Any]) -> None:
+    """SIGTERM to the agent, and the death of a sandbox, are not a cancellation (F2)."""
     running = namespace.start("fan.py", "--seconds", "8", *KUBERNETES)
     for task in ("work/0", "work/1"):
         running.seen(rf"\[{task}\] tick 2$")
@@ -170,7 +170,7 @@ def test_a_container_that_is_told_to_end_runs_again(namespace: Namespace, client
     done = running.wait(180)
     assert done.code == 0, done.text
     assert "cancelled" not in done.text
-    assert "killed from outside (exit code 143)" in done.text
+    assert "killed externally (exit code 143)" in done.text
     assert done.text.count("costs no retry") == 2
     assert client(done.run)["end"].task.data.total == 0 + 1 + 4
     assert attempts(namespace, done.run)["work/0"] == 2
@@ -179,7 +179,7 @@ def test_a_container_that_is_told_to_end_runs_again(namespace: Namespace, client
 # ---------------------------------------------------------------------- signals to the driver
 
 
-def test_under_timeout_nothing_is_left_running(namespace: Namespace) -> None:
+def test_timeout_leaves_nothing_running(namespace: Namespace) -> None:
     """20 of 20: coreutils' timeout sends SIGTERM to the driver, and to its group a moment later (F4)."""
     for _ in range(TIMEOUTS):
         run = f"t{secrets.token_hex(6)}"
@@ -194,9 +194,7 @@ def test_under_timeout_nothing_is_left_running(namespace: Namespace) -> None:
 
 
 @pytest.mark.parametrize("signals", [(signal.SIGINT, signal.SIGTERM), (signal.SIGINT, signal.SIGINT)])
-def test_whoever_follows_a_signal_with_another_leaves_nothing(
-    namespace: Namespace, signals: tuple[signal.Signals, ...]
-) -> None:
+def test_a_second_signal_leaves_nothing(namespace: Namespace, signals: tuple[signal.Signals, ...]) -> None:
     """SIGTERM some seconds after SIGINT changes nothing; a second SIGINT leaves after its deletes are sent."""
     run = f"s{secrets.token_hex(6)}"
     running = namespace.start("fan.py", "--seconds", "60", "--run-id", run, *KUBERNETES)
@@ -213,7 +211,7 @@ def _signalled(running: Terminal, number: signal.Signals) -> bool:
     return running.process.poll() is not None
 
 
-# ---------------------------------------------------------------------- rights are taken away
+# ---------------------------------------------------------------------- permissions are revoked
 
 
 RIGHTS = [
@@ -224,8 +222,8 @@ RIGHTS = [
 ]
 
 
-def test_rights_that_are_taken_away_end_the_run_with_what_to_do(namespace: Namespace, tmp_path: Path) -> None:
-    """At the first Job that is refused: it is not tried again and again (F9)."""
+def test_revoked_permissions_end_the_run_with_advice(namespace: Namespace, tmp_path: Path) -> None:
+    """The first refused Job ends the run; it is not retried (F9)."""
     account = f"driver-{secrets.token_hex(3)}"
     namespace.kubectl("create", "serviceaccount", account)
     role = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": account},
@@ -257,8 +255,8 @@ def kubeconfig_with_token(namespace: Namespace, folder: Path, account: str) -> P
     return path
 
 
-def test_a_token_that_expired_is_read_anew(namespace: Namespace, tmp_path: Path) -> None:
-    """Somebody logs in again while the run goes on, which writes another token into the kubeconfig (F9)."""
+def test_an_expired_token_is_read_again(namespace: Namespace, tmp_path: Path) -> None:
+    """Somebody logs in again during the run, which writes another token into the kubeconfig (F9)."""
     account = f"login-{secrets.token_hex(3)}"
     namespace.kubectl("create", "serviceaccount", account)
     namespace.kubectl("create", "rolebinding", account, "--clusterrole=edit",
@@ -266,7 +264,7 @@ def test_a_token_that_expired_is_read_anew(namespace: Namespace, tmp_path: Path)
     kubeconfig = kubeconfig_with_token(namespace, tmp_path, account)
     running = namespace.start("fan.py", "--seconds", "12", "--width", "1", *KUBERNETES, KUBECONFIG=str(kubeconfig))
     running.seen(r"\[work/0\] tick 2$")
-    # The old token dies with the account, the new one is of another account with the same rights.
+    # The old token becomes invalid with its account; the new one belongs to another account with the same permissions.
     other = f"{account}-2"
     namespace.kubectl("create", "serviceaccount", other)
     namespace.kubectl("create", "rolebinding", other, "--clusterrole=edit",
@@ -282,11 +280,11 @@ def test_a_token_that_expired_is_read_anew(namespace: Namespace, tmp_path: Path)
     assert done.code == 0, done.text
 
 
-# ---------------------------------------------------------------------- what a pod's user code finds
+# ---------------------------------------------------------------------- the environment of user code in a pod
 
 
 def image_with_path(namespace: Namespace, folder: Path) -> str:
-    """The user's image with a PYTHONPATH of its own."""
+    """A user image with its own PYTHONPATH."""
     dockerfile = folder / "Dockerfile"
     dockerfile.write_text(f"FROM {namespace.cluster.plain_image}\nENV PYTHONPATH=/app/images\n")
     reference = images.ensure(images.Recipe("k8sflow-test/path", {"Dockerfile": dockerfile}),
@@ -299,7 +297,7 @@ def image_with_path(namespace: Namespace, folder: Path) -> str:
 def test_user_code_finds_its_variables_its_user_and_its_modules(
     namespace: Namespace, client: Callable[[str], Any], tmp_path: Path, kind: str
 ) -> None:
-    """In our image, in one without our passwd entry, and in one with a PYTHONPATH (K1 to K3)."""
+    """In k8sflow's image, in one without its passwd entry, and in one with a PYTHONPATH (K1 to K3)."""
     image = {
         "own": lambda: namespace.cluster.image,
         "plain": lambda: namespace.cluster.plain_image,

@@ -1,4 +1,4 @@
-"""Runs on the cluster go on: after their driver's death, after a failure, and after Ctrl-C at any moment."""
+"""Runs on the cluster continue: after their driver's death, after a failure, and after Ctrl-C at any moment."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SQUARES = 1 + 4 + 9
 
 
 def pods(namespace: Namespace, run: str) -> Counter[str]:
-    """How many pods each step of a run has had; they stay as long as their Jobs."""
+    """The number of pods of each step of a run; they are kept as long as their Jobs."""
     found = namespace.objects("pods", f"k8sflow.dev/run={run}")
     return Counter(pod["metadata"]["annotations"]["k8sflow.dev/step"] for pod in found)
 
@@ -33,10 +33,10 @@ def killed(namespace: Namespace, run: str, pattern: str) -> None:
     ("run", "moment"),
     [("first", r"start/0\] started"), ("between", r"work: 3 branches"), ("inside", r"work/1\] started")],
 )
-def test_another_driver_goes_on_after_kill_9(
+def test_another_driver_continues_after_kill_9(
     namespace: Namespace, client: Callable[[str], Any], run: str, moment: str
 ) -> None:
-    """With the pods that run: none is started twice (I5). Who attaches meanwhile follows."""
+    """With the running pods: none is started twice (I5). An attach in the meantime follows."""
     run = f"{run}-{namespace.name}"  # the bucket outlives the tests
     killed(namespace, run, moment)
     second = namespace.command("detached.py", "attach", run)
@@ -77,10 +77,10 @@ if __name__ == "__main__":
 """
 
 
-def test_a_failed_run_is_resumed_with_mended_code(
+def test_a_failed_run_is_resumed_with_fixed_code(
     namespace: Namespace, client: Callable[[str], Any], tmp_path: Path
 ) -> None:
-    """What is done is taken over, and needs no pod."""
+    """Finished tasks are reused, and need no pod."""
     file = tmp_path / "resumed.py"
     file.write_text(RESUMED.format(bad=2))
     failed = namespace.run(file, *KUBERNETES)
@@ -121,7 +121,7 @@ def test_ctrl_c_at_any_moment_leaves_nothing_and_can_be_resumed(
 
 
 def test_spin_runs_a_clusters_task_on_this_machine(namespace: Namespace) -> None:
-    """On the inputs that it had there, out of the bucket."""
+    """On its original inputs, from the bucket."""
     done = namespace.run("detached.py", *KUBERNETES)
     assert done.code == 0, done.text
     run = done.run.partition("/")[2]

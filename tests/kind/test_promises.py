@@ -1,4 +1,4 @@
-"""@timeout, @catch and @exit_hook in pods: the same promises as on one machine."""
+"""@timeout, @catch and @exit_hook in pods behave as on one machine."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def controller(namespace: Namespace) -> Iterator[Controller]:
 def test_a_timeout_in_a_pod_is_raised_in_the_step(
     namespace: Namespace, flow: Path, client: Callable[[str], Any]
 ) -> None:
-    """``except`` and ``finally`` run, @catch keeps what was set, and what doesn't listen is killed; hooks run here."""
+    """``except`` and ``finally`` run, @catch keeps what was set, a step that ignores it is killed; hooks run here."""
     run = f"promises-{namespace.name}"  # the bucket outlives the test
     done = namespace.run(flow, *KUBERNETES, "--run-id", run)
     assert done.code == 0, done.text
@@ -115,12 +115,12 @@ def test_a_timeout_in_a_pod_is_raised_in_the_step(
     ("fails", "words"), [("no", "hook after Promises/{} True"), ("yes", "hook after a failure of")]
 )
 def test_hooks_of_a_detached_run_are_called_in_pods(controller: Controller, flow: Path, fails: str, words: str) -> None:
-    """The driver has no code of the flow; a hook that fails doesn't change the run's end."""
-    handed = controller.hand_over(flow, "--fails", fails)
-    status = handed.wait_for_end()
+    """The driver doesn't have the flow's code; a failing hook doesn't change the run's outcome."""
+    detached = controller.detach(flow, "--fails", fails)
+    status = detached.wait_for_end()
     assert status["phase"] == ("Succeeded" if fails == "no" else "Failed")
-    log = controller.namespace.kubectl("logs", f"job/{handed.name}-driver")
-    assert words.format(handed.run.partition("/")[2]) in log
+    log = controller.namespace.kubectl("logs", f"job/{detached.name}-driver")
+    assert words.format(detached.run.partition("/")[2]) in log
     if fails == "no":
         assert "The exit hook broken failed: ValueError: hook" in log
         assert "in no pod" not in log
@@ -134,7 +134,7 @@ def quick(run):
     print("quick has run")
 
 def slow(run):
-    print("slow has begun", flush=True)
+    print("slow has started", flush=True)
     time.sleep(20)  # in which the driver is killed
     print("slow has ended")
 
@@ -181,8 +181,8 @@ def test_a_driver_that_takes_over_repeats_no_hook(
     """``kill -9`` while the second of three hooks runs: each runs once, the last one in the image of its options."""
     file = tmp_path / "taken_over.py"
     file.write_text(TAKEN_OVER.replace('"IMAGE"', repr(other_image)))
-    run = controller.hand_over(file)
-    wait_for(lambda: "[exit hook slow] slow has begun" in run.log, 150)
+    run = controller.detach(file)
+    wait_for(lambda: "[exit hook slow] slow has started" in run.log, 150)
     kill_driver(run)
     assert run.wait_for_end()["phase"] == "Succeeded"
     log = run.log

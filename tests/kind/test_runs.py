@@ -1,4 +1,4 @@
-"""Runs with ``--with kubernetes`` on a real cluster: what they do, and what they leave."""
+"""Runs with ``--with kubernetes`` on a real cluster: behaviour and leftovers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KUBERNETES = ("--with", "kubernetes")
 
 @pytest.fixture(scope="module")
 def shapes(namespace: Namespace) -> Terminal:
-    """One run of the flow that has every shape."""
+    """A run of the flow with every shape."""
     done = namespace.run("shapes.py", *KUBERNETES)
     assert done.code == 0, done.text
     return done
@@ -34,7 +34,7 @@ def jobs_of(namespace: Namespace, run: str) -> dict[str, dict[str, Any]]:
     }  # fmt: skip
 
 
-def test_branches_run_as_jobs_of_their_own_at_the_same_time(
+def test_branches_run_as_separate_jobs_at_the_same_time(
     namespace: Namespace, shapes: Terminal, client: Callable[[str], Any]
 ) -> None:
     """Their containers' intervals overlap, by Kubernetes' clock and by their own."""
@@ -65,19 +65,19 @@ def test_resources_are_the_requests_of_the_job_and_the_limits_of_its_cgroup(
 
 
 def test_a_task_has_no_token_and_is_not_root(shapes: Terminal, client: Callable[[str], Any]) -> None:
-    """The namespace enforces Pod Security "restricted", and nothing of the API is in the pod."""
+    """The namespace enforces Pod Security "restricted", and the pod has no access to the API."""
     data = client(shapes.run)["start"].task.data
     assert data.user == 65532
     assert data.secrets is False
 
 
-def test_parallel_map_takes_the_cores_that_the_pod_asked_for(shapes: Terminal, client: Callable[[str], Any]) -> None:
+def test_parallel_map_uses_the_cores_that_the_pod_requested(shapes: Terminal, client: Callable[[str], Any]) -> None:
     """Two and three processes on a node of another size, and as many threads in native libraries."""
     assert client(shapes.run)["meet"].task.data.sized == {"2": ("2", 2), "3": ("3", 3)}
 
 
-def test_a_foreach_of_twenty_ends_in_one_right_join(shapes: Terminal, client: Callable[[str], Any]) -> None:
-    """Each branch in a pod of its own, the results in the order of the items."""
+def test_a_foreach_of_twenty_ends_in_one_correct_join(shapes: Terminal, client: Callable[[str], Any]) -> None:
+    """Each branch in its own pod, the results in the order of the items."""
     data = client(shapes.run)["end"].task.data
     assert data.squares == [n**2 for n in range(20)]
     assert data.pods == 20
@@ -102,14 +102,14 @@ def test_every_object_of_a_run_has_its_owner(namespace: Namespace, shapes: Termi
 def test_the_examples_run_on_the_cluster(
     namespace: Namespace, example: str, arguments: tuple[str, ...], said: str
 ) -> None:
-    """What one pod has left is what the next one reads."""
+    """Each pod reads the artifacts of the one before."""
     done = namespace.run(EXAMPLES / example, *arguments, *KUBERNETES)
     assert done.code == 0, done.text
     done.seen(rf"\[end/0\] {said}")
 
 
-def test_a_users_image_needs_python_alone(namespace: Namespace, client: Callable[[str], Any]) -> None:
-    """The runtime comes in by an init container; options of a step reach its pod; other steps run here."""
+def test_a_users_image_only_needs_python(namespace: Namespace, client: Callable[[str], Any]) -> None:
+    """An init container copies the runtime; options of a step reach its pod; other steps run here."""
     image = namespace.cluster.plain_image
     done = namespace.run("pods.py", K8SFLOW_KUBERNETES_IMAGE=image)
     assert done.code == 0, done.text
@@ -122,8 +122,8 @@ def test_a_users_image_needs_python_alone(namespace: Namespace, client: Callable
     assert pod["spec"]["containers"][0]["resources"]["limits"] == {"memory": "200Mi"}
 
 
-def test_output_comes_while_it_is_written(namespace: Namespace, client: Callable[[str], Any]) -> None:
-    """Lines come one by one, not with the end; both streams, and a last line without an end; all of it is kept."""
+def test_output_is_shown_while_it_is_written(namespace: Namespace, client: Callable[[str], Any]) -> None:
+    """Line by line, not at the end; both streams, and a last line without newline; all of it is stored."""
     done = namespace.run("trouble.py", "--what", "slow_output", *KUBERNETES)
     assert done.code == 0, done.text
     came = [done.seen(rf"\[start/0\] line {number} ")[0] for number in range(4)]
@@ -137,7 +137,7 @@ def test_output_comes_while_it_is_written(namespace: Namespace, client: Callable
 
 
 def test_ctrl_c_leaves_no_job_and_no_pod(namespace: Namespace) -> None:
-    """A running task is ended and removed before the command returns."""
+    """Running tasks are stopped and deleted before the command returns."""
     running = namespace.start("trouble.py", "--what", "sleep", *KUBERNETES)
     running.seen(r"\[start/0\] sleeping")
     running.interrupt()
@@ -150,7 +150,7 @@ def test_ctrl_c_leaves_no_job_and_no_pod(namespace: Namespace) -> None:
 
 
 def test_a_deleted_pod_runs_again_at_no_cost(namespace: Namespace) -> None:
-    """Somebody deletes the pod: an infrastructure failure, told and repeated."""
+    """Deleting the pod is an infrastructure failure, reported and retried."""
     running = namespace.start("trouble.py", "--what", "slow_output", *KUBERNETES)
     running.seen(r"\[start/0\] line 0")
     (pod,) = [p for p in namespace.objects("pods", "k8sflow.dev/flow=Trouble")

@@ -1,4 +1,4 @@
-"""Settings: the file beside the flow or around it, the user's file, and the environment above both."""
+"""Settings: the file beside the flow or in a folder above it, the user's file, and the environment, which wins."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def _write(path: Path, text: str) -> Path:
     return path
 
 
-def test_without_anything_the_defaults_hold(tmp_path: Path, home: Path) -> None:
-    """Empty variables say nothing."""
+def test_the_defaults(tmp_path: Path, home: Path) -> None:
+    """Empty variables are ignored."""
     assert _load(tmp_path, home) == Settings()
     assert _load(tmp_path, home, K8SFLOW_BUCKET="") == Settings()
 
 
-def test_the_nearest_file_counts(tmp_path: Path, home: Path) -> None:
-    """Beside the flow, then in the folders around it, then the user's; not several of them together."""
+def test_the_nearest_file_is_used(tmp_path: Path, home: Path) -> None:
+    """Beside the flow, then in the folders above it, then the user's; files are not merged."""
     folder = tmp_path / "a/b"
     folder.mkdir(parents=True)
     _write(home / ".config/k8sflow/config.toml", 'bucket = "of-user"\nregion = "eu-west-1"')
@@ -50,21 +50,22 @@ def test_the_nearest_file_counts(tmp_path: Path, home: Path) -> None:
     assert _load(folder, home, K8SFLOW_CONFIG=str(explicit)).bucket == "explicit"
 
 
-def test_xdg_config_home_is_followed(tmp_path: Path, home: Path) -> None:
-    """Where it is set."""
+def test_xdg_config_home_is_used(tmp_path: Path, home: Path) -> None:
+    """If it is set."""
     _write(tmp_path / "xdg/k8sflow/config.toml", 'bucket = "xdg"')
     assert _load(home, home, XDG_CONFIG_HOME=str(tmp_path / "xdg")).bucket == "xdg"
 
 
-def test_no_home_is_no_error(tmp_path: Path) -> None:
+def test_a_missing_home_is_not_an_error(tmp_path: Path) -> None:
     """A pod's user may have none."""
     assert config.load(tmp_path, {}) == Settings()
 
 
 @pytest.mark.parametrize("key", [f.name for f in fields(Settings) if f.name not in {"credentials", "root"}])
 def test_the_environment_wins(tmp_path: Path, home: Path, key: str) -> None:
-    """Key by key, under the name that the documentation tells."""
-    file, variable = ("60", "1.5") if key == "storage_patience_seconds" else ("file", "ünï")
+    """Key by key, under the documented name."""
+    valid = {"storage_patience_seconds": ("60", "1.5"), "log": ("debug", "info")}
+    file, variable = valid.get(key, ("file", "ünï"))
     _write(tmp_path / "k8sflow.toml", f'{key} = "{file}"\nregion = "b"' if key != "region" else 'region = "file"')
     assert getattr(_load(tmp_path, home), key) == file
     assert getattr(_load(tmp_path, home, **{f"K8SFLOW_{key.upper()}": variable}), key) == variable
@@ -72,13 +73,15 @@ def test_the_environment_wins(tmp_path: Path, home: Path, key: str) -> None:
 
 @pytest.mark.parametrize("text", ["ten minutes", "-1", "inf", "nan"])
 def test_a_patience_is_a_number_of_seconds(text: str) -> None:
-    """Anything else is refused where it is read."""
+    """Anything else is refused as soon as it is read."""
     with pytest.raises(ConfigurationError, match="storage_patience_seconds"):
         Settings(storage_patience_seconds=text)
 
 
-def test_a_relative_root_stays_where_it_was_meant(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Below the folder of the file, or the one in which the process was started, whatever is the working folder."""
+def test_a_relative_root_does_not_depend_on_the_working_folder(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is below the folder of the file, or the one in which the process was started."""
     (tmp_path / "a/b").mkdir(parents=True)
     _write(tmp_path / "k8sflow.toml", 'root = "state"')
     assert _load(tmp_path / "a/b", home).root == str(tmp_path / "state")
@@ -89,13 +92,13 @@ def test_a_relative_root_stays_where_it_was_meant(tmp_path: Path, home: Path, mo
     assert _load(tmp_path, home, K8SFLOW_ROOT="~/runs").root == str(Path("~/runs").expanduser())
     assert _load(tmp_path, home, K8SFLOW_ROOT="/ünï").root == "/ünï"
     monkeypatch.setattr(started, "FOLDER", None)
-    with pytest.raises(ConfigurationError, match="the working folder doesn't exist any more"):
+    with pytest.raises(ConfigurationError, match="the working folder no longer exists"):
         _load(tmp_path, home, K8SFLOW_ROOT="mine")
 
 
 @pytest.mark.parametrize("root", ["s3://bucket/x", "gs://bucket", "file:///tmp/x"])
 def test_a_root_that_is_not_a_folder_is_refused(tmp_path: Path, home: Path, root: str) -> None:
-    """A folder called ``s3:`` would be made otherwise, without a word."""
+    """Otherwise a folder called ``s3:`` would be created silently."""
     with pytest.raises(ConfigurationError, match="which is not a folder") as raised:
         _load(tmp_path, home, K8SFLOW_ROOT=root)
     assert root in str(raised.value)
@@ -120,23 +123,23 @@ def test_settings_travel_through_the_environment() -> None:
     ("text", "words"),
     [
         ('bukcet = "x"', "unknown setting 'bukcet'"),
-        ("bucket = 5", "has to be a string"),
-        ("[bucket]\nname = 'x'", "has to be a string"),
+        ("bucket = 5", "must be a string"),
+        ("[bucket]\nname = 'x'", "must be a string"),
         ("bucket", "not a TOML file"),
         ('credentials = "password"', "credentials is 'password'"),
         ('credentials = "secret:"', "credentials is 'secret:'"),
     ],
 )
-def test_a_wrong_file_is_told(tmp_path: Path, home: Path, text: str, words: str) -> None:
+def test_an_invalid_file_is_reported(tmp_path: Path, home: Path, text: str, words: str) -> None:
     """With its path, or the setting."""
     path = _write(tmp_path / "k8sflow.toml", text)
-    with pytest.raises(ConfigurationError, match=words) as told:
+    with pytest.raises(ConfigurationError, match=words) as caught:
         _load(tmp_path, home)
-    assert str(path) in str(told.value) or "credentials" in text
+    assert str(path) in str(caught.value) or "credentials" in text
 
 
-def test_a_file_that_cant_be_read_is_told(tmp_path: Path, home: Path) -> None:
-    """Not UTF-8, not there, a folder."""
+def test_an_unreadable_file_is_reported(tmp_path: Path, home: Path) -> None:
+    """Not UTF-8, missing, a folder."""
     bad = tmp_path / "k8sflow.toml"
     bad.write_bytes(b"\xff\xfe")
     for path in (bad, tmp_path / "missing.toml", home):

@@ -6,14 +6,14 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 
-{{/* What the Deployment finds its pod by. */}}
+{{/* The labels by which the Deployment finds its pod. */}}
 {{- define "k8sflow.selector" -}}
 app.kubernetes.io/name: k8sflow
 app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/component: controller
 {{- end }}
 
-{{/* The image, by digest where there is one. */}}
+{{/* The image, by digest if one is given. */}}
 {{- define "k8sflow.image" -}}
 {{- if .Values.image.digest -}}
 {{ .Values.image.repository }}@{{ .Values.image.digest }}
@@ -22,7 +22,7 @@ app.kubernetes.io/component: controller
 {{- end -}}
 {{- end }}
 
-{{/* The namespaces in which FlowRuns are looked for, as a JSON list. */}}
+{{/* The namespaces to watch for FlowRuns, as a JSON list. */}}
 {{- define "k8sflow.namespaces" -}}
 {{ .Values.watchNamespaces | default (list .Release.Namespace) | toJson }}
 {{- end }}

@@ -5,9 +5,7 @@ from __future__ import annotations
 import ast
 import os
 from collections import defaultdict
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 from k8sflow.errors import FlowDefinitionError
 from k8sflow.flow.checks.locate import Source
@@ -15,20 +13,6 @@ from k8sflow.flow.definition import FlowDefinition
 from k8sflow.flow.graph import Graph
 from k8sflow.flow.problems import Location, did_you_mean
 from k8sflow.flow.spec import FlowSpec
-
-
-class MissingArtifactError(AttributeError):
-    """A missing artifact was read. The reason is looked for only when the error is shown: ``hasattr`` asks often."""
-
-    def __init__(self, what: str, why: Callable[[], str]) -> None:
-        super().__init__(what)
-        self._why = why
-
-    def __str__(self) -> str:
-        return f"{self.args[0]} {self._why()}".rstrip()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return AttributeError, (str(self),)
 
 
 @dataclass

@@ -88,16 +88,6 @@ def _amount(value: object) -> tuple[str, Decimal]:
     return text, amount
 
 
-def describe_size(amount: Decimal | int) -> str:
-    """Bytes as a person reads them: ``"1.5 GB"``."""
-    value = Decimal(amount)
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if value < 1000:  # noqa: PLR2004 - the step from one decimal unit to the next
-            return f"{_rounded(value)} {unit}"
-        value /= 1000
-    return f"{_rounded(value)} TB"
-
-
 def _text(value: object, wanted: str) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise ValueError(f"{value!r} is not {wanted}")  # noqa: TRY004 - callers handle one kind of refusal
@@ -121,7 +111,3 @@ def _megabytes(number: Decimal) -> str:
 
 def _plain(value: Decimal) -> str:
     return f"{value.normalize():f}"
-
-
-def _rounded(value: Decimal) -> str:
-    return f"{value:.1f}".removesuffix(".0")

@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 import click
 
 from k8sflow.config import Settings
-from k8sflow.errors import K8sflowError, RunError, StorageError
+from k8sflow.errors import K8sflowError, RunError, StorageError, SupersededError
 from k8sflow.executors.base import Executor
 from k8sflow.flow.compile import compile_flow
 from k8sflow.flow.definition import FlowDefinition
@@ -18,7 +18,7 @@ from k8sflow.runtime import lookup, remote
 from k8sflow.runtime.commands import next_steps
 from k8sflow.runtime.commands.clone import clone
 from k8sflow.runtime.commands.interrupts import interrupts
-from k8sflow.runtime.core.loop import Driver, Report, RunResult, SupersededError
+from k8sflow.runtime.core.loop import Driver, Report, RunResult
 from k8sflow.runtime.placement import Placement
 from k8sflow.runtime.progress.follow import Follower
 from k8sflow.runtime.progress.text import settled

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from k8sflow.errors import RunError, StorageError
+from k8sflow.errors import RunError, StorageError, SupersededError
 from k8sflow.executors.base import Executor, Finished, TaskEvent
 from k8sflow.flow.decorators.policy import Catch, StepPolicy
 from k8sflow.flow.graph import Graph
@@ -77,10 +77,6 @@ class _Delayed:
     due: float
     number: int
     tasks: Sequence[TaskSpec] = field(compare=False)
-
-
-class SupersededError(RunError):
-    """Somebody else drives the run now: this driver leaves it, as it is."""
 
 
 @dataclass(frozen=True)

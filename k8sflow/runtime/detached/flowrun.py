@@ -10,19 +10,21 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from http import HTTPStatus
 from typing import Any
 
 import click
 
 from k8sflow.config import Settings
-from k8sflow.errors import K8sflowError, KubernetesError, RunError
+from k8sflow.errors import ApiStatusError, K8sflowError, KubernetesError, RunError
 from k8sflow.executors.base import TaskEvent
 from k8sflow.flow.decorators.policy import Catch
 from k8sflow.kubernetes import flowrun as flowruns
-from k8sflow.kubernetes.api import KubernetesApi, Manifest
-from k8sflow.kubernetes.api_errors import ApiStatusError
+from k8sflow.kubernetes.api import KubernetesApi
 from k8sflow.kubernetes.flowrun import Phase, timestamp
 from k8sflow.kubernetes.kubeconfig import ClusterAccess, load_access
+from k8sflow.kubernetes.manifest import Manifest
+from k8sflow.kubernetes.preflight import Permission, is_allowed
 from k8sflow.runtime.core.loop import RunResult
 from k8sflow.runtime.core.retries import Again
 from k8sflow.runtime.detached.status import Progress
@@ -37,9 +39,8 @@ _WRITE_SECONDS = 1.0
 _TAKEN_UP_SECONDS = 10.0
 _LOOK_SECONDS = 0.25
 _SIGTERM_EXIT_CODE = 143
-_NOT_FOUND, _FORBIDDEN = 404, 403
+_NEEDED = Permission(flowruns.GROUP, flowruns.PLURAL, ("create", "get"))
 _INSTALL = "helm install k8sflow charts/k8sflow --namespace k8sflow --create-namespace"
-_REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 
 
 def check(settings: Settings, namespace: str) -> None:
@@ -179,7 +180,7 @@ class FlowRunObserver:
         try:
             self._call(lambda api: self._patch(api, status), _LAST_WORD_PATIENCE_SECONDS)
         except K8sflowError as error:
-            if getattr(error, "status", None) == _NOT_FOUND:
+            if getattr(error, "status", None) == HTTPStatus.NOT_FOUND:
                 return  # deleted: there is nobody to tell
             # The store has the outcome, and the exit code tells the controller.
             click.echo(f"The end of the run can't be written into its FlowRun: {error}", err=True)
@@ -189,7 +190,7 @@ class FlowRunObserver:
         try:
             found = self._call(lambda api: api.get(self._path), _PATIENCE_SECONDS)
         except K8sflowError as error:
-            return getattr(error, "status", None) != _NOT_FOUND
+            return getattr(error, "status", None) != HTTPStatus.NOT_FOUND
         return not found["metadata"].get("deletionTimestamp") and found["metadata"]["uid"] == self.owner["uid"]
 
     def _begin_to_write(self) -> None:
@@ -235,7 +236,7 @@ async def _check(access: ClusterAccess, namespace: str) -> None:
         try:
             resources = (await api.get(f"/apis/{flowruns.API_VERSION}"))["resources"]
         except ApiStatusError as error:
-            if error.status != _NOT_FOUND:
+            if error.status != HTTPStatus.NOT_FOUND:
                 raise
             resources = []
         if not any(resource["name"] == flowruns.PLURAL for resource in resources):
@@ -244,8 +245,8 @@ async def _check(access: ClusterAccess, namespace: str) -> None:
                 cause="The k8sflow controller is not installed there.",
                 advice=f"Somebody with cluster-admin rights has to install it, from k8sflow's checkout:\n  {_INSTALL}",
             )
-        verbs = await asyncio.gather(*(_may(api, namespace, verb) for verb in ("create", "get")))
-        if not all(verbs):
+        asked = [is_allowed(api, namespace, _NEEDED, verb) for verb in _NEEDED.verbs]
+        if not all(await asyncio.gather(*asked)):
             raise KubernetesError(
                 f"you may not create and read FlowRuns in the namespace {namespace!r}.",
                 cause=f"Asked as {access.origin}.",
@@ -261,9 +262,9 @@ async def _check_watched(api: KubernetesApi, namespace: str) -> None:
     try:
         await api.get(f"/api/v1/namespaces/{namespace}/serviceaccounts/{account}")
     except ApiStatusError as error:
-        if error.status == _FORBIDDEN:
+        if error.status == HTTPStatus.FORBIDDEN:
             return  # who may only make FlowRuns learns it from whether the FlowRun is taken up
-        if error.status != _NOT_FOUND:
+        if error.status != HTTPStatus.NOT_FOUND:
             raise
         raise KubernetesError(
             f"no controller looks after FlowRuns in the namespace {namespace!r}: "
@@ -273,19 +274,6 @@ async def _check_watched(api: KubernetesApi, namespace: str) -> None:
             f"  helm upgrade k8sflow charts/k8sflow --namespace k8sflow --reuse-values "
             f"--set 'watchNamespaces={{{namespace}}}'",
         ) from error
-
-
-async def _may(api: KubernetesApi, namespace: str, verb: str) -> bool:
-    attributes = {"namespace": namespace, "verb": verb, "group": flowruns.GROUP, "resource": flowruns.PLURAL}
-    review = await api.post(
-        _REVIEWS,
-        {
-            "apiVersion": "authorization.k8s.io/v1",
-            "kind": "SelfSubjectAccessReview",
-            "spec": {"resourceAttributes": attributes},
-        },
-    )
-    return bool(review.get("status", {}).get("allowed"))
 
 
 async def _create(access: ClusterAccess, manifest: Manifest) -> Manifest:

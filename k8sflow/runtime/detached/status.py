@@ -8,8 +8,8 @@ from dataclasses import replace
 
 from k8sflow.executors.base import Finished, Queued, Started, TaskEvent
 from k8sflow.flow.decorators.policy import Catch
-from k8sflow.kubernetes.api import Manifest
 from k8sflow.kubernetes.flowrun import Phase, TaskCounts, message_of, timestamp
+from k8sflow.kubernetes.manifest import Manifest
 from k8sflow.runtime.core.loop import RunResult
 from k8sflow.runtime.core.retries import Again
 from k8sflow.task.outcome import Outcome

@@ -6,22 +6,22 @@ import asyncio
 import os
 import time
 from collections.abc import Callable
+from http import HTTPStatus
 
 import click
 
-from k8sflow.errors import K8sflowError
+from k8sflow.errors import ApiStatusError, K8sflowError
 from k8sflow.kubernetes import flowrun as flowruns
-from k8sflow.kubernetes.api import KubernetesApi, Manifest
-from k8sflow.kubernetes.api_errors import ApiStatusError
+from k8sflow.kubernetes.api import KubernetesApi
 from k8sflow.kubernetes.flowrun import Phase
 from k8sflow.kubernetes.kubeconfig import load_access
+from k8sflow.kubernetes.manifest import Manifest
 from k8sflow.runtime.session import ActiveRun
 from k8sflow.storage.records import OutcomeRecord
 from k8sflow.task.outcome import Outcome
 
 _PATIENCE_SECONDS = 5.0
 _ASK_SECONDS = 5.0
-_NOT_FOUND = 404
 # A driver that is told to stop has as long as its pod, half a minute, to write how the run ended.
 _LAST_WORD_SECONDS = 45.0
 
@@ -77,7 +77,7 @@ class FlowRunWatch:
         try:
             return asyncio.run(call())
         except ApiStatusError as error:
-            if error.status != _NOT_FOUND:
+            if error.status != HTTPStatus.NOT_FOUND:
                 raise
             return None
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TextIO
 
+from k8sflow import debug_log
 from k8sflow.runtime.progress.live import LiveView
 from k8sflow.runtime.progress.plain import PlainView
 from k8sflow.runtime.progress.reporter import Reporter, View
@@ -27,7 +28,8 @@ def reporter(
 ) -> Reporter:
     """Who tells of a run in the way that suits the place that is written to.
 
-    A terminal gets the live block; a log, a pipe, ``TERM=dumb`` and a continuous integration (``CI``) get lines.
+    A terminal gets the live block; a log, a pipe, ``TERM=dumb``, a continuous integration (``CI``) and debug logging
+    get lines.
     ``NO_COLOR`` is heeded (https://no-color.org).
 
     Args:
@@ -49,7 +51,7 @@ def _view(
     is_terminal = stream.isatty()
     is_simple = environment.get("TERM", "dumb") in {"dumb", "unknown"}
     has_colours = is_terminal and not is_simple and not environment.get("NO_COLOR")
-    if is_terminal and not is_simple and not _is_ci(environment):
+    if is_terminal and not is_simple and not _is_ci(environment) and not debug_log.writes_to_stderr():
         return LiveView(stream, title, began, steps, has_colours=has_colours)
     return PlainView(stream, has_colours=has_colours)
 

@@ -12,7 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from k8sflow.runtime.progress.tally import StepTally, Tally
-from k8sflow.runtime.progress.text import clean, duration
+from k8sflow.runtime.progress.text import clean
+from k8sflow.units import duration
 
 _NARROWEST_BAR, _WIDEST_BAR = 8, 40
 _HEADERS = ("done", "running", "waiting", "failed", "time", "left")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TextIO
 import click
 
 from k8sflow.runtime.progress.tally import Tally
-from k8sflow.runtime.progress.text import duration
+from k8sflow.units import duration
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -14,10 +14,11 @@ from k8sflow.executors.base import Finished, Output, Queued, Started, TaskEvent
 from k8sflow.flow.decorators.policy import Catch
 from k8sflow.runtime.core.retries import Again
 from k8sflow.runtime.progress.tally import Tally
-from k8sflow.runtime.progress.text import OutputLines, brief, duration, prefixed, settled
+from k8sflow.runtime.progress.text import OutputLines, brief, prefixed, settled
 from k8sflow.task.outcome import Outcome
 from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskName, TaskSpec
+from k8sflow.units import duration
 
 _COLOURS = ("cyan", "magenta", "blue", "yellow", "green", "bright_cyan", "bright_magenta", "bright_blue")
 # Nobody reads more of one task while it runs; all of it is in the log.

@@ -85,12 +85,3 @@ def prefixed(prefix: str, lines: str, *, coloured: bool) -> str:
         lines = lines.replace("\n", f"{_RESET}\n") if coloured else click.unstyle(lines)
     body = lines[:-1].replace("\n", f"\n{prefix}")
     return f"{prefix}{body}\n"
-
-
-def duration(seconds: float) -> str:
-    """A time for a person: ``4.2 s``, ``3 min 20 s``, ``2 h 5 min``."""
-    if seconds < 60:  # noqa: PLR2004  seconds in a minute
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"

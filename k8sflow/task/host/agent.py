@@ -25,8 +25,9 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from k8sflow import config, shadowing
+from k8sflow import config, debug_log, shadowing
 from k8sflow.errors import K8sflowError, UnreachableError
+from k8sflow.parallel.limits import out_of_memory_kills
 from k8sflow.storage import package
 from k8sflow.storage.artifacts import blob_key
 from k8sflow.storage.logs import TimedLog
@@ -37,9 +38,9 @@ from k8sflow.storage.run_store import RunStore
 from k8sflow.task import streams
 from k8sflow.task.death import death, last_word, timed_out
 from k8sflow.task.failure import has_entered, never_reached, not_stored, unloadable
-from k8sflow.task.host import oom as memory
 from k8sflow.task.host import pod_environment
 from k8sflow.task.host.framing import Encoder, Stream, encode_result
+from k8sflow.task.host.oom import out_of_memory
 from k8sflow.task.host.pipes import waiting_bytes
 from k8sflow.task.host.uploads import LogUploads
 from k8sflow.task.outcome import Diagnosis, Outcome
@@ -122,7 +123,7 @@ class _Child:
 
     def run(self) -> TaskResult:
         """The task's result."""
-        kills_before = memory.kills()
+        kills_before = out_of_memory_kills()
         wakeup = self._catch_signals()
         pipes = {name: os.pipe() for name in ("stdout", "stderr", "result")}
         sys.stdout.flush()
@@ -250,7 +251,7 @@ class _Child:
             result = committed_result(self._run_store, self._spec)
         if self._terminated and not self._timed_out and (result is None or result.outcome is Outcome.USER_ERROR):
             return self._stopped(result)
-        killed_for_memory = memory.kills() > kills_before
+        killed_for_memory = out_of_memory_kills() > kills_before
         if self._timed_out and result is None:
             result = TaskResult(Outcome.TIMED_OUT, diagnosis=timed_out(self._options.timeout))
             write_outcome(self._run_store, self._spec, result)
@@ -260,7 +261,7 @@ class _Child:
             if not killed_for_memory:
                 write_outcome(self._run_store, self._spec, result)
         if killed_for_memory and result.outcome is Outcome.USER_ERROR:
-            result = TaskResult(Outcome.OUT_OF_MEMORY, diagnosis=memory.out_of_memory(result.diagnosis, in_pod=True))
+            result = TaskResult(Outcome.OUT_OF_MEMORY, diagnosis=out_of_memory(result.diagnosis, in_pod=True))
             write_outcome(self._run_store, self._spec, result)
         return result
 
@@ -313,7 +314,7 @@ def _become_task(options: argparse.Namespace, pipes: dict[str, int]) -> NoReturn
 
 
 def _open(options: argparse.Namespace, first_seconds: float) -> ObjectStore:
-    settings = config.load(Path.cwd())
+    settings = debug_log.configure(config.load(Path.cwd()))
     patience = Patience(settings.storage_patience, first_seconds, _say_alone)
     return open_store(options.store, endpoint=settings.endpoint, region=settings.region, patience=patience)
 

@@ -1,42 +1,21 @@
-"""What the kernel knows about the memory of this cgroup: how often it has killed for want of it, the limit, the peak.
-
-Both cgroup versions are read (https://docs.kernel.org/admin-guide/cgroup-v2.html, …/cgroup-v1/memory.html).
-"""
+"""The diagnosis of a task that the kernel killed because memory ran out."""
 
 from __future__ import annotations
 
-import functools
-import os
-from collections.abc import Iterator
-from pathlib import Path
-
+from k8sflow.parallel.limits import memory_figures
 from k8sflow.task.outcome import Diagnosis, Outcome
-
-_V2 = Path("/sys/fs/cgroup")
-_V1 = Path("/sys/fs/cgroup/memory")
-# cgroup v1 tells "no limit" by a number close to 2^63.
-_NO_LIMIT = 1 << 60
-
-
-def kills() -> int:
-    """How many processes of this process's cgroup were killed for want of memory; 0 where no cgroup can be read."""
-    for line in _text(_counters()).splitlines():
-        key, _, value = line.partition(" ")
-        if key == "oom_kill":
-            return int(value)
-    return 0
 
 
 def out_of_memory(seen: Diagnosis | None, *, in_pod: bool) -> Diagnosis:
-    """What a person is told when the kernel killed a process of a task for want of memory.
+    """Describes why the kernel killed a process of a task.
 
     Args:
-        seen: What the task's end looked like otherwise.
-        in_pod: Whether the task has the cgroup to itself; else it shares it with whatever runs beside it.
+        seen: The diagnosis of the task's end without that knowledge.
+        in_pod: The task has the cgroup to itself; otherwise other processes share it.
     """
     figures = _figures()
-    told = ", ".join(f"{name} {count / 1e6:.0f} MB" for name, count in figures.items())
-    detail = "The kernel killed one of its processes (SIGKILL)." + (f" Memory: {told}." if told else "")
+    sizes = ", ".join(f"{name} {count / 1e6:.0f} MB" for name, count in figures.items())
+    detail = "The kernel killed one of its processes (SIGKILL)." + (f" Memory: {sizes}." if sizes else "")
     for part in (seen.summary, seen.detail) if seen is not None else ():
         if part and part not in detail:
             detail += f"\n{part}"
@@ -49,7 +28,7 @@ def out_of_memory(seen: Diagnosis | None, *, in_pod: bool) -> Diagnosis:
     allowed = f"the limit of {limit / 1e6:.0f} MB here" if limit else "the memory of this machine"
     return Diagnosis(
         Outcome.OUT_OF_MEMORY,
-        f"the task was out of memory: with what runs beside it, it used more than {allowed}",
+        f"the task ran out of memory: it and the processes beside it used more than {allowed}",
         detail,
         "Let the step hold less at a time, or fewer tasks run at a time (--max-workers); or run it where there is "
         f"more: @resources({asked}) and --with kubernetes.",
@@ -57,60 +36,6 @@ def out_of_memory(seen: Diagnosis | None, *, in_pod: bool) -> Diagnosis:
 
 
 def _figures() -> dict[str, int]:
-    """Bytes: the limit and the peak of the innermost cgroup that has a limit; what is available on the machine."""
-    figures: dict[str, int] = {}
-    for folder in _folders():
-        limit = _number(folder, "memory.max", "memory.limit_in_bytes")
-        if limit is not None:
-            peak = _number(folder, "memory.peak", "memory.max_usage_in_bytes")
-            figures |= {"limit": limit} | ({} if peak is None else {"peak": peak})
-            break
-    for line in _text("/proc/meminfo").splitlines():
-        if line.startswith("MemAvailable:"):
-            figures["available on the machine"] = int(line.split()[1]) * 1024
-    return figures
-
-
-@functools.cache
-def _folders() -> list[Path]:
-    """The folders of this process's cgroup, innermost first; a process stays in its cgroup.
-
-    In a container without a namespace for them (cgroup_namespaces(7)) the path is that on the node, and what is mounted
-    here is the cgroup itself.
-    """
-    found: dict[str, str] = {}
-    for line in _text("/proc/self/cgroup").splitlines():
-        _, controllers, path = line.split(":", 2)
-        found |= dict.fromkeys(controllers.split(","), path)
-    root, path = (_V1, found["memory"]) if "memory" in found else (_V2, found.get("", "/"))
-    return [folder for folder in _upwards(root / path.lstrip("/"), root) if folder.is_dir()]
-
-
-@functools.cache
-def _counters() -> str:
-    """The file with the innermost cgroup's counters."""
-    files = [folder / name for folder in _folders() for name in ("memory.events", "memory.oom_control")]
-    return str(next((file for file in files if file.exists()), os.devnull))
-
-
-def _upwards(folder: Path, root: Path) -> Iterator[Path]:
-    yield folder
-    while folder != root:
-        folder = folder.parent
-        yield folder
-
-
-def _number(folder: Path, *names: str) -> int | None:
-    for name in names:
-        text = _text(f"{folder}/{name}").strip()
-        if text.isdigit() and int(text) < _NO_LIMIT:
-            return int(text)
-    return None
-
-
-def _text(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8") as file:  # noqa: PTH123  a Path is slower; it is read for each task
-            return file.read()
-    except OSError:
-        return ""
+    """Bytes: the limit and the peak of the innermost cgroup that has a limit; the memory available on the machine."""
+    names = {"limit": "limit", "highest": "peak", "available on the machine": "available on the machine"}
+    return {names[name]: size for name, size in memory_figures().items() if name in names}

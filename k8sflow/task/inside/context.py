@@ -9,8 +9,8 @@ from functools import cached_property
 from itertools import islice
 from typing import Any
 
-from k8sflow.errors import ArtifactError, FlowDefinitionError, RunError, StorageError
-from k8sflow.flow.checks.artifact_origins import MissingArtifactError, explain
+from k8sflow.errors import ArtifactError, FlowDefinitionError, MissingArtifactError, RunError, StorageError
+from k8sflow.flow.checks.artifact_origins import explain
 from k8sflow.flow.definition import FlowDefinition
 from k8sflow.flow.foreach import items_of
 from k8sflow.flow.graph import Node
@@ -244,7 +244,7 @@ class Context:
     def _missing(self, name: str) -> AttributeError:
         step = self._node.name
         what = f"self.{name} is not set in step {step}."
-        return MissingArtifactError(what, lambda: explain(self._definition, step, name))
+        return MissingArtifactError(what, explain=lambda: explain(self._definition, step, name))
 
 
 def _gives_way(member: Any) -> bool:

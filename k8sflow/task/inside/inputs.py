@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from k8sflow.errors import ArtifactError
-from k8sflow.flow.checks.artifact_origins import MissingArtifactError, explain
+from k8sflow.errors import ArtifactError, MissingArtifactError
+from k8sflow.flow.checks.artifact_origins import explain
 from k8sflow.flow.definition import FlowDefinition
 from k8sflow.flow.spec import CONTEXT, FlowSpec, NextCall
 from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore
@@ -83,7 +83,7 @@ class Branch:
             known = ", ".join(sorted(table_of(self).refs())) or "nothing"
             what = f"the branch {self._k8sflow_name} left no artifact {name!r}. It left {known}."
             step = self._k8sflow_name.step
-            raise MissingArtifactError(what, lambda: explain(self._k8sflow_definition, step, name))
+            raise MissingArtifactError(what, explain=lambda: explain(self._k8sflow_definition, step, name))
         return self._k8sflow_artifacts.load(ref, name)
 
     def __repr__(self) -> str:

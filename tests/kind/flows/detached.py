@@ -25,7 +25,7 @@ class Detached(FlowSpec):
         self.square = self.input**2
         self.pod = os.environ["K8SFLOW_POD"]
         if self.broken:
-            raise ValueError("this flow was told to fail")
+            raise ValueError("this flow was asked to fail")
         self.next(self.meet)
 
     @resources(**SMALL)

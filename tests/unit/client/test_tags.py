@@ -9,11 +9,10 @@ import pytest
 
 from k8sflow import Flow, default_namespace, get_namespace, namespace
 from k8sflow.client import NamespaceMismatchError, Run
-from k8sflow.errors import StorageError
+from k8sflow.errors import StorageError, TagError
 from k8sflow.storage.objects import ObjectStore
 from k8sflow.storage.records import RunRecord
 from k8sflow.storage.run_store import RunStore
-from k8sflow.storage.tags import TagError
 
 
 def _run(store: ObjectStore, run: str = "r1", **more: object) -> Run:

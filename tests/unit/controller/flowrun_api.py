@@ -17,7 +17,7 @@ Manifest = dict[str, Any]
 
 
 class FlowRunApi(FakeApi):
-    """Knows FlowRuns unless ``has_crd`` is false; where ``first_status`` is set, it plays a controller that is fast."""
+    """Knows FlowRuns unless ``has_crd`` is false; with ``first_status`` it acts as a fast controller."""
 
     has_crd = True
     first_status: Manifest | None = None
@@ -42,14 +42,14 @@ class FlowRunApi(FakeApi):
 
     def _patch(self, resource: str, name: str, changes: Manifest) -> web.Response:
         if (resource, name) not in self.objects:
-            return web.json_response({"kind": "Status", "reason": "NotFound", "message": "gone"}, status=404)
+            return web.json_response({"kind": "Status", "reason": "NotFound", "message": "not found"}, status=404)
         item = self.objects[resource, name]
         _merge(item, changes)
         return web.json_response(self._put(resource, item, silently=False))
 
 
 def _merge(item: Manifest, changes: Manifest) -> None:
-    """RFC 7386, as far as it is used."""
+    """A merge patch (RFC 7386), as far as it is used."""
     for key, value in changes.items():
         if isinstance(value, dict):
             _merge(item.setdefault(key, {}), value)
@@ -70,7 +70,7 @@ def flowrun_api() -> Iterator[FlowRunApi]:
 
 @contextmanager
 def flowrun_api_of_environment(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FlowRunApi]:
-    """A running server that the kubeconfig of the environment names.
+    """A running server, named by the kubeconfig in the environment.
 
     Args:
         folder: Where the kubeconfig is written.

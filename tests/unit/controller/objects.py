@@ -13,7 +13,7 @@ POLICY = Policy(image="k8sflow:1", driver_images=("k8sflow:2",))
 
 
 def flowrun(*, status: Manifest | None = None, name: str = "sum-run-1", **spec: Any) -> Manifest:
-    """A FlowRun; what ``spec`` names replaces what is in its spec."""
+    """A FlowRun; ``spec`` replaces keys of its spec."""
     return {
         "apiVersion": "k8sflow.dev/v1alpha1",
         "kind": "FlowRun",
@@ -33,8 +33,8 @@ def job(of: Manifest, *, failed: int = 0, **conditions: Manifest) -> Manifest:
     """The driver Job of a FlowRun, with conditions by type."""
     made = driver_job(of, POLICY)
     made["metadata"]["uid"] = f"job-{of['metadata']['uid']}"
-    told = [{"type": kind, "status": "True", **condition} for kind, condition in conditions.items()]
-    return {**made, "status": {"failed": failed, "conditions": told}}
+    listed = [{"type": kind, "status": "True", **condition} for kind, condition in conditions.items()]
+    return {**made, "status": {"failed": failed, "conditions": listed}}
 
 
 def pod(

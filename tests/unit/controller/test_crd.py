@@ -1,4 +1,4 @@
-"""The CRD's schema and what Python writes into FlowRuns are about the same thing."""
+"""The CRD's schema matches the FlowRuns that Python writes."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ MANIFEST = flowrun_manifest(RECORD, SETTINGS, "lab", "s3://bucket/team")
 
 
 def problems(value: Any, schema: dict[str, Any], where: str = "") -> list[str]:
-    """What of a value a structural schema refuses or prunes."""
+    """The parts of a value that a structural schema refuses or prunes."""
     if not isinstance(value, TYPES[schema["type"]]):
-        return [f"{where} is no {schema['type']}"]
+        return [f"{where} is not of type {schema['type']}"]
     found = []
     if isinstance(value, dict):
         known = schema["properties"]
@@ -58,17 +58,17 @@ def problems(value: Any, schema: dict[str, Any], where: str = "") -> list[str]:
     return found
 
 
-def test_what_is_handed_over_fits_the_schema() -> None:
+def test_a_detached_run_fits_the_schema() -> None:
     assert problems(MANIFEST["spec"], SCHEMA["properties"]["spec"]) == []
 
 
-def test_every_setting_of_the_schema_is_carried_and_none_else() -> None:
+def test_the_settings_of_the_schema_are_those_that_are_carried() -> None:
     known = SCHEMA["properties"]["spec"]["properties"]["settings"]["properties"]
     assert sorted(known) == sorted(map(camel_case, CARRIED_SETTINGS))
 
 
-def test_settings_come_out_as_pods_have_to_use_them() -> None:
-    """The bucket as seen from inside; nothing of the laptop's own."""
+def test_settings_arrive_as_pods_have_to_use_them() -> None:
+    """The bucket as seen from inside the cluster; nothing specific to the laptop."""
     found = environment(MANIFEST["spec"], "lab")
     assert found == {
         "K8SFLOW_BUCKET": "bucket/team",
@@ -80,7 +80,7 @@ def test_settings_come_out_as_pods_have_to_use_them() -> None:
     }
 
 
-def test_what_a_driver_tells_fits_the_schema() -> None:
+def test_the_status_of_a_driver_fits_the_schema() -> None:
     progress = Progress(started_at="2026-01-01T00:00:00Z")
     for status in (progress.status(), progress.final_status(None, 0.0)):
         assert problems(status, SCHEMA["properties"]["status"]) == []
@@ -109,7 +109,7 @@ def test_phases_and_counts_are_those_of_the_schema() -> None:
         ("podSpec", {}),
     ],
 )
-def test_what_has_no_business_in_a_flowrun_is_refused_or_pruned(key: str, value: Any) -> None:
+def test_unsupported_fields_are_refused_or_pruned(key: str, value: Any) -> None:
     spec = {**MANIFEST["spec"], key: value}
     assert problems(spec, SCHEMA["properties"]["spec"])
 

@@ -20,28 +20,28 @@ def variables(job: dict[str, Any]) -> dict[str, str]:
     return {item["name"]: item["value"] for item in container(job)["env"] if "value" in item}
 
 
-def test_the_command_is_a_list_in_which_no_name_can_pass_for_an_option() -> None:
+def test_no_name_in_the_command_can_be_mistaken_for_an_option() -> None:
     command = container(driver_job(flowrun(flow="Sum"), POLICY))["command"]
     assert command == ["/opt/venv/bin/k8sflow", "drive", "--flowrun=sum-run-1", "--", "Sum", "r1"]
 
 
 def test_the_driver_reads_the_settings_that_the_run_was_started_with() -> None:
-    """What the FlowRun says comes back from the environment as settings."""
+    """The environment restores the settings in the FlowRun."""
     found = config.load(config.Path("/"), variables(driver_job(flowrun(), POLICY)))
     assert (found.bucket, found.credentials, found.endpoint) == ("bucket/team", "secret:keys", "http://s3:9000")
     assert (found.region, found.kubernetes_namespace) == ("eu-1", "lab")
     assert found.kubernetes_service_account == "k8sflow-task"
 
 
-def test_the_runtime_of_tasks_is_the_controllers_own_image_where_nobody_says() -> None:
+def test_the_runtime_of_tasks_is_the_controllers_own_image_by_default() -> None:
     said = flowrun(settings={"kubernetesRuntimeImage": "registry/k8sflow:9"})
     name = "K8SFLOW_KUBERNETES_RUNTIME_IMAGE"
     assert variables(driver_job(flowrun(), POLICY))[name] == "k8sflow:1"
     assert variables(driver_job(said, POLICY))[name] == "registry/k8sflow:9"
 
 
-def test_the_driver_is_not_among_what_it_deletes() -> None:
-    """An executor that cancels deletes all that the run's selector finds; the driver has to live to tell the end."""
+def test_the_driver_does_not_delete_itself() -> None:
+    """Cancelling deletes everything that the run's selector matches; the driver must survive to report the end."""
     job = driver_job(flowrun(), POLICY)
     selector = labels.run_labels("Sum", "r1")
     for metadata in (job["metadata"], job["spec"]["template"]["metadata"]):
@@ -49,14 +49,14 @@ def test_the_driver_is_not_among_what_it_deletes() -> None:
         assert metadata["annotations"] == labels.run_annotations("Sum", "r1")
 
 
-def test_the_buckets_keys_come_by_reference() -> None:
+def test_the_keys_of_the_bucket_are_references() -> None:
     env = container(driver_job(flowrun(), POLICY))["env"]
     secret = {item["name"]: item["valueFrom"]["secretKeyRef"] for item in env if "valueFrom" in item}
     assert secret == {key: {"name": "keys", "key": key} for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
     assert not [item for item in container(driver_job(flowrun(settings={}), POLICY))["env"] if "valueFrom" in item]
 
 
-def test_the_driver_is_told_which_service_accounts_tasks_may_have() -> None:
+def test_the_driver_gets_the_service_accounts_that_tasks_may_use() -> None:
     policy = replace(POLICY, task_service_accounts=("gpu",))
     assert variables(driver_job(flowrun(), policy))["K8SFLOW_ALLOWED_SERVICE_ACCOUNTS"] == "k8sflow-task,gpu"
 
@@ -73,7 +73,7 @@ def test_the_flowrun_owns_the_job_without_blocking_its_own_deletion() -> None:
     }
 
 
-def test_a_driver_that_says_no_is_not_asked_again_and_an_eviction_is_free() -> None:
+def test_a_driver_that_gave_up_is_not_restarted_and_an_eviction_does_not_count() -> None:
     spec = driver_job(flowrun(), POLICY)["spec"]
     ignored, final = spec["podFailurePolicy"]["rules"]
     assert ignored == {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}

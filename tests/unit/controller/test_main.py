@@ -8,7 +8,7 @@ from k8sflow.controller.__main__ import parser, policy_of
 from k8sflow.controller.policy import Policy
 
 
-def test_what_is_left_out_is_the_policys_default() -> None:
+def test_options_default_to_those_of_the_policy() -> None:
     options = parser().parse_args(["--namespace=lab", "--image=k8sflow:1"])
     assert policy_of(options) == Policy(image="k8sflow:1")
     assert options.namespace == ["lab"]
@@ -39,7 +39,7 @@ def test_every_option_reaches_the_policy() -> None:
     assert options.namespace == ["a", "b"]
 
 
-def test_a_namespace_has_to_be_given(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_namespace_is_required(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         parser().parse_args(["--image=i"])
     assert "--namespace" in capsys.readouterr().err

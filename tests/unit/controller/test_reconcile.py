@@ -1,4 +1,4 @@
-"""What the controller decides: a table of situations, and what holds in all of them."""
+"""The controller's decisions: a table of situations, and properties that hold in all of them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_a_new_flowrun_gets_one_driver_job() -> None:
     assert decision.status == {}
 
 
-def test_a_driver_that_was_started_makes_the_flowrun_pending() -> None:
+def test_a_started_driver_makes_the_flowrun_pending() -> None:
     assert decide(flowrun(), job(flowrun())).status == {
         "phase": "Pending",
         "observedGeneration": 1,
@@ -39,7 +39,7 @@ def test_a_driver_that_was_started_makes_the_flowrun_pending() -> None:
     }
 
 
-def test_a_lost_driver_job_is_made_again_while_the_run_is_not_over() -> None:
+def test_a_lost_driver_job_is_recreated_until_the_run_has_ended() -> None:
     decision = decide(flowrun(status={"phase": "Running"}))
     assert decision.create is not None
 
@@ -55,13 +55,13 @@ def test_a_lost_driver_job_is_made_again_while_the_run_is_not_over() -> None:
         ({"reason": "ContainerCreating"}, ""),
     ],
 )
-def test_what_a_driver_waits_for_is_told(waiting: Manifest, message: str) -> None:
+def test_the_reason_why_a_driver_waits_is_shown(waiting: Manifest, message: str) -> None:
     status = decide(flowrun(), job(flowrun()), pod(waiting=waiting)).status
     assert status["phase"] == "Pending"
     assert message in status["message"]
 
 
-def test_a_driver_that_fits_no_node_is_told() -> None:
+def test_a_driver_that_fits_no_node_is_shown() -> None:
     stuck = pod()
     stuck["status"]["conditions"] = [
         {
@@ -74,8 +74,8 @@ def test_a_driver_that_fits_no_node_is_told() -> None:
     assert "Insufficient memory" in decide(flowrun(), job(flowrun()), stuck).status["message"]
 
 
-def test_a_living_driver_has_the_word() -> None:
-    """The controller leaves phase and message to it."""
+def test_a_live_driver_writes_the_status() -> None:
+    """The controller doesn't change phase and message."""
     run = flowrun(
         status={
             "phase": "Running",
@@ -87,7 +87,7 @@ def test_a_living_driver_has_the_word() -> None:
     assert decide(run, job(run), pod(running={})) == Decision()
 
 
-def test_a_driver_that_died_is_told_until_the_next_one_speaks() -> None:
+def test_a_dead_driver_is_shown_until_the_next_one_writes() -> None:
     run = flowrun(status={"phase": "Running"})
     dead = pod(phase="Failed", terminated={"exitCode": 137, "reason": "Error"})
     status = decide(run, job(run, failed=1), dead).status
@@ -95,50 +95,57 @@ def test_a_driver_that_died_is_told_until_the_next_one_speaks() -> None:
     assert status["driver"]["restarts"] == 1
     assert "phase" not in status
     starting = pod("p2", created=LATER, waiting={"reason": "ContainerCreating"})
-    assert decide(run, job(run, failed=1), dead, starting).status["message"] == "the driver is being started again."
+    assert decide(run, job(run, failed=1), dead, starting).status["message"] == "the driver is being restarted."
     assert "message" not in decide(run, job(run, failed=1), dead, pod("p2", created=LATER, running={})).status
 
 
-def test_the_last_words_of_a_driver_that_cant_go_on_are_the_message() -> None:
-    log = "line\nError: there is no run Sum/r1 in s3://bucket.\nIt may have been removed.\nStart it anew.\n"
+def test_the_last_error_of_a_driver_that_gave_up_is_the_message() -> None:
+    log = "line\nError: there is no run Sum/r1 in s3://bucket.\nIt may have been removed.\nStart it again.\n"
     ended = pod(phase="Failed", terminated={"exitCode": 1, "reason": "Error", "message": log})
     status = decide(flowrun(), job(flowrun(), failed=1, Failed={"reason": "PodFailurePolicy"}), ended).status
     assert status["phase"] == "Failed"
-    assert status["message"] == "there is no run Sum/r1 in s3://bucket.\nIt may have been removed.\nStart it anew."
+    assert status["message"] == "there is no run Sum/r1 in s3://bucket.\nIt may have been removed.\nStart it again."
     assert status["finishedAt"] == "2026-01-01T00:00:00Z"
 
 
-def test_a_driver_that_died_too_often_fails_the_flowrun_with_its_last_end() -> None:
+def test_debug_logging_does_not_hide_the_last_error_of_a_driver() -> None:
+    record = "2026-11-28T07:40:12.345Z 1 DEBUG k8sflow.kubernetes.api: list pods: stream closed\n"
+    ended = pod(phase="Failed", terminated={"exitCode": 1, "message": f"{record}Error: no bucket.\n{record}Set one.\n"})
+    status = decide(flowrun(), job(flowrun(), failed=1, Failed={"reason": "PodFailurePolicy"}), ended).status
+    assert status["message"] == "no bucket.\nSet one."
+
+
+def test_a_driver_that_died_too_often_fails_the_flowrun_with_its_last_error() -> None:
     first = pod(phase="Failed", terminated={"exitCode": 1, "reason": "Error", "message": "first"})
     last = pod("p2", created=LATER, phase="Failed", terminated={"exitCode": 137, "reason": "OOMKilled"})
     condition = {"reason": "BackoffLimitExceeded", "message": "Job has reached the specified backoff limit"}
     status = decide(flowrun(), job(flowrun(), failed=6, Failed=condition), first, last).status
     assert status["phase"] == "Failed"
-    assert status["message"].startswith("the driver died again and again; last: the driver's pod used more memory")
+    assert status["message"].startswith("the driver died repeatedly; the last time: the driver's pod used more memory")
     assert "driver.resources.memory" in status["message"]
 
 
-def test_a_failed_job_without_pods_is_told_by_its_condition() -> None:
+def test_the_condition_of_a_failed_job_without_pods_is_shown() -> None:
     status = decide(flowrun(), job(flowrun(), Failed={"reason": "DeadlineExceeded", "message": "too long"})).status
     assert (status["phase"], status["message"]) == ("Failed", "the driver's Job failed: too long")
 
 
-def test_a_driver_that_ended_well_without_a_last_word_has_succeeded() -> None:
+def test_a_driver_that_succeeded_without_a_report_has_succeeded() -> None:
     status = decide(flowrun(status={"phase": "Running"}), job(flowrun(), Complete={})).status
     assert status["phase"] == "Succeeded"
 
 
-def test_a_job_of_the_same_name_is_not_taken_for_ours() -> None:
-    """Neither labels nor the name count: the owner's uid does."""
+def test_a_job_of_the_same_name_is_not_taken_for_the_drivers() -> None:
+    """The owner's uid decides, not labels or the name."""
     foreign = job(flowrun(name="sum-run-1"))
     foreign["metadata"]["ownerReferences"][0]["uid"] = "another"
     decision = decide(flowrun(), foreign)
     assert decision.create is None
     assert decision.status["phase"] == "Pending"
-    assert "not of this FlowRun" in decision.status["message"]
+    assert "does not belong to this FlowRun" in decision.status["message"]
 
 
-def test_a_driver_image_has_to_be_allowed() -> None:
+def test_a_driver_image_must_be_allowed() -> None:
     refused = decide(flowrun(driver={"image": "evil:1"}))
     assert refused.create is None
     assert refused.status["phase"] == "Failed"
@@ -146,7 +153,7 @@ def test_a_driver_image_has_to_be_allowed() -> None:
     assert decide(flowrun(driver={"image": "k8sflow:2"})).create is not None
 
 
-def test_nothing_is_done_about_a_flowrun_that_is_being_deleted() -> None:
+def test_a_flowrun_that_is_being_deleted_is_ignored() -> None:
     leaving = flowrun()
     leaving["metadata"]["deletionTimestamp"] = LATER
     assert decide(leaving) == Decision()
@@ -186,7 +193,7 @@ phases = st.sampled_from([None, *Phase])
 
 @given(phases, jobs, pods)
 def test_decisions_settle_and_stay_small(phase: Phase | None, driver: Manifest | None, found: list[Manifest]) -> None:
-    """Written once, a status asks for no other write; a final phase is never left; a status stays below 10 KB."""
+    """A status is written once; a final phase never changes; a status stays below 10 KB."""
     before = {"phase": phase.value} if phase is not None else None
     decision = decide(flowrun(status=before), driver, *found)
     status = {**(before or {}), **decision.status}

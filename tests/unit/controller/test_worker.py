@@ -1,4 +1,4 @@
-"""The worker against an API server that fails, forgets and lags behind."""
+"""The worker against an API server that fails, forgets and lags."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def server() -> Iterator[FlowRunApi]:
 
 
 def work(server: FlowRunApi, feed: Callable[[Worker], None], until: Callable[[], object]) -> None:
-    """Lets a worker go on until something is true at the server."""
+    """Runs a worker until a condition is true at the server."""
 
     async def scenario() -> None:
         async with KubernetesApi(server.access, patience_seconds=0.0) as api:
@@ -44,32 +44,32 @@ def status(server: FlowRunApi, name: str = "sum-run-1") -> Manifest:
 
 def test_a_flowrun_gets_its_job_and_is_pending(server: FlowRunApi) -> None:
     run = server.put("flowruns", flowrun())
-    work(server, lambda worker: worker.flowrun_changed(run, is_gone=False), lambda: status(server))
+    work(server, lambda worker: worker.flowrun_changed(run, is_deleted=False), lambda: status(server))
     assert status(server)["phase"] == "Pending"
     assert server.names("jobs") == ["sum-run-1-driver"]
 
 
-def test_a_flowrun_that_is_gone_meanwhile_gets_no_job(server: FlowRunApi) -> None:
-    """Watches of different kinds lag; what is done is done for what is there."""
-    gone, there = flowrun(name="gone"), server.put("flowruns", flowrun())
+def test_a_flowrun_that_is_deleted_meanwhile_gets_no_job(server: FlowRunApi) -> None:
+    """Watches of different kinds lag, so the FlowRun is read before any action."""
+    deleted, present = flowrun(name="deleted"), server.put("flowruns", flowrun())
 
     def feed(worker: Worker) -> None:
-        worker.flowrun_changed(gone, is_gone=False)
-        worker.flowrun_changed(there, is_gone=False)
+        worker.flowrun_changed(deleted, is_deleted=False)
+        worker.flowrun_changed(present, is_deleted=False)
 
     work(server, feed, lambda: status(server))
     assert server.names("jobs") == ["sum-run-1-driver"]
 
 
 def test_a_restarted_controller_leaves_a_running_run_alone(server: FlowRunApi) -> None:
-    """It sees the FlowRun before the Job: the create finds the Job, and no word of the driver is written over."""
+    """It sees the FlowRun before the Job: the create finds the Job, and the driver's status is not overwritten."""
     first = server.put("flowruns", flowrun(status={"phase": "Running", "message": "at work"}))
     server.put("jobs", job(first))
     other = server.put("flowruns", flowrun(name="other"))
 
     def feed(worker: Worker) -> None:
-        worker.flowrun_changed(first, is_gone=False)
-        worker.flowrun_changed(other, is_gone=False)
+        worker.flowrun_changed(first, is_deleted=False)
+        worker.flowrun_changed(other, is_deleted=False)
 
     work(server, feed, lambda: status(server, "other"))
     assert status(server)["phase"] == "Running"
@@ -77,13 +77,13 @@ def test_a_restarted_controller_leaves_a_running_run_alone(server: FlowRunApi) -
 
 
 @pytest.mark.slow
-def test_trouble_with_one_flowrun_leaves_the_others_alone_and_is_tried_again(server: FlowRunApi) -> None:
+def test_an_error_about_one_flowrun_is_retried_and_does_not_affect_others(server: FlowRunApi) -> None:
     bad, good = server.put("flowruns", flowrun(name="bad")), server.put("flowruns", flowrun(name="good"))
     server.fail("GET", "flowruns/bad", 403, times=1)
 
     def feed(worker: Worker) -> None:
-        worker.flowrun_changed(bad, is_gone=False)
-        worker.flowrun_changed(good, is_gone=False)
+        worker.flowrun_changed(bad, is_deleted=False)
+        worker.flowrun_changed(good, is_deleted=False)
 
     work(server, feed, lambda: status(server, "good") and status(server, "bad"))
     created = server.asked("POST", "/jobs")
@@ -91,26 +91,26 @@ def test_trouble_with_one_flowrun_leaves_the_others_alone_and_is_tried_again(ser
     assert server.names("jobs") == ["bad-driver", "good-driver"]
 
 
-def test_a_job_that_was_deleted_is_made_again(server: FlowRunApi) -> None:
+def test_a_deleted_job_is_recreated(server: FlowRunApi) -> None:
     run = server.put("flowruns", flowrun(status={"phase": "Running"}))
     old = job(run)
 
     def feed(worker: Worker) -> None:
-        worker.job_changed(old, is_gone=False)
-        worker.flowrun_changed(run, is_gone=False)
-        worker.job_changed(old, is_gone=True)
+        worker.job_changed(old, is_deleted=False)
+        worker.flowrun_changed(run, is_deleted=False)
+        worker.job_changed(old, is_deleted=True)
 
     work(server, feed, lambda: server.names("jobs"))
 
 
-def test_a_job_that_was_deleted_while_nobody_watched_is_missed(server: FlowRunApi) -> None:
+def test_the_deletion_of_a_job_is_noticed_without_a_watch(server: FlowRunApi) -> None:
     run = server.put("flowruns", flowrun(status={"phase": "Running"}))
 
     async def scenario() -> None:
         async with KubernetesApi(server.access, patience_seconds=0.0) as api:
             worker = Worker(api, POLICY, lambda: 0.0)
-            worker.job_changed(job(run), is_gone=False)
-            worker.flowrun_changed(run, is_gone=False)
+            worker.job_changed(job(run), is_deleted=False)
+            worker.flowrun_changed(run, is_deleted=False)
             running = [asyncio.create_task(work) for work in (worker.run(), worker.refresh(0.01))]
             await asyncio.to_thread(server.wait, lambda: server.names("jobs"))
             for task in running:

@@ -1,4 +1,4 @@
-"""Pictures of graphs: nothing is missing, nothing runs over anything else, and they look as they should."""
+"""Drawings of graphs: nothing is missing, nothing overlaps, and they look as they should."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 from hypothesis import given, settings
+from rich.cells import cell_len
 
 from k8sflow.drawing import markup, svg, text
 from k8sflow.drawing.arrows import arrows, loop
@@ -65,7 +66,7 @@ def _graph(tmp_path: Path, source: str) -> Graph:
     return compile_flow(load_flow(write_flow(tmp_path, source))).graph
 
 
-def test_branches_stand_side_by_side(tmp_path: Path) -> None:
+def test_branches_are_side_by_side(tmp_path: Path) -> None:
     """In the order of the source, below the step that opens them and above the one that joins them."""
     drawn = text.draw(_graph(tmp_path, BRANCHES))
     assert drawn.splitlines() == [
@@ -82,7 +83,7 @@ def test_branches_stand_side_by_side(tmp_path: Path) -> None:
 
 
 def test_switches_loops_and_foreach_say_when(tmp_path: Path) -> None:
-    """Beside their lines; wide characters take the room that a terminal gives them."""
+    """Labels are beside their lines; wide characters take two columns, as in a terminal."""
     graph = _graph(tmp_path, SEARCH)
     drawn = text.draw(graph)
     for words in (
@@ -93,22 +94,20 @@ def test_switches_loops_and_foreach_say_when(tmp_path: Path) -> None:
         "collect (joins numbers)",
     ):
         assert drawn.count(words) == 1, drawn
-    columns = {
-        text.width(line[: line.index("kind is 'bad'")]) for line in drawn.splitlines() if "kind is 'bad'" in line
-    }
+    columns = {cell_len(line[: line.index("kind is 'bad'")]) for line in drawn.splitlines() if "kind is 'bad'" in line}
     below = {line.rindex("│") for line in drawn.splitlines() if "improve" in line}
     assert columns == {column + 2 for column in below}, drawn
 
 
-def test_ascii_has_no_other_lines(tmp_path: Path) -> None:
+def test_ascii_drawings_have_only_ascii_lines(tmp_path: Path) -> None:
     """Only names and values may have other characters."""
     drawn = text.draw(_graph(tmp_path, SEARCH), ascii_only=True)
     assert "improve (again where close is False)" in drawn
     assert drawn.replace("日本", "").isascii()
 
 
-def test_names_can_stand_out(tmp_path: Path) -> None:
-    """Without moving anything."""
+def test_names_can_be_highlighted(tmp_path: Path) -> None:
+    """Highlighting moves nothing."""
     graph = _graph(tmp_path, SEARCH)
     loud = text.draw(graph, emphasized=lambda name: f"\x1b[1m{name}\x1b[0m")
     assert loud.count("\x1b[1m") == 6
@@ -124,7 +123,7 @@ def _checked(parts: tuple[Part, ...]) -> Graph:
 @pytest.mark.slow
 @given(SEQUENCES)
 @settings(max_examples=60, deadline=None)
-def test_the_lines_lead_where_the_steps_go_on(parts: tuple[Part, ...]) -> None:
+def test_lines_lead_to_the_next_steps(parts: tuple[Part, ...]) -> None:
     """From every step down to each step that follows, and every name and label is there."""
     graph = _checked(parts)
     drawn = text.draw(graph)
@@ -176,7 +175,7 @@ def _below(lines: list[str], places: dict[str, tuple[int, int, int]], step: str)
 
 @given(SEQUENCES)
 @settings(max_examples=60, deadline=None)
-def test_nothing_runs_over_anything_else(parts: tuple[Part, ...]) -> None:
+def test_nothing_overlaps(parts: tuple[Part, ...]) -> None:
     """Neighbours in a row are as far from each other as they are wide."""
     graph = _checked(parts)
     layout = lay_out(graph, arrows(graph), lambda _: Extent(10, 20), len, 5, whole=False)
@@ -188,8 +187,8 @@ def test_nothing_runs_over_anything_else(parts: tuple[Part, ...]) -> None:
 
 @given(SEQUENCES)
 @settings(max_examples=30, deadline=None)
-def test_svg_is_xml_with_all_that_is_to_be_seen(parts: tuple[Part, ...]) -> None:
-    """A box for every step, and a line for every arrow, inside of the picture."""
+def test_svg_is_xml_with_every_step_and_arrow(parts: tuple[Part, ...]) -> None:
+    """A box for every step, and a line for every arrow, inside the drawing."""
     graph = _checked(parts)
     root = ET.fromstring(svg.draw(graph))
     space = "{http://www.w3.org/2000/svg}"
@@ -206,7 +205,7 @@ def test_svg_is_xml_with_all_that_is_to_be_seen(parts: tuple[Part, ...]) -> None
             )
 
 
-def test_what_is_written_is_escaped(tmp_path: Path) -> None:
+def test_texts_are_escaped(tmp_path: Path) -> None:
     """Quotes, brackets and ampersands of the flow are text everywhere."""
     graph = _graph(tmp_path, SEARCH)
     root = ET.fromstring(svg.draw(graph))
@@ -225,7 +224,7 @@ def test_other_programs_get_every_arrow_once(tmp_path: Path, draw: object) -> No
     assert '"end"' in drawn
 
 
-def test_a_long_flow_is_drawn_in_no_time() -> None:
+def test_a_long_flow_is_drawn_quickly() -> None:
     """Hundreds of steps in a row, and a hundred side by side."""
     names = [f"s{i}" for i in range(400)]
     nodes = {name: Node(name, PLACE, PLACE, next=(after,)) for name, after in itertools.pairwise(names)}

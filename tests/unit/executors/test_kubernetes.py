@@ -11,7 +11,7 @@ import pytest
 from k8sflow.config import Settings
 from k8sflow.executors.base import Finished, Output, Queued, Started, TaskEvent
 from k8sflow.executors.kubernetes import KubernetesExecutor
-from k8sflow.flow.decorators.pod_options import PodOptions
+from k8sflow.flow.decorators.pod_options import DEFAULT_OPTIONS, PodOptions, merge
 from k8sflow.task.host.framing import Encoder, encode_result
 from k8sflow.task.outcome import Diagnosis, Outcome
 from k8sflow.task.result import TaskResult, Transition
@@ -20,6 +20,7 @@ from tests.unit.kubernetes.fake_api import DEADLINE_SECONDS, FakeApi, fake_api
 
 SUCCESS = TaskResult(Outcome.SUCCEEDED, Transition(("end",)))
 SETTINGS = Settings(kubernetes_namespace="lab", kubernetes_runtime_image="k8sflow:1")
+OPTIONS = merge(PodOptions(image="k8sflow:1"), DEFAULT_OPTIONS)
 
 
 class Driver:
@@ -31,7 +32,7 @@ class Driver:
         self.committed: dict[TaskSpec, TaskResult] = {}
         arguments: dict[str, Any] = {
             "settings": SETTINGS,
-            "pod_options": lambda _: PodOptions(),
+            "pod_options": lambda _: OPTIONS,
             "agent_arguments": lambda task: ["run", str(task.name)],
             "committed": self.committed.get,
             **options,
@@ -144,7 +145,7 @@ def test_a_task_that_was_over_before_it_was_seen_running_has_its_output(
 def test_out_of_memory_is_told_with_the_request_and_the_last_lines(
     server: FakeApi, start: Callable[..., Driver]
 ) -> None:
-    driver = start(pod_options=lambda _: PodOptions.from_mapping({"memory": 500}))
+    driver = start(pod_options=lambda _: merge(PodOptions(memory="500M"), OPTIONS))
     (job,) = driver.run("a")
     pod = server.pod_of(job, **running())
     driver.next(Started)
@@ -175,7 +176,7 @@ def test_why_a_task_waits_is_told_once(server: FakeApi, start: Callable[..., Dri
     pod = server.pod_of(job, **waits("ContainerCreating"))
     pod = server.put("pods", with_status(pod, waits("ErrImagePull", "manifest unknown: not found")))
     told = driver.next(Queued)
-    assert "there is no such image" in told.reason
+    assert "it does not exist" in told.reason
     assert "image" in told.resolution
     pod = server.put("pods", with_status(pod, waits("ImagePullBackOff", "Back-off pulling image")))
     server.put("pods", with_status(pod, running()))
@@ -187,7 +188,7 @@ def test_what_no_node_can_hold_is_told_with_the_largest_node(server: FakeApi, st
         "nodes",
         {"metadata": {"name": "n"}, "spec": {}, "status": {"allocatable": {"cpu": "4", "memory": "16000000Ki"}}},
     )
-    driver = start(pod_options=lambda _: PodOptions.from_mapping({"cpu": 64}))
+    driver = start(pod_options=lambda _: merge(PodOptions(cpu="64"), OPTIONS))
     (job,) = driver.run("a")
     condition = {
         "type": "PodScheduled",
@@ -197,7 +198,7 @@ def test_what_no_node_can_hold_is_told_with_the_largest_node(server: FakeApi, st
     }
     server.pod_of(job, conditions=[condition])
     told = driver.next(Queued)
-    assert told.reason.startswith("no node is large enough for its pod: it asks for cpu=64, memory=4096M.")
+    assert told.reason.startswith("no node is large enough for its pod: it requests cpu=64, memory=4096M.")
     assert "Insufficient cpu" in told.reason
     assert "cpu=4, memory=16.4 GB" in told.resolution
 
@@ -213,7 +214,7 @@ def test_an_image_name_that_is_none_ends_the_task_at_once(server: FakeApi, start
 
 @pytest.mark.slow
 def test_a_pod_that_waits_too_long_is_given_up(server: FakeApi, start: Callable[..., Driver]) -> None:
-    driver = start(pod_options=lambda _: PodOptions(pending_timeout_seconds=1))
+    driver = start(pod_options=lambda _: merge(PodOptions(pending_timeout_seconds=1), OPTIONS))
     (job,) = driver.run("a")
     server.pod_of(job, **waits("CreateContainerConfigError", 'secret "keys" not found'))
     assert 'secret "keys" not found' in driver.next(Queued).reason
@@ -237,7 +238,7 @@ def test_a_disrupted_pod_is_waited_for_until_its_successor_ends(server: FakeApi,
     }
     stopped = TaskResult(Outcome.CANCELLED).to_json()
     server.put("pods", with_status(pod, {**terminated(143, "Error", stopped), "conditions": [condition]}))
-    assert driver.next(Queued).reason == "it was preempted by a pod of a higher priority. for web-1"
+    assert driver.next(Queued).reason == "it was preempted by a pod with a higher priority. for web-1"
     second = server.pod_of(job, suffix="fghij", **running())
     assert second["metadata"]["name"] in driver.next(Started).where
     server.put("pods", with_status(second, terminated(message=SUCCESS.to_json())))
@@ -328,7 +329,7 @@ def test_a_container_that_got_sigterm_is_run_again(server: FakeApi, start: Calla
     driver.next(Started)
     result = driver.next(Finished).result
     assert result.outcome is Outcome.NODE_LOST
-    assert "killed from outside (exit code 143)" in result.diagnosis.summary
+    assert "killed externally (exit code 143)" in result.diagnosis.summary
 
 
 def test_a_create_whose_answer_got_lost_makes_one_job(server: FakeApi, start: Callable[..., Driver]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -83,20 +82,6 @@ def test_millicores_keep_their_value(millicores: int) -> None:
 @given(st.integers(16, 10**7))
 def test_megabytes_keep_their_value(megabytes: int) -> None:
     assert quantity.parse(quantity.size(megabytes)) == megabytes * 10**6
-
-
-@pytest.mark.parametrize(
-    ("amount", "expected"),
-    [
-        (999, "999 bytes"),
-        (1500, "1.5 kB"),
-        (16_384_000_000, "16.4 GB"),
-        (4 * 10**9, "4 GB"),
-        (Decimal(2 * 10**12), "2 TB"),
-    ],
-)
-def test_bytes_are_told_as_a_person_reads_them(amount: Decimal, expected: str) -> None:
-    assert quantity.describe_size(amount) == expected
 
 
 def test_options_of_a_decorator_and_of_the_command_line_are_the_same() -> None:

@@ -29,7 +29,7 @@ Manifest = dict[str, Any]
 
 @dataclass
 class Fault:
-    """Answers matching requests in its own way, some times."""
+    """An overridden answer to matching requests, for a number of times."""
 
     method: str
     part: str
@@ -105,7 +105,7 @@ class FakeApi:
     # -- what a test does --------------------------------------------------------------------------------------------
 
     def put(self, resource: str, item: Manifest, *, silently: bool = False) -> Manifest:
-        """Creates or changes an object, and tells the watchers unless they are to miss it."""
+        """Creates or changes an object, and notifies the watchers unless silently."""
         return self._call(lambda: self._put(resource, copy.deepcopy(item), silently=silently))
 
     def remove(self, resource: str, name: str, *, silently: bool = False) -> None:
@@ -118,11 +118,11 @@ class FakeApi:
         return self._call(lambda: sorted(name for kind, name in self.objects if kind == resource))
 
     def send(self, event: Manifest) -> None:
-        """Sends an event as it is to every watcher."""
+        """Sends an event unchanged to every watcher."""
         self._each_watcher(lambda watcher: watcher.queue.put_nowait(event))
 
     def send_raw(self, data: bytes) -> None:
-        """Sends bytes as they are to every watcher."""
+        """Sends bytes unchanged to every watcher."""
         self._each_watcher(lambda watcher: watcher.queue.put_nowait(data))
 
     def close_watches(self) -> None:
@@ -138,7 +138,7 @@ class FakeApi:
         self._call(self.watchers.clear)
 
     def compact(self) -> None:
-        """Forgets the past: watches from versions before now get a 410."""
+        """Forgets the history: watches from earlier versions get a 410."""
 
         def forget() -> None:
             self.oldest_version = next(self._version)
@@ -157,7 +157,7 @@ class FakeApi:
         headers: dict[str, str] | None = None,
         watch: bool | None = None,
     ) -> None:
-        """Has the next requests whose path contains ``part`` refused."""
+        """Refuses the next requests whose path contains ``part``."""
         document = body or {
             "kind": "Status",
             "status": "Failure",
@@ -172,7 +172,7 @@ class FakeApi:
         self._call(lambda: self.faults.append(Fault(method, part, respond, times, watch)))
 
     def drop(self, method: str, part: str, *, times: int = 1, after: bool = False) -> None:
-        """Cuts the connection of the next matching requests; ``after`` they have had their effect."""
+        """Cuts the connection of the next matching requests; with ``after``, once they have taken effect."""
 
         async def respond(request: web.Request) -> web.Response:
             if after:
@@ -184,7 +184,7 @@ class FakeApi:
         self._call(lambda: self.faults.append(Fault(method, part, respond, times)))
 
     def delay_answer(self, method: str, part: str, seconds: float) -> None:
-        """Has the next matching request answered with what was true when it came, but late."""
+        """Delays the answer to the next matching request, which describes the state at its arrival."""
 
         async def respond(request: web.Request) -> web.StreamResponse:
             answer = await self._answer(request)
@@ -207,7 +207,7 @@ class FakeApi:
         self.write_log(pod, ("END", b""))
 
     def pod_of(self, job: str, *, suffix: str = "abcde", **status: Any) -> Manifest:
-        """Puts a pod where the Job controller would, and returns it."""
+        """Creates a pod as the Job controller would, and returns it."""
         manifest = self.get("jobs", job)
         assert manifest is not None
         template = manifest["spec"]["template"]
@@ -252,7 +252,7 @@ class FakeApi:
         def run() -> None:
             try:
                 done.set_result(work())
-            except BaseException as error:  # noqa: BLE001 - handed to the test's thread
+            except BaseException as error:  # noqa: BLE001 - passed to the test's thread
                 done.set_exception(error)
 
         self._loop.call_soon_threadsafe(run)
@@ -349,7 +349,7 @@ class FakeApi:
         return web.json_response(self._put(resource, item, silently=False))
 
     def _delete(self, resource: str, name: str | None, selector: dict[str, str]) -> web.Response:
-        """Deletes as the garbage collector would: a Job takes its pods along."""
+        """Deletes as the garbage collector would: a Job's pods with the Job."""
         if name is not None and (resource, name) not in self.objects:
             return _status(404, "NotFound", f"{resource} {name!r} not found")
         found = [
@@ -357,10 +357,10 @@ class FakeApi:
             for key, item in self.objects.items()
             if key[0] == resource and (key[1] == name or (name is None and _matches(item, selector)))
         ]
-        for kind, gone in found:
-            self._remove(kind, gone)
+        for kind, deleted in found:
+            self._remove(kind, deleted)
             for _, pod in [key for key in self.objects if key[0] == "pods"]:
-                if self.objects["pods", pod]["metadata"]["labels"].get("batch.kubernetes.io/job-name") == gone:
+                if self.objects["pods", pod]["metadata"]["labels"].get("batch.kubernetes.io/job-name") == deleted:
                     self._remove("pods", pod)
         return web.json_response({"kind": "Status", "status": "Success"})
 

@@ -1,8 +1,9 @@
-"""Requests: what is tried again, what isn't, and what a person is told."""
+"""Requests: which are retried, which aren't, and the errors that users get."""
 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -10,9 +11,9 @@ from typing import Any
 import pytest
 
 from k8sflow.config import Settings
-from k8sflow.errors import KubernetesError
+from k8sflow.errors import ApiStatusError, ApiUnreachableError, KubernetesError
 from k8sflow.kubernetes.api import KubernetesApi
-from k8sflow.kubernetes.api_errors import ApiStatusError, ApiUnreachableError, Target
+from k8sflow.kubernetes.api_errors import Target
 from k8sflow.kubernetes.kubeconfig import ClusterAccess
 from k8sflow.kubernetes.preflight import PERMISSIONS, check_access
 from tests.unit.kubernetes.fake_api import FakeApi, fake_api
@@ -42,13 +43,13 @@ def use(server: FakeApi, work: Callable[[KubernetesApi], Awaitable[Any]], **opti
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
-def test_what_passes_is_tried_again(server: FakeApi, status: int) -> None:
+def test_temporary_failures_are_retried(server: FakeApi, status: int) -> None:
     server.fail("POST", "/jobs", status)
     assert use(server, lambda api: api.create(JOBS, JOB))[1] is True
 
 
 @pytest.mark.slow
-def test_retry_after_is_waited_for(server: FakeApi) -> None:
+def test_retry_after_is_respected(server: FakeApi) -> None:
     server.fail("GET", "/jobs", 429, headers={"Retry-After": "1"})
 
     async def work(api: KubernetesApi) -> float:
@@ -60,9 +61,20 @@ def test_retry_after_is_waited_for(server: FakeApi) -> None:
     assert use(server, work) >= 1.0
 
 
-def test_a_cut_connection_is_tried_again(server: FakeApi) -> None:
+def test_a_cut_connection_is_retried(server: FakeApi) -> None:
     server.drop("GET", "/jobs", times=2)
     assert use(server, lambda api: api.get(JOBS))["items"] == []
+
+
+def test_retries_and_refreshed_credentials_are_logged(server: FakeApi, caplog: pytest.LogCaptureFixture) -> None:
+    server.fail("GET", "/jobs", 503)
+    server.fail("GET", "/jobs", 401)
+    with caplog.at_level("DEBUG", logger="k8sflow"):
+        use(server, lambda api: api.get(JOBS))
+    messages = [record.getMessage() for record in caplog.records if record.name == "k8sflow.kubernetes.api"]
+    assert len(messages) == 2
+    assert re.fullmatch(r"the Kubernetes API server refused to list jobs .*503.* Retrying in 0\.\d s\.", messages[0])
+    assert messages[1] == "list jobs in namespace 'lab': the credentials were refused; refreshing them"
 
 
 def test_patience_ends(server: FakeApi) -> None:
@@ -71,36 +83,36 @@ def test_patience_ends(server: FakeApi) -> None:
         use(server, lambda api: api.get(JOBS), patience_seconds=0.5)
 
 
-def test_what_is_refused_for_good_is_not_tried_again(server: FakeApi) -> None:
+def test_permanent_refusals_are_not_retried(server: FakeApi) -> None:
     server.fail("POST", "/jobs", 422)
     with pytest.raises(ApiStatusError):
         use(server, lambda api: api.create(JOBS, JOB))
     assert len(server.asked("POST", "/jobs")) == 1
 
 
-def test_a_conflict_about_the_quota_is_tried_again(server: FakeApi) -> None:
+def test_a_conflict_about_the_quota_is_retried(server: FakeApi) -> None:
     server.fail("POST", "/jobs", 409, body={"reason": "Conflict", "message": "resourcequotas: the object has changed"})
     assert use(server, lambda api: api.create(JOBS, JOB))[1] is True
 
 
-def test_a_create_whose_answer_got_lost_is_one_create(server: FakeApi) -> None:
+def test_a_create_whose_answer_got_lost_creates_one_object(server: FakeApi) -> None:
     server.drop("POST", "/jobs", after=True)
     created, is_new = use(server, lambda api: api.create(JOBS, JOB))
     assert created["metadata"]["name"] == "j"
     assert is_new is False
 
 
-def test_a_name_that_something_else_has_is_an_error(server: FakeApi) -> None:
+def test_a_name_taken_by_another_object_is_an_error(server: FakeApi) -> None:
     server.put("jobs", {"metadata": {"name": "j", "labels": {"run": "other"}}})
-    with pytest.raises(KubernetesError, match="exists already, and is not of this run"):
+    with pytest.raises(KubernetesError, match="exists already, and does not belong to this run"):
         use(server, lambda api: api.create(JOBS, JOB))
 
 
-def test_deleting_what_is_gone_is_no_error(server: FakeApi) -> None:
+def test_deleting_a_missing_object_is_not_an_error(server: FakeApi) -> None:
     use(server, lambda api: api.delete(f"{JOBS}/nothing"))
 
 
-def test_a_page_that_took_too_long_starts_the_list_over(server: FakeApi) -> None:
+def test_an_expired_page_restarts_the_list(server: FakeApi) -> None:
     for index in range(600):
         server.put("jobs", {"metadata": {"name": f"j{index}"}})
     seen: list[bool] = []
@@ -147,7 +159,7 @@ def test_expired_credentials_are_renewed_once(server: FakeApi) -> None:
 
 
 def test_a_stream_renews_expired_credentials_too(server: FakeApi) -> None:
-    """Once; a watch that begins anew after the token's end must not end the run."""
+    """Once; a watch that starts again after the token has expired must not end the run."""
     credentials = Expiring()
     access = replace(server.access, credentials=credentials)
 
@@ -164,7 +176,7 @@ def test_a_stream_renews_expired_credentials_too(server: FakeApi) -> None:
         use(server, read, access=access)
 
 
-def test_403_names_the_rule_that_is_missing(server: FakeApi) -> None:
+def test_403_names_the_missing_rule(server: FakeApi) -> None:
     body = {"reason": "Forbidden", "message": 'jobs.batch is forbidden: User "me" cannot create resource "jobs"'}
     server.fail("POST", "/jobs", 403, body=body)
     with pytest.raises(ApiStatusError, match="refused to create jobs in namespace 'lab': 403 Forbidden") as caught:
@@ -173,7 +185,7 @@ def test_403_names_the_rule_that_is_missing(server: FakeApi) -> None:
     assert "kubectl auth can-i create jobs.batch -n lab" in caught.value.advice
 
 
-def test_a_closed_port_is_told_as_such() -> None:
+def test_a_closed_port_is_reported() -> None:
     access = ClusterAccess(server="http://127.0.0.1:1", origin='context "x" of /kube')
     with pytest.raises(ApiUnreachableError, match="no connection") as caught:
         check_access(Settings(), access=access)
@@ -181,7 +193,7 @@ def test_a_closed_port_is_told_as_such() -> None:
     assert "kubectl get nodes" in caught.value.advice
 
 
-def test_tls_that_fails_is_told_as_such(server: FakeApi) -> None:
+def test_a_failure_of_tls_is_reported(server: FakeApi) -> None:
     import ssl
 
     access = replace(
@@ -209,7 +221,7 @@ def test_tls_that_fails_is_told_as_such(server: FakeApi) -> None:
         ("GET", "/api/v1/namespaces/n", False, "get namespaces 'n'", "get namespaces"),
     ],
 )
-def test_a_request_is_told_in_the_words_of_rbac(
+def test_a_request_is_described_in_the_terms_of_rbac(
     method: str, path: str, *, watch: bool, expected: str, can_i: str
 ) -> None:
     target = Target.of(method, path, watch=watch)
@@ -217,13 +229,13 @@ def test_a_request_is_told_in_the_words_of_rbac(
     assert target.can_i() == f"kubectl auth can-i {can_i}"
 
 
-def test_the_preflight_passes_where_all_is_allowed(server: FakeApi) -> None:
+def test_the_preflight_passes_if_everything_is_allowed(server: FakeApi) -> None:
     server.put("namespaces", {"metadata": {"name": "lab"}})
     check_access(Settings(kubernetes_namespace="lab"), access=server.access)
     assert len(server.asked("POST", "selfsubjectaccessreviews")) == 12
 
 
-def test_the_preflight_names_all_that_is_missing_at_once(server: FakeApi) -> None:
+def test_the_preflight_names_all_missing_permissions_at_once(server: FakeApi) -> None:
     server.put("namespaces", {"metadata": {"name": "lab"}})
     server.denied = {("create", "jobs"), ("get", "pods/log"), ("delete", "configmaps")}
     with pytest.raises(KubernetesError, match="create jobs; get pods/log; delete configmaps") as caught:
@@ -231,23 +243,23 @@ def test_the_preflight_names_all_that_is_missing_at_once(server: FakeApi) -> Non
     assert '- apiGroups: [""]\n  resources: ["pods/log"]\n  verbs: [get]' in caught.value.advice
 
 
-def test_the_preflight_asks_for_no_config_map_where_there_is_an_owner(server: FakeApi) -> None:
+def test_the_preflight_requires_no_config_maps_if_there_is_an_owner(server: FakeApi) -> None:
     server.put("namespaces", {"metadata": {"name": "lab"}})
     server.denied = {("delete", "configmaps")}
     check_access(Settings(kubernetes_namespace="lab"), access=server.access, permissions=PERMISSIONS)
 
 
-def test_a_namespace_that_is_not_there_is_told(server: FakeApi) -> None:
+def test_a_missing_namespace_is_reported(server: FakeApi) -> None:
     with pytest.raises(KubernetesError, match="no namespace 'lab'"):
         check_access(Settings(kubernetes_namespace="lab"), access=server.access)
 
 
-def test_who_may_not_see_namespaces_may_still_run(server: FakeApi) -> None:
+def test_a_user_who_may_not_read_namespaces_can_still_run(server: FakeApi) -> None:
     server.fail("GET", "/namespaces/lab", 403, body={"reason": "Forbidden", "message": "cannot get"})
     check_access(Settings(kubernetes_namespace="lab"), access=server.access)
 
 
-def test_a_secret_that_is_not_there_is_told_before_a_pod_waits_for_it(server: FakeApi) -> None:
+def test_a_missing_secret_is_reported_before_a_pod_waits_for_it(server: FakeApi) -> None:
     server.put("namespaces", {"metadata": {"name": "lab"}})
     settings = Settings(kubernetes_namespace="lab", credentials="secret:keys")
     with pytest.raises(KubernetesError, match="no Secret 'keys' in namespace 'lab'"):
@@ -258,7 +270,7 @@ def test_a_secret_that_is_not_there_is_told_before_a_pod_waits_for_it(server: Fa
     check_access(settings, access=server.access)
 
 
-def test_a_cluster_that_is_too_old_is_told(server: FakeApi) -> None:
+def test_a_cluster_that_is_too_old_is_reported(server: FakeApi) -> None:
     server.version = {"major": "1", "minor": "27", "gitVersion": "v1.27.3"}
     with pytest.raises(KubernetesError, match=r"Kubernetes v1\.27\.3, which is too old"):
         check_access(Settings(kubernetes_namespace="lab"), access=server.access)

@@ -44,7 +44,7 @@ def environment_of(manifest: dict[str, Any]) -> dict[str, Any]:
     return {item["name"]: item.get("value", item.get("valueFrom")) for item in container_of(manifest)["env"]}
 
 
-def test_failures_are_the_drivers_and_disruptions_are_the_jobs() -> None:
+def test_the_driver_handles_failures_and_the_job_handles_disruptions() -> None:
     spec = made()["spec"]
     assert spec["backoffLimit"] == 0
     assert spec["podReplacementPolicy"] == "Failed"
@@ -118,7 +118,7 @@ def test_the_runtime_is_copied_into_an_image_that_lacks_it() -> None:
 
 
 @given(st.integers(1, 64), st.integers(16, 10**6), st.integers(0, 8))
-def test_the_init_container_never_raises_what_the_pod_asks_for(cpu: int, memory: int, gpu: int) -> None:
+def test_the_init_container_never_raises_the_requests_of_the_pod(cpu: int, memory: int, gpu: int) -> None:
     pod = pod_of(made(image="python:3.12", cpu=cpu, memory=memory, gpu=gpu))
     task, init = pod["containers"][0]["resources"], pod["initContainers"][0]["resources"]
     for kind in ("requests", "limits"):
@@ -127,14 +127,14 @@ def test_the_init_container_never_raises_what_the_pod_asks_for(cpu: int, memory:
     assert not any("gpu" in name for name in init["limits"])
 
 
-def test_the_container_learns_its_resources_by_the_downward_api() -> None:
+def test_the_container_gets_its_resources_from_the_downward_api() -> None:
     environment = environment_of(made(cpu=0.5))
     reference = {"containerName": "task", "resource": "requests.cpu", "divisor": "1"}
     assert environment["K8SFLOW_CPUS"] == {"resourceFieldRef": reference}
     assert environment["K8SFLOW_MEMORY_BYTES"]["resourceFieldRef"]["resource"] == "limits.memory"
 
 
-def test_keys_come_from_the_secret_and_stand_nowhere() -> None:
+def test_keys_come_from_the_secret_and_are_not_in_the_manifest() -> None:
     manifest = job_manifest(replace(JOB, credentials_secret="bucket-keys"))
     environment = environment_of(manifest)
     for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
@@ -143,7 +143,7 @@ def test_keys_come_from_the_secret_and_stand_nowhere() -> None:
 
 
 def test_the_users_variables_win_over_the_runs() -> None:
-    """A PYTHONPATH of theirs is left to the agent, which adds it to the image's."""
+    """The agent adds the user's PYTHONPATH to the image's."""
     options = PodOptions(env={"A": "user", "HOME": "/home/me", "PYTHONPATH": "/app/src"}).over(JOB.options)
     environment = environment_of(job_manifest(replace(JOB, options=options, environment={"A": "run", "B": "run"})))
     assert (environment["A"], environment["B"], environment["HOME"]) == ("user", "run", "/home/me")
@@ -151,7 +151,7 @@ def test_the_users_variables_win_over_the_runs() -> None:
     assert "PYTHONPATH" not in environment
 
 
-def test_the_command_is_a_list_that_no_shell_sees() -> None:
+def test_no_shell_interprets_the_command() -> None:
     container = container_of(made())
     assert [word.replace("$$", "$") for word in container["command"]] == list(JOB.command)
     assert "args" not in container
@@ -163,7 +163,7 @@ def test_root_is_only_on_request() -> None:
     assert (security["runAsUser"], security["runAsNonRoot"]) == (0, False)
 
 
-def test_every_option_finds_its_place() -> None:
+def test_every_option_is_in_the_manifest() -> None:
     pod = pod_of(
         made(
             image="app:1",

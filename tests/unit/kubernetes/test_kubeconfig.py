@@ -1,4 +1,4 @@
-"""Finding the cluster as kubectl does, and saying what is wrong where there is none."""
+"""Finding the cluster as kubectl does, and errors if there is none."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_the_current_context_is_used_unless_another_is_named(tmp_path: Path) -> 
     assert load(one, two, context="two").server == "https://two.example:6443"
 
 
-def test_the_first_file_that_names_a_thing_decides(tmp_path: Path) -> None:
+def test_the_first_file_with_an_entry_wins(tmp_path: Path) -> None:
     one = write(tmp_path / "a")
     other = write(tmp_path / "b", cluster={"server": "https://other"})
     assert load(one, other).server == "https://one.example:6443"
@@ -71,20 +71,20 @@ def test_the_home_folder_is_the_default(tmp_path: Path) -> None:
     assert load_access(None, {"HOME": str(tmp_path)}).origin.startswith("context 'one' of")
 
 
-def test_no_kubeconfig_is_told(tmp_path: Path) -> None:
+def test_a_missing_kubeconfig_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="no kubeconfig") as caught:
         load_access(None, {"HOME": str(tmp_path)})
     assert "KUBECONFIG" in caught.value.advice
 
 
-def test_an_unknown_context_is_told_with_those_there_are(tmp_path: Path) -> None:
+def test_an_unknown_context_is_reported_with_the_existing_ones(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="no context 'prod'") as caught:
         load(write(tmp_path / "a"), context="prod")
-    assert "Its contexts are one" in caught.value.advice
+    assert "Its contexts: one" in caught.value.advice
 
 
 @pytest.mark.parametrize("text", ["{not yaml", "- a list", "current-context: [", ""])
-def test_a_broken_file_is_told(tmp_path: Path, text: str) -> None:
+def test_a_broken_file_is_reported(tmp_path: Path, text: str) -> None:
     (tmp_path / "a").write_text(text)
     with pytest.raises(ConfigurationError, match="kubeconfig"):
         load(tmp_path / "a")
@@ -99,7 +99,7 @@ def test_a_broken_file_is_told(tmp_path: Path, text: str) -> None:
         ({}, None),
     ],
 )
-def test_who_we_are(tmp_path: Path, user: dict[str, Any], expected: str | None) -> None:
+def test_the_sources_of_the_authorization_header(tmp_path: Path, user: dict[str, Any], expected: str | None) -> None:
     """A relative file is beside the kubeconfig."""
     (tmp_path / "token").write_text("from a file\n")
     assert headers_of(load(write(tmp_path / "a", user=user))).get("Authorization") == expected
@@ -119,7 +119,7 @@ def plugin(tmp_path: Path, code: str, **settings: Any) -> dict[str, Any]:
     return {"exec": exec_settings}
 
 
-def test_a_credential_program_is_run_with_what_it_is_told(tmp_path: Path) -> None:
+def test_a_credential_program_gets_its_variables_and_the_cluster(tmp_path: Path) -> None:
     code = """
 import json, os
 info = json.loads(os.environ["KUBERNETES_EXEC_INFO"])
@@ -130,7 +130,7 @@ print(json.dumps({"kind": "ExecCredential", "status": {"token": token, "expirati
     assert headers_of(access) == {"Authorization": "Bearer me@https://one.example:6443"}
 
 
-def test_a_credential_is_asked_for_again_when_it_expires_or_is_refused(tmp_path: Path) -> None:
+def test_a_credential_is_refreshed_when_it_expires_or_is_refused(tmp_path: Path) -> None:
     counter = tmp_path / "count"
     code = f"""
 import json, pathlib
@@ -158,10 +158,14 @@ print(json.dumps({{"status": {{"token": str(count), "expirationTimestamp": expir
         ({"token": "old"}, None, "Bearer old"),
     ],
 )
-def test_a_token_that_was_refused_is_read_again(
-    tmp_path: Path, old: dict[str, str], new: dict[str, str] | None, expected: str
+def test_a_refused_token_is_read_again(
+    tmp_path: Path,
+    old: dict[str, str],
+    new: dict[str, str] | None,
+    expected: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Somebody may have logged in meanwhile; a file that is just being written changes nothing."""
+    """Somebody may have logged in since; an incomplete file changes nothing."""
     path = write(tmp_path / "a", user=old)
     access = load(path)
     headers_of(access)
@@ -169,28 +173,31 @@ def test_a_token_that_was_refused_is_read_again(
         write(path, user=new)
     else:
         path.write_text("users: [")
-    access.credentials.forget()
+    with caplog.at_level("DEBUG", logger="k8sflow.kubernetes.credentials"):
+        access.credentials.forget()
     assert headers_of(access) == {"Authorization": expected}
+    assert ("read the kubeconfig again" in caplog.messages) is (new is not None)
+    assert ("can't be read again" in caplog.text) is (new is None)
 
 
 @pytest.mark.parametrize(
-    ("code", "settings", "told"),
+    ("code", "settings", "expected"),
     [
         ("import sys; sys.exit('log in first')", {}, "log in first"),
         ("print('hello')", {}, "printed no ExecCredential"),
         ("", {"command": "no-such-program", "installHint": "install it by …"}, "install it by …"),
     ],
 )
-def test_a_credential_program_that_fails_is_told(
-    tmp_path: Path, code: str, settings: dict[str, Any], told: str
+def test_a_failing_credential_program_is_reported(
+    tmp_path: Path, code: str, settings: dict[str, Any], expected: str
 ) -> None:
     access = load(write(tmp_path / "a", user=plugin(tmp_path, code, **settings)))
     with pytest.raises(ConfigurationError) as caught:
         headers_of(access)
-    assert told in str(caught.value)
+    assert expected in str(caught.value)
 
 
-def test_verification_can_be_turned_off_and_strictness_is(tmp_path: Path) -> None:
+def test_verification_can_be_turned_off_and_strict_mode_is_off(tmp_path: Path) -> None:
     import ssl
 
     access = load(write(tmp_path / "a", cluster={"insecure-skip-tls-verify": True}))
@@ -203,7 +210,7 @@ def test_verification_can_be_turned_off_and_strictness_is(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("cluster", "told"),
+    ("cluster", "expected"),
     [
         ({"certificate-authority": "missing.crt"}, "certificate-authority"),
         ({"certificate-authority-data": "!!!"}, "certificate-authority"),
@@ -212,13 +219,13 @@ def test_verification_can_be_turned_off_and_strictness_is(tmp_path: Path) -> Non
         ({"proxy-url": "socks5://127.0.0.1:1"}, "not an HTTP proxy"),
     ],
 )
-def test_a_cluster_that_can_not_be_used_is_told(tmp_path: Path, cluster: dict[str, Any], told: str) -> None:
+def test_an_unusable_cluster_is_reported(tmp_path: Path, cluster: dict[str, Any], expected: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         load(write(tmp_path / "a", cluster=cluster))
-    assert told in str(caught.value)
+    assert expected in str(caught.value)
 
 
-def test_proxy_name_and_impersonation_are_taken(tmp_path: Path) -> None:
+def test_proxy_server_name_and_impersonation_are_used(tmp_path: Path) -> None:
     cluster = {"proxy-url": "http://proxy:3128", "tls-server-name": "kubernetes"}
     access = load(write(tmp_path / "a", cluster=cluster, user={"as": "ci", "as-groups": ["a", "b"]}))
     assert (access.proxy, access.server_name) == ("http://proxy:3128", "kubernetes")

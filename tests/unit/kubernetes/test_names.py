@@ -1,4 +1,4 @@
-"""Names that Kubernetes accepts, and that tell things apart."""
+"""Names that Kubernetes accepts, and that stay unique."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_an_owner_name_is_a_dns_label(flow: str, run: str) -> None:
 
 
 @given(names)
-def test_a_label_value_is_one(text: str) -> None:
+def test_a_label_value_is_valid(text: str) -> None:
     value = label_value(text)
     assert LABEL.fullmatch(value)
     assert value == text or not LABEL.fullmatch(text)
@@ -43,7 +43,7 @@ def test_different_names_stay_different(pair: list[str]) -> None:
     assert label_value(pair[0]) != label_value(pair[1])
 
 
-def test_a_job_name_is_readable_and_tells_attempts_apart() -> None:
+def test_a_job_name_is_readable_and_unique_to_the_attempt() -> None:
     first = job_name(flow="BigSum", run="12", step="train_model", task="3.1", attempt=0)
     assert first.startswith("bigsum-train-model-")
     assert first != job_name(flow="BigSum", run="12", step="train_model", task="3.1", attempt=1)

@@ -1,4 +1,4 @@
-"""From a pod's document to how its task ended, and to what it waits for."""
+"""The outcome of a task, or the reason why it waits, derived from its pod."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from k8sflow.task.result import TaskResult, Transition
 
 OPTIONS = PodOptions(cpu="2", memory="1000M", deadline_seconds=60)
 SUCCESS = TaskResult(Outcome.SUCCEEDED, Transition(("end",)))
-STOPPED = TaskResult(Outcome.CANCELLED, diagnosis=Diagnosis(Outcome.CANCELLED, "it was told to stop."))
+STOPPED = TaskResult(Outcome.CANCELLED, diagnosis=Diagnosis(Outcome.CANCELLED, "it was asked to stop."))
 
 
 def pod(*, phase: str = "Failed", deleting: bool = False, **status: Any) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def ended(code: int, reason: str = "Error", message: str = "", **more: Any) -> d
     return pod(containerStatuses=[{"name": "task", "state": {"terminated": state}}], **more)
 
 
-def disrupted(reason: str, message: str = "told") -> list[dict[str, str]]:
+def disrupted(reason: str, message: str = "details") -> list[dict[str, str]]:
     return [{"type": "DisruptionTarget", "status": "True", "reason": reason, "message": message}]
 
 
@@ -42,16 +42,16 @@ def end_of(document: dict[str, Any]) -> Ended:
 
 
 @pytest.mark.parametrize("code", [0, 1, 137])
-def test_the_agents_word_wins(code: int) -> None:
+def test_the_agents_result_takes_precedence(code: int) -> None:
     end = end_of(ended(code, "OOMKilled", SUCCESS.to_json(), conditions=disrupted("EvictionByEvictionAPI")))
     assert end.result == SUCCESS
-    assert end.is_told_by_agent
+    assert end.is_reported_by_agent
     assert not end.is_disruption
 
 
 ENDS = [
     (ended(137, "OOMKilled"), Outcome.OUT_OF_MEMORY, "1000M"),
-    (ended(143, "OOMKilled"), Outcome.NODE_LOST, "killed from outside"),
+    (ended(143, "OOMKilled"), Outcome.NODE_LOST, "killed externally"),
     (ended(143), Outcome.NODE_LOST, "exit code 143"),
     (ended(3), Outcome.USER_ERROR, "exit code 3"),
     (ended(0, "Completed"), Outcome.USER_ERROR, "without a result"),
@@ -71,7 +71,7 @@ ENDS = [
     (ended(143, conditions=disrupted("DeletionByTaintManager")), Outcome.NODE_LOST, "node was lost"),
     (ended(143, conditions=disrupted("DeletionByPodGC")), Outcome.NODE_LOST, "node was lost"),
     (ended(137, conditions=disrupted("TerminationByKubelet"), reason="Evicted"), Outcome.EVICTED, "evicted"),
-    (ended(143, deleting=True), Outcome.NODE_LOST, "deleted from outside"),
+    (ended(143, deleting=True), Outcome.NODE_LOST, "deleted externally"),
     (pod(reason="Evicted", message="The node was low on resource: ephemeral-storage."), Outcome.EVICTED, "evicted"),
     (pod(reason="Evicted", message="The node was low on resource: memory."), Outcome.EVICTED, "evicted"),
     (pod(reason="NodeShutdown", message="Pod was rejected"), Outcome.NODE_LOST, "shut down"),
@@ -81,48 +81,48 @@ ENDS = [
         "UnexpectedAdmissionError",
     ),
     (pod(reason="OutOfcpu", message="Node didn't have enough resource"), Outcome.NEVER_STARTED, "OutOfcpu"),
-    (pod(reason="DeadlineExceeded", message="too long"), Outcome.TIMED_OUT, "after 60 s"),
+    (pod(reason="DeadlineExceeded", message="too long"), Outcome.TIMED_OUT, "deadline of 60 s"),
     (pod(), Outcome.NEVER_STARTED, "ended as Failed"),
     (pod(phase="Succeeded"), Outcome.NEVER_STARTED, "ended as Succeeded"),
 ]
 
 
-@pytest.mark.parametrize(("document", "outcome", "told"), ENDS)
-def test_without_a_word_the_evidence_decides(document: dict[str, Any], outcome: Outcome, told: str) -> None:
+@pytest.mark.parametrize(("document", "outcome", "expected"), ENDS)
+def test_without_a_result_the_evidence_decides(document: dict[str, Any], outcome: Outcome, expected: str) -> None:
     """Every end has a category, and a diagnosis that says what to do."""
     end = end_of(document)
     assert end.result.outcome is outcome
-    assert not end.is_told_by_agent
+    assert not end.is_reported_by_agent
     found = end.result.diagnosis
     assert found is not None
-    assert told in f"{found.summary} {found.detail}"
+    assert expected in f"{found.summary} {found.detail}"
     assert found.resolution
 
 
-def test_the_deadline_goes_before_the_signal_that_it_sends() -> None:
+def test_the_deadline_takes_precedence_over_the_signal_that_it_sends() -> None:
     document = ended(137, "OOMKilled")
     document["status"]["reason"] = "DeadlineExceeded"
     assert end_of(document).result.outcome is Outcome.TIMED_OUT
 
 
-def test_an_agent_that_was_sent_sigterm_has_cancelled_nothing() -> None:
-    """The pod may say who sent it; otherwise the container was killed from outside, which is infrastructure."""
-    told = STOPPED.to_json()
-    assert end_of(ended(143, message=told, conditions=disrupted("PreemptionByScheduler"))).is_disruption
-    assert end_of(ended(143, message=told, deleting=True)).result.outcome is Outcome.NODE_LOST
-    end = end_of(ended(143, message=told))
+def test_an_agent_that_got_sigterm_does_not_mean_cancelled() -> None:
+    """The pod may say who sent it; otherwise the container was killed externally, which is infrastructure."""
+    message = STOPPED.to_json()
+    assert end_of(ended(143, message=message, conditions=disrupted("PreemptionByScheduler"))).is_disruption
+    assert end_of(ended(143, message=message, deleting=True)).result.outcome is Outcome.NODE_LOST
+    end = end_of(ended(143, message=message))
     assert end.result.outcome is Outcome.NODE_LOST
-    assert "killed from outside (exit code 143)" in str(end.result.diagnosis)
-    assert not end.is_told_by_agent, "the store may have the task's commit"
+    assert "killed externally (exit code 143)" in str(end.result.diagnosis)
+    assert not end.is_reported_by_agent, "the store may have the task's commit"
 
 
-def test_a_disruption_is_one_only_when_the_pod_says_so() -> None:
-    """An eviction for too much of its own disk is no disruption: the Job counts it as a failure."""
+def test_only_the_pods_condition_makes_a_disruption() -> None:
+    """An eviction for using too much local disk is not a disruption: the Job counts it as a failure."""
     assert end_of(ended(143, conditions=disrupted("EvictionByEvictionAPI"))).is_disruption
     assert not end_of(pod(reason="Evicted", message="Pod ephemeral local storage usage exceeds")).is_disruption
 
 
-def test_the_runtime_that_could_not_be_copied_is_told() -> None:
+def test_a_failure_to_copy_the_runtime_is_reported() -> None:
     terminated = {"exitCode": 1, "reason": "Error", "message": "cp: cannot stat '/opt/k8sflow/.'"}
     init = [{"name": "k8sflow-runtime", "state": {"terminated": terminated}}]
     end = end_of(pod(initContainerStatuses=init, containerStatuses=[{"name": "task", "state": {"waiting": {}}}]))
@@ -130,8 +130,8 @@ def test_the_runtime_that_could_not_be_copied_is_told() -> None:
     assert "cp: cannot stat" in str(end.result.diagnosis)
 
 
-def test_a_cut_off_message_is_no_result() -> None:
-    assert not end_of(ended(0, "Completed", SUCCESS.to_json()[:-3])).is_told_by_agent
+def test_a_message_that_was_cut_off_is_not_a_result() -> None:
+    assert not end_of(ended(0, "Completed", SUCCESS.to_json()[:-3])).is_reported_by_agent
 
 
 def test_the_end_of_a_log_is_shown_as_the_task_wrote_it() -> None:
@@ -146,7 +146,7 @@ def test_a_pod_that_vanished_is_lost_or_disrupted() -> None:
     assert end.is_disruption
 
 
-def test_a_job_without_pods_is_over_when_it_says_so_or_is_gone() -> None:
+def test_a_job_without_pods_has_ended_when_its_condition_says_so_or_it_is_missing() -> None:
     assert end_without_pod({"status": {}}) is None
     assert end_without_pod({"status": {"conditions": [{"type": "Failed", "status": "True"}]}}) is not None
     assert end_without_pod(None) is not None
@@ -166,7 +166,7 @@ def test_a_container_that_runs_is_running_whatever_the_phase() -> None:
     st.booleans(),
 )
 def test_no_pod_is_too_strange(phase: str, code: int | None, reason: str, message: str, deleting: bool) -> None:
-    """Anything unknown is told as what it is."""
+    """Unknown states are reported as such."""
     state = {"waiting": {"reason": reason, "message": message}}
     if code is not None:
         state = {"terminated": {"exitCode": code, "reason": reason, "message": message}}  # type: ignore[dict-item]
@@ -186,22 +186,22 @@ def waits(reason: str, message: str = "") -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("reason", ["", "ContainerCreating", "PodInitializing"])
-def test_the_ordinary_seconds_are_not_worth_a_word(reason: str) -> None:
+def test_a_normal_start_is_not_reported(reason: str) -> None:
     assert waiting.why(waits(reason), OPTIONS) is None
 
 
 @pytest.mark.parametrize(
     ("message", "cause"),
     [
-        ("failed to resolve reference: docker.io/x:1: not found", "there is no such image"),
+        ("failed to resolve reference: docker.io/x:1: not found", "it does not exist"),
         ("pull access denied, authentication required", "the registry refuses it"),
         ("dial tcp: lookup nowhere.invalid: no such host", "the node can't reach the registry"),
-        ("couldn't parse image name: invalid reference format", "that is no image name"),
+        ("couldn't parse image name: invalid reference format", "not a valid image reference"),
         ("Container image is not present with pull policy of Never", "it isn't on the node"),
         ("something new", "see below"),
     ],
 )
-def test_why_an_image_can_not_be_pulled_is_told_apart(message: str, cause: str) -> None:
+def test_the_reason_why_an_image_can_not_be_pulled(message: str, cause: str) -> None:
     found = waiting.why(waits("ErrImagePull", message), OPTIONS)
     assert found is not None
     assert found.category is Outcome.BAD_IMAGE
@@ -209,7 +209,7 @@ def test_why_an_image_can_not_be_pulled_is_told_apart(message: str, cause: str) 
     assert cause in found.summary
 
 
-def test_an_unschedulable_pod_is_told_with_what_it_asks_for() -> None:
+def test_an_unschedulable_pod_is_reported_with_its_requests() -> None:
     condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes"}
     document = pod(phase="Pending", conditions=[condition])
     full = waiting.why(document, OPTIONS, ("8", "32Gi"))
@@ -217,7 +217,7 @@ def test_an_unschedulable_pod_is_told_with_what_it_asks_for() -> None:
     assert full is not None
     assert small is not None
     assert "cpu=2, memory=1000M" in full.summary
-    assert "until there is room" in full.resolution
+    assert "so it waits until one is free" in full.resolution
     assert "no node is large enough" in small.summary
     assert "cpu=1, memory=524.3 MB" in small.resolution
 
@@ -235,7 +235,7 @@ def test_a_missing_secret_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("message", "told"),
+    ("message", "expected"),
     [
         ("exceeded quota: small, requested: pods=1", "quota"),
         ('violates PodSecurity "restricted:latest"', "Pod Security"),
@@ -243,14 +243,14 @@ def test_a_missing_secret_is_named() -> None:
         ("admission webhook denied", "refused"),
     ],
 )
-def test_why_a_job_has_no_pod_is_told_apart(message: str, told: str) -> None:
+def test_the_reason_why_a_job_has_no_pod(message: str, expected: str) -> None:
     event = {"metadata": {}, "involvedObject": {"name": "j"}, "message": message}
     found = waiting.without_pod([event])["j"]
-    assert told in found.summary
+    assert expected in found.summary
     assert found.detail == message
 
 
-def test_the_largest_node_is_one_that_takes_pods() -> None:
+def test_the_largest_node_is_schedulable() -> None:
     def node(cpu: str, memory: str, **spec: Any) -> dict[str, Any]:
         return {"spec": spec, "status": {"allocatable": {"cpu": cpu, "memory": memory}}}
 

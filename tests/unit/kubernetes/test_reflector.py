@@ -1,4 +1,4 @@
-"""The reflector against a server that fails in each of the ways that its docstring lists."""
+"""The reflector against a server with each of the failures in the reflector's docstring."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LABELS = {"run": "r1"}
 
 
 class Seen:
-    """The changes that a reflector told, and a way to wait for them."""
+    """The changes that a reflector reported, and a way to wait for them."""
 
     def __init__(self) -> None:
         self.changes: list[tuple[Change, str, str]] = []
@@ -54,7 +54,7 @@ def pod(name: str, note: str = "") -> dict[str, Any]:
 
 
 def reflect(server: FakeApi, scenario: Callable[[Seen, Reflector], Awaitable[None]], **options: Any) -> None:
-    """Runs a scenario beside a reflector; the reflector must not fail."""
+    """Runs a scenario while a reflector runs, which must not fail."""
 
     async def main() -> None:
         async with KubernetesApi(server.access, patience_seconds=5) as api:
@@ -77,7 +77,7 @@ async def watched(server: FakeApi) -> None:
     await asyncio.to_thread(server.wait, lambda: server.watchers, "the watch")
 
 
-def test_it_tells_what_is_there_and_what_changes(server: FakeApi) -> None:
+def test_it_reports_existing_objects_and_changes(server: FakeApi) -> None:
     server.put("pods", pod("old"))
 
     async def scenario(seen: Seen, reflector: Reflector) -> None:
@@ -97,7 +97,7 @@ def test_it_tells_what_is_there_and_what_changes(server: FakeApi) -> None:
     reflect(server, scenario)
 
 
-def test_it_lists_in_pages_and_a_page_that_expired_is_no_end(server: FakeApi) -> None:
+def test_it_lists_in_pages_and_keeps_the_minimum_of_each_object(server: FakeApi) -> None:
     for index in range(1100):
         server.put("pods", pod(f"p{index:04}"))
 
@@ -109,7 +109,7 @@ def test_it_lists_in_pages_and_a_page_that_expired_is_no_end(server: FakeApi) ->
     reflect(server, scenario, keep=identity_of)
 
 
-def test_the_server_ends_the_watch_and_nothing_is_missed(server: FakeApi) -> None:
+def test_nothing_is_missed_when_the_server_ends_the_watch(server: FakeApi) -> None:
     async def scenario(seen: Seen, reflector: Reflector) -> None:
         await watched(server)
         server.put("pods", pod("a"))
@@ -122,7 +122,7 @@ def test_the_server_ends_the_watch_and_nothing_is_missed(server: FakeApi) -> Non
     reflect(server, scenario)
 
 
-def test_a_connection_that_is_cut_is_made_again(server: FakeApi) -> None:
+def test_a_cut_connection_is_reopened(server: FakeApi) -> None:
     async def scenario(seen: Seen, reflector: Reflector) -> None:
         await watched(server)
         server.reset_watches()
@@ -142,8 +142,24 @@ def test_a_half_open_connection_is_noticed_by_its_silence(server: FakeApi) -> No
     reflect(server, scenario, read_timeout_seconds=0.3)
 
 
-def test_410_as_a_status_makes_it_list_anew(server: FakeApi) -> None:
-    """And what vanished meanwhile is told as deleted."""
+def test_lists_and_reconnects_are_logged(server: FakeApi, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG", logger="k8sflow.kubernetes.reflector")
+
+    async def scenario(seen: Seen, reflector: Reflector) -> None:
+        await watched(server)
+        server.deafen_watches()
+        server.put("pods", pod("a"))
+        await seen.count(1)
+
+    reflect(server, scenario, read_timeout_seconds=0.3)
+    listed, reconnected, *_ = [record.getMessage() for record in caplog.records]
+    assert listed.startswith(f"{PODS}: listed 0 objects at version ")
+    assert reconnected.startswith(f"{PODS}: the Kubernetes API server {server.access.server} ")
+    assert " Watching on in 0." in reconnected
+
+
+def test_410_as_a_status_makes_it_list_again(server: FakeApi) -> None:
+    """Objects that vanished in between are reported as deleted."""
     server.put("pods", pod("lost"))
 
     async def scenario(seen: Seen, reflector: Reflector) -> None:
@@ -158,7 +174,7 @@ def test_410_as_a_status_makes_it_list_anew(server: FakeApi) -> None:
     reflect(server, scenario, read_timeout_seconds=0.3)
 
 
-def test_410_as_an_event_makes_it_list_anew(server: FakeApi) -> None:
+def test_410_as_an_event_makes_it_list_again(server: FakeApi) -> None:
     async def scenario(seen: Seen, reflector: Reflector) -> None:
         await watched(server)
         server.put("pods", pod("unseen"), silently=True)
@@ -179,7 +195,7 @@ def test_an_error_event_of_another_kind_is_survived(server: FakeApi) -> None:
 
 
 def test_an_instant_clean_close_drops_the_version(server: FakeApi) -> None:
-    """Some servers close the stream of a version that is too old; going on with it would go round for ever."""
+    """Some servers close the stream of a version that is too old; keeping it would loop forever."""
 
     async def scenario(seen: Seen, reflector: Reflector) -> None:
         await watched(server)
@@ -190,7 +206,7 @@ def test_an_instant_clean_close_drops_the_version(server: FakeApi) -> None:
     reflect(server, scenario)
 
 
-def test_an_event_that_comes_again_is_told_once(server: FakeApi) -> None:
+def test_a_repeated_event_is_reported_once(server: FakeApi) -> None:
     async def scenario(seen: Seen, reflector: Reflector) -> None:
         await watched(server)
         item = server.put("pods", pod("a"))
@@ -203,7 +219,7 @@ def test_an_event_that_comes_again_is_told_once(server: FakeApi) -> None:
     reflect(server, scenario)
 
 
-def test_a_bookmark_moves_on_without_telling_anything(server: FakeApi) -> None:
+def test_a_bookmark_advances_the_version_without_a_report(server: FakeApi) -> None:
     async def scenario(seen: Seen, reflector: Reflector) -> None:
         await watched(server)
         server.compact()
@@ -220,7 +236,7 @@ def test_a_bookmark_moves_on_without_telling_anything(server: FakeApi) -> None:
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
-def test_an_overloaded_server_is_asked_again(server: FakeApi, status: int) -> None:
+def test_requests_to_an_overloaded_server_are_retried(server: FakeApi, status: int) -> None:
     server.fail("GET", "/pods", status, times=2, watch=False)
     server.fail("GET", "/pods", status, times=2, watch=True)
     server.put("pods", pod("a"))
@@ -232,7 +248,7 @@ def test_an_overloaded_server_is_asked_again(server: FakeApi, status: int) -> No
     reflect(server, scenario)
 
 
-def test_an_event_that_is_cut_off_is_no_event(server: FakeApi) -> None:
+def test_an_event_that_is_cut_off_is_ignored(server: FakeApi) -> None:
     server.put("pods", pod("a"))
 
     async def scenario(seen: Seen, reflector: Reflector) -> None:
@@ -245,7 +261,7 @@ def test_an_event_that_is_cut_off_is_no_event(server: FakeApi) -> None:
     reflect(server, scenario)
 
 
-def test_not_being_allowed_is_raised_at_once(server: FakeApi) -> None:
+def test_denied_access_is_raised_at_once(server: FakeApi) -> None:
     body = {"kind": "Status", "reason": "Forbidden", "code": 403, "message": 'User "me" cannot list resource "pods"'}
     server.fail("GET", "/pods", 403, body=body)
 
@@ -257,18 +273,18 @@ def test_not_being_allowed_is_raised_at_once(server: FakeApi) -> None:
 
 
 @pytest.mark.slow
-def test_a_server_that_is_gone_for_good_is_raised(server: FakeApi) -> None:
+def test_a_server_that_stays_unreachable_is_an_error(server: FakeApi) -> None:
     async def scenario(seen: Seen, reflector: Reflector) -> None:
         await watched(server)
         server.fail("GET", "/pods", 503, times=10_000)
         server.reset_watches()
         await asyncio.Event().wait()
 
-    with pytest.raises(KubernetesError, match="no useful answer"):
+    with pytest.raises(KubernetesError, match="has not answered usefully"):
         reflect(server, scenario, unreachable_seconds=0.5)
 
 
-def test_an_error_of_the_handler_is_not_taken_for_the_network(server: FakeApi) -> None:
+def test_an_error_of_the_handler_is_not_mistaken_for_a_network_error(server: FakeApi) -> None:
     async def main() -> None:
         def broken(change: Change, item: dict[str, Any]) -> None:
             raise OSError("from the handler")
@@ -281,7 +297,7 @@ def test_an_error_of_the_handler_is_not_taken_for_the_network(server: FakeApi) -
         asyncio.run(main())
 
 
-def test_the_limiter_lets_a_burst_pass_and_then_the_rate() -> None:
+def test_the_limiter_allows_a_burst_and_then_the_rate() -> None:
     async def main() -> float:
         limiter = RateLimiter(qps=100, burst=20)
         clock = asyncio.get_running_loop().time
@@ -295,8 +311,8 @@ def test_the_limiter_lets_a_burst_pass_and_then_the_rate() -> None:
 
 
 @pytest.mark.slow
-def test_what_happens_during_a_slow_list_is_not_missed(server: FakeApi) -> None:
-    """The watch goes on from the version that the list is of, however late the list arrives."""
+def test_changes_during_a_slow_list_are_not_missed(server: FakeApi) -> None:
+    """The watch starts at the version of the list, however late the list arrives."""
     server.put("pods", pod("old"))
     server.delay_answer("GET", "/pods", 0.5)
 

@@ -1,4 +1,4 @@
-"""What every test of parallel_map leaves behind: nothing."""
+"""Fixtures for parallel_map; each test must leave nothing behind."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ DEADLINE_SECONDS = 180
 
 
 def traces() -> dict[str, object]:
-    """All that a map could leave: descriptors, children, threads, shared memory, signal handling."""
+    """Everything that a call could leave behind: descriptors, children, threads, shared memory, signal handling."""
     gc.collect()
     return {
         "descriptors": sorted(os.listdir("/proc/self/fd")),
         "children": own_children(),
         "threads": threading.active_count(),
-        # without joblib's, which a test in another process may be using
+        # except joblib's, which a test in another process may be using
         "shared memory": sorted(
             name for name in os.listdir("/dev/shm") if not re.match(r"(sem\.)?(loky|joblib)", name)
         ),
@@ -36,7 +36,7 @@ def traces() -> dict[str, object]:
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_left() -> Iterator[None]:
+def leaves_nothing_behind() -> Iterator[None]:
     before = traces()
     signal.signal(signal.SIGALRM, _too_long)
     signal.alarm(DEADLINE_SECONDS)
@@ -58,7 +58,7 @@ def start_method(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 
 @pytest.fixture(params=["fork", "spawn", "threads"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Backend:
-    """Every way to run the function; as the `backend` argument."""
+    """Each way to run the function, as the `backend` argument."""
     if request.param == "threads":
         return "threads"
     monkeypatch.setattr(loop, "START_METHOD", request.param)

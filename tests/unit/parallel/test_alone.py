@@ -1,4 +1,4 @@
-"""The folder stands alone: copied into another project it works under another name, with the standard library only."""
+"""The folder is self-contained: a copy works in another project, under another name, with the standard library only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values of classes that existed before the call come back as objects of these very classes."""
+"""Values of classes that existed before the call come back as objects of the same classes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from k8sflow.parallel import Backend, parallel_imap, parallel_map
 
 
 class Kinds:
-    """Classes that no module has a name for."""
+    """Classes without a name in any module."""
 
     def __init__(self) -> None:
         @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""How many workers there are, and what they may use."""
+"""The number of workers, and the cores and libraries that they may use."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_a_bad_k8sflow_cpus_is_an_error(text: str, monkeypatch: pytest.MonkeyPat
         parallel_map(abs, [1])
 
 
-def test_an_empty_k8sflow_cpus_is_none_at_all() -> None:
+def test_an_empty_k8sflow_cpus_counts_as_unset() -> None:
     assert available_cores({"K8SFLOW_CPUS": ""}) == available_cores({})
 
 
@@ -71,7 +71,7 @@ def test_the_quota_of_a_cgroup_above_counts(cpu_group: Any) -> None:
     assert int(cpu_group.run(CORES, inner="inner")) == 1
 
 
-def test_a_map_under_a_quota_has_so_many_workers(cpu_group: Any) -> None:
+def test_a_quota_limits_the_number_of_workers(cpu_group: Any) -> None:
     set_quota(cpu_group, 1.0)
     out = cpu_group.run(
         "import os; from k8sflow.parallel import parallel_map\n"
@@ -112,7 +112,7 @@ def test_cgroup_v2_files(tmp_path: Path, cgroup: str, root: str, path: str) -> N
     assert available_cores({}, proc) == 1
 
 
-def test_no_proc_is_no_limit(tmp_path: Path) -> None:
+def test_without_proc_there_is_no_limit(tmp_path: Path) -> None:
     assert available_cores({}, str(tmp_path)) == len(os.sched_getaffinity(0))
 
 
@@ -131,7 +131,7 @@ def test_no_more_workers_than_items() -> None:
 
 
 def test_few_descriptors_are_enough_for_a_few_workers() -> None:
-    """macOS allows 256 where nobody asks for more."""
+    """macOS allows 256 by default."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
     try:
@@ -143,12 +143,12 @@ def test_few_descriptors_are_enough_for_a_few_workers() -> None:
 
 
 def test_one_worker_is_a_process_too() -> None:
-    """What a function does to its globals stays out of the caller, whatever the number of cores."""
+    """Changes that the function makes to its globals never reach the caller, with any number of cores."""
     assert parallel_map(lambda _: os.getpid(), range(3), 1) != [os.getpid()] * 3
 
 
 def test_nesting_does_not_multiply_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two workers of two cores: their own calls run within them, even with max_parallel."""
+    """With two workers on two cores, nested calls run inside the workers, even with max_parallel."""
     monkeypatch.setenv("K8SFLOW_CPUS", "2")
 
     def inner(i: int) -> tuple[set[int], int, list[int]]:
@@ -161,7 +161,7 @@ def test_nesting_does_not_multiply_processes(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_nested_calls_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With eight cores and two workers each may have four of its own, and theirs have one."""
+    """With eight cores and two workers, each may start four of its own, and those have one core."""
     monkeypatch.setenv("K8SFLOW_CPUS", "8")
 
     def inner(_: int) -> tuple[int, int]:
@@ -182,14 +182,14 @@ def test_a_failure_in_a_nested_call_comes_through() -> None:
 
 
 def test_threads_on_a_free_threaded_python(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are the default there, and the argument decides anyway."""
+    """They are the default there; the argument takes precedence."""
     monkeypatch.setattr(sys, "_is_gil_enabled", lambda: False, raising=False)
     assert set(parallel_map(lambda _: os.getpid(), range(3), 2)) == {os.getpid()}
     assert set(parallel_map(lambda _: os.getpid(), range(3), 2, backend="processes")) != {os.getpid()}
 
 
 def test_math_libraries_have_one_thread_in_workers(way: Backend) -> None:
-    """BLAS and OpenMP; and the caller's own limits are as before."""
+    """Both BLAS and OpenMP; the caller's own limits are unchanged afterwards."""
     before = [library["num_threads"] for library in threadpoolctl.threadpool_info()]
     assert before
     for threads in parallel_map(
@@ -231,7 +231,7 @@ def run_openmp(**parts: str) -> str:
 
 @pytest.mark.slow
 def test_openmp_in_the_parent_does_not_hang_workers() -> None:
-    """GNU OpenMP hangs after a fork where it has run before; held to one thread it doesn't."""
+    """GNU OpenMP hangs in a fork if it ran before; limited to one thread it doesn't."""
     assert run_openmp(prelude="", func="fit", expected="expected").endswith("done\n")
 
 
@@ -241,13 +241,13 @@ WITHOUT_PAUSE = "; import k8sflow.parallel.native as n; n.pause_openmp = lambda 
 
 @pytest.mark.slow
 def test_openmp_in_the_parent_does_not_hang_workers_without_threadpoolctl() -> None:
-    """Its waiting threads are ended before the fork."""
+    """Its idle threads are ended before the fork."""
     assert run_openmp(prelude=WITHOUT_THREADPOOLCTL, func="fit", expected="expected").endswith("done\n")
 
 
 @pytest.mark.slow
 def test_openmp_that_can_neither_be_held_nor_paused_is_not_forked() -> None:
-    """The warning, made an error here, names it; without that, the results come from new interpreters."""
+    """The warning, an error here, names it; with warnings ignored, new interpreters give the results."""
     assert "OpenMP (libgomp)" in run_openmp(prelude=WITHOUT_THREADPOOLCTL + WITHOUT_PAUSE, func="fit", expected="0")
     quiet = WITHOUT_THREADPOOLCTL + WITHOUT_PAUSE + "; warnings.simplefilter('ignore')"
     assert run_openmp(prelude=quiet, func="fit", expected="expected").endswith("done\n")
@@ -263,7 +263,7 @@ def test_random_numbers_differ_between_workers_and_calls(generator: str, start_m
 
 
 def test_random_numbers_are_the_same_again_after_a_seed(start_method: str) -> None:
-    """With a fixed chunk size, whatever the number of workers."""
+    """With a fixed chunk size, for any number of workers."""
 
     def draw(_: int) -> tuple[float, float]:
         return random.random(), float(np.random.rand())
@@ -277,7 +277,7 @@ def test_random_numbers_are_the_same_again_after_a_seed(start_method: str) -> No
 
 
 def test_torch_is_reseeded_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By its public calls; the library itself is too large for a test's dependency."""
+    """Through its public functions; the library itself is too large a dependency for a test."""
 
     class Drawn:
         def item(self) -> int:
@@ -314,7 +314,7 @@ def test_progress_on_a_terminal_is_a_bar(capsys: pytest.CaptureFixture[str], mon
 
 
 @pytest.mark.parametrize("stream", [None, "closed"])
-def test_progress_without_a_standard_error_is_no_failure(stream: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_without_a_standard_error_does_not_fail(stream: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     error = io.StringIO() if stream else None
     if error:
         error.close()
@@ -322,6 +322,6 @@ def test_progress_without_a_standard_error_is_no_failure(stream: str | None, mon
     assert parallel_map(lambda i: i, range(3), 2, progress=True) == [0, 1, 2]
 
 
-def test_no_progress_is_said_without_being_asked(capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_progress_is_shown_unless_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
     parallel_map(lambda i: i, range(100), 2)
     assert capsys.readouterr() == ("", "")

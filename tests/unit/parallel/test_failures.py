@@ -1,4 +1,4 @@
-"""What goes wrong in a worker is told, at once, and nothing hangs."""
+"""Failures in a worker are reported at once, and nothing hangs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from k8sflow.parallel.channels import readable_within
 
 
 class TwoArguments(Exception):
-    """Its pickle can't be loaded: __init__ wants more than `args` has."""
+    """Its pickle can't be loaded: __init__ needs more than `args`."""
 
     def __init__(self, place: str, amount: int) -> None:
         super().__init__(f"{amount} at {place}")
@@ -49,11 +49,11 @@ class Unsendable(Exception):
 
 
 def shown(error: BaseException) -> str:
-    """What a user sees of the error."""
+    """The error as the user sees it."""
     return "".join(traceback.format_exception(type(error), error, error.__traceback__))
 
 
-def test_an_exception_keeps_its_type_and_tells_where(way: Backend) -> None:
+def test_an_exception_keeps_its_type_and_says_where(way: Backend) -> None:
     """The original exception, the item's index and repr, and the traceback within the worker."""
 
     def fails_at_five(i: int) -> float:
@@ -102,7 +102,7 @@ def test_exceptions_whose_pickle_fails_keep_their_type(start_method: str) -> Non
 
 @dataclass(frozen=True)
 class FrozenError(Exception):
-    """Nobody may set an attribute of it: no note, no cause."""
+    """Its attributes can't be set: no note, no cause."""
 
     place: str
 
@@ -112,14 +112,14 @@ class WellGuarded(Exception):
 
     def __new__(cls, *args: Any) -> Any:
         if os.getpid() == HERE:
-            raise RuntimeError("only workers make it")
+            raise RuntimeError("only workers create it")
         return super().__new__(cls, *args)
 
     def __init__(self, what: str) -> None:
         self.lock = threading.Lock()
 
     def __str__(self) -> str:
-        raise RuntimeError("no word")
+        raise RuntimeError("no text")
 
     def add_note(self, note: str) -> None:
         raise RuntimeError("no note")
@@ -132,7 +132,7 @@ class WellGuarded(Exception):
 HERE = os.getpid()
 
 
-def test_exceptions_that_resist_are_told_all_the_same(way: Backend) -> None:
+def test_exceptions_that_refuse_attributes_are_still_raised(way: Backend) -> None:
     """With a note."""
     with pytest.raises(FrozenError, match="cellar") as frozen:
         parallel_map(raising(lambda: FrozenError("cellar")), [1], 2, backend=way)
@@ -140,7 +140,7 @@ def test_exceptions_that_resist_are_told_all_the_same(way: Backend) -> None:
     assert "item 0: 1" in shown(frozen.value)
 
 
-def test_an_exception_that_cannot_be_made_again_is_told_as_text() -> None:
+def test_an_exception_that_cannot_be_rebuilt_is_raised_as_text() -> None:
     with pytest.raises(RemoteError, match="WellGuarded") as caught:
         parallel_map(raising(lambda: WellGuarded("gate")), [1], 2)
     assert "item 0: 1" in shown(caught.value)
@@ -154,8 +154,8 @@ def test_an_exception_of_a_local_class_can_be_caught(start_method: str) -> None:
         parallel_map(raising(lambda: LocalError("here")), [1], 2)
 
 
-def test_an_exception_that_cannot_be_sent_is_told_as_text() -> None:
-    """A class made in the worker isn't known to the parent."""
+def test_an_exception_that_cannot_be_sent_is_raised_as_text() -> None:
+    """The parent doesn't know a class that was created in the worker."""
 
     def func(_item: int) -> None:
         class MadeInTheWorkerError(Exception):
@@ -169,8 +169,8 @@ def test_an_exception_that_cannot_be_sent_is_told_as_text() -> None:
     assert "raise MadeInTheWorkerError" in shown(caught.value)
 
 
-def test_an_exception_with_notes_that_cannot_be_sent_is_told_with_them() -> None:
-    """Its text is its own, not its last note's."""
+def test_an_exception_with_notes_that_cannot_be_sent_is_raised_with_them() -> None:
+    """Its text is the original one, not that of its last note."""
 
     def func(_item: int) -> None:
         class MadeInTheWorkerError(Exception):
@@ -188,7 +188,7 @@ def test_an_exception_with_notes_that_cannot_be_sent_is_told_with_them() -> None
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="exception groups are Python 3.11's")
 def test_a_group_keeps_its_type_and_the_members_that_can_be_sent(start_method: str) -> None:
-    """Those that can't keep their place as text, each with its notes; groups in groups too."""
+    """The others keep their position as text, each with its notes; nested groups too."""
 
     group_class: Any = vars(builtins)["ExceptionGroup"]  # unknown to a checker of Python 3.10
 
@@ -250,8 +250,8 @@ def deep_group() -> BaseException:
     return error
 
 
-def test_an_exception_of_which_nothing_can_be_had_is_not_taken_for_a_dead_worker(start_method: str) -> None:
-    """Its class is told, and the item."""
+def test_an_exception_that_cannot_be_inspected_is_not_mistaken_for_a_dead_worker(start_method: str) -> None:
+    """The error names its class and the item."""
     makers: list[Callable[[], BaseException]] = (
         [SaysNothing, deep_group] if sys.version_info >= (3, 11) else [SaysNothing]
     )
@@ -263,7 +263,7 @@ def test_an_exception_of_which_nothing_can_be_had_is_not_taken_for_a_dead_worker
         parallel_map(raising(lambda: QuitsWhenPickled("now")), [1], 2)
 
 
-def test_a_process_that_may_not_start_workers_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refused_fork_is_an_error_that_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     def refused() -> int:
         raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
@@ -273,7 +273,7 @@ def test_a_process_that_may_not_start_workers_is_told_what_to_do(monkeypatch: py
     assert "Lower max_parallel" in shown(caught.value)
 
 
-def test_system_exit_in_the_function_is_the_callers(way: Backend) -> None:
+def test_system_exit_in_the_function_reaches_the_caller(way: Backend) -> None:
     with pytest.raises(SystemExit) as caught:
         parallel_map(lambda i: sys.exit(3), [1], 2, backend=way)
     assert caught.value.code == 3
@@ -292,7 +292,7 @@ def test_an_item_of_a_generator_that_cannot_be_sent_names_itself(start_method: s
 
 
 def test_results_before_a_failure_come_first(start_method: str) -> None:
-    """As with `map`: what was computed is yielded, then the exception is raised; nothing hangs on the way."""
+    """Like `map`: finished results are yielded, then the exception is raised; nothing hangs."""
     seen = []
     with pytest.raises(ZeroDivisionError):
         seen.extend(parallel_imap(lambda i: (i, 1 / (i - 5)), range(10), 1, chunk_size=10))
@@ -347,7 +347,7 @@ def leave(i: int) -> int:
 def test_a_dead_worker_is_an_error_at_once(
     func: Callable[[int], int], words: str, exitcode: int, lazily: bool, start_method: str
 ) -> None:
-    """It names the signal or status, and the item."""
+    """The error names the signal or status, and the item."""
     items: Any = (i for i in range(1000)) if lazily else range(1000)
     with pytest.raises(WorkerDied, match=words) as caught:
         parallel_map(func, items, 2, chunk_size=1)
@@ -366,7 +366,7 @@ def test_the_dead_workers_item_is_named_within_a_large_chunk() -> None:
 
 
 def test_a_death_is_seen_though_the_workers_own_child_holds_its_pipes(tmp_path: Any) -> None:
-    """A child that the function left behind, forked below Python, keeps every descriptor open."""
+    """An orphan of the function, forked without Python's hooks, keeps every descriptor open."""
     pid_file = tmp_path / "pid"
 
     def func(i: int) -> int:
@@ -385,7 +385,7 @@ def test_a_death_is_seen_though_the_workers_own_child_holds_its_pipes(tmp_path: 
         os.kill(int(pid_file.read_text()), signal.SIGKILL)
 
 
-def test_a_death_amid_a_large_item_is_seen() -> None:
+def test_a_death_during_a_large_item_is_seen() -> None:
     """The parent is still writing when the reader dies."""
 
     class Deadly:
@@ -409,7 +409,7 @@ def test_a_death_while_the_result_is_pickled_is_seen() -> None:
 
 
 def test_a_failure_ends_the_other_workers(tmp_path: Any) -> None:
-    """A sibling that would run for an hour is gone when the error is raised."""
+    """A sibling that would run for an hour is dead when the error is raised."""
     gate = tmp_path / "gate"
     os.mkfifo(gate)
 
@@ -425,7 +425,7 @@ def test_a_failure_ends_the_other_workers(tmp_path: Any) -> None:
 
 
 @pytest.mark.slow
-def test_a_function_that_closes_its_pipes_is_told_so() -> None:
+def test_a_function_that_closes_its_pipes_is_an_error() -> None:
     def func(_item: int) -> None:
         os.closerange(3, 256)
         signal.pause()
@@ -446,7 +446,7 @@ def test_a_caller_that_ignores_its_children_still_gets_an_error() -> None:
 
 
 def test_an_idle_workers_death_is_an_error() -> None:
-    """Also where it has nothing to do."""
+    """Even though it has nothing to do."""
 
     def draw() -> Iterator[int]:
         yield 0
@@ -459,7 +459,7 @@ def test_an_idle_workers_death_is_an_error() -> None:
 
 
 def test_an_idle_workers_death_does_not_cut_a_slow_iterable_short() -> None:
-    """Where all workers are idle when it is seen, and more items are to come: an error, though others could go on."""
+    """If all workers are idle when it is noticed and items remain: an error, although others could continue."""
     drawn: list[int] = []
 
     def draw() -> Iterator[int]:
@@ -485,12 +485,12 @@ def kill_a_child() -> None:
 
 SCRIPT = """
 import os, signal, sys, time
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what is in the background without it
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts background processes without it
 sys.path.insert(0, {root!r})
 from k8sflow.parallel import loop, parallel_map
 loop.START_METHOD = {method!r}
 def work(i):
-    os.write(1, b"at work %d\\n" % os.getpid())  # at once: of an unbuffered print the two workers' words get mixed
+    os.write(1, b"at work %d\\n" % os.getpid())  # one write: unbuffered prints of two workers get mixed
     time.sleep(3600)
 def main():
     try:
@@ -517,11 +517,11 @@ def running(start_method: str, request: pytest.FixtureRequest) -> Iterator[tuple
             assert process.stdout is not None
             pids = [int(process.stdout.readline().removeprefix("at work ")) for _ in range(2)]
             yield process, pids
-        finally:  # whatever went wrong above: the end of `with` waits for the process, which sleeps for an hour
+        finally:  # also after a failure above: `with` waits for the process, which sleeps for an hour
             process.kill()
 
 
-def wait_until_gone(pids: list[int], seconds: float) -> None:
+def wait_until_dead(pids: list[int], seconds: float) -> None:
     deadline = time.monotonic() + seconds
     for pid in pids:
         try:
@@ -540,17 +540,17 @@ def test_ctrl_c_ends_everything(running: tuple[subprocess.Popen[str], list[int]]
     assert "interrupted, children: []" in out
     assert "Traceback" not in err
     assert process.returncode == 0
-    wait_until_gone(pids, 1)
+    wait_until_dead(pids, 1)
 
 
-def test_workers_go_with_a_killed_parent(running: tuple[subprocess.Popen[str], list[int]]) -> None:
-    """Within a second of a kill -9, though they are busy."""
+def test_workers_end_with_a_killed_parent(running: tuple[subprocess.Popen[str], list[int]]) -> None:
+    """Within a second of a kill -9, even if they are busy."""
     process, pids = running
     process.kill()
-    wait_until_gone(pids, 1)
+    wait_until_dead(pids, 1)
 
 
-def test_out_of_memory_is_told_as_such(memory_limited: Callable[[str], str]) -> None:
+def test_running_out_of_memory_has_an_error_of_its_own(memory_limited: Callable[[str], str]) -> None:
     """In a cgroup with a memory limit, the kernel kills the worker; the error has the figures and is a MemoryError."""
     out = memory_limited(
         """

@@ -1,4 +1,4 @@
-"""Large results and items: whole, writable, and soon gone."""
+"""Large results and items: complete, writable, and freed promptly."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ KINDS = ["array", "big array", "fortran", "strided", "read-only", "bytes", "byte
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_large_results_are_what_the_function_returned(kind: str, transport: str) -> None:
-    """Also where small and large ones follow each other."""
+    """Also if small and large results alternate."""
     results = parallel_map(lambda i: make(kind, i) if i % 2 else i, range(6), 2)
     for i, result in enumerate(results):
         assert equal(result, make(kind, i) if i % 2 else i)
@@ -95,7 +95,7 @@ def test_large_items_of_a_generator(start_method: str) -> None:
 
 @pytest.mark.slow
 def test_large_inputs_are_not_copied() -> None:
-    """A closure and items of 400 MB cost the workers next to nothing."""
+    """A closure and items of 400 MB cost the workers almost no memory."""
     matrix = np.ones((50, MIB))
 
     def proportional_kib(_: int) -> int:
@@ -129,7 +129,7 @@ def test_the_parents_peak_memory_is_its_results_and_little_more(mib: int, count:
 
 
 def test_no_memory_for_a_result_is_a_memory_error(memory_bound: None) -> None:
-    """It names the items; the worker that has it had more."""
+    """It names the items; the worker itself has enough memory."""
 
     def func(_: int) -> np.ndarray:
         resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
@@ -141,7 +141,7 @@ def test_no_memory_for_a_result_is_a_memory_error(memory_bound: None) -> None:
 
 @pytest.fixture
 def memory_bound() -> Iterator[None]:
-    """This process may map half a gibibyte more than it has, and no more."""
+    """Limits this process to half a gibibyte more than it has mapped."""
     limits = resource.getrlimit(resource.RLIMIT_AS)
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 2**29, limits[1]))
@@ -150,7 +150,7 @@ def memory_bound() -> Iterator[None]:
 
 
 def test_a_slow_consumer_holds_workers_back() -> None:
-    """Results that nobody takes are not made."""
+    """Results that are not consumed are not computed."""
     shared = memoryview(mmap.mmap(-1, 8)).cast("q")
 
     def func(i: int) -> np.ndarray:
@@ -167,7 +167,7 @@ def test_a_slow_consumer_holds_workers_back() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["array", "bytes"])
 def test_a_result_of_five_gibibytes(kind: str) -> None:
-    """Beyond what a 32-bit length or one system call holds."""
+    """Larger than a 32-bit length or one system call allows."""
     size = 5 * 2**30 + 3
 
     def func(i: int) -> Any:
@@ -190,7 +190,7 @@ def test_a_result_of_five_gibibytes(kind: str) -> None:
 
 @pytest.mark.slow
 def test_a_worker_killed_amid_a_large_result_is_an_error() -> None:
-    """Whatever the moment: the call fails or the result is whole."""
+    """At any moment: the call fails or the result is complete."""
     failures = 0
     for round_ in range(12):
 

@@ -1,4 +1,4 @@
-"""Workers live as long as the call, and nothing of them stays."""
+"""Workers live as long as the call, and leave nothing behind."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tests.support import own_children
 
 
 def test_a_closed_generator_ends_its_workers(way: Backend) -> None:
-    """Early, with work in flight and results unread; `nothing_is_left` looks for the rest."""
+    """Early, with work in flight and results unread; `leaves_nothing_behind` checks the rest."""
     for kind in (parallel_imap, parallel_imap_unordered):
         results = kind(lambda i: i, itertools.count(), 2, backend=way)
         assert next(results) in range(10_000)
@@ -56,8 +56,8 @@ def test_a_forgotten_generator_ends_its_workers() -> None:
     assert own_children() == []
 
 
-def test_a_spawned_workers_end_lets_a_call_amid_its_items_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Items are pickled by threads of the caller; a call that one of them makes wants the lock of starts and ends."""
+def test_a_call_inside_a_spawned_workers_items_can_end_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads of the caller pickle items; a call inside one of them needs the lock for starting and ending workers."""
     monkeypatch.setattr(loop, "START_METHOD", "spawn")
     monkeypatch.setenv("K8SFLOW_CPUS", "8")  # so that the inner call has workers of its own
     pickling, stopping = threading.Event(), threading.Event()
@@ -90,13 +90,13 @@ def test_a_consumers_exception_ends_the_workers() -> None:
 
 
 @pytest.mark.slow
-def test_an_interrupt_at_any_moment_leaves_nothing() -> None:
+def test_an_interrupt_at_any_moment_leaves_nothing_behind() -> None:
     """Ctrl-C after 0 to 30 ms: while workers start, work or end."""
 
     def interrupt(_signal: int, _frame: object) -> None:
         raise KeyboardInterrupt
 
-    parallel_map(abs, range(2), 2)  # an interrupted import would be left half-way, by Python itself
+    parallel_map(abs, range(2), 2)  # Python itself would leave an interrupted import half done
     before = signal.signal(signal.SIGINT, interrupt)
     caught = 0
     try:
@@ -115,8 +115,8 @@ def test_an_interrupt_at_any_moment_leaves_nothing() -> None:
     assert caught > 5
 
 
-def test_a_timeout_by_alarm_leaves_nothing() -> None:
-    """An exception of any signal's handler, while the function works."""
+def test_a_timeout_by_alarm_leaves_nothing_behind() -> None:
+    """An exception of a signal handler, while the function works."""
 
     def too_late(_signal: int, _frame: object) -> None:
         raise TimeoutError
@@ -132,8 +132,8 @@ def test_a_timeout_by_alarm_leaves_nothing() -> None:
         signal.signal(signal.SIGALRM, before)
 
 
-def test_a_timeout_by_alarm_is_never_taken_for_a_refusal_of_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A TimeoutError is an OSError: it may come while a file is read that may as well not be there."""
+def test_a_timeout_by_alarm_is_never_mistaken_for_a_refused_system_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A TimeoutError is an OSError: it may occur while an optional file is read."""
 
     def too_late(_path: Path, *_: object, **__: object) -> str:
         raise TimeoutError
@@ -145,18 +145,20 @@ def test_a_timeout_by_alarm_is_never_taken_for_a_refusal_of_the_system(monkeypat
 
 
 def test_a_signal_that_another_thread_takes_waits_too() -> None:
-    """Libraries' threads block no signals, and Python runs the handler in the main thread whoever took it."""
+    """Threads of libraries block no signals, and Python runs the handler in the main thread anyway."""
     stop = threading.Event()
     other = threading.Thread(target=stop.wait)
     other.start()
-    before = signal.signal(signal.SIGUSR1, lambda *_: seen.append("handled"))
-    seen = []
+    seen: list[str] = []
+    handled = threading.Event()
+    before = signal.signal(signal.SIGUSR1, lambda *_: (seen.append("handled"), handled.set()))
     try:
         with interrupts_held():
             os.kill(os.getpid(), signal.SIGUSR1)
             while signal.SIGUSR1 in signal.sigpending():
                 time.sleep(0.001)
             seen.append("held")
+        assert handled.wait(60)
         assert seen == ["held", "handled"]
     finally:
         signal.signal(signal.SIGUSR1, before)
@@ -164,7 +166,7 @@ def test_a_signal_that_another_thread_takes_waits_too() -> None:
         other.join()
 
 
-def test_a_copy_of_a_generator_in_a_forked_child_harms_nobody() -> None:
+def test_a_copy_of_a_generator_in_a_forked_child_does_no_harm() -> None:
     """The child's copy may be closed; the workers are the parent's."""
     results = parallel_imap(lambda i: i, range(100_000), 2)
     next(results)
@@ -178,7 +180,7 @@ def test_a_copy_of_a_generator_in_a_forked_child_harms_nobody() -> None:
 
 
 def test_workers_started_from_a_thread_outlive_it() -> None:
-    """The generator begins in a thread that ends; another goes on with it."""
+    """The generator is started in a thread that ends; another thread continues it."""
     results = parallel_imap(lambda i: i, range(100_000), 2)
     first: list[int] = []
     thread = threading.Thread(target=lambda: first.append(next(results)))
@@ -189,7 +191,7 @@ def test_workers_started_from_a_thread_outlive_it() -> None:
 
 
 def test_locks_that_another_thread_holds_at_the_fork_hang_no_worker() -> None:
-    """Of numpy's global generator, which is reseeded, and of the standard streams, which are flushed."""
+    """The locks of numpy's global generator, which is reseeded, and of the standard streams, which are flushed."""
     out = run_script(
         """
 import os, sys, threading
@@ -216,7 +218,7 @@ os._exit(0)
 
 
 class Blocking(io.RawIOBase):
-    """A file that takes no word in this process before it is told to, and any in others."""
+    """A file that blocks writes in this process until its event is set, and never in others."""
 
     def __init__(self) -> None:
         self.writing, self.leave = threading.Event(), threading.Event()
@@ -251,15 +253,15 @@ def test_a_thread_that_logs_at_the_fork_hangs_no_worker() -> None:
 
 @contextlib.contextmanager
 def importing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[types.ModuleType]:
-    """Another thread is amid the import of `slow`, which ends when its `leave` is set; gives its `gates`."""
+    """Another thread is importing `slow` until the event `leave` is set; yields the module `gates` with the events."""
     gates: Any = types.ModuleType("gates")
-    gates.begun, gates.leave = threading.Event(), threading.Event()
+    gates.started, gates.leave = threading.Event(), threading.Event()
     monkeypatch.setitem(sys.modules, "gates", gates)
     monkeypatch.syspath_prepend(str(folder))
-    (folder / "slow.py").write_text("import gates\nfirst = 1\ngates.begun.set()\ngates.leave.wait(60)\nlast = 2\n")
+    (folder / "slow.py").write_text("import gates\nfirst = 1\ngates.started.set()\ngates.leave.wait(60)\nlast = 2\n")
     thread = threading.Thread(target=importlib.import_module, args=("slow",))
     thread.start()
-    gates.begun.wait(60)
+    gates.started.wait(60)
     try:
         yield gates
     finally:
@@ -271,7 +273,7 @@ def importing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[types.M
 def test_a_module_that_another_thread_imports_is_whole_in_workers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The fork waits for its import: a worker could not, for the thread isn't there."""
+    """The fork waits for its import: a worker can't, since it lacks the thread."""
     with importing(tmp_path, monkeypatch) as gates:
         ready = threading.Timer(0.1, gates.leave.set)
         ready.start()
@@ -279,8 +281,8 @@ def test_a_module_that_another_thread_imports_is_whole_in_workers(
         ready.join()
 
 
-def test_an_import_that_does_not_end_hangs_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its thread may be waiting for the caller; the workers see so much of the module as there was."""
+def test_an_import_that_does_not_end_hangs_no_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its thread may be waiting for the caller; workers see the part of the module that was executed."""
     monkeypatch.setattr(forking, "_IMPORT_SECONDS", 0.1)
     with importing(tmp_path, monkeypatch):
         assert parallel_map(lambda _: importlib.import_module("slow").first, range(4), 2) == [1] * 4
@@ -290,7 +292,7 @@ def test_an_import_that_does_not_end_hangs_nobody(tmp_path: Path, monkeypatch: p
 
 @pytest.mark.slow
 def test_many_calls_at_once_from_threads() -> None:
-    """Calls of several threads don't hold each other's pipes."""
+    """Calls of several threads don't keep each other's pipes open."""
     done: list[list[int]] = []
     threads = [
         threading.Thread(target=lambda: done.extend(parallel_map(lambda i: i, range(50), 2) for _ in range(10)))
@@ -304,7 +306,7 @@ def test_many_calls_at_once_from_threads() -> None:
 
 
 def test_a_thread_that_draws_numbers_at_the_fork_hangs_no_worker() -> None:
-    """numpy's generator is locked while it is used; the lock of a thread that the fork leaves behind is freed."""
+    """numpy's generator is locked while it is used; the lock of a thread that is missing in the fork is released."""
     lock = np.random.mtrand._rand._bit_generator.lock
     taken, leave = threading.Event(), threading.Event()
 
@@ -340,13 +342,13 @@ def test_a_killed_worker_is_seen_while_another_call_runs() -> None:
 
 
 def test_more_workers_than_start_at_once() -> None:
-    """They start in groups, which bounds the descriptors that are open."""
+    """They start in groups, which limits the number of open descriptors."""
     assert parallel_map(lambda i: i, range(80), 40, chunk_size=1) == list(range(80))
 
 
 @pytest.mark.slow
 def test_a_forgotten_generator_may_be_collected_while_workers_start() -> None:
-    """Its end and their start want the same lock, in the same thread."""
+    """Its end and their start need the same lock, in the same thread."""
     for _ in range(30):
         cycle: list[Any] = [parallel_imap(lambda i: i, range(10_000), 1)]
         next(cycle[0])
@@ -361,9 +363,9 @@ def test_a_forgotten_generator_may_be_collected_while_workers_start() -> None:
 
 
 def test_a_function_may_fork(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """A child of the worker that ends by itself, and one that comes back from the function, which is cut off.
+    """A child of the worker may end by itself; one that returns from the function is stopped.
 
-    It says nothing, least of all into files that have the descriptors now which were the worker's.
+    It writes nothing, in particular not to files that now have the worker's descriptors.
     """
     files = [tmp_path / str(i) for i in range(20)]
 
@@ -389,8 +391,8 @@ def test_a_function_may_start_programs() -> None:
     assert parallel_map(runs, range(4), 2) == ["0\n", "1\n", "2\n", "3\n"]
 
 
-def test_a_parent_with_threads_forks_without_a_word() -> None:
-    """Threads that run in the parent are no reason for a warning, Python 3.12's neither."""
+def test_a_parent_with_threads_forks_without_a_warning() -> None:
+    """Running threads in the parent cause no warning, not even Python 3.12's."""
     stop = threading.Event()
     thread = threading.Thread(target=stop.wait)
     thread.start()
@@ -402,7 +404,7 @@ def test_a_parent_with_threads_forks_without_a_word() -> None:
 
 
 def test_signal_handlers_of_the_parent_do_not_run_in_workers(start_method: str) -> None:
-    """SIGTERM ends a worker, whatever the parent does with it; Ctrl-C is the parent's matter."""
+    """SIGTERM ends a worker, however the parent handles it; Ctrl-C is handled by the parent."""
     before = signal.signal(signal.SIGTERM, lambda *_: print("the parent's"))
     try:
 
@@ -418,7 +420,7 @@ def test_signal_handlers_of_the_parent_do_not_run_in_workers(start_method: str) 
 
 
 def test_the_parent_sleeps_while_it_waits(way: Backend) -> None:
-    """No CPU time of its own while workers work."""
+    """It uses no CPU time while workers work."""
     if way == "threads":  # whose work is the parent's CPU time
         return
     usage = resource.getrusage(resource.RUSAGE_SELF)
@@ -460,7 +462,7 @@ def test_calls_in_a_row_leak_nothing() -> None:
 
 @pytest.mark.slow
 def test_two_thousand_calls_in_a_row_leak_nothing() -> None:
-    """Descriptors, threads, children and mappings stay as many as they were."""
+    """The numbers of descriptors, threads, children and mappings don't grow."""
     repeat(2000)
 
 
@@ -477,7 +479,7 @@ def test_memory_of_results_is_freed_with_them() -> None:
 
 
 def test_a_worker_that_a_handler_of_the_caller_reaped_is_not_killed_by_its_pid(monkeypatch: pytest.MonkeyPatch) -> None:
-    """That pid may be another process's by now."""
+    """The pid may belong to another process by now."""
     monkeypatch.setattr(os, "kill", lambda pid, number: pytest.fail(f"signal {number} for {pid}"))
 
     def reap(_signal: int, _frame: object) -> None:
@@ -489,7 +491,7 @@ def test_a_worker_that_a_handler_of_the_caller_reaped_is_not_killed_by_its_pid(m
     try:
         with pytest.raises(WorkerDied):
             parallel_map(lambda _: os._exit(3), range(4), 2)
-        # The same where the handler is so fast that there is no process to make a pidfd of.
+        # The same if the handler is so fast that there is no process left to open a pidfd for.
         plain = os.pidfd_open
 
         def too_late(pid: int) -> int:
@@ -505,7 +507,7 @@ def test_a_worker_that_a_handler_of_the_caller_reaped_is_not_killed_by_its_pid(m
 
 
 def test_descriptors_run_out_without_a_leak() -> None:
-    """A start that fails half-way undoes the first half."""
+    """A start that fails half-way is undone."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     used = len(os.listdir("/proc/self/fd"))
     try:

@@ -1,4 +1,4 @@
-"""Libraries with threads and processes of their own: nothing hangs, nothing is left, and the values are right."""
+"""Libraries with threads and processes of their own: nothing hangs, nothing stays behind, and the values are right."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 import k8sflow
 from k8sflow.parallel import Backend, WorkerDied, parallel_map
-from tests.unit.parallel.test_failures import wait_until_gone
+from tests.unit.parallel.test_failures import wait_until_dead
 
 POLARS = """
 import threading, warnings
@@ -47,7 +47,7 @@ def total(n):
 
 
 def run(script: str, *options: str) -> subprocess.CompletedProcess[str]:
-    """Runs a script, whose hanging is a failure, in an interpreter that has loaded nothing else."""
+    """Runs a script in an interpreter that has loaded nothing else; a hang is a failure."""
     command = [sys.executable, *options, "-c", script]
     return subprocess.run(
         command, capture_output=True, text=True, timeout=120, check=False, cwd=Path(k8sflow.__file__).parents[1]
@@ -84,12 +84,12 @@ def test_polars_with_an_item_that_cannot_be_sent_is_named() -> None:
 
 
 @pytest.mark.parametrize("backend", ["threads", "spawn"])
-def test_polars_with_a_backend_is_no_warning(backend: str) -> None:
+def test_polars_with_a_backend_gives_no_warning(backend: str) -> None:
     done = run(POLARS + f"assert parallel_map(total, range(8), 2, backend={backend!r}) == expected", "-W", "error")
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_polars_that_has_not_run_yet_is_forked_without_a_word() -> None:
+def test_polars_that_has_not_run_yet_is_forked_without_a_warning() -> None:
     script = POLARS.split("expected =", maxsplit=1)[0] + "assert parallel_map(total, range(2), 2) == [62000, 62125]"
     assert run(script, "-W", "error").stderr == ""
 
@@ -100,7 +100,7 @@ def test_polars_where_the_worker_does_not_use_it_can_be_forked() -> None:
 
 
 @pytest.mark.parametrize("load", ["numpy", "scipy.linalg, numpy", "sklearn.cluster, numpy"])
-def test_blas_threads_are_no_hazard(load: str) -> None:
+def test_blas_threads_are_not_a_hazard(load: str) -> None:
     script = f"""
 import {load}
 from k8sflow.parallel import parallel_map
@@ -120,12 +120,12 @@ assert np.allclose(scores, [score(alpha) for alpha in (0.1, 1, 10)])
 assert list(parallel_imap(total, iter([3, 4]), 2)) == [6, 10]
 print('done')
 """
-    done = run(script, "-W", "ignore")  # joblib's own, which says that it works sequentially
+    done = run(script, "-W", "ignore")  # joblib warns that it works sequentially
     assert (done.stdout, done.stderr) == ("done\n", "")
 
 
 def test_an_executor_of_joblib_that_the_caller_started_is_a_new_one_in_a_worker() -> None:
-    """It works, and ends with the call, with its tracker and what that keeps in /dev/shm."""
+    """It works, and ends with the call, like its tracker and their files in /dev/shm."""
     script = """
 import os
 from joblib.externals.loky import get_reusable_executor
@@ -192,7 +192,7 @@ print("done")
 
 @pytest.mark.parametrize("backend", ["fork", "spawn"])
 def test_processes_of_multiprocessing_work_in_workers(backend: str) -> None:
-    """Pools, managers and shared memory; nothing of them is left, in /dev/shm neither."""
+    """Pools, managers and shared memory; they leave nothing behind, not even in /dev/shm."""
     script = f"""
 import os
 from k8sflow.parallel import parallel_map
@@ -239,24 +239,24 @@ def sleeper() -> Iterator[subprocess.Popen[bytes]]:
 
 
 def start_sleeper(_: object) -> list[int]:
-    """A program, and one that a shell has started and left."""
+    """A program, and an orphan that a shell has started."""
     direct = subprocess.Popen(["sleep", "600"])
-    left = subprocess.run(
+    orphan = subprocess.run(
         ["sh", "-c", "sleep 600 >/dev/null & echo $!"], check=True, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL
     )
-    return [direct.pid, int(left.stdout)]
+    return [direct.pid, int(orphan.stdout)]
 
 
 def start_daemon(_: object) -> list[int]:
-    """A program with a session of its own, and one that has been left besides."""
+    """A program with a session of its own, and an orphan with one."""
     session = subprocess.Popen(["sleep", "600"], start_new_session=True)
-    left = subprocess.run(
+    orphan = subprocess.run(
         ["sh", "-c", "setsid sleep 600 >/dev/null & echo $!"],
         check=True,
         stdout=subprocess.PIPE,
         stdin=subprocess.DEVNULL,
     )
-    return [session.pid, int(left.stdout)]
+    return [session.pid, int(orphan.stdout)]
 
 
 @pytest.mark.parametrize("backend", ["fork", "spawn"])
@@ -265,7 +265,7 @@ def test_what_workers_started_ends_with_the_call(
     backend: Backend, start: Callable[[object], list[int]], sleeper: subprocess.Popen[bytes]
 ) -> None:
     started = parallel_map(start, range(2), 2, backend=backend)
-    wait_until_gone([pid for pids in started for pid in pids], 30)
+    wait_until_dead([pid for pids in started for pid in pids], 30)
     assert sleeper.poll() is None
 
 
@@ -277,7 +277,7 @@ def test_what_a_dead_worker_started_ends_with_the_call(backend: Backend, tmp_pat
 
     with pytest.raises(WorkerDied, match="exited with status 3"):
         parallel_map(start_and_die, [0], 1, backend=backend)
-    wait_until_gone([int(pid) for pid in (tmp_path / "0").read_text().split()], 30)
+    wait_until_dead([int(pid) for pid in (tmp_path / "0").read_text().split()], 30)
 
 
 def test_what_workers_started_ends_with_a_killed_parent(tmp_path: Path) -> None:
@@ -292,13 +292,13 @@ def start(i):
 parallel_map(start, [0], 1)
 """
     assert run(script).returncode == -9
-    wait_until_gone([int((tmp_path / "pid").read_text())], 30)
+    wait_until_dead([int((tmp_path / "pid").read_text())], 30)
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 @pytest.mark.parametrize("missing", [("pidfd_open",), ("pidfd_open", "sched_getaffinity", "waitid", "memfd_create")])
-def test_calls_that_a_system_lacks_are_not_needed(missing: tuple[str, ...], method: str) -> None:
-    """As macOS lacks them: results, failures and deaths are as elsewhere."""
+def test_missing_system_calls_are_not_needed(missing: tuple[str, ...], method: str) -> None:
+    """macOS lacks them: results, failures and deaths are the same there."""
     script = f"""
 import os, signal
 for name in {missing!r}:

@@ -73,7 +73,7 @@ def test_an_executor_of_loky_that_the_caller_holds_is_an_error_in_a_worker() -> 
 @pytest.mark.parametrize("backend", ["loky", "threading", "multiprocessing"])
 @pytest.mark.parametrize("start", ["pass", "parallel(delayed(abs)(i) for i in range(2))", "parallel.__enter__()"])
 def test_joblib_works_in_workers_with_each_of_its_backends(backend: str, start: str) -> None:
-    """Whether it has been used before or not, and with an executor that the caller keeps open."""
+    """Unused, used before, and with an executor that the caller keeps open."""
     setup = f"from joblib import Parallel, delayed; parallel = Parallel(n_jobs=2, backend={backend!r}); {start}"
     out, _ = call(setup, "return parallel(delayed(abs)(-i) for _ in range(2))[0]")
     assert out == "done\n"
@@ -130,7 +130,7 @@ def test_an_endless_wait_for_a_thread_of_the_caller_is_an_error_at_its_line(setu
     out, error = call(setup, work, end=end)
     assert out == ""
     assert "RuntimeError: parallel_map: the function waits forever." in error
-    assert "Create what the function uses inside the function" in error
+    assert "Create the lock, pool, future or event loop inside the function" in error
     assert ", in work\n" in error
 
 

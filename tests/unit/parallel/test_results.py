@@ -1,4 +1,4 @@
-"""parallel_map and its sisters give what `map` gives."""
+"""parallel_map and its variants return the results of `map`."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ values = st.recursive(
 )
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_equals_map(items: list[Any], max_parallel: int, chunk_size: int | None, lazily: bool) -> None:
-    """Any items, any number of workers, any chunk size: the list that `map` would give."""
+    """For any items, number of workers and chunk size: the list that `map` would return."""
 
     def func(item: Any) -> tuple[str, Any]:
         return repr(item), item
@@ -52,7 +52,7 @@ def test_equals_map(items: list[Any], max_parallel: int, chunk_size: int | None,
 @pytest.mark.parametrize("lazily", [False, True])
 @pytest.mark.parametrize("count", [0, 1, 2, 1000])
 def test_every_way_equals_map(way: Backend, count: int, lazily: bool) -> None:
-    """Forked, spawned and threads alike."""
+    """With forked workers, spawned ones, and threads."""
     offset = 7
 
     def items() -> Any:
@@ -89,7 +89,7 @@ class Box:
     ],
 )
 def test_any_callable(func: Callable[[int], Any]) -> None:
-    """Lambdas, partials, bound methods, callable objects, builtins, classes made on the fly."""
+    """Lambdas, partials, bound methods, callable objects, builtins, dynamic classes."""
     assert parallel_map(func, range(10), 2) == list(map(func, range(10)))
 
 
@@ -127,21 +127,21 @@ class Squares(Sequence[int]):
     ids=lambda value: type(value).__name__,
 )
 def test_any_sized_iterable(iterable: Any) -> None:
-    """Whatever has a length is taken in the order in which it iterates."""
+    """Any iterable with a length is processed in the order of its iteration."""
     assert [np.asarray(r).tolist() for r in parallel_map(lambda x: x, iterable, 2)] == [
         np.asarray(r).tolist() for r in iterable
     ]
 
 
 def test_sized_items_are_inherited_not_pickled() -> None:
-    """Items that no pickle can hold are fine."""
+    """Items that can't be pickled are fine."""
     locks = [threading.Lock() for _ in range(4)]
     locks[2].acquire()
     assert parallel_map(lambda lock: lock.locked(), locks, 2) == [False, False, True, False]
 
 
 def test_items_of_a_generator_are_taken_when_they_are_yielded() -> None:
-    """A generator that re-uses one buffer gives each worker what it yielded."""
+    """Each worker gets the yielded value, even if the generator re-uses one buffer."""
 
     def generate() -> Iterator[list[int]]:
         buffer = [0]
@@ -153,7 +153,7 @@ def test_items_of_a_generator_are_taken_when_they_are_yielded() -> None:
 
 
 def test_lambdas_in_a_generator_travel_by_cloudpickle(start_method: str) -> None:
-    """Items that pickle can't hold, cloudpickle may."""
+    """cloudpickle handles items that pickle can't."""
     assert parallel_map(lambda f: f(2), (lambda x, i=i: x * i for i in range(5)), 2) == [0, 2, 4, 6, 8]
 
 
@@ -163,7 +163,7 @@ def test_results_that_only_cloudpickle_can_hold(start_method: str) -> None:
 
 
 def test_a_result_that_is_changed_later_arrives_as_it_was_returned(way: Backend) -> None:
-    """The function may return the same array each time; what was returned is what arrives, small or large."""
+    """The function may return the same array each time; each result arrives with its contents at that time."""
     if way == "threads":
         return
     for size in (10, 1_000_000):
@@ -185,7 +185,7 @@ def test_any_whole_number_is_a_chunk_size(chunk_size: int) -> None:
 
 @pytest.mark.parametrize("kind", MAPS)
 def test_wrong_arguments_are_errors_before_anything_starts(kind: Callable[..., Any]) -> None:
-    """Generators too tell at the call, not at the first next()."""
+    """Generators raise them at the call too, not at the first next()."""
     started: list[int] = []
     for arguments, error in [
         ((None, [1]), TypeError),
@@ -212,7 +212,7 @@ def test_wrong_arguments_are_errors_before_anything_starts(kind: Callable[..., A
 
 @pytest.mark.parametrize("max_parallel", [10**9, 10**30, np.int64(10**9)])
 def test_a_huge_max_parallel_is_as_many_workers_as_items(way: Backend, max_parallel: int) -> None:
-    """It is an upper bound: nothing is made for workers that will never be, and an iterator is gone through as ever."""
+    """It is an upper bound: nothing is allocated for workers that never start, and iterators work as usual."""
     address_space, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (8 << 30, hard))
     try:
@@ -223,7 +223,7 @@ def test_a_huge_max_parallel_is_as_many_workers_as_items(way: Backend, max_paral
 
 
 class Counter:
-    """An endless iterator that knows how far it was drawn."""
+    """An endless iterator that counts how far it was drawn."""
 
     def __init__(self) -> None:
         self.drawn = -1
@@ -237,7 +237,7 @@ class Counter:
 
 
 def test_imaps_take_an_endless_iterable_lazily(way: Backend) -> None:
-    """Items are drawn as the consumer goes on, a bounded number ahead of it."""
+    """Items are drawn as the consumer proceeds, a bounded number ahead of it."""
     for kind, ahead in ((parallel_imap, 2 * 1024 + 2), (parallel_imap_unordered, 2 * 3)):
         items = Counter()
         results = kind(lambda i: i, items, 2, backend=way, chunk_size=1)
@@ -259,7 +259,7 @@ def test_imap_runs_ahead_of_a_slow_item_only_so_far(tmp_path: Any) -> None:
         nonlocal drawn
         for i in itertools.count():
             drawn = i
-            if i == 3000:  # beyond the window of 2 x 1024: nobody gets here before the head is there
+            if i == 3000:  # beyond the window of 2 x 1024: not reached before the head is done
                 gate.write_bytes(b"")
             yield i
 
@@ -276,7 +276,7 @@ def test_imap_runs_ahead_of_a_slow_item_only_so_far(tmp_path: Any) -> None:
 
 
 def test_imap_yields_before_the_input_ends() -> None:
-    """Results come while items are still being made."""
+    """Results arrive while items are still being produced."""
     ended = False
 
     def generate() -> Iterator[int]:
@@ -312,7 +312,7 @@ def test_imap_of_a_range_that_is_longer_than_any_list() -> None:
     results.close()
 
 
-def test_an_error_of_the_iterable_is_the_callers(way: Backend) -> None:
+def test_an_error_of_the_iterable_reaches_the_caller(way: Backend) -> None:
     def generate() -> Iterator[int]:
         yield 1
         raise LookupError("no more rows")
@@ -322,7 +322,7 @@ def test_an_error_of_the_iterable_is_the_callers(way: Backend) -> None:
 
 
 def test_prints_of_workers_arrive(capfd: pytest.CaptureFixture[str], start_method: str) -> None:
-    """What a worker prints is there when the call returns, once."""
+    """The output of workers is complete when the call returns, and appears once."""
     sys.stdout.write("before ")
     parallel_map(lambda i: print(f"item {i}\n", end=""), range(4), 2)  # in one piece, where output is unbuffered too
     out = capfd.readouterr().out
@@ -331,6 +331,6 @@ def test_prints_of_workers_arrive(capfd: pytest.CaptureFixture[str], start_metho
 
 
 def test_a_call_like_metaflows(tmp_path: Any) -> None:
-    """Four positional arguments, the fourth a folder for files that aren't needed."""
+    """Four positional arguments, the fourth a folder for files, which isn't used."""
     assert parallel_map(lambda i: i, [1, 2], 2, str(tmp_path)) == [1, 2]
     assert list(tmp_path.iterdir()) == []

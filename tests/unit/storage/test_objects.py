@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import concurrent.futures
-import io
 import os
 import signal
 import subprocess
@@ -14,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from k8sflow.errors import StorageError
+from k8sflow.errors import ObjectNotFoundError, StorageError
 from k8sflow.storage.folder import FolderStore
-from k8sflow.storage.objects import ObjectNotFoundError, ObjectStore
+from k8sflow.storage.objects import ObjectStore
 from k8sflow.storage.open import open_store
 from tests.support import environment, in_python, wait_for
 
@@ -161,14 +160,6 @@ def test_a_listing_is_not_cut_at_a_page(store: ObjectStore) -> None:
     assert list(store.list_folders("F/")) == [f"{i:04}" for i in range(1100)]
 
 
-def test_a_file_becomes_an_object(store: ObjectStore) -> None:
-    """From its start, wherever it stands."""
-    file = io.BytesIO(b"0123456789")
-    file.seek(5)
-    store.put_file("F/a", file)
-    assert bytes(store.get("F/a")) == b"0123456789"
-
-
 def test_a_log_is_whole_when_it_is_closed(store: ObjectStore) -> None:
     """Pieces in their order; nothing is there before the first one."""
     log = store.open_log("F/log")
@@ -201,7 +192,7 @@ def _limited(folder: Path, call: str) -> subprocess.CompletedProcess[str]:
     """Calls a method of a store in a process whose files can't grow beyond 100,000 bytes, as on a full disk."""
     return in_python(
         """
-        import io, resource, signal, sys
+        import resource, signal, sys
         from k8sflow.errors import StorageError
         from k8sflow.storage.folder import FolderStore
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -223,7 +214,6 @@ def _limited(folder: Path, call: str) -> subprocess.CompletedProcess[str]:
         "store.put('F/a', [bytes(150_000)])",
         "store.put('F/a', [bytes(50_000)] * 3)",
         "store.put_new('F/a', bytes(150_000))",
-        "store.put_file('F/a', io.BytesIO(bytes(150_000)))",
     ],
 )
 def test_a_full_disk_is_told_and_leaves_no_half_object(tmp_path: Path, call: str) -> None:

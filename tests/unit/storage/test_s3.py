@@ -195,7 +195,7 @@ def test_an_object_that_changes_while_it_is_read_is_no_mixture(
     """Ranges of a large object are all of one version, or the read fails."""
     monkeypatch.setattr(s3, "_MULTIPART_FROM_BYTES", 1000)
     monkeypatch.setattr(s3, "_PART_BYTES", 1000)
-    s3_store.put_file("a", s3._Joined([b"1" * 10_000]))
+    s3_store.put("a", [b"1" * 10_000])
     with pytest.raises(StorageError, match="PreconditionFailed"), s3_store._told("a"):
         s3_store._get_ranges("a", 10_000, '"another"')
     assert bytes(s3_store.get("a")) == b"1" * 10_000

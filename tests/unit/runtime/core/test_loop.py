@@ -12,14 +12,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from k8sflow.errors import RunError, StorageError
+from k8sflow.errors import RunError, StorageError, SupersededError
 from k8sflow.executors.base import Finished, Started, TaskEvent
 from k8sflow.flow.checks import graph as lint
 from k8sflow.flow.compile import compile_flow
 from k8sflow.flow.decorators.policy import Catch, Retry, StepPolicy
 from k8sflow.flow.graph import Graph
 from k8sflow.runtime.core.inbox import Inbox
-from k8sflow.runtime.core.loop import Driver, Report, RunResult, SupersededError
+from k8sflow.runtime.core.loop import Driver, Report, RunResult
 from k8sflow.runtime.core.retries import INFRASTRUCTURE_RETRIES, Again
 from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.storage.folder import FolderStore

@@ -24,9 +24,9 @@ class FlakyLog:
 
     def write(self, data: bytes, at: float | None = None) -> None:
         self.kept += data
-        self.flush()
+        self._flush()
 
-    def flush(self) -> None:
+    def _flush(self) -> None:
         if self.refusals > 0:
             self.refusals -= 1
             raise self.error
@@ -38,7 +38,7 @@ class FlakyLog:
 
     def close(self) -> None:
         self.closed.set()
-        self.flush()
+        self._flush()
 
 
 def test_everything_arrives_in_order() -> None:
@@ -123,7 +123,7 @@ def test_closing_waits_as_long_as_the_patience_and_says_so(monkeypatch: pytest.M
     patience, said, go_on = [1000.0], [], threading.Event()
 
     class Hanging(FlakyLog):
-        def flush(self) -> None:
+        def _flush(self) -> None:
             go_on.wait()
 
     def say(text: str) -> None:
