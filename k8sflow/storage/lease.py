@@ -20,10 +20,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+from k8sflow.debug_log import DebugLog
 from k8sflow.errors import ObjectNotFoundError, StorageError
 from k8sflow.storage.folder import FolderStore
 from k8sflow.storage.run_store import RunStore
 
+_log = DebugLog(__name__)
 BEAT_SECONDS = 10.0
 EXPIRY_SECONDS = 30.0
 _JOIN_SECONDS = 5.0
@@ -150,6 +152,7 @@ class FolderLease:
                 f"{self._path} can't be locked: {error.strerror}.", cause="The file system may not support flock(2)."
             ) from error
         self._fd = fd
+        _log.debug("Locked %s.", self._path)
         with contextlib.suppress(OSError):  # a full disk; only people read the content
             os.pwrite(fd, _dump(Holder.this(is_resuming=self._is_resuming)).ljust(os.fstat(fd).st_size), 0)
         return True
@@ -219,7 +222,9 @@ class ObjectLease:
         key, mine = self._key(latest + 1), _dump(self._me)
         # The client retries by itself when it gets no answer from the store, and may then find its own object.
         if not self._store.put_new(key, mine) and bytes(self._store.get(key)) != mine:
+            _log.debug("Another process has taken the lease %s.", key)
             return False
+        _log.debug("Took the lease %s; the previous holder: %s.", key, holder or "none")
         self._number = latest + 1
         return True
 
@@ -283,11 +288,15 @@ class ObjectLease:
                 is_lost = self._store.exists(self._key(number + 1))
                 if not is_lost:
                     self._store.put(self._key(number), [_dump(replace(self._me, beat=beat))])
-            except Exception:  # noqa: BLE001,S112  a dead thread would never notice a new driver
+            except Exception as error:  # noqa: BLE001  a dead thread would never notice a new driver
                 # While the bucket can't be reached, other processes can't see the silence either. After other errors,
                 # such as expired keys, the next beat tries again, and notices if another driver has taken over.
+                _log.debug(
+                    "The lease %s was not renewed: %s Retrying in %.1f s.", self._key(number), error, self._beat_seconds
+                )
                 continue
             if is_lost:
+                _log.debug("Lost the lease %s to another process.", self._key(number))
                 on_lost()
                 return
 

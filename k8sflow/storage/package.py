@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from importlib.machinery import all_suffixes
 from pathlib import Path
 
+from k8sflow import units
 from k8sflow.errors import PackageError
 from k8sflow.storage.objects import Buffer
 
@@ -209,10 +210,10 @@ def _refuse_too_big(folder: Path, files: list[tuple[str, Path]]) -> None:
     if total <= LIMIT_BYTES:
         return
     biggest = "".join(
-        f"\n    {size / 1e6:8.1f} MB  {name}" for size, name in sorted(sizes, reverse=True)[:_BIGGEST_SHOWN]
+        f"\n    {units.size(size):>8}  {name}" for size, name in sorted(sizes, reverse=True)[:_BIGGEST_SHOWN]
     )
     raise PackageError(
-        f"the code package of {folder} would have {total / 1e6:.1f} MB; the limit is {LIMIT_BYTES / 1e6:.0f} MB.",
+        f"the code package of {folder} would have {units.size(total)}; the limit is {units.size(LIMIT_BYTES)}.",
         cause=f"It holds everything in the flow's folder. The biggest files:{biggest}",
         advice=f"Move data out of the folder, or exclude it by a line in {folder / IGNORE_FILE}.",
     )

@@ -20,7 +20,9 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol, TypeVar, cast
 
+from k8sflow.debug_log import DebugLog
 from k8sflow.errors import OutageError
+from k8sflow.units import rough_duration
 
 COMMAND_SECONDS = 30.0
 REPORT_AFTER_SECONDS = 5.0
@@ -28,6 +30,7 @@ REPORT_AFTER_SECONDS = 5.0
 FIRST_ANSWER_SECONDS = 120.0
 # The first task of a run is also the first to use the pods' endpoint, and nothing is lost if it gives up.
 FIRST_CONTACT_SECONDS = 15.0
+_log = DebugLog(__name__)
 _FIRST_PAUSE_SECONDS = 0.25
 _LONGEST_PAUSE_SECONDS = 8.0
 Report = Callable[[str, bool], None]
@@ -69,6 +72,7 @@ class Patience:
 
     def limit(self, seconds: float) -> None:
         """Limits how long all calls together wait from now on, including those that already wait."""
+        _log.debug("From now on, calls wait for at most %.1f s.", seconds)
         self._end = min(self._end, time.monotonic() + seconds)
         self._limited.set()
 
@@ -100,7 +104,7 @@ class Patience:
         if is_news and self.report is not None:
             most = self.seconds if self.has_answered else self.first_seconds
             advice = "" if self.has_answered else f" {error.advice}"
-            self.report(f"{error.summary} Retrying for up to {describe(most)}.{advice}", False)
+            self.report(f"{error.summary} Retrying for up to {rough_duration(most)}.{advice}", False)
 
     def answered(self) -> None:
         """Records that the server has answered; reports it if the outage was reported."""
@@ -110,8 +114,10 @@ class Patience:
         with self._lock:
             since, self._out_since = self._out_since, None
             is_news, self._is_reported = self._is_reported, False
+        if since is not None:
+            _log.debug("The bucket answers again, after %.1f s.", time.monotonic() - since)
         if is_news and since is not None and self.report is not None:
-            self.report(f"The bucket answers again, after {describe(time.monotonic() - since)}.", True)
+            self.report(f"The bucket answers again, after {rough_duration(time.monotonic() - since)}.", True)
 
 
 class HasPatience(Protocol):
@@ -156,8 +162,10 @@ def _again(patience: Patience, method: Callable[[], Any], error: OutageError) ->
         patience.failed(error)
         waited = time.monotonic() - started
         if not patience.allows(waited + pause):
+            _log.debug("%s Giving up after %.1f s.", error.summary, waited)
             gc.collect()
             raise _given_up(error, waited) if patience.has_answered else error
+        _log.debug("%s Retrying in %.1f s.", error.summary, pause)
         patience.pause(pause)
         try:
             result = method()
@@ -171,11 +179,6 @@ def _again(patience: Patience, method: Callable[[], Any], error: OutageError) ->
     raise AssertionError("the pauses have no end")
 
 
-def describe(seconds: float) -> str:
-    """A duration for people."""
-    return f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"  # noqa: PLR2004  two minutes
-
-
 def _pauses() -> Iterator[float]:
     """Pauses that double up to the longest, with jitter, so that the tasks of a run don't all retry at once."""
     for n in itertools.count():
@@ -186,7 +189,7 @@ def _pauses() -> Iterator[float]:
 def _given_up(error: OutageError, waited: float) -> OutageError:
     return OutageError(
         error.summary,
-        cause=f"It answered before, but has not been reachable for {describe(waited)}.",
+        cause=f"It answered before, but has not been reachable for {rough_duration(waited)}.",
         advice="When the server is back, `resume` continues the run. The setting storage_patience_seconds is the time "
         "that tasks and drivers wait for it.",
     )

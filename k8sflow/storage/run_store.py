@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
+from k8sflow.debug_log import DebugLog
 from k8sflow.errors import ObjectNotFoundError, RunError, StorageError
 from k8sflow.storage.logs import SUFFIX, Mark, TimedLog, marks
 from k8sflow.storage.objects import ObjectStore
@@ -33,6 +34,7 @@ from k8sflow.storage.records import (
 
 # The folders of a flow's runs, and of the tasks that ``spin`` ran, which belong to no run.
 RUNS, SPINS = "runs", "spins"
+_log = DebugLog(__name__)
 _START = "start.json"
 Record = TypeVar("Record")
 
@@ -176,6 +178,7 @@ class RunStore:
             key = f"{self.prefix}/tags/{version + 1:08}.json"
             if tags == before or self.store.put_new(key, dump({"tags": tags})):
                 return tags
+            _log.debug("Another process has written %s. Retrying.", key)
 
     def _newest_tags(self) -> tuple[int, tuple[str, ...]]:
         """The number of the newest version of the tags, and the tags; 0 and those of run.json before any change."""

@@ -28,6 +28,7 @@ from botocore.exceptions import (
     ConnectionError as BotoConnectionError,
 )
 
+from k8sflow.debug_log import DebugLog
 from k8sflow.errors import ConfigurationError, ObjectNotFoundError, OutageError, StorageError, UnreachableError
 from k8sflow.storage.objects import Buffer
 from k8sflow.storage.patience import Patience, Report, patient
@@ -36,6 +37,7 @@ from k8sflow.storage.s3_log import S3Log
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
 
+_log = DebugLog(__name__)
 _PART_BYTES = 16 << 20
 _MULTIPART_FROM_BYTES = 64 << 20
 _PARALLEL_PARTS = 8
@@ -73,6 +75,7 @@ class S3Store:
         self.region = region
         self.patience = patience or Patience()
         self._client = _client(endpoint, region)
+        _log.debug("Opened %s at %s.", self.url, endpoint or "AWS S3")
         self._transfer = TransferConfig(
             multipart_threshold=_MULTIPART_FROM_BYTES,
             multipart_chunksize=_PART_BYTES,
@@ -137,6 +140,7 @@ class S3Store:
                     if _code(error) not in _UNDECIDED:
                         raise
                     refused = error
+                    _log.debug("%s/%s: %s. Retrying in %.2f s.", self.url, key, _code(error), pause_seconds)
                 else:
                     return True
                 time.sleep(pause_seconds)

@@ -1,4 +1,4 @@
-"""One process drives a run; that it is dead is known at once on its machine, and after a silence elsewhere (I5)."""
+"""One process drives a run; its death is noticed at once on its machine, and after a silence elsewhere (I6)."""
 
 from __future__ import annotations
 
@@ -244,3 +244,27 @@ def test_no_error_ends_the_thread_that_keeps_a_lease(
     folder_store.put("F/runs/r/drivers/000002.json", [b"{}"])
     assert lost.wait(10)
     lease.release()
+
+
+def test_taking_missing_and_losing_a_lease_is_logged(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A failed renewal is reported nowhere else, as the next one may succeed."""
+    caplog.set_level("DEBUG", "k8sflow")
+    run = _run(store)
+    lease = ObjectLease(run, beat_seconds=0.01)
+    assert lease.acquire()
+    lost = threading.Event()
+    with monkeypatch.context() as failing:
+        failing.setattr(type(store), "exists", lambda *_: (_ for _ in ()).throw(StorageError("the keys expired.")))
+        lease.keep(lost.set)
+        wait_for(lambda: "not renewed" in caplog.text)
+    store.put(f"{run.prefix}/drivers/000002.json", [b"{}"])
+    assert lost.wait(20)
+
+    key = f"{run.prefix}/drivers/000001.json"
+    messages = [record.getMessage() for record in caplog.records]
+    assert messages[0] == f"Took the lease {key}; the previous holder: none."
+    assert messages[1] == f"The lease {key} was not renewed: the keys expired. Retrying in 0.0 s."
+    assert messages[-1] == f"Lost the lease {key} to another process."
+    assert {record.name for record in caplog.records} == {"k8sflow.storage.lease"}

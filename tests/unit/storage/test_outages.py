@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -195,3 +196,28 @@ def test_an_address_that_can_not_be_reached_is_an_error_with_the_reason(
     store = S3Store(f"s3://{BUCKET}", endpoint=endpoint, region="us-east-1", patience=Patience(0, 0))
     with pytest.raises(UnreachableError, match=words):
         store.get("key")
+
+
+@pytest.mark.slow
+def test_retries_outages_and_reconnects_are_logged(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    """Each with its reason, long before the user gets a report."""
+    caplog.set_level("DEBUG", "k8sflow")
+    store = opened(server, Patience(600))
+    server.stop()
+    thread = threading.Thread(target=lambda: store.put_new("commit", b"result"))
+    thread.start()
+    refused(store, 2)
+    server.start()
+    thread.join(30)
+    server.stop()
+    store.limit_patience(0)
+    with pytest.raises(OutageError):
+        store.get("commit")
+
+    assert {record.name for record in caplog.records} == {"k8sflow.storage.patience", "k8sflow.storage.s3"}
+    messages = [record.getMessage() for record in caplog.records]
+    assert f"Opened s3://{BUCKET} at {server.endpoint}." in messages
+    retry = rf"{server.endpoint} can't be reached for s3://{BUCKET}/commit: .*\. Retrying in \d\.\d s\."
+    assert sum(re.fullmatch(retry, message) is not None for message in messages) >= 2
+    assert any(re.fullmatch(r"The bucket answers again, after \d+\.\d s\.", message) for message in messages)
+    assert messages[-1].endswith("Giving up after 0.0 s.")

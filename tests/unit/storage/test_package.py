@@ -213,7 +213,7 @@ def test_a_package_over_the_limit_names_the_biggest_files(folder: Path) -> None:
     with pytest.raises(PackageError) as told:
         package.build(folder)
     text = str(told.value)
-    assert "111.0 MB; the limit is 100 MB" in text
+    assert "111.0 MB; the limit is 100.0 MB" in text
     assert text.index("90.0 MB  data/huge.bin") < text.index("20.0 MB  lib/large.bin") < text.index("small.bin")
     assert ".k8sflowignore" in text
     (folder / package.IGNORE_FILE).write_text("data\n")

@@ -196,6 +196,6 @@ def test_an_object_that_changes_while_it_is_read_is_no_mixture(
     monkeypatch.setattr(s3, "_MULTIPART_FROM_BYTES", 1000)
     monkeypatch.setattr(s3, "_PART_BYTES", 1000)
     s3_store.put("a", [b"1" * 10_000])
-    with pytest.raises(StorageError, match="PreconditionFailed"), s3_store._told("a"):
+    with pytest.raises(StorageError, match="PreconditionFailed"), s3_store._translated("a"):
         s3_store._get_ranges("a", 10_000, '"another"')
     assert bytes(s3_store.get("a")) == b"1" * 10_000
