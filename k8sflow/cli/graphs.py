@@ -80,9 +80,9 @@ def _mistake(found: Problem | K8sflowError) -> dict[str, Any]:
 def _show(definition: FlowDefinition, *, as_json: bool) -> None:
     with told():
         compiled = checked(definition)
-        from k8sflow.executors import fork_server  # noqa: PLC0415  the other commands need none
+        from k8sflow.executors.fork_server.start import imported_by_each_task  # noqa: PLC0415  the other commands need none
 
-        slow = fork_server.imported_by_each_task(compiled.flow)
+        slow = imported_by_each_task(compiled.flow)
     if as_json:
         output.print_json({**_document(compiled), "imported_by_each_task": slow, "parameters": [
             {"name": each.name, "type": each.type_name, "required": each.required, "help": each.help}

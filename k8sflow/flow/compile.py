@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from k8sflow.flow import spec
-from k8sflow.flow.checks import assignments, class_body, missing_step, reader, switches, unset_attributes
+from k8sflow.flow.checks import assignments, class_body, late_values, missing_step, reader, switches, unset_attributes
 from k8sflow.flow.checks import decorators as decorator_checks
 from k8sflow.flow.checks import graph as graph_checks
 from k8sflow.flow.checks.locate import Source
@@ -105,7 +105,7 @@ def refuse_unusable(definition: FlowDefinition) -> None:
 
 def _with_graph(definition: FlowDefinition, source: Source) -> FlowDefinition:
     """The definition with its graph, and with the problems in the source of the class and its steps."""
-    problems = class_body.problems(source)
+    problems = [*class_body.problems(source), *late_values.problems(source)]
     intended = missing_step.find(source)
     problems += [each.problem for each in intended if each.problem is not None]
     functions: dict[str, Callable[..., Any] | None] = {n: step.function for n, step in definition.steps.items()}

@@ -59,7 +59,7 @@ def keep(late: Late, use: str, *, can_go_on: bool = True) -> None:
         source = _any_config(body)
     problem = Problem(
         f"{use} needs the value of {late.k8sflow_text()}, which is known only when a run starts.",
-        _advice(frame, _names(late.k8sflow_source(), frame)),
+        advice_at(frame.f_code.co_filename, frame.f_lineno, _names(late.k8sflow_source(), frame)),
     )
     found = problem.at(location_of(frame))
     is_in_body = body is not None and any(value is source for value in body.f_locals.values())
@@ -82,8 +82,15 @@ def _names(source: Any, frame: FrameType) -> set[str]:
     return {name for name, value in [*frame.f_globals.items(), *frame.f_locals.items()] if value is source}
 
 
-def _advice(frame: FrameType, names: set[str]) -> str:
-    whole = _expression(frame, names)
+def advice_at(file: str, line: int, names: set[str]) -> str:
+    """The ``config_expr`` to write at a line.
+
+    Args:
+        file: The flow's file.
+        line: The line, where a value is needed that isn't known yet.
+        names: The names of its config, or of all late values, at this position.
+    """
+    whole = _expression(file, line, names)
     if whole is None:
         read = f"self.{min(names, default='config')}"
         return f'Write the whole expression as a text in config_expr("..."), or read {read} in a step.'
@@ -91,9 +98,8 @@ def _advice(frame: FrameType, names: set[str]) -> str:
     return f"Write config_expr({quoted}), which is evaluated when the run starts."
 
 
-def _expression(frame: FrameType, names: set[str]) -> str | None:
-    """The expression at a frame's line that ``config_expr`` can replace."""
-    line, file = frame.f_lineno, frame.f_code.co_filename
+def _expression(file: str, line: int, names: set[str]) -> str | None:
+    """The expression at a line that ``config_expr`` can replace."""
     try:
         tree = ast.parse("".join(linecache.getlines(file)))
     except SyntaxError:
@@ -101,6 +107,8 @@ def _expression(frame: FrameType, names: set[str]) -> str | None:
     found = [node for node in _values(tree) if _covers(node, line) and _uses(node, names)]
     whole = min(found, key=lambda node: (node.end_lineno or node.lineno) - node.lineno, default=None)
     while whole is not None and (parts := _parts(whole)) is not None:
+        if any(isinstance(part, ast.Starred) for part in parts):  # *value is not an expression itself
+            break
         using = [part for part in parts if _covers(part, line) and _uses(part, names)]
         whole = using[0] if len(using) == 1 else None
     return None if whole is None else ast.unparse(whole)

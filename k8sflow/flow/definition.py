@@ -99,16 +99,20 @@ class FlowDefinition:
     def decorations_of(self, step: str, added: Sequence[Decoration] = ()) -> tuple[Decoration, ...]:
         """The decorators of a step, and those of ``--with`` that it can have and doesn't have by itself."""
         own = self.steps[step].decorations
-        names = {decoration.name for decoration in own}
-        return (*own, *(one for one in added if one.name not in names and can_have(self.graph[step], one)))
+        new = (one for one in added if not any(one.decorator.is_same(found.decorator) for found in own))
+        return (*own, *(one for one in new if can_have(self.graph[step], one)))
 
     @cached_property
     def known_decorators(self) -> dict[str, Decorator[Any]]:
-        """The decorators that the flow uses or has in its module, by name."""
+        """The decorators that the flow uses or has in its module, by name; no name that two of them share."""
         module = sys.modules.get(self.flow.__module__)
-        used = [found for step in self.steps.values() for found in step.decorations] + list(self.decorations)
+        used: dict[str, list[Decorator[Any]]] = {}
+        for found in (*(found for step in self.steps.values() for found in step.decorations), *self.decorations):
+            others = used.setdefault(found.name, [])
+            if not any(found.decorator.is_same(other) for other in others):
+                others.append(found.decorator)
         named = registry.in_namespace(vars(module)) if module is not None else {}
-        return {**{found.name: found.decorator for found in used}, **named}
+        return {**{name: found[0] for name, found in used.items() if len(found) == 1}, **named}
 
 
 def can_be_caught(node: Node) -> bool:

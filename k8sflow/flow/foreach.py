@@ -72,6 +72,10 @@ def items_of(value: Any) -> Iterator[Any]:
     if columns is not None and callable(getattr(value, "iter_rows", None)):  # polars
         names = tuple(map(str, columns))
         return (Row(values, names, position) for position, values in enumerate(value.iter_rows()))
+    if callable(getattr(value, "itercolumns", None)) and hasattr(value, "schema"):  # tables of Arrow
+        names = tuple(map(str, value.schema.names))
+        rows = zip(*(column.to_pylist() for column in value.itercolumns()), strict=True)
+        return (Row(values, names, position) for position, values in enumerate(rows))
     if all(hasattr(type(value), name) == has for name, has in _MAP_STYLE.items()):
         return _by_index(value)
     return iter(value)

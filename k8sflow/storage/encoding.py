@@ -18,12 +18,19 @@ from functools import cached_property
 from typing import Any, NoReturn
 
 from k8sflow.errors import ArtifactError
-from k8sflow.flow.spec import READ_MODULE
+from k8sflow.flow.spec import READ_MODULE, FlowSpec
 from k8sflow.storage.objects import Buffer
 
 _ALIGNMENT = 64
 _MAGIC = b"k8sflow5"
 _HEADER = struct.Struct("<8sQI")
+# Classes whose objects can be pickled, but are of use in this process only, and the reason.
+_OF_THIS_PROCESS = {
+    f"{FlowSpec.__module__}.{FlowSpec.__qualname__}": "it holds the flow itself (self), of which later steps would "
+    "get a copy in its current state. Store the values that it reads.",
+    "tempfile.TemporaryDirectory": "the folder is deleted when this task ends. Store its content.",
+    "multiprocessing.shared_memory.SharedMemory": "the memory is freed when this task ends. Store its content.",
+}
 # Looks up a pickled class or function, given its module, its name, and the ordinary lookup.
 Find = Callable[[str, str, Callable[[str, str], Any]], Any]
 
@@ -136,7 +143,25 @@ def encode(value: object, name: str) -> Encoded:
         found = pickled(value, pickle.Pickler, copyreg.dispatch_table)
     except Exception as error:  # noqa: BLE001  pickling runs the code of the value's classes, which may raise anything
         return _by_value(value, name, error)
+    if why := _use_here_only(found):
+        raise _unpicklable(value, name, why)
     return _by_value(value, name, None) if _is_of_another_run(found) else found
+
+
+def _use_here_only(found: Encoded) -> str:
+    """The reason why a pickled value can't be used in another process; empty if it can."""
+    names = (f"{base.__module__}.{base.__qualname__}" for kind in found.kinds for base in kind.__mro__)
+    return next((_OF_THIS_PROCESS[name] for name in names if name in _OF_THIS_PROCESS), "")
+
+
+def _unpicklable(value: object, name: str, why: object, cause: str = "") -> ArtifactError:
+    kind = type_name(value).removeprefix("builtins.")
+    return ArtifactError(
+        f"the artifact {name!r}, a {kind}, can't be pickled: {why}",
+        cause=cause,
+        advice="Store the data from which it is built, or build it in the step that uses it; "
+        f"or delete it before self.next(): del self.{name}",
+    )
 
 
 def _is_of_another_run(found: Encoded) -> bool:
@@ -191,15 +216,13 @@ def _by_value(value: object, name: str, first: Exception | None) -> Encoded:
         ArtifactError: cloudpickle can't pickle it either.
     """
     try:
-        return _cloudpickled(value)
+        found = _cloudpickled(value)
     except Exception as error:  # as with pickle: the code of the value's classes may raise anything
-        kind = type_name(value).removeprefix("builtins.")
-        raise ArtifactError(
-            f"the artifact {name!r}, a {kind}, can't be pickled: {error}",
-            cause=_culprit(value) or (str(first) if first and str(first) != str(error) else ""),
-            advice="Store the data from which it is built, or build it in the step that uses it; "
-            f"or delete it before self.next(): del self.{name}",
-        ) from error
+        cause = _culprit(value) or (str(first) if first and str(first) != str(error) else "")
+        raise _unpicklable(value, name, error, cause) from error
+    if why := _use_here_only(found):
+        raise _unpicklable(value, name, why)
+    return found
 
 
 def _cloudpickled(value: object) -> Encoded:

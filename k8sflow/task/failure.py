@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from k8sflow.errors import K8sflowError, OutageError, StorageError, TimeoutException, UnreachableError
-from k8sflow.task.death import EXIT_ADVICE, timed_out
 from k8sflow.task.outcome import Diagnosis, Outcome, name_of
 from k8sflow.task.result import TaskResult
 from k8sflow.task.safe_repr import safe_repr
@@ -17,6 +16,10 @@ from k8sflow.task.safe_repr import safe_repr
 # A message may hold a whole data frame: what is told of it goes to the terminal and into several records.
 _SUMMARY_CHARACTERS = 2_000
 _TRACEBACK_CHARACTERS = 100_000
+EXIT_ADVICE = (
+    "Each task imports the flow's file, and its command line there is 'step' and the task: don't end the process at "
+    "module level, or do it only for the commands that you mean."
+)
 _IN_A_TEST = (
     "Run the step in a process with a terminal: k8sflow.testing.run_step(Flow, step) in a test or a script "
     "(docs/testing.md). A debugger that is attached over the network works in a task too: PYTHONBREAKPOINT."
@@ -61,6 +64,16 @@ def never_reached(error: UnreachableError) -> TaskResult:
     )
     diagnosis = Diagnosis(Outcome.STORAGE_ERROR, summary, cause, advice, is_final=True)
     return TaskResult(Outcome.STORAGE_ERROR, diagnosis=diagnosis)
+
+
+def timed_out(seconds: float) -> Diagnosis:
+    """The diagnosis of a task that its ``@timeout`` ended."""
+    return Diagnosis(
+        Outcome.TIMED_OUT,
+        f"the task took longer than its timeout of {seconds:g} s, and was ended",
+        resolution="Allow it more time by @timeout, or find out what it waits for: see its last lines of output.",
+        error_type=name_of(TimeoutException),
+    )
 
 
 def unloadable(file: str, error: BaseException, *, in_pod: bool) -> TaskResult:

@@ -10,3 +10,6 @@ import signal
 TIME_IS_OVER = signal.SIGVTALRM
 # The environment variable with the file descriptor that a pod's task writes its result to.
 RESULT_FD_VARIABLE = "K8SFLOW_RESULT_FD"
+# Written to a task's result before its step runs; whitespace that JSON may start with. A process that ended without it
+# was still importing the flow.
+ENTERED = b"\n"

@@ -50,7 +50,7 @@ class Deaths:
 
     def change(self, *_: Any) -> None:
         if os.getpid() != self.pid:
-            return  # a task, or the zygote
+            return  # a task, or the fork server
         self.left -= 1
         if self.left == -1:
             os.kill(self.pid, self.number)

@@ -182,7 +182,7 @@ def test_code_with_another_graph_does_not_go_on_with_a_run(tmp_path: Path) -> No
 
 @pytest.mark.slow
 def test_what_a_task_leaves_behind_does_not_hold_the_run(tmp_path: Path) -> None:
-    """A daemon that outlives its run, its driver and its zygote is none of them."""
+    """A daemon that outlives its run, its driver and its fork server is none of them."""
     source = FLOW.replace(
         'print("begun", self.input)',
         "if self.input == 0 and os.fork() == 0:\n"
@@ -194,10 +194,10 @@ def test_what_a_task_leaves_behind_does_not_hold_the_run(tmp_path: Path) -> None
     with running(file, "--run-id", "r1", *ARGUMENTS) as process:
         wait_for(_in_the_middle(tmp_path))
         daemon = int(wait_for(lambda: (tmp_path / "daemon").exists() and (tmp_path / "daemon").read_text()))
-        zygote = int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text())
-        os.kill(zygote, signal.SIGSTOP)  # or it would end the daemon too
+        server = int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text())
+        os.kill(server, signal.SIGSTOP)  # or it would end the daemon too
         process.kill()
-        os.kill(zygote, signal.SIGKILL)
+        os.kill(server, signal.SIGKILL)
     try:
         (tmp_path / "go").touch()
         done = flow_command(file, "attach", "r1")

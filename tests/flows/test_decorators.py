@@ -80,6 +80,39 @@ def test_a_decorator_that_yields_again_after_an_error_is_wrong(tmp_path: Path) -
     assert "@again yielded twice" in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("decorator", "words"),
+    [
+        ("yields(0)", "@yields did not yield"),
+        ("yields(2)", "@yields yielded twice"),
+        ("yields(5)", "@yields yielded 5"),
+        ("returns", "post_step of @returns returned 5"),
+    ],
+)
+def test_what_is_wrong_with_a_decorator_comes_without_our_frames(tmp_path: Path, decorator: str, words: str) -> None:
+    """Under @catch too, which prints the traceback."""
+    above = """
+        @user_step_decorator
+        def yields(step_name, flow, inputs, attributes):
+            if attributes["count"] == 5:
+                yield 5
+            for _ in range(attributes["count"]):
+                yield
+
+        class returns(UserStepDecorator):
+            def post_step(self, step_name, flow, exception=None):
+                return 5
+
+        """
+    written = decorator.replace("(", "(count=")
+    for folder, more in ((tmp_path / "bare", ""), (tmp_path / "caught", "@catch(var='failed')\n")):
+        folder.mkdir()
+        done, _ = run(folder, flow(f"{more}@{written}", "pass", above))
+        assert words in done.stdout
+        assert "k8sflow/task" not in done.stdout + done.stderr
+        assert "k8sflow/flow" not in done.stdout + done.stderr
+
+
 def test_a_decorator_that_is_applied_twice_works_twice(tmp_path: Path) -> None:
     """The topmost first; by a class too, and one on top of another's options."""
     above = """

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from k8sflow.executors import snapshot
+from k8sflow.executors.fork_server import snapshot
 from tests.flows.test_processes import latest
 from tests.support import environment, flow_command, run_flow, running, wait_for, wait_for_death, write_flow
 
@@ -474,7 +474,7 @@ def test_modules_come_from_pythons_cache_while_they_are_as_they_were(tmp_path: P
 
 def test_installed_packages_are_told_from_the_users_own_code() -> None:
     """A package beside the flow is the user's, whatever it is called; numpy is not."""
-    from k8sflow.executors.preload_plan import is_library_file
+    from k8sflow.executors.fork_server.preload_plan import is_library_file
 
     assert is_library_file(os.path.join(sysconfig.get_path("purelib"), "numpy", "__init__.py"))
     assert is_library_file(json.__file__)

@@ -45,7 +45,7 @@ class F(FlowSpec):
     def end(self): pass
 """
 ARGUMENTS = ("--max-workers", "3")
-PROCESSES = 7  # the zygote, three tasks, their children
+PROCESSES = 7  # the fork server, three tasks, their children
 
 
 @contextlib.contextmanager
@@ -238,7 +238,7 @@ def test_under_timeout_a_run_ends_as_cancelled(tmp_path: Path, words: tuple[str,
 
 
 def test_a_killed_driver_leaves_nothing_running(tmp_path: Path) -> None:
-    """kill -9: the zygote sees it, and ends the tasks and what they started; `runs` tells that nobody goes on."""
+    """kill -9: the fork server sees it, and ends the tasks and what they started; `runs` tells that nobody goes on."""
     with _run(tmp_path, stubborn=True) as (process, pids):
         process.kill()
         process.wait()
@@ -272,14 +272,14 @@ def test_a_daemon_outlives_a_run_that_succeeds(tmp_path: Path) -> None:
     os.kill(daemon, signal.SIGKILL)
 
 
-def test_a_killed_zygote_leaves_nothing_running(tmp_path: Path) -> None:
+def test_a_killed_fork_server_leaves_nothing_running(tmp_path: Path) -> None:
     """The driver ends the rest, and the run."""
     with _run(tmp_path, stubborn=True) as (process, pids):
-        (zygote,) = _children(process.pid)
-        os.kill(zygote, signal.SIGKILL)
+        (server,) = _children(process.pid)
+        os.kill(server, signal.SIGKILL)
         code, output = _end(process)
     assert code == 1
-    assert "the process that starts tasks is gone" in output
+    assert "the process that starts tasks died" in output
     _assert_gone(tmp_path, pids)
 
 

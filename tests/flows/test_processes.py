@@ -82,7 +82,7 @@ def test_a_step_that_kills_its_parent_ends_the_run_with_a_word(tmp_path: Path) -
     """The parent of all tasks is ours; without it nothing can go on."""
     done = run_flow(write_flow(tmp_path, _source("os.kill(os.getppid(), signal.SIGKILL); time.sleep(60)")))
     assert done.returncode == 1
-    assert "the process that starts tasks is gone" in done.stdout
+    assert "the process that starts tasks died" in done.stdout
     assert "start/0 failed" in done.stdout
     assert "Traceback" not in done.stderr, done.stderr
 
@@ -100,7 +100,7 @@ def test_a_step_that_kills_its_parent_last_is_told_too(tmp_path: Path) -> None:
     body = "import atexit; atexit.register(os.kill, os.getppid(), signal.SIGKILL); threading.Timer(0, int).start()"
     done = run_flow(write_flow(tmp_path, _source(body)))
     assert done.returncode == 1
-    assert "the process that starts tasks is gone" in done.stdout
+    assert "the process that starts tasks died" in done.stdout
     assert "Traceback" not in done.stderr, done.stderr
 
 
@@ -245,11 +245,11 @@ def test_as_many_tasks_run_at_a_time_as_there_are_workers(tmp_path: Path, worker
 
 @pytest.mark.slow
 def test_three_hundred_tasks_leak_nothing(tmp_path: Path) -> None:
-    """The driver and the zygote have as many files open, and children, at the last task as at the first."""
+    """The driver and the fork server have as many files open, and children, at the last task as at the first."""
     body = (
-        "zygote = os.getppid()\n"
-        "driver = int(open(f'/proc/{zygote}/stat').read().rpartition(')')[2].split()[1])\n"
-        "self.got = [len(os.listdir(f'/proc/{pid}/fd')) for pid in (driver, zygote, 'self')]"
+        "server = os.getppid()\n"
+        "driver = int(open(f'/proc/{server}/stat').read().rpartition(')')[2].split()[1])\n"
+        "self.got = [len(os.listdir(f'/proc/{pid}/fd')) for pid in (driver, server, 'self')]"
     )
     found = _foreach(tmp_path, 300, body, "--max-workers", "2")
     for counts in zip(*found, strict=True):  # type: ignore[call-overload]
@@ -349,7 +349,7 @@ def test_a_limit_of_processes_is_told(tmp_path: Path, most: int) -> None:
     finally:
         group.remove()
     assert told.startswith("1 "), told
-    assert "no process can be made for" in told
+    assert "no process can be started for" in told
     assert "ulimit -u" in told
     assert "Traceback" not in told
 

@@ -102,12 +102,12 @@ def test_a_task_is_over_without_the_threads_of_the_import(tmp_path: Path) -> Non
 @pytest.mark.slow
 def test_the_lock_of_its_driver_is_held_until_its_tasks_are_gone(tmp_path: Path) -> None:
     """By the process that starts them and not by them, so that who takes over starts nothing beside them."""
-    body = "open(f'{os.getppid()}.zygote', 'w').close(); open(f'{os.getpid()}.pid', 'w').close(); time.sleep(300)"
+    body = "open(f'{os.getppid()}.server', 'w').close(); open(f'{os.getpid()}.pid', 'w').close(); time.sleep(300)"
     with running(_flow(tmp_path, body), "--max-workers", "2") as process:
         wait_for(lambda: len(list(tmp_path.glob("*.pid"))) == 2)
-        (zygote,) = (int(path.stem) for path in tmp_path.glob("*.zygote"))
+        (server,) = (int(path.stem) for path in tmp_path.glob("*.server"))
         tasks = [int(path.stem) for path in tmp_path.glob("*.pid")]
-        assert [_has_lock(pid) for pid in (process.pid, zygote, *tasks)] == [True, True, False, False]
+        assert [_has_lock(pid) for pid in (process.pid, server, *tasks)] == [True, True, False, False]
         process.kill()
         (path,) = tmp_path.glob(".k8sflow/F/runs/*/driver.lock")
         with path.open("rb") as lock:
@@ -122,7 +122,7 @@ def _has_lock(pid: int) -> bool:
 
 @pytest.mark.slow
 def test_nothing_is_left_where_something_else_has_the_drivers_socket(tmp_path: Path) -> None:
-    """A process that a thread of the import has forked, not knowing what it inherits; the kernel tells the zygote."""
+    """A process that a thread of the import has forked, not knowing what it inherits; the kernel signals the server."""
     fork = "lambda: (wait(), os.fork() or (open(f'{os.getpid()}.child', 'w').close(), time.sleep(60), os._exit(0)))"
     top = (
         "import glob, os, sys, threading, time\n"

@@ -100,6 +100,7 @@ class Decorator(Generic[P]):
         is_secret: Whether no value of its options may be shown or stored.
         repeats: Whether it may be applied more than once; then each use takes effect.
         problem: What is wrong with the decorator itself, reported wherever it is used.
+        origin: The file of the user's code that defines it; two modules may each define one of the same name.
     """
 
     name: str
@@ -112,6 +113,11 @@ class Decorator(Generic[P]):
     is_secret: bool = False
     repeats: bool = False
     problem: Problem | None = None
+    origin: str = ""
+
+    def is_same(self, other: Decorator[Any]) -> bool:
+        """True if two objects are one decorator; a decorator that is a class has an object for each use."""
+        return (self.name, self.origin) == (other.name, other.origin)
 
     @overload
     def __call__(self, target: _Target, /) -> _Target: ...

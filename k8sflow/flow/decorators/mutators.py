@@ -171,13 +171,23 @@ class _Decorated:
         for problem in decorator.problems(added, self._configs):
             raise problem.at(added.location).error()
         before = self._read()
-        if any(found.name == decorator.name for found in before):
+        if any(found.decorator.is_same(decorator) for found in before):
             if duplicates == self.ERROR:
                 raise FlowDefinitionError(f"add_decorator: {self._where} has @{decorator.name} already.")
             if duplicates == self.IGNORE:
                 return False
-        self._write((*(found for found in before if found.name != decorator.name), added))
+        self._write((*(found for found in before if not found.decorator.is_same(decorator)), added))
         return True
+
+    def _meaning(self, deco_type: str | Decorator[Any] | type) -> Callable[[Decoration], bool]:
+        """Returns whether a decoration is of a decorator, or of one with a name."""
+        if isinstance(deco_type, str) and "." not in deco_type:
+            return lambda found: found.name == deco_type
+        if isinstance(deco_type, str):
+            decorator = registry.find(deco_type, self._known)
+        else:
+            decorator = registry.checked(deco_type, "the argument of remove_decorator")
+        return lambda found: found.decorator.is_same(decorator)
 
     def remove_decorator(
         self,
@@ -186,13 +196,12 @@ class _Decorated:
         deco_kwargs: Mapping[str, Any] | None = None,
     ) -> bool:
         """Removes a decorator, with deco_kwargs only if it has these options; returns whether there was one."""
-        is_named = isinstance(deco_type, str)
-        name = deco_type if is_named else registry.checked(deco_type, "the argument of remove_decorator").name
         before = self._read()
+        is_meant = self._meaning(deco_type)
         kept = tuple(
             found
             for found in before
-            if found.name != name or (deco_kwargs is not None and dict(found.options) != dict(deco_kwargs))
+            if not is_meant(found) or (deco_kwargs is not None and dict(found.options) != dict(deco_kwargs))
         )
         self._write(kept)
         return len(kept) < len(before)

@@ -32,6 +32,8 @@ _BUILT_IN = {
     "trigger": "k8sflow.flow.decorators.trigger:trigger",
     "trigger_on_finish": "k8sflow.flow.decorators.trigger:trigger_on_finish",
 }
+# The module of the base class of users' decorators, which is not a decorator itself.
+_OF_BASES = "k8sflow.flow.decorators.user_decorators"
 # What makes each decorator that user code has defined, by its dotted name: it need not be used on any step.
 _defined: dict[str, Callable[[], Decorator[Any]]] = {}
 
@@ -77,7 +79,7 @@ def in_namespace(names: Mapping[str, Any]) -> dict[str, Decorator[Any]]:
     return {
         name: checked(value, name)
         for name, value in names.items()
-        if isinstance(value, Decorator) or (isinstance(value, type) and hasattr(value, "k8sflow_decorator"))
+        if isinstance(value, Decorator) or (_is_class_of_decorators(value) and value.__module__ != _OF_BASES)
     }
 
 
@@ -229,7 +231,11 @@ def _dotted(name: str) -> Decorator[Any] | None:
     return checked(found, name)
 
 
-def checked(found: object, where: str) -> Decorator[Any]:
+def _is_class_of_decorators(found: Any) -> bool:
+    return isinstance(found, type) and hasattr(found, "k8sflow_decorator")
+
+
+def checked(found: Any, where: str) -> Decorator[Any]:
     """The decorator that something is: one itself, or a class of decorators.
 
     Args:
@@ -239,7 +245,7 @@ def checked(found: object, where: str) -> Decorator[Any]:
     Raises:
         FlowDefinitionError: It is neither.
     """
-    if isinstance(found, type) and hasattr(found, "k8sflow_decorator"):
+    if _is_class_of_decorators(found):
         found = found.k8sflow_decorator()
     if not isinstance(found, Decorator):
         raise FlowDefinitionError(

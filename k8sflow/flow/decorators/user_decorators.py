@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
-from k8sflow.errors import ParameterError
+from k8sflow.errors import FlowDefinitionError, ParameterError
 from k8sflow.flow.decorators import registry
 from k8sflow.flow.decorators.base import Decorator
 from k8sflow.flow.decorators.mutators import StepMutator, is_decorated
@@ -36,7 +37,13 @@ def user_step_decorator(function: Callable[..., Any]) -> Decorator[Any]:
         return function(*(step_name, flow, inputs, attributes)[:takes])
 
     decorator: Decorator[Any] = Decorator(
-        name, (function.__doc__ or name).strip(), None, around=around, repeats=True, problem=problem
+        name,
+        (function.__doc__ or name).strip(),
+        None,
+        around=around,
+        repeats=True,
+        problem=problem,
+        origin=_file_of(function.__module__),
     )
     registry.define(function.__module__, name, lambda: decorator)
     return decorator
@@ -146,7 +153,14 @@ class UserStepDecorator:
             return _around(made, step_name, flow, inputs)
 
         return Decorator(
-            name, (cls.__doc__ or name).strip(), None, check=check, around=around, repeats=True, problem=problem
+            name,
+            (cls.__doc__ or name).strip(),
+            None,
+            check=check,
+            around=around,
+            repeats=True,
+            problem=problem,
+            origin=_file_of(cls.__module__),
         )
 
 
@@ -167,10 +181,15 @@ def _around(decorator: UserStepDecorator, step_name: str, flow: Any, inputs: Any
         case Exception() | (Exception(), _):
             raise result[0] if isinstance(result, tuple) else result
         case _:
-            raise TypeError(
-                f"post_step of @{type(decorator).__name__} returned {result!r}: return the exception to end the step "
-                f"with, or None."
+            raise FlowDefinitionError(
+                f"post_step of @{type(decorator).__name__} returned {result!r}, which is not an exception.",
+                advice="Return the exception to end the step with, or None.",
             )
+
+
+def _file_of(module: str) -> str:
+    """The file of a module, which may be imported under two names; the name of one that has no file."""
+    return getattr(sys.modules.get(module), "__file__", None) or module
 
 
 def _no_options() -> None:

@@ -16,11 +16,10 @@ from k8sflow.storage.open import open_store
 from k8sflow.storage.patience import FIRST_ANSWER_SECONDS, Patience, say
 from k8sflow.storage.run_store import RunStore
 from k8sflow.task import streams
-from k8sflow.task.death import ENTERED
 from k8sflow.task.failure import failure
 from k8sflow.task.inside.entry import finish_threads
 from k8sflow.task.inside.runner import TaskRunner
-from k8sflow.task.protocol import RESULT_FD_VARIABLE
+from k8sflow.task.protocol import ENTERED, RESULT_FD_VARIABLE
 from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskSpec
 

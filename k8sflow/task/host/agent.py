@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import math
 import os
 import runpy
 import selectors
@@ -18,16 +17,15 @@ import signal
 import socket
 import sys
 import threading
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from k8sflow import config, debug_log, shadowing
+from k8sflow import config, shadowing
 from k8sflow.errors import K8sflowError, UnreachableError
-from k8sflow.parallel.limits import out_of_memory_kills
+from k8sflow.flow.decorators.policy import TimeLimit
 from k8sflow.storage import package
 from k8sflow.storage.artifacts import blob_key
 from k8sflow.storage.logs import TimedLog
@@ -36,24 +34,23 @@ from k8sflow.storage.open import open_store
 from k8sflow.storage.patience import FIRST_ANSWER_SECONDS, FIRST_CONTACT_SECONDS, Patience
 from k8sflow.storage.run_store import RunStore
 from k8sflow.task import streams
-from k8sflow.task.death import death, last_word, timed_out
 from k8sflow.task.failure import has_entered, never_reached, not_stored, unloadable
 from k8sflow.task.host import pod_environment
-from k8sflow.task.host.framing import Encoder, Stream, encode_result
-from k8sflow.task.host.oom import out_of_memory
-from k8sflow.task.host.pipes import waiting_bytes
+from k8sflow.task.host.become import become_task
+from k8sflow.task.host.framing import Encoder, OutputStream, encode_result
+from k8sflow.task.host.supervise import TERM_SECONDS, Stream, TaskProcess, new_pipes
 from k8sflow.task.host.uploads import LogUploads
 from k8sflow.task.outcome import Diagnosis, Outcome
-from k8sflow.task.protocol import RESULT_FD_VARIABLE, TIME_IS_OVER
+from k8sflow.task.protocol import RESULT_FD_VARIABLE
 from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import EXIT_HOOK_STEP, TaskSpec
-from k8sflow.task.stored_results import committed_result, write_outcome
+from k8sflow.task.stored_results import write_outcome
 
 TERMINATION_LOG = Path("/dev/termination-log")
 CODE_FOLDER = "code"
-_READ_BYTES = 1 << 16
 _LINGER_SECONDS = 0.25
-_TERM_SECONDS = 3.0
+_OUTPUTS: tuple[OutputStream, ...] = ("stdout", "stderr")
+_TERMINATED = Diagnosis(Outcome.CANCELLED, "its pod was sent SIGTERM")
 _EXIT_CODES = {Outcome.SUCCEEDED: 0, Outcome.OUT_OF_MEMORY: 137, Outcome.CANCELLED: 143}
 # Native libraries that would start a thread for each core of the node, not of the pod.
 _THREAD_VARIABLES = (
@@ -91,7 +88,7 @@ def _run_task(options: argparse.Namespace) -> int:
     except K8sflowError as error:
         return _reported(not_stored(error))
     try:
-        result = _Child(options, run_store, spec).run()
+        result = _Host(options, run_store, spec).run()
     except K8sflowError as error:
         result = not_stored(error)
     return _reported(result)
@@ -106,45 +103,51 @@ def _reported(result: TaskResult) -> int:
     return _EXIT_CODES.get(result.outcome, 1)
 
 
-class _Child:
-    """The process that runs the user's code, and what the agent does while it runs."""
+class _Host:
+    """The agent while the task runs: forwards signals, and takes the output to the log and to the store."""
 
     def __init__(self, options: argparse.Namespace, run_store: RunStore, spec: TaskSpec) -> None:
         self._options = options
         self._run_store = run_store
         self._spec = spec
         self._selector = selectors.DefaultSelector()
-        self._encoders: dict[Stream, Encoder] = {"stdout": Encoder("stdout"), "stderr": Encoder("stderr")}
-        self._result = bytearray()
-        self._terminated = False
-        self._timed_out = False
-        self._pid = 0
-        self._seconds = config.load(Path.cwd()).storage_patience
+        self._encoders = {stream: Encoder(stream) for stream in _OUTPUTS}
+        self._process: TaskProcess | None = None
+        self._is_terminated = False
+        self._patience_seconds = config.load(Path.cwd()).storage_patience
+        self._woken, self._wakeup = socket.socketpair()
 
     def run(self) -> TaskResult:
-        """The task's result."""
-        kills_before = out_of_memory_kills()
-        wakeup = self._catch_signals()
-        pipes = {name: os.pipe() for name in ("stdout", "stderr", "result")}
-        sys.stdout.flush()
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # until parent and child each know who they are
-        self._pid = os.fork()
-        if self._pid == 0:
-            _become_task(self._options, {name: write for name, (_, write) in pipes.items()})
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-        if self._terminated:
-            self._terminate()
-        for name, (read_end, write_end) in pipes.items():
-            os.close(write_end)
-            os.set_blocking(read_end, False)
-            self._selector.register(read_end, selectors.EVENT_READ, name)
-        self._uploads = LogUploads({name: self._open_log(name) for name in self._encoders}, self._patience, self._say)
-        status = self._pump(wakeup)
+        """Runs the task, and returns its result."""
+        self._catch_signals()
+        process = self._start()
+        self._uploads = LogUploads({stream: self._open_log(stream) for stream in _OUTPUTS}, self._patience, self._say)
+        status = self._pump(process)
         loss = self._uploads.close()
-        return replace(self._conclude(status, kills_before), note=loss)
+        return replace(self._conclude(process, status), note=loss)
+
+    def _start(self) -> TaskProcess:
+        sys.stdout.flush()
+        # The signal waits until the parent knows its child, and the child has its own handlers.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        with new_pipes() as pipes:
+            pid = os.fork()
+            if pid == 0:
+                _run_flow(self._options, pipes.write_ends)
+        timeout, grace = self._options.timeout, self._options.grace
+        limit = None if timeout is None else TimeLimit(timeout, grace)
+        self._process = TaskProcess(self._spec, pid, pipes, self._selector, self._take, limit)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+        if self._is_terminated:
+            self._terminate()
+        return self._process
+
+    def _take(self, stream: OutputStream, data: bytes) -> None:
+        _write(self._encoders[stream].feed(data))
+        self._uploads.add(stream, data)
 
     def _patience(self) -> float:
-        return _TERM_SECONDS if self._terminated else self._seconds
+        return TERM_SECONDS if self._is_terminated else self._patience_seconds
 
     def _say(self, text: str) -> None:
         """Writes a line of ours among the task's standard error."""
@@ -154,141 +157,72 @@ class _Child:
         name = self._spec.name
         return self._run_store.open_log(name.step, name.id, self._spec.attempt, stream)
 
-    def _catch_signals(self) -> socket.socket:
-        writing, reading = socket.socketpair()
-        for end in (writing, reading):
+    def _catch_signals(self) -> None:
+        for end in (self._wakeup, self._woken):
             end.setblocking(False)
-        signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
-        self._writing = writing  # kept open as long as signals may come
+        signal.set_wakeup_fd(self._wakeup.fileno(), warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.signal(signal.SIGTERM, self._terminate)
-        self._selector.register(reading, selectors.EVENT_READ, "signal")
-        return reading
+        self._selector.register(self._woken, selectors.EVENT_READ)
 
     def _terminate(self, _number: int = signal.SIGTERM, _frame: FrameType | None = None) -> None:
-        self._terminated = True
-        self._run_store.store.limit_patience(_TERM_SECONDS)  # the pod has a few seconds left
-        if self._pid:
-            self._end(signal.SIGTERM)
+        """Passes SIGTERM on to the task; the kubelet sends SIGKILL when the pod's grace period is over."""
+        self._is_terminated = True
+        self._run_store.store.limit_patience(TERM_SECONDS)  # the pod has a few seconds left
+        if self._process is not None:
+            self._process.ended_for = self._process.ended_for or _TERMINATED
+            self._process.signal(signal.SIGTERM)
 
-    def _end(self, number: signal.Signals) -> None:
-        try:
-            os.killpg(self._pid, number)
-        except ProcessLookupError:  # it has no group of its own yet, or is gone
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self._pid, number)
-
-    def _pump(self, wakeup: socket.socket) -> int:
-        """Passes the output on until the child has ended; returns its status."""
-        self._deadline = time.monotonic() + (math.inf if self._options.timeout is None else self._options.timeout)
-        while True:
-            self._end_overdue()
+    def _pump(self, process: TaskProcess) -> int:
+        """Takes the output until the process has ended; returns its exit status."""
+        status = None
+        while status is None:
+            process.end_overdue()
             ready = self._selector.select(_LINGER_SECONDS)
             if not ready:
-                for name in self._encoders:
-                    _write(self._encoders[name].flush())
+                self._flush()
             for key, _ in ready:
-                if key.fileobj is wakeup:
+                if key.fileobj is self._woken:
                     with contextlib.suppress(BlockingIOError):
-                        wakeup.recv(4096)
+                        self._woken.recv(4096)
                 else:
-                    self._read(key)
-            if (status := self._reap()) is not None:
-                break
-        for key in [key for key in self._selector.get_map().values() if key.fileobj is not wakeup]:
-            left = waiting_bytes(key.fd)
-            while left > 0 and (taken := self._read(key, left)):
-                left -= taken
-        for encoder in self._encoders.values():
-            _write(encoder.flush())
+                    process.read(key.data[1])
+            status = _reap(process.pid)
+        process.drain()
+        self._flush()
         return status
 
-    def _end_overdue(self) -> None:
-        """Ends the task when its time is over: by an exception in its step, then by SIGKILL to all that it started."""
-        if time.monotonic() < self._deadline:
-            return
-        if self._timed_out or not self._options.grace:
-            self._end(signal.SIGKILL)
-            self._deadline += _TERM_SECONDS
-        else:
-            self._deadline += self._options.grace
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self._pid, TIME_IS_OVER)
-        self._timed_out = True
+    def _flush(self) -> None:
+        for encoder in self._encoders.values():
+            _write(encoder.flush())
 
-    def _reap(self) -> int | None:
-        """Waits for whatever ended, as the first process of a container has to; the child's status, if it did."""
-        found = None
-        with contextlib.suppress(ChildProcessError):
-            while True:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-                if pid == 0:
-                    break
-                if pid == self._pid:
-                    found = status
-        return found
-
-    def _read(self, key: selectors.SelectorKey, most: int = _READ_BYTES) -> int:
-        """Takes what is in a pipe; how many bytes that was."""
-        try:
-            data = os.read(key.fd, most)
-        except BlockingIOError:
-            return 0
-        if not data:
-            self._selector.unregister(key.fileobj)
-            os.close(key.fd)
-            return 0
-        if key.data == "result":
-            self._result += data
-        else:
-            _write(self._encoders[key.data].feed(data))
-            self._uploads.add(key.data, data)
-        return len(data)
-
-    def _conclude(self, status: int, kills_before: int) -> TaskResult:
-        result = last_word(self._result, status)
-        if result is None:
-            result = committed_result(self._run_store, self._spec)
-        if self._terminated and not self._timed_out and (result is None or result.outcome is Outcome.USER_ERROR):
-            return self._stopped(result)
-        killed_for_memory = out_of_memory_kills() > kills_before
-        if self._timed_out and result is None:
-            result = TaskResult(Outcome.TIMED_OUT, diagnosis=timed_out(self._options.timeout))
-            write_outcome(self._run_store, self._spec, result)
-        if result is None:
-            importing = "" if self._result else self._options.file
-            result = TaskResult(Outcome.USER_ERROR, diagnosis=death(status, importing))
-            if not killed_for_memory:
-                write_outcome(self._run_store, self._spec, result)
-        if killed_for_memory and result.outcome is Outcome.USER_ERROR:
-            result = TaskResult(Outcome.OUT_OF_MEMORY, diagnosis=out_of_memory(result.diagnosis, in_pod=True))
-            write_outcome(self._run_store, self._spec, result)
-        return result
-
-    def _stopped(self, result: TaskResult | None) -> TaskResult:
-        """The result of a task that was sent SIGTERM: the driver knows why, or asks the pod's status.
-
-        The signal went to the children of the task too, so an exception that came after it is no fault of its code.
-        """
-        detail = result.diagnosis.summary if result is not None and result.diagnosis is not None else ""
-        stopped = Diagnosis(Outcome.CANCELLED, "its pod was sent SIGTERM", detail)
-        found = TaskResult(Outcome.CANCELLED, diagnosis=stopped)
-        if result is not None:
-            write_outcome(self._run_store, self._spec, found)
-        return found
+    def _conclude(self, process: TaskProcess, status: int) -> TaskResult:
+        end = process.conclude(status, self._run_store, self._options.file)
+        # Why the pod was sent SIGTERM, the driver knows or learns from the pod's status: it records that.
+        is_for_the_driver = end.known is None and end.result.outcome is Outcome.CANCELLED
+        if end.result is not end.known and not is_for_the_driver:
+            write_outcome(self._run_store, self._spec, end.result)
+        return end.result
 
 
-def _become_task(options: argparse.Namespace, pipes: dict[str, int]) -> NoReturn:
-    """Runs the flow's file as the task's process; its command line does the rest."""
+def _reap(task: int) -> int | None:
+    """Waits for all children that have ended, as a container's first process has to; the task's status, if it did."""
+    found = None
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                break
+            if pid == task:
+                found = status
+    return found
+
+
+def _run_flow(options: argparse.Namespace, pipes: Mapping[Stream, int]) -> NoReturn:
+    """Runs the flow's file as the task's process; its command line runs the task."""
     code = 1
     try:
-        os.setsid()
-        signal.set_wakeup_fd(-1)
-        for number in (signal.SIGTERM, signal.SIGCHLD):
-            signal.signal(number, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-        os.dup2(pipes["stdout"], 1)
-        os.dup2(pipes["stderr"], 2)
+        become_task(pipes["stdout"], pipes["stderr"])
         streams.renew()
         os.environ[RESULT_FD_VARIABLE] = str(pipes["result"])
         os.chdir(CODE_FOLDER)
@@ -303,18 +237,20 @@ def _become_task(options: argparse.Namespace, pipes: dict[str, int]) -> NoReturn
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
         if not has_entered(end):
-            os.write(pipes["result"], unloadable(options.file, end, in_pod=True).to_termination_message().encode())
-    except BaseException as error:  # noqa: BLE001  nothing may pass into the agent's frames
-        os.write(pipes["result"], unloadable(options.file, error, in_pod=True).to_termination_message().encode())
+            _report_unloadable(options, end, pipes["result"])
+    except BaseException as error:  # noqa: BLE001  nothing may reach the agent's frames
+        _report_unloadable(options, error, pipes["result"])
     finally:
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError, ValueError):
-                stream.flush()
+        streams.flush()
         os._exit(code)
 
 
+def _report_unloadable(options: argparse.Namespace, error: BaseException, result: int) -> None:
+    os.write(result, unloadable(options.file, error, in_pod=True).to_termination_message().encode())
+
+
 def _open(options: argparse.Namespace, first_seconds: float) -> ObjectStore:
-    settings = debug_log.configure(config.load(Path.cwd()))
+    settings = config.load(Path.cwd())
     patience = Patience(settings.storage_patience, first_seconds, _say_alone)
     return open_store(options.store, endpoint=settings.endpoint, region=settings.region, patience=patience)
 

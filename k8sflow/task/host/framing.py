@@ -17,7 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-Stream = Literal["stdout", "stderr"]
+OutputStream = Literal["stdout", "stderr"]
 
 _UNENDED, _ESCAPE, _RESULT, _STDERR = b"\x1c", b"\x1d", b"\x1e", b"\x1f"
 _MARKS = (_UNENDED, _ESCAPE, _RESULT, _STDERR)
@@ -28,7 +28,7 @@ LONGEST_PIECE_BYTES = 64 * 1024
 class Piece:
     """What a task wrote to one of its streams, its newline included where it wrote one."""
 
-    stream: Stream
+    stream: OutputStream
     data: bytes = field(repr=False)
 
 
@@ -42,7 +42,7 @@ class ResultLine:
 class Encoder:
     """Turns what a task writes to one stream into lines for the container's log."""
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: OutputStream) -> None:
         self._mark = _STDERR if stream == "stderr" else b""
         self._held = bytearray()
 
@@ -85,7 +85,7 @@ def decode(line: bytes) -> Piece | ResultLine:
     """
     if line.startswith(_RESULT):
         return ResultLine(line[1:].decode(errors="replace"))
-    stream: Stream = "stdout"
+    stream: OutputStream = "stdout"
     if line.startswith(_STDERR):
         stream, line = "stderr", line[1:]
     newline = b"\n"

@@ -1,36 +1,70 @@
-"""The diagnosis of a task that the kernel killed because memory ran out."""
+"""Out-of-memory kills in a task's cgroup, and the diagnosis of a task that they explain."""
 
 from __future__ import annotations
 
-from k8sflow.parallel.limits import memory_figures
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from k8sflow.parallel.limits import memory_figures, out_of_memory_kills
 from k8sflow.task.outcome import Diagnosis, Outcome
 
 
-def out_of_memory(seen: Diagnosis | None, *, in_pod: bool) -> Diagnosis:
-    """Describes why the kernel killed a process of a task.
+@dataclass(frozen=True)
+class Kills:
+    """The out-of-memory kills in a task's cgroup while it ran.
 
     Args:
-        seen: The diagnosis of the task's end without that knowledge.
-        in_pod: The task has the cgroup to itself; otherwise other processes share it.
+        before: How many there had been when it started.
+        now: How many there have been when it ended.
+        explained: How many of them other tasks' failures account for; None for a task with a cgroup of its own.
+        figures: The memory's limit, peak and the like, in bytes.
     """
-    figures = _figures()
-    sizes = ", ".join(f"{name} {count / 1e6:.0f} MB" for name, count in figures.items())
-    detail = "The kernel killed one of its processes (SIGKILL)." + (f" Memory: {sizes}." if sizes else "")
+
+    before: int = 0
+    now: int = 0
+    explained: int | None = None
+    figures: Mapping[str, int] = field(default_factory=dict)
+
+    def explain(self, *, was_killed: bool) -> bool:
+        """Whether they explain why a task failed.
+
+        Where it was killed itself, any kill since its start does. That a child's death made it fail is only likely, so
+        in a shared cgroup that takes a kill which explains no other failure.
+        """
+        known = self.before if was_killed else max(self.before, self.explained or 0)
+        return self.now > known
+
+
+def kills_since(before: int, explained: int | None = None) -> Kills:
+    """The kills in this process's cgroup since it counted ``before``; ``explained`` as in ``Kills``."""
+    now = out_of_memory_kills()
+    return Kills(before, now, explained, _figures() if now > before else {})
+
+
+def out_of_memory(seen: Diagnosis | None, kills: Kills) -> Diagnosis:
+    """The diagnosis of a task of which the kernel killed a process because memory ran out.
+
+    Args:
+        seen: How it seemed to end otherwise.
+        kills: The kills that explain it.
+    """
+    figures = ", ".join(f"{name} {count / 1e6:.0f} MB" for name, count in kills.figures.items())
+    detail = "The kernel killed one of its processes (SIGKILL)." + (f" Memory: {figures}." if figures else "")
     for part in (seen.summary, seen.detail) if seen is not None else ():
         if part and part not in detail:
             detail += f"\n{part}"
-    limit = figures.get("limit")
+    limit = kills.figures.get("limit")
     asked = f"memory={round(limit / 1e6 * 2)}" if limit else "memory=…"
-    if in_pod:
+    if kills.explained is None:
         allowed = f"its limit of {limit / 1e6:.0f} MB" if limit else "the memory of its node"
         advice = f"Ask for more: @resources({asked}); or let the step hold less at a time."
         return Diagnosis(Outcome.OUT_OF_MEMORY, f"the task used more memory than {allowed}", detail, advice)
     allowed = f"the limit of {limit / 1e6:.0f} MB here" if limit else "the memory of this machine"
     return Diagnosis(
         Outcome.OUT_OF_MEMORY,
-        f"the task ran out of memory: it and the processes beside it used more than {allowed}",
+        f"the task ran out of memory: together with the processes beside it, it used more than {allowed}",
         detail,
-        "Let the step hold less at a time, or fewer tasks run at a time (--max-workers); or run it where there is "
+        "Let the step hold less at a time, or run fewer tasks at a time (--max-workers); or run it where there is "
         f"more: @resources({asked}) and --with kubernetes.",
     )
 

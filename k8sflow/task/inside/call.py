@@ -6,8 +6,10 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from k8sflow.errors import FlowDefinitionError
 from k8sflow.flow.decorators.base import Around, Decoration
 from k8sflow.flow.spec import FlowSpec
+from k8sflow.task.safe_repr import safe_repr
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ def _call(
     try:
         answer = next(generator)
     except StopIteration:
-        raise RuntimeError(f"@{layer.name} did not yield: the step runs where its decorator yields.") from None
+        raise FlowDefinitionError(f"@{layer.name} did not yield: the step runs where its decorator yields.") from None
     has_run = False
     try:
         match answer:
@@ -70,9 +72,9 @@ def _call(
             case _ if callable(answer):
                 answer(flow, *arguments)
             case _:
-                raise TypeError(  # noqa: TRY301  told to the decorator as any error of the step
-                    f"@{layer.name} yielded {answer!r}: yield nothing to run the step, {{}} to skip it, "
-                    f"or a function to run in its place."
+                raise FlowDefinitionError(  # noqa: TRY301  the decorator sees it like any error of the step
+                    f"@{layer.name} yielded {safe_repr(answer)}, which is neither a function nor {{}}.",
+                    advice="Yield nothing to run the step, {} to skip it, or a function to run in its place.",
                 )
     except BaseException as error:  # noqa: BLE001  the decorator is told of all that ends the step
         _throw(generator, error, layer.name)
@@ -108,5 +110,5 @@ def _finish(generator: Generator[Any, None, None], name: str) -> None:
     raise _yielded_twice(name)
 
 
-def _yielded_twice(name: str) -> RuntimeError:
-    return RuntimeError(f"@{name} yielded twice: the step runs once, at the first yield.")
+def _yielded_twice(name: str) -> FlowDefinitionError:
+    return FlowDefinitionError(f"@{name} yielded twice: the step runs once, at the first yield.")

@@ -24,9 +24,9 @@ from k8sflow.flow.spec import FlowSpec
 from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.storage.objects import ObjectStore
 from k8sflow.storage.records import RunRecord
-from k8sflow.task.death import ENTERED
 from k8sflow.task.failure import failure
 from k8sflow.task.inside.runner import TaskRunner
+from k8sflow.task.protocol import ENTERED
 from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskSpec
 

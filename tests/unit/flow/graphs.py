@@ -33,9 +33,9 @@ class Foreach:
 
 @dataclass(frozen=True)
 class Switch:
-    """One of several ways, each a sequence; an empty one goes at once to what follows, be it a step or a join."""
+    """One of several paths, each a sequence; an empty one leads directly to the step or join that follows."""
 
-    ways: tuple[tuple[Part, ...], ...]
+    paths: tuple[tuple[Part, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ Part = Plain | Split | Foreach | Switch | Loop
 
 
 def _branches(inner: st.SearchStrategy[tuple[Part, ...]]) -> st.SearchStrategy[tuple[Part, ...]]:
-    """Bodies of branches, which often end in a way that is found out only when they run."""
+    """Bodies of branches, which often end in a choice that is known only at run time."""
     tails = st.just(Loop()) | st.builds(Switch, st.lists(inner, min_size=2, max_size=3).map(tuple))
     return inner | st.tuples(inner, tails).map(lambda body: (*body[0], body[1]))
 
@@ -79,7 +79,7 @@ class _Builder:
         self.nodes[name] = Node(**{**vars(self.nodes[name]), **fields})
 
     def go_on(self, ends: list[str], target: str) -> None:
-        """Lets every open end go on to a step; a switch by one more case."""
+        """Continue every open end with a step; a switch gets one more case."""
         for end in ends:
             node = self.nodes[end]
             if node.condition is None:
@@ -88,7 +88,7 @@ class _Builder:
                 self.set(end, next=(*node.next, target), cases=(*node.cases, (str(len(node.cases)), target)))
 
     def single(self, ends: list[str]) -> str:
-        """The one step that the ends lead to, which may open branches."""
+        """Return the one step that the ends lead to, which may open branches."""
         if len(ends) == 1 and self.nodes[ends[0]].condition is None:
             return ends[0]
         step = self.name()
@@ -96,7 +96,7 @@ class _Builder:
         return step
 
     def sequence(self, parts: tuple[Part, ...], first: str) -> list[str]:
-        """Adds the parts after the step ``first``; the steps that go on to what follows."""
+        """Add the parts after the step ``first``, and return the steps that lead to the next part."""
         ends = [first]
         for part in parts:
             match part:
@@ -129,18 +129,18 @@ class _Builder:
         return ends
 
     def switch(self, part: Switch, last: str) -> list[str]:
-        """Makes the step ``last`` a switch; the steps that go on to what follows, itself where a way is empty."""
+        """Make the step ``last`` a switch; return the steps that lead to the next part: itself if a path is empty."""
         self.set(last, condition="way")
-        ends = [] if all(part.ways) else [last]
-        for way in filter(None, part.ways):
+        ends = [] if all(part.paths) else [last]
+        for path in filter(None, part.paths):
             step = self.name()
             self.go_on([last], step)
-            ends += self.sequence(way, step)
+            ends += self.sequence(path, step)
         return ends
 
 
 def unchecked(parts: tuple[Part, ...]) -> Graph:
-    """The graph as it is read from the source, before the check fills in its structure."""
+    """Return the graph as it is read from the source, before the check fills in its structure."""
     builder = _Builder({"start": Node("start", PLACE, PLACE)})
     ends = builder.sequence(parts, "start")
     builder.nodes["end"] = Node("end", PLACE, PLACE)
@@ -149,7 +149,7 @@ def unchecked(parts: tuple[Part, ...]) -> Graph:
 
 
 def taken(node: Node, path: tuple[int, ...], turn: int, numbers: list[int]) -> tuple[str, ...]:
-    """Where a task goes on: any of a switch's ways, but always the same; a loop leaves after three turns at most."""
+    """Return the next steps of a task: always the same case of a switch; a loop ends after three turns at most."""
     if node.condition is None:
         return node.next
     ways = [step for step in node.next if step != node.name]
@@ -160,9 +160,9 @@ def taken(node: Node, path: tuple[int, ...], turn: int, numbers: list[int]) -> t
 
 
 def source(parts: tuple[Part, ...], numbers: list[int] | tuple[int, ...] = ()) -> str:
-    """The same flow as Python; every step keeps a trace of where it is.
+    """Return the same flow as Python; every step records its name and its position in each foreach.
 
-    Widths and ways follow from ``numbers`` and the task; a loop leaves in time.
+    The number of branches and the cases depend on ``numbers`` and the task; every loop ends.
     """
     lines = [f"NUMBERS = {[*numbers, 1]}", "class F(FlowSpec):"]
     lines += [

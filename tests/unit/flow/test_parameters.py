@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from k8sflow import FlowSpec, IncludeFile, JSONType, Parameter, ParameterContext, Runner
+from k8sflow import IncludeFile, JSONType, Parameter, ParameterContext, Runner
 from k8sflow.errors import FlowDefinitionError, ParameterError
-from k8sflow.flow.compile import compile_flow, declared
 from tests.support import run_flow, write_flow
 
 
@@ -33,7 +32,7 @@ from tests.support import run_flow, write_flow
     ],
 )
 def test_a_value_is_converted_to_the_parameters_type(parameter: Parameter, text: Any, value: Any) -> None:
-    """Which is the one given, or the default's."""
+    """The type is the one given, or that of the default."""
     found = parameter.convert(text, "the value")
     assert found == value
     assert type(found) is type(value)
@@ -55,82 +54,34 @@ def test_a_value_is_converted_to_the_parameters_type(parameter: Parameter, text:
     ],
     ids=range(10),
 )
-def test_a_value_of_another_type_is_told(parameter: Parameter, text: Any) -> None:
-    """With the parameter, the value, the type and an example."""
-    with pytest.raises(ParameterError) as told:
+def test_a_value_of_another_type_is_refused(parameter: Parameter, text: Any) -> None:
+    """The error has the parameter, the value, the type and an example."""
+    with pytest.raises(ParameterError) as raised:
         parameter.convert(text, "the value")
-    assert "'p'" in told.value.summary
-    assert f"not of type {parameter.type_name}" in told.value.summary
-    assert "--p " in told.value.advice
-    assert len(told.value.summary) < 500
+    assert "'p'" in raised.value.summary
+    assert f"not of type {parameter.type_name}" in raised.value.summary
+    assert "--p " in raised.value.advice
+    assert len(raised.value.summary) < 500
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a.b", "1a", "a/b", "--a", 5, None, "a\n"])
-def test_a_name_that_can_be_no_option_is_told(name: Any) -> None:
-    """When the class is made."""
+def test_a_name_that_can_not_be_an_option_is_refused(name: Any) -> None:
+    """The error is raised when the class is created."""
     with pytest.raises(FlowDefinitionError, match="can't be an option"):
         Parameter(name)
 
 
 @pytest.mark.parametrize("options", [{"default": (1,)}, {"type": list}, {"type": "int"}])
-def test_a_type_that_there_is_not_is_told(options: dict[str, Any]) -> None:
-    """With those that there are."""
+def test_an_unknown_type_is_refused(options: dict[str, Any]) -> None:
+    """The error lists the types that exist."""
     with pytest.raises(FlowDefinitionError, match="one of str, int, float, bool"):
         Parameter("p", **options)
 
 
-def test_a_default_of_the_wrong_type_is_told() -> None:
-    """When the class is made, not when the run starts."""
+def test_a_default_of_the_wrong_type_is_refused() -> None:
+    """The error is raised when the class is created, not when the run starts."""
     with pytest.raises(ParameterError, match="the default 'x' is not of type int"):
         Parameter("p", type=int, default="x")
-
-
-def test_two_parameters_with_one_name_are_told() -> None:
-    """They would be one option."""
-
-    class Twice(FlowSpec):
-        a = Parameter("n")
-        b = Parameter("n")
-
-    with pytest.raises(FlowDefinitionError, match="two parameters with the name 'n': a and b"):
-        compile_flow(Twice)
-
-
-def test_members_are_sorted_into_parameters_and_constants() -> None:
-    """Methods, properties, nested classes and private names are neither; a derived class's member wins."""
-
-    class Base(FlowSpec):
-        replaced = Parameter("replaced", default=1)
-        size = 1
-
-    class Derived(Base):
-        replaced = 5
-        rate = Parameter("learning-rate", default=0.1)
-        items = (1,)
-        _private = 1
-
-        class Nested:
-            pass
-
-        @property
-        def double(self) -> int:
-            return 2
-
-        @staticmethod
-        def helper() -> None: ...
-
-    assert declared(Derived).constants == {"replaced": 5, "size": 1, "items": (1,)}
-    assert list(declared(Derived).parameters) == ["rate"]
-    assert list(declared(Base).parameters) == ["replaced"]
-
-
-def test_outside_of_a_task_self_says_so() -> None:
-    """The language works in steps only."""
-    flow = FlowSpec.__new__(FlowSpec)
-    with pytest.raises(RuntimeError, match="only in a step"):
-        _ = flow.index
-    with pytest.raises(AttributeError, match="no attribute 'x'"):
-        _ = flow.x
 
 
 CONTEXT = ParameterContext("F", "ada", "p")
@@ -154,12 +105,12 @@ CONTEXT = ParameterContext("F", "ada", "p")
     ],
 )
 def test_lists_and_json_are_parsed(parameter: Parameter, text: Any, value: Any) -> None:
-    """JSON where the type or the default says so, lists between separators."""
+    """Values are JSON if the type or the default says so, and lists if there is a separator."""
     assert parameter.convert(text, "the value") == value
 
 
 def test_defaults_of_lists_and_json() -> None:
-    """As texts or as values."""
+    """Defaults may be strings or values."""
     assert Parameter("p", separator=",", default="a,b").default == ["a", "b"]
     assert Parameter("p", separator=",", default=["a", "b"]).default == ["a", "b"]
     assert Parameter("p", type=JSONType, default='{"a": 1}').default == {"a": 1}
@@ -191,7 +142,7 @@ def test_a_parameter_may_be_given_more_than_once(parameter: Parameter, given: An
 
 
 def test_the_default_of_a_parameter_that_may_be_given_more_than_once_is_a_tuple() -> None:
-    """An empty one where there is none, as in Metaflow."""
+    """It is empty if no default is given, like in Metaflow."""
     assert Parameter("p", multiple=True).default_value(CONTEXT) == ()
     assert Parameter("p", multiple=True, default=[1, 2]).default_value(CONTEXT) == (1, 2)
     assert Parameter("p", multiple=True, type=int, default=lambda _: ["1"]).default_value(CONTEXT) == (1,)
@@ -211,13 +162,13 @@ def test_the_default_of_a_parameter_that_may_be_given_more_than_once_is_a_tuple(
     ],
 )
 def test_an_option_without_effect_is_refused(options: Any, words: str) -> None:
-    """None is accepted and ignored."""
+    """No option is accepted and then ignored."""
     with pytest.raises(FlowDefinitionError, match=words):
         Parameter("p", **options)
 
 
 def test_a_parameter_is_given_more_than_once_on_the_command_line(tmp_path: Path) -> None:
-    """By a repeated option or a default, and from Python by a list."""
+    """The option is repeated, has a default, or is a list in Python."""
     file = write_flow(tmp_path, """
         class F(FlowSpec):
             words = Parameter("words", multiple=True)
@@ -241,8 +192,8 @@ def test_a_parameter_is_given_more_than_once_on_the_command_line(tmp_path: Path)
         assert "('x', 'a,b') (7,) (1.0,)" in ran.stdout
 
 
-def test_a_default_may_be_made_when_the_run_starts() -> None:
-    """By a function that is given the context; what it makes is of the parameter's type, or it is told."""
+def test_a_default_may_be_computed_when_the_run_starts() -> None:
+    """The function gets the context; a result of another type than the parameter's is an error."""
     made = Parameter("p", default=lambda context: f"{context.flow_name} {context.user_name} {context.parameter_name}")
     assert made.default is None
     assert made.default_value(CONTEXT) == "F ada p"
@@ -256,24 +207,24 @@ def test_a_default_may_be_made_when_the_run_starts() -> None:
 
 
 @pytest.mark.parametrize("name", ["with", "run-id", "run_id", "max_workers", "config", "namespace", "obj", "help"])
-def test_a_reserved_name_is_told(name: str) -> None:
-    """With either spelling."""
+def test_a_reserved_name_is_refused(name: str) -> None:
+    """Both spellings are reserved."""
     with pytest.raises(FlowDefinitionError, match="the name is taken"):
         Parameter(name)
 
 
-def test_a_default_is_told_as_it_would_be_typed() -> None:
-    """In JSON, or with the separator; an error's example is of the same kind."""
+def test_a_default_is_shown_as_it_would_be_typed() -> None:
+    """It is shown as JSON or with the separator, and so is an error's example."""
     assert Parameter("p", default={"a": "ä"}).default_text == '{"a": "ä"}'
     assert Parameter("p", separator=",", default="a,b").default_text == "a,b"
     assert Parameter("p", default=1.5).default_text == "1.5"
-    with pytest.raises(ParameterError) as told:
+    with pytest.raises(ParameterError) as raised:
         Parameter("p", default=[1]).convert("1,2", "the value")
-    assert told.value.advice.endswith("--p '[1, 2]'")
+    assert raised.value.advice.endswith("--p '[1, 2]'")
 
 
 def test_a_file_is_included(tmp_path: Path) -> None:
-    """As text, as bytes, parsed; what can't be read is told with the path."""
+    """It may be text, bytes or parsed; an error has the path of an unreadable file."""
     file = tmp_path / "ünï.json"
     file.write_bytes('{"a": "ä"}'.encode("latin-1"))
     assert IncludeFile("p", is_text=False).convert(file, "the value") == '{"a": "ä"}'.encode("latin-1")
@@ -290,8 +241,8 @@ def test_a_file_is_included(tmp_path: Path) -> None:
         IncludeFile("p", is_text=False, parser="json").convert(__file__, "the value")
 
 
-def test_a_run_takes_values_from_wherever_they_are(tmp_path: Path) -> None:
-    """The command line, then the environment, then the default; a file beside the flow."""
+def test_values_come_from_the_command_line_the_environment_or_the_default(tmp_path: Path) -> None:
+    """They are looked up in this order; a default file is beside the flow."""
     source = """
         from k8sflow import IncludeFile, JSONType
         class F(FlowSpec):
@@ -327,7 +278,7 @@ def test_a_run_takes_values_from_wherever_they_are(tmp_path: Path) -> None:
 
 
 def test_flows_may_share_a_parameter(tmp_path: Path) -> None:
-    """Each under a name of its own."""
+    """Each flow uses a name of its own."""
     file = write_flow(
         tmp_path,
         """
@@ -349,24 +300,3 @@ def test_flows_may_share_a_parameter(tmp_path: Path) -> None:
     (tmp_path / "i.txt").write_text("in")
     done = run_flow(file, "--p", "5")
     assert "[5, 'in']" in done.stdout, done.stdout + done.stderr
-
-
-def test_a_constant_that_cant_be_kept_says_what_to_do(tmp_path: Path) -> None:
-    """Its name can begin with an underscore."""
-    source = """
-        import threading
-        class F(FlowSpec):
-            lock = threading.Lock()
-            @step
-            def start(self):
-                with self.lock: print("locked")
-                self.next(self.end)
-            @step
-            def end(self): pass
-    """
-    refused = run_flow(write_flow(tmp_path, source))
-    assert refused.returncode == 1
-    assert "constant 'lock' can't be kept" in refused.stderr
-    assert "Call it _lock" in refused.stderr
-    done = run_flow(write_flow(tmp_path, source.replace("lock =", "_lock =").replace("self.lock", "self._lock")))
-    assert "locked" in done.stdout, done.stderr

@@ -15,12 +15,8 @@ MODULE_LINES = 400
 FUNCTION_LINES = 50
 # Files that are being split right now. Delete an entry with the split; add none.
 BEING_SPLIT = {
-    "executors/local.py",
-    "executors/zygote.py",
-    "flow/configs.py",
     "runtime/commands/run.py",
     "runtime/commands/spin.py",
-    "runtime/core/loop.py",
 }
 
 

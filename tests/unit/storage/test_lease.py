@@ -83,7 +83,7 @@ def test_a_holder_that_is_killed_has_it_no_more(make: Callable[[], Lease], is_re
 
 
 def test_a_forked_process_holds_the_lock_until_it_leaves(folder_store: FolderStore) -> None:
-    """So that a driver's zygote, which ends the tasks, holds it as long as a task may run; and a task doesn't."""
+    """So that a driver's fork server, which ends the tasks, holds it as long as a task may run; and a task doesn't."""
     run = _run(folder_store)
     ours, other = lease_of(run), lease_of(run)
     assert ours.acquire()

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import ctypes
 import enum
+import functools
 import sys
+import tempfile
 from collections import namedtuple
 from dataclasses import dataclass
+from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from k8sflow import FlowSpec
 from k8sflow.errors import ArtifactError
 from k8sflow.storage import encoding, loadable
 from k8sflow.storage.artifacts import ArtifactStore
@@ -214,3 +218,25 @@ def test_what_would_become_something_else_is_refused(saved: ArtifactStore, tmp_p
                     saved.save(around, "kept")
     kept = saved.load(saved.save(lambda: sys.stdout, "kept"), "kept")
     assert kept() is sys.stdout
+
+
+class Held(FlowSpec):
+    def method(self) -> int:
+        return 1
+
+
+def test_what_is_of_use_in_this_process_only_is_refused(saved: ArtifactStore) -> None:
+    """The flow itself, also inside a method or a closure, and what the system takes back when the task ends."""
+    flow = object.__new__(Held)
+    memory = SharedMemory(create=True, size=10)
+    temporary = tempfile.TemporaryDirectory()
+    with temporary:
+        held = [flow.method, lambda: flow, flow, functools.partial(len, flow)]
+        refused = [(value, "it holds the flow itself") for value in held]
+        for value, words in (*refused, (temporary, "the folder is deleted"), (memory, "the memory is freed")):
+            for around in (value, [value], {"x": value}):
+                with pytest.raises(ArtifactError, match=words):
+                    saved.save(around, "kept")
+    memory.close()
+    memory.unlink()
+    assert saved.load(saved.save(Held, "kept"), "kept") is Held

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import signal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from k8sflow.task.death import death, last_word
 from k8sflow.task.outcome import Diagnosis, Outcome
 from k8sflow.task.result import TERMINATION_MESSAGE_BYTES, TaskResult, Transition
 from k8sflow.task.spec import TaskInput, TaskName, TaskSpec
@@ -95,33 +93,6 @@ def test_what_is_no_result_is_refused(text: str) -> None:
     """With one kind of error."""
     with pytest.raises(ValueError):  # noqa: PT011  the text is free
         TaskResult.from_json(text)
-
-
-@pytest.mark.parametrize("number", range(1, signal.NSIG))
-def test_every_signal_has_a_diagnosis(number: int) -> None:
-    """Real-time signals too, which have no names in Python."""
-    found = death(number)
-    assert "killed by" in found.summary
-    assert found.category is Outcome.USER_ERROR
-
-
-def test_the_common_ends_say_what_to_do() -> None:
-    """As far as one can know."""
-    assert "SIGKILL" in death(9).summary
-    assert "out-of-memory" in death(9).resolution
-    assert "SIGSEGV" in death(11 | 0x80).summary
-    assert "exit code 3" in death(3 << 8).summary
-    assert "os._exit" in death(0).resolution
-
-
-def test_the_last_word_of_a_killed_process_counts_for_nothing() -> None:
-    """It may be half a word."""
-    word = TaskResult(Outcome.SUCCEEDED, Transition()).to_json().encode()
-    assert last_word(word, 0) == TaskResult(Outcome.SUCCEEDED, Transition())
-    assert last_word(word, 9) is None
-    assert last_word(b"", 0) is None
-    assert last_word(word[:-1], 0) is None
-    assert last_word(b"\xff", 0) is None
 
 
 PATHS = st.lists(st.integers(0, 10**6), max_size=4).map(tuple)

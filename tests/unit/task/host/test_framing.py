@@ -5,7 +5,15 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from k8sflow.task.host.framing import LONGEST_PIECE_BYTES, Encoder, Piece, ResultLine, Stream, decode, encode_result
+from k8sflow.task.host.framing import (
+    LONGEST_PIECE_BYTES,
+    Encoder,
+    OutputStream,
+    Piece,
+    ResultLine,
+    decode,
+    encode_result,
+)
 
 tricky = st.lists(
     st.sampled_from([b"\x1c", b"\x1d", b"\x1e", b"\x1f", b"\n", b"\r", b"a", b"\xff", "é".encode(), b"\x00"]),
@@ -20,7 +28,7 @@ def decoded(log: bytes) -> list[Piece | ResultLine]:
 
 
 @given(chunks)
-def test_each_stream_comes_out_as_it_went_in(written: list[tuple[Stream, bytes]]) -> None:
+def test_each_stream_comes_out_as_it_went_in(written: list[tuple[OutputStream, bytes]]) -> None:
     """Whatever bytes a task writes, in whatever pieces, and whether or not it ends its lines."""
     encoders = {"stdout": Encoder("stdout"), "stderr": Encoder("stderr")}
     log = b"".join(encoders[stream].feed(data) for stream, data in written)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections import UserDict
+from collections import UserDict, UserList
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -360,7 +361,7 @@ def test_a_wrong_num_parallel_is_told(tmp_path: Path, nodes: str, words: str) ->
 
 
 class Frame(UserDict[str, list[Any]]):
-    """What pandas' DataFrame and polars' have in common with a dict of columns."""
+    """What data frames have in common with a dict of columns."""
 
     @property
     def columns(self) -> list[str]:
@@ -379,7 +380,27 @@ class Polars(Frame):
         yield from zip(*self.data.values(), strict=True)
 
 
-@pytest.mark.parametrize(("kind", "labels"), [("Pandas", ["p", "q", "r"]), ("Polars", [0, 1, 2])])
+class Column(UserList[Any]):
+    def to_pylist(self) -> list[Any]:
+        return list(self)
+
+
+class Arrow(Frame):
+    """As Arrow's tables: ``columns`` are not names, the length is that of the rows, an index gives a column."""
+
+    @property
+    def columns(self) -> list[Any]:
+        return list(map(Column, self.data.values()))
+
+    @property
+    def schema(self) -> Any:
+        return SimpleNamespace(names=list(self.data))
+
+    def itercolumns(self) -> Any:
+        yield from self.columns
+
+
+@pytest.mark.parametrize(("kind", "labels"), [("Pandas", ["p", "q", "r"]), ("Polars", [0, 1, 2]), ("Arrow", [0, 1, 2])])
 def test_foreach_over_a_data_frame_gives_its_rows(tmp_path: Path, kind: str, labels: list[Any]) -> None:
     """Values by column and by position, each of its own type."""
     run = run_source(

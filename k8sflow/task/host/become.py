@@ -1,0 +1,31 @@
+"""How a fork of the agent or of the fork server becomes a task's process."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+_STDERR = 2
+
+
+def become_task(stdout: int, stderr: int) -> None:
+    """Gives this process a session, the default signals, and standard streams of its own.
+
+    With the session it leads a process group, by which all that the task starts can be ended with it.
+
+    Args:
+        stdout: The descriptor that its output goes to.
+        stderr: The descriptor that its errors go to.
+    """
+    os.setsid()
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    null = os.open(os.devnull, os.O_RDONLY)
+    for target, descriptor in enumerate((null, stdout, stderr)):
+        os.dup2(descriptor, target)
+    for descriptor in {null, stdout, stderr}:
+        if descriptor > _STDERR:
+            os.close(descriptor)

@@ -1,0 +1,102 @@
+"""Options of a step's pod: spellings, namespaces, and precedence."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from k8sflow.errors import FlowDefinitionError
+from k8sflow.flow.decorators.pod_options import DEFAULT_OPTIONS, RESOURCES, PodOptions, common_namespace, merge
+
+
+def test_options_of_a_decorator_and_of_the_command_line_are_the_same() -> None:
+    written = {"cpu": 2, "memory": 1024, "gpu": 1, "node_selector": {"disk": "ssd"}, "image_pull_secrets": ["a", "b"]}
+    typed = {"cpu": "2", "memory": "1024", "gpu": "1", "node_selector": "disk=ssd", "image_pull_secrets": "a,b"}
+    assert PodOptions.from_mapping(written) == PodOptions.from_mapping(typed)
+
+
+def test_tolerations_are_a_list_or_json() -> None:
+    written = PodOptions.from_mapping({"tolerations": [{"key": "gpu", "operator": "Exists"}]})
+    assert PodOptions.from_mapping({"tolerations": '[{"key": "gpu", "operator": "Exists"}]'}) == written
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"cpus": 2}, "Did you mean 'cpu'?"),
+        ({"memory": "4GB"}, "memory='4GB'"),
+        ({"gpu": -1}, "gpu=-1"),
+        ({"image": ""}, "image=''"),
+        ({"image_pull_policy": "Sometimes"}, "Always, IfNotPresent, Never"),
+        ({"node_selector": "ssd"}, "key=value"),
+        ({"env": {"A": 1}}, "quote it"),
+        ({"tolerations": [{"kee": "x"}]}, "not a toleration"),
+        ({"tolerations": "[oops"}, "tolerations='[oops'"),
+        ({"run_as_user": "root"}, "run_as_user='root'"),
+        ({"deadline_seconds": 0}, "0 seconds"),
+    ],
+)
+def test_a_wrong_option_is_reported_with_a_correction(values: dict[str, object], words: str) -> None:
+    with pytest.raises(FlowDefinitionError) as caught:
+        PodOptions.from_mapping(values, where="@kubernetes")
+    assert words in str(caught.value)
+    assert "@kubernetes" in str(caught.value)
+
+
+def test_resources_has_options_of_its_own() -> None:
+    with pytest.raises(FlowDefinitionError, match="@resources has no option 'image'"):
+        PodOptions.from_mapping({"image": "x"}, where="@resources", only=RESOURCES)
+
+
+def test_what_the_user_wrote_wins_over_every_default() -> None:
+    """A smaller value wins too: the maximum of the two isn't taken."""
+    merged = merge(PodOptions.from_mapping({"memory": 256}), PodOptions(image="app:1"), DEFAULT_OPTIONS)
+    assert (merged.cpu, merged.memory, merged.image) == ("1", "256M", "app:1")
+
+
+def test_the_strongest_options_are_the_first() -> None:
+    assert merge(PodOptions(cpu="2"), PodOptions(cpu="4", memory="1Gi")) == PodOptions(cpu="2", memory="1Gi")
+
+
+def test_labels_are_joined_and_placement_is_replaced() -> None:
+    strong = PodOptions(labels={"a": "1"}, node_selector={"zone": "x"})
+    weak = PodOptions(labels={"a": "0", "b": "2"}, node_selector={"disk": "ssd"})
+    merged = merge(strong, weak)
+    assert merged.labels == {"a": "1", "b": "2"}
+    assert merged.node_selector == {"zone": "x"}
+
+
+options = st.builds(
+    PodOptions,
+    image=st.none() | st.just("i"),
+    cpu=st.none() | st.sampled_from(["1", "2"]),
+    gpu=st.none() | st.integers(0, 2),
+)
+
+
+@given(options, options, options)
+def test_merging_does_not_depend_on_the_grouping(a: PodOptions, b: PodOptions, c: PodOptions) -> None:
+    assert merge(a, b, c) == merge(merge(a, b), c) == merge(a, merge(b, c))
+
+
+def test_a_run_has_one_namespace() -> None:
+    steps: dict[str, Any] = {"start": PodOptions(), "train": PodOptions(namespace="gpu")}
+    with pytest.raises(FlowDefinitionError, match="start in default, train in gpu"):
+        common_namespace(steps, "default")
+    assert common_namespace({"train": PodOptions(namespace="gpu")}, "default") == "gpu"
+    assert common_namespace({}, "default") == "default"
+
+
+def test_options_need_only_the_standard_library() -> None:
+    code = (
+        "import sys, k8sflow.flow.decorators.pod_options;"
+        "print([name for name in ('aiohttp', 'yaml', 'kubernetes') if name in sys.modules])"
+    )
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout.strip() == "[]"
+    )
