@@ -1,4 +1,4 @@
-"""The flows of the stores that are known here, and their runs."""
+"""The flows in the known stores, and their runs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from k8sflow.storage.run_store import RunStore
 
 
 class Metaflow:
-    """Every flow that has runs: the root of the tree, under the name that moves over with a flow.
+    """Every flow that has runs: the root of the tree, under Metaflow's name.
 
     ``Metaflow().flows``, ``Metaflow()["BigSum"]``.
     """
@@ -43,13 +43,13 @@ class Metaflow:
 
 
 class Flow:
-    """The runs of a flow, in every store that is known here.
+    """The runs of a flow, in every known store.
 
     Args:
         name: The flow's class name.
-        stores: Where to look; None for the stores that are known here.
-        everyone: Whether runs outside of the namespace are found too.
-        is_checked: Whether a flow without runs in the namespace is refused.
+        stores: The stores to search; None for all known ones.
+        everyone: True to find runs outside the namespace too.
+        is_checked: True to refuse a flow without runs in the namespace.
 
     Raises:
         NotFoundError: It has no run.
@@ -65,7 +65,7 @@ class Flow:
         is_checked: bool = True,
     ) -> None:
         self.id = name
-        # The namespace is that of the moment, as Metaflow has it: a later namespace() is for what is made later.
+        # As in Metaflow, the namespace is fixed now; a later namespace() applies to objects created after it.
         self._namespace = None if everyone else get_namespace()
         self._stores: dict[str, ObjectStore] = {}
         looked = known_stores() if stores is None else stores
@@ -82,7 +82,7 @@ class Flow:
             )  # fmt: skip
         if is_checked and self._namespace is not None and self.latest_run is None:
             raise NamespaceMismatchError(
-                f"no run of {name} is in the namespace {self._namespace}; {len(self._stores)} are outside of it.",
+                f"no run of {name} is in the namespace {self._namespace}; {len(self._stores)} are outside it.",
                 advice="k8sflow.namespace(None) finds the runs of everybody, k8sflow.namespace('user:ada') those of "
                 "Ada.",
             )
@@ -99,13 +99,13 @@ class Flow:
 
     @property
     def tags(self) -> frozenset[str]:
-        """None: tags are those of runs."""
+        """Always empty: only runs have tags."""
         return frozenset()
 
     user_tags = system_tags = tags
 
     def is_in_namespace(self) -> bool:
-        """Whether it has a run in the namespace."""
+        """True if it has a run in the namespace."""
         return any(self._run(name).is_in_namespace() for name in self._newest_first)
 
     @property
@@ -115,17 +115,17 @@ class Flow:
 
     @property
     def created_at(self) -> datetime:
-        """When its first run was started."""
+        """The start time of its first run."""
         return self._run(self._newest_first[-1]).created_at
 
     @property
     def latest_run(self) -> Run | None:
-        """The run that was started last, or None where none is in the namespace."""
+        """The run that was started last, or None if there is none in the namespace."""
         return next(iter(self), None)
 
     @property
     def latest_successful_run(self) -> Run | None:
-        """The last run that reached its end, or None where none did."""
+        """The last run that succeeded, or None."""
         return next((run for run in self if run.successful), None)
 
     def runs(self, *tags: str) -> Iterator[Run]:
@@ -175,12 +175,12 @@ def flow_names(stores: Sequence[ObjectStore]) -> list[str]:
 
 
 def started(run: Run) -> float:
-    """When a run was started: most ids tell; the record of one with a name of the user's is read."""
+    """The start time of a run, from its id or, if the user chose the id, from its record."""
     try:
         return started_at(run.id).timestamp()
     except ValueError:
         pass
     try:
         return run.record.created
-    except (RunError, StorageError):  # told by whoever asks for more of this run
+    except (RunError, StorageError):  # reading more of this run raises it again
         return 0.0

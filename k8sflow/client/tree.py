@@ -1,4 +1,4 @@
-"""What the levels of the tree share: the way to a parent, the tags and namespace of the run, times in local time.
+"""Common parts of the tree's levels: access to the parent, the tags and namespace of the run, local times.
 
 A module imports only the levels below its own. Each level registers its class here, so that a part that is given by its
 pathspec can find its parent.

@@ -311,7 +311,7 @@ def test_nothing_is_left_of_many_runs(flow: Path) -> None:
 
 def test_a_configs_key_that_would_become_a_text_is_refused(flow: Path) -> None:
     """Since it goes by way of JSON; a file keeps it."""
-    with pytest.raises(ParameterError, match=r"'limits' has the key 0, which would become a text"):
+    with pytest.raises(ParameterError, match=r"'limits' has the key 0, which would become a string"):
         Runner(flow, config_value=("limits", {"a": [{0: "cat"}]})).run()
 
 

@@ -136,7 +136,7 @@ def test_a_failed_run_tells_why(root: Path) -> None:
     assert "ValueError: as asked" in str(task.exception)
     assert task.finished_at is not None
     assert "end" not in run
-    with pytest.raises(KeyError, match=r"step F/r1/end has not begun(.|\n)*that have begun are work, start"):
+    with pytest.raises(KeyError, match=r"step F/r1/end has not started(.|\n)*The started steps are work, start"):
         _ = run["end"]
     assert not run.has_ended
     RunStore(FolderStore(str(root / "store")), "F", "r1").write_run_outcome(OutcomeRecord("user_error", 5.0))

@@ -245,8 +245,8 @@ def test_code_that_is_not_here_is_told(tmp_path: Path) -> None:
     """
     shown = _python(tmp_path / "other", "-c", textwrap.dedent(code), root=tmp_path / "state")
     assert shown.count("ArtifactError the artifact") == 2
-    assert "models.Model is of the code of TrainA/r1, which is not here" in shown
-    assert "Result is a class of the flow's own file, flow.py, which can't be used here" in shown
+    assert "models.Model is in the code of TrainA/r1, which is not available here" in shown
+    assert "Result is a class in the flow's own file, flow.py, which can't be used here" in shown
 
 
 def test_a_project_that_was_moved_is_found_beside_its_store(tmp_path: Path) -> None:

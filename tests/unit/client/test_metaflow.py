@@ -105,7 +105,7 @@ def test_a_step_that_has_not_begun_is_not_there(root: Path) -> None:
     assert [step.id for step in run] == ["start"]
     assert "end" not in run
     assert "nothing" not in run
-    for name, words in (("end", "has not begun"), ("nothing", "no step 'nothing'")):
+    for name, words in (("end", "has not started"), ("nothing", "no step 'nothing'")):
         with pytest.raises(KeyError, match=words):
             run[name]
     with pytest.raises(MetaflowNotFound):

@@ -88,14 +88,14 @@ def test_a_file_that_is_gone_or_changed_is_told(flow: Path, tmp_path: Path) -> N
         (source.replace("class Point", "class Pont"), "flow.py has no Point any more"),
         (f"1 / 0\n{source}", "flow.py can't be imported: ZeroDivisionError"),
         (f"raise SystemExit(3)\n{source}", "flow.py can't be imported: SystemExit: 3"),
-        (None, "which is not here, and has no package"),
+        (None, "which does not exist here, and has no code package"),
     ):
         flow.unlink() if text is None else flow.write_text(text)
         shown = _python(READ + "data.point", tmp_path, flow.parent / ".k8sflow")
         assert shown.returncode == 1
         assert "ArtifactError: the artifact 'F/r1/start/0/point' (a __main__.Point) can't be loaded" in shown.stderr
         assert words in shown.stderr
-        assert "Read it where flow.py is" in shown.stderr
+        assert "Read it in the folder of flow.py" in shown.stderr
 
 
 def test_the_code_package_has_the_class_too(flow: Path, tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def test_the_system_says_who_when_and_where(store: ObjectStore) -> None:
         "user:ada", "date:2001-09-09", "runtime:kubernetes", "project:p", "project_branch:user.ada"
     }  # fmt: skip
     assert run.tags == run.system_tags | {"first"}
-    with pytest.raises(TagError, match="tag of the system"):
+    with pytest.raises(TagError, match="is a system tag"):
         run.remove_tag("user:ada")
     assert _run(store, "r2").system_tags == {"user:ada", "date:2001-09-09", "runtime:dev"}
 

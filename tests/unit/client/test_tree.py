@@ -95,7 +95,7 @@ def test_everything_is_found_by_its_pathspec(run: Run) -> None:
         (Run, "F/r2", r"no run F/r2(.|\n)*The runs are r1"),
         (Step, "F/r1/lefd", r"no step 'lefd'(.|\n)*Did you mean 'left'"),
         (Task, "F/r1/left/7", "no task F/r1/left/7(.|\n)*The step's tasks are 0, 0-1, 0-2, 1"),
-        (Task, "F/r1/inner/0", "step F/r1/inner has not begun"),
+        (Task, "F/r1/inner/0", "step F/r1/inner has not started"),
         (DataArtifact, "F/r1/left/0/m", r"no artifact 'm'(.|\n)*It has again, n, outer"),
         (Task, "", "'' names no task"),
         (DataArtifact, "F", r"'F' names no artifact(.|\n)*flow/run/step/task/artifact"),
