@@ -1,4 +1,4 @@
-"""The tree from below: pathspecs, parents, what came before and after a task, executions and their lines."""
+"""The tree from below: pathspecs, parents, tasks before and after a task, attempts and their lines."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 
 def test_all_of_it_can_be_pickled(run: Run) -> None:
-    """And so be an artifact, or travel to another process; also the tree that was looked at before."""
+    """So they can be artifacts, or be sent to another process, even after they were read."""
     task = run["left"]["1-2"]
     assert task.successful
     for part in (run.parent, run, run["left"], task, task["n"]):
@@ -69,7 +69,7 @@ def test_all_of_it_can_be_pickled(run: Run) -> None:
 
 
 def test_everything_is_found_by_its_pathspec(run: Run) -> None:
-    """And knows what it is a part of."""
+    """Each part has its parent."""
     artifact = DataArtifact("F/r1/left/1-2/n")
     assert artifact.data == 3
     task = Task("F/r1/left/1-2")
@@ -103,14 +103,14 @@ def test_everything_is_found_by_its_pathspec(run: Run) -> None:
         (Step, "F/r1/left/0", "names no step"),
     ],
 )
-def test_a_pathspec_that_leads_nowhere_is_told(run: Run, kind: type, pathspec: str, words: str) -> None:
-    """With what there is."""
+def test_an_unknown_pathspec_is_reported(run: Run, kind: type, pathspec: str, words: str) -> None:
+    """The error lists what exists."""
     with pytest.raises(NotFoundError, match=words):
         kind(pathspec)
 
 
-def test_tasks_know_what_came_before_and_after_them(run: Run) -> None:
-    """Through foreach, branches, turns of a loop and joins; an empty foreach leads to its join."""
+def test_tasks_have_their_parents_and_children(run: Run) -> None:
+    """They are found through foreach, branches, turns of a loop and joins; an empty foreach leads to its join."""
     after = {
         "start/0": ["split/0", "split/1"],
         "split/1": ["left/1", "right/1"],
@@ -143,7 +143,7 @@ def _short(task: Task) -> str:
 
 
 def _executions(tmp_path: Path) -> Task:
-    """A task that failed once and then succeeded, with output of both executions."""
+    """A task that failed once and then succeeded, with output of both attempts."""
     store = RunStore(FolderStore(str(tmp_path / "store")), "F", "r1")
     runner_of(load_flow(write_flow(tmp_path, SHAPES)), tmp_path)
     for attempt, at in ((0, 10.0), (1, 20.0)):
@@ -158,8 +158,8 @@ def _executions(tmp_path: Path) -> Task:
     return Task("0", parent=Run(store)["start"])
 
 
-def test_each_execution_can_be_looked_at(tmp_path: Path) -> None:
-    """The one that committed by default."""
+def test_each_attempt_can_be_read(tmp_path: Path) -> None:
+    """By default, the one that committed is read."""
     task = _executions(tmp_path)
     assert task.attempts == [0, 1]
     assert task.current_attempt == 1
@@ -173,8 +173,8 @@ def test_each_execution_can_be_looked_at(tmp_path: Path) -> None:
         Task("0", parent=task.parent, attempt=5)
 
 
-def test_lines_come_in_the_order_in_which_they_were_written(tmp_path: Path) -> None:
-    """Those of both streams together, with their times; bytes that aren't UTF-8 are kept."""
+def test_lines_are_in_the_order_in_which_they_were_written(tmp_path: Path) -> None:
+    """Both streams are merged by time; bytes that aren't UTF-8 are kept."""
     task = _executions(tmp_path)
     assert [line.text for line in task.lines()] == [
         "stdout 1 0", "stderr 1 0", "stdout 1 1", "stderr 1 1", "\ufffd open", "\ufffd open"
@@ -187,8 +187,8 @@ def test_lines_come_in_the_order_in_which_they_were_written(tmp_path: Path) -> N
         list(task.loglines("stdin"))
 
 
-def test_a_follower_tells_every_line_once(tmp_path: Path) -> None:
-    """Whole lines as they come, and the rest when an execution has ended; executions that come later too."""
+def test_a_follower_returns_every_line_once(tmp_path: Path) -> None:
+    """It returns complete lines at once, and the rest when an attempt has ended; later attempts are followed too."""
     store = RunStore(FolderStore(str(tmp_path)), "F", "r1")
     store.create(RunRecord("F", "r1", "flow.py", {}, []))
     follower = Follower(store, None, None, ("stdout",), None)
@@ -205,8 +205,8 @@ def test_a_follower_tells_every_line_once(tmp_path: Path) -> None:
     log = store.open_log("start", "0", 0, "stdout")
     log.write(b" late\nopen")
     log.close()
-    told = [line.text for _ in range(QUIET_POLLS + 2) for line in follower.poll()]
-    assert told == ["rest late", "open"]
+    found = [line.text for _ in range(QUIET_POLLS + 2) for line in follower.poll()]
+    assert found == ["rest late", "open"]
     for step, attempt, stream in (("start", 1, "stdout"), ("end", 0, "stderr")):
         log = store.open_log(step, "0", attempt, stream)
         log.write(b"again\n")
@@ -215,8 +215,8 @@ def test_a_follower_tells_every_line_once(tmp_path: Path) -> None:
     assert follower.poll() == []
 
 
-def test_the_tags_of_a_run_are_those_of_all_that_is_in_it(tmp_path: Path) -> None:
-    """Also the ones that are given later."""
+def test_all_parts_of_a_run_have_its_tags(tmp_path: Path) -> None:
+    """Later tags are included."""
     task = _executions(tmp_path)
     run = task.parent.parent
     run.add_tag("later")
@@ -227,8 +227,8 @@ def test_the_tags_of_a_run_are_those_of_all_that_is_in_it(tmp_path: Path) -> Non
         assert part.system_tags == run.system_tags
 
 
-def test_what_a_run_took_over_is_told_by_the_run_that_made_it(tmp_path: Path) -> None:
-    """Pathspec and output are the older run's."""
+def test_a_clone_is_read_from_its_origin_run(tmp_path: Path) -> None:
+    """The origin's pathspec and output are used."""
     task = _executions(tmp_path)
     origin = task.parent.parent
     store = RunStore(origin.run_store.store, "F", "r2")

@@ -1,4 +1,4 @@
-"""A flow is handed to the cluster, whose API server is a scripted one; the bucket and the commands are real."""
+"""Detached runs against a scripted API server; the bucket and the commands are real."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class F(FlowSpec):
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FlowRunApi]:
-    """An API server with the controller's objects, which the environment names."""
+    """An API server with the controller's objects, to which the environment refers."""
     with flowrun_api_of_environment(tmp_path, monkeypatch) as running:
         running.put("serviceaccounts", {"metadata": {"name": "k8sflow-driver"}})
         running.put("namespaces", {"metadata": {"name": "lab"}})
@@ -39,13 +39,13 @@ def flow(tmp_path: Path) -> Path:
     return write_flow(tmp_path / "flow", FLOW.format(next="end"))
 
 
-def test_only_what_the_cluster_takes_is_deployed(server: FlowRunApi, flow: Path, tmp_path: Path) -> None:
-    """The flow has no mistakes, and there is a controller."""
+def test_only_a_flow_that_the_cluster_accepts_is_deployed(server: FlowRunApi, flow: Path, tmp_path: Path) -> None:
+    """The flow must have no problems, and the cluster must have a controller."""
     assert "kubernetes:memory=800" in repr(Deployer(flow).kubernetes(memory=800).create())
     wrong = write_flow(tmp_path / "wrong", FLOW.format(next="ende"))
-    with pytest.raises(FlowDefinitionError, match="can't be deployed") as told:
+    with pytest.raises(FlowDefinitionError, match="can't be deployed") as caught:
         Deployer(wrong).kubernetes().create()
-    assert "Did you mean 'end'" in told.value.cause
+    assert "Did you mean 'end'" in caught.value.cause
     server.has_crd = False
     with pytest.raises(KubernetesError, match="has no FlowRuns"):
         Deployer(flow).kubernetes().create()
@@ -54,10 +54,10 @@ def test_only_what_the_cluster_takes_is_deployed(server: FlowRunApi, flow: Path,
 
 
 @pytest.mark.s3
-def test_a_run_is_handed_over(
+def test_a_run_is_detached(
     server: FlowRunApi, s3_server: S3Server, flow: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With its parameters; its state is that of its FlowRun, which terminate() deletes."""
+    """It has its parameters and the state of its FlowRun, which terminate() deletes."""
     for name, value in s3server.KEYS.items():
         monkeypatch.setenv(name, value)
     variables = {

@@ -53,7 +53,7 @@ print(run.data)
 
 
 class _Shell:
-    """As much of IPython as the cell needs."""
+    """The parts of IPython that the cell needs."""
 
     def run_line_magic(self, *words: str) -> None: ...
 
@@ -73,7 +73,7 @@ def _helper(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_cell_is_a_file_up_to_its_first_use_of_the_runner() -> None:
-    """Magics are left out; lines keep their numbers."""
+    """Magics are omitted; lines keep their numbers."""
     lines = flow_source(cell(CELL + CALL, "<cell 1>")).splitlines()
     assert lines[1:3] == ["# get_ipython().run_line_magic('matplotlib',", "#     'inline')"]
     assert lines[7] == "class F(FlowSpec):"
@@ -83,7 +83,7 @@ def test_a_cell_is_a_file_up_to_its_first_use_of_the_runner() -> None:
 
 @pytest.mark.parametrize("keeping", ["@functools.wraps(function)", ""])
 def test_a_wrapped_step_belongs_to_its_cell(keeping: str) -> None:
-    """Not to the module of the decorator that wraps it, whether that tells what it wraps or not."""
+    """It doesn't belong to the module of the decorator that wraps it, with or without ``__wrapped__``."""
     module = f"""
         def wrapping(function):
             {keeping}
@@ -96,7 +96,7 @@ def test_a_wrapped_step_belongs_to_its_cell(keeping: str) -> None:
 
 
 def test_a_flow_of_a_cell_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the modules beside the notebook; its file is gone afterwards, and its results are there."""
+    """It finds the modules beside the notebook; its file is deleted afterwards, and its results can be read."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[3]))
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
@@ -112,7 +112,7 @@ def test_a_flow_of_a_cell_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_the_file_does_not_outlive_the_interpreter(tmp_path: Path) -> None:
-    """Also where nobody has called cleanup()."""
+    """This holds without a call of cleanup(), too."""
     script = """
         import linecache
         from k8sflow import NBRunner
@@ -132,7 +132,7 @@ def test_the_file_does_not_outlive_the_interpreter(tmp_path: Path) -> None:
 def test_what_a_failed_run_advises_can_be_typed_into_a_cell(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The file is gone by then: nothing names it."""
+    """The file is deleted by then, so the advice doesn't mention it."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[3]))
     (tmp_path / "helper.py").write_text("def double(n): return 2 * n\n")
@@ -151,8 +151,8 @@ def test_what_a_failed_run_advises_can_be_typed_into_a_cell(
     assert advice["to go on"].endswith("decospecs=['retry:times=0'], namespace='user:ann')")
 
 
-def test_a_flow_without_a_cell_is_told() -> None:
-    """As from exec()."""
+def test_a_flow_without_a_cell_is_refused() -> None:
+    """exec() can define such a flow."""
     flow = cell(CELL, "<cell 3>")
     del linecache.cache["<cell 3>"]
     with pytest.raises(RunError, match="the cell of F can't be found"):

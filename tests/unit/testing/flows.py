@@ -32,7 +32,7 @@ def marked(step_name: str, flow: Any, inputs: Any, attributes: Any) -> Any:
 
 @project(name="tested")
 class Grid(FlowSpec):
-    """A foreach with a split, a loop and a switch in it, and everything that may surround a step."""
+    """A foreach with a split, a loop and a switch in it, and every kind of decorator."""
 
     n = Parameter("n", default=3)
     rate = Parameter("learning-rate", default=0.5)
@@ -95,7 +95,7 @@ class Grid(FlowSpec):
 
 
 class Nested(FlowSpec):
-    """Foreaches inside of each other."""
+    """Nested foreaches."""
 
     @step
     def start(self):
@@ -130,7 +130,7 @@ class Nested(FlowSpec):
 
 
 class Ways(FlowSpec):
-    """A split with a branch that goes straight to the join, and processes that know each other."""
+    """A split with a branch that leads straight to the join, and a ``num_parallel`` step."""
 
     @step
     def start(self):
@@ -164,7 +164,7 @@ class Ways(FlowSpec):
 
 
 class Fails(FlowSpec):
-    """Raises what it is given."""
+    """Raises a given exception."""
 
     what: type[BaseException] = ValueError
 
@@ -185,7 +185,7 @@ executions: list[int | None] = []
 
 
 class many(FlowMutator):  # noqa: N801  it is written as a decorator
-    """Adds a parameter for each of the config's names, and retries as often as it says."""
+    """Adds a parameter for each name in a config, and the config's number of retries."""
 
     def pre_mutate(self, mutable_flow: MutableFlow) -> None:
         for name in mutable_flow.limits["names"]:
@@ -201,7 +201,7 @@ def doubled(number: int) -> int:
 
 @many
 class Configured(FlowSpec):
-    """All that may be made from a config."""
+    """Everything that may depend on a config."""
 
     limits = Config("the-limits", default_value={"times": 0, "names": ["one"], "place": "home"})
     rows = Parameter("rows", default=config_expr("doubled(len(limits.names)) + int(limits.times)"), type=int)

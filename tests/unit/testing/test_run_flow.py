@@ -1,4 +1,4 @@
-"""A whole flow inside of a test."""
+"""A whole flow inside a test."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from tests.unit.testing import flows
 from tests.unit.testing.flows import Configured, Fails, Grid, Nested, Ways
 
 
-def test_a_flow_runs_to_its_end_as_it_does_anywhere() -> None:
-    """Foreach, split, loop, retry, catch, wrappers, variables, current, parallel_map: each with its own outcome."""
+def test_a_flow_runs_to_its_end() -> None:
+    """Foreach, split, loop, retry, catch, wrappers, variables, current and parallel_map work as in every run."""
     run = run_flow(Grid, n=3, learning_rate="0.25")
     assert run.successful
     data = run.data
@@ -38,7 +38,7 @@ def test_a_flow_runs_to_its_end_as_it_does_anywhere() -> None:
 
 
 def test_other_shapes_run_too() -> None:
-    """Foreaches in each other, a branch without a step, processes that know each other."""
+    """Nested foreaches, a branch without a step, and ``num_parallel`` work."""
     nested = run_flow(Nested)
     assert nested["join"].task.data.words == ["a1", "a2", "b1", "b2"]
     assert nested["inner"]["1.0"].data.stack == [(1, 2, "b"), (0, 2, 1)]
@@ -47,8 +47,8 @@ def test_other_shapes_run_too() -> None:
     assert ways["collect"].task.data.places == [(0, 2), (1, 2)]
 
 
-def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No file; no process and no thread while it runs."""
+def test_nothing_remains_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It writes no file, and starts no process or thread."""
 
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("a process or a thread was started")
@@ -62,24 +62,24 @@ def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert beside == sorted(p.name for p in Path(flows.__file__).parent.iterdir() if p.name != "__pycache__")
 
 
-def test_an_exception_is_raised_as_it_is() -> None:
-    """After the retries; its traceback begins in the step."""
+def test_an_exception_is_raised_unchanged() -> None:
+    """It is raised after the retries, with a traceback that starts in the step."""
     for error in (ValueError("x"), SystemExit(3)):
         flows.raised[:], flows.executions[:] = [error], []
-        with pytest.raises(type(error)) as told:
+        with pytest.raises(type(error)) as caught:
             run_flow(Fails)
-        assert told.value is error
+        assert caught.value is error
         assert flows.executions == [0, 1, 2]
         names = [frame.name for frame in traceback.extract_tb(error.__traceback__)]
         assert names[-1] == "start"
         assert "execute" not in names
 
 
-def test_what_ends_the_test_is_not_run_again() -> None:
-    """Ctrl-C, and pytest's own exceptions."""
+def test_an_exception_that_ends_the_test_is_not_retried() -> None:
+    """Ctrl-C and pytest's own exceptions end it at once."""
 
     class Skipped(BaseException):
-        """As pytest raises it."""
+        """An exception like pytest's own."""
 
     for error in (KeyboardInterrupt(), Skipped()):
         flows.raised[:], flows.executions[:] = [error], []
@@ -89,8 +89,8 @@ def test_what_ends_the_test_is_not_run_again() -> None:
         assert not current.is_running_flow
 
 
-def test_values_go_through_pickles() -> None:
-    """A branch doesn't see what another one does to a list; what can't be stored is told."""
+def test_values_are_pickled() -> None:
+    """A branch doesn't see changes that another one makes to a list; unpicklable values are refused."""
 
     class Shared(FlowSpec):
         @step
@@ -129,8 +129,8 @@ def test_values_go_through_pickles() -> None:
         run_flow(Unstorable)
 
 
-def test_configs_hold_for_the_run_that_they_are_given_to() -> None:
-    """In decorators, defaults and mutators; the run after it has the defaults again."""
+def test_configs_are_used_in_their_run_only() -> None:
+    """Decorators, defaults and mutators use them; the next run has the defaults again."""
     given = {"times": "1", "names": ["two", "three"], "place": "away"}
     for _ in range(2):
         run = run_flow(Configured, configs={"the-limits": given})
@@ -140,15 +140,15 @@ def test_configs_hold_for_the_run_that_they_are_given_to() -> None:
         plain = run_flow(Configured)
         assert plain["start"].task.data.seen == (2, "home", "home", ["ONE"])
         assert plain["start"].task.current_attempt == 0
-    with pytest.raises(ParameterError, match="limit: Configured has no such config") as told:
+    with pytest.raises(ParameterError, match="limit: Configured has no such config") as caught:
         run_flow(Configured, configs={"limit": 1})
-    assert "the-limits" in told.value.advice
+    assert "the-limits" in caught.value.advice
     with pytest.raises(ParameterError, match="no such config"):
         run_flow(Grid, configs={"limit": 1})
 
 
-def test_mistakes_are_told() -> None:
-    """Those in the flow, all at once, and those in the call."""
+def test_problems_are_reported() -> None:
+    """All problems of the flow are reported at once, and so are those of the call."""
 
     class Wrong(FlowSpec):
         @step
@@ -168,7 +168,7 @@ def test_mistakes_are_told() -> None:
 
 
 def test_flows_with_decorators_of_one_name_keep_their_own() -> None:
-    """As when the tests of several flows share a process."""
+    """Tests of several flows may share a process."""
 
     @user_step_decorator
     def marked(step_name: str, flow: Any, inputs: Any, attributes: Any) -> Any:

@@ -1,4 +1,4 @@
-"""One step inside of a test."""
+"""One step inside a test."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.unit.testing.flows import Configured, Fails, Grid, Nested, Ways
 
 
 def test_the_start_is_run_with_parameters() -> None:
-    """And tells where it goes on, and with which items."""
+    """The result has the next steps, and the items of a foreach."""
     result = run_step(Grid, "start", parameters={"n": "4"})
     assert result.artifacts["items"] == result.items == result.foreach == [0, 1, 2, 3]
     assert result.next == ("work",)
@@ -23,14 +23,14 @@ def test_the_start_is_run_with_parameters() -> None:
 
 
 def test_a_step_is_run_with_configs() -> None:
-    """Under the attribute's name too; a config that is not named has its default."""
+    """A config may be given by the attribute's name; others have their defaults."""
     given = {"times": 0, "names": [], "place": "away"}
     assert run_step(Configured, "start", configs={"limits": given}).seen == (0, "away", "away", [])
     assert run_step(Configured, "start", parameters={"rows": 7}).seen == (7, "home", "home", ["ONE"])
 
 
 def test_a_branch_is_run_with_its_item() -> None:
-    """Inside of its decorators' wrappers."""
+    """Its decorators' wrappers are called."""
     result = run_step(Grid, "work", artifacts={"base": 1}, input=5, index=2, retry_count=1)
     assert result.value == 36
     assert result.seen == ("here", "work", "2", 2)
@@ -39,15 +39,15 @@ def test_a_branch_is_run_with_its_item() -> None:
     assert result.foreach is None
 
 
-def test_a_switch_tells_which_way_it_went() -> None:
-    """Also one that comes back to itself."""
+def test_a_switch_returns_the_chosen_step() -> None:
+    """It may lead back to itself."""
     before = {"turns": 0}
     assert run_step(Grid, "turn", artifacts=before, input=0).next == ("join",)
     assert run_step(Grid, "turn", artifacts=before, input=3).next == ("turn",)
 
 
 def test_a_join_is_run_with_inputs() -> None:
-    """A list for a foreach; by step for a split; with results of steps too."""
+    """They are a list for a foreach, by step for a split, and may be results of steps."""
     split = run_step(Grid, "meet", inputs={"right": {"failed": None, "value": 3}, "left": {"value": 3}}, input=7)
     assert (split.value, split.failed) == (3, None)
     assert split.next == ("turn",)
@@ -61,8 +61,8 @@ def test_a_join_is_run_with_inputs() -> None:
     assert again.values == [3, 3]
 
 
-def test_results_lead_from_step_to_step() -> None:
-    """Through foreaches inside of each other, with the items that each branch was given."""
+def test_a_result_can_be_passed_to_the_next_step() -> None:
+    """This works through nested foreaches, with the items of each branch."""
     start = run_step(Nested, "start")
     words = []
     for i, letter in enumerate(start.foreach or ()):
@@ -78,26 +78,26 @@ def test_results_lead_from_step_to_step() -> None:
     assert run_step(Nested, "join", inputs=words).words == ["a1", "a2", "b1", "b2"]
 
 
-def test_a_branch_without_a_step_and_processes_that_know_each_other() -> None:
-    """As in a run."""
+def test_a_branch_without_a_step_and_num_parallel() -> None:
+    """It works as in a run."""
     assert run_step(Ways, "join", inputs={"start": {"x": 1}, "a": {"y": 2}}).sums == [2, 1]
     assert run_step(Ways, "join", inputs={"start": {"x": 1}, "a": {"y": 2}}).foreach == [0, 1]
     assert run_step(Ways, "train", foreach_stack=[(1, 3, 1)]).place == (1, 3)
 
 
 @pytest.mark.parametrize("error", [ValueError("x"), SystemExit(3), KeyboardInterrupt()], ids=repr)
-def test_an_exception_is_raised_as_it_is(error: BaseException) -> None:
-    """At once, whatever @retry says; its traceback begins in the step."""
+def test_an_exception_is_raised_unchanged(error: BaseException) -> None:
+    """@retry is ignored, and the traceback starts in the step."""
     flows.raised[:], flows.executions[:] = [error], []
-    with pytest.raises(type(error)) as told:
+    with pytest.raises(type(error)) as caught:
         run_step(Fails, "start")
-    assert told.value is error
+    assert caught.value is error
     assert flows.executions == [0]
     assert [frame.name for frame in traceback.extract_tb(error.__traceback__)][1:] == ["run_step", "start"]
 
 
-def test_an_artifact_that_is_missing_is_told() -> None:
-    """As in a run."""
+def test_a_missing_artifact_is_reported() -> None:
+    """It works as in a run."""
     with pytest.raises(AttributeError, match=r"self\.base is not set in step work. It is set in step start"):
         run_step(Grid, "work", input=5, retry_count=1)
 
@@ -117,10 +117,10 @@ def test_an_artifact_that_is_missing_is_told() -> None:
     ],
     ids=range(9),
 )
-def test_what_can_not_be_is_told(flow: Any, step: str, given: dict[str, Any], words: str) -> None:
-    """With what to give instead."""
-    with pytest.raises(RunError, match=words) as told:
+def test_impossible_arguments_are_refused(flow: Any, step: str, given: dict[str, Any], words: str) -> None:
+    """The error has advice."""
+    with pytest.raises(RunError, match=words) as caught:
         run_step(flow, step, **given)
-    assert told.value.advice
+    assert caught.value.advice
     with pytest.raises(ParameterError, match="no parameter 'm'"):
         run_step(flow, step, **given, parameters={"m": 1})
