@@ -18,7 +18,10 @@ from side_by_side import Comparison, Contender, options, run_all
 
 from k8sflow.flow.graph import Graph
 from k8sflow.runtime.commands.clone import plan_from
-from k8sflow.runtime.core.loop import Driver
+from k8sflow.runtime.core.earlier import read_earlier
+from k8sflow.runtime.core.loop import Loop
+from k8sflow.runtime.core.observer import Observer
+from k8sflow.runtime.core.run_state import RunState
 from k8sflow.storage.artifacts import ArtifactRef
 from k8sflow.storage.clones import mark_complete, put_commits
 from k8sflow.storage.folder import FolderStore
@@ -119,7 +122,14 @@ def _take_over(run: RunStore, graph: Graph) -> None:
         close = cancel
 
     try:
-        Driver(graph, run, executors=lambda _: {"": Nobody()}, executor_of=lambda _: "", observers=[]).run(go_on=True)
+        Loop(
+            graph,
+            run,
+            state=lambda: RunState(graph, run.run, earlier=read_earlier(run, graph)),
+            executors=lambda _: {"": Nobody()},
+            executor_of=lambda _: "",
+            observer=Observer(),
+        ).run()
     except Reached:
         return
 

@@ -1,4 +1,4 @@
-"""Cgroups of a test's own, for limits that the kernel enforces; they are made as root."""
+"""Cgroups for single tests, with limits that the kernel enforces; creating them needs root."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support import environment
 
 
 class Cgroup:
-    """A cgroup of the test's own, v2 where its controller is there and else v1."""
+    """A cgroup for one test, v2 where its controller is available, else v1."""
 
     def __init__(self, controller: str, name: str) -> None:
         inner = cgroup_folders(controller)[0]
@@ -26,7 +26,7 @@ class Cgroup:
         (self.folder / inner / file).write_text(str(value))
 
     def run(self, code: str, *, inner: str = "") -> str:
-        """What a script prints that runs within."""
+        """Return the output of a script that runs within."""
         join = f"open({str(self.folder / inner / 'cgroup.procs')!r}, 'w').write('0')\n"
         done = subprocess.run(
             [sys.executable, "-c", join + code],
@@ -48,7 +48,7 @@ class Cgroup:
 
 @contextmanager
 def limited_memory(mebibytes: int) -> Iterator[Cgroup]:
-    """A cgroup with a limit of memory."""
+    """Create a cgroup with a limit of memory."""
     group = Cgroup("memory", f"k8sflow-test-{os.getpid()}")
     try:
         group.write("memory.max" if group.version == 2 else "memory.limit_in_bytes", mebibytes * 2**20)

@@ -24,21 +24,21 @@ from tests.support import load_flow, write_flow
 
 
 class Failed(Exception):
-    """A task failed; ``result`` tells how."""
+    """A failed task, with its ``result``."""
 
     def __init__(self, spec: TaskSpec, result: TaskResult) -> None:
         super().__init__(f"{spec.name}: {result}")
         self.spec = spec
         self.result = result
-        assert result.diagnosis is not None
-        self.summary = result.diagnosis.summary
-        self.text = f"{self.summary}\n{result.diagnosis.detail}\n{result.diagnosis.resolution}"
+        assert result.failure is not None
+        self.summary = result.failure.summary
+        self.text = f"{self.summary}\n{result.failure.detail}\n{result.failure.resolution}"
 
 
 def runner_of(
     flow: type[FlowSpec], folder: Path, run: str = "r1", store: ObjectStore | None = None, **values: Any
 ) -> TaskRunner:
-    """What runs the tasks of a run that has just been created."""
+    """The tasks of a new run, and everything that runs them."""
     store, definition = store or FolderStore(str(folder / "store")), compile_flow(flow)
     saved = ArtifactStore(store, flow.__name__)
     fixed = dict(definition.constants) | {
@@ -57,7 +57,7 @@ def runner_of(
 
 
 def run_all(runner: TaskRunner, order: random.Random | None = None) -> Run:
-    """Runs the tasks one after the other, in the order of their groups or in a random one; the finished run.
+    """Run the tasks one after the other, in the order of their groups or in a random one, and return the finished run.
 
     Raises:
         Failed: A task failed.
@@ -78,5 +78,5 @@ def run_all(runner: TaskRunner, order: random.Random | None = None) -> Run:
 
 
 def run_source(folder: Path, source: str, **values: Any) -> Run:
-    """Runs a flow from its source."""
+    """Run a flow from its source."""
     return run_all(runner_of(load_flow(write_flow(folder, source)), folder, **values))

@@ -1,4 +1,4 @@
-"""A real S3 server on this machine for as long as a test session lasts: versitygw over a folder."""
+"""A real S3 server on this machine for the time of a test session: versitygw over a folder."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BUCKET = "tests"
 
 @contextmanager
 def s3_server(folder: Path, port: int = 0) -> Iterator[S3Server]:
-    """A server on this machine, by default on a free port, with a bucket, which is empty in a new folder."""
+    """Start a server on this machine, by default on a free port, with a bucket, which is empty in a new folder."""
     binary = programs.ensure(programs.VERSITYGW, Places.of_user()) / "versitygw"
     if not port:
         with socket.socket() as probe:
@@ -42,7 +42,7 @@ def s3_server(folder: Path, port: int = 0) -> Iterator[S3Server]:
 
 
 def _makes_bucket(server: S3Server) -> bool:
-    """Whether the server answers and has the bucket."""
+    """Report if the server answers and has the bucket."""
     try:
         server.create_bucket(BUCKET)
     except OSError:
@@ -51,7 +51,7 @@ def _makes_bucket(server: S3Server) -> bool:
 
 
 class Server:
-    """An S3 server that can be stopped and started again on its port, with its data."""
+    """An S3 server that can be stopped, and started again on its port with its data."""
 
     def __init__(self, folder: Path) -> None:
         with socket.socket() as probe:

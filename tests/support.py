@@ -1,4 +1,4 @@
-"""What the tests of several rooms share: flows from source, runs of them, and an end to waiting."""
+"""Helpers of the tests: flows from source, runs of them, and waiting with a deadline."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from k8sflow.flow.spec import FlowSpec
 HEAD = "from k8sflow import FlowSpec, Parameter, kubernetes, resources, step\n"
 TAIL = "\nif __name__ == '__main__':\n    F()\n"
 DEADLINE_SECONDS = 30.0
-# What of the environment would change what a run does.
-_OURS = ("K8SFLOW_", "AWS_", "PYTHON")
+# Environment variables with these prefixes would change a run.
+_PREFIXES = ("K8SFLOW_", "AWS_", "PYTHON")
 
 
 def write_flow(folder: Path, source: str, name: str = "flow.py", *, head: str = HEAD, tail: str = TAIL) -> Path:
-    """A flow file whose class is called F."""
+    """Write a flow file whose class is called F."""
     file = folder / name
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(head + textwrap.dedent(source) + tail, encoding="utf-8")
@@ -34,7 +34,7 @@ def write_flow(folder: Path, source: str, name: str = "flow.py", *, head: str = 
 
 
 def load_flow(file: Path) -> type[FlowSpec]:
-    """The class F of a flow file, imported as a module of its own."""
+    """Return the class F of a flow file, imported as a module of its own."""
     name = f"flow_{abs(hash(str(file)))}"
     spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None
@@ -47,21 +47,21 @@ def load_flow(file: Path) -> type[FlowSpec]:
 
 
 def environment(**changes: str) -> dict[str, str]:
-    """The environment of a process under test, without what would change a run."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(_OURS)}
+    """Return the environment of a process under test, without variables that would change a run."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(_PREFIXES)}
     checkout = str(Path(__file__).resolve().parent.parent)
     return {**kept, "PYTHONPATH": checkout, **changes}
 
 
 def run_flow(file: Path, *arguments: str, cwd: Path | None = None, **changes: str) -> subprocess.CompletedProcess[str]:
-    """``python flow.py run …`` to its end."""
+    """Run ``python flow.py run …`` to its end."""
     return flow_command(file, "run", *arguments, cwd=cwd, **changes)
 
 
 def flow_command(
     file: Path, *arguments: str, cwd: Path | None = None, **changes: str
 ) -> subprocess.CompletedProcess[str]:
-    """``python flow.py …`` to its end."""
+    """Run ``python flow.py …`` to its end."""
     return subprocess.run(
         [sys.executable, str(file), *arguments],
         cwd=cwd or file.parent,
@@ -77,7 +77,7 @@ def flow_command(
 
 @contextmanager
 def running(file: Path, *arguments: str, command: str = "run", **changes: str) -> Iterator[subprocess.Popen[bytes]]:
-    """``python flow.py run …``, or another command, in a session of its own, which is gone when the block ends."""
+    """Start ``python flow.py run …``, or another command, in a session of its own, which is killed at the end."""
     process = subprocess.Popen(
         [sys.executable, str(file), command, *arguments],
         cwd=file.parent,
@@ -95,7 +95,7 @@ def running(file: Path, *arguments: str, command: str = "run", **changes: str) -
 
 
 def in_python(code: str, *arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
-    """A piece of code in a fresh interpreter."""
+    """Run a piece of code in a fresh interpreter."""
     return subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code), *arguments],
         env=environment(**changes),
@@ -107,7 +107,7 @@ def in_python(code: str, *arguments: str, **changes: str) -> subprocess.Complete
 
 
 def wait_for(what: Callable[[], Any], seconds: float = DEADLINE_SECONDS) -> Any:
-    """The first true value of a condition that no event tells of; AssertionError when it takes too long."""
+    """Return the first true value of a condition that no event reports; raise AssertionError when it takes too long."""
     deadline, never = time.monotonic() + seconds, threading.Event()
     while time.monotonic() < deadline:
         if found := what():
@@ -117,7 +117,7 @@ def wait_for(what: Callable[[], Any], seconds: float = DEADLINE_SECONDS) -> Any:
 
 
 def wait_for_death(pid: int, seconds: float = DEADLINE_SECONDS) -> bool:
-    """Whether a process, which need not be our child, ends in time; a zombie has ended."""
+    """Report if a process, which need not be a child of this one, ends in time; a zombie has ended."""
     try:
         fd = os.pidfd_open(pid)
     except ProcessLookupError:
@@ -129,14 +129,14 @@ def wait_for_death(pid: int, seconds: float = DEADLINE_SECONDS) -> bool:
 
 
 def pids_in(folder: Path) -> list[int]:
-    """Process ids that a flow under test has left as the names of files."""
+    """List the process ids that a flow under test has written as the names of files."""
     with suppress(FileNotFoundError):
         return [int(path.name) for path in folder.iterdir()]
     return []
 
 
 def own_children() -> list[int]:
-    """The processes that this one has started, in whatever thread, and not waited for."""
+    """List the processes that this one has started, in any thread, and not waited for."""
     found: list[int] = []
     for task in Path("/proc/self/task").iterdir():
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that has just ended

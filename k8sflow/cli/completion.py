@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from k8sflow.cli.places import Reach
+from k8sflow.cli.scope import Scope
 from k8sflow.errors import K8sflowError
 from k8sflow.flow.spec import FlowSpec, steps
 
@@ -24,19 +24,19 @@ def steps_of(flow: type[FlowSpec]) -> Complete:
     return _completer(lambda _: steps(flow))
 
 
-def runs_in(reach: Reach) -> Complete:
+def runs_in(scope: Scope) -> Complete:
     """Completes a run: its id, and where several flows are meant the flow in front."""
-    return _completer(lambda begun: _runs(reach, begun))
+    return _completer(lambda begun: _runs(scope, begun))
 
 
-def places_in(reach: Reach) -> Complete:
-    """Completes a place: a run, a step of the latest one, or the next part of what is there already."""
+def names_in(scope: Scope) -> Complete:
+    """Completes a name: a run, a step of the latest one, or the next part of what is there already."""
 
     def names(begun: str) -> Iterator[str]:
-        yield from _runs(reach, begun)
+        yield from _runs(scope, begun)
         above = begun.rpartition("/")[0]
         with contextlib.suppress(K8sflowError):  # in what is not there, there is nothing to complete
-            place = reach.place(above or None)
+            place = scope.select(above or None)
             if place.task is None:
                 yield from (f"{above}/{name}" if above else name for name in place.names_below())
 
@@ -52,13 +52,13 @@ def _completer(names: Callable[[str], Iterable[str]]) -> Complete:
     return complete
 
 
-def _runs(reach: Reach, begun: str) -> list[str]:
+def _runs(scope: Scope, begun: str) -> list[str]:
     """The runs that may be meant, the latest first; the flows, where none is named yet."""
     flow, slash, _ = begun.partition("/")
     try:
-        if reach.flow is not None:
-            return [] if slash else [run.id for run in reach.runs_of(reach.flow)]
-        return [run.pathspec for run in reach.runs_of(flow)] if slash else reach.flows()
+        if scope.flow is not None:
+            return [] if slash else [run.id for run in scope.runs_of(scope.flow)]
+        return [run.pathspec for run in scope.runs_of(flow)] if slash else scope.flows()
     except K8sflowError:  # a shell that completes has no place for a message
         return []
 

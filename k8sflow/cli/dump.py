@@ -11,7 +11,7 @@ import click
 from k8sflow import units
 from k8sflow.cli import completion, output
 from k8sflow.cli.errors import told
-from k8sflow.cli.places import Place, Reach
+from k8sflow.cli.scope import Scope, Selection
 from k8sflow.errors import ArtifactError, K8sflowError
 from k8sflow.task.safe_repr import safe_repr
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 _DEFAULT_SIZE = 1000
 
 
-def command(reach: Reach) -> click.Command:
+def command(scope: Scope) -> click.Command:
     """The command ``dump``."""
-    place = "run/step/task" if reach.flow is not None else "flow/run/step/task"
+    place = "run/step/task" if scope.flow is not None else "flow/run/step/task"
     options: list[click.Parameter] = [
-        click.Argument(["place"], metavar=f"[{place}]", required=False, shell_complete=completion.places_in(reach)),
+        click.Argument(["place"], metavar=f"[{place}]", required=False, shell_complete=completion.names_in(scope)),
         click.Option(
             ["--max-value-size"], type=click.IntRange(min=0), default=_DEFAULT_SIZE, show_default=True,
             help="Show only values of at most this many bytes as they are stored; of the others size and type.",
@@ -48,7 +48,7 @@ def command(reach: Reach) -> click.Command:
         as_json: bool,  # noqa: FBT001
     ) -> None:
         with told():
-            found = reach.place(place)
+            found = scope.select(place)
             names = {name.strip() for name in include.split(",") if name.strip()}
             chosen = {task.pathspec: _chosen(task, found, names, private=private) for task in found.tasks()}
             _refuse_unknown(names, chosen, found)
@@ -70,7 +70,7 @@ def command(reach: Reach) -> click.Command:
     )
 
 
-def _chosen(task: Task, place: Place, names: set[str], *, private: bool) -> list[DataArtifact]:
+def _chosen(task: Task, place: Selection, names: set[str], *, private: bool) -> list[DataArtifact]:
     """The artifacts that are wanted of a task.
 
     Raises:
@@ -85,7 +85,7 @@ def _chosen(task: Task, place: Place, names: set[str], *, private: bool) -> list
     return [artifact for artifact in found if private or not artifact.id.startswith("_")]
 
 
-def _refuse_unknown(names: set[str], chosen: dict[str, list[DataArtifact]], place: Place) -> None:
+def _refuse_unknown(names: set[str], chosen: dict[str, list[DataArtifact]], place: Selection) -> None:
     """Refuses the name of an artifact that none of the tasks has.
 
     Raises:

@@ -7,13 +7,17 @@ import errno
 import io
 import sys
 from collections.abc import Iterator
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from k8sflow import interrupted
 from k8sflow.errors import K8sflowError, RunError
 from k8sflow.interrupted import CANCELLED_EXIT_CODE
 from k8sflow.task import streams
+
+if TYPE_CHECKING:
+    from k8sflow.runtime.core.run_state import RunEnd
 
 # A full disk, and a terminal that was closed.
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
@@ -24,6 +28,8 @@ def told() -> Iterator[None]:
     """Prints an error of ours in its three parts, without a traceback, and exits with 1; with 130 after Ctrl-C."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # what a terminal can't show is no reason to fail
+    if interrupted.came():
+        sys.exit(CANCELLED_EXIT_CODE)
     try:
         yield
     except KeyboardInterrupt:
@@ -59,9 +65,10 @@ def execute(command: click.Command, **options: Any) -> NoReturn:
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def leave(success: bool | None) -> NoReturn:  # noqa: FBT001  the outcome is the argument
-    """Ends the process: with 0 after a success, 1 after a failure, 130 after Ctrl-C (None)."""
-    sys.exit(CANCELLED_EXIT_CODE if success is None else int(not success))
+def leave(end: RunEnd) -> NoReturn:
+    """Ends the process: with 1 after a failed run, with 130 after a cancelled one, else with 0."""
+    codes = {"failed": 1, "cancelled": CANCELLED_EXIT_CODE}
+    sys.exit(codes.get(end.value, 0))
 
 
 def show(error: K8sflowError) -> None:

@@ -114,9 +114,10 @@ def _run_command(definition: FlowDefinition) -> click.Command:
     def callback(**values: Any) -> None:
         with told():
             request = starting.request(definition, values)
-            from k8sflow.runtime.commands.run import run  # noqa: PLC0415  --help needs no runtime
+            from k8sflow.cli.terminal import Terminal  # noqa: PLC0415  --help needs no runtime
+            from k8sflow.runtime.commands.run import run  # noqa: PLC0415
 
-            leave(run(request))
+            leave(run(request, Terminal()))
 
     return click.Command("run", callback=callback, params=options, help=f"Run {definition.name} from its start.")
 

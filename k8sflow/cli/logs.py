@@ -11,15 +11,15 @@ import click
 
 from k8sflow.cli import completion, output, scrub
 from k8sflow.cli.errors import told
-from k8sflow.cli.places import Place, Reach
+from k8sflow.cli.scope import Scope, Selection
 from k8sflow.task.result import escaped
 
 if TYPE_CHECKING:
     from k8sflow.client import Task
     from k8sflow.client.logs import LogLine
 
-# How often a follower looks, in a folder and in a bucket; and how many times as long as its look it rests at least.
-_FOLDER_SECONDS, _BUCKET_SECONDS, _REST = 0.2, 2.0, 10.0
+# How many times as long as a look at the store took, the follower pauses at least.
+_REST = 10.0
 
 
 class _Logs(click.Group):
@@ -31,15 +31,15 @@ class _Logs(click.Group):
         return super().parse_args(ctx, args if is_named else ["show", *args])
 
 
-def command(reach: Reach) -> click.Group:
+def command(scope: Scope) -> click.Group:
     """The commands ``logs``, which is ``logs show``, and ``logs scrub``."""
     group = _Logs(
         "logs",
         short_help="Print what tasks wrote, or remove it.",
         help="Print what tasks wrote (logs show; show may be left out), or remove it.",
     )
-    group.add_command(_show_command(reach))
-    group.add_command(scrub.command(reach, _streams()))
+    group.add_command(_show_command(scope))
+    group.add_command(scrub.command(scope, _streams()))
     return group
 
 
@@ -50,14 +50,14 @@ def _streams() -> list[click.Parameter]:
     ]
 
 
-def _show_command(reach: Reach) -> click.Command:
-    place = "run/step/task" if reach.flow is not None else "flow/run/step/task"
+def _show_command(scope: Scope) -> click.Command:
+    place = "run/step/task" if scope.flow is not None else "flow/run/step/task"
     options: list[click.Parameter] = [
         click.Argument(
             ["place"],
-            required=reach.flow is None,
-            metavar=place if reach.flow is None else f"[{place}]",
-            shell_complete=completion.places_in(reach),
+            required=scope.flow is None,
+            metavar=place if scope.flow is None else f"[{place}]",
+            shell_complete=completion.names_in(scope),
         ),
         *_streams(),
         click.Option(["--follow", "-f"], is_flag=True, help="Go on with what comes, until the run or task has ended."),
@@ -78,7 +78,7 @@ def _show_command(reach: Reach) -> click.Command:
         as_json: bool,  # noqa: FBT001
     ) -> None:
         with told():
-            found = reach.place(place)
+            found = scope.select(place)
             wanted = {"stdout": only_stdout, "stderr": only_stderr}
             streams = tuple(stream for stream, is_wanted in wanted.items() if is_wanted) or tuple(wanted)
             printer = _Printer(found, timestamps=timestamps, as_json=as_json)
@@ -96,7 +96,7 @@ def _show_command(reach: Reach) -> click.Command:
 class _Printer:
     """Prints lines: one task's as they are, several tasks' with their names."""
 
-    def __init__(self, place: Place, *, timestamps: bool, as_json: bool) -> None:
+    def __init__(self, place: Selection, *, timestamps: bool, as_json: bool) -> None:
         self._place = place
         self._timestamps = timestamps
         self.as_json = as_json
@@ -144,7 +144,7 @@ def _settled(line: bytes) -> bytes:
     return line.rstrip(b"\r").rpartition(b"\r")[2]
 
 
-def _show(place: Place, streams: tuple[str, ...], attempt: int | None, printer: _Printer) -> None:
+def _show(place: Selection, streams: tuple[str, ...], attempt: int | None, printer: _Printer) -> None:
     from k8sflow.runtime.progress.text import settled  # noqa: PLC0415  --help shows no output
 
     for task in _executions(place, attempt):
@@ -158,7 +158,7 @@ def _show(place: Place, streams: tuple[str, ...], attempt: int | None, printer: 
         click.echo(f"{place.pathspec} wrote nothing to {' or '.join(streams)}.", err=True)
 
 
-def _executions(place: Place, attempt: int | None) -> Iterable[Task]:
+def _executions(place: Selection, attempt: int | None) -> Iterable[Task]:
     """The tasks in the execution that is wanted; those that had none are left out, unless one was asked for."""
     from k8sflow.client import Task  # noqa: PLC0415  --help reads no runs
 
@@ -169,7 +169,7 @@ def _executions(place: Place, attempt: int | None) -> Iterable[Task]:
     return [Task(task.id, parent=task.parent, attempt=attempt) for task in place.tasks() if attempt in task.attempts]
 
 
-def _follow(place: Place, streams: tuple[str, ...], attempt: int | None, printer: _Printer) -> None:
+def _follow(place: Selection, streams: tuple[str, ...], attempt: int | None, printer: _Printer) -> None:
     from k8sflow.client.logs import QUIET_POLLS, Follower  # noqa: PLC0415  as above
 
     run_store = place.run.run_store
@@ -182,7 +182,6 @@ def _follow(place: Place, streams: tuple[str, ...], attempt: int | None, printer
         streams,
         attempt,
     )
-    pause = _FOLDER_SECONDS if run_store.store.parallel_reads == 1 else _BUCKET_SECONDS
     quiet = 0
     while True:
         began = time.monotonic()
@@ -192,10 +191,10 @@ def _follow(place: Place, streams: tuple[str, ...], attempt: int | None, printer
         if is_over:
             return
         quiet = 0 if lines else quiet + 1
-        time.sleep(max(pause, _REST * (time.monotonic() - began)))
+        time.sleep(max(run_store.store.poll_seconds, _REST * (time.monotonic() - began)))
 
 
-def _has_ended(place: Place, *, is_quiet: bool) -> bool:
+def _has_ended(place: Selection, *, is_quiet: bool) -> bool:
     """Whether nothing more can come: the driver has said so, or a result is there and nothing has come for a while."""
     run = place.run
     if run.outcome is not None:

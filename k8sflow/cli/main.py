@@ -37,10 +37,12 @@ def version(as_json: bool) -> None:  # noqa: FBT001  click calls by name
 @click.option("--flowrun", required=True, help="The FlowRun that owns the run.")
 def drive(flow: str, run_id: str, flowrun: str) -> None:
     """Drive a run that is in the bucket: what the controller starts in the cluster."""
-    from k8sflow.runtime.commands.run import drive as run_driver  # noqa: PLC0415  the other commands need no runtime
+    from k8sflow.cli.terminal import Terminal  # noqa: PLC0415  the other commands need no runtime
+    from k8sflow.runtime.detached.driver import drive_detached  # noqa: PLC0415
 
     with told():
-        leave(run_driver(debug_log.configure(config.load(Path.cwd())), flow, run_id, flowrun))
+        settings = debug_log.configure(config.load(Path.cwd()))
+        leave(drive_detached(settings, flow, run_id, flowrun, Terminal()))
 
 
 for _command in (*reading.commands(), settings.command, completion.command(main, "k8sflow")):

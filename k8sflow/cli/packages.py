@@ -10,7 +10,7 @@ import click
 from k8sflow import units
 from k8sflow.cli import output
 from k8sflow.cli.errors import told
-from k8sflow.cli.places import Reach
+from k8sflow.cli.scope import Scope
 from k8sflow.errors import PackageError
 from k8sflow.flow.spec import FlowSpec
 from k8sflow.runtime.request import code_folder
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from k8sflow.client import Run
 
 
-def command(reach: Reach, flow: type[FlowSpec] | None = None) -> click.Group:
+def command(scope: Scope, flow: type[FlowSpec] | None = None) -> click.Group:
     """The commands ``package list`` and ``package save``.
 
     Args:
-        reach: The runs.
+        scope: The runs.
         flow: The flow whose package is meant where no run is named.
     """
     group = click.Group("package", help="Look at the code that a run takes along to Kubernetes.")
@@ -33,7 +33,7 @@ def command(reach: Reach, flow: type[FlowSpec] | None = None) -> click.Group:
 
     def show(run: str | None, as_json: bool) -> None:  # noqa: FBT001  click calls by name
         with told():
-            files = _files(_archive(reach, flow, run))
+            files = _files(_archive(scope, flow, run))
             if as_json:
                 output.print_json([{"name": name, "size": size} for name, size in files])
                 return
@@ -44,7 +44,7 @@ def command(reach: Reach, flow: type[FlowSpec] | None = None) -> click.Group:
 
     def save(run: str | None, file: str) -> None:
         with told():
-            archive = _archive(reach, flow, run)
+            archive = _archive(scope, flow, run)
             try:
                 with Path(file).open("xb") as target:
                     target.write(archive)
@@ -63,12 +63,12 @@ def command(reach: Reach, flow: type[FlowSpec] | None = None) -> click.Group:
     return group
 
 
-def _archive(reach: Reach, flow: type[FlowSpec] | None, run: str | None) -> bytes:
+def _archive(scope: Scope, flow: type[FlowSpec] | None, run: str | None) -> bytes:
     if run is None and flow is not None:
         from k8sflow.storage import package  # noqa: PLC0415  --help needs no package
 
         return package.build(code_folder(flow)).archive
-    return _taken_along(reach.run(run))
+    return _taken_along(scope.run(run))
 
 
 def _taken_along(run: Run) -> bytes:

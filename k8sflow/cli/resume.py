@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
@@ -12,9 +12,12 @@ from click.core import ParameterSource
 from k8sflow import config, debug_log
 from k8sflow.cli import completion, starting
 from k8sflow.cli.errors import leave, told
-from k8sflow.cli.places import Reach
+from k8sflow.cli.scope import Scope
 from k8sflow.flow.definition import FlowDefinition
 from k8sflow.runtime.request import code_folder
+
+if TYPE_CHECKING:
+    from k8sflow.runtime.core.run_state import RunEnd
 
 # The commands that take the configs of an earlier run, so that the flow's mutators have to wait for these.
 NAMES = ("resume", "attach", "spin")
@@ -51,7 +54,7 @@ def _resume_command(declared: FlowDefinition, more: Sequence[click.Parameter]) -
         click.Option(
             ["--origin-run-id", "origin"],
             help="The run to resume (default: the latest one).",
-            shell_complete=completion.runs_in(Reach.of_flow(declared.flow)),
+            shell_complete=completion.runs_in(Scope.of_flow(declared.flow)),
         ),
         click.Option(["--dry-run"], is_flag=True, help="Tell what would be cloned and what would run, and why."),
         *starting.options(),
@@ -72,9 +75,10 @@ def _resume_command(declared: FlowDefinition, more: Sequence[click.Parameter]) -
                 if key.startswith("parameter_")
                 and context.get_parameter_source(key) is ParameterSource.COMMANDLINE
             ]  # fmt: skip
-            from k8sflow.runtime.commands import resume  # noqa: PLC0415  --help needs no runtime
+            from k8sflow.cli.terminal import Terminal  # noqa: PLC0415  --help needs no runtime
+            from k8sflow.runtime.commands.resume import resume  # noqa: PLC0415
 
-            leave(resume.resume(request, origin, step, given=given, dry_run=dry_run))
+            leave(resume(request, origin, step, Terminal(), given=given, dry_run=dry_run))
 
     return click.Command(
         "resume", callback=callback, params=options,
@@ -85,7 +89,7 @@ def _resume_command(declared: FlowDefinition, more: Sequence[click.Parameter]) -
 
 
 def _attach_command(declared: FlowDefinition) -> click.Command:
-    def attach(**values: Any) -> bool | None:
+    def attach(**values: Any) -> RunEnd:
         from k8sflow.runtime.commands.attach import attach  # noqa: PLC0415  --help needs no runtime
 
         return attach(declared, **values)
@@ -94,7 +98,7 @@ def _attach_command(declared: FlowDefinition) -> click.Command:
         "attach",
         callback=_timed(declared, attach),
         params=[
-            click.Argument(["run"], shell_complete=completion.runs_in(Reach.of_flow(declared.flow))),
+            click.Argument(["run"], shell_complete=completion.runs_in(Scope.of_flow(declared.flow))),
             click.Option(["--max-workers"], type=click.IntRange(min=1), help="How many tasks run at a time."),
         ],
         short_help="Go on with a run whose driver died, or follow it.",
@@ -104,7 +108,7 @@ def _attach_command(declared: FlowDefinition) -> click.Command:
 
 
 def _spin_command(declared: FlowDefinition) -> click.Command:
-    def spin(task: str, **values: Any) -> bool | None:
+    def spin(task: str, **values: Any) -> RunEnd:
         from k8sflow.runtime.commands.spin import spin  # noqa: PLC0415  --help needs no runtime
 
         return spin(declared, text=task, **values)
@@ -113,7 +117,7 @@ def _spin_command(declared: FlowDefinition) -> click.Command:
         "spin",
         callback=_timed(declared, spin),
         params=[
-            click.Argument(["task"], shell_complete=completion.places_in(Reach.of_flow(declared.flow))),
+            click.Argument(["task"], shell_complete=completion.names_in(Scope.of_flow(declared.flow))),
             click.Option(
                 ["--pathspec-file"], type=click.Path(dir_okay=False),
                 help="Write the pathspec of the task that runs to this file: Task(…) reads what it leaves.",
@@ -126,13 +130,16 @@ def _spin_command(declared: FlowDefinition) -> click.Command:
     )  # fmt: skip
 
 
-def _timed(declared: FlowDefinition, work: Callable[..., bool | None]) -> Callable[..., None]:
-    """The callback of a command: adds the settings, and when it was asked for, to what was typed."""
+def _timed(declared: FlowDefinition, work: Callable[..., RunEnd]) -> Callable[..., None]:
+    """The callback of a command: adds the settings, the terminal and the time of the request to the arguments."""
 
     def callback(**values: Any) -> None:
-        began = time.monotonic()
+        asked_at = time.monotonic()
         with told():
-            leave(work(settings=debug_log.configure(config.load(code_folder(declared.flow))), began=began, **values))
+            from k8sflow.cli.terminal import Terminal  # noqa: PLC0415  --help needs no runtime
+
+            settings = debug_log.configure(config.load(code_folder(declared.flow)))
+            leave(work(settings=settings, console=Terminal(), asked_at=asked_at, **values))
 
     return callback
 

@@ -14,7 +14,7 @@ import click
 from k8sflow import units
 from k8sflow.cli import output
 from k8sflow.cli.errors import told
-from k8sflow.cli.places import Reach
+from k8sflow.cli.scope import Scope
 from k8sflow.errors import RunError, StorageError
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _STATUSES = ("running", "succeeded", "failed", "cancelled")
 
 
-def command(reach: Reach) -> click.Command:
+def command(scope: Scope) -> click.Command:
     """The command ``runs``."""
     options: list[click.Parameter] = [
         click.Option(["--limit"], type=click.IntRange(min=1), default=20, show_default=True, help="How many at most."),
@@ -32,7 +32,7 @@ def command(reach: Reach) -> click.Command:
         click.Option(["--status"], type=click.Choice(_STATUSES), help="Only runs that have come to this."),
         output.JSON_OPTION,
     ]
-    if reach.flow is None:
+    if scope.flow is None:
         options.append(click.Argument(["flow"], required=False))
 
     def callback(
@@ -45,28 +45,26 @@ def command(reach: Reach) -> click.Command:
     ) -> None:
         with told():
             wanted = {*tags, *([namespace] if namespace else [])}
-            found = list(itertools.islice(_found(reach, flow or reach.flow, wanted, status), min(limit, sys.maxsize)))
+            found = list(itertools.islice(_found(scope, flow or scope.flow, wanted, status), min(limit, sys.maxsize)))
             if as_json:
                 output.print_json(found)
             else:
-                _print(found, with_flow=reach.flow is None)
-                _tell_older_folders(found, reach)
+                _print(found, with_flow=scope.flow is None)
+                _tell_older_folders(found, scope)
 
     return click.Command("runs", callback=callback, params=options, help="List runs, the newest first.")
 
 
-def _found(reach: Reach, flow: str | None, tags: set[str], status: str | None) -> Iterator[dict[str, Any]]:
-    for run in _described(reach, flow):
+def _found(scope: Scope, flow: str | None, tags: set[str], status: str | None) -> Iterator[dict[str, Any]]:
+    for run in _described(scope, flow):
         if tags <= {*run["tags"], *run["system_tags"]} and status in {None, run["status"]}:
             yield run
 
 
-def _described(reach: Reach, flow: str | None) -> Iterator[dict[str, Any]]:
+def _described(scope: Scope, flow: str | None) -> Iterator[dict[str, Any]]:
     """The runs of a flow, or of all, the newest first; as many are read at a time as the store is good for."""
-    from k8sflow.client.flow import flow_names  # noqa: PLC0415  --help reads no runs
-
-    names = [flow] if flow is not None else flow_names(reach.stores())
-    flows = [reach.runs_of(name) for name in names]
+    names = [flow] if flow is not None else scope.flows()
+    flows = [scope.runs_of(name) for name in names]
     runs = iter(flows[0]) if len(flows) == 1 else iter(_by_time([run for each in flows for run in each]))
     first = next(runs, None)
     if first is None:
@@ -84,9 +82,9 @@ def _described(reach: Reach, flow: str | None) -> Iterator[dict[str, Any]]:
 
 
 def _by_time(runs: list[Run]) -> list[Run]:
-    from k8sflow.client.flow import started  # noqa: PLC0415  as above
+    from k8sflow.runtime.lookup import started  # noqa: PLC0415  --help reads no runs
 
-    return sorted(runs, key=started, reverse=True)
+    return sorted(runs, key=lambda run: started(run.run_store), reverse=True)
 
 
 def _describe(run: Run) -> dict[str, Any]:
@@ -148,15 +146,15 @@ def _print(found: list[dict[str, Any]], *, with_flow: bool) -> None:
     )
 
 
-def _tell_older_folders(found: list[dict[str, Any]], reach: Reach) -> None:
+def _tell_older_folders(found: list[dict[str, Any]], scope: Scope) -> None:
     """Says which of the runs are kept elsewhere than new ones: beside the flow, as older versions did it."""
     if not found:
         return
-    new, *others = (store.url for store in reach.stores())
-    for url in others:
-        count = sum(run["store"] == url for run in found)
-        if count and not url.startswith("s3://"):
-            click.echo(f"{count} of them in {url}, beside the flow; new runs are kept in {new}.", err=True)
+    new, *others = scope.stores()
+    for store in others:
+        count = sum(run["store"] == store.url for run in found)
+        if count and not store.is_shared:
+            click.echo(f"{count} of them in {store.url}, beside the flow; new runs are kept in {new.url}.", err=True)
 
 
 def _quoted(tag: str) -> str:

@@ -9,23 +9,23 @@ import click
 
 from k8sflow.cli import completion
 from k8sflow.cli.errors import told
-from k8sflow.cli.places import Place, Reach
+from k8sflow.cli.scope import Scope, Selection
 from k8sflow.errors import RunError
 
 if TYPE_CHECKING:
     from k8sflow.client import Task
 
 
-def command(reach: Reach, streams: list[click.Parameter]) -> click.Command:
+def command(scope: Scope, streams: list[click.Parameter]) -> click.Command:
     """The command ``logs scrub``.
 
     Args:
-        reach: The runs.
+        scope: The runs.
         streams: The options ``--stdout`` and ``--stderr``.
     """
-    place = "run/step/task" if reach.flow is not None else "flow/run/step/task"
+    place = "run/step/task" if scope.flow is not None else "flow/run/step/task"
     options: list[click.Parameter] = [
-        click.Argument(["place"], metavar=place, shell_complete=completion.places_in(reach)),
+        click.Argument(["place"], metavar=place, shell_complete=completion.names_in(scope)),
         *streams,
         click.Option(["--attempt"], type=click.IntRange(min=0), help="Only this execution."),
         click.Option(["--all/--latest", "is_all"], help="All executions; by default the one that counts."),
@@ -41,7 +41,7 @@ def command(reach: Reach, streams: list[click.Parameter]) -> click.Command:
         include_not_done: bool,  # noqa: FBT001
     ) -> None:
         with told():
-            found = reach.place(place)
+            found = scope.select(place)
             if found.step is None:
                 raise RunError(
                     f"what of {found.pathspec} is to be scrubbed was not said.", advice="Name a step, or a task of it."
@@ -67,7 +67,7 @@ def command(reach: Reach, streams: list[click.Parameter]) -> click.Command:
     )  # fmt: skip
 
 
-def _executions(place: Place, attempt: int | None, *, is_all: bool) -> Iterator[Task]:
+def _executions(place: Selection, attempt: int | None, *, is_all: bool) -> Iterator[Task]:
     """The executions that are meant; a clone has none of its own, and is told as it is."""
     from k8sflow.client import Task  # noqa: PLC0415  --help reads no runs
 

@@ -9,13 +9,13 @@ import click
 
 from k8sflow.cli import completion, output
 from k8sflow.cli.errors import told
-from k8sflow.cli.places import Reach
+from k8sflow.cli.scope import Scope
 
 if TYPE_CHECKING:
     from k8sflow.client import Run
 
 
-def command(reach: Reach) -> click.Command:
+def command(scope: Scope) -> click.Command:
     """The command ``tag list``."""
 
     def callback(
@@ -32,20 +32,20 @@ def command(reach: Reach) -> click.Command:
             raise click.UsageError("--run-id is for the tags of one run.")
         with told():
             if is_one:
-                _show_one(reach.run(named), with_system=not hide_system_tags, as_json=as_json)
+                _show_one(scope.run(named), with_system=not hide_system_tags, as_json=as_json)
                 return
-            tagged = _tagged(_runs(reach, named, only_mine=which["mine"]), with_system=not hide_system_tags)
+            tagged = _tagged(_runs(scope, named, only_mine=which["mine"]), with_system=not hide_system_tags)
             _show_all(tagged, by_tag=which["by_tag"], by_run=which["by_run"], as_json=as_json)
 
     what = click.Argument(
         ["run"],
-        required=reach.flow is None,
-        metavar="[RUN]" if reach.flow else "FLOW[/RUN]",
-        shell_complete=completion.runs_in(reach),
+        required=scope.flow is None,
+        metavar="[RUN]" if scope.flow else "FLOW[/RUN]",
+        shell_complete=completion.runs_in(scope),
     )
     by_name = [
         click.Option(
-            ["--run-id", "option"], help="The run; by default the latest one.", shell_complete=completion.runs_in(reach)
+            ["--run-id", "option"], help="The run; by default the latest one.", shell_complete=completion.runs_in(scope)
         )
     ]
     return click.Command(
@@ -53,7 +53,7 @@ def command(reach: Reach) -> click.Command:
         callback=callback,
         params=[
             what,
-            *(by_name if reach.flow is not None else []),
+            *(by_name if scope.flow is not None else []),
             click.Option(["--all", "everyones"], is_flag=True, help="The tags of all runs of the flow."),
             click.Option(["--my-runs", "mine"], is_flag=True, help="The tags of all runs in the namespace: yours."),
             click.Option(["--group-by-run", "by_run"], is_flag=True, help="Of all runs, each with its tags."),
@@ -65,12 +65,12 @@ def command(reach: Reach) -> click.Command:
     )
 
 
-def _runs(reach: Reach, named: str | None, *, only_mine: bool) -> list[Run]:
+def _runs(scope: Scope, named: str | None, *, only_mine: bool) -> list[Run]:
     """The runs of the flow, the latest first."""
-    name = reach.flow if reach.flow is not None else named
-    if name is None or (reach.flow is not None and named not in {None, name}) or "/" in name:
+    name = scope.flow if scope.flow is not None else named
+    if name is None or (scope.flow is not None and named not in {None, name}) or "/" in name:
         raise click.UsageError(f"{named} is one run, and all are asked for.")
-    return list(reach.runs_of(name, everyone=not only_mine))
+    return list(scope.runs_of(name, everyone=not only_mine))
 
 
 def _tagged(runs: Iterable[Run], *, with_system: bool) -> dict[str, list[str]]:

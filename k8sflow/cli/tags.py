@@ -6,11 +6,11 @@ import click
 
 from k8sflow.cli import completion, taglists
 from k8sflow.cli.errors import told
-from k8sflow.cli.places import Reach
+from k8sflow.cli.scope import Scope
 from k8sflow.errors import RunError, TagError
 
 
-def command(reach: Reach) -> click.Group:
+def command(scope: Scope) -> click.Group:
     """The commands ``tag add``, ``remove``, ``replace`` and ``list``."""
     group = click.Group("tag", help="Give runs tags, take them away, and list them.")
     words = click.Argument(["words"], nargs=-1, required=True, metavar="TAG...")
@@ -22,10 +22,10 @@ def command(reach: Reach) -> click.Group:
     ]
 
     def add(run: str | None, words: tuple[str, ...]) -> None:
-        _change(reach, run, (), words)
+        _change(scope, run, (), words)
 
     def remove(run: str | None, words: tuple[str, ...]) -> None:
-        _change(reach, run, words, ())
+        _change(scope, run, words, ())
 
     def replace(
         run: str | None, old: str | None, new: str | None, remove: tuple[str, ...], add: tuple[str, ...]
@@ -33,16 +33,16 @@ def command(reach: Reach) -> click.Group:
         if (old is None) != (new is None) or not (old or remove or add):
             raise click.UsageError("Give the old tag and the new one; or each with --remove and --add.")
         pair = ((old,), (new,)) if old is not None and new is not None else ((), ())
-        _change(reach, run, (*pair[0], *remove), (*pair[1], *add))
+        _change(scope, run, (*pair[0], *remove), (*pair[1], *add))
 
-    run = _run_parameter(reach)
+    run = _run_parameter(scope)
     for name, callback, more, text in (
         ("add", add, [words], "Give a run tags."),
         ("remove", remove, [words], "Take tags away from a run."),
         ("replace", replace, pair, "Replace tags of a run in one go: nobody sees it without the old and the new ones."),
     ):
         group.add_command(click.Command(name, callback=callback, params=[run, *more], help=text))
-    group.add_command(taglists.command(reach))
+    group.add_command(taglists.command(scope))
     return group
 
 
@@ -56,16 +56,16 @@ def checked_tags(context: click.Context, option: click.Parameter, value: tuple[s
         raise click.BadParameter(f"{error.summary} {error.advice}", context, option) from error
 
 
-def _run_parameter(reach: Reach) -> click.Parameter:
-    complete = completion.runs_in(reach)
-    if reach.flow is None:
+def _run_parameter(scope: Scope) -> click.Parameter:
+    complete = completion.runs_in(scope)
+    if scope.flow is None:
         return click.Argument(["run"], metavar="FLOW/RUN", shell_complete=complete)
     return click.Option(["--run-id", "run"], help="The run; by default the latest one.", shell_complete=complete)
 
 
-def _change(reach: Reach, run: str | None, removed: tuple[str, ...], added: tuple[str, ...]) -> None:
+def _change(scope: Scope, run: str | None, removed: tuple[str, ...], added: tuple[str, ...]) -> None:
     with told():
-        found = reach.run(run)
+        found = scope.run(run)
         if missing := sorted(set(removed) - found.tags):
             raise RunError(
                 f"{found.pathspec} has no tag {missing[0]!r}.",

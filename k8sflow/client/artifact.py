@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from k8sflow.client.errors import above
 from k8sflow.client.sources import finder
 from k8sflow.client.tree import TASKS, TaggedAsParent
 from k8sflow.errors import NotFoundError
+from k8sflow.runtime.lookup import split
 from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class DataArtifact(TaggedAsParent):
     def __init__(self, pathspec: str, *, parent: Task | None = None, ref: ArtifactRef | None = None) -> None:
         self.id = pathspec
         if parent is None:
-            task, self.id = above(pathspec, "flow/run/step/task/artifact")
+            task, self.id = split(pathspec, "flow/run/step/task/artifact")
             parent = TASKS.find(task)
         self.parent: Task = parent
         self._ref: ArtifactRef = parent[self.id]._ref if ref is None else ref  # noqa: SLF001  the same class

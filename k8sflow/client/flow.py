@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from functools import cached_property, partial
+from functools import partial
 
-from k8sflow.client.errors import among
 from k8sflow.client.namespaces import get_namespace
 from k8sflow.client.run import Run
 from k8sflow.client.stores import known_stores
 from k8sflow.client.tree import FLOWS
-from k8sflow.errors import NamespaceMismatchError, NotFoundError, RunError, StorageError
+from k8sflow.errors import NamespaceMismatchError, NotFoundError
+from k8sflow.runtime.lookup import Runs, among, flow_names
 from k8sflow.storage.objects import ObjectStore
-from k8sflow.storage.records import started_at
-from k8sflow.storage.run_store import RunStore
 
 
 class Metaflow:
@@ -67,13 +65,10 @@ class Flow:
         self.id = name
         # As in Metaflow, the namespace is fixed now; a later namespace() applies to objects created after it.
         self._namespace = None if everyone else get_namespace()
-        self._stores: dict[str, ObjectStore] = {}
-        looked = known_stores() if stores is None else stores
-        for store in looked:
-            self._stores = {**dict.fromkeys(store.list_folders(f"{name}/runs/"), store), **self._stores}
-        if not self._stores:
-            where = " or ".join(store.url for store in looked) or "any known store"
-            known = flow_names(looked)
+        self.lookup = Runs(name, known_stores() if stores is None else stores)
+        if not self.lookup:
+            where = " or ".join(store.url for store in self.lookup.stores) or "any known store"
+            known = flow_names(self.lookup.stores)
             raise NotFoundError(
                 f"there is no run of a flow {name!r} in {where}.",
                 advice=among(name, known, "The flows there are") if known
@@ -81,8 +76,9 @@ class Flow:
                 "bucket, K8SFLOW_BUCKET.",
             )  # fmt: skip
         if is_checked and self._namespace is not None and self.latest_run is None:
+            others = "1 is" if len(self.lookup) == 1 else f"{len(self.lookup)} are"
             raise NamespaceMismatchError(
-                f"no run of {name} is in the namespace {self._namespace}; {len(self._stores)} are outside it.",
+                f"no run of {name} is in the namespace {self._namespace}; {others} outside it.",
                 advice="k8sflow.namespace(None) finds the runs of everybody, k8sflow.namespace('user:ada') those of "
                 "Ada.",
             )
@@ -106,7 +102,7 @@ class Flow:
 
     def is_in_namespace(self) -> bool:
         """True if it has a run in the namespace."""
-        return any(self._run(name).is_in_namespace() for name in self._newest_first)
+        return any(Run(run).is_in_namespace() for run in self.lookup)
 
     @property
     def parent(self) -> Metaflow:
@@ -116,7 +112,7 @@ class Flow:
     @property
     def created_at(self) -> datetime:
         """The start time of its first run."""
-        return self._run(self._newest_first[-1]).created_at
+        return Run([*self.lookup][-1]).created_at
 
     @property
     def latest_run(self) -> Run | None:
@@ -134,14 +130,10 @@ class Flow:
 
     def __iter__(self) -> Iterator[Run]:
         """The runs, the latest first."""
-        runs = map(self._run, self._newest_first)
-        return (run for run in runs if run.has_tag(self._namespace))
+        return (run for run in map(Run, self.lookup) if run.has_tag(self._namespace))
 
-    def __getitem__(self, run: str) -> Run:
-        if run not in self._stores:
-            newest = sorted(self._stores, reverse=True)
-            raise NotFoundError(f"there is no run {self.id}/{run}.", advice=among(run, newest, "The runs are"))
-        found = self._run(run)
+    def __getitem__(self, run: str | int) -> Run:
+        found = Run(self.lookup[str(run)])
         if not found.has_tag(self._namespace):
             raise NamespaceMismatchError(
                 f"the run {found.pathspec} is not in the namespace {self._namespace}.",
@@ -150,37 +142,11 @@ class Flow:
             )
         return found
 
-    def __contains__(self, run: str) -> bool:
-        return run in self._stores
+    def __contains__(self, run: str | int) -> bool:
+        return str(run) in self.lookup
 
     def __repr__(self) -> str:
         return f"Flow({self.id!r})"
 
-    def _run(self, run: str) -> Run:
-        return Run(RunStore(self._stores[run], self.id, run))
-
-    @cached_property
-    def _newest_first(self) -> list[str]:
-        """The ids of the runs, in the namespace or not."""
-        return sorted(self._stores, key=lambda name: started(self._run(name)), reverse=True)
-
 
 FLOWS.register(partial(Flow, is_checked=False))
-
-
-def flow_names(stores: Sequence[ObjectStore]) -> list[str]:
-    """The names of the flows that have runs in a store."""
-    found = {name for store in stores for name in store.list_folders("")}
-    return sorted(name for name in found if any(next(s.list_folders(f"{name}/runs/"), None) for s in stores))
-
-
-def started(run: Run) -> float:
-    """The start time of a run, from its id or, if the user chose the id, from its record."""
-    try:
-        return started_at(run.id).timestamp()
-    except ValueError:
-        pass
-    try:
-        return run.record.created
-    except (RunError, StorageError):  # reading more of this run raises it again
-        return 0.0

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from k8sflow.client.artifact import TaskData
 from k8sflow.client.code import Code
-from k8sflow.client.errors import above, among
 from k8sflow.client.namespaces import get_namespace
 from k8sflow.client.step import Step
 from k8sflow.client.stores import known_stores
@@ -17,8 +16,9 @@ from k8sflow.client.task import Task
 from k8sflow.client.tree import FLOWS, RUNS, components, local_time
 from k8sflow.errors import NotFoundError, RunError, StorageError, TagError
 from k8sflow.flow.graph import Graph, Node
+from k8sflow.runtime.lookup import Runs, among, split
 from k8sflow.storage.records import Commit, OutcomeRecord, RunRecord
-from k8sflow.storage.run_store import SPINS, RunStore
+from k8sflow.storage.run_store import RunStore
 from k8sflow.storage.tables import Tables
 from k8sflow.storage.tags import checked, system_tags
 from k8sflow.task.outcome import Outcome
@@ -34,7 +34,7 @@ class Run:
     """
 
     def __init__(self, run: str | RunStore) -> None:
-        self.run_store = _find(run) if isinstance(run, str) else run
+        self.run_store = run if isinstance(run, RunStore) else _find(run)
         self.id = self.run_store.run
 
     @property
@@ -294,16 +294,11 @@ _NAMED = {Outcome.SUCCEEDED.value, Outcome.CANCELLED.value}
 
 
 def _find(pathspec: str) -> RunStore:
-    flow, run = above(pathspec, "flow/run")
-    if flow.endswith(f"/{SPINS}"):
-        for store in known_stores():
-            found = RunStore(store, flow.removesuffix(f"/{SPINS}"), run, SPINS)
-            if store.exists(f"{found.prefix}/run.json"):
-                return found
-        raise NotFoundError(
-            f"there is no {pathspec}.", advice="The command spin creates such tasks, and prints their pathspecs."
-        )
-    return FLOWS.find(flow)[run].run_store
+    flow, run = split(pathspec, "flow/run")
+    name, _, folder = flow.partition("/")
+    if folder:  # that of the trial tasks of spin
+        return Runs(name, known_stores(), folder)[run]
+    return FLOWS.find(name)[run].run_store
 
 
 def task_of(run_store: RunStore, step: str, task: str) -> Task:

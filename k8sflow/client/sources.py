@@ -216,9 +216,8 @@ def _guesses(run_store: RunStore, record: RunRecord) -> Iterator[Path]:
     parts = Path(record.source).parts[1:] if record.source else PurePosixPath(record.file).parts
     shortest = len(PurePosixPath(record.file).parts)
     candidates = []
-    if not run_store.store.url.startswith("s3://") and Path(run_store.store.url).is_absolute():
-        beside = Path(run_store.store.url).parent
-        candidates = [beside.joinpath(*parts[start:]) for start in range(len(parts) - shortest + 1)]
+    if (folder := run_store.store.folder) is not None:
+        candidates = [folder.parent.joinpath(*parts[start:]) for start in range(len(parts) - shortest + 1)]
     candidates += [Path(entry or ".").absolute() / record.file for entry in (*sys.path, ".")]
     yield from (path.resolve() for path in candidates if _names(path, [record.flow, *record.steps]))
 

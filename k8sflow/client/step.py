@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from k8sflow.client.errors import above, among
 from k8sflow.client.task import Task
 from k8sflow.client.tree import RUNS, STEPS, TaggedAsParent
 from k8sflow.errors import NotFoundError
+from k8sflow.runtime.lookup import among, split
 
 if TYPE_CHECKING:
     from k8sflow.client.run import Run
@@ -28,7 +28,7 @@ class Step(TaggedAsParent):
 
     def __init__(self, pathspec: str, *, parent: Run | None = None) -> None:
         if parent is None:
-            run, self.id = above(pathspec, "flow/run/step")
+            run, self.id = split(pathspec, "flow/run/step")
             parent = RUNS.find(run)[self.id].parent
         else:
             self.id = pathspec

@@ -10,6 +10,7 @@ from pathlib import Path
 from k8sflow import config
 from k8sflow.errors import ConfigurationError, NotFoundError
 from k8sflow.flow.current import current
+from k8sflow.runtime.lookup import stores_in
 from k8sflow.storage.local import nearest
 from k8sflow.storage.objects import ObjectStore
 from k8sflow.storage.open import open_store
@@ -80,10 +81,7 @@ def known_stores(settings: config.Settings | None = None, roots: Sequence[Path] 
     found = settings or config.load_here()
     if settings is None and roots is None and _State.urls is not None:
         return [open_store(url, endpoint=found.endpoint, region=found.region) for url in _State.urls]
-    stores = _stores_of_task()
-    stores += [open_store(str(root)) for root in (_roots(found) if roots is None else roots)]
-    if found.bucket:
-        stores.append(open_store(f"s3://{found.bucket}", endpoint=found.endpoint, region=found.region))
+    stores = [*_stores_of_task(), *stores_in(found, _roots(found) if roots is None else roots)]
     if not stores:
         raise ConfigurationError(
             "there is no store to look for runs in: the working folder doesn't exist any more.",

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 from k8sflow.client import logs
 from k8sflow.client.artifact import DataArtifact, TaskArtifacts, TaskData
 from k8sflow.client.code import Code
-from k8sflow.client.errors import above, among
 from k8sflow.client.lineage import children, indices, parents
 from k8sflow.client.tree import STEPS, TASKS, TaggedAsParent, local_time
 from k8sflow.errors import CaughtError, NotFoundError
 from k8sflow.flow.graph import Graph
+from k8sflow.runtime.lookup import among, split
 from k8sflow.storage.logs import Mark, scrub
 from k8sflow.storage.records import Commit, OutcomeRecord
 from k8sflow.storage.run_store import RunStore
@@ -63,7 +63,7 @@ class Task(TaggedAsParent):
     def __init__(self, pathspec: str, *, parent: Step | None = None, attempt: int | None = None) -> None:
         self.id = pathspec
         if parent is None:
-            step, self.id = above(pathspec, "flow/run/step/task")
+            step, self.id = split(pathspec, "flow/run/step/task")
             parent = STEPS.find(step)[self.id].parent
         self.parent: Step = parent
         self._attempt = attempt
@@ -212,7 +212,7 @@ class Task(TaggedAsParent):
             "script-name": record.file,
             "python_version": record.python_version,
             "k8sflow_version": record.k8sflow_version,
-            "ds-type": "s3" if self._run_store.store.url.startswith("s3://") else "local",
+            "ds-type": "s3" if self._run_store.store.is_shared else "local",
             "ds-root": self._run_store.store.url,
             "origin-run-id": record.origin_run_id or "",
             "code-package-sha": record.package or "",

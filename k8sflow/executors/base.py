@@ -46,6 +46,8 @@ class Finished:
 
 TaskEvent = Queued | Started | Output | Finished
 Emit = Callable[[TaskEvent], None]
+# Takes an executor's events, or the error that ends it, from whatever thread.
+Report = Callable[[TaskEvent | Exception], None]
 
 
 class Executor(Protocol):

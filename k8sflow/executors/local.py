@@ -28,8 +28,8 @@ from k8sflow.flow.decorators.policy import TimeLimit
 from k8sflow.task.host.framing import OutputStream
 from k8sflow.task.host.supervise import TERM_SECONDS, TaskProcess, new_pipes
 from k8sflow.task.inside.runner import TaskRunner
-from k8sflow.task.outcome import Diagnosis, Outcome
-from k8sflow.task.result import TaskResult
+from k8sflow.task.outcome import Outcome
+from k8sflow.task.result import TaskResult, failed
 from k8sflow.task.spec import TaskSpec
 from k8sflow.task.stored_results import committed_result, write_outcome
 
@@ -138,10 +138,9 @@ class LocalExecutor:
                 self._terminate()
             self._selector.close()
 
-    def _give_up(self, diagnosis: Diagnosis) -> None:
+    def _give_up(self, result: TaskResult) -> None:
         """Ends every task, also those still to be submitted: a fork server died, or a log can't be written."""
         self._signal(signal.SIGKILL)
-        result = TaskResult(diagnosis.category, diagnosis=diagnosis)
         for running in list(self._running.values()):
             with contextlib.suppress(K8sflowError):
                 self._finish(running, committed_result(self._run_store, running.process.task) or result)
@@ -221,13 +220,13 @@ class LocalExecutor:
         if task.nodes > 1 and end.result.outcome.is_failure:
             self._end_siblings(task)
 
-    def _end_siblings(self, failed: TaskSpec) -> None:
+    def _end_siblings(self, cause: TaskSpec) -> None:
         """Ends the tasks that run together with a failed one: they would wait for it forever."""
-        reason = Diagnosis(
-            Outcome.CANCELLED, f"it was ended, since {failed.name}, which it has to run together with, has failed"
+        reason = failed(
+            Outcome.CANCELLED, f"it was ended, since {cause.name}, which it has to run together with, has failed"
         )
         for process in [running.process for running in self._running.values()]:
-            if process.task.first == failed.first and process.ended_for is None:
+            if process.task.first == cause.first and process.ended_for is None:
                 process.end(reason)
 
     def _finish(self, running: _Running, result: TaskResult) -> None:
@@ -278,12 +277,12 @@ def _variables(runner: TaskRunner, step: str) -> dict[str, str]:
     return variables_of(definition.decorations_of(step, definition.added(runner.record.decorators)))
 
 
-def _broken(error: Exception) -> Diagnosis:
+def _broken(error: Exception) -> TaskResult:
     """Why no task can be run any more."""
     outcome = Outcome.STORAGE_ERROR if isinstance(error, StorageError) else Outcome.USER_ERROR
     if isinstance(error, K8sflowError):
-        return Diagnosis(outcome, error.summary, error.cause, error.advice, is_final=True)  # this executor has ended
+        return failed(outcome, error.summary, error.cause, error.advice, is_final=True)  # this executor has ended
     advice = ""
     if isinstance(error, OSError) and error.errno == errno.EMFILE:
         advice = "Raise the limit of open files (ulimit -n), or lower --max-workers."
-    return Diagnosis(outcome, f"tasks can't be run on this machine: {type(error).__name__}: {error}", "", advice)
+    return failed(outcome, f"tasks can't be run on this machine: {type(error).__name__}: {error}", "", advice)

@@ -42,9 +42,10 @@ class TaskQueue:
                 f"{self._max_workers}: they start when nothing else runs.",
             )
         if len(tasks) > self._max_workers < self._wanted_workers:
+            most = "1 task runs" if self._max_workers == 1 else f"{self._max_workers} tasks run"
             return Queued(
                 tasks[0],
-                f"{self._max_workers} tasks run at a time, not {self._wanted_workers}: there can't be more open files.",
+                f"{most} at a time, not {self._wanted_workers}: there can't be more open files.",
                 "Raise the hard limit (ulimit -Hn), or lower --max-workers.",
             )
         return None

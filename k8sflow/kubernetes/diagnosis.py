@@ -11,16 +11,17 @@ from decimal import ROUND_CEILING, Decimal
 from k8sflow import units
 from k8sflow.flow.decorators import quantity
 from k8sflow.flow.decorators.pod_options import PodOptions
-from k8sflow.task.outcome import Diagnosis, Outcome
+from k8sflow.task.outcome import Outcome
+from k8sflow.task.result import TaskResult, failed
 
 _MEMORY_STEPS_MB = 1000
 _MORE_MEMORY = Decimal("1.5")
 
 
-def out_of_memory(options: PodOptions, detail: str = "") -> Diagnosis:
+def out_of_memory(options: PodOptions, detail: str = "") -> TaskResult:
     """The container used more than its memory."""
     memory = _set(options.memory)
-    return Diagnosis(
+    return failed(
         Outcome.OUT_OF_MEMORY,
         f"it ran out of memory: it used more than {memory}, its request and limit.",
         detail,
@@ -28,10 +29,10 @@ def out_of_memory(options: PodOptions, detail: str = "") -> Diagnosis:
     )
 
 
-def limit_too_low(options: PodOptions, detail: str) -> Diagnosis:
+def limit_too_low(options: PodOptions, detail: str) -> TaskResult:
     """The memory limit is too low to start any process."""
     memory = _set(options.memory)
-    return Diagnosis(
+    return failed(
         Outcome.OUT_OF_MEMORY,
         f"its memory of {memory} is too little to start the container.",
         detail,
@@ -39,10 +40,10 @@ def limit_too_low(options: PodOptions, detail: str) -> Diagnosis:
     )
 
 
-def timed_out(options: PodOptions, detail: str) -> Diagnosis:
+def timed_out(options: PodOptions, detail: str) -> TaskResult:
     """The pod's deadline passed."""
     limit = f" of {options.deadline_seconds} s" if options.deadline_seconds else ""
-    return Diagnosis(
+    return failed(
         Outcome.TIMED_OUT,
         f"it was stopped because its deadline{limit} had passed.",
         detail,
@@ -50,9 +51,9 @@ def timed_out(options: PodOptions, detail: str) -> Diagnosis:
     )
 
 
-def preempted(detail: str) -> Diagnosis:
+def preempted(detail: str) -> TaskResult:
     """The scheduler removed the pod in favor of one with a higher priority."""
-    return Diagnosis(
+    return failed(
         Outcome.PREEMPTED,
         "it was preempted by a pod with a higher priority.",
         detail,
@@ -60,7 +61,7 @@ def preempted(detail: str) -> Diagnosis:
     )
 
 
-def evicted(detail: str) -> Diagnosis:
+def evicted(detail: str) -> TaskResult:
     """The kubelet or the eviction API removed the pod from its node."""
     if "ephemeral" in detail or "emptyDir" in detail or "disk" in detail.lower():
         advice = "Request the disk space that it needs with @resources(disk=…), or write less to local files."
@@ -68,12 +69,12 @@ def evicted(detail: str) -> Diagnosis:
         advice = "The node ran short of memory. Request as much as the task needs with @resources(memory=…)."
     else:
         advice = "It runs again; nodes are drained for upgrades and when they are no longer needed."
-    return Diagnosis(Outcome.EVICTED, "it was evicted from its node.", detail, advice)
+    return failed(Outcome.EVICTED, "it was evicted from its node.", detail, advice)
 
 
-def node_lost(detail: str) -> Diagnosis:
+def node_lost(detail: str) -> TaskResult:
     """The node disappeared, with the pod."""
-    return Diagnosis(
+    return failed(
         Outcome.NODE_LOST,
         "its node was lost or shut down.",
         detail,
@@ -81,9 +82,9 @@ def node_lost(detail: str) -> Diagnosis:
     )
 
 
-def pod_deleted(detail: str = "") -> Diagnosis:
+def pod_deleted(detail: str = "") -> TaskResult:
     """The pod was deleted, but not its Job."""
-    return Diagnosis(
+    return failed(
         Outcome.NODE_LOST,
         "its pod was deleted externally.",
         detail,
@@ -91,9 +92,9 @@ def pod_deleted(detail: str = "") -> Diagnosis:
     )
 
 
-def job_deleted() -> Diagnosis:
+def job_deleted() -> TaskResult:
     """The Job was deleted externally."""
-    return Diagnosis(
+    return failed(
         Outcome.CANCELLED,
         "its Job was deleted externally.",
         "",
@@ -101,14 +102,14 @@ def job_deleted() -> Diagnosis:
     )
 
 
-def cancelled() -> Diagnosis:
+def cancelled() -> TaskResult:
     """The task was stopped because the run was cancelled."""
-    return Diagnosis(Outcome.CANCELLED, "it was stopped because the run was cancelled.")
+    return failed(Outcome.CANCELLED, "it was stopped because the run was cancelled.")
 
 
-def killed(exit_code: int, detail: str) -> Diagnosis:
+def killed(exit_code: int, detail: str) -> TaskResult:
     """The container was killed by a signal of unknown origin."""
-    return Diagnosis(
+    return failed(
         Outcome.NODE_LOST,
         f"its container was killed externally (exit code {exit_code}); Kubernetes gave no reason.",
         detail,
@@ -116,9 +117,9 @@ def killed(exit_code: int, detail: str) -> Diagnosis:
     )
 
 
-def lost_container(detail: str) -> Diagnosis:
+def lost_container(detail: str) -> TaskResult:
     """The kubelet no longer knows how the container ended."""
-    return Diagnosis(
+    return failed(
         Outcome.NODE_LOST,
         "its node lost track of its container.",
         detail,
@@ -126,9 +127,9 @@ def lost_container(detail: str) -> Diagnosis:
     )
 
 
-def refused_by_node(reason: str, detail: str) -> Diagnosis:
+def refused_by_node(reason: str, detail: str) -> TaskResult:
     """The node that the scheduler chose refused the pod."""
-    return Diagnosis(
+    return failed(
         Outcome.NEVER_STARTED,
         f"its node refused it ({reason}) before it started.",
         detail,
@@ -136,9 +137,9 @@ def refused_by_node(reason: str, detail: str) -> Diagnosis:
     )
 
 
-def runtime_not_copied(detail: str) -> Diagnosis:
+def runtime_not_copied(detail: str) -> TaskResult:
     """The init container that copies the runtime failed."""
-    return Diagnosis(
+    return failed(
         Outcome.NEVER_STARTED,
         "the k8sflow runtime couldn't be copied into its pod.",
         detail,
@@ -146,9 +147,9 @@ def runtime_not_copied(detail: str) -> Diagnosis:
     )
 
 
-def cant_execute(image: str, detail: str) -> Diagnosis:
+def cant_execute(image: str, detail: str) -> TaskResult:
     """The image lacks the program that the container should run."""
-    return Diagnosis(
+    return failed(
         Outcome.BAD_IMAGE,
         f"its image {image} has no python3 that can be executed.",
         detail,
@@ -156,9 +157,9 @@ def cant_execute(image: str, detail: str) -> Diagnosis:
     )
 
 
-def no_runtime(image: str, detail: str) -> Diagnosis:
+def no_runtime(image: str, detail: str) -> TaskResult:
     """Python started, but found no k8sflow."""
-    return Diagnosis(
+    return failed(
         Outcome.BAD_IMAGE,
         f"its image {image} doesn't contain the k8sflow runtime.",
         detail,
@@ -166,9 +167,9 @@ def no_runtime(image: str, detail: str) -> Diagnosis:
     )
 
 
-def cant_start(reason: str, detail: str) -> Diagnosis:
+def cant_start(reason: str, detail: str) -> TaskResult:
     """The container runtime couldn't start the container."""
-    return Diagnosis(
+    return failed(
         Outcome.NEVER_STARTED,
         f"its container couldn't be started ({reason}).",
         detail,
@@ -176,9 +177,9 @@ def cant_start(reason: str, detail: str) -> Diagnosis:
     )
 
 
-def no_result(exit_code: int, reason: str, detail: str) -> Diagnosis:
+def no_result(exit_code: int, reason: str, detail: str) -> TaskResult:
     """The container ended, and its agent stored no result anywhere."""
-    return Diagnosis(
+    return failed(
         Outcome.USER_ERROR,
         f"its container ended with exit code {exit_code} ({reason or 'no reason given'}) without a result.",
         detail,
@@ -186,9 +187,9 @@ def no_result(exit_code: int, reason: str, detail: str) -> Diagnosis:
     )
 
 
-def unknown_end(phase: str, reason: str, detail: str) -> Diagnosis:
+def unknown_end(phase: str, reason: str, detail: str) -> TaskResult:
     """The pod ended, and its status mentions no container that ran."""
-    return Diagnosis(
+    return failed(
         Outcome.NEVER_STARTED,
         f"its pod ended as {phase} ({reason or 'no reason given'}); nothing is known about its container.",
         detail,
@@ -196,7 +197,7 @@ def unknown_end(phase: str, reason: str, detail: str) -> Diagnosis:
     )
 
 
-def bad_image(image: str, detail: str) -> Diagnosis:
+def bad_image(image: str, detail: str) -> TaskResult:
     """The image can't be pulled, or its name is invalid."""
     low = detail.lower()
     if any(word in low for word in ("no such host", "i/o timeout", "connection refused", "dial tcp")):
@@ -220,7 +221,7 @@ def bad_image(image: str, detail: str) -> Diagnosis:
         )
     else:
         cause, advice = "see below", "`kubectl describe pod` shows each attempt."
-    return Diagnosis(
+    return failed(
         Outcome.BAD_IMAGE,
         f"the image {image} can't be pulled: {cause}.",
         detail,
@@ -228,7 +229,7 @@ def bad_image(image: str, detail: str) -> Diagnosis:
     )
 
 
-def bad_configuration(detail: str) -> Diagnosis:
+def bad_configuration(detail: str) -> TaskResult:
     """The container refers to something that doesn't exist."""
     if "secret" in detail.lower():
         advice = 'Create the Secret in the run\'s namespace, or name another one: credentials = "secret:NAME".'
@@ -236,10 +237,10 @@ def bad_configuration(detail: str) -> Diagnosis:
         advice = "Give the container a numeric user other than 0: @kubernetes(run_as_user=…)."
     else:
         advice = "`kubectl describe pod` shows what is missing."
-    return Diagnosis(Outcome.NEVER_STARTED, "its container has an invalid configuration.", detail, advice)
+    return failed(Outcome.NEVER_STARTED, "its container has an invalid configuration.", detail, advice)
 
 
-def unschedulable(options: PodOptions, detail: str, largest_node: tuple[str, str] | None) -> Diagnosis:
+def unschedulable(options: PodOptions, detail: str, largest_node: tuple[str, str] | None) -> TaskResult:
     """No node can take the pod now.
 
     Args:
@@ -252,7 +253,7 @@ def unschedulable(options: PodOptions, detail: str, largest_node: tuple[str, str
     summary = f"no node can take its pod now: it requests {requested}."
     if largest_node is None:
         advice = "It keeps waiting. Request less with @resources, or add nodes (`kubectl describe nodes`)."
-        return Diagnosis(Outcome.UNSCHEDULABLE, summary, detail, advice)
+        return failed(Outcome.UNSCHEDULABLE, summary, detail, advice)
     cores, available = largest_node
     offer = f"The largest node has cpu={cores}, memory={units.size(int(quantity.parse(available)))} for pods"
     if quantity.parse(cpu) > quantity.parse(cores) or quantity.parse(memory) > quantity.parse(available):
@@ -260,10 +261,10 @@ def unschedulable(options: PodOptions, detail: str, largest_node: tuple[str, str
         advice = f"{offer}: request less with @resources, or add larger nodes. It keeps waiting for one."
     else:
         advice = f"{offer}, so it waits until one is free; a node selector or a taint may also keep it waiting."
-    return Diagnosis(Outcome.UNSCHEDULABLE, summary, detail, advice)
+    return failed(Outcome.UNSCHEDULABLE, summary, detail, advice)
 
 
-def no_pod(detail: str) -> Diagnosis:
+def no_pod(detail: str) -> TaskResult:
     """The Job controller can't create the pod."""
     if "exceeded quota" in detail:
         summary = "the namespace's quota is used up."
@@ -279,12 +280,12 @@ def no_pod(detail: str) -> Diagnosis:
     else:
         summary = "its pod was refused."
         advice = "`kubectl describe job` shows each attempt."
-    return Diagnosis(Outcome.NEVER_STARTED, summary, detail, advice)
+    return failed(Outcome.NEVER_STARTED, summary, detail, advice)
 
 
-def suspended() -> Diagnosis:
+def suspended() -> TaskResult:
     """The Job is suspended by a queue manager."""
-    return Diagnosis(
+    return failed(
         Outcome.UNSCHEDULABLE,
         "its Job is suspended and waits in a queue.",
         "",
@@ -292,9 +293,9 @@ def suspended() -> Diagnosis:
     )
 
 
-def pod_missing() -> Diagnosis:
+def pod_missing() -> TaskResult:
     """The Job has ended, and has no pod that could say how."""
-    return Diagnosis(
+    return failed(
         Outcome.NODE_LOST,
         "its Job has ended, and its pod no longer exists.",
         "It is unknown how the pod ended.",
@@ -302,14 +303,14 @@ def pod_missing() -> Diagnosis:
     )
 
 
-def job_refused(detail: str, advice: str) -> Diagnosis:
+def job_refused(detail: str, advice: str, *, is_final: bool) -> TaskResult:
     """The API server refused the Job."""
-    return Diagnosis(Outcome.NEVER_STARTED, "its Job couldn't be created.", detail, advice)
+    return failed(Outcome.NEVER_STARTED, "its Job couldn't be created.", detail, advice, is_final=is_final)
 
 
-def not_started() -> Diagnosis:
+def not_started() -> TaskResult:
     """The pod is starting, and nothing is known to delay it."""
-    return Diagnosis(
+    return failed(
         Outcome.NEVER_STARTED,
         "its pod has not started yet, and Kubernetes gives no reason.",
         "",
@@ -317,18 +318,18 @@ def not_started() -> Diagnosis:
     )
 
 
-def slow_start(reason: str, detail: str) -> Diagnosis:
+def slow_start(reason: str, detail: str) -> TaskResult:
     """The pod is on a node, and something delays it."""
-    return Diagnosis(Outcome.NEVER_STARTED, f"its pod is slow to start ({reason}).", detail, "It keeps waiting.")
+    return failed(Outcome.NEVER_STARTED, f"its pod is slow to start ({reason}).", detail, "It keeps waiting.")
 
 
-def given_up(waiting: Diagnosis, seconds: float) -> Diagnosis:
+def given_up(waiting: TaskResult, seconds: float) -> TaskResult:
     """The pod waited longer than allowed."""
-    return Diagnosis(
-        waiting.category,
-        f"it didn't start within {seconds:.0f} s: {waiting.summary}",
-        waiting.detail,
-        waiting.resolution,
+    return failed(
+        waiting.outcome,
+        f"it didn't start within {seconds:.0f} s: {waiting.explained.summary}",
+        waiting.explained.detail,
+        waiting.explained.resolution,
     )
 
 

@@ -21,7 +21,7 @@ from k8sflow.kubernetes import diagnosis
 from k8sflow.kubernetes.job import CONTAINER, RUNTIME_CONTAINER
 from k8sflow.kubernetes.manifest import Manifest, condition
 from k8sflow.task.host.framing import Piece, decode
-from k8sflow.task.outcome import Diagnosis, Outcome
+from k8sflow.task.outcome import Outcome
 from k8sflow.task.result import TaskResult
 
 Pod = Manifest
@@ -41,7 +41,7 @@ class Running:
 
 
 @dataclass(frozen=True)
-class Ended:
+class PodEnd:
     """The pod has ended.
 
     Args:
@@ -62,7 +62,7 @@ class Waiting:
     """The pod has not started yet; ``waiting.why`` explains why."""
 
 
-PodState = Waiting | Running | Ended
+PodState = Waiting | Running | PodEnd
 
 
 def pod_state(pod: Pod, options: PodOptions) -> PodState:
@@ -79,25 +79,25 @@ def pod_state(pod: Pod, options: PodOptions) -> PodState:
     return Waiting()
 
 
-def end_of_deleted(last_known: Pod) -> Ended:
+def end_of_deleted(last_known: Pod) -> PodEnd:
     """The end of a pod that was deleted before its container was seen to end."""
     disruption = _disruption(last_known)
     found = _disrupted(last_known, disruption)
     if found is None:
         found = diagnosis.pod_deleted("The pod was deleted before the end of its container was reported.")
-    return Ended(_failed(found), is_disruption=disruption is not None)
+    return PodEnd(found, is_disruption=disruption is not None)
 
 
-def end_of_unreachable(last_known: Pod) -> Ended:
+def end_of_unreachable(last_known: Pod) -> PodEnd:
     """The end of a pod that is long overdue for deletion, so that its node must be lost."""
     node = last_known["spec"].get("nodeName")
-    return Ended(_failed(diagnosis.node_lost(f"The pod is overdue for deletion, and node {node} doesn't answer.")))
+    return PodEnd(diagnosis.node_lost(f"The pod is overdue for deletion, and node {node} doesn't answer."))
 
 
-def end_without_pod(job: Manifest | None) -> Ended | None:
+def end_without_pod(job: Manifest | None) -> PodEnd | None:
     """The end of a Job without pods that has ended or was deleted (None); None while it may still create one."""
     finished = job is None or any(condition(job, kind) for kind in ("Complete", "Failed", "FailureTarget"))
-    return Ended(_failed(diagnosis.pod_missing())) if finished else None
+    return PodEnd(diagnosis.pod_missing()) if finished else None
 
 
 def is_out_of_memory(terminated: Manifest) -> bool:
@@ -115,21 +115,21 @@ def image_of(pod: Pod) -> str:
     return str(next(c["image"] for c in pod["spec"]["containers"] if c["name"] == CONTAINER))
 
 
-def _ended(pod: Pod, options: PodOptions, terminated: dict[str, Any]) -> Ended:
+def _ended(pod: Pod, options: PodOptions, terminated: dict[str, Any]) -> PodEnd:
     reported = _reported(terminated)
     disruption = _disruption(pod)
     if reported is not None and reported.outcome is not Outcome.CANCELLED:
-        return Ended(reported, is_reported_by_agent=True, ran=True)
+        return PodEnd(reported, is_reported_by_agent=True, ran=True)
     reason = str(terminated.get("reason") or "")
     ran = bool(terminated.get("startedAt")) and reason not in _START_FAILURES
-    found = _failed(_inferred(pod, options, terminated, disruption))
+    found = _inferred(pod, options, terminated, disruption)
     note = reported.note if reported is not None else ""
-    return Ended(replace(found, note=note), is_disruption=disruption is not None, ran=ran)
+    return PodEnd(replace(found, note=note), is_disruption=disruption is not None, ran=ran)
 
 
 def _inferred(
     pod: Pod, options: PodOptions, terminated: dict[str, Any], disruption: dict[str, Any] | None
-) -> Diagnosis:
+) -> TaskResult:
     """The diagnosis that follows from the evidence."""
     code, reason = int(terminated.get("exitCode", -1)), str(terminated.get("reason") or "")
     message = _plain(str(terminated.get("message") or ""))
@@ -143,11 +143,11 @@ def _inferred(
     if is_being_deleted(pod):
         return diagnosis.pod_deleted(_evidence(code, reason, ""))
     if (reported := _reported(terminated)) is not None:
-        return diagnosis.killed(code, reported.diagnosis.detail if reported.diagnosis is not None else "")
+        return diagnosis.killed(code, reported.failure.detail if reported.failure is not None else "")
     return _by_container(pod, options, code, reason, message)
 
 
-def _disrupted(pod: Pod, disruption: dict[str, Any] | None) -> Diagnosis | None:
+def _disrupted(pod: Pod, disruption: dict[str, Any] | None) -> TaskResult | None:
     """Why the pod was removed from its node, or None if it wasn't."""
     status = pod["status"]
     reason, message = str(status.get("reason") or ""), str(status.get("message") or "")
@@ -165,7 +165,7 @@ def _disrupted(pod: Pod, disruption: dict[str, Any] | None) -> Diagnosis | None:
     return None
 
 
-def _by_container(pod: Pod, options: PodOptions, code: int, reason: str, message: str) -> Diagnosis:
+def _by_container(pod: Pod, options: PodOptions, code: int, reason: str, message: str) -> TaskResult:
     image = image_of(pod)
     if reason in _START_FAILURES:
         return _start_failure(image, options, reason, message)
@@ -179,7 +179,7 @@ def _by_container(pod: Pod, options: PodOptions, code: int, reason: str, message
     return diagnosis.no_result(code, reason, detail)
 
 
-def _start_failure(image: str, options: PodOptions, reason: str, message: str) -> Diagnosis:
+def _start_failure(image: str, options: PodOptions, reason: str, message: str) -> TaskResult:
     low = message.lower()
     if "executable file not found" in low or "no such file or directory" in low or "permission denied" in low:
         return diagnosis.cant_execute(image, message)
@@ -188,23 +188,23 @@ def _start_failure(image: str, options: PodOptions, reason: str, message: str) -
     return diagnosis.cant_start(reason, message)
 
 
-def _ended_without_container(pod: Pod, options: PodOptions) -> Ended:
+def _ended_without_container(pod: Pod, options: PodOptions) -> PodEnd:
     """A pod that ended before its task's container ran: refused, evicted, or failed in its init container."""
     status = pod["status"]
     phase, reason, message = status["phase"], str(status.get("reason") or ""), str(status.get("message") or "")
     disruption = _disruption(pod)
     if reason == "DeadlineExceeded":
-        return Ended(_failed(diagnosis.timed_out(options, message)))
+        return PodEnd(diagnosis.timed_out(options, message))
     if (found := _disrupted(pod, disruption)) is not None:
-        return Ended(_failed(found), is_disruption=disruption is not None)
+        return PodEnd(found, is_disruption=disruption is not None)
     if (copying := _failed_init(pod)) is not None:
-        return Ended(_failed(copying))
+        return PodEnd(copying)
     if reason:
-        return Ended(_failed(diagnosis.refused_by_node(reason, message)))
-    return Ended(_failed(diagnosis.unknown_end(phase, reason, message)))
+        return PodEnd(diagnosis.refused_by_node(reason, message))
+    return PodEnd(diagnosis.unknown_end(phase, reason, message))
 
 
-def _failed_init(pod: Pod) -> Diagnosis | None:
+def _failed_init(pod: Pod) -> TaskResult | None:
     init = _container(pod["status"].get("initContainerStatuses"), RUNTIME_CONTAINER)
     terminated = ((init or {}).get("state") or {}).get("terminated")
     if not terminated or terminated.get("exitCode") == 0:
@@ -237,7 +237,3 @@ def _plain(message: str) -> str:
 
 def _evidence(code: int, reason: str, message: str) -> str:
     return "\n".join(part for part in (f"exit code {code}, reason {reason or 'none'}", message.strip()) if part)
-
-
-def _failed(found: Diagnosis) -> TaskResult:
-    return TaskResult(found.category, diagnosis=found)

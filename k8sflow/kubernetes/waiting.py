@@ -13,7 +13,8 @@ from typing import Any
 from k8sflow.flow.decorators import quantity
 from k8sflow.flow.decorators.pod_options import PodOptions
 from k8sflow.kubernetes import diagnosis
-from k8sflow.task.outcome import Diagnosis, Outcome
+from k8sflow.task.outcome import Outcome
+from k8sflow.task.result import TaskResult
 
 Pod = dict[str, Any]
 
@@ -32,7 +33,7 @@ ORDINARY_REASONS = {"", "ContainerCreating", "PodInitializing"}
 HOPELESS_REASONS = {"InvalidImageName"}
 
 
-def why(pod: Pod, options: PodOptions, largest_node: tuple[str, str] | None = None) -> Diagnosis | None:
+def why(pod: Pod, options: PodOptions, largest_node: tuple[str, str] | None = None) -> TaskResult | None:
     """The reason why the pod waits, or None if it is starting normally."""
     status = pod.get("status") or {}
     unscheduled = _unscheduled(status)
@@ -50,11 +51,11 @@ def why(pod: Pod, options: PodOptions, largest_node: tuple[str, str] | None = No
     return None
 
 
-def is_same(one: Diagnosis | None, other: Diagnosis | None) -> bool:
+def is_same(one: TaskResult | None, other: TaskResult | None) -> bool:
     """True if two reasons are the same to a person; the text about an image changes with each attempt to pull it."""
-    if one is None or other is None or one.category is not other.category:
+    if one is None or other is None or one.outcome is not other.outcome:
         return one is other
-    return one.category is Outcome.BAD_IMAGE or one.summary == other.summary
+    return one.outcome is Outcome.BAD_IMAGE or one.explained.summary == other.explained.summary
 
 
 def is_unschedulable(pod: Pod) -> bool:
@@ -68,7 +69,7 @@ def is_hopeless(pod: Pod) -> bool:
     return any(state.get("reason") in HOPELESS_REASONS for state in waiting)
 
 
-def from_events(events: Iterable[dict[str, Any]]) -> Diagnosis | None:
+def from_events(events: Iterable[dict[str, Any]]) -> TaskResult | None:
     """The reason why a pod waits, from the newest warning among its events."""
     warnings = [event for event in events if event.get("type") == "Warning"]
     if not warnings:
@@ -80,7 +81,7 @@ def from_events(events: Iterable[dict[str, Any]]) -> Diagnosis | None:
     return diagnosis.slow_start(str(newest.get("reason") or ""), str(newest.get("message") or ""))
 
 
-def without_pod(events: Iterable[dict[str, Any]]) -> dict[str, Diagnosis]:
+def without_pod(events: Iterable[dict[str, Any]]) -> dict[str, TaskResult]:
     """The reasons why Jobs (by name) have no pod, from the FailedCreate events of the Job controller."""
     newest = {str(event["involvedObject"]["name"]): event for event in sorted(events, key=_time)}
     return {name: diagnosis.no_pod(str(event.get("message") or "")) for name, event in newest.items()}

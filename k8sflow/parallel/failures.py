@@ -23,6 +23,14 @@ _set_cause = BaseException.__dict__["__cause__"].__set__
 _GROUP: Any = getattr(builtins, "BaseExceptionGroup", ())  # Python 3.11's
 
 
+class Stopped(Exception):  # noqa: N818  seen in this package only
+    """Carries a StopIteration of the function through generators, which would raise RuntimeError instead (PEP 479)."""
+
+    def __init__(self, error: StopIteration) -> None:
+        super().__init__()
+        self.error = error
+
+
 class RemoteError(RuntimeError):
     """Replaces an exception of the function that can't be sent to the parent; has the text of the original."""
 

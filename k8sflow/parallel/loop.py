@@ -10,6 +10,7 @@ from collections.abc import Generator, Iterable
 from typing import Any, Protocol
 
 from .call import Call
+from .failures import Stopped
 from .limits import core_sharers
 from .math_threads import math_threads
 from .messages import Reply
@@ -59,7 +60,11 @@ def run(call: Call, *, ordered: bool = False) -> Generator[Batch, None, None]:
         return
     if core_sharers() and call.workers == 1:
         for index, item in enumerate(call.items):  # within a worker whose share is one core
-            yield index, [call.func(item)]
+            try:
+                value = call.func(item)
+            except StopIteration as error:
+                raise Stopped(error) from None
+            yield index, [value]
         return
     team = _team(call)
     owner = os.getpid()

@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Iterable
 from typing import Any, TypeVar
 
 from .call import Backend, Call, checked
+from .failures import Stopped
 from .loop import run
 
 T = TypeVar("T")
@@ -47,14 +48,18 @@ def parallel_map(
         BaseException: The first exception that `func` raised, with a note of the item and the remote traceback.
     """
     call = checked(func, iterable, max_parallel, chunk_size, progress, backend)
-    with contextlib.closing(run(call)) as batches:
-        if call.length is None:
-            ordered = sorted(batches, key=operator.itemgetter(0))
-            return [value for _, values in ordered for value in values]
-        results: list[Any] = [None] * call.length
-        for start, values in batches:
-            results[start : start + len(values)] = values
-    return results
+    try:
+        with contextlib.closing(run(call)) as batches:
+            if call.length is None:
+                ordered = sorted(batches, key=operator.itemgetter(0))
+                return [value for _, values in ordered for value in values]
+            results: list[Any] = [None] * call.length
+            for start, values in batches:
+                results[start : start + len(values)] = values
+            return results
+    except Stopped as stopped:
+        error = stopped.error
+    raise error
 
 
 def parallel_imap(
@@ -90,6 +95,12 @@ def parallel_imap_unordered(
 
 
 def _flatten(call: Call, *, ordered: bool) -> Generator[Any, None, None]:
-    with contextlib.closing(run(call, ordered=ordered)) as batches:
-        for _, values in batches:
-            yield from values
+    try:
+        with contextlib.closing(run(call, ordered=ordered)) as batches:
+            for _, values in batches:
+                yield from values
+    except Stopped as stopped:
+        error = stopped.error
+    else:
+        return
+    raise error

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .channels import Channel, WorkerEnd, read_exactly
-from .failures import WorkerDied, add_note, failure, rebuilt, short_repr
+from .failures import Stopped, WorkerDied, add_note, failure, rebuilt, short_repr
 from .forking import flush_output
 from .memory import LARGE_BYTES, STREAM, TAKEN, Memory, Stream, address_of
 from .pickling import by_value_pickler, dumps, dumps_inherited
@@ -62,7 +62,7 @@ def receive_reply(channel: WorkerEnd) -> Reply:
         sent, note = pickle.loads(body)
         error = rebuilt(sent)
         add_note(error, note)
-        raise error
+        raise Stopped(error) if isinstance(error, StopIteration) else error
     try:
         values = _load_results(channel, body, count, pieces, buffers)
     except WorkerDied:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from .call import Call
-from .failures import add_note, short_repr
+from .failures import Stopped, add_note, short_repr
 from .limits import core_sharers_with, set_thread_core_sharers
 from .math_threads import math_threads
 from .messages import Reply
@@ -97,6 +97,8 @@ class ThreadTeam:
                 values.append(self._call.func(item))
             except BaseException as error:  # any exception of the function, raised again with a note
                 add_note(error, f"parallel_map: raised at item {index}: {short_repr(item)}")
+                if isinstance(error, StopIteration):
+                    raise Stopped(error) from None
                 raise
             if self._stopping or time.perf_counter() > deadline:
                 break

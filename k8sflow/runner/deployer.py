@@ -79,7 +79,7 @@ class KubernetesDeployer:
         """Checks the flow, and that the cluster accepts it.
 
         Raises:
-            FlowDefinitionError: The flow has problems.
+            FlowDefinitionError: The flow has mistakes.
             ConfigurationError: There is no kubeconfig, or it is invalid.
             KubernetesError: There is no controller, or this user may not create FlowRuns.
         """
@@ -97,9 +97,9 @@ class KubernetesDeployer:
             raise FlowDefinitionError(f"{file.name} can't be deployed.", cause=checked.stderr.strip())
         settings = self._runner.settings
         with _needs_api():
-            from k8sflow.runtime.detached import flowrun  # noqa: PLC0415  a pod's flow may import Deployer, without the API
+            from k8sflow.runtime.detached.submit import check_detachable  # noqa: PLC0415  a pod's flow may import Deployer, without the API
 
-        flowrun.check(settings, self._namespace or settings.kubernetes_namespace)
+        check_detachable(settings, self._namespace or settings.kubernetes_namespace)
         return DeployedFlow(self._runner, self._with)
 
 
@@ -184,7 +184,7 @@ class TriggeredRun:
 
     @property
     def _path(self) -> str:
-        namespace = Placement.from_document(self._run_store.read().pods, self._settings).namespace
+        namespace = Placement.of_record(self._run_store.read(), self._settings).namespace
         return flowruns.object_path(namespace, flowruns.flowrun_name(self._run_store.flow, self._run_store.run))
 
     def _call(self, ask: Callable[[KubernetesApi], Awaitable[_Answer]]) -> _Answer:

@@ -14,12 +14,12 @@ from typing import Any, TypeVar
 
 from k8sflow import config
 from k8sflow.client import Run, Task
-from k8sflow.errors import ParameterError, RunError
+from k8sflow.errors import NotFoundError, ParameterError, RunError
 from k8sflow.runner.child import Child
 from k8sflow.runner.executing import ExecutingRun, ExecutingTask
+from k8sflow.runtime import lookup
 from k8sflow.storage.local import folders_with_runs
 from k8sflow.storage.objects import ObjectStore
-from k8sflow.storage.open import open_store
 from k8sflow.storage.run_store import RunStore
 
 # Options that are needed before the flow's other options are known.
@@ -143,11 +143,10 @@ class Runner:
         Raises:
             RunError: There is no such run.
         """
-        for store in self._stores():
-            for flow in store.list_folders(""):
-                if store.exists(f"{flow}/runs/{run_id}/run.json"):
-                    return RunStore(store, flow, run_id)
-        raise self._is_nowhere(f"the run {run_id}")
+        found = lookup.run_of_any_flow(self._stores(), run_id)
+        if found is None:
+            raise self._is_nowhere(f"the run {run_id}")
+        return found
 
     def cleanup(self) -> None:
         """Cancels running commands, and returns when all of their processes have ended."""
@@ -214,12 +213,11 @@ class Runner:
         Raises:
             RunError: It can't be found.
         """
-        flow, place, run, step, task = pathspec.split("/")
-        for store in self._stores():
-            found = RunStore(store, flow, run, place)
-            if store.exists(f"{found.prefix}/run.json"):
-                return Task(task, parent=Run(found)[step])
-        raise self._is_nowhere(pathspec)
+        flow, folder, run, step, task = pathspec.split("/")
+        try:
+            return Task(task, parent=Run(lookup.Runs(flow, self._stores(), folder)[run])[step])
+        except NotFoundError as error:
+            raise self._is_nowhere(pathspec) from error
 
     def _is_nowhere(self, what: str) -> RunError:
         return RunError(
@@ -227,12 +225,9 @@ class Runner:
             cause="The flow's file changes the working folder before it imports k8sflow, or sets K8SFLOW_ROOT.",
         )
 
-    def _stores(self) -> Iterator[ObjectStore]:
+    def _stores(self) -> list[ObjectStore]:
         settings = self.settings
-        for root in folders_with_runs(settings, self.cwd, self.flow_file.parent):
-            yield open_store(str(root))
-        if settings.bucket:
-            yield open_store(f"s3://{settings.bucket}", endpoint=settings.endpoint, region=settings.region)
+        return lookup.stores_in(settings, folders_with_runs(settings, self.cwd, self.flow_file.parent))
 
 
 def _folder_of_runs(cwd: str | os.PathLike[str] | None) -> Path | None:

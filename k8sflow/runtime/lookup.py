@@ -1,89 +1,242 @@
-"""A run by what a person calls it, in the stores that a flow's runs are in."""
+"""Which run do you mean: answered here for the command line, the client, Runner, resume, attach and spin.
+
+A name is a pathspec, ``flow/run/step/task/artifact``, or a part of one: a file's own flow may be left out, and so may
+the run, where the latest one is meant.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 
 from k8sflow.config import Settings
-from k8sflow.errors import RunError, StorageError
+from k8sflow.errors import NotFoundError, RunError, StorageError
 from k8sflow.flow.problems import did_you_mean
 from k8sflow.flow.spec import FlowSpec
-from k8sflow.runtime import remote
 from k8sflow.runtime.request import local_roots
 from k8sflow.storage.objects import ObjectStore
 from k8sflow.storage.open import open_store
+from k8sflow.storage.patience import Patience
 from k8sflow.storage.records import started_at
-from k8sflow.storage.run_store import RunStore
+from k8sflow.storage.run_store import RUNS, SPINS, RunStore
 from k8sflow.user import current_user
 
-
-def stores(flow: type[FlowSpec], settings: Settings) -> Iterator[ObjectStore]:
-    """Where runs of a flow are: the folders on this machine, and the bucket where one is set."""
-    yield from (open_store(str(root)) for root in local_roots(flow, settings))
-    if settings.bucket:
-        yield remote.open_bucket(settings)
+_MOST_LISTED = 20
 
 
-def run_of(flow: type[FlowSpec], settings: Settings, text: str) -> RunStore:
-    """The run that ``run`` or ``flow/run`` names.
+@dataclass(frozen=True)
+class Reference:
+    """A run, or a part of it.
 
-    Raises:
-        RunError: There is none, or it is one of another flow.
+    Args:
+        run: The run.
+        step: The name of one of its steps.
+        task: The id of one of the step's tasks.
+        artifact: The name of one of the task's artifacts.
     """
-    name, _, run = text.strip("/").rpartition("/")
-    if name and name != flow.__name__:
-        raise RunError(
-            f"{text!r} names no run of this file's flow, {flow.__name__}.",
-            cause="It is a run of another flow, or a part of a run.",
-            advice=f"Runs of {flow.__name__} are named by their id, or {flow.__name__}/ID.",
+
+    run: RunStore
+    step: str | None = None
+    task: str | None = None
+    artifact: str | None = None
+
+
+class Runs:
+    """The runs of one flow in several stores, the newest first.
+
+    Args:
+        flow: The flow's name.
+        stores: The stores; where two have a run of the same id, the first one's counts.
+        folder: The folder of the flow: RUNS, or SPINS for the trial tasks of ``spin``.
+    """
+
+    def __init__(self, flow: str, stores: Iterable[ObjectStore], folder: str = RUNS) -> None:
+        self.flow = flow
+        self.stores = tuple(stores)
+        self._folder = folder
+
+    def __getitem__(self, run: str) -> RunStore:
+        for store in self.stores:
+            found = RunStore(store, self.flow, run, self._folder)
+            if run and store.exists(f"{found.prefix}/run.json"):
+                return found
+        if run in self._by_id:  # its record can't be read, and the error that says why comes from there
+            return self._by_id[run]
+        pathspec = f"{self.flow}/{run}" if self._folder == RUNS else f"{self.flow}/{self._folder}/{run}"
+        newest = sorted(self._by_id, reverse=True)
+        raise NotFoundError(
+            f"there is no run {pathspec}.", advice=f"{among(run, newest, 'The runs are')} {self._where}"
         )
-    known: list[RunStore] = []
-    where = []
-    for store in stores(flow, settings):
-        found = RunStore(store, flow.__name__, run)
-        if run and store.exists(f"{found.prefix}/run.json"):
-            return found
-        known += [RunStore(store, flow.__name__, found) for found in store.list_folders(f"{flow.__name__}/runs/")]
-        where.append(store.url)
-    known = [each for each in known if each.run != run]  # a folder of this name is there, and no record in it
-    alike = did_you_mean(run, [each.run for each in known])
-    latest = f"The latest is {max(known, key=_began).run}." if known and not alike else ""
-    raise RunError(f"there is no run {flow.__name__}/{run} in {' or '.join(where)}.", advice=alike or latest)
+
+    def __contains__(self, run: str) -> bool:
+        return run in self._by_id
+
+    def __iter__(self) -> Iterator[RunStore]:
+        return iter(self._newest_first)
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def named(self, text: str) -> RunStore:
+        """The run that ``run`` or ``flow/run`` names.
+
+        Raises:
+            NotFoundError: There is none, or it is a run of another flow, or a part of a run.
+        """
+        words = self._without_flow(text)
+        if len(words) == 1:
+            return self[words[0]]
+        if words and words[0] in self:
+            raise NotFoundError(
+                f"{text!r} is not a run, but a part of {self[words[0]].pathspec}.", advice="Name the run."
+            )
+        raise NotFoundError(
+            f"{text!r} names no run of this file's flow, {self.flow}.",
+            advice=f"Runs of {self.flow} are named by their id, or {self.flow}/ID.",
+        )
+
+    def resolve(self, text: str, latest: Callable[[], RunStore], steps: Sequence[str] = ()) -> Reference:
+        """The run, or the part of a run, that a person means; without a run's id, of the latest run.
+
+        Args:
+            text: ``step/task``, ``run/step``, ``flow/run/step/task/artifact``, …; empty for the latest run.
+            latest: Finds the latest run.
+            steps: The names of the steps, where not those of the run's record count.
+
+        Raises:
+            NotFoundError: There is no such run.
+        """
+        words = self._without_flow(text)
+        run = self[words.pop(0)] if words and words[0] in self else None
+        if run is None:
+            run = latest()
+            known = steps or run.read().steps
+            if words and words[0] not in known:
+                raise self._unknown(words, run, known)
+        most = 3
+        if len(words) > most:
+            raise NotFoundError(f"{text!r} has too many parts.", advice="A pathspec is flow/run/step/task/artifact.")
+        return Reference(run, *words)
+
+    def latest(self, is_wanted: Callable[[RunStore], bool] = lambda _: True) -> RunStore | None:
+        """The run that was started last, of those that are wanted; None where there is none."""
+        return next((run for run in self if is_wanted(run)), None)
+
+    def latest_own(self) -> RunStore:
+        """The run that was started last; in a bucket, which others use too, by this user.
+
+        Raises:
+            NotFoundError: There is none.
+        """
+        run = self.latest(lambda run: not run.store.is_shared or run.read().user == current_user())
+        if run is None:
+            raise NotFoundError(f"there is no run of {self.flow} yet.", advice="Start one by the command run.")
+        return run
+
+    def _without_flow(self, text: str) -> list[str]:
+        words = [word for word in text.split("/") if word]
+        return words[1:] if words[:1] == [self.flow] and self.flow not in self else words
+
+    def _unknown(self, words: Sequence[str], latest: RunStore, steps: Sequence[str]) -> NotFoundError:
+        ids = [run.run for run in self]
+        if len(words) > 1 and words[1] in steps:
+            return NotFoundError(
+                f"there is no run {self.flow}/{words[0]}.", advice=among(words[0], ids, "The runs are")
+            )
+        return NotFoundError(
+            f"{words[0]!r} is neither a run of {self.flow} nor a step of its latest run, {latest.run}.",
+            advice=among(words[0], [*steps, *ids], "There are"),
+        )
+
+    @cached_property
+    def _by_id(self) -> dict[str, RunStore]:
+        found: dict[str, RunStore] = {}
+        for store in self.stores:
+            for run in store.list_folders(f"{self.flow}/{self._folder}/"):
+                found.setdefault(run, RunStore(store, self.flow, run, self._folder))
+        return found
+
+    @cached_property
+    def _newest_first(self) -> list[RunStore]:
+        return sorted(self._by_id.values(), key=started, reverse=True)
+
+    @property
+    def _where(self) -> str:
+        return f"Looked in {' and '.join(store.url for store in self.stores)}."
 
 
-def latest_of(flow: type[FlowSpec], settings: Settings) -> RunStore:
-    """The run that was started last, in a bucket by this user.
+def stores_in(settings: Settings, roots: Iterable[Path], patience: Patience | None = None) -> list[ObjectStore]:
+    """The stores with runs: folders of this machine, and the bucket where the settings name one.
+
+    Args:
+        settings: The settings.
+        roots: The folders.
+        patience: How long calls wait for a bucket that can't be reached.
+    """
+    stores = [open_store(str(root)) for root in roots]
+    if settings.bucket:
+        url = f"s3://{settings.bucket}"
+        stores.append(open_store(url, endpoint=settings.endpoint, region=settings.region, patience=patience))
+    return stores
+
+
+def runs_of(flow: type[FlowSpec], settings: Settings) -> Runs:
+    """The runs of a flow's file, in stores with the patience of a driver."""
+    roots = local_roots(flow, settings)
+    return Runs(flow.__name__, stores_in(settings, roots, Patience(settings.storage_patience)))
+
+
+def flow_names(stores: Iterable[ObjectStore]) -> list[str]:
+    """The names of the flows that have runs in a store."""
+    names = {
+        name for store in stores for name in store.list_folders("")
+        if next(iter(store.list_folders(f"{name}/{RUNS}/")), None)
+    }  # fmt: skip
+    return sorted(names)
+
+
+def run_of_any_flow(stores: Iterable[ObjectStore], run: str) -> RunStore | None:
+    """The run with an id, whatever its flow is called; None where there is none."""
+    found = (RunStore(store, flow, run) for store in stores for flow in store.list_folders(""))
+    return next((each for each in found if each.store.exists(f"{each.prefix}/run.json")), None)
+
+
+def split(pathspec: str, form: str) -> tuple[str, str]:
+    """A full pathspec in two: all but its last part, and its last part.
+
+    Args:
+        pathspec: The pathspec.
+        form: The form that it has to have: ``flow/run/step``.
 
     Raises:
-        RunError: There is none.
+        NotFoundError: It has another one.
     """
-    found = [run for run in map(_latest_in, _runs_by_store(flow, settings)) if run is not None]
-    if not found:
-        raise RunError(f"there is no run of {flow.__name__} yet.", advice="Start one by the command run.")
-    return max(found, key=_began)
+    pathspec = str(pathspec)  # a user may pass a number
+    parts = pathspec.strip("/").split("/")
+    depth = form.count("/") + 1 + (parts[1:2] == [SPINS])  # a trial task of spin is one folder deeper
+    if len(parts) != depth or not all(parts):
+        raise NotFoundError(
+            f"{pathspec!r} names no {form.rpartition('/')[2]}.", advice=f"A pathspec of one has the form {form}."
+        )
+    return "/".join(parts[:-1]), parts[-1]
 
 
-def _runs_by_store(flow: type[FlowSpec], settings: Settings) -> Iterator[list[RunStore]]:
-    for store in stores(flow, settings):
-        ids = store.list_folders(f"{flow.__name__}/runs/")
-        yield [RunStore(store, flow.__name__, run) for run in ids]
+def among(word: str, words: Iterable[str], what: str) -> str:
+    """The advice about a name that doesn't exist: the closest one, and those that do."""
+    known = list(words)
+    shown = ", ".join(known[:_MOST_LISTED]) + (", …" if len(known) > _MOST_LISTED else "")
+    return " ".join(filter(None, [did_you_mean(word, known), f"{what} {shown or 'none'}."]))
 
 
-def _latest_in(runs: list[RunStore]) -> RunStore | None:
-    is_shared = bool(runs) and runs[0].store.url.startswith("s3://")
-    for run in sorted(runs, key=_began, reverse=True):
-        if not is_shared or run.read().user == current_user():
-            return run
-    return None
-
-
-def _began(run: RunStore) -> float:
-    """When a run was started: most ids tell; the record of one with a name of the user's is read."""
+def started(run: RunStore) -> float:
+    """When a run was started: most ids say so; where the user chose the id, the record is read."""
     try:
         return started_at(run.run).timestamp()
     except ValueError:
         pass
     try:
         return run.read().created
-    except (RunError, StorageError):  # told where it is the one that is meant
+    except (RunError, StorageError):  # raised again where more is read of this run
         return 0.0

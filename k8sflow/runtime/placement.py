@@ -1,4 +1,4 @@
-"""Where each step runs, and what its pod is asked for."""
+"""The executor of each step, and the options of its pod."""
 
 from __future__ import annotations
 
@@ -9,19 +9,21 @@ from typing import Any
 
 from k8sflow.config import Settings
 from k8sflow.errors import FlowDefinitionError
+from k8sflow.executors.context import KUBERNETES, LOCAL
 from k8sflow.flow.decorators.base import Decoration, options_of
 from k8sflow.flow.decorators.environment import variables_of
 from k8sflow.flow.decorators.pod_options import DEFAULT_OPTIONS, PodOptions, common_namespace, merge
 from k8sflow.flow.decorators.policy import StepPolicy
 from k8sflow.flow.definition import FlowDefinition
 from k8sflow.flow.problems import all_problems
+from k8sflow.storage.records import RunRecord
 
 _DEADLINE_SLACK_SECONDS = 600
 
 
 @dataclass(frozen=True)
 class Placement:
-    """The steps that run on Kubernetes, with what they ask for; every other step runs on this machine.
+    """The steps that run on Kubernetes, with their pod options; every other step runs on this machine.
 
     Args:
         pods: What the steps on Kubernetes ask of their pods.
@@ -35,21 +37,30 @@ class Placement:
 
     @property
     def uses_kubernetes(self) -> bool:
-        """Whether any step runs on Kubernetes."""
+        """True if any step runs on Kubernetes."""
         return bool(self.pods)
 
     def to_document(self) -> dict[str, dict[str, Any]]:
-        """What each pod is asked for, as JSON types."""
+        """The pod options of each step, as JSON types."""
         return {
             step: {key: value for key, value in asdict(options).items() if value is not None}
             for step, options in self.pods.items()
         }
 
+    def inside(self, settings: Settings) -> Settings:
+        """The settings with the namespace of the run's pods."""
+        return replace(settings, kubernetes_namespace=self.namespace)
+
+    def executor_of(self, step: str) -> str:
+        """The name of a step's executor."""
+        return KUBERNETES if step in self.pods else LOCAL
+
     @staticmethod
-    def from_document(document: Mapping[str, Mapping[str, Any]], settings: Settings) -> Placement:
-        """The placement that ``to_document`` wrote."""
-        pods = {step: PodOptions.from_mapping(options) for step, options in document.items()}
-        return Placement(pods, common_namespace(pods, settings.kubernetes_namespace))
+    def of_record(record: RunRecord, settings: Settings) -> Placement:
+        """The placement that a run was started with."""
+        pods = {step: PodOptions.from_mapping(options) for step, options in record.pods.items()}
+        policies = {step: StepPolicy.from_document(policy) for step, policy in record.policies.items()}
+        return Placement(pods, common_namespace(pods, settings.kubernetes_namespace), policies)
 
     @staticmethod
     def of(definition: FlowDefinition, with_: tuple[str, ...], settings: Settings) -> Placement:
@@ -78,7 +89,7 @@ class Placement:
 def _pod(
     own: tuple[Decoration, ...], added: tuple[Decoration, ...], settings: Settings, policy: StepPolicy
 ) -> PodOptions:
-    """What a step's pod requests, strongest first: the step, --with, the settings, the default.
+    """The options of a step's pod, strongest first: the step, --with, the settings, the default.
 
     A step with a timeout is ended by the agent in its pod. The pod's own deadline is for the case that the agent no
     longer can, and leaves time for the image.

@@ -14,7 +14,7 @@ from k8sflow.storage.records import RunRecord
 
 
 def redeclared(definition: FlowDefinition, record: RunRecord, store: ObjectStore) -> FlowDefinition:
-    """What a flow declares, with the graph of an earlier run, and its configs where the command line gave none.
+    """The declarations of a flow, with the graph of an earlier run, and its configs where the command line gave none.
 
     Args:
         definition: What the flow declares with the configs of the command line.

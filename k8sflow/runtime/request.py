@@ -1,4 +1,4 @@
-"""What a person asks for with ``run``."""
+"""The request of a user for a run."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class RunRequest:
         production: Whether ``--production`` was given.
         namespace: The tag by which the run's tasks look for runs; None for that of the user.
         is_detached: Whether the controller in the cluster is to see to the run.
-        began: When the user asked, by time.monotonic().
+        asked_at: When the user asked, by time.monotonic().
     """
 
     definition: FlowDefinition
@@ -51,7 +51,7 @@ class RunRequest:
     production: bool | None = None
     namespace: str | None = None
     is_detached: bool = False
-    began: float = field(default_factory=time.monotonic)
+    asked_at: float = field(default_factory=time.monotonic)
 
     @property
     def flow(self) -> type[FlowSpec]:

@@ -1,141 +1,187 @@
-"""A run that is driven: its executors, its driver, and its last lines."""
+"""An open run: its record, its flow, its store and where its steps run; opened in one place for every command."""
 
 from __future__ import annotations
 
 import contextlib
-import os
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from k8sflow.config import Settings
 from k8sflow.errors import StorageError
-from k8sflow.executors.base import Executor
-from k8sflow.executors.local import LocalExecutor
-from k8sflow.flow.decorators.pod_options import DEFAULT_OPTIONS, RESOURCES, merge
-from k8sflow.flow.decorators.policy import StepPolicy, TimeLimit
+from k8sflow.executors.base import Executor, Report
+from k8sflow.executors.context import EXECUTORS, RunContext, make
+from k8sflow.flow.compile import compile_flow
 from k8sflow.flow.definition import FlowDefinition
 from k8sflow.flow.graph import Graph
-from k8sflow.runtime import remote
-from k8sflow.runtime.commands import exit_hooks, next_steps
-from k8sflow.runtime.core.loop import Driver, Observer, Report, RunResult
+from k8sflow.runtime.core.earlier import read_earlier
+from k8sflow.runtime.core.loop import Loop
+from k8sflow.runtime.core.observer import Observer
+from k8sflow.runtime.core.run_state import OneTask, RunResult, RunState, State
 from k8sflow.runtime.placement import Placement
-from k8sflow.runtime.progress import Reporter, reporter
+from k8sflow.runtime.recorded import redeclared
+from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.storage.objects import ObjectStore
 from k8sflow.storage.records import OutcomeRecord, RunRecord
-from k8sflow.storage.run_store import RunStore
-from k8sflow.task.inside.exit_hooks import HookCall
-from k8sflow.task.inside.runner import TaskRunner
+from k8sflow.storage.run_store import RUNS, RunStore
 from k8sflow.task.outcome import Outcome
-from k8sflow.task.spec import EXIT_HOOK_STEP
-
-LOCAL, KUBERNETES = "local", "kubernetes"
+from k8sflow.task.spec import TaskSpec
 
 
 @dataclass(frozen=True)
-class ActiveRun:
-    """A run that is being driven here."""
+class Session:
+    """An open run.
+
+    Args:
+        record: The run's record.
+        graph: The graph that it was started with.
+        store: The store with its state.
+        placement: Where its steps run.
+        settings: The settings.
+        definition: The flow, with the configs of the run; None where its code is not at hand.
+        folder: The folder of the flow in which the run is: RUNS, or SPINS.
+    """
 
     record: RunRecord
     graph: Graph
     store: ObjectStore
     placement: Placement
     settings: Settings
+    definition: FlowDefinition | None = None
+    folder: str = RUNS
 
     @property
     def run_store(self) -> RunStore:
         """The run's records."""
-        return RunStore(self.store, self.record.flow, self.record.run)
+        return RunStore(self.store, self.record.flow, self.record.run, self.folder)
 
-    def local(self, report: Report, definition: FlowDefinition, max_workers: int | None, lock: int | None) -> Executor:
-        """The executor for the steps on this machine; it forks, so it comes before anything that starts a thread."""
-        runner = TaskRunner(definition, self.record, self.store)
-        workers = max_workers or os.cpu_count() or 1
-        patience = self.settings.storage_patience
-        return LocalExecutor(report, runner, workers, limit_of=self.limit_of, lock=lock, log_patience=patience)
+    @property
+    def pathspec(self) -> str:
+        """``flow/run``."""
+        return self.run_store.pathspec
 
-    def kubernetes(self, report: Report, max_jobs: int | None, owner: dict[str, Any] | None = None) -> Executor:
-        """The executor for the steps on Kubernetes."""
-        return remote.executor(report, self.record, self.store, self.placement, self.settings, max_jobs, owner)
+    @property
+    def artifacts(self) -> ArtifactStore:
+        """The artifacts of the flow's runs."""
+        return ArtifactStore(self.store, self.record.flow)
 
-    @cached_property
-    def policies(self) -> dict[str, StepPolicy]:
-        """Retries, timeout and catch, by step."""
-        return {step: StepPolicy.from_document(found) for step, found in self.record.policies.items()}
+    @property
+    def is_clone(self) -> bool:
+        """True if the run takes over results of another one."""
+        return self.record.origin_run_id is not None
 
-    def limit_of(self, step: str) -> TimeLimit | None:
-        """How long an execution of a step's task may take; None for any time."""
-        return self.policies[step].time_limit if step in self.policies else None
+    @property
+    def executors(self) -> list[str]:
+        """The names of the executors that the run's steps need, in the order in which they are to be made."""
+        needed = {self.placement.executor_of(step) for step in self.graph.nodes}
+        return [name for name in EXECUTORS if name in needed]
 
-    def driver(self, executors: Callable[[Report], Mapping[str, Executor]], observers: Sequence[Observer]) -> Driver:
-        """The run's driver."""
-        return Driver(
-            self.graph,
-            self.run_store,
-            executors=executors,
-            executor_of=lambda step: KUBERNETES if step in self.placement.pods else LOCAL,
-            observers=observers,
-            policies=self.policies,
-            outlives=lambda step: step in self.placement.pods,
+    def compiled(self) -> FlowDefinition:
+        """The current code of the flow, compiled with the configs of the run.
+
+        Raises:
+            FlowDefinitionError: The flow has problems.
+        """
+        assert self.definition is not None, "the flow's code is not at hand"
+        if self.definition.is_compiled:
+            return self.definition
+        return compile_flow(self.definition.flow, self.definition.configs, self.definition.attributes)
+
+    def executor(
+        self,
+        name: str,
+        report: Report,
+        *,
+        max_workers: int | None = None,
+        lock: int | None = None,
+        owner: dict[str, Any] | None = None,
+    ) -> Executor:
+        """Makes an executor for the run; the arguments are those of ``RunContext``."""
+        context = RunContext(
+            report=report,
+            record=self.record,
+            store=self.store,
+            settings=self.placement.inside(self.settings),
+            pods=self.placement.pods,
+            policies=self.placement.policies,
+            definition=self.definition,
+            folder=self.folder,
+            max_workers=max_workers,
+            lock=lock,
+            owner=owner,
         )
+        return make(name, context)
 
-    def reporter(self, began: float) -> Reporter:
-        """Who tells of the run.
+    def check_cluster(self) -> None:
+        """Refuses to drive a run whose bucket or cluster can't be used from here.
+
+        Raises:
+            K8sflowError: One of them can't.
+        """
+        from k8sflow.executors.kubernetes.requirements import check  # noqa: PLC0415  only here is the API needed
+
+        check(self.placement.inside(self.settings), is_detached=False)
+
+    def drive(
+        self,
+        executors: Callable[[Report], Mapping[str, Executor]],
+        observer: Observer,
+        *,
+        take_over: bool = False,
+        task: TaskSpec | None = None,
+    ) -> RunResult:
+        """Drives the run to its end.
 
         Args:
-            began: When the user asked, by time.monotonic().
+            executors: Makes the executors, by name.
+            observer: Watches the run.
+            take_over: Whether an earlier driver may have done a part of it.
+            task: The only task to drive; None for the whole run.
+
+        Raises:
+            KeyboardInterrupt: The user cancelled.
+            K8sflowError: The run can't continue.
         """
-        seen = reporter(began, partial(next_steps.logs, self.record), self.run_store.pathspec, list(self.graph.nodes))
-        self.store.report_outages(seen.notice)
-        return seen
 
-    def call_exit_hooks(self, definition: FlowDefinition, *, is_success: bool) -> None:
-        """Calls the functions of ``@exit_hook``, on this machine."""
+        def state() -> State:
+            if task is not None:
+                return OneTask(task)
+            return RunState(
+                self.graph,
+                self.record.run,
+                policies=self.placement.policies,
+                outlives=self.placement.pods.__contains__,
+                earlier=read_earlier(self.run_store, self.graph) if take_over else None,
+            )
 
-        def local(report: Report, _hook: HookCall) -> Executor:
-            return self.local(report, definition, 1, None)
+        executor_of = self.placement.executor_of
+        loop = Loop(
+            self.graph, self.run_store, state=state, executors=executors, executor_of=executor_of, observer=observer
+        )
+        return loop.run()
 
-        exit_hooks.call(self.record, self.run_store, local, is_success=is_success)
-
-    def call_exit_hooks_in_pods(self, owner: dict[str, Any], *, is_success: bool) -> None:
-        """Calls the functions of ``@exit_hook``, each in a pod like that of the end step, without its resources.
-
-        An earlier driver may have made some of the calls.
-        """
-        own = replace(self.placement.pods[self.graph.end], **dict.fromkeys(RESOURCES))
-
-        def pod(report: Report, hook: HookCall) -> Executor:
-            options = merge(own if hook.image is None else replace(own, image=hook.image), DEFAULT_OPTIONS)
-            active = replace(self, placement=replace(self.placement, pods={EXIT_HOOK_STEP: options}))
-            return active.kubernetes(report, None, owner)
-
-        exit_hooks.call(self.record, self.run_store, pod, is_success=is_success, go_on=True)
-
-    def note_cancelled(self) -> None:
-        """Writes that the run was cancelled, where its driver had not begun, and so could not."""
+    def record_cancelled(self) -> None:
+        """Writes that the run was cancelled, where its loop had not started, and so could not."""
         with contextlib.suppress(StorageError):  # it is cancelled all the same, which the last lines say
             if self.run_store.read_run_outcome() is None:
                 self.run_store.write_run_outcome(OutcomeRecord(Outcome.CANCELLED.value, time.time(), "cancelled"))
 
-    def conclude(self, seen: Reporter, result: RunResult | None) -> bool | None:
-        """Prints the last lines; returns what the exit code follows from.
 
-        Args:
-            seen: Who has told of the run.
-            result: How it ended; None where it was cancelled.
-        """
-        pathspec = self.run_store.pathspec
-        go_on = f"  to go on:    {next_steps.resume(self.record)}"
-        if result is None:
-            seen.summary(pathspec, "was cancelled", go_on, good=False)
-            return None
-        if result.failed is not None and result.result is not None:
-            seen.failure(result.failed, result.result)
-            output = f"  its output:  {next_steps.logs(self.record, result.failed.name)}\n"
-            seen.summary(pathspec, "failed", output + go_on, good=False)
-            return False
-        hint = f'Results: k8sflow.Flow("{self.record.flow}")["{self.record.run}"].data'
-        seen.summary(pathspec, "succeeded", hint, good=True)
-        return True
+def open_session(run_store: RunStore, settings: Settings, declared: FlowDefinition | None = None) -> Session:
+    """Opens a run that has a record, with the configs that it was started with where the command line gave none.
+
+    Args:
+        run_store: The run's records.
+        settings: The settings.
+        declared: What the flow declares, where its code is at hand.
+
+    Raises:
+        RunError: There is no such run.
+        StorageError: Its record can't be read.
+    """
+    record = run_store.read()
+    definition = redeclared(declared, record, run_store.store) if declared is not None else None
+    graph = Graph.from_document(record.flow, record.graph)
+    placement = Placement.of_record(record, settings)
+    return Session(record, graph, run_store.store, placement, settings, definition, run_store.place)

@@ -66,9 +66,9 @@ class ArtifactStore:
         self._kept: dict[str, bytes] = {}
 
     @property
-    def url(self) -> str:
-        """The URL of the store."""
-        return self._store.url
+    def store(self) -> ObjectStore:
+        """The store of the blobs."""
+        return self._store
 
     def save(
         self, value: object, name: str, known: ArtifactRef | None = None, *, inline_bytes: int = INLINE_BYTES

@@ -37,6 +37,8 @@ class FolderStore:
     """
 
     parallel_reads = 1
+    is_shared = False
+    poll_seconds = 0.2
 
     def __init__(self, path: str) -> None:
         self.root = Path(path).absolute()
@@ -45,6 +47,11 @@ class FolderStore:
     def url(self) -> str:
         """The folder's absolute path."""
         return str(self.root)
+
+    @property
+    def folder(self) -> Path:
+        """The folder."""
+        return self.root
 
     def get(self, key: str) -> Buffer:
         """The object's bytes; large ones are mapped, and changes to them stay in this process."""

@@ -22,7 +22,6 @@ from typing import Protocol
 
 from k8sflow.debug_log import DebugLog
 from k8sflow.errors import ObjectNotFoundError, StorageError
-from k8sflow.storage.folder import FolderStore
 from k8sflow.storage.run_store import RunStore
 
 _log = DebugLog(__name__)
@@ -108,9 +107,8 @@ def folder_lease_of(run_store: RunStore, *, is_resuming: bool = False) -> Folder
         run_store: The run.
         is_resuming: True to create a new run from it instead of driving it.
     """
-    if not isinstance(run_store.store, FolderStore):
-        return None
-    return FolderLease(run_store.store.root / run_store.prefix / _LOCK_NAME, is_resuming=is_resuming)
+    folder = run_store.store.folder
+    return None if folder is None else FolderLease(folder / run_store.prefix / _LOCK_NAME, is_resuming=is_resuming)
 
 
 class FolderLease:

@@ -13,6 +13,9 @@ class MemoryStore:
     """Objects as bytes in a dictionary."""
 
     parallel_reads = 1
+    is_shared = False
+    poll_seconds = 0.2
+    folder = None
     url = "memory"
 
     def __init__(self) -> None:

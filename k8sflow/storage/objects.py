@@ -6,6 +6,7 @@ Objects appear whole or not at all, and ``put_new`` lets exactly one writer win.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Protocol, TypeAlias
 
 from k8sflow.storage.patience import Report
@@ -33,6 +34,14 @@ class ObjectStore(Protocol):
 
     # The number of parallel reads that is worthwhile: one if a read is a system call, many if it is a round trip.
     parallel_reads: int
+    # Whether other machines and other people's runs use the store too.
+    is_shared: bool
+    # How long a reader that follows a run waits before it looks for new objects again.
+    poll_seconds: float
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder whose files are the objects; None where they are not files of this machine."""
 
     @property
     def url(self) -> str:

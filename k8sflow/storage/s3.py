@@ -65,6 +65,9 @@ class S3Store:
     """
 
     parallel_reads = 32
+    is_shared = True
+    poll_seconds = 2.0
+    folder = None
 
     def __init__(
         self, url: str, *, endpoint: str | None = None, region: str | None = None, patience: Patience | None = None

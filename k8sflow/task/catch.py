@@ -58,7 +58,7 @@ def commit_caught(run_store: RunStore, graph: Graph, spec: TaskSpec, failure: Ta
 
 def caught(failure: TaskResult) -> CaughtError:
     """The exception as a later step finds it."""
-    found = failure.diagnosis
+    found = failure.failure
     if found is None:
         return CaughtError(name_of(RuntimeError), failure.outcome.value, "", failure.outcome.value)
     kind = found.error_type or name_of(_TYPES.get(failure.outcome, RuntimeError))

@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from k8sflow.errors import K8sflowError, OutageError, StorageError, TimeoutException, UnreachableError
-from k8sflow.task.outcome import Diagnosis, Outcome, name_of
-from k8sflow.task.result import TaskResult
+from k8sflow.task.outcome import Outcome, name_of
+from k8sflow.task.result import Failure, TaskResult, failed
 from k8sflow.task.safe_repr import safe_repr
 
 # A message may hold a whole data frame: what is told of it goes to the terminal and into several records.
@@ -38,18 +38,18 @@ _INSTALLED = f"{sysconfig.get_path('purelib')}{os.sep}"
 def failure(error: BaseException) -> TaskResult:
     """The result of a task that an exception has ended."""
     if (seconds := _exceeded(error)) is not None:
-        return TaskResult(Outcome.TIMED_OUT, diagnosis=replace(timed_out(seconds), detail=_traceback(error)))
+        return timed_out(seconds, _traceback(error))
     if isinstance(error, StorageError):
         return not_stored(error)
     if isinstance(error, K8sflowError):
-        return TaskResult(Outcome.USER_ERROR, diagnosis=_explained(error, Outcome.USER_ERROR))
-    return TaskResult(Outcome.USER_ERROR, diagnosis=diagnose(error))
+        return TaskResult(Outcome.USER_ERROR, failure=_explained(error))
+    return TaskResult(Outcome.USER_ERROR, failure=diagnose(error))
 
 
 def not_stored(error: K8sflowError) -> TaskResult:
     """The result of a task that the store failed; only what time may heal is worth another execution."""
-    found = _explained(error, Outcome.STORAGE_ERROR)
-    return TaskResult(Outcome.STORAGE_ERROR, diagnosis=replace(found, is_final=not isinstance(error, OutageError)))
+    found = replace(_explained(error), is_final=not isinstance(error, OutageError))
+    return TaskResult(Outcome.STORAGE_ERROR, failure=found)
 
 
 def never_reached(error: UnreachableError) -> TaskResult:
@@ -62,16 +62,16 @@ def never_reached(error: UnreachableError) -> TaskResult:
     cause = (
         "The process that started the run reaches it, so pods probably have a wrong address, or a policy blocks them."
     )
-    diagnosis = Diagnosis(Outcome.STORAGE_ERROR, summary, cause, advice, is_final=True)
-    return TaskResult(Outcome.STORAGE_ERROR, diagnosis=diagnosis)
+    return failed(Outcome.STORAGE_ERROR, summary, cause, advice, is_final=True)
 
 
-def timed_out(seconds: float) -> Diagnosis:
-    """The diagnosis of a task that its ``@timeout`` ended."""
-    return Diagnosis(
+def timed_out(seconds: float, detail: str = "") -> TaskResult:
+    """The result of a task that its ``@timeout`` ended."""
+    return failed(
         Outcome.TIMED_OUT,
         f"the task took longer than its timeout of {seconds:g} s, and was ended",
-        resolution="Allow it more time by @timeout, or find out what it waits for: see its last lines of output.",
+        detail,
+        "Allow it more time by @timeout, or find out what it waits for: see its last lines of output.",
         error_type=name_of(TimeoutException),
     )
 
@@ -90,16 +90,16 @@ def unloadable(file: str, error: BaseException, *, in_pod: bool) -> TaskResult:
     else:
         missing = "The file runs on your machine: look for what is different in the pod."
     summary = f"{file} can't be loaded in the {'pod' if in_pod else 'task'}: {found.summary}"
-    return TaskResult(Outcome.USER_ERROR, diagnosis=Diagnosis(Outcome.USER_ERROR, summary, found.detail, missing))
+    return failed(Outcome.USER_ERROR, summary, found.detail, missing)
 
 
-def _exit_at_import(error: SystemExit) -> Diagnosis:
+def _exit_at_import(error: SystemExit) -> Failure:
     """The diagnosis of a flow's file that ends the process while it is imported."""
     called = f"sys.exit({'' if error.code is None else safe_repr(error.code)}) was called"
     frames = _users_frames(error)
     where = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
     summary = f"{called} while it was imported{where}"
-    return Diagnosis(Outcome.USER_ERROR, summary, _traceback(error), EXIT_ADVICE, name_of(SystemExit))
+    return Failure(summary, _traceback(error), EXIT_ADVICE, name_of(SystemExit))
 
 
 def has_entered(error: SystemExit) -> bool:
@@ -108,26 +108,24 @@ def has_entered(error: SystemExit) -> bool:
     return any(frame.filename.startswith(_OUR_FILES) for frame in frames)
 
 
-def diagnose(error: BaseException) -> Diagnosis:
+def diagnose(error: BaseException) -> Failure:
     """What a person is told about an exception of theirs: their frames, without ours."""
     if isinstance(error, SystemExit):
-        return Diagnosis(
-            Outcome.USER_ERROR,
+        return Failure(
             f"the step called sys.exit({'' if error.code is None else safe_repr(error.code)}) before it was finished",
             detail=_traceback(error),
             resolution="Return from the step, or raise an exception where it has failed.",
             error_type=name_of(SystemExit),
         )
     if _is_of_a_debugger(error):
-        return Diagnosis(
-            Outcome.USER_ERROR,
+        return Failure(
             "the step stopped in a debugger, as at breakpoint(), and a task has no terminal to debug at",
             detail=_listed(_users_frames(error)),
             resolution=_IN_A_TEST,
             error_type=name_of(type(error)),
         )
     advice = _NO_INPUT if isinstance(error, EOFError) and str(error) == _OF_INPUT else ""
-    return Diagnosis(Outcome.USER_ERROR, said(error), _traceback(error), advice, name_of(type(error)))
+    return Failure(said(error), _traceback(error), advice, name_of(type(error)))
 
 
 def _exceeded(error: BaseException) -> float | None:
@@ -146,7 +144,7 @@ def _is_of_a_debugger(error: BaseException) -> bool:
     return type(error).__name__ == "BdbQuit" and type(error).__module__ == "bdb"
 
 
-def _explained(error: K8sflowError, outcome: Outcome) -> Diagnosis:
+def _explained(error: K8sflowError) -> Failure:
     """An error of ours in its parts; with the user's lines that led to it, or an exception of theirs that did."""
     where = ""
     if frames := _users_frames(error):
@@ -156,7 +154,7 @@ def _explained(error: K8sflowError, outcome: Outcome) -> Diagnosis:
         where = f"{_listed(frames)}\n{said(error.__cause__)}" if frames else ""
     detail = "\n".join(filter(None, [error.cause, where]))
     kind = name_of(type(error))
-    return Diagnosis(outcome, error.titled, detail=detail, resolution=error.advice, error_type=kind)
+    return Failure(error.titled, detail=detail, resolution=error.advice, error_type=kind)
 
 
 def said(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""What an execution of a task tells its driver: one small JSON document.
+"""How an execution of a task ended, as a value and as one small JSON document.
 
 It travels through a pipe on this machine and through the termination message in a pod, which Kubernetes cuts at
 4096 bytes (https://kubernetes.io/docs/tasks/debug/debug-application/determine-reason-pod-failure/).
@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import Any
 
-from k8sflow.task.outcome import Diagnosis, Outcome
+from k8sflow.task.outcome import Outcome
 
 TERMINATION_MESSAGE_BYTES = 4096
 _CUT = "…"
@@ -35,40 +35,64 @@ class Transition:
 
 
 @dataclass(frozen=True)
+class Failure:
+    """The explanation of a failure for people.
+
+    Args:
+        summary: What happened, in one sentence without the task's name.
+        detail: The evidence: the scheduler's message, a traceback, the last lines of output.
+        resolution: What to do about it.
+        error_type: The class of the exception, where the user's code raised one: ``builtins.ValueError``.
+        is_final: Whether another execution would fail in the same way, although the infrastructure is to blame.
+    """
+
+    summary: str
+    detail: str = ""
+    resolution: str = ""
+    error_type: str = ""
+    is_final: bool = False
+
+
+@dataclass(frozen=True)
 class TaskResult:
     """How one execution of a task ended, and where the run goes from there.
 
     Args:
         outcome: How it ended.
-        transition: Where the run goes on; only after a success.
-        diagnosis: The explanation for people; only after a failure.
-        note: What went wrong beside it, which the end of the run reports: output that could not be stored.
+        transition: The next steps; only after a success.
+        failure: The explanation for people; only after a failure.
+        note: A problem beside it, which the end of the run reports: output that could not be stored.
     """
 
     outcome: Outcome
     transition: Transition | None = None
-    diagnosis: Diagnosis | None = None
+    failure: Failure | None = None
     note: str = ""
+
+    @property
+    def explained(self) -> Failure:
+        """The failure's explanation; where there is none, one that names the outcome."""
+        return self.failure or Failure(self.outcome.value)
 
     def to_json(self) -> str:
         """The result as JSON of any length; what UTF-8 has no bytes for (a part of a file name) is escaped."""
         return escaped(json.dumps(self._document(), ensure_ascii=False, separators=(",", ":")))
 
     def to_termination_message(self) -> str:
-        """The result as JSON of at most 4096 bytes; the diagnosis loses the head of its detail first.
+        """The result as JSON of at most 4096 bytes; the failure loses the head of its detail first.
 
         A transition that doesn't fit is null: no result, so that the reader asks the store.
         """
         text = self.to_json()
         if len(text.encode()) <= TERMINATION_MESSAGE_BYTES:
             return text
-        if self.note and self.diagnosis is None:
+        if self.note and self.failure is None:
             return replace(self, note="").to_termination_message()
-        if self.diagnosis is None:
+        if self.failure is None:
             return json.dumps({"outcome": self.outcome.value, "transition": None}, separators=(",", ":"))
-        empty = replace(self, diagnosis=replace(self.diagnosis, summary="", detail="", resolution=""))
+        empty = replace(self, failure=replace(self.failure, summary="", detail="", resolution=""))
         room = TERMINATION_MESSAGE_BYTES - len(empty.to_json().encode())
-        return replace(self, diagnosis=_shortened(self.diagnosis, room)).to_json()
+        return replace(self, failure=_shortened(self.failure, room)).to_json()
 
     def _document(self) -> dict[str, Any]:
         document: dict[str, Any] = {"outcome": self.outcome.value}
@@ -76,15 +100,15 @@ class TaskResult:
             document["transition"] = {"steps": list(self.transition.steps), "width": self.transition.width}
             if self.transition.max_parallel is not None:
                 document["transition"]["max_parallel"] = self.transition.max_parallel
-        if self.diagnosis is not None:
+        if self.failure is not None:
             document["diagnosis"] = {
-                "summary": self.diagnosis.summary,
-                "detail": self.diagnosis.detail,
-                "resolution": self.diagnosis.resolution,
+                "summary": self.failure.summary,
+                "detail": self.failure.detail,
+                "resolution": self.failure.resolution,
             }
-            if self.diagnosis.error_type:
-                document["diagnosis"]["error_type"] = self.diagnosis.error_type
-            if self.diagnosis.is_final:
+            if self.failure.error_type:
+                document["diagnosis"]["error_type"] = self.failure.error_type
+            if self.failure.is_final:
                 document["diagnosis"]["is_final"] = True
         if self.note:
             document["note"] = self.note
@@ -100,16 +124,29 @@ class TaskResult:
         try:
             document = json.loads(text)
             outcome = Outcome(document["outcome"])
-            transition = diagnosis = None
+            transition = failure = None
             if "transition" in document:
                 found = document["transition"]
                 transition = Transition(tuple(found["steps"]), found["width"], found.get("max_parallel"))
             if "diagnosis" in document:
-                diagnosis = Diagnosis(category=outcome, **document["diagnosis"])
+                failure = Failure(**document["diagnosis"])
             note = str(document.get("note", ""))
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not a task result: {text[:200]!r}") from error
-        return TaskResult(outcome, transition, diagnosis, note)
+        return TaskResult(outcome, transition, failure, note)
+
+
+def failed(
+    outcome: Outcome,
+    summary: str,
+    detail: str = "",
+    resolution: str = "",
+    error_type: str = "",
+    *,
+    is_final: bool = False,
+) -> TaskResult:
+    """The result of an execution that failed; the arguments are those of ``Failure``."""
+    return TaskResult(outcome, failure=Failure(summary, detail, resolution, error_type, is_final))
 
 
 def escaped(json_text: str) -> str:
@@ -117,14 +154,14 @@ def escaped(json_text: str) -> str:
     return _SURROGATES.sub(lambda found: f"\\u{ord(found[0]):04x}", json_text)
 
 
-def _shortened(diagnosis: Diagnosis, room: int) -> Diagnosis:
-    """The diagnosis in so many bytes of JSON: the end of its detail, and the beginnings of the rest."""
-    resolution = _head(diagnosis.resolution, room // 4)
+def _shortened(failure: Failure, room: int) -> Failure:
+    """The failure in so many bytes of JSON: the end of its detail, and the beginnings of the rest."""
+    resolution = _head(failure.resolution, room // 4)
     rest = room - _cost(resolution)
-    detail = _tail(diagnosis.detail, max(rest - _cost(diagnosis.summary), rest // 2))
-    summary = _head(diagnosis.summary, rest - _cost(detail))
-    resolution = _head(diagnosis.resolution, room - _cost(detail) - _cost(summary))
-    return replace(diagnosis, summary=summary, detail=detail, resolution=resolution)
+    detail = _tail(failure.detail, max(rest - _cost(failure.summary), rest // 2))
+    summary = _head(failure.summary, rest - _cost(detail))
+    resolution = _head(failure.resolution, room - _cost(detail) - _cost(summary))
+    return replace(failure, summary=summary, detail=detail, resolution=resolution)
 
 
 def _cost(text: str) -> int:

@@ -7,8 +7,8 @@ import time
 from k8sflow.errors import StorageError
 from k8sflow.storage.records import OutcomeRecord
 from k8sflow.storage.run_store import RunStore
-from k8sflow.task.outcome import Diagnosis, Outcome
-from k8sflow.task.result import TaskResult, Transition
+from k8sflow.task.outcome import Outcome
+from k8sflow.task.result import Failure, TaskResult, Transition, failed
 from k8sflow.task.spec import TaskSpec
 
 
@@ -24,14 +24,9 @@ def committed_result(run_store: RunStore, spec: TaskSpec) -> TaskResult | None:
 
 def write_outcome(run_store: RunStore, spec: TaskSpec, result: TaskResult) -> None:
     """Writes how an execution ended; a store that refuses it must not hide the result itself."""
-    diagnosis = result.diagnosis or Diagnosis(result.outcome, "")
+    found = result.failure or Failure("")
     record = OutcomeRecord(
-        result.outcome.value,
-        time.time(),
-        diagnosis.summary,
-        diagnosis.detail,
-        diagnosis.resolution,
-        diagnosis.error_type,
+        result.outcome.value, time.time(), found.summary, found.detail, found.resolution, found.error_type
     )
     try:
         run_store.write_outcome(spec.name.step, spec.name.id, spec.attempt, record)
@@ -45,5 +40,4 @@ def recorded_result(record: OutcomeRecord) -> TaskResult:
     outcome = Outcome(record.outcome)
     if not outcome.is_failure:
         return TaskResult(outcome)
-    diagnosis = Diagnosis(outcome, record.summary, record.detail, record.resolution, record.error_type)
-    return TaskResult(outcome, diagnosis=diagnosis)
+    return failed(outcome, record.summary, record.detail, record.resolution, record.error_type)

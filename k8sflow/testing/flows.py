@@ -1,4 +1,4 @@
-"""``run_flow``: runs a whole flow in this process, with the same driver as every other run."""
+"""``run_flow``: runs a whole flow in this process, with the same loop as every other run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from k8sflow.executors.base import Finished, TaskEvent
 from k8sflow.flow.definition import FlowDefinition
 from k8sflow.flow.spec import FlowSpec
 from k8sflow.runtime.core.inbox import Inbox
-from k8sflow.runtime.core.loop import Driver
+from k8sflow.runtime.core.loop import Loop
+from k8sflow.runtime.core.observer import Observer
+from k8sflow.runtime.core.run_state import RunState
 from k8sflow.runtime.placement import Placement
 from k8sflow.task.failure import failure
 from k8sflow.task.inside.runner import TaskRunner
@@ -37,7 +39,7 @@ def run_flow(flow: type[FlowSpec], /, *, configs: Mapping[str, Any] | None = Non
         parameters: Values of parameters; the others have their defaults.
 
     Raises:
-        FlowDefinitionError: The flow has problems; the error lists all of them.
+        FlowDefinitionError: The flow has mistakes; the error lists all of them.
         ParameterError: A parameter or a config is unknown or missing, or its value can't be used.
         BaseException: A step's own exception after its last retry, unchanged.
     """
@@ -54,23 +56,23 @@ def _run(definition: FlowDefinition, parameters: Mapping[str, Any]) -> Run:
     documents = {step: policy.to_document() for step, policy in policies.items()}
     runner = replace(runner, record=replace(runner.record, policies=documents))
     tasks = _Tasks(runner)
-    driver = Driver(
+    loop = Loop(
         definition.graph,
         runner.run_store,
+        state=lambda: RunState(definition.graph, runner.record.run, policies=policies),
         executors=lambda _: {_HERE: tasks},
         executor_of=lambda _: _HERE,
-        observers=[],
-        policies=policies,
+        observer=Observer(),
         clock=tasks,
     )
-    result = driver.run()
+    result = loop.run()
     if result.failed is not None:
         raise tasks.errors[result.failed]
     return Run(runner.run_store)
 
 
 class _Tasks:
-    """Runs the tasks while the driver waits for events; also the driver's clock, which skips all pauses.
+    """Runs the tasks while the loop waits for events; also the loop's clock, which skips all pauses.
 
     Args:
         runner: Runs one task.

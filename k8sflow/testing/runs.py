@@ -18,7 +18,7 @@ from k8sflow.flow.decorators.flow_level import documents
 from k8sflow.flow.definition import FlowDefinition
 from k8sflow.flow.problems import did_you_mean
 from k8sflow.flow.spec import FlowSpec
-from k8sflow.runtime.commands.run import fixed_values
+from k8sflow.runtime.commands.create import fixed_values
 from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.storage.memory import MemoryStore
 from k8sflow.storage.records import RunRecord, new_run_id
@@ -34,7 +34,7 @@ def compiled(flow: type[FlowSpec], values: Mapping[str, Any] | None) -> Iterator
     """Compiles a flow with these values of its configs, and the defaults of the others.
 
     Raises:
-        FlowDefinitionError: The flow has problems.
+        FlowDefinitionError: The flow has mistakes.
         ParameterError: There is no such config.
     """
     configs = ConfigSet.from_python(flow, values or {})

@@ -85,7 +85,7 @@ def run_step(
         retry_count: The value of ``current.retry_count``.
 
     Raises:
-        FlowDefinitionError: The flow has problems; the error lists all of them.
+        FlowDefinitionError: The flow has mistakes; the error lists all of them.
         ParameterError: A parameter or a config is unknown or missing, or its value can't be used.
         RunError: The step can't run on these inputs.
         BaseException: The step's own exception, unchanged.

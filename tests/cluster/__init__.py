@@ -1,7 +1,7 @@
-"""The Kubernetes cluster that the tests run on, made on a bare machine: ``make cluster``.
+"""The Kubernetes cluster that the tests run on, created on a bare machine: ``make cluster``.
 
-A kind cluster of one node, an S3 server in it, and the k8sflow image of this checkout. ``ensure()`` gives it to tests,
-``python -m tests.cluster`` to people. Only the standard library is used, so it runs before anything is installed.
+A kind cluster of one node, an S3 server in it, and the k8sflow image of this checkout. Tests get it by ``ensure()``,
+people by ``python -m tests.cluster``. Only the standard library is used, so it runs before anything is installed.
 """
 
 from tests.cluster.errors import ClusterError

@@ -1,4 +1,4 @@
-"""Progress on stderr: which step runs, for how long, and of how much; stdout is for the environment alone."""
+"""Progress on stderr: the current step, its time, and its share of the work; stdout is for the environment alone."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Step:
     detail: str = ""
 
     def line(self) -> str:
-        """The step as it stands now: title, elapsed time, detail."""
+        """Return the current state of the step: title, elapsed time, detail."""
         detail = f", {self.detail}" if self.detail else ""
         return f"  {self.title}: {elapsed(time.monotonic() - self.began)}{detail}"
 
@@ -34,7 +34,7 @@ def say(text: str) -> None:
 
 
 def elapsed(seconds: float) -> str:
-    """``7.2 s`` or ``2:05 min``."""
+    """Format a duration as ``7.2 s`` or ``2:05 min``."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d} min"
@@ -42,7 +42,7 @@ def elapsed(seconds: float) -> str:
 
 @contextmanager
 def step(title: str) -> Iterator[Step]:
-    """Show ``title`` while the block runs, and how long it took; a terminal sees a clock, a log a line now and then."""
+    """Show ``title`` while the block runs, and then its time; a terminal sees a clock, a log a line now and then."""
     current = Step(title)
     done = threading.Event()
     shower = threading.Thread(target=_show, args=(current, done), daemon=True)

@@ -1,8 +1,8 @@
-"""How many cores the node says it has.
+"""The number of cores that the node reports.
 
 The tests ask for pods of two and three cores, some at a time, on machines that have two in all. What counts for the
 scheduler is what the kubelet reports, and the kubelet counts the entries that the kernel shows in /sys
-(cadvisor's ``sysinfo``): the node is shown eight. Pods share the cores that are really there, as they do on any
+(cadvisor's ``sysinfo``): the node is shown eight. Pods share the cores that the machine has, as they do on any
 node whose requests are larger than its use.
 """
 
@@ -18,7 +18,7 @@ _ONLINE = Path("/sys/devices/system/cpu/online")
 
 
 def mounts(folder: Path) -> list[dict[str, object]]:
-    """kind's ``extraMounts`` that show the node more cores; none where the machine has enough, or shows no node.
+    """List kind's ``extraMounts`` that show the node more cores; none if the machine has enough, or shows no node.
 
     Args:
         folder: Where ``prepare`` writes the entries.
@@ -26,11 +26,11 @@ def mounts(folder: Path) -> list[dict[str, object]]:
     if (os.cpu_count() or 1) >= CORES or not (_NODE / "node0" / "meminfo").exists():
         return []
     pairs = [(folder / "node", _NODE), (folder / "online", _ONLINE)]
-    return [{"hostPath": str(ours), "containerPath": str(theirs), "readOnly": True} for ours, theirs in pairs]
+    return [{"hostPath": str(here), "containerPath": str(there), "readOnly": True} for here, there in pairs]
 
 
 def prepare(folder: Path) -> None:
-    """Write what ``mounts`` mounts; it has to stay as long as the node."""
+    """Write the files that ``mounts`` mounts; they have to exist as long as the node."""
     if not mounts(folder):
         return
     shutil.rmtree(folder, ignore_errors=True)

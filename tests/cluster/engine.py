@@ -1,7 +1,7 @@
-"""The Docker engine: one that answers already is used; where there is none, the harness starts its own.
+"""The Docker engine: one that is running already is used; otherwise the harness starts its own.
 
-Its own lies in the user's cache folder and under a socket of its own, so `stop` can take exactly that one down. It may
-have been killed with -9 at any moment: what it left behind is ended before it is started again.
+Its own engine has its data in the user's cache folder and its own socket, so `stop` can end exactly that one. It may
+have been killed with -9 at any moment: its leftovers are ended before it is started again.
 """
 
 from __future__ import annotations
@@ -42,25 +42,25 @@ class Engine:
     """A Docker engine that answers.
 
     Args:
-        ours: Whether the harness started it, and may stop it.
+        own: Whether the harness started it, and may stop it.
         environment: Variables by which docker and kind find it.
     """
 
-    ours: bool
+    own: bool
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
 def find(places: Places) -> Engine | None:
-    """The engine that answers now: ours where it runs, else the one that ``docker`` finds by itself."""
+    """Return the engine that answers now: the harness's own if it runs, else the one that ``docker`` finds."""
     if _socket(places).exists() and _answers(mine := _environment(places)):
-        return Engine(ours=True, environment=mine)
+        return Engine(own=True, environment=mine)
     if _answers({}):
-        return Engine(ours=False)
+        return Engine(own=False)
     return None
 
 
 def ensure(places: Places) -> Engine:
-    """An engine that answers, started where there was none."""
+    """Return an engine that answers; start one if there is none."""
     found = find(places)
     if found is not None:
         return found
@@ -72,11 +72,11 @@ def ensure(places: Places) -> Engine:
     with step("Docker engine"):
         _end_leftovers(places)
         _start(places)
-    return Engine(ours=True, environment=_environment(places))
+    return Engine(own=True, environment=_environment(places))
 
 
 def stop(places: Places) -> None:
-    """Stop our engine, and end all that it left; nothing happens where it did not run and had left nothing."""
+    """Stop the harness's own engine, and end all its leftovers; do nothing if there are none."""
     if not leftovers.processes_of_engine([places.docker, places.run]) and not places.run.exists():
         return
     links = _bridges(places)
@@ -96,12 +96,12 @@ def remove_old_images(name: str, kept: int, engine: Engine) -> None:
     """Remove all but the newest images of this name; those that a container uses stay."""
     command = ["docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}", name]
     listed = attempt(command, environment=engine.environment).stdout.split()
-    for reference in listed[kept:]:  # the newest come first
+    for reference in listed[kept:]:  # the newest are first
         attempt(["docker", "image", "rm", reference], environment=engine.environment)
 
 
 def has_containers(places: Places) -> bool:
-    """Whether our engine, which may not run now, still has containers."""
+    """Report if the harness's own engine, which may not be running, still has containers."""
     return any((places.docker / "data" / "containers").glob("*"))
 
 
@@ -132,11 +132,12 @@ def _start(places: Places) -> None:
                 advice=f"The whole log is in {log}. An engine of your own is used where `docker info` works.",
             )
         time.sleep(0.1)
-    threading.Thread(target=daemon.wait, daemon=True).start()  # it outlives us; if it ends before, it leaves no zombie
+    # Outlives this process; if it ends before, this leaves no zombie.
+    threading.Thread(target=daemon.wait, daemon=True).start()
 
 
 def _runtime_options(places: Places) -> list[str]:
-    """Where the kernel withholds CAP_SYS_RESOURCE, a privileged container must do without it, or it is refused."""
+    """Let privileged containers do without CAP_SYS_RESOURCE if the kernel withholds it; they would be refused."""
     if host.may_raise_limits():
         return []
     wrapper = places.docker / "runc-without-sys-resource"
@@ -147,7 +148,7 @@ def _runtime_options(places: Places) -> list[str]:
 
 
 def _uplink_mtu() -> int:
-    """The MTU of the way out, which the bridges must not exceed (a tunnel or a cloud may have less than 1500)."""
+    """Return the MTU of the default route, which the bridges must not exceed (it may be less than 1500)."""
     route = attempt(["ip", "-4", "route", "show", "default"]).stdout.split()
     with suppress(ValueError, IndexError, OSError):  # no default route: nothing to adapt to
         return min(DEFAULT_MTU, int(Path("/sys/class/net", route[route.index("dev") + 1], "mtu").read_text()))
@@ -155,7 +156,7 @@ def _uplink_mtu() -> int:
 
 
 def _end_leftovers(places: Places) -> None:
-    """After this nothing of an engine that we started runs, is mounted, or holds a socket; its data stays."""
+    """End everything of an engine that the harness started: processes, mounts and sockets; its data stays."""
     containers = [folder.name for folder in (places.docker / "data" / "containers").glob("*")]
     folders = [places.docker, places.run]
     pids = leftovers.processes_of_engine(folders) | leftovers.processes_of_containers(containers)
@@ -176,7 +177,7 @@ def _end_leftovers(places: Places) -> None:
 
 
 def _bridges(places: Places) -> list[str]:
-    """Links of the engine's networks; asked for while it answers."""
+    """List the links of the engine's networks, which must be running."""
     listed = attempt(
         ["docker", "network", "ls", "--quiet", "--filter", "driver=bridge"],
         environment=_environment(places),
@@ -190,7 +191,7 @@ def _other_engine() -> bool:
 
 
 def _daemon(places: Places) -> int | None:
-    """Process of our dockerd; its pid file may be stale, and the pid another program's by now."""
+    """Return the process of the harness's dockerd; its pid file may be stale, and the pid another program's by now."""
     try:
         pid = int((places.run / "dockerd.pid").read_text())
         command = Path("/proc", str(pid), "cmdline").read_bytes().decode()

@@ -1,10 +1,10 @@
-"""What the harness says when it can't go on: what happened, the likely cause, what to do."""
+"""The error of the harness: what happened, the likely cause, what to do."""
 
 from __future__ import annotations
 
 
 class ClusterError(Exception):
-    """The test cluster can't be made, found or taken down.
+    """The test cluster can't be created, found or removed.
 
     Args:
         summary: What happened, in one sentence.

@@ -1,4 +1,4 @@
-"""The whole test cluster: engine, node, S3 server, images, and the environment by which tests and people use it."""
+"""The whole test cluster: engine, node, S3 server, images, and the environment in which tests and people use it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DEFAULT_PORT = 30900
 BUCKET = "k8sflow"
 NAMESPACE = "k8sflow"
 SECRET = "k8sflow-s3"
-# Keys of a server that listens on 127.0.0.1 alone, and holds what tests wrote.
+# Keys of a server that listens on 127.0.0.1 alone, and contains only the tests' data.
 ACCESS_KEY, SECRET_KEY = "k8sflow-test", "k8sflow-test-secret"
 IN_CLUSTER_ENDPOINT = "http://s3.k8sflow-s3.svc:9000"
 S3_DATA = "/var/local/k8sflow-s3"
@@ -37,10 +37,10 @@ HEALTH_OBJECT = "cluster-health"
 
 @dataclass(frozen=True)
 class Cluster:
-    """The test cluster, up and checked.
+    """The test cluster, running and checked.
 
     Args:
-        environment: Variables under which k8sflow, kubectl, helm, kind and docker use it.
+        environment: Variables with which k8sflow, kubectl, helm, kind and docker use it.
         kind: Handle on the cluster itself.
         kubectl: Path of kubectl.
         helm: Path of helm.
@@ -59,12 +59,12 @@ class Cluster:
     places: Places = field(repr=False)
 
     def load_image(self, reference: str) -> None:
-        """Bring an image that the engine has into the cluster."""
+        """Load an image of the engine into the cluster."""
         loading.load([reference], self.kind, self.places)
 
 
 def port() -> int:
-    """Port of the S3 server on this machine."""
+    """Return the port of the S3 server on this machine."""
     text = os.environ.get(PORT_VARIABLE, str(DEFAULT_PORT))
     if not text.isdecimal() or not 0 < int(text) < 65536:
         raise ClusterError(f"{PORT_VARIABLE} is {text!r}.", advice="Set it to a port number, or to nothing.")
@@ -72,7 +72,7 @@ def port() -> int:
 
 
 def ensure(places: Places | None = None) -> Cluster:
-    """The test cluster: found healthy, started again, or made."""
+    """Return the test cluster: found healthy, started again, or created."""
     places = places or Places.of_user()
     host.check_linux()
     with held(places.root / "lock"):
@@ -107,11 +107,11 @@ def ensure(places: Places | None = None) -> Cluster:
 
 
 def down(places: Places | None = None) -> None:
-    """Remove the cluster, and stop the engine if the harness started it; what was built stays."""
+    """Remove the cluster, and stop the engine if the harness started it; the build caches stay."""
     places = places or Places.of_user()
     with held(places.root / "lock"):
         _clear_work(places)
-        # an engine of ours that was killed still has the node on its disk
+        # the harness's own engine, if killed, still has the node on its disk
         engine = engines.ensure(places) if engines.has_containers(places) else engines.find(places)
         if engine is not None and programs.KIND.folder(places).exists():
             _kind(engine, places).delete()
@@ -120,7 +120,7 @@ def down(places: Places | None = None) -> None:
 
 
 def problems(places: Places | None = None) -> list[str]:
-    """What keeps the cluster from being used; nothing where all is well. Changes nothing."""
+    """List the reasons why the cluster can't be used, without changing anything; none if all is well."""
     places = places or Places.of_user()
     engine = engines.find(places)
     if engine is None:
@@ -129,18 +129,18 @@ def problems(places: Places | None = None) -> list[str]:
         return ["the cluster's tools are not built yet"]
     kind = _kind(engine, places)
     if kind.state() != "running":
-        return [f"there is no running node ({kind.state() or 'none was made'})"]
+        return [f"there is no running node ({kind.state() or 'none was created'})"]
     found = [kind.problem() or kind.dns_problem(), _s3_problem()]
     return [problem for problem in found if problem]
 
 
 def environment_file(places: Places | None = None) -> Path:
-    """Where the environment of the cluster is kept, as JSON."""
+    """Return the path of the cluster's environment, as JSON."""
     return (places or Places.of_user()).cluster / "environment.json"
 
 
 def exports(environment: Mapping[str, str], places: Places | None = None) -> str:
-    """The environment as lines for a shell, which also finds kubectl, helm and kind then."""
+    """Return the environment as lines for a shell, with kubectl, helm and kind on its PATH."""
     lines = [f"export {name}={shlex.quote(value)}" for name, value in sorted(environment.items())]
     return "\n".join([*lines, f"export PATH={shlex.quote(str(_bin(places or Places.of_user())))}:$PATH"])
 
@@ -159,21 +159,21 @@ def _kind(engine: Engine, places: Places) -> Kind:
 
 
 def _kubectl(places: Places) -> Path:
-    """kubectl comes with the node's programs where they are built here; else it is built alone."""
+    """Return the path of kubectl, which is built with the node's programs, or alone if the node image is pulled."""
     kubernetes = programs.KUBERNETES.folder(places)
     return (kubernetes if kubernetes.exists() else programs.KUBECTL.folder(places)) / "kubectl"
 
 
 def _ensure_node(kind: Kind, places: Places) -> Kind:
-    """A Ready node of this checkout's recipe: the one that is there, or a new one."""
+    """Return a Ready node of this checkout's recipe: the existing one, or a new one."""
     recipe = _recipe(kind.engine)
     stamp = places.cluster / "recipe"
     if kind.state() and recipe and stamp.exists() and stamp.read_text() == recipe:
         if (kind.state() == "running" and not kind.problem()) or kind.start():
             return kind
-        say("the cluster that was there can't be used any more: making it anew")
+        say("the cluster can't be used any more: creating it again")
     host.check_disk(places.root)
-    stamp.unlink(missing_ok=True)  # first: a node that is only half made must not count
+    stamp.unlink(missing_ok=True)  # first: an incomplete node must not count
     kind.delete()
     host.check_port(port(), PORT_VARIABLE)
     image = nodeimage.ensure(kind.engine, places)
@@ -186,13 +186,13 @@ def _ensure_node(kind: Kind, places: Places) -> Kind:
 
 
 def _recipe(engine: Engine) -> str:
-    """What the node is made of; empty where its image is not there."""
+    """Return the key of the node's image, or an empty string if the image doesn't exist."""
     image = nodeimage.find(engine)
     return key_of(json.dumps(configuration(image, port()))) if image else ""
 
 
 def _apply_s3(kind: Kind, image: str, places: Places) -> None:
-    """Set up the S3 server of this recipe, where it does not answer already."""
+    """Set up the S3 server of this recipe unless it answers already."""
     values = {
         "@IMAGE@": image,
         "@NODE_PORT@": str(NODE_PORT),
@@ -244,7 +244,7 @@ def _environment(kind: Kind, image: str, plain: str) -> dict[str, str]:
 
 
 def _link_programs(files: Iterable[Path], folder: Path) -> None:
-    """A folder for the PATH, with the programs of this cluster's versions."""
+    """Return a folder for the PATH, with the programs of this cluster's versions."""
     folder.mkdir(exist_ok=True)
     for file in files:
         new = folder / f".{file.name}"
@@ -261,7 +261,7 @@ def _write_environment(cluster: Cluster, places: Places) -> None:
 
 
 def _clear_work(places: Places) -> None:
-    """End and remove what an interrupted harness left half-made; called under the lock, so nobody is at work on it."""
+    """End and remove the incomplete work of an interrupted harness; under the lock, so nobody is using it."""
     leftovers.kill(leftovers.processes_at_work(f"{programs.KIND.folder(places)}/kind"))
     if places.work.exists():
         leftovers.kill(leftovers.processes_at_work(str(places.work)))

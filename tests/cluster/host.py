@@ -1,4 +1,4 @@
-"""What the machine must offer, checked before it is needed, and Debian packages where something is missing."""
+"""Requirements of the machine, checked before they are needed, and Debian packages for missing programs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WHERE_GO_MAY_LIE = ("/usr/local/go/bin", "/usr/lib/go/bin")
 
 
 def check_linux() -> None:
-    """Containers need a Linux kernel on this machine."""
+    """Refuse a machine without a Linux kernel, which containers need."""
     if platform.system() != "Linux":
         raise ClusterError(
             f"the test cluster runs on Linux, and this is {platform.system()}.",
@@ -33,7 +33,7 @@ def check_linux() -> None:
 
 
 def check_disk(folder: Path) -> None:
-    """The build caches, the engine's data and the node need room."""
+    """Refuse a machine without space for the build caches, the engine's data and the node."""
     while not folder.exists():
         folder = folder.parent
     free_gib = shutil.disk_usage(folder).free / 2**30
@@ -46,7 +46,7 @@ def check_disk(folder: Path) -> None:
 
 
 def check_root(doing: str, *, cause: str) -> None:
-    """Some things only root can do."""
+    """Refuse a user who isn't root, for work that only root can do."""
     if os.geteuid() != 0:
         raise ClusterError(
             f"only root can {doing}, and this is user {os.geteuid()}.",
@@ -56,7 +56,7 @@ def check_root(doing: str, *, cause: str) -> None:
 
 
 def check_port(port: int, variable: str) -> None:
-    """The S3 server's port on this machine must be free before a cluster is made."""
+    """Refuse a machine whose port for the S3 server is in use, before a cluster is created."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -70,14 +70,14 @@ def check_port(port: int, variable: str) -> None:
 
 
 def may_raise_limits() -> bool:
-    """Whether containers here can be given CAP_SYS_RESOURCE (some virtual machines withhold it)."""
+    """Report if containers here can be given CAP_SYS_RESOURCE (some virtual machines withhold it)."""
     status = Path("/proc/self/status").read_text()
     bounding = re.search(r"^CapBnd:\s*([0-9a-f]+)$", status, re.MULTILINE)
     return bounding is not None and bool(int(bounding[1], 16) >> CAP_SYS_RESOURCE & 1)
 
 
 def go() -> str:
-    """Path of a Go command that is new enough to build the pinned modules."""
+    """Return the path of a Go command that is new enough to build the pinned modules."""
     found = shutil.which("go") or next((f"{d}/go" for d in WHERE_GO_MAY_LIE if Path(d, "go").exists()), None)
     if found is None and _apt_go_is_new_enough():
         install(["golang-go"], doing="install Go")
@@ -91,7 +91,7 @@ def go() -> str:
 
 
 def go_version(text: str) -> tuple[int, int]:
-    """(major, minor) from the output of ``go version`` or a package version; (0, 0) where there is none."""
+    """Return (major, minor) from the output of ``go version`` or a package version; (0, 0) if there is none."""
     found = re.search(r"(\d+)\.(\d+)", text)
     return (int(found[1]), int(found[2])) if found else (0, 0)
 
@@ -143,7 +143,7 @@ def install(packages: Iterable[str], *, doing: str) -> None:
             first = attempt(command, environment=quiet, timeout_seconds=900)
             if first.returncode == 0:
                 return
-        attempt([*apt, "update"], timeout_seconds=300)  # a part of the archive that fails need not matter
+        attempt([*apt, "update"], timeout_seconds=300)  # a part of the archive may fail
         done = attempt(command, environment=quiet, timeout_seconds=900)
     if done.returncode != 0:
         raise ClusterError(
@@ -155,7 +155,7 @@ def install(packages: Iterable[str], *, doing: str) -> None:
 
 @contextmanager
 def _services_not_started() -> Iterator[None]:
-    """Keep packages from starting their daemons (policy-rc.d, Debian policy 9.3.3): we start ours, with our options."""
+    """Keep packages from starting their daemons (policy-rc.d, Debian policy 9.3.3): the harness starts its own."""
     if POLICY.exists():
         yield
         return

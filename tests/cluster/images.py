@@ -1,6 +1,6 @@
 """The images of the tests: a user's Python, the k8sflow image on top of it, the S3 server.
 
-Each is tagged with a hash of what it is made of: a changed checkout makes a new tag, and a tag that is there is right.
+Each is tagged with a hash of its content: a changed checkout has a new tag, and an existing tag is up to date.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from tests.cluster.places import CHECKOUT, HERE, Places, files_below, key_of
 from tests.cluster.process import attempt, tail
 
 PULLED_PYTHON = "python:3.12-slim"
-KEPT = 5  # each change of a checkout makes an image; some of those before may be another checkout's
+KEPT = 5  # each change of a checkout creates an image; some of the earlier ones may be another checkout's
 ROOTFS = rootfs.Rootfs("python", ("python3", "python3-pip", "ca-certificates"))
 S3_DOCKERFILE = HERE / "images" / "s3" / "Dockerfile"
-# Where programs on this machine are told about its certificates, the first that is set; then Debian's own.
+# Programs on this machine find its certificates by these variables, of which the first that is set counts.
 CERTIFICATE_VARIABLES = ("PIP_CERT", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE", "CURL_CA_BUNDLE")
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 PIP_VARIABLES = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST")
@@ -34,13 +34,13 @@ PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https
 
 @dataclass(frozen=True)
 class Recipe:
-    """An image that is made by ``docker build``.
+    """An image for ``docker build``.
 
     Args:
         name: Its name, without a tag.
-        files: What it is built from: name in the build context to file.
+        files: Content of the build context: name in the build context to file.
         arguments: Build arguments.
-        uncounted: Files that must be there for the build, and whose content makes no other image.
+        uncounted: Files that must exist for the build, and whose content doesn't change the tag.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Recipe:
 
     @property
     def reference(self) -> str:
-        """Name and tag; the tag is a hash of all that the image is made of."""
+        """Return name and tag; the tag is a hash of everything that the image depends on."""
         parts: list[str | bytes] = [repr(sorted(self.arguments.items()))]
         for name, file in sorted(self.files.items()):
             parts += [name, file.read_bytes()]
@@ -58,21 +58,21 @@ class Recipe:
 
 
 def s3_server(places: Places) -> Recipe:
-    """The image of the S3 server."""
+    """Return the image of the S3 server."""
     program = programs.VERSITYGW.folder(places) / "versitygw"
-    # named after the build's key rather than the program's content, which need not be there yet
+    # named after the build's key rather than the program's content, since the program may not be built yet
     name = f"k8sflow-test/s3-{programs.VERSITYGW.key()}"
     return Recipe(name, {"Dockerfile": S3_DOCKERFILE}, uncounted={"versitygw": program})
 
 
 def python(base: str) -> Recipe:
-    """The user's image, on an image with Python and pip."""
+    """Return the user's image, on an image with Python and pip."""
     files = {file.name: file for file in files_below(HERE / "images" / "python")}
     return Recipe("k8sflow-test/python", files, {"BASE_IMAGE": base})
 
 
 def k8sflow(base: str) -> Recipe:
-    """The k8sflow image of this checkout, on an image with Python and pip."""
+    """Return the k8sflow image of this checkout, on an image with Python and pip."""
     files = {f"k8sflow/{file.relative_to(CHECKOUT / 'k8sflow')}": file for file in files_below(CHECKOUT / "k8sflow")}
     files |= {name: CHECKOUT / name for name in ("Dockerfile", "pyproject.toml", "requirements.lock")}
     texts = {name: CHECKOUT / name for name in ("README.md", "LICENSE")}
@@ -80,7 +80,7 @@ def k8sflow(base: str) -> Recipe:
 
 
 def ensure(recipe: Recipe, engine: Engine) -> str:
-    """Name and tag of the image, built where the engine does not have it."""
+    """Return name and tag of the image; build it if the engine doesn't have it."""
     reference = recipe.reference
     if not present(reference, engine):
         with step(f"image {reference}"):
@@ -90,12 +90,12 @@ def ensure(recipe: Recipe, engine: Engine) -> str:
 
 
 def ensure_python_base(engine: Engine, places: Places) -> str:
-    """An image with Python and pip: Docker's official one where it can be pulled, else one of Debian packages."""
+    """Return an image with Python and pip: Docker's official one if it can be pulled, else one of Debian packages."""
     built = f"k8sflow-test/debian-python:{ROOTFS.key()}"
     for name in (built, PULLED_PYTHON):
         if present(name, engine):
             return name
-    # (where the node image could not be pulled, this one can't either: no need to wait for the registry again)
+    # (if the node image could not be pulled, this one can't be either: no need to wait for the registry again)
     if nodeimage.find(engine) == nodeimage.PULLED and nodeimage.pull(PULLED_PYTHON, engine):
         return PULLED_PYTHON
     tarball = rootfs.ensure(ROOTFS, places)
@@ -116,7 +116,7 @@ def ensure_python_base(engine: Engine, places: Places) -> str:
 
 
 def present(reference: str, engine: Engine) -> bool:
-    """Whether the engine has the image."""
+    """Report if the engine has the image."""
     return attempt(["docker", "image", "inspect", reference], environment=engine.environment).returncode == 0
 
 
@@ -142,7 +142,7 @@ def _build(recipe: Recipe, reference: str, engine: Engine) -> None:
 
 
 def context(recipe: Recipe) -> bytes:
-    """The build context as a tar file; times and owners left out, so that docker's cache finds unchanged layers."""
+    """Return the build context as a tar file; without times and owners docker's cache finds unchanged layers."""
     files = {**recipe.files, **recipe.uncounted}
     certificates = _certificates()
     if certificates is not None:

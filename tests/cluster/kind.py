@@ -1,4 +1,4 @@
-"""The kind cluster: made, found again, seen to be healthy, removed."""
+"""The kind cluster: created, found again, checked, removed."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from tests.cluster.process import attempt, run, tail
 NAME = "k8sflow-test"
 NODE = f"{NAME}-control-plane"
 NODE_PORT = 30900
-INOTIFY_INSTANCES = 1024  # systemd, containerd and the kubelet of a node want many; 128 are soon used up
+INOTIFY_INSTANCES = 1024  # systemd, containerd and the kubelet of a node need many; 128 are soon used up
 READY_WITHIN_SECONDS = 180.0
 POLL_SECONDS = 0.25
 CGROUP_V2 = Path("/sys/fs/cgroup/cgroup.controllers")
 TO_THE_SECOND = len("2000-01-01T00:00:00")
 
-# What differs from kind's defaults, and why; everything else is as on any kind cluster.
+# Differences from kind's defaults, with reasons; everything else is as on any kind cluster.
 KUBEADM_PATCHES = (
     """
 kind: ClusterConfiguration
@@ -69,7 +69,7 @@ class Kind:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Variables for kind, docker and kubectl."""
+        """Return variables for kind, docker and kubectl."""
         return {
             **self.engine.environment,
             "KUBECONFIG": str(self.kubeconfig),
@@ -78,7 +78,7 @@ class Kind:
         }
 
     def state(self) -> str:
-        """State of the node's container, as docker tells it; empty where there is none."""
+        """Return the state of the node's container, as docker reports it; empty if there is none."""
         return self._inspect("{{.State.Status}}")
 
     def _inspect(self, template: str) -> str:
@@ -86,7 +86,7 @@ class Kind:
         return attempt(command, environment=self.environment).stdout.strip()
 
     def create(self, image: str, port: int) -> None:
-        """Make the cluster anew."""
+        """Create the cluster from scratch."""
         self.delete()
         _raise_inotify_limit()
         cores.prepare(_cores_folder())
@@ -105,7 +105,7 @@ class Kind:
         self.wait_ready(READY_WITHIN_SECONDS)
 
     def start(self) -> bool:
-        """Whether the node, started again where it was stopped, came back."""
+        """Report if the node came back, after it was started again if necessary."""
         if self.state() != "running":
             attempt(["docker", "start", NODE], environment=self.environment)
         attempt([self.kind, "export", "kubeconfig", "--name", NAME], environment=self.environment)
@@ -115,27 +115,27 @@ class Kind:
         return False
 
     def delete(self) -> None:
-        """Remove the cluster, its volumes and its network; nothing happens where there is none."""
+        """Remove the cluster, its volumes and its network; do nothing if there is none."""
         attempt([self.kind, "delete", "cluster", "--name", NAME], environment=self.environment, timeout_seconds=120)
         attempt(["docker", "container", "rm", "--force", "--volumes", NODE], environment=self.environment)
         attempt(["docker", "network", "rm", NETWORK], environment=self.environment)
         self.kubeconfig.unlink(missing_ok=True)
 
     def problem(self) -> str:
-        """What is wrong with the API server or the node; empty where nothing is."""
+        """Return the problem with the API server or the node; empty if there is none."""
         asked = self.run_kubectl("get", "node", NODE, "--output", "json", "--request-timeout", "5s")
         if asked[0] != 0:
             return f"the API server does not answer: {asked[1].strip()}"
         node = json.loads(asked[1])
         ready = [found for found in node["status"]["conditions"] if found["type"] == "Ready"]
-        # what the kubelet said before the node was killed and started again does not count
+        # the kubelet's messages from before the node was killed and started again don't count
         since = self._inspect("{{.State.StartedAt}}")[:TO_THE_SECOND]
         if any(found["status"] == "True" and found["lastHeartbeatTime"] >= since for found in ready):
             return ""
         return f"node {NODE} is not Ready"
 
     def dns_problem(self) -> str:
-        """What keeps pods from finding Services by name; empty where nothing does."""
+        """Return the reason why pods can't find Services by name; empty if they can."""
         code, replicas = self.run_kubectl(
             *("get", "deployment", "coredns", "--namespace", "kube-system"),
             *("--output", "jsonpath={.status.readyReplicas}", "--request-timeout", "5s"),
@@ -143,7 +143,7 @@ class Kind:
         return "" if code == 0 and replicas not in {"", "0"} else "the cluster's DNS is not ready"
 
     def wait_ready(self, seconds: float) -> None:
-        """Wait until the API answers, the node is Ready, and pods of the namespace default can be made."""
+        """Wait until the API answers, the node is Ready, and pods of the namespace default can be created."""
         wait_for(self.problem, "node Ready", seconds)
         wait_for(self._account_problem, "service account", seconds)
 
@@ -152,12 +152,12 @@ class Kind:
         return "" if made else "the controllers have not made the service account yet"
 
     def run_kubectl(self, *arguments: str, stdin: str | None = None) -> tuple[int, str]:
-        """Exit code of kubectl, and its output, or its error where it failed."""
+        """Return the exit code of kubectl, and its output, or its error if it failed."""
         done = attempt([self.kubectl, *arguments], environment=self.environment, stdin=stdin)
         return done.returncode, done.stdout if done.returncode == 0 else done.stderr
 
     def apply(self, manifest: str) -> None:
-        """Create or change objects; an API server that is just being started again is waited for."""
+        """Create or change objects, waiting for an API server that is being started again."""
 
         def refused() -> str:
             arguments = ("apply", "--server-side", "--force-conflicts", "--filename", "-")
@@ -167,12 +167,12 @@ class Kind:
         wait_for(refused, "objects of the test cluster")
 
     def in_node(self, *command: str, doing: str) -> str:
-        """Output of a program run in the node."""
+        """Return the output of a program that runs in the node."""
         return run(["docker", "exec", NODE, *command], doing=doing, environment=self.environment)
 
 
 def configuration(image: str, port: int) -> dict[str, object]:
-    """kind's configuration of the cluster: one node, the S3 server's port on this machine."""
+    """Return kind's configuration of the cluster: one node, the S3 server's port on this machine."""
     mapping = {"containerPort": NODE_PORT, "hostPort": port, "listenAddress": "127.0.0.1"}
     return {
         "kind": "Cluster",
@@ -192,7 +192,7 @@ def configuration(image: str, port: int) -> dict[str, object]:
 
 
 def _extra_mounts(image: str) -> list[dict[str, object]]:
-    """More cores to see, where the node's kubelet starts with them: on cgroup v1 that takes our own image."""
+    """Show more cores if its kubelet can start with them: on cgroup v1 that needs a node image built here."""
     can = CGROUP_V2.exists() or image != nodeimage.PULLED
     return cores.mounts(_cores_folder()) if can else []
 
@@ -202,7 +202,7 @@ def _cores_folder() -> Path:
 
 
 def wait_for(problem: Callable[[], str], what: str, seconds: float = READY_WITHIN_SECONDS) -> None:
-    """Ask again and again until there is no problem, and show the one there is.
+    """Ask repeatedly until there is no problem, showing the current one.
 
     Raises:
         ClusterError: There still was one after ``seconds``.
@@ -215,7 +215,7 @@ def wait_for(problem: Callable[[], str], what: str, seconds: float = READY_WITHI
                 raise ClusterError(
                     f"the test cluster is not ready after {seconds:.0f} s: {found}.",
                     cause="the machine may be too busy, or the cluster is broken.",
-                    advice="Try again; `make cluster-down cluster` makes it anew.",
+                    advice="Try again; `make cluster-down cluster` creates it again.",
                 )
             time.sleep(POLL_SECONDS)
         progress.detail = ""

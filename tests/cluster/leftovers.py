@@ -1,8 +1,8 @@
-"""What stays behind when an engine is killed with -9: processes, mounts, network links and firewall rules.
+"""Leftovers of an engine that was killed with -9: processes, mounts, network links and firewall rules.
 
-The engine itself copes with much of this, but not with containers that outlived their shim: their processes go on
-under pid 1, with mounts and sockets that the next engine needs. So before ours starts, and after it was stopped,
-everything that belonged to it is ended here. All of it is found by where it lies (our data and run folders) or by a
+The engine itself copes with much of this, but not with containers that outlived their shim: their processes continue
+under pid 1, with mounts and sockets that the next engine needs. So before the harness starts its engine, and after it
+stopped it, everything that belonged to it is ended here. All of it is found by location (data and run folders) or by a
 container's id, never by a program's name.
 """
 
@@ -19,12 +19,12 @@ from pathlib import Path
 
 from tests.cluster.process import attempt
 
-GONE_WITHIN_SECONDS = 15.0
+ENDED_WITHIN_SECONDS = 15.0
 ENGINE_PROGRAMS = frozenset({"dockerd", "containerd", "containerd-shim", "runc"})
 
 
 def processes_of_engine(folders: Collection[Path]) -> set[int]:
-    """Processes of the engine that keeps its files in ``folders``; not the pager that shows one of them."""
+    """List the processes of the engine that keeps its files in ``folders``; not the pager that shows one of them."""
     found = set()
     for pid in processes_named(*ENGINE_PROGRAMS):
         with suppress(OSError):  # it ended
@@ -35,7 +35,7 @@ def processes_of_engine(folders: Collection[Path]) -> set[int]:
 
 
 def processes_named(*programs: str) -> set[int]:
-    """Processes that run one of these programs (by the kernel's name for them, of at most 15 letters)."""
+    """List the processes that run one of these programs (by the kernel's name for them, of at most 15 letters)."""
     found = set()
     for process in _processes():
         with suppress(OSError):  # it ended
@@ -45,7 +45,7 @@ def processes_named(*programs: str) -> set[int]:
 
 
 def processes_at_work(path: str) -> set[int]:
-    """Processes that an interrupted build left: ``path`` is on their command line, or begins their root directory."""
+    """List the processes of an interrupted build: ``path`` is on their command line, or begins their root directory."""
     mine = _this_and_parents()
     found = set()
     for process in _processes():
@@ -57,7 +57,7 @@ def processes_at_work(path: str) -> set[int]:
 
 
 def processes_of_containers(ids: Collection[str]) -> set[int]:
-    """Processes in the cgroup of one of these containers, whoever their parent is by now."""
+    """List the processes in the cgroup of one of these containers, regardless of their current parents."""
     found = set()
     for process in _processes():
         with suppress(OSError):  # it ended
@@ -68,7 +68,7 @@ def processes_of_containers(ids: Collection[str]) -> set[int]:
 
 
 def kill(pids: Collection[int]) -> None:
-    """Kill processes and wait until they are gone."""
+    """Kill processes and wait until they have ended."""
     descriptors = []
     for pid in pids:
         with suppress(ProcessLookupError):
@@ -77,15 +77,15 @@ def kill(pids: Collection[int]) -> None:
     wait_for_end(descriptors)
 
 
-def wait_for_end(descriptors: list[int], seconds: float = GONE_WITHIN_SECONDS) -> bool:
-    """Whether all processes behind these pidfds ended in time; closes them."""
+def wait_for_end(descriptors: list[int], seconds: float = ENDED_WITHIN_SECONDS) -> bool:
+    """Report if all processes behind these pidfds ended in time, and close these."""
     poll = select.poll()
     waiting = set(descriptors)
     for descriptor in descriptors:
         poll.register(descriptor, select.POLLIN)
     deadline = time.monotonic() + seconds
-    while waiting and (left := deadline - time.monotonic()) > 0:
-        for descriptor, _ in poll.poll(left * 1000):
+    while waiting and (remaining := deadline - time.monotonic()) > 0:
+        for descriptor, _ in poll.poll(remaining * 1000):
             poll.unregister(descriptor)
             waiting.discard(descriptor)
     for descriptor in descriptors:
@@ -94,7 +94,7 @@ def wait_for_end(descriptors: list[int], seconds: float = GONE_WITHIN_SECONDS) -
 
 
 def mounts_below(folder: Path, mountinfo: str) -> list[str]:
-    """Mount points at or below ``folder``, the innermost first (proc(5): the fifth field, with octal escapes)."""
+    """List mount points at or below ``folder``, the innermost first (proc(5): the fifth field, with octal escapes)."""
     points = [_unescape(line.split(" ")[4]) for line in mountinfo.splitlines()]
     return [point for point in reversed(points) if Path(point).is_relative_to(folder)]
 
@@ -113,7 +113,7 @@ def remove_links(names: Collection[str]) -> None:
 
 
 def remove_cgroups(ids: Collection[str]) -> None:
-    """Delete the empty cgroups of containers that are gone."""
+    """Delete the empty cgroups of containers that have ended."""
     for container in ids:
         for group in [*Path("/sys/fs/cgroup").glob(f"*/docker/{container}"), Path("/sys/fs/cgroup/docker", container)]:
             for folder, _, _ in os.walk(group, topdown=False):
@@ -122,9 +122,9 @@ def remove_cgroups(ids: Collection[str]) -> None:
 
 
 def remove_firewall_rules() -> None:
-    """Delete Docker's iptables chains and what refers to them; only for when no engine runs any more.
+    """Delete Docker's iptables chains and everything that refers to them; only for when no engine is running.
 
-    Docker also sets the policy of FORWARD to DROP, where it was what the kernel starts with.
+    Docker also sets the policy of FORWARD to DROP; this sets it back to the kernel's default.
     """
     for table in ("nat", "filter"):
         listed = attempt(["iptables", "-w", "-t", table, "-S"])
@@ -134,25 +134,25 @@ def remove_firewall_rules() -> None:
 
 
 def docker_rules(listing: str) -> list[list[str]]:
-    """Arguments of iptables that delete what Docker put there, from a listing by ``iptables -S``."""
+    """List arguments of iptables that delete Docker's rules, from a listing by ``iptables -S``."""
     rules = [line.split() for line in listing.splitlines()]
-    ours = re.compile(r"DOCKER(-[A-Z0-9-]+)?|docker0|br-[0-9a-f]{12}")
-    delete = [["-D", *rule[1:]] for rule in rules if rule[0] == "-A" and any(ours.fullmatch(word) for word in rule)]
-    chains = [rule[1] for rule in rules if rule[0] == "-N" and ours.fullmatch(rule[1])]
+    dockers = re.compile(r"DOCKER(-[A-Z0-9-]+)?|docker0|br-[0-9a-f]{12}")
+    delete = [["-D", *rule[1:]] for rule in rules if rule[0] == "-A" and any(dockers.fullmatch(word) for word in rule)]
+    chains = [rule[1] for rule in rules if rule[0] == "-N" and dockers.fullmatch(rule[1])]
     return [*delete, *(["-F", chain] for chain in chains), *(["-X", chain] for chain in chains)]
 
 
 def _processes() -> Iterator[Path]:
-    """Folders in /proc of the processes that live; one that ended and waits to be reaped holds nothing any more."""
+    """List the folders in /proc of running processes; one that ended and waits to be reaped holds nothing any more."""
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():
-            with suppress(OSError):  # it is gone
+            with suppress(OSError):  # it has ended
                 if _status(entry)[0] not in "ZX":
                     yield entry
 
 
 def _status(process: Path) -> list[str]:
-    """State, parent and so on (proc(5), stat, from the third field: the second, a name, may hold anything)."""
+    """Return state, parent and so on (proc(5), stat, from the third field; the second, a name, may be anything)."""
     return (process / "stat").read_text().rpartition(")")[2].split()
 
 

@@ -1,4 +1,4 @@
-"""Images from the engine into the node: only the layers that the node does not have yet travel.
+"""Images from the engine into the node: only the layers that the node does not have yet are copied.
 
 ``kind load docker-image`` sends every layer every time. A changed checkout changes some megabytes of the k8sflow image,
 so the image is rewritten to an OCI layout without the layers that containerd's content store has already.
@@ -26,7 +26,7 @@ GZIP_MAGIC = b"\x1f\x8b"
 
 
 def full_name(reference: str) -> str:
-    """The name under which containerd knows an image of docker: ``docker.io/library/`` is what docker leaves out."""
+    """Return containerd's name of an image of docker: docker omits ``docker.io/library/``."""
     first, _, rest = reference.partition("/")
     if rest and ("." in first or ":" in first or first == "localhost"):
         return reference
@@ -34,12 +34,12 @@ def full_name(reference: str) -> str:
 
 
 def loaded(kind: Kind) -> set[str]:
-    """Full names of the images in the node."""
+    """List the full names of the images in the node."""
     return set(kind.in_node(*CTR, "images", "list", "--quiet", doing="list the node's images").split())
 
 
 def load(references: Iterable[str], kind: Kind, places: Places) -> None:
-    """Bring images of the engine into the node; those whose name is there already stay as they are."""
+    """Copy images of the engine into the node; those whose name exists already stay as they are."""
     there = loaded(kind)
     missing = [reference for reference in references if full_name(reference) not in there]
     if not missing:
@@ -57,17 +57,17 @@ def load(references: Iterable[str], kind: Kind, places: Places) -> None:
         raise ClusterError(
             f"can't load {', '.join(missing)} into the node.",
             cause=tail(done.stderr),
-            advice="If the disk is full, free some space; `make cluster-down cluster` makes the node anew.",
+            advice="If the disk is full, free some space; `make cluster-down cluster` creates the node again.",
         )
 
 
 def rewrite(source: tarfile.TarFile, target: IO[bytes], known: set[str]) -> int:
-    """Write what ``docker save`` wrote as an OCI layout without the blobs that are ``known``; bytes of layers written.
+    """Write the output of ``docker save`` as an OCI layout without the ``known`` blobs; return the bytes written.
 
     Args:
         source: Archive with a ``manifest.json``, as every version of docker writes.
         target: Where the layout goes, a tar file.
-        known: Digests (``sha256:...``) of blobs that need not travel.
+        known: Digests (``sha256:...``) of blobs that need not be copied.
     """
     with tarfile.open(fileobj=target, mode="w") as tar:
         writer = _Layout(source, tar, set(known))
@@ -83,7 +83,7 @@ def rewrite(source: tarfile.TarFile, target: IO[bytes], known: set[str]) -> int:
 
 @dataclass
 class _Layout:
-    """An OCI layout while it is written; several images may share layers."""
+    """An OCI layout that is being written; several images may share layers."""
 
     source: tarfile.TarFile
     tar: tarfile.TarFile
@@ -91,7 +91,7 @@ class _Layout:
     sent: int = 0
 
     def add_image(self, entry: Mapping[str, Any]) -> dict[str, object]:
-        """Add an image of ``manifest.json``; its entry in the index."""
+        """Add an image of ``manifest.json``; return its entry in the index."""
         config = _member(self.source, entry["Config"]).read()
         diff_ids = json.loads(config)["rootfs"]["diff_ids"]
         manifest = {
@@ -111,7 +111,7 @@ class _Layout:
         packed = content.read(len(GZIP_MAGIC)) == GZIP_MAGIC
         size = content.seek(0, io.SEEK_END)
         content.seek(0)
-        # a layer that is not compressed is what its diff id is the digest of
+        # the digest of a layer that is not compressed is its diff id
         digest = _digest(content) if packed else diff_id
         if digest not in self.known:
             self.known.add(digest)
@@ -122,7 +122,7 @@ class _Layout:
 
 
 def _content(kind: Kind) -> set[str]:
-    """Digests in the node's content store; none where its containerd would insist on getting every blob."""
+    """List the digests in the node's content store; none if its containerd would insist on getting every blob."""
     version = kind.in_node("containerd", "--version", doing="ask for the version of the node's containerd")
     if " 1." not in version and " v1." not in version:  # 2.x imports by its transfer service
         return set()
@@ -131,7 +131,7 @@ def _content(kind: Kind) -> set[str]:
 
 def _member(source: tarfile.TarFile, name: str) -> IO[bytes]:
     content = source.extractfile(name)
-    if content is None:  # a folder or a device: not what docker writes
+    if content is None:  # a folder or a device: docker writes none
         raise ClusterError(f"the archive of an image has no file {name}.", cause="this docker writes another format.")
     return content
 

@@ -12,7 +12,7 @@ from tests.cluster.process import run
 LOCK = CHECKOUT / "requirements.lock"
 HEADER = """\
 # The versions in the k8sflow image: every dependency of k8sflow[controller] and of its build, resolved at once.
-# Make it anew with `make lock`.
+# Update it with `make lock`.
 """
 
 
@@ -31,7 +31,7 @@ def main() -> None:
 
 
 def normal(name: str) -> str:
-    """A package's name in the form that all spellings share (PEP 503)."""
+    """Return a package's name in the form that all spellings share (PEP 503)."""
     return re.sub("[-_.]+", "-", name).lower()
 
 

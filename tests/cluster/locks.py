@@ -13,7 +13,7 @@ from tests.cluster.console import say
 
 @contextmanager
 def held(path: Path) -> Iterator[None]:
-    """Hold the lock at ``path`` while the block runs; tells once who has it when it must wait."""
+    """Hold the lock at ``path`` while the block runs; report its holder once when it must wait."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # Not inherited by children: a daemon started under the lock must not keep it.
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

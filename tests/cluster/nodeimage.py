@@ -1,7 +1,7 @@
-"""The node image: kindest/node where it can be pulled; where not, one of Debian packages and Go modules.
+"""The node image: kindest/node if it can be pulled; otherwise one of Debian packages and Go modules.
 
-The built one holds what kindest/node holds: systemd, containerd and runc, kubelet and kubeadm, and in containerd's
-store the images of the control plane. It differs where it has to: it also starts on hosts with cgroup v1, and where
+The built one contains the same as kindest/node: systemd, containerd and runc, kubelet and kubeadm, and in containerd's
+store the images of the control plane. It differs in two ways: it also starts on hosts with cgroup v1, and where
 the kernel withholds CAP_SYS_RESOURCE.
 """
 
@@ -26,7 +26,7 @@ PULLED = f"kindest/node:{programs.KUBERNETES_VERSION}"
 NAME = "k8sflow-test/node"
 CNI_IMAGE = "localhost/k8sflow-test/cni:1"
 REGISTRY_ANSWERS_WITHIN_SECONDS = 15.0
-RECIPE = 1  # changes when the functions below make something else of the same files
+RECIPE = 1  # changes when the functions below build something else from the same files
 FILES = HERE / "node" / "files"
 ROOTFS = rootfs.Rootfs(
     "node",
@@ -39,7 +39,7 @@ ROOTFS = rootfs.Rootfs(
 UNUSED_CNI_PLUGINS = (
     *("dhcp", "ipvlan", "macvlan", "vlan", "vrf", "sbr", "bandwidth", "firewall", "host-device", "tuning", "static"),
 )
-# The default target is reached as soon as containerd answers; what manages hardware has no place in a container.
+# The default target is reached as soon as containerd answers; a container doesn't need what manages hardware.
 MASKED_UNITS = (
     *("systemd-udevd.service", "systemd-udev-trigger.service", "systemd-udevd-control.socket"),
     *("systemd-udevd-kernel.socket", "systemd-logind.service", "systemd-resolved.service"),
@@ -57,14 +57,14 @@ BUILDS = (programs.KUBERNETES, programs.ETCD, programs.COREDNS, programs.NODE_TO
 
 
 def built_name() -> str:
-    """Name of the image that this checkout would build."""
+    """Return the name of the image that this checkout would build."""
     settings = (MASKED_UNITS, ENABLED_UNITS, UNUSED_CNI_PLUGINS, CNI_IMAGE, RECIPE)
     files = key_of_files(files_below(FILES), FILES, repr(settings))
     return f"{NAME}:{key_of(files, ROOTFS.key(), *(build.key() for build in BUILDS))}"
 
 
 def find(engine: Engine) -> str | None:
-    """The node image that the engine has already."""
+    """Return the node image that the engine has already."""
     for name in (PULLED, built_name()):
         if attempt(["docker", "image", "inspect", name], environment=engine.environment).returncode == 0:
             return name
@@ -72,7 +72,7 @@ def find(engine: Engine) -> str | None:
 
 
 def ensure(engine: Engine, places: Places) -> str:
-    """Name of a node image that the engine has: found, pulled or built."""
+    """Return the name of a node image that the engine has: found, pulled or built."""
     found = find(engine)
     if found is not None:
         return found
@@ -99,7 +99,7 @@ def ensure(engine: Engine, places: Places) -> str:
 
 
 def pull(name: str, engine: Engine) -> bool:
-    """Whether the engine could pull an image; gives up soon where the registry does not answer."""
+    """Report if the engine could pull an image; give up soon if the registry does not answer."""
     with step(f"pulling {name}") as progress:
         process = subprocess.Popen(
             ["docker", "pull", name],
@@ -125,7 +125,7 @@ def pull(name: str, engine: Engine) -> bool:
 
 
 def _references(kubernetes: Path) -> dict[str, str]:
-    """Full names of the control plane's images, by the last part of their path: what kubeadm will ask for."""
+    """Return the full names of the control plane's images as kubeadm requests them, by the last part of their path."""
     listed = run(
         [kubernetes / "kubeadm", "config", "images", "list", "--kubernetes-version", programs.KUBERNETES_VERSION],
         doing="ask kubeadm for its images",
@@ -134,7 +134,7 @@ def _references(kubernetes: Path) -> dict[str, str]:
 
 
 def _configure(root: Path, kubernetes: Path, pause_image: str) -> None:
-    """Put the programs and everything below node/files/ in place."""
+    """Copy the programs and everything below node/files/ into the root file system."""
     for name in ("kubeadm", "kubelet", "kubectl"):
         shutil.copy2(kubernetes / name, root / "usr/bin" / name)
     for name in UNUSED_CNI_PLUGINS:
@@ -172,7 +172,7 @@ def _set_units(units: Path) -> None:
 
 
 def _images(root: Path, folders: dict[str, Path], references: dict[str, str]) -> list[Image]:
-    """The images that a node needs before it can pull any."""
+    """Return the images that a node needs before it can pull any."""
     kubernetes, tools = folders["kubernetes"], folders["node-tools"]
     network = _network_tools(root)
     control_plane = {
@@ -190,7 +190,7 @@ def _images(root: Path, folders: dict[str, Path], references: dict[str, str]) ->
 
 
 def _network_tools(root: Path) -> dict[str, Path | Link | None]:
-    """iptables, conntrack, nft, ip and a shell, with every library that they load.
+    """Copy iptables, conntrack, nft, ip and a shell, with every library that they load.
 
     All of iptables' extensions go in with *their* libraries: libxt_statistic, which kube-proxy's rules use, needs libm,
     and without it no Service works while the control plane looks healthy.
@@ -213,7 +213,7 @@ def _network_tools(root: Path) -> dict[str, Path | Link | None]:
 
 
 def _preload(root: Path, layout: Path) -> None:
-    """Unpack the images into the store of the rootfs's own containerd, run in a chroot of its own namespaces."""
+    """Unpack the images into the store of the rootfs's own containerd, run in a chroot with its own namespaces."""
     shutil.rmtree(root / "var/lib/containerd", ignore_errors=True)
     images = root / "layout.tar"
     run(["tar", "-C", layout, "-cf", images, "."], doing="pack the control plane's images")
@@ -236,7 +236,7 @@ def _preload(root: Path, layout: Path) -> None:
 
 
 def _import(root: Path, name: str, engine: Engine) -> None:
-    """Hand the root file system to the engine, and tell it how to start and stop systemd."""
+    """Pass the root file system to the engine, with the commands that start and stop systemd."""
     layer = f"{name}-rootfs"
     tar = subprocess.Popen(["tar", "-C", root, "--numeric-owner", "-cf", "-", "."], stdout=subprocess.PIPE)
     try:

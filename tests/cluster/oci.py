@@ -19,7 +19,7 @@ from pathlib import Path
 OCI = "application/vnd.oci.image"
 PATH = "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
-EPOCH = 0  # every file's time: the same content makes the same image
+EPOCH = 0  # every file's time: the same content gives the same image
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ class Image:
 
     Args:
         reference: Its full name, with registry and tag.
-        files: What it holds: path in the image to a file here, a link, or None for an empty folder.
-        entrypoint: The program that it runs, where pods don't say so themselves.
+        files: Content: path in the image to a file here, a link, or None for an empty folder.
+        entrypoint: The program that it runs, unless pods name another.
     """
 
     reference: str
@@ -45,12 +45,12 @@ class Image:
 
 
 def architecture() -> str:
-    """This machine's name in Go and in image manifests."""
+    """Return this machine's name in Go and in image manifests."""
     return ARCHITECTURES.get(platform.machine(), platform.machine())
 
 
 def write_layout(images: Sequence[Image], folder: Path) -> None:
-    """Write all images to ``folder``; layers are packed side by side, since compressing is the work."""
+    """Write all images to ``folder``; layers are packed concurrently, since compressing takes the time."""
     blobs = folder / "blobs" / "sha256"
     blobs.mkdir(parents=True)
     with ThreadPoolExecutor() as pool:
@@ -121,7 +121,7 @@ def _link(name: str, target: str) -> tarfile.TarInfo:
 
 
 def digest_of(file: Path) -> str:
-    """SHA-256 of a file's content."""
+    """Return the SHA-256 of a file's content."""
     digest = hashlib.sha256()
     with file.open("rb") as source:
         while chunk := source.read(1 << 20):
@@ -137,7 +137,7 @@ def _json_blob(content: object, media_type: str, blobs: Path) -> dict[str, objec
 
 
 def _blob(file: Path, media_type: str, blobs: Path) -> dict[str, object]:
-    """Descriptor of a file that takes its place among the blobs."""
+    """Return the descriptor of a file that becomes one of the blobs."""
     digest, size = digest_of(file), file.stat().st_size
     file.rename(blobs / digest)
     return {"mediaType": media_type, "digest": f"sha256:{digest}", "size": size}

@@ -1,13 +1,13 @@
-"""Where the harness keeps things, and the keys under which it finds them again.
+"""The folders of the harness, and the keys of their content.
 
-All of it lies in the user's cache folder, so that a fresh clone re-uses what another one built:
+All of them are in the user's cache folder, so that a fresh clone re-uses what another one built:
 
     ~/.cache/k8sflow/
       programs/<name>-<key>/    Go programs, built from the modules pinned in tools/
       rootfs/<name>-<key>.tar   Debian root file systems
-      docker/                   data of the engine that the harness starts where there is none
+      docker/                   data of the harness's own engine
       cluster/                  kubeconfig, environment and state of the cluster
-      work/                     half-made things; whatever is in it may be deleted
+      work/                     incomplete work; anything in it may be deleted
     /run/k8sflow-<key>/         sockets and pid files of that engine
 """
 
@@ -35,7 +35,7 @@ class Places:
 
     @classmethod
     def of_user(cls) -> Places:
-        """``$XDG_CACHE_HOME/k8sflow``, else ``~/.cache/k8sflow``."""
+        """Return ``$XDG_CACHE_HOME/k8sflow``, else ``~/.cache/k8sflow``."""
         home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
         return cls(Path(home).expanduser().resolve() / "k8sflow")
 
@@ -61,12 +61,12 @@ class Places:
 
     @property
     def run(self) -> Path:
-        """Sockets and pid files of our engine: /run is empty after a reboot, and its paths are short."""
+        """Return the folder of the engine's sockets and pid files: /run is emptied at boot, and has short paths."""
         return Path("/run") / f"k8sflow-{key_of(str(self.root))[:8]}"
 
 
 def key_of(*parts: str | bytes) -> str:
-    """A short name for a list of texts: different lists have different names."""
+    """Return a short name for a list of texts: different lists have different names."""
     digest = hashlib.sha256()
     for part in parts:
         data = part.encode() if isinstance(part, str) else part
@@ -76,7 +76,7 @@ def key_of(*parts: str | bytes) -> str:
 
 
 def key_of_files(files: Iterable[Path], relative_to: Path, *more: str) -> str:
-    """A short name for the content of files, their names and modes, and whatever else goes in."""
+    """Return a short name for the content of files, their names and modes, and further texts."""
     parts: list[str | bytes] = list(more)
     for file in sorted(files):
         parts += [file.relative_to(relative_to).as_posix(), oct(file.stat().st_mode & 0o111), file.read_bytes()]
@@ -84,7 +84,7 @@ def key_of_files(files: Iterable[Path], relative_to: Path, *more: str) -> str:
 
 
 def files_below(folder: Path) -> list[Path]:
-    """Every file below ``folder`` that could go into an image: no byte code, nothing hidden."""
+    """List every file below ``folder`` that may be part of an image: no byte code, nothing hidden."""
     return [
         file
         for file in sorted(folder.rglob("*"))
@@ -96,7 +96,7 @@ def files_below(folder: Path) -> list[Path]:
 
 @contextmanager
 def new_folder(places: Places, name: str) -> Iterator[Path]:
-    """A fresh folder for half-made things on the cache's file system, removed at the end whatever happens."""
+    """Create a folder for incomplete work on the cache's file system, and remove it in any case."""
     places.work.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=places.work))
     try:

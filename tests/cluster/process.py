@@ -1,4 +1,4 @@
-"""Running other programs: their output is kept, and a failure tells the last lines of it."""
+"""Running other programs: their output is kept, and an error has its last lines."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def run(
     stdin: str | IO[bytes] | None = None,
     timeout_seconds: float = 600,
 ) -> str:
-    """Standard output of ``command``.
+    """Return the standard output of ``command``.
 
     Args:
         command: Program and arguments; never a shell line.
@@ -51,7 +51,7 @@ def attempt(
     stdin: str | IO[bytes] | None = None,
     timeout_seconds: float = 60,
 ) -> subprocess.CompletedProcess[str]:
-    """How ``command`` ended; a missing program is exit code 127, one that was too slow 124, as in a shell."""
+    """Return the result of ``command``; a missing program has exit code 127, a slow one 124, as in a shell."""
     text, source = (stdin, subprocess.PIPE) if isinstance(stdin, str) else (None, stdin or subprocess.DEVNULL)
     try:
         with subprocess.Popen(
@@ -66,7 +66,7 @@ def attempt(
         ) as process:
             try:
                 out, err = process.communicate(text, timeout=timeout_seconds)
-            except BaseException as error:  # whatever ends the wait, Ctrl-C included, ends the program too
+            except BaseException as error:  # anything that ends the wait, Ctrl-C included, ends the program too
                 process.kill()
                 if not isinstance(error, subprocess.TimeoutExpired):
                     raise
@@ -78,12 +78,12 @@ def attempt(
 
 
 def describe(command: Sequence[str | Path], done: subprocess.CompletedProcess[str]) -> str:
-    """Which program failed and how, on one line."""
+    """Name the program that failed, and its exit, on one line."""
     words = " ".join(os.fspath(part) for part in command)
     shown = words if len(words) <= 120 else f"{words[:117]}..."
     return f"`{shown}` ended with exit code {done.returncode}."
 
 
 def tail(text: str) -> str:
-    """The last lines of a program's output, indented."""
+    """Return the last lines of a program's output, indented."""
     return "\n".join(f"    {line}" for line in text.strip().splitlines()[-TAIL_LINES:])

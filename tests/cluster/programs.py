@@ -33,9 +33,9 @@ class Build:
     """Programs that are built in one go.
 
     Args:
-        name: What it is called in the cache, and to the person who waits.
+        name: Their name in the cache, and in messages.
         module: Folder in tools/ that pins the versions.
-        packages: What to build; a program is named after the last part of its package.
+        packages: Packages to build; a program is named after the last part of its package.
         variables: Values set in packages by the linker.
     """
 
@@ -45,18 +45,18 @@ class Build:
     variables: tuple[tuple[str, str], ...] = ()
 
     def key(self) -> str:
-        """Changes with anything that the programs are made of."""
+        """Return a key that changes with everything that the programs depend on."""
         folder = TOOLS / self.module
         files = [file for pattern in ("go.mod", "go.sum", "*.go") for file in folder.glob(pattern)]
         return key_of_files(files, folder, platform.machine(), *self.packages, repr(self.variables))
 
     def folder(self, places: Places) -> Path:
-        """Where the programs lie once they are built."""
+        """Return the folder of the programs, which may not be built yet."""
         return places.programs / f"{self.name}-{self.key()}"
 
 
 def _kubernetes_version() -> tuple[tuple[str, str], ...]:
-    """What Kubernetes' own build sets, and `kubectl version` and the API server tell (hack/lib/version.sh)."""
+    """Return the variables of Kubernetes' own build, as `kubectl version` shows them (hack/lib/version.sh)."""
     major, minor, _ = KUBERNETES_VERSION.removeprefix("v").split(".")
     values = {"gitVersion": KUBERNETES_VERSION, "gitMajor": major, "gitMinor": minor, "gitTreeState": "clean"}
     packages = ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
@@ -80,7 +80,7 @@ VERSITYGW = Build("versitygw", ".", ("github.com/versity/versitygw/cmd/versitygw
 
 
 def ensure(build: Build, places: Places) -> Path:
-    """Folder of the programs, built where it is not there yet."""
+    """Return the folder of the programs; build them if necessary."""
     folder = build.folder(places)
     if not folder.exists():
         go = host.go()
@@ -119,7 +119,7 @@ def _compile(go: str, build: Build, folder: Path, progress: Step) -> None:
             for line in process.stderr or ():
                 said.append(line)
                 progress.detail = f"{len(said)} of {max(total, len(said))} packages"
-        except BaseException:  # Ctrl-C: the build ends with us
+        except BaseException:  # Ctrl-C: end the build too
             process.kill()
             raise
     if process.returncode != 0:
@@ -131,7 +131,7 @@ def _compile(go: str, build: Build, folder: Path, progress: Step) -> None:
 
 
 def _stale_packages(go: str, build: Build, environment: dict[str, str]) -> list[str]:
-    """Packages that have to be compiled first."""
+    """List the packages that have to be compiled first."""
     template = "{{if .Stale}}{{.ImportPath}}{{end}}"
     listed = attempt(
         [go, "list", "-deps", "-f", template, *build.packages],
@@ -143,5 +143,5 @@ def _stale_packages(go: str, build: Build, environment: dict[str, str]) -> list[
 
 
 def _environment() -> dict[str, str]:
-    """One build everywhere: static programs, no paths of this machine inside, nothing but the pinned versions."""
+    """Return the build's variables: static programs, no paths of this machine inside, only the pinned versions."""
     return {"CGO_ENABLED": "0", "GOFLAGS": "-buildvcs=false -trimpath -mod=readonly", "GOWORK": "off"}

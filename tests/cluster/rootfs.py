@@ -1,4 +1,4 @@
-"""Debian root file systems, made by debootstrap from the mirror that this machine's apt uses, and kept as tar files."""
+"""Debian root file systems, created by debootstrap from the mirror of this machine's apt, and kept as tar files."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ class Rootfs:
     packages: tuple[str, ...]
 
     def key(self) -> str:
-        """Changes with what is asked for; a mirror's newer packages don't change it."""
+        """Return a key that changes with the packages; a mirror's newer versions of them don't change it."""
         return key_of(SUITE, *self.packages, *SUPERFLUOUS)
 
     def tarball(self, places: Places) -> Path:
-        """Where it is kept."""
+        """Return the path of the tar file."""
         return places.rootfs / f"{self.name}-{self.key()}.tar"
 
 
 def ensure(rootfs: Rootfs, places: Places) -> Path:
-    """Tar file of the root file system, made where it is not there yet."""
+    """Return the tar file of the root file system; create it if necessary."""
     tarball = rootfs.tarball(places)
     if not tarball.exists():
         host.check_root("run debootstrap", cause="images that can't be pulled here are made of Debian packages.")
@@ -60,16 +60,16 @@ def ensure(rootfs: Rootfs, places: Places) -> Path:
 
 
 def unpack(tarball: Path, folder: Path) -> None:
-    """Unpack a root file system, owners and modes kept."""
+    """Unpack a root file system, keeping owners and modes."""
     run(
         ["tar", "-C", folder, "--numeric-owner", "-xpf", tarball],
         doing=f"unpack {tarball.name}",
-        advice=f"If the file is damaged, delete {tarball}: it is made anew.",
+        advice=f"If the file is damaged, delete {tarball}: it is created again.",
     )
 
 
 def mirror() -> str:
-    """The Debian mirror of this machine's apt."""
+    """Return the Debian mirror of this machine's apt."""
     listed = attempt(["apt-get", "indextargets", "--format", "$(SITE)", "Origin: Debian", "Label: Debian"])
     return next(iter(listed.stdout.split()), DEFAULT_MIRROR)
 
@@ -86,7 +86,7 @@ def _bootstrap(rootfs: Rootfs, work: Path, progress_of: Callable[[str], None]) -
             for line in process.stdout or ():
                 said.append(line)
                 progress_of(line.removeprefix("I: ").strip()[:60])
-        except BaseException:  # Ctrl-C: it ends with us
+        except BaseException:  # Ctrl-C: end the program too
             process.kill()
             raise
     if process.returncode != 0:

@@ -1,4 +1,4 @@
-"""A few signed S3 requests with the standard library, to see that the server answers a real one.
+"""Signed S3 requests with only the standard library, to check that the server answers real ones.
 
 The harness runs before the project's virtual environment exists, so it can't use boto3. The signature is AWS's
 version 4: https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html
@@ -28,7 +28,7 @@ class S3Server:
     region: str = "us-east-1"
 
     def create_bucket(self, bucket: str) -> None:
-        """Make a bucket where it is not there yet."""
+        """Create a bucket if it doesn't exist."""
         status, body = self._request("PUT", f"/{bucket}", b"")
         if status not in (http.client.OK, CONFLICT):
             raise OSError(f"PUT /{bucket}: HTTP {status}: {body[:200]!r}")
@@ -37,7 +37,7 @@ class S3Server:
         """Write an object and read it again.
 
         Raises:
-            OSError: The server can't be reached, or refused, or gave back something else.
+            OSError: The server can't be reached, or refused, or returned something else.
         """
         path, content = f"/{bucket}/{name}", str(time.time_ns()).encode()
         self.put(path, content)
@@ -49,7 +49,7 @@ class S3Server:
         self._succeed("PUT", path, content)
 
     def get(self, path: str) -> bytes:
-        """Content of the object at ``/bucket/name``."""
+        """Return the content of the object at ``/bucket/name``."""
         return self._succeed("GET", path, b"")
 
     def _succeed(self, method: str, path: str, body: bytes) -> bytes:
@@ -66,13 +66,13 @@ class S3Server:
             connection.request(method, path, body, headers)
             response = connection.getresponse()
             return response.status, response.read()
-        except http.client.HTTPException as error:  # e.g. the port is forwarded, and nobody is behind it yet
+        except http.client.HTTPException as error:  # e.g. the port is forwarded, and no server is behind it yet
             raise OSError(f"{method} {path}: {error!r}") from error
         finally:
             connection.close()
 
     def signed_headers(self, method: str, path: str, body: bytes, now: str) -> dict[str, str]:
-        """The headers of a request at the time ``now`` (``YYYYMMDDTHHMMSSZ``), signature included."""
+        """Return the headers of a request at the time ``now`` (``YYYYMMDDTHHMMSSZ``), signature included."""
         digest = hashlib.sha256(body).hexdigest()
         headers = {
             "host": urllib.parse.urlsplit(self.endpoint).netloc,

@@ -2,11 +2,11 @@
 
     python driver_deaths.py FLOW_FILE once|chain|cancel|threads
 
-``once``: for each change of state of a run, a driver is killed (SIGKILL) right before it, and ``attach`` finishes it.
+``once``: for each change of state of a run, a driver is killed (SIGKILL) just before it, and ``attach`` finishes it.
 ``cancel``: the same with Ctrl-C (SIGINT), and ``resume``.
 ``threads``: as ``once`` for a few changes of state, with a driver that has a thread.
 ``chain``: one run, whose drivers die one after the other, each one change of state later than the one before it.
-After each run its result and the marks of its tasks are compared with those of a run that was left alone.
+After each run its result and the marks of its tasks are compared with those of an undisturbed run.
 """
 
 from __future__ import annotations
@@ -24,12 +24,16 @@ from pathlib import Path
 from typing import Any
 
 from k8sflow import config
+from k8sflow.cli.terminal import Terminal
 from k8sflow.client import Run
 from k8sflow.flow.compile import declared
 from k8sflow.flow.spec import FlowSpec
-from k8sflow.runtime.commands import attach, resume
-from k8sflow.runtime.commands import run as run_command
+from k8sflow.runtime.commands.attach import attach
+from k8sflow.runtime.commands.resume import resume
+from k8sflow.runtime.commands.run import run as run_flow
 from k8sflow.runtime.core import loop
+from k8sflow.runtime.core.observer import Observer
+from k8sflow.runtime.core.run_state import RunEnd
 from k8sflow.runtime.request import RunRequest
 from k8sflow.storage.folder import FolderLog, FolderStore
 from k8sflow.storage.run_store import RunStore
@@ -41,30 +45,37 @@ CANCELLED = 130
 
 
 class Deaths:
-    """Sends this process a signal at its n-th change of state: an event, or a write to the store."""
+    """A signal for this process at its n-th change of state: an event, or a write to the store."""
 
     def __init__(self, moment: int, number: signal.Signals) -> None:
-        self.left = moment
+        self.remaining = moment
         self.number = number
         self.pid = os.getpid()
 
     def change(self, *_: Any) -> None:
         if os.getpid() != self.pid:
             return  # a task, or the fork server
-        self.left -= 1
-        if self.left == -1:
+        self.remaining -= 1
+        if self.remaining == -1:
             os.kill(self.pid, self.number)
 
-    submitted = done_before = event = retried = caught = change
-
     def install(self) -> None:
-        """Lets the driver of this process die."""
-        plain = loop.Driver.__init__
+        """Prepare the driver of this process to die."""
+        plain = loop.Loop.__init__
 
-        def with_observer(driver: Any, *arguments: Any, observers: Any, **options: Any) -> None:
-            plain(driver, *arguments, observers=[*observers, self], **options)
+        deaths = self
 
-        loop.Driver.__init__ = with_observer  # type: ignore[method-assign]
+        class Watched(Observer):
+            """Dies before it passes an event on."""
+
+            def __init__(self, observer: Observer) -> None:
+                for name in ("submitted", "done_before", "event", "retried", "caught"):
+                    setattr(self, name, deaths._before(getattr(observer, name)))
+
+        def with_observer(driver: Any, *arguments: Any, observer: Observer, **options: Any) -> None:
+            plain(driver, *arguments, observer=Watched(observer), **options)
+
+        loop.Loop.__init__ = with_observer  # type: ignore[method-assign]
         for kind, name in ((FolderStore, "put"), (FolderStore, "put_new"), (FolderLog, "write")):
             setattr(kind, name, self._before(getattr(kind, name)))
 
@@ -77,7 +88,7 @@ class Deaths:
 
 
 class Run1:
-    """One run of the flow, with what its tasks have told of themselves outside of the store."""
+    """A run of the flow, with the marks that its tasks write outside of the store."""
 
     def __init__(self, flow: type[FlowSpec], folder: Path, name: str) -> None:
         self.flow = flow
@@ -89,7 +100,7 @@ class Run1:
     def fork(
         self, moment: int, *, is_first: bool, number: signal.Signals = signal.SIGKILL, origin: str | None = None
     ) -> int:
-        """A driver that gets a signal at its n-th change of state; how it ended, as of ``os.waitpid``."""
+        """Run a driver that gets a signal at its n-th change of state, and return its status, as of ``os.waitpid``."""
         if (pid := os.fork()) == 0:
             code = 70
             try:
@@ -106,77 +117,77 @@ class Run1:
         log = os.open(self.folder / "output", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(log, 1)
         os.dup2(log, 2)
-        moment = deaths.left
+        moment = deaths.remaining
         deaths.install()
-        if threads_of_import(self.flow):  # those of this process's import didn't survive the fork
+        if threads_of_import(self.flow):  # the threads of this process's import didn't survive the fork
             threading.Thread(target=threading.Event().wait, daemon=True).start()
         settings = config.load(self.folder)
         request = RunRequest(declared(self.flow), settings, run_id=self.name, max_workers=3)
         if origin is not None:
-            done = resume.resume(request, origin, None, dry_run=False)
+            done = resume(request, origin, None, Terminal(), dry_run=False)
         elif is_first:
-            done = run_command.run(request)
+            done = run_flow(request, Terminal())
         else:
-            done = attach.attach(declared(self.flow), settings, self.name, 3, time.monotonic())
-        if done is None:
+            done = attach(declared(self.flow), settings, self.name, Terminal(), time.monotonic(), 3)
+        if done is RunEnd.CANCELLED:
             raise KeyboardInterrupt
-        assert done is True
+        assert done is RunEnd.SUCCEEDED
         if moment == NEVER:
-            (self.folder / "changes").write_text(str(NEVER - deaths.left))
+            (self.folder / "changes").write_text(str(NEVER - deaths.remaining))
 
     def settle(self) -> None:
-        """Returns when nothing of a dead driver is left: its lock is free."""
+        """Wait until everything of a dead driver has ended: its lock is free."""
         lock = self.store.root / f"F/runs/{self.name}/driver.lock"
         if lock.exists():
             with lock.open("rb") as file:
                 fcntl.flock(file, fcntl.LOCK_EX)
 
     def committed(self) -> set[str]:
-        """The tasks that have a result."""
+        """Return the tasks that have a result."""
         root = self.store.root / f"F/runs/{self.name}/tasks"
         return {"/".join(path.parts[-3:-1]) for path in root.glob("*/*/commit.json")}
 
-    def told(self) -> list[str]:
-        """Task and attempt of each execution, in the order in which they began."""
+    def executions(self) -> list[str]:
+        """List task and attempt of each execution, in the order in which they started."""
         return self.marks.read_text().split() if self.marks.exists() else []
 
-    def go_on(self, moment: int) -> int:
-        """Attaches with a driver that dies; checks that it runs nothing that has a result, and no name twice."""
+    def attach(self, moment: int) -> int:
+        """Attach with a driver that dies; check that it runs nothing that has a result, and no name twice."""
         self.settle()
-        done, before = self.committed(), len(self.told())
-        status = self.fork(moment, is_first=not self.is_begun)
+        done, before = self.committed(), len(self.executions())
+        status = self.fork(moment, is_first=not self.has_started)
         self.settle()
-        new = [mark.partition(":")[0] for mark in self.told()[before:]]
+        new = [mark.partition(":")[0] for mark in self.executions()[before:]]
         assert not done & set(new), f"{self.name}, death {moment}: {done & set(new)} ran again"
-        twice = [mark for mark, count in Counter(self.told()).items() if count > 1]
+        twice = [mark for mark, count in Counter(self.executions()).items() if count > 1]
         assert not twice, f"{self.name}, death {moment}: executions under one name: {twice}"
         return status
 
     @property
-    def is_begun(self) -> bool:
-        """Whether the run has a record."""
+    def has_started(self) -> bool:
+        """Report if the run has a record."""
         return (self.store.root / f"F/runs/{self.name}/run.json").exists()
 
     def check(self, expected: Run1) -> None:
-        """Checks that the run has the same result as another one."""
-        ours, theirs = (Run(RunStore(run.store, "F", run.name)) for run in (self, expected))
-        assert ours.successful, self.name
+        """Check that the run has the same result as another one."""
+        actual, wanted = (Run(RunStore(run.store, "F", run.name)) for run in (self, expected))
+        assert actual.successful, self.name
         assert self.committed() == expected.committed(), self.name
-        assert ours.data is not None
-        assert theirs.data is not None
-        assert ours.data.result == theirs.data.result, self.name
+        assert actual.data is not None
+        assert wanted.data is not None
+        assert actual.data.result == wanted.data.result, self.name
 
 
 def threads_of_import(flow: type[FlowSpec]) -> bool:
-    """Whether the flow's file starts threads when it is imported."""
+    """Report if the flow's file starts threads when it is imported."""
     return hasattr(sys.modules[flow.__module__], "thread")
 
 
 def cancel(run: Run1, moment: int, whole: Run1) -> bool:
-    """Cancels a run at a change of state, and resumes it in a new one; whether it was not over by then."""
+    """Cancel a run at a change of state, and resume it in a new one; return False if it was over by then."""
     code = os.waitstatus_to_exitcode(run.fork(moment, is_first=True, number=signal.SIGINT))
     assert code in {0, CANCELLED}, (run.folder / "output").read_text()
-    if not run.is_begun:
+    if not run.has_started:
         assert moment == 0
         return True
     run.settle()
@@ -190,13 +201,13 @@ def cancel(run: Run1, moment: int, whole: Run1) -> bool:
     new = Run1(run.flow, run.folder, f"{run.name}-resumed")
     new.marks = Path(f"{run.marks}-resumed")
     assert new.fork(NEVER, is_first=True, origin=run.name) == 0, (run.folder / "output").read_text()
-    assert not done & {mark.partition(":")[0] for mark in new.told()}, moment
+    assert not done & {mark.partition(":")[0] for mark in new.executions()}, moment
     new.check(whole)
     return True
 
 
 def main(file: str, kind: str) -> None:
-    """Runs the deaths, and prints how many there were."""
+    """Run the deaths, and print their number."""
     flow, folder = load_flow(Path(file)), Path(file).parent
     whole = Run1(flow, folder, "whole")
     assert whole.fork(NEVER, is_first=True) == 0, (folder / "output").read_text()
@@ -207,7 +218,7 @@ def main(file: str, kind: str) -> None:
         for moment in range(pause // 2, changes, pause):
             run = Run1(flow, folder, f"d{moment}")
             count += os.WIFSIGNALED(run.fork(moment, is_first=True))
-            assert run.go_on(NEVER) == 0, (folder / "output").read_text()
+            assert run.attach(NEVER) == 0, (folder / "output").read_text()
             run.check(whole)
     elif kind == "cancel":
         for moment in range(changes):
@@ -215,7 +226,7 @@ def main(file: str, kind: str) -> None:
     else:
         run = Run1(flow, folder, "chain")
         for moment in itertools.count():
-            if not os.WIFSIGNALED(status := run.go_on(moment)):
+            if not os.WIFSIGNALED(status := run.attach(moment)):
                 assert status == 0, (folder / "output").read_text()
                 break
             count += 1

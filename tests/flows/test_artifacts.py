@@ -1,4 +1,4 @@
-"""Artifacts in real runs: what inheriting and joining them costs, and what a join takes over."""
+"""Artifacts in real runs: the cost of inheriting and joining them, and the choice of a join."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ WIDE = """
         def start(self):
             for number in range(VALUES):
                 setattr(self, f"v{number}", f"{number:05}" * (BYTES // 5))
-            self.gone = "x" * BYTES
+            self.deleted = "x" * BYTES
             self.items = list(range(WIDTH))
             self.next(self.branch, foreach="items")
         @step
         def branch(self):
             self.result = self.input * 2
             self.v0 = f"mine {self.index}"
-            del self.gone
+            del self.deleted
             self.next(self.join)
         @step
         def join(self, inputs):
@@ -42,12 +42,12 @@ WIDE = """
             self.next(self.end)
         @step
         def end(self):
-            self.seen = self.v299[:5], hasattr(self, "gone"), hasattr(self, "v0")
+            self.seen = self.v299[:5], hasattr(self, "deleted"), hasattr(self, "v0")
 """
 
 
 class CountingStore(MemoryStore):
-    """Counts how often each object is read, and what is written."""
+    """A store that counts reads of each object, and writes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ class CountingStore(MemoryStore):
 
 
 def test_small_values_do_not_grow_with_the_width(tmp_path: Path) -> None:
-    """300 of 1.6 kB and 300 branches: less than four times their bytes and 2 kB a task, read once by the join."""
+    """300 artifacts of 1.6 kB in 300 branches need at most four times their bytes, and 2 kB a task, and one read."""
     store = CountingStore()
     runner = runner_of(load_flow(write_flow(tmp_path, WIDE)), tmp_path, store=store)
     states = scheduler.Scheduler(runner.definition.graph, runner.record.run)
@@ -92,11 +92,11 @@ def test_small_values_do_not_grow_with_the_width(tmp_path: Path) -> None:
     refs = Tables(runner.run_store).table("join/0", commit).refs()
     assert saved.load(refs["sums"], "sums") == (89700, 44850, "mine 7", "00009")
     assert saved.load(refs["v299"], "v299")[:5] == "00299"
-    assert {"gone", "v0", "result"}.isdisjoint(refs)
+    assert {"deleted", "v0", "result"}.isdisjoint(refs)
 
 
 def test_a_whole_run_of_many_small_values(tmp_path: Path) -> None:
-    """In processes of their own; a reader sees all of them, `resume` and `spin` go on with them."""
+    """The tasks are processes of their own; a reader sees all values, and `resume` and `spin` use them."""
     source = (
         WIDE.replace("300, 300, 1550", "300, 12, 1550")
         + """
@@ -117,7 +117,7 @@ def test_a_whole_run_of_many_small_values(tmp_path: Path) -> None:
     assert run.data.seen == ("00299", False, False)
     assert run["branch"].task.data.v17[:5] == "00017"
     assert run["branch"]["3"].data.v0 == "mine 3"
-    assert "gone" not in run["branch"]["3"]
+    assert "deleted" not in run["branch"]["3"]
 
 
 CAUGHT = """
@@ -147,8 +147,8 @@ CAUGHT = """
 """
 
 
-def test_what_a_caught_step_was_given_is_no_copy(tmp_path: Path) -> None:
-    """Nor what it keeps of its own for the steps after it."""
+def test_artifacts_of_a_caught_step_are_not_copied(tmp_path: Path) -> None:
+    """Neither its inputs are, nor the artifacts that it sets for the steps after it."""
     file = write_flow(tmp_path, CAUGHT)
     done = run_flow(file)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -161,8 +161,8 @@ def test_what_a_caught_step_was_given_is_no_copy(tmp_path: Path) -> None:
         assert max(sizes) < 4096
 
 
-def test_a_run_of_an_older_k8sflow_is_read_and_gone_on_with(tmp_path: Path) -> None:
-    """Its commits hold all that a task left."""
+def test_a_run_of_an_older_k8sflow_can_be_read_and_continued(tmp_path: Path) -> None:
+    """Its commits list all artifacts of a task."""
     runner = runner_of(load_flow(write_flow(tmp_path, WIDE)), tmp_path)
     saved = ArtifactStore(runner.store, "F")
     refs = {f"v{number}": saved.save(f"{number:05}" * 300, "v") for number in range(300)}
@@ -221,8 +221,8 @@ MERGE = """
 """
 
 
-def test_what_branches_only_read_is_merged(tmp_path: Path) -> None:
-    """Models, frames, sets and cached properties; the value is what the split left."""
+def test_artifacts_that_branches_only_read_are_merged(tmp_path: Path) -> None:
+    """Examples are models, frames, sets and cached properties; the value is that of the split."""
     run = run_source(tmp_path, MERGE % ("", "inputs, exclude=['seen']"))
     assert run.data.shown == ([1, 4, 9], 50, ["one", "three", "two"])
     assert {each.id: each.sha for each in run["join"].task} == {
@@ -238,7 +238,7 @@ def test_what_branches_only_read_is_merged(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_any_inputs_are_merged(tmp_path: Path, inputs: str) -> None:
-    """So that branches that failed can be left out."""
+    """Failed branches can be omitted."""
     run = run_source(tmp_path, MERGE % ("", f"{inputs}, exclude=['seen']"))
     assert run.data.shown == ([1, 4, 9], 50, ["one", "three", "two"])
 
@@ -254,20 +254,20 @@ def test_any_inputs_are_merged(tmp_path: Path, inputs: str) -> None:
         ("self.squares.lookup(self.index)", "squares"),
     ],
 )
-def test_what_a_branch_changed_is_a_conflict(tmp_path: Path, change: str, name: str) -> None:
-    """With its name, and what to do where it was only read after all."""
+def test_an_artifact_that_a_branch_changed_is_a_conflict(tmp_path: Path, change: str, name: str) -> None:
+    """The error has its name, and advice for an artifact that was only read."""
     with pytest.raises(Failed) as failed:
         run_source(tmp_path, MERGE % (change, "inputs, exclude=['seen']"))
-    assert failed.value.result.diagnosis is not None
-    assert failed.value.result.diagnosis.error_type.endswith("UnhandledInMergeArtifactsException")
+    assert failed.value.result.failure is not None
+    assert failed.value.result.failure.error_type.endswith("UnhandledInMergeArtifactsException")
     assert f"    {name}: " in failed.value.summary
     assert failed.value.summary.count("\n") == 1
     if name != "words":
         assert f"self.{name} = inputs[0].{name}" in failed.value.text
 
 
-def test_a_step_that_only_read_what_it_was_given_writes_nothing(tmp_path: Path) -> None:
-    """A model, a frame; what it computed of them is new."""
+def test_a_step_that_only_reads_its_artifacts_writes_nothing(tmp_path: Path) -> None:
+    """Models and frames are examples; results computed from them are new."""
     source = MERGE % ("", "inputs[:1], exclude=['seen']")
     run = run_source(tmp_path, source)
     blobs = {name: run["start"].task[name].sha for name in ("model", "scaler", "frame", "words")}
@@ -276,7 +276,7 @@ def test_a_step_that_only_read_what_it_was_given_writes_nothing(tmp_path: Path) 
 
 
 def test_errors_of_a_merge_are_caught_by_their_names(tmp_path: Path) -> None:
-    """The first except clause no longer takes both."""
+    """The first except clause doesn't catch both."""
     run = run_source(
         tmp_path,
         """
@@ -295,25 +295,25 @@ def test_errors_of_a_merge_are_caught_by_their_names(tmp_path: Path) -> None:
                 self.next(self.join)
             @step
             def join(self, inputs):
-                self.told = []
+                self.caught = []
                 for include in ["nothing", "neither"], []:
                     try:
                         self.merge_artifacts(inputs, include=include)
                     except UnhandledInMergeArtifactsException as error:
-                        self.told.append(("unhandled", error.artifact_names))
+                        self.caught.append(("unhandled", error.artifact_names))
                     except MissingInMergeArtifactsException as error:
-                        self.told.append(("missing", error.artifact_names))
+                        self.caught.append(("missing", error.artifact_names))
                 self.next(self.end)
             @step
             def end(self):
                 pass
         """,
     )
-    assert run.data.told == [("missing", ["neither", "nothing"]), ("unhandled", ["x", "y"])]
+    assert run.data.caught == [("missing", ["neither", "nothing"]), ("unhandled", ["x", "y"])]
 
 
-def test_what_can_not_be_loaded_fails_where_it_was_made(tmp_path: Path) -> None:
-    """And a headline of a user's own error is shown."""
+def test_a_value_that_can_not_be_loaded_fails_where_it_is_set(tmp_path: Path) -> None:
+    """The headline of a user's own error is shown too."""
     file = write_flow(
         tmp_path,
         """
@@ -329,7 +329,7 @@ def test_what_can_not_be_loaded_fails_where_it_was_made(tmp_path: Path) -> None:
             def start(self):
                 if self.kind == "own":
                     raise Empty("no rows in week 3")
-                self.kept = {"error": ApiError(404, detail="gone")}
+                self.kept = {"error": ApiError(404, detail="missing")}
                 self.next(self.end)
             @step
             def end(self):
@@ -337,9 +337,9 @@ def test_what_can_not_be_loaded_fails_where_it_was_made(tmp_path: Path) -> None:
         """,
     )
     done = run_flow(file, "--kind", "value")
-    told = done.stdout + done.stderr
+    output = done.stdout + done.stderr
     assert done.returncode == 1
-    assert "the artifact 'kept', a dict, can be pickled, but no later step could load it" in told
-    assert "The class __main__.ApiError can't be rebuilt from its pickle" in told
+    assert "the artifact 'kept', a dict, can be pickled, but no later step could load it" in output
+    assert "The class __main__.ApiError can't be rebuilt from its pickle" in output
     done = run_flow(file, "--kind", "own")
     assert "Nothing there: no rows in week 3" in done.stdout + done.stderr

@@ -1,4 +1,4 @@
-"""Runs in a bucket, with tasks on this machine: resumed there, attached to there, and driven by one process only."""
+"""Runs in a bucket, with tasks on this machine: resumed there, attached to there, with only one driver."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.s3
 
 @pytest.fixture
 def bucket(s3_server: S3Server, s3_store: S3Store) -> dict[str, str]:
-    """The environment in which a flow's command line finds the bucket."""
+    """Return the environment in which a flow's command line finds the bucket."""
     return {
         **s3server.KEYS,
         "K8SFLOW_BUCKET": f"{s3server.BUCKET}/{s3_store.prefix.rstrip('/')}",
@@ -34,7 +34,7 @@ def bucket(s3_server: S3Server, s3_store: S3Store) -> dict[str, str]:
 
 @pytest.fixture
 def file(tmp_path: Path, s3_store: S3Store, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A flow with a run ``r0`` in the bucket, which has failed in every branch."""
+    """Create a flow with a run ``r0`` in the bucket, which has failed in every branch."""
     monkeypatch.setenv("K8SFLOW_USER", "tester")
     monkeypatch.chdir(tmp_path)
     file = write_flow(tmp_path, FLOW)
@@ -48,7 +48,7 @@ def file(tmp_path: Path, s3_store: S3Store, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_run_in_the_bucket_is_resumed_and_attached_to(file: Path, bucket: dict[str, str], s3_store: S3Store) -> None:
-    """The new run is there too; its driver is killed, another one is told of it, and one goes on at once."""
+    """The new run is there too; when its driver is killed, another one sees it, and takes over at once."""
     folder = file.parent
     with running(file, "--run-id", "r1", *ARGUMENTS, command="resume", **bucket) as process:
         wait_for(_in_the_middle(folder))
@@ -65,18 +65,18 @@ def test_a_run_in_the_bucket_is_resumed_and_attached_to(file: Path, bucket: dict
             (folder / "go").touch()
             output = follower.communicate(timeout=30)[0].decode()
             assert follower.returncode == 0, output
-    assert "Its driver is gone" in output
+    assert "Its driver died" in output
     assert _marks(folder) == ["end/0:0", "join/0:0", "work/0:1", "work/1:1", "work/2:1"]
-    told = flow_command(file, "attach", "r1", **bucket)
-    assert told.returncode == 0
-    assert "F/r1 succeeded at" in told.stdout
+    done = flow_command(file, "attach", "r1", **bucket)
+    assert done.returncode == 0
+    assert "F/r1 succeeded at" in done.stdout
     commit = RunStore(s3_store, "F", "r1").read_commit("start", "0")
     assert commit is not None
     assert commit.origin == "F/r0"
     assert not (folder / ".k8sflow").exists()
 
 
-def test_the_latest_run_in_a_bucket_is_ones_own(file: Path, bucket: dict[str, str]) -> None:
+def test_the_latest_run_in_a_bucket_is_the_users_own(file: Path, bucket: dict[str, str]) -> None:
     """Others use the bucket too; their runs are resumed by name."""
     others = {**bucket, "K8SFLOW_USER": "somebody-else"}
     done = flow_command(file, "resume", "--dry-run", **others)
@@ -88,7 +88,7 @@ def test_the_latest_run_in_a_bucket_is_ones_own(file: Path, bucket: dict[str, st
 
 
 def test_a_step_is_spun_on_inputs_from_the_bucket(file: Path, bucket: dict[str, str]) -> None:
-    """On this machine, whatever the step ran on."""
+    """It runs on this machine, wherever the step ran."""
     (file.parent / "go").touch()
     done = flow_command(file, "spin", "r0/work/1", **bucket)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -96,7 +96,7 @@ def test_a_step_is_spun_on_inputs_from_the_bucket(file: Path, bucket: dict[str, 
 
 
 def test_a_run_waits_for_a_server_that_is_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the middle of a run, for longer than boto3 tries by itself; no task runs again."""
+    """The wait, in the middle of a run, is longer than boto3 tries by itself; no task runs again."""
     for name, value in {**s3server.KEYS, "K8SFLOW_USER": "tester"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
@@ -115,7 +115,7 @@ def test_a_run_waits_for_a_server_that_is_started_again(tmp_path: Path, monkeypa
             resume = running(file, "--run-id", "r1", *ARGUMENTS, command="resume", **s3server.KEYS, **found)
             process = runs.enter_context(resume)
             wait_for(_in_the_middle(tmp_path))
-        # The server is killed. What takes its place hangs up on more tries than all who ask make by boto3 alone.
+        # The server is killed. Its replacement closes the connections of more tries than boto3 alone makes.
         port = int(server.endpoint.rpartition(":")[2])
         (tmp_path / "go").touch()
         with socket.create_server(("127.0.0.1", port)) as deaf:

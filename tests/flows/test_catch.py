@@ -1,4 +1,4 @@
-"""What @catch keeps of a failed step, and what the client says of its task."""
+"""The artifacts that @catch keeps of a failed step, and the client's view of its task."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ HEAD = "from k8sflow import FlowSpec, catch, retry, step, user_step_decorator\ni
 
 
 def run(folder: Path, source: str, *arguments: str) -> tuple[Any, Run]:
-    """A run of a flow, and its records."""
+    """Run a flow, and return its records."""
     done = run_flow(write_flow(folder, source, head=HEAD), "--run-id", "r", *arguments)
     return done, records(folder, "r")
 
 
 def records(folder: Path, run_id: str) -> Run:
-    """A run's records."""
+    """Open a run's records."""
     return Run(RunStore(FolderStore(str(folder / ".k8sflow")), "F", run_id))
 
 
 def test_metaflow_s_own_example_of_catch(tmp_path: Path) -> None:
-    """docs/scaling/failures.md of Metaflow: the join reads what each branch had set before it failed."""
+    """Metaflow's docs/scaling/failures.md has it: a join reads the artifacts that each branch set before failing."""
     source = """
 class F(FlowSpec):
     @step
@@ -96,8 +96,8 @@ class F(FlowSpec):
 """
 
 
-def test_what_can_t_be_saved_is_left_out_and_said(tmp_path: Path) -> None:
-    """Of a join too, with what it merged and changed, and what a decorator set after the failure."""
+def test_an_artifact_that_can_t_be_saved_is_omitted_and_reported(tmp_path: Path) -> None:
+    """A join's merged and changed artifacts may be omitted too, and those that a decorator set after the failure."""
     done, found = run(tmp_path, PARTIAL)
     assert done.returncode == 0, done.stdout + done.stderr
     assert found.data.seen == ("new", ["a", "b"], False, False, True)
@@ -105,13 +105,13 @@ def test_what_can_t_be_saved_is_left_out_and_said(tmp_path: Path) -> None:
     assert (kind, text) == ("builtins.KeyError", "'x'")
     assert shown.startswith("Traceback (most recent call last):\n")
     assert shown.endswith("KeyError: 'x'")
-    told = found["join"].task.stderr
+    output = found["join"].task.stderr
     for name in ("lock", "lines", "exits"):
-        assert f"@catch on step join leaves out self.{name}, which can't be saved: " in told
+        assert f"@catch on step join leaves out self.{name}, which can't be saved: " in output
 
 
-def test_the_client_s_word_on_a_caught_task_is_metaflow_s(tmp_path: Path) -> None:
-    """Not successful, but finished, and without an exception: also of a task that a resumed run took over."""
+def test_the_client_s_view_of_a_caught_task_is_metaflow_s(tmp_path: Path) -> None:
+    """The task is not successful, but finished, and has no exception; the same holds for its clone in a resumed run."""
     _, found = run(tmp_path, PARTIAL.replace("self.seen = (", "assert os.path.exists('go')\n        self.seen = ("))
     caught, failed = found["join"].task, found["end"].task
     assert (caught.successful, caught.finished, caught.exception) == (False, True, None)
@@ -129,7 +129,7 @@ def test_the_client_s_word_on_a_caught_task_is_metaflow_s(tmp_path: Path) -> Non
     assert (resumed.successful, resumed.finished) == (False, True)
 
 
-def test_nothing_is_written_of_an_execution_that_runs_again(tmp_path: Path) -> None:
+def test_nothing_is_written_by_an_execution_that_is_retried(tmp_path: Path) -> None:
     """Only the last one's artifacts are needed; without @catch none are."""
     source = """
 class F(FlowSpec):
@@ -153,7 +153,7 @@ class F(FlowSpec):
 
 
 def test_a_step_whose_artifact_can_t_be_saved_is_caught(tmp_path: Path) -> None:
-    """@catch lets the run go on also where the saving failed, with the rest."""
+    """@catch lets the run continue even if saving failed, with the other artifacts."""
     source = """
 class F(FlowSpec):
     @catch(var="error")

@@ -1,5 +1,5 @@
 # ruff: noqa: E501  flows and commands in one line each
-"""What a person types, and mistypes: one clear message, an exit code, and nothing left behind."""
+"""The command line and its mistakes: one clear message, an exit code, and nothing left behind."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support import environment, flow_command, run_flow, running, write_fl
 
 FLOW = '''
 class F(FlowSpec):
-    """Does little."""
+    """A small flow."""
     n = Parameter("n", default=3, help="How many.")
     rate = Parameter("learning-rate", default=0.5)
     name = Parameter("name", type=str)
@@ -43,11 +43,11 @@ class F(FlowSpec):
 
 @pytest.fixture
 def flow(tmp_path: Path) -> Path:
-    """A flow file with parameters of all types."""
+    """Write a flow file with parameters of all types."""
     return write_flow(tmp_path, FLOW)
 
 
-PLACES = {
+STARTS = {
     "script": ("flow.py", "python flow.py", "class F(FlowSpec):"),
     "folder": ("ein Ordner/日本's.py", 'python "ein Ordner/日本\'s.py"', "class F(FlowSpec):"),
     "module": ("pkg/flow.py", "python -m pkg.flow", "from . import __name__ as pkg\nclass F(FlowSpec):"),
@@ -58,10 +58,10 @@ PLACES = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("place", PLACES)
-def test_the_commands_that_a_failed_run_names_can_be_pasted(tmp_path: Path, place: str) -> None:
-    """Into the same shell, however the flow was started, with the decorators and the project's branch of the run."""
-    file, start, head = PLACES[place]
+@pytest.mark.parametrize("start_from", STARTS)
+def test_the_commands_that_a_failed_run_names_can_be_pasted(tmp_path: Path, start_from: str) -> None:
+    """They work in the same shell, however the flow was started, with the decorators and the project's branch of the run."""
+    file, start, head = STARTS[start_from]
     head = head.replace("class F", "from k8sflow import project\n@project(name='p')\nclass F")
     write_flow(tmp_path, f"""
 {head}
@@ -70,7 +70,7 @@ def test_the_commands_that_a_failed_run_names_can_be_pasted(tmp_path: Path, plac
         import os, pathlib
         from k8sflow import current
         print("says", os.environ["SAID"], current.branch_name, current.is_production)
-        assert pathlib.Path("mended").exists(), "not yet"
+        assert pathlib.Path("fixed").exists(), "not yet"
         self.next(self.end)
     @step
     def end(self): pass
@@ -88,23 +88,23 @@ def test_the_commands_that_a_failed_run_names_can_be_pasted(tmp_path: Path, plac
     options = '--with \'environment:vars={"SAID": "it\'"\'"\'s"}\' --branch b --production'
     failed = shell(f"{start} run {options}")
     assert failed.returncode == 1, failed.stderr
-    commands = dict(re.findall(r"^ +(its output|to go on): +(.*)$", failed.stdout, re.MULTILINE))
+    commands = dict(re.findall(r"^ +(its output|to resume): +(.*)$", failed.stdout, re.MULTILINE))
     assert commands["its output"].startswith("python ")
     said = "says it's prod.b True"
     assert said in shell(commands["its output"]).stdout
-    (tmp_path / "mended").touch()
-    resumed = shell(commands["to go on"])
-    assert resumed.returncode == 0, commands["to go on"] + resumed.stdout + resumed.stderr
+    (tmp_path / "fixed").touch()
+    resumed = shell(commands["to resume"])
+    assert resumed.returncode == 0, commands["to resume"] + resumed.stdout + resumed.stderr
     assert said in resumed.stdout
 
 
 def _clean(folder: Path) -> bool:
-    """Whether no run has begun."""
+    """Report if no run has started."""
     return not list(folder.rglob("run.json"))
 
 
 def test_parameters_come_from_the_command_line(flow: Path) -> None:
-    """In every spelling; the defaults where nothing is said."""
+    """Every spelling works; the others have their defaults."""
     assert run_flow(flow).returncode == 0
     assert latest(flow.parent)["start"].task.data.got == (3, 0.5, None, False, "x")
     done = run_flow(
@@ -130,8 +130,8 @@ def test_parameters_come_from_the_command_line(flow: Path) -> None:
     assert run.user_tags == {"a", "b"}
 
 
-def test_the_last_line_tells_how_to_read_the_results(flow: Path) -> None:
-    """And what it tells works."""
+def test_the_last_line_says_how_to_read_the_results(flow: Path) -> None:
+    """The code in it works."""
     done = run_flow(flow)
     *_, ended, last = done.stdout.splitlines()
     assert re.match(r"F/\S+ succeeded in [\d.]+ s \(6 tasks\)\.$", ended)
@@ -169,8 +169,8 @@ MISTYPED = {
 
 
 @pytest.mark.parametrize("arguments", MISTYPED, ids=" ".join)
-def test_what_is_mistyped_is_told(flow: Path, arguments: tuple[str, ...]) -> None:
-    """In one message, without a traceback, before anything is written."""
+def test_a_mistyped_command_is_reported(flow: Path, arguments: tuple[str, ...]) -> None:
+    """There is one message, without a traceback, before anything is written."""
     code, words = MISTYPED[arguments]
     done = flow_command(flow, *arguments)
     assert done.returncode == code
@@ -180,8 +180,8 @@ def test_what_is_mistyped_is_told(flow: Path, arguments: tuple[str, ...]) -> Non
     assert _clean(flow.parent)
 
 
-def test_a_required_parameter_is_asked_for(tmp_path: Path) -> None:
-    """By its name."""
+def test_a_missing_required_parameter_is_reported(tmp_path: Path) -> None:
+    """The message has its name."""
     flow = write_flow(tmp_path, FLOW.replace('"name", type=str', '"name", required=True'))
     done = run_flow(flow)
     assert done.returncode == 2
@@ -190,8 +190,8 @@ def test_a_required_parameter_is_asked_for(tmp_path: Path) -> None:
     assert run_flow(flow, "--name", "x").returncode == 0
 
 
-def test_help_tells_the_parameters(flow: Path) -> None:
-    """With types, defaults and texts; on the flow and on run."""
+def test_help_shows_the_parameters(flow: Path) -> None:
+    """The help of the flow and of run has types, defaults and texts."""
     assert "Does little." in flow_command(flow, "--help").stdout
     shown = flow_command(flow, "run", "--help").stdout
     for words in (
@@ -207,7 +207,7 @@ def test_help_tells_the_parameters(flow: Path) -> None:
 
 
 def test_check_and_show_describe_the_flow(flow: Path) -> None:
-    """Without running it."""
+    """The flow isn't run."""
     assert flow_command(flow, "check").stdout == "F: 4 steps, no mistakes.\n"
     shown = flow_command(flow, "show").stdout
     assert "Begins." in shown
@@ -217,8 +217,8 @@ def test_check_and_show_describe_the_flow(flow: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_id_of_ones_own_is_used_once(flow: Path) -> None:
-    """The second run with it is refused, and the first is as it was."""
+def test_a_chosen_run_id_is_used_once(flow: Path) -> None:
+    """A second run with it is refused, and the first stays unchanged."""
     assert run_flow(flow, "--run-id", "my-run.1").returncode == 0
     before = sorted(flow.parent.rglob("*"))
     done = run_flow(flow, "--run-id", "my-run.1", "--run-id-file", "id")
@@ -228,7 +228,7 @@ def test_a_run_id_of_ones_own_is_used_once(flow: Path) -> None:
 
 
 def test_the_run_id_is_written_to_a_file(flow: Path) -> None:
-    """For scripts; also where the run fails."""
+    """Scripts read it, even if the run fails."""
     assert run_flow(flow, "--run-id-file", "id").returncode == 0
     assert (flow.parent / "id").read_text() == f"{latest(flow.parent).id}\n"
 
@@ -264,27 +264,27 @@ BROKEN = {
 
 @pytest.mark.parametrize("kind", BROKEN)
 @pytest.mark.parametrize("command", ["run", "check"])
-def test_a_broken_flow_file_is_told(tmp_path: Path, kind: str, command: str) -> None:
-    """Exit code 1, what is wrong, where; nothing is written."""
+def test_a_broken_flow_file_is_reported(tmp_path: Path, kind: str, command: str) -> None:
+    """The exit code is 1, the message has the mistake and its line; nothing is written."""
     source, words = BROKEN[kind]
     done = flow_command(write_flow(tmp_path, source), command)
     if kind == "constant" and command == "check":
-        return  # its value is only looked at by a run
+        return  # only a run reads its value
     assert done.returncode == 1
     assert words in done.stderr
     assert "flow.py" in done.stderr or kind in {"parameter named as an option", "two parameters", "constant"}
     assert _clean(tmp_path)
 
 
-def test_a_file_without_a_flow_says_nothing_of_ours(tmp_path: Path) -> None:
-    """It is an ordinary program."""
+def test_a_file_without_a_flow_is_an_ordinary_program(tmp_path: Path) -> None:
+    """k8sflow prints nothing."""
     done = flow_command(write_flow(tmp_path, "print('hello')", tail=""), "run")
     assert (done.returncode, done.stdout) == (0, "hello\n")
 
 
 @pytest.mark.slow
-def test_two_flows_in_one_file_are_told_apart(tmp_path: Path) -> None:
-    """Whichever is made under __main__ runs; each has runs of its own."""
+def test_two_flows_of_one_file_can_be_told_apart(tmp_path: Path) -> None:
+    """The one instantiated under __main__ runs; each has its own runs."""
     two = FLOW + FLOW.replace("class F", "class G")
     flow = write_flow(
         tmp_path, two, tail="\nif __name__ == '__main__':\n    import sys\n    {'f': F, 'g': G}[sys.argv.pop(1)]()\n"
@@ -309,7 +309,7 @@ def test_two_flows_in_one_file_are_told_apart(tmp_path: Path) -> None:
     ],
 )
 def test_a_flow_file_may_be_called_anything(tmp_path: Path, name: str) -> None:
-    """And lie in a folder called anything."""
+    """Its folder may be called anything too."""
     file = write_flow(tmp_path / f"folder of {name}", FLOW, name)
     done = run_flow(file, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -320,7 +320,7 @@ def test_a_flow_file_may_be_called_anything(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.slow
 def test_a_flow_runs_from_any_folder(tmp_path: Path) -> None:
-    """Its state is there, and its steps run there."""
+    """The run's state is there, and its steps run there."""
     file = write_flow(tmp_path / "flows", FLOW.replace('print("n is"', 'import os; print("in", os.getcwd(), "n is"'))
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -336,7 +336,7 @@ def test_a_flow_runs_from_any_folder(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_flow_in_a_package_runs(tmp_path: Path) -> None:
-    """By `python -m`, and from a file that only imports it."""
+    """It runs by `python -m`, and from a file that only imports it."""
     write_flow(
         tmp_path / "pack", FLOW.replace('"""Begins."""', "from pack.util import seven; assert seven == 7"), "flow.py"
     )
@@ -357,7 +357,7 @@ def test_a_flow_in_a_package_runs(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_two_runs_at_once_in_one_folder_are_two_runs(tmp_path: Path) -> None:
-    """They share blobs and nothing else."""
+    """They share only blobs."""
     source = FLOW.replace('"""Begins."""', "self.big = bytes(1_000_000)")
     file = write_flow(tmp_path, source)
     with running(file, "--n", "5") as one, running(file, "--n", "6") as two:
@@ -370,7 +370,7 @@ def test_two_runs_at_once_in_one_folder_are_two_runs(tmp_path: Path) -> None:
 
 
 def test_the_root_may_be_elsewhere(flow: Path, tmp_path: Path) -> None:
-    """By the setting; what can't be written is told, and nothing else happens."""
+    """A setting moves it; a folder that can't be written is reported, and nothing else happens."""
     assert run_flow(flow, K8SFLOW_ROOT=str(tmp_path / "state")).returncode == 0
     assert (tmp_path / "state/F/runs").is_dir()
     assert not (tmp_path / ".k8sflow").exists()
@@ -381,8 +381,8 @@ def test_the_root_may_be_elsewhere(flow: Path, tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_a_wrong_settings_file_is_told(flow: Path) -> None:
-    """When a run begins."""
+def test_a_wrong_settings_file_is_reported(flow: Path) -> None:
+    """The report comes when a run starts."""
     (flow.parent / "k8sflow.toml").write_text('bukcet = "x"')
     done = run_flow(flow)
     assert done.returncode == 1
@@ -393,8 +393,8 @@ def test_a_wrong_settings_file_is_told(flow: Path) -> None:
 @pytest.mark.parametrize(
     "options", [[], ["-O"], ["-OO"], ["-X", "utf8=0"], ["-W", "error"], ["-u"], ["-B"], ["-I"]], ids=" ".join
 )
-def test_pythons_own_options_are_borne(flow: Path, options: list[str]) -> None:
-    """Asserts may be off, warnings errors."""
+def test_pythons_own_options_are_supported(flow: Path, options: list[str]) -> None:
+    """Asserts may be off, and warnings may be errors."""
     if options == ["-I"]:
         flow.write_text(f"import sys; sys.path.insert(0, {environment()['PYTHONPATH']!r})\n" + flow.read_text())
     done = subprocess.run(
@@ -428,7 +428,7 @@ def test_the_k8sflow_command_knows_its_settings(tmp_path: Path) -> None:
 
 
 def test_a_run_without_stdin_or_terminal_works(flow: Path) -> None:
-    """As from cron: the standard streams may be closed altogether."""
+    """The standard streams may be closed altogether, as under cron."""
     done = subprocess.run(
         ["sh", "-c", f'exec "{sys.executable}" flow.py run <&- >&- 2>&-'],
         cwd=flow.parent,
@@ -439,8 +439,8 @@ def test_a_run_without_stdin_or_terminal_works(flow: Path) -> None:
     assert done.returncode == 0
 
 
-def test_a_full_disk_is_told(flow: Path) -> None:
-    """As a limit on the size of files acts it out."""
+def test_a_full_disk_is_reported(flow: Path) -> None:
+    """A limit on the size of files simulates it."""
     flow.write_text(flow.read_text().replace('"""Begins."""', "self.big = __import__('os').urandom(3_000_000)"))
     done = subprocess.run(
         ["sh", "-c", f'trap "" XFSZ; ulimit -f 2000; exec "{sys.executable}" flow.py run'],
@@ -453,8 +453,8 @@ def test_a_full_disk_is_told(flow: Path) -> None:
     assert not list(flow.parent.rglob(".tmp-*"))
 
 
-def test_a_read_only_folder_is_told(flow: Path) -> None:
-    """With the setting that names another one."""
+def test_a_read_only_folder_is_reported(flow: Path) -> None:
+    """The message has the setting that chooses another one."""
     if os.getuid() == 0:
         (flow.parent / ".k8sflow").symlink_to("/proc/1")
     else:
@@ -467,12 +467,12 @@ def test_a_read_only_folder_is_told(flow: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", ["check", "show", "graph", "runs", "logs", "dump", "run --help"])
-def test_what_can_not_be_printed_is_told(flow: Path, command: str) -> None:
-    """On a full disk; without a traceback of ours. Where the standard output is closed there is nobody to tell."""
+def test_output_that_can_not_be_written_is_reported(flow: Path, command: str) -> None:
+    """The message about a full disk has no traceback of k8sflow; a closed standard output can't show any."""
     run_flow(flow, "--name", "x")
-    for place, code in ((">/dev/full", 1), (">&-", 0)):
+    for target, code in ((">/dev/full", 1), (">&-", 0)):
         done = subprocess.run(
-            ["sh", "-c", f'exec "$0" "$1" {command} {place}', sys.executable, str(flow)],
+            ["sh", "-c", f'exec "$0" "$1" {command} {target}', sys.executable, str(flow)],
             cwd=flow.parent, env=environment(), stderr=subprocess.PIPE, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == code, done.stderr

@@ -1,4 +1,4 @@
-"""Decorators of steps in runs: applied twice, of both kinds, around whatever ends a step."""
+"""Decorators of steps in runs: applied twice, of both kinds, around every way in which a step can end."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def log(step_name, flow, inputs, attributes):
 
 
 def flow(decorators: str = "", body: str = "pass", above: str = "") -> str:
-    """A flow whose start has some decorators."""
+    """Return a flow whose start has some decorators."""
     source = f"{textwrap.dedent(above)}class F(FlowSpec):\n"
     source += "".join(f"    {line}\n" for line in decorators.splitlines())
     return (
@@ -44,15 +44,15 @@ def flow(decorators: str = "", body: str = "pass", above: str = "") -> str:
 
 
 def run(folder: Path, source: str, *arguments: str) -> tuple[Any, Run]:
-    """A run of a flow, and its records."""
+    """Run a flow, and return its records."""
     done = run_flow(write_flow(folder, source, head=HEAD), "--run-id", "r", *arguments)
     return done, Run(RunStore(FolderStore(str(folder / ".k8sflow")), "F", "r"))
 
 
 @pytest.mark.parametrize("error", ["StopIteration", "StopAsyncIteration", "GeneratorExit", "KeyboardInterrupt"])
 @pytest.mark.parametrize("decorator", ["@environment(vars={'A': '1'})", "@catch(var='e')", "@log", "@measured"])
-def test_what_ends_an_iteration_ends_a_step_as_itself(tmp_path: Path, decorator: str, error: str) -> None:
-    """Under a decorator as without one; none of our frames is shown."""
+def test_stop_iteration_in_a_step_is_raised_unchanged(tmp_path: Path, decorator: str, error: str) -> None:
+    """This holds under a decorator too; no frame of k8sflow is shown."""
     above = "class measured(UserStepDecorator):\n    pass\n\n"
     body = "next(row for row in [1] if row > 5)" if error == "StopIteration" else f"raise {error}"
     _, found = run(tmp_path, flow(decorator, body, above))
@@ -64,8 +64,8 @@ def test_what_ends_an_iteration_ends_a_step_as_itself(tmp_path: Path, decorator:
     assert "in start\n" in record.detail
 
 
-def test_a_decorator_that_yields_again_after_an_error_is_wrong(tmp_path: Path) -> None:
-    """It can't run the step once more; before, it hid the error."""
+def test_a_decorator_that_yields_again_after_an_error_is_a_mistake(tmp_path: Path) -> None:
+    """It can't run the step once more; it would hide the error."""
     above = """
         @user_step_decorator
         def again(step_name, flow, inputs, attributes):
@@ -114,7 +114,7 @@ def test_what_is_wrong_with_a_decorator_comes_without_our_frames(tmp_path: Path,
 
 
 def test_a_decorator_that_is_applied_twice_works_twice(tmp_path: Path) -> None:
-    """The topmost first; by a class too, and one on top of another's options."""
+    """The topmost is first; so is one of a class, and one above another's options."""
     above = """
         class tag(UserStepDecorator):
             def init(self, word="tag"):
@@ -128,8 +128,8 @@ def test_a_decorator_that_is_applied_twice_works_twice(tmp_path: Path) -> None:
     assert found["start"].task.data.words == ["a", "b", "c", "tag", "word"]
 
 
-def test_variables_and_secrets_of_several_decorators_come_together(tmp_path: Path) -> None:
-    """At the flow's imports too; of one name the value that is written next to the step counts."""
+def test_variables_and_secrets_of_several_decorators_are_combined(tmp_path: Path) -> None:
+    """They are set when the flow is imported; for a duplicate name the decorator next to the step wins."""
     decorators = """@environment(vars={'A': 'upper', 'B': 'upper'})
 @environment(vars={'B': 'lower', 'C': 'lower'})
 @secrets(sources=[{'S': 's'}])
@@ -145,8 +145,8 @@ def test_variables_and_secrets_of_several_decorators_come_together(tmp_path: Pat
     "decorator",
     ["retry(times={})", "timeout(minutes={})", "catch(print_exception={})", "resources(cpu={})", "kubernetes(cpu={})"],
 )
-def test_a_second_decorator_that_can_have_no_effect_is_a_mistake(tmp_path: Path, decorator: str) -> None:
-    """With the line of the one that would be dropped."""
+def test_a_second_decorator_without_effect_is_a_mistake(tmp_path: Path, decorator: str) -> None:
+    """The error has the line of the one that would be ignored."""
     file = write_flow(tmp_path, flow("\n".join(f"@{decorator.format(value)}" for value in (1, 0.5))), head=HEAD)
     source = file.read_text().splitlines()
     line = next(number for number, text in enumerate(source, 1) if text.strip() == f"@{decorator.format(1)}")
@@ -156,8 +156,8 @@ def test_a_second_decorator_that_can_have_no_effect_is_a_mistake(tmp_path: Path,
     assert f"flow.py:{line}: @{name} is applied twice to start, and only one can take effect." in done.stderr
 
 
-def test_flow_decorators_twice(tmp_path: Path) -> None:
-    """Those of a base class may be replaced, as ever."""
+def test_flow_decorators_applied_twice(tmp_path: Path) -> None:
+    """Those of a base class may be replaced."""
     for decorators, expected in (
         ("@project(name='a')\n@project(name='b')", "@project is applied twice to F"),
         ("@trigger(event='a')\n@trigger(event='b')", "@trigger is applied twice to F"),
@@ -172,8 +172,8 @@ def test_flow_decorators_twice(tmp_path: Path) -> None:
     assert flow_command(write_flow(tmp_path, source, head=HEAD), "check").returncode == 0
 
 
-def test_with_twice(tmp_path: Path) -> None:
-    """Two values of an option are refused, other options add up; a decorator of the file is known there too."""
+def test_with_given_twice(tmp_path: Path) -> None:
+    """Two values of an option are refused, other options are combined; a decorator of the file may be named."""
     done, _ = run(tmp_path, flow(), "--with", "retry:times=1", "--with", "retry:times=2")
     assert done.returncode != 0
     assert "--with retry is given twice" in done.stdout + done.stderr
@@ -188,7 +188,7 @@ def test_with_twice(tmp_path: Path) -> None:
 
 
 def test_a_mutator_adds_decorators_of_the_same_file_by_name(tmp_path: Path) -> None:
-    """By whatever they are made; and it sees that a step has one already."""
+    """It may be of any kind; and the mutator sees that a step has one already."""
     above = """
         class tag(UserStepDecorator):
             def pre_step(self, step_name, flow, inputs=None):
@@ -210,8 +210,8 @@ def test_a_mutator_adds_decorators_of_the_same_file_by_name(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("bases", ["UserStepDecorator, StepMutator", "StepMutator, UserStepDecorator"])
 @pytest.mark.parametrize("written", ["@measured", "@measured(times=2)"])
-def test_one_class_may_be_decorator_and_mutator(tmp_path: Path, bases: str, written: str) -> None:
-    """It changes the step before the run, and runs around it, with what it then kept on itself."""
+def test_one_class_may_be_a_decorator_and_a_mutator(tmp_path: Path, bases: str, written: str) -> None:
+    """It changes the step before the run, and runs around it, with its attributes from then."""
     above = f"""
         class measured({bases}):
             def init(self, times=1):

@@ -1,4 +1,4 @@
-"""Values, names and texts that fail: what can be shown of them is shown, and no traceback is ours."""
+"""Values, names and texts that can't be shown: the rest is shown, without a traceback of k8sflow."""
 
 from __future__ import annotations
 
@@ -44,15 +44,15 @@ class F(FlowSpec):
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A flow that has run."""
+    """Create a flow with a run."""
     found = write_flow(tmp_path_factory.mktemp("values"), SOURCE)
     done = flow_command(found, "run")
     assert done.returncode == 0, done.stdout + done.stderr
     return found
 
 
-def test_dump_shows_what_it_can_of_each_value(file: Path) -> None:
-    """Also those after one that fails."""
+def test_dump_shows_as_much_as_possible_of_each_value(file: Path) -> None:
+    """A value that fails doesn't hide those after it."""
     done = flow_command(file, "dump", "--max-value-size", "1000000")
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stdout + done.stderr
@@ -68,8 +68,8 @@ def test_dump_shows_what_it_can_of_each_value(file: Path) -> None:
     assert shown["g_fine"].endswith("  7")
 
 
-def test_dump_json_keeps_every_text_as_it_is(file: Path) -> None:
-    """JSON can say what UTF-8 can't; two names are two keys."""
+def test_dump_json_keeps_every_text_unchanged(file: Path) -> None:
+    """JSON can represent texts that UTF-8 can't; two names are two keys."""
     done = flow_command(file, "dump", "--json", "--max-value-size", "1000000")
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
@@ -82,8 +82,8 @@ def test_dump_json_keeps_every_text_as_it_is(file: Path) -> None:
     assert found["g_fine"]["value"] == 7
 
 
-def test_dump_into_a_file_names_what_fails(tmp_path: Path) -> None:
-    """A class that can't be pickled a second time is an error in our words; without it the rest is written."""
+def test_dump_into_a_file_names_the_failing_value(tmp_path: Path) -> None:
+    """A class that can't be pickled a second time is reported by k8sflow's error; without it the rest is written."""
     source = SOURCE.replace("self.a_huge = 10**6000", "self.z_once = Unpicklable()")
     file = write_flow(tmp_path, source)
     done = flow_command(file, "run")
@@ -127,7 +127,7 @@ class F(FlowSpec):
 
 
 def test_texts_of_exceptions_keep_names_that_are_not_utf8(tmp_path: Path) -> None:
-    """In @catch's artifact, on the terminal, in `logs` and in `runs --json`."""
+    """They are kept in @catch's artifact, on the terminal, in `logs` and in `runs --json`."""
     file = write_flow(tmp_path, FAILS)
     done = flow_command(file, "run")
     assert done.returncode == 1
@@ -149,8 +149,8 @@ def test_texts_of_exceptions_keep_names_that_are_not_utf8(tmp_path: Path) -> Non
         ("input('name? ')", "EOFError: EOF when reading a line", "as a Parameter"),
     ],
 )
-def test_a_step_that_asks_a_terminal_is_told_what_to_do(tmp_path: Path, body: str, summary: str, advice: str) -> None:
-    """A task has none; frames of the debugger say nothing."""
+def test_a_step_that_reads_from_a_terminal_is_advised(tmp_path: Path, body: str, summary: str, advice: str) -> None:
+    """A task has none; frames of the debugger are omitted."""
     source = f"""
         class F(FlowSpec):
             @step
@@ -168,7 +168,7 @@ def test_a_step_that_asks_a_terminal_is_told_what_to_do(tmp_path: Path, body: st
     assert 'flow.py", line' in done.stdout
 
 
-def test_an_end_of_file_of_the_users_own_is_left_alone(tmp_path: Path) -> None:
+def test_a_users_own_end_of_file_is_left_unchanged(tmp_path: Path) -> None:
     """It has nothing to do with a terminal."""
     source = """
         class F(FlowSpec):
@@ -183,8 +183,8 @@ def test_an_end_of_file_of_the_users_own_is_left_alone(tmp_path: Path) -> None:
     assert "Parameter" not in done.stdout
 
 
-def test_spin_shows_what_it_can_too(file: Path) -> None:
-    """Of what the step has set."""
+def test_spin_shows_as_much_as_possible_too(file: Path) -> None:
+    """The step's artifacts are shown."""
     done = flow_command(file, "spin", "start")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "<Broken whose repr raised RuntimeError: no repr>" in done.stdout
@@ -192,7 +192,7 @@ def test_spin_shows_what_it_can_too(file: Path) -> None:
 
 
 def test_an_exit_with_a_difficult_value_is_the_steps_failure(tmp_path: Path) -> None:
-    """Not one of the process."""
+    """It is not reported as one of the process."""
     source = """
         class Broken:
             def __repr__(self):

@@ -1,4 +1,4 @@
-"""Every snippet in README and docs runs: Python blocks as files, command lines as they stand."""
+"""Every snippet in README and docs runs: Python blocks as files, command lines as they are written."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
 _BLOCK = re.compile(r"^```(python|bash)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-# What needs a cluster is tried in tests/kind/test_docs.py.
+# Snippets that need a cluster are in tests/kind/test_docs.py.
 _CLUSTER = ("kubernetes", "kubectl", "helm", "make")
 
 
 def blocks(page: Path) -> list[tuple[str, str]]:
-    """Language and text of a page's blocks."""
+    """Return language and text of a page's blocks."""
     return [(found[1], found[2]) for found in _BLOCK.finditer(page.read_text())]
 
 

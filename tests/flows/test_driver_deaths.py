@@ -1,4 +1,4 @@
-"""Invariant I5 on real processes: ``kill -9`` the driver at any change of state, ``attach``: nothing is done twice.
+"""Invariant I5 on real processes: a driver is killed at any change of state; after ``attach`` nothing ran twice.
 
 The same with Ctrl-C and ``resume``.
 """
@@ -18,8 +18,8 @@ HEAD = """
 import fcntl, os, threading
 from k8sflow import current, retry
 alive = []
-def tell():
-    # Each execution holds a lock until its process is gone: who finds it held is not alone, and leaves its mark twice.
+def mark():
+    # Each execution holds a lock until its process has ended: one that finds the lock held isn't alone, and marks that.
     alive.append(open(os.environ["MARKS"] + f".{current.step_name}.{current.task_id}.alive", "w"))
     try:
         fcntl.flock(alive[0], fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -42,57 +42,57 @@ FLOW = (
 class F(FlowSpec):
     @step
     def start(self):
-        tell()
+        mark()
         self.outer = ["a", "b"]
         self.next(self.middle, foreach="outer")
     @step
     def middle(self):
-        tell()
+        mark()
         self.letter = self.input
         self.inner = [1, 2]
         self.next(self.work, foreach="inner")
     @retry(times=2, minutes_between_retries=0)
     @step
     def work(self):
-        tell()
+        mark()
         if self.letter == "b":
             fail_once()
         self.text = self.letter * self.input
         self.next(self.collect)
     @step
     def collect(self, inputs):
-        tell()
+        mark()
         self.texts = [i.text for i in inputs]
         self.turns = 0
         self.next(self.again)
     @step
     def again(self):
-        tell()
+        mark()
         self.turns += 1
         self.more = self.turns < len(self.texts[0])+ 1
         self.next({True: self.again, False: self.gather}, condition="more")
     @step
     def gather(self, inputs):
-        tell()
+        mark()
         self.result = [i.texts for i in inputs]
         self.way = "short"
         self.next({"short": self.short, "long": self.long}, condition="way")
     @step
     def short(self):
-        tell()
+        mark()
         self.next(self.end)
     @step
     def long(self):
-        tell()
+        mark()
         self.next(self.end)
     @step
     def end(self):
-        tell()
+        mark()
 """
 )
 
 
-# Each task is a new interpreter, which takes its time: a smaller flow, with threads.
+# Each task is a new interpreter, which is slow: a smaller flow, with threads.
 SPAWNED = (
     HEAD
     + """
@@ -101,32 +101,32 @@ thread.start()
 class F(FlowSpec):
     @step
     def start(self):
-        tell()
+        mark()
         assert thread.is_alive()
         self.items = ["a", "b"]
         self.next(self.work, foreach="items")
     @retry(times=2, minutes_between_retries=0)
     @step
     def work(self):
-        tell()
+        mark()
         if self.input == "b":
             fail_once()
         self.text = self.input
         self.next(self.join)
     @step
     def join(self, inputs):
-        tell()
+        mark()
         self.result = [i.text for i in inputs]
         self.next(self.end)
     @step
     def end(self):
-        tell()
+        mark()
 """
 )
 
 
 def _run_deaths(folder: Path, source: str, kind: str) -> tuple[int, int]:
-    """How many drivers have died, and how many changes of state a run has."""
+    """Return the number of drivers that have died, and of a run's changes of state."""
     done = subprocess.run(
         [sys.executable, str(Path(__file__).parent / "driver_deaths.py"), str(write_flow(folder, source)), kind],
         cwd=folder, env=environment(), capture_output=True, text=True, timeout=240, check=False,
@@ -139,14 +139,14 @@ def _run_deaths(folder: Path, source: str, kind: str) -> tuple[int, int]:
 
 @pytest.mark.slow
 def test_the_driver_of_a_flow_with_threads_may_be_killed(tmp_path: Path) -> None:
-    """The same holds where each task is a new interpreter; at a few changes of state that are spread over the run."""
+    """The same holds if each task is a new interpreter; this tries a few changes of state all over the run."""
     deaths, _ = _run_deaths(tmp_path, SPAWNED, "threads")
     assert deaths >= 6
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["once", "chain", "cancel"])
-def test_the_driver_may_be_ended_at_any_change_of_state(tmp_path: Path, kind: str) -> None:
+def test_the_driver_may_die_at_any_change_of_state(tmp_path: Path, kind: str) -> None:
     """The result is the same; no task that has a result runs again, and no two executions have one name."""
     deaths, changes = _run_deaths(tmp_path, FLOW, kind)
     assert changes > 60

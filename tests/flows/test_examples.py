@@ -1,4 +1,4 @@
-"""The examples run on this machine, and their results are read back."""
+"""The examples, run on this machine; their results are read back."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_bigsum(tmp_path: Path) -> None:
 
 
 def test_branches(tmp_path: Path) -> None:
-    """Mean and median of the same numbers; only what was asked for is merged."""
+    """Mean and median of the same numbers; only the requested artifacts are merged."""
     _run("branches.py", tmp_path, "--size", "101")
     data = _data("Branches")
     assert data.median_centre == 50
@@ -62,8 +62,8 @@ def test_foreach(tmp_path: Path) -> None:
     assert data.strength == data.model.C
 
 
-def test_a_run_leaves_few_files(tmp_path: Path) -> None:
-    """For each task a commit, an outcome and what was written; the run's own three, and a blob for what is large."""
+def test_a_run_writes_few_files(tmp_path: Path) -> None:
+    """Each task has a commit, an outcome and its output; the run has three files, and a blob for each large value."""
     _run("branches.py", tmp_path, "--size", "5000")
     files = [path for path in (tmp_path / ".k8sflow").rglob("*") if path.is_file()]
     assert all(

@@ -1,4 +1,4 @@
-"""@exit_hook in runs, and what a run says of decorators that take effect in a deployment only."""
+"""@exit_hook in runs, and the note about decorators that only take effect in a deployment."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 
+from k8sflow.cli.terminal import Terminal
 from k8sflow.client import Run
-from k8sflow.executors.local import LocalExecutor
-from k8sflow.flow.compile import compile_flow
+from k8sflow.config import Settings
+from k8sflow.flow.compile import declared
 from k8sflow.runtime.commands import exit_hooks
+from k8sflow.runtime.session import open_session
 from k8sflow.storage.folder import FolderStore
 from k8sflow.storage.run_store import RunStore
-from k8sflow.task.inside.runner import TaskRunner
 from tests.support import flow_command, load_flow, run_flow, running, write_flow
 
 HEAD = """from k8sflow import FlowMutator, FlowSpec, current, exit_hook, schedule, step, trigger, trigger_on_finish
@@ -58,26 +59,26 @@ ALL = """@exit_hook(on_success=[succeeded, nothing], on_error=[failed])
 
 
 def run(folder: Path, hooks: str = ALL, body: str = "pass", *arguments: str, module: str = "") -> tuple[Any, list[str]]:
-    """A run of a flow, and what its hooks noted."""
+    """Run a flow, and return its hooks' notes too."""
     file = write_flow(folder, module + FLOW.format(hooks=hooks, body=body), head=HEAD)
     done = run_flow(file, "--run-id", "r", *arguments)
     return done, notes(folder)
 
 
 def wait_for_words(process: subprocess.Popen[bytes], words: bytes) -> None:
-    """Reads the process's output up to a line with some words."""
+    """Read the process's output up to a line with some words."""
     assert process.stdout is not None
     assert any(words in line for line in process.stdout)
 
 
 def notes(folder: Path) -> list[str]:
-    """What the hooks have noted so far."""
+    """Return the notes of the hooks so far."""
     return (folder / "notes").read_text().splitlines() if (folder / "notes").exists() else []
 
 
 @pytest.mark.parametrize("module", ["", "threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()\n"])
 def test_hooks_are_called_after_a_success(tmp_path: Path, module: str) -> None:
-    """In the order of the source, each with the run where it takes one; the import may start threads."""
+    """The order is that of the source, and each gets the run if it has an argument; the import may start threads."""
     done, noted = run(tmp_path, module=module)
     assert done.returncode == 0, done.stdout + done.stderr
     assert noted == ["succeeded F/r True 5 True", "nothing", "whatever () ['run']", "first r"]
@@ -85,7 +86,7 @@ def test_hooks_are_called_after_a_success(tmp_path: Path, module: str) -> None:
 
 
 def test_hooks_are_called_after_a_failure_and_again_by_resume(tmp_path: Path) -> None:
-    """With the failed task's exception to be read; a resumed run has an end of its own."""
+    """They can read the failed task's exception; a resumed run has an end of its own."""
     done, noted = run(tmp_path, body="assert os.path.exists('go')")
     assert (done.returncode, noted) == (1, ["failed False ['builtins.AssertionError']"])
     (tmp_path / "go").touch()
@@ -103,8 +104,8 @@ BROKEN = {
 
 @pytest.mark.parametrize(("body", "words"), BROKEN.values(), ids=BROKEN)
 @pytest.mark.parametrize("step", ["pass", "raise KeyError"])
-def test_a_hook_that_fails_changes_nothing(tmp_path: Path, body: str, words: str, step: str) -> None:
-    """It is reported without our frames, and the next one is called."""
+def test_a_failing_hook_changes_nothing(tmp_path: Path, body: str, words: str, step: str) -> None:
+    """It is reported without frames of k8sflow, and the next one is called."""
     functions = "[broken, nothing]"
     hooks = f"@exit_hook(on_success={functions}, on_error={functions})"
     hooks = f"def broken():\n    {body}\n\n{hooks}"
@@ -116,7 +117,7 @@ def test_a_hook_that_fails_changes_nothing(tmp_path: Path, body: str, words: str
 
 
 def test_hooks_of_a_cancelled_run(tmp_path: Path) -> None:
-    """Those for an error, as in Metaflow; a hook that hangs can be interrupted, and the exit code stays."""
+    """Those for an error are called, as in Metaflow; a hook that hangs can be interrupted, and the exit code stays."""
     file = write_flow(tmp_path, FLOW.format(hooks=ALL, body="print('here', flush=True); time.sleep(1000)"), head=HEAD)
     with running(file, "--run-id", "r") as process:
         wait_for_words(process, b"here")
@@ -126,8 +127,8 @@ def test_hooks_of_a_cancelled_run(tmp_path: Path) -> None:
     assert notes(tmp_path) == ["failed False []"]
 
 
-def test_a_hook_that_hangs_is_ended_by_ctrl_c(tmp_path: Path) -> None:
-    """The run has succeeded before, and stays so."""
+def test_a_hanging_hook_is_ended_by_ctrl_c(tmp_path: Path) -> None:
+    """The run has succeeded before, and this doesn't change."""
     hangs = "def hangs():\n    print('hanging', flush=True)\n    time.sleep(1000)\n\n"
     hooks = f"{hangs}@exit_hook(on_success=[hangs, nothing])"
     file = write_flow(tmp_path, FLOW.format(hooks=hooks, body="pass"), head=HEAD)
@@ -143,7 +144,7 @@ def test_a_hook_that_hangs_is_ended_by_ctrl_c(tmp_path: Path) -> None:
 def test_a_driver_that_takes_over_repeats_no_hook_that_has_ended(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It makes the calls that are missing, and says of one whose end isn't recorded that it may be the second."""
+    """It makes the missing calls, and reports that one whose end isn't recorded may be made a second time."""
     broken = "def broken():\n    note('broken')\n    os._exit(3)\n\n"
     file = write_flow(
         tmp_path,
@@ -156,12 +157,11 @@ def test_a_driver_that_takes_over_repeats_no_hook_that_has_ended(
     monkeypatch.chdir(tmp_path)
     store = FolderStore(str(tmp_path / ".k8sflow"))
     run_store = RunStore(store, "F", "r")
-    record = run_store.read()
-    runner = TaskRunner(compile_flow(load_flow(file)), record, store)
+    session = open_session(run_store, Settings(), declared(load_flow(file)))
 
     def take_over() -> str:
-        exit_hooks.call(
-            record, run_store, lambda report, _: LocalExecutor(report, runner, 1), is_success=True, go_on=True
+        exit_hooks.call_all(
+            session, Terminal(), lambda report, _: session.executor("local", report), is_success=True, take_over=True
         )
         return capfd.readouterr().out
 
@@ -174,8 +174,8 @@ def test_a_driver_that_takes_over_repeats_no_hook_that_has_ended(
     assert outcome.exists()
 
 
-def test_hooks_leave_no_trace_among_the_steps(tmp_path: Path) -> None:
-    """The client, the commands and ``resume`` know nothing of them; a mutator may add one."""
+def test_hooks_are_not_among_the_steps(tmp_path: Path) -> None:
+    """The client, the commands and ``resume`` don't show them; a mutator may add one."""
     hooks = """
 class adds(FlowMutator):
     def mutate(self, mutable_flow):
@@ -192,8 +192,8 @@ class adds(FlowMutator):
         assert "exit-hook" not in done.stdout
 
 
-def test_a_run_says_what_takes_effect_in_a_deployment_only(tmp_path: Path) -> None:
-    """Once, of all of them; a flow without them says nothing."""
+def test_a_run_lists_the_decorators_for_a_deployment_only(tmp_path: Path) -> None:
+    """It does so once, for all of them; a flow without them has no such line."""
     done, _ = run(tmp_path, "@schedule(daily=True)\n@trigger(event='e')\n@trigger_on_finish(flow='Other')")
     line = "@schedule and @trigger and @trigger_on_finish take effect in a deployment only"
     assert (done.returncode, done.stderr.count(line)) == (0, 1), done.stderr

@@ -17,13 +17,13 @@ HEAD = "from k8sflow import FlowSpec, catch, current, retry, step, timeout\nimpo
 
 
 def run(folder: Path, source: str, *arguments: str) -> tuple[Any, Run]:
-    """A run of a flow, and its records."""
+    """Run a flow, and return its records."""
     done = run_flow(write_flow(folder, source, head=HEAD), "--run-id", "r", *arguments)
     return done, Run(RunStore(FolderStore(str(folder / ".k8sflow")), "F", "r"))
 
 
 def flow(body: str, decorators: str = "", end: str = "pass") -> str:
-    """A flow whose start has a body and some decorators."""
+    """Return a flow whose start has a body and some decorators."""
     return f"""
 class F(FlowSpec):
     {decorators}
@@ -38,7 +38,7 @@ class F(FlowSpec):
 
 
 def test_a_failed_step_is_run_again(tmp_path: Path) -> None:
-    """The attempts are visible: in current, in the store, in the lines."""
+    """The attempts are visible in current, in the store, and in the output."""
     body = "print('attempt', current.retry_count)\n        self.n = 1 / (current.retry_count // 2)"
     done, found = run(tmp_path, flow(body, "@retry(times=2, minutes_between_retries=0)"))
     assert done.returncode == 0, done.stdout + done.stderr
@@ -55,7 +55,7 @@ def test_a_failed_step_is_run_again(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_pause_between_retries_is_kept(tmp_path: Path) -> None:
-    """On this machine too, where it is written."""
+    """A pause that is written out applies on this machine too."""
     began = time.monotonic()
     done, _ = run(tmp_path, flow("assert current.retry_count", "@retry(times=1, minutes_between_retries=0.02)"))
     assert done.returncode == 0, done.stdout + done.stderr
@@ -64,8 +64,8 @@ def test_a_pause_between_retries_is_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_with_retry_is_for_the_steps_that_say_nothing(tmp_path: Path) -> None:
-    """times=0 keeps it away."""
+def test_with_retry_applies_to_steps_without_their_own(tmp_path: Path) -> None:
+    """times=0 excludes a step."""
     for name in ("once", "never"):
         (tmp_path / name).mkdir()
     again = "retry:times=1,minutes_between_retries=0"
@@ -78,15 +78,15 @@ def test_with_retry_is_for_the_steps_that_say_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("crash", ["os._exit(0)", "os.kill(os.getpid(), signal.SIGKILL)", "sys.exit(3)"])
 def test_a_crash_is_retried(tmp_path: Path, crash: str) -> None:
-    """As an exception is."""
+    """It is retried like an exception."""
     done, found = run(tmp_path, flow(f"current.retry_count or {crash}", "@retry(times=1, minutes_between_retries=0)"))
     assert done.returncode == 0, done.stdout + done.stderr
     assert found["start"].task.current_attempt == 1
 
 
 @pytest.mark.slow
-def test_a_step_that_takes_too_long_is_ended_with_all_that_it_started(tmp_path: Path) -> None:
-    """Also where no signal reaches it, after the grace period; the outcome is timed_out."""
+def test_a_step_that_takes_too_long_is_ended_with_its_processes(tmp_path: Path) -> None:
+    """It is killed after the grace period if no signal reaches it; the outcome is timed_out."""
     body = """signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 32))
         child = subprocess.Popen(["sleep", "1000"])
         print("pids", os.getpid(), child.pid, flush=True)
@@ -102,8 +102,8 @@ def test_a_step_that_takes_too_long_is_ended_with_all_that_it_started(tmp_path: 
 
 
 @pytest.mark.slow
-def test_a_step_within_its_time_is_left_alone(tmp_path: Path) -> None:
-    """And a timeout is retried like an error."""
+def test_a_step_within_its_time_is_not_ended(tmp_path: Path) -> None:
+    """A timeout is retried like an error."""
     body = "current.retry_count or time.sleep(1000)\n        self.n = current.retry_count"
     done, found = run(tmp_path, flow(body, "@retry(times=1, minutes_between_retries=0)\n    @timeout(seconds=1)"))
     assert done.returncode == 0, done.stdout + done.stderr
@@ -126,7 +126,7 @@ CRASHES = [
 def test_catch_lets_a_run_survive_any_end_of_a_step(
     tmp_path: Path, crash: str, kind: str, text: str, outcome: str
 ) -> None:
-    """After the retries: the exception in its artifact, and what the step had set, unless its process was killed."""
+    """After the retries it has the exception, and the step's artifacts are kept unless its process was killed."""
     source = f"""
 class F(FlowSpec):
     @step
@@ -164,15 +164,15 @@ class F(FlowSpec):
 
 
 @pytest.mark.slow
-def test_catch_shows_the_exception_where_it_is_wanted(tmp_path: Path) -> None:
-    """print_exception is true where nothing is said; a caught end ends the run all the same."""
+def test_catch_shows_the_exception_on_request(tmp_path: Path) -> None:
+    """print_exception is true by default; a caught failure of the end finishes the run."""
     for decorator, shown in (("@catch(var='e')", True), ("@catch(print_exception=False)", False)):
         folder = tmp_path / str(shown)
         source = flow("pass", end="raise ValueError('no')")
         source = source.replace("    @step\n    def end", f"    {decorator}\n    @step\n    def end")
         done, found = run(folder, source)
         assert done.returncode == 0, done.stdout + done.stderr
-        assert (found.status, found.finished, found.successful) == ("succeeded", True, False)  # as Metaflow has it
+        assert (found.status, found.finished, found.successful) == ("succeeded", True, False)  # as in Metaflow
         assert ("raise ValueError('no')" in done.stdout) is shown
 
 
@@ -208,8 +208,8 @@ FAILS = (
 )
 
 
-def test_processes_that_know_each_other_are_run_again_as_one(tmp_path: Path) -> None:
-    """One fails: those that wait for it are ended, all run again under one number, and it costs one retry."""
+def test_processes_that_know_each_other_are_retried_together(tmp_path: Path) -> None:
+    """When one fails, those that wait for it are ended; all run again with one attempt number, as a single retry."""
     done, found = run(tmp_path, TOGETHER.format(decorators="@retry(times=2, minutes_between_retries=0)", body=FAILS))
     assert done.returncode == 0, done.stdout + done.stderr
     assert found["join"].task.data.all[1:] == [2, 2]
@@ -222,8 +222,8 @@ def test_processes_that_know_each_other_are_run_again_as_one(tmp_path: Path) -> 
     assert "3 done" in done.stdout
 
 
-def test_one_that_fails_for_good_ends_those_that_wait_for_it(tmp_path: Path) -> None:
-    """The failure that is told is that one's; under @catch all of them that have no result have it."""
+def test_a_process_that_fails_for_good_ends_those_that_wait_for_it(tmp_path: Path) -> None:
+    """The reported failure is that of this process; under @catch all processes without a result have it."""
     done, _ = run(tmp_path / "plain", TOGETHER.format(decorators="", body=FAILS))
     assert done.returncode == 1
     assert "F/r/train/1 failed (user error): AssertionError" in done.stdout

@@ -1,4 +1,4 @@
-"""Flows that are in no file: what is said about the way they were started."""
+"""Flows that are in no file: the error describes how they were started."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class F(FlowSpec):
         (["app.pyz", "run"], "python -m zipfile -e app.pyz app; python app/__main__.py run"),
     ],
 )
-def test_the_way_it_was_started_is_named(tmp_path: Path, arguments: list[str], said: str) -> None:
+def test_the_way_of_starting_is_named(tmp_path: Path, arguments: list[str], said: str) -> None:
     (tmp_path / "app").mkdir()
     (tmp_path / "app/__main__.py").write_text(SOURCE)
     zipapp.create_archive(tmp_path / "app", tmp_path / "app.pyz")

@@ -1,5 +1,5 @@
 # ruff: noqa: E501  flows in one string each
-"""A task finds its flow's file as a new interpreter would: nothing of the module level is shared between tasks."""
+"""Tasks see a flow's file as a new interpreter would: they share nothing of the module level."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class F(FlowSpec):
 
 
 def found(folder: Path, top: str, body: str, *, end: str = "pass", **variables: str) -> list[object]:
-    """What the four tasks of a foreach have set as ``self.got``."""
+    """Return the values that the four tasks of a foreach have set as ``self.got``."""
     done = run_flow(write_flow(folder, f"{top}\n{FLOW.format(body=body, end=end)}"), **variables)
     assert done.returncode == 0, done.stdout + done.stderr
     return list(latest(folder).data.all)  # type: ignore[union-attr]
@@ -51,14 +51,14 @@ def found(folder: Path, top: str, body: str, *, end: str = "pass", **variables: 
 
 @pytest.fixture
 def library(tmp_path: Path) -> Path:
-    """A folder that counts as installed packages; what is in it can be imported."""
+    """Create a folder that counts as installed packages, so that its modules can be imported."""
     folder = tmp_path / "lib" / "site-packages"
     folder.mkdir(parents=True)
     return folder
 
 
 def test_open_files_have_a_position_of_their_own(tmp_path: Path) -> None:
-    """A text file, a ZIP archive, and one that was read a bit before."""
+    """Examples are a text file, a ZIP archive, and a file that was read in part before."""
     (tmp_path / "rows.csv").write_text("row\n" * 50_000)
     top = (
         "import zipfile, os\n"
@@ -80,11 +80,11 @@ class _Counting(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Nothing."""
+        """Don't log."""
 
 
-def test_connections_are_a_tasks_own(tmp_path: Path) -> None:
-    """One that is kept alive from the module level gives every task its own answers."""
+def test_connections_are_not_shared_by_tasks(tmp_path: Path) -> None:
+    """Every task gets its own answers from a connection that is kept alive from the module level."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Counting)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     top = (
@@ -114,12 +114,12 @@ def test_connections_are_a_tasks_own(tmp_path: Path) -> None:
     ],
 )
 def test_generators_are_seeded_as_in_a_new_interpreter(tmp_path: Path, top: str, body: str, distinct: int) -> None:
-    """What the author seeded is the same in each task, and all else differs."""
+    """The author's seeds are the same in each task, and all other generators differ."""
     assert len(set(found(tmp_path, top, body))) == distinct
 
 
 def test_temporary_folders_live_as_long_as_their_task(tmp_path: Path) -> None:
-    """Each task has one of its own; nothing of it is left."""
+    """Each task has its own, and nothing of it remains."""
     (tmp_path / "tmp").mkdir()
     top = "import tempfile, pathlib; T = tempfile.TemporaryDirectory()"
     body = "pathlib.Path(T.name, 'x').write_text('x'); self.got = T.name"
@@ -131,7 +131,7 @@ def test_temporary_folders_live_as_long_as_their_task(tmp_path: Path) -> None:
 
 
 def test_exit_hooks_run_once_in_each_process_that_registered_them(tmp_path: Path) -> None:
-    """In the six tasks and in the command itself, and in no other process."""
+    """They run in the six tasks and in the command itself, and in no other process."""
     top = "import atexit, os; atexit.register(lambda: open('hooks', 'a').write(f'{os.getpid()}\\n'))"
     found(tmp_path, top, "self.got = os.getpid()")
     hooks = (tmp_path / "hooks").read_text().split()
@@ -139,7 +139,7 @@ def test_exit_hooks_run_once_in_each_process_that_registered_them(tmp_path: Path
 
 
 def test_numpys_generators_of_a_library_are_seeded_for_each_task(tmp_path: Path, library: Path) -> None:
-    """But for those that the library has seeded itself; also one that another generator was made from."""
+    """Generators that the library has seeded itself are excepted, even if another one was created from them."""
     (library / "draws.py").write_text(
         "import numpy as np\nOLD = np.random.RandomState()\nNEW = np.random.default_rng()\n"
         "OTHER = np.random.Generator(np.random.Philox())\nFIXED = np.random.default_rng(7)\nMT = np.random.RandomState(7)\n"
@@ -153,7 +153,7 @@ def test_numpys_generators_of_a_library_are_seeded_for_each_task(tmp_path: Path,
 
 
 def test_a_log_handler_is_flushed_when_its_task_ends(tmp_path: Path) -> None:
-    """By the exit hook of a library that the server has imported: logging's."""
+    """The exit hook of a library that the fork server has imported, logging, does it."""
     top = (
         "import logging, logging.handlers\n"
         "H = logging.handlers.MemoryHandler(1000, target=logging.FileHandler('log'))\n"
@@ -164,14 +164,14 @@ def test_a_log_handler_is_flushed_when_its_task_ends(tmp_path: Path) -> None:
 
 
 def test_pools_of_threads_at_module_level_work_and_end(tmp_path: Path) -> None:
-    """A pool that has run before has threads in each task, which don't hold up its end."""
+    """A pool that has run before has threads in each task, which don't delay its end."""
     top = "from concurrent.futures import ThreadPoolExecutor\nPOOL = ThreadPoolExecutor(2)\nassert list(POOL.map(abs, [-1, -2])) == [1, 2]"
     assert found(tmp_path, top, "self.got = sum(POOL.map(abs, [-3, self.input]))") == [3, 4, 5, 6]
 
 
 @pytest.mark.slow
 def test_native_threads_of_the_module_level_run_in_each_task(tmp_path: Path) -> None:
-    """Those of polars and of OpenMP, which have worked there before: neither hangs."""
+    """Those of polars and of OpenMP, which have worked in the fork server before, don't hang."""
     top = (
         "import polars as pl\nfrom sklearn.ensemble import HistGradientBoostingRegressor\nfrom sklearn.datasets import make_regression\n"
         "X, y = make_regression(300, 4, random_state=0)\nBASE = HistGradientBoostingRegressor(max_iter=3).fit(X, y)\n"
@@ -184,8 +184,8 @@ def test_native_threads_of_the_module_level_run_in_each_task(tmp_path: Path) -> 
     assert found(tmp_path, top, body) == [[4]] * 4
 
 
-def test_a_librarys_import_finds_the_environment_that_the_flow_has_set(tmp_path: Path, library: Path) -> None:
-    """At the moment of its import statement: what is set later, or is set anew, is not there."""
+def test_a_librarys_import_sees_the_environment_that_the_flow_has_set(tmp_path: Path, library: Path) -> None:
+    """Only changes before its import statement are visible."""
     (library / "early.py").write_text("import os\nAT = (os.environ.get('A'), os.environ.get('B'))\n")
     (library / "middle.py").write_text("import os\nAT = (os.environ.get('A'), os.environ.get('B'))\n")
     (library / "late.py").write_text("import os\nAT = (os.environ.get('A'), os.environ.get('B'))\n")
@@ -198,11 +198,11 @@ def test_a_librarys_import_finds_the_environment_that_the_flow_has_set(tmp_path:
     assert found(tmp_path, top, body, PYTHONPATH=str(library)) == [expected] * 4
 
 
-def test_what_the_flow_adds_to_the_environment_is_added_once(tmp_path: Path) -> None:
-    """A task begins with the environment that the command was started with."""
-    top = "import os; os.environ['WORDS'] = os.environ.get('WORDS', '') + 'x'; os.environ.pop('GONE', None)"
+def test_a_change_of_the_environment_by_the_flow_applies_once(tmp_path: Path) -> None:
+    """A task starts with the environment of the command."""
+    top = "import os; os.environ['WORDS'] = os.environ.get('WORDS', '') + 'x'; os.environ.pop('REMOVED', None)"
     assert (
-        found(tmp_path, top, "self.got = (os.environ['WORDS'], 'GONE' in os.environ)", WORDS="a", GONE="1")
+        found(tmp_path, top, "self.got = (os.environ['WORDS'], 'REMOVED' in os.environ)", WORDS="a", REMOVED="1")
         == [("ax", False)] * 4
     )
 
@@ -226,8 +226,10 @@ def test_what_the_flow_adds_to_the_environment_is_added_once(tmp_path: Path) -> 
         ("import yours", "it imports yours, which is no installed library"),
     ],
 )
-def test_a_library_that_a_fork_cannot_use_is_left_out(tmp_path: Path, library: Path, source: str, why: str) -> None:
-    """Each task imports it, and what imports it; that is said once. (The process id itself would have them left out.)"""
+def test_a_library_that_a_fork_cannot_use_is_not_preloaded(
+    tmp_path: Path, library: Path, source: str, why: str
+) -> None:
+    """Each task imports it and its importers; this is reported once. (Using the process id excludes them too.)"""
     (library / "heavy.py").write_text(f"import os\n{source}\nPID = -os.getpid()\n")
     (library / "drawing_in.py").write_text("import os, heavy\nPID = -os.getpid()\n")
     (library / "looking.py").write_text(
@@ -247,7 +249,7 @@ def test_a_library_that_a_fork_cannot_use_is_left_out(tmp_path: Path, library: P
 
 
 def test_generators_of_libraries_are_seeded_as_in_a_new_interpreter(tmp_path: Path, library: Path) -> None:
-    """Also those of a class of their own; one that the library has seeded stays so."""
+    """Those of other classes are seeded too; one that the library has seeded keeps its state."""
     (library / "names.py").write_text(
         "import random\nclass Mine(random.Random): pass\nA, B, C = random.Random(), Mine(), random.Random(4)\n"
     )
@@ -263,14 +265,14 @@ def test_generators_of_libraries_are_seeded_as_in_a_new_interpreter(tmp_path: Pa
         "try:\n    import json\nexcept ImportError:\n    os.environ['WORD'] = 'x'",
     ],
 )
-def test_variables_that_are_perhaps_set_are_not_guessed(tmp_path: Path, library: Path, top: str) -> None:
+def test_variables_that_may_be_set_are_not_guessed(tmp_path: Path, library: Path, top: str) -> None:
     (library / "reads.py").write_text("import os\nAT = os.environ.get('WORD')\n")
     top = f"import os, sys\n{top}\nimport reads"
     assert found(tmp_path, top, "self.got = reads.AT", PYTHONPATH=str(library)) == [None] * 4
 
 
 def test_libraries_are_imported_in_the_folder_that_the_run_was_started_in(tmp_path: Path, library: Path) -> None:
-    """The flow leaves it; there are settings of a library, and one that PYTHONPATH names."""
+    """The flow may change it; a library may have settings there, and PYTHONPATH may name one."""
     (library / "configured.py").write_text("import os\nFOUND = os.path.exists('settings')\n")
     (tmp_path / "settings").write_text("")
     (tmp_path / "mine").mkdir()
@@ -287,7 +289,7 @@ def test_libraries_find_the_scripts_name(tmp_path: Path, library: Path) -> None:
 
 
 @pytest.mark.parametrize("change", ["add = lambda word=register.WORDS.append('x'): word", "register.ADD << 'x'"])
-def test_libraries_find_what_the_flow_has_given_to_others(tmp_path: Path, library: Path, change: str) -> None:
+def test_libraries_see_what_the_flow_has_passed_to_others(tmp_path: Path, library: Path, change: str) -> None:
     (library / "register.py").write_text(
         "WORDS = []\nclass Add:\n    def __lshift__(self, word): WORDS.append(word)\nADD = Add()\n"
     )
@@ -296,7 +298,7 @@ def test_libraries_find_what_the_flow_has_given_to_others(tmp_path: Path, librar
     assert found(tmp_path, top, "self.got = reads.FOUND", PYTHONPATH=str(library)) == [["x"]] * 4
 
 
-def test_a_path_that_is_no_text_is_skipped(tmp_path: Path) -> None:
+def test_a_path_that_is_not_a_text_is_skipped(tmp_path: Path) -> None:
     """Python skips it too."""
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "beside.py").write_text("VALUE = 3")
@@ -305,7 +307,7 @@ def test_a_path_that_is_no_text_is_skipped(tmp_path: Path) -> None:
 
 
 def test_tasks_have_the_limit_of_open_files_that_the_run_was_started_with(tmp_path: Path) -> None:
-    """The command needs more for many workers."""
+    """The command itself needs more for many workers."""
     source = FLOW.format(body="import resource; self.got = resource.getrlimit(resource.RLIMIT_NOFILE)[0]", end="pass")
     file = write_flow(tmp_path, source)
     command = ["bash", "-c", f"ulimit -S -n 100; exec {sys.executable} {file} run --max-workers 64"]
@@ -313,8 +315,8 @@ def test_tasks_have_the_limit_of_open_files_that_the_run_was_started_with(tmp_pa
     assert latest(tmp_path).data.all == [100] * 4  # type: ignore[union-attr]
 
 
-def test_sockets_that_a_library_has_made_non_blocking(tmp_path: Path) -> None:
-    """As gevent and eventlet do, which replace the socket module's functions."""
+def test_sockets_that_a_library_has_changed_to_non_blocking(tmp_path: Path) -> None:
+    """gevent and eventlet do this by replacing the socket module's functions."""
     top = """
 import os, socket
 plain = socket.socketpair
@@ -328,8 +330,8 @@ socket.socketpair = socketpair
     assert found(tmp_path, top, "self.got = 1") == [1] * 4
 
 
-def test_a_title_that_is_written_over_the_environment(tmp_path: Path) -> None:
-    """As setproctitle does it."""
+def test_a_process_title_written_over_the_environment(tmp_path: Path) -> None:
+    """setproctitle does this."""
     top = """
 import ctypes, os
 with open('/proc/self/stat') as f:
@@ -345,8 +347,8 @@ if 'run' in __import__('sys').argv:
     assert found(tmp_path, top, "self.got = os.environ.get('WORD')", WORD="x") == ["x"] * 4
 
 
-def test_warnings_that_the_flow_ignores_stay_ignored_as_it_wrote_them(tmp_path: Path, library: Path) -> None:
-    """A library that shows its own again is imported after that, in each task, and so shows them."""
+def test_warnings_that_the_flow_ignores_stay_ignored(tmp_path: Path, library: Path) -> None:
+    """A library that enables its own again is imported after that in each task, and so shows them."""
     (library / "loud.py").write_text("import warnings\nwarnings.filterwarnings('always', category=UserWarning)\n")
     top = "import warnings\nwarnings.filterwarnings('ignore')\nimport loud"
     file = write_flow(
@@ -357,8 +359,8 @@ def test_warnings_that_the_flow_ignores_stay_ignored_as_it_wrote_them(tmp_path: 
     assert done.stdout.count("UserWarning") == 4
 
 
-def test_environment_is_there_when_the_flow_is_imported(tmp_path: Path, library: Path) -> None:
-    """In the flow's file and in a library; other steps don't see it."""
+def test_environment_is_set_when_the_flow_is_imported(tmp_path: Path, library: Path) -> None:
+    """The flow's file and libraries see it; other steps don't."""
     (library / "reads.py").write_text("import os\nAT = os.environ.get('WORD')\n")
     source = """
 import os, reads
@@ -386,7 +388,7 @@ class F(FlowSpec):
 
 
 def test_a_runs_code_is_that_of_its_start(tmp_path: Path) -> None:
-    """Also where the file and the modules beside it are edited or removed meanwhile, and in tracebacks."""
+    """The file and the modules beside it may be edited or deleted meanwhile; tracebacks show the original code."""
     (tmp_path / "beside.py").write_text("VALUE = 'old'\n")
     (tmp_path / "later.py").write_text("VALUE = 'old'\n")
     (tmp_path / "mine").mkdir()
@@ -423,7 +425,7 @@ class F(FlowSpec):
 
 
 def test_an_import_that_takes_long_is_cancelled_at_once(tmp_path: Path, library: Path) -> None:
-    """Nothing of it is left."""
+    """Nothing of it keeps running."""
     (library / "slow.py").write_text(
         "import os, sys, time\n"
         "if sys.orig_argv[1] == '-c':\n    open('server.pid', 'w').write(str(os.getpid()))\n    time.sleep(300)\n"
@@ -438,7 +440,7 @@ def test_an_import_that_takes_long_is_cancelled_at_once(tmp_path: Path, library:
 
 
 def test_a_driver_that_dies_while_libraries_are_imported(tmp_path: Path, library: Path) -> None:
-    """Nothing of it is left."""
+    """Nothing of it keeps running."""
     (library / "slow.py").write_text(
         "import os, sys, time\n"
         "if sys.orig_argv[1] == '-c':\n    open('server.pid', 'w').write(str(os.getpid()))\n    time.sleep(300)\n"
@@ -450,8 +452,8 @@ def test_a_driver_that_dies_while_libraries_are_imported(tmp_path: Path, library
         assert wait_for_death(pid)
 
 
-def test_modules_come_from_pythons_cache_while_they_are_as_they_were(tmp_path: Path) -> None:
-    """A project of hundreds of modules is not compiled by each task."""
+def test_modules_come_from_pythons_cache_while_they_are_unchanged(tmp_path: Path) -> None:
+    """Otherwise each task would compile a project of hundreds of modules."""
     file = tmp_path / "beside.py"
     file.write_text("VALUE = 'source'\n")
     (tmp_path / "cached.py").write_text("VALUE = 'cached'\n")
@@ -472,8 +474,8 @@ def test_modules_come_from_pythons_cache_while_they_are_as_they_were(tmp_path: P
     assert value() == "source"
 
 
-def test_installed_packages_are_told_from_the_users_own_code() -> None:
-    """A package beside the flow is the user's, whatever it is called; numpy is not."""
+def test_installed_packages_are_told_apart_from_the_users_code() -> None:
+    """A package beside the flow is the user's, whatever its name; numpy is not."""
     from k8sflow.executors.fork_server.preload_plan import is_library_file
 
     assert is_library_file(os.path.join(sysconfig.get_path("purelib"), "numpy", "__init__.py"))
@@ -492,7 +494,7 @@ def test_installed_packages_are_told_from_the_users_own_code() -> None:
 def test_a_server_that_dies_while_it_imports_libraries_fails_no_step(
     tmp_path: Path, library: Path, end: str, how: str
 ) -> None:
-    """Each task imports the libraries by itself then, and the run says why."""
+    """Each task then imports the libraries by itself, and the run reports why."""
     (library / "deadly.py").write_text(f"import os, sys\nPID = os.getpid()\nif sys.orig_argv[1] == '-c': {end}\n")
     file = write_flow(
         tmp_path, f"import os, deadly\n{FLOW.format(body='self.got = deadly.PID == os.getpid()', end='pass')}"
@@ -522,7 +524,7 @@ def test_a_server_that_dies_while_it_imports_libraries_fails_no_step(
     ],
 )
 def test_libraries_find_what_the_flow_has_registered(tmp_path: Path, library: Path, register: str, change: str) -> None:
-    """Where a later library reads it at its import."""
+    """A later library may read it at its import."""
     (library / "register.py").write_text(f"{register}\n")
     (library / "reads.py").write_text("import register\nFOUND = list(register.WORDS)\n")
     top = f"import register\n{change}\nimport reads"
@@ -530,7 +532,7 @@ def test_libraries_find_what_the_flow_has_registered(tmp_path: Path, library: Pa
 
 
 def test_a_process_id_that_a_library_keeps_is_the_tasks(tmp_path: Path, library: Path) -> None:
-    """In a variable, in an object, in a text, and got by another name; who only asks for it is imported ahead."""
+    """It may be in a variable, an object, or a text, or come from another name; a mere call doesn't prevent preloading."""
     (library / "keeps.py").write_text("from os import getpid\nPID = getpid()\n")
     (library / "in_object.py").write_text("import os\nclass C: pass\nONE = C(); ONE.pid = os.getpid()\n")
     (library / "in_text.py").write_text("import os\nNAME = f'host-{os.getpid()}'\n")
@@ -544,7 +546,7 @@ def test_a_process_id_that_a_library_keeps_is_the_tasks(tmp_path: Path, library:
 
 
 def test_a_runs_code_is_that_of_its_start_in_an_editable_install(tmp_path: Path) -> None:
-    """With a finder of its own, as setuptools installs packages that are not in a folder src; also what is loaded late."""
+    """setuptools installs packages outside of a folder src with a finder of its own; modules may be loaded late."""
     package = tmp_path / "elsewhere" / "mine"
     package.mkdir(parents=True)
     files = [package / "__init__.py", package / "late.py"]

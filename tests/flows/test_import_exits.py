@@ -30,7 +30,7 @@ class F(FlowSpec):
         ("os.kill(os.getpid(), 9)", "the task's process was killed by SIGKILL while it imported flow.py"),
     ],
 )
-def test_the_import_is_named_and_not_the_step(tmp_path: Path, end: str, said: str) -> None:
+def test_the_report_names_the_import_instead_of_the_step(tmp_path: Path, end: str, said: str) -> None:
     file = write_flow(tmp_path, SOURCE.format(end=end))
     done = run_flow(file)
     assert done.returncode == 1

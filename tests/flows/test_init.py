@@ -1,4 +1,4 @@
-"""The attributes that a flow's ``__init__`` sets before it calls FlowSpec's: steps have them, as artifacts."""
+"""Attributes that a flow's ``__init__`` sets before it calls FlowSpec's: steps have them, as artifacts."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ SOURCE = """
 """
 
 
-def test_steps_have_what_init_set(tmp_path: Path) -> None:
-    """A step's own value replaces it for the steps after it, also through a join; it hides a class's default."""
+def test_steps_have_the_attributes_of_init(tmp_path: Path) -> None:
+    """A step's own value replaces one for the steps after it, also through a join; it hides a class's default."""
     file = write_flow(tmp_path, SOURCE)
     done = run_flow(file, "--run-id-file", str(tmp_path / "run"))
     assert done.returncode == 0, done.stdout + done.stderr
@@ -64,7 +64,7 @@ def test_steps_have_what_init_set(tmp_path: Path) -> None:
     commit = RunStore(store, "F", run).read_commit("start", TaskName("start").id)
     assert commit is not None
     assert {"table", "_kept", "items", "changed", "prefix"} <= commit.artifacts.keys()
-    # as in a pod: the flow's file with the command step
+    # a pod runs the flow's file with the command step
     spec = TaskSpec("F", run, TaskName("start"), 0, ())
     again = flow_command(file, "step", spec.to_json(), "--store", str(tmp_path / ".k8sflow"))
     assert "start spectra set [1, 2] 1 F-" in again.stdout, again.stdout + again.stderr

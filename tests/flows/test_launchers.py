@@ -1,5 +1,5 @@
 # ruff: noqa: E501  flows in one string each
-"""A task is started in the same way, whatever has started the run."""
+"""Launchers of runs: a task is started in the same way by each of them."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def start(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
     ids=lambda command: " ".join(command)[:40],
 )
 def test_every_launcher_starts_the_same_tasks(tmp_path: Path, command: list[str]) -> None:
-    """With a thread from the import and a class of the flow's own file as artifact and as constant."""
+    """The import starts a thread, and the artifact and the constant are of a class of the flow's own file."""
     write_flow(tmp_path, SOURCE)
     done = start(tmp_path, *command)
     assert "succeeded" in done.stdout, done.stdout + done.stderr
@@ -74,7 +74,7 @@ def test_every_launcher_starts_the_same_tasks(tmp_path: Path, command: list[str]
 
 
 def test_a_runner_starts_them_too(tmp_path: Path) -> None:
-    """With options and a thread from the import."""
+    """It has options, and the import starts a thread."""
     write_flow(tmp_path, SOURCE)
     done = start(
         tmp_path, "-c", "from k8sflow import Runner; r = Runner('flow.py').run(n=3, tags=['x']); print(r.status)"
@@ -92,7 +92,7 @@ def test_a_runner_starts_them_too(tmp_path: Path) -> None:
     ],
 )
 def test_a_script_may_change_its_command_line(tmp_path: Path, change: str) -> None:
-    """A task process runs its task however the file changes sys.argv."""
+    """A task process runs its task even if the file changes sys.argv."""
     if "go" in change:
         write_flow(tmp_path, f"import sys\nif sys.argv[1] == 'go': del sys.argv[1]\n{SOURCE}")
         done = start(tmp_path, "flow.py", "go", "run", "--n", "3")
@@ -103,8 +103,8 @@ def test_a_script_may_change_its_command_line(tmp_path: Path, change: str) -> No
     assert latest(tmp_path)["end"].task.data.got[0] == 3
 
 
-def test_a_script_chooses_its_flow_by_its_first_word(tmp_path: Path) -> None:
-    """Which a task finds where it was."""
+def test_a_script_may_choose_its_flow_by_its_first_argument(tmp_path: Path) -> None:
+    """A task sees the original arguments."""
     write_flow(tmp_path, SOURCE, "flows.py", tail="")
     (tmp_path / "main.py").write_text("import sys, flows\nname = sys.argv.pop(1)\ngetattr(flows, name)()\n")
     done = start(tmp_path, "main.py", "F", "run", "--n", "3")
@@ -112,7 +112,7 @@ def test_a_script_chooses_its_flow_by_its_first_word(tmp_path: Path) -> None:
 
 
 def test_a_package_is_started_by_its_name(tmp_path: Path) -> None:
-    """With relative imports."""
+    """Relative imports work."""
     write_flow(
         tmp_path, SOURCE.replace("import dataclasses", "from .beside import WORD\nimport dataclasses"), "pkg/train.py"
     )
@@ -133,7 +133,7 @@ def test_a_link_leads_to_the_flow(tmp_path: Path) -> None:
 
 
 def test_a_working_folder_may_be_deleted_meanwhile(tmp_path: Path) -> None:
-    """The flow's folder is another one."""
+    """The flow is in another folder."""
     file = write_flow(tmp_path / "code", f"import os; os.path.exists('../x') and os.rmdir('../x')\n{SOURCE}")
     (tmp_path / "x").mkdir()
     (tmp_path / "x/.k8sflow").mkdir()
@@ -144,8 +144,8 @@ def test_a_working_folder_may_be_deleted_meanwhile(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "code", ["exec(open('flow.py').read())", "exec(open('flow.py').read(), {'__name__': '__main__'})"]
 )
-def test_a_text_that_is_executed_is_refused_in_words(tmp_path: Path, code: str) -> None:
-    """The class is in no file that a task could run."""
+def test_an_executed_text_is_refused_with_advice(tmp_path: Path, code: str) -> None:
+    """Its class is in no file that a task could run."""
     write_flow(tmp_path, SOURCE)
     done = start(tmp_path, "-c", f"import sys; sys.argv = ['x', 'run']; {code}")
     assert done.returncode != 0

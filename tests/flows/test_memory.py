@@ -1,4 +1,4 @@
-"""Tasks that the kernel kills for want of memory, in a cgroup with a real limit."""
+"""Tasks that the kernel kills when memory runs out, in a cgroup with a real limit."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ IN_A_CHILD = f"subprocess.run([sys.executable, '-c', '{FILL}'], check=True)"
 
 
 def run_within(folder: Path, source: str, *arguments: str) -> tuple[str, Run]:
-    """A run that succeeds under the limit: what it printed, and its records."""
+    """Run a flow that succeeds under the limit; return its output and its records."""
     file = write_flow(folder, source, head=HEAD)
     with limited_memory(LIMIT_MEBIBYTES) as group:
         command = [sys.executable, str(file), "run", "--run-id", "r", *arguments]
@@ -29,8 +29,8 @@ def run_within(folder: Path, source: str, *arguments: str) -> tuple[str, Run]:
 
 
 @pytest.mark.parametrize("body", [FILL, IN_A_CHILD], ids=["itself", "a child"])
-def test_a_task_that_is_killed_for_memory_is_told_as_such(tmp_path: Path, body: str) -> None:
-    """With the figures and what to do; a retry that is for this alone runs it again, and @catch gets a MemoryError."""
+def test_a_task_that_is_killed_for_memory_is_reported_as_such(tmp_path: Path, body: str) -> None:
+    """The report has the figures and advice; a retry for this alone runs it again, and @catch gets a MemoryError."""
     source = f"""
 class F(FlowSpec):
     @catch(var="failed", print_exception=False)
@@ -59,8 +59,8 @@ class F(FlowSpec):
 
 
 @pytest.mark.slow
-def test_what_fails_beside_it_or_after_it_is_told_as_what_it_was(tmp_path: Path) -> None:
-    """The kernel's count is of the whole cgroup: one kill explains one failure, and none that began later."""
+def test_failures_beside_it_or_after_it_are_reported_as_themselves(tmp_path: Path) -> None:
+    """The kernel's count is of the whole cgroup: one kill explains one failure, and none that started later."""
     source = f"""
 class F(FlowSpec):
     @step

@@ -1,4 +1,4 @@
-"""Where runs are kept, from every way in: commands, the client, Runner, notebooks, in whatever folder of a project."""
+"""The folder of runs, for commands, the client, Runner and notebooks, in any folder of a project."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ READ = "from k8sflow import Flow; print(sorted(run.id for run in Flow('F')))"
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A project with flows/ and notebooks/."""
+    """Create a project with flows/ and notebooks/."""
     write_flow(tmp_path / "flows", SOURCE, head="import os\nfrom k8sflow import FlowSpec, step\n")
     (tmp_path / "notebooks/deep").mkdir(parents=True)
     return tmp_path
@@ -49,7 +49,7 @@ def _stores(project: Path) -> list[str]:
 
 
 def test_a_project_has_one_folder_of_runs(project: Path) -> None:
-    """Once there is one in its root, everybody below finds it: flows, notebooks, their readers, Runner."""
+    """Once its root has one, everything below uses it: flows, notebooks, their readers, Runner."""
     flow = project / "flows/flow.py"
     assert run_flow(flow, "--run-id", "r1", cwd=project).returncode == 0
     assert run_flow(flow, "--run-id", "r2", cwd=project / "notebooks/deep").returncode == 0
@@ -67,14 +67,14 @@ def test_a_project_has_one_folder_of_runs(project: Path) -> None:
 
 
 def test_without_a_folder_of_runs_the_working_folder_gets_one(project: Path) -> None:
-    """Where one is, not where the flow is."""
+    """The working folder is that of the command, not that of the flow."""
     assert run_flow(project / "flows/flow.py", "--run-id", "r1", cwd=project / "notebooks").returncode == 0
     assert _stores(project) == ["notebooks/.k8sflow"]
     assert "no run of a flow 'F'" in _python(READ, project)
 
 
-def test_runs_that_older_versions_kept_beside_the_flow_are_still_found(project: Path) -> None:
-    """By the flow's own commands, which say so; what resumes one is kept with it."""
+def test_runs_that_older_versions_kept_beside_the_flow_are_found(project: Path) -> None:
+    """The flow's own commands find them and say so; a run that resumes one is kept with it."""
     flow = project / "flows/flow.py"
     assert run_flow(flow, "--run-id", "old", FAILS="yes").returncode == 1
     assert run_flow(flow, "--run-id", "new", cwd=project).returncode == 0
@@ -90,8 +90,8 @@ def test_runs_that_older_versions_kept_beside_the_flow_are_still_found(project: 
 
 
 @pytest.mark.parametrize("changes", [{}, {"K8SFLOW_ROOT": "state"}], ids=["nearest", "K8SFLOW_ROOT"])
-def test_a_flow_that_changes_the_folder_does_not_move_its_runs(project: Path, changes: dict[str, str]) -> None:
-    """And its tasks read the runs of their own store."""
+def test_a_flow_that_changes_the_working_folder_keeps_its_runs(project: Path, changes: dict[str, str]) -> None:
+    """Its tasks read the runs of their own store."""
     (project / "away").mkdir()
     flow = project / "flows/flow.py"
     flow.write_text(flow.read_text().replace("class F", f"os.chdir({str(project / 'away')!r})\nclass F"))
@@ -105,8 +105,8 @@ def test_a_flow_that_changes_the_folder_does_not_move_its_runs(project: Path, ch
     assert "['r1', 'r2']" in flow_command(flow, "dump", "r2/start", cwd=project, **changes).stdout
 
 
-def test_runner_keeps_runs_where_it_was_made(project: Path) -> None:
-    """Also where the script goes elsewhere meanwhile, with a relative cwd= and a relative K8SFLOW_ROOT."""
+def test_runner_keeps_runs_where_it_was_created(project: Path) -> None:
+    """The script may change the folder meanwhile, with a relative cwd= and a relative K8SFLOW_ROOT."""
     code = (
         f"project = {str(project)!r}"
         """
@@ -125,9 +125,9 @@ for options in ({}, {"cwd": "notebooks"}, {"cwd": "notebooks", "env": {"K8SFLOW_
     ]  # fmt: skip
 
 
-def test_a_deleted_working_folder_is_said(project: Path) -> None:
-    """A reader can't tell where to look; a run is kept beside its flow."""
-    code = "import os, shutil; os.makedirs('gone'); os.chdir('gone'); os.rmdir('../gone'); "
+def test_a_deleted_working_folder_is_reported(project: Path) -> None:
+    """A reader can't know where to look; a run is kept beside its flow."""
+    code = "import os, shutil; os.makedirs('deleted'); os.chdir('deleted'); os.rmdir('../deleted'); "
     shown = _python(code + READ, project)
     assert "ConfigurationError" in shown
     assert "the working folder doesn't exist any more" in shown
@@ -160,8 +160,8 @@ def test_a_bucket_as_the_root_is_refused(project: Path) -> None:
     ],
     ids=["file", "link"],
 )
-def test_what_is_in_the_place_of_the_folder_is_told(project: Path, make: Callable[[Path], None], words: str) -> None:
-    """With what to do."""
+def test_a_file_instead_of_the_folder_is_reported(project: Path, make: Callable[[Path], None], words: str) -> None:
+    """The message has advice."""
     make(project / ".k8sflow")
     done = run_flow(project / "flows/flow.py", cwd=project)
     assert done.returncode == 1
@@ -170,8 +170,8 @@ def test_what_is_in_the_place_of_the_folder_is_told(project: Path, make: Callabl
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or shutil.which("setpriv") is None, reason="takes a privilege from root")
-def test_a_folder_without_access_is_told(project: Path) -> None:
-    """Of the runs, and of the working folder; the client's errors are ours too."""
+def test_a_folder_without_access_is_reported(project: Path) -> None:
+    """It may be that of the runs, or the working folder; the client raises k8sflow's errors too."""
     (project / ".k8sflow").mkdir(mode=0)
     (project / "notebooks").chmod(0)
     nobody = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search"]

@@ -1,5 +1,5 @@
 # ruff: noqa: E501  flows in one string each
-"""Tasks are real processes: what they do to themselves, to their output and to each other is told, and never hangs."""
+"""Tasks are real processes: whatever they do to themselves, their output and each other is reported, and never hangs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support import run_flow, wait_for_death, write_flow
 
 
 def latest(folder: Path, flow: str = "F") -> Run:
-    """The last run of a flow whose file is in the folder."""
+    """Return the last run of a flow whose file is in the folder."""
     store = FolderStore(str(folder / ".k8sflow"))
     return Run(RunStore(store, flow, max(store.list_folders(f"{flow}/runs/"))))
 
@@ -63,14 +63,14 @@ DEATHS = {
 
 
 @pytest.mark.parametrize("body", DEATHS)
-def test_the_end_of_a_process_is_told_as_what_it_was(tmp_path: Path, body: str) -> None:
-    """Exit code 1, the step, what happened; and the outcome is in the store."""
+def test_the_end_of_a_process_is_reported_as_it_was(tmp_path: Path, body: str) -> None:
+    """The exit code is 1, the message has the step and the cause, and the store has the outcome."""
     done = run_flow(write_flow(tmp_path, _source(body)))
     assert done.returncode == 1, done.stdout + done.stderr
     assert DEATHS[body] in done.stdout
     assert re.search(r"F/\S+/start/0 failed \(user error\)", done.stdout)
     assert "Traceback" not in done.stderr, done.stderr
-    assert "/k8sflow/task/" not in done.stdout, "frames of ours tell a user nothing"
+    assert "/k8sflow/task/" not in done.stdout, "frames of k8sflow don't help a user"
     run = latest(tmp_path)
     assert DEATHS[body] in str(run["start"].task.exception)
     assert run.has_ended
@@ -78,8 +78,8 @@ def test_the_end_of_a_process_is_told_as_what_it_was(tmp_path: Path, body: str) 
     assert not run.successful
 
 
-def test_a_step_that_kills_its_parent_ends_the_run_with_a_word(tmp_path: Path) -> None:
-    """The parent of all tasks is ours; without it nothing can go on."""
+def test_a_step_that_kills_its_parent_ends_the_run_with_a_message(tmp_path: Path) -> None:
+    """The parent of all tasks is k8sflow's; without it no task can start."""
     done = run_flow(write_flow(tmp_path, _source("os.kill(os.getppid(), signal.SIGKILL); time.sleep(60)")))
     assert done.returncode == 1
     assert "the process that starts tasks died" in done.stdout
@@ -87,16 +87,16 @@ def test_a_step_that_kills_its_parent_ends_the_run_with_a_word(tmp_path: Path) -
     assert "Traceback" not in done.stderr, done.stderr
 
 
-def test_a_step_that_asks_its_parent_to_end_is_not_heard(tmp_path: Path) -> None:
-    """Any signal that can be handled; only the driver ends the tasks' parent."""
+def test_a_step_can_not_end_its_parent_by_a_signal_that_can_be_handled(tmp_path: Path) -> None:
+    """Only the driver ends the tasks' parent."""
     body = "for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP): os.kill(os.getppid(), number)"
     done = run_flow(write_flow(tmp_path, _source(body)))
     assert done.returncode == 0, done.stdout + done.stderr
     assert "the end" in done.stdout
 
 
-def test_a_step_that_kills_its_parent_last_is_told_too(tmp_path: Path) -> None:
-    """In the moment between its commit and its end, when the next task can't be started any more."""
+def test_a_step_that_kills_its_parent_last_is_reported_too(tmp_path: Path) -> None:
+    """The moment is between its commit and its end, when the next task can't be started any more."""
     body = "import atexit; atexit.register(os.kill, os.getppid(), signal.SIGKILL); threading.Timer(0, int).start()"
     done = run_flow(write_flow(tmp_path, _source(body)))
     assert done.returncode == 1
@@ -114,7 +114,7 @@ LEFT_BEHIND = {
 
 
 @pytest.mark.parametrize("kind", LEFT_BEHIND)
-def test_a_child_left_behind_does_not_hold_the_run_up(tmp_path: Path, kind: str) -> None:
+def test_a_leftover_child_does_not_delay_the_run(tmp_path: Path, kind: str) -> None:
     """It may keep the task's pipes open, and even write to them without end."""
     body = f"{LEFT_BEHIND[kind]}\nopen('/proc/self/comm')"
     file = write_flow(tmp_path, _source(body).replace("subprocess.Popen(", "self.child = P("),
@@ -128,8 +128,8 @@ def test_a_child_left_behind_does_not_hold_the_run_up(tmp_path: Path, kind: str)
 
 
 @pytest.mark.parametrize("end", ["raise ValueError('no')", "os.kill(os.getpid(), signal.SIGKILL)", "os._exit(0)"])
-def test_what_a_failed_step_has_started_ends_with_it(tmp_path: Path, end: str) -> None:
-    """The next attempt finds its port, and its GPU, free."""
+def test_processes_of_a_failed_step_end_with_it(tmp_path: Path, end: str) -> None:
+    """The next attempt finds its port and its GPU free."""
     body = f"child = subprocess.Popen(['sleep', '300'])\nopen('pid', 'w').write(str(child.pid))\n{end}"
     assert run_flow(write_flow(tmp_path, _source(body))).returncode == 1
     assert wait_for_death(int((tmp_path / "pid").read_text()), 5)
@@ -140,8 +140,8 @@ def _kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-def test_all_output_is_kept_as_it_was_written(tmp_path: Path) -> None:
-    """Without a final newline, binary, with progress bars, in colours, from children, to both streams."""
+def test_all_output_is_kept_unchanged(tmp_path: Path) -> None:
+    """It has no final newline, is binary, has progress bars and colours, or comes from children, on both streams."""
     body = (
         "sys.stdout.write('no newline')\nsys.stdout.flush()\nos.write(1, b'\\n\\xff\\xfe binary \\0\\n')\n"
         "for i in range(0, 101, 25):\n    sys.stdout.write(f'\\rdone {i}%')\n"
@@ -164,7 +164,7 @@ def test_all_output_is_kept_as_it_was_written(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_fifty_megabytes_of_output_pass(tmp_path: Path) -> None:
-    """To the terminal and to the store, in order."""
+    """They reach the terminal and the store, in order."""
     body = "for i in range(500_000):\n    print(f'{i:099}')"
     done = run_flow(write_flow(tmp_path, _source(body)))
     assert done.returncode == 0
@@ -175,15 +175,15 @@ def test_fifty_megabytes_of_output_pass(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_line_without_an_end_does_not_fill_the_memory(tmp_path: Path) -> None:
-    """Ten megabytes in one line, and a progress bar that never prints a newline."""
+    """An example is ten megabytes in one line, and a progress bar that never prints a newline."""
     body = "sys.stdout.write('x' * 10_000_000)\nfor i in range(100_000):\n    sys.stdout.write(f'\\r{i}')"
     done = run_flow(write_flow(tmp_path, _source(body)))
     assert done.returncode == 0
     assert len(latest(tmp_path)["start"].task.stdout) > 10_000_000
 
 
-def test_what_a_step_does_to_its_process_is_its_own(tmp_path: Path) -> None:
-    """Its folder, its signal handlers, its streams, its environment, its modules: the next task has none of it."""
+def test_changes_of_a_process_end_with_its_step(tmp_path: Path) -> None:
+    """The next task sees no change of its folder, signal handlers, streams, environment or modules."""
     body = (
         "os.chdir('/')\nfor number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGHUP):\n"
         "    signal.signal(number, signal.SIG_IGN)\nos.environ['LEFT'] = 'x'\nsys.stdout.close()\nsys.stderr = None\n"
@@ -196,8 +196,8 @@ def test_what_a_step_does_to_its_process_is_its_own(tmp_path: Path) -> None:
     )
     done = run_flow(write_flow(tmp_path, source))
     assert done.returncode == 0, done.stdout + done.stderr
-    cwd, left, *handlers, umask = latest(tmp_path).data.seen  # type: ignore[union-attr]
-    assert (cwd, left, umask) == (str(tmp_path), None, 0o22)
+    cwd, variable, *handlers, umask = latest(tmp_path).data.seen  # type: ignore[union-attr]
+    assert (cwd, variable, umask) == (str(tmp_path), None, 0o22)
     assert handlers == [True] * 3
 
 
@@ -232,7 +232,7 @@ def _foreach(folder: Path, width: int, body: str, *arguments: str, top: str = ""
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_as_many_tasks_run_at_a_time_as_there_are_workers(tmp_path: Path, workers: int) -> None:
-    """Each counts who is there with it: all workers meet, and no more than them."""
+    """Each counts the others: all workers meet, and not more."""
     body = (
         "name = f'in_{self.index}'\nopen(name, 'w').close()\nmost = 0\ndeadline = time.monotonic() + 3\n"
         f"while time.monotonic() < deadline and most < {workers}:\n"
@@ -245,7 +245,7 @@ def test_as_many_tasks_run_at_a_time_as_there_are_workers(tmp_path: Path, worker
 
 @pytest.mark.slow
 def test_three_hundred_tasks_leak_nothing(tmp_path: Path) -> None:
-    """The driver and the fork server have as many files open, and children, at the last task as at the first."""
+    """The driver and the fork server have as many open files and children at the last task as at the first."""
     body = (
         "server = os.getppid()\n"
         "driver = int(open(f'/proc/{server}/stat').read().rpartition(')')[2].split()[1])\n"
@@ -253,13 +253,13 @@ def test_three_hundred_tasks_leak_nothing(tmp_path: Path) -> None:
     )
     found = _foreach(tmp_path, 300, body, "--max-workers", "2")
     for counts in zip(*found, strict=True):  # type: ignore[call-overload]
-        # as a second task runs or not, a count goes up and down by its five files; a leak raises the least of them too
+        # depending on a second task, a count varies by its five files; a leak raises the minimum too
         assert min(counts[-50:]) <= min(counts[:50]) + 5
         assert max(counts) <= min(counts) + 10
 
 
 def test_random_numbers_differ_between_tasks(tmp_path: Path) -> None:
-    """numpy's and Python's; as they would if each task were a program of its own."""
+    """numpy's and Python's differ as if each task were a program of its own."""
     pytest.importorskip("numpy")
     body = "self.got = (float(np.random.random()), random.random())"
     found = _foreach(tmp_path, 4, body, top="import numpy as np")
@@ -292,8 +292,8 @@ AT_IMPORT = {
 
 
 @pytest.mark.parametrize("kind", AT_IMPORT)
-def test_what_a_flow_file_does_when_it_is_imported_breaks_nothing(tmp_path: Path, kind: str) -> None:
-    """The run succeeds; its results are read, and what is printed goes into no file of the run."""
+def test_side_effects_of_importing_a_flow_file_break_nothing(tmp_path: Path, kind: str) -> None:
+    """The run succeeds, its results can be read, and the printed text goes into no file of the run."""
     source = (
         AT_IMPORT[kind]
         + "\nclass F(FlowSpec):\n    @step\n    def start(self):\n        self.x = 5\n        self.next(self.end)\n    @step\n    def end(self): pass\n"
@@ -305,8 +305,8 @@ def test_what_a_flow_file_does_when_it_is_imported_breaks_nothing(tmp_path: Path
     assert lock.read_text().count("\n") == 0
 
 
-def test_a_terminal_without_unicode_is_no_reason_to_fail(tmp_path: Path) -> None:
-    """What it can't show is replaced; the store has it as it was."""
+def test_a_terminal_without_unicode_causes_no_failure(tmp_path: Path) -> None:
+    """Characters that it can't show are replaced; the store has the original."""
     done = run_flow(
         write_flow(tmp_path, _source("print('日本語 🦆 ü')\nraise ValueError('ü 日')")), PYTHONIOENCODING="ascii"
     )
@@ -318,7 +318,7 @@ def test_a_terminal_without_unicode_is_no_reason_to_fail(tmp_path: Path) -> None
 
 @pytest.mark.slow
 def test_more_workers_than_files_may_be_open(tmp_path: Path) -> None:
-    """Each running task needs three; the limit that a shell sets is not the machine's."""
+    """Each running task needs three; the shell's limit is lower than the machine's."""
     top = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (64, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))"
     body = "time.sleep(0.2); self.got = resource.getrlimit(resource.RLIMIT_NOFILE)[0]"
     found = _foreach(tmp_path, 40, body, "--max-workers", "40", top=top)
@@ -327,7 +327,7 @@ def test_more_workers_than_files_may_be_open(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("most", [64, 24])
 def test_where_few_files_may_be_open_fewer_tasks_run_at_a_time(tmp_path: Path, most: int) -> None:
-    """A limit that can't be raised is told, and no reason to fail."""
+    """A limit that can't be raised is reported, and causes no failure."""
     top = f"import resource; resource.setrlimit(resource.RLIMIT_NOFILE, ({most}, {most}))"
     source = FOREACH.format(width=20, body="time.sleep(0.02); self.got = 1", top=top)
     done = run_flow(write_flow(tmp_path, source), "--max-workers", "20")
@@ -336,26 +336,26 @@ def test_where_few_files_may_be_open_fewer_tasks_run_at_a_time(tmp_path: Path, m
 
 
 @pytest.mark.parametrize("most", [2, 3, 4])
-def test_a_limit_of_processes_is_told(tmp_path: Path, most: int) -> None:
-    """Whatever can't be made: the tasks' parent, the driver's thread, a task. What to do is told too."""
+def test_a_limit_of_processes_is_reported(tmp_path: Path, most: int) -> None:
+    """The report, with advice, is the same for the tasks' parent, the driver's thread, and a task."""
     file = write_flow(tmp_path, _source("pass"))
     group = Cgroup("pids", f"k8sflow-test-{os.getpid()}")
     try:
         group.write("pids.max", most)
-        told = group.run(
+        output = group.run(
             f"import subprocess, sys\ndone = subprocess.run([sys.executable, {str(file)!r}, 'run'], "
             "capture_output=True, text=True)\nprint(done.returncode, done.stdout, done.stderr)"
         )
     finally:
         group.remove()
-    assert told.startswith("1 "), told
-    assert "no process can be started for" in told
-    assert "ulimit -u" in told
-    assert "Traceback" not in told
+    assert output.startswith("1 "), output
+    assert "no process can be started for" in output
+    assert "ulimit -u" in output
+    assert "Traceback" not in output
 
 
-def test_nothing_of_ours_is_left_open(tmp_path: Path) -> None:
-    """As `python -X dev` would tell."""
+def test_k8sflow_leaves_no_file_open(tmp_path: Path) -> None:
+    """`python -X dev` would report one."""
     done = run_flow(write_flow(tmp_path, _source("pass")), PYTHONWARNINGS="error")
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""

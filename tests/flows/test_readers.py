@@ -1,4 +1,4 @@
-"""A reader finds the classes of the run that it reads, and never those of another flow."""
+"""Readers find the classes of the run that they read, and never those of another flow."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def python(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """Two flows in folders of their own, each with a ``models.py``, both with a run; and a folder for a reader."""
+    """Create two flows in their own folders, each with a ``models.py``, both with a run; and a folder for a reader."""
     project = tmp_path / "project"
     for name in "AB":
         folder = project / name.lower()
@@ -69,13 +69,13 @@ def project(tmp_path: Path) -> Path:
 
 
 def test_two_flows_with_modules_of_the_same_name_are_read_in_turn(project: Path) -> None:
-    """Each with its own classes, and with what its functions import when they are called."""
+    """Each has its own classes, and the modules that its functions import when they are called."""
     done = python(project / "notebooks", "read.py")
     assert done.stdout == EXPECTED, done.stderr
 
 
 def test_a_readers_own_module_of_that_name_stays_its_own(project: Path) -> None:
-    """Whether it is imported before or after."""
+    """It may be imported before or after."""
     (project / "notebooks/models.py").write_text("class Model:\n    def predict(self): return 'mine'\n")
     (project / "notebooks/read.py").write_text(f"import models\n{READ}print(models.Model().predict())\n")
     assert python(project / "notebooks", "read.py").stdout == f"{EXPECTED}mine\n"
@@ -83,15 +83,15 @@ def test_a_readers_own_module_of_that_name_stays_its_own(project: Path) -> None:
     assert python(project / "notebooks", "read.py").stdout == f"{EXPECTED}mine\n"
 
 
-def test_a_project_that_was_moved_is_read_where_it_is(project: Path) -> None:
-    """The code is looked for beside the store."""
+def test_a_project_that_was_moved_can_be_read(project: Path) -> None:
+    """Its code is found beside the store."""
     moved = project.rename(project.parent / "elsewhere")
     done = python(moved / "notebooks", "read.py")
     assert done.stdout == EXPECTED, done.stderr
 
 
-def test_code_that_is_gone_is_never_replaced_by_another_flows(project: Path) -> None:
-    """It is an error that names the module."""
+def test_deleted_code_is_never_replaced_by_another_flows(project: Path) -> None:
+    """The error names the module."""
     (project / "a/models.py").unlink()
     (project / "notebooks/read.py").write_text(f"import sys; sys.path.insert(0, '../b'); import models\n{READ}")
     done = python(project / "notebooks", "read.py")
@@ -101,7 +101,7 @@ def test_code_that_is_gone_is_never_replaced_by_another_flows(project: Path) -> 
 
 
 def test_a_module_of_a_package_is_read_with_its_relative_imports(tmp_path: Path) -> None:
-    """By the flow's own commands, by ours, and by the client, from elsewhere too."""
+    """The flow's own commands, the k8sflow command and the client can read it, from elsewhere too."""
     (tmp_path / "pkg/flows").mkdir(parents=True)
     for folder in ("pkg", "pkg/flows"):
         (tmp_path / folder / "__init__.py").touch()
@@ -117,8 +117,8 @@ def test_a_module_of_a_package_is_read_with_its_relative_imports(tmp_path: Path)
     )
     done = python(tmp_path, "-m", "pkg.flows.train", "run")
     assert done.returncode == 0, done.stdout + done.stderr
-    ours = str(Path(sys.executable).with_name("k8sflow"))
-    for command in (["-m", "pkg.flows.train", "dump", "end"], [ours, "dump", "P"]):
+    command_line = str(Path(sys.executable).with_name("k8sflow"))
+    for command in (["-m", "pkg.flows.train", "dump", "end"], [command_line, "dump", "P"]):
         done = python(tmp_path, *command)
         assert "a square" in done.stdout, done.stdout + done.stderr
         assert "a result" in done.stdout, done.stdout + done.stderr

@@ -1,4 +1,4 @@
-"""Reading a run that goes on, and what a run tells its readers, with real processes."""
+"""Reading a run while it is running, and its reports to readers, with real processes."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ SOURCE = """
 """
 
 
-def test_output_is_followed_while_a_run_goes_on(tmp_path: Path) -> None:
-    """Each line when it is there, to the end of the run; `logs` beside it tells what there is."""
+def test_the_output_of_a_running_run_is_followed(tmp_path: Path) -> None:
+    """Each line is shown as soon as it exists, to the end of the run; `logs` shows the lines so far."""
     file = write_flow(tmp_path, SOURCE)
     with running(file):
         wait_for(lambda: list(tmp_path.rglob("stdout")))
@@ -52,8 +52,8 @@ def test_output_is_followed_while_a_run_goes_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_may_look_in_another_namespace(tmp_path: Path) -> None:
-    """That of --namespace; by default that of the user who started it."""
+def test_a_run_may_read_another_namespace(tmp_path: Path) -> None:
+    """It is the one of --namespace; by default that of the user who started it."""
     file = write_flow(tmp_path, SOURCE)
     (tmp_path / "go").touch()
     assert run_flow(file, K8SFLOW_USER="ada").returncode == 0
@@ -63,8 +63,8 @@ def test_a_run_may_look_in_another_namespace(tmp_path: Path) -> None:
     assert latest(tmp_path)["end"].task.data.found == ("user:bob", "user:bob")
 
 
-def test_a_tag_that_can_not_be_one_is_refused_before_the_run(tmp_path: Path) -> None:
-    """As any other mistake in what was typed."""
+def test_an_invalid_tag_is_refused_before_the_run(tmp_path: Path) -> None:
+    """It is reported like any other mistake on the command line."""
     file = write_flow(tmp_path, SOURCE)
     done = run_flow(file, "--tag", "a\nb")
     assert done.returncode == 2

@@ -1,4 +1,4 @@
-"""``resume``: what an earlier run has done is taken over, whatever became of the code since; the rest runs."""
+"""``resume``: results of an earlier run are taken over, even if the code changed since; the rest runs."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from k8sflow.storage.folder import FolderStore
 from k8sflow.storage.run_store import RunStore
 from tests.support import flow_command, running, wait_for, write_flow
 
-# Each task tells its name in a file outside of the store; the branch 3 fails where there is no file "mended".
+# Each task writes its name to a file outside of the store; the branch 3 fails until there is a file "fixed".
 FLOW = """
 import os
 import re
 from k8sflow import Config, Parameter, current
-def tell():
+def mark():
     with open("ran", "a") as file:
         file.write(f"{current.step_name}/{current.task_id}\\n")
 class F(FlowSpec):
@@ -30,31 +30,31 @@ class F(FlowSpec):
     factor = 3
     @step
     def start(self):
-        tell()
+        mark()
         self.items = list(range(self.n))
         self.next(self.work, foreach="items")
     @step
     def work(self):
-        tell()
+        mark()
         print("item", self.input)
-        if self.input == 3 and not os.path.exists("mended"):
+        if self.input == 3 and not os.path.exists("fixed"):
             raise ValueError("no luck")
         self.y = self.input * self.factor
         self.next(self.join)
     @step
     def join(self, inputs):
-        tell()
+        mark()
         self.total = sum(i.y for i in inputs)
         self.next(self.end)
     @step
     def end(self):
-        tell()
+        mark()
         print("total", self.total, self.limits.high, current.origin_run_id)
 """
 
 
 def ran(folder: Path) -> list[str]:
-    """The tasks that have begun since the last question."""
+    """List the tasks that have started since the last call."""
     file = folder / "ran"
     found = file.read_text().split() if file.exists() else []
     file.unlink(missing_ok=True)
@@ -62,7 +62,7 @@ def ran(folder: Path) -> list[str]:
 
 
 def run_in(folder: Path, run: str) -> Run:
-    """A run of F in a folder."""
+    """Open a run of F in a folder."""
     return Run(RunStore(FolderStore(str(folder / ".k8sflow")), "F", run))
 
 
@@ -73,7 +73,7 @@ def _origin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = flow_command(file, "run", "--run-id", "r1", "--max-workers", "1", "--n", "4", "--config-value", "limits",
                         '{"high": 77}')  # fmt: skip
     assert done.returncode == 1
-    assert re.search(r"to go on:    .*python.* resume --origin-run-id r1\n", done.stdout)
+    assert re.search(r"to resume:   .*python.* resume --origin-run-id r1\n", done.stdout)
     assert "resume --origin-run-id r1" in done.stdout
     assert "logs r1/work/3" in done.stdout
     assert ran(folder) == ["start/0", "work/0", "work/1", "work/2", "work/3"]
@@ -82,15 +82,15 @@ def _origin(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def failed(_origin: Path, tmp_path: Path) -> Path:
-    """A flow whose run ``r1`` has failed in one of four branches, when the others were done."""
+    """Create a flow whose run ``r1`` has failed in one of four branches, when the others were done."""
     shutil.copytree(_origin.parent, tmp_path, dirs_exist_ok=True)
     return tmp_path / _origin.name
 
 
-def test_the_failed_task_and_what_was_not_reached_run(failed: Path) -> None:
-    """With the parameters and configs of the first run; the clones share its blobs and tell where they ran."""
+def test_the_failed_task_and_the_tasks_after_it_run(failed: Path) -> None:
+    """They have the parameters and configs of the first run; the clones share its blobs and name their origin."""
     folder = failed.parent
-    (folder / "mended").touch()
+    (folder / "fixed").touch()
     done = flow_command(failed, "resume", "--run-id", "r2", "--run-id-file", "id", "--tag", "again")
     assert done.returncode == 0, done.stderr
     assert sorted(ran(folder)) == ["end/0", "join/0", "work/3"]
@@ -107,8 +107,8 @@ def test_the_failed_task_and_what_was_not_reached_run(failed: Path) -> None:
     assert not (folder / ".k8sflow/F/runs/r2/tasks/work/0/0").exists()
 
 
-def test_a_dry_run_only_tells(failed: Path) -> None:
-    """What is cloned, what runs again and why, for each step."""
+def test_a_dry_run_only_reports(failed: Path) -> None:
+    """It lists the clones, the tasks that run again, and the reasons, for each step."""
     folder = failed.parent
     before = sorted(folder.rglob("*"))
     done = flow_command(failed, "resume", "--dry-run")
@@ -123,12 +123,12 @@ def test_a_dry_run_only_tells(failed: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_is_resumed_again_and_again(failed: Path) -> None:
-    """By default the latest, be it a resumed one itself; a clone of a clone tells of the first run."""
+def test_a_resumed_run_can_be_resumed(failed: Path) -> None:
+    """The latest run is the default, even if it was resumed; a clone of a clone names the first run."""
     folder = failed.parent
     assert flow_command(failed, "resume", "--run-id", "r2").returncode == 1
     assert ran(folder) == ["work/3"]
-    (folder / "mended").touch()
+    (folder / "fixed").touch()
     third = flow_command(failed, "resume", "--run-id", "r3")
     assert third.returncode == 0, third.stderr
     assert "Resuming F/r2, which failed" in third.stdout
@@ -140,10 +140,10 @@ def test_a_run_is_resumed_again_and_again(failed: Path) -> None:
     assert ran(folder) == []
 
 
-def test_from_a_step_on_with_new_code(failed: Path) -> None:
-    """A step that succeeded, and all after it; a constant that has changed is told."""
+def test_a_resume_from_a_step_with_new_code(failed: Path) -> None:
+    """A step that succeeded and all after it run; a constant that has changed is reported."""
     folder = failed.parent
-    (folder / "mended").touch()
+    (folder / "fixed").touch()
     assert flow_command(failed, "resume", "--run-id", "r2").returncode == 0
     ran(folder)
     write_flow(
@@ -157,13 +157,13 @@ def test_from_a_step_on_with_new_code(failed: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_step_that_is_new_runs_on_what_was_before_it(failed: Path) -> None:
-    """The branches that are done lead to it, though they went elsewhere when they ran."""
+def test_a_new_step_runs_on_the_artifacts_before_it(failed: Path) -> None:
+    """Finished branches lead to it, although their next step was another one."""
     folder = failed.parent
-    (folder / "mended").touch()
+    (folder / "fixed").touch()
     new = """    @step
     def double(self):
-        tell()
+        mark()
         self.y *= 2
         self.next(self.join)
     @step
@@ -190,8 +190,8 @@ def test_a_step_that_is_new_runs_on_what_was_before_it(failed: Path) -> None:
         (["--run-id", "Ä"], "can't be a run's id"),
     ],
 )
-def test_a_mistake_is_told_before_anything_runs(failed: Path, arguments: list[str], message: str) -> None:
-    """In one line, with what to do."""
+def test_a_mistake_is_reported_before_anything_runs(failed: Path, arguments: list[str], message: str) -> None:
+    """The message has one line, and advice."""
     done = flow_command(failed, "resume", *arguments)
     assert done.returncode == 1
     assert message in done.stderr
@@ -210,8 +210,8 @@ def test_a_mistake_is_told_before_anything_runs(failed: Path, arguments: list[st
         (["--run-id-file", "no/where"], "there is no folder"),
     ],
 )
-def test_a_dry_run_tells_what_the_run_would_be_refused_for(failed: Path, arguments: list[str], message: str) -> None:
-    """Before it tells of a plan that would come to nothing."""
+def test_a_dry_run_reports_why_the_run_would_be_refused(failed: Path, arguments: list[str], message: str) -> None:
+    """It does so before it shows a plan that can't be carried out."""
     done = flow_command(failed, "resume", "--dry-run", *arguments)
     assert done.returncode != 0
     assert message in done.stderr
@@ -219,23 +219,23 @@ def test_a_dry_run_tells_what_the_run_would_be_refused_for(failed: Path, argumen
 
 
 def test_the_new_run_has_its_own_namespace(failed: Path) -> None:
-    """Which resume takes as run does; its tasks look for runs there."""
+    """resume has the same option as run; its tasks look for runs there."""
     assert flow_command(failed, "resume", "--namespace", "team", "--run-id", "r2", cwd=failed.parent).returncode == 1
     assert run_in(failed.parent, "r2").record.namespace == "team"
 
 
 def test_without_a_run_there_is_nothing_to_resume(tmp_path: Path) -> None:
-    """And what to do instead."""
+    """The message says what to do instead."""
     done = flow_command(write_flow(tmp_path, FLOW), "resume")
     assert done.returncode == 1
     assert "there is no run of F yet" in done.stderr
 
 
 @pytest.mark.slow
-def test_a_new_parameter_is_taken_from_the_command_line(failed: Path) -> None:
-    """Since the run that is resumed can't have it; its own are not taken from the environment."""
+def test_a_new_parameter_comes_from_the_command_line(failed: Path) -> None:
+    """The original run can't have it; the other parameters are not read from the environment."""
     folder = failed.parent
-    (folder / "mended").touch()
+    (folder / "fixed").touch()
     source = FLOW.replace("    factor = 3", '    plus = Parameter("plus", required=True, type=int)\n    factor = 3')
     write_flow(folder, source.replace("self.total = sum(", "self.total = self.plus + sum("))
     missing = flow_command(failed, "resume")
@@ -246,8 +246,8 @@ def test_a_new_parameter_is_taken_from_the_command_line(failed: Path) -> None:
     assert "total 118" in done.stdout
 
 
-def test_a_run_that_is_driven_is_not_resumed(tmp_path: Path) -> None:
-    """It would run the same things twice."""
+def test_a_run_with_a_driver_is_not_resumed(tmp_path: Path) -> None:
+    """The same things would run twice."""
     file = write_flow(tmp_path, FLOW.replace('print("item", self.input)', 'open("go").read()'))
     os.mkfifo(tmp_path / "go")
     with running(file, "--run-id", "r1"):
@@ -260,7 +260,7 @@ def test_a_run_that_is_driven_is_not_resumed(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_cancelled_run_is_resumed(tmp_path: Path) -> None:
-    """Ctrl-C, and the last lines name the command; the tasks that were under way run again."""
+    """After Ctrl-C the last lines have the command; the unfinished tasks run again."""
     file = write_flow(tmp_path, FLOW.replace("if self.input == 3 and", "while self.input and"))
     waiting = file.read_text().replace('raise ValueError("no luck")', 'open("go").read()')
     file.write_text(waiting)
@@ -273,7 +273,7 @@ def test_a_cancelled_run_is_resumed(tmp_path: Path) -> None:
     assert process.returncode == 130
     assert b"resume --origin-run-id r1" in output
     ran(tmp_path)
-    (tmp_path / "mended").touch()
+    (tmp_path / "fixed").touch()
     done = flow_command(file, "resume")
     assert done.returncode == 0, done.stderr
     assert "Resuming F/r1, which was cancelled" in done.stdout
@@ -281,7 +281,7 @@ def test_a_cancelled_run_is_resumed(tmp_path: Path) -> None:
 
 
 def test_a_flow_with_mutators_is_resumed(tmp_path: Path) -> None:
-    """They see the configs of the first run."""
+    """They have the configs of the first run."""
     source = """
     import os
     from k8sflow import Config, FlowMutator
@@ -295,22 +295,22 @@ def test_a_flow_with_mutators_is_resumed(tmp_path: Path) -> None:
         def start(self): self.next(self.end)
         @step
         def end(self):
-            assert os.path.exists("mended")
+            assert os.path.exists("fixed")
             print("times", self.times)
     """
     file = write_flow(tmp_path, source)
     assert flow_command(file, "--config-value", "c", json.dumps({"n": 5}), "run").returncode == 1
-    (tmp_path / "mended").touch()
+    (tmp_path / "fixed").touch()
     done = flow_command(file, "resume")
     assert done.returncode == 0, done.stderr + done.stdout
     assert "times 5" in done.stdout
 
 
 @pytest.mark.slow
-def test_a_foreach_wider_than_the_run_allows_fails_until_it_is_allowed(tmp_path: Path) -> None:
-    """Told with the width, the limit and what to do; ``resume`` may allow more."""
+def test_a_foreach_that_is_too_wide_fails_until_the_limit_is_raised(tmp_path: Path) -> None:
+    """The report has the width, the limit and advice; ``resume`` may raise the limit."""
     file = write_flow(tmp_path, FLOW)
-    (tmp_path / "mended").touch()
+    (tmp_path / "fixed").touch()
     done = flow_command(file, "run", "--max-num-splits", "3")
     assert done.returncode == 1
     line = next(i for i, text in enumerate(file.read_text().splitlines(), 1) if "foreach=" in text)

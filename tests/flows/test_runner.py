@@ -1,4 +1,4 @@
-"""Runs that Python starts: real processes, their output, their end, and nothing left of them."""
+"""Runs from Python: real processes, their output and their end, with nothing left behind."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class F(FlowSpec):
                 open(f"pids/{pid}", "w").close()
             time.sleep(300)
         if self.fails:
-            raise ValueError("it was told to")
+            raise ValueError("as requested")
         self.next(self.end)
     @step
     def end(self): pass
@@ -58,7 +58,7 @@ def flow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def driven(work: Coroutine[Any, Any, Any]) -> Any:
-    """Runs a coroutine, with an end to waiting."""
+    """Run a coroutine with a deadline."""
     return asyncio.run(asyncio.wait_for(work, 60))
 
 
@@ -66,8 +66,8 @@ async def lines_of(running: ExecutingRun, position: int | None = None) -> list[t
     return [found async for found in running.stream_log("stdout", position)]
 
 
-def test_a_run_is_waited_for(flow: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """With parameters, options, configs, variables and a folder; its output is ours too."""
+def test_the_end_of_a_run_can_be_awaited(flow: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """It has parameters, options, configs, variables and a folder; its output can be read."""
     (tmp_path / "other").mkdir()
     runner = Runner("flow.py", env={"GIVEN": "x"}, cwd=tmp_path / "other", tags=["a", "b"])
     with runner.run(n=-3, table={"x": [1]}, max_workers=1, config_value=("limits", {"a": 5})) as running:
@@ -80,8 +80,8 @@ def test_a_run_is_waited_for(flow: Path, tmp_path: Path, capfd: pytest.CaptureFi
 
 
 @pytest.mark.slow
-def test_values_may_be_larger_than_an_argument_of_a_process(flow: Path) -> None:
-    """Which are 128 KiB at most: parameters and configs, of a new run and of one that resumes it."""
+def test_values_may_be_larger_than_a_process_argument(flow: Path) -> None:
+    """The limit is 128 KiB: parameters and configs may be larger, in a new run and in one that resumes it."""
     large = ["x" * 200_000, "ü" * 100_000]
     with Runner(flow, show_output=False, config_value=("limits", {"a": large})).run(table=large) as running:
         assert running.run["start"].task.data.seen[1:3] == (large, large)
@@ -91,30 +91,30 @@ def test_values_may_be_larger_than_an_argument_of_a_process(flow: Path) -> None:
         assert resumed.run["start"].task.data.seen[1:3] == (large, changed)
 
 
-def test_a_run_that_fails_is_no_error(flow: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """Its status tells; nothing is shown that was not asked for."""
+def test_a_run_that_fails_raises_no_error(flow: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """It is in the status; nothing is shown without a request."""
     running = Runner(flow, show_output=False).run(fails=True)
     assert (running.status, running.returncode) == ("failed", 1)
     assert not running.run.successful
-    assert "it was told to" in running.stdout
+    assert "as requested" in running.stdout
     assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("is_async", [False, True])
-def test_what_can_not_be_started_is_told(flow: Path, is_async: bool) -> None:
-    """With what the command said."""
+def test_a_run_that_can_not_be_started_is_reported(flow: Path, is_async: bool) -> None:
+    """The error has the output of the command."""
 
     def start(**options: Any) -> Any:
         runner = Runner(flow, show_output=False)
         return driven(runner.async_run(**options)) if is_async else runner.run(**options)
 
-    with pytest.raises(RunError, match="no run was started") as told:
+    with pytest.raises(RunError, match="no run was started") as raised:
         start(m=4)
-    assert "run has no option 'm'. " not in told.value.summary
-    assert "run has no option 'm'" in told.value.cause
-    with pytest.raises(RunError, match="exit code 2") as told:
+    assert "run has no option 'm'. " not in raised.value.summary
+    assert "run has no option 'm'" in raised.value.cause
+    with pytest.raises(RunError, match="exit code 2") as raised:
         start(n="x")
-    assert "not of type int" in told.value.cause
+    assert "not of type int" in raised.value.cause
     with pytest.raises(ParameterError, match="plain values"):
         start(table={"x": object()})
     with pytest.raises(RunError, match="there is no flow file"):
@@ -148,7 +148,7 @@ class F(FlowSpec):
 
 @pytest.mark.slow
 def test_a_step_runs_again(flow: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """On a past task's inputs, waited for or not; what it left is read as any task, a class of the flow's file too."""
+    """It uses a past task's inputs, awaited or not; its artifacts are read as any task's, with the file's classes."""
     write_flow(tmp_path, SPINNER)
 
     async def work() -> None:
@@ -163,9 +163,9 @@ def test_a_step_runs_again(flow: Path, tmp_path: Path, capfd: pytest.CaptureFixt
             await failing.wait()
             assert (failing.status, failing.task.successful) == ("failed", False)
             assert failing.task.exception.type == "builtins.AssertionError"
-            with pytest.raises(RunError, match="no task was started") as told:
+            with pytest.raises(RunError, match="no task was started") as raised:
                 runner.spin("wrok")
-            assert "Did you mean 'work'?" in told.value.cause
+            assert "Did you mean 'work'?" in raised.value.cause
         assert capfd.readouterr() == ("", "")
         other = Runner(flow, config_value=("limits", {"a": 5})).spin("work/1")
         assert other.status == "successful"
@@ -173,8 +173,8 @@ def test_a_step_runs_again(flow: Path, tmp_path: Path, capfd: pytest.CaptureFixt
     driven(work())
 
 
-def test_who_is_cancelled_before_there_is_a_run_cancels_it(flow: Path, tmp_path: Path) -> None:
-    """Nobody has it, to end it."""
+def test_cancelling_the_caller_before_there_is_a_run_cancels_the_run(flow: Path, tmp_path: Path) -> None:
+    """Otherwise nobody could end it."""
 
     async def work() -> None:
         runner = Runner(flow, show_output=False)
@@ -190,8 +190,8 @@ def test_who_is_cancelled_before_there_is_a_run_cancels_it(flow: Path, tmp_path:
     assert pids_in(tmp_path / "pids") == []
 
 
-def test_several_runs_go_on_side_by_side(flow: Path) -> None:
-    """Each with its own output, followed from any position while it runs."""
+def test_several_runs_at_the_same_time(flow: Path) -> None:
+    """Each has its own output, followed from any position while it runs."""
 
     async def work() -> None:
         with Runner(flow) as runner:
@@ -209,8 +209,8 @@ def test_several_runs_go_on_side_by_side(flow: Path) -> None:
     driven(work())
 
 
-def test_a_run_may_be_waited_for_with_its_output(flow: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Which is printed as it comes."""
+def test_a_run_may_be_awaited_with_its_output(flow: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The output is printed as it comes."""
 
     async def work() -> None:
         running = await Runner(flow).async_run(lines=2)
@@ -220,8 +220,8 @@ def test_a_run_may_be_waited_for_with_its_output(flow: Path, capsys: pytest.Capt
     driven(work())
 
 
-def test_a_run_out_of_time_is_cancelled(flow: Path, tmp_path: Path) -> None:
-    """Its tasks and what they started are gone; the run can be read."""
+def test_a_run_after_its_deadline_is_cancelled(flow: Path, tmp_path: Path) -> None:
+    """Its tasks and their processes have ended; the run can be read."""
 
     async def work() -> None:
         running = await Runner(flow).async_run(sleeps=True)
@@ -237,8 +237,8 @@ def test_a_run_out_of_time_is_cancelled(flow: Path, tmp_path: Path) -> None:
     assert [pid for pid in pids_in(tmp_path / "pids") if not wait_for_death(pid, 10)] == []
 
 
-def test_cleanup_ends_what_runs(flow: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also a driver that hears nothing any more."""
+def test_cleanup_ends_running_runs(flow: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It also ends a driver that reacts to no signal."""
     monkeypatch.setattr(child, "_PATIENCE_SECONDS", 0.5)
 
     async def work() -> ExecutingRun:
@@ -253,16 +253,14 @@ def test_cleanup_ends_what_runs(flow: Path, tmp_path: Path, monkeypatch: pytest.
     assert [pid for pid in pids_in(tmp_path / "pids") if not wait_for_death(pid, 10)] == []
 
 
-def test_an_environment_that_the_system_refuses_is_told(flow: Path) -> None:
-    with pytest.raises(RunError, match="can't be started: Argument list too long") as told:
+def test_an_environment_that_the_system_refuses_is_reported(flow: Path) -> None:
+    with pytest.raises(RunError, match="can't be started: Argument list too long") as raised:
         Runner(flow, env={"LARGE": "x" * 200_000}).run()
-    assert "more than 128 KiB" in told.value.cause
+    assert "larger than 128 KiB" in raised.value.cause
 
 
-def test_ctrl_c_cancels_the_run_that_is_waited_for(
-    flow: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """And reaches who waits, who is shown the run's last lines."""
+def test_ctrl_c_cancels_the_awaited_run(flow: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The caller gets it too, and sees the run's last lines."""
 
     def interrupt() -> None:
         wait_for(lambda: len(pids_in(tmp_path / "pids")) == 3)
@@ -275,12 +273,12 @@ def test_ctrl_c_cancels_the_run_that_is_waited_for(
     thread.join()
     said = capsys.readouterr().out
     assert said.count("was cancelled") == 1
-    assert said.index("was cancelled") < said.index("to go on:")
+    assert said.index("was cancelled") < said.index("to resume:")
     assert [pid for pid in pids_in(tmp_path / "pids") if not wait_for_death(pid, 10)] == []
 
 
-def test_a_script_that_ends_takes_its_runs_along(flow: Path, tmp_path: Path) -> None:
-    """Nobody would read what they write."""
+def test_a_script_that_ends_ends_its_runs(flow: Path, tmp_path: Path) -> None:
+    """Nobody would read their output."""
     script = """
         import asyncio, os, sys, time
         from k8sflow import Runner
@@ -296,8 +294,8 @@ def test_a_script_that_ends_takes_its_runs_along(flow: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-def test_nothing_is_left_of_many_runs(flow: Path) -> None:
-    """No descriptor and no thread, whether or not anybody cleans up."""
+def test_many_runs_leave_nothing_behind(flow: Path) -> None:
+    """Descriptors and threads are closed, with or without cleanup()."""
 
     def count() -> tuple[int, int]:
         return len(os.listdir("/proc/self/fd")), threading.active_count()
@@ -309,8 +307,8 @@ def test_nothing_is_left_of_many_runs(flow: Path) -> None:
     wait_for(lambda: count() <= before)
 
 
-def test_a_configs_key_that_would_become_a_text_is_refused(flow: Path) -> None:
-    """Since it goes by way of JSON; a file keeps it."""
+def test_a_configs_key_that_would_become_a_string_is_refused(flow: Path) -> None:
+    """JSON has only such keys; a file may have others."""
     with pytest.raises(ParameterError, match=r"'limits' has the key 0, which would become a string"):
         Runner(flow, config_value=("limits", {"a": [{0: "cat"}]})).run()
 
@@ -331,8 +329,8 @@ asyncio.run(asyncio.wait_for(main(), 60))
 """
 
 
-def test_a_system_without_pidfds_is_waited_for_too(flow: Path) -> None:
-    """As macOS."""
+def test_a_system_without_pidfds_is_supported(flow: Path) -> None:
+    """macOS has none."""
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT_PIDFD],
         capture_output=True,

@@ -1,4 +1,4 @@
-"""Names and values in every script, and in none: of parameters, artifacts, steps, tags, files and folders."""
+"""Names and values in many scripts, and without letters: parameters, artifacts, steps, tags, files and folders."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class F(FlowSpec):
     def end(self):
         setattr(self, self.{name}[:5], self.{name})
 """
-# The folder, the file, the name of a parameter and of what else is a name in Python, a value, a tag.
+# The folder, the file, a name of parameters and other names in Python, a value, a tag.
 CASES = {
     "no Unicode": (os.fsdecode(b"\xff\xfe"), os.fsdecode(b"caf\xe9.py"), "y", os.fsdecode(b"v\xff"), "tag"),
     "quotes": (
@@ -51,12 +51,12 @@ CASES = {
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", CASES)
 def test_names_and_values_in_every_script(tmp_path: Path, kind: str) -> None:
-    """A run that fails, its log, its artifacts, its graph, and the run that resumes it."""
+    """A run that fails, its log, its artifacts, its graph, and the run that resumes it, all have them."""
     folder, name, word, value, tag = CASES[kind]
     file = write_flow(tmp_path / folder, FLOW.format(name=word), name)
     said = value.encode("utf-8", "backslashreplace").decode()
 
-    def told(*arguments: str, code: int = 0) -> str:
+    def output_of(*arguments: str, code: int = 0) -> str:
         done = flow_command(file, *arguments)
         assert done.returncode == code, done.stdout + done.stderr
         assert not code or "ValueError" in done.stdout, done.stderr
@@ -64,14 +64,14 @@ def test_names_and_values_in_every_script(tmp_path: Path, kind: str) -> None:
         return done.stdout
 
     option = f"--{word}={value}"
-    told("run", "--run-id", "r1", "--run-id-file", f"{folder} id", "--tag", tag, option, code=1)
+    output_of("run", "--run-id", "r1", "--run-id-file", f"{folder} id", "--tag", tag, option, code=1)
     assert (file.parent / f"{folder} id").read_text() == "r1\n"
-    assert f"said {said.splitlines()[0]}\n" in told("logs", "r1/start/0", "--stdout")
-    assert tag in told("tag", "list", "--run-id", "r1").splitlines()
-    assert "work" in told("show")
-    (artifacts,) = json.loads(told("dump", "r1/start", "--json")).values()
+    assert f"said {said.splitlines()[0]}\n" in output_of("logs", "r1/start/0", "--stdout")
+    assert tag in output_of("tag", "list", "--run-id", "r1").splitlines()
+    assert "work" in output_of("show")
+    (artifacts,) = json.loads(output_of("dump", "r1/start", "--json")).values()
     assert artifacts[unicodedata.normalize("NFKC", f"{word}_2")]["value"] == [value] * 2
     (file.parent / "go").touch()
-    told("resume", "--run-id", "r2")
+    output_of("resume", "--run-id", "r2")
     task = run_in(file.parent, "r2")["end"].task
     assert task[value[:5]].data == value

@@ -1,4 +1,4 @@
-"""Files beside a flow that are named like modules of the standard library."""
+"""Files beside a flow that have the names of modules of the standard library."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class F(FlowSpec):
 NAMES = ("math", "queue", "random", "secrets", "select", "statistics", "tomllib", "types", "uuid")
 
 
-def test_the_flow_gets_its_own_files_and_k8sflow_gets_pythons(tmp_path: Path) -> None:
-    """In the command, the fork server and the tasks; other commands work too."""
+def test_the_flow_imports_its_own_files_and_k8sflow_imports_pythons(tmp_path: Path) -> None:
+    """This holds in the command, the fork server and the tasks; other commands work too."""
     for name in NAMES:
         (tmp_path / f"{name}.py").write_text("MINE = 21\n")
     (tmp_path / "k8sflow.toml").write_text("")
@@ -43,8 +43,8 @@ def test_a_package_in_a_folder_that_the_flow_adds(tmp_path: Path) -> None:
     assert "mine is 42" in done.stdout, done.stdout + done.stderr
 
 
-def test_what_was_imported_before_k8sflow_stays(tmp_path: Path) -> None:
-    """The user's file, and a module of Python's own."""
+def test_modules_imported_before_k8sflow_stay(tmp_path: Path) -> None:
+    """Examples are the user's file, and a module of Python's own."""
     (tmp_path / "random.py").write_text("MINE = 1\n")
     (tmp_path / "re.py").write_text("MINE = 1\n")
     (tmp_path / "main.py").write_text(
@@ -54,6 +54,6 @@ def test_what_was_imported_before_k8sflow_stays(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "main.py"], cwd=tmp_path, env=environment(), check=True, timeout=60)
 
 
-def test_nothing_is_imported_early_where_nothing_is_hidden(tmp_path: Path) -> None:
+def test_nothing_is_imported_early_if_nothing_is_hidden(tmp_path: Path) -> None:
     (tmp_path / "main.py").write_text("import sys, k8sflow\nassert 'k8sflow.cli.flow' not in sys.modules\n")
     subprocess.run([sys.executable, "main.py"], cwd=tmp_path, env=environment(), check=True, timeout=60)

@@ -1,4 +1,4 @@
-"""Flows of every shape, as a person runs them: each task a process."""
+"""Flows of every shape, as a person runs them: each task is a process."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def _record(folder: Path) -> tuple[RunStore, dict[str, Any]]:
 
 
 def test_processes_of_num_parallel_run_at_the_same_time(tmp_path: Path) -> None:
-    """All of them, though there are workers for two only: they could not meet else."""
+    """All of them run, though there are workers for only two: otherwise they could not meet."""
     done = run_flow(write_flow(tmp_path, GANG), "--max-workers", "2")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "met [[1, 2, 3], [0], [0], [0]]" in done.stdout
@@ -106,7 +106,7 @@ def test_processes_of_num_parallel_run_at_the_same_time(tmp_path: Path) -> None:
 
 
 def test_parallel_steps_are_refused_on_kubernetes(tmp_path: Path) -> None:
-    """Before anything is written, with the step and its line."""
+    """This happens before anything is written; the error has the step and its line."""
     done = run_flow(write_flow(tmp_path, GANG), "--with", "kubernetes:image=python:3.12")
     assert done.returncode != 0
     assert "step train (" in done.stderr
@@ -115,7 +115,7 @@ def test_parallel_steps_are_refused_on_kubernetes(tmp_path: Path) -> None:
 
 
 def test_switches_loops_and_limits(tmp_path: Path) -> None:
-    """Under a start and an end of other names; the run's record has the whole graph."""
+    """The start and the end have other names; the run's record has the whole graph."""
     done = run_flow(write_flow(tmp_path, WAYS), "--max-workers", "4")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "turns {'tiny': 0, 'small': 1, 'large': -2, 'huge': -3}" in done.stdout
@@ -128,8 +128,8 @@ def test_switches_loops_and_limits(tmp_path: Path) -> None:
     assert graph["join"].parents == ("work", "tidy")
 
 
-def test_an_endless_generator_ends_at_the_widest_foreach_that_is_allowed(tmp_path: Path) -> None:
-    """Its step fails; nothing waits for an item that never is the last."""
+def test_an_endless_generator_ends_at_the_widest_foreach(tmp_path: Path) -> None:
+    """Its step fails; nothing waits for an item that is never the last."""
     source = """
         import itertools
         class F(FlowSpec):
@@ -150,7 +150,7 @@ def test_an_endless_generator_ends_at_the_widest_foreach_that_is_allowed(tmp_pat
 
 
 def test_names_may_be_of_any_script(tmp_path: Path) -> None:
-    """Steps, parameters, artifacts: whatever Python takes for a name."""
+    """Steps, parameters and artifacts have every name that Python accepts."""
     source = """
     class F(FlowSpec):
         größe = Parameter("größe", default="ä")

@@ -1,4 +1,4 @@
-"""``spin``: one task again, on what came before it in an earlier run, and nothing of it among the runs."""
+"""``spin``: one task runs again, on artifacts of an earlier run, and isn't among the runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support import flow_command, write_flow
 
 FLOW = """
 from k8sflow import Parameter, current, parallel
-def tell():
+def mark():
     with open("ran", "a") as file:
         file.write(f"{current.step_name}/{current.task_id}\\n")
 class F(FlowSpec):
@@ -21,18 +21,18 @@ class F(FlowSpec):
     factor = 1
     @step
     def start(self):
-        tell()
+        mark()
         self.items = [[i, i + 1] for i in range(self.n)]
         self.next(self.outer, foreach="items")
     @step
     def outer(self):
-        tell()
+        mark()
         self.inner = self.input
         self.turns = 0
         self.next(self.again)
     @step
     def again(self):
-        tell()
+        mark()
         self.turns += 1
         self.more = self.turns < 3
         self.next({True: self.again, False: self.split}, condition="more")
@@ -41,20 +41,20 @@ class F(FlowSpec):
         self.next(self.work, foreach="inner")
     @step
     def work(self):
-        tell()
+        mark()
         print("works on", self.input)
         assert self.input != 2
         self.y = self.input * self.factor
         self.next(self.collect)
     @step
     def collect(self, inputs):
-        tell()
+        mark()
         self.ys = [i.y for i in inputs]
         self.big = "x" * 100_000
         self.next(self.join)
     @step
     def join(self, inputs):
-        tell()
+        mark()
         self.total = sum(sum(i.ys) for i in inputs)
         self.next(self.train, num_parallel=2)
     @parallel
@@ -71,7 +71,7 @@ class F(FlowSpec):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A flow with a run that was successful, ``good``, and a later one, ``bad``, which has failed in one branch."""
+    """Create a flow with a successful run, ``good``, and a later one, ``bad``, which has failed in one branch."""
     folder = tmp_path_factory.mktemp("spin")
     file = write_flow(folder, FLOW)
     assert flow_command(file, "run", "--run-id", "good", "--n", "1").returncode == 0
@@ -81,7 +81,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def file(runs: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The flow, as it was when its runs were started."""
+    """Write the flow as it was when its runs were started."""
     write_flow(runs.parent, FLOW)
     monkeypatch.chdir(runs.parent)
     ran(runs.parent)
@@ -95,17 +95,18 @@ def _result(output: str) -> Run:
 
 
 def test_the_failed_task_runs_again_with_new_code(file: Path) -> None:
-    """By default the latest run's; its artifacts are told and can be read, and no run knows of them."""
+    """The latest run's is the default; its artifacts are shown and can be read, and no run has them."""
     known = [run.id for run in Flow("F")]
-    write_flow(file.parent, FLOW.replace("assert self.input != 2", 'self.new = "mended"'))
+    write_flow(file.parent, FLOW.replace("assert self.input != 2", 'self.new = "fixed"'))
     done = flow_command(file, "spin", "work")
     assert done.returncode == 0, done.stdout + done.stderr
     assert ran(file.parent) in (["work/1.1"], ["work/2.0"])
     assert "works on 2" in done.stdout
-    assert re.search(r"^  new +str +'mended'$", done.stdout, re.MULTILINE)
+    assert re.search(r"^  new +str +'fixed'$", done.stdout, re.MULTILINE)
     assert re.search(r"^  y +int +2$", done.stdout, re.MULTILINE)
-    assert "inner" not in done.stdout, "what it was given is no news"
+    assert "inner" not in done.stdout, "its inputs are not its own artifacts"
     (task,) = _result(done.stdout)["work"]
+    assert task.parent.parent.status == "succeeded"
     assert (task.data.y, task.data.inner[task.index]) == (2, 2)
     assert task.stdout == "works on 2\n"
     assert [run.id for run in Flow("F")] == known == ["bad", "good"]
@@ -126,8 +127,8 @@ def test_the_failed_task_runs_again_with_new_code(file: Path) -> None:
         ("good/end", None),
     ],
 )
-def test_any_task_of_any_run_runs_again(file: Path, text: str, task: str | None) -> None:
-    """A branch in branches, a turn of a loop, a join."""
+def test_any_task_of_any_run_can_run_again(file: Path, text: str, task: str | None) -> None:
+    """Examples are a branch in branches, a turn of a loop, and a join."""
     done = flow_command(file, "spin", text)
     assert done.returncode == 0, done.stdout + done.stderr
     assert ran(file.parent) == [task] * (task is not None)
@@ -137,7 +138,7 @@ def test_any_task_of_any_run_runs_again(file: Path, text: str, task: str | None)
 
 
 def test_a_join_sees_its_branches(file: Path) -> None:
-    """All of them; a large artifact is told by its size."""
+    """It has all of them; a large artifact is shown by its size."""
     done = flow_command(file, "spin", "good/collect")
     assert re.search(r"^  ys +list +\[0, 1\]$", done.stdout, re.MULTILINE)
     assert re.search(r"^  big +str of 100\d\d\d bytes$", done.stdout, re.MULTILINE)
@@ -145,19 +146,20 @@ def test_a_join_sees_its_branches(file: Path) -> None:
     assert len(task.data.big) == 100_000
 
 
-def test_a_failure_is_told(file: Path) -> None:
-    """As that of a run, with its exit code."""
+def test_a_failure_is_reported(file: Path) -> None:
+    """It is reported like that of a run, with its exit code."""
     done = flow_command(file, "spin", "work")
     assert done.returncode == 1
     assert "AssertionError" in done.stdout
     assert "work/" in done.stdout
 
 
-def test_a_program_is_told_which_task_runs(file: Path) -> None:
-    """In a file, also where the task fails; a file that can't be written is told before anything runs."""
+def test_a_program_can_read_which_task_runs(file: Path) -> None:
+    """The id is in a file, even if the task fails; a file that can't be written is reported before anything runs."""
     assert flow_command(file, "spin", "work", "--pathspec-file", "it").returncode == 1
     task = Task((file.parent / "it").read_text().strip())
     assert (task.parent.id, task.successful, task.stdout) == ("work", False, "works on 2\n")
+    assert task.parent.parent.status == "failed"
     ran(file.parent)
     done = flow_command(file, "spin", "work", "--pathspec-file", "no/it")
     assert done.returncode == 1
@@ -174,11 +176,11 @@ def test_a_program_is_told_which_task_runs(file: Path) -> None:
         ("bad/join", "has no inputs for the step join"),
         ("r9/work", "there is no run F/r9"),
         ("good/train", "one of 2 processes"),
-        ("a/b/c/d", "names no step"),
+        ("a/b/c/d", "neither a run of F nor a step of its latest run"),
     ],
 )
-def test_what_can_not_be_run_is_told(file: Path, text: str, message: str) -> None:
-    """Before anything runs."""
+def test_a_task_that_can_not_run_is_reported(file: Path, text: str, message: str) -> None:
+    """Nothing runs."""
     done = flow_command(file, "spin", text)
     assert done.returncode == 1
     assert message in done.stderr

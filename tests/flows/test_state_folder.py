@@ -1,4 +1,4 @@
-"""The folder with the state of runs, on a real file system that refuses: full, or read-only; or by a newer version."""
+"""The folder of runs on a real file system that is full or read-only, or written by a newer version."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Mount = Callable[..., Path]
 
 @pytest.fixture
 def mount(tmp_path: Path) -> Iterator[Mount]:
-    """Mounts a file system of its own at ``.k8sflow`` beside the flow; needs root, as mount(2) does."""
+    """Mount a file system at ``.k8sflow`` beside the flow; mount(2) needs root."""
     with ExitStack() as stack:
 
         def mounted(*options: str) -> Path:
@@ -61,13 +61,13 @@ FILLERS = {
 
 
 @pytest.mark.parametrize("kind", FILLERS)
-def test_a_disk_that_fills_up_is_told(tmp_path: Path, mount: Mount, kind: str) -> None:
-    """What can't be written, and what to do; exit code 1, no traceback of ours, nothing half-written."""
+def test_a_disk_that_fills_up_is_reported(tmp_path: Path, mount: Mount, kind: str) -> None:
+    """The message has the cause and advice; the exit code is 1, with no traceback of k8sflow, and no partial file."""
     root = mount("size=4m")
     done = run_flow(write_flow(tmp_path, FLOW.format(body=FILLERS[kind][0])), "--max-workers", "1")
     assert done.returncode == 1, done.stdout + done.stderr
     assert "No space left on device" in done.stdout + done.stderr
-    if kind != "a file beside":  # which is the user's own write
+    if kind != "a file beside":  # the user's own write
         assert "free some space" in done.stdout + done.stderr
     assert "Traceback" not in done.stderr, done.stderr
     assert not list(root.rglob(".tmp-*"))
@@ -76,8 +76,8 @@ def test_a_disk_that_fills_up_is_told(tmp_path: Path, mount: Mount, kind: str) -
         json.loads(commit.read_bytes())
 
 
-def test_a_disk_that_is_full_from_the_start_is_told(tmp_path: Path, mount: Mount) -> None:
-    """Before anything runs."""
+def test_a_disk_that_is_full_from_the_start_is_reported(tmp_path: Path, mount: Mount) -> None:
+    """The report comes before anything runs."""
     root = mount("size=64k")
     filled = subprocess.run(["dd", "if=/dev/zero", f"of={root}/other"], stderr=subprocess.DEVNULL, check=False)
     assert filled.returncode != 0
@@ -88,8 +88,8 @@ def test_a_disk_that_is_full_from_the_start_is_told(tmp_path: Path, mount: Mount
     assert "Traceback" not in done.stdout + done.stderr
 
 
-def test_a_read_only_file_system_is_told(tmp_path: Path, mount: Mount) -> None:
-    """With the setting that names another folder."""
+def test_a_read_only_file_system_is_reported(tmp_path: Path, mount: Mount) -> None:
+    """The message has the setting that chooses another folder."""
     mount("ro")
     done = run_flow(write_flow(tmp_path, FLOW.format(body="pass")))
     assert done.returncode == 1
@@ -98,10 +98,10 @@ def test_a_read_only_file_system_is_told(tmp_path: Path, mount: Mount) -> None:
     assert "Traceback" not in done.stdout + done.stderr
 
 
-def test_a_file_system_that_becomes_read_only_is_told(tmp_path: Path, mount: Mount) -> None:
-    """As after an error of the disk, in the middle of a run."""
+def test_a_file_system_that_becomes_read_only_is_reported(tmp_path: Path, mount: Mount) -> None:
+    """An error of the disk does this in the middle of a run."""
     root = mount("size=4m")
-    # On top of it, since a file system in which a file is open to be written can't be made read-only.
+    # A second mount, since a file system with a file open for writing can't be changed to read-only.
     body = f"self.index == 1 and os.system('mount --bind -o ro {root} {root}')"
     done = run_flow(write_flow(tmp_path, FLOW.format(body=body)), "--max-workers", "1")
     assert done.returncode == 1
@@ -109,8 +109,8 @@ def test_a_file_system_that_becomes_read_only_is_told(tmp_path: Path, mount: Mou
     assert "Traceback" not in done.stdout + done.stderr
 
 
-def test_runs_of_a_newer_version_are_left_alone(tmp_path: Path) -> None:
-    """A new run beside them succeeds; reading one of them says what to do."""
+def test_runs_of_a_newer_version_stay_unchanged(tmp_path: Path) -> None:
+    """A new run beside them succeeds."""
     file = write_flow(tmp_path, FLOW.format(body="pass"))
     assert run_flow(file).returncode == 0
     (record,) = (tmp_path / ".k8sflow/F/runs").glob("*/run.json")

@@ -49,7 +49,7 @@ def _flow(folder: Path, body: str, *, daemon: bool = True) -> Path:
 
 
 def test_a_flow_with_threads_runs(tmp_path: Path) -> None:
-    """With parameters, output and warnings as errors."""
+    """It has parameters, output, and warnings as errors."""
     done = run_flow(_flow(tmp_path, BODY), "--word", "日本", PYTHONWARNINGS="error")
     assert done.returncode == 0, done.stdout + done.stderr
     assert latest(tmp_path).data.all == [("a", "日本", True), ("b", "日本", True)]  # type: ignore[union-attr]
@@ -58,8 +58,8 @@ def test_a_flow_with_threads_runs(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_flow_that_changes_the_folder_is_found_again(tmp_path: Path) -> None:
-    """Started by a relative path."""
+def test_a_flow_that_changes_the_working_folder_is_found(tmp_path: Path) -> None:
+    """It is started by a relative path."""
     file = _flow(tmp_path, BODY)
     file.write_text("import os; os.chdir('/')\n" + file.read_text(encoding="utf-8"), encoding="utf-8")
     done = run_flow(file.relative_to(tmp_path), cwd=tmp_path)
@@ -68,7 +68,7 @@ def test_a_flow_that_changes_the_folder_is_found_again(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("body", "told"),
+    ("body", "words"),
     [
         ("raise ValueError('no')", "ValueError: no"),
         ("os._exit(0)", "ended with exit code 0 before its step was finished"),
@@ -76,17 +76,17 @@ def test_a_flow_that_changes_the_folder_is_found_again(tmp_path: Path) -> None:
         ("os.kill(os.getpid(), 9)", "killed by SIGKILL"),
     ],
 )
-def test_its_failures_are_told(tmp_path: Path, body: str, told: str) -> None:
-    """As anybody's."""
+def test_its_failures_are_reported(tmp_path: Path, body: str, words: str) -> None:
+    """The reports are those of any flow."""
     done = run_flow(_flow(tmp_path, body))
     assert done.returncode == 1
-    assert told in done.stdout
+    assert words in done.stdout
     assert "Traceback" not in done.stderr, done.stderr
 
 
 @pytest.mark.slow
-def test_a_task_is_over_without_the_threads_of_the_import(tmp_path: Path) -> None:
-    """But not without those of its step. The command itself waits for them, as any Python program does."""
+def test_a_task_ends_without_the_threads_of_the_import(tmp_path: Path) -> None:
+    """It waits for those of its step. The command itself waits for all, as any Python program does."""
     body = "self.got = 1; threading.Thread(target=lambda: (time.sleep(0.3), print('late')), name='step').start()"
     with running(_flow(tmp_path, body, daemon=False)) as process:
         assert process.stdout is not None
@@ -100,8 +100,8 @@ def test_a_task_is_over_without_the_threads_of_the_import(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-def test_the_lock_of_its_driver_is_held_until_its_tasks_are_gone(tmp_path: Path) -> None:
-    """By the process that starts them and not by them, so that who takes over starts nothing beside them."""
+def test_the_lock_of_its_driver_is_held_until_its_tasks_have_ended(tmp_path: Path) -> None:
+    """The fork server holds it and the tasks don't, so that a new driver never runs anything beside them."""
     body = "open(f'{os.getppid()}.server', 'w').close(); open(f'{os.getpid()}.pid', 'w').close(); time.sleep(300)"
     with running(_flow(tmp_path, body), "--max-workers", "2") as process:
         wait_for(lambda: len(list(tmp_path.glob("*.pid"))) == 2)
@@ -116,13 +116,13 @@ def test_the_lock_of_its_driver_is_held_until_its_tasks_are_gone(tmp_path: Path)
 
 
 def _has_lock(pid: int) -> bool:
-    """Whether a process has the driver's lock open."""
+    """Report if a process has the driver's lock open."""
     return any(os.readlink(path).endswith("driver.lock") for path in Path(f"/proc/{pid}/fd").iterdir())
 
 
 @pytest.mark.slow
-def test_nothing_is_left_where_something_else_has_the_drivers_socket(tmp_path: Path) -> None:
-    """A process that a thread of the import has forked, not knowing what it inherits; the kernel signals the server."""
+def test_tasks_end_even_if_another_process_has_the_drivers_socket(tmp_path: Path) -> None:
+    """A thread of the import has forked it, and it inherited the socket; the kernel signals the server."""
     fork = "lambda: (wait(), os.fork() or (open(f'{os.getpid()}.child', 'w').close(), time.sleep(60), os._exit(0)))"
     top = (
         "import glob, os, sys, threading, time\n"
@@ -144,8 +144,8 @@ def test_nothing_is_left_where_something_else_has_the_drivers_socket(tmp_path: P
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_nothing_of_it_is_left_running(tmp_path: Path, number: signal.Signals) -> None:
-    """After Ctrl-C, and after a kill of the driver."""
+def test_all_its_processes_end(tmp_path: Path, number: signal.Signals) -> None:
+    """They end after Ctrl-C, and after a kill of the driver."""
     body = "open(f'{os.getpid()}.pid', 'w').close(); open(f'{os.getppid()}.pid', 'w').close(); time.sleep(300)"
     with running(_flow(tmp_path, body), "--max-workers", "2") as process:
         wait_for(lambda: len(list(tmp_path.glob("*.pid"))) >= 3)

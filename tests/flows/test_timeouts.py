@@ -1,4 +1,4 @@
-"""@timeout in runs of real processes: the exception in the step, and the end of what doesn't listen to it."""
+"""@timeout in runs of real processes: the exception in the step, and the end of a step that ignores it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MESSAGE = "the task took longer than its timeout of 1 s, and was ended"
 
 
 def run(folder: Path, body: str, decorators: str = "@timeout(seconds=1)", module: str = "", end: str = "pass") -> Run:
-    """A run of a flow whose start has a body; its records."""
+    """Run a flow whose start has a body, and return its records."""
     source = f"""
 {module}
 class F(FlowSpec):
@@ -39,7 +39,7 @@ class F(FlowSpec):
 
 
 def outcome(found: Run) -> Any:
-    """How the first execution of the start ended."""
+    """Return the outcome of the first execution of the start."""
     record = found.run_store.read_outcome("start", "0", 0)
     assert record is not None
     return record
@@ -58,8 +58,8 @@ WAITS = {
 
 
 @pytest.mark.parametrize("wait", WAITS.values(), ids=WAITS)
-def test_a_timeout_is_raised_in_whatever_the_step_waits_for(tmp_path: Path, wait: str) -> None:
-    """``except`` and ``finally`` run, nothing that was started is left, and the message is the same each time."""
+def test_a_timeout_is_raised_in_any_wait_of_the_step(tmp_path: Path, wait: str) -> None:
+    """``except`` and ``finally`` run, all processes of the step end, and the message is the same each time."""
     body = f"""
         print("pid", os.getpid(), flush=True)
         try:
@@ -81,8 +81,8 @@ def test_a_timeout_is_raised_in_whatever_the_step_waits_for(tmp_path: Path, wait
 
 
 @pytest.mark.parametrize("module", ["threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()", ""])
-def test_what_was_set_before_the_timeout_is_kept_for_catch(tmp_path: Path, module: str) -> None:
-    """Also where tasks are new interpreters, since the flow's import starts a thread."""
+def test_artifacts_from_before_the_timeout_are_kept_by_catch(tmp_path: Path, module: str) -> None:
+    """This holds if tasks are new interpreters too, since the flow's import starts a thread."""
     body = """
         self.done = []
         try:
@@ -100,7 +100,7 @@ def test_what_was_set_before_the_timeout_is_kept_for_catch(tmp_path: Path, modul
 
 
 def test_a_step_that_catches_the_exception_succeeds(tmp_path: Path) -> None:
-    """As in Metaflow; its alarm clock is its own."""
+    """This is the same in Metaflow; its alarm clock is its own."""
     body = """
         signal.signal(signal.SIGALRM, lambda *_: print("ring", flush=True))
         signal.setitimer(signal.ITIMER_REAL, 0.2)
@@ -127,8 +127,8 @@ STUBBORN = {
 
 
 @pytest.mark.parametrize("body", STUBBORN.values(), ids=STUBBORN)
-def test_what_does_not_listen_is_killed_after_the_grace_period(tmp_path: Path, body: str) -> None:
-    """With the same outcome and message."""
+def test_a_step_that_ignores_it_is_killed_after_the_grace_period(tmp_path: Path, body: str) -> None:
+    """The outcome and the message are the same."""
     body = f"print('pid', os.getpid(), flush=True)\n        {body}"
     found = run(tmp_path, body, "@catch(var='err')\n    @timeout(seconds=1, grace_seconds=0.5)",
                 end="self.why = (self.err.type, self.err.exception)")  # fmt: skip
@@ -138,7 +138,7 @@ def test_what_does_not_listen_is_killed_after_the_grace_period(tmp_path: Path, b
 
 
 def test_without_a_grace_period_the_task_is_killed_at_once(tmp_path: Path) -> None:
-    """No line of the step runs after that."""
+    """No line of the step runs after the timeout."""
     body = """
         try:
             time.sleep(1000)
@@ -150,7 +150,7 @@ def test_without_a_grace_period_the_task_is_killed_at_once(tmp_path: Path) -> No
 
 
 def test_an_exception_raised_because_of_the_timeout_is_a_timeout(tmp_path: Path) -> None:
-    """A retry for timeouts alone runs it again; its traceback tells both."""
+    """A retry for timeouts alone runs it again; its traceback has both."""
     body = """
         try:
             current.retry_count or time.sleep(1000)
@@ -163,8 +163,8 @@ def test_an_exception_raised_because_of_the_timeout_is_a_timeout(tmp_path: Path)
     assert "the model did not converge" in outcome(found).detail
 
 
-def test_a_step_that_dealt_with_its_timeout_fails_of_its_own(tmp_path: Path) -> None:
-    """What it raises after that has another reason."""
+def test_a_step_that_handled_its_timeout_fails_for_its_own_reason(tmp_path: Path) -> None:
+    """A later exception has another reason."""
     body = """
         try:
             time.sleep(1000)
@@ -175,7 +175,7 @@ def test_a_step_that_dealt_with_its_timeout_fails_of_its_own(tmp_path: Path) -> 
 
 
 def test_decorators_around_the_step_see_the_timeout(tmp_path: Path) -> None:
-    """As any error of the step; and a decorator's own time counts too."""
+    """They see it like any error of the step; and a decorator's own time counts too."""
     module = """
 @user_step_decorator
 def watched(step_name, flow, inputs, attributes):

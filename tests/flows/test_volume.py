@@ -1,4 +1,4 @@
-"""Output by the hundred megabytes: the driver's memory stays small, the log has every byte, and nothing hangs."""
+"""Output of hundreds of megabytes: the driver's memory stays small, the log has every byte, and nothing hangs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class F(FlowSpec):
     def end(self): pass
 """
 DRIVER_MEGABYTES = 150
-# A process of its own, since a child's peak begins with what its parent holds when it is made (getrusage(2)).
+# A separate process, since a child's peak starts with the memory of its parent at the fork (getrusage(2)).
 MEASURED = """
 import pathlib, resource, subprocess, sys
 code = subprocess.run(sys.argv[2:]).returncode
@@ -40,7 +40,7 @@ sys.exit(code)
 
 
 def _peak_megabytes(file: Path, *arguments: str) -> tuple[int, float, bytes]:
-    """Runs a flow; its exit code, its driver's and tasks' peak memory, and the last of what it printed."""
+    """Run a flow; return its exit code, its driver's and tasks' peak memory, and the end of its output."""
     peak = file.parent / "peak"
     process = subprocess.Popen(
         [sys.executable, "-c", MEASURED, str(peak), sys.executable, str(file), "run", *arguments],
@@ -69,7 +69,7 @@ def _logs(folder: Path) -> list[int]:
     ],
 )
 def test_a_step_that_prints_hundreds_of_megabytes(tmp_path: Path, command: str) -> None:
-    """All of it is in the log; what is shown ends at a limit that is told, with the command for the rest."""
+    """All of it is in the log; the shown part ends at a limit, with a message that has the command for the rest."""
     body = f'subprocess.run(["sh", "-c", {command!r}], check=True)'
     code, peak, tail = _peak_megabytes(write_flow(tmp_path, STEP.format(width=1, body=body)))
     assert code == 0, tail
@@ -81,7 +81,7 @@ def test_a_step_that_prints_hundreds_of_megabytes(tmp_path: Path, command: str) 
 
 @pytest.mark.slow
 def test_many_tasks_that_print_at_once(tmp_path: Path) -> None:
-    """Eight at a time, each in small writes; their lines don't mix."""
+    """Eight run at a time, each with small writes; their lines don't mix."""
     body = 'subprocess.run(["sh", "-c", f"yes {self.index}-{chr(120) * 100} | head -n 20000"], check=True)'
     file = write_flow(tmp_path, STEP.format(width=8, body=body))
     process = subprocess.run(
@@ -94,8 +94,8 @@ def test_many_tasks_that_print_at_once(tmp_path: Path) -> None:
     assert _logs(tmp_path) == [20_000 * 103] * 8
 
 
-def test_a_task_waits_for_whom_it_is_shown_to(tmp_path: Path) -> None:
-    """Nobody reads: the driver holds little, the step is held up; and Ctrl-C ends it all at once."""
+def test_a_task_waits_for_its_reader(tmp_path: Path) -> None:
+    """Nobody reads: the driver buffers little, the step is blocked; and Ctrl-C ends everything at once."""
     body = 'os.execvp("yes", ["yes", "y" * 1000])'
     with running(write_flow(tmp_path, STEP.format(width=2, body=body)), "--max-workers", "2") as process:
         log = tmp_path / ".k8sflow/F/runs"
@@ -117,5 +117,5 @@ def test_a_task_waits_for_whom_it_is_shown_to(tmp_path: Path) -> None:
 
 
 def _is_waiting(pid: int) -> bool:
-    """Whether every thread of a process sleeps."""
+    """Report if every thread of a process sleeps."""
     return all("S (sleeping)" in (path / "status").read_text() for path in Path(f"/proc/{pid}/task").iterdir())

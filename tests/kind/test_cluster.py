@@ -47,8 +47,8 @@ def server(cluster: Cluster) -> S3Server:
 
 
 def kill_node_and_engine(cluster: Cluster) -> None:
-    """Sends SIGKILL to the engine and everything in its containers; only to the node if the engine isn't ours."""
-    if not cluster.kind.engine.ours:
+    """Send SIGKILL to the engine and everything in its containers; only to the node if the engine is another one."""
+    if not cluster.kind.engine.own:
         subprocess.run(["docker", "kill", NODE], check=True, env=cluster.kind.environment)
         return
     places = cluster.places
@@ -108,7 +108,7 @@ def test_down_leaves_nothing_that_it_started(cluster: Cluster) -> None:
     try:
         places = cluster.places
         assert not places.cluster.exists()
-        if cluster.kind.engine.ours:
+        if cluster.kind.engine.own:
             assert leftovers.processes_of_engine([places.docker, places.run]) == set()
             assert leftovers.mounts_below(places.docker / "data" / "overlay2", mountinfo()) == []
             assert leftovers.mounts_below(places.run, mountinfo()) == []

@@ -1,4 +1,4 @@
-"""What `import k8sflow` gives, and what it costs."""
+"""The names of `import k8sflow`, and the cost of importing them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HEAVY = {
 
 
 def test_all_is_sorted_and_complete() -> None:
-    """And each of its names can be imported, and is listed by dir()."""
+    """Each name can be imported, and is listed by dir()."""
     assert list(k8sflow.__all__) == sorted(
         k8sflow.__all__, key=lambda name: (not name.isupper(), name[0].islower(), name)
     )
@@ -36,7 +36,7 @@ def test_all_is_sorted_and_complete() -> None:
         assert name in dir(k8sflow)
 
 
-# What the runtime in a pod comes without; boto3 is there, but no name may need it to be imported.
+# Packages that the runtime in a pod doesn't have; boto3 is there, but no name may need it to be imported.
 ABSENT = {"aiohttp", "multidict", "yarl", "kubernetes", "yaml", "rich", "kopf", "boto3", "botocore", "tomli", "numpy"}
 BLOCKER = f"""
 import sys
@@ -49,14 +49,14 @@ sys.meta_path.insert(0, Blocker())
 
 
 @pytest.mark.parametrize("statement", ["from k8sflow import *", *(f"from k8sflow import {n}" for n in k8sflow.__all__)])
-def test_every_name_imports_where_the_runtime_does(statement: str) -> None:
-    """In an interpreter with what a pod has: a flow's file may import any of them at its top."""
+def test_every_name_can_be_imported_in_a_pod(statement: str) -> None:
+    """A flow's file may import any of them at its top, in an interpreter with the packages of a pod."""
     done = in_python(f"{BLOCKER}\n{statement}\nprint('imported')")
     assert done.stdout == "imported\n", done.stderr
 
 
-def test_a_deployer_in_a_pod_says_what_is_missing(tmp_path: Path) -> None:
-    """When it is used; not as an error of an import in our code."""
+def test_a_deployer_in_a_pod_reports_the_missing_package(tmp_path: Path) -> None:
+    """The error is raised when it is used, and isn't an ImportError in k8sflow's code."""
     file = write_flow(tmp_path, """
         class F(FlowSpec):
             @step
@@ -70,7 +70,7 @@ def test_a_deployer_in_a_pod_says_what_is_missing(tmp_path: Path) -> None:
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
-    """As of any module."""
+    """The module behaves like any other."""
     with pytest.raises(AttributeError, match="no attribute 'Flwo'"):
         k8sflow.Flwo  # noqa: B018
 
@@ -94,7 +94,7 @@ def test_imports_load_no_more_than_they_need(code: str, allowed: set[str]) -> No
 
 
 def test_help_loads_nothing_that_only_a_run_needs(tmp_path: Path) -> None:
-    """Neither the records of runs, nor the commands that need no flow, nor a parser for settings that nobody wrote."""
+    """It loads neither the records of runs, nor commands that need no flow, nor the parser of settings."""
     file = write_flow(tmp_path, "class F(FlowSpec): pass\n")
     code = "import runpy, sys\nsys.argv[1:] = ['--help']\ntry: runpy.run_path(sys.argv[0], run_name='__main__')\n"
     code += "except SystemExit: print('LOADED', *sys.modules)"
@@ -104,8 +104,8 @@ def test_help_loads_nothing_that_only_a_run_needs(tmp_path: Path) -> None:
     assert not {"k8sflow.cli.main", "k8sflow.storage.records", "k8sflow.runtime.commands.run", "tomllib"} & set(loaded)
 
 
-def test_the_decorator_kubernetes_may_be_asked_for_late() -> None:
-    """When the package of the same name is loaded already, as in a notebook after a run."""
+def test_the_decorator_kubernetes_may_be_imported_late() -> None:
+    """The package of the same name may be loaded already, as in a notebook after a run."""
     done = in_python(
         """
         import k8sflow.kubernetes.names
@@ -125,8 +125,8 @@ def test_the_decorator_kubernetes_may_be_asked_for_late() -> None:
 
 
 @pytest.mark.parametrize("name", ["kubernetes", "parallel"])
-def test_a_decorator_may_be_called_like_a_module(name: str) -> None:
-    """Whichever of them is imported first; both can be used afterwards."""
+def test_a_decorator_may_have_the_name_of_a_module(name: str) -> None:
+    """Either may be imported first; both can be used afterwards."""
     use = {"kubernetes": "kubernetes(cpu=1)", "parallel": "parallel"}[name]
     for imports in (
         f"import k8sflow.{name}; from k8sflow import {name}",

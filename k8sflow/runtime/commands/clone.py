@@ -1,42 +1,42 @@
-"""Takes over into a run what it keeps of the one that it resumes."""
+"""Copies into a run the results that it takes over from the run that it resumes."""
 
 from __future__ import annotations
 
 from k8sflow.flow.graph import Graph
 from k8sflow.runtime.core.resume_plan import Plan, plan
-from k8sflow.runtime.session import ActiveRun
+from k8sflow.runtime.session import Session
 from k8sflow.storage.clones import is_complete, mark_complete, put_commits
 from k8sflow.storage.records import RunRecord
 from k8sflow.storage.run_store import RunStore
 
 
-def clone(active: ActiveRun) -> None:
-    """Writes the commits that the run keeps, unless they are all there.
+def clone(session: Session) -> None:
+    """Writes the commits that the run takes over, unless all of them exist.
 
-    The driver does so before it begins: one that dies in the middle leaves a run whose next driver does it again.
+    The driver does so before it starts: where one dies in the middle, the next one does it again.
 
     Raises:
-        RunError: The origin is not there any more.
+        RunError: The origin no longer exists.
         StorageError: It can't be read, or the store refuses.
     """
-    if is_complete(active.run_store):
+    if is_complete(session.run_store):
         return
-    origin = RunStore(active.store, active.record.flow, str(active.record.origin_run_id))
-    found = plan_from(origin, origin.read(), active.graph, active.record.origin_step)
+    origin = RunStore(session.store, session.record.flow, str(session.record.origin_run_id))
+    found = plan_from(origin, origin.read(), session.graph, session.record.origin_step)
     put_commits(
-        active.run_store,
+        session.run_store,
         ((kept.name.step, kept.name.id, kept.commit.clone(origin.pathspec, kept.steps)) for kept in found.kept),
     )
-    mark_complete(active.run_store)
+    mark_complete(session.run_store)
 
 
 def plan_from(origin: RunStore, record: RunRecord, graph: Graph, step: str | None) -> Plan:
-    """What a run takes over from its origin, and what it begins with.
+    """The plan for a run that resumes its origin.
 
     Args:
         origin: The run that is resumed.
         record: Its record.
-        graph: The flow's graph as it is now.
-        step: The step from which on everything runs again; None for what has no result.
+        graph: The flow's current graph.
+        step: The step from which on everything runs again; None for the tasks that have no result.
     """
     return plan(origin, Graph.from_document(record.flow, record.graph), graph, lambda name: name.step == step)

@@ -50,7 +50,7 @@ def interrupts(
                 _leave(last_word, before_leaving)
             return
         first = clock()
-        # It may have come in the middle of a write to the stream that is written to here, or because that is gone.
+        # It may have come in the middle of a write to the stream that is written to here, or because that was closed.
         with contextlib.suppress(RuntimeError, OSError, RunError):
             on_first()
         raise KeyboardInterrupt

@@ -1,6 +1,6 @@
 """The commands that a run's last lines name: they do what they say where they are pasted into the shell of the run.
 
-Of a flow that is a notebook's cell they are for a cell.
+For a flow in a notebook's cell, they are Python for a cell.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ NOTEBOOK = "K8SFLOW_NOTEBOOK"
 
 
 def resume(record: RunRecord, step: str | None = None) -> str:
-    """How to go on with a run in a new one, which is of the same project and namespace.
+    """The command that resumes a run in a new one of the same project and namespace.
 
     Args:
         record: The run.
@@ -35,21 +35,21 @@ def resume(record: RunRecord, step: str | None = None) -> str:
 
 
 def attach(record: RunRecord) -> str:
-    """How to look after a run."""
+    """The command that follows a run, or takes it over."""
     if _is_in_notebook():
         return f'k8sflow.Run("{record.flow}/{record.run}")'
     return _command(record, "attach", record.run)
 
 
 def logs(record: RunRecord, task: TaskName) -> str:
-    """How to see what a task has printed."""
+    """The command that shows the output of a task."""
     if _is_in_notebook():
         return f'print(k8sflow.Task("{record.flow}/{record.run}/{task}").stdout)'
     return _command(record, "logs", f"{record.run}/{task}")
 
 
 def _is_in_notebook() -> bool:
-    """Whether the flow is a cell's: its file is gone when somebody reads what is told."""
+    """True for the flow of a cell, whose file no longer exists when a person reads the message."""
     return getattr(sys.modules["__main__"], NOTEBOOK, False)
 
 
@@ -59,7 +59,7 @@ def _command(record: RunRecord, *words: str) -> str:
 
 
 def _program(record: RunRecord) -> list[str]:
-    """How the flow was called: ``python flow.py``, ``python3 -m pkg.flow``; in a driver's pod, how it will be."""
+    """The call of the flow: ``python flow.py``, ``python3 -m pkg.flow``; in a driver's pod, a likely one."""
     main = sys.modules["__main__"]
     started = getattr(main, "__file__", None)
     if not started or not (hasattr(main, record.flow) or f"/{Path(started).as_posix()}".endswith(f"/{record.file}")):
@@ -78,7 +78,7 @@ def _python() -> str:
 
 
 def _options(record: RunRecord) -> dict[str, Any]:
-    """The options with which a run was started that hold for one that goes on with it, as keyword arguments."""
+    """The options of a run that also apply to one that resumes it, as keyword arguments."""
     options: dict[str, Any] = {"decospecs": list(record.decorators)} if record.decorators else {}
     project = record.flow_decorators.get("project", {})
     kind, _, branch = project.get("branch_name", "").partition(".")

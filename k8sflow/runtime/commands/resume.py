@@ -1,4 +1,4 @@
-"""``resume``: a new run that takes over what an earlier one has done, and runs the rest."""
+"""``resume``: a new run that takes over the results of an earlier one, and runs the rest."""
 
 from __future__ import annotations
 
@@ -7,89 +7,94 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 
-import click
-
 from k8sflow.errors import ParameterError, RunError
 from k8sflow.flow.definition import FlowDefinition
 from k8sflow.flow.graph import Graph
 from k8sflow.flow.problems import did_you_mean
-from k8sflow.runtime import lookup
 from k8sflow.runtime.commands import next_steps
 from k8sflow.runtime.commands.clone import plan_from
-from k8sflow.runtime.commands.run import begin, check_names, check_places, create, prepare
+from k8sflow.runtime.commands.create import check_executors, check_names, create, prepare
+from k8sflow.runtime.commands.run import begin
 from k8sflow.runtime.core.resume_plan import Plan, Rerun
+from k8sflow.runtime.core.run_state import RunEnd
+from k8sflow.runtime.lookup import runs_of
 from k8sflow.runtime.placement import Placement
+from k8sflow.runtime.progress.console import Console, Tone
 from k8sflow.runtime.progress.text import brief
-from k8sflow.runtime.recorded import recompiled
 from k8sflow.runtime.request import RunRequest, local_root
-from k8sflow.runtime.session import ActiveRun
-from k8sflow.storage.artifacts import ArtifactStore
+from k8sflow.runtime.session import Session, open_session
 from k8sflow.storage.lease import Holder, folder_lease_of
 from k8sflow.storage.records import OutcomeRecord, RunRecord
 from k8sflow.storage.run_store import RunStore
 from k8sflow.task.outcome import Outcome
 from k8sflow.task.spec import TaskName
 
-# So many of a step's tasks are told by name, with what became of them in the origin.
+# How many of a step's tasks are listed by name, with their fate in the origin.
 _NAMED = 3
 
 
 def resume(
-    request: RunRequest, origin: str | None, step: str | None, *, given: Collection[str] = (), dry_run: bool
-) -> bool | None:
-    """Tells what is taken over and what runs again, and runs it, here or in the cluster; returns as ``begin``.
+    request: RunRequest,
+    origin: str | None,
+    step: str | None,
+    console: Console,
+    *,
+    given: Collection[str] = (),
+    dry_run: bool,
+) -> RunEnd:
+    """Shows which results are taken over and what runs again, and runs it, here or in the cluster.
 
     Args:
         request: The new run; its values are taken for parameters that the origin doesn't have.
         origin: The run to resume; None for the one that was started last.
-        step: The step from which on everything runs again; None for what has no result.
+        step: The step from which on everything runs again; None for the tasks that have no result.
+        console: Shows the plan and the run.
         given: The attributes of the parameters whose values the user has typed.
-        dry_run: Whether nothing is to be done after the telling.
+        dry_run: Whether only the plan is to be shown.
 
     Raises:
         K8sflowError: The run can't be resumed.
     """
     flow = request.flow
-    before = lookup.run_of(flow, request.settings, origin) if origin else lookup.latest_of(flow, request.settings)
-    record = before.read()
-    artifacts = ArtifactStore(before.store, record.flow)
-    definition = recompiled(request.definition, record, before.store)
+    runs = runs_of(flow, request.settings)
+    run = runs.named(origin) if origin else runs.latest_own()
+    before = open_session(run, request.settings, request.definition)
+    definition = before.compiled()
     graph = definition.graph
     _check_step(graph, step)
-    _check_parameters(record, given)
+    _check_parameters(before.record, given)
     placement = Placement.of(definition, request.decorators, request.settings)
-    check_places(request, graph, placement)
+    check_executors(request, definition, placement)
     check_names(request, before.store)
-    with _claimed(before):
-        found = plan_from(before, record, graph, step)
-        _tell(found, before, graph)
-        for line in _changes(definition, record, artifacts):
-            click.secho(line, fg="yellow")
+    with _claimed(before.run_store):
+        for line in _plan_lines(before, graph, step):
+            console.say(line)
+        for line in _changes(definition, before):
+            console.say(line, Tone.NOTICE)
         if dry_run:
-            return True
-        store, code = prepare(request, placement, before.store)
-        new = create(request, definition, placement, store, code, origin=record, origin_step=step)
-    active = ActiveRun(new, graph, store, placement, request.settings)
-    click.echo(f"The new run is {active.run_store.pathspec}.")
-    if not placement.uses_kubernetes and store.url != str(local_root(flow, request.settings)):
-        click.echo(f"It is kept in {store.url}, with the run that it resumes.", err=True)
-    return begin(request, definition, active)
+            return RunEnd.PLANNED
+        prepared = prepare(request, placement, before.store)
+        session = create(request, definition, placement, prepared, before.record, step)
+    console.say(f"The new run is {session.pathspec}.")
+    if not placement.uses_kubernetes and session.store.url != str(local_root(flow, request.settings)):
+        console.say(f"It is kept in {session.store.url}, with the run that it resumes.", is_aside=True)
+    return begin(request, session, console)
 
 
-def _tell(plan: Plan, before: RunStore, graph: Graph) -> None:
-    """Prints the plan.
+def _plan_lines(before: Session, graph: Graph, step: str | None) -> list[str]:
+    """The plan in lines.
 
     Raises:
         RunError: There is nothing to run.
     """
-    record = before.read()
+    plan = plan_from(before.run_store, before.record, graph, step)
     if not plan.reruns:
         raise RunError(
-            f"there is nothing to resume: every task of {before.pathspec} has a result that still holds.",
-            advice=f"To run a step and all that comes after it again, name it: {next_steps.resume(record, 'STEP')}",
+            f"there is nothing to resume: every task of {before.pathspec} has a result that is still valid.",
+            advice=f"To run a step and all that comes after it again, name it: "
+            f"{next_steps.resume(before.record, 'STEP')}",
         )
-    for line in _told(plan, before, before.read_run_outcome(), graph):
-        click.echo(line)
+    return list(_described(plan, before.run_store, before.run_store.read_run_outcome(), graph))
 
 
 def _check_step(graph: Graph, step: str | None) -> None:
@@ -128,7 +133,7 @@ def _taken(origin: RunStore, holder: Holder | None) -> RunError:
     who = "another process" if holder is None or holder.is_dead else str(holder)
     if holder is not None and holder.is_resuming:
         return RunError(
-            f"{origin.pathspec} is just being resumed by {who}.", advice="Follow the new run that is made there."
+            f"{origin.pathspec} is just being resumed by {who}.", advice="Follow the new run that is created there."
         )
     return RunError(
         f"{origin.pathspec} is not over: it is driven by {who}.",
@@ -150,7 +155,7 @@ def _check_parameters(origin: RunRecord, given: Collection[str]) -> None:
         )
 
 
-def _told(plan: Plan, origin: RunStore, outcome: OutcomeRecord | None, graph: Graph) -> Iterator[str]:
+def _described(plan: Plan, origin: RunStore, outcome: OutcomeRecord | None, graph: Graph) -> Iterator[str]:
     """The plan in lines: for each step what is cloned, what runs again, and why."""
     yield f"Resuming {origin.pathspec}, which {_end(outcome)}:"
     kept = Counter(kept.name.step for kept in plan.kept)
@@ -183,31 +188,31 @@ def _end(outcome: OutcomeRecord | None) -> str:
 
 def _whys(reruns: Sequence[Rerun], origin: RunStore, had: set[str]) -> str:
     """Why tasks of a step run again: the reasons that are the same for many of them once, else a few by name."""
-    told = []
+    reasons = []
     for why, found in groupby(sorted(reruns, key=lambda rerun: rerun.why or ""), key=lambda rerun: rerun.why):
         names = [rerun.task.name for rerun in found]
         if why is not None:
-            told.append(why)
+            reasons.append(why)
         elif names[0].step not in had:
-            told.append("not reached before")
+            reasons.append("not reached before")
         else:
-            told += [f"{name} {_fate(origin, name)}" for name in names[:_NAMED]]
-            told += [f"and {len(names) - _NAMED:,} more without a result"] if len(names) > _NAMED else []
-    return "; ".join(told)
+            reasons += [f"{name} {_fate(origin, name)}" for name in names[:_NAMED]]
+            reasons += [f"and {len(names) - _NAMED:,} more without a result"] if len(names) > _NAMED else []
+    return "; ".join(reasons)
 
 
 def _fate(origin: RunStore, name: TaskName) -> str:
-    """What became of a task that has no result."""
+    """The fate of a task that has no result."""
     attempts = origin.attempts(name.step, name.id)
     record = origin.read_outcome(name.step, name.id, attempts[-1]) if attempts else None
     if record is None:
-        return "has not finished" if attempts else "has not begun"
+        return "has not finished" if attempts else "has not started"
     return f"failed: {brief(record.summary)}" if record.summary else f"ended as {record.outcome.replace('_', ' ')}"
 
 
-def _changes(definition: FlowDefinition, origin: RunRecord, artifacts: ArtifactStore) -> Iterator[str]:
-    """What is another value than that which the cloned tasks have seen."""
+def _changes(definition: FlowDefinition, origin: Session) -> Iterator[str]:
+    """The constants whose values are not those that the cloned tasks have seen."""
     for name, value in definition.constants.items():
-        if (ref := origin.parameters.get(name)) is None or artifacts.is_same(value, ref, name):
+        if (ref := origin.record.parameters.get(name)) is None or origin.artifacts.is_same(value, ref, name):
             continue
         yield f"  The constant {name} has changed: the tasks that are cloned have seen its old value."

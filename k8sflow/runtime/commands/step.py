@@ -41,8 +41,8 @@ def run_task(definition: FlowDefinition, settings: Settings, task: str, store_ur
         with os.fdopen(int(descriptor), "wb") as pipe:
             pipe.write(result.to_json().encode("utf-8", "replace"))
         _leave(code, before)
-    if result.diagnosis is not None:
-        print(result.diagnosis.summary, result.diagnosis.detail, sep="\n")  # noqa: T201  for a person who calls it
+    if result.failure is not None:
+        print(result.failure.summary, result.failure.detail, sep="\n")  # noqa: T201  for a person who calls it
     return code
 
 

@@ -1,4 +1,4 @@
-"""What the executors report to the driver, in the order in which they do; output waits where the driver is behind."""
+"""The reports of executors to the driver, in their order; output waits while the driver is behind."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PIECE_BYTES = 512
 class Inbox:
     """A queue from many threads to one.
 
-    Whoever reports output is held up while the driver has so much of it before it: the executor then reads no more,
+    A thread that reports output is blocked while the driver has too much of it: the executor then reads no more,
     and the task that writes waits, as it would for a slow terminal.
 
     Args:
@@ -53,7 +53,7 @@ class Inbox:
         return event
 
     def empty(self) -> bool:
-        """Whether nothing was reported that is not taken yet."""
+        """True if every report was taken."""
         return self._queue.empty()
 
     def close(self) -> None:

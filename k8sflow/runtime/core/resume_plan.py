@@ -1,8 +1,7 @@
-"""What a run that resumes another one takes over from it, and what it runs again, and why.
+"""The plan of a run that resumes another one: the results that it takes over, and the tasks that run again, and why.
 
-The graph as it is now is walked from its start over the results that the origin has: a result is taken over where all
-that comes before it is, and where nothing speaks against it. What comes after something that runs again is not reached,
-and so runs again by itself.
+The current graph is walked from its start over the results of the origin: a result is taken over if all results before
+it are, and if it is still valid. Tasks after one that runs again are not reached, and so run again by themselves.
 """
 
 from __future__ import annotations
@@ -17,8 +16,8 @@ from k8sflow.storage.run_store import RunStore
 from k8sflow.task.result import Transition
 from k8sflow.task.spec import TaskName, TaskSpec
 
-# Whether a task is to run again, whatever result there is; given its name.
-Again = Callable[[TaskName], bool]
+# Whether the user asks for another run of a task, whatever its result; given its name.
+IsWanted = Callable[[TaskName], bool]
 
 
 @dataclass(frozen=True)
@@ -27,8 +26,8 @@ class Kept:
 
     Args:
         name: The task.
-        commit: What the origin has.
-        steps: The next steps in the graph as it is now.
+        commit: The commit of the origin.
+        steps: The next steps in the current graph.
     """
 
     name: TaskName
@@ -38,11 +37,11 @@ class Kept:
 
 @dataclass(frozen=True)
 class Rerun:
-    """A task that runs again, and before which all is taken over.
+    """A task that runs again, and before which all results are taken over.
 
     Args:
         task: The task.
-        why: What speaks against the origin's result; None where there is no such result.
+        why: Why the origin's result is not valid; None where there is no such result.
     """
 
     task: TaskSpec
@@ -51,20 +50,20 @@ class Rerun:
 
 @dataclass
 class Plan:
-    """What is taken over, and with what the run begins."""
+    """The results that are taken over, and the tasks with which the run starts."""
 
     kept: list[Kept] = field(default_factory=list)
     reruns: list[Rerun] = field(default_factory=list)
 
 
-def plan(origin: RunStore, before: Graph, graph: Graph, again: Again) -> Plan:
+def plan(origin: RunStore, before: Graph, graph: Graph, is_wanted: IsWanted) -> Plan:
     """The plan for a new run of a flow.
 
     Args:
         origin: The run that is resumed.
         before: Its graph.
-        graph: The flow's graph as it is now.
-        again: Whether a task is to run again because the user says so.
+        graph: The flow's current graph.
+        is_wanted: Whether the user asks for another run of a task.
 
     Raises:
         StorageError: The origin can't be read.
@@ -78,7 +77,7 @@ def plan(origin: RunStore, before: Graph, graph: Graph, again: Again) -> Plan:
         ready, wave = [], ready
         for group in wave:
             commits = [next(results) for _ in group]
-            for task, kept in _decide(group, commits, graph[group.step], changed[group.step], again):
+            for task, kept in _decide(group, commits, graph[group.step], changed[group.step], is_wanted):
                 if isinstance(kept, Rerun):
                     found.reruns.append(kept)
                     continue
@@ -93,24 +92,26 @@ def _results(origin: RunStore, groups: Sequence[TaskGroup]) -> Iterator[RawCommi
 
 
 def _decide(
-    group: TaskGroup, commits: Sequence[RawCommit | None], node: Node, change: str | None, again: Again
+    group: TaskGroup, commits: Sequence[RawCommit | None], node: Node, change: str | None, is_wanted: IsWanted
 ) -> Iterable[tuple[TaskSpec, Kept | Rerun]]:
-    """For each task of a group: whether its result is taken over. Those that know each other run again together."""
+    """For each task of a group, whether its result is taken over. Tasks that run together run again together."""
     found: list[tuple[TaskSpec, Kept | Rerun]] = []
     for task, commit in zip(group, commits, strict=True):
-        found.append((task, _decide_one(task, commit, node, change, again)))
+        found.append((task, _decide_one(task, commit, node, change, is_wanted)))
     if group.nodes > 1 and any(isinstance(kept, Rerun) for _, kept in found):
         together = "the processes of a num_parallel step run together"
         return [(t, k if isinstance(k, Rerun) else Rerun(t, together)) for t, k in found]
     return found
 
 
-def _decide_one(task: TaskSpec, commit: RawCommit | None, node: Node, change: str | None, again: Again) -> Kept | Rerun:
+def _decide_one(
+    task: TaskSpec, commit: RawCommit | None, node: Node, change: str | None, is_wanted: IsWanted
+) -> Kept | Rerun:
     if commit is None:
         return Rerun(task, None)
     if change is not None:
         return Rerun(task, change)
-    if again(task.name):
+    if is_wanted(task.name):
         return Rerun(task, "as you asked")
     if node.condition is None:
         return Kept(task.name, commit, node.next)
@@ -120,7 +121,7 @@ def _decide_one(task: TaskSpec, commit: RawCommit | None, node: Node, change: st
 
 
 def _change(before: Node | None, node: Node) -> str | None:
-    """What has changed about a step's place in the graph so that an old result can't stand for a new one."""
+    """The change of a step in the graph that makes an old result invalid; None where there is none."""
     if before is None:
         return "it is a new step"
     parts: dict[str, Callable[[Node], object]] = {

@@ -93,7 +93,7 @@ class Scheduler:
         return self._group(self._start, (), ())
 
     def finished(self, name: TaskName, transition: Transition) -> list[TaskGroup]:
-        """What becomes ready by the end of a task. Each task may be told once."""
+        """The groups that become ready by the end of a task. Each task may be passed once."""
         node = self._graph[name.step]
         if node.name == self._end:
             self.is_done = True

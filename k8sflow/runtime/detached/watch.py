@@ -1,4 +1,4 @@
-"""Whether a run that was handed to the cluster has an end that the store doesn't tell: its FlowRun knows."""
+"""Watches the FlowRun of a detached run, which may have an end that nobody wrote into the store."""
 
 from __future__ import annotations
 
@@ -8,53 +8,54 @@ import time
 from collections.abc import Callable
 from http import HTTPStatus
 
-import click
-
 from k8sflow.errors import ApiStatusError, K8sflowError
 from k8sflow.kubernetes import flowrun as flowruns
 from k8sflow.kubernetes.api import KubernetesApi
 from k8sflow.kubernetes.flowrun import Phase
 from k8sflow.kubernetes.kubeconfig import load_access
 from k8sflow.kubernetes.manifest import Manifest
-from k8sflow.runtime.session import ActiveRun
+from k8sflow.runtime.progress.console import Console, Tone
+from k8sflow.runtime.session import Session
 from k8sflow.storage.records import OutcomeRecord
 from k8sflow.task.outcome import Outcome
 
 _PATIENCE_SECONDS = 5.0
 _ASK_SECONDS = 5.0
-# A driver that is told to stop has as long as its pod, half a minute, to write how the run ended.
+# A driver that is stopped has as long as its pod, half a minute, to write how the run ended.
 _LAST_WORD_SECONDS = 45.0
 
 
 class FlowRunWatch:
-    """Looks after the FlowRun of a run, for somebody who follows the run in the store.
+    """Watches the FlowRun of a run, for a process that follows the run in the store.
 
-    The driver writes how the run ended into the store. Where it could not, since the FlowRun was deleted with all that
-    belongs to it, or no driver ever came up, only the cluster knows that nobody will.
+    The driver writes how the run ended into the store. Where it could not, because the FlowRun was deleted with all
+    its objects, or no driver ever started, only the cluster knows that.
 
     Args:
-        active: The run.
+        session: The run.
+        console: Shows that the cluster can't be asked.
         clock: The time in seconds.
     """
 
-    def __init__(self, active: ActiveRun, clock: Callable[[], float] = time.monotonic) -> None:
-        self._active = active
+    def __init__(self, session: Session, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+        self._session = session
+        self._console = console
         self._clock = clock
-        self._name = flowruns.flowrun_name(active.record.flow, active.record.run)
+        self._name = flowruns.flowrun_name(session.record.flow, session.record.run)
         self._next = clock()
         self._over_since: float | None = None
-        self._has_told = False
+        self._has_reported = False
         self.end: OutcomeRecord | None = None
 
     def is_over(self) -> bool:
-        """Whether nobody will tell the store of the run's end any more; ``end`` says what it was."""
+        """True if nobody will write the run's end into the store any more; ``end`` has it then."""
         if self._clock() < self._next:
             return False
         self._next = self._clock() + _ASK_SECONDS
         try:
             self.end = _end_of(self._ask())
         except (K8sflowError, OSError) as error:
-            self._tell(error)
+            self._report(error)
             self._over_since = None
             return False
         if self.end is None:
@@ -66,8 +67,8 @@ class FlowRunWatch:
 
     def _ask(self) -> Manifest | None:
         """The FlowRun; None where there is none."""
-        settings = self._active.settings
-        path = flowruns.object_path(self._active.placement.namespace, self._name)
+        settings = self._session.settings
+        path = flowruns.object_path(self._session.placement.namespace, self._name)
 
         async def call() -> Manifest:
             access = load_access(settings.kubernetes_context, os.environ)
@@ -81,22 +82,22 @@ class FlowRunWatch:
                 raise
             return None
 
-    def _tell(self, error: Exception) -> None:
-        """Tells once that the end may not be seen, and how to look."""
-        if self._has_told:
+    def _report(self, error: Exception) -> None:
+        """Reports once that the end may not be seen, and how to look."""
+        if self._has_reported:
             return
-        self._has_told = True
+        self._has_reported = True
         what = error.summary if isinstance(error, K8sflowError) else str(error)
-        click.secho(
+        self._console.say(
             f"The cluster can't be asked whether the run is still driven: {what}\n"
-            f"Where nothing comes: kubectl get flowrun {self._name} -n {self._active.placement.namespace}",
-            fg="yellow",
-            err=True,
+            f"Where nothing comes: kubectl get flowrun {self._name} -n {self._session.placement.namespace}",
+            Tone.NOTICE,
+            is_aside=True,
         )
 
 
 def _end_of(flowrun: Manifest | None) -> OutcomeRecord | None:
-    """How a run has ended by its FlowRun; None where it goes on."""
+    """The end of a run according to its FlowRun; None where it continues."""
     now = time.time()
     if flowrun is None:
         return OutcomeRecord(Outcome.CANCELLED.value, now, "its FlowRun is not in the cluster any more")

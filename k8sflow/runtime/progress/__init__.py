@@ -1,4 +1,4 @@
-"""What a person sees of a run: lines in a log, and on a terminal a block below them."""
+"""The display of a run: lines in a log, and on a terminal a block below them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def reporter(
     stream: TextIO | None = None,
     environment: Mapping[str, str] = os.environ,
 ) -> Reporter:
-    """Who tells of a run in the way that suits the place that is written to.
+    """The reporter of a run that suits the stream.
 
     A terminal gets the live block; a log, a pipe, ``TERM=dumb``, a continuous integration (``CI``) and debug logging
     get lines.

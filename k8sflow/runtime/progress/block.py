@@ -98,13 +98,13 @@ def _times(step: StepTally, now: float) -> list[Text]:
 
 
 def _last_state(task: str, line: bytes) -> Text:
-    """What a progress bar shows now: it becomes a line above the block when it ends."""
+    """The current state of a progress bar, which becomes a line above the block when it ends."""
     shown = click.unstyle(clean(line + b"\n")).expandtabs().rstrip("\n")
     return Text(f"[{task}] {shown}", style="dim")
 
 
 def _more(hidden: int, coming: Sequence[str]) -> str:
-    parts = [f"{hidden} more step{'' if hidden == 1 else 's'} begun"] if hidden else []
+    parts = [f"{hidden} more step{'' if hidden == 1 else 's'} started"] if hidden else []
     if coming:
         parts.append(f"to come: {', '.join(coming)}")
     return "; ".join(parts)

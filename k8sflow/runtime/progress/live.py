@@ -1,4 +1,4 @@
-"""A terminal: output scrolls by, and below it stands a block that tells how far each step is."""
+"""A terminal: output scrolls by, and below it is a block with the progress of each step."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class LiveView:
         self._tally: Tally | None = None
         self._thread: threading.Thread | None = None
         self._is_closing = False
-        self._is_gone = False
+        self._is_closed = False
         self._is_hurried = False
         self._console: Console | None = None
         self._block: list[str] = []
@@ -151,7 +151,7 @@ class LiveView:
         self._widths = [_width(line) for line in block]
 
     def _erase(self) -> str:
-        """What takes the block away: a terminal that has become narrower has wrapped its lines."""
+        """The characters that erase the block: a terminal that has become narrower has wrapped its lines."""
         if not self._widths:
             return ""
         columns, _ = self._size()
@@ -172,13 +172,13 @@ class LiveView:
         self._put(self._take())
 
     def _put(self, text: str) -> None:
-        if not text or self._is_gone:
+        if not text or self._is_closed:
             return
         try:
             self._stream.write(text)
             self._stream.flush()
-        except OSError:  # the terminal was closed; the run may go on without it
-            self._is_gone = True
+        except OSError:  # the terminal was closed; the run may continue without it
+            self._is_closed = True
 
     def _size(self) -> tuple[int, int]:
         with contextlib.suppress(OSError, ValueError):

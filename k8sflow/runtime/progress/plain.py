@@ -23,10 +23,10 @@ class PlainView:
 
     def __init__(self, stream: TextIO, *, has_colours: bool) -> None:
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # what a terminal can't show is no reason to fail
+            stream.reconfigure(errors="backslashreplace")  # a character that a terminal can't show must not be an error
         self._stream = stream
         self.has_colours = has_colours
-        self._is_gone = False
+        self._is_closed = False
 
     def write(self, lines: str) -> None:
         """Writes and flushes.
@@ -35,7 +35,7 @@ class PlainView:
             BrokenPipeError: Nobody listens any more.
             RunError: The stream takes no more, as a file on a full disk.
         """
-        if self._is_gone:
+        if self._is_closed:
             return
         try:
             self._stream.write(lines)
@@ -43,16 +43,16 @@ class PlainView:
         except BrokenPipeError:
             raise
         except OSError as error:
-            self._is_gone = True
+            self._is_closed = True
             streams.drop(self._stream)
-            if error.errno != errno.EIO:  # a terminal that was closed; the run may go on without it
+            if error.errno != errno.EIO:  # a terminal that was closed; the run may continue without it
                 raise RunError(
                     f"what the run prints can't be written: {error.strerror}.",
                     advice="Make room, or send the output elsewhere; then resume: what was done is kept.",
                 ) from error
 
     def hurry(self) -> None:
-        """Nothing: whoever writes waits for the stream alone."""
+        """Does nothing: a writer waits for the stream alone."""
 
     def follow(self, tally: Tally) -> None:
         """Lines tell it all."""

@@ -12,6 +12,7 @@ import click
 from k8sflow.errors import RunError
 from k8sflow.executors.base import Finished, Output, Queued, Started, TaskEvent
 from k8sflow.flow.decorators.policy import Catch
+from k8sflow.runtime.core.observer import Observer
 from k8sflow.runtime.core.retries import Again
 from k8sflow.runtime.progress.tally import Tally
 from k8sflow.runtime.progress.text import OutputLines, brief, prefixed, settled
@@ -26,7 +27,7 @@ _MOST_SHOWN_BYTES = 64 << 20
 
 
 class View(Protocol):
-    """Where lines go."""
+    """The destination of lines."""
 
     has_colours: bool
     # Whether the view itself tells which tasks start and end, so that no lines need to.
@@ -36,16 +37,16 @@ class View(Protocol):
         """Shows whole lines."""
 
     def follow(self, tally: Tally) -> None:
-        """There is something to tell of; may be called at every event."""
+        """Shows the tally from now on; may be called at every event."""
 
     def hurry(self) -> None:
-        """The run is being cancelled: whoever writes is held up no more."""
+        """The run is being cancelled: no writer is blocked any more."""
 
     def close(self) -> None:
         """Leaves what was shown as it is; lines may follow."""
 
 
-class Reporter:
+class Reporter(Observer):
     """Turns the driver's events into lines.
 
     Args:
@@ -58,12 +59,11 @@ class Reporter:
         self._began = began
         self._view = view
         self._logs = logs
-        self._tally = Tally()
+        self.tally = Tally()
         self._outputs: dict[tuple[TaskName, str], OutputLines] = {}
         self._shown: dict[TaskName, int] = {}
-        self._told: dict[TaskName, str] = {}
+        self._reasons: dict[TaskName, str] = {}
         self._colour_of: dict[str, str] = {}
-        self._notes: list[tuple[TaskName, str]] = []
 
     def close(self) -> None:
         """Leaves the terminal as it was, in whatever way the run ends; lines may follow."""
@@ -71,50 +71,50 @@ class Reporter:
 
     def submitted(self, group: Sequence[TaskSpec]) -> None:
         """Counts the tasks of a step."""
-        step = self._tally.submitted(group)
+        step = self.tally.submitted(group)
         if len(group) > 1 and not self._view.tells_tasks:
             self._say(f"{step.name}: {len(group):,} branches", dim=True)
-        self._view.follow(self._tally)
+        self._view.follow(self.tally)
 
     def done_before(self, tasks: Sequence[TaskSpec]) -> None:
         """Counts tasks of a step that have a result from before; what was printed then is not shown again."""
-        self._tally.done_before(tasks)
-        self._view.follow(self._tally)
+        self.tally.done_before(tasks)
+        self._view.follow(self.tally)
 
     def event(self, event: TaskEvent) -> None:
         """Tells what a task's event means to a person."""
-        self._tally.event(event)
+        self.tally.event(event)
         match event:
             case Output(task, stream, data):
                 self._output(task, stream, data)
             case Queued(task, reason, resolution):
-                if reason and self._told.get(task.name) != reason:
-                    self._told[task.name] = reason
+                if reason and self._reasons.get(task.name) != reason:
+                    self._reasons[task.name] = reason
                     self._line(task.name, f"waits: {reason}", "yellow")
                     if resolution:
                         self._line(task.name, f"  {resolution}", "yellow")
             case Started(task, where):
-                self._told.pop(task.name, None)
+                self._reasons.pop(task.name, None)
                 if not self._view.tells_tasks:
                     self._line(task.name, f"started ({where})", dim=True)
             case Finished(task, result):
                 self._end(task, result)
-        self._view.follow(self._tally)
+        self._view.follow(self.tally)
 
     def retried(self, task: TaskSpec, result: TaskResult, again: Again) -> None:
         """Tells why a task runs again, and when."""
-        self._tally.retried(task, result)
+        self.tally.retried(task, result)
         if result.outcome in {Outcome.SUCCEEDED, Outcome.CANCELLED}:
-            return  # it runs together with another one, of which it is told
+            return  # it runs together with another one, which is reported
         when = f" in {duration(again.pause_seconds)}" if again.pause_seconds else ""
         price = "this costs no retry" if again.number is None else f"retry {again.number} of {again.times}"
         self._line(task.name, f"{brief(_why(result))}; it is run again{when} ({price})", "yellow")
 
     def caught(self, task: TaskSpec, result: TaskResult, catch: Catch) -> None:
-        """Tells that the run goes on without what the task should have done."""
-        self._tally.caught(task)
-        if catch.print_exception and result.diagnosis is not None:
-            for line in result.diagnosis.detail.splitlines():
+        """Reports that the run continues without the task's result."""
+        self.tally.caught(task)
+        if catch.print_exception and result.failure is not None:
+            for line in result.failure.detail.splitlines():
                 self._line(task.name, line)
         where = f", with the exception in self.{catch.var}" if catch.var else ""
         self._line(task.name, f"{brief(_why(result))}; @catch lets the run go on{where}", "yellow")
@@ -134,7 +134,7 @@ class Reporter:
         self._view.close()
         self._say("")
         self._say(f"{task.pathspec} failed ({_outcome(result)}): {_why(result)}", colour="red")
-        diagnosis = result.diagnosis
+        diagnosis = result.failure
         if diagnosis is not None and diagnosis.detail:
             self._say("\n".join(f"    {line}" for line in diagnosis.detail.splitlines()))
         if diagnosis is not None and diagnosis.resolution:
@@ -143,10 +143,10 @@ class Reporter:
     def summary(self, pathspec: str, outcome: str, hint: str, *, good: bool) -> None:
         """Tells how the run ended, step by step, how long it took, and what to do next."""
         self._view.close()
-        now, tasks = time.monotonic(), self._tally.done
-        for row in _rows(self._tally, now):
+        now, tasks = time.monotonic(), self.tally.done
+        for row in _rows(self.tally, now):
             self._say(row, dim=True)
-        for name, note in self._notes:
+        for name, note in self.tally.notes:
             self._line(name, note, "yellow")
         took = f"in {duration(now - self._began)} ({tasks:,} task{'' if tasks == 1 else 's'})"
         self._say(f"{pathspec} {outcome} {took}.", colour="green" if good else "red")
@@ -160,9 +160,9 @@ class Reporter:
         output = self._outputs.setdefault((task.name, stream), OutputLines())
         lines = output.add(data)
         if output.rest:
-            self._tally.unfinished[task.name, stream] = output.rest
+            self.tally.unfinished[task.name, stream] = output.rest
         else:
-            self._tally.unfinished.pop((task.name, stream), None)
+            self.tally.unfinished.pop((task.name, stream), None)
         text = prefixed(self._prefix(task.name), lines, coloured=self._view.has_colours) if lines else ""
         if text:
             self._view.write(text)
@@ -173,12 +173,10 @@ class Reporter:
     def _end(self, task: TaskSpec, result: TaskResult) -> None:
         is_cut = self._shown.pop(task.name, 0) > _MOST_SHOWN_BYTES
         for stream in ("stdout", "stderr"):
-            self._tally.unfinished.pop((task.name, stream), None)
+            self.tally.unfinished.pop((task.name, stream), None)
             output = self._outputs.pop((task.name, stream), None)
             if output is not None and not is_cut and (rest := output.end()):
                 self._view.write(prefixed(self._prefix(task.name), rest, coloured=self._view.has_colours))
-        if result.note:
-            self._notes.append((task.name, result.note))
         if result.outcome is not Outcome.SUCCEEDED:
             self._line(task.name, f"failed: {_outcome(result)}", "red")
         elif not self._view.tells_tasks:
@@ -210,7 +208,7 @@ def _outcome(result: TaskResult) -> str:
 
 
 def _why(result: TaskResult) -> str:
-    return result.diagnosis.summary if result.diagnosis else result.outcome.value
+    return result.failure.summary if result.failure else result.outcome.value
 
 
 def _rows(tally: Tally, now: float) -> list[str]:
@@ -222,8 +220,8 @@ def _rows(tally: Tally, now: float) -> list[str]:
             "done before": step.before, "done": step.done, "failed": step.failed, "cancelled": step.running,
             "not started": step.waiting,
         }  # fmt: skip
-        told = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
+        listed = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
         again = f", {step.retries:,} run again" if step.retries else ""
         took = duration(step.elapsed(now)) if step.total else ""
-        rows.append(f"  {step.name:<{widest}}  {took:>9}  {told}{again}")
+        rows.append(f"  {step.name:<{widest}}  {took:>9}  {listed}{again}")
     return rows

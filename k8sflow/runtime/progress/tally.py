@@ -1,4 +1,7 @@
-"""How far a run is: counted from the driver's events, by step, with the same work for every event."""
+"""The one tally of a run: counted from its loop's events, by step, with the same work for every event.
+
+The terminal, the log and the FlowRun show it; other threads may read it while the loop's thread counts.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,8 @@ from k8sflow.task.outcome import Outcome
 from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskName, TaskSpec
 
-# So many tasks have to be done before the time of the rest is told from theirs.
-_ENOUGH_TO_TELL = 4
+# How many tasks have to be done before the remaining time is estimated from theirs.
+_ENOUGH_TO_ESTIMATE = 4
 
 
 @dataclass
@@ -29,7 +32,6 @@ class StepTally:
         before: How many tasks had a result when the run's driver came: cloned ones, or those of an earlier driver.
         retries: How often one of them was run again.
         ended: When the last of them ended, as long as all have.
-        reason: Why one of them waits, where that is more than a full house.
         is_loop: Whether the step has come back to itself, so that nobody knows how many are to come.
     """
 
@@ -42,22 +44,21 @@ class StepTally:
     before: int = 0
     retries: int = 0
     ended: float | None = None
-    reason: str = ""
     is_loop: bool = False
 
     @property
     def has_share(self) -> bool:
-        """Whether it is known which share of its tasks is done."""
+        """True if it is known which share of its tasks is done."""
         return self.total + self.before > 1 and not self.is_loop
 
     @property
     def waiting(self) -> int:
-        """How many are ready, and not running yet."""
+        """The number of tasks that are ready, and not running yet."""
         return max(0, self.total - self.running - self.done - self.failed)
 
     @property
     def is_over(self) -> bool:
-        """Whether all tasks that are known of have ended."""
+        """True if all known tasks have ended."""
         return self.done + self.failed >= self.total
 
     def elapsed(self, now: float) -> float:
@@ -65,8 +66,8 @@ class StepTally:
         return (now if self.ended is None else self.ended) - self.began
 
     def left(self, now: float) -> float | None:
-        """Seconds until the rest is done, if it goes on as before; None where too little is known."""
-        if self.is_over or not self.has_share or self.done < _ENOUGH_TO_TELL:
+        """Seconds until the remaining tasks are done, at the same speed; None where too little is known."""
+        if self.is_over or not self.has_share or self.done < _ENOUGH_TO_ESTIMATE:
             return None
         return (self.total - self.done - self.failed) * self.elapsed(now) / self.done
 
@@ -77,19 +78,22 @@ class Tally:
 
     Args:
         clock: The time in seconds.
-        steps: What is known of each step that has begun, by name.
-        unfinished: What running tasks have written of a line without an end so far, as a progress bar is one, by task
-            and stream.
+        steps: The tally of each step that has started, by name.
+        unfinished: The lines without an end so far of running tasks, as a progress bar is one, by task and stream.
+        waiting: A task that waits for more than a free worker, and why.
+        notes: Notes of results, which the end of the run reports.
     """
 
     clock: Callable[[], float] = time.monotonic
     steps: dict[str, StepTally] = field(default_factory=dict)
     unfinished: dict[tuple[TaskName, str], bytes] = field(default_factory=dict)
+    waiting: tuple[TaskName, str] | None = None
+    notes: list[tuple[TaskName, str]] = field(default_factory=list)
     _running: set[TaskName] = field(default_factory=set)
     _again: set[TaskName] = field(default_factory=set)
 
     def submitted(self, group: Sequence[TaskSpec]) -> StepTally:
-        """Counts tasks that became ready; another execution of a task is no other task."""
+        """Counts tasks that became ready; another execution of a task is not another task."""
         first = group[0].name
         step = self.steps.setdefault(first.step, StepTally(first.step, self.clock()))
         if first in self._again:  # by itself, or all that run together
@@ -115,14 +119,18 @@ class Tally:
         if step is None:
             return
         match event:
-            case Queued(_, reason):
-                step.reason = reason
-            case Started() if name not in self._running:
-                self._running.add(name)
-                step.running += 1
-                step.reason = ""
+            case Queued(_, reason) if reason:
+                self.waiting = (name, reason)
+            case Started():
+                self._no_longer_waits(name)
+                if name not in self._running:
+                    self._running.add(name)
+                    step.running += 1
             case Finished(_, result):
+                self._no_longer_waits(name)
                 self._stopped(step, name)
+                if result.note:
+                    self.notes.append((name, result.note))
                 if result.outcome is Outcome.SUCCEEDED:
                     step.done += 1
                 else:
@@ -151,8 +159,24 @@ class Tally:
 
     @property
     def done(self) -> int:
-        """How many tasks of all steps are done."""
-        return sum(step.done for step in self.steps.values())
+        """The number of tasks that are done, without those that were done before."""
+        return sum(step.done for step in list(self.steps.values()))
+
+    @property
+    def counts(self) -> tuple[int, int, int, int]:
+        """The numbers of tasks that are known, running, done (also before), and failed."""
+        total = running = done = failed = 0
+        for step in list(self.steps.values()):
+            before = step.before
+            total += step.total + before
+            running += step.running
+            done += step.done + before
+            failed += step.failed
+        return total, running, done, failed
+
+    def _no_longer_waits(self, name: TaskName) -> None:
+        if self.waiting is not None and self.waiting[0] == name:
+            self.waiting = None
 
     def _stopped(self, step: StepTally, name: TaskName) -> None:
         if name in self._running:

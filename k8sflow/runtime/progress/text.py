@@ -52,7 +52,7 @@ class OutputLines:
 
 
 def clean(lines: bytes) -> str:
-    """Whole lines as text that leaves the cursor alone; what is no UTF-8 is shown as such."""
+    """Whole lines as text that leaves the cursor alone; bytes that are not UTF-8 are shown as such."""
     text = lines.decode("utf-8", "replace")
     if _CONTROL.search(text) is None:
         return text
@@ -75,7 +75,7 @@ def brief(message: str) -> str:
 
 
 def _last_state(line: str) -> str:
-    """What a line shows that a progress bar has rewritten by carriage returns."""
+    """The last state of a line that a progress bar has rewritten by carriage returns."""
     return line.rstrip("\r").rpartition("\r")[2]
 
 

@@ -40,9 +40,9 @@ from k8sflow.task.host.become import become_task
 from k8sflow.task.host.framing import Encoder, OutputStream, encode_result
 from k8sflow.task.host.supervise import TERM_SECONDS, Stream, TaskProcess, new_pipes
 from k8sflow.task.host.uploads import LogUploads
-from k8sflow.task.outcome import Diagnosis, Outcome
+from k8sflow.task.outcome import Outcome
 from k8sflow.task.protocol import RESULT_FD_VARIABLE
-from k8sflow.task.result import TaskResult
+from k8sflow.task.result import TaskResult, failed
 from k8sflow.task.spec import EXIT_HOOK_STEP, TaskSpec
 from k8sflow.task.stored_results import write_outcome
 
@@ -50,7 +50,7 @@ TERMINATION_LOG = Path("/dev/termination-log")
 CODE_FOLDER = "code"
 _LINGER_SECONDS = 0.25
 _OUTPUTS: tuple[OutputStream, ...] = ("stdout", "stderr")
-_TERMINATED = Diagnosis(Outcome.CANCELLED, "its pod was sent SIGTERM")
+_TERMINATED = failed(Outcome.CANCELLED, "its pod was sent SIGTERM")
 _EXIT_CODES = {Outcome.SUCCEEDED: 0, Outcome.OUT_OF_MEMORY: 137, Outcome.CANCELLED: 143}
 # Native libraries that would start a thread for each core of the node, not of the pod.
 _THREAD_VARIABLES = (

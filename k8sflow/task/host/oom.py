@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from k8sflow.parallel.limits import memory_figures, out_of_memory_kills
-from k8sflow.task.outcome import Diagnosis, Outcome
+from k8sflow.task.outcome import Outcome
+from k8sflow.task.result import Failure, TaskResult, failed
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,8 @@ def kills_since(before: int, explained: int | None = None) -> Kills:
     return Kills(before, now, explained, _figures() if now > before else {})
 
 
-def out_of_memory(seen: Diagnosis | None, kills: Kills) -> Diagnosis:
-    """The diagnosis of a task of which the kernel killed a process because memory ran out.
+def out_of_memory(seen: Failure, kills: Kills) -> TaskResult:
+    """The result of a task of which the kernel killed a process because memory ran out.
 
     Args:
         seen: How it seemed to end otherwise.
@@ -50,7 +51,7 @@ def out_of_memory(seen: Diagnosis | None, kills: Kills) -> Diagnosis:
     """
     figures = ", ".join(f"{name} {count / 1e6:.0f} MB" for name, count in kills.figures.items())
     detail = "The kernel killed one of its processes (SIGKILL)." + (f" Memory: {figures}." if figures else "")
-    for part in (seen.summary, seen.detail) if seen is not None else ():
+    for part in (seen.summary, seen.detail):
         if part and part not in detail:
             detail += f"\n{part}"
     limit = kills.figures.get("limit")
@@ -58,9 +59,9 @@ def out_of_memory(seen: Diagnosis | None, kills: Kills) -> Diagnosis:
     if kills.explained is None:
         allowed = f"its limit of {limit / 1e6:.0f} MB" if limit else "the memory of its node"
         advice = f"Ask for more: @resources({asked}); or let the step hold less at a time."
-        return Diagnosis(Outcome.OUT_OF_MEMORY, f"the task used more memory than {allowed}", detail, advice)
+        return failed(Outcome.OUT_OF_MEMORY, f"the task used more memory than {allowed}", detail, advice)
     allowed = f"the limit of {limit / 1e6:.0f} MB here" if limit else "the memory of this machine"
-    return Diagnosis(
+    return failed(
         Outcome.OUT_OF_MEMORY,
         f"the task ran out of memory: together with the processes beside it, it used more than {allowed}",
         detail,

@@ -26,7 +26,6 @@ from k8sflow.task.failure import timed_out
 from k8sflow.task.host.framing import OutputStream
 from k8sflow.task.host.oom import Kills, kills_since
 from k8sflow.task.host.verdict import reported, verdict
-from k8sflow.task.outcome import Diagnosis
 from k8sflow.task.protocol import TIME_IS_OVER
 from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskSpec
@@ -103,7 +102,7 @@ class TaskProcess:
     ) -> None:
         self.task = task
         self.pid = pid
-        self.ended_for: Diagnosis | None = None  # why it was told to end
+        self.ended_for: TaskResult | None = None  # why it was told to end
         self.deadline = math.inf if limit is None else time.monotonic() + limit.seconds
         self._limit = limit
         self._kills_before = pipes.kills_before
@@ -162,7 +161,7 @@ class TaskProcess:
             reason = self.ended_for or timed_out(self._limit.seconds if self._limit is not None else math.inf)
             self.end(reason, signal.SIGKILL)
 
-    def end(self, reason: Diagnosis, number: signal.Signals = signal.SIGTERM) -> None:
+    def end(self, reason: TaskResult, number: signal.Signals = signal.SIGTERM) -> None:
         """Sends its group a signal, and SIGKILL a few seconds later if it is still there."""
         self.ended_for = reason
         self.deadline = time.monotonic() + TERM_SECONDS

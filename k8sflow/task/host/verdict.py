@@ -8,8 +8,8 @@ from dataclasses import replace
 
 from k8sflow.task.failure import EXIT_ADVICE
 from k8sflow.task.host.oom import Kills, out_of_memory
-from k8sflow.task.outcome import Diagnosis, Outcome
-from k8sflow.task.result import TaskResult
+from k8sflow.task.outcome import Outcome
+from k8sflow.task.result import TaskResult, failed
 
 _HINTS = {
     "SIGKILL": "Another process sent it, or the kernel's out-of-memory killer did, where no cgroup counts its kills: "
@@ -23,7 +23,7 @@ def verdict(
     status: int,
     said: TaskResult | None,
     committed: TaskResult | None,
-    ended_for: Diagnosis | None,
+    ended_for: TaskResult | None,
     kills: Kills,
     importing: str = "",
 ) -> TaskResult:
@@ -49,14 +49,15 @@ def verdict(
     found = said or committed
     if found is not None and found.outcome is not Outcome.USER_ERROR:
         return found
-    if ended_for is not None and ended_for.category is Outcome.CANCELLED:
+    if ended_for is not None and ended_for.outcome is Outcome.CANCELLED:
         # Its children got the signal too, so an exception that followed is not a fault of its code.
-        detail = found.diagnosis.summary if found is not None and found.diagnosis is not None else ""
-        return _failed(replace(ended_for, detail=ended_for.detail or detail))
+        if found is None:
+            return ended_for
+        return replace(ended_for, failure=replace(ended_for.explained, detail=found.explained.summary))
     if found is None and ended_for is not None:
-        return _failed(ended_for)
-    found = found or _failed(death(status, importing))
-    return _failed(out_of_memory(found.diagnosis, kills)) if kills.explain(was_killed=_was_killed(status)) else found
+        return ended_for
+    found = found or death(status, importing)
+    return out_of_memory(found.explained, kills) if kills.explain(was_killed=_was_killed(status)) else found
 
 
 def reported(text: bytes | bytearray, status: int) -> TaskResult | None:
@@ -69,19 +70,19 @@ def reported(text: bytes | bytearray, status: int) -> TaskResult | None:
         return None
 
 
-def death(status: int, importing: str = "") -> Diagnosis:
-    """The diagnosis of a process that ended, with this status, before its step did; ``importing`` as in ``verdict``."""
+def death(status: int, importing: str = "") -> TaskResult:
+    """The result of a process that ended, with this status, before its step did; ``importing`` as in ``verdict``."""
     during = f"while it imported {importing}" if importing else "before its step was finished"
     if os.WIFSIGNALED(status):
         name = signal_name(os.WTERMSIG(status))
         summary = f"the task's process was killed by {name}{f' {during}' if importing else ''}"
-        return Diagnosis(Outcome.USER_ERROR, summary, resolution=_HINTS.get(name, ""))
+        return failed(Outcome.USER_ERROR, summary, resolution=_HINTS.get(name, ""))
     advice = (
         f"Something called os._exit() before the step began. {EXIT_ADVICE}"
         if importing
         else "Something called os._exit(), or native code ended the process."
     )
-    return Diagnosis(
+    return failed(
         Outcome.USER_ERROR,
         f"the task's process ended with exit code {os.WEXITSTATUS(status)} {during}",
         resolution=advice,
@@ -98,7 +99,3 @@ def signal_name(number: int) -> str:
 
 def _was_killed(status: int) -> bool:
     return os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
-
-
-def _failed(diagnosis: Diagnosis) -> TaskResult:
-    return TaskResult(diagnosis.category, diagnosis=diagnosis)

@@ -50,7 +50,7 @@ def describe(definition: FlowDefinition, record: RunRecord) -> dict[str, Any]:
     return {
         "name": record.flow,
         "file": record.file,
-        "doc": inspect.getdoc(definition.flow) or "",
+        "doc": inspect.cleandoc(definition.flow.__doc__ or ""),
         "parameters": list(definition.parameters),
         "start_step": graph.start,
         "end_step": graph.end,

@@ -48,6 +48,6 @@ def _pass(_number: int, _frame: FrameType | None) -> None:
 
 
 def _exception(seconds: float) -> TimeoutException:
-    error = TimeoutException(timed_out(seconds).summary)
+    error = TimeoutException(timed_out(seconds).explained.summary)
     error.limit_seconds = seconds
     return error

@@ -128,7 +128,7 @@ def test_places_may_be_short_or_long(ours: Call, everywhere: Call) -> None:
         (("dump", "work/1/square/x"), "has too many parts"),
         (("tag", "add", "--run-id", "nope", "x"), f"there is no run F/nope.\nThe runs are {NEW}, {OLD}."),
         (("tag", "add", "--run-id", "work", "x"), "there is no run F/work."),
-        (("tag", "list", f"{NEW}/work"), "is no run, but a part of"),
+        (("tag", "list", f"{NEW}/work"), "is not a run, but a part of"),
         (("tag", "add", "a\nb"), "can't be a tag: it has a line break"),
         (("tag", "remove", "never"), "has no tag 'never'.\nIts tags are 'good', 'very good'."),
         (("tag", "remove", f"user:{current_user()}"), "is a system tag"),
@@ -147,7 +147,7 @@ def test_k8sflow_needs_the_flows_name(everywhere: Call) -> None:
     """And says which there are."""
     assert "Did you mean 'F'" not in everywhere("logs", "G", code=1).stderr
     assert "The flows there are F." in everywhere("logs", "G", code=1).stderr
-    assert "is no run, but a part of" in everywhere("tag", "list", "F/work", code=1).stderr
+    assert "is not a run, but a part of" in everywhere("tag", "list", "F/work", code=1).stderr
     everywhere("logs", code=2)
 
 

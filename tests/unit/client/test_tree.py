@@ -5,10 +5,11 @@ from __future__ import annotations
 import copy
 import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from k8sflow import DataArtifact, Metaflow, Run, Step, Task
+from k8sflow import DataArtifact, Flow, Metaflow, Run, Step, Task
 from k8sflow.client import NotFoundError
 from k8sflow.client.logs import QUIET_POLLS, Follower
 from k8sflow.storage.artifacts import ArtifactRef
@@ -101,12 +102,22 @@ def test_everything_is_found_by_its_pathspec(run: Run) -> None:
         (DataArtifact, "F", r"'F' names no artifact(.|\n)*flow/run/step/task/artifact"),
         (Run, "F", r"'F' names no run(.|\n)*has the form flow/run"),
         (Step, "F/r1/left/0", "names no step"),
+        (Run, 5, "'5' names no run"),
+        (Task, None, "'None' names no task"),
     ],
 )
-def test_an_unknown_pathspec_is_reported(run: Run, kind: type, pathspec: str, words: str) -> None:
+def test_an_unknown_pathspec_is_reported(run: Run, kind: type, pathspec: Any, words: str) -> None:
     """The error lists what exists."""
     with pytest.raises(NotFoundError, match=words):
         kind(pathspec)
+
+
+def test_a_run_of_a_number_is_looked_up(run: Run) -> None:
+    """The ids of Metaflow's runs are numbers."""
+    flow = Flow("F")
+    assert 5 not in flow
+    with pytest.raises(NotFoundError, match=r"no run F/5(.|\n)*The runs are r1"):
+        flow[5]
 
 
 def test_tasks_have_their_parents_and_children(run: Run) -> None:
@@ -169,7 +180,7 @@ def test_each_attempt_can_be_read(tmp_path: Path) -> None:
     assert first.stdout.startswith("stdout 0 0")
     assert not first.successful
     assert "the trace" in str(first.exception)
-    with pytest.raises(NotFoundError, match="no execution 5"):
+    with pytest.raises(NotFoundError, match="no attempt 5"):
         Task("0", parent=task.parent, attempt=5)
 
 

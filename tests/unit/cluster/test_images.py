@@ -1,4 +1,4 @@
-"""Images are named after their content, travel without the layers that are there, and are what they say they are."""
+"""Images: tags from their content, copies without known layers, and correct digests."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from tests.cluster.oci import Image, Link
 LAYERS = (b"a layer", b"another layer")
 
 
-def test_tag_follows_what_an_image_is_made_of(tmp_path: Path) -> None:
-    """A changed file or argument makes another tag; a file that only has to be there does not."""
+def test_the_tag_follows_the_content_of_an_image(tmp_path: Path) -> None:
+    """A changed file or argument changes the tag; a file that only has to exist does not."""
     (tmp_path / "Dockerfile").write_text("FROM scratch\n")
     (tmp_path / "README.md").write_text("one")
     recipe = images.Recipe("k8sflow-test/x", {"Dockerfile": tmp_path / "Dockerfile"}, {"BASE_IMAGE": "a"})
@@ -30,8 +30,8 @@ def test_tag_follows_what_an_image_is_made_of(tmp_path: Path) -> None:
     assert recipe.reference != tag
 
 
-def test_context_holds_the_same_bytes_each_time(tmp_path: Path) -> None:
-    """Times and owners don't get into the build context, so docker finds the layers that it has."""
+def test_the_context_has_the_same_bytes_each_time(tmp_path: Path) -> None:
+    """Times and owners are left out, so docker finds the layers that it has."""
     file = tmp_path / "f"
     file.write_text("content")
     recipe = images.Recipe("x", {"f": file})
@@ -40,8 +40,8 @@ def test_context_holds_the_same_bytes_each_time(tmp_path: Path) -> None:
     assert images.context(recipe) == before
 
 
-def test_context_brings_this_machines_certificates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A build reaches PyPI with the trust store that pip uses here; it makes no other tag."""
+def test_the_context_has_this_machines_certificates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A build reaches PyPI with the trust store that pip uses here; the tag stays the same."""
     for name in images.CERTIFICATE_VARIABLES:
         monkeypatch.delenv(name, raising=False)
     (tmp_path / "ca.pem").write_text("a certificate")
@@ -66,12 +66,12 @@ def test_context_brings_this_machines_certificates(tmp_path: Path, monkeypatch: 
     ],
 )
 def test_full_names_are_those_of_containerd(reference: str, full: str) -> None:
-    """Docker leaves out its own registry; containerd wants it."""
+    """Docker omits its own registry; containerd needs it."""
     assert loading.full_name(reference) == full
 
 
-def test_known_layers_do_not_travel(tmp_path: Path) -> None:
-    """The layout names every layer, and holds those that the node lacks."""
+def test_known_layers_are_not_copied(tmp_path: Path) -> None:
+    """The layout names every layer, and contains those that the node lacks."""
     digests = [f"sha256:{hashlib.sha256(layer).hexdigest()}" for layer in LAYERS]
     saved = saved_by_docker(tmp_path / "image.tar", digests)
     with tarfile.open(saved) as source, (tmp_path / "layout.tar").open("wb") as target:
@@ -86,8 +86,8 @@ def test_known_layers_do_not_travel(tmp_path: Path) -> None:
         assert f"blobs/{digests[0].replace(':', '/')}" not in layout.getnames()
 
 
-def test_layout_holds_what_its_digests_say(tmp_path: Path) -> None:
-    """Every blob has the content that it is named after, and the layer holds files, links and folders as asked."""
+def test_the_layout_matches_its_digests(tmp_path: Path) -> None:
+    """Every blob has the content that it is named after, and the layer has the requested files, links and folders."""
     program = tmp_path / "program"
     program.write_text("#!")
     program.chmod(0o755)

@@ -1,4 +1,4 @@
-"""What a killed engine leaves is found by where it lies, and nothing else is touched."""
+"""Leftovers of a killed engine: they are found by their location, and nothing else is touched."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ RULES = """\
 """
 
 
-def test_mounts_are_taken_down_innermost_first() -> None:
-    """Only what lies in the folder, and a mount before the one that carries it."""
+def test_mounts_are_unmounted_innermost_first() -> None:
+    """Only mounts in the folder are, each before the one that contains it."""
     assert leftovers.mounts_below(Path("/cache/docker"), MOUNTINFO) == [
         "/cache/docker/with space",
         "/cache/docker/data/overlay2/a/merged/proc",
@@ -39,7 +39,7 @@ def test_mounts_are_taken_down_innermost_first() -> None:
 
 
 def test_only_dockers_firewall_rules_are_deleted() -> None:
-    """Rules first, then its chains, emptied before they are removed; other people's rules stay."""
+    """Rules are deleted first, then the chains, which are emptied before; other rules stay."""
     assert leftovers.docker_rules(RULES) == [
         ["-D", "FORWARD", "-j", "DOCKER-ISOLATION-STAGE-1"],
         ["-D", "FORWARD", "-o", "docker0", "-j", "DOCKER"],
@@ -51,8 +51,8 @@ def test_only_dockers_firewall_rules_are_deleted() -> None:
     ]
 
 
-def test_work_that_was_left_is_ended_and_waited_for(tmp_path: Path) -> None:
-    """A process with the work folder on its command line is found and gone afterwards; this one is spared."""
+def test_leftover_work_is_ended_and_waited_for(tmp_path: Path) -> None:
+    """A process with the work folder on its command line is found and ended; this one is spared."""
     worker = subprocess.Popen([sys.executable, "-c", "input()", str(tmp_path / "x")], stdin=subprocess.PIPE)
     try:
         assert leftovers.processes_at_work(str(tmp_path)) == {worker.pid}
@@ -63,8 +63,8 @@ def test_work_that_was_left_is_ended_and_waited_for(tmp_path: Path) -> None:
         worker.communicate()
 
 
-def test_pager_on_the_engines_log_is_spared(tmp_path: Path) -> None:
-    """Only the engine's own programs count as its processes, whatever else has one of its files open."""
+def test_a_pager_on_the_engines_log_is_spared(tmp_path: Path) -> None:
+    """Only the engine's own programs count as its processes, no matter which other program has its files open."""
     pager = subprocess.Popen([sys.executable, "-c", "input()", str(tmp_path / "dockerd.log")], stdin=subprocess.PIPE)
     try:
         assert leftovers.processes_of_engine([tmp_path]) == set()

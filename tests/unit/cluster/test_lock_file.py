@@ -1,4 +1,4 @@
-"""requirements.lock pins what the k8sflow image is made of."""
+"""requirements.lock, which pins the packages of the k8sflow image."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def pins() -> dict[str, str]:
     return dict(line.split("==") for line in lines if line and not line.startswith("#"))
 
 
-def test_lock_satisfies_every_dependency() -> None:
+def test_the_lock_satisfies_every_dependency() -> None:
     """Each dependency of k8sflow and its controller is pinned, to a version that pyproject.toml allows."""
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
     wanted = [

@@ -1,4 +1,4 @@
-"""The lock lets one process at a time at the cluster, and dies with its holder."""
+"""The lock on the cluster: one process at a time has it, and its holder's death releases it."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def start_holder(path: Path) -> subprocess.Popen[str]:
     )
 
 
-def test_second_process_waits_until_the_first_is_done(tmp_path: Path) -> None:
-    """Two `make cluster` at once run one after the other, and the second says whom it waits for."""
+def test_a_second_process_waits_until_the_first_is_done(tmp_path: Path) -> None:
+    """Two simultaneous `make cluster` run one after the other, and the second reports which process it waits for."""
     with held(tmp_path / "lock"):
         second = start_holder(tmp_path / "lock")
         assert second.stderr is not None
@@ -44,8 +44,8 @@ def test_second_process_waits_until_the_first_is_done(tmp_path: Path) -> None:
     assert out == "held\n"
 
 
-def test_lock_is_free_again_when_its_holder_was_killed(tmp_path: Path) -> None:
-    """A harness killed with -9 locks nobody out."""
+def test_a_lock_is_free_again_when_its_holder_was_killed(tmp_path: Path) -> None:
+    """A harness killed with -9 blocks nobody."""
     holder = start_holder(tmp_path / "lock")
     assert holder.stdout is not None
     assert holder.stdout.readline() == "held\n"
@@ -55,7 +55,7 @@ def test_lock_is_free_again_when_its_holder_was_killed(tmp_path: Path) -> None:
         pass
 
 
-def test_child_of_the_holder_does_not_keep_the_lock(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_child_of_the_holder_does_not_keep_the_lock(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """A daemon that was started under the lock, as the engine is, does not hold it."""
     with held(tmp_path / "lock"):
         daemon = subprocess.Popen(["cat"], stdin=subprocess.PIPE, close_fds=False)

@@ -19,7 +19,9 @@ from k8sflow.kubernetes.flowrun import (
     flowrun_manifest,
     flowrun_name,
 )
-from k8sflow.runtime.detached.status import Progress
+from k8sflow.runtime.core.run_state import RunEnd, RunResult
+from k8sflow.runtime.detached.status import final_status, running_status
+from k8sflow.runtime.progress.tally import Tally
 from k8sflow.storage.records import RunRecord
 
 CHECKOUT = Path(__file__).parents[3]
@@ -81,8 +83,8 @@ def test_settings_arrive_as_pods_have_to_use_them() -> None:
 
 
 def test_the_status_of_a_driver_fits_the_schema() -> None:
-    progress = Progress(started_at="2026-01-01T00:00:00Z")
-    for status in (progress.status(), progress.final_status(None, 0.0)):
+    tally, started = Tally(), "2026-01-01T00:00:00Z"
+    for status in (running_status(tally, started), final_status(tally, started, RunResult(RunEnd.CANCELLED), 0.0)):
         assert problems(status, SCHEMA["properties"]["status"]) == []
 
 

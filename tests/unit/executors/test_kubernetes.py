@@ -3,43 +3,50 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
 
 from k8sflow.config import Settings
 from k8sflow.executors.base import Finished, Output, Queued, Started, TaskEvent
-from k8sflow.executors.kubernetes import KubernetesExecutor
+from k8sflow.executors.context import RunContext
+from k8sflow.executors.kubernetes.executor import KubernetesExecutor
 from k8sflow.flow.decorators.pod_options import DEFAULT_OPTIONS, PodOptions, merge
+from k8sflow.storage.memory import MemoryStore
+from k8sflow.storage.records import Commit, RunRecord
 from k8sflow.task.host.framing import Encoder, encode_result
-from k8sflow.task.outcome import Diagnosis, Outcome
-from k8sflow.task.result import TaskResult, Transition
+from k8sflow.task.outcome import Outcome
+from k8sflow.task.result import TaskResult, Transition, failed
 from k8sflow.task.spec import TaskName, TaskSpec
 from tests.unit.kubernetes.fake_api import DEADLINE_SECONDS, FakeApi, fake_api
 
 SUCCESS = TaskResult(Outcome.SUCCEEDED, Transition(("end",)))
 SETTINGS = Settings(kubernetes_namespace="lab", kubernetes_runtime_image="k8sflow:1")
-OPTIONS = merge(PodOptions(image="k8sflow:1"), DEFAULT_OPTIONS)
+DEFAULTS = merge(PodOptions(image="k8sflow:1"), DEFAULT_OPTIONS)
 
 
 class Driver:
     """The driver's side: an executor and what it said."""
 
-    def __init__(self, server: FakeApi, **options: Any) -> None:
+    def __init__(self, server: FakeApi, *, options: Mapping[str, PodOptions] | None = None, **more: Any) -> None:
         self.server = server
         self.events: queue.Queue[TaskEvent | BaseException] = queue.Queue()
-        self.committed: dict[TaskSpec, TaskResult] = {}
-        arguments: dict[str, Any] = {
-            "settings": SETTINGS,
-            "pod_options": lambda _: OPTIONS,
-            "agent_arguments": lambda task: ["run", str(task.name)],
-            "committed": self.committed.get,
-            **options,
-        }
-        self.executor = KubernetesExecutor(
-            self.events.put, fail=self.events.put, flow="Demo", run="r1", access=server.access, **arguments
+        self.context = RunContext(
+            report=self.events.put,
+            record=RunRecord("Demo", "r1", "demo.py", {}, []),
+            store=MemoryStore(),
+            settings=SETTINGS,
+            pods=defaultdict(lambda: DEFAULTS) if options is None else options,
+            **more,
         )
+        self.executor = KubernetesExecutor(self.context, server.access)
+
+    def commit(self, name: str) -> None:
+        """Lets the store have the result of a task, as its pod would have written it."""
+        spec = task(name)
+        self.context.run_store.commit(spec.name.step, spec.name.id, Commit(0, ("end",), {}))
 
     def run(self, *names: str) -> list[str]:
         """Submits tasks (``step`` or ``step/1.2``), and returns the names of their Jobs when they are there."""
@@ -66,8 +73,8 @@ def task(name: str) -> TaskSpec:
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """The times after which one looks at what hangs, shortened."""
     monkeypatch.setattr("k8sflow.kubernetes.api._FIRST_DELAY_SECONDS", 0.05)
-    monkeypatch.setattr("k8sflow.executors.kubernetes_run._FIRST_LOOK_SECONDS", 0.2)
-    monkeypatch.setattr("k8sflow.executors.kubernetes_run._LATE_POD_SECONDS", 0.3)
+    monkeypatch.setattr("k8sflow.executors.kubernetes.run._FIRST_LOOK_SECONDS", 0.2)
+    monkeypatch.setattr("k8sflow.executors.kubernetes.run._LATE_POD_SECONDS", 0.3)
 
 
 @pytest.fixture
@@ -145,23 +152,23 @@ def test_a_task_that_was_over_before_it_was_seen_running_has_its_output(
 def test_out_of_memory_is_told_with_the_request_and_the_last_lines(
     server: FakeApi, start: Callable[..., Driver]
 ) -> None:
-    driver = start(pod_options=lambda _: merge(PodOptions(memory="500M"), OPTIONS))
+    driver = start(options={"a": merge(PodOptions.from_mapping({"memory": 500}), DEFAULTS)})
     (job,) = driver.run("a")
     pod = server.pod_of(job, **running())
     driver.next(Started)
     server.write_log(pod["metadata"]["name"], (at(1), b"allocating"))
     driver.next(Output)
     server.put("pods", with_status(pod, terminated(137, "OOMKilled")))
-    diagnosis = driver.next(Finished).result.diagnosis
-    assert diagnosis.category is Outcome.OUT_OF_MEMORY
-    assert "500M" in diagnosis.summary
-    assert "memory=800" in diagnosis.resolution
-    assert "allocating" in diagnosis.detail
+    result = driver.next(Finished).result
+    assert result.outcome is Outcome.OUT_OF_MEMORY
+    assert "500M" in result.explained.summary
+    assert "memory=800" in result.explained.resolution
+    assert "allocating" in result.explained.detail
 
 
 def test_a_commit_counts_when_the_pod_left_no_word(server: FakeApi, start: Callable[..., Driver]) -> None:
     driver = start()
-    driver.committed[task("a")] = SUCCESS
+    driver.commit("a")
     (job,) = driver.run("a")
     pod = server.pod_of(job, **running())
     driver.next(Started)
@@ -188,7 +195,7 @@ def test_what_no_node_can_hold_is_told_with_the_largest_node(server: FakeApi, st
         "nodes",
         {"metadata": {"name": "n"}, "spec": {}, "status": {"allocatable": {"cpu": "4", "memory": "16000000Ki"}}},
     )
-    driver = start(pod_options=lambda _: merge(PodOptions(cpu="64"), OPTIONS))
+    driver = start(options={"a": merge(PodOptions.from_mapping({"cpu": 64}), DEFAULTS)})
     (job,) = driver.run("a")
     condition = {
         "type": "PodScheduled",
@@ -214,13 +221,13 @@ def test_an_image_name_that_is_none_ends_the_task_at_once(server: FakeApi, start
 
 @pytest.mark.slow
 def test_a_pod_that_waits_too_long_is_given_up(server: FakeApi, start: Callable[..., Driver]) -> None:
-    driver = start(pod_options=lambda _: merge(PodOptions(pending_timeout_seconds=1), OPTIONS))
+    driver = start(options={"a": merge(PodOptions(pending_timeout_seconds=1), DEFAULTS)})
     (job,) = driver.run("a")
     server.pod_of(job, **waits("CreateContainerConfigError", 'secret "keys" not found'))
     assert 'secret "keys" not found' in driver.next(Queued).reason
-    diagnosis = driver.next(Finished).result.diagnosis
-    assert diagnosis.category is Outcome.NEVER_STARTED
-    assert diagnosis.summary.startswith("it didn't start within 1 s")
+    result = driver.next(Finished).result
+    assert result.outcome is Outcome.NEVER_STARTED
+    assert result.explained.summary.startswith("it didn't start within 1 s")
     server.wait(lambda: not server.names("jobs"), "the deletion of the Job")
 
 
@@ -268,9 +275,9 @@ def test_a_refused_job_is_a_failed_task_and_not_the_end(server: FakeApi, start: 
     server.fail("POST", "/jobs", 422, body=refusal)
     driver = start()
     driver.executor.submit([task("a")])
-    diagnosis = driver.next(Finished).result.diagnosis
-    assert diagnosis.category is Outcome.NEVER_STARTED
-    assert "spec.template: Invalid value" in diagnosis.detail
+    result = driver.next(Finished).result
+    assert result.outcome is Outcome.NEVER_STARTED
+    assert "spec.template: Invalid value" in result.explained.detail
     driver.run("b")
 
 
@@ -292,10 +299,10 @@ def test_only_what_may_change_by_itself_is_worth_another_execution(
     server.fail("POST", "/jobs", status, body=body, times=2)
     driver = start()
     driver.executor.submit([task("a")])
-    diagnosis = driver.next(Finished).result.diagnosis
-    assert diagnosis.category is Outcome.NEVER_STARTED
-    assert diagnosis.is_final is is_final
-    assert diagnosis.resolution or status == 422
+    result = driver.next(Finished).result
+    assert result.outcome is Outcome.NEVER_STARTED
+    assert result.explained.is_final is is_final
+    assert result.explained.resolution or status == 422
 
 
 def test_a_watch_whose_token_expired_goes_on_with_a_new_one(server: FakeApi, start: Callable[..., Driver]) -> None:
@@ -324,12 +331,12 @@ def test_a_container_that_got_sigterm_is_run_again(server: FakeApi, start: Calla
     """The agent says that it was stopped; nobody has cancelled the run, and neither Job nor pod is deleted."""
     driver = start()
     (job,) = driver.run("a")
-    stopped = TaskResult(Outcome.CANCELLED, diagnosis=Diagnosis(Outcome.CANCELLED, "its pod was sent SIGTERM"))
+    stopped = failed(Outcome.CANCELLED, "its pod was sent SIGTERM")
     server.pod_of(job, **terminated(143, message=stopped.to_json()))
     driver.next(Started)
     result = driver.next(Finished).result
     assert result.outcome is Outcome.NODE_LOST
-    assert "killed externally (exit code 143)" in result.diagnosis.summary
+    assert "killed externally (exit code 143)" in result.failure.summary
 
 
 def test_a_create_whose_answer_got_lost_makes_one_job(server: FakeApi, start: Callable[..., Driver]) -> None:
@@ -355,7 +362,7 @@ def test_a_pod_that_was_there_before_is_taken_over(server: FakeApi, start: Calla
 
 
 def test_no_more_jobs_than_allowed_are_unfinished(server: FakeApi, start: Callable[..., Driver]) -> None:
-    driver = start(max_parallel=2)
+    driver = start(max_workers=2)
     driver.executor.submit([task(f"a/{index}") for index in range(3)])
     server.wait(lambda: len(server.names("jobs")) == 2, "two Jobs")
     first = server.names("jobs")[0]
@@ -364,7 +371,7 @@ def test_no_more_jobs_than_allowed_are_unfinished(server: FakeApi, start: Callab
 
 
 def test_cancel_leaves_nothing_and_finishes_every_task(server: FakeApi, start: Callable[..., Driver]) -> None:
-    driver = start(max_parallel=2)
+    driver = start(max_workers=2)
     driver.executor.submit([task(f"a/{index}") for index in range(3)])
     server.wait(lambda: len(server.names("jobs")) == 2, "two Jobs")
     server.pod_of(server.names("jobs")[0])
@@ -424,10 +431,11 @@ def test_a_watch_that_is_forbidden_reaches_the_driver(server: FakeApi, start: Ca
 
 
 def test_an_error_of_the_executor_itself_reaches_the_driver(server: FakeApi, start: Callable[..., Driver]) -> None:
-    def broken(step: str) -> PodOptions:
-        raise ZeroDivisionError
+    class Broken(dict[str, PodOptions]):
+        def __missing__(self, step: str) -> PodOptions:
+            raise ZeroDivisionError
 
-    driver = start(pod_options=broken)
+    driver = start(options=Broken())
     driver.executor.submit([task("a")])
     driver.next(ZeroDivisionError)
 
@@ -473,7 +481,7 @@ def test_a_job_that_was_over_before_and_has_no_pod_left_is_no_hang(
         assert manifest is not None
         server.put("jobs", {**manifest, "status": {"conditions": [{"type": "Failed", "status": "True"}]}})
     second = start()
-    second.committed[task("a")] = SUCCESS
+    second.commit("a")
     second.executor.submit([task("a"), task("b")])
     ends = {end.task: end.result.outcome for end in (second.next(Finished), second.next(Finished))}
     assert ends == {task("a"): Outcome.SUCCEEDED, task("b"): Outcome.NODE_LOST}
@@ -501,7 +509,7 @@ def test_a_job_that_a_queue_holds_back_is_told(server: FakeApi, start: Callable[
 def test_a_pod_that_hangs_on_its_node_is_explained_by_its_events(
     server: FakeApi, start: Callable[..., Driver], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("k8sflow.executors.kubernetes_run._SLOW_START_SECONDS", 0.5)
+    monkeypatch.setattr("k8sflow.executors.kubernetes.run._SLOW_START_SECONDS", 0.5)
     driver = start()
     (job,) = driver.run("a")
     pod = server.pod_of(job, **waits("ContainerCreating"))
@@ -519,7 +527,7 @@ def test_a_pod_that_hangs_on_its_node_is_explained_by_its_events(
 def test_a_node_that_never_comes_back_is_given_up(
     server: FakeApi, start: Callable[..., Driver], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("k8sflow.executors.kubernetes_task._TERMINATION_SLACK_SECONDS", 0.2)
+    monkeypatch.setattr("k8sflow.executors.kubernetes.task._TERMINATION_SLACK_SECONDS", 0.2)
     driver = start()
     (job,) = driver.run("a")
     pod = server.pod_of(job, **running())

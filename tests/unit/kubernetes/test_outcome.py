@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from k8sflow.flow.decorators.pod_options import PodOptions
 from k8sflow.kubernetes import diagnosis, waiting
-from k8sflow.kubernetes.outcome import Ended, Running, Waiting, end_of_deleted, end_without_pod, pod_state
-from k8sflow.task.outcome import Diagnosis, Outcome
-from k8sflow.task.result import TaskResult, Transition
+from k8sflow.kubernetes.outcome import PodEnd, Running, Waiting, end_of_deleted, end_without_pod, pod_state
+from k8sflow.task.outcome import Outcome
+from k8sflow.task.result import TaskResult, Transition, failed
 
 OPTIONS = PodOptions(cpu="2", memory="1000M", deadline_seconds=60)
 SUCCESS = TaskResult(Outcome.SUCCEEDED, Transition(("end",)))
-STOPPED = TaskResult(Outcome.CANCELLED, diagnosis=Diagnosis(Outcome.CANCELLED, "it was asked to stop."))
+STOPPED = failed(Outcome.CANCELLED, "it was asked to stop.")
 
 
 def pod(*, phase: str = "Failed", deleting: bool = False, **status: Any) -> dict[str, Any]:
@@ -34,10 +34,10 @@ def disrupted(reason: str, message: str = "details") -> list[dict[str, str]]:
     return [{"type": "DisruptionTarget", "status": "True", "reason": reason, "message": message}]
 
 
-def end_of(document: dict[str, Any]) -> Ended:
+def end_of(document: dict[str, Any]) -> PodEnd:
     state = pod_state(document, OPTIONS)
-    assert isinstance(state, Ended)
-    assert (state.result.diagnosis is None) == (state.result.outcome is Outcome.SUCCEEDED)
+    assert isinstance(state, PodEnd)
+    assert (state.result.failure is None) == (state.result.outcome is Outcome.SUCCEEDED)
     return state
 
 
@@ -89,11 +89,11 @@ ENDS = [
 
 @pytest.mark.parametrize(("document", "outcome", "expected"), ENDS)
 def test_without_a_result_the_evidence_decides(document: dict[str, Any], outcome: Outcome, expected: str) -> None:
-    """Every end has a category, and a diagnosis that says what to do."""
+    """Every end has an outcome, and a diagnosis that says what to do."""
     end = end_of(document)
     assert end.result.outcome is outcome
     assert not end.is_reported_by_agent
-    found = end.result.diagnosis
+    found = end.result.failure
     assert found is not None
     assert expected in f"{found.summary} {found.detail}"
     assert found.resolution
@@ -112,7 +112,7 @@ def test_an_agent_that_got_sigterm_does_not_mean_cancelled() -> None:
     assert end_of(ended(143, message=message, deleting=True)).result.outcome is Outcome.NODE_LOST
     end = end_of(ended(143, message=message))
     assert end.result.outcome is Outcome.NODE_LOST
-    assert "killed externally (exit code 143)" in str(end.result.diagnosis)
+    assert "killed externally (exit code 143)" in str(end.result.failure)
     assert not end.is_reported_by_agent, "the store may have the task's commit"
 
 
@@ -127,7 +127,7 @@ def test_a_failure_to_copy_the_runtime_is_reported() -> None:
     init = [{"name": "k8sflow-runtime", "state": {"terminated": terminated}}]
     end = end_of(pod(initContainerStatuses=init, containerStatuses=[{"name": "task", "state": {"waiting": {}}}]))
     assert end.result.outcome is Outcome.NEVER_STARTED
-    assert "cp: cannot stat" in str(end.result.diagnosis)
+    assert "cp: cannot stat" in str(end.result.failure)
 
 
 def test_a_message_that_was_cut_off_is_not_a_result() -> None:
@@ -135,7 +135,7 @@ def test_a_message_that_was_cut_off_is_not_a_result() -> None:
 
 
 def test_the_end_of_a_log_is_shown_as_the_task_wrote_it() -> None:
-    found = end_of(ended(1, message="hello\n\x1foh no\n\x1e{}")).result.diagnosis
+    found = end_of(ended(1, message="hello\n\x1foh no\n\x1e{}")).result.failure
     assert found is not None
     assert found.detail.endswith("hello\noh no")
 
@@ -172,8 +172,8 @@ def test_no_pod_is_too_strange(phase: str, code: int | None, reason: str, messag
         state = {"terminated": {"exitCode": code, "reason": reason, "message": message}}  # type: ignore[dict-item]
     document = pod(phase=phase, deleting=deleting, reason=reason, containerStatuses=[{"name": "task", "state": state}])
     match pod_state(document, OPTIONS):
-        case Ended(result=result):
-            assert result.diagnosis is not None or result.outcome is Outcome.SUCCEEDED
+        case PodEnd(result=result):
+            assert result.failure is not None or result.outcome is Outcome.SUCCEEDED
         case _:
             waiting.why(document, OPTIONS)
 
@@ -204,9 +204,9 @@ def test_a_normal_start_is_not_reported(reason: str) -> None:
 def test_the_reason_why_an_image_can_not_be_pulled(message: str, cause: str) -> None:
     found = waiting.why(waits("ErrImagePull", message), OPTIONS)
     assert found is not None
-    assert found.category is Outcome.BAD_IMAGE
-    assert "app:1" in found.summary
-    assert cause in found.summary
+    assert found.outcome is Outcome.BAD_IMAGE
+    assert "app:1" in found.explained.summary
+    assert cause in found.explained.summary
 
 
 def test_an_unschedulable_pod_is_reported_with_its_requests() -> None:
@@ -216,10 +216,10 @@ def test_an_unschedulable_pod_is_reported_with_its_requests() -> None:
     small = waiting.why(document, OPTIONS, ("1", "500Mi"))
     assert full is not None
     assert small is not None
-    assert "cpu=2, memory=1000M" in full.summary
-    assert "so it waits until one is free" in full.resolution
-    assert "no node is large enough" in small.summary
-    assert "cpu=1, memory=524.3 MB" in small.resolution
+    assert "cpu=2, memory=1000M" in full.explained.summary
+    assert "so it waits until one is free" in full.explained.resolution
+    assert "no node is large enough" in small.explained.summary
+    assert "cpu=1, memory=524.3 MB" in small.explained.resolution
 
 
 def test_gated_pods_are_not_unschedulable() -> None:
@@ -230,8 +230,8 @@ def test_gated_pods_are_not_unschedulable() -> None:
 def test_a_missing_secret_is_named() -> None:
     found = waiting.why(waits("CreateContainerConfigError", 'secret "keys" not found'), OPTIONS)
     assert found is not None
-    assert 'secret "keys" not found' in found.detail
-    assert "Secret" in found.resolution
+    assert 'secret "keys" not found' in found.explained.detail
+    assert "Secret" in found.explained.resolution
 
 
 @pytest.mark.parametrize(
@@ -246,8 +246,8 @@ def test_a_missing_secret_is_named() -> None:
 def test_the_reason_why_a_job_has_no_pod(message: str, expected: str) -> None:
     event = {"metadata": {}, "involvedObject": {"name": "j"}, "message": message}
     found = waiting.without_pod([event])["j"]
-    assert expected in found.summary
-    assert found.detail == message
+    assert expected in found.explained.summary
+    assert found.explained.detail == message
 
 
 def test_the_largest_node_is_schedulable() -> None:
@@ -263,4 +263,4 @@ def test_the_largest_node_is_schedulable() -> None:
     ("memory", "suggested"), [("100M", 200), ("4096M", 7000), ("4Gi", 7000), ("1000M", 1500), ("60000M", 90000)]
 )
 def test_out_of_memory_suggests_half_as_much_again(memory: str, suggested: int) -> None:
-    assert f"memory={suggested})" in diagnosis.out_of_memory(PodOptions(memory=memory)).resolution
+    assert f"memory={suggested})" in diagnosis.out_of_memory(PodOptions(memory=memory)).explained.resolution

@@ -564,3 +564,25 @@ except MemoryError as error:
     assert out.startswith("WorkerOutOfMemory 3 -9")
     assert "limit 200 MiB" in out
     assert issubclass(WorkerOutOfMemory, MemoryError)
+
+
+@pytest.mark.parametrize("backend", ["fork", "spawn", "threads"])
+def test_a_stop_iteration_of_the_function_is_raised_as_it_is(backend: Backend) -> None:
+    """As by a loop over the items; our own generators would make a RuntimeError of it."""
+    with pytest.raises(StopIteration) as raised:
+        parallel_map(_first_of_none, [1, 2], backend=backend)
+    assert "parallel_map: raised at item" in "".join(raised.value.__notes__)
+    for lazy in (parallel_imap, parallel_imap_unordered):
+        with pytest.raises(RuntimeError, match="generator raised StopIteration") as wrapped:
+            list(lazy(_first_of_none, [1, 2], backend=backend))
+        assert isinstance(wrapped.value.__cause__, StopIteration)
+
+
+def test_a_stop_iteration_within_a_worker_of_one_core_is_raised_as_it_is() -> None:
+    """The items of a call inside a worker run without workers where its share is one core."""
+    with pytest.raises(StopIteration):
+        parallel_map(lambda _: parallel_map(_first_of_none, [1], max_parallel=1), [1], max_parallel=1)
+
+
+def _first_of_none(_item: int) -> object:
+    return next(iter([]))

@@ -1,4 +1,4 @@
-"""Detached runs against a scripted API server; the bucket and the commands are real."""
+"""Detached runs from Python: the API server is a scripted one; the bucket and the commands are real."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class F(FlowSpec):
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FlowRunApi]:
-    """An API server with the controller's objects, to which the environment refers."""
+    """Start an API server with the controller's objects, which the environment names."""
     with flowrun_api_of_environment(tmp_path, monkeypatch) as running:
         running.put("serviceaccounts", {"metadata": {"name": "k8sflow-driver"}})
         running.put("namespaces", {"metadata": {"name": "lab"}})
@@ -40,12 +40,12 @@ def flow(tmp_path: Path) -> Path:
 
 
 def test_only_a_flow_that_the_cluster_accepts_is_deployed(server: FlowRunApi, flow: Path, tmp_path: Path) -> None:
-    """The flow must have no problems, and the cluster must have a controller."""
+    """The flow needs to be without mistakes, and the cluster needs a controller."""
     assert "kubernetes:memory=800" in repr(Deployer(flow).kubernetes(memory=800).create())
     wrong = write_flow(tmp_path / "wrong", FLOW.format(next="ende"))
-    with pytest.raises(FlowDefinitionError, match="can't be deployed") as caught:
+    with pytest.raises(FlowDefinitionError, match="can't be deployed") as raised:
         Deployer(wrong).kubernetes().create()
-    assert "Did you mean 'end'" in caught.value.cause
+    assert "Did you mean 'end'" in raised.value.cause
     server.has_crd = False
     with pytest.raises(KubernetesError, match="has no FlowRuns"):
         Deployer(flow).kubernetes().create()
@@ -57,7 +57,7 @@ def test_only_a_flow_that_the_cluster_accepts_is_deployed(server: FlowRunApi, fl
 def test_a_run_is_detached(
     server: FlowRunApi, s3_server: S3Server, flow: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It has its parameters and the state of its FlowRun, which terminate() deletes."""
+    """It has its parameters; its state is that of its FlowRun, which terminate() deletes."""
     for name, value in s3server.KEYS.items():
         monkeypatch.setenv(name, value)
     variables = {

@@ -1,4 +1,4 @@
-"""The cell of a notebook becomes a flow's file."""
+"""The cell of a notebook as a flow's file."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ print(run.data)
 
 
 class _Shell:
-    """The parts of IPython that the cell needs."""
+    """A stand-in for the parts of IPython that the cell needs."""
 
     def run_line_magic(self, *words: str) -> None: ...
 
 
 def cell(source: str, name: str) -> Any:
-    """A class that was defined in a cell, as IPython keeps its source."""
+    """Return a class that was defined in a cell, as IPython keeps its source."""
     linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
     scope: dict[str, Any] = {"__name__": "__main__", "get_ipython": _Shell}
     exec(compile(source.removesuffix(CALL), name, "exec"), scope)
@@ -68,12 +68,12 @@ def cell(source: str, name: str) -> Any:
 
 @pytest.fixture(autouse=True)
 def _helper(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The module beside the notebook, as the notebook has it."""
+    """Write the module beside the notebook."""
     monkeypatch.setitem(sys.modules, "helper", ModuleType("helper"))
 
 
 def test_a_cell_is_a_file_up_to_its_first_use_of_the_runner() -> None:
-    """Magics are omitted; lines keep their numbers."""
+    """Magics are removed; lines keep their numbers."""
     lines = flow_source(cell(CELL + CALL, "<cell 1>")).splitlines()
     assert lines[1:3] == ["# get_ipython().run_line_magic('matplotlib',", "#     'inline')"]
     assert lines[7] == "class F(FlowSpec):"
@@ -83,7 +83,7 @@ def test_a_cell_is_a_file_up_to_its_first_use_of_the_runner() -> None:
 
 @pytest.mark.parametrize("keeping", ["@functools.wraps(function)", ""])
 def test_a_wrapped_step_belongs_to_its_cell(keeping: str) -> None:
-    """It doesn't belong to the module of the decorator that wraps it, with or without ``__wrapped__``."""
+    """It doesn't belong to the module of its decorator, with or without functools.wraps."""
     module = f"""
         def wrapping(function):
             {keeping}
@@ -96,7 +96,7 @@ def test_a_wrapped_step_belongs_to_its_cell(keeping: str) -> None:
 
 
 def test_a_flow_of_a_cell_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It finds the modules beside the notebook; its file is deleted afterwards, and its results can be read."""
+    """It can import the modules beside the notebook; its file is deleted at the end, and its results are kept."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[3]))
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
@@ -112,7 +112,7 @@ def test_a_flow_of_a_cell_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_the_file_does_not_outlive_the_interpreter(tmp_path: Path) -> None:
-    """This holds without a call of cleanup(), too."""
+    """It is deleted even if nobody has called cleanup()."""
     script = """
         import linecache
         from k8sflow import NBRunner
@@ -129,10 +129,10 @@ def test_the_file_does_not_outlive_the_interpreter(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_what_a_failed_run_advises_can_be_typed_into_a_cell(
+def test_the_advice_after_a_failed_run_can_be_typed_into_a_cell(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The file is deleted by then, so the advice doesn't mention it."""
+    """The file is deleted by then: no message names it."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[3]))
     (tmp_path / "helper.py").write_text("def double(n): return 2 * n\n")
@@ -146,13 +146,13 @@ def test_what_a_failed_run_advises_can_be_typed_into_a_cell(
     assert "python" not in said
     exec(advice["its output"], scope)
     assert "so far" in capsys.readouterr().out
-    resumed = eval(advice["to go on"], scope)
+    resumed = eval(advice["to resume"], scope)
     assert resumed["start"].task.origin_pathspec == f"{failed.run.pathspec}/start/0"
-    assert advice["to go on"].endswith("decospecs=['retry:times=0'], namespace='user:ann')")
+    assert advice["to resume"].endswith("decospecs=['retry:times=0'], namespace='user:ann')")
 
 
 def test_a_flow_without_a_cell_is_refused() -> None:
-    """exec() can define such a flow."""
+    """An example is a flow from exec()."""
     flow = cell(CELL, "<cell 3>")
     del linecache.cache["<cell 3>"]
     with pytest.raises(RunError, match="the cell of F can't be found"):

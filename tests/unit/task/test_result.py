@@ -8,15 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from k8sflow.task.outcome import Diagnosis, Outcome
-from k8sflow.task.result import TERMINATION_MESSAGE_BYTES, TaskResult, Transition
+from k8sflow.task.outcome import Outcome
+from k8sflow.task.result import TERMINATION_MESSAGE_BYTES, Failure, TaskResult, Transition, failed
 from k8sflow.task.spec import TaskInput, TaskName, TaskSpec
 
 TEXT = st.text(st.characters(), max_size=50)
 # A little text many times: as long as a traceback with output in it.
 LONG = st.builds(lambda text, times: text * times, TEXT, st.integers(0, 2000))
 FAILURES = st.builds(
-    lambda outcome, *texts: TaskResult(outcome, diagnosis=Diagnosis(outcome, *texts)),
+    failed,
     st.sampled_from([o for o in Outcome if o.is_failure]), LONG, LONG, LONG,
 )  # fmt: skip
 
@@ -28,7 +28,7 @@ def test_a_termination_message_is_always_json_and_always_fits(result: TaskResult
     assert len(message.encode()) <= TERMINATION_MESSAGE_BYTES
     told = TaskResult.from_json(message)
     assert told.outcome is result.outcome
-    assert told.diagnosis is not None
+    assert told.failure is not None
     assert "\n" not in message
 
 
@@ -43,8 +43,8 @@ def test_what_is_cut_keeps_as_much_as_fits(result: TaskResult) -> None:
 @pytest.mark.parametrize("letter", ["x", "ü", "語", "🦆", "\x01", '"', "\n", "\ud800"])
 def test_a_long_detail_keeps_its_end(letter: str) -> None:
     """Whatever a letter costs in JSON."""
-    diagnosis = Diagnosis(Outcome.USER_ERROR, "ValueError: x", "head" + letter * 10_000 + "the last line", "do this")
-    told = TaskResult.from_json(TaskResult(Outcome.USER_ERROR, diagnosis=diagnosis).to_termination_message()).diagnosis
+    diagnosis = Failure("ValueError: x", "head" + letter * 10_000 + "the last line", "do this")
+    told = TaskResult.from_json(TaskResult(Outcome.USER_ERROR, failure=diagnosis).to_termination_message()).failure
     assert told is not None
     assert told.summary == "ValueError: x"
     assert told.resolution == "do this"
@@ -55,8 +55,8 @@ def test_a_long_detail_keeps_its_end(letter: str) -> None:
 
 def test_a_long_summary_keeps_its_beginning() -> None:
     """An exception's text of a megabyte."""
-    diagnosis = Diagnosis(Outcome.USER_ERROR, "ValueError: begin" + "語" * 1_000_000, "detail " * 1000, "resolution")
-    told = TaskResult.from_json(TaskResult(Outcome.USER_ERROR, diagnosis=diagnosis).to_termination_message()).diagnosis
+    diagnosis = Failure("ValueError: begin" + "語" * 1_000_000, "detail " * 1000, "resolution")
+    told = TaskResult.from_json(TaskResult(Outcome.USER_ERROR, failure=diagnosis).to_termination_message()).failure
     assert told is not None
     assert told.summary.startswith("ValueError: begin語")
     assert told.detail.endswith("detail ")
@@ -135,7 +135,13 @@ def test_a_note_travels_with_the_result_where_there_is_room(text: str, times: in
 
 def test_parts_of_names_that_are_not_utf8_are_kept() -> None:
     """As escapes, which JSON has for them."""
-    diagnosis = Diagnosis(Outcome.STORAGE_ERROR, "caf\udce9.csv", is_final=True)
-    result = TaskResult(Outcome.STORAGE_ERROR, diagnosis=diagnosis)
+    diagnosis = Failure("caf\udce9.csv", is_final=True)
+    result = TaskResult(Outcome.STORAGE_ERROR, failure=diagnosis)
     assert TaskResult.from_json(result.to_json().encode().decode()) == result
     assert "caf\\udce9.csv" in result.to_json()
+
+
+def test_a_result_without_an_explanation_names_its_outcome() -> None:
+    """A commit that another execution wrote and the store lost, say."""
+    assert TaskResult(Outcome.STORAGE_ERROR).explained == Failure("storage_error")
+    assert failed(Outcome.USER_ERROR, "it broke").explained == Failure("it broke")

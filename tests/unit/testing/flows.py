@@ -32,7 +32,7 @@ def marked(step_name: str, flow: Any, inputs: Any, attributes: Any) -> Any:
 
 @project(name="tested")
 class Grid(FlowSpec):
-    """A foreach with a split, a loop and a switch in it, and every kind of decorator."""
+    """A foreach with a split, a loop and a switch in it, and every decorator that a step may have."""
 
     n = Parameter("n", default=3)
     rate = Parameter("learning-rate", default=0.5)
@@ -130,7 +130,7 @@ class Nested(FlowSpec):
 
 
 class Ways(FlowSpec):
-    """A split with a branch that leads straight to the join, and a ``num_parallel`` step."""
+    """A split with a branch that goes directly to the join, and parallel processes that know each other."""
 
     @step
     def start(self):
@@ -164,7 +164,7 @@ class Ways(FlowSpec):
 
 
 class Fails(FlowSpec):
-    """Raises a given exception."""
+    """A step that raises its parameter."""
 
     what: type[BaseException] = ValueError
 
@@ -185,7 +185,7 @@ executions: list[int | None] = []
 
 
 class many(FlowMutator):  # noqa: N801  it is written as a decorator
-    """Adds a parameter for each name in a config, and the config's number of retries."""
+    """A mutator that adds a parameter for each name in the config, and retries as often as it says."""
 
     def pre_mutate(self, mutable_flow: MutableFlow) -> None:
         for name in mutable_flow.limits["names"]:
@@ -201,7 +201,7 @@ def doubled(number: int) -> int:
 
 @many
 class Configured(FlowSpec):
-    """Everything that may depend on a config."""
+    """A flow whose parameters, variables and retries depend on a config."""
 
     limits = Config("the-limits", default_value={"times": 0, "names": ["one"], "place": "home"})
     rows = Parameter("rows", default=config_expr("doubled(len(limits.names)) + int(limits.times)"), type=int)

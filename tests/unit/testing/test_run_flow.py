@@ -1,4 +1,4 @@
-"""A whole flow inside a test."""
+"""run_flow: a whole flow inside of a test."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from tests.unit.testing import flows
 from tests.unit.testing.flows import Configured, Fails, Grid, Nested, Ways
 
 
-def test_a_flow_runs_to_its_end() -> None:
-    """Foreach, split, loop, retry, catch, wrappers, variables, current and parallel_map work as in every run."""
+def test_a_flow_runs_to_its_end_like_anywhere() -> None:
+    """Foreach, split, loop, retry, catch, wrappers, variables, current and parallel_map have their own outcomes."""
     run = run_flow(Grid, n=3, learning_rate="0.25")
     assert run.successful
     data = run.data
@@ -38,7 +38,7 @@ def test_a_flow_runs_to_its_end() -> None:
 
 
 def test_other_shapes_run_too() -> None:
-    """Nested foreaches, a branch without a step, and ``num_parallel`` work."""
+    """Examples are nested foreaches, a branch without a step, and processes that know each other."""
     nested = run_flow(Nested)
     assert nested["join"].task.data.words == ["a1", "a2", "b1", "b2"]
     assert nested["inner"]["1.0"].data.stack == [(1, 2, "b"), (0, 2, 1)]
@@ -47,8 +47,8 @@ def test_other_shapes_run_too() -> None:
     assert ways["collect"].task.data.places == [(0, 2), (1, 2)]
 
 
-def test_nothing_remains_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It writes no file, and starts no process or thread."""
+def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It creates no file, process or thread."""
 
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("a process or a thread was started")
@@ -63,12 +63,12 @@ def test_nothing_remains_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_an_exception_is_raised_unchanged() -> None:
-    """It is raised after the retries, with a traceback that starts in the step."""
+    """It is raised after the retries, and its traceback starts in the step."""
     for error in (ValueError("x"), SystemExit(3)):
         flows.raised[:], flows.executions[:] = [error], []
-        with pytest.raises(type(error)) as caught:
+        with pytest.raises(type(error)) as raised:
             run_flow(Fails)
-        assert caught.value is error
+        assert raised.value is error
         assert flows.executions == [0, 1, 2]
         names = [frame.name for frame in traceback.extract_tb(error.__traceback__)]
         assert names[-1] == "start"
@@ -76,10 +76,10 @@ def test_an_exception_is_raised_unchanged() -> None:
 
 
 def test_an_exception_that_ends_the_test_is_not_retried() -> None:
-    """Ctrl-C and pytest's own exceptions end it at once."""
+    """Ctrl-C and pytest's own exceptions are examples."""
 
     class Skipped(BaseException):
-        """An exception like pytest's own."""
+        """An exception like pytest's."""
 
     for error in (KeyboardInterrupt(), Skipped()):
         flows.raised[:], flows.executions[:] = [error], []
@@ -90,7 +90,7 @@ def test_an_exception_that_ends_the_test_is_not_retried() -> None:
 
 
 def test_values_are_pickled() -> None:
-    """A branch doesn't see changes that another one makes to a list; unpicklable values are refused."""
+    """A branch doesn't see another one's change of a list; an error reports a value that can't be stored."""
 
     class Shared(FlowSpec):
         @step
@@ -129,8 +129,8 @@ def test_values_are_pickled() -> None:
         run_flow(Unstorable)
 
 
-def test_configs_are_used_in_their_run_only() -> None:
-    """Decorators, defaults and mutators use them; the next run has the defaults again."""
+def test_configs_apply_to_one_run() -> None:
+    """Decorators, defaults and mutators see them; the next run has the defaults again."""
     given = {"times": "1", "names": ["two", "three"], "place": "away"}
     for _ in range(2):
         run = run_flow(Configured, configs={"the-limits": given})
@@ -140,15 +140,15 @@ def test_configs_are_used_in_their_run_only() -> None:
         plain = run_flow(Configured)
         assert plain["start"].task.data.seen == (2, "home", "home", ["ONE"])
         assert plain["start"].task.current_attempt == 0
-    with pytest.raises(ParameterError, match="limit: Configured has no such config") as caught:
+    with pytest.raises(ParameterError, match="limit: Configured has no such config") as raised:
         run_flow(Configured, configs={"limit": 1})
-    assert "the-limits" in caught.value.advice
+    assert "the-limits" in raised.value.advice
     with pytest.raises(ParameterError, match="no such config"):
         run_flow(Grid, configs={"limit": 1})
 
 
-def test_problems_are_reported() -> None:
-    """All problems of the flow are reported at once, and so are those of the call."""
+def test_mistakes_are_reported() -> None:
+    """Mistakes in the flow are reported all at once, and those in the call."""
 
     class Wrong(FlowSpec):
         @step
@@ -167,8 +167,8 @@ def test_problems_are_reported() -> None:
         run_flow(Grid, n="x")
 
 
-def test_flows_with_decorators_of_one_name_keep_their_own() -> None:
-    """Tests of several flows may share a process."""
+def test_flows_with_decorators_of_the_same_name_keep_their_own() -> None:
+    """The tests of several flows may share a process."""
 
     @user_step_decorator
     def marked(step_name: str, flow: Any, inputs: Any, attributes: Any) -> Any:

@@ -1,4 +1,4 @@
-"""One step inside a test."""
+"""run_step: one step inside of a test."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from tests.unit.testing import flows
 from tests.unit.testing.flows import Configured, Fails, Grid, Nested, Ways
 
 
-def test_the_start_is_run_with_parameters() -> None:
-    """The result has the next steps, and the items of a foreach."""
+def test_the_start_runs_with_parameters() -> None:
+    """The result has the next step and the items of its foreach."""
     result = run_step(Grid, "start", parameters={"n": "4"})
     assert result.artifacts["items"] == result.items == result.foreach == [0, 1, 2, 3]
     assert result.next == ("work",)
@@ -22,15 +22,15 @@ def test_the_start_is_run_with_parameters() -> None:
     assert not hasattr(result, "value")
 
 
-def test_a_step_is_run_with_configs() -> None:
-    """A config may be given by the attribute's name; others have their defaults."""
+def test_a_step_runs_with_configs() -> None:
+    """A config may be named by its attribute; one without a value has its default."""
     given = {"times": 0, "names": [], "place": "away"}
     assert run_step(Configured, "start", configs={"limits": given}).seen == (0, "away", "away", [])
     assert run_step(Configured, "start", parameters={"rows": 7}).seen == (7, "home", "home", ["ONE"])
 
 
-def test_a_branch_is_run_with_its_item() -> None:
-    """Its decorators' wrappers are called."""
+def test_a_branch_runs_with_its_item() -> None:
+    """It runs inside of its decorators' wrappers."""
     result = run_step(Grid, "work", artifacts={"base": 1}, input=5, index=2, retry_count=1)
     assert result.value == 36
     assert result.seen == ("here", "work", "2", 2)
@@ -39,15 +39,15 @@ def test_a_branch_is_run_with_its_item() -> None:
     assert result.foreach is None
 
 
-def test_a_switch_returns_the_chosen_step() -> None:
-    """It may lead back to itself."""
+def test_a_switch_reports_its_choice() -> None:
+    """A switch may come back to itself."""
     before = {"turns": 0}
     assert run_step(Grid, "turn", artifacts=before, input=0).next == ("join",)
     assert run_step(Grid, "turn", artifacts=before, input=3).next == ("turn",)
 
 
-def test_a_join_is_run_with_inputs() -> None:
-    """They are a list for a foreach, by step for a split, and may be results of steps."""
+def test_a_join_runs_with_inputs() -> None:
+    """Inputs are a list for a foreach, by step for a split, or results of steps."""
     split = run_step(Grid, "meet", inputs={"right": {"failed": None, "value": 3}, "left": {"value": 3}}, input=7)
     assert (split.value, split.failed) == (3, None)
     assert split.next == ("turn",)
@@ -61,8 +61,8 @@ def test_a_join_is_run_with_inputs() -> None:
     assert again.values == [3, 3]
 
 
-def test_a_result_can_be_passed_to_the_next_step() -> None:
-    """This works through nested foreaches, with the items of each branch."""
+def test_results_lead_from_step_to_step() -> None:
+    """Nested foreaches keep the items that each branch was given."""
     start = run_step(Nested, "start")
     words = []
     for i, letter in enumerate(start.foreach or ()):
@@ -78,8 +78,8 @@ def test_a_result_can_be_passed_to_the_next_step() -> None:
     assert run_step(Nested, "join", inputs=words).words == ["a1", "a2", "b1", "b2"]
 
 
-def test_a_branch_without_a_step_and_num_parallel() -> None:
-    """It works as in a run."""
+def test_a_branch_without_a_step_and_processes_that_know_each_other() -> None:
+    """They behave as in a run."""
     assert run_step(Ways, "join", inputs={"start": {"x": 1}, "a": {"y": 2}}).sums == [2, 1]
     assert run_step(Ways, "join", inputs={"start": {"x": 1}, "a": {"y": 2}}).foreach == [0, 1]
     assert run_step(Ways, "train", foreach_stack=[(1, 3, 1)]).place == (1, 3)
@@ -87,17 +87,17 @@ def test_a_branch_without_a_step_and_num_parallel() -> None:
 
 @pytest.mark.parametrize("error", [ValueError("x"), SystemExit(3), KeyboardInterrupt()], ids=repr)
 def test_an_exception_is_raised_unchanged(error: BaseException) -> None:
-    """@retry is ignored, and the traceback starts in the step."""
+    """It is raised at once, despite @retry; its traceback starts in the step."""
     flows.raised[:], flows.executions[:] = [error], []
-    with pytest.raises(type(error)) as caught:
+    with pytest.raises(type(error)) as raised:
         run_step(Fails, "start")
-    assert caught.value is error
+    assert raised.value is error
     assert flows.executions == [0]
     assert [frame.name for frame in traceback.extract_tb(error.__traceback__)][1:] == ["run_step", "start"]
 
 
 def test_a_missing_artifact_is_reported() -> None:
-    """It works as in a run."""
+    """The error is the same as in a run."""
     with pytest.raises(AttributeError, match=r"self\.base is not set in step work. It is set in step start"):
         run_step(Grid, "work", input=5, retry_count=1)
 
@@ -117,10 +117,10 @@ def test_a_missing_artifact_is_reported() -> None:
     ],
     ids=range(9),
 )
-def test_impossible_arguments_are_refused(flow: Any, step: str, given: dict[str, Any], words: str) -> None:
-    """The error has advice."""
-    with pytest.raises(RunError, match=words) as caught:
+def test_an_impossible_call_is_refused(flow: Any, step: str, given: dict[str, Any], words: str) -> None:
+    """The error says what to pass instead."""
+    with pytest.raises(RunError, match=words) as raised:
         run_step(flow, step, **given)
-    assert caught.value.advice
+    assert raised.value.advice
     with pytest.raises(ParameterError, match="no parameter 'm'"):
         run_step(flow, step, **given, parameters={"m": 1})

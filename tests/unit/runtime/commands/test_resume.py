@@ -8,11 +8,14 @@ from typing import Any
 
 import pytest
 
+from k8sflow.cli.terminal import Terminal
 from k8sflow.config import Settings
 from k8sflow.errors import RunError
 from k8sflow.flow.compile import compile_flow, declared
 from k8sflow.runtime.commands import resume
+from k8sflow.runtime.core.run_state import RunEnd
 from k8sflow.runtime.request import RunRequest
+from k8sflow.runtime.session import Session
 from k8sflow.storage.folder import FolderStore
 from k8sflow.storage.lease import lease_of
 from k8sflow.storage.records import RunRecord
@@ -48,17 +51,17 @@ def test_of_two_who_resume_a_run_at_the_same_time_one_goes_on(
     request = RunRequest(declared(load_flow(tmp_path / "flow.py")), Settings(root=str(tmp_path / "store")))
     create, told = resume.create, []
 
-    def create_late(*given: Any, **more: Any) -> RunRecord:
+    def create_late(*given: Any, **more: Any) -> Session:
         with pytest.raises(RunError) as error:
-            resume.resume(request, "r0", None, dry_run=False)
+            resume.resume(request, "r0", None, Terminal(), dry_run=False)
         told.append(str(error.value))
         return create(*given, **more)
 
     with monkeypatch.context() as patch:
         patch.setattr(resume, "create", create_late)
-        patch.setattr(resume, "begin", lambda _request, _definition, _active: True)
-        assert resume.resume(request, "r0", None, dry_run=False)
+        patch.setattr(resume, "begin", lambda _request, _session, _console: RunEnd.SUCCEEDED)
+        assert resume.resume(request, "r0", None, Terminal(), dry_run=False)
     (refused,) = told
     assert f"F/r0 is just being resumed by process {os.getpid()} on" in refused
     assert len(list(origin.store.list_folders("F/runs/"))) == 2
-    assert resume.resume(request, "r0", None, dry_run=True)
+    assert resume.resume(request, "r0", None, Terminal(), dry_run=True)

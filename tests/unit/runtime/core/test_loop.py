@@ -13,20 +13,23 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from k8sflow.errors import RunError, StorageError, SupersededError
-from k8sflow.executors.base import Finished, Started, TaskEvent
+from k8sflow.executors.base import Finished, Report, Started, TaskEvent
 from k8sflow.flow.checks import graph as lint
 from k8sflow.flow.compile import compile_flow
 from k8sflow.flow.decorators.policy import Catch, Retry, StepPolicy
 from k8sflow.flow.graph import Graph
+from k8sflow.runtime.core.earlier import read_earlier
 from k8sflow.runtime.core.inbox import Inbox
-from k8sflow.runtime.core.loop import Driver, Report, RunResult
+from k8sflow.runtime.core.loop import Loop
+from k8sflow.runtime.core.observer import Observer
 from k8sflow.runtime.core.retries import INFRASTRUCTURE_RETRIES, Again
+from k8sflow.runtime.core.run_state import RunResult, RunState
 from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.storage.folder import FolderStore
 from k8sflow.storage.records import Commit, ForeachItems, OutcomeRecord
 from k8sflow.storage.run_store import RunStore
-from k8sflow.task.outcome import Diagnosis, Outcome
-from k8sflow.task.result import TaskResult, Transition
+from k8sflow.task.outcome import Outcome
+from k8sflow.task.result import Failure, TaskResult, Transition, failed
 from k8sflow.task.spec import TaskName, TaskSpec
 from k8sflow.task.stored_results import write_outcome
 from tests.support import load_flow, write_flow
@@ -69,7 +72,7 @@ class FakeExecutor:
         self.closed += 1
 
 
-class World:
+class World(Observer):
     """What outlives a driver: the store, and how tasks behave."""
 
     def __init__(
@@ -123,18 +126,21 @@ class World:
         assert self.run_store.commit(spec.name.step, spec.name.id, commit), f"{spec.name} was committed before"
         return TaskResult(Outcome.SUCCEEDED, Transition(steps, width, None if width is None else self.limit))
 
-    def drive(self, *, go_on: bool = False) -> RunResult:
+    def drive(self, *, take_over: bool = False) -> RunResult:
         """Runs a driver until it ends, or dies at a change of state."""
 
         def executors(report: Report) -> dict[str, FakeExecutor]:
             self.executor = FakeExecutor(report, self)
             return {"fake": self.executor}
 
-        driver = Driver(
-            self.graph, self.run_store, executors=executors, executor_of=lambda _: "fake", observers=[self],
-            policies=self.policies, outlives=lambda _: self.outlives, clock=self,
-        )  # fmt: skip
-        return driver.run(go_on=go_on)
+        def state() -> RunState:
+            earlier = read_earlier(self.run_store, self.graph) if take_over else None
+            return RunState(self.graph, "r", policies=self.policies, outlives=lambda _: self.outlives, earlier=earlier)
+
+        return Loop(
+            self.graph, self.run_store, state=state, executors=executors, executor_of=lambda _: "fake",
+            observer=self, clock=self,
+        ).run()  # fmt: skip
 
     # ------------------------------------------------------------------ as an observer
 
@@ -182,7 +188,7 @@ def _graph(*parts: Part) -> Graph:
 
 
 def _failure(outcome: Outcome) -> TaskResult:
-    return TaskResult(outcome, diagnosis=Diagnosis(outcome, f"it was {outcome.value}"))
+    return failed(outcome, f"it was {outcome.value}")
 
 
 def test_a_run_ends_when_its_end_has_finished(tmp_path: Path) -> None:
@@ -302,7 +308,7 @@ def test_a_run_goes_on_from_any_moment_without_running_a_committed_task_again(
     for moment in range(10**6):
         world.changes_left = moment
         try:
-            assert world.drive(go_on=moment > 0).is_success
+            assert world.drive(take_over=moment > 0).is_success
         except DriverKilled:
             continue
         break
@@ -330,7 +336,7 @@ def test_a_run_may_die_once_at_any_moment(
     world.changes_left = -1
     world.attempts.clear()
     world.submitted_names.clear()
-    assert world.drive(go_on=True).is_success
+    assert world.drive(take_over=True).is_success
     assert not before & {spec.name for spec in world.attempts}
     assert set(world.ran.values()) == {1}
     told = [*world.submitted_names, *(spec.name for spec in world.before)]
@@ -342,7 +348,7 @@ def test_a_finished_run_is_gone_on_with_at_once(tmp_path: Path) -> None:
     world = World(_graph(Foreach((Plain(),))), tmp_path)
     assert world.drive().is_success
     world.attempts.clear()
-    assert world.drive(go_on=True).is_success
+    assert world.drive(take_over=True).is_success
     assert world.attempts == []
 
 
@@ -395,8 +401,8 @@ def test_catch_lets_the_run_go_on_after_the_last_retry(tmp_path: Path) -> None:
     """With the exception in the artifact, what the step before left, and the step's only transition."""
     world = World(_graph(Plain(), Split(((), ()))), tmp_path)
     world.policies = {"s1": StepPolicy(Retry(1), catch=Catch("failed"))}
-    found = Diagnosis(Outcome.USER_ERROR, "ValueError: no", "Traceback …: no", error_type="builtins.ValueError")
-    world.behave = lambda spec: TaskResult(Outcome.USER_ERROR, diagnosis=found) if spec.name.step == "s1" else None
+    found = Failure("ValueError: no", "Traceback …: no", error_type="builtins.ValueError")
+    world.behave = lambda spec: TaskResult(Outcome.USER_ERROR, failure=found) if spec.name.step == "s1" else None
     assert world.drive().is_success
     assert [spec.attempt for spec in world.attempts if spec.name.step == "s1"] == [0, 1]
     assert [task.name for task in world.catches] == [TaskName("s1")]
@@ -440,7 +446,7 @@ def test_a_driver_that_dies_counts_the_retries_of_those_before_it(
     for moment in itertools.count():
         world.changes_left = moment
         try:
-            assert world.drive(go_on=moment > 0).is_success
+            assert world.drive(take_over=moment > 0).is_success
         except DriverKilled:
             continue
         break
@@ -474,7 +480,7 @@ def test_an_execution_that_died_with_its_driver_has_a_number_of_its_own(
     for attempt in ended:
         spec = TaskSpec("F", "r", TaskName("s1"), attempt)
         write_outcome(world.run_store, spec, _failure(Outcome.USER_ERROR))
-    assert world.drive(go_on=True).is_success
+    assert world.drive(take_over=True).is_success
     assert [spec.attempt for spec in world.attempts if spec.name.step == "s1"] == attempts
 
 
@@ -522,7 +528,7 @@ def test_processes_that_know_each_other_start_again_together(tmp_path: Path) -> 
     world.behave = lambda spec: (
         TaskResult(Outcome.SUCCEEDED, Transition(("join",))) if spec.name == TaskName("train", (1,)) else None
     )
-    assert world.drive(go_on=True).is_success
+    assert world.drive(take_over=True).is_success
     together = [(spec.name.id, spec.attempt) for spec in world.attempts if spec.name.step == "train"]
     assert sorted(together) == [("0", 1), ("1", 1), ("2", 1)]
     assert {spec.nodes for spec in world.attempts if spec.name.step == "train"} == {3}
@@ -541,7 +547,7 @@ def test_processes_that_know_each_other_fail_once(tmp_path: Path) -> None:
         if spec.name.step == "train"
         else None
     )
-    done = world.drive(go_on=True)
+    done = world.drive(take_over=True)
     assert done.failed is not None
     assert (str(done.failed.name), done.failed.attempt) == ("train/2", 2)
     assert sorted((spec.name.id, spec.attempt) for spec in world.attempts) == [(i, n) for i in "012" for n in (1, 2)]
@@ -560,9 +566,20 @@ def test_infrastructure_reruns_back_off(tmp_path: Path) -> None:
 def test_what_would_fail_again_in_the_same_way_is_not_tried_again(tmp_path: Path, outcome: Outcome) -> None:
     """A Job that the API server forbids, or an object that is damaged."""
     world = World(_graph(Plain()), tmp_path)
-    final = TaskResult(outcome, diagnosis=Diagnosis(outcome, "refused", is_final=True))
+    final = failed(outcome, "refused", is_final=True)
     world.behave = lambda spec: final if spec.name.step == "s1" else None
     result = world.drive()
     assert not result.is_success
     assert [spec.attempt for spec in world.attempts if spec.name.step == "s1"] == [0]
     assert world.retries == []
+
+
+def test_decisions_are_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """For a person who looks into a driver's pod; only where debug logging is on."""
+    caplog.set_level("DEBUG", "k8sflow.runtime")
+    world = World(_graph(Plain()), tmp_path)
+    world.behave = lambda spec: _failure(Outcome.NODE_LOST) if (spec.name.step, spec.attempt) == ("s1", 0) else None
+    assert world.drive().is_success
+    messages = [record.getMessage() for record in caplog.records]
+    assert "s1/0, attempt 0: node_lost." in messages
+    assert "s1/0 runs again in 2.0 s as attempt 1." in messages

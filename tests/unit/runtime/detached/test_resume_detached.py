@@ -11,17 +11,18 @@ from typing import Any
 
 import pytest
 
+from k8sflow.cli.terminal import Terminal
 from k8sflow.config import Settings
 from k8sflow.errors import KubernetesError, RunError
-from k8sflow.executors.base import Finished, Started
+from k8sflow.executors.base import Finished, Report, Started
 from k8sflow.flow.compile import compile_flow, declared
 from k8sflow.flow.spec import FlowSpec
 from k8sflow.kubernetes.flowrun import flowrun_name
 from k8sflow.runtime.commands import clone, resume
-from k8sflow.runtime.commands.run import drive
-from k8sflow.runtime.core.loop import Report
+from k8sflow.runtime.core.run_state import RunEnd
+from k8sflow.runtime.detached.driver import drive_detached
 from k8sflow.runtime.request import RunRequest
-from k8sflow.runtime.session import ActiveRun
+from k8sflow.runtime.session import Session
 from k8sflow.storage.clones import is_complete
 from k8sflow.storage.records import Commit, RunRecord
 from k8sflow.storage.run_store import RunStore
@@ -53,7 +54,7 @@ class Cluster:
         self.run_store = run_store
         self.ran: list[str] = []
 
-    def executor(self, report: Report, *_: Any, **__: Any) -> Cluster:
+    def executor(self, _name: str, report: Report, **_: Any) -> Cluster:
         self.report = report
         return self
 
@@ -105,11 +106,11 @@ def test_the_plan_is_told_and_the_run_handed_over(
     flow: type[FlowSpec], settings: Settings, origin: RunStore, server: FlowRunApi, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Its record names its origin; a dry run hands nothing over."""
-    assert resume.resume(_request(flow, settings), "r0", None, dry_run=True)
+    assert resume.resume(_request(flow, settings), "r0", None, Terminal(), dry_run=True)
     assert server.names("flowruns") == []
-    assert resume.resume(_request(flow, settings), "r0", None, dry_run=False)
+    assert resume.resume(_request(flow, settings), "r0", None, Terminal(), dry_run=False)
     said = capsys.readouterr().out
-    assert said.index("1 cloned") < said.index("F/r1 was handed to the cluster as FlowRun")
+    assert said.index("1 cloned") < said.index("F/r1 is detached as FlowRun")
     record = RunStore(origin.store, "F", "r1").read()
     assert (record.origin_run_id, record.is_detached) == ("r0", True)
     assert record.package is not None
@@ -124,10 +125,12 @@ def test_the_driver_in_the_cluster_clones_and_goes_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Also where the first one dies in the middle of that (I5); the FlowRun's counters have the clones too."""
-    assert resume.resume(_request(flow, settings), "r0", None, dry_run=False)
+    assert resume.resume(_request(flow, settings), "r0", None, Terminal(), dry_run=False)
     name, run_store = flowrun_name("F", "r1"), RunStore(origin.store, "F", "r1")
     cluster = Cluster(run_store)
-    monkeypatch.setattr(ActiveRun, "kubernetes", cluster.executor)
+    monkeypatch.setattr(
+        Session, "executor", lambda _session, name, report, **more: cluster.executor(name, report, **more)
+    )
 
     class Killed(BaseException):
         """The pod is gone."""
@@ -138,10 +141,10 @@ def test_the_driver_in_the_cluster_clones_and_goes_on(
     with monkeypatch.context() as patch:
         patch.setattr(clone, "mark_complete", die)
         with pytest.raises(Killed):
-            drive(settings, "F", "r1", name)
+            drive_detached(settings, "F", "r1", name, Terminal())
     assert not is_complete(run_store)
     assert cluster.ran == []
-    assert drive(settings, "F", "r1", name) is True
+    assert drive_detached(settings, "F", "r1", name, Terminal()) is RunEnd.SUCCEEDED
     assert cluster.ran == ["work/0", "end/0"]
     assert is_complete(run_store)
     commit = run_store.read_commit("start", "0")
@@ -157,13 +160,13 @@ def test_a_driver_that_is_cancelled_while_it_clones_says_so(
     flow: type[FlowSpec], settings: Settings, origin: RunStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As when its FlowRun is deleted: the store has an end for who follows the run."""
-    assert resume.resume(_request(flow, settings), "r0", None, dry_run=False)
+    assert resume.resume(_request(flow, settings), "r0", None, Terminal(), dry_run=False)
 
     def interrupted(_run_store: RunStore) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(clone, "mark_complete", interrupted)
-    assert drive(settings, "F", "r1", flowrun_name("F", "r1")) is None
+    assert drive_detached(settings, "F", "r1", flowrun_name("F", "r1"), Terminal()) is RunEnd.CANCELLED
     outcome = RunStore(origin.store, "F", "r1").read_run_outcome()
     assert outcome is not None
     assert outcome.outcome == "cancelled"
@@ -175,8 +178,8 @@ def test_what_can_not_be_handed_over_is_told_before_anything_is_written(
 ) -> None:
     """Steps on this machine also by a dry run; a cluster without the controller."""
     with pytest.raises(RunError, match="start, work, end would run on this machine"):
-        resume.resume(_request(flow, settings, decorators=()), "r0", None, dry_run=True)
+        resume.resume(_request(flow, settings, decorators=()), "r0", None, Terminal(), dry_run=True)
     server.has_crd = False
     with pytest.raises(KubernetesError, match="has no FlowRuns"):
-        resume.resume(_request(flow, settings), "r0", None, dry_run=False)
+        resume.resume(_request(flow, settings), "r0", None, Terminal(), dry_run=False)
     assert not s3_store.exists("F/runs/r1/run.json")

@@ -8,13 +8,15 @@ from typing import Any
 
 import pytest
 
+from k8sflow.cli.terminal import Terminal
 from k8sflow.config import Settings
-from k8sflow.flow.compile import compile_flow, declared
+from k8sflow.flow.compile import compile_flow
 from k8sflow.kubernetes.flowrun import flowrun_name
-from k8sflow.runtime.commands import attach
+from k8sflow.runtime.commands.drive import drive_or_follow
+from k8sflow.runtime.core.run_state import RunEnd
 from k8sflow.runtime.detached.watch import FlowRunWatch
 from k8sflow.runtime.placement import Placement
-from k8sflow.runtime.session import ActiveRun
+from k8sflow.runtime.session import Session
 from k8sflow.storage.folder import FolderStore
 from k8sflow.storage.records import OutcomeRecord, RunRecord
 from tests.support import load_flow, write_flow
@@ -31,11 +33,11 @@ NAME = flowrun_name("F", "r1")
 
 
 @pytest.fixture
-def active(tmp_path: Path) -> ActiveRun:
+def session(tmp_path: Path) -> Session:
     """A run whose record says that it was handed over."""
     graph = compile_flow(load_flow(write_flow(tmp_path, FLOW))).graph
     record = RunRecord("F", "r1", "flow.py", {}, graph.to_document(), is_detached=True)
-    found = ActiveRun(record, graph, FolderStore(str(tmp_path / "store")), Placement({}, "default"), Settings())
+    found = Session(record, graph, FolderStore(str(tmp_path / "store")), Placement({}, "default"), Settings())
     found.run_store.create(record)
     return found
 
@@ -53,10 +55,10 @@ class Clock:
         return self.now
 
 
-def test_a_run_goes_on_while_its_flowrun_does(server: FlowRunApi, active: ActiveRun) -> None:
+def test_a_run_goes_on_while_its_flowrun_does(server: FlowRunApi, session: Session) -> None:
     """However long it takes, and also before anybody has taken it up."""
     clock = Clock()
-    watch = FlowRunWatch(active, clock)
+    watch = FlowRunWatch(session, Terminal(), clock)
     for status in ({}, {"phase": "Pending"}, {"phase": "Running"}):
         _put(server, **status)
         for _ in range(3):
@@ -74,13 +76,13 @@ def test_a_run_goes_on_while_its_flowrun_does(server: FlowRunApi, active: Active
     ],
 )
 def test_the_flowrun_knows_an_end_that_the_store_is_not_told(
-    server: FlowRunApi, active: ActiveRun, status: dict[str, str] | None, outcome: str, summary: str
+    server: FlowRunApi, session: Session, status: dict[str, str] | None, outcome: str, summary: str
 ) -> None:
     """The driver has the time of a pod's end to write it itself; after that it is told."""
     if status is not None:
         _put(server, **status)
     clock = Clock()
-    watch = FlowRunWatch(active, clock)
+    watch = FlowRunWatch(session, Terminal(), clock)
     assert not watch.is_over()
     clock.now += 20
     assert not watch.is_over()
@@ -91,13 +93,13 @@ def test_the_flowrun_knows_an_end_that_the_store_is_not_told(
 
 
 def test_a_cluster_that_can_not_be_asked_is_told_once(
-    active: ActiveRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """With the command that looks; the run is followed all the same."""
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "nothing"))
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     clock = Clock()
-    watch = FlowRunWatch(active, clock)
+    watch = FlowRunWatch(session, Terminal(), clock)
     for _ in range(3):
         clock.now += 1000
         assert not watch.is_over()
@@ -107,23 +109,21 @@ def test_a_cluster_that_can_not_be_asked_is_told_once(
 
 
 def test_attach_ends_where_the_flowrun_is_gone(
-    server: FlowRunApi, active: ActiveRun, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    server: FlowRunApi, session: Session, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """And the store has an end from then on, so that nobody else waits for one."""
     monkeypatch.setattr("k8sflow.runtime.detached.watch._LAST_WORD_SECONDS", 0.0)
-    flow = declared(load_flow(Path(active.store.url).parent / "flow.py"))
-    assert attach.drive_or_follow(active, flow, None, time.monotonic(), go_on=True) is None
+    assert drive_or_follow(session, Terminal(), time.monotonic(), take_over=True) is RunEnd.CANCELLED
     assert "F/r1 was cancelled at" in capsys.readouterr().out
-    outcome = active.run_store.read_run_outcome()
+    outcome = session.run_store.read_run_outcome()
     assert outcome is not None
     assert outcome.outcome == "cancelled"
 
 
 def test_what_the_driver_has_written_counts(
-    server: FlowRunApi, active: ActiveRun, monkeypatch: pytest.MonkeyPatch
+    server: FlowRunApi, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where its FlowRun is gone by then."""
     monkeypatch.setattr("k8sflow.runtime.detached.watch._LAST_WORD_SECONDS", 0.0)
-    active.run_store.write_run_outcome(OutcomeRecord("succeeded", 1e9))
-    flow = declared(load_flow(Path(active.store.url).parent / "flow.py"))
-    assert attach.drive_or_follow(active, flow, None, time.monotonic(), go_on=True) is True
+    session.run_store.write_run_outcome(OutcomeRecord("succeeded", 1e9))
+    assert drive_or_follow(session, Terminal(), time.monotonic(), take_over=True) is RunEnd.SUCCEEDED

@@ -12,7 +12,7 @@ from k8sflow.flow.compile import compile_flow
 from k8sflow.flow.decorators.policy import Catch, Retry, StepPolicy
 from k8sflow.flow.graph import Graph
 from k8sflow.runtime.core.retries import Again
-from k8sflow.runtime.progress.follow import Follower
+from k8sflow.runtime.progress.follow import RunFollower
 from k8sflow.storage.memory import MemoryStore
 from k8sflow.storage.records import Commit, OutcomeRecord
 from k8sflow.storage.run_store import RunStore
@@ -59,7 +59,7 @@ class Told:
                 self.words.append(f"{task.name} {result.outcome.value}")
 
     def retried(self, task: TaskSpec, result: TaskResult, again: Again) -> None:
-        why = result.diagnosis.summary if result.diagnosis is not None else ""
+        why = result.failure.summary if result.failure is not None else ""
         self.words.append(f"{task.name} again ({again.number}): {why}")
 
     def caught(self, task: TaskSpec, result: TaskResult, catch: Catch) -> None:
@@ -74,7 +74,7 @@ class Followed:
         self.graph = graph
         self.policy = policy
         self.told = Told()
-        self.follower: Follower | None = None
+        self.follower: RunFollower | None = None
 
     def begins(self, attempt: int, name: TaskName = WORK, text: str = "") -> None:
         self.store.open_log(name.step, name.id, attempt, "stdout").write((text or f"says {attempt}").encode())
@@ -89,7 +89,7 @@ class Followed:
         """What is told by looks that see all that was written."""
         self.told.words.clear()
         if self.follower is None:
-            self.follower = Follower(self.graph, self.store, self.told, {"work": self.policy})
+            self.follower = RunFollower(self.graph, self.store, self.told, {"work": self.policy})
             self.follower.follow(lambda: True)
         else:
             self.follower._look()
@@ -132,7 +132,7 @@ def test_an_execution_that_died_with_its_driver_is_told_as_such(followed: Follow
     followed.ends(1, Outcome.SUCCEEDED)
     assert followed.look() == [
         "work/0 node_lost",
-        "work/0 again (None): attempt 0 left no word of its end: it died with its driver, or its node",
+        "work/0 again (None): attempt 0 recorded no outcome; it was lost with its driver or node",
         "work/0 attempt 1",
         "work/0 says 1",
         "work/0 succeeded",

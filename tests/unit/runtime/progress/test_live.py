@@ -20,12 +20,12 @@ from k8sflow.runtime.progress import Reporter, live, reporter
 from k8sflow.runtime.progress.live import LiveView
 from k8sflow.runtime.progress.plain import PlainView
 from k8sflow.runtime.progress.tally import Tally
-from k8sflow.task.outcome import Diagnosis, Outcome
-from k8sflow.task.result import TaskResult, Transition
+from k8sflow.task.outcome import Outcome
+from k8sflow.task.result import TaskResult, Transition, failed
 from k8sflow.task.spec import TaskName, TaskSpec
 
 DONE = TaskResult(Outcome.SUCCEEDED, Transition())
-FAILED = TaskResult(Outcome.USER_ERROR, diagnosis=Diagnosis(Outcome.USER_ERROR, "it broke"))
+FAILED = failed(Outcome.USER_ERROR, "it broke")
 XTERM = {"TERM": "xterm-256color"}
 
 
@@ -142,7 +142,7 @@ def test_what_was_done_before_is_no_step_to_come(terminal: Terminal) -> None:
     assert coming == "to come: join"
     view._frame([])
     told = Reporter(0.0, PlainView(terminal, has_colours=False), str)
-    told._tally = tally
+    told.tally = tally
     tally.event(Finished(_task("work", 3), DONE))
     told.summary("F/r1", "succeeded", "", good=True)
     rows = [line.split() for line in terminal.screen()]
@@ -157,7 +157,7 @@ def test_a_progress_bar_moves_in_the_block(terminal: Terminal, monkeypatch: pyte
     view = _view(terminal, tally)
     monkeypatch.setattr(view, "write", lambda lines: view._lines.extend([lines]))
     told = Reporter(0.0, view, str)
-    told._tally = tally
+    told.tally = tally
     tasks = [_task("work", i) for i in range(5)]
     for task in tasks:
         told.event(Started(task, "here"))
@@ -236,7 +236,7 @@ def test_many_steps_fit(terminal: Terminal) -> None:
     assert len(block) <= 12
     assert any(line.startswith("step_3 ") for line in block)
     assert any(line.startswith("work ") for line in block)
-    assert any("more steps begun" in line for line in block)
+    assert any("more steps started" in line for line in block)
 
 
 def test_a_frame_costs_the_same_for_any_number_of_tasks(terminal: Terminal) -> None:

@@ -11,8 +11,8 @@ from k8sflow.executors.base import Finished, Output, Queued, Started
 from k8sflow.runtime.core.retries import Again
 from k8sflow.runtime.progress import Reporter
 from k8sflow.runtime.progress import reporter as made
-from k8sflow.task.outcome import Diagnosis, Outcome
-from k8sflow.task.result import TaskResult, Transition
+from k8sflow.task.outcome import Outcome
+from k8sflow.task.result import Failure, TaskResult, Transition, failed
 from k8sflow.task.spec import TaskName, TaskSpec
 
 TASK = TaskSpec("F", "r1", TaskName("work", (3, 1)))
@@ -97,14 +97,14 @@ def test_a_failure_and_the_summary_are_told() -> None:
     """Task, outcome, traceback, what to do; how long it took."""
     stream = io.StringIO()
     reporter = _reporter(stream)
-    diagnosis = Diagnosis(Outcome.OUT_OF_MEMORY, "it used too much", "line 1\nline 2", "ask for more")
-    reporter.failure(TASK, TaskResult(Outcome.OUT_OF_MEMORY, diagnosis=diagnosis))
+    diagnosis = Failure("it used too much", "line 1\nline 2", "ask for more")
+    reporter.failure(TASK, TaskResult(Outcome.OUT_OF_MEMORY, failure=diagnosis))
     told = stream.getvalue()
     assert "F/r1/work/3.1 failed (out of memory): it used too much" in told
     assert "    line 1\n    line 2" in told
     assert "What to do: ask for more" in told
-    reporter.summary("F/r1", "failed", "  to go on:  python flow.py resume", good=False)
-    assert re.search(r"F/r1 failed in .+ \(0 tasks\)\.\n  to go on:  python flow.py resume\n", stream.getvalue())
+    reporter.summary("F/r1", "failed", "  to resume:  python flow.py resume", good=False)
+    assert re.search(r"F/r1 failed in .+ \(0 tasks\)\.\n  to resume:  python flow.py resume\n", stream.getvalue())
 
 
 def test_messages_of_others_leave_the_screen_alone() -> None:
@@ -126,7 +126,7 @@ def test_of_a_long_message_one_line_stands_among_others() -> None:
 
 
 def _failed(summary: str) -> TaskResult:
-    return TaskResult(Outcome.USER_ERROR, diagnosis=Diagnosis(Outcome.USER_ERROR, summary))
+    return failed(Outcome.USER_ERROR, summary)
 
 
 def test_the_end_of_a_run_lists_output_that_could_not_be_stored() -> None:

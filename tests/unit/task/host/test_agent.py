@@ -122,8 +122,8 @@ def test_a_failure_is_told_and_written(tmp_path: Path, body: str, summary: str) 
     code, result, _ = _ended(tmp_path, _start(tmp_path, command))
     assert code == 1
     assert result.outcome is Outcome.USER_ERROR
-    assert result.diagnosis is not None
-    assert summary in result.diagnosis.summary
+    assert result.failure is not None
+    assert summary in result.failure.summary
     record = runner.run_store.read_outcome("start", "0", 0)
     assert record is not None
     assert summary in record.summary
@@ -156,8 +156,8 @@ def test_a_damaged_package_is_not_run(tmp_path: Path) -> None:
     code, result, _ = _ended(tmp_path, _start(tmp_path, command))
     assert code == 1
     assert result.outcome is Outcome.STORAGE_ERROR
-    assert result.diagnosis is not None
-    assert "damaged" in result.diagnosis.summary
+    assert result.failure is not None
+    assert "damaged" in result.failure.summary
 
 
 def test_a_file_that_cant_be_loaded_in_the_pod_is_told(tmp_path: Path) -> None:
@@ -170,9 +170,9 @@ def test_a_file_that_cant_be_loaded_in_the_pod_is_told(tmp_path: Path) -> None:
     code, result, _ = _ended(tmp_path, _start(tmp_path, command))
     assert code == 1
     assert result.outcome is Outcome.USER_ERROR
-    assert result.diagnosis is not None
-    assert "No module named 'only_on_my_machine'" in result.diagnosis.summary
-    assert "flow.py" in result.diagnosis.detail
+    assert result.failure is not None
+    assert "No module named 'only_on_my_machine'" in result.failure.summary
+    assert "flow.py" in result.failure.detail
 
 
 @pytest.mark.parametrize(
@@ -191,8 +191,8 @@ def test_a_file_that_ends_the_process_is_named(tmp_path: Path, line: str, said: 
     command[-2] = f"--package={made.sha256}"
     _, result, _ = _ended(tmp_path, _start(tmp_path, command))
     assert result.outcome is Outcome.USER_ERROR
-    assert result.diagnosis is not None
-    assert said in result.diagnosis.summary
+    assert result.failure is not None
+    assert said in result.failure.summary
 
 
 STARTED = {
@@ -342,8 +342,8 @@ def test_a_task_is_ended_when_its_time_is_over(tmp_path: Path) -> None:
     assert isinstance(line, ResultLine)
     result = TaskResult.from_json(line.text)
     assert result.outcome is Outcome.TIMED_OUT
-    assert result.diagnosis is not None
-    assert "timeout of 1 s" in result.diagnosis.summary
+    assert result.failure is not None
+    assert "timeout of 1 s" in result.failure.summary
     outcome = run_store.read_outcome("start", "0", 0)
     assert outcome is not None
     assert outcome.outcome == "timed_out"
@@ -395,7 +395,7 @@ def test_a_failure_after_sigterm_is_no_fault_of_the_code(tmp_path: Path) -> None
     exit_code, result, _ = _ended(tmp_path, process)
     assert exit_code == 143
     assert result.outcome is Outcome.CANCELLED
-    assert "my child was killed" in str(result.diagnosis)
+    assert "my child was killed" in str(result.failure)
     record = runner.run_store.read_outcome("start", "0", 0)
     assert record is not None
     assert record.outcome == "cancelled", "a next driver must not count it as a failure of the code"

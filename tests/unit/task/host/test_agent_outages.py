@@ -122,9 +122,9 @@ def test_patience_that_ends_is_the_infrastructures_failure(server: Server, tmp_p
     assert "after" in shown
     assert "Traceback" not in shown
     assert result.outcome is Outcome.STORAGE_ERROR
-    assert result.diagnosis is not None
-    assert not result.diagnosis.is_final
-    assert "resume" in result.diagnosis.resolution
+    assert result.failure is not None
+    assert not result.failure.is_final
+    assert "resume" in result.failure.resolution
 
 
 def test_output_that_could_not_be_stored_is_part_of_the_result(server: Server, tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_output_that_could_not_be_stored_is_part_of_the_result(server: Server, t
     pod.go()
     result, shown = pod.end()
     assert result.outcome is Outcome.USER_ERROR
-    assert "ValueError: mine" in str(result.diagnosis)
+    assert "ValueError: mine" in str(result.failure)
     assert "bytes of stdout could not be stored" in result.note
     assert "the bucket" in result.note or server.endpoint in result.note
     assert "Traceback" not in shown
@@ -150,9 +150,9 @@ def test_a_wrong_endpoint_ends_the_first_task_for_good(server: Server, tmp_path:
     )  # fmt: skip
     result, shown = Pod(server, process, tmp_path, RunStore(FolderStore(str(tmp_path)), "F", "r")).end()
     assert result.outcome is Outcome.STORAGE_ERROR
-    assert result.diagnosis is not None
-    assert result.diagnosis.is_final
-    assert f"{server.endpoint} can't be reached for" in result.diagnosis.summary
-    assert "the connection was refused" in result.diagnosis.summary
-    assert "K8SFLOW_IN_CLUSTER_ENDPOINT" in result.diagnosis.resolution
+    assert result.failure is not None
+    assert result.failure.is_final
+    assert f"{server.endpoint} can't be reached for" in result.failure.summary
+    assert "the connection was refused" in result.failure.summary
+    assert "K8SFLOW_IN_CLUSTER_ENDPOINT" in result.failure.resolution
     assert "Retrying for up to 15 s" in shown

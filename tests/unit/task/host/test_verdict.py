@@ -11,17 +11,17 @@ from hypothesis import strategies as st
 from k8sflow.task.failure import timed_out
 from k8sflow.task.host.oom import Kills
 from k8sflow.task.host.verdict import death, reported, verdict
-from k8sflow.task.outcome import Diagnosis, Outcome
-from k8sflow.task.result import TaskResult, Transition
+from k8sflow.task.outcome import Outcome
+from k8sflow.task.result import TaskResult, Transition, failed
 
-CANCELLED = Diagnosis(Outcome.CANCELLED, "its pod was sent SIGTERM")
+CANCELLED = failed(Outcome.CANCELLED, "its pod was sent SIGTERM")
 SUCCESS = TaskResult(Outcome.SUCCEEDED, Transition(("end",)))
-USER_ERROR = TaskResult(Outcome.USER_ERROR, diagnosis=Diagnosis(Outcome.USER_ERROR, "ValueError: x", "traceback"))
+USER_ERROR = failed(Outcome.USER_ERROR, "ValueError: x", "traceback")
 NO_KILLS, ONE_KILL = Kills(3, 3), Kills(3, 4)
 
 STATUSES = st.integers(0, 255).map(lambda code: code << 8) | st.sampled_from([9, 15, 11, 11 | 0x80, 26])
 SAID = st.none() | st.sampled_from([o for o in Outcome if o.is_failure]).map(
-    lambda outcome: TaskResult(outcome, diagnosis=Diagnosis(outcome, "said"))
+    lambda outcome: failed(outcome, "said")
 ) | st.just(SUCCESS)  # fmt: skip
 COMMITTED = st.none() | st.just(SUCCESS)
 ENDED_FOR = st.none() | st.just(CANCELLED) | st.floats(1, 100).map(timed_out)
@@ -33,7 +33,7 @@ KILLS = st.builds(
 
 @given(STATUSES, SAID, COMMITTED, ENDED_FOR, KILLS)
 def test_a_success_and_an_explained_failure_stand(
-    status: int, said: TaskResult | None, committed: TaskResult | None, ended_for: Diagnosis | None, kills: Kills
+    status: int, said: TaskResult | None, committed: TaskResult | None, ended_for: TaskResult | None, kills: Kills
 ) -> None:
     """A result that the host can't know better is returned as it is, the same object; so is every commit."""
     found = said or committed
@@ -42,8 +42,7 @@ def test_a_success_and_an_explained_failure_stand(
         assert result is found
     else:
         assert result.outcome in {Outcome.USER_ERROR, Outcome.CANCELLED, Outcome.TIMED_OUT, Outcome.OUT_OF_MEMORY}
-        assert result.diagnosis is not None
-        assert result.diagnosis.category is result.outcome
+        assert result.failure is not None
 
 
 @given(STATUSES, st.none() | st.just(USER_ERROR), KILLS)
@@ -51,15 +50,15 @@ def test_a_cancelled_task_is_not_blamed(status: int, said: TaskResult | None, ki
     """The signal reaches its children too, so its code may fail after it; that failure is the detail."""
     result = verdict(status, said, None, CANCELLED, kills)
     assert result.outcome is Outcome.CANCELLED
-    assert result.diagnosis is not None
-    assert result.diagnosis.summary == CANCELLED.summary
-    assert result.diagnosis.detail == ("ValueError: x" if said else "")
+    assert result.failure is not None
+    assert result.failure.summary == CANCELLED.explained.summary
+    assert result.failure.detail == ("ValueError: x" if said else "")
 
 
 @given(STATUSES, KILLS)
 def test_a_task_that_was_killed_after_its_timeout_timed_out(status: int, kills: Kills) -> None:
     """Also where the kernel killed something meanwhile; one that reported its own failure failed."""
-    assert verdict(status, None, None, timed_out(1), kills) == TaskResult(Outcome.TIMED_OUT, diagnosis=timed_out(1))
+    assert verdict(status, None, None, timed_out(1), kills) == timed_out(1)
     assert verdict(status, USER_ERROR, None, timed_out(1), NO_KILLS) is USER_ERROR
 
 
@@ -71,13 +70,11 @@ def test_a_failure_is_out_of_memory_where_a_kill_explains_it(
     result = verdict(status, said, None, None, kills)
     assert result.outcome in {Outcome.USER_ERROR, Outcome.OUT_OF_MEMORY}
     if kills.now == kills.before:
-        assert result == (said or TaskResult(Outcome.USER_ERROR, diagnosis=death(status)))
+        assert result == (said or death(status))
     elif kills.explained is None or status == signal.SIGKILL:
         assert result.outcome is Outcome.OUT_OF_MEMORY
-        assert result.diagnosis is not None
-        assert (said.diagnosis if said is not None and said.diagnosis is not None else death(status)).summary in (
-            result.diagnosis.detail
-        )
+        assert result.failure is not None
+        assert (said or death(status)).explained.summary in (result.failure.detail)
 
 
 def test_a_shared_cgroups_kill_explains_one_failure() -> None:
@@ -92,8 +89,8 @@ def test_a_shared_cgroups_kill_explains_one_failure() -> None:
 def test_the_figures_and_the_remedy_depend_on_who_shares_the_memory() -> None:
     """A pod asks for more; a task on this machine may also have fewer beside it."""
     figures = {"limit": 210_000_000, "peak": 209_000_000}
-    pod = verdict(9, None, None, None, Kills(0, 1, None, figures)).diagnosis
-    local = verdict(9, None, None, None, Kills(0, 1, 0, figures)).diagnosis
+    pod = verdict(9, None, None, None, Kills(0, 1, None, figures)).failure
+    local = verdict(9, None, None, None, Kills(0, 1, 0, figures)).failure
     assert pod is not None
     assert local is not None
     assert "its limit of 210 MB" in pod.summary
@@ -106,17 +103,17 @@ def test_the_figures_and_the_remedy_depend_on_who_shares_the_memory() -> None:
 def test_every_signal_has_a_diagnosis(number: int) -> None:
     """Real-time signals too, which have no names in Python."""
     found = death(number)
-    assert "killed by" in found.summary
-    assert found.category is Outcome.USER_ERROR
+    assert "killed by" in found.explained.summary
+    assert found.outcome is Outcome.USER_ERROR
 
 
 def test_the_common_ends_say_what_to_do() -> None:
     """As far as one can know."""
-    assert "SIGKILL" in death(9).summary
-    assert "out-of-memory" in death(9).resolution
-    assert "SIGSEGV" in death(11 | 0x80).summary
-    assert "exit code 3" in death(3 << 8).summary
-    assert "os._exit" in death(0).resolution
+    assert "SIGKILL" in death(9).explained.summary
+    assert "out-of-memory" in death(9).explained.resolution
+    assert "SIGSEGV" in death(11 | 0x80).explained.summary
+    assert "exit code 3" in death(3 << 8).explained.summary
+    assert "os._exit" in death(0).explained.resolution
 
 
 def test_a_killed_processs_report_is_ignored() -> None:

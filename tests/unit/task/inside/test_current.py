@@ -65,6 +65,21 @@ def test_a_task_knows_itself_and_its_run(tmp_path: Path) -> None:
     assert data.has_tempdir
 
 
+def test_a_flow_without_a_docstring_has_none(tmp_path: Path) -> None:
+    """That of FlowSpec is not its own."""
+    source = """
+        from k8sflow import current
+        class F(FlowSpec):
+            @step
+            def start(self):
+                self.doc = current.graph["doc"]
+                self.next(self.end)
+            @step
+            def end(self): pass
+    """
+    assert run_source(tmp_path, source)["start"].task.data.doc == ""
+
+
 def test_outside_of_a_task_it_says_so() -> None:
     """Plain fields are None, so that a library may look; what a decorator brings is told."""
     assert not current.is_running_flow

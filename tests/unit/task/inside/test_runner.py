@@ -10,7 +10,8 @@ import k8sflow
 from k8sflow.storage.folder import FolderStore
 from k8sflow.storage.run_store import RunStore
 from k8sflow.task.failure import diagnose
-from k8sflow.task.outcome import Diagnosis, Outcome
+from k8sflow.task.outcome import Outcome
+from k8sflow.task.result import Failure
 from k8sflow.task.spec import TaskInput, TaskName, TaskSpec
 from tests.inprocess import Failed, run_source, runner_of
 from tests.support import load_flow, write_flow
@@ -81,20 +82,20 @@ def test_an_exception_is_told_with_the_users_frames(tmp_path: Path, body: str, s
 
 def test_an_error_of_ours_is_told_once(tmp_path: Path) -> None:
     """Its parts, and the user's line that led to it; of a value that can't be pickled the user's own exception."""
-    detail = diagnosis_of(_failure(tmp_path, "from k8sflow import Flow; Flow('Nothing')")).detail
+    detail = failure_of(_failure(tmp_path, "from k8sflow import Flow; Flow('Nothing')")).detail
     assert detail.startswith("Traceback")
     assert detail.count("\n") <= 3, "neither the chain of exceptions nor what is told beside it"
     broken = "self.x = type('X', (), {'__reduce__': lambda self: 1 / 0})()"
-    detail = diagnosis_of(_failure(tmp_path, broken)).detail
+    detail = failure_of(_failure(tmp_path, broken)).detail
     assert detail.endswith("ZeroDivisionError: division by zero")
     assert "cloudpickle" not in detail
     assert detail.count("Traceback") == 1
 
 
-def diagnosis_of(failed: Failed) -> Diagnosis:
+def failure_of(failed: Failed) -> Failure:
     """What a person is told."""
-    assert failed.result.diagnosis is not None
-    return failed.result.diagnosis
+    assert failed.result.failure is not None
+    return failed.result.failure
 
 
 def test_a_syntax_error_in_an_imported_module_shows_its_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,16 +166,16 @@ def test_a_task_without_its_parent_is_told(tmp_path: Path) -> None:
     runner = runner_of(load_flow(write_flow(tmp_path, source)), tmp_path)
     result = runner.run(TaskSpec("F", "r1", TaskName("end"), 0, (TaskInput("start", ()),)))
     assert result.outcome is Outcome.USER_ERROR
-    assert result.diagnosis is not None
-    assert "start/0 has no result" in result.diagnosis.summary
+    assert result.failure is not None
+    assert "start/0 has no result" in result.failure.summary
 
 
 def test_of_an_endless_message_the_begin_and_the_end_are_told(tmp_path: Path) -> None:
     """It goes to the terminal and into several records."""
-    diagnosis = _failure(tmp_path, "raise ValueError('a' * 5_000_000 + 'z')").result.diagnosis
-    assert diagnosis is not None
-    assert diagnosis.summary.startswith("ValueError: aaa")
-    assert "characters left out" in diagnosis.summary
-    assert "in start" in diagnosis.detail
-    assert diagnosis.detail.endswith("aaz")
-    assert len(diagnosis.summary + diagnosis.detail) < 110_000
+    failure = _failure(tmp_path, "raise ValueError('a' * 5_000_000 + 'z')").result.failure
+    assert failure is not None
+    assert failure.summary.startswith("ValueError: aaa")
+    assert "characters left out" in failure.summary
+    assert "in start" in failure.detail
+    assert failure.detail.endswith("aaz")
+    assert len(failure.summary + failure.detail) < 110_000

@@ -18,7 +18,7 @@ from k8sflow.kubernetes.job import CONTAINER
 from k8sflow.kubernetes.logs import PodLog
 from k8sflow.kubernetes.manifest import Manifest
 from k8sflow.kubernetes.outcome import (
-    Ended,
+    PodEnd,
     Running,
     Waiting,
     end_of_deleted,
@@ -29,7 +29,7 @@ from k8sflow.kubernetes.outcome import (
 )
 from k8sflow.kubernetes.reflector import Change
 from k8sflow.task.host.framing import ResultLine, decode
-from k8sflow.task.outcome import Diagnosis, Outcome
+from k8sflow.task.outcome import Outcome
 from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskSpec
 
@@ -47,8 +47,10 @@ class Surroundings(Protocol):
     api: KubernetesApi
     namespace: str
     emit: Emit
-    committed: Callable[[TaskSpec], TaskResult | None]
     is_cancelling: bool
+
+    def committed(self, spec: TaskSpec) -> TaskResult | None:
+        """The result of a task whose pod left none, if the store has it; called in other threads."""
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Runs something beside; what it raises ends the run."""
@@ -76,7 +78,7 @@ class TaskOnCluster:
     is_finished: bool = False
     job_stays: bool = True
     started_pod: str | None = None
-    reason: Diagnosis | None = None
+    reason: TaskResult | None = None
     _over: set[str] = field(default_factory=set)
     _tail: deque[bytes] = field(default_factory=lambda: deque(maxlen=_TAIL_LINES))
     _log: PodLog | None = None
@@ -113,7 +115,7 @@ class TaskOnCluster:
             return
         self.pod = pod
         match pod_state(pod, self.options):
-            case Ended() as end:
+            case PodEnd() as end:
                 self._pod_over(pod, end)
             case Running(node=node):
                 self._runs(pod, node)
@@ -123,7 +125,7 @@ class TaskOnCluster:
             grace = float(pod["metadata"].get("deletionGracePeriodSeconds") or 0)
             self._set_timer("terminating", grace + _TERMINATION_SLACK_SECONDS, self._lose)
 
-    def tell_waiting(self, reason: Diagnosis | None) -> None:
+    def tell_waiting(self, reason: TaskResult | None) -> None:
         """Tells the driver why the task waits, where that is news; sets the time after which it is given up."""
         if not self.is_waiting or waiting.is_same(reason, self.reason):
             return
@@ -131,9 +133,10 @@ class TaskOnCluster:
         self._drop_timer("faulty start")
         if reason is None:
             return
-        detail = f" {reason.detail}" if reason.detail else ""
-        self.run.emit(Queued(self.spec, reason.summary + detail, reason.resolution))
-        if reason.category in _FAULTS and self.options.pending_timeout_seconds is None:
+        why = reason.explained
+        detail = f" {why.detail}" if why.detail else ""
+        self.run.emit(Queued(self.spec, why.summary + detail, why.resolution))
+        if reason.outcome in _FAULTS and self.options.pending_timeout_seconds is None:
             self._set_timer("faulty start", FAULTY_START_SECONDS, self._give_up)
 
     async def look_at_job(self) -> None:
@@ -159,11 +162,11 @@ class TaskOnCluster:
         self.run.emit(Finished(self.spec, result))
         self.run.finished(self)
 
-    def stop(self, found: Diagnosis) -> None:
+    def stop(self, result: TaskResult) -> None:
         """Finishes with a failure while the Job is still there, and deletes the Job."""
         if not self.is_finished:
             self.job_stays = False
-            self.finish(TaskResult(found.category, diagnosis=found))
+            self.finish(result)
             self.run.spawn(self._delete_job())
 
     async def _delete_job(self) -> None:
@@ -190,9 +193,7 @@ class TaskOnCluster:
 
     def _lose(self) -> None:
         if self.pod is not None and not self.is_finished and self.pod["metadata"]["uid"] not in self._over:
-            end = end_of_unreachable(self.pod)
-            assert end.result.diagnosis is not None
-            self.stop(end.result.diagnosis)
+            self.stop(end_of_unreachable(self.pod).result)
 
     def _runs(self, pod: Manifest, node: str) -> None:
         name = pod["metadata"]["name"]
@@ -235,7 +236,7 @@ class TaskOnCluster:
         if told.outcome is not Outcome.CANCELLED:
             self.finish(told)
 
-    def _pod_over(self, pod: Manifest, end: Ended) -> None:
+    def _pod_over(self, pod: Manifest, end: PodEnd) -> None:
         self._over.add(pod["metadata"]["uid"])
         self._drop_timer("terminating")
         if end.ran:
@@ -247,7 +248,7 @@ class TaskOnCluster:
             self.pod, self.started_pod = None, None
         self.run.spawn(self._end(end, log, follower))
 
-    async def _end(self, end: Ended, log: PodLog | None, follower: asyncio.Task[None] | None) -> None:
+    async def _end(self, end: PodEnd, log: PodLog | None, follower: asyncio.Task[None] | None) -> None:
         """Hands on the rest of the log, decides what the end means, and finishes or waits for the next pod."""
         if follower is not None:
             await asyncio.wait({follower})
@@ -259,11 +260,11 @@ class TaskOnCluster:
         if not (end.is_disruption and result is end.result):
             self.finish(result)
             return
-        assert result.diagnosis is not None
         if self.run.is_cancelling or len(self._over) >= MOST_DISRUPTIONS:
-            self.stop(result.diagnosis)
+            self.stop(result)
         else:
-            self.tell_waiting(replace(result.diagnosis, resolution="Kubernetes starts it again in another pod."))
+            why = replace(result.explained, resolution="Kubernetes starts it again in another pod.")
+            self.tell_waiting(replace(result, failure=why))
 
     async def _drain(self, log: PodLog) -> None:
         try:
@@ -272,7 +273,7 @@ class TaskOnCluster:
             # The pod or its node is gone, and the rest of its log with it; the agent has uploaded what it could.
             return
 
-    async def _without_word(self, end: Ended) -> TaskResult:
+    async def _without_word(self, end: PodEnd) -> TaskResult:
         """The result of a pod whose agent left none: the store's, if the task has committed, else what is inferred."""
         note = ""
         try:
@@ -284,16 +285,15 @@ class TaskOnCluster:
         if end.is_disruption:
             return end.result
         if self.run.is_cancelling:
-            return TaskResult(Outcome.CANCELLED, diagnosis=diagnosis.cancelled())
+            return diagnosis.cancelled()
         result = end.result
         if result.outcome is Outcome.NODE_LOST and await self._job_is_gone():
-            result = TaskResult(Outcome.CANCELLED, diagnosis=diagnosis.job_deleted())
-        assert result.diagnosis is not None
+            result = diagnosis.job_deleted()
         tail = b"".join(self._tail).decode(errors="replace").rstrip()
-        shown = not tail or tail in result.diagnosis.detail
-        parts = (result.diagnosis.detail, note, "" if shown else f"Its last lines:\n{tail}")
+        shown = not tail or tail in result.explained.detail
+        parts = (result.explained.detail, note, "" if shown else f"Its last lines:\n{tail}")
         detail = "\n".join(part for part in parts if part)
-        return replace(result, diagnosis=replace(result.diagnosis, detail=detail))
+        return replace(result, failure=replace(result.explained, detail=detail))
 
     async def _job_is_gone(self) -> bool:
         try:

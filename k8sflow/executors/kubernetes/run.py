@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
-from k8sflow.config import Settings
 from k8sflow.errors import ApiStatusError, K8sflowError, KubernetesError
 from k8sflow.executors.base import Emit
-from k8sflow.executors.kubernetes_task import TaskOnCluster
-from k8sflow.flow.decorators.pod_options import PodOptions
+from k8sflow.executors.context import RunContext
+from k8sflow.executors.kubernetes.pods import agent_arguments, environment
+from k8sflow.executors.kubernetes.task import TaskOnCluster
 from k8sflow.kubernetes import diagnosis, labels, names, waiting
 from k8sflow.kubernetes.api import KubernetesApi
 from k8sflow.kubernetes.job import AGENT, DEFAULT_TTL_SECONDS, TaskJob, job_manifest
@@ -20,7 +20,10 @@ from k8sflow.kubernetes.manifest import Manifest
 from k8sflow.kubernetes.reflector import Change, Reflector, identity_of
 from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskSpec
+from k8sflow.task.stored_results import committed_result
 
+# How many Jobs of a run are unfinished at a time, where the user says nothing: enough to keep a cluster busy.
+DEFAULT_MAX_JOBS = 100
 CANCEL_SECONDS = 60.0
 _CLOSE_SECONDS = 10.0
 _FIRST_LOOK_SECONDS = 2.0
@@ -32,58 +35,60 @@ _NODES_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
-class RunPlan:
-    """What a run on the cluster is made from; see ``KubernetesExecutor``."""
+class RunObjects:
+    """Where the API server has the objects of a run.
 
-    emit: Emit
-    settings: Settings
+    Args:
+        namespace: Their namespace.
+        flow: The flow's name.
+        run: The run's id.
+    """
+
+    namespace: str
     flow: str
     run: str
-    pod_options: Callable[[str], PodOptions]
-    agent_arguments: Callable[[TaskSpec], Sequence[str]]
-    committed: Callable[[TaskSpec], TaskResult | None]
-    environment: Mapping[str, str] = field(default_factory=dict)
-    owner: Manifest | None = None
-    max_parallel: int = 100
-    ttl_seconds: int = DEFAULT_TTL_SECONDS
-    agent: Sequence[str] = AGENT
+
+    @staticmethod
+    def of(context: RunContext) -> RunObjects:
+        """The objects of an executor's run."""
+        return RunObjects(context.settings.kubernetes_namespace, context.record.flow, context.record.run)
 
     @property
     def selector(self) -> str:
-        """Finds every object of the run."""
+        """The label selector that finds every one of them."""
         return labels.run_selector(self.flow, self.run)
 
     @property
-    def jobs_path(self) -> str:
-        """Where the run's Jobs are."""
-        return f"/apis/batch/v1/namespaces/{self.settings.kubernetes_namespace}/jobs"
+    def jobs(self) -> str:
+        """The path of the run's Jobs."""
+        return f"/apis/batch/v1/namespaces/{self.namespace}/jobs"
 
     @property
-    def pods_path(self) -> str:
-        """Where the run's pods are."""
-        return f"/api/v1/namespaces/{self.settings.kubernetes_namespace}/pods"
+    def pods(self) -> str:
+        """The path of the run's pods."""
+        return f"/api/v1/namespaces/{self.namespace}/pods"
 
     @property
-    def owner_path(self) -> str:
-        """Where the ConfigMap is that owns the run's objects, when nothing else does."""
-        name = names.owner_name(flow=self.flow, run=self.run)
-        return f"/api/v1/namespaces/{self.settings.kubernetes_namespace}/configmaps/{name}"
+    def owner(self) -> str:
+        """The path of the ConfigMap that owns the run's objects, when nothing else does."""
+        return f"/api/v1/namespaces/{self.namespace}/configmaps/{names.owner_name(flow=self.flow, run=self.run)}"
 
 
 class ClusterRun:
     """The tasks of one run; every method but ``serve`` is called in the loop that ``serve`` runs in."""
 
-    def __init__(self, api: KubernetesApi, plan: RunPlan) -> None:
+    def __init__(self, api: KubernetesApi, context: RunContext) -> None:
         self.api = api
-        self.plan = plan
-        self.namespace = plan.settings.kubernetes_namespace
-        self.emit = plan.emit
-        self.committed = plan.committed
+        self.context = context
+        self.objects = RunObjects.of(context)
+        self.namespace = self.objects.namespace
+        self.emit: Emit = context.report
         self.is_cancelling = False
-        self._owner = plan.owner
+        self._owner = context.owner
+        self._environment = environment(context.settings)
         self._has_owner = asyncio.Event()
         self._queue: asyncio.Queue[TaskSpec] = asyncio.Queue()
-        self._slots = asyncio.Semaphore(plan.max_parallel)
+        self._slots = asyncio.Semaphore(context.max_workers or DEFAULT_MAX_JOBS)
         self._tasks: dict[str, TaskOnCluster] = {}
         self._creating: set[asyncio.Task[None]] = set()
         self._beside: set[asyncio.Task[None]] = set()
@@ -93,7 +98,7 @@ class ClusterRun:
         self._asking_for_nodes = asyncio.Lock()
         self._nodes: tuple[float, tuple[str, str] | None] | None = None
         self._pods = Reflector(
-            api, plan.pods_path, label_selector=plan.selector, on_change=self._pod_changed, keep=identity_of
+            api, self.objects.pods, label_selector=self.objects.selector, on_change=self._pod_changed, keep=identity_of
         )
 
     async def serve(self) -> None:
@@ -132,7 +137,7 @@ class ClusterRun:
         if not is_all_there:  # what was being made may have come after the delete
             await self._has_owner.wait()
             await asyncio.gather(*self._creating, return_exceptions=True)
-            await delete_run(self.api, self.plan)
+            await delete_run(self.api, self.context)
         try:
             await asyncio.wait_for(self._no_pods(), CANCEL_SECONDS)
         except asyncio.TimeoutError:
@@ -140,9 +145,9 @@ class ClusterRun:
             raise KubernetesError(
                 f"{CANCEL_SECONDS:.0f} s after their Jobs were deleted there are still pods of the run: {left}.",
                 cause="Their nodes may not answer, or a finalizer holds them.",
-                advice=f"kubectl get pods -n {self.namespace} -l '{self.plan.selector}'",
+                advice=f"kubectl get pods -n {self.namespace} -l '{self.objects.selector}'",
             ) from None
-        cancelled = TaskResult(diagnosis.cancelled().category, diagnosis=diagnosis.cancelled())
+        cancelled = diagnosis.cancelled()
         for task in list(self._tasks.values()):
             task.finish(cancelled)
         while not self._queue.empty():
@@ -151,7 +156,7 @@ class ClusterRun:
     async def send_deletes(self) -> None:
         """Asks for the end of every object of the run, and makes no more Jobs."""
         self.is_cancelling = True
-        await delete_run(self.api, self.plan)
+        await delete_run(self.api, self.context)
 
     async def close(self) -> None:
         """Ends ``serve``, after seeing to it that the owner goes when the last finished Job goes.
@@ -160,10 +165,14 @@ class ClusterRun:
         """
         await self._has_owner.wait()
         is_finished = not self._tasks and self._queue.empty()
-        if self.plan.owner is None and is_finished and not self.is_cancelling:
+        if self.context.owner is None and is_finished and not self.is_cancelling:
             await self._hand_over_owner()
         if not self._end.done():
             self._end.set_result(None)
+
+    def committed(self, spec: TaskSpec) -> TaskResult | None:
+        """The result of a task whose pod left none, if the store has it; called in other threads."""
+        return committed_result(self.context.run_store, spec)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Runs something beside; what it raises ends the run."""
@@ -201,7 +210,7 @@ class ClusterRun:
 
     async def _make_owner(self) -> Manifest:
         """The ownerReference of a ConfigMap that stands for the run: what is deleted with it is all there is."""
-        path, _, name = self.plan.owner_path.rpartition("/")
+        path, _, name = self.objects.owner.rpartition("/")
         config_map, _ = await self.api.create(
             path,
             {
@@ -209,8 +218,8 @@ class ClusterRun:
                 "kind": "ConfigMap",
                 "metadata": {
                     "name": name,
-                    "labels": labels.run_labels(self.plan.flow, self.plan.run),
-                    "annotations": labels.run_annotations(self.plan.flow, self.plan.run),
+                    "labels": labels.run_labels(self.objects.flow, self.objects.run),
+                    "annotations": labels.run_annotations(self.objects.flow, self.objects.run),
                 },
             },
         )
@@ -231,12 +240,12 @@ class ClusterRun:
 
     async def _close_ring(self) -> None:
         if self._last_finished is None:
-            await self.api.delete(self.plan.owner_path)
+            await self.api.delete(self.objects.owner)
             return
-        job = await self.api.get(f"{self.plan.jobs_path}/{self._last_finished}")
+        job = await self.api.get(f"{self.objects.jobs}/{self._last_finished}")
         reference = {key: job["metadata"][key] for key in ("name", "uid")}
         owners = [{"apiVersion": "batch/v1", "kind": "Job", **reference}]
-        await self.api.patch(self.plan.owner_path, {"metadata": {"ownerReferences": owners}})
+        await self.api.patch(self.objects.owner, {"metadata": {"ownerReferences": owners}})
 
     async def _submit_all(self) -> None:
         while True:
@@ -253,36 +262,37 @@ class ClusterRun:
         name = names.job_name(
             flow=spec.flow, run=spec.run, step=spec.name.step, task=spec.name.id, attempt=spec.attempt
         )
-        return TaskOnCluster(self, spec, self.plan.pod_options(spec.name.step), name)
+        return TaskOnCluster(self, spec, self.context.pods[spec.name.step], name)
 
     async def _create(self, task: TaskOnCluster) -> None:
-        plan = self.plan
+        settings = self.context.settings
         job = TaskJob(
             name=task.job_name,
             namespace=self.namespace,
             task=task.spec,
             options=task.options,
-            runtime_image=plan.settings.kubernetes_runtime_image,
-            command=(*plan.agent, *plan.agent_arguments(task.spec)),
+            runtime_image=settings.kubernetes_runtime_image,
+            command=(*AGENT, *agent_arguments(self.context, task.spec)),
             owner=self._owner,
-            environment=plan.environment,
-            credentials_secret=plan.settings.credentials_secret,
-            ttl_seconds=plan.ttl_seconds,
+            environment=self._environment,
+            credentials_secret=settings.credentials_secret,
+            ttl_seconds=DEFAULT_TTL_SECONDS,
         )
         try:
-            _, is_new = await self.api.create(plan.jobs_path, job_manifest(job))
+            _, is_new = await self.api.create(self.objects.jobs, job_manifest(job))
             task.created()
             if not is_new:
                 await self._adopt(task)
         except K8sflowError as error:
             # stop: where the answer got lost the Job may be there.
-            found = diagnosis.job_refused(f"{error.summary}\n{error.cause}".strip(), error.advice)
-            task.stop(replace(found, is_final=isinstance(error, ApiStatusError) and error.is_final))
+            detail = f"{error.summary}\n{error.cause}".strip()
+            is_final = isinstance(error, ApiStatusError) and error.is_final
+            task.stop(diagnosis.job_refused(detail, error.advice, is_final=is_final))
 
     async def _adopt(self, task: TaskOnCluster) -> None:
         """Takes over the pods of a Job that was there before, as after the death of an earlier driver."""
-        selector = f"{self.plan.selector},{labels.JOB_NAME}={task.job_name}"
-        pods, _ = await self.api.list(self.plan.pods_path, label_selector=selector)
+        selector = f"{self.objects.selector},{labels.JOB_NAME}={task.job_name}"
+        pods, _ = await self.api.list(self.objects.pods, label_selector=selector)
         for pod in sorted(pods, key=lambda pod: str(pod["metadata"]["creationTimestamp"])):
             task.pod_changed(Change.ADDED, pod)
         if not pods:
@@ -350,8 +360,9 @@ class ClusterRun:
             raise
 
 
-async def delete_run(api: KubernetesApi, plan: RunPlan) -> None:
+async def delete_run(api: KubernetesApi, context: RunContext) -> None:
     """Asks for the end of every object of the run that this executor makes."""
-    await api.delete(plan.jobs_path, label_selector=plan.selector)
-    if plan.owner is None:
-        await api.delete(plan.owner_path)
+    objects = RunObjects.of(context)
+    await api.delete(objects.jobs, label_selector=objects.selector)
+    if context.owner is None:
+        await api.delete(objects.owner)

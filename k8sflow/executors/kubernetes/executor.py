@@ -6,20 +6,16 @@ import asyncio
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any
 
-from k8sflow.config import Settings
 from k8sflow.errors import KubernetesError
-from k8sflow.executors.base import Emit
-from k8sflow.executors.kubernetes_run import ClusterRun, RunPlan, delete_run
-from k8sflow.flow.decorators.pod_options import PodOptions
+from k8sflow.executors.context import RunContext
+from k8sflow.executors.kubernetes.run import ClusterRun, delete_run
 from k8sflow.kubernetes.api import KubernetesApi
-from k8sflow.kubernetes.job import AGENT, DEFAULT_TTL_SECONDS
 from k8sflow.kubernetes.kubeconfig import ClusterAccess, load_access
-from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskSpec
 
 _CLEAN_UP_PATIENCE_SECONDS = 10.0
@@ -29,60 +25,17 @@ _ABANDON_SECONDS = 5.0
 class KubernetesExecutor:
     """Runs tasks as Jobs of one namespace, all of them from one thread with one event loop.
 
-    Jobs that have finished stay, with their pods, until their time is over, to be looked at; ``cancel`` takes away
+    Jobs that have finished stay, with their pods, until their time is over, to be looked at; ``cancel`` deletes
     everything at once.
 
     Args:
-        emit: Takes the events, in the executor's thread.
-        fail: Called once, in the executor's thread, with what makes it impossible to go on; after it come no events,
-            not even a ``Finished`` for the tasks that are not finished.
-        settings: The namespace, images, service account, Secret and context.
-        flow: The flow's name.
-        run: The run's id.
-        pod_options: Everything a step asks of its pod, settings and defaults included; ``Placement`` merges them.
-        agent_arguments: The agent's command line for a task.
-        committed: The result of a task whose pod left none, if the store has it; called in other threads.
-        environment: Variables for every container.
-        owner: ownerReference of what owns the run (a FlowRun); by default a ConfigMap is made.
-        max_parallel: How many Jobs may be unfinished at a time.
-        ttl_seconds: How long finished Jobs stay.
-        agent: The container's command, before the arguments.
+        context: The run. Its ``report`` is called in the executor's thread; after an error it gets no more events, not
+            even a ``Finished`` for the tasks that are not finished.
         access: The cluster, where it is not to be found by the settings.
     """
 
-    def __init__(
-        self,
-        emit: Emit,
-        *,
-        fail: Callable[[BaseException], None],
-        settings: Settings,
-        flow: str,
-        run: str,
-        pod_options: Callable[[str], PodOptions],
-        agent_arguments: Callable[[TaskSpec], Sequence[str]],
-        committed: Callable[[TaskSpec], TaskResult | None],
-        environment: Mapping[str, str] | None = None,
-        owner: dict[str, Any] | None = None,
-        max_parallel: int = 100,
-        ttl_seconds: int = DEFAULT_TTL_SECONDS,
-        agent: Sequence[str] = AGENT,
-        access: ClusterAccess | None = None,
-    ) -> None:
-        self._plan = RunPlan(
-            emit=emit,
-            settings=settings,
-            flow=flow,
-            run=run,
-            pod_options=pod_options,
-            agent_arguments=agent_arguments,
-            committed=committed,
-            environment=environment or {},
-            owner=owner,
-            max_parallel=max_parallel,
-            ttl_seconds=ttl_seconds,
-            agent=agent,
-        )
-        self._fail = fail
+    def __init__(self, context: RunContext, access: ClusterAccess | None = None) -> None:
+        self._context = context
         self._access = access
         self._thread: threading.Thread | None = None
         self._ready: Future[tuple[asyncio.AbstractEventLoop, ClusterRun]] = Future()
@@ -94,12 +47,12 @@ class KubernetesExecutor:
             self._thread = threading.Thread(target=self._main, name="k8sflow-kubernetes", daemon=True)
             self._thread.start()
         if self._ready.exception() is not None:
-            return  # `fail` has told it
+            return  # the error was reported
         loop, run = self._ready.result()
         try:
             loop.call_soon_threadsafe(run.submit, tasks)
         except RuntimeError:
-            self._over.result()  # the loop is closed because it failed, which `fail` has told; else this is an error
+            self._over.result()  # the loop is closed because it failed, which was reported; else this is an error
 
     def cancel(self) -> None:
         """Deletes every object of the run, and returns when no pod of it is left.
@@ -149,20 +102,25 @@ class KubernetesExecutor:
         except BaseException as error:  # noqa: BLE001 - the thread's border: the driver must hear of everything
             if not self._ready.done():
                 self._ready.set_exception(error)
-            self._fail(error)
+            self._context.report(error if isinstance(error, Exception) else RuntimeError(repr(error)))
         finally:
             self._over.set_result(None)
 
     async def _serve(self) -> None:
         async with KubernetesApi(self._load_access()) as api:
-            run = ClusterRun(api, self._plan)
+            run = ClusterRun(api, self._context)
             self._ready.set_result((asyncio.get_running_loop(), run))
             await run.serve()
 
     async def _clean_up(self) -> None:
         """Deletes what there may be, after the loop has failed."""
         async with KubernetesApi(self._load_access(), patience_seconds=_CLEAN_UP_PATIENCE_SECONDS) as api:
-            await delete_run(api, self._plan)
+            await delete_run(api, self._context)
 
     def _load_access(self) -> ClusterAccess:
-        return self._access or load_access(self._plan.settings.kubernetes_context, os.environ)
+        return self._access or load_access(self._context.settings.kubernetes_context, os.environ)
+
+
+def create(context: RunContext) -> KubernetesExecutor:
+    """Makes the executor of a run."""
+    return KubernetesExecutor(context)

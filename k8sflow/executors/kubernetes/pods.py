@@ -1,0 +1,28 @@
+"""The command line and the environment of a task's pod."""
+
+from __future__ import annotations
+
+from k8sflow import config
+from k8sflow.config import Settings
+from k8sflow.executors.context import RunContext
+from k8sflow.task.spec import TaskSpec
+
+
+def agent_arguments(context: RunContext, task: TaskSpec) -> list[str]:
+    """The arguments of the agent in a task's pod."""
+    record, limit = context.record, context.time_limit(task.name.step)
+    return [
+        task.to_json(),
+        f"--store={context.store.url}",
+        f"--flow={record.flow}",
+        f"--package={record.package}",
+        f"--file={record.file}",
+        *([f"--timeout={limit.seconds:g}", f"--grace={limit.grace_seconds:g}"] if limit is not None else []),
+    ]
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """The settings that a pod needs: the bucket as seen from there, its patience, its secrets' store and its log."""
+    inside = settings.in_cluster().to_environment()
+    keys = ("bucket", "endpoint", "region", "storage_patience_seconds", "default_secrets_backend_type", "log")
+    return {name: inside[name] for name in map(config.variable, keys) if name in inside}

@@ -1,0 +1,57 @@
+"""The requirements of a run on Kubernetes: a bucket and a cluster, looked at before anything starts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from k8sflow.config import Settings
+from k8sflow.errors import ConfigurationError
+from k8sflow.storage.patience import Patience
+
+if TYPE_CHECKING:
+    from k8sflow.storage.s3 import S3Store
+
+
+def open_bucket(settings: Settings, *, first_seconds: float = 0.0) -> S3Store:
+    """The bucket of the settings, for a run: it waits for minutes when the bucket can't be reached.
+
+    Args:
+        settings: The settings.
+        first_seconds: How long it waits for the first answer; by default a wrong endpoint is an error at once.
+
+    Raises:
+        ConfigurationError: None is set.
+    """
+    from k8sflow.storage.s3 import S3Store  # noqa: PLC0415  boto3 is loaded where a bucket is used
+
+    if not settings.bucket:
+        raise ConfigurationError(
+            "a run on Kubernetes needs a bucket, and none is set.",
+            cause="Code and artifacts travel between this machine and the pods through S3-compatible storage.",
+            advice='Set K8SFLOW_BUCKET=name (and K8SFLOW_ENDPOINT where it is not AWS), or write bucket = "name" '
+            "into k8sflow.toml beside the flow.",
+        )
+    patience = Patience(settings.storage_patience, first_seconds)
+    return S3Store(f"s3://{settings.bucket}", endpoint=settings.endpoint, region=settings.region, patience=patience)
+
+
+def check(settings: Settings, *, is_detached: bool) -> S3Store:
+    """The run's bucket, once it is known that bucket and cluster can be used.
+
+    Args:
+        settings: The settings, with the namespace of the run's pods.
+        is_detached: Whether the driver runs in the cluster, with rights of its own.
+
+    Raises:
+        K8sflowError: One of them can't.
+    """
+    from k8sflow.kubernetes.preflight import (  # noqa: PLC0415  only such a run needs the API
+        OWNER_PERMISSIONS,
+        PERMISSIONS,
+        check_access,
+    )
+
+    store = open_bucket(settings)
+    store.check()
+    check_access(settings, permissions=() if is_detached else PERMISSIONS + OWNER_PERMISSIONS)
+    return store

@@ -1,0 +1,224 @@
+"""Creates a run: checks what can be checked before anything is written, and writes the run's record."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from k8sflow.errors import ArtifactError, ParameterError, RunError
+from k8sflow.flow.configs import ParameterContext
+from k8sflow.flow.decorators.flow_level import documents
+from k8sflow.flow.definition import FlowDefinition
+from k8sflow.runtime.commands import id_files
+from k8sflow.runtime.placement import Placement
+from k8sflow.runtime.request import RunRequest, code_file, code_folder, local_root
+from k8sflow.runtime.session import Session
+from k8sflow.storage import package
+from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore
+from k8sflow.storage.objects import ObjectStore
+from k8sflow.storage.open import open_store
+from k8sflow.storage.records import RunRecord, new_run_id, python_version
+from k8sflow.storage.run_store import RunStore
+from k8sflow.user import current_user
+from k8sflow.version import VERSION
+
+_RUN_ID = "the run's id"
+_RUN_ID_PATTERN = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The checked ground for a new run.
+
+    Args:
+        store: The store in which it will be.
+        code: The code for its pods; None where it has none.
+    """
+
+    store: ObjectStore
+    code: package.Package | None = None
+
+
+def check_executors(request: RunRequest, definition: FlowDefinition, placement: Placement) -> None:
+    """Refuses steps that can't run where they are placed: pods don't know each other, nor the cluster this machine.
+
+    Raises:
+        RunError: A step under @parallel would run on Kubernetes, or a step of a detached run on this machine.
+    """
+    nodes = definition.graph.nodes
+    if request.is_detached and (here := [step for step in nodes if step not in placement.pods]):
+        raise RunError(
+            f"--detach passes the run to a cluster, but {', '.join(here)} would run on this machine.",
+            advice="Add --with kubernetes, which puts every step there.",
+        )
+    if found := [node for node in nodes.values() if node.is_parallel and node.name in placement.pods]:
+        raise RunError(
+            f"step {found[0].name} ({found[0].location}) is under @parallel, which runs on this machine alone, "
+            f"but it would run on Kubernetes.",
+            advice="Run the flow without --with kubernetes, with @kubernetes on its other steps; or let the step be "
+            "one pod with more cores, and use parallel_map in it.",
+        )
+
+
+def prepare(request: RunRequest, placement: Placement, origin: ObjectStore | None = None) -> Prepared:
+    """Makes the checks for which nothing needs to be written.
+
+    Args:
+        request: The request of the user.
+        placement: Where the steps run.
+        origin: The store of the run that this one resumes, in which it has to be too.
+
+    Raises:
+        K8sflowError: The run can't be started.
+    """
+    check_names(request, origin)
+    if not placement.uses_kubernetes:
+        return Prepared(origin or open_store(str(local_root(request.flow, request.settings))))
+    if request.is_detached:
+        from k8sflow.runtime.detached.submit import check_detachable  # noqa: PLC0415  only here is the API needed
+
+        check_detachable(request.settings, placement.namespace)
+    from k8sflow.executors.kubernetes.requirements import check  # noqa: PLC0415  as above
+
+    store = check(placement.inside(request.settings), is_detached=request.is_detached)
+    if origin is not None and origin.url != store.url:
+        raise RunError(
+            f"a run on Kubernetes is in {store.url}, but the run that it is to resume is in {origin.url}.",
+            cause="A run and the one that it resumes share their artifacts, which pods read from the bucket.",
+            advice="Resume it on this machine, without --with kubernetes, or start it again with run.",
+        )
+    return Prepared(store, package.build(code_folder(request.flow)))
+
+
+def check_names(request: RunRequest, store: ObjectStore | None = None) -> None:
+    """Refuses an id that can't be one, or is taken in the store, and a file that can't be written.
+
+    Raises:
+        RunError: The id or the file can't be used.
+    """
+    if request.run_id is not None and not _RUN_ID_PATTERN.fullmatch(request.run_id):
+        raise RunError(
+            f"{request.run_id!r} can't be a run's id.",
+            advice="Use at most 63 of: lower-case letters, digits, - and . (letters or digits first and last).",
+        )
+    if request.run_id is not None and store is not None:
+        RunStore(store, request.flow.__name__, request.run_id).refuse_existing()
+    if request.run_id_file is not None:
+        id_files.check(Path(request.run_id_file), _RUN_ID)
+
+
+def create(
+    request: RunRequest,
+    definition: FlowDefinition,
+    placement: Placement,
+    prepared: Prepared,
+    origin: RunRecord | None = None,
+    origin_step: str | None = None,
+) -> Session:
+    """Writes the run's record; from here on the run exists.
+
+    Args:
+        request: The request of the user.
+        definition: The flow.
+        placement: Where the steps run.
+        prepared: The store, and the code for pods.
+        origin: The run that this one resumes, whose parameters it has.
+        origin_step: The step from which on everything runs again.
+    """
+    code = prepared.code
+    artifacts = ArtifactStore(prepared.store, definition.name)
+    if code is not None:
+        artifacts.save_blob(code.sha256, [code.archive])
+    values = fixed_values(definition, request.values, artifacts, origin.parameters if origin else {})
+    record = replace(
+        new_record(definition, values, request.run_id),
+        pods=placement.to_document(),
+        flow_decorators=documents(
+            definition.name, definition.decorations, current_user(), request.branch, request.production
+        ),
+        policies={step: policy.to_document() for step, policy in placement.policies.items()},
+        package=code.sha256 if code is not None else None,
+        tags=request.tags,
+        decorators=request.decorators,
+        namespace=request.namespace or "",
+        origin_run_id=origin.run if origin else None,
+        origin_step=origin_step,
+        is_detached=request.is_detached,
+        max_num_splits=request.max_num_splits,
+    )
+    session = Session(record, definition.graph, prepared.store, placement, request.settings, definition)
+    session.run_store.create(record)
+    if request.run_id_file is not None:
+        id_files.write(Path(request.run_id_file), _RUN_ID, record.run)
+    return session
+
+
+def new_record(
+    definition: FlowDefinition, parameters: Mapping[str, ArtifactRef], run_id: str | None = None
+) -> RunRecord:
+    """The record of a new run of a flow, as far as it doesn't depend on a user's request."""
+    folder, file = code_folder(definition.flow), code_file(definition.flow)
+    return RunRecord(
+        flow=definition.name,
+        run=run_id or new_run_id(),
+        file=file,
+        parameters=parameters,
+        graph=definition.graph.to_document(),
+        user=current_user(),
+        created=time.time(),
+        source=str(folder / file),
+        python_version=python_version(),
+        k8sflow_version=VERSION,
+        modules=package.modules(folder),
+        code_hashes=package.code_hashes(folder, file),
+    )
+
+
+def fixed_values(
+    definition: FlowDefinition,
+    values: Mapping[str, object],
+    artifacts: ArtifactStore,
+    known_values: Mapping[str, ArtifactRef],
+) -> dict[str, ArtifactRef]:
+    """The parameters, configs and constants, saved once for all tasks.
+
+    Args:
+        definition: The flow.
+        values: The parameters' values, by attribute.
+        artifacts: Where they are saved.
+        known_values: Parameters of an earlier run, which stay as they are.
+
+    Raises:
+        ParameterError: A parameter has no value.
+    """
+    fixed: dict[str, Any] = dict(definition.configs)
+    known = dict(fixed)
+    kind = "s3" if artifacts.store.is_shared else "local"
+    found = {name: known_values[name] for name in definition.parameters if name in known_values}
+    for attribute, parameter in definition.parameters.items():
+        if attribute in found:
+            continue
+        value = values.get(attribute)
+        if value is None:
+            context = ParameterContext(definition.name, current_user(), parameter.name, ds_type=kind, configs=known)
+            value = parameter.default_value(context)
+        if value is None and parameter.required:
+            raise ParameterError(f"Parameter {parameter.name!r} is required.", advice=f"Give --{parameter.name}.")
+        fixed[attribute] = value
+    found |= {name: _saved_constant(name, value, artifacts) for name, value in definition.constants.items()}
+    return {**{name: artifacts.save(value, name) for name, value in fixed.items()}, **found}
+
+
+def _saved_constant(name: str, value: object, artifacts: ArtifactStore) -> ArtifactRef:
+    try:
+        return artifacts.save(value, name)
+    except ArtifactError as error:
+        raise ArtifactError(
+            f"the class's constant {name!r} can't be kept with the run: {error.summary}",
+            cause=error.cause,
+            advice=f"Call it _{name}: an attribute whose name begins with _ belongs to the class, not to the run.",
+        ) from error

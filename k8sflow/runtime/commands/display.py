@@ -1,0 +1,61 @@
+"""The display of a run: while it is driven or followed, and when it has ended."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from functools import partial
+
+from k8sflow.runtime.commands import next_steps
+from k8sflow.runtime.core.run_state import RunEnd, RunResult
+from k8sflow.runtime.progress import Reporter
+from k8sflow.runtime.progress.console import Console, Tone
+from k8sflow.runtime.progress.text import settled
+from k8sflow.runtime.session import Session
+from k8sflow.storage.records import OutcomeRecord
+from k8sflow.task.outcome import Outcome
+
+
+def display(session: Session, console: Console, asked_at: float) -> Reporter:
+    """Shows a run from now on.
+
+    Args:
+        session: The run.
+        console: Where.
+        asked_at: When the user asked for it, by time.monotonic().
+    """
+    logs = partial(next_steps.logs, session.record)
+    reporter = console.reporter(asked_at, logs, session.pathspec, list(session.graph.nodes))
+    session.store.report_outages(reporter.notice)
+    return reporter
+
+
+def display_end(session: Session, reporter: Reporter, result: RunResult) -> None:
+    """Shows how a run ended that this process has driven, and the next steps."""
+    resume = f"  to resume:   {next_steps.resume(session.record)}"
+    match result:
+        case RunResult(RunEnd.CANCELLED):
+            reporter.summary(session.pathspec, "was cancelled", resume, good=False)
+        case RunResult(RunEnd.FAILED, task, found) if task is not None and found is not None:
+            reporter.failure(task, found)
+            output = f"  its output:  {next_steps.logs(session.record, task.name)}\n"
+            reporter.summary(session.pathspec, "failed", output + resume, good=False)
+        case _:
+            hint = f'Results: k8sflow.Flow("{session.record.flow}")["{session.record.run}"].data'
+            reporter.summary(session.pathspec, "succeeded", hint, good=True)
+
+
+def display_outcome(session: Session, console: Console, outcome: OutcomeRecord) -> RunEnd:
+    """Shows how a run ended that another process has driven; returns it."""
+    when = datetime.fromtimestamp(outcome.finished, timezone.utc).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    match Outcome(outcome.outcome):
+        case Outcome.SUCCEEDED:
+            console.say(f"{session.pathspec} succeeded at {when}.", Tone.GOOD)
+            return RunEnd.SUCCEEDED
+        case Outcome.CANCELLED:
+            end, verb = RunEnd.CANCELLED, "was cancelled"
+        case _:
+            end, verb = RunEnd.FAILED, "failed"
+    why = f": {settled(outcome.summary)}" if outcome.summary not in {"", Outcome.CANCELLED.value} else "."
+    console.say(f"{session.pathspec} {verb} at {when}{why}", Tone.BAD)
+    console.say(f"  to resume:  {next_steps.resume(session.record)}")
+    return end

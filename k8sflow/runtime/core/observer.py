@@ -1,0 +1,30 @@
+"""The observer of a run: what it shows is up to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from k8sflow.executors.base import TaskEvent
+from k8sflow.flow.decorators.policy import Catch
+from k8sflow.runtime.core.retries import Again
+from k8sflow.task.result import TaskResult
+from k8sflow.task.spec import TaskSpec
+
+
+class Observer:
+    """Watches a run, in the thread of its loop; this one ignores everything."""
+
+    def submitted(self, group: Sequence[TaskSpec]) -> None:
+        """Tasks of one step became ready."""
+
+    def done_before(self, tasks: Sequence[TaskSpec]) -> None:
+        """Tasks of one step have results of other drivers: they were cloned, or an earlier driver ran them."""
+
+    def event(self, event: TaskEvent) -> None:
+        """A task's event."""
+
+    def retried(self, task: TaskSpec, result: TaskResult, again: Again) -> None:
+        """A failure is followed by another execution."""
+
+    def caught(self, task: TaskSpec, result: TaskResult, catch: Catch) -> None:
+        """A failure for good counts as done."""
