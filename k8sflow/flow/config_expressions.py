@@ -99,12 +99,12 @@ class Late:
     def __getattr__(self, name: str) -> Any:
         if name.startswith(("_", "k8sflow_")):
             raise AttributeError(f"{name}. For a config's key that starts with _, write config[{name!r}].")
-        return Expression(f"{self.k8sflow_text()}.{name}", self, lambda value, _: _attribute(value, name))
+        return UnknownConfigValue(f"{self.k8sflow_text()}.{name}", self, lambda value, _: _attribute(value, name))
 
     def __getitem__(self, key: Any) -> Any:
         if isinstance(key, Unpacked):
             return self
-        return Expression(
+        return UnknownConfigValue(
             f"{self.k8sflow_text()}[{shown(key)}]", self, lambda value, configs: value[settled(key, configs)]
         )
 
@@ -157,7 +157,7 @@ class Late:
         return instead
 
 
-class Expression(Late):
+class UnknownConfigValue(Late):
     """A late value made from another one: ``config.a.b``, ``config["a"]``, ``config.a.get("b")``.
 
     Args:
@@ -199,9 +199,9 @@ class Expression(Late):
         """The run's value, on a task's ``self``; the late value on the class."""
         return self if instance is None else self.k8sflow_value(running_configs())
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Expression:
+    def __call__(self, *args: Any, **kwargs: Any) -> UnknownConfigValue:
         given = [*map(shown, args), *(f"{name}={shown(value)}" for name, value in kwargs.items())]
-        return Expression(
+        return UnknownConfigValue(
             f"{self._text}({', '.join(given)})",
             self,
             lambda method, configs: method(*settled(list(args), configs), **settled(dict(kwargs), configs)),
@@ -214,7 +214,7 @@ class Expression(Late):
 
     def _made(self, configs: Values | None) -> Any:
         parent = self._parent
-        value = parent._made(configs) if isinstance(parent, Expression) else parent.k8sflow_value(configs)  # noqa: SLF001  also a method
+        value = parent._made(configs) if isinstance(parent, UnknownConfigValue) else parent.k8sflow_value(configs)  # noqa: SLF001  also a method
         return evaluated(self._text, lambda: self._make(value, configs))
 
 

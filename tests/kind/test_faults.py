@@ -241,7 +241,7 @@ def test_revoked_permissions_end_the_run_with_advice(namespace: Namespace, tmp_p
     assert done.code == 1, done.text
     assert "run again" not in done.text
     assert "its Job couldn't be created" in done.text
-    assert 'A Role has to allow it, by the rule {"apiGroups": ["batch"], "resources": ["jobs"]' in done.text
+    assert 'Add the rule {"apiGroups": ["batch"], "resources": ["jobs"]' in done.text
 
 
 def kubeconfig_with_token(namespace: Namespace, folder: Path, account: str) -> Path:

@@ -52,6 +52,14 @@ def test_a_use_of_a_value_that_is_not_known_is_a_mistake(tmp_path: Path, use: st
     assert "config_expr(" in refused.value.advice
 
 
+def test_native_code_that_refuses_a_value_names_what_it_is(tmp_path: Path) -> None:
+    """Python's error has the class's name alone, and no method of the value is called: str.join, timedelta, re.sub."""
+    for use in ("'/'.join([cfg.bucket])", "datetime.timedelta(seconds=cfg.n).seconds", "re.sub('a', 'b', cfg.bucket)"):
+        file = write_flow(tmp_path, "    import datetime, re\n" + USES.strip("\n").format(use=use))
+        with pytest.raises(TypeError, match=r"UnknownConfigValue|expected string or bytes-like"):
+            load_flow(file)
+
+
 def test_the_advice_works_as_it_is_written(tmp_path: Path) -> None:
     """All mistakes are reported at once, nothing runs, and the corrected flow passes."""
     source = textwrap.dedent("""
