@@ -69,12 +69,13 @@ class Flow:
         if not self.lookup:
             where = " or ".join(store.url for store in self.lookup.stores) or "any known store"
             known = flow_names(self.lookup.stores)
-            raise NotFoundError(
-                f"there is no run of a flow {name!r} in {where}.",
-                advice=among(name, known, "The flows there are") if known
-                else "Look from the folder in which the flow was started, or one below it, or set K8SFLOW_ROOT; for a "
-                "bucket, K8SFLOW_BUCKET.",
-            )  # fmt: skip
+            advice = (
+                "Look from the folder in which the flow was started, or one below it, or set K8SFLOW_ROOT; for a "
+                "bucket, K8SFLOW_BUCKET."
+            )
+            if known:
+                advice = among(name, known, "The flows there are")
+            raise NotFoundError(f"there is no run of a flow {name!r} in {where}.", advice=advice)
         if is_checked and self._namespace is not None and self.latest_run is None:
             others = "1 is" if len(self.lookup) == 1 else f"{len(self.lookup)} are"
             raise NamespaceMismatchError(
