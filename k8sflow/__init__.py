@@ -91,8 +91,8 @@ if TYPE_CHECKING:
 __version__ = VERSION
 
 hooks.register("instance", "k8sflow.cli.flow:main")
-hooks.register("current_run", "k8sflow.client.running:run")
-hooks.register("current_task", "k8sflow.client.running:task")
+hooks.register("current_run", "k8sflow.client.run:Run")
+hooks.register("current_task", "k8sflow.client.run:task_of")
 
 # The module of each public name, imported on first use, so that a flow pays only for what it uses.
 _HOMES = {

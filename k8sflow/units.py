@@ -12,6 +12,11 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
+def rough_duration(seconds: float) -> str:
+    """A length of time without fractions: ``15 s``, ``10 min``."""
+    return f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"  # noqa: PLR2004  two minutes
+
+
 def size(count: int) -> str:
     """A number of bytes, in decimal units: ``999 B``, ``1.5 kB``, ``4.0 GB``."""
     if count < 1000:  # noqa: PLR2004  as the units say

@@ -1,4 +1,4 @@
-"""Reading runs back: Flow, Run, Step, Task, DataArtifact; a tree that is read from the store when it is looked at.
+"""The client, which reads runs: Flow, Run, Step, Task, DataArtifact, a tree that is read from the store on demand.
 
 Flow("BigSum").latest_run["end"].task.data.total
 """

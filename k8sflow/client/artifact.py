@@ -1,4 +1,4 @@
-"""The artifacts of a task: what is known of them, and their values."""
+"""The artifacts of a task: their properties and values."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from k8sflow.client.sources import finder
-from k8sflow.client.tagged import TaggedAsParent
+from k8sflow.client.tree import TASKS, TaggedAsParent
 from k8sflow.errors import NotFoundError
 from k8sflow.runtime.lookup import split
 from k8sflow.storage.artifacts import ArtifactRef, ArtifactStore
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     from k8sflow.client.task import Task
 
 
-# What no artifact is called.
+# Names with these prefixes are never artifacts.
 _OURS = ("__", "_k8sflow_")
 
 
 class DataArtifact(TaggedAsParent):
-    """One artifact: its value, and what is known of it without loading it.
+    """One artifact: its value, and its properties, which are known without loading it.
 
     Args:
-        pathspec: ``flow/run/step/task/name``; below a task, the name.
+        pathspec: ``flow/run/step/task/name``, or the name if a parent is given.
         parent: The task.
-        ref: Where the value is.
+        ref: The reference to the value.
 
     Raises:
         NotFoundError: There is no such artifact.
@@ -35,12 +35,10 @@ class DataArtifact(TaggedAsParent):
     def __init__(self, pathspec: str, *, parent: Task | None = None, ref: ArtifactRef | None = None) -> None:
         self.id = pathspec
         if parent is None:
-            from k8sflow.client.task import Task  # noqa: PLC0415  it is above this module
-
             task, self.id = split(pathspec, "flow/run/step/task/artifact")
-            parent = Task(task)
+            parent = TASKS.find(task)
         self.parent: Task = parent
-        self._ref: ArtifactRef = parent[self.id]._ref if ref is None else ref  # noqa: SLF001  of the same class
+        self._ref: ArtifactRef = parent[self.id]._ref if ref is None else ref  # noqa: SLF001  the same class
 
     @property
     def pathspec(self) -> str:
@@ -49,7 +47,7 @@ class DataArtifact(TaggedAsParent):
 
     @property
     def origin_pathspec(self) -> str | None:
-        """The pathspec of the artifact in the run that made it, where that was another one that this run resumes."""
+        """The pathspec of the artifact in the origin run, if the task is a clone."""
         above = self.parent.origin_pathspec
         return f"{above}/{self.id}" if above else None
 
@@ -58,7 +56,7 @@ class DataArtifact(TaggedAsParent):
         """The value, verified and loaded.
 
         Raises:
-            ArtifactError: It is damaged, missing, or needs code that is not here.
+            ArtifactError: It is damaged, missing, or needs code that is not available.
         """
         run = self.parent.parent.parent
         store = ArtifactStore(run.run_store.store, run.run_store.flow)
@@ -66,12 +64,12 @@ class DataArtifact(TaggedAsParent):
 
     @property
     def size(self) -> int:
-        """Length of the stored value in bytes."""
+        """The length of the stored value in bytes."""
         return self._ref.size
 
     @property
     def sha(self) -> str:
-        """sha256 of the stored value."""
+        """The sha256 of the stored value."""
         return self._ref.blob
 
     @property
@@ -81,7 +79,7 @@ class DataArtifact(TaggedAsParent):
 
     @property
     def created_at(self) -> datetime | None:
-        """When the task had made it."""
+        """The time at which the task finished."""
         return self.parent.finished_at
 
     finished_at = created_at
@@ -91,18 +89,18 @@ class DataArtifact(TaggedAsParent):
 
 
 class TaskArtifacts:
-    """A task's artifacts: ``artifacts.total``, ``artifacts["total"]``, or one after the other."""
+    """A task's artifacts: ``artifacts.total``, ``artifacts["total"]``, or by iteration."""
 
     def __init__(self, found: Mapping[str, DataArtifact]) -> None:
         self._k8sflow_found = found
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith(_OURS):  # asked for by pickle, before there is anything
+        if name.startswith(_OURS):  # pickle reads it before the object has attributes
             raise AttributeError(name)
-        if name == "_fields" and name not in self._k8sflow_found:  # as of a named tuple, which Metaflow gives
+        if name == "_fields" and name not in self._k8sflow_found:  # Metaflow returns a named tuple
             return tuple(dir(self))
         if name not in self._k8sflow_found:
-            raise AttributeError(f"there is no artifact {name!r}: there are {', '.join(dir(self)) or 'none'}.")
+            raise AttributeError(f"there is no artifact {name!r}; the artifacts are {', '.join(dir(self)) or 'none'}.")
         return self._k8sflow_found[name]
 
     def __getitem__(self, name: str) -> DataArtifact:
@@ -133,7 +131,7 @@ class TaskData:
     def __getattr__(self, name: str) -> Any:
         if name.startswith(_OURS):
             raise AttributeError(name)
-        if name == "_artifacts" and name not in self:  # Metaflow's way to the artifacts without their values
+        if name == "_artifacts" and name not in self:  # Metaflow's access to the artifacts without their values
             return {artifact.id: artifact for artifact in self._k8sflow_task}
         try:
             value = self._k8sflow_task[name].data

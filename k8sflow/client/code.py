@@ -15,7 +15,7 @@ from k8sflow.storage.run_store import RunStore
 
 
 class Code:
-    """The flow's folder as it was when the run was started."""
+    """The flow's folder at the start of the run."""
 
     def __init__(self, run_store: RunStore, record: RunRecord) -> None:
         assert record.package is not None
@@ -25,7 +25,7 @@ class Code:
 
     @property
     def path(self) -> str:
-        """Where the package lies in the store."""
+        """The URL or path of the package in the store."""
         return f"{self._run_store.store.url}/{blob_key(self._run_store.flow, self.sha)}"
 
     @property
@@ -33,7 +33,7 @@ class Code:
         """The package: a tar.gz file, verified.
 
         Raises:
-            ArtifactError: It is not there any more.
+            ArtifactError: It was deleted.
             PackageError: It is damaged.
         """
         store = ArtifactStore(self._run_store.store, self._run_store.flow)
@@ -44,7 +44,7 @@ class Code:
 
     @property
     def tarball(self) -> tarfile.TarFile:
-        """The package, opened."""
+        """The package as an open tar file."""
         return tarfile.open(fileobj=io.BytesIO(self.archive), mode="r:gz")
 
     @property
@@ -61,7 +61,7 @@ class Code:
             return [(entry.name, entry.size) for entry in tar]
 
     def extract(self, folder: str | Path) -> None:
-        """Unpacks the package into a folder, which is made where it is not there."""
+        """Unpacks the package into a folder, which is created if needed."""
         package.extract(self.archive, self.sha, Path(folder))
 
     def __repr__(self) -> str:

@@ -1,9 +1,9 @@
 """The modules of a run's code folder in the process of a reader, under names of their own.
 
-Two flows may each have a ``models.py``, and so may the reader. What is imported for a run's artifacts is therefore
-called ``_k8sflow_read_<folder>_<hash>.models``: it replaces nothing in ``sys.modules``, and is the same for all runs of
-the folder. What its own code imports from the folder, then or later in a function, is found in the folder too. Where
-the reader's own ``models`` is that very file, that module is used.
+Two flows may each have a ``models.py``, and so may the reader. So a module that is imported for a run's artifacts is
+named ``_k8sflow_read_<folder>_<hash>.models``. It replaces nothing in ``sys.modules``, and is shared by all runs of the
+folder. Its own imports from the folder, including later ones inside functions, find the folder's modules too. If the
+reader's own ``models`` is the same file, that module is used.
 """
 
 from __future__ import annotations
@@ -45,18 +45,18 @@ def space_of(folder: Path) -> CodeSpace:
 
 
 def is_installed(module: str) -> bool:
-    """Whether a module is a part of Python or of an installed package."""
+    """True if a module belongs to Python or to an installed package."""
     top = module.partition(".")[0]
     if top in sys.stdlib_module_names:
         return True
     spec = _ordinary_spec(top)
-    places = [] if spec is None else [spec.origin or "", *(spec.submodule_search_locations or ())]
+    paths = [] if spec is None else [spec.origin or "", *(spec.submodule_search_locations or ())]
     library = sysconfig.get_path("stdlib")
-    return any(place.startswith(library) or any(name in Path(place).parts for name in _INSTALLED) for place in places)
+    return any(path.startswith(library) or any(name in Path(path).parts for name in _INSTALLED) for path in paths)
 
 
 def shared_modules() -> list[ModuleType]:
-    """The reader's own modules that are those of a run's folder."""
+    """The reader's own modules that are also modules of a run's folder."""
     tops = {top for space in _spaces.values() for top, is_shared in space.shared.items() if is_shared}
     return [module for name, module in list(sys.modules.items()) if name in tops]
 
@@ -69,30 +69,30 @@ class CodeSpace:
     """
 
     def __init__(self, folder: Path) -> None:
-        import cloudpickle  # noqa: PLC0415  most readers need no space
+        import cloudpickle  # noqa: PLC0415  most readers need no code space
 
         self.folder = folder
         digest = hashlib.sha256(str(folder).encode("utf-8", "surrogateescape")).hexdigest()[:8]
         self.prefix = f"{READ_MODULE}{re.sub(r'[^0-9A-Za-z_]', '_', folder.name)}_{digest}"
-        package = ModuleType(self.prefix, f"What was read of {folder}.")
+        package = ModuleType(self.prefix, f"The modules of {folder}.")
         package.__path__ = [str(folder)]
         sys.modules[self.prefix] = package
-        # No other process has these names: what is sent there takes its classes along.
+        # Other processes don't have these names, so pickles for them include the classes.
         cloudpickle.register_pickle_by_value(package)
         importlib.invalidate_caches()
-        # Python's built-in names as the folder's modules see them.
+        # Python's built-in names for the folder's modules.
         self.builtins = {**vars(builtins), "__import__": self._import}
-        # Whether the reader's own module of a name is the folder's.
+        # Top-level names; True if the reader's own module of the name is the folder's.
         self.shared: dict[str, bool] = {}
         self._importlib = ModuleType("importlib")
 
     def has(self, module: str) -> bool:
-        """Whether a module is imported from the folder, and not from somewhere else."""
+        """True if a module is imported from the folder, and not from another location."""
         top = module.partition(".")[0]
         spec = PathFinder.find_spec(top, [str(self.folder)])
         if spec is None or top in sys.builtin_module_names:
             return False
-        if spec.origin is None:  # a folder without __init__.py: any other module of the name comes before it
+        if spec.origin is None:  # a folder without __init__.py: any other module of the name has precedence
             found = _ordinary_spec(top)
             return found is None or found.origin is None
         return not self._is_pythons(top, spec)
@@ -109,7 +109,7 @@ class CodeSpace:
         return importlib.import_module(name if self.shared[top] else f"{self.prefix}.{name}")
 
     def program(self, file: str) -> ModuleType:
-        """The file that was run as ``__main__``; making an instance of the flow there runs nothing.
+        """The file that ran as ``__main__``, as a module; instantiating the flow there runs nothing.
 
         Args:
             file: The file, relative to the folder.
@@ -124,30 +124,30 @@ class CodeSpace:
             spec = importlib.util.spec_from_file_location(name, path, loader=_Loader(name, str(path)))
             assert spec is not None
             module = importlib.util.module_from_spec(spec)
-            # As `python -m package.flow` has it: what the file imports is relative to its package.
+            # As with `python -m package.flow`, so that the file's relative imports work.
             module.__package__ = ".".join(Path(file).parts[:-1])
             sys.modules[name] = module
             try:
                 _Loader(name, str(path)).exec_module(module)
-            except (Exception, SystemExit) as error:  # the boundary to the user's code
+            except (Exception, SystemExit) as error:  # user code may raise anything
                 del sys.modules[name]
                 raise ArtifactError(f"{path} can't be imported: {type(error).__name__}: {error}") from error
             return module
 
     def import_module(self, name: str, package: str | None = None) -> ModuleType:
-        """What ``importlib.import_module`` is for the folder's modules."""
+        """``importlib.import_module`` for the folder's modules."""
         absolute = self._without_prefix(importlib.util.resolve_name(name, package))
         return self.module(absolute) if self.has(absolute) else importlib.import_module(absolute)
 
     def _import(
         self,
         name: str,
-        globals: Mapping[str, Any] | None = None,  # noqa: A002  as __import__ has it
+        globals: Mapping[str, Any] | None = None,  # noqa: A002  the name in __import__
         locals: Mapping[str, Any] | None = None,  # noqa: A002
         fromlist: Sequence[str] | None = (),
         level: int = 0,
     ) -> ModuleType:
-        """What the statement ``import`` calls in the folder's modules."""
+        """``__import__``, which the statement ``import`` calls, for the folder's modules."""
         package = str((globals or {}).get("__package__") or "")
         absolute = self._without_prefix(importlib.util.resolve_name("." * level + name, package) if level else name)
         if not self.has(absolute):
@@ -171,7 +171,7 @@ class CodeSpace:
                 raise
 
     def _own_importlib(self) -> ModuleType:
-        """Importlib with the folder's import_module."""
+        """A copy of importlib with the folder's import_module."""
         vars(self._importlib).update({**vars(importlib), "import_module": self.import_module})
         return self._importlib
 
@@ -179,16 +179,16 @@ class CodeSpace:
         return name.removeprefix(f"{self.prefix}.")
 
     def _is_the_readers(self, top: str) -> bool:
-        """Whether the reader's own module of a name is the folder's: it is then one and the same."""
+        """True if the reader's own module of a name is the same file as the folder's."""
         ours, theirs = PathFinder.find_spec(top, [str(self.folder)]), _ordinary_spec(top)
-        return ours is not None and theirs is not None and _places(ours) == _places(theirs)
+        return ours is not None and theirs is not None and _paths(ours) == _paths(theirs)
 
     def _is_pythons(self, top: str, ours: ModuleSpec) -> bool:
-        """Whether a name is one of Python's own modules, which was imported before the folder was looked at."""
+        """True if a name is a module of Python that was imported before the folder was considered."""
         if top not in sys.stdlib_module_names or top not in sys.modules:
             return False
         theirs = _ordinary_spec(top)
-        return theirs is None or _places(ours) != _places(theirs)
+        return theirs is None or _paths(ours) != _paths(theirs)
 
 
 class _Loader(SourceFileLoader):
@@ -214,14 +214,14 @@ class _Finder(MetaPathFinder):
 
 
 def _ordinary_spec(top: str) -> ModuleSpec | None:
-    """What the reader imports under a name, or has imported."""
+    """The spec of the module that the reader imports, or has imported, under a name."""
     try:
         return importlib.util.find_spec(top)
-    except (ImportError, ValueError):  # a module that somebody made by hand has none
+    except (ImportError, ValueError):  # a module that was created by hand has no spec
         return None
 
 
-def _places(spec: ModuleSpec) -> set[str]:
+def _paths(spec: ModuleSpec) -> set[str]:
     """The file of a module, or the folders of a package without one."""
-    places = [spec.origin] if spec.has_location and spec.origin else list(spec.submodule_search_locations or ())
-    return {str(Path(place).resolve()) for place in places}
+    paths = [spec.origin] if spec.has_location and spec.origin else list(spec.submodule_search_locations or ())
+    return {str(Path(path).resolve()) for path in paths}

@@ -1,20 +1,22 @@
-"""The flows of the stores that are known here, and their runs."""
+"""The flows in the known stores, and their runs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from functools import partial
 
 from k8sflow.client.namespaces import get_namespace
 from k8sflow.client.run import Run
 from k8sflow.client.stores import known_stores
+from k8sflow.client.tree import FLOWS
 from k8sflow.errors import NamespaceMismatchError, NotFoundError
 from k8sflow.runtime.lookup import Runs, among, flow_names
 from k8sflow.storage.objects import ObjectStore
 
 
 class Metaflow:
-    """Every flow that has runs: the root of the tree, under the name that moves over with a flow.
+    """Every flow that has runs: the root of the tree, under Metaflow's name.
 
     ``Metaflow().flows``, ``Metaflow()["BigSum"]``.
     """
@@ -39,13 +41,13 @@ class Metaflow:
 
 
 class Flow:
-    """The runs of a flow, in every store that is known here.
+    """The runs of a flow, in every known store.
 
     Args:
         name: The flow's class name.
-        stores: Where to look; None for the stores that are known here.
-        everyone: Whether runs outside of the namespace are found too.
-        is_checked: Whether a flow without runs in the namespace is refused.
+        stores: The stores to search; None for all known ones.
+        everyone: True to find runs outside the namespace too.
+        is_checked: True to refuse a flow without runs in the namespace.
 
     Raises:
         NotFoundError: It has no run.
@@ -61,22 +63,23 @@ class Flow:
         is_checked: bool = True,
     ) -> None:
         self.id = name
-        # The namespace is that of the moment, as Metaflow has it: a later namespace() is for what is made later.
+        # As in Metaflow, the namespace is fixed now; a later namespace() applies to objects created after it.
         self._namespace = None if everyone else get_namespace()
         self.lookup = Runs(name, known_stores() if stores is None else stores)
         if not self.lookup:
             where = " or ".join(store.url for store in self.lookup.stores) or "any known store"
             known = flow_names(self.lookup.stores)
-            raise NotFoundError(
-                f"there is no run of a flow {name!r} in {where}.",
-                advice=among(name, known, "The flows there are") if known
-                else "Look from the folder in which the flow was started, or one below it, or set K8SFLOW_ROOT; for a "
-                "bucket, K8SFLOW_BUCKET.",
-            )  # fmt: skip
+            advice = (
+                "Look from the folder in which the flow was started, or one below it, or set K8SFLOW_ROOT; for a "
+                "bucket, K8SFLOW_BUCKET."
+            )
+            if known:
+                advice = among(name, known, "The flows there are")
+            raise NotFoundError(f"there is no run of a flow {name!r} in {where}.", advice=advice)
         if is_checked and self._namespace is not None and self.latest_run is None:
             others = "1 is" if len(self.lookup) == 1 else f"{len(self.lookup)} are"
             raise NamespaceMismatchError(
-                f"no run of {name} is in the namespace {self._namespace}; {others} outside of it.",
+                f"no run of {name} is in the namespace {self._namespace}; {others} outside it.",
                 advice="k8sflow.namespace(None) finds the runs of everybody, k8sflow.namespace('user:ada') those of "
                 "Ada.",
             )
@@ -93,13 +96,13 @@ class Flow:
 
     @property
     def tags(self) -> frozenset[str]:
-        """None: tags are those of runs."""
+        """Always empty: only runs have tags."""
         return frozenset()
 
     user_tags = system_tags = tags
 
     def is_in_namespace(self) -> bool:
-        """Whether it has a run in the namespace."""
+        """True if it has a run in the namespace."""
         return any(Run(run).is_in_namespace() for run in self.lookup)
 
     @property
@@ -109,17 +112,17 @@ class Flow:
 
     @property
     def created_at(self) -> datetime:
-        """When its first run was started."""
+        """The start time of its first run."""
         return Run([*self.lookup][-1]).created_at
 
     @property
     def latest_run(self) -> Run | None:
-        """The run that was started last, or None where none is in the namespace."""
+        """The run that was started last, or None if there is none in the namespace."""
         return next(iter(self), None)
 
     @property
     def latest_successful_run(self) -> Run | None:
-        """The last run that reached its end, or None where none did."""
+        """The last run that succeeded, or None."""
         return next((run for run in self if run.successful), None)
 
     def runs(self, *tags: str) -> Iterator[Run]:
@@ -145,3 +148,6 @@ class Flow:
 
     def __repr__(self) -> str:
         return f"Flow({self.id!r})"
+
+
+FLOWS.register(partial(Flow, is_checked=False))

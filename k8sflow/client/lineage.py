@@ -1,4 +1,4 @@
-"""Which tasks came before a task, and which after it: told by the graph and by the ways that the commits took."""
+"""The tasks before and after a task, from the graph and the next steps in the commits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from k8sflow.task.spec import TaskName
 
 
 def parents(graph: Graph, run_store: RunStore, step: str, task: str) -> Iterator[TaskName]:
-    """The tasks that sent the run to this one; for a join, in the order of its inputs. Reads on demand."""
+    """The tasks whose transitions led to this one; for a join, in the order of its inputs. Reads on demand."""
     name = _named(graph, step, task)
     node = graph[step]
     if name.turn:
@@ -28,7 +28,7 @@ def parents(graph: Graph, run_store: RunStore, step: str, task: str) -> Iterator
 
 
 def children(graph: Graph, run_store: RunStore, step: str, task: str) -> Iterator[TaskName]:
-    """The tasks to which this one sent the run and which have started."""
+    """The started tasks to which this one's transition led."""
     name = _named(graph, step, task)
     node = graph[step]
     commit = run_store.read_commit(step, task)
@@ -60,7 +60,7 @@ def _named(graph: Graph, step: str, task: str) -> TaskName:
 
 
 def _path_before(node: Node, parent: Node, name: TaskName) -> tuple[int, ...]:
-    """The foreach indices that a task's parent has, as far as the task's own tell them."""
+    """The foreach indices of a task's parent, as far as they follow from the task's own."""
     return name.path[:-1] if parent.is_wide and not node.is_join else name.path
 
 

@@ -1,4 +1,4 @@
-"""The output of tasks, line by line: what is there, and what comes while a run goes on."""
+"""The output of tasks, line by line: existing output, and new output during a run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from k8sflow.storage.logs import timed_lines
 from k8sflow.storage.run_store import RunStore
 
 STREAMS = ("stdout", "stderr")
-# So many looks without anything new, and what has ended will bring nothing more.
+# After this many polls without new output, an ended attempt counts as complete.
 QUIET_POLLS = 3
 
 
@@ -22,10 +22,10 @@ class LogLine:
     Args:
         step: The task's step.
         task: Its id.
-        attempt: Which execution of it.
+        attempt: The attempt.
         stream: ``stdout`` or ``stderr``.
-        at: When its first byte came, in seconds since 1970, or None where that was not kept.
-        data: The line as it was written, without its end.
+        at: The time of its first byte, in seconds since 1970, or None if it was not recorded.
+        data: The line as it was written, without the line end.
     """
 
     step: str
@@ -42,18 +42,18 @@ class LogLine:
 
 
 def known(stream: str) -> str:
-    """The stream.
+    """The stream, if it exists.
 
     Raises:
         ValueError: It is neither stdout nor stderr.
     """
     if stream not in STREAMS:
-        raise ValueError(f"a task has no stream {stream!r}: there are stdout and stderr.")
+        raise ValueError(f"a task has no stream {stream!r}, only stdout and stderr.")
     return stream
 
 
 def read(run_store: RunStore, step: str, task: str, attempt: int, streams: tuple[str, ...]) -> Iterator[LogLine]:
-    """The lines of an execution, in the order in which they came; without times, stream by stream."""
+    """The lines of an attempt in the order of their times; without times, stream by stream."""
     tails = [_Tail(run_store, step, task, attempt, known(stream)).rest() for stream in streams]
     return heapq.merge(*tails, key=_time)
 
@@ -63,14 +63,14 @@ def _time(line: LogLine) -> float:
 
 
 class Follower:
-    """The lines of a run, or of some of its tasks, as they come.
+    """The lines of a run, or of some of its tasks, as they are written.
 
     Args:
         run_store: The run.
-        step: The only step, or None for all of them.
-        task: The only task, or None for all of the step.
-        streams: Which of stdout and stderr.
-        attempt: The only execution, or None for all that come.
+        step: The only step, or None for all.
+        task: The only task, or None for all tasks of the step.
+        streams: ``stdout``, ``stderr`` or both.
+        attempt: The only attempt, or None for all.
     """
 
     def __init__(
@@ -85,17 +85,17 @@ class Follower:
         self._quiet: Counter[tuple[str, str, int]] = Counter()
 
     def poll(self, *, to_the_end: bool = False) -> list[LogLine]:
-        """The whole lines that came since the last time, the older ones first; ends of executions that are over.
+        """The new complete lines since the last call, the oldest first, and the last lines of ended attempts.
 
         Args:
-            to_the_end: Whether nothing more can come, so that a last line without an end is told too.
+            to_the_end: True if no more output can follow, so that unfinished last lines are returned too.
         """
         there, ended = self._look()
         found: list[LogLine] = []
         for execution, streams in there.items():
             if execution in self._closed:
                 continue
-            # Its end is written by the task itself, and its last output by others a moment later.
+            # The task itself writes its outcome, and another process its last output a moment later.
             self._quiet[execution] += execution in ended
             is_over = self._quiet[execution] > QUIET_POLLS
             tails = [self._tail(execution, stream) for stream in streams]
@@ -116,12 +116,12 @@ class Follower:
         return self._tails[key]
 
     def _look(self) -> tuple[dict[tuple[str, str, int], list[str]], set[tuple[str, str, int]]]:
-        """The executions with their streams, and those that have ended, from one listing."""
+        """The attempts with their streams, and the ended attempts, from one listing."""
         there: dict[tuple[str, str, int], list[str]] = defaultdict(list)
         ended = set()
         for key in self._run_store.store.list_keys(self._prefix):
             step, task, *rest = key.partition("/tasks/")[2].split("/")
-            if len(rest) != 2 or not rest[0].isdigit():  # noqa: PLR2004  an execution, and what it left
+            if len(rest) != 2 or not rest[0].isdigit():  # noqa: PLR2004  an attempt, and the name of its object
                 continue
             execution = (step, task, int(rest[0]))
             if self._attempt not in {None, execution[2]}:
@@ -134,27 +134,27 @@ class Follower:
 
 
 class _Tail:
-    """One stream of one execution, read as it grows."""
+    """One stream of one attempt, read as it grows."""
 
     def __init__(self, run_store: RunStore, step: str, task: str, attempt: int, stream: str) -> None:
         self._run_store = run_store
-        self._place = (step, task, attempt, stream)
+        self._stream = (step, task, attempt, stream)
         self._position = 0
 
     def lines(self) -> Iterator[LogLine]:
-        """The whole lines that came since the last time."""
-        data = self._run_store.read_log(*self._place, self._position)
+        """The new complete lines since the last call."""
+        data = self._run_store.read_log(*self._stream, self._position)
         return self._take(data[: data.rfind(b"\n") + 1])
 
     def rest(self) -> Iterator[LogLine]:
-        """What came since the last time, with a last line that has no end."""
-        return self._take(self._run_store.read_log(*self._place, self._position))
+        """All new output since the last call, with an unfinished last line."""
+        return self._take(self._run_store.read_log(*self._stream, self._position))
 
     def _take(self, data: bytes) -> Iterator[LogLine]:
         if not data:
             return
         start, self._position = self._position, self._position + len(data)
-        known_marks = self._run_store.read_marks(*self._place)
-        step, task, attempt, stream = self._place
+        known_marks = self._run_store.read_marks(*self._stream)
+        step, task, attempt, stream = self._stream
         for at, line in timed_lines(data, known_marks, start):
             yield LogLine(step, task, attempt, stream, at, line)

@@ -1,4 +1,4 @@
-"""The namespace: the tag that a run needs to have to be found. By default a reader finds the runs of its user."""
+"""The namespace: the tag that limits which runs are found. By default, readers find their own user's runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _VARIABLE = "K8SFLOW_NAMESPACE"
 
 
 class _State:
-    """What this process has chosen."""
+    """The namespace chosen in this process."""
 
     is_chosen = False
     tag: str | None = None
@@ -21,7 +21,7 @@ def namespace(tag: str | None) -> str | None:
     """Chooses the namespace in which this process looks for runs, and returns it.
 
     Args:
-        tag: A tag that runs need to have, for example ``user:ada``; None for the runs of everybody.
+        tag: The tag that runs must have, for example ``user:ada``; None for the runs of everybody.
     """
     _State.is_chosen, _State.tag = True, tag
     return tag
@@ -35,9 +35,9 @@ def get_namespace() -> str | None:
 
 
 def default_namespace() -> str:
-    """Goes back to the default namespace, and returns it.
+    """Returns to the default namespace, and returns its name.
 
-    That is ``K8SFLOW_NAMESPACE``; in a task what its run was started with; else ``user:NAME`` of the user.
+    The default is ``K8SFLOW_NAMESPACE``; in a task, the namespace of its run; otherwise the user's ``user:NAME``.
     """
     _State.is_chosen, _State.tag = False, None
     return _default()

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING
 
 from k8sflow.client.artifact import TaskData
 from k8sflow.client.code import Code
-from k8sflow.client.moments import local
 from k8sflow.client.namespaces import get_namespace
 from k8sflow.client.step import Step
 from k8sflow.client.stores import known_stores
-from k8sflow.client.tagged import components
 from k8sflow.client.task import Task
+from k8sflow.client.tree import FLOWS, RUNS, components, local_time
 from k8sflow.errors import NotFoundError, RunError, StorageError, TagError
 from k8sflow.flow.graph import Graph, Node
 from k8sflow.flow.outcome import Outcome
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 class Run:
     """One run of a flow. ``Run("BigSum/20260301-142530-482913")``, or a flow's ``latest_run``.
 
-    What the command ``spin`` has left is read in the same way: ``Run("BigSum/spins/20260301-142530-482913")``.
+    Tasks of the command ``spin`` are read in the same way: ``Run("BigSum/spins/20260301-142530-482913")``.
     """
 
     def __init__(self, run: str | RunStore) -> None:
@@ -51,23 +50,21 @@ class Run:
     @property
     def parent(self) -> Flow:
         """The flow."""
-        from k8sflow.client.flow import Flow  # noqa: PLC0415  it is above this module
-
-        return Flow(self.run_store.flow, is_checked=False)
+        return FLOWS.find(self.run_store.flow)
 
     @cached_property
     def record(self) -> RunRecord:
-        """What was asked for when the run was started."""
+        """The inputs of the run, recorded at its start."""
         return self.run_store.read()
 
     @cached_property
     def graph(self) -> Graph:
-        """The flow's graph, as the run has it."""
+        """The flow's graph at the start of the run."""
         return self.record.graph
 
     @cached_property
     def tables(self) -> Tables:
-        """What the run's tasks left; what many of them have inherited is read once."""
+        """The artifacts of the run's tasks; artifacts that many of them inherited are read once."""
         return Tables(self.run_store)
 
     @property
@@ -76,29 +73,29 @@ class Run:
 
     @property
     def successful(self) -> bool:
-        """Whether the run reached its end; False also where its last step failed and ``@catch`` let it go on."""
+        """True if the run reached its end, unless its last step failed and ``@catch`` let it continue."""
         end = self._end
         return end is not None and not end.is_caught
 
     @property
     def finished(self) -> bool:
-        """Whether the run reached its end; of one that failed or was cancelled ``status`` tells."""
+        """True if the run reached its end; ``status`` also covers failed and cancelled runs."""
         return self._end is not None
 
     @property
     def has_ended(self) -> bool:
-        """Whether the run has ended, in whatever way."""
+        """True if the run has ended in any way."""
         return self._end is not None or self.outcome is not None
 
     @property
     def finished_at(self) -> datetime | None:
-        """When the run reached its end; None while it runs, and where it failed or was cancelled."""
+        """The time at which the run reached its end; None if it runs, failed or was cancelled."""
         end = self._end
-        return local(end.finished) if end is not None else None
+        return local_time(end.finished) if end is not None else None
 
     @property
     def outcome(self) -> OutcomeRecord | None:
-        """How the run ended, or None while it runs."""
+        """The outcome of the run, or None while it runs."""
         return self.run_store.read_run_outcome()
 
     @property
@@ -111,12 +108,12 @@ class Run:
 
     @property
     def created_at(self) -> datetime:
-        """When the run was started."""
-        return local(self.record.created)
+        """The start time of the run."""
+        return local_time(self.record.created)
 
     @property
     def user_name(self) -> str:
-        """Who started it."""
+        """The user who started it."""
         return self.record.user
 
     @property
@@ -131,12 +128,12 @@ class Run:
 
     @property
     def code(self) -> Code | None:
-        """The code package, or None for a run that needed none, since all of it ran on one machine."""
+        """The code package, or None for a run on one machine, which needs none."""
         return Code(self.run_store, self.record) if self.record.package else None
 
     @property
     def environment_info(self) -> dict[str, str] | None:
-        """The code and the versions with which its pods ran; None for a run that needed no code package."""
+        """The code and the versions that its pods used; None for a run without a code package."""
         if (code := self.code) is None:
             return None
         known = {
@@ -150,7 +147,7 @@ class Run:
 
     @property
     def trigger(self) -> None:
-        """The event that started the run; None for a run that a person started."""
+        """The event that started the run; always None, because people start runs."""
         return
 
     # ------------------------------------------------------------------ tags
@@ -162,60 +159,60 @@ class Run:
 
     @property
     def user_tags(self) -> frozenset[str]:
-        """The words that somebody gave the run, when it was started or later."""
+        """The tags that people gave the run, at its start or later."""
         return frozenset(self.run_store.read_tags())
 
     @property
     def system_tags(self) -> frozenset[str]:
-        """What is said of the run without anybody's doing: user, date, runtime, project."""
+        """The tags that follow from the run's record: user, date, runtime, project."""
         return system_tags(self.record)
 
     def is_in_namespace(self) -> bool:
-        """Whether the run has the tag by which runs are looked for."""
+        """True if the run is in the current namespace."""
         return self.has_tag(get_namespace())
 
     def has_tag(self, tag: str | None) -> bool:
-        """Whether the run is in a namespace: None is that of everybody. A run that can't be read is in every one."""
+        """True if the run is in a namespace (None for any). A run that can't be read is in every namespace."""
         try:
             return tag is None or tag in self.system_tags or tag in self.user_tags
-        except (RunError, StorageError):  # raised again when more is asked of this run
+        except (RunError, StorageError):  # reading more of this run raises it again
             return True
 
     def add_tag(self, tag: str | Iterable[str]) -> None:
         """Adds a tag, or several.
 
         Raises:
-            TagError: It can't be one.
+            TagError: It is not a valid tag.
         """
         self.replace_tags((), [tag] if isinstance(tag, str) else tag)
 
     add_tags = add_tag
 
     def remove_tag(self, tag: str | Iterable[str]) -> None:
-        """Removes a tag, or several; those that are not there are no mistake.
+        """Removes a tag, or several; ignores missing ones.
 
         Raises:
-            TagError: It is one of the system's.
+            TagError: It is a system tag.
         """
         self.replace_tags([tag] if isinstance(tag, str) else tag, ())
 
     remove_tags = remove_tag
 
     def replace_tag(self, tag_to_remove: str, tag_to_add: str) -> None:
-        """Removes one tag and adds another in one go."""
+        """Replaces one tag in a single change."""
         self.replace_tags([tag_to_remove], [tag_to_add])
 
     def replace_tags(self, tags_to_remove: Iterable[str], tags_to_add: Iterable[str]) -> None:
-        """Removes tags and adds others in one go: nobody sees the run without both.
+        """Removes tags and adds others in a single change, so that readers never see a state in between.
 
         Raises:
-            TagError: One that is added can't be a tag, or one that is removed is the system's.
+            TagError: An added one is not a valid tag, or a removed one is a system tag.
         """
         removed, added = set(checked(tags_to_remove)), checked(tags_to_add)
         if fixed := sorted(removed & self.system_tags):
             raise TagError(
-                f"{fixed[0]!r} is a tag of the system, which follows from what the run is.",
-                advice="Only tags that somebody has given can be removed.",
+                f"{fixed[0]!r} is a system tag, which follows from the run's record.",
+                advice="Only tags that people added can be removed.",
             )
         self.run_store.change_tags(
             lambda before: tuple(dict.fromkeys([*(tag for tag in before if tag not in removed), *added]))
@@ -232,33 +229,41 @@ class Run:
         return [PARAMETERS_TASK] if step == PARAMETERS else self.run_store.tasks(step)
 
     def commit(self, step: str, task: str) -> Commit | None:
-        """A task's result, or None while it has none; that of ``_parameters`` is part of the run's record."""
+        """A task's commit, or None if it has none yet; that of ``_parameters`` follows from the run's record."""
         if step == PARAMETERS:
             return Commit(0, (), {}, started=self.record.created, finished=self.record.created)
         return self.run_store.read_commit(step, task)
 
     @property
     def end_task(self) -> Task | None:
-        """The end step's task, or None where the run did not get there."""
+        """The end step's task, or None if the run did not reach it."""
         return self[self.record.end].task if self._end is not None else None
 
     @property
     def data(self) -> TaskData | None:
-        """The artifacts of the end step, or None where the run did not get there."""
+        """The artifacts of the end step, or None if the run did not reach it."""
         task = self.end_task
         return task.data if task is not None else None
 
     def steps(self, *tags: str) -> Iterator[Step]:
-        """The steps that have begun, the newest first; tags are those of the run."""
+        """The started steps, the newest first, if the run has all the tags."""
         return iter(self) if self.tags.issuperset(tags) else iter(())
 
     def __iter__(self) -> Iterator[Step]:
         return reversed(self.started_steps(self.graph.by_time()))
 
     def started_steps(self, names: Iterable[str]) -> list[Step]:
-        """Those of the steps that have begun, in the order of the names."""
+        """The started ones of some steps, in the given order."""
         started = set(self.run_store.steps())
-        return [Step(name, parent=self) for name in names if name in started]
+        return [self.unchecked_step(name) for name in names if name in started]
+
+    def unchecked_step(self, step: str) -> Step:
+        """A step, whether or not it has started."""
+        return Step(step, parent=self)
+
+    def beside(self, flow: str, run: str) -> Run:
+        """Another run in the same store."""
+        return Run(RunStore(self.run_store.store, flow, run))
 
     def __getitem__(self, step: str) -> Step:
         if step == PARAMETERS:
@@ -269,9 +274,9 @@ class Run:
             )
         if step not in self:
             raise NotFoundError(
-                f"the step {self.pathspec}/{step} has not begun.",
-                cause="The run took another way, failed before it, or is not there yet.",
-                advice=among(step, [found.id for found in self], "The steps that have begun are"),
+                f"the step {self.pathspec}/{step} has not started.",
+                cause="The run took another branch, failed before it, or has not reached it yet.",
+                advice=among(step, [found.id for found in self], "The started steps are"),
             )
         return Step(step, parent=self)
 
@@ -289,10 +294,16 @@ _NAMED = {Outcome.SUCCEEDED, Outcome.CANCELLED}
 
 
 def _find(pathspec: str) -> RunStore:
-    from k8sflow.client.flow import Flow  # noqa: PLC0415  it is above this module
-
     flow, run = split(pathspec, "flow/run")
     name, _, folder = flow.partition("/")
     if folder:  # that of the trial tasks of spin
         return Runs(name, known_stores(), folder)[run]
-    return Flow(name, is_checked=False)[run].run_store
+    return FLOWS.find(name)[run].run_store
+
+
+def task_of(run_store: RunStore, step: str, task: str) -> Task:
+    """A task of a run; it may not have any records yet."""
+    return Task(task, parent=Run(run_store).unchecked_step(step))
+
+
+RUNS.register(Run)

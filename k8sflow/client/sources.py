@@ -1,9 +1,9 @@
-"""Where the classes of a run's artifacts come from: the run's own code, and never that of another flow.
+"""Lookup of the classes of a run's artifacts: in the run's own code, never in another flow's.
 
-A class of the flow's own file was pickled as ``__main__.Point``, since the file ran as a program, and one of a module
-beside it as ``models.Model``. In a reader's process ``__main__`` is something else, and ``models`` may be. So the
-run's code folder is looked for: where it was when the run was started, beside the store, where the reader is, and in
-the run's code package.
+A class in the flow's own file was pickled as ``__main__.Point``, because the file ran as a program, and one in a module
+beside it as ``models.Model``. In a reader's process, ``__main__`` is another module, and ``models`` may be. So the
+run's code folder is searched for: at its location at the start of the run, beside the store, in the reader's folders,
+and in the run's code package.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _Ordinary = Callable[[str, str], Any]
 
 
 def finder(run_store: RunStore, record: RunRecord) -> Find:
-    """Looks up what a run's artifacts were made with."""
+    """A function that looks up the classes and functions in a run's artifacts."""
     return _Finder(run_store, record).find
 
 
@@ -42,8 +42,8 @@ class _Finder:
     """Looks up the classes of one run.
 
     Args:
-        run_store: Where the run is.
-        record: What was asked for when it was started.
+        run_store: The run.
+        record: The run's record.
     """
 
     def __init__(self, run_store: RunStore, record: RunRecord) -> None:
@@ -61,7 +61,7 @@ class _Finder:
             ordinary: Looks it up in this process.
 
         Raises:
-            ArtifactError: It is of the run's code, which is not here.
+            ArtifactError: It is in the run's code, which is not available.
         """
         if module == "__main__":
             return _member(self._program(name), name)
@@ -82,7 +82,7 @@ class _Finder:
         return ordinary(module, name)
 
     def _may_be_of_the_flow(self, module: str) -> bool:
-        """Whether a module may be one of the flow's folder; a look there may fetch the code package."""
+        """True if a module may be in the flow's folder; searching there may fetch the code package."""
         if self._record.modules is None:
             return not is_installed(module)
         return module.partition(".")[0] in self._record.modules
@@ -94,17 +94,17 @@ class _Finder:
         return map(space_of, self._folders())
 
     def _folders(self) -> Iterator[Path]:
-        """The code folders, each looked for when it is needed."""
+        """The code folders, each searched for on demand."""
         yield from self._found
         for folder in self._searched:
             self._found.append(folder)
             yield folder
 
     def _program(self, name: str) -> ModuleType:
-        """The module of the run's program, which has such a class.
+        """The module of the run's program, which defines a class.
 
         Raises:
-            ArtifactError: It is not here.
+            ArtifactError: It is not available.
         """
         first, record = name.partition(".")[0], self._record
         problems = []
@@ -117,16 +117,16 @@ class _Finder:
                 problems.append(f"{module.__file__} has no {first} any more.")
         if not problems:
             where = record.source or record.file
-            problems = [f"The run was started from {where}, which is not here, and has no package."]
+            problems = [f"The run was started from {where}, which does not exist here, and has no code package."]
         raise ArtifactError(
-            f"{first} is a class of the flow's own file, {record.file}, which can't be used here.",
+            f"{first} is a class in the flow's own file, {record.file}, which can't be used here.",
             cause="\n".join(dict.fromkeys(problems)),
-            advice=f"Read it where {record.file} is, or import that file before; or put {first} into a module of "
-            "its own, which is installed here.",
+            advice=f"Read it in the folder of {record.file}, or import that file first; or move {first} to a module of "
+            "its own, and install that here.",
         )
 
     def _programs(self) -> Iterator[ModuleType | K8sflowError]:
-        """The modules that may be the run's program, those that are imported already first."""
+        """The modules that may be the run's program, imported ones first."""
         record = self._record
         main = sys.modules["__main__"]
         if _has_flow(main, record) and (current.flow_name, current.run_id) == (record.flow, record.run):
@@ -143,10 +143,10 @@ class _Finder:
     def _missing(self, module: str, name: str) -> ArtifactError:
         record = self._record
         return ArtifactError(
-            f"{module}.{name} is of the code of {self._run_store.pathspec}, which is not here.",
-            cause=f"The run was started from {record.source or record.file}, and has no code package. A module of that "
-            "name which this process could import need not be the same.",
-            advice=f"Read it where {record.file} is, or from the folder that has it.",
+            f"{module}.{name} is in the code of {self._run_store.pathspec}, which is not available here.",
+            cause=f"The run was started from {record.source or record.file}, and has no code package. This process may "
+            "have another module of that name.",
+            advice=f"Read it in the folder of {record.file}.",
         )
 
 
@@ -165,19 +165,19 @@ def _has_flow(module: ModuleType, record: RunRecord) -> bool:
 def _imported(file: str, record: RunRecord) -> Iterator[ModuleType]:
     """The modules that are a flow's file, the program itself first."""
     for module in (sys.modules["__main__"], *list(sys.modules.values())):
-        place = getattr(module, "__file__", None)
-        if not place or Path(place).name != PurePosixPath(record.file).name or str(Path(place).resolve()) != file:
+        path = getattr(module, "__file__", None)
+        if not path or Path(path).name != PurePosixPath(record.file).name or str(Path(path).resolve()) != file:
             continue
         if _has_flow(module, record) and not module.__name__.startswith(READ_MODULE):
             yield module
 
 
 def _folders(run_store: RunStore, record: RunRecord) -> Iterator[Path]:
-    """The folders from which the run's modules are imported, or were.
+    """The folders from which the run's modules can be imported.
 
-    First those that have exactly the run's code: its original folder, the folders where a project may be that was moved
-    or that a container had under another name, the code package. Without a package, then those whose code has changed
-    since. Another project may be there by now: its flow must have the run's steps, and a warning says so.
+    First those with exactly the run's code: the original folder, folders to which the project may have been moved or
+    that a container mounts under another name, and the code package. Without a package, folders with changed code
+    follow, with a warning. They may contain another project, so their flow must have the run's steps.
     """
     files = list(dict.fromkeys(_guesses(run_store, record)))
     if record.source and _names(Path(record.source), [record.flow]):
@@ -202,7 +202,7 @@ def _folders(run_store: RunStore, record: RunRecord) -> Iterator[Path]:
 
 
 def _changed_files(folder: Path, record: RunRecord) -> list[str]:
-    """The files of a run's code that are different in a folder now, or missing."""
+    """The files of a run's code that are missing from a folder, or different."""
     return [file for file, found in record.code_hashes.items() if file_hash(folder / file) != found]
 
 
@@ -212,18 +212,18 @@ def _folder_of(file: Path, record: RunRecord) -> Path:
 
 
 def _guesses(run_store: RunStore, record: RunRecord) -> Iterator[Path]:
-    """Files that may be the flow's, which is not where it was any more."""
+    """Files that may be the flow's, which is not in its original folder any more."""
     parts = Path(record.source).parts[1:] if record.source else PurePosixPath(record.file).parts
     shortest = len(PurePosixPath(record.file).parts)
-    places = []
+    candidates = []
     if (folder := run_store.store.folder) is not None:
-        places = [folder.parent.joinpath(*parts[start:]) for start in range(len(parts) - shortest + 1)]
-    places += [Path(entry or ".").absolute() / record.file for entry in (*sys.path, ".")]
-    yield from (place.resolve() for place in places if _names(place, [record.flow, *record.steps]))
+        candidates = [folder.parent.joinpath(*parts[start:]) for start in range(len(parts) - shortest + 1)]
+    candidates += [Path(entry or ".").absolute() / record.file for entry in (*sys.path, ".")]
+    yield from (path.resolve() for path in candidates if _names(path, [record.flow, *record.steps]))
 
 
 def _names(file: Path, words: Sequence[str]) -> bool:
-    """Whether a file is there, and names a flow and its steps."""
+    """True if a file exists and contains the names of a flow and its steps."""
     try:
         text = file.read_bytes() if file.is_file() else None
     except OSError:
@@ -236,7 +236,7 @@ _unpacking = threading.Lock()
 
 
 def _unpacked(code: Code) -> Path:
-    """A folder with the code package, until this process ends."""
+    """A folder with the unpacked code package, which is deleted when this process ends."""
     with _unpacking:
         if code.sha not in _unpacked_folders:
             folder = Path(tempfile.mkdtemp(prefix="k8sflow-code-")).resolve()
@@ -247,13 +247,13 @@ def _unpacked(code: Code) -> Path:
 
 
 def _make_function(space: CodeSpace, code: Any, names: dict[str, Any], *rest: Any) -> FunctionType:
-    """What cloudpickle makes a pickled function with; what the function imports is found in the run's code."""
+    """Rebuilds a function for cloudpickle; the function's imports use the run's code."""
     names["__builtins__"] = space.builtins
     return FunctionType(code, names, *rest)
 
 
 def _subimport(space: CodeSpace, name: str) -> ModuleType:
-    """What cloudpickle finds a module with that a pickled function uses."""
+    """Imports for cloudpickle a module that a pickled function uses."""
     return space.import_module(name)
 
 
@@ -262,7 +262,7 @@ _REBUILDERS: dict[str, Callable[..., Any]] = {"_make_function": _make_function, 
 
 def dumps(value: Any) -> bytes:
     """A pickle that any program can load: classes of the flows' own files and folders travel with it."""
-    import cloudpickle  # noqa: PLC0415  needed here alone
+    import cloudpickle  # noqa: PLC0415  needed only here
 
     shared = shared_modules()
     for module in shared:

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from k8sflow.client.tagged import TaggedAsParent
 from k8sflow.client.task import Task
+from k8sflow.client.tree import RUNS, STEPS, TaggedAsParent
 from k8sflow.errors import NotFoundError
 from k8sflow.runtime.lookup import among, split
 
@@ -19,7 +19,7 @@ class Step(TaggedAsParent):
     """The tasks of one step of a run.
 
     Args:
-        pathspec: ``flow/run/step``; below a run, the step's name.
+        pathspec: ``flow/run/step``, or the step's name if a parent is given.
         parent: The run.
 
     Raises:
@@ -28,10 +28,8 @@ class Step(TaggedAsParent):
 
     def __init__(self, pathspec: str, *, parent: Run | None = None) -> None:
         if parent is None:
-            from k8sflow.client.run import Run  # noqa: PLC0415  it is above this module
-
             run, self.id = split(pathspec, "flow/run/step")
-            parent = Run(run)[self.id].parent
+            parent = RUNS.find(run)[self.id].parent
         else:
             self.id = pathspec
         self.parent: Run = parent
@@ -43,34 +41,34 @@ class Step(TaggedAsParent):
 
     @property
     def origin_pathspec(self) -> str | None:
-        """The pathspec of the same step in the run that this one resumes, or None."""
+        """The pathspec of the same step in the origin run, or None."""
         above = self.parent.origin_pathspec
         return f"{above}/{self.id}" if above else None
 
     @property
     def created_at(self) -> datetime | None:
-        """When its first task started, or None where that is not known yet."""
+        """The time at which its first task started, or None if it is not known yet."""
         return min((task.created_at for task in self if task.created_at is not None), default=None)
 
     @property
     def finished_at(self) -> datetime | None:
-        """When its last task ended, or None while one of them has not."""
+        """The time at which its last task ended, or None while a task is running."""
         moments = [task.finished_at for task in self]
         ended = [moment for moment in moments if moment is not None]
         return max(ended) if ended and len(ended) == len(moments) else None
 
     @property
     def task(self) -> Task:
-        """The step's only task, or the newest: the last of its foreach branches, the last turn of a loop.
+        """The step's only task, or the newest one: of the last foreach branch, and the last turn of a loop.
 
         Raises:
-            NotFoundError: None has started.
+            NotFoundError: No task has started.
         """
         for task in self:
             return task
         raise NotFoundError(
             f"step {self.pathspec} has no task.",
-            cause="The run took another way, did not get there, or is not there yet.",
+            cause="The run took another branch, failed before it, or has not reached it yet.",
         )
 
     @property
@@ -79,10 +77,10 @@ class Step(TaggedAsParent):
         return next(iter(self.control_tasks()), None)
 
     def control_tasks(self, *tags: str) -> Iterator[Task]:
-        """The first processes of a ``num_parallel`` step, of which each foreach branch around it has one.
+        """The first processes of a ``num_parallel`` step, one for each foreach branch around it.
 
         Args:
-            tags: Tags that the run has to have.
+            tags: Tags that the run must have.
         """
         node = self.parent.node(self.id)
         is_parallel = node is not None and node.is_parallel
@@ -90,23 +88,23 @@ class Step(TaggedAsParent):
 
     @property
     def environment_info(self) -> dict[str, str] | None:
-        """The code and the versions with which the step ran; None for a run that needed no code package."""
+        """The code and the versions that the step used; None for a run without a code package."""
         return self.parent.environment_info
 
     @property
     def parent_steps(self) -> Iterator[Step]:
-        """The steps of the run that lead to this one, in the order of the source; found while they are iterated."""
+        """The steps of the run that lead to this one, in the order of the source; evaluated lazily."""
         if (node := self.parent.node(self.id)) is not None:
             yield from self.parent.started_steps(node.parents)
 
     @property
     def child_steps(self) -> Iterator[Step]:
-        """The steps of the run that follow this one, in the order of the source; found while they are iterated."""
+        """The steps of the run that follow this one, in the order of the source; evaluated lazily."""
         if (node := self.parent.node(self.id)) is not None:
             yield from self.parent.started_steps(node.next)
 
     def tasks(self, *tags: str) -> Iterator[Task]:
-        """The step's tasks, the newest first: from the last foreach branch to the first; tags are those of the run."""
+        """The step's tasks, from the last foreach branch to the first, if the run has all the tags."""
         return iter(self) if self.tags.issuperset(tags) else iter(())
 
     def __iter__(self) -> Iterator[Task]:
@@ -126,3 +124,6 @@ class Step(TaggedAsParent):
 
     def __repr__(self) -> str:
         return f"Step({self.pathspec!r})"
+
+
+STEPS.register(Step)

@@ -1,4 +1,4 @@
-"""The stores in which a reader looks for runs: a folder on this machine, and the bucket where one is set."""
+"""The stores in which a reader looks for runs: a folder on this machine, and the bucket if one is set."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ _LOCAL = "local@"
 
 
 class _State:
-    """What this process has chosen; None for what is known here."""
+    """The stores chosen in this process; None for the default ones."""
 
     urls: tuple[str, ...] | None = None
 
 
 def metadata(place: str) -> str:
-    """Chooses where this process looks for runs, and returns it as ``get_metadata`` does.
+    """Chooses the stores in which this process looks for runs, and returns them as ``get_metadata`` does.
 
     There is no metadata service: a run's records are beside its artifacts, in a folder or in a bucket.
 
     Args:
-        place: ``s3://bucket``, a folder with runs, or the one around its ``.k8sflow``, also as ``local@folder``;
-            several have commas between.
+        place: ``s3://bucket``, a folder with runs, or the parent folder of a ``.k8sflow``, also as ``local@folder``;
+            several are separated by commas.
 
     Raises:
         NotFoundError: There is no such folder.
@@ -42,12 +42,12 @@ def metadata(place: str) -> str:
 
 
 def get_metadata() -> str:
-    """Where this process looks for runs: a folder, ``s3://bucket``, or both with a comma between."""
+    """The stores in which this process looks for runs: a folder, ``s3://bucket``, or both, separated by a comma."""
     return ",".join(store.url for store in known_stores())
 
 
 def default_metadata() -> str:
-    """Goes back to where runs are looked for by default, the settings of the working folder, and returns it."""
+    """Returns to the default stores, from the settings of the working folder, and returns them."""
     _State.urls = None
     return get_metadata()
 
@@ -66,14 +66,14 @@ def _url_of(place: str) -> str:
 
 
 def known_stores(settings: config.Settings | None = None, roots: Sequence[Path] | None = None) -> list[ObjectStore]:
-    """The stores that can be seen from here, the folder first; or what ``metadata`` has chosen.
+    """The stores to search for runs, the folder first; or those chosen by ``metadata``.
 
-    In a task that of its run comes first, whatever its working folder is.
+    In a task, the store of its run is first, whatever its working folder is.
 
     Args:
-        settings: The settings that hold; None for those of the working folder.
-        roots: The folders; None for ``K8SFLOW_ROOT``, or the nearest ``.k8sflow`` of the working folder, or else of the
-            script's folder.
+        settings: The current settings; None for those of the working folder.
+        roots: The folders; None for ``K8SFLOW_ROOT``, or the nearest ``.k8sflow`` of the working folder or, without
+            one, of the script's folder.
 
     Raises:
         ConfigurationError: The working folder was deleted, and nothing else says where to look.
@@ -84,7 +84,7 @@ def known_stores(settings: config.Settings | None = None, roots: Sequence[Path] 
     stores = [*_stores_of_task(), *stores_in(found, _roots(found) if roots is None else roots)]
     if not stores:
         raise ConfigurationError(
-            "there is no place to look for runs in: the working folder doesn't exist any more.",
+            "there is no store to look for runs in: the working folder doesn't exist any more.",
             cause="It was deleted, or replaced by another one of the same name.",
             advice="Go to a folder that exists, set K8SFLOW_ROOT, or choose one with metadata().",
         )
@@ -92,13 +92,13 @@ def known_stores(settings: config.Settings | None = None, roots: Sequence[Path] 
 
 
 def _stores_of_task() -> list[ObjectStore]:
-    """The store of the run whose task this process runs, if it runs one."""
+    """The store of the current run, if this process runs a task."""
     run = current.run
     return [] if run is None or run.run_store is None else [run.run_store.store]
 
 
 def _roots(settings: config.Settings) -> list[Path]:
-    """The folder on this machine, also where it is yet to be made; none where the working folder was deleted."""
+    """The folder on this machine, which may not exist yet; none if the working folder was deleted."""
     if settings.root:
         return [Path(settings.root)]
     script = getattr(sys.modules.get("__main__"), "__file__", None)

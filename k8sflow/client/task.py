@@ -1,4 +1,4 @@
-"""One task of a step: its artifacts, its output, how it ended."""
+"""One task of a step: its artifacts, its output, its outcome."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from k8sflow.client import logs
 from k8sflow.client.artifact import DataArtifact, TaskArtifacts, TaskData
 from k8sflow.client.code import Code
 from k8sflow.client.lineage import children, indices, parents
-from k8sflow.client.moments import local
-from k8sflow.client.tagged import TaggedAsParent
+from k8sflow.client.tree import STEPS, TASKS, TaggedAsParent, local_time
 from k8sflow.errors import CaughtError, NotFoundError
 from k8sflow.flow.graph import Graph
 from k8sflow.flow.outcome import Outcome
@@ -32,13 +31,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Metadatum:
-    """One thing that the run's records say of a task.
+    """One property of a task in the run's records.
 
     Args:
-        name: What it is about.
-        value: What they say.
+        name: The property's name.
+        value: Its value.
         type: Its kind, which is the name.
-        created_at: When the task began, or None where that is not known.
+        created_at: The start time of the task, or None if unknown.
         task: The task's pathspec.
     """
 
@@ -53,26 +52,24 @@ class Task(TaggedAsParent):
     """One task of a step.
 
     Args:
-        pathspec: ``flow/run/step/task``; below a step, the task's id.
+        pathspec: ``flow/run/step/task``, or the task's id if a parent is given.
         parent: The step.
-        attempt: Which execution of the task is looked at; None for the one that committed, or the last one.
+        attempt: The attempt to read; None for the one that committed, or the last one.
 
     Raises:
-        NotFoundError: There is no such task, or it had no such execution.
+        NotFoundError: There is no such task, or it had no such attempt.
     """
 
     def __init__(self, pathspec: str, *, parent: Step | None = None, attempt: int | None = None) -> None:
         self.id = pathspec
         if parent is None:
-            from k8sflow.client.step import Step  # noqa: PLC0415  it is above this module
-
             step, self.id = split(pathspec, "flow/run/step/task")
-            parent = Step(step)[self.id].parent
+            parent = STEPS.find(step)[self.id].parent
         self.parent: Step = parent
         self._attempt = attempt
         if attempt is not None and attempt not in self.attempts:
             known = ", ".join(map(str, self.attempts)) or "none"
-            raise NotFoundError(f"{self.pathspec} had no execution {attempt}.", advice=f"Its executions: {known}.")
+            raise NotFoundError(f"{self.pathspec} had no attempt {attempt}.", advice=f"Its attempts: {known}.")
 
     @property
     def pathspec(self) -> str:
@@ -94,14 +91,14 @@ class Task(TaggedAsParent):
 
     @property
     def attempts(self) -> list[int]:
-        """The executions of the task that left anything."""
+        """The attempts of the task that have written anything."""
         if self.parent.parent.node(self.parent.id) is None:
             return [self.current_attempt]
         return self._run_store.attempts(self.parent.id, self.id)
 
     @property
     def current_attempt(self) -> int:
-        """The execution that is looked at: the one that committed, or the last one."""
+        """The attempt that is read: the chosen one, the one that committed, or the last one."""
         if self._attempt is not None:
             return self._attempt
         if self._commit is not None:
@@ -110,43 +107,43 @@ class Task(TaggedAsParent):
 
     @property
     def successful(self) -> bool:
-        """Whether the task's step succeeded; False also where ``@catch`` let the run go on without it."""
+        """True if the task's step succeeded, unless it failed and ``@catch`` let the run continue."""
         return self._commit is not None and not self._commit.is_caught
 
     @property
     def finished(self) -> bool:
-        """Whether the task has a result, also one that ``@catch`` provided; ``has_ended`` covers failed tasks too."""
+        """True if the task has a result, including one from ``@catch``; ``has_ended`` covers failed tasks too."""
         return self._commit is not None
 
     @property
     def has_ended(self) -> bool:
-        """Whether the task has ended, in whatever way."""
+        """True if the task has ended in any way."""
         return self.finished or self._outcome is not None
 
     @property
     def created_at(self) -> datetime | None:
-        """When the task's step was called; without a result, when its execution began, as far as its log tells."""
+        """The time at which the task's step was called; without a result, the time of its first output, if any."""
         if self._commit is not None:
-            return local(self._commit.started)
-        begun = [mark.at for stream in logs.STREAMS for mark in self._marks(stream)[:1]]
-        return local(min(begun)) if begun else None
+            return local_time(self._commit.started)
+        first = [mark.at for stream in logs.STREAMS for mark in self._marks(stream)[:1]]
+        return local_time(min(first)) if first else None
 
     def _marks(self, stream: str) -> list[Mark]:
         return self._run_store.read_marks(self.parent.id, self.id, self.current_attempt, stream)
 
     @property
     def finished_at(self) -> datetime | None:
-        """When the task's step returned, or when it failed."""
+        """The time at which the task's step returned or failed."""
         if self._commit is not None:
-            return local(self._commit.finished)
+            return local_time(self._commit.finished)
         outcome = self._outcome
-        return local(outcome.finished) if outcome is not None else None
+        return local_time(outcome.finished) if outcome is not None else None
 
     @property
     def exception(self) -> CaughtError | None:
-        """The exception that ended the task, where it failed: its type, text and stacktrace.
+        """The exception that made the task fail: its type, text and stacktrace.
 
-        None where ``@catch`` let the run go on: then it is in the artifact that ``@catch(var=...)`` names.
+        None if ``@catch`` let the run continue; then it is in the artifact named by ``@catch(var=...)``.
         """
         outcome = self._outcome
         if self._commit is not None or outcome is None or outcome.outcome == Outcome.SUCCEEDED:
@@ -155,7 +152,7 @@ class Task(TaggedAsParent):
 
     @property
     def failure(self) -> str | None:
-        """How the task failed, for a person: in one sentence, with the traceback below it."""
+        """The failure for people: one sentence, followed by the traceback."""
         outcome = self._outcome
         if self._commit is not None or outcome is None or outcome.outcome == Outcome.SUCCEEDED:
             return None
@@ -163,7 +160,7 @@ class Task(TaggedAsParent):
 
     @property
     def index(self) -> int | None:
-        """The task's index in its foreach, or None outside of any."""
+        """The task's index in its foreach, or None outside any foreach."""
         return self._indices[-1] if self._indices else None
 
     @property
@@ -173,12 +170,12 @@ class Task(TaggedAsParent):
 
     @property
     def runtime_name(self) -> str:
-        """Where the task ran: ``kubernetes``, or ``dev`` for this machine, as Metaflow calls it."""
+        """``kubernetes``, or ``dev``, Metaflow's name for the local machine."""
         return "kubernetes" if self.parent.id in self.parent.parent.record.pods else "dev"
 
     @property
     def origin_pathspec(self) -> str | None:
-        """The pathspec of the task that made the result, where that is one of a run that this run resumes."""
+        """The pathspec of the task in the origin run, if this task is a clone."""
         origin = self._origin
         return origin.pathspec if origin is not None else None
 
@@ -187,30 +184,25 @@ class Task(TaggedAsParent):
         if self._commit is None or self._commit.origin is None:
             return None
         flow, _, run = self._commit.origin.partition("/")
-        store = self._run_store
-        from k8sflow.client.run import Run  # noqa: PLC0415  they are above this module
-        from k8sflow.client.step import Step  # noqa: PLC0415
+        return Task(self.id, parent=self.parent.parent.beside(flow, run).unchecked_step(self.parent.id))
 
-        above = Step(self.parent.id, parent=Run(RunStore(store.store, flow, run)))
-        return Task(self.id, parent=above)
-
-    # ------------------------------------------------------------------ what surrounds it
+    # ------------------------------------------------------------------ context
 
     @property
     def code(self) -> Code | None:
-        """The run's code package, or None for a run that needed none."""
+        """The run's code package, or None for a run without one."""
         return self.parent.parent.code
 
     @property
     def metadata(self) -> list[Metadatum]:
-        """What the run's records say of the task beside its artifacts, each with its name."""
+        """The properties of the task in the run's records, apart from its artifacts."""
         return [
             Metadatum(name, value, name, self.created_at, self.pathspec) for name, value in self.metadata_dict.items()
         ]
 
     @property
     def metadata_dict(self) -> dict[str, str]:
-        """What the run's records say of the task beside its artifacts, as texts."""
+        """The properties of the task in the run's records, apart from its artifacts, as strings by name."""
         record = self.parent.parent.record
         known = {
             "attempt": str(self.current_attempt),
@@ -230,12 +222,12 @@ class Task(TaggedAsParent):
 
     @property
     def parent_tasks(self) -> Iterator[Task]:
-        """The tasks that this one got its inputs from; found while they are iterated, as in Metaflow."""
+        """The tasks from which this one got its inputs; evaluated lazily, as in Metaflow."""
         return self._tasks(parents)
 
     @property
     def child_tasks(self) -> Iterator[Task]:
-        """The tasks that got this one's result and have started; found while they are iterated, as in Metaflow."""
+        """The started tasks that got this one's result; evaluated lazily, as in Metaflow."""
         return self._tasks(children)
 
     @property
@@ -250,33 +242,31 @@ class Task(TaggedAsParent):
 
     @property
     def environment_info(self) -> dict[str, str] | None:
-        """The code and the versions with which the task ran; None for a run that needed no code package."""
+        """The code and the versions that the task used; None for a run without a code package."""
         return self.parent.environment_info
 
     def _tasks(self, find: Callable[[Graph, RunStore, str, str], Iterator[TaskName]]) -> Iterator[Task]:
-        from k8sflow.client.step import Step  # noqa: PLC0415  it is above this module
-
         run = self.parent.parent
         if run.node(self.parent.id) is None:
             return
         for name in find(run.graph, run.run_store, self.parent.id, self.id):
-            yield Task(name.id, parent=Step(name.step, parent=run))
+            yield Task(name.id, parent=run.unchecked_step(name.step))
 
     # ------------------------------------------------------------------ output
 
     @property
     def stdout(self) -> str:
-        """What the task printed."""
+        """The task's standard output."""
         return self.log("stdout").decode("utf-8", "replace")
 
     @property
     def stderr(self) -> str:
-        """What the task wrote to its standard error, and the traceback where it failed."""
+        """The task's standard error, followed by the traceback if it failed."""
         return self._with_failure(self.log("stderr")).decode("utf-8", "replace")
 
     @property
     def stdout_size(self) -> int:
-        """How many bytes the task printed."""
+        """The length of ``stdout`` in bytes."""
         return len(self.log("stdout"))
 
     @property
@@ -285,26 +275,26 @@ class Task(TaggedAsParent):
         return len(self._with_failure(self.log("stderr")))
 
     def loglines(self, stream: str, as_unicode: bool = True) -> Iterator[tuple[datetime | None, Any]]:  # noqa: FBT001, FBT002  as in Metaflow
-        """The lines of ``stdout`` or ``stderr``, each with its local time (None where that was not kept).
+        """The lines of ``stdout`` or ``stderr``, each with its local time (None if it was not recorded).
 
         Args:
             stream: ``stdout`` or ``stderr``.
-            as_unicode: Whether the lines are text; else they are bytes, as they were written.
+            as_unicode: True for strings, False for bytes as they were written.
         """
         for line in self.lines((stream,)):
-            moment = local(line.at) if line.at is not None else None
+            moment = local_time(line.at) if line.at is not None else None
             yield moment, line.text if as_unicode else line.data
         if stream == "stderr":
             for data in self._with_failure(b"").splitlines():
                 yield self.finished_at, data.decode("utf-8", "replace") if as_unicode else data
 
     def _with_failure(self, written: bytes) -> bytes:
-        """What a task wrote to its standard error, followed by why it failed."""
+        """Standard error, followed by the failure if the task failed."""
         outcome = None if self.finished else self._outcome
         if outcome is None:
             return written
-        told = f"{outcome.detail or outcome.summary}\n".encode("utf-8", "backslashreplace")
-        return written + (b"\n" if written and not written.endswith(b"\n") else b"") + told
+        failure = f"{outcome.detail or outcome.summary}\n".encode("utf-8", "backslashreplace")
+        return written + (b"\n" if written and not written.endswith(b"\n") else b"") + failure
 
     def log(self, stream: str) -> bytes:
         """A stream's bytes as the task wrote them."""
@@ -313,19 +303,19 @@ class Task(TaggedAsParent):
         return run_store.read_log(source.parent.id, source.id, source.current_attempt, logs.known(stream))
 
     def lines(self, streams: tuple[str, ...] = logs.STREAMS) -> Iterator[logs.LogLine]:
-        """The lines of the streams, in the order in which they came, as far as that was kept."""
+        """The lines of the streams in the order of their times, as far as they were recorded."""
         source = self._origin or self
         run_store = source.parent.parent.run_store
         return logs.read(run_store, source.parent.id, source.id, source.current_attempt, streams)
 
     def scrub(self, streams: tuple[str, ...] = logs.STREAMS) -> int:
-        """Removes the task's output for good; a line that says so takes its place. Of a clone, that of its origin.
+        """Deletes the task's output, and that of its origin if it is a clone; a line that says so replaces it.
 
         Args:
-            streams: Which of ``stdout`` and ``stderr``.
+            streams: ``stdout``, ``stderr`` or both.
 
         Returns:
-            How many of the streams had output.
+            The number of streams that had output.
         """
         source = self._origin or self
         run_store = source.parent.parent.run_store
@@ -339,12 +329,12 @@ class Task(TaggedAsParent):
 
     @property
     def data(self) -> TaskData:
-        """The task's artifacts as attributes; each is loaded when it is touched."""
+        """The task's artifacts as attributes; each is loaded when it is read."""
         return TaskData(self)
 
     @property
     def artifacts(self) -> TaskArtifacts:
-        """The task's artifacts, the run's parameters and the class's constants among them."""
+        """The task's artifacts, including the run's parameters and the class's constants."""
         refs = dict(self.parent.parent.record.parameters)
         if self._commit is not None:
             refs |= self.parent.parent.tables.table(f"{self.parent.id}/{self.id}", self._commit).refs()
@@ -368,3 +358,6 @@ class Task(TaggedAsParent):
 
     def __repr__(self) -> str:
         return f"Task({self.pathspec!r})"
+
+
+TASKS.register(Task)

@@ -9,7 +9,7 @@ from k8sflow.executors.context import RunContext
 from k8sflow.task.inside.runner import TaskRunner
 
 LOCAL, KUBERNETES = "local", "kubernetes"
-# The one that forks is made before others start threads.
+# The executor that forks comes first: others start threads.
 EXECUTORS = (LOCAL, KUBERNETES)
 
 

@@ -1,1 +1,1 @@
-"""Flows run from Python: ``Runner`` for a flow's file, ``NBRunner`` for a notebook, ``Deployer`` for the cluster."""
+"""Run flows from Python: ``Runner`` for a flow's file, ``NBRunner`` for a notebook, ``Deployer`` for the cluster."""

@@ -1,6 +1,7 @@
-"""A process that runs a flow's command: its output as it comes, what it started, its end, and nothing polled.
+"""A process that runs a flow's command: its output while it is written, the run it started, its end.
 
-One thread sleeps until the process writes or ends. Whoever waits, in a thread or in an event loop, waits for a future.
+Nothing is polled: one thread sleeps until the process writes or ends, and callers, in threads or event loops, wait for
+futures.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from typing import Any, Literal
 
 Stream = Literal["stdout", "stderr"]
 _READ_BYTES = 1 << 16
-# More than a pipe holds: what is read when the process has ended, and what it left running may go on to write.
+# More reads than a pipe's content needs; after the process has ended, its own children may continue to write.
 _LAST_READS = 32
-# How long a driver may take to cancel its tasks before it is killed, and they with it.
+# The time that a driver has to cancel its tasks before it is killed together with them.
 _PATIENCE_SECONDS = 15.0
 
 
@@ -31,13 +32,13 @@ class Child:
     """A running process.
 
     Args:
-        line: Its arguments; the name of a file with its call is added.
-        call: Makes that file's text of the name of another one, to which it writes what it has started.
-        env: Its environment.
-        cwd: Its working directory; None for ours.
+        line: The command line; the name of a file with the call is appended.
+        call: Returns the text of that file, given the name of a file to which the process writes the id of its run.
+        env: The environment.
+        cwd: The working directory; None for this process's.
 
     Raises:
-        OSError: It can't be started.
+        OSError: The process can't be started.
     """
 
     def __init__(
@@ -63,14 +64,14 @@ class Child:
                     stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE,
                     pass_fds=[answer_writer, given.fileno()],
-                    start_new_session=True,  # a Ctrl-C at the terminal is for us; we tell the process, and do so once
+                    start_new_session=True,  # Ctrl-C reaches only this process, which forwards it once
                 )
-        except BaseException:  # whatever keeps the process from starting: no descriptor stays
+        except BaseException:  # on any failure, the descriptor is closed
             os.close(answer_reader)
             raise
         finally:
             os.close(answer_writer)
-        # It does not outlive the interpreter, which would have to read what it writes.
+        # It must not outlive the interpreter, which has to read its output.
         weakref.finalize(self, _end, self._process)
         threading.Thread(target=self._main, args=(answer_reader,), name="k8sflow-runner", daemon=True).start()
 
@@ -81,23 +82,23 @@ class Child:
 
     @property
     def changed(self) -> Future[None]:
-        """Done at the next change: more output, a start, or the end. To be taken before one looks for these."""
+        """A future that is done at the next change: output, start or end. Get it before checking for these."""
         with self._lock:
             return self._changed
 
     def output(self, stream: Stream, start: int = 0) -> bytes:
-        """What the process has written so far, from an offset on."""
+        """The output of the process so far, from an offset on."""
         with self._lock:
             size = self._sizes[stream]
         return os.pread(self._files[stream], size - start, start) if size > start else b""
 
     def ask_to_stop(self) -> None:
-        """Tells the process to cancel what it runs, and doesn't wait."""
+        """Asks the process to cancel its run, and doesn't wait."""
         if not self.ended.done():
             self._process.send_signal(signal.SIGTERM)
 
     def stop(self) -> None:
-        """Ends the process, politely first, and returns when it and its tasks have ended."""
+        """Ends the process, by SIGTERM first, and returns when it and its tasks have ended."""
         if not self.ended.done():
             self.ask_to_stop()
             try:
@@ -109,14 +110,14 @@ class Child:
     def _main(self, answer_reader: int) -> None:
         try:
             self._watch(answer_reader)
-        except Exception as error:  # noqa: BLE001  the thread's border: else those who wait would wait for ever
+        except Exception as error:  # noqa: BLE001  otherwise callers would wait forever
             for future in (self.started, self.ended):
                 if not future.done():
                     future.set_exception(error)
             self._notify()
 
     def _watch(self, answer_reader: int) -> None:
-        """Takes what comes until the process has ended; what it left running may keep its output open forever."""
+        """Reads until the process has ended; its own children may keep its output open forever."""
         assert self._process.stdout is not None
         assert self._process.stderr is not None
         takers: dict[int, Callable[[bytes], None]] = {
@@ -148,7 +149,7 @@ class Child:
         self._notify()
 
     def _append(self, stream: Stream, data: bytes) -> None:
-        with contextlib.suppress(OSError):  # a full disk costs output, and not the run
+        with contextlib.suppress(OSError):  # a full disk loses output, but doesn't fail the run
             written = os.write(self._files[stream], data)
             with self._lock:
                 self._sizes[stream] += written
@@ -164,15 +165,15 @@ class Child:
         before.set_result(None)
 
     def _unnamed_file(self) -> int:
-        """The descriptor of a file that is gone with us."""
+        """The descriptor of a file that disappears with this process."""
         descriptor, name = tempfile.mkstemp(prefix="k8sflow-")
         Path(name).unlink()
-        weakref.finalize(self, os.close, descriptor).atexit = False  # then its watcher may write to it still
+        weakref.finalize(self, os.close, descriptor).atexit = False  # the watcher thread may still write to it at exit
         return descriptor
 
 
 def _pour(descriptor: int, take: Callable[[bytes], None], reads: int) -> bool:
-    """Takes what there is to read, at most so many pieces; False where there will never be more."""
+    """Passes on available data, in at most this many reads; returns False at the end of the file."""
     for _ in range(reads):
         try:
             data = os.read(descriptor, _READ_BYTES)
@@ -185,7 +186,7 @@ def _pour(descriptor: int, take: Callable[[bytes], None], reads: int) -> bool:
 
 
 def _readable_at_end(process: subprocess.Popen[bytes]) -> int:
-    """A descriptor that can be read when the process has ended."""
+    """A descriptor that becomes readable when the process has ended."""
     if hasattr(os, "pidfd_open"):
         with contextlib.suppress(OSError):  # an old kernel, or a seccomp profile
             return os.pidfd_open(process.pid)
@@ -200,14 +201,14 @@ def _readable_at_end(process: subprocess.Popen[bytes]) -> int:
 
 
 def _pending() -> Future[Any]:
-    """A future that who waits for it can't cancel."""
+    """A future that callers can't cancel."""
     future: Future[Any] = Future()
     future.set_running_or_notify_cancel()
     return future
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Ends a process whose watcher may be gone."""
+    """Ends a process, whose watcher thread may no longer run."""
     if process.poll() is None:
         process.terminate()
         try:

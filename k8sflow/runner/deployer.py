@@ -1,4 +1,4 @@
-"""``Deployer``: runs of a flow's file that are handed to the cluster."""
+"""``Deployer``: detached runs of a flow's file, driven in the cluster."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ _Answer = TypeVar("_Answer")
 
 
 class Deployer:
-    """Hands a flow's file to where it runs without this machine: ``Deployer("flow.py").kubernetes().create()``.
+    """Deploys a flow's file to run without this machine: ``Deployer("flow.py").kubernetes().create()``.
 
     Args:
         flow_file: The file.
-        show_output: Whether the output of the commands is shown.
-        env: Variables that are added to the environment.
-        cwd: The working directory of the commands; None for ours.
+        show_output: True to show the output of the commands.
+        env: Variables to add to the environment.
+        cwd: The working directory of the commands; None for this process's.
         options: Options of ``run``, as for ``Runner``.
 
     Raises:
@@ -53,20 +53,20 @@ class Deployer:
         self._runner = Runner(flow_file, show_output, env=env, cwd=cwd, **options)
 
     def kubernetes(self, **options: Any) -> KubernetesDeployer:
-        """The cluster that has the controller.
+        """Chooses the cluster with the controller.
 
         Args:
-            options: Those of ``@kubernetes``, for every step: ``image``, ``memory``, …
+            options: The options of ``@kubernetes`` for every step: ``image``, ``memory``, …
         """
         return KubernetesDeployer(self._runner, options)
 
 
 class KubernetesDeployer:
-    """Hands a flow to the controller in the cluster.
+    """Deploys a flow to a cluster.
 
     Args:
-        runner: What runs the flow's commands.
-        options: Those of ``@kubernetes``, for every step.
+        runner: Runs the flow's commands.
+        options: The options of ``@kubernetes`` for every step.
     """
 
     def __init__(self, runner: Runner, options: Mapping[str, Any]) -> None:
@@ -76,12 +76,12 @@ class KubernetesDeployer:
         self._namespace = options.get("namespace")
 
     def create(self) -> DeployedFlow:
-        """Makes sure that the flow has no mistakes and that the cluster would take it.
+        """Checks the flow, and that the cluster accepts it.
 
         Raises:
             FlowDefinitionError: The flow has mistakes.
-            ConfigurationError: There is no kubeconfig, or it is wrong.
-            KubernetesError: There is no controller, or FlowRuns may not be created.
+            ConfigurationError: There is no kubeconfig, or it is invalid.
+            KubernetesError: There is no controller, or this user may not create FlowRuns.
         """
         file = self._runner.flow_file
         checked = subprocess.run(
@@ -104,11 +104,11 @@ class KubernetesDeployer:
 
 
 class DeployedFlow:
-    """A flow that the cluster takes.
+    """A flow that the cluster accepts.
 
     Args:
-        runner: What runs the flow's commands.
-        with_: What puts its steps on Kubernetes.
+        runner: Runs the flow's commands.
+        with_: The value of ``--with`` that runs its steps on Kubernetes.
     """
 
     def __init__(self, runner: Runner, with_: str) -> None:
@@ -116,7 +116,7 @@ class DeployedFlow:
         self._with = with_
 
     def trigger(self, **options: Any) -> TriggeredRun:
-        """Hands a run to the cluster, and returns when the controller has it.
+        """Starts a detached run, and returns when the controller has accepted it.
 
         Args:
             options: The flow's parameters, and options of ``run``, as keyword arguments.
@@ -128,7 +128,7 @@ class DeployedFlow:
         given = [self._with, *([more] if isinstance(more, str) else more)]
         submitted = self._runner.run(**{**options, "decospecs": given, "detach": True})
         if submitted.returncode != 0:
-            raise RunError(f"{submitted.run.pathspec} was not handed over.", cause=submitted.stderr.strip())
+            raise RunError(f"{submitted.run.pathspec} was not detached.", cause=submitted.stderr.strip())
         return TriggeredRun(self._runner.find(submitted.run.id), self._runner.settings)
 
     def __repr__(self) -> str:
@@ -136,11 +136,11 @@ class DeployedFlow:
 
 
 class TriggeredRun:
-    """A run that was handed to the cluster.
+    """A detached run.
 
     Args:
         run_store: The run's records.
-        settings: The settings that hold for its flow.
+        settings: The settings of its flow.
     """
 
     def __init__(self, run_store: RunStore, settings: Settings) -> None:
@@ -154,10 +154,10 @@ class TriggeredRun:
 
     @property
     def status(self) -> str | None:
-        """Pending, Running, Succeeded, Failed or Cancelled; None where its FlowRun is gone.
+        """Pending, Running, Succeeded, Failed or Cancelled; None if its FlowRun was deleted.
 
         Raises:
-            KubernetesError: The cluster can't be asked.
+            KubernetesError: The cluster can't be reached.
         """
         try:
             found = self._call(lambda api: api.get(self._path))
@@ -169,10 +169,10 @@ class TriggeredRun:
         return (phase or flowruns.Phase.PENDING).value
 
     def terminate(self) -> bool:
-        """Deletes its FlowRun, which cancels the run where it has not ended; whether there was one.
+        """Deletes its FlowRun, which cancels the run unless it has ended; returns False if there was none.
 
         Raises:
-            KubernetesError: The cluster can't be asked, or refused.
+            KubernetesError: The cluster can't be reached, or refused the request.
         """
         if self.status is None:
             return False
@@ -203,7 +203,7 @@ class TriggeredRun:
 
 @contextmanager
 def _needs_api() -> Iterator[None]:
-    """Imports what speaks to the API server.
+    """Translates a failed import of the API client.
 
     Raises:
         ConfigurationError: A package is missing, as in a task's pod.
@@ -212,12 +212,12 @@ def _needs_api() -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         raise ConfigurationError(
-            f"runs can't be handed to the cluster here: the package {error.name} is not installed.",
+            f"runs can't be detached here: the package {error.name} is not installed.",
             cause="The pods of tasks have only the part of k8sflow that runs tasks.",
-            advice="Install k8sflow in the step's image, or use Deployer outside of the pod.",
+            advice="Install k8sflow in the step's image, or use Deployer outside the pod.",
         ) from error
 
 
 def _written(value: Any) -> str:
-    """An option's value as it stands after ``--with``."""
+    """An option's value in the syntax of ``--with``."""
     return json.dumps(value) if isinstance(value, (list, dict, tuple)) else str(value)

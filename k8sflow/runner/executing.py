@@ -1,4 +1,4 @@
-"""``ExecutingRun`` and ``ExecutingTask``: what a ``Runner`` has started, while it runs and afterwards."""
+"""``ExecutingRun`` and ``ExecutingTask``: a run or task that a ``Runner`` started, during and after it."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ Started = TypeVar("Started", Run, Task)
 
 
 class ExecutingProcess(Generic[Started]):
-    """What was started, and the process that drives it; a context manager that ends the process where it still runs.
+    """A started run or task and its process; a context manager that ends the process if it is still running.
 
     Args:
         child: The process.
-        command: How the process was started, for people.
-        find: What was started, as the client reads it, by what the process tells of it.
+        command: The command line of the process, for people.
+        find: Returns the client's object for the run or task that the process reported.
     """
 
     _kind: ClassVar[str]
@@ -48,13 +48,13 @@ class ExecutingProcess(Generic[Started]):
         if self._found is None:
             answer = self._child.started.result()
             if answer is None:
-                raise self._never_began()
+                raise self._not_started()
             self._found = self._find(answer)
         return self._found
 
     @property
     def status(self) -> Status:
-        """How it is: running, successful, failed (also where it was cancelled), or timeout, by ``wait``."""
+        """``running``, ``successful``, ``failed`` (or cancelled), or ``timeout`` (in ``wait``)."""
         if self._timed_out:
             return "timeout"
         if self.returncode is None:
@@ -63,25 +63,25 @@ class ExecutingProcess(Generic[Started]):
 
     @property
     def returncode(self) -> int | None:
-        """The exit code of the process, less than 0 where a signal ended it; None while it runs."""
+        """The exit code of the process, negative if a signal ended it; None while it runs."""
         return self._child.ended.result() if self._child.ended.done() else None
 
     @property
     def stdout(self) -> str:
-        """What the process has written so far."""
+        """The standard output of the process so far."""
         return self._child.output("stdout").decode("utf-8", "replace")
 
     @property
     def stderr(self) -> str:
-        """What the process has written to its standard error so far."""
+        """The standard error of the process so far."""
         return self._child.output("stderr").decode("utf-8", "replace")
 
     async def wait(self, timeout: float | None = None, stream: Stream | None = None) -> Self:
         """Waits until the end.
 
         Args:
-            timeout: Seconds after which what runs is cancelled: its ``status`` is ``timeout`` then.
-            stream: ``stdout`` or ``stderr``: which of them is printed meanwhile.
+            timeout: Seconds after which the run or task is cancelled, with the ``status`` ``timeout``.
+            stream: ``stdout`` or ``stderr``, to be printed meanwhile; None for neither.
 
         Returns:
             This object.
@@ -94,14 +94,14 @@ class ExecutingProcess(Generic[Started]):
         return self
 
     async def stream_log(self, stream: Stream, position: int | None = None) -> AsyncIterator[tuple[int, str]]:
-        """The lines of the output as they come, until the end.
+        """The lines of the output as they are written, until the end.
 
         Args:
             stream: ``stdout`` or ``stderr``.
-            position: Where to begin; by default with the first line.
+            position: The position from which to read; by default the beginning.
 
         Yields:
-            The position behind a line, from which a later call goes on, and the line.
+            The position after a line, from which a later call continues, and the line.
         """
         start, rest = position or 0, b""
         is_over = False
@@ -119,7 +119,7 @@ class ExecutingProcess(Generic[Started]):
             yield start + len(rest), rest.decode("utf-8", "replace")
 
     def show_until_end(self) -> None:
-        """Waits for the end, and copies the output to ours meanwhile; called again, it goes on where it was."""
+        """Waits for the end while copying the output to this process's; a second call continues after the first."""
         is_over = False
         while not is_over:
             changed = self._child.changed
@@ -129,12 +129,12 @@ class ExecutingProcess(Generic[Started]):
                 cut = data if is_over else data[: data.rfind(b"\n") + 1]
                 getattr(sys, stream).write(cut.decode("utf-8", "replace"))
                 getattr(sys, stream).flush()
-                self._shown[stream] += len(cut)  # not before: Ctrl-C in between shows a line twice, and loses none
+                self._shown[stream] += len(cut)  # only now: a Ctrl-C in between repeats a line rather than losing one
             if not is_over:
                 changed.result()
 
-    async def began(self) -> Self:
-        """Waits until there is a run or a task; who is cancelled meanwhile, cancels what was to be one.
+    async def when_started(self) -> Self:
+        """Waits until the run or task has started; cancelling the wait cancels the run or task too.
 
         Raises:
             RunError: The process has ended before that.
@@ -142,8 +142,8 @@ class ExecutingProcess(Generic[Started]):
         try:
             if await asyncio.wrap_future(self._child.started) is None:
                 await asyncio.wrap_future(self._child.ended)
-                raise self._never_began()
-        except asyncio.CancelledError:  # nobody gets to know of it, who could end it
+                raise self._not_started()
+        except asyncio.CancelledError:  # no caller will get an object with which to end it
             self._child.ask_to_stop()
             raise
         return self
@@ -153,7 +153,7 @@ class ExecutingProcess(Generic[Started]):
         self._child.ended.result()
 
     def cleanup(self) -> None:
-        """Cancels what has not ended, and returns when nothing of it runs."""
+        """Cancels the run or task if it is running, and returns when all of its processes have ended."""
         self._child.stop()
 
     def __enter__(self) -> Self:
@@ -167,16 +167,16 @@ class ExecutingProcess(Generic[Started]):
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self.command}, {self.status}>"
 
-    def _never_began(self) -> RunError:
-        said = "\n".join(filter(None, [self.stdout.strip(), self.stderr.strip()]))
+    def _not_started(self) -> RunError:
+        output = "\n".join(filter(None, [self.stdout.strip(), self.stderr.strip()]))
         return RunError(
-            f"{self.command} ended with exit code {self.returncode}, and no {self._kind} was started.", cause=said
+            f"{self.command} ended with exit code {self.returncode}, and no {self._kind} was started.", cause=output
         )
 
     async def _wait(self, stream: Stream | None) -> None:
         if stream is not None:
             async for _, line in self.stream_log(stream):
-                print(line)  # noqa: T201  what the caller asks for
+                print(line)  # noqa: T201  as the caller asked
         await asyncio.wrap_future(self._child.ended)
 
 

@@ -1,4 +1,4 @@
-"""``NBRunner``: runs of a flow that is written in a notebook."""
+"""``NBRunner``: runs of a flow that is defined in a notebook."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from k8sflow.flow.spec import FlowSpec, steps
 from k8sflow.runner.runner import Runner
 from k8sflow.runtime.commands.next_steps import NOTEBOOK
 
-# What in a cell is about running the flow, and no part of it.
+# Names in a cell that are used to run the flow, and don't belong to it.
 _OUR_NAMES = ("NBRunner", "NBDeployer")
 _IPYTHON = "get_ipython"
 
 
 class NBRunner(Runner):
-    """Runs a flow that is written in one cell of a notebook, with all its imports, as a file of its own.
+    """Runs a flow that is defined in one cell of a notebook, with all its imports, as a file of its own.
 
-    The file is made in ``base_dir``, where the flow finds the notebook's modules and data; ``cleanup`` removes it,
-    and the end of the interpreter. What stands in the cell from the first use of NBRunner on is left out.
+    The file is created in ``base_dir``, where the flow finds the notebook's modules and data. It is deleted by
+    ``cleanup``, and when the interpreter exits. It has the cell's code up to the first use of NBRunner.
 
     Args:
         flow: The flow's class.
-        show_output: Whether the output is shown while one waits for the end.
-        env: Variables that are added to the environment.
+        show_output: True to show the output while waiting for the end.
+        env: Variables to add to the environment.
         base_dir: The folder of the file, and the working directory; the current one by default.
         options: Options of the commands, as for ``Runner``.
 
@@ -59,7 +59,7 @@ class NBRunner(Runner):
         super().__init__(name, show_output, env=env, cwd=folder, **options)
 
     def nbrun(self, **options: Any) -> Run:
-        """Runs the flow, and returns the run when it has ended, in whatever way; the file is removed.
+        """Runs the flow, deletes the file, and returns the run when it has ended in any way.
 
         Args:
             options: The flow's parameters, and options of ``run``, as keyword arguments.
@@ -73,7 +73,7 @@ class NBRunner(Runner):
             self.cleanup()
 
     def nbresume(self, **options: Any) -> Run:
-        """Resumes a run, and returns the new one when it has ended, in whatever way; the file is removed.
+        """Resumes a run, deletes the file, and returns the new run when it has ended in any way.
 
         Args:
             options: Options of ``resume``: ``origin_run_id``, ``step_to_rerun``, …
@@ -87,13 +87,13 @@ class NBRunner(Runner):
             self.cleanup()
 
     def cleanup(self) -> None:
-        """Cancels what still runs, and removes the file."""
+        """Cancels running commands, and deletes the file."""
         super().cleanup()
         self.flow_file.unlink(missing_ok=True)
 
 
 def flow_source(flow: type[FlowSpec]) -> str:
-    """The cell that a flow is written in, as a flow's file; its lines keep their numbers.
+    """The content of a flow's cell as a flow's file, with the same line numbers.
 
     Raises:
         RunError: It can't be found.
@@ -106,8 +106,8 @@ def flow_source(flow: type[FlowSpec]) -> str:
     if not source:
         raise RunError(
             f"the cell of {flow.__name__} can't be found.",
-            cause="It was run by other means than the notebook: under %%time, or by exec().",
-            advice="Write the flow into a cell of its own, with its imports, and run it again.",
+            cause="The notebook didn't run it directly, but under %%time, or by exec().",
+            advice="Move the flow and its imports into a cell of its own, and run it again.",
         )
     lines = source.splitlines()
     tree = compile(source, flow.__name__, "exec", ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
@@ -124,6 +124,6 @@ def flow_source(flow: type[FlowSpec]) -> str:
 
 
 def _names(statement: ast.stmt, *names: str) -> bool:
-    """Whether a statement names one of these."""
+    """True if a statement uses one of these names."""
     found = {getattr(node, "id", getattr(node, "attr", None)) for node in ast.walk(statement)}
     return not found.isdisjoint(names)

@@ -22,22 +22,21 @@ from k8sflow.storage.local import folders_with_runs
 from k8sflow.storage.objects import ObjectStore
 from k8sflow.storage.run_store import RunStore
 
-# The options that are needed before the flow's other options are known.
+# Options that are needed before the flow's other options are known.
 _CONFIGS = ("config", "config_value")
 _Executing = TypeVar("_Executing", ExecutingRun, ExecutingTask)
 
 
 class Runner:
-    """Runs a flow's file, as ``python flow.py`` does; a context manager that ends what still runs.
+    """Runs a flow's file, as ``python flow.py`` does; a context manager that ends running commands.
 
     Args:
         flow_file: The file.
-        show_output: Whether ``run``, ``resume`` and ``spin`` show the output while they wait for the end.
-        env: Variables that are added to the environment.
-        cwd: The working directory of the runs, and where they are kept; None for ours as it is now.
+        show_output: True to show the output of ``run``, ``resume`` and ``spin`` while waiting for the end.
+        env: Variables to add to the environment.
+        cwd: The working directory of the runs, in which they are stored; None for the current one.
         options: Options of the commands, as keyword arguments: ``decospecs=["kubernetes"]``, ``max_workers=4``,
-            ``config=("name", "file.json")``, ``config_value=[("name", {...})]``. Lists stand for an option that is
-            given several times.
+            ``config=("name", "file.json")``, ``config_value=[("name", {...})]``. A list repeats an option.
 
     Raises:
         RunError: There is no such file.
@@ -62,7 +61,7 @@ class Runner:
         self._children: list[Child] = []
 
     def run(self, **options: Any) -> ExecutingRun:
-        """Runs the flow, and returns when the run has ended, in whatever way.
+        """Runs the flow, and returns when the run has ended in any way.
 
         Args:
             options: The flow's parameters, and options of ``run``, as keyword arguments.
@@ -73,7 +72,7 @@ class Runner:
         return self._to_end("run", options)
 
     def resume(self, **options: Any) -> ExecutingRun:
-        """Resumes a run, and returns when the new one has ended, in whatever way.
+        """Resumes a run, and returns when the new one has ended in any way.
 
         Args:
             options: Options of ``resume``: ``origin_run_id``, ``step_to_rerun``, …
@@ -84,33 +83,33 @@ class Runner:
         return self._to_end("resume", options)
 
     async def async_run(self, **options: Any) -> ExecutingRun:
-        """Starts a run, and returns when there is one.
+        """Starts a run, and returns when it exists.
 
         Args:
-            options: As those of ``run``.
+            options: The same as for ``run``.
 
         Raises:
             RunError: No run was started.
         """
-        return await self._start("run", options).began()
+        return await self._start("run", options).when_started()
 
     async def async_resume(self, **options: Any) -> ExecutingRun:
-        """Resumes a run, and returns when there is a new one.
+        """Resumes a run, and returns when the new one exists.
 
         Args:
-            options: As those of ``resume``.
+            options: The same as for ``resume``.
 
         Raises:
             RunError: No run was started.
         """
-        return await self._start("resume", options).began()
+        return await self._start("resume", options).when_started()
 
     def spin(self, pathspec: str, **options: Any) -> ExecutingTask:
-        """Runs a step again, on the inputs of an earlier run's task, and returns when that has ended, in whatever way.
+        """Reruns a step on the inputs of an earlier run's task, and returns when it has ended in any way.
 
         Args:
             pathspec: The task: ``step``, ``step/task``, ``run/step`` or ``run/step/task``.
-            options: Options of ``spin``. Of those of the Runner its configs hold, the others are about runs.
+            options: Options of ``spin``. The Runner's own options are ignored, except for configs.
 
         Raises:
             RunError: No task was started.
@@ -118,20 +117,20 @@ class Runner:
         return self._shown(self._start_spin(pathspec, options))
 
     async def async_spin(self, pathspec: str, **options: Any) -> ExecutingTask:
-        """Starts a step again, and returns when there is a task.
+        """Reruns a step, and returns when its task exists.
 
         Args:
-            pathspec: As that of ``spin``.
-            options: As those of ``spin``.
+            pathspec: The same as for ``spin``.
+            options: The same as for ``spin``.
 
         Raises:
             RunError: No task was started.
         """
-        return await self._start_spin(pathspec, options).began()
+        return await self._start_spin(pathspec, options).when_started()
 
     @property
     def settings(self) -> config.Settings:
-        """The settings that hold for the flow.
+        """The settings of the flow.
 
         Raises:
             ConfigurationError: They can't be read.
@@ -150,7 +149,7 @@ class Runner:
         return found
 
     def cleanup(self) -> None:
-        """Cancels the runs that have not ended, and returns when nothing of them runs."""
+        """Cancels running commands, and returns when all of their processes have ended."""
         while self._children:
             self._children.pop().stop()
 
@@ -168,27 +167,27 @@ class Runner:
     def _shown(self, executing: _Executing) -> _Executing:
         try:
             executing.show_until_end() if self._show_output else executing.wait_until_end()
-        except BaseException:  # Ctrl-C most of all: what runs is ours
+        except BaseException:  # Ctrl-C above all: the run must not outlive the call
             executing.cleanup()
             if self._show_output:
-                executing.show_until_end()  # how it was cancelled, and how to go on
+                executing.show_until_end()  # shows how it was cancelled, and how to continue
             raise
         _ = executing.started
         return executing
 
     def _start(self, command: str, options: Mapping[str, Any]) -> ExecutingRun:
-        child, told = self._child(command, {**self.options, **options}, "run_id_file")
-        return ExecutingRun(child, told, lambda run_id: Run(self.find(run_id)))
+        child, line = self._child(command, {**self.options, **options}, "run_id_file")
+        return ExecutingRun(child, line, lambda run_id: Run(self.find(run_id)))
 
     def _start_spin(self, pathspec: str, options: Mapping[str, Any]) -> ExecutingTask:
         configs = {name: self.options[name] for name in _CONFIGS if name in self.options}
-        child, told = self._child("spin", {**configs, **options, "task": pathspec}, "pathspec_file")
-        return ExecutingTask(child, told, self._spun)
+        child, line = self._child("spin", {**configs, **options, "task": pathspec}, "pathspec_file")
+        return ExecutingTask(child, line, self._spun)
 
     def _child(self, command: str, values: dict[str, Any], answer: str) -> tuple[Child, str]:
-        """A command's process, and how it was started; ``answer`` is the option for the file to tell into."""
+        """A command's process, and its command line for people; ``answer`` is the option for its answer's file."""
         line = [sys.executable, str(self.flow_file), command, "--k8sflow-call"]
-        told = shlex.join([Path(sys.executable).name, self.flow_file.name, command])
+        shown = shlex.join([Path(sys.executable).name, self.flow_file.name, command])
         words = _configs(values)
 
         def call(file: str) -> str:
@@ -199,18 +198,20 @@ class Runner:
         except OSError as error:
             is_large = error.errno == errno.E2BIG
             raise RunError(
-                f"{told} can't be started: {error.strerror}.",
-                cause="A variable of its environment has more than 128 KiB, or all have too much." if is_large else "",
-                advice="Give large values as parameters, or in a file." if is_large else "",
+                f"{shown} can't be started: {error.strerror}.",
+                cause="An environment variable is larger than 128 KiB, or all together are too large."
+                if is_large
+                else "",
+                advice="Pass large values as parameters, or in a file." if is_large else "",
             ) from error
         self._children.append(child)
-        return child, told
+        return child, shown
 
     def _spun(self, pathspec: str) -> Task:
-        """The task that ``spin`` has run.
+        """The task that ``spin`` ran.
 
         Raises:
-            RunError: It is not here.
+            RunError: It can't be found.
         """
         flow, folder, run, step, task = pathspec.split("/")
         try:
@@ -230,22 +231,22 @@ class Runner:
 
 
 def _folder_of_runs(cwd: str | os.PathLike[str] | None) -> Path | None:
-    """The working folder of runs as an absolute path, since ours may change; None where ours was deleted."""
+    """The working folder of runs as an absolute path, since the current one may change; None if it was deleted."""
     here = config.working_folder()
     return here if cwd is None else (here or Path("/")) / cwd
 
 
 def _configs(values: dict[str, Any]) -> list[str]:
-    """The options of configs as words, taken out of the values."""
+    """The options of configs as arguments of the command line; removes them from the values."""
     words = []
     for name in _CONFIGS:
         given = values.pop(name, None) or []
         for config_name, value in [given] if isinstance(given, tuple) else given:
             if odd := list(_odd_keys(value)):
                 raise ParameterError(
-                    f"the config {config_name!r} has the key {odd[0]!r}, which would become a text.",
-                    cause="The Runner passes configs as JSON, whose keys are texts.",
-                    advice="Write the config to a YAML file, and give that: config=[(name, file)].",
+                    f"the config {config_name!r} has the key {odd[0]!r}, which would become a string.",
+                    cause="The Runner passes configs as JSON, whose keys are strings.",
+                    advice="Write the config to a YAML file, and pass that: config=[(name, file)].",
                 )
             text = value if isinstance(value, str | os.PathLike) else _json(value)
             words += [f"--{name.replace('_', '-')}", str(config_name), str(text)]
@@ -253,7 +254,7 @@ def _configs(values: dict[str, Any]) -> list[str]:
 
 
 def _odd_keys(value: Any) -> Iterator[Any]:
-    """The keys of tables that are no texts."""
+    """The keys of nested dictionaries that are not strings."""
     if isinstance(value, dict):
         yield from (key for key in value if not isinstance(key, str))
         value = value.values()
@@ -267,11 +268,11 @@ def _json(value: Any) -> str:
     try:
         return json.dumps(value, default=_plain)
     except (TypeError, ValueError) as error:
-        raise ParameterError(f"the options of a run have to be plain values: {error}.") from error
+        raise ParameterError(f"the options of a run must be plain values: {error}.") from error
 
 
 def _plain(value: Any) -> Any:
-    """What JSON has no word for, and a command line has."""
+    """A JSON value for an object that JSON doesn't support, but a command line does."""
     if isinstance(value, os.PathLike):
         return str(value)
     if isinstance(value, (set, frozenset, range)):

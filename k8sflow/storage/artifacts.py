@@ -1,6 +1,6 @@
 """Artifacts: Python values as content-addressed blobs (invariants I3 and I4).
 
-Small values travel inside of the commit of the task that made them, and cost no object of their own.
+Small values are stored inside the commit of the task that set them, and need no object of their own.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from k8sflow.storage.objects import Buffer, ObjectStore
 from k8sflow.storage.sameness import differs_by_caches, is_unchanged
 
 INLINE_BYTES = 2048
-# Blobs that a task may need again: the items of a foreach, of which a join reads those of each branch.
+# Blobs that a task may need again: the items of a foreach, which a join reads once for each branch.
 _KEPT_BLOB_BYTES = 2 << 20
 _KEPT_BLOBS = 4
 
 
 @dataclass(frozen=True)
 class ArtifactRef:
-    """Where a value is, and what it is.
+    """A reference to a stored value.
 
     Args:
         blob: sha256 of the encoded value.
-        size: Its length in bytes.
-        encoding: ``pickle``, or ``pickle5`` where buffers follow the stream.
+        size: The length of the encoded value in bytes.
+        encoding: ``pickle``, or ``pickle5`` if buffers follow the stream.
         type: The value's type, as ``module.Class``.
-        inline: The encoded value itself where it is small, in base64.
+        inline: The encoded value itself in base64, if it is small.
     """
 
     blob: str
@@ -55,8 +55,8 @@ class ArtifactStore:
     """Saves and loads the values of one flow.
 
     Args:
-        store: Where the blobs are.
-        flow: The flow's name; its blobs lie below it.
+        store: The store of the blobs.
+        flow: The flow's name, which is the first part of the blobs' keys.
     """
 
     def __init__(self, store: ObjectStore, flow: str) -> None:
@@ -67,23 +67,23 @@ class ArtifactStore:
 
     @property
     def store(self) -> ObjectStore:
-        """Where the blobs are."""
+        """The store of the blobs."""
         return self._store
 
     def save(
         self, value: object, name: str, known: ArtifactRef | None = None, *, inline_bytes: int = INLINE_BYTES
     ) -> ArtifactRef:
-        """Saves a value; nothing is written where the same content is there already.
+        """Saves a value, unless the store already has the same content.
 
         Args:
-            value: What to save.
-            name: What the value is called, for the error.
-            known: The reference under which an earlier task saved the value, perhaps unchanged.
-            inline_bytes: A value of at most this many bytes becomes a part of its reference.
+            value: The value.
+            name: The artifact's name, for errors.
+            known: The reference under which an earlier task saved the value, which may be unchanged.
+            inline_bytes: The size up to which a value becomes a part of its reference.
 
         Raises:
-            ArtifactError: The value can't be pickled, or not be loaded from its pickle.
-            StorageError: The store refused.
+            ArtifactError: The value can't be pickled, or can't be loaded from its pickle.
+            StorageError: The store refused the write.
         """
         found = encode(value, name)
         if known is not None and (known.blob == found.blob or self._was_only_read(found, value, known, name)):
@@ -96,13 +96,13 @@ class ArtifactStore:
         return ArtifactRef(found.blob, found.size, found.name, type_name(value))
 
     def _was_only_read(self, found: Encoded, value: object, known: ArtifactRef, name: str) -> bool:
-        """Whether a value that has other bytes now is what an earlier task saved, as it is after loading."""
+        """True if a value with different bytes is still the one that an earlier task saved, as loading leaves it."""
         if known.type != type_name(value):
             return False
         if not found.kinds and known.size != found.size:
-            return False  # of Python's own types only sets are written in another way after loading
+            return False  # of Python's own types, only sets have different bytes after loading
         if found.buffers and self._shapes.get(known.blob) == found.shape:
-            return False  # an array with other numbers
+            return False  # an array with different numbers
         try:
             fresh = self.load(known, name)
         except ArtifactError:
@@ -110,7 +110,7 @@ class ArtifactStore:
         return is_unchanged(found, value, fresh)
 
     def is_same(self, value: object, ref: ArtifactRef, name: str) -> bool:
-        """Whether a value is the one that was saved; a set is, in whatever order it iterates.
+        """True if a value is the saved one; the order of a set doesn't matter.
 
         Raises:
             ArtifactError: It can't be pickled.
@@ -119,12 +119,12 @@ class ArtifactStore:
         return found.blob == ref.blob or self._was_only_read(found, value, ref, name)
 
     def was_only_read(self, ref: ArtifactRef, before: ArtifactRef, name: str) -> bool:
-        """Whether a saved value is another one that was only read: what differs is what the reading has cached.
+        """True if a saved value differs from an earlier one only by what reading it has cached.
 
         Args:
             ref: The value.
-            before: What it may have been.
-            name: What it is called.
+            before: The earlier value.
+            name: The artifact's name.
         """
         if ref.type != before.type:
             return False
@@ -135,7 +135,7 @@ class ArtifactStore:
             return False
 
     def save_blob(self, blob: str, parts: Sequence[Buffer]) -> None:
-        """Writes content under its sha256, unless it is there; what a power cut has left of it is not that."""
+        """Writes content under its sha256, unless it exists in full: a power cut may have truncated it."""
         key = blob_key(self._flow, blob)
         if not self._store.exists(key, sum(memoryview(part).nbytes for part in parts)):
             self._store.put(key, parts)
@@ -144,12 +144,12 @@ class ArtifactStore:
         """The value, verified before it is unpickled.
 
         Args:
-            ref: Where it is.
-            name: What it is called, for the error.
-            find: Looks up classes and functions; None for Python's own way.
+            ref: The reference to the value.
+            name: The artifact's name, for errors.
+            find: Looks up classes and functions; None for Python's own lookup.
 
         Raises:
-            ArtifactError: The content is damaged or missing, or needs code that is not here.
+            ArtifactError: The content is damaged or missing, or needs code that is not available.
         """
         data = self._content(ref, name) if ref.inline is None else _inline(ref.inline)
         self._verify(data, ref, name)
@@ -163,12 +163,12 @@ class ArtifactStore:
         except Exception as error:  # unpickling runs the code of the value's classes, which may raise anything
             raise ArtifactError(
                 f"the artifact {name!r} (a {ref.type}) can't be loaded: {type(error).__name__}: {error}",
-                cause="The code or a package that it was made with is not here, or has another version.",
-                advice="Import the flow's module, and install the packages of the step that made it.",
+                cause="Code or a package that it needs is missing here, or has a different version.",
+                advice="Import the flow's module, and install the packages of the step that set it.",
             ) from error
 
     def _content(self, ref: ArtifactRef, name: str) -> Buffer:
-        """The bytes of a value, of a small one those that were read last."""
+        """The bytes of a value; those of the last few small ones are cached."""
         if ref.size > _KEPT_BLOB_BYTES:
             return self.load_blob(ref.blob, name)
         if ref.blob not in self._kept:
@@ -183,36 +183,36 @@ class ArtifactStore:
         """The bytes of a blob, not verified.
 
         Raises:
-            ArtifactError: There is none.
+            ArtifactError: There is no such blob.
         """
         try:
             return self._store.get(blob_key(self._flow, blob))
         except ObjectNotFoundError as error:
             raise ArtifactError(
                 f"the content of {name!r} is missing: there is no blob {blob} in {self._store.url}.",
-                cause="It was removed since the run.",
+                cause="It was deleted after the run.",
             ) from error
 
     def _verify(self, data: Buffer, ref: ArtifactRef, name: str) -> None:
         found = sha256([data])
         if found != ref.blob:
-            # A blob that is there is not written again, so the damaged one has to go first.
+            # An existing blob is not written again, so the damaged one has to be deleted first.
             first = "" if ref.inline is not None else f"Delete {blob_key(self._flow, ref.blob)} there. "
             raise ArtifactError(
                 f"the content of {name!r} in {self._store.url} is damaged: its sha256 is {found}, "
                 f"but {ref.blob} was saved.",
-                cause="Somebody or something changed the store. It was not unpickled.",
-                advice=f"{first}Run the step that made it again.",
+                cause="Something changed the store. The content was not unpickled.",
+                advice=f"{first}Rerun the step that set it.",
             )
 
 
 def blob_key(flow: str, blob: str) -> str:
-    """Where a blob lies in the store."""
+    """The key of a blob in the store."""
     return f"{flow}/blobs/{blob[:2]}/{blob}"
 
 
 def _inline(text: str) -> bytes:
-    """The bytes of an inline value; none where it is damaged, which the check of its hash tells."""
+    """The bytes of an inline value; empty if it is damaged, which the check of the hash reports."""
     try:
         return base64.b64decode(text, validate=True)
     except ValueError:

@@ -1,6 +1,6 @@
-"""Commits in bulk: read as far as a scheduler needs them, and taken over by a run that resumes another one.
+"""Commits in bulk: read as far as a scheduler needs, and cloned into a run that resumes another one.
 
-Nothing is unpickled, and no blob is touched: both runs name the same ones.
+Nothing is unpickled, and no blob is read or written: both runs refer to the same blobs.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from k8sflow.errors import ObjectNotFoundError
 from k8sflow.storage.records import to_bytes
 from k8sflow.storage.run_store import RunStore
 
-# Fewer reads than this are not worth a pool of threads.
+# A thread pool is not worthwhile for fewer reads than this.
 _FEW = 4
 _COMMIT = "commit.json"
 
 
 @dataclass(frozen=True)
 class RawCommit:
-    """A commit as it lies in the store.
+    """A commit as it is stored.
 
     Args:
         data: Its bytes.
         steps: The next steps.
-        width: How many branches the foreach has that it opens; None where it opens none.
-        max_parallel: How many of them may be under way at a time.
-        is_clone: Whether it was taken over from another run already.
-        layers: The tasks from which it has inherited, as ``step/id``.
+        width: The number of branches of the foreach that it opens, or None.
+        max_parallel: The number of branches that may run at a time.
+        is_clone: True if it was itself cloned from another run.
+        layers: The tasks from which it inherited artifacts, as ``step/id``.
     """
 
     data: bytes = field(repr=False)
@@ -42,18 +42,18 @@ class RawCommit:
 
     @staticmethod
     def of(data: bytes, document: Mapping[str, Any]) -> RawCommit:
-        """The commit with these bytes, and what they say."""
+        """The commit with these bytes and their content."""
         foreach = document["foreach"] or {"width": None, "max_parallel": None}
         is_clone = document.get("origin") is not None
         layers = tuple(document.get("layers", ()))
         return RawCommit(data, tuple(document["steps"]), foreach["width"], foreach["max_parallel"], is_clone, layers)
 
     def clone(self, origin: str, steps: tuple[str, ...]) -> bytes:
-        """The bytes with which a run takes the result over.
+        """The bytes of its clone in another run.
 
         Args:
-            origin: The run that has it, ``flow/run``; where that has taken it over itself, its own origin is kept.
-            steps: The next steps, as the graph of the run that takes it over has them.
+            origin: The run that has the commit, ``flow/run``; the origin of a commit that is itself a clone is kept.
+            steps: The next steps in the graph of the other run.
         """
         if steps != self.steps:
             document = json.loads(self.data)
@@ -64,10 +64,10 @@ class RawCommit:
 
 
 def read_commits(run_store: RunStore, tasks: Sequence[tuple[str, str]]) -> Iterator[RawCommit | None]:
-    """The results of many tasks, each given as step and id, in their order; None for those that have none.
+    """The commits of many tasks, each given as step and id, in the same order; None for tasks without one.
 
     Raises:
-        StorageError: One of them is damaged, or the store can't be reached.
+        StorageError: A commit is damaged, or the store can't be reached.
     """
 
     def read(step: str, task: str) -> RawCommit | None:
@@ -82,16 +82,16 @@ def read_commits(run_store: RunStore, tasks: Sequence[tuple[str, str]]) -> Itera
     if parallel == 1 or len(tasks) < _FEW:
         yield from itertools.starmap(read, tasks)
         return
-    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415  it brings logging, whose end each task waits for
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415  it imports logging, and each task waits for logging's atexit handler
 
     with ThreadPoolExecutor(parallel) as pool:
         yield from pool.map(lambda task: read(*task), tasks)
 
 
 def put_commits(run_store: RunStore, commits: Iterable[tuple[str, str, bytes]]) -> None:
-    """Writes results that another run has, each given as step, id and bytes.
+    """Writes clones of another run's commits, each given as step, id and bytes.
 
-    Only the run's driver may do so, before its first task: what is there under their names is replaced.
+    Replaces existing commits, so only the run's driver may call it, before the first task.
     """
 
     def put(commit: tuple[str, str, bytes]) -> None:
@@ -111,10 +111,10 @@ def put_commits(run_store: RunStore, commits: Iterable[tuple[str, str, bytes]]) 
 
 
 def mark_complete(run_store: RunStore) -> None:
-    """Says that everything is there that the run takes over."""
+    """Records that all clones are written."""
     run_store.store.put(f"{run_store.prefix}/cloned.json", [to_bytes({})])
 
 
 def is_complete(run_store: RunStore) -> bool:
-    """Whether everything is there that the run takes over."""
+    """True if all clones are written."""
     return run_store.store.exists(f"{run_store.prefix}/cloned.json")

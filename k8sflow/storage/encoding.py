@@ -1,6 +1,6 @@
 """The bytes of an artifact: a pickle of protocol 5, followed by the buffers of arrays and data frames (PEP 574).
 
-Buffers are written as they lie in memory, so that neither writing nor reading makes a copy of them.
+Buffers are written straight from memory, so neither writing nor reading copies them.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from k8sflow.storage.objects import Buffer
 _ALIGNMENT = 64
 _MAGIC = b"k8sflow5"
 _HEADER = struct.Struct("<8sQI")
-# Classes whose objects can be pickled, but are of use in this process only; and why.
+# Classes whose objects can be pickled, but are of use in this process only, and the reason.
 _OF_THIS_PROCESS = {
     f"{FlowSpec.__module__}.{FlowSpec.__qualname__}": "it holds the flow itself (self), of which later steps would "
-    "have a copy as it is now. Keep the values that it reads.",
-    "tempfile.TemporaryDirectory": "the folder is deleted when this task ends. Keep what is in it.",
-    "multiprocessing.shared_memory.SharedMemory": "the memory is freed when this task ends. Keep what is in it.",
+    "get a copy in its current state. Store the values that it reads.",
+    "tempfile.TemporaryDirectory": "the folder is deleted when this task ends. Store its content.",
+    "multiprocessing.shared_memory.SharedMemory": "the memory is freed when this task ends. Store its content.",
 }
-# Looks up a pickled class or function, given its module, its name, and the ordinary way of looking it up.
+# Looks up a pickled class or function, given its module, its name, and the ordinary lookup.
 Find = Callable[[str, str, Callable[[str, str], Any]], Any]
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What tells two encodings with buffers apart without a look into the buffers.
+    """The differences between two encodings with buffers that can be seen without reading the buffers.
 
     Args:
         stream: Checksum of the pickle stream.
@@ -54,8 +54,8 @@ class Encoded:
 
     Args:
         stream: The pieces of the pickle stream.
-        buffers: What the stream refers to, in the memory of the value itself.
-        kinds: The classes of the objects in it that pickle itself knows no encoding for.
+        buffers: The buffers to which the stream refers, in the memory of the value itself.
+        kinds: The classes of the value's objects for which pickle has no built-in encoding.
     """
 
     stream: tuple[Buffer, ...]
@@ -64,7 +64,7 @@ class Encoded:
 
     @cached_property
     def parts(self) -> list[Buffer]:
-        """All of it, to be written in this order."""
+        """All pieces and buffers, in the order in which they are written."""
         if not self.buffers:
             return list(self.stream)
         lengths = [len(buffer) for buffer in self.buffers]
@@ -80,7 +80,7 @@ class Encoded:
 
     @property
     def name(self) -> str:
-        """The name of the encoding: ``pickle``, or ``pickle5`` where buffers follow the stream."""
+        """The name of the encoding: ``pickle``, or ``pickle5`` if buffers follow the stream."""
         return "pickle5" if self.buffers else "pickle"
 
     @cached_property
@@ -107,17 +107,17 @@ class Encoded:
         return Shape(stream, tuple(map(len, self.buffers)))
 
     def load(self, *, copy: bool = False) -> Any:
-        """The value once more; it shares the buffers, and can't write to them.
+        """Loads the value again; it shares the buffers, and can't write to them.
 
         Args:
-            copy: Whether it gets copies of the buffers instead.
+            copy: True to give it copies of the buffers instead.
         """
         buffers = [bytearray(buffer) if copy else buffer.toreadonly() for buffer in self.buffers]
         return pickle.loads(b"".join(self.stream), buffers=buffers)
 
 
 def sha256(parts: Sequence[Buffer]) -> str:
-    """The hash of the parts one after the other."""
+    """The hash of the joined parts."""
     digest = hashlib.sha256()
     for part in parts:
         digest.update(part)
@@ -134,7 +134,7 @@ def encode(value: object, name: str) -> Encoded:
 
     Args:
         value: The value.
-        name: The artifact's name, for the error.
+        name: The artifact's name, for errors.
 
     Raises:
         ArtifactError: The value can't be pickled.
@@ -149,7 +149,7 @@ def encode(value: object, name: str) -> Encoded:
 
 
 def _use_here_only(found: Encoded) -> str:
-    """Why a value that was pickled can't be used in another process; empty where it can."""
+    """The reason why a pickled value can't be used in another process; empty if it can."""
     names = (f"{base.__module__}.{base.__qualname__}" for kind in found.kinds for base in kind.__mro__)
     return next((_OF_THIS_PROCESS[name] for name in names if name in _OF_THIS_PROCESS), "")
 
@@ -159,37 +159,37 @@ def _unpicklable(value: object, name: str, why: object, cause: str = "") -> Arti
     return ArtifactError(
         f"the artifact {name!r}, a {kind}, can't be pickled: {why}",
         cause=cause,
-        advice="Keep what it was made from, or make it in the step that uses it; "
+        advice="Store the data from which it is built, or build it in the step that uses it; "
         f"or delete it before self.next(): del self.{name}",
     )
 
 
 def _is_of_another_run(found: Encoded) -> bool:
-    """Whether a value has classes of another run's code, under names that they have in this process alone."""
+    """True if a value has classes from another run's code, whose module names exist in this process only."""
     if not any(name.startswith(READ_MODULE) for name in list(sys.modules)):
         return False
     return any(READ_MODULE.encode() in piece for piece in found.stream if isinstance(piece, bytes))
 
 
 def pickled(value: object, pickler: type[Any], reducers: Mapping[type, Callable[[Any], Any]]) -> Encoded:
-    """Pickles a value with a pickler of a certain class.
+    """Pickles a value with a given class of pickler.
 
     Args:
         value: The value.
         pickler: A subclass of ``pickle.Pickler``.
-        reducers: How it takes objects of certain classes apart.
+        reducers: The pickler's reducers by class.
     """
     stream = _Pieces()
     buffers: list[pickle.PickleBuffer] = []
     seen = _Seen(reducers)
-    # The pickler reads the table when it is made, from its class.
+    # The pickler reads the table from its class when it is constructed.
     kind = type(pickler.__name__, (pickler,), {"dispatch_table": seen})
     kind(stream, protocol=5, buffer_callback=buffers.append).dump(value)
     return Encoded(tuple(stream), tuple(buffer.raw() for buffer in buffers), frozenset(seen.kinds))
 
 
 class _Pieces(list[Buffer]):
-    """A file that keeps what is written to it as it is, so that large values are not copied."""
+    """A file that keeps the written pieces themselves, so that large values are not copied."""
 
     def write(self, piece: Buffer) -> int:
         self.append(piece)
@@ -197,7 +197,7 @@ class _Pieces(list[Buffer]):
 
 
 class _Seen(dict[type, Callable[[Any], Any]]):
-    """A pickler's table of reducers, which takes note of the classes that are looked up in it."""
+    """A pickler's table of reducers, which records the classes that are looked up in it."""
 
     def __init__(self, reducers: Mapping[type, Callable[[Any], Any]]) -> None:
         super().__init__()
@@ -210,10 +210,10 @@ class _Seen(dict[type, Callable[[Any], Any]]):
 
 
 def _by_value(value: object, name: str, first: Exception | None) -> Encoded:
-    """What pickle can't do, by cloudpickle: lambdas, closures and classes made in a function.
+    """Pickles with cloudpickle values that pickle can't: lambdas, closures and classes defined in a function.
 
     Raises:
-        ArtifactError: Neither can it.
+        ArtifactError: cloudpickle can't pickle it either.
     """
     try:
         found = _cloudpickled(value)
@@ -229,26 +229,26 @@ def _cloudpickled(value: object) -> Encoded:
     import cloudpickle  # noqa: PLC0415  needed for few values
 
     known = cloudpickle.CloudPickler.dispatch_table
-    # cloudpickle would make bytes and io.StringIO of them: values of other types than those that were saved.
+    # cloudpickle would turn these into bytes and io.StringIO, which are different types from the saved ones.
     reducers = {**known, memoryview: _refuse_view, io.TextIOWrapper: _file_reducer(known[io.TextIOWrapper])}
     return pickled(value, cloudpickle.CloudPickler, reducers)
 
 
 def _refuse_view(view: memoryview) -> NoReturn:
-    raise TypeError(f"a memoryview of {view.nbytes} bytes shows memory of another object. Keep bytes(view).")
+    raise TypeError(f"a memoryview of {view.nbytes} bytes refers to memory of another object. Store bytes(view).")
 
 
 def _file_reducer(ordinary: Callable[[Any], Any]) -> Callable[[Any], Any]:
     def reduce(file: io.TextIOWrapper) -> Any:
         if file in {sys.stdin, sys.stdout, sys.stderr}:
             return ordinary(file)
-        raise TypeError(f"the file {file.name!r} is open in this process alone. Keep its name, or what is in it.")
+        raise TypeError(f"the file {file.name!r} is open in this process only. Store its name or its content.")
 
     return reduce
 
 
 def _culprit(value: object) -> str:
-    """Which part of a container or an object can't be pickled, where one level down tells it."""
+    """The part of a container or an object that can't be pickled, if it is one level down."""
     parts: list[tuple[str, object]] = []
     if isinstance(value, dict):
         parts = [(f"[{key!r}]", part) for key, part in value.items()]
@@ -256,41 +256,41 @@ def _culprit(value: object) -> str:
         parts = [(f"[{index}]", part) for index, part in enumerate(value)]
     elif "__dict__" in dir(type(value)):
         parts = [(f".{key}", part) for key, part in vars(value).items()]
-    for place, part in parts[:1000]:
+    for position, part in parts[:1000]:
         try:
             _cloudpickled(part)
         except Exception:  # noqa: BLE001  any error means that this part can't be pickled
-            return f"It is its part {place}, a {type_name(part).removeprefix('builtins.')}."
+            return f"It is its part {position}, a {type_name(part).removeprefix('builtins.')}."
     return ""
 
 
 def shape_of(data: Buffer) -> Shape:
     """The shape of the encoding ``pickle5``."""
-    stream, pieces = _taken_apart(memoryview(data).cast("B"))
+    stream, pieces = _split(memoryview(data).cast("B"))
     return Shape(zlib.crc32(stream), tuple(map(len, pieces)))
 
 
 def decode(data: Buffer, encoding: str, find: Find | None = None) -> Any:
-    """The value that ``encode`` took apart.
+    """The value that ``encode`` encoded.
 
     Args:
-        data: All parts in one.
+        data: The joined parts.
         encoding: The name of the encoding.
-        find: Looks up classes and functions; None for Python's own way.
+        find: Looks up classes and functions; None for Python's own lookup.
 
     Raises:
-        ArtifactError: The encoding is not known here.
+        ArtifactError: The encoding is unknown to this version.
     """
     if encoding == "pickle":
         return _unpickled(data, (), find)
     if encoding != "pickle5":
-        raise ArtifactError(f"the encoding {encoding!r} is not known.", advice="A newer k8sflow wrote it: upgrade.")
-    stream, pieces = _taken_apart(memoryview(data).cast("B"))
+        raise ArtifactError(f"the encoding {encoding!r} is unknown.", advice="A newer k8sflow wrote it: upgrade.")
+    stream, pieces = _split(memoryview(data).cast("B"))
     return _unpickled(stream, [bytearray(piece) if piece.readonly else piece for piece in pieces], find)
 
 
-def _taken_apart(view: memoryview) -> tuple[memoryview, list[memoryview]]:
-    """The stream, and the buffers."""
+def _split(view: memoryview) -> tuple[memoryview, list[memoryview]]:
+    """The stream and the buffers."""
     _, stream_bytes, count = _HEADER.unpack_from(view)
     lengths = struct.unpack_from(f"<{count}Q", view, _HEADER.size)
     position = _HEADER.size + 8 * count
@@ -311,7 +311,7 @@ def _unpickled(stream: Buffer, buffers: Sequence[Buffer], find: Find | None) -> 
 
 
 class _Unpickler(pickle.Unpickler):
-    """Looks classes and functions up in a way of its own."""
+    """Looks up classes and functions with a given function."""
 
     def __init__(self, stream: Buffer, buffers: Sequence[Buffer], find: Find) -> None:
         super().__init__(io.BytesIO(stream), buffers=buffers)

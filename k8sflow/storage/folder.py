@@ -1,4 +1,4 @@
-"""An object store in a folder: what a run on one machine needs."""
+"""An object store in a folder, for runs on one machine."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from k8sflow.storage.objects import Buffer
 from k8sflow.storage.patience import Report
 
 _MAP_FROM_BYTES = 1 << 16
-# Names with this prefix are files that are not finished; a crash may leave some, and readers pass over them.
+# Unfinished files have names with this prefix. A crash may leave some behind; readers skip them.
 _UNFINISHED = ".tmp-"
 
 
 class FolderStore:
     """Objects as files below a folder.
 
-    A file is written under a temporary name and renamed, or linked where nobody may have been there before
-    (link(2) fails where the name exists, on network file systems too).
+    A file is written under a temporary name and then renamed, or linked if it must not replace another one: link(2)
+    fails if the name exists, on network file systems too.
 
-    Nothing waits for the disk: fsync(2) would cost a small task more than all else. After a power cut, files of the
-    last half minute may be gone, or empty where the name came to the disk before the content. So an empty file counts
-    as none, and may be written anew; objects are never empty.
+    Nothing waits for the disk: fsync(2) would take longer than the rest of a small task. After a power cut, files of
+    the last half minute may be missing, or empty if the name reached the disk before the content. So an empty file
+    counts as missing, and may be written again; objects are never empty.
 
     Args:
-        path: The folder; made when the first object is written.
+        path: The folder; created when the first object is written.
     """
 
     parallel_reads = 1
@@ -54,7 +54,7 @@ class FolderStore:
         return self.root
 
     def get(self, key: str) -> Buffer:
-        """The object's bytes; large ones are mapped, and a change to them stays in this process."""
+        """The object's bytes; large ones are mapped, and changes to them stay in this process."""
         path = self.root / key
         try:
             with path.open("rb") as file:
@@ -70,7 +70,7 @@ class FolderStore:
             raise _refused("read", path, error) from error
 
     def tail(self, key: str, start: int) -> bytes:
-        """What a file has from an offset on."""
+        """The file's bytes from an offset on."""
         path = self.root / key
         try:
             with path.open("rb") as file:
@@ -82,7 +82,7 @@ class FolderStore:
             raise _refused("read", path, error) from error
 
     def put(self, key: str, parts: Sequence[Buffer]) -> None:
-        """Writes the parts to a new file and renames it into place."""
+        """Writes the parts to a new file and renames it."""
         with self._new_file(key) as (file, temporary, path):
             for part in parts:
                 _write(file, part)
@@ -90,7 +90,7 @@ class FolderStore:
             temporary.replace(path)
 
     def put_new(self, key: str, data: bytes) -> bool:
-        """Writes a new file and links it into place, unless the name is taken."""
+        """Writes a new file and links it, unless the name is taken."""
         with self._new_file(key) as (file, temporary, path):
             _write(file, data)
             file.close()
@@ -103,7 +103,7 @@ class FolderStore:
             return True
 
     def exists(self, key: str, size: int | None = None) -> bool:
-        """Whether the file is there, and of that size if one is given."""
+        """True if the file exists, and has the size, if one is given."""
         path = self.root / key
         try:
             found = path.stat()
@@ -119,7 +119,7 @@ class FolderStore:
         yield from sorted(path.relative_to(self.root).as_posix() for path in found)
 
     def list_folders(self, prefix: str) -> Iterator[str]:
-        """The folders directly below a folder, in ascending order; those without a finished file are none."""
+        """The folders directly below a folder that have a finished file, in ascending order."""
         try:
             with os.scandir(self.root / prefix) as entries:
                 found = sorted(entry.name for entry in entries if entry.is_dir())
@@ -134,29 +134,29 @@ class FolderStore:
         return FolderLog(self.root / key)
 
     def after_fork(self) -> FolderStore:
-        """Itself: it holds nothing."""
+        """The store itself: it holds no connections."""
         return self
 
     def report_outages(self, report: Report) -> None:
-        """Nothing to report."""
+        """Does nothing: a folder has no outages."""
 
     def limit_patience(self, seconds: float) -> None:
-        """Nothing waits for a folder."""
+        """Does nothing: no call waits for a folder."""
 
     def close(self) -> None:
-        """Nothing to give back."""
+        """Does nothing: there are no connections."""
 
     @staticmethod
     def _has_content(path: Path) -> bool:
         try:
             return path.stat().st_size > 0
-        except FileNotFoundError:  # it was replaced or removed in this moment
+        except FileNotFoundError:  # it was replaced or deleted just now
             return False
 
     @staticmethod
     def _walk(folder: Path) -> Iterator[Path]:
         def refuse(error: OSError) -> None:
-            # What can't be seen must not be taken for what isn't there.
+            # A folder that can't be read must not look like an empty one.
             if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
                 raise _refused("read", folder, error) from error
 
@@ -178,14 +178,14 @@ class FolderStore:
 
 
 class FolderLog:
-    """A log that is appended to in place: a reader sees each write at once."""
+    """A log that is appended to; readers see each write at once."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file: FileIO | None = None
 
     def write(self, data: bytes) -> None:
-        """Adds bytes; the file is made by the first ones."""
+        """Appends bytes; the first write creates the file."""
         try:
             if self._file is None:
                 self._file = _opened(self._path, "ab")
@@ -195,7 +195,7 @@ class FolderLog:
 
     @property
     def missing(self) -> int:
-        """None: a write that fails raises."""
+        """Always 0: a failed write raises."""
         return 0
 
     def close(self) -> None:
@@ -205,14 +205,14 @@ class FolderLog:
 
 
 def _write(file: FileIO, data: Buffer) -> None:
-    """Writes all of the data; write(2) takes less where a disk is nearly full, and 2 GiB at most."""
+    """Writes all of the data; write(2) takes less if the disk is nearly full, and 2 GiB at most."""
     rest = memoryview(data).cast("B")
     while rest:
         rest = rest[file.write(rest) :]
 
 
 def _opened(path: Path, mode: Literal["ab", "xb"]) -> FileIO:
-    """A file, in a folder that is made where it is not there: nearly always it is, and asking first costs as much."""
+    """Opens a file, and creates its folder if needed; checking first would take as long as opening."""
     try:
         return path.open(mode, buffering=0)
     except FileNotFoundError:
@@ -223,11 +223,11 @@ def _opened(path: Path, mode: Literal["ab", "xb"]) -> FileIO:
 def _refused(verb: str, path: Path, error: OSError) -> StorageError:
     doing = "read" if verb == "read" else "write"
     advice = {
-        errno.ENOSPC: "The disk is full: make room, then start again; nothing half-written is left.",
-        errno.EDQUOT: "Your quota is used up: make room, then start again.",
-        errno.EACCES: f"Let this user {doing} there, or set K8SFLOW_ROOT to another folder.",
-        errno.ENOTDIR: "A file is where a folder has to be: remove it, or set K8SFLOW_ROOT to another folder.",
-        errno.EEXIST: "A link that leads nowhere is where a folder has to be: remove it, or set K8SFLOW_ROOT.",
+        errno.ENOSPC: "The disk is full: free some space, then start again. No half-written file remains.",
+        errno.EDQUOT: "Your disk quota is used up: free some space, then start again.",
+        errno.EACCES: f"Give this user permission to {doing} there, or set K8SFLOW_ROOT to another folder.",
+        errno.ENOTDIR: "There is a file where a folder is needed: delete it, or set K8SFLOW_ROOT to another folder.",
+        errno.EEXIST: "There is a broken link where a folder is needed: delete it, or set K8SFLOW_ROOT.",
         errno.EROFS: "The file system is read-only: set K8SFLOW_ROOT to another folder.",
     }
     return StorageError(f"{path} can't be {verb}: {error.strerror}.", advice=advice.get(error.errno or 0, ""))

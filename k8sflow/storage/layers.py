@@ -1,9 +1,9 @@
-"""How a task's commit says what it has inherited, without a copy of it.
+"""The layers by which a task's commit refers to inherited artifacts without copying them.
 
-A commit holds the references of the artifacts that its task made, with the small values in them. What the task
-inherited, it names by the tasks that made it: its layers, from the oldest to the youngest, of which a younger one's
-artifacts hide an older one's. So a value is written once however many tasks hand it on, and a reader needs one more
-object for each layer, and none for each value.
+A commit has the references of the artifacts that its task set, with the small values in them. For inherited artifacts,
+it names the tasks that set them: its layers, from the oldest to the newest. A newer layer's artifacts hide those of the
+same name in older ones. So a value is written once, however many tasks pass it on, and a reader reads one more object
+per layer, and none per value.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from dataclasses import dataclass
 
 from k8sflow.storage.artifacts import ArtifactRef
 
-# So much of what a task inherits is copied into its commit, for readers to need no layers: those of most runs don't.
+# Up to this much of what a task inherits is copied into its commit, so that most runs need no layers.
 _COPIED_BYTES = 1024
-# Below so many layers none is folded into a commit.
+# With fewer layers than this, none is folded into a commit.
 _FEW = 4
-# What the document of a reference takes beside its names and its inline value.
+# The size of a reference's document without its names and its inline value.
 _REFERENCE_BYTES = 150
 
 
 @dataclass(frozen=True)
 class Layer:
-    """What one task made.
+    """The artifacts that one task set.
 
     Args:
         task: The task, as ``step/id``.
-        own: The artifacts that it made, by name.
+        own: The artifacts by name.
     """
 
     task: str
@@ -36,12 +36,12 @@ class Layer:
 
 @dataclass(frozen=True)
 class Composition:
-    """How a commit says which artifacts there are.
+    """The artifacts of a task, as a commit represents them.
 
     Args:
-        own: Those that it holds itself.
-        layers: The tasks whose artifacts there are too, the oldest first.
-        without: The names that are not there, although a layer has them.
+        own: The artifacts in the commit itself.
+        layers: The tasks whose artifacts are included, the oldest first.
+        without: Names that a layer has and the task doesn't.
     """
 
     own: Mapping[str, ArtifactRef]
@@ -50,7 +50,7 @@ class Composition:
 
 
 def resolve(layers: Iterable[Layer], without: Iterable[str] = ()) -> dict[str, ArtifactRef]:
-    """The artifacts of layers from the oldest to the youngest, but for some names."""
+    """The artifacts of layers, given from the oldest to the newest, without some names."""
     found: dict[str, ArtifactRef] = {}
     for layer in layers:
         found.update(layer.own)
@@ -60,10 +60,10 @@ def resolve(layers: Iterable[Layer], without: Iterable[str] = ()) -> dict[str, A
 
 
 def compose(artifacts: Mapping[str, ArtifactRef], known: Sequence[Layer]) -> Composition:
-    """The shortest way to say which artifacts there are.
+    """The shortest representation of a task's artifacts.
 
     Args:
-        artifacts: All that a task leaves, by name.
+        artifacts: All artifacts of the task, by name.
         known: The layers that it may name, the oldest first.
     """
     chosen = _chosen(artifacts, known)
@@ -74,24 +74,24 @@ def compose(artifacts: Mapping[str, ArtifactRef], known: Sequence[Layer]) -> Com
 
 
 def _chosen(artifacts: Mapping[str, ArtifactRef], known: Sequence[Layer]) -> list[Layer]:
-    """The layers that are worth to be named.
+    """The layers that are worth naming.
 
-    A layer is folded into the commit where that holds half as much itself or more, so that there are no more than a few
-    and the logarithm of all bytes, and each value is copied no more often than that.
+    A layer is folded into the commit if the commit has at least half as many bytes itself. So the number of layers, and
+    of copies of a value, is at most a few plus the logarithm of all bytes.
     """
     worth, own = _worth(artifacts, known)
     copied = 0
-    left = sorted((worth[number], number) for number in worth)
-    while left and copied + left[0][0] <= _COPIED_BYTES:
-        copied += left.pop(0)[0]
+    rest = sorted((worth[number], number) for number in worth)
+    while rest and copied + rest[0][0] <= _COPIED_BYTES:
+        copied += rest.pop(0)[0]
     own += copied
-    while len(left) >= _FEW and left[0][0] <= 2 * own:
-        own += left.pop(0)[0]
-    return [known[number] for number in sorted(number for _, number in left)]
+    while len(rest) >= _FEW and rest[0][0] <= 2 * own:
+        own += rest.pop(0)[0]
+    return [known[number] for number in sorted(number for _, number in rest)]
 
 
 def _worth(artifacts: Mapping[str, ArtifactRef], known: Sequence[Layer]) -> tuple[dict[int, int], int]:
-    """How many bytes each layer saves, by its place, and the bytes of what none has."""
+    """The bytes that each layer saves, by its index, and the bytes of artifacts that no layer has."""
     worth: dict[int, int] = {}
     own = 0
     for name, ref in artifacts.items():

@@ -1,8 +1,8 @@
-"""Who drives a run: one process at a time, known to be alive or dead without a server (invariant I5).
+"""The lease on a run, which lets one process at a time drive it, without a server (invariant I6).
 
-In a folder it is a lock on a file, flock(2), which the kernel gives back when its holder is gone: at once, however that
-came. In a bucket it is an object under a name that counts up, which its holder writes again from time to time; another
-machine takes over when it has seen no change for a while, this one as soon as the holder's process is gone.
+In a folder it is a lock on a file, flock(2), which the kernel releases as soon as its holder dies. In a bucket it is an
+object with a number in its name, which the holder rewrites from time to time. Another machine takes over after it has
+seen no change for a while; a process on the same machine does so as soon as the holder's process is dead.
 """
 
 from __future__ import annotations
@@ -20,15 +20,17 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+from k8sflow.debug_log import DebugLog
 from k8sflow.errors import ObjectNotFoundError, StorageError
 from k8sflow.storage.run_store import RunStore
 
+_log = DebugLog(__name__)
 BEAT_SECONDS = 10.0
 EXPIRY_SECONDS = 30.0
 _JOIN_SECONDS = 5.0
 _LOCK_NAME = "driver.lock"
-# The states of a process that is dead, and only not yet waited for (proc(5)).
-_ENDED = ("Z", "X")
+# The states of a dead process whose parent has not waited for it yet (proc(5)).
+_DEAD_STATES = ("Z", "X")
 
 
 @dataclass(frozen=True)
@@ -36,13 +38,13 @@ class Holder:
     """The process that drives a run.
 
     Args:
-        id: Tells it from every other one.
+        id: A random id of this holder.
         host: The machine's name, for people.
-        pid: Its process id there.
-        process: What no other process has, on this machine or another, now or later; empty where nobody can tell.
-        beat: How often it has said that it is alive.
-        is_over: Whether it has given the run back.
-        is_resuming: Whether it doesn't drive the run, but makes a new one of it.
+        pid: The process id there.
+        process: Globally unique process identity (boot id, pid namespace, pid, start time); empty if unknown.
+        beat: The number of times that it has reported that it is alive.
+        is_over: True after it released the lease.
+        is_resuming: True if it doesn't drive the run, but creates a new one from it.
     """
 
     id: str
@@ -55,7 +57,7 @@ class Holder:
 
     @staticmethod
     def this(*, is_resuming: bool = False) -> Holder:
-        """The process that asks."""
+        """This process."""
         me = Holder(secrets.token_hex(8), socket.gethostname(), os.getpid(), _identity(os.getpid()))
         return replace(me, is_resuming=is_resuming)
 
@@ -64,58 +66,57 @@ class Holder:
 
     @property
     def is_dead(self) -> bool:
-        """Whether it is known to be dead: it ran on this machine, and there is no such process any more."""
-        return bool(self.process) and _machine(self.process) == _machine(_identity(os.getpid())) != "" and (
-            _identity(self.pid) != self.process
-        )  # fmt: skip
+        """True if it is known to be dead: it ran on this machine, and the process no longer exists."""
+        here = _machine(_identity(os.getpid()))
+        return here != "" and _machine(self.process) == here and _identity(self.pid) != self.process
 
 
 class Lease(Protocol):
-    """The right to drive one run."""
+    """The right to drive one run, which one process holds at a time."""
 
     def acquire(self) -> bool:
-        """Takes it where nobody has it; to be asked again where somebody may die. Whether it is held now."""
+        """Takes the lease if it is free; returns True if this process holds it now."""
 
     def keep(self, on_lost: Callable[[], None]) -> None:
-        """Begins to say that the holder is alive; may start a thread.
+        """Starts to report that the holder is alive; may start a thread.
 
         Args:
-            on_lost: Called in whatever thread when another machine has taken the run over.
+            on_lost: Called in any thread when another machine has taken over the run.
         """
 
     @property
     def descriptor(self) -> int | None:
-        """A file descriptor by which other processes hold it too while they have it open; None without one."""
+        """A file descriptor through which other processes that have it open hold the lease too, or None."""
 
     def release(self) -> None:
-        """Gives it back; nothing happens where it is not held."""
+        """Releases the lease, if it is held."""
 
     def holder(self) -> Holder | None:
-        """Who has it, or has had it last."""
+        """The current holder, or the last one."""
 
 
 def lease_of(run_store: RunStore) -> Lease:
-    """The right to drive a run, wherever its records are."""
+    """The lease on a run, in whichever kind of store its records are."""
     return folder_lease_of(run_store) or ObjectLease(run_store)
 
 
 def folder_lease_of(run_store: RunStore, *, is_resuming: bool = False) -> FolderLease | None:
-    """The right to a run in a folder; None where it is in a bucket.
+    """The lease on a run in a folder; None if the run is in a bucket.
 
     Args:
         run_store: The run.
-        is_resuming: Whether it is not to be driven, but a new one to be made of it.
+        is_resuming: True to create a new run from it instead of driving it.
     """
     folder = run_store.store.folder
     return None if folder is None else FolderLease(folder / run_store.prefix / _LOCK_NAME, is_resuming=is_resuming)
 
 
 class FolderLease:
-    """A lock on a file. The fork server has the file open too, and so holds the lock while it ends the tasks.
+    """A lock on a file. The fork server has the file open too, so it holds the lock while it ends the tasks.
 
     Args:
-        path: The file; its folder is there.
-        is_resuming: Whether the run is not to be driven, but a new one to be made of it.
+        path: The file; its folder exists.
+        is_resuming: True to create a new run from this one instead of driving it.
     """
 
     def __init__(self, path: Path, *, is_resuming: bool = False) -> None:
@@ -124,10 +125,10 @@ class FolderLease:
         self._fd: int | None = None
 
     def acquire(self) -> bool:
-        """Takes it where nobody has it.
+        """Takes the lock if it is free.
 
         Raises:
-            StorageError: The file can't be made.
+            StorageError: The file can't be created or locked.
         """
         if self._fd is not None:
             return True
@@ -136,7 +137,7 @@ class FolderLease:
         except OSError as error:
             raise StorageError(
                 f"{self._path} can't be opened: {error.strerror}.",
-                cause="Whoever drives a run has to be able to write into its folder.",
+                cause="The process that drives a run needs write permission for its folder.",
             ) from error
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -149,12 +150,13 @@ class FolderLease:
                 f"{self._path} can't be locked: {error.strerror}.", cause="The file system may not support flock(2)."
             ) from error
         self._fd = fd
-        with contextlib.suppress(OSError):  # a full disk; nobody but a person reads it
+        _log.debug("Locked %s.", self._path)
+        with contextlib.suppress(OSError):  # a full disk; only people read the content
             os.pwrite(fd, _dump(Holder.this(is_resuming=self._is_resuming)).ljust(os.fstat(fd).st_size), 0)
         return True
 
     def keep(self, on_lost: Callable[[], None]) -> None:
-        """Nothing: the kernel does."""
+        """Does nothing: the kernel knows whether the holder is alive."""
 
     @property
     def descriptor(self) -> int | None:
@@ -162,7 +164,7 @@ class FolderLease:
         return self._fd
 
     def release(self) -> None:
-        """Unlocks the file, for whoever else has it open too."""
+        """Unlocks the file, also for the other processes that have it open."""
         if self._fd is not None:
             with contextlib.suppress(OSError):
                 fcntl.flock(self._fd, fcntl.LOCK_UN)
@@ -170,19 +172,19 @@ class FolderLease:
             self._fd = None
 
     def holder(self) -> Holder | None:
-        """What the file says."""
+        """The holder that the file names."""
         with contextlib.suppress(OSError):
             return _parse(self._path.read_bytes())
         return None
 
 
 class ObjectLease:
-    """Objects ``drivers/<number>.json``: whoever makes the next one (``If-None-Match: *``) has taken over.
+    """Objects ``drivers/<number>.json``: the process that creates the next one (``If-None-Match: *``) takes over.
 
     Args:
         run_store: The run.
-        beat_seconds: How often the holder says that it is alive.
-        expiry_seconds: After how long a silence another machine takes over.
+        beat_seconds: The interval at which the holder reports that it is alive.
+        expiry_seconds: The silence after which another machine takes over.
         now: The clock.
     """
 
@@ -201,27 +203,31 @@ class ObjectLease:
         self._now = now
         self._me = Holder.this()
         self._number: int | None = None
-        self._seen: tuple[Holder, float] | None = None  # the last change of somebody else's, and when it was seen
+        self._seen: tuple[Holder, float] | None = (
+            None  # the last change by another holder, and when this process saw it
+        )
         self._looked_at: float | None = None
         self._released = threading.Event()
         self._thread: threading.Thread | None = None
 
     def acquire(self) -> bool:
-        """Takes it where nobody has it, or where its holder is dead or has been silent since it was first asked."""
+        """Takes the lease if it is free, or if its holder is dead or has been silent since the first call."""
         if self._number is not None:
             return True
         latest, holder = self._latest()
         if holder is not None and not (holder.is_over or holder.is_dead or self._is_silent(holder)):
             return False
         key, mine = self._key(latest + 1), _dump(self._me)
-        # A client that had no answer from the store tries again by itself, and then finds its own object there.
+        # The client retries by itself when it gets no answer from the store, and may then find its own object.
         if not self._store.put_new(key, mine) and bytes(self._store.get(key)) != mine:
+            _log.debug("Another process has taken the lease %s.", key)
             return False
+        _log.debug("Took the lease %s; the previous holder: %s.", key, holder or "none")
         self._number = latest + 1
         return True
 
     def keep(self, on_lost: Callable[[], None]) -> None:
-        """Starts the thread that writes the object again and again."""
+        """Starts the thread that rewrites the object."""
         if self._number is not None and self._thread is None:
             self._thread = threading.Thread(
                 target=self._beat, args=(self._number, on_lost), name="k8sflow-lease", daemon=True
@@ -230,22 +236,22 @@ class ObjectLease:
 
     @property
     def descriptor(self) -> None:
-        """None: another process has no thread that could keep it."""
+        """Always None: another process has no thread that could keep the lease."""
         return
 
     def release(self) -> None:
-        """Says that the holder is done."""
+        """Records that the holder is done."""
         if self._number is None:
             return
         self._released.set()
         if self._thread is not None:
-            self._thread.join(_JOIN_SECONDS)  # it may be in the middle of a request that nobody answers
-        with contextlib.suppress(StorageError):  # then it is taken over after a silence
+            self._thread.join(_JOIN_SECONDS)  # it may be waiting for an answer that never comes
+        with contextlib.suppress(StorageError):  # then another process takes over after a silence
             self._store.put(self._key(self._number), [_dump(replace(self._me, is_over=True))])
         self._number = None
 
     def holder(self) -> Holder | None:
-        """What the last object says."""
+        """The holder that the last object names."""
         return self._latest()[1]
 
     def _key(self, number: int) -> str:
@@ -263,9 +269,9 @@ class ObjectLease:
         return number, None
 
     def _is_silent(self, holder: Holder) -> bool:
-        """Whether nothing has changed since this process first looked; no two machines' clocks are compared."""
+        """True if nothing has changed since this process first looked; clocks of machines are never compared."""
         now = self._now()
-        # While this process couldn't look, as in an outage of the bucket, the holder couldn't write either.
+        # While this process couldn't look, as during an outage of the bucket, the holder couldn't write either.
         could_not_look = self._looked_at is not None and now - self._looked_at > self._expiry_seconds
         self._looked_at = now
         if self._seen is None or self._seen[0] != holder or could_not_look:
@@ -280,11 +286,15 @@ class ObjectLease:
                 is_lost = self._store.exists(self._key(number + 1))
                 if not is_lost:
                     self._store.put(self._key(number), [_dump(replace(self._me, beat=beat))])
-            except Exception:  # noqa: BLE001,S112  the thread's border: without it nobody would notice a new driver
-                # Where the bucket can't be reached for a while, nobody else can see the silence either. Whatever else
-                # it is (keys that expired), the next beat tries again, and notices if another driver has taken over.
+            except Exception as error:  # noqa: BLE001  a dead thread would never notice a new driver
+                # While the bucket can't be reached, other processes can't see the silence either. After other errors,
+                # such as expired keys, the next beat tries again, and notices if another driver has taken over.
+                _log.debug(
+                    "The lease %s was not renewed: %s Retrying in %.1f s.", self._key(number), error, self._beat_seconds
+                )
                 continue
             if is_lost:
+                _log.debug("Lost the lease %s to another process.", self._key(number))
                 on_lost()
                 return
 
@@ -294,7 +304,7 @@ def _dump(holder: Holder) -> bytes:
 
 
 def _parse(data: bytes) -> Holder | None:
-    """Whom a text names; None where it is not whole, as that of a holder who is just writing it."""
+    """The holder in a text; None if the text is incomplete, because the holder is just writing it."""
     try:
         return Holder(**json.loads(data))
     except (ValueError, TypeError):
@@ -302,17 +312,17 @@ def _parse(data: bytes) -> Holder | None:
 
 
 def _identity(pid: int) -> str:
-    """Machine, process namespace, number and start of a process; empty where there is none, or no /proc."""
+    """Boot id, pid namespace, pid and start time of a process; empty if there is no such process, or no /proc."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         namespace = Path("/proc/self/ns/pid").stat().st_ino
-        # The command's name, in brackets, may hold anything; the start is the 22nd field of all.
+        # The command's name, in brackets, may contain anything; the start time is field 22 of the whole line.
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
     except OSError:
         return ""
-    return "" if fields[0] in _ENDED else f"{boot}/{namespace}/{pid}/{fields[19]}"
+    return "" if fields[0] in _DEAD_STATES else f"{boot}/{namespace}/{pid}/{fields[19]}"
 
 
 def _machine(identity: str) -> str:
-    """The part of an identity that all processes of a machine, and of a container on it, have in common."""
+    """The part of an identity that all processes of one machine, or of one container on it, share."""
     return "/".join(identity.split("/")[:2])

@@ -1,11 +1,11 @@
 """The check, when an artifact is saved, that a later step will be able to load it.
 
-pickle believes what a class says of itself: an exception whose ``__init__`` needs a keyword, or an object that looks
-up its attributes in one of its own (``__getattr__``), is written without an error, and can't be read again. Such a
-value is loaded once where it was made. That runs the class's own code and takes as long as a later step will, so it is
-left out where nothing can go wrong: for Python's own types, those of the large numerical libraries, and classes that
-leave pickling to Python. A second copy of a very large value may not fit into memory: of such a value a few objects of
-each class are loaded, and their large parts are shared with the value.
+pickle trusts each class: an exception whose ``__init__`` needs a keyword, or an object whose ``__getattr__`` reads one
+of its own attributes, is pickled without an error, but can't be loaded. So a value is loaded once in the process that
+saves it. That runs the class's own code and takes as long as in a later step, so it is skipped for types that are known
+to load: Python's own, those of the large numerical libraries, and classes that leave pickling to Python. A second copy
+of a very large value may not fit into memory, so only a few objects of each class are loaded then, and they share their
+large parts with the value.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from typing import Any
 from k8sflow.errors import ArtifactError
 from k8sflow.storage.encoding import Encoded, pickled, type_name
 
-# A copy of a larger stream may not fit into memory. Buffers of arrays are not copied, and don't count.
+# A copy of a larger stream may not fit into memory. Buffers of arrays are not copied and don't count.
 _MOST_BYTES = 128 << 20
-# The number of objects of each class that are loaded of a larger value.
+# The number of objects of each class to load from a larger value.
 _SAMPLES = 20
-# Parts of those objects from this length on are shared with the value instead of loaded.
+# Parts of those objects with at least this length are shared with the value instead of loaded.
 _LARGE_LENGTH = 1000
 _CONTAINERS = frozenset({str, bytes, tuple, frozenset, list, dict, set, bytearray})
-# Packages whose own classes are known to come back. Most of them hold large values, which would be loaded twice.
+# Packages whose own classes are known to load. Most of their values are large, and would be loaded twice.
 _TRUSTED = frozenset({
     "_decimal", "_io", "_pydatetime", "_random", "_struct", "_thread", "builtins", "array", "ast", "cloudpickle",
     "collections", "copyreg", "datetime", "decimal", "fractions", "functools", "ipaddress", "itertools", "k8sflow",
@@ -37,20 +37,26 @@ _TRUSTED = frozenset({
     "scipy", "sklearn", "spacy", "statsmodels", "tensorflow", "torch", "transformers", "xarray", "xgboost",
 })  # fmt: skip
 _OWN_WAYS = (
-    "__reduce_ex__", "__reduce__", "__new__", "__getattribute__", "__getstate__", "__setstate__", "__getattr__",
-)  # fmt: skip
+    "__reduce_ex__",
+    "__reduce__",
+    "__new__",
+    "__getattribute__",
+    "__getstate__",
+    "__setstate__",
+    "__getattr__",
+)
 
 
 def check_loadable(encoded: Encoded, value: object, name: str) -> None:
-    """Returns where the value comes back from its pickle.
+    """Returns if the value can be loaded from its pickle.
 
     Args:
         encoded: The pickled value.
         value: The value.
-        name: The artifact's name, for the error.
+        name: The artifact's name, for errors.
 
     Raises:
-        ArtifactError: It does not.
+        ArtifactError: It can't be loaded.
     """
     kinds = frozenset(kind for kind in encoded.kinds if not _is_safe(kind))
     if not kinds or (error := _failure(encoded, value, kinds)) is None:
@@ -60,15 +66,15 @@ def check_loadable(encoded: Encoded, value: object, name: str) -> None:
     raise ArtifactError(
         f"the artifact {name!r}, a {type_name(value).removeprefix('builtins.')}, can be pickled, but no later step "
         f"could load it: {type(error).__name__}: {error}",
-        cause=f"{classes} can't be made again from its pickle: Python calls it with other arguments than it needs, or "
-        "looks up an attribute that is not there yet.",
-        advice="Give the class a __reduce__ (or __getstate__ and __setstate__), or keep what the object was made from, "
-        f"such as its text; or delete it before self.next(): del self.{name}",
+        cause=f"{classes} can't be rebuilt from its pickle: Python calls it with the wrong arguments, or it reads an "
+        "attribute that is not set yet.",
+        advice="Give the class a __reduce__ (or __getstate__ and __setstate__), or store the data from which the "
+        f"object is built, such as its text; or delete it before self.next(): del self.{name}",
     ) from error
 
 
 def _failure(encoded: Encoded, value: object, kinds: frozenset[type]) -> BaseException | None:
-    """The exception with which the value can't be loaded."""
+    """The exception raised when the value is loaded, or None."""
     if encoded.stream_size <= _MOST_BYTES:
         return _load_failure(encoded, ())
     for sample in _samples(value, kinds):
@@ -89,7 +95,7 @@ def _load_failure(encoded: Encoded, parts: Sequence[object]) -> BaseException | 
     else:
         return None
     try:
-        # The first attempt's arrays could not be written to, as a later step's can.
+        # The arrays of the first attempt were read-only; those of a later step are writable.
         _load(encoded, parts, is_writable=True)
     except (Exception, SystemExit) as error:  # noqa: BLE001  as above
         return error
@@ -101,13 +107,13 @@ def _load(encoded: Encoded, parts: Sequence[object], *, is_writable: bool) -> No
         encoded.load(copy=is_writable)
         return
     buffers = [bytearray(buffer) if is_writable else buffer.toreadonly() for buffer in encoded.buffers]
-    copies = [copy.copy(part) for part in parts]  # the class may change its containers when it is loaded
+    copies = [copy.copy(part) for part in parts]  # loading may run code of the class that changes them
     kind = type("Unpickler", (pickle.Unpickler,), {"persistent_load": lambda _self, index: copies[index]})
     kind(io.BytesIO(b"".join(encoded.stream)), buffers=buffers).load()
 
 
 def _samples(value: object, kinds: frozenset[type]) -> list[object]:
-    """A few of the objects of each of these classes in a value."""
+    """A few of a value's objects of each class."""
     for pickler in _picklers():
         counts: Counter[type] = Counter()
         found: list[object] = []
@@ -130,11 +136,11 @@ def _samples(value: object, kinds: frozenset[type]) -> list[object]:
 
 
 def _encoded_without_large_parts(value: object, parts: dict[int, tuple[int, object]]) -> Encoded | None:
-    """The pickled value; None where it can only be pickled as a part of another one.
+    """The pickled value; None if it can only be pickled as a part of another one.
 
     Args:
         value: The value.
-        parts: Takes up its large parts, numbered, by their ids.
+        parts: Filled with its large parts and their numbers, by id.
     """
 
     def persistent_id(_self: Any, part: Any) -> int | None:
@@ -160,16 +166,16 @@ def _picklers() -> Iterator[type[Any]]:
 
 
 class _Nowhere:
-    """A file that keeps nothing."""
+    """A file that discards everything."""
 
     def write(self, piece: Any) -> int:
         return len(piece)
 
 
 def _is_safe(kind: type) -> bool:
-    """Whether every object of a class that can be pickled can be loaded too."""
+    """True if every object of a class that can be pickled can be loaded too."""
     if issubclass(kind, type):
-        return True  # a class itself is looked up by its name
+        return True  # the value is the class itself, which is looked up by name
     package = kind.__module__.partition(".")[0]
     if issubclass(kind, BaseException):
         return package == "builtins"
@@ -177,10 +183,10 @@ def _is_safe(kind: type) -> bool:
 
 
 def _leaves_it_to_python(kind: type) -> bool:
-    """Whether pickle makes objects of a class by ``object.__new__`` and fills their ``__dict__``."""
+    """True if pickle creates objects of a class by ``object.__new__`` and fills their ``__dict__``."""
     if any("__slots__" in vars(base) for base in kind.__mro__):
         return False
     own_hash: object = kind.__hash__
     if own_hash not in (None, object.__hash__):
-        return False  # in a set that the object itself is in, it is asked for its hash before it has attributes
+        return False  # an object in a set that it refers to is hashed before it has attributes
     return all(getattr(kind, way, None) is getattr(object, way, None) for way in _OWN_WAYS)

@@ -1,6 +1,6 @@
-"""When a task's output came: marks in an object beside each log, from which a reader tells the time of every line.
+"""The times of a task's output: marks in an object beside each log, which give the time of every line.
 
-A mark is a line ``offset milliseconds``: the bytes from this offset on came at this time, since 1970.
+A mark is a line ``offset milliseconds``: the bytes from this offset on were written at this time, since 1970.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from datetime import datetime, timezone
 from k8sflow.storage.objects import LogWriter, ObjectStore
 
 SUFFIX = ".times"
-# Pieces that come closer than this share a mark, so that a chatty task costs 100 marks a second at most.
+# Writes closer together than this share a mark, so that a chatty task makes at most 100 marks a second.
 _RESOLUTION_SECONDS = 0.01
 
 
 @dataclass(frozen=True)
 class Mark:
-    """The bytes from ``offset`` on came at ``at`` (seconds since 1970)."""
+    """The bytes from ``offset`` on were written at ``at`` (seconds since 1970)."""
 
     offset: int
     at: float
 
 
 class TimedLog:
-    """A log that keeps when its pieces came.
+    """A log with the times of its writes.
 
     Args:
-        log: Where the output goes.
-        times: Where the marks go.
+        log: The writer of the output.
+        times: The writer of the marks.
     """
 
     def __init__(self, log: LogWriter, times: LogWriter) -> None:
@@ -42,24 +42,24 @@ class TimedLog:
         self._last = 0.0
 
     def write(self, data: bytes, at: float | None = None) -> None:
-        """Adds output.
+        """Appends output.
 
         Args:
             data: The bytes.
-            at: When they came, in seconds since 1970; None for now.
+            at: The time of the output, in seconds since 1970; None for now.
         """
         at = time.time() if at is None else at
         offset, self._position = self._position, self._position + len(data)
         try:
             self._log.write(data)
-        finally:  # a log in a bucket keeps what could not be written, so its mark has to be there
+        finally:  # a log in a bucket keeps bytes that it failed to write, so their mark is needed
             if not offset or not 0 <= at - self._last < _RESOLUTION_SECONDS:
                 self._last = at
                 self._times.write(b"%d %d\n" % (offset, int(at * 1000)))
 
     @property
     def missing(self) -> int:
-        """How many bytes of output no reader can see yet."""
+        """The number of bytes of output that readers can't see yet."""
         return self._log.missing
 
     def close(self) -> None:
@@ -71,7 +71,7 @@ class TimedLog:
 
 
 def marks(data: bytes) -> list[Mark]:
-    """The marks that were written; a last one that is cut off is left out."""
+    """The marks in an object, without a truncated last one."""
     found = []
     for line in data.splitlines(keepends=True):
         offset, _, milliseconds = line.partition(b" ")
@@ -81,7 +81,7 @@ def marks(data: bytes) -> list[Mark]:
 
 
 def timed_lines(data: bytes, known: Sequence[Mark], start: int = 0) -> Iterator[tuple[float | None, bytes]]:
-    """The lines of a piece of a log without their ends, each with when its first byte came, if that is known.
+    """The lines of a piece of a log without line ends, each with the time of its first byte, if known.
 
     Args:
         data: The piece.
@@ -96,14 +96,14 @@ def timed_lines(data: bytes, known: Sequence[Mark], start: int = 0) -> Iterator[
 
 
 def scrub(store: ObjectStore, key: str, user: str) -> bool:
-    """Replaces a log by a line that says so; False where there is none.
+    """Replaces a log with a line that says so; returns False if there is no log.
 
-    Nobody may write it any more: a writer in a bucket would bring it back.
+    The task must have ended: a writer that is still open would restore a log in a bucket.
 
     Args:
-        store: Where it is.
-        key: Its key.
-        user: Who does so.
+        store: The store of the log.
+        key: The log's key.
+        user: The user to name in the line.
     """
     if not store.exists(key):
         return False

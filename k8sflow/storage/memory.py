@@ -1,4 +1,4 @@
-"""An object store in this process's memory: for tests of flows, which leave nothing behind."""
+"""An object store in this process's memory, for tests of flows, which write no files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from k8sflow.storage.patience import Report
 
 
 class MemoryStore:
-    """Objects as bytes in a dictionary; they are gone with it."""
+    """Objects as bytes in a dictionary."""
 
     parallel_reads = 1
     is_shared = False
@@ -22,35 +22,35 @@ class MemoryStore:
         self._objects: dict[str, bytearray] = {}
 
     def get(self, key: str) -> Buffer:
-        """A copy of the object's bytes, which the reader may change."""
+        """A copy of the object's bytes, which the caller may change."""
         if key not in self._objects:
             raise ObjectNotFoundError(f"there is no {key} in {self.url}.")
         return bytearray(self._objects[key])
 
     def put(self, key: str, parts: Sequence[Buffer]) -> None:
-        """Keeps the parts as one object."""
+        """Stores the parts as one object."""
         self._objects[key] = bytearray().join(parts)
 
     def put_new(self, key: str, data: bytes) -> bool:
-        """Keeps the object, unless there is one."""
+        """Stores the object unless the key is taken; returns True if it was stored."""
         mine = bytearray(data)
         return self._objects.setdefault(key, mine) is mine
 
     def exists(self, key: str, size: int | None = None) -> bool:
-        """Whether there is an object under the key, and of that size if one is given."""
+        """True if there is an object under the key, and it has the size, if one is given."""
         return key in self._objects and size in {None, len(self._objects[key])}
 
     def list_keys(self, prefix: str) -> Iterator[str]:
-        """All keys that begin with the prefix, in ascending order."""
+        """All keys with a prefix, in ascending order."""
         yield from sorted(key for key in self._objects if key.startswith(prefix))
 
     def list_folders(self, prefix: str) -> Iterator[str]:
-        """The names directly below the prefix that have keys below them, in ascending order."""
+        """The names directly below a prefix that have keys below them, in ascending order."""
         below = (key.removeprefix(prefix).split("/", 1) for key in self.list_keys(prefix))
         yield from dict.fromkeys(name for name, *rest in below if rest)
 
     def tail(self, key: str, start: int) -> bytes:
-        """The object's bytes from an offset on; none where there are no more, or no object."""
+        """The object's bytes from an offset on; empty if there are no more, or no object."""
         return bytes(self._objects.get(key, b"")[start:])
 
     def open_log(self, key: str) -> MemoryLog:
@@ -58,34 +58,34 @@ class MemoryStore:
         return MemoryLog(self._objects, key)
 
     def after_fork(self) -> MemoryStore:
-        """Itself, as it was at the fork."""
+        """The store itself, as it was at the fork."""
         return self
 
     def report_outages(self, report: Report) -> None:
-        """Nothing to report."""
+        """Does nothing: memory has no outages."""
 
     def limit_patience(self, seconds: float) -> None:
-        """Nothing waits for memory."""
+        """Does nothing: no call waits for memory."""
 
     def close(self) -> None:
-        """Nothing to give back."""
+        """Does nothing: there are no resources to free."""
 
 
 class MemoryLog:
-    """An object that grows in place."""
+    """Appends to an object."""
 
     def __init__(self, objects: dict[str, bytearray], key: str) -> None:
         self._objects = objects
         self._key = key
 
     def write(self, data: bytes) -> None:
-        """Adds bytes; the object is made by the first ones."""
+        """Appends bytes; the first write creates the object."""
         self._objects.setdefault(self._key, bytearray()).extend(data)
 
     @property
     def missing(self) -> int:
-        """None."""
+        """Always 0."""
         return 0
 
     def close(self) -> None:
-        """Nothing to give back."""
+        """Does nothing: there are no resources to free."""

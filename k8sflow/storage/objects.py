@@ -11,28 +11,28 @@ from typing import Protocol, TypeAlias
 
 from k8sflow.storage.patience import Report
 
-# What the standard library takes as bytes; typing has a name for it from Python 3.12 on.
+# Bytes in any form that the standard library accepts; typing has a name for it from Python 3.12 on.
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
 
 class LogWriter(Protocol):
-    """An object that grows while it is written; readers may see it before it is closed."""
+    """Writes an object that grows; readers may see it before it is closed."""
 
     def write(self, data: bytes) -> None:
-        """Adds bytes at the end; the first write makes the object, even one of no bytes."""
+        """Appends bytes; the first write creates the object, even if it writes no bytes."""
 
     def close(self) -> None:
         """Writes what is held back, and frees the writer's resources."""
 
     @property
     def missing(self) -> int:
-        """How many of the bytes that were added no reader can see yet."""
+        """The number of written bytes that readers can't see yet."""
 
 
 class ObjectStore(Protocol):
-    """Bytes under keys, one at least. A key is a relative path with forward slashes."""
+    """Objects of at least one byte, under keys. A key is a relative path with forward slashes."""
 
-    # How many reads at once pay off: one where each is a system call, many where each is a round trip.
+    # The number of parallel reads that is worthwhile: one if a read is a system call, many if it is a round trip.
     parallel_reads: int
     # Whether other machines and other people's runs use the store too.
     is_shared: bool
@@ -45,45 +45,45 @@ class ObjectStore(Protocol):
 
     @property
     def url(self) -> str:
-        """Where the store is, in the form that ``open_store`` takes."""
+        """The store's URL or path, as ``open_store`` accepts it."""
 
     def get(self, key: str) -> Buffer:
-        """The object's bytes, memory-mapped and private where the store can do it.
+        """The object's bytes, memory-mapped and private if the store supports it.
 
         Raises:
-            ObjectNotFoundError: There is none.
-            StorageError: The store can't be reached, or refused.
+            ObjectNotFoundError: There is no such object.
+            StorageError: The store can't be reached, or refused the request.
         """
 
     def tail(self, key: str, start: int) -> bytes:
-        """The object's bytes from an offset on; none where there are no more, or no object."""
+        """The object's bytes from an offset on; empty if there are no more, or no object."""
 
     def put(self, key: str, parts: Sequence[Buffer]) -> None:
-        """Writes the object as the parts one after the other; an older one under the key is replaced."""
+        """Writes the parts, joined, as the object; replaces an older one under the key."""
 
     def put_new(self, key: str, data: bytes) -> bool:
-        """Writes the object if there is none under the key; whether this call wrote it."""
+        """Writes the object unless the key is taken; returns True if this call wrote it."""
 
     def exists(self, key: str, size: int | None = None) -> bool:
-        """Whether there is an object under the key, and of that size if one is given."""
+        """True if there is an object under the key, and it has the size, if one is given."""
 
     def list_keys(self, prefix: str) -> Iterator[str]:
-        """All keys that begin with the prefix, which ends with a slash, in ascending order."""
+        """All keys with a prefix, which ends with a slash, in ascending order."""
 
     def list_folders(self, prefix: str) -> Iterator[str]:
-        """The names directly below the prefix, which ends with a slash or is empty, that have keys below them."""
+        """The names directly below a prefix (empty, or with a slash at the end) that have keys below them."""
 
     def open_log(self, key: str) -> LogWriter:
         """A writer for an object that grows."""
 
     def after_fork(self) -> ObjectStore:
-        """The same store for a forked process, which can't share its parent's connections."""
+        """The same store for a forked process, which can't share the parent's connections."""
 
     def report_outages(self, report: Report) -> None:
-        """Sets the function that is called when a call waits for the server, and when the server answers again."""
+        """Sets the function to call when a call waits for the server, and when the server answers again."""
 
     def limit_patience(self, seconds: float) -> None:
-        """Lets no call wait longer for a server that can't be reached, as its user is about to leave."""
+        """Limits how long all calls together wait for an unreachable server, because this process is about to end."""
 
     def close(self) -> None:
-        """Gives back connections."""
+        """Closes the connections."""

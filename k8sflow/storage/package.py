@@ -6,7 +6,6 @@ It is content-addressed: a run whose code did not change uploads nothing.
 from __future__ import annotations
 
 import contextlib
-import fnmatch
 import gzip
 import hashlib
 import io
@@ -14,11 +13,12 @@ import os
 import stat
 import sys
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.machinery import all_suffixes
 from pathlib import Path
 
+from k8sflow import units
 from k8sflow.errors import PackageError
 from k8sflow.storage.objects import Buffer
 
@@ -44,12 +44,13 @@ class Package:
 
 
 def build(folder: Path) -> Package:
-    """The code package of a folder: all its files but hidden ones, caches, virtual environments and ignored ones.
+    """The code package of a folder: all its files except hidden ones, caches, virtual environments and ignored ones.
 
-    A file ``.k8sflowignore`` in the folder lists patterns, one a line, that are left out: ``data/*``, ``*.csv``.
+    A file ``.k8sflowignore`` in the folder excludes more, by the rules of a ``.gitignore``: ``/data/``, ``*.csv``,
+    ``!small.csv``. It can't bring back files that are always excluded.
 
     Raises:
-        PackageError: The folder is too big, or has a file that can't be read.
+        PackageError: The folder is too big, a file can't be read, or the ignore file has an invalid pattern.
     """
     files = sorted(_files(folder))
     _refuse_too_big(folder, files)
@@ -66,7 +67,7 @@ def build(folder: Path) -> Package:
 
 
 def modules(folder: Path) -> tuple[str, ...]:
-    """The names under which Python imports files and packages of a folder, as far as can be seen at a glance."""
+    """The names under which Python imports the files and packages directly in a folder."""
     found = set()
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
@@ -78,7 +79,7 @@ def modules(folder: Path) -> tuple[str, ...]:
 
 
 def code_hashes(folder: Path, file: str) -> dict[str, str]:
-    """The hashes of a flow's file and of the modules of its folder that are loaded, by file relative to the folder.
+    """The hashes of a flow's file and of the loaded modules from its folder, by file name relative to the folder.
 
     Args:
         folder: The folder from which the flow's modules are imported.
@@ -95,7 +96,7 @@ def code_hashes(folder: Path, file: str) -> dict[str, str]:
 
 
 def file_hash(file: Path) -> str:
-    """The first half of a file's sha256; empty where it can't be read."""
+    """The first half of a file's sha256; empty if it can't be read."""
     try:
         return hashlib.sha256(file.read_bytes()).hexdigest()[:32]
     except OSError:
@@ -103,10 +104,10 @@ def file_hash(file: Path) -> str:
 
 
 def extract(archive: Buffer, sha256: str, folder: Path) -> None:
-    """Unpacks a code package after its hash was checked.
+    """Checks the hash of a code package and unpacks it.
 
     Raises:
-        PackageError: The archive is not the one that the run was started with.
+        PackageError: The archive is not the one with which the run was started.
     """
     found = hashlib.sha256(archive).hexdigest()
     if found != sha256:
@@ -118,7 +119,7 @@ def extract(archive: Buffer, sha256: str, folder: Path) -> None:
     with tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as tar:
         if hasattr(tarfile, "data_filter"):
             tar.extractall(folder, filter="data")
-        else:  # Python 3.10 before 3.10.12; the hash says that the archive is our own
+        else:  # Python 3.10 before 3.10.12; the hash shows that k8sflow made the archive
             tar.extractall(folder)  # noqa: S202
 
 
@@ -137,13 +138,13 @@ def _add(archive: tarfile.TarFile, name: str, path: Path) -> None:
 def _unreadable(path: Path, error: OSError) -> PackageError:
     return PackageError(
         f"{path} can't be read for the code package: {error.strerror}.",
-        advice=f"Let it be read, or leave it out by a line in {IGNORE_FILE}.",
+        advice=f"Make it readable, or exclude it by a line in {IGNORE_FILE}.",
     )
 
 
 def _files(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Names and paths of what goes into the package; links are followed, but not to a folder around themselves."""
-    patterns = _ignored(folder)
+    """Names and paths of the package's files; links are followed, but not to a folder that contains them."""
+    is_ignored = _ignored(folder)
     waiting = [(folder, frozenset(_identity(around.stat()) for around in (folder, *folder.resolve().parents)))]
     while waiting:
         here, around = waiting.pop()
@@ -154,21 +155,20 @@ def _files(folder: Path) -> Iterator[tuple[str, Path]]:
             name = path.relative_to(folder).as_posix()
             if path.name.startswith(".") or path.name in _NEVER or path.name.endswith((".pyc", ".egg-info")):
                 continue
-            if any(_matches(name, pattern) for pattern in patterns):
-                continue
             if stat.S_ISREG(status.st_mode):
-                yield name, path
-            elif stat.S_ISDIR(status.st_mode) and _identity(status) not in around:
+                if not is_ignored(name):
+                    yield name, path
+            elif stat.S_ISDIR(status.st_mode) and _identity(status) not in around and not is_ignored(f"{name}/"):
                 waiting.append((path, around | {_identity(status)}))
 
 
 def _entries(folder: Path) -> list[tuple[Path, os.stat_result]]:
-    """What is in a folder, links resolved."""
+    """The content of a folder, with links resolved."""
     found = []
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
-                # What points nowhere is no code: FileNotFoundError, or ELOOP for a link to itself.
+                # A link without a target is not code: FileNotFoundError, or ELOOP for a link to itself.
                 with contextlib.suppress(OSError):
                     found.append((folder / entry.name, entry.stat()))
     except OSError as error:
@@ -180,24 +180,28 @@ def _identity(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _matches(name: str, pattern: str) -> bool:
-    """Whether a pattern of the ignore file leaves a name out; one that begins with a slash holds for the whole name."""
-    if pattern.startswith("/"):
-        return fnmatch.fnmatch(name, pattern[1:])
-    return fnmatch.fnmatch(name, pattern) or fnmatch.fnmatch(name.rpartition("/")[2], pattern)
-
-
-def _ignored(folder: Path) -> list[str]:
+def _ignored(folder: Path) -> Callable[[str], bool]:
+    """A test for the names that the ignore file excludes; the name of a folder ends with a slash."""
     path = folder / IGNORE_FILE
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError:
-        return []
+        return lambda _: False
     except OSError as error:
         raise PackageError(f"{path} can't be read: {error.strerror}.") from error
     except UnicodeDecodeError as error:
         raise PackageError(f"{path} can't be read: {error}.", advice="Save it as UTF-8.") from error
-    return [line.strip().rstrip("/") for line in lines if line.strip() and not line.startswith("#")]
+    from pathspec import GitIgnoreSpec  # noqa: PLC0415  only for folders with such a file
+
+    for number, line in enumerate(lines, 1):
+        try:
+            GitIgnoreSpec.from_lines([line])
+        except ValueError as error:
+            raise PackageError(
+                f"{path}, line {number}: {line!r} is not a pattern.",
+                advice="The file has the syntax of a .gitignore: https://git-scm.com/docs/gitignore",
+            ) from error
+    return GitIgnoreSpec.from_lines(lines).match_file
 
 
 def _refuse_too_big(folder: Path, files: list[tuple[str, Path]]) -> None:
@@ -206,10 +210,10 @@ def _refuse_too_big(folder: Path, files: list[tuple[str, Path]]) -> None:
     if total <= LIMIT_BYTES:
         return
     biggest = "".join(
-        f"\n    {size / 1e6:8.1f} MB  {name}" for size, name in sorted(sizes, reverse=True)[:_BIGGEST_SHOWN]
+        f"\n    {units.size(size):>8}  {name}" for size, name in sorted(sizes, reverse=True)[:_BIGGEST_SHOWN]
     )
     raise PackageError(
-        f"the code package of {folder} would have {total / 1e6:.1f} MB; the limit is {LIMIT_BYTES / 1e6:.0f} MB.",
+        f"the code package of {folder} would have {units.size(total)}; the limit is {units.size(LIMIT_BYTES)}.",
         cause=f"It holds everything in the flow's folder. The biggest files:{biggest}",
-        advice=f"Move data out of the folder, or leave it out by a line in {folder / IGNORE_FILE}.",
+        advice=f"Move data out of the folder, or exclude it by a line in {folder / IGNORE_FILE}.",
     )

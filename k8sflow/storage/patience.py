@@ -1,8 +1,8 @@
 """Patience with a server that can't be reached: how long a call waits for it, and how the wait is reported.
 
-How long fits what is at stake: a command that reads waits half a minute, a task with its result in hand and a run's
-driver wait for minutes (the setting ``storage_patience_seconds``). Before the first answer nothing is at stake, and the
-endpoint may be wrong, so that by default nothing waits then.
+The time depends on what is at stake: a command that reads waits half a minute, while a task with a result to save and
+the driver of a run wait for minutes (the setting ``storage_patience_seconds``). Before the first answer, nothing is at
+stake and the endpoint may be wrong, so by default calls don't wait then.
 """
 
 from __future__ import annotations
@@ -20,29 +20,32 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol, TypeVar, cast
 
+from k8sflow.debug_log import DebugLog
 from k8sflow.errors import OutageError
+from k8sflow.units import rough_duration
 
 COMMAND_SECONDS = 30.0
 REPORT_AFTER_SECONDS = 5.0
-# The driver has had answers from the bucket; where a task has none for so long, its endpoint may be another one.
+# The driver has reached the bucket. A task that can't for this long may have a wrong endpoint.
 FIRST_ANSWER_SECONDS = 120.0
-# The first task of a run is also the first to use the pods' endpoint, and nothing is lost where it gives up.
+# The first task of a run is also the first to use the pods' endpoint, and nothing is lost if it gives up.
 FIRST_CONTACT_SECONDS = 15.0
+_log = DebugLog(__name__)
 _FIRST_PAUSE_SECONDS = 0.25
 _LONGEST_PAUSE_SECONDS = 8.0
 Report = Callable[[str, bool], None]
-# A method of a store, whose type the decorator leaves as it is.
+# A method of a store, whose type the decorator preserves.
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
 class Patience:
-    """How long the calls of one store wait for its server; shared by all threads that use the store.
+    """The patience of one store with its server; shared by all threads that use the store.
 
     Args:
-        seconds: How long the server may be out of reach once it has answered.
-        first_seconds: How long it may be out of reach before its first answer.
-        report: Called with a line when a call has waited for a few seconds, and again, with True, when the server
-            answers; in whatever thread the call was made.
+        seconds: The longest wait after the server has answered once.
+        first_seconds: The longest wait for its first answer.
+        report: Called with a message when a call has waited for a few seconds, and again, with True, when the server
+            answers; in the thread of the call.
     """
 
     def __init__(
@@ -62,27 +65,28 @@ class Patience:
         self._is_reported = False
 
     def after_fork(self) -> Patience:
-        """The same patience for a forked process, with locks of its own; it reports on standard error."""
+        """The same patience for a forked process, with its own locks; it reports to standard error."""
         patience = Patience(self.seconds, self.first_seconds, say)
         patience.has_answered = self.has_answered
         return patience
 
     def limit(self, seconds: float) -> None:
-        """Lets all calls together wait for no longer than this from now on, including those that are waiting."""
+        """Limits how long all calls together wait from now on, including those that already wait."""
+        _log.debug("From now on, calls wait for at most %.1f s.", seconds)
         self._end = min(self._end, time.monotonic() + seconds)
         self._limited.set()
 
     def check(self) -> None:
-        """Returns where a call is worth a try: one to a server that is away may take a minute by itself.
+        """Returns if a call is worth a try: a call to an unreachable server may take a minute by itself.
 
         Raises:
-            OutageError: The server is away, and there is no patience left.
+            OutageError: The server can't be reached, and the time is up.
         """
         if self._out_since is not None and time.monotonic() >= self._end:
             raise OutageError("the bucket can't be reached, and this process is ending.")
 
     def allows(self, waited: float) -> bool:
-        """Whether a call that will have waited for so long may go on waiting."""
+        """True if a call that will have waited for this long may continue to wait."""
         return waited <= (self.seconds if self.has_answered else self.first_seconds) and time.monotonic() < self._end
 
     def pause(self, seconds: float) -> None:
@@ -91,7 +95,7 @@ class Patience:
             time.sleep(min(seconds, _FIRST_PAUSE_SECONDS))
 
     def failed(self, error: OutageError) -> None:
-        """Takes note that the server could not be reached; reports it once it has been so for a while."""
+        """Records that the server can't be reached; reports it after a while."""
         now = time.monotonic()
         with self._lock:
             self._out_since = self._out_since or now
@@ -100,18 +104,20 @@ class Patience:
         if is_news and self.report is not None:
             most = self.seconds if self.has_answered else self.first_seconds
             advice = "" if self.has_answered else f" {error.advice}"
-            self.report(f"{error.summary} It is tried again for up to {describe(most)}.{advice}", False)
+            self.report(f"{error.summary} Retrying for up to {rough_duration(most)}.{advice}", False)
 
     def answered(self) -> None:
-        """Takes note that the server has answered; reports it where the outage was reported."""
+        """Records that the server has answered; reports it if the outage was reported."""
         self.has_answered = True
         if self._out_since is None:
             return
         with self._lock:
             since, self._out_since = self._out_since, None
             is_news, self._is_reported = self._is_reported, False
+        if since is not None:
+            _log.debug("The bucket answers again, after %.1f s.", time.monotonic() - since)
         if is_news and since is not None and self.report is not None:
-            self.report(f"The bucket answers again, after {describe(time.monotonic() - since)}.", True)
+            self.report(f"The bucket answers again, after {rough_duration(time.monotonic() - since)}.", True)
 
 
 class HasPatience(Protocol):
@@ -121,7 +127,7 @@ class HasPatience(Protocol):
 
 
 def patient(method: _Method) -> _Method:
-    """Makes a store's method try again while its server can't be reached, as long as the store's patience allows."""
+    """Makes a store's method retry while its server can't be reached, as long as the store's patience allows."""
 
     @functools.wraps(method)
     def call(self: HasPatience, *arguments: Any, **options: Any) -> Any:
@@ -140,24 +146,26 @@ def patient(method: _Method) -> _Method:
 
 
 def say(text: str, _is_over: bool) -> None:  # noqa: FBT001  a Report
-    """Reports in a task's own output, as it reaches the terminal and the container's log while the bucket is away."""
+    """Reports in a task's own output, which reaches the terminal and the container's log without the bucket."""
     with contextlib.suppress(OSError):
         os.write(2, f"[k8sflow] {text}\n".encode("utf-8", "replace"))
 
 
 def _again(patience: Patience, method: Callable[[], Any], error: OutageError) -> Any:
-    """What the method returns when the server answers again.
+    """Retries until the server answers, and returns the method's result.
 
     Raises:
-        OutageError: It hasn't for longer than the patience allows.
+        OutageError: The server has not answered for longer than the patience allows.
     """
-    began = time.monotonic()
+    started = time.monotonic()
     for pause in _pauses():
         patience.failed(error)
-        waited = time.monotonic() - began
+        waited = time.monotonic() - started
         if not patience.allows(waited + pause):
+            _log.debug("%s Giving up after %.1f s.", error.summary, waited)
             gc.collect()
             raise _given_up(error, waited) if patience.has_answered else error
+        _log.debug("%s Retrying in %.1f s.", error.summary, pause)
         patience.pause(pause)
         try:
             result = method()
@@ -171,13 +179,8 @@ def _again(patience: Patience, method: Callable[[], Any], error: OutageError) ->
     raise AssertionError("the pauses have no end")
 
 
-def describe(seconds: float) -> str:
-    """A duration for people."""
-    return f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"  # noqa: PLR2004  two minutes
-
-
 def _pauses() -> Iterator[float]:
-    """Pauses that double up to the longest, with jitter, so that the tasks of a run don't come back together."""
+    """Pauses that double up to the longest, with jitter, so that the tasks of a run don't all retry at once."""
     for n in itertools.count():
         ceiling = min(_FIRST_PAUSE_SECONDS * 2.0 ** min(n, 16), _LONGEST_PAUSE_SECONDS)
         yield random.uniform(ceiling / 2, ceiling)  # noqa: S311  spreads load, guards nothing
@@ -186,17 +189,17 @@ def _pauses() -> Iterator[float]:
 def _given_up(error: OutageError, waited: float) -> OutageError:
     return OutageError(
         error.summary,
-        cause=f"It answered before, and has been out of reach for {describe(waited)}.",
-        advice="`resume` continues the run when the server is back; the setting storage_patience_seconds says how "
-        "long tasks and drivers wait for it.",
+        cause=f"It answered before, but has not been reachable for {rough_duration(waited)}.",
+        advice="When the server is back, `resume` continues the run. The setting storage_patience_seconds is the time "
+        "that tasks and drivers wait for it.",
     )
 
 
 def _drop_frames(error: BaseException) -> None:
-    """Lets go of the frames of a failed try, with what they hold.
+    """Frees the frames of a failed try and the objects in them.
 
-    The errors of botocore are in reference cycles with frames, and through these with all frames above: a buffer that
-    was passed to the try would stay exported, and its owner could not be resized, until a garbage collection.
+    botocore's errors are in reference cycles with frames, and through these with all callers' frames. Until a garbage
+    collection, a buffer that was passed to the try would stay exported, so its owner could not be resized.
     """
     seen: set[int] = set()
     found: BaseException | None = error

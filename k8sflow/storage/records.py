@@ -1,4 +1,4 @@
-"""What the records of a run say: what was asked for, what each task left, how each execution ended."""
+"""The records of a run: its inputs, the result of each task, the outcome of each attempt."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from k8sflow.flow.outcome import Outcome
 from k8sflow.storage.artifacts import ArtifactRef
 
 FORMAT = 1
-# Of a commit with layers, in which a reader that doesn't know of them would miss what the task inherited.
+# The format of a commit with layers; a reader without support for layers would miss inherited artifacts.
 LAYERED_FORMAT = 2
 _RUN_ID = "%Y%m%d-%H%M%S-%f"
 
@@ -28,10 +28,10 @@ class ForeachFrame:
 
     Args:
         step: The step that opened the foreach.
-        index: Which of its branches this is.
-        width: How many there are.
-        chunk: A list of consecutive items, one of which is this branch's.
-        offset: The item's place in the chunk.
+        index: The index of this branch.
+        width: The number of branches.
+        chunk: A list of consecutive items, among them this branch's.
+        offset: The index of the item in the chunk.
     """
 
     step: str
@@ -43,35 +43,46 @@ class ForeachFrame:
 
 @dataclass(frozen=True)
 class ForeachItems:
-    """The items of a foreach, frozen: lists of consecutive items, each an artifact of its own.
+    """The items of a foreach, saved as lists of consecutive items, each of them an artifact.
 
     Args:
-        width: How many items there are.
+        width: The number of items.
         chunks: The index of each chunk's first item, and the chunk.
-        max_parallel: How many of the branches may be under way at a time; None for any number.
+        max_parallel: The number of branches that may run at a time; None for any number.
     """
 
     width: int
     chunks: tuple[tuple[int, ArtifactRef], ...]
     max_parallel: int | None = None
 
+    def to_document(self) -> dict[str, Any]:
+        """The items as JSON types."""
+        chunks = [(first, ref.to_document()) for first, ref in self.chunks]
+        return {"width": self.width, "chunks": chunks, "max_parallel": self.max_parallel}
+
+    @staticmethod
+    def from_document(document: Mapping[str, Any]) -> ForeachItems:
+        """The items in a JSON document."""
+        chunks = tuple((first, ArtifactRef.from_document(ref)) for first, ref in document["chunks"])
+        return ForeachItems(document["width"], chunks, document["max_parallel"])
+
 
 @dataclass(frozen=True)
 class Commit:
-    """What a task left: written once, by whichever execution comes first.
+    """The result of a task: written once, by the first attempt that finishes.
 
     Args:
-        attempt: The execution that wrote it.
+        attempt: The attempt that wrote it.
         steps: The next steps.
-        artifacts: The artifacts that the commit holds itself, by name; those of its layers there are too (``Tables``).
+        artifacts: The artifacts in the commit itself, by name; ``Tables`` adds those of its layers.
         stack: The foreach branches around the task, the outermost first.
-        foreach: The items of the foreach that it opens.
-        started: When the step's function was called, in seconds since 1970.
-        finished: When it returned.
-        origin: The run in which the task ran, where this commit was taken over by another one that resumes it.
-        is_caught: Whether the step failed, and ``@catch`` let the run go on.
-        layers: Tasks of the run, as ``step/id``, whose own artifacts are there too (``storage/layers.py``).
-        without: The names of those that are not there, although a layer has them.
+        foreach: The items of the foreach that the task opens.
+        started: The time at which the step's function was called, in seconds since 1970.
+        finished: The time at which it returned.
+        origin: The run in which the task ran, if this commit is a clone from a run that this one resumes.
+        is_caught: True if the step failed, and ``@catch`` let the run continue.
+        layers: Tasks of the run, as ``step/id``, whose own artifacts are included (``storage/layers.py``).
+        without: Names that a layer has and the task doesn't.
     """
 
     attempt: int
@@ -94,22 +105,16 @@ class Commit:
             "steps": self.steps,
             "artifacts": {name: ref.to_document() for name, ref in self.artifacts.items()},
             "stack": [{**vars(frame), "chunk": frame.chunk.to_document()} for frame in self.stack],
-            "foreach": None if self.foreach is None else {
-                "width": self.foreach.width,
-                "chunks": [(first, ref.to_document()) for first, ref in self.foreach.chunks],
-                "max_parallel": self.foreach.max_parallel,
-            },
+            "foreach": None if self.foreach is None else self.foreach.to_document(),
             "started": self.started,
             "finished": self.finished,
-        }  # fmt: skip
-        optional = {
-            "origin": self.origin, "layers": self.layers, "without": self.without, "is_caught": self.is_caught,
-        }  # fmt: skip
+        }
+        optional = {name: getattr(self, name) for name in ("origin", "layers", "without", "is_caught")}
         return {**document, **{name: value for name, value in optional.items() if value}}
 
     @staticmethod
     def from_document(document: Mapping[str, Any]) -> Commit:
-        """The commit that a JSON document says."""
+        """The commit in a JSON document."""
         foreach = document["foreach"]
         return Commit(
             attempt=document["attempt"],
@@ -119,29 +124,25 @@ class Commit:
                 ForeachFrame(**{**frame, "chunk": ArtifactRef.from_document(frame["chunk"])})
                 for frame in document["stack"]
             ),
-            foreach=None if foreach is None else ForeachItems(
-                foreach["width"],
-                tuple((first, ArtifactRef.from_document(ref)) for first, ref in foreach["chunks"]),
-                foreach["max_parallel"],
-            ),
+            foreach=None if foreach is None else ForeachItems.from_document(foreach),
             started=document["started"],
             finished=document["finished"],
             origin=document.get("origin"),
             is_caught=document.get("is_caught", False),
             layers=tuple(document.get("layers", ())),
             without=tuple(document.get("without", ())),
-        )  # fmt: skip
+        )
 
 
 @dataclass(frozen=True)
 class KeptRecord:
-    """What a failed execution had set, kept for ``@catch``.
+    """The artifacts that a failed attempt had set, kept for ``@catch``.
 
     Args:
-        artifacts: The artifacts that the record holds itself, by name.
-        started: When the step's function was called, in seconds since 1970.
-        layers: Tasks of the run whose artifacts are there too, as in a commit.
-        without: The names of those that are not there, although a layer has them.
+        artifacts: The artifacts in the record itself, by name.
+        started: The time at which the step's function was called, in seconds since 1970.
+        layers: Tasks of the run whose artifacts are included, as in a commit.
+        without: Names that a layer has and the attempt hadn't.
     """
 
     artifacts: Mapping[str, ArtifactRef]
@@ -151,36 +152,36 @@ class KeptRecord:
 
     @staticmethod
     def from_document(document: Mapping[str, Any]) -> KeptRecord:
-        """The record that a JSON document says."""
+        """The record in a JSON document."""
         artifacts = {name: ArtifactRef.from_document(ref) for name, ref in document["artifacts"].items()}
         return KeptRecord(artifacts, document["started"], tuple(document["layers"]), tuple(document["without"]))
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What was asked for when a run was started.
+    """The inputs of a run, known when it starts.
 
     Args:
         flow: The flow's class name.
         run: The run's id.
         file: The flow's file, relative to the code package.
-        parameters: The parameters' values and the class's constants, by attribute.
-        graph: The steps, in the order of the source.
-        pods: The pod options of the steps that run on Kubernetes, by step.
-        package: sha256 of the code package, or None for a run on this machine alone.
-        user: Who started it.
-        created: When, in seconds since 1970.
-        tags: Words that the user gave it.
-        decorators: What ``--with`` added.
+        parameters: The values of parameters and constants, by attribute.
+        graph: The steps in the order of the source.
+        pods: The options of the pods of steps that run on Kubernetes, by step.
+        package: sha256 of the code package, or None for a run on one machine.
+        user: The user who started it.
+        created: The start time, in seconds since 1970.
+        tags: The user's tags at the start.
+        decorators: The decorators added by ``--with``.
         origin_run_id: The run that this one resumes.
-        flow_decorators: What the flow's own decorators say, by name: project, schedule, trigger, …
-        policies: Retries, timeout and catch, by step.
-        source: The flow's file on the machine where the run was started.
-        namespace: The tag by which its tasks look for runs; that of the user where it is empty.
-        origin_step: The step from which on everything runs again, where the user of ``resume`` named one.
-        is_detached: Whether it was handed to the controller in the cluster, which sees to it that it has a driver.
-        max_num_splits: How many branches a foreach may open.
-        modules: The modules and packages of the flow's folder; None in a run that was started before they were kept.
+        flow_decorators: The options of the flow-level decorators, by name: project, schedule, trigger, …
+        policies: Retries, timeout and catch by step.
+        source: The path of the flow's file on the machine that started the run.
+        namespace: The namespace in which its tasks look for runs; empty for the user's.
+        origin_step: The step named to ``resume``, from which on everything runs again.
+        is_detached: True if it was detached: the controller in the cluster makes sure that it has a driver.
+        max_num_splits: The number of branches that a foreach may open.
+        modules: The modules and packages in the flow's folder; None in the records of older versions.
         code_hashes: The hashes of the flow's file and of the folder's loaded modules, by file relative to the folder.
         python_version: The version of the Python that started it.
         k8sflow_version: The version of k8sflow that started it.
@@ -217,7 +218,7 @@ class RunRecord:
 
     @property
     def end(self) -> str:
-        """The name of the step with which a run has reached its end."""
+        """The name of the step that ends the run."""
         return next((node.name for node in self.graph.nodes.values() if node.is_end), "end")
 
     def to_document(self) -> dict[str, Any]:
@@ -232,8 +233,8 @@ class RunRecord:
 
     @staticmethod
     def from_document(document: dict[str, Any]) -> RunRecord:
-        """The record that a JSON document says."""
-        words = {
+        """The record in a JSON document."""
+        tuples = {
             key: tuple(document[key]) for key in ("tags", "decorators", "modules") if document.get(key) is not None
         }
         typed = {
@@ -242,20 +243,20 @@ class RunRecord:
             "pods": {step: PodOptions.from_document(found) for step, found in document.get("pods", {}).items()},
             "policies": {step: StepPolicy.from_document(found) for step, found in document.get("policies", {}).items()},
         }
-        return RunRecord(**{**document, **words, **typed})
+        return RunRecord(**{**document, **tuples, **typed})
 
 
 @dataclass(frozen=True)
 class OutcomeRecord:
-    """How an execution of a task, or a whole run, ended.
+    """The outcome of an attempt of a task, or of a whole run.
 
     Args:
         outcome: The outcome.
-        finished: When, in seconds since 1970.
+        finished: The time of the end, in seconds since 1970.
         summary: What happened.
         detail: The evidence, for example the traceback.
         resolution: What to do.
-        error_type: The class of the exception, where it was one of the user's code: ``builtins.ValueError``.
+        error_type: The class of an exception in the user's code: ``builtins.ValueError``.
     """
 
     outcome: Outcome
@@ -267,7 +268,7 @@ class OutcomeRecord:
 
     @staticmethod
     def from_document(document: Mapping[str, Any]) -> OutcomeRecord:
-        """The record that a JSON document says."""
+        """The record in a JSON document."""
         return OutcomeRecord(**{**document, "outcome": Outcome(document["outcome"])})
 
 
@@ -278,10 +279,10 @@ def new_run_id(now: float | None = None) -> str:
 
 
 def started_at(run_id: str) -> datetime:
-    """The time that an id was made from.
+    """The time in an id.
 
     Raises:
-        ValueError: It was not made from a time.
+        ValueError: The id is a name chosen by the user.
     """
     return datetime.strptime(run_id, _RUN_ID).replace(tzinfo=timezone.utc)
 
@@ -292,10 +293,10 @@ def python_version() -> str:
 
 
 def dump(document: Mapping[str, Any]) -> bytes:
-    """A record as it lies in the store, with the version of its format."""
+    """A record as it is stored, with the version of its format."""
     return to_bytes({"format": FORMAT, **document})
 
 
 def to_bytes(document: Mapping[str, Any]) -> bytes:
-    """A document as it lies in the store."""
+    """A document as it is stored."""
     return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")

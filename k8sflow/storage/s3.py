@@ -28,6 +28,7 @@ from botocore.exceptions import (
     ConnectionError as BotoConnectionError,
 )
 
+from k8sflow.debug_log import DebugLog
 from k8sflow.errors import ConfigurationError, ObjectNotFoundError, OutageError, StorageError, UnreachableError
 from k8sflow.storage.objects import Buffer
 from k8sflow.storage.patience import Patience, Report, patient
@@ -36,24 +37,25 @@ from k8sflow.storage.s3_log import S3Log
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
 
+_log = DebugLog(__name__)
 _PART_BYTES = 16 << 20
 _MULTIPART_FROM_BYTES = 64 << 20
 _PARALLEL_PARTS = 8
 _NOT_FOUND = {"404", "NoSuchKey", "NotFound"}
 _NO_MORE = {"416", "InvalidRange"}
 _TAKEN = {"412", "PreconditionFailed"}
-# Writes at the same moment: S3 has refused this one, and perhaps the others too, and asks for another try.
+# Simultaneous writes: S3 has refused this one, and perhaps the others too, and expects another try.
 _UNDECIDED = {"409", "ConditionalRequestConflict"}
 _TRIES = 8
-# The last one is what versitygw says of an unknown access key.
+# The last one is versitygw's code for an unknown access key.
 _WRONG_KEYS = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken", "XAdminUserNotFound"}
 _SERVER_ERROR = 500
-# The connection broke in the middle of a request, or the server has lost an upload by being started again.
+# The connection broke in the middle of a request, or the server was restarted and lost an upload.
 _BROKEN_OFF = {"NoSuchUpload", "RequestTimeout", "IncompleteBody"}
 
 
 class S3Store:
-    """Objects in a bucket; what is asked while the server is out of reach waits for it.
+    """Objects in a bucket; calls wait while the server can't be reached.
 
     Args:
         url: ``s3://bucket`` or ``s3://bucket/prefix``.
@@ -76,6 +78,7 @@ class S3Store:
         self.region = region
         self.patience = patience or Patience()
         self._client = _client(endpoint, region)
+        _log.debug("Opened %s at %s.", self.url, endpoint or "AWS S3")
         self._transfer = TransferConfig(
             multipart_threshold=_MULTIPART_FROM_BYTES,
             multipart_chunksize=_PART_BYTES,
@@ -88,13 +91,13 @@ class S3Store:
         return f"s3://{self.bucket}/{self.prefix}".rstrip("/")
 
     def __reduce__(self) -> tuple[Callable[[], S3Store], tuple[()]]:
-        """A pickle opens the bucket anew: connections and credentials belong to their process."""
+        """Pickles the address only: connections and credentials belong to their process."""
         return functools.partial(S3Store, self.url, endpoint=self.endpoint, region=self.region), ()
 
     @patient
     def get(self, key: str) -> Buffer:
         """The object's bytes; large ones are read in parallel ranges."""
-        with self._told(key):
+        with self._translated(key):
             answer = self._client.get_object(Bucket=self.bucket, Key=self.prefix + key)
             size = answer["ContentLength"]
             if size < _MULTIPART_FROM_BYTES:
@@ -104,8 +107,8 @@ class S3Store:
 
     @patient
     def tail(self, key: str, start: int) -> bytes:
-        """What an object has from an offset on, by one range request."""
-        with self._told(key):
+        """The object's bytes from an offset on, by one range request."""
+        with self._translated(key):
             try:
                 answer = self._client.get_object(Bucket=self.bucket, Key=self.prefix + key, Range=f"bytes={start}-")
                 return answer["Body"].read()
@@ -116,12 +119,12 @@ class S3Store:
 
     @patient
     def put(self, key: str, parts: Sequence[Buffer]) -> None:
-        """Writes the object; large ones in parallel parts."""
+        """Writes the object; a large one in parallel parts."""
         if sum(len(memoryview(part).cast("B")) for part in parts) < _MULTIPART_FROM_BYTES:
-            with self._told(key):
+            with self._translated(key):
                 self._client.put_object(Bucket=self.bucket, Key=self.prefix + key, Body=b"".join(parts))
         else:
-            with contextlib.closing(_Joined(parts)) as file, self._told(key):
+            with contextlib.closing(_Joined(parts)) as file, self._translated(key):
                 target = self.prefix + key
                 self._client.upload_fileobj(cast("BinaryIO", file), self.bucket, target, Config=self._transfer)
 
@@ -130,7 +133,7 @@ class S3Store:
         """Writes the object with ``If-None-Match: *``
         (https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html).
         """  # noqa: D205
-        with self._told(key):
+        with self._translated(key):
             for pause_seconds in (0.02 * 1.6**i for i in range(_TRIES)):
                 try:
                     self._client.put_object(Bucket=self.bucket, Key=self.prefix + key, Body=data, IfNoneMatch="*")
@@ -140,6 +143,7 @@ class S3Store:
                     if _code(error) not in _UNDECIDED:
                         raise
                     refused = error
+                    _log.debug("%s/%s: %s. Retrying in %.2f s.", self.url, key, _code(error), pause_seconds)
                 else:
                     return True
                 time.sleep(pause_seconds)
@@ -147,8 +151,8 @@ class S3Store:
 
     @patient
     def exists(self, key: str, size: int | None = None) -> bool:
-        """Whether there is an object under the key, and of that size if one is given."""
-        with self._told(key):
+        """True if there is an object under the key, and it has the size, if one is given."""
+        with self._translated(key):
             try:
                 found = self._client.head_object(Bucket=self.bucket, Key=self.prefix + key)
             except ClientError as error:
@@ -158,7 +162,7 @@ class S3Store:
             return size in {None, found["ContentLength"]}
 
     def list_keys(self, prefix: str) -> Iterator[str]:
-        """All keys below a prefix, a page of 1000 at a time."""
+        """All keys below a prefix, in pages of 1000."""
         for page in self._pages(prefix, ""):
             for entry in page.get("Contents", []):
                 yield entry["Key"].removeprefix(self.prefix)
@@ -170,7 +174,7 @@ class S3Store:
                 yield entry["Prefix"].rstrip("/").rpartition("/")[2]
 
     def open_log(self, key: str) -> S3Log:
-        """A log that is written again when it has grown."""
+        """A log that is written again as it grows."""
         return S3Log(self, key)
 
     def after_fork(self) -> S3Store:
@@ -178,11 +182,11 @@ class S3Store:
         return S3Store(self.url, endpoint=self.endpoint, region=self.region, patience=self.patience.after_fork())
 
     def report_outages(self, report: Report) -> None:
-        """Sets the function that is called when a call waits for the server, and when the server answers again."""
+        """Sets the function to call when a call waits for the server, and when the server answers again."""
         self.patience.report = report
 
     def limit_patience(self, seconds: float) -> None:
-        """Lets no call wait longer for the server from now on."""
+        """Limits how long all calls together wait for the server from now on."""
         self.patience.limit(seconds)
 
     def close(self) -> None:
@@ -191,13 +195,13 @@ class S3Store:
 
     @patient
     def check(self) -> None:
-        """Makes sure that the bucket is there and may be read.
+        """Checks that the bucket exists and may be read.
 
         Raises:
-            ConfigurationError: It is not there, or the keys are wrong or missing.
+            ConfigurationError: It doesn't exist, or the keys are wrong or missing.
             StorageError: The server can't be reached.
         """
-        with self._told(""):
+        with self._translated(""):
             self._client.list_objects_v2(Bucket=self.bucket, Prefix=self.prefix, MaxKeys=1)
 
     def _pages(self, prefix: str, delimiter: str) -> Iterator[Any]:
@@ -209,9 +213,9 @@ class S3Store:
 
     @patient
     def _page(self, prefix: str, delimiter: str, **after: str) -> Any:
-        place = {"Bucket": self.bucket, "Prefix": self.prefix + prefix, "Delimiter": delimiter}
-        with self._told(prefix):
-            return self._client.list_objects_v2(**place, **after)  # type: ignore[arg-type]  # all of them are texts
+        where = {"Bucket": self.bucket, "Prefix": self.prefix + prefix, "Delimiter": delimiter}
+        with self._translated(prefix):
+            return self._client.list_objects_v2(**where, **after)  # type: ignore[arg-type]  # all of them are strings
 
     def _get_ranges(self, key: str, size: int, etag: str) -> Buffer:
         target = memoryview(bytearray(size))
@@ -233,8 +237,8 @@ class S3Store:
         return target
 
     @contextlib.contextmanager
-    def _told(self, key: str) -> Iterator[None]:
-        """Turns boto3's errors into ours."""
+    def _translated(self, key: str) -> Iterator[None]:
+        """Translates boto3's errors into k8sflow's."""
         where = f"{self.url}/{key}".rstrip("/")
         server = self.endpoint or "AWS S3"
         try:
@@ -245,28 +249,28 @@ class S3Store:
                 advice="Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE.",
             ) from error
         except ClientError as error:
-            raise self._explained(error, where, server) from error
+            raise self._error_of(error, where, server) from error
         except (EndpointConnectionError, ConnectTimeoutError) as error:
             raise UnreachableError(
                 f"{server} can't be reached for {where}: {_why_unreachable(error)}.",
                 cause="The server is down, or the endpoint is wrong.",
-                advice="Check the setting endpoint (K8SFLOW_ENDPOINT); in a pod in_cluster_endpoint holds.",
+                advice="Check the setting endpoint (K8SFLOW_ENDPOINT), or in_cluster_endpoint for pods.",
             ) from error
         except (BotoConnectionError, HTTPClientError, IncompleteReadError) as error:
             raise OutageError(
                 f"{server} can't be reached for {where}: {str(error).rstrip('.')}.",
                 cause="The server is down, or the endpoint is wrong.",
-                advice="Check the setting endpoint (K8SFLOW_ENDPOINT); in a pod in_cluster_endpoint holds.",
+                advice="Check the setting endpoint (K8SFLOW_ENDPOINT), or in_cluster_endpoint for pods.",
             ) from error
         except (BotoCoreError, ValueError, OSError) as error:
             raise StorageError(f"{where} at {server}: {error}") from error
 
-    def _explained(self, error: ClientError, where: str, server: str) -> StorageError | ConfigurationError:
+    def _error_of(self, error: ClientError, where: str, server: str) -> StorageError | ConfigurationError:
         code = _code(error)
         if code == "NoSuchBucket":
             return ConfigurationError(
                 f"there is no bucket {self.bucket!r} at {server}.",
-                advice="Make it, or correct the setting bucket (K8SFLOW_BUCKET) or endpoint (K8SFLOW_ENDPOINT).",
+                advice="Create it, or correct the setting bucket (K8SFLOW_BUCKET) or endpoint (K8SFLOW_ENDPOINT).",
             )
         if code in _NOT_FOUND:
             return ObjectNotFoundError(f"there is no {where}.")
@@ -277,7 +281,7 @@ class S3Store:
             )
         if code in {"AccessDenied", "403", "Forbidden"}:
             return ConfigurationError(
-                f"{server} doesn't let these keys use {where} ({code}).",
+                f"{server} denies these keys access to {where} ({code}).",
                 cause="They are wrong, or they need s3:ListBucket on the bucket, and s3:GetObject and s3:PutObject "
                 "below it.",
                 advice="Check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, and the bucket's policy.",
@@ -288,7 +292,7 @@ class S3Store:
 
 
 class _Joined(io.RawIOBase):
-    """Buffers one after the other as a file that can be read and sought, without copying them together."""
+    """A seekable file of several buffers, which are not copied."""
 
     def __init__(self, parts: Sequence[Buffer]) -> None:
         self._parts = [memoryview(part).cast("B") for part in parts]
@@ -296,7 +300,7 @@ class _Joined(io.RawIOBase):
         self._position = 0
 
     def close(self) -> None:
-        """Releases the buffers, which their owner may want to change."""
+        """Releases the buffers, so that their owner may resize them."""
         for part in self._parts:
             part.release()
         super().close()
@@ -335,7 +339,7 @@ def _client(endpoint: str | None, region: str | None) -> S3Client:
         read_timeout=60,
         retries={"mode": "standard", "max_attempts": 3},
         max_pool_connections=S3Store.parallel_reads,
-        # Blobs carry their own sha256; a second checksum of every byte is only sent where the API asks for one.
+        # Blobs have their own sha256; another checksum of every byte is only sent if the API requires one.
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
         s3={"addressing_style": "path"} if endpoint else {},
@@ -344,13 +348,13 @@ def _client(endpoint: str | None, region: str | None) -> S3Client:
         return boto3.session.Session().client("s3", endpoint_url=endpoint, region_name=region, config=config)
     except (ValueError, BotoCoreError) as error:
         raise ConfigurationError(
-            f"the S3 client can't be made for the endpoint {endpoint!r}: {error}",
+            f"the S3 client for the endpoint {endpoint!r} can't be created: {error}",
             advice="The setting endpoint (K8SFLOW_ENDPOINT) is a URL such as http://127.0.0.1:7070.",
         ) from error
 
 
 def _why_unreachable(error: BaseException) -> str:
-    """The system's reason for a connection that could not be made; botocore's text has none."""
+    """The system's reason why there is no connection, which botocore's message lacks."""
     seen: list[BaseException] = []
     reason: BaseException | None = error
     while reason is not None and reason not in seen:

@@ -1,4 +1,4 @@
-"""A log in a bucket, where objects can't grow."""
+"""A log in a bucket, whose objects can't grow."""
 
 from __future__ import annotations
 
@@ -13,21 +13,20 @@ _LONGEST_PAUSE_SECONDS = 30.0
 
 
 class Writer(Protocol):
-    """Where the log's object is written."""
+    """The store of the log's object."""
 
     def put(self, key: str, parts: Sequence[Buffer]) -> None:
         """Writes the object."""
 
 
 class S3Log:
-    """A log whose object is written again as a whole, ever more rarely.
+    """A log whose object is rewritten as a whole, at growing intervals.
 
-    Its content is kept as immutable pieces: a write that fails, or is still under way in another thread, can hold them
-    as long as it likes.
+    The content is kept as immutable pieces, which a failed write, or one in progress in another thread, may hold on to.
 
     Args:
-        store: Where the object is written.
-        key: Its key.
+        store: The store.
+        key: The object's key.
     """
 
     def __init__(self, store: Writer, key: str) -> None:
@@ -36,13 +35,13 @@ class S3Log:
         self._pieces: list[bytes] = []
         self._size = 0
         self._written = -1
-        self._is_begun = False
+        self._is_started = False
         self._pause_seconds = _FIRST_PAUSE_SECONDS
         self._next_write = 0.0
 
     def write(self, data: bytes) -> None:
-        """Adds bytes, and writes the object where the last time is long enough ago."""
-        self._is_begun = True
+        """Appends bytes, and writes the object if the last write was long enough ago."""
+        self._is_started = True
         self._pieces.append(bytes(data))
         self._size += len(data)
         if time.monotonic() >= self._next_write:
@@ -52,7 +51,7 @@ class S3Log:
 
     def _flush(self) -> None:
         """Writes the object if it has grown."""
-        if self._is_begun and self._size > self._written:
+        if self._is_started and self._size > self._written:
             content, size = b"".join(self._pieces), self._size
             self._pieces = [content]
             self._store.put(self._key, [content])
@@ -64,5 +63,5 @@ class S3Log:
 
     @property
     def missing(self) -> int:
-        """How many bytes were added and are not in the bucket."""
+        """The number of bytes that are not in the bucket yet."""
         return self._size - max(self._written, 0)

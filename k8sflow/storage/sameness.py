@@ -1,9 +1,9 @@
-"""Whether a value is still the one that was loaded, although its pickle has other bytes.
+"""The check that a value is still the one that was loaded, although its pickle has different bytes.
 
-A pickle says which parts of a value are one object, and in which order a set gives its members. Loading changes both,
-so what a step was given and only read is compared with what has just been loaded once more. What reading alone changes
-is left out of the comparison: how a data frame arranges its columns in memory, and, where branches are merged, what
-cached properties hold.
+A pickle depends on which parts of a value are the same object, and on the iteration order of sets. Loading changes
+both, so a value that a step may only have read is compared with a freshly loaded one. The comparison ignores what
+reading alone changes: the arrangement of a data frame's columns in memory and, when branches are merged, cached
+properties.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from typing import Any
 
 from k8sflow.storage.encoding import Encoded, pickled
 
-# Where pandas keeps what it has computed of an index or a group.
+# The attribute in which pandas caches results for an index or a group.
 _PANDAS_CACHE = "_cache"
-# How deep cached values may hold objects that have cached values themselves.
+# The depth to which cached values may contain objects with cached values.
 _DEPTH = 20
 
 
 def is_unchanged(found: Encoded, value: object, fresh: object) -> bool:
-    """Whether a value has exactly the content of another one that was loaded just now.
+    """True if a value has exactly the content of a freshly loaded one.
 
     Args:
         found: The value, pickled.
         value: The value.
-        fresh: What an earlier task saved, loaded once more.
+        fresh: The value that an earlier task saved, loaded again.
     """
     if type(value) is not type(fresh):
         return False
@@ -46,11 +46,11 @@ def is_unchanged(found: Encoded, value: object, fresh: object) -> bool:
 
 
 def differs_by_caches(value: object, fresh: object) -> bool:
-    """Whether a value has the content of another one, but for cached properties that hold what the other one computes.
+    """True if a value differs from another one only by cached properties, with the values that the other one computes.
 
     Args:
         value: The value.
-        fresh: What it may have been before it was read; its cached properties are computed.
+        fresh: The value before it was read, if they are the same; its cached properties get computed.
     """
     return _differs_by_caches(value, fresh, set(), _DEPTH)
 
@@ -69,7 +69,7 @@ def _differs_by_caches(value: object, fresh: object, seen: set[tuple[int, int]],
         for name in _caches(type(read)) & vars(read).keys():
             try:
                 computed = getattr(owner, name)
-            except Exception:  # noqa: BLE001  the property is the user's code
+            except Exception:  # noqa: BLE001  the property is user code
                 return False
             if not _differs_by_caches(vars(read)[name], computed, seen, depth - 1):
                 return False
@@ -77,7 +77,7 @@ def _differs_by_caches(value: object, fresh: object, seen: set[tuple[int, int]],
 
 
 def _pickled(value: object, pickler: type[pickle.Pickler]) -> Encoded | None:
-    """The pickled value, or None where plain pickle can't do it."""
+    """The pickled value, or None if plain pickle can't pickle it."""
     try:
         return pickled(value, pickler, copyreg.dispatch_table)
     except Exception:  # noqa: BLE001  pickling runs the code of the value's classes, which may raise anything
@@ -85,10 +85,10 @@ def _pickled(value: object, pickler: type[pickle.Pickler]) -> Encoded | None:
 
 
 def _loaded_again(value: object) -> str | None:
-    """The hash of a value's pickle after one more load, or None where plain pickle can't do it.
+    """The hash of a value's pickle after one more load, or None if plain pickle can't pickle it.
 
-    Loading interns the names of attributes. The first load in a process so makes equal texts of a pickle one object
-    that later loads leave apart; after one more load both are apart.
+    Loading interns the names of attributes. So the first load in a process makes equal strings of a pickle one object,
+    while later loads make several; after one more load, both values have several.
     """
     found = _pickled(value, pickle.Pickler)
     try:
@@ -103,9 +103,9 @@ def _is_of_pandas(kind: type) -> bool:
 
 
 class _Arranging(pickle.Pickler):
-    """Pickles data frames as they are before anything is read of them.
+    """Pickles data frames in a form that reading them doesn't change.
 
-    Their columns of one type are side by side, as pandas arranges them at the latest then, and its caches are empty.
+    Columns of the same type are side by side, as pandas arranges them on some reads, and its caches are empty.
     """
 
     def reducer_override(self, value: Any) -> Any:
@@ -113,7 +113,7 @@ class _Arranging(pickle.Pickler):
             return NotImplemented
         is_frame = any(base.__name__ == "NDFrame" for base in type(value).__mro__)
         reduced = (value.copy() if is_frame else value).__reduce_ex__(5)
-        if not isinstance(reduced, tuple) or len(reduced) < 3:  # noqa: PLR2004  without a state
+        if not isinstance(reduced, tuple) or len(reduced) < 3:  # noqa: PLR2004  it has no state
             return reduced
         make, arguments, state, *rest = reduced
         parts = state if isinstance(state, tuple) else (state,)
@@ -122,12 +122,12 @@ class _Arranging(pickle.Pickler):
 
 
 def _without(state: Any, names: Collection[str]) -> Any:
-    """A part of an object's state without some of its attributes."""
+    """A part of an object's state without some attributes."""
     return {key: kept for key, kept in state.items() if key not in names} if isinstance(state, dict) else state
 
 
 def _stripping(owners: list[object]) -> type[pickle.Pickler]:
-    """A pickler that leaves out what cached properties hold, and keeps the objects that have such properties."""
+    """A pickler that omits the values of cached properties, and collects the objects that have such properties."""
 
     class Stripping(_Arranging):
         def reducer_override(self, value: Any) -> Any:
@@ -137,14 +137,14 @@ def _stripping(owners: list[object]) -> type[pickle.Pickler]:
             make, arguments, state, *rest = (*value.__reduce_ex__(5), None)[:6]
             if not isinstance(state, dict):
                 return NotImplemented
-            # Of an object without other attributes pickle writes no state at all.
+            # pickle writes no state at all for an object without other attributes.
             return (make, arguments, _without(state, caches) or None, *rest)
 
     return Stripping
 
 
 def _caches(kind: type) -> frozenset[str]:
-    """The names under which a class keeps in its objects' ``__dict__`` what it has computed (cached_property)."""
+    """The names under which a class caches computed values in the ``__dict__`` of its objects (cached_property)."""
     members = {name: member for base in reversed(kind.__mro__) for name, member in vars(base).items()}
     return frozenset(name for name, member in members.items() if _is_cache(member))
 

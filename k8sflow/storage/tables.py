@@ -1,4 +1,4 @@
-"""All that tasks of a run left: what their commits hold themselves, and what they name by layers."""
+"""The artifacts of tasks: those in their commits, and those inherited by layers."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from k8sflow.storage.layers import Layer, resolve
 from k8sflow.storage.records import Commit
 from k8sflow.storage.run_store import RunStore
 
-# Fewer reads than this are not worth a pool of threads.
+# A thread pool is not worthwhile for fewer reads than this.
 _FEW = 4
-# So many layers are kept: the tasks of a foreach have theirs in common.
+# The number of cached layers; the tasks of a foreach share theirs.
 _KEPT = 256
 
 
 @dataclass(frozen=True)
 class Table:
-    """What a task left.
+    """The artifacts of a task.
 
     Args:
-        layers: The tasks that made it, the oldest first, and the task itself at the end.
-        without: The names of what is not there, although a layer has it.
+        layers: The tasks that set them, the oldest first and the task itself last.
+        without: Names that a layer has and the task doesn't.
     """
 
     layers: tuple[Layer, ...] = ()
@@ -43,7 +43,7 @@ class Table:
 
 
 class Tables:
-    """Reads what tasks of a run left, each layer once; several threads may do so.
+    """Reads the artifacts of a run's tasks, each layer once; safe for threads.
 
     Args:
         run_store: The run.
@@ -58,14 +58,14 @@ class Tables:
         return type(self), (self._run_store,)
 
     def table(self, task: str, commit: Commit) -> Table:
-        """What a task left.
+        """The artifacts of a task.
 
         Args:
             task: The task, as ``step/id``.
             commit: Its commit.
 
         Raises:
-            ArtifactError: The commit of a task is missing whose artifacts it has inherited.
+            ArtifactError: The commit of a task from which it inherited artifacts is missing.
         """
         with self._lock:
             missing = [name for name in commit.layers if name not in self._layers]
@@ -81,7 +81,7 @@ class Tables:
         if parallel == 1 or len(tasks) < _FEW:
             yield from map(self._read_one, tasks)
             return
-        from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415  it brings logging, whose end each task waits for
+        from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415  it imports logging, and each task waits for logging's atexit handler
 
         with ThreadPoolExecutor(parallel) as pool:
             yield from pool.map(self._read_one, tasks)
@@ -91,7 +91,7 @@ class Tables:
         commit = self._run_store.read_commit(step, number)
         if commit is None:
             raise ArtifactError(
-                f"the task {task} has no result in {self._run_store.store.url}, and later ones have inherited from it.",
-                cause="It was removed since it finished.",
+                f"the task {task} has no result in {self._run_store.store.url}, but later tasks inherited from it.",
+                cause="It was deleted after the task finished.",
             )
         return Layer(task, commit.artifacts)

@@ -1,4 +1,4 @@
-"""Tags: words to find a run by. The user's can change at any time, those of the system follow from the run's record."""
+"""Tags, by which runs are found. User tags can change at any time; system tags follow from the run's record."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _LONGEST = 500
 
 
 def checked(tags: Iterable[str]) -> tuple[str, ...]:
-    """The tags, each once, in their order.
+    """The tags without duplicates, in their order.
 
     Raises:
         TagError: One of them can't be a tag.
@@ -30,9 +30,9 @@ def checked(tags: Iterable[str]) -> tuple[str, ...]:
 
 
 def system_tags(record: RunRecord) -> frozenset[str]:
-    """The tags that follow from what a run is: ``user:ada``, ``date:2026-03-01``, ``python_version:3.11.7``.
+    """The tags that follow from a run's record: ``user:ada``, ``date:2026-03-01``, ``python_version:3.11.7``.
 
-    ``runtime:dev`` is this machine, as Metaflow calls it; a run with pods has ``runtime:kubernetes``.
+    A run with pods has ``runtime:kubernetes``, any other ``runtime:dev``, Metaflow's name for this machine.
     """
     found = {f"date:{datetime.fromtimestamp(record.created, timezone.utc):%Y-%m-%d}"}
     found.add("runtime:kubernetes" if record.pods else "runtime:dev")
@@ -45,7 +45,7 @@ def system_tags(record: RunRecord) -> frozenset[str]:
 
 def _wrong(tag: object) -> str:
     if not isinstance(tag, str):
-        return "it is not a text"
+        return "it is not a string"
     if not tag.strip():
         return "it is empty"
     if len(tag) > _LONGEST:

@@ -1,4 +1,4 @@
-"""Steps and flows inside of a test: in the test's own process, with values in and out, and nothing left behind."""
+"""Run a step or a flow inside a test: in the test's own process, with plain values in and out, and no files written."""
 
 from k8sflow.testing.flows import run_flow
 from k8sflow.testing.steps import StepResult, run_step

@@ -1,4 +1,4 @@
-"""``run_flow``: a whole run in this process, by the loop that drives it everywhere."""
+"""``run_flow``: runs a whole flow in this process, with the same loop as every other run."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ _HERE = "here"
 def run_flow(flow: type[FlowSpec], /, *, configs: Mapping[str, Any] | None = None, **parameters: Any) -> Run:
     """Runs a flow in this process, one task after the other, and returns the finished run as the client reads it.
 
-    Retries, ``@catch`` and the decorators' wrappers are those of every run; pauses are not waited for, and ``@timeout``
-    ends nothing. Values go through the same pickling as in every run. Nothing is written to disk.
+    Retries, ``@catch`` and the decorators' wrappers work as in every run, but pauses are skipped, and ``@timeout`` does
+    nothing. Values are pickled as in every run. Nothing is written to disk.
 
     Args:
         flow: The flow's class.
-        configs: The configs' values by name, as steps read them; others have their defaults.
-        parameters: The parameters' values; others have their defaults.
+        configs: Values of configs by name, as steps read them; the others have their defaults.
+        parameters: Values of parameters; the others have their defaults.
 
     Raises:
-        FlowDefinitionError: The flow has mistakes; all of them are reported.
-        ParameterError: A parameter or a config is unknown, missing, or its value can't be used.
-        BaseException: What a step raises, after its last retry, as it is.
+        FlowDefinitionError: The flow has mistakes; the error lists all of them.
+        ParameterError: A parameter or a config is unknown or missing, or its value can't be used.
+        BaseException: A step's own exception after its last retry, unchanged.
     """
     __tracebackhide__ = True
     with compiled(flow, configs) as definition:
@@ -71,10 +71,10 @@ def _run(definition: FlowDefinition, parameters: Mapping[str, Any]) -> Run:
 
 
 class _Tasks:
-    """Runs tasks when the loop waits for something to happen; and is its clock, which no pause delays.
+    """Runs the tasks while the loop waits for events; also the loop's clock, which skips all pauses.
 
     Args:
-        runner: What runs a task.
+        runner: Runs one task.
     """
 
     def __init__(self, runner: TaskRunner) -> None:
@@ -84,27 +84,27 @@ class _Tasks:
         self.errors: dict[TaskSpec, BaseException] = {}
 
     def submit(self, tasks: Sequence[TaskSpec]) -> None:
-        """Takes tasks that became ready together."""
+        """Queues tasks that became ready together."""
         self._ready.extend(tasks)
 
     def cancel(self) -> None:
-        """Drops the tasks that have not been run."""
+        """Drops the queued tasks."""
         self._ready.clear()
 
     def abandon(self) -> None:
-        """Nothing: tasks run in this thread."""
+        """Does nothing: tasks run in this thread."""
 
     def close(self) -> None:
-        """Nothing to give back."""
+        """Does nothing: there are no resources to free."""
 
     def now(self) -> float:
-        """Seconds since the run's start, of which only pauses take any."""
+        """Virtual seconds since the start of the run; only pauses take time."""
         return self._now
 
     wall = now
 
     def wait(self, _inbox: Inbox, seconds: float | None) -> TaskEvent | None:
-        """The end of the next task; where none is ready, the time is over at once."""
+        """Runs the next task and returns how it ended; if none is queued, the wait is over at once."""
         if self._ready:
             task = self._ready.popleft()
             return Finished(task, self._run(task))
@@ -114,7 +114,7 @@ class _Tasks:
     def _run(self, task: TaskSpec) -> TaskResult:
         try:
             result = self._runner.execute(task)
-        except (Exception, SystemExit) as error:  # noqa: BLE001  the user's code; others, as Ctrl-C, end the test
+        except (Exception, SystemExit) as error:  # noqa: BLE001  user code; Ctrl-C and the like end the test
             self.errors[task] = raised_by_user(error)
             result = failure(error)
         write_outcome(self._runner.run_store, task, result)

@@ -1,4 +1,4 @@
-"""A run that is in this process's memory alone: its record, and what runs its tasks."""
+"""A run that exists only in this process's memory: its record, and the runner of its tasks."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ _OUR_FILES = f"{Path(__file__).resolve().parent.parent}{os.sep}"
 
 @contextmanager
 def compiled(flow: type[FlowSpec], values: Mapping[str, Any] | None) -> Iterator[FlowDefinition]:
-    """A flow with these values of its configs, and the defaults of the others.
+    """Compiles a flow with these values of its configs, and the defaults of the others.
 
     Raises:
-        FlowDefinitionError: The flow has problems.
+        FlowDefinitionError: The flow has mistakes.
         ParameterError: There is no such config.
     """
     configs = ConfigSet.from_python(flow, values or {})
@@ -43,14 +43,14 @@ def compiled(flow: type[FlowSpec], values: Mapping[str, Any] | None) -> Iterator
 
 
 def new_run(definition: FlowDefinition, given: Mapping[str, Any]) -> TaskRunner:
-    """The runner of the tasks of a new run.
+    """Creates a run, and returns the runner of its tasks.
 
     Args:
         definition: The flow.
-        given: The parameters' values.
+        given: Values of parameters.
 
     Raises:
-        ParameterError: A parameter is unknown, missing, or its value can't be used.
+        ParameterError: A parameter is unknown or missing, or its value can't be used.
     """
     store, name = MemoryStore(), definition.name
     record = RunRecord(
@@ -68,10 +68,11 @@ def new_run(definition: FlowDefinition, given: Mapping[str, Any]) -> TaskRunner:
 
 
 def _by_attribute(definition: FlowDefinition, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The values in the parameters' types; a name with - in it is written with _."""
+    """The values in the parameters' types; ``-`` in a parameter's name may be given as ``_``."""
     found = definition.parameters
-    attributes = {spelling: attribute for attribute, parameter in found.items()
-                  for spelling in (parameter.name, parameter.name.replace("-", "_"), attribute)}  # fmt: skip
+    attributes: dict[str, str] = {}
+    for attribute, parameter in found.items():
+        attributes |= dict.fromkeys((parameter.name, parameter.name.replace("-", "_"), attribute), attribute)
     values = {}
     for name, value in given.items():
         if name not in attributes:
@@ -86,7 +87,7 @@ def _by_attribute(definition: FlowDefinition, given: Mapping[str, Any]) -> dict[
 
 
 def raised_by_user(error: BaseException) -> BaseException:
-    """An exception without our frames above the user's code, so that a test's report begins with the step."""
+    """The exception without k8sflow's own frames at the top, so that a test's report starts at the step."""
     found = error.__traceback__
     while found is not None and found.tb_frame.f_code.co_filename.startswith(_OUR_FILES):
         found = found.tb_next

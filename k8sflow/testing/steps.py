@@ -1,4 +1,4 @@
-"""``run_step``: one step in this process, with the inputs that a test gives it."""
+"""``run_step``: runs one step in this process, on inputs that a test provides."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _Stack = Sequence[tuple[int, int, Any]]
 
 @dataclass(frozen=True, repr=False, eq=False)
 class StepResult:
-    """The result of a step; each artifact is an attribute too, where no field of this class has its name.
+    """The result of a step; each artifact is also an attribute, unless a field of this class has its name.
 
     Args:
         step: The step.
-        artifacts: The artifacts that the next step would see, by name: those that it was given among them.
-        next: The next steps; of a switch, the one that was chosen.
-        foreach: The items of the foreach that it opens, or None.
-        input: The item of the foreach branch that it was run in, or None.
+        artifacts: The artifacts that the next step would see, by name, including the ones passed in.
+        next: The next steps; for a switch, the chosen one.
+        foreach: The items of the foreach that the step opens, or None.
+        input: The item of the foreach branch in which the step ran, or None.
     """
 
     step: str
@@ -43,7 +43,7 @@ class StepResult:
             raise AttributeError(name)
         if name not in self.artifacts:
             known = ", ".join(self.artifacts) or "none"
-            raise AttributeError(f"step {self.step} left no artifact {name!r}; its artifacts: {known}.")
+            raise AttributeError(f"step {self.step} has no artifact {name!r}; its artifacts: {known}.")
         return self.artifacts[name]
 
     def __repr__(self) -> str:
@@ -66,44 +66,41 @@ def run_step(
     inputs: Sequence[_Given] | Mapping[str, _Given] | None = None,
     retry_count: int = 0,
 ) -> StepResult:
-    """Runs one step in this process, once, inside of its decorators' wrappers, and returns what it left.
+    """Runs one step in this process, once, inside its decorators' wrappers, and returns its result.
 
-    ``@retry``, ``@catch`` and ``@timeout`` do nothing here: an exception of the step is raised as it is. Values go
-    through the same pickling as in every run. Nothing is written to disk.
+    ``@retry``, ``@catch`` and ``@timeout`` do nothing here: an exception in the step is raised unchanged. Values are
+    pickled as in every run. Nothing is written to disk.
 
     Args:
         flow: The flow's class.
         step: The step's name.
-        artifacts: What earlier steps have left on ``self``, by name, or the result of the step before.
-        parameters: The parameters' values; others have their defaults.
-        configs: The configs' values by name, as the step reads them; others have their defaults.
-        input: For a step in a foreach, its item.
-        index: For a step in a foreach, the item's index.
-        foreach_stack: For a step in foreaches inside of each other, all of them as ``self.foreach_stack()`` gives
-            them: index, number of branches, item, the outermost first. It takes the place of input and index.
-        inputs: For a join, what each branch has left: a list in the order of the branches, or a dictionary by step.
-        retry_count: What ``current.retry_count`` tells.
+        artifacts: Artifacts that earlier steps set on ``self``, by name, or the result of the step before.
+        parameters: Values of parameters; the others have their defaults.
+        configs: Values of configs by name, as the step reads them; the others have their defaults.
+        input: The item, for a step in a foreach.
+        index: The item's index, for a step in a foreach.
+        foreach_stack: All foreaches around the step, for nested ones, as ``self.foreach_stack()`` returns them: index,
+            number of branches, item, the outermost first. Replaces ``input`` and ``index``.
+        inputs: The results of the branches, for a join: a list in the order of the branches, or a dictionary by step.
+        retry_count: The value of ``current.retry_count``.
 
     Raises:
-        FlowDefinitionError: The flow has mistakes; all of them are reported.
-        ParameterError: A parameter or a config is unknown, missing, or its value can't be used.
-        RunError: The step can't be run with these arguments.
-        BaseException: What the step raises, as it is.
+        FlowDefinitionError: The flow has mistakes; the error lists all of them.
+        ParameterError: A parameter or a config is unknown or missing, or its value can't be used.
+        RunError: The step can't run on these inputs.
+        BaseException: The step's own exception, unchanged.
     """
     __tracebackhide__ = True
     with compiled(flow, configs) as definition:
         runner = new_run(definition, parameters or {})
         node = _node(definition.graph, step)
-        stack = _stack(definition.graph, node, foreach_stack, input, index)
-        before = _Before(runner, node, stack)
-        given = before.of_join(inputs, artifacts) if node.is_join else before.of_step(artifacts, inputs)
-        width = stack[-1][1] if node.is_parallel else 1
-        spec = TaskSpec(flow.__name__, runner.record.run, before.name, retry_count, given, width)
+        before = _Before(runner, node, _stack(definition.graph, node, foreach_stack, input, index))
+        spec = before.task(artifacts, inputs, retry_count)
         try:
             runner.execute(spec)
-        except BaseException as error:  # noqa: BLE001  the same is raised, and nothing swallowed
-            raise raised_by_user(error)  # noqa: B904  as documented
-        return _result(runner, before.name, stack[-1][2] if stack else None)
+        except BaseException as error:  # noqa: BLE001  raised again, only with a shorter traceback
+            raise raised_by_user(error)  # noqa: B904  it is the same exception
+        return _result(runner, before)
 
 
 def _node(graph: Graph, step: str) -> Node:
@@ -116,29 +113,29 @@ def _node(graph: Graph, step: str) -> Node:
 
 
 def _stack(graph: Graph, node: Node, given: _Stack | None, item: Any, index: int) -> list[tuple[int, int, Any]]:
-    """Index, width and item of each foreach around the step."""
+    """The index, width and item of each foreach around the step."""
     depth = graph.depth(node.name)
     if given is None:
         if depth == 0 and item is not None:
-            raise RunError(f"step {node.name} is in no foreach, so it has no input.", advice="Leave input out.")
+            raise RunError(f"step {node.name} is not in a foreach, so it has no input.", advice="Omit input.")
         around = [(0, 1, None)] * (depth - 1)
         return [*around, (index, index + 1, item)][:depth] if depth else []
     if len(given) != depth:
         raise RunError(
             f"step {node.name} is in {depth} foreaches, but foreach_stack has {len(given)}.",
-            advice="Give (index, number of branches, item) for each, the outermost first.",
+            advice="Pass (index, number of branches, item) for each, the outermost first.",
         )
     return list(given)
 
 
 @dataclass(frozen=True)
 class _Before:
-    """Writes what the tasks before a step have left, as they would have done.
+    """Writes the results of the tasks before a step, as these tasks would have written them.
 
     Args:
         runner: The run.
         node: The step.
-        stack: Index, width and item of each foreach around it.
+        stack: The index, width and item of each foreach around it.
     """
 
     runner: TaskRunner
@@ -150,16 +147,22 @@ class _Before:
         """The step's task."""
         return TaskName(self.node.name, tuple(index for index, _, _ in self.stack))
 
-    def of_step(self, artifacts: _Given | None, inputs: object) -> tuple[TaskInput, ...]:
-        """The task before a step that joins nothing."""
+    def task(self, artifacts: _Given | None, inputs: object, attempt: int) -> TaskSpec:
+        """The step's task, with its inputs written."""
+        found = self._inputs_of_join(inputs, artifacts) if self.node.is_join else self._input(artifacts, inputs)
+        width = self.stack[-1][1] if self.node.is_parallel else 1
+        return TaskSpec(self.runner.record.flow, self.runner.record.run, self.name, attempt, found, width)
+
+    def _input(self, artifacts: _Given | None, inputs: object) -> tuple[TaskInput, ...]:
+        """The task before a step that is not a join."""
         if inputs is not None:
-            raise RunError(f"step {self.node.name} joins nothing, so it takes no inputs.", advice="Give artifacts.")
+            raise RunError(f"step {self.node.name} is not a join, so it takes no inputs.", advice="Pass artifacts.")
         parents = [self._graph[parent] for parent in self.node.parents if parent != self.node.name]
         if not parents:
             if artifacts:
                 raise RunError(
-                    f"step {self.node.name} is where the run begins: no step before it has left artifacts.",
-                    advice="Give parameters.",
+                    f"step {self.node.name} is the first step of the flow: no earlier step has set artifacts.",
+                    advice="Pass parameters.",
                 )
             return ()
         parent = parents[0]
@@ -172,31 +175,31 @@ class _Before:
         self._commit(name, artifacts or {}, self._frames()[:depth], items)
         return (TaskInput(name.step, name.path),)
 
-    def of_join(self, inputs: object, artifacts: object) -> tuple[TaskInput, ...]:
+    def _inputs_of_join(self, inputs: object, artifacts: object) -> tuple[TaskInput, ...]:
         """The tasks before a join, one for each branch."""
         if artifacts:
             raise RunError(
-                f"step {self.node.name} is a join, which takes over nothing by itself.",
-                advice="Give inputs: what each branch has left.",
+                f"step {self.node.name} is a join, which inherits no artifacts by itself.",
+                advice="Pass inputs: the artifacts of each branch.",
             )
         split, frames = self._graph[str(self.node.joins)], self._frames()
         branches = list(self._branches(inputs))
-        # Where a branch goes from the split straight to the join, the split itself is its last task.
+        # If a branch leads from the split straight to the join, the split itself is its last task.
         self._commit(TaskName(split.name, self.name.path), dict(branches).get(split.name, {}), frames)
         given = []
-        for number, (step, left) in enumerate(branches):
+        for number, (step, result) in enumerate(branches):
             around, path = frames, self.name.path
             if split.is_wide:
-                item = self._store.save([left.input if isinstance(left, StepResult) else None], "input")
+                item = self._store.save([result.input if isinstance(result, StepResult) else None], "input")
                 around = (*frames, ForeachFrame(split.name, number, len(branches), item, 0))
                 path = (*path, number)
             if step != split.name:
-                self._commit(TaskName(step, path), left, around)
+                self._commit(TaskName(step, path), result, around)
             given.append(TaskInput(step, path))
         return tuple(given)
 
     def _branches(self, inputs: Any) -> Sequence[tuple[str, _Given]]:
-        """The step with which each branch has ended, and what it has left."""
+        """The last step of each branch, and its result."""
         parents = self.node.parents
         if isinstance(inputs, Mapping):
             if unknown := [step for step in inputs if step not in parents]:
@@ -207,20 +210,20 @@ class _Before:
             return [(step, inputs[step]) for step in parents if step in inputs]
         if inputs is None or isinstance(inputs, (str, StepResult)):
             raise RunError(
-                f"step {self.node.name} is a join of {', '.join(parents)}: it needs inputs.",
-                advice="Give a list of what the branches have left: inputs=[{...}, {...}].",
+                f"step {self.node.name} joins {', '.join(parents)}: it needs inputs.",
+                advice="Pass a list with the artifacts of each branch: inputs=[{...}, {...}].",
             )
-        left = list(inputs)
+        results = list(inputs)
         is_wide = self._graph[str(self.node.joins)].is_wide
-        if not is_wide and len(left) != len(parents):
+        if not is_wide and len(results) != len(parents):
             raise RunError(
-                f"step {self.node.name} joins {', '.join(parents)}, but there are {len(left)} inputs.",
-                advice="Give them by step: inputs={'a': {...}, 'b': {...}}.",
+                f"step {self.node.name} joins {', '.join(parents)}, but got {len(results)} inputs.",
+                advice="Pass them by step: inputs={'a': {...}, 'b': {...}}.",
             )
-        steps = [parents[0]] * len(left) if is_wide else parents
+        steps = [parents[0]] * len(results) if is_wide else parents
         return [
             (found.step if isinstance(found, StepResult) and found.step in parents else step, found)
-            for step, found in zip(steps, left, strict=True)
+            for step, found in zip(steps, results, strict=True)
         ]
 
     @property
@@ -239,14 +242,15 @@ class _Before:
         )
 
     def _commit(
-        self, name: TaskName, left: _Given, stack: tuple[ForeachFrame, ...], items: ForeachItems | None = None
+        self, name: TaskName, result: _Given, stack: tuple[ForeachFrame, ...], items: ForeachItems | None = None
     ) -> None:
-        values = left.artifacts if isinstance(left, StepResult) else left
+        values = result.artifacts if isinstance(result, StepResult) else result
         refs = {key: self._store.save(value, key) for key, value in values.items()}
         self.runner.run_store.commit(name.step, name.id, Commit(0, (self.node.name,), refs, stack, items))
 
 
-def _result(runner: TaskRunner, name: TaskName, item: Any) -> StepResult:
+def _result(runner: TaskRunner, before: _Before) -> StepResult:
+    name, item = before.name, before.stack[-1][2] if before.stack else None
     commit = runner.run_store.read_commit(name.step, name.id)
     assert commit is not None
     store = ArtifactStore(runner.store, runner.record.flow)

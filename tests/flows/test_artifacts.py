@@ -339,6 +339,6 @@ def test_a_value_that_can_not_be_loaded_fails_where_it_is_set(tmp_path: Path) ->
     output = done.stdout + done.stderr
     assert done.returncode == 1
     assert "the artifact 'kept', a dict, can be pickled, but no later step could load it" in output
-    assert "The class __main__.ApiError can't be made again from its pickle" in output
+    assert "The class __main__.ApiError can't be rebuilt from its pickle" in output
     done = run_flow(file, "--kind", "own")
     assert "Nothing there: no rows in week 3" in done.stdout + done.stderr

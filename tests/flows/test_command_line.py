@@ -222,7 +222,7 @@ def test_a_chosen_run_id_is_used_once(flow: Path) -> None:
     before = sorted(flow.parent.rglob("*"))
     done = run_flow(flow, "--run-id", "my-run.1", "--run-id-file", "id")
     assert done.returncode == 1
-    assert "F/my-run.1 is there already" in done.stderr
+    assert "F/my-run.1 exists already" in done.stderr
     assert sorted(flow.parent.rglob("*")) == before
 
 

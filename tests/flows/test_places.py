@@ -155,8 +155,8 @@ def test_a_bucket_as_the_root_is_refused(project: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda path: path.touch(), "A file is where a folder has to be"),
-        (lambda path: path.symlink_to("nowhere"), "A link that leads nowhere is where a folder has to be"),
+        (lambda path: path.touch(), "There is a file where a folder is needed"),
+        (lambda path: path.symlink_to("nowhere"), "There is a broken link where a folder is needed"),
     ],
     ids=["file", "link"],
 )

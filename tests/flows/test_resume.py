@@ -186,7 +186,7 @@ def test_a_new_step_runs_on_the_artifacts_before_it(failed: Path) -> None:
         (["--origin-run-id", "r7"], "there is no run F/r7"),
         (["--origin-run-id", "G/r1"], "'G/r1' names no run of this file's flow, F"),
         (["--n", "7"], "the parameter n can't be given to resume"),
-        (["--run-id", "r1"], "is there already"),
+        (["--run-id", "r1"], "exists already"),
         (["--run-id", "Ä"], "can't be a run's id"),
     ],
 )
@@ -206,7 +206,7 @@ def test_a_mistake_is_reported_before_anything_runs(failed: Path, arguments: lis
         (["--tag", "a\nb"], "can't be a tag"),
         (["--with", "nosuch"], "there is no decorator 'nosuch'"),
         (["--run-id", "R"], "'R' can't be a run's id"),
-        (["--run-id", "r1"], "the run F/r1 is there already"),
+        (["--run-id", "r1"], "the run F/r1 exists already"),
         (["--run-id-file", "no/where"], "there is no folder"),
     ],
 )

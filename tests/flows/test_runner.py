@@ -256,7 +256,7 @@ def test_cleanup_ends_running_runs(flow: Path, tmp_path: Path, monkeypatch: pyte
 def test_an_environment_that_the_system_refuses_is_reported(flow: Path) -> None:
     with pytest.raises(RunError, match="can't be started: Argument list too long") as raised:
         Runner(flow, env={"LARGE": "x" * 200_000}).run()
-    assert "more than 128 KiB" in raised.value.cause
+    assert "larger than 128 KiB" in raised.value.cause
 
 
 def test_ctrl_c_cancels_the_awaited_run(flow: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -309,7 +309,7 @@ def test_many_runs_leave_nothing_behind(flow: Path) -> None:
 
 def test_a_configs_key_that_would_become_a_string_is_refused(flow: Path) -> None:
     """JSON has only such keys; a file may have others."""
-    with pytest.raises(ParameterError, match=r"'limits' has the key 0, which would become a text"):
+    with pytest.raises(ParameterError, match=r"'limits' has the key 0, which would become a string"):
         Runner(flow, config_value=("limits", {"a": [{0: "cat"}]})).run()
 
 

@@ -53,7 +53,7 @@ def test_a_disk_that_fills_up_is_reported(tmp_path: Path, mount: Mount, kind: st
     assert done.returncode == 1, done.stdout + done.stderr
     assert "No space left on device" in done.stdout + done.stderr
     if kind != "a file beside":  # the user's own write
-        assert "make room" in done.stdout + done.stderr
+        assert "free some space" in done.stdout + done.stderr
     assert "Traceback" not in done.stderr, done.stderr
     assert not list(root.rglob(".tmp-*"))
     assert not list(root.glob("F/runs/*/tasks/work/0/commit.json"))
@@ -69,7 +69,7 @@ def test_a_disk_that_is_full_from_the_start_is_reported(tmp_path: Path, mount: M
     done = run_flow(write_flow(tmp_path, foreach("pass")))
     assert done.returncode == 1
     assert "No space left on device" in done.stderr
-    assert "make room" in done.stderr
+    assert "free some space" in done.stderr
     assert "Traceback" not in done.stdout + done.stderr
 
 

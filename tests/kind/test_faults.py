@@ -96,7 +96,7 @@ def test_a_finished_task_waits_for_the_bucket_with_its_result(
     running = namespace.start("fan.py", "--seconds", "4", "--last", "55", "--width", "2", *KUBERNETES)
     running.seen(r"\[work/1\] tick 2$")
     with bucket_away(namespace):
-        running.seen(r"\[work/0\] \[k8sflow\] .* can't be reached .* tried again for up to 10 min", 90)
+        running.seen(r"\[work/0\] \[k8sflow\] .* can't be reached .* Retrying for up to 10 min", 90)
         running.seen(r"\[work/1\] tick 98$", 90)
     running.seen(r"\[work/0\] \[k8sflow\] The bucket answers again")
     done = running.wait(120)

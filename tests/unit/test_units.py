@@ -15,6 +15,11 @@ def test_sizes_are_in_the_largest_unit_below_them(count: int, expected: str) -> 
     assert units.size(count) == expected
 
 
+@pytest.mark.parametrize(("seconds", "expected"), [(15.3, "15 s"), (119, "119 s"), (120, "2 min"), (610, "10 min")])
+def test_rough_durations_are_in_one_unit(seconds: float, expected: str) -> None:
+    assert units.rough_duration(seconds) == expected
+
+
 @pytest.mark.parametrize(
     ("seconds", "expected"),
     [(4.2, "4.2 s"), (200, "3 min 20 s"), (3599.9, "1 h 0 min"), (7500, "2 h 5 min")],

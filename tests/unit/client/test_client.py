@@ -1,4 +1,4 @@
-"""Reading runs back: from any store, by names, in order, without loading what isn't asked for."""
+"""Reading runs: from any store, by name, in order, and without loading more than needed."""
 
 from __future__ import annotations
 
@@ -83,8 +83,8 @@ def test_a_run_is_a_tree(root: Path) -> None:
     assert run.finished
 
 
-def test_what_is_not_there_is_told(root: Path) -> None:
-    """With what there is; as KeyError or AttributeError, for those who ask with defaults."""
+def test_missing_parts_are_reported(root: Path) -> None:
+    """The errors list what exists, and are KeyErrors or AttributeErrors, so that defaults work."""
     with pytest.raises(NotFoundError, match=r"no run of a flow 'F' in .*store"):
         Flow("F")
     _run(root, "20260101-000000-000000")
@@ -98,9 +98,9 @@ def test_what_is_not_there_is_told(root: Path) -> None:
         (lambda: run["work"]["99"], "no task .*work/99"),
         (lambda: run["end"].task["nothing"], "no artifact 'nothing'"),
     ):
-        with pytest.raises(KeyError) as told:
+        with pytest.raises(KeyError) as caught:
             call()
-        assert told.match(words)
+        assert caught.match(words)
     with pytest.raises(AttributeError, match="no artifact 'nothing'"):
         _ = run["end"].task.data.nothing
     assert getattr(run["end"].task.data, "nothing", 5) == 5
@@ -109,7 +109,7 @@ def test_what_is_not_there_is_told(root: Path) -> None:
 
 
 def test_the_latest_run_is_the_one_that_was_started_last(root: Path) -> None:
-    """Whatever the runs are called; an id that is a time is believed."""
+    """The names of the runs don't matter; an id that is a time is trusted."""
     for name in ("zebra", "20260101-000000-000000", "aardvark"):
         _run(root, name)
         store = RunStore(FolderStore(str(root / "store")), "F", name)
@@ -122,8 +122,8 @@ def test_the_latest_run_is_the_one_that_was_started_last(root: Path) -> None:
     assert "zebra" in Flow("F")
 
 
-def test_a_failed_run_tells_why(root: Path) -> None:
-    """At the task; the run has no end."""
+def test_a_failed_run_has_its_failure(root: Path) -> None:
+    """The task has it; the run has no end task."""
     with pytest.raises(Failed):
         _run(root, "r1", fails=True)
     run = Flow("F")["r1"]
@@ -138,7 +138,7 @@ def test_a_failed_run_tells_why(root: Path) -> None:
     assert "ValueError: as asked" in str(task.exception)
     assert task.finished_at is not None
     assert "end" not in run
-    with pytest.raises(KeyError, match=r"step F/r1/end has not begun(.|\n)*that have begun are work, start"):
+    with pytest.raises(KeyError, match=r"step F/r1/end has not started(.|\n)*The started steps are work, start"):
         _ = run["end"]
     assert not run.has_ended
     RunStore(FolderStore(str(root / "store")), "F", "r1").write_run_outcome(OutcomeRecord(Outcome.USER_ERROR, 5.0))
@@ -150,7 +150,7 @@ def test_a_failed_run_tells_why(root: Path) -> None:
 
 
 def test_runs_are_found_by_tags(root: Path) -> None:
-    """All of them have to be there."""
+    """A run must have all of them."""
     for name, tags in (("r1", ("a",)), ("r2", ("a", "b"))):
         record = RunRecord("F", name, "flow.py", {}, Graph("F"), tags=tags, user=current_user())
         RunStore(FolderStore(str(root / "store")), "F", name).create(record)
@@ -159,8 +159,8 @@ def test_runs_are_found_by_tags(root: Path) -> None:
     assert list(Flow("F").runs("c")) == []
 
 
-def test_a_run_that_never_began_disturbs_nobody(root: Path) -> None:
-    """Its folder is there, its record isn't: a crash, or another's file."""
+def test_a_run_without_a_record_is_ignored(root: Path) -> None:
+    """A crash may leave a folder without a record, or it has another origin."""
     _run(root, "r1")
     (root / "store/F/runs/r2").mkdir()
     (root / "store/F/runs/r3").mkdir()
@@ -168,8 +168,8 @@ def test_a_run_that_never_began_disturbs_nobody(root: Path) -> None:
     assert [run.id for run in Flow("F")] == ["r1"]
 
 
-def test_records_that_are_damaged_or_newer_are_told(root: Path) -> None:
-    """With the object."""
+def test_damaged_and_newer_records_are_reported(root: Path) -> None:
+    """The error names the object."""
     _run(root, "r1")
     base = root / "store/F/runs/r1"
     damaged = ["{", "[]", "{}", '{"format": 1}', '{"format": 1, "other": 2}']
@@ -179,21 +179,21 @@ def test_records_that_are_damaged_or_newer_are_told(root: Path) -> None:
             before = path.read_bytes()
             path.write_text(text)
             store = RunStore(FolderStore(str(root / "store")), "F", "r1")
-            with pytest.raises(StorageError, match=words) as told:
+            with pytest.raises(StorageError, match=words) as caught:
                 store.read(), store.read_commit("start", "0"), store.read_outcome("start", "0", 0)
-            assert name in str(told.value)
+            assert name in str(caught.value)
             path.write_bytes(before)
 
 
 def test_run_ids_sort_by_time() -> None:
-    """To the microsecond."""
+    """They have microseconds."""
     ids = [new_run_id(now) for now in (0.0, 1.0, 1.000001, 10.5, 1e9, 2e9)]
     assert ids == sorted(ids)
     assert len(set(ids)) == len(ids)
 
 
 def test_the_store_is_found_from_a_folder_below(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a setting: beside the working directory or around it."""
+    """Without a setting, it is in the working directory or one of its parents."""
     _run(root, "r1")
     monkeypatch.delenv("K8SFLOW_ROOT")
     (root / "store").rename(root / ".k8sflow")
@@ -204,7 +204,7 @@ def test_the_store_is_found_from_a_folder_below(root: Path, monkeypatch: pytest.
 
 @pytest.mark.s3
 def test_a_bucket_is_read_like_a_folder(root: Path, s3_store: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where one is set, beside the folder."""
+    """If one is set, it is searched besides the folder."""
     _run(root, "r1")
     local = FolderStore(str(root / "store"))
     for key in local.list_keys("F/"):

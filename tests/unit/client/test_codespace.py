@@ -130,7 +130,7 @@ def _read(both: Path, code: str, folder: str = "nb") -> list[str]:
 
 
 def test_two_flows_that_each_have_a_module_of_a_name(both: Path) -> None:
-    """Read in turns: classes of the module, of the flow's file, functions, lambdas, and those that one alone has."""
+    """Both are read in turn: classes of the module and of the flow's file, functions, lambdas."""
     shown = _read(
         both,
         """
@@ -146,7 +146,7 @@ def test_two_flows_that_each_have_a_module_of_a_name(both: Path) -> None:
 
 
 def test_the_readers_own_modules_stay_its_own(both: Path) -> None:
-    """Those that it imported before, and those that it imports later."""
+    """This holds for modules imported before and after."""
     for name in ("models", "helpers"):
         (both / "nb" / f"{name}.py").write_text("class Model: mine = True\ndef describe(): return 'mine'\n")
     shown = _read(
@@ -230,8 +230,8 @@ def test_a_pickle_of_what_was_read_is_for_any_program(both: Path, tmp_path: Path
     assert _python(tmp_path, "-c", code) == "B1\n"
 
 
-def test_code_that_is_not_here_is_told(tmp_path: Path) -> None:
-    """Whatever modules of the same names the reader could import."""
+def test_missing_code_is_reported(tmp_path: Path) -> None:
+    """The reader's own modules of the same names are not used."""
     project = _project(tmp_path / "old", "A", tmp_path / "state")
     shutil.rmtree(project)
     _project(tmp_path / "other", "B", tmp_path / "state")
@@ -245,8 +245,8 @@ def test_code_that_is_not_here_is_told(tmp_path: Path) -> None:
     """
     shown = _python(tmp_path / "other", "-c", textwrap.dedent(code), root=tmp_path / "state")
     assert shown.count("ArtifactError the artifact") == 2
-    assert "models.Model is of the code of TrainA/r1, which is not here" in shown
-    assert "Result is a class of the flow's own file, flow.py, which can't be used here" in shown
+    assert "models.Model is in the code of TrainA/r1, which is not available here" in shown
+    assert "Result is a class in the flow's own file, flow.py, which can't be used here" in shown
 
 
 def test_a_project_that_was_moved_is_found_beside_its_store(tmp_path: Path) -> None:
@@ -263,7 +263,7 @@ def test_a_project_that_was_moved_is_found_beside_its_store(tmp_path: Path) -> N
 
 
 def test_a_run_in_a_container_is_read_in_the_project_on_the_host(tmp_path: Path) -> None:
-    """Where the code has another path, and the store is somewhere else; a plain folder of data is no module."""
+    """The code has another path, and the store another location; a plain folder of data is not a module."""
     _write(tmp_path / "container/app/json/data.txt", "no module")
     _project(tmp_path / "container/app", "A", tmp_path / "state")
     shutil.copytree(tmp_path / "container/app", tmp_path / "host/checkout")

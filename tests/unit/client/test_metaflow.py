@@ -1,4 +1,4 @@
-"""What code that was written for Metaflow's client depends on, value by value."""
+"""The behavior on which code for Metaflow's client depends."""
 
 from __future__ import annotations
 
@@ -86,8 +86,8 @@ def _run(root: Path, source: str = SOURCE, run: str = "r1") -> Run:
     return run_all(runner_of(load_flow(write_flow(root, source)), root, run))
 
 
-def test_what_came_last_comes_first(root: Path) -> None:
-    """Steps and tasks; so the only task that a careless reader takes of a foreach is its last branch."""
+def test_the_newest_part_is_first(root: Path) -> None:
+    """This holds for steps and tasks, so ``step.task`` of a foreach is its last branch."""
     run = _run(root)
     assert [step.id for step in run] == ["end", "meet", "join", "work", "split", "short", "start"]
     assert [task.index for task in run["work"]] == [2, 1, 0]
@@ -96,8 +96,8 @@ def test_what_came_last_comes_first(root: Path) -> None:
     assert [step.id for step in run["meet"].parent_steps] == ["short", "join"]
 
 
-def test_a_step_that_has_not_begun_is_not_there(root: Path) -> None:
-    """Neither by iteration nor by name, as in a switch that took the other way."""
+def test_a_step_that_has_not_started_is_missing(root: Path) -> None:
+    """It is found neither by iteration nor by name, for example after a switch took the other branch."""
     store = RunStore(FolderStore(str(root / "store")), "F", "half")
     graph = compile_flow(load_flow(write_flow(root, SOURCE))).graph
     store.create(RunRecord("F", "half", "flow.py", {}, graph, user=current_user()))
@@ -107,7 +107,7 @@ def test_a_step_that_has_not_begun_is_not_there(root: Path) -> None:
     assert [step.id for step in run] == ["start"]
     assert "end" not in run
     assert "nothing" not in run
-    for name, words in (("end", "has not begun"), ("nothing", "no step 'nothing'")):
+    for name, words in (("end", "has not started"), ("nothing", "no step 'nothing'")):
         with pytest.raises(KeyError, match=words):
             run[name]
     with pytest.raises(MetaflowNotFound):
@@ -115,7 +115,7 @@ def test_a_step_that_has_not_begun_is_not_there(root: Path) -> None:
 
 
 def test_a_flow_without_successful_runs_has_none(root: Path) -> None:
-    """So that ``if run is None`` holds."""
+    """``latest_successful_run`` is None then."""
     store = RunStore(FolderStore(str(root / "store")), "F", "r1")
     store.create(RunRecord("F", "r1", "flow.py", {}, compile_flow(load_flow(write_flow(root, SOURCE))).graph))
     namespace(None)
@@ -150,7 +150,7 @@ def test_times_are_naive_and_local(root: Path, monkeypatch: pytest.MonkeyPatch, 
         time.tzset()
 
 
-def test_the_hour_that_comes_twice_is_told_apart(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_hour_that_occurs_twice_is_unambiguous(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """When summer time ends, by ``fold``: ``timestamp()`` gives back what was stored."""
     monkeypatch.setenv("TZ", "America/New_York")
     time.tzset()
@@ -167,7 +167,7 @@ def test_the_hour_that_comes_twice_is_told_apart(root: Path, monkeypatch: pytest
 
 
 def test_a_namespace_without_runs_of_the_flow_refuses(root: Path) -> None:
-    """By an error that is not taken for a flow without any run; parts that were found stay readable."""
+    """The error differs from that of a flow without runs; existing objects stay readable."""
     run = _run(root)
     task, flow = run["work"].task, Flow("F")
     namespace("user:nobody")
@@ -195,7 +195,7 @@ def test_a_namespace_without_runs_of_the_flow_refuses(root: Path) -> None:
 
 
 def test_a_failed_run_is_not_finished(root: Path) -> None:
-    """Nor is its task; how they ended is reported in other ways."""
+    """Its task is not finished either; other properties report how they ended."""
     assert run_flow(write_flow(root, FAILING), "--run-id", "r1", K8SFLOW_ROOT=str(root / "store")).returncode == 1
     run = Run("F/r1")
     assert (run.finished, run.finished_at, run.status, run.has_ended) == (False, None, "failed", True)
@@ -208,7 +208,7 @@ def test_a_failed_run_is_not_finished(root: Path) -> None:
 
 
 def test_the_standard_error_has_the_traceback_of_a_failure(root: Path) -> None:
-    """After what the task wrote, on lines of its own, in every form of the log but the raw one."""
+    """It follows the task's own output, in every form of the log except the raw one."""
     # one branch after the other: the failure of one ends the others, which may not have written by then
     one = ("--run-id", "r1", "--max-workers", "1")
     assert run_flow(write_flow(root, FAILING), *one, K8SFLOW_ROOT=str(root / "store")).returncode == 1
@@ -224,8 +224,8 @@ def test_the_standard_error_has_the_traceback_of_a_failure(root: Path) -> None:
     assert Task("F/r1/work/0").stderr == "on the way"
 
 
-def test_a_death_without_a_traceback_is_told_there_too(root: Path) -> None:
-    """By what happened."""
+def test_the_standard_error_reports_a_death_without_a_traceback(root: Path) -> None:
+    """It has the summary of the outcome."""
     store = RunStore(FolderStore(str(root / "store")), "F", "r1")
     store.create(RunRecord("F", "r1", "flow.py", {}, compile_flow(load_flow(write_flow(root, SOURCE))).graph))
     store.write_outcome("start", "0", 0, OutcomeRecord(Outcome.OUT_OF_MEMORY, 5.0, "killed at 1 GiB"))
@@ -233,7 +233,7 @@ def test_a_death_without_a_traceback_is_told_there_too(root: Path) -> None:
 
 
 def test_names_of_metaflow_are_there(root: Path) -> None:
-    """Each with its value."""
+    """Each has its value."""
     run = _run(root)
     task = run["work"]["1"]
     assert [part.path_components for part in (Flow("F"), run, run["work"], task, task["n"])] == [
@@ -253,7 +253,7 @@ def test_names_of_metaflow_are_there(root: Path) -> None:
 
 
 def test_the_system_tags_name_versions_and_runtime(root: Path) -> None:
-    """Those of the run's start, for every reader."""
+    """They are those at the run's start, for every reader."""
     done = run_flow(write_flow(root, FAILING), "--run-id", "r1", K8SFLOW_ROOT=str(root / "store"))
     assert done.returncode == 1
     python = ".".join(map(str, sys.version_info[:3]))
@@ -262,7 +262,7 @@ def test_the_system_tags_name_versions_and_runtime(root: Path) -> None:
 
 
 def test_parts_can_be_pickled(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And read on in a process with another working folder and namespace."""
+    """They can be read in a process with another working folder and namespace."""
     monkeypatch.setenv("K8SFLOW_ROOT", "/nowhere")
     run = _run(root)
     monkeypatch.setenv("K8SFLOW_ROOT", str(root / "store"))
@@ -277,7 +277,7 @@ def test_parts_can_be_pickled(root: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_task_reads_the_store_of_its_run(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the settings of its process say."""
+    """The settings of its process don't matter."""
     run = _run(root)
     monkeypatch.setenv("K8SFLOW_ROOT", str(root / "other"))
     with current.running(TaskFacts("F", "r1", "end", "0", run_store=run.run_store)):

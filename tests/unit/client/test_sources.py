@@ -1,4 +1,4 @@
-"""Artifacts whose classes stand in the flow's own file, read in a process that is another program."""
+"""Artifacts whose classes are in the flow's own file, read in a process that runs another program."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _python(code: str, folder: Path, root: Path, *before: str) -> subprocess.Com
 
 @pytest.fixture
 def flow(tmp_path: Path) -> Path:
-    """A flow file that has run; its state lies beside it, and its guard is missing, as some files' is."""
+    """A flow's file after a run, with its state beside it; like some files, it has no ``__main__`` guard."""
     file = write_flow(tmp_path / "flows", SOURCE, tail="\nF()\n")
     (file.parent / "beside.py").write_text("class Other: pass\n")
     done = run_flow(file, "--run-id", "r1")
@@ -57,7 +57,7 @@ def flow(tmp_path: Path) -> Path:
 
 
 def test_a_class_of_the_flows_file_is_loaded_anywhere(flow: Path, tmp_path: Path) -> None:
-    """From where the file was; with the modules beside it. A task reads it as its own class."""
+    """The original file is used, with the modules beside it. A task reads it as its own class."""
     code = READ + (
         "print(data.point.double(), type(data.inner).__qualname__, type(data.other).__module__.rpartition('.')[2])\n"
         'print(Flow("F").latest_run.data.same)'
@@ -66,14 +66,14 @@ def test_a_class_of_the_flows_file_is_loaded_anywhere(flow: Path, tmp_path: Path
     assert shown.stdout == "8 Point.Inner beside\nTrue\n", shown.stderr
 
 
-def test_a_class_of_the_same_name_in_the_reader_is_another_one(flow: Path, tmp_path: Path) -> None:
-    """It is not taken in its place."""
+def test_a_class_of_the_same_name_in_the_reader_is_not_used(flow: Path, tmp_path: Path) -> None:
+    """The class comes from the flow's file."""
     shown = _python(f"class Point: pass\n{READ}print(data.point.double())", tmp_path, flow.parent / ".k8sflow")
     assert shown.stdout == "8\n", shown.stderr
 
 
-def test_a_module_that_is_imported_already_is_the_one(flow: Path) -> None:
-    """So that isinstance() holds."""
+def test_an_imported_module_is_used(flow: Path) -> None:
+    """isinstance() works then."""
     flow.write_text(flow.read_text().replace("\nF()\n", "\nif __name__ == '__main__':\n    F()\n"))
     shown = _python(
         f"import flow\n{READ}print(isinstance(data.point, flow.Point))", flow.parent, flow.parent / ".k8sflow"
@@ -81,25 +81,25 @@ def test_a_module_that_is_imported_already_is_the_one(flow: Path) -> None:
     assert shown.stdout == "True\n", shown.stderr
 
 
-def test_a_file_that_is_gone_or_changed_is_told(flow: Path, tmp_path: Path) -> None:
-    """With the artifact, the class, the file, and what can be done."""
+def test_a_deleted_or_changed_file_is_reported(flow: Path, tmp_path: Path) -> None:
+    """The error has the artifact, the class, the file, and advice."""
     source = flow.read_text()
     for text, words in (
         (source.replace("class Point", "class Pont"), "flow.py has no Point any more"),
         (f"1 / 0\n{source}", "flow.py can't be imported: ZeroDivisionError"),
         (f"raise SystemExit(3)\n{source}", "flow.py can't be imported: SystemExit: 3"),
-        (None, "which is not here, and has no package"),
+        (None, "which does not exist here, and has no code package"),
     ):
         flow.unlink() if text is None else flow.write_text(text)
         shown = _python(READ + "data.point", tmp_path, flow.parent / ".k8sflow")
         assert shown.returncode == 1
         assert "ArtifactError: the artifact 'F/r1/start/0/point' (a __main__.Point) can't be loaded" in shown.stderr
         assert words in shown.stderr
-        assert "Read it where flow.py is" in shown.stderr
+        assert "Read it in the folder of flow.py" in shown.stderr
 
 
 def test_the_code_package_has_the_class_too(flow: Path, tmp_path: Path) -> None:
-    """As of a run on Kubernetes that was started from another machine."""
+    """A run on Kubernetes may have been started from another machine."""
     store = FolderStore(str(flow.parent / ".k8sflow"))
     code = package.build(flow.parent)
     ArtifactStore(store, "F").save_blob(code.sha256, [code.archive])

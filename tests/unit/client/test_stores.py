@@ -1,4 +1,4 @@
-"""Where a reader looks for runs, by the names that a user of Metaflow knows."""
+"""The stores in which a reader looks for runs, under Metaflow's names."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     default_metadata()
 
 
-def test_the_metadata_is_the_stores_place(tmp_path: Path) -> None:
-    """A run's records are beside its artifacts: no service has them."""
+def test_the_metadata_is_the_url_of_the_store(tmp_path: Path) -> None:
+    """A run's records are beside its artifacts, not in a service."""
     assert get_metadata() == str(tmp_path / "a/.k8sflow")
     other = str(tmp_path / "b/.k8sflow")
     for place in (str(tmp_path / "b"), other, f"local@{tmp_path}/b", "b"):
@@ -43,9 +43,9 @@ def test_the_metadata_is_the_stores_place(tmp_path: Path) -> None:
     assert [run.id for run in Flow("F")] == ["a"]
 
 
-def test_a_place_that_is_not_there_changes_nothing(tmp_path: Path) -> None:
-    """It is told, with what can be named."""
-    with pytest.raises(NotFoundError, match="there is no folder") as told:
+def test_a_missing_folder_changes_nothing(tmp_path: Path) -> None:
+    """It is reported, with the accepted forms."""
+    with pytest.raises(NotFoundError, match="there is no folder") as caught:
         metadata("nowhere")
-    assert "s3://" in told.value.advice
+    assert "s3://" in caught.value.advice
     assert get_metadata() == str(tmp_path / "a/.k8sflow")

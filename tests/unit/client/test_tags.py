@@ -1,4 +1,4 @@
-"""Tags: given, taken away and replaced at any time, by several at once."""
+"""Tags can be added, removed and replaced at any time, by several processes at once."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _run(store: ObjectStore, run: str = "r1", **more: object) -> Run:
 
 
 def test_tags_are_added_removed_and_replaced(store: ObjectStore) -> None:
-    """Each once; removing what is not there is no mistake."""
+    """There are no duplicates, and removing a missing tag is not an error."""
     run = _run(store)
     assert run.user_tags == {"first"}
     run.add_tag("second")
@@ -36,22 +36,22 @@ def test_tags_are_added_removed_and_replaced(store: ObjectStore) -> None:
     assert Run(run.run_store).user_tags == run.user_tags
 
 
-def test_the_system_says_who_when_and_where(store: ObjectStore) -> None:
-    """These tags can't be removed; all tags are those of both kinds."""
+def test_the_system_tags_have_user_date_and_runtime(store: ObjectStore) -> None:
+    """They can't be removed; ``tags`` has both kinds."""
     project = {"project": {"project_name": "p", "branch_name": "user.ada"}}
     run = _run(store, flow_decorators=project, pods={"start": PodOptions()})
     assert run.system_tags == {
         "user:ada", "date:2001-09-09", "runtime:kubernetes", "project:p", "project_branch:user.ada"
     }  # fmt: skip
     assert run.tags == run.system_tags | {"first"}
-    with pytest.raises(TagError, match="tag of the system"):
+    with pytest.raises(TagError, match="is a system tag"):
         run.remove_tag("user:ada")
     assert _run(store, "r2").system_tags == {"user:ada", "date:2001-09-09", "runtime:dev"}
 
 
 @pytest.mark.parametrize("tag", ["", "  ", "a\nb", "a\rb", "\x1b[31m", "\udcff", "x" * 501, 5])
-def test_what_can_not_be_a_tag_is_refused(store: ObjectStore, tag: str) -> None:
-    """Before anything is written."""
+def test_an_invalid_tag_is_refused(store: ObjectStore, tag: str) -> None:
+    """Nothing is written."""
     run = _run(store)
     with pytest.raises(TagError, match="can't be a tag"):
         run.add_tags(["fine", tag])
@@ -59,14 +59,14 @@ def test_what_can_not_be_a_tag_is_refused(store: ObjectStore, tag: str) -> None:
 
 
 def test_thousands_of_tags_are_kept(store: ObjectStore) -> None:
-    """In one go."""
+    """A single change adds them."""
     run = _run(store)
     run.add_tags(f"tag {i}" for i in range(5000))
     assert len(run.user_tags) == 5001
 
 
-def test_two_who_tag_at_once_lose_nothing(store: ObjectStore) -> None:
-    """Whoever comes second reads again."""
+def test_no_simultaneous_change_is_lost(store: ObjectStore) -> None:
+    """The loser of the race reads again."""
     run = _run(store)
     threads = [threading.Thread(target=run.add_tag, args=(f"t{i}",)) for i in range(8)]
     for thread in threads:
@@ -76,8 +76,8 @@ def test_two_who_tag_at_once_lose_nothing(store: ObjectStore) -> None:
     assert run.user_tags == {"first", *(f"t{i}" for i in range(8))}
 
 
-def test_tags_of_a_newer_format_are_told(store: ObjectStore) -> None:
-    """And not taken for none."""
+def test_tags_of_a_newer_format_are_refused(store: ObjectStore) -> None:
+    """They are not read as an empty list."""
     run = _run(store)
     store.put("F/runs/r1/tags/00000001.json", [b'{"format":99,"tags":[]}'])
     with pytest.raises(StorageError, match="format 99"):
@@ -98,7 +98,7 @@ def two_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_reader_finds_the_runs_of_the_user(two_users: None) -> None:
-    """Or those of another namespace, which any tag can be; or all."""
+    """Any other tag may be the namespace; None finds all runs."""
     assert get_namespace() == "user:ada"
     assert [run.user_name for run in Flow("F")] == ["ada"]
     with pytest.raises(NamespaceMismatchError, match="20260102-000000-000000 is not in the namespace user:ada"):
@@ -119,6 +119,6 @@ def test_a_reader_finds_the_runs_of_the_user(two_users: None) -> None:
 
 
 def test_a_setting_names_another_default(two_users: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """For a machine on which programs read."""
+    """It suits machines on which programs read runs."""
     monkeypatch.setenv("K8SFLOW_NAMESPACE", "user:bob")
     assert Flow("F").latest_run.user_name == "bob"

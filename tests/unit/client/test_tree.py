@@ -1,4 +1,4 @@
-"""The tree from below: pathspecs, parents, what came before and after a task, executions and their lines."""
+"""The tree from below: pathspecs, parents, tasks before and after a task, attempts and their lines."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 
 def test_all_of_it_can_be_pickled(run: Run) -> None:
-    """And so be an artifact, or travel to another process; also the tree that was looked at before."""
+    """So they can be artifacts, or be sent to another process, even after they were read."""
     task = run["left"]["1-2"]
     assert task.successful
     for part in (run.parent, run, run["left"], task, task["n"]):
@@ -72,7 +72,7 @@ def test_all_of_it_can_be_pickled(run: Run) -> None:
 
 
 def test_everything_is_found_by_its_pathspec(run: Run) -> None:
-    """And knows what it is a part of."""
+    """Each part has its parent."""
     artifact = DataArtifact("F/r1/left/1-2/n")
     assert artifact.data == 3
     task = Task("F/r1/left/1-2")
@@ -98,7 +98,7 @@ def test_everything_is_found_by_its_pathspec(run: Run) -> None:
         (Run, "F/r2", r"no run F/r2(.|\n)*The runs are r1"),
         (Step, "F/r1/lefd", r"no step 'lefd'(.|\n)*Did you mean 'left'"),
         (Task, "F/r1/left/7", "no task F/r1/left/7(.|\n)*The step's tasks are 0, 0-1, 0-2, 1"),
-        (Task, "F/r1/inner/0", "step F/r1/inner has not begun"),
+        (Task, "F/r1/inner/0", "step F/r1/inner has not started"),
         (DataArtifact, "F/r1/left/0/m", r"no artifact 'm'(.|\n)*It has again, n, outer"),
         (Task, "", "'' names no task"),
         (DataArtifact, "F", r"'F' names no artifact(.|\n)*flow/run/step/task/artifact"),
@@ -108,22 +108,22 @@ def test_everything_is_found_by_its_pathspec(run: Run) -> None:
         (Task, None, "'None' names no task"),
     ],
 )
-def test_a_pathspec_that_leads_nowhere_is_told(run: Run, kind: type, pathspec: Any, words: str) -> None:
-    """With what there is."""
+def test_an_unknown_pathspec_is_reported(run: Run, kind: type, pathspec: Any, words: str) -> None:
+    """The error lists what exists."""
     with pytest.raises(NotFoundError, match=words):
         kind(pathspec)
 
 
-def test_a_run_of_a_number_is_looked_for(run: Run) -> None:
-    """As a task's is: the ids of Metaflow's runs are numbers."""
+def test_a_run_of_a_number_is_looked_up(run: Run) -> None:
+    """The ids of Metaflow's runs are numbers."""
     flow = Flow("F")
     assert 5 not in flow
     with pytest.raises(NotFoundError, match=r"no run F/5(.|\n)*The runs are r1"):
         flow[5]
 
 
-def test_tasks_know_what_came_before_and_after_them(run: Run) -> None:
-    """Through foreach, branches, turns of a loop and joins; an empty foreach leads to its join."""
+def test_tasks_have_their_parents_and_children(run: Run) -> None:
+    """They are found through foreach, branches, turns of a loop and joins; an empty foreach leads to its join."""
     after = {
         "start/0": ["split/0", "split/1"],
         "split/1": ["left/1", "right/1"],
@@ -156,7 +156,7 @@ def _short(task: Task) -> str:
 
 
 def _executions(tmp_path: Path) -> Task:
-    """A task that failed once and then succeeded, with output of both executions."""
+    """A task that failed once and then succeeded, with output of both attempts."""
     store = RunStore(FolderStore(str(tmp_path / "store")), "F", "r1")
     runner_of(load_flow(write_flow(tmp_path, SHAPES)), tmp_path)
     for attempt, at in ((0, 10.0), (1, 20.0)):
@@ -171,8 +171,8 @@ def _executions(tmp_path: Path) -> Task:
     return Task("0", parent=Run(store)["start"])
 
 
-def test_each_execution_can_be_looked_at(tmp_path: Path) -> None:
-    """The one that committed by default."""
+def test_each_attempt_can_be_read(tmp_path: Path) -> None:
+    """By default, the one that committed is read."""
     task = _executions(tmp_path)
     assert task.attempts == [0, 1]
     assert task.current_attempt == 1
@@ -182,12 +182,12 @@ def test_each_execution_can_be_looked_at(tmp_path: Path) -> None:
     assert first.stdout.startswith("stdout 0 0")
     assert not first.successful
     assert "the trace" in str(first.exception)
-    with pytest.raises(NotFoundError, match="no execution 5"):
+    with pytest.raises(NotFoundError, match="no attempt 5"):
         Task("0", parent=task.parent, attempt=5)
 
 
-def test_lines_come_in_the_order_in_which_they_were_written(tmp_path: Path) -> None:
-    """Those of both streams together, with their times; bytes that aren't UTF-8 are kept."""
+def test_lines_are_in_the_order_in_which_they_were_written(tmp_path: Path) -> None:
+    """Both streams are merged by time; bytes that aren't UTF-8 are kept."""
     task = _executions(tmp_path)
     assert [line.text for line in task.lines()] == [
         "stdout 1 0", "stderr 1 0", "stdout 1 1", "stderr 1 1", "\ufffd open", "\ufffd open"
@@ -200,8 +200,8 @@ def test_lines_come_in_the_order_in_which_they_were_written(tmp_path: Path) -> N
         list(task.loglines("stdin"))
 
 
-def test_a_follower_tells_every_line_once(tmp_path: Path) -> None:
-    """Whole lines as they come, and the rest when an execution has ended; executions that come later too."""
+def test_a_follower_returns_every_line_once(tmp_path: Path) -> None:
+    """It returns complete lines at once, and the rest when an attempt has ended; later attempts are followed too."""
     store = RunStore(FolderStore(str(tmp_path)), "F", "r1")
     store.create(RunRecord("F", "r1", "flow.py", {}, Graph("F")))
     follower = Follower(store, None, None, ("stdout",), None)
@@ -218,8 +218,8 @@ def test_a_follower_tells_every_line_once(tmp_path: Path) -> None:
     log = store.open_log("start", "0", 0, "stdout")
     log.write(b" late\nopen")
     log.close()
-    told = [line.text for _ in range(QUIET_POLLS + 2) for line in follower.poll()]
-    assert told == ["rest late", "open"]
+    found = [line.text for _ in range(QUIET_POLLS + 2) for line in follower.poll()]
+    assert found == ["rest late", "open"]
     for step, attempt, stream in (("start", 1, "stdout"), ("end", 0, "stderr")):
         log = store.open_log(step, "0", attempt, stream)
         log.write(b"again\n")
@@ -228,8 +228,8 @@ def test_a_follower_tells_every_line_once(tmp_path: Path) -> None:
     assert follower.poll() == []
 
 
-def test_the_tags_of_a_run_are_those_of_all_that_is_in_it(tmp_path: Path) -> None:
-    """Also the ones that are given later."""
+def test_all_parts_of_a_run_have_its_tags(tmp_path: Path) -> None:
+    """Later tags are included."""
     task = _executions(tmp_path)
     run = task.parent.parent
     run.add_tag("later")
@@ -240,8 +240,8 @@ def test_the_tags_of_a_run_are_those_of_all_that_is_in_it(tmp_path: Path) -> Non
         assert part.system_tags == run.system_tags
 
 
-def test_what_a_run_took_over_is_told_by_the_run_that_made_it(tmp_path: Path) -> None:
-    """Pathspec and output are the older run's."""
+def test_a_clone_is_read_from_its_origin_run(tmp_path: Path) -> None:
+    """The origin's pathspec and output are used."""
     task = _executions(tmp_path)
     origin = task.parent.parent
     store = RunStore(origin.run_store.store, "F", "r2")

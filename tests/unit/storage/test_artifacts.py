@@ -51,7 +51,7 @@ def _through(value: Any) -> Any:
 
 @given(VALUES)
 def test_nested_values_come_back_equal(value: Any) -> None:
-    """With their types."""
+    """They also have the same types."""
     found = _through(value)
     assert found == value
     assert type(found) is type(value)
@@ -61,7 +61,7 @@ def test_nested_values_come_back_equal(value: Any) -> None:
 @given(VALUES)
 @example({0, 1, -4, 28, ""})
 def test_a_value_that_was_only_read_keeps_its_reference(saved: ArtifactStore, value: Any) -> None:
-    """Also a set, whose order of iteration changes on the way; else a join would see a conflict where there is none."""
+    """This includes a set, whose iteration order changes; otherwise a join would report a conflict without reason."""
     ref = saved.save(value, "value")
     assert saved.save(saved.load(ref, "value"), "value", known=ref) == ref
 
@@ -81,7 +81,7 @@ def _arrays(dtype: str) -> list[np.ndarray[Any, Any]]:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_arrays_of_every_layout_come_back(dtype: str) -> None:
-    """As plain pickle gives them: values, type, shape, and whether they may be written to."""
+    """Values, type, shape and writability are the same as with plain pickle."""
     for array in _arrays(dtype):
         found = _through(array)
         plain = pickle.loads(pickle.dumps(array, protocol=5))
@@ -93,7 +93,7 @@ def test_arrays_of_every_layout_come_back(dtype: str) -> None:
 
 
 def test_large_arrays_are_not_copied_into_the_pickle() -> None:
-    """Their memory itself is what is written."""
+    """Their memory itself is written."""
     array = np.arange(1_000_000)
     encoded = encode({"a": array, "b": [array[:10]]}, "value")
     assert encoded.name == "pickle5"
@@ -102,8 +102,8 @@ def test_large_arrays_are_not_copied_into_the_pickle() -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 100])
-def test_many_buffers_of_odd_lengths_find_their_places(count: int) -> None:
-    """Each begins at a multiple of 64 bytes, whatever lies before it."""
+def test_many_buffers_of_odd_lengths_are_aligned(count: int) -> None:
+    """Each starts at a multiple of 64 bytes."""
     value = [np.arange(n, dtype="u1") for n in range(count)] + ["end"]
     found = _through(value)
     assert found[-1] == "end"
@@ -112,7 +112,7 @@ def test_many_buffers_of_odd_lengths_find_their_places(count: int) -> None:
 
 
 def test_a_loaded_array_may_be_changed(saved: ArtifactStore) -> None:
-    """In a small blob, and in one that is mapped; the blob stays as it was."""
+    """The blob stays unchanged, whether it is small or mapped."""
     for size in (10, 1000, 1_000_000):
         ref = saved.save(np.zeros(size), "a")
         first = saved.load(ref, "a")
@@ -142,14 +142,14 @@ class Pair(NamedTuple):
     ids=lambda value: type(value).__name__,
 )  # fmt: skip
 def test_values_of_many_types_come_back(saved: ArtifactStore, value: Any) -> None:
-    """And say of which type they are."""
+    """Their references have the right type."""
     ref = saved.save(value, "value")
     assert saved.load(ref, "value") == value
     assert ref.type == f"{type(value).__module__}.{type(value).__qualname__}"
 
 
 def test_shared_and_circular_references_stay(saved: ArtifactStore) -> None:
-    """As pickle keeps them."""
+    """pickle preserves them."""
     shared: list[Any] = []
     value: dict[str, Any] = {"a": shared, "b": shared}
     value["self"] = value
@@ -158,8 +158,8 @@ def test_shared_and_circular_references_stay(saved: ArtifactStore) -> None:
     assert found["self"] is found
 
 
-def test_lambdas_and_local_classes_go_by_value(saved: ArtifactStore) -> None:
-    """With what they close over, arrays out of band."""
+def test_lambdas_and_local_classes_are_pickled_by_value(saved: ArtifactStore) -> None:
+    """Closures are included, with arrays out of band."""
     factor = np.arange(1000)
 
     class Local:
@@ -182,19 +182,19 @@ def test_lambdas_and_local_classes_go_by_value(saved: ArtifactStore) -> None:
     ],
     ids=["lock", "dict", "list", "ordered", "generator"],
 )
-def test_what_cant_be_pickled_is_named(saved: ArtifactStore, value: Any, culprit: str) -> None:
-    """The artifact, its type, the part, and what to do."""
-    with pytest.raises(ArtifactError) as told:
+def test_an_unpicklable_part_is_named(saved: ArtifactStore, value: Any, culprit: str) -> None:
+    """The error has the artifact, its type, the part, and advice."""
+    with pytest.raises(ArtifactError) as caught:
         saved.save(value, "my_model")
-    text = str(told.value)
+    text = str(caught.value)
     assert "'my_model'" in text
     assert type(value).__qualname__ in text
     assert culprit in text
     assert "del self.my_model" in text
 
 
-def test_a_value_that_is_too_deep_is_told(saved: ArtifactStore) -> None:
-    """A recursion error of pickle is no crash."""
+def test_a_value_that_is_too_deep_is_reported(saved: ArtifactStore) -> None:
+    """pickle's recursion error doesn't crash the task."""
     deep: list[Any] = []
     for _ in range(100_000):
         deep = [deep]
@@ -205,15 +205,15 @@ def test_a_value_that_is_too_deep_is_told(saved: ArtifactStore) -> None:
 
 
 def test_equal_content_is_one_blob(store: ObjectStore) -> None:
-    """Whoever saves it, under whatever name."""
+    """The task and the artifact's name don't matter."""
     saved = ArtifactStore(store, "F")
     first, second = saved.save(b"x" * 10_000, "a"), saved.save(b"x" * 10_000, "b")
     assert first == second
     assert list(store.list_keys("F/")) == [blob_key("F", first.blob)]
 
 
-def test_small_values_cost_no_object(store: ObjectStore) -> None:
-    """They travel in the commit."""
+def test_small_values_need_no_object(store: ObjectStore) -> None:
+    """They are part of the commit."""
     saved = ArtifactStore(store, "F")
     ref = saved.save({"accuracy": 0.9}, "a")
     assert ref.inline is not None
@@ -223,14 +223,14 @@ def test_small_values_cost_no_object(store: ObjectStore) -> None:
 
 
 def test_a_value_that_did_not_change_keeps_its_reference(saved: ArtifactStore) -> None:
-    """No look at the store is needed for it."""
+    """The store is not read for it."""
     known = saved.save([1, 2, 3], "a")
     assert saved.save([1, 2, 3], "a", known) is known
     assert saved.save([1, 2, 4], "a", known) != known
 
 
 class Bomb:
-    """Tells when it is unpickled."""
+    """Records that it was unpickled."""
 
     went_off = False
 
@@ -243,8 +243,8 @@ def _explode() -> None:
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "replace", "short"])
-def test_damage_is_seen_before_anything_is_unpickled(store: ObjectStore, damage: str) -> None:
-    """Whatever happened to the blob (I4)."""
+def test_damage_is_found_before_anything_is_unpickled(store: ObjectStore, damage: str) -> None:
+    """Every kind of damage to a blob is found (I4)."""
     saved = ArtifactStore(store, "F")
     ref = saved.save(bytes(5000), "model")
     key = blob_key("F", ref.blob)
@@ -252,15 +252,15 @@ def test_damage_is_seen_before_anything_is_unpickled(store: ObjectStore, damage:
     bomb = pickle.dumps(Bomb())
     damaged = {"flip": data[:-9] + b"\x01" + data[-8:], "cut": data[:-1], "replace": bomb, "short": b"\0"}[damage]
     store.put(key, [damaged])
-    with pytest.raises(ArtifactError) as told:
+    with pytest.raises(ArtifactError) as caught:
         saved.load(ref, "model")
-    assert "'model' in" in str(told.value)
-    assert key in str(told.value), "who repairs it has to know which object it is"
+    assert "'model' in" in str(caught.value)
+    assert key in str(caught.value), "who repairs it has to know which object it is"
     assert not Bomb.went_off
 
 
-def test_a_blob_that_was_cut_is_written_again(store: ObjectStore) -> None:
-    """By whoever saves the same content next."""
+def test_a_truncated_blob_is_written_again(store: ObjectStore) -> None:
+    """The next task that saves the same content writes it."""
     saved = ArtifactStore(store, "F")
     ref = saved.save(bytes(5000), "model")
     data = bytes(store.get(blob_key("F", ref.blob)))
@@ -269,8 +269,8 @@ def test_a_blob_that_was_cut_is_written_again(store: ObjectStore) -> None:
     assert saved.load(ref, "model") == bytes(5000)
 
 
-def test_damage_of_an_inline_value_is_seen(saved: ArtifactStore) -> None:
-    """The commit may be changed as well."""
+def test_damage_to_an_inline_value_is_found(saved: ArtifactStore) -> None:
+    """A commit may be damaged too."""
     ref = replace(saved.save(1, "a"), inline=saved.save(2, "a").inline)
     with pytest.raises(ArtifactError, match="damaged"):
         saved.load(ref, "a")
@@ -278,8 +278,8 @@ def test_damage_of_an_inline_value_is_seen(saved: ArtifactStore) -> None:
         saved.load(replace(ref, inline="no base64!"), "a")
 
 
-def test_a_missing_blob_is_told(store: ObjectStore) -> None:
-    """With its name and the artifact's."""
+def test_a_missing_blob_is_reported(store: ObjectStore) -> None:
+    """The error has its hash and the artifact's name."""
     ref = ArtifactRef("0" * 64, 5000, "pickle", "builtins.bytes")
     with pytest.raises(ArtifactError, match=r"'model'.*0000"):
         ArtifactStore(store, "F").load(ref, "model")
@@ -292,7 +292,7 @@ def test_an_unknown_encoding_asks_for_an_upgrade(saved: ArtifactStore) -> None:
         saved.load(ref, "a")
 
 
-def test_a_class_that_is_gone_is_told(saved: ArtifactStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_class_is_reported(saved: ArtifactStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """The value needs code that this process doesn't have."""
     ref = saved.save(Point(1.0), "point")
     monkeypatch.delattr(f"{__name__}.Point")
@@ -303,7 +303,7 @@ def test_a_class_that_is_gone_is_told(saved: ArtifactStore, monkeypatch: pytest.
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.binary(min_size=artifacts.INLINE_BYTES - 60, max_size=artifacts.INLINE_BYTES + 60))
 def test_values_around_the_inline_limit_come_back(saved: ArtifactStore, value: bytes) -> None:
-    """On both sides of it."""
+    """Values on both sides of the limit are tested."""
     ref = saved.save(value, "a")
     assert (ref.inline is None) == (ref.size > artifacts.INLINE_BYTES)
     assert saved.load(ref, "a") == value

@@ -1,4 +1,4 @@
-"""A commit says what a task inherited without a copy of it, whatever tasks there were before."""
+"""A commit refers to inherited artifacts without copying them, whatever tasks came before."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ OWN = st.dictionaries(NAMES, REFS)
 
 @given(OWN, st.lists(OWN, max_size=12))
 def test_nothing_is_lost_or_added(artifacts: dict[str, ArtifactRef], layers: list[dict[str, ArtifactRef]]) -> None:
-    """Whichever of the layers are named."""
+    """Any choice of named layers has the same artifacts."""
     known = [Layer(f"s{number}/0", own) for number, own in enumerate(layers)]
     found = compose(artifacts, known)
     named = [layer for layer in known if layer.task in found.layers]
@@ -35,7 +35,7 @@ def test_nothing_is_lost_or_added(artifacts: dict[str, ArtifactRef], layers: lis
 
 
 @given(st.lists(st.tuples(OWN, st.lists(NAMES, max_size=3)), min_size=1, max_size=25))
-def test_a_chain_of_tasks_hands_on_what_it_was_given(changes: list[tuple[dict[str, ArtifactRef], list[str]]]) -> None:
+def test_a_chain_of_tasks_passes_on_its_artifacts(changes: list[tuple[dict[str, ArtifactRef], list[str]]]) -> None:
     """Each task sets some artifacts and drops others; the store has few layers for each."""
     run_store = RunStore(MemoryStore(), "F", "r")
     expected: dict[str, ArtifactRef] = {}
@@ -59,7 +59,7 @@ def _ref(name: str, size: int = 2200) -> ArtifactRef:
 
 
 def test_a_chain_of_steps_copies_each_value_a_few_times_at_most() -> None:
-    """And never needs more than a few commits to be read."""
+    """Reading it never takes more than a few commits."""
     layers: tuple[Layer, ...] = ()
     artifacts: dict[str, ArtifactRef] = {}
     written = 0
@@ -74,17 +74,17 @@ def test_a_chain_of_steps_copies_each_value_a_few_times_at_most() -> None:
 
 
 def test_a_few_small_values_are_copied() -> None:
-    """A reader of their task needs no other one."""
+    """A reader needs only their task's commit."""
     artifacts = {name: _ref(name, 100) for name in "abc"}
     left = compose(artifacts, [Layer("start/0", artifacts)])
     assert (left.own, left.layers) == (artifacts, ())
 
 
-def test_many_are_named_by_the_task_that_made_them() -> None:
-    """With those that are not there any more."""
+def test_many_values_are_named_by_the_task_that_set_them() -> None:
+    """Deleted ones are listed too."""
     artifacts = {f"x{number}": _ref(str(number)) for number in range(300)}
-    left = compose({**artifacts, "x0": _ref("other")}, [Layer("start/0", {**artifacts, "gone": _ref("gone")})])
-    assert (dict(left.own), left.layers, left.without) == ({"x0": _ref("other")}, ("start/0",), ("gone",))
+    left = compose({**artifacts, "x0": _ref("other")}, [Layer("start/0", {**artifacts, "deleted": _ref("deleted")})])
+    assert (dict(left.own), left.layers, left.without) == ({"x0": _ref("other")}, ("start/0",), ("deleted",))
 
 
 def _document(commit: Commit) -> dict[str, Any]:
@@ -93,7 +93,7 @@ def _document(commit: Commit) -> dict[str, Any]:
 
 
 def test_a_commit_with_layers_has_another_format() -> None:
-    """A k8sflow that knows no layers would miss what the task inherited; others are as they were."""
+    """A k8sflow without layers would miss inherited artifacts; the format of other commits is unchanged."""
     plain = Commit(0, ("end",), {"a": _ref("a")})
     assert _document(plain)["format"] == 1
     assert {"layers", "without", "origin"}.isdisjoint(_document(plain))

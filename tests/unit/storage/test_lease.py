@@ -1,4 +1,4 @@
-"""One process drives a run; that it is dead is known at once on its machine, and after a silence elsewhere (I5)."""
+"""One process drives a run; its death is noticed at once on its machine, and after a silence elsewhere (I6)."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def _child(make: Callable[[], Lease]) -> int:
     return pid
 
 
-def test_one_has_it_and_gives_it_back(make: Callable[[], Lease]) -> None:
-    """Whoever has it has it still when asked again; the next one has it after that."""
+def test_one_process_has_the_lease_until_it_releases_it(make: Callable[[], Lease]) -> None:
+    """Acquiring again succeeds for the holder; another process succeeds after the release."""
     first, second = make(), make()
     assert first.holder() is None
     assert first.acquire()
@@ -68,8 +68,8 @@ def test_one_has_it_and_gives_it_back(make: Callable[[], Lease]) -> None:
 
 
 @pytest.mark.parametrize("is_reaped", [True, False])
-def test_a_holder_that_is_killed_has_it_no_more(make: Callable[[], Lease], is_reaped: bool) -> None:
-    """At once, on its own machine; also while nobody has waited for the dead process."""
+def test_a_killed_holder_loses_the_lease(make: Callable[[], Lease], is_reaped: bool) -> None:
+    """It does so at once on its own machine, even before its parent has waited for it."""
     pid = _child(make)
     ours = make()
     assert not ours.acquire()
@@ -82,7 +82,7 @@ def test_a_holder_that_is_killed_has_it_no_more(make: Callable[[], Lease], is_re
         os.waitpid(pid, 0)
 
 
-def test_a_forked_process_holds_the_lock_until_it_leaves(folder_store: FolderStore) -> None:
+def test_a_forked_process_holds_the_lock_until_it_exits(folder_store: FolderStore) -> None:
     """So that a driver's fork server, which ends the tasks, holds it as long as a task may run; and a task doesn't."""
     run = _run(folder_store)
     ours, other = lease_of(run), lease_of(run)
@@ -106,8 +106,8 @@ def test_a_forked_process_holds_the_lock_until_it_leaves(folder_store: FolderSto
         os.close(fd)
 
 
-def test_a_folder_that_may_not_be_written_is_told(folder_store: FolderStore) -> None:
-    """Whoever can't hold it can't drive."""
+def test_an_unwritable_folder_is_reported(folder_store: FolderStore) -> None:
+    """A process without the lease can't drive the run."""
     lease = FolderLease(folder_store.root / "no" / "such" / "folder.lock")
     with pytest.raises(StorageError, match="can't be opened"):
         lease.acquire()
@@ -128,8 +128,8 @@ class Clock:
         return self.seconds
 
 
-def test_a_silence_is_needed_where_nobody_can_look(store: ObjectStore) -> None:
-    """Counted from the first look by the looker's own clock, and anew after each sign of life."""
+def test_a_lease_on_another_machine_expires_after_a_silence(store: ObjectStore) -> None:
+    """The silence is measured by this process's clock, from its first look or the last sign of life."""
     run, clock = _run(store), Clock()
     theirs = _elsewhere(ObjectLease(run))
     ours = ObjectLease(run, now=clock, expiry_seconds=30)
@@ -148,12 +148,12 @@ def test_a_silence_is_needed_where_nobody_can_look(store: ObjectStore) -> None:
     ours.release()
 
 
-def test_of_many_that_take_over_one_wins(store: ObjectStore) -> None:
-    """By If-None-Match."""
+def test_one_of_many_processes_takes_over(store: ObjectStore) -> None:
+    """If-None-Match decides the race."""
     run = _run(store)
-    gone = ObjectLease(run)
-    gone._me = replace(gone._me, process=gone._me.process.rpartition("/")[0] + "/1")  # this number, another process
-    assert gone.acquire()
+    dead = ObjectLease(run)
+    dead._me = replace(dead._me, process=dead._me.process.rpartition("/")[0] + "/1")  # this number, another process
+    assert dead.acquire()
     rivals = [ObjectLease(run) for _ in range(8)]
     won: list[bool] = []
     threads = [threading.Thread(target=lambda lease=lease: won.append(lease.acquire())) for lease in rivals]
@@ -165,8 +165,8 @@ def test_of_many_that_take_over_one_wins(store: ObjectStore) -> None:
     assert sum(lease.acquire() for lease in rivals) == 1
 
 
-def test_the_holder_says_that_it_lives_and_learns_that_it_was_passed_over(store: ObjectStore) -> None:
-    """As a machine that was asleep."""
+def test_the_holder_renews_the_lease_and_notices_its_loss(store: ObjectStore) -> None:
+    """A machine that was asleep may lose it."""
     run = _run(store)
     ours = ObjectLease(run, beat_seconds=0.02)
     assert ours.acquire()
@@ -188,7 +188,7 @@ def test_the_holder_says_that_it_lives_and_learns_that_it_was_passed_over(store:
 
 
 def test_a_release_is_seen_at_once(store: ObjectStore, tmp_path: Path) -> None:
-    """On another machine too."""
+    """Another machine sees it too."""
     run = _run(store)
     theirs = _elsewhere(ObjectLease(run, beat_seconds=100))
     assert theirs.acquire()
@@ -197,8 +197,10 @@ def test_a_release_is_seen_at_once(store: ObjectStore, tmp_path: Path) -> None:
     assert ObjectLease(run).acquire()
 
 
-def test_a_write_whose_answer_got_lost_has_taken_it(folder_store: FolderStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The client tries again by itself, and is told that the object is there: its own."""
+def test_a_write_whose_answer_was_lost_takes_the_lease(
+    folder_store: FolderStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client retries by itself, and finds its own object."""
     run = _run(folder_store)
     lease = ObjectLease(run)
     put_new = folder_store.put_new
@@ -207,8 +209,8 @@ def test_a_write_whose_answer_got_lost_has_taken_it(folder_store: FolderStore, m
     assert not ObjectLease(run).acquire()
 
 
-def test_an_outage_is_no_silence_of_the_holder(store: ObjectStore) -> None:
-    """Who could not look for a while counts anew: the holder could not write either."""
+def test_an_outage_does_not_count_as_silence(store: ObjectStore) -> None:
+    """The holder could not write either, so the silence is counted again from its end."""
     run, clock = _run(store), Clock()
     theirs = _elsewhere(ObjectLease(run))
     ours = ObjectLease(run, now=clock, expiry_seconds=30)
@@ -226,7 +228,7 @@ def test_an_outage_is_no_silence_of_the_holder(store: ObjectStore) -> None:
 def test_no_error_ends_the_thread_that_keeps_a_lease(
     folder_store: FolderStore, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    """Else nobody would notice that another process has taken over."""
+    """Otherwise nothing would notice that another process has taken over."""
     run, lost, tried = _run(folder_store), threading.Event(), threading.Event()
     lease = ObjectLease(run, beat_seconds=0.01)
     assert lease.acquire()
@@ -244,3 +246,27 @@ def test_no_error_ends_the_thread_that_keeps_a_lease(
     folder_store.put("F/runs/r/drivers/000002.json", [b"{}"])
     assert lost.wait(10)
     lease.release()
+
+
+def test_taking_missing_and_losing_a_lease_is_logged(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A failed renewal is reported nowhere else, as the next one may succeed."""
+    caplog.set_level("DEBUG", "k8sflow")
+    run = _run(store)
+    lease = ObjectLease(run, beat_seconds=0.01)
+    assert lease.acquire()
+    lost = threading.Event()
+    with monkeypatch.context() as failing:
+        failing.setattr(type(store), "exists", lambda *_: (_ for _ in ()).throw(StorageError("the keys expired.")))
+        lease.keep(lost.set)
+        wait_for(lambda: "not renewed" in caplog.text)
+    store.put(f"{run.prefix}/drivers/000002.json", [b"{}"])
+    assert lost.wait(20)
+
+    key = f"{run.prefix}/drivers/000001.json"
+    messages = [record.getMessage() for record in caplog.records]
+    assert messages[0] == f"Took the lease {key}; the previous holder: none."
+    assert messages[1] == f"The lease {key} was not renewed: the keys expired. Retrying in 0.0 s."
+    assert messages[-1] == f"Lost the lease {key} to another process."
+    assert {record.name for record in caplog.records} == {"k8sflow.storage.lease"}

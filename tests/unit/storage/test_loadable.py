@@ -1,4 +1,4 @@
-"""What could be saved but not loaded is refused when it is saved."""
+"""Values that can be saved but not loaded are refused when they are saved."""
 
 from __future__ import annotations
 
@@ -78,27 +78,27 @@ class Node:
 
 
 UNLOADABLE: dict[str, tuple[Any, str]] = {
-    "keyword": (ApiError(404, detail="gone"), "ApiError"),
+    "keyword": (ApiError(404, detail="no page"), "ApiError"),
     "message": (TwoParts("a", "b"), "TwoParts"),
     "getattr": (Wrapper([1]), "Wrapper"),
     "new": (Symbol("x"), "Symbol"),
     "slots": (Frozen(), "Frozen"),
     "hash": (Node(1), "Node"),
     "ctypes": ((ctypes.c_int * 3)(1, 2, 3), "c_int_Array_3"),
-    "in a list": ([{"error": ApiError(404, detail="gone")}], "ApiError"),
+    "in a list": ([{"error": ApiError(404, detail="no page")}], "ApiError"),
     "in an array": (np.array([Wrapper(1)], object), "Wrapper"),
     "beside an array": ({"data": np.zeros(5000), "wrapper": Wrapper(1)}, "Wrapper"),
 }
 
 
 @pytest.mark.parametrize("case", UNLOADABLE)
-def test_what_no_step_could_load_is_told_where_it_was_made(saved: ArtifactStore, case: str) -> None:
-    """With the artifact, the class, and what to do."""
+def test_an_unloadable_value_is_refused_by_the_step_that_sets_it(saved: ArtifactStore, case: str) -> None:
+    """The error has the artifact, the class, and advice."""
     value, kind = UNLOADABLE[case]
-    with pytest.raises(ArtifactError, match=r"the artifact 'kept', .* no later step could load it") as told:
+    with pytest.raises(ArtifactError, match=r"the artifact 'kept', .* no later step could load it") as caught:
         saved.save(value, "kept")
-    assert kind in told.value.cause
-    assert "__reduce__" in told.value.advice
+    assert kind in caught.value.cause
+    assert "__reduce__" in caught.value.advice
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,7 @@ Pair = namedtuple("Pair", "a b")  # noqa: PYI024  as users write it
 
 
 class OwnState:
-    """Is not made by Python's own rules, but well."""
+    """Pickles in its own way, correctly."""
 
     def __init__(self, data: Any) -> None:
         self.data = data
@@ -132,13 +132,13 @@ class OwnState:
     [ValueError("x"), Slotted(1), Color.RED, Pair(1, 2), {"error": KeyError("x")}],
     ids=repr,
 )
-def test_what_comes_back_is_kept(saved: ArtifactStore, value: Any) -> None:
-    """Odd classes among them."""
+def test_loadable_values_are_saved(saved: ArtifactStore, value: Any) -> None:
+    """Unusual classes are among them."""
     assert repr(saved.load(saved.save(value, "kept"), "kept")) == repr(value)
 
 
-def test_the_check_leaves_the_value_as_it_is(saved: ArtifactStore) -> None:
-    """Although a class writes into its array when it is loaded."""
+def test_the_check_does_not_change_the_value(saved: ArtifactStore) -> None:
+    """Its class writes into its array when it is loaded."""
     value = OwnState(np.zeros(1000))
     ref = saved.save(value, "kept")
     assert value.data[0] == 0
@@ -153,17 +153,15 @@ class Plain:
 @pytest.mark.parametrize(
     "value", [np.zeros(10_000), {"a": [1, 2, "x"]}, Plain(np.zeros(10)), [Path("a")], np.ma.masked_equal([1, 2], 1)]
 )
-def test_what_is_known_to_come_back_is_not_loaded(
-    saved: ArtifactStore, value: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A large value would take as long again."""
+def test_known_types_are_not_loaded(saved: ArtifactStore, value: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loading a large value would take too long."""
     monkeypatch.setattr(encoding.Encoded, "load", None)
     saved.save(value, "kept")
 
 
 @pytest.fixture
 def no_copies(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Makes values of more than 100 bytes too large for a second copy."""
+    """Treats values of more than 100 bytes as too large for a second copy."""
     monkeypatch.setattr(loadable, "_MOST_BYTES", 100)
     monkeypatch.setattr(encoding.Encoded, "load", None)
 
@@ -178,8 +176,8 @@ LARGE: dict[str, Any] = {
 
 @pytest.mark.usefixtures("no_copies")
 @pytest.mark.parametrize("case", LARGE)
-def test_a_large_value_that_no_step_could_load_is_refused(saved: ArtifactStore, case: str) -> None:
-    """Without a second copy of all of it, for which there may be no room."""
+def test_a_large_unloadable_value_is_refused(saved: ArtifactStore, case: str) -> None:
+    """The check makes no second copy, which may not fit into memory."""
     with pytest.raises(ArtifactError, match="no later step could load it") as error:
         saved.save(LARGE[case], "kept")
     assert "Wrapper" in error.value.cause
@@ -195,24 +193,24 @@ class Appends(OwnState):
 
 @pytest.mark.usefixtures("no_copies")
 @pytest.mark.parametrize("value", [OwnState([0] * 5000), Appends([0] * 5000), OwnState({0: "x" * 5000})])
-def test_a_large_value_that_comes_back_is_kept_as_it_is(saved: ArtifactStore, value: OwnState) -> None:
-    """Although its class changes its parts when it is loaded."""
+def test_a_large_loadable_value_is_saved_unchanged(saved: ArtifactStore, value: OwnState) -> None:
+    """Its class changes its parts when it is loaded."""
     before = repr(value.data)
     saved.save([value, "x" * 5000], "kept")
     assert repr(value.data) == before
 
 
 def test_a_value_of_more_than_128_mib_is_checked_without_a_second_copy(saved: ArtifactStore) -> None:
-    """In a real size: the text is neither copied nor scanned by the check."""
+    """The check neither copies nor scans the text, which has a realistic size."""
     with pytest.raises(ArtifactError, match="no later step could load it"):
         saved.save(Wrapper("x" * (130 << 20)), "kept")
 
 
-def test_what_would_become_something_else_is_refused(saved: ArtifactStore, tmp_path: Path) -> None:
+def test_values_that_would_change_their_type_are_refused(saved: ArtifactStore, tmp_path: Path) -> None:
     """A file's text would come back as an io.StringIO, a memoryview as bytes."""
     (tmp_path / "rows.txt").write_text("a\nb\n")
     with (tmp_path / "rows.txt").open() as file:
-        for value, words in ((file, "is open in this process alone"), (memoryview(b"abc"), "Keep bytes")):
+        for value, words in ((file, "is open in this process only"), (memoryview(b"abc"), "Store bytes")):
             for around in (value, [value], {"x": value}):
                 with pytest.raises(ArtifactError, match=words):
                     saved.save(around, "kept")
@@ -225,7 +223,7 @@ class Held(FlowSpec):
         return 1
 
 
-def test_what_is_of_use_in_this_process_only_is_refused(saved: ArtifactStore) -> None:
+def test_values_that_are_only_usable_in_this_process_are_refused(saved: ArtifactStore) -> None:
     """The flow itself, also inside a method or a closure, and what the system takes back when the task ends."""
     flow = object.__new__(Held)
     memory = SharedMemory(create=True, size=10)

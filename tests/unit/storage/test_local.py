@@ -1,4 +1,4 @@
-"""The folder in which runs on this machine are kept: the nearest ``.k8sflow``, as Metaflow finds its own."""
+"""The folder with the runs of this machine: the nearest ``.k8sflow``, by Metaflow's rule."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from k8sflow.storage.local import folder_for_runs, folders_with_runs, nearest
 
 
 def test_the_nearest_folder_counts(tmp_path: Path) -> None:
-    """The working folder's own, else that of a folder around it; without any, a new one in the working folder."""
+    """It is in the working folder or one of its parents; without any, a new one is used in the working folder."""
     inner, flows = tmp_path / "a/b", tmp_path / "flows"
     inner.mkdir(parents=True)
     flows.mkdir()
@@ -23,7 +23,7 @@ def test_the_nearest_folder_counts(tmp_path: Path) -> None:
 
 
 def test_a_flow_is_looked_for_beside_its_file_too(tmp_path: Path) -> None:
-    """Older versions kept its runs there."""
+    """Older versions stored runs there."""
     flows, here = tmp_path / "flows", tmp_path / "here"
     for folder in (flows / ".k8sflow", here):
         folder.mkdir(parents=True)
@@ -33,7 +33,7 @@ def test_a_flow_is_looked_for_beside_its_file_too(tmp_path: Path) -> None:
 
 
 def test_links_are_followed(tmp_path: Path) -> None:
-    """One folder under two names is looked at once; a link that leads nowhere is none."""
+    """A folder with two names is searched once; broken links are ignored."""
     flows, here, shared = tmp_path / "flows", tmp_path / "here", tmp_path / "shared"
     for folder in (flows, here, shared):
         folder.mkdir()
@@ -45,8 +45,8 @@ def test_links_are_followed(tmp_path: Path) -> None:
     assert nearest(here) is None
 
 
-def test_what_is_not_a_folder_is_passed_over(tmp_path: Path) -> None:
-    """A file of that name has no runs."""
+def test_a_file_of_the_name_is_skipped(tmp_path: Path) -> None:
+    """Only a folder can have runs."""
     inner = tmp_path / "a"
     inner.mkdir()
     (inner / ".k8sflow").touch()
@@ -55,13 +55,13 @@ def test_what_is_not_a_folder_is_passed_over(tmp_path: Path) -> None:
 
 
 def test_a_deleted_working_folder_is_replaced_by_that_of_the_flow(tmp_path: Path) -> None:
-    """A run is started there all the same."""
+    """A run can still be started."""
     assert folder_for_runs(Settings(), None, tmp_path) == tmp_path / ".k8sflow"
     assert folders_with_runs(Settings(), None, tmp_path) == [tmp_path / ".k8sflow"]
 
 
-def test_a_folder_that_may_not_be_looked_at_is_passed_over(tmp_path: Path) -> None:
-    """As of somebody else's home, around a folder of ours."""
+def test_an_unreadable_folder_is_skipped(tmp_path: Path) -> None:
+    """It may be another user's home, above a folder of this user."""
     inner = tmp_path / "closed/ours"
     inner.mkdir(parents=True)
     (tmp_path / "closed/.k8sflow").mkdir()

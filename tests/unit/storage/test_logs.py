@@ -1,4 +1,4 @@
-"""When lines came, and reading on where a log has grown."""
+"""The times of lines, and reading a growing log."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from k8sflow.storage.objects import ObjectStore
 from k8sflow.storage.run_store import RunStore
 
 
-def test_a_log_knows_when_its_pieces_came(store: ObjectStore) -> None:
-    """To the millisecond; pieces that come close together share a mark."""
+def test_a_log_has_the_times_of_its_writes(store: ObjectStore) -> None:
+    """Times are in milliseconds; writes close together share a mark."""
     run = RunStore(store, "F", "r1")
     log = run.open_log("start", "0", 0, "stdout")
     for text, at in ((b"one\n", 10.0), (b"tw", 10.004), (b"o\nthr", 12.5), (b"ee", 12.52)):
@@ -22,8 +22,8 @@ def test_a_log_knows_when_its_pieces_came(store: ObjectStore) -> None:
     assert list(timed_lines(data[8:], known, 8)) == [(12.5, b"three")]
 
 
-def test_a_clock_that_is_set_back_is_no_reason_to_lose_a_mark(store: ObjectStore) -> None:
-    """The next piece has one of its own."""
+def test_no_mark_is_lost_when_the_clock_is_set_back(store: ObjectStore) -> None:
+    """The next write has its own mark."""
     run = RunStore(store, "F", "r1")
     log = run.open_log("start", "0", 0, "stdout")
     log.write(b"a\n", 100.0)
@@ -32,16 +32,16 @@ def test_a_clock_that_is_set_back_is_no_reason_to_lose_a_mark(store: ObjectStore
     assert run.read_marks("start", "0", 0, "stdout") == [Mark(0, 100.0), Mark(2, 50.0)]
 
 
-def test_marks_that_are_cut_off_or_damaged_are_left_out() -> None:
-    """As after a power cut."""
+def test_truncated_or_damaged_marks_are_skipped() -> None:
+    """A power cut may truncate them."""
     assert marks(b"0 1000\nx y\n5 2000\n9 30") == [Mark(0, 1.0), Mark(5, 2.0)]
     assert list(timed_lines(b"a\n\nb", [])) == [(None, b"a"), (None, b""), (None, b"b")]
     assert list(timed_lines(b"a\n", [])) == [(None, b"a")]
     assert list(timed_lines(b"", [])) == []
 
 
-def test_a_log_is_read_on_from_where_it_was_left(store: ObjectStore) -> None:
-    """No object, and no more bytes, are nothing new."""
+def test_a_log_is_read_from_an_offset(store: ObjectStore) -> None:
+    """Without an object or more bytes, the result is empty."""
     assert store.tail("F/log", 0) == b""
     store.put("F/log", [b"0123456789"])
     assert store.tail("F/log", 0) == b"0123456789"

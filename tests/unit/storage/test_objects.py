@@ -1,4 +1,4 @@
-"""Every object store keeps the same promises: whole objects, one winner, ordered listings."""
+"""The guarantees of every object store: whole objects, one winner, ordered listings."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ ODD_KEYS = [
 
 
 def test_an_object_is_read_as_it_was_written(store: ObjectStore) -> None:
-    """The parts come back one after the other."""
+    """The parts are joined."""
     store.put("F/a", [b"one", bytearray(b"two"), memoryview(b"three")])
     assert bytes(store.get("F/a")) == b"onetwothree"
 
 
 @pytest.mark.parametrize("size", [1, 65_535, 65_536, 70_000_001], ids=str)
 def test_objects_of_every_size_come_back(store: ObjectStore, size: int) -> None:
-    """Also where the store maps, or reads and writes in parallel parts."""
+    """Some sizes are mapped, or read and written in parallel parts."""
     data = bytes(range(256)) * (size // 256 + 1)
     store.put("F/a", [memoryview(data)[: size // 3], memoryview(data)[size // 3 : size]])
     assert memoryview(store.get("F/a")) == memoryview(data)[:size]
 
 
-def test_what_was_read_may_be_changed_without_changing_the_object(store: ObjectStore) -> None:
+def test_changing_read_bytes_does_not_change_the_object(store: ObjectStore) -> None:
     """A task that writes into an array it loaded changes its own memory."""
     store.put("F/a", [bytes(100_000)])
     memoryview(store.get("F/a"))[0] = 7
@@ -51,21 +51,21 @@ def test_what_was_read_may_be_changed_without_changing_the_object(store: ObjectS
 
 
 def test_an_object_is_replaced_as_a_whole(store: ObjectStore) -> None:
-    """Nothing of the longer object before it is left."""
+    """Nothing remains of the longer object before it."""
     store.put("F/a", [b"x" * 100_000])
     store.put("F/a", [b"short"])
     assert bytes(store.get("F/a")) == b"short"
 
 
-def test_a_missing_object_is_told_as_missing(store: ObjectStore) -> None:
-    """Its own error, since it is often expected."""
+def test_a_missing_object_has_its_own_error(store: ObjectStore) -> None:
+    """Callers often expect it."""
     with pytest.raises(ObjectNotFoundError, match="F/nothing"):
         store.get("F/nothing")
     assert not store.exists("F/nothing")
 
 
 def test_a_folder_is_not_an_object(store: ObjectStore) -> None:
-    """A key that only has keys below it has nothing under it."""
+    """A prefix of keys is not a key."""
     store.put("F/a/b", [b"x"])
     assert not store.exists("F/a")
     with pytest.raises(ObjectNotFoundError):
@@ -73,14 +73,14 @@ def test_a_folder_is_not_an_object(store: ObjectStore) -> None:
 
 
 def test_put_new_writes_once(store: ObjectStore) -> None:
-    """The second writer is told so, and the first one's content stays (I3)."""
+    """The second writer gets False, and the first one's content stays (I3)."""
     assert store.put_new("F/a", b"first")
     assert not store.put_new("F/a", b"second")
     assert bytes(store.get("F/a")) == b"first"
 
 
 def test_one_of_twenty_racing_threads_wins(store: ObjectStore) -> None:
-    """And what it wrote is what is there."""
+    """The object has the winner's content."""
     with concurrent.futures.ThreadPoolExecutor(20) as pool:
         won = list(pool.map(lambda i: store.put_new("F/commit", b"%d" % i * 1000), range(20)))
     assert won.count(True) == 1
@@ -100,7 +100,7 @@ RACER = """
 
 @pytest.mark.slow
 def test_one_of_twenty_racing_processes_wins(shared_store: ObjectStore) -> None:
-    """As pods and drivers race: each with a store of its own."""
+    """Each process has its own store, as racing pods and drivers do."""
     keys = {name: os.environ[name] for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY") if name in os.environ}
     endpoint = getattr(shared_store, "endpoint", None) or ""
     racers = [
@@ -123,7 +123,7 @@ def test_one_of_twenty_racing_processes_wins(shared_store: ObjectStore) -> None:
 
 
 def test_keys_are_listed_in_the_order_of_their_bytes(store: ObjectStore) -> None:
-    """A minus comes before a slash, capitals before small letters, whatever the depth."""
+    """A hyphen sorts before a slash, and upper case before lower case, at any depth."""
     keys = ["F/a/z", "F/a-b/c", "F/a.b", "F/B/x", "F/a/b/c/d", "F/é", "F/aa/1", "G/other"]
     for key in keys:
         store.put(key, [b"x"])
@@ -132,7 +132,7 @@ def test_keys_are_listed_in_the_order_of_their_bytes(store: ObjectStore) -> None
 
 
 def test_folders_are_the_names_that_have_keys_below_them(store: ObjectStore) -> None:
-    """Names of objects are none, and each folder is told once."""
+    """Names of objects are not listed, and each folder is listed once."""
     for key in ("F/runs/1/run.json", "F/runs/1/tasks/a", "F/runs/2/run.json", "F/runs/file", "F/runs-/x"):
         store.put(key, [b"x"])
     assert list(store.list_folders("F/runs/")) == ["1", "2"]
@@ -142,7 +142,7 @@ def test_folders_are_the_names_that_have_keys_below_them(store: ObjectStore) -> 
 
 @pytest.mark.parametrize("key", ODD_KEYS, ids=range(len(ODD_KEYS)))
 def test_odd_names_work(store: ObjectStore, key: str) -> None:
-    """Written, read, listed."""
+    """They can be written, read and listed."""
     if "\n" in key and not isinstance(store, FolderStore):
         key = key.replace("\n", "")  # XML 1.0 lets a server list most control characters only in a lossy way
     assert store.put_new(key, b"x")
@@ -151,8 +151,8 @@ def test_odd_names_work(store: ObjectStore, key: str) -> None:
     assert list(store.list_keys("F/")) == [key]
 
 
-def test_a_listing_is_not_cut_at_a_page(store: ObjectStore) -> None:
-    """S3 answers with 1000 keys at a time."""
+def test_a_listing_has_all_pages(store: ObjectStore) -> None:
+    """S3 returns 1000 keys at a time."""
     keys = [f"F/{i:04}/x" for i in range(1100)]
     with concurrent.futures.ThreadPoolExecutor(16) as pool:
         list(pool.map(lambda key: store.put(key, [b"x"]), keys))
@@ -161,7 +161,7 @@ def test_a_listing_is_not_cut_at_a_page(store: ObjectStore) -> None:
 
 
 def test_a_log_is_whole_when_it_is_closed(store: ObjectStore) -> None:
-    """Pieces in their order; nothing is there before the first one."""
+    """The pieces are in order; before the first one, there is no object."""
     log = store.open_log("F/log")
     assert not store.exists("F/log")
     for i in range(100):
@@ -170,14 +170,14 @@ def test_a_log_is_whole_when_it_is_closed(store: ObjectStore) -> None:
     assert bytes(store.get("F/log")) == b"".join(b"line %d\n" % i for i in range(100))
 
 
-def test_a_log_without_output_leaves_nothing(store: ObjectStore) -> None:
+def test_a_log_without_output_writes_nothing(store: ObjectStore) -> None:
     """Most tasks write nothing to stderr."""
     store.open_log("F/log").close()
     assert not store.exists("F/log")
 
 
-def test_a_store_opens_itself_from_its_url(shared_store: ObjectStore) -> None:
-    """The URL is what a pod or another process is given."""
+def test_a_store_can_be_opened_by_its_url(shared_store: ObjectStore) -> None:
+    """Pods and other processes get the URL."""
     shared_store.put("F/a", [b"x"])
     again = open_store(shared_store.url, endpoint=getattr(shared_store, "endpoint", None), region="us-east-1")
     assert bytes(again.get("F/a")) == b"x"
@@ -201,7 +201,7 @@ def _limited(folder: Path, call: str) -> subprocess.CompletedProcess[str]:
         try:
             eval(sys.argv[2])
         except StorageError as error:
-            print("told:", error)
+            print("refused:", error)
         """,
         str(folder),
         call,
@@ -216,17 +216,17 @@ def _limited(folder: Path, call: str) -> subprocess.CompletedProcess[str]:
         "store.put_new('F/a', bytes(150_000))",
     ],
 )
-def test_a_full_disk_is_told_and_leaves_no_half_object(tmp_path: Path, call: str) -> None:
-    """write(2) takes what fits and says so by its count; only the next one fails."""
+def test_a_full_disk_is_reported_and_leaves_no_partial_object(tmp_path: Path, call: str) -> None:
+    """write(2) writes what fits and returns its length; only the next call fails."""
     done = _limited(tmp_path, call)
-    assert "told:" in done.stdout, done.stderr
+    assert "refused:" in done.stdout, done.stderr
     assert "can't be written" in done.stdout
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
-def test_a_log_on_a_full_disk_is_told(tmp_path: Path) -> None:
-    """What fits stays; the rest is an error and not silence."""
-    assert "told:" in _limited(tmp_path, "store.open_log('F/log').write(bytes(150_000))").stdout
+def test_a_full_disk_is_reported_by_a_log(tmp_path: Path) -> None:
+    """The bytes that fit are kept, and the rest raises an error."""
+    assert "refused:" in _limited(tmp_path, "store.open_log('F/log').write(bytes(150_000))").stdout
 
 
 WRITER = """
@@ -241,7 +241,7 @@ WRITER = """
 
 
 def test_a_writer_killed_in_the_middle_leaves_whole_objects(tmp_path: Path) -> None:
-    """kill -9 leaves at most a file that no reader sees."""
+    """kill -9 leaves at most a file that readers skip."""
     for _ in range(5):
         process = subprocess.Popen(
             [sys.executable, "-c", textwrap.dedent(WRITER), str(tmp_path)],
@@ -256,8 +256,8 @@ def test_a_writer_killed_in_the_middle_leaves_whole_objects(tmp_path: Path) -> N
             assert len(store.get(key)) == 10_000_000
 
 
-def test_a_folder_of_a_run_that_never_began_is_none(tmp_path: Path) -> None:
-    """A crash before the first object's last step leaves folders, and a file that is not finished."""
+def test_a_run_without_a_finished_object_is_not_listed(tmp_path: Path) -> None:
+    """A crash before the first object was complete leaves folders and an unfinished file."""
     store = FolderStore(str(tmp_path))
     (tmp_path / "F/runs/dead/deeper").mkdir(parents=True)
     (tmp_path / "F/runs/dead/.tmp-00").write_bytes(b"half")
@@ -276,8 +276,8 @@ def unwritable(tmp_path: Path) -> Iterator[Path]:
     folder.chmod(0o755)
 
 
-def test_a_folder_that_may_not_be_written_is_told(unwritable: Path) -> None:
-    """With the setting that names another one."""
+def test_an_unwritable_folder_is_reported(unwritable: Path) -> None:
+    """The error names the setting for another folder."""
     done = in_python(
         """
         import os, sys
@@ -297,15 +297,15 @@ def test_a_folder_that_may_not_be_written_is_told(unwritable: Path) -> None:
 
 
 def _reachable(path: Path) -> Path:
-    """The path, after every folder above it was opened for others to pass."""
+    """The path, after other users were allowed to enter every folder above it."""
     for folder in path.parents:
         if folder.stat().st_uid == os.getuid() and not folder.stat().st_mode & 0o001:
             folder.chmod(folder.stat().st_mode | 0o001)
     return path
 
 
-def test_a_folder_that_may_not_be_read_is_no_empty_one(tmp_path: Path) -> None:
-    """Commits that can't be seen must not be taken for commits that aren't there (I5)."""
+def test_an_unreadable_folder_is_not_taken_for_an_empty_one(tmp_path: Path) -> None:
+    """Unreadable commits must not be taken for missing ones (I5)."""
     store = FolderStore(str(tmp_path / "store"))
     store.put("F/runs/1/commit.json", [b"x"])
     locked = tmp_path / "store/F/runs/1"
@@ -322,15 +322,15 @@ def test_a_folder_that_may_not_be_read_is_no_empty_one(tmp_path: Path) -> None:
             try:
                 print("found", call())
             except StorageError as error:
-                print("told", error.summary)
+                print("refused", error.summary)
         """,
         str(_reachable(tmp_path / "store")),
     )
     locked.chmod(0o755)
-    assert done.stdout.count("told") == 2, done.stdout + done.stderr
+    assert done.stdout.count("refused") == 2, done.stdout + done.stderr
 
 
-def test_a_file_where_a_folder_should_be_is_told(tmp_path: Path) -> None:
+def test_a_file_instead_of_a_folder_is_reported(tmp_path: Path) -> None:
     """K8SFLOW_ROOT may point anywhere."""
     (tmp_path / "file").write_text("x")
     store = FolderStore(str(tmp_path / "file"))
@@ -340,8 +340,8 @@ def test_a_file_where_a_folder_should_be_is_told(tmp_path: Path) -> None:
     assert list(store.list_folders("F/runs/")) == []
 
 
-def test_what_a_power_cut_left_is_no_object(folder_store: FolderStore) -> None:
-    """A name that came to the disk before its content: as if it had not been written, and it may be written again."""
+def test_an_empty_file_after_a_power_cut_is_not_an_object(folder_store: FolderStore) -> None:
+    """Its name reached the disk before its content, so it counts as missing and may be written again."""
     for key in ("F/runs/r/tasks/a/0/commit.json", "F/blobs/ab/abc"):
         path = folder_store.root / key
         path.parent.mkdir(parents=True)
@@ -356,8 +356,8 @@ def test_what_a_power_cut_left_is_no_object(folder_store: FolderStore) -> None:
     assert bytes(folder_store.get("F/runs/r/tasks/a/0/commit.json")) == b"new"
 
 
-def test_an_object_of_another_size_is_another_one(store: ObjectStore) -> None:
-    """As a file is that a power cut has shortened."""
+def test_exists_compares_the_size(store: ObjectStore) -> None:
+    """A power cut may have truncated a file."""
     store.put("F/x", [b"12345"])
     assert store.exists("F/x")
     assert store.exists("F/x", 5)

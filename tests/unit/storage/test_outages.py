@@ -1,9 +1,10 @@
-"""A real S3 server that goes away and comes back: nothing is lost, and what waits says so."""
+"""A real S3 server that stops and starts again: nothing is lost, and waiting calls report it."""
 
 from __future__ import annotations
 
 import contextlib
 import gc
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,7 +45,7 @@ def opened(server: Server, patience: Patience) -> S3Store:
 
 
 def refused(store: S3Store, count: int = 1) -> None:
-    """Returns when so many tries of the store have failed since the call."""
+    """Returns when this many tries of the store have failed since the call."""
     tries = [0]
     failed = store.patience.failed
 
@@ -113,7 +114,7 @@ def test_no_buffer_stays_exported_after_a_failed_try(
 
 @pytest.mark.slow
 def test_a_commit_waits_for_the_store_and_says_so(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With what will be written in hand; when the server is back, that is said too."""
+    """The end of the outage is reported too."""
     monkeypatch.setattr(patience_module, "REPORT_AFTER_SECONDS", 0.0)
     said: list[tuple[str, bool]] = []
     store = opened(server, Patience(600, report=lambda text, is_over: said.append((text, is_over))))
@@ -122,7 +123,7 @@ def test_a_commit_waits_for_the_store_and_says_so(server: Server, monkeypatch: p
     thread.start()
     wait_for(lambda: said)
     assert f"{server.endpoint} can't be reached" in said[0][0]
-    assert "tried again for up to 10 min" in said[0][0]
+    assert "Retrying for up to 10 min" in said[0][0]
     server.start()
     thread.join(30)
     assert bytes(store.get("commit")) == b"result"
@@ -130,8 +131,8 @@ def test_a_commit_waits_for_the_store_and_says_so(server: Server, monkeypatch: p
 
 
 @pytest.mark.slow
-def test_patience_ends_with_what_to_do(server: Server) -> None:
-    """A server that has answered is not told as a wrong endpoint."""
+def test_the_error_at_the_end_of_the_patience_has_advice(server: Server) -> None:
+    """The endpoint is not blamed if the server has answered before."""
     store = opened(server, Patience(0.5))
     server.stop()
     with pytest.raises(OutageError) as raised:
@@ -142,8 +143,8 @@ def test_patience_ends_with_what_to_do(server: Server) -> None:
 
 
 @pytest.mark.slow
-def test_who_leaves_can_cut_the_wait_short(server: Server) -> None:
-    """Also that of a call in another thread that has begun to wait."""
+def test_a_process_that_ends_can_shorten_the_wait(server: Server) -> None:
+    """This includes the wait of a call in another thread."""
     store = opened(server, Patience(600))
     server.stop()
     errors: list[Exception] = []
@@ -164,7 +165,7 @@ def test_who_leaves_can_cut_the_wait_short(server: Server) -> None:
 
 @pytest.mark.slow
 def test_an_endpoint_that_never_answered_is_waited_for_only_on_request(server: Server) -> None:
-    """By a pod, whose driver has had answers; a person learns of a wrong endpoint at once."""
+    """A pod waits, since its driver has reached the server; people see a wrong endpoint at once."""
     server.stop()
     store = S3Store(f"s3://{BUCKET}", endpoint=server.endpoint, region="us-east-1", patience=Patience(600))
     with pytest.raises(OutageError) as raised:
@@ -189,9 +190,34 @@ def test_an_endpoint_that_never_answered_is_waited_for_only_on_request(server: S
 def test_an_address_that_can_not_be_reached_is_an_error_with_the_reason(
     endpoint: str, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The system's reason, which botocore's text doesn't have."""
+    """It is the system's reason, which botocore's message lacks."""
     for name, value in KEYS.items():
         monkeypatch.setenv(name, value)
     store = S3Store(f"s3://{BUCKET}", endpoint=endpoint, region="us-east-1", patience=Patience(0, 0))
     with pytest.raises(UnreachableError, match=words):
         store.get("key")
+
+
+@pytest.mark.slow
+def test_retries_outages_and_reconnects_are_logged(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    """Each record has its reason, long before the user gets a report."""
+    caplog.set_level("DEBUG", "k8sflow")
+    store = opened(server, Patience(600))
+    server.stop()
+    thread = threading.Thread(target=lambda: store.put_new("commit", b"result"))
+    thread.start()
+    refused(store, 2)
+    server.start()
+    thread.join(30)
+    server.stop()
+    store.limit_patience(0)
+    with pytest.raises(OutageError):
+        store.get("commit")
+
+    assert {record.name for record in caplog.records} == {"k8sflow.storage.patience", "k8sflow.storage.s3"}
+    messages = [record.getMessage() for record in caplog.records]
+    assert f"Opened s3://{BUCKET} at {server.endpoint}." in messages
+    retry = rf"{server.endpoint} can't be reached for s3://{BUCKET}/commit: .*\. Retrying in \d\.\d s\."
+    assert sum(re.fullmatch(retry, message) is not None for message in messages) >= 2
+    assert any(re.fullmatch(r"The bucket answers again, after \d+\.\d s\.", message) for message in messages)
+    assert messages[-1].endswith("Giving up after 0.0 s.")

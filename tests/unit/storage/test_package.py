@@ -1,10 +1,11 @@
-"""The code package: the same bytes for the same files, what stays out, and limits that are told."""
+"""The code package: reproducible bytes, exclusions, and errors."""
 
 from __future__ import annotations
 
 import hashlib
 import io
 import os
+import subprocess
 import tarfile
 from pathlib import Path
 
@@ -38,15 +39,15 @@ def _names(made: package.Package) -> list[str]:
 KEPT = ["a b.txt", "flow.py", "lib/__init__.py", "lib/data.csv", "lib/deep/er/x.py", "日本語.txt"]
 
 
-def test_it_holds_the_folder_without_what_is_hidden_or_made(folder: Path) -> None:
-    """No .git, no caches, no virtual environment, no state of runs."""
+def test_it_has_the_folder_without_hidden_and_generated_files(folder: Path) -> None:
+    """.git, caches, virtual environments and the state of runs are excluded."""
     made = package.build(folder)
     assert _names(made) == KEPT
     assert made.files == len(KEPT)
 
 
 def test_the_same_files_give_the_same_bytes(folder: Path, tmp_path: Path) -> None:
-    """Whatever their times, and wherever they lie."""
+    """Times and the location of the folder don't matter."""
     first = package.build(folder)
     for path in folder.rglob("*"):
         os.utime(path, (1, 1))
@@ -56,8 +57,8 @@ def test_the_same_files_give_the_same_bytes(folder: Path, tmp_path: Path) -> Non
     assert package.build(moved).sha256 != first.sha256
 
 
-def test_it_comes_out_as_it_went_in(folder: Path, tmp_path: Path) -> None:
-    """Contents, and whether a file may be executed."""
+def test_unpacking_restores_the_files(folder: Path, tmp_path: Path) -> None:
+    """Contents and executable bits are restored."""
     (folder / "tool.sh").write_text("#!/bin/sh\n")
     (folder / "tool.sh").chmod(0o700)
     (folder / "empty").touch()
@@ -69,7 +70,7 @@ def test_it_comes_out_as_it_went_in(folder: Path, tmp_path: Path) -> None:
     assert not (target / "flow.py").stat().st_mode & 0o111
 
 
-def test_a_package_that_was_changed_is_not_opened(folder: Path, tmp_path: Path) -> None:
+def test_a_changed_package_is_not_unpacked(folder: Path, tmp_path: Path) -> None:
     """Its hash is its name."""
     made = package.build(folder)
     with pytest.raises(PackageError, match="damaged"):
@@ -77,8 +78,8 @@ def test_a_package_that_was_changed_is_not_opened(folder: Path, tmp_path: Path) 
     assert not (tmp_path / "out").exists()
 
 
-def test_an_archive_can_write_nowhere_else(tmp_path: Path) -> None:
-    """Also one whose hash is right: no path out of the folder, no link out of it."""
+def test_an_archive_can_not_write_outside_its_folder(tmp_path: Path) -> None:
+    """Paths and links out of the folder are refused, even if the hash is right."""
     for name, kind, link in (("../escaped", tarfile.REGTYPE, ""), ("link", tarfile.SYMTYPE, "/etc/passwd")):
         raw = io.BytesIO()
         with tarfile.open(fileobj=raw, mode="w:gz") as archive:
@@ -92,29 +93,67 @@ def test_an_archive_can_write_nowhere_else(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "left_out"),
+    ("lines", "excluded"),
     [
         ("*.csv", ["lib/data.csv"]),
         ("lib", ["lib/__init__.py", "lib/data.csv", "lib/deep/er/x.py"]),
         ("lib/", ["lib/__init__.py", "lib/data.csv", "lib/deep/er/x.py"]),
+        ("flow.py/", []),
         ("/lib/deep/", ["lib/deep/er/x.py"]),
+        ("/deep", []),
+        ("deep/er", []),
         ("lib/*", ["lib/__init__.py", "lib/data.csv", "lib/deep/er/x.py"]),
+        ("/*.py", ["flow.py"]),
+        ("**/er", ["lib/deep/er/x.py"]),
+        ("lib/**/x.py", ["lib/deep/er/x.py"]),
+        ("lib/**", ["lib/__init__.py", "lib/data.csv", "lib/deep/er/x.py"]),
+        ("*.py\n!/flow.py", ["lib/__init__.py", "lib/deep/er/x.py"]),
+        ("lib/*\n!lib/data.csv", ["lib/__init__.py", "lib/deep/er/x.py"]),
+        ("lib/\n!lib/data.csv", ["lib/__init__.py", "lib/data.csv", "lib/deep/er/x.py"]),
+        ("!lib/data.csv\n*.csv", ["lib/data.csv"]),
         ("# lib", []),
+        ("lib # a comment only at the start", []),
         ("", []),
-        ("   a b.txt  ", ["a b.txt"]),
+        ("a b.txt  ", ["a b.txt"]),
+        ("a?b.[a-t]xt", ["a b.txt"]),
         ("日本語.txt", ["日本語.txt"]),
         ("deep", ["lib/deep/er/x.py"]),
+        ("!.env\n!__pycache__/\n!*.pyc", []),
     ],
 )
-def test_the_ignore_file_leaves_out(folder: Path, line: str, left_out: list[str]) -> None:
-    """A pattern a line."""
-    (folder / package.IGNORE_FILE).write_text(f"# comment\n\n{line}\n")
-    assert _names(package.build(folder)) == [name for name in KEPT if name not in left_out]
+def test_the_ignore_file_has_gits_rules(folder: Path, lines: str, excluded: list[str]) -> None:
+    """Git itself excludes the same files."""
+    (folder / package.IGNORE_FILE).write_text(f"# comment\n\n{lines}\n")
+    assert _names(package.build(folder)) == [name for name in KEPT if name not in excluded]
+
+    git = ["git", "-c", "core.excludesFile=", "ls-files", "-z", "--others", f"--exclude-from={package.IGNORE_FILE}"]
+    subprocess.run(["git", "init", "--quiet", folder.parent / "repository"], check=True)
+    listed = subprocess.run(
+        [*git[:1], f"--git-dir={folder.parent}/repository/.git", f"--work-tree={folder}", *git[1:]],
+        cwd=folder,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    assert [name for name in KEPT if name not in listed.split("\0")] == excluded
+
+
+def test_a_byte_order_mark_before_the_first_pattern_is_skipped(folder: Path) -> None:
+    """Some editors write one."""
+    (folder / package.IGNORE_FILE).write_text("/lib/\n", encoding="utf-8-sig")
+    assert _names(package.build(folder)) == ["a b.txt", "flow.py", "日本語.txt"]
+
+
+def test_an_invalid_pattern_is_reported_with_its_line(folder: Path) -> None:
+    (folder / package.IGNORE_FILE).write_text("*.csv\n!\n")
+    with pytest.raises(PackageError, match=r"\.k8sflowignore, line 2: '!' is not a pattern") as reported:
+        package.build(folder)
+    assert ".gitignore" in str(reported.value.advice)
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe*.csv", None])
-def test_an_ignore_file_that_cant_be_read_is_told(folder: Path, content: bytes | None) -> None:
-    """Not UTF-8, or a folder of that name."""
+def test_an_unreadable_ignore_file_is_reported(folder: Path, content: bytes | None) -> None:
+    """It may not be UTF-8, or be a folder."""
     path = folder / package.IGNORE_FILE
     path.mkdir() if content is None else path.write_bytes(content)
     with pytest.raises(PackageError, match=r"\.k8sflowignore"):
@@ -122,7 +161,7 @@ def test_an_ignore_file_that_cant_be_read_is_told(folder: Path, content: bytes |
 
 
 def test_links_are_followed_but_not_in_circles(folder: Path, tmp_path: Path) -> None:
-    """To the folder itself, to one above it, to itself, and two that point at each other's folders."""
+    """Links to the folder, to its parent, to themselves, and to each other's folders don't loop."""
     (tmp_path / "shared").mkdir()
     (tmp_path / "shared/util.py").write_text("util")
     (folder / "shared").symlink_to(tmp_path / "shared")
@@ -144,19 +183,19 @@ def test_links_are_followed_but_not_in_circles(folder: Path, tmp_path: Path) -> 
 
 
 def test_a_flow_may_lie_in_a_virtual_environment(folder: Path) -> None:
-    """Only those below its folder are left out."""
+    """Only environments below its folder are excluded."""
     (folder / "pyvenv.cfg").touch()
     assert set(KEPT) < set(_names(package.build(folder)))
 
 
-def test_what_is_no_file_stays_out(folder: Path) -> None:
-    """A pipe would be read for ever."""
+def test_pipes_are_excluded(folder: Path) -> None:
+    """Reading one would never end."""
     os.mkfifo(folder / "pipe")
     assert _names(package.build(folder)) == KEPT
 
 
-def test_a_name_that_is_not_utf8_goes_along(folder: Path, tmp_path: Path) -> None:
-    """Linux takes any bytes as a name."""
+def test_a_name_that_is_not_utf8_is_included(folder: Path, tmp_path: Path) -> None:
+    """Linux allows any bytes in a name."""
     path = os.fsencode(folder) + b"/caf\xe9.txt"
     Path(os.fsdecode(path)).write_text("x")
     made = package.build(folder)
@@ -165,16 +204,16 @@ def test_a_name_that_is_not_utf8_goes_along(folder: Path, tmp_path: Path) -> Non
 
 
 def test_a_package_over_the_limit_names_the_biggest_files(folder: Path) -> None:
-    """The biggest first, with sizes, and how to leave them out."""
+    """They are sorted by size, with advice on how to exclude them."""
     for name, size in (("data/huge.bin", 90_000_000), ("lib/large.bin", 20_000_000), ("small.bin", 1_000_000)):
         path = folder / name
         path.parent.mkdir(exist_ok=True)
         with path.open("wb") as file:
             file.truncate(size)
-    with pytest.raises(PackageError) as told:
+    with pytest.raises(PackageError) as caught:
         package.build(folder)
-    text = str(told.value)
-    assert "111.0 MB; the limit is 100 MB" in text
+    text = str(caught.value)
+    assert "111.0 MB; the limit is 100.0 MB" in text
     assert text.index("90.0 MB  data/huge.bin") < text.index("20.0 MB  lib/large.bin") < text.index("small.bin")
     assert ".k8sflowignore" in text
     (folder / package.IGNORE_FILE).write_text("data\n")
@@ -182,8 +221,8 @@ def test_a_package_over_the_limit_names_the_biggest_files(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["secret.txt", "lib"])
-def test_what_cant_be_read_is_told(folder: Path, name: str) -> None:
-    """A file or a folder: its absence would only be noticed in the pod."""
+def test_an_unreadable_file_or_folder_is_reported(folder: Path, name: str) -> None:
+    """Its absence would only be noticed in the pod."""
     (folder / name).touch()
     (folder / name).chmod(0)
     for path in (folder, *folder.parents):

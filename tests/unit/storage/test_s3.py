@@ -1,4 +1,4 @@
-"""What only a bucket does: it can be missing, refuse the keys, be out of reach, or ask for another try."""
+"""Behavior of buckets only: they can be missing, refuse the keys, be unreachable, or ask for another try."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from tests.s3server import BUCKET, KEYS
 
 @pytest.fixture
 def keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The test server's keys, and no profile of the person who runs the tests."""
+    """The test server's keys, without the profile of the user who runs the tests."""
     for name, value in {**KEYS, "AWS_CONFIG_FILE": "/nowhere", "AWS_SHARED_CREDENTIALS_FILE": "/nowhere"}.items():
         monkeypatch.setenv(name, value)
 
 
-def _told(call: object) -> K8sflowError:
+def _error(call: object) -> K8sflowError:
     assert callable(call)
-    with pytest.raises(K8sflowError) as told:
+    with pytest.raises(K8sflowError) as caught:
         call()
-    return told.value
+    return caught.value
 
 
 @pytest.mark.s3
-def test_a_missing_bucket_is_told(s3_server: S3Server, keys: None) -> None:
-    """With the settings that name it, whatever is asked first."""
+def test_a_missing_bucket_is_reported(s3_server: S3Server, keys: None) -> None:
+    """The error has the settings that name it, whichever call is first."""
     store = S3Store("s3://not-there/prefix", endpoint=s3_server.endpoint, region="us-east-1")
     for call in (
         store.check,
@@ -42,7 +42,7 @@ def test_a_missing_bucket_is_told(s3_server: S3Server, keys: None) -> None:
         lambda: store.put("x", [b""]),
         lambda: list(store.list_keys("x/")),
     ):
-        error = _told(call)
+        error = _error(call)
         assert isinstance(error, ConfigurationError)
         assert "no bucket 'not-there'" in error.summary
         assert "K8SFLOW_BUCKET" in error.advice
@@ -50,49 +50,49 @@ def test_a_missing_bucket_is_told(s3_server: S3Server, keys: None) -> None:
 
 @pytest.mark.s3
 @pytest.mark.parametrize(("name", "value"), [("AWS_ACCESS_KEY_ID", "nobody"), ("AWS_SECRET_ACCESS_KEY", "wrong")])
-def test_wrong_keys_are_told(
+def test_wrong_keys_are_reported(
     s3_server: S3Server, keys: None, monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
-    """As what they are."""
+    """The error names the variables."""
     monkeypatch.setenv(name, value)
     store = S3Store(f"s3://{BUCKET}", endpoint=s3_server.endpoint, region="us-east-1")
     for call in (store.check, lambda: store.get("x")):
-        error = _told(call)
+        error = _error(call)
         assert isinstance(error, ConfigurationError)
         assert "keys" in error.summary
         assert "AWS_" in error.advice
 
 
-def test_missing_keys_are_told(keys: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before anything is sent."""
+def test_missing_keys_are_reported(keys: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No request is sent."""
     for name in KEYS:
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    error = _told(S3Store("s3://b", endpoint="http://127.0.0.1:1").check)
+    error = _error(S3Store("s3://b", endpoint="http://127.0.0.1:1").check)
     assert isinstance(error, ConfigurationError)
     assert "AWS_ACCESS_KEY_ID" in error.advice
 
 
 @pytest.mark.slow
-def test_a_server_out_of_reach_is_told(keys: None) -> None:
-    """With its address and the setting."""
-    error = _told(S3Store("s3://b", endpoint="http://127.0.0.1:1").check)
+def test_an_unreachable_server_is_reported(keys: None) -> None:
+    """The error has its address and the setting."""
+    error = _error(S3Store("s3://b", endpoint="http://127.0.0.1:1").check)
     assert isinstance(error, StorageError)
     assert "http://127.0.0.1:1" in error.summary
     assert "K8SFLOW_ENDPOINT" in error.advice
 
 
 @pytest.mark.parametrize("endpoint", ["127.0.0.1:7070", "nonsense", "http://", "ftp://x"])
-def test_an_endpoint_that_is_no_url_is_told(keys: None, endpoint: str) -> None:
-    """In our words."""
-    assert "endpoint" in str(_told(lambda: S3Store("s3://b", endpoint=endpoint).check()))
+def test_an_invalid_endpoint_is_reported(keys: None, endpoint: str) -> None:
+    """The message is k8sflow's own."""
+    assert "endpoint" in str(_error(lambda: S3Store("s3://b", endpoint=endpoint).check()))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("bucket", ["s3://", "s3://Not_A_Bucket", "s3://a b", "s3://ü"])
-def test_a_bucket_that_can_be_none_is_told(keys: None, bucket: str) -> None:
-    """Not as a traceback of boto3."""
-    _told(lambda: S3Store(bucket, endpoint="http://127.0.0.1:1").check())
+def test_an_invalid_bucket_name_is_reported(keys: None, bucket: str) -> None:
+    """It is not a traceback of boto3."""
+    _error(lambda: S3Store(bucket, endpoint="http://127.0.0.1:1").check())
 
 
 class _Answers(http.server.BaseHTTPRequestHandler):
@@ -114,7 +114,7 @@ class _Answers(http.server.BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Says nothing."""
+        """Logs nothing."""
 
 
 @contextmanager
@@ -132,8 +132,8 @@ def _answering(*codes: int) -> Iterator[tuple[S3Store, type[_Answers]]]:
 
 
 @pytest.mark.slow
-def test_a_conflict_says_nothing_about_who_won(keys: None) -> None:
-    """S3 answers 409 to all who write at the same moment, perhaps to everybody: only another try tells (I3)."""
+def test_a_conflict_is_retried_until_it_is_decided(keys: None) -> None:
+    """S3 may answer 409 to all simultaneous writers, so only another try finds the winner (I3)."""
     with _answering(409, 409, 200) as (store, handler):
         assert store.put_new("commit", b"x")
         assert handler.seen == 3
@@ -144,16 +144,16 @@ def test_a_conflict_says_nothing_about_who_won(keys: None) -> None:
 
 
 @pytest.mark.slow
-def test_a_server_error_is_tried_again(keys: None) -> None:
-    """By boto3; a person sees nothing of it."""
+def test_a_server_error_is_retried(keys: None) -> None:
+    """boto3 does so, and the user doesn't notice."""
     with _answering(500, 200) as (store, handler):
         store.put("x", [b"x"])
         assert handler.seen == 2
 
 
 @pytest.mark.slow
-def test_a_log_keeps_what_a_failing_store_could_not_take(keys: None) -> None:
-    """It is written with the next piece, and not at every piece while the store is down."""
+def test_a_log_keeps_bytes_that_it_failed_to_write(keys: None) -> None:
+    """They are written later, but not with every write during an outage."""
     with _answering(409) as (store, handler):
         log = S3Log(store, "log")
         with pytest.raises(StorageError):
@@ -167,13 +167,13 @@ def test_a_log_keeps_what_a_failing_store_could_not_take(keys: None) -> None:
 
 @pytest.mark.s3
 def test_a_store_can_be_pickled(s3_store: S3Store) -> None:
-    """As a part of a run that is read: it opens the bucket anew."""
+    """Loading the pickle opens the bucket again; runs that are read contain a store."""
     s3_store.put("F/a", [b"one"])
     assert bytes(pickle.loads(pickle.dumps(s3_store)).get("F/a")) == b"one"
 
 
-def test_a_log_is_written_again_only_when_it_pays(s3_store: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At first after a second, then ever more rarely: all of it is sent each time."""
+def test_a_log_is_rewritten_at_growing_intervals(s3_store: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first interval is a second; each write sends the whole log."""
     now = [0.0]
     monkeypatch.setattr(s3_log.time, "monotonic", lambda: now[0])
     log = s3_store.open_log("log")
@@ -189,13 +189,11 @@ def test_a_log_is_written_again_only_when_it_pays(s3_store: S3Store, monkeypatch
 
 
 @pytest.mark.s3
-def test_an_object_that_changes_while_it_is_read_is_no_mixture(
-    s3_store: S3Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Ranges of a large object are all of one version, or the read fails."""
+def test_a_read_never_mixes_two_versions_of_an_object(s3_store: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All ranges of a large object are of the same version, or the read fails."""
     monkeypatch.setattr(s3, "_MULTIPART_FROM_BYTES", 1000)
     monkeypatch.setattr(s3, "_PART_BYTES", 1000)
     s3_store.put("a", [b"1" * 10_000])
-    with pytest.raises(StorageError, match="PreconditionFailed"), s3_store._told("a"):
+    with pytest.raises(StorageError, match="PreconditionFailed"), s3_store._translated("a"):
         s3_store._get_ranges("a", 10_000, '"another"')
     assert bytes(s3_store.get("a")) == b"1" * 10_000

@@ -33,7 +33,7 @@ class FromJson:
 
 
 class Squares:
-    """Computes its values when they are first asked for."""
+    """Computes its values on first access."""
 
     def __init__(self, numbers: list[int]) -> None:
         self.numbers = numbers
@@ -75,8 +75,8 @@ VALUES: dict[str, Callable[[], Any]] = {
 
 
 @pytest.mark.parametrize("make", VALUES.values(), ids=VALUES)
-def test_what_was_only_touched_keeps_its_reference(saved: ArtifactStore, make: Callable[[], Any]) -> None:
-    """Whatever the pickle of a loaded value looks like."""
+def test_a_loaded_value_keeps_its_reference(saved: ArtifactStore, make: Callable[[], Any]) -> None:
+    """Its pickle may have other bytes after loading."""
     ref = saved.save(make(), "value")
     later = ArtifactStore(saved._store, "F")
     assert later.save(later.load(ref, "value"), "value", known=ref) is ref
@@ -98,8 +98,8 @@ READS: dict[str, tuple[str, Callable[[Any], Any]]] = {
 
 
 @pytest.mark.parametrize("read", READS)
-def test_what_was_only_read_keeps_its_reference(saved: ArtifactStore, read: str) -> None:
-    """Also where reading arranges the value in another way."""
+def test_a_read_value_keeps_its_reference(saved: ArtifactStore, read: str) -> None:
+    """Reading may rearrange the value in memory."""
     name, look = READS[read]
     ref = saved.save(VALUES[name](), "value")
     value = saved.load(ref, "value")
@@ -145,8 +145,8 @@ CHANGES: dict[str, tuple[str, Callable[[Any], Any]]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_what_was_changed_is_saved_anew(saved: ArtifactStore, change: str) -> None:
-    """In whatever small thing; after it was read, too."""
+def test_a_changed_value_is_saved_again(saved: ArtifactStore, change: str) -> None:
+    """Every small change counts, also after a read."""
     name, alter = CHANGES[change]
     ref = saved.save(VALUES[name](), "value")
     value = saved.load(ref, "value")
@@ -164,10 +164,8 @@ def test_what_was_changed_is_saved_anew(saved: ArtifactStore, change: str) -> No
         ("frame", lambda frame: frame.to_numpy()),
     ],
 )
-def test_cached_properties_are_no_change_for_a_merge(
-    saved: ArtifactStore, name: str, look: Callable[[Any], Any]
-) -> None:
-    """They are kept with the value, and are what the value before would compute."""
+def test_a_merge_ignores_cached_properties(saved: ArtifactStore, name: str, look: Callable[[Any], Any]) -> None:
+    """They are kept with the value, and equal the ones that the earlier value would compute."""
     ref = saved.save(VALUES[name](), "value")
     value = saved.load(ref, "value")
     look(value)
@@ -178,7 +176,7 @@ def test_cached_properties_are_no_change_for_a_merge(
 def test_a_large_array_that_was_changed_is_not_read_again(
     saved: ArtifactStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its numbers are others, whatever it would look like after loading."""
+    """Its numbers differ, so no comparison after loading is needed."""
     ref = saved.save(np.zeros(10_000), "value")
     value = saved.load(ref, "value")
     value += 1
@@ -187,14 +185,14 @@ def test_a_large_array_that_was_changed_is_not_read_again(
 
 
 class Node:
-    """Has any attributes."""
+    """Accepts any attributes."""
 
     part: Any
     names: Any
 
 
 def _estimator() -> Node:
-    """An object that keeps the names of a part's attributes, as a forest of scikit-learn does with its trees'."""
+    """An object with the names of a part's attributes, like a scikit-learn forest and its trees."""
     names = [f"name {number} that nothing else has" for number in range(3)]
     forest, part = Node(), Node()
     vars(part).update(dict.fromkeys(names, 0))
@@ -202,7 +200,7 @@ def _estimator() -> Node:
     return forest
 
 
-def test_names_that_the_first_load_of_a_process_interns_are_no_change(saved: ArtifactStore) -> None:
+def test_names_interned_by_the_first_load_of_a_process_do_not_count_as_a_change(saved: ArtifactStore) -> None:
     ref = saved.save(_estimator(), "value")
     value = saved.load(ref, "value")
     assert saved.save(value, "value", ref) == ref
@@ -211,14 +209,14 @@ def test_names_that_the_first_load_of_a_process_interns_are_no_change(saved: Art
 
 
 class Lazy:
-    """Keeps nothing but what it has computed."""
+    """Has only cached values."""
 
     @functools.cached_property
     def results(self) -> list[int]:
         return [1, 2, 3]
 
 
-def test_a_cached_property_of_an_object_without_attributes_is_no_change_for_a_merge(saved: ArtifactStore) -> None:
+def test_a_merge_ignores_a_cached_property_of_an_object_without_attributes(saved: ArtifactStore) -> None:
     ref = saved.save(Lazy(), "value")
     value = saved.load(ref, "value")
     value.results  # noqa: B018  reading it is what is tested

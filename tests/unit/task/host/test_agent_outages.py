@@ -102,7 +102,7 @@ def test_a_result_waits_in_hand_and_says_so(server: Server, tmp_path: Path) -> N
     shown = b""
     while b"can't be reached" not in shown:
         shown += pod.process.stdout.readline()
-    assert b"tried again for up to 10 min" in shown
+    assert b"Retrying for up to 10 min" in shown
     server.start()
     result, _ = pod.end()
     assert result.outcome is Outcome.SUCCEEDED
@@ -153,4 +153,4 @@ def test_a_wrong_endpoint_ends_the_first_task_for_good(server: Server, tmp_path:
     assert f"{server.endpoint} can't be reached for" in result.failure.summary
     assert "the connection was refused" in result.failure.summary
     assert "K8SFLOW_IN_CLUSTER_ENDPOINT" in result.failure.resolution
-    assert "It is tried again for up to 15 s" in shown
+    assert "Retrying for up to 15 s" in shown
