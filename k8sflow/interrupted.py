@@ -6,8 +6,7 @@ may drop the KeyboardInterrupt, or make another error of it: native code does, a
 
 from __future__ import annotations
 
-import contextlib
-import signal
+import _signal  # type: ignore[import-not-found]  # built in: a types.py of the user, which signal imports, can't hide it
 import sys
 
 TYPE_CHECKING = False
@@ -49,6 +48,8 @@ def _hook(kind: type[BaseException], error: BaseException, trace: TracebackType 
 
 if sys.excepthook is sys.__excepthook__ and _COMMANDS.intersection(sys.argv[1:]) and not sys.flags.interactive:
     sys.excepthook = _hook
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        with contextlib.suppress(ValueError):  # where another thread than the main one imports it
-            signal.signal(signal.SIGINT, _interrupt)
+    if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
+        try:  # noqa: SIM105  contextlib is a module that a user's file may hide
+            _signal.signal(_signal.SIGINT, _interrupt)
+        except ValueError:  # another thread than the main one imports k8sflow
+            pass

@@ -84,6 +84,13 @@ def spin(
         id_files.write(Path(pathspec_file), _PATHSPEC, pathspec)
     reporter = console.reporter(asked_at, partial(next_steps.logs, session.record), pathspec, [step])
     result = _drive(session, spec, reporter)
+    _show(session, spec, result, console, reporter)
+    return result.end
+
+
+def _show(session: Session, spec: TaskSpec, result: RunResult, console: Console, reporter: Reporter) -> None:
+    """Shows the task's end, and the artifacts that it set."""
+    pathspec = f"{session.pathspec}/{spec.name}"
     match result:
         case RunResult(RunEnd.CANCELLED):
             reporter.summary(pathspec, "was cancelled", "", good=False)
@@ -95,7 +102,6 @@ def spin(
                 console.say(line)
             hint = f'Results: k8sflow.Run("{session.pathspec}")["{spec.name.step}"]["{spec.name.id}"].data'
             reporter.summary(pathspec, "succeeded", hint, good=True)
-    return result.end
 
 
 def _step_of(text: str, reference: Reference, known: list[str]) -> str:
