@@ -49,8 +49,13 @@ class Placement:
 
     @staticmethod
     def of_record(record: RunRecord, settings: Settings) -> Placement:
-        """The placement that a run was started with."""
-        return Placement(record.pods, common_namespace(record.pods, settings.kubernetes_namespace), record.policies)
+        """The placement that a run was started with; settings of this process apply where its pods have no option.
+
+        A driver in the cluster has settings of its own, such as the service account of the tasks.
+        """
+        own = _from_settings(settings)
+        pods = {step: merge(options, own, DEFAULT_OPTIONS) for step, options in record.pods.items()}
+        return Placement(pods, common_namespace(pods, settings.kubernetes_namespace), record.policies)
 
     @staticmethod
     def of(definition: FlowDefinition, with_: tuple[str, ...], settings: Settings) -> Placement:

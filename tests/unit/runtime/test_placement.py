@@ -6,8 +6,11 @@ from pathlib import Path
 
 from k8sflow.config import Settings
 from k8sflow.flow.compile import compile_flow
+from k8sflow.flow.decorators.pod_options import DEFAULT_OPTIONS, PodOptions
 from k8sflow.flow.decorators.policy import Catch, Retry, StepPolicy
+from k8sflow.flow.graph import Graph
 from k8sflow.runtime.placement import Placement
+from k8sflow.storage.records import RunRecord
 from tests.support import load_flow, write_flow
 
 SOURCE = """
@@ -58,3 +61,12 @@ def test_with_is_for_the_steps_that_say_nothing(tmp_path: Path) -> None:
     here = placement(tmp_path / "here", "retry:times=2").policies
     assert here["end"] == StepPolicy(Retry(2, 1.0, 2.0, 60.0))
     assert here["join"] == StepPolicy(waits, 0.5)
+
+
+def test_the_settings_of_a_driver_apply_to_the_pods_of_a_recorded_run() -> None:
+    """They fill in the options that the run was started without, such as the service account of a detached run."""
+    pods = {"start": PodOptions(cpu="2"), "end": PodOptions(service_account="own")}
+    record = RunRecord("F", "r1", "flow.py", {}, Graph("F"), pods=pods)
+    found = Placement.of_record(record, Settings(kubernetes_service_account="k8sflow-task")).pods
+    assert (found["start"].cpu, found["start"].memory) == ("2", DEFAULT_OPTIONS.memory)
+    assert (found["start"].service_account, found["end"].service_account) == ("k8sflow-task", "own")
