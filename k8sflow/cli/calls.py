@@ -26,10 +26,10 @@ _ALIASES = {"decospecs": "with", "step_to_rerun": "step"}
 
 @dataclass(frozen=True)
 class Call:
-    """What a ``Runner`` asks for.
+    """A request of a ``Runner``.
 
     Args:
-        words: What stands before the command: options that are needed before the flow's other options are known.
+        words: The words before the command: options that are needed before the flow's other options are known.
         command: The command's name.
         values: Its keyword arguments.
     """
@@ -40,7 +40,7 @@ class Call:
 
 
 def received(arguments: Sequence[str]) -> Call | None:
-    """What a ``Runner`` has started this process with; None where a person has typed the command line."""
+    """The request of the ``Runner`` that started this process; None for a command line that a person typed."""
     match arguments:
         case [command, option, file] if option == _CALL:
             document = json.loads(Path(file).read_text(encoding="utf-8"))
@@ -85,7 +85,7 @@ def _by_name(params: Sequence[click.Parameter]) -> dict[str, click.Parameter]:
 
 
 def _spellings(param: click.Parameter) -> list[str]:
-    """How an option is called in Python: as on the command line, with _ for -."""
+    """The names of an option in Python: as on the command line, with _ for -."""
     if isinstance(param, click.Argument):
         return [str(param.name)]
     return [spelling.lstrip("-").replace("-", "_") for spelling in param.opts]

@@ -1,4 +1,4 @@
-"""``completion``: what a shell needs to complete our commands and their options."""
+"""``completion``: the code with which a shell completes commands and their options."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ def steps_of(flow: type[FlowSpec]) -> Complete:
 
 
 def runs_in(scope: Scope) -> Complete:
-    """Completes a run: its id, and where several flows are meant the flow in front."""
-    return _completer(lambda begun: _runs(scope, begun))
+    """Completes a run: its id, after its flow if there are several."""
+    return _completer(lambda typed: _runs(scope, typed))
 
 
 def names_in(scope: Scope) -> Complete:
-    """Completes a name: a run, a step of the latest one, or the next part of what is there already."""
+    """Completes a name: a run, a step of the latest one, or the next part of a pathspec."""
 
-    def names(begun: str) -> Iterator[str]:
-        yield from _runs(scope, begun)
-        above = begun.rpartition("/")[0]
-        with contextlib.suppress(K8sflowError):  # in what is not there, there is nothing to complete
+    def names(typed: str) -> Iterator[str]:
+        yield from _runs(scope, typed)
+        above = typed.rpartition("/")[0]
+        with contextlib.suppress(K8sflowError):  # what doesn't exist can't be completed
             place = scope.select(above or None)
             if place.task is None:
                 yield from (f"{above}/{name}" if above else name for name in place.names_below())
@@ -44,22 +44,22 @@ def names_in(scope: Scope) -> Complete:
 
 
 def _completer(names: Callable[[str], Iterable[str]]) -> Complete:
-    """What click calls, from what gives the names that may be meant by a word's beginning."""
+    """The function that click calls, made from one that takes the start of a word and gives the names that fit."""
 
-    def complete(_context: click.Context, _parameter: click.Parameter, begun: str) -> list[str]:
-        return [name for name in dict.fromkeys(names(begun)) if name.startswith(begun)]
+    def complete(_context: click.Context, _parameter: click.Parameter, typed: str) -> list[str]:
+        return [name for name in dict.fromkeys(names(typed)) if name.startswith(typed)]
 
     return complete
 
 
-def _runs(scope: Scope, begun: str) -> list[str]:
-    """The runs that may be meant, the latest first; the flows, where none is named yet."""
-    flow, slash, _ = begun.partition("/")
+def _runs(scope: Scope, typed: str) -> list[str]:
+    """The runs that fit, the latest first; the flows, if none is named yet."""
+    flow, slash, _ = typed.partition("/")
     try:
         if scope.flow is not None:
             return [] if slash else [run.id for run in scope.runs_of(scope.flow)]
         return [run.pathspec for run in scope.runs_of(flow)] if slash else scope.flows()
-    except K8sflowError:  # a shell that completes has no place for a message
+    except K8sflowError:  # a completion can't show a message
         return []
 
 
@@ -80,12 +80,12 @@ def command(root: click.Command, program: str) -> click.Command:
 
     return click.Command(
         "completion", callback=callback, params=[click.Argument(["shell"], type=click.Choice(_SHELLS))],
-        help=f'Let a shell complete commands. Use it so: eval "$({program} completion bash)".',
+        help=f'Print the code for shell completion. Usage: eval "$({program} completion bash)".',
     )  # fmt: skip
 
 
 def program_of(file: str) -> str:
-    """How a flow's file is called in a shell, once it may be executed and is on the PATH."""
+    """The name of a flow's file in a shell, if it is executable and on the PATH."""
     return Path(file).name
 
 

@@ -10,7 +10,7 @@ import click
 
 from k8sflow import units
 from k8sflow.cli import completion, output
-from k8sflow.cli.errors import told
+from k8sflow.cli.errors import errors_shown
 from k8sflow.cli.scope import Scope, Selection
 from k8sflow.errors import ArtifactError, K8sflowError
 from k8sflow.task.safe_repr import safe_repr
@@ -28,10 +28,10 @@ def command(scope: Scope) -> click.Command:
         click.Argument(["place"], metavar=f"[{place}]", required=False, shell_complete=completion.names_in(scope)),
         click.Option(
             ["--max-value-size"], type=click.IntRange(min=0), default=_DEFAULT_SIZE, show_default=True,
-            help="Show only values of at most this many bytes as they are stored; of the others size and type.",
+            help="Print values up to this many bytes; larger ones show type and size only.",
         ),
-        click.Option(["--include"], default="", metavar="NAMES", help="Only these: names with commas between."),
-        click.Option(["--private"], is_flag=True, help="Show artifacts too whose names begin with _."),
+        click.Option(["--include"], default="", metavar="NAMES", help="Comma-separated names to include."),
+        click.Option(["--private"], is_flag=True, help="Include artifacts whose names start with _."),
         click.Option(
             ["--file"], type=click.Path(dir_okay=False),
             help="Write the values to this file, as a pickled dictionary of dictionaries, by pathspec and by name.",
@@ -47,7 +47,7 @@ def command(scope: Scope) -> click.Command:
         file: str | None,
         as_json: bool,  # noqa: FBT001
     ) -> None:
-        with told():
+        with errors_shown():
             found = scope.select(place)
             names = {name.strip() for name in include.split(",") if name.strip()}
             chosen = {task.pathspec: _chosen(task, found, names, private=private) for task in found.tasks()}
@@ -66,20 +66,20 @@ def command(scope: Scope) -> click.Command:
         "dump",
         callback=callback,
         params=options,
-        help="Show artifacts. Of a task, or of all tasks of a step or a run (by default the latest one).",
+        help="Show the artifacts of a task, or of all tasks of a step or a run (by default the latest one).",
     )
 
 
 def _chosen(task: Task, place: Selection, names: set[str], *, private: bool) -> list[DataArtifact]:
-    """The artifacts that are wanted of a task.
+    """The selected artifacts of a task.
 
     Raises:
-        NotFoundError: One that was named is not there.
+        NotFoundError: A named one doesn't exist.
     """
     if place.artifact is not None:
         return [task[place.artifact]]
     if names:
-        # Of several tasks, each shows those that it has.
+        # If there are several tasks, each shows those that it has.
         return [task[name] for name in sorted(names) if place.task is not None or name in task]
     found = sorted(task, key=lambda artifact: artifact.id)
     return [artifact for artifact in found if private or not artifact.id.startswith("_")]
@@ -95,7 +95,7 @@ def _refuse_unknown(names: set[str], chosen: dict[str, list[DataArtifact]], plac
     if place.artifact is None and (missing := sorted(names - found)):
         raise ArtifactError(
             f"no task of {place.pathspec} has an artifact {missing[0]!r}.",
-            advice=f"To see what there is: {click.get_current_context().command_path} {place.pathspec}",
+            advice=f"To list them: {click.get_current_context().command_path} {place.pathspec}",
         )
 
 

@@ -1,4 +1,4 @@
-"""How an error of ours reaches the person at the terminal."""
+"""Shows k8sflow's errors at the terminal, and ends commands with the right exit code."""
 
 from __future__ import annotations
 
@@ -24,10 +24,12 @@ _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 @contextlib.contextmanager
-def told() -> Iterator[None]:
-    """Prints an error of ours in its three parts, without a traceback, and exits with 1; with 130 after Ctrl-C."""
+def errors_shown() -> Iterator[None]:
+    """Prints a K8sflowError in its three parts, without a traceback, and exits with 1; with 130 after Ctrl-C."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # what a terminal can't show is no reason to fail
+        sys.stdout.reconfigure(
+            errors="backslashreplace"
+        )  # a character that a terminal can't show shouldn't fail a command
     if interrupted.came():
         sys.exit(CANCELLED_EXIT_CODE)
     try:
@@ -41,12 +43,12 @@ def told() -> Iterator[None]:
         if error.errno not in _UNWRITABLE or error.filename is not None or sys.stdout is None:
             raise
         streams.drop(sys.stdout)
-        show(RunError(f"what the command prints can't be written: {error.strerror}.", advice="Send it elsewhere."))
+        show(RunError(f"cannot write to stdout: {error.strerror}.", advice="Free space, or redirect the output."))
         sys.exit(1)
 
 
 def execute(command: click.Command, **options: Any) -> NoReturn:
-    """Runs a click command as click does, but exits with 130 and says nothing after Ctrl-C.
+    """Runs a click command as click does, but exits with 130 and prints nothing after Ctrl-C.
 
     Args:
         command: The command.

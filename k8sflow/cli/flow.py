@@ -12,7 +12,7 @@ from click.core import ParameterSource
 
 from k8sflow import config, debug_log, shadowing
 from k8sflow.cli import calls, completion, graphs, reading, resume, starting
-from k8sflow.cli.errors import execute, leave, told
+from k8sflow.cli.errors import errors_shown, execute, leave
 from k8sflow.errors import ParameterError
 from k8sflow.flow.compile import declared, refuse_unusable
 from k8sflow.flow.config_expressions import run_with
@@ -35,7 +35,7 @@ def main(instance: FlowSpec) -> None:
     flow = type(instance)
     streams.take_up()
     shadowing.protect()  # the flow's file may have added folders to sys.path
-    with told():
+    with errors_shown():
         if (call := calls.received(sys.argv[1:])) is not None:
             sys.argv[1:] = [*call.words, call.command]
         command, parameters = _commands(flow, vars(instance))
@@ -112,7 +112,7 @@ def _run_command(definition: FlowDefinition) -> click.Command:
     ]
 
     def callback(**values: Any) -> None:
-        with told():
+        with errors_shown():
             request = starting.request(definition, values)
             from k8sflow.cli.terminal import Terminal  # noqa: PLC0415  --help needs no runtime
             from k8sflow.runtime.commands.run import run  # noqa: PLC0415
@@ -225,6 +225,6 @@ def _step(definition: FlowDefinition, task: str, store: str, place: str | None) 
     from k8sflow.runtime.commands.step import run_task  # noqa: PLC0415  --help needs no runtime
     from k8sflow.storage.run_store import RUNS  # noqa: PLC0415  as above
 
-    with told():
+    with errors_shown():
         settings = debug_log.configure(config.load(code_folder(definition.flow)))
         sys.exit(run_task(definition, settings, task, store, place or RUNS))

@@ -1,4 +1,4 @@
-"""``check``, ``show`` and ``graph``: what a flow is, without running it."""
+"""``check``, ``show`` and ``graph``: commands about a flow that don't run it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from k8sflow.cli import output
-from k8sflow.cli.errors import told
+from k8sflow.cli.errors import errors_shown
 from k8sflow.errors import FlowDefinitionError, K8sflowError
 from k8sflow.flow.compile import checked
 from k8sflow.flow.definition import FlowDefinition
@@ -30,7 +30,7 @@ _SUFFIXES = {
 
 
 def commands(definition: FlowDefinition) -> list[click.Command]:
-    """The commands that look at a flow's graph."""
+    """The commands about a flow's graph."""
 
     def check(as_json: bool) -> None:  # noqa: FBT001  click calls by name
         _check(definition, as_json=as_json)
@@ -44,7 +44,7 @@ def commands(definition: FlowDefinition) -> list[click.Command]:
     options: list[click.Parameter] = [
         click.Option(
             ["--format", "format_"], type=click.Choice(_FORMATS),
-            help="text: lines; ascii: lines of | - + alone; or for other programs. By default as the file is called.",
+            help="text: box-drawing characters; ascii: only | - +; others: for programs. By default from FILE's name.",
         ),
         click.Option(["--output", "-o", "file"], type=click.Path(dir_okay=False), help="Write to this file."),
         output.JSON_OPTION,
@@ -58,7 +58,7 @@ def commands(definition: FlowDefinition) -> list[click.Command]:
 
 def _check(definition: FlowDefinition, *, as_json: bool) -> None:
     if not as_json:
-        with told():
+        with errors_shown():
             found = checked(definition)
         click.echo(f"{found.name}: {len(found.graph.nodes)} steps, no mistakes.")
         return
@@ -78,7 +78,7 @@ def _mistake(found: Problem | K8sflowError) -> dict[str, Any]:
 
 
 def _show(definition: FlowDefinition, *, as_json: bool) -> None:
-    with told():
+    with errors_shown():
         compiled = checked(definition)
         from k8sflow.executors.fork_server.start import imported_by_each_task  # noqa: PLC0415  the other commands need none
 
@@ -110,7 +110,7 @@ def _document(definition: FlowDefinition) -> dict[str, Any]:
 
 
 def _graph(definition: FlowDefinition, format_: str | None, file: str | None, *, as_json: bool) -> None:
-    with told():
+    with errors_shown():
         compiled = checked(definition)
         graph = compiled.graph
         if as_json:
@@ -128,18 +128,18 @@ def _graph(definition: FlowDefinition, format_: str | None, file: str | None, *,
 
 
 def _format_of(file: Path) -> str:
-    """The format that a file's name tells.
+    """The format for a file's extension.
 
     Raises:
-        K8sflowError: It tells none that we can draw.
+        K8sflowError: There is none.
     """
     suffix = file.suffix.lower()
     if suffix not in _SUFFIXES:
         known = ", ".join(filter(None, _SUFFIXES))
         raise K8sflowError(
-            f"the name of {file} tells no format that a graph can be drawn in.",
+            f"{file} has no extension of a format in which a graph can be drawn.",
             cause=f"Known are {known}.",
-            advice="Use one of these, or say which is meant: --format svg. Programs such as dot make others of a .dot.",
+            advice="Use one of these, or add --format svg. Programs such as dot convert a .dot to other formats.",
         )
     return _SUFFIXES[suffix]
 
@@ -161,7 +161,7 @@ def _drawn(graph: Graph, kind: str, *, to_terminal: bool) -> str:
 
 
 def _can_show(characters: str) -> bool:
-    """Whether the standard output can take characters."""
+    """True if the standard output can take characters."""
     try:
         characters.encode(sys.stdout.encoding or "ascii")
     except (UnicodeEncodeError, LookupError):

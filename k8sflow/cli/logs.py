@@ -1,4 +1,4 @@
-"""``logs``: what tasks printed, and what they print while the run goes on."""
+"""``logs``: the output of tasks, also while they run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from k8sflow.cli import completion, output, scrub
-from k8sflow.cli.errors import told
+from k8sflow.cli.errors import errors_shown
 from k8sflow.cli.scope import Scope, Selection
 from k8sflow.task.result import escaped
 
@@ -26,7 +26,7 @@ class _Logs(click.Group):
     """``logs PLACE`` is ``logs show PLACE``."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Names the command where the user has named none."""
+        """Adds the command if the user has named none."""
         is_named = bool(args) and (args[0] in self.commands or args[0] in ctx.help_option_names)
         return super().parse_args(ctx, args if is_named else ["show", *args])
 
@@ -35,8 +35,8 @@ def command(scope: Scope) -> click.Group:
     """The commands ``logs``, which is ``logs show``, and ``logs scrub``."""
     group = _Logs(
         "logs",
-        short_help="Print what tasks wrote, or remove it.",
-        help="Print what tasks wrote (logs show; show may be left out), or remove it.",
+        short_help="Print the output of tasks, or remove it.",
+        help="Print the output of tasks (logs show; show can be omitted), or remove it.",
     )
     group.add_command(_show_command(scope))
     group.add_command(scrub.command(scope, _streams()))
@@ -60,11 +60,9 @@ def _show_command(scope: Scope) -> click.Command:
             shell_complete=completion.names_in(scope),
         ),
         *_streams(),
-        click.Option(["--follow", "-f"], is_flag=True, help="Go on with what comes, until the run or task has ended."),
-        click.Option(
-            ["--attempt"], type=click.IntRange(min=0), help="Which execution; by default the one that counts."
-        ),
-        click.Option(["--timestamps", "-t"], is_flag=True, help="Begin each line with when it came (UTC)."),
+        click.Option(["--follow", "-f"], is_flag=True, help="Keep printing new output until the run or task ends."),
+        click.Option(["--attempt"], type=click.IntRange(min=0), help="The attempt (default: the one that counts)."),
+        click.Option(["--timestamps", "-t"], is_flag=True, help="Start each line with its time (UTC)."),
         output.JSON_OPTION,
     ]
 
@@ -77,7 +75,7 @@ def _show_command(scope: Scope) -> click.Command:
         timestamps: bool,  # noqa: FBT001
         as_json: bool,  # noqa: FBT001
     ) -> None:
-        with told():
+        with errors_shown():
             found = scope.select(place)
             wanted = {"stdout": only_stdout, "stderr": only_stderr}
             streams = tuple(stream for stream, is_wanted in wanted.items() if is_wanted) or tuple(wanted)
@@ -89,12 +87,12 @@ def _show_command(scope: Scope) -> click.Command:
 
     return click.Command(
         "show", callback=callback, params=options,
-        help="Print what tasks wrote. Of one task, of all tasks of a step, or of a run (by default the latest one).",
+        help="Print the output of a task, or of all tasks of a step or a run (by default the latest one).",
     )  # fmt: skip
 
 
 class _Printer:
-    """Prints lines: one task's as they are, several tasks' with their names."""
+    """Prints the lines of one task as they are, those of several tasks with their names."""
 
     def __init__(self, place: Selection, *, timestamps: bool, as_json: bool) -> None:
         self._place = place
@@ -105,7 +103,7 @@ class _Printer:
 
     @property
     def is_plain(self) -> bool:
-        """Whether lines are printed as they were written."""
+        """True if lines are printed as they were written."""
         return not (self._timestamps or self.as_json or self._has_names)
 
     def lines(self, lines: Iterable[LogLine]) -> None:
@@ -117,7 +115,7 @@ class _Printer:
                 click.echo(self._head(line) + (line.data if self.is_plain else _settled(line.data)))
 
     def raw(self, data: bytes) -> None:
-        """Prints bytes, to the last one as they were written."""
+        """Prints bytes exactly as they were written."""
         self.count += bool(data)
         click.echo(data, nl=False)
 
@@ -140,7 +138,7 @@ class _Printer:
 
 
 def _settled(line: bytes) -> bytes:
-    """What a line shows in the end: a progress bar rewrites it by carriage returns."""
+    """The final text of a line: a progress bar rewrites it with carriage returns."""
     return line.rstrip(b"\r").rpartition(b"\r")[2]
 
 
@@ -159,7 +157,7 @@ def _show(place: Selection, streams: tuple[str, ...], attempt: int | None, print
 
 
 def _executions(place: Selection, attempt: int | None) -> Iterable[Task]:
-    """The tasks in the execution that is wanted; those that had none are left out, unless one was asked for."""
+    """The tasks in the selected attempt; those without it are skipped, unless it was asked for."""
     from k8sflow.client import Task  # noqa: PLC0415  --help reads no runs
 
     if attempt is None:
@@ -195,7 +193,7 @@ def _follow(place: Selection, streams: tuple[str, ...], attempt: int | None, pri
 
 
 def _has_ended(place: Selection, *, is_quiet: bool) -> bool:
-    """Whether nothing more can come: the driver has said so, or a result is there and nothing has come for a while."""
+    """True if no more output can come: the driver recorded the end, or there is a result and a quiet time since."""
     run = place.run
     if run.outcome is not None:
         return True

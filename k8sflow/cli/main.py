@@ -9,7 +9,7 @@ import click
 import k8sflow
 from k8sflow import config, debug_log
 from k8sflow.cli import completion, output, reading, settings
-from k8sflow.cli.errors import leave, told
+from k8sflow.cli.errors import errors_shown, leave
 
 
 @click.group()
@@ -36,11 +36,11 @@ def version(as_json: bool) -> None:  # noqa: FBT001  click calls by name
 @click.argument("run_id")
 @click.option("--flowrun", required=True, help="The FlowRun that owns the run.")
 def drive(flow: str, run_id: str, flowrun: str) -> None:
-    """Drive a run that is in the bucket: what the controller starts in the cluster."""
+    """Drive a run that is in the bucket; the controller starts this in the cluster."""
     from k8sflow.cli.terminal import Terminal  # noqa: PLC0415  the other commands need no runtime
     from k8sflow.runtime.detached.driver import drive_detached  # noqa: PLC0415
 
-    with told():
+    with errors_shown():
         settings = debug_log.configure(config.load(Path.cwd()))
         leave(drive_detached(settings, flow, run_id, flowrun, Terminal()))
 

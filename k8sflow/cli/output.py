@@ -1,4 +1,4 @@
-"""How results are printed: tables for people, JSON for programs."""
+"""Prints results: tables for people, JSON for programs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def print_json(document: Any) -> None:
 
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Prints rows below their heads; on a terminal the last column is cut where it would not fit."""
+    """Prints a table; on a terminal, the last column is cut to fit."""
     from rich.cells import cell_len  # noqa: PLC0415  few commands print a table
 
     columns = [max(cell_len(row[index]) for row in [head, *rows]) for index in range(len(head))]
@@ -37,7 +37,7 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def utc_time(seconds: float | None) -> str | None:
-    """A moment, in seconds since 1970, as programs write it (RFC 3339), to the millisecond."""
+    """A time, in seconds since 1970, in RFC 3339 format with milliseconds."""
     if seconds is None:
         return None
     moment = datetime.fromtimestamp(seconds, timezone.utc)

@@ -1,4 +1,4 @@
-"""``package``: the code that a run has taken along, or would take along."""
+"""``package``: the code package of a run, or the one that a new run would have."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 
 from k8sflow import units
 from k8sflow.cli import output
-from k8sflow.cli.errors import told
+from k8sflow.cli.errors import errors_shown
 from k8sflow.cli.scope import Scope
 from k8sflow.errors import PackageError
 from k8sflow.flow.spec import FlowSpec
@@ -26,13 +26,13 @@ def command(scope: Scope, flow: type[FlowSpec] | None = None) -> click.Group:
         scope: The runs.
         flow: The flow whose package is meant where no run is named.
     """
-    group = click.Group("package", help="Look at the code that a run takes along to Kubernetes.")
+    group = click.Group("package", help="Look at the code package of a run on Kubernetes.")
     run: click.Parameter = click.Argument(["run"], metavar="FLOW/RUN")
     if flow is not None:
-        run = click.Option(["--run-id", "run"], help="The run; by default what a run would take along now.")
+        run = click.Option(["--run-id", "run"], help="The run (default: the package that a new run would have).")
 
     def show(run: str | None, as_json: bool) -> None:  # noqa: FBT001  click calls by name
-        with told():
+        with errors_shown():
             files = _files(_archive(scope, flow, run))
             if as_json:
                 output.print_json([{"name": name, "size": size} for name, size in files])
@@ -43,7 +43,7 @@ def command(scope: Scope, flow: type[FlowSpec] | None = None) -> click.Group:
             click.echo(f"{len(files)} file{'' if len(files) == 1 else 's'}, {units.size(total)}.", err=True)
 
     def save(run: str | None, file: str) -> None:
-        with told():
+        with errors_shown():
             archive = _archive(scope, flow, run)
             try:
                 with Path(file).open("xb") as target:
@@ -54,10 +54,15 @@ def command(scope: Scope, flow: type[FlowSpec] | None = None) -> click.Group:
                 raise PackageError(f"the package can't be written to {file}: {error.strerror}.") from error
             click.echo(f"{file}: {units.size(len(archive))}")
 
-    group.add_command(click.Command("list", callback=show, params=[run, output.JSON_OPTION], help="List its files."))
+    group.add_command(
+        click.Command("list", callback=show, params=[run, output.JSON_OPTION], help="List the files of the package.")
+    )
     group.add_command(
         click.Command(
-            "save", callback=save, params=[run, click.Argument(["file"])], help="Write it to a file, a tar.gz archive."
+            "save",
+            callback=save,
+            params=[run, click.Argument(["file"])],
+            help="Write the package to a file, a tar.gz archive.",
         )
     )
     return group

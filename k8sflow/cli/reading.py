@@ -10,7 +10,7 @@ from k8sflow.flow.spec import FlowSpec
 
 
 def commands(flow: type[FlowSpec] | None = None) -> list[click.Command]:
-    """The commands that read the runs of a flow; without one, those of every flow that can be seen from here."""
+    """The commands that read the runs of a flow; without one, those of every flow in the stores of this folder."""
     scope = Scope.of_flow(flow) if flow is not None else Scope.everywhere()
     return [
         dump.command(scope),

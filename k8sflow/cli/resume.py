@@ -1,4 +1,4 @@
-"""``python flow.py resume``, ``attach`` and ``spin``: going on with what is there already."""
+"""``python flow.py resume``, ``attach`` and ``spin``: commands that continue or repeat an earlier run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from click.core import ParameterSource
 
 from k8sflow import config, debug_log
 from k8sflow.cli import completion, starting
-from k8sflow.cli.errors import leave, told
+from k8sflow.cli.errors import errors_shown, leave
 from k8sflow.cli.scope import Scope
 from k8sflow.flow.definition import FlowDefinition
 from k8sflow.runtime.request import code_folder
@@ -26,7 +26,7 @@ _WORDS_BEHIND = {"--config": 2, "--config-value": 2, "--branch": 1}
 
 
 def is_called(arguments: Sequence[str]) -> bool:
-    """Whether a command line is one of these commands."""
+    """True if a command line is one of these commands."""
     position = 0
     while position < len(arguments) and arguments[position].startswith("-"):
         position += 1 + _WORDS_BEHIND.get(arguments[position], 0)
@@ -56,7 +56,9 @@ def _resume_command(declared: FlowDefinition, more: Sequence[click.Parameter]) -
             help="The run to resume (default: the latest one).",
             shell_complete=completion.runs_in(Scope.of_flow(declared.flow)),
         ),
-        click.Option(["--dry-run"], is_flag=True, help="Tell what would be cloned and what would run, and why."),
+        click.Option(
+            ["--dry-run"], is_flag=True, help="Print the plan, with the tasks to clone and to run, and the reasons."
+        ),
         *starting.options(),
         *more,
     ]
@@ -68,7 +70,7 @@ def _resume_command(declared: FlowDefinition, more: Sequence[click.Parameter]) -
         **values: Any,
     ) -> None:
         context = click.get_current_context()
-        with told():
+        with errors_shown():
             request = starting.request(declared, values)
             given = [
                 key.removeprefix("parameter_") for key in values
@@ -82,9 +84,9 @@ def _resume_command(declared: FlowDefinition, more: Sequence[click.Parameter]) -
 
     return click.Command(
         "resume", callback=callback, params=options,
-        short_help="Go on with an earlier run in a new one.",
-        help="Go on in a new run: clone what an earlier run has done, and run the rest; or all from STEP on.\n\n"
-        "The parameters are those of the earlier run; the code is that of now.",
+        short_help="Resume an earlier run in a new one.",
+        help="Resume an earlier run in a new one: clone its finished tasks and run the rest, or all from STEP on.\n\n"
+        "Parameters come from the earlier run; the code is the current code.",
     )  # fmt: skip
 
 
@@ -101,8 +103,8 @@ def _attach_command(declared: FlowDefinition) -> click.Command:
             click.Argument(["run"], shell_complete=completion.runs_in(Scope.of_flow(declared.flow))),
             click.Option(["--max-workers"], type=click.IntRange(min=1), help="How many tasks run at a time."),
         ],
-        short_help="Go on with a run whose driver died, or follow it.",
-        help="Go on with RUN where its driver has died; follow it where somebody drives it.\n\n"
+        short_help="Take over a run whose driver died, or follow a run.",
+        help="Take over RUN if its driver has died; follow it if its driver is alive.\n\n"
         "The exit code is that of the run.",
     )
 
@@ -120,13 +122,13 @@ def _spin_command(declared: FlowDefinition) -> click.Command:
             click.Argument(["task"], shell_complete=completion.names_in(Scope.of_flow(declared.flow))),
             click.Option(
                 ["--pathspec-file"], type=click.Path(dir_okay=False),
-                help="Write the pathspec of the task that runs to this file: Task(…) reads what it leaves.",
+                help="Write the pathspec of the task that runs to this file: Task(…) reads its results.",
             ),
         ],
-        short_help="Run one step again, on its inputs of then.",
-        help="Run one step again, on the inputs that it had in an earlier run, with the code of now.\n\n"
+        short_help="Re-run one step on its original inputs.",
+        help="Re-run one step on the inputs that it had in an earlier run, with the current code.\n\n"
         "TASK is STEP, STEP/TASK, RUN/STEP or RUN/STEP/TASK; by default the latest run's task that has failed, or the "
-        "first one. What it leaves is kept apart from all runs.",
+        "first one. Its results are kept separately from all runs.",
     )  # fmt: skip
 
 
@@ -135,7 +137,7 @@ def _timed(declared: FlowDefinition, work: Callable[..., RunEnd]) -> Callable[..
 
     def callback(**values: Any) -> None:
         asked_at = time.monotonic()
-        with told():
+        with errors_shown():
             from k8sflow.cli.terminal import Terminal  # noqa: PLC0415  --help needs no runtime
 
             settings = debug_log.configure(config.load(code_folder(declared.flow)))
@@ -145,7 +147,7 @@ def _timed(declared: FlowDefinition, work: Callable[..., RunEnd]) -> Callable[..
 
 
 def _optional(option: click.Option) -> click.Option:
-    """The option of a parameter that need not be given, and is not shown: most often the earlier run has the value."""
+    """The option of a parameter, hidden and never required: usually the earlier run has the value."""
     option.required = False
     option.hidden = True
     return option

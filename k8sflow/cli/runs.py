@@ -1,4 +1,4 @@
-"""``runs``: which runs there are, and how they ended."""
+"""``runs``: a list of runs, with their status."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import click
 
 from k8sflow import units
 from k8sflow.cli import output
-from k8sflow.cli.errors import told
+from k8sflow.cli.errors import errors_shown
 from k8sflow.cli.scope import Scope
 from k8sflow.errors import RunError, StorageError
 
@@ -26,10 +26,12 @@ _STATUSES = ("running", "succeeded", "failed", "cancelled")
 def command(scope: Scope) -> click.Command:
     """The command ``runs``."""
     options: list[click.Parameter] = [
-        click.Option(["--limit"], type=click.IntRange(min=1), default=20, show_default=True, help="How many at most."),
-        click.Option(["--tag", "tags"], multiple=True, help="Only runs with this tag; with all of several."),
+        click.Option(
+            ["--limit"], type=click.IntRange(min=1), default=20, show_default=True, help="The maximum number of runs."
+        ),
+        click.Option(["--tag", "tags"], multiple=True, help="Only runs with this tag (repeatable: with all of them)."),
         click.Option(["--namespace"], help="Only runs of this namespace: user:NAME, or another tag."),
-        click.Option(["--status"], type=click.Choice(_STATUSES), help="Only runs that have come to this."),
+        click.Option(["--status"], type=click.Choice(_STATUSES), help="Only runs with this status."),
         output.JSON_OPTION,
     ]
     if scope.flow is None:
@@ -43,7 +45,7 @@ def command(scope: Scope) -> click.Command:
         as_json: bool,  # noqa: FBT001  click calls by name
         flow: str | None = None,
     ) -> None:
-        with told():
+        with errors_shown():
             wanted = {*tags, *([namespace] if namespace else [])}
             found = list(itertools.islice(_found(scope, flow or scope.flow, wanted, status), min(limit, sys.maxsize)))
             if as_json:
@@ -62,7 +64,7 @@ def _found(scope: Scope, flow: str | None, tags: set[str], status: str | None) -
 
 
 def _described(scope: Scope, flow: str | None) -> Iterator[dict[str, Any]]:
-    """The runs of a flow, or of all, the newest first; as many are read at a time as the store is good for."""
+    """The runs of a flow, or of all, the newest first; read in parallel if the store allows it."""
     names = [flow] if flow is not None else scope.flows()
     flows = [scope.runs_of(name) for name in names]
     runs = iter(flows[0]) if len(flows) == 1 else iter(_by_time([run for each in flows for run in each]))
@@ -98,7 +100,7 @@ def _describe(run: Run) -> dict[str, Any]:
             "run": run.id,
             "store": run.run_store.store.url,
             "status": run.status,
-            "driver_is_gone": _has_lost_its_driver(run),
+            "driver_is_dead": _has_dead_driver(run),
             "outcome": outcome.outcome if outcome is not None else None,
             "user": run.user_name,
             "created": output.utc_time(created),
@@ -116,8 +118,8 @@ def _describe(run: Run) -> dict[str, Any]:
         }  # fmt: skip
 
 
-def _has_lost_its_driver(run: Run) -> bool:
-    """Whether the run has no end, and the process that drove it, on this machine, is known to be dead."""
+def _has_dead_driver(run: Run) -> bool:
+    """True if the run has no end, and the process that drove it, on this machine, is known to be dead."""
     from k8sflow.storage.lease import lease_of  # noqa: PLC0415  --help reads no runs
 
     if run.status != "running" or run.record.is_detached:
@@ -135,7 +137,7 @@ def _print(found: list[dict[str, Any]], *, with_flow: bool) -> None:
         [
             [
                 run["pathspec"] if with_flow else run["run"],
-                "no driver" if run.get("driver_is_gone") else run["status"],
+                "no driver" if run.get("driver_is_dead") else run["status"],
                 (run["created"] or "")[:19].replace("T", " "),
                 "" if run["duration_seconds"] is None else units.duration(run["duration_seconds"]),
                 run["user"] or "",
@@ -147,7 +149,7 @@ def _print(found: list[dict[str, Any]], *, with_flow: bool) -> None:
 
 
 def _tell_older_folders(found: list[dict[str, Any]], scope: Scope) -> None:
-    """Says which of the runs are kept elsewhere than new ones: beside the flow, as older versions did it."""
+    """Says which runs are in another folder than new ones: beside the flow, as in older versions."""
     if not found:
         return
     new, *others = scope.stores()
@@ -158,5 +160,5 @@ def _tell_older_folders(found: list[dict[str, Any]], scope: Scope) -> None:
 
 
 def _quoted(tag: str) -> str:
-    """A tag as it stands among others, so that one sees where it ends."""
+    """A tag in a list of tags, quoted if its end would not be visible."""
     return json.dumps(tag, ensure_ascii=False) if " " in tag or '"' in tag else tag

@@ -123,7 +123,7 @@ class Scope:
         return Flow(flow, stores=self.stores(), everyone=everyone)
 
     def select(self, text: str | None) -> Selection:
-        """What a person names; where no run is named, of the latest one.
+        """The selection for a pathspec that a user typed; without a run, it is part of the latest one.
 
         Raises:
             NotFoundError: It doesn't exist; the error lists what does.

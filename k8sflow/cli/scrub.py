@@ -1,4 +1,4 @@
-"""``logs scrub``: the output of tasks is removed for good."""
+"""``logs scrub``: removes the output of tasks for good."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from k8sflow.cli import completion
-from k8sflow.cli.errors import told
+from k8sflow.cli.errors import errors_shown
 from k8sflow.cli.scope import Scope, Selection
 from k8sflow.errors import RunError
 
@@ -27,9 +27,9 @@ def command(scope: Scope, streams: list[click.Parameter]) -> click.Command:
     options: list[click.Parameter] = [
         click.Argument(["place"], metavar=place, shell_complete=completion.names_in(scope)),
         *streams,
-        click.Option(["--attempt"], type=click.IntRange(min=0), help="Only this execution."),
-        click.Option(["--all/--latest", "is_all"], help="All executions; by default the one that counts."),
-        click.Option(["--include-not-done"], is_flag=True, help="Also of tasks that nobody has seen the end of."),
+        click.Option(["--attempt"], type=click.IntRange(min=0), help="Only this attempt."),
+        click.Option(["--all/--latest", "is_all"], help="All attempts (default: the one that counts)."),
+        click.Option(["--include-not-done"], is_flag=True, help="Also scrub tasks that have not finished."),
     ]
 
     def callback(
@@ -40,35 +40,36 @@ def command(scope: Scope, streams: list[click.Parameter]) -> click.Command:
         is_all: bool,  # noqa: FBT001
         include_not_done: bool,  # noqa: FBT001
     ) -> None:
-        with told():
+        with errors_shown():
             found = scope.select(place)
             if found.step is None:
                 raise RunError(
-                    f"what of {found.pathspec} is to be scrubbed was not said.", advice="Name a step, or a task of it."
+                    f"no step or task of {found.pathspec} was given to scrub.",
+                    advice="Name a step, or one of its tasks.",
                 )
             wanted = {"stdout": only_stdout, "stderr": only_stderr}
             chosen = tuple(stream for stream, is_wanted in wanted.items() if is_wanted) or tuple(wanted)
-            tasks = list(_executions(found, attempt, is_all=is_all))
+            tasks = list(_attempts(found, attempt, is_all=is_all))
             done = [task for task in tasks if include_not_done or task.has_ended or found.run.has_ended]
             for task in done:
                 count = task.scrub(chosen)
-                what = f"{count} of {len(chosen)} streams scrubbed" if count else "there was nothing to scrub"
-                click.echo(f"{task.pathspec}, execution {task.current_attempt}: {what}.")
+                what = f"{count} of {len(chosen)} streams scrubbed" if count else "nothing to scrub"
+                click.echo(f"{task.pathspec}, attempt {task.current_attempt}: {what}.")
             if len(done) < len(tasks):
                 raise RunError(
-                    f"{len(tasks) - len(done)} of {len(tasks)} executions of {found.pathspec} were left as they are.",
+                    f"{len(tasks) - len(done)} of {len(tasks)} attempts of {found.pathspec} were not scrubbed.",
                     cause="They have not ended, so more output may come.",
-                    advice="Wait for their end. Where their driver has died: --include-not-done.",
+                    advice="Wait for their end. If their driver has died, add --include-not-done.",
                 )
 
     return click.Command(
         "scrub", callback=callback, params=options,
-        help="Remove what a task wrote, or all tasks of a step. Whoever reads it sees that it was removed.",
+        help="Remove the output of a task, or of all tasks of a step. Readers see that it was removed.",
     )  # fmt: skip
 
 
-def _executions(place: Selection, attempt: int | None, *, is_all: bool) -> Iterator[Task]:
-    """The executions that are meant; a clone has none of its own, and is told as it is."""
+def _attempts(place: Selection, attempt: int | None, *, is_all: bool) -> Iterator[Task]:
+    """The selected attempts; a clone has none of its own, and is yielded as it is."""
     from k8sflow.client import Task  # noqa: PLC0415  --help reads no runs
 
     for task in place.tasks():

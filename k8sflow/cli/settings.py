@@ -1,4 +1,4 @@
-"""``config``: the settings that hold in this folder, and a way to write them down."""
+"""``config``: shows the settings of this folder, and writes them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import click
 
 from k8sflow import config
 from k8sflow.cli import output
-from k8sflow.cli.errors import told
+from k8sflow.cli.errors import errors_shown
 from k8sflow.errors import ConfigurationError
 from k8sflow.flow.problems import did_you_mean
 
@@ -30,17 +30,17 @@ def command(context: click.Context) -> None:
 @command.command(name="show")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 def show(as_json: bool) -> None:  # noqa: FBT001  click calls by name
-    """Print the settings that hold in this folder."""
+    """Print the settings of this folder."""
     _show(as_json=as_json)
 
 
 @command.command(name="set")
 @click.argument("key")
 @click.argument("value")
-@click.option("--file", type=click.Path(dir_okay=False), help="The file; by default the one that holds in this folder.")
+@click.option("--file", type=click.Path(dir_okay=False), help="The file (default: the one for this folder).")
 def set_(key: str, value: str, file: str | None) -> None:
-    """Write a setting to k8sflow.toml; everything else in the file stays as it is."""
-    with told():
+    """Write a setting to k8sflow.toml; the rest of the file is not changed."""
+    with errors_shown():
         if key not in _KEYS:
             advice = " ".join(filter(None, [did_you_mean(key, _KEYS), f"The settings are {', '.join(_KEYS)}."]))
             raise ConfigurationError(f"there is no setting {key!r}.", advice=advice)
@@ -53,7 +53,7 @@ def set_(key: str, value: str, file: str | None) -> None:
 
 
 def _show(*, as_json: bool) -> None:
-    with told():
+    with errors_shown():
         settings = config.load_here()
     if as_json:
         output.print_json({key: getattr(settings, key) for key in _KEYS})

@@ -26,25 +26,25 @@ def options() -> list[click.Parameter]:
         ),
         click.Option(
             ["--max-workers"], type=click.IntRange(min=1),
-            help="How many tasks run at a time (default: the number of cores; on Kubernetes 100).",
+            help="The number of tasks that run at a time (default: the number of cores; on Kubernetes 100).",
         ),
         click.Option(
             ["--max-num-splits"], type=click.IntRange(min=1), default=MAX_NUM_SPLITS, show_default=True,
-            help="How many branches a foreach may open; the step of a wider one fails.",
+            help="The number of branches that a foreach may open; a step with a wider one fails.",
         ),
-        click.Option(["--tag", "tags"], multiple=True, callback=checked_tags, help="A word to find the new run by."),
+        click.Option(["--tag", "tags"], multiple=True, callback=checked_tags, help="Tag the run (repeatable)."),
         click.Option(["--namespace"], help="The tag by which the run's tasks look for runs (default: user:NAME)."),
-        click.Option(["--run-id"], help="The new run's id (default: made from the time)."),
+        click.Option(["--run-id"], help="The new run's id (default: derived from the time)."),
         click.Option(["--run-id-file"], type=click.Path(dir_okay=False), help="Write the new run's id to this file."),
         click.Option(
             ["--detach", "is_detached"], is_flag=True,
-            help="Hand the run to the controller in the cluster, and return. Needs --with kubernetes.",
+            help="Detach: let the controller in the cluster drive the run, and return. Needs --with kubernetes.",
         ),
     ]  # fmt: skip
 
 
 def request(definition: FlowDefinition, values: Mapping[str, Any]) -> RunRequest:
-    """What a person asks for.
+    """The request for a run.
 
     Args:
         definition: The flow.

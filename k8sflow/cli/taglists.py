@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from k8sflow.cli import completion, output
-from k8sflow.cli.errors import told
+from k8sflow.cli.errors import errors_shown
 from k8sflow.cli.scope import Scope
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def command(scope: Scope) -> click.Command:
         named, is_one = run if option is None else option, not any(which.values())
         if option is not None and not is_one:
             raise click.UsageError("--run-id is for the tags of one run.")
-        with told():
+        with errors_shown():
             if is_one:
                 _show_one(scope.run(named), with_system=not hide_system_tags, as_json=as_json)
                 return
@@ -55,13 +55,17 @@ def command(scope: Scope) -> click.Command:
             what,
             *(by_name if scope.flow is not None else []),
             click.Option(["--all", "everyones"], is_flag=True, help="The tags of all runs of the flow."),
-            click.Option(["--my-runs", "mine"], is_flag=True, help="The tags of all runs in the namespace: yours."),
-            click.Option(["--group-by-run", "by_run"], is_flag=True, help="Of all runs, each with its tags."),
-            click.Option(["--group-by-tag", "by_tag"], is_flag=True, help="Of all runs: each tag with its runs."),
-            click.Option(["--hide-system-tags"], is_flag=True, help="Those that somebody has given alone."),
+            click.Option(
+                ["--my-runs", "mine"], is_flag=True, help="The tags of all your runs (those in the namespace)."
+            ),
+            click.Option(["--group-by-run", "by_run"], is_flag=True, help="List all runs, each with its tags."),
+            click.Option(
+                ["--group-by-tag", "by_tag"], is_flag=True, help="List the tags of all runs, each with its runs."
+            ),
+            click.Option(["--hide-system-tags"], is_flag=True, help="Show only tags that people added."),
             output.JSON_OPTION,
         ],
-        help="List the tags of a run, or of many; each in a line.",
+        help="List the tags of a run, or of many, one per line.",
     )
 
 

@@ -1,24 +1,24 @@
-"""``tag``: words to find runs by."""
+"""``tag``: the tags of runs."""
 
 from __future__ import annotations
 
 import click
 
 from k8sflow.cli import completion, taglists
-from k8sflow.cli.errors import told
+from k8sflow.cli.errors import errors_shown
 from k8sflow.cli.scope import Scope
 from k8sflow.errors import RunError, TagError
 
 
 def command(scope: Scope) -> click.Group:
     """The commands ``tag add``, ``remove``, ``replace`` and ``list``."""
-    group = click.Group("tag", help="Give runs tags, take them away, and list them.")
+    group = click.Group("tag", help="Add, remove and list the tags of runs.")
     words = click.Argument(["words"], nargs=-1, required=True, metavar="TAG...")
     pair: list[click.Parameter] = [
         click.Argument(["old"], required=False),
         click.Argument(["new"], required=False),
-        click.Option(["--remove"], multiple=True, metavar="TAG", help="Take this tag away, too."),
-        click.Option(["--add"], multiple=True, metavar="TAG", help="Give this tag, too."),
+        click.Option(["--remove"], multiple=True, metavar="TAG", help="Remove this tag too."),
+        click.Option(["--add"], multiple=True, metavar="TAG", help="Add this tag too."),
     ]
 
     def add(run: str | None, words: tuple[str, ...]) -> None:
@@ -64,7 +64,7 @@ def _run_parameter(scope: Scope) -> click.Parameter:
 
 
 def _change(scope: Scope, run: str | None, removed: tuple[str, ...], added: tuple[str, ...]) -> None:
-    with told():
+    with errors_shown():
         found = scope.run(run)
         if missing := sorted(set(removed) - found.tags):
             raise RunError(

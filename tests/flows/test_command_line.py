@@ -476,4 +476,4 @@ def test_output_that_can_not_be_written_is_reported(flow: Path, command: str) ->
         )  # fmt: skip
         assert done.returncode == code, done.stderr
         assert "Traceback" not in done.stderr
-        assert ("can't be written: No space left on device." in done.stderr) == bool(code)
+        assert ("cannot write to stdout: No space left on device." in done.stderr) == bool(code)

@@ -256,7 +256,7 @@ def test_a_killed_driver_leaves_nothing_running(tmp_path: Path) -> None:
     file = tmp_path / "flow.py"
     assert "  no driver  " in flow_command(file, "runs").stdout
     (shown,) = json.loads(flow_command(file, "runs", "--json").stdout)
-    assert (shown["status"], shown["driver_is_gone"]) == ("running", True)
+    assert (shown["status"], shown["driver_is_dead"]) == ("running", True)
 
 
 DAEMON = "mark(subprocess.Popen(['sleep', '300'], start_new_session=True).pid)"

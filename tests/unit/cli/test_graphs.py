@@ -59,7 +59,7 @@ def test_a_file_is_not_what_its_name_does_not_say(tmp_path: Path) -> None:
     """A picture in a format that we can't draw is refused, and nothing is written."""
     done = _call(tmp_path, "graph", "-o", str(tmp_path / "x.png"))
     assert done.exit_code == 1
-    assert "x.png tells no format" in done.stderr
+    assert "x.png has no extension of a format" in done.stderr
     assert not (tmp_path / "x.png").exists()
 
 

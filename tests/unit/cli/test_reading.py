@@ -230,7 +230,7 @@ def test_output_is_scrubbed_for_good(ours: Call, everywhere: Call, tmp_path: Pat
     again = _store(tmp_path).open_log("work", "1", 1, "stdout")
     again.write(b"again\n")
     again.close()
-    assert "work/1, execution 0: 1 of 1 streams scrubbed." in ours("logs", "scrub", "work/1", "--stdout").stdout
+    assert "work/1, attempt 0: 1 of 1 streams scrubbed." in ours("logs", "scrub", "work/1", "--stdout").stdout
     assert f"[k8sflow] stdout was scrubbed by {current_user()} at 2" in ours("logs", "work/1", "--stdout").stdout
     assert ours("logs", "work/1", "--stderr").stdout_bytes == b"oh \xff\n"
     assert ours("logs", "work/1", "--attempt", "1").stdout == "again\n"
@@ -238,7 +238,7 @@ def test_output_is_scrubbed_for_good(ours: Call, everywhere: Call, tmp_path: Pat
     shown = ours("logs", "show", "work").stdout
     assert shown.count("was scrubbed by") == len(shown.splitlines()) == 3
     assert "was scrubbed" in ours("logs", "work/1", "--attempt", "1").stdout
-    assert "there was nothing to scrub" in ours("logs", "scrub", "start").stdout
+    assert "nothing to scrub" in ours("logs", "scrub", "start").stdout
     assert "Name a step" in ours("logs", "scrub", NEW, code=1).stderr
 
 
@@ -249,7 +249,7 @@ def test_output_that_may_still_come_is_not_scrubbed(ours: Call, tmp_path: Path) 
     log = store.open_log("start", "0", 0, "stdout")
     log.write(b"secret\n")
     log.close()
-    assert "were left as they are" in ours("logs", "scrub", "live/start", code=1).stderr
+    assert "were not scrubbed" in ours("logs", "scrub", "live/start", code=1).stderr
     assert ours("logs", "live/start/0").stdout == "secret\n"
     ours("logs", "scrub", "live/start", "--include-not-done")
     assert "secret" not in ours("logs", "live/start/0").stdout
