@@ -159,7 +159,7 @@ class F(FlowSpec):
     assert bad[1:] == (("kept", False, "bad") if kind == "builtins.RuntimeError" else ("changed", True, "bad"))
     assert (found["join"].task.data.failed[0], found["join"].task.data.failed[2]) == (kind, outcome)
     assert found["join"].task.data.failed[1].startswith(text)
-    assert "@catch lets the run go on, with the exception in self.failed" in done.stdout
+    assert "@catch lets the run continue, with the exception in self.failed" in done.stdout
     assert found.run_store.attempts("work", "1") == [0, 1]
 
 

@@ -117,7 +117,7 @@ class Reporter(Observer):
             for line in result.failure.detail.splitlines():
                 self._line(task.name, line)
         where = f", with the exception in self.{catch.var}" if catch.var else ""
-        self._line(task.name, f"{brief(_why(result))}; @catch lets the run go on{where}", "yellow")
+        self._line(task.name, f"{brief(_why(result))}; @catch lets the run continue{where}", "yellow")
 
     def notice(self, text: str, _is_over: bool = False) -> None:  # noqa: FBT001, FBT002  as ``patience.Report``
         """Reports something about the run as a whole; may be called in any thread."""

@@ -72,7 +72,7 @@ def test_arguments_become_words(values: dict[str, Any], words: list[str]) -> Non
 
 
 def test_an_argument_without_a_dash_is_a_word() -> None:
-    """As the step of resume; and an option of the group stands before the command."""
+    """An example is the step of resume; an option of the group is before the command."""
     group = click.Group(params=[click.Option(["--quiet"], is_flag=True)])
     group.add_command(click.Command("resume", params=[click.Argument(["step"]), click.Option(["--origin-run-id"])]))
     call = Call(("--config", "a", "b"), "resume", {"step_to_rerun": "train", "origin_run_id": "r1", "quiet": True})
@@ -104,9 +104,9 @@ def test_a_flag_may_be_a_text(value: object, word: str) -> None:
     assert found == ["run", word]
 
 
-def test_an_unknown_argument_is_told() -> None:
-    """With what was meant."""
-    with pytest.raises(ParameterError, match="run has no option 'cuont'") as told:
+def test_an_unknown_argument_is_reported() -> None:
+    """The error proposes the closest option."""
+    with pytest.raises(ParameterError, match="run has no option 'cuont'") as raised:
         expanded(GROUP, Call((), "run", {"cuont": 3}), declared(F).parameters)
-    assert "Did you mean 'count'?" in told.value.advice
-    assert "max_workers" in told.value.advice
+    assert "Did you mean 'count'?" in raised.value.advice
+    assert "max_workers" in raised.value.advice

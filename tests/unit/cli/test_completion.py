@@ -1,4 +1,4 @@
-"""What a shell is told that may come next, and that it understands us."""
+"""Shell completion: the proposals, and that shells understand them."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def flow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> type[FlowSpec]:
 
 
 @pytest.mark.parametrize(
-    ("words", "begun", "completed"),
+    ("words", "typed", "completed"),
     [
         (["resume"], "", ["start", "work", "join", "end"]),
         (["resume", "--origin-run-id"], "2026", [NEW, OLD]),
@@ -62,22 +62,22 @@ def flow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> type[FlowSpec]:
     ],
 )
 def test_a_shell_completes_steps_and_runs(
-    flow: type[FlowSpec], words: list[str], begun: str, completed: list[str]
+    flow: type[FlowSpec], words: list[str], typed: str, completed: list[str]
 ) -> None:
     """And the parts of a place; of what is not there it says nothing."""
-    assert _completions(_group(declared(flow)), words, begun) == completed
+    assert _completions(_group(declared(flow)), words, typed) == completed
 
 
 def test_a_shell_completes_flows_and_their_runs(flow: type[FlowSpec]) -> None:
-    """Of `k8sflow`."""
+    """These are the commands of `k8sflow`."""
     assert _completions(main, ["logs", "show"], "") == ["F"]
     assert _completions(main, ["dump"], "F/2") == [f"F/{NEW}", f"F/{OLD}"]
     assert _completions(main, ["dump"], "F/w") == ["F/work"]
     assert _completions(main, ["tag", "list"], "G/") == []
 
 
-def _completions(command: click.Command, words: list[str], begun: str) -> list[str]:
-    found = ShellComplete(command, {}, "flow.py", "_FLOW_PY_COMPLETE").get_completions(words, begun)
+def _completions(command: click.Command, words: list[str], typed: str) -> list[str]:
+    found = ShellComplete(command, {}, "flow.py", "_FLOW_PY_COMPLETE").get_completions(words, typed)
     return [item.value for item in found]
 
 

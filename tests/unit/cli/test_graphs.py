@@ -63,7 +63,7 @@ def test_a_file_is_not_what_its_name_does_not_say(tmp_path: Path) -> None:
     assert not (tmp_path / "x.png").exists()
 
 
-def test_a_file_that_can_not_be_written_is_told(tmp_path: Path) -> None:
+def test_a_file_that_can_not_be_written_is_reported(tmp_path: Path) -> None:
     """With exit code 1."""
     done = _call(tmp_path, "graph", "-o", "/nowhere/g.svg")
     assert (done.exit_code, done.stdout) == (1, "")

@@ -139,7 +139,7 @@ def test_places_may_be_short_or_long(ours: Call, everywhere: Call) -> None:
         (("dump", "work", "--file", "/nowhere/x"), "can't be written to /nowhere/x"),
     ],
 )
-def test_what_is_not_there_is_told(ours: Call, arguments: tuple[str, ...], words: str) -> None:
+def test_a_missing_name_is_reported(ours: Call, arguments: tuple[str, ...], words: str) -> None:
     """In a message with what there is, and exit code 1."""
     done = ours(*arguments, code=1)
     assert words in done.stderr
@@ -186,7 +186,7 @@ def test_runs_are_listed_the_newest_first(ours: Call, everywhere: Call, tmp_path
 
 
 def test_an_empty_store_has_no_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """That is no error for `k8sflow`; for a flow it is told where was looked."""
+    """For `k8sflow` this is not an error; for a flow the error lists the searched folders."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("K8SFLOW_ROOT", str(tmp_path / "nothing"))
     assert _caller(main)("runs").stderr == "No run was found.\n"
@@ -196,7 +196,7 @@ def test_an_empty_store_has_no_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_tasks_output_is_printed_to_the_byte(ours: Call) -> None:
-    """Of one stream; of both line by line in the order in which they came."""
+    """One stream is printed alone; both are printed line by line in the order of their times."""
     assert ours("logs", "work/1", "--stdout").stdout_bytes == b"one\n10%\r100%\nno end"
     assert ours("logs", "work/1", "--stderr").stdout_bytes == b"oh \xff\n"
     assert ours("logs", "work/1").stdout_bytes == b"one\n10%\r100%\nno end\noh \xff\n"
@@ -226,7 +226,7 @@ def test_programs_get_a_json_document_for_each_line(ours: Call) -> None:
 
 
 def test_output_is_scrubbed_for_good(ours: Call, everywhere: Call, tmp_path: Path) -> None:
-    """Whoever reads it sees by whom; the other stream, other executions and other tasks stay."""
+    """A reader sees who scrubbed it; the other stream, other attempts and other tasks stay."""
     again = _store(tmp_path).open_log("work", "1", 1, "stdout")
     again.write(b"again\n")
     again.close()
@@ -350,13 +350,13 @@ def test_tags_of_all_runs_are_listed(ours: Call, everywhere: Call) -> None:
         (("list", "--group-by-run", "--group-by-tag"), "grouped by run or by tag"),
     ],
 )
-def test_a_wrong_call_of_tag_is_told(ours: Call, arguments: tuple[str, ...], words: str) -> None:
+def test_a_wrong_call_of_tag_is_reported(ours: Call, arguments: tuple[str, ...], words: str) -> None:
     """With exit code 2."""
     assert words in ours("tag", *arguments, code=2).stderr
 
 
 def test_a_package_is_listed_and_saved(ours: Call, everywhere: Call, tmp_path: Path) -> None:
-    """That which a run has taken along, and that which it would take along now."""
+    """The package of a run, and the one that a new run would have."""
     assert "flow.py" in {entry["name"] for entry in json.loads(ours("package", "list", "--json").stdout)}
     code = package.build(tmp_path)
     ArtifactStore(_store(tmp_path).store, "F").save_blob(code.sha256, [code.archive])
@@ -369,7 +369,7 @@ def test_a_package_is_listed_and_saved(ours: Call, everywhere: Call, tmp_path: P
     assert "is there already" in ours("package", "save", "--run-id", NEW, "code.tgz", code=1).stderr
 
 
-def test_a_reader_who_has_seen_enough_is_no_error(flow: type[FlowSpec], tmp_path: Path) -> None:
+def test_a_reader_that_closes_the_pipe_is_not_an_error(flow: type[FlowSpec], tmp_path: Path) -> None:
     """As `| head`."""
     log = _store(tmp_path).open_log("end", "0", 0, "stdout")
     log.write(b"line\n" * 200_000)
@@ -384,7 +384,7 @@ def test_a_reader_who_has_seen_enough_is_no_error(flow: type[FlowSpec], tmp_path
         assert done.stderr == ""
 
 
-def test_a_store_that_can_not_be_written_is_told(ours: Call, tmp_path: Path) -> None:
+def test_a_store_that_can_not_be_written_is_reported(ours: Call, tmp_path: Path) -> None:
     """Only a change of tags writes."""
     (tmp_path / "store/F/runs" / OLD / "tags").touch()  # no folder can be made there, for root neither
     assert "can't be written" in ours("tag", "add", "--run-id", OLD, "x", code=1).stderr

@@ -38,7 +38,7 @@ def test_a_setting_is_written_and_holds(folder: Path) -> None:
 
 def test_the_other_lines_stay(folder: Path) -> None:
     """Comments, order and blanks; also from a folder below."""
-    text = '# ours\nregion = "r"  # near\n\n  bucket="old" # gone\n# the end'
+    text = '# ours\nregion = "r"  # near\n\n  bucket="old" # old\n# the end'
     (folder / "k8sflow.toml").write_text(text)
     assert _call("set", "bucket", "new").exit_code == 0
     assert (folder / "k8sflow.toml").read_text() == '# ours\nregion = "r"  # near\n\nbucket = "new"\n# the end'
@@ -63,7 +63,7 @@ def test_what_can_not_be_a_setting_is_refused(folder: Path, arguments: tuple[str
 
 @pytest.mark.parametrize("text", ['bucket = """\nold"""\n', "bucket = [", 'nope = "x"\n'])
 def test_a_file_that_is_not_understood_is_left_alone(folder: Path, text: str) -> None:
-    """And what to write is told, or what is wrong with it."""
+    """The error says what to write, or what is wrong with the value."""
     (folder / "k8sflow.toml").write_text(text)
     done = _call("set", "bucket", "new")
     assert done.exit_code == 1
@@ -71,7 +71,7 @@ def test_a_file_that_is_not_understood_is_left_alone(folder: Path, text: str) ->
     assert (folder / "k8sflow.toml").read_text() == text
 
 
-def test_an_environment_that_wins_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_environment_that_wins_is_reported(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Or the person wonders."""
     monkeypatch.setenv("K8SFLOW_REGION", "r")
     assert "K8SFLOW_REGION is set to r, which wins" in _call("set", "region", "s").stderr

@@ -140,7 +140,7 @@ def test_a_task_goes_from_its_job_to_its_result(server: FakeApi, start: Callable
 def test_a_task_that_was_over_before_it_was_seen_running_has_its_output(
     server: FakeApi, start: Callable[..., Driver]
 ) -> None:
-    """The log is read to its end before the result is told."""
+    """The log is read to its end before the result is reported."""
     driver = start()
     (job,) = driver.run("a")
     pod = server.pod_of(job)
@@ -151,7 +151,7 @@ def test_a_task_that_was_over_before_it_was_seen_running_has_its_output(
     assert driver.next(Finished).result == SUCCESS
 
 
-def test_out_of_memory_is_told_with_the_request_and_the_last_lines(
+def test_out_of_memory_is_reported_with_the_request_and_the_last_lines(
     server: FakeApi, start: Callable[..., Driver]
 ) -> None:
     driver = start(options={"a": merge(PodOptions.from_mapping({"memory": 500}), DEFAULTS)})
@@ -168,7 +168,7 @@ def test_out_of_memory_is_told_with_the_request_and_the_last_lines(
     assert "allocating" in result.explained.detail
 
 
-def test_a_commit_counts_when_the_pod_left_no_word(server: FakeApi, start: Callable[..., Driver]) -> None:
+def test_a_commit_counts_if_the_pod_recorded_nothing(server: FakeApi, start: Callable[..., Driver]) -> None:
     driver = start()
     driver.commit("a")
     (job,) = driver.run("a")
@@ -178,21 +178,23 @@ def test_a_commit_counts_when_the_pod_left_no_word(server: FakeApi, start: Calla
     assert driver.next(Finished).result == SUCCESS
 
 
-def test_why_a_task_waits_is_told_once(server: FakeApi, start: Callable[..., Driver]) -> None:
+def test_the_reason_of_a_wait_is_reported_once(server: FakeApi, start: Callable[..., Driver]) -> None:
     """The words about an image change with each try; the reason doesn't."""
     driver = start()
     (job,) = driver.run("a")
     pod = server.pod_of(job, **waits("ContainerCreating"))
     pod = server.put("pods", with_status(pod, waits("ErrImagePull", "manifest unknown: not found")))
-    told = driver.next(Queued)
-    assert "it does not exist" in told.reason
-    assert "image" in told.resolution
+    queued = driver.next(Queued)
+    assert "it does not exist" in queued.reason
+    assert "image" in queued.resolution
     pod = server.put("pods", with_status(pod, waits("ImagePullBackOff", "Back-off pulling image")))
     server.put("pods", with_status(pod, running()))
     driver.next(Started)
 
 
-def test_what_no_node_can_hold_is_told_with_the_largest_node(server: FakeApi, start: Callable[..., Driver]) -> None:
+def test_a_pod_that_fits_no_node_is_reported_with_the_largest_node(
+    server: FakeApi, start: Callable[..., Driver]
+) -> None:
     server.put(
         "nodes",
         {"metadata": {"name": "n"}, "spec": {}, "status": {"allocatable": {"cpu": "4", "memory": "16000000Ki"}}},
@@ -206,10 +208,10 @@ def test_what_no_node_can_hold_is_told_with_the_largest_node(server: FakeApi, st
         "message": "0/1 nodes are available: 1 Insufficient cpu.",
     }
     server.pod_of(job, conditions=[condition])
-    told = driver.next(Queued)
-    assert told.reason.startswith("no node is large enough for its pod: it requests cpu=64, memory=4096M.")
-    assert "Insufficient cpu" in told.reason
-    assert "cpu=4, memory=16.4 GB" in told.resolution
+    queued = driver.next(Queued)
+    assert queued.reason.startswith("no node is large enough for its pod: it requests cpu=64, memory=4096M.")
+    assert "Insufficient cpu" in queued.reason
+    assert "cpu=4, memory=16.4 GB" in queued.resolution
 
 
 def test_an_image_name_that_is_none_ends_the_task_at_once(server: FakeApi, start: Callable[..., Driver]) -> None:
@@ -267,9 +269,9 @@ def test_a_job_without_a_pod_is_explained_by_its_events(server: FakeApi, start: 
             "involvedObject": {"kind": "Job", "name": job},
         },
     )
-    told = driver.next(Queued)
-    assert "quota" in told.reason
-    assert "exceeded quota: small" in told.reason
+    queued = driver.next(Queued)
+    assert "quota" in queued.reason
+    assert "exceeded quota: small" in queued.reason
 
 
 def test_a_refused_job_is_a_failed_task_and_not_the_end(server: FakeApi, start: Callable[..., Driver]) -> None:
@@ -307,8 +309,8 @@ def test_only_what_may_change_by_itself_is_worth_another_execution(
     assert result.explained.resolution or status == 422
 
 
-def test_a_watch_whose_token_expired_goes_on_with_a_new_one(server: FakeApi, start: Callable[..., Driver]) -> None:
-    """One refusal is the old token's; the run goes on."""
+def test_a_watch_whose_token_expired_continues_with_a_new_one(server: FakeApi, start: Callable[..., Driver]) -> None:
+    """One refusal is the old token's; the run continues."""
     driver = start()
     (job,) = driver.run("a")
     server.wait(lambda: server.asked("GET", "/pods", watch="1"), "the watch")
@@ -472,7 +474,7 @@ def test_a_log_that_breaks_is_read_on_without_losing_or_doubling_lines(
     assert [driver.next(Output).data for _ in range(2)] == [b"two at last\n", b"three\n"]
 
 
-def test_a_job_that_was_over_before_and_has_no_pod_left_is_no_hang(
+def test_a_job_that_had_ended_and_whose_pod_was_deleted_does_not_hang(
     server: FakeApi, start: Callable[..., Driver]
 ) -> None:
     """As after the death of a driver and of the pod's node: the store may have the result, else it is run again."""
@@ -496,7 +498,7 @@ def test_a_job_that_is_deleted_before_it_has_a_pod_is_cancelled(server: FakeApi,
     assert driver.next(Finished).result.outcome is Outcome.CANCELLED
 
 
-def test_a_job_that_a_queue_holds_back_is_told(server: FakeApi, start: Callable[..., Driver]) -> None:
+def test_a_job_that_a_queue_holds_back_is_reported(server: FakeApi, start: Callable[..., Driver]) -> None:
     """Also where events may not be read."""
     server.fail("GET", "/events", 403, times=100)
     driver = start()
@@ -540,7 +542,9 @@ def test_a_node_that_never_comes_back_is_given_up(
     server.wait(lambda: not server.names("jobs"), "the deletion of the Job")
 
 
-def test_a_log_that_may_not_be_read_is_told_and_the_task_goes_on(server: FakeApi, start: Callable[..., Driver]) -> None:
+def test_a_log_that_may_not_be_read_is_reported_and_the_task_continues(
+    server: FakeApi, start: Callable[..., Driver]
+) -> None:
     server.fail("GET", "/log", 403, times=100)
     driver = start()
     (job,) = driver.run("a")

@@ -45,7 +45,7 @@ def _path(runner: TaskRunner, step: str, task: str) -> tuple[int, ...]:
 
 
 def _seen(run: Run, runner: TaskRunner, join: str, path: tuple[int, ...]) -> list[Any]:
-    """What a join has to see of its branches: the traces of the tasks that went on to it, by branch and by step."""
+    """The traces that a join has to see: those of the tasks that led to it, by branch and by step."""
     found = []
     for parent in runner.definition.graph[join].parents:
         for task in run[parent] if any(step.id == parent for step in run) else ():

@@ -26,9 +26,9 @@ def test_a_termination_message_is_always_json_and_always_fits(result: TaskResult
     """Kubernetes would cut it, and half a document is none."""
     message = result.to_termination_message()
     assert len(message.encode()) <= TERMINATION_MESSAGE_BYTES
-    told = TaskResult.from_json(message)
-    assert told.outcome is result.outcome
-    assert told.failure is not None
+    read = TaskResult.from_json(message)
+    assert read.outcome is result.outcome
+    assert read.failure is not None
     assert "\n" not in message
 
 
@@ -44,22 +44,22 @@ def test_what_is_cut_keeps_as_much_as_fits(result: TaskResult) -> None:
 def test_a_long_detail_keeps_its_end(letter: str) -> None:
     """Whatever a letter costs in JSON."""
     diagnosis = Failure("ValueError: x", "head" + letter * 10_000 + "the last line", "do this")
-    told = TaskResult.from_json(TaskResult(Outcome.USER_ERROR, failure=diagnosis).to_termination_message()).failure
-    assert told is not None
-    assert told.summary == "ValueError: x"
-    assert told.resolution == "do this"
-    assert told.detail.endswith("the last line")
-    assert told.detail.startswith("…")
-    assert len(told.detail) > 600
+    read = TaskResult.from_json(TaskResult(Outcome.USER_ERROR, failure=diagnosis).to_termination_message()).failure
+    assert read is not None
+    assert read.summary == "ValueError: x"
+    assert read.resolution == "do this"
+    assert read.detail.endswith("the last line")
+    assert read.detail.startswith("…")
+    assert len(read.detail) > 600
 
 
 def test_a_long_summary_keeps_its_beginning() -> None:
     """An exception's text of a megabyte."""
     diagnosis = Failure("ValueError: begin" + "語" * 1_000_000, "detail " * 1000, "resolution")
-    told = TaskResult.from_json(TaskResult(Outcome.USER_ERROR, failure=diagnosis).to_termination_message()).failure
-    assert told is not None
-    assert told.summary.startswith("ValueError: begin語")
-    assert told.detail.endswith("detail ")
+    read = TaskResult.from_json(TaskResult(Outcome.USER_ERROR, failure=diagnosis).to_termination_message()).failure
+    assert read is not None
+    assert read.summary.startswith("ValueError: begin語")
+    assert read.detail.endswith("detail ")
 
 
 @given(st.lists(TEXT, max_size=5), st.none() | st.integers(0, 10**9))
@@ -89,7 +89,7 @@ def test_a_transition_that_does_not_fit_is_left_to_the_store() -> None:
      '{"outcome":"succeeded","transition":1}',
              '{"outcome":"user_error","diagnosis":{"x":1}}', '{"outcome":"succeeded","transition":{"steps":["a"]}}'],
 )  # fmt: skip
-def test_what_is_no_result_is_refused(text: str) -> None:
+def test_text_that_is_not_a_result_is_refused(text: str) -> None:
     """With one kind of error."""
     with pytest.raises(ValueError):  # noqa: PT011  the text is free
         TaskResult.from_json(text)

@@ -1,4 +1,4 @@
-"""What a fork server may import ahead is read from the flow's own code, and nothing that could make a difference is."""
+"""The plan of a fork server's imports is read from the flow's code; it has nothing that could change its behavior."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_what_no_library_can_notice_holds_nothing_up(tmp_path: Path, between: st
     ],
 )
 def test_what_a_library_might_notice_ends_the_plan(tmp_path: Path, between: str) -> None:
-    """What is imported behind it is left to each task; where that is, is known."""
+    """Later imports are made by each task; the plan knows their lines."""
     found = planned(tmp_path, f"import one\n{between}\nimport two\nimport one\n")
     assert names(found.steps)[0] == "one"
     assert "two" not in names(found.steps)

@@ -116,7 +116,7 @@ def test_a_task_runs_and_tells(tmp_path: Path) -> None:
         ("sys.exit(0)", "called sys.exit(0)"),
     ],
 )
-def test_a_failure_is_told_and_written(tmp_path: Path, body: str, summary: str) -> None:
+def test_a_failure_is_reported_and_written(tmp_path: Path, body: str, summary: str) -> None:
     """As on a machine of one's own."""
     runner, command = _prepare(tmp_path, body)
     code, result, _ = _ended(tmp_path, _start(tmp_path, command))
@@ -129,16 +129,16 @@ def test_a_failure_is_told_and_written(tmp_path: Path, body: str, summary: str) 
     assert summary in record.summary
 
 
-def test_a_child_that_goes_on_writing_does_not_hold_the_pod_up(tmp_path: Path) -> None:
-    """What was in the pipe when the task ended is the end of its output."""
+def test_a_child_that_keeps_writing_does_not_delay_the_pod(tmp_path: Path) -> None:
+    """Its output ends with the content of the pipe at the end of the task."""
     code, result, output = _run(tmp_path, "print('first')\nsubprocess.Popen(['yes', 'y' * 100])")
     assert code == 0
     assert result.outcome is Outcome.SUCCEEDED
     assert output["stdout"].splitlines()[0] == b"first"
 
 
-def test_a_task_that_is_told_to_end_says_so(tmp_path: Path) -> None:
-    """SIGTERM goes on to the task and its children; who sent it knows why."""
+def test_a_task_that_is_asked_to_end_says_so(tmp_path: Path) -> None:
+    """SIGTERM is passed on to the task and its children; its sender knows the reason."""
     _, command = _prepare(tmp_path, "subprocess.Popen(['sleep', '300'])\nopen('../here', 'w').close()\ntime.sleep(300)")
     process = _start(tmp_path, command)
     wait_for((tmp_path / "work/here").exists)
@@ -160,7 +160,7 @@ def test_a_damaged_package_is_not_run(tmp_path: Path) -> None:
     assert "damaged" in result.failure.summary
 
 
-def test_a_file_that_cant_be_loaded_in_the_pod_is_told(tmp_path: Path) -> None:
+def test_a_file_that_cant_be_loaded_in_the_pod_is_reported(tmp_path: Path) -> None:
     """A package that is only on the user's machine, say; with its traceback."""
     runner, command = _prepare(tmp_path, "pass")
     (tmp_path / "code/flow.py").write_text("import only_on_my_machine\n")
@@ -380,7 +380,7 @@ def test_a_task_whose_time_is_over_can_clean_up(tmp_path: Path) -> None:
     assert run_store.read_log("start", "0", 0, "stdout").decode() == f"except {message}\nfinally\n"
 
 
-def test_a_failure_after_sigterm_is_no_fault_of_the_code(tmp_path: Path) -> None:
+def test_a_failure_after_sigterm_is_not_blamed_on_the_code(tmp_path: Path) -> None:
     """The signal ends the task's own children too, so that its code raises: the driver asks who sent it."""
     runner, command = _prepare(
         tmp_path,

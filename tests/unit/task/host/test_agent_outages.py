@@ -45,7 +45,7 @@ SOURCE = """
 
 @dataclass
 class Pod:
-    """An agent's process that has begun its task, and its bucket."""
+    """An agent's process that has started its task, and its bucket."""
 
     server: Server
     process: subprocess.Popen[bytes]

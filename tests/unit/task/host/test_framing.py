@@ -47,7 +47,7 @@ def test_plain_output_stays_readable() -> None:
     assert Encoder("stderr").feed(b"oh\n") == b"\x1foh\n"
 
 
-def test_a_result_is_told_from_output_that_looks_like_one() -> None:
+def test_a_result_differs_from_output_that_looks_like_one() -> None:
     line = encode_result('{"outcome":"succeeded"}')
     assert decoded(line) == [ResultLine('{"outcome":"succeeded"}')]
     assert decoded(Encoder("stdout").feed(line)) == [Piece("stdout", line)]

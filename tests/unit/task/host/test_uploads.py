@@ -65,7 +65,7 @@ def test_a_store_that_refuses_loses_nothing_of_what_came_with_it() -> None:
     assert all(log.closed.is_set() for log in logs.values())
 
 
-def test_a_store_that_never_answers_well_is_no_error() -> None:
+def test_a_store_that_never_answers_well_is_not_an_error() -> None:
     """The output has reached the terminal by another way."""
     log = FlakyLog(10**9)
     uploads = LogUploads({"stdout": log})
@@ -77,7 +77,7 @@ def test_a_store_that_never_answers_well_is_no_error() -> None:
 
 @pytest.mark.parametrize("error", [BufferError("exported"), RuntimeError("a bug"), OSError("no"), StorageError("s")])
 def test_no_error_ends_the_thread(error: Exception) -> None:
-    """What comes after it is stored, with what it had kept."""
+    """Later output is stored, with the output that it had kept."""
     log = FlakyLog(1, error)
     uploads = LogUploads({"stdout": log})
     uploads.add("stdout", b"one ")
@@ -98,7 +98,7 @@ class ForgetfulLog(FlakyLog):
 
 
 def test_what_a_log_lost_is_counted() -> None:
-    """Of each stream, with the reason."""
+    """The loss of each stream is reported, with the reason."""
     uploads = LogUploads({"stdout": ForgetfulLog(10**9, RuntimeError("why")), "stderr": FlakyLog(0)})
     uploads.add("stdout", b"12345")
     uploads.add("stderr", b"1")

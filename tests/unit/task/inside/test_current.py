@@ -66,7 +66,7 @@ def test_a_task_knows_itself_and_its_run(tmp_path: Path) -> None:
 
 
 def test_a_flow_without_a_docstring_has_none(tmp_path: Path) -> None:
-    """That of FlowSpec is not its own."""
+    """The docstring of FlowSpec is not that of the flow."""
     source = """
         from k8sflow import current
         class F(FlowSpec):
@@ -81,7 +81,7 @@ def test_a_flow_without_a_docstring_has_none(tmp_path: Path) -> None:
 
 
 def test_outside_of_a_task_it_says_so() -> None:
-    """Plain fields are None, so that a library may look; what a decorator brings is told."""
+    """Plain fields are None, so that a library may look; a field of a decorator is an error that names it."""
     assert not current.is_running_flow
     assert current.run_id is None
     assert current.pathspec is None

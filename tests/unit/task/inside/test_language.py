@@ -1,4 +1,4 @@
-"""What a flow's author may write in steps, and what comes out: artifacts, foreach, joins, parameters."""
+"""The language of steps and its results: artifacts, foreach, joins, parameters."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_artifacts_flow_from_step_to_step(tmp_path: Path) -> None:
         class F(FlowSpec):
             @step
             def start(self):
-                self.kept, self.changed, self.replaced, self.gone = "kept", [1], 1, "gone"
+                self.kept, self.changed, self.replaced, self.deleted = "kept", [1], 1, "deleted"
                 self._private = "private"
                 self.ünï = "日本語"
                 self.next(self.middle)
@@ -29,19 +29,19 @@ def test_artifacts_flow_from_step_to_step(tmp_path: Path) -> None:
             def middle(self):
                 self.changed.append(2)
                 self.replaced += 1
-                del self.gone
-                self.has_gone = hasattr(self, "gone")
+                del self.deleted
+                self.has_deleted = hasattr(self, "deleted")
                 self.next(self.end)
             @step
             def end(self):
-                self.seen = (self.kept, self.changed, self.replaced, hasattr(self, "gone"), self._private, self.ünï)
+                self.seen = (self.kept, self.changed, self.replaced, hasattr(self, "deleted"), self._private, self.ünï)
         """,
     )
     assert run["end"].task.data.seen == ("kept", [1, 2], 2, False, "private", "日本語")
     assert run["start"].task.data.changed == [1]
-    assert run["start"].task.data.gone == "gone"
-    assert "gone" not in run["middle"].task
-    assert run["middle"].task.data.has_gone is False
+    assert run["start"].task.data.deleted == "deleted"
+    assert "deleted" not in run["middle"].task
+    assert run["middle"].task.data.has_deleted is False
     assert run["start"].task["kept"].sha == run["end"].task["kept"].sha
 
 
@@ -111,7 +111,7 @@ def test_reading_what_is_not_set_says_which_step_could_have_set_it(
     assert "line" in failed.value.text
 
 
-def test_what_a_switch_left_out_is_told(tmp_path: Path) -> None:
+def test_a_branch_that_a_switch_skipped_is_reported(tmp_path: Path) -> None:
     """The step that would have set it did not run."""
     with pytest.raises(Failed, match=r"set in step a \(flow.py:10\), but did not do so on the way that this run took"):
         run_source(
@@ -190,14 +190,14 @@ def test_foreach_takes_anything_iterable(tmp_path: Path, items: str, expected: l
 
 
 def test_foreach_over_an_array_gives_its_rows(tmp_path: Path) -> None:
-    """Of one and of two dimensions."""
+    """Arrays of one and of two dimensions."""
     data = run_source(tmp_path, FOREACH.replace("{items}", "np.arange(6).reshape(3, 2)")).data
     assert data is not None
     assert np.array_equal(data.all, np.arange(6).reshape(3, 2))
 
 
 @pytest.mark.parametrize("items", ["5", "None", "np.array(1)", "print"])
-def test_foreach_over_what_has_no_items_is_told(tmp_path: Path, items: str) -> None:
+def test_foreach_over_a_value_without_items_is_reported(tmp_path: Path, items: str) -> None:
     """With the attribute and its type."""
     with pytest.raises(Failed, match=r"over self\.items, which is a .* and has no items"):
         run_source(tmp_path, FOREACH.replace("{items}", items))
@@ -210,7 +210,7 @@ def test_a_generator_that_fails_is_not_taken_for_one_without_items(tmp_path: Pat
     assert "object of type 'int' has no len()" in failed.value.summary
 
 
-def test_foreach_over_an_attribute_that_is_not_set_is_told(tmp_path: Path) -> None:
+def test_foreach_over_an_attribute_that_is_not_set_is_reported(tmp_path: Path) -> None:
     """The transition names it, where it could have been set in a way that the static check can't see."""
     with pytest.raises(Failed, match=r"self\.items is not set"):
         run_source(tmp_path, FOREACH.replace("self.items = {items}", "vars(self)"))
@@ -350,13 +350,13 @@ def test_a_join_reads_its_branches_by_name_index_and_iteration(tmp_path: Path) -
         ("self.merge_artifacts(inputs[0])", ["given Branch"]),
     ],
 )
-def test_a_mistake_in_a_join_is_told(tmp_path: Path, body: str, words: list[str]) -> None:
+def test_a_mistake_in_a_join_is_reported(tmp_path: Path, body: str, words: list[str]) -> None:
     """With what there is, and the line."""
     with pytest.raises(Failed) as failed:
         _join(tmp_path, body)
     for word in words:
         assert word in failed.value.text
-    assert body in failed.value.text, "the user's line is part of what is told"
+    assert body in failed.value.text, "the message contains the user's line"
 
 
 @pytest.mark.parametrize(
@@ -521,12 +521,12 @@ def test_an_artifact_that_cant_be_pickled_fails_its_step(tmp_path: Path) -> None
 
 
 def test_a_lambda_is_an_artifact(tmp_path: Path) -> None:
-    """By value, with what it closes over."""
+    """It is saved by value, with the variables of its closure."""
     run = run_source(tmp_path, TWO_STEPS.replace("{body}", "k = 3; self.f = lambda x: x * k"))
     assert run["end"].task.data.f(5) == 15
 
 
-def test_a_set_that_a_branch_reads_is_no_conflict(tmp_path: Path) -> None:
+def test_a_set_that_a_branch_reads_is_not_a_conflict(tmp_path: Path) -> None:
     """Reading is not changing."""
     source = JOIN % "self.merge_artifacts(inputs, exclude=['differs'])"
     source = source.replace("list(range(5000))", "{0, 1, -4, 28, ''}")
@@ -579,7 +579,7 @@ def test_one_function_can_be_several_steps(tmp_path: Path) -> None:
 
 
 def test_a_value_takes_the_place_of_a_default_of_the_class(tmp_path: Path) -> None:
-    """In every step after the one that set it, also where a join took it over; what is cached is made anew."""
+    """In every step after the one that set it, also where a join took it over; a cached property is computed again."""
     run = run_source(
         tmp_path,
         """
@@ -725,13 +725,13 @@ def test_an_input_has_the_methods_of_the_flow(tmp_path: Path) -> None:
 
 
 def test_a_property_tells_what_it_did_not_find(tmp_path: Path) -> None:
-    """And not that itself is no artifact; of a join's inputs too."""
+    """The error is not that the property itself isn't an artifact; this holds for a join's inputs too."""
     run = run_source(
         tmp_path,
         """
         from functools import cached_property
 
-        def told(read):
+        def message(read):
             try: return read()
             except AttributeError as error: return str(error)
 
@@ -742,7 +742,7 @@ def test_a_property_tells_what_it_did_not_find(tmp_path: Path) -> None:
             def third(self): return self.whole / 3
             @step
             def start(self):
-                self.said = [told(lambda: self.half), told(lambda: self.third)]
+                self.said = [message(lambda: self.half), message(lambda: self.third)]
                 self.next(self.a, self.b)
             @step
             def a(self): self.next(self.join)
@@ -750,7 +750,7 @@ def test_a_property_tells_what_it_did_not_find(tmp_path: Path) -> None:
             def b(self): self.next(self.join)
             @step
             def join(self, inputs):
-                self.said = inputs.a.said + [told(lambda: inputs.a.half), told(lambda: inputs.b.third)]
+                self.said = inputs.a.said + [message(lambda: inputs.a.half), message(lambda: inputs.b.third)]
                 self.next(self.end)
             @step
             def end(self): pass

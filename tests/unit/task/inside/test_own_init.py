@@ -1,4 +1,4 @@
-"""What a flow's own ``__init__`` sets before it calls FlowSpec's is on ``self`` in every step."""
+"""Attributes that a flow's own ``__init__`` sets before it calls FlowSpec's are on ``self`` in every step."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ SOURCE = """
 
 
 def test_steps_have_what_init_set(tmp_path: Path) -> None:
-    """A join has it as the split left it; a step's change to it wins; each task makes anew what can't be saved."""
+    """A join has it as the split left it; a step's change to it wins; each task creates again what can't be saved."""
     file = write_flow(tmp_path, SOURCE)
     done = flow_command(file, "run")
     assert done.returncode == 0, done.stdout + done.stderr

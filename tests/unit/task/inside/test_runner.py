@@ -1,4 +1,4 @@
-"""How a step's failure is told: the exception, the user's frames, and what comes out of the ordinary."""
+"""The report of a step's failure: the exception, the user's frames, and unusual cases."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def _failure(folder: Path, body: str) -> Failed:
         ("self.end(1, 2)", "TypeError: F.end() takes 1 positional argument but 3 were given", ""),
     ],
 )
-def test_an_exception_is_told_with_the_users_frames(tmp_path: Path, body: str, summary: str, detail: str) -> None:
+def test_an_exception_is_reported_with_the_users_frames(tmp_path: Path, body: str, summary: str, detail: str) -> None:
     """And without ours."""
     failed = _failure(tmp_path, body)
     assert failed.summary.startswith(summary)
@@ -80,11 +80,11 @@ def test_an_exception_is_told_with_the_users_frames(tmp_path: Path, body: str, s
     assert "runner.py" not in failed.text
 
 
-def test_an_error_of_ours_is_told_once(tmp_path: Path) -> None:
+def test_an_error_of_k8sflow_is_reported_once(tmp_path: Path) -> None:
     """Its parts, and the user's line that led to it; of a value that can't be pickled the user's own exception."""
     detail = failure_of(_failure(tmp_path, "from k8sflow import Flow; Flow('Nothing')")).detail
     assert detail.startswith("Traceback")
-    assert detail.count("\n") <= 3, "neither the chain of exceptions nor what is told beside it"
+    assert detail.count("\n") <= 3, "neither the chain of exceptions nor further text"
     broken = "self.x = type('X', (), {'__reduce__': lambda self: 1 / 0})()"
     detail = failure_of(_failure(tmp_path, broken)).detail
     assert detail.endswith("ZeroDivisionError: division by zero")
@@ -93,7 +93,7 @@ def test_an_error_of_ours_is_told_once(tmp_path: Path) -> None:
 
 
 def failure_of(failed: Failed) -> Failure:
-    """What a person is told."""
+    """The parts of the message."""
     assert failed.result.failure is not None
     return failed.result.failure
 
@@ -135,7 +135,7 @@ def _store(folder: Path) -> FolderStore:
     return FolderStore(str(folder / "store"))
 
 
-def test_whoever_commits_second_has_succeeded_too(tmp_path: Path) -> None:
+def test_the_loser_of_a_commit_race_has_succeeded_too(tmp_path: Path) -> None:
     """Two executions of one task: its outputs exist once, and both tell the first one's transition (I3)."""
     source = """
         class F(FlowSpec):
@@ -160,7 +160,7 @@ def test_whoever_commits_second_has_succeeded_too(tmp_path: Path) -> None:
     assert commit.attempt == 0
 
 
-def test_a_task_without_its_parent_is_told(tmp_path: Path) -> None:
+def test_a_task_without_its_parent_is_reported(tmp_path: Path) -> None:
     """Somebody removed the commit."""
     source = SOURCE.format(body="pass")
     runner = runner_of(load_flow(write_flow(tmp_path, source)), tmp_path)
@@ -170,7 +170,7 @@ def test_a_task_without_its_parent_is_told(tmp_path: Path) -> None:
     assert "start/0 has no result" in result.failure.summary
 
 
-def test_of_an_endless_message_the_begin_and_the_end_are_told(tmp_path: Path) -> None:
+def test_the_beginning_and_end_of_a_long_message_are_reported(tmp_path: Path) -> None:
     """It goes to the terminal and into several records."""
     failure = _failure(tmp_path, "raise ValueError('a' * 5_000_000 + 'z')").result.failure
     assert failure is not None

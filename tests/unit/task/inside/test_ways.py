@@ -93,7 +93,7 @@ def test_a_parameter_or_a_constant_may_be_the_condition(tmp_path: Path) -> None:
     assert "a" not in [step.id for step in run_source(tmp_path / "2", text)]
 
 
-def test_a_step_comes_back_to_itself_with_what_it_left(tmp_path: Path) -> None:
+def test_a_step_comes_back_to_itself_with_its_artifacts(tmp_path: Path) -> None:
     """Each turn is a task of its own, named by its number; within a foreach each branch counts its own."""
     run = run_source(
         tmp_path,
@@ -202,7 +202,7 @@ def test_branches_of_a_foreach_may_end_in_different_steps(tmp_path: Path) -> Non
     assert data.some == ["worked 1", "worked 3"]
 
 
-def test_a_branch_that_no_way_led_to_is_told_by_name(tmp_path: Path) -> None:
+def test_a_branch_that_was_not_reached_is_reported_by_name(tmp_path: Path) -> None:
     """Apart from one that there never is."""
     with pytest.raises(Failed, match="no branch 'work' this time: a switch took another way"):
         run_source(tmp_path / "1", SKIP.replace('"work", "fan", "work"', '"skip"'))
@@ -269,7 +269,7 @@ def test_any_shape_runs_and_every_join_sees_each_branch_once(
 
 
 def test_max_parallel_is_a_number_that_the_step_may_compute(tmp_path: Path) -> None:
-    """The branches come out as without it; a wrong number is told."""
+    """The branches come out as without it; a wrong number is reported."""
     text = """
         class F(FlowSpec):
             @step
@@ -311,7 +311,7 @@ def test_num_parallel_runs_a_step_that_often(tmp_path: Path) -> None:
             @step
             def train(self):
                 p = current.parallel
-                self.told = (p.main_ip, p.node_index, p.num_nodes, p.control_task_id)
+                self.seen = (p.main_ip, p.node_index, p.num_nodes, p.control_task_id)
                 self.where = (self.index, self.input, current.is_parallel)
                 self.next(self.after)
             @step
@@ -320,7 +320,7 @@ def test_num_parallel_runs_a_step_that_often(tmp_path: Path) -> None:
                 self.next(self.join)
             @step
             def join(self, inputs):
-                self.told = [i.told for i in inputs]
+                self.seen = [i.seen for i in inputs]
                 self.wheres = [i.where for i in inputs]
                 self.later = [i.is_parallel for i in inputs]
                 self.next(self.end)
@@ -330,13 +330,13 @@ def test_num_parallel_runs_a_step_that_often(tmp_path: Path) -> None:
     )
     data = run.data
     assert data is not None
-    assert data.told == [("127.0.0.1", i, 3, "0") for i in range(3)]
+    assert data.seen == [("127.0.0.1", i, 3, "0") for i in range(3)]
     assert data.wheres == [(i, i, True) for i in range(3)]
     assert data.later == [False] * 3
 
 
 @pytest.mark.parametrize(("nodes", "words"), [("0 * 1", "at least 1"), ("'2'.strip()", "not a number")])
-def test_a_wrong_num_parallel_is_told(tmp_path: Path, nodes: str, words: str) -> None:
+def test_a_wrong_num_parallel_is_reported(tmp_path: Path, nodes: str, words: str) -> None:
     """When the step has computed it."""
     with pytest.raises(Failed, match=words):
         run_source(
@@ -361,7 +361,7 @@ def test_a_wrong_num_parallel_is_told(tmp_path: Path, nodes: str, words: str) ->
 
 
 class Frame(UserDict[str, list[Any]]):
-    """What data frames have in common with a dict of columns."""
+    """The common interface of data frames and a dict of columns."""
 
     @property
     def columns(self) -> list[str]:
