@@ -224,9 +224,10 @@ def test_processes_that_know_each_other_are_retried_together(tmp_path: Path) -> 
 
 def test_a_process_that_fails_for_good_ends_those_that_wait_for_it(tmp_path: Path) -> None:
     """The reported failure is that of this process; under @catch all processes without a result have it."""
-    done, _ = run(tmp_path / "plain", TOGETHER.format(decorators="", body=FAILS))
+    fails = f'while not current.run["train"]["0"].finished: time.sleep(0.01)\n            {FAILS}'
+    done, _ = run(tmp_path / "plain", TOGETHER.format(decorators="", body=fails))
     assert done.returncode == 1
     assert "F/r/train/1 failed (user error): AssertionError" in done.stdout
-    done, found = run(tmp_path / "caught", TOGETHER.format(decorators="@catch(var='failed')", body=FAILS))
+    done, found = run(tmp_path / "caught", TOGETHER.format(decorators="@catch(var='failed')", body=fails))
     assert done.returncode == 0, done.stdout + done.stderr
     assert ["AssertionError" in str(each) for each in found["join"].task.data.all] == [False, True, True]
