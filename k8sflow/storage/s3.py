@@ -44,8 +44,9 @@ _PARALLEL_PARTS = 8
 _NOT_FOUND = {"404", "NoSuchKey", "NotFound"}
 _NO_MORE = {"416", "InvalidRange"}
 _TAKEN = {"412", "PreconditionFailed"}
-# Simultaneous writes: S3 has refused this one, and perhaps the others too, and expects another try.
-_UNDECIDED = {"409", "ConditionalRequestConflict"}
+# Simultaneous writes: S3 has refused this one, and perhaps the others too, and expects another try. A write that
+# is answered by "not found" is tried again too: versitygw has given this answer right after an outage.
+_UNDECIDED = {"409", "ConditionalRequestConflict"} | _NOT_FOUND
 _TRIES = 8
 # The last one is versitygw's code for an unknown access key.
 _WRONG_KEYS = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken", "XAdminUserNotFound"}

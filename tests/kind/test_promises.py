@@ -190,7 +190,8 @@ def test_a_driver_that_takes_over_repeats_no_hook(
     assert "The exit hook quick was called by an earlier driver: succeeded." in log
     assert "The exit hook slow was started by an earlier driver" in log
     assert "[exit hook other] other runs in another-image" in log
-    pods = controller.namespace.objects("pods", "k8sflow.dev/step=exit-hook")
+    run_id = run.run.partition("/")[2]
+    pods = controller.namespace.objects("pods", f"k8sflow.dev/step=exit-hook,k8sflow.dev/run={run_id}")
     assert len(pods) == 3
     data = client(run.run)["start"].task.data
     assert data.path.split(":")[:2] == ["/opt/k8sflow", "/mine"]

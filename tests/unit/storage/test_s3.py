@@ -106,7 +106,13 @@ class _Answers(http.server.BaseHTTPRequestHandler):
         self.rfile.read(int(self.headers["Content-Length"]))
         code = self.codes[min(self.__class__.seen, len(self.codes) - 1)]
         self.__class__.seen += 1
-        name = {200: "OK", 409: "ConditionalRequestConflict", 412: "PreconditionFailed", 500: "InternalError"}[code]
+        name = {
+            200: "OK",
+            404: "NoSuchKey",
+            409: "ConditionalRequestConflict",
+            412: "PreconditionFailed",
+            500: "InternalError",
+        }[code]
         body = b"" if code == 200 else f"<Error><Code>{name}</Code><Message>m</Message></Error>".encode()
         self.send_response(code)
         self.send_header("Content-Length", str(len(body)))
@@ -140,6 +146,16 @@ def test_a_conflict_is_retried_until_it_is_decided(keys: None) -> None:
     with _answering(409, 412) as (store, _):
         assert not store.put_new("commit", b"x")
     with _answering(409) as (store, _), pytest.raises(StorageError, match="ConditionalRequestConflict"):
+        store.put_new("commit", b"x")
+
+
+@pytest.mark.slow
+def test_a_write_that_is_answered_by_not_found_is_retried(keys: None) -> None:
+    """A server may answer so right after an outage; the result of the task isn't lost."""
+    with _answering(404, 200) as (store, handler):
+        assert store.put_new("commit", b"x")
+        assert handler.seen == 2
+    with _answering(404) as (store, _), pytest.raises(StorageError, match="there is no"):
         store.put_new("commit", b"x")
 
 
