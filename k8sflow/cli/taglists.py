@@ -55,13 +55,9 @@ def command(scope: Scope) -> click.Command:
             what,
             *(by_name if scope.flow is not None else []),
             click.Option(["--all", "everyones"], is_flag=True, help="The tags of all runs of the flow."),
-            click.Option(
-                ["--my-runs", "mine"], is_flag=True, help="The tags of all your runs (those in the namespace)."
-            ),
+            click.Option(["--my-runs", "mine"], is_flag=True, help="The tags of all your runs."),
             click.Option(["--group-by-run", "by_run"], is_flag=True, help="List all runs, each with its tags."),
-            click.Option(
-                ["--group-by-tag", "by_tag"], is_flag=True, help="List the tags of all runs, each with its runs."
-            ),
+            click.Option(["--group-by-tag", "by_tag"], is_flag=True, help="List all tags, each with its runs."),
             click.Option(["--hide-system-tags"], is_flag=True, help="Show only tags that people added."),
             output.JSON_OPTION,
         ],
