@@ -205,7 +205,7 @@ def parse(text: str, path: Path) -> dict[str, str]:
     Raises:
         ConfigurationError: The text is not TOML, or has an unknown key or an invalid value.
     """
-    from k8sflow import toml  # noqa: PLC0415  for those who have such a file
+    from k8sflow import toml  # noqa: PLC0415  only if there is a file
 
     try:
         document: dict[str, str] = toml.loads(text)

@@ -6,10 +6,10 @@ A module with something to report makes one log, named after itself:
     _log.debug("%s Retrying in %.1f s.", error.summary, pause)
 
 Log every retry, reconnect and refresh, and every decision; never a header, a token, or a user's value.
-Arguments are formatted only when somebody listens.
+Arguments are formatted only if the message is logged.
 
-``logging`` itself is imported by ``configure``, or by the application: until then nobody can listen, and a call costs a
-look into ``sys.modules``. So a log costs the import of a module nothing.
+``logging`` itself is imported by ``configure``, or by the application: until then a call costs a lookup in
+``sys.modules``. So logging doesn't slow down an import.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class DebugLog:
         if self._logger is None:
             if "logging" not in sys.modules:
                 return
-            import logging  # noqa: PLC0415  somebody else has imported it
+            import logging  # noqa: PLC0415  already imported elsewhere
 
             self._logger = logging.getLogger(self._name)
         self._logger.debug(message, *arguments, stacklevel=2)
@@ -68,7 +68,7 @@ def turn_on(level: str) -> None:
     Args:
         level: One of ``config.LOG_LEVELS``.
     """
-    import logging  # noqa: PLC0415  only for those who ask for it
+    import logging  # noqa: PLC0415  only if debug logging is on
     import time  # noqa: PLC0415  as above
 
     os.environ[VARIABLE] = level
@@ -92,6 +92,6 @@ def writes_to_stderr() -> bool:
     """True if ``turn_on`` has directed records to stderr."""
     if "logging" not in sys.modules:
         return False
-    import logging  # noqa: PLC0415  somebody else has imported it
+    import logging  # noqa: PLC0415  already imported elsewhere
 
     return bool(logging.getLogger(ROOT).handlers)

@@ -1,6 +1,6 @@
 """Every error that k8sflow raises on purpose, so that one ``except K8sflowError`` catches them all.
 
-    K8sflowError                     base; its text is written for the person who runs the flow
+    K8sflowError                     base; its message is shown to the user as it is
       ConfigurationError             a setting is missing, invalid, or names something unusable
       FlowDefinitionError            the class is not a valid flow: its graph, a decorator or a parameter
       ParameterError                 the value given for a Parameter is invalid
@@ -29,7 +29,7 @@
     RuntimeError
       WorkerDied                     a worker process was killed, crashed or exited
         WorkerOutOfMemory            the kernel killed it for lack of memory; also a MemoryError
-      RemoteError                    stands in for an exception that can't be pickled
+      RemoteError                    replaces an exception that can't be pickled
 
 All of them can be imported from ``k8sflow``. A message has three parts: what happened and where, the likely cause, what
 to do.

@@ -1,4 +1,4 @@
-"""Fixtures of all tests; the working directory and the environment are never those of the person who runs them."""
+"""Fixtures of all tests; the working directory and the environment are never the developer's own."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def command(scope: Scope) -> click.Group:
     for name, callback, more, text in (
         ("add", add, [words], "Give a run tags."),
         ("remove", remove, [words], "Take tags away from a run."),
-        ("replace", replace, pair, "Replace tags of a run in one go: nobody sees it without the old and the new ones."),
+        ("replace", replace, pair, "Replace tags of a run atomically."),
     ):
         group.add_command(click.Command(name, callback=callback, params=[run, *more], help=text))
     group.add_command(taglists.command(scope))
@@ -71,7 +71,7 @@ def _change(scope: Scope, run: str | None, removed: tuple[str, ...], added: tupl
                 f"{found.pathspec} has no tag {missing[0]!r}.",
                 advice=f"Its tags are {', '.join(map(repr, sorted(found.user_tags)))}."
                 if found.user_tags
-                else "Nobody has given it any.",
+                else "It has no tags set by a user.",
             )
         found.replace_tags(removed, added)
         click.echo(f"{found.pathspec}: {', '.join(sorted(found.user_tags)) or 'no tags'}")

@@ -58,7 +58,7 @@ class KubeconfigHeaders:
 
     Args:
         fixed: The headers.
-        read_again: Reads them again, since somebody may have logged in; may raise ConfigurationError.
+        read_again: Reads them again, in case the user has logged in since; may raise ConfigurationError.
     """
 
     def __init__(self, fixed: Mapping[str, str], read_again: Callable[[], Mapping[str, str]]) -> None:

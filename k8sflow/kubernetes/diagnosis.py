@@ -88,7 +88,7 @@ def pod_deleted(detail: str = "") -> TaskResult:
         Outcome.NODE_LOST,
         "its pod was deleted externally.",
         detail,
-        "It runs again. `kubectl get events` may show who deletes pods here.",
+        "It runs again. `kubectl get events` may show what is deleting pods here.",
     )
 
 

@@ -256,7 +256,7 @@ def kubeconfig_with_token(namespace: Namespace, folder: Path, account: str) -> P
 
 
 def test_an_expired_token_is_read_again(namespace: Namespace, tmp_path: Path) -> None:
-    """Somebody logs in again during the run, which writes another token into the kubeconfig (F9)."""
+    """The user logs in again during the run, which writes another token into the kubeconfig (F9)."""
     account = f"login-{secrets.token_hex(3)}"
     namespace.kubectl("create", "serviceaccount", account)
     namespace.kubectl("create", "rolebinding", account, "--clusterrole=edit",

@@ -1,4 +1,4 @@
-"""``K8SFLOW_LOG``: nothing is logged, or imported, until somebody asks for it."""
+"""``K8SFLOW_LOG``: nothing is logged, or imported, until it is turned on."""
 
 from __future__ import annotations
 

@@ -217,7 +217,7 @@ def _holds_process_id(value: object, *, is_inner: bool = False) -> bool:
         return False
     members: list[object] = []
     with contextlib.suppress(AttributeError):
-        members += object.__getattribute__(value, "__dict__").values()  # not that of what a lazy object stands for
+        members += object.__getattribute__(value, "__dict__").values()  # a lazy object's own, without loading it
     if type(value) in {list, tuple, set}:
         members += cast("Any", value)
     elif type(value) is dict:

@@ -1,7 +1,7 @@
 """The source of a run's own modules as it was when the run started.
 
-Tasks import the flow's file and the modules beside it long after that, while somebody may be editing them, or checking
-out another branch. So their source is kept, and both Python's import and tracebacks use what was kept.
+Tasks import the flow's file and the modules beside it long after that, when they may have been edited or another branch
+checked out. So their source is kept, and both Python's import and tracebacks use what was kept.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ def documents(
     Args:
         flow: The flow's name.
         decorations: Its decorators.
-        user: Who starts the run.
+        user: The user who starts the run.
         branch: The value of ``--branch``.
         production: The value of ``--production``.
 

@@ -89,7 +89,7 @@ def _option(parse: Callable[[object], Any], about: str) -> Any:
 
 @dataclass(frozen=True)
 class PodOptions:
-    """The requests of a step for its pod; None for those that nobody has made.
+    """The requests of a step for its pod; None for those that are not set.
 
     Amounts are kept as Kubernetes quantities. ``from_mapping`` parses what a user wrote.
     """

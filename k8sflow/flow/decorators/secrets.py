@@ -133,7 +133,7 @@ def _read_file(path: Path) -> dict[str, str]:
 
 
 def _toml(text: str) -> dict[str, Any]:
-    from k8sflow import toml  # noqa: PLC0415  for those who have such a file
+    from k8sflow import toml  # noqa: PLC0415  only if there is a file
 
     found: dict[str, Any] = toml.loads(text)
     return found

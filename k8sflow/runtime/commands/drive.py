@@ -123,7 +123,7 @@ def _drive(
 def _follow_detached(session: Session, console: Console, asked_at: float) -> OutcomeRecord:
     """Shows a run that is driven in the cluster until it has ended, and how.
 
-    Where nobody remains there who could write the end into the store, this process does.
+    If the driver is dead and can't write the end into the store, this process does.
     """
     from k8sflow.runtime.detached.watch import FlowRunWatch  # noqa: PLC0415  only here is the API needed
 
@@ -132,7 +132,7 @@ def _follow_detached(session: Session, console: Console, asked_at: float) -> Out
     if outcome is not None:
         return outcome
     assert watch.end is not None
-    with contextlib.suppress(StorageError):  # a user who may only read sees the end all the same
+    with contextlib.suppress(StorageError):  # a user with read-only access still sees the end
         session.run_store.write_run_outcome(watch.end)
     return watch.end
 
@@ -140,14 +140,14 @@ def _follow_detached(session: Session, console: Console, asked_at: float) -> Out
 def _follow(
     session: Session, console: Console, asked_at: float, driver: str, is_orphan: Callable[[], bool]
 ) -> OutcomeRecord | None:
-    """Shows a run until it has ended, and how; None where nobody drives it any more.
+    """Shows a run until it has ended, and returns how; None if it has no driver any more.
 
     Args:
         session: The run.
         console: Shows it.
         asked_at: When the user asked, by time.monotonic().
         driver: The process that drives it, for people.
-        is_orphan: Whether nobody does any more; asked again and again.
+        is_orphan: Whether the run has no driver any more; called repeatedly.
     """
     reporter = display(session, console, asked_at)
     try:

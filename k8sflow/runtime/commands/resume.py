@@ -115,11 +115,11 @@ def _claimed(origin: RunStore) -> Iterator[None]:
     """Keeps everybody else from driving or resuming a run that lost its driver, until a new one was made of it.
 
     Raises:
-        RunError: Somebody does so.
+        RunError: Another process is resuming it.
     """
     lease = folder_lease_of(origin, is_resuming=True)
     if lease is None or origin.read_run_outcome() is not None:
-        yield  # of a process on another machine nobody can tell at once whether it is alive
+        yield  # whether a process on another machine is alive can't be determined at once
         return
     if not lease.acquire():
         raise _taken(origin, lease.holder())

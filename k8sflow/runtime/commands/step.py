@@ -27,7 +27,7 @@ from k8sflow.task.spec import TaskSpec
 def run_task(definition: FlowDefinition, settings: Settings, task: str, store_url: str, place: str) -> int:
     """Runs a task and returns the exit code.
 
-    Where somebody has set a descriptor for the result, that is a process of its own for the task, which ends here:
+    If a descriptor for the result is set, that is a process of its own for the task, which ends here:
     threads of the flow's import don't hold it up.
     """
     before = threading.enumerate()
@@ -42,7 +42,7 @@ def run_task(definition: FlowDefinition, settings: Settings, task: str, store_ur
             pipe.write(result.to_json().encode("utf-8", "replace"))
         _leave(code, before)
     if result.failure is not None:
-        print(result.failure.summary, result.failure.detail, sep="\n")  # noqa: T201  for a person who calls it
+        print(result.failure.summary, result.failure.detail, sep="\n")  # noqa: T201  for someone who runs the command by hand
     return code
 
 

@@ -57,7 +57,7 @@ class Inbox:
         return self._queue.empty()
 
     def close(self) -> None:
-        """Nobody takes events any more: output is dropped from now on, and nobody waits."""
+        """Stops taking events: output is dropped from now on, and no thread waits."""
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()

@@ -104,7 +104,7 @@ class Loop:
 
         Raises:
             KeyboardInterrupt: The user cancelled; nothing of the run still runs.
-            BrokenPipeError: Nobody reads the output of an observer, which cancels the run too.
+            BrokenPipeError: The reader of an observer's output has closed it, which cancels the run too.
             SupersededError: As an executor's error: tasks that outlive their driver keep running.
             K8sflowError: An executor can't continue.
         """

@@ -119,7 +119,7 @@ class FlowRunStatus:
     def interrupted(self) -> None:
         """Handles the driver's SIGTERM: returns where the run is to be cancelled, and else ends this process.
 
-        A user who deletes the FlowRun wants the end of the run. A node that is drained, or a pod that is deleted, ends
+        A user who deletes the FlowRun wants the run to end. A node that is drained, or a pod that is deleted, ends
         only this driver: the next one continues from the store, as after ``kill -9``.
         """
         # A signal may come while this thread is in an event loop, so the question is asked in another.

@@ -80,7 +80,7 @@ async def _check(access: ClusterAccess, namespace: str) -> None:
             raise KubernetesError(
                 f"the cluster ({access.origin}) has no FlowRuns, so a run can't be handed to it.",
                 cause="The k8sflow controller is not installed there.",
-                advice=f"Somebody with cluster-admin rights has to install it, from k8sflow's checkout:\n  {_INSTALL}",
+                advice=f"A cluster admin has to install it, from k8sflow's checkout:\n  {_INSTALL}",
             )
         asked = [is_allowed(api, namespace, _NEEDED, verb) for verb in _NEEDED.verbs]
         if not all(await asyncio.gather(*asked)):
@@ -100,7 +100,7 @@ async def _check_watched(api: KubernetesApi, namespace: str) -> None:
         await api.get(f"/api/v1/namespaces/{namespace}/serviceaccounts/{account}")
     except ApiStatusError as error:
         if error.status == HTTPStatus.FORBIDDEN:
-            return  # who may only make FlowRuns learns it from whether the FlowRun is taken up
+            return  # a user who can only create FlowRuns finds out when the FlowRun isn't accepted
         if error.status != HTTPStatus.NOT_FOUND:
             raise
         raise KubernetesError(

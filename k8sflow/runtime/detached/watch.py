@@ -1,4 +1,4 @@
-"""Watches the FlowRun of a detached run, which may have an end that nobody wrote into the store."""
+"""Watches the FlowRun of a detached run, which may have an end that is not in the store."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class FlowRunWatch:
         self.end: OutcomeRecord | None = None
 
     def is_over(self) -> bool:
-        """True if nobody will write the run's end into the store any more; ``end`` has it then."""
+        """True if the run's end won't be written to the store any more; ``end`` has it then."""
         if self._clock() < self._next:
             return False
         self._next = self._clock() + _ASK_SECONDS

@@ -75,10 +75,10 @@ class RunFollower:
         self.done_before = self._skip_ended()
 
     def follow(self, is_orphan: Callable[[], bool]) -> OutcomeRecord | None:
-        """Follows the run until it has ended, and returns how; None where nobody drives it any more.
+        """Follows the run until it has ended, and returns how; None if it has no driver any more.
 
         Args:
-            is_orphan: Whether nobody drives it; asked again and again.
+            is_orphan: Whether the run has no driver; called repeatedly.
         """
         least = self._run_store.store.poll_seconds
         pause = threading.Event()

@@ -32,7 +32,7 @@ class PlainView:
         """Writes and flushes.
 
         Raises:
-            BrokenPipeError: Nobody listens any more.
+            BrokenPipeError: The reader of the output has closed it.
             RunError: The stream takes no more, as a file on a full disk.
         """
         if self._is_closed:

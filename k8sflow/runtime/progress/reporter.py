@@ -22,7 +22,7 @@ from k8sflow.task.spec import TaskName, TaskSpec
 from k8sflow.units import duration
 
 _COLOURS = ("cyan", "magenta", "blue", "yellow", "green", "bright_cyan", "bright_magenta", "bright_blue")
-# Nobody reads more of one task while it runs; all of it is in the log.
+# More of one task would be unreadable while it runs; all of it is in the log.
 _MOST_SHOWN_BYTES = 64 << 20
 
 
@@ -121,7 +121,7 @@ class Reporter(Observer):
 
     def notice(self, text: str, _is_over: bool = False) -> None:  # noqa: FBT001, FBT002  as ``patience.Report``
         """Reports something about the run as a whole; may be called in any thread."""
-        with contextlib.suppress(OSError, RunError):  # the driver's own thread finds out that nobody reads
+        with contextlib.suppress(OSError, RunError):  # the driver's own thread finds out that the output is closed
             self._say(text, colour="yellow")
 
     def cancelling(self) -> None:

@@ -32,7 +32,7 @@ class StepTally:
         before: How many tasks had a result when the run's driver came: cloned ones, or those of an earlier driver.
         retries: How often one of them was run again.
         ended: When the last of them ended, as long as all have.
-        is_loop: Whether the step has come back to itself, so that nobody knows how many are to come.
+        is_loop: Whether the step has come back to itself, so that the number of its tasks is unknown.
     """
 
     name: str

@@ -62,7 +62,7 @@ def clean(lines: bytes) -> str:
 
 
 def settled(message: str) -> str:
-    """A message that somebody else has written, as an exception's, without what would move the cursor."""
+    """A message from elsewhere, such as an exception's, without control sequences."""
     if _CONTROL.search(message) is None:
         return message
     return _UNSEEN.sub("", message.replace("\r\n", "\n").replace("\r", " "))

@@ -71,7 +71,7 @@ class Context:
     # ------------------------------------------------------------------ what the language asks for
 
     def load(self, name: str) -> Any:
-        """The value of an artifact; AttributeError says who could have set it."""
+        """The value of an artifact; AttributeError says which steps set it."""
         ref = self._run_values.get(name) or self._inherited.get(name)
         if ref is None:
             raise self._missing(name)

@@ -165,7 +165,7 @@ def test_a_refused_token_is_read_again(
     expected: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Somebody may have logged in since; an incomplete file changes nothing."""
+    """The user may have logged in since; an incomplete file changes nothing."""
     path = write(tmp_path / "a", user=old)
     access = load(path)
     headers_of(access)

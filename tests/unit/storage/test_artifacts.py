@@ -255,7 +255,7 @@ def test_damage_is_found_before_anything_is_unpickled(store: ObjectStore, damage
     with pytest.raises(ArtifactError) as caught:
         saved.load(ref, "model")
     assert "'model' in" in str(caught.value)
-    assert key in str(caught.value), "who repairs it has to know which object it is"
+    assert key in str(caught.value), "the error has to name the object to repair"
     assert not Bomb.went_off
 
 

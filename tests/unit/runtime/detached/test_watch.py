@@ -1,4 +1,4 @@
-"""A detached run is followed to an end, also where nobody writes one into the store."""
+"""A detached run is followed to an end, even if its end is not in the store."""
 
 from __future__ import annotations
 

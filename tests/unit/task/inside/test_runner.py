@@ -161,7 +161,7 @@ def test_the_loser_of_a_commit_race_has_succeeded_too(tmp_path: Path) -> None:
 
 
 def test_a_task_without_its_parent_is_reported(tmp_path: Path) -> None:
-    """Somebody removed the commit."""
+    """The commit was removed."""
     source = SOURCE.format(body="pass")
     runner = runner_of(load_flow(write_flow(tmp_path, source)), tmp_path)
     result = runner.run(TaskSpec("F", "r1", TaskName("end"), 0, (TaskInput("start", ()),)))
