@@ -91,7 +91,7 @@ def _by_time(runs: list[Run]) -> list[Run]:
 
 def _describe(run: Run) -> dict[str, Any]:
     try:
-        outcome, created = run.outcome, run.record.created
+        outcome, status, created = run.outcome, run.status, run.record.created
         ended = outcome.finished if outcome is not None else None
         seconds = (ended if ended is not None else time.time()) - created
         return {
@@ -99,8 +99,8 @@ def _describe(run: Run) -> dict[str, Any]:
             "flow": run.run_store.flow,
             "run": run.id,
             "store": run.run_store.store.url,
-            "status": run.status,
-            "driver_is_dead": _has_dead_driver(run),
+            "status": status,
+            "driver_is_dead": status == "running" and _has_dead_driver(run),
             "outcome": outcome.outcome if outcome is not None else None,
             "user": run.user_name,
             "created": output.utc_time(created),
@@ -119,10 +119,10 @@ def _describe(run: Run) -> dict[str, Any]:
 
 
 def _has_dead_driver(run: Run) -> bool:
-    """True if the run has no end, and the process that drove it, on this machine, is known to be dead."""
+    """True if the process that drove a run without an end, on this machine, is known to be dead."""
     from k8sflow.storage.lease import lease_of  # noqa: PLC0415  --help reads no runs
 
-    if run.status != "running" or run.record.is_detached:
+    if run.record.is_detached:
         return False
     holder = lease_of(run.run_store).holder()
     return holder is not None and holder.is_dead

@@ -77,7 +77,7 @@ class Follower:
         self, run_store: RunStore, step: str | None, task: str | None, streams: tuple[str, ...], attempt: int | None
     ) -> None:
         self._run_store = run_store
-        self._prefix = "/".join(filter(None, [f"{run_store.flow}/runs/{run_store.run}/tasks", step, task])) + "/"
+        self._prefix = "/".join(filter(None, [f"{run_store.prefix}/tasks", step, task])) + "/"
         self._streams = tuple(map(known, streams))
         self._attempt = attempt
         self._tails: dict[tuple[str, str, int, str], _Tail] = {}

@@ -137,10 +137,11 @@ class Parameter:
         found._configs = configs  # noqa: SLF001  it is one of these
         return found
 
-    def named(self, attribute: str) -> Parameter:
-        """The parameter under an attribute that a mutator gives it."""
+    def named(self, attribute: str, owner: type) -> Parameter:
+        """The parameter under an attribute of a flow that a mutator gives it."""
         found = copy.copy(self)
-        found.attribute, found._is_placed = attribute, True  # noqa: SLF001  as above
+        found._is_placed = False  # noqa: SLF001  as above
+        found.__set_name__(owner, attribute)
         return found
 
     def __get__(self, instance: FlowSpec | None, owner: type) -> Any:
@@ -232,13 +233,9 @@ class Parameter:
         """The type; for a default from a config, that of the config's value, and str while there is none."""
         if self._is_as_default:
             with contextlib.suppress(ParameterError):  # reported when a run needs the value
-                found = _builtin_type(self._late_default(), None, multiple=self.multiple)
+                found = _builtin_type(settled(self._default, self._configs), None, multiple=self.multiple)
                 return found if found in _EXAMPLES else self._kind
         return self._kind
-
-    def _late_default(self) -> Any:
-        """The default, where it is made from configs."""
-        return settled(self._default, self._configs)
 
     @property
     def type_name(self) -> str:
@@ -251,10 +248,13 @@ class Parameter:
         Raises:
             ParameterError: The function failed, or its result is not of the parameter's type.
         """
-        if not self.is_late:
-            return () if self.multiple and self.default is None and not self.required else self.default
+        value = self._late_value(context) if self.is_late else self.default
+        return () if value is None and self.multiple and not self.required else value
+
+    def _late_value(self, context: ParameterContext) -> Any:
+        """The default from a config or a function; the errors are those of ``default_value``."""
         if is_delayed(self._default):
-            value = self._late_default()
+            value = settled(self._default, self._configs)
         else:
             try:
                 value = self._default(context)

@@ -257,6 +257,7 @@ class OutcomeRecord:
         detail: The evidence, for example the traceback.
         resolution: What to do.
         error_type: The class of an exception in the user's code: ``builtins.ValueError``.
+        is_final: Whether another execution would fail in the same way, although the infrastructure is to blame.
     """
 
     outcome: Outcome
@@ -265,6 +266,14 @@ class OutcomeRecord:
     detail: str = ""
     resolution: str = ""
     error_type: str = ""
+    is_final: bool = False
+
+    def to_document(self) -> dict[str, Any]:
+        """The record as JSON types; ``is_final`` only where it holds."""
+        document = asdict(self)
+        if not self.is_final:
+            del document["is_final"]
+        return document
 
     @staticmethod
     def from_document(document: Mapping[str, Any]) -> OutcomeRecord:

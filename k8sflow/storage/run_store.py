@@ -123,7 +123,7 @@ class RunStore:
 
     def write_outcome(self, step: str, task: str, attempt: int, record: OutcomeRecord) -> None:
         """Writes the outcome of an attempt."""
-        self.store.put(self.task_key(step, task, f"{attempt}/outcome.json"), [dump(asdict(record))])
+        self.store.put(self.task_key(step, task, f"{attempt}/outcome.json"), [dump(record.to_document())])
 
     def read_outcome(self, step: str, task: str, attempt: int) -> OutcomeRecord | None:
         """The outcome of an attempt, or None if there is none."""

@@ -25,7 +25,15 @@ def committed_result(run_store: RunStore, spec: TaskSpec) -> TaskResult | None:
 def write_outcome(run_store: RunStore, spec: TaskSpec, result: TaskResult) -> None:
     """Writes how an execution ended; a store that refuses it must not hide the result itself."""
     found = result.failure or Failure("")
-    record = OutcomeRecord(result.outcome, time.time(), found.summary, found.detail, found.resolution, found.error_type)
+    record = OutcomeRecord(
+        result.outcome,
+        time.time(),
+        found.summary,
+        found.detail,
+        found.resolution,
+        found.error_type,
+        found.is_final,
+    )
     try:
         run_store.write_outcome(spec.name.step, spec.name.id, spec.attempt, record)
     except StorageError:
@@ -38,4 +46,11 @@ def recorded_result(record: OutcomeRecord) -> TaskResult:
     outcome = record.outcome
     if not outcome.is_failure:
         return TaskResult(outcome)
-    return failed(outcome, record.summary, record.detail, record.resolution, record.error_type)
+    return failed(
+        outcome,
+        record.summary,
+        record.detail,
+        record.resolution,
+        record.error_type,
+        is_final=record.is_final,
+    )

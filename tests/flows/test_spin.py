@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -152,6 +154,18 @@ def test_a_failure_is_reported(file: Path) -> None:
     assert done.returncode == 1
     assert "AssertionError" in done.stdout
     assert "work/" in done.stdout
+    assert re.search(r"^F/spins/[0-9-]+/work/[0-9.]+ failed \(user error\)", done.stdout, re.MULTILINE), done.stdout
+
+
+def test_output_that_is_not_shown_is_found_by_the_code_that_the_task_prints(file: Path) -> None:
+    """It names a task of the spin, which the command ``logs`` does not read."""
+    write_flow(file.parent, FLOW.replace("self.items =", "print('x' * (65 << 20)); self.items =", 1))
+    done = flow_command(file, "spin", "start")
+    hint = re.search(r"but kept: (print\(k8sflow\.Task\(.*\)\.stdout\))", done.stdout)
+    assert hint is not None, done.stdout[-500:]
+    code = f"import k8sflow; text = {hint[1][len('print(') : -1]}; print(len(text))"
+    read = subprocess.run([sys.executable, "-c", code], cwd=file.parent, capture_output=True, text=True, check=True)
+    assert int(read.stdout) > 65 << 20
 
 
 def test_a_program_can_read_which_task_runs(file: Path) -> None:

@@ -8,7 +8,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 
 from k8sflow.errors import FlowDefinitionError
-from k8sflow.flow.checks.locate import Source
+from k8sflow.flow.checks.locate import Source, own_name
 from k8sflow.flow.definition import FlowDefinition
 from k8sflow.flow.graph import Graph
 from k8sflow.flow.problems import Location, did_you_mean
@@ -109,8 +109,9 @@ def _read(source: Source, name: str) -> _Method:
         definition, file = source.definition_of(getattr(source.flow, name))
     except (FlowDefinitionError, AttributeError):
         return method  # not written in Python, or not to be found: then nothing is known of it
+    own = own_name(definition)
     for node in ast.walk(definition):
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "self":
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == own:
             if isinstance(node.ctx, ast.Store):
                 method.sets.setdefault(node.attr, Location(file, node.lineno))
             else:

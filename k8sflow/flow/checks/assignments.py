@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from k8sflow.flow.checks.locate import Source
+from k8sflow.flow.checks.locate import Source, own_name
 from k8sflow.flow.definition import FlowDefinition, StepDefinition
 from k8sflow.flow.problems import Location, Problem
 from k8sflow.flow.spec import FlowSpec
@@ -22,8 +22,7 @@ def check(definition: FlowDefinition, source: Source, step: StepDefinition) -> l
     if definition.flow.__setattr__ is not FlowSpec.__setattr__:
         return []  # the flow decides by itself what may be set
     function, file = source.definition_of(step.function)
-    arguments = [*function.args.posonlyargs, *function.args.args]
-    own = arguments[0].arg if arguments else ""
+    own = own_name(function) or ""
     found = [(target, _what(definition, target.attr)) for node in function.body for target in _set_in(node, own)]
     return [
         Location(file, target.lineno).problem(

@@ -17,6 +17,12 @@ _Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
+def own_name(definition: Function) -> str | None:
+    """The name of a method's first argument, usually ``self``; None if it has none."""
+    arguments = [*definition.args.posonlyargs, *definition.args.args]
+    return arguments[0].arg if arguments else None
+
+
 class Source:
     """The source of a flow; each of its files is parsed once.
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from k8sflow.errors import FlowDefinitionError
-from k8sflow.flow.checks.locate import Source
+from k8sflow.flow.checks.locate import Source, own_name
 from k8sflow.flow.config_expressions import Late
 from k8sflow.flow.decorators import registry
 from k8sflow.flow.definition import FlowDefinition
@@ -89,10 +89,9 @@ def _set_by(source: Source, function: Callable[..., Any]) -> set[str]:
         definition, _ = source.definition_of(function)
     except FlowDefinitionError:
         raise _UnknownError from None
-    arguments = [*definition.args.posonlyargs, *definition.args.args]
-    if not arguments:
+    name = own_name(definition)
+    if name is None:
         raise _UnknownError
-    name = arguments[0].arg
     nodes = list(ast.walk(definition))
     attributes = [node for node in nodes if isinstance(node, ast.Attribute) and _is_name(node.value, name)]
     own = {id(attribute.value) for attribute in attributes}

@@ -98,6 +98,8 @@ class Decorator(Generic[P]):
         around: What it does around the step.
         outermost: Whether it goes around the decorators without this mark, wherever it is written.
         is_secret: Whether no value of its options may be shown or stored.
+        only_names: Tells whether options of a secret decorator only name secrets; such options may be stored. None if
+            they never do.
         repeats: Whether it may be applied more than once; then each use takes effect.
         problem: What is wrong with the decorator itself, reported wherever it is used.
         origin: The file of the user's code that defines it; two modules may each define one of the same name.
@@ -111,6 +113,7 @@ class Decorator(Generic[P]):
     around: Around | None = None
     outermost: bool = False
     is_secret: bool = False
+    only_names: Callable[[Mapping[str, Any]], bool] | None = None
     repeats: bool = False
     problem: Problem | None = None
     origin: str = ""
@@ -132,10 +135,8 @@ class Decorator(Generic[P]):
         target, more = (args[0], args[1:]) if args else (None, ())
         if isinstance(target, Misplaced):
             return target
-        known = {option.name for option in self.options or ()}
-        given = {key: value for key, value in options.items() if value is not None or key not in known}
         own = () if self.problem is None else (self.problem,)
-        decoration = Decoration(self, given, location_of(caller()), own)
+        decoration = Decoration(self, options, location_of(caller()), own)
         is_target = not is_delayed(target) and (callable(target) or hasattr(type(target), "__get__"))
         if more or not (target is None or is_target):
             decoration = replace(decoration, problems=(*own, self._by_position(target, *more)))
@@ -201,6 +202,8 @@ class Decorator(Generic[P]):
         except ParameterError as error:
             return found, [*problems, self._unsettled(decoration.options, configs, error)]
         for name, value in given.items():
+            if value is None and name in found:
+                continue  # the same as not written out
             parsed = self._parsed(name, value)
             if isinstance(parsed, Problem):
                 problems.append(parsed)
@@ -282,6 +285,7 @@ def decorator(
     around: Around | None = None,
     outermost: bool = False,
     is_secret: bool = False,
+    only_names: Callable[[Mapping[str, Any]], bool] | None = None,
     repeats: bool = False,
 ) -> Callable[[Callable[P, None]], Decorator[P]]:
     """Declares a decorator by a function whose keyword arguments are its options.
@@ -294,6 +298,7 @@ def decorator(
         around: As in ``Decorator``.
         outermost: As in ``Decorator``.
         is_secret: As in ``Decorator``.
+        only_names: As in ``Decorator``.
         repeats: As in ``Decorator``.
 
     Returns:
@@ -310,6 +315,7 @@ def decorator(
             around,
             outermost,
             is_secret,
+            only_names,
             repeats,
         )
 

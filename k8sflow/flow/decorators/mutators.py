@@ -285,7 +285,7 @@ class MutableFlow(_Decorated):
             raise FlowDefinitionError(f"add_parameter: {self._where} has {name!r} already.")
         if value.k8sflow_problem is not None:
             raise value.k8sflow_problem.error()
-        added = value.named(name).with_configs(self._configs)
+        added = value.named(name, self._definition.flow).with_configs(self._configs)
         self._definition = replace(self._definition, parameters={**parameters, name: added})
 
     def remove_parameter(self, name: str) -> bool:

@@ -114,7 +114,7 @@ class PodOptions:
     deadline_seconds: int | None = _option(_seconds, "how long the pod may run (default 5 days)")
     pending_timeout_seconds: int | None = _option(
         _seconds,
-        "how long the pod may wait to start (default: 600 where its image or settings are at problem, else no end)",
+        "how long the pod may wait to start (default: 600 where its image or settings are wrong, else no limit)",
     )
 
     def to_document(self) -> dict[str, Any]:

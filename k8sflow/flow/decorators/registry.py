@@ -144,7 +144,7 @@ def parse(text: str, known: Mapping[str, Decorator[Any]] | None = None) -> Decor
                 advice="Write for example --with kubernetes:image=python:3.12,memory=8000",
             )
         options[key.strip()] = _value(value.strip(), f"--with {text!r}", guess=decorator.options is None)
-    has_secret = decorator.is_secret and any(isinstance(part, dict) for part in options.get("sources") or ())
+    has_secret = decorator.is_secret and options and not (decorator.only_names and decorator.only_names(options))
     if decorator.on == "flow" or has_secret:
         why = "would be stored with the run" if has_secret else "belongs above a flow, not above steps"
         raise FlowDefinitionError(

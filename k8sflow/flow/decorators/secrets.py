@@ -215,6 +215,10 @@ def _check(options: Mapping[str, Any]) -> None:
         raise ValueError('it needs sources: write for example @secrets(sources=["file:/run/secrets/db.env"])')
 
 
+def _has_no_value(options: Mapping[str, Any]) -> bool:
+    return not any(isinstance(source, dict) for source in options.get("sources") or ())
+
+
 def _role(value: object) -> str:
     if not isinstance(value, str):
         raise ValueError(f"{value!r} is not a text")  # noqa: TRY004  one kind of refusal for the caller
@@ -227,6 +231,7 @@ def _role(value: object) -> str:
     around=_around,
     outermost=True,
     is_secret=True,
+    only_names=_has_no_value,
     repeats=True,
 )
 def secrets(

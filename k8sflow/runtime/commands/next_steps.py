@@ -44,8 +44,13 @@ def attach(record: RunRecord) -> str:
 def logs(record: RunRecord, task: TaskName) -> str:
     """The command that shows the output of a task."""
     if _is_in_notebook():
-        return f'print(k8sflow.Task("{record.flow}/{record.run}/{task}").stdout)'
+        return output(f"{record.flow}/{record.run}/{task}")
     return _command(record, "logs", f"{record.run}/{task}")
+
+
+def output(task: str) -> str:
+    """Python that shows the output of a task, by its pathspec."""
+    return f'print(k8sflow.Task("{task}").stdout)'
 
 
 def _is_in_notebook() -> bool:

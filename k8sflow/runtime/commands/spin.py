@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from k8sflow.config import Settings
@@ -82,7 +81,8 @@ def spin(
     pathspec = f"{session.pathspec}/{spec.name}"
     if pathspec_file is not None:
         id_files.write(Path(pathspec_file), _PATHSPEC, pathspec)
-    reporter = console.reporter(asked_at, partial(next_steps.logs, session.record), pathspec, [step])
+    output = f"{session.pathspec}/{{}}"
+    reporter = console.reporter(asked_at, lambda task: next_steps.output(output.format(task)), pathspec, [step])
     result = _drive(session, spec, reporter)
     _show(session, spec, result, console, reporter)
     return result.end
@@ -95,7 +95,7 @@ def _show(session: Session, spec: TaskSpec, result: RunResult, console: Console,
         case RunResult(RunEnd.CANCELLED):
             reporter.summary(pathspec, "was cancelled", "", good=False)
         case RunResult(RunEnd.FAILED, task, found) if task is not None and found is not None:
-            reporter.failure(task, found)
+            reporter.failure(replace(task, run=session.pathspec.partition("/")[2]), found)
             reporter.summary(pathspec, "failed", "", good=False)
         case _:
             for line in _artifact_lines(session, spec):

@@ -11,7 +11,6 @@ from typing import NoReturn
 from k8sflow.config import Settings
 from k8sflow.errors import K8sflowError
 from k8sflow.flow.definition import FlowDefinition
-from k8sflow.runtime.recorded import recompiled
 from k8sflow.storage.open_store import open_store
 from k8sflow.storage.patience import FIRST_ANSWER_SECONDS, Patience, say
 from k8sflow.storage.run_store import RunStore
@@ -20,6 +19,7 @@ from k8sflow.task.failure import failure
 from k8sflow.task.inside.entry import finish_threads
 from k8sflow.task.inside.runner import TaskRunner
 from k8sflow.task.protocol import ENTERED, RESULT_FD_VARIABLE
+from k8sflow.task.recompile import recompiled
 from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskSpec
 
@@ -63,6 +63,7 @@ def _result(definition: FlowDefinition, settings: Settings, spec: TaskSpec, stor
             patience=Patience(settings.storage_patience, FIRST_ANSWER_SECONDS, say),
         )
         record = RunStore(store, spec.flow, spec.run, place).read()
-        return TaskRunner(recompiled(definition, record, store), record, store, place).run(spec)
+        found = recompiled(definition.flow, definition.attributes, record, store, definition.configs)
+        return TaskRunner(found, record, store, place).run(spec)
     except K8sflowError as error:
         return failure(error)

@@ -187,7 +187,8 @@ class RunFollower:
         """Reports the driver's decision about a failure: it makes it by the same records."""
         past = past_of(read_ended(self._run_store, task.name.step, task.name.id, range(task.attempt + 1)))
         policy = self._policies.get(task.name.step, StepPolicy())
-        match decide(policy, result.outcome, past.failures if past is not None else {}):
+        is_final = result.failure is not None and result.failure.is_final
+        match decide(policy, result.outcome, past.failures if past is not None else {}, is_final=is_final):
             case Again() as again:
                 self._observer.retried(task, result, again)
             case Caught(catch):

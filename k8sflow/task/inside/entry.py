@@ -15,17 +15,14 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from k8sflow.errors import K8sflowError, RunError
-from k8sflow.flow.compile import compile_checked
-from k8sflow.flow.config_expressions import run_with
 from k8sflow.flow.config_set import ConfigSet
-from k8sflow.flow.definition import FlowDefinition
 from k8sflow.flow.spec import FlowSpec
-from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.storage.objects import ObjectStore
 from k8sflow.storage.records import RunRecord
 from k8sflow.task.failure import failure
 from k8sflow.task.inside.runner import TaskRunner
 from k8sflow.task.protocol import ENTERED
+from k8sflow.task.recompile import recompiled
 from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskSpec
 
@@ -72,7 +69,7 @@ class PendingTask:
                     cause="It chooses its flow by something that a task sees differently.",
                     advice="Choose it by the command line's first word, or give each flow a file of its own.",
                 )
-            definition = self._compiled(flow, attributes)
+            definition = recompiled(flow, attributes, self.record, self.store, ConfigSet(flow))
             result = TaskRunner(definition, self.record, self.store, self.place).run(self.spec)
         except K8sflowError as error:
             result = failure(error)
@@ -84,14 +81,6 @@ class PendingTask:
             pipe.write(result.to_json().encode("utf-8", "replace"))
         self.code = int(result.outcome.is_failure)
         return self.code
-
-    def _compiled(self, flow: type[FlowSpec], attributes: Mapping[str, Any] | None) -> FlowDefinition:
-        """The flow with the configs that its run was started with."""
-        artifacts, known = ArtifactStore(self.store, self.record.flow), self.record.parameters
-        declared = ConfigSet(flow)
-        configs = declared.over({name: artifacts.load(known[name], name) for name in declared if name in known})
-        run_with(configs)
-        return compile_checked(flow, configs, attributes, self.record.graph)
 
 
 def finish_threads(before: Sequence[threading.Thread]) -> None:

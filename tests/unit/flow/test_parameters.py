@@ -144,6 +144,7 @@ def test_a_parameter_may_be_given_more_than_once(parameter: Parameter, given: An
 def test_the_default_of_a_parameter_that_may_be_given_more_than_once_is_a_tuple() -> None:
     """It is empty if no default is given, like in Metaflow."""
     assert Parameter("p", multiple=True).default_value(CONTEXT) == ()
+    assert Parameter("p", multiple=True, default=lambda _: None).default_value(CONTEXT) == ()
     assert Parameter("p", multiple=True, default=[1, 2]).default_value(CONTEXT) == (1, 2)
     assert Parameter("p", multiple=True, type=int, default=lambda _: ["1"]).default_value(CONTEXT) == (1,)
     assert Parameter("p", multiple=True, default=["a", "b"]).default_text == "a, b"

@@ -21,7 +21,8 @@ from k8sflow.errors import FlowDefinitionError
 from k8sflow.flow.compile import compile_flow, declared
 from k8sflow.flow.decorators.base import options_of
 from k8sflow.flow.decorators.mutators import mutated
-from tests.support import run_flow, write_flow
+from k8sflow.flow.parameters import ParameterContext
+from tests.support import load_flow, run_flow, write_flow
 
 
 class Sturdy(StepMutator):
@@ -111,6 +112,35 @@ def test_a_parameter_is_added_to_each_flow_under_its_attribute() -> None:
     for flow_class, name in ((One, "rows"), (Other, "lines")):
         parameters = mutated(declared(flow_class)).parameters
         assert {attribute: found.attribute for attribute, found in parameters.items()} == {name: name}
+
+
+def test_a_file_that_a_mutator_includes_is_found_beside_the_flow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As that of an IncludeFile in the flow's class."""
+    (tmp_path / "data.txt").write_text("beside")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    flow = load_flow(
+        write_flow(
+            tmp_path,
+            """
+            from k8sflow import FlowMutator, IncludeFile
+            class Adds(FlowMutator):
+                def pre_mutate(self, mutable_flow):
+                    mutable_flow.add_parameter("data", IncludeFile("data", default="data.txt"))
+
+            @Adds
+            class F(FlowSpec):
+                @step
+                def start(self): self.next(self.end)
+                @step
+                def end(self): pass
+            """,
+        )
+    )
+    included = mutated(declared(flow)).parameters["data"]
+    assert included.default_value(ParameterContext("F", "u", "data")) == "beside"
 
 
 def test_an_impossible_change_is_refused() -> None:

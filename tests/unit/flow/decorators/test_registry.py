@@ -12,7 +12,7 @@ import pytest
 from k8sflow import resources
 from k8sflow.errors import FlowDefinitionError
 from k8sflow.flow.decorators import registry
-from k8sflow.flow.decorators.base import Decoration
+from k8sflow.flow.decorators.base import Decoration, Decorator, Option
 from k8sflow.flow.decorators.kubernetes import kubernetes
 from k8sflow.flow.decorators.registry import parse
 from tests.support import run_flow, write_flow
@@ -53,6 +53,15 @@ def test_an_installed_package_provides_a_decorator(plugin: Path) -> None:
     assert found.parsed() == {"volume": 5}
     with pytest.raises(FlowDefinitionError, match="can't be used with volume='x'"):
         registry.parse("loud:volume=x")
+
+
+def test_a_secret_of_a_plugin_is_not_taken_from_the_command_line() -> None:
+    """It would be stored with the run, and shown in the hints for resuming it."""
+    vault = Decorator("vault", "a secret", (Option(str, "a token", "token"),), is_secret=True)
+    assert registry.parse("vault", {"vault": vault}).options == {}
+    with pytest.raises(FlowDefinitionError, match="would be stored with the run") as refused:
+        registry.parse("vault:token=hunter2", {"vault": vault})
+    assert "hunter2" not in str(refused.value)
 
 
 def test_a_broken_plugin_is_reported(plugin: Path) -> None:

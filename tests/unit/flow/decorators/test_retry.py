@@ -8,6 +8,7 @@ import pytest
 
 from k8sflow import retry
 from k8sflow.errors import FlowDefinitionError
+from k8sflow.flow.decorators.base import Decoration
 
 
 @pytest.mark.parametrize(
@@ -30,3 +31,9 @@ def test_a_wrong_option_is_reported(make: Any, words: str) -> None:
     """The error has the option, its value, and what is accepted."""
     with pytest.raises(FlowDefinitionError, match=words):
         make()(lambda self: None)
+
+
+def test_none_is_the_same_as_not_written_out() -> None:
+    """Also as the value of a config, or of a mutator's options, which are known only later."""
+    late = Decoration(retry, {"times": 2, "minutes_between_retries": None})
+    assert late.parsed() == Decoration(retry, {"times": 2}).parsed()

@@ -79,8 +79,9 @@ class Followed:
     def begins(self, attempt: int, name: TaskName = WORK, text: str = "") -> None:
         self.store.open_log(name.step, name.id, attempt, "stdout").write((text or f"says {attempt}").encode())
 
-    def ends(self, attempt: int, outcome: Outcome, name: TaskName = WORK) -> None:
-        self.store.write_outcome(name.step, name.id, attempt, OutcomeRecord(outcome, 1.0, outcome.value))
+    def ends(self, attempt: int, outcome: Outcome, name: TaskName = WORK, *, is_final: bool = False) -> None:
+        record = OutcomeRecord(outcome, 1.0, outcome.value, is_final=is_final)
+        self.store.write_outcome(name.step, name.id, attempt, record)
 
     def commits(self, attempt: int, name: TaskName = WORK, origin: str | None = None) -> None:
         assert self.store.commit(name.step, name.id, Commit(attempt, ("join",), {}, origin=origin))
@@ -157,6 +158,14 @@ def test_a_failure_is_followed_by_what_its_driver_makes_of_it(followed: Followed
     followed.begins(2)
     followed.ends(2, Outcome.USER_ERROR)
     assert followed.look()[-2:] == ["work/0 user_error", "work/0 caught"]
+
+
+def test_a_failure_that_would_repeat_is_followed_by_no_rerun(followed: Followed) -> None:
+    """A Job that is refused for good: the infrastructure is to blame, and its driver doesn't try again."""
+    followed.begins(0)
+    followed.look()
+    followed.ends(0, Outcome.NEVER_STARTED, is_final=True)
+    assert followed.look() == ["work/0 never_started"]
 
 
 def test_a_task_whose_first_execution_was_over_before_counts_once(followed: Followed) -> None:

@@ -335,6 +335,13 @@ def test_a_join_reads_its_branches_by_name_index_and_iteration(tmp_path: Path) -
     assert "common" not in data
 
 
+def test_the_origin_of_an_artifact_is_found_whatever_self_is_called(tmp_path: Path) -> None:
+    """The first argument of a step is self, by its position."""
+    source = (JOIN % "self.common").replace("self", "this")
+    with pytest.raises(Failed, match="a join takes over nothing by itself"):
+        run_source(tmp_path, source)
+
+
 @pytest.mark.parametrize(
     ("body", "words"),
     [
