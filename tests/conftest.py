@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from k8sflow.storage.s3 import S3Store
 
 # Each case of these tests starts processes, most of them whole runs.
-_EXPENSIVE = ("tests/flows/", "tests/unit/parallel/", "tests/unit/task/test_agent.py")
+_EXPENSIVE = ("tests/flows/", "tests/unit/parallel/", "tests/unit/task/host/test_agent.py")
 
 
 @pytest.hookimpl(tryfirst=True)  # before slow tests are deselected
@@ -54,7 +54,7 @@ def _no_runs_above(tmp_path_factory: pytest.TempPathFactory) -> None:
 @pytest.fixture(autouse=True)
 def _neutral_environment(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     """Keep this machine's settings from the tests, except the cluster's in tests of the cluster."""
-    if "kind" in Path(str(request.node.path)).parts or "faults" in Path(str(request.node.path)).parts:
+    if "kind" in Path(str(request.node.path)).parts:
         return
     for name in os.environ:
         if name.startswith("K8SFLOW_"):

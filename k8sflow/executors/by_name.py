@@ -6,7 +6,6 @@ import os
 
 from k8sflow.executors.base import Executor
 from k8sflow.executors.context import RunContext
-from k8sflow.task.inside.runner import TaskRunner
 
 LOCAL, KUBERNETES = "local", "kubernetes"
 # The executor that forks comes first: others start threads.
@@ -15,20 +14,20 @@ EXECUTORS = (LOCAL, KUBERNETES)
 
 def make(name: str, context: RunContext) -> Executor:
     """Makes the executor of a name."""
-    match name:
-        case "local":
-            return _local(context)
-        case "kubernetes":
-            from k8sflow.executors.kubernetes.executor import KubernetesExecutor  # noqa: PLC0415  only it needs the API
+    if name == LOCAL:
+        return _local(context)
+    if name == KUBERNETES:
+        from k8sflow.executors.kubernetes.executor import KubernetesExecutor  # noqa: PLC0415  only it needs the API
 
-            return KubernetesExecutor(context)
-        case _:
-            raise ValueError(f"there is no executor {name!r}")
+        return KubernetesExecutor(context)
+    raise ValueError(f"there is no executor {name!r}")
 
 
 def _local(context: RunContext) -> Executor:
     """The executor of this machine; it forks, so it comes before anything that starts a thread."""
-    from k8sflow.executors.local import LocalExecutor  # noqa: PLC0415  a driver in the cluster runs no task itself
+    # A driver in the cluster runs no task itself.
+    from k8sflow.executors.local import LocalExecutor  # noqa: PLC0415
+    from k8sflow.task.inside.runner import TaskRunner  # noqa: PLC0415
 
     assert context.definition is not None, "tasks of this machine need the flow's code"
     return LocalExecutor(

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from k8sflow.errors import K8sflowError, StorageError
+from k8sflow.errors import K8sflowError, RunError, StorageError
 from k8sflow.executors.base import Emit, Finished, Output, Queued, Started
 from k8sflow.executors.fork_server.client import Exit, ForkServer, no_process
 from k8sflow.executors.fork_server.servers import ForkServers
@@ -141,9 +141,10 @@ class LocalExecutor:
     def _give_up(self, result: TaskResult) -> None:
         """Ends every task, also those still to be submitted: a fork server died, or a log can't be written."""
         self._signal(signal.SIGKILL)
+        for running in self._running.values():
+            running.process.close()  # all of them first: too many open files may be the reason
         for running in list(self._running.values()):
-            with contextlib.suppress(K8sflowError):
-                self._finish(running, committed_result(self._run_store, running.process.task) or result)
+            self._finish_lost(running, result)
         for task in self._waiting:
             self._emit(Finished(task, result))
         while (submitted := self._submitted.get()) is not None:
@@ -158,8 +159,15 @@ class LocalExecutor:
             for task in group:
                 self._start(task)
                 self._waiting.started()  # not before: ``_give_up`` also ends a task that can't be started
+        for server in self._servers_with_exits(self._end_overdue()):
+            for exit_ in self._servers.exits_of(server):
+                self._ended(exit_)
+        return True
+
+    def _servers_with_exits(self, seconds: float | None) -> set[ForkServer]:
+        """The servers with tasks that have ended; waits for one, or for output of a task, which it takes."""
         ending = {server for server in self._servers.all() if server.has_exits}
-        ready = [] if ending else [key for key, _ in self._selector.select(self._end_overdue())]
+        ready = [] if ending else [key for key, _ in self._selector.select(seconds)]
         for key in ready:
             if key.fileobj is self._woken:
                 self._woken.recv(4096)
@@ -168,10 +176,7 @@ class LocalExecutor:
             else:
                 process, stream = key.data
                 process.read(stream)
-        for server in ending:
-            for exit_ in self._servers.exits_of(server):
-                self._ended(exit_)
-        return True
+        return ending
 
     def _take_submitted(self) -> bool:
         with contextlib.suppress(queue.Empty):
@@ -231,12 +236,23 @@ class LocalExecutor:
 
     def _finish(self, running: _Running, result: TaskResult) -> None:
         running.process.close()
-        del self._running[running.process.pid]
 
         def report(loss: str) -> None:
             self._emit(Finished(running.process.task, replace(result, note=loss) if loss else result))
 
         self._finish_logs(running.logs, report)
+        del self._running[running.process.pid]  # not before: ``_give_up`` also ends a task whose logs can't be written
+
+    def _finish_lost(self, running: _Running, result: TaskResult) -> None:
+        """Reports the end of a task whose records may be the reason why no more tasks can be run."""
+        task = running.process.task
+        try:
+            result = committed_result(self._run_store, task) or result
+            self._finish(running, result)
+        except Exception as error:  # noqa: BLE001  the driver waits for the end of each task, whatever happens here
+            self._running.pop(running.process.pid, None)
+            lost = f"its records can't be read or completed: {error}".partition("\n")[0]
+            self._emit(Finished(task, replace(result, note=lost)))
 
     def _finish_logs(self, logs: TaskLogs, done: Callable[[str], None]) -> None:
         """Stores the rest of a task's output, while other tasks start and end."""
@@ -254,15 +270,31 @@ class LocalExecutor:
         deadline = time.monotonic() + TERM_SECONDS
         for server in self._servers.all():
             server.socket.settimeout(TERM_SECONDS)
-            with contextlib.suppress(K8sflowError, TimeoutError):
-                while time.monotonic() < deadline and any(found.server is server for found in self._running.values()):
-                    for exit_ in server.exits():
-                        running = self._running.pop(exit_.pid)
-                        running.process.kill_leftovers()
-                        running.process.drain()
-                        running.process.close()
-                        self._finish_logs(running.logs, lambda _: None)
+        with contextlib.suppress(K8sflowError, OSError):  # a log can't be written
+            while self._running and (seconds := deadline - time.monotonic()) > 0:
+                for server in self._servers_with_exits(seconds):
+                    for pid in self._ended_since_cancelled(server):
+                        self._cancelled_task(pid)
         self._signal(signal.SIGKILL)
+        for pid in list(self._running):
+            with contextlib.suppress(K8sflowError, OSError):
+                self._cancelled_task(pid)
+
+    def _ended_since_cancelled(self, server: ForkServer) -> list[int]:
+        """The pids of tasks of a server that have ended: all of them, if it died."""
+        try:
+            return [exit_.pid for exit_ in server.exits()]
+        except RunError:
+            self._selector.unregister(server.socket)
+            return [pid for pid, running in self._running.items() if running.server is server]
+
+    def _cancelled_task(self, pid: int) -> None:
+        """Stores the rest of the output of a task that has ended after the run was cancelled."""
+        if (running := self._running.pop(pid, None)) is not None:
+            running.process.kill_leftovers()
+            running.process.drain()
+            running.process.close()
+            self._finish_logs(running.logs, lambda _: None)
 
     def _signal(self, number: signal.Signals) -> None:
         for running in self._running.values():

@@ -10,8 +10,7 @@ from pathlib import Path
 from k8sflow.executors.base import Queued
 from k8sflow.task.spec import TaskSpec
 
-_FILES_PER_TASK = 5  # its three pipes, and two logs
-_FILES_AT_START = 6  # both ends of its pipes
+_FILES_PER_TASK = 7  # its three pipes, and two logs, each with the times of its lines
 _SPARE_FILES = 64
 _LEAST_SPARE_FILES = 16  # where the limit leaves no room for as many
 
@@ -79,7 +78,7 @@ def raise_file_limit(max_workers: int) -> int:
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     used = len(list(Path("/dev/fd").iterdir()))
-    needed = used + _FILES_AT_START * max_workers + _SPARE_FILES
+    needed = used + _FILES_PER_TASK * max_workers + _SPARE_FILES
     if hard != resource.RLIM_INFINITY:
         needed = min(needed, hard)
     if soft != resource.RLIM_INFINITY and soft < needed:

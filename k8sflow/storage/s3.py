@@ -44,9 +44,8 @@ _PARALLEL_PARTS = 8
 _NOT_FOUND = {"404", "NoSuchKey", "NotFound"}
 _NO_MORE = {"416", "InvalidRange"}
 _TAKEN = {"412", "PreconditionFailed"}
-# Simultaneous writes: S3 has refused this one, and perhaps the others too, and expects another try. A write that
-# is answered by "not found" is tried again too: versitygw has given this answer right after an outage.
-_UNDECIDED = {"409", "ConditionalRequestConflict"} | _NOT_FOUND
+# Simultaneous writes: S3 has refused this one, and perhaps the others too, and expects another try.
+_UNDECIDED = {"409", "ConditionalRequestConflict"}
 _TRIES = 8
 # The last one is versitygw's code for an unknown access key.
 _WRONG_KEYS = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken", "XAdminUserNotFound"}
@@ -141,6 +140,11 @@ class S3Store:
                 except ClientError as error:
                     if _code(error) in _TAKEN:
                         return False
+                    if _code(error) in _NOT_FOUND:  # versitygw has answered so right after an outage
+                        raise OutageError(
+                            f"{self.endpoint or 'AWS S3'} can't be used for {self.url}/{key}: "
+                            f"it answers the write with {_code(error)}."
+                        ) from error
                     if _code(error) not in _UNDECIDED:
                         raise
                     refused = error

@@ -179,13 +179,25 @@ def test_tasks_that_ignore_the_signal_are_killed(tmp_path: Path) -> None:
     _assert_dead(tmp_path, pids)
 
 
+def test_output_after_the_signal_is_stored(tmp_path: Path) -> None:
+    """A step may report while it cleans up, whether it then ends by itself or is killed."""
+    body = "signal.signal(signal.SIGTERM, lambda *_: print('CLEANING UP', flush=True))"
+    with _run(tmp_path, body) as (process, pids):
+        process.send_signal(signal.SIGINT)
+        code, _ = _end(process)
+    assert code == 130
+    _assert_dead(tmp_path, pids)
+    logs = [file.read_text() for file in (tmp_path / ".k8sflow").rglob("work/*/0/stdout*")]
+    assert sum("CLEANING UP" in log for log in logs) >= 3
+
+
 def test_a_second_ctrl_c_exits_at_once(tmp_path: Path) -> None:
     """The output says how to continue the run; nothing is left running either."""
     with _run(tmp_path, stubborn=True) as (process, pids):
         process.send_signal(signal.SIGINT)
         assert process.stdout is not None
-        while b"Cancelling" not in process.stdout.readline():
-            pass
+        while b"Cancelling" not in (line := process.stdout.readline()):
+            assert line, "it ended without cancelling"
         wait_for(lambda: _sends_until_dead(process, signal.SIGINT))
         assert process.returncode == 130
         assert b"To continue it: " in process.stdout.read()
@@ -354,20 +366,15 @@ def _is_full(process: subprocess.Popen[bytes]) -> bool:
 
 def test_a_hang_up_is_ignored_under_nohup(tmp_path: Path) -> None:
     """This is the purpose of nohup."""
-    file = write_flow(tmp_path, FLOW.format(body="pass").replace("time.sleep(300)", "open('go').read()"))
-    os.mkfifo(tmp_path / "go")
+    waits = "while not os.path.exists('go'): time.sleep(0.05)"
+    file = write_flow(tmp_path, FLOW.format(body="pass").replace("time.sleep(300)", waits))
     process = subprocess.Popen(
         ["nohup", sys.executable, str(file), "run", *ARGUMENTS], cwd=tmp_path, env=environment(),
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
     )  # fmt: skip
     wait_for(lambda: len(pids_in(tmp_path / "pids")) >= PROCESSES)
     os.killpg(process.pid, signal.SIGHUP)
-    with (tmp_path / "go").open("w"):
-        pass
-    with contextlib.suppress(OSError):
-        while process.poll() is None:
-            fd = os.open(tmp_path / "go", os.O_WRONLY | os.O_NONBLOCK)
-            os.close(fd)
+    (tmp_path / "go").touch()
     code, output = _end(process)
     assert code == 0, output
     for pid in pids_in(tmp_path / "pids"):

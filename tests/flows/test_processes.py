@@ -305,6 +305,30 @@ def test_where_few_files_may_be_open_fewer_tasks_run_at_a_time(tmp_path: Path, m
     assert "at a time, not 20: there can't be more open files" in done.stdout
 
 
+@pytest.mark.slow
+def test_under_a_low_limit_of_files_both_streams_are_kept(tmp_path: Path) -> None:
+    """A task that has written to both needs seven open files, not five."""
+    top = "import resource, time; resource.setrlimit(resource.RLIMIT_NOFILE, (150, 150))"
+    body = "print('out', flush=True); print('err', file=sys.stderr, flush=True); time.sleep(1); self.got = 1"
+    done = run_flow(write_flow(tmp_path, foreach(body, items="range(40)", top=top)), "--max-workers", "40")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr
+    tasks = list(latest(tmp_path)["work"])
+    assert [(task.stdout, task.stderr) for task in tasks] == [("out\n", "err\n")] * 40
+
+
+def test_a_death_is_reported_where_the_task_damaged_its_own_record(tmp_path: Path) -> None:
+    """The run ends with an error instead of waiting for a task whose end can't be read."""
+    body = """folder = os.path.join(os.environ["K8SFLOW_ROOT"], "F/runs", current.run_id, "tasks/start/0")
+os.makedirs(folder, exist_ok=True)
+open(os.path.join(folder, "commit.json"), "w").write("{")
+os._exit(1)"""
+    file = write_flow(tmp_path, "from k8sflow import current\n" + _source(body))
+    done = run_flow(file, K8SFLOW_ROOT=str(tmp_path / ".k8sflow"))
+    assert done.returncode == 1
+    assert "commit.json" in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize("most", [2, 3, 4])
 def test_a_limit_of_processes_is_reported(tmp_path: Path, most: int) -> None:
     """The report, with advice, is the same for the tasks' parent, the driver's thread, and a task."""

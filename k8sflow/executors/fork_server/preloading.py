@@ -13,6 +13,7 @@ import importlib
 import importlib.machinery
 import os
 import random
+import re
 import secrets
 import signal
 import socket
@@ -205,14 +206,20 @@ def _own_module(known: Collection[str]) -> str:
 def _keeps_process_id(package: str) -> bool:
     """True if a module of a package has this process's id in a variable, or in an object that a variable names."""
     modules = [module for name, module in list(sys.modules.items()) if name.partition(".")[0] == package]
-    return any(_holds_process_id(value) for module in modules for value in list(vars(module).values()))
+    return any(
+        _holds_process_id(value)
+        for module in modules
+        for name, value in list(vars(module).items())
+        if not (name.startswith("__") and name.endswith("__"))
+    )
 
 
 def _holds_process_id(value: object, *, is_inner: bool = False) -> bool:
     if type(value) is int:
         return value == os.getpid()
     if type(value) is str:
-        return str(os.getpid()) in value
+        # Not as a part of another number, or of a version: processes of a container have small ids.
+        return re.search(rf"(?<!\d)(?<!\d\.){os.getpid()}(?!\d)(?!\.\d)", value) is not None
     if is_inner or isinstance(value, (ModuleType, FunctionType)):
         return False
     members: list[object] = []
@@ -254,10 +261,11 @@ def _watched_generators() -> Iterator[None]:
     plain_bits = secrets.randbits
     plain_pid = os.getpid
     drawn: set[int] = set()
+    watching = True  # a library may keep these functions for good
 
     def seed(self: random.Random, a: Any = None, *further: Any, **named: Any) -> None:
         plain(self, a, *further, **named)
-        if a is None:
+        if a is None and watching:
             _generators.append(self)
 
     def randbits(k: int) -> int:
@@ -266,11 +274,14 @@ def _watched_generators() -> Iterator[None]:
         return bits
 
     def uuid4() -> uuid.UUID:
+        if not watching:
+            return plain_id()
         _ids.append(plain_id())
         return _ids[-1]
 
     def getpid() -> int:
-        _askers.append(str(sys._getframe(1).f_globals.get("__name__")).partition(".")[0])  # noqa: SLF001
+        if watching:
+            _askers.append(str(sys._getframe(1).f_globals.get("__name__")).partition(".")[0])  # noqa: SLF001
         return plain_pid()
 
     os.getpid = getpid
@@ -280,6 +291,7 @@ def _watched_generators() -> Iterator[None]:
     try:
         yield
     finally:
+        watching = False
         random.Random.seed = plain  # type: ignore[method-assign]
         secrets.randbits = plain_bits
         os.getpid = plain_pid

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from k8sflow.errors import ConfigurationError, K8sflowError, StorageError
+from k8sflow.errors import ConfigurationError, K8sflowError, OutageError, StorageError
 from k8sflow.storage import s3, s3_log
 from k8sflow.storage.s3 import S3Store
 from k8sflow.storage.s3_log import S3Log
@@ -152,10 +152,11 @@ def test_a_conflict_is_retried_until_it_is_decided(keys: None) -> None:
 @pytest.mark.slow
 def test_a_write_that_is_answered_by_not_found_is_retried(keys: None) -> None:
     """A server may answer so right after an outage; the result of the task isn't lost."""
-    with _answering(404, 200) as (store, handler):
+    with _answering(200, 404, 404, 200) as (store, handler):
+        assert store.put_new("first", b"x")
         assert store.put_new("commit", b"x")
-        assert handler.seen == 2
-    with _answering(404) as (store, _), pytest.raises(StorageError, match="there is no"):
+        assert handler.seen == 4
+    with _answering(404) as (store, _), pytest.raises(OutageError, match="answers the write with NoSuchKey"):
         store.put_new("commit", b"x")
 
 
