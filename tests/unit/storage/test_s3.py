@@ -15,13 +15,20 @@ from k8sflow.storage import s3, s3_log
 from k8sflow.storage.s3 import S3Store
 from k8sflow.storage.s3_log import S3Log
 from tests.cluster.s3 import S3Server
-from tests.s3server import BUCKET, KEYS
+from tests.s3server import BUCKET, KEYS, NO_FILES
+
+
+@pytest.fixture(autouse=True, params=["plain", "boto3"])
+def _client(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test is about both clients."""
+    if request.param == "boto3":
+        monkeypatch.setattr(s3, "plain_client", lambda *_: None)
 
 
 @pytest.fixture
 def keys(monkeypatch: pytest.MonkeyPatch) -> None:
     """The test server's keys, without the profile of the user who runs the tests."""
-    for name, value in {**KEYS, "AWS_CONFIG_FILE": "/nowhere", "AWS_SHARED_CREDENTIALS_FILE": "/nowhere"}.items():
+    for name, value in {**KEYS, **NO_FILES}.items():
         monkeypatch.setenv(name, value)
 
 
@@ -162,7 +169,7 @@ def test_a_write_that_is_answered_by_not_found_is_retried(keys: None) -> None:
 
 @pytest.mark.slow
 def test_a_server_error_is_retried(keys: None) -> None:
-    """boto3 does so, and the user doesn't notice."""
+    """The client does so, and the user doesn't notice."""
     with _answering(500, 200) as (store, handler):
         store.put("x", [b"x"])
         assert handler.seen == 2
@@ -206,11 +213,16 @@ def test_a_log_is_rewritten_at_growing_intervals(s3_store: S3Store, monkeypatch:
 
 
 @pytest.mark.s3
-def test_a_read_never_mixes_two_versions_of_an_object(s3_store: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["s3_store", "boto3_store"])
+def test_a_read_never_mixes_two_versions_of_an_object(
+    name: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """All ranges of a large object are of the same version, or the read fails."""
+    store: S3Store = request.getfixturevalue(name)
+    monkeypatch.setattr(s3, "_MULTIPART_FROM_BYTES", 20_000)
+    store.put("a", [b"1" * 10_000])
     monkeypatch.setattr(s3, "_MULTIPART_FROM_BYTES", 1000)
-    monkeypatch.setattr(s3, "_PART_BYTES", 1000)
-    s3_store.put("a", [b"1" * 10_000])
-    with pytest.raises(StorageError, match="PreconditionFailed"), s3_store._translated("a"):
-        s3_store._get_ranges("a", 10_000, '"another"')
-    assert bytes(s3_store.get("a")) == b"1" * 10_000
+    monkeypatch.setattr(s3, "PART_BYTES", 1000)
+    with pytest.raises(StorageError, match="PreconditionFailed"), store._translated("a"):
+        store._get_ranges("a", 10_000, '"another"')
+    assert bytes(store.get("a")) == b"1" * 10_000
