@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import os
 import runpy
 import selectors
@@ -23,7 +24,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from k8sflow import config, shadowing
+from k8sflow import config, hooks, shadowing
 from k8sflow.errors import K8sflowError, UnreachableError
 from k8sflow.flow.decorators.policy import TimeLimit
 from k8sflow.flow.outcome import Outcome
@@ -225,6 +226,7 @@ def _run_flow(options: argparse.Namespace, pipes: Mapping[Stream, int]) -> NoRet
         become_task(pipes["stdout"], pipes["stderr"])
         streams.renew()
         os.environ[RESULT_FD_VARIABLE] = str(pipes["result"])
+        hooks.register("instance", functools.partial(hooks.call, "instance_in_pod"))
         os.chdir(CODE_FOLDER)
         sys.argv = [str(Path(options.file).resolve()), "step", options.task, f"--store={options.store}"]
         shadowing.protect(folder := str(Path.cwd()))
