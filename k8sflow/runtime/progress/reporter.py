@@ -13,6 +13,7 @@ from k8sflow.errors import RunError
 from k8sflow.executors.base import Finished, Output, Queued, Started, TaskEvent
 from k8sflow.flow.decorators.policy import Catch
 from k8sflow.flow.outcome import Outcome
+from k8sflow.outages import Notice
 from k8sflow.runtime.core.observer import Observer
 from k8sflow.runtime.core.retries import Again
 from k8sflow.runtime.progress.tally import Tally
@@ -119,10 +120,10 @@ class Reporter(Observer):
         where = f", with the exception in self.{catch.var}" if catch.var else ""
         self._line(task.name, f"{brief(_why(result))}; @catch lets the run continue{where}", "yellow")
 
-    def notice(self, text: str, _is_over: bool = False) -> None:  # noqa: FBT001, FBT002  as ``patience.Report``
+    def notice(self, notice: Notice) -> None:
         """Reports something about the run as a whole; may be called in any thread."""
         with contextlib.suppress(OSError, RunError):  # the driver's own thread finds out that the output is closed
-            self._say(text, colour="yellow")
+            self._say(notice.text, colour="yellow")
 
     def cancelling(self) -> None:
         """Tells that the run is being cancelled."""

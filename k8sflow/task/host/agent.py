@@ -27,6 +27,7 @@ from k8sflow import config, shadowing
 from k8sflow.errors import K8sflowError, UnreachableError
 from k8sflow.flow.decorators.policy import TimeLimit
 from k8sflow.flow.outcome import Outcome
+from k8sflow.outages import Notice
 from k8sflow.storage import package
 from k8sflow.storage.artifacts import blob_key
 from k8sflow.storage.logs import TimedLog
@@ -260,10 +261,10 @@ def _fetch(store: ObjectStore, options: argparse.Namespace) -> None:
     package.extract(archive, options.package, Path(CODE_FOLDER))
 
 
-def _say_alone(text: str, _is_over: bool) -> None:  # noqa: FBT001  as ``patience.Report``
+def _say_alone(notice: Notice) -> None:
     """Writes a line of k8sflow's where no output of the task is in between: in the main thread."""
     if threading.current_thread() is threading.main_thread():
-        _write(Encoder("stderr").feed(f"[k8sflow] {text}\n".encode()))
+        _write(Encoder("stderr").feed(f"[k8sflow] {notice.text}\n".encode()))
 
 
 def _limit_threads() -> None:

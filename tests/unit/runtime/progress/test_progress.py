@@ -9,6 +9,7 @@ import pytest
 
 from k8sflow.executors.base import Finished, Output, Queued, Started
 from k8sflow.flow.outcome import Outcome
+from k8sflow.outages import Notice
 from k8sflow.runtime.core.retries import Again
 from k8sflow.runtime.progress import Reporter
 from k8sflow.runtime.progress import reporter as made
@@ -148,4 +149,4 @@ def test_a_notice_that_nobody_reads_is_not_an_error() -> None:
         def write(self, text: str) -> int:
             raise BrokenPipeError
 
-    _reporter(Closed()).notice("the bucket can't be reached")
+    _reporter(Closed()).notice(Notice("The bucket", "the bucket can't be reached"))
