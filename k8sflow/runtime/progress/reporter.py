@@ -10,7 +10,7 @@ from typing import Protocol
 import click
 
 from k8sflow.errors import RunError
-from k8sflow.executors.base import Finished, Output, Queued, Started, TaskEvent
+from k8sflow.executors.base import Finished, Note, Output, OutputMissing, Queued, Started, TaskEvent
 from k8sflow.flow.decorators.policy import Catch
 from k8sflow.flow.outcome import Outcome
 from k8sflow.outages import Notice
@@ -98,6 +98,11 @@ class Reporter(Observer):
                 self._reasons.pop(task.name, None)
                 if not self._view.tells_tasks:
                     self._line(task.name, f"started ({where})", dim=True)
+            case Note(task, text):
+                self._line(task.name, text, "yellow")
+            case OutputMissing(task, lines):
+                what = "1 line was" if lines == 1 else f"{lines:,} lines were"
+                self._line(task.name, f"{what} not shown; all of them: {self._logs(task.name)}", "yellow")
             case Finished(task, result):
                 self._end(task, result)
         self._view.follow(self.tally)

@@ -97,7 +97,7 @@ def _run_task(options: argparse.Namespace) -> int:
 
 def _reported(result: TaskResult) -> int:
     """Reports how the task ended; the container's exit code."""
-    message = result.to_termination_message()
+    message = replace(result, log_lines=_LOG.lines).to_termination_message()
     with contextlib.suppress(OSError):  # outside of a pod there is none
         TERMINATION_LOG.write_text(message, encoding="utf-8")
     _write(encode_result(message))
@@ -274,10 +274,27 @@ def _limit_threads() -> None:
             os.environ.setdefault(name, cores)
 
 
-def _write(data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(1, view) :]
+class _Log:
+    """The container's log.
+
+    It counts its lines: a driver that shows them compares, since a log that is rotated quickly loses some of them.
+    """
+
+    def __init__(self) -> None:
+        self.lines = 0
+        self._lock = threading.Lock()
+
+    def write(self, data: bytes) -> None:
+        """Writes whole lines."""
+        with self._lock:
+            self.lines += data.count(b"\n")
+            view = memoryview(data)
+            while view:
+                view = view[os.write(1, view) :]
+
+
+_LOG = _Log()
+_write = _LOG.write
 
 
 if __name__ == "__main__":

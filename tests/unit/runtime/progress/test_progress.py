@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from k8sflow.executors.base import Finished, Output, Queued, Started
+from k8sflow.executors.base import Finished, Output, OutputMissing, Queued, Started
 from k8sflow.flow.outcome import Outcome
 from k8sflow.outages import Notice
 from k8sflow.runtime.core.retries import Again
@@ -140,6 +140,16 @@ def test_the_end_of_a_run_lists_output_that_could_not_be_stored() -> None:
     assert note not in stream.getvalue()
     reporter.summary("F/r1", "succeeded", "", good=True)
     assert f"[work/3.1] {note}\n" in stream.getvalue()
+
+
+def test_missing_output_is_counted_with_the_command_that_has_it() -> None:
+    """The number is grammatical."""
+    stream = io.StringIO()
+    reporter = _reporter(stream)
+    reporter.event(OutputMissing(TASK, 1))
+    reporter.event(OutputMissing(TASK, 12345))
+    assert "[work/3.1] 1 line was not shown; all of them: " in stream.getvalue()
+    assert "[work/3.1] 12,345 lines were not shown; all of them: " in stream.getvalue()
 
 
 def test_a_notice_that_nobody_reads_is_not_an_error() -> None:
