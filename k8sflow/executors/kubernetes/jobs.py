@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Any
 
@@ -262,7 +262,10 @@ class Jobs:
         name = names.job_name(
             flow=spec.flow, run=spec.run, step=spec.name.step, task=spec.name.id, attempt=spec.attempt
         )
-        return TaskOnCluster(self, spec, self.context.pods[spec.name.step], name)
+        options = self.context.pods[spec.name.step]
+        if spec.memory:
+            options = replace(options, memory=spec.memory)
+        return TaskOnCluster(self, spec, options, name)
 
     async def _create(self, task: TaskOnCluster) -> None:
         settings = self.context.settings

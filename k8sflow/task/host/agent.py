@@ -122,6 +122,9 @@ class _Host:
         self._catch_signals()
         process = self._start()
         self._uploads = LogUploads({stream: self._open_log(stream) for stream in _OUTPUTS}, self._patience, self._say)
+        if self._spec.memory:
+            number, memory = self._spec.attempt, self._spec.memory
+            self._note(f"attempt {number} has memory={memory}, because an earlier one ran out of memory.")
         status = self._pump(process)
         loss = self._uploads.close()
         return replace(self._conclude(process, status), note=loss)
@@ -152,6 +155,10 @@ class _Host:
     def _say(self, text: str) -> None:
         """Writes a line of k8sflow's to the task's standard error."""
         _write(self._encoders["stderr"].feed(f"[k8sflow] {text}\n".encode()))
+
+    def _note(self, text: str) -> None:
+        """Writes a line of k8sflow's to the task's standard error, also in its log."""
+        self._take("stderr", f"[k8sflow] {text}\n".encode())
 
     def _open_log(self, stream: str) -> TimedLog:
         name = self._spec.name

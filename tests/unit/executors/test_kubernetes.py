@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from k8sflow.executors.kubernetes.executor import KubernetesExecutor
 from k8sflow.flow.decorators.pod_options import DEFAULT_OPTIONS, PodOptions, merge
 from k8sflow.flow.graph import Graph
 from k8sflow.flow.outcome import Outcome
+from k8sflow.kubernetes.job import AGENT
 from k8sflow.storage.memory import MemoryStore
 from k8sflow.storage.records import Commit, RunRecord
 from k8sflow.storage.run_store import RunStore
@@ -166,6 +168,18 @@ def test_out_of_memory_is_reported_with_the_request_and_the_last_lines(
     assert "500M" in result.explained.summary
     assert "memory=800" in result.explained.resolution
     assert "allocating" in result.explained.detail
+
+
+def test_an_execution_requests_the_memory_of_its_spec(server: FakeApi, start: Callable[..., Driver]) -> None:
+    """Instead of the step's: earlier executions ran out of that."""
+    driver = start()
+    driver.executor.submit([replace(task("work"), attempt=1, memory="8192M")])
+    server.wait(lambda: server.names("jobs"), "the Job")
+    (name,) = server.names("jobs")
+    job = server.objects["jobs", name]
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    assert container["resources"]["limits"]["memory"] == "8192M"
+    assert '"memory":"8192M"' in container["command"][len(AGENT)]
 
 
 def test_a_commit_counts_if_the_pod_recorded_nothing(server: FakeApi, start: Callable[..., Driver]) -> None:
