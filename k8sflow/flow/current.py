@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -50,6 +51,7 @@ class TaskFacts:
         graph: Makes the flow's graph as JSON types.
         run_store: The records of the run, as the client takes them.
         parallel: Its position among the processes of a ``num_parallel`` step.
+        notice_file: The path of a file that exists as soon as its pod is on its way out.
         more: What decorators add, by name.
     """
 
@@ -66,6 +68,7 @@ class TaskFacts:
     graph: Callable[[], dict[str, Any]] = dict
     run_store: Any = None
     parallel: Parallel | None = None
+    notice_file: str = ""
     more: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -183,6 +186,19 @@ class Current:
         if self._facts is None or self._facts.parallel is None:
             raise AttributeError  # __getattr__, which Python asks next, explains it
         return self._facts.parallel
+
+    @property
+    def preempted(self) -> bool:
+        """True as soon as the task's pod is on its way out: it was sent SIGTERM, or its spot node is to be taken away.
+
+        Always False for a task on this machine.
+        """
+        return self._facts is not None and os.path.exists(self._facts.notice_file)  # noqa: PTH110  asked in loops
+
+    @property
+    def spot_termination_notice(self) -> str | None:
+        """The path of a file that exists as soon as ``preempted`` is True."""
+        return self._facts.notice_file if self._facts else None
 
     @property
     def trigger(self) -> None:

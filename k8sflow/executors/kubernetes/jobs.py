@@ -15,7 +15,7 @@ from k8sflow.executors.kubernetes.pods import agent_arguments, environment
 from k8sflow.executors.kubernetes.task import TaskOnCluster
 from k8sflow.kubernetes import diagnosis, labels, names, waiting
 from k8sflow.kubernetes.api import KubernetesApi
-from k8sflow.kubernetes.job import AGENT, DEFAULT_TTL_SECONDS, TaskJob, job_manifest
+from k8sflow.kubernetes.job import AGENT, DEFAULT_TTL_SECONDS, GRACE_SECONDS, TaskJob, job_manifest
 from k8sflow.kubernetes.manifest import Manifest
 from k8sflow.kubernetes.reflector import Change, Reflector, identity_of
 from k8sflow.task.result import TaskResult
@@ -367,5 +367,8 @@ async def delete_run(api: KubernetesApi, context: RunContext) -> None:
     """Asks for the end of every object of the run that this executor makes."""
     objects = RunObjects.of(context)
     await api.delete(objects.jobs, label_selector=objects.selector)
+    if any(options.grace_seconds is not None for options in context.pods.values()):
+        # The grace is meant for a pod whose work continues elsewhere. Nobody waits for a cancelled run's.
+        await api.delete(objects.pods, label_selector=objects.selector, grace_seconds=GRACE_SECONDS)
     if context.owner is None:
         await api.delete(objects.owner)

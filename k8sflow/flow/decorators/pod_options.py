@@ -18,6 +18,8 @@ RESOURCES = ("cpu", "memory", "disk", "gpu", "shared_memory", "on_oom", "max_mem
 _PULL_POLICIES = ("Always", "IfNotPresent", "Never")
 _GPU_VENDORS = ("nvidia", "amd")
 _ON_OOM = ("double",)
+_CLOUDS = ("aws", "gcp", "azure")
+_SHORTEST_GRACE_SECONDS = 5
 # How often the memory is doubled at most where no max_memory says so.
 _MOST_DOUBLINGS = 3
 _TOLERATION_KEYS = {"key", "operator", "value", "effect", "tolerationSeconds"}
@@ -41,6 +43,13 @@ def _seconds(value: object) -> int:
     seconds = _count(value)
     if seconds == 0:
         raise ValueError("0 seconds is not a time")
+    return seconds
+
+
+def _grace(value: object) -> int:
+    seconds = _count(value)
+    if seconds < _SHORTEST_GRACE_SECONDS:
+        raise ValueError(f"{seconds} seconds leave no time to store output; use {_SHORTEST_GRACE_SECONDS} or more")
     return seconds
 
 
@@ -121,6 +130,10 @@ class PodOptions:
     env: Mapping[str, str] | None = _option(_pairs, "more environment variables of the container")
     run_as_user: int | None = _option(_count, "numeric user of the container (default 65532)")
     deadline_seconds: int | None = _option(_seconds, "how long the pod may run (default 5 days)")
+    grace_seconds: int | None = _option(
+        _grace, "seconds from SIGTERM to SIGKILL, in which the step may finish (default: it ends at SIGTERM)"
+    )
+    spot: str | None = _option(_one_of(_CLOUDS), "aws, gcp or azure: looks for its notice that a spot node ends")
     pending_timeout_seconds: int | None = _option(
         _seconds,
         "how long the pod may wait to start (default: 600 where its image or settings are wrong, else no limit)",

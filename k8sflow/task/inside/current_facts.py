@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import os
+import secrets
+import tempfile
+from pathlib import Path
 from typing import Any
 
 from k8sflow.flow.current import Parallel, TaskFacts
@@ -10,6 +14,7 @@ from k8sflow.flow.definition import FlowDefinition
 from k8sflow.flow.graph import Node
 from k8sflow.storage.records import RunRecord
 from k8sflow.storage.run_store import RunStore
+from k8sflow.task.protocol import NOTICE_VARIABLE
 from k8sflow.task.spec import TaskName, TaskSpec
 
 # The processes of a num_parallel step run on one machine.
@@ -31,11 +36,17 @@ def current_facts(definition: FlowDefinition, record: RunRecord, run_store: RunS
         parameter_names=tuple(definition.parameters),
         graph=lambda: describe(definition, record),
         run_store=run_store,
+        notice_file=os.environ.get(NOTICE_VARIABLE) or _never_written(),
         more=dict(record.flow_decorators.get("project", {})),
         parallel=_parallel(spec)
         if spec.name.step in definition.graph.nodes and definition.graph[spec.name.step].is_parallel
         else None,
     )
+
+
+def _never_written() -> str:
+    """The path of the notice on this machine, where there is none: code that looks for the file runs here too."""
+    return str(Path(tempfile.gettempdir()) / f"k8sflow-{os.getpid()}-{secrets.token_hex(8)}")
 
 
 def _parallel(spec: TaskSpec) -> Parallel:

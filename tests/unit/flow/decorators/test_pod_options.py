@@ -39,6 +39,8 @@ def test_tolerations_are_a_list_or_json() -> None:
         ({"tolerations": "[oops"}, "tolerations='[oops'"),
         ({"run_as_user": "root"}, "run_as_user='root'"),
         ({"deadline_seconds": 0}, "0 seconds"),
+        ({"grace_seconds": 4}, "use 5 or more"),
+        ({"spot": "amazon"}, "'amazon' is none of aws, gcp, azure"),
         ({"on_oom": "triple"}, "'triple' is none of double"),
         ({"max_memroy": "4Gi"}, "Did you mean 'max_memory'?"),
     ],
