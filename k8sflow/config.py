@@ -16,6 +16,7 @@ FILE_NAME = "k8sflow.toml"
 ROOT_NAME = ".k8sflow"
 LOG_LEVELS = ("debug", "info", "warning", "error")
 _PATIENCE_SECONDS = 600.0
+_INDEXED_FROM = 20
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Settings:
         kubernetes_runtime_image: The k8sflow image.
         kubernetes_service_account: Service account of task pods; None for the namespace's default.
         kubernetes_context: Context of the kubeconfig; None for its current one.
+        kubernetes_indexed_from: From how many pods on a foreach is run as Indexed Jobs; None for the default.
         log: Level from which k8sflow logs to stderr, one of ``LOG_LEVELS``; None for no logging.
     """
 
@@ -61,6 +63,7 @@ class Settings:
     kubernetes_runtime_image: str = f"k8sflow:{VERSION}"
     kubernetes_service_account: str | None = None
     kubernetes_context: str | None = None
+    kubernetes_indexed_from: str | None = None
     log: str | None = None
 
     def __post_init__(self) -> None:
@@ -80,6 +83,11 @@ class Settings:
             raise ConfigurationError(
                 f"the setting storage_patience_seconds is {self.storage_patience_seconds!r}.",
                 advice='Use a number of seconds, such as "600" for ten minutes.',
+            )
+        if self.kubernetes_indexed_from is not None and not _is_count(self.kubernetes_indexed_from):
+            raise ConfigurationError(
+                f"the setting kubernetes_indexed_from is {self.kubernetes_indexed_from!r}.",
+                advice='Use a number of pods from 2 on, such as "20".',
             )
         self._check_infrastructure()
         if self.log is not None and self.log.lower() not in LOG_LEVELS:
@@ -107,6 +115,11 @@ class Settings:
         return _PATIENCE_SECONDS if self.storage_patience_seconds is None else float(self.storage_patience_seconds)
 
     @property
+    def indexed_from(self) -> int:
+        """From how many pods on a foreach is run as Indexed Jobs."""
+        return _INDEXED_FROM if self.kubernetes_indexed_from is None else int(self.kubernetes_indexed_from)
+
+    @property
     def credentials_secret(self) -> str | None:
         """Name of the Secret with the bucket's keys, or None for workload identity."""
         return self.credentials.partition(":")[2] or None
@@ -126,6 +139,10 @@ def _is_seconds(text: str) -> bool:
         return 0 <= float(text) < float("inf")
     except ValueError:
         return False
+
+
+def _is_count(text: str) -> bool:
+    return text.isdecimal() and int(text) > 1
 
 
 def variable(key: str) -> str:

@@ -68,6 +68,7 @@ def test_the_environment_wins(tmp_path: Path, home: Path, key: str) -> None:
         "storage_patience_seconds": ("60", "1.5"),
         "infrastructure_retries": ("1", "0"),
         "infrastructure_pauses_seconds": ("1", "1.5,60"),
+        "kubernetes_indexed_from": ("5", "9"),
         "log": ("debug", "info"),
     }
     file, variable = valid.get(key, ("file", "ünï"))
@@ -88,6 +89,13 @@ def test_pauses_are_numbers_of_seconds(text: str) -> None:
     """One that can't be read is refused, not left out."""
     with pytest.raises(ConfigurationError, match="infrastructure_pauses_seconds"):
         Settings(infrastructure_pauses_seconds=text)
+
+
+@pytest.mark.parametrize("text", ["many", "1", "2.5", "-3"])
+def test_a_number_of_pods_is_a_whole_number_from_two(text: str) -> None:
+    """Anything else is refused as soon as it is read."""
+    with pytest.raises(ConfigurationError, match="kubernetes_indexed_from"):
+        Settings(kubernetes_indexed_from=text)
 
 
 @pytest.mark.parametrize("text", ["ten minutes", "-1", "inf", "nan"])

@@ -13,7 +13,8 @@ from typing import Any
 
 from k8sflow.errors import KubernetesError
 from k8sflow.executors.context import RunContext
-from k8sflow.executors.kubernetes.jobs import Jobs, delete_run
+from k8sflow.executors.kubernetes.jobs import Jobs
+from k8sflow.executors.kubernetes.run_objects import delete_run
 from k8sflow.kubernetes.api import KubernetesApi
 from k8sflow.kubernetes.kubeconfig import ClusterAccess, load_access
 from k8sflow.task.spec import TaskSpec

@@ -35,6 +35,7 @@ from k8sflow.storage.open_store import open_store
 from k8sflow.storage.patience import FIRST_ANSWER_SECONDS, FIRST_CONTACT_SECONDS, Patience
 from k8sflow.storage.run_store import RunStore
 from k8sflow.task import streams
+from k8sflow.task.batch import TaskBatch
 from k8sflow.task.failure import has_entered, never_reached, not_stored, unloadable
 from k8sflow.task.host import pod_environment
 from k8sflow.task.host.become import become_task
@@ -49,6 +50,7 @@ from k8sflow.task.stored_results import write_outcome
 
 TERMINATION_LOG = Path("/dev/termination-log")
 CODE_FOLDER = "code"
+INDEX_VARIABLE = "JOB_COMPLETION_INDEX"
 _LINGER_SECONDS = 0.25
 _OUTPUTS: tuple[OutputStream, ...] = ("stdout", "stderr")
 _TERMINATED = failed(Outcome.CANCELLED, "its pod was sent SIGTERM")
@@ -63,7 +65,7 @@ _THREAD_VARIABLES = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the agent, and returns the container's exit code."""
     parser = argparse.ArgumentParser(prog="k8sflow.task.host.agent")
-    parser.add_argument("task", help="the task as JSON")
+    parser.add_argument("tasks", help="the tasks of the Job as JSON; of several, the pod has the one of its index")
     parser.add_argument("--store", required=True)
     parser.add_argument("--flow", required=True)
     parser.add_argument("--package", required=True)
@@ -79,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run_task(options: argparse.Namespace) -> int:
-    spec = TaskSpec.from_json(options.task)
+    spec = _own_task(options)
     # Every other task follows one that has reached the bucket; what can't be reached then is an outage.
     is_first = not spec.inputs and not spec.attempt and spec.name.step != EXIT_HOOK_STEP
     try:
@@ -95,6 +97,11 @@ def _run_task(options: argparse.Namespace) -> int:
     except K8sflowError as error:
         result = not_stored(error)
     return _reported(result)
+
+
+def _own_task(options: argparse.Namespace) -> TaskSpec:
+    """This pod's share of the tasks of its Job: an Indexed Job numbers its pods."""
+    return TaskBatch.from_json(options.tasks)[int(os.environ.get(INDEX_VARIABLE, "0"))]
 
 
 def _reported(result: TaskResult) -> int:
@@ -140,7 +147,8 @@ class _Host:
         with new_pipes() as pipes:
             pid = os.fork()
             if pid == 0:
-                _run_flow(self._options, pipes.write_ends, outlives_sigterm=self._preemption.lets_step_finish)
+                is_patient = self._preemption.lets_step_finish
+                _run_flow(self._options, self._spec, pipes.write_ends, outlives_sigterm=is_patient)
         timeout, grace = self._options.timeout, self._options.grace
         limit = None if timeout is None else TimeLimit(timeout, grace)
         self._process = TaskProcess(self._spec, pid, pipes, self._selector, self._take, limit)
@@ -241,7 +249,9 @@ def _reap(task: int) -> int | None:
     return found
 
 
-def _run_flow(options: argparse.Namespace, pipes: Mapping[Stream, int], *, outlives_sigterm: bool) -> NoReturn:
+def _run_flow(
+    options: argparse.Namespace, spec: TaskSpec, pipes: Mapping[Stream, int], *, outlives_sigterm: bool
+) -> NoReturn:
     """Runs the flow's file as the task's process; its command line runs the task."""
     code = 1
     try:
@@ -249,7 +259,7 @@ def _run_flow(options: argparse.Namespace, pipes: Mapping[Stream, int], *, outli
         streams.renew()
         os.environ[RESULT_FD_VARIABLE] = str(pipes["result"])
         os.chdir(CODE_FOLDER)
-        sys.argv = [str(Path(options.file).resolve()), "step", options.task, f"--store={options.store}"]
+        sys.argv = [str(Path(options.file).resolve()), "step", spec.to_json(), f"--store={options.store}"]
         shadowing.protect(folder := str(Path.cwd()))
         sys.path.insert(0, folder)
         if "/" in options.file:  # it was started by `python -m`

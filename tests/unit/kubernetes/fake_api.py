@@ -207,12 +207,15 @@ class FakeApi:
         """Ends the streams that follow a pod's log now."""
         self.write_log(pod, ("END", b""))
 
-    def pod_of(self, job: str, *, suffix: str = "abcde", **status: Any) -> Manifest:
-        """Creates a pod as the Job controller would, and returns it."""
+    def pod_of(self, job: str, *, index: int | None = None, suffix: str = "abcde", **status: Any) -> Manifest:
+        """Creates a pod as the Job controller would, that of an index of an Indexed Job, and returns it."""
         manifest = self.get("jobs", job)
         assert manifest is not None
         template = manifest["spec"]["template"]
         labels = {**template["metadata"]["labels"], "batch.kubernetes.io/job-name": job}
+        if index is not None:
+            labels["batch.kubernetes.io/job-completion-index"] = str(index)
+            suffix = f"{index}-{suffix}"
         pod = {
             "kind": "Pod",
             "metadata": {
@@ -347,7 +350,8 @@ class FakeApi:
         item = self.objects.get((resource, name))
         if item is None:
             return _status(404, "NotFound", f'{resource} "{name}" not found')
-        item["metadata"].update(changes["metadata"])
+        for part, values in changes.items():
+            item[part].update(values)
         return web.json_response(self._put(resource, item, silently=False))
 
     def _delete(self, resource: str, name: str | None, selector: dict[str, str]) -> web.Response:

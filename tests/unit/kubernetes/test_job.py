@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 from k8sflow.flow.decorators import quantity
 from k8sflow.flow.decorators.pod_options import DEFAULT_OPTIONS, PodOptions, merge
 from k8sflow.kubernetes.job import TaskJob, job_manifest
+from k8sflow.task.batch import TaskBatch
 from k8sflow.task.spec import TaskName, TaskSpec
 
 TASK = TaskSpec("BigSum", "12", TaskName("train_model", (3, 1)), attempt=2)
 JOB = TaskJob(
     name="bigsum-train-model-0123456789",
     namespace="lab",
-    task=TASK,
+    tasks=TaskBatch(TASK),
     options=merge(PodOptions(image="k8sflow:1"), DEFAULT_OPTIONS),
     runtime_image="k8sflow:1",
     command=("python3", "-m", "k8sflow.task.host.agent", "it's; $(a) test"),
