@@ -166,13 +166,20 @@ class KubernetesApi:
         """The answer to a request object that is not stored, such as an access review."""
         return await self._request("POST", path, body=question)
 
-    async def delete(self, path: str, *, label_selector: str = "") -> None:
+    async def delete(self, path: str, *, label_selector: str = "", grace_seconds: int | None = None) -> None:
         """Deletes an object, or the objects of a collection that the selector matches; later also what they own.
 
         Deleting a missing object is not an error.
+
+        Args:
+            path: Path of the object or the collection.
+            label_selector: Which objects of the collection.
+            grace_seconds: How long pods have to end; None for the time that they ask for.
         """
         params = {"labelSelector": label_selector} if label_selector else None
-        options = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
+        options: Manifest = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
+        if grace_seconds is not None:
+            options["gracePeriodSeconds"] = grace_seconds
         try:
             await self._request("DELETE", path, params=params, body=options)
         except ApiStatusError as error:

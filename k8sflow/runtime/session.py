@@ -125,7 +125,7 @@ class Session:
         """
         from k8sflow.executors.kubernetes.requirements import check  # noqa: PLC0415  only here is the API needed
 
-        check(self.placement.inside(self.settings), is_detached=False)
+        check(self.placement.inside(self.settings), self.placement.pods, is_detached=False)
 
     def drive(
         self,

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import replace
 from http import HTTPStatus
 from itertools import chain
 from typing import Any
@@ -250,13 +251,15 @@ class Jobs:
         name = names.job_name(
             flow=first.flow, run=first.run, step=first.name.step, task=tasks.ids, attempt=first.attempt
         )
-        job = self._new_job(name, first.name.step, len(tasks), min(room, len(tasks)))
+        job = self._new_job(name, first, len(tasks), min(room, len(tasks)))
         for index, task in enumerate(tasks):
             job.add(index, task)
         self._creating.add(self.spawn(self._create(job, tasks)))
 
-    def _new_job(self, name: str, step: str, indices: int, parallelism: int) -> JobOnCluster:
-        options = self.context.pods[step]
+    def _new_job(self, name: str, first: TaskSpec, indices: int, parallelism: int) -> JobOnCluster:
+        options = self.context.pods[first.name.step]
+        if first.memory:
+            options = replace(options, memory=first.memory)
         job = JobOnCluster(self, self._window, name, options, indices, parallelism, self._task_finished)
         self._jobs[name] = job
         self._narrow.append(job)
@@ -305,7 +308,7 @@ class Jobs:
             return False
         job = self._jobs.get(found.name)
         if job is None:
-            job = self._new_job(found.name, task.name.step, found.indices, found.parallelism)
+            job = self._new_job(found.name, task, found.indices, found.parallelism)
             job.created()
         job.add(found.index, task)
         if not self._taken_over:

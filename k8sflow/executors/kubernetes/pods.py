@@ -11,6 +11,7 @@ from k8sflow.task.batch import TaskBatch
 def agent_arguments(context: RunContext, tasks: TaskBatch) -> list[str]:
     """The arguments of the agent in each pod of a Job."""
     record, limit = context.record, context.time_limit(tasks.template.name.step)
+    options = context.pods[tasks.template.name.step]
     return [
         tasks.to_json(),
         f"--store={context.run_store.store.url}",
@@ -18,6 +19,8 @@ def agent_arguments(context: RunContext, tasks: TaskBatch) -> list[str]:
         f"--package={record.package}",
         f"--file={record.file}",
         *([f"--timeout={limit.seconds:g}", f"--grace={limit.grace_seconds:g}"] if limit is not None else []),
+        *([f"--termination-grace={options.grace_seconds}"] if options.grace_seconds is not None else []),
+        *([f"--spot={options.spot}"] if options.spot is not None else []),
     ]
 
 

@@ -114,7 +114,8 @@ class Reporter(Observer):
             return  # it runs together with another one, which is reported
         when = f" in {duration(again.pause_seconds)}" if again.pause_seconds else ""
         price = "this costs no retry" if again.number is None else f"retry {again.number} of {again.times}"
-        self._line(task.name, f"{brief(_why(result))}; it is run again{when} ({price})", "yellow")
+        more = f" with memory={again.memory}" if again.memory else ""
+        self._line(task.name, f"{brief(_why(result))}; it is run again{more}{when} ({price})", "yellow")
 
     def caught(self, task: TaskSpec, result: TaskResult, catch: Catch) -> None:
         """Reports that the run continues without the task's result."""

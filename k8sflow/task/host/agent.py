@@ -41,7 +41,8 @@ from k8sflow.task.failure import has_entered, never_reached, not_stored, unloada
 from k8sflow.task.host import pod_environment
 from k8sflow.task.host.become import become_task
 from k8sflow.task.host.framing import Encoder, OutputStream, encode_result
-from k8sflow.task.host.supervise import TERM_SECONDS, Stream, TaskProcess, new_pipes
+from k8sflow.task.host.preemption import Preemption
+from k8sflow.task.host.supervise import Stream, TaskProcess, new_pipes
 from k8sflow.task.host.uploads import LogUploads
 from k8sflow.task.protocol import RESULT_FD_VARIABLE
 from k8sflow.task.result import TaskResult, failed
@@ -72,6 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--file", required=True)
     parser.add_argument("--timeout", type=float, help="seconds that the task may take")
     parser.add_argument("--grace", type=float, default=0.0, help="seconds that it may take to end after that")
+    parser.add_argument("--termination-grace", type=float, help="seconds after SIGTERM in which the step may finish")
+    parser.add_argument("--spot", default="", help="the cloud whose spot notices are looked for")
     options = parser.parse_args(arguments)
     pod_environment.complete()
     _limit_threads()
@@ -121,7 +124,7 @@ class _Host:
         self._selector = selectors.DefaultSelector()
         self._encoders = {stream: Encoder(stream) for stream in _OUTPUTS}
         self._process: TaskProcess | None = None
-        self._is_terminated = False
+        self._preemption = Preemption(Path.cwd(), options.termination_grace, options.spot, self._wake)
         self._patience_seconds = config.load(Path.cwd()).storage_patience
         self._woken, self._wakeup = socket.socketpair()
 
@@ -130,6 +133,10 @@ class _Host:
         self._catch_signals()
         process = self._start()
         self._uploads = LogUploads({stream: self._open_log(stream) for stream in _OUTPUTS}, self._patience, self._say)
+        if self._spec.memory:
+            number, memory = self._spec.attempt, self._spec.memory
+            self._note(f"attempt {number} has memory={memory}, because an earlier one ran out of memory.")
+        self._preemption.watch()
         status = self._pump(process)
         loss = self._uploads.close()
         return replace(self._conclude(process, status), note=loss)
@@ -141,12 +148,13 @@ class _Host:
         with new_pipes() as pipes:
             pid = os.fork()
             if pid == 0:
-                _run_flow(self._options, self._spec, pipes.write_ends)
+                is_patient = self._preemption.lets_step_finish
+                _run_flow(self._options, self._spec, pipes.write_ends, outlives_sigterm=is_patient)
         timeout, grace = self._options.timeout, self._options.grace
         limit = None if timeout is None else TimeLimit(timeout, grace)
         self._process = TaskProcess(self._spec, pid, pipes, self._selector, self._take, limit)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-        if self._is_terminated:
+        if self._preemption.is_terminated:
             self._terminate()
         return self._process
 
@@ -155,11 +163,15 @@ class _Host:
         self._uploads.add(stream, data)
 
     def _patience(self) -> float:
-        return TERM_SECONDS if self._is_terminated else self._patience_seconds
+        return self._preemption.storing_seconds if self._preemption.is_terminated else self._patience_seconds
 
     def _say(self, text: str) -> None:
         """Writes a line of k8sflow's to the task's standard error."""
         _write(self._encoders["stderr"].feed(f"[k8sflow] {text}\n".encode()))
+
+    def _note(self, text: str) -> None:
+        """Writes a line of k8sflow's to the task's standard error, also in its log."""
+        self._take("stderr", f"[k8sflow] {text}\n".encode())
 
     def _open_log(self, stream: str) -> TimedLog:
         name = self._spec.name
@@ -175,17 +187,28 @@ class _Host:
 
     def _terminate(self, _number: int = signal.SIGTERM, _frame: FrameType | None = None) -> None:
         """Passes SIGTERM on to the task; the kubelet sends SIGKILL when the pod's grace period is over."""
-        self._is_terminated = True
-        self._run_store.store.limit_patience(TERM_SECONDS)  # the pod has a few seconds left
-        if self._process is not None:
-            self._process.ended_for = self._process.ended_for or _TERMINATED
+        self._preemption.terminate()
+        self._run_store.store.limit_patience(self._preemption.storing_seconds)
+        if self._process is None:
+            return
+        self._process.ended_for = self._process.ended_for or _TERMINATED
+        if self._preemption.lets_step_finish:
+            self._process.end_within(self._preemption.seconds_left)
+        else:
             self._process.signal(signal.SIGTERM)
+
+    def _wake(self) -> None:
+        """Lets the loop look at what another thread has for it."""
+        with contextlib.suppress(BlockingIOError):  # it is about to be woken already
+            self._wakeup.send(b"\0")
 
     def _pump(self, process: TaskProcess) -> int:
         """Takes the output until the process has ended; returns its exit status."""
         status = None
         while status is None:
             process.end_overdue()
+            while self._preemption.notes:
+                self._note(self._preemption.notes.popleft())
             ready = self._selector.select(_LINGER_SECONDS)
             if not ready:
                 self._flush()
@@ -206,6 +229,7 @@ class _Host:
 
     def _conclude(self, process: TaskProcess, status: int) -> TaskResult:
         end = process.conclude(status, self._run_store, self._options.file)
+        end = replace(end, result=self._preemption.excuse(end.result))
         # Why the pod was sent SIGTERM, the driver knows or learns from the pod's status: it records that.
         is_for_the_driver = end.known is None and end.result.outcome is Outcome.CANCELLED
         if end.result is not end.known and not is_for_the_driver:
@@ -226,11 +250,13 @@ def _reap(task: int) -> int | None:
     return found
 
 
-def _run_flow(options: argparse.Namespace, spec: TaskSpec, pipes: Mapping[Stream, int]) -> NoReturn:
+def _run_flow(
+    options: argparse.Namespace, spec: TaskSpec, pipes: Mapping[Stream, int], *, outlives_sigterm: bool
+) -> NoReturn:
     """Runs the flow's file as the task's process; its command line runs the task."""
     code = 1
     try:
-        become_task(pipes["stdout"], pipes["stderr"])
+        become_task(pipes["stdout"], pipes["stderr"], outlives_sigterm=outlives_sigterm)
         streams.renew()
         os.environ[RESULT_FD_VARIABLE] = str(pipes["result"])
         os.chdir(CODE_FOLDER)

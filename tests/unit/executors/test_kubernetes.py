@@ -10,6 +10,7 @@ import pytest
 from k8sflow.executors.base import Finished, Note, Output, OutputMissing, Queued, Started
 from k8sflow.flow.decorators.pod_options import PodOptions, merge
 from k8sflow.flow.outcome import Outcome
+from k8sflow.kubernetes.job import AGENT
 from k8sflow.task.host.framing import Encoder, encode_result
 from k8sflow.task.result import TaskResult, failed
 from tests.unit.executors.kubernetes_driver import (
@@ -69,6 +70,18 @@ def test_out_of_memory_is_reported_with_the_request_and_the_last_lines(
     assert "500M" in result.explained.summary
     assert "memory=800" in result.explained.resolution
     assert "allocating" in result.explained.detail
+
+
+def test_an_execution_requests_the_memory_of_its_spec(server: FakeApi, start: Callable[..., Driver]) -> None:
+    """Instead of the step's: earlier executions ran out of that."""
+    driver = start()
+    driver.executor.submit([replace(task("work"), attempt=1, memory="8192M")])
+    server.wait(lambda: server.names("jobs"), "the Job")
+    (name,) = server.names("jobs")
+    job = server.objects["jobs", name]
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    assert container["resources"]["limits"]["memory"] == "8192M"
+    assert '"memory":"8192M"' in container["command"][len(AGENT)]
 
 
 def test_a_commit_counts_if_the_pod_recorded_nothing(server: FakeApi, start: Callable[..., Driver]) -> None:
@@ -286,6 +299,21 @@ def test_cancel_leaves_nothing_and_finishes_every_task(server: FakeApi, start: C
     assert server.names("jobs") == server.names("pods") == server.names("configmaps") == []
     ends = {driver.next(Finished).task: Outcome.CANCELLED for _ in range(3)}
     assert ends == {task(f"a/{index}"): Outcome.CANCELLED for index in range(3)}
+
+
+@pytest.mark.parametrize(("grace_seconds", "expected"), [(None, []), (3600, [("pods", 5)])])
+def test_cancel_waits_for_no_grace(
+    server: FakeApi,
+    start: Callable[..., Driver],
+    grace_seconds: int | None,
+    expected: list[tuple[str, int]],
+) -> None:
+    """Pods with an hour to finish are deleted with the grace of all others."""
+    driver = start(options={"a": replace(DEFAULTS, grace_seconds=grace_seconds)})
+    (job,) = driver.run("a")
+    server.pod_of(job)
+    driver.executor.cancel()
+    assert [delete for delete in server.grace_of_deletes if delete[0] == "pods"] == expected
 
 
 def test_the_last_job_takes_the_owner_along(server: FakeApi, start: Callable[..., Driver]) -> None:

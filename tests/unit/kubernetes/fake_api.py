@@ -61,6 +61,7 @@ class FakeApi:
         self.faults: list[Fault] = []
         self.version = {"major": "1", "minor": "34+", "gitVersion": "v1.34.3"}
         self.denied: set[tuple[str, str]] = set()
+        self.grace_of_deletes: list[tuple[str, int | None]] = []
         self._log_changed: dict[str, asyncio.Event] = {}
         self._version = itertools.count(1)
         self._changed = threading.Event()
@@ -351,6 +352,7 @@ class FakeApi:
         if request.method == "PATCH" and name is not None:
             return self._patch(resource, name, await request.json())
         if request.method == "DELETE":
+            self.grace_of_deletes.append((resource, (await request.json()).get("gracePeriodSeconds")))
             return self._delete(resource, name, _selector(request))
         if "watch" in request.query:
             return await self._watch(request, resource)
