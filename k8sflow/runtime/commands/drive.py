@@ -97,7 +97,9 @@ def _drive(
 
     def executors(report: Report) -> dict[str, Executor]:
         for name in session.executors:
-            made[name] = session.executor(name, report, max_workers=max_workers, lock=lease.descriptor)
+            made[name] = session.executor(
+                name, report, max_workers=max_workers, lock=lease.descriptor, notice=reporter.notice
+            )
         lease.keep(lambda: report(_superseded(session)))
         return made
 
