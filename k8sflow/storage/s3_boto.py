@@ -41,6 +41,7 @@ from k8sflow.storage.s3_client import (
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
+    from types_boto3_s3.type_defs import ObjectIdentifierTypeDef
 
 
 class BotoClient:
@@ -82,6 +83,14 @@ class BotoClient:
         """As ``S3Client``."""
         with _translated():
             return self._client.head_object(Bucket=self._bucket, Key=key)["ContentLength"]
+
+    def delete(self, keys: Sequence[str]) -> str:
+        """As ``S3Client``."""
+        objects: list[ObjectIdentifierTypeDef] = [{"Key": key} for key in keys]
+        with _translated():
+            answer = self._client.delete_objects(Bucket=self._bucket, Delete={"Objects": objects, "Quiet": True})
+        errors = answer.get("Errors")
+        return str(errors[0].get("Code")) if errors else ""
 
     def page(self, prefix: str, delimiter: str = "", token: str = "", most: int = 1000) -> Page:
         """As ``S3Client``."""

@@ -15,7 +15,7 @@ from k8sflow.storage.objects import Buffer
 
 PART_BYTES = 16 << 20
 PARALLEL_PARTS = 8
-CONNECT_SECONDS = 5
+CONNECT_SECONDS = 3  # three attempts: an unreachable server is to be reported after some ten seconds
 READ_SECONDS = 60
 TRIES = 3
 
@@ -117,6 +117,9 @@ class S3Client(Protocol):
 
     def size(self, key: str) -> int:
         """The size of an object."""
+
+    def delete(self, keys: Sequence[str]) -> str:
+        """Deletes objects, at most 1000; the error code of the first that could not be deleted, or an empty string."""
 
     def page(self, prefix: str, delimiter: str = "", token: str = "", most: int = 1000) -> Page:
         """A page of the objects below a prefix."""

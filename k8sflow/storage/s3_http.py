@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import hashlib
 import http.client
 import os
 import random
@@ -12,6 +14,7 @@ import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import unquote_plus, urlsplit
@@ -250,6 +253,14 @@ class HttpClient:
     def size(self, key: str) -> int:
         """As ``S3Client``."""
         return self._call("HEAD", key)[0].size
+
+    def delete(self, keys: Sequence[str]) -> str:
+        """As ``S3Client``."""
+        listed = "".join(f"<Object><Key>{escape(key)}</Key></Object>" for key in keys)
+        body = f"<Delete>{listed}<Quiet>true</Quiet></Delete>".encode()
+        checksum = base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()
+        _, answer = self._call("POST", "", {"delete": ""}, {"content-md5": checksum}, [body])
+        return _parsed(answer).findtext("{*}Error/{*}Code") or ""
 
     def page(self, prefix: str, delimiter: str = "", token: str = "", most: int = 1000) -> Page:
         """As ``S3Client``."""
