@@ -13,6 +13,7 @@ from k8sflow.flow.decorators import quantity
 from k8sflow.flow.decorators.pod_options import PodOptions
 from k8sflow.flow.outcome import Outcome
 from k8sflow.task.result import TaskResult, failed
+from k8sflow.version import VERSION
 
 _MEMORY_STEPS_MB = 1000
 _MORE_MEMORY = Decimal("1.5")
@@ -163,7 +164,18 @@ def no_runtime(image: str, detail: str) -> TaskResult:
         Outcome.BAD_IMAGE,
         f"its image {image} doesn't contain the k8sflow runtime.",
         detail,
-        "Set kubernetes_runtime_image to the k8sflow image of this version.",
+        f"Set kubernetes_runtime_image to the k8sflow image of this version ({VERSION}), or leave out "
+        "runtime_in_image, so that the runtime is copied into the pod.",
+    )
+
+
+def other_runtime(image: str, detail: str) -> TaskResult:
+    """The runtime in the image, or in the image that it was copied from, is of another version than the driver."""
+    return failed(
+        Outcome.BAD_IMAGE,
+        f"its image {image} runs with another version of k8sflow than {VERSION}, which started the run.",
+        detail,
+        f"Build the image on the k8sflow image {VERSION}, or set kubernetes_runtime_image to it.",
     )
 
 

@@ -20,17 +20,20 @@ from k8sflow.kubernetes import labels
 from k8sflow.kubernetes.manifest import Manifest
 from k8sflow.task.batch import TaskBatch
 from k8sflow.task.host.pod_environment import USERS_PYTHONPATH
+from k8sflow.version import VERSION
 
 CONTAINER = "task"
 RUNTIME_CONTAINER = "k8sflow-runtime"
 RUNTIME_FOLDER = "/opt/k8sflow"
 WORK_FOLDER = "/k8sflow/work"
+OTHER_RUNTIME = "[k8sflow] the version of the runtime is "
 # Not through PYTHONPATH, which would replace the image's own; the agent adds the runtime to it.
-AGENT = (
-    "python3",
-    "-c",
-    f"import sys; sys.path.insert(0, {RUNTIME_FOLDER!r}); from k8sflow.task.host.agent import main; sys.exit(main())",
+_START = (
+    f"import sys; sys.path.insert(0, {RUNTIME_FOLDER!r}); from k8sflow.version import VERSION; "
+    f"VERSION == {VERSION!r} or sys.exit({OTHER_RUNTIME!r} + VERSION); "
+    "from k8sflow.task.host.agent import main; sys.exit(main())"
 )
+AGENT = ("python3", "-c", _START)
 
 DEFAULT_USER = 65532
 DEFAULT_DEADLINE_SECONDS = 5 * 24 * 3600
@@ -158,7 +161,7 @@ def _job_spec(job: TaskJob) -> Manifest:
 
 def _pod_spec(job: TaskJob) -> Manifest:
     options = job.options
-    copies_runtime = job.image != job.runtime_image
+    copies_runtime = job.image != job.runtime_image and not options.runtime_in_image
     spec: Manifest = {
         "restartPolicy": "Never",
         "activeDeadlineSeconds": options.deadline_seconds or DEFAULT_DEADLINE_SECONDS,

@@ -13,6 +13,7 @@ from typing import Any
 
 from k8sflow.errors import FlowDefinitionError
 from k8sflow.flow.decorators import quantity
+from k8sflow.flow.decorators.parsers import flag
 
 RESOURCES = ("cpu", "memory", "disk", "gpu", "shared_memory", "on_oom", "max_memory")
 _PULL_POLICIES = ("Always", "IfNotPresent", "Never")
@@ -109,6 +110,9 @@ class PodOptions:
     image: str | None = _option(_text, "image of the task's container, with Python 3.10 or newer")
     image_pull_policy: str | None = _option(_one_of(_PULL_POLICIES), "Always, IfNotPresent or Never")
     image_pull_secrets: tuple[str, ...] | None = _option(_texts, "Secrets with the registry's credentials")
+    runtime_in_image: bool | None = _option(
+        flag, "true for an image that is built on the k8sflow image: no init container copies the runtime"
+    )
     namespace: str | None = _option(_text, "namespace of the run's Jobs; one for all steps of a run")
     service_account: str | None = _option(_text, "service account of the pod")
     cpu: str | None = _option(quantity.cpu, 'requested cores: 2, 0.5 or "500m"; there is no limit')

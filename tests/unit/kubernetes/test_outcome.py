@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from k8sflow.flow.decorators.pod_options import PodOptions
 from k8sflow.flow.outcome import Outcome
 from k8sflow.kubernetes import diagnosis, waiting
+from k8sflow.kubernetes.job import OTHER_RUNTIME
 from k8sflow.kubernetes.outcome import PodEnd, Running, Waiting, end_of_deleted, end_without_pod, pod_state
 from k8sflow.task.result import TaskResult, Transition, failed
 
@@ -66,6 +67,7 @@ ENDS = [
     ),
     (ended(128, "StartError", "something new"), Outcome.NEVER_STARTED, "StartError"),
     (ended(1, message="/usr/bin/python3: No module named k8sflow"), Outcome.BAD_IMAGE, "runtime"),
+    (ended(1, message=f"{OTHER_RUNTIME}0.0.0"), Outcome.BAD_IMAGE, "another version of k8sflow"),
     (ended(143, conditions=disrupted("PreemptionByScheduler")), Outcome.PREEMPTED, "higher priority"),
     (ended(143, conditions=disrupted("EvictionByEvictionAPI")), Outcome.EVICTED, "evicted"),
     (ended(143, conditions=disrupted("DeletionByTaintManager")), Outcome.NODE_LOST, "node was lost"),
