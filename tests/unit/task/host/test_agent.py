@@ -150,6 +150,14 @@ def test_a_task_that_is_asked_to_end_says_so(tmp_path: Path) -> None:
     assert result.outcome is Outcome.CANCELLED
 
 
+def test_a_task_loads_no_library_that_it_does_not_need(tmp_path: Path) -> None:
+    """Each would cost every pod a tenth of a second or more; the client of a bucket is imported, and boto3 is not."""
+    unneeded = ["boto3", "botocore", "click", "asyncio", "kubernetes", "aiohttp", "numpy", "email.mime"]
+    body = f"import k8sflow.storage.s3\nprint([name for name in {unneeded} if name in sys.modules])"
+    _, _, output = _run(tmp_path, body)
+    assert output["stdout"] == b"[]\n"
+
+
 def test_a_damaged_package_is_not_run(tmp_path: Path) -> None:
     """Nor one that is missing."""
     runner, command = _prepare(tmp_path, "pass")
