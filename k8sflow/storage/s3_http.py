@@ -9,27 +9,25 @@ import http.client
 import os
 import random
 import re
-import socket
-import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from html import escape
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
-from urllib.parse import unquote_plus, urlsplit
+from urllib.parse import unquote_plus
 
 from k8sflow.storage.objects import Buffer
 from k8sflow.storage.s3_client import (
-    CONNECT_SECONDS,
     PARALLEL_PARTS,
     PART_BYTES,
-    READ_SECONDS,
     TRIES,
     NoAnswerError,
     Page,
     RefusedError,
 )
+from k8sflow.storage.s3_connections import Answer, HttpReading, Server, reason_of
 from k8sflow.storage.s3_signing import UNSIGNED, Keys, digest, path_of, query_of, signed
 
 if TYPE_CHECKING:
@@ -62,7 +60,7 @@ def plain_client(
     if any(environment.get(name) for name in _PROFILES) or _config_file(environment).exists():
         return None
     try:
-        server = _Server(endpoint or "", connections)
+        server = Server(endpoint or "", connections)
     except ValueError:  # boto3 has the message
         return None
     connecting = [f"{server.scheme}_proxy", f"{server.scheme.upper()}_PROXY"]
@@ -77,129 +75,6 @@ def _config_file(environment: Mapping[str, str]) -> Path:
     return Path(environment.get("AWS_CONFIG_FILE") or Path(environment.get("HOME") or "/", ".aws", "config"))
 
 
-class _Server:
-    """The server's address, and its connections that wait for another request."""
-
-    def __init__(self, endpoint: str, connections: int) -> None:
-        parts = urlsplit(endpoint)
-        self.scheme = parts.scheme
-        self.host = parts.hostname or ""
-        self.netloc = parts.netloc
-        self.is_plain = self.scheme in {"http", "https"} and bool(self.host) and parts.path in {"", "/"}
-        self._port = parts.port
-        self._most = connections
-        self._idle: list[http.client.HTTPConnection] = []
-        self._context: ssl.SSLContext | None = None
-
-    def connection(self) -> tuple[http.client.HTTPConnection, bool]:
-        """A connection, and whether it was used before.
-
-        Raises:
-            NoAnswerError: The server can't be reached.
-        """
-        with contextlib.suppress(IndexError):
-            return self._idle.pop(), True
-        made = self._new()
-        try:
-            made.connect()
-        except OSError as error:
-            made.close()
-            is_of_tls = isinstance(error, ssl.SSLError)
-            raise NoAnswerError(_reason(error), is_unreachable=not is_of_tls) from error
-        made.sock.settimeout(READ_SECONDS)
-        return made, False
-
-    def keep(self, connection: http.client.HTTPConnection) -> None:
-        """Takes back a connection whose answer was read."""
-        if connection.sock is None or len(self._idle) >= self._most:  # the server has closed it
-            connection.close()
-        else:
-            self._idle.append(connection)
-
-    def drop_idle(self) -> None:
-        """Closes the connections that no request uses."""
-        while self._idle:
-            with contextlib.suppress(IndexError):
-                self._idle.pop().close()
-
-    def _new(self) -> http.client.HTTPConnection:
-        if self.scheme == "http":
-            return http.client.HTTPConnection(self.host, self._port, timeout=CONNECT_SECONDS)
-        self._context = self._context or _tls_context()
-        return http.client.HTTPSConnection(self.host, self._port, timeout=CONNECT_SECONDS, context=self._context)
-
-
-def _tls_context() -> ssl.SSLContext:
-    """Trusts what the system trusts; in an image without certificates, those that come with botocore."""
-    context = ssl.create_default_context()
-    known = ssl.get_default_verify_paths()
-    if not (known.cafile or known.capath):
-        import botocore  # noqa: PLC0415  only for the path of its certificates
-
-        context.load_verify_locations(Path(botocore.__file__).with_name("cacert.pem"))
-    return context
-
-
-class HttpReading:
-    """As ``Reading``."""
-
-    def __init__(self, answer: _Answer) -> None:
-        self.size = answer.size
-        self.etag = answer.etag
-        self._answer = answer
-
-    def read_into(self, target: memoryview) -> None:
-        """As ``Reading``."""
-        position = 0
-        with self._answer.received() as response:
-            while position < self.size and (count := response.readinto(target[position:])):
-                position += count
-            if position != self.size:
-                raise NoAnswerError(f"{self.size - position} bytes of the answer are missing")
-
-    def close(self) -> None:
-        """As ``Reading``."""
-        self._answer.drop()
-
-
-class _Answer:
-    """The answer to a request, of which the body is still to be received."""
-
-    def __init__(
-        self, server: _Server, connection: http.client.HTTPConnection, response: http.client.HTTPResponse
-    ) -> None:
-        self.size = int(response.getheader("Content-Length") or 0)
-        self.etag = response.getheader("ETag") or ""
-        self.status = response.status
-        self._server = server
-        self._connection = connection
-        self._response = response
-
-    @contextlib.contextmanager
-    def received(self) -> Iterator[http.client.HTTPResponse]:
-        """Keeps the connection for another request, if the body was received to its end."""
-        try:
-            yield self._response
-            self._response.read()  # else the end of the body would come before the next answer
-        except (OSError, http.client.HTTPException) as error:
-            self.drop()
-            raise NoAnswerError(_reason(error)) from error
-        except BaseException:
-            self.drop()
-            raise
-        self._server.keep(self._connection)
-
-    def body(self) -> bytes:
-        """Receives the body."""
-        with self.received() as response:
-            return response.read()
-
-    def drop(self) -> None:
-        """Closes the connection."""
-        self._response.close()
-        self._connection.close()
-
-
 class HttpClient:
     """A client with fixed keys.
 
@@ -210,7 +85,7 @@ class HttpClient:
         keys: The keys.
     """
 
-    def __init__(self, bucket: str, server: _Server, region: str, keys: Keys) -> None:
+    def __init__(self, bucket: str, server: Server, region: str, keys: Keys) -> None:
         self._bucket = bucket
         self._server = server
         self._region = region
@@ -248,11 +123,18 @@ class HttpClient:
         # https://docs.aws.amazon.com/AmazonS3/latest/API/API_CompleteMultipartUpload.html
         _, answer = self._call("POST", key, {"uploadId": upload}, body=[document])
         if b"<Error>" in answer:
-            raise _refusal(http.client.INTERNAL_SERVER_ERROR, answer)
+            raise _refusal(HTTPStatus.INTERNAL_SERVER_ERROR, answer)[0]
 
     def size(self, key: str) -> int:
         """As ``S3Client``."""
-        return self._call("HEAD", key)[0].size
+        try:
+            answer, _ = self._call("HEAD", key)
+        except RefusedError as error:
+            if error.status != HTTPStatus.BAD_REQUEST:
+                raise
+            self.page("", most=1)  # the answer to this one says what is wrong: it may be the region
+            answer, _ = self._call("HEAD", key)
+        return answer.size or 0
 
     def delete(self, keys: Sequence[str]) -> str:
         """As ``S3Client``."""
@@ -287,10 +169,10 @@ class HttpClient:
         query: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
         body: Sequence[Buffer] = (),
-    ) -> tuple[_Answer, bytes]:
+    ) -> tuple[Answer, bytes]:
         """Sends a request, and receives all of its answer."""
 
-        def call() -> tuple[_Answer, bytes]:
+        def call() -> tuple[Answer, bytes]:
             answer = self._send(method, key, query, headers, body)
             return answer, answer.body()
 
@@ -303,36 +185,45 @@ class HttpClient:
         query: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
         body: Sequence[Buffer] = (),
-    ) -> _Answer:
+    ) -> Answer:
         """Sends a request; its answer is a success.
 
         Raises:
             RefusedError: It is none.
             NoAnswerError: There is none.
         """
-        path, text = path_of(self._bucket, key), query_of(query or {})
+        answer = self._signed(method, key, query or {}, headers or {}, body)
+        if answer.status in _SUCCESS:
+            return answer
+        refusal, region = _refusal(answer.status, answer.body())
+        if not region or region == self._region:
+            raise refusal
+        self._region = region  # servers other than AWS have one of any name, and most users set none
+        return self._send(method, key, query, headers, body)
+
+    def _signed(
+        self, method: str, key: str, query: Mapping[str, str], headers: Mapping[str, str], body: Sequence[Buffer]
+    ) -> Answer:
+        path, text = path_of(self._bucket, key), query_of(query)
         # Over TLS, the connection protects the body.
         payload = UNSIGNED if self._server.scheme == "https" else digest(body)
-        sent = {"host": self._server.netloc, **(headers or {})}
+        sent = {"host": self._server.netloc, **headers}
         sent = signed(method, path, text, sent, payload, self._keys, self._region)
         if method in {"PUT", "POST"}:
             sent["content-length"] = str(sum(len(part) for part in body))
-        answer = self._exchange(method, f"{path}?{text}" if text else path, sent, body)
-        if answer.status not in _SUCCESS:
-            raise _refusal(answer.status, answer.body())
-        return answer
+        return self._exchange(method, f"{path}?{text}" if text else path, sent, body)
 
-    def _exchange(self, method: str, url: str, headers: Mapping[str, str], body: Sequence[Buffer]) -> _Answer:
+    def _exchange(self, method: str, url: str, headers: Mapping[str, str], body: Sequence[Buffer]) -> Answer:
         while True:
             connection, was_used = self._server.connection()
             try:
                 with contextlib.suppress(BrokenPipeError):  # it may have answered before it has all of the body
                     connection.request(method, url, body=iter(body), headers=headers)
-                return _Answer(self._server, connection, connection.getresponse())
+                return Answer(self._server, connection, connection.getresponse())
             except (OSError, http.client.HTTPException) as error:
                 connection.close()
                 if not was_used:
-                    raise NoAnswerError(_reason(error)) from error
+                    raise NoAnswerError(reason_of(error)) from error
                 self._server.drop_idle()  # the server closes them when they are idle for long
             except BaseException:  # a signal in the middle of it
                 connection.close()
@@ -369,14 +260,17 @@ def _slices(parts: Sequence[Buffer]) -> Iterator[list[memoryview]]:
         yield held
 
 
-def _refusal(status: int, body: bytes) -> RefusedError:
+def _refusal(status: int, body: bytes) -> tuple[RefusedError, str]:
+    """The error of an answer, and the region that the server expects, where it says so."""
     from xml.etree.ElementTree import ParseError  # noqa: PLC0415  most processes parse no XML
 
     try:
         document = _parsed(body)
     except ParseError:  # the answer to HEAD has no body, and a proxy's is a page
-        return RefusedError(str(status), status, http.client.responses.get(status, ""))
-    return RefusedError(document.findtext("{*}Code") or str(status), status, document.findtext("{*}Message") or "")
+        return RefusedError(str(status), status, http.client.responses.get(status, "")), ""
+    code, message = (document.findtext(f"{{*}}{name}") or "" for name in ("Code", "Message"))
+    region = document.findtext("{*}Region") or "" if code == "AuthorizationHeaderMalformed" else ""
+    return RefusedError(code or str(status), status, message), region
 
 
 def _parsed(document: bytes) -> Element:
@@ -387,14 +281,3 @@ def _parsed(document: bytes) -> Element:
 
 def _text(document: bytes, name: str) -> str:
     return _parsed(document).findtext(f"{{*}}{name}") or ""
-
-
-def _reason(error: BaseException) -> str:
-    """The system's reason."""
-    if isinstance(error, socket.gaierror):
-        return f"its name can't be resolved by DNS ({error.strerror})"
-    if isinstance(error, ConnectionRefusedError):
-        return "the connection was refused, so nothing listens there"
-    if isinstance(error, TimeoutError):
-        return "it did not answer in time"
-    return str(error).rstrip(".") or type(error).__name__

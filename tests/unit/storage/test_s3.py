@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.server
 import pickle
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
@@ -187,6 +187,16 @@ def test_a_log_keeps_bytes_that_it_failed_to_write(keys: None) -> None:
         handler.codes = [200]
         log.close()
         assert log._written == len(b"one two ")
+
+
+@pytest.mark.s3
+@pytest.mark.parametrize("call", [lambda s: s.put("a", [b"x"]), lambda s: s.put_new("b", b"x"), S3Store.check])
+def test_the_region_is_the_servers(s3_server: S3Server, keys: None, call: Callable[[S3Store], object]) -> None:
+    """A server other than AWS may have a region of any name, whatever the setting says."""
+    store = S3Store(f"s3://{BUCKET}/region", endpoint=s3_server.endpoint, region="eu-west-7")
+    call(store)
+    store.put("a", [b"there"])
+    assert bytes(store.get("a")) == b"there"
 
 
 @pytest.mark.s3

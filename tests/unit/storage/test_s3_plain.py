@@ -12,11 +12,14 @@ from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
+from k8sflow import parallel_map
 from k8sflow.storage.s3 import S3Store
 from k8sflow.storage.s3_boto import BotoClient
-from k8sflow.storage.s3_client import NoAnswerError
+from k8sflow.storage.s3_client import NoAnswerError, RefusedError
 from k8sflow.storage.s3_http import HttpClient, plain_client
 from k8sflow.storage.s3_signing import UNSIGNED, Keys, digest, path_of, query_of, signed
+from tests.cluster.s3 import S3Server
+from tests.s3server import BUCKET, KEYS
 
 ENDPOINT = "http://127.0.0.1:7070"
 ENVIRONMENT = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "key", "AWS_CONFIG_FILE": "/nowhere"}
@@ -88,7 +91,7 @@ class _Closing(http.server.BaseHTTPRequestHandler):
     """Says that it keeps the connection, and closes it; or ends in the middle of an answer."""
 
     protocol_version = "HTTP/1.1"
-    announced: int
+    announced: int | None
     connections: int
 
     def setup(self) -> None:
@@ -97,7 +100,8 @@ class _Closing(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.send_response(200)
-        self.send_header("Content-Length", str(self.announced))
+        if self.announced is not None:
+            self.send_header("Content-Length", str(self.announced))
         self.send_header("ETag", '"1"')
         self.end_headers()
         self.wfile.write(b"four")
@@ -108,7 +112,7 @@ class _Closing(http.server.BaseHTTPRequestHandler):
 
 
 @contextmanager
-def _serving(announced: int) -> Iterator[tuple[HttpClient, type[_Closing]]]:
+def _serving(announced: int | None) -> Iterator[tuple[HttpClient, type[_Closing]]]:
     handler = type("Handler", (_Closing,), {"announced": announced, "connections": 0})
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -130,6 +134,35 @@ def test_a_connection_that_the_server_has_closed_is_replaced() -> None:
             client.read("a").read_into(memoryview(content))
             assert content == b"four"
             assert handler.connections == expected
+
+
+@pytest.mark.s3
+def test_the_region_is_found_by_any_request(s3_server: S3Server) -> None:
+    """The answer to HEAD has no body that would say so."""
+    environment = {**ENVIRONMENT, **KEYS}
+    client = plain_client(BUCKET, s3_server.endpoint, "eu-west-7", 1, environment)
+    assert client is not None
+    with pytest.raises(RefusedError, match="404"):
+        client.size("nothing")
+    client.close()
+
+
+@pytest.mark.s3
+def test_forks_do_not_share_connections(s3_store: S3Store) -> None:
+    """Workers of parallel_map load artifacts through the store of the step; each would read the others' answers."""
+    for name in "abcd":
+        s3_store.put(name, [name.encode() * 200_000])
+
+    def load(name: str) -> bool:
+        return all(bytes(s3_store.get(name)) == name.encode() * 200_000 for _ in range(20))
+
+    assert parallel_map(load, "abcd", max_parallel=4) == [True] * 4
+
+
+def test_an_answer_without_a_length_is_not_an_empty_object() -> None:
+    """Something between the server and us has changed it."""
+    with _serving(None) as (client, _), pytest.raises(RefusedError, match="how long the object is"):
+        client.read("a")
 
 
 def test_a_short_answer_is_an_error() -> None:
