@@ -5,9 +5,8 @@ The decorator, ``--with kubernetes:…``, the Job manifest and the docs all foll
 
 from __future__ import annotations
 
-import difflib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
@@ -91,7 +90,7 @@ def _option(parse: Callable[[object], Any], about: str) -> Any:
 class PodOptions:
     """The requests of a step for its pod; None for those that are not set.
 
-    Amounts are kept as Kubernetes quantities. ``from_mapping`` parses what a user wrote.
+    The values are those that the parsers return: amounts are Kubernetes quantities.
     """
 
     image: str | None = _option(_text, "image of the task's container, with Python 3.10 or newer")
@@ -128,30 +127,6 @@ class PodOptions:
         for name, found in document.items():
             options[name] = tuple(found) if isinstance(found, list) else found
         return PodOptions(**options)
-
-    @staticmethod
-    def from_mapping(
-        values: Mapping[str, object], *, where: str = "@kubernetes", only: Iterable[str] = ()
-    ) -> PodOptions:
-        """The options that a user wrote, checked.
-
-        Args:
-            values: Names and values as written in a decorator or after ``--with kubernetes:``; None is not said.
-            where: What the user wrote them in, for the message of an error.
-            only: The names that may be used there; all by default. ``@resources`` has ``RESOURCES``.
-
-        Raises:
-            FlowDefinitionError: A name or a value is wrong; nothing is known here about file and line.
-        """
-        allowed = tuple(only) or tuple(option.name for option in fields(PodOptions))
-        parsers = {option.name: option.metadata["parse"] for option in fields(PodOptions)}
-        found: dict[str, Any] = {}
-        for name, value in values.items():
-            if name not in allowed:
-                raise _unknown(name, where, allowed)
-            if value is not None:
-                found[name] = _parsed(parsers[name], name, value, where)
-        return PodOptions(**found)
 
     def over(self, weaker: PodOptions) -> PodOptions:
         """These options, completed by those of ``weaker``.
@@ -195,25 +170,3 @@ def common_namespace(steps: Mapping[str, PodOptions], default: str) -> str:
             advice="Name the namespace once: --with kubernetes:namespace=… or the setting kubernetes_namespace.",
         )
     return next(iter(asked), default)
-
-
-def _parsed(parse: Callable[[object], Any], name: str, value: object, where: str) -> Any:
-    try:
-        return parse(value)
-    except ValueError as error:
-        raise FlowDefinitionError(
-            f"{where} can't be used with {name}={value!r}: {error}.",
-            advice=f"{name} is the {_help(name)}.",
-        ) from error
-
-
-def _unknown(name: str, where: str, allowed: tuple[str, ...]) -> FlowDefinitionError:
-    close = difflib.get_close_matches(name, allowed, n=1)
-    hint = f"Did you mean {close[0]!r}? " if close else ""
-    return FlowDefinitionError(
-        f"{where} has no option {name!r}.", advice=f"{hint}The options are {', '.join(sorted(allowed))}."
-    )
-
-
-def _help(name: str) -> str:
-    return next(str(option.metadata["help"]) for option in fields(PodOptions) if option.name == name)

@@ -22,6 +22,7 @@ from k8sflow.storage.run_store import RunStore
 from k8sflow.task.host.framing import Encoder, encode_result
 from k8sflow.task.result import TaskResult, Transition, failed
 from k8sflow.task.spec import TaskName, TaskSpec
+from tests.support import pod_options
 from tests.unit.kubernetes.fake_api import DEADLINE_SECONDS, FakeApi, fake_api
 
 SUCCESS = TaskResult(Outcome.SUCCEEDED, Transition(("end",)))
@@ -154,7 +155,7 @@ def test_a_task_that_was_over_before_it_was_seen_running_has_its_output(
 def test_out_of_memory_is_reported_with_the_request_and_the_last_lines(
     server: FakeApi, start: Callable[..., Driver]
 ) -> None:
-    driver = start(options={"a": merge(PodOptions.from_mapping({"memory": 500}), DEFAULTS)})
+    driver = start(options={"a": merge(pod_options(memory=500), DEFAULTS)})
     (job,) = driver.run("a")
     pod = server.pod_of(job, **running())
     driver.next(Started)
@@ -199,7 +200,7 @@ def test_a_pod_that_fits_no_node_is_reported_with_the_largest_node(
         "nodes",
         {"metadata": {"name": "n"}, "spec": {}, "status": {"allocatable": {"cpu": "4", "memory": "16000000Ki"}}},
     )
-    driver = start(options={"a": merge(PodOptions.from_mapping({"cpu": 64}), DEFAULTS)})
+    driver = start(options={"a": merge(pod_options(cpu=64), DEFAULTS)})
     (job,) = driver.run("a")
     condition = {
         "type": "PodScheduled",

@@ -11,18 +11,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from k8sflow.errors import FlowDefinitionError
-from k8sflow.flow.decorators.pod_options import DEFAULT_OPTIONS, RESOURCES, PodOptions, common_namespace, merge
+from k8sflow.flow.decorators.kubernetes import kubernetes, resources
+from k8sflow.flow.decorators.pod_options import DEFAULT_OPTIONS, PodOptions, common_namespace, merge
+from tests.support import pod_options
+
+
+def _a_step(self: Any) -> None: ...
 
 
 def test_options_of_a_decorator_and_of_the_command_line_are_the_same() -> None:
     written = {"cpu": 2, "memory": 1024, "gpu": 1, "node_selector": {"disk": "ssd"}, "image_pull_secrets": ["a", "b"]}
     typed = {"cpu": "2", "memory": "1024", "gpu": "1", "node_selector": "disk=ssd", "image_pull_secrets": "a,b"}
-    assert PodOptions.from_mapping(written) == PodOptions.from_mapping(typed)
+    assert pod_options(**written) == pod_options(**typed)
 
 
 def test_tolerations_are_a_list_or_json() -> None:
-    written = PodOptions.from_mapping({"tolerations": [{"key": "gpu", "operator": "Exists"}]})
-    assert PodOptions.from_mapping({"tolerations": '[{"key": "gpu", "operator": "Exists"}]'}) == written
+    written = pod_options(tolerations=[{"key": "gpu", "operator": "Exists"}])
+    assert pod_options(tolerations='[{"key": "gpu", "operator": "Exists"}]') == written
 
 
 @pytest.mark.parametrize(
@@ -41,21 +46,21 @@ def test_tolerations_are_a_list_or_json() -> None:
         ({"deadline_seconds": 0}, "0 seconds"),
     ],
 )
-def test_a_wrong_option_is_reported_with_a_correction(values: dict[str, object], words: str) -> None:
+def test_a_wrong_option_is_reported_with_a_correction(values: dict[str, Any], words: str) -> None:
     with pytest.raises(FlowDefinitionError) as caught:
-        PodOptions.from_mapping(values, where="@kubernetes")
+        kubernetes(**values)(_a_step)
     assert words in str(caught.value)
     assert "@kubernetes" in str(caught.value)
 
 
 def test_resources_has_options_of_its_own() -> None:
     with pytest.raises(FlowDefinitionError, match="@resources has no option 'image'"):
-        PodOptions.from_mapping({"image": "x"}, where="@resources", only=RESOURCES)
+        resources(image="x")(_a_step)
 
 
 def test_what_the_user_wrote_wins_over_every_default() -> None:
     """A smaller value wins too: the maximum of the two isn't taken."""
-    merged = merge(PodOptions.from_mapping({"memory": 256}), PodOptions(image="app:1"), DEFAULT_OPTIONS)
+    merged = merge(pod_options(memory=256), PodOptions(image="app:1"), DEFAULT_OPTIONS)
     assert (merged.cpu, merged.memory, merged.image) == ("1", "256M", "app:1")
 
 
