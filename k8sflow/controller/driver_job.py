@@ -10,9 +10,9 @@ from k8sflow.config import variable
 from k8sflow.controller.policy import Policy
 from k8sflow.kubernetes import flowrun as flowruns
 from k8sflow.kubernetes import labels
-from k8sflow.kubernetes.job import DEFAULT_USER, literal, pod_security, variables
 from k8sflow.kubernetes.manifest import Manifest
 from k8sflow.kubernetes.names import label_value
+from k8sflow.kubernetes.pod import DEFAULT_USER, literal, pod_security, variables
 
 CONTAINER = "driver"
 PROGRAM = "/opt/venv/bin/k8sflow"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -150,8 +151,10 @@ class Current:
 
     @property
     def tempdir(self) -> str | None:
-        """The folder for temporary files."""
-        return tempfile.gettempdir() if self._facts else None
+        """The folder for temporary files: that in memory of ``@kubernetes(use_tmpfs=True)``, else Python's."""
+        if self._facts is None:
+            return None
+        return os.environ.get("K8SFLOW_TEMPDIR") or tempfile.gettempdir()
 
     @property
     def parameter_names(self) -> list[str]:

@@ -11,6 +11,7 @@ RUN = "k8sflow.dev/run"
 STEP = "k8sflow.dev/step"
 TASK = "k8sflow.dev/task"
 ATTEMPT = "k8sflow.dev/attempt"
+QUEUE = "kueue.x-k8s.io/queue-name"
 JOB_NAME = "batch.kubernetes.io/job-name"
 
 
@@ -29,13 +30,14 @@ def run_annotations(flow: str, run: str) -> dict[str, str]:
     return {FLOW: flow, RUN: run}
 
 
+def step_labels(task: TaskSpec) -> dict[str, str]:
+    """The labels of the Jobs and pods of a task's step."""
+    return {**run_labels(task.flow, task.run), STEP: label_value(task.name.step)}
+
+
 def task_labels(task: TaskSpec) -> dict[str, str]:
     """The labels of a task's Job and pod."""
-    return {
-        **run_labels(task.flow, task.run),
-        STEP: label_value(task.name.step),
-        TASK: label_value(task.name.id),
-    }
+    return {**step_labels(task), TASK: label_value(task.name.id)}
 
 
 def task_annotations(task: TaskSpec) -> dict[str, str]:

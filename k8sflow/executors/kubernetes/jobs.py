@@ -11,11 +11,11 @@ from typing import Any
 from k8sflow.errors import ApiStatusError, K8sflowError, KubernetesError
 from k8sflow.executors.base import Emit
 from k8sflow.executors.context import RunContext
-from k8sflow.executors.kubernetes.pods import agent_arguments, environment
+from k8sflow.executors.kubernetes.pods import job_name, task_job
 from k8sflow.executors.kubernetes.task import TaskOnCluster
 from k8sflow.kubernetes import diagnosis, labels, names, waiting
 from k8sflow.kubernetes.api import KubernetesApi
-from k8sflow.kubernetes.job import AGENT, DEFAULT_TTL_SECONDS, TaskJob, job_manifest
+from k8sflow.kubernetes.job import job_manifest
 from k8sflow.kubernetes.manifest import Manifest
 from k8sflow.kubernetes.reflector import Change, Reflector, identity_of
 from k8sflow.task.result import TaskResult
@@ -85,7 +85,6 @@ class Jobs:
         self.emit: Emit = context.report
         self.is_cancelling = False
         self._owner = context.owner
-        self._environment = environment(context.settings)
         self._has_owner = asyncio.Event()
         self._queue: asyncio.Queue[TaskSpec] = asyncio.Queue()
         self._slots = asyncio.Semaphore(context.max_workers or DEFAULT_MAX_JOBS)
@@ -209,20 +208,9 @@ class Jobs:
             self._end.set_exception(error)
 
     async def _make_owner(self) -> Manifest:
-        """The ownerReference of a ConfigMap that stands for the run: what is deleted with it is all there is."""
+        """Creates the ConfigMap that owns the run's objects, and returns the reference to it."""
         path, _, name = self.objects.owner.rpartition("/")
-        config_map, _ = await self.api.create(
-            path,
-            {
-                "apiVersion": "v1",
-                "kind": "ConfigMap",
-                "metadata": {
-                    "name": name,
-                    "labels": labels.run_labels(self.objects.flow, self.objects.run),
-                    "annotations": labels.run_annotations(self.objects.flow, self.objects.run),
-                },
-            },
-        )
+        config_map, _ = await self.api.create(path, owner_manifest(self.objects))
         return {"apiVersion": "v1", "kind": "ConfigMap", "name": name, "uid": config_map["metadata"]["uid"]}
 
     async def _pass_ownership(self) -> None:
@@ -259,25 +247,10 @@ class Jobs:
             self._creating.add(self.spawn(self._create(task)))
 
     def _task_of(self, spec: TaskSpec) -> TaskOnCluster:
-        name = names.job_name(
-            flow=spec.flow, run=spec.run, step=spec.name.step, task=spec.name.id, attempt=spec.attempt
-        )
-        return TaskOnCluster(self, spec, self.context.pods[spec.name.step], name)
+        return TaskOnCluster(self, spec, self.context.pods[spec.name.step], job_name(spec))
 
     async def _create(self, task: TaskOnCluster) -> None:
-        settings = self.context.settings
-        job = TaskJob(
-            name=task.job_name,
-            namespace=self.namespace,
-            task=task.spec,
-            options=task.options,
-            runtime_image=settings.kubernetes_runtime_image,
-            command=(*AGENT, *agent_arguments(self.context, task.spec)),
-            owner=self._owner,
-            environment=self._environment,
-            credentials_secret=settings.credentials_secret,
-            ttl_seconds=DEFAULT_TTL_SECONDS,
-        )
+        job = task_job(self.context, task.spec, self._owner)
         try:
             _, is_new = await self.api.create(self.objects.jobs, job_manifest(job))
             task.created()
@@ -358,6 +331,20 @@ class Jobs:
             if error.status == HTTPStatus.FORBIDDEN:
                 return []
             raise
+
+
+def owner_manifest(objects: RunObjects) -> Manifest:
+    """The ConfigMap that owns a run's objects: what is deleted with it is all there is."""
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {
+            "name": objects.owner.rpartition("/")[2],
+            "namespace": objects.namespace,
+            "labels": labels.run_labels(objects.flow, objects.run),
+            "annotations": labels.run_annotations(objects.flow, objects.run),
+        },
+    }
 
 
 async def delete_run(api: KubernetesApi, context: RunContext) -> None:

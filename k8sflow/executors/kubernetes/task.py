@@ -15,7 +15,6 @@ from k8sflow.flow.decorators.pod_options import PodOptions
 from k8sflow.flow.outcome import Outcome
 from k8sflow.kubernetes import diagnosis, waiting
 from k8sflow.kubernetes.api import KubernetesApi
-from k8sflow.kubernetes.job import CONTAINER
 from k8sflow.kubernetes.logs import PodLog
 from k8sflow.kubernetes.manifest import Manifest
 from k8sflow.kubernetes.outcome import (
@@ -28,6 +27,7 @@ from k8sflow.kubernetes.outcome import (
     is_being_deleted,
     pod_state,
 )
+from k8sflow.kubernetes.pod import CONTAINER
 from k8sflow.kubernetes.reflector import Change
 from k8sflow.task.host.framing import ResultLine, decode
 from k8sflow.task.result import TaskResult

@@ -40,7 +40,7 @@ def test_tolerations_are_a_list_or_json() -> None:
         ({"image_pull_policy": "Sometimes"}, "Always, IfNotPresent, Never"),
         ({"node_selector": "ssd"}, "key=value"),
         ({"env": {"A": 1}}, "quote it"),
-        ({"tolerations": [{"kee": "x"}]}, "not a toleration"),
+        ({"tolerations": [{"kee": "x"}]}, "Did you mean 'key'?"),
         ({"tolerations": "[oops"}, "tolerations='[oops'"),
         ({"run_as_user": "root"}, "run_as_user='root'"),
         ({"deadline_seconds": 0}, "0 seconds"),
