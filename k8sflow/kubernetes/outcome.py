@@ -182,7 +182,7 @@ def _by_container(pod: Pod, options: PodOptions, code: int, reason: str, message
 def _start_failure(image: str, options: PodOptions, reason: str, message: str) -> TaskResult:
     low = message.lower()
     if "executable file not found" in low or "no such file or directory" in low or "permission denied" in low:
-        return diagnosis.cant_execute(image, message)
+        return diagnosis.cant_execute(image, options, message)
     if "memory limit too low" in low or "oom-killed" in low:
         return diagnosis.limit_too_low(options, message)
     return diagnosis.cant_start(reason, message)

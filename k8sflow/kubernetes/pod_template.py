@@ -222,7 +222,7 @@ def _lines(node: yaml.Node | None, path: tuple[str, ...] = ()) -> Iterator[tuple
 
 
 def _scalars(node: yaml.Node) -> Any:
-    """What a node holds, as far as it is texts and numbers, by which an item of a list is known."""
+    """The value of an item of a list, by whose texts and numbers it is known; None for one that is not a table."""
     if not isinstance(node, yaml.MappingNode):
         return None
     found = yaml.safe_load(yaml.serialize(node))

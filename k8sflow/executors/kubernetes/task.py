@@ -13,7 +13,7 @@ from k8sflow.errors import ApiStatusError, KubernetesError, StorageError
 from k8sflow.executors.base import Emit, Finished, Output, Queued, Started
 from k8sflow.flow.decorators.pod_options import PodOptions
 from k8sflow.flow.outcome import Outcome
-from k8sflow.kubernetes import diagnosis, waiting
+from k8sflow.kubernetes import diagnosis, queue, waiting
 from k8sflow.kubernetes.api import KubernetesApi
 from k8sflow.kubernetes.logs import PodLog
 from k8sflow.kubernetes.manifest import Manifest
@@ -80,6 +80,7 @@ class TaskOnCluster:
     started_pod: str | None = None
     reason: TaskResult | None = None
     _over: set[str] = field(default_factory=set)
+    _times_queued_again: int = 0
     _tail: deque[bytes] = field(default_factory=lambda: deque(maxlen=_TAIL_LINES))
     _log: PodLog | None = None
     _follower: asyncio.Task[None] | None = None
@@ -98,8 +99,8 @@ class TaskOnCluster:
     def created(self) -> None:
         """Takes note that the Job exists."""
         self.created_at = asyncio.get_running_loop().time()
-        if self.options.pending_timeout_seconds is not None and not self.is_finished:
-            self._set_timer("pending", self.options.pending_timeout_seconds, self._give_up)
+        if self.options.queue is None:  # a queue's time doesn't count: the pod's first sign is the end of it
+            self._begin_pending()
 
     def pod_changed(self, change: Change, pod: Manifest) -> None:
         """Acts on a change of one of the Job's pods."""
@@ -114,6 +115,8 @@ class TaskOnCluster:
                 self._pod_over(last_known, end_of_deleted(last_known))
             return
         self.pod = pod
+        if self.started_pod is None:
+            self._begin_pending()
         match pod_state(pod, self.options):
             case PodEnd() as end:
                 self._pod_over(pod, end)
@@ -146,9 +149,10 @@ class TaskOnCluster:
             return
         end = end_without_pod(job)
         if end is not None:
-            await self._end(end, None, None)
-        elif job is not None and job["spec"].get("suspend"):
-            self.tell_waiting(diagnosis.suspended())
+            await self._end(end, None, None, None)
+        elif job is not None and queue.is_suspended(job):
+            self._drop_timer("pending")
+            self.tell_waiting(await queue.why(self.run.api, job))
 
     def finish(self, result: TaskResult) -> None:
         """Emits the one ``Finished``; nothing is emitted for the task after it."""
@@ -185,6 +189,10 @@ class TaskOnCluster:
             self.tell_waiting(found)
         if found is not None and waiting.is_hopeless(pod):
             self.stop(found)
+
+    def _begin_pending(self) -> None:
+        if self.options.pending_timeout_seconds is not None and not self.is_finished:
+            self._set_timer("pending", self.options.pending_timeout_seconds, self._give_up)
 
     def _give_up(self) -> None:
         if self.is_waiting and self.created_at is not None:
@@ -244,11 +252,13 @@ class TaskOnCluster:
         log, follower, self._log, self._follower = self._log, self._follower, None, None
         if follower is not None:
             follower.cancel()
-        if end.is_disruption:  # from here on the next pod may come
+        if end.is_disruption or self.options.queue is not None:  # from here on the next pod may come
             self.pod, self.started_pod = None, None
-        self.run.spawn(self._end(end, log, follower))
+        self.run.spawn(self._end(end, pod, log, follower))
 
-    async def _end(self, end: PodEnd, log: PodLog | None, follower: asyncio.Task[None] | None) -> None:
+    async def _end(
+        self, end: PodEnd, pod: Manifest | None, log: PodLog | None, follower: asyncio.Task[None] | None
+    ) -> None:
         """Hands on the rest of the log, decides what the end means, and finishes or waits for the next pod."""
         if follower is not None:
             await asyncio.wait({follower})
@@ -257,14 +267,32 @@ class TaskOnCluster:
         if self.is_finished:
             return
         result = end.result if end.is_reported_by_agent else await self._without_word(end)
+        if result.outcome is Outcome.NODE_LOST and await self._is_queued_again(pod):
+            return
         if not (end.is_disruption and result is end.result):
             self.finish(result)
             return
-        if self.run.is_cancelling or len(self._over) >= MOST_DISRUPTIONS:
+        if self.run.is_cancelling or len(self._over) - self._times_queued_again >= MOST_DISRUPTIONS:
             self.stop(result)
         else:
             why = replace(result.explained, resolution="Kubernetes starts it again in another pod.")
             self.tell_waiting(replace(result, failure=why))
+
+    async def _is_queued_again(self, pod: Manifest | None) -> bool:
+        """True if a queue manager has stopped the Job, and not its task; then it waits for the next pod."""
+        try:
+            job = await self._job()
+        except KubernetesError:
+            return False
+        if job is None or pod is None or self.run.is_cancelling or not queue.was_suspended(job, pod):
+            return False
+        self._times_queued_again += 1
+        if self.pod is not None and self.pod["metadata"]["uid"] == pod["metadata"]["uid"]:
+            self.pod, self.started_pod = None, None
+        if queue.is_suspended(job):
+            self._drop_timer("pending")
+            self.tell_waiting(await queue.why(self.run.api, job))
+        return True
 
     async def _drain(self, log: PodLog) -> None:
         try:

@@ -55,6 +55,13 @@ def check_executors(request: RunRequest, definition: FlowDefinition, placement: 
             f"--detach passes the run to a cluster, but {', '.join(here)} would run on this machine.",
             advice="Add --with kubernetes, which puts every step there.",
         )
+    alone = [s for s, o in placement.pods.items() if o.hostname_resolution_timeout and not nodes[s].is_parallel]
+    if alone:
+        raise RunError(
+            f"step {alone[0]} has a hostname_resolution_timeout, but is not under @parallel.",
+            cause="Only the tasks of such a step wait for the host name of the first of them.",
+            advice="Write it in the @kubernetes of the steps that are.",
+        )
     if found := [node for node in nodes.values() if node.is_parallel and node.name in placement.pods]:
         raise RunError(
             f"step {found[0].name} ({found[0].location}) is under @parallel, which runs on this machine alone, "
@@ -84,7 +91,12 @@ def prepare(request: RunRequest, placement: Placement, origin: ObjectStore | Non
         check_detachable(request.settings, placement.namespace)
     from k8sflow.executors.kubernetes.requirements import check  # noqa: PLC0415  as above
 
-    store = check(placement.inside(request.settings), is_detached=request.is_detached)
+    store = check(
+        placement.inside(request.settings),
+        is_detached=request.is_detached,
+        flow=request.definition.name,
+        pods=placement.pods,
+    )
     if origin is not None and origin.url != store.url:
         raise RunError(
             f"a run on Kubernetes is in {store.url}, but the run that it is to resume is in {origin.url}.",
