@@ -82,7 +82,7 @@ def test_a_field_that_the_server_drops_is_named(server: FakeApi) -> None:
         check(server, pod_options(host_aliases="10.0.0.5=db"))
 
 
-def test_what_an_admission_webhook_adds_is_no_problem(server: FakeApi) -> None:
+def test_an_admission_webhook_may_add_to_a_pod(server: FakeApi) -> None:
     answer(server, lambda spec: spec["containers"].insert(0, {"name": "proxy"}))
     check(server, pod_options(affinity={}))
 
