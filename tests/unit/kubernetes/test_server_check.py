@@ -77,6 +77,9 @@ def test_a_field_that_the_server_drops_is_named(server: FakeApi) -> None:
     answer(server, lambda spec: spec.pop("resourceClaims"))
     with pytest.raises(KubernetesError, match="Its option resource_claims needs"):
         check(server, pod_options(resource_claims="gpu=template/a100"))
+    answer(server, lambda spec: spec["volumes"].pop())  # as Kubernetes 1.34 does with an image
+    with pytest.raises(KubernetesError, match="Its option image_volumes needs"):
+        check(server, pod_options(image_volumes={"data:1": "/data"}))
     answer(server, lambda spec: spec.pop("hostAliases"))
     with pytest.raises(KubernetesError, match=r"it has no spec.template.spec.hostAliases"):
         check(server, pod_options(host_aliases="10.0.0.5=db"))
