@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,16 @@ def test_a_template_is_checked_with_the_flow(flow: Path, template: str | None, w
     assert done.returncode == 1
     assert words in done.stderr
     assert "flow.py:" in done.stderr
+
+
+def test_the_template_of_the_docs_is_merged(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "pods.md").read_text()
+    for text in re.findall(r"```(?:yaml|python)\n(.*?)```", page, re.DOTALL):
+        (tmp_path / text.split()[1]).write_text(text)
+    _, documents = dry_run(tmp_path / "templated.py")
+    spec = documents[1]["spec"]["template"]["spec"]
+    assert [container["name"] for container in spec["initContainers"]] == ["proxy"]
+    assert {"name": "sockets", "mountPath": "/sockets"} in spec["containers"][0]["volumeMounts"]
 
 
 def test_options_that_contradict_each_other_are_a_mistake_of_the_step(flow: Path) -> None:
