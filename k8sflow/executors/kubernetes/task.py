@@ -118,7 +118,7 @@ class TaskOnCluster:
             self._begin_pending()
 
     def suspended(self, reason: TaskResult | None) -> None:
-        """Takes note that its Job starts no pod for now, which counts against no timeout; tells why, if that is known."""
+        """Takes note that its Job starts no pod for now, which counts against no timeout; reports the reason."""
         if self.pod is not None:
             return  # it has started one in the meantime
         self._pending_since = None
