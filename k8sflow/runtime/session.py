@@ -122,7 +122,8 @@ class Session:
         """
         from k8sflow.executors.kubernetes.requirements import check  # noqa: PLC0415  only here is the API needed
 
-        check(self.placement.inside(self.settings), is_detached=False)
+        settings = self.placement.inside(self.settings)
+        check(settings, is_detached=False, flow=self.record.flow, pods=self.placement.pods)
 
     def drive(
         self,

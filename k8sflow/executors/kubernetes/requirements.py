@@ -13,6 +13,7 @@ from k8sflow.storage.patience import Patience
 from k8sflow.task.spec import TaskName, TaskSpec
 
 if TYPE_CHECKING:
+    from k8sflow.kubernetes.findings import Finding
     from k8sflow.kubernetes.job import TaskJob
     from k8sflow.storage.s3 import S3Store
 
@@ -42,14 +43,14 @@ def open_bucket(settings: Settings, *, first_seconds: float = 0.0) -> S3Store:
 
 def check(
     settings: Settings, *, is_detached: bool, flow: str = "", pods: Mapping[str, PodOptions] | None = None
-) -> S3Store:
-    """The run's bucket, once it is known that bucket and cluster can be used.
+) -> tuple[S3Store, list[Finding]]:
+    """The run's bucket, once it is known that bucket and cluster can be used, and warnings about the run.
 
     Args:
         settings: The settings, with the namespace of the run's pods.
         is_detached: Whether the driver runs in the cluster, with rights of its own.
         flow: The flow's name.
-        pods: The pod options of its steps; the API server is asked about those that it alone can judge.
+        pods: The pod options of its steps.
 
     Raises:
         K8sflowError: One of them can't.
@@ -62,13 +63,12 @@ def check(
 
     store = open_bucket(settings)
     store.check()
-    asked = {step: options for step, options in (pods or {}).items() if options.needs_the_server and not is_detached}
-    check_access(
+    warnings = check_access(
         settings,
         permissions=() if is_detached else PERMISSIONS + OWNER_PERMISSIONS,
-        jobs={step: _sample(flow, step, options, settings) for step, options in asked.items()},
+        jobs={step: _sample(flow, step, options, settings) for step, options in (pods or {}).items()},
     )
-    return store
+    return store, warnings
 
 
 def _sample(flow: str, step: str, options: PodOptions, settings: Settings) -> TaskJob:

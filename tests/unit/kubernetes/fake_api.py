@@ -319,6 +319,8 @@ class FakeApi:
             return await self._log(request, name)
         if resource == "selfsubjectaccessreviews":
             return await self._review(request)
+        if request.query.get("dryRun") == "All":
+            return web.json_response(await request.json(), status=201)
         if request.method == "POST":
             return self._create(resource, await request.json())
         if request.method == "PATCH" and name is not None:
