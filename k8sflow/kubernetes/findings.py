@@ -1,4 +1,4 @@
-"""What a check before a run found, as data: an error that would fail the run, or a warning about a long wait."""
+"""Findings of the checks before a run, as data: an error that would fail the run, or a warning about a long wait."""
 
 from __future__ import annotations
 

@@ -102,6 +102,20 @@ class FolderStore:
                 temporary.replace(path)
             return True
 
+    def delete(self, keys: Sequence[str]) -> None:
+        """Deletes files, and the folders that are empty then."""
+        for key in keys:
+            path = self.root / key
+            try:
+                path.unlink(missing_ok=True)
+            except NotADirectoryError:
+                continue
+            except OSError as error:
+                raise _refused("deleted", path, error) from error
+        for folder in {(self.root / key).parent for key in keys}:
+            with contextlib.suppress(OSError):  # it has other files, or another process was faster
+                os.removedirs(folder)
+
     def exists(self, key: str, size: int | None = None) -> bool:
         """True if the file exists, and has the size, if one is given."""
         path = self.root / key

@@ -36,6 +36,11 @@ class MemoryStore:
         mine = bytearray(data)
         return self._objects.setdefault(key, mine) is mine
 
+    def delete(self, keys: Sequence[str]) -> None:
+        """Deletes objects."""
+        for key in keys:
+            self._objects.pop(key, None)
+
     def exists(self, key: str, size: int | None = None) -> bool:
         """True if there is an object under the key, and it has the size, if one is given."""
         return key in self._objects and size in {None, len(self._objects[key])}

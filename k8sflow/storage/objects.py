@@ -64,6 +64,14 @@ class ObjectStore(Protocol):
     def put_new(self, key: str, data: bytes) -> bool:
         """Writes the object unless the key is taken; returns True if this call wrote it."""
 
+    def delete(self, keys: Sequence[str]) -> None:
+        """Deletes objects; one that doesn't exist is not an error.
+
+        Raises:
+            ConfigurationError: The keys of the store don't allow it.
+            StorageError: The store can't be reached, or refused the request.
+        """
+
     def exists(self, key: str, size: int | None = None) -> bool:
         """True if there is an object under the key, and it has the size, if one is given."""
 

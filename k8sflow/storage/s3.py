@@ -36,6 +36,7 @@ from k8sflow.storage.s3_log import S3Log
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
+    from types_boto3_s3.type_defs import ObjectIdentifierTypeDef
 
 _log = DebugLog(__name__)
 _PART_BYTES = 16 << 20
@@ -47,6 +48,8 @@ _TAKEN = {"412", "PreconditionFailed"}
 # Simultaneous writes: S3 has refused this one, and perhaps the others too, and expects another try.
 _UNDECIDED = {"409", "ConditionalRequestConflict"}
 _TRIES = 8
+# https://docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObjects.html
+_MOST_DELETED = 1000
 # The last one is versitygw's code for an unknown access key.
 _WRONG_KEYS = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken", "XAdminUserNotFound"}
 _SERVER_ERROR = 500
@@ -153,6 +156,23 @@ class S3Store:
                     return True
                 time.sleep(pause_seconds)
             raise refused
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """Deletes objects, in batches of 1000."""
+        for start in range(0, len(keys), _MOST_DELETED):
+            self._delete(keys[start : start + _MOST_DELETED])
+
+    @patient
+    def _delete(self, keys: Sequence[str]) -> None:
+        objects: list[ObjectIdentifierTypeDef] = [{"Key": self.prefix + key} for key in keys]
+        with self._translated(keys[0]):
+            answer = self._client.delete_objects(Bucket=self.bucket, Delete={"Objects": objects, "Quiet": True})
+        if errors := answer.get("Errors"):
+            code, server = str(errors[0].get("Code")), self.endpoint or "AWS S3"
+            raise StorageError(
+                f"{server} refused to delete {self.url}/{keys[0]} ({code}).",
+                advice="Allow s3:DeleteObject below the bucket's prefix." if code == "AccessDenied" else "",
+            )
 
     @patient
     def exists(self, key: str, size: int | None = None) -> bool:

@@ -66,12 +66,12 @@ def check(
     warnings = check_access(
         settings,
         permissions=() if is_detached else PERMISSIONS + OWNER_PERMISSIONS,
-        jobs={step: _sample(flow, step, options, settings) for step, options in (pods or {}).items()},
+        jobs={step: sample_job(flow, step, options, settings) for step, options in (pods or {}).items()},
     )
     return store, warnings
 
 
-def _sample(flow: str, step: str, options: PodOptions, settings: Settings) -> TaskJob:
+def sample_job(flow: str, step: str, options: PodOptions, settings: Settings) -> TaskJob:
     """A Job of a step under a name that no run has."""
     from k8sflow.executors.kubernetes.pods import environment, job_name  # noqa: PLC0415  as above
     from k8sflow.kubernetes.job import TaskJob  # noqa: PLC0415  as above
