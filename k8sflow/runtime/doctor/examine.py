@@ -22,7 +22,7 @@ _BUCKET = Section("Bucket")
 
 
 def examine(settings: Settings, folder: Path, *, with_pod: bool, timeout_seconds: float) -> Iterator[Row]:
-    """The checklist, row by row as the checks are made.
+    """The checklist, row by row.
 
     Args:
         settings: The settings.
