@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import replace
 
-from k8sflow.errors import K8sflowError, RunError, StorageError, SupersededError
+from k8sflow.errors import K8sflowError, RunCancelledError, RunError, StorageError, SupersededError
 from k8sflow.executors.base import Executor, Report
 from k8sflow.executors.by_name import LOCAL
 from k8sflow.runtime.commands import exit_hooks, next_steps
@@ -94,6 +94,8 @@ def drive(
         if is_new:  # else its loop may not have started, and tasks of an earlier driver may be running
             session.record_cancelled()
         return RunResult(RunEnd.CANCELLED)
+    except RunCancelledError as error:
+        return RunResult(RunEnd.CANCELLED, why=error.summary)
 
 
 def _drive(
@@ -105,7 +107,7 @@ def _drive(
     def executors(report: Report) -> dict[str, Executor]:
         for name in session.executors:
             made[name] = session.executor(name, report, max_workers=max_workers, lock=lease.descriptor)
-        lease.keep(lambda: report(_superseded(session)))
+        lease.keep(lambda: report(_superseded(session)), lambda: _report_cancel_request(session, report))
         return made
 
     def abandon() -> None:
@@ -186,6 +188,12 @@ def _compiled(session: Session, *, is_checked: bool) -> Session:
             advice=f"Resume it as a new run, which reuses what is still valid: {next_steps.resume(session.record)}",
         )
     return replace(session, definition=definition)
+
+
+def _report_cancel_request(session: Session, report: Report) -> None:
+    """Reports that someone has asked to cancel the run: between two tasks, no deleted Job shows it."""
+    if (request := session.run_store.read_cancel_request()) is not None:
+        report(RunCancelledError(request.summary))
 
 
 def _superseded(session: Session) -> SupersededError:

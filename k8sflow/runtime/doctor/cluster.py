@@ -89,7 +89,7 @@ async def _namespace(api: KubernetesApi, namespace: str) -> str:
 
 
 async def _named(api: KubernetesApi, settings: Settings) -> list[Row]:
-    """What the settings name: the Secret with its keys, the service account, the images, the pods' endpoint."""
+    """The Secret with its keys, the service account, the images and the pods' endpoint, as the settings name them."""
     namespace, secret, account = (
         settings.kubernetes_namespace,
         settings.credentials_secret,
