@@ -116,6 +116,7 @@ def _environment(flowrun: Manifest, policy: Policy) -> list[Manifest]:
         variable("kubernetes_runtime_image"): policy.image,
         variable("kubernetes_service_account"): policy.task_service_account,
         flowruns.SERVICE_ACCOUNTS_VARIABLE: ",".join((policy.task_service_account, *policy.task_service_accounts)),
+        flowruns.OPTIONS_VARIABLE: ",".join(policy.task_options),
         **flowruns.environment(flowrun["spec"], flowrun["metadata"]["namespace"]),
     }
     return variables(plain, flowruns.credentials_secret(flowrun["spec"]))

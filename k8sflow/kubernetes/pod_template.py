@@ -44,19 +44,19 @@ _DELETE = "$patch"
 _TOP = ("apiVersion", "kind", "metadata", "spec", "template")
 # Parts that a template can't have, as patterns of their path, and why.
 _OURS = {
-    r"metadata/(?!(labels|annotations)(/|$)).*": "the run names its pods; a template can have labels and annotations",
+    r"metadata/(?!(labels|annotations)(/|$)).*": "The run names its pods; a template can have labels and annotations",
     r"metadata/(labels|annotations)/(k8sflow\.dev~1|batch\.kubernetes\.io~1|app\.kubernetes\.io~1managed-by).*": (
-        "the run finds its pods by it"
+        "The run finds its pods by it"
     ),
-    r"spec/restartPolicy": "a task is never restarted in its pod",
-    r"spec/activeDeadlineSeconds": "write @kubernetes(deadline_seconds=…)",
-    r"spec/containers/task/image": "write @kubernetes(image=…)",
-    r"spec/containers/task/(command|args|workingDir|terminationMessage\w+)": "k8sflow's agent runs the task by it",
-    r"spec/containers/task/env/(K8SFLOW_\w+|AWS_ACCESS_KEY_ID|AWS_SECRET_ACCESS_KEY)": "k8sflow sets it",
-    r"spec/containers/task/volumeMounts/(~1opt~1k8sflow|~1k8sflow~1work)": "k8sflow's runtime and the code are there",
-    r"spec/(containers/task|initContainers/k8sflow-runtime)/\$patch": "no task runs without it",
-    r"spec/initContainers/k8sflow-runtime/.*": "it copies k8sflow's runtime into the pod",
-    r"spec/volumes/runtime/.*": "k8sflow's runtime is there",
+    r"spec/restartPolicy": "A task is never restarted in its pod",
+    r"spec/activeDeadlineSeconds": "Write @kubernetes(deadline_seconds=…)",
+    r"spec/containers/task/image": "Write @kubernetes(image=…)",
+    r"spec/containers/task/(command|args|workingDir|terminationMessage\w+)": "The agent of k8sflow runs the task by it",
+    r"spec/containers/task/env/(K8SFLOW_\w+|AWS_ACCESS_KEY_ID|AWS_SECRET_ACCESS_KEY)": "It is set by k8sflow",
+    r"spec/containers/task/volumeMounts/(~1opt~1k8sflow|~1k8sflow~1work)": "The runtime and the code are there",
+    r"spec/(containers/task|initContainers/k8sflow-runtime)/\$patch": "No task runs without it",
+    r"spec/initContainers/k8sflow-runtime/.*": "It copies k8sflow's runtime into the pod",
+    r"spec/volumes/runtime/.*": "The runtime of k8sflow is there",
 }
 _NOT_NULL = re.compile(
     r"spec(/(containers|initContainers|volumes|containers/task/(env|volumeMounts)))?|metadata(/\w+)?"
@@ -143,7 +143,7 @@ def _check(document: Mapping[str, Any], lines: Mapping[str, int], shown: str) ->
             if re.fullmatch(pattern, path):
                 raise FlowDefinitionError(
                     f"{shown}:{_nearest(lines, path)}: a pod template can't have {path.replace('/', '.')}.",
-                    advice=f"{why[0].upper()}{why[1:]}.",
+                    advice=f"{why}.",
                 )
         if value is None and _NOT_NULL.fullmatch(path):
             raise FlowDefinitionError(f"{shown}:{_nearest(lines, path)}: a pod template can't delete {path}.")

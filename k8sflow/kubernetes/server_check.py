@@ -118,8 +118,11 @@ def _dropped(sent: Any, got: Any, path: str) -> Iterator[str]:
                 yield from _dropped(value, got[key], below)
     elif isinstance(sent, list) and isinstance(got, list):
         for index, value in enumerate(sent):
-            if (same := _counterpart(value, index, got)) is not None:
-                yield from _dropped(value, same, f"{path}[{index}]")
+            below = f"{path}[{index}]"
+            if (same := _counterpart(value, index, got)) is None:
+                yield below
+            else:
+                yield from _dropped(value, same, below)
 
 
 def _counterpart(item: Any, index: int, items: list[Any]) -> Any:

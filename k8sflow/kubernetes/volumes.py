@@ -61,9 +61,8 @@ def _asked(options: PodOptions) -> Iterator[Volume]:
         yield Volume("tmpfs", options.tmpfs_path or DEFAULT_TMPFS_PATH, _in_memory(size))
     for number, (folder, empty_dir) in enumerate((options.empty_dirs or {}).items()):
         yield Volume(f"empty-dir-{number}", folder, {"emptyDir": dict(empty_dir)})
-    for number, (folder, spec) in enumerate((options.ephemeral_volumes or {}).items()):
-        claim = {"volumeClaimTemplate": {"spec": dict(spec)}}
-        yield Volume(f"ephemeral-{number}", folder, {"ephemeral": claim})
+    for number, (folder, asked) in enumerate((options.ephemeral_volumes or {}).items()):
+        yield Volume(f"ephemeral-{number}", folder, {"ephemeral": {"volumeClaimTemplate": {"spec": _claim(asked)}}})
     # Numbered: a volume's name has to be shorter than that of an object may be.
     for number, (name, folder) in enumerate((options.persistent_volume_claims or {}).items()):
         yield Volume(f"claim-{number}", folder, {"persistentVolumeClaim": {"claimName": name}})
@@ -73,6 +72,16 @@ def _asked(options: PodOptions) -> Iterator[Volume]:
         yield Volume(f"config-map-{number}", folder, {"configMap": {"name": name}}, read_only=True)
     for number, (image, folder) in enumerate((options.image_volumes or {}).items()):
         yield Volume(f"image-{number}", folder, {"image": {"reference": image}}, read_only=True)
+
+
+def _claim(asked: Mapping[str, str]) -> Manifest:
+    """The spec of an ephemeral volume's claim; no field of it comes from a record as it is."""
+    storage_class = {"storageClassName": asked["storage_class"]} if "storage_class" in asked else {}
+    return {
+        "accessModes": [asked["access_mode"]],
+        "resources": {"requests": {"storage": asked["size"]}},
+        **storage_class,
+    }
 
 
 def _in_memory(size: str) -> Manifest:

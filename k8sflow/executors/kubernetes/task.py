@@ -81,6 +81,7 @@ class TaskOnCluster:
     reason: TaskResult | None = None
     _over: set[str] = field(default_factory=set)
     _times_queued_again: int = 0
+    _pending_since: float | None = None
     _tail: deque[bytes] = field(default_factory=lambda: deque(maxlen=_TAIL_LINES))
     _log: PodLog | None = None
     _follower: asyncio.Task[None] | None = None
@@ -151,7 +152,7 @@ class TaskOnCluster:
         if end is not None:
             await self._end(end, None, None, None)
         elif job is not None and queue.is_suspended(job):
-            self._drop_timer("pending")
+            self._suspend_pending()
             self.tell_waiting(await queue.why(self.run.api, job))
 
     def finish(self, result: TaskResult) -> None:
@@ -191,12 +192,18 @@ class TaskOnCluster:
             self.stop(found)
 
     def _begin_pending(self) -> None:
+        if self._pending_since is None:
+            self._pending_since = asyncio.get_running_loop().time()
         if self.options.pending_timeout_seconds is not None and not self.is_finished:
             self._set_timer("pending", self.options.pending_timeout_seconds, self._give_up)
 
+    def _suspend_pending(self) -> None:
+        self._pending_since = None
+        self._drop_timer("pending")
+
     def _give_up(self) -> None:
-        if self.is_waiting and self.created_at is not None:
-            waited = asyncio.get_running_loop().time() - self.created_at
+        if self.is_waiting and self._pending_since is not None:
+            waited = asyncio.get_running_loop().time() - self._pending_since
             self.stop(diagnosis.given_up(self.reason or diagnosis.not_started(), waited))
 
     def _lose(self) -> None:
@@ -290,7 +297,7 @@ class TaskOnCluster:
         if self.pod is not None and self.pod["metadata"]["uid"] == pod["metadata"]["uid"]:
             self.pod, self.started_pod = None, None
         if queue.is_suspended(job):
-            self._drop_timer("pending")
+            self._suspend_pending()
             self.tell_waiting(await queue.why(self.run.api, job))
         return True
 

@@ -16,6 +16,8 @@ from k8sflow.flow.decorators import quantity
 from k8sflow.flow.decorators.parsers import count, flag, text
 
 RESOURCES = ("cpu", "memory", "disk", "gpu", "shared_memory")
+# All that depends on the work of a step.
+SIZES = (*RESOURCES, "cpu_limit", "memory_limit", "qos", "gpu_model", "extended_resources", "resource_claims")
 DEFAULT_TMPFS_PATH = "/k8sflow_temp"
 # The runtime and the task's code are there, where nothing else can be mounted.
 RUNTIME_FOLDER = "/opt/k8sflow"
@@ -25,6 +27,19 @@ _JOINED = {"labels", "annotations", "env"}
 # The options with volumes: those whose keys are folders, and those whose values are.
 _BY_FOLDER = ("ephemeral_volumes", "empty_dirs")
 _TO_FOLDER = ("persistent_volume_claims", "image_volumes", "secret_files", "config_map_files")
+# By these a pod reaches what is in its namespace, or leaves its confines; a cluster's administrators decide whether the
+# pods of detached runs may, which are made with the rights of the driver.
+GUARDED = (
+    "config_map_files",
+    "config_maps",
+    "persistent_volume_claims",
+    "pod_template",
+    "priority_class",
+    "runtime_class",
+    "secret_files",
+    "secrets",
+    "security_context",
+)
 # What only the API server can judge: a run with one of these asks it before it starts.
 _JUDGED_BY_THE_SERVER = (
     "affinity",
@@ -89,7 +104,7 @@ class PodOptions:
     persistent_volume_claims: Mapping[str, str] | None = _option(
         parse.folders, "PersistentVolumeClaims and their folders, claim=/folder"
     )
-    ephemeral_volumes: Mapping[str, Mapping[str, Any]] | None = _option(
+    ephemeral_volumes: Mapping[str, Mapping[str, str]] | None = _option(
         parse.ephemeral_volumes, "volumes that live as long as the pod, /folder=100Gi; also storage_class, access_mode"
     )
     empty_dirs: Mapping[str, Mapping[str, str]] | None = _option(

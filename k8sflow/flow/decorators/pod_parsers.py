@@ -154,20 +154,20 @@ def empty_dirs(value: object) -> dict[str, dict[str, str]]:
     return found
 
 
-def ephemeral_volumes(value: object) -> dict[str, dict[str, Any]]:
-    """Folders and the specs of the claims that are made for the pod and deleted with it."""
+def ephemeral_volumes(value: object) -> dict[str, dict[str, str]]:
+    """Folders and the claims that are made for the pod and deleted with it."""
     found = {}
     for key, item in _table(value).items():
         given = _fields(item, ("size", "storage_class", "access_mode"), key)
         if "size" not in given:
             raise ValueError(f"the volume of {key!r} has no size")
-        spec: dict[str, Any] = {
-            "accessModes": [one_of(*_ACCESS_MODES)(given.get("access_mode", "ReadWriteOnce"))],
-            "resources": {"requests": {"storage": quantity.share(given["size"])}},
+        made = {
+            "size": quantity.share(given["size"]),
+            "access_mode": one_of(*_ACCESS_MODES)(given.get("access_mode", "ReadWriteOnce")),
         }
         if "storage_class" in given:
-            spec["storageClassName"] = name(given["storage_class"])
-        found[folder(key)] = spec
+            made["storage_class"] = name(given["storage_class"])
+        found[folder(key)] = made
     return found
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -105,3 +107,11 @@ def test_options_need_only_the_standard_library() -> None:
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout.strip() == "[]"
     )
+
+
+def test_the_docs_list_every_option() -> None:
+    """Copy the lines of the failure where an option was added or its help has changed."""
+    page = (Path(__file__).parents[4] / "docs" / "pods.md").read_text()
+    table = ["| option | meaning |", "|---|---|"]
+    table += [f"| `{option.name}` | {option.metadata['help']} |" for option in fields(PodOptions)]
+    assert [line for line in page.splitlines() if line.startswith("|")] == table
