@@ -152,7 +152,7 @@ async def _admission(api: KubernetesApi, settings: Settings) -> list[Row]:
 
 async def _controller(api: KubernetesApi) -> Row:
     try:
-        await api.get(f"/apis/{flowrun.API_VERSION}")
+        await api.get(f"/apis/{flowrun.GROUP}")
     except ApiStatusError:
         return _CONTROLLER.skipped("controller", "not installed")
     try:

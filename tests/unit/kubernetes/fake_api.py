@@ -326,8 +326,6 @@ class FakeApi:
             return await self._log(request, name)
         if resource == "selfsubjectaccessreviews":
             return await self._review(request)
-        if request.query.get("dryRun") == "All":
-            return web.json_response(await request.json(), status=201)
         if request.method == "POST":
             item = await request.json()
             return web.json_response(item, status=201) if "dryRun" in request.query else self._create(resource, item)
