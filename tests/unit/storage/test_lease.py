@@ -170,14 +170,15 @@ def test_the_holder_renews_the_lease_and_notices_its_loss(store: ObjectStore) ->
     run = _run(store)
     ours = ObjectLease(run, beat_seconds=0.02)
     assert ours.acquire()
-    lost = threading.Event()
-    ours.keep(lost.set, lambda: None)
+    lost, beaten = threading.Event(), threading.Event()
+    ours.keep(lost.set, beaten.set)
 
     def beats() -> bool:
         holder = ObjectLease(run).holder()
         return holder is not None and holder.beat >= 2
 
     wait_for(beats)
+    assert beaten.is_set()
     assert not lost.is_set()
     assert store.put_new("F/runs/r/drivers/000002.json", leases._dump(Holder("x", "elsewhere", 1)))
     assert lost.wait(10)
