@@ -16,6 +16,7 @@ FILE_NAME = "k8sflow.toml"
 ROOT_NAME = ".k8sflow"
 LOG_LEVELS = ("debug", "info", "warning", "error")
 _PATIENCE_SECONDS = 600.0
+_INDEXED_FROM = 20
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,16 @@ class Settings:
         region: Region of the bucket.
         storage_patience_seconds: How long a finished task and a run's driver wait for an unreachable bucket;
             None for ten minutes.
+        infrastructure_retries: How often a task is run again after infrastructure failures; None for three times.
+        infrastructure_pauses_seconds: How long it waits before each of these executions, separated by commas; the last
+            pause is repeated. None for ``2,20,120``.
         default_secrets_backend_type: Store of secrets that ``@secrets`` names by their id alone.
         kubernetes_namespace: Namespace of Jobs and pods.
         kubernetes_image: Image of task pods, with Python 3.10 or newer; None for the runtime image.
         kubernetes_runtime_image: The k8sflow image.
         kubernetes_service_account: Service account of task pods; None for the namespace's default.
         kubernetes_context: Context of the kubeconfig; None for its current one.
+        kubernetes_indexed_from: From how many pods on a foreach is run as Indexed Jobs; None for the default.
         log: Level from which k8sflow logs to stderr, one of ``LOG_LEVELS``; None for no logging.
     """
 
@@ -50,12 +55,15 @@ class Settings:
     in_cluster_endpoint: str | None = None
     region: str = "us-east-1"
     storage_patience_seconds: str | None = None
+    infrastructure_retries: str | None = None
+    infrastructure_pauses_seconds: str | None = None
     default_secrets_backend_type: str | None = None
     kubernetes_namespace: str = "default"
     kubernetes_image: str | None = None
     kubernetes_runtime_image: str = f"k8sflow:{VERSION}"
     kubernetes_service_account: str | None = None
     kubernetes_context: str | None = None
+    kubernetes_indexed_from: str | None = None
     log: str | None = None
 
     def __post_init__(self) -> None:
@@ -76,16 +84,40 @@ class Settings:
                 f"the setting storage_patience_seconds is {self.storage_patience_seconds!r}.",
                 advice='Use a number of seconds, such as "600" for ten minutes.',
             )
+        if self.kubernetes_indexed_from is not None and not _is_count(self.kubernetes_indexed_from):
+            raise ConfigurationError(
+                f"the setting kubernetes_indexed_from is {self.kubernetes_indexed_from!r}.",
+                advice='Use a number of pods from 2 on, such as "20".',
+            )
+        self._check_infrastructure()
         if self.log is not None and self.log.lower() not in LOG_LEVELS:
             raise ConfigurationError(
                 f"the setting log ({variable('log')}) is {self.log!r}, which is not a log level.",
                 advice=f"Use one of {', '.join(LOG_LEVELS)}, or leave it out for no logging.",
             )
 
+    def _check_infrastructure(self) -> None:
+        if self.infrastructure_retries is not None and not re.fullmatch(r"\d{1,4}", self.infrastructure_retries):
+            raise ConfigurationError(
+                f"the setting infrastructure_retries is {self.infrastructure_retries!r}.",
+                advice='Use a whole number, such as "3"; "0" for none.',
+            )
+        pauses = self.infrastructure_pauses_seconds
+        if pauses is not None and not all(map(_is_seconds, pauses.split(","))):
+            raise ConfigurationError(
+                f"the setting infrastructure_pauses_seconds is {pauses!r}.",
+                advice='Use numbers of seconds, separated by commas, such as "2,20,120".',
+            )
+
     @property
     def storage_patience(self) -> float:
         """Seconds that a finished task and a run's driver wait for an unreachable bucket."""
         return _PATIENCE_SECONDS if self.storage_patience_seconds is None else float(self.storage_patience_seconds)
+
+    @property
+    def indexed_from(self) -> int:
+        """From how many pods on a foreach is run as Indexed Jobs."""
+        return _INDEXED_FROM if self.kubernetes_indexed_from is None else int(self.kubernetes_indexed_from)
 
     @property
     def credentials_secret(self) -> str | None:
@@ -107,6 +139,10 @@ def _is_seconds(text: str) -> bool:
         return 0 <= float(text) < float("inf")
     except ValueError:
         return False
+
+
+def _is_count(text: str) -> bool:
+    return text.isdecimal() and int(text) > 1
 
 
 def variable(key: str) -> str:

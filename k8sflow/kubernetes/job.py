@@ -1,8 +1,9 @@
-"""The manifest of a task's Job: a function from values to a dictionary.
+"""The manifest of a Job: a function from values to a dictionary.
 
-Each task is a ``batch/v1`` Job with one pod (see ``pod``). The Job replaces the pod after a disruption, can be queued
-by a queue manager, and is cleaned up after its TTL; how the task ended is read from its pod (see ``outcome``).
-Everything that an Indexed Job needs (``completions``, ``completionMode``) belongs in ``_job_spec``.
+A task is a ``batch/v1`` Job with one pod (see ``pod``), or an index of an Indexed Job, which has a pod for each of its
+indices (https://kubernetes.io/docs/concepts/workloads/controllers/job/#completion-mode). The Job replaces a pod after a
+disruption, can be queued by a queue manager, and is cleaned up after its TTL; how a task ended is read from its pod
+(see ``outcome``).
 """
 
 from __future__ import annotations
@@ -12,25 +13,27 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from k8sflow.flow.decorators.pod_options import PodOptions
-from k8sflow.kubernetes.labels import QUEUE
+from k8sflow.kubernetes import labels
 from k8sflow.kubernetes.manifest import Manifest
-from k8sflow.kubernetes.pod import pod, pod_annotations, pod_labels
-from k8sflow.task.spec import TaskSpec
+from k8sflow.kubernetes.pod import pod, pod_labels
+from k8sflow.task.batch import TaskBatch
 
 DEFAULT_TTL_SECONDS = 3600
 
 
 @dataclass(frozen=True)
 class TaskJob:
-    """The inputs of one task's Job.
+    """The inputs of one Job.
 
     Args:
         name: Name of the Job, of at most ``names.LONGEST_JOB_NAME`` characters.
         namespace: Namespace of the run.
-        task: The task that the pod executes.
+        tasks: The tasks that its pods execute.
         options: Everything the step asks of its pod; ``image``, ``cpu`` and ``memory`` are set.
         runtime_image: The k8sflow image. The runtime is copied from it into pods of other images.
         command: The container's command and arguments, which no shell interprets.
+        per_pod: How many of the tasks each pod executes.
+        parallelism: How many of its pods run at a time.
         owner: The ownerReference of the run's owner, or None.
         environment: Environment variables of the container; those of the options and k8sflow's own are added.
         credentials_secret: Secret with the keys of the bucket, or None for workload identity.
@@ -39,10 +42,12 @@ class TaskJob:
 
     name: str
     namespace: str
-    task: TaskSpec
+    tasks: TaskBatch
     options: PodOptions
     runtime_image: str
     command: Sequence[str]
+    per_pod: int = 1
+    parallelism: int = 1
     owner: Mapping[str, Any] | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     credentials_secret: str | None = None
@@ -53,6 +58,11 @@ class TaskJob:
         """Image of the task's container."""
         return self.options.image or self.runtime_image
 
+    @property
+    def pods(self) -> int:
+        """The number of its pods: of more than one, each is an index of an Indexed Job."""
+        return -(-len(self.tasks) // self.per_pod)
+
 
 def job_manifest(job: TaskJob) -> Manifest:
     """The Job's manifest for the API server."""
@@ -60,7 +70,7 @@ def job_manifest(job: TaskJob) -> Manifest:
         "name": job.name,
         "namespace": job.namespace,
         "labels": _labels(job),
-        "annotations": pod_annotations(job),
+        "annotations": {**(job.options.annotations or {}), **labels.job_annotations(job.tasks, job.per_pod)},
     }
     if job.owner is not None:
         metadata["ownerReferences"] = [dict(job.owner)]
@@ -68,16 +78,18 @@ def job_manifest(job: TaskJob) -> Manifest:
 
 
 def _labels(job: TaskJob) -> dict[str, str]:
-    queue = {QUEUE: job.options.queue} if job.options.queue is not None else {}
+    queue = {labels.QUEUE: job.options.queue} if job.options.queue is not None else {}
     return {**pod_labels(job), **queue}
 
 
 def _job_spec(job: TaskJob) -> Manifest:
+    # The driver retries failures of the code: it can wait or request more. Disruptions don't count (KEP-3329); the
+    # failure of one index leaves the others alone (KEP-3850).
+    once = {"backoffLimit": 0} if job.pods == 1 else {"completionMode": "Indexed", "backoffLimitPerIndex": 0}
     return {
-        "completions": 1,
-        "parallelism": 1,
-        # The driver retries failures of the code: it can wait or request more. Disruptions don't count (KEP-3329).
-        "backoffLimit": 0,
+        "completions": job.pods,
+        "parallelism": job.parallelism,
+        **once,
         "podFailurePolicy": {
             "rules": [{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}]
         },

@@ -52,12 +52,12 @@ def pod(job: TaskJob) -> Manifest:
 
 def pod_labels(job: TaskJob) -> dict[str, str]:
     """The labels of the Job and the pod."""
-    return {**(job.options.labels or {}), **labels.task_labels(job.task)}
+    return {**(job.options.labels or {}), **labels.task_labels(job.tasks)}
 
 
 def pod_annotations(job: TaskJob) -> dict[str, str]:
     """The annotations of the Job and the pod."""
-    return {**(job.options.annotations or {}), **labels.task_annotations(job.task)}
+    return {**(job.options.annotations or {}), **labels.task_annotations(job.tasks)}
 
 
 def literal(text: str) -> str:
@@ -115,7 +115,7 @@ def _spec(job: TaskJob) -> Manifest:
     spec: Manifest = {
         "restartPolicy": "Never",
         "activeDeadlineSeconds": options.deadline_seconds or DEFAULT_DEADLINE_SECONDS,
-        "terminationGracePeriodSeconds": GRACE_SECONDS,
+        "terminationGracePeriodSeconds": options.grace_seconds or GRACE_SECONDS,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "securityContext": pod_security(DEFAULT_USER if options.run_as_user is None else options.run_as_user),
@@ -131,7 +131,7 @@ def _spec(job: TaskJob) -> Manifest:
 
 def _scheduling(job: TaskJob) -> Manifest:
     options = job.options
-    own = {"labelSelector": {"matchLabels": labels.step_labels(job.task)}}
+    own = {"labelSelector": {"matchLabels": labels.step_labels(job.tasks.template)}}
     return {
         "nodeSelector": _node_selector(options),
         "tolerations": [dict(toleration) for toleration in options.tolerations or ()],

@@ -1,55 +1,64 @@
-"""The Job of a task of a run, with the command line and the environment of its pod."""
+"""The Job of some tasks of a run, with the command line and the environment of its pod."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from k8sflow import config
 from k8sflow.config import Settings
 from k8sflow.executors.context import RunContext
+from k8sflow.flow.decorators.pod_options import PodOptions
 from k8sflow.kubernetes import names
 from k8sflow.kubernetes.job import TaskJob
 from k8sflow.kubernetes.pod import agent_command
-from k8sflow.task.spec import TaskSpec
+from k8sflow.task.batch import TaskBatch
 
 
-def job_name(task: TaskSpec) -> str:
-    """The name of a task's Job."""
-    return names.job_name(flow=task.flow, run=task.run, step=task.name.step, task=task.name.id, attempt=task.attempt)
+def job_name(tasks: TaskBatch) -> str:
+    """The name of the Job of some tasks."""
+    first = tasks.template
+    return names.job_name(flow=first.flow, run=first.run, step=first.name.step, task=tasks.ids, attempt=first.attempt)
 
 
-def task_job(context: RunContext, task: TaskSpec, owner: dict[str, Any] | None) -> TaskJob:
-    """The Job of a task.
-
-    Args:
-        context: The run.
-        task: The task.
-        owner: The ownerReference of the run's owner; None where the owner doesn't exist yet.
-    """
-    settings, options = context.settings, context.pods[task.name.step]
+def task_job(
+    context: RunContext,
+    name: str,
+    tasks: TaskBatch,
+    options: PodOptions,
+    *,
+    parallelism: int = 1,
+    owner: Mapping[str, Any] | None = None,
+) -> TaskJob:
+    """The Job of some tasks of a run; the arguments are those of ``TaskJob``."""
+    settings = context.settings
     return TaskJob(
-        name=job_name(task),
+        name=name,
         namespace=settings.kubernetes_namespace,
-        task=task,
+        tasks=tasks,
         options=options,
         runtime_image=settings.kubernetes_runtime_image,
-        command=(*agent_command(options), *agent_arguments(context, task)),
+        command=(*agent_command(options), *agent_arguments(context, tasks)),
+        parallelism=parallelism,
         owner=owner,
         environment=environment(settings),
         credentials_secret=settings.credentials_secret,
     )
 
 
-def agent_arguments(context: RunContext, task: TaskSpec) -> list[str]:
-    """The arguments of the agent in a task's pod."""
-    record, limit = context.record, context.time_limit(task.name.step)
+def agent_arguments(context: RunContext, tasks: TaskBatch) -> list[str]:
+    """The arguments of the agent in each pod of a Job."""
+    record, limit = context.record, context.time_limit(tasks.template.name.step)
+    options = context.pods[tasks.template.name.step]
     return [
-        task.to_json(),
+        tasks.to_json(),
         f"--store={context.run_store.store.url}",
         f"--flow={record.flow}",
         f"--package={record.package}",
         f"--file={record.file}",
         *([f"--timeout={limit.seconds:g}", f"--grace={limit.grace_seconds:g}"] if limit is not None else []),
+        *([f"--termination-grace={options.grace_seconds}"] if options.grace_seconds is not None else []),
+        *([f"--spot={options.spot}"] if options.spot is not None else []),
     ]
 
 

@@ -10,6 +10,7 @@ from k8sflow.config import Settings
 from k8sflow.errors import ConfigurationError
 from k8sflow.flow.decorators.pod_options import PodOptions
 from k8sflow.storage.patience import Patience
+from k8sflow.task.batch import TaskBatch
 from k8sflow.task.spec import TaskName, TaskSpec
 
 if TYPE_CHECKING:
@@ -42,20 +43,21 @@ def open_bucket(settings: Settings, *, first_seconds: float = 0.0) -> S3Store:
 
 
 def check(
-    settings: Settings, *, is_detached: bool, flow: str = "", pods: Mapping[str, PodOptions] | None = None
+    settings: Settings, pods: Mapping[str, PodOptions], *, is_detached: bool, flow: str = ""
 ) -> tuple[S3Store, list[Finding]]:
     """The run's bucket, once it is known that bucket and cluster can be used, and warnings about the run.
 
     Args:
         settings: The settings, with the namespace of the run's pods.
+        pods: The options of the pods, by step.
         is_detached: Whether the driver runs in the cluster, with rights of its own.
         flow: The flow's name.
-        pods: The pod options of its steps.
 
     Raises:
         K8sflowError: One of them can't.
     """
     from k8sflow.kubernetes.preflight import (  # noqa: PLC0415  only such a run needs the API
+        GRACE_PERMISSIONS,
         OWNER_PERMISSIONS,
         PERMISSIONS,
         check_access,
@@ -63,10 +65,12 @@ def check(
 
     store = open_bucket(settings)
     store.check()
+    has_grace = any(options.grace_seconds is not None for options in pods.values())
+    needed = (*PERMISSIONS, *OWNER_PERMISSIONS, *(GRACE_PERMISSIONS if has_grace else ()))
     warnings = check_access(
         settings,
-        permissions=() if is_detached else PERMISSIONS + OWNER_PERMISSIONS,
-        jobs={step: sample_job(flow, step, options, settings) for step, options in (pods or {}).items()},
+        permissions=() if is_detached else needed,
+        jobs={step: sample_job(flow, step, options, settings) for step, options in pods.items()},
     )
     return store, warnings
 
@@ -77,11 +81,11 @@ def sample_job(flow: str, step: str, options: PodOptions, settings: Settings) ->
     from k8sflow.kubernetes.job import TaskJob  # noqa: PLC0415  as above
     from k8sflow.kubernetes.pod import agent_command  # noqa: PLC0415  as above
 
-    task = TaskSpec(flow, f"check-{secrets.token_hex(4)}", TaskName(step))
+    tasks = TaskBatch(TaskSpec(flow, f"check-{secrets.token_hex(4)}", TaskName(step)))
     return TaskJob(
-        name=job_name(task),
+        name=job_name(tasks),
         namespace=settings.kubernetes_namespace,
-        task=task,
+        tasks=tasks,
         options=options,
         runtime_image=settings.kubernetes_runtime_image,
         command=agent_command(options),

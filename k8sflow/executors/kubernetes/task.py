@@ -1,4 +1,4 @@
-"""One task on the cluster: from its Job's creation, through its pod's states and its log, to its one ``Finished``."""
+"""One task on the cluster: from its pod's creation, through its states and its log, to its one ``Finished``."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field, replace
-from http import HTTPStatus
 from typing import Any, Protocol
 
-from k8sflow.errors import ApiStatusError, KubernetesError, StorageError
-from k8sflow.executors.base import Emit, Finished, Output, Queued, Started
+from k8sflow.errors import KubernetesError, StorageError
+from k8sflow.executors.base import Emit, Finished, Note, Output, OutputMissing, Queued, Started
 from k8sflow.flow.decorators.pod_options import PodOptions
 from k8sflow.flow.outcome import Outcome
-from k8sflow.kubernetes import diagnosis, queue, waiting
+from k8sflow.kubernetes import diagnosis, waiting
 from k8sflow.kubernetes.api import KubernetesApi
 from k8sflow.kubernetes.logs import PodLog
 from k8sflow.kubernetes.manifest import Manifest
@@ -23,13 +22,13 @@ from k8sflow.kubernetes.outcome import (
     Waiting,
     end_of_deleted,
     end_of_unreachable,
-    end_without_pod,
     is_being_deleted,
     pod_state,
 )
 from k8sflow.kubernetes.pod import CONTAINER
 from k8sflow.kubernetes.reflector import Change
-from k8sflow.task.host.framing import ResultLine, decode
+from k8sflow.outages import Notice
+from k8sflow.task.host.framing import RESULT, ResultLine, decode
 from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskSpec
 
@@ -38,7 +37,7 @@ FAULTY_START_SECONDS = 600.0
 _FAULTS = {Outcome.BAD_IMAGE, Outcome.NEVER_STARTED}  # what time alone doesn't heal
 _DRAIN_SECONDS = 2.0
 _TERMINATION_SLACK_SECONDS = 60.0
-_TAIL_LINES = 20
+_TAIL_LINES = 100
 
 
 class Surroundings(Protocol):
@@ -58,8 +57,23 @@ class Surroundings(Protocol):
     async def largest_node(self) -> tuple[str, str] | None:
         """Allocatable cores and memory of the largest node, where that may be known."""
 
+
+class Holder(Protocol):
+    """The Job that has a task."""
+
+    options: PodOptions
+
     def finished(self, task: TaskOnCluster) -> None:
         """Takes note that the task is over."""
+
+    def stop(self, task: TaskOnCluster) -> None:
+        """Ends its pod, now or when it comes."""
+
+    async def is_queued_again(self, task: TaskOnCluster, pod: Manifest) -> bool:
+        """True if a queue manager has stopped the Job, and with it a pod, so that the task waits for its next turn."""
+
+    async def is_deleted(self) -> bool:
+        """True if the Job was deleted."""
 
 
 @dataclass(eq=False)
@@ -70,38 +84,47 @@ class TaskOnCluster:
     """
 
     run: Surroundings
+    job: Holder
     spec: TaskSpec
-    options: PodOptions
-    job_name: str
+    index: int
     created_at: float | None = None
     pod: Manifest | None = None
     is_finished: bool = False
-    job_stays: bool = True
     started_pod: str | None = None
     reason: TaskResult | None = None
     _over: set[str] = field(default_factory=set)
     _times_queued_again: int = 0
     _pending_since: float | None = None
     _tail: deque[bytes] = field(default_factory=lambda: deque(maxlen=_TAIL_LINES))
+    _lines: int = 0
     _log: PodLog | None = None
     _follower: asyncio.Task[None] | None = None
     _timers: dict[str, asyncio.TimerHandle] = field(default_factory=dict)
 
     @property
-    def job_path(self) -> str:
-        """The Job's path in the API server."""
-        return f"/apis/batch/v1/namespaces/{self.run.namespace}/jobs/{self.job_name}"
+    def options(self) -> PodOptions:
+        """The requests of its step."""
+        return self.job.options
 
     @property
     def is_waiting(self) -> bool:
-        """True if its Job exists, and no container of it has started."""
+        """True if its pod has to come, and no container of it has started."""
         return not self.is_finished and self.created_at is not None and self.started_pod is None
 
     def created(self) -> None:
-        """Takes note that the Job exists."""
+        """Takes note that the Job exists, and is to start its pod now."""
         self.created_at = asyncio.get_running_loop().time()
         if self.options.queue is None:  # a queue's time doesn't count: the pod's first sign is the end of it
             self._begin_pending()
+
+    def suspended(self, reason: TaskResult | None) -> None:
+        """Takes note that its Job starts no pod for now, which counts against no timeout; reports the reason."""
+        if self.pod is not None:
+            return  # it has started one in the meantime
+        self._pending_since = None
+        self._drop_timer("pending")
+        if reason is not None:
+            self.tell_waiting(reason)
 
     def pod_changed(self, change: Change, pod: Manifest) -> None:
         """Acts on a change of one of the Job's pods."""
@@ -143,17 +166,10 @@ class TaskOnCluster:
         if reason.outcome in _FAULTS and self.options.pending_timeout_seconds is None:
             self._set_timer("faulty start", FAULTY_START_SECONDS, self._give_up)
 
-    async def look_at_job(self) -> None:
-        """Finds out why there is no pod, if the Job itself says so: it is suspended, over, or deleted."""
-        job = await self._job()
-        if self.pod is not None or self.is_finished:
-            return
-        end = end_without_pod(job)
-        if end is not None:
+    async def end_without_pod(self, end: PodEnd) -> None:
+        """Finishes without any pod, which its Job doesn't start any more."""
+        if self.pod is None and not self.is_finished:
             await self._end(end, None, None, None)
-        elif job is not None and queue.is_suspended(job):
-            self._suspend_pending()
-            self.tell_waiting(await queue.why(self.run.api, job))
 
     def finish(self, result: TaskResult) -> None:
         """Emits the one ``Finished``; nothing is emitted for the task after it."""
@@ -164,22 +180,16 @@ class TaskOnCluster:
             self._drop_timer(name)
         if self._follower is not None:
             self._follower.cancel()
+        if self.started_pod is not None and (result.log_lines or 0) > self._lines:
+            self.run.emit(OutputMissing(self.spec, (result.log_lines or 0) - self._lines))
         self.run.emit(Finished(self.spec, result))
-        self.run.finished(self)
+        self.job.finished(self)
 
     def stop(self, result: TaskResult) -> None:
-        """Finishes with a failure while the Job is still there, and deletes the Job."""
+        """Finishes with a failure while its pod is still there or to come, and stops that."""
         if not self.is_finished:
-            self.job_stays = False
+            self.job.stop(self)
             self.finish(result)
-            self.run.spawn(self._delete_job())
-
-    async def _delete_job(self) -> None:
-        try:
-            await self.run.api.delete(self.job_path)
-        except KubernetesError:
-            # Its result is reported already; the owner's end or the Job's own deadline removes it.
-            return
 
     async def _explain_waiting(self, pod: Manifest) -> None:
         node = await self.run.largest_node() if waiting.is_unschedulable(pod) else None
@@ -197,10 +207,6 @@ class TaskOnCluster:
         if self.options.pending_timeout_seconds is not None and not self.is_finished:
             self._set_timer("pending", self.options.pending_timeout_seconds, self._give_up)
 
-    def _suspend_pending(self) -> None:
-        self._pending_since = None
-        self._drop_timer("pending")
-
     def _give_up(self) -> None:
         if self.is_waiting and self._pending_since is not None:
             waited = asyncio.get_running_loop().time() - self._pending_since
@@ -215,12 +221,13 @@ class TaskOnCluster:
         if self.started_pod == name:
             return
         self.started_pod = name
+        self._lines = 0
         self.reason = None
         self._drop_timer("pending")
         self._drop_timer("faulty start")
         self.run.emit(Started(self.spec, f"pod {name} on {node}"))
         path = f"/api/v1/namespaces/{self.run.namespace}/pods/{name}"
-        self._log = PodLog(self.run.api, path, container=CONTAINER, on_line=self._line)
+        self._log = PodLog(self.run.api, path, container=CONTAINER, on_line=self._line, report=self._note)
         if "running" in _task_container_state(pod):
             self._follower = self.run.spawn(self._follow(self._log))
 
@@ -228,9 +235,14 @@ class TaskOnCluster:
         try:
             await log.follow()
         except KubernetesError as error:
-            self._output("stderr", f"[k8sflow] the output can't be shown: {error.summary} {error.cause}\n".encode())
+            self.run.emit(Note(self.spec, f"its output can't be shown here: {error.summary} {error.cause}"))
+
+    def _note(self, notice: Notice) -> None:
+        if not self.is_finished:
+            self.run.emit(Note(self.spec, notice.text))
 
     def _line(self, line: bytes) -> None:
+        self._lines += not line.startswith(RESULT)
         match decode(line):
             case ResultLine(text=text):
                 self._take_result(text)
@@ -274,7 +286,7 @@ class TaskOnCluster:
         if self.is_finished:
             return
         result = end.result if end.is_reported_by_agent else await self._without_word(end)
-        if result.outcome is Outcome.NODE_LOST and await self._is_queued_again(pod):
+        if pod is not None and _may_be_queued_again(end, result) and await self._is_queued_again(pod):
             return
         if not (end.is_disruption and result is end.result):
             self.finish(result)
@@ -285,21 +297,17 @@ class TaskOnCluster:
             why = replace(result.explained, resolution="Kubernetes starts it again in another pod.")
             self.tell_waiting(replace(result, failure=why))
 
-    async def _is_queued_again(self, pod: Manifest | None) -> bool:
-        """True if a queue manager has stopped the Job, and not its task; then it waits for the next pod."""
-        try:
-            job = await self._job()
-        except KubernetesError:
-            return False
-        if job is None or pod is None or self.run.is_cancelling or not queue.was_suspended(job, pod):
-            return False
-        self._times_queued_again += 1
-        if self.pod is not None and self.pod["metadata"]["uid"] == pod["metadata"]["uid"]:
-            self.pod, self.started_pod = None, None
-        if queue.is_suspended(job):
-            self._suspend_pending()
-            self.tell_waiting(await queue.why(self.run.api, job))
-        return True
+    async def _is_queued_again(self, pod: Manifest) -> bool:
+        if self.pod is not None and self.pod["metadata"]["uid"] != pod["metadata"]["uid"]:
+            self._times_queued_again += 1
+            return True  # the next pod is here
+        before, self.pod, self.started_pod = (self.pod, self.started_pod), None, None
+        if await self.job.is_queued_again(self, pod):
+            self._times_queued_again += 1
+            return True
+        if self.pod is None:
+            self.pod, self.started_pod = before
+        return False
 
     async def _drain(self, log: PodLog) -> None:
         try:
@@ -322,28 +330,13 @@ class TaskOnCluster:
         if self.run.is_cancelling:
             return diagnosis.cancelled()
         result = end.result
-        if result.outcome is Outcome.NODE_LOST and await self._is_job_deleted():
+        if result.outcome is Outcome.NODE_LOST and await self.job.is_deleted():
             result = diagnosis.job_deleted()
         tail = b"".join(self._tail).decode(errors="replace").rstrip()
         shown = not tail or tail in result.explained.detail
         parts = (result.explained.detail, note, "" if shown else f"Its last lines:\n{tail}")
         detail = "\n".join(part for part in parts if part)
         return replace(result, failure=replace(result.explained, detail=detail))
-
-    async def _is_job_deleted(self) -> bool:
-        try:
-            job = await self._job()
-        except KubernetesError:
-            return False
-        return job is None or is_being_deleted(job)
-
-    async def _job(self) -> Manifest | None:
-        try:
-            return await self.run.api.get(self.job_path)
-        except ApiStatusError as error:
-            if error.status == HTTPStatus.NOT_FOUND:
-                return None
-            raise
 
     def _set_timer(self, name: str, seconds: float, then: Callable[[], None]) -> None:
         if name not in self._timers:
@@ -352,6 +345,10 @@ class TaskOnCluster:
     def _drop_timer(self, name: str) -> None:
         if (timer := self._timers.pop(name, None)) is not None:
             timer.cancel()
+
+
+def _may_be_queued_again(end: PodEnd, result: TaskResult) -> bool:
+    return not end.is_disruption and result.outcome is Outcome.NODE_LOST
 
 
 def _task_container_state(pod: Manifest) -> dict[str, Any]:

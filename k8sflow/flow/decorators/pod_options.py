@@ -15,9 +15,11 @@ from k8sflow.flow.decorators import pod_parsers as parse
 from k8sflow.flow.decorators import quantity
 from k8sflow.flow.decorators.parsers import count, flag, text
 
-RESOURCES = ("cpu", "memory", "disk", "gpu", "shared_memory")
+RESOURCES = ("cpu", "memory", "disk", "gpu", "shared_memory", "on_oom", "max_memory")
 # All that depends on the work of a step.
 SIZES = (*RESOURCES, "cpu_limit", "memory_limit", "qos", "gpu_model", "extended_resources", "resource_claims")
+# How often the memory is doubled at most where no max_memory says so.
+_MOST_DOUBLINGS = 3
 DEFAULT_TMPFS_PATH = "/k8sflow_temp"
 # The runtime and the task's code are there, where nothing else can be mounted.
 RUNTIME_FOLDER = "/opt/k8sflow"
@@ -96,6 +98,12 @@ class PodOptions:
         parse.resource_claims, "devices by dynamic resource allocation, name=template/NAME or name=claim/NAME"
     )
     shared_memory: str | None = _option(quantity.share, "size of /dev/shm, part of the memory: MB or a quantity")
+    on_oom: str | None = _option(
+        parse.one_of("double"), '"double": a task that ran out of memory is run again with twice as much'
+    )
+    max_memory: str | None = _option(
+        quantity.size, f"most memory that on_oom may request: MB or a quantity (default {2**_MOST_DOUBLINGS} x memory)"
+    )
 
     use_tmpfs: bool | None = _option(flag, "whether the pod has a folder in memory (default: if tmpfs_size is set)")
     tmpfs_size: str | None = _option(quantity.share, "size of the folder in memory (default: half of the memory)")
@@ -144,6 +152,12 @@ class PodOptions:
         parse.seconds, "seconds that a step under @parallel waits for the name of its first node (default 600)"
     )
     deadline_seconds: int | None = _option(parse.seconds, "how long the pod may run (default 5 days)")
+    grace_seconds: int | None = _option(
+        parse.grace, "seconds from SIGTERM to SIGKILL, in which the step may finish (default: it ends at SIGTERM)"
+    )
+    spot: str | None = _option(
+        parse.one_of("aws", "gcp", "azure"), "aws, gcp or azure: looks for its notice that a spot node ends"
+    )
     pending_timeout_seconds: int | None = _option(
         parse.seconds,
         "how long the pod may wait to start (default: 600 where its image or settings are wrong, else no limit)",
@@ -190,12 +204,7 @@ class PodOptions:
             ValueError: They can't.
         """
         self.mounts()
-        for request, limit in (("cpu", "cpu_limit"), ("memory", "memory_limit")):
-            asked, most = getattr(self, request), getattr(self, limit)
-            if asked is not None and most is not None and quantity.parse(most) < quantity.parse(asked):
-                raise ValueError(f"{limit}={most} is less than the {asked} that {request} requests")
-            if self.qos == "Guaranteed" and asked is not None and most not in (None, asked):
-                raise ValueError(f"qos=Guaranteed needs limits that are the requests, but {limit} is {most}")
+        self._check_limits()
         if not self.has_tmpfs:
             for name in ("tmpfs_size", "tmpfs_path", "tmpfs_tempdir"):
                 if getattr(self, name) is not None:
@@ -207,6 +216,16 @@ class PodOptions:
         context = self.security_context or {}
         if context.get("privileged") and context.get("allowPrivilegeEscalation") is False:
             raise ValueError("a privileged container can't forbid the escalation of privileges")
+
+    def _check_limits(self) -> None:
+        if self.on_oom is not None and self.memory_limit is not None:
+            raise ValueError("on_oom raises the memory with its limit, so that memory_limit can't be set as well")
+        for request, limit in (("cpu", "cpu_limit"), ("memory", "memory_limit")):
+            asked, most = getattr(self, request), getattr(self, limit)
+            if asked is not None and most is not None and quantity.parse(most) < quantity.parse(asked):
+                raise ValueError(f"{limit}={most} is less than the {asked} that {request} requests")
+            if self.qos == "Guaranteed" and asked is not None and most not in (None, asked):
+                raise ValueError(f"qos=Guaranteed needs limits that are the requests, but {limit} is {most}")
 
     def half_of_memory(self) -> str:
         """Half of the memory's limit, in bytes."""
@@ -224,6 +243,32 @@ class PodOptions:
         for name, found in document.items():
             options[name] = tuple(found) if isinstance(found, list) else found
         return PodOptions(**options)
+
+    def more_memory(self) -> tuple[str, ...]:
+        """The memory of each further execution of a task that ran out of memory, by ``on_oom`` and ``max_memory``.
+
+        Raises:
+            FlowDefinitionError: ``max_memory`` can have no effect.
+        """
+        if self.on_oom is None:
+            if self.max_memory is None:
+                return ()
+            raise FlowDefinitionError(
+                f"max_memory={self.max_memory!r} has no effect without on_oom.",
+                advice='Add on_oom="double", or leave max_memory out.',
+            )
+        memory = self.memory or str(DEFAULT_OPTIONS.memory)
+        if self.max_memory is None:
+            return tuple(quantity.times(memory, 2**count) for count in range(1, _MOST_DOUBLINGS + 1))
+        if not is_more(self.max_memory, memory):
+            raise FlowDefinitionError(
+                f"max_memory={self.max_memory!r} is not more than memory={memory!r}.",
+                advice="Raise max_memory, or leave out on_oom and max_memory.",
+            )
+        found = [quantity.times(memory, 2)]
+        while quantity.parse(found[-1]) < quantity.parse(self.max_memory):
+            found.append(quantity.times(found[-1], 2))
+        return (*found[:-1], self.max_memory)
 
     def over(self, weaker: PodOptions) -> PodOptions:
         """These options, completed by those of ``weaker``.
@@ -250,6 +295,11 @@ def merge(*options: PodOptions) -> PodOptions:
     for weaker in options:
         merged = merged.over(weaker)
     return merged
+
+
+def is_more(max_memory: str, memory: str) -> bool:
+    """True if a maximum leaves room for more memory than that of the first execution."""
+    return quantity.parse(max_memory) > quantity.parse(memory)
 
 
 def common_namespace(steps: Mapping[str, PodOptions], default: str) -> str:

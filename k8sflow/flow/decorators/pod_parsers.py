@@ -19,6 +19,7 @@ from k8sflow.flow.problems import did_you_mean
 # https://kubernetes.io/docs/concepts/overview/working-with-objects/names/
 _NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 _LONGEST_PORT = 65535
+SHORTEST_GRACE_SECONDS = 5
 # Resources of the device plugins. Other vendors are named by the resource itself, as in "example.com/gpu".
 GPU_RESOURCES = {
     "nvidia": "nvidia.com/gpu",
@@ -65,6 +66,14 @@ def seconds(value: object) -> int:
     found = count(value)
     if found == 0:
         raise ValueError("0 seconds is not a time")
+    return found
+
+
+def grace(value: object) -> int:
+    """A number of seconds in which output can be stored."""
+    found = count(value)
+    if found < SHORTEST_GRACE_SECONDS:
+        raise ValueError(f"{found} seconds leave no time to store output; use {SHORTEST_GRACE_SECONDS} or more")
     return found
 
 

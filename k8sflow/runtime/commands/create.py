@@ -98,9 +98,9 @@ def prepare(request: RunRequest, placement: Placement, origin: ObjectStore | Non
 
     store, warnings = check(
         placement.inside(request.settings),
-        is_detached=request.is_detached,
+        placement.pods,
         flow=request.definition.name,
-        pods=placement.pods,
+        is_detached=request.is_detached,
     )
     if origin is not None and origin.url != store.url:
         raise RunError(

@@ -9,9 +9,9 @@ import yaml
 
 from k8sflow.errors import RunError
 from k8sflow.executors.context import RunContext
-from k8sflow.executors.kubernetes.jobs import RunObjects, owner_manifest
-from k8sflow.executors.kubernetes.pods import task_job
+from k8sflow.executors.kubernetes.pods import job_name, task_job
 from k8sflow.executors.kubernetes.requirements import open_bucket
+from k8sflow.executors.kubernetes.run_objects import RunObjects, owner_manifest
 from k8sflow.flow.compile import checked
 from k8sflow.flow.graph import Graph
 from k8sflow.kubernetes import flowrun
@@ -22,6 +22,7 @@ from k8sflow.runtime.placement import Placement
 from k8sflow.runtime.request import RunRequest, code_folder
 from k8sflow.storage import package
 from k8sflow.storage.run_store import RunStore
+from k8sflow.task.batch import TaskBatch
 from k8sflow.task.spec import TaskName, TaskSpec
 
 
@@ -71,8 +72,9 @@ def _documents(context: RunContext, owner: Manifest) -> Iterator[str]:
             yield f"# Step {step} runs on this machine.\n"
             continue
         name = TaskName(step, (0,) * graph.depth(step))
-        task = TaskSpec(context.record.flow, context.record.run, name)
-        yield f"# {_about(graph, step)}\n{_yaml(job_manifest(task_job(context, task, None)))}"
+        tasks = TaskBatch(TaskSpec(context.record.flow, context.record.run, name))
+        job = task_job(context, job_name(tasks), tasks, context.pods[step])
+        yield f"# {_about(graph, step)}\n{_yaml(job_manifest(job))}"
 
 
 def _about(graph: Graph, step: str) -> str:

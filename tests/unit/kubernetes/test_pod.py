@@ -12,9 +12,11 @@ from k8sflow.flow.decorators.kubernetes import kubernetes
 from k8sflow.flow.decorators.pod_options import DEFAULT_OPTIONS, PodOptions, merge
 from k8sflow.kubernetes.job import TaskJob, job_manifest
 from k8sflow.kubernetes.pod import agent_command
+from k8sflow.task.batch import TaskBatch
 from k8sflow.task.spec import TaskName, TaskSpec
 from tests.support import pod_options
 
+TASKS = TaskBatch(TaskSpec("F", "1", TaskName("start")))
 NONE = {"drop": ["ALL"]}
 SPREAD = {"topologyKey": "zone", "maxSkew": 2, "whenUnsatisfiable": "DoNotSchedule"}
 NODES = {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}}
@@ -38,6 +40,8 @@ WRITTEN: dict[str, Any] = {
     "extended_resources": {"example.com/fpga": 2},
     "resource_claims": {"gpu": "template/a100", "disk": "claim/shared"},
     "shared_memory": 64,
+    "on_oom": "double",
+    "max_memory": 16000,
     "use_tmpfs": True,
     "tmpfs_size": 64,
     "tmpfs_path": "/fast",
@@ -69,11 +73,18 @@ WRITTEN: dict[str, Any] = {
     "dns_config": {"searches": ["lab"]},
     "hostname_resolution_timeout": 60,
     "deadline_seconds": 60,
+    "grace_seconds": 30,
+    "spot": "aws",
     "pending_timeout_seconds": 60,
     "pod_template": "pod.yaml",
 }
-# These act on the run, its driver or the gang of a step, and not by the pod.
-ELSEWHERE = {"namespace", "pending_timeout_seconds", "hostname_resolution_timeout", "pod_template"}
+# These act on the run, its driver, the agent or the gang of a step, and not by the pod.
+ELSEWHERE = {"on_oom", "max_memory", "spot"} | {
+    "namespace",
+    "pending_timeout_seconds",
+    "hostname_resolution_timeout",
+    "pod_template",
+}
 NEEDS: dict[str, dict[str, Any]] = {"tmpfs_path": {"use_tmpfs": True}, "tmpfs_tempdir": {"use_tmpfs": True}}
 NEEDS["gpu_vendor"] = {"gpu": 1}
 
@@ -82,7 +93,9 @@ def made(**options: Any) -> dict[str, Any]:
     defaults = merge(PodOptions(image="k8sflow:1"), DEFAULT_OPTIONS)
     found = pod_options(**options).over(defaults)
     return job_manifest(
-        TaskJob("job", "lab", TaskSpec("F", "1", TaskName("start")), found, "k8sflow:1", agent_command(found))
+        TaskJob(
+            "job", "lab", TaskBatch(TaskSpec("F", "1", TaskName("start"))), found, "k8sflow:1", agent_command(found)
+        )
     )
 
 
@@ -273,6 +286,7 @@ def test_the_images_python_runs_the_agent() -> None:
         ({"cpu": 2, "cpu_limit": 1}, "cpu_limit=1 is less than the 2 that cpu requests"),
         ({"memory": 500, "memory_limit": 100}, "memory_limit=100M is less"),
         ({"qos": "Guaranteed", "cpu": 1, "cpu_limit": 2}, "needs limits that are the requests"),
+        ({"memory": 500, "memory_limit": 600, "on_oom": "double"}, "memory_limit can't be set as well"),
         ({"tmpfs_path": "/fast"}, "no effect without use_tmpfs"),
         ({"use_tmpfs": False, "tmpfs_size": 5}, "no effect without use_tmpfs"),
         ({"empty_dirs": "/data=1Gi", "secret_files": "token=/data"}, "mounts the folder /data, and so does empty_dirs"),
@@ -289,5 +303,5 @@ def test_options_that_contradict_each_other_are_refused(options: dict[str, Any],
 def test_the_work_of_a_template_is_in_the_pod() -> None:
     template = {"file": "pod.yaml", "lines": {}, "spec": {"terminationGracePeriodSeconds": 60}}
     options = replace(merge(PodOptions(image="i"), DEFAULT_OPTIONS), pod_template=template)
-    job = TaskJob("job", "lab", TaskSpec("F", "1", TaskName("start")), options, "i", ("x",))
+    job = TaskJob("job", "lab", TASKS, options, "i", ("x",))
     assert job_manifest(job)["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == 60

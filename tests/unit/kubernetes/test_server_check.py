@@ -15,6 +15,7 @@ from k8sflow.flow.decorators.pod_options import DEFAULT_OPTIONS, PodOptions, mer
 from k8sflow.kubernetes.api import KubernetesApi
 from k8sflow.kubernetes.job import TaskJob
 from k8sflow.kubernetes.server_check import check_pods
+from k8sflow.task.batch import TaskBatch
 from k8sflow.task.spec import TaskName, TaskSpec
 from tests.support import pod_options
 from tests.unit.kubernetes.fake_api import FakeApi, fake_api
@@ -31,8 +32,8 @@ def server() -> Iterator[FakeApi]:
 def check(server: FakeApi, options: PodOptions) -> None:
     async def ask() -> None:
         async with KubernetesApi(server.access, patience_seconds=0.0) as api:
-            task = TaskSpec("F", "1", TaskName("train"))
-            await check_pods(api, {"train": TaskJob("job", "lab", task, options.over(DEFAULTS), "k8sflow:1", ("x",))})
+            tasks = TaskBatch(TaskSpec("F", "1", TaskName("train")))
+            await check_pods(api, {"train": TaskJob("job", "lab", tasks, options.over(DEFAULTS), "k8sflow:1", ("x",))})
 
     asyncio.run(ask())
 

@@ -46,6 +46,10 @@ def test_tolerations_are_a_list_or_json() -> None:
         ({"tolerations": "[oops"}, "tolerations='[oops'"),
         ({"run_as_user": "root"}, "run_as_user='root'"),
         ({"deadline_seconds": 0}, "0 seconds"),
+        ({"grace_seconds": 4}, "use 5 or more"),
+        ({"spot": "amazon"}, "'amazon' is none of aws, gcp, azure"),
+        ({"on_oom": "triple"}, "'triple' is none of double"),
+        ({"max_memroy": "4Gi"}, "Did you mean 'max_memory'?"),
     ],
 )
 def test_a_wrong_option_is_reported_with_a_correction(values: dict[str, Any], words: str) -> None:
@@ -115,3 +119,32 @@ def test_the_docs_list_every_option() -> None:
     table = ["| option | meaning |", "|---|---|"]
     table += [f"| `{option.name}` | {option.metadata['help']} |" for option in fields(PodOptions)]
     assert [line for line in page.splitlines() if line.startswith("|")] == table
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({}, ()),
+        ({"on_oom": "double"}, ("8192M", "16384M", "32768M")),
+        ({"memory": "1.5Gi", "on_oom": "double", "max_memory": "6Gi"}, ("3Gi", "6Gi")),
+        ({"memory": 500, "on_oom": "double", "max_memory": "1.2G"}, ("1000M", "1.2G")),
+        ({"memory": "1e8", "on_oom": "double", "max_memory": "200M"}, ("200M",)),
+    ],
+)
+def test_memory_is_doubled_up_to_the_maximum(values: dict[str, Any], expected: tuple[str, ...]) -> None:
+    """In the unit of the step's own memory, three times where no maximum is given."""
+    assert pod_options(**values).more_memory() == expected
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"max_memory": "8Gi"}, "no effect without on_oom"),
+        ({"on_oom": "double", "max_memory": "2Gi"}, "is not more than memory='4096M'"),
+    ],
+)
+def test_a_maximum_without_effect_is_refused(values: dict[str, Any], words: str) -> None:
+    """The options of all decorators count together."""
+    with pytest.raises(FlowDefinitionError) as caught:
+        pod_options(**values).more_memory()
+    assert words in str(caught.value)
