@@ -192,7 +192,7 @@ def _found(cluster: OnCluster, place: str) -> tuple[str, list[LiveTask], str]:
         raise NotFoundError(f"{run.pathspec} has no step {reference.step!r}.", advice=f"Its steps: {', '.join(known)}.")
     tasks = [
         task for task in cluster.tasks(run.run)
-        if task.step == reference.step and reference.task in {None, task.task}
+        if task.step == reference.step and (reference.task is None or task.has(reference.task))
     ]  # fmt: skip
     pathspec = "/".join(filter(None, [run.pathspec, reference.step, reference.task]))
     return cluster.namespace_of(run), sorted(tasks, key=lambda task: (task.task, task.attempt)), pathspec
@@ -207,8 +207,14 @@ def _logs_command(declared: FlowDefinition, scope: Scope) -> click.Command:
             if last is not None and len({task.task for task in tasks}) > 1:
                 listed = ", ".join(f"{task.step}/{task.task}" for task in tasks[:5])
                 raise NotFoundError(f"{pathspec} has several tasks: {listed}, …", advice="Name one of them.")
-            if last is None or last.pod is None or not _shown(cluster, namespace, last, follow=follow):
-                click.echo(f"{pathspec} has no pod with a log; this is its output in the bucket.", err=True)
+            # The log of a pod with several tasks has the lines of all of them.
+            if (
+                last is None
+                or last.pod is None
+                or len(last.tasks) > 1
+                or not _shown(cluster, namespace, last, follow=follow)
+            ):
+                click.echo(f"{pathspec} has no pod with a log of its own; this is its output in the bucket.", err=True)
                 logs.print_stored(scope, place, follow=follow)
 
     return click.Command(

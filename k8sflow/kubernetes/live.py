@@ -13,40 +13,47 @@ from k8sflow.kubernetes.api import KubernetesApi
 from k8sflow.kubernetes.manifest import Manifest, condition
 from k8sflow.kubernetes.outcome import PodEnd, Running, is_being_deleted, pod_state
 from k8sflow.kubernetes.pod import CONTAINER
+from k8sflow.task.batch import TaskBatch
 from k8sflow.task.result import TaskResult
 
 
 @dataclass(frozen=True)
 class LiveTask:
-    """A task, or all tasks that a Job without a pod has, as the cluster shows it.
+    """The tasks of a pod, usually one, or all tasks of a Job without pods, as the cluster shows them.
 
     Args:
+        tasks: The tasks.
         job: The Job.
         pod: Its pod; None if it has none yet, or no longer.
     """
 
+    tasks: TaskBatch
     job: Manifest
     pod: Manifest | None = None
 
     @property
     def run(self) -> str:
         """The run's id."""
-        return self._note(labels.RUN)
+        return self.tasks.template.run
 
     @property
     def step(self) -> str:
         """The step."""
-        return self._note(labels.STEP)
+        return self.tasks.template.name.step
 
     @property
     def task(self) -> str:
-        """The task's id in its step; for a Job of several tasks, those of the pod or of the whole Job."""
-        return self._note(labels.TASK)
+        """The task's id in its step; several as ``0-9, 12``."""
+        return self.tasks.ids
 
     @property
     def attempt(self) -> int:
         """The number of the attempt."""
-        return int(self._note(labels.ATTEMPT) or 0)
+        return self.tasks.template.attempt
+
+    def has(self, task: str) -> bool:
+        """True if the task with this id is one of them."""
+        return any(each.name.id == task for each in self.tasks)
 
     @property
     def job_name(self) -> str:
@@ -116,13 +123,6 @@ class LiveTask:
     def _template(self) -> Manifest:
         return self.pod if self.pod is not None else dict(self.job["spec"]["template"])
 
-    def _note(self, key: str) -> str:
-        for found in (self.pod, self.job):
-            notes = {} if found is None else found["metadata"].get("annotations") or {}
-            if key in notes:
-                return str(notes[key])
-        return ""
-
 
 def flow_selector(flow: str, run: str | None = None) -> str:
     """The label selector for the objects of a flow's runs, or of one run."""
@@ -155,12 +155,22 @@ def _joined(jobs: Iterable[Manifest], pods: Iterable[Manifest]) -> Iterator[Live
         name = (pod["metadata"].get("labels") or {}).get(labels.JOB_NAME, "")
         by_job.setdefault(name, []).append(pod)
     for job in jobs:
-        if labels.STEP not in (job["metadata"].get("annotations") or {}):
+        notes = job["metadata"].get("annotations") or {}
+        if labels.TASKS not in notes:
             continue  # the driver of a detached run
+        tasks, per_pod = TaskBatch.from_json(notes[labels.TASKS]), int(notes.get(labels.TASKS_PER_POD, 1))
         if found := by_job.get(job["metadata"]["name"]):
-            yield from (LiveTask(job, pod) for pod in found)
+            yield from (LiveTask(_tasks_of(pod, tasks, per_pod), job, pod) for pod in found)
         else:
-            yield LiveTask(job)
+            yield LiveTask(tasks, job)
+
+
+def _tasks_of(pod: Manifest, tasks: TaskBatch, per_pod: int) -> TaskBatch:
+    """The tasks of a Job that one of its pods has."""
+    if len(tasks) == 1:
+        return tasks
+    index = (pod["metadata"].get("annotations") or {}).get(labels.INDEX)
+    return tasks if index is None else tasks.share(int(index), per_pod)
 
 
 async def events_of(api: KubernetesApi, namespace: str, task: LiveTask) -> list[Manifest]:

@@ -14,6 +14,7 @@ from k8sflow.kubernetes.findings import Finding
 from k8sflow.kubernetes.image_name import mistake
 from k8sflow.kubernetes.job import TaskJob
 from k8sflow.kubernetes.preflight import check_access
+from k8sflow.task.batch import TaskBatch
 from k8sflow.task.spec import TaskName, TaskSpec
 from tests.unit.kubernetes.fake_api import FakeApi, fake_api
 
@@ -50,7 +51,7 @@ def check(server: FakeApi, settings: Settings = SETTINGS, **steps: PodOptions) -
 
 def job(step: str, options: PodOptions) -> TaskJob:
     return TaskJob(
-        name="check", namespace="lab", task=TaskSpec("Lab", "r", TaskName(step)), options=options,
+        name="check", namespace="lab", tasks=TaskBatch(TaskSpec("Lab", "r", TaskName(step))), options=options,
         runtime_image="r/i:1", command=("true",),
     )  # fmt: skip
 

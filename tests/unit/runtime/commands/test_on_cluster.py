@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,14 @@ from hypothesis import strategies as st
 from k8sflow.cli import cluster as cli
 from k8sflow.config import Settings
 from k8sflow.errors import NotFoundError, RunError
+from k8sflow.executors.kubernetes.pods import job_name
 from k8sflow.flow.compile import compile_flow
 from k8sflow.flow.decorators.pod_options import DEFAULT_OPTIONS, PodOptions, merge
 from k8sflow.flow.outcome import Outcome
 from k8sflow.kubernetes import labels
 from k8sflow.kubernetes.job import TaskJob, job_manifest
 from k8sflow.kubernetes.live import flow_selector
-from k8sflow.kubernetes.names import job_name, owner_name
+from k8sflow.kubernetes.names import owner_name
 from k8sflow.runtime.commands.on_cluster import OnCluster, kill, runs_to_kill, selected
 from k8sflow.runtime.lookup import Runs
 from k8sflow.runtime.progress.console import Tone
@@ -32,6 +33,7 @@ from k8sflow.storage.memory import MemoryStore
 from k8sflow.storage.objects import ObjectStore
 from k8sflow.storage.records import OutcomeRecord, RunRecord
 from k8sflow.storage.run_store import RunStore
+from k8sflow.task.batch import TaskBatch
 from k8sflow.task.spec import TaskName, TaskSpec
 from k8sflow.user import current_user
 from tests.support import load_flow, write_flow
@@ -68,16 +70,26 @@ class Place:
         run.create(RunRecord("F", name, "flow.py", {}, self.graph, pods=pods, user=user or current_user(), **more))
         return run
 
-    def job(self, run: str, step: str = "start", flow: str = "F", pod: dict[str, Any] | None = None) -> str:
-        """A Job of a run's task, with a pod that has a status."""
-        name = job_name(flow=flow, run=run, step=step, task="0", attempt=0)
-        task = TaskSpec(flow, run, TaskName(step))
-        manifest = job_manifest(TaskJob(name, "lab", task, OPTIONS, "r/i:1", ("true",)))
+    def job(
+        self,
+        run: str,
+        step: str = "start",
+        flow: str = "F",
+        pod: dict[str, Any] | None = None,
+        branches: Sequence[int] = (),
+    ) -> str:
+        """A Job of a run's task, or of some branches, with a pod that has a status: that of the first index."""
+        specs = [TaskSpec(flow, run, TaskName(step, (branch,))) for branch in branches]
+        tasks = TaskBatch.of(specs or [TaskSpec(flow, run, TaskName(step))])
+        name = job_name(tasks)
+        manifest = job_manifest(TaskJob(name, "lab", tasks, OPTIONS, "r/i:1", ("true",)))
         self.server.put("jobs", manifest)
         if pod is not None:
             template = manifest["spec"]["template"]
             notes = {**template["metadata"]["labels"], labels.JOB_NAME: name}
-            metadata = {**template["metadata"], "name": f"{name}-x", "labels": notes}
+            index = {labels.INDEX: "0"} if branches else {}
+            annotations = {**template["metadata"]["annotations"], **index}
+            metadata = {**template["metadata"], "name": f"{name}-x", "labels": notes, "annotations": annotations}
             spec = {**template["spec"], "nodeName": "node-1"}
             self.server.put("pods", {"metadata": metadata, "spec": spec, "status": pod})
         return f"{name}-x"
@@ -237,11 +249,22 @@ def test_the_log_comes_from_the_pod_or_else_from_the_bucket(place: Place, call: 
     done = call("logs", "one/start/0")
     assert done.output == "hello\nworld\n"
     place.server.remove("pods", pod)
-    assert "has no pod with a log; this is its output in the bucket." in call("logs", "one/start/0").output
+    assert "has no pod with a log of its own; this is its output in the bucket." in call("logs", "one/start/0").output
     done = call("logs", "one")
     assert "Name one, as STEP/TASK or RUN/STEP/TASK." in done.output
     assert "has no step 'ende'. " not in done.output
     assert "F/one has no step 'ende'" in call("logs", "one/ende/0").output
+
+
+def test_the_branches_of_an_indexed_job_are_distinguished(place: Place, call: Callable[..., Result]) -> None:
+    """A pod is found by the task at its index."""
+    place.run("one")
+    pod = place.job("one", pod=DONE, branches=range(3, 20))
+    place.server.logs[pod] = [("2026-01-01T00:00:00.1Z", b"hello")]
+    assert "start/3 " in call("list", "--all").output
+    assert call("logs", "one/start/3").output == "hello\n"
+    assert "one/start/3, attempt 0" in call("describe", "one/start/3").output
+    assert "has no Job" in call("describe", "one/start/4").output
 
 
 def test_a_description_has_the_diagnosis_and_the_events(place: Place, call: Callable[..., Result]) -> None:
