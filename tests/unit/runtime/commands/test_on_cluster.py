@@ -49,7 +49,7 @@ class F(FlowSpec):
 OPTIONS = merge(PodOptions(image="r/i:1", cpu="100m", memory="200M"), DEFAULT_OPTIONS)
 
 
-class Place:
+class Lab:
     """A flow whose runs are in a bucket and in a scripted cluster."""
 
     def __init__(self, server: FakeApi, folder: Path) -> None:
@@ -109,7 +109,7 @@ DONE = {
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
     with fake_api() as server:
         config = {
             "current-context": "c", "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
@@ -118,14 +118,14 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
         }  # fmt: skip
         (tmp_path / "kubeconfig").write_text(json.dumps(config))
         monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
-        yield Place(server, tmp_path / "flow")
+        yield Lab(server, tmp_path / "flow")
 
 
 @pytest.fixture
-def call(place: Place, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+def call(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     """The commands, as a flow's command line has them."""
-    monkeypatch.setattr(cli, "_cluster", lambda _: place.cluster)
-    group = cli.command(compile_flow(place.flow))
+    monkeypatch.setattr(cli, "_cluster", lambda _: lab.cluster)
+    group = cli.command(compile_flow(lab.flow))
     return lambda *words: CliRunner().invoke(group, words)
 
 
@@ -139,16 +139,16 @@ class Said:
         self.text += f"{text}\n"
 
 
-def test_the_list_has_the_unfinished_tasks_of_this_flow(place: Place, call: Callable[..., Result]) -> None:
+def test_the_list_has_the_unfinished_tasks_of_this_flow(lab: Lab, call: Callable[..., Result]) -> None:
     """Whatever the names are; other flows, drivers and finished tasks are left out."""
-    place.run("one")
-    place.run("two", user="ann")
-    place.job("one", pod=RUNNING)
-    place.job("one", "end", pod=DONE)
-    place.job("two", pod=PULLING)
-    place.job("one", flow="Other", pod=RUNNING)
+    lab.run("one")
+    lab.run("two", user="ann")
+    lab.job("one", pod=RUNNING)
+    lab.job("one", "end", pod=DONE)
+    lab.job("two", pod=PULLING)
+    lab.job("one", flow="Other", pod=RUNNING)
     driver = {"metadata": {"name": "d", "labels": labels.run_labels("F", "one")}, "spec": {}}
-    place.server.put("jobs", driver)
+    lab.server.put("jobs", driver)
     text = call("list").output
     lines = text.splitlines()
     assert len(lines) == 4
@@ -156,16 +156,14 @@ def test_the_list_has_the_unfinished_tasks_of_this_flow(place: Place, call: Call
     assert lines[2].split()[:4] == ["two", "start/0", "0", "waiting"]
     assert "Waiting: the image r/i:1 can't be pulled" in lines[3]
     assert "node-1" in lines[1]
-    assert [task.run for task in selected(place.cluster, None, "ann", ended=False)] == ["two"]
+    assert [task.run for task in selected(lab.cluster, None, "ann", ended=False)] == ["two"]
     assert "end/0" in call("list", "--all").output
     assert "two" not in call("list", "--run-id", "one").output
     assert json.loads(call("list", "--run-id", "F/two", "--json").output)[0]["state"] == "waiting"
 
 
-def test_options_that_exclude_each_other_and_unknown_runs_are_refused(
-    place: Place, call: Callable[..., Result]
-) -> None:
-    place.run("one")
+def test_options_that_exclude_each_other_and_unknown_runs_are_refused(lab: Lab, call: Callable[..., Result]) -> None:
+    lab.run("one")
     assert "exclude each other" in call("list", "--user", "ann", "--run-id", "one").output
     for command in ("list", "kill"):
         done = call(command, "--run-id", "ünbekannt $(id)")
@@ -174,33 +172,33 @@ def test_options_that_exclude_each_other_and_unknown_runs_are_refused(
     assert "names no run of this file's flow" in call("list", "--run-id", "Other/one").output
 
 
-def test_a_run_without_a_driver_is_marked_as_cancelled(place: Place) -> None:
+def test_a_run_without_a_driver_is_marked_as_cancelled(lab: Lab) -> None:
     """Its Jobs and their owner are deleted, and the record says who did it."""
-    run = place.run("one")
-    place.run("two")
-    place.job("one", pod=RUNNING)
-    place.job("two", pod=RUNNING)
-    place.server.put("configmaps", {"metadata": {"name": owner_name(flow="F", run="one")}})
+    run = lab.run("one")
+    lab.run("two")
+    lab.job("one", pod=RUNNING)
+    lab.job("two", pod=RUNNING)
+    lab.server.put("configmaps", {"metadata": {"name": owner_name(flow="F", run="one")}})
     said = Said()
-    kill(place.cluster, run, said)  # type: ignore[arg-type]  it needs no more of a console
+    kill(lab.cluster, run, said)  # type: ignore[arg-type]  it needs no more of a console
     outcome = run.read_run_outcome()
     assert outcome is not None
     assert outcome.outcome is Outcome.CANCELLED
     assert outcome.summary.startswith(f"cancelled by {current_user()} on ")
     assert "had no driver; it is marked as cancelled" in said.text
-    assert place.server.names("configmaps") == []
-    assert len(place.server.names("jobs")) == 1
+    assert lab.server.names("configmaps") == []
+    assert len(lab.server.names("jobs")) == 1
 
 
-def test_a_driver_elsewhere_ends_its_run_itself(place: Place) -> None:
+def test_a_driver_elsewhere_ends_its_run_itself(lab: Lab) -> None:
     """The request is in the bucket before the Jobs are deleted, which is what the driver sees first."""
-    run = place.run("one")
-    place.job("one", pod=RUNNING)
+    run = lab.run("one")
+    lab.job("one", pod=RUNNING)
     driver = ObjectLease(run)
     assert driver.acquire()
 
     def drive() -> None:
-        place.server.wait(lambda: place.server.asked("DELETE", "/jobs"))
+        lab.server.wait(lambda: lab.server.asked("DELETE", "/jobs"))
         request = run.read_cancel_request()
         assert request is not None
         run.write_run_outcome(OutcomeRecord(Outcome.CANCELLED, time.time(), request.summary))
@@ -208,47 +206,47 @@ def test_a_driver_elsewhere_ends_its_run_itself(place: Place) -> None:
     thread = threading.Thread(target=drive)
     thread.start()
     said = Said()
-    kill(place.cluster, run, said)  # type: ignore[arg-type]  as above
+    kill(lab.cluster, run, said)  # type: ignore[arg-type]  as above
     thread.join()
     assert f"F/one was cancelled by {current_user()} on " in said.text
 
 
-def test_a_detached_run_is_ended_through_its_flowrun(place: Place) -> None:
+def test_a_detached_run_is_ended_through_its_flowrun(lab: Lab) -> None:
     """The FlowRun owns everything, and its driver gets SIGTERM."""
-    run = place.run("one", is_detached=True)
-    place.server.put("flowruns", {"metadata": {"name": owner_name(flow="F", run="one")}})
+    run = lab.run("one", is_detached=True)
+    lab.server.put("flowruns", {"metadata": {"name": owner_name(flow="F", run="one")}})
     run.write_run_outcome(OutcomeRecord(Outcome.CANCELLED, time.time(), "cancelled"))  # by its driver
-    kill(place.cluster, run, Said())  # type: ignore[arg-type]  as above
-    assert place.server.names("flowruns") == []
+    kill(lab.cluster, run, Said())  # type: ignore[arg-type]  as above
+    assert lab.server.names("flowruns") == []
 
 
-def test_only_a_run_that_is_not_over_can_be_killed(place: Place) -> None:
-    run = place.run("one")
+def test_only_a_run_that_is_not_over_can_be_killed(lab: Lab) -> None:
+    run = lab.run("one")
     run.write_run_outcome(OutcomeRecord(Outcome.SUCCEEDED, time.time()))
     with pytest.raises(RunError, match="F/one is over: it succeeded"):
-        runs_to_kill(place.cluster, "one", None)
-    place.run("two", user="ann")
-    place.job("two", pod=RUNNING)
-    assert [run.run for run in runs_to_kill(place.cluster, None, "ann")] == ["two"]
+        runs_to_kill(lab.cluster, "one", None)
+    lab.run("two", user="ann")
+    lab.job("two", pod=RUNNING)
+    assert [run.run for run in runs_to_kill(lab.cluster, None, "ann")] == ["two"]
 
 
-def test_kill_asks_first(place: Place, call: Callable[..., Result]) -> None:
-    place.run("one")
-    place.job("one", pod=RUNNING)
+def test_kill_asks_first(lab: Lab, call: Callable[..., Result]) -> None:
+    lab.run("one")
+    lab.job("one", pod=RUNNING)
     done = call("kill")
     assert done.exit_code == 1
     assert "Add --yes." in done.output
-    assert place.server.names("jobs") != []
+    assert lab.server.names("jobs") != []
 
 
-def test_the_log_comes_from_the_pod_or_else_from_the_bucket(place: Place, call: Callable[..., Result]) -> None:
+def test_the_log_comes_from_the_pod_or_else_from_the_bucket(lab: Lab, call: Callable[..., Result]) -> None:
     """Both streams, without the marks of the container's log."""
-    place.run("one")
-    pod = place.job("one", pod=DONE)
-    place.server.logs[pod] = [("2026-01-01T00:00:00.1Z", b"hello"), ("2026-01-01T00:00:00.2Z", b"\x1fworld")]
+    lab.run("one")
+    pod = lab.job("one", pod=DONE)
+    lab.server.logs[pod] = [("2026-01-01T00:00:00.1Z", b"hello"), ("2026-01-01T00:00:00.2Z", b"\x1fworld")]
     done = call("logs", "one/start/0")
     assert done.output == "hello\nworld\n"
-    place.server.remove("pods", pod)
+    lab.server.remove("pods", pod)
     assert "has no pod with a log of its own; this is its output in the bucket." in call("logs", "one/start/0").output
     done = call("logs", "one")
     assert "Name one, as STEP/TASK or RUN/STEP/TASK." in done.output
@@ -256,25 +254,25 @@ def test_the_log_comes_from_the_pod_or_else_from_the_bucket(place: Place, call: 
     assert "F/one has no step 'ende'" in call("logs", "one/ende/0").output
 
 
-def test_the_branches_of_an_indexed_job_are_distinguished(place: Place, call: Callable[..., Result]) -> None:
+def test_the_branches_of_an_indexed_job_are_distinguished(lab: Lab, call: Callable[..., Result]) -> None:
     """A pod is found by the task at its index."""
-    place.run("one")
-    pod = place.job("one", pod=DONE, branches=range(3, 20))
-    place.server.logs[pod] = [("2026-01-01T00:00:00.1Z", b"hello")]
+    lab.run("one")
+    pod = lab.job("one", pod=DONE, branches=range(3, 20))
+    lab.server.logs[pod] = [("2026-01-01T00:00:00.1Z", b"hello")]
     assert "start/3 " in call("list", "--all").output
     assert call("logs", "one/start/3").output == "hello\n"
     assert "one/start/3, attempt 0" in call("describe", "one/start/3").output
     assert "has no Job" in call("describe", "one/start/4").output
 
 
-def test_a_description_has_the_diagnosis_and_the_events(place: Place, call: Callable[..., Result]) -> None:
-    place.run("one")
-    place.job("one", pod=PULLING)
+def test_a_description_has_the_diagnosis_and_the_events(lab: Lab, call: Callable[..., Result]) -> None:
+    lab.run("one")
+    lab.job("one", pod=PULLING)
     event = {
         "metadata": {"name": "e"}, "type": "Warning", "reason": "Failed", "message": "Error: ErrImagePull",
         "lastTimestamp": "2026-01-01T10:00:00Z", "count": 3,
     }  # fmt: skip
-    place.server.put("events", event)
+    lab.server.put("events", event)
     text = call("describe", "one/start/0").output
     for expected in (
         "one/start/0, attempt 0",
@@ -288,11 +286,11 @@ def test_a_description_has_the_diagnosis_and_the_events(place: Place, call: Call
 
 
 def test_without_a_cluster_or_rights_the_error_says_so(
-    place: Place, call: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+    lab: Lab, call: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place.run("one")
+    lab.run("one")
     body = {"reason": "Forbidden", "message": 'User "ann" cannot list resource "jobs"'}
-    place.server.fail("GET", "/jobs", 403, body=body)
+    lab.server.fail("GET", "/jobs", 403, body=body)
     done = call("list")
     assert done.exit_code == 1
     assert "kubectl auth can-i list jobs.batch -n lab" in done.output
@@ -311,7 +309,7 @@ def test_no_name_adds_to_a_selector(flow: str, run: str) -> None:
     assert len(flow_selector(flow).split(",")) == 2
 
 
-def test_an_unknown_step_is_named(place: Place) -> None:
-    place.run("one")
+def test_an_unknown_step_is_named(lab: Lab) -> None:
+    lab.run("one")
     with pytest.raises(NotFoundError):
-        place.cluster.runs.resolve("one/two/three/four/five", place.cluster.runs.latest_own)
+        lab.cluster.runs.resolve("one/two/three/four/five", lab.cluster.runs.latest_own)
