@@ -39,6 +39,7 @@ def queue(namespace: Namespace, tmp_path: Path) -> Iterator[str]:
     """The name of a ClusterQueue without cores, whose LocalQueue in the namespace is ``team``."""
     with kueue.running(namespace.cluster, tmp_path):
         namespace.kubectl("apply", "-f", "-", stdin=QUEUES.replace("NAME", namespace.name))
+        namespace.kubectl("wait", "--for=condition=Active", f"clusterqueue/{namespace.name}", "--timeout=60s")
         yield namespace.name
         namespace.kubectl("delete", "jobs", "--all")
         namespace.kubectl(

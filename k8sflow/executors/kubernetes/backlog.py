@@ -39,7 +39,7 @@ class _Group:
     count: int = 0
 
     def size(self) -> int:
-        """How many of them the next Job has."""
+        """The number of them in the next Job."""
         is_wide = -(-self.count // self.per_pod) >= self.indexed_from
         return min(self.count, self.per_pod * MOST_INDICES if is_wide else self.per_pod)
 

@@ -238,7 +238,7 @@ class Jobs:
         return None
 
     def _indexed_from(self, step: str) -> int:
-        """How many pods of a step make an Indexed Job: a queue takes or leaves a Job whole, so there it is none."""
+        """The number of pods that make an Indexed Job; never reached in a queue, which takes or leaves a Job whole."""
         is_queued = self.context.pods[step].queue is not None
         return sys.maxsize if is_queued else self.context.settings.indexed_from
 
