@@ -14,11 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from k8sflow.flow.decorators import quantity
-from k8sflow.flow.decorators.pod_options import DEFAULT_OPTIONS, PodOptions, merge
-from k8sflow.kubernetes.job import AGENT, OTHER_RUNTIME, RUNTIME_FOLDER, TaskJob, job_manifest
+from k8sflow.flow.decorators.pod_options import DEFAULT_OPTIONS, RUNTIME_FOLDER, PodOptions, merge
+from k8sflow.kubernetes.job import TaskJob, job_manifest
+from k8sflow.kubernetes.pod import OTHER_RUNTIME, agent_command
 from k8sflow.task.batch import TaskBatch
 from k8sflow.task.spec import TaskName, TaskSpec
 from k8sflow.version import VERSION
+from tests.support import pod_options
 
 TASK = TaskSpec("BigSum", "12", TaskName("train_model", (3, 1)), attempt=2)
 JOB = TaskJob(
@@ -32,7 +34,7 @@ JOB = TaskJob(
 
 
 def made(**options: Any) -> dict[str, Any]:
-    return job_manifest(replace(JOB, options=PodOptions.from_mapping(options).over(JOB.options)))
+    return job_manifest(replace(JOB, options=pod_options(**options).over(JOB.options)))
 
 
 def pod_of(manifest: dict[str, Any]) -> dict[str, Any]:
@@ -133,8 +135,7 @@ def test_an_agent_of_another_version_does_not_start(version: str, tmp_path: Path
     (package / "task/host").mkdir(parents=True)
     (package / "version.py").write_text(f"VERSION = {version!r}\n")
     (package / "task/host/agent.py").write_text("def main(): print('started')\n")
-    python, *words = AGENT
-    assert python == "python3"
+    _, *words = agent_command(PodOptions())
     moved = [word.replace(RUNTIME_FOLDER, str(tmp_path)) for word in words]
     done = subprocess.run([sys.executable, "-I", "-S", *moved], capture_output=True, text=True, check=False)
     is_ours = version == VERSION

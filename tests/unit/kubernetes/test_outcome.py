@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from k8sflow.flow.decorators.pod_options import PodOptions
 from k8sflow.flow.outcome import Outcome
 from k8sflow.kubernetes import diagnosis, waiting
-from k8sflow.kubernetes.job import OTHER_RUNTIME
 from k8sflow.kubernetes.outcome import PodEnd, Running, Waiting, end_of_deleted, end_without_pod, pod_state
+from k8sflow.kubernetes.pod import OTHER_RUNTIME
 from k8sflow.task.result import TaskResult, Transition, failed
 
 OPTIONS = PodOptions(cpu="2", memory="1000M", deadline_seconds=60)
