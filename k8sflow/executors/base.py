@@ -20,6 +20,23 @@ class Queued:
 
 
 @dataclass(frozen=True)
+class Reached:
+    """A task on a cluster has come closer to its start; for the trace of a run.
+
+    Args:
+        task: The execution.
+        stage: ``created``: the API server has its Job. ``scheduled``: its pod has a node.
+        at: When the driver's process learned it, in seconds since 1970.
+        where: The node.
+    """
+
+    task: TaskSpec
+    stage: Literal["created", "scheduled"]
+    at: float
+    where: str = ""
+
+
+@dataclass(frozen=True)
 class Started:
     """A task's process or container runs."""
 
@@ -44,7 +61,7 @@ class Finished:
     result: TaskResult
 
 
-TaskEvent = Queued | Started | Output | Finished
+TaskEvent = Queued | Reached | Started | Output | Finished
 Emit = Callable[[TaskEvent], None]
 # Takes an executor's events, or the error that ends it, from whatever thread.
 Report = Callable[[TaskEvent | Exception], None]

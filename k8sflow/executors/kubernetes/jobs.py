@@ -280,7 +280,7 @@ class Jobs:
         )
         try:
             _, is_new = await self.api.create(self.objects.jobs, job_manifest(job))
-            task.created()
+            task.created(is_new=is_new)
             if not is_new:
                 await self._adopt(task)
         except K8sflowError as error:

@@ -18,6 +18,7 @@ def agent_arguments(context: RunContext, task: TaskSpec) -> list[str]:
         f"--package={record.package}",
         f"--file={record.file}",
         *([f"--timeout={limit.seconds:g}", f"--grace={limit.grace_seconds:g}"] if limit is not None else []),
+        *(["--trace"] if record.is_traced else []),
     ]
 
 

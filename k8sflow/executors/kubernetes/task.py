@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field, replace
@@ -10,7 +11,7 @@ from http import HTTPStatus
 from typing import Any, Protocol
 
 from k8sflow.errors import ApiStatusError, KubernetesError, StorageError
-from k8sflow.executors.base import Emit, Finished, Output, Queued, Started
+from k8sflow.executors.base import Emit, Finished, Output, Queued, Reached, Started
 from k8sflow.flow.decorators.pod_options import PodOptions
 from k8sflow.flow.outcome import Outcome
 from k8sflow.kubernetes import diagnosis, waiting
@@ -79,6 +80,7 @@ class TaskOnCluster:
     job_stays: bool = True
     started_pod: str | None = None
     reason: TaskResult | None = None
+    _node: str = ""
     _over: set[str] = field(default_factory=set)
     _tail: deque[bytes] = field(default_factory=lambda: deque(maxlen=_TAIL_LINES))
     _log: PodLog | None = None
@@ -95,9 +97,11 @@ class TaskOnCluster:
         """True if its Job exists, and no container of it has started."""
         return not self.is_finished and self.created_at is not None and self.started_pod is None
 
-    def created(self) -> None:
-        """Takes note that the Job exists."""
+    def created(self, *, is_new: bool = True) -> None:
+        """Takes note that the Job exists; ``is_new`` unless an earlier driver has made it."""
         self.created_at = asyncio.get_running_loop().time()
+        if is_new:
+            self.run.emit(Reached(self.spec, "created", time.time()))
         if self.options.pending_timeout_seconds is not None and not self.is_finished:
             self._set_timer("pending", self.options.pending_timeout_seconds, self._give_up)
 
@@ -114,6 +118,9 @@ class TaskOnCluster:
                 self._pod_over(last_known, end_of_deleted(last_known))
             return
         self.pod = pod
+        if (node := pod["spec"].get("nodeName") or "") and node != self._node:
+            self._node = node
+            self.run.emit(Reached(self.spec, "scheduled", time.time(), node))
         match pod_state(pod, self.options):
             case PodEnd() as end:
                 self._pod_over(pod, end)

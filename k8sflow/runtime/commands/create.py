@@ -149,6 +149,7 @@ def create(
         origin_step=origin_step,
         is_detached=request.is_detached,
         max_num_splits=request.max_num_splits,
+        is_traced=request.is_traced,
     )
     run_store = RunStore(prepared.store, record.flow, record.run)
     run_store.create(record)

@@ -34,7 +34,7 @@ from k8sflow.storage.objects import ObjectStore
 from k8sflow.storage.open_store import open_store
 from k8sflow.storage.patience import FIRST_ANSWER_SECONDS, FIRST_CONTACT_SECONDS, Patience
 from k8sflow.storage.run_store import RunStore
-from k8sflow.task import streams
+from k8sflow.task import moments, streams
 from k8sflow.task.failure import has_entered, never_reached, not_stored, unloadable
 from k8sflow.task.host import pod_environment
 from k8sflow.task.host.become import become_task
@@ -69,7 +69,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--file", required=True)
     parser.add_argument("--timeout", type=float, help="seconds that the task may take")
     parser.add_argument("--grace", type=float, default=0.0, help="seconds that it may take to end after that")
+    parser.add_argument("--trace", action="store_true", help="store the times of the task's moments")
     options = parser.parse_args(arguments)
+    if options.trace:
+        moments.note_process()
+        moments.note("agent")
     pod_environment.complete()
     _limit_threads()
     return _run_task(options)
@@ -258,6 +262,7 @@ def _open(options: argparse.Namespace, first_seconds: float) -> ObjectStore:
 def _fetch(store: ObjectStore, options: argparse.Namespace) -> None:
     archive = store.get(blob_key(options.flow, options.package))
     package.extract(archive, options.package, Path(CODE_FOLDER))
+    moments.note("fetched")
 
 
 def _say_alone(text: str, _is_over: bool) -> None:  # noqa: FBT001  as ``patience.Report``

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 
+from k8sflow.task import moments
+
 _STDERR = 2
 
 
@@ -17,6 +19,7 @@ def become_task(stdout: int, stderr: int) -> None:
         stdout: The descriptor that its output goes to.
         stderr: The descriptor that its errors go to.
     """
+    moments.note("forked")
     os.setsid()
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):
