@@ -21,7 +21,7 @@ class Queued:
 
 @dataclass(frozen=True)
 class Reached:
-    """A task on a cluster has come closer to its start; for the trace of a run.
+    """A task on a cluster has come closer to its start; emitted in traced runs only.
 
     Args:
         task: The execution.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -19,7 +20,7 @@ KUBERNETES = ("--with", "kubernetes")
 @pytest.fixture(scope="module")
 def shapes(namespace: Namespace) -> Terminal:
     """A run of the flow with every shape."""
-    done = namespace.run("shapes.py", *KUBERNETES)
+    done = namespace.run("shapes.py", *KUBERNETES, "--trace")
     assert done.code == 0, done.text
     return done
 
@@ -50,6 +51,18 @@ def test_branches_run_as_separate_jobs_at_the_same_time(
                               for key in ("startedAt", "finishedAt")])  # fmt: skip
     assert len(intervals) == 2
     assert max(began for began, _ in intervals) < min(ended for _, ended in intervals)
+
+
+def test_the_timeline_of_a_run_shows_where_its_time_went(namespace: Namespace, shapes: Terminal) -> None:
+    """Each task has all phases, by clocks that agree on this one machine; those of the chain add up to the run."""
+    done = namespace.command("shapes.py", "timeline", shapes.run.partition("/")[2], "--json").wait(60)
+    found = json.loads(done.text)
+    phases = {"queued", "scheduling", "container", "python", "fetching", "loading", "user code", "storing", "reporting"}
+    assert all(set(each["phases"]) == phases for each in found["executions"])
+    assert [clock["ahead_seconds"] for clock in found["clocks"].values()] == [0.0]
+    times = [datetime.fromisoformat(found[key].replace("Z", "+00:00")) for key in ("start", "end")]
+    assert abs(sum(found["seconds"].values()) - (times[1] - times[0]).total_seconds()) < 0.01
+    assert (found["chain"][0], found["chain"][-1]) == ("start/0", "end/0")
 
 
 def test_resources_are_the_requests_of_the_job_and_the_limits_of_its_cgroup(

@@ -84,6 +84,7 @@ class Jobs:
         self.namespace = self.objects.namespace
         self.emit: Emit = context.report
         self.is_cancelling = False
+        self.is_traced = context.record.is_traced
         self._owner = context.owner
         self._environment = environment(context.settings)
         self._has_owner = asyncio.Event()

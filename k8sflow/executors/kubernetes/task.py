@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from k8sflow.errors import ApiStatusError, KubernetesError, StorageError
 from k8sflow.executors.base import Emit, Finished, Output, Queued, Reached, Started
@@ -49,6 +49,7 @@ class Surroundings(Protocol):
     namespace: str
     emit: Emit
     is_cancelling: bool
+    is_traced: bool
 
     def committed(self, spec: TaskSpec) -> TaskResult | None:
         """The result of a task whose pod left none, if the store has it; called in other threads."""
@@ -101,7 +102,7 @@ class TaskOnCluster:
         """Takes note that the Job exists; ``is_new`` unless an earlier driver has made it."""
         self.created_at = asyncio.get_running_loop().time()
         if is_new:
-            self.run.emit(Reached(self.spec, "created", time.time()))
+            self._reached("created")
         if self.options.pending_timeout_seconds is not None and not self.is_finished:
             self._set_timer("pending", self.options.pending_timeout_seconds, self._give_up)
 
@@ -120,7 +121,7 @@ class TaskOnCluster:
         self.pod = pod
         if (node := pod["spec"].get("nodeName") or "") and node != self._node:
             self._node = node
-            self.run.emit(Reached(self.spec, "scheduled", time.time(), node))
+            self._reached("scheduled", node)
         match pod_state(pod, self.options):
             case PodEnd() as end:
                 self._pod_over(pod, end)
@@ -175,6 +176,10 @@ class TaskOnCluster:
             self.job_stays = False
             self.finish(result)
             self.run.spawn(self._delete_job())
+
+    def _reached(self, stage: Literal["created", "scheduled"], where: str = "") -> None:
+        if self.run.is_traced:
+            self.run.emit(Reached(self.spec, stage, time.time(), where))
 
     async def _delete_job(self) -> None:
         try:

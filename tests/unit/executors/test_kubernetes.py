@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from k8sflow.config import Settings
-from k8sflow.executors.base import Finished, Output, Queued, Started, TaskEvent
+from k8sflow.executors.base import Finished, Output, Queued, Reached, Started, TaskEvent
 from k8sflow.executors.context import RunContext
 from k8sflow.executors.kubernetes.executor import KubernetesExecutor
 from k8sflow.flow.decorators.pod_options import DEFAULT_OPTIONS, PodOptions, merge
@@ -32,12 +32,14 @@ DEFAULTS = merge(PodOptions(image="k8sflow:1"), DEFAULT_OPTIONS)
 class Driver:
     """The driver's side: an executor and what it said."""
 
-    def __init__(self, server: FakeApi, *, options: Mapping[str, PodOptions] | None = None, **more: Any) -> None:
+    def __init__(
+        self, server: FakeApi, *, options: Mapping[str, PodOptions] | None = None, is_traced: bool = False, **more: Any
+    ) -> None:
         self.server = server
         self.events: queue.Queue[TaskEvent | BaseException] = queue.Queue()
         self.context = RunContext(
             report=self.events.put,
-            record=RunRecord("Demo", "r1", "demo.py", {}, Graph("Demo")),
+            record=RunRecord("Demo", "r1", "demo.py", {}, Graph("Demo"), is_traced=is_traced),
             run_store=RunStore(MemoryStore(), "Demo", "r1"),
             settings=SETTINGS,
             pods=defaultdict(lambda: DEFAULTS) if options is None else options,
@@ -166,6 +168,22 @@ def test_out_of_memory_is_reported_with_the_request_and_the_last_lines(
     assert "500M" in result.explained.summary
     assert "memory=800" in result.explained.resolution
     assert "allocating" in result.explained.detail
+
+
+def test_a_traced_run_reports_when_a_job_exists_and_when_its_pod_has_a_node(
+    server: FakeApi, start: Callable[..., Driver]
+) -> None:
+    """Once each; and the pod's agent gets the option that stores its own times."""
+    driver = start(is_traced=True)
+    (job,) = driver.run("a")
+    created = driver.next(Reached)
+    pod = server.pod_of(job, **waits("ContainerCreating"))
+    scheduled = driver.next(Reached)
+    assert (created.stage, scheduled.stage, scheduled.where) == ("created", "scheduled", "node-1")
+    assert created.at <= scheduled.at
+    assert "--trace" in server.get("jobs", job)["spec"]["template"]["spec"]["containers"][0]["command"]
+    server.put("pods", with_status(pod, running()))
+    driver.next(Started)
 
 
 def test_a_commit_counts_if_the_pod_recorded_nothing(server: FakeApi, start: Callable[..., Driver]) -> None:
