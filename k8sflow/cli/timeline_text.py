@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+import textwrap
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
 import click
 
-from k8sflow.client.timeline import DRIVER, PHASES, Clock, Execution, Timeline
+from k8sflow.client.timeline import DRIVER, PHASES, Clock, Execution, Span, Timeline
 from k8sflow.runtime.progress.text import settled
 
 # A step with more tasks than this is one row, which shows how many of them ran.
@@ -19,6 +21,7 @@ _ASCII_LEVELS = " .,:-=+*#"
 _WIDEST_LABEL = 28
 _DURATION_WIDTH = 8
 _LEAST_CHART = 20
+_USER_CODE = "user code"
 _PERCENTILES = {"p50": 0.5, "p90": 0.9}
 
 
@@ -73,25 +76,32 @@ class _Chart:
             self.styled(phase) * len(list(same)) if phase else " " * len(list(same)) for phase, same in groupby(cells)
         )
 
-    def density(self, executions: Sequence[Execution]) -> tuple[str, int]:
-        """The number of executions in the user's code over the time, as a line, and the highest number at once."""
-        busy = [0.0] * self.columns
+    def density(self, executions: Sequence[Execution]) -> str:
+        """The number of executions in the user's code as levels; in columns without any, what most are doing."""
+        busy: list[Counter[str]] = [Counter() for _ in range(self.columns)]
         for execution in executions:
             for span in execution.spans:
-                if span.phase in {"user code", "unknown"}:
-                    self._add(busy, span.start, span.end)
+                self._add(busy, span)
+        highest = max((counts[_USER_CODE] for counts in busy), default=0.0) or 1.0
         levels = _ASCII_LEVELS if self.is_ascii else _LEVELS
-        highest = max(busy) or 1.0
-        cells = [levels[math.ceil(count / highest * (len(levels) - 1))] for count in busy]
-        return click.style("".join(cells), fg="green"), _most_at_once(executions)
+        cells = []
+        for counts in busy:
+            if (count := counts[_USER_CODE]) > highest / 100:
+                level = levels[math.ceil(count / highest * (len(levels) - 1))]
+                cells.append(click.style(level, fg=_LOOKS[_USER_CODE].colour))
+            else:
+                cells.append(self.styled(max(counts, key=counts.__getitem__)) if counts else " ")
+        return "".join(cells)
 
-    def _add(self, busy: list[float], start: float, end: float) -> None:
+    def _add(self, busy: list[Counter[str]], span: Span) -> None:
         """Adds a span to the average numbers of the columns, with work for its columns only."""
-        first = max(0, int((start - self.start) / self.seconds))
-        last = min(self.columns - 1, int((end - self.start) / self.seconds))
+        first = max(0, int((span.start - self.start) / self.seconds))
+        last = min(self.columns - 1, int((span.end - self.start) / self.seconds))
         for column in range(first, last + 1):
             left = self.start + column * self.seconds
-            busy[column] += max(0.0, min(end, left + self.seconds) - max(start, left)) / self.seconds
+            inside = min(span.end, left + self.seconds) - max(span.start, left)
+            if inside > 0:
+                busy[column][span.phase] += inside / self.seconds  # type: ignore[assignment]  # a share of a task
 
     def axis(self) -> str:
         """Times under the bars, from 0."""
@@ -122,7 +132,8 @@ def draw(title: str, timeline: Timeline, columns: int, *, is_ascii: bool = False
     """
     steps = [(step, list(found)) for step, found in groupby(_by_step(timeline), key=lambda execution: execution.step)]
     label = min(_WIDEST_LABEL, max([len(text) for step, found in steps for text in _labels(step, found)], default=0))
-    room = max(_LEAST_CHART, columns - label - _DURATION_WIDTH - 3)
+    marks = [len(each.outcome) + 1 for _, found in steps if len(found) <= FEW_TASKS for each in found if _is_bad(each)]
+    room = max(_LEAST_CHART, columns - label - _DURATION_WIDTH - 2 - max(marks, default=0))
     chart = _Chart(timeline.start, timeline.end, room, is_ascii)
     yield click.style(title, bold=True)
     yield ""
@@ -132,16 +143,18 @@ def draw(title: str, timeline: Timeline, columns: int, *, is_ascii: bool = False
         else:
             for text, execution in zip(_labels(step, executions), executions, strict=True):
                 end = seconds(execution.end - execution.start)
-                mark = click.style(f" {execution.outcome}", fg="red") if execution.outcome not in _FINE else ""
+                mark = click.style(f" {execution.outcome}", fg="red") if _is_bad(execution) else ""
                 yield f"{_cut(text, label):<{label}} {chart.bar(execution)} {end:>{_DURATION_WIDTH}}{mark}".rstrip()
     yield f"{'':<{label}} {chart.axis()}"
     yield ""
     yield from _phases(chart, timeline)
+    yield from textwrap.wrap(_made_of(timeline), columns, break_on_hyphens=False)
     yield ""
     yield from _clocks(timeline)
 
 
-_FINE = frozenset({"", "succeeded"})
+def _is_bad(execution: Execution) -> bool:
+    return execution.outcome not in {"", "succeeded"}
 
 
 def _by_step(timeline: Timeline) -> list[Execution]:
@@ -162,16 +175,16 @@ def _labels(step: str, executions: Sequence[Execution]) -> list[str]:
 
 def _summary(chart: _Chart, step: str, executions: Sequence[Execution], label: int) -> Iterator[str]:
     """The rows of a wide step: how many of its tasks ran when, and how long they took."""
-    cells, most = chart.density(executions)
     took = seconds(max(each.end for each in executions) - min(each.start for each in executions))
-    yield f"{_cut(_labels(step, executions)[0], label):<{label}} {cells} {took:>{_DURATION_WIDTH}}"
+    name = _cut(_labels(step, executions)[0], label)
+    yield f"{name:<{label}} {chart.density(executions)} {took:>{_DURATION_WIDTH}}"
     total, user = sorted(each.end - each.start for each in executions), sorted(_in_user_code(executions))
     slowest = max(executions, key=lambda each: each.end - each.start)
     parts = [f"{name} {seconds(percentile(total, share))}" for name, share in _PERCENTILES.items()]
-    failed = sum(each.outcome not in _FINE for each in executions)
+    yield f"{'':<{label}} a task: {', '.join(parts)}, max {seconds(total[-1])} ({slowest.name})"
+    failed = sum(map(_is_bad, executions))
     yield (
-        f"{'':<{label}} {' · '.join(parts)} · max {seconds(total[-1])} ({slowest.name}); "
-        f"your step p50 {seconds(percentile(user, 0.5))}; at most {most:,} at once"
+        f"{'':<{label}} your step: p50 {seconds(percentile(user, 0.5))}; at most {_most_at_once(executions):,} at once"
         + (click.style(f"; {failed:,} failed", fg="red") if failed else "")
     )
 
@@ -197,33 +210,37 @@ def _phases(chart: _Chart, timeline: Timeline) -> Iterator[str]:
         yield f"{chart.styled(phase)} {phase:<10} {seconds(share):>8} {share / whole:>5.0%} {row}  {slowest}".rstrip()
     share = timeline.durations[DRIVER]
     yield f"  {DRIVER:<10} {seconds(share):>8} {share / whole:>5.0%}  before, between and after the tasks below"
+
+
+def _made_of(timeline: Timeline) -> str:
+    """The executions that the duration is made of, as a sentence."""
     chain = [each.name for each in timeline.chain]
     shown = chain if len(chain) <= FEW_TASKS else [*chain[:3], f"{len(chain) - 6:,} more", *chain[-3:]]
-    yield f"The run's duration is made of {' → '.join(map(settled, shown))}."
+    return f"The duration is made of {' → '.join(map(settled, shown))}."
 
 
 def _clocks(timeline: Timeline) -> Iterator[str]:
     """The clocks by which the times are, and how far they were found to be apart."""
     if not timeline.clocks:
         return
-    yield "From Job to node, and the end, by the driver's clock; the rest by the nodes' clocks:"
+    yield "Queued, scheduling and the end by the driver's clock, the rest by the node's:"
     for clock in sorted(timeline.clocks, key=lambda clock: -abs(clock.ahead))[:FEW_TASKS]:
         yield f"  {clock.node}: {_difference(clock)}"
     if len(timeline.clocks) > FEW_TASKS:
-        yield f"  and {len(timeline.clocks) - FEW_TASKS} more nodes, closer to the driver's clock."
+        yield f"  and {len(timeline.clocks) - FEW_TASKS} more nodes, closer to the driver's clock"
     if len(timeline.drivers) > 1:
         yield f"{len(timeline.drivers)} drivers, one after the other; their clocks are taken to agree."
 
 
 def _difference(clock: Clock) -> str:
     if clock.least > clock.most:
-        return "its clock was set during the run; its times can't be trusted."
+        return "was set during the run; its times can't be trusted"
     if not clock.ahead:
-        return f"no difference seen; it is between {seconds(clock.least)} and {seconds(clock.most)} ahead."
+        return f"agrees (ahead by {seconds(clock.least)} to {seconds(clock.most)})"
     word = "ahead" if clock.ahead > 0 else "behind"
     by = seconds(abs(clock.ahead))
     more = seconds(clock.most - clock.least)
-    return f"{by} {word} of the driver's clock, or up to {more} more; its times are shifted."
+    return f"{by} {word} (or up to {more} more); its times are shifted"
 
 
 def percentile(ordered: Sequence[float], share: float) -> float:

@@ -34,11 +34,11 @@ def lines(columns: int, width: int, **options: bool) -> list[str]:
 
 @pytest.mark.parametrize("columns", [80, 120])
 @pytest.mark.parametrize("width", [3, 400])
-def test_bars_fit_the_terminal(columns: int, width: int):
+def test_every_line_fits_the_terminal(columns: int, width: int):
     """Also those of a wide step."""
-    bars = [line for line in lines(columns, width) if "█" in line]
-    assert bars
-    assert all(len(line) <= columns for line in bars)
+    rows = lines(columns, width)
+    assert any("█" in row for row in rows)
+    assert all(len(row) <= columns for row in rows)
 
 
 def test_few_tasks_have_a_row_each():
@@ -52,16 +52,16 @@ def test_a_wide_step_is_summarised():
     rows = lines(100, 400)
     assert rows[3].startswith("work (400 tasks)")
     assert "max 54.9 s (work/399)" in rows[4]
-    assert "1 failed" in rows[4]
-    assert "at most 20 at once" in rows[4] or "at most 21 at once" in rows[4]
+    assert "1 failed" in rows[5]
+    assert "at most 20 at once" in rows[5] or "at most 21 at once" in rows[5]
 
 
 def test_the_table_has_each_phase_with_its_share():
     text = "\n".join(lines(100, 400))
     for phase in ("queued", "scheduling", "container", "python", "fetching", "loading", "user code", "storing"):
         assert phase in text
-    assert "The run's duration is made of" in text
-    assert "n1: no difference seen" in text
+    assert "The duration is made of" in text
+    assert "n1: agrees" in text
 
 
 def test_ascii_is_enough():
@@ -70,7 +70,7 @@ def test_ascii_is_enough():
 
 def test_a_node_whose_clock_differs_is_named():
     text = "\n".join(draw("Fan/r1", timeline(4, ahead=3600.0), 80))
-    assert "ahead of the driver's clock" in text
+    assert " ahead (or up to" in text
     assert "its times are shifted" in text
 
 
