@@ -16,6 +16,7 @@ FILE_NAME = "k8sflow.toml"
 ROOT_NAME = ".k8sflow"
 LOG_LEVELS = ("debug", "info", "warning", "error")
 _PATIENCE_SECONDS = 600.0
+_LOG_LIMIT_MB = 1000.0
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Settings:
         kubernetes_runtime_image: The k8sflow image.
         kubernetes_service_account: Service account of task pods; None for the namespace's default.
         kubernetes_context: Context of the kubeconfig; None for its current one.
+        log_limit_mb: How many megabytes of each output stream of a task are stored; None for 1000.
         log: Level from which k8sflow logs to stderr, one of ``LOG_LEVELS``; None for no logging.
     """
 
@@ -56,6 +58,7 @@ class Settings:
     kubernetes_runtime_image: str = f"k8sflow:{VERSION}"
     kubernetes_service_account: str | None = None
     kubernetes_context: str | None = None
+    log_limit_mb: str | None = None
     log: str | None = None
 
     def __post_init__(self) -> None:
@@ -71,10 +74,15 @@ class Settings:
                 f"the setting credentials is {self.credentials!r}.",
                 advice='Use "secret:NAME" (a Secret in the namespace of the run) or "service-account".',
             )
-        if self.storage_patience_seconds is not None and not _is_seconds(self.storage_patience_seconds):
+        if self.storage_patience_seconds is not None and not _is_amount(self.storage_patience_seconds):
             raise ConfigurationError(
                 f"the setting storage_patience_seconds is {self.storage_patience_seconds!r}.",
                 advice='Use a number of seconds, such as "600" for ten minutes.',
+            )
+        if self.log_limit_mb is not None and not _is_amount(self.log_limit_mb):
+            raise ConfigurationError(
+                f"the setting log_limit_mb is {self.log_limit_mb!r}.",
+                advice='Use a number of megabytes, such as "1000".',
             )
         if self.log is not None and self.log.lower() not in LOG_LEVELS:
             raise ConfigurationError(
@@ -86,6 +94,11 @@ class Settings:
     def storage_patience(self) -> float:
         """Seconds that a finished task and a run's driver wait for an unreachable bucket."""
         return _PATIENCE_SECONDS if self.storage_patience_seconds is None else float(self.storage_patience_seconds)
+
+    @property
+    def log_limit_bytes(self) -> int:
+        """The size up to which each output stream of a task is stored."""
+        return int((_LOG_LIMIT_MB if self.log_limit_mb is None else float(self.log_limit_mb)) * 1e6)
 
     @property
     def credentials_secret(self) -> str | None:
@@ -102,7 +115,7 @@ class Settings:
         return {name: value for name, value in values.items() if value is not None}
 
 
-def _is_seconds(text: str) -> bool:
+def _is_amount(text: str) -> bool:
     try:
         return 0 <= float(text) < float("inf")
     except ValueError:

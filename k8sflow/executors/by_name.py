@@ -37,4 +37,5 @@ def _local(context: RunContext) -> Executor:
         limit_of=context.time_limit,
         lock=context.lock,
         log_patience=context.settings.storage_patience,
+        log_limit_bytes=context.settings.log_limit_bytes,
     )

@@ -92,9 +92,18 @@ class _Untimed:
         """Appends lines."""
         self._log.write(data)
 
+    def flush(self) -> None:
+        """Writes what is held back."""
+        self._log.flush()
+
     def close(self) -> None:
         """Writes the rest."""
         self._log.close()
+
+    @property
+    def left_out(self) -> str:
+        """Nothing."""
+        return ""
 
     @property
     def missing(self) -> int:

@@ -188,10 +188,10 @@ class RunStore:
         tags = self._load(f"tags/{names[-1]}", lambda document: tuple(document["tags"]))
         return int(names[-1].partition(".")[0]), tags
 
-    def open_log(self, step: str, task: str, attempt: int, stream: str) -> TimedLog:
-        """A writer for an attempt's output; nothing is written before the first bytes."""
+    def open_log(self, step: str, task: str, attempt: int, stream: str, limit_bytes: int | None = None) -> TimedLog:
+        """A writer for an attempt's output, up to a size; nothing is written before the first bytes."""
         key = self.task_key(step, task, f"{attempt}/{stream}")
-        return TimedLog(self.store.open_log(key), self.store.open_log(key + SUFFIX))
+        return TimedLog(self.store.open_log(key), self.store.open_log(key + SUFFIX), limit_bytes)
 
     def read_log(self, step: str, task: str, attempt: int, stream: str, start: int = 0) -> bytes:
         """An attempt's output so far, from an offset on."""

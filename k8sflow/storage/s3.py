@@ -32,7 +32,7 @@ from k8sflow.debug_log import DebugLog
 from k8sflow.errors import ConfigurationError, ObjectNotFoundError, OutageError, StorageError, UnreachableError
 from k8sflow.storage.objects import Buffer
 from k8sflow.storage.patience import Patience, Report, patient
-from k8sflow.storage.s3_log import S3Log
+from k8sflow.storage.s3_log import S3Log, read_log
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
@@ -105,9 +105,13 @@ class S3Store:
             answer["Body"].close()
             return self._get_ranges(key, size, answer["ETag"])
 
-    @patient
     def tail(self, key: str, start: int) -> bytes:
-        """The object's bytes from an offset on, by one range request."""
+        """The log's bytes from an offset on, by a range request for each of its objects."""
+        return read_log(self._rest, key, start)
+
+    @patient
+    def _rest(self, key: str, start: int) -> bytes:
+        """The object's bytes from an offset on."""
         with self._translated(key):
             try:
                 answer = self._client.get_object(Bucket=self.bucket, Key=self.prefix + key, Range=f"bytes={start}-")

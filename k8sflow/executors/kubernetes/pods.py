@@ -25,5 +25,13 @@ def agent_arguments(context: RunContext, task: TaskSpec) -> list[str]:
 def environment(settings: Settings) -> dict[str, str]:
     """The settings that a pod needs: the bucket as seen from there, its patience, its secrets' store and its log."""
     inside = settings.in_cluster().to_environment()
-    keys = ("bucket", "endpoint", "region", "storage_patience_seconds", "default_secrets_backend_type", "log")
+    keys = (
+        "bucket",
+        "endpoint",
+        "region",
+        "storage_patience_seconds",
+        "default_secrets_backend_type",
+        "log",
+        "log_limit_mb",
+    )
     return {name: inside[name] for name in map(config.variable, keys) if name in inside}

@@ -118,7 +118,7 @@ class _Host:
         self._encoders = {stream: Encoder(stream) for stream in _OUTPUTS}
         self._process: TaskProcess | None = None
         self._is_terminated = False
-        self._patience_seconds = config.load(Path.cwd()).storage_patience
+        self._settings = config.load(Path.cwd())
         self._woken, self._wakeup = socket.socketpair()
 
     def run(self) -> TaskResult:
@@ -151,7 +151,7 @@ class _Host:
         self._uploads.add(stream, data)
 
     def _patience(self) -> float:
-        return TERM_SECONDS if self._is_terminated else self._patience_seconds
+        return TERM_SECONDS if self._is_terminated else self._settings.storage_patience
 
     def _say(self, text: str) -> None:
         """Writes a line of k8sflow's to the task's standard error."""
@@ -159,7 +159,7 @@ class _Host:
 
     def _open_log(self, stream: str) -> TimedLog:
         name = self._spec.name
-        return self._run_store.open_log(name.step, name.id, self._spec.attempt, stream)
+        return self._run_store.open_log(name.step, name.id, self._spec.attempt, stream, self._settings.log_limit_bytes)
 
     def _catch_signals(self) -> None:
         for end in (self._wakeup, self._woken):
