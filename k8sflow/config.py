@@ -17,6 +17,7 @@ ROOT_NAME = ".k8sflow"
 LOG_LEVELS = ("debug", "info", "warning", "error")
 _PATIENCE_SECONDS = 600.0
 _LOG_LIMIT_MB = 1000.0
+_FOLLOWED_TASKS = 20
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Settings:
         kubernetes_image: Image of task pods, with Python 3.10 or newer; None for the runtime image.
         kubernetes_runtime_image: The k8sflow image.
         kubernetes_service_account: Service account of task pods; None for the namespace's default.
+        kubernetes_followed_tasks: How many tasks show their output while they run, at a time; None for 20.
         kubernetes_context: Context of the kubeconfig; None for its current one.
         log_limit_mb: How many megabytes of each output stream of a task are stored; None for 1000.
         log: Level from which k8sflow logs to stderr, one of ``LOG_LEVELS``; None for no logging.
@@ -57,6 +59,7 @@ class Settings:
     kubernetes_image: str | None = None
     kubernetes_runtime_image: str = f"k8sflow:{VERSION}"
     kubernetes_service_account: str | None = None
+    kubernetes_followed_tasks: str | None = None
     kubernetes_context: str | None = None
     log_limit_mb: str | None = None
     log: str | None = None
@@ -84,6 +87,11 @@ class Settings:
                 f"the setting log_limit_mb is {self.log_limit_mb!r}.",
                 advice='Use a number of megabytes, such as "1000".',
             )
+        if self.kubernetes_followed_tasks is not None and not self.kubernetes_followed_tasks.isdecimal():
+            raise ConfigurationError(
+                f"the setting kubernetes_followed_tasks is {self.kubernetes_followed_tasks!r}.",
+                advice='Use a number of tasks, such as "20"; "0" shows no output while tasks run.',
+            )
         if self.log is not None and self.log.lower() not in LOG_LEVELS:
             raise ConfigurationError(
                 f"the setting log ({variable('log')}) is {self.log!r}, which is not a log level.",
@@ -99,6 +107,11 @@ class Settings:
     def log_limit_bytes(self) -> int:
         """The size up to which each output stream of a task is stored."""
         return int((_LOG_LIMIT_MB if self.log_limit_mb is None else float(self.log_limit_mb)) * 1e6)
+
+    @property
+    def followed_tasks(self) -> int:
+        """The number of tasks on the cluster whose output is shown while they run, at a time."""
+        return _FOLLOWED_TASKS if self.kubernetes_followed_tasks is None else int(self.kubernetes_followed_tasks)
 
     @property
     def credentials_secret(self) -> str | None:

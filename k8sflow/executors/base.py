@@ -38,10 +38,17 @@ class Reached:
 
 @dataclass(frozen=True)
 class Started:
-    """A task's process or container runs."""
+    """A task's process or container runs.
+
+    Args:
+        task: The execution.
+        where: The process or the pod.
+        is_followed: Whether its output follows while it runs; if not, the end of it does, should it fail.
+    """
 
     task: TaskSpec
     where: str
+    is_followed: bool = True
 
 
 @dataclass(frozen=True)

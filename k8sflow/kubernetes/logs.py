@@ -71,23 +71,28 @@ class PodLog:
             _log.debug("%s: the stream ended; reading on in %.1f s", self._path, delay)
             await asyncio.sleep(delay)
 
-    async def drain(self) -> None:
+    async def drain(self, last_lines: int | None = None) -> None:
         """Passes on the rest of the log of a container that has ended.
+
+        Args:
+            last_lines: How many lines are enough; None for all.
 
         Raises:
             ApiStatusError: The log was deleted, or reading it is forbidden.
             ApiUnreachableError: It can't be read now.
         """
-        await self._read(follow=False)
+        await self._read(follow=False, last_lines=last_lines)
 
     @property
     def _position(self) -> tuple[bytes, int]:
         return self._last_time, self._seen_at_last_time
 
-    async def _read(self, *, follow: bool) -> None:
+    async def _read(self, *, follow: bool, last_lines: int | None = None) -> None:
         params = {"container": self._container, "timestamps": "true"}
         if follow:
             params["follow"] = "true"
+        if last_lines is not None:
+            params["tailLines"] = str(last_lines)
         if self._last_time:
             params["sinceTime"] = _whole_seconds(self._last_time)
         start, repeated = self._last_time, self._seen_at_last_time

@@ -64,7 +64,12 @@ def test_a_missing_home_is_not_an_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize("key", [f.name for f in fields(Settings) if f.name not in {"credentials", "root"}])
 def test_the_environment_wins(tmp_path: Path, home: Path, key: str) -> None:
     """Key by key, under the documented name."""
-    valid = {"storage_patience_seconds": ("60", "1.5"), "log_limit_mb": ("10", "0.5"), "log": ("debug", "info")}
+    valid = {
+        "storage_patience_seconds": ("60", "1.5"),
+        "log_limit_mb": ("10", "0.5"),
+        "kubernetes_followed_tasks": ("5", "0"),
+        "log": ("debug", "info"),
+    }
     file, variable = valid.get(key, ("file", "ünï"))
     _write(tmp_path / "k8sflow.toml", f'{key} = "{file}"\nregion = "b"' if key != "region" else 'region = "file"')
     assert getattr(_load(tmp_path, home), key) == file

@@ -11,6 +11,7 @@ from typing import Any
 from k8sflow.errors import ApiStatusError, K8sflowError, KubernetesError
 from k8sflow.executors.base import Emit
 from k8sflow.executors.context import RunContext
+from k8sflow.executors.kubernetes.following import Following
 from k8sflow.executors.kubernetes.pods import agent_arguments, environment
 from k8sflow.executors.kubernetes.task import TaskOnCluster
 from k8sflow.kubernetes import diagnosis, labels, names, waiting
@@ -85,6 +86,7 @@ class Jobs:
         self.emit: Emit = context.report
         self.is_cancelling = False
         self.is_traced = context.record.is_traced
+        self.following = Following(context.settings.followed_tasks)
         self._owner = context.owner
         self._environment = environment(context.settings)
         self._has_owner = asyncio.Event()

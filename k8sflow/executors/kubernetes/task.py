@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol
 
 from k8sflow.errors import ApiStatusError, KubernetesError, StorageError
 from k8sflow.executors.base import Emit, Finished, Output, Queued, Reached, Started
+from k8sflow.executors.kubernetes.following import LAST_LINES, Following
 from k8sflow.flow.decorators.pod_options import PodOptions
 from k8sflow.flow.outcome import Outcome
 from k8sflow.kubernetes import diagnosis, waiting
@@ -50,6 +51,7 @@ class Surroundings(Protocol):
     emit: Emit
     is_cancelling: bool
     is_traced: bool
+    following: Following
 
     def committed(self, spec: TaskSpec) -> TaskResult | None:
         """The result of a task whose pod left none, if the store has it; called in other threads."""
@@ -85,6 +87,7 @@ class TaskOnCluster:
     _over: set[str] = field(default_factory=set)
     _tail: deque[bytes] = field(default_factory=lambda: deque(maxlen=_TAIL_LINES))
     _log: PodLog | None = None
+    _last_lines: int | None = None
     _follower: asyncio.Task[None] | None = None
     _timers: dict[str, asyncio.TimerHandle] = field(default_factory=dict)
 
@@ -167,6 +170,7 @@ class TaskOnCluster:
             self._drop_timer(name)
         if self._follower is not None:
             self._follower.cancel()
+        self.run.following.release(self)
         self.run.emit(Finished(self.spec, result))
         self.run.finished(self)
 
@@ -215,10 +219,12 @@ class TaskOnCluster:
         self.reason = None
         self._drop_timer("pending")
         self._drop_timer("faulty start")
-        self.run.emit(Started(self.spec, f"pod {name} on {node}"))
+        is_followed = self.run.following.take(self)
+        self.run.emit(Started(self.spec, f"pod {name} on {node}", is_followed))
         path = f"/api/v1/namespaces/{self.run.namespace}/pods/{name}"
         self._log = PodLog(self.run.api, path, container=CONTAINER, on_line=self._line)
-        if "running" in _task_container_state(pod):
+        self._last_lines = None if is_followed else LAST_LINES
+        if is_followed and "running" in _task_container_state(pod):
             self._follower = self.run.spawn(self._follow(self._log))
 
     async def _follow(self, log: PodLog) -> None:
@@ -264,7 +270,9 @@ class TaskOnCluster:
         """Hands on the rest of the log, decides what the end means, and finishes or waits for the next pod."""
         if follower is not None:
             await asyncio.wait({follower})
-        if log is not None:
+        if log is not None and not (
+            self._last_lines and end.is_reported_by_agent and not end.result.outcome.is_failure
+        ):
             await self._drain(log)
         if self.is_finished:
             return
@@ -280,7 +288,7 @@ class TaskOnCluster:
 
     async def _drain(self, log: PodLog) -> None:
         try:
-            await asyncio.wait_for(log.drain(), _DRAIN_SECONDS)
+            await asyncio.wait_for(log.drain(self._last_lines), _DRAIN_SECONDS)
         except (KubernetesError, asyncio.TimeoutError):
             # The pod or its node is lost, and the rest of its log with it; the agent has uploaded what it could.
             return

@@ -15,6 +15,7 @@ from k8sflow.flow.decorators.policy import Catch
 from k8sflow.flow.outcome import Outcome
 from k8sflow.runtime.core.observer import Observer
 from k8sflow.runtime.core.retries import Again
+from k8sflow.runtime.progress.silent import Silent
 from k8sflow.runtime.progress.tally import Tally
 from k8sflow.runtime.progress.text import OutputLines, brief, prefixed, settled
 from k8sflow.task.result import TaskResult
@@ -64,6 +65,7 @@ class Reporter(Observer):
         self._shown: dict[TaskName, int] = {}
         self._reasons: dict[TaskName, str] = {}
         self._colour_of: dict[str, str] = {}
+        self._silent = Silent()
 
     def close(self) -> None:
         """Leaves the terminal as it was, in whatever way the run ends; lines may follow."""
@@ -93,12 +95,17 @@ class Reporter(Observer):
                     self._line(task.name, f"waits: {reason}", "yellow")
                     if resolution:
                         self._line(task.name, f"  {resolution}", "yellow")
-            case Started(task, where):
+            case Started(task, where, is_followed):
                 self._reasons.pop(task.name, None)
+                if not is_followed:
+                    self._silent.started(task.name)
                 if not self._view.tells_tasks:
                     self._line(task.name, f"started ({where})", dim=True)
             case Finished(task, result):
                 self._end(task, result)
+                self._silent.ended(task.name)
+        if (count := self._silent.due()) is not None:
+            self._say(f"{count}: {self._logs(self._silent.example)}", dim=True)
         self._view.follow(self.tally)
 
     def retried(self, task: TaskSpec, result: TaskResult, again: Again) -> None:

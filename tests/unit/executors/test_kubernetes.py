@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -33,7 +34,13 @@ class Driver:
     """The driver's side: an executor and what it said."""
 
     def __init__(
-        self, server: FakeApi, *, options: Mapping[str, PodOptions] | None = None, is_traced: bool = False, **more: Any
+        self,
+        server: FakeApi,
+        *,
+        options: Mapping[str, PodOptions] | None = None,
+        is_traced: bool = False,
+        settings: Settings = SETTINGS,
+        **more: Any,
     ) -> None:
         self.server = server
         self.events: queue.Queue[TaskEvent | BaseException] = queue.Queue()
@@ -41,7 +48,7 @@ class Driver:
             report=self.events.put,
             record=RunRecord("Demo", "r1", "demo.py", {}, Graph("Demo"), is_traced=is_traced),
             run_store=RunStore(MemoryStore(), "Demo", "r1"),
-            settings=SETTINGS,
+            settings=settings,
             pods=defaultdict(lambda: DEFAULTS) if options is None else options,
             **more,
         )
@@ -571,3 +578,25 @@ def test_a_log_that_may_not_be_read_is_reported_and_the_task_continues(
     assert b"[k8sflow] the output can't be shown" in driver.next(Output).data
     server.put("pods", with_status(pod, terminated(message=SUCCESS.to_json())))
     assert driver.next(Finished).result == SUCCESS
+
+
+def test_so_many_tasks_are_followed_and_the_next_when_one_ends(server: FakeApi, start: Callable[..., Driver]) -> None:
+    """The log of the others isn't read, but for the end of one that failed."""
+    driver = start(settings=replace(SETTINGS, kubernetes_followed_tasks="1"))
+    first, second, third, fourth = driver.run("a/0", "a/1", "a/2", "a/3")
+    pods = [server.pod_of(job, **running()) for job in (first, second, third)]
+    assert [driver.next(Started).is_followed for _ in pods] == [True, False, False]
+    names = [pod["metadata"]["name"] for pod in pods]
+    server.write_log(names[1], (at(1), b"unseen"))
+    server.put("pods", with_status(pods[1], terminated(message=SUCCESS.to_termination_message())))
+    assert driver.next(Finished).result == SUCCESS
+    server.write_log(names[2], (at(1), b"why"))
+    server.put("pods", with_status(pods[2], terminated(1, "Error", failed(Outcome.USER_ERROR, "no").to_json())))
+    assert driver.next(Output).data == b"why\n"
+    assert driver.next(Finished).result.outcome is Outcome.USER_ERROR
+    assert not server.asked("GET", f"{names[1]}/log")
+    assert server.asked("GET", f"{names[2]}/log", tailLines="200")
+    server.put("pods", with_status(pods[0], terminated(message=SUCCESS.to_termination_message())))
+    driver.next(Finished)
+    server.pod_of(fourth, **running())
+    assert driver.next(Started).is_followed
