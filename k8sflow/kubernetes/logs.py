@@ -36,6 +36,7 @@ class PodLog:
 
     def __init__(self, api: KubernetesApi, path: str, *, container: str, on_line: Callable[[bytes], None]) -> None:
         self._api = api
+        self.pod_path = path
         self._path = f"{path}/log"
         self._container = container
         self._on_line = on_line

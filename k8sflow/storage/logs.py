@@ -15,12 +15,16 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 
 from k8sflow.storage.objects import LogWriter, ObjectStore
+from k8sflow.storage.s3_log import append_to_parts
 
 SUFFIX = ".times"
 # Writes closer together than this share a mark, so that a chatty task makes at most 100 marks a second.
 _RESOLUTION_SECONDS = 0.01
 # The last bytes of a log that is longer than its limit, where a failure is explained.
 _END_BYTES = 64 << 10
+# By so many bytes at its end, the stored beginning of a log is found in the rest of it.
+_OVERLAP_BYTES = 4 << 10
+_GAP = b"\n[k8sflow] Some output is missing here: the pod was killed, and its node no longer had it.\n"
 _LIMIT_REACHED = b"\n[k8sflow] The limit of this log, %d MB (setting log_limit_mb), is reached. Only its end follows.\n"
 
 
@@ -134,6 +138,32 @@ def timed_lines(data: bytes, known: Sequence[Mark], start: int = 0) -> Iterator[
         position = bisect.bisect_right(offsets, start) - 1
         start += len(line)
         yield (known[position].at if position >= 0 else None), line.removesuffix(b"\n")
+
+
+def missing_end(stored: bytes, start: int, known: bytes) -> bytes:
+    """The end of a log that was not stored.
+
+    Args:
+        stored: The last bytes that were.
+        start: Their offset in the log.
+        known: The log up to its end; its beginning may be missing.
+    """
+    size = start + len(stored)
+    if known[start:size] == stored:  # nothing is missing at its beginning
+        return known[size:]
+    overlap = stored[-_OVERLAP_BYTES:]
+    position = known.rfind(overlap)
+    return known[position + len(overlap) :] if position >= 0 else _GAP + known
+
+
+def append(store: ObjectStore, key: str, size: int, data: bytes) -> None:
+    """Adds to a log whose writer is dead; ``size`` is that of the log so far."""
+    if store.is_shared:  # a bucket
+        append_to_parts(store.put, store.tail, key, size, data)
+        return
+    log = store.open_log(key)
+    log.write(data)
+    log.close()
 
 
 def scrub(store: ObjectStore, key: str, user: str) -> bool:

@@ -106,3 +106,22 @@ def read_log(read: Callable[[str, int], bytes], key: str, start: int) -> bytes:
         if offset + len(data) < PART_BYTES:
             return b"".join(found)
         part, offset = part + 1, 0
+
+
+def append_to_parts(
+    put: Callable[[str, Sequence[Buffer]], None], tail: Callable[[str, int], bytes], key: str, size: int, data: bytes
+) -> None:
+    """Adds to a log whose writer is dead.
+
+    Args:
+        put: Writes an object.
+        tail: Reads the log from an offset on.
+        key: The first object's key.
+        size: The log's size so far.
+        data: What is added.
+    """
+    part, offset = divmod(size, PART_BYTES)
+    content = tail(key, part * PART_BYTES)[:offset] + data
+    for start in range(0, len(content), PART_BYTES):
+        put(part_key(key, part), [content[start : start + PART_BYTES]])
+        part += 1

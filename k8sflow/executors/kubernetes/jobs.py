@@ -85,6 +85,7 @@ class Jobs:
         self.namespace = self.objects.namespace
         self.emit: Emit = context.report
         self.is_cancelling = False
+        self.run_store = context.run_store
         self.is_traced = context.record.is_traced
         self.following = Following(context.settings.followed_tasks)
         self._owner = context.owner

@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol
 from k8sflow.errors import ApiStatusError, KubernetesError, StorageError
 from k8sflow.executors.base import Emit, Finished, Output, Queued, Reached, Started
 from k8sflow.executors.kubernetes.following import LAST_LINES, Following
+from k8sflow.executors.kubernetes.lost_agents import complete_logs
 from k8sflow.flow.decorators.pod_options import PodOptions
 from k8sflow.flow.outcome import Outcome
 from k8sflow.kubernetes import diagnosis, waiting
@@ -31,6 +32,7 @@ from k8sflow.kubernetes.outcome import (
     pod_state,
 )
 from k8sflow.kubernetes.reflector import Change
+from k8sflow.storage.run_store import RunStore
 from k8sflow.task.host.framing import ResultLine, decode
 from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskSpec
@@ -52,6 +54,7 @@ class Surroundings(Protocol):
     is_cancelling: bool
     is_traced: bool
     following: Following
+    run_store: RunStore
 
     def committed(self, spec: TaskSpec) -> TaskResult | None:
         """The result of a task whose pod left none, if the store has it; called in other threads."""
@@ -276,6 +279,8 @@ class TaskOnCluster:
             await self._drain(log)
         if self.is_finished:
             return
+        if end.ran and not end.is_reported_by_agent and log is not None:
+            await complete_logs(self.run.api, log.pod_path, self.run.run_store, self.spec)
         result = end.result if end.is_reported_by_agent else await self._without_word(end)
         if not (end.is_disruption and result is end.result):
             self.finish(result)

@@ -600,3 +600,21 @@ def test_so_many_tasks_are_followed_and_the_next_when_one_ends(server: FakeApi, 
     driver.next(Finished)
     server.pod_of(fourth, **running())
     assert driver.next(Started).is_followed
+
+
+def test_the_stored_log_of_a_pod_without_an_agent_is_completed(server: FakeApi, start: Callable[..., Driver]) -> None:
+    """The kernel has killed the agent too; the kubelet still has what it had not uploaded."""
+    driver = start()
+    (job,) = driver.run("a")
+    log = driver.context.run_store.open_log("a", "0", 0, "stdout")
+    log.write(b"first\n", 1.0)
+    log.close()
+    pod = server.pod_of(job, **running())
+    server.write_log(
+        pod["metadata"]["name"], (at(1), b"first"), (at(2), Encoder("stderr").feed(b"why\n")[:-1]), (at(3), b"last")
+    )
+    server.put("pods", with_status(pod, terminated(137, "OOMKilled")))
+    while not isinstance(driver.events.get(timeout=DEADLINE_SECONDS), Finished):
+        pass
+    assert driver.context.run_store.read_log("a", "0", 0, "stdout") == b"first\nlast\n"
+    assert driver.context.run_store.read_log("a", "0", 0, "stderr") == b"why\n"

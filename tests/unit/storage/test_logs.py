@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 import pytest
 
-from k8sflow.storage.logs import Mark, marks, scrub, timed_lines
+from k8sflow.storage.logs import Mark, marks, missing_end, scrub, timed_lines
 from k8sflow.storage.memory import MemoryStore
 from k8sflow.storage.objects import Buffer, ObjectStore
 from k8sflow.storage.run_store import RunStore
-from k8sflow.storage.s3_log import S3Log, read_log
+from k8sflow.storage.s3_log import S3Log, append_to_parts, read_log
 
 
 def test_a_log_has_the_times_of_its_writes(store: ObjectStore) -> None:
@@ -149,3 +149,53 @@ def test_held_back_output_is_written_while_the_task_is_silent(monkeypatch: pytes
     now[0] = 5.0
     log.flush()
     assert (store.objects["log"], log.missing) == (b"one two", 0)
+
+
+@pytest.mark.parametrize(
+    ("stored", "start", "known", "missing"),
+    [
+        (b"", 0, b"one\ntwo\n", b"one\ntwo\n"),
+        (b"two\n", 4, b"one\ntwo\nthree\n", b"three\n"),
+        (b"two\n", 4, b"one\ntwo\n", b""),
+        (b"two\n", 4004, b"one\ntwo\nthree\n", b"three\n"),  # the beginning was rotated away
+        (b"same\n", 10, b"same\n" * 5, b"same\n" * 2),
+    ],
+)
+def test_the_end_of_a_log_that_was_not_stored_is_found(stored: bytes, start: int, known: bytes, missing: bytes) -> None:
+    assert missing_end(stored, start, known) == missing
+
+
+def test_a_gap_is_marked() -> None:
+    """Where the node's log begins after what was stored."""
+    assert b"output is missing here" in missing_end(b"one\n", 0, b"nine\n")
+    assert missing_end(b"one\n", 0, b"nine\n").endswith(b"nine\n")
+
+
+def test_the_log_of_a_killed_writer_is_completed(store: ObjectStore) -> None:
+    """With a time for what is added; a second completion changes nothing."""
+    run = RunStore(store, "F", "r1")
+    log = run.open_log("start", "0", 0, "stdout")
+    log.write(b"one\n", 1.0)
+    log.write(b"two\n", 2.0)
+    log.close()
+    for _ in range(2):
+        run.complete_log("start", "0", 0, "stdout", b"one\ntwo\nthree\n")
+        run.complete_log("start", "0", 0, "stderr", b"never stored\n")
+    assert run.read_log("start", "0", 0, "stdout") == b"one\ntwo\nthree\n"
+    assert run.read_log("start", "0", 0, "stderr") == b"never stored\n"
+    assert [mark.offset for mark in run.read_marks("start", "0", 0, "stdout")] == [0, 4, 8]
+
+
+def test_a_log_of_several_objects_is_completed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("k8sflow.storage.s3_log.PART_BYTES", 10)
+    store = _Objects()
+    log = S3Log(store, "log")
+    log.write(b"0123456789abc")
+    log.close()
+
+    def tail(key: str, start: int) -> bytes:
+        return read_log(store.read, key, start)
+
+    append_to_parts(store.put, tail, "log", 13, b"defghijklmnopqrst")
+    assert tail("log", 0) == b"0123456789abcdefghijklmnopqrst"
+    assert sorted(store.objects) == ["log", "log.1", "log.2"]
