@@ -166,7 +166,7 @@ def test_the_end_of_a_log_that_was_not_stored_is_found(stored: bytes, start: int
 
 
 def test_a_gap_is_marked() -> None:
-    """Where the node's log begins after what was stored."""
+    """The node's log begins after what was stored."""
     assert b"output is missing here" in missing_end(b"one\n", 0, b"nine\n")
     assert missing_end(b"one\n", 0, b"nine\n").endswith(b"nine\n")
 
