@@ -209,7 +209,7 @@ def _candidates(folder: Path, environment: Mapping[str, str]) -> Iterator[Path]:
         yield parent / FILE_NAME
     if folder_of_user := environment.get("XDG_CONFIG_HOME"):
         yield Path(folder_of_user) / "k8sflow" / "config.toml"
-    elif home := environment.get("HOME"):  # a pod's user may have no home
+    elif home := environment.get("HOME") or environment.get("USERPROFILE"):  # a pod's user may have no home
         yield Path(home) / ".config" / "k8sflow" / "config.toml"
 
 

@@ -181,8 +181,8 @@ def test_a_container_that_is_killed_externally_runs_again(namespace: Namespace, 
     assert "cancelled" not in done.text
     assert "killed externally (exit code 143)" in done.text
     assert done.text.count("costs no retry") == 3
-    text = namespace.command("fan.py", "logs", f"{done.run}/work/2", "--attempt", "0").wait(60).text
-    stored = [line for line in text.splitlines() if line.startswith("tick")]
+    text = namespace.command("fan.py", "logs", f"{done.run}/work/2", "--attempt", "0", "--json").wait(60).text
+    stored = [json.loads(line)["text"] for line in text.splitlines()]
     assert stored == ticks(len(stored))
     assert len(stored) >= 3
     assert client(done.run)["end"].task.data.total == 0 + 1 + 4

@@ -11,10 +11,24 @@ from typing import Any
 import pytest
 
 from tests.kind.conftest import Namespace
-from tests.kind.terminal import Terminal
+from tests.kind.terminal import Terminal, start
+from tests.support import write_flow
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
+OTHER_SYSTEMS = Path(__file__).parents[1] / "other_systems.py"
 KUBERNETES = ("--with", "kubernetes")
+WINDOWS_FLOW = """
+    class F(FlowSpec):
+        @resources(cpu=0.1, memory=200)
+        @step
+        def start(self):
+            self.x = 42
+            self.next(self.end)
+        @resources(cpu=0.1, memory=200)
+        @step
+        def end(self):
+            print(self.x, "from start")
+"""
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +133,15 @@ def test_the_examples_run_on_the_cluster(
     done = namespace.run(EXAMPLES / example, *arguments, *KUBERNETES)
     assert done.code == 0, done.text
     done.seen(rf"\[end/0\] {said}")
+
+
+def test_a_run_is_started_from_windows(namespace: Namespace, tmp_path: Path) -> None:
+    """Imitated by taking away what its Python lacks: no fork, no fcntl, and hardly any signals."""
+    file = write_flow(tmp_path, WINDOWS_FLOW)
+    words = [str(OTHER_SYSTEMS), "win32", str(file), "run", *KUBERNETES]
+    done = start(words, {**namespace.environment, "USERNAME": "ada"}).wait(120)
+    assert done.code == 0, done.text
+    done.seen(r"\[end/0\] 42 from start")
 
 
 def test_a_users_image_only_needs_python(namespace: Namespace, client: Callable[[str], Any]) -> None:
