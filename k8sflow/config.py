@@ -18,6 +18,7 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 _PATIENCE_SECONDS = 600.0
 _LOG_LIMIT_MB = 1000.0
 _FOLLOWED_TASKS = 20
+_INDEXED_FROM = 20
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,9 @@ class Settings:
         region: Region of the bucket.
         storage_patience_seconds: How long a finished task and a run's driver wait for an unreachable bucket;
             None for ten minutes.
+        infrastructure_retries: How often a task is run again after infrastructure failures; None for three times.
+        infrastructure_pauses_seconds: How long it waits before each of these executions, separated by commas; the last
+            pause is repeated. None for ``2,20,120``.
         default_secrets_backend_type: Store of secrets that ``@secrets`` names by their id alone.
         kubernetes_namespace: Namespace of Jobs and pods.
         kubernetes_image: Image of task pods, with Python 3.10 or newer; None for the runtime image.
@@ -44,6 +48,7 @@ class Settings:
         kubernetes_followed_tasks: How many tasks show their output while they run, at a time; None for 20.
         kubernetes_context: Context of the kubeconfig; None for its current one.
         log_limit_mb: How many megabytes of each output stream of a task are stored; None for 1000.
+        kubernetes_indexed_from: From how many pods on a foreach is run as Indexed Jobs; None for the default.
         log: Level from which k8sflow logs to stderr, one of ``LOG_LEVELS``; None for no logging.
     """
 
@@ -54,6 +59,8 @@ class Settings:
     in_cluster_endpoint: str | None = None
     region: str = "us-east-1"
     storage_patience_seconds: str | None = None
+    infrastructure_retries: str | None = None
+    infrastructure_pauses_seconds: str | None = None
     default_secrets_backend_type: str | None = None
     kubernetes_namespace: str = "default"
     kubernetes_image: str | None = None
@@ -62,6 +69,7 @@ class Settings:
     kubernetes_followed_tasks: str | None = None
     kubernetes_context: str | None = None
     log_limit_mb: str | None = None
+    kubernetes_indexed_from: str | None = None
     log: str | None = None
 
     def __post_init__(self) -> None:
@@ -92,10 +100,29 @@ class Settings:
                 f"the setting kubernetes_followed_tasks is {self.kubernetes_followed_tasks!r}.",
                 advice='Use a number of tasks, such as "20"; "0" shows no output while tasks run.',
             )
+        if self.kubernetes_indexed_from is not None and not _is_count(self.kubernetes_indexed_from):
+            raise ConfigurationError(
+                f"the setting kubernetes_indexed_from is {self.kubernetes_indexed_from!r}.",
+                advice='Use a number of pods from 2 on, such as "20".',
+            )
+        self._check_infrastructure()
         if self.log is not None and self.log.lower() not in LOG_LEVELS:
             raise ConfigurationError(
                 f"the setting log ({variable('log')}) is {self.log!r}, which is not a log level.",
                 advice=f"Use one of {', '.join(LOG_LEVELS)}, or leave it out for no logging.",
+            )
+
+    def _check_infrastructure(self) -> None:
+        if self.infrastructure_retries is not None and not re.fullmatch(r"\d{1,4}", self.infrastructure_retries):
+            raise ConfigurationError(
+                f"the setting infrastructure_retries is {self.infrastructure_retries!r}.",
+                advice='Use a whole number, such as "3"; "0" for none.',
+            )
+        pauses = self.infrastructure_pauses_seconds
+        if pauses is not None and not all(map(_is_amount, pauses.split(","))):
+            raise ConfigurationError(
+                f"the setting infrastructure_pauses_seconds is {pauses!r}.",
+                advice='Use numbers of seconds, separated by commas, such as "2,20,120".',
             )
 
     @property
@@ -112,6 +139,11 @@ class Settings:
     def followed_tasks(self) -> int:
         """The number of tasks on the cluster whose output is shown while they run, at a time."""
         return _FOLLOWED_TASKS if self.kubernetes_followed_tasks is None else int(self.kubernetes_followed_tasks)
+
+    @property
+    def indexed_from(self) -> int:
+        """From how many pods on a foreach is run as Indexed Jobs."""
+        return _INDEXED_FROM if self.kubernetes_indexed_from is None else int(self.kubernetes_indexed_from)
 
     @property
     def credentials_secret(self) -> str | None:
@@ -133,6 +165,10 @@ def _is_amount(text: str) -> bool:
         return 0 <= float(text) < float("inf")
     except ValueError:
         return False
+
+
+def _is_count(text: str) -> bool:
+    return text.isdecimal() and int(text) > 1
 
 
 def variable(key: str) -> str:

@@ -1,8 +1,9 @@
-"""The manifest of a task's Job: a function from values to a dictionary.
+"""The manifest of a Job: a function from values to a dictionary.
 
-Each task is a ``batch/v1`` Job with one pod. The Job replaces the pod after a disruption, can be queued by a queue
-manager, and is cleaned up after its TTL; how the task ended is read from its pod (see ``outcome``). Everything that an
-Indexed Job needs (``completions``, ``completionMode``) belongs in ``_job_spec``.
+A task is a ``batch/v1`` Job with one pod, or an index of an Indexed Job, which has a pod for each of its indices
+(https://kubernetes.io/docs/concepts/workloads/controllers/job/#completion-mode). The Job replaces a pod after a
+disruption, can be queued by a queue manager, and is cleaned up after its TTL; how a task ended is read from its pod
+(see ``outcome``).
 
 The container's root file system stays writable: the pod runs as a user that owns nothing in it, and images whose
 tools write beside themselves keep working. The work folder and /tmp (also HOME) are emptyDirs.
@@ -17,8 +18,8 @@ from typing import Any
 from k8sflow.flow.decorators.pod_options import PodOptions
 from k8sflow.kubernetes import labels
 from k8sflow.kubernetes.manifest import Manifest
+from k8sflow.task.batch import TaskBatch
 from k8sflow.task.host.pod_environment import USERS_PYTHONPATH
-from k8sflow.task.spec import TaskSpec
 
 CONTAINER = "task"
 RUNTIME_CONTAINER = "k8sflow-runtime"
@@ -41,15 +42,17 @@ _CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 
 @dataclass(frozen=True)
 class TaskJob:
-    """The inputs of one task's Job.
+    """The inputs of one Job.
 
     Args:
         name: Name of the Job, of at most ``names.LONGEST_JOB_NAME`` characters.
         namespace: Namespace of the run.
-        task: The task that the pod executes.
+        tasks: The tasks that its pods execute.
         options: Everything the step asks of its pod; ``image``, ``cpu`` and ``memory`` are set.
         runtime_image: The k8sflow image. The runtime is copied from it into pods of other images.
         command: The container's command and arguments, which no shell interprets.
+        per_pod: How many of the tasks each pod executes.
+        parallelism: How many of its pods run at a time.
         owner: The ownerReference of the run's owner, or None.
         environment: Environment variables of the container; those of the options and k8sflow's own are added.
         credentials_secret: Secret with the keys of the bucket, or None for workload identity.
@@ -58,10 +61,12 @@ class TaskJob:
 
     name: str
     namespace: str
-    task: TaskSpec
+    tasks: TaskBatch
     options: PodOptions
     runtime_image: str
     command: Sequence[str]
+    per_pod: int = 1
+    parallelism: int = 1
     owner: Mapping[str, Any] | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     credentials_secret: str | None = None
@@ -72,6 +77,11 @@ class TaskJob:
         """Image of the task's container."""
         return self.options.image or self.runtime_image
 
+    @property
+    def pods(self) -> int:
+        """The number of its pods: of more than one, each is an index of an Indexed Job."""
+        return -(-len(self.tasks) // self.per_pod)
+
 
 def job_manifest(job: TaskJob) -> Manifest:
     """The Job's manifest for the API server."""
@@ -79,7 +89,7 @@ def job_manifest(job: TaskJob) -> Manifest:
         "name": job.name,
         "namespace": job.namespace,
         "labels": _labels(job),
-        "annotations": _annotations(job),
+        "annotations": {**(job.options.annotations or {}), **labels.job_annotations(job.tasks, job.per_pod)},
     }
     if job.owner is not None:
         metadata["ownerReferences"] = [dict(job.owner)]
@@ -119,19 +129,21 @@ def resource_requirements(options: PodOptions) -> Manifest:
 
 
 def _labels(job: TaskJob) -> dict[str, str]:
-    return {**(job.options.labels or {}), **labels.task_labels(job.task)}
+    return {**(job.options.labels or {}), **labels.task_labels(job.tasks)}
 
 
 def _annotations(job: TaskJob) -> dict[str, str]:
-    return {**(job.options.annotations or {}), **labels.task_annotations(job.task)}
+    return {**(job.options.annotations or {}), **labels.task_annotations(job.tasks)}
 
 
 def _job_spec(job: TaskJob) -> Manifest:
+    # The driver retries failures of the code: it can wait or request more. Disruptions don't count (KEP-3329); the
+    # failure of one index leaves the others alone (KEP-3850).
+    once = {"backoffLimit": 0} if job.pods == 1 else {"completionMode": "Indexed", "backoffLimitPerIndex": 0}
     return {
-        "completions": 1,
-        "parallelism": 1,
-        # The driver retries failures of the code: it can wait or request more. Disruptions don't count (KEP-3329).
-        "backoffLimit": 0,
+        "completions": job.pods,
+        "parallelism": job.parallelism,
+        **once,
         "podFailurePolicy": {
             "rules": [{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}]
         },
@@ -150,7 +162,7 @@ def _pod_spec(job: TaskJob) -> Manifest:
     spec: Manifest = {
         "restartPolicy": "Never",
         "activeDeadlineSeconds": options.deadline_seconds or DEFAULT_DEADLINE_SECONDS,
-        "terminationGracePeriodSeconds": GRACE_SECONDS,
+        "terminationGracePeriodSeconds": options.grace_seconds or GRACE_SECONDS,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "securityContext": pod_security(DEFAULT_USER if options.run_as_user is None else options.run_as_user),

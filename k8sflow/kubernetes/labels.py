@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from k8sflow.kubernetes.names import label_value
-from k8sflow.task.spec import TaskSpec
+from k8sflow.task.batch import TaskBatch
 
 MANAGED_BY = "app.kubernetes.io/managed-by"
 FLOW = "k8sflow.dev/flow"
@@ -11,7 +11,11 @@ RUN = "k8sflow.dev/run"
 STEP = "k8sflow.dev/step"
 TASK = "k8sflow.dev/task"
 ATTEMPT = "k8sflow.dev/attempt"
+# On Jobs: all tasks of a Job, as ``TaskBatch`` writes them, and how many each of its pods has.
+TASKS = "k8sflow.dev/tasks"
+TASKS_PER_POD = "k8sflow.dev/tasks-per-pod"
 JOB_NAME = "batch.kubernetes.io/job-name"
+INDEX = "batch.kubernetes.io/job-completion-index"
 
 
 def run_labels(flow: str, run: str) -> dict[str, str]:
@@ -29,20 +33,21 @@ def run_annotations(flow: str, run: str) -> dict[str, str]:
     return {FLOW: flow, RUN: run}
 
 
-def task_labels(task: TaskSpec) -> dict[str, str]:
-    """The labels of a task's Job and pod."""
-    return {
-        **run_labels(task.flow, task.run),
-        STEP: label_value(task.name.step),
-        TASK: label_value(task.name.id),
-    }
+def task_labels(tasks: TaskBatch) -> dict[str, str]:
+    """The labels of a Job and its pods; that of the task only where the Job has one."""
+    task = tasks.template
+    alone = {TASK: label_value(task.name.id)} if len(tasks) == 1 else {}
+    return {**run_labels(task.flow, task.run), STEP: label_value(task.name.step), **alone}
 
 
-def task_annotations(task: TaskSpec) -> dict[str, str]:
-    """The full names of a task's run, step and id, and the number of the attempt."""
-    return {
-        **run_annotations(task.flow, task.run),
-        STEP: task.name.step,
-        TASK: task.name.id,
-        ATTEMPT: str(task.attempt),
-    }
+def task_annotations(tasks: TaskBatch) -> dict[str, str]:
+    """The full names of the run, the step and, where there is one, the task; and the number of the attempt."""
+    task = tasks.template
+    alone = {TASK: task.name.id} if len(tasks) == 1 else {}
+    return {**run_annotations(task.flow, task.run), STEP: task.name.step, **alone, ATTEMPT: str(task.attempt)}
+
+
+def job_annotations(tasks: TaskBatch, per_pod: int) -> dict[str, str]:
+    """The annotations of a Job: from them, another driver learns which tasks it has."""
+    shared = {TASK: tasks.ids, TASKS_PER_POD: str(per_pod)} if len(tasks) > 1 else {}
+    return {**task_annotations(tasks), **shared, TASKS: tasks.to_json()}

@@ -25,7 +25,7 @@ def label_value(text: str) -> str:
 
 
 def job_name(*, flow: str, run: str, step: str, task: str, attempt: int) -> str:
-    """The name of a task's Job, derived from the attempt alone, so that a create can be repeated."""
+    """The name of a Job, derived from the attempt and the ids of its tasks alone, so that a create can be repeated."""
     return f"{_slug(flow, 21)}-{_slug(step, 17)}-{_digest(flow, run, step, task, str(attempt))}"
 
 

@@ -94,10 +94,19 @@ def end_of_unreachable(last_known: Pod) -> PodEnd:
     return PodEnd(diagnosis.node_lost(f"The pod is overdue for deletion, and node {node} doesn't answer."))
 
 
-def end_without_pod(job: Manifest | None) -> PodEnd | None:
-    """The end of a Job without pods that has ended or was deleted (None); None while it may still create one."""
+def end_without_pod(job: Manifest | None, index: int = 0) -> PodEnd | None:
+    """The end of an index that has no pod, as its Job has ended it or was deleted (None); None while one may come."""
     finished = job is None or any(condition(job, kind) for kind in ("Complete", "Failed", "FailureTarget"))
+    if job is not None and not finished:
+        status = job.get("status") or {}
+        finished = any(index in _indices(status.get(key)) for key in ("completedIndexes", "failedIndexes"))
     return PodEnd(diagnosis.pod_missing()) if finished else None
+
+
+def _indices(text: str | None) -> set[int]:
+    """The indices in a Job's status: ``1,3-5``."""
+    parts = (part.partition("-") for part in (text or "").split(",") if part)
+    return {index for first, _, last in parts for index in range(int(first), int(last or first) + 1)}
 
 
 def is_out_of_memory(terminated: Manifest) -> bool:

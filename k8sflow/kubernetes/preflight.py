@@ -31,10 +31,12 @@ class Permission:
 
 
 PERMISSIONS = (
-    Permission("batch", "jobs", ("create", "get", "delete", "deletecollection")),
-    Permission("", "pods", ("get", "list", "watch")),
+    Permission("batch", "jobs", ("create", "get", "list", "patch", "delete", "deletecollection")),
+    Permission("", "pods", ("get", "list", "watch", "delete")),
     Permission("", "pods/log", ("get",)),
 )
+# To cancel a run whose pods have a grace of their own.
+GRACE_PERMISSIONS = (Permission("", "pods", ("deletecollection",)),)
 OWNER_PERMISSIONS = (Permission("", "configmaps", ("create", "get", "patch", "delete")),)
 
 

@@ -12,7 +12,7 @@ from k8sflow.executors.by_name import KUBERNETES, LOCAL
 from k8sflow.flow.decorators.base import Decoration, options_of
 from k8sflow.flow.decorators.environment import variables_of
 from k8sflow.flow.decorators.pod_options import DEFAULT_OPTIONS, PodOptions, common_namespace, merge
-from k8sflow.flow.decorators.policy import StepPolicy
+from k8sflow.flow.decorators.policy import InfrastructureRetry, StepPolicy
 from k8sflow.flow.definition import FlowDefinition
 from k8sflow.flow.problems import all_problems
 from k8sflow.storage.records import RunRecord
@@ -72,10 +72,12 @@ class Placement:
             on_kubernetes = any(decoration.name == "kubernetes" for decoration in (*own, *added))
             try:
                 policy = StepPolicy.of(definition.decorations_of(name, added), on_kubernetes=on_kubernetes)
-                if policy != StepPolicy():
-                    policies[name] = policy
+                policy = replace(policy, infrastructure=InfrastructureRetry.of(settings))
                 if on_kubernetes:
                     pods[name] = _pod(own, added, settings, policy)
+                    policy = replace(policy, more_memory=pods[name].more_memory())
+                if policy != StepPolicy():
+                    policies[name] = policy
             except FlowDefinitionError as error:
                 raise all_problems(definition.name, [node.location.problem(error.summary, error.advice)]) from error
         return Placement(pods, common_namespace(pods, settings.kubernetes_namespace), policies)

@@ -152,7 +152,7 @@ def test_missing_permissions_are_reported_with_the_role_that_grants_them(namespa
     namespace.kubectl(*config, "set-credentials", "nobody", f"--token={token}")
     namespace.kubectl(*config, "set-context", "--current", "--user=nobody")
     text = refused(namespace, KUBECONFIG=str(kubeconfig))
-    assert 'resources: ["jobs"]\n  verbs: [create, get, delete, deletecollection]' in text
+    assert 'resources: ["jobs"]\n  verbs: [create, get, list, patch, delete, deletecollection]' in text
     assert 'resources: ["pods/log"]' in text
 
 

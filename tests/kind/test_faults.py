@@ -228,8 +228,12 @@ def _signalled(running: Terminal, number: signal.Signals) -> bool:
 
 
 RIGHTS = [
-    {"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["create", "get", "delete", "deletecollection"]},
-    {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]},
+    {
+        "apiGroups": ["batch"],
+        "resources": ["jobs"],
+        "verbs": ["create", "get", "list", "patch", "delete", "deletecollection"],
+    },
+    {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch", "delete"]},
     {"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]},
     {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["create", "get", "delete", "patch"]},
 ]

@@ -3,76 +3,45 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass
+import contextlib
+from collections import deque
+from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import replace
 from http import HTTPStatus
+from itertools import chain
 from typing import Any
 
 from k8sflow.errors import ApiStatusError, K8sflowError, KubernetesError
-from k8sflow.executors.base import Emit
+from k8sflow.executors.base import Emit, Finished
 from k8sflow.executors.context import RunContext
+from k8sflow.executors.kubernetes import run_objects
+from k8sflow.executors.kubernetes.backlog import Backlog
+from k8sflow.executors.kubernetes.earlier_jobs import EarlierJob, earlier_jobs
 from k8sflow.executors.kubernetes.following import Following
+from k8sflow.executors.kubernetes.job import JobOnCluster, Window, job_of
 from k8sflow.executors.kubernetes.pods import agent_arguments, environment
-from k8sflow.executors.kubernetes.task import TaskOnCluster
+from k8sflow.executors.kubernetes.run_objects import RunObjects, delete_run
+from k8sflow.executors.kubernetes.stuck import StuckTasks
 from k8sflow.kubernetes import diagnosis, labels, names, waiting
 from k8sflow.kubernetes.api import KubernetesApi
 from k8sflow.kubernetes.job import AGENT, DEFAULT_TTL_SECONDS, TaskJob, job_manifest
 from k8sflow.kubernetes.manifest import Manifest
 from k8sflow.kubernetes.reflector import Change, Reflector, identity_of
+from k8sflow.task.batch import TaskBatch
 from k8sflow.task.result import TaskResult
-from k8sflow.task.spec import TaskSpec
+from k8sflow.task.spec import TaskName, TaskSpec
 from k8sflow.task.stored_results import committed_result
 
-# How many Jobs of a run are unfinished at a time, where the user says nothing: enough to keep a cluster busy.
-DEFAULT_MAX_JOBS = 100
+# How many pods of a run are live at a time, where the user says nothing: enough to keep a cluster busy.
+DEFAULT_MAX_PODS = 100
 CANCEL_SECONDS = 60.0
 _CLOSE_SECONDS = 10.0
-_FIRST_LOOK_SECONDS = 2.0
-_LATE_POD_SECONDS = 3.0
-_LONGEST_LOOK_SECONDS = 60.0
-_SLOW_START_SECONDS = 5.0  # a pod whose image is there has started by then; the status of others can lag by 20 s
-_FEW = 5  # of the tasks that hang are looked at one by one, each time
 _NODES_SECONDS = 60.0
-
-
-@dataclass(frozen=True)
-class RunObjects:
-    """The paths of a run's objects in the API server.
-
-    Args:
-        namespace: Their namespace.
-        flow: The flow's name.
-        run: The run's id.
-    """
-
-    namespace: str
-    flow: str
-    run: str
-
-    @staticmethod
-    def of(context: RunContext) -> RunObjects:
-        """The objects of an executor's run."""
-        return RunObjects(context.settings.kubernetes_namespace, context.record.flow, context.record.run)
-
-    @property
-    def selector(self) -> str:
-        """The label selector that finds every one of them."""
-        return labels.run_selector(self.flow, self.run)
-
-    @property
-    def jobs(self) -> str:
-        """The path of the run's Jobs."""
-        return f"/apis/batch/v1/namespaces/{self.namespace}/jobs"
-
-    @property
-    def pods(self) -> str:
-        """The path of the run's pods."""
-        return f"/api/v1/namespaces/{self.namespace}/pods"
-
-    @property
-    def owner(self) -> str:
-        """The path of the ConfigMap that owns the run's objects, when nothing else does."""
-        return f"/api/v1/namespaces/{self.namespace}/configmaps/{names.owner_name(flow=self.flow, run=self.run)}"
+# A Job is widened when there is room for this part of the window, or for less of it after so many seconds: each time is
+# a request.
+_ROOM_SHARE = 8
+_LITTLE_ROOM_SECONDS = 1.0
+_ADOPT_SECONDS = 0.1
 
 
 class Jobs:
@@ -91,9 +60,15 @@ class Jobs:
         self._owner = context.owner
         self._environment = environment(context.settings)
         self._has_owner = asyncio.Event()
-        self._queue: asyncio.Queue[TaskSpec] = asyncio.Queue()
-        self._slots = asyncio.Semaphore(context.max_workers or DEFAULT_MAX_JOBS)
-        self._tasks: dict[str, TaskOnCluster] = {}
+        self._backlog = Backlog(context.settings.indexed_from, lambda _: 1)
+        self._window = Window(context.max_workers or DEFAULT_MAX_PODS)
+        self._room_changed = asyncio.Event()
+        self._little_room_since: float | None = None
+        self._jobs: dict[str, JobOnCluster] = {}
+        self._earlier: dict[tuple[TaskName, int], EarlierJob] = {}
+        self._taken_over: dict[str, JobOnCluster] = {}
+        self._narrow: deque[JobOnCluster] = deque()
+        self._submitted: list[Sequence[TaskSpec]] = []
         self._creating: set[asyncio.Task[None]] = set()
         self._beside: set[asyncio.Task[None]] = set()
         self._end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -104,6 +79,7 @@ class Jobs:
         self._pods = Reflector(
             api, self.objects.pods, label_selector=self.objects.selector, on_change=self._pod_changed, keep=identity_of
         )
+        self._stuck = StuckTasks(api, self.namespace, self._jobs.values)
 
     async def serve(self) -> None:
         """Runs what is submitted until ``close``.
@@ -111,13 +87,16 @@ class Jobs:
         Raises:
             Exception: Whatever makes it impossible to go on.
         """
+        is_new = False
         try:
             if self._owner is None:
-                self._owner = await self._make_owner()
+                self._owner, is_new = await run_objects.make_owner(self.api, self.objects)
             self._has_owner.set()
+            if not is_new:
+                self._earlier = await earlier_jobs(self.api, self.objects)
             self.spawn(self._pods.run())
             self.spawn(self._submit_all())
-            self.spawn(self._look_for_stuck())
+            self.spawn(self._stuck.run())
             await self._end
         finally:
             pending = [*self._beside, *self._creating]
@@ -127,8 +106,8 @@ class Jobs:
 
     def submit(self, tasks: Sequence[TaskSpec]) -> None:
         """Takes tasks; their Jobs are created as soon as there is room."""
-        for task in tasks:
-            self._queue.put_nowait(task)
+        self._submitted.append(tasks)
+        self._room_changed.set()
 
     async def cancel(self) -> None:
         """Deletes the run's objects, waits until no pod is left, and finishes what is unfinished as cancelled.
@@ -152,14 +131,16 @@ class Jobs:
                 advice=f"kubectl get pods -n {self.namespace} -l '{self.objects.selector}'",
             ) from None
         cancelled = diagnosis.cancelled()
-        for task in list(self._tasks.values()):
-            task.finish(cancelled)
-        while not self._queue.empty():
-            self._task_of(self._queue.get_nowait()).finish(cancelled)
+        for job in list(self._jobs.values()):
+            for task in list(job.tasks.values()):
+                task.finish(cancelled)
+        for spec in (*chain.from_iterable(self._submitted), *self._backlog.clear()):
+            self.emit(Finished(spec, cancelled))
 
     async def send_deletes(self) -> None:
         """Asks for the end of every object of the run, and makes no more Jobs."""
         self.is_cancelling = True
+        self.api.put_at_stake("The run's Jobs can't be deleted yet; retrying.")
         await delete_run(self.api, self.context)
 
     async def close(self) -> None:
@@ -168,7 +149,7 @@ class Jobs:
         Tasks that are not finished run on, with their owner, for another driver to take over.
         """
         await self._has_owner.wait()
-        is_finished = not self._tasks and self._queue.empty()
+        is_finished = not self._jobs and not self._backlog and not self._submitted
         if self.context.owner is None and is_finished and not self.is_cancelling:
             await self._pass_ownership()
         if not self._end.done():
@@ -197,13 +178,6 @@ class Jobs:
                     self._nodes = (float("inf"), None)  # a courtesy that few service accounts are allowed
             return self._nodes[1]
 
-    def finished(self, task: TaskOnCluster) -> None:
-        """Frees the task's place."""
-        if self._tasks.pop(task.job_name, None) is not None:
-            self._slots.release()
-        if task.created_at is not None and task.job_stays:
-            self._last_finished = task.job_name
-
     def _spawned_done(self, task: asyncio.Task[None]) -> None:
         self._beside.discard(task)
         self._creating.discard(task)
@@ -212,161 +186,165 @@ class Jobs:
         if not self._end.done():
             self._end.set_exception(error)
 
-    async def _make_owner(self) -> Manifest:
-        """The ownerReference of a ConfigMap that stands for the run: what is deleted with it is all there is."""
-        path, _, name = self.objects.owner.rpartition("/")
-        config_map, _ = await self.api.create(
-            path,
-            {
-                "apiVersion": "v1",
-                "kind": "ConfigMap",
-                "metadata": {
-                    "name": name,
-                    "labels": labels.run_labels(self.objects.flow, self.objects.run),
-                    "annotations": labels.run_annotations(self.objects.flow, self.objects.run),
-                },
-            },
-        )
-        return {"apiVersion": "v1", "kind": "ConfigMap", "name": name, "uid": config_map["metadata"]["uid"]}
+    def _task_finished(self, job: JobOnCluster) -> None:
+        self._room_changed.set()
+        if job.tasks:
+            return
+        self._jobs.pop(job.name, None)
+        if job.is_created and job.stays:
+            self._last_finished = job.name
 
     async def _pass_ownership(self) -> None:
-        """Makes the Job that finished last the owner of the ConfigMap that owns it.
-
-        Finished Jobs stay for people to look at until their time (ttlSecondsAfterFinished) is over. With this ring,
-        the end of the last one takes the ConfigMap along, and that whatever is left; nobody has to come back for it.
-        """
         try:
-            await asyncio.wait_for(self._close_ring(), _CLOSE_SECONDS)
+            await asyncio.wait_for(run_objects.close_ring(self.api, self.objects, self._last_finished), _CLOSE_SECONDS)
         except (KubernetesError, asyncio.TimeoutError):
             # The run is over and reported. Without the ring (the last Job is deleted, patching is not allowed), the
             # empty ConfigMap stays behind, which harms nobody.
             return
 
-    async def _close_ring(self) -> None:
-        if self._last_finished is None:
-            await self.api.delete(self.objects.owner)
-            return
-        job = await self.api.get(f"{self.objects.jobs}/{self._last_finished}")
-        reference = {key: job["metadata"][key] for key in ("name", "uid")}
-        owners = [{"apiVersion": "batch/v1", "kind": "Job", **reference}]
-        await self.api.patch(self.objects.owner, {"metadata": {"ownerReferences": owners}})
+    # ------------------------------------------------------------------ Jobs for the tasks that wait
 
     async def _submit_all(self) -> None:
-        while True:
-            await self._slots.acquire()
-            spec = await self._queue.get()
-            if self.is_cancelling:
-                self._queue.put_nowait(spec)
-                return
-            task = self._task_of(spec)
-            self._tasks[task.job_name] = task
-            self._creating.add(self.spawn(self._create(task)))
+        clock = asyncio.get_running_loop().time
+        while not self.is_cancelling:
+            self._room_changed.clear()
+            self._take_in(clock())
+            again_at = self._fill(clock())
+            timeout = None if again_at is None else max(0.0, again_at - clock())
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._room_changed.wait(), timeout)
 
-    def _task_of(self, spec: TaskSpec) -> TaskOnCluster:
+    def _take_in(self, now: float) -> None:
+        """Passes on the submitted tasks: to Jobs of an earlier driver that have them, or to the backlog."""
+        submitted, self._submitted = self._submitted, []
+        for tasks in submitted:
+            new = [task for task in tasks if not self._take_over(task)] if self._earlier else tasks
+            if new:
+                self._backlog.add(new, now)
+
+    def _fill(self, now: float) -> float | None:
+        """Uses the room there is, for wider Jobs and new ones; returns when to try again if nothing changes."""
+        while room := self._window.room:
+            if (job := self._narrow_job()) is not None:
+                if not job.is_created:
+                    return None
+                if room * _ROOM_SHARE < self._window.size:
+                    self._little_room_since = self._little_room_since or now
+                    if now < (later := self._little_room_since + _LITTLE_ROOM_SECONDS):
+                        return later
+                job.widen(job.parallelism + room)
+                self.spawn(self._patch_parallelism(job))
+            elif (tasks := self._backlog.take(now)) is not None:
+                self._start(tasks, room)
+            else:
+                return self._backlog.next_due()
+            self._little_room_since = None
+        return None
+
+    def _narrow_job(self) -> JobOnCluster | None:
+        """The oldest Job that could have more pods at a time."""
+        while self._narrow:
+            job = self._narrow[0]
+            if job.wants_room:
+                return job
+            self._narrow.popleft()
+        return None
+
+    def _start(self, tasks: TaskBatch, room: int) -> None:
+        first = tasks.template
         name = names.job_name(
-            flow=spec.flow, run=spec.run, step=spec.name.step, task=spec.name.id, attempt=spec.attempt
+            flow=first.flow, run=first.run, step=first.name.step, task=tasks.ids, attempt=first.attempt
         )
-        return TaskOnCluster(self, spec, self.context.pods[spec.name.step], name)
+        job = self._new_job(name, first, len(tasks), min(room, len(tasks)))
+        for index, task in enumerate(tasks):
+            job.add(index, task)
+        self._creating.add(self.spawn(self._create(job, tasks)))
 
-    async def _create(self, task: TaskOnCluster) -> None:
+    def _new_job(self, name: str, first: TaskSpec, indices: int, parallelism: int) -> JobOnCluster:
+        options = self.context.pods[first.name.step]
+        if first.memory:
+            options = replace(options, memory=first.memory)
+        job = JobOnCluster(self, self._window, name, options, indices, parallelism, self._task_finished)
+        self._jobs[name] = job
+        self._narrow.append(job)
+        return job
+
+    async def _create(self, job: JobOnCluster, tasks: TaskBatch) -> None:
         settings = self.context.settings
-        job = TaskJob(
-            name=task.job_name,
+        description = TaskJob(
+            name=job.name,
             namespace=self.namespace,
-            task=task.spec,
-            options=task.options,
+            tasks=tasks,
+            options=job.options,
             runtime_image=settings.kubernetes_runtime_image,
-            command=(*AGENT, *agent_arguments(self.context, task.spec)),
+            command=(*AGENT, *agent_arguments(self.context, tasks)),
+            parallelism=job.parallelism,
             owner=self._owner,
             environment=self._environment,
             credentials_secret=settings.credentials_secret,
             ttl_seconds=DEFAULT_TTL_SECONDS,
         )
         try:
-            _, is_new = await self.api.create(self.objects.jobs, job_manifest(job))
-            task.created(is_new=is_new)
-            if not is_new:
-                await self._adopt(task)
+            _, job.is_new = await self.api.create(self.objects.jobs, job_manifest(description))
+            job.created()
+            self._room_changed.set()
+            if not job.is_new:
+                await self._adopt({job.name: job}, f"{self.objects.selector},{labels.JOB_NAME}={job.name}")
         except K8sflowError as error:
             # stop: where the answer got lost the Job may be there.
             detail = f"{error.summary}\n{error.cause}".strip()
             is_final = isinstance(error, ApiStatusError) and error.is_final
-            task.stop(diagnosis.job_refused(detail, error.advice, is_final=is_final))
+            job.stop_all(diagnosis.job_refused(detail, error.advice, is_final=is_final))
 
-    async def _adopt(self, task: TaskOnCluster) -> None:
-        """Takes over the pods of a Job that was there before, as after the death of an earlier driver."""
-        selector = f"{self.objects.selector},{labels.JOB_NAME}={task.job_name}"
+    async def _patch_parallelism(self, job: JobOnCluster) -> None:
+        try:
+            await self.api.patch(job.path, {"spec": {"parallelism": job.parallelism}})
+        except ApiStatusError as error:
+            if error.status != HTTPStatus.NOT_FOUND:  # the Job was deleted, which is found by the lack of pods
+                raise
+
+    # ------------------------------------------------------------------ Jobs of an earlier driver
+
+    def _take_over(self, task: TaskSpec) -> bool:
+        """Waits for a task in the Job of an earlier driver; False if there is none."""
+        found = self._earlier.pop((task.name, task.attempt), None)
+        if found is None:
+            return False
+        job = self._jobs.get(found.name)
+        if job is None:
+            job = self._new_job(found.name, task, found.indices, found.parallelism)
+            job.is_new = False
+            job.created()
+        job.add(found.index, task)
+        if not self._taken_over:
+            self.spawn(self._adopt_taken_over())
+        self._taken_over[job.name] = job
+        return True
+
+    async def _adopt_taken_over(self) -> None:
+        await asyncio.sleep(_ADOPT_SECONDS)  # more tasks are being submitted: one list for all of them
+        jobs, self._taken_over = self._taken_over, {}
+        await self._adopt(jobs, self.objects.selector)
+
+    async def _adopt(self, jobs: Mapping[str, JobOnCluster], selector: str) -> None:
+        """Takes over the pods of Jobs that were there before, as after the death of an earlier driver."""
         pods, _ = await self.api.list(self.objects.pods, label_selector=selector)
+        with_pods = set()
         for pod in sorted(pods, key=lambda pod: str(pod["metadata"]["creationTimestamp"])):
-            task.pod_changed(Change.ADDED, pod)
-        if not pods:
-            await task.look_at_job()
+            if (job := jobs.get(job_of(pod))) is not None:
+                job.pod_changed(Change.ADDED, pod)
+                with_pods.add(job.name)
+        for name, job in jobs.items():
+            if job.is_indexed or name not in with_pods:
+                await job.look()
 
     def _pod_changed(self, change: Change, pod: Manifest) -> None:
         self._changed.set()
-        name = (pod["metadata"].get("labels") or {}).get(labels.JOB_NAME, "")
-        if (task := self._tasks.get(name)) is not None:
-            task.pod_changed(change, pod)
+        if (job := self._jobs.get(job_of(pod))) is not None:
+            job.pod_changed(change, pod)
 
     async def _no_pods(self) -> None:
         await self._pods.is_synced.wait()
         while self._pods.objects:
             self._changed.clear()
             await self._changed.wait()
-
-    async def _look_for_stuck(self) -> None:
-        """Reads events for what a pod's status doesn't tell, while there are Jobs without pods and pods that hang.
-
-        It looks seldom, and not at all while tasks start as they should.
-        """
-        pause = _FIRST_LOOK_SECONDS
-        while True:
-            await asyncio.sleep(pause)
-            podless = [task for task in self._older_than(_LATE_POD_SECONDS) if task.pod is None]
-            slow = [task for task in self._older_than(_SLOW_START_SECONDS) if task.pod is not None and not task.reason]
-            if not podless and not slow:
-                pause = _FIRST_LOOK_SECONDS
-                continue
-            pause = min(_LONGEST_LOOK_SECONDS, pause * 2)
-            try:
-                await self._explain(podless, slow[:_FEW])
-            except KubernetesError:
-                continue  # the reflector decides whether the server is unreachable for good
-
-    def _older_than(self, seconds: float) -> list[TaskOnCluster]:
-        born_before = asyncio.get_running_loop().time() - seconds
-        return [
-            t for t in self._tasks.values() if t.is_waiting and t.created_at is not None and t.created_at < born_before
-        ]
-
-    async def _explain(self, podless: Sequence[TaskOnCluster], slow: Sequence[TaskOnCluster]) -> None:
-        if podless:
-            reasons = waiting.without_pod(await self._events("involvedObject.kind=Job,reason=FailedCreate"))
-            for task in podless:
-                if task.pod is None and task.job_name in reasons:
-                    task.tell_waiting(reasons[task.job_name])
-            for task in [task for task in podless if task.job_name not in reasons][:_FEW]:
-                await task.look_at_job()
-        for task in slow:
-            if task.pod is not None:
-                uid = task.pod["metadata"]["uid"]
-                reason = waiting.from_events(await self._events(f"involvedObject.uid={uid}"))
-                if reason is not None:
-                    task.tell_waiting(reason)
-
-    async def _events(self, selector: str) -> list[Manifest]:
-        """Events of the namespace; none where they may not be read, since they are a courtesy."""
-        try:
-            return (await self.api.list(f"/api/v1/namespaces/{self.namespace}/events", field_selector=selector))[0]
-        except ApiStatusError as error:
-            if error.status == HTTPStatus.FORBIDDEN:
-                return []
-            raise
-
-
-async def delete_run(api: KubernetesApi, context: RunContext) -> None:
-    """Asks for the end of every object of the run that this executor makes."""
-    objects = RunObjects.of(context)
-    await api.delete(objects.jobs, label_selector=objects.selector)
-    if context.owner is None:
-        await api.delete(objects.owner)

@@ -5,20 +5,23 @@ from __future__ import annotations
 from k8sflow import config
 from k8sflow.config import Settings
 from k8sflow.executors.context import RunContext
-from k8sflow.task.spec import TaskSpec
+from k8sflow.task.batch import TaskBatch
 
 
-def agent_arguments(context: RunContext, task: TaskSpec) -> list[str]:
-    """The arguments of the agent in a task's pod."""
-    record, limit = context.record, context.time_limit(task.name.step)
+def agent_arguments(context: RunContext, tasks: TaskBatch) -> list[str]:
+    """The arguments of the agent in each pod of a Job."""
+    record, limit = context.record, context.time_limit(tasks.template.name.step)
+    options = context.pods[tasks.template.name.step]
     return [
-        task.to_json(),
+        tasks.to_json(),
         f"--store={context.run_store.store.url}",
         f"--flow={record.flow}",
         f"--package={record.package}",
         f"--file={record.file}",
         *([f"--timeout={limit.seconds:g}", f"--grace={limit.grace_seconds:g}"] if limit is not None else []),
         *(["--trace"] if record.is_traced else []),
+        *([f"--termination-grace={options.grace_seconds}"] if options.grace_seconds is not None else []),
+        *([f"--spot={options.spot}"] if options.spot is not None else []),
     ]
 
 

@@ -1,4 +1,4 @@
-"""One task on the cluster: from its Job's creation, through its pod's states and its log, to its one ``Finished``."""
+"""One task on the cluster: from its pod's creation, through its states and its log, to its one ``Finished``."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field, replace
-from http import HTTPStatus
 from typing import Any, Literal, Protocol
 
-from k8sflow.errors import ApiStatusError, KubernetesError, StorageError
-from k8sflow.executors.base import Emit, Finished, Output, Queued, Reached, Started
+from k8sflow.errors import KubernetesError, StorageError
+from k8sflow.executors.base import Emit, Finished, Note, Output, OutputMissing, Queued, Reached, Started
 from k8sflow.executors.kubernetes.following import LAST_LINES, Following
 from k8sflow.executors.kubernetes.lost_agents import complete_logs
 from k8sflow.flow.decorators.pod_options import PodOptions
@@ -27,13 +26,13 @@ from k8sflow.kubernetes.outcome import (
     Waiting,
     end_of_deleted,
     end_of_unreachable,
-    end_without_pod,
     is_being_deleted,
     pod_state,
 )
 from k8sflow.kubernetes.reflector import Change
+from k8sflow.outages import Notice
 from k8sflow.storage.run_store import RunStore
-from k8sflow.task.host.framing import ResultLine, decode
+from k8sflow.task.host.framing import RESULT, ResultLine, decode
 from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskSpec
 
@@ -42,7 +41,7 @@ FAULTY_START_SECONDS = 600.0
 _FAULTS = {Outcome.BAD_IMAGE, Outcome.NEVER_STARTED}  # what time alone doesn't heal
 _DRAIN_SECONDS = 2.0
 _TERMINATION_SLACK_SECONDS = 60.0
-_TAIL_LINES = 20
+_TAIL_LINES = 100
 
 
 class Surroundings(Protocol):
@@ -65,8 +64,21 @@ class Surroundings(Protocol):
     async def largest_node(self) -> tuple[str, str] | None:
         """Allocatable cores and memory of the largest node, where that may be known."""
 
+
+class Holder(Protocol):
+    """The Job that has a task."""
+
+    options: PodOptions
+    is_new: bool
+
     def finished(self, task: TaskOnCluster) -> None:
         """Takes note that the task is over."""
+
+    def stop(self, task: TaskOnCluster) -> None:
+        """Ends its pod, now or when it comes."""
+
+    async def is_deleted(self) -> bool:
+        """True if the Job was deleted."""
 
 
 @dataclass(eq=False)
@@ -77,37 +89,37 @@ class TaskOnCluster:
     """
 
     run: Surroundings
+    job: Holder
     spec: TaskSpec
-    options: PodOptions
-    job_name: str
+    index: int
     created_at: float | None = None
     pod: Manifest | None = None
     is_finished: bool = False
-    job_stays: bool = True
     started_pod: str | None = None
     reason: TaskResult | None = None
     _node: str = ""
     _over: set[str] = field(default_factory=set)
     _tail: deque[bytes] = field(default_factory=lambda: deque(maxlen=_TAIL_LINES))
+    _lines: int = 0
     _log: PodLog | None = None
     _last_lines: int | None = None
     _follower: asyncio.Task[None] | None = None
     _timers: dict[str, asyncio.TimerHandle] = field(default_factory=dict)
 
     @property
-    def job_path(self) -> str:
-        """The Job's path in the API server."""
-        return f"/apis/batch/v1/namespaces/{self.run.namespace}/jobs/{self.job_name}"
+    def options(self) -> PodOptions:
+        """The requests of its step."""
+        return self.job.options
 
     @property
     def is_waiting(self) -> bool:
-        """True if its Job exists, and no container of it has started."""
+        """True if its pod has to come, and no container of it has started."""
         return not self.is_finished and self.created_at is not None and self.started_pod is None
 
-    def created(self, *, is_new: bool = True) -> None:
-        """Takes note that the Job exists; ``is_new`` unless an earlier driver has made it."""
+    def created(self) -> None:
+        """Takes note that the Job exists, and is to start its pod now."""
         self.created_at = asyncio.get_running_loop().time()
-        if is_new:
+        if self.job.is_new:
             self._reached("created")
         if self.options.pending_timeout_seconds is not None and not self.is_finished:
             self._set_timer("pending", self.options.pending_timeout_seconds, self._give_up)
@@ -153,16 +165,10 @@ class TaskOnCluster:
         if reason.outcome in _FAULTS and self.options.pending_timeout_seconds is None:
             self._set_timer("faulty start", FAULTY_START_SECONDS, self._give_up)
 
-    async def look_at_job(self) -> None:
-        """Finds out why there is no pod, if the Job itself says so: it is suspended, over, or deleted."""
-        job = await self._job()
-        if self.pod is not None or self.is_finished:
-            return
-        end = end_without_pod(job)
-        if end is not None:
+    async def end_without_pod(self, end: PodEnd) -> None:
+        """Finishes without any pod, which its Job doesn't start any more."""
+        if self.pod is None and not self.is_finished:
             await self._end(end, None, None)
-        elif job is not None and job["spec"].get("suspend"):
-            self.tell_waiting(diagnosis.suspended())
 
     def finish(self, result: TaskResult) -> None:
         """Emits the one ``Finished``; nothing is emitted for the task after it."""
@@ -174,26 +180,20 @@ class TaskOnCluster:
         if self._follower is not None:
             self._follower.cancel()
         self.run.following.release(self)
+        if self._last_lines is None and self.started_pod is not None and (result.log_lines or 0) > self._lines:
+            self.run.emit(OutputMissing(self.spec, (result.log_lines or 0) - self._lines))
         self.run.emit(Finished(self.spec, result))
-        self.run.finished(self)
+        self.job.finished(self)
 
     def stop(self, result: TaskResult) -> None:
-        """Finishes with a failure while the Job is still there, and deletes the Job."""
+        """Finishes with a failure while its pod is still there or to come, and stops that."""
         if not self.is_finished:
-            self.job_stays = False
+            self.job.stop(self)
             self.finish(result)
-            self.run.spawn(self._delete_job())
 
     def _reached(self, stage: Literal["created", "scheduled"], where: str = "") -> None:
         if self.run.is_traced:
             self.run.emit(Reached(self.spec, stage, time.time(), where))
-
-    async def _delete_job(self) -> None:
-        try:
-            await self.run.api.delete(self.job_path)
-        except KubernetesError:
-            # Its result is reported already; the owner's end or the Job's own deadline removes it.
-            return
 
     async def _explain_waiting(self, pod: Manifest) -> None:
         node = await self.run.largest_node() if waiting.is_unschedulable(pod) else None
@@ -219,13 +219,14 @@ class TaskOnCluster:
         if self.started_pod == name:
             return
         self.started_pod = name
+        self._lines = 0
         self.reason = None
         self._drop_timer("pending")
         self._drop_timer("faulty start")
         is_followed = self.run.following.take(self)
         self.run.emit(Started(self.spec, f"pod {name} on {node}", is_followed))
         path = f"/api/v1/namespaces/{self.run.namespace}/pods/{name}"
-        self._log = PodLog(self.run.api, path, container=CONTAINER, on_line=self._line)
+        self._log = PodLog(self.run.api, path, container=CONTAINER, on_line=self._line, report=self._note)
         self._last_lines = None if is_followed else LAST_LINES
         if is_followed and "running" in _task_container_state(pod):
             self._follower = self.run.spawn(self._follow(self._log))
@@ -234,9 +235,14 @@ class TaskOnCluster:
         try:
             await log.follow()
         except KubernetesError as error:
-            self._output("stderr", f"[k8sflow] the output can't be shown: {error.summary} {error.cause}\n".encode())
+            self.run.emit(Note(self.spec, f"its output can't be shown here: {error.summary} {error.cause}"))
+
+    def _note(self, notice: Notice) -> None:
+        if not self.is_finished:
+            self.run.emit(Note(self.spec, notice.text))
 
     def _line(self, line: bytes) -> None:
+        self._lines += not line.startswith(RESULT)
         match decode(line):
             case ResultLine(text=text):
                 self._take_result(text)
@@ -312,28 +318,13 @@ class TaskOnCluster:
         if self.run.is_cancelling:
             return diagnosis.cancelled()
         result = end.result
-        if result.outcome is Outcome.NODE_LOST and await self._is_job_deleted():
+        if result.outcome is Outcome.NODE_LOST and await self.job.is_deleted():
             result = diagnosis.job_deleted()
         tail = b"".join(self._tail).decode(errors="replace").rstrip()
         shown = not tail or tail in result.explained.detail
         parts = (result.explained.detail, note, "" if shown else f"Its last lines:\n{tail}")
         detail = "\n".join(part for part in parts if part)
         return replace(result, failure=replace(result.explained, detail=detail))
-
-    async def _is_job_deleted(self) -> bool:
-        try:
-            job = await self._job()
-        except KubernetesError:
-            return False
-        return job is None or is_being_deleted(job)
-
-    async def _job(self) -> Manifest | None:
-        try:
-            return await self.run.api.get(self.job_path)
-        except ApiStatusError as error:
-            if error.status == HTTPStatus.NOT_FOUND:
-                return None
-            raise
 
     def _set_timer(self, name: str, seconds: float, then: Callable[[], None]) -> None:
         if name not in self._timers:

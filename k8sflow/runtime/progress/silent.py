@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from k8sflow.executors.base import Finished, Started, TaskEvent
 from k8sflow.task.spec import TaskName
 
 _PAUSE_SECONDS = 10.0
@@ -23,13 +24,16 @@ class Silent:
         self._reported = 0
         self._next = 0.0
 
-    def started(self, name: TaskName) -> None:
-        """Counts a task."""
-        self._running[name] = None
-
-    def ended(self, name: TaskName) -> None:
-        """No longer counts a task."""
-        self._running.pop(name, None)
+    def event(self, event: TaskEvent) -> None:
+        """Counts a task that starts without being followed, until it has ended."""
+        match event:
+            case Started(task, _, is_followed):
+                if not is_followed:
+                    self._running[task.name] = None
+            case Finished(task):
+                self._running.pop(task.name, None)
+            case _:
+                pass
 
     @property
     def example(self) -> TaskName:

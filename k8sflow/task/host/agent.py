@@ -27,6 +27,7 @@ from k8sflow import config, shadowing
 from k8sflow.errors import K8sflowError, UnreachableError
 from k8sflow.flow.decorators.policy import TimeLimit
 from k8sflow.flow.outcome import Outcome
+from k8sflow.outages import Notice
 from k8sflow.storage import package
 from k8sflow.storage.artifacts import blob_key
 from k8sflow.storage.logs import TimedLog
@@ -35,11 +36,13 @@ from k8sflow.storage.open_store import open_store
 from k8sflow.storage.patience import FIRST_ANSWER_SECONDS, FIRST_CONTACT_SECONDS, Patience
 from k8sflow.storage.run_store import RunStore
 from k8sflow.task import moments, streams
+from k8sflow.task.batch import TaskBatch
 from k8sflow.task.failure import has_entered, never_reached, not_stored, unloadable
 from k8sflow.task.host import pod_environment
 from k8sflow.task.host.become import become_task
 from k8sflow.task.host.framing import Encoder, OutputStream, encode_result
-from k8sflow.task.host.supervise import TERM_SECONDS, Stream, TaskProcess, new_pipes
+from k8sflow.task.host.preemption import Preemption
+from k8sflow.task.host.supervise import Stream, TaskProcess, new_pipes
 from k8sflow.task.host.uploads import LogUploads
 from k8sflow.task.protocol import RESULT_FD_VARIABLE
 from k8sflow.task.result import TaskResult, failed
@@ -48,6 +51,7 @@ from k8sflow.task.stored_results import write_outcome
 
 TERMINATION_LOG = Path("/dev/termination-log")
 CODE_FOLDER = "code"
+INDEX_VARIABLE = "JOB_COMPLETION_INDEX"
 _LINGER_SECONDS = 0.25
 _OUTPUTS: tuple[OutputStream, ...] = ("stdout", "stderr")
 _TERMINATED = failed(Outcome.CANCELLED, "its pod was sent SIGTERM")
@@ -62,13 +66,15 @@ _THREAD_VARIABLES = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the agent, and returns the container's exit code."""
     parser = argparse.ArgumentParser(prog="k8sflow.task.host.agent")
-    parser.add_argument("task", help="the task as JSON")
+    parser.add_argument("tasks", help="the tasks of the Job as JSON; of several, the pod has the one of its index")
     parser.add_argument("--store", required=True)
     parser.add_argument("--flow", required=True)
     parser.add_argument("--package", required=True)
     parser.add_argument("--file", required=True)
     parser.add_argument("--timeout", type=float, help="seconds that the task may take")
     parser.add_argument("--grace", type=float, default=0.0, help="seconds that it may take to end after that")
+    parser.add_argument("--termination-grace", type=float, help="seconds after SIGTERM in which the step may finish")
+    parser.add_argument("--spot", default="", help="the cloud whose spot notices are looked for")
     parser.add_argument("--trace", action="store_true", help="store the times of the task's moments")
     options = parser.parse_args(arguments)
     if options.trace:
@@ -80,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run_task(options: argparse.Namespace) -> int:
-    spec = TaskSpec.from_json(options.task)
+    spec = _own_task(options)
     # Every other task follows one that has reached the bucket; what can't be reached then is an outage.
     is_first = not spec.inputs and not spec.attempt and spec.name.step != EXIT_HOOK_STEP
     try:
@@ -98,9 +104,14 @@ def _run_task(options: argparse.Namespace) -> int:
     return _reported(result)
 
 
+def _own_task(options: argparse.Namespace) -> TaskSpec:
+    """This pod's share of the tasks of its Job: an Indexed Job numbers its pods."""
+    return TaskBatch.from_json(options.tasks)[int(os.environ.get(INDEX_VARIABLE, "0"))]
+
+
 def _reported(result: TaskResult) -> int:
     """Reports how the task ended; the container's exit code."""
-    message = result.to_termination_message()
+    message = replace(result, log_lines=_LOG.lines).to_termination_message()
     with contextlib.suppress(OSError):  # outside of a pod there is none
         TERMINATION_LOG.write_text(message, encoding="utf-8")
     _write(encode_result(message))
@@ -117,7 +128,7 @@ class _Host:
         self._selector = selectors.DefaultSelector()
         self._encoders = {stream: Encoder(stream) for stream in _OUTPUTS}
         self._process: TaskProcess | None = None
-        self._is_terminated = False
+        self._preemption = Preemption(Path.cwd(), options.termination_grace, options.spot, self._wake)
         self._settings = config.load(Path.cwd())
         self._woken, self._wakeup = socket.socketpair()
 
@@ -126,6 +137,10 @@ class _Host:
         self._catch_signals()
         process = self._start()
         self._uploads = LogUploads({stream: self._open_log(stream) for stream in _OUTPUTS}, self._patience, self._say)
+        if self._spec.memory:
+            number, memory = self._spec.attempt, self._spec.memory
+            self._note(f"attempt {number} has memory={memory}, because an earlier one ran out of memory.")
+        self._preemption.watch()
         status = self._pump(process)
         loss = self._uploads.close()
         return replace(self._conclude(process, status), note=loss)
@@ -137,12 +152,13 @@ class _Host:
         with new_pipes() as pipes:
             pid = os.fork()
             if pid == 0:
-                _run_flow(self._options, pipes.write_ends)
+                is_patient = self._preemption.lets_step_finish
+                _run_flow(self._options, self._spec, pipes.write_ends, outlives_sigterm=is_patient)
         timeout, grace = self._options.timeout, self._options.grace
         limit = None if timeout is None else TimeLimit(timeout, grace)
         self._process = TaskProcess(self._spec, pid, pipes, self._selector, self._take, limit)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-        if self._is_terminated:
+        if self._preemption.is_terminated:
             self._terminate()
         return self._process
 
@@ -151,11 +167,15 @@ class _Host:
         self._uploads.add(stream, data)
 
     def _patience(self) -> float:
-        return TERM_SECONDS if self._is_terminated else self._settings.storage_patience
+        return self._preemption.storing_seconds if self._preemption.is_terminated else self._settings.storage_patience
 
     def _say(self, text: str) -> None:
         """Writes a line of k8sflow's to the task's standard error."""
         _write(self._encoders["stderr"].feed(f"[k8sflow] {text}\n".encode()))
+
+    def _note(self, text: str) -> None:
+        """Writes a line of k8sflow's to the task's standard error, also in its log."""
+        self._take("stderr", f"[k8sflow] {text}\n".encode())
 
     def _open_log(self, stream: str) -> TimedLog:
         name = self._spec.name
@@ -171,17 +191,28 @@ class _Host:
 
     def _terminate(self, _number: int = signal.SIGTERM, _frame: FrameType | None = None) -> None:
         """Passes SIGTERM on to the task; the kubelet sends SIGKILL when the pod's grace period is over."""
-        self._is_terminated = True
-        self._run_store.store.limit_patience(TERM_SECONDS)  # the pod has a few seconds left
-        if self._process is not None:
-            self._process.ended_for = self._process.ended_for or _TERMINATED
+        self._preemption.terminate()
+        self._run_store.store.limit_patience(self._preemption.storing_seconds)
+        if self._process is None:
+            return
+        self._process.ended_for = self._process.ended_for or _TERMINATED
+        if self._preemption.lets_step_finish:
+            self._process.end_within(self._preemption.seconds_left)
+        else:
             self._process.signal(signal.SIGTERM)
+
+    def _wake(self) -> None:
+        """Lets the loop look at what another thread has for it."""
+        with contextlib.suppress(BlockingIOError):  # it is about to be woken already
+            self._wakeup.send(b"\0")
 
     def _pump(self, process: TaskProcess) -> int:
         """Takes the output until the process has ended; returns its exit status."""
         status = None
         while status is None:
             process.end_overdue()
+            while self._preemption.notes:
+                self._note(self._preemption.notes.popleft())
             ready = self._selector.select(_LINGER_SECONDS)
             if not ready:
                 self._flush()
@@ -202,6 +233,7 @@ class _Host:
 
     def _conclude(self, process: TaskProcess, status: int) -> TaskResult:
         end = process.conclude(status, self._run_store, self._options.file)
+        end = replace(end, result=self._preemption.excuse(end.result))
         # Why the pod was sent SIGTERM, the driver knows or learns from the pod's status: it records that.
         is_for_the_driver = end.known is None and end.result.outcome is Outcome.CANCELLED
         if end.result is not end.known and not is_for_the_driver:
@@ -222,15 +254,17 @@ def _reap(task: int) -> int | None:
     return found
 
 
-def _run_flow(options: argparse.Namespace, pipes: Mapping[Stream, int]) -> NoReturn:
+def _run_flow(
+    options: argparse.Namespace, spec: TaskSpec, pipes: Mapping[Stream, int], *, outlives_sigterm: bool
+) -> NoReturn:
     """Runs the flow's file as the task's process; its command line runs the task."""
     code = 1
     try:
-        become_task(pipes["stdout"], pipes["stderr"])
+        become_task(pipes["stdout"], pipes["stderr"], outlives_sigterm=outlives_sigterm)
         streams.renew()
         os.environ[RESULT_FD_VARIABLE] = str(pipes["result"])
         os.chdir(CODE_FOLDER)
-        sys.argv = [str(Path(options.file).resolve()), "step", options.task, f"--store={options.store}"]
+        sys.argv = [str(Path(options.file).resolve()), "step", spec.to_json(), f"--store={options.store}"]
         shadowing.protect(folder := str(Path.cwd()))
         sys.path.insert(0, folder)
         if "/" in options.file:  # it was started by `python -m`
@@ -265,10 +299,10 @@ def _fetch(store: ObjectStore, options: argparse.Namespace) -> None:
     moments.note("fetched")
 
 
-def _say_alone(text: str, _is_over: bool) -> None:  # noqa: FBT001  as ``patience.Report``
+def _say_alone(notice: Notice) -> None:
     """Writes a line of k8sflow's where no output of the task is in between: in the main thread."""
     if threading.current_thread() is threading.main_thread():
-        _write(Encoder("stderr").feed(f"[k8sflow] {text}\n".encode()))
+        _write(Encoder("stderr").feed(f"[k8sflow] {notice.text}\n".encode()))
 
 
 def _limit_threads() -> None:
@@ -278,10 +312,27 @@ def _limit_threads() -> None:
             os.environ.setdefault(name, cores)
 
 
-def _write(data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(1, view) :]
+class _Log:
+    """The container's log.
+
+    It counts its lines: a driver that shows them compares, since a log that is rotated quickly loses some of them.
+    """
+
+    def __init__(self) -> None:
+        self.lines = 0
+        self._lock = threading.Lock()
+
+    def write(self, data: bytes) -> None:
+        """Writes whole lines."""
+        with self._lock:
+            self.lines += data.count(b"\n")
+            view = memoryview(data)
+            while view:
+                view = view[os.write(1, view) :]
+
+
+_LOG = _Log()
+_write = _LOG.write
 
 
 if __name__ == "__main__":

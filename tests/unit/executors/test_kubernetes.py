@@ -2,134 +2,30 @@
 
 from __future__ import annotations
 
-import queue
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
-from k8sflow.config import Settings
-from k8sflow.executors.base import Finished, Output, Queued, Reached, Started, TaskEvent
-from k8sflow.executors.context import RunContext
-from k8sflow.executors.kubernetes.executor import KubernetesExecutor
-from k8sflow.flow.decorators.pod_options import DEFAULT_OPTIONS, PodOptions, merge
-from k8sflow.flow.graph import Graph
+from k8sflow.executors.base import Finished, Note, Output, OutputMissing, Queued, Reached, Started
+from k8sflow.flow.decorators.pod_options import PodOptions, merge
 from k8sflow.flow.outcome import Outcome
-from k8sflow.storage.memory import MemoryStore
-from k8sflow.storage.records import Commit, RunRecord
-from k8sflow.storage.run_store import RunStore
+from k8sflow.kubernetes.job import AGENT
 from k8sflow.task.host.framing import Encoder, encode_result
-from k8sflow.task.result import TaskResult, Transition, failed
-from k8sflow.task.spec import TaskName, TaskSpec
-from tests.unit.kubernetes.fake_api import DEADLINE_SECONDS, FakeApi, fake_api
-
-SUCCESS = TaskResult(Outcome.SUCCEEDED, Transition(("end",)))
-SETTINGS = Settings(kubernetes_namespace="lab", kubernetes_runtime_image="k8sflow:1")
-DEFAULTS = merge(PodOptions(image="k8sflow:1"), DEFAULT_OPTIONS)
-
-
-class Driver:
-    """The driver's side: an executor and what it said."""
-
-    def __init__(
-        self,
-        server: FakeApi,
-        *,
-        options: Mapping[str, PodOptions] | None = None,
-        is_traced: bool = False,
-        settings: Settings = SETTINGS,
-        **more: Any,
-    ) -> None:
-        self.server = server
-        self.events: queue.Queue[TaskEvent | BaseException] = queue.Queue()
-        self.context = RunContext(
-            report=self.events.put,
-            record=RunRecord("Demo", "r1", "demo.py", {}, Graph("Demo"), is_traced=is_traced),
-            run_store=RunStore(MemoryStore(), "Demo", "r1"),
-            settings=settings,
-            pods=defaultdict(lambda: DEFAULTS) if options is None else options,
-            **more,
-        )
-        self.executor = KubernetesExecutor(self.context, server.access)
-
-    def commit(self, name: str) -> None:
-        """Lets the store have the result of a task, as its pod would have written it."""
-        spec = task(name)
-        self.context.run_store.commit(spec.name.step, spec.name.id, Commit(0, ("end",), {}))
-
-    def run(self, *names: str) -> list[str]:
-        """Submits tasks (``step`` or ``step/1.2``), and returns the names of their Jobs when they are there."""
-        specs = [task(name) for name in names]
-        before = set(self.server.names("jobs"))
-        self.executor.submit(specs)
-        self.server.wait(lambda: len(self.server.names("jobs")) >= len(before) + len(specs), "the Jobs")
-        self.server.wait(lambda: self.server.watchers, "the watch")
-        return [name for name in self.server.names("jobs") if name not in before]
-
-    def next(self, kind: type[Any]) -> Any:
-        """The next event, which has to be of a kind."""
-        event = self.events.get(timeout=DEADLINE_SECONDS)
-        assert isinstance(event, kind), event
-        return event
-
-
-def task(name: str) -> TaskSpec:
-    step, _, path = name.partition("/")
-    return TaskSpec("Demo", "r1", TaskName(step, tuple(int(part) for part in path.split(".") if part)))
-
-
-@pytest.fixture(autouse=True)
-def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The times after which one looks at what hangs, shortened."""
-    monkeypatch.setattr("k8sflow.kubernetes.api._FIRST_DELAY_SECONDS", 0.05)
-    monkeypatch.setattr("k8sflow.executors.kubernetes.jobs._FIRST_LOOK_SECONDS", 0.2)
-    monkeypatch.setattr("k8sflow.executors.kubernetes.jobs._LATE_POD_SECONDS", 0.3)
-
-
-@pytest.fixture
-def server() -> Iterator[FakeApi]:
-    with fake_api() as running:
-        yield running
-
-
-@pytest.fixture
-def start(server: FakeApi) -> Iterator[Callable[..., Driver]]:
-    drivers: list[Driver] = []
-
-    def begin(**options: Any) -> Driver:
-        drivers.append(Driver(server, **options))
-        return drivers[-1]
-
-    yield begin
-    for driver in drivers:
-        driver.executor.close()
-
-
-def running() -> dict[str, Any]:
-    return status({"running": {"startedAt": "2026-01-01T00:00:00Z"}}, phase="Running")
-
-
-def terminated(code: int = 0, reason: str = "Completed", message: str = "") -> dict[str, Any]:
-    state = {"exitCode": code, "reason": reason, "message": message, "startedAt": "2026-01-01T00:00:00Z"}
-    return status({"terminated": state}, phase="Succeeded" if code == 0 else "Failed")
-
-
-def waits(reason: str, message: str = "") -> dict[str, Any]:
-    return status({"waiting": {"reason": reason, "message": message}}, phase="Pending")
-
-
-def status(state: dict[str, Any], **more: Any) -> dict[str, Any]:
-    return {**more, "containerStatuses": [{"name": "task", "state": state}]}
-
-
-def with_status(pod: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-    return {**pod, "status": {**pod["status"], **new}}
-
-
-def at(second: int) -> str:
-    return f"2026-01-01T00:00:{second:02}.000000000Z"
+from k8sflow.task.result import TaskResult, failed
+from tests.unit.executors.kubernetes_driver import (
+    DEFAULTS,
+    SETTINGS,
+    SUCCESS,
+    Driver,
+    at,
+    running,
+    task,
+    terminated,
+    waits,
+    with_status,
+)
+from tests.unit.kubernetes.fake_api import DEADLINE_SECONDS, FakeApi
 
 
 def test_a_task_goes_from_its_job_to_its_result(server: FakeApi, start: Callable[..., Driver]) -> None:
@@ -191,6 +87,18 @@ def test_a_traced_run_reports_when_a_job_exists_and_when_its_pod_has_a_node(
     assert "--trace" in server.get("jobs", job)["spec"]["template"]["spec"]["containers"][0]["command"]
     server.put("pods", with_status(pod, running()))
     driver.next(Started)
+
+
+def test_an_execution_requests_the_memory_of_its_spec(server: FakeApi, start: Callable[..., Driver]) -> None:
+    """Instead of the step's: earlier executions ran out of that."""
+    driver = start()
+    driver.executor.submit([replace(task("work"), attempt=1, memory="8192M")])
+    server.wait(lambda: server.names("jobs"), "the Job")
+    (name,) = server.names("jobs")
+    job = server.objects["jobs", name]
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    assert container["resources"]["limits"]["memory"] == "8192M"
+    assert '"memory":"8192M"' in container["command"][len(AGENT)]
 
 
 def test_a_commit_counts_if_the_pod_recorded_nothing(server: FakeApi, start: Callable[..., Driver]) -> None:
@@ -410,6 +318,21 @@ def test_cancel_leaves_nothing_and_finishes_every_task(server: FakeApi, start: C
     assert ends == {task(f"a/{index}"): Outcome.CANCELLED for index in range(3)}
 
 
+@pytest.mark.parametrize(("grace_seconds", "expected"), [(None, []), (3600, [("pods", 5)])])
+def test_cancel_waits_for_no_grace(
+    server: FakeApi,
+    start: Callable[..., Driver],
+    grace_seconds: int | None,
+    expected: list[tuple[str, int]],
+) -> None:
+    """Pods with an hour to finish are deleted with the grace of all others."""
+    driver = start(options={"a": replace(DEFAULTS, grace_seconds=grace_seconds)})
+    (job,) = driver.run("a")
+    server.pod_of(job)
+    driver.executor.cancel()
+    assert [delete for delete in server.grace_of_deletes if delete[0] == "pods"] == expected
+
+
 def test_the_last_job_takes_the_owner_along(server: FakeApi, start: Callable[..., Driver]) -> None:
     """The ConfigMap owns the Jobs, and in the end the last Job owns the ConfigMap."""
     driver = start()
@@ -499,6 +422,43 @@ def test_a_log_that_breaks_is_read_on_without_losing_or_doubling_lines(
     assert [driver.next(Output).data for _ in range(2)] == [b"two at last\n", b"three\n"]
 
 
+def test_output_is_shown_again_when_the_kubelet_is_back(
+    server: FakeApi, start: Callable[..., Driver], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long it was down: more failures than any number of tries, reported once, in plain words."""
+    monkeypatch.setattr("k8sflow.outages.REPORT_AFTER_SECONDS", 0.05)
+    monkeypatch.setattr("k8sflow.kubernetes.logs._LONGEST_DELAY_SECONDS", 0.02)
+    server.fail("GET", "/log", 404, times=30)
+    driver = start()
+    (job,) = driver.run("a")
+    pod = server.pod_of(job, **running())
+    driver.next(Started)
+    note = driver.next(Note).text
+    assert note == "its output can't be shown now, because its node doesn't answer (404); it is shown later."
+    server.write_log(pod["metadata"]["name"], (at(1), b"back"))
+    assert driver.next(Note).text.startswith("Its output is shown again, after ")
+    assert driver.next(Output).data == b"back\n"
+    assert len(server.asked("GET", "/log")) > 30
+
+
+@pytest.mark.parametrize("is_live", [True, False])
+def test_lines_that_were_not_shown_are_counted(server: FakeApi, start: Callable[..., Driver], is_live: bool) -> None:
+    """A log that is rotated quickly has holes; the agent's count is in its last line and in the pod's status."""
+    driver = start()
+    (job,) = driver.run("a")
+    pod = server.pod_of(job, **running())
+    driver.next(Started)
+    name, result = pod["metadata"]["name"], replace(SUCCESS, log_lines=7).to_json()
+    server.write_log(name, (at(1), b"one"), (at(9), b"seven"))
+    assert [driver.next(Output).data, driver.next(Output).data] == [b"one\n", b"seven\n"]
+    if is_live:
+        server.write_log(name, (at(9), encode_result(result).rstrip(b"\n")))
+    else:
+        server.put("pods", with_status(pod, terminated(message=result)))
+    assert driver.next(OutputMissing) == OutputMissing(task("a"), 5)
+    assert driver.next(Finished).result.outcome is Outcome.SUCCEEDED
+
+
 def test_a_job_that_had_ended_and_whose_pod_was_deleted_does_not_hang(
     server: FakeApi, start: Callable[..., Driver]
 ) -> None:
@@ -538,7 +498,7 @@ def test_a_job_that_a_queue_holds_back_is_reported(server: FakeApi, start: Calla
 def test_a_pod_that_hangs_on_its_node_is_explained_by_its_events(
     server: FakeApi, start: Callable[..., Driver], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("k8sflow.executors.kubernetes.jobs._SLOW_START_SECONDS", 0.5)
+    monkeypatch.setattr("k8sflow.executors.kubernetes.stuck._SLOW_START_SECONDS", 0.5)
     driver = start()
     (job,) = driver.run("a")
     pod = server.pod_of(job, **waits("ContainerCreating"))
@@ -575,7 +535,7 @@ def test_a_log_that_may_not_be_read_is_reported_and_the_task_continues(
     (job,) = driver.run("a")
     pod = server.pod_of(job, **running())
     driver.next(Started)
-    assert b"[k8sflow] the output can't be shown" in driver.next(Output).data
+    assert "its output can't be shown here" in driver.next(Note).text
     server.put("pods", with_status(pod, terminated(message=SUCCESS.to_json())))
     assert driver.next(Finished).result == SUCCESS
 

@@ -232,7 +232,7 @@ def test_a_request_is_described_in_the_terms_of_rbac(
 def test_the_preflight_passes_if_everything_is_allowed(server: FakeApi) -> None:
     server.put("namespaces", {"metadata": {"name": "lab"}})
     check_access(Settings(kubernetes_namespace="lab"), access=server.access)
-    assert len(server.asked("POST", "selfsubjectaccessreviews")) == 12
+    assert len(server.asked("POST", "selfsubjectaccessreviews")) == 15
 
 
 def test_the_preflight_names_all_missing_permissions_at_once(server: FakeApi) -> None:

@@ -11,6 +11,7 @@ from k8sflow.controller.driver_job import driver_job
 from k8sflow.flow.decorators.pod_options import DEFAULT_OPTIONS, PodOptions, merge
 from k8sflow.kubernetes.job import TaskJob, job_manifest
 from k8sflow.kubernetes.preflight import OLDEST_VERSION
+from k8sflow.task.batch import TaskBatch
 from k8sflow.task.spec import TaskName, TaskSpec
 from tests.unit.controller.objects import POLICY, flowrun
 from tests.unit.kubernetes.api_versions import VERSIONS, unknown_fields
@@ -20,12 +21,13 @@ OPTIONS = {
     "image": "python:3.12", "image_pull_policy": "Always", "image_pull_secrets": ["keys"], "service_account": "task",
     "node_selector": {"disk": "ssd"}, "env": {"A": "b", "PYTHONPATH": "/lib"}, "labels": {"team": "a"},
     "tolerations": [{"key": "gpu", "operator": "Exists", "effect": "NoSchedule"}], "annotations": {"note": "x"},
-    "run_as_user": 1000, "deadline_seconds": 60,
+    "run_as_user": 1000, "deadline_seconds": 60, "grace_seconds": 30, "spot": "aws",
 }  # fmt: skip
+TASK = TaskSpec("Demo", "r1", TaskName("train", (1,)))
 JOB = TaskJob(
     name="demo",
     namespace="lab",
-    task=TaskSpec("Demo", "r1", TaskName("train", (1,))),
+    tasks=TaskBatch(TASK),
     options=merge(PodOptions.from_mapping(OPTIONS), DEFAULT_OPTIONS),
     runtime_image="k8sflow:1",
     command=("python3",),
@@ -37,7 +39,11 @@ JOB = TaskJob(
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_the_job_of_a_task_has_only_known_fields(version: str) -> None:
-    """With every option, and with none."""
+    """With every option, and with none, and as an Indexed Job."""
+    wide = TaskBatch.of([replace(TASK, name=TaskName("train", (index,))) for index in range(30)])
+    indexed = job_manifest(replace(JOB, tasks=wide, parallelism=10))
+    assert "backoffLimitPerIndex" in indexed["spec"]
+    assert unknown_fields(indexed, version) == []
     plain = replace(JOB, options=merge(PodOptions(image="k8sflow:1"), DEFAULT_OPTIONS), owner=None)
     assert unknown_fields(job_manifest(JOB), version) == []
     assert unknown_fields(job_manifest(plain), version) == []
@@ -73,7 +79,7 @@ def test_a_field_is_unknown_to_versions_before_it(path: tuple[Any, ...], first: 
     assert known == VERSIONS[VERSIONS.index(first) :]
 
 
-def test_keys_of_labels_and_variables_are_no_fields() -> None:
+def test_keys_of_labels_are_not_taken_for_fields() -> None:
     metadata = {"labels": {"any.key/here": "x"}, "annotations": {"another": "y"}}
     assert unknown_fields({"kind": "ConfigMap", "metadata": metadata, "data": {"k": "v"}}, "1.30") == []
     assert unknown_fields({"kind": "ConfigMap", "metdata": {}}, "1.30") == ["ConfigMap.metdata"]

@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 from k8sflow.flow.decorators import quantity
 from k8sflow.flow.decorators.pod_options import DEFAULT_OPTIONS, PodOptions, merge
 from k8sflow.kubernetes.job import TaskJob, job_manifest
+from k8sflow.task.batch import TaskBatch
 from k8sflow.task.spec import TaskName, TaskSpec
 
 TASK = TaskSpec("BigSum", "12", TaskName("train_model", (3, 1)), attempt=2)
 JOB = TaskJob(
     name="bigsum-train-model-0123456789",
     namespace="lab",
-    task=TASK,
+    tasks=TaskBatch(TASK),
     options=merge(PodOptions(image="k8sflow:1"), DEFAULT_OPTIONS),
     runtime_image="k8sflow:1",
     command=("python3", "-m", "k8sflow.task.host.agent", "it's; $(a) test"),
@@ -55,6 +56,12 @@ def test_the_driver_handles_failures_and_the_job_handles_disruptions() -> None:
     assert spec["template"]["spec"]["restartPolicy"] == "Never"
     assert "activeDeadlineSeconds" not in spec
     assert spec["template"]["spec"]["activeDeadlineSeconds"] == 5 * 24 * 3600
+
+
+def test_the_grace_is_the_pods() -> None:
+    """The agent gets the same number, and ends the step a little earlier."""
+    assert pod_of(made())["terminationGracePeriodSeconds"] == 5
+    assert pod_of(made(grace_seconds=600))["terminationGracePeriodSeconds"] == 600
 
 
 def test_job_and_pod_carry_the_names_of_their_task() -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import pytest
+
 from k8sflow.config import Settings
+from k8sflow.errors import FlowDefinitionError
 from k8sflow.flow.compile import compile_flow
 from k8sflow.flow.decorators.pod_options import DEFAULT_OPTIONS, PodOptions
-from k8sflow.flow.decorators.policy import Catch, Retry, StepPolicy
+from k8sflow.flow.decorators.policy import Catch, InfrastructureRetry, Retry, StepPolicy
 from k8sflow.flow.graph import Graph
 from k8sflow.runtime.placement import Placement
 from k8sflow.storage.records import RunRecord
@@ -70,3 +74,29 @@ def test_the_settings_of_a_driver_apply_to_the_pods_of_a_recorded_run() -> None:
     found = Placement.of_record(record, Settings(kubernetes_service_account="k8sflow-task")).pods
     assert (found["start"].cpu, found["start"].memory) == ("2", DEFAULT_OPTIONS.memory)
     assert (found["start"].service_account, found["end"].service_account) == ("k8sflow-task", "own")
+
+
+def test_an_option_without_effect_is_reported_at_its_step(tmp_path: Path) -> None:
+    """Also where two decorators have the two options."""
+    source = """
+        class F(FlowSpec):
+            @resources(memory=4000, on_oom="double")
+            @kubernetes(max_memory=3000)
+            @step
+            def start(self): self.next(self.end)
+            @step
+            def end(self): pass
+    """
+    flow = compile_flow(load_flow(write_flow(tmp_path, source)))
+    with pytest.raises(FlowDefinitionError, match=r"max_memory='3000M' is not more than memory='4000M'"):
+        Placement.of(flow, (), Settings())
+
+
+def test_the_settings_become_a_part_of_the_record(tmp_path: Path) -> None:
+    """So that every driver of the run decides alike; the defaults are left out."""
+    flow = compile_flow(load_flow(write_flow(tmp_path, SOURCE)))
+    settings = Settings(infrastructure_retries="1", infrastructure_pauses_seconds="3,4.5")
+    policies = Placement.of(flow, ("kubernetes:on_oom=double,memory=1Gi",), settings).policies
+    expected = StepPolicy(infrastructure=InfrastructureRetry(1, (3.0, 4.5)), more_memory=("2Gi", "4Gi", "8Gi"))
+    assert policies["end"] == expected
+    assert StepPolicy.from_document(json.loads(json.dumps(expected.to_document()))) == expected

@@ -12,14 +12,22 @@ from k8sflow.task.result import TaskResult, Transition
 from k8sflow.task.spec import TaskName, TaskSpec
 
 
+def start(silent: Silent, name: TaskName) -> None:
+    silent.event(Started(TaskSpec("F", "r1", name), "pod p", is_followed=False))
+
+
+def end(silent: Silent, name: TaskName) -> None:
+    silent.event(Finished(TaskSpec("F", "r1", name), TaskResult(Outcome.SUCCEEDED, Transition())))
+
+
 def test_the_number_is_reported_when_it_changes_but_not_all_the_time() -> None:
     now = [100.0]
     silent = Silent(lambda: now[0])
     assert silent.due() is None
-    silent.started(TaskName("work", (7,)))
+    start(silent, TaskName("work", (7,)))
     assert silent.due() == "1 more task is running; its output"
     for index in range(379):
-        silent.started(TaskName("work", (100 + index,)))
+        start(silent, TaskName("work", (100 + index,)))
         assert silent.due() is None
     now[0] += 11
     assert silent.due() == "380 more tasks are running; the output of one of them"
@@ -27,9 +35,9 @@ def test_the_number_is_reported_when_it_changes_but_not_all_the_time() -> None:
     assert silent.due() is None
     assert silent.example == TaskName("work", (478,))
     for index in range(379):
-        silent.ended(TaskName("work", (100 + index,)))
+        end(silent, TaskName("work", (100 + index,)))
     assert silent.due() == "1 more task is running; its output"
-    silent.ended(TaskName("work", (7,)))
+    end(silent, TaskName("work", (7,)))
     now[0] += 11
     assert silent.due() is None
 

@@ -1,0 +1,106 @@
+"""The submitted tasks that are in no Job yet, and how they are divided into Jobs.
+
+Tasks of one kind (see ``task.batch``) that wait together become one Indexed Job where there are enough of them, and
+single Jobs otherwise. A task of a foreach that is run again waits for a moment, since others may follow: what made one
+branch fail often makes others fail too.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+
+from k8sflow.task.batch import TaskBatch, kind_of
+from k8sflow.task.spec import TaskSpec
+
+# An Indexed Job may have 100,000 indices; the smaller ones keep its status short, and the first patch of it quick.
+MOST_INDICES = 1000
+GATHER_SECONDS = 0.5
+
+
+@dataclass
+class _Group:
+    """Waiting tasks of one kind.
+
+    Args:
+        due: The time from which on a Job may be made of them.
+        per_pod: How many of them share a pod.
+        parts: The tasks, as they were submitted.
+        count: How many there are.
+    """
+
+    due: float
+    per_pod: int
+    parts: deque[Iterator[TaskSpec]] = field(default_factory=deque)
+    count: int = 0
+
+    def pull(self, size: int) -> list[TaskSpec]:
+        """Takes so many of them, the first ones first."""
+        found: list[TaskSpec] = []
+        while len(found) < size:
+            found += islice(self.parts[0], size - len(found))
+            if len(found) < size:
+                self.parts.popleft()
+        self.count -= size
+        return found
+
+
+class Backlog:
+    """The tasks that wait for room.
+
+    Args:
+        indexed_from: How many pods make an Indexed Job.
+        per_pod: How many tasks of a step share a pod.
+    """
+
+    def __init__(self, indexed_from: int, per_pod: Callable[[str], int]) -> None:
+        self._indexed_from = indexed_from
+        self._per_pod = per_pod
+        self._groups: dict[object, _Group] = {}
+
+    def __len__(self) -> int:
+        return sum(group.count for group in self._groups.values())
+
+    def add(self, tasks: Sequence[TaskSpec], now: float) -> None:
+        """Takes tasks; a sequence that makes them when they are looked at is kept as it is."""
+        kinds = {kind_of(task) for task in tasks}
+        if len(kinds) == 1:
+            self._append(kinds.pop(), tasks, now)
+            return
+        for task in tasks:
+            self._append(kind_of(task), [task], now)
+
+    def take(self, now: float) -> TaskBatch | None:
+        """The tasks of the next Job, first come, first served; None if none is due."""
+        kind = next((kind for kind, group in self._groups.items() if group.due <= now), None)
+        if kind is None:
+            return None
+        group = self._groups[kind]
+        tasks = group.pull(self._size(group.count, group.per_pod))
+        if group.count == 0:
+            del self._groups[kind]
+        return TaskBatch.of(tasks)
+
+    def next_due(self) -> float | None:
+        """The time from which on ``take`` returns something, if nothing else is submitted; None if never."""
+        return min((group.due for group in self._groups.values()), default=None)
+
+    def clear(self) -> list[TaskSpec]:
+        """All tasks that wait, which now wait no more."""
+        tasks = [task for group in self._groups.values() for part in group.parts for task in part]
+        self._groups.clear()
+        return tasks
+
+    def _append(self, kind: object, tasks: Sequence[TaskSpec], now: float) -> None:
+        if (group := self._groups.get(kind)) is None:
+            first, per_pod = tasks[0], self._per_pod(tasks[0].name.step)
+            may_follow = first.name.path and (first.attempt or per_pod > 1) and len(tasks) == 1
+            group = self._groups[kind] = _Group(now + GATHER_SECONDS if may_follow else now, per_pod)
+        group.parts.append(iter(tasks))
+        group.count += len(tasks)
+
+    def _size(self, count: int, per_pod: int) -> int:
+        is_wide = -(-count // per_pod) >= self._indexed_from
+        return min(count, per_pod * MOST_INDICES if is_wide else per_pod)

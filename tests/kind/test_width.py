@@ -1,0 +1,45 @@
+"""Many branches on a real cluster: as indices of a Job, and several in a pod."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tests.kind.conftest import Namespace
+
+KUBERNETES = ("--with", "kubernetes")
+SQUARES = [number**2 for number in range(12)]
+
+
+def test_a_wide_foreach_survives_the_loss_of_a_pod_and_of_its_driver(
+    namespace: Namespace, client: Callable[[str], Any]
+) -> None:
+    """One Indexed Job within the window, and one Job for the branches that run again; each result is there once.
+
+    A pod is deleted, one branch fails the first time, and the driver is killed with -9 and followed by another.
+    """
+    run = f"wide-{namespace.name}"  # the bucket outlives the tests
+    arguments = ("--max-workers", "4", "--run-id", run, "--seconds", "2", *KUBERNETES)
+    driver = namespace.start("wide.py", *arguments, K8SFLOW_KUBERNETES_INDEXED_FROM="5")
+    name = driver.seen(r"work/3\] started \(pod (\S+)")[1].split("(pod ")[1].split()[0]
+    namespace.kubectl("delete", "pod", name, "--grace-period=1", "--wait=false")
+    driver.seen(r"work/3\] .*run again")
+    assert len(running(namespace, run)) <= 4
+    driver.seen(r"work/5\] started")
+    driver.kill()
+    second = namespace.command("wide.py", "attach", run, K8SFLOW_KUBERNETES_INDEXED_FROM="5")
+    assert second.wait(120).code == 0, second.text
+    data = client(f"Wide/{run}")["end"].task.data
+    assert data.squares == SQUARES
+    jobs = namespace.objects("jobs", f"k8sflow.dev/run={run},k8sflow.dev/step=work")
+    wide = [job for job in jobs if job["spec"].get("completionMode") == "Indexed"]
+    assert [job["spec"]["completions"] for job in wide] == [12]
+    assert wide[0]["metadata"]["annotations"]["k8sflow.dev/task"] == "0-11"
+    assert {job["metadata"]["annotations"]["k8sflow.dev/attempt"] for job in jobs if job not in wide} == {"1"}
+    assert len(set(data.pods)) == 12
+
+
+def running(namespace: Namespace, run: str) -> list[str]:
+    """The live pods of a run."""
+    pods = namespace.objects("pods", f"k8sflow.dev/run={run}")
+    return [pod["metadata"]["name"] for pod in pods if pod["status"]["phase"] in {"Pending", "Running"}]
