@@ -8,8 +8,8 @@ from typing import get_args
 from k8sflow.debug_log import DebugLog
 from k8sflow.errors import K8sflowError
 from k8sflow.kubernetes.api import KubernetesApi
-from k8sflow.kubernetes.job import CONTAINER
 from k8sflow.kubernetes.logs import PodLog
+from k8sflow.kubernetes.pod import CONTAINER
 from k8sflow.storage.run_store import RunStore
 from k8sflow.task.host.framing import OutputStream, Piece, decode
 from k8sflow.task.spec import TaskSpec

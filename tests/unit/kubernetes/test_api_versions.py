@@ -9,26 +9,25 @@ import pytest
 
 from k8sflow.controller.driver_job import driver_job
 from k8sflow.flow.decorators.pod_options import DEFAULT_OPTIONS, PodOptions, merge
+from k8sflow.kubernetes import server_check
 from k8sflow.kubernetes.job import TaskJob, job_manifest
 from k8sflow.kubernetes.preflight import OLDEST_VERSION
 from k8sflow.task.batch import TaskBatch
 from k8sflow.task.spec import TaskName, TaskSpec
+from tests.support import pod_options
 from tests.unit.controller.objects import POLICY, flowrun
 from tests.unit.kubernetes.api_versions import VERSIONS, unknown_fields
+from tests.unit.kubernetes.test_pod import WRITTEN
 
-OPTIONS = {
-    "cpu": 2, "memory": "4Gi", "disk": "10Gi", "gpu": 1, "gpu_vendor": "amd", "shared_memory": "1Gi",
-    "image": "python:3.12", "image_pull_policy": "Always", "image_pull_secrets": ["keys"], "service_account": "task",
-    "node_selector": {"disk": "ssd"}, "env": {"A": "b", "PYTHONPATH": "/lib"}, "labels": {"team": "a"},
-    "tolerations": [{"key": "gpu", "operator": "Exists", "effect": "NoSchedule"}], "annotations": {"note": "x"},
-    "run_as_user": 1000, "deadline_seconds": 60, "grace_seconds": 30, "spot": "aws",
-}  # fmt: skip
+# What these options ask for came later; the server check refuses them on an older cluster.
+NEWER = ("image_volumes", "resource_claims")
+WRITABLE = {name: value for name, value in WRITTEN.items() if name not in NEWER} | {"gpu_model": "model=gaudi2"}
 TASK = TaskSpec("Demo", "r1", TaskName("train", (1,)))
 JOB = TaskJob(
     name="demo",
     namespace="lab",
     tasks=TaskBatch(TASK),
-    options=merge(PodOptions.from_mapping(OPTIONS), DEFAULT_OPTIONS),
+    options=merge(pod_options(**WRITABLE), DEFAULT_OPTIONS),
     runtime_image="k8sflow:1",
     command=("python3",),
     owner={"apiVersion": "v1", "kind": "ConfigMap", "name": "demo", "uid": "1"},
@@ -39,7 +38,7 @@ JOB = TaskJob(
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_the_job_of_a_task_has_only_known_fields(version: str) -> None:
-    """With every option, and with none, and as an Indexed Job."""
+    """With every option but the newer ones, and with none, and as an Indexed Job."""
     wide = TaskBatch.of([replace(TASK, name=TaskName("train", (index,))) for index in range(30)])
     indexed = job_manifest(replace(JOB, tasks=wide, parallelism=10))
     assert "backoffLimitPerIndex" in indexed["spec"]
@@ -47,6 +46,17 @@ def test_the_job_of_a_task_has_only_known_fields(version: str) -> None:
     plain = replace(JOB, options=merge(PodOptions(image="k8sflow:1"), DEFAULT_OPTIONS), owner=None)
     assert unknown_fields(job_manifest(JOB), version) == []
     assert unknown_fields(job_manifest(plain), version) == []
+
+
+@pytest.mark.parametrize("name", NEWER)
+def test_a_version_without_the_fields_of_an_option_is_refused(name: str) -> None:
+    """It would run the pod without them, or refuse it with words that nobody understands."""
+    options = merge(pod_options(image="k8sflow:1", **{name: WRITTEN[name]}), DEFAULT_OPTIONS)
+    unknown = {version: unknown_fields(job_manifest(replace(JOB, options=options)), version) for version in VERSIONS}
+    first = next(version for version, fields in unknown.items() if not fields)
+    since, _ = server_check._FEATURES[name]
+    assert first != VERSIONS[0]
+    assert since >= tuple(map(int, first.split(".")))
 
 
 @pytest.mark.parametrize("version", VERSIONS)
