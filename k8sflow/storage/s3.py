@@ -23,7 +23,7 @@ from k8sflow.storage.s3_client import (
     S3Client,
 )
 from k8sflow.storage.s3_http import plain_client
-from k8sflow.storage.s3_log import S3Log
+from k8sflow.storage.s3_log import S3Log, read_log
 
 _log = DebugLog(__name__)
 _MULTIPART_FROM_BYTES = 64 << 20
@@ -38,8 +38,7 @@ _MOST_DELETED = 1000
 # The last one is versitygw's code for an unknown access key.
 _WRONG_KEYS = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken", "XAdminUserNotFound"}
 _SERVER_ERROR = 500
-# The connection broke in the middle of a request, or the server was restarted and lost an upload.
-_BROKEN_OFF = {"NoSuchUpload", "RequestTimeout", "IncompleteBody"}
+_BROKEN_OFF = {"NoSuchUpload", "RequestTimeout", "IncompleteBody"}  # the server was restarted and lost an upload
 
 
 class S3Store:
@@ -89,9 +88,13 @@ class S3Store:
             found.close()
             return self._get_ranges(key, found.size, found.etag)
 
-    @patient
     def tail(self, key: str, start: int) -> bytes:
-        """The object's bytes from an offset on, by one range request."""
+        """The log's bytes from an offset on, by a range request for each of its objects."""
+        return read_log(self._rest, key, start)
+
+    @patient
+    def _rest(self, key: str, start: int) -> bytes:
+        """The object's bytes from an offset on."""
         with self._translated(key):
             try:
                 found = self._client.read(self.prefix + key, f"bytes={start}-")
