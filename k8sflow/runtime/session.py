@@ -122,7 +122,12 @@ class Session:
         """
         from k8sflow.executors.kubernetes.requirements import check  # noqa: PLC0415  only here is the API needed
 
-        check(self.placement.inside(self.settings), self.placement.pods, is_detached=False)
+        check(
+            self.placement.inside(self.settings),
+            self.placement.pods,
+            is_detached=False,
+            has_gangs=self.placement.has_gangs,
+        )
 
     def drive(
         self,

@@ -26,6 +26,7 @@ from k8sflow.kubernetes.api import KubernetesApi
 from k8sflow.kubernetes.job import AGENT, DEFAULT_TTL_SECONDS, TaskJob, job_manifest
 from k8sflow.kubernetes.manifest import Manifest
 from k8sflow.kubernetes.reflector import Change, Reflector, identity_of
+from k8sflow.kubernetes.service import service_manifest
 from k8sflow.task.batch import TaskBatch
 from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskName, TaskSpec
@@ -250,7 +251,7 @@ class Jobs:
         name = names.job_name(
             flow=first.flow, run=first.run, step=first.name.step, task=tasks.ids, attempt=first.attempt
         )
-        job = self._new_job(name, first, len(tasks), min(room, len(tasks)))
+        job = self._new_job(name, first, len(tasks), len(tasks) if first.nodes > 1 else min(room, len(tasks)))
         for index, task in enumerate(tasks):
             job.add(index, task)
         self._creating.add(self.spawn(self._create(job, tasks)))
@@ -266,20 +267,25 @@ class Jobs:
 
     async def _create(self, job: JobOnCluster, tasks: TaskBatch) -> None:
         settings = self.context.settings
+        service = names.service_name(flow=self.objects.flow, run=self.objects.run) if tasks.template.nodes > 1 else ""
+        peers = f"{job.name}-%d.{service}.{self.namespace}.svc" if service else ""
         description = TaskJob(
             name=job.name,
             namespace=self.namespace,
             tasks=tasks,
             options=job.options,
             runtime_image=settings.kubernetes_runtime_image,
-            command=(*AGENT, *agent_arguments(self.context, tasks)),
+            command=(*AGENT, *agent_arguments(self.context, tasks, peers)),
             parallelism=job.parallelism,
+            service=service,
             owner=self._owner,
             environment=self._environment,
             credentials_secret=settings.credentials_secret,
             ttl_seconds=DEFAULT_TTL_SECONDS,
         )
         try:
+            if service:
+                await self._make_service()
             _, is_new = await self.api.create(self.objects.jobs, job_manifest(description))
             job.created()
             self._room_changed.set()
@@ -290,6 +296,13 @@ class Jobs:
             detail = f"{error.summary}\n{error.cause}".strip()
             is_final = isinstance(error, ApiStatusError) and error.is_final
             job.stop_all(diagnosis.job_refused(detail, error.advice, is_final=is_final))
+
+    async def _make_service(self) -> None:
+        """Makes the Service by which pods that run together find each other: one for the run."""
+        assert self._owner is not None, "Jobs come after their owner"
+        flow, run = self.objects.flow, self.objects.run
+        manifest = service_manifest(flow=flow, run=run, namespace=self.namespace, owner=self._owner)
+        await self.api.create(f"/api/v1/namespaces/{self.namespace}/services", manifest)
 
     async def _patch_parallelism(self, job: JobOnCluster) -> None:
         try:

@@ -5,11 +5,21 @@ from __future__ import annotations
 from k8sflow import config
 from k8sflow.config import Settings
 from k8sflow.executors.context import RunContext
+from k8sflow.flow.decorators.pod_options import PodOptions
 from k8sflow.task.batch import TaskBatch
 
+# How long pods that run together wait for each other.
+_PEERS_SECONDS = 600
 
-def agent_arguments(context: RunContext, tasks: TaskBatch) -> list[str]:
-    """The arguments of the agent in each pod of a Job."""
+
+def agent_arguments(context: RunContext, tasks: TaskBatch, peers: str = "") -> list[str]:
+    """The arguments of the agent in each pod of a Job.
+
+    Args:
+        context: The run.
+        tasks: The tasks of the Job.
+        peers: The host names of its pods where they run together, with ``%d`` for the index.
+    """
     record, limit = context.record, context.time_limit(tasks.template.name.step)
     options = context.pods[tasks.template.name.step]
     return [
@@ -20,8 +30,13 @@ def agent_arguments(context: RunContext, tasks: TaskBatch) -> list[str]:
         f"--file={record.file}",
         *([f"--timeout={limit.seconds:g}", f"--grace={limit.grace_seconds:g}"] if limit is not None else []),
         *([f"--termination-grace={options.grace_seconds}"] if options.grace_seconds is not None else []),
+        *([f"--peers={peers}", f"--peers-timeout={_peers_seconds(options)}"] if peers else []),
         *([f"--spot={options.spot}"] if options.spot is not None else []),
     ]
+
+
+def _peers_seconds(options: PodOptions) -> int:
+    return options.hostname_resolution_timeout or _PEERS_SECONDS
 
 
 def environment(settings: Settings) -> dict[str, str]:

@@ -37,13 +37,14 @@ def open_bucket(settings: Settings, *, first_seconds: float = 0.0) -> S3Store:
     return S3Store(f"s3://{settings.bucket}", endpoint=settings.endpoint, region=settings.region, patience=patience)
 
 
-def check(settings: Settings, pods: Mapping[str, PodOptions], *, is_detached: bool) -> S3Store:
+def check(settings: Settings, pods: Mapping[str, PodOptions], *, is_detached: bool, has_gangs: bool = False) -> S3Store:
     """The run's bucket, once it is known that bucket and cluster can be used.
 
     Args:
         settings: The settings, with the namespace of the run's pods.
         pods: The options of the pods, by step.
         is_detached: Whether the driver runs in the cluster, with rights of its own.
+        has_gangs: Whether pods of a num_parallel step have to find each other.
 
     Raises:
         K8sflowError: One of them can't.
@@ -52,6 +53,7 @@ def check(settings: Settings, pods: Mapping[str, PodOptions], *, is_detached: bo
         GRACE_PERMISSIONS,
         OWNER_PERMISSIONS,
         PERMISSIONS,
+        SERVICE_PERMISSIONS,
         check_access,
     )
 
@@ -59,5 +61,7 @@ def check(settings: Settings, pods: Mapping[str, PodOptions], *, is_detached: bo
     store.check()
     has_grace = any(options.grace_seconds is not None for options in pods.values())
     needed = (*PERMISSIONS, *OWNER_PERMISSIONS, *(GRACE_PERMISSIONS if has_grace else ()))
+    if has_gangs:
+        needed = (*needed, *SERVICE_PERMISSIONS)
     check_access(settings, permissions=() if is_detached else needed)
     return store

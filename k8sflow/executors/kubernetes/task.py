@@ -62,7 +62,7 @@ class Holder(Protocol):
 
     options: PodOptions
 
-    def finished(self, task: TaskOnCluster) -> None:
+    def finished(self, task: TaskOnCluster, result: TaskResult) -> None:
         """Takes note that the task is over."""
 
     def stop(self, task: TaskOnCluster) -> None:
@@ -163,7 +163,7 @@ class TaskOnCluster:
         if self._follower is not None:
             self._follower.cancel()
         self.run.emit(Finished(self.spec, result))
-        self.job.finished(self)
+        self.job.finished(self, result)
 
     def stop(self, result: TaskResult) -> None:
         """Finishes with a failure while its pod is still there or to come, and stops that."""
@@ -252,7 +252,8 @@ class TaskOnCluster:
         if self.is_finished:
             return
         result = end.result if end.is_reported_by_agent else await self._without_word(end)
-        if not (end.is_disruption and result is end.result):
+        is_replaced = end.is_disruption and self.spec.nodes == 1  # those that run together run again together
+        if not (is_replaced and result is end.result):
             self.finish(result)
             return
         if self.run.is_cancelling or len(self._over) >= MOST_DISRUPTIONS:

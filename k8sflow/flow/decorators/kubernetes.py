@@ -66,6 +66,7 @@ def kubernetes(
     env: str | Mapping[str, str] | None = None,
     run_as_user: int | str | None = None,
     deadline_seconds: int | str | None = None,
+    hostname_resolution_timeout: int | str | None = None,
     grace_seconds: int | str | None = None,
     spot: str | None = None,
     pending_timeout_seconds: int | str | None = None,

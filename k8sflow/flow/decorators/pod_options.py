@@ -130,6 +130,9 @@ class PodOptions:
     env: Mapping[str, str] | None = _option(_pairs, "more environment variables of the container")
     run_as_user: int | None = _option(_count, "numeric user of the container (default 65532)")
     deadline_seconds: int | None = _option(_seconds, "how long the pod may run (default 5 days)")
+    hostname_resolution_timeout: int | None = _option(
+        _seconds, "seconds that pods of a num_parallel step wait for each other (default 600)"
+    )
     grace_seconds: int | None = _option(
         _grace, "seconds from SIGTERM to SIGKILL, in which the step may finish (default: it ends at SIGTERM)"
     )

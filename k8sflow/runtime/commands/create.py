@@ -44,23 +44,16 @@ class Prepared:
 
 
 def check_executors(request: RunRequest, definition: FlowDefinition, placement: Placement) -> None:
-    """Refuses steps that can't run where they are placed: pods don't know each other, nor the cluster this machine.
+    """Refuses steps that can't run where they are placed: the cluster doesn't know this machine.
 
     Raises:
-        RunError: A step under @parallel would run on Kubernetes, or a step of a detached run on this machine.
+        RunError: A step of a detached run would run on this machine.
     """
     nodes = definition.graph.nodes
     if request.is_detached and (here := [step for step in nodes if step not in placement.pods]):
         raise RunError(
             f"--detach passes the run to a cluster, but {', '.join(here)} would run on this machine.",
             advice="Add --with kubernetes, which puts every step there.",
-        )
-    if found := [node for node in nodes.values() if node.is_parallel and node.name in placement.pods]:
-        raise RunError(
-            f"step {found[0].name} ({found[0].location}) is under @parallel, which runs on this machine alone, "
-            f"but it would run on Kubernetes.",
-            advice="Run the flow without --with kubernetes, with @kubernetes on its other steps; or let the step be "
-            "one pod with more cores, and use parallel_map in it.",
         )
 
 
@@ -84,7 +77,12 @@ def prepare(request: RunRequest, placement: Placement, origin: ObjectStore | Non
         check_detachable(request.settings, placement.namespace)
     from k8sflow.executors.kubernetes.requirements import check  # noqa: PLC0415  as above
 
-    store = check(placement.inside(request.settings), placement.pods, is_detached=request.is_detached)
+    store = check(
+        placement.inside(request.settings),
+        placement.pods,
+        is_detached=request.is_detached,
+        has_gangs=placement.has_gangs,
+    )
     if origin is not None and origin.url != store.url:
         raise RunError(
             f"a run on Kubernetes is in {store.url}, but the run that it is to resume is in {origin.url}.",
