@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Literal
 
 from k8sflow.errors import ObjectNotFoundError, StorageError
+from k8sflow.outages import Report
 from k8sflow.storage.objects import Buffer
-from k8sflow.storage.patience import Report
 
 _MAP_FROM_BYTES = 1 << 16
 # Unfinished files have names with this prefix. A crash may leave some behind; readers skip them.

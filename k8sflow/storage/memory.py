@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from k8sflow.errors import ObjectNotFoundError
+from k8sflow.outages import Report
 from k8sflow.storage.objects import Buffer
-from k8sflow.storage.patience import Report
 
 
 class MemoryStore:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
-from k8sflow.storage.patience import Report
+from k8sflow.outages import Report
 
 # Bytes in any form that the standard library accepts; typing has a name for it from Python 3.12 on.
 Buffer: TypeAlias = bytes | bytearray | memoryview

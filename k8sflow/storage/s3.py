@@ -30,8 +30,9 @@ from botocore.exceptions import (
 
 from k8sflow.debug_log import DebugLog
 from k8sflow.errors import ConfigurationError, ObjectNotFoundError, OutageError, StorageError, UnreachableError
+from k8sflow.outages import Report
 from k8sflow.storage.objects import Buffer
-from k8sflow.storage.patience import Patience, Report, patient
+from k8sflow.storage.patience import Patience, patient
 from k8sflow.storage.s3_log import S3Log
 
 if TYPE_CHECKING:
@@ -208,7 +209,7 @@ class S3Store:
 
     def report_outages(self, report: Report) -> None:
         """Sets the function to call when a call waits for the server, and when the server answers again."""
-        self.patience.report = report
+        self.patience.outage.report = report
 
     def limit_patience(self, seconds: float) -> None:
         """Limits how long all calls together wait for the server from now on."""
@@ -360,7 +361,7 @@ class _Joined(io.RawIOBase):
 
 def _client(endpoint: str | None, region: str | None) -> S3Client:
     config = Config(
-        connect_timeout=5,
+        connect_timeout=3,  # three attempts: an unreachable server is to be reported after some ten seconds
         read_timeout=60,
         retries={"mode": "standard", "max_attempts": 3},
         max_pool_connections=S3Store.parallel_reads,

@@ -137,6 +137,7 @@ class Jobs:
     async def send_deletes(self) -> None:
         """Asks for the end of every object of the run, and makes no more Jobs."""
         self.is_cancelling = True
+        self.api.put_at_stake("The run's Jobs can't be deleted yet; retrying.")
         await delete_run(self.api, self.context)
 
     async def close(self) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from k8sflow.errors import KubernetesError, StorageError
-from k8sflow.executors.base import Emit, Finished, Output, Queued, Started
+from k8sflow.executors.base import Emit, Finished, Note, Output, OutputMissing, Queued, Started
 from k8sflow.flow.decorators.pod_options import PodOptions
 from k8sflow.flow.outcome import Outcome
 from k8sflow.kubernetes import diagnosis, waiting
@@ -27,7 +27,8 @@ from k8sflow.kubernetes.outcome import (
     pod_state,
 )
 from k8sflow.kubernetes.reflector import Change
-from k8sflow.task.host.framing import ResultLine, decode
+from k8sflow.outages import Notice
+from k8sflow.task.host.framing import RESULT, ResultLine, decode
 from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskSpec
 
@@ -36,7 +37,7 @@ FAULTY_START_SECONDS = 600.0
 _FAULTS = {Outcome.BAD_IMAGE, Outcome.NEVER_STARTED}  # what time alone doesn't heal
 _DRAIN_SECONDS = 2.0
 _TERMINATION_SLACK_SECONDS = 60.0
-_TAIL_LINES = 20
+_TAIL_LINES = 100
 
 
 class Surroundings(Protocol):
@@ -90,6 +91,7 @@ class TaskOnCluster:
     reason: TaskResult | None = None
     _over: set[str] = field(default_factory=set)
     _tail: deque[bytes] = field(default_factory=lambda: deque(maxlen=_TAIL_LINES))
+    _lines: int = 0
     _log: PodLog | None = None
     _follower: asyncio.Task[None] | None = None
     _timers: dict[str, asyncio.TimerHandle] = field(default_factory=dict)
@@ -162,6 +164,8 @@ class TaskOnCluster:
             self._drop_timer(name)
         if self._follower is not None:
             self._follower.cancel()
+        if self.started_pod is not None and (result.log_lines or 0) > self._lines:
+            self.run.emit(OutputMissing(self.spec, (result.log_lines or 0) - self._lines))
         self.run.emit(Finished(self.spec, result))
         self.job.finished(self, result)
 
@@ -195,12 +199,13 @@ class TaskOnCluster:
         if self.started_pod == name:
             return
         self.started_pod = name
+        self._lines = 0
         self.reason = None
         self._drop_timer("pending")
         self._drop_timer("faulty start")
         self.run.emit(Started(self.spec, f"pod {name} on {node}"))
         path = f"/api/v1/namespaces/{self.run.namespace}/pods/{name}"
-        self._log = PodLog(self.run.api, path, container=CONTAINER, on_line=self._line)
+        self._log = PodLog(self.run.api, path, container=CONTAINER, on_line=self._line, report=self._note)
         if "running" in _task_container_state(pod):
             self._follower = self.run.spawn(self._follow(self._log))
 
@@ -208,9 +213,14 @@ class TaskOnCluster:
         try:
             await log.follow()
         except KubernetesError as error:
-            self._output("stderr", f"[k8sflow] the output can't be shown: {error.summary} {error.cause}\n".encode())
+            self.run.emit(Note(self.spec, f"its output can't be shown here: {error.summary} {error.cause}"))
+
+    def _note(self, notice: Notice) -> None:
+        if not self.is_finished:
+            self.run.emit(Note(self.spec, notice.text))
 
     def _line(self, line: bytes) -> None:
+        self._lines += not line.startswith(RESULT)
         match decode(line):
             case ResultLine(text=text):
                 self._take_result(text)

@@ -27,6 +27,7 @@ from k8sflow import config, shadowing
 from k8sflow.errors import K8sflowError, UnreachableError
 from k8sflow.flow.decorators.policy import TimeLimit
 from k8sflow.flow.outcome import Outcome
+from k8sflow.outages import Notice
 from k8sflow.storage import package
 from k8sflow.storage.artifacts import blob_key
 from k8sflow.storage.logs import TimedLog
@@ -125,7 +126,7 @@ def _meet(options: argparse.Namespace, spec: TaskSpec) -> None:
 
 def _reported(result: TaskResult) -> int:
     """Reports how the task ended; the container's exit code."""
-    message = result.to_termination_message()
+    message = replace(result, log_lines=_LOG.lines).to_termination_message()
     with contextlib.suppress(OSError):  # outside of a pod there is none
         TERMINATION_LOG.write_text(message, encoding="utf-8")
     _write(encode_result(message))
@@ -312,10 +313,10 @@ def _fetch(store: ObjectStore, options: argparse.Namespace) -> None:
     package.extract(archive, options.package, Path(CODE_FOLDER))
 
 
-def _say_alone(text: str, _is_over: bool) -> None:  # noqa: FBT001  as ``patience.Report``
+def _say_alone(notice: Notice) -> None:
     """Writes a line of k8sflow's where no output of the task is in between: in the main thread."""
     if threading.current_thread() is threading.main_thread():
-        _write(Encoder("stderr").feed(f"[k8sflow] {text}\n".encode()))
+        _write(Encoder("stderr").feed(f"[k8sflow] {notice.text}\n".encode()))
 
 
 def _limit_threads() -> None:
@@ -325,10 +326,27 @@ def _limit_threads() -> None:
             os.environ.setdefault(name, cores)
 
 
-def _write(data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(1, view) :]
+class _Log:
+    """The container's log.
+
+    It counts its lines: a driver that shows them compares, since a log that is rotated quickly loses some of them.
+    """
+
+    def __init__(self) -> None:
+        self.lines = 0
+        self._lock = threading.Lock()
+
+    def write(self, data: bytes) -> None:
+        """Writes whole lines."""
+        with self._lock:
+            self.lines += data.count(b"\n")
+            view = memoryview(data)
+            while view:
+                view = view[os.write(1, view) :]
+
+
+_LOG = _Log()
+_write = _LOG.write
 
 
 if __name__ == "__main__":

@@ -19,8 +19,8 @@ from typing import Literal
 
 OutputStream = Literal["stdout", "stderr"]
 
-_UNENDED, _ESCAPE, _RESULT, _STDERR = b"\x1c", b"\x1d", b"\x1e", b"\x1f"
-_MARKS = (_UNENDED, _ESCAPE, _RESULT, _STDERR)
+_UNENDED, _ESCAPE, RESULT, _STDERR = b"\x1c", b"\x1d", b"\x1e", b"\x1f"
+_MARKS = (_UNENDED, _ESCAPE, RESULT, _STDERR)
 LONGEST_PIECE_BYTES = 64 * 1024
 
 
@@ -75,7 +75,7 @@ class Encoder:
 
 def encode_result(text: str) -> bytes:
     """The line that tells the task's result; ``text`` is JSON without a newline."""
-    return _RESULT + text.encode() + b"\n"
+    return RESULT + text.encode() + b"\n"
 
 
 def decode(line: bytes) -> Piece | ResultLine:
@@ -83,7 +83,7 @@ def decode(line: bytes) -> Piece | ResultLine:
 
     Lines that no ``Encoder`` wrote (a Python that can't start, say) are stdout.
     """
-    if line.startswith(_RESULT):
+    if line.startswith(RESULT):
         return ResultLine(line[1:].decode(errors="replace"))
     stream: OutputStream = "stdout"
     if line.startswith(_STDERR):

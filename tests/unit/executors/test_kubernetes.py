@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from k8sflow.executors.base import Finished, Output, Queued, Started
+from k8sflow.executors.base import Finished, Note, Output, OutputMissing, Queued, Started
 from k8sflow.flow.decorators.pod_options import PodOptions, merge
 from k8sflow.flow.outcome import Outcome
 from k8sflow.kubernetes.job import AGENT
@@ -405,6 +405,43 @@ def test_a_log_that_breaks_is_read_on_without_losing_or_doubling_lines(
     assert [driver.next(Output).data for _ in range(2)] == [b"two at last\n", b"three\n"]
 
 
+def test_output_is_shown_again_when_the_kubelet_is_back(
+    server: FakeApi, start: Callable[..., Driver], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long it was down: more failures than any number of tries, reported once, in plain words."""
+    monkeypatch.setattr("k8sflow.outages.REPORT_AFTER_SECONDS", 0.05)
+    monkeypatch.setattr("k8sflow.kubernetes.logs._LONGEST_DELAY_SECONDS", 0.02)
+    server.fail("GET", "/log", 404, times=30)
+    driver = start()
+    (job,) = driver.run("a")
+    pod = server.pod_of(job, **running())
+    driver.next(Started)
+    note = driver.next(Note).text
+    assert note == "its output can't be shown now, because its node doesn't answer (404); it is shown later."
+    server.write_log(pod["metadata"]["name"], (at(1), b"back"))
+    assert driver.next(Note).text.startswith("Its output is shown again, after ")
+    assert driver.next(Output).data == b"back\n"
+    assert len(server.asked("GET", "/log")) > 30
+
+
+@pytest.mark.parametrize("is_live", [True, False])
+def test_lines_that_were_not_shown_are_counted(server: FakeApi, start: Callable[..., Driver], is_live: bool) -> None:
+    """A log that is rotated quickly has holes; the agent's count is in its last line and in the pod's status."""
+    driver = start()
+    (job,) = driver.run("a")
+    pod = server.pod_of(job, **running())
+    driver.next(Started)
+    name, result = pod["metadata"]["name"], replace(SUCCESS, log_lines=7).to_json()
+    server.write_log(name, (at(1), b"one"), (at(9), b"seven"))
+    assert [driver.next(Output).data, driver.next(Output).data] == [b"one\n", b"seven\n"]
+    if is_live:
+        server.write_log(name, (at(9), encode_result(result).rstrip(b"\n")))
+    else:
+        server.put("pods", with_status(pod, terminated(message=result)))
+    assert driver.next(OutputMissing) == OutputMissing(task("a"), 5)
+    assert driver.next(Finished).result.outcome is Outcome.SUCCEEDED
+
+
 def test_a_job_that_had_ended_and_whose_pod_was_deleted_does_not_hang(
     server: FakeApi, start: Callable[..., Driver]
 ) -> None:
@@ -481,6 +518,6 @@ def test_a_log_that_may_not_be_read_is_reported_and_the_task_continues(
     (job,) = driver.run("a")
     pod = server.pod_of(job, **running())
     driver.next(Started)
-    assert b"[k8sflow] the output can't be shown" in driver.next(Output).data
+    assert "its output can't be shown here" in driver.next(Note).text
     server.put("pods", with_status(pod, terminated(message=SUCCESS.to_json())))
     assert driver.next(Finished).result == SUCCESS
