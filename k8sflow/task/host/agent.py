@@ -120,7 +120,7 @@ def _meet(options: argparse.Namespace, spec: TaskSpec) -> None:
         MissingPeersError: Some of them don't come.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(_EXIT_CODES[Outcome.CANCELLED]))
-    address = wait_for_peers(options.peers, spec, options.peers_timeout, lambda text: _say_alone(text, False))
+    address = wait_for_peers(options.peers, spec, options.peers_timeout, _write_line)
     os.environ[MAIN_ADDRESS_VARIABLE] = address
 
 
@@ -316,7 +316,11 @@ def _fetch(store: ObjectStore, options: argparse.Namespace) -> None:
 def _say_alone(notice: Notice) -> None:
     """Writes a line of k8sflow's where no output of the task is in between: in the main thread."""
     if threading.current_thread() is threading.main_thread():
-        _write(Encoder("stderr").feed(f"[k8sflow] {notice.text}\n".encode()))
+        _write_line(notice.text)
+
+
+def _write_line(text: str) -> None:
+    _write(Encoder("stderr").feed(f"[k8sflow] {text}\n".encode()))
 
 
 def _limit_threads() -> None:
