@@ -107,13 +107,19 @@ def _group(definition: FlowDefinition) -> click.Group:
 def _run_command(definition: FlowDefinition) -> click.Command:
     options = [
         *starting.options(),
+        click.Option(["--dry-run", "is_dry_run"], is_flag=True, help="Print the run's Kubernetes manifests only."),
         *_shared_options(definition),
         *(_parameter_option(parameter) for parameter in definition.parameters.values()),
     ]
 
-    def callback(**values: Any) -> None:
+    def callback(*, is_dry_run: bool, **values: Any) -> None:
         with errors_shown():
             request = starting.request(definition, values)
+            if is_dry_run:
+                from k8sflow.runtime.commands.manifests import manifests  # noqa: PLC0415  --help needs no runtime
+
+                click.echo(manifests(request), nl=False)
+                return
             from k8sflow.cli.terminal import Terminal  # noqa: PLC0415  --help needs no runtime
             from k8sflow.runtime.commands.run import run  # noqa: PLC0415
 

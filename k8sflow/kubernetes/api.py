@@ -166,6 +166,10 @@ class KubernetesApi:
         """The answer to a request object that is not stored, such as an access review."""
         return await self._request("POST", path, body=question)
 
+    async def dry_run(self, path: str, manifest: Manifest) -> Manifest:
+        """The object as the server would create it; unknown fields are errors, and nothing is stored."""
+        return await self._request("POST", path, params={"dryRun": "All", "fieldValidation": "Strict"}, body=manifest)
+
     async def delete(self, path: str, *, label_selector: str = "", grace_seconds: int | None = None) -> None:
         """Deletes an object, or the objects of a collection that the selector matches; later also what they own.
 

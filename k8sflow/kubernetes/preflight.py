@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 
 from k8sflow.config import Settings
 from k8sflow.errors import ApiStatusError, KubernetesError
 from k8sflow.kubernetes.api import KubernetesApi
+from k8sflow.kubernetes.job import TaskJob
 from k8sflow.kubernetes.kubeconfig import ClusterAccess, load_access
+from k8sflow.kubernetes.server_check import check_pods, version_of
 
 _PATIENCE_SECONDS = 2.0
 _REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
@@ -47,6 +50,7 @@ def check_access(
     *,
     access: ClusterAccess | None = None,
     permissions: tuple[Permission, ...] = PERMISSIONS + OWNER_PERMISSIONS,
+    jobs: Mapping[str, TaskJob] | None = None,
 ) -> None:
     """Returns if the cluster is reachable and a run has the permissions that it needs.
 
@@ -55,17 +59,20 @@ def check_access(
         access: The cluster; by default the one that the settings choose.
         permissions: The permissions needed. A run with another owner needs no ``OWNER_PERMISSIONS``, and a detached
             run none at all.
+        jobs: Jobs by step of which the API server is asked whether it would accept them.
 
     Raises:
         ConfigurationError: There is no kubeconfig, or it is wrong.
         KubernetesError: The cluster is unreachable, the namespace or the Secret with the keys of the bucket doesn't
-            exist, or a permission is missing.
+            exist, a permission is missing, or a Job would be refused.
     """
     access = access or load_access(settings.kubernetes_context, os.environ)
-    asyncio.run(_check(access, settings, permissions))
+    asyncio.run(_check(access, settings, permissions, jobs or {}))
 
 
-async def _check(access: ClusterAccess, settings: Settings, permissions: tuple[Permission, ...]) -> None:
+async def _check(
+    access: ClusterAccess, settings: Settings, permissions: tuple[Permission, ...], jobs: Mapping[str, TaskJob]
+) -> None:
     namespace = settings.kubernetes_namespace
     async with KubernetesApi(access, patience_seconds=_PATIENCE_SECONDS) as api:
         await _check_version(api)
@@ -74,6 +81,8 @@ async def _check(access: ClusterAccess, settings: Settings, permissions: tuple[P
             await _check_secret(api, namespace, settings.credentials_secret)
         asked = [(permission, verb) for permission in permissions for verb in permission.verbs]
         allowed = await asyncio.gather(*(is_allowed(api, namespace, permission, verb) for permission, verb in asked))
+        if all(allowed) and jobs:
+            await check_pods(api, jobs)
     missing: dict[Permission, list[str]] = {}
     for (permission, verb), may in zip(asked, allowed, strict=True):
         if not may:
@@ -87,8 +96,8 @@ async def _check_version(api: KubernetesApi) -> None:
         version = await api.get("/version")
     except ApiStatusError:
         return  # some proxies hide it
-    digits = ["".join(filter(str.isdecimal, str(version.get(part)))) for part in ("major", "minor")]
-    if all(digits) and tuple(map(int, digits)) < OLDEST_VERSION:
+    found = version_of(version)
+    if found is not None and found < OLDEST_VERSION:
         raise KubernetesError(
             f"the cluster ({api.access.origin}) is Kubernetes {version.get('gitVersion')}, which is too old.",
             cause="Its Jobs don't distinguish disruptions from failures, and may run two pods of a task at once.",

@@ -9,21 +9,23 @@ from k8sflow.kubernetes import labels, names
 from k8sflow.kubernetes.manifest import Manifest
 
 
-def service_manifest(*, flow: str, run: str, namespace: str, owner: Mapping[str, Any]) -> Manifest:
+def service_manifest(*, flow: str, run: str, namespace: str, owner: Mapping[str, Any] | None = None) -> Manifest:
     """A headless Service, which has no address and no port of its own: its pods have names in DNS.
 
     They have them as soon as they have an address, since none of them is ready before it has found the others.
     """
+    metadata: Manifest = {
+        "name": names.service_name(flow=flow, run=run),
+        "namespace": namespace,
+        "labels": labels.run_labels(flow, run),
+        "annotations": labels.run_annotations(flow, run),
+    }
+    if owner is not None:
+        metadata["ownerReferences"] = [dict(owner)]
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": {
-            "name": names.service_name(flow=flow, run=run),
-            "namespace": namespace,
-            "labels": labels.run_labels(flow, run),
-            "annotations": labels.run_annotations(flow, run),
-            "ownerReferences": [dict(owner)],
-        },
+        "metadata": metadata,
         "spec": {
             "clusterIP": "None",
             "publishNotReadyAddresses": True,

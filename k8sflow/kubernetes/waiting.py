@@ -28,6 +28,8 @@ _IMAGE_REASONS = {
 }
 # If an init container ran first, the kubelet's event about a failed pull comes some 15 s before the status shows it.
 _PULL_FAILED = re.compile(r'Failed to pull image "([^"]+)"')
+# The scheduler is faster than the controller that makes the claim of an ephemeral volume.
+_CLAIM_TO_COME = "waiting for ephemeral volume controller"
 _CONFIGURATION_REASONS = {"CreateContainerConfigError"}
 ORDINARY_REASONS = {"", "ContainerCreating", "PodInitializing"}
 HOPELESS_REASONS = {"InvalidImageName"}
@@ -37,7 +39,7 @@ def why(pod: Pod, options: PodOptions, largest_node: tuple[str, str] | None = No
     """The reason why the pod waits, or None if it is starting normally."""
     status = pod.get("status") or {}
     unscheduled = _unscheduled(status)
-    if unscheduled is not None:
+    if unscheduled is not None and _CLAIM_TO_COME not in unscheduled:
         return diagnosis.unschedulable(options, unscheduled, largest_node)
     for container in _containers(status):
         waiting = (container.get("state") or {}).get("waiting") or {}

@@ -55,6 +55,13 @@ def check_executors(request: RunRequest, definition: FlowDefinition, placement: 
             f"--detach passes the run to a cluster, but {', '.join(here)} would run on this machine.",
             advice="Add --with kubernetes, which puts every step there.",
         )
+    alone = [s for s, o in placement.pods.items() if o.hostname_resolution_timeout and not nodes[s].is_parallel]
+    if alone:
+        raise RunError(
+            f"step {alone[0]} has a hostname_resolution_timeout, but is not under @parallel.",
+            cause="Only the pods of such a step wait for each other.",
+            advice="Write it in the @kubernetes of the steps that are.",
+        )
 
 
 def prepare(request: RunRequest, placement: Placement, origin: ObjectStore | None = None) -> Prepared:
@@ -80,6 +87,7 @@ def prepare(request: RunRequest, placement: Placement, origin: ObjectStore | Non
     store = check(
         placement.inside(request.settings),
         placement.pods,
+        flow=request.definition.name,
         is_detached=request.is_detached,
         has_gangs=placement.has_gangs,
     )
