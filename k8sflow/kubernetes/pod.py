@@ -32,7 +32,7 @@ DEFAULT_USER = 65532
 DEFAULT_DEADLINE_SECONDS = 5 * 24 * 3600
 GRACE_SECONDS = 5
 _COPIED_RUNTIME = "/runtime"
-_CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 _ORDINARY_RESOURCES = ("cpu", "memory", "ephemeral-storage")
 
 
@@ -72,7 +72,7 @@ def literal(text: str) -> str:
 
 def variables(values: Mapping[str, str], credentials_secret: str | None) -> list[Manifest]:
     """Environment variables of a container: literal values, and the keys of the bucket from a Secret."""
-    keys = _CREDENTIALS if credentials_secret is not None else ()
+    keys = CREDENTIALS if credentials_secret is not None else ()
     return [
         *({"name": name, "value": literal(value)} for name, value in values.items()),
         *({"name": key, "valueFrom": {"secretKeyRef": {"name": credentials_secret, "key": key}}} for key in keys),

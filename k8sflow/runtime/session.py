@@ -129,6 +129,7 @@ class Session:
             self.placement.inside(self.settings),
             self.placement.pods,
             is_detached=False,
+            flow=self.record.flow,
             has_gangs=self.placement.has_gangs,
         )
 

@@ -39,13 +39,14 @@ def running(cluster: Cluster, folder: Path) -> Iterator[None]:
     crds.write_text(yaml.safe_dump_all(_crds()), encoding="utf-8")
     kubectl = [cluster.kubectl, "--kubeconfig", cluster.environment["KUBECONFIG"]]
     run([*kubectl, "apply", "--server-side", "-f", crds], doing="create Kueue's CRDs")
+    run([*kubectl, "wait", "--for=condition=Established", "--timeout=60s", "-f", crds], doing="wait for Kueue's CRDs")
     process = _start(program, cluster, folder)
     try:
         yield
-        # With the controller, which takes its finalizers off.
-        run([*kubectl, "delete", "workloads.kueue.x-k8s.io", "--all", "--all-namespaces"], doing="delete workloads")
-        run([*kubectl, "delete", "-f", crds], doing="delete Kueue's CRDs")
     finally:
+        # With the controller, which takes its finalizers off.
+        for what in (["workloads.kueue.x-k8s.io", "--all", "--all-namespaces"], ["-f", crds]):
+            run([*kubectl, "delete", "--timeout=60s", *what], doing="remove Kueue from the cluster")
         process.terminate()
         process.wait(_END_SECONDS)
 

@@ -9,7 +9,7 @@ from tests.kind.conftest import Namespace
 
 
 def test_processes_meet_fail_and_run_again_as_one(namespace: Namespace, client: Callable[[str], Any]) -> None:
-    """The sum over the network is that of all processes; the failure of one ends the others, which sleep for minutes."""
+    """The sum over the network is that of all processes; the failure of one ends the others, which sleep."""
     done = namespace.run("gang.py", "--with", "kubernetes")
     assert done.code == 0, done.text
     failures = [line for _, line in done.lines if "] failed: " in line]

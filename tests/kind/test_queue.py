@@ -39,6 +39,7 @@ def queue(namespace: Namespace, tmp_path: Path) -> Iterator[str]:
     """The name of a ClusterQueue without cores, whose LocalQueue in the namespace is ``team``."""
     with kueue.running(namespace.cluster, tmp_path):
         namespace.kubectl("apply", "-f", "-", stdin=QUEUES.replace("NAME", namespace.name))
+        namespace.kubectl("wait", "--for=condition=Active", f"clusterqueue/{namespace.name}", "--timeout=60s")
         yield namespace.name
         namespace.kubectl("delete", "jobs", "--all")
         namespace.kubectl(
@@ -60,6 +61,6 @@ def test_a_run_waits_for_its_turn_in_a_queue(namespace: Namespace, queue: str) -
     namespace.kubectl("patch", "clusterqueue", queue, "--type=merge", "-p", '{"spec": {"stopPolicy": "None"}}')
     done = terminal.wait(60)
     assert done.code == 0, done.text
-    assert done.text.count("started (pod ") == 2
+    assert done.text.count("started (pod ") == 2, done.text
     (job,) = namespace.objects("jobs", "k8sflow.dev/flow=Queued")
     assert job["metadata"]["annotations"]["k8sflow.dev/attempt"] == "0"

@@ -14,6 +14,7 @@ from k8sflow.task.batch import TaskBatch
 from k8sflow.task.spec import TaskName, TaskSpec
 
 if TYPE_CHECKING:
+    from k8sflow.kubernetes.findings import Finding
     from k8sflow.kubernetes.job import TaskJob
     from k8sflow.storage.s3 import S3Store
 
@@ -48,12 +49,12 @@ def check(
     is_detached: bool,
     flow: str = "",
     has_gangs: bool = False,
-) -> S3Store:
-    """The run's bucket, once it is known that bucket and cluster can be used.
+) -> tuple[S3Store, list[Finding]]:
+    """The run's bucket, once it is known that bucket and cluster can be used, and warnings about the run.
 
     Args:
         settings: The settings, with the namespace of the run's pods.
-        pods: The options of the pods, by step; the API server is asked about those that it alone can judge.
+        pods: The options of the pods, by step.
         is_detached: Whether the driver runs in the cluster, with rights of its own.
         flow: The flow's name.
         has_gangs: Whether pods of a num_parallel step have to find each other.
@@ -75,16 +76,15 @@ def check(
     needed = (*PERMISSIONS, *OWNER_PERMISSIONS, *(GRACE_PERMISSIONS if has_grace else ()))
     if has_gangs:
         needed = (*needed, *SERVICE_PERMISSIONS)
-    asked = {step: options for step, options in pods.items() if options.needs_the_server and not is_detached}
-    check_access(
+    warnings = check_access(
         settings,
         permissions=() if is_detached else needed,
-        jobs={step: _sample(flow, step, options, settings) for step, options in asked.items()},
+        jobs={step: sample_job(flow, step, options, settings) for step, options in pods.items()},
     )
-    return store
+    return store, warnings
 
 
-def _sample(flow: str, step: str, options: PodOptions, settings: Settings) -> TaskJob:
+def sample_job(flow: str, step: str, options: PodOptions, settings: Settings) -> TaskJob:
     """A Job of a step under a name that no run has."""
     from k8sflow.executors.kubernetes.pods import environment, job_name  # noqa: PLC0415  as above
     from k8sflow.kubernetes.job import TaskJob  # noqa: PLC0415  as above

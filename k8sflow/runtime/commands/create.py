@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from k8sflow.errors import ArtifactError, ParameterError, RunError
 from k8sflow.flow.configs import ParameterContext
@@ -26,6 +26,9 @@ from k8sflow.storage.run_store import RunStore
 from k8sflow.user import current_user
 from k8sflow.version import VERSION
 
+if TYPE_CHECKING:
+    from k8sflow.kubernetes.findings import Finding
+
 _RUN_ID = "the run's id"
 _RUN_ID_PATTERN = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")
 
@@ -37,10 +40,12 @@ class Prepared:
     Args:
         store: The store in which it will be.
         code: The code for its pods; None where it has none.
+        warnings: What may make it wait on the cluster.
     """
 
     store: ObjectStore
     code: package.Package | None = None
+    warnings: Sequence[Finding] = ()
 
 
 def check_executors(request: RunRequest, definition: FlowDefinition, placement: Placement) -> None:
@@ -84,7 +89,7 @@ def prepare(request: RunRequest, placement: Placement, origin: ObjectStore | Non
         check_detachable(request.settings, placement.namespace)
     from k8sflow.executors.kubernetes.requirements import check  # noqa: PLC0415  as above
 
-    store = check(
+    store, warnings = check(
         placement.inside(request.settings),
         placement.pods,
         flow=request.definition.name,
@@ -97,7 +102,7 @@ def prepare(request: RunRequest, placement: Placement, origin: ObjectStore | Non
             cause="A run and the one that it resumes share their artifacts, which pods read from the bucket.",
             advice="Resume it on this machine, without --with kubernetes, or start it again with run.",
         )
-    return Prepared(store, package.build(code_folder(request.flow)))
+    return Prepared(store, package.build(code_folder(request.flow)), warnings)
 
 
 def check_names(request: RunRequest, store: ObjectStore | None = None) -> None:
