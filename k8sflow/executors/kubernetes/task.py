@@ -71,7 +71,7 @@ class Holder(Protocol):
     options: PodOptions
     is_new: bool
 
-    def finished(self, task: TaskOnCluster) -> None:
+    def finished(self, task: TaskOnCluster, result: TaskResult) -> None:
         """Takes note that the task is over."""
 
     def stop(self, task: TaskOnCluster) -> None:
@@ -197,7 +197,7 @@ class TaskOnCluster:
         if self._last_lines is None and self.started_pod is not None and (result.log_lines or 0) > self._lines:
             self.run.emit(OutputMissing(self.spec, (result.log_lines or 0) - self._lines))
         self.run.emit(Finished(self.spec, result))
-        self.job.finished(self)
+        self.job.finished(self, result)
 
     def stop(self, result: TaskResult) -> None:
         """Finishes with a failure while its pod is still there or to come, and stops that."""
@@ -316,9 +316,10 @@ class TaskOnCluster:
         if end.ran and not end.is_reported_by_agent and log is not None:
             await complete_logs(self.run.api, log.pod_path, self.run.run_store, self.spec)
         result = end.result if end.is_reported_by_agent else await self._without_word(end)
+        is_replaced = end.is_disruption and self.spec.nodes == 1  # those that run together run again together
         if pod is not None and _may_be_queued_again(end, result) and await self._is_queued_again(pod):
             return
-        if not (end.is_disruption and result is end.result):
+        if not (is_replaced and result is end.result):
             self.finish(result)
             return
         if self.run.is_cancelling or len(self._over) - self._times_queued_again >= MOST_DISRUPTIONS:

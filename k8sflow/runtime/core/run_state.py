@@ -318,7 +318,8 @@ class RunState:
     def _submit_together(self, tasks: Sequence[TaskSpec]) -> None:
         """Passes on tasks that run together, also those with a result: the others would wait for them for ever.
 
-        A second result of a task is dropped, as ever.
+        A second result of a task is dropped, as ever. Tasks that outlive their driver may still run as the last
+        execution.
         """
         names = [str(task.name) for task in tasks]
         started = [self._earlier.started[name] for name in names if name in self._earlier.started]
@@ -330,7 +331,13 @@ class RunState:
             if past.last == last:
                 self._failed_before([self._execution(task, last) for task in tasks], past)
                 return
-        self._pass_on([self._execution(task, last + 1) for task in tasks])
+        is_over = any(self._has_failed(name, last) for name in names)
+        may_run = last >= 0 and self._outlives(tasks[0].name.step) and not is_over
+        self._pass_on([self._execution(task, last if may_run else last + 1) for task in tasks])
+
+    def _has_failed(self, name: str, attempt: int) -> bool:
+        record = self._earlier.ended.get(name, {}).get(attempt)
+        return record is not None and record.outcome.is_failure
 
     def _take_up(self, task: TaskSpec) -> None:
         """Continues with a task that had executions; those whose end is recorded count."""
