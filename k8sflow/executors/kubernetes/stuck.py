@@ -47,7 +47,7 @@ class StuckTasks:
             slow = [
                 task
                 for _, task in waiting_tasks
-                if task.pod is not None and not task.reason and _is_late(task, _SLOW_START_SECONDS)
+                if task.pod is not None and _is_late(task, _SLOW_START_SECONDS) and not task.is_explained_by_status
             ]
             if not podless and not slow:
                 pause = _FIRST_LOOK_SECONDS
@@ -71,8 +71,10 @@ class StuckTasks:
         for task in slow:
             if task.pod is not None:
                 uid = task.pod["metadata"]["uid"]
-                reason = waiting.from_events(await self._events(f"involvedObject.uid={uid}"))
-                if reason is not None:
+                events = await self._events(f"involvedObject.uid={uid}")
+                if (image := waiting.pulled_image(events)) is not None:
+                    task.tell_pulling(image)
+                elif (reason := waiting.from_events(events)) is not None:
                     task.tell_waiting(reason)
 
     async def _events(self, selector: str) -> list[Manifest]:

@@ -92,6 +92,7 @@ class TaskOnCluster:
     _over: set[str] = field(default_factory=set)
     _tail: deque[bytes] = field(default_factory=lambda: deque(maxlen=_TAIL_LINES))
     _lines: int = 0
+    _pulling: str = ""
     _log: PodLog | None = None
     _follower: asyncio.Task[None] | None = None
     _timers: dict[str, asyncio.TimerHandle] = field(default_factory=dict)
@@ -105,6 +106,11 @@ class TaskOnCluster:
     def is_waiting(self) -> bool:
         """True if its pod has to come, and no container of it has started."""
         return not self.is_finished and self.created_at is not None and self.started_pod is None
+
+    @property
+    def is_explained_by_status(self) -> bool:
+        """True if the pod's status says why it waits, so that its events aren't needed."""
+        return self.pod is not None and waiting.why(self.pod, self.job.options) is not None
 
     def created(self) -> None:
         """Takes note that the Job exists, and is to start its pod now."""
@@ -147,8 +153,17 @@ class TaskOnCluster:
         why = reason.explained
         detail = f" {why.detail}" if why.detail else ""
         self.run.emit(Queued(self.spec, why.summary + detail, why.resolution))
-        if reason.outcome in _FAULTS and self.options.pending_timeout_seconds is None:
+        if why.is_final:
+            self.stop(reason)
+        elif reason.outcome in _FAULTS and self.options.pending_timeout_seconds is None:
             self._set_timer("faulty start", FAULTY_START_SECONDS, self._give_up)
+
+    def tell_pulling(self, image: str) -> None:
+        """Reports that the pod's image is being pulled, which may take long."""
+        self.tell_waiting(None)
+        if self.is_waiting and self._pulling != image:
+            self._pulling = image
+            self.run.emit(Queued(self.spec, f"the image {image} is being pulled."))
 
     async def end_without_pod(self, end: PodEnd) -> None:
         """Finishes without any pod, which its Job doesn't start any more."""
@@ -182,8 +197,6 @@ class TaskOnCluster:
         found = waiting.why(pod, self.options, node)
         if found is not None or self.reason is not None:
             self.tell_waiting(found)
-        if found is not None and waiting.is_hopeless(pod):
-            self.stop(found)
 
     def _give_up(self) -> None:
         if self.is_waiting and self.created_at is not None:

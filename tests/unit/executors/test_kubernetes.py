@@ -496,6 +496,41 @@ def test_a_pod_that_hangs_on_its_node_is_explained_by_its_events(
     assert driver.next(Queued).reason == "its pod is slow to start (FailedMount). no such volume"
 
 
+def test_a_long_pull_after_a_wait_for_a_node_is_not_given_up(
+    server: FakeApi, start: Callable[..., Driver], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The time for faulty starts is not counted while the image is pulled."""
+    monkeypatch.setattr("k8sflow.executors.kubernetes.stuck._SLOW_START_SECONDS", 0.1)
+    monkeypatch.setattr("k8sflow.executors.kubernetes.task.FAULTY_START_SECONDS", 0.5)
+    driver = start()
+    (job,) = driver.run("a")
+    pod = server.pod_of(job, **waits("ContainerCreating"))
+    about = {"metadata": {"name": "e1"}, "involvedObject": {"uid": pod["metadata"]["uid"]}}
+    server.put("events", {**about, "type": "Warning", "reason": "FailedScheduling", "message": "0/1 nodes",
+                          "lastTimestamp": "2026-01-01T00:00:00Z"})  # fmt: skip
+    pulling = {"type": "Normal", "reason": "Pulling", "message": 'Pulling image "app:1"'}
+    server.put("events", {**about, "metadata": {"name": "e2"}, **pulling, "lastTimestamp": "2026-01-01T00:01:00Z"})
+    assert driver.next(Queued).reason == "the image app:1 is being pulled."
+    looks = len(server.asked("GET", "/events"))
+    server.wait(lambda: len(server.asked("GET", "/events")) > looks + 1, "two more looks")
+    server.put("pods", with_status(pod, running()))
+    driver.next(Started)
+
+
+def test_a_refusal_that_can_not_heal_ends_the_task_at_once(server: FakeApi, start: Callable[..., Driver]) -> None:
+    """A LimitRange doesn't change by waiting, nor by another execution."""
+    driver = start()
+    (job,) = driver.run("a")
+    message = 'pods "x" is forbidden: maximum memory usage per Container is 100Mi, but limit is 200M'
+    about = {"metadata": {"name": "e"}, "involvedObject": {"kind": "Job", "name": job}}
+    server.put("events", {**about, "type": "Warning", "reason": "FailedCreate", "message": message})
+    assert "LimitRange" in driver.next(Queued).reason
+    result = driver.next(Finished).result
+    assert result.outcome is Outcome.NEVER_STARTED
+    assert result.explained.is_final
+    assert message in result.explained.detail
+
+
 def test_a_node_that_never_comes_back_is_given_up(
     server: FakeApi, start: Callable[..., Driver], monkeypatch: pytest.MonkeyPatch
 ) -> None:
