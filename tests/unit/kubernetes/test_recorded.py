@@ -32,8 +32,8 @@ OUTCOMES = {
     **DISRUPTED,
 }  # fmt: skip
 HOPELESS = {
-    "image-name", "evicted-disk", "quota-too-small", "quota-needs-a-limit", "limit-range", "pod-security", "priority-class-missing",
-    "policy",
+    "image-name", "evicted-disk", "quota-too-small", "quota-needs-a-limit", "limit-range", "pod-security",
+    "priority-class-missing", "policy",
 }  # fmt: skip
 
 
@@ -64,9 +64,8 @@ def said() -> str:
         failure = result.explained
         detail = "".join(f"    {line}\n" for line in failure.detail.splitlines())
         mark = ", final" if failure.is_final else ""
-        parts.append(
-            f"{case}: {result.outcome}{mark}\n  {failure.summary}\n{detail}  What to do: {failure.resolution}\n"
-        )
+        advice = f"  What to do: {failure.resolution}\n"
+        parts.append(f"{case}: {result.outcome}{mark}\n  {failure.summary}\n{detail}{advice}")
     return "\n".join(parts)
 
 
