@@ -117,6 +117,8 @@ class TaskOnCluster:
         self.created_at = asyncio.get_running_loop().time()
         if self.options.pending_timeout_seconds is not None and not self.is_finished:
             self._set_timer("pending", self.options.pending_timeout_seconds, self._give_up)
+        if self.pod is not None and self.is_waiting:  # it was seen before the answer to the create
+            self.run.spawn(self._explain_waiting(self.pod))
 
     def pod_changed(self, change: Change, pod: Manifest) -> None:
         """Acts on a change of one of the Job's pods."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from k8sflow.executors.base import Finished, Note, Output, OutputMissing, Queued, Started
 from k8sflow.flow.decorators.pod_options import PodOptions, merge
 from k8sflow.flow.outcome import Outcome
+from k8sflow.kubernetes import names
 from k8sflow.kubernetes.job import AGENT
 from k8sflow.task.host.framing import Encoder, encode_result
 from k8sflow.task.result import TaskResult, failed
@@ -25,6 +27,8 @@ from tests.unit.executors.kubernetes_driver import (
     with_status,
 )
 from tests.unit.kubernetes.fake_api import FakeApi
+
+FLOWRUN = {"apiVersion": "k8sflow.dev/v1alpha1", "kind": "FlowRun", "name": "demo", "uid": "u"}
 
 
 def test_a_task_goes_from_its_job_to_its_result(server: FakeApi, start: Callable[..., Driver]) -> None:
@@ -193,7 +197,7 @@ def test_a_job_without_a_pod_is_explained_by_its_events(server: FakeApi, start: 
 def test_a_refused_job_is_a_failed_task_and_not_the_end(server: FakeApi, start: Callable[..., Driver]) -> None:
     refusal = {"kind": "Status", "reason": "Invalid", "code": 422, "message": "spec.template: Invalid value"}
     server.fail("POST", "/jobs", 422, body=refusal)
-    driver = start()
+    driver = start(owner=FLOWRUN)
     driver.executor.submit([task("a")])
     result = driver.next(Finished).result
     assert result.outcome is Outcome.NEVER_STARTED
@@ -217,7 +221,7 @@ def test_only_what_may_change_by_itself_is_worth_another_execution(
     """Rights and manifests stay as they are until a person changes them, and the failure says what to do."""
     body = {"kind": "Status", "reason": "Forbidden", "code": status, "message": message}
     server.fail("POST", "/jobs", status, body=body, times=2)
-    driver = start()
+    driver = start(owner=FLOWRUN)
     driver.executor.submit([task("a")])
     result = driver.next(Finished).result
     assert result.outcome is Outcome.NEVER_STARTED
@@ -261,7 +265,7 @@ def test_a_container_that_got_sigterm_is_run_again(server: FakeApi, start: Calla
 
 def test_a_create_whose_answer_got_lost_makes_one_job(server: FakeApi, start: Callable[..., Driver]) -> None:
     server.drop("POST", "/jobs", after=True)
-    driver = start()
+    driver = start(owner=FLOWRUN)
     (job,) = driver.run("a")
     server.wait(lambda: len(server.asked("POST", "/jobs")) == 2, "the second try")
     server.pod_of(job, **terminated(message=SUCCESS.to_json()))
@@ -339,18 +343,64 @@ def test_closing_before_the_end_leaves_the_tasks_to_run(server: FakeApi, start: 
     driver = start()
     driver.run("a")
     driver.executor.close()
-    (owner,) = server.names("configmaps")
-    assert "ownerReferences" not in (server.get("configmaps", owner) or {})["metadata"]
     assert len(server.names("jobs")) == 1
+    assert lease_of(server) is not None
+
+
+def test_what_a_dead_driver_leaves_has_an_end(server: FakeApi, start: Callable[..., Driver]) -> None:
+    """The ConfigMap belongs to a Job without pods from its first moment, which fails a week after the last driver."""
+    driver = start()
+    driver.run("a")
+    (owner,) = server.names("configmaps")
+    lease = lease_of(server)
+    assert lease is not None
+    spec = lease["spec"]
+    assert (spec["parallelism"], spec["activeDeadlineSeconds"], spec["ttlSecondsAfterFinished"]) == (0, 604_800, 0)
+    references = (server.get("configmaps", owner) or {})["metadata"]["ownerReferences"]
+    assert [reference["uid"] for reference in references] == [lease["metadata"]["uid"]]
+    order = [path.rpartition("/")[2] for method, path, _ in server.requests if method == "POST"]
+    assert order == ["jobs", "configmaps", "jobs"]
+    driver.executor.close()
+    another = start()
+    another.executor.submit([task("a")])
+    server.wait(lambda: (lease_of(server) or lease)["spec"]["activeDeadlineSeconds"] == 2 * 604_800, "another week")
+
+
+def test_a_run_whose_lease_is_refused_goes_without(server: FakeApi, start: Callable[..., Driver]) -> None:
+    """A policy may forbid it; the run's tasks are what counts."""
+    server.fail("POST", "/jobs", 403)
+    driver = start()
+    driver.run("a")
+    assert lease_of(server) is None
+
+
+def test_a_run_that_ends_takes_its_lease_along(server: FakeApi, start: Callable[..., Driver]) -> None:
+    """It is deleted after the last Job has become the owner, and with everything else after Ctrl-C."""
+    driver = start()
+    (job,) = driver.run("a")
+    server.pod_of(job, **terminated(message=SUCCESS.to_json()))
+    driver.next(Started)
+    driver.next(Finished)
+    driver.executor.close()
+    assert lease_of(server) is None
+    another = start()
+    another.run("b")
+    assert lease_of(server) is not None
+    another.executor.cancel()
+    assert lease_of(server) is None
+
+
+def lease_of(server: FakeApi) -> dict[str, Any] | None:
+    """The lease of the tests' run."""
+    return server.get("jobs", f"{names.owner_name(flow='Demo', run='r1')}-lease")
 
 
 def test_an_owner_that_is_given_is_used(server: FakeApi, start: Callable[..., Driver]) -> None:
-    owner = {"apiVersion": "k8sflow.dev/v1alpha1", "kind": "FlowRun", "name": "demo", "uid": "u"}
-    driver = start(owner=owner)
+    driver = start(owner=FLOWRUN)
     (job,) = driver.run("a")
     manifest = server.get("jobs", job)
     assert manifest is not None
-    assert manifest["metadata"]["ownerReferences"] == [owner]
+    assert manifest["metadata"]["ownerReferences"] == [FLOWRUN]
     assert server.names("configmaps") == []
 
 

@@ -138,7 +138,7 @@ def ended(namespace: str, name: str) -> Document | None:
 
 
 def trimmed(found: Document) -> Document:
-    """What of a pod's document is read."""
+    """The parts of a pod's document that are read."""
     spec, status = found["spec"], found["status"]
     dropped = {"hostIP", "hostIPs", "podIP", "podIPs", "qosClass", "observedGeneration"}
     inner = [*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())]

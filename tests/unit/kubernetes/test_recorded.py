@@ -1,4 +1,4 @@
-"""What users are told about pods that failed or can't start, for documents that a real cluster has written.
+"""The explanations of pods that failed or can't start, for documents that a real cluster has written.
 
 ``record.py`` records the documents. After a change of a text, ``python -m tests.unit.kubernetes.test_recorded`` writes
 ``said.txt`` again, for the diff to be read.
