@@ -43,13 +43,13 @@ def drive_or_follow(
         lease = lease_of(session.run_store)
         if session.record.is_detached:
             return display_outcome(session, console, _follow_detached(session, console, asked_at))
-        if not lease.acquire():
-            driver = f"is driven by {lease.holder() or 'another process'}"
-            outcome = _follow(session, console, asked_at, driver, lease.acquire)
-            if outcome is not None:
-                return display_outcome(session, console, outcome)
-            console.say("Its driver died; this process is taking over.", Tone.NOTICE)
         try:
+            if not lease.acquire():
+                driver = f"is driven by {lease.holder() or 'another process'}"
+                outcome = _follow(session, console, asked_at, driver, lease.acquire)
+                if outcome is not None:
+                    return display_outcome(session, console, outcome)
+                console.say("Its driver died; this process is taking over.", Tone.NOTICE)
             if take_over and (outcome := session.run_store.read_run_outcome()) is not None:
                 return display_outcome(session, console, outcome)
             if take_over:
