@@ -200,6 +200,19 @@ def test_a_run_survives_a_full_quota_and_stops_of_etcd_the_kubelet_and_its_drive
     assert log_of(namespace, done.run, "work/1") == ticks(28)
 
 
+def test_what_a_dead_driver_leaves_ends_with_its_lease(namespace: Namespace) -> None:
+    """Once the week is over, Job controller and garbage collector delete everything, a running pod too (F10)."""
+    run = f"d{secrets.token_hex(6)}"
+    running = namespace.start("fan.py", "--seconds", "60", "--width", "1", "--run-id", run, *KUBERNETES)
+    running.seen(r"\[work/0\] tick 1$")
+    running.kill()
+    (owner,) = namespace.objects("configmaps", f"k8sflow.dev/run={run}")
+    (lease,) = owner["metadata"]["ownerReferences"]
+    namespace.kubectl("patch", "job", lease["name"], "--type=merge", "-p", '{"spec":{"activeDeadlineSeconds":1}}')
+    wait_for(lambda: is_empty(namespace, run), 60)
+    wait_for(lambda: lease["name"] not in namespace.kubectl("get", "jobs", "-o", "name"), 30)
+
+
 # ---------------------------------------------------------------------- containers are killed externally
 
 
