@@ -11,7 +11,7 @@ import click
 from click.core import ParameterSource
 
 from k8sflow import config, debug_log, shadowing
-from k8sflow.cli import calls, completion, graphs, reading, resume, starting
+from k8sflow.cli import calls, cluster, completion, graphs, reading, resume, starting
 from k8sflow.cli.errors import errors_shown, execute, leave
 from k8sflow.errors import ParameterError
 from k8sflow.flow.compile import declared, refuse_unusable
@@ -84,6 +84,7 @@ def _group(definition: FlowDefinition) -> click.Group:
     for command in (
         *going_on,
         *graphs.commands(definition),
+        cluster.command(definition),
         *reading.commands(flow),
         completion.command(group, program),
     ):
@@ -107,13 +108,19 @@ def _group(definition: FlowDefinition) -> click.Group:
 def _run_command(definition: FlowDefinition) -> click.Command:
     options = [
         *starting.options(),
+        click.Option(["--dry-run", "is_dry_run"], is_flag=True, help="Print the run's Kubernetes manifests only."),
         *_shared_options(definition),
         *(_parameter_option(parameter) for parameter in definition.parameters.values()),
     ]
 
-    def callback(**values: Any) -> None:
+    def callback(*, is_dry_run: bool, **values: Any) -> None:
         with errors_shown():
             request = starting.request(definition, values)
+            if is_dry_run:
+                from k8sflow.runtime.commands.manifests import manifests  # noqa: PLC0415  --help needs no runtime
+
+                click.echo(manifests(request), nl=False)
+                return
             from k8sflow.cli.terminal import Terminal  # noqa: PLC0415  --help needs no runtime
             from k8sflow.runtime.commands.run import run  # noqa: PLC0415
 

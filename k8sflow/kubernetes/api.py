@@ -60,6 +60,7 @@ class KubernetesApi:
         access: The server's address and our credentials.
         limiter: Limits the rate of requests; a stream counts as one.
         patience_seconds: How long a request is retried before its error is raised.
+        connections: How many connections there are at most; 0 for as many as requests at a time.
         report: Called in the event loop when the server has not answered for some seconds, and when it answers again.
     """
 
@@ -69,19 +70,21 @@ class KubernetesApi:
         *,
         limiter: RateLimiter | None = None,
         patience_seconds: float = 120.0,
+        connections: int = 0,
         report: Report | None = None,
     ) -> None:
         self.at_stake = "Retrying."
         self._outage = Outage("The API server", report)
         self.access = access
+        self._connections = connections
         self._limiter = limiter or RateLimiter()
         self._patience_seconds = patience_seconds
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> KubernetesApi:  # noqa: PYI034 - typing.Self is of Python 3.11
-        # Each stream holds a connection, so the number of live tasks limits the connections.
+        # Each stream holds a connection, so by default the number of live tasks limits the connections.
         context = self.access.ssl_context
-        connector = aiohttp.TCPConnector(limit=0, ssl=True if context is None else context)
+        connector = aiohttp.TCPConnector(limit=self._connections, ssl=True if context is None else context)
         timeout = aiohttp.ClientTimeout(total=_REQUEST_SECONDS, sock_connect=_CONNECT_SECONDS)
         self._session = aiohttp.ClientSession(
             connector=connector, timeout=timeout, headers={"User-Agent": "k8sflow"}, cookie_jar=aiohttp.DummyCookieJar()
@@ -165,6 +168,10 @@ class KubernetesApi:
     async def post(self, path: str, question: Manifest) -> Manifest:
         """The answer to a request object that is not stored, such as an access review."""
         return await self._request("POST", path, body=question)
+
+    async def dry_run(self, path: str, manifest: Manifest) -> Manifest:
+        """The object as the server would create it; unknown fields are errors, and nothing is stored."""
+        return await self._request("POST", path, params={"dryRun": "All", "fieldValidation": "Strict"}, body=manifest)
 
     async def delete(self, path: str, *, label_selector: str = "", grace_seconds: int | None = None) -> None:
         """Deletes an object, or the objects of a collection that the selector matches; later also what they own.

@@ -30,6 +30,8 @@ _IMAGE_REASONS = {
 _PULL_FAILED = re.compile(r'Failed to pull image "([^"]+)"')
 _PULLING = re.compile(r'Pulling image "([^"]+)"')
 _OF_SCHEDULER = {"FailedScheduling", "Scheduled", "TriggeredScaleUp", "NotTriggerScaleUp"}
+# The scheduler is faster than the controller that makes the claim of an ephemeral volume.
+_CLAIM_TO_COME = "waiting for ephemeral volume controller"
 _CONFIGURATION_REASONS = {"CreateContainerConfigError"}
 ORDINARY_REASONS = {"", "ContainerCreating", "PodInitializing"}
 
@@ -38,7 +40,7 @@ def why(pod: Pod, options: PodOptions, largest_node: tuple[str, str] | None = No
     """The reason why the pod waits, or None if it is starting normally."""
     status = pod.get("status") or {}
     unscheduled = _unscheduled(status)
-    if unscheduled is not None:
+    if unscheduled is not None and _CLAIM_TO_COME not in unscheduled:
         return scheduling.unschedulable(options, unscheduled, largest_node)
     for container in _containers(status):
         waiting = (container.get("state") or {}).get("waiting") or {}
@@ -69,7 +71,7 @@ def from_events(events: Iterable[dict[str, Any]]) -> TaskResult | None:
 
     Older events may describe what is over: a pod that no node could take is pulling its image now.
     """
-    latest = max(_of_kubelet(events), key=_time, default=None)
+    latest = max(_of_kubelet(events), key=time_of, default=None)
     if latest is None or latest.get("type") != "Warning":
         return None
     reason, message = str(latest.get("reason") or ""), str(latest.get("message") or "")
@@ -80,7 +82,7 @@ def from_events(events: Iterable[dict[str, Any]]) -> TaskResult | None:
 
 def pulled_image(events: Iterable[dict[str, Any]]) -> str | None:
     """The image that is being pulled, if that is a pod's newest event."""
-    latest = max(_of_kubelet(events), key=_time, default=None)
+    latest = max(_of_kubelet(events), key=time_of, default=None)
     if latest is None or (found := _PULLING.match(str(latest.get("message") or ""))) is None:
         return None
     return found[1]
@@ -92,7 +94,7 @@ def _of_kubelet(events: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def without_pod(events: Iterable[dict[str, Any]]) -> dict[str, TaskResult]:
     """The reasons why Jobs (by name) have no pod, from the FailedCreate events of the Job controller."""
-    newest = {str(event["involvedObject"]["name"]): event for event in sorted(events, key=_time)}
+    newest = {str(event["involvedObject"]["name"]): event for event in sorted(events, key=time_of)}
     return {name: scheduling.no_pod(str(event.get("message") or "")) for name, event in newest.items()}
 
 
@@ -122,7 +124,7 @@ def _image(pod: Pod, name: str) -> str:
     return next((str(c["image"]) for c in containers if c["name"] == name), "of the container")
 
 
-def _time(event: dict[str, Any]) -> str:
+def time_of(event: dict[str, Any]) -> str:
     """The event's time to the second; some events have fractions, and others have not."""
     time = event.get("lastTimestamp") or event.get("eventTime") or event["metadata"].get("creationTimestamp")
     return str(time or "")[:19]

@@ -15,6 +15,7 @@ from k8sflow.flow.decorators.pod_options import DEFAULT_OPTIONS, PodOptions, com
 from k8sflow.flow.decorators.policy import InfrastructureRetry, StepPolicy
 from k8sflow.flow.definition import FlowDefinition
 from k8sflow.flow.problems import all_problems
+from k8sflow.flow.script import script_of
 from k8sflow.storage.records import RunRecord
 
 _DEADLINE_SLACK_SECONDS = 600
@@ -75,6 +76,8 @@ class Placement:
                 policy = replace(policy, infrastructure=InfrastructureRetry.of(settings))
                 if on_kubernetes:
                     pods[name] = _pod(own, added, settings, policy)
+                    if pods[name].pod_template is not None:
+                        pods[name] = _with_template(pods[name], definition)
                     policy = replace(policy, more_memory=pods[name].more_memory())
                 if policy != StepPolicy():
                     policies[name] = policy
@@ -93,10 +96,27 @@ def _pod(
     """
     named = [PodOptions(env=variables) for found in (own, added) if (variables := variables_of(found))]
     options = merge(*_options(own), *_options(added), *named, _from_settings(settings), DEFAULT_OPTIONS)
+    try:
+        options.check()
+    except ValueError as error:
+        raise FlowDefinitionError(f"its pod can't be made: {error}.") from error
     if policy.timeout_seconds is None:
         return options
     deadline = math.ceil(policy.timeout_seconds + policy.grace_seconds) + _DEADLINE_SLACK_SECONDS
     return replace(options, deadline_seconds=min(deadline, options.deadline_seconds or deadline))
+
+
+def _with_template(options: PodOptions, definition: FlowDefinition) -> PodOptions:
+    """The options with the content of their pod template, which the run's record keeps.
+
+    Raises:
+        FlowDefinitionError: Its file can't be used.
+    """
+    from k8sflow.kubernetes import pod_template  # noqa: PLC0415  few runs have one
+
+    assert options.pod_template is not None
+    file = str(options.pod_template["file"])
+    return replace(options, pod_template=pod_template.load(script_of(definition.flow).folder / file, file))
 
 
 def _options(found: tuple[Decoration, ...]) -> list[PodOptions]:

@@ -11,7 +11,7 @@ from typing import Any
 from k8sflow.errors import ApiStatusError, KubernetesError
 from k8sflow.executors.kubernetes.task import Surroundings, TaskOnCluster
 from k8sflow.flow.decorators.pod_options import PodOptions
-from k8sflow.kubernetes import diagnosis, labels
+from k8sflow.kubernetes import labels, queue
 from k8sflow.kubernetes.manifest import Manifest
 from k8sflow.kubernetes.outcome import end_without_pod, is_being_deleted
 from k8sflow.kubernetes.reflector import Change
@@ -154,9 +154,22 @@ class JobOnCluster:
         for task in podless:
             if (end := end_without_pod(job, task.index)) is not None:
                 await task.end_without_pod(end)
-        if job is not None and job["spec"].get("suspend"):
-            for task in podless[:1]:
-                task.tell_waiting(diagnosis.suspended())
+        if job is not None and queue.is_suspended(job):
+            reason = await queue.why(self.run.api, job)
+            for number, task in enumerate(podless):
+                task.suspended(reason if number == 0 else None)
+
+    async def is_queued_again(self, task: TaskOnCluster, pod: Manifest) -> bool:
+        """True if a queue manager has stopped the Job, and with it a pod, so that the task waits for its next turn."""
+        try:
+            job = await self._get()
+        except KubernetesError:
+            return False
+        if job is None or self.run.is_cancelling or not queue.was_suspended(job, pod):
+            return False
+        if queue.is_suspended(job):
+            task.suspended(await queue.why(self.run.api, job))
+        return True
 
     async def is_deleted(self) -> bool:
         """True if the Job was deleted."""

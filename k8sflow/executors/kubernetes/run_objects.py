@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from k8sflow.debug_log import DebugLog
@@ -10,8 +11,8 @@ from k8sflow.errors import ApiStatusError, KubernetesError
 from k8sflow.executors.context import RunContext
 from k8sflow.kubernetes import labels, names
 from k8sflow.kubernetes.api import KubernetesApi
-from k8sflow.kubernetes.job import GRACE_SECONDS
 from k8sflow.kubernetes.manifest import Manifest
+from k8sflow.kubernetes.pod import GRACE_SECONDS
 
 ABANDONED_SECONDS = 7 * 24 * 3600
 _RENEW_SECONDS = 24 * 3600
@@ -63,6 +64,21 @@ class RunObjects:
         return f"{self.jobs}/{names.owner_name(flow=self.flow, run=self.run)}-lease"
 
 
+def owner_manifest(objects: RunObjects, owners: Sequence[Manifest] = ()) -> Manifest:
+    """The ConfigMap that owns all of a run's objects, and that others own."""
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {
+            "name": objects.owner.rpartition("/")[2],
+            "namespace": objects.namespace,
+            "labels": labels.run_labels(objects.flow, objects.run),
+            "annotations": labels.run_annotations(objects.flow, objects.run),
+            **({"ownerReferences": list(owners)} if owners else {}),
+        },
+    }
+
+
 async def make_owner(api: KubernetesApi, objects: RunObjects, image: str) -> tuple[Manifest, bool]:
     """The ownerReference of a ConfigMap that owns all of the run's objects, and whether it is new.
 
@@ -70,19 +86,7 @@ async def make_owner(api: KubernetesApi, objects: RunObjects, image: str) -> tup
     """
     owners = await _make_lease(api, objects, image)
     path, _, name = objects.owner.rpartition("/")
-    config_map, is_new = await api.create(
-        path,
-        {
-            "apiVersion": "v1",
-            "kind": "ConfigMap",
-            "metadata": {
-                "name": name,
-                "labels": labels.run_labels(objects.flow, objects.run),
-                "annotations": labels.run_annotations(objects.flow, objects.run),
-                "ownerReferences": owners,
-            },
-        },
-    )
+    config_map, is_new = await api.create(path, owner_manifest(objects, owners))
     reference = {"apiVersion": "v1", "kind": "ConfigMap", "name": name, "uid": config_map["metadata"]["uid"]}
     return reference, is_new
 

@@ -14,7 +14,6 @@ from k8sflow.flow.decorators.pod_options import PodOptions
 from k8sflow.flow.outcome import Outcome
 from k8sflow.kubernetes import diagnosis, waiting
 from k8sflow.kubernetes.api import KubernetesApi
-from k8sflow.kubernetes.job import CONTAINER
 from k8sflow.kubernetes.logs import PodLog
 from k8sflow.kubernetes.manifest import Manifest
 from k8sflow.kubernetes.outcome import (
@@ -26,6 +25,7 @@ from k8sflow.kubernetes.outcome import (
     is_being_deleted,
     pod_state,
 )
+from k8sflow.kubernetes.pod import CONTAINER
 from k8sflow.kubernetes.reflector import Change
 from k8sflow.outages import Notice
 from k8sflow.task.host.framing import RESULT, ResultLine, decode
@@ -69,6 +69,9 @@ class Holder(Protocol):
     def stop(self, task: TaskOnCluster) -> None:
         """Ends its pod, now or when it comes."""
 
+    async def is_queued_again(self, task: TaskOnCluster, pod: Manifest) -> bool:
+        """True if a queue manager has stopped the Job, and with it a pod, so that the task waits for its next turn."""
+
     async def is_deleted(self) -> bool:
         """True if the Job was deleted."""
 
@@ -90,6 +93,8 @@ class TaskOnCluster:
     started_pod: str | None = None
     reason: TaskResult | None = None
     _over: set[str] = field(default_factory=set)
+    _times_queued_again: int = 0
+    _pending_since: float | None = None
     _tail: deque[bytes] = field(default_factory=lambda: deque(maxlen=_TAIL_LINES))
     _lines: int = 0
     _pulling: str = ""
@@ -115,10 +120,19 @@ class TaskOnCluster:
     def created(self) -> None:
         """Takes note that the Job exists, and is to start its pod now."""
         self.created_at = asyncio.get_running_loop().time()
-        if self.options.pending_timeout_seconds is not None and not self.is_finished:
-            self._set_timer("pending", self.options.pending_timeout_seconds, self._give_up)
+        if self.options.queue is None:  # a queue's time doesn't count: the pod's first sign is the end of it
+            self._begin_pending()
         if self.pod is not None and self.is_waiting:  # it was seen before the answer to the create
             self.run.spawn(self._explain_waiting(self.pod))
+
+    def suspended(self, reason: TaskResult | None) -> None:
+        """Takes note that its Job starts no pod for now, which counts against no timeout; reports the reason."""
+        if self.pod is not None:
+            return  # it has started one in the meantime
+        self._pending_since = None
+        self._drop_timer("pending")
+        if reason is not None:
+            self.tell_waiting(reason)
 
     def pod_changed(self, change: Change, pod: Manifest) -> None:
         """Acts on a change of one of the Job's pods."""
@@ -133,6 +147,8 @@ class TaskOnCluster:
                 self._pod_over(last_known, end_of_deleted(last_known))
             return
         self.pod = pod
+        if self.started_pod is None:
+            self._begin_pending()
         match pod_state(pod, self.options):
             case PodEnd() as end:
                 self._pod_over(pod, end)
@@ -170,7 +186,7 @@ class TaskOnCluster:
     async def end_without_pod(self, end: PodEnd) -> None:
         """Finishes without any pod, which its Job doesn't start any more."""
         if self.pod is None and not self.is_finished:
-            await self._end(end, None, None)
+            await self._end(end, None, None, None)
 
     def finish(self, result: TaskResult) -> None:
         """Emits the one ``Finished``; nothing is emitted for the task after it."""
@@ -200,9 +216,15 @@ class TaskOnCluster:
         if found is not None or self.reason is not None:
             self.tell_waiting(found)
 
+    def _begin_pending(self) -> None:
+        if self._pending_since is None:
+            self._pending_since = asyncio.get_running_loop().time()
+        if self.options.pending_timeout_seconds is not None and not self.is_finished:
+            self._set_timer("pending", self.options.pending_timeout_seconds, self._give_up)
+
     def _give_up(self) -> None:
-        if self.is_waiting and self.created_at is not None:
-            waited = asyncio.get_running_loop().time() - self.created_at
+        if self.is_waiting and self._pending_since is not None:
+            waited = asyncio.get_running_loop().time() - self._pending_since
             self.stop(diagnosis.given_up(self.reason or diagnosis.not_started(), waited))
 
     def _lose(self) -> None:
@@ -264,11 +286,13 @@ class TaskOnCluster:
         log, follower, self._log, self._follower = self._log, self._follower, None, None
         if follower is not None:
             follower.cancel()
-        if end.is_disruption:  # from here on the next pod may come
+        if end.is_disruption or self.options.queue is not None:  # from here on the next pod may come
             self.pod, self.started_pod = None, None
-        self.run.spawn(self._end(end, log, follower))
+        self.run.spawn(self._end(end, pod, log, follower))
 
-    async def _end(self, end: PodEnd, log: PodLog | None, follower: asyncio.Task[None] | None) -> None:
+    async def _end(
+        self, end: PodEnd, pod: Manifest | None, log: PodLog | None, follower: asyncio.Task[None] | None
+    ) -> None:
         """Hands on the rest of the log, decides what the end means, and finishes or waits for the next pod."""
         if follower is not None:
             await asyncio.wait({follower})
@@ -277,14 +301,28 @@ class TaskOnCluster:
         if self.is_finished:
             return
         result = end.result if end.is_reported_by_agent else await self._without_word(end)
+        if pod is not None and _may_be_queued_again(end, result) and await self._is_queued_again(pod):
+            return
         if not (end.is_disruption and result is end.result):
             self.finish(result)
             return
-        if self.run.is_cancelling or len(self._over) >= MOST_DISRUPTIONS:
+        if self.run.is_cancelling or len(self._over) - self._times_queued_again >= MOST_DISRUPTIONS:
             self.stop(result)
         else:
             why = replace(result.explained, resolution="Kubernetes starts it again in another pod.")
             self.tell_waiting(replace(result, failure=why))
+
+    async def _is_queued_again(self, pod: Manifest) -> bool:
+        if self.pod is not None and self.pod["metadata"]["uid"] != pod["metadata"]["uid"]:
+            self._times_queued_again += 1
+            return True  # the next pod is here
+        before, self.pod, self.started_pod = (self.pod, self.started_pod), None, None
+        if await self.job.is_queued_again(self, pod):
+            self._times_queued_again += 1
+            return True
+        if self.pod is None:
+            self.pod, self.started_pod = before
+        return False
 
     async def _drain(self, log: PodLog) -> None:
         try:
@@ -322,6 +360,10 @@ class TaskOnCluster:
     def _drop_timer(self, name: str) -> None:
         if (timer := self._timers.pop(name, None)) is not None:
             timer.cancel()
+
+
+def _may_be_queued_again(end: PodEnd, result: TaskResult) -> bool:
+    return not end.is_disruption and result.outcome is Outcome.NODE_LOST
 
 
 def _task_container_state(pod: Manifest) -> dict[str, Any]:

@@ -25,7 +25,7 @@ JOB = {"kind": "Job", "metadata": {"name": "j", "labels": {"run": "r1"}}}
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("k8sflow.kubernetes.api._FIRST_DELAY_SECONDS", 0.05)
-    monkeypatch.setattr("k8sflow.kubernetes.preflight._PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr("k8sflow.kubernetes.preflight.PATIENCE_SECONDS", 0.2)
 
 
 @pytest.fixture
@@ -266,7 +266,8 @@ def test_a_missing_secret_is_reported_before_a_pod_waits_for_it(server: FakeApi)
         check_access(settings, access=server.access)
     server.fail("GET", "/secrets/keys", 403, body={"reason": "Forbidden", "message": "cannot get"})
     check_access(settings, access=server.access)
-    server.put("secrets", {"metadata": {"name": "keys"}})
+    keys = {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}
+    server.put("secrets", {"metadata": {"name": "keys"}, "data": keys})
     check_access(settings, access=server.access)
 
 
