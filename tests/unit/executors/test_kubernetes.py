@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import queue
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -13,6 +15,7 @@ from k8sflow.flow.decorators.pod_options import PodOptions, merge
 from k8sflow.flow.outcome import Outcome
 from k8sflow.kubernetes import names
 from k8sflow.kubernetes.pod import agent_command
+from k8sflow.outages import Notice
 from k8sflow.task.host.framing import Encoder, encode_result
 from k8sflow.task.result import TaskResult, failed
 from tests.support import pod_options
@@ -27,7 +30,7 @@ from tests.unit.executors.kubernetes_driver import (
     waits,
     with_status,
 )
-from tests.unit.kubernetes.fake_api import FakeApi
+from tests.unit.kubernetes.fake_api import DEADLINE_SECONDS, FakeApi, cut
 
 FLOWRUN = {"apiVersion": "k8sflow.dev/v1alpha1", "kind": "FlowRun", "name": "demo", "uid": "u"}
 
@@ -319,6 +322,26 @@ def test_cancel_waits_for_no_grace(
     server.pod_of(job)
     driver.executor.cancel()
     assert [delete for delete in server.grace_of_deletes if delete[0] == "pods"] == expected
+
+
+def test_a_cancelled_run_reports_that_its_jobs_can_not_be_deleted_yet(
+    server: FakeApi, start: Callable[..., Driver], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of it is left when the server is back."""
+    for module in ("k8sflow.outages", "k8sflow.kubernetes.api"):
+        monkeypatch.setattr(f"{module}.REPORT_AFTER_SECONDS", 0.2)
+    notices: queue.Queue[Notice] = queue.Queue()
+    driver = start(notice=notices.put)
+    driver.run("a")
+    cancelling = threading.Thread(target=driver.executor.cancel)
+    with server.away(cut):
+        cancelling.start()
+        while "The run's Jobs can't be deleted yet" not in notices.get(timeout=DEADLINE_SECONDS).text:
+            pass
+    assert notices.get(timeout=DEADLINE_SECONDS).is_over
+    cancelling.join(DEADLINE_SECONDS)
+    assert not cancelling.is_alive()
+    assert (server.names("jobs"), server.names("configmaps")) == ([], [])
 
 
 def test_the_last_job_takes_the_owner_along(server: FakeApi, start: Callable[..., Driver]) -> None:
