@@ -328,8 +328,7 @@ def test_a_cancelled_run_reports_that_its_jobs_can_not_be_deleted_yet(
     server: FakeApi, start: Callable[..., Driver], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing of it is left when the server is back."""
-    for module in ("k8sflow.outages", "k8sflow.kubernetes.api"):
-        monkeypatch.setattr(f"{module}.REPORT_AFTER_SECONDS", 0.2)
+    monkeypatch.setattr("k8sflow.outages.REPORT_AFTER_SECONDS", 0.2)
     notices: queue.Queue[Notice] = queue.Queue()
     driver = start(notice=notices.put)
     driver.run("a")
