@@ -52,6 +52,7 @@ class JobOnCluster:
         parallelism: How many of them run at a time.
         on_finished: Called when one of its tasks has finished.
         tasks: The unfinished tasks, by index.
+        is_new: Whether this driver made it, and not an earlier one.
         stays: Whether the Job may stay when it has finished, for people to look at.
     """
 
@@ -63,6 +64,7 @@ class JobOnCluster:
     parallelism: int
     on_finished: Callable[[JobOnCluster], None]
     tasks: dict[int, TaskOnCluster] = field(default_factory=dict)
+    is_new: bool = True
     stays: bool = True
     is_created: bool = False
     _live: set[int] = field(default_factory=set)

@@ -62,11 +62,7 @@ class StuckTasks:
         """The tasks that should have a pod by now, with their Jobs, and those whose pods should have started."""
         waiting_tasks = [(job, task) for job in self._jobs() for task in job.waiting()]
         podless = [found for found in waiting_tasks if _is_late(found[1], _LATE_POD_SECONDS) and not found[1].pod]
-        slow = [
-            task
-            for _, task in waiting_tasks
-            if task.pod is not None and _is_late(task, _SLOW_START_SECONDS) and not task.is_explained_by_status
-        ]
+        slow = [task for _, task in waiting_tasks if _is_late(task, _SLOW_START_SECONDS) and _is_silent(task)]
         return podless, slow
 
     async def _explain(
@@ -96,6 +92,11 @@ class StuckTasks:
             if error.status == HTTPStatus.FORBIDDEN:
                 return []
             raise
+
+
+def _is_silent(task: TaskOnCluster) -> bool:
+    """True if the task has a pod whose status doesn't say why it waits."""
+    return task.pod is not None and waiting.why(task.pod, task.options) is None
 
 
 def _is_late(task: TaskOnCluster, seconds: float) -> bool:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from k8sflow.errors import KubernetesError, StorageError
-from k8sflow.executors.base import Emit, Finished, Note, Output, OutputMissing, Queued, Started
+from k8sflow.executors.base import Emit, Finished, Note, Output, OutputMissing, Queued, Reached, Started
+from k8sflow.executors.kubernetes.following import LAST_LINES, Following
+from k8sflow.executors.kubernetes.lost_agents import complete_logs
 from k8sflow.flow.decorators.pod_options import PodOptions
 from k8sflow.flow.outcome import Outcome
 from k8sflow.kubernetes import diagnosis, waiting
@@ -28,6 +31,7 @@ from k8sflow.kubernetes.outcome import (
 from k8sflow.kubernetes.pod import CONTAINER
 from k8sflow.kubernetes.reflector import Change
 from k8sflow.outages import Notice
+from k8sflow.storage.run_store import RunStore
 from k8sflow.task.host.framing import RESULT, ResultLine, decode
 from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskSpec
@@ -47,6 +51,9 @@ class Surroundings(Protocol):
     namespace: str
     emit: Emit
     is_cancelling: bool
+    is_traced: bool
+    following: Following
+    run_store: RunStore
 
     def committed(self, spec: TaskSpec) -> TaskResult | None:
         """The result of a task whose pod left none, if the store has it; called in other threads."""
@@ -62,6 +69,7 @@ class Holder(Protocol):
     """The Job that has a task."""
 
     options: PodOptions
+    is_new: bool
 
     def finished(self, task: TaskOnCluster) -> None:
         """Takes note that the task is over."""
@@ -92,6 +100,7 @@ class TaskOnCluster:
     is_finished: bool = False
     started_pod: str | None = None
     reason: TaskResult | None = None
+    _node: str = ""
     _over: set[str] = field(default_factory=set)
     _times_queued_again: int = 0
     _pending_since: float | None = None
@@ -99,6 +108,7 @@ class TaskOnCluster:
     _lines: int = 0
     _pulling: str = ""
     _log: PodLog | None = None
+    _last_lines: int | None = None
     _follower: asyncio.Task[None] | None = None
     _timers: dict[str, asyncio.TimerHandle] = field(default_factory=dict)
 
@@ -112,14 +122,11 @@ class TaskOnCluster:
         """True if its pod has to come, and no container of it has started."""
         return not self.is_finished and self.created_at is not None and self.started_pod is None
 
-    @property
-    def is_explained_by_status(self) -> bool:
-        """True if the pod's status says why it waits, so that its events aren't needed."""
-        return self.pod is not None and waiting.why(self.pod, self.job.options) is not None
-
     def created(self) -> None:
         """Takes note that the Job exists, and is to start its pod now."""
         self.created_at = asyncio.get_running_loop().time()
+        if self.job.is_new:
+            self._reached("created")
         if self.options.queue is None:  # a queue's time doesn't count: the pod's first sign is the end of it
             self._begin_pending()
         if self.pod is not None and self.is_waiting:  # it was seen before the answer to the create
@@ -147,6 +154,7 @@ class TaskOnCluster:
                 self._pod_over(last_known, end_of_deleted(last_known))
             return
         self.pod = pod
+        self._note_node(pod)
         if self.started_pod is None:
             self._begin_pending()
         match pod_state(pod, self.options):
@@ -197,7 +205,8 @@ class TaskOnCluster:
             self._drop_timer(name)
         if self._follower is not None:
             self._follower.cancel()
-        if self.started_pod is not None and (result.log_lines or 0) > self._lines:
+        self.run.following.release(self)
+        if self._last_lines is None and self.started_pod is not None and (result.log_lines or 0) > self._lines:
             self.run.emit(OutputMissing(self.spec, (result.log_lines or 0) - self._lines))
         self.run.emit(Finished(self.spec, result))
         self.job.finished(self)
@@ -207,6 +216,16 @@ class TaskOnCluster:
         if not self.is_finished:
             self.job.stop(self)
             self.finish(result)
+
+    def _note_node(self, pod: Manifest) -> None:
+        node = str(pod["spec"].get("nodeName") or "")
+        if node and node != self._node:
+            self._node = node
+            self._reached("scheduled", node)
+
+    def _reached(self, stage: Literal["created", "scheduled"], where: str = "") -> None:
+        if self.run.is_traced:
+            self.run.emit(Reached(self.spec, stage, time.time(), where))
 
     async def _explain_waiting(self, pod: Manifest) -> None:
         node = await self.run.largest_node() if waiting.is_unschedulable(pod) else None
@@ -240,10 +259,12 @@ class TaskOnCluster:
         self.reason = None
         self._drop_timer("pending")
         self._drop_timer("faulty start")
-        self.run.emit(Started(self.spec, f"pod {name} on {node}"))
+        is_followed = self.run.following.take(self)
+        self.run.emit(Started(self.spec, f"pod {name} on {node}", is_followed))
         path = f"/api/v1/namespaces/{self.run.namespace}/pods/{name}"
         self._log = PodLog(self.run.api, path, container=CONTAINER, on_line=self._line, report=self._note)
-        if "running" in _task_container_state(pod):
+        self._last_lines = None if is_followed else LAST_LINES
+        if is_followed and "running" in _task_container_state(pod):
             self._follower = self.run.spawn(self._follow(self._log))
 
     async def _follow(self, log: PodLog) -> None:
@@ -296,10 +317,14 @@ class TaskOnCluster:
         """Hands on the rest of the log, decides what the end means, and finishes or waits for the next pod."""
         if follower is not None:
             await asyncio.wait({follower})
-        if log is not None:
+        if log is not None and not (
+            self._last_lines and end.is_reported_by_agent and not end.result.outcome.is_failure
+        ):
             await self._drain(log)
         if self.is_finished:
             return
+        if end.ran and not end.is_reported_by_agent and log is not None:
+            await complete_logs(self.run.api, log.pod_path, self.run.run_store, self.spec)
         result = end.result if end.is_reported_by_agent else await self._without_word(end)
         if pod is not None and _may_be_queued_again(end, result) and await self._is_queued_again(pod):
             return
@@ -326,7 +351,7 @@ class TaskOnCluster:
 
     async def _drain(self, log: PodLog) -> None:
         try:
-            await asyncio.wait_for(log.drain(), _DRAIN_SECONDS)
+            await asyncio.wait_for(log.drain(self._last_lines), _DRAIN_SECONDS)
         except (KubernetesError, asyncio.TimeoutError):
             # The pod or its node is lost, and the rest of its log with it; the agent has uploaded what it could.
             return
