@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
-import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +30,7 @@ from botocore.exceptions import (
 from k8sflow.debug_log import DebugLog
 from k8sflow.errors import ConfigurationError, ObjectNotFoundError, OutageError, StorageError, UnreachableError
 from k8sflow.outages import Report
+from k8sflow.storage import s3_errors
 from k8sflow.storage.objects import Buffer
 from k8sflow.storage.patience import Patience, patient
 from k8sflow.storage.s3_log import S3Log, read_log
@@ -281,7 +281,7 @@ class S3Store:
             raise self._error_of(error, where, server) from error
         except (EndpointConnectionError, ConnectTimeoutError) as error:
             raise UnreachableError(
-                f"{server} can't be reached for {where}: {_why_unreachable(error)}.",
+                f"{server} can't be reached for {where}: {s3_errors.why_unreachable(error)}.",
                 cause="The server is down, or the endpoint is wrong.",
                 advice="Check the setting endpoint (K8SFLOW_ENDPOINT), or in_cluster_endpoint for pods.",
             ) from error
@@ -308,6 +308,8 @@ class S3Store:
                 f"{server} doesn't accept the keys for {self.url} ({code}).",
                 advice="Check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE.",
             )
+        if (wrong_clock := s3_errors.wrong_clock(error, code, f"{server} refuses {where}")) is not None:
+            return wrong_clock
         if code in {"AccessDenied", "403", "Forbidden"}:
             return ConfigurationError(
                 f"{server} denies these keys access to {where} ({code}).",
@@ -380,20 +382,6 @@ def _client(endpoint: str | None, region: str | None) -> S3Client:
             f"the S3 client for the endpoint {endpoint!r} can't be created: {error}",
             advice="The setting endpoint (K8SFLOW_ENDPOINT) is a URL such as http://127.0.0.1:7070.",
         ) from error
-
-
-def _why_unreachable(error: BaseException) -> str:
-    """The system's reason why there is no connection, which botocore's message lacks."""
-    seen: list[BaseException] = []
-    reason: BaseException | None = error
-    while reason is not None and reason not in seen:
-        if isinstance(reason, socket.gaierror):
-            return f"its name can't be resolved by DNS ({reason.strerror})"
-        if isinstance(reason, ConnectionRefusedError):
-            return "the connection was refused, so nothing listens there"
-        seen.append(reason)
-        reason = reason.__cause__ or reason.__context__
-    return str(error).rstrip(".")
 
 
 def _code(error: ClientError) -> str:

@@ -91,7 +91,10 @@ class Jobs:
         is_new = False
         try:
             if self._owner is None:
-                self._owner, is_new = await run_objects.make_owner(self.api, self.objects)
+                self._owner, is_new = await run_objects.make_owner(
+                    self.api, self.objects, self.context.settings.kubernetes_runtime_image
+                )
+                self.spawn(run_objects.keep_lease(self.api, self.objects))
             self._has_owner.set()
             if not is_new:
                 self._earlier = await earlier_jobs(self.api, self.objects)

@@ -278,8 +278,8 @@ class RunState:
                         self._actions.append(CatchFailure(each, result, catch))
                     else:
                         self._continue(each, found)
-            case Failed():
-                self._end(RunResult(RunEnd.FAILED, task, _with_advice(result, policy)))
+            case Failed(costless):
+                self._end(RunResult(RunEnd.FAILED, task, _with_advice(result, policy, costless)))
 
     def _continue(self, task: TaskSpec, result: TaskResult) -> None:
         """Submits what becomes ready by a task's result."""
@@ -377,8 +377,12 @@ class RunState:
             self._actions.append(End(result))
 
 
-def _with_advice(result: TaskResult, policy: StepPolicy) -> TaskResult:
-    """The failure for which no execution is left; what to do where it ran out of all the memory that it may get."""
+def _with_advice(result: TaskResult, policy: StepPolicy, costless: int) -> TaskResult:
+    """The failure for which no execution is left, with advice that says what was tried."""
+    if costless:
+        times = "once" if costless == 1 else f"{costless} times"
+        said = f"It was run again {times} already, and failed each time. {result.explained.resolution}"
+        return replace(result, failure=replace(result.explained, resolution=said.strip()))
     if result.outcome is not Outcome.OUT_OF_MEMORY or not policy.more_memory:
         return result
     advice = (

@@ -216,6 +216,8 @@ def test_a_failure_is_retried_only_where_the_infrastructure_failed(tmp_path: Pat
     }  # fmt: skip
     attempts = [spec.attempt for spec in world.attempts if spec.name.step == "s1"]
     assert attempts == (list(range(InfrastructureRetry().times + 1)) if infrastructure else [0])
+    assert result.result is not None
+    assert ("It was run again 3 times already" in result.result.explained.resolution) == infrastructure
     assert len(world.retries) == len(attempts) - 1
     assert not result.is_success
     assert result.failed is not None
