@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from k8sflow.storage.folder import FolderStore
 from k8sflow.storage.local import nearest
@@ -20,6 +21,10 @@ from tests.cluster.s3 import S3Server
 
 if TYPE_CHECKING:
     from k8sflow.storage.s3 import S3Store
+
+# A busy machine draws examples slowly; that is not a failure.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 # Each case of these tests starts processes, most of them whole runs.
 _EXPENSIVE = ("tests/flows/", "tests/unit/parallel/", "tests/unit/task/host/test_agent.py")

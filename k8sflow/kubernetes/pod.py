@@ -56,7 +56,8 @@ def pod(job: TaskJob) -> Manifest:
 
 def pod_labels(job: TaskJob) -> dict[str, str]:
     """The labels of the Job and the pod."""
-    return {**(job.options.labels or {}), **labels.task_labels(job.tasks)}
+    together = labels.TOGETHER_LABELS if job.service else {}
+    return {**(job.options.labels or {}), **labels.task_labels(job.tasks), **together}
 
 
 def pod_annotations(job: TaskJob) -> dict[str, str]:
@@ -129,6 +130,7 @@ def _spec(job: TaskJob) -> Manifest:
     if copies_runtime:
         spec["initContainers"] = [_runtime_container(job)]
     asked = {**_scheduling(job), **_network(options), "serviceAccountName": options.service_account}
+    asked["subdomain"] = job.service
     asked["imagePullSecrets"] = [{"name": name} for name in options.image_pull_secrets or ()]
     return {**spec, **{name: value for name, value in asked.items() if value}}
 

@@ -14,6 +14,7 @@ from k8sflow.flow.decorators.environment import variables_of
 from k8sflow.flow.decorators.pod_options import DEFAULT_OPTIONS, PodOptions, common_namespace, merge
 from k8sflow.flow.decorators.policy import InfrastructureRetry, StepPolicy
 from k8sflow.flow.definition import FlowDefinition
+from k8sflow.flow.graph import Graph
 from k8sflow.flow.problems import all_problems
 from k8sflow.flow.script import script_of
 from k8sflow.storage.records import RunRecord
@@ -29,11 +30,13 @@ class Placement:
         pods: What the steps on Kubernetes ask of their pods.
         namespace: The namespace of their Jobs.
         policies: Retries, timeout and catch of the steps that say anything of it, wherever they run.
+        has_gangs: Whether pods of a ``num_parallel`` step have to find each other.
     """
 
     pods: Mapping[str, PodOptions]
     namespace: str
     policies: Mapping[str, StepPolicy] = field(default_factory=dict)
+    has_gangs: bool = False
 
     @property
     def uses_kubernetes(self) -> bool:
@@ -56,7 +59,8 @@ class Placement:
         """
         own = _from_settings(settings)
         pods = {step: merge(options, own, DEFAULT_OPTIONS) for step, options in record.pods.items()}
-        return Placement(pods, common_namespace(pods, settings.kubernetes_namespace), record.policies)
+        namespace = common_namespace(pods, settings.kubernetes_namespace)
+        return Placement(pods, namespace, record.policies, _has_gangs(record.graph, pods))
 
     @staticmethod
     def of(definition: FlowDefinition, with_: tuple[str, ...], settings: Settings) -> Placement:
@@ -83,7 +87,12 @@ class Placement:
                     policies[name] = policy
             except FlowDefinitionError as error:
                 raise all_problems(definition.name, [node.location.problem(error.summary, error.advice)]) from error
-        return Placement(pods, common_namespace(pods, settings.kubernetes_namespace), policies)
+        namespace = common_namespace(pods, settings.kubernetes_namespace)
+        return Placement(pods, namespace, policies, _has_gangs(definition.graph, pods))
+
+
+def _has_gangs(graph: Graph, pods: Mapping[str, PodOptions]) -> bool:
+    return any(step in pods and graph[step].is_parallel for step in graph.nodes)
 
 
 def _pod(

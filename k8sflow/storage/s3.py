@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from k8sflow.debug_log import DebugLog
 from k8sflow.errors import ConfigurationError, ObjectNotFoundError, OutageError, StorageError, UnreachableError
 from k8sflow.outages import Report
+from k8sflow.storage import s3_errors
 from k8sflow.storage.objects import Buffer
 from k8sflow.storage.patience import Patience, patient
 from k8sflow.storage.s3_client import (
@@ -271,6 +272,8 @@ class S3Store:
                 f"{server} doesn't accept the keys for {self.url} ({code}).",
                 advice="Check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE.",
             )
+        if (wrong_clock := s3_errors.wrong_clock(code, error.date, f"{server} refuses {where}")) is not None:
+            return wrong_clock
         if code in {"AccessDenied", "403", "Forbidden"}:
             return ConfigurationError(
                 f"{server} denies these keys access to {where} ({code}).",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import socket
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
@@ -38,6 +37,7 @@ from k8sflow.storage.s3_client import (
     Page,
     RefusedError,
 )
+from k8sflow.storage.s3_errors import why_unreachable
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
@@ -140,10 +140,11 @@ def _translated() -> Iterator[None]:
         raise NoKeysError(str(error)) from error
     except ClientError as error:
         code = str(error.response.get("Error", {}).get("Code", ""))
-        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        raise RefusedError(code, status, str(error)) from error
+        metadata = error.response.get("ResponseMetadata", {})
+        date = metadata.get("HTTPHeaders", {}).get("date", "")
+        raise RefusedError(code, metadata.get("HTTPStatusCode", 0), str(error), date) from error
     except (EndpointConnectionError, ConnectTimeoutError) as error:
-        raise NoAnswerError(_why_unreachable(error), is_unreachable=True) from error
+        raise NoAnswerError(why_unreachable(error), is_unreachable=True) from error
     except (BotoConnectionError, HTTPClientError, IncompleteReadError) as error:
         raise NoAnswerError(str(error).rstrip(".")) from error
     except BotoCoreError as error:
@@ -210,17 +211,3 @@ def _client(endpoint: str | None, region: str | None, connections: int) -> S3Cli
             f"the S3 client for the endpoint {endpoint!r} can't be created: {error}",
             advice="The setting endpoint (K8SFLOW_ENDPOINT) is a URL such as http://127.0.0.1:7070.",
         ) from error
-
-
-def _why_unreachable(error: BaseException) -> str:
-    """The system's reason why there is no connection, which botocore's message lacks."""
-    seen: list[BaseException] = []
-    reason: BaseException | None = error
-    while reason is not None and reason not in seen:
-        if isinstance(reason, socket.gaierror):
-            return f"its name can't be resolved by DNS ({reason.strerror})"
-        if isinstance(reason, ConnectionRefusedError):
-            return "the connection was refused, so nothing listens there"
-        seen.append(reason)
-        reason = reason.__cause__ or reason.__context__
-    return str(error).rstrip(".")

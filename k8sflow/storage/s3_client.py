@@ -27,12 +27,14 @@ class RefusedError(Exception):
         code: S3's error code; the HTTP status where the answer has none.
         status: The HTTP status.
         message: The server's message.
+        date: The server's time, as in the header ``Date``.
     """
 
-    def __init__(self, code: str, status: int, message: str) -> None:
+    def __init__(self, code: str, status: int, message: str, date: str = "") -> None:
         super().__init__(f"{message} ({code})" if message else code)
         self.code = code
         self.status = status
+        self.date = date
 
 
 class NoAnswerError(Exception):

@@ -116,6 +116,7 @@ class Answer:
         self.size = None if length is None else int(length)
         self.etag = response.getheader("ETag") or ""
         self.status = response.status
+        self.date = response.getheader("Date") or ""
         self._server = server
         self._connection = connection
         self._response = response

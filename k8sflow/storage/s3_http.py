@@ -195,7 +195,7 @@ class HttpClient:
         answer = self._signed(method, key, query or {}, headers or {}, body)
         if answer.status in _SUCCESS:
             return answer
-        refusal, region = _refusal(answer.status, answer.body())
+        refusal, region = _refusal(answer.status, answer.body(), answer.date)
         if not region or region == self._region:
             raise refusal
         self._region = region  # servers other than AWS have one of any name, and most users set none
@@ -260,17 +260,17 @@ def _slices(parts: Sequence[Buffer]) -> Iterator[list[memoryview]]:
         yield held
 
 
-def _refusal(status: int, body: bytes) -> tuple[RefusedError, str]:
+def _refusal(status: int, body: bytes, date: str = "") -> tuple[RefusedError, str]:
     """The error of an answer, and the region that the server expects, where it says so."""
     from xml.etree.ElementTree import ParseError  # noqa: PLC0415  most processes parse no XML
 
     try:
         document = _parsed(body)
     except ParseError:  # the answer to HEAD has no body, and a proxy's is a page
-        return RefusedError(str(status), status, http.client.responses.get(status, "")), ""
+        return RefusedError(str(status), status, http.client.responses.get(status, ""), date), ""
     code, message = (document.findtext(f"{{*}}{name}") or "" for name in ("Code", "Message"))
     region = document.findtext("{*}Region") or "" if code == "AuthorizationHeaderMalformed" else ""
-    return RefusedError(code or str(status), status, message), region
+    return RefusedError(code or str(status), status, message, date), region
 
 
 def _parsed(document: bytes) -> Element:

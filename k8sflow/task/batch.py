@@ -152,10 +152,11 @@ def alike(one: TaskSpec, other: TaskSpec) -> bool:
 def kind_of(task: TaskSpec) -> object:
     """A hashable value that is the same for tasks that can be in one batch."""
     name, path = task.name, task.name.path
-    if not path or task.nodes > 1 or any(each.path != path[: len(each.path)] for each in task.inputs):
+    if not path or any(each.path != path[: len(each.path)] for each in task.inputs):
         return task
     inputs = tuple((each.step, len(each.path), each.width, each.turn, each.until) for each in task.inputs)
-    return task.flow, task.run, name.step, len(path), name.turn, task.attempt, inputs
+    alike = (task.attempt, task.nodes, task.memory)
+    return task.flow, task.run, name.step, len(path), name.turn, alike, inputs
 
 
 def _grouped(paths: Iterable[Path]) -> Iterator[Branches]:

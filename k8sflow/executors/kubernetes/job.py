@@ -15,7 +15,7 @@ from k8sflow.kubernetes import labels, queue
 from k8sflow.kubernetes.manifest import Manifest
 from k8sflow.kubernetes.outcome import end_without_pod, is_being_deleted
 from k8sflow.kubernetes.reflector import Change
-from k8sflow.task.result import TaskResult
+from k8sflow.task.result import TaskResult, ended_with
 from k8sflow.task.spec import TaskSpec
 
 
@@ -115,8 +115,8 @@ class JobOnCluster:
         elif index in self._stopped and change is Change.ADDED and not is_being_deleted(pod):
             self.run.spawn(self._delete(self._pod_path(pod)))
 
-    def finished(self, task: TaskOnCluster) -> None:
-        """Takes note that a task is over: the Job starts the next pod."""
+    def finished(self, task: TaskOnCluster, result: TaskResult) -> None:
+        """Takes note that a task is over: the Job starts the next pod. If tasks run together, a failure ends them."""
         if self.tasks.pop(task.index, None) is None:
             return
         if task.index in self._live:
@@ -127,6 +127,8 @@ class JobOnCluster:
             self.stays = False  # a pod of a task that was stopped may still come
             self.run.spawn(self._delete(self.path))
         self.on_finished(self)
+        if task.spec.nodes > 1 and result.outcome.is_failure and self.tasks:
+            self.stop_all(ended_with(task.spec.name))
 
     def stop(self, task: TaskOnCluster) -> None:
         """Ends a task's pod: other pods of an Indexed Job run on."""

@@ -28,6 +28,7 @@ from k8sflow.kubernetes.api import KubernetesApi
 from k8sflow.kubernetes.job import job_manifest
 from k8sflow.kubernetes.manifest import Manifest
 from k8sflow.kubernetes.reflector import Change, Reflector, identity_of
+from k8sflow.kubernetes.service import service_manifest
 from k8sflow.task.batch import TaskBatch
 from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskName, TaskSpec
@@ -90,7 +91,10 @@ class Jobs:
         is_new = False
         try:
             if self._owner is None:
-                self._owner, is_new = await run_objects.make_owner(self.api, self.objects)
+                self._owner, is_new = await run_objects.make_owner(
+                    self.api, self.objects, self.context.settings.kubernetes_runtime_image
+                )
+                self.spawn(run_objects.keep_lease(self.api, self.objects))
             self._has_owner.set()
             if not is_new:
                 self._earlier = await earlier_jobs(self.api, self.objects)
@@ -257,8 +261,8 @@ class Jobs:
 
     def _start(self, tasks: TaskBatch, room: int) -> None:
         first = tasks.template
-        name = job_name(tasks)
-        job = self._new_job(name, first, len(tasks), min(room, len(tasks)))
+        name, is_gang = job_name(tasks), first.nodes > 1
+        job = self._new_job(name, first, len(tasks), len(tasks) if is_gang else min(room, len(tasks)))
         for index, task in enumerate(tasks):
             job.add(index, task)
         self._creating.add(self.spawn(self._create(job, tasks)))
@@ -277,6 +281,8 @@ class Jobs:
             self.context, job.name, tasks, job.options, parallelism=job.parallelism, owner=self._owner
         )
         try:
+            if description.service:
+                await self._make_service()
             _, job.is_new = await self.api.create(self.objects.jobs, job_manifest(description))
             job.created()
             self._room_changed.set()
@@ -287,6 +293,13 @@ class Jobs:
             detail = f"{error.summary}\n{error.cause}".strip()
             is_final = isinstance(error, ApiStatusError) and error.is_final
             job.stop_all(diagnosis.job_refused(detail, error.advice, is_final=is_final))
+
+    async def _make_service(self) -> None:
+        """Makes the Service by which pods that run together find each other: one for the run."""
+        assert self._owner is not None, "Jobs come after their owner"
+        flow, run = self.objects.flow, self.objects.run
+        manifest = service_manifest(flow=flow, run=run, namespace=self.namespace, owner=self._owner)
+        await self.api.create(f"/api/v1/namespaces/{self.namespace}/services", manifest)
 
     async def _patch_parallelism(self, job: JobOnCluster) -> None:
         try:

@@ -37,26 +37,33 @@ class StuckTasks:
     async def run(self) -> None:
         """Reads events for what a pod's status doesn't tell, while there are Jobs without pods and pods that hang.
 
-        It looks seldom, and not at all while tasks start as they should.
+        It asks the server soon after a task started to hang, then ever more seldom, and not at all while tasks start
+        as they should.
         """
-        pause = _FIRST_LOOK_SECONDS
+        clock = asyncio.get_running_loop().time
+        known: set[TaskOnCluster] = set()
+        pause = due = 0.0
         while True:
-            await asyncio.sleep(pause)
-            waiting_tasks = [(job, task) for job in self._jobs() for task in job.waiting()]
-            podless = [found for found in waiting_tasks if _is_late(found[1], _LATE_POD_SECONDS) and not found[1].pod]
-            slow = [
-                task
-                for _, task in waiting_tasks
-                if task.pod is not None and not task.reason and _is_late(task, _SLOW_START_SECONDS)
-            ]
-            if not podless and not slow:
+            await asyncio.sleep(_FIRST_LOOK_SECONDS)
+            podless, slow = self._late()
+            late = {*slow, *(task for _, task in podless)}
+            if late - known:
                 pause = _FIRST_LOOK_SECONDS
+            elif not late or clock() < due:
                 continue
+            known, due = late, clock() + pause
             pause = min(_LONGEST_LOOK_SECONDS, pause * 2)
             try:
                 await self._explain(podless, slow[:_FEW])
             except KubernetesError:
                 continue  # the reflector decides whether the server is unreachable for good
+
+    def _late(self) -> tuple[list[tuple[JobOnCluster, TaskOnCluster]], list[TaskOnCluster]]:
+        """The tasks that should have a pod by now, with their Jobs, and those whose pods should have started."""
+        waiting_tasks = [(job, task) for job in self._jobs() for task in job.waiting()]
+        podless = [found for found in waiting_tasks if _is_late(found[1], _LATE_POD_SECONDS) and not found[1].pod]
+        slow = [task for _, task in waiting_tasks if _is_late(task, _SLOW_START_SECONDS) and _is_silent(task)]
+        return podless, slow
 
     async def _explain(
         self, podless: Sequence[tuple[JobOnCluster, TaskOnCluster]], slow: Sequence[TaskOnCluster]
@@ -71,8 +78,10 @@ class StuckTasks:
         for task in slow:
             if task.pod is not None:
                 uid = task.pod["metadata"]["uid"]
-                reason = waiting.from_events(await self._events(f"involvedObject.uid={uid}"))
-                if reason is not None:
+                events = await self._events(f"involvedObject.uid={uid}")
+                if (image := waiting.pulled_image(events)) is not None:
+                    task.tell_pulling(image)
+                elif (reason := waiting.from_events(events)) is not None:
                     task.tell_waiting(reason)
 
     async def _events(self, selector: str) -> list[Manifest]:
@@ -83,6 +92,11 @@ class StuckTasks:
             if error.status == HTTPStatus.FORBIDDEN:
                 return []
             raise
+
+
+def _is_silent(task: TaskOnCluster) -> bool:
+    """True if the task has a pod whose status doesn't say why it waits."""
+    return task.pod is not None and waiting.why(task.pod, task.options) is None
 
 
 def _is_late(task: TaskOnCluster, seconds: float) -> bool:

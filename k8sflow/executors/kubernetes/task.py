@@ -71,7 +71,7 @@ class Holder(Protocol):
     options: PodOptions
     is_new: bool
 
-    def finished(self, task: TaskOnCluster) -> None:
+    def finished(self, task: TaskOnCluster, result: TaskResult) -> None:
         """Takes note that the task is over."""
 
     def stop(self, task: TaskOnCluster) -> None:
@@ -106,6 +106,7 @@ class TaskOnCluster:
     _pending_since: float | None = None
     _tail: deque[bytes] = field(default_factory=lambda: deque(maxlen=_TAIL_LINES))
     _lines: int = 0
+    _pulling: str = ""
     _log: PodLog | None = None
     _last_lines: int | None = None
     _follower: asyncio.Task[None] | None = None
@@ -128,6 +129,8 @@ class TaskOnCluster:
             self._reached("created")
         if self.options.queue is None:  # a queue's time doesn't count: the pod's first sign is the end of it
             self._begin_pending()
+        if self.pod is not None and self.is_waiting:  # it was seen before the answer to the create
+            self.run.spawn(self._explain_waiting(self.pod))
 
     def suspended(self, reason: TaskResult | None) -> None:
         """Takes note that its Job starts no pod for now, which counts against no timeout; reports the reason."""
@@ -176,8 +179,17 @@ class TaskOnCluster:
         why = reason.explained
         detail = f" {why.detail}" if why.detail else ""
         self.run.emit(Queued(self.spec, why.summary + detail, why.resolution))
-        if reason.outcome in _FAULTS and self.options.pending_timeout_seconds is None:
+        if why.is_final:
+            self.stop(reason)
+        elif reason.outcome in _FAULTS and self.options.pending_timeout_seconds is None:
             self._set_timer("faulty start", FAULTY_START_SECONDS, self._give_up)
+
+    def tell_pulling(self, image: str) -> None:
+        """Reports that the pod's image is being pulled, which may take long."""
+        self.tell_waiting(None)
+        if self.is_waiting and self._pulling != image:
+            self._pulling = image
+            self.run.emit(Queued(self.spec, f"the image {image} is being pulled."))
 
     async def end_without_pod(self, end: PodEnd) -> None:
         """Finishes without any pod, which its Job doesn't start any more."""
@@ -197,7 +209,7 @@ class TaskOnCluster:
         if self._last_lines is None and self.started_pod is not None and (result.log_lines or 0) > self._lines:
             self.run.emit(OutputMissing(self.spec, (result.log_lines or 0) - self._lines))
         self.run.emit(Finished(self.spec, result))
-        self.job.finished(self)
+        self.job.finished(self, result)
 
     def stop(self, result: TaskResult) -> None:
         """Finishes with a failure while its pod is still there or to come, and stops that."""
@@ -222,8 +234,6 @@ class TaskOnCluster:
         found = waiting.why(pod, self.options, node)
         if found is not None or self.reason is not None:
             self.tell_waiting(found)
-        if found is not None and waiting.is_hopeless(pod):
-            self.stop(found)
 
     def _begin_pending(self) -> None:
         if self._pending_since is None:
@@ -316,9 +326,10 @@ class TaskOnCluster:
         if end.ran and not end.is_reported_by_agent and log is not None:
             await complete_logs(self.run.api, log.pod_path, self.run.run_store, self.spec)
         result = end.result if end.is_reported_by_agent else await self._without_word(end)
+        is_replaced = end.is_disruption and self.spec.nodes == 1  # those that run together run again together
         if pod is not None and _may_be_queued_again(end, result) and await self._is_queued_again(pod):
             return
-        if not (end.is_disruption and result is end.result):
+        if not (is_replaced and result is end.result):
             self.finish(result)
             return
         if self.run.is_cancelling or len(self._over) - self._times_queued_again >= MOST_DISRUPTIONS:

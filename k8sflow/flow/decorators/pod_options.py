@@ -152,7 +152,7 @@ class PodOptions:
     )
     dns_config: Mapping[str, Any] | None = _option(parse.dns_config, "name servers, searches and options of the DNS")
     hostname_resolution_timeout: int | None = _option(
-        parse.seconds, "seconds that a step under @parallel waits for the name of its first node (default 600)"
+        parse.seconds, "seconds that the pods of a step under @parallel wait for each other (default 600)"
     )
     deadline_seconds: int | None = _option(parse.seconds, "how long the pod may run (default 5 days)")
     grace_seconds: int | None = _option(

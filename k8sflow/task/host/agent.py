@@ -42,10 +42,11 @@ from k8sflow.task.failure import has_entered, never_reached, not_stored, unloada
 from k8sflow.task.host import pod_environment
 from k8sflow.task.host.become import become_task
 from k8sflow.task.host.framing import Encoder, OutputStream, encode_result
+from k8sflow.task.host.gang import MissingPeersError, wait_for_peers
 from k8sflow.task.host.preemption import Preemption
 from k8sflow.task.host.supervise import Stream, TaskProcess, new_pipes
 from k8sflow.task.host.uploads import LogUploads
-from k8sflow.task.protocol import RESULT_FD_VARIABLE
+from k8sflow.task.protocol import MAIN_ADDRESS_VARIABLE, RESULT_FD_VARIABLE
 from k8sflow.task.result import TaskResult, failed
 from k8sflow.task.spec import EXIT_HOOK_STEP, TaskSpec
 from k8sflow.task.stored_results import write_outcome
@@ -75,6 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--timeout", type=float, help="seconds that the task may take")
     parser.add_argument("--grace", type=float, default=0.0, help="seconds that it may take to end after that")
     parser.add_argument("--termination-grace", type=float, help="seconds after SIGTERM in which the step may finish")
+    parser.add_argument("--peers", default="", help="the host name of each of the pods that run together, with %%d")
+    parser.add_argument("--peers-timeout", type=float, default=0.0, help="seconds in which all of them have to come")
     parser.add_argument("--spot", default="", help="the cloud whose spot notices are looked for")
     parser.add_argument("--trace", action="store_true", help="store the times of the task's moments")
     options = parser.parse_args(arguments)
@@ -99,7 +102,12 @@ def _run_task(options: argparse.Namespace) -> int:
     except K8sflowError as error:
         return _reported(not_stored(error))
     try:
+        if options.peers:
+            _meet(options, spec)
         result = _Host(options, run_store, spec).run()
+    except MissingPeersError as error:
+        write_outcome(run_store, spec, error.result)
+        result = error.result
     except K8sflowError as error:
         result = not_stored(error)
     return _reported(result)
@@ -108,6 +116,17 @@ def _run_task(options: argparse.Namespace) -> int:
 def _own_task(options: argparse.Namespace) -> TaskSpec:
     """This pod's share of the tasks of its Job: an Indexed Job numbers its pods."""
     return TaskBatch.from_json(options.tasks)[int(os.environ.get(INDEX_VARIABLE, "0"))]
+
+
+def _meet(options: argparse.Namespace, spec: TaskSpec) -> None:
+    """Waits for the pods that run together with this one, and tells the task where the first of them is.
+
+    Raises:
+        MissingPeersError: Some of them don't come.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(_EXIT_CODES[Outcome.CANCELLED]))
+    address = wait_for_peers(options.peers, spec, options.peers_timeout, _write_line)
+    os.environ[MAIN_ADDRESS_VARIABLE] = address
 
 
 def _reported(result: TaskResult) -> int:
@@ -304,7 +323,11 @@ def _fetch(store: ObjectStore, options: argparse.Namespace) -> None:
 def _say_alone(notice: Notice) -> None:
     """Writes a line of k8sflow's where no output of the task is in between: in the main thread."""
     if threading.current_thread() is threading.main_thread():
-        _write(Encoder("stderr").feed(f"[k8sflow] {notice.text}\n".encode()))
+        _write_line(notice.text)
+
+
+def _write_line(text: str) -> None:
+    _write(Encoder("stderr").feed(f"[k8sflow] {text}\n".encode()))
 
 
 def _limit_threads() -> None:

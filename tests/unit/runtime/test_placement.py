@@ -76,6 +76,31 @@ def test_the_settings_of_a_driver_apply_to_the_pods_of_a_recorded_run() -> None:
     assert (found["start"].service_account, found["end"].service_account) == ("k8sflow-task", "own")
 
 
+@pytest.mark.parametrize(("with_", "expected"), [((), False), (("kubernetes",), True)])
+def test_pods_have_to_find_each_other_where_a_parallel_step_runs_in_them(
+    tmp_path: Path, with_: tuple[str, ...], expected: bool
+) -> None:
+    """The run then needs the right to make a Service; a driver that takes it over finds the same."""
+    source = """
+        from k8sflow import parallel
+        class F(FlowSpec):
+            @step
+            def start(self): self.next(self.train, num_parallel=2)
+            @parallel
+            @step
+            def train(self): self.next(self.join)
+            @step
+            def join(self, inputs): self.next(self.end)
+            @step
+            def end(self): pass
+    """
+    definition = compile_flow(load_flow(write_flow(tmp_path, source)))
+    found = Placement.of(definition, with_, Settings())
+    assert found.has_gangs is expected
+    record = RunRecord("F", "r1", "flow.py", {}, definition.graph, pods=found.pods)
+    assert Placement.of_record(record, Settings()).has_gangs is expected
+
+
 def test_an_option_without_effect_is_reported_at_its_step(tmp_path: Path) -> None:
     """Also where two decorators have the two options."""
     source = """

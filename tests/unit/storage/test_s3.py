@@ -5,10 +5,13 @@ from __future__ import annotations
 import http.server
 import pickle
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime, timedelta, timezone
 
 import pytest
+from botocore import auth
 
 from k8sflow.errors import ConfigurationError, K8sflowError, OutageError, StorageError
 from k8sflow.storage import s3, s3_log
@@ -53,6 +56,22 @@ def test_a_missing_bucket_is_reported(s3_server: S3Server, keys: None) -> None:
         assert isinstance(error, ConfigurationError)
         assert "no bucket 'not-there'" in error.summary
         assert "K8SFLOW_BUCKET" in error.advice
+
+
+@pytest.mark.s3
+def test_a_clock_that_is_an_hour_off_is_reported(
+    s3_server: S3Server, keys: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error has the server's time; the bucket is not blamed."""
+    now = auth.get_current_datetime
+    monkeypatch.setattr(auth, "get_current_datetime", lambda: now() - timedelta(hours=1))
+    monkeypatch.setattr("k8sflow.storage.s3_signing._now", lambda: time.time() - 3600)
+    monkeypatch.setattr("k8sflow.storage.s3_errors._now", lambda: datetime.now(timezone.utc) - timedelta(hours=1))
+    store = S3Store(f"s3://{BUCKET}", endpoint=s3_server.endpoint, region="us-east-1")
+    for call in (store.check, lambda: store.get("x")):
+        error = _error(call)
+        assert "the clock of this machine is wrong" in error.summary
+        assert "GMT" in error.cause
 
 
 @pytest.mark.s3
