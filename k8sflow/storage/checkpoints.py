@@ -204,8 +204,19 @@ def discard(run_store: RunStore, step: str, task: str) -> None:
 
     A store that refuses this keeps them; the result counts.
     """
+    _delete(run_store, _keys(run_store, step, task))
+
+
+def discard_below(run_store: RunStore, step: str, path: tuple[int, ...]) -> None:
+    """Deletes the checkpoints of all branches of a foreach: those of a step's tasks below a path of indices."""
+    prefix = f"{run_store.prefix}/tasks/{step}/{''.join(f'{index}.' for index in path)}"
+    keys = run_store.store.list_keys(prefix)
+    _delete(run_store, (key for key in keys if key.removeprefix(prefix).split("/")[1] == _FOLDER))
+
+
+def _delete(run_store: RunStore, keys: Iterable[str]) -> None:
     try:
-        run_store.store.delete(list(_keys(run_store, step, task)))
+        run_store.store.delete(list(keys))
     except K8sflowError as error:
         _say(f"the task's checkpoints can't be deleted: {error.summary}")
 

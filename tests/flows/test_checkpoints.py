@@ -133,3 +133,46 @@ def test_outside_of_a_task_there_is_none() -> None:
     with pytest.raises(AttributeError, match=r"current.checkpoint exists only in a running task"):
         _ = current.checkpoint
     assert "checkpoint" not in current
+
+
+TOGETHER = """
+    import os
+    import time
+    from pathlib import Path
+    from k8sflow import current, parallel, retry
+    class F(FlowSpec):
+        @step
+        def start(self):
+            self.next(self.train, num_parallel=3)
+        @retry(times=1, minutes_between_retries=0)
+        @parallel
+        @step
+        def train(self):
+            file = Path(current.checkpoint.directory, "epoch")
+            print("began with", file.read_text() if current.checkpoint.is_loaded else "nothing")
+            file.write_text("3")
+            if current.parallel.node_index != 1:  # saves nothing, and in its second execution ends before the others
+                current.checkpoint.save()
+            while current.parallel.node_index == 1 and len(list(Path(os.environ["COMMITS"]).glob("*/commit.json"))) < 2:
+                time.sleep(0.01)
+            if current.parallel.node_index == 1 and not current.retry_count:
+                raise ConnectionError("after the others have a result")
+            self.next(self.join)
+        @step
+        def join(self, inputs):
+            self.next(self.end)
+        @step
+        def end(self): pass
+"""
+
+
+def test_processes_that_run_together_keep_theirs_until_all_have_a_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They run again together, and one that began at the start would wait for the others, or they for it."""
+    monkeypatch.setenv("COMMITS", str(tmp_path / ".k8sflow/F/runs/it/tasks/train"))
+    result = run_flow(write_flow(tmp_path, TOGETHER), "--run-id", "it")
+    assert result.returncode == 0, result.stderr
+    began = sorted(line for line in result.stdout.splitlines() if "began" in line)
+    assert [line.partition("began with ")[2] for line in began] == ["3", "nothing", *["nothing"] * 2, "3", "nothing"]
+    assert _checkpoints(tmp_path) == []

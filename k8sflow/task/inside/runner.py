@@ -14,7 +14,7 @@ from k8sflow.flow.definition import FlowDefinition
 from k8sflow.flow.outcome import Outcome
 from k8sflow.flow.spec import CONTEXT, FlowSpec
 from k8sflow.storage.artifacts import ArtifactStore
-from k8sflow.storage.checkpoints import discard
+from k8sflow.storage.checkpoints import discard, discard_below
 from k8sflow.storage.objects import ObjectStore
 from k8sflow.storage.records import Commit, KeptRecord, RunRecord
 from k8sflow.storage.run_store import RUNS, RunStore
@@ -81,12 +81,27 @@ class TaskRunner:
                     exit_hooks.call(self.definition, spec)
                     return TaskResult(Outcome.SUCCEEDED, Transition())
                 result = self._run(spec)
-            if spec.attempt or (facts.checkpoint is not None and facts.checkpoint.is_used):
-                discard(self.run_store, spec.name.step, spec.name.id)
+            self._discard_checkpoints(spec, is_used=facts.checkpoint is not None and facts.checkpoint.is_used)
             return result
         finally:
             if facts.checkpoint is not None:
                 facts.checkpoint.close()
+
+    def _discard_checkpoints(self, spec: TaskSpec, *, is_used: bool) -> None:
+        """Deletes those that no execution needs any more.
+
+        One of several processes that work together runs again with the others, although it has a result. So its
+        checkpoint is deleted by the step that follows.
+        """
+        if spec.nodes == 1 and (spec.attempt or is_used):
+            discard(self.run_store, spec.name.step, spec.name.id)
+        for found in spec.inputs:
+            if not self.definition.graph[found.step].is_parallel:
+                continue
+            if found.width is None:
+                discard(self.run_store, found.step, found[0].id)
+            else:
+                discard_below(self.run_store, found.step, found.path)
 
     def _run(self, spec: TaskSpec) -> TaskResult:
         flow, context = self._prepare(spec)
