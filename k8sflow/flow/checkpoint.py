@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 import threading
 from pathlib import Path
 from typing import Protocol
 
 from k8sflow.errors import RunError
+from k8sflow.flow.process_folder import ProcessFolder
 
 
 class CheckpointStore(Protocol):
     """The store of a task's checkpoints."""
 
     def load(self, folder: Path) -> bool:
-        """Fills an empty folder with the last checkpoint; False if there is none."""
+        """Replaces the content of a folder with the last checkpoint; empties it and returns False if there is none."""
 
     def save(self, folder: Path) -> None:
         """Makes the content of a folder the last checkpoint."""
@@ -34,7 +33,7 @@ class Checkpoint:
     def __init__(self, store: CheckpointStore) -> None:
         self._store = store
         self._lock = threading.RLock()
-        self._folder: Path | None = None
+        self._folder: ProcessFolder | None = None
         self._is_loaded = False
         self._process = os.getpid()
 
@@ -74,8 +73,7 @@ class Checkpoint:
         with self._lock:
             if self._folder is None:
                 return self.is_loaded
-            shutil.rmtree(self._folder / "files")
-            return self._load(self._folder)
+            return self._store.load(_files(self._folder))
 
     @property
     def is_used(self) -> bool:
@@ -85,16 +83,21 @@ class Checkpoint:
     def close(self) -> None:
         """Deletes the folder."""
         if self._folder is not None and os.getpid() == self._process:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder.delete()
 
     def _content(self) -> Path:
         with self._lock:
             if self._folder is None:
                 self._refuse_fork()
-                folder = Path(tempfile.mkdtemp(prefix="k8sflow-checkpoint-"))
-                self._is_loaded = self._load(folder)
+                folder = ProcessFolder()
+                _files(folder).mkdir()
+                try:
+                    self._is_loaded = self._store.load(_files(folder))
+                except BaseException:
+                    folder.delete()
+                    raise
                 self._folder = folder
-            return self._folder / "files"
+            return _files(self._folder)
 
     def _refuse_fork(self) -> None:
         """Refuses a process that shares its connections with the task's, and its knowledge of what is saved."""
@@ -106,7 +109,6 @@ class Checkpoint:
                 "step has read it before.",
             )
 
-    def _load(self, folder: Path) -> bool:
-        content = folder / "files"
-        content.mkdir()
-        return self._store.load(content)
+
+def _files(folder: ProcessFolder) -> Path:
+    return folder.path / "files"

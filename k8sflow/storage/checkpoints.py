@@ -94,10 +94,11 @@ class TaskCheckpoints:
         self._has_saved = False
 
     def load(self, folder: Path) -> bool:
-        """Fills an empty folder with the last checkpoint; False if there is none.
+        """Replaces the content of a folder with the last checkpoint; empties it and returns False if there is none.
 
         One that is damaged is reported, and the one before it is taken.
         """
+        _empty(folder)
         if self._load_from(self._run_store, folder):
             return True
         return any(self._load_from(run_store, folder) for run_store in self._origins())
@@ -245,8 +246,13 @@ def _inside(folder: Path, name: str) -> Path:
 
 
 def _empty(folder: Path) -> None:
-    shutil.rmtree(folder)
-    folder.mkdir()
+    """Deletes the content of a folder, but not the folder, which may be a process's working directory."""
+    folder.mkdir(exist_ok=True)
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def _say(text: str) -> None:

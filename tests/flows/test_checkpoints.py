@@ -135,6 +135,45 @@ def test_outside_of_a_task_there_is_none() -> None:
     assert "checkpoint" not in current
 
 
+def test_the_folder_of_a_killed_attempt_is_deleted_by_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that is killed can't delete it, and checkpoints may be large."""
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    file = write_flow(tmp_path, COUNTER)
+    assert run_flow(file).returncode == 1  # by SIGKILL
+    assert len(list(temporary.glob("k8sflow-checkpoints-*"))) == 1
+    (tmp_path / "fixed").touch()
+    assert flow_command(file, "resume").returncode == 0
+    assert list(temporary.glob("*k8sflow-checkpoint*")) == []
+
+
+def test_load_keeps_the_folder_itself(tmp_path: Path) -> None:
+    """It may be the working directory; and a step that deleted the folder can load it."""
+    source = """
+        import os, shutil
+        from k8sflow import current
+        class F(FlowSpec):
+            @step
+            def start(self):
+                folder = current.checkpoint.directory
+                os.chdir(folder)
+                open("saved", "w").close()
+                current.checkpoint.save()
+                open("later", "w").close()
+                assert current.checkpoint.load()
+                self.working_directory = os.listdir(".")
+                shutil.rmtree(folder)
+                assert current.checkpoint.load()
+                self.deleted = os.listdir(folder)
+    """
+    assert run_flow(write_flow(tmp_path, source)).returncode == 0
+    data = latest(tmp_path)["start"].task.data
+    assert data.working_directory == data.deleted == ["saved"]
+
+
 TOGETHER = """
     import os
     import time

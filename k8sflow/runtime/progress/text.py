@@ -66,9 +66,11 @@ def settled(message: str) -> str:
 
 
 def brief(message: str) -> str:
-    """The first line of a message, to stand in the middle of another line."""
+    """The first line of a message, for the middle of another line: without its full stop."""
     first, *more = settled(message).strip().splitlines() or [""]
-    return f"{first} …" if more else first
+    if more:
+        return f"{first} …"
+    return first if first.endswith("..") else first.removesuffix(".")
 
 
 def _last_state(line: str) -> str:
