@@ -56,7 +56,7 @@ def _commands(flow: type[FlowSpec], attributes: Mapping[str, Any]) -> tuple[clic
         FlowDefinitionError: A parameter or config is so wrong that there can be no command line.
         ParameterError: A config on the command line is unknown, or its value can't be read.
     """
-    is_step = sys.argv[1:2] == ["step"]  # a task takes the configs that its run was started with
+    is_step = sys.argv[1:2] in (["step"], ["tasks"])  # a task takes the configs that its run was started with
     configs = ConfigSet(flow) if is_step else ConfigSet.from_arguments(flow, sys.argv[1:])
     run_with(configs)
     definition = declared(flow, configs, attributes)
@@ -99,6 +99,19 @@ def _group(definition: FlowDefinition) -> click.Group:
             ],
             hidden=True,
             help="Run one task, given as JSON, in this process.",
+        )
+    )
+    group.add_command(
+        click.Command(
+            "tasks",
+            callback=lambda tasks, store, at_a_time: _tasks(definition, tasks, store, at_a_time),
+            params=[
+                click.Argument(["tasks"]),
+                click.Option(["--store"], required=True),
+                click.Option(["--at-a-time"], type=int, default=1),
+            ],
+            hidden=True,
+            help="Run tasks, given as JSON, as processes in a pod that they share.",
         )
     )
     return group
@@ -228,3 +241,12 @@ def _step(definition: FlowDefinition, task: str, store: str, place: str | None) 
     with errors_shown():
         settings = debug_log.configure(config.load(code_folder(definition.flow)))
         sys.exit(run_task(definition, settings, task, store, place or RUNS))
+
+
+def _tasks(definition: FlowDefinition, tasks: str, store: str, at_a_time: int) -> None:
+    from k8sflow.runtime.commands.tasks import run_tasks  # noqa: PLC0415  --help needs no runtime
+    from k8sflow.storage.run_store import RUNS  # noqa: PLC0415  as above
+
+    with errors_shown():
+        settings = debug_log.configure(config.load(code_folder(definition.flow)))
+        sys.exit(run_tasks(definition, settings, tasks, store, RUNS, at_a_time))

@@ -308,6 +308,16 @@ def job_refused(detail: str, advice: str, *, is_final: bool) -> TaskResult:
     return failed(Outcome.NEVER_STARTED, "its Job couldn't be created.", detail, advice, is_final=is_final)
 
 
+def not_its_turn(end: TaskResult) -> TaskResult:
+    """The task shared a pod that ended because of another task, and had not started."""
+    return failed(
+        Outcome.NEVER_STARTED,
+        "the pod that it shares with other branches ended before it was its turn.",
+        end.explained.summary,
+        "It runs again.",
+    )
+
+
 def not_started() -> TaskResult:
     """The pod is starting, and nothing is known to delay it."""
     return failed(

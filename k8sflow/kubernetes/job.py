@@ -139,14 +139,14 @@ def _annotations(job: TaskJob) -> dict[str, str]:
 def _job_spec(job: TaskJob) -> Manifest:
     # The driver retries failures of the code: it can wait or request more. Disruptions don't count (KEP-3329); the
     # failure of one index leaves the others alone (KEP-3850).
-    once = {"backoffLimit": 0} if job.pods == 1 else {"completionMode": "Indexed", "backoffLimitPerIndex": 0}
+    once: Manifest = {"backoffLimit": 0} if job.pods == 1 else {"completionMode": "Indexed", "backoffLimitPerIndex": 0}
+    disruptions = {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
+    if len(job.tasks) == job.pods:  # of tasks that shared a pod, only those without a result run again
+        once["podFailurePolicy"] = {"rules": [disruptions]}
     return {
         "completions": job.pods,
         "parallelism": job.parallelism,
         **once,
-        "podFailurePolicy": {
-            "rules": [{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}]
-        },
         "podReplacementPolicy": "Failed",
         "ttlSecondsAfterFinished": job.ttl_seconds,
         "template": {

@@ -39,6 +39,26 @@ def test_a_wide_foreach_survives_the_loss_of_a_pod_and_of_its_driver(
     assert len(set(data.pods)) == 12
 
 
+def test_branches_that_share_a_pod_are_not_run_again_when_they_have_committed(
+    namespace: Namespace, client: Callable[[str], Any]
+) -> None:
+    """Six branches in two pods: one branch fails the first time, and a pod is deleted after its first commit."""
+    done = namespace.start("wide.py", "--width", "6", "--seconds", "1.5", "--with", "kubernetes:branches_per_pod=3")
+    done.seen(r"work/0\] done")
+    name = done.seen(r"work/0\] started \(pod (\S+)")[1].split("(pod ")[1].split()[0]
+    namespace.kubectl("delete", "pod", name, "--grace-period=4", "--wait=false")
+    assert done.wait(120).code == 0, done.text
+    run = client(done.run)
+    data = run["end"].task.data
+    assert data.squares == SQUARES[:6]
+    attempts = {int(task.id): task.current_attempt for task in run["work"]}
+    assert attempts[0] == 0
+    assert attempts[2] > 0
+    assert [attempts[branch] for branch in (3, 4, 5)] == [0, 0, 0]
+    assert data.pods[0] == name != data.pods[2]
+    assert len(set(data.pods[3:])) == 1
+
+
 def running(namespace: Namespace, run: str) -> list[str]:
     """The live pods of a run."""
     pods = namespace.objects("pods", f"k8sflow.dev/run={run}")

@@ -9,12 +9,13 @@ from http import HTTPStatus
 from typing import Any
 
 from k8sflow.errors import ApiStatusError, KubernetesError
-from k8sflow.executors.kubernetes.task import Surroundings, TaskOnCluster
+from k8sflow.executors.kubernetes.pod import PodOnCluster, Surroundings
 from k8sflow.flow.decorators.pod_options import PodOptions
 from k8sflow.kubernetes import diagnosis, labels
 from k8sflow.kubernetes.manifest import Manifest
 from k8sflow.kubernetes.outcome import end_without_pod, is_being_deleted
 from k8sflow.kubernetes.reflector import Change
+from k8sflow.task.batch import TaskBatch
 from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskSpec
 
@@ -48,10 +49,11 @@ class JobOnCluster:
         window: The live pods of the run.
         name: The Job's name.
         options: The requests of its step.
-        indices: How many pods it has.
-        parallelism: How many of them run at a time.
-        on_finished: Called when one of its tasks has finished.
-        tasks: The unfinished tasks, by index.
+        batch: All of its tasks.
+        per_pod: How many of them share a pod.
+        parallelism: How many pods run at a time.
+        on_finished: Called when all tasks of a pod have finished.
+        pods: Those with unfinished tasks, by index.
         stays: Whether the Job may stay when it has finished, for people to look at.
     """
 
@@ -59,10 +61,11 @@ class JobOnCluster:
     window: Window
     name: str
     options: PodOptions
-    indices: int
+    batch: TaskBatch
+    per_pod: int
     parallelism: int
     on_finished: Callable[[JobOnCluster], None]
-    tasks: dict[int, TaskOnCluster] = field(default_factory=dict)
+    pods: dict[int, PodOnCluster] = field(default_factory=dict)
     stays: bool = True
     is_created: bool = False
     _live: set[int] = field(default_factory=set)
@@ -77,86 +80,88 @@ class JobOnCluster:
     @property
     def is_indexed(self) -> bool:
         """True if it has more than one pod."""
-        return self.indices > 1
+        return len(self.batch) > self.per_pod
 
     @property
     def wants_room(self) -> bool:
-        """True if more of its tasks could have a pod."""
-        while self._later and (self._later[0] not in self.tasks or self._later[0] in self._live):
+        """True if more of its pods could run at a time."""
+        while self._later and (self._later[0] not in self.pods or self._later[0] in self._live):
             self._later.popleft()
         return bool(self._later)
 
-    def add(self, index: int, spec: TaskSpec) -> None:
-        """Takes the task of an index."""
-        self.tasks[index] = TaskOnCluster(self.run, self, spec, index)
-        self._later.append(index)
+    def add(self, position: int, task: TaskSpec) -> None:
+        """Takes a task that is to run, by its position among the Job's tasks."""
+        index = position // self.per_pod
+        if index not in self.pods:
+            self.pods[index] = PodOnCluster(self.run, self, index, self.batch.share(index, self.per_pod))
+            self._later.append(index)
+        self.pods[index].unfinished[task.name.id] = task
         self._start_pods()
 
     def created(self) -> None:
         """Takes note that the Job exists."""
         self.is_created = True
         for index in self._live:
-            self.tasks[index].created()
+            self.pods[index].created()
 
     def widen(self, parallelism: int) -> None:
         """Takes note that more pods run at a time."""
         self.parallelism = parallelism
         self._start_pods()
 
-    def pod_changed(self, change: Change, pod: Manifest) -> None:
+    def pod_changed(self, change: Change, manifest: Manifest) -> None:
         """Acts on a change of one of its pods."""
-        index = index_of(pod)
-        task = self.tasks.get(index)
-        if task is not None:
-            self._start(task)
-            task.pod_changed(change, pod)
-        elif index in self._stopped and change is Change.ADDED and not is_being_deleted(pod):
-            self.run.spawn(self._delete(self._pod_path(pod)))
+        index = index_of(manifest)
+        if (pod := self.pods.get(index)) is not None:
+            self._start(pod)
+            pod.changed(change, manifest)
+        elif index in self._stopped and change is Change.ADDED and not is_being_deleted(manifest):
+            self.run.spawn(self._delete(self._pod_path(manifest)))
 
-    def finished(self, task: TaskOnCluster) -> None:
-        """Takes note that a task is over: the Job starts the next pod."""
-        if self.tasks.pop(task.index, None) is None:
+    def finished(self, pod: PodOnCluster) -> None:
+        """Takes note that the tasks of a pod are over: the Job starts the next pod."""
+        if self.pods.pop(pod.index, None) is None:
             return
-        if task.index in self._live:
-            self._live.remove(task.index)
+        if pod.index in self._live:
+            self._live.remove(pod.index)
             self.window.live -= 1
             self._start_pods()
-        if not self.tasks and self._stopped and self.is_indexed:
-            self.stays = False  # a pod of a task that was stopped may still come
+        if not self.pods and self._stopped and self.is_indexed:
+            self.stays = False  # a pod that was stopped may still come
             self.run.spawn(self._delete(self.path))
         self.on_finished(self)
 
-    def stop(self, task: TaskOnCluster) -> None:
-        """Ends a task's pod: other pods of an Indexed Job run on."""
+    def stop(self, pod: PodOnCluster) -> None:
+        """Ends a pod: other pods of an Indexed Job run on."""
         if not self.is_indexed:
             self.stays = False
             self.run.spawn(self._delete(self.path))
             return
-        self._stopped.add(task.index)
-        if task.pod is not None and not is_being_deleted(task.pod):
-            self.run.spawn(self._delete(self._pod_path(task.pod)))
+        self._stopped.add(pod.index)
+        if pod.manifest is not None and not is_being_deleted(pod.manifest):
+            self.run.spawn(self._delete(self._pod_path(pod.manifest)))
 
-    def waiting(self) -> Iterator[TaskOnCluster]:
-        """The tasks that are to have a pod, and of which no container has started."""
-        return (task for index in self._live if (task := self.tasks[index]).is_waiting)
+    def waiting(self) -> Iterator[PodOnCluster]:
+        """The pods that are to run, and of which no container has started."""
+        return (pod for index in self._live if (pod := self.pods[index]).is_waiting)
 
     def stop_all(self, result: TaskResult) -> None:
         """Finishes all of its tasks with a failure, and deletes the Job."""
         self.stays = False
-        for task in list(self.tasks.values()):
-            task.finish(result)
+        for pod in list(self.pods.values()):
+            pod.finish(result)
         self.run.spawn(self._delete(self.path))
 
     async def look(self) -> None:
-        """Finds out why tasks have no pod, if the Job itself says so: it is suspended, over, or deleted."""
+        """Finds out why pods are missing, if the Job itself says so: it is suspended, over, or deleted."""
         job = await self._get()
-        podless = [task for task in self.tasks.values() if task.pod is None]
-        for task in podless:
-            if (end := end_without_pod(job, task.index)) is not None:
-                await task.end_without_pod(end)
+        missing = [pod for pod in self.pods.values() if pod.manifest is None]
+        for pod in missing:
+            if (end := end_without_pod(job, pod.index)) is not None:
+                await pod.end_without_pod(end)
         if job is not None and job["spec"].get("suspend"):
-            for task in podless[:1]:
-                task.tell_waiting(diagnosis.suspended())
+            for pod in missing[:1]:
+                pod.tell_waiting(diagnosis.suspended())
 
     async def is_deleted(self) -> bool:
         """True if the Job was deleted."""
@@ -168,15 +173,15 @@ class JobOnCluster:
 
     def _start_pods(self) -> None:
         while len(self._live) < self.parallelism and self._later:
-            if (task := self.tasks.get(self._later.popleft())) is not None:
-                self._start(task)
+            if (pod := self.pods.get(self._later.popleft())) is not None:
+                self._start(pod)
 
-    def _start(self, task: TaskOnCluster) -> None:
-        if task.index not in self._live:
-            self._live.add(task.index)
+    def _start(self, pod: PodOnCluster) -> None:
+        if pod.index not in self._live:
+            self._live.add(pod.index)
             self.window.live += 1
             if self.is_created:
-                task.created()
+                pod.created()
 
     async def _get(self) -> Manifest | None:
         try:

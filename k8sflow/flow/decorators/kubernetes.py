@@ -54,4 +54,6 @@ def kubernetes(
     run_as_user: int | str | None = None,
     deadline_seconds: int | str | None = None,
     pending_timeout_seconds: int | str | None = None,
+    branches_per_pod: int | str | None = None,
+    branches_at_a_time: int | str | None = None,
 ) -> None: ...

@@ -41,6 +41,13 @@ def _seconds(value: object) -> int:
     return seconds
 
 
+def _positive(value: object) -> int:
+    count = _count(value)
+    if count == 0:
+        raise ValueError("0 is not a number of branches")
+    return count
+
+
 def _one_of(choices: tuple[str, ...]) -> Callable[[object], str]:
     def parse(value: object) -> str:
         if value not in choices:
@@ -115,6 +122,12 @@ class PodOptions:
     pending_timeout_seconds: int | None = _option(
         _seconds,
         "how long the pod may wait to start (default: 600 where its image or settings are wrong, else no limit)",
+    )
+
+    branches_per_pod: int | None = _option(_positive, "number of branches of a foreach that share a pod (default 1)")
+    branches_at_a_time: int | None = _option(
+        _positive,
+        "number of branches that run at a time in a pod they share (default: its cores divided by a branch's)",
     )
 
     def to_document(self) -> dict[str, Any]:

@@ -433,7 +433,7 @@ def test_a_pod_that_hangs_on_its_node_is_explained_by_its_events(
 def test_a_node_that_never_comes_back_is_given_up(
     server: FakeApi, start: Callable[..., Driver], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("k8sflow.executors.kubernetes.task._TERMINATION_SLACK_SECONDS", 0.2)
+    monkeypatch.setattr("k8sflow.executors.kubernetes.pod._TERMINATION_SLACK_SECONDS", 0.2)
     driver = start()
     (job,) = driver.run("a")
     pod = server.pod_of(job, **running())

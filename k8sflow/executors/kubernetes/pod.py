@@ -1,10 +1,14 @@
-"""One task on the cluster: from its pod's creation, through its states and its log, to its one ``Finished``."""
+"""One pod of a Job with its tasks: from its creation, through its states and its log, to the tasks' ``Finished``.
+
+Most pods have one task. Tasks that share a pod report their starts and ends in its log; what the log doesn't say, the
+termination message says, and else the store.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -27,9 +31,10 @@ from k8sflow.kubernetes.outcome import (
     pod_state,
 )
 from k8sflow.kubernetes.reflector import Change
-from k8sflow.task.host.framing import ResultLine, decode
+from k8sflow.task.batch import TaskBatch
+from k8sflow.task.host.framing import OutputStream, Piece, ResultLine, StartLine, decode
 from k8sflow.task.result import TaskResult
-from k8sflow.task.spec import TaskSpec
+from k8sflow.task.spec import TaskName, TaskSpec
 
 MOST_DISRUPTIONS = 6
 FAULTY_START_SECONDS = 600.0
@@ -40,15 +45,15 @@ _TAIL_LINES = 20
 
 
 class Surroundings(Protocol):
-    """The part of a run that its tasks need."""
+    """The part of a run that its pods need."""
 
     api: KubernetesApi
     namespace: str
     emit: Emit
     is_cancelling: bool
 
-    def committed(self, spec: TaskSpec) -> TaskResult | None:
-        """The result of a task whose pod left none, if the store has it; called in other threads."""
+    def committed(self, specs: Sequence[TaskSpec]) -> dict[TaskName, TaskResult]:
+        """The results of tasks whose pod left none, as far as the store has them; called in other threads."""
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Runs something beside; what it raises ends the run."""
@@ -58,41 +63,62 @@ class Surroundings(Protocol):
 
 
 class Holder(Protocol):
-    """The Job that has a task."""
+    """The Job that has a pod."""
 
     options: PodOptions
 
-    def finished(self, task: TaskOnCluster) -> None:
-        """Takes note that the task is over."""
+    def finished(self, pod: PodOnCluster) -> None:
+        """Takes note that all of its tasks are over."""
 
-    def stop(self, task: TaskOnCluster) -> None:
-        """Ends its pod, now or when it comes."""
+    def stop(self, pod: PodOnCluster) -> None:
+        """Ends the pod, now or when it comes."""
 
     async def is_deleted(self) -> bool:
         """True if the Job was deleted."""
 
 
 @dataclass(eq=False)
-class TaskOnCluster:
-    """The state of one task, fed with the changes of its pods.
+class PodOnCluster:
+    """The state of the tasks of one index of a Job, fed with the changes of its pods.
 
-    Normally there is one pod. Kubernetes may take it away (a disruption), then the Job puts another in its place.
+    Normally there is one pod. Kubernetes may take it away (a disruption); where it has one task, the Job puts another
+    in its place.
+
+    Args:
+        run: The run.
+        job: The Job.
+        index: The index.
+        tasks: All tasks of the pod.
+        unfinished: Those whose end this driver has yet to report, by id.
     """
 
     run: Surroundings
     job: Holder
-    spec: TaskSpec
     index: int
+    tasks: TaskBatch
+    unfinished: dict[str, TaskSpec] = field(default_factory=dict)
     created_at: float | None = None
-    pod: Manifest | None = None
-    is_finished: bool = False
+    manifest: Manifest | None = None
     started_pod: str | None = None
     reason: TaskResult | None = None
+    _started: set[str] = field(default_factory=set)
     _over: set[str] = field(default_factory=set)
     _tail: deque[bytes] = field(default_factory=lambda: deque(maxlen=_TAIL_LINES))
+    _where: str = ""
+    _doubt: str = ""
     _log: PodLog | None = None
     _follower: asyncio.Task[None] | None = None
     _timers: dict[str, asyncio.TimerHandle] = field(default_factory=dict)
+
+    @property
+    def is_finished(self) -> bool:
+        """True if the ends of all of its tasks are reported."""
+        return not self.unfinished
+
+    @property
+    def is_shared(self) -> bool:
+        """True if several tasks share the pod."""
+        return len(self.tasks) > 1
 
     @property
     def options(self) -> PodOptions:
@@ -110,19 +136,19 @@ class TaskOnCluster:
         if self.options.pending_timeout_seconds is not None and not self.is_finished:
             self._set_timer("pending", self.options.pending_timeout_seconds, self._give_up)
 
-    def pod_changed(self, change: Change, pod: Manifest) -> None:
+    def changed(self, change: Change, pod: Manifest) -> None:
         """Acts on a change of one of the Job's pods."""
         uid = pod["metadata"]["uid"]
         if self.is_finished or uid in self._over:
             return
-        if self.pod is not None and self.pod["metadata"]["uid"] != uid:
+        if self.manifest is not None and self.manifest["metadata"]["uid"] != uid:
             return  # a second pod while the first still runs is the Job controller's error; the store takes one result
         if change is Change.DELETED:
-            last_known = pod if "status" in pod else self.pod
+            last_known = pod if "status" in pod else self.manifest
             if last_known is not None:
                 self._pod_over(last_known, end_of_deleted(last_known))
             return
-        self.pod = pod
+        self.manifest = pod
         match pod_state(pod, self.options):
             case PodEnd() as end:
                 self._pod_over(pod, end)
@@ -144,26 +170,33 @@ class TaskOnCluster:
             return
         why = reason.explained
         detail = f" {why.detail}" if why.detail else ""
-        self.run.emit(Queued(self.spec, why.summary + detail, why.resolution))
+        first = next(iter(self.unfinished.values()))
+        self.run.emit(Queued(first, why.summary + detail, why.resolution))
         if reason.outcome in _FAULTS and self.options.pending_timeout_seconds is None:
             self._set_timer("faulty start", FAULTY_START_SECONDS, self._give_up)
 
     async def end_without_pod(self, end: PodEnd) -> None:
         """Finishes without any pod, which its Job doesn't start any more."""
-        if self.pod is None and not self.is_finished:
+        if self.manifest is None and not self.is_finished:
             await self._end(end, None, None)
 
     def finish(self, result: TaskResult) -> None:
-        """Emits the one ``Finished``; nothing is emitted for the task after it."""
-        if self.is_finished:
+        """Emits the one ``Finished`` of each task that has none yet."""
+        for task in list(self.unfinished):
+            self._finish(task, result)
+
+    def _finish(self, task: str, result: TaskResult) -> None:
+        """Emits the ``Finished`` of a task; nothing is emitted for it after that."""
+        spec = self.unfinished.pop(task, None)
+        if spec is None:
             return
-        self.is_finished = True
-        for name in list(self._timers):
-            self._drop_timer(name)
-        if self._follower is not None:
-            self._follower.cancel()
-        self.run.emit(Finished(self.spec, result))
-        self.job.finished(self)
+        self.run.emit(Finished(spec, result))
+        if self.is_finished:
+            for name in list(self._timers):
+                self._drop_timer(name)
+            if self._follower is not None:
+                self._follower.cancel()
+            self.job.finished(self)
 
     def stop(self, result: TaskResult) -> None:
         """Finishes with a failure while its pod is still there or to come, and stops that."""
@@ -173,7 +206,7 @@ class TaskOnCluster:
 
     async def _explain_waiting(self, pod: Manifest) -> None:
         node = await self.run.largest_node() if waiting.is_unschedulable(pod) else None
-        if self.pod is not pod:
+        if self.manifest is not pod:
             return  # it has changed in the meantime
         found = waiting.why(pod, self.options, node)
         if found is not None or self.reason is not None:
@@ -187,8 +220,8 @@ class TaskOnCluster:
             self.stop(diagnosis.given_up(self.reason or diagnosis.not_started(), waited))
 
     def _lose(self) -> None:
-        if self.pod is not None and not self.is_finished and self.pod["metadata"]["uid"] not in self._over:
-            self.stop(end_of_unreachable(self.pod).result)
+        if self.manifest is not None and not self.is_finished and self.manifest["metadata"]["uid"] not in self._over:
+            self.stop(end_of_unreachable(self.manifest).result)
 
     def _runs(self, pod: Manifest, node: str) -> None:
         name = pod["metadata"]["name"]
@@ -198,7 +231,9 @@ class TaskOnCluster:
         self.reason = None
         self._drop_timer("pending")
         self._drop_timer("faulty start")
-        self.run.emit(Started(self.spec, f"pod {name} on {node}"))
+        self._where = f"pod {name} on {node}"
+        if not self.is_shared:
+            self._start(self.tasks.template.name.id)
         path = f"/api/v1/namespaces/{self.run.namespace}/pods/{name}"
         self._log = PodLog(self.run.api, path, container=CONTAINER, on_line=self._line)
         if "running" in _task_container_state(pod):
@@ -212,27 +247,38 @@ class TaskOnCluster:
 
     def _line(self, line: bytes) -> None:
         match decode(line):
-            case ResultLine(text=text):
-                self._take_result(text)
-            case piece:
-                self._output(piece.stream, piece.data)
+            case StartLine(task):
+                self._start(task)
+            case ResultLine(text, task):
+                self._take_result(task, text)
+            case Piece(stream, data, task):
+                self._output(stream, data, task)
 
-    def _output(self, stream: Any, data: bytes) -> None:
-        if not self.is_finished:
+    def _start(self, task: str) -> None:
+        if task in self.unfinished and task not in self._started:
+            self._started.add(task)
+            self.run.emit(Started(self.unfinished[task], self._where))
+
+    def _output(self, stream: OutputStream, data: bytes, task: str = "") -> None:
+        """Passes output on; what the pod writes that is not of one of several tasks is kept as evidence only."""
+        name = task or self.tasks.template.name.id
+        if name in self.unfinished:
             self._tail.append(data)
-            self.run.emit(Output(self.spec, stream, data))
+            if task or not self.is_shared:
+                self.run.emit(Output(self.unfinished[name], stream, data))
 
-    def _take_result(self, text: str) -> None:
-        """Acts on the agent's last line, which is here before the kubelet has looked at the container again."""
+    def _take_result(self, task: str, text: str) -> None:
+        """Acts on a result in the log, which is here before the kubelet has looked at the container again."""
         try:
             result = TaskResult.from_json(text)
         except ValueError:
             return  # cut off by a kill; the pod's status says more
         if result.outcome is not Outcome.CANCELLED:
-            self.finish(result)
+            self._finish(task or self.tasks.template.name.id, result)
 
     def _pod_over(self, pod: Manifest, end: PodEnd) -> None:
         self._over.add(pod["metadata"]["uid"])
+        end = replace(end, is_disruption=end.is_disruption and not self.is_shared)
         self._drop_timer("terminating")
         if end.ran:
             self._runs(pod, str(pod["spec"].get("nodeName") or "an unknown node"))
@@ -240,7 +286,8 @@ class TaskOnCluster:
         if follower is not None:
             follower.cancel()
         if end.is_disruption:  # from here on the next pod may come
-            self.pod, self.started_pod = None, None
+            self.manifest, self.started_pod = None, None
+            self._started.clear()
         self.run.spawn(self._end(end, log, follower))
 
     async def _end(self, end: PodEnd, log: PodLog | None, follower: asyncio.Task[None] | None) -> None:
@@ -249,17 +296,37 @@ class TaskOnCluster:
             await asyncio.wait({follower})
         if log is not None:
             await self._drain(log)
+        await self._finish_known(end)
         if self.is_finished:
             return
-        result = end.result if end.is_reported_by_agent else await self._without_word(end)
-        if not (end.is_disruption and result is end.result):
-            self.finish(result)
+        if self.is_shared:
+            await self._finish_lost(end)
             return
-        if self.run.is_cancelling or len(self._over) >= MOST_DISRUPTIONS:
+        result = end.result if end.is_reported_by_agent or end.is_disruption else await self._inferred(end)
+        if not end.is_disruption:
+            self.finish(result)
+        elif self.run.is_cancelling or len(self._over) >= MOST_DISRUPTIONS:
             self.stop(result)
         else:
             why = replace(result.explained, resolution="Kubernetes starts it again in another pod.")
             self.tell_waiting(replace(result, failure=why))
+
+    async def _finish_known(self, end: PodEnd) -> None:
+        """Finishes the tasks whose end the agent of a shared pod reported, and those that have committed."""
+        shared = {self.tasks[position].name.id: ended for position, ended in end.shared.ends.items()}
+        for task, ended in shared.items():
+            if not ended.outcome.is_failure:
+                self._finish(task, ended)
+        if not self.is_finished and not end.is_reported_by_agent:
+            await self._finish_committed()
+        for task, ended in shared.items():
+            self._finish(task, ended)
+
+    async def _finish_lost(self, end: PodEnd) -> None:
+        """Finishes the tasks that a shared pod took with it: they run again in another one."""
+        result = await self._inferred(end)
+        for task in list(self.unfinished):
+            self._finish(task, result if self._is_to_blame(task, result) else diagnosis.not_its_turn(result))
 
     async def _drain(self, log: PodLog) -> None:
         try:
@@ -268,17 +335,22 @@ class TaskOnCluster:
             # The pod or its node is lost, and the rest of its log with it; the agent has uploaded what it could.
             return
 
-    async def _without_word(self, end: PodEnd) -> TaskResult:
-        """The result of a pod whose agent left none: the store's, if the task has committed, else what is inferred."""
-        note = ""
+    def _is_to_blame(self, task: str, result: TaskResult) -> bool:
+        """False for a task that had not started in a pod that ended because of another one."""
+        return not self._started or task in self._started or not result.outcome.is_paid_by_user
+
+    async def _finish_committed(self) -> None:
+        """Finishes the tasks that have committed, although the pod's agent left no result of theirs."""
         try:
-            found = await asyncio.to_thread(self.run.committed, self.spec)
+            found = await asyncio.to_thread(self.run.committed, list(self.unfinished.values()))
         except StorageError as error:
-            found, note = None, f"Whether it had committed is not known: {error.summary}"
-        if found is not None:
-            return found
-        if end.is_disruption:
-            return end.result
+            self._doubt = f"Whether it had committed is not known: {error.summary}"
+            return
+        for name, result in found.items():
+            self._finish(name.id, result)
+
+    async def _inferred(self, end: PodEnd) -> TaskResult:
+        """The result of a pod whose agent left none: what is inferred from the pod's end, and its last lines."""
         if self.run.is_cancelling:
             return diagnosis.cancelled()
         result = end.result
@@ -286,7 +358,7 @@ class TaskOnCluster:
             result = diagnosis.job_deleted()
         tail = b"".join(self._tail).decode(errors="replace").rstrip()
         shown = not tail or tail in result.explained.detail
-        parts = (result.explained.detail, note, "" if shown else f"Its last lines:\n{tail}")
+        parts = (result.explained.detail, self._doubt, "" if shown else f"Its last lines:\n{tail}")
         detail = "\n".join(part for part in parts if part)
         return replace(result, failure=replace(result.explained, detail=detail))
 
