@@ -35,6 +35,9 @@ class Settings:
         region: Region of the bucket.
         storage_patience_seconds: How long a finished task and a run's driver wait for an unreachable bucket;
             None for ten minutes.
+        infrastructure_retries: How often a task is run again after infrastructure failures; None for three times.
+        infrastructure_pauses_seconds: How long it waits before each of these executions, separated by commas; the last
+            pause is repeated. None for ``2,20,120``.
         default_secrets_backend_type: Store of secrets that ``@secrets`` names by their id alone.
         kubernetes_namespace: Namespace of Jobs and pods.
         kubernetes_image: Image of task pods, with Python 3.10 or newer; None for the runtime image.
@@ -52,6 +55,8 @@ class Settings:
     in_cluster_endpoint: str | None = None
     region: str = "us-east-1"
     storage_patience_seconds: str | None = None
+    infrastructure_retries: str | None = None
+    infrastructure_pauses_seconds: str | None = None
     default_secrets_backend_type: str | None = None
     kubernetes_namespace: str = "default"
     kubernetes_image: str | None = None
@@ -84,10 +89,24 @@ class Settings:
                 f"the setting kubernetes_indexed_from is {self.kubernetes_indexed_from!r}.",
                 advice='Use a number of pods from 2 on, such as "20".',
             )
+        self._check_infrastructure()
         if self.log is not None and self.log.lower() not in LOG_LEVELS:
             raise ConfigurationError(
                 f"the setting log ({variable('log')}) is {self.log!r}, which is not a log level.",
                 advice=f"Use one of {', '.join(LOG_LEVELS)}, or leave it out for no logging.",
+            )
+
+    def _check_infrastructure(self) -> None:
+        if self.infrastructure_retries is not None and not re.fullmatch(r"\d{1,4}", self.infrastructure_retries):
+            raise ConfigurationError(
+                f"the setting infrastructure_retries is {self.infrastructure_retries!r}.",
+                advice='Use a whole number, such as "3"; "0" for none.',
+            )
+        pauses = self.infrastructure_pauses_seconds
+        if pauses is not None and not all(map(_is_seconds, pauses.split(","))):
+            raise ConfigurationError(
+                f"the setting infrastructure_pauses_seconds is {pauses!r}.",
+                advice='Use numbers of seconds, separated by commas, such as "2,20,120".',
             )
 
     @property

@@ -104,11 +104,12 @@ def _group(definition: FlowDefinition) -> click.Group:
     group.add_command(
         click.Command(
             "tasks",
-            callback=lambda tasks, store, at_a_time: _tasks(definition, tasks, store, at_a_time),
+            callback=lambda **values: _tasks(definition, **values),
             params=[
                 click.Argument(["tasks"]),
                 click.Option(["--store"], required=True),
                 click.Option(["--at-a-time"], type=int, default=1),
+                click.Option(["--finish-within"], type=float, default=0.0),
             ],
             hidden=True,
             help="Run tasks, given as JSON, as processes in a pod that they share.",
@@ -243,10 +244,9 @@ def _step(definition: FlowDefinition, task: str, store: str, place: str | None) 
         sys.exit(run_task(definition, settings, task, store, place or RUNS))
 
 
-def _tasks(definition: FlowDefinition, tasks: str, store: str, at_a_time: int) -> None:
-    from k8sflow.runtime.commands.tasks import run_tasks  # noqa: PLC0415  --help needs no runtime
-    from k8sflow.storage.run_store import RUNS  # noqa: PLC0415  as above
+def _tasks(definition: FlowDefinition, **values: Any) -> None:
+    from k8sflow.runtime.commands.tasks import Request, run_tasks  # noqa: PLC0415  --help needs no runtime
 
     with errors_shown():
         settings = debug_log.configure(config.load(code_folder(definition.flow)))
-        sys.exit(run_tasks(definition, settings, tasks, store, RUNS, at_a_time))
+        sys.exit(run_tasks(definition, settings, Request(**values)))

@@ -37,6 +37,22 @@ class Output:
 
 
 @dataclass(frozen=True)
+class Note:
+    """Something about a running task that a person should know."""
+
+    task: TaskSpec
+    text: str
+
+
+@dataclass(frozen=True)
+class OutputMissing:
+    """Lines that a task wrote, and that no ``Output`` had; its stored output is complete."""
+
+    task: TaskSpec
+    lines: int
+
+
+@dataclass(frozen=True)
 class Finished:
     """One execution of a task ended; nothing of it runs any more."""
 
@@ -44,7 +60,7 @@ class Finished:
     result: TaskResult
 
 
-TaskEvent = Queued | Started | Output | Finished
+TaskEvent = Queued | Started | Output | Note | OutputMissing | Finished
 Emit = Callable[[TaskEvent], None]
 # Takes an executor's events, or the error that ends it, from whatever thread.
 Report = Callable[[TaskEvent | Exception], None]

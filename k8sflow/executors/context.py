@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from k8sflow import outages
 from k8sflow.config import Settings
 from k8sflow.executors.base import Report
 from k8sflow.flow.decorators.pod_options import PodOptions
@@ -30,6 +31,7 @@ class RunContext:
         max_workers: How many tasks run at a time; None for the executor's own default.
         lock: A file descriptor that processes of tasks on this machine keep open until they have ended.
         owner: The ownerReference of the object to which the run's objects in the cluster belong.
+        notice: Takes reports about outages of the executor's servers; called in any thread.
     """
 
     report: Report
@@ -42,6 +44,7 @@ class RunContext:
     max_workers: int | None = None
     lock: int | None = None
     owner: dict[str, Any] | None = None
+    notice: outages.Report | None = None
 
     def time_limit(self, step: str) -> TimeLimit | None:
         """The time limit of an execution of a step's task; None if there is none."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from k8sflow import hooks
+from k8sflow.flow.checkpoint import Checkpoint
 from k8sflow.flow.problems import did_you_mean
 
 if TYPE_CHECKING:
@@ -50,6 +52,8 @@ class TaskFacts:
         graph: Makes the flow's graph as JSON types.
         run_store: The records of the run, as the client takes them.
         parallel: Its position among the processes of a ``num_parallel`` step.
+        checkpoint: The folder that the next attempt finds again.
+        notice_file: The path of a file that exists as soon as its pod is on its way out.
         more: What decorators add, by name.
     """
 
@@ -66,6 +70,8 @@ class TaskFacts:
     graph: Callable[[], dict[str, Any]] = dict
     run_store: Any = None
     parallel: Parallel | None = None
+    checkpoint: Checkpoint | None = None
+    notice_file: str = ""
     more: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -185,6 +191,30 @@ class Current:
         return self._facts.parallel
 
     @property
+    def checkpoint(self) -> Checkpoint:
+        """A folder that the next attempt of the task finds again: ``directory``, ``is_loaded``, ``save()``, ``load()``.
+
+        Raises:
+            AttributeError: No task is running.
+        """
+        if self._facts is None or self._facts.checkpoint is None:
+            raise AttributeError  # __getattr__, which Python asks next, explains it
+        return self._facts.checkpoint
+
+    @property
+    def preempted(self) -> bool:
+        """True as soon as the task's pod is on its way out: it was sent SIGTERM, or its spot node is to be taken away.
+
+        Always False for a task on this machine.
+        """
+        return self._facts is not None and os.path.exists(self._facts.notice_file)  # noqa: PTH110  asked in loops
+
+    @property
+    def spot_termination_notice(self) -> str | None:
+        """The path of a file that exists as soon as ``preempted`` is True."""
+        return self._facts.notice_file if self._facts else None
+
+    @property
     def trigger(self) -> None:
         """The event that started the run; None for a run that a person started."""
         return
@@ -226,6 +256,8 @@ class Current:
         if name in _BROUGHT_BY:
             where = "exists only in a running task" if facts is None else f"needs {_BROUGHT_BY[name]} above the flow"
             raise AttributeError(f"current.{name} {where}.")
+        if name == "checkpoint":
+            raise AttributeError("current.checkpoint exists only in a running task.")
         if name == "parallel":
             raise AttributeError("current.parallel exists only in the step of self.next(..., num_parallel=N).")
         known = [field for field in dir(type(self)) if not field.startswith("_")] + list(_BROUGHT_BY)

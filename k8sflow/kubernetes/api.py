@@ -24,6 +24,7 @@ from k8sflow.errors import ApiStatusError, ApiUnreachableError, KubernetesError
 from k8sflow.kubernetes.api_errors import Target, status_error, unreachable_error
 from k8sflow.kubernetes.kubeconfig import ClusterAccess
 from k8sflow.kubernetes.manifest import Manifest
+from k8sflow.outages import REPORT_AFTER_SECONDS, Outage, Report
 
 _RETRIED = {429, 500, 502, 503, 504}
 _PAGE = 500
@@ -59,11 +60,19 @@ class KubernetesApi:
         access: The server's address and our credentials.
         limiter: Limits the rate of requests; a stream counts as one.
         patience_seconds: How long a request is retried before its error is raised.
+        report: Called in the event loop when the server has not answered for some seconds, and when it answers again.
     """
 
     def __init__(
-        self, access: ClusterAccess, *, limiter: RateLimiter | None = None, patience_seconds: float = 120.0
+        self,
+        access: ClusterAccess,
+        *,
+        limiter: RateLimiter | None = None,
+        patience_seconds: float = 120.0,
+        report: Report | None = None,
     ) -> None:
+        self.at_stake = "Retrying."
+        self._outage = Outage("The API server", report)
         self.access = access
         self._limiter = limiter or RateLimiter()
         self._patience_seconds = patience_seconds
@@ -84,6 +93,11 @@ class KubernetesApi:
     ) -> None:
         assert self._session is not None
         await self._session.close()
+
+    def put_at_stake(self, text: str) -> None:
+        """Sets what a reported outage means for the user; a current outage is reported again with it."""
+        self.at_stake = text
+        self._outage.report_again()
 
     async def get(self, path: str, params: Mapping[str, str] | None = None) -> Manifest:
         """The object at ``path``, or one page of a collection."""
@@ -152,13 +166,20 @@ class KubernetesApi:
         """The answer to a request object that is not stored, such as an access review."""
         return await self._request("POST", path, body=question)
 
-    async def delete(self, path: str, *, label_selector: str = "") -> None:
+    async def delete(self, path: str, *, label_selector: str = "", grace_seconds: int | None = None) -> None:
         """Deletes an object, or the objects of a collection that the selector matches; later also what they own.
 
         Deleting a missing object is not an error.
+
+        Args:
+            path: Path of the object or the collection.
+            label_selector: Which objects of the collection.
+            grace_seconds: How long pods have to end; None for the time that they ask for.
         """
         params = {"labelSelector": label_selector} if label_selector else None
-        options = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
+        options: Manifest = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
+        if grace_seconds is not None:
+            options["gracePeriodSeconds"] = grace_seconds
         try:
             await self._request("DELETE", path, params=params, body=options)
         except ApiStatusError as error:
@@ -260,7 +281,7 @@ class KubernetesApi:
         assert self._session is not None, "use the client inside its `async with`"
         access = self.access
         sent = CIMultiDict([*access.headers, *(await access.credentials.headers()).items(), *(headers or {}).items()])
-        with self._unreachable_errors():
+        with self._unreachable_errors(), self._answer_expected(path):
             response = await self._session.request(
                 method,
                 access.server + path,
@@ -271,6 +292,12 @@ class KubernetesApi:
                 **options,
             )
         async with response:
+            # A kubelet that is down makes only the logs of its pods unreadable.
+            if response.status in _RETRIED and not path.endswith("/log"):
+                answer = f"{response.status} {response.reason}"
+                self._failed(f"the API server {access.server} ({access.origin}) can't serve requests now: {answer}.")
+            else:
+                self._outage.answered()
             yield response
 
     @contextlib.contextmanager
@@ -278,7 +305,28 @@ class KubernetesApi:
         try:
             yield
         except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
-            raise unreachable_error(error, server=self.access.server, origin=self.access.origin) from error
+            found = unreachable_error(error, server=self.access.server, origin=self.access.origin)
+            self._failed(found.summary)
+            raise found from error
+
+    @contextlib.contextmanager
+    def _answer_expected(self, path: str) -> Iterator[None]:
+        """Records an outage if the block takes long."""
+
+        def is_late() -> None:
+            what = f"the API server {self.access.server} ({self.access.origin}) has not answered a request for {path}"
+            self._failed(f"{what} for {REPORT_AFTER_SECONDS:.0f} s.", REPORT_AFTER_SECONDS)
+
+        timer = asyncio.get_running_loop().call_later(REPORT_AFTER_SECONDS, is_late)
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _failed(self, text: str, lasted_seconds: float = 0.0) -> None:
+        """Records that the server doesn't answer; sees to it that this is reported in time."""
+        if self._outage.failed(f"{text} {self.at_stake}", lasted_seconds):
+            asyncio.get_running_loop().call_later(self._outage.seconds_to_report, self._outage.report_if_due)
 
     async def _read(self, response: aiohttp.ClientResponse) -> bytes:
         with self._unreachable_errors():
@@ -331,7 +379,7 @@ def _pause(error: ApiStatusError, delay: float) -> float | None:
 
 
 def _probe_silent_connection(response: aiohttp.ClientResponse) -> None:
-    """Turns on TCP keepalive, so that a dead peer is noticed within about 25 s."""
+    """Turns on TCP keepalive, so that a dead peer is noticed within 5 s."""
     connection = response.connection
     if connection is None or connection.transport is None:
         return
@@ -339,6 +387,6 @@ def _probe_silent_connection(response: aiohttp.ClientResponse) -> None:
     if peer is None:
         return
     peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3)):
+    for option, value in (("TCP_KEEPIDLE", 3), ("TCP_KEEPINTVL", 1), ("TCP_KEEPCNT", 2)):
         if hasattr(socket, option):
             peer.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)

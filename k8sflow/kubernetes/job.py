@@ -162,7 +162,7 @@ def _pod_spec(job: TaskJob) -> Manifest:
     spec: Manifest = {
         "restartPolicy": "Never",
         "activeDeadlineSeconds": options.deadline_seconds or DEFAULT_DEADLINE_SECONDS,
-        "terminationGracePeriodSeconds": GRACE_SECONDS,
+        "terminationGracePeriodSeconds": options.grace_seconds or GRACE_SECONDS,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "securityContext": pod_security(DEFAULT_USER if options.run_as_user is None else options.run_as_user),

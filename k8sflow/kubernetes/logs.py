@@ -13,11 +13,10 @@ from http import HTTPStatus
 from k8sflow.debug_log import DebugLog
 from k8sflow.errors import ApiStatusError, ApiUnreachableError
 from k8sflow.kubernetes.api import KubernetesApi, backoff
+from k8sflow.outages import Outage, Report
 
 _AFTER_END_SECONDS = 0.2
-_AFTER_ERROR_SECONDS = 1.0
 _LONGEST_DELAY_SECONDS = 10.0
-_TRIES_WITHOUT_A_LINE = 8
 # Written by the kubelet in place of a log that it can't read; not output of the task.
 _KUBELET_TROUBLE = (b"unable to retrieve container logs for", b"failed to create fsnotify watcher", b"rpc error:")
 
@@ -32,10 +31,20 @@ class PodLog:
         path: The pod: ``/api/v1/namespaces/NAMESPACE/pods/NAME``.
         container: Name of the container.
         on_line: Called with each line, without its newline.
+        report: Called when the log has been unreadable for some seconds, and when it can be read again.
     """
 
-    def __init__(self, api: KubernetesApi, path: str, *, container: str, on_line: Callable[[bytes], None]) -> None:
+    def __init__(
+        self,
+        api: KubernetesApi,
+        path: str,
+        *,
+        container: str,
+        on_line: Callable[[bytes], None],
+        report: Report | None = None,
+    ) -> None:
         self._api = api
+        self._outage = Outage("Its output", report, recovery="is shown again")
         self._path = f"{path}/log"
         self._container = container
         self._on_line = on_line
@@ -43,33 +52,36 @@ class PodLog:
         self._seen_at_last_time = 0
 
     async def follow(self) -> None:
-        """Passes on lines as they are written, until it is cancelled or the log can't be read.
+        """Passes on lines as they are written, until it is cancelled.
 
-        The end of the stream doesn't mean that the container has ended (logs are rotated, kubelets restart). The
-        pod's status says so; then the caller cancels this and calls ``drain``.
+        Neither the end of the stream nor an error means that the container has ended: logs are rotated, kubelets
+        restart. The pod's status says so; then the caller cancels this and calls ``drain``.
 
         Raises:
-            ApiStatusError: Reading the log is forbidden, or has failed repeatedly.
-            ApiUnreachableError: It has failed repeatedly.
+            ApiStatusError: Reading the log is forbidden.
         """
-        failures = 0
         delays = backoff(_AFTER_END_SECONDS, _LONGEST_DELAY_SECONDS)
         while True:
             position = self._position
             try:
                 await self._read(follow=True)
             except (ApiStatusError, ApiUnreachableError) as error:
-                failures += 1
-                _log.debug("%s: attempt %d failed: %s", self._path, failures, error.summary)
-                if failures == _TRIES_WITHOUT_A_LINE or getattr(error, "status", None) == HTTPStatus.FORBIDDEN:
+                _log.debug("%s: %s", self._path, error.summary)
+                if getattr(error, "status", None) == HTTPStatus.FORBIDDEN:
                     raise
-                if failures == 1:
-                    delays = backoff(_AFTER_ERROR_SECONDS, _LONGEST_DELAY_SECONDS)
+                if isinstance(error, ApiStatusError):  # the client reports a server that can't be reached
+                    self._failed(error)
             if self._position != position:
-                failures, delays = 0, backoff(_AFTER_END_SECONDS, _LONGEST_DELAY_SECONDS)
+                delays = backoff(_AFTER_END_SECONDS, _LONGEST_DELAY_SECONDS)
             delay = next(delays)
             _log.debug("%s: the stream ended; reading on in %.1f s", self._path, delay)
             await asyncio.sleep(delay)
+
+    def _failed(self, error: ApiStatusError) -> None:
+        status = f"{error.status} {error.reason}".strip()
+        text = f"its output can't be shown now, because its node doesn't answer ({status}); it is shown later."
+        if self._outage.failed(text):
+            asyncio.get_running_loop().call_later(self._outage.seconds_to_report, self._outage.report_if_due)
 
     async def drain(self) -> None:
         """Passes on the rest of the log of a container that has ended.
@@ -92,6 +104,7 @@ class PodLog:
             params["sinceTime"] = _whole_seconds(self._last_time)
         start, repeated = self._last_time, self._seen_at_last_time
         async with self._api.stream(self._path, params, read_timeout_seconds=None) as lines:
+            self._outage.answered()
             async for line in lines:
                 time, separator, content = line.partition(b" ")
                 if not (separator and _is_time(time)):

@@ -35,6 +35,8 @@ PERMISSIONS = (
     Permission("", "pods", ("get", "list", "watch", "delete")),
     Permission("", "pods/log", ("get",)),
 )
+# To cancel a run whose pods have a grace of their own.
+GRACE_PERMISSIONS = (Permission("", "pods", ("deletecollection",)),)
 OWNER_PERMISSIONS = (Permission("", "configmaps", ("create", "get", "patch", "delete")),)
 
 

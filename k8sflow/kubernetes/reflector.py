@@ -36,6 +36,7 @@ from k8sflow.kubernetes.api import KubernetesApi, backoff
 from k8sflow.kubernetes.manifest import Manifest
 
 WATCH_SECONDS = 290
+UNREACHABLE_SECONDS = 300.0
 READ_TIMEOUT_SECONDS = 75.0  # bookmarks arrive about once a minute
 _HEALTHY_SECONDS = 60.0
 _INSTANT_SECONDS = 2.0
@@ -96,7 +97,7 @@ class Reflector:
         label_selector: str,
         on_change: OnChange,
         keep: Callable[[Manifest], Manifest] = lambda item: item,
-        unreachable_seconds: float = 300.0,
+        unreachable_seconds: float = UNREACHABLE_SECONDS,
         read_timeout_seconds: float = READ_TIMEOUT_SECONDS,
     ) -> None:
         self.objects: dict[str, Manifest] = {}

@@ -13,7 +13,7 @@ from k8sflow.flow.decorators import quantity
 from k8sflow.flow.decorators.base import Decoration, options_of
 from k8sflow.flow.decorators.environment import variables_of
 from k8sflow.flow.decorators.pod_options import DEFAULT_OPTIONS, PodOptions, common_namespace, merge
-from k8sflow.flow.decorators.policy import StepPolicy
+from k8sflow.flow.decorators.policy import InfrastructureRetry, StepPolicy
 from k8sflow.flow.definition import FlowDefinition
 from k8sflow.flow.problems import all_problems
 from k8sflow.storage.records import RunRecord
@@ -74,10 +74,12 @@ class Placement:
             on_kubernetes = any(decoration.name == "kubernetes" for decoration in (*own, *added))
             try:
                 policy = StepPolicy.of(definition.decorations_of(name, added), on_kubernetes=on_kubernetes)
-                if policy != StepPolicy():
-                    policies[name] = policy
+                policy = replace(policy, infrastructure=InfrastructureRetry.of(settings))
                 if on_kubernetes:
                     pods[name] = _pod(own, added, settings, policy)
+                    policy = replace(policy, more_memory=pods[name].more_memory())
+                if policy != StepPolicy():
+                    policies[name] = policy
             except FlowDefinitionError as error:
                 raise all_problems(definition.name, [node.location.problem(error.summary, error.advice)]) from error
         return Placement(pods, common_namespace(pods, settings.kubernetes_namespace), policies)
@@ -109,6 +111,12 @@ def _shared(options: PodOptions, own: tuple[Decoration, ...], added: tuple[Decor
     A pod that has no size of its own has the cores of one branch, and memory for those that run at a time and for the
     processes that start them.
     """
+    if options.spot is not None:
+        raise FlowDefinitionError(
+            "spot can't be used with branches_per_pod.",
+            cause="A spot notice ends one task early, and is no reason for the failure of several.",
+            advice="Leave one of them out: branches without a result run again in another pod in any case.",
+        )
     branch = merge(*_options(own, "resources"), *_options(added, "resources"))
     pod = merge(*_options(own, "kubernetes"), *_options(added, "kubernetes"))
     branch_cpu = branch.cpu or DEFAULT_OPTIONS.cpu or "1"

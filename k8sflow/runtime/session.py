@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from k8sflow import outages
 from k8sflow.config import Settings
 from k8sflow.errors import StorageError
 from k8sflow.executors.base import Executor, Report
@@ -98,6 +99,7 @@ class Session:
         max_workers: int | None = None,
         lock: int | None = None,
         owner: dict[str, Any] | None = None,
+        notice: outages.Report | None = None,
     ) -> Executor:
         """Makes an executor for the run; the arguments are those of ``RunContext``."""
         context = RunContext(
@@ -111,6 +113,7 @@ class Session:
             max_workers=max_workers,
             lock=lock,
             owner=owner,
+            notice=notice,
         )
         return make(name, context)
 
@@ -122,7 +125,7 @@ class Session:
         """
         from k8sflow.executors.kubernetes.requirements import check  # noqa: PLC0415  only here is the API needed
 
-        check(self.placement.inside(self.settings), is_detached=False)
+        check(self.placement.inside(self.settings), self.placement.pods, is_detached=False)
 
     def drive(
         self,

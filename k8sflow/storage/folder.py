@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Literal
 
 from k8sflow.errors import ObjectNotFoundError, StorageError
+from k8sflow.outages import Report
 from k8sflow.storage.objects import Buffer
-from k8sflow.storage.patience import Report
 
 _MAP_FROM_BYTES = 1 << 16
 # Unfinished files have names with this prefix. A crash may leave some behind; readers skip them.
@@ -101,6 +101,20 @@ class FolderStore:
                     return False
                 temporary.replace(path)
             return True
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """Deletes files, and the folders that are empty then."""
+        for key in keys:
+            path = self.root / key
+            try:
+                path.unlink(missing_ok=True)
+            except NotADirectoryError:
+                continue
+            except OSError as error:
+                raise _refused("deleted", path, error) from error
+        for folder in {(self.root / key).parent for key in keys}:
+            with contextlib.suppress(OSError):  # it has other files, or another process was faster
+                os.removedirs(folder)
 
     def exists(self, key: str, size: int | None = None) -> bool:
         """True if the file exists, and has the size, if one is given."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from k8sflow.errors import ObjectNotFoundError
+from k8sflow.outages import Report
 from k8sflow.storage.objects import Buffer
-from k8sflow.storage.patience import Report
 
 
 class MemoryStore:
@@ -35,6 +35,11 @@ class MemoryStore:
         """Stores the object unless the key is taken; returns True if it was stored."""
         mine = bytearray(data)
         return self._objects.setdefault(key, mine) is mine
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """Deletes objects."""
+        for key in keys:
+            self._objects.pop(key, None)
 
     def exists(self, key: str, size: int | None = None) -> bool:
         """True if there is an object under the key, and it has the size, if one is given."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
-from k8sflow.storage.patience import Report
+from k8sflow.outages import Report
 
 # Bytes in any form that the standard library accepts; typing has a name for it from Python 3.12 on.
 Buffer: TypeAlias = bytes | bytearray | memoryview
@@ -63,6 +63,14 @@ class ObjectStore(Protocol):
 
     def put_new(self, key: str, data: bytes) -> bool:
         """Writes the object unless the key is taken; returns True if this call wrote it."""
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """Deletes objects; one that doesn't exist is not an error.
+
+        Raises:
+            ConfigurationError: The keys of the store don't allow it.
+            StorageError: The store can't be reached, or refused the request.
+        """
 
     def exists(self, key: str, size: int | None = None) -> bool:
         """True if there is an object under the key, and it has the size, if one is given."""

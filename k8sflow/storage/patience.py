@@ -22,10 +22,10 @@ from typing import Any, Protocol, TypeVar, cast
 
 from k8sflow.debug_log import DebugLog
 from k8sflow.errors import OutageError
+from k8sflow.outages import Notice, Outage, Report
 from k8sflow.units import rough_duration
 
 COMMAND_SECONDS = 30.0
-REPORT_AFTER_SECONDS = 5.0
 # The driver has reached the bucket. A task that can't for this long may have a wrong endpoint.
 FIRST_ANSWER_SECONDS = 120.0
 # The first task of a run is also the first to use the pods' endpoint, and nothing is lost if it gives up.
@@ -33,7 +33,6 @@ FIRST_CONTACT_SECONDS = 15.0
 _log = DebugLog(__name__)
 _FIRST_PAUSE_SECONDS = 0.25
 _LONGEST_PAUSE_SECONDS = 8.0
-Report = Callable[[str, bool], None]
 # A method of a store, whose type the decorator preserves.
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
@@ -44,8 +43,8 @@ class Patience:
     Args:
         seconds: The longest wait after the server has answered once.
         first_seconds: The longest wait for its first answer.
-        report: Called with a message when a call has waited for a few seconds, and again, with True, when the server
-            answers; in the thread of the call.
+        report: Called when a call has waited for a few seconds, and when the server answers again; in the thread of
+            the call.
     """
 
     def __init__(
@@ -56,13 +55,10 @@ class Patience:
     ) -> None:
         self.seconds = seconds
         self.first_seconds = first_seconds
-        self.report = report
+        self.outage = Outage("The bucket", report)
         self.has_answered = False
-        self._lock = threading.Lock()
         self._limited = threading.Event()
         self._end = math.inf
-        self._out_since: float | None = None
-        self._is_reported = False
 
     def after_fork(self) -> Patience:
         """The same patience for a forked process, with its own locks; it reports to standard error."""
@@ -82,7 +78,7 @@ class Patience:
         Raises:
             OutageError: The server can't be reached, and the time is up.
         """
-        if self._out_since is not None and time.monotonic() >= self._end:
+        if self.outage.is_on and time.monotonic() >= self._end:
             raise OutageError("the bucket can't be reached, and this process is ending.")
 
     def allows(self, waited: float) -> bool:
@@ -90,34 +86,22 @@ class Patience:
         return waited <= (self.seconds if self.has_answered else self.first_seconds) and time.monotonic() < self._end
 
     def pause(self, seconds: float) -> None:
-        """Waits before the next try."""
+        """Waits before the next try, but not past the time at which the outage is to be reported."""
+        seconds = min(seconds, self.outage.seconds_to_report or seconds)
         if self._limited.wait(seconds):
             time.sleep(min(seconds, _FIRST_PAUSE_SECONDS))
 
-    def failed(self, error: OutageError) -> None:
+    def failed(self, error: OutageError, lasted_seconds: float) -> None:
         """Records that the server can't be reached; reports it after a while."""
-        now = time.monotonic()
-        with self._lock:
-            self._out_since = self._out_since or now
-            is_news = now - self._out_since >= REPORT_AFTER_SECONDS and not self._is_reported
-            self._is_reported = self._is_reported or is_news
-        if is_news and self.report is not None:
-            most = self.seconds if self.has_answered else self.first_seconds
-            advice = "" if self.has_answered else f" {error.advice}"
-            self.report(f"{error.summary} Retrying for up to {rough_duration(most)}.{advice}", False)
+        most = self.seconds if self.has_answered else self.first_seconds
+        advice = "" if self.has_answered else f" {error.advice}"
+        self.outage.failed(f"{error.summary} Retrying for up to {rough_duration(most)}.{advice}", lasted_seconds)
 
     def answered(self) -> None:
         """Records that the server has answered; reports it if the outage was reported."""
         self.has_answered = True
-        if self._out_since is None:
-            return
-        with self._lock:
-            since, self._out_since = self._out_since, None
-            is_news, self._is_reported = self._is_reported, False
-        if since is not None:
-            _log.debug("The bucket answers again, after %.1f s.", time.monotonic() - since)
-        if is_news and since is not None and self.report is not None:
-            self.report(f"The bucket answers again, after {rough_duration(time.monotonic() - since)}.", True)
+        if (seconds := self.outage.answered()) is not None:
+            _log.debug("The bucket answers again, after %.1f s.", seconds)
 
 
 class HasPatience(Protocol):
@@ -132,6 +116,7 @@ def patient(method: _Method) -> _Method:
     @functools.wraps(method)
     def call(self: HasPatience, *arguments: Any, **options: Any) -> Any:
         self.patience.check()
+        started = time.monotonic()
         try:
             result = method(self, *arguments, **options)
         except OutageError as error:
@@ -140,27 +125,27 @@ def patient(method: _Method) -> _Method:
         else:
             self.patience.answered()
             return result
-        return _again(self.patience, functools.partial(method, self, *arguments, **options), first)
+        return _again(self.patience, functools.partial(method, self, *arguments, **options), first, started)
 
     return cast("_Method", call)
 
 
-def say(text: str, _is_over: bool) -> None:  # noqa: FBT001  a Report
+def say(notice: Notice) -> None:
     """Reports in a task's own output, which reaches the terminal and the container's log without the bucket."""
     with contextlib.suppress(OSError):
-        os.write(2, f"[k8sflow] {text}\n".encode("utf-8", "replace"))
+        os.write(2, f"[k8sflow] {notice.text}\n".encode("utf-8", "replace"))
 
 
-def _again(patience: Patience, method: Callable[[], Any], error: OutageError) -> Any:
+def _again(patience: Patience, method: Callable[[], Any], error: OutageError, started: float) -> Any:
     """Retries until the server answers, and returns the method's result.
 
     Raises:
         OutageError: The server has not answered for longer than the patience allows.
     """
-    started = time.monotonic()
+    failed_at = time.monotonic()
+    patience.failed(error, failed_at - started)
     for pause in _pauses():
-        patience.failed(error)
-        waited = time.monotonic() - started
+        waited = time.monotonic() - failed_at
         if not patience.allows(waited + pause):
             _log.debug("%s Giving up after %.1f s.", error.summary, waited)
             gc.collect()
@@ -172,6 +157,7 @@ def _again(patience: Patience, method: Callable[[], Any], error: OutageError) ->
         except OutageError as next_error:
             error = next_error
             _drop_frames(error)
+            patience.failed(error, 0.0)
         else:
             patience.answered()
             gc.collect()

@@ -258,6 +258,7 @@ class OutcomeRecord:
         resolution: What to do.
         error_type: The class of an exception in the user's code: ``builtins.ValueError``.
         is_final: Whether another execution would fail in the same way, although the infrastructure is to blame.
+        memory: The memory that it requested, where earlier attempts ran out of memory; empty for that of its step.
     """
 
     outcome: Outcome
@@ -267,13 +268,12 @@ class OutcomeRecord:
     resolution: str = ""
     error_type: str = ""
     is_final: bool = False
+    memory: str = ""
 
     def to_document(self) -> dict[str, Any]:
-        """The record as JSON types; ``is_final`` only where it holds."""
+        """The record as JSON types; ``is_final`` and ``memory`` only where they say something."""
         document = asdict(self)
-        if not self.is_final:
-            del document["is_final"]
-        return document
+        return {name: value for name, value in document.items() if value or name not in {"is_final", "memory"}}
 
     @staticmethod
     def from_document(document: Mapping[str, Any]) -> OutcomeRecord:

@@ -30,12 +30,14 @@ from botocore.exceptions import (
 
 from k8sflow.debug_log import DebugLog
 from k8sflow.errors import ConfigurationError, ObjectNotFoundError, OutageError, StorageError, UnreachableError
+from k8sflow.outages import Report
 from k8sflow.storage.objects import Buffer
-from k8sflow.storage.patience import Patience, Report, patient
+from k8sflow.storage.patience import Patience, patient
 from k8sflow.storage.s3_log import S3Log
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
+    from types_boto3_s3.type_defs import ObjectIdentifierTypeDef
 
 _log = DebugLog(__name__)
 _PART_BYTES = 16 << 20
@@ -47,6 +49,8 @@ _TAKEN = {"412", "PreconditionFailed"}
 # Simultaneous writes: S3 has refused this one, and perhaps the others too, and expects another try.
 _UNDECIDED = {"409", "ConditionalRequestConflict"}
 _TRIES = 8
+# https://docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObjects.html
+_MOST_DELETED = 1000
 # The last one is versitygw's code for an unknown access key.
 _WRONG_KEYS = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken", "XAdminUserNotFound"}
 _SERVER_ERROR = 500
@@ -154,6 +158,23 @@ class S3Store:
                 time.sleep(pause_seconds)
             raise refused
 
+    def delete(self, keys: Sequence[str]) -> None:
+        """Deletes objects, in batches of 1000."""
+        for start in range(0, len(keys), _MOST_DELETED):
+            self._delete(keys[start : start + _MOST_DELETED])
+
+    @patient
+    def _delete(self, keys: Sequence[str]) -> None:
+        objects: list[ObjectIdentifierTypeDef] = [{"Key": self.prefix + key} for key in keys]
+        with self._translated(keys[0]):
+            answer = self._client.delete_objects(Bucket=self.bucket, Delete={"Objects": objects, "Quiet": True})
+        if errors := answer.get("Errors"):
+            code, server = str(errors[0].get("Code")), self.endpoint or "AWS S3"
+            raise StorageError(
+                f"{server} refused to delete {self.url}/{keys[0]} ({code}).",
+                advice="Allow s3:DeleteObject below the bucket's prefix." if code == "AccessDenied" else "",
+            )
+
     @patient
     def exists(self, key: str, size: int | None = None) -> bool:
         """True if there is an object under the key, and it has the size, if one is given."""
@@ -188,7 +209,7 @@ class S3Store:
 
     def report_outages(self, report: Report) -> None:
         """Sets the function to call when a call waits for the server, and when the server answers again."""
-        self.patience.report = report
+        self.patience.outage.report = report
 
     def limit_patience(self, seconds: float) -> None:
         """Limits how long all calls together wait for the server from now on."""
@@ -340,7 +361,7 @@ class _Joined(io.RawIOBase):
 
 def _client(endpoint: str | None, region: str | None) -> S3Client:
     config = Config(
-        connect_timeout=5,
+        connect_timeout=3,  # three attempts: an unreachable server is to be reported after some ten seconds
         read_timeout=60,
         retries={"mode": "standard", "max_attempts": 3},
         max_pool_connections=S3Store.parallel_reads,

@@ -9,6 +9,7 @@ from k8sflow.flow.decorators.policy import Catch
 from k8sflow.flow.graph import Graph
 from k8sflow.flow.outcome import Outcome
 from k8sflow.storage.artifacts import ArtifactStore
+from k8sflow.storage.checkpoints import discard
 from k8sflow.storage.layers import compose
 from k8sflow.storage.records import Commit, KeptRecord
 from k8sflow.storage.run_store import RunStore
@@ -52,7 +53,9 @@ def commit_caught(run_store: RunStore, graph: Graph, spec: TaskSpec, failure: Ta
         without=kept.without,
         is_caught=True,
     )
-    if not run_store.commit(spec.name.step, spec.name.id, commit):
+    is_first = run_store.commit(spec.name.step, spec.name.id, commit)
+    discard(run_store, spec.name.step, spec.name.id)
+    if not is_first:
         return committed_result(run_store, spec) or failure
     return TaskResult(Outcome.SUCCEEDED, Transition(steps))
 

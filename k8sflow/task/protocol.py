@@ -13,3 +13,5 @@ RESULT_FD_VARIABLE = "K8SFLOW_RESULT_FD"
 # Written to a task's result before its step runs; whitespace that JSON may start with. A process that ended without it
 # was still importing the flow.
 ENTERED = b"\n"
+# The environment variable with the path of a file that exists as soon as the task's pod is on its way out.
+NOTICE_VARIABLE = "K8SFLOW_PREEMPTION_NOTICE"

@@ -62,12 +62,14 @@ class TaskResult:
         transition: The next steps; only after a success.
         failure: The explanation for people; only after a failure.
         note: A problem beside it, which the end of the run reports: output that could not be stored.
+        log_lines: How many lines its container wrote to its log before this result; None where that is unknown.
     """
 
     outcome: Outcome
     transition: Transition | None = None
     failure: Failure | None = None
     note: str = ""
+    log_lines: int | None = None
 
     @property
     def explained(self) -> Failure:
@@ -112,6 +114,8 @@ class TaskResult:
                 document["diagnosis"]["is_final"] = True
         if self.note:
             document["note"] = self.note
+        if self.log_lines is not None:
+            document["log_lines"] = self.log_lines
         return document
 
     @staticmethod
@@ -133,7 +137,7 @@ class TaskResult:
             note = str(document.get("note", ""))
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not a task result: {text[:200]!r}") from error
-        return TaskResult(outcome, transition, failure, note)
+        return TaskResult(outcome, transition, failure, note, document.get("log_lines"))
 
 
 def failed(

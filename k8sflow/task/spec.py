@@ -86,6 +86,7 @@ class TaskSpec:
         attempt: Which execution of the task this is, from 0.
         inputs: The tasks whose results it reads, in the order in which the join sees them.
         nodes: How many tasks, this one among them, have to run at the same time; 1 for a task by itself.
+        memory: The memory that it requests, where earlier executions ran out of memory; empty for that of its step.
     """
 
     flow: str
@@ -94,6 +95,7 @@ class TaskSpec:
     attempt: int = 0
     inputs: tuple[TaskInput, ...] = ()
     nodes: int = 1
+    memory: str = ""
 
     @property
     def pathspec(self) -> str:
@@ -120,4 +122,5 @@ class TaskSpec:
             attempt=document["attempt"],
             inputs=tuple(TaskInput(**{**found, "path": tuple(found["path"])}) for found in document["inputs"]),
             nodes=document["nodes"],
+            memory=document["memory"],
         )

@@ -54,6 +54,7 @@ def write_outcome(run_store: RunStore, spec: TaskSpec, result: TaskResult) -> No
         found.resolution,
         found.error_type,
         found.is_final,
+        spec.memory,
     )
     try:
         run_store.write_outcome(spec.name.step, spec.name.id, spec.attempt, record)

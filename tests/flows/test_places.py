@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -169,21 +168,23 @@ def test_a_file_instead_of_the_folder_is_reported(project: Path, make: Callable[
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("setpriv") is None, reason="takes a privilege from root")
 def test_a_folder_without_access_is_reported(project: Path) -> None:
     """It may be that of the runs, or the working folder; the client raises k8sflow's errors too."""
     (project / ".k8sflow").mkdir(mode=0)
-    (project / "notebooks").chmod(0)
-    nobody = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search"]
+    # The folder is closed once the shell is in it; root has to lose its privilege too.
+    privileges = "-dac_override,-dac_read_search"
+    unprivileged = f"setpriv --bounding-set={privileges} --inh-caps={privileges}" if os.geteuid() == 0 else ""
 
     def say(folder: str, *command: str) -> str:
-        moved = ["sh", "-c", f'cd {folder} && exec {" ".join(nobody)} "$@"', "sh", sys.executable, *command]
+        script = f'cd {folder} && chmod 0 "$0" && exec {unprivileged} "$@"'
+        moved = ["sh", "-c", script, str(project / "notebooks"), sys.executable, *command]
         done = subprocess.run(moved, cwd=project, env=environment(), capture_output=True, text=True, check=False)
         return done.stdout + done.stderr
 
     try:
         flow = "flows/flow.py"
         for folder, *command in ((".", flow, "run"), (".", flow, "runs"), (".", "-c", READ), ("notebooks", "-c", READ)):
+            (project / "notebooks").chmod(0o755)
             shown = say(folder, *command)
             assert "Permission denied" in shown
             assert "K8SFLOW_ROOT" in shown

@@ -64,11 +64,31 @@ def test_a_missing_home_is_not_an_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize("key", [f.name for f in fields(Settings) if f.name not in {"credentials", "root"}])
 def test_the_environment_wins(tmp_path: Path, home: Path, key: str) -> None:
     """Key by key, under the documented name."""
-    valid = {"storage_patience_seconds": ("60", "1.5"), "log": ("debug", "info"), "kubernetes_indexed_from": ("5", "9")}
+    valid = {
+        "storage_patience_seconds": ("60", "1.5"),
+        "infrastructure_retries": ("1", "0"),
+        "infrastructure_pauses_seconds": ("1", "1.5,60"),
+        "kubernetes_indexed_from": ("5", "9"),
+        "log": ("debug", "info"),
+    }
     file, variable = valid.get(key, ("file", "ünï"))
     _write(tmp_path / "k8sflow.toml", f'{key} = "{file}"\nregion = "b"' if key != "region" else 'region = "file"')
     assert getattr(_load(tmp_path, home), key) == file
     assert getattr(_load(tmp_path, home, **{f"K8SFLOW_{key.upper()}": variable}), key) == variable
+
+
+@pytest.mark.parametrize("text", ["three", "-1", "1.5", ""])
+def test_a_number_of_reruns_is_whole(text: str) -> None:
+    """Anything else is refused as soon as it is read."""
+    with pytest.raises(ConfigurationError, match="infrastructure_retries"):
+        Settings(infrastructure_retries=text)
+
+
+@pytest.mark.parametrize("text", ["2 minutes", "2,,3", "2,-1", ""])
+def test_pauses_are_numbers_of_seconds(text: str) -> None:
+    """One that can't be read is refused, not left out."""
+    with pytest.raises(ConfigurationError, match="infrastructure_pauses_seconds"):
+        Settings(infrastructure_pauses_seconds=text)
 
 
 @pytest.mark.parametrize("text", ["many", "1", "2.5", "-3"])

@@ -17,7 +17,9 @@ from k8sflow.executors.kubernetes.jobs import Jobs
 from k8sflow.executors.kubernetes.run_objects import delete_run
 from k8sflow.kubernetes.api import KubernetesApi
 from k8sflow.kubernetes.kubeconfig import ClusterAccess, load_access
+from k8sflow.kubernetes.reflector import UNREACHABLE_SECONDS
 from k8sflow.task.spec import TaskSpec
+from k8sflow.units import rough_duration
 
 _CLEAN_UP_PATIENCE_SECONDS = 10.0
 _ABANDON_SECONDS = 5.0
@@ -108,7 +110,8 @@ class KubernetesExecutor:
             self._over.set_result(None)
 
     async def _serve(self) -> None:
-        async with KubernetesApi(self._load_access()) as api:
+        async with KubernetesApi(self._load_access(), report=self._context.notice) as api:
+            api.put_at_stake(f"Tasks keep running; retrying for up to {rough_duration(UNREACHABLE_SECONDS)}.")
             jobs = Jobs(api, self._context)
             self._ready.set_result((asyncio.get_running_loop(), jobs))
             await jobs.serve()

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import replace
 from http import HTTPStatus
 from itertools import chain
 from typing import Any
@@ -135,6 +136,7 @@ class Jobs:
     async def send_deletes(self) -> None:
         """Asks for the end of every object of the run, and makes no more Jobs."""
         self.is_cancelling = True
+        self.api.put_at_stake("The run's Jobs can't be deleted yet; retrying.")
         await delete_run(self.api, self.context)
 
     async def close(self) -> None:
@@ -261,6 +263,8 @@ class Jobs:
 
     def _new_job(self, name: str, tasks: TaskBatch, per_pod: int, parallelism: int) -> JobOnCluster:
         options = self.context.pods[tasks.template.name.step]
+        if tasks.template.memory:
+            options = replace(options, memory=tasks.template.memory)
         job = JobOnCluster(self, self._window, name, options, tasks, per_pod, parallelism, self._pod_finished)
         self._jobs[name] = job
         self._narrow.append(job)
@@ -275,7 +279,7 @@ class Jobs:
             per_pod=job.per_pod,
             options=job.options,
             runtime_image=settings.kubernetes_runtime_image,
-            command=(*AGENT, *agent_arguments(self.context, job.batch, job.options)),
+            command=(*AGENT, *agent_arguments(self.context, job.batch)),
             parallelism=job.parallelism,
             owner=self._owner,
             environment=self._environment,

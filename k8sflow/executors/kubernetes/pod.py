@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from k8sflow.errors import KubernetesError, StorageError
-from k8sflow.executors.base import Emit, Finished, Output, Queued, Started
+from k8sflow.executors.base import Emit, Finished, Note, Output, OutputMissing, Queued, Started
 from k8sflow.flow.decorators.pod_options import PodOptions
 from k8sflow.flow.outcome import Outcome
 from k8sflow.kubernetes import diagnosis, waiting
@@ -31,8 +31,9 @@ from k8sflow.kubernetes.outcome import (
     pod_state,
 )
 from k8sflow.kubernetes.reflector import Change
+from k8sflow.outages import Notice
 from k8sflow.task.batch import TaskBatch
-from k8sflow.task.host.framing import OutputStream, Piece, ResultLine, StartLine, decode
+from k8sflow.task.host.framing import RESULT, OutputStream, Piece, ResultLine, StartLine, decode
 from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskName, TaskSpec
 
@@ -41,7 +42,7 @@ FAULTY_START_SECONDS = 600.0
 _FAULTS = {Outcome.BAD_IMAGE, Outcome.NEVER_STARTED}  # what time alone doesn't heal
 _DRAIN_SECONDS = 2.0
 _TERMINATION_SLACK_SECONDS = 60.0
-_TAIL_LINES = 20
+_TAIL_LINES = 100
 
 
 class Surroundings(Protocol):
@@ -106,6 +107,7 @@ class PodOnCluster:
     _tail: deque[bytes] = field(default_factory=lambda: deque(maxlen=_TAIL_LINES))
     _where: str = ""
     _doubt: str = ""
+    _lines: int = 0
     _log: PodLog | None = None
     _follower: asyncio.Task[None] | None = None
     _timers: dict[str, asyncio.TimerHandle] = field(default_factory=dict)
@@ -190,6 +192,9 @@ class PodOnCluster:
         spec = self.unfinished.pop(task, None)
         if spec is None:
             return
+        missing = (result.log_lines or 0) - self._lines
+        if self.started_pod is not None and missing > 0:
+            self.run.emit(OutputMissing(spec, missing))
         self.run.emit(Finished(spec, result))
         if self.is_finished:
             for name in list(self._timers):
@@ -228,6 +233,7 @@ class PodOnCluster:
         if self.started_pod == name:
             return
         self.started_pod = name
+        self._lines = 0
         self.reason = None
         self._drop_timer("pending")
         self._drop_timer("faulty start")
@@ -235,7 +241,7 @@ class PodOnCluster:
         if not self.is_shared:
             self._start(self.tasks.template.name.id)
         path = f"/api/v1/namespaces/{self.run.namespace}/pods/{name}"
-        self._log = PodLog(self.run.api, path, container=CONTAINER, on_line=self._line)
+        self._log = PodLog(self.run.api, path, container=CONTAINER, on_line=self._line, report=self._note)
         if "running" in _task_container_state(pod):
             self._follower = self.run.spawn(self._follow(self._log))
 
@@ -243,9 +249,18 @@ class PodOnCluster:
         try:
             await log.follow()
         except KubernetesError as error:
-            self._output("stderr", f"[k8sflow] the output can't be shown: {error.summary} {error.cause}\n".encode())
+            self._say(f"its output can't be shown here: {error.summary} {error.cause}")
+
+    def _note(self, notice: Notice) -> None:
+        self._say(notice.text)
+
+    def _say(self, text: str) -> None:
+        """Tells the driver something about the pod, in the name of the first of its tasks."""
+        for task in list(self.unfinished.values())[:1]:
+            self.run.emit(Note(task, text))
 
     def _line(self, line: bytes) -> None:
+        self._lines += not line.startswith(RESULT)
         match decode(line):
             case StartLine(task):
                 self._start(task)

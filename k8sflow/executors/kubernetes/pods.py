@@ -5,14 +5,14 @@ from __future__ import annotations
 from k8sflow import config
 from k8sflow.config import Settings
 from k8sflow.executors.context import RunContext
-from k8sflow.flow.decorators.pod_options import PodOptions
 from k8sflow.task.batch import TaskBatch
 
 
-def agent_arguments(context: RunContext, tasks: TaskBatch, options: PodOptions) -> list[str]:
+def agent_arguments(context: RunContext, tasks: TaskBatch) -> list[str]:
     """The arguments of the agent in each pod of a Job."""
-    per_pod, at_a_time = options.branches_per_pod or 1, options.branches_at_a_time or 1
     record, limit = context.record, context.time_limit(tasks.template.name.step)
+    options = context.pods[tasks.template.name.step]
+    per_pod, at_a_time = options.branches_per_pod or 1, options.branches_at_a_time or 1
     return [
         tasks.to_json(),
         f"--store={context.run_store.store.url}",
@@ -21,6 +21,8 @@ def agent_arguments(context: RunContext, tasks: TaskBatch, options: PodOptions) 
         f"--file={record.file}",
         *([f"--per-pod={per_pod}", f"--at-a-time={at_a_time}"] if per_pod > 1 and len(tasks) > 1 else []),
         *([f"--timeout={limit.seconds:g}", f"--grace={limit.grace_seconds:g}"] if limit is not None else []),
+        *([f"--termination-grace={options.grace_seconds}"] if options.grace_seconds is not None else []),
+        *([f"--spot={options.spot}"] if options.spot is not None else []),
     ]
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from k8sflow.config import Settings
 from k8sflow.errors import ConfigurationError
+from k8sflow.flow.decorators.pod_options import PodOptions
 from k8sflow.storage.patience import Patience
 
 if TYPE_CHECKING:
@@ -35,17 +37,19 @@ def open_bucket(settings: Settings, *, first_seconds: float = 0.0) -> S3Store:
     return S3Store(f"s3://{settings.bucket}", endpoint=settings.endpoint, region=settings.region, patience=patience)
 
 
-def check(settings: Settings, *, is_detached: bool) -> S3Store:
+def check(settings: Settings, pods: Mapping[str, PodOptions], *, is_detached: bool) -> S3Store:
     """The run's bucket, once it is known that bucket and cluster can be used.
 
     Args:
         settings: The settings, with the namespace of the run's pods.
+        pods: The options of the pods, by step.
         is_detached: Whether the driver runs in the cluster, with rights of its own.
 
     Raises:
         K8sflowError: One of them can't.
     """
     from k8sflow.kubernetes.preflight import (  # noqa: PLC0415  only such a run needs the API
+        GRACE_PERMISSIONS,
         OWNER_PERMISSIONS,
         PERMISSIONS,
         check_access,
@@ -53,5 +57,7 @@ def check(settings: Settings, *, is_detached: bool) -> S3Store:
 
     store = open_bucket(settings)
     store.check()
-    check_access(settings, permissions=() if is_detached else PERMISSIONS + OWNER_PERMISSIONS)
+    has_grace = any(options.grace_seconds is not None for options in pods.values())
+    needed = (*PERMISSIONS, *OWNER_PERMISSIONS, *(GRACE_PERMISSIONS if has_grace else ()))
+    check_access(settings, permissions=() if is_detached else needed)
     return store

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from k8sflow.executors.context import RunContext
 from k8sflow.kubernetes import labels, names
 from k8sflow.kubernetes.api import KubernetesApi
+from k8sflow.kubernetes.job import GRACE_SECONDS
 from k8sflow.kubernetes.manifest import Manifest
 
 
@@ -93,5 +94,8 @@ async def delete_run(api: KubernetesApi, context: RunContext) -> None:
     """Asks for the end of every object of the run that this executor makes."""
     objects = RunObjects.of(context)
     await api.delete(objects.jobs, label_selector=objects.selector)
+    if any(options.grace_seconds is not None for options in context.pods.values()):
+        # The grace is meant for a pod whose work continues elsewhere. Nobody waits for a cancelled run's.
+        await api.delete(objects.pods, label_selector=objects.selector, grace_seconds=GRACE_SECONDS)
     if context.owner is None:
         await api.delete(objects.owner)

@@ -94,7 +94,7 @@ def _endpoints(graph: Graph, location: Location) -> list[Problem]:
                         "It is where the run ends: nothing comes after it.",
                     )
                 )
-    starts = {node.name for node in graph.nodes.values() if node.is_start}
+    starts = _starts(graph)
     for node in graph.nodes.values():
         if not node.is_end and len(starts) == 1:
             problems += [

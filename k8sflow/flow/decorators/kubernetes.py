@@ -7,7 +7,14 @@ from dataclasses import fields
 from typing import Any
 
 from k8sflow.flow.decorators.base import Option, decorator
-from k8sflow.flow.decorators.pod_options import RESOURCES, PodOptions
+from k8sflow.flow.decorators.pod_options import RESOURCES, PodOptions, is_more
+
+
+def _check(options: Mapping[str, Any]) -> None:
+    """Checks what no other decorator of the step can correct."""
+    memory, most = options["memory"], options["max_memory"]
+    if memory is not None and most is not None and not is_more(most, memory):
+        raise ValueError(f"max_memory={most!r} is not more than memory={memory!r}")
 
 
 def _pod_options(names: Sequence[str]) -> tuple[Option, ...]:
@@ -18,6 +25,7 @@ def _pod_options(names: Sequence[str]) -> tuple[Option, ...]:
 @decorator(
     "what the step needs on Kubernetes; a local run ignores it",
     options=_pod_options(RESOURCES),
+    check=_check,
 )
 def resources(
     *,
@@ -26,12 +34,15 @@ def resources(
     disk: float | str | None = None,
     gpu: int | str | None = None,
     shared_memory: float | str | None = None,
+    on_oom: str | None = None,
+    max_memory: float | str | None = None,
 ) -> None: ...
 
 
 @decorator(
     "runs the step as a Kubernetes Job, whatever the rest of the flow does",
     options=_pod_options([option.name for option in fields(PodOptions)]),
+    check=_check,
 )
 def kubernetes(
     *,
@@ -46,6 +57,8 @@ def kubernetes(
     gpu: int | str | None = None,
     gpu_vendor: str | None = None,
     shared_memory: float | str | None = None,
+    on_oom: str | None = None,
+    max_memory: float | str | None = None,
     node_selector: str | Mapping[str, str] | None = None,
     tolerations: str | Sequence[Mapping[str, Any]] | None = None,
     labels: str | Mapping[str, str] | None = None,
@@ -53,6 +66,8 @@ def kubernetes(
     env: str | Mapping[str, str] | None = None,
     run_as_user: int | str | None = None,
     deadline_seconds: int | str | None = None,
+    grace_seconds: int | str | None = None,
+    spot: str | None = None,
     pending_timeout_seconds: int | str | None = None,
     branches_per_pod: int | str | None = None,
     branches_at_a_time: int | str | None = None,

@@ -14,9 +14,14 @@ from typing import Any
 from k8sflow.errors import FlowDefinitionError
 from k8sflow.flow.decorators import quantity
 
-RESOURCES = ("cpu", "memory", "disk", "gpu", "shared_memory")
+RESOURCES = ("cpu", "memory", "disk", "gpu", "shared_memory", "on_oom", "max_memory")
 _PULL_POLICIES = ("Always", "IfNotPresent", "Never")
 _GPU_VENDORS = ("nvidia", "amd")
+_ON_OOM = ("double",)
+_CLOUDS = ("aws", "gcp", "azure")
+_SHORTEST_GRACE_SECONDS = 5
+# How often the memory is doubled at most where no max_memory says so.
+_MOST_DOUBLINGS = 3
 _TOLERATION_KEYS = {"key", "operator", "value", "effect", "tolerationSeconds"}
 
 
@@ -46,6 +51,13 @@ def _positive(value: object) -> int:
     if count == 0:
         raise ValueError("0 is not a number of branches")
     return count
+
+
+def _grace(value: object) -> int:
+    seconds = _count(value)
+    if seconds < _SHORTEST_GRACE_SECONDS:
+        raise ValueError(f"{seconds} seconds leave no time to store output; use {_SHORTEST_GRACE_SECONDS} or more")
+    return seconds
 
 
 def _one_of(choices: tuple[str, ...]) -> Callable[[object], str]:
@@ -112,6 +124,12 @@ class PodOptions:
     gpu: int | None = _option(_count, "number of GPUs")
     gpu_vendor: str | None = _option(_one_of(_GPU_VENDORS), "nvidia (the default) or amd")
     shared_memory: str | None = _option(quantity.share, "size of /dev/shm, part of the memory: MB or a quantity")
+    on_oom: str | None = _option(
+        _one_of(_ON_OOM), '"double": a task that ran out of memory is run again with twice as much'
+    )
+    max_memory: str | None = _option(
+        quantity.size, f"most memory that on_oom may request: MB or a quantity (default {2**_MOST_DOUBLINGS} x memory)"
+    )
     node_selector: Mapping[str, str] | None = _option(_pairs, "labels that the node must have")
     tolerations: tuple[Mapping[str, Any], ...] | None = _option(_tolerations, "taints that the pod tolerates")
     labels: Mapping[str, str] | None = _option(_pairs, "more labels of the Job and the pod")
@@ -119,6 +137,10 @@ class PodOptions:
     env: Mapping[str, str] | None = _option(_pairs, "more environment variables of the container")
     run_as_user: int | None = _option(_count, "numeric user of the container (default 65532)")
     deadline_seconds: int | None = _option(_seconds, "how long the pod may run (default 5 days)")
+    grace_seconds: int | None = _option(
+        _grace, "seconds from SIGTERM to SIGKILL, in which the step may finish (default: it ends at SIGTERM)"
+    )
+    spot: str | None = _option(_one_of(_CLOUDS), "aws, gcp or azure: looks for its notice that a spot node ends")
     pending_timeout_seconds: int | None = _option(
         _seconds,
         "how long the pod may wait to start (default: 600 where its image or settings are wrong, else no limit)",
@@ -166,6 +188,32 @@ class PodOptions:
                 found[name] = _parsed(parsers[name], name, value, where)
         return PodOptions(**found)
 
+    def more_memory(self) -> tuple[str, ...]:
+        """The memory of each further execution of a task that ran out of memory, by ``on_oom`` and ``max_memory``.
+
+        Raises:
+            FlowDefinitionError: ``max_memory`` can have no effect.
+        """
+        if self.on_oom is None:
+            if self.max_memory is None:
+                return ()
+            raise FlowDefinitionError(
+                f"max_memory={self.max_memory!r} has no effect without on_oom.",
+                advice='Add on_oom="double", or leave max_memory out.',
+            )
+        memory = self.memory or str(DEFAULT_OPTIONS.memory)
+        if self.max_memory is None:
+            return tuple(quantity.times(memory, 2**count) for count in range(1, _MOST_DOUBLINGS + 1))
+        if not is_more(self.max_memory, memory):
+            raise FlowDefinitionError(
+                f"max_memory={self.max_memory!r} is not more than memory={memory!r}.",
+                advice="Raise max_memory, or leave out on_oom and max_memory.",
+            )
+        found = [quantity.times(memory, 2)]
+        while quantity.parse(found[-1]) < quantity.parse(self.max_memory):
+            found.append(quantity.times(found[-1], 2))
+        return (*found[:-1], self.max_memory)
+
     def over(self, weaker: PodOptions) -> PodOptions:
         """These options, completed by those of ``weaker``.
 
@@ -191,6 +239,11 @@ def merge(*options: PodOptions) -> PodOptions:
     for weaker in options:
         merged = merged.over(weaker)
     return merged
+
+
+def is_more(max_memory: str, memory: str) -> bool:
+    """True if a maximum leaves room for more memory than that of the first execution."""
+    return quantity.parse(max_memory) > quantity.parse(memory)
 
 
 def common_namespace(steps: Mapping[str, PodOptions], default: str) -> str:

@@ -1,4 +1,4 @@
-"""The policy for a step that fails or takes too long, from ``@retry``, ``@timeout`` and ``@catch``.
+"""The policy for a step that fails or takes too long, from its decorators and the settings.
 
 A run's record keeps it as a ``StepPolicy``, so that a driver without the flow's code can act on it.
 """
@@ -6,9 +6,10 @@ A run's record keeps it as a ``StepPolicy``, so that a driver without the flow's
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from k8sflow.config import Settings
 from k8sflow.flow.decorators.base import Decoration, options_of
 
 # The outcomes that use up a user's retries; infrastructure failures have a budget of their own.
@@ -53,6 +54,35 @@ class Retry:
 
 
 @dataclass(frozen=True)
+class InfrastructureRetry:
+    """The number of reruns of a task after failures of the infrastructure, and the pauses before them.
+
+    Args:
+        times: How many at most.
+        pauses_seconds: How long it waits before each; the last one is repeated. By default they grow: what evicts or
+            refuses a pod often lasts for seconds, sometimes for minutes.
+    """
+
+    times: int = 3
+    pauses_seconds: tuple[float, ...] = (2.0, 20.0, 120.0)
+
+    @staticmethod
+    def of(settings: Settings) -> InfrastructureRetry:
+        """The reruns that the settings ask for."""
+        times, pauses = settings.infrastructure_retries, settings.infrastructure_pauses_seconds
+        found = InfrastructureRetry()
+        if times is not None:
+            found = replace(found, times=int(times))
+        if pauses is not None:
+            found = replace(found, pauses_seconds=tuple(map(float, pauses.split(","))))
+        return found
+
+    def pause_before(self, number: int) -> float:
+        """Seconds to wait before the rerun of this number, from 1."""
+        return self.pauses_seconds[min(number, len(self.pauses_seconds)) - 1]
+
+
+@dataclass(frozen=True)
 class Catch:
     """The handling of a step that has failed for good.
 
@@ -87,17 +117,26 @@ class StepPolicy:
         timeout_seconds: How long an execution may take; None for any time.
         catch: What becomes of a task that has failed for good; None where it ends the run.
         grace_seconds: How long a task may take to end after its timeout.
+        infrastructure: How often a task is run again after failures that are not its own.
+        more_memory: The memory that it requests each time after it ran out of memory, as Kubernetes quantities.
     """
 
     retry: Retry = Retry()
     timeout_seconds: float | None = None
     catch: Catch | None = None
     grace_seconds: float = DEFAULT_GRACE_SECONDS
+    infrastructure: InfrastructureRetry = InfrastructureRetry()
+    more_memory: tuple[str, ...] = ()
 
     @property
     def time_limit(self) -> TimeLimit | None:
         """The time limit for an attempt; None if there is none."""
         return None if self.timeout_seconds is None else TimeLimit(self.timeout_seconds, self.grace_seconds)
+
+    def memory_after(self, times_out_of_memory: int) -> str:
+        """The memory that a task requests after it ran out of memory so many times; empty for that of its step."""
+        raises = min(times_out_of_memory, len(self.more_memory))
+        return self.more_memory[raises - 1] if raises else ""
 
     def is_run_again(self, outcome: str, execution: int) -> bool:
         """True if a task is certainly run again after it failed in its execution of this number, from 0."""
@@ -116,6 +155,8 @@ class StepPolicy:
             document["timeout_seconds"],
             Catch(**document["catch"]) if document["catch"] is not None else None,
             document.get("grace_seconds", DEFAULT_GRACE_SECONDS),
+            _infrastructure_from(document.get("infrastructure")),
+            tuple(document.get("more_memory", ())),
         )
 
     @staticmethod
@@ -129,6 +170,12 @@ class StepPolicy:
             Catch(**caught) if caught is not None else None,
             limit["grace_seconds"] if limit is not None else DEFAULT_GRACE_SECONDS,
         )
+
+
+def _infrastructure_from(document: Mapping[str, Any] | None) -> InfrastructureRetry:
+    if document is None:  # the record of an older version
+        return InfrastructureRetry()
+    return InfrastructureRetry(document["times"], tuple(document["pauses_seconds"]))
 
 
 def _retry_of(options: dict[str, Any] | None, *, on_kubernetes: bool) -> Retry:

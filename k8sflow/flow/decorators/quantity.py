@@ -84,6 +84,18 @@ def megabytes(amount: Decimal) -> str:
     return f"{math.ceil(amount / _MEGABYTE)}M"
 
 
+def times(quantity: str, factor: int) -> str:
+    """A multiple of a quantity, in its unit: ``"1.5Gi"`` twice is ``"3Gi"``.
+
+    Raises:
+        ValueError: The text is not a quantity.
+    """
+    match = _QUANTITY.fullmatch(quantity)
+    if match is None or match["exponent"]:
+        return _plain(parse(quantity) * factor)
+    return f"{_plain(Decimal(match['number']) * factor)}{match['suffix'] or ''}"
+
+
 def _amount(value: object) -> tuple[str, Decimal]:
     text = _text(value, 'a number of MB such as 4096, or a quantity such as "4Gi"')
     if _NUMBER.fullmatch(text):

@@ -23,10 +23,7 @@ def clone(session: Session) -> None:
         return
     origin = RunStore(session.store, session.record.flow, str(session.record.origin_run_id))
     found = plan_from(origin, origin.read(), session.graph, session.record.origin_step)
-    put_commits(
-        session.run_store,
-        ((kept.name.step, kept.name.id, kept.commit.clone(origin.pathspec, kept.steps)) for kept in found.kept),
-    )
+    put_commits(session.run_store, (kept.clone(origin.pathspec) for kept in found.kept))
     mark_complete(session.run_store)
 
 

@@ -84,7 +84,7 @@ def prepare(request: RunRequest, placement: Placement, origin: ObjectStore | Non
         check_detachable(request.settings, placement.namespace)
     from k8sflow.executors.kubernetes.requirements import check  # noqa: PLC0415  as above
 
-    store = check(placement.inside(request.settings), is_detached=request.is_detached)
+    store = check(placement.inside(request.settings), placement.pods, is_detached=request.is_detached)
     if origin is not None and origin.url != store.url:
         raise RunError(
             f"a run on Kubernetes is in {store.url}, but the run that it is to resume is in {origin.url}.",

@@ -43,13 +43,13 @@ def drive_or_follow(
         lease = lease_of(session.run_store)
         if session.record.is_detached:
             return display_outcome(session, console, _follow_detached(session, console, asked_at))
-        if not lease.acquire():
-            driver = str(lease.holder() or "another process")
-            outcome = _follow(session, console, asked_at, driver, lease.acquire)
-            if outcome is not None:
-                return display_outcome(session, console, outcome)
-            console.say("Its driver died; this process is taking over.", Tone.NOTICE)
         try:
+            if not lease.acquire():
+                driver = str(lease.holder() or "another process")
+                outcome = _follow(session, console, asked_at, driver, lease.acquire)
+                if outcome is not None:
+                    return display_outcome(session, console, outcome)
+                console.say("Its driver died; this process is taking over.", Tone.NOTICE)
             if take_over and (outcome := session.run_store.read_run_outcome()) is not None:
                 return display_outcome(session, console, outcome)
             if take_over:
@@ -97,7 +97,9 @@ def _drive(
 
     def executors(report: Report) -> dict[str, Executor]:
         for name in session.executors:
-            made[name] = session.executor(name, report, max_workers=max_workers, lock=lease.descriptor)
+            made[name] = session.executor(
+                name, report, max_workers=max_workers, lock=lease.descriptor, notice=reporter.notice
+            )
         lease.keep(lambda: report(_superseded(session)))
         return made
 

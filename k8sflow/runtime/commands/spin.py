@@ -72,10 +72,7 @@ def spin(
     definition = origin.compiled()
     spec, needed = _task(origin, definition.graph, step, reference.task)
     session = _session(origin, definition, step)
-    put_commits(
-        session.run_store,
-        ((kept.name.step, kept.name.id, kept.commit.clone(origin.pathspec, kept.steps)) for kept in needed),
-    )
+    put_commits(session.run_store, (kept.clone(origin.pathspec) for kept in needed))
     console.say(f"{spec.name} again, on its inputs in {origin.pathspec}.", Tone.DIM)
     spec = replace(spec, run=session.record.run)
     pathspec = f"{session.pathspec}/{spec.name}"

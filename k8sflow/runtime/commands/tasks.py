@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from types import FrameType
+import time
+from dataclasses import dataclass
 
 from k8sflow.config import Settings
 from k8sflow.errors import K8sflowError
-from k8sflow.executors.base import Finished, Output, Queued, Started, TaskEvent
+from k8sflow.executors.base import Finished, Note, Output, Queued, Started, TaskEvent
 from k8sflow.executors.local import LocalExecutor
 from k8sflow.flow.definition import FlowDefinition
 from k8sflow.storage.open_store import open_store
@@ -31,67 +32,57 @@ _LINGER_SECONDS = 0.25
 _TERMINATED_CODE = 128 + signal.SIGTERM
 
 
-def run_tasks(
-    definition: FlowDefinition, settings: Settings, tasks_json: str, store_url: str, place: str, at_a_time: int
-) -> int:
-    """Runs the tasks, and returns the exit code.
+@dataclass(frozen=True)
+class Request:
+    """The words of the command line.
 
     Args:
-        definition: The flow, as its file declares it.
-        settings: The settings.
-        tasks_json: The tasks as ``TaskBatch`` writes them.
-        store_url: Where the run's state is.
-        place: The folder of the flow that holds the run.
+        tasks: The tasks as ``TaskBatch`` writes them.
+        store: Where the run's state is.
         at_a_time: How many tasks run at a time.
+        finish_within: How many seconds the tasks may continue after SIGTERM.
     """
+
+    tasks: str
+    store: str
+    at_a_time: int
+    finish_within: float
+
+
+def run_tasks(definition: FlowDefinition, settings: Settings, request: Request) -> int:
+    """Runs the tasks, and returns the exit code."""
     report = int(os.environ.pop(RESULT_FD_VARIABLE))
     os.write(report, ENTERED)
     try:
-        return _run(definition, settings, tasks_json, store_url, place, at_a_time, report)
+        return _run(definition, settings, request, report)
     except K8sflowError as error:  # no task has been started
         _write(report, f"{failure(error).to_termination_message()}\n".encode())
         return 1
 
 
-def _run(
-    definition: FlowDefinition,
-    settings: Settings,
-    tasks_json: str,
-    store_url: str,
-    place: str,
-    at_a_time: int,
-    report: int,
-) -> int:
-    tasks = TaskBatch.from_json(tasks_json)
-    store = open_store(
-        store_url,
-        endpoint=settings.endpoint,
-        region=settings.region,
-        patience=Patience(settings.storage_patience, FIRST_ANSWER_SECONDS, say),
-    )
-    record = RunStore(store, tasks.template.flow, tasks.template.run, place).read()
+def _run(definition: FlowDefinition, settings: Settings, request: Request, report: int) -> int:
+    tasks = TaskBatch.from_json(request.tasks)
+    patience = Patience(settings.storage_patience, FIRST_ANSWER_SECONDS, say)
+    store = open_store(request.store, endpoint=settings.endpoint, region=settings.region, patience=patience)
+    record = RunStore(store, tasks.template.flow, tasks.template.run).read()
     found = recompiled(definition.flow, definition.attributes, record, store, definition.configs)
     log = _SharedLog(tasks, int(os.environ.pop(LOG_FD_VARIABLE)), report)
     policy = record.policies.get(tasks.template.name.step)
     executor = LocalExecutor(
         log.event,
-        TaskRunner(found, record, store, place),
-        at_a_time,
+        TaskRunner(found, record, store),
+        request.at_a_time,
         limit_of=lambda _: policy.time_limit if policy is not None else None,
         log_patience=settings.storage_patience,
     )
-
-    def terminate(_number: int, _frame: FrameType | None) -> None:
-        log.is_terminated = True
-        log.is_over.set()
-
-    signal.signal(signal.SIGTERM, terminate)
+    ends_at: list[float] = []
+    signal.signal(signal.SIGTERM, lambda *_: ends_at.append(time.monotonic() + request.finish_within))
     executor.submit(tasks)
     while not log.is_over.wait(_LINGER_SECONDS):
         log.flush()
-    if log.is_terminated:
-        executor.cancel()
-        return _TERMINATED_CODE
+        if ends_at and time.monotonic() >= ends_at[0]:
+            executor.cancel()
+            return _TERMINATED_CODE
     executor.close()
     return 0
 
@@ -107,7 +98,6 @@ class _SharedLog:
 
     def __init__(self, tasks: TaskBatch, log: int, report: int) -> None:
         self.is_over = threading.Event()
-        self.is_terminated = False
         self._positions = {task.name.id: position for position, task in enumerate(tasks)}
         self._unfinished = len(tasks)
         self._log = log
@@ -130,8 +120,8 @@ class _SharedLog:
                     _write(self._log, b"".join(self._rest_of(task)) + encode_result(message, task))
                     _write(self._report, f"{self._positions[task]} {message}\n".encode())
                     self._unfinished -= 1
-                case Queued(_, reason) if reason:
-                    _write(self._log, self._encoder(task, "stderr").feed(f"[k8sflow] {reason}\n".encode()))
+                case Queued(_, text) | Note(_, text) if text:
+                    _write(self._log, self._encoder(task, "stderr").feed(f"[k8sflow] {text}\n".encode()))
         if not self._unfinished:
             self.is_over.set()
 

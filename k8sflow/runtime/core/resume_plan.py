@@ -34,6 +34,10 @@ class Kept:
     commit: RawCommit
     steps: tuple[str, ...]
 
+    def clone(self, origin: str) -> tuple[str, str, bytes]:
+        """Step, id and commit of the clone of a task of the run with the pathspec ``origin``."""
+        return self.name.step, self.name.id, self.commit.clone(origin, self.steps)
+
 
 @dataclass(frozen=True)
 class Rerun:

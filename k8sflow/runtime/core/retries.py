@@ -8,13 +8,10 @@ from dataclasses import dataclass
 from k8sflow.flow.decorators.policy import Catch, StepPolicy
 from k8sflow.flow.outcome import Outcome
 
-# How often a task is run again after failures of the infrastructure, which the user doesn't pay for.
-INFRASTRUCTURE_RETRIES = 3
+# The failures that the user doesn't pay for: a task is run again after them on a budget of its own.
 INFRASTRUCTURE = frozenset(
     {Outcome.PREEMPTED, Outcome.EVICTED, Outcome.NODE_LOST, Outcome.NEVER_STARTED, Outcome.STORAGE_ERROR}
 )
-# Before each of these executions: what evicts or refuses a pod often lasts for seconds, sometimes for minutes.
-INFRASTRUCTURE_PAUSES_SECONDS = (2.0, 20.0, 120.0)
 
 
 @dataclass(frozen=True)
@@ -25,11 +22,13 @@ class Again:
         pause_seconds: How long it waits before.
         number: Which of the user's retries this is, from 1; None where it costs none.
         times: How many of them there are.
+        memory: The memory that it requests from now on, because it ran out of memory; empty after other failures.
     """
 
     pause_seconds: float = 0.0
     number: int | None = None
     times: int = 0
+    memory: str = ""
 
 
 @dataclass(frozen=True)
@@ -53,17 +52,21 @@ def decide(
     """The decision about a task's failure.
 
     Args:
-        policy: The retries and the catch of the step's decorators.
+        policy: The retries, the catch and the memory of the step's decorators.
         outcome: How the execution ended.
         failures: How often the task has failed in which way, this failure included.
         is_final: Whether another execution would fail in the same way, where the infrastructure is to blame.
     """
     costless = sum(failures.get(o, 0) for o in INFRASTRUCTURE)
-    if outcome in INFRASTRUCTURE and not is_final and costless <= INFRASTRUCTURE_RETRIES:
-        return Again(INFRASTRUCTURE_PAUSES_SECONDS[max(costless, 1) - 1])
+    if outcome in INFRASTRUCTURE and not is_final and costless <= policy.infrastructure.times:
+        return Again(policy.infrastructure.pause_before(max(costless, 1)))
     if not outcome.is_paid_by_user:
         return Failed()
-    spent = sum(count for failed, count in failures.items() if failed.is_paid_by_user)
+    times_out_of_memory = failures.get(Outcome.OUT_OF_MEMORY, 0)
+    if outcome is Outcome.OUT_OF_MEMORY and times_out_of_memory <= len(policy.more_memory):
+        return Again(memory=policy.memory_after(times_out_of_memory))
+    answered_with_memory = min(times_out_of_memory, len(policy.more_memory))
+    spent = sum(count for failed, count in failures.items() if failed.is_paid_by_user) - answered_with_memory
     if outcome in policy.retry.on and spent <= policy.retry.times:
         return Again(policy.retry.pause_before(spent), spent, policy.retry.times)
     return Failed() if policy.catch is None else Caught(policy.catch)

@@ -266,7 +266,7 @@ class RunState:
         is_final = result.failure is not None and result.failure.is_final
         match decide(policy, result.outcome, self._failures[task.first], is_final=is_final):
             case Again() as again:
-                following = [replace(each, attempt=task.attempt + 1) for each, _ in ended]
+                following = [self._execution(each, task.attempt + 1) for each, _ in ended]
                 self._awaited += 1
                 self._actions.append(Retry(ended, again, max(0.0, again.pause_seconds - since), following))
             case Caught(catch):
@@ -277,7 +277,7 @@ class RunState:
                     else:
                         self._continue(each, found)
             case Failed():
-                self._end(RunResult(RunEnd.FAILED, task, result))
+                self._end(RunResult(RunEnd.FAILED, task, _with_advice(result, policy)))
 
     def _continue(self, task: TaskSpec, result: TaskResult) -> None:
         """Submits what becomes ready by a task's result."""
@@ -326,9 +326,9 @@ class RunState:
         if past is not None:
             self._failures[tasks[0].first] = past.failures
             if past.last == last:
-                self._failed_before([replace(task, attempt=last) for task in tasks], past)
+                self._failed_before([self._execution(task, last) for task in tasks], past)
                 return
-        self._pass_on([replace(task, attempt=last + 1) for task in tasks])
+        self._pass_on([self._execution(task, last + 1) for task in tasks])
 
     def _take_up(self, task: TaskSpec) -> None:
         """Continues with a task that had executions; those whose end is recorded count."""
@@ -337,13 +337,19 @@ class RunState:
         if past is not None:
             self._failures[task.name] = past.failures
         if not self._outlives(task.name.step) and (past is None or started > past.last):
-            self._pass_on([replace(task, attempt=started + 1)])  # the last execution died with its driver
+            self._pass_on([self._execution(task, started + 1)])  # the last execution died with its driver
         elif past is None:
             self._pass_on([task])
         elif (outcome := past.record.outcome).is_paid_by_user or outcome in INFRASTRUCTURE:
-            self._failed_before([replace(task, attempt=past.last)], past)
+            self._failed_before([self._execution(task, past.last)], past)
         else:  # a task that was cancelled has not failed by itself
-            self._pass_on([replace(task, attempt=past.last + 1)])
+            self._pass_on([self._execution(task, past.last + 1)])
+
+    def _execution(self, task: TaskSpec, attempt: int) -> TaskSpec:
+        """An execution of a task, with the memory that follows from the earlier ones."""
+        policy = self._policies.get(task.name.step, StepPolicy())
+        failures = self._failures.get(task.first, Counter())
+        return replace(task, attempt=attempt, memory=policy.memory_after(failures[Outcome.OUT_OF_MEMORY]))
 
     def _failed_before(self, tasks: Sequence[TaskSpec], past: Past) -> None:
         """Acts on a failure on which no earlier driver has acted."""
@@ -360,6 +366,17 @@ class RunState:
         if not self._has_ended:
             self._has_ended = True
             self._actions.append(End(result))
+
+
+def _with_advice(result: TaskResult, policy: StepPolicy) -> TaskResult:
+    """The failure for which no execution is left; what to do where it ran out of all the memory that it may get."""
+    if result.outcome is not Outcome.OUT_OF_MEMORY or not policy.more_memory:
+        return result
+    advice = (
+        f"It had {policy.more_memory[-1]}, the most that @resources(on_oom=…) may request for it: raise max_memory, "
+        "or let the step hold less in memory at a time."
+    )
+    return replace(result, failure=replace(result.explained, resolution=advice))
 
 
 def _blamed(ended: Sequence[tuple[TaskSpec, TaskResult]]) -> tuple[TaskSpec, TaskResult]:

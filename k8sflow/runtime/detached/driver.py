@@ -50,7 +50,7 @@ def drive_detached(settings: Settings, flow: str, run_id: str, flowrun: str, con
     store.report_outages(status.outage)
 
     def executors(report: Report) -> dict[str, Executor]:
-        return {KUBERNETES: session.executor(KUBERNETES, report, owner=status.owner)}
+        return {KUBERNETES: session.executor(KUBERNETES, report, owner=status.owner, notice=status.outage)}
 
     with interrupts(status.interrupted), closing(reporter), status.showing(reporter.tally):
         result = drive(session, executors, reporter, take_over=True, is_new=True)

@@ -20,6 +20,7 @@ from k8sflow.kubernetes.api import KubernetesApi
 from k8sflow.kubernetes.flowrun import Phase, TaskCounts, message_of, timestamp
 from k8sflow.kubernetes.kubeconfig import load_access
 from k8sflow.kubernetes.manifest import Manifest
+from k8sflow.outages import Notice
 from k8sflow.runtime.core.run_state import RunEnd, RunResult
 from k8sflow.runtime.progress.console import Console
 from k8sflow.runtime.progress.tally import Tally
@@ -30,18 +31,18 @@ _WRITE_SECONDS = 1.0
 _SIGTERM_EXIT_CODE = 143
 
 
-def running_status(tally: Tally, started_at: str, notice: str = "") -> Manifest:
+def running_status(tally: Tally, started_at: str, *notices: str) -> Manifest:
     """The status of a run that is driven.
 
     Args:
         tally: Its tasks.
         started_at: When its first driver started.
-        notice: What is to be shown about the run as a whole.
+        notices: What is to be shown about the run as a whole.
     """
     waiting = tally.waiting
     return {
         "phase": Phase.RUNNING.value,
-        "message": message_of(notice, f"{waiting[0]} waits: {waiting[1]}" if waiting is not None else ""),
+        "message": message_of(*notices, f"{waiting[0]} waits: {waiting[1]}" if waiting is not None else ""),
         "tasks": TaskCounts(*tally.counts).to_document(),
         "startedAt": started_at,
     }
@@ -96,7 +97,7 @@ class FlowRunStatus:
         before: Manifest = found.get("status") or {}
         self._started_at = str(before.get("startedAt") or timestamp(time.time()))
         self._tally = Tally()
-        self._notice = ""
+        self._notices: dict[str, str] = {}
         self._thread: threading.Thread | None = None
         self._closing = threading.Event()
 
@@ -110,10 +111,11 @@ class FlowRunStatus:
         finally:
             self._closing.set()
 
-    def outage(self, text: str, is_over: bool) -> None:  # noqa: FBT001  as ``patience.Report``
-        """Shows in the driver's log, and until it is over as the FlowRun's message, that the bucket doesn't answer."""
-        self._console.say(text)
-        self._notice = "" if is_over else text
+    def outage(self, notice: Notice) -> None:
+        """Shows in the driver's log, and until it is over in the FlowRun's message, what doesn't answer."""
+        self._console.say(notice.text)
+        others = {subject: text for subject, text in self._notices.items() if subject != notice.subject}
+        self._notices = others if notice.is_over else {**others, notice.subject: notice.text}
         self._start_writing()
 
     def interrupted(self) -> None:
@@ -170,8 +172,8 @@ class FlowRunStatus:
         async with KubernetesApi(self._access, patience_seconds=_PATIENCE_SECONDS) as api:
             written: Manifest = {}
             while True:
-                status = running_status(self._tally, self._started_at, self._notice)
-                if status != written and (self._tally.steps or self._notice):
+                status = running_status(self._tally, self._started_at, *self._notices.values())
+                if status != written and (self._tally.steps or self._notices):
                     # The next second has newer counters; only a reader of the status misses these.
                     with suppress(K8sflowError):
                         await self._patch(api, status)

@@ -15,6 +15,7 @@ from k8sflow.kubernetes.api import KubernetesApi
 from k8sflow.kubernetes.flowrun import Phase
 from k8sflow.kubernetes.kubeconfig import load_access
 from k8sflow.kubernetes.manifest import Manifest
+from k8sflow.outages import Notice, Outage
 from k8sflow.runtime.progress.console import Console, Tone
 from k8sflow.runtime.session import Session
 from k8sflow.storage.records import OutcomeRecord
@@ -44,7 +45,7 @@ class FlowRunWatch:
         self._name = flowruns.flowrun_name(session.record.flow, session.record.run)
         self._next = clock()
         self._over_since: float | None = None
-        self._has_reported = False
+        self._outage = Outage("The cluster", self._say, recovery="can be asked again")
         self.end: OutcomeRecord | None = None
 
     def is_over(self) -> bool:
@@ -58,6 +59,7 @@ class FlowRunWatch:
             self._report(error)
             self._over_since = None
             return False
+        self._outage.answered()
         if self.end is None:
             self._over_since = None
             return False
@@ -83,17 +85,16 @@ class FlowRunWatch:
             return None
 
     def _report(self, error: Exception) -> None:
-        """Reports once that the end may not be seen, and how to look."""
-        if self._has_reported:
-            return
-        self._has_reported = True
+        """Reports that the end may not be seen, and how to look."""
         what = error.summary if isinstance(error, K8sflowError) else str(error)
-        self._console.say(
+        self._outage.failed(
             f"The cluster can't be asked whether the run is still driven: {what}\n"
             f"Where nothing comes: kubectl get flowrun {self._name} -n {self._session.placement.namespace}",
-            Tone.NOTICE,
-            is_aside=True,
+            _PATIENCE_SECONDS,
         )
+
+    def _say(self, notice: Notice) -> None:
+        self._console.say(notice.text, Tone.NOTICE, is_aside=True)
 
 
 def _end_of(flowrun: Manifest | None) -> OutcomeRecord | None:

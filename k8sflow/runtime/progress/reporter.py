@@ -10,9 +10,10 @@ from typing import Protocol
 import click
 
 from k8sflow.errors import RunError
-from k8sflow.executors.base import Finished, Output, Queued, Started, TaskEvent
+from k8sflow.executors.base import Finished, Note, Output, OutputMissing, Queued, Started, TaskEvent
 from k8sflow.flow.decorators.policy import Catch
 from k8sflow.flow.outcome import Outcome
+from k8sflow.outages import Notice
 from k8sflow.runtime.core.observer import Observer
 from k8sflow.runtime.core.retries import Again
 from k8sflow.runtime.progress.tally import Tally
@@ -97,6 +98,11 @@ class Reporter(Observer):
                 self._reasons.pop(task.name, None)
                 if not self._view.tells_tasks:
                     self._line(task.name, f"started ({where})", dim=True)
+            case Note(task, text):
+                self._line(task.name, text, "yellow")
+            case OutputMissing(task, lines):
+                what = "1 line was" if lines == 1 else f"{lines:,} lines were"
+                self._line(task.name, f"{what} not shown; all of them: {self._logs(task.name)}", "yellow")
             case Finished(task, result):
                 self._end(task, result)
         self._view.follow(self.tally)
@@ -108,7 +114,8 @@ class Reporter(Observer):
             return  # it runs together with another one, which is reported
         when = f" in {duration(again.pause_seconds)}" if again.pause_seconds else ""
         price = "this costs no retry" if again.number is None else f"retry {again.number} of {again.times}"
-        self._line(task.name, f"{brief(_why(result))}; it is run again{when} ({price})", "yellow")
+        more = f" with memory={again.memory}" if again.memory else ""
+        self._line(task.name, f"{brief(_why(result))}; it is run again{more}{when} ({price})", "yellow")
 
     def caught(self, task: TaskSpec, result: TaskResult, catch: Catch) -> None:
         """Reports that the run continues without the task's result."""
@@ -119,10 +126,10 @@ class Reporter(Observer):
         where = f", with the exception in self.{catch.var}" if catch.var else ""
         self._line(task.name, f"{brief(_why(result))}; @catch lets the run continue{where}", "yellow")
 
-    def notice(self, text: str, _is_over: bool = False) -> None:  # noqa: FBT001, FBT002  as ``patience.Report``
+    def notice(self, notice: Notice) -> None:
         """Reports something about the run as a whole; may be called in any thread."""
         with contextlib.suppress(OSError, RunError):  # the driver's own thread finds out that the output is closed
-            self._say(text, colour="yellow")
+            self._say(notice.text, colour="yellow")
 
     def cancelling(self) -> None:
         """Tells that the run is being cancelled."""

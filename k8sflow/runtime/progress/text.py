@@ -47,9 +47,6 @@ class OutputLines:
         rest, self.rest = self.rest, b""
         return clean(rest + b"\n") if rest else ""
 
-    def __len__(self) -> int:
-        return len(self.rest)
-
 
 def clean(lines: bytes) -> str:
     """Whole lines as text that leaves the cursor alone; bytes that are not UTF-8 are shown as such."""

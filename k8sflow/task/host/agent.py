@@ -27,6 +27,7 @@ from k8sflow import config, shadowing
 from k8sflow.errors import K8sflowError, UnreachableError
 from k8sflow.flow.decorators.policy import TimeLimit
 from k8sflow.flow.outcome import Outcome
+from k8sflow.outages import Notice
 from k8sflow.storage import package
 from k8sflow.storage.artifacts import blob_key
 from k8sflow.storage.logs import TimedLog
@@ -40,9 +41,10 @@ from k8sflow.task.failure import has_entered, never_reached, not_stored, unloada
 from k8sflow.task.host import pod_environment
 from k8sflow.task.host.become import become_task
 from k8sflow.task.host.framing import Encoder, OutputStream, encode_result
+from k8sflow.task.host.preemption import Preemption
 from k8sflow.task.host.reaping import reap
 from k8sflow.task.host.shared import SharedHost
-from k8sflow.task.host.supervise import TERM_SECONDS, Stream, TaskProcess, new_pipes
+from k8sflow.task.host.supervise import Stream, TaskProcess, new_pipes
 from k8sflow.task.host.uploads import LogUploads
 from k8sflow.task.protocol import RESULT_FD_VARIABLE
 from k8sflow.task.result import TaskResult, failed
@@ -75,6 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--per-pod", type=int, default=1, help="how many of the tasks each pod has")
     parser.add_argument("--at-a-time", type=int, default=1, help="how many of them run at a time")
     parser.add_argument("--grace", type=float, default=0.0, help="seconds that it may take to end after that")
+    parser.add_argument("--termination-grace", type=float, help="seconds after SIGTERM in which the step may finish")
+    parser.add_argument("--spot", default="", help="the cloud whose spot notices are looked for")
     options = parser.parse_args(arguments)
     pod_environment.complete()
     _limit_threads(options.at_a_time)
@@ -103,7 +107,10 @@ def _run_task(options: argparse.Namespace, spec: TaskSpec) -> int:
 
 def _run_tasks(options: argparse.Namespace, tasks: TaskBatch) -> int:
     """Runs the tasks that share this pod; each reports its own end to the log."""
+    preemption = Preemption(Path.cwd(), options.termination_grace, "", lambda: None)
     words = ["tasks", tasks.to_json(), f"--store={options.store}", f"--at-a-time={options.at_a_time}"]
+    if preemption.lets_step_finish:
+        words.append(f"--finish-within={preemption.patience_seconds:g}")
 
     def start(pipes: Mapping[Stream, int]) -> NoReturn:
         # In the child, so that the agent has no client of the bucket in its memory.
@@ -114,7 +121,7 @@ def _run_tasks(options: argparse.Namespace, tasks: TaskBatch) -> int:
             os._exit(1)
         _run_flow(options, words, pipes)
 
-    host = SharedHost(tasks, options.file, start)
+    host = SharedHost(tasks, options.file, start, preemption)
     found = host.run()
     for stream, data in host.noise:
         _write(Encoder(stream).feed(data))
@@ -125,7 +132,7 @@ def _run_tasks(options: argparse.Namespace, tasks: TaskBatch) -> int:
 
 def _reported(result: TaskResult) -> int:
     """Reports how the task ended; the container's exit code."""
-    message = result.to_termination_message()
+    message = replace(result, log_lines=_LOG.lines).to_termination_message()
     code = _leave(message, _EXIT_CODES.get(result.outcome, 1))
     _write(encode_result(message))
     return code
@@ -148,7 +155,7 @@ class _Host:
         self._selector = selectors.DefaultSelector()
         self._encoders = {stream: Encoder(stream) for stream in _OUTPUTS}
         self._process: TaskProcess | None = None
-        self._is_terminated = False
+        self._preemption = Preemption(Path.cwd(), options.termination_grace, options.spot, self._wake)
         self._patience_seconds = config.load(Path.cwd()).storage_patience
         self._woken, self._wakeup = socket.socketpair()
 
@@ -157,6 +164,10 @@ class _Host:
         self._catch_signals()
         process = self._start()
         self._uploads = LogUploads({stream: self._open_log(stream) for stream in _OUTPUTS}, self._patience, self._say)
+        if self._spec.memory:
+            number, memory = self._spec.attempt, self._spec.memory
+            self._note(f"attempt {number} has memory={memory}, because an earlier one ran out of memory.")
+        self._preemption.watch()
         status = self._pump(process)
         loss = self._uploads.close()
         return replace(self._conclude(process, status), note=loss)
@@ -169,12 +180,13 @@ class _Host:
             pid = os.fork()
             if pid == 0:
                 words = ["step", self._spec.to_json(), f"--store={self._options.store}"]
-                _run_flow(self._options, words, pipes.write_ends)
+                is_patient = self._preemption.lets_step_finish
+                _run_flow(self._options, words, pipes.write_ends, outlives_sigterm=is_patient)
         timeout, grace = self._options.timeout, self._options.grace
         limit = None if timeout is None else TimeLimit(timeout, grace)
         self._process = TaskProcess(self._spec, pid, pipes, self._selector, self._take, limit)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-        if self._is_terminated:
+        if self._preemption.is_terminated:
             self._terminate()
         return self._process
 
@@ -183,11 +195,15 @@ class _Host:
         self._uploads.add(stream, data)
 
     def _patience(self) -> float:
-        return TERM_SECONDS if self._is_terminated else self._patience_seconds
+        return self._preemption.storing_seconds if self._preemption.is_terminated else self._patience_seconds
 
     def _say(self, text: str) -> None:
         """Writes a line of k8sflow's to the task's standard error."""
         _write(self._encoders["stderr"].feed(f"[k8sflow] {text}\n".encode()))
+
+    def _note(self, text: str) -> None:
+        """Writes a line of k8sflow's to the task's standard error, also in its log."""
+        self._take("stderr", f"[k8sflow] {text}\n".encode())
 
     def _open_log(self, stream: str) -> TimedLog:
         name = self._spec.name
@@ -203,17 +219,28 @@ class _Host:
 
     def _terminate(self, _number: int = signal.SIGTERM, _frame: FrameType | None = None) -> None:
         """Passes SIGTERM on to the task; the kubelet sends SIGKILL when the pod's grace period is over."""
-        self._is_terminated = True
-        self._run_store.store.limit_patience(TERM_SECONDS)  # the pod has a few seconds left
-        if self._process is not None:
-            self._process.ended_for = self._process.ended_for or _TERMINATED
+        self._preemption.terminate()
+        self._run_store.store.limit_patience(self._preemption.storing_seconds)
+        if self._process is None:
+            return
+        self._process.ended_for = self._process.ended_for or _TERMINATED
+        if self._preemption.lets_step_finish:
+            self._process.end_within(self._preemption.seconds_left)
+        else:
             self._process.signal(signal.SIGTERM)
+
+    def _wake(self) -> None:
+        """Lets the loop look at what another thread has for it."""
+        with contextlib.suppress(BlockingIOError):  # it is about to be woken already
+            self._wakeup.send(b"\0")
 
     def _pump(self, process: TaskProcess) -> int:
         """Takes the output until the process has ended; returns its exit status."""
         status = None
         while status is None:
             process.end_overdue()
+            while self._preemption.notes:
+                self._note(self._preemption.notes.popleft())
             ready = self._selector.select(_LINGER_SECONDS)
             if not ready:
                 self._flush()
@@ -234,6 +261,7 @@ class _Host:
 
     def _conclude(self, process: TaskProcess, status: int) -> TaskResult:
         end = process.conclude(status, self._run_store, self._options.file)
+        end = replace(end, result=self._preemption.excuse(end.result))
         # Why the pod was sent SIGTERM, the driver knows or learns from the pod's status: it records that.
         is_for_the_driver = end.known is None and end.result.outcome is Outcome.CANCELLED
         if end.result is not end.known and not is_for_the_driver:
@@ -241,11 +269,13 @@ class _Host:
         return end.result
 
 
-def _run_flow(options: argparse.Namespace, words: Sequence[str], pipes: Mapping[Stream, int]) -> NoReturn:
+def _run_flow(
+    options: argparse.Namespace, words: Sequence[str], pipes: Mapping[Stream, int], *, outlives_sigterm: bool = False
+) -> NoReturn:
     """Runs the flow's file as a process of its own; the words are its command line."""
     code = 1
     try:
-        become_task(pipes["stdout"], pipes["stderr"])
+        become_task(pipes["stdout"], pipes["stderr"], outlives_sigterm=outlives_sigterm)
         streams.renew()
         os.environ[RESULT_FD_VARIABLE] = str(pipes["result"])
         os.chdir(CODE_FOLDER)
@@ -283,10 +313,10 @@ def _fetch(store: ObjectStore, options: argparse.Namespace) -> None:
     package.extract(archive, options.package, Path(CODE_FOLDER))
 
 
-def _say_alone(text: str, _is_over: bool) -> None:  # noqa: FBT001  as ``patience.Report``
+def _say_alone(notice: Notice) -> None:
     """Writes a line of k8sflow's where no output of the task is in between: in the main thread."""
     if threading.current_thread() is threading.main_thread():
-        _write(Encoder("stderr").feed(f"[k8sflow] {text}\n".encode()))
+        _write(Encoder("stderr").feed(f"[k8sflow] {notice.text}\n".encode()))
 
 
 def _limit_threads(at_a_time: int) -> None:
@@ -302,10 +332,27 @@ def _limit_threads(at_a_time: int) -> None:
             os.environ.setdefault(name, cores)
 
 
-def _write(data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(1, view) :]
+class _Log:
+    """The container's log.
+
+    It counts its lines: a driver that shows them compares, since a log that is rotated quickly loses some of them.
+    """
+
+    def __init__(self) -> None:
+        self.lines = 0
+        self._lock = threading.Lock()
+
+    def write(self, data: bytes) -> None:
+        """Writes whole lines."""
+        with self._lock:
+            self.lines += data.count(b"\n")
+            view = memoryview(data)
+            while view:
+                view = view[os.write(1, view) :]
+
+
+_LOG = _Log()
+_write = _LOG.write
 
 
 if __name__ == "__main__":

@@ -21,9 +21,9 @@ from typing import Literal
 
 OutputStream = Literal["stdout", "stderr"]
 
-_UNENDED, _ESCAPE, _RESULT, _STDERR = b"\x1c", b"\x1d", b"\x1e", b"\x1f"
-_MARKS = (_UNENDED, _ESCAPE, _RESULT, _STDERR)
-_TASK, _STARTED = _STDERR * 2, _RESULT * 2  # neither comes from a mark: what follows one is escaped
+_UNENDED, _ESCAPE, RESULT, _STDERR = b"\x1c", b"\x1d", b"\x1e", b"\x1f"
+_MARKS = (_UNENDED, _ESCAPE, RESULT, _STDERR)
+_TASK, _STARTED = _STDERR * 2, RESULT * 2  # neither comes from a mark: what follows one is escaped
 LONGEST_PIECE_BYTES = 64 * 1024
 
 
@@ -95,7 +95,7 @@ class Encoder:
 
 def encode_result(text: str, task: str = "") -> bytes:
     """The line with a task's result; ``text`` is JSON without a newline."""
-    return _of_task(task) + _RESULT + text.encode() + b"\n"
+    return _of_task(task) + RESULT + text.encode() + b"\n"
 
 
 def encode_start(task: str) -> bytes:
@@ -116,7 +116,7 @@ def decode(line: bytes) -> Line:
         task, _, rest = line.removeprefix(_TASK).partition(b" ")
         name = task.decode(errors="replace")
         return StartLine(name) if rest == _STARTED else replace(decode(rest), task=name)
-    if line.startswith(_RESULT):
+    if line.startswith(RESULT):
         return ResultLine(line[1:].decode(errors="replace"))
     stream: OutputStream = "stdout"
     if line.startswith(_STDERR):

@@ -21,6 +21,7 @@ from typing import NoReturn
 from k8sflow.flow.outcome import Outcome
 from k8sflow.task.batch import TaskBatch
 from k8sflow.task.host.framing import OutputStream
+from k8sflow.task.host.preemption import Preemption
 from k8sflow.task.host.reaping import reap
 from k8sflow.task.host.supervise import Stream, TaskProcess, new_pipes
 from k8sflow.task.host.verdict import verdict
@@ -30,7 +31,6 @@ from k8sflow.task.shared import SharedEnds
 # The descriptor of the container's log, for the process that writes to it.
 LOG_FD_VARIABLE = "K8SFLOW_LOG_FD"
 _MOST_NOISE = 1000
-_TERMINATED = failed(Outcome.CANCELLED, "its pod was sent SIGTERM")
 _NOT_ITS_TURN = failed(Outcome.NEVER_STARTED, "its pod ended before it was its turn")
 
 RunFlow = Callable[[Mapping[Stream, int]], NoReturn]
@@ -43,15 +43,16 @@ class SharedHost:
         tasks: The tasks.
         file: The flow's file.
         run_flow: Runs the flow's file in a child, with these pipes.
+        preemption: Takes note of SIGTERM, for the tasks to look at.
     """
 
-    def __init__(self, tasks: TaskBatch, file: str, run_flow: RunFlow) -> None:
+    def __init__(self, tasks: TaskBatch, file: str, run_flow: RunFlow, preemption: Preemption) -> None:
         self._tasks = tasks
         self._file = file
         self._run_flow = run_flow
         self._selector = selectors.DefaultSelector()
         self._process: TaskProcess | None = None
-        self._is_terminated = False
+        self._preemption = preemption
         self._noise: deque[tuple[OutputStream, bytes]] = deque(maxlen=_MOST_NOISE)
         self._woken, self._wakeup = socket.socketpair()
 
@@ -90,7 +91,7 @@ class SharedHost:
         first = self._tasks[0]
         self._process = TaskProcess(first, pid, pipes, self._selector, lambda *piece: self._noise.append(piece), None)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-        if self._is_terminated:
+        if self._preemption.is_terminated:
             self._terminate()
         return self._process
 
@@ -103,8 +104,8 @@ class SharedHost:
         self._selector.register(self._woken, selectors.EVENT_READ)
 
     def _terminate(self, _number: int = signal.SIGTERM, _frame: FrameType | None = None) -> None:
-        """Passes SIGTERM on; the process ends its tasks, as when a run on a laptop is cancelled."""
-        self._is_terminated = True
+        """Passes SIGTERM on; the process ends its tasks, at once or when the time that they have is over."""
+        self._preemption.terminate()
         if self._process is not None:
             os.kill(self._process.pid, signal.SIGTERM)
 
@@ -121,7 +122,7 @@ class SharedHost:
                     ends[int(position)] = TaskResult.from_json(rest)
                 elif position:
                     started.add(int(position))
-        if len(ends) == len(self._tasks) or self._is_terminated:
+        if len(ends) == len(self._tasks) or self._preemption.is_terminated:
             return SharedEnds(ends)  # why the pod was sent SIGTERM, the driver learns from its status
         importing = "" if process.said else self._file
         died = verdict(status, own, None, None, process.kills(), importing)

@@ -176,6 +176,12 @@ class TaskProcess:
         self.deadline = time.monotonic() + TERM_SECONDS
         self.signal(number)
 
+    def end_within(self, seconds: float) -> None:
+        """Sends it SIGTERM, which it outlives, and SIGKILL to its group when so many seconds are over."""
+        self.deadline = min(self.deadline, time.monotonic() + seconds)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(self.pid, signal.SIGTERM)
+
     def signal(self, number: signal.Signals) -> None:
         """Sends its group a signal."""
         try:

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import inspect
+import os
+import secrets
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+from k8sflow.errors import K8sflowError
+from k8sflow.flow.checkpoint import Checkpoint
 from k8sflow.flow.current import Parallel, TaskFacts
 from k8sflow.flow.definition import FlowDefinition
 from k8sflow.flow.graph import Node
+from k8sflow.storage.checkpoints import TaskCheckpoints
 from k8sflow.storage.records import RunRecord
 from k8sflow.storage.run_store import RunStore
+from k8sflow.task.protocol import NOTICE_VARIABLE
 from k8sflow.task.spec import TaskName, TaskSpec
 
 # The processes of a num_parallel step run on one machine.
@@ -31,11 +41,34 @@ def current_facts(definition: FlowDefinition, record: RunRecord, run_store: RunS
         parameter_names=tuple(definition.parameters),
         graph=lambda: describe(definition, record),
         run_store=run_store,
+        checkpoint=Checkpoint(
+            TaskCheckpoints(run_store, spec.name.step, spec.name.id, spec.attempt, lambda: _origins(record, run_store))
+        ),
+        notice_file=os.environ.get(NOTICE_VARIABLE) or _never_written(),
         more=dict(record.flow_decorators.get("project", {})),
         parallel=_parallel(spec)
         if spec.name.step in definition.graph.nodes and definition.graph[spec.name.step].is_parallel
         else None,
     )
+
+
+def _origins(record: RunRecord, run_store: RunStore) -> Iterator[RunStore]:
+    """The runs that a run resumes, the last one first, as far as their unfinished tasks are continued.
+
+    A step that the user named to ``resume`` starts over, and so does everything after it.
+    """
+    while record.origin_run_id is not None and record.origin_step is None:
+        run_store = replace(run_store, run=record.origin_run_id)
+        yield run_store
+        try:
+            record = run_store.read()
+        except K8sflowError:  # it was deleted
+            return
+
+
+def _never_written() -> str:
+    """The path of the notice on this machine, where there is none: code that looks for the file runs here too."""
+    return str(Path(tempfile.gettempdir()) / f"k8sflow-{os.getpid()}-{secrets.token_hex(8)}")
 
 
 def _parallel(spec: TaskSpec) -> Parallel:

@@ -13,6 +13,7 @@ from k8sflow.flow.definition import FlowDefinition
 from k8sflow.flow.outcome import Outcome
 from k8sflow.flow.spec import CONTEXT, FlowSpec
 from k8sflow.storage.artifacts import ArtifactStore
+from k8sflow.storage.checkpoints import discard
 from k8sflow.storage.objects import ObjectStore
 from k8sflow.storage.records import Commit, KeptRecord, RunRecord
 from k8sflow.storage.run_store import RUNS, RunStore
@@ -66,11 +67,19 @@ class TaskRunner:
         Raises:
             BaseException: What the user's code raises, as it is.
         """
-        with current.running(current_facts(self.definition, self.record, self.run_store, spec)):
-            if spec.name.step == EXIT_HOOK_STEP:
-                exit_hooks.call(self.definition, spec)
-                return TaskResult(Outcome.SUCCEEDED, Transition())
-            return self._run(spec)
+        facts = current_facts(self.definition, self.record, self.run_store, spec)
+        try:
+            with current.running(facts):
+                if spec.name.step == EXIT_HOOK_STEP:
+                    exit_hooks.call(self.definition, spec)
+                    return TaskResult(Outcome.SUCCEEDED, Transition())
+                result = self._run(spec)
+            if spec.attempt or (facts.checkpoint is not None and facts.checkpoint.is_used):
+                discard(self.run_store, spec.name.step, spec.name.id)
+            return result
+        finally:
+            if facts.checkpoint is not None:
+                facts.checkpoint.close()
 
     def _run(self, spec: TaskSpec) -> TaskResult:
         flow, context = self._prepare(spec)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
-from k8sflow.executors.base import Finished, Output, Queued, Started
+from k8sflow.executors.base import Finished, Note, Output, OutputMissing, Queued, Started
 from k8sflow.flow.decorators.pod_options import PodOptions, merge
 from k8sflow.flow.outcome import Outcome
+from k8sflow.kubernetes.job import AGENT
 from k8sflow.task.host.framing import Encoder, encode_result
 from k8sflow.task.result import TaskResult, failed
 from tests.unit.executors.kubernetes_driver import (
@@ -68,6 +70,18 @@ def test_out_of_memory_is_reported_with_the_request_and_the_last_lines(
     assert "500M" in result.explained.summary
     assert "memory=800" in result.explained.resolution
     assert "allocating" in result.explained.detail
+
+
+def test_an_execution_requests_the_memory_of_its_spec(server: FakeApi, start: Callable[..., Driver]) -> None:
+    """Instead of the step's: earlier executions ran out of that."""
+    driver = start()
+    driver.executor.submit([replace(task("work"), attempt=1, memory="8192M")])
+    server.wait(lambda: server.names("jobs"), "the Job")
+    (name,) = server.names("jobs")
+    job = server.objects["jobs", name]
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    assert container["resources"]["limits"]["memory"] == "8192M"
+    assert '"memory":"8192M"' in container["command"][len(AGENT)]
 
 
 def test_a_commit_counts_if_the_pod_recorded_nothing(server: FakeApi, start: Callable[..., Driver]) -> None:
@@ -287,6 +301,21 @@ def test_cancel_leaves_nothing_and_finishes_every_task(server: FakeApi, start: C
     assert ends == {task(f"a/{index}"): Outcome.CANCELLED for index in range(3)}
 
 
+@pytest.mark.parametrize(("grace_seconds", "expected"), [(None, []), (3600, [("pods", 5)])])
+def test_cancel_waits_for_no_grace(
+    server: FakeApi,
+    start: Callable[..., Driver],
+    grace_seconds: int | None,
+    expected: list[tuple[str, int]],
+) -> None:
+    """Pods with an hour to finish are deleted with the grace of all others."""
+    driver = start(options={"a": replace(DEFAULTS, grace_seconds=grace_seconds)})
+    (job,) = driver.run("a")
+    server.pod_of(job)
+    driver.executor.cancel()
+    assert [delete for delete in server.grace_of_deletes if delete[0] == "pods"] == expected
+
+
 def test_the_last_job_takes_the_owner_along(server: FakeApi, start: Callable[..., Driver]) -> None:
     """The ConfigMap owns the Jobs, and in the end the last Job owns the ConfigMap."""
     driver = start()
@@ -376,6 +405,43 @@ def test_a_log_that_breaks_is_read_on_without_losing_or_doubling_lines(
     assert [driver.next(Output).data for _ in range(2)] == [b"two at last\n", b"three\n"]
 
 
+def test_output_is_shown_again_when_the_kubelet_is_back(
+    server: FakeApi, start: Callable[..., Driver], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long it was down: more failures than any number of tries, reported once, in plain words."""
+    monkeypatch.setattr("k8sflow.outages.REPORT_AFTER_SECONDS", 0.05)
+    monkeypatch.setattr("k8sflow.kubernetes.logs._LONGEST_DELAY_SECONDS", 0.02)
+    server.fail("GET", "/log", 404, times=30)
+    driver = start()
+    (job,) = driver.run("a")
+    pod = server.pod_of(job, **running())
+    driver.next(Started)
+    note = driver.next(Note).text
+    assert note == "its output can't be shown now, because its node doesn't answer (404); it is shown later."
+    server.write_log(pod["metadata"]["name"], (at(1), b"back"))
+    assert driver.next(Note).text.startswith("Its output is shown again, after ")
+    assert driver.next(Output).data == b"back\n"
+    assert len(server.asked("GET", "/log")) > 30
+
+
+@pytest.mark.parametrize("is_live", [True, False])
+def test_lines_that_were_not_shown_are_counted(server: FakeApi, start: Callable[..., Driver], is_live: bool) -> None:
+    """A log that is rotated quickly has holes; the agent's count is in its last line and in the pod's status."""
+    driver = start()
+    (job,) = driver.run("a")
+    pod = server.pod_of(job, **running())
+    driver.next(Started)
+    name, result = pod["metadata"]["name"], replace(SUCCESS, log_lines=7).to_json()
+    server.write_log(name, (at(1), b"one"), (at(9), b"seven"))
+    assert [driver.next(Output).data, driver.next(Output).data] == [b"one\n", b"seven\n"]
+    if is_live:
+        server.write_log(name, (at(9), encode_result(result).rstrip(b"\n")))
+    else:
+        server.put("pods", with_status(pod, terminated(message=result)))
+    assert driver.next(OutputMissing) == OutputMissing(task("a"), 5)
+    assert driver.next(Finished).result.outcome is Outcome.SUCCEEDED
+
+
 def test_a_job_that_had_ended_and_whose_pod_was_deleted_does_not_hang(
     server: FakeApi, start: Callable[..., Driver]
 ) -> None:
@@ -452,6 +518,6 @@ def test_a_log_that_may_not_be_read_is_reported_and_the_task_continues(
     (job,) = driver.run("a")
     pod = server.pod_of(job, **running())
     driver.next(Started)
-    assert b"[k8sflow] the output can't be shown" in driver.next(Output).data
+    assert "its output can't be shown here" in driver.next(Note).text
     server.put("pods", with_status(pod, terminated(message=SUCCESS.to_json())))
     assert driver.next(Finished).result == SUCCESS

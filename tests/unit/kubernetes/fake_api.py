@@ -61,6 +61,7 @@ class FakeApi:
         self.faults: list[Fault] = []
         self.version = {"major": "1", "minor": "34+", "gitVersion": "v1.34.3"}
         self.denied: set[tuple[str, str]] = set()
+        self.grace_of_deletes: list[tuple[str, int | None]] = []
         self._log_changed: dict[str, asyncio.Event] = {}
         self._version = itertools.count(1)
         self._changed = threading.Event()
@@ -193,6 +194,30 @@ class FakeApi:
 
         self._call(lambda: self.faults.append(Fault(method, part, respond, 1)))
 
+    @contextmanager
+    def away(self, how: Callable[[web.Request], Any]) -> Iterator[None]:
+        """Answers every request with ``how`` while the block runs; requests without an answer are cut at its end."""
+        held: set[Any] = set()
+
+        async def respond(request: web.Request) -> web.Response:
+            held.add(request.transport)
+            answer = how(request)
+            found: web.Response = await answer if asyncio.iscoroutine(answer) else answer
+            held.discard(request.transport)
+            return found
+
+        def end() -> None:
+            self.faults.remove(fault)
+            for transport in held:
+                transport.abort()
+
+        fault = Fault("", "", respond, -1)
+        self._call(lambda: self.faults.append(fault))
+        try:
+            yield
+        finally:
+            self._call(end)
+
     def write_log(self, pod: str, *lines: tuple[str, bytes]) -> None:
         """Adds lines to a pod's log; each is a timestamp and the line."""
 
@@ -301,8 +326,8 @@ class FakeApi:
         self.requests.append((request.method, request.path, dict(request.query)))
         self._changed.set()
         for fault in self.faults:
-            watches = "watch" in request.query
-            if fault.method == request.method and fault.part in request.path and fault.is_watch in {None, watches}:
+            is_same = fault.method in {request.method, ""} and fault.part in request.path
+            if is_same and fault.is_watch in {None, "watch" in request.query}:
                 fault.times -= 1
                 if fault.times == 0:
                     self.faults.remove(fault)
@@ -327,6 +352,7 @@ class FakeApi:
         if request.method == "PATCH" and name is not None:
             return self._patch(resource, name, await request.json())
         if request.method == "DELETE":
+            self.grace_of_deletes.append((resource, (await request.json()).get("gracePeriodSeconds")))
             return self._delete(resource, name, _selector(request))
         if "watch" in request.query:
             return await self._watch(request, resource)
@@ -453,3 +479,21 @@ def _selector(request: web.Request) -> dict[str, str]:
 
 def _matches(item: Manifest, selector: dict[str, str]) -> bool:
     return selector.items() <= (item["metadata"].get("labels") or {}).items()
+
+
+def refusing(status: int, **headers: str) -> Callable[[web.Request], web.Response]:
+    """Returns an answer to every request: a status."""
+    return lambda _: web.json_response({"kind": "Status", "code": status}, status=status, headers=headers)
+
+
+async def cut(request: web.Request) -> web.Response:
+    """Cuts the connection without an answer."""
+    assert request.transport is not None
+    request.transport.abort()
+    return web.Response()
+
+
+async def silent(_: web.Request) -> web.Response:
+    """Never answers, and leaves the connection open."""
+    await asyncio.Event().wait()
+    raise AssertionError("an event that is never set")

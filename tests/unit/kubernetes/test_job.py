@@ -58,6 +58,12 @@ def test_the_driver_handles_failures_and_the_job_handles_disruptions() -> None:
     assert spec["template"]["spec"]["activeDeadlineSeconds"] == 5 * 24 * 3600
 
 
+def test_the_grace_is_the_pods() -> None:
+    """The agent gets the same number, and ends the step a little earlier."""
+    assert pod_of(made())["terminationGracePeriodSeconds"] == 5
+    assert pod_of(made(grace_seconds=600))["terminationGracePeriodSeconds"] == 600
+
+
 def test_job_and_pod_carry_the_names_of_their_task() -> None:
     manifest = made(labels={"team": "a", "k8sflow.dev/run": "forged"})
     for metadata in (manifest["metadata"], manifest["spec"]["template"]["metadata"]):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from k8sflow.config import Settings
+from k8sflow.errors import FlowDefinitionError
 from k8sflow.flow.compile import compile_flow
 from k8sflow.flow.decorators.pod_options import DEFAULT_OPTIONS, PodOptions
-from k8sflow.flow.decorators.policy import Catch, Retry, StepPolicy
+from k8sflow.flow.decorators.policy import Catch, InfrastructureRetry, Retry, StepPolicy
 from k8sflow.flow.graph import Graph
 from k8sflow.runtime.placement import Placement
 from k8sflow.storage.records import RunRecord
@@ -118,3 +120,29 @@ def test_the_deadline_of_a_shared_pod_is_that_of_its_branches_in_turns(tmp_path:
     flow = load_flow(write_flow(tmp_path, source.replace("class F", "from k8sflow import timeout\n    class F")))
     options = Placement.of(compile_flow(flow), ("kubernetes:branches_per_pod=10,cpu=4",), Settings()).pods["work"]
     assert options.deadline_seconds == 3 * 70 + 600
+
+
+def test_an_option_without_effect_is_reported_at_its_step(tmp_path: Path) -> None:
+    """Also where two decorators have the two options."""
+    source = """
+        class F(FlowSpec):
+            @resources(memory=4000, on_oom="double")
+            @kubernetes(max_memory=3000)
+            @step
+            def start(self): self.next(self.end)
+            @step
+            def end(self): pass
+    """
+    flow = compile_flow(load_flow(write_flow(tmp_path, source)))
+    with pytest.raises(FlowDefinitionError, match=r"max_memory='3000M' is not more than memory='4000M'"):
+        Placement.of(flow, (), Settings())
+
+
+def test_the_settings_become_a_part_of_the_record(tmp_path: Path) -> None:
+    """So that every driver of the run decides alike; the defaults are left out."""
+    flow = compile_flow(load_flow(write_flow(tmp_path, SOURCE)))
+    settings = Settings(infrastructure_retries="1", infrastructure_pauses_seconds="3,4.5")
+    policies = Placement.of(flow, ("kubernetes:on_oom=double,memory=1Gi",), settings).policies
+    expected = StepPolicy(infrastructure=InfrastructureRetry(1, (3.0, 4.5)), more_memory=("2Gi", "4Gi", "8Gi"))
+    assert policies["end"] == expected
+    assert StepPolicy.from_document(json.loads(json.dumps(expected.to_document()))) == expected

@@ -72,6 +72,17 @@ def test_a_folder_is_not_an_object(store: ObjectStore) -> None:
         store.get("F/a")
 
 
+def test_deleted_objects_are_missing(store: ObjectStore) -> None:
+    """Others stay; what doesn't exist is ignored, and so is an empty list."""
+    for key in ("F/a/b/c", "F/a/d", "F/e"):
+        store.put(key, [b"x"])
+    store.delete(["F/a/b/c", "F/e", "F/nothing", "F/a/d/e"])
+    store.delete([])
+    assert list(store.list_keys("F/")) == ["F/a/d"]
+    store.put("F/a/b/c", [b"again"])
+    assert bytes(store.get("F/a/b/c")) == b"again"
+
+
 def test_put_new_writes_once(store: ObjectStore) -> None:
     """The second writer gets False, and the first one's content stays (I3)."""
     assert store.put_new("F/a", b"first")

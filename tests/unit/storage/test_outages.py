@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from k8sflow.errors import OutageError, UnreachableError
+from k8sflow.outages import Notice
 from k8sflow.storage import patience as patience_module
 from k8sflow.storage import s3, s3_log
 from k8sflow.storage.patience import Patience
@@ -49,9 +50,9 @@ def refused(store: S3Store, count: int = 1) -> None:
     tries = [0]
     failed = store.patience.failed
 
-    def counted(error: OutageError) -> None:
+    def counted(error: OutageError, lasted_seconds: float) -> None:
         tries[0] += 1
-        failed(error)
+        failed(error, lasted_seconds)
 
     store.patience.failed = counted  # type: ignore[method-assign]
     wait_for(lambda: tries[0] >= count)
@@ -115,19 +116,19 @@ def test_no_buffer_stays_exported_after_a_failed_try(
 @pytest.mark.slow
 def test_a_commit_waits_for_the_store_and_says_so(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """The end of the outage is reported too."""
-    monkeypatch.setattr(patience_module, "REPORT_AFTER_SECONDS", 0.0)
-    said: list[tuple[str, bool]] = []
-    store = opened(server, Patience(600, report=lambda text, is_over: said.append((text, is_over))))
+    monkeypatch.setattr("k8sflow.outages.REPORT_AFTER_SECONDS", 0.0)
+    said: list[Notice] = []
+    store = opened(server, Patience(600, report=said.append))
     server.stop()
     thread = threading.Thread(target=lambda: store.put_new("commit", b"result"))
     thread.start()
     wait_for(lambda: said)
-    assert f"{server.endpoint} can't be reached" in said[0][0]
-    assert "Retrying for up to 10 min" in said[0][0]
+    assert f"{server.endpoint} can't be reached" in said[0].text
+    assert "Retrying for up to 10 min" in said[0].text
     server.start()
     thread.join(30)
     assert bytes(store.get("commit")) == b"result"
-    assert [is_over for _, is_over in said] == [False, True]
+    assert [notice.is_over for notice in said] == [False, True]
 
 
 @pytest.mark.slow

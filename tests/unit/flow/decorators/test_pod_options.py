@@ -39,6 +39,10 @@ def test_tolerations_are_a_list_or_json() -> None:
         ({"tolerations": "[oops"}, "tolerations='[oops'"),
         ({"run_as_user": "root"}, "run_as_user='root'"),
         ({"deadline_seconds": 0}, "0 seconds"),
+        ({"grace_seconds": 4}, "use 5 or more"),
+        ({"spot": "amazon"}, "'amazon' is none of aws, gcp, azure"),
+        ({"on_oom": "triple"}, "'triple' is none of double"),
+        ({"max_memroy": "4Gi"}, "Did you mean 'max_memory'?"),
     ],
 )
 def test_a_wrong_option_is_reported_with_a_correction(values: dict[str, object], words: str) -> None:
@@ -100,3 +104,33 @@ def test_options_need_only_the_standard_library() -> None:
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout.strip() == "[]"
     )
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({}, ()),
+        ({"on_oom": "double"}, ("8192M", "16384M", "32768M")),
+        ({"memory": "1.5Gi", "on_oom": "double", "max_memory": "6Gi"}, ("3Gi", "6Gi")),
+        ({"memory": 500, "on_oom": "double", "max_memory": "1.2G"}, ("1000M", "1.2G")),
+        ({"memory": "1e8", "on_oom": "double", "max_memory": "200M"}, ("200M",)),
+    ],
+)
+def test_memory_is_doubled_up_to_the_maximum(values: dict[str, object], expected: tuple[str, ...]) -> None:
+    """In the unit of the step's own memory, three times where no maximum is given."""
+    assert PodOptions.from_mapping(values).more_memory() == expected
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"max_memory": "8Gi"}, "no effect without on_oom"),
+        ({"memory": "8Gi", "on_oom": "double", "max_memory": "8192Mi"}, "is not more than memory='8Gi'"),
+        ({"on_oom": "double", "max_memory": "2Gi"}, "is not more than memory='4096M'"),
+    ],
+)
+def test_a_maximum_without_effect_is_refused(values: dict[str, object], words: str) -> None:
+    """The options of all decorators count together."""
+    with pytest.raises(FlowDefinitionError) as caught:
+        PodOptions.from_mapping(values).more_memory()
+    assert words in str(caught.value)

@@ -16,14 +16,14 @@ from k8sflow.errors import RunError, StorageError, SupersededError
 from k8sflow.executors.base import Finished, Report, Started, TaskEvent
 from k8sflow.flow.checks import graph as lint
 from k8sflow.flow.compile import compile_flow
-from k8sflow.flow.decorators.policy import Catch, Retry, StepPolicy
+from k8sflow.flow.decorators.policy import Catch, InfrastructureRetry, Retry, StepPolicy
 from k8sflow.flow.graph import Graph
 from k8sflow.flow.outcome import Outcome
 from k8sflow.runtime.core.earlier import read_earlier
 from k8sflow.runtime.core.inbox import Inbox
 from k8sflow.runtime.core.loop import Loop
 from k8sflow.runtime.core.observer import Observer
-from k8sflow.runtime.core.retries import INFRASTRUCTURE_RETRIES, Again
+from k8sflow.runtime.core.retries import Again
 from k8sflow.runtime.core.run_state import RunResult, RunState
 from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.storage.folder import FolderStore
@@ -98,6 +98,7 @@ class World(Observer):
         self.submitted_names: list[TaskName] = []
         self.before: list[TaskSpec] = []
         self.retries: list[TaskSpec] = []
+        self.decisions: list[Again] = []
         self.catches: list[TaskSpec] = []
         self.policies: dict[str, StepPolicy] = {}
         self.outlives = True
@@ -161,6 +162,7 @@ class World(Observer):
     def retried(self, task: TaskSpec, result: TaskResult, again: Again) -> None:
         self.change()
         self.retries.append(task)
+        self.decisions.append(again)
 
     def caught(self, task: TaskSpec, result: TaskResult, catch: Catch) -> None:
         self.change()
@@ -213,7 +215,7 @@ def test_a_failure_is_retried_only_where_the_infrastructure_failed(tmp_path: Pat
         Outcome.PREEMPTED, Outcome.EVICTED, Outcome.NODE_LOST, Outcome.NEVER_STARTED, Outcome.STORAGE_ERROR,
     }  # fmt: skip
     attempts = [spec.attempt for spec in world.attempts if spec.name.step == "s1"]
-    assert attempts == (list(range(INFRASTRUCTURE_RETRIES + 1)) if infrastructure else [0])
+    assert attempts == (list(range(InfrastructureRetry().times + 1)) if infrastructure else [0])
     assert len(world.retries) == len(attempts) - 1
     assert not result.is_success
     assert result.failed is not None
@@ -560,6 +562,57 @@ def test_infrastructure_reruns_back_off(tmp_path: Path) -> None:
     world.drive()
     times = [at for at, spec in world.started if spec.name.step == "s1"]
     assert [after - before for before, after in itertools.pairwise(times)] == [2.0, 20.0, 120.0]
+
+
+def test_the_settings_say_how_often_and_after_which_pauses(tmp_path: Path) -> None:
+    """The last pause is repeated."""
+    world = World(_graph(Plain()), tmp_path)
+    world.policies = {"s1": StepPolicy(infrastructure=InfrastructureRetry(4, (1.0, 5.0)))}
+    world.behave = lambda spec: _failure(Outcome.EVICTED) if spec.name.step == "s1" else None
+    assert not world.drive().is_success
+    times = [at for at, spec in world.started if spec.name.step == "s1"]
+    assert [after - before for before, after in itertools.pairwise(times)] == [1.0, 5.0, 5.0, 5.0]
+
+
+def _memory_of(world: World, step: str) -> list[tuple[int, str]]:
+    return [(spec.attempt, spec.memory) for spec in world.attempts if spec.name.step == step]
+
+
+def test_a_task_that_ran_out_of_memory_gets_more_until_the_maximum(tmp_path: Path) -> None:
+    """This costs no retry; the user's retries come after it, and the last words name the option to change."""
+    world = World(_graph(Plain()), tmp_path)
+    world.policies = {"s1": StepPolicy(Retry(1), more_memory=("400M", "500M"))}
+    world.behave = lambda spec: _failure(Outcome.OUT_OF_MEMORY) if spec.name.step == "s1" else None
+    result = world.drive().result
+    assert _memory_of(world, "s1") == [(0, ""), (1, "400M"), (2, "500M"), (3, "500M")]
+    assert [(again.number, again.memory) for again in world.decisions] == [(None, "400M"), (None, "500M"), (1, "")]
+    assert result is not None
+    assert "It had 500M" in result.explained.resolution
+    assert "max_memory" in result.explained.resolution
+
+
+def test_the_memory_stays_raised_after_other_failures(tmp_path: Path) -> None:
+    """An eviction and an error of the user's don't take it back, nor do they raise it."""
+    ends = [Outcome.OUT_OF_MEMORY, Outcome.EVICTED, Outcome.USER_ERROR]
+    world = World(_graph(Plain()), tmp_path)
+    world.policies = {"s1": StepPolicy(Retry(1), more_memory=("2Gi", "4Gi"))}
+    world.behave = lambda spec: (
+        _failure(ends[spec.attempt]) if spec.name.step == "s1" and spec.attempt < len(ends) else None
+    )
+    assert world.drive().is_success
+    assert _memory_of(world, "s1") == [(0, ""), (1, "2Gi"), (2, "2Gi"), (3, "2Gi")]
+
+
+def test_the_next_driver_asks_for_the_raised_memory(tmp_path: Path) -> None:
+    """It follows from the recorded outcomes alone."""
+    world = World(_graph(Plain()), tmp_path)
+    world.policies = {"s1": StepPolicy(more_memory=("2Gi", "4Gi"))}
+    for attempt in (0, 1):
+        world.run_store.write_outcome("s1", "0", attempt, OutcomeRecord(Outcome.OUT_OF_MEMORY, world.time))
+    assert world.drive(take_over=True).is_success
+    assert _memory_of(world, "s1") == [(2, "4Gi")]
+    record = world.run_store.read_outcome("s1", "0", 1)
+    assert record is not None
 
 
 @pytest.mark.parametrize("outcome", [Outcome.NEVER_STARTED, Outcome.STORAGE_ERROR])

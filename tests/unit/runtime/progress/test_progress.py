@@ -7,8 +7,9 @@ import re
 
 import pytest
 
-from k8sflow.executors.base import Finished, Output, Queued, Started
+from k8sflow.executors.base import Finished, Output, OutputMissing, Queued, Started
 from k8sflow.flow.outcome import Outcome
+from k8sflow.outages import Notice
 from k8sflow.runtime.core.retries import Again
 from k8sflow.runtime.progress import Reporter
 from k8sflow.runtime.progress import reporter as made
@@ -77,7 +78,7 @@ def test_a_bar_without_an_end_takes_no_memory() -> None:
     for i in range(10_000):
         reporter.event(Output(TASK, "stdout", b"\r%04d%%" % i * 20))
         reporter.event(Output(TASK, "stderr", b"x" * 100))
-    assert sum(map(len, reporter._outputs.values())) < 200_000
+    assert sum(len(output.rest) for output in reporter._outputs.values()) < 200_000
 
 
 def test_a_reason_to_wait_is_shown_once() -> None:
@@ -141,6 +142,16 @@ def test_the_end_of_a_run_lists_output_that_could_not_be_stored() -> None:
     assert f"[work/3.1] {note}\n" in stream.getvalue()
 
 
+def test_missing_output_is_counted_with_the_command_that_has_it() -> None:
+    """The number is grammatical."""
+    stream = io.StringIO()
+    reporter = _reporter(stream)
+    reporter.event(OutputMissing(TASK, 1))
+    reporter.event(OutputMissing(TASK, 12345))
+    assert "[work/3.1] 1 line was not shown; all of them: " in stream.getvalue()
+    assert "[work/3.1] 12,345 lines were not shown; all of them: " in stream.getvalue()
+
+
 def test_a_notice_that_nobody_reads_is_not_an_error() -> None:
     """It may come from any thread; the driver's own finds out about the stream."""
 
@@ -148,4 +159,4 @@ def test_a_notice_that_nobody_reads_is_not_an_error() -> None:
         def write(self, text: str) -> int:
             raise BrokenPipeError
 
-    _reporter(Closed()).notice("the bucket can't be reached")
+    _reporter(Closed()).notice(Notice("The bucket", "the bucket can't be reached"))

@@ -7,9 +7,11 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -399,6 +401,99 @@ def test_a_failure_after_sigterm_is_not_blamed_on_the_code(tmp_path: Path) -> No
     record = runner.run_store.read_outcome("start", "0", 0)
     assert record is not None
     assert record.outcome == "cancelled", "a next driver must not count it as a failure of the code"
+
+
+FINISHES = """
+from k8sflow import current
+print('ready', current.preempted, flush=True)
+open('ready', 'w').close()
+while not os.path.exists(current.spot_termination_notice):
+    time.sleep(0.01)
+self.x = current.preempted
+"""
+
+
+def _graceful(folder: Path, body: str, grace_seconds: int) -> tuple[TaskRunner, subprocess.Popen[bytes]]:
+    """A task that was sent SIGTERM, with so much grace, as soon as it was ready."""
+    runner, command = _prepare(folder, body)
+    process = _start(folder, [*command, f"--termination-grace={grace_seconds}"])
+    wait_for((folder / "work/code/ready").exists)
+    process.send_signal(signal.SIGTERM)
+    return runner, process
+
+
+def test_a_step_may_finish_after_sigterm(tmp_path: Path) -> None:
+    """Within its grace its result counts; current.preempted tells it, and the log tells the user."""
+    runner, process = _graceful(tmp_path, FINISHES, 3600)
+    code, result, output = _ended(tmp_path, process)
+    assert (code, result.outcome) == (0, Outcome.SUCCEEDED)
+    assert output["stdout"] == b"ready False\n"
+    assert b"the step has 3597 s to finish" in output["stderr"]
+    assert runner.run_store.read_log("start", "0", 0, "stderr") == output["stderr"]
+    commit = runner.run_store.read_commit("start", "0")
+    assert commit is not None
+    assert ArtifactStore(runner.store, "F").load(commit.artifacts["x"], "x") is True
+
+
+def test_a_step_that_uses_up_its_grace_is_ended(tmp_path: Path) -> None:
+    """Before the kubelet does so: its output is stored, and it is not the code's failure."""
+    body = "print('kept', flush=True)\nopen('ready', 'w').close()\nsubprocess.run(['sleep', '300'])"
+    runner, process = _graceful(tmp_path, body, 4)
+    code, result, _ = _ended(tmp_path, process)
+    assert (code, result.outcome) == (143, Outcome.CANCELLED)
+    assert runner.run_store.read_log("start", "0", 0, "stdout") == b"kept\n"
+
+
+def test_a_handler_of_the_step_sees_sigterm(tmp_path: Path) -> None:
+    """As libraries expect it that save a checkpoint there; forks of the task still end by SIGTERM."""
+    body = """
+import multiprocessing
+with multiprocessing.get_context('fork').Pool(1) as pool:
+    pool.apply(os.getpid)
+seen = []
+signal.signal(signal.SIGTERM, lambda number, frame: seen.append(number))
+open('ready', 'w').close()
+while not seen:
+    time.sleep(0.01)
+print(seen)
+"""
+    _, process = _graceful(tmp_path, body, 3600)
+    code, result, output = _ended(tmp_path, process)
+    assert (code, result.outcome) == (0, Outcome.SUCCEEDED)
+    assert output["stdout"] == b"[15]\n"
+
+
+class _Noticed(BaseHTTPRequestHandler):
+    """Google's metadata server, on an instance that is preempted."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "4")
+        self.end_headers()
+        self.wfile.write(b"TRUE")
+
+    def log_message(self, *_: object) -> None:
+        """Prints nothing."""
+
+
+def test_a_failure_after_a_spot_notice_costs_no_retry(tmp_path: Path) -> None:
+    """A step that gives up because its node is taken away has not failed by itself."""
+    body = FINISHES + "raise RuntimeError('saved')"
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Noticed) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        runner, command = _prepare(tmp_path, body)
+        process = _start(tmp_path, [*command, "--spot=gcp"], GCE_METADATA_HOST=f"127.0.0.1:{server.server_port}")
+        code, result, output = _ended(tmp_path, process)
+        server.shutdown()
+        thread.join()
+    assert (code, result.outcome) == (1, Outcome.PREEMPTED)
+    assert result.failure is not None
+    assert "RuntimeError: saved" in result.failure.detail
+    assert b"the node is about to be taken away (preempted)." in output["stderr"]
+    record = runner.run_store.read_outcome("start", "0", 0)
+    assert record is not None
+    assert record.outcome == "preempted"
 
 
 # As in a pod whose image has no entry for its user: the system's functions find none.

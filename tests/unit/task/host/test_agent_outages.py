@@ -101,7 +101,8 @@ def test_a_result_waits_in_hand_and_says_so(server: Server, tmp_path: Path) -> N
     assert pod.process.stdout is not None
     shown = b""
     while b"can't be reached" not in shown:
-        shown += pod.process.stdout.readline()
+        shown += (line := pod.process.stdout.readline())
+        assert line, shown
     assert b"Retrying for up to 10 min" in shown
     server.start()
     result, _ = pod.end()

@@ -27,6 +27,7 @@ from tests.support import DEADLINE_SECONDS, environment, load_flow, wait_for, wr
 
 SOURCE = """
     import os, signal, sys, time
+    from k8sflow import current
     class F(FlowSpec):
         @step
         def start(self):
@@ -76,7 +77,7 @@ class Pod:
         return self.process.returncode, SharedEnds.from_json((self.folder / "termination-log").read_text()), found
 
 
-def pod(folder: Path, body: str, *more: str, index: str = "1") -> Pod:
+def pod(folder: Path, body: str, *more: str, **changes: str) -> Pod:
     """The second of the pods of ten branches, of which each has four: 4 to 7."""
     code = folder / "code"
     file = write_flow(code, SOURCE.format(body=body.replace("\n", "\n            ")))
@@ -89,7 +90,7 @@ def pod(folder: Path, body: str, *more: str, index: str = "1") -> Pod:
     options = [f"--store={runner.store.url}", "--flow=F", f"--package={made.sha256}", "--file=flow.py"]
     command = [sys.executable, "-c", textwrap.dedent(MAIN), tasks.to_json(), *options, "--per-pod=4", *more]
     (folder / "work").mkdir()
-    variables = environment(JOB_COMPLETION_INDEX=index)
+    variables = environment(JOB_COMPLETION_INDEX="1", **changes)
     process = subprocess.Popen(
         command, cwd=folder / "work", env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
@@ -120,15 +121,20 @@ def test_a_branch_that_fails_or_dies_leaves_its_siblings_alone(tmp_path: Path) -
     assert "SIGKILL" in message.ends[2].explained.summary
 
 
-def test_as_many_run_at_a_time_as_were_asked_for(tmp_path: Path) -> None:
+def test_as_many_run_at_a_time_as_were_asked_for_and_share_the_cores(tmp_path: Path) -> None:
     """Each waits for the file that the next one makes."""
     body = (
         "from pathlib import Path\nPath(str(self.input)).touch()\n"
-        "while not Path(str(4 + (self.input - 3) % 4)).exists(): time.sleep(0.01)"
+        "while not Path(str(4 + (self.input - 3) % 4)).exists(): time.sleep(0.01)\n"
+        "self.cores = [os.environ[name] for name in ('K8SFLOW_CPUS', 'OMP_NUM_THREADS')]"
     )
-    code, message, _ = pod(tmp_path, body, "--at-a-time=4").ended()
+    shared = pod(tmp_path, body, "--at-a-time=4", K8SFLOW_CPUS="8")
+    code, message, _ = shared.ended()
     assert code == 0
     assert message.ends == dict.fromkeys(range(4), DONE)
+    commit = shared.runner.run_store.read_commit("work", "6")
+    assert commit is not None
+    assert ArtifactStore(shared.runner.store, "F").load(commit.artifacts["cores"], "cores") == ["2", "2"]
 
 
 def test_a_pod_that_is_asked_to_end_reports_what_is_done(tmp_path: Path) -> None:
@@ -141,6 +147,17 @@ def test_a_pod_that_is_asked_to_end_reports_what_is_done(tmp_path: Path) -> None
     assert code == 143
     assert message.ends == {0: DONE}
     assert log["4"][-1] == DONE
+
+
+def test_branches_may_finish_in_the_grace_of_their_pod(tmp_path: Path) -> None:
+    """They are shown that it is about to end."""
+    body = "open(f'{self.input}.here', 'w').close()\nwhile not current.preempted: time.sleep(0.01)"
+    shared = pod(tmp_path, body, "--termination-grace=30", "--at-a-time=4")
+    wait_for(lambda: len(list((tmp_path / "work/code").glob("*.here"))) == 4)
+    shared.process.send_signal(signal.SIGTERM)
+    code, message, _ = shared.ended()
+    assert code == 0
+    assert message.ends == dict.fromkeys(range(4), DONE)
 
 
 def test_branches_of_a_file_that_can_not_be_loaded_all_say_so(tmp_path: Path) -> None:

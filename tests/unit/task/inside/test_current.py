@@ -65,6 +65,22 @@ def test_a_task_knows_itself_and_its_run(tmp_path: Path) -> None:
     assert data.has_tempdir
 
 
+def test_a_task_on_this_machine_is_never_preempted(tmp_path: Path) -> None:
+    """Code that looks for the notice's file, as Metaflow's users write it, runs here too."""
+    source = """
+        import os
+        from k8sflow import current
+        class F(FlowSpec):
+            @step
+            def start(self):
+                self.seen = current.preempted, os.path.exists(current.spot_termination_notice)
+                self.next(self.end)
+            @step
+            def end(self): pass
+    """
+    assert run_source(tmp_path, source)["start"].task.data.seen == (False, False)
+
+
 def test_a_flow_without_a_docstring_has_none(tmp_path: Path) -> None:
     """The docstring of FlowSpec is not that of the flow."""
     source = """
@@ -93,6 +109,8 @@ def test_outside_of_a_task_it_says_so() -> None:
     assert "run_id" not in current
     assert current.get("run_id", "none") == "none"
     assert not current.is_parallel
+    assert not current.preempted
+    assert current.spot_termination_notice is None
     with pytest.raises(AttributeError, match="num_parallel"):
         _ = current.parallel
     with pytest.raises(AttributeError, match="project_name exists only in a running task"):

@@ -1,0 +1,135 @@
+"""``current.checkpoint``: what an attempt saved is there in the next one, also in a run that resumes."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from k8sflow.storage.folder import FolderStore
+from tests.inprocess import run_source
+from tests.support import flow_command, latest, run_flow, write_flow
+
+# It is ended in each attempt until there is a file "fixed": by an exception, then by SIGKILL in the middle of a change.
+COUNTER = """
+    import os
+    import signal
+    from k8sflow import catch, current, retry
+    class F(FlowSpec):
+        @retry(times=1, minutes_between_retries=0)
+        @step
+        def start(self):
+            path = os.path.join(current.checkpoint.directory, "counter")
+            self.began_with = int(open(path).read()) if current.checkpoint.is_loaded else 0
+            print("began with", self.began_with)
+            for number in range(self.began_with + 1, 7):
+                with open(path, "w") as file:
+                    file.write(str(number))
+                if number == 2 * current.retry_count + 3 and not os.path.exists("fixed"):
+                    if current.retry_count:
+                        os.kill(os.getpid(), signal.SIGKILL)
+                    raise ConnectionError("the server is away")
+                current.checkpoint.save()
+            self.next(self.end)
+        @step
+        def end(self): pass
+"""
+
+
+def _checkpoints(folder: Path) -> list[str]:
+    return [key for key in FolderStore(str(folder / ".k8sflow")).list_keys("") if "/checkpoint/" in key]
+
+
+def test_a_task_continues_where_it_was(tmp_path: Path) -> None:
+    """After an exception, after SIGKILL, and in a run that resumes; only the failed run keeps its own."""
+    file = write_flow(tmp_path, COUNTER)
+    failed = run_flow(file)
+    assert failed.returncode == 1
+    assert [line.partition("] ")[2] for line in failed.stdout.splitlines() if "began" in line] == [
+        "began with 0", "began with 2",
+    ]  # fmt: skip
+    assert len(_checkpoints(tmp_path)) == 2  # what it counted to, and the manifest
+    (tmp_path / "fixed").touch()
+    resumed = flow_command(file, "resume")
+    assert resumed.returncode == 0, resumed.stderr
+    run = latest(tmp_path)
+    assert run["start"].task.data.began_with == 4
+    assert {key.split("/")[2] for key in _checkpoints(tmp_path)} == {run.origin_run_id}
+
+
+def test_a_step_that_is_named_to_resume_starts_over(tmp_path: Path) -> None:
+    """With other code, perhaps, that could not read the checkpoint."""
+    file = write_flow(tmp_path, COUNTER)
+    assert run_flow(file).returncode == 1
+    (tmp_path / "fixed").touch()
+    assert flow_command(file, "resume", "start").returncode == 0
+    assert latest(tmp_path)["start"].task.data.began_with == 0
+
+
+IN_ONE_ATTEMPT = """
+    import os
+    from pathlib import Path
+    from k8sflow import current, parallel_map
+    class F(FlowSpec):
+        @step
+        def start(self):
+            folder = Path(current.checkpoint.directory)
+            self.folder = str(folder)
+            assert list(folder.iterdir()) == [] and not current.checkpoint.is_loaded
+            assert current.checkpoint.load() is False
+            (folder / "a").write_text("saved")
+            current.checkpoint.save()
+            (folder / "a").write_text("not saved")
+            (folder / "b").touch()
+            assert current.checkpoint.load() is True and not current.checkpoint.is_loaded
+            self.seen = {path.name: path.read_text() for path in folder.iterdir()}
+            pid = os.getpid()
+            def save(number):
+                if os.getpid() != pid:
+                    current.checkpoint.save()
+            try:
+                parallel_map(save, range(4), 2)
+            except Exception as error:
+                self.error = str(error)
+            self.next(self.end)
+        @step
+        def end(self): pass
+"""
+
+
+def test_the_folder_can_be_set_back_to_what_was_saved(tmp_path: Path) -> None:
+    """A child process can't save; the local copy is deleted with the task."""
+    data = run_source(tmp_path, IN_ONE_ATTEMPT)["start"].task.data
+    assert data.seen == {"a": "saved"}
+    assert "used in a child process of the task" in data.error
+    assert data.folder.startswith(tempfile.gettempdir())
+    assert not Path(data.folder).exists()
+    assert not [key for key in FolderStore(str(tmp_path / "store")).list_keys("") if "/checkpoint/" in key]
+
+
+def test_a_caught_failure_leaves_no_checkpoint(tmp_path: Path) -> None:
+    """The step counts as done."""
+    source = """
+        from k8sflow import catch, current
+        class F(FlowSpec):
+            @catch(var="error")
+            @step
+            def start(self):
+                open(current.checkpoint.directory + "/a", "w").write("x")
+                current.checkpoint.save()
+                raise ValueError
+            @step
+            def end(self): pass
+    """.replace("raise ValueError", "raise ValueError\n                self.next(self.end)")
+    assert run_flow(write_flow(tmp_path, source)).returncode == 0
+    assert _checkpoints(tmp_path) == []
+
+
+def test_outside_of_a_task_there_is_none() -> None:
+    """As for other fields that only a task has."""
+    from k8sflow import current
+
+    with pytest.raises(AttributeError, match=r"current.checkpoint exists only in a running task"):
+        _ = current.checkpoint
+    assert "checkpoint" not in current
