@@ -38,19 +38,34 @@ _log = DebugLog(__name__)
 
 
 class RateLimiter:
-    """Allows ``qps`` requests per second, and a burst after a pause (generic cell rate algorithm)."""
+    """Allows ``qps`` requests per second, and a burst after a pause (generic cell rate algorithm).
+
+    When the server sends 429 with a time, nothing is sent until then, and no burst after it: what was refused is what
+    many requests at once have asked for.
+    """
 
     def __init__(self, qps: float = 50.0, burst: int = 100) -> None:
         self._interval = 1.0 / qps
         self._slack = burst / qps
         self._next = 0.0
+        self._holds = 0
 
     async def acquire(self) -> None:
         """Waits until the next request may be sent; callers are served in their order."""
-        now = asyncio.get_running_loop().time()
-        self._next = max(self._next, now - self._slack) + self._interval
-        if self._next > now:
-            await asyncio.sleep(self._next - now)
+        clock = asyncio.get_running_loop().time
+        while True:
+            now = clock()
+            due = self._next = max(self._next, now - self._slack) + self._interval
+            holds = self._holds
+            if due > now:
+                await asyncio.sleep(due - now)
+            if self._holds == holds:
+                return
+
+    def hold(self, seconds: float) -> None:
+        """Sends nothing for some seconds; requests that were about to be sent line up again."""
+        self._holds += 1
+        self._next = max(self._next, asyncio.get_running_loop().time() + seconds)
 
 
 class KubernetesApi:
@@ -248,6 +263,8 @@ class KubernetesApi:
                     _log.debug("%s: the credentials were refused; refreshing them", target)
                     continue
                 failure, pause = error, _pause(error, delay)
+                if error.status == HTTPStatus.TOO_MANY_REQUESTS and error.retry_after_seconds is not None:
+                    self._limiter.hold(error.retry_after_seconds)
             except ApiUnreachableError as error:
                 failure, pause = error, delay
             if pause is None or clock() + pause > deadline:

@@ -14,7 +14,7 @@ from k8sflow.flow.decorators.pod_options import PodOptions
 from k8sflow.kubernetes import diagnosis, labels
 from k8sflow.kubernetes.manifest import Manifest
 from k8sflow.kubernetes.outcome import end_without_pod, is_being_deleted
-from k8sflow.kubernetes.reflector import Change
+from k8sflow.kubernetes.reflector import Change, identity_of
 from k8sflow.task.batch import TaskBatch
 from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskSpec
@@ -210,6 +210,12 @@ def index_of(pod: Manifest) -> int:
 def job_of(pod: Manifest) -> str:
     """The name of a pod's Job."""
     return str(_labels(pod).get(labels.JOB_NAME, ""))
+
+
+def known_of(pod: Manifest) -> Manifest:
+    """The part of a pod to keep: of one that has ended nothing is to come, so not even its Job is needed."""
+    has_ended = pod["status"].get("phase") in {"Succeeded", "Failed"}
+    return identity_of(pod, () if has_ended else (labels.JOB_NAME, labels.INDEX))
 
 
 def _labels(pod: Manifest) -> Mapping[str, Any]:

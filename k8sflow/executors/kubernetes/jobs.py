@@ -17,7 +17,7 @@ from k8sflow.executors.context import RunContext
 from k8sflow.executors.kubernetes import run_objects
 from k8sflow.executors.kubernetes.backlog import Backlog
 from k8sflow.executors.kubernetes.earlier_jobs import EarlierJob, earlier_jobs
-from k8sflow.executors.kubernetes.job import JobOnCluster, Window, job_of
+from k8sflow.executors.kubernetes.job import JobOnCluster, Window, job_of, known_of
 from k8sflow.executors.kubernetes.pods import agent_arguments, environment
 from k8sflow.executors.kubernetes.run_objects import RunObjects, delete_run
 from k8sflow.executors.kubernetes.stuck import StuckPods
@@ -25,7 +25,7 @@ from k8sflow.kubernetes import diagnosis, labels, names, waiting
 from k8sflow.kubernetes.api import KubernetesApi
 from k8sflow.kubernetes.job import AGENT, DEFAULT_TTL_SECONDS, TaskJob, job_manifest
 from k8sflow.kubernetes.manifest import Manifest
-from k8sflow.kubernetes.reflector import Change, Reflector, identity_of
+from k8sflow.kubernetes.reflector import Change, Reflector
 from k8sflow.task.batch import TaskBatch
 from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskName, TaskSpec
@@ -73,7 +73,7 @@ class Jobs:
         self._asking_for_nodes = asyncio.Lock()
         self._nodes: tuple[float, tuple[str, str] | None] | None = None
         self._pods = Reflector(
-            api, self.objects.pods, label_selector=self.objects.selector, on_change=self._pod_changed, keep=identity_of
+            api, self.objects.pods, label_selector=self.objects.selector, on_change=self._pod_changed, keep=known_of
         )
         self._stuck = StuckPods(api, self.namespace, self._jobs.values)
 
