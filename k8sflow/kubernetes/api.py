@@ -62,6 +62,11 @@ class RateLimiter:
             if self._holds == holds:
                 return
 
+    @property
+    def is_exhausted(self) -> bool:
+        """True if a request would have to wait."""
+        return self._next > asyncio.get_running_loop().time()
+
     def hold(self, seconds: float) -> None:
         """Sends nothing for some seconds; requests that were about to be sent line up again."""
         self._holds += 1
@@ -108,6 +113,11 @@ class KubernetesApi:
     ) -> None:
         assert self._session is not None
         await self._session.close()
+
+    @property
+    def is_busy(self) -> bool:
+        """True if requests line up: those that could be left out should be."""
+        return self._limiter.is_exhausted
 
     def put_at_stake(self, text: str) -> None:
         """Sets what a reported outage means for the user; a current outage is reported again with it."""

@@ -242,7 +242,7 @@ class PodOnCluster:
             self._start(self.tasks.template.name.id)
         path = f"/api/v1/namespaces/{self.run.namespace}/pods/{name}"
         self._log = PodLog(self.run.api, path, container=CONTAINER, on_line=self._line, report=self._note)
-        if "running" in _task_container_state(pod):
+        if "running" in _task_container_state(pod) and self._shows_output:
             self._follower = self.run.spawn(self._follow(self._log))
 
     async def _follow(self, log: PodLog) -> None:
@@ -309,7 +309,7 @@ class PodOnCluster:
         """Hands on the rest of the log, decides what the end means, and finishes or waits for the next pod."""
         if follower is not None:
             await asyncio.wait({follower})
-        if log is not None:
+        if log is not None and (self._shows_output or end.result.outcome.is_failure):
             await self._drain(log)
         await self._finish_known(end)
         if self.is_finished:
@@ -342,6 +342,14 @@ class PodOnCluster:
         result = await self._inferred(end)
         for task in list(self.unfinished):
             self._finish(task, result if self._is_to_blame(task, result) else diagnosis.not_its_turn(result))
+
+    @property
+    def _shows_output(self) -> bool:
+        """False where so many pods start that requests for their logs would hold up everything else.
+
+        The stored output is complete. The log of a shared pod says how its tasks end.
+        """
+        return self.is_shared or not self.run.api.is_busy
 
     async def _drain(self, log: PodLog) -> None:
         try:
