@@ -17,6 +17,7 @@
         ApiStatusError               it answered with a status of 400 or more
         ApiUnreachableError          it gave no answer: refused, timed out, cut off, or TLS failed
       RunError                       a run can't be started, found or resumed
+        RunCancelledError            another person or process has cancelled the run
         SupersededError              another process drives the run now
         TagError                     a tag is invalid
       NotFoundError                  no such flow, run, step, task or artifact; also a KeyError
@@ -233,6 +234,10 @@ class ApiUnreachableError(KubernetesError):
 
 class RunError(K8sflowError):
     """A run can't be started, found or resumed."""
+
+
+class RunCancelledError(RunError):
+    """Another person or process has cancelled the run."""
 
 
 class SupersededError(RunError):

@@ -17,6 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from k8sflow.client import Run
+from k8sflow.flow.decorators.base import of, options_of
+from k8sflow.flow.decorators.kubernetes import kubernetes
+from k8sflow.flow.decorators.pod_options import PodOptions
 from k8sflow.flow.spec import FlowSpec
 from k8sflow.storage.folder import FolderStore
 from k8sflow.storage.run_store import RunStore
@@ -54,6 +57,17 @@ def environment(**changes: str) -> dict[str, str]:
     kept = {key: value for key, value in os.environ.items() if not key.startswith(_PREFIXES)}
     checkout = str(Path(__file__).resolve().parent.parent)
     return {**kept, "PYTHONPATH": checkout, **changes}
+
+
+def pod_options(**written: Any) -> PodOptions:
+    """Return the options that a user has written in ``@kubernetes(...)``."""
+
+    @kubernetes(**written)
+    def start(self: Any) -> None: ...
+
+    found = options_of(of(start), "kubernetes")
+    assert found is not None
+    return PodOptions(**found)
 
 
 def run_flow(file: Path, *arguments: str, cwd: Path | None = None, **changes: str) -> subprocess.CompletedProcess[str]:

@@ -58,7 +58,20 @@ class Typed(FlowSpec):
     @environment(vars={"A": "1"})
     @secrets(sources=["file:/run/secrets/db.env"])
     @resources(cpu=8, memory=60000)
-    @kubernetes(image="python:3.12", labels={"team": "a"})
+    @kubernetes(
+        image="python:3.12",
+        labels={"team": "a"},
+        cpu_limit=2.5,
+        secrets=["token"],
+        empty_dirs={"/spool": {"size": "1Gi", "medium": "Memory"}, "/more": 500},
+        host_aliases={"10.0.0.5": ["db"]},
+        tolerations=[{"key": "gpu", "operator": "Exists"}],
+        affinity={"nodeAffinity": {}},
+        topology_spread="topology.kubernetes.io/zone",
+        use_tmpfs=True,
+        queue="team",
+        pod_template="pod.yaml",
+    )
     @step
     def start(self) -> None:
         self.squares = parallel_map(lambda n: n * n, range(10))

@@ -19,5 +19,7 @@ class Wrong(FlowSpec):
         self.next(self.end, foreech="rows")  # error
 
     @kubernetes(image=5)  # error
+    @kubernetes(queues="team")  # error
+    @kubernetes(secrets={"token": 1}, affinity=["x"])  # error
     @step(stop=True)  # error
     def end(self) -> None: ...

@@ -11,7 +11,7 @@ import click
 from click.core import ParameterSource
 
 from k8sflow import config, debug_log, shadowing
-from k8sflow.cli import calls, completion, graphs, reading, resume, starting
+from k8sflow.cli import calls, cluster, completion, graphs, reading, resume, starting
 from k8sflow.cli.errors import errors_shown, execute, leave
 from k8sflow.errors import ParameterError
 from k8sflow.flow.compile import declared, refuse_unusable
@@ -84,11 +84,18 @@ def _group(definition: FlowDefinition) -> click.Group:
     for command in (
         *going_on,
         *graphs.commands(definition),
+        cluster.command(definition),
         *reading.commands(flow),
         completion.command(group, program),
+        *_commands_of_pods(definition),
     ):
         group.add_command(command)
-    group.add_command(
+    return group
+
+
+def _commands_of_pods(definition: FlowDefinition) -> list[click.Command]:
+    """The commands that a pod's agent starts, and a person who looks for an error."""
+    return [
         click.Command(
             "step",
             callback=lambda task, store, place: _step(definition, task, store, place),
@@ -99,9 +106,7 @@ def _group(definition: FlowDefinition) -> click.Group:
             ],
             hidden=True,
             help="Run one task, given as JSON, in this process.",
-        )
-    )
-    group.add_command(
+        ),
         click.Command(
             "tasks",
             callback=lambda **values: _tasks(definition, **values),
@@ -113,21 +118,26 @@ def _group(definition: FlowDefinition) -> click.Group:
             ],
             hidden=True,
             help="Run tasks, given as JSON, as processes in a pod that they share.",
-        )
-    )
-    return group
+        ),
+    ]
 
 
 def _run_command(definition: FlowDefinition) -> click.Command:
     options = [
         *starting.options(),
+        click.Option(["--dry-run", "is_dry_run"], is_flag=True, help="Print the run's Kubernetes manifests only."),
         *_shared_options(definition),
         *(_parameter_option(parameter) for parameter in definition.parameters.values()),
     ]
 
-    def callback(**values: Any) -> None:
+    def callback(*, is_dry_run: bool, **values: Any) -> None:
         with errors_shown():
             request = starting.request(definition, values)
+            if is_dry_run:
+                from k8sflow.runtime.commands.manifests import manifests  # noqa: PLC0415  --help needs no runtime
+
+                click.echo(manifests(request), nl=False)
+                return
             from k8sflow.cli.terminal import Terminal  # noqa: PLC0415  --help needs no runtime
             from k8sflow.runtime.commands.run import run  # noqa: PLC0415
 

@@ -91,6 +91,21 @@ def _show_command(scope: Scope) -> click.Command:
     )  # fmt: skip
 
 
+def print_stored(scope: Scope, place: str, *, follow: bool) -> None:
+    """Prints the output of a task as the store has it.
+
+    Raises:
+        NotFoundError: There is none.
+    """
+    found = scope.select(place)
+    printer = _Printer(found, timestamps=False, as_json=False)
+    streams = ("stdout", "stderr")
+    if follow:
+        _follow(found, streams, None, printer)
+    else:
+        _show(found, streams, None, printer)
+
+
 class _Printer:
     """Prints the lines of one task as they are, those of several tasks with their names."""
 

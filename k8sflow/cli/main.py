@@ -8,7 +8,7 @@ import click
 
 import k8sflow
 from k8sflow import config, debug_log
-from k8sflow.cli import completion, output, reading, settings
+from k8sflow.cli import completion, doctor, output, reading, settings
 from k8sflow.cli.errors import errors_shown, leave
 
 
@@ -45,5 +45,5 @@ def drive(flow: str, run_id: str, flowrun: str) -> None:
         leave(drive_detached(settings, flow, run_id, flowrun, Terminal()))
 
 
-for _command in (*reading.commands(), settings.command, completion.command(main, "k8sflow")):
+for _command in (*reading.commands(), settings.command, doctor.command, completion.command(main, "k8sflow")):
     main.add_command(_command)

@@ -25,6 +25,7 @@ def policy_of(options: argparse.Namespace) -> Policy:
         driver_service_account=options.driver_service_account,
         task_service_account=options.task_service_account,
         task_service_accounts=tuple(options.allow_task_service_account),
+        task_options=tuple(options.allow_task_option),
         image_pull_policy=options.image_pull_policy,
         image_pull_secrets=tuple(options.image_pull_secret),
         driver_cpu=options.driver_cpu,
@@ -56,6 +57,7 @@ def parser() -> argparse.ArgumentParser:
         help="service account of tasks whose flow names none",
     )
     names("--allow-task-service-account", "another service account that a flow may choose for its tasks")
+    names("--allow-task-option", "a guarded option of @kubernetes that a flow may use, such as secrets")
     found.add_argument("--driver-cpu", default="100m", metavar="QUANTITY")
     found.add_argument("--driver-memory", default="512Mi", metavar="QUANTITY", help="request and limit")
     found.add_argument("--driver-restarts", type=int, default=5, help="how often a dead driver is restarted")

@@ -10,9 +10,9 @@ from k8sflow.config import variable
 from k8sflow.controller.policy import Policy
 from k8sflow.kubernetes import flowrun as flowruns
 from k8sflow.kubernetes import labels
-from k8sflow.kubernetes.job import DEFAULT_USER, literal, pod_security, variables
 from k8sflow.kubernetes.manifest import Manifest
 from k8sflow.kubernetes.names import label_value
+from k8sflow.kubernetes.pod import DEFAULT_USER, literal, pod_security, variables
 
 CONTAINER = "driver"
 PROGRAM = "/opt/venv/bin/k8sflow"
@@ -116,6 +116,7 @@ def _environment(flowrun: Manifest, policy: Policy) -> list[Manifest]:
         variable("kubernetes_runtime_image"): policy.image,
         variable("kubernetes_service_account"): policy.task_service_account,
         flowruns.SERVICE_ACCOUNTS_VARIABLE: ",".join((policy.task_service_account, *policy.task_service_accounts)),
+        flowruns.OPTIONS_VARIABLE: ",".join(policy.task_options),
         **flowruns.environment(flowrun["spec"], flowrun["metadata"]["namespace"]),
     }
     return variables(plain, flowruns.credentials_secret(flowrun["spec"]))

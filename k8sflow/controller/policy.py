@@ -25,6 +25,7 @@ class Policy:
         driver_service_account: Service account of drivers.
         task_service_account: Service account of task pods whose flow names none.
         task_service_accounts: Other service accounts that a flow may choose for its tasks.
+        task_options: Guarded options of @kubernetes that a flow may use for its tasks.
         image_pull_policy: Pull policy of the driver's image.
         image_pull_secrets: Secrets for pulling the driver's image.
         driver_cpu: Cores that a driver requests, unless its FlowRun says otherwise.
@@ -38,6 +39,7 @@ class Policy:
     driver_service_account: str = DRIVER_SERVICE_ACCOUNT
     task_service_account: str = TASK_SERVICE_ACCOUNT
     task_service_accounts: tuple[str, ...] = ()
+    task_options: tuple[str, ...] = ()
     image_pull_policy: str = "IfNotPresent"
     image_pull_secrets: tuple[str, ...] = ()
     driver_cpu: str = "100m"

@@ -156,8 +156,10 @@ class Current:
 
     @property
     def tempdir(self) -> str | None:
-        """The folder for temporary files."""
-        return tempfile.gettempdir() if self._facts else None
+        """The folder for temporary files: that in memory of ``@kubernetes(use_tmpfs=True)``, else Python's."""
+        if self._facts is None:
+            return None
+        return os.environ.get("K8SFLOW_TEMPDIR") or tempfile.gettempdir()
 
     @property
     def parameter_names(self) -> list[str]:

@@ -24,6 +24,7 @@ from k8sflow.errors import ApiStatusError, ApiUnreachableError, KubernetesError
 from k8sflow.kubernetes.api_errors import Target, status_error, unreachable_error
 from k8sflow.kubernetes.kubeconfig import ClusterAccess
 from k8sflow.kubernetes.manifest import Manifest
+from k8sflow.kubernetes.rate import RateLimiter
 from k8sflow.outages import REPORT_AFTER_SECONDS, Outage, Report
 
 _RETRIED = {429, 500, 502, 503, 504}
@@ -37,42 +38,6 @@ _TERMINATING_DELAY_SECONDS = 1.0
 _log = DebugLog(__name__)
 
 
-class RateLimiter:
-    """Allows ``qps`` requests per second, and a burst after a pause (generic cell rate algorithm).
-
-    When the server sends 429 with a time, nothing is sent until then, and no burst after it: what was refused is what
-    many requests at once have asked for.
-    """
-
-    def __init__(self, qps: float = 50.0, burst: int = 100) -> None:
-        self._interval = 1.0 / qps
-        self._slack = burst / qps
-        self._next = 0.0
-        self._holds = 0
-
-    async def acquire(self) -> None:
-        """Waits until the next request may be sent; callers are served in their order."""
-        clock = asyncio.get_running_loop().time
-        while True:
-            now = clock()
-            due = self._next = max(self._next, now - self._slack) + self._interval
-            holds = self._holds
-            if due > now:
-                await asyncio.sleep(due - now)
-            if self._holds == holds:
-                return
-
-    @property
-    def is_exhausted(self) -> bool:
-        """True if a request would have to wait."""
-        return self._next > asyncio.get_running_loop().time()
-
-    def hold(self, seconds: float) -> None:
-        """Sends nothing for some seconds; requests that were about to be sent line up again."""
-        self._holds += 1
-        self._next = max(self._next, asyncio.get_running_loop().time() + seconds)
-
-
 class KubernetesApi:
     """A client of one API server; an async context manager, used from one event loop.
 
@@ -80,6 +45,7 @@ class KubernetesApi:
         access: The server's address and our credentials.
         limiter: Limits the rate of requests; a stream counts as one.
         patience_seconds: How long a request is retried before its error is raised.
+        connections: How many connections there are at most; 0 for as many as requests at a time.
         report: Called in the event loop when the server has not answered for some seconds, and when it answers again.
     """
 
@@ -89,19 +55,21 @@ class KubernetesApi:
         *,
         limiter: RateLimiter | None = None,
         patience_seconds: float = 120.0,
+        connections: int = 0,
         report: Report | None = None,
     ) -> None:
         self.at_stake = "Retrying."
         self._outage = Outage("The API server", report)
         self.access = access
+        self._connections = connections
         self._limiter = limiter or RateLimiter()
         self._patience_seconds = patience_seconds
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> KubernetesApi:  # noqa: PYI034 - typing.Self is of Python 3.11
-        # Each stream holds a connection, so the number of live tasks limits the connections.
+        # Each stream holds a connection, so by default the number of live tasks limits the connections.
         context = self.access.ssl_context
-        connector = aiohttp.TCPConnector(limit=0, ssl=True if context is None else context)
+        connector = aiohttp.TCPConnector(limit=self._connections, ssl=True if context is None else context)
         timeout = aiohttp.ClientTimeout(total=_REQUEST_SECONDS, sock_connect=_CONNECT_SECONDS)
         self._session = aiohttp.ClientSession(
             connector=connector, timeout=timeout, headers={"User-Agent": "k8sflow"}, cookie_jar=aiohttp.DummyCookieJar()
@@ -190,6 +158,10 @@ class KubernetesApi:
     async def post(self, path: str, question: Manifest) -> Manifest:
         """The answer to a request object that is not stored, such as an access review."""
         return await self._request("POST", path, body=question)
+
+    async def dry_run(self, path: str, manifest: Manifest) -> Manifest:
+        """The object as the server would create it; unknown fields are errors, and nothing is stored."""
+        return await self._request("POST", path, params={"dryRun": "All", "fieldValidation": "Strict"}, body=manifest)
 
     async def delete(self, path: str, *, label_selector: str = "", grace_seconds: int | None = None) -> None:
         """Deletes an object, or the objects of a collection that the selector matches; later also what they own.

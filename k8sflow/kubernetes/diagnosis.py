@@ -20,18 +20,21 @@ _MORE_MEMORY = Decimal("1.5")
 
 def out_of_memory(options: PodOptions, detail: str = "") -> TaskResult:
     """The container used more than its memory."""
-    memory = _set(options.memory)
+    memory = _set(options.most_memory)
+    more = f"@resources(memory={_suggested_mb(memory)})"
+    if options.memory_limit is not None:
+        more = f"@kubernetes(memory_limit={_suggested_mb(memory)})"
     return failed(
         Outcome.OUT_OF_MEMORY,
-        f"it ran out of memory: it used more than {memory}, its request and limit.",
+        f"it ran out of memory: it used more than {memory}, its {'' if options.memory_limit else 'request and '}limit.",
         detail,
-        f"Request more, for example @resources(memory={_suggested_mb(memory)}), or keep less in memory at a time.",
+        f"Request more, for example {more}, or keep less in memory at a time.",
     )
 
 
 def limit_too_low(options: PodOptions, detail: str) -> TaskResult:
     """The memory limit is too low to start any process."""
-    memory = _set(options.memory)
+    memory = _set(options.most_memory)
     return failed(
         Outcome.OUT_OF_MEMORY,
         f"its memory of {memory} is too little to start the container.",
@@ -147,13 +150,17 @@ def runtime_not_copied(detail: str) -> TaskResult:
     )
 
 
-def cant_execute(image: str, detail: str) -> TaskResult:
+def cant_execute(image: str, options: PodOptions, detail: str) -> TaskResult:
     """The image lacks the program that the container should run."""
+    if options.executable is not None:
+        advice = "Name another Python of the image, 3.10 or newer: @kubernetes(executable=…)."
+    else:
+        advice = "Use an image with Python 3.10 or newer as python3 on its PATH, or name it: executable=…."
     return failed(
         Outcome.BAD_IMAGE,
-        f"its image {image} has no python3 that can be executed.",
+        f"its image {image} has no {options.executable or 'python3'} that can be executed.",
         detail,
-        "Use an image with Python 3.10 or newer as python3 on its PATH.",
+        advice,
     )
 
 
@@ -232,7 +239,9 @@ def bad_image(image: str, detail: str) -> TaskResult:
 def bad_configuration(detail: str) -> TaskResult:
     """The container refers to something that doesn't exist."""
     if "secret" in detail.lower():
-        advice = 'Create the Secret in the run\'s namespace, or name another one: credentials = "secret:NAME".'
+        advice = "Create the Secret in the run's namespace, or correct its name (secrets=…, credentials)."
+    elif "configmap" in detail.lower():
+        advice = "Create the ConfigMap in the run's namespace, or correct its name (config_maps=…)."
     elif "runAsNonRoot" in detail or "non-root" in detail:
         advice = "Give the container a numeric user other than 0: @kubernetes(run_as_user=…)."
     else:
@@ -283,14 +292,25 @@ def no_pod(detail: str) -> TaskResult:
     return failed(Outcome.NEVER_STARTED, summary, detail, advice)
 
 
-def suspended() -> TaskResult:
-    """The Job is suspended by a queue manager."""
-    return failed(
-        Outcome.UNSCHEDULABLE,
-        "its Job is suspended and waits in a queue.",
-        "",
-        "The queue manager (such as Kueue) starts it; `kubectl describe job` may show when.",
-    )
+def suspended(queue: str | None, detail: str, *, has_kueue: bool) -> TaskResult:
+    """The Job is suspended, normally by a queue manager.
+
+    Args:
+        queue: Kueue's queue that the Job is in; None if it is in none.
+        detail: Kueue's reason.
+        has_kueue: Whether the cluster has Kueue, as far as it says.
+    """
+    if queue is None:
+        summary, advice = "its Job is suspended.", "Its queue manager starts it; `kubectl describe job` may show when."
+    elif not has_kueue:
+        summary = f"its Job waits in the queue {queue!r}, but the cluster has no Kueue that could start it."
+        advice = "Have Kueue installed, or run without queue=…."
+    else:
+        summary = f"its Job waits in the queue {queue!r}" + (f": {detail}" if detail else ".")
+        advice = (
+            "Kueue starts it, and the wait counts against no timeout; `kubectl describe localqueue` shows the queue."
+        )
+    return failed(Outcome.UNSCHEDULABLE, summary, "", advice)
 
 
 def pod_missing() -> TaskResult:

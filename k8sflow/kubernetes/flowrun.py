@@ -39,6 +39,8 @@ DRIVER_COMPONENT = "driver"
 FLOWRUN_LABEL = "k8sflow.dev/flowrun"
 # The service accounts that tasks may use, separated by commas; read by the driver.
 SERVICE_ACCOUNTS_VARIABLE = "K8SFLOW_ALLOWED_SERVICE_ACCOUNTS"
+# The guarded options of pods that flows may use, likewise.
+OPTIONS_VARIABLE = "K8SFLOW_ALLOWED_OPTIONS"
 
 LONGEST_MESSAGE = 1000
 # The settings that a FlowRun carries. The bucket is in code.store, the namespace is the FlowRun's own, and pod options

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from k8sflow.kubernetes.names import label_value
 from k8sflow.task.batch import TaskBatch
+from k8sflow.task.spec import TaskSpec
 
 MANAGED_BY = "app.kubernetes.io/managed-by"
 FLOW = "k8sflow.dev/flow"
@@ -11,6 +12,7 @@ RUN = "k8sflow.dev/run"
 STEP = "k8sflow.dev/step"
 TASK = "k8sflow.dev/task"
 ATTEMPT = "k8sflow.dev/attempt"
+QUEUE = "kueue.x-k8s.io/queue-name"
 # On Jobs: all tasks of a Job, as ``TaskBatch`` writes them, and how many each of its pods has.
 TASKS = "k8sflow.dev/tasks"
 TASKS_PER_POD = "k8sflow.dev/tasks-per-pod"
@@ -33,11 +35,16 @@ def run_annotations(flow: str, run: str) -> dict[str, str]:
     return {FLOW: flow, RUN: run}
 
 
+def step_labels(task: TaskSpec) -> dict[str, str]:
+    """The labels of the Jobs and pods of a task's step."""
+    return {**run_labels(task.flow, task.run), STEP: label_value(task.name.step)}
+
+
 def task_labels(tasks: TaskBatch) -> dict[str, str]:
     """The labels of a Job and its pods; that of the task only where the Job has one."""
     task = tasks.template
     alone = {TASK: label_value(task.name.id)} if len(tasks) == 1 else {}
-    return {**run_labels(task.flow, task.run), STEP: label_value(task.name.step), **alone}
+    return {**step_labels(task), **alone}
 
 
 def task_annotations(tasks: TaskBatch) -> dict[str, str]:

@@ -19,8 +19,8 @@ from typing import Any
 from k8sflow.flow.decorators.pod_options import PodOptions
 from k8sflow.flow.outcome import Outcome
 from k8sflow.kubernetes import diagnosis
-from k8sflow.kubernetes.job import CONTAINER, RUNTIME_CONTAINER
 from k8sflow.kubernetes.manifest import Manifest, condition
+from k8sflow.kubernetes.pod import CONTAINER, RUNTIME_CONTAINER
 from k8sflow.task.host.framing import Piece, decode
 from k8sflow.task.result import TaskResult
 from k8sflow.task.shared import SharedEnds
@@ -195,7 +195,7 @@ def _by_container(pod: Pod, options: PodOptions, code: int, reason: str, message
 def _start_failure(image: str, options: PodOptions, reason: str, message: str) -> TaskResult:
     low = message.lower()
     if "executable file not found" in low or "no such file or directory" in low or "permission denied" in low:
-        return diagnosis.cant_execute(image, message)
+        return diagnosis.cant_execute(image, options, message)
     if "memory limit too low" in low or "oom-killed" in low:
         return diagnosis.limit_too_low(options, message)
     return diagnosis.cant_start(reason, message)

@@ -28,6 +28,8 @@ _IMAGE_REASONS = {
 }
 # If an init container ran first, the kubelet's event about a failed pull comes some 15 s before the status shows it.
 _PULL_FAILED = re.compile(r'Failed to pull image "([^"]+)"')
+# The scheduler is faster than the controller that makes the claim of an ephemeral volume.
+_CLAIM_TO_COME = "waiting for ephemeral volume controller"
 _CONFIGURATION_REASONS = {"CreateContainerConfigError"}
 ORDINARY_REASONS = {"", "ContainerCreating", "PodInitializing"}
 HOPELESS_REASONS = {"InvalidImageName"}
@@ -37,7 +39,7 @@ def why(pod: Pod, options: PodOptions, largest_node: tuple[str, str] | None = No
     """The reason why the pod waits, or None if it is starting normally."""
     status = pod.get("status") or {}
     unscheduled = _unscheduled(status)
-    if unscheduled is not None:
+    if unscheduled is not None and _CLAIM_TO_COME not in unscheduled:
         return diagnosis.unschedulable(options, unscheduled, largest_node)
     for container in _containers(status):
         waiting = (container.get("state") or {}).get("waiting") or {}
@@ -77,13 +79,13 @@ def from_events(events: Iterable[dict[str, Any]]) -> TaskResult | None:
     for event in warnings:
         if pull := _PULL_FAILED.match(str(event.get("message") or "")):
             return diagnosis.bad_image(pull[1], str(event["message"]))
-    newest = max(warnings, key=_time)
+    newest = max(warnings, key=time_of)
     return diagnosis.slow_start(str(newest.get("reason") or ""), str(newest.get("message") or ""))
 
 
 def without_pod(events: Iterable[dict[str, Any]]) -> dict[str, TaskResult]:
     """The reasons why Jobs (by name) have no pod, from the FailedCreate events of the Job controller."""
-    newest = {str(event["involvedObject"]["name"]): event for event in sorted(events, key=_time)}
+    newest = {str(event["involvedObject"]["name"]): event for event in sorted(events, key=time_of)}
     return {name: diagnosis.no_pod(str(event.get("message") or "")) for name, event in newest.items()}
 
 
@@ -113,5 +115,6 @@ def _image(pod: Pod, name: str) -> str:
     return next((str(c["image"]) for c in containers if c["name"] == name), "of the container")
 
 
-def _time(event: dict[str, Any]) -> str:
+def time_of(event: dict[str, Any]) -> str:
+    """When an event was seen last, as text that sorts."""
     return str(event.get("lastTimestamp") or event.get("eventTime") or event["metadata"].get("creationTimestamp") or "")

@@ -16,6 +16,7 @@ from k8sflow.flow.decorators.pod_options import DEFAULT_OPTIONS, PodOptions, com
 from k8sflow.flow.decorators.policy import InfrastructureRetry, StepPolicy
 from k8sflow.flow.definition import FlowDefinition
 from k8sflow.flow.problems import all_problems
+from k8sflow.flow.script import script_of
 from k8sflow.storage.records import RunRecord
 
 _DEADLINE_SLACK_SECONDS = 600
@@ -77,6 +78,8 @@ class Placement:
                 policy = replace(policy, infrastructure=InfrastructureRetry.of(settings))
                 if on_kubernetes:
                     pods[name] = _pod(own, added, settings, policy)
+                    if pods[name].pod_template is not None:
+                        pods[name] = _with_template(pods[name], definition)
                     policy = replace(policy, more_memory=pods[name].more_memory())
                 if policy != StepPolicy():
                     policies[name] = policy
@@ -98,6 +101,10 @@ def _pod(
     options = merge(*asked, *named, _from_settings(settings), DEFAULT_OPTIONS)
     if (options.branches_per_pod or 1) > 1:
         options = _shared(options, own, added)
+    try:
+        options.check()
+    except ValueError as error:
+        raise FlowDefinitionError(f"its pod can't be made: {error}.") from error
     if policy.timeout_seconds is None:
         return options
     turns = math.ceil((options.branches_per_pod or 1) / (options.branches_at_a_time or 1))
@@ -127,6 +134,19 @@ def _shared(options: PodOptions, own: tuple[Decoration, ...], added: tuple[Decor
     if pod.memory is None and branch.memory is not None:
         memory = quantity.megabytes(quantity.parse(branch.memory) * at_a_time + _HOST_BYTES)
     return replace(options, cpu=cpu, memory=memory, branches_at_a_time=at_a_time)
+
+
+def _with_template(options: PodOptions, definition: FlowDefinition) -> PodOptions:
+    """The options with the content of their pod template, which the run's record keeps.
+
+    Raises:
+        FlowDefinitionError: Its file can't be used.
+    """
+    from k8sflow.kubernetes import pod_template  # noqa: PLC0415  few runs have one
+
+    assert options.pod_template is not None
+    file = str(options.pod_template["file"])
+    return replace(options, pod_template=pod_template.load(script_of(definition.flow).folder / file, file))
 
 
 def _options(found: tuple[Decoration, ...], *names: str) -> list[PodOptions]:

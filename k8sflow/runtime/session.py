@@ -125,7 +125,8 @@ class Session:
         """
         from k8sflow.executors.kubernetes.requirements import check  # noqa: PLC0415  only here is the API needed
 
-        check(self.placement.inside(self.settings), self.placement.pods, is_detached=False)
+        settings = self.placement.inside(self.settings)
+        check(settings, self.placement.pods, is_detached=False, flow=self.record.flow)
 
     def drive(
         self,

@@ -77,11 +77,12 @@ class Lease(Protocol):
     def acquire(self) -> bool:
         """Takes the lease if it is free; returns True if this process holds it now."""
 
-    def keep(self, on_lost: Callable[[], None]) -> None:
+    def keep(self, on_lost: Callable[[], None], on_beat: Callable[[], None]) -> None:
         """Starts to report that the holder is alive; may start a thread.
 
         Args:
             on_lost: Called in any thread when another machine has taken over the run.
+            on_beat: Called in any thread each time that the holder has reported.
         """
 
     @property
@@ -155,7 +156,7 @@ class FolderLease:
             os.pwrite(fd, _dump(Holder.this(is_resuming=self._is_resuming)).ljust(os.fstat(fd).st_size), 0)
         return True
 
-    def keep(self, on_lost: Callable[[], None]) -> None:
+    def keep(self, on_lost: Callable[[], None], on_beat: Callable[[], None]) -> None:
         """Does nothing: the kernel knows whether the holder is alive."""
 
     @property
@@ -226,11 +227,11 @@ class ObjectLease:
         self._number = latest + 1
         return True
 
-    def keep(self, on_lost: Callable[[], None]) -> None:
+    def keep(self, on_lost: Callable[[], None], on_beat: Callable[[], None]) -> None:
         """Starts the thread that rewrites the object."""
         if self._number is not None and self._thread is None:
             self._thread = threading.Thread(
-                target=self._beat, args=(self._number, on_lost), name="k8sflow-lease", daemon=True
+                target=self._beat, args=(self._number, on_lost, on_beat), name="k8sflow-lease", daemon=True
             )
             self._thread.start()
 
@@ -278,7 +279,7 @@ class ObjectLease:
             self._seen = (holder, now)
         return now - self._seen[1] >= self._expiry_seconds
 
-    def _beat(self, number: int, on_lost: Callable[[], None]) -> None:
+    def _beat(self, number: int, on_lost: Callable[[], None], on_beat: Callable[[], None]) -> None:
         beat = 0
         while not self._released.wait(self._beat_seconds):
             beat += 1
@@ -286,6 +287,7 @@ class ObjectLease:
                 is_lost = self._store.exists(self._key(number + 1))
                 if not is_lost:
                     self._store.put(self._key(number), [_dump(replace(self._me, beat=beat))])
+                    on_beat()
             except Exception as error:  # noqa: BLE001  a dead thread would never notice a new driver
                 # While the bucket can't be reached, other processes can't see the silence either. After other errors,
                 # such as expired keys, the next beat tries again, and notices if another driver has taken over.

@@ -247,6 +247,31 @@ class RunRecord:
 
 
 @dataclass(frozen=True)
+class CancelRequest:
+    """Someone's request to cancel a run that another process may drive.
+
+    Args:
+        user: Who asked.
+        host: On which machine.
+        requested: The time, in seconds since 1970.
+    """
+
+    user: str
+    host: str
+    requested: float
+
+    @property
+    def summary(self) -> str:
+        """The user and the machine, for people."""
+        return f"cancelled by {self.user} on {self.host}"
+
+    @staticmethod
+    def from_document(document: dict[str, Any]) -> CancelRequest:
+        """The request that was written as JSON."""
+        return CancelRequest(**document)
+
+
+@dataclass(frozen=True)
 class OutcomeRecord:
     """The outcome of an attempt of a task, or of a whole run.
 

@@ -25,6 +25,7 @@ from k8sflow.storage.objects import ObjectStore
 from k8sflow.storage.records import (
     FORMAT,
     LAYERED_FORMAT,
+    CancelRequest,
     Commit,
     KeptRecord,
     OutcomeRecord,
@@ -166,6 +167,17 @@ class RunStore:
         """The outcome of the run, or None if it has not ended."""
         try:
             return self._load("outcome.json", OutcomeRecord.from_document)
+        except ObjectNotFoundError:
+            return None
+
+    def request_cancel(self, request: CancelRequest) -> None:
+        """Asks the driver of the run, wherever it is, to cancel it."""
+        self.store.put(f"{self.prefix}/cancel.json", [dump(asdict(request))])
+
+    def read_cancel_request(self) -> CancelRequest | None:
+        """The request to cancel the run, or None if there is none."""
+        try:
+            return self._load("cancel.json", CancelRequest.from_document)
         except ObjectNotFoundError:
             return None
 

@@ -76,6 +76,7 @@ NODE_TOOLS = Build("node-tools", "node", ("./cni", "./pause"))
 KIND = Build("kind", ".", ("sigs.k8s.io/kind",))
 HELM = Build("helm", ".", ("helm.sh/helm/v3/cmd/helm",))
 KWOK = Build("kwok", ".", ("sigs.k8s.io/kwok/cmd/kwok",))
+KUEUE = Build("kueue", "kueue", ("sigs.k8s.io/kueue/cmd/kueue",))
 VERSITYGW = Build("versitygw", ".", ("github.com/versity/versitygw/cmd/versitygw",))
 
 

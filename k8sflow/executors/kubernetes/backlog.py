@@ -27,14 +27,21 @@ class _Group:
     Args:
         due: The time from which on a Job may be made of them.
         per_pod: How many of them share a pod.
+        indexed_from: How many pods make an Indexed Job.
         parts: The tasks, as they were submitted.
         count: How many there are.
     """
 
     due: float
     per_pod: int
+    indexed_from: int
     parts: deque[Iterator[TaskSpec]] = field(default_factory=deque)
     count: int = 0
+
+    def size(self) -> int:
+        """The number of them in the next Job."""
+        is_wide = -(-self.count // self.per_pod) >= self.indexed_from
+        return min(self.count, self.per_pod * MOST_INDICES if is_wide else self.per_pod)
 
     def pull(self, size: int) -> list[TaskSpec]:
         """Takes so many of them, the first ones first."""
@@ -51,11 +58,11 @@ class Backlog:
     """The tasks that wait for room.
 
     Args:
-        indexed_from: How many pods make an Indexed Job.
+        indexed_from: How many pods of a step make an Indexed Job.
         per_pod: How many tasks of a step share a pod.
     """
 
-    def __init__(self, indexed_from: int, per_pod: Callable[[str], int]) -> None:
+    def __init__(self, indexed_from: Callable[[str], int], per_pod: Callable[[str], int]) -> None:
         self._indexed_from = indexed_from
         self._per_pod = per_pod
         self._groups: dict[object, _Group] = {}
@@ -78,7 +85,7 @@ class Backlog:
         if kind is None:
             return None
         group = self._groups[kind]
-        tasks = group.pull(self._size(group.count, group.per_pod))
+        tasks = group.pull(group.size())
         if group.count == 0:
             del self._groups[kind]
         return TaskBatch.of(tasks)
@@ -97,10 +104,7 @@ class Backlog:
         if (group := self._groups.get(kind)) is None:
             first, per_pod = tasks[0], self._per_pod(tasks[0].name.step)
             may_follow = first.name.path and (first.attempt or per_pod > 1) and len(tasks) == 1
-            group = self._groups[kind] = _Group(now + GATHER_SECONDS if may_follow else now, per_pod)
+            due, indexed_from = now + GATHER_SECONDS if may_follow else now, self._indexed_from(first.name.step)
+            group = self._groups[kind] = _Group(due, per_pod, indexed_from)
         group.parts.append(iter(tasks))
         group.count += len(tasks)
-
-    def _size(self, count: int, per_pod: int) -> int:
-        is_wide = -(-count // per_pod) >= self._indexed_from
-        return min(count, per_pod * MOST_INDICES if is_wide else per_pod)

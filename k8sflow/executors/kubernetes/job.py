@@ -9,9 +9,10 @@ from http import HTTPStatus
 from typing import Any
 
 from k8sflow.errors import ApiStatusError, KubernetesError
-from k8sflow.executors.kubernetes.pod import PodOnCluster, Surroundings
+from k8sflow.executors.kubernetes.pod import PodOnCluster
+from k8sflow.executors.kubernetes.surroundings import Surroundings
 from k8sflow.flow.decorators.pod_options import PodOptions
-from k8sflow.kubernetes import diagnosis, labels
+from k8sflow.kubernetes import labels, queue
 from k8sflow.kubernetes.manifest import Manifest
 from k8sflow.kubernetes.outcome import end_without_pod, is_being_deleted
 from k8sflow.kubernetes.reflector import Change, identity_of
@@ -159,9 +160,22 @@ class JobOnCluster:
         for pod in missing:
             if (end := end_without_pod(job, pod.index)) is not None:
                 await pod.end_without_pod(end)
-        if job is not None and job["spec"].get("suspend"):
-            for pod in missing[:1]:
-                pod.tell_waiting(diagnosis.suspended())
+        if job is not None and queue.is_suspended(job):
+            reason = await queue.why(self.run.api, job)
+            for number, pod in enumerate(missing):
+                pod.suspended(reason if number == 0 else None)
+
+    async def is_queued_again(self, pod: PodOnCluster, manifest: Manifest) -> bool:
+        """True if a queue manager has stopped the Job, and with it a pod, so that the task waits for its next turn."""
+        try:
+            job = await self._get()
+        except KubernetesError:
+            return False
+        if job is None or self.run.is_cancelling or not queue.was_suspended(job, manifest):
+            return False
+        if queue.is_suspended(job):
+            pod.suspended(await queue.why(self.run.api, job))
+        return True
 
     async def is_deleted(self) -> bool:
         """True if the Job was deleted."""

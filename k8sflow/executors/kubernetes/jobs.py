@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 from collections import deque
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import replace
@@ -18,12 +19,12 @@ from k8sflow.executors.kubernetes import run_objects
 from k8sflow.executors.kubernetes.backlog import Backlog
 from k8sflow.executors.kubernetes.earlier_jobs import EarlierJob, earlier_jobs
 from k8sflow.executors.kubernetes.job import JobOnCluster, Window, job_of, known_of
-from k8sflow.executors.kubernetes.pods import agent_arguments, environment
+from k8sflow.executors.kubernetes.pods import job_name, task_job
 from k8sflow.executors.kubernetes.run_objects import RunObjects, delete_run
 from k8sflow.executors.kubernetes.stuck import StuckPods
-from k8sflow.kubernetes import diagnosis, labels, names, waiting
+from k8sflow.kubernetes import diagnosis, labels, waiting
 from k8sflow.kubernetes.api import KubernetesApi
-from k8sflow.kubernetes.job import AGENT, DEFAULT_TTL_SECONDS, TaskJob, job_manifest
+from k8sflow.kubernetes.job import job_manifest
 from k8sflow.kubernetes.manifest import Manifest
 from k8sflow.kubernetes.reflector import Change, Reflector
 from k8sflow.task.batch import TaskBatch
@@ -54,9 +55,8 @@ class Jobs:
         self.emit: Emit = context.report
         self.is_cancelling = False
         self._owner = context.owner
-        self._environment = environment(context.settings)
         self._has_owner = asyncio.Event()
-        self._backlog = Backlog(context.settings.indexed_from, self._per_pod)
+        self._backlog = Backlog(self._indexed_from, self._per_pod)
         self._window = Window(context.max_workers or DEFAULT_MAX_PODS)
         self._room_changed = asyncio.Event()
         self._little_room_since: float | None = None
@@ -237,6 +237,11 @@ class Jobs:
             self._little_room_since = None
         return None
 
+    def _indexed_from(self, step: str) -> int:
+        """The number of pods that make an Indexed Job; never reached in a queue, which takes or leaves a Job whole."""
+        is_queued = self.context.pods[step].queue is not None
+        return sys.maxsize if is_queued else self.context.settings.indexed_from
+
     def _narrow_job(self) -> JobOnCluster | None:
         """The oldest Job that could have more pods at a time."""
         while self._narrow:
@@ -248,9 +253,7 @@ class Jobs:
 
     def _start(self, tasks: TaskBatch, room: int) -> None:
         first = tasks.template
-        name = names.job_name(
-            flow=first.flow, run=first.run, step=first.name.step, task=tasks.ids, attempt=first.attempt
-        )
+        name = job_name(tasks)
         per_pod = self._per_pod(first.name.step)
         pods = -(-len(tasks) // per_pod)
         job = self._new_job(name, tasks, per_pod, min(room, pods))
@@ -271,20 +274,8 @@ class Jobs:
         return job
 
     async def _create(self, job: JobOnCluster) -> None:
-        settings = self.context.settings
-        description = TaskJob(
-            name=job.name,
-            namespace=self.namespace,
-            tasks=job.batch,
-            per_pod=job.per_pod,
-            options=job.options,
-            runtime_image=settings.kubernetes_runtime_image,
-            command=(*AGENT, *agent_arguments(self.context, job.batch)),
-            parallelism=job.parallelism,
-            owner=self._owner,
-            environment=self._environment,
-            credentials_secret=settings.credentials_secret,
-            ttl_seconds=DEFAULT_TTL_SECONDS,
+        description = task_job(
+            self.context, job.name, job.batch, job.options, parallelism=job.parallelism, owner=self._owner
         )
         try:
             _, is_new = await self.api.create(self.objects.jobs, job_manifest(description))

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from k8sflow.errors import KubernetesError, StorageError
-from k8sflow.executors.base import Emit, Finished, Note, Output, OutputMissing, Queued, Started
+from k8sflow.errors import StorageError
+from k8sflow.executors.base import Finished, Note, Output, OutputMissing, Queued, Started
+from k8sflow.executors.kubernetes.reading import LogReading
+from k8sflow.executors.kubernetes.surroundings import Surroundings
+from k8sflow.executors.kubernetes.timers import Timers
 from k8sflow.flow.decorators.pod_options import PodOptions
 from k8sflow.flow.outcome import Outcome
 from k8sflow.kubernetes import diagnosis, waiting
-from k8sflow.kubernetes.api import KubernetesApi
-from k8sflow.kubernetes.job import CONTAINER
-from k8sflow.kubernetes.logs import PodLog
 from k8sflow.kubernetes.manifest import Manifest
 from k8sflow.kubernetes.outcome import (
     PodEnd,
@@ -30,37 +29,18 @@ from k8sflow.kubernetes.outcome import (
     is_being_deleted,
     pod_state,
 )
+from k8sflow.kubernetes.pod import CONTAINER
 from k8sflow.kubernetes.reflector import Change
-from k8sflow.outages import Notice
 from k8sflow.task.batch import TaskBatch
 from k8sflow.task.host.framing import RESULT, OutputStream, Piece, ResultLine, StartLine, decode
 from k8sflow.task.result import TaskResult
-from k8sflow.task.spec import TaskName, TaskSpec
+from k8sflow.task.spec import TaskSpec
 
 MOST_DISRUPTIONS = 6
 FAULTY_START_SECONDS = 600.0
 _FAULTS = {Outcome.BAD_IMAGE, Outcome.NEVER_STARTED}  # what time alone doesn't heal
-_DRAIN_SECONDS = 2.0
 _TERMINATION_SLACK_SECONDS = 60.0
 _TAIL_LINES = 100
-
-
-class Surroundings(Protocol):
-    """The part of a run that its pods need."""
-
-    api: KubernetesApi
-    namespace: str
-    emit: Emit
-    is_cancelling: bool
-
-    def committed(self, specs: Sequence[TaskSpec]) -> dict[TaskName, TaskResult]:
-        """The results of tasks whose pod left none, as far as the store has them; called in other threads."""
-
-    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Runs something beside; what it raises ends the run."""
-
-    async def largest_node(self) -> tuple[str, str] | None:
-        """Allocatable cores and memory of the largest node, where that may be known."""
 
 
 class Holder(Protocol):
@@ -73,6 +53,9 @@ class Holder(Protocol):
 
     def stop(self, pod: PodOnCluster) -> None:
         """Ends the pod, now or when it comes."""
+
+    async def is_queued_again(self, pod: PodOnCluster, manifest: Manifest) -> bool:
+        """True if a queue manager has stopped the Job, and with it a pod, so that the task waits for its next turn."""
 
     async def is_deleted(self) -> bool:
         """True if the Job was deleted."""
@@ -104,13 +87,14 @@ class PodOnCluster:
     reason: TaskResult | None = None
     _started: set[str] = field(default_factory=set)
     _over: set[str] = field(default_factory=set)
+    _times_queued_again: int = 0
+    _pending_since: float | None = None
     _tail: deque[bytes] = field(default_factory=lambda: deque(maxlen=_TAIL_LINES))
     _where: str = ""
     _doubt: str = ""
     _lines: int = 0
-    _log: PodLog | None = None
-    _follower: asyncio.Task[None] | None = None
-    _timers: dict[str, asyncio.TimerHandle] = field(default_factory=dict)
+    _log: LogReading | None = None
+    _timers: Timers = field(default_factory=Timers)
 
     @property
     def is_finished(self) -> bool:
@@ -135,8 +119,17 @@ class PodOnCluster:
     def created(self) -> None:
         """Takes note that the Job exists, and is to start its pod now."""
         self.created_at = asyncio.get_running_loop().time()
-        if self.options.pending_timeout_seconds is not None and not self.is_finished:
-            self._set_timer("pending", self.options.pending_timeout_seconds, self._give_up)
+        if self.options.queue is None:  # a queue's time doesn't count: the pod's first sign is the end of it
+            self._begin_pending()
+
+    def suspended(self, reason: TaskResult | None) -> None:
+        """Takes note that its Job starts no pod for now, which counts against no timeout; reports the reason."""
+        if self.manifest is not None:
+            return  # it has started one in the meantime
+        self._pending_since = None
+        self._timers.drop("pending")
+        if reason is not None:
+            self.tell_waiting(reason)
 
     def changed(self, change: Change, pod: Manifest) -> None:
         """Acts on a change of one of the Job's pods."""
@@ -151,6 +144,8 @@ class PodOnCluster:
                 self._pod_over(last_known, end_of_deleted(last_known))
             return
         self.manifest = pod
+        if self.started_pod is None:
+            self._begin_pending()
         match pod_state(pod, self.options):
             case PodEnd() as end:
                 self._pod_over(pod, end)
@@ -160,14 +155,14 @@ class PodOnCluster:
                 self.run.spawn(self._explain_waiting(pod))
         if is_being_deleted(pod) and not self.is_finished and uid not in self._over:
             grace = float(pod["metadata"].get("deletionGracePeriodSeconds") or 0)
-            self._set_timer("terminating", grace + _TERMINATION_SLACK_SECONDS, self._lose)
+            self._timers.set("terminating", grace + _TERMINATION_SLACK_SECONDS, self._lose)
 
     def tell_waiting(self, reason: TaskResult | None) -> None:
         """Tells the driver why the task waits, where that is news; sets the time after which it is given up."""
         if not self.is_waiting or waiting.is_same(reason, self.reason):
             return
         self.reason = reason
-        self._drop_timer("faulty start")
+        self._timers.drop("faulty start")
         if reason is None:
             return
         why = reason.explained
@@ -175,7 +170,7 @@ class PodOnCluster:
         first = next(iter(self.unfinished.values()))
         self.run.emit(Queued(first, why.summary + detail, why.resolution))
         if reason.outcome in _FAULTS and self.options.pending_timeout_seconds is None:
-            self._set_timer("faulty start", FAULTY_START_SECONDS, self._give_up)
+            self._timers.set("faulty start", FAULTY_START_SECONDS, self._give_up)
 
     async def end_without_pod(self, end: PodEnd) -> None:
         """Finishes without any pod, which its Job doesn't start any more."""
@@ -197,10 +192,9 @@ class PodOnCluster:
             self.run.emit(OutputMissing(spec, missing))
         self.run.emit(Finished(spec, result))
         if self.is_finished:
-            for name in list(self._timers):
-                self._drop_timer(name)
-            if self._follower is not None:
-                self._follower.cancel()
+            self._timers.drop()
+            if self._log is not None:
+                self._log.stop()
             self.job.finished(self)
 
     def stop(self, result: TaskResult) -> None:
@@ -219,9 +213,15 @@ class PodOnCluster:
         if found is not None and waiting.is_hopeless(pod):
             self.stop(found)
 
+    def _begin_pending(self) -> None:
+        if self._pending_since is None:
+            self._pending_since = asyncio.get_running_loop().time()
+        if self.options.pending_timeout_seconds is not None and not self.is_finished:
+            self._timers.set("pending", self.options.pending_timeout_seconds, self._give_up)
+
     def _give_up(self) -> None:
-        if self.is_waiting and self.created_at is not None:
-            waited = asyncio.get_running_loop().time() - self.created_at
+        if self.is_waiting and self._pending_since is not None:
+            waited = asyncio.get_running_loop().time() - self._pending_since
             self.stop(diagnosis.given_up(self.reason or diagnosis.not_started(), waited))
 
     def _lose(self) -> None:
@@ -235,24 +235,13 @@ class PodOnCluster:
         self.started_pod = name
         self._lines = 0
         self.reason = None
-        self._drop_timer("pending")
-        self._drop_timer("faulty start")
+        self._timers.drop("pending", "faulty start")
         self._where = f"pod {name} on {node}"
         if not self.is_shared:
             self._start(self.tasks.template.name.id)
-        path = f"/api/v1/namespaces/{self.run.namespace}/pods/{name}"
-        self._log = PodLog(self.run.api, path, container=CONTAINER, on_line=self._line, report=self._note)
+        self._log = LogReading(self.run, name, self._line, self._say)
         if "running" in _task_container_state(pod) and self._shows_output:
-            self._follower = self.run.spawn(self._follow(self._log))
-
-    async def _follow(self, log: PodLog) -> None:
-        try:
-            await log.follow()
-        except KubernetesError as error:
-            self._say(f"its output can't be shown here: {error.summary} {error.cause}")
-
-    def _note(self, notice: Notice) -> None:
-        self._say(notice.text)
+            self._log.follow()
 
     def _say(self, text: str) -> None:
         """Tells the driver something about the pod, in the name of the first of its tasks."""
@@ -294,23 +283,22 @@ class PodOnCluster:
     def _pod_over(self, pod: Manifest, end: PodEnd) -> None:
         self._over.add(pod["metadata"]["uid"])
         end = replace(end, is_disruption=end.is_disruption and not self.is_shared)
-        self._drop_timer("terminating")
+        self._timers.drop("terminating")
         if end.ran:
             self._runs(pod, str(pod["spec"].get("nodeName") or "an unknown node"))
-        log, follower, self._log, self._follower = self._log, self._follower, None, None
-        if follower is not None:
-            follower.cancel()
-        if end.is_disruption:  # from here on the next pod may come
+        log, self._log = self._log, None
+        if log is not None:
+            log.stop()
+        may_follow = end.is_disruption or self.options.queue is not None
+        if may_follow and not self.is_shared:  # from here on the next pod may come
             self.manifest, self.started_pod = None, None
             self._started.clear()
-        self.run.spawn(self._end(end, log, follower))
+        self.run.spawn(self._end(end, pod, log))
 
-    async def _end(self, end: PodEnd, log: PodLog | None, follower: asyncio.Task[None] | None) -> None:
+    async def _end(self, end: PodEnd, pod: Manifest | None, log: LogReading | None) -> None:
         """Hands on the rest of the log, decides what the end means, and finishes or waits for the next pod."""
-        if follower is not None:
-            await asyncio.wait({follower})
-        if log is not None and (self._shows_output or end.result.outcome.is_failure):
-            await self._drain(log)
+        if log is not None:
+            await log.finish(reads_rest=self._shows_output or end.result.outcome.is_failure)
         await self._finish_known(end)
         if self.is_finished:
             return
@@ -318,9 +306,11 @@ class PodOnCluster:
             await self._finish_lost(end)
             return
         result = end.result if end.is_reported_by_agent or end.is_disruption else await self._inferred(end)
+        if pod is not None and _may_be_queued_again(end, result) and await self._is_queued_again(pod):
+            return
         if not end.is_disruption:
             self.finish(result)
-        elif self.run.is_cancelling or len(self._over) >= MOST_DISRUPTIONS:
+        elif self.run.is_cancelling or len(self._over) - self._times_queued_again >= MOST_DISRUPTIONS:
             self.stop(result)
         else:
             why = replace(result.explained, resolution="Kubernetes starts it again in another pod.")
@@ -339,6 +329,8 @@ class PodOnCluster:
 
     async def _finish_lost(self, end: PodEnd) -> None:
         """Finishes the tasks that a shared pod took with it: they run again in another one."""
+        if self.options.queue is not None:
+            self.job.stop(self)  # a queue manager that has stopped the Job would start it again
         result = await self._inferred(end)
         for task in list(self.unfinished):
             self._finish(task, result if self._is_to_blame(task, result) else diagnosis.not_its_turn(result))
@@ -351,12 +343,17 @@ class PodOnCluster:
         """
         return self.is_shared or not self.run.api.is_busy
 
-    async def _drain(self, log: PodLog) -> None:
-        try:
-            await asyncio.wait_for(log.drain(), _DRAIN_SECONDS)
-        except (KubernetesError, asyncio.TimeoutError):
-            # The pod or its node is lost, and the rest of its log with it; the agent has uploaded what it could.
-            return
+    async def _is_queued_again(self, pod: Manifest) -> bool:
+        if self.manifest is not None and self.manifest["metadata"]["uid"] != pod["metadata"]["uid"]:
+            self._times_queued_again += 1
+            return True  # the next pod is here
+        before, self.manifest, self.started_pod = (self.manifest, self.started_pod), None, None
+        if await self.job.is_queued_again(self, pod):
+            self._times_queued_again += 1
+            return True
+        if self.manifest is None:
+            self.manifest, self.started_pod = before
+        return False
 
     def _is_to_blame(self, task: str, result: TaskResult) -> bool:
         """False for a task that had not started in a pod that ended because of another one."""
@@ -385,13 +382,9 @@ class PodOnCluster:
         detail = "\n".join(part for part in parts if part)
         return replace(result, failure=replace(result.explained, detail=detail))
 
-    def _set_timer(self, name: str, seconds: float, then: Callable[[], None]) -> None:
-        if name not in self._timers:
-            self._timers[name] = asyncio.get_running_loop().call_later(seconds, then)
 
-    def _drop_timer(self, name: str) -> None:
-        if (timer := self._timers.pop(name, None)) is not None:
-            timer.cancel()
+def _may_be_queued_again(end: PodEnd, result: TaskResult) -> bool:
+    return not end.is_disruption and result.outcome is Outcome.NODE_LOST
 
 
 def _task_container_state(pod: Manifest) -> dict[str, Any]:

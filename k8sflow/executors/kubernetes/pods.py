@@ -1,11 +1,50 @@
-"""The command line and the environment of a task's pod."""
+"""The Job of some tasks of a run, with the command line and the environment of its pod."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 from k8sflow import config
 from k8sflow.config import Settings
 from k8sflow.executors.context import RunContext
+from k8sflow.flow.decorators.pod_options import PodOptions
+from k8sflow.kubernetes import names
+from k8sflow.kubernetes.job import TaskJob
+from k8sflow.kubernetes.pod import agent_command
 from k8sflow.task.batch import TaskBatch
+
+
+def job_name(tasks: TaskBatch) -> str:
+    """The name of the Job of some tasks."""
+    first = tasks.template
+    return names.job_name(flow=first.flow, run=first.run, step=first.name.step, task=tasks.ids, attempt=first.attempt)
+
+
+def task_job(
+    context: RunContext,
+    name: str,
+    tasks: TaskBatch,
+    options: PodOptions,
+    *,
+    parallelism: int = 1,
+    owner: Mapping[str, Any] | None = None,
+) -> TaskJob:
+    """The Job of some tasks of a run; the arguments are those of ``TaskJob``."""
+    settings = context.settings
+    return TaskJob(
+        name=name,
+        namespace=settings.kubernetes_namespace,
+        tasks=tasks,
+        options=options,
+        runtime_image=settings.kubernetes_runtime_image,
+        command=(*agent_command(options), *agent_arguments(context, tasks)),
+        per_pod=options.branches_per_pod or 1,
+        parallelism=parallelism,
+        owner=owner,
+        environment=environment(settings),
+        credentials_secret=settings.credentials_secret,
+    )
 
 
 def agent_arguments(context: RunContext, tasks: TaskBatch) -> list[str]:

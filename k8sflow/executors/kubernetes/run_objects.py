@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from k8sflow.executors.context import RunContext
 from k8sflow.kubernetes import labels, names
 from k8sflow.kubernetes.api import KubernetesApi
-from k8sflow.kubernetes.job import GRACE_SECONDS
 from k8sflow.kubernetes.manifest import Manifest
+from k8sflow.kubernetes.pod import GRACE_SECONDS
 
 
 @dataclass(frozen=True)
@@ -51,21 +51,24 @@ class RunObjects:
         return f"/api/v1/namespaces/{self.namespace}/configmaps/{names.owner_name(flow=self.flow, run=self.run)}"
 
 
+def owner_manifest(objects: RunObjects) -> Manifest:
+    """The ConfigMap that owns all of a run's objects."""
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {
+            "name": objects.owner.rpartition("/")[2],
+            "namespace": objects.namespace,
+            "labels": labels.run_labels(objects.flow, objects.run),
+            "annotations": labels.run_annotations(objects.flow, objects.run),
+        },
+    }
+
+
 async def make_owner(api: KubernetesApi, objects: RunObjects) -> tuple[Manifest, bool]:
     """The ownerReference of a ConfigMap that owns all of the run's objects, and whether it is new."""
     path, _, name = objects.owner.rpartition("/")
-    config_map, is_new = await api.create(
-        path,
-        {
-            "apiVersion": "v1",
-            "kind": "ConfigMap",
-            "metadata": {
-                "name": name,
-                "labels": labels.run_labels(objects.flow, objects.run),
-                "annotations": labels.run_annotations(objects.flow, objects.run),
-            },
-        },
-    )
+    config_map, is_new = await api.create(path, owner_manifest(objects))
     reference = {"apiVersion": "v1", "kind": "ConfigMap", "name": name, "uid": config_map["metadata"]["uid"]}
     return reference, is_new
 

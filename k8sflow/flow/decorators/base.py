@@ -233,7 +233,7 @@ class Decorator(Generic[P]):
         except ParameterError as error:
             return Problem(f"@{self.name} can't be used with {shown}: {error.summary}", error.advice)
         except (ValueError, TypeError) as error:
-            return Problem(f"@{self.name} can't be used with {shown}: {error}.", f"{name} is {option.help}.")
+            return Problem(f"@{self.name} can't be used with {shown}: {error}.", f"{name}: {option.help}.")
 
     def _unsettled(self, options: Mapping[str, Any], configs: Any, error: ParameterError) -> Problem:
         """The problem with options of which one can't be made from the configs, or is given twice."""

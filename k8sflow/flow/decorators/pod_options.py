@@ -5,152 +5,239 @@ The decorator, ``--with kubernetes:…``, the Job manifest and the docs all foll
 
 from __future__ import annotations
 
-import difflib
-import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from decimal import Decimal
 from typing import Any
 
 from k8sflow.errors import FlowDefinitionError
+from k8sflow.flow.decorators import pod_parsers as parse
 from k8sflow.flow.decorators import quantity
+from k8sflow.flow.decorators.parsers import count, flag, text
 
 RESOURCES = ("cpu", "memory", "disk", "gpu", "shared_memory", "on_oom", "max_memory")
-_PULL_POLICIES = ("Always", "IfNotPresent", "Never")
-_GPU_VENDORS = ("nvidia", "amd")
-_ON_OOM = ("double",)
-_CLOUDS = ("aws", "gcp", "azure")
-_SHORTEST_GRACE_SECONDS = 5
+# All that depends on the work of a step.
+SIZES = (*RESOURCES, "cpu_limit", "memory_limit", "qos", "gpu_model", "extended_resources", "resource_claims")
 # How often the memory is doubled at most where no max_memory says so.
 _MOST_DOUBLINGS = 3
-_TOLERATION_KEYS = {"key", "operator", "value", "effect", "tolerationSeconds"}
+DEFAULT_TMPFS_PATH = "/k8sflow_temp"
+# The runtime and the task's code are there, where nothing else can be mounted.
+RUNTIME_FOLDER = "/opt/k8sflow"
+WORK_FOLDER = "/k8sflow/work"
+# What is joined key by key; every other option is replaced whole.
+_JOINED = {"labels", "annotations", "env"}
+# The options with volumes: those whose keys are folders, and those whose values are.
+_BY_FOLDER = ("ephemeral_volumes", "empty_dirs")
+_TO_FOLDER = ("persistent_volume_claims", "image_volumes", "secret_files", "config_map_files")
+# By these a pod reaches what is in its namespace, or leaves its confines; a cluster's administrators decide whether the
+# pods of detached runs may, which are made with the rights of the driver.
+GUARDED = (
+    "config_map_files",
+    "config_maps",
+    "persistent_volume_claims",
+    "pod_template",
+    "priority_class",
+    "runtime_class",
+    "secret_files",
+    "secrets",
+    "security_context",
+)
+# What only the API server can judge: a run with one of these asks it before it starts.
+_JUDGED_BY_THE_SERVER = (
+    "affinity",
+    "topology_spread",
+    "tolerations",
+    "security_context",
+    "dns_policy",
+    "dns_config",
+    "host_aliases",
+    "resource_claims",
+    "image_volumes",
+    "ephemeral_volumes",
+    "empty_dirs",
+    "extended_resources",
+    "pod_template",
+)
 
 
-def _text(value: object) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"{value!r} is not a text")
-    return value.strip()
-
-
-def _count(value: object) -> int:
-    if isinstance(value, str) and value.strip().isdecimal():
-        return int(value)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ValueError(f"{value!r} is not a whole number of zero or more")
-    return value
-
-
-def _seconds(value: object) -> int:
-    seconds = _count(value)
-    if seconds == 0:
-        raise ValueError("0 seconds is not a time")
-    return seconds
-
-
-def _positive(value: object) -> int:
-    count = _count(value)
-    if count == 0:
-        raise ValueError("0 is not a number of branches")
-    return count
-
-
-def _grace(value: object) -> int:
-    seconds = _count(value)
-    if seconds < _SHORTEST_GRACE_SECONDS:
-        raise ValueError(f"{seconds} seconds leave no time to store output; use {_SHORTEST_GRACE_SECONDS} or more")
-    return seconds
-
-
-def _one_of(choices: tuple[str, ...]) -> Callable[[object], str]:
-    def parse(value: object) -> str:
-        if value not in choices:
-            raise ValueError(f"{value!r} is none of {', '.join(choices)}")
-        return str(value)
-
-    return parse
-
-
-def _texts(value: object) -> tuple[str, ...]:
-    if isinstance(value, str):
-        value = [part for part in value.split(",") if part.strip()]
-    if not isinstance(value, list | tuple):
-        raise ValueError(f"{value!r} is not a list of names")  # noqa: TRY004 - one kind of refusal for the caller
-    return tuple(_text(item) for item in value)
-
-
-def _pairs(value: object) -> dict[str, str]:
-    if isinstance(value, str):
-        parts = [part.partition("=") for part in value.split(",") if part.strip()]
-        if not all(separator for _, separator, _ in parts):
-            raise ValueError(f"{value!r} is not of the form key=value,key=value")
-        value = {key.strip(): text.strip() for key, _, text in parts}
-    if not isinstance(value, Mapping) or not all(isinstance(key, str) and key for key in value):
-        raise ValueError(f"{value!r} is not a dictionary of texts")
-    for key, text in value.items():
-        if not isinstance(text, str):
-            raise ValueError(f"the value of {key!r} is {text!r}; it has to be a text (quote it)")  # noqa: TRY004
-    return dict(value)
-
-
-def _tolerations(value: object) -> tuple[dict[str, Any], ...]:
-    if isinstance(value, str):
-        value = json.loads(value)
-    if not isinstance(value, list | tuple):
-        raise ValueError(f"{value!r} is not a list of tolerations")  # noqa: TRY004
-    for item in value:
-        if not isinstance(item, Mapping) or not item.keys() <= _TOLERATION_KEYS:
-            raise ValueError(f"{item!r} is not a toleration; its keys are {', '.join(sorted(_TOLERATION_KEYS))}")
-    return tuple(dict(item) for item in value)
-
-
-def _option(parse: Callable[[object], Any], about: str) -> Any:
-    return field(default=None, metadata={"parse": parse, "help": about})
+def _option(parser: Callable[[object], Any], about: str) -> Any:
+    return field(default=None, metadata={"parse": parser, "help": about})
 
 
 @dataclass(frozen=True)
 class PodOptions:
     """The requests of a step for its pod; None for those that are not set.
 
-    Amounts are kept as Kubernetes quantities. ``from_mapping`` parses what a user wrote.
+    The values are those that the parsers return: amounts are Kubernetes quantities, structures those of the API.
     """
 
-    image: str | None = _option(_text, "image of the task's container, with Python 3.10 or newer")
-    image_pull_policy: str | None = _option(_one_of(_PULL_POLICIES), "Always, IfNotPresent or Never")
-    image_pull_secrets: tuple[str, ...] | None = _option(_texts, "Secrets with the registry's credentials")
-    namespace: str | None = _option(_text, "namespace of the run's Jobs; one for all steps of a run")
-    service_account: str | None = _option(_text, "service account of the pod")
-    cpu: str | None = _option(quantity.cpu, 'requested cores: 2, 0.5 or "500m"; there is no limit')
-    memory: str | None = _option(quantity.size, 'requested memory, also the limit: MB or a quantity ("4Gi")')
+    image: str | None = _option(text, "image of the task's container, with Python 3.10 or newer")
+    image_pull_policy: str | None = _option(
+        parse.one_of("Always", "IfNotPresent", "Never"), "Always, IfNotPresent or Never"
+    )
+    image_pull_secrets: tuple[str, ...] | None = _option(parse.names, "Secrets with the registry's credentials")
+    executable: str | None = _option(text, "Python of the image that runs the step (default python3)")
+    namespace: str | None = _option(text, "namespace of the run's Jobs; one for all steps of a run")
+    service_account: str | None = _option(text, "service account of the pod")
+
+    cpu: str | None = _option(quantity.cpu, 'requested cores: 2, 0.5 or "500m"')
+    cpu_limit: str | None = _option(quantity.cpu, "limit of the cores (default: none)")
+    memory: str | None = _option(quantity.size, 'requested memory: MB or a quantity ("4Gi")')
+    memory_limit: str | None = _option(quantity.size, "limit of the memory: MB or a quantity (default: memory)")
+    qos: str | None = _option(
+        parse.one_of("Guaranteed", "Burstable"), "Guaranteed (the limits are the requests) or Burstable (the default)"
+    )
     disk: str | None = _option(quantity.size, "requested local disk, also the limit: MB or a quantity")
-    gpu: int | None = _option(_count, "number of GPUs")
-    gpu_vendor: str | None = _option(_one_of(_GPU_VENDORS), "nvidia (the default) or amd")
+    gpu: int | None = _option(count, "number of GPUs")
+    gpu_vendor: str | None = _option(
+        parse.gpu_vendor, f"{', '.join(parse.GPU_RESOURCES)} or a resource as vendor.com/gpu (default nvidia)"
+    )
+    gpu_model: str | None = _option(text, "model of the GPUs: the value of the node's label, or label=value")
+    extended_resources: Mapping[str, str] | None = _option(parse.amounts, "other resources, vendor.com/thing=2")
+    resource_claims: Mapping[str, Mapping[str, str]] | None = _option(
+        parse.resource_claims, "devices by dynamic resource allocation, name=template/NAME or name=claim/NAME"
+    )
     shared_memory: str | None = _option(quantity.share, "size of /dev/shm, part of the memory: MB or a quantity")
     on_oom: str | None = _option(
-        _one_of(_ON_OOM), '"double": a task that ran out of memory is run again with twice as much'
+        parse.one_of("double"), '"double": a task that ran out of memory is run again with twice as much'
     )
     max_memory: str | None = _option(
         quantity.size, f"most memory that on_oom may request: MB or a quantity (default {2**_MOST_DOUBLINGS} x memory)"
     )
-    node_selector: Mapping[str, str] | None = _option(_pairs, "labels that the node must have")
-    tolerations: tuple[Mapping[str, Any], ...] | None = _option(_tolerations, "taints that the pod tolerates")
-    labels: Mapping[str, str] | None = _option(_pairs, "more labels of the Job and the pod")
-    annotations: Mapping[str, str] | None = _option(_pairs, "more annotations of the Job and the pod")
-    env: Mapping[str, str] | None = _option(_pairs, "more environment variables of the container")
-    run_as_user: int | None = _option(_count, "numeric user of the container (default 65532)")
-    deadline_seconds: int | None = _option(_seconds, "how long the pod may run (default 5 days)")
-    grace_seconds: int | None = _option(
-        _grace, "seconds from SIGTERM to SIGKILL, in which the step may finish (default: it ends at SIGTERM)"
+
+    use_tmpfs: bool | None = _option(flag, "whether the pod has a folder in memory (default: if tmpfs_size is set)")
+    tmpfs_size: str | None = _option(quantity.share, "size of the folder in memory (default: half of the memory)")
+    tmpfs_path: str | None = _option(parse.folder, f"path of the folder in memory (default {DEFAULT_TMPFS_PATH})")
+    tmpfs_tempdir: bool | None = _option(flag, "whether TMPDIR is the folder in memory (default: yes)")
+    persistent_volume_claims: Mapping[str, str] | None = _option(
+        parse.folders, "PersistentVolumeClaims and their folders, claim=/folder"
     )
-    spot: str | None = _option(_one_of(_CLOUDS), "aws, gcp or azure: looks for its notice that a spot node ends")
+    ephemeral_volumes: Mapping[str, Mapping[str, str]] | None = _option(
+        parse.ephemeral_volumes, "volumes that live as long as the pod, /folder=100Gi; also storage_class, access_mode"
+    )
+    empty_dirs: Mapping[str, Mapping[str, str]] | None = _option(
+        parse.empty_dirs, "folders on the node's disk, /folder=10Gi; also a medium such as Memory"
+    )
+    image_volumes: Mapping[str, str] | None = _option(parse.images, "images whose files are mounted, image=/folder")
+    secrets: tuple[str, ...] | None = _option(parse.names, "Secrets whose keys are environment variables")
+    secret_files: Mapping[str, str] | None = _option(parse.folders, "Secrets mounted as files, secret=/folder")
+    config_maps: tuple[str, ...] | None = _option(parse.names, "ConfigMaps whose keys are environment variables")
+    config_map_files: Mapping[str, str] | None = _option(parse.folders, "ConfigMaps mounted as files, name=/folder")
+    env: Mapping[str, str] | None = _option(parse.pairs, "more environment variables of the container")
+
+    node_selector: Mapping[str, str] | None = _option(parse.pairs, "labels that the node must have")
+    compute_pool: str | None = _option(text, "value of the node label outerbounds.co/compute-pool")
+    tolerations: tuple[Mapping[str, Any], ...] | None = _option(parse.tolerations, "taints that the pod tolerates")
+    affinity: Mapping[str, Any] | None = _option(parse.affinity, "affinity to nodes and pods")
+    topology_spread: tuple[Mapping[str, Any], ...] | None = _option(
+        parse.topology_spread, "label of nodes over which the step's pods are spread, or constraints"
+    )
+    priority_class: str | None = _option(parse.name, "priority class of the pod")
+    runtime_class: str | None = _option(parse.name, "runtime class of the pod, such as gvisor")
+    queue: str | None = _option(parse.name, "Kueue's LocalQueue; the Job is created suspended, and Kueue starts it")
+
+    labels: Mapping[str, str] | None = _option(parse.pairs, "more labels of the Job and the pod")
+    annotations: Mapping[str, str] | None = _option(parse.pairs, "more annotations of the Job and the pod")
+    run_as_user: int | None = _option(count, "numeric user of the container (default 65532)")
+    security_context: Mapping[str, Any] | None = _option(
+        parse.security_context, "security context of the task's container, on top of the restricted one"
+    )
+    port: int | None = _option(parse.port, "port that the container declares")
+    host_aliases: Mapping[str, list[str]] | None = _option(parse.host_aliases, "host names in /etc/hosts, 10.0.0.5=db")
+    dns_policy: str | None = _option(
+        parse.one_of("ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"), "DNS policy of the pod"
+    )
+    dns_config: Mapping[str, Any] | None = _option(parse.dns_config, "name servers, searches and options of the DNS")
+    hostname_resolution_timeout: int | None = _option(
+        parse.seconds, "seconds that a step under @parallel waits for the name of its first node (default 600)"
+    )
+    deadline_seconds: int | None = _option(parse.seconds, "how long the pod may run (default 5 days)")
+    grace_seconds: int | None = _option(
+        parse.grace, "seconds from SIGTERM to SIGKILL, in which the step may finish (default: it ends at SIGTERM)"
+    )
+    spot: str | None = _option(
+        parse.one_of("aws", "gcp", "azure"), "aws, gcp or azure: looks for its notice that a spot node ends"
+    )
     pending_timeout_seconds: int | None = _option(
-        _seconds,
+        parse.seconds,
         "how long the pod may wait to start (default: 600 where its image or settings are wrong, else no limit)",
     )
-
-    branches_per_pod: int | None = _option(_positive, "number of branches of a foreach that share a pod (default 1)")
+    branches_per_pod: int | None = _option(
+        parse.branches, "number of branches of a foreach that share a pod (default 1)"
+    )
     branches_at_a_time: int | None = _option(
-        _positive,
+        parse.branches,
         "number of branches that run at a time in a pod they share (default: its cores divided by a branch's)",
     )
+    pod_template: Mapping[str, Any] | None = _option(parse.template, "file with a pod that is merged into the step's")
+
+    @property
+    def has_tmpfs(self) -> bool:
+        """True if the pod has a folder in memory."""
+        return self.tmpfs_size is not None if self.use_tmpfs is None else self.use_tmpfs
+
+    @property
+    def most_memory(self) -> str | None:
+        """The limit of the container's memory."""
+        return self.memory_limit or self.memory
+
+    @property
+    def needs_the_server(self) -> bool:
+        """True if an option is set that only the API server can judge."""
+        return any(getattr(self, name) is not None for name in _JUDGED_BY_THE_SERVER)
+
+    def mounts(self) -> dict[str, str]:
+        """The folders that the options mount into the container, and the option that mounts each.
+
+        Raises:
+            ValueError: Two options mount the same folder, or one mounts a folder of the pod's own.
+        """
+        found = dict.fromkeys((RUNTIME_FOLDER, WORK_FOLDER), "k8sflow")
+        of = {name: getattr(self, name) or {} for name in _BY_FOLDER + _TO_FOLDER}
+        mounted = [(folder, name) for name in _BY_FOLDER for folder in of[name]]
+        mounted += [(folder, name) for name in _TO_FOLDER for folder in of[name].values()]
+        mounted += [(self.tmpfs_path or DEFAULT_TMPFS_PATH, "tmpfs_path")] if self.has_tmpfs else []
+        mounted += [("/dev/shm", "shared_memory")] if self.shared_memory is not None else []  # noqa: S108
+        for folder, name in mounted:
+            if folder in found:
+                raise ValueError(f"{name} mounts the folder {folder}, and so does {found[folder]}")
+            found[folder] = name
+        return found
+
+    def check(self) -> None:
+        """Returns if the options can be used together.
+
+        Raises:
+            ValueError: They can't.
+        """
+        self.mounts()
+        self._check_limits()
+        if not self.has_tmpfs:
+            for name in ("tmpfs_size", "tmpfs_path", "tmpfs_tempdir"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"{name} has no effect without use_tmpfs=True")
+        if self.gpu_model is not None and "=" not in self.gpu_model:
+            vendor = self.gpu_vendor or "nvidia"
+            if vendor not in parse.GPU_MODEL_LABELS:
+                raise ValueError(f"gpu_model: no node label is known for the model of {vendor}; write label=value")
+        context = self.security_context or {}
+        if context.get("privileged") and context.get("allowPrivilegeEscalation") is False:
+            raise ValueError("a privileged container can't forbid the escalation of privileges")
+
+    def _check_limits(self) -> None:
+        if self.on_oom is not None and self.memory_limit is not None:
+            raise ValueError("on_oom raises the memory with its limit, so that memory_limit can't be set as well")
+        for request, limit in (("cpu", "cpu_limit"), ("memory", "memory_limit")):
+            asked, most = getattr(self, request), getattr(self, limit)
+            if asked is not None and most is not None and quantity.parse(most) < quantity.parse(asked):
+                raise ValueError(f"{limit}={most} is less than the {asked} that {request} requests")
+            if self.qos == "Guaranteed" and asked is not None and most not in (None, asked):
+                raise ValueError(f"qos=Guaranteed needs limits that are the requests, but {limit} is {most}")
+
+    def half_of_memory(self) -> str:
+        """Half of the memory's limit, in bytes."""
+        assert self.most_memory is not None, "every pod requests memory"
+        return str(int(quantity.parse(self.most_memory) / Decimal(2)))
 
     def to_document(self) -> dict[str, Any]:
         """The options that are set, as JSON types."""
@@ -163,30 +250,6 @@ class PodOptions:
         for name, found in document.items():
             options[name] = tuple(found) if isinstance(found, list) else found
         return PodOptions(**options)
-
-    @staticmethod
-    def from_mapping(
-        values: Mapping[str, object], *, where: str = "@kubernetes", only: Iterable[str] = ()
-    ) -> PodOptions:
-        """The options that a user wrote, checked.
-
-        Args:
-            values: Names and values as written in a decorator or after ``--with kubernetes:``; None is not said.
-            where: What the user wrote them in, for the message of an error.
-            only: The names that may be used there; all by default. ``@resources`` has ``RESOURCES``.
-
-        Raises:
-            FlowDefinitionError: A name or a value is wrong; nothing is known here about file and line.
-        """
-        allowed = tuple(only) or tuple(option.name for option in fields(PodOptions))
-        parsers = {option.name: option.metadata["parse"] for option in fields(PodOptions)}
-        found: dict[str, Any] = {}
-        for name, value in values.items():
-            if name not in allowed:
-                raise _unknown(name, where, allowed)
-            if value is not None:
-                found[name] = _parsed(parsers[name], name, value, where)
-        return PodOptions(**found)
 
     def more_memory(self) -> tuple[str, ...]:
         """The memory of each further execution of a task that ran out of memory, by ``on_oom`` and ``max_memory``.
@@ -225,7 +288,7 @@ class PodOptions:
             other = getattr(weaker, name)
             if value is None:
                 values[name] = other
-            elif name in {"labels", "annotations", "env"} and other is not None:
+            elif name in _JOINED and other is not None:
                 values[name] = {**other, **value}
         return replace(self, **values)
 
@@ -261,25 +324,3 @@ def common_namespace(steps: Mapping[str, PodOptions], default: str) -> str:
             advice="Name the namespace once: --with kubernetes:namespace=… or the setting kubernetes_namespace.",
         )
     return next(iter(asked), default)
-
-
-def _parsed(parse: Callable[[object], Any], name: str, value: object, where: str) -> Any:
-    try:
-        return parse(value)
-    except ValueError as error:
-        raise FlowDefinitionError(
-            f"{where} can't be used with {name}={value!r}: {error}.",
-            advice=f"{name} is the {_help(name)}.",
-        ) from error
-
-
-def _unknown(name: str, where: str, allowed: tuple[str, ...]) -> FlowDefinitionError:
-    close = difflib.get_close_matches(name, allowed, n=1)
-    hint = f"Did you mean {close[0]!r}? " if close else ""
-    return FlowDefinitionError(
-        f"{where} has no option {name!r}.", advice=f"{hint}The options are {', '.join(sorted(allowed))}."
-    )
-
-
-def _help(name: str) -> str:
-    return next(str(option.metadata["help"]) for option in fields(PodOptions) if option.name == name)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from k8sflow.errors import ArtifactError, ParameterError, RunError
 from k8sflow.flow.configs import ParameterContext
@@ -26,6 +26,9 @@ from k8sflow.storage.run_store import RunStore
 from k8sflow.user import current_user
 from k8sflow.version import VERSION
 
+if TYPE_CHECKING:
+    from k8sflow.kubernetes.findings import Finding
+
 _RUN_ID = "the run's id"
 _RUN_ID_PATTERN = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")
 
@@ -37,10 +40,12 @@ class Prepared:
     Args:
         store: The store in which it will be.
         code: The code for its pods; None where it has none.
+        warnings: What may make it wait on the cluster.
     """
 
     store: ObjectStore
     code: package.Package | None = None
+    warnings: Sequence[Finding] = ()
 
 
 def check_executors(request: RunRequest, definition: FlowDefinition, placement: Placement) -> None:
@@ -54,6 +59,13 @@ def check_executors(request: RunRequest, definition: FlowDefinition, placement: 
         raise RunError(
             f"--detach passes the run to a cluster, but {', '.join(here)} would run on this machine.",
             advice="Add --with kubernetes, which puts every step there.",
+        )
+    alone = [s for s, o in placement.pods.items() if o.hostname_resolution_timeout and not nodes[s].is_parallel]
+    if alone:
+        raise RunError(
+            f"step {alone[0]} has a hostname_resolution_timeout, but is not under @parallel.",
+            cause="Only the tasks of such a step wait for the host name of the first of them.",
+            advice="Write it in the @kubernetes of the steps that are.",
         )
     if found := [node for node in nodes.values() if node.is_parallel and node.name in placement.pods]:
         raise RunError(
@@ -84,14 +96,19 @@ def prepare(request: RunRequest, placement: Placement, origin: ObjectStore | Non
         check_detachable(request.settings, placement.namespace)
     from k8sflow.executors.kubernetes.requirements import check  # noqa: PLC0415  as above
 
-    store = check(placement.inside(request.settings), placement.pods, is_detached=request.is_detached)
+    store, warnings = check(
+        placement.inside(request.settings),
+        placement.pods,
+        flow=request.definition.name,
+        is_detached=request.is_detached,
+    )
     if origin is not None and origin.url != store.url:
         raise RunError(
             f"a run on Kubernetes is in {store.url}, but the run that it is to resume is in {origin.url}.",
             cause="A run and the one that it resumes share their artifacts, which pods read from the bucket.",
             advice="Resume it on this machine, without --with kubernetes, or start it again with run.",
         )
-    return Prepared(store, package.build(code_folder(request.flow)))
+    return Prepared(store, package.build(code_folder(request.flow)), warnings)
 
 
 def check_names(request: RunRequest, store: ObjectStore | None = None) -> None:

@@ -34,7 +34,7 @@ def display_end(session: Session, reporter: Reporter, result: RunResult) -> None
     resume = f"  to resume:   {next_steps.resume(session.record)}"
     match result:
         case RunResult(RunEnd.CANCELLED):
-            reporter.summary(session.pathspec, "was cancelled", resume, good=False)
+            reporter.summary(session.pathspec, f"was {result.why or 'cancelled'}", resume, good=False)
         case RunResult(RunEnd.FAILED, task, found) if task is not None and found is not None:
             reporter.failure(task, found)
             output = f"  its output:  {next_steps.logs(session.record, task.name)}\n"
@@ -55,7 +55,11 @@ def display_outcome(session: Session, console: Console, outcome: OutcomeRecord) 
             end, verb = RunEnd.CANCELLED, "was cancelled"
         case _:
             end, verb = RunEnd.FAILED, "failed"
-    why = f": {settled(outcome.summary)}" if outcome.summary not in {"", Outcome.CANCELLED} else "."
+    why = (
+        f": {settled(outcome.summary).removeprefix('cancelled ')}"
+        if outcome.summary not in {"", Outcome.CANCELLED}
+        else "."
+    )
     console.say(f"{session.pathspec} {verb} at {when}{why}", Tone.BAD)
     console.say(f"  to resume:  {next_steps.resume(session.record)}")
     return end

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import replace
 
-from k8sflow.errors import K8sflowError, RunError, StorageError, SupersededError
+from k8sflow.errors import K8sflowError, RunCancelledError, RunError, StorageError, SupersededError
 from k8sflow.executors.base import Executor, Report
 from k8sflow.executors.by_name import LOCAL
 from k8sflow.runtime.commands import exit_hooks, next_steps
@@ -25,7 +25,13 @@ from k8sflow.storage.records import OutcomeRecord
 
 
 def drive_or_follow(
-    session: Session, console: Console, asked_at: float, max_workers: int | None = None, *, take_over: bool = False
+    session: Session,
+    console: Console,
+    asked_at: float,
+    max_workers: int | None = None,
+    *,
+    take_over: bool = False,
+    is_checked: bool = False,
 ) -> RunEnd:
     """Sees a run to its end: drives it, or follows it as long as another process does.
 
@@ -35,6 +41,7 @@ def drive_or_follow(
         asked_at: When the user asked, by time.monotonic().
         max_workers: How many tasks run at a time, where this process drives.
         take_over: Whether an earlier driver may have done a part of it.
+        is_checked: Whether bucket and cluster were just checked.
 
     Raises:
         K8sflowError: The run can't continue.
@@ -53,13 +60,13 @@ def drive_or_follow(
             if take_over and (outcome := session.run_store.read_run_outcome()) is not None:
                 return display_outcome(session, console, outcome)
             if take_over:
-                session = _compiled(session)
+                session = _compiled(session, is_checked=is_checked)
             return _drive(session, console, asked_at, max_workers, lease, take_over=take_over)
         except SupersededError as error:
             console.say(str(error), Tone.NOTICE)
         finally:
             lease.release()
-        take_over = True
+        take_over, is_checked = True, False
 
 
 def drive(
@@ -87,6 +94,8 @@ def drive(
         if is_new:  # else its loop may not have started, and tasks of an earlier driver may be running
             session.record_cancelled()
         return RunResult(RunEnd.CANCELLED)
+    except RunCancelledError as error:
+        return RunResult(RunEnd.CANCELLED, why=error.summary)
 
 
 def _drive(
@@ -100,7 +109,7 @@ def _drive(
             made[name] = session.executor(
                 name, report, max_workers=max_workers, lock=lease.descriptor, notice=reporter.notice
             )
-        lease.keep(lambda: report(_superseded(session)))
+        lease.keep(lambda: report(_superseded(session)), lambda: _report_cancel_request(session, report))
         return made
 
     def abandon() -> None:
@@ -163,14 +172,14 @@ def _follow(
         raise
 
 
-def _compiled(session: Session) -> Session:
+def _compiled(session: Session, *, is_checked: bool) -> Session:
     """The run with the compiled flow, where tasks run on this machine, if it has the graph of the run's start.
 
     Raises:
         RunError: The graph has changed.
         K8sflowError: The flow has problems, or the cluster can't be used.
     """
-    if session.placement.uses_kubernetes:
+    if session.placement.uses_kubernetes and not is_checked:
         session.check_cluster()
     if LOCAL not in session.executors:
         return session
@@ -181,6 +190,12 @@ def _compiled(session: Session) -> Session:
             advice=f"Resume it as a new run, which reuses what is still valid: {next_steps.resume(session.record)}",
         )
     return replace(session, definition=definition)
+
+
+def _report_cancel_request(session: Session, report: Report) -> None:
+    """Reports that someone has asked to cancel the run: between two tasks, no deleted Job shows it."""
+    if (request := session.run_store.read_cancel_request()) is not None:
+        report(RunCancelledError(request.summary))
 
 
 def _superseded(session: Session) -> SupersededError:

@@ -10,7 +10,7 @@ from typing import Any
 from k8sflow.errors import K8sflowError
 from k8sflow.executors.base import Executor, Finished, Output, Report
 from k8sflow.executors.by_name import KUBERNETES, LOCAL
-from k8sflow.flow.decorators.pod_options import DEFAULT_OPTIONS, RESOURCES, merge
+from k8sflow.flow.decorators.pod_options import DEFAULT_OPTIONS, SIZES, merge
 from k8sflow.runtime.core.clock import RealClock
 from k8sflow.runtime.core.inbox import Inbox
 from k8sflow.runtime.progress.console import Console, Tone
@@ -52,7 +52,7 @@ def call_in_pods(session: Session, console: Console, owner: dict[str, Any], *, i
         owner: The ownerReference of the run's FlowRun.
         is_success: Whether the run has succeeded.
     """
-    own = replace(session.placement.pods[session.graph.end], **dict.fromkeys(RESOURCES))
+    own = replace(session.placement.pods[session.graph.end], **dict.fromkeys(SIZES))
 
     def pod(report: Report, hook: HookCall) -> Executor:
         options = merge(own if hook.image is None else replace(own, image=hook.image), DEFAULT_OPTIONS)

@@ -15,7 +15,7 @@ from k8sflow.flow.problems import did_you_mean
 from k8sflow.runtime.commands import next_steps
 from k8sflow.runtime.commands.clone import plan_from
 from k8sflow.runtime.commands.create import check_executors, check_names, create, prepare
-from k8sflow.runtime.commands.run import begin
+from k8sflow.runtime.commands.run import begin, show_warnings
 from k8sflow.runtime.core.resume_plan import Plan, Rerun
 from k8sflow.runtime.core.run_state import RunEnd
 from k8sflow.runtime.lookup import runs_of
@@ -74,6 +74,7 @@ def resume(
         if dry_run:
             return RunEnd.PLANNED
         prepared = prepare(request, placement, before.store)
+        show_warnings(prepared, console)
         session = create(request, definition, placement, prepared, before.record, step)
     console.say(f"The new run is {session.pathspec}.")
     if not placement.uses_kubernetes and session.store.url != str(local_root(flow, request.settings)):

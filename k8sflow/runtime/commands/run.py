@@ -5,7 +5,7 @@ from __future__ import annotations
 from k8sflow.flow.compile import checked
 from k8sflow.flow.decorators.flow_level import only_deployed
 from k8sflow.flow.definition import FlowDefinition
-from k8sflow.runtime.commands.create import check_executors, create, prepare
+from k8sflow.runtime.commands.create import Prepared, check_executors, create, prepare
 from k8sflow.runtime.commands.drive import drive_or_follow
 from k8sflow.runtime.core.run_state import RunEnd
 from k8sflow.runtime.placement import Placement
@@ -24,7 +24,15 @@ def run(request: RunRequest, console: Console) -> RunEnd:
     _explain_deployment(definition, console)
     placement = Placement.of(definition, request.decorators, request.settings)
     check_executors(request, definition, placement)
-    return begin(request, create(request, definition, placement, prepare(request, placement)), console)
+    prepared = prepare(request, placement)
+    show_warnings(prepared, console)
+    return begin(request, create(request, definition, placement, prepared), console)
+
+
+def show_warnings(prepared: Prepared, console: Console) -> None:
+    """Shows what may make a run wait on the cluster."""
+    for warning in prepared.warnings:
+        console.say(f"Warning: {warning}", Tone.NOTICE, is_aside=True)
 
 
 def begin(request: RunRequest, session: Session, console: Console) -> RunEnd:
@@ -34,7 +42,9 @@ def begin(request: RunRequest, session: Session, console: Console) -> RunEnd:
         K8sflowError: It can't start, or the controller refuses it.
     """
     if not request.is_detached:
-        return drive_or_follow(session, console, request.asked_at, request.max_workers, take_over=session.is_clone)
+        return drive_or_follow(
+            session, console, request.asked_at, request.max_workers, take_over=session.is_clone, is_checked=True
+        )
     from k8sflow.runtime.detached.submit import submit  # noqa: PLC0415  only here is the API needed
 
     submit(session, console)

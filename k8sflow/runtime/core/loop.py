@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from k8sflow.debug_log import DebugLog
-from k8sflow.errors import StorageError, SupersededError
+from k8sflow.errors import RunCancelledError, StorageError, SupersededError
 from k8sflow.executors.base import Executor, Finished, Report
 from k8sflow.flow.graph import Graph
 from k8sflow.flow.outcome import Outcome
@@ -105,6 +105,7 @@ class Loop:
         Raises:
             KeyboardInterrupt: The user cancelled; nothing of the run still runs.
             BrokenPipeError: The reader of an observer's output has closed it, which cancels the run too.
+            RunCancelledError: Another person cancelled; nothing of the run still runs.
             SupersededError: As an executor's error: tasks that outlive their driver keep running.
             K8sflowError: An executor can't continue.
         """
@@ -150,10 +151,21 @@ class Loop:
             raise event
         if event is None:
             return None
+        if isinstance(event, Finished) and event.result.outcome is Outcome.CANCELLED:
+            self._raise_if_cancelled()
         self._observer.event(event)
         if isinstance(event, Finished):
             _log.debug("%s, attempt %d: %s.", event.task.name, event.task.attempt, event.result.outcome.value)
         return event if isinstance(event, Finished) else None
+
+    def _raise_if_cancelled(self) -> None:
+        """Asks whether a task's Job was deleted because someone has cancelled the run.
+
+        Raises:
+            RunCancelledError: Someone has.
+        """
+        if (request := self._run_store.read_cancel_request()) is not None:
+            raise RunCancelledError(request.summary)
 
     def _perform(self, action: Action) -> None:
         match action:
@@ -186,8 +198,8 @@ class Loop:
         self._run_store.store.limit_patience(_CANCEL_PATIENCE_SECONDS)
         self._stop_all()
         record = OutcomeRecord(Outcome.NEVER_STARTED, time.time(), str(error))
-        if isinstance(error, (KeyboardInterrupt, BrokenPipeError)):
-            why = "cancelled" if isinstance(error, KeyboardInterrupt) else "stdout was closed"
+        if isinstance(error, (KeyboardInterrupt, BrokenPipeError, RunCancelledError)):
+            why = "stdout was closed" if isinstance(error, BrokenPipeError) else str(error) or "cancelled"
             record = OutcomeRecord(Outcome.CANCELLED, time.time(), why)
             if self._has_end:
                 record = OutcomeRecord(Outcome.SUCCEEDED, time.time())

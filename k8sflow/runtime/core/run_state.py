@@ -44,11 +44,13 @@ class RunResult:
         end: How it ended.
         failed: The task whose failure ended it; None after a success, and where the run was cancelled.
         result: How that task ended.
+        why: Who cancelled it, where that was not this process's user.
     """
 
     end: RunEnd
     failed: TaskSpec | None = None
     result: TaskResult | None = None
+    why: str = ""
 
     @property
     def is_success(self) -> bool:

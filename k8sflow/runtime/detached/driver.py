@@ -12,7 +12,8 @@ from k8sflow.errors import RunError
 from k8sflow.executors.base import Executor, Report
 from k8sflow.executors.by_name import KUBERNETES
 from k8sflow.executors.kubernetes.requirements import open_bucket
-from k8sflow.kubernetes.flowrun import SERVICE_ACCOUNTS_VARIABLE
+from k8sflow.flow.decorators.pod_options import GUARDED
+from k8sflow.kubernetes.flowrun import OPTIONS_VARIABLE, SERVICE_ACCOUNTS_VARIABLE
 from k8sflow.runtime.commands import exit_hooks
 from k8sflow.runtime.commands.display import display, display_end
 from k8sflow.runtime.commands.drive import drive
@@ -45,7 +46,7 @@ def drive_detached(settings: Settings, flow: str, run_id: str, flowrun: str, con
     status = FlowRunStatus(settings, settings.kubernetes_namespace, flowrun, console)
     store.report_outages(status.outage)
     session = open_session(RunStore(store, flow, run_id), settings)
-    check_service_accounts(session.placement, os.environ)
+    check_pods(session.placement, os.environ)
     reporter = display(session, console, time.monotonic())
     store.report_outages(status.outage)
 
@@ -61,19 +62,25 @@ def drive_detached(settings: Settings, flow: str, run_id: str, flowrun: str, con
         return result.end
 
 
-def check_service_accounts(placement: Placement, environment: Mapping[str, str]) -> None:
-    """Refuses tasks that use service accounts other than those that the administrators of the cluster allow.
+def check_pods(placement: Placement, environment: Mapping[str, str]) -> None:
+    """Refuses pods with a service account or an option that the administrators of the cluster don't allow.
 
     Raises:
-        RunError: A step does.
+        RunError: A step has one.
     """
     if (text := environment.get(SERVICE_ACCOUNTS_VARIABLE)) is None:
         return
-    allowed = text.split(",")
+    accounts, allowed = text.split(","), environment.get(OPTIONS_VARIABLE, "").split(",")
     for step, options in placement.pods.items():
-        if options.service_account is not None and options.service_account not in allowed:
+        if options.service_account is not None and options.service_account not in accounts:
             raise RunError(
                 f"the step {step} asks for the service account {options.service_account!r}, which is not allowed here.",
-                cause=f"Tasks of detached runs may use {', '.join(allowed)}.",
+                cause=f"Tasks of detached runs may use {', '.join(accounts)}.",
                 advice="Leave service_account out, or have it added to the chart's value task.allowedServiceAccounts.",
+            )
+        if found := [name for name in GUARDED if getattr(options, name) is not None and name not in allowed]:
+            raise RunError(
+                f"the step {step} has the option {found[0]}, which is not allowed in detached runs here.",
+                cause="Their pods are made with the rights of the driver, not with yours.",
+                advice=f"Run it without --detach, or have {found[0]} added to the chart's value task.allowedOptions.",
             )

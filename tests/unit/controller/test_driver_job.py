@@ -57,8 +57,10 @@ def test_the_keys_of_the_bucket_are_references() -> None:
 
 
 def test_the_driver_gets_the_service_accounts_that_tasks_may_use() -> None:
-    policy = replace(POLICY, task_service_accounts=("gpu",))
-    assert variables(driver_job(flowrun(), policy))["K8SFLOW_ALLOWED_SERVICE_ACCOUNTS"] == "k8sflow-task,gpu"
+    policy = replace(POLICY, task_service_accounts=("gpu",), task_options=("secrets", "pod_template"))
+    found = variables(driver_job(flowrun(), policy))
+    assert found["K8SFLOW_ALLOWED_SERVICE_ACCOUNTS"] == "k8sflow-task,gpu"
+    assert found["K8SFLOW_ALLOWED_OPTIONS"] == "secrets,pod_template"
 
 
 def test_the_flowrun_owns_the_job_without_blocking_its_own_deletion() -> None:

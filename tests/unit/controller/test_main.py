@@ -19,7 +19,8 @@ def test_every_option_reaches_the_policy() -> None:
         [
             "--namespace=a", "--namespace=b", "--image=i", "--image-pull-policy=Never", "--image-pull-secret=s",
             "--allow-driver-image=j", "--driver-service-account=d", "--task-service-account=t",
-            "--allow-task-service-account=u", "--driver-cpu=1", "--driver-memory=1Gi", "--driver-restarts=2",
+            "--allow-task-service-account=u", "--allow-task-option=secrets",
+            "--driver-cpu=1", "--driver-memory=1Gi", "--driver-restarts=2",
             "--driver-ttl-seconds=9",
         ]
     )  # fmt: skip
@@ -29,6 +30,7 @@ def test_every_option_reaches_the_policy() -> None:
         driver_service_account="d",
         task_service_account="t",
         task_service_accounts=("u",),
+        task_options=("secrets",),
         image_pull_policy="Never",
         image_pull_secrets=("s",),
         driver_cpu="1",

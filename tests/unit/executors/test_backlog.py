@@ -18,7 +18,7 @@ def branches(count: int, *, attempt: int = 0, step: str = "work") -> list[TaskSp
 
 
 def backlog(indexed_from: int = 5, per_pod: Callable[[str], int] = lambda _: 1) -> Backlog:
-    return Backlog(indexed_from, per_pod)
+    return Backlog(lambda _: indexed_from, per_pod)
 
 
 def taken(found: Backlog, now: float = 100.0) -> list[TaskBatch]:

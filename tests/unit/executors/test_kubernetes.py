@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from k8sflow.executors.base import Finished, Note, Output, OutputMissing, Queued, Started
 from k8sflow.flow.decorators.pod_options import PodOptions, merge
 from k8sflow.flow.outcome import Outcome
-from k8sflow.kubernetes.job import AGENT
+from k8sflow.kubernetes.pod import agent_command
 from k8sflow.task.host.framing import Encoder, encode_result
 from k8sflow.task.result import TaskResult, failed
+from tests.support import pod_options
 from tests.unit.executors.kubernetes_driver import (
     DEFAULTS,
     SUCCESS,
@@ -58,7 +60,7 @@ def test_a_task_that_was_over_before_it_was_seen_running_has_its_output(
 def test_out_of_memory_is_reported_with_the_request_and_the_last_lines(
     server: FakeApi, start: Callable[..., Driver]
 ) -> None:
-    driver = start(options={"a": merge(PodOptions.from_mapping({"memory": 500}), DEFAULTS)})
+    driver = start(options={"a": merge(pod_options(memory=500), DEFAULTS)})
     (job,) = driver.run("a")
     pod = server.pod_of(job, **running())
     driver.next(Started)
@@ -81,7 +83,7 @@ def test_an_execution_requests_the_memory_of_its_spec(server: FakeApi, start: Ca
     job = server.objects["jobs", name]
     (container,) = job["spec"]["template"]["spec"]["containers"]
     assert container["resources"]["limits"]["memory"] == "8192M"
-    assert '"memory":"8192M"' in container["command"][len(AGENT)]
+    assert '"memory":"8192M"' in container["command"][len(agent_command(DEFAULTS))]
 
 
 def test_a_commit_counts_if_the_pod_recorded_nothing(server: FakeApi, start: Callable[..., Driver]) -> None:
@@ -115,7 +117,7 @@ def test_a_pod_that_fits_no_node_is_reported_with_the_largest_node(
         "nodes",
         {"metadata": {"name": "n"}, "spec": {}, "status": {"allocatable": {"cpu": "4", "memory": "16000000Ki"}}},
     )
-    driver = start(options={"a": merge(PodOptions.from_mapping({"cpu": 64}), DEFAULTS)})
+    driver = start(options={"a": merge(pod_options(cpu=64), DEFAULTS)})
     (job,) = driver.run("a")
     condition = {
         "type": "PodScheduled",
@@ -475,6 +477,72 @@ def test_a_job_that_a_queue_holds_back_is_reported(server: FakeApi, start: Calla
     assert manifest is not None
     server.put("jobs", {**manifest, "spec": {**manifest["spec"], "suspend": True}})
     assert "suspended" in driver.next(Queued).reason
+
+
+def queued(**more: Any) -> dict[str, PodOptions]:
+    return {"a": merge(PodOptions(queue="team", **more), DEFAULTS)}
+
+
+def suspend(server: FakeApi, job: str, *, suspended: bool, **status: Any) -> None:
+    """Does with a Job what Kueue does."""
+    manifest = server.get("jobs", job)
+    assert manifest is not None
+    server.put("jobs", {**manifest, "spec": {**manifest["spec"], "suspend": suspended}, "status": status})
+
+
+def test_a_queue_of_a_cluster_without_kueue_is_explained(server: FakeApi, start: Callable[..., Driver]) -> None:
+    driver = start(options=queued())
+    (job,) = driver.run("a")
+    assert server.get("jobs", job)["spec"]["suspend"] is True  # type: ignore[index]
+    found = driver.next(Queued)
+    assert found.reason == "its Job waits in the queue 'team', but the cluster has no Kueue that could start it."
+    assert not server.asked("PATCH", "/jobs")
+
+
+def test_a_queue_is_explained_in_kueues_words(server: FakeApi, start: Callable[..., Driver]) -> None:
+    server.groups["kueue.x-k8s.io"] = "v1beta2"
+    driver = start(options=queued())
+    (job,) = driver.run("a")
+    uid = server.get("jobs", job)["metadata"]["uid"]  # type: ignore[index]
+    conditions = [{"type": "QuotaReserved", "status": "False", "message": "insufficient quota for cpu"}]
+    metadata = {"name": "w", "labels": {"kueue.x-k8s.io/job-uid": uid}}
+    server.put("workloads", {"metadata": metadata, "spec": {}, "status": {"conditions": conditions}})
+    assert driver.next(Queued).reason == "its Job waits in the queue 'team': insufficient quota for cpu"
+
+
+@pytest.mark.slow
+def test_time_in_a_queue_counts_against_no_timeout(server: FakeApi, start: Callable[..., Driver]) -> None:
+    """The time starts with the pod that the queue lets start."""
+    driver = start(options=queued(pending_timeout_seconds=1))
+    (job,) = driver.run("a")
+    driver.next(Queued)
+    server.wait(lambda: len(server.asked("GET", f"/jobs/{job}")) >= 3, "looks at the Job for longer than a second")
+    assert driver.events.empty()
+    suspend(server, job, suspended=False)
+    server.pod_of(job, **waits("CreateContainerConfigError", 'secret "keys" not found'))
+    driver.next(Queued)
+    assert driver.next(Finished).result.explained.summary.startswith("it didn't start within 1 s")
+
+
+@pytest.mark.parametrize("runs_again", [False, True])
+def test_a_task_that_its_queue_stops_waits_for_its_turn(
+    server: FakeApi, start: Callable[..., Driver], runs_again: bool
+) -> None:
+    """Also where the queue has let it start again before the driver looks at the Job."""
+    driver = start(options=queued())
+    (job,) = driver.run("a")
+    suspend(server, job, suspended=False)
+    pod = server.pod_of(job, **running())
+    driver.next(Started)
+    resumed = {"type": "Suspended", "status": "False", "lastTransitionTime": "2026-01-01T00:01:00Z"}
+    suspend(server, job, suspended=not runs_again, conditions=[resumed] if runs_again else [])
+    server.remove("pods", pod["metadata"]["name"])
+    if not runs_again:
+        assert "waits in the queue 'team'" in driver.next(Queued).reason
+    second = server.pod_of(job, suffix="fghij", **running())
+    assert second["metadata"]["name"] in driver.next(Started).where
+    server.put("pods", with_status(second, terminated(message=SUCCESS.to_json())))
+    assert driver.next(Finished).result == SUCCESS
 
 
 @pytest.mark.slow

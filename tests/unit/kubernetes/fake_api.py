@@ -61,6 +61,7 @@ class FakeApi:
         self.faults: list[Fault] = []
         self.version = {"major": "1", "minor": "34+", "gitVersion": "v1.34.3"}
         self.denied: set[tuple[str, str]] = set()
+        self.groups: dict[str, str] = {}
         self.grace_of_deletes: list[tuple[str, int | None]] = []
         self._log_changed: dict[str, asyncio.Event] = {}
         self._version = itertools.count(1)
@@ -171,6 +172,10 @@ class FakeApi:
             return web.json_response(document, status=status, headers=headers)
 
         self._call(lambda: self.faults.append(Fault(method, part, respond, times, watch)))
+
+    def answer(self, method: str, part: str, respond: Callable[[web.Request], Any]) -> None:
+        """Lets a test answer the next request whose path contains ``part``."""
+        self._call(lambda: self.faults.append(Fault(method, part, respond, 1)))
 
     def drop(self, method: str, part: str, *, times: int = 1, after: bool = False) -> None:
         """Cuts the connection of the next matching requests; with ``after``, once they have taken effect."""
@@ -339,6 +344,8 @@ class FakeApi:
         if request.path == "/version":
             return web.json_response(self.version)
         parts = request.path.strip("/").split("/")
+        if parts[0] == "apis" and len(parts) == 2:
+            return self._group(parts[1])
         parts = parts[2:] if parts[0] == "api" else parts[3:]
         if parts[0] == "namespaces" and len(parts) > 2:
             parts = parts[2:]
@@ -348,7 +355,8 @@ class FakeApi:
         if resource == "selfsubjectaccessreviews":
             return await self._review(request)
         if request.method == "POST":
-            return self._create(resource, await request.json())
+            item = await request.json()
+            return web.json_response(item, status=201) if "dryRun" in request.query else self._create(resource, item)
         if request.method == "PATCH" and name is not None:
             return self._patch(resource, name, await request.json())
         if request.method == "DELETE":
@@ -357,6 +365,11 @@ class FakeApi:
         if "watch" in request.query:
             return await self._watch(request, resource)
         return self._one(resource, name) if name is not None else self._list(request, resource)
+
+    def _group(self, name: str) -> web.Response:
+        if name not in self.groups:
+            return _status(404, "", "404 page not found")
+        return web.json_response({"name": name, "preferredVersion": {"groupVersion": f"{name}/{self.groups[name]}"}})
 
     async def _review(self, request: web.Request) -> web.Response:
         review = await request.json()

@@ -12,10 +12,11 @@ import pytest
 
 from k8sflow.config import Settings
 from k8sflow.errors import ApiStatusError, ApiUnreachableError, KubernetesError
-from k8sflow.kubernetes.api import KubernetesApi, RateLimiter
+from k8sflow.kubernetes.api import KubernetesApi
 from k8sflow.kubernetes.api_errors import Target
 from k8sflow.kubernetes.kubeconfig import ClusterAccess
 from k8sflow.kubernetes.preflight import PERMISSIONS, check_access
+from k8sflow.kubernetes.rate import RateLimiter
 from tests.unit.kubernetes.fake_api import FakeApi, fake_api
 
 JOBS = "/apis/batch/v1/namespaces/lab/jobs"
@@ -25,7 +26,7 @@ JOB = {"kind": "Job", "metadata": {"name": "j", "labels": {"run": "r1"}}}
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("k8sflow.kubernetes.api._FIRST_DELAY_SECONDS", 0.05)
-    monkeypatch.setattr("k8sflow.kubernetes.preflight._PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr("k8sflow.kubernetes.preflight.PATIENCE_SECONDS", 0.2)
 
 
 @pytest.fixture
@@ -315,7 +316,8 @@ def test_a_missing_secret_is_reported_before_a_pod_waits_for_it(server: FakeApi)
         check_access(settings, access=server.access)
     server.fail("GET", "/secrets/keys", 403, body={"reason": "Forbidden", "message": "cannot get"})
     check_access(settings, access=server.access)
-    server.put("secrets", {"metadata": {"name": "keys"}})
+    keys = {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}
+    server.put("secrets", {"metadata": {"name": "keys"}, "data": keys})
     check_access(settings, access=server.access)
 
 

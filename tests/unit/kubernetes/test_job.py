@@ -15,6 +15,7 @@ from k8sflow.flow.decorators.pod_options import DEFAULT_OPTIONS, PodOptions, mer
 from k8sflow.kubernetes.job import TaskJob, job_manifest
 from k8sflow.task.batch import TaskBatch
 from k8sflow.task.spec import TaskName, TaskSpec
+from tests.support import pod_options
 
 TASK = TaskSpec("BigSum", "12", TaskName("train_model", (3, 1)), attempt=2)
 JOB = TaskJob(
@@ -28,7 +29,7 @@ JOB = TaskJob(
 
 
 def made(**options: Any) -> dict[str, Any]:
-    return job_manifest(replace(JOB, options=PodOptions.from_mapping(options).over(JOB.options)))
+    return job_manifest(replace(JOB, options=pod_options(**options).over(JOB.options)))
 
 
 def pod_of(manifest: dict[str, Any]) -> dict[str, Any]:

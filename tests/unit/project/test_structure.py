@@ -68,7 +68,8 @@ def test_an_import_for_types_alone_makes_no_cycle(tmp_path: Path, guard: str):
 def test_lines_are_counted_with_decorators_and_methods(tmp_path: Path):
     write(
         tmp_path / "app",
-        top="class C:\n    @property\n    def f(self):\n        return 1\n\n    async def g(self): ...\n",
+        top="class C:\n    @property\n    def f(self):\n        return 1\n"
+        "    def h(self): ...\n    async def g(self): pass\n",
     )
     assert list(lines_of_functions(tmp_path / "app")) == [("top.py", "f", 3), ("top.py", "g", 1)]
     assert ("top.py", 6) in list(lines_of_modules(tmp_path / "app"))
@@ -126,13 +127,20 @@ def lines_of_modules(package: Path) -> Iterator[tuple[str, int]]:
 
 
 def lines_of_functions(package: Path) -> Iterator[tuple[str, str, int]]:
-    """The functions, each with its module and its number of lines, decorators included."""
+    """The functions with code, each with its module and its number of lines, decorators included.
+
+    A function whose body is ``...`` declares a signature, which is as long as it has options.
+    """
     for path in sorted(package.rglob("*.py")):
         for node in ast.walk(_tree(path)):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not _is_declaration(node):
                 first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
                 assert node.end_lineno is not None
                 yield path.relative_to(package).as_posix(), node.name, node.end_lineno - first + 1
+
+
+def _is_declaration(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    return all(isinstance(line, ast.Expr) and getattr(line.value, "value", None) is ... for line in node.body)
 
 
 @functools.cache

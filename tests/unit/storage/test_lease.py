@@ -170,14 +170,15 @@ def test_the_holder_renews_the_lease_and_notices_its_loss(store: ObjectStore) ->
     run = _run(store)
     ours = ObjectLease(run, beat_seconds=0.02)
     assert ours.acquire()
-    lost = threading.Event()
-    ours.keep(lost.set)
+    lost, beaten = threading.Event(), threading.Event()
+    ours.keep(lost.set, beaten.set)
 
     def beats() -> bool:
         holder = ObjectLease(run).holder()
         return holder is not None and holder.beat >= 2
 
     wait_for(beats)
+    assert beaten.is_set()
     assert not lost.is_set()
     assert store.put_new("F/runs/r/drivers/000002.json", leases._dump(Holder("x", "elsewhere", 1)))
     assert lost.wait(10)
@@ -192,7 +193,7 @@ def test_a_release_is_seen_at_once(store: ObjectStore, tmp_path: Path) -> None:
     run = _run(store)
     theirs = _elsewhere(ObjectLease(run, beat_seconds=100))
     assert theirs.acquire()
-    theirs.keep(lambda: None)
+    theirs.keep(lambda: None, lambda: None)
     theirs.release()
     assert ObjectLease(run).acquire()
 
@@ -241,7 +242,7 @@ def test_no_error_ends_the_thread_that_keeps_a_lease(
         return exists(key, size)
 
     monkeypatch.setattr(folder_store, "exists", failing)
-    lease.keep(lost.set)
+    lease.keep(lost.set, lambda: None)
     assert tried.wait(10)
     folder_store.put("F/runs/r/drivers/000002.json", [b"{}"])
     assert lost.wait(10)
@@ -259,7 +260,7 @@ def test_taking_missing_and_losing_a_lease_is_logged(
     lost = threading.Event()
     with monkeypatch.context() as failing:
         failing.setattr(type(store), "exists", lambda *_: (_ for _ in ()).throw(StorageError("the keys expired.")))
-        lease.keep(lost.set)
+        lease.keep(lost.set, lambda: None)
         wait_for(lambda: "not renewed" in caplog.text)
     store.put(f"{run.prefix}/drivers/000002.json", [b"{}"])
     assert lost.wait(20)

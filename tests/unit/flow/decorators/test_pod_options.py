@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,18 +13,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from k8sflow.errors import FlowDefinitionError
-from k8sflow.flow.decorators.pod_options import DEFAULT_OPTIONS, RESOURCES, PodOptions, common_namespace, merge
+from k8sflow.flow.decorators.kubernetes import kubernetes, resources
+from k8sflow.flow.decorators.pod_options import DEFAULT_OPTIONS, PodOptions, common_namespace, merge
+from tests.support import pod_options
+
+
+def _a_step(self: Any) -> None: ...
 
 
 def test_options_of_a_decorator_and_of_the_command_line_are_the_same() -> None:
     written = {"cpu": 2, "memory": 1024, "gpu": 1, "node_selector": {"disk": "ssd"}, "image_pull_secrets": ["a", "b"]}
     typed = {"cpu": "2", "memory": "1024", "gpu": "1", "node_selector": "disk=ssd", "image_pull_secrets": "a,b"}
-    assert PodOptions.from_mapping(written) == PodOptions.from_mapping(typed)
+    assert pod_options(**written) == pod_options(**typed)
 
 
 def test_tolerations_are_a_list_or_json() -> None:
-    written = PodOptions.from_mapping({"tolerations": [{"key": "gpu", "operator": "Exists"}]})
-    assert PodOptions.from_mapping({"tolerations": '[{"key": "gpu", "operator": "Exists"}]'}) == written
+    written = pod_options(tolerations=[{"key": "gpu", "operator": "Exists"}])
+    assert pod_options(tolerations='[{"key": "gpu", "operator": "Exists"}]') == written
 
 
 @pytest.mark.parametrize(
@@ -35,7 +42,7 @@ def test_tolerations_are_a_list_or_json() -> None:
         ({"image_pull_policy": "Sometimes"}, "Always, IfNotPresent, Never"),
         ({"node_selector": "ssd"}, "key=value"),
         ({"env": {"A": 1}}, "quote it"),
-        ({"tolerations": [{"kee": "x"}]}, "not a toleration"),
+        ({"tolerations": [{"kee": "x"}]}, "Did you mean 'key'?"),
         ({"tolerations": "[oops"}, "tolerations='[oops'"),
         ({"run_as_user": "root"}, "run_as_user='root'"),
         ({"deadline_seconds": 0}, "0 seconds"),
@@ -45,21 +52,21 @@ def test_tolerations_are_a_list_or_json() -> None:
         ({"max_memroy": "4Gi"}, "Did you mean 'max_memory'?"),
     ],
 )
-def test_a_wrong_option_is_reported_with_a_correction(values: dict[str, object], words: str) -> None:
+def test_a_wrong_option_is_reported_with_a_correction(values: dict[str, Any], words: str) -> None:
     with pytest.raises(FlowDefinitionError) as caught:
-        PodOptions.from_mapping(values, where="@kubernetes")
+        kubernetes(**values)(_a_step)
     assert words in str(caught.value)
     assert "@kubernetes" in str(caught.value)
 
 
 def test_resources_has_options_of_its_own() -> None:
     with pytest.raises(FlowDefinitionError, match="@resources has no option 'image'"):
-        PodOptions.from_mapping({"image": "x"}, where="@resources", only=RESOURCES)
+        resources(image="x")(_a_step)
 
 
 def test_what_the_user_wrote_wins_over_every_default() -> None:
     """A smaller value wins too: the maximum of the two isn't taken."""
-    merged = merge(PodOptions.from_mapping({"memory": 256}), PodOptions(image="app:1"), DEFAULT_OPTIONS)
+    merged = merge(pod_options(memory=256), PodOptions(image="app:1"), DEFAULT_OPTIONS)
     assert (merged.cpu, merged.memory, merged.image) == ("1", "256M", "app:1")
 
 
@@ -106,6 +113,14 @@ def test_options_need_only_the_standard_library() -> None:
     )
 
 
+def test_the_docs_list_every_option() -> None:
+    """Copy the lines of the failure where an option was added or its help has changed."""
+    page = (Path(__file__).parents[4] / "docs" / "pods.md").read_text()
+    table = ["| option | meaning |", "|---|---|"]
+    table += [f"| `{option.name}` | {option.metadata['help']} |" for option in fields(PodOptions)]
+    assert [line for line in page.splitlines() if line.startswith("|")] == table
+
+
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
@@ -116,21 +131,20 @@ def test_options_need_only_the_standard_library() -> None:
         ({"memory": "1e8", "on_oom": "double", "max_memory": "200M"}, ("200M",)),
     ],
 )
-def test_memory_is_doubled_up_to_the_maximum(values: dict[str, object], expected: tuple[str, ...]) -> None:
+def test_memory_is_doubled_up_to_the_maximum(values: dict[str, Any], expected: tuple[str, ...]) -> None:
     """In the unit of the step's own memory, three times where no maximum is given."""
-    assert PodOptions.from_mapping(values).more_memory() == expected
+    assert pod_options(**values).more_memory() == expected
 
 
 @pytest.mark.parametrize(
     ("values", "words"),
     [
         ({"max_memory": "8Gi"}, "no effect without on_oom"),
-        ({"memory": "8Gi", "on_oom": "double", "max_memory": "8192Mi"}, "is not more than memory='8Gi'"),
         ({"on_oom": "double", "max_memory": "2Gi"}, "is not more than memory='4096M'"),
     ],
 )
-def test_a_maximum_without_effect_is_refused(values: dict[str, object], words: str) -> None:
+def test_a_maximum_without_effect_is_refused(values: dict[str, Any], words: str) -> None:
     """The options of all decorators count together."""
     with pytest.raises(FlowDefinitionError) as caught:
-        PodOptions.from_mapping(values).more_memory()
+        pod_options(**values).more_memory()
     assert words in str(caught.value)

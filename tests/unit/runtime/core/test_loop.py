@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from k8sflow.errors import RunError, StorageError, SupersededError
+from k8sflow.errors import RunCancelledError, RunError, StorageError, SupersededError
 from k8sflow.executors.base import Finished, Report, Started, TaskEvent
 from k8sflow.flow.checks import graph as lint
 from k8sflow.flow.compile import compile_flow
@@ -27,7 +27,7 @@ from k8sflow.runtime.core.retries import Again
 from k8sflow.runtime.core.run_state import RunResult, RunState
 from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.storage.folder import FolderStore
-from k8sflow.storage.records import Commit, ForeachItems, OutcomeRecord
+from k8sflow.storage.records import CancelRequest, Commit, ForeachItems, OutcomeRecord
 from k8sflow.storage.run_store import RunStore
 from k8sflow.task.result import Failure, TaskResult, Transition, failed
 from k8sflow.task.spec import TaskName, TaskSpec
@@ -484,6 +484,24 @@ def test_an_execution_that_died_with_its_driver_has_a_number_of_its_own(
         write_outcome(world.run_store, spec, _failure(Outcome.USER_ERROR))
     assert world.drive(take_over=True).is_success
     assert [spec.attempt for spec in world.attempts if spec.name.step == "s1"] == attempts
+
+
+def test_a_run_that_someone_has_cancelled_ends_as_cancelled(tmp_path: Path) -> None:
+    """A deleted Job makes the driver look for the request, which says who it was; else it is a failure."""
+    world = World(_graph(Plain()), tmp_path)
+    world.behave = lambda _: _failure(Outcome.CANCELLED)
+    assert not world.drive().is_success
+    ended = world.run_store.read_run_outcome()
+    assert ended is not None
+    assert "failed" in ended.summary
+    world.run_store.request_cancel(CancelRequest("ann", "laptop", 0.0))
+    with pytest.raises(RunCancelledError, match="cancelled by ann on laptop"):
+        world.drive()
+    ended = world.run_store.read_run_outcome()
+    assert ended is not None
+    assert (ended.outcome, ended.summary) == (Outcome.CANCELLED, "cancelled by ann on laptop")
+    assert world.executor is not None
+    assert world.executor.cancelled == 1
 
 
 def test_a_driver_that_was_superseded_leaves_what_runs(tmp_path: Path) -> None:

@@ -85,7 +85,11 @@ def settings(s3_store: S3Store, server: FlowRunApi) -> Settings:
     server.put("namespaces", {"metadata": {"name": "lab"}})
     server.first_status = {"phase": "Pending"}
     bucket = f"{s3server.BUCKET}/{s3_store.prefix.rstrip('/')}"
-    return Settings(bucket=bucket, endpoint=s3_store.endpoint, region="us-east-1", kubernetes_namespace="lab")
+    inside = "https://s3.example.com"
+    return Settings(
+        bucket=bucket, endpoint=s3_store.endpoint, in_cluster_endpoint=inside, region="us-east-1",
+        kubernetes_namespace="lab",
+    )  # fmt: skip
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,13 +16,13 @@ from k8sflow.cli.terminal import Terminal
 from k8sflow.config import Settings
 from k8sflow.errors import KubernetesError, RunError
 from k8sflow.executors.base import Finished, Queued, Started
-from k8sflow.flow.decorators.pod_options import PodOptions
+from k8sflow.flow.decorators.pod_options import GUARDED, PodOptions
 from k8sflow.flow.graph import Graph
 from k8sflow.flow.outcome import Outcome
 from k8sflow.runtime.core.run_state import RunEnd, RunResult
 from k8sflow.runtime.detached import status as statuses
 from k8sflow.runtime.detached import submit
-from k8sflow.runtime.detached.driver import check_service_accounts
+from k8sflow.runtime.detached.driver import check_pods
 from k8sflow.runtime.detached.status import FlowRunStatus, final_status, running_status
 from k8sflow.runtime.placement import Placement
 from k8sflow.runtime.progress.tally import Tally
@@ -121,13 +122,31 @@ class TestServiceAccounts:
 
     def test_another_one_is_refused(self) -> None:
         environment = {"K8SFLOW_ALLOWED_SERVICE_ACCOUNTS": "k8sflow-task,gpu"}
-        check_service_accounts(self.placement("gpu"), environment)
-        check_service_accounts(self.placement(None), environment)
+        check_pods(self.placement("gpu"), environment)
+        check_pods(self.placement(None), environment)
         with pytest.raises(RunError, match="the step train asks for the service account 'admin'"):
-            check_service_accounts(self.placement("admin"), environment)
+            check_pods(self.placement("admin"), environment)
 
     def test_on_a_laptop_rbac_decides(self) -> None:
-        check_service_accounts(self.placement("admin"), {})
+        check_pods(self.placement("admin"), {})
+
+
+class TestGuardedOptions:
+    """The pods of detached runs are made with the driver's rights, so the administrators decide about some options."""
+
+    @pytest.mark.parametrize("name", GUARDED)
+    def test_one_is_refused_unless_it_is_allowed(self, name: str) -> None:
+        placement = Placement({"train": PodOptions(**{name: ("x",)})}, "lab")
+        environment = {"K8SFLOW_ALLOWED_SERVICE_ACCOUNTS": "k8sflow-task"}
+        with pytest.raises(RunError, match=f"the step train has the option {name}, which is not allowed"):
+            check_pods(placement, environment)
+        check_pods(placement, {**environment, "K8SFLOW_ALLOWED_OPTIONS": f"gpu,{name}"})
+        check_pods(placement, {})  # on a laptop, RBAC decides
+
+    def test_the_chart_knows_them(self) -> None:
+        schema = json.loads((Path(__file__).parents[4] / "charts/k8sflow/values.schema.json").read_text())
+        known = schema["properties"]["task"]["properties"]["allowedOptions"]["items"]["enum"]
+        assert known == list(GUARDED)
 
 
 class TestObserver:

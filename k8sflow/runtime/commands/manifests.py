@@ -1,0 +1,91 @@
+"""``run --dry-run``: the objects that a run would create, as YAML for ``kubectl apply``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import yaml
+
+from k8sflow.errors import RunError
+from k8sflow.executors.context import RunContext
+from k8sflow.executors.kubernetes.pods import job_name, task_job
+from k8sflow.executors.kubernetes.requirements import open_bucket
+from k8sflow.executors.kubernetes.run_objects import RunObjects, owner_manifest
+from k8sflow.flow.compile import checked
+from k8sflow.flow.graph import Graph
+from k8sflow.kubernetes import flowrun
+from k8sflow.kubernetes.job import job_manifest
+from k8sflow.kubernetes.manifest import Manifest
+from k8sflow.runtime.commands.create import check_executors, check_names, new_record
+from k8sflow.runtime.placement import Placement
+from k8sflow.runtime.request import RunRequest, code_folder
+from k8sflow.storage import package
+from k8sflow.storage.run_store import RunStore
+from k8sflow.task.batch import TaskBatch
+from k8sflow.task.spec import TaskName, TaskSpec
+
+
+def manifests(request: RunRequest) -> str:
+    """The manifests of a run that is not started: nothing is stored, and no cluster is asked.
+
+    Raises:
+        K8sflowError: The run couldn't be started, or runs on this machine alone.
+    """
+    definition = checked(request.definition)
+    placement = Placement.of(definition, request.decorators, request.settings)
+    check_executors(request, definition, placement)
+    check_names(request)
+    if not placement.uses_kubernetes:
+        raise RunError(
+            "--dry-run prints the manifests of a run on Kubernetes, and every step of this one runs on this machine.",
+            advice="Add --with kubernetes, or @kubernetes to a step.",
+        )
+    settings = placement.inside(request.settings)
+    store = open_bucket(settings)
+    record = replace(
+        new_record(definition, {}, request.run_id),
+        pods=placement.pods,
+        policies=placement.policies,
+        package=package.build(code_folder(request.flow)).sha256,
+    )
+    context = RunContext(
+        report=lambda _event: None,
+        record=record,
+        run_store=RunStore(store, record.flow, record.run),
+        settings=settings,
+        pods=placement.pods,
+        policies=placement.policies,
+    )
+    if request.is_detached:
+        owner = flowrun.flowrun_manifest(record, request.settings, placement.namespace, store.url)
+    else:
+        owner = owner_manifest(RunObjects.of(context))
+    return "---\n".join(_documents(context, owner))
+
+
+def _documents(context: RunContext, owner: Manifest) -> Iterator[str]:
+    graph = context.record.graph
+    yield f"# The owner of the run's objects; a run adds the reference to it to each Job.\n{_yaml(owner)}"
+    for step in graph.nodes:
+        if step not in context.pods:
+            yield f"# Step {step} runs on this machine.\n"
+            continue
+        name = TaskName(step, (0,) * graph.depth(step))
+        tasks = TaskBatch(TaskSpec(context.record.flow, context.record.run, name))
+        job = task_job(context, job_name(tasks), tasks, context.pods[step])
+        yield f"# {_about(graph, step)}\n{_yaml(job_manifest(job))}"
+
+
+def _about(graph: Graph, step: str) -> str:
+    if depth := graph.depth(step):
+        inside = " in ".join(f"the foreach of {split}" for split in reversed(graph.nodes[step].splits[-depth:]))
+        return f"Step {step}: a Job for each branch of {inside}; this is the first one's, its inputs are left out."
+    if graph.nodes[step].is_start:
+        return f"Step {step}."
+    return f"Step {step}: the inputs of its task, which are known when the steps before it have ended, are left out."
+
+
+def _yaml(manifest: Manifest) -> str:
+    text: str = yaml.safe_dump(manifest, sort_keys=False, allow_unicode=True, width=1000)
+    return text

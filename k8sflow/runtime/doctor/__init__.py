@@ -1,0 +1,1 @@
+"""``k8sflow doctor``: checks machine, cluster and bucket without a run."""

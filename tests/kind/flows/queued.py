@@ -1,0 +1,18 @@
+"""A step that ends in the pod that finds the gate open."""
+
+import os
+import time
+
+from k8sflow import FlowSpec, kubernetes, step
+
+
+class Queued(FlowSpec):
+    @kubernetes(cpu=0.1, memory=100, queue="team", config_maps="gate", pending_timeout_seconds=5)
+    @step(start=True, end=True)
+    def only(self):
+        while os.environ["GATE"] != "open":
+            time.sleep(60)
+
+
+if __name__ == "__main__":
+    Queued()
