@@ -16,6 +16,8 @@ FILE_NAME = "k8sflow.toml"
 ROOT_NAME = ".k8sflow"
 LOG_LEVELS = ("debug", "info", "warning", "error")
 _PATIENCE_SECONDS = 600.0
+_LOG_LIMIT_MB = 1000.0
+_FOLLOWED_TASKS = 20
 _INDEXED_FROM = 20
 
 
@@ -43,7 +45,9 @@ class Settings:
         kubernetes_image: Image of task pods, with Python 3.10 or newer; None for the runtime image.
         kubernetes_runtime_image: The k8sflow image.
         kubernetes_service_account: Service account of task pods; None for the namespace's default.
+        kubernetes_followed_tasks: How many tasks show their output while they run, at a time; None for 20.
         kubernetes_context: Context of the kubeconfig; None for its current one.
+        log_limit_mb: How many megabytes of each output stream of a task are stored; None for 1000.
         kubernetes_indexed_from: From how many pods on a foreach is run as Indexed Jobs; None for the default.
         log: Level from which k8sflow logs to stderr, one of ``LOG_LEVELS``; None for no logging.
     """
@@ -62,7 +66,9 @@ class Settings:
     kubernetes_image: str | None = None
     kubernetes_runtime_image: str = f"k8sflow:{VERSION}"
     kubernetes_service_account: str | None = None
+    kubernetes_followed_tasks: str | None = None
     kubernetes_context: str | None = None
+    log_limit_mb: str | None = None
     kubernetes_indexed_from: str | None = None
     log: str | None = None
 
@@ -79,10 +85,20 @@ class Settings:
                 f"the setting credentials is {self.credentials!r}.",
                 advice='Use "secret:NAME" (a Secret in the namespace of the run) or "service-account".',
             )
-        if self.storage_patience_seconds is not None and not _is_seconds(self.storage_patience_seconds):
+        if self.storage_patience_seconds is not None and not _is_amount(self.storage_patience_seconds):
             raise ConfigurationError(
                 f"the setting storage_patience_seconds is {self.storage_patience_seconds!r}.",
                 advice='Use a number of seconds, such as "600" for ten minutes.',
+            )
+        if self.log_limit_mb is not None and not _is_amount(self.log_limit_mb):
+            raise ConfigurationError(
+                f"the setting log_limit_mb is {self.log_limit_mb!r}.",
+                advice='Use a number of megabytes, such as "1000".',
+            )
+        if self.kubernetes_followed_tasks is not None and not self.kubernetes_followed_tasks.isdecimal():
+            raise ConfigurationError(
+                f"the setting kubernetes_followed_tasks is {self.kubernetes_followed_tasks!r}.",
+                advice='Use a number of tasks, such as "20"; "0" shows no output while tasks run.',
             )
         if self.kubernetes_indexed_from is not None and not _is_count(self.kubernetes_indexed_from):
             raise ConfigurationError(
@@ -103,7 +119,7 @@ class Settings:
                 advice='Use a whole number, such as "3"; "0" for none.',
             )
         pauses = self.infrastructure_pauses_seconds
-        if pauses is not None and not all(map(_is_seconds, pauses.split(","))):
+        if pauses is not None and not all(map(_is_amount, pauses.split(","))):
             raise ConfigurationError(
                 f"the setting infrastructure_pauses_seconds is {pauses!r}.",
                 advice='Use numbers of seconds, separated by commas, such as "2,20,120".',
@@ -113,6 +129,16 @@ class Settings:
     def storage_patience(self) -> float:
         """Seconds that a finished task and a run's driver wait for an unreachable bucket."""
         return _PATIENCE_SECONDS if self.storage_patience_seconds is None else float(self.storage_patience_seconds)
+
+    @property
+    def log_limit_bytes(self) -> int:
+        """The size up to which each output stream of a task is stored."""
+        return int((_LOG_LIMIT_MB if self.log_limit_mb is None else float(self.log_limit_mb)) * 1e6)
+
+    @property
+    def followed_tasks(self) -> int:
+        """The number of tasks on the cluster whose output is shown while they run, at a time."""
+        return _FOLLOWED_TASKS if self.kubernetes_followed_tasks is None else int(self.kubernetes_followed_tasks)
 
     @property
     def indexed_from(self) -> int:
@@ -134,7 +160,7 @@ class Settings:
         return {name: value for name, value in values.items() if value is not None}
 
 
-def _is_seconds(text: str) -> bool:
+def _is_amount(text: str) -> bool:
     try:
         return 0 <= float(text) < float("inf")
     except ValueError:
@@ -219,7 +245,7 @@ def _candidates(folder: Path, environment: Mapping[str, str]) -> Iterator[Path]:
         yield parent / FILE_NAME
     if folder_of_user := environment.get("XDG_CONFIG_HOME"):
         yield Path(folder_of_user) / "k8sflow" / "config.toml"
-    elif home := environment.get("HOME"):  # a pod's user may have no home
+    elif home := environment.get("HOME") or environment.get("USERPROFILE"):  # a pod's user may have no home
         yield Path(home) / ".config" / "k8sflow" / "config.toml"
 
 

@@ -10,5 +10,5 @@ def current_user() -> str:
     """The name of this process's user; ``unknown`` for a user id without a name."""
     try:
         return os.environ.get("K8SFLOW_USER") or getpass.getuser()
-    except (KeyError, OSError):
+    except (KeyError, OSError, ImportError):  # Windows has no module pwd
         return "unknown"

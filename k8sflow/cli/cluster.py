@@ -88,6 +88,7 @@ def _list_command(declared: FlowDefinition, scope: Scope) -> click.Command:
             click.Option(["--all", "ended"], is_flag=True, help="Also finished tasks whose Jobs are still kept."),
             output.JSON_OPTION,
         ],
+        short_help="List unfinished tasks in the cluster.",
         help="List the unfinished tasks of this flow's runs that have Jobs in the cluster.",
     )  # fmt: skip
 
@@ -223,6 +224,7 @@ def _logs_command(declared: FlowDefinition, scope: Scope) -> click.Command:
             _place(scope),
             click.Option(["--follow", "-f"], is_flag=True, help="Print new output until the pod ends."),
         ],
+        short_help="Print the output of a task's pod.",
         help="Print the output of a task from its pod, as it is written; without a pod, what the bucket has.",
     )  # fmt: skip
 
@@ -254,16 +256,15 @@ def _describe_command(declared: FlowDefinition, scope: Scope) -> click.Command:
 
     return click.Command(
         "describe", callback=callback, params=[_place(scope)],
+        short_help="Describe a task's Job and pod.",
         help="Describe a task's Job and pod: state, diagnosis, node, requests, conditions and events.",
     )  # fmt: skip
 
 
 def _print_described(cluster: OnCluster, namespace: str, task: LiveTask) -> None:
-    from k8sflow.kubernetes.live import events_of  # noqa: PLC0415  as above
-    from k8sflow.runtime.commands.describe import described  # noqa: PLC0415  as above
+    from k8sflow.runtime.commands.describe import describe  # noqa: PLC0415  as above
 
-    events = cluster.ask(lambda api: events_of(api, namespace, task))
-    for title, text in described(task, events, namespace):
+    for title, text in cluster.ask(lambda api: describe(api, namespace, task)):
         _print_pair(title, text)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -80,9 +81,7 @@ def _mistake(found: Problem | K8sflowError) -> dict[str, Any]:
 def _show(definition: FlowDefinition, *, as_json: bool) -> None:
     with errors_shown():
         compiled = checked(definition)
-        from k8sflow.executors.fork_server.start import imported_by_each_task  # noqa: PLC0415  the other commands need none
-
-        slow = imported_by_each_task(compiled.flow)
+        slow = _imported_by_each_task(compiled) if hasattr(os, "fork") else {}
     if as_json:
         output.print_json({**_document(compiled), "imported_by_each_task": slow, "parameters": [
             {"name": each.name, "type": each.type_name, "required": each.required, "help": each.help}
@@ -101,6 +100,13 @@ def _show(definition: FlowDefinition, *, as_json: bool) -> None:
             click.echo(f"    -> {', '.join(node.next)}{how}")
     for library, why in slow.items():
         click.echo(f"Each task imports {library} by itself: {why}.")
+
+
+def _imported_by_each_task(definition: FlowDefinition) -> dict[str, str]:
+    """The libraries that can't be imported ahead of local tasks, and why."""
+    from k8sflow.executors.fork_server.start import imported_by_each_task  # noqa: PLC0415  the other commands need none
+
+    return imported_by_each_task(definition.flow)
 
 
 def _document(definition: FlowDefinition) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from k8sflow.cli import dump, logs, packages, runs, tags
+from k8sflow.cli import dump, logs, packages, runs, tags, timeline
 from k8sflow.cli.scope import Scope
 from k8sflow.flow.spec import FlowSpec
 
@@ -18,4 +18,5 @@ def commands(flow: type[FlowSpec] | None = None) -> list[click.Command]:
         packages.command(scope, flow),
         runs.command(scope),
         tags.command(scope),
+        timeline.command(scope),
     ]

@@ -34,6 +34,10 @@ def options() -> list[click.Parameter]:
         ),
         click.Option(["--tag", "tags"], multiple=True, callback=checked_tags, help="Tag the run (repeatable)."),
         click.Option(["--namespace"], help="The tag by which the run's tasks look for runs (default: user:NAME)."),
+        click.Option(
+            ["--trace", "is_traced"], is_flag=True, envvar="K8SFLOW_TRACE",
+            help="Record when each task was submitted, started and committed, for the command timeline.",
+        ),
         click.Option(["--run-id"], help="The new run's id (default: derived from the time)."),
         click.Option(["--run-id-file"], type=click.Path(dir_okay=False), help="Write the new run's id to this file."),
         click.Option(

@@ -20,11 +20,35 @@ class Queued:
 
 
 @dataclass(frozen=True)
+class Reached:
+    """A task on a cluster has come closer to its start; emitted in traced runs only.
+
+    Args:
+        task: The execution.
+        stage: ``created``: the API server has its Job. ``scheduled``: its pod has a node.
+        at: When the driver's process learned it, in seconds since 1970.
+        where: The node.
+    """
+
+    task: TaskSpec
+    stage: Literal["created", "scheduled"]
+    at: float
+    where: str = ""
+
+
+@dataclass(frozen=True)
 class Started:
-    """A task's process or container runs."""
+    """A task's process or container runs.
+
+    Args:
+        task: The execution.
+        where: The process or the pod.
+        is_followed: Whether its output follows while it runs; if not, the end of it does, should it fail.
+    """
 
     task: TaskSpec
     where: str
+    is_followed: bool = True
 
 
 @dataclass(frozen=True)
@@ -60,7 +84,7 @@ class Finished:
     result: TaskResult
 
 
-TaskEvent = Queued | Started | Output | Note | OutputMissing | Finished
+TaskEvent = Queued | Reached | Started | Output | Note | OutputMissing | Finished
 Emit = Callable[[TaskEvent], None]
 # Takes an executor's events, or the error that ends it, from whatever thread.
 Report = Callable[[TaskEvent | Exception], None]

@@ -3,13 +3,32 @@
 from __future__ import annotations
 
 import os
+import sys
 
+from k8sflow.errors import RunError
 from k8sflow.executors.base import Executor
 from k8sflow.executors.context import RunContext
 
 LOCAL, KUBERNETES = "local", "kubernetes"
 # The executor that forks comes first: others start threads.
 EXECUTORS = (LOCAL, KUBERNETES)
+
+
+def check_local(what: str = "steps can't run") -> None:
+    """Refuses processes of flows on this machine where there is no fork.
+
+    Args:
+        what: The beginning of the message.
+
+    Raises:
+        RunError: The system is Windows.
+    """
+    if not hasattr(os, "fork"):
+        raise RunError(
+            f"{what} on this machine: local runs need Linux or macOS, and this is {sys.platform}.",
+            cause="They need fork and signals, which this system doesn't have.",
+            advice="Run every step on a cluster, with `run --with kubernetes`, or use WSL.",
+        )
 
 
 def make(name: str, context: RunContext) -> Executor:
@@ -25,6 +44,7 @@ def make(name: str, context: RunContext) -> Executor:
 
 def _local(context: RunContext) -> Executor:
     """The executor of this machine; it forks, so it comes before anything that starts a thread."""
+    check_local()
     # A driver in the cluster runs no task itself.
     from k8sflow.executors.local import LocalExecutor  # noqa: PLC0415
     from k8sflow.task.inside.runner import TaskRunner  # noqa: PLC0415
@@ -37,4 +57,5 @@ def _local(context: RunContext) -> Executor:
         limit_of=context.time_limit,
         lock=context.lock,
         log_patience=context.settings.storage_patience,
+        log_limit_bytes=context.settings.log_limit_bytes,
     )

@@ -56,6 +56,7 @@ class LocalExecutor:
         lock: A file descriptor that the fork servers keep open until the last task has ended, and no task.
         log_patience: How many seconds the rest of a task's output waits for a bucket that can't be reached; the task
             ends after that.
+        log_limit_bytes: How much of each stream of a task is kept; None for all of it.
     """
 
     def __init__(
@@ -67,9 +68,11 @@ class LocalExecutor:
         limit_of: Callable[[str], TimeLimit | None] = lambda _: None,
         lock: int | None = None,
         log_patience: float = 30.0,
+        log_limit_bytes: int | None = None,
     ) -> None:
         self._emit = emit
         self._log_patience = log_patience
+        self._log_limit_bytes = log_limit_bytes
         self._finishing: list[threading.Thread] = []
         self._limit_of = limit_of
         self._run_store = runner.run_store
@@ -196,7 +199,7 @@ class LocalExecutor:
         return None if first == math.inf else max(0.0, first - time.monotonic())
 
     def _start(self, task: TaskSpec) -> None:
-        logs = open_logs(self._run_store, task, self._patience)
+        logs = open_logs(self._run_store, task, self._patience, self._log_limit_bytes)
 
         def take(stream: OutputStream, data: bytes) -> None:
             logs.add(stream, data)

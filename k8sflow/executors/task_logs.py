@@ -28,15 +28,19 @@ class TaskLogs(Protocol):
         """
 
 
-def open_logs(run_store: RunStore, task: TaskSpec, patience: Callable[[], float]) -> TaskLogs:
+def open_logs(
+    run_store: RunStore, task: TaskSpec, patience: Callable[[], float], limit_bytes: int | None = None
+) -> TaskLogs:
     """The logs of an execution, and a trace of it: a driver that takes over gives the next one another number.
 
     Args:
         run_store: The run's records.
         task: The execution.
         patience: How many seconds the rest of its output may wait for a bucket; called again while it waits.
+        limit_bytes: How much of each stream is kept; None for all of it.
     """
-    logs = {stream: run_store.open_log(task.name.step, task.name.id, task.attempt, stream) for stream in _STREAMS}
+    name = task.name
+    logs = {stream: run_store.open_log(name.step, name.id, task.attempt, stream, limit_bytes) for stream in _STREAMS}
     is_remote = run_store.store.parallel_reads > 1  # each access is a round trip
     return _Uploaded(logs, patience) if is_remote else _Direct(logs)
 
@@ -56,7 +60,7 @@ class _Direct:
         """Closes the logs, and calls ``done``."""
         for log in self._logs.values():
             log.close()
-        done("")
+        done("; ".join(f"{stream}: {log.left_out}" for stream, log in self._logs.items() if log.left_out))
 
 
 class _Uploaded:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import os
 import ssl
 import urllib.request
 from collections.abc import Mapping, Sequence
@@ -77,9 +78,9 @@ def load_access(context: str | None, environment: Mapping[str, str]) -> ClusterA
     )
 
 
-def _paths(environment: Mapping[str, str]) -> list[Path]:
-    # ":" is os.pathsep on every supported system, as in kubectl.
-    listed = [Path(part).expanduser() for part in environment.get("KUBECONFIG", "").split(":") if part]
+def _paths(environment: Mapping[str, str], separator: str = os.pathsep) -> list[Path]:
+    """The kubeconfigs, found as kubectl finds them; Windows separates them by semicolons."""
+    listed = [Path(part).expanduser() for part in environment.get("KUBECONFIG", "").split(separator) if part]
     return listed or [Path(environment.get("HOME") or Path.home()) / ".kube" / "config"]
 
 

@@ -110,8 +110,12 @@ class LiveTask:
 
     @property
     def why_waiting(self) -> TaskResult | None:
-        """Why its pod has not started, as far as the pod itself shows."""
-        return None if self.pod is None else waiting.why(self.pod, self.options)
+        """The reason why its pod has not started, as far as the pod itself shows it."""
+        return self.diagnosis(None)
+
+    def diagnosis(self, largest_node: tuple[str, str] | None) -> TaskResult | None:
+        """The reason why its pod has not started, with the size of the largest node, where that is known."""
+        return None if self.pod is None else waiting.why(self.pod, self.options, largest_node)
 
     @property
     def end(self) -> PodEnd | None:
@@ -171,6 +175,15 @@ def _tasks_of(pod: Manifest, tasks: TaskBatch, per_pod: int) -> TaskBatch:
         return tasks
     index = (pod["metadata"].get("annotations") or {}).get(labels.INDEX)
     return tasks if index is None else tasks.share(int(index), per_pod)
+
+
+async def largest_node(api: KubernetesApi) -> tuple[str, str] | None:
+    """Allocatable cores and memory of the largest node; None where nodes may not be listed."""
+    try:
+        nodes, _ = await api.list("/api/v1/nodes")
+    except KubernetesError:
+        return None  # a courtesy
+    return waiting.largest(nodes)
 
 
 async def events_of(api: KubernetesApi, namespace: str, task: LiveTask) -> list[Manifest]:

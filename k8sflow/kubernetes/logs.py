@@ -44,6 +44,7 @@ class PodLog:
         report: Report | None = None,
     ) -> None:
         self._api = api
+        self.pod_path = path
         self._outage = Outage("Its output", report, recovery="is shown again")
         self._path = f"{path}/log"
         self._container = container
@@ -83,23 +84,28 @@ class PodLog:
         if self._outage.failed(text):
             asyncio.get_running_loop().call_later(self._outage.seconds_to_report, self._outage.report_if_due)
 
-    async def drain(self) -> None:
+    async def drain(self, last_lines: int | None = None) -> None:
         """Passes on the rest of the log of a container that has ended.
+
+        Args:
+            last_lines: How many lines are enough; None for all.
 
         Raises:
             ApiStatusError: The log was deleted, or reading it is forbidden.
             ApiUnreachableError: It can't be read now.
         """
-        await self._read(follow=False)
+        await self._read(follow=False, last_lines=last_lines)
 
     @property
     def _position(self) -> tuple[bytes, int]:
         return self._last_time, self._seen_at_last_time
 
-    async def _read(self, *, follow: bool) -> None:
+    async def _read(self, *, follow: bool, last_lines: int | None = None) -> None:
         params = {"container": self._container, "timestamps": "true"}
         if follow:
             params["follow"] = "true"
+        if last_lines is not None:
+            params["tailLines"] = str(last_lines)
         if self._last_time:
             params["sinceTime"] = _whole_seconds(self._last_time)
         start, repeated = self._last_time, self._seen_at_last_time

@@ -109,8 +109,7 @@ async def inspect(
         check_permissions(api, namespace, permissions),
         check_references(api, namespace, _references(settings, pods)),
         check_address(api, settings),
-        _check_options(api, judged),
-        check_admission(api, namespace, pods),
+        _check_pods(api, namespace, judged, pods),
         _check_nodes(api, pods),
     )
     if basic:
@@ -170,16 +169,13 @@ async def check_permissions(api: KubernetesApi, namespace: str, permissions: tup
     return [_not_allowed(api.access, namespace, missing)] if missing else []
 
 
-async def _check_options(api: KubernetesApi, jobs: Mapping[str, TaskJob]) -> list[Finding]:
-    """The first finding about a Job that the server would refuse or change."""
-    try:
-        if jobs:
-            await check_pods(api, jobs)
-    except (ApiStatusError, ApiUnreachableError):
-        raise
-    except KubernetesError as error:
-        return [Finding.of(error)]
-    return []
+async def _check_pods(
+    api: KubernetesApi, namespace: str, judged: Mapping[str, TaskJob], pods: Mapping[str, Manifest]
+) -> list[Finding]:
+    """The findings about pods that the server would refuse or change; about each step, those of its Job come first."""
+    refused = await check_pods(api, judged)
+    others = {step: template for step, template in pods.items() if step not in refused}
+    return [*refused.values(), *await check_admission(api, namespace, others)]
 
 
 async def _check_nodes(api: KubernetesApi, pods: Mapping[str, Manifest]) -> list[Finding]:

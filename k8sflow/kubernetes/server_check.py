@@ -12,9 +12,10 @@ from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from typing import Any
 
-from k8sflow.errors import ApiStatusError, KubernetesError
+from k8sflow.errors import ApiStatusError
 from k8sflow.kubernetes import pod_template
 from k8sflow.kubernetes.api import KubernetesApi
+from k8sflow.kubernetes.findings import Finding
 from k8sflow.kubernetes.job import TaskJob, job_manifest
 from k8sflow.kubernetes.manifest import Manifest
 
@@ -35,51 +36,50 @@ def version_of(document: Mapping[str, Any]) -> tuple[int, int] | None:
     return (int(digits[0]), int(digits[1])) if all(digits) else None
 
 
-async def check_pods(api: KubernetesApi, jobs: Mapping[str, TaskJob]) -> None:
-    """Returns if the API server accepts the Jobs of some steps.
+async def check_pods(api: KubernetesApi, jobs: Mapping[str, TaskJob]) -> dict[str, Finding]:
+    """The findings about Jobs that the API server doesn't accept, or is too old for, by their steps.
 
     Args:
         api: The API server.
         jobs: A Job for each step; they are not created.
 
     Raises:
-        KubernetesError: It doesn't accept one, or is too old for a field of it.
+        KubernetesError: The API server doesn't answer.
     """
+    if not jobs:
+        return {}
     try:
         version = await api.get("/version")
     except ApiStatusError:
         version = {}  # some proxies hide it
-    for step, job in jobs.items():
-        _check_version(step, job, version)
-    await asyncio.gather(*(_check(api, step, job, version) for step, job in jobs.items()))
+    found = await asyncio.gather(*(_check(api, step, job, version) for step, job in jobs.items()))
+    return {step: finding for step, finding in zip(jobs, found, strict=True) if finding is not None}
 
 
-def _check_version(step: str, job: TaskJob, version: Mapping[str, Any]) -> None:
-    found = version_of(version)
+async def _check(api: KubernetesApi, step: str, job: TaskJob, version: Mapping[str, Any]) -> Finding | None:
+    known = version_of(version)
     for option, (first, _) in _FEATURES.items():
-        if getattr(job.options, option) is not None and found is not None and found < first:
-            raise _too_old(step, option, version)
-
-
-async def _check(api: KubernetesApi, step: str, job: TaskJob, version: Mapping[str, Any]) -> None:
+        if getattr(job.options, option) is not None and known is not None and known < first:
+            return _too_old(step, option, version)
     manifest = job_manifest(job)
     try:
         answer = await api.dry_run(f"/apis/batch/v1/namespaces/{job.namespace}/jobs", manifest)
     except ApiStatusError as error:
         if not _is_about_the_pod(error):
-            return  # the Job itself is created with retries, and refused with an explanation
-        option = next((o for o, field in _FIELDS.items() if getattr(job.options, o) and field in error.message), None)
-        needs = f" {option} needs {_FEATURES[option][1]}; this is {version.get('gitVersion')}." if option else ""
-        raise _refused(step, job, manifest, error.message + needs) from error
+            return None  # the Job itself is created with retries, and refused with an explanation
+        named = (o for o, field in _FIELDS.items() if getattr(job.options, o) and field in error.message)
+        needs = [f" {o} needs {_FEATURES[o][1]}; this is {version.get('gitVersion')}." for o in named]
+        return _refused(step, job, manifest, error.message + "".join(needs))
     dropped = list(_dropped(manifest["spec"], answer.get("spec") or {}, "spec"))
     for option, field in _FIELDS.items():
         if getattr(job.options, option) is not None and any(field in path for path in dropped):
-            raise _too_old(step, option, version)
+            return _too_old(step, option, version)
     if dropped:
-        raise _refused(
+        return _refused(
             step, job, manifest, f"it has no {', '.join(dropped)}, and would run the pod without (its version is "
             f"{version.get('gitVersion')})",
         )  # fmt: skip
+    return None
 
 
 def _is_about_the_pod(error: ApiStatusError) -> bool:
@@ -89,20 +89,20 @@ def _is_about_the_pod(error: ApiStatusError) -> bool:
     return error.status == HTTPStatus.FORBIDDEN and "denied the request" in error.message
 
 
-def _refused(step: str, job: TaskJob, manifest: Manifest, message: str) -> KubernetesError:
+def _refused(step: str, job: TaskJob, manifest: Manifest, message: str) -> Finding:
     template, where = job.options.pod_template, ""
     if template is not None:
         line = pod_template.line_of(message, manifest["spec"]["template"], template)
         where = f"{template['file']}:{line}: " if line is not None else ""
     advice = "Correct the template." if where else "Correct the option of @kubernetes that sets this field."
-    return KubernetesError(f"{where}the cluster refuses the pod of step {step}.", cause=message, advice=advice)
+    return Finding(f"{where}the cluster refuses the pod of step {step}.", message, advice)
 
 
-def _too_old(step: str, option: str, version: Mapping[str, Any]) -> KubernetesError:
-    return KubernetesError(
+def _too_old(step: str, option: str, version: Mapping[str, Any]) -> Finding:
+    return Finding(
         f"step {step} can't run on this cluster, which is Kubernetes {version.get('gitVersion')}.",
-        cause=f"Its option {option} needs {_FEATURES[option][1]}.",
-        advice=f"Remove {option}, or use a newer cluster.",
+        f"Its option {option} needs {_FEATURES[option][1]}.",
+        f"Remove {option}, or use a newer cluster.",
     )
 
 

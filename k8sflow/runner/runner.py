@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from k8sflow import config
 from k8sflow.client import Run, Task
 from k8sflow.errors import NotFoundError, ParameterError, RunError
+from k8sflow.executors.by_name import check_local
 from k8sflow.runner.child import Child
 from k8sflow.runner.executing import ExecutingRun, ExecutingTask
 from k8sflow.runtime import lookup
@@ -186,6 +187,7 @@ class Runner:
 
     def _child(self, command: str, values: dict[str, Any], answer: str) -> tuple[Child, str]:
         """A command's process, and its command line for people; ``answer`` is the option for its answer's file."""
+        check_local("Runner can't start a process")
         line = [sys.executable, str(self.flow_file), command, "--k8sflow-call"]
         shown = shlex.join([Path(sys.executable).name, self.flow_file.name, command])
         words = _configs(values)

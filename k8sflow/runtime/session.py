@@ -24,6 +24,7 @@ from k8sflow.runtime.core.observer import Observer
 from k8sflow.runtime.core.run_state import OneTask, RunResult, RunState, State
 from k8sflow.runtime.placement import Placement
 from k8sflow.runtime.recorded import redeclared
+from k8sflow.runtime.tracing import Traced
 from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.storage.objects import ObjectStore
 from k8sflow.storage.records import OutcomeRecord, RunRecord
@@ -161,10 +162,16 @@ class Session:
             )
 
         executor_of = self.placement.executor_of
+        traced = Traced(observer, self.run_store) if self.record.is_traced else None
         loop = Loop(
-            self.graph, self.run_store, state=state, executors=executors, executor_of=executor_of, observer=observer
-        )
-        return loop.run()
+            self.graph, self.run_store, state=state, executors=executors, executor_of=executor_of,
+            observer=traced or observer,
+        )  # fmt: skip
+        try:
+            return loop.run()
+        finally:
+            if traced is not None:
+                traced.close()
 
     def record_cancelled(self) -> None:
         """Writes that the run was cancelled, where its loop had not started, and so could not."""

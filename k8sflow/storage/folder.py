@@ -207,6 +207,9 @@ class FolderLog:
         except OSError as error:
             raise _refused("written", self._path, error) from error
 
+    def flush(self) -> None:
+        """Does nothing: each write is visible at once."""
+
     @property
     def missing(self) -> int:
         """Always 0: a failed write raises."""

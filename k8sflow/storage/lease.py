@@ -8,7 +8,6 @@ seen no change for a while; a process on the same machine does so as soon as the
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import secrets
@@ -140,6 +139,8 @@ class FolderLease:
                 f"{self._path} can't be opened: {error.strerror}.",
                 cause="The process that drives a run needs write permission for its folder.",
             ) from error
+        import fcntl  # noqa: PLC0415  not on Windows, from where runs in a bucket can be driven
+
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -167,6 +168,8 @@ class FolderLease:
     def release(self) -> None:
         """Unlocks the file, also for the other processes that have it open."""
         if self._fd is not None:
+            import fcntl  # noqa: PLC0415  as above
+
             with contextlib.suppress(OSError):
                 fcntl.flock(self._fd, fcntl.LOCK_UN)
             os.close(self._fd)

@@ -87,6 +87,9 @@ class MemoryLog:
         """Appends bytes; the first write creates the object."""
         self._objects.setdefault(self._key, bytearray()).extend(data)
 
+    def flush(self) -> None:
+        """Does nothing: each write is visible at once."""
+
     @property
     def missing(self) -> int:
         """Always 0."""

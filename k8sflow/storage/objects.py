@@ -21,6 +21,9 @@ class LogWriter(Protocol):
     def write(self, data: bytes) -> None:
         """Appends bytes; the first write creates the object, even if it writes no bytes."""
 
+    def flush(self) -> None:
+        """Writes what is held back, unless that was done a moment ago; to be called while nothing is written."""
+
     def close(self) -> None:
         """Writes what is held back, and frees the writer's resources."""
 
@@ -56,7 +59,7 @@ class ObjectStore(Protocol):
         """
 
     def tail(self, key: str, start: int) -> bytes:
-        """The object's bytes from an offset on; empty if there are no more, or no object."""
+        """The bytes of an object or a log from an offset on; empty if there are no more, or no object."""
 
     def put(self, key: str, parts: Sequence[Buffer]) -> None:
         """Writes the parts, joined, as the object; replaces an older one under the key."""

@@ -181,6 +181,7 @@ class RunRecord:
         origin_step: The step named to ``resume``, from which on everything runs again.
         is_detached: True if it was detached: the controller in the cluster makes sure that it has a driver.
         max_num_splits: The number of branches that a foreach may open.
+        is_traced: True if the times of its tasks are recorded (``storage/trace.py``).
         modules: The modules and packages in the flow's folder; None in the records of older versions.
         code_hashes: The hashes of the flow's file and of the folder's loaded modules, by file relative to the folder.
         python_version: The version of the Python that started it.
@@ -206,6 +207,7 @@ class RunRecord:
     origin_step: str | None = None
     is_detached: bool = False
     max_num_splits: int = MAX_NUM_SPLITS
+    is_traced: bool = False
     modules: tuple[str, ...] | None = None
     code_hashes: Mapping[str, str] = field(default_factory=dict)
     python_version: str = ""
@@ -222,9 +224,10 @@ class RunRecord:
         return next((node.name for node in self.graph.nodes.values() if node.is_end), "end")
 
     def to_document(self) -> dict[str, Any]:
-        """The record as JSON types."""
+        """The record as JSON types; ``is_traced`` only where it holds, so that older versions can read the others."""
+        fields = {name: value for name, value in vars(self).items() if name != "is_traced" or value}
         return {
-            **vars(self),
+            **fields,
             "parameters": {name: asdict(ref) for name, ref in self.parameters.items()},
             "graph": self.graph.to_document(),
             "pods": {step: options.to_document() for step, options in self.pods.items()},

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from k8sflow.debug_log import DebugLog
 from k8sflow.errors import ObjectNotFoundError, RunError, StorageError
-from k8sflow.storage.logs import SUFFIX, Mark, TimedLog, marks
+from k8sflow.storage.logs import SUFFIX, Mark, TimedLog, append, marks, missing_end
 from k8sflow.storage.objects import ObjectStore
 from k8sflow.storage.records import (
     FORMAT,
@@ -207,14 +207,34 @@ class RunStore:
         tags = self._load(f"tags/{names[-1]}", lambda document: tuple(document["tags"]))
         return int(names[-1].partition(".")[0]), tags
 
-    def open_log(self, step: str, task: str, attempt: int, stream: str) -> TimedLog:
-        """A writer for an attempt's output; nothing is written before the first bytes."""
+    def open_log(self, step: str, task: str, attempt: int, stream: str, limit_bytes: int | None = None) -> TimedLog:
+        """A writer for an attempt's output, up to a size; nothing is written before the first bytes."""
         key = self.task_key(step, task, f"{attempt}/{stream}")
-        return TimedLog(self.store.open_log(key), self.store.open_log(key + SUFFIX))
+        return TimedLog(self.store.open_log(key), self.store.open_log(key + SUFFIX), limit_bytes)
 
     def read_log(self, step: str, task: str, attempt: int, stream: str, start: int = 0) -> bytes:
         """An attempt's output so far, from an offset on."""
         return self.store.tail(self.task_key(step, task, f"{attempt}/{stream}"), start)
+
+    def complete_log(self, step: str, task: str, attempt: int, stream: str, end: bytes) -> None:
+        """Adds what is missing to an attempt's output, whose writer is dead.
+
+        Args:
+            step: The step.
+            task: The task's id.
+            attempt: The attempt.
+            stream: The stream.
+            end: Its output, from wherever on it is known, to the end.
+        """
+        known = self.read_marks(step, task, attempt, stream)
+        start = known[-1].offset if known else 0
+        stored = self.read_log(step, task, attempt, stream, start)
+        if missing := missing_end(stored, start, end):
+            key = self.task_key(step, task, f"{attempt}/{stream}")
+            size = start + len(stored)
+            append(self.store, key, size, missing)
+            marks_size = len(self.store.tail(key + SUFFIX, 0))
+            append(self.store, key + SUFFIX, marks_size, b"%d %d\n" % (size, int(time.time() * 1000)))
 
     def read_marks(self, step: str, task: str, attempt: int, stream: str) -> list[Mark]:
         """The times of an attempt's output."""

@@ -33,7 +33,7 @@ from k8sflow.errors import ConfigurationError, ObjectNotFoundError, OutageError,
 from k8sflow.outages import Report
 from k8sflow.storage.objects import Buffer
 from k8sflow.storage.patience import Patience, patient
-from k8sflow.storage.s3_log import S3Log
+from k8sflow.storage.s3_log import S3Log, read_log
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
@@ -54,8 +54,7 @@ _MOST_DELETED = 1000
 # The last one is versitygw's code for an unknown access key.
 _WRONG_KEYS = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken", "XAdminUserNotFound"}
 _SERVER_ERROR = 500
-# The connection broke in the middle of a request, or the server was restarted and lost an upload.
-_BROKEN_OFF = {"NoSuchUpload", "RequestTimeout", "IncompleteBody"}
+_BROKEN_OFF = {"NoSuchUpload", "RequestTimeout", "IncompleteBody"}  # the server was restarted and lost an upload
 
 
 class S3Store:
@@ -109,9 +108,13 @@ class S3Store:
             answer["Body"].close()
             return self._get_ranges(key, size, answer["ETag"])
 
-    @patient
     def tail(self, key: str, start: int) -> bytes:
-        """The object's bytes from an offset on, by one range request."""
+        """The log's bytes from an offset on, by a range request for each of its objects."""
+        return read_log(self._rest, key, start)
+
+    @patient
+    def _rest(self, key: str, start: int) -> bytes:
+        """The object's bytes from an offset on."""
         with self._translated(key):
             try:
                 answer = self._client.get_object(Bucket=self.bucket, Key=self.prefix + key, Range=f"bytes={start}-")

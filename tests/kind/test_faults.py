@@ -148,10 +148,23 @@ def test_a_run_can_be_cancelled_while_the_bucket_is_unreachable(namespace: Names
 # ---------------------------------------------------------------------- containers are killed externally
 
 
+def kill_in_node(namespace: Namespace, pod: dict[str, Any], program: str) -> None:
+    """Send SIGKILL to the processes of a pod whose command line has a word."""
+    uid = pod["metadata"]["uid"]
+    script = (
+        f"for p in /proc/[0-9]*; do grep -qs -e {uid} -e {uid.replace('-', '_')} $p/cgroup "
+        f'&& tr "\\0" " " <$p/cmdline | grep -qs "{program}" && kill -9 ${{p#/proc/}} && echo killed; done; true'
+    )
+    assert "killed" in namespace.cluster.kind.in_node("sh", "-c", script, doing=f"kill {program}")
+
+
 def test_a_container_that_is_killed_externally_runs_again(namespace: Namespace, client: Callable[[str], Any]) -> None:
-    """SIGTERM to the agent, and the death of a sandbox, are not a cancellation (F2)."""
+    """SIGTERM and SIGKILL to the agent, and the death of a sandbox, are not a cancellation (F2).
+
+    What the agent had not stored when it was killed is in the store all the same.
+    """
     running = namespace.start("fan.py", "--seconds", "8", *KUBERNETES)
-    for task in ("work/0", "work/1"):
+    for task in ("work/0", "work/1", "work/2"):
         running.seen(rf"\[{task}\] tick 2$")
     pods = {
         pod["metadata"]["annotations"]["k8sflow.dev/task"]: pod
@@ -161,17 +174,17 @@ def test_a_container_that_is_killed_externally_runs_again(namespace: Namespace, 
     namespace.kubectl(
         "exec", pods["0"]["metadata"]["name"], "-c", "task", "--", "python3", "-c", "import os; os.kill(1, 15)"
     )
-    uid = pods["1"]["metadata"]["uid"]
-    script = (
-        f"for p in /proc/[0-9]*; do grep -qs -e {uid} -e {uid.replace('-', '_')} $p/cgroup "
-        '&& tr "\\0" " " <$p/cmdline | grep -qs "pause" && kill -9 ${p#/proc/} && echo killed; done; true'
-    )
-    assert "killed" in namespace.cluster.kind.in_node("sh", "-c", script, doing="kill a sandbox")
+    kill_in_node(namespace, pods["1"], "pause")
+    kill_in_node(namespace, pods["2"], "task.host.agent")
     done = running.wait(180)
     assert done.code == 0, done.text
     assert "cancelled" not in done.text
     assert "killed externally (exit code 143)" in done.text
-    assert done.text.count("costs no retry") == 2
+    assert done.text.count("costs no retry") == 3
+    text = namespace.command("fan.py", "logs", f"{done.run}/work/2", "--attempt", "0", "--json").wait(60).text
+    stored = [json.loads(line)["text"] for line in text.splitlines()]
+    assert stored == ticks(len(stored))
+    assert len(stored) >= 3
     assert client(done.run)["end"].task.data.total == 0 + 1 + 4
     assert attempts(namespace, done.run)["work/0"] == 2
 

@@ -48,7 +48,7 @@ def queue(namespace: Namespace, tmp_path: Path) -> Iterator[str]:
 
 
 def test_a_run_waits_for_its_turn_in_a_queue(namespace: Namespace, queue: str) -> None:
-    """Longer than its pods may be pending; and again when the queue takes its turn away, without a second attempt."""
+    """And for another one when the queue takes its turn away, without a second attempt."""
     namespace.kubectl("create", "configmap", "gate", "--from-literal=GATE=closed")
     terminal = namespace.start("queued.py")
     terminal.seen("waits: its Job waits in the queue 'team': .*insufficient quota for cpu")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -10,16 +11,30 @@ from typing import Any
 import pytest
 
 from tests.kind.conftest import Namespace
-from tests.kind.terminal import Terminal
+from tests.kind.terminal import Terminal, start
+from tests.support import write_flow
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
+OTHER_SYSTEMS = Path(__file__).parents[1] / "other_systems.py"
 KUBERNETES = ("--with", "kubernetes")
+WINDOWS_FLOW = """
+    class F(FlowSpec):
+        @resources(cpu=0.1, memory=200)
+        @step
+        def start(self):
+            self.x = 42
+            self.next(self.end)
+        @resources(cpu=0.1, memory=200)
+        @step
+        def end(self):
+            print(self.x, "from start")
+"""
 
 
 @pytest.fixture(scope="module")
 def shapes(namespace: Namespace) -> Terminal:
     """A run of the flow with every shape."""
-    done = namespace.run("shapes.py", *KUBERNETES)
+    done = namespace.run("shapes.py", *KUBERNETES, "--trace")
     assert done.code == 0, done.text
     return done
 
@@ -50,6 +65,18 @@ def test_branches_run_as_separate_jobs_at_the_same_time(
                               for key in ("startedAt", "finishedAt")])  # fmt: skip
     assert len(intervals) == 2
     assert max(began for began, _ in intervals) < min(ended for _, ended in intervals)
+
+
+def test_the_timeline_of_a_run_shows_where_its_time_went(namespace: Namespace, shapes: Terminal) -> None:
+    """Each task has all phases, by clocks that agree on this one machine; those of the chain add up to the run."""
+    done = namespace.command("shapes.py", "timeline", shapes.run.partition("/")[2], "--json").wait(60)
+    found = json.loads(done.text)
+    phases = {"queued", "scheduling", "container", "python", "fetching", "loading", "user code", "storing", "reporting"}
+    assert all(set(each["phases"]) == phases for each in found["executions"])
+    assert [clock["ahead_seconds"] for clock in found["clocks"].values()] == [0.0]
+    times = [datetime.fromisoformat(found[key].replace("Z", "+00:00")) for key in ("start", "end")]
+    assert abs(sum(found["seconds"].values()) - (times[1] - times[0]).total_seconds()) < 0.01
+    assert (found["chain"][0], found["chain"][-1]) == ("start/0", "end/0")
 
 
 def test_resources_are_the_requests_of_the_job_and_the_limits_of_its_cgroup(
@@ -106,6 +133,15 @@ def test_the_examples_run_on_the_cluster(
     done = namespace.run(EXAMPLES / example, *arguments, *KUBERNETES)
     assert done.code == 0, done.text
     done.seen(rf"\[end/0\] {said}")
+
+
+def test_a_run_is_started_from_windows(namespace: Namespace, tmp_path: Path) -> None:
+    """Imitated by taking away what its Python lacks: no fork, no fcntl, and hardly any signals."""
+    file = write_flow(tmp_path, WINDOWS_FLOW)
+    words = [str(OTHER_SYSTEMS), "win32", str(file), "run", *KUBERNETES]
+    done = start(words, {**namespace.environment, "USERNAME": "ada"}).wait(120)
+    assert done.code == 0, done.text
+    done.seen(r"\[end/0\] 42 from start")
 
 
 def test_a_users_image_only_needs_python(namespace: Namespace, client: Callable[[str], Any]) -> None:

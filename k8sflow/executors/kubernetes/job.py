@@ -55,6 +55,7 @@ class JobOnCluster:
         parallelism: How many pods run at a time.
         on_finished: Called when all tasks of a pod have finished.
         pods: Those with unfinished tasks, by index.
+        is_new: Whether this driver made it, and not an earlier one.
         stays: Whether the Job may stay when it has finished, for people to look at.
     """
 
@@ -67,6 +68,7 @@ class JobOnCluster:
     parallelism: int
     on_finished: Callable[[JobOnCluster], None]
     pods: dict[int, PodOnCluster] = field(default_factory=dict)
+    is_new: bool = True
     stays: bool = True
     is_created: bool = False
     _live: set[int] = field(default_factory=set)

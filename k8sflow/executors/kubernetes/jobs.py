@@ -18,6 +18,7 @@ from k8sflow.executors.context import RunContext
 from k8sflow.executors.kubernetes import run_objects
 from k8sflow.executors.kubernetes.backlog import Backlog
 from k8sflow.executors.kubernetes.earlier_jobs import EarlierJob, earlier_jobs
+from k8sflow.executors.kubernetes.following import Following
 from k8sflow.executors.kubernetes.job import JobOnCluster, Window, job_of, known_of
 from k8sflow.executors.kubernetes.pods import job_name, task_job
 from k8sflow.executors.kubernetes.run_objects import RunObjects, delete_run
@@ -54,6 +55,9 @@ class Jobs:
         self.namespace = self.objects.namespace
         self.emit: Emit = context.report
         self.is_cancelling = False
+        self.run_store = context.run_store
+        self.is_traced = context.record.is_traced
+        self.following = Following(context.settings.followed_tasks)
         self._owner = context.owner
         self._has_owner = asyncio.Event()
         self._backlog = Backlog(self._indexed_from, self._per_pod)
@@ -278,10 +282,10 @@ class Jobs:
             self.context, job.name, job.batch, job.options, parallelism=job.parallelism, owner=self._owner
         )
         try:
-            _, is_new = await self.api.create(self.objects.jobs, job_manifest(description))
+            _, job.is_new = await self.api.create(self.objects.jobs, job_manifest(description))
             job.created()
             self._room_changed.set()
-            if not is_new:
+            if not job.is_new:
                 await self._adopt({job.name: job}, f"{self.objects.selector},{labels.JOB_NAME}={job.name}")
         except K8sflowError as error:
             # stop: where the answer got lost the Job may be there.
@@ -306,6 +310,7 @@ class Jobs:
         job = self._jobs.get(found.name)
         if job is None:
             job = self._new_job(found.name, found.batch, found.per_pod, found.parallelism)
+            job.is_new = False
             job.created()
         job.add(found.position, task)
         if not self._taken_over:

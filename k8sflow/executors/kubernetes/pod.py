@@ -7,12 +7,15 @@ termination message says, and else the store.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Literal, Protocol
 
 from k8sflow.errors import StorageError
-from k8sflow.executors.base import Finished, Note, Output, OutputMissing, Queued, Started
+from k8sflow.executors.base import Finished, Note, Output, OutputMissing, Queued, Reached, Started
+from k8sflow.executors.kubernetes.following import LAST_LINES
+from k8sflow.executors.kubernetes.lost_agents import complete_logs
 from k8sflow.executors.kubernetes.reading import LogReading
 from k8sflow.executors.kubernetes.surroundings import Surroundings
 from k8sflow.executors.kubernetes.timers import Timers
@@ -29,7 +32,6 @@ from k8sflow.kubernetes.outcome import (
     is_being_deleted,
     pod_state,
 )
-from k8sflow.kubernetes.pod import CONTAINER
 from k8sflow.kubernetes.reflector import Change
 from k8sflow.task.batch import TaskBatch
 from k8sflow.task.host.framing import RESULT, OutputStream, Piece, ResultLine, StartLine, decode
@@ -47,6 +49,7 @@ class Holder(Protocol):
     """The Job that has a pod."""
 
     options: PodOptions
+    is_new: bool
 
     def finished(self, pod: PodOnCluster) -> None:
         """Takes note that all of its tasks are over."""
@@ -90,7 +93,9 @@ class PodOnCluster:
     _times_queued_again: int = 0
     _pending_since: float | None = None
     _tail: deque[bytes] = field(default_factory=lambda: deque(maxlen=_TAIL_LINES))
+    _node: str = ""
     _where: str = ""
+    _is_followed: bool = False
     _doubt: str = ""
     _lines: int = 0
     _log: LogReading | None = None
@@ -119,6 +124,8 @@ class PodOnCluster:
     def created(self) -> None:
         """Takes note that the Job exists, and is to start its pod now."""
         self.created_at = asyncio.get_running_loop().time()
+        if self.job.is_new:
+            self._reached("created")
         if self.options.queue is None:  # a queue's time doesn't count: the pod's first sign is the end of it
             self._begin_pending()
 
@@ -144,13 +151,14 @@ class PodOnCluster:
                 self._pod_over(last_known, end_of_deleted(last_known))
             return
         self.manifest = pod
+        self._note_node(pod)
         if self.started_pod is None:
             self._begin_pending()
         match pod_state(pod, self.options):
             case PodEnd() as end:
                 self._pod_over(pod, end)
             case Running(node=node):
-                self._runs(pod, node)
+                self._runs(pod, node, is_running=True)
             case Waiting():
                 self.run.spawn(self._explain_waiting(pod))
         if is_being_deleted(pod) and not self.is_finished and uid not in self._over:
@@ -188,13 +196,14 @@ class PodOnCluster:
         if spec is None:
             return
         missing = (result.log_lines or 0) - self._lines
-        if self.started_pod is not None and missing > 0:
+        if self._is_followed and self.started_pod is not None and missing > 0:
             self.run.emit(OutputMissing(spec, missing))
         self.run.emit(Finished(spec, result))
         if self.is_finished:
             self._timers.drop()
             if self._log is not None:
                 self._log.stop()
+            self.run.following.release(self)
             self.job.finished(self)
 
     def stop(self, result: TaskResult) -> None:
@@ -202,6 +211,16 @@ class PodOnCluster:
         if not self.is_finished:
             self.job.stop(self)
             self.finish(result)
+
+    def _note_node(self, pod: Manifest) -> None:
+        node = str(pod["spec"].get("nodeName") or "")
+        if node and node != self._node:
+            self._node = node
+            self._reached("scheduled", node)
+
+    def _reached(self, stage: Literal["created", "scheduled"], where: str = "") -> None:
+        for task in self.unfinished.values() if self.run.is_traced else ():
+            self.run.emit(Reached(task, stage, time.time(), where))
 
     async def _explain_waiting(self, pod: Manifest) -> None:
         node = await self.run.largest_node() if waiting.is_unschedulable(pod) else None
@@ -228,7 +247,7 @@ class PodOnCluster:
         if self.manifest is not None and not self.is_finished and self.manifest["metadata"]["uid"] not in self._over:
             self.stop(end_of_unreachable(self.manifest).result)
 
-    def _runs(self, pod: Manifest, node: str) -> None:
+    def _runs(self, pod: Manifest, node: str, *, is_running: bool) -> None:
         name = pod["metadata"]["name"]
         if self.started_pod == name:
             return
@@ -237,10 +256,12 @@ class PodOnCluster:
         self.reason = None
         self._timers.drop("pending", "faulty start")
         self._where = f"pod {name} on {node}"
+        # The log of a shared pod says how its tasks end.
+        self._is_followed = self.run.following.take(self) or self.is_shared
         if not self.is_shared:
             self._start(self.tasks.template.name.id)
-        self._log = LogReading(self.run, name, self._line, self._say)
-        if "running" in _task_container_state(pod) and self._shows_output:
+        self._log = LogReading(self.run, name, None if self._is_followed else LAST_LINES, self._line, self._say)
+        if is_running and self._is_followed and self._has_time_for_logs:
             self._log.follow()
 
     def _say(self, text: str) -> None:
@@ -261,7 +282,7 @@ class PodOnCluster:
     def _start(self, task: str) -> None:
         if task in self.unfinished and task not in self._started:
             self._started.add(task)
-            self.run.emit(Started(self.unfinished[task], self._where))
+            self.run.emit(Started(self.unfinished[task], self._where, self._is_followed))
 
     def _output(self, stream: OutputStream, data: bytes, task: str = "") -> None:
         """Passes output on; what the pod writes that is not of one of several tasks is kept as evidence only."""
@@ -285,7 +306,7 @@ class PodOnCluster:
         end = replace(end, is_disruption=end.is_disruption and not self.is_shared)
         self._timers.drop("terminating")
         if end.ran:
-            self._runs(pod, str(pod["spec"].get("nodeName") or "an unknown node"))
+            self._runs(pod, str(pod["spec"].get("nodeName") or "an unknown node"), is_running=False)
         log, self._log = self._log, None
         if log is not None:
             log.stop()
@@ -298,15 +319,20 @@ class PodOnCluster:
     async def _end(self, end: PodEnd, pod: Manifest | None, log: LogReading | None) -> None:
         """Hands on the rest of the log, decides what the end means, and finishes or waits for the next pod."""
         if log is not None:
-            await log.finish(reads_rest=self._shows_output or end.result.outcome.is_failure)
+            is_failure = end.result.outcome.is_failure or not end.is_reported_by_agent
+            await log.finish(reads_rest=is_failure or (self._is_followed and self._has_time_for_logs))
         await self._finish_known(end)
         if self.is_finished:
             return
+        if end.ran and not end.is_reported_by_agent and log is not None:
+            for task in [found for name, found in self.unfinished.items() if name in self._started]:
+                await complete_logs(self.run.api, log.pod_path, self.run.run_store, task)
         if self.is_shared:
             await self._finish_lost(end)
             return
         result = end.result if end.is_reported_by_agent or end.is_disruption else await self._inferred(end)
-        if pod is not None and _may_be_queued_again(end, result) and await self._is_queued_again(pod):
+        is_lost = not end.is_disruption and result.outcome is Outcome.NODE_LOST
+        if pod is not None and is_lost and await self._is_queued_again(pod):
             return
         if not end.is_disruption:
             self.finish(result)
@@ -333,14 +359,12 @@ class PodOnCluster:
             self.job.stop(self)  # a queue manager that has stopped the Job would start it again
         result = await self._inferred(end)
         for task in list(self.unfinished):
-            self._finish(task, result if self._is_to_blame(task, result) else diagnosis.not_its_turn(result))
+            is_bystander = self._started and task not in self._started and result.outcome.is_paid_by_user
+            self._finish(task, diagnosis.not_its_turn(result) if is_bystander else result)
 
     @property
-    def _shows_output(self) -> bool:
-        """False where so many pods start that requests for their logs would hold up everything else.
-
-        The stored output is complete. The log of a shared pod says how its tasks end.
-        """
+    def _has_time_for_logs(self) -> bool:
+        """False where so many pods start that requests for their logs would hold up everything else."""
         return self.is_shared or not self.run.api.is_busy
 
     async def _is_queued_again(self, pod: Manifest) -> bool:
@@ -354,10 +378,6 @@ class PodOnCluster:
         if self.manifest is None:
             self.manifest, self.started_pod = before
         return False
-
-    def _is_to_blame(self, task: str, result: TaskResult) -> bool:
-        """False for a task that had not started in a pod that ended because of another one."""
-        return not self._started or task in self._started or not result.outcome.is_paid_by_user
 
     async def _finish_committed(self) -> None:
         """Finishes the tasks that have committed, although the pod's agent left no result of theirs."""
@@ -377,16 +397,4 @@ class PodOnCluster:
         if result.outcome is Outcome.NODE_LOST and await self.job.is_deleted():
             result = diagnosis.job_deleted()
         tail = b"".join(self._tail).decode(errors="replace").rstrip()
-        shown = not tail or tail in result.explained.detail
-        parts = (result.explained.detail, self._doubt, "" if shown else f"Its last lines:\n{tail}")
-        detail = "\n".join(part for part in parts if part)
-        return replace(result, failure=replace(result.explained, detail=detail))
-
-
-def _may_be_queued_again(end: PodEnd, result: TaskResult) -> bool:
-    return not end.is_disruption and result.outcome is Outcome.NODE_LOST
-
-
-def _task_container_state(pod: Manifest) -> dict[str, Any]:
-    statuses = pod["status"].get("containerStatuses") or ()
-    return next((status.get("state") or {} for status in statuses if status["name"] == CONTAINER), {})
+        return diagnosis.with_evidence(result, self._doubt, tail)

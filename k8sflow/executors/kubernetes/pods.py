@@ -60,6 +60,7 @@ def agent_arguments(context: RunContext, tasks: TaskBatch) -> list[str]:
         f"--file={record.file}",
         *([f"--per-pod={per_pod}", f"--at-a-time={at_a_time}"] if per_pod > 1 and len(tasks) > 1 else []),
         *([f"--timeout={limit.seconds:g}", f"--grace={limit.grace_seconds:g}"] if limit is not None else []),
+        *(["--trace"] if record.is_traced else []),
         *([f"--termination-grace={options.grace_seconds}"] if options.grace_seconds is not None else []),
         *([f"--spot={options.spot}"] if options.spot is not None else []),
     ]
@@ -68,5 +69,13 @@ def agent_arguments(context: RunContext, tasks: TaskBatch) -> list[str]:
 def environment(settings: Settings) -> dict[str, str]:
     """The settings that a pod needs: the bucket as seen from there, its patience, its secrets' store and its log."""
     inside = settings.in_cluster().to_environment()
-    keys = ("bucket", "endpoint", "region", "storage_patience_seconds", "default_secrets_backend_type", "log")
+    keys = (
+        "bucket",
+        "endpoint",
+        "region",
+        "storage_patience_seconds",
+        "default_secrets_backend_type",
+        "log",
+        "log_limit_mb",
+    )
     return {name: inside[name] for name in map(config.variable, keys) if name in inside}

@@ -19,18 +19,30 @@ class LogReading:
     Args:
         run: The run.
         pod: The pod's name.
+        last_lines: How many lines are enough where the rest is read; None for all.
         on_line: Takes each line.
         say: Takes what a person should know about the reading.
     """
 
     def __init__(
-        self, run: Surroundings, pod: str, on_line: Callable[[bytes], None], say: Callable[[str], None]
+        self,
+        run: Surroundings,
+        pod: str,
+        last_lines: int | None,
+        on_line: Callable[[bytes], None],
+        say: Callable[[str], None],
     ) -> None:
         self._run = run
         self._say = say
+        self._last_lines = last_lines
         path = f"/api/v1/namespaces/{run.namespace}/pods/{pod}"
         self._log = PodLog(run.api, path, container=CONTAINER, on_line=on_line, report=lambda notice: say(notice.text))
         self._follower: asyncio.Task[None] | None = None
+
+    @property
+    def pod_path(self) -> str:
+        """The pod's path in the API server."""
+        return self._log.pod_path
 
     def follow(self) -> None:
         """Starts to pass lines on as they are written."""
@@ -47,7 +59,7 @@ class LogReading:
             await asyncio.wait({self._follower})
         if reads_rest:
             try:
-                await asyncio.wait_for(self._log.drain(), _DRAIN_SECONDS)
+                await asyncio.wait_for(self._log.drain(self._last_lines), _DRAIN_SECONDS)
             except (KubernetesError, asyncio.TimeoutError):
                 # The pod or its node is lost, and the rest of its log with it; the agent has uploaded what it could.
                 return

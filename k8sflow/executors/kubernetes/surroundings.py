@@ -7,7 +7,9 @@ from collections.abc import Coroutine, Sequence
 from typing import Any, Protocol
 
 from k8sflow.executors.base import Emit
+from k8sflow.executors.kubernetes.following import Following
 from k8sflow.kubernetes.api import KubernetesApi
+from k8sflow.storage.run_store import RunStore
 from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskName, TaskSpec
 
@@ -19,6 +21,9 @@ class Surroundings(Protocol):
     namespace: str
     emit: Emit
     is_cancelling: bool
+    is_traced: bool
+    following: Following
+    run_store: RunStore
 
     def committed(self, specs: Sequence[TaskSpec]) -> dict[TaskName, TaskResult]:
         """The results of tasks whose pod left none, as far as the store has them; called in other threads."""

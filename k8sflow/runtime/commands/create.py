@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from k8sflow.errors import ArtifactError, ParameterError, RunError
+from k8sflow.executors.by_name import LOCAL, check_local
 from k8sflow.flow.configs import ParameterContext
 from k8sflow.flow.decorators.flow_level import documents
 from k8sflow.flow.definition import FlowDefinition
@@ -55,6 +56,8 @@ def check_executors(request: RunRequest, definition: FlowDefinition, placement: 
         RunError: A step under @parallel would run on Kubernetes, or a step of a detached run on this machine.
     """
     nodes = definition.graph.nodes
+    if any(placement.executor_of(step) == LOCAL for step in nodes):
+        check_local()
     if request.is_detached and (here := [step for step in nodes if step not in placement.pods]):
         raise RunError(
             f"--detach passes the run to a cluster, but {', '.join(here)} would run on this machine.",
@@ -166,6 +169,7 @@ def create(
         origin_step=origin_step,
         is_detached=request.is_detached,
         max_num_splits=request.max_num_splits,
+        is_traced=request.is_traced,
     )
     run_store = RunStore(prepared.store, record.flow, record.run)
     run_store.create(record)

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 
 from k8sflow import units
 from k8sflow.kubernetes import waiting
-from k8sflow.kubernetes.live import LiveTask
+from k8sflow.kubernetes.api import KubernetesApi
+from k8sflow.kubernetes.live import LiveTask, events_of, largest_node
 from k8sflow.kubernetes.manifest import Manifest
 from k8sflow.kubernetes.pod import CONTAINER
 from k8sflow.task.result import TaskResult
@@ -15,17 +16,32 @@ from k8sflow.task.result import TaskResult
 _MOST_EVENTS = 15
 
 
-def described(task: LiveTask, events: Sequence[Manifest], namespace: str) -> Iterator[tuple[str, str]]:
+async def describe(api: KubernetesApi, namespace: str, task: LiveTask) -> list[tuple[str, str]]:
+    """The description of a task, as ``described`` gives it.
+
+    Args:
+        api: The API server.
+        namespace: The task's namespace.
+        task: The task.
+    """
+    node = await largest_node(api) if task.phase == "waiting" else None
+    return list(described(task, await events_of(api, namespace, task), namespace, node))
+
+
+def described(
+    task: LiveTask, events: Sequence[Manifest], namespace: str, node: tuple[str, str] | None = None
+) -> Iterator[tuple[str, str]]:
     """Pairs of a title and a text, for people; an empty title continues the one before.
 
     Args:
         task: The task.
         events: The events of its Job and pod, the newest last.
         namespace: Their namespace.
+        node: Allocatable cores and memory of the largest node, where that is known.
     """
     yield "task", f"{task.run}/{task.step}/{task.task}, attempt {task.attempt}"
     yield "state", f"{task.phase}; its Job was created {units.duration(max(0.0, time.time() - task.created))} ago"
-    yield from _diagnosis(task, events)
+    yield from _diagnosis(task, events, node)
     yield "job", f"{task.job_name} in namespace {namespace}"
     if task.pod is None:
         yield "pod", "none"
@@ -36,22 +52,32 @@ def described(task: LiveTask, events: Sequence[Manifest], namespace: str) -> Ite
     yield from _conditions("job condition", task.job)
     if task.pod is not None:
         yield from _conditions("pod condition", task.pod)
+    yield from _events(events)
+
+
+def _events(events: Sequence[Manifest]) -> Iterator[tuple[str, str]]:
+    """The newest events; equal ones once, with the time of the last and their number."""
+    counts: dict[str, int] = {}
+    times: dict[str, str] = {}
+    for event in events:
+        text = f"{event.get('reason')}: {event.get('message')}"
+        counts[text] = counts.pop(text, 0) + (event.get("count") or 1)
+        times[text] = waiting.time_of(event)[11:19]
     title = "events"
-    for event in list(events)[-_MOST_EVENTS:]:
-        count = f" ({event['count']} times)" if (event.get("count") or 1) > 1 else ""
-        yield title, f"{waiting.time_of(event)[11:19]}  {event.get('reason')}: {event.get('message')}{count}"
+    for text in list(counts)[-_MOST_EVENTS:]:
+        yield title, f"{times[text]}  {text}" + (f" ({counts[text]} times)" if counts[text] > 1 else "")
         title = ""
-    if not events:
+    if not counts:
         yield title, "none (Kubernetes keeps them for an hour), or they may not be read"
 
 
-def _diagnosis(task: LiveTask, events: Sequence[Manifest]) -> Iterator[tuple[str, str]]:
+def _diagnosis(task: LiveTask, events: Sequence[Manifest], node: tuple[str, str] | None) -> Iterator[tuple[str, str]]:
     """The diagnosis in words: why the task waits, or how it failed."""
     found: TaskResult | None = None
     if task.end is not None:
         found = task.end.result
     elif task.phase in {"no pod yet", "starting", "waiting"}:
-        found = task.why_waiting
+        found = task.diagnosis(node)
         if found is None and task.pod is None:
             found = waiting.without_pod(e for e in events if e.get("reason") == "FailedCreate").get(task.job_name)
         elif found is None:

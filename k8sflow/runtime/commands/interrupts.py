@@ -12,7 +12,8 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from functools import partial
 from types import FrameType
 
 from k8sflow.errors import RunError
@@ -20,7 +21,11 @@ from k8sflow.errors import RunError
 _CANCELLED_EXIT_CODE = 130
 # Signals within this time of the first are one signal that came by several ways.
 _TOGETHER_SECONDS = 1.0
-_SIGNALS = [number for name in ("SIGINT", "SIGTERM", "SIGHUP") if (number := getattr(signal, name, None)) is not None]
+_SIGNALS = [
+    number
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
+    if (number := getattr(signal, name, None)) is not None
+]
 
 
 @contextlib.contextmanager
@@ -58,11 +63,11 @@ def interrupts(
     # Under nohup the hang-up of a terminal is to be ignored.
     ignored = {number for number in _SIGNALS if number != signal.SIGINT and signal.getsignal(number) == signal.SIG_IGN}
     before = {number: signal.signal(number, handle) for number in _SIGNALS if number not in ignored}
-    mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, before)  # the flow may have blocked them
+    restore = _unblock(before)
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        restore()
         for number, handler in before.items():
             if first is None:
                 signal.signal(number, handler)
@@ -72,6 +77,13 @@ def interrupts(
                 atexit.register(signal.signal, number, signal.SIG_IGN)
             else:
                 signal.signal(number, signal.SIG_IGN)
+
+
+def _unblock(numbers: Collection[int]) -> Callable[[], object]:
+    """Unblocks signals, which the flow may have blocked; returns a function that blocks them again."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows can't block signals
+        return lambda: None
+    return partial(signal.pthread_sigmask, signal.SIG_SETMASK, signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers))
 
 
 def _leave(last_word: str, before_leaving: Callable[[], None]) -> None:

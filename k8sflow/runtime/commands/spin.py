@@ -13,7 +13,7 @@ from pathlib import Path
 from k8sflow.config import Settings
 from k8sflow.errors import RunError
 from k8sflow.executors.base import Executor, Report
-from k8sflow.executors.by_name import LOCAL
+from k8sflow.executors.by_name import LOCAL, check_local
 from k8sflow.flow.decorators.policy import StepPolicy
 from k8sflow.flow.definition import FlowDefinition
 from k8sflow.flow.graph import Graph
@@ -63,6 +63,7 @@ def spin(
     Raises:
         K8sflowError: There is no such task, its inputs don't exist, or the file can't be written.
     """
+    check_local()
     if pathspec_file is not None:
         id_files.check(Path(pathspec_file), _PATHSPEC)
     known, runs = list(declared.steps), runs_of(declared.flow, settings)

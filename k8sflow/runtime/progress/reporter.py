@@ -16,6 +16,7 @@ from k8sflow.flow.outcome import Outcome
 from k8sflow.outages import Notice
 from k8sflow.runtime.core.observer import Observer
 from k8sflow.runtime.core.retries import Again
+from k8sflow.runtime.progress.silent import Silent
 from k8sflow.runtime.progress.tally import Tally
 from k8sflow.runtime.progress.text import OutputLines, brief, prefixed, settled
 from k8sflow.task.result import TaskResult
@@ -65,6 +66,7 @@ class Reporter(Observer):
         self._shown: dict[TaskName, int] = {}
         self._reasons: dict[TaskName, str] = {}
         self._colour_of: dict[str, str] = {}
+        self._silent = Silent()
 
     def close(self) -> None:
         """Leaves the terminal as it was, in whatever way the run ends; lines may follow."""
@@ -105,7 +107,14 @@ class Reporter(Observer):
                 self._line(task.name, f"{what} not shown; all of them: {self._logs(task.name)}", "yellow")
             case Finished(task, result):
                 self._end(task, result)
+        self._count_silent(event)
         self._view.follow(self.tally)
+
+    def _count_silent(self, event: TaskEvent) -> None:
+        """Says from time to time how many tasks run without showing their output."""
+        self._silent.event(event)
+        if (count := self._silent.due()) is not None:
+            self._say(f"{count}: {self._logs(self._silent.example)}", dim=True)
 
     def retried(self, task: TaskSpec, result: TaskResult, again: Again) -> None:
         """Tells why a task runs again, and when."""

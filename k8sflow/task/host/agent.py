@@ -35,7 +35,7 @@ from k8sflow.storage.objects import ObjectStore
 from k8sflow.storage.open_store import open_store
 from k8sflow.storage.patience import FIRST_ANSWER_SECONDS, FIRST_CONTACT_SECONDS, Patience
 from k8sflow.storage.run_store import RunStore
-from k8sflow.task import streams
+from k8sflow.task import moments, streams
 from k8sflow.task.batch import TaskBatch
 from k8sflow.task.failure import has_entered, never_reached, not_stored, unloadable
 from k8sflow.task.host import pod_environment
@@ -79,7 +79,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--grace", type=float, default=0.0, help="seconds that it may take to end after that")
     parser.add_argument("--termination-grace", type=float, help="seconds after SIGTERM in which the step may finish")
     parser.add_argument("--spot", default="", help="the cloud whose spot notices are looked for")
+    parser.add_argument("--trace", action="store_true", help="store the times of the task's moments")
     options = parser.parse_args(arguments)
+    if options.trace:
+        moments.note_process()
+        moments.note("agent")
     pod_environment.complete()
     _limit_threads(options.at_a_time)
     index = int(os.environ.get(INDEX_VARIABLE, "0"))
@@ -156,7 +160,7 @@ class _Host:
         self._encoders = {stream: Encoder(stream) for stream in _OUTPUTS}
         self._process: TaskProcess | None = None
         self._preemption = Preemption(Path.cwd(), options.termination_grace, options.spot, self._wake)
-        self._patience_seconds = config.load(Path.cwd()).storage_patience
+        self._settings = config.load(Path.cwd())
         self._woken, self._wakeup = socket.socketpair()
 
     def run(self) -> TaskResult:
@@ -195,7 +199,7 @@ class _Host:
         self._uploads.add(stream, data)
 
     def _patience(self) -> float:
-        return self._preemption.storing_seconds if self._preemption.is_terminated else self._patience_seconds
+        return self._preemption.storing_seconds if self._preemption.is_terminated else self._settings.storage_patience
 
     def _say(self, text: str) -> None:
         """Writes a line of k8sflow's to the task's standard error."""
@@ -207,7 +211,7 @@ class _Host:
 
     def _open_log(self, stream: str) -> TimedLog:
         name = self._spec.name
-        return self._run_store.open_log(name.step, name.id, self._spec.attempt, stream)
+        return self._run_store.open_log(name.step, name.id, self._spec.attempt, stream, self._settings.log_limit_bytes)
 
     def _catch_signals(self) -> None:
         for end in (self._wakeup, self._woken):
@@ -311,6 +315,7 @@ def _open(options: argparse.Namespace, first_seconds: float) -> ObjectStore:
 def _fetch(store: ObjectStore, options: argparse.Namespace) -> None:
     archive = store.get(blob_key(options.flow, options.package))
     package.extract(archive, options.package, Path(CODE_FOLDER))
+    moments.note("fetched")
 
 
 def _say_alone(notice: Notice) -> None:

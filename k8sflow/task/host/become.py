@@ -6,6 +6,8 @@ import os
 import signal
 from types import FrameType
 
+from k8sflow.task import moments
+
 _STDERR = 2
 
 
@@ -19,6 +21,7 @@ def become_task(stdout: int, stderr: int, *, outlives_sigterm: bool = False) -> 
         stderr: The descriptor that its errors go to.
         outlives_sigterm: Whether SIGTERM, where the step has no handler for it, does nothing.
     """
+    moments.note("forked")
     os.setsid()
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import grp
 import os
-import pwd
 import sys
 from pathlib import Path
 from typing import Any
@@ -41,6 +39,8 @@ def name_user() -> None:
     nor to a Python that the task starts. A file can't be changed without root, mounting another one would hide the
     image's own users, and nss_wrapper, which would stand in for the file, is not in images.
     """
+    import pwd  # noqa: PLC0415  not on Windows, where pods are described but never run
+
     uid, gid = os.getuid(), os.getgid()
     try:
         name = pwd.getpwuid(uid).pw_name
@@ -58,6 +58,8 @@ def name_user() -> None:
 
 
 def _name_group() -> None:
+    import grp  # noqa: PLC0415  as above
+
     gid = os.getgid()
     try:
         grp.getgrgid(gid)

@@ -17,6 +17,7 @@ from k8sflow.storage.checkpoints import discard
 from k8sflow.storage.objects import ObjectStore
 from k8sflow.storage.records import Commit, KeptRecord, RunRecord
 from k8sflow.storage.run_store import RUNS, RunStore
+from k8sflow.task import moments
 from k8sflow.task.failure import failure, said
 from k8sflow.task.inherited import inherited_by
 from k8sflow.task.inside import exit_hooks
@@ -54,11 +55,14 @@ class TaskRunner:
 
     def run(self, spec: TaskSpec) -> TaskResult:
         """Runs a task; whatever happens in the user's code becomes a result, and is written to the store."""
+        moments.note("entered")
         try:
             result = self.execute(spec)
         except BaseException as error:  # noqa: BLE001  the boundary to the user's code: also SystemExit and Ctrl-C
             result = failure(error)
         write_outcome(self.run_store, spec, result)
+        if self.record.is_traced:
+            moments.store(self.run_store, spec)
         return result
 
     def execute(self, spec: TaskSpec) -> TaskResult:
@@ -89,7 +93,7 @@ class TaskRunner:
         policy = self._policy(spec.name.step)
         started = time.time()
         try:
-            with limited(policy.time_limit):
+            with limited(policy.time_limit), moments.of_step():
                 self._call(spec.name.step, flow, context, arguments)
             finished = time.time()
             context.freeze(flow)
@@ -112,6 +116,7 @@ class TaskRunner:
         )
         if not self.run_store.commit(spec.name.step, spec.name.id, commit):
             return committed_result(self.run_store, spec) or TaskResult(Outcome.STORAGE_ERROR)
+        moments.note("committed")
         return TaskResult(Outcome.SUCCEEDED, transition)
 
     def _call(self, step: str, flow: FlowSpec, context: Context, arguments: list[Inputs]) -> None:

@@ -7,7 +7,7 @@ from k8sflow import FlowSpec, kubernetes, step
 
 
 class Queued(FlowSpec):
-    @kubernetes(cpu=0.1, memory=100, queue="team", config_maps="gate", pending_timeout_seconds=5)
+    @kubernetes(cpu=0.1, memory=100, queue="team", config_maps="gate")
     @step(start=True, end=True)
     def only(self):
         while os.environ["GATE"] != "open":

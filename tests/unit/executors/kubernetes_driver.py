@@ -35,13 +35,14 @@ class Driver:
         *,
         options: Mapping[str, PodOptions] | None = None,
         settings: Settings = SETTINGS,
+        is_traced: bool = False,
         **more: Any,
     ) -> None:
         self.server = server
         self.events: queue.Queue[TaskEvent | BaseException] = queue.Queue()
         self.context = RunContext(
             report=self.events.put,
-            record=RunRecord("Demo", "r1", "demo.py", {}, Graph("Demo")),
+            record=RunRecord("Demo", "r1", "demo.py", {}, Graph("Demo"), is_traced=is_traced),
             run_store=RunStore(MemoryStore(), "Demo", "r1"),
             settings=settings,
             pods=defaultdict(lambda: DEFAULTS) if options is None else options,

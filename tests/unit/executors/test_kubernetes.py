@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from k8sflow.executors.base import Finished, Note, Output, OutputMissing, Queued, Started
+from k8sflow.executors.base import Finished, Note, Output, OutputMissing, Queued, Reached, Started
 from k8sflow.flow.decorators.pod_options import PodOptions, merge
 from k8sflow.flow.outcome import Outcome
 from k8sflow.kubernetes.pod import agent_command
@@ -17,6 +17,7 @@ from k8sflow.task.result import TaskResult, failed
 from tests.support import pod_options
 from tests.unit.executors.kubernetes_driver import (
     DEFAULTS,
+    SETTINGS,
     SUCCESS,
     Driver,
     at,
@@ -26,7 +27,7 @@ from tests.unit.executors.kubernetes_driver import (
     waits,
     with_status,
 )
-from tests.unit.kubernetes.fake_api import FakeApi
+from tests.unit.kubernetes.fake_api import DEADLINE_SECONDS, FakeApi
 
 
 def test_a_task_goes_from_its_job_to_its_result(server: FakeApi, start: Callable[..., Driver]) -> None:
@@ -72,6 +73,22 @@ def test_out_of_memory_is_reported_with_the_request_and_the_last_lines(
     assert "500M" in result.explained.summary
     assert "memory=800" in result.explained.resolution
     assert "allocating" in result.explained.detail
+
+
+def test_a_traced_run_reports_when_a_job_exists_and_when_its_pod_has_a_node(
+    server: FakeApi, start: Callable[..., Driver]
+) -> None:
+    """Once each; and the pod's agent gets the option that stores its own times."""
+    driver = start(is_traced=True)
+    (job,) = driver.run("a")
+    created = driver.next(Reached)
+    pod = server.pod_of(job, **waits("ContainerCreating"))
+    scheduled = driver.next(Reached)
+    assert (created.stage, scheduled.stage, scheduled.where) == ("created", "scheduled", "node-1")
+    assert created.at <= scheduled.at
+    assert "--trace" in server.get("jobs", job)["spec"]["template"]["spec"]["containers"][0]["command"]
+    server.put("pods", with_status(pod, running()))
+    driver.next(Started)
 
 
 def test_an_execution_requests_the_memory_of_its_spec(server: FakeApi, start: Callable[..., Driver]) -> None:
@@ -589,3 +606,43 @@ def test_a_log_that_may_not_be_read_is_reported_and_the_task_continues(
     assert "its output can't be shown here" in driver.next(Note).text
     server.put("pods", with_status(pod, terminated(message=SUCCESS.to_json())))
     assert driver.next(Finished).result == SUCCESS
+
+
+def test_so_many_tasks_are_followed_and_the_next_when_one_ends(server: FakeApi, start: Callable[..., Driver]) -> None:
+    """The log of the others isn't read, but for the end of one that failed."""
+    driver = start(settings=replace(SETTINGS, kubernetes_followed_tasks="1"))
+    first, second, third, fourth = driver.run("a/0", "a/1", "a/2", "a/3")
+    pods = [server.pod_of(job, **running()) for job in (first, second, third)]
+    assert [driver.next(Started).is_followed for _ in pods] == [True, False, False]
+    names = [pod["metadata"]["name"] for pod in pods]
+    server.write_log(names[1], (at(1), b"unseen"))
+    server.put("pods", with_status(pods[1], terminated(message=SUCCESS.to_termination_message())))
+    assert driver.next(Finished).result == SUCCESS
+    server.write_log(names[2], (at(1), b"why"))
+    server.put("pods", with_status(pods[2], terminated(1, "Error", failed(Outcome.USER_ERROR, "no").to_json())))
+    assert driver.next(Output).data == b"why\n"
+    assert driver.next(Finished).result.outcome is Outcome.USER_ERROR
+    assert not server.asked("GET", f"{names[1]}/log")
+    assert server.asked("GET", f"{names[2]}/log", tailLines="200")
+    server.put("pods", with_status(pods[0], terminated(message=SUCCESS.to_termination_message())))
+    driver.next(Finished)
+    server.pod_of(fourth, **running())
+    assert driver.next(Started).is_followed
+
+
+def test_the_stored_log_of_a_pod_without_an_agent_is_completed(server: FakeApi, start: Callable[..., Driver]) -> None:
+    """The kernel has killed the agent too; the kubelet still has what it had not uploaded."""
+    driver = start()
+    (job,) = driver.run("a")
+    log = driver.context.run_store.open_log("a", "0", 0, "stdout")
+    log.write(b"first\n", 1.0)
+    log.close()
+    pod = server.pod_of(job, **running())
+    server.write_log(
+        pod["metadata"]["name"], (at(1), b"first"), (at(2), Encoder("stderr").feed(b"why\n")[:-1]), (at(3), b"last")
+    )
+    server.put("pods", with_status(pod, terminated(137, "OOMKilled")))
+    while not isinstance(driver.events.get(timeout=DEADLINE_SECONDS), Finished):
+        pass
+    assert driver.context.run_store.read_log("a", "0", 0, "stdout") == b"first\nlast\n"
+    assert driver.context.run_store.read_log("a", "0", 0, "stderr") == b"why\n"

@@ -13,7 +13,7 @@ import yaml
 
 from k8sflow.errors import ConfigurationError
 from k8sflow.kubernetes import kubeconfig
-from k8sflow.kubernetes.kubeconfig import ClusterAccess, load_access
+from k8sflow.kubernetes.kubeconfig import ClusterAccess, _paths, load_access
 
 
 @pytest.fixture(autouse=True)
@@ -250,3 +250,9 @@ def test_a_pod_finds_its_own_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert access.server == "https://[fd00::1]:443"
     assert headers_of(access) == {"Authorization": "Bearer pod"}
     assert json.dumps(access.origin)
+
+
+def test_kubeconfigs_of_windows_have_drive_letters() -> None:
+    """They are separated by semicolons, as for kubectl."""
+    paths = _paths({"KUBECONFIG": r"C:\Users\ada\.kube\config;D:\other"}, ";")
+    assert [str(path) for path in paths] == [r"C:\Users\ada\.kube\config", r"D:\other"]

@@ -13,6 +13,7 @@ from aiohttp import web
 from k8sflow.errors import KubernetesError
 from k8sflow.flow.decorators.pod_options import DEFAULT_OPTIONS, PodOptions, merge
 from k8sflow.kubernetes.api import KubernetesApi
+from k8sflow.kubernetes.findings import as_error
 from k8sflow.kubernetes.job import TaskJob
 from k8sflow.kubernetes.server_check import check_pods
 from k8sflow.task.batch import TaskBatch
@@ -33,7 +34,9 @@ def check(server: FakeApi, options: PodOptions) -> None:
     async def ask() -> None:
         async with KubernetesApi(server.access, patience_seconds=0.0) as api:
             tasks = TaskBatch(TaskSpec("F", "1", TaskName("train")))
-            await check_pods(api, {"train": TaskJob("job", "lab", tasks, options.over(DEFAULTS), "k8sflow:1", ("x",))})
+            job = TaskJob("job", "lab", tasks, options.over(DEFAULTS), "k8sflow:1", ("x",))
+            if found := await check_pods(api, {"train": job}):
+                raise as_error(list(found.values()))
 
     asyncio.run(ask())
 

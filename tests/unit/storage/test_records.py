@@ -48,6 +48,12 @@ def test_a_record_comes_back_from_the_store_with_its_types(tmp_path: Path) -> No
     assert run_store.read() == record
 
 
+def test_the_record_of_a_traced_run_says_so(tmp_path: Path) -> None:
+    record, run_store = replace(_record(tmp_path), is_traced=True), RunStore(MemoryStore(), "F", "r1")
+    run_store.create(record)
+    assert run_store.read().is_traced
+
+
 def test_the_stored_document_has_not_changed(tmp_path: Path) -> None:
     """It is that of a record whose fields were JSON types, in the same order: earlier versions read it."""
     record, store = _record(tmp_path), MemoryStore()
@@ -58,6 +64,7 @@ def test_the_stored_document_has_not_changed(tmp_path: Path) -> None:
         "pods": {"work": {name: value for name, value in asdict(PODS).items() if value is not None}},
         "policies": {"work": asdict(POLICY)},
     }
+    del flat["is_traced"]  # only the record of a traced run has it
     expected = json.dumps({"format": 1, **flat}, ensure_ascii=False, separators=(",", ":"))
     assert bytes(store.get("F/runs/r1/run.json")).decode() == expected
 

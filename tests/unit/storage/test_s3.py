@@ -190,7 +190,7 @@ def test_a_store_can_be_pickled(s3_store: S3Store) -> None:
 
 
 def test_a_log_is_rewritten_at_growing_intervals(s3_store: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first interval is a second; each write sends the whole log."""
+    """The first interval is a second; later ones are so short that a lost node takes at most five seconds along."""
     now = [0.0]
     monkeypatch.setattr(s3_log.time, "monotonic", lambda: now[0])
     log = s3_store.open_log("log")
@@ -200,7 +200,7 @@ def test_a_log_is_rewritten_at_growing_intervals(s3_store: S3Store, monkeypatch:
         before = log._written  # type: ignore[attr-defined]
         log.write(b"x")
         writes += log._written > before  # type: ignore[attr-defined]
-    assert 20 < writes < 40
+    assert 100 < writes < 160
     log.close()
     assert bytes(s3_store.get("log")) == b"x" * 600
 

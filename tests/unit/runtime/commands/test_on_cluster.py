@@ -279,7 +279,7 @@ def test_a_description_has_the_diagnosis_and_the_events(lab: Lab, call: Callable
         "the image r/i:1 can't be pulled: it does not exist.",
         "node-1",
         "cpu=100m, memory=200M",
-        "10:00:00  Failed: Error: ErrImagePull (3 times)",
+        "10:00:00  Failed: Error: ErrImagePull (6 times)",  # the scripted server has it for the Job and for the pod
     ):
         assert expected in text
     assert "has no Job in namespace 'lab'" in call("describe", "one/end/0").output

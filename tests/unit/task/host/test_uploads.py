@@ -32,6 +32,12 @@ class FlakyLog:
             raise self.error
         self.written = self.kept
 
+    left_out = ""
+
+    def flush(self) -> None:
+        if self.kept != self.written:
+            self._flush()
+
     @property
     def missing(self) -> int:
         return len(self.kept) - len(self.written)
@@ -135,3 +141,43 @@ def test_closing_waits_as_long_as_the_patience_and_says_so(monkeypatch: pytest.M
     assert uploads.close() == "3 bytes of stdout could not be stored: the bucket did not answer in time."
     assert len(said) == 1
     go_on.set()
+
+
+def test_output_that_a_slow_store_does_not_take_is_bounded_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The writer waits once, then output is left out until there is room; the log says where, the end how much."""
+    monkeypatch.setattr(uploads_module, "_MOST_HELD_BYTES", 10)
+    monkeypatch.setattr(uploads_module, "_LONGEST_STALL_SECONDS", 0.01)
+    go_on = threading.Event()
+
+    class Hanging(FlakyLog):
+        def _flush(self) -> None:
+            go_on.wait()
+            super()._flush()
+
+    log = Hanging(0)
+    uploads = LogUploads({"stdout": log})
+    uploads.add("stdout", b"0123456789ab ")
+    uploads.add("stdout", b"left out")
+    uploads.add("stdout", b"this too")
+    go_on.set()
+    wait_for(lambda: not uploads._is_full())
+    uploads.add("stdout", b"again")
+    assert uploads.close() == "16 bytes of stdout could not be stored: the bucket was too slow."
+    assert log.written == (b"0123456789ab \n[k8sflow] 16 bytes are left out here: the bucket was too slow.\nagain")
+
+
+def test_a_limit_of_the_log_is_reported_at_the_end() -> None:
+    log = FlakyLog(0)
+    log.left_out = "5 bytes were left out"
+    uploads = LogUploads({"stdout": log})
+    uploads.add("stdout", b"x")
+    assert uploads.close() == "stdout: 5 bytes were left out"
+
+
+def test_what_a_log_holds_back_is_flushed_while_nothing_is_added() -> None:
+    """The store is not idle until it has everything."""
+    log = FlakyLog(1)
+    uploads = LogUploads({"stdout": log})
+    uploads.add("stdout", b"x")
+    wait_for(lambda: log.written == b"x")
+    uploads.close()
