@@ -19,6 +19,8 @@ from side_by_side import Comparison, Contender, command, options, peak_megabytes
 
 FLOWS = Path(__file__).parent / "flows"
 WORKERS = 2
+# The agent of a pod, its client of the bucket, and what its fork needs beyond the flow's own imports.
+IN_A_POD = ("k8sflow.task.host.agent", "k8sflow.storage.s3", "k8sflow.runtime.commands.step")
 WIDE = 10_000
 SIMULATED = 100_000
 PLAIN_SUM = "import numpy as np; print(np.random.ranf((16384, 16384)).sum())"
@@ -64,12 +66,17 @@ class Comparisons:
         workers = ("--max-workers", str(WORKERS))
         artifact = "hashed, written, read and hashed by one process"
         starts = {f"import_{name}": self._python(f"import {name}") for name in ("k8sflow", "metaflow")}
+        starts["import_pod"] = self._python(f"import {', '.join(IN_A_POD)}")
         starts |= {
             f"help_{name}": self._command(f"three_steps_{name}.py", "--help") for name in ("k8sflow", "metaflow")
         }
         return [
             self._start("import of the package", starts["import_k8sflow"], starts["import_metaflow"]),
             self._start("flow.py --help", starts["help_k8sflow"], starts["help_metaflow"]),
+            Comparison("imports of a task's pod", "python -c pass", (
+                Contender("k8sflow", starts["import_pod"], 2 * self._times),
+                Contender("bare", self._python("pass"), 2 * self._times),
+            )),
             self._flow("three steps", "three Pythons in a row", "three_steps", lambda: self._pythons(3)),
             self._flow("foreach of 100 no-ops", "103 forks that do nothing", "noops",
                        lambda: fork_and_wait(103, WORKERS), *workers),

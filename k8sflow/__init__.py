@@ -92,6 +92,7 @@ if TYPE_CHECKING:
 __version__ = VERSION
 
 hooks.register("instance", "k8sflow.cli.flow:main")
+hooks.register("instance_in_pod", "k8sflow.runtime.commands.step:run_in_pod")
 hooks.register("current_run", "k8sflow.client.run:Run")
 hooks.register("current_task", "k8sflow.client.run:task_of")
 

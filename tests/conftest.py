@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import secrets
 import signal
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from k8sflow.storage.folder import FolderStore
 from k8sflow.storage.local import nearest
@@ -21,6 +21,10 @@ from tests.cluster.s3 import S3Server
 
 if TYPE_CHECKING:
     from k8sflow.storage.s3 import S3Store
+
+# A busy machine draws examples slowly; that is not a failure.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 # Each case of these tests starts processes, most of them whole runs.
 _EXPENSIVE = ("tests/flows/", "tests/unit/parallel/", "tests/unit/task/host/test_agent.py")
@@ -85,25 +89,40 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 
 
 @pytest.fixture(scope="session")
-def _s3_bucket(s3_server: S3Server) -> Iterator[S3Store]:
-    """Open the server's bucket; creating a client of boto3 takes a third of a second."""
-    from k8sflow.storage.s3 import S3Store
+def _s3_clients(s3_server: S3Server) -> Iterator[dict[str, S3Store]]:
+    """Open the server's bucket once with each client; creating one of boto3 takes a third of a second."""
+    from k8sflow.storage import s3, s3_http
 
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in s3server.KEYS.items():
+        for name, value in {**s3server.KEYS, **s3server.NO_FILES}.items():
             patch.setenv(name, value)
-        store = S3Store(f"s3://{s3server.BUCKET}", endpoint=s3_server.endpoint, region="us-east-1")
-        store.check()
-    yield store
-    store.close()
+        patch.setattr(s3, "plain_client", s3_http.plain_client)  # a test may have replaced it
+        plain = s3.S3Store(f"s3://{s3server.BUCKET}", endpoint=s3_server.endpoint, region="us-east-1")
+        patch.setattr(s3, "plain_client", lambda *_: None)
+        boto3 = s3.S3Store(f"s3://{s3server.BUCKET}", endpoint=s3_server.endpoint, region="us-east-1")
+        plain.check()
+    yield {"plain": plain, "boto3": boto3}
+    plain.close()
+    boto3.close()
 
 
 @pytest.fixture
-def s3_store(_s3_bucket: S3Store, monkeypatch: pytest.MonkeyPatch) -> S3Store:
+def s3_store(_s3_clients: dict[str, S3Store], monkeypatch: pytest.MonkeyPatch) -> S3Store:
     """Open a store below a prefix of its own in the server's bucket."""
-    for name, value in s3server.KEYS.items():
+    return _opened(_s3_clients["plain"], monkeypatch)
+
+
+@pytest.fixture
+def boto3_store(_s3_clients: dict[str, S3Store], monkeypatch: pytest.MonkeyPatch) -> S3Store:
+    """As s3_store, through boto3."""
+    return _opened(_s3_clients["boto3"], monkeypatch)
+
+
+def _opened(bucket: S3Store, monkeypatch: pytest.MonkeyPatch) -> S3Store:
+    for name, value in {**s3server.KEYS, **s3server.NO_FILES}.items():
         monkeypatch.setenv(name, value)
-    store = copy.copy(_s3_bucket)
+    store = object.__new__(type(bucket))  # a copy would open the bucket again, as a pickle does
+    vars(store).update(vars(bucket))
     store.prefix = f"{secrets.token_hex(4)}/"
     return store
 
@@ -127,7 +146,14 @@ def shared_store(request: pytest.FixtureRequest) -> ObjectStore:
     return found
 
 
-@pytest.fixture(params=["folder", "memory", pytest.param("s3", marks=pytest.mark.s3)])
+@pytest.fixture(
+    params=[
+        "folder",
+        "memory",
+        pytest.param("s3", marks=pytest.mark.s3),
+        pytest.param("boto3", marks=pytest.mark.s3),
+    ]
+)
 def store(request: pytest.FixtureRequest) -> ObjectStore:
     """Open each kind of store; a test of one has to pass with the others."""
     found: ObjectStore = request.getfixturevalue(f"{request.param}_store")

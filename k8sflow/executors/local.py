@@ -29,7 +29,7 @@ from k8sflow.flow.outcome import Outcome
 from k8sflow.task.host.framing import OutputStream
 from k8sflow.task.host.supervise import TERM_SECONDS, TaskProcess, new_pipes
 from k8sflow.task.inside.runner import TaskRunner
-from k8sflow.task.result import TaskResult, failed
+from k8sflow.task.result import TaskResult, ended_with, failed
 from k8sflow.task.spec import TaskSpec
 from k8sflow.task.stored_results import committed_result, write_outcome
 
@@ -230,9 +230,7 @@ class LocalExecutor:
 
     def _end_siblings(self, cause: TaskSpec) -> None:
         """Ends the tasks that run together with a failed one: they would wait for it forever."""
-        reason = failed(
-            Outcome.CANCELLED, f"it was ended, since {cause.name}, which it has to run together with, has failed"
-        )
+        reason = ended_with(cause.name)
         for process in [running.process for running in self._running.values()]:
             if process.task.first == cause.first and process.ended_for is None:
                 process.end(reason)

@@ -25,12 +25,13 @@ from k8sflow.kubernetes.api_errors import Target, status_error, unreachable_erro
 from k8sflow.kubernetes.kubeconfig import ClusterAccess
 from k8sflow.kubernetes.manifest import Manifest
 from k8sflow.kubernetes.rate import RateLimiter
-from k8sflow.outages import REPORT_AFTER_SECONDS, Outage, Report
+from k8sflow.outages import Outage, Report
 
 _RETRIED = {429, 500, 502, 503, 504}
 _PAGE = 500
 _REQUEST_SECONDS = 60.0
 _CONNECT_SECONDS = 10.0
+_LATE_SECONDS = 8.0  # a server that is busy takes some seconds for a list of events
 _FIRST_DELAY_SECONDS = 0.5
 _LONGEST_DELAY_SECONDS = 15.0
 _TERMINATING_DELAY_SECONDS = 1.0
@@ -314,9 +315,9 @@ class KubernetesApi:
 
         def is_late() -> None:
             what = f"the API server {self.access.server} ({self.access.origin}) has not answered a request for {path}"
-            self._failed(f"{what} for {REPORT_AFTER_SECONDS:.0f} s.", REPORT_AFTER_SECONDS)
+            self._failed(f"{what} for {_LATE_SECONDS:.0f} s.", _LATE_SECONDS)
 
-        timer = asyncio.get_running_loop().call_later(REPORT_AFTER_SECONDS, is_late)
+        timer = asyncio.get_running_loop().call_later(_LATE_SECONDS, is_late)
         try:
             yield
         finally:

@@ -137,7 +137,7 @@ class ExecPlugin:
     def _is_expired(self) -> bool:
         if self._expires_at is None:
             return False
-        remaining = self._expires_at - datetime.now(timezone.utc)
+        remaining = self._expires_at - _now()
         return remaining.total_seconds() < _EXPIRY_MARGIN_SECONDS
 
     def _run(self) -> Mapping[str, Any]:
@@ -184,10 +184,16 @@ class ExecPlugin:
         self._expires_at = None
         if expiry := status.get("expirationTimestamp"):
             self._expires_at = datetime.fromisoformat(expiry.replace("Z", "+00:00"))
+            if self._is_expired():  # by a clock that is wrong: else the program would run for each request
+                self._expires_at = None
         _log.debug("got a credential that expires at %s", expiry or "an unknown time")
         if self._context is not None and status.get("clientCertificateData"):
             certificate, key = status["clientCertificateData"], status["clientKeyData"]
             load_certificate(self._context, certificate.encode(), key.encode())
+
+
+def _now() -> datetime:
+    return datetime.now(timezone.utc)
 
 
 class OfficialAuthProvider:

@@ -9,14 +9,16 @@ from __future__ import annotations
 from dataclasses import replace
 from decimal import ROUND_CEILING, Decimal
 
-from k8sflow import units
 from k8sflow.flow.decorators import quantity
 from k8sflow.flow.decorators.pod_options import PodOptions
 from k8sflow.flow.outcome import Outcome
 from k8sflow.task.result import TaskResult, failed
+from k8sflow.version import VERSION
 
 _MEMORY_STEPS_MB = 1000
 _MORE_MEMORY = Decimal("1.5")
+_SIGNALLED = 128  # exit codes above are signals of Linux, whatever the system that reads them
+_SIGNALS = {4: "SIGILL", 6: "SIGABRT", 7: "SIGBUS", 8: "SIGFPE", 11: "SIGSEGV", 13: "SIGPIPE", 24: "SIGXCPU"}
 
 
 def out_of_memory(options: PodOptions, detail: str = "") -> TaskResult:
@@ -61,18 +63,23 @@ def preempted(detail: str) -> TaskResult:
         Outcome.PREEMPTED,
         "it was preempted by a pod with a higher priority.",
         detail,
-        "It runs again. A priority class or dedicated nodes would protect it.",
+        "A priority class (priority_class=…) or dedicated nodes protect it.",
     )
 
 
 def evicted(detail: str) -> TaskResult:
     """The kubelet or the eviction API removed the pod from its node."""
-    if "ephemeral" in detail or "emptyDir" in detail or "disk" in detail.lower():
+    low = detail.lower()
+    if "exceeds the limit" in low or "exceeds the total limit" in low:
+        summary = "it was evicted from its node because it wrote more to local files than it may."
         advice = "Request the disk space that it needs with @resources(disk=…), or write less to local files."
-    elif "memory" in detail:
+        return failed(Outcome.EVICTED, summary, detail, advice, is_final=True)
+    if "ephemeral" in low or "disk" in low:
+        advice = "The node ran short of disk space. Request what the task needs with @resources(disk=…)."
+    elif "memory" in low:
         advice = "The node ran short of memory. Request as much as the task needs with @resources(memory=…)."
     else:
-        advice = "It runs again; nodes are drained for upgrades and when they are no longer needed."
+        advice = "Nodes are drained for upgrades, and when they are no longer needed."
     return failed(Outcome.EVICTED, "it was evicted from its node.", detail, advice)
 
 
@@ -82,7 +89,7 @@ def node_lost(detail: str) -> TaskResult:
         Outcome.NODE_LOST,
         "its node was lost or shut down.",
         detail,
-        "It runs again on another node; spot nodes can disappear at any time.",
+        "`kubectl get nodes` shows which nodes there are; spot nodes can disappear at any time.",
     )
 
 
@@ -92,7 +99,7 @@ def pod_deleted(detail: str = "") -> TaskResult:
         Outcome.NODE_LOST,
         "its pod was deleted externally.",
         detail,
-        "It runs again. `kubectl get events` may show what is deleting pods here.",
+        "`kubectl get events` may show what is deleting pods here.",
     )
 
 
@@ -117,7 +124,7 @@ def killed(exit_code: int, detail: str) -> TaskResult:
         Outcome.NODE_LOST,
         f"its container was killed externally (exit code {exit_code}); Kubernetes gave no reason.",
         detail,
-        "It runs again. `kubectl describe node` may show more: the node as a whole may have run short of memory.",
+        "`kubectl describe node` may show more: the node as a whole may have run short of memory.",
     )
 
 
@@ -127,7 +134,7 @@ def lost_container(detail: str) -> TaskResult:
         Outcome.NODE_LOST,
         "its node lost track of its container.",
         detail,
-        "It runs again; the node was restarted or has problems (`kubectl describe node`).",
+        "The node was restarted or has problems (`kubectl describe node`).",
     )
 
 
@@ -137,7 +144,7 @@ def refused_by_node(reason: str, detail: str) -> TaskResult:
         Outcome.NEVER_STARTED,
         f"its node refused it ({reason}) before it started.",
         detail,
-        "It runs again; the node filled up or changed just as it was chosen.",
+        "The node filled up or changed just as it was chosen.",
     )
 
 
@@ -171,7 +178,18 @@ def no_runtime(image: str, detail: str) -> TaskResult:
         Outcome.BAD_IMAGE,
         f"its image {image} doesn't contain the k8sflow runtime.",
         detail,
-        "Set kubernetes_runtime_image to the k8sflow image of this version.",
+        f"Set kubernetes_runtime_image to the k8sflow image of this version ({VERSION}), or leave out "
+        "runtime_in_image, so that the runtime is copied into the pod.",
+    )
+
+
+def other_runtime(image: str, detail: str) -> TaskResult:
+    """The runtime in the image, or in the image that it was copied from, is of another version than the driver."""
+    return failed(
+        Outcome.BAD_IMAGE,
+        f"its image {image} runs with another version of k8sflow than {VERSION}, which started the run.",
+        detail,
+        f"Build the image on the k8sflow image {VERSION}, or set kubernetes_runtime_image to it.",
     )
 
 
@@ -187,9 +205,12 @@ def cant_start(reason: str, detail: str) -> TaskResult:
 
 def no_result(exit_code: int, reason: str, detail: str) -> TaskResult:
     """The container ended, and its agent stored no result anywhere."""
+    how = f"its container ended with exit code {exit_code} ({reason or 'no reason given'})"
+    if (name := _SIGNALS.get(exit_code - _SIGNALLED)) is not None:
+        how = f"its container was killed by {name} (exit code {exit_code})"
     return failed(
         Outcome.USER_ERROR,
-        f"its container ended with exit code {exit_code} ({reason or 'no reason given'}) without a result.",
+        f"{how} without a result.",
         detail,
         "See the last lines of its output. A task must not end the process that runs it.",
     )
@@ -201,14 +222,20 @@ def unknown_end(phase: str, reason: str, detail: str) -> TaskResult:
         Outcome.NEVER_STARTED,
         f"its pod ended as {phase} ({reason or 'no reason given'}); nothing is known about its container.",
         detail,
-        "It runs again; `kubectl describe pod` shows what Kubernetes knows.",
+        "`kubectl describe pod` shows what Kubernetes knows.",
     )
 
 
 def bad_image(image: str, detail: str) -> TaskResult:
     """The image can't be pulled, or its name is invalid."""
-    low = detail.lower()
-    if any(word in low for word in ("no such host", "i/o timeout", "connection refused", "dial tcp")):
+    low, is_final = detail.lower(), False
+    if any(word in low for word in ("no match for platform", "exec format error")):
+        cause, advice = (
+            "it has no variant for the node's architecture",
+            "Build it for that one too.",
+        )
+        is_final = True
+    elif any(word in low for word in ("no such host", "i/o timeout", "connection refused", "dial tcp")):
         cause, advice = "the node can't reach the registry", "Check the registry's name and the nodes' network."
     elif "not found" in low or "manifest unknown" in low or "does not exist" in low:
         cause, advice = (
@@ -222,6 +249,7 @@ def bad_image(image: str, detail: str) -> TaskResult:
         )
     elif "invalid reference format" in low or "couldn't parse image" in low:
         cause, advice = "its name is not a valid image reference", "Write it as registry/name:tag."
+        is_final = True
     elif "is not present with pull policy of never" in low:
         cause, advice = (
             "it isn't on the node, and the pull policy is Never",
@@ -234,6 +262,7 @@ def bad_image(image: str, detail: str) -> TaskResult:
         f"the image {image} can't be pulled: {cause}.",
         detail,
         f"{advice} The image is set by @kubernetes(image=…), --with kubernetes:image=… or kubernetes_image.",
+        is_final=is_final,
     )
 
 
@@ -248,49 +277,6 @@ def bad_configuration(detail: str) -> TaskResult:
     else:
         advice = "`kubectl describe pod` shows what is missing."
     return failed(Outcome.NEVER_STARTED, "its container has an invalid configuration.", detail, advice)
-
-
-def unschedulable(options: PodOptions, detail: str, largest_node: tuple[str, str] | None) -> TaskResult:
-    """No node can take the pod now.
-
-    Args:
-        options: The requests of the step.
-        detail: The scheduler's message.
-        largest_node: Allocatable cores and memory of the largest node, if known.
-    """
-    cpu, memory = _set(options.cpu), _set(options.memory)
-    requested = f"cpu={cpu}, memory={memory}" + (f", gpu={options.gpu}" if options.gpu else "")
-    summary = f"no node can take its pod now: it requests {requested}."
-    if largest_node is None:
-        advice = "It keeps waiting. Request less with @resources, or add nodes (`kubectl describe nodes`)."
-        return failed(Outcome.UNSCHEDULABLE, summary, detail, advice)
-    cores, available = largest_node
-    offer = f"The largest node has cpu={cores}, memory={units.size(int(quantity.parse(available)))} for pods"
-    if quantity.parse(cpu) > quantity.parse(cores) or quantity.parse(memory) > quantity.parse(available):
-        summary = f"no node is large enough for its pod: it requests {requested}."
-        advice = f"{offer}: request less with @resources, or add larger nodes. It keeps waiting for one."
-    else:
-        advice = f"{offer}, so it waits until one is free; a node selector or a taint may also keep it waiting."
-    return failed(Outcome.UNSCHEDULABLE, summary, detail, advice)
-
-
-def no_pod(detail: str) -> TaskResult:
-    """The Job controller can't create the pod."""
-    if "exceeded quota" in detail:
-        summary = "the namespace's quota is used up."
-        advice = "It waits until other pods end. Request less, or have the quota raised (`kubectl describe quota`)."
-    elif "PodSecurity" in detail:
-        summary = "the namespace's Pod Security Standard doesn't allow its pod."
-        advice = (
-            'Remove the options that it names (run_as_user=0, for example): by default pods comply with "restricted".'
-        )
-    elif "serviceaccount" in detail.lower():
-        summary = "its service account doesn't exist."
-        advice = "Create it, or name another one: service_account=… or kubernetes_service_account."
-    else:
-        summary = "its pod was refused."
-        advice = "`kubectl describe job` shows each attempt."
-    return failed(Outcome.NEVER_STARTED, summary, detail, advice)
 
 
 def suspended(queue: str | None, detail: str, *, has_kueue: bool) -> TaskResult:
@@ -320,7 +306,7 @@ def pod_missing() -> TaskResult:
         Outcome.NODE_LOST,
         "its Job has ended, and its pod no longer exists.",
         "It is unknown how the pod ended.",
-        "It runs again.",
+        "`kubectl get events` may show what deletes pods here.",
     )
 
 
@@ -359,7 +345,12 @@ def not_started() -> TaskResult:
 
 def slow_start(reason: str, detail: str) -> TaskResult:
     """The pod is on a node, and something delays it."""
-    return failed(Outcome.NEVER_STARTED, f"its pod is slow to start ({reason}).", detail, "It keeps waiting.")
+    return failed(
+        Outcome.NEVER_STARTED,
+        f"its pod is slow to start ({reason}).",
+        detail,
+        "It keeps waiting; `kubectl describe pod` shows each attempt.",
+    )
 
 
 def given_up(waiting: TaskResult, seconds: float) -> TaskResult:

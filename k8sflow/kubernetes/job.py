@@ -34,6 +34,7 @@ class TaskJob:
         command: The container's command and arguments, which no shell interprets.
         per_pod: How many of the tasks each pod executes.
         parallelism: How many of its pods run at a time.
+        service: The Service of pods that run together; empty for others.
         owner: The ownerReference of the run's owner, or None.
         environment: Environment variables of the container; those of the options and k8sflow's own are added.
         credentials_secret: Secret with the keys of the bucket, or None for workload identity.
@@ -48,6 +49,7 @@ class TaskJob:
     command: Sequence[str]
     per_pod: int = 1
     parallelism: int = 1
+    service: str = ""
     owner: Mapping[str, Any] | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     credentials_secret: str | None = None
@@ -86,8 +88,9 @@ def _job_spec(job: TaskJob) -> Manifest:
     # The driver retries failures of the code: it can wait or request more. Disruptions don't count (KEP-3329); the
     # failure of one index leaves the others alone (KEP-3850).
     once: Manifest = {"backoffLimit": 0} if job.pods == 1 else {"completionMode": "Indexed", "backoffLimitPerIndex": 0}
-    disruptions = {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
-    if len(job.tasks) == job.pods:  # of tasks that shared a pod, only those without a result run again
+    # A disruption ends all pods that run together; of tasks that shared a pod, only those without a result run again.
+    if not job.service and len(job.tasks) == job.pods:
+        disruptions = {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
         once["podFailurePolicy"] = {"rules": [disruptions]}
     return {
         "completions": job.pods,

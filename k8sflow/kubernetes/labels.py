@@ -16,6 +16,8 @@ QUEUE = "kueue.x-k8s.io/queue-name"
 # On Jobs: all tasks of a Job, as ``TaskBatch`` writes them, and how many each of its pods has.
 TASKS = "k8sflow.dev/tasks"
 TASKS_PER_POD = "k8sflow.dev/tasks-per-pod"
+# On pods of processes that run together, by which their Service finds them.
+TOGETHER_LABELS = {"k8sflow.dev/gang": "true"}
 JOB_NAME = "batch.kubernetes.io/job-name"
 INDEX = "batch.kubernetes.io/job-completion-index"
 

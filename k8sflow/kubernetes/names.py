@@ -34,6 +34,11 @@ def owner_name(*, flow: str, run: str) -> str:
     return f"{_slug(flow, 21)}-run-{_digest(flow, run)}"
 
 
+def service_name(*, flow: str, run: str) -> str:
+    """The name of the Service of a run's pods; it begins with a letter (RFC 1035)."""
+    return f"gang-{_slug(flow, 21)}-{_digest(flow, run)}"
+
+
 def _slug(text: str, length: int) -> str:
     slug = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
     return slug[:length].strip("-") or "x"

@@ -20,7 +20,7 @@ from k8sflow.flow.decorators.pod_options import PodOptions
 from k8sflow.flow.outcome import Outcome
 from k8sflow.kubernetes import diagnosis
 from k8sflow.kubernetes.manifest import Manifest, condition
-from k8sflow.kubernetes.pod import CONTAINER, RUNTIME_CONTAINER
+from k8sflow.kubernetes.pod import CONTAINER, OTHER_RUNTIME, RUNTIME_CONTAINER
 from k8sflow.task.host.framing import Piece, decode
 from k8sflow.task.result import TaskResult
 from k8sflow.task.shared import SharedEnds
@@ -186,6 +186,8 @@ def _by_container(pod: Pod, options: PodOptions, code: int, reason: str, message
         return diagnosis.lost_container(message)
     if "No module named" in message and "k8sflow" in message:
         return diagnosis.no_runtime(image, message.strip())
+    if OTHER_RUNTIME in message:
+        return diagnosis.other_runtime(image, message.strip())
     detail = _evidence(code, reason, message)
     if code in _SIGNALS_FROM_OUTSIDE:
         return diagnosis.killed(code, detail)

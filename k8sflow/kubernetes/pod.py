@@ -15,6 +15,7 @@ from k8sflow.kubernetes import labels, pod_template
 from k8sflow.kubernetes.manifest import Manifest
 from k8sflow.kubernetes.volumes import RUNTIME, volumes
 from k8sflow.task.host.pod_environment import USERS_PYTHONPATH
+from k8sflow.version import VERSION
 
 if TYPE_CHECKING:
     from k8sflow.kubernetes.job import TaskJob
@@ -22,9 +23,12 @@ if TYPE_CHECKING:
 CONTAINER = "task"
 RUNTIME_CONTAINER = "k8sflow-runtime"
 DEFAULT_PYTHON = "python3"
+OTHER_RUNTIME = "[k8sflow] the version of the runtime is "
 # Not through PYTHONPATH, which would replace the image's own; the agent adds the runtime to it.
 _AGENT = (
-    f"import sys; sys.path.insert(0, {RUNTIME_FOLDER!r}); from k8sflow.task.host.agent import main; sys.exit(main())"
+    f"import sys; sys.path.insert(0, {RUNTIME_FOLDER!r}); from k8sflow.version import VERSION; "
+    f"VERSION == {VERSION!r} or sys.exit({OTHER_RUNTIME!r} + VERSION); "
+    "from k8sflow.task.host.agent import main; sys.exit(main())"
 )
 COMPUTE_POOL = "outerbounds.co/compute-pool"
 
@@ -52,7 +56,8 @@ def pod(job: TaskJob) -> Manifest:
 
 def pod_labels(job: TaskJob) -> dict[str, str]:
     """The labels of the Job and the pod."""
-    return {**(job.options.labels or {}), **labels.task_labels(job.tasks)}
+    together = labels.TOGETHER_LABELS if job.service else {}
+    return {**(job.options.labels or {}), **labels.task_labels(job.tasks), **together}
 
 
 def pod_annotations(job: TaskJob) -> dict[str, str]:
@@ -111,7 +116,7 @@ def pod_security(user: int) -> Manifest:
 
 def _spec(job: TaskJob) -> Manifest:
     options = job.options
-    copies_runtime = job.image != job.runtime_image
+    copies_runtime = job.image != job.runtime_image and not options.runtime_in_image
     spec: Manifest = {
         "restartPolicy": "Never",
         "activeDeadlineSeconds": options.deadline_seconds or DEFAULT_DEADLINE_SECONDS,
@@ -125,6 +130,7 @@ def _spec(job: TaskJob) -> Manifest:
     if copies_runtime:
         spec["initContainers"] = [_runtime_container(job)]
     asked = {**_scheduling(job), **_network(options), "serviceAccountName": options.service_account}
+    asked["subdomain"] = job.service
     asked["imagePullSecrets"] = [{"name": name} for name in options.image_pull_secrets or ()]
     return {**spec, **{name: value for name, value in asked.items() if value}}
 

@@ -50,6 +50,8 @@ PERMISSIONS = (
 )
 # To cancel a run whose pods have a grace of their own.
 GRACE_PERMISSIONS = (Permission("", "pods", ("deletecollection",)),)
+# To let the pods of a num_parallel step find each other.
+SERVICE_PERMISSIONS = (Permission("", "services", ("create", "get")),)
 OWNER_PERMISSIONS = (Permission("", "configmaps", ("create", "get", "patch", "delete")),)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from k8sflow.flow.decorators import quantity
 from k8sflow.flow.decorators.pod_options import PodOptions
 from k8sflow.flow.outcome import Outcome
-from k8sflow.kubernetes import diagnosis
+from k8sflow.kubernetes import diagnosis, scheduling
 from k8sflow.task.result import TaskResult
 
 Pod = dict[str, Any]
@@ -28,11 +28,12 @@ _IMAGE_REASONS = {
 }
 # If an init container ran first, the kubelet's event about a failed pull comes some 15 s before the status shows it.
 _PULL_FAILED = re.compile(r'Failed to pull image "([^"]+)"')
+_PULLING = re.compile(r'Pulling image "([^"]+)"')
+_OF_SCHEDULER = {"FailedScheduling", "Scheduled", "TriggeredScaleUp", "NotTriggerScaleUp"}
 # The scheduler is faster than the controller that makes the claim of an ephemeral volume.
 _CLAIM_TO_COME = "waiting for ephemeral volume controller"
 _CONFIGURATION_REASONS = {"CreateContainerConfigError"}
 ORDINARY_REASONS = {"", "ContainerCreating", "PodInitializing"}
-HOPELESS_REASONS = {"InvalidImageName"}
 
 
 def why(pod: Pod, options: PodOptions, largest_node: tuple[str, str] | None = None) -> TaskResult | None:
@@ -40,7 +41,7 @@ def why(pod: Pod, options: PodOptions, largest_node: tuple[str, str] | None = No
     status = pod.get("status") or {}
     unscheduled = _unscheduled(status)
     if unscheduled is not None and _CLAIM_TO_COME not in unscheduled:
-        return diagnosis.unschedulable(options, unscheduled, largest_node)
+        return scheduling.unschedulable(options, unscheduled, largest_node)
     for container in _containers(status):
         waiting = (container.get("state") or {}).get("waiting") or {}
         reason, message = str(waiting.get("reason") or ""), str(waiting.get("message") or "")
@@ -65,28 +66,36 @@ def is_unschedulable(pod: Pod) -> bool:
     return _unscheduled(pod.get("status") or {}) is not None
 
 
-def is_hopeless(pod: Pod) -> bool:
-    """True if waiting longer can't help."""
-    waiting = [(c.get("state") or {}).get("waiting") or {} for c in _containers(pod.get("status") or {})]
-    return any(state.get("reason") in HOPELESS_REASONS for state in waiting)
-
-
 def from_events(events: Iterable[dict[str, Any]]) -> TaskResult | None:
-    """The reason why a pod waits, from the newest warning among its events."""
-    warnings = [event for event in events if event.get("type") == "Warning"]
-    if not warnings:
+    """The reason why a pod that has a node waits, from its newest event; None if that is ordinary.
+
+    Older events may describe what is over: a pod that no node could take is pulling its image now.
+    """
+    latest = max(_of_kubelet(events), key=time_of, default=None)
+    if latest is None or latest.get("type") != "Warning":
         return None
-    for event in warnings:
-        if pull := _PULL_FAILED.match(str(event.get("message") or "")):
-            return diagnosis.bad_image(pull[1], str(event["message"]))
-    newest = max(warnings, key=time_of)
-    return diagnosis.slow_start(str(newest.get("reason") or ""), str(newest.get("message") or ""))
+    reason, message = str(latest.get("reason") or ""), str(latest.get("message") or "")
+    if pull := _PULL_FAILED.match(message):
+        return diagnosis.bad_image(pull[1], message)
+    return diagnosis.slow_start(reason, message)
+
+
+def pulled_image(events: Iterable[dict[str, Any]]) -> str | None:
+    """The image that is being pulled, if that is a pod's newest event."""
+    latest = max(_of_kubelet(events), key=time_of, default=None)
+    if latest is None or (found := _PULLING.match(str(latest.get("message") or ""))) is None:
+        return None
+    return found[1]
+
+
+def _of_kubelet(events: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [event for event in events if event.get("reason") not in _OF_SCHEDULER]
 
 
 def without_pod(events: Iterable[dict[str, Any]]) -> dict[str, TaskResult]:
     """The reasons why Jobs (by name) have no pod, from the FailedCreate events of the Job controller."""
     newest = {str(event["involvedObject"]["name"]): event for event in sorted(events, key=time_of)}
-    return {name: diagnosis.no_pod(str(event.get("message") or "")) for name, event in newest.items()}
+    return {name: scheduling.no_pod(str(event.get("message") or "")) for name, event in newest.items()}
 
 
 def largest(nodes: Sequence[dict[str, Any]]) -> tuple[str, str] | None:
@@ -116,5 +125,6 @@ def _image(pod: Pod, name: str) -> str:
 
 
 def time_of(event: dict[str, Any]) -> str:
-    """When an event was seen last, as text that sorts."""
-    return str(event.get("lastTimestamp") or event.get("eventTime") or event["metadata"].get("creationTimestamp") or "")
+    """The event's time to the second; some events have fractions, and others have not."""
+    time = event.get("lastTimestamp") or event.get("eventTime") or event["metadata"].get("creationTimestamp")
+    return str(time or "")[:19]

@@ -15,6 +15,7 @@ from k8sflow.flow.decorators.environment import variables_of
 from k8sflow.flow.decorators.pod_options import DEFAULT_OPTIONS, PodOptions, common_namespace, merge
 from k8sflow.flow.decorators.policy import InfrastructureRetry, StepPolicy
 from k8sflow.flow.definition import FlowDefinition
+from k8sflow.flow.graph import Graph
 from k8sflow.flow.problems import all_problems
 from k8sflow.flow.script import script_of
 from k8sflow.storage.records import RunRecord
@@ -31,11 +32,13 @@ class Placement:
         pods: What the steps on Kubernetes ask of their pods.
         namespace: The namespace of their Jobs.
         policies: Retries, timeout and catch of the steps that say anything of it, wherever they run.
+        has_gangs: Whether pods of a ``num_parallel`` step have to find each other.
     """
 
     pods: Mapping[str, PodOptions]
     namespace: str
     policies: Mapping[str, StepPolicy] = field(default_factory=dict)
+    has_gangs: bool = False
 
     @property
     def uses_kubernetes(self) -> bool:
@@ -58,7 +61,8 @@ class Placement:
         """
         own = _from_settings(settings)
         pods = {step: merge(options, own, DEFAULT_OPTIONS) for step, options in record.pods.items()}
-        return Placement(pods, common_namespace(pods, settings.kubernetes_namespace), record.policies)
+        namespace = common_namespace(pods, settings.kubernetes_namespace)
+        return Placement(pods, namespace, record.policies, _has_gangs(record.graph, pods))
 
     @staticmethod
     def of(definition: FlowDefinition, with_: tuple[str, ...], settings: Settings) -> Placement:
@@ -77,7 +81,7 @@ class Placement:
                 policy = StepPolicy.of(definition.decorations_of(name, added), on_kubernetes=on_kubernetes)
                 policy = replace(policy, infrastructure=InfrastructureRetry.of(settings))
                 if on_kubernetes:
-                    pods[name] = _pod(own, added, settings, policy)
+                    pods[name] = _pod(own, added, settings, policy, is_gang=node.is_parallel)
                     if pods[name].pod_template is not None:
                         pods[name] = _with_template(pods[name], definition)
                     policy = replace(policy, more_memory=pods[name].more_memory())
@@ -85,11 +89,21 @@ class Placement:
                     policies[name] = policy
             except FlowDefinitionError as error:
                 raise all_problems(definition.name, [node.location.problem(error.summary, error.advice)]) from error
-        return Placement(pods, common_namespace(pods, settings.kubernetes_namespace), policies)
+        namespace = common_namespace(pods, settings.kubernetes_namespace)
+        return Placement(pods, namespace, policies, _has_gangs(definition.graph, pods))
+
+
+def _has_gangs(graph: Graph, pods: Mapping[str, PodOptions]) -> bool:
+    return any(step in pods and graph[step].is_parallel for step in graph.nodes)
 
 
 def _pod(
-    own: tuple[Decoration, ...], added: tuple[Decoration, ...], settings: Settings, policy: StepPolicy
+    own: tuple[Decoration, ...],
+    added: tuple[Decoration, ...],
+    settings: Settings,
+    policy: StepPolicy,
+    *,
+    is_gang: bool = False,
 ) -> PodOptions:
     """The options of a step's pod, strongest first: the step, --with, the settings, the default.
 
@@ -99,7 +113,9 @@ def _pod(
     named = [PodOptions(env=variables) for found in (own, added) if (variables := variables_of(found))]
     asked = [*_options(own), *_options(added)]
     options = merge(*asked, *named, _from_settings(settings), DEFAULT_OPTIONS)
-    if (options.branches_per_pod or 1) > 1:
+    if is_gang:
+        options = _unshared(options, own)
+    elif (options.branches_per_pod or 1) > 1:
         options = _shared(options, own, added)
     try:
         options.check()
@@ -134,6 +150,17 @@ def _shared(options: PodOptions, own: tuple[Decoration, ...], added: tuple[Decor
     if pod.memory is None and branch.memory is not None:
         memory = quantity.megabytes(quantity.parse(branch.memory) * at_a_time + _HOST_BYTES)
     return replace(options, cpu=cpu, memory=memory, branches_at_a_time=at_a_time)
+
+
+def _unshared(options: PodOptions, own: tuple[Decoration, ...]) -> PodOptions:
+    """The options of a step whose tasks run together, each in a pod of its own, whatever ``--with`` says."""
+    if (merge(*_options(own)).branches_per_pod or 1) > 1:
+        raise FlowDefinitionError(
+            "branches_per_pod can't be used in a step with @parallel.",
+            cause="Its tasks run together, each in a pod of its own, and find each other by the pods' names.",
+            advice="Remove branches_per_pod, or make the step a foreach.",
+        )
+    return replace(options, branches_per_pod=None, branches_at_a_time=None)
 
 
 def _with_template(options: PodOptions, definition: FlowDefinition) -> PodOptions:

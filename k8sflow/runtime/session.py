@@ -126,8 +126,13 @@ class Session:
         """
         from k8sflow.executors.kubernetes.requirements import check  # noqa: PLC0415  only here is the API needed
 
-        settings = self.placement.inside(self.settings)
-        check(settings, self.placement.pods, is_detached=False, flow=self.record.flow)
+        check(
+            self.placement.inside(self.settings),
+            self.placement.pods,
+            is_detached=False,
+            flow=self.record.flow,
+            has_gangs=self.placement.has_gangs,
+        )
 
     def drive(
         self,

@@ -1,48 +1,33 @@
-"""An object store in an S3 bucket, through boto3."""
+"""An object store in an S3 bucket."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import io
-import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
-
-import boto3
-from boto3.s3.transfer import TransferConfig
-from botocore.config import Config
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    ConnectTimeoutError,
-    EndpointConnectionError,
-    HTTPClientError,
-    IncompleteReadError,
-    NoCredentialsError,
-    PartialCredentialsError,
-)
-from botocore.exceptions import (
-    ConnectionError as BotoConnectionError,
-)
 
 from k8sflow.debug_log import DebugLog
 from k8sflow.errors import ConfigurationError, ObjectNotFoundError, OutageError, StorageError, UnreachableError
 from k8sflow.outages import Report
+from k8sflow.storage import s3_errors
 from k8sflow.storage.objects import Buffer
 from k8sflow.storage.patience import Patience, patient
+from k8sflow.storage.s3_client import (
+    PARALLEL_PARTS,
+    PART_BYTES,
+    NoAnswerError,
+    NoKeysError,
+    Page,
+    RefusedError,
+    S3Client,
+)
+from k8sflow.storage.s3_http import plain_client
 from k8sflow.storage.s3_log import S3Log, read_log
 
-if TYPE_CHECKING:
-    from types_boto3_s3 import S3Client
-    from types_boto3_s3.type_defs import ObjectIdentifierTypeDef
-
 _log = DebugLog(__name__)
-_PART_BYTES = 16 << 20
 _MULTIPART_FROM_BYTES = 64 << 20
-_PARALLEL_PARTS = 8
 _NOT_FOUND = {"404", "NoSuchKey", "NotFound"}
 _NO_MORE = {"416", "InvalidRange"}
 _TAKEN = {"412", "PreconditionFailed"}
@@ -80,13 +65,8 @@ class S3Store:
         self.endpoint = endpoint
         self.region = region
         self.patience = patience or Patience()
-        self._client = _client(endpoint, region)
+        self._client = _client(self.bucket, endpoint, region)
         _log.debug("Opened %s at %s.", self.url, endpoint or "AWS S3")
-        self._transfer = TransferConfig(
-            multipart_threshold=_MULTIPART_FROM_BYTES,
-            multipart_chunksize=_PART_BYTES,
-            max_concurrency=_PARALLEL_PARTS,
-        )
 
     @property
     def url(self) -> str:
@@ -101,12 +81,13 @@ class S3Store:
     def get(self, key: str) -> Buffer:
         """The object's bytes; large ones are read in parallel ranges."""
         with self._translated(key):
-            answer = self._client.get_object(Bucket=self.bucket, Key=self.prefix + key)
-            size = answer["ContentLength"]
-            if size < _MULTIPART_FROM_BYTES:
-                return bytearray(answer["Body"].read())
-            answer["Body"].close()
-            return self._get_ranges(key, size, answer["ETag"])
+            found = self._client.read(self.prefix + key)
+            if found.size < _MULTIPART_FROM_BYTES:
+                content = bytearray(found.size)
+                found.read_into(memoryview(content))
+                return content
+            found.close()
+            return self._get_ranges(key, found.size, found.etag)
 
     def tail(self, key: str, start: int) -> bytes:
         """The log's bytes from an offset on, by a range request for each of its objects."""
@@ -117,23 +98,23 @@ class S3Store:
         """The object's bytes from an offset on."""
         with self._translated(key):
             try:
-                answer = self._client.get_object(Bucket=self.bucket, Key=self.prefix + key, Range=f"bytes={start}-")
-                return answer["Body"].read()
-            except ClientError as error:
-                if _code(error) in _NOT_FOUND | _NO_MORE:
+                found = self._client.read(self.prefix + key, f"bytes={start}-")
+            except RefusedError as error:
+                if error.code in _NOT_FOUND | _NO_MORE:
                     return b""
                 raise
+            content = bytearray(found.size)
+            found.read_into(memoryview(content))
+            return bytes(content)
 
     @patient
     def put(self, key: str, parts: Sequence[Buffer]) -> None:
         """Writes the object; a large one in parallel parts."""
-        if sum(len(memoryview(part).cast("B")) for part in parts) < _MULTIPART_FROM_BYTES:
-            with self._translated(key):
-                self._client.put_object(Bucket=self.bucket, Key=self.prefix + key, Body=b"".join(parts))
-        else:
-            with contextlib.closing(_Joined(parts)) as file, self._translated(key):
-                target = self.prefix + key
-                self._client.upload_fileobj(cast("BinaryIO", file), self.bucket, target, Config=self._transfer)
+        with self._translated(key):
+            if sum(len(memoryview(part).cast("B")) for part in parts) < _MULTIPART_FROM_BYTES:
+                self._client.write(self.prefix + key, b"".join(parts))
+            else:
+                self._client.upload(self.prefix + key, parts)
 
     @patient
     def put_new(self, key: str, data: bytes) -> bool:
@@ -143,19 +124,19 @@ class S3Store:
         with self._translated(key):
             for pause_seconds in (0.02 * 1.6**i for i in range(_TRIES)):
                 try:
-                    self._client.put_object(Bucket=self.bucket, Key=self.prefix + key, Body=data, IfNoneMatch="*")
-                except ClientError as error:
-                    if _code(error) in _TAKEN:
+                    self._client.write(self.prefix + key, data, is_new=True)
+                except RefusedError as error:
+                    if error.code in _TAKEN:
                         return False
-                    if _code(error) in _NOT_FOUND:  # versitygw has answered so right after an outage
+                    if error.code in _NOT_FOUND:  # versitygw has answered so right after an outage
                         raise OutageError(
                             f"{self.endpoint or 'AWS S3'} can't be used for {self.url}/{key}: "
-                            f"it answers the write with {_code(error)}."
+                            f"it answers the write with {error.code}."
                         ) from error
-                    if _code(error) not in _UNDECIDED:
+                    if error.code not in _UNDECIDED:
                         raise
                     refused = error
-                    _log.debug("%s/%s: %s. Retrying in %.2f s.", self.url, key, _code(error), pause_seconds)
+                    _log.debug("%s/%s: %s. Retrying in %.2f s.", self.url, key, error.code, pause_seconds)
                 else:
                     return True
                 time.sleep(pause_seconds)
@@ -168,13 +149,11 @@ class S3Store:
 
     @patient
     def _delete(self, keys: Sequence[str]) -> None:
-        objects: list[ObjectIdentifierTypeDef] = [{"Key": self.prefix + key} for key in keys]
         with self._translated(keys[0]):
-            answer = self._client.delete_objects(Bucket=self.bucket, Delete={"Objects": objects, "Quiet": True})
-        if errors := answer.get("Errors"):
-            code, server = str(errors[0].get("Code")), self.endpoint or "AWS S3"
+            code = self._client.delete([self.prefix + key for key in keys])
+        if code:
             raise StorageError(
-                f"{server} refused to delete {self.url}/{keys[0]} ({code}).",
+                f"{self.endpoint or 'AWS S3'} refused to delete {self.url}/{keys[0]} ({code}).",
                 advice="Allow s3:DeleteObject below the bucket's prefix." if code == "AccessDenied" else "",
             )
 
@@ -183,24 +162,23 @@ class S3Store:
         """True if there is an object under the key, and it has the size, if one is given."""
         with self._translated(key):
             try:
-                found = self._client.head_object(Bucket=self.bucket, Key=self.prefix + key)
-            except ClientError as error:
-                if _code(error) in _NOT_FOUND:
+                return size in {None, self._client.size(self.prefix + key)}
+            except RefusedError as error:
+                if error.code in _NOT_FOUND:
                     return False
                 raise
-            return size in {None, found["ContentLength"]}
 
     def list_keys(self, prefix: str) -> Iterator[str]:
         """All keys below a prefix, in pages of 1000."""
         for page in self._pages(prefix, ""):
-            for entry in page.get("Contents", []):
-                yield entry["Key"].removeprefix(self.prefix)
+            for key in page.keys:
+                yield key.removeprefix(self.prefix)
 
     def list_folders(self, prefix: str) -> Iterator[str]:
         """The common prefixes directly below a prefix."""
         for page in self._pages(prefix, "/"):
-            for entry in page.get("CommonPrefixes", []):
-                yield entry["Prefix"].rstrip("/").rpartition("/")[2]
+            for found in page.prefixes:
+                yield found.rstrip("/").rpartition("/")[2]
 
     def open_log(self, key: str) -> S3Log:
         """A log that is written again as it grows."""
@@ -231,71 +209,57 @@ class S3Store:
             StorageError: The server can't be reached.
         """
         with self._translated(""):
-            self._client.list_objects_v2(Bucket=self.bucket, Prefix=self.prefix, MaxKeys=1)
+            self._client.page(self.prefix, most=1)
 
-    def _pages(self, prefix: str, delimiter: str) -> Iterator[Any]:
+    def _pages(self, prefix: str, delimiter: str) -> Iterator[Page]:
         page = self._page(prefix, delimiter)
         yield page
-        while page.get("IsTruncated"):
-            page = self._page(prefix, delimiter, ContinuationToken=page["NextContinuationToken"])
+        while page.next_token:
+            page = self._page(prefix, delimiter, page.next_token)
             yield page
 
     @patient
-    def _page(self, prefix: str, delimiter: str, **after: str) -> Any:
-        where = {"Bucket": self.bucket, "Prefix": self.prefix + prefix, "Delimiter": delimiter}
+    def _page(self, prefix: str, delimiter: str, token: str = "") -> Page:
         with self._translated(prefix):
-            return self._client.list_objects_v2(**where, **after)  # type: ignore[arg-type]  # all of them are strings
+            return self._client.page(self.prefix + prefix, delimiter, token)
 
     def _get_ranges(self, key: str, size: int, etag: str) -> Buffer:
         target = memoryview(bytearray(size))
 
         def fetch(start: int) -> None:
-            end = min(start + _PART_BYTES, size)
-            answer = self._client.get_object(
-                Bucket=self.bucket, Key=self.prefix + key, Range=f"bytes={start}-{end - 1}", IfMatch=etag
-            )
-            position = start
-            for chunk in answer["Body"].iter_chunks(1 << 20):
-                target[position : position + len(chunk)] = chunk
-                position += len(chunk)
-            if position != end:
-                raise OutageError(f"{self.url}/{key}: {end - position} bytes of a range are missing.")
+            end = min(start + PART_BYTES, size)
+            self._client.read(self.prefix + key, f"bytes={start}-{end - 1}", etag).read_into(target[start:end])
 
-        with ThreadPoolExecutor(_PARALLEL_PARTS) as pool:
-            list(pool.map(fetch, range(0, size, _PART_BYTES)))
+        with ThreadPoolExecutor(PARALLEL_PARTS) as pool:
+            list(pool.map(fetch, range(0, size, PART_BYTES)))
         return target
 
     @contextlib.contextmanager
     def _translated(self, key: str) -> Iterator[None]:
-        """Translates boto3's errors into k8sflow's."""
+        """Translates the client's errors into k8sflow's."""
         where = f"{self.url}/{key}".rstrip("/")
         server = self.endpoint or "AWS S3"
         try:
             yield
-        except (NoCredentialsError, PartialCredentialsError) as error:
+        except NoKeysError as error:
             raise ConfigurationError(
                 f"there are no keys for {self.url} at {server}: {error}.",
                 advice="Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE.",
             ) from error
-        except ClientError as error:
+        except RefusedError as error:
             raise self._error_of(error, where, server) from error
-        except (EndpointConnectionError, ConnectTimeoutError) as error:
-            raise UnreachableError(
-                f"{server} can't be reached for {where}: {_why_unreachable(error)}.",
+        except NoAnswerError as error:
+            kind = UnreachableError if error.is_unreachable else OutageError
+            raise kind(
+                f"{server} can't be reached for {where}: {error}.",
                 cause="The server is down, or the endpoint is wrong.",
                 advice="Check the setting endpoint (K8SFLOW_ENDPOINT), or in_cluster_endpoint for pods.",
             ) from error
-        except (BotoConnectionError, HTTPClientError, IncompleteReadError) as error:
-            raise OutageError(
-                f"{server} can't be reached for {where}: {str(error).rstrip('.')}.",
-                cause="The server is down, or the endpoint is wrong.",
-                advice="Check the setting endpoint (K8SFLOW_ENDPOINT), or in_cluster_endpoint for pods.",
-            ) from error
-        except (BotoCoreError, ValueError, OSError) as error:
+        except (ValueError, OSError) as error:
             raise StorageError(f"{where} at {server}: {error}") from error
 
-    def _error_of(self, error: ClientError, where: str, server: str) -> StorageError | ConfigurationError:
-        code = _code(error)
+    def _error_of(self, error: RefusedError, where: str, server: str) -> StorageError | ConfigurationError:
+        code = error.code
         if code == "NoSuchBucket":
             return ConfigurationError(
                 f"there is no bucket {self.bucket!r} at {server}.",
@@ -308,6 +272,8 @@ class S3Store:
                 f"{server} doesn't accept the keys for {self.url} ({code}).",
                 advice="Check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE.",
             )
+        if (wrong_clock := s3_errors.wrong_clock(code, error.date, f"{server} refuses {where}")) is not None:
+            return wrong_clock
         if code in {"AccessDenied", "403", "Forbidden"}:
             return ConfigurationError(
                 f"{server} denies these keys access to {where} ({code}).",
@@ -315,86 +281,14 @@ class S3Store:
                 "below it.",
                 advice="Check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, and the bucket's policy.",
             )
-        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        kind = OutageError if status >= _SERVER_ERROR or code in _BROKEN_OFF else StorageError
+        kind = OutageError if error.status >= _SERVER_ERROR or code in _BROKEN_OFF else StorageError
         return kind(f"{server} refused {where}: {error}")
 
 
-class _Joined(io.RawIOBase):
-    """A seekable file of several buffers, which are not copied."""
+def _client(bucket: str, endpoint: str | None, region: str | None) -> S3Client:
+    """The client for a bucket: the simplest that can do it."""
+    if client := plain_client(bucket, endpoint, region, S3Store.parallel_reads):
+        return client
+    from k8sflow.storage.s3_boto import BotoClient  # noqa: PLC0415  boto3 is loaded where it is needed
 
-    def __init__(self, parts: Sequence[Buffer]) -> None:
-        self._parts = [memoryview(part).cast("B") for part in parts]
-        self._size = sum(map(len, self._parts))
-        self._position = 0
-
-    def close(self) -> None:
-        """Releases the buffers, so that their owner may resize them."""
-        for part in self._parts:
-            part.release()
-        super().close()
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
-        self._position = min(max(base + offset, 0), self._size)
-        return self._position
-
-    def tell(self) -> int:
-        return self._position
-
-    def readinto(self, target: Any) -> int:
-        view = memoryview(target).cast("B")
-        wanted, done, start = len(view), 0, 0
-        for part in self._parts:
-            inside = self._position - start
-            if 0 <= inside < len(part) and done < wanted:
-                count = min(len(part) - inside, wanted - done)
-                view[done : done + count] = part[inside : inside + count]
-                done += count
-                self._position += count
-            start += len(part)
-        return done
-
-
-def _client(endpoint: str | None, region: str | None) -> S3Client:
-    config = Config(
-        connect_timeout=3,  # three attempts: an unreachable server is to be reported after some ten seconds
-        read_timeout=60,
-        retries={"mode": "standard", "max_attempts": 3},
-        max_pool_connections=S3Store.parallel_reads,
-        # Blobs have their own sha256; another checksum of every byte is only sent if the API requires one.
-        request_checksum_calculation="when_required",
-        response_checksum_validation="when_required",
-        s3={"addressing_style": "path"} if endpoint else {},
-    )
-    try:
-        return boto3.session.Session().client("s3", endpoint_url=endpoint, region_name=region, config=config)
-    except (ValueError, BotoCoreError) as error:
-        raise ConfigurationError(
-            f"the S3 client for the endpoint {endpoint!r} can't be created: {error}",
-            advice="The setting endpoint (K8SFLOW_ENDPOINT) is a URL such as http://127.0.0.1:7070.",
-        ) from error
-
-
-def _why_unreachable(error: BaseException) -> str:
-    """The system's reason why there is no connection, which botocore's message lacks."""
-    seen: list[BaseException] = []
-    reason: BaseException | None = error
-    while reason is not None and reason not in seen:
-        if isinstance(reason, socket.gaierror):
-            return f"its name can't be resolved by DNS ({reason.strerror})"
-        if isinstance(reason, ConnectionRefusedError):
-            return "the connection was refused, so nothing listens there"
-        seen.append(reason)
-        reason = reason.__cause__ or reason.__context__
-    return str(error).rstrip(".")
-
-
-def _code(error: ClientError) -> str:
-    return str(error.response.get("Error", {}).get("Code", ""))
+    return BotoClient(bucket, endpoint, region, S3Store.parallel_reads)

@@ -152,7 +152,7 @@ def alike(one: TaskSpec, other: TaskSpec) -> bool:
 def kind_of(task: TaskSpec) -> object:
     """A hashable value that is the same for tasks that can be in one batch."""
     name, path = task.name, task.name.path
-    if not path or task.nodes > 1 or any(each.path != path[: len(each.path)] for each in task.inputs):
+    if not path or any(each.path != path[: len(each.path)] for each in task.inputs):
         return task
     inputs = tuple(replace(each, path=()) for each in task.inputs)
     depths = tuple(len(each.path) for each in task.inputs)

@@ -15,3 +15,5 @@ RESULT_FD_VARIABLE = "K8SFLOW_RESULT_FD"
 ENTERED = b"\n"
 # The environment variable with the path of a file that exists as soon as the task's pod is on its way out.
 NOTICE_VARIABLE = "K8SFLOW_PREEMPTION_NOTICE"
+# The environment variable with the address of the first of the processes that run together, each in a pod of its own.
+MAIN_ADDRESS_VARIABLE = "K8SFLOW_MAIN_ADDRESS"

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from k8sflow.flow.outcome import Outcome
+from k8sflow.task.spec import TaskName
 
 TERMINATION_MESSAGE_BYTES = 4096
 _CUT = "…"
@@ -151,6 +152,11 @@ def failed(
 ) -> TaskResult:
     """The result of an execution that failed; the arguments are those of ``Failure``."""
     return TaskResult(outcome, failure=Failure(summary, detail, resolution, error_type, is_final))
+
+
+def ended_with(cause: TaskName) -> TaskResult:
+    """The result of a task that was ended because one with which it has to run together has failed."""
+    return failed(Outcome.CANCELLED, f"it was ended, since {cause}, which it has to run together with, has failed")
 
 
 def escaped(json_text: str) -> str:

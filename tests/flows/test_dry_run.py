@@ -124,3 +124,32 @@ def test_a_run_on_this_machine_has_no_manifests(tmp_path: Path) -> None:
 def test_a_gangs_option_needs_a_gang(flow: Path) -> None:
     done = flow_command(flow, "run", "--dry-run", "--with", "kubernetes:hostname_resolution_timeout=60", **BUCKET)
     assert "has a hostname_resolution_timeout, but is not under @parallel" in done.stderr
+
+
+GANG = """
+class F(FlowSpec):
+    @step
+    def start(self):
+        self.next(self.train, num_parallel=4)
+    @parallel
+    @step
+    def train(self):
+        self.next(self.join)
+    @step
+    def join(self, inputs):
+        self.next(self.end)
+    @step
+    def end(self):
+        pass
+"""
+
+
+def test_processes_that_work_together_are_shown_with_their_service(tmp_path: Path) -> None:
+    """Two of them stand for any number, which only a run knows."""
+    flow = write_flow(tmp_path, f"from k8sflow import parallel{GANG}")
+    text, documents = dry_run(flow, "--with", "kubernetes")
+    assert [found["kind"] for found in documents] == ["ConfigMap", "Service", "Job", "Job", "Job", "Job"]
+    service, train = documents[1], documents[3]
+    assert train["spec"]["completions"] == 2
+    assert train["spec"]["template"]["spec"]["subdomain"] == service["metadata"]["name"]
+    assert "# Step train: one Job with a pod for each process, here for two" in text

@@ -105,13 +105,36 @@ def test_processes_of_num_parallel_run_at_the_same_time(tmp_path: Path) -> None:
     assert "4 processes run at the same time, which is more than --max-workers 2" in done.stdout
 
 
-def test_parallel_steps_are_refused_on_kubernetes(tmp_path: Path) -> None:
-    """This happens before anything is written; the error has the step and its line."""
-    done = run_flow(write_flow(tmp_path, GANG), "--with", "kubernetes:image=python:3.12")
-    assert done.returncode != 0
-    assert "step train (" in done.stderr
-    assert "@parallel" in done.stderr
-    assert not (tmp_path / ".k8sflow").exists()
+def test_the_variables_of_training_libraries_are_set(tmp_path: Path) -> None:
+    """As in pods; a value of the user's own stays."""
+    source = """
+        import os
+        from k8sflow import current, environment, parallel
+        class F(FlowSpec):
+            @step
+            def start(self):
+                self.next(self.train, num_parallel=2)
+            @environment(vars={"PET_NNODES": "1"})
+            @parallel
+            @step
+            def train(self):
+                names = ["MASTER_ADDR", "RANK", "WORLD_SIZE", "LOCAL_RANK", "PET_NODE_RANK", "PET_NNODES"]
+                self.seen = [os.environ[name] for name in names]
+                self.port = int(os.environ["MASTER_PORT"])
+                self.next(self.join)
+            @step
+            def join(self, inputs):
+                self.seen = [i.seen for i in inputs]
+                self.ports = [i.port for i in inputs]
+                self.next(self.end)
+            @step
+            def end(self):
+                print(self.seen, len(set(self.ports)), 20_000 <= self.ports[0] < 32_000)
+    """
+    done = run_flow(write_flow(tmp_path, source))
+    assert done.returncode == 0, done.stdout + done.stderr
+    expected = [["127.0.0.1", rank, "2", rank, rank, "1"] for rank in "01"]
+    assert f"{expected} 1 True" in done.stdout
 
 
 def test_switches_loops_and_limits(tmp_path: Path) -> None:

@@ -145,6 +145,74 @@ def test_a_run_can_be_cancelled_while_the_bucket_is_unreachable(namespace: Names
         assert is_empty(namespace, run)
 
 
+# ---------------------------------------------------------------------- parts of the cluster stop for a while
+
+
+@contextmanager
+def signalled(namespace: Namespace, process: str) -> Iterator[None]:
+    """A process of the node is stopped while the block runs."""
+    in_node = namespace.cluster.kind.in_node
+    in_node("pkill", "-STOP", "--exact", process, doing=f"stop {process}")
+    try:
+        yield
+    finally:
+        in_node("pkill", "-CONT", "--exact", process, doing=f"continue {process}")
+
+
+@contextmanager
+def kubelet_away(namespace: Namespace) -> Iterator[None]:
+    """No kubelet while the block runs; its pods run on."""
+    in_node = namespace.cluster.kind.in_node
+    in_node("systemctl", "stop", "kubelet", doing="stop the kubelet")
+    try:
+        yield
+    finally:
+        in_node("systemctl", "start", "kubelet", doing="start the kubelet")
+
+
+def test_a_run_survives_a_full_quota_and_stops_of_etcd_the_kubelet_and_its_driver(
+    namespace: Namespace, client: Callable[[str], Any]
+) -> None:
+    """Each is reported while it lasts, live output comes back, and no task runs twice (F5, F6)."""
+    quota = ("quota", "one-pod", "--hard=pods=1")
+    namespace.kubectl("create", *quota)
+    running = namespace.start("fan.py", "--seconds", "14", "--width", "2", *KUBERNETES)
+    running.seen(r"\[start/0\] started")
+    with signalled(namespace, "etcd"):
+        running.seen(r"API server .* (has not answered a request|can't serve requests|can't be reached)", 30)
+    running.seen("The API server answers again, after")
+    running.seen(r"waits: the namespace's quota is used up")
+    namespace.kubectl("delete", "quota", "one-pod")
+    running.seen(r"\[work/0\] tick 1$", 60)
+    running.seen(r"\[work/1\] tick 1$", 60)
+    with kubelet_away(namespace):
+        running.seen(r"\[work/1\] its output can't be shown now", 20)
+    running.seen(r"\[work/1\] Its output is shown again", 30)
+    running.process.send_signal(signal.SIGSTOP)
+    run = next(iter(namespace.objects("pods", "k8sflow.dev/flow=Fan,k8sflow.dev/step=work")))
+    selector = f"--selector=k8sflow.dev/run={run['metadata']['labels']['k8sflow.dev/run']}"
+    namespace.kubectl("wait", "jobs", selector, "--for=condition=Complete", "--timeout=90s")
+    running.process.send_signal(signal.SIGCONT)
+    done = running.wait(60)
+    assert done.code == 0, done.text
+    assert client(done.run)["end"].task.data.total == 1
+    assert set(attempts(namespace, done.run).values()) == {1}
+    assert log_of(namespace, done.run, "work/1") == ticks(28)
+
+
+def test_what_a_dead_driver_leaves_ends_with_its_lease(namespace: Namespace) -> None:
+    """Once the week is over, Job controller and garbage collector delete everything, a running pod too (F10)."""
+    run = f"d{secrets.token_hex(6)}"
+    running = namespace.start("fan.py", "--seconds", "60", "--width", "1", "--run-id", run, *KUBERNETES)
+    running.seen(r"\[work/0\] tick 1$")
+    running.kill()
+    (owner,) = namespace.objects("configmaps", f"k8sflow.dev/run={run}")
+    (lease,) = owner["metadata"]["ownerReferences"]
+    namespace.kubectl("patch", "job", lease["name"], "--type=merge", "-p", '{"spec":{"activeDeadlineSeconds":1}}')
+    wait_for(lambda: is_empty(namespace, run), 60)
+    wait_for(lambda: lease["name"] not in namespace.kubectl("get", "jobs", "-o", "name"), 30)
+
+
 # ---------------------------------------------------------------------- containers are killed externally
 
 

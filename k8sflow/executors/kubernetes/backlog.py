@@ -66,12 +66,19 @@ class Backlog:
         self._indexed_from = indexed_from
         self._per_pod = per_pod
         self._groups: dict[object, _Group] = {}
+        self._together: deque[Sequence[TaskSpec]] = deque()
 
     def __len__(self) -> int:
-        return sum(group.count for group in self._groups.values())
+        return sum(group.count for group in self._groups.values()) + sum(map(len, self._together))
 
     def add(self, tasks: Sequence[TaskSpec], now: float) -> None:
-        """Takes tasks; a sequence that makes them when they are looked at is kept as it is."""
+        """Takes tasks; a sequence that makes them when they are looked at is kept as it is.
+
+        Tasks that run together are submitted together, and come first: they are one Job.
+        """
+        if tasks[0].nodes > 1:
+            self._together.append(tasks)
+            return
         kinds = {kind_of(task) for task in tasks}
         if len(kinds) == 1:
             self._append(kinds.pop(), tasks, now)
@@ -81,6 +88,8 @@ class Backlog:
 
     def take(self, now: float) -> TaskBatch | None:
         """The tasks of the next Job, first come, first served; None if none is due."""
+        if self._together:
+            return TaskBatch.of(self._together.popleft())
         kind = next((kind for kind, group in self._groups.items() if group.due <= now), None)
         if kind is None:
             return None
@@ -97,7 +106,9 @@ class Backlog:
     def clear(self) -> list[TaskSpec]:
         """All tasks that wait, which now wait no more."""
         tasks = [task for group in self._groups.values() for part in group.parts for task in part]
+        tasks += [task for group in self._together for task in group]
         self._groups.clear()
+        self._together.clear()
         return tasks
 
     def _append(self, kind: object, tasks: Sequence[TaskSpec], now: float) -> None:

@@ -17,7 +17,7 @@ from k8sflow.kubernetes.manifest import Manifest
 from k8sflow.kubernetes.outcome import end_without_pod, is_being_deleted
 from k8sflow.kubernetes.reflector import Change, identity_of
 from k8sflow.task.batch import TaskBatch
-from k8sflow.task.result import TaskResult
+from k8sflow.task.result import TaskResult, ended_with
 from k8sflow.task.spec import TaskSpec
 
 
@@ -121,8 +121,8 @@ class JobOnCluster:
         elif index in self._stopped and change is Change.ADDED and not is_being_deleted(manifest):
             self.run.spawn(self._delete(self._pod_path(manifest)))
 
-    def finished(self, pod: PodOnCluster) -> None:
-        """Takes note that the tasks of a pod are over: the Job starts the next pod."""
+    def finished(self, pod: PodOnCluster, result: TaskResult) -> None:
+        """Takes note that the tasks of a pod are over: the Job starts the next pod. A failure ends a gang."""
         if self.pods.pop(pod.index, None) is None:
             return
         if pod.index in self._live:
@@ -133,6 +133,8 @@ class JobOnCluster:
             self.stays = False  # a pod that was stopped may still come
             self.run.spawn(self._delete(self.path))
         self.on_finished(self)
+        if self.batch.template.nodes > 1 and result.outcome.is_failure and self.pods:
+            self.stop_all(ended_with(pod.tasks[0].name))
 
     def stop(self, pod: PodOnCluster) -> None:
         """Ends a pod: other pods of an Indexed Job run on."""

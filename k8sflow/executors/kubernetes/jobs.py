@@ -28,6 +28,7 @@ from k8sflow.kubernetes.api import KubernetesApi
 from k8sflow.kubernetes.job import job_manifest
 from k8sflow.kubernetes.manifest import Manifest
 from k8sflow.kubernetes.reflector import Change, Reflector
+from k8sflow.kubernetes.service import service_manifest
 from k8sflow.task.batch import TaskBatch
 from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskName, TaskSpec
@@ -90,7 +91,10 @@ class Jobs:
         is_new = False
         try:
             if self._owner is None:
-                self._owner, is_new = await run_objects.make_owner(self.api, self.objects)
+                self._owner, is_new = await run_objects.make_owner(
+                    self.api, self.objects, self.context.settings.kubernetes_runtime_image
+                )
+                self.spawn(run_objects.keep_lease(self.api, self.objects))
             self._has_owner.set()
             if not is_new:
                 self._earlier = await earlier_jobs(self.api, self.objects)
@@ -260,7 +264,7 @@ class Jobs:
         name = job_name(tasks)
         per_pod = self._per_pod(first.name.step)
         pods = -(-len(tasks) // per_pod)
-        job = self._new_job(name, tasks, per_pod, min(room, pods))
+        job = self._new_job(name, tasks, per_pod, pods if first.nodes > 1 else min(room, pods))
         for position, task in enumerate(tasks):
             job.add(position, task)
         self._creating.add(self.spawn(self._create(job)))
@@ -282,6 +286,8 @@ class Jobs:
             self.context, job.name, job.batch, job.options, parallelism=job.parallelism, owner=self._owner
         )
         try:
+            if description.service:
+                await self._make_service()
             _, job.is_new = await self.api.create(self.objects.jobs, job_manifest(description))
             job.created()
             self._room_changed.set()
@@ -292,6 +298,13 @@ class Jobs:
             detail = f"{error.summary}\n{error.cause}".strip()
             is_final = isinstance(error, ApiStatusError) and error.is_final
             job.stop_all(diagnosis.job_refused(detail, error.advice, is_final=is_final))
+
+    async def _make_service(self) -> None:
+        """Makes the Service by which pods that run together find each other: one for the run."""
+        assert self._owner is not None, "Jobs come after their owner"
+        flow, run = self.objects.flow, self.objects.run
+        manifest = service_manifest(flow=flow, run=run, namespace=self.namespace, owner=self._owner)
+        await self.api.create(f"/api/v1/namespaces/{self.namespace}/services", manifest)
 
     async def _patch_parallelism(self, job: JobOnCluster) -> None:
         try:

@@ -10,11 +10,12 @@ import asyncio
 import time
 from collections import deque
 from dataclasses import dataclass, field, replace
-from typing import Literal, Protocol
+from typing import Literal
 
 from k8sflow.errors import StorageError
 from k8sflow.executors.base import Finished, Note, Output, OutputMissing, Queued, Reached, Started
 from k8sflow.executors.kubernetes.following import LAST_LINES
+from k8sflow.executors.kubernetes.holder import Holder
 from k8sflow.executors.kubernetes.lost_agents import complete_logs
 from k8sflow.executors.kubernetes.reading import LogReading
 from k8sflow.executors.kubernetes.surroundings import Surroundings
@@ -43,25 +44,6 @@ FAULTY_START_SECONDS = 600.0
 _FAULTS = {Outcome.BAD_IMAGE, Outcome.NEVER_STARTED}  # what time alone doesn't heal
 _TERMINATION_SLACK_SECONDS = 60.0
 _TAIL_LINES = 100
-
-
-class Holder(Protocol):
-    """The Job that has a pod."""
-
-    options: PodOptions
-    is_new: bool
-
-    def finished(self, pod: PodOnCluster) -> None:
-        """Takes note that all of its tasks are over."""
-
-    def stop(self, pod: PodOnCluster) -> None:
-        """Ends the pod, now or when it comes."""
-
-    async def is_queued_again(self, pod: PodOnCluster, manifest: Manifest) -> bool:
-        """True if a queue manager has stopped the Job, and with it a pod, so that the task waits for its next turn."""
-
-    async def is_deleted(self) -> bool:
-        """True if the Job was deleted."""
 
 
 @dataclass(eq=False)
@@ -98,6 +80,7 @@ class PodOnCluster:
     _is_followed: bool = False
     _doubt: str = ""
     _lines: int = 0
+    _pulling: str = ""
     _log: LogReading | None = None
     _timers: Timers = field(default_factory=Timers)
 
@@ -128,6 +111,8 @@ class PodOnCluster:
             self._reached("created")
         if self.options.queue is None:  # a queue's time doesn't count: the pod's first sign is the end of it
             self._begin_pending()
+        if self.manifest is not None and self.is_waiting:  # it was seen before the answer to the create
+            self.run.spawn(self._explain_waiting(self.manifest))
 
     def suspended(self, reason: TaskResult | None) -> None:
         """Takes note that its Job starts no pod for now, which counts against no timeout; reports the reason."""
@@ -177,8 +162,18 @@ class PodOnCluster:
         detail = f" {why.detail}" if why.detail else ""
         first = next(iter(self.unfinished.values()))
         self.run.emit(Queued(first, why.summary + detail, why.resolution))
-        if reason.outcome in _FAULTS and self.options.pending_timeout_seconds is None:
+        if why.is_final:
+            self.stop(reason)
+        elif reason.outcome in _FAULTS and self.options.pending_timeout_seconds is None:
             self._timers.set("faulty start", FAULTY_START_SECONDS, self._give_up)
+
+    def tell_pulling(self, image: str) -> None:
+        """Reports that the pod's image is being pulled, which may take long."""
+        self.tell_waiting(None)
+        if self.is_waiting and self._pulling != image:
+            self._pulling = image
+            first = next(iter(self.unfinished.values()))
+            self.run.emit(Queued(first, f"the image {image} is being pulled."))
 
     async def end_without_pod(self, end: PodEnd) -> None:
         """Finishes without any pod, which its Job doesn't start any more."""
@@ -204,7 +199,7 @@ class PodOnCluster:
             if self._log is not None:
                 self._log.stop()
             self.run.following.release(self)
-            self.job.finished(self)
+            self.job.finished(self, result)
 
     def stop(self, result: TaskResult) -> None:
         """Finishes with a failure while its pod is still there or to come, and stops that."""
@@ -229,8 +224,6 @@ class PodOnCluster:
         found = waiting.why(pod, self.options, node)
         if found is not None or self.reason is not None:
             self.tell_waiting(found)
-        if found is not None and waiting.is_hopeless(pod):
-            self.stop(found)
 
     def _begin_pending(self) -> None:
         if self._pending_since is None:
@@ -303,7 +296,9 @@ class PodOnCluster:
 
     def _pod_over(self, pod: Manifest, end: PodEnd) -> None:
         self._over.add(pod["metadata"]["uid"])
-        end = replace(end, is_disruption=end.is_disruption and not self.is_shared)
+        # Of tasks that share a pod the unfinished ones run again; those that run together run again together.
+        is_replaced = not self.is_shared and self.tasks.template.nodes == 1
+        end = replace(end, is_disruption=end.is_disruption and is_replaced)
         self._timers.drop("terminating")
         if end.ran:
             self._runs(pod, str(pod["spec"].get("nodeName") or "an unknown node"), is_running=False)

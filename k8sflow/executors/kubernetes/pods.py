@@ -14,6 +14,9 @@ from k8sflow.kubernetes.job import TaskJob
 from k8sflow.kubernetes.pod import agent_command
 from k8sflow.task.batch import TaskBatch
 
+# How long pods that run together wait for each other.
+_PEERS_SECONDS = 600
+
 
 def job_name(tasks: TaskBatch) -> str:
     """The name of the Job of some tasks."""
@@ -31,24 +34,33 @@ def task_job(
     owner: Mapping[str, Any] | None = None,
 ) -> TaskJob:
     """The Job of some tasks of a run; the arguments are those of ``TaskJob``."""
-    settings = context.settings
+    settings, first = context.settings, tasks.template
+    service = names.service_name(flow=first.flow, run=first.run) if first.nodes > 1 else ""
+    peers = f"{name}-%d.{service}.{settings.kubernetes_namespace}.svc" if service else ""
     return TaskJob(
         name=name,
         namespace=settings.kubernetes_namespace,
         tasks=tasks,
         options=options,
         runtime_image=settings.kubernetes_runtime_image,
-        command=(*agent_command(options), *agent_arguments(context, tasks)),
+        command=(*agent_command(options), *agent_arguments(context, tasks, peers)),
         per_pod=options.branches_per_pod or 1,
         parallelism=parallelism,
+        service=service,
         owner=owner,
         environment=environment(settings),
         credentials_secret=settings.credentials_secret,
     )
 
 
-def agent_arguments(context: RunContext, tasks: TaskBatch) -> list[str]:
-    """The arguments of the agent in each pod of a Job."""
+def agent_arguments(context: RunContext, tasks: TaskBatch, peers: str = "") -> list[str]:
+    """The arguments of the agent in each pod of a Job.
+
+    Args:
+        context: The run.
+        tasks: The tasks of the Job.
+        peers: The host names of its pods where they run together, with ``%d`` for the index.
+    """
     record, limit = context.record, context.time_limit(tasks.template.name.step)
     options = context.pods[tasks.template.name.step]
     per_pod, at_a_time = options.branches_per_pod or 1, options.branches_at_a_time or 1
@@ -62,8 +74,13 @@ def agent_arguments(context: RunContext, tasks: TaskBatch) -> list[str]:
         *([f"--timeout={limit.seconds:g}", f"--grace={limit.grace_seconds:g}"] if limit is not None else []),
         *(["--trace"] if record.is_traced else []),
         *([f"--termination-grace={options.grace_seconds}"] if options.grace_seconds is not None else []),
+        *([f"--peers={peers}", f"--peers-timeout={_peers_seconds(options)}"] if peers else []),
         *([f"--spot={options.spot}"] if options.spot is not None else []),
     ]
+
+
+def _peers_seconds(options: PodOptions) -> int:
+    return options.hostname_resolution_timeout or _PEERS_SECONDS
 
 
 def environment(settings: Settings) -> dict[str, str]:

@@ -43,7 +43,12 @@ def open_bucket(settings: Settings, *, first_seconds: float = 0.0) -> S3Store:
 
 
 def check(
-    settings: Settings, pods: Mapping[str, PodOptions], *, is_detached: bool, flow: str = ""
+    settings: Settings,
+    pods: Mapping[str, PodOptions],
+    *,
+    is_detached: bool,
+    flow: str = "",
+    has_gangs: bool = False,
 ) -> tuple[S3Store, list[Finding]]:
     """The run's bucket, once it is known that bucket and cluster can be used, and warnings about the run.
 
@@ -52,6 +57,7 @@ def check(
         pods: The options of the pods, by step.
         is_detached: Whether the driver runs in the cluster, with rights of its own.
         flow: The flow's name.
+        has_gangs: Whether pods of a num_parallel step have to find each other.
 
     Raises:
         K8sflowError: One of them can't.
@@ -60,6 +66,7 @@ def check(
         GRACE_PERMISSIONS,
         OWNER_PERMISSIONS,
         PERMISSIONS,
+        SERVICE_PERMISSIONS,
         check_access,
     )
 
@@ -67,6 +74,8 @@ def check(
     store.check()
     has_grace = any(options.grace_seconds is not None for options in pods.values())
     needed = (*PERMISSIONS, *OWNER_PERMISSIONS, *(GRACE_PERMISSIONS if has_grace else ()))
+    if has_gangs:
+        needed = (*needed, *SERVICE_PERMISSIONS)
     warnings = check_access(
         settings,
         permissions=() if is_detached else needed,

@@ -37,23 +37,33 @@ class StuckPods:
     async def run(self) -> None:
         """Reads events for what a pod's status doesn't tell, while there are Jobs without pods and pods that hang.
 
-        It looks seldom, and not at all while pods start as they should.
+        It asks the server soon after a pod started to hang, then ever more seldom, and not at all while pods start as
+        they should.
         """
-        pause = _FIRST_LOOK_SECONDS
+        clock = asyncio.get_running_loop().time
+        known: set[PodOnCluster] = set()
+        pause = due = 0.0
         while True:
-            await asyncio.sleep(pause)
-            found = [(job, pod) for job in self._jobs() for pod in job.waiting()]
-            missing = [(job, pod) for job, pod in found if pod.manifest is None and _is_late(pod, _LATE_POD_SECONDS)]
-            slow = [pod for _, pod in found if pod.manifest is not None and not pod.reason]
-            slow = [pod for pod in slow if _is_late(pod, _SLOW_START_SECONDS)]
-            if not missing and not slow:
+            await asyncio.sleep(_FIRST_LOOK_SECONDS)
+            missing, slow = self._late()
+            late = {*slow, *(pod for _, pod in missing)}
+            if late - known:
                 pause = _FIRST_LOOK_SECONDS
+            elif not late or clock() < due:
                 continue
+            known, due = late, clock() + pause
             pause = min(_LONGEST_LOOK_SECONDS, pause * 2)
             try:
                 await self._explain(missing, slow[:_FEW])
             except KubernetesError:
                 continue  # the reflector decides whether the server is unreachable for good
+
+    def _late(self) -> tuple[list[tuple[JobOnCluster, PodOnCluster]], list[PodOnCluster]]:
+        """The pods that should exist by now, with their Jobs, and those that should have started."""
+        found = [(job, pod) for job in self._jobs() for pod in job.waiting()]
+        missing = [(job, pod) for job, pod in found if _is_late(pod, _LATE_POD_SECONDS) and pod.manifest is None]
+        slow = [pod for _, pod in found if _is_late(pod, _SLOW_START_SECONDS) and _is_silent(pod)]
+        return missing, slow
 
     async def _explain(
         self, missing: Sequence[tuple[JobOnCluster, PodOnCluster]], slow: Sequence[PodOnCluster]
@@ -68,8 +78,10 @@ class StuckPods:
         for pod in slow:
             if pod.manifest is not None:
                 uid = pod.manifest["metadata"]["uid"]
-                reason = waiting.from_events(await self._events(f"involvedObject.uid={uid}"))
-                if reason is not None:
+                events = await self._events(f"involvedObject.uid={uid}")
+                if (image := waiting.pulled_image(events)) is not None:
+                    pod.tell_pulling(image)
+                elif (reason := waiting.from_events(events)) is not None:
                     pod.tell_waiting(reason)
 
     async def _events(self, selector: str) -> list[Manifest]:
@@ -80,6 +92,11 @@ class StuckPods:
             if error.status == HTTPStatus.FORBIDDEN:
                 return []
             raise
+
+
+def _is_silent(pod: PodOnCluster) -> bool:
+    """True if there is a pod whose status doesn't say why it waits."""
+    return pod.manifest is not None and waiting.why(pod.manifest, pod.options) is None
 
 
 def _is_late(pod: PodOnCluster, seconds: float) -> bool:

@@ -49,6 +49,7 @@ def kubernetes(
     image: str | None = None,
     image_pull_policy: str | None = None,
     image_pull_secrets: str | Sequence[str] | None = None,
+    runtime_in_image: bool | str | None = None,
     executable: str | None = None,
     namespace: str | None = None,
     service_account: str | None = None,

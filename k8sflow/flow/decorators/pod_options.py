@@ -76,6 +76,9 @@ class PodOptions:
         parse.one_of("Always", "IfNotPresent", "Never"), "Always, IfNotPresent or Never"
     )
     image_pull_secrets: tuple[str, ...] | None = _option(parse.names, "Secrets with the registry's credentials")
+    runtime_in_image: bool | None = _option(
+        flag, "True for an image that is built on the k8sflow image: no init container copies the runtime"
+    )
     executable: str | None = _option(text, "Python of the image that runs the step (default python3)")
     namespace: str | None = _option(text, "namespace of the run's Jobs; one for all steps of a run")
     service_account: str | None = _option(text, "service account of the pod")
@@ -149,7 +152,7 @@ class PodOptions:
     )
     dns_config: Mapping[str, Any] | None = _option(parse.dns_config, "name servers, searches and options of the DNS")
     hostname_resolution_timeout: int | None = _option(
-        parse.seconds, "seconds that a step under @parallel waits for the name of its first node (default 600)"
+        parse.seconds, "seconds that the pods of a step under @parallel wait for each other (default 600)"
     )
     deadline_seconds: int | None = _option(parse.seconds, "how long the pod may run (default 5 days)")
     grace_seconds: int | None = _option(

@@ -50,10 +50,10 @@ class Prepared:
 
 
 def check_executors(request: RunRequest, definition: FlowDefinition, placement: Placement) -> None:
-    """Refuses steps that can't run where they are placed: pods don't know each other, nor the cluster this machine.
+    """Refuses steps that can't run where they are placed: the cluster doesn't know this machine.
 
     Raises:
-        RunError: A step under @parallel would run on Kubernetes, or a step of a detached run on this machine.
+        RunError: A step of a detached run would run on this machine.
     """
     nodes = definition.graph.nodes
     if any(placement.executor_of(step) == LOCAL for step in nodes):
@@ -67,15 +67,8 @@ def check_executors(request: RunRequest, definition: FlowDefinition, placement: 
     if alone:
         raise RunError(
             f"step {alone[0]} has a hostname_resolution_timeout, but is not under @parallel.",
-            cause="Only the tasks of such a step wait for the host name of the first of them.",
+            cause="Only the pods of such a step wait for each other.",
             advice="Write it in the @kubernetes of the steps that are.",
-        )
-    if found := [node for node in nodes.values() if node.is_parallel and node.name in placement.pods]:
-        raise RunError(
-            f"step {found[0].name} ({found[0].location}) is under @parallel, which runs on this machine alone, "
-            f"but it would run on Kubernetes.",
-            advice="Run the flow without --with kubernetes, with @kubernetes on its other steps; or let the step be "
-            "one pod with more cores, and use parallel_map in it.",
         )
 
 
@@ -104,6 +97,7 @@ def prepare(request: RunRequest, placement: Placement, origin: ObjectStore | Non
         placement.pods,
         flow=request.definition.name,
         is_detached=request.is_detached,
+        has_gangs=placement.has_gangs,
     )
     if origin is not None and origin.url != store.url:
         raise RunError(

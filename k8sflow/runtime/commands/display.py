@@ -38,7 +38,8 @@ def display_end(session: Session, reporter: Reporter, result: RunResult) -> None
         case RunResult(RunEnd.FAILED, task, found) if task is not None and found is not None:
             reporter.failure(task, found)
             output = f"  its output:  {next_steps.logs(session.record, task.name)}\n"
-            reporter.summary(session.pathspec, "failed", output + resume, good=False)
+            end = "was cancelled" if found.outcome is Outcome.CANCELLED else "failed"
+            reporter.summary(session.pathspec, end, output + resume, good=False)
         case _:
             hint = f'Results: k8sflow.Flow("{session.record.flow}")["{session.record.run}"].data'
             reporter.summary(session.pathspec, "succeeded", hint, good=True)

@@ -52,7 +52,7 @@ def drive_or_follow(
             return display_outcome(session, console, _follow_detached(session, console, asked_at))
         try:
             if not lease.acquire():
-                driver = str(lease.holder() or "another process")
+                driver = f"is driven by {lease.holder() or 'another process'}"
                 outcome = _follow(session, console, asked_at, driver, lease.acquire)
                 if outcome is not None:
                     return display_outcome(session, console, outcome)
@@ -139,7 +139,7 @@ def _follow_detached(session: Session, console: Console, asked_at: float) -> Out
     from k8sflow.runtime.detached.watch import FlowRunWatch  # noqa: PLC0415  only here is the API needed
 
     watch = FlowRunWatch(session, console)
-    outcome = _follow(session, console, asked_at, "a driver in the cluster", watch.is_over)
+    outcome = _follow(session, console, asked_at, watch.driver(), watch.is_over)
     if outcome is not None:
         return outcome
     assert watch.end is not None
@@ -157,14 +157,14 @@ def _follow(
         session: The run.
         console: Shows it.
         asked_at: When the user asked, by time.monotonic().
-        driver: The process that drives it, for people.
+        driver: The process that drives it, as the end of a sentence about the run.
         is_orphan: Whether the run has no driver any more; called repeatedly.
     """
     reporter = display(session, console, asked_at)
     try:
         follower = RunFollower(session.graph, session.run_store, reporter, session.placement.policies)
         done = f"; {follower.done_before} of its tasks are done" if follower.done_before else ""
-        console.say(f"{session.pathspec} is driven by {driver}{done}. Ctrl-C leaves it alone.", Tone.DIM)
+        console.say(f"{session.pathspec} {driver}{done}. Ctrl-C leaves it alone.", Tone.DIM)
         with closing(reporter):
             return follower.follow(is_orphan)
     except KeyboardInterrupt:

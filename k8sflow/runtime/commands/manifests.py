@@ -17,6 +17,7 @@ from k8sflow.flow.graph import Graph
 from k8sflow.kubernetes import flowrun
 from k8sflow.kubernetes.job import job_manifest
 from k8sflow.kubernetes.manifest import Manifest
+from k8sflow.kubernetes.service import service_manifest
 from k8sflow.runtime.commands.create import check_executors, check_names, new_record
 from k8sflow.runtime.placement import Placement
 from k8sflow.runtime.request import RunRequest, code_folder
@@ -24,6 +25,9 @@ from k8sflow.storage import package
 from k8sflow.storage.run_store import RunStore
 from k8sflow.task.batch import TaskBatch
 from k8sflow.task.spec import TaskName, TaskSpec
+
+# A step under @parallel is shown with so many processes: only a run knows their number.
+_SHOWN_PROCESSES = 2
 
 
 def manifests(request: RunRequest) -> str:
@@ -67,17 +71,31 @@ def manifests(request: RunRequest) -> str:
 def _documents(context: RunContext, owner: Manifest) -> Iterator[str]:
     graph = context.record.graph
     yield f"# The owner of the run's objects; a run adds the reference to it to each Job.\n{_yaml(owner)}"
+    flow, run, namespace = context.record.flow, context.record.run, context.settings.kubernetes_namespace
+    if any(graph[step].is_parallel for step in context.pods):
+        service = service_manifest(flow=flow, run=run, namespace=namespace)
+        yield f"# The Service by which the pods of steps under @parallel find each other.\n{_yaml(service)}"
     for step in graph.nodes:
         if step not in context.pods:
             yield f"# Step {step} runs on this machine.\n"
             continue
-        name = TaskName(step, (0,) * graph.depth(step))
-        tasks = TaskBatch(TaskSpec(context.record.flow, context.record.run, name))
+        tasks = _tasks(context, step)
         job = task_job(context, job_name(tasks), tasks, context.pods[step])
         yield f"# {_about(graph, step)}\n{_yaml(job_manifest(job))}"
 
 
+def _tasks(context: RunContext, step: str) -> TaskBatch:
+    """The tasks of the step's first Job: of a step under ``@parallel`` the first two, which run together."""
+    graph, nodes = context.record.graph, _SHOWN_PROCESSES if context.record.graph[step].is_parallel else 1
+    path = (0,) * graph.depth(step)
+    paths = [(*path[:-1], index) for index in range(nodes)] if nodes > 1 else [path]
+    flow, run = context.record.flow, context.record.run
+    return TaskBatch.of([TaskSpec(flow, run, TaskName(step, each), nodes=nodes) for each in paths])
+
+
 def _about(graph: Graph, step: str) -> str:
+    if graph[step].is_parallel:
+        return f"Step {step}: one Job with a pod for each process, here for two; the inputs are left out."
     if depth := graph.depth(step):
         inside = " in ".join(f"the foreach of {split}" for split in reversed(graph.nodes[step].splits[-depth:]))
         return f"Step {step}: a Job for each branch of {inside}; this is the first one's, its inputs are left out."

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from k8sflow.flow.graph import Graph
 from k8sflow.flow.outcome import Outcome
+from k8sflow.runtime.core.retries import INFRASTRUCTURE
 from k8sflow.storage.clones import read_commits
 from k8sflow.storage.records import OutcomeRecord
 from k8sflow.storage.run_store import RunStore
@@ -58,12 +59,16 @@ def past_of(ended: Mapping[int, OutcomeRecord]) -> Past | None:
 
 
 def past_together(ended: Sequence[Mapping[int, OutcomeRecord]]) -> Past | None:
-    """The past of tasks that run together: each execution of all of them is one failure, that of the user's code."""
+    """The past of tasks that run together: each execution of all of them is one failure.
+
+    The first that failed by itself is to blame; others were cancelled because of it.
+    """
     failures: Counter[Outcome] = Counter()
     past = None
     for attempt in sorted({attempt for records in ended for attempt in records}):
-        records = (found[attempt] for found in ended if attempt in found)
-        blamed = next((record for record in records if record.outcome.is_paid_by_user), None)
+        records = [found[attempt] for found in ended if attempt in found]
+        own = (record for record in records if record.outcome.is_paid_by_user)
+        blamed = next(own, next((record for record in records if record.outcome in INFRASTRUCTURE), None))
         if blamed is not None:
             failures[blamed.outcome] += 1
             past = Past(attempt, blamed, failures)

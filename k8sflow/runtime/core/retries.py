@@ -40,7 +40,13 @@ class Caught:
 
 @dataclass(frozen=True)
 class Failed:
-    """The run has failed."""
+    """The run has failed.
+
+    Args:
+        costless: How often the task was run again before because of the infrastructure, if that failed it now too.
+    """
+
+    costless: int = 0
 
 
 Decision = Again | Caught | Failed
@@ -61,7 +67,7 @@ def decide(
     if outcome in INFRASTRUCTURE and not is_final and costless <= policy.infrastructure.times:
         return Again(policy.infrastructure.pause_before(max(costless, 1)))
     if not outcome.is_paid_by_user:
-        return Failed()
+        return Failed(costless - 1 if outcome in INFRASTRUCTURE else 0)
     times_out_of_memory = failures.get(Outcome.OUT_OF_MEMORY, 0)
     if outcome is Outcome.OUT_OF_MEMORY and times_out_of_memory <= len(policy.more_memory):
         return Again(memory=policy.memory_after(times_out_of_memory))

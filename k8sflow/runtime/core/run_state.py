@@ -278,8 +278,8 @@ class RunState:
                         self._actions.append(CatchFailure(each, result, catch))
                     else:
                         self._continue(each, found)
-            case Failed():
-                self._end(RunResult(RunEnd.FAILED, task, _with_advice(result, policy)))
+            case Failed(costless):
+                self._end(RunResult(RunEnd.FAILED, task, _with_advice(result, policy, costless)))
 
     def _continue(self, task: TaskSpec, result: TaskResult) -> None:
         """Submits what becomes ready by a task's result."""
@@ -318,7 +318,8 @@ class RunState:
     def _submit_together(self, tasks: Sequence[TaskSpec]) -> None:
         """Passes on tasks that run together, also those with a result: the others would wait for them for ever.
 
-        A second result of a task is dropped, as ever.
+        A second result of a task is dropped, as ever. Tasks that outlive their driver may still run as the last
+        execution.
         """
         names = [str(task.name) for task in tasks]
         started = [self._earlier.started[name] for name in names if name in self._earlier.started]
@@ -330,7 +331,13 @@ class RunState:
             if past.last == last:
                 self._failed_before([self._execution(task, last) for task in tasks], past)
                 return
-        self._pass_on([self._execution(task, last + 1) for task in tasks])
+        is_over = any(self._has_failed(name, last) for name in names)
+        may_run = last >= 0 and self._outlives(tasks[0].name.step) and not is_over
+        self._pass_on([self._execution(task, last if may_run else last + 1) for task in tasks])
+
+    def _has_failed(self, name: str, attempt: int) -> bool:
+        record = self._earlier.ended.get(name, {}).get(attempt)
+        return record is not None and record.outcome.is_failure
 
     def _take_up(self, task: TaskSpec) -> None:
         """Continues with a task that had executions; those whose end is recorded count."""
@@ -370,8 +377,12 @@ class RunState:
             self._actions.append(End(result))
 
 
-def _with_advice(result: TaskResult, policy: StepPolicy) -> TaskResult:
-    """The failure for which no execution is left; what to do where it ran out of all the memory that it may get."""
+def _with_advice(result: TaskResult, policy: StepPolicy, costless: int) -> TaskResult:
+    """The failure for which no execution is left, with advice that says what was tried."""
+    if costless:
+        times = "once" if costless == 1 else f"{costless} times"
+        said = f"It was run again {times} already, and failed each time. {result.explained.resolution}"
+        return replace(result, failure=replace(result.explained, resolution=said.strip()))
     if result.outcome is not Outcome.OUT_OF_MEMORY or not policy.more_memory:
         return result
     advice = (

@@ -15,6 +15,7 @@ from typing import Any
 
 from k8sflow.config import Settings
 from k8sflow.errors import K8sflowError
+from k8sflow.flow.outcome import Outcome
 from k8sflow.kubernetes import flowrun as flowruns
 from k8sflow.kubernetes.api import KubernetesApi
 from k8sflow.kubernetes.flowrun import Phase, TaskCounts, message_of, timestamp
@@ -67,6 +68,8 @@ def _end(result: RunResult) -> tuple[Phase, str]:
     if result.failed is None or result.result is None:
         return Phase.SUCCEEDED, ""
     outcome, diagnosis = result.result.outcome, result.result.failure
+    if outcome is Outcome.CANCELLED:
+        return Phase.CANCELLED, f"{result.failed.name} was cancelled: {result.result.explained.summary}"
     summary = f"{result.failed.name} failed ({outcome.value.replace('_', ' ')})"
     if diagnosis is None:
         return Phase.FAILED, summary

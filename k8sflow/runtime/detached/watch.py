@@ -22,6 +22,7 @@ from k8sflow.storage.records import OutcomeRecord
 
 _PATIENCE_SECONDS = 5.0
 _ASK_SECONDS = 5.0
+_DRIVEN = "is driven by a driver in the cluster"
 # A driver that is stopped has as long as its pod, half a minute, to write how the run ended.
 _LAST_WORD_SECONDS = 45.0
 
@@ -47,6 +48,16 @@ class FlowRunWatch:
         self._over_since: float | None = None
         self._outage = Outage("The cluster", self._say, recovery="can be asked again")
         self.end: OutcomeRecord | None = None
+
+    def driver(self) -> str:
+        """Describes the process that drives the run, as the end of a sentence about it."""
+        try:
+            found = self._ask()
+        except (K8sflowError, OSError):
+            return _DRIVEN
+        if found is None or flowruns.phase_of(found) is not None:
+            return _DRIVEN
+        return f"waits for a controller: none has taken up the FlowRun {self._name} yet"
 
     def is_over(self) -> bool:
         """True if the run's end won't be written to the store any more; ``end`` has it then."""

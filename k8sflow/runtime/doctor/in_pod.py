@@ -54,7 +54,8 @@ async def _result(api: KubernetesApi, job: TaskJob, timeout_seconds: float) -> l
         pod = found[-1] if found else None
         if pod is not None and (ended := _ended(pod)) is not None:
             return _parsed(ended)
-        if pod is not None and waiting.is_hopeless(pod):
+        reason = waiting.why(pod, job.options) if pod is not None else None
+        if reason is not None and reason.explained.is_final:
             break
     raise await _why_not(api, job, pod, timeout_seconds)
 

@@ -149,7 +149,8 @@ class Reporter(Observer):
         """Tells the diagnosis of the failure that ended the run, and how to see the task's output."""
         self._view.close()
         self._say("")
-        self._say(f"{task.pathspec} failed ({_outcome(result)}): {_why(result)}", colour="red")
+        how = "was cancelled" if result.outcome is Outcome.CANCELLED else f"failed ({_outcome(result)})"
+        self._say(f"{task.pathspec} {how}: {_why(result)}", colour="red")
         failure = result.explained
         if failure.detail:
             self._say("\n".join(f"    {line}" for line in failure.detail.splitlines()))
@@ -193,7 +194,9 @@ class Reporter(Observer):
             output = self._outputs.pop((task.name, stream), None)
             if output is not None and not is_cut and (rest := output.end()):
                 self._view.write(prefixed(self._prefix(task.name), rest, coloured=self._view.has_colours))
-        if result.outcome is not Outcome.SUCCEEDED:
+        if result.outcome is Outcome.CANCELLED:
+            self._line(task.name, "cancelled", "red")
+        elif result.outcome is not Outcome.SUCCEEDED:
             self._line(task.name, f"failed: {_outcome(result)}", "red")
         elif not self._view.tells_tasks:
             self._line(task.name, "done", dim=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import os
 import runpy
 import selectors
@@ -23,7 +24,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from k8sflow import config, shadowing
+from k8sflow import config, hooks, shadowing
 from k8sflow.errors import K8sflowError, UnreachableError
 from k8sflow.flow.decorators.policy import TimeLimit
 from k8sflow.flow.outcome import Outcome
@@ -41,12 +42,13 @@ from k8sflow.task.failure import has_entered, never_reached, not_stored, unloada
 from k8sflow.task.host import pod_environment
 from k8sflow.task.host.become import become_task
 from k8sflow.task.host.framing import Encoder, OutputStream, encode_result
+from k8sflow.task.host.gang import MissingPeersError, wait_for_peers
 from k8sflow.task.host.preemption import Preemption
 from k8sflow.task.host.reaping import reap
 from k8sflow.task.host.shared import SharedHost
 from k8sflow.task.host.supervise import Stream, TaskProcess, new_pipes
 from k8sflow.task.host.uploads import LogUploads
-from k8sflow.task.protocol import RESULT_FD_VARIABLE
+from k8sflow.task.protocol import MAIN_ADDRESS_VARIABLE, RESULT_FD_VARIABLE
 from k8sflow.task.result import TaskResult, failed
 from k8sflow.task.spec import EXIT_HOOK_STEP, TaskSpec
 from k8sflow.task.stored_results import write_outcome
@@ -78,6 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--at-a-time", type=int, default=1, help="how many of them run at a time")
     parser.add_argument("--grace", type=float, default=0.0, help="seconds that it may take to end after that")
     parser.add_argument("--termination-grace", type=float, help="seconds after SIGTERM in which the step may finish")
+    parser.add_argument("--peers", default="", help="the host name of each of the pods that run together, with %%d")
+    parser.add_argument("--peers-timeout", type=float, default=0.0, help="seconds in which all of them have to come")
     parser.add_argument("--spot", default="", help="the cloud whose spot notices are looked for")
     parser.add_argument("--trace", action="store_true", help="store the times of the task's moments")
     options = parser.parse_args(arguments)
@@ -103,7 +107,12 @@ def _run_task(options: argparse.Namespace, spec: TaskSpec) -> int:
     except K8sflowError as error:
         return _reported(not_stored(error))
     try:
+        if options.peers:
+            _meet(options, spec)
         result = _Host(options, run_store, spec).run()
+    except MissingPeersError as error:
+        write_outcome(run_store, spec, error.result)
+        result = error.result
     except K8sflowError as error:
         result = not_stored(error)
     return _reported(result)
@@ -132,6 +141,17 @@ def _run_tasks(options: argparse.Namespace, tasks: TaskBatch) -> int:
     has_failed = any(end.outcome.is_failure for end in found.ends.values())
     unknown = _EXIT_CODES[Outcome.CANCELLED] if len(found.ends) < len(tasks) else 0
     return _leave(found.to_termination_message(), unknown or int(has_failed))
+
+
+def _meet(options: argparse.Namespace, spec: TaskSpec) -> None:
+    """Waits for the pods that run together with this one, and tells the task where the first of them is.
+
+    Raises:
+        MissingPeersError: Some of them don't come.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(_EXIT_CODES[Outcome.CANCELLED]))
+    address = wait_for_peers(options.peers, spec, options.peers_timeout, _write_line)
+    os.environ[MAIN_ADDRESS_VARIABLE] = address
 
 
 def _reported(result: TaskResult) -> int:
@@ -282,6 +302,8 @@ def _run_flow(
         become_task(pipes["stdout"], pipes["stderr"], outlives_sigterm=outlives_sigterm)
         streams.renew()
         os.environ[RESULT_FD_VARIABLE] = str(pipes["result"])
+        if words[0] == "step":
+            hooks.register("instance", functools.partial(hooks.call, "instance_in_pod"))
         os.chdir(CODE_FOLDER)
         sys.argv = [str(Path(options.file).resolve()), *words]
         shadowing.protect(folder := str(Path.cwd()))
@@ -321,7 +343,11 @@ def _fetch(store: ObjectStore, options: argparse.Namespace) -> None:
 def _say_alone(notice: Notice) -> None:
     """Writes a line of k8sflow's where no output of the task is in between: in the main thread."""
     if threading.current_thread() is threading.main_thread():
-        _write(Encoder("stderr").feed(f"[k8sflow] {notice.text}\n".encode()))
+        _write_line(notice.text)
+
+
+def _write_line(text: str) -> None:
+    _write(Encoder("stderr").feed(f"[k8sflow] {text}\n".encode()))
 
 
 def _limit_threads(at_a_time: int) -> None:

@@ -13,17 +13,15 @@ from typing import Any
 
 from k8sflow.errors import K8sflowError
 from k8sflow.flow.checkpoint import Checkpoint
-from k8sflow.flow.current import Parallel, TaskFacts
+from k8sflow.flow.current import TaskFacts
 from k8sflow.flow.definition import FlowDefinition
 from k8sflow.flow.graph import Node
 from k8sflow.storage.checkpoints import TaskCheckpoints
 from k8sflow.storage.records import RunRecord
 from k8sflow.storage.run_store import RunStore
+from k8sflow.task.inside.together import parallel_of
 from k8sflow.task.protocol import NOTICE_VARIABLE
-from k8sflow.task.spec import TaskName, TaskSpec
-
-# The processes of a num_parallel step run on one machine.
-_MAIN_IP = "127.0.0.1"
+from k8sflow.task.spec import TaskSpec
 
 
 def current_facts(definition: FlowDefinition, record: RunRecord, run_store: RunStore, spec: TaskSpec) -> TaskFacts:
@@ -46,7 +44,7 @@ def current_facts(definition: FlowDefinition, record: RunRecord, run_store: RunS
         ),
         notice_file=os.environ.get(NOTICE_VARIABLE) or _never_written(),
         more=dict(record.flow_decorators.get("project", {})),
-        parallel=_parallel(spec)
+        parallel=parallel_of(spec)
         if spec.name.step in definition.graph.nodes and definition.graph[spec.name.step].is_parallel
         else None,
     )
@@ -69,12 +67,6 @@ def _origins(record: RunRecord, run_store: RunStore) -> Iterator[RunStore]:
 def _never_written() -> str:
     """The path of the notice on this machine, where there is none: code that looks for the file runs here too."""
     return str(Path(tempfile.gettempdir()) / f"k8sflow-{os.getpid()}-{secrets.token_hex(8)}")
-
-
-def _parallel(spec: TaskSpec) -> Parallel:
-    *around, index = spec.name.path
-    control = TaskName(spec.name.step, (*around, 0))
-    return Parallel(_MAIN_IP, num_nodes=spec.nodes, node_index=index, control_task_id=control.id)
 
 
 def describe(definition: FlowDefinition, record: RunRecord) -> dict[str, Any]:

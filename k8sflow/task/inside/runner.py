@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 from k8sflow.errors import ArtifactError
@@ -26,6 +27,7 @@ from k8sflow.task.inside.context import Context
 from k8sflow.task.inside.current_facts import current_facts
 from k8sflow.task.inside.inputs import Inputs
 from k8sflow.task.inside.time_limit import limited
+from k8sflow.task.inside.together import environment_set
 from k8sflow.task.inside.transition import as_written
 from k8sflow.task.result import TaskResult, Transition
 from k8sflow.task.spec import EXIT_HOOK_STEP, TaskSpec
@@ -73,7 +75,8 @@ class TaskRunner:
         """
         facts = current_facts(self.definition, self.record, self.run_store, spec)
         try:
-            with current.running(facts):
+            together = nullcontext() if facts.parallel is None else environment_set(spec, facts.parallel)
+            with current.running(facts), together:
                 if spec.name.step == EXIT_HOOK_STEP:
                     exit_hooks.call(self.definition, spec)
                     return TaskResult(Outcome.SUCCEEDED, Transition())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import queue
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -11,7 +13,9 @@ import pytest
 from k8sflow.executors.base import Finished, Note, Output, OutputMissing, Queued, Reached, Started
 from k8sflow.flow.decorators.pod_options import PodOptions, merge
 from k8sflow.flow.outcome import Outcome
+from k8sflow.kubernetes import names
 from k8sflow.kubernetes.pod import agent_command
+from k8sflow.outages import Notice
 from k8sflow.task.host.framing import Encoder, encode_result
 from k8sflow.task.result import TaskResult, failed
 from tests.support import pod_options
@@ -27,7 +31,9 @@ from tests.unit.executors.kubernetes_driver import (
     waits,
     with_status,
 )
-from tests.unit.kubernetes.fake_api import DEADLINE_SECONDS, FakeApi
+from tests.unit.kubernetes.fake_api import DEADLINE_SECONDS, FakeApi, cut
+
+FLOWRUN = {"apiVersion": "k8sflow.dev/v1alpha1", "kind": "FlowRun", "name": "demo", "uid": "u"}
 
 
 def test_a_task_goes_from_its_job_to_its_result(server: FakeApi, start: Callable[..., Driver]) -> None:
@@ -212,7 +218,7 @@ def test_a_job_without_a_pod_is_explained_by_its_events(server: FakeApi, start: 
 def test_a_refused_job_is_a_failed_task_and_not_the_end(server: FakeApi, start: Callable[..., Driver]) -> None:
     refusal = {"kind": "Status", "reason": "Invalid", "code": 422, "message": "spec.template: Invalid value"}
     server.fail("POST", "/jobs", 422, body=refusal)
-    driver = start()
+    driver = start(owner=FLOWRUN)
     driver.executor.submit([task("a")])
     result = driver.next(Finished).result
     assert result.outcome is Outcome.NEVER_STARTED
@@ -236,7 +242,7 @@ def test_only_what_may_change_by_itself_is_worth_another_execution(
     """Rights and manifests stay as they are until a person changes them, and the failure says what to do."""
     body = {"kind": "Status", "reason": "Forbidden", "code": status, "message": message}
     server.fail("POST", "/jobs", status, body=body, times=2)
-    driver = start()
+    driver = start(owner=FLOWRUN)
     driver.executor.submit([task("a")])
     result = driver.next(Finished).result
     assert result.outcome is Outcome.NEVER_STARTED
@@ -280,7 +286,7 @@ def test_a_container_that_got_sigterm_is_run_again(server: FakeApi, start: Calla
 
 def test_a_create_whose_answer_got_lost_makes_one_job(server: FakeApi, start: Callable[..., Driver]) -> None:
     server.drop("POST", "/jobs", after=True)
-    driver = start()
+    driver = start(owner=FLOWRUN)
     (job,) = driver.run("a")
     server.wait(lambda: len(server.asked("POST", "/jobs")) == 2, "the second try")
     server.pod_of(job, **terminated(message=SUCCESS.to_json()))
@@ -320,19 +326,38 @@ def test_cancel_leaves_nothing_and_finishes_every_task(server: FakeApi, start: C
     assert ends == {task(f"a/{index}"): Outcome.CANCELLED for index in range(3)}
 
 
-@pytest.mark.parametrize(("grace_seconds", "expected"), [(None, []), (3600, [("pods", 5)])])
+@pytest.mark.parametrize(("grace_seconds", "expected"), [(None, set()), (3600, {5})])
 def test_cancel_waits_for_no_grace(
     server: FakeApi,
     start: Callable[..., Driver],
     grace_seconds: int | None,
-    expected: list[tuple[str, int]],
+    expected: set[int],
 ) -> None:
     """Pods with an hour to finish are deleted with the grace of all others."""
     driver = start(options={"a": replace(DEFAULTS, grace_seconds=grace_seconds)})
     (job,) = driver.run("a")
     server.pod_of(job)
     driver.executor.cancel()
-    assert [delete for delete in server.grace_of_deletes if delete[0] == "pods"] == expected
+    assert {grace for resource, grace in server.grace_of_deletes if resource == "pods"} == expected
+
+
+def test_a_cancelled_run_reports_that_its_jobs_can_not_be_deleted_yet(
+    server: FakeApi, start: Callable[..., Driver], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of it is left when the server is back."""
+    monkeypatch.setattr("k8sflow.outages.REPORT_AFTER_SECONDS", 0.2)
+    notices: queue.Queue[Notice] = queue.Queue()
+    driver = start(notice=notices.put)
+    driver.run("a")
+    cancelling = threading.Thread(target=driver.executor.cancel)
+    with server.away(cut):
+        cancelling.start()
+        while "The run's Jobs can't be deleted yet" not in notices.get(timeout=DEADLINE_SECONDS).text:
+            pass
+    assert notices.get(timeout=DEADLINE_SECONDS).is_over
+    cancelling.join(DEADLINE_SECONDS)
+    assert not cancelling.is_alive()
+    assert (server.names("jobs"), server.names("configmaps")) == ([], [])
 
 
 def test_the_last_job_takes_the_owner_along(server: FakeApi, start: Callable[..., Driver]) -> None:
@@ -358,18 +383,64 @@ def test_closing_before_the_end_leaves_the_tasks_to_run(server: FakeApi, start: 
     driver = start()
     driver.run("a")
     driver.executor.close()
-    (owner,) = server.names("configmaps")
-    assert "ownerReferences" not in (server.get("configmaps", owner) or {})["metadata"]
     assert len(server.names("jobs")) == 1
+    assert lease_of(server) is not None
+
+
+def test_what_a_dead_driver_leaves_has_an_end(server: FakeApi, start: Callable[..., Driver]) -> None:
+    """The ConfigMap belongs to a Job without pods from its first moment, which fails a week after the last driver."""
+    driver = start()
+    driver.run("a")
+    (owner,) = server.names("configmaps")
+    lease = lease_of(server)
+    assert lease is not None
+    spec = lease["spec"]
+    assert (spec["parallelism"], spec["activeDeadlineSeconds"], spec["ttlSecondsAfterFinished"]) == (0, 604_800, 0)
+    references = (server.get("configmaps", owner) or {})["metadata"]["ownerReferences"]
+    assert [reference["uid"] for reference in references] == [lease["metadata"]["uid"]]
+    order = [path.rpartition("/")[2] for method, path, _ in server.requests if method == "POST"]
+    assert order == ["jobs", "configmaps", "jobs"]
+    driver.executor.close()
+    another = start()
+    another.executor.submit([task("a")])
+    server.wait(lambda: (lease_of(server) or lease)["spec"]["activeDeadlineSeconds"] == 2 * 604_800, "another week")
+
+
+def test_a_run_whose_lease_is_refused_goes_without(server: FakeApi, start: Callable[..., Driver]) -> None:
+    """A policy may forbid it; the run's tasks are what counts."""
+    server.fail("POST", "/jobs", 403)
+    driver = start()
+    driver.run("a")
+    assert lease_of(server) is None
+
+
+def test_a_run_that_ends_takes_its_lease_along(server: FakeApi, start: Callable[..., Driver]) -> None:
+    """It is deleted after the last Job has become the owner, and with everything else after Ctrl-C."""
+    driver = start()
+    (job,) = driver.run("a")
+    server.pod_of(job, **terminated(message=SUCCESS.to_json()))
+    driver.next(Started)
+    driver.next(Finished)
+    driver.executor.close()
+    assert lease_of(server) is None
+    another = start()
+    another.run("b")
+    assert lease_of(server) is not None
+    another.executor.cancel()
+    assert lease_of(server) is None
+
+
+def lease_of(server: FakeApi) -> dict[str, Any] | None:
+    """The lease of the tests' run."""
+    return server.get("jobs", f"{names.owner_name(flow='Demo', run='r1')}-lease")
 
 
 def test_an_owner_that_is_given_is_used(server: FakeApi, start: Callable[..., Driver]) -> None:
-    owner = {"apiVersion": "k8sflow.dev/v1alpha1", "kind": "FlowRun", "name": "demo", "uid": "u"}
-    driver = start(owner=owner)
+    driver = start(owner=FLOWRUN)
     (job,) = driver.run("a")
     manifest = server.get("jobs", job)
     assert manifest is not None
-    assert manifest["metadata"]["ownerReferences"] == [owner]
+    assert manifest["metadata"]["ownerReferences"] == [FLOWRUN]
     assert server.names("configmaps") == []
 
 
@@ -579,6 +650,41 @@ def test_a_pod_that_hangs_on_its_node_is_explained_by_its_events(
     }
     server.put("events", event)
     assert driver.next(Queued).reason == "its pod is slow to start (FailedMount). no such volume"
+
+
+def test_a_long_pull_after_a_wait_for_a_node_is_not_given_up(
+    server: FakeApi, start: Callable[..., Driver], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The time for faulty starts is not counted while the image is pulled."""
+    monkeypatch.setattr("k8sflow.executors.kubernetes.stuck._SLOW_START_SECONDS", 0.1)
+    monkeypatch.setattr("k8sflow.executors.kubernetes.pod.FAULTY_START_SECONDS", 0.5)
+    driver = start()
+    (job,) = driver.run("a")
+    pod = server.pod_of(job, **waits("ContainerCreating"))
+    about = {"metadata": {"name": "e1"}, "involvedObject": {"uid": pod["metadata"]["uid"]}}
+    server.put("events", {**about, "type": "Warning", "reason": "FailedScheduling", "message": "0/1 nodes",
+                          "lastTimestamp": "2026-01-01T00:00:00Z"})  # fmt: skip
+    pulling = {"type": "Normal", "reason": "Pulling", "message": 'Pulling image "app:1"'}
+    server.put("events", {**about, "metadata": {"name": "e2"}, **pulling, "lastTimestamp": "2026-01-01T00:01:00Z"})
+    assert driver.next(Queued).reason == "the image app:1 is being pulled."
+    looks = len(server.asked("GET", "/events"))
+    server.wait(lambda: len(server.asked("GET", "/events")) > looks + 1, "two more looks")
+    server.put("pods", with_status(pod, running()))
+    driver.next(Started)
+
+
+def test_a_refusal_that_can_not_heal_ends_the_task_at_once(server: FakeApi, start: Callable[..., Driver]) -> None:
+    """A LimitRange doesn't change by waiting, nor by another execution."""
+    driver = start()
+    (job,) = driver.run("a")
+    message = 'pods "x" is forbidden: maximum memory usage per Container is 100Mi, but limit is 200M'
+    about = {"metadata": {"name": "e"}, "involvedObject": {"kind": "Job", "name": job}}
+    server.put("events", {**about, "type": "Warning", "reason": "FailedCreate", "message": message})
+    assert "LimitRange" in driver.next(Queued).reason
+    result = driver.next(Finished).result
+    assert result.outcome is Outcome.NEVER_STARTED
+    assert result.explained.is_final
+    assert message in result.explained.detail
 
 
 def test_a_node_that_never_comes_back_is_given_up(

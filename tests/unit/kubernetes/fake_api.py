@@ -117,7 +117,10 @@ class FakeApi:
         return copy.deepcopy(self._call(lambda: self.objects.get((resource, name))))
 
     def names(self, resource: str) -> list[str]:
-        return self._call(lambda: sorted(name for kind, name in self.objects if kind == resource))
+        """The names of the objects of a kind, without the lease of a run, which is a Job that never has a pod."""
+        return self._call(
+            lambda: sorted(n for kind, n in self.objects if kind == resource and not n.endswith("-lease"))
+        )
 
     def send(self, event: Manifest) -> None:
         """Sends an event unchanged to every watcher."""

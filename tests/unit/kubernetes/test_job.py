@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,10 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from k8sflow.flow.decorators import quantity
-from k8sflow.flow.decorators.pod_options import DEFAULT_OPTIONS, PodOptions, merge
+from k8sflow.flow.decorators.pod_options import DEFAULT_OPTIONS, RUNTIME_FOLDER, PodOptions, merge
 from k8sflow.kubernetes.job import TaskJob, job_manifest
+from k8sflow.kubernetes.pod import OTHER_RUNTIME, agent_command
 from k8sflow.task.batch import TaskBatch
 from k8sflow.task.spec import TaskName, TaskSpec
+from k8sflow.version import VERSION
 from tests.support import pod_options
 
 TASK = TaskSpec("BigSum", "12", TaskName("train_model", (3, 1)), attempt=2)
@@ -113,6 +118,29 @@ def test_the_pod_is_restricted() -> None:
 
 def test_an_image_with_the_runtime_needs_no_init_container() -> None:
     assert "initContainers" not in pod_of(made())
+
+
+def test_an_image_that_is_built_on_the_runtime_needs_no_init_container() -> None:
+    """The option says so, since the name can't."""
+    pod = pod_of(made(image="app:1", runtime_in_image=True))
+    assert "initContainers" not in pod
+    assert "runtime" not in {volume["name"] for volume in pod["volumes"]}
+    assert "initContainers" in pod_of(made(image="app:1", runtime_in_image="false"))
+
+
+@pytest.mark.parametrize("version", [VERSION, "0.0.0"])
+def test_an_agent_of_another_version_does_not_start(version: str, tmp_path: Path) -> None:
+    """An image that was built on the runtime may be old; its agent would understand the driver only by luck."""
+    package = tmp_path / "k8sflow"
+    (package / "task/host").mkdir(parents=True)
+    (package / "version.py").write_text(f"VERSION = {version!r}\n")
+    (package / "task/host/agent.py").write_text("def main(): print('started')\n")
+    _, *words = agent_command(PodOptions())
+    moved = [word.replace(RUNTIME_FOLDER, str(tmp_path)) for word in words]
+    done = subprocess.run([sys.executable, "-I", "-S", *moved], capture_output=True, text=True, check=False)
+    is_ours = version == VERSION
+    assert (done.returncode, done.stdout) == ((0, "started\n") if is_ours else (1, ""))
+    assert done.stderr == ("" if is_ours else f"{OTHER_RUNTIME}0.0.0\n")
 
 
 def test_the_runtime_is_copied_into_an_image_that_lacks_it() -> None:

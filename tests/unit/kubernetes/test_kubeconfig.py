@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -130,24 +131,31 @@ print(json.dumps({"kind": "ExecCredential", "status": {"token": token, "expirati
     assert headers_of(access) == {"Authorization": "Bearer me@https://one.example:6443"}
 
 
-def test_a_credential_is_refreshed_when_it_expires_or_is_refused(tmp_path: Path) -> None:
+def test_a_credential_is_refreshed_when_it_expires_or_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock that is hours ahead every credential has expired: then only the server's refusal counts."""
     counter = tmp_path / "count"
     code = f"""
 import json, pathlib
 path = pathlib.Path({str(counter)!r})
 count = int(path.read_text()) + 1 if path.exists() else 1
 path.write_text(str(count))
-expiry = "2001-01-01T00:00:00Z" if count == 1 else "2999-01-01T00:00:00Z"
-print(json.dumps({{"status": {{"token": str(count), "expirationTimestamp": expiry}}}}))
+print(json.dumps({{"status": {{"token": str(count), "expirationTimestamp": f"200{{count}}-01-01T00:00:00Z"}}}}))
 """
 
     async def ask(access: ClusterAccess) -> list[str]:
-        tokens = [dict(await access.credentials.headers())["Authorization"] for _ in range(3)]
+        tokens = []
+        for year in (2000, 2000, 2001, 2100, 2100):
+            now = datetime(year, 6, 1, tzinfo=timezone.utc)
+            monkeypatch.setattr("k8sflow.kubernetes.credentials._now", lambda now=now: now)
+            tokens.append(dict(await access.credentials.headers())["Authorization"])
         access.credentials.forget()
-        return [*tokens, dict(await access.credentials.headers())["Authorization"]]
+        tokens.append(dict(await access.credentials.headers())["Authorization"])
+        return tokens
 
     access = load(write(tmp_path / "a", user=plugin(tmp_path, code)))
-    assert asyncio.run(ask(access)) == ["Bearer 1", "Bearer 2", "Bearer 2", "Bearer 3"]
+    assert asyncio.run(ask(access)) == [f"Bearer {number}" for number in (1, 1, 2, 3, 3, 4)]
 
 
 @pytest.mark.parametrize(

@@ -23,8 +23,8 @@ PODS = "/api/v1/namespaces/lab/pods"
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("k8sflow.kubernetes.api._FIRST_DELAY_SECONDS", 0.05)
     monkeypatch.setattr("k8sflow.kubernetes.reflector._FIRST_DELAY_SECONDS", 0.05)
-    for module in ("k8sflow.outages", "k8sflow.kubernetes.api"):
-        monkeypatch.setattr(f"{module}.REPORT_AFTER_SECONDS", 0.2)
+    monkeypatch.setattr("k8sflow.outages.REPORT_AFTER_SECONDS", 0.2)
+    monkeypatch.setattr("k8sflow.kubernetes.api._LATE_SECONDS", 0.2)
 
 
 @pytest.fixture

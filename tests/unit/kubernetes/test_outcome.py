@@ -12,6 +12,7 @@ from k8sflow.flow.decorators.pod_options import PodOptions
 from k8sflow.flow.outcome import Outcome
 from k8sflow.kubernetes import diagnosis, waiting
 from k8sflow.kubernetes.outcome import PodEnd, Running, Waiting, end_of_deleted, end_without_pod, pod_state
+from k8sflow.kubernetes.pod import OTHER_RUNTIME
 from k8sflow.task.result import TaskResult, Transition, failed
 
 OPTIONS = PodOptions(cpu="2", memory="1000M", deadline_seconds=60)
@@ -66,6 +67,7 @@ ENDS = [
     ),
     (ended(128, "StartError", "something new"), Outcome.NEVER_STARTED, "StartError"),
     (ended(1, message="/usr/bin/python3: No module named k8sflow"), Outcome.BAD_IMAGE, "runtime"),
+    (ended(1, message=f"{OTHER_RUNTIME}0.0.0"), Outcome.BAD_IMAGE, "another version of k8sflow"),
     (ended(143, conditions=disrupted("PreemptionByScheduler")), Outcome.PREEMPTED, "higher priority"),
     (ended(143, conditions=disrupted("EvictionByEvictionAPI")), Outcome.EVICTED, "evicted"),
     (ended(143, conditions=disrupted("DeletionByTaintManager")), Outcome.NODE_LOST, "node was lost"),
@@ -235,19 +237,67 @@ def test_a_missing_secret_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("message", "expected"),
+    ("message", "expected", "is_final"),
     [
-        ("exceeded quota: small, requested: pods=1", "quota"),
-        ('violates PodSecurity "restricted:latest"', "Pod Security"),
-        ('error looking up service account lab/x: serviceaccount "x" not found', "service account"),
-        ("admission webhook denied", "refused"),
+        ("exceeded quota: small, requested: pods=1", "quota is used up", False),
+        ('pods "x" is forbidden: unable to create new content in namespace lab because it is being terminated',
+         "namespace is being deleted", True),
+        ('Internal error occurred: failed calling webhook "x": connection refused', "webhook", False),
+        ('admission webhook "x" denied the request: no', "admission policy", True),
+        ('Pod "x" is invalid: spec.containers[0].image: Required value', "doesn't accept", True),
+        ("something new", "refused", False),
     ],
-)
-def test_the_reason_why_a_job_has_no_pod(message: str, expected: str) -> None:
+)  # fmt: skip
+def test_the_reason_why_a_job_has_no_pod(message: str, expected: str, is_final: bool) -> None:
+    """Those that a cluster has recorded are in test_recorded."""
     event = {"metadata": {}, "involvedObject": {"name": "j"}, "message": message}
     found = waiting.without_pod([event])["j"]
     assert expected in found.explained.summary
     assert found.explained.detail == message
+    assert found.explained.is_final == is_final
+
+
+@pytest.mark.parametrize(
+    ("reasons", "summary", "advice"),
+    [
+        ("1 node(s) were unschedulable", "nodes are cordoned", "kubectl uncordon"),
+        ("2 node(s) had untolerated taint {gpu: true}", "doesn't tolerate a taint", "tolerations"),
+        ("1 node(s) had untolerated taint(s) {node.kubernetes.io/disk-pressure: }", "not ready, or short of disk",
+         "kubectl describe nodes"),
+        ("1 node(s) had volume node affinity conflict", "its volume is on a node", "volume"),
+        ("pod has unbound immediate PersistentVolumeClaims", "isn't bound", "kubectl describe pvc"),
+        ("1 Too many pods", "as many pods as they may", "waits until a pod ends"),
+    ],
+)  # fmt: skip
+def test_a_pod_that_no_node_takes_is_explained_by_the_schedulers_reasons(
+    reasons: str, summary: str, advice: str
+) -> None:
+    """The advice fits: nobody is asked to request less where the node is cordoned."""
+    condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable",
+                 "message": f"0/3 nodes are available: {reasons}. preemption: 0/3 nodes are available."}  # fmt: skip
+    found = waiting.why(pod(phase="Pending", conditions=[condition]), OPTIONS, ("8", "32Gi"))
+    assert found is not None
+    assert summary in found.explained.summary
+    assert advice in found.explained.resolution
+    assert "equest less" not in found.explained.resolution
+
+
+def _event(kind: str, reason: str, message: str, **time: str) -> dict[str, Any]:
+    return {"metadata": {}, "type": kind, "reason": reason, "message": message, **time}
+
+
+def test_only_the_newest_event_counts() -> None:
+    """A pod that no node could take, and that is pulling its image now, is in no trouble, however long that takes."""
+    unscheduled = _event("Warning", "FailedScheduling", "0/1 nodes", eventTime="2026-01-01T00:00:00.500000Z")
+    mount = _event("Warning", "FailedMount", "no such volume", lastTimestamp="2026-01-01T00:01:00Z")
+    pulling = _event("Normal", "Pulling", 'Pulling image "app:1"', lastTimestamp="2026-01-01T00:02:00Z")
+    assert waiting.from_events([unscheduled]) is None
+    found = waiting.from_events([mount, unscheduled])
+    assert found is not None
+    assert "FailedMount" in found.explained.summary
+    assert waiting.from_events([pulling, mount, unscheduled]) is None
+    assert waiting.pulled_image([pulling, mount, unscheduled]) == "app:1"
+    assert waiting.pulled_image([mount]) is None
 
 
 def test_the_largest_node_is_schedulable() -> None:

@@ -25,6 +25,7 @@ WRITTEN: dict[str, Any] = {
     "image": "app:1",
     "image_pull_policy": "Always",
     "image_pull_secrets": ["registry"],
+    "runtime_in_image": True,
     "executable": "/opt/venv/bin/python",
     "namespace": "lab",
     "service_account": "trainer",
@@ -91,6 +92,7 @@ ELSEWHERE = {"on_oom", "max_memory", "spot"} | {
 }
 NEEDS: dict[str, dict[str, Any]] = {"tmpfs_path": {"use_tmpfs": True}, "tmpfs_tempdir": {"use_tmpfs": True}}
 NEEDS["gpu_vendor"] = {"gpu": 1}
+NEEDS["runtime_in_image"] = {"image": "app:1"}
 
 
 def made(**options: Any) -> dict[str, Any]:

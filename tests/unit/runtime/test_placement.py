@@ -122,6 +122,34 @@ def test_the_deadline_of_a_shared_pod_is_that_of_its_branches_in_turns(tmp_path:
     assert options.deadline_seconds == 3 * 70 + 600
 
 
+@pytest.mark.parametrize(("with_", "expected"), [((), False), (("kubernetes",), True)])
+def test_pods_have_to_find_each_other_where_a_parallel_step_runs_in_them(
+    tmp_path: Path, with_: tuple[str, ...], expected: bool
+) -> None:
+    """The run then needs the right to make a Service; a driver that takes it over finds the same."""
+    source = """
+        from k8sflow import parallel
+        class F(FlowSpec):
+            @step
+            def start(self): self.next(self.train, num_parallel=2)
+            @parallel
+            @step
+            def train(self): self.next(self.join)
+            @step
+            def join(self, inputs): self.next(self.end)
+            @step
+            def end(self): pass
+    """
+    definition = compile_flow(load_flow(write_flow(tmp_path, source)))
+    found = Placement.of(definition, with_, Settings())
+    assert found.has_gangs is expected
+    record = RunRecord("F", "r1", "flow.py", {}, definition.graph, pods=found.pods)
+    assert Placement.of_record(record, Settings()).has_gangs is expected
+    if with_:  # each has a pod of its own, also where branches share pods
+        shared = Placement.of(definition, ("kubernetes:branches_per_pod=4",), Settings()).pods
+        assert (shared["train"].branches_per_pod, shared["join"].branches_per_pod) == (None, 4)
+
+
 def test_an_option_without_effect_is_reported_at_its_step(tmp_path: Path) -> None:
     """Also where two decorators have the two options."""
     source = """

@@ -20,15 +20,17 @@ from k8sflow.storage.patience import Patience
 from k8sflow.storage.run_store import RunStore
 from k8sflow.storage.s3 import S3Store
 from k8sflow.task.host.uploads import LogUploads
-from tests.s3server import BUCKET, KEYS, Server
+from tests.s3server import BUCKET, KEYS, NO_FILES, Server
 from tests.support import wait_for
 
 pytestmark = pytest.mark.s3
 
 
-@pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    for name, value in {**KEYS, "AWS_CONFIG_FILE": "/nowhere", "AWS_SHARED_CREDENTIALS_FILE": "/nowhere"}.items():
+@pytest.fixture(params=["plain", "boto3"])
+def server(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    if request.param == "boto3":
+        monkeypatch.setattr(s3, "plain_client", lambda *_: None)
+    for name, value in {**KEYS, **NO_FILES}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(patience_module, "_LONGEST_PAUSE_SECONDS", 0.2)
     monkeypatch.setattr(s3_log, "_FIRST_PAUSE_SECONDS", 0.0)  # every piece is written at once

@@ -5,23 +5,33 @@ from __future__ import annotations
 import http.server
 import pickle
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime, timedelta, timezone
 
 import pytest
+from botocore import auth
 
 from k8sflow.errors import ConfigurationError, K8sflowError, OutageError, StorageError
 from k8sflow.storage import s3, s3_log
 from k8sflow.storage.s3 import S3Store
 from k8sflow.storage.s3_log import S3Log
 from tests.cluster.s3 import S3Server
-from tests.s3server import BUCKET, KEYS
+from tests.s3server import BUCKET, KEYS, NO_FILES
+
+
+@pytest.fixture(autouse=True, params=["plain", "boto3"])
+def _client(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test is about both clients."""
+    if request.param == "boto3":
+        monkeypatch.setattr(s3, "plain_client", lambda *_: None)
 
 
 @pytest.fixture
 def keys(monkeypatch: pytest.MonkeyPatch) -> None:
     """The test server's keys, without the profile of the user who runs the tests."""
-    for name, value in {**KEYS, "AWS_CONFIG_FILE": "/nowhere", "AWS_SHARED_CREDENTIALS_FILE": "/nowhere"}.items():
+    for name, value in {**KEYS, **NO_FILES}.items():
         monkeypatch.setenv(name, value)
 
 
@@ -46,6 +56,22 @@ def test_a_missing_bucket_is_reported(s3_server: S3Server, keys: None) -> None:
         assert isinstance(error, ConfigurationError)
         assert "no bucket 'not-there'" in error.summary
         assert "K8SFLOW_BUCKET" in error.advice
+
+
+@pytest.mark.s3
+def test_a_clock_that_is_an_hour_off_is_reported(
+    s3_server: S3Server, keys: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error has the server's time; the bucket is not blamed."""
+    now = auth.get_current_datetime
+    monkeypatch.setattr(auth, "get_current_datetime", lambda: now() - timedelta(hours=1))
+    monkeypatch.setattr("k8sflow.storage.s3_signing._now", lambda: time.time() - 3600)
+    monkeypatch.setattr("k8sflow.storage.s3_errors._now", lambda: datetime.now(timezone.utc) - timedelta(hours=1))
+    store = S3Store(f"s3://{BUCKET}", endpoint=s3_server.endpoint, region="us-east-1")
+    for call in (store.check, lambda: store.get("x")):
+        error = _error(call)
+        assert "the clock of this machine is wrong" in error.summary
+        assert "GMT" in error.cause
 
 
 @pytest.mark.s3
@@ -162,7 +188,7 @@ def test_a_write_that_is_answered_by_not_found_is_retried(keys: None) -> None:
 
 @pytest.mark.slow
 def test_a_server_error_is_retried(keys: None) -> None:
-    """boto3 does so, and the user doesn't notice."""
+    """The client does so, and the user doesn't notice."""
     with _answering(500, 200) as (store, handler):
         store.put("x", [b"x"])
         assert handler.seen == 2
@@ -180,6 +206,16 @@ def test_a_log_keeps_bytes_that_it_failed_to_write(keys: None) -> None:
         handler.codes = [200]
         log.close()
         assert log._written == len(b"one two ")
+
+
+@pytest.mark.s3
+@pytest.mark.parametrize("call", [lambda s: s.put("a", [b"x"]), lambda s: s.put_new("b", b"x"), S3Store.check])
+def test_the_region_is_the_servers(s3_server: S3Server, keys: None, call: Callable[[S3Store], object]) -> None:
+    """A server other than AWS may have a region of any name, whatever the setting says."""
+    store = S3Store(f"s3://{BUCKET}/region", endpoint=s3_server.endpoint, region="eu-west-7")
+    call(store)
+    store.put("a", [b"there"])
+    assert bytes(store.get("a")) == b"there"
 
 
 @pytest.mark.s3
@@ -206,11 +242,16 @@ def test_a_log_is_rewritten_at_growing_intervals(s3_store: S3Store, monkeypatch:
 
 
 @pytest.mark.s3
-def test_a_read_never_mixes_two_versions_of_an_object(s3_store: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["s3_store", "boto3_store"])
+def test_a_read_never_mixes_two_versions_of_an_object(
+    name: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """All ranges of a large object are of the same version, or the read fails."""
+    store: S3Store = request.getfixturevalue(name)
+    monkeypatch.setattr(s3, "_MULTIPART_FROM_BYTES", 20_000)
+    store.put("a", [b"1" * 10_000])
     monkeypatch.setattr(s3, "_MULTIPART_FROM_BYTES", 1000)
-    monkeypatch.setattr(s3, "_PART_BYTES", 1000)
-    s3_store.put("a", [b"1" * 10_000])
-    with pytest.raises(StorageError, match="PreconditionFailed"), s3_store._translated("a"):
-        s3_store._get_ranges("a", 10_000, '"another"')
-    assert bytes(s3_store.get("a")) == b"1" * 10_000
+    monkeypatch.setattr(s3, "PART_BYTES", 1000)
+    with pytest.raises(StorageError, match="PreconditionFailed"), store._translated("a"):
+        store._get_ranges("a", 10_000, '"another"')
+    assert bytes(store.get("a")) == b"1" * 10_000

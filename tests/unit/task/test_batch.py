@@ -74,6 +74,7 @@ def test_one_task_is_written_as_itself() -> None:
         TaskSpec("Demo", "r1", TaskName("train", (1,)), inputs=(TaskInput("opener", (), 3),)),
         TaskSpec("Demo", "r1", TaskName("train", (1,)), inputs=(TaskInput("before", (7,)), TaskInput("opener", ()))),
         TaskSpec("Demo", "r1", TaskName("train", (1,)), inputs=branch((1,)).inputs, nodes=2),
+        TaskSpec("Demo", "r1", TaskName("train", (1,)), inputs=branch((1,)).inputs, memory="8Gi"),
     ],
 )
 def test_tasks_that_are_not_alike_are_in_no_common_batch(other: TaskSpec) -> None:

@@ -216,6 +216,8 @@ def test_a_failure_is_retried_only_where_the_infrastructure_failed(tmp_path: Pat
     }  # fmt: skip
     attempts = [spec.attempt for spec in world.attempts if spec.name.step == "s1"]
     assert attempts == (list(range(InfrastructureRetry().times + 1)) if infrastructure else [0])
+    assert result.result is not None
+    assert ("It was run again 3 times already" in result.result.explained.resolution) == infrastructure
     assert len(world.retries) == len(attempts) - 1
     assert not result.is_success
     assert result.failed is not None
@@ -571,6 +573,31 @@ def test_processes_that_know_each_other_fail_once(tmp_path: Path) -> None:
     assert done.failed is not None
     assert (str(done.failed.name), done.failed.attempt) == ("train/2", 2)
     assert sorted((spec.name.id, spec.attempt) for spec in world.attempts) == [(i, n) for i in "012" for n in (1, 2)]
+
+
+@pytest.mark.parametrize(
+    ("ends", "attempt"),
+    [
+        ({}, 1),
+        ({("0", 1): Outcome.SUCCEEDED}, 1),
+        ({("0", 1): Outcome.NODE_LOST, ("1", 1): Outcome.CANCELLED}, 2),
+        ({("0", 1): Outcome.CANCELLED, ("1", 1): Outcome.CANCELLED}, 2),
+    ],
+)
+def test_processes_that_outlive_their_driver_are_taken_up(
+    tmp_path: Path, ends: dict[tuple[str, int], Outcome], attempt: int
+) -> None:
+    """In pods they may still run as their last execution, unless one of them has failed in it."""
+    world = World(compile_flow(load_flow(write_flow(tmp_path, TOGETHER))).graph, tmp_path / "store")
+    world.run_store.commit("start", "0", Commit(0, ("train",), {}, foreach=ForeachItems(3, ())))
+    log = world.run_store.open_log("train", "2", 1, "stdout")
+    log.write(b"x")
+    log.close()
+    for (task, number), outcome in {("1", 0): Outcome.EVICTED, **ends}.items():
+        world.run_store.write_outcome("train", task, number, OutcomeRecord(outcome, world.time))
+    assert world.drive(take_over=True).is_success
+    together = [(spec.name.id, spec.attempt) for spec in world.attempts if spec.name.step == "train"]
+    assert sorted(together) == [(task, attempt) for task in "012"]
 
 
 def test_infrastructure_reruns_back_off(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from k8sflow.executors.base import Finished, Queued, Started
 from k8sflow.flow.decorators.pod_options import GUARDED, PodOptions
 from k8sflow.flow.graph import Graph
 from k8sflow.flow.outcome import Outcome
+from k8sflow.outages import Notice
 from k8sflow.runtime.core.run_state import RunEnd, RunResult
 from k8sflow.runtime.detached import status as statuses
 from k8sflow.runtime.detached import submit
@@ -30,7 +31,7 @@ from k8sflow.runtime.session import Session
 from k8sflow.storage.memory import MemoryStore
 from k8sflow.storage.records import RunRecord
 from k8sflow.storage.run_store import RunStore
-from k8sflow.task.result import Failure, TaskResult
+from k8sflow.task.result import Failure, TaskResult, failed
 from k8sflow.task.spec import TaskName, TaskSpec
 from tests.unit.controller.flowrun_api import FlowRunApi
 from tests.unit.controller.objects import flowrun as flowrun_object
@@ -196,6 +197,24 @@ class TestObserver:
         written.close(RunResult(RunEnd.FAILED, spec(), FAILED))
         assert status(server)["phase"] == "Failed"
         assert status(server)["message"] == "work/0 failed (user error): ValueError: no\nFix it."
+
+    def test_a_task_whose_job_was_deleted_is_cancelled(self, server: FlowRunApi, writer: Writer) -> None:
+        """The phase and the message use the same word."""
+        tally = Tally()
+        written = writer(tally)
+        written.close(RunResult(RunEnd.FAILED, spec(), failed(Outcome.CANCELLED, "its Job was deleted externally.")))
+        assert status(server)["phase"] == "Cancelled"
+        assert status(server)["message"] == "work/0 was cancelled: its Job was deleted externally."
+
+    def test_outages_are_in_the_message_until_they_are_over(self, server: FlowRunApi, writer: Writer) -> None:
+        """Each server has one line, whatever the other does."""
+        written = writer()
+        written.outage(Notice("The bucket", "the bucket is away."))
+        written.outage(Notice("The API server", "the API server is away."))
+        server.wait(lambda: status(server).get("message") == "the bucket is away.\nthe API server is away.")
+        written.outage(Notice("The bucket", "The bucket answers again.", is_over=True))
+        server.wait(lambda: status(server).get("message") == "the API server is away.")
+        written.close(RunResult(RunEnd.SUCCEEDED))
 
     @pytest.mark.slow
     def test_trouble_with_the_api_does_not_stop_the_run(self, server: FlowRunApi, writer: Writer) -> None:

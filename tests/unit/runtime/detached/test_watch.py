@@ -63,6 +63,7 @@ def test_a_run_continues_while_its_flowrun_does(server: FlowRunApi, session: Ses
     watch = FlowRunWatch(session, Terminal(), clock)
     for status in ({}, {"phase": "Pending"}, {"phase": "Running"}):
         _put(server, **status)
+        assert watch.driver().startswith("is driven by" if status else "waits for a controller: none has taken up")
         for _ in range(3):
             clock.now += 1000
             assert not watch.is_over()

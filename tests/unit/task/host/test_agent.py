@@ -28,7 +28,7 @@ from k8sflow.storage.run_store import RunStore
 from k8sflow.task.host.framing import Piece, ResultLine, decode
 from k8sflow.task.inside.runner import TaskRunner
 from k8sflow.task.result import TaskResult
-from k8sflow.task.spec import TaskName, TaskSpec
+from k8sflow.task.spec import TaskInput, TaskName, TaskSpec
 from tests.inprocess import runner_of
 from tests.support import DEADLINE_SECONDS, environment, load_flow, wait_for, write_flow
 
@@ -148,6 +148,14 @@ def test_a_task_that_is_asked_to_end_says_so(tmp_path: Path) -> None:
     code, result, _ = _ended(tmp_path, process)
     assert code == 143
     assert result.outcome is Outcome.CANCELLED
+
+
+def test_a_task_loads_no_library_that_it_does_not_need(tmp_path: Path) -> None:
+    """Each would cost every pod a tenth of a second or more; the client of a bucket is imported, and boto3 is not."""
+    unneeded = ["boto3", "botocore", "click", "asyncio", "kubernetes", "aiohttp", "numpy", "email.mime"]
+    body = f"import k8sflow.storage.s3\nprint([name for name in {unneeded} if name in sys.modules])"
+    _, _, output = _run(tmp_path, body)
+    assert output["stdout"] == b"[]\n"
 
 
 def test_a_damaged_package_is_not_run(tmp_path: Path) -> None:
@@ -461,6 +469,60 @@ print(seen)
     code, result, output = _ended(tmp_path, process)
     assert (code, result.outcome) == (0, Outcome.SUCCEEDED)
     assert output["stdout"] == b"[15]\n"
+
+
+def test_processes_in_pods_know_where_the_first_is(tmp_path: Path) -> None:
+    """By current.parallel and the variables of training libraries; each has its machine for itself."""
+    body = (
+        "self.seen = [os.environ[name] for name in ('MASTER_ADDR', 'RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'PET_NNODES')]"
+    )
+    result, output, _ = _together(tmp_path, body, "127.0.0.%d")
+    assert result.outcome is Outcome.SUCCEEDED
+    assert output["stdout"] == b"['127.0.0.0', '1', '2', '0', '2']\n"
+
+
+def test_a_process_without_its_peers_does_not_start(tmp_path: Path) -> None:
+    """The failure names them, and is recorded for the next driver."""
+    result, output, runner = _together(tmp_path, "self.seen = []", "no-such-host-%d.invalid")
+    assert result.outcome is Outcome.NEVER_STARTED
+    assert result.failure is not None
+    assert "train/0, train/1" in result.failure.summary
+    assert output["stdout"] == b""
+    record = runner.run_store.read_outcome("train", "1", 0)
+    assert record is not None
+    assert record.outcome == "never_started"
+
+
+def _together(folder: Path, body: str, peers: str) -> tuple[TaskResult, dict[str, bytes], TaskRunner]:
+    """The second of two processes that run together, in a pod whose peers have such host names."""
+    source = f"""
+        import os
+        from k8sflow import parallel
+        class F(FlowSpec):
+            @step
+            def start(self): self.next(self.train, num_parallel=2)
+            @parallel
+            @step
+            def train(self):
+                {body}
+                print(self.seen)
+                self.next(self.join)
+            @step
+            def join(self, inputs): self.next(self.end)
+            @step
+            def end(self): pass
+    """
+    code = folder / "code"
+    runner = runner_of(load_flow(write_flow(code, source)), folder)
+    made = package.build(code)
+    ArtifactStore(runner.store, "F").save_blob(made.sha256, [made.archive])
+    assert runner.run(TaskSpec("F", "r1", TaskName("start"))).outcome is Outcome.SUCCEEDED
+    spec = TaskSpec("F", "r1", TaskName("train", (1,)), 0, (TaskInput("start", ()),), 2)
+    options = [f"--store={runner.store.url}", "--flow=F", f"--package={made.sha256}", "--file=flow.py"]
+    options += [f"--peers={peers}", "--peers-timeout=0"]
+    command = [sys.executable, "-c", textwrap.dedent(MAIN), spec.to_json(), *options]
+    _, result, output = _ended(folder, _start(folder, command))
+    return result, output, runner
 
 
 class _Noticed(BaseHTTPRequestHandler):

@@ -1,0 +1,213 @@
+"""Requests to a bucket through boto3."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
+
+import boto3
+from boto3.s3.transfer import TransferConfig
+from botocore.config import Config
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectTimeoutError,
+    EndpointConnectionError,
+    HTTPClientError,
+    IncompleteReadError,
+    NoCredentialsError,
+    PartialCredentialsError,
+)
+from botocore.exceptions import (
+    ConnectionError as BotoConnectionError,
+)
+
+from k8sflow.errors import ConfigurationError
+from k8sflow.storage.objects import Buffer
+from k8sflow.storage.s3_client import (
+    CONNECT_SECONDS,
+    PARALLEL_PARTS,
+    PART_BYTES,
+    READ_SECONDS,
+    TRIES,
+    NoAnswerError,
+    NoKeysError,
+    Page,
+    RefusedError,
+)
+from k8sflow.storage.s3_errors import why_unreachable
+
+if TYPE_CHECKING:
+    from types_boto3_s3 import S3Client
+    from types_boto3_s3.type_defs import ObjectIdentifierTypeDef
+
+
+class BotoClient:
+    """A client that finds keys and servers as the AWS command line does.
+
+    Args:
+        bucket: The bucket.
+        endpoint: URL of the server; None for AWS.
+        region: Region of the bucket.
+        connections: How many are kept open.
+    """
+
+    def __init__(self, bucket: str, endpoint: str | None, region: str | None, connections: int) -> None:
+        self._bucket = bucket
+        self._client = _client(endpoint, region, connections)
+
+    def read(self, key: str, span: str = "", etag: str = "") -> BotoReading:
+        """As ``S3Client``."""
+        options: dict[str, Any] = {"Range": span} if span else {}
+        if etag:
+            options["IfMatch"] = etag
+        with _translated():
+            answer = self._client.get_object(Bucket=self._bucket, Key=key, **options)
+        return BotoReading(answer["ContentLength"], answer["ETag"], answer["Body"])
+
+    def write(self, key: str, body: bytes, *, is_new: bool = False) -> None:
+        """As ``S3Client``."""
+        options: dict[str, Any] = {"IfNoneMatch": "*"} if is_new else {}
+        with _translated():
+            self._client.put_object(Bucket=self._bucket, Key=key, Body=body, **options)
+
+    def upload(self, key: str, parts: Sequence[Buffer]) -> None:
+        """As ``S3Client``."""
+        config = TransferConfig(multipart_threshold=1, multipart_chunksize=PART_BYTES, max_concurrency=PARALLEL_PARTS)
+        with contextlib.closing(_Joined(parts)) as file, _translated():
+            self._client.upload_fileobj(cast("BinaryIO", file), self._bucket, key, Config=config)
+
+    def size(self, key: str) -> int:
+        """As ``S3Client``."""
+        with _translated():
+            return self._client.head_object(Bucket=self._bucket, Key=key)["ContentLength"]
+
+    def delete(self, keys: Sequence[str]) -> str:
+        """As ``S3Client``."""
+        objects: list[ObjectIdentifierTypeDef] = [{"Key": key} for key in keys]
+        with _translated():
+            answer = self._client.delete_objects(Bucket=self._bucket, Delete={"Objects": objects, "Quiet": True})
+        errors = answer.get("Errors")
+        return str(errors[0].get("Code")) if errors else ""
+
+    def page(self, prefix: str, delimiter: str = "", token: str = "", most: int = 1000) -> Page:
+        """As ``S3Client``."""
+        options: dict[str, Any] = {"ContinuationToken": token} if token else {}
+        with _translated():
+            page = self._client.list_objects_v2(
+                Bucket=self._bucket, Prefix=prefix, Delimiter=delimiter, MaxKeys=most, **options
+            )
+        keys = [entry["Key"] for entry in page.get("Contents", [])]
+        prefixes = [entry["Prefix"] for entry in page.get("CommonPrefixes", [])]
+        return Page(keys, prefixes, page.get("NextContinuationToken", "") if page.get("IsTruncated") else "")
+
+    def close(self) -> None:
+        """As ``S3Client``."""
+        self._client.close()
+
+
+class BotoReading:
+    """As ``Reading``."""
+
+    def __init__(self, size: int, etag: str, body: Any) -> None:
+        self.size = size
+        self.etag = etag
+        self._body = body
+
+    def read_into(self, target: memoryview) -> None:
+        """As ``Reading``."""
+        position = 0
+        with _translated():
+            for chunk in self._body.iter_chunks(1 << 20):
+                target[position : position + len(chunk)] = chunk
+                position += len(chunk)
+        if position != self.size:
+            raise NoAnswerError(f"{self.size - position} bytes of the answer are missing")
+
+    def close(self) -> None:
+        """As ``Reading``."""
+        self._body.close()
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    """Translates boto3's errors into those of ``S3Client``."""
+    try:
+        yield
+    except (NoCredentialsError, PartialCredentialsError) as error:
+        raise NoKeysError(str(error)) from error
+    except ClientError as error:
+        code = str(error.response.get("Error", {}).get("Code", ""))
+        metadata = error.response.get("ResponseMetadata", {})
+        date = metadata.get("HTTPHeaders", {}).get("date", "")
+        raise RefusedError(code, metadata.get("HTTPStatusCode", 0), str(error), date) from error
+    except (EndpointConnectionError, ConnectTimeoutError) as error:
+        raise NoAnswerError(why_unreachable(error), is_unreachable=True) from error
+    except (BotoConnectionError, HTTPClientError, IncompleteReadError) as error:
+        raise NoAnswerError(str(error).rstrip(".")) from error
+    except BotoCoreError as error:
+        raise ValueError(str(error)) from error
+
+
+class _Joined(io.RawIOBase):
+    """A seekable file of several buffers, which are not copied."""
+
+    def __init__(self, parts: Sequence[Buffer]) -> None:
+        self._parts = [memoryview(part).cast("B") for part in parts]
+        self._size = sum(map(len, self._parts))
+        self._position = 0
+
+    def close(self) -> None:
+        """Releases the buffers, so that their owner may resize them."""
+        for part in self._parts:
+            part.release()
+        super().close()
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        self._position = min(max(base + offset, 0), self._size)
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def readinto(self, target: Any) -> int:
+        view = memoryview(target).cast("B")
+        wanted, done, start = len(view), 0, 0
+        for part in self._parts:
+            inside = self._position - start
+            if 0 <= inside < len(part) and done < wanted:
+                count = min(len(part) - inside, wanted - done)
+                view[done : done + count] = part[inside : inside + count]
+                done += count
+                self._position += count
+            start += len(part)
+        return done
+
+
+def _client(endpoint: str | None, region: str | None, connections: int) -> S3Client:
+    config = Config(
+        connect_timeout=CONNECT_SECONDS,
+        read_timeout=READ_SECONDS,
+        retries={"mode": "standard", "max_attempts": TRIES},
+        max_pool_connections=connections,
+        # Blobs have their own sha256; another checksum of every byte is only sent if the API requires one.
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+        s3={"addressing_style": "path"} if endpoint else {},
+    )
+    try:
+        return boto3.session.Session().client("s3", endpoint_url=endpoint, region_name=region, config=config)
+    except (ValueError, BotoCoreError) as error:
+        raise ConfigurationError(
+            f"the S3 client for the endpoint {endpoint!r} can't be created: {error}",
+            advice="The setting endpoint (K8SFLOW_ENDPOINT) is a URL such as http://127.0.0.1:7070.",
+        ) from error

@@ -1,0 +1,130 @@
+"""The requests that a store sends to a bucket, and how they fail; there are two clients.
+
+``s3_http`` needs nothing but the standard library and is ready in a few milliseconds. boto3 takes a quarter of a second
+of CPU time to import and set up, in every pod; ``s3_boto`` serves what ``s3_http`` leaves to it: AWS itself with its
+regions and partitions, keys that aren't in the environment, profiles and proxies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from k8sflow.storage.objects import Buffer
+
+PART_BYTES = 16 << 20
+PARALLEL_PARTS = 8
+CONNECT_SECONDS = 3  # three attempts: an unreachable server is to be reported after some ten seconds
+READ_SECONDS = 60
+TRIES = 3
+
+
+class RefusedError(Exception):
+    """The server has answered with an error.
+
+    Args:
+        code: S3's error code; the HTTP status where the answer has none.
+        status: The HTTP status.
+        message: The server's message.
+        date: The server's time, as in the header ``Date``.
+    """
+
+    def __init__(self, code: str, status: int, message: str, date: str = "") -> None:
+        super().__init__(f"{message} ({code})" if message else code)
+        self.code = code
+        self.status = status
+        self.date = date
+
+
+class NoAnswerError(Exception):
+    """The server can't be reached, or the connection broke.
+
+    Args:
+        reason: The system's reason.
+        is_unreachable: True if there was no connection at all.
+    """
+
+    def __init__(self, reason: str, *, is_unreachable: bool = False) -> None:
+        super().__init__(reason)
+        self.is_unreachable = is_unreachable
+
+
+class NoKeysError(Exception):
+    """There are no keys to sign the request with."""
+
+
+class Reading(Protocol):
+    """The answer to a read whose bytes are still to be received.
+
+    Args:
+        size: The number of bytes.
+        etag: The version of the object.
+    """
+
+    @property
+    def size(self) -> int:
+        """The number of bytes."""
+
+    @property
+    def etag(self) -> str:
+        """The version of the object."""
+
+    def read_into(self, target: memoryview) -> None:
+        """Receives all of them.
+
+        Raises:
+            NoAnswerError: The connection broke.
+        """
+
+    def close(self) -> None:
+        """Gives up what was not received."""
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page of a listing.
+
+    Args:
+        keys: Keys of objects.
+        prefixes: Common prefixes, where a delimiter was given.
+        next_token: What the request for the next page needs; empty on the last one.
+    """
+
+    keys: Sequence[str]
+    prefixes: Sequence[str]
+    next_token: str
+
+
+class S3Client(Protocol):
+    """The requests to one bucket.
+
+    All raise RefusedError, NoAnswerError and NoKeysError, after a few tries where another one may help.
+    """
+
+    def read(self, key: str, span: str = "", etag: str = "") -> Reading:
+        """Asks for an object.
+
+        Args:
+            key: Its key.
+            span: A range as in the header ``Range``; empty for the whole object.
+            etag: The version that it must have; empty for any.
+        """
+
+    def write(self, key: str, body: bytes, *, is_new: bool = False) -> None:
+        """Writes an object; with ``is_new``, only if the key is not taken (``If-None-Match: *``)."""
+
+    def upload(self, key: str, parts: Sequence[Buffer]) -> None:
+        """Writes a large object in parallel parts."""
+
+    def size(self, key: str) -> int:
+        """The size of an object."""
+
+    def delete(self, keys: Sequence[str]) -> str:
+        """Deletes objects, at most 1000; the error code of the first that could not be deleted, or an empty string."""
+
+    def page(self, prefix: str, delimiter: str = "", token: str = "", most: int = 1000) -> Page:
+        """A page of the objects below a prefix."""
+
+    def close(self) -> None:
+        """Closes the connections."""

@@ -1,0 +1,157 @@
+"""Connections to an S3 server, which are kept for further requests, and the answers that are read from them."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import socket
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from k8sflow.storage.s3_client import CONNECT_SECONDS, READ_SECONDS, NoAnswerError, RefusedError
+
+
+class Server:
+    """The server's address, and its connections that wait for another request."""
+
+    def __init__(self, endpoint: str, connections: int) -> None:
+        parts = urlsplit(endpoint)
+        self.scheme = parts.scheme
+        self.host = parts.hostname or ""
+        self.netloc = parts.netloc
+        self.is_plain = self.scheme in {"http", "https"} and bool(self.host) and parts.path in {"", "/"}
+        self._port = parts.port
+        self._most = connections
+        self._idle: list[http.client.HTTPConnection] = []
+        self._process = os.getpid()
+        self._context: ssl.SSLContext | None = None
+
+    def connection(self) -> tuple[http.client.HTTPConnection, bool]:
+        """A connection, and whether it was used before.
+
+        Raises:
+            NoAnswerError: The server can't be reached.
+        """
+        if self._process != os.getpid():  # a fork, as of parallel_map: the parent uses these
+            self._process = os.getpid()
+            self.drop_idle()
+        with contextlib.suppress(IndexError):
+            return self._idle.pop(), True
+        made = self._new()
+        try:
+            made.connect()
+        except OSError as error:
+            made.close()
+            is_of_tls = isinstance(error, ssl.SSLError)
+            raise NoAnswerError(reason_of(error), is_unreachable=not is_of_tls) from error
+        made.sock.settimeout(READ_SECONDS)
+        return made, False
+
+    def keep(self, connection: http.client.HTTPConnection) -> None:
+        """Takes back a connection whose answer was read."""
+        if connection.sock is None or len(self._idle) >= self._most:  # the server has closed it
+            connection.close()
+        else:
+            self._idle.append(connection)
+
+    def drop_idle(self) -> None:
+        """Closes the connections that no request uses."""
+        while self._idle:
+            with contextlib.suppress(IndexError):
+                self._idle.pop().close()
+
+    def _new(self) -> http.client.HTTPConnection:
+        if self.scheme == "http":
+            return http.client.HTTPConnection(self.host, self._port, timeout=CONNECT_SECONDS)
+        self._context = self._context or _tls_context()
+        return http.client.HTTPSConnection(self.host, self._port, timeout=CONNECT_SECONDS, context=self._context)
+
+
+def _tls_context() -> ssl.SSLContext:
+    """Trusts what the system trusts; in an image without certificates, those that come with botocore."""
+    context = ssl.create_default_context()
+    known = ssl.get_default_verify_paths()
+    if not (known.cafile or known.capath):
+        import botocore  # noqa: PLC0415  only for the path of its certificates
+
+        context.load_verify_locations(Path(botocore.__file__).with_name("cacert.pem"))
+    return context
+
+
+class HttpReading:
+    """As ``Reading``."""
+
+    def __init__(self, answer: Answer) -> None:
+        if answer.size is None:
+            answer.drop()
+            raise RefusedError("", answer.status, "the answer doesn't say how long the object is")
+        self.size = answer.size
+        self.etag = answer.etag
+        self._answer = answer
+
+    def read_into(self, target: memoryview) -> None:
+        """As ``Reading``."""
+        position = 0
+        with self._answer.received() as response:
+            while position < self.size and (count := response.readinto(target[position:])):
+                position += count
+            if position != self.size:
+                raise NoAnswerError(f"{self.size - position} bytes of the answer are missing")
+
+    def close(self) -> None:
+        """As ``Reading``."""
+        self._answer.drop()
+
+
+class Answer:
+    """The answer to a request, of which the body is still to be received."""
+
+    def __init__(
+        self, server: Server, connection: http.client.HTTPConnection, response: http.client.HTTPResponse
+    ) -> None:
+        length = response.getheader("Content-Length")
+        self.size = None if length is None else int(length)
+        self.etag = response.getheader("ETag") or ""
+        self.status = response.status
+        self.date = response.getheader("Date") or ""
+        self._server = server
+        self._connection = connection
+        self._response = response
+
+    @contextlib.contextmanager
+    def received(self) -> Iterator[http.client.HTTPResponse]:
+        """Keeps the connection for another request, if the body was received to its end."""
+        try:
+            yield self._response
+            self._response.read()  # else the end of the body would come before the next answer
+        except (OSError, http.client.HTTPException) as error:
+            self.drop()
+            raise NoAnswerError(reason_of(error)) from error
+        except BaseException:
+            self.drop()
+            raise
+        self._server.keep(self._connection)
+
+    def body(self) -> bytes:
+        """Receives the body."""
+        with self.received() as response:
+            return response.read()
+
+    def drop(self) -> None:
+        """Closes the connection."""
+        self._response.close()
+        self._connection.close()
+
+
+def reason_of(error: BaseException) -> str:
+    """The system's reason."""
+    if isinstance(error, socket.gaierror):
+        return f"its name can't be resolved by DNS ({error.strerror})"
+    if isinstance(error, ConnectionRefusedError):
+        return "the connection was refused, so nothing listens there"
+    if isinstance(error, TimeoutError):
+        return "it did not answer in time"
+    return str(error).rstrip(".") or type(error).__name__

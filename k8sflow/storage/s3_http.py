@@ -1,0 +1,283 @@
+"""Requests to a bucket through the standard library's HTTP client."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import http.client
+import os
+import random
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from html import escape
+from http import HTTPStatus
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import unquote_plus
+
+from k8sflow.storage.objects import Buffer
+from k8sflow.storage.s3_client import (
+    PARALLEL_PARTS,
+    PART_BYTES,
+    TRIES,
+    NoAnswerError,
+    Page,
+    RefusedError,
+)
+from k8sflow.storage.s3_connections import Answer, HttpReading, Server, reason_of
+from k8sflow.storage.s3_signing import UNSIGNED, Keys, digest, path_of, query_of, signed
+
+if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
+
+_BUCKET = re.compile(r"[A-Za-z0-9._-]{1,255}")
+_PROFILES = ("AWS_PROFILE", "AWS_DEFAULT_PROFILE")
+_SUCCESS = range(200, 300)
+_OVERLOADED = frozenset({429, 500, 502, 503, 504})
+_Result = TypeVar("_Result")
+
+
+def plain_client(
+    bucket: str, endpoint: str | None, region: str | None, connections: int, environment: Mapping[str, str] = os.environ
+) -> HttpClient | None:
+    """A client for a server with an address and keys of its own, or None where boto3 has to look for something.
+
+    Args:
+        bucket: The bucket.
+        endpoint: URL of the server; None for AWS.
+        region: Region of the bucket.
+        connections: How many are kept open.
+        environment: The environment, with the keys.
+    """
+    keys = Keys(
+        *(environment.get(f"AWS_{name}", "") for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "SESSION_TOKEN"))
+    )
+    if not keys.access_key or not keys.secret_key or not region or not _BUCKET.fullmatch(bucket):
+        return None
+    if any(environment.get(name) for name in _PROFILES) or _config_file(environment).exists():
+        return None
+    try:
+        server = Server(endpoint or "", connections)
+    except ValueError:  # boto3 has the message
+        return None
+    connecting = [f"{server.scheme}_proxy", f"{server.scheme.upper()}_PROXY"]
+    if server.scheme == "https":
+        connecting.append("AWS_CA_BUNDLE")
+    if not server.is_plain or any(environment.get(name) for name in connecting) or ".amazonaws." in server.host:
+        return None
+    return HttpClient(bucket, server, region, keys)
+
+
+def _config_file(environment: Mapping[str, str]) -> Path:
+    return Path(environment.get("AWS_CONFIG_FILE") or Path(environment.get("HOME") or "/", ".aws", "config"))
+
+
+class HttpClient:
+    """A client with fixed keys.
+
+    Args:
+        bucket: The bucket.
+        server: The server.
+        region: Region of the bucket.
+        keys: The keys.
+    """
+
+    def __init__(self, bucket: str, server: Server, region: str, keys: Keys) -> None:
+        self._bucket = bucket
+        self._server = server
+        self._region = region
+        self._keys = keys
+
+    def read(self, key: str, span: str = "", etag: str = "") -> HttpReading:
+        """As ``S3Client``."""
+        headers = {name: value for name, value in (("range", span), ("if-match", etag)) if value}
+        return HttpReading(_again(lambda: self._send("GET", key, headers=headers)))
+
+    def write(self, key: str, body: bytes, *, is_new: bool = False) -> None:
+        """As ``S3Client``."""
+        self._call("PUT", key, headers={"if-none-match": "*"} if is_new else {}, body=[body])
+
+    def upload(self, key: str, parts: Sequence[Buffer]) -> None:
+        """As ``S3Client``."""
+        _, answer = self._call("POST", key, {"uploads": ""})
+        upload = _text(answer, "UploadId")
+        try:
+            with ThreadPoolExecutor(PARALLEL_PARTS) as pool:
+                listed = pool.map(lambda part: self._upload_part(key, upload, *part), enumerate(_slices(parts), 1))
+                document = f"<CompleteMultipartUpload>{''.join(listed)}</CompleteMultipartUpload>"
+            self._complete(key, upload, document.encode())
+        except BaseException:
+            with contextlib.suppress(RefusedError, NoAnswerError):
+                self._call("DELETE", key, {"uploadId": upload})
+            raise
+
+    def _upload_part(self, key: str, upload: str, number: int, body: Sequence[memoryview]) -> str:
+        answer, _ = self._call("PUT", key, {"partNumber": str(number), "uploadId": upload}, body=body)
+        return f"<Part><PartNumber>{number}</PartNumber><ETag>{answer.etag}</ETag></Part>"
+
+    def _complete(self, key: str, upload: str, document: bytes) -> None:
+        # It may fail after its status was sent:
+        # https://docs.aws.amazon.com/AmazonS3/latest/API/API_CompleteMultipartUpload.html
+        _, answer = self._call("POST", key, {"uploadId": upload}, body=[document])
+        if b"<Error>" in answer:
+            raise _refusal(HTTPStatus.INTERNAL_SERVER_ERROR, answer)[0]
+
+    def size(self, key: str) -> int:
+        """As ``S3Client``."""
+        try:
+            answer, _ = self._call("HEAD", key)
+        except RefusedError as error:
+            if error.status != HTTPStatus.BAD_REQUEST:
+                raise
+            self.page("", most=1)  # the answer to this one says what is wrong: it may be the region
+            answer, _ = self._call("HEAD", key)
+        return answer.size or 0
+
+    def delete(self, keys: Sequence[str]) -> str:
+        """As ``S3Client``."""
+        listed = "".join(f"<Object><Key>{escape(key)}</Key></Object>" for key in keys)
+        body = f"<Delete>{listed}<Quiet>true</Quiet></Delete>".encode()
+        checksum = base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()
+        _, answer = self._call("POST", "", {"delete": ""}, {"content-md5": checksum}, [body])
+        return _parsed(answer).findtext("{*}Error/{*}Code") or ""
+
+    def page(self, prefix: str, delimiter: str = "", token: str = "", most: int = 1000) -> Page:
+        """As ``S3Client``."""
+        query = {"list-type": "2", "encoding-type": "url", "prefix": prefix, "max-keys": str(most)}
+        query |= {name: value for name, value in (("delimiter", delimiter), ("continuation-token", token)) if value}
+        document = _parsed(self._call("GET", "", query)[1])
+        # Not all servers encode what they list, though they are asked to.
+        decoded = unquote_plus if document.findtext("{*}EncodingType") == "url" else str
+        is_more = document.findtext("{*}IsTruncated") == "true"
+        return Page(
+            [decoded(found.text or "") for found in document.iterfind("{*}Contents/{*}Key")],
+            [decoded(found.text or "") for found in document.iterfind("{*}CommonPrefixes/{*}Prefix")],
+            document.findtext("{*}NextContinuationToken") or "" if is_more else "",
+        )
+
+    def close(self) -> None:
+        """As ``S3Client``."""
+        self._server.drop_idle()
+
+    def _call(
+        self,
+        method: str,
+        key: str,
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        body: Sequence[Buffer] = (),
+    ) -> tuple[Answer, bytes]:
+        """Sends a request, and receives all of its answer."""
+
+        def call() -> tuple[Answer, bytes]:
+            answer = self._send(method, key, query, headers, body)
+            return answer, answer.body()
+
+        return _again(call)
+
+    def _send(
+        self,
+        method: str,
+        key: str,
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        body: Sequence[Buffer] = (),
+    ) -> Answer:
+        """Sends a request; its answer is a success.
+
+        Raises:
+            RefusedError: It is none.
+            NoAnswerError: There is none.
+        """
+        answer = self._signed(method, key, query or {}, headers or {}, body)
+        if answer.status in _SUCCESS:
+            return answer
+        refusal, region = _refusal(answer.status, answer.body(), answer.date)
+        if not region or region == self._region:
+            raise refusal
+        self._region = region  # servers other than AWS have one of any name, and most users set none
+        return self._send(method, key, query, headers, body)
+
+    def _signed(
+        self, method: str, key: str, query: Mapping[str, str], headers: Mapping[str, str], body: Sequence[Buffer]
+    ) -> Answer:
+        path, text = path_of(self._bucket, key), query_of(query)
+        # Over TLS, the connection protects the body.
+        payload = UNSIGNED if self._server.scheme == "https" else digest(body)
+        sent = {"host": self._server.netloc, **headers}
+        sent = signed(method, path, text, sent, payload, self._keys, self._region)
+        if method in {"PUT", "POST"}:
+            sent["content-length"] = str(sum(len(part) for part in body))
+        return self._exchange(method, f"{path}?{text}" if text else path, sent, body)
+
+    def _exchange(self, method: str, url: str, headers: Mapping[str, str], body: Sequence[Buffer]) -> Answer:
+        while True:
+            connection, was_used = self._server.connection()
+            try:
+                with contextlib.suppress(BrokenPipeError):  # it may have answered before it has all of the body
+                    connection.request(method, url, body=iter(body), headers=headers)
+                return Answer(self._server, connection, connection.getresponse())
+            except (OSError, http.client.HTTPException) as error:
+                connection.close()
+                if not was_used:
+                    raise NoAnswerError(reason_of(error)) from error
+                self._server.drop_idle()  # the server closes them when they are idle for long
+            except BaseException:  # a signal in the middle of it
+                connection.close()
+                raise
+
+
+def _again(call: Callable[[], _Result]) -> _Result:
+    """Calls it again while the server can't be reached or can't cope, a few times."""
+    for number in range(TRIES - 1):
+        try:
+            return call()
+        except NoAnswerError:
+            pass
+        except RefusedError as error:
+            if error.status not in _OVERLOADED:
+                raise
+        time.sleep(random.random() * 2**number)  # noqa: S311  spreads load, guards nothing
+    return call()
+
+
+def _slices(parts: Sequence[Buffer]) -> Iterator[list[memoryview]]:
+    """The parts of an upload, of equal size but for the last one; the buffers are not copied."""
+    held: list[memoryview] = []
+    room = PART_BYTES
+    for view in (memoryview(part).cast("B") for part in parts):
+        rest = view
+        while len(rest) >= room:
+            yield [*held, rest[:room]]
+            rest, held, room = rest[room:], [], PART_BYTES
+        if len(rest):
+            held.append(rest)
+            room -= len(rest)
+    if held:
+        yield held
+
+
+def _refusal(status: int, body: bytes, date: str = "") -> tuple[RefusedError, str]:
+    """The error of an answer, and the region that the server expects, where it says so."""
+    from xml.etree.ElementTree import ParseError  # noqa: PLC0415  most processes parse no XML
+
+    try:
+        document = _parsed(body)
+    except ParseError:  # the answer to HEAD has no body, and a proxy's is a page
+        return RefusedError(str(status), status, http.client.responses.get(status, ""), date), ""
+    code, message = (document.findtext(f"{{*}}{name}") or "" for name in ("Code", "Message"))
+    region = document.findtext("{*}Region") or "" if code == "AuthorizationHeaderMalformed" else ""
+    return RefusedError(code or str(status), status, message, date), region
+
+
+def _parsed(document: bytes) -> Element:
+    from xml.etree.ElementTree import fromstring  # noqa: PLC0415  as above
+
+    return fromstring(document)  # noqa: S314  expat limits entities; it is the server that has the data
+
+
+def _text(document: bytes, name: str) -> str:
+    return _parsed(document).findtext(f"{{*}}{name}") or ""

@@ -1,0 +1,26 @@
+"""A step of several processes as pods that find each other, fail together and run again together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tests.kind.conftest import Namespace
+
+
+def test_processes_meet_fail_and_run_again_as_one(namespace: Namespace, client: Callable[[str], Any]) -> None:
+    """The sum over the network is that of all processes; the failure of one ends the others, which sleep."""
+    done = namespace.run("gang.py", "--with", "kubernetes")
+    assert done.code == 0, done.text
+    failures = [line for _, line in done.lines if "] failed: " in line]
+    assert failures[0] == "[train/1] failed: user error"
+    assert sorted(failures[1:]) == ["[train/0] failed: cancelled", "[train/2] failed: cancelled"]
+    done.seen(r"\[train/1\] ConnectionError: the network is away; it is run again \(retry 1 of 1\)")
+    data = client(done.run).data
+    assert data.totals == [111, 111, 111]
+    assert data.mains == 1
+    jobs = [job["spec"] for job in namespace.objects("jobs", "k8sflow.dev/step=train")]
+    assert [(job["completions"], job["completionMode"]) for job in jobs] == [(3, "Indexed")]
+    (service,) = namespace.objects("services")
+    (owner,) = service["metadata"]["ownerReferences"]
+    assert owner["kind"] == "ConfigMap"

@@ -1,0 +1,115 @@
+"""Processes that run together, against a scripted API server: one Job and one Service, all of them or none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from k8sflow.executors.base import Finished, Started, TaskEvent
+from k8sflow.flow.outcome import Outcome
+from k8sflow.task.result import failed
+from k8sflow.task.spec import TaskInput, TaskName, TaskSpec
+from tests.unit.executors.kubernetes_driver import SUCCESS, Driver, running, terminated, with_status
+from tests.unit.kubernetes.fake_api import DEADLINE_SECONDS, FakeApi
+
+FAILURE = failed(Outcome.USER_ERROR, "ValueError: no")
+
+
+def gang(attempt: int = 0) -> list[TaskSpec]:
+    inputs = (TaskInput("start", ()),)
+    return [TaskSpec("Demo", "r1", TaskName("train", (index,)), attempt, inputs, 3) for index in range(3)]
+
+
+def started_gang(start: Callable[..., Driver], server: FakeApi) -> tuple[Driver, str]:
+    """A driver whose three processes run, and the name of their Job."""
+    driver = start(max_workers=1)
+    driver.executor.submit(gang())
+    server.wait(lambda: server.names("jobs"), "the Job")
+    server.wait(lambda: server.watchers, "the watch")
+    (job,) = server.names("jobs")
+    for index in range(3):
+        server.pod_of(job, index=index, **running())
+        driver.next(Started)
+    return driver, job
+
+
+def ends_of(driver: Driver, count: int) -> dict[str, Outcome]:
+    """The outcomes of the next tasks that end, by id, in their order."""
+    found: dict[str, Outcome] = {}
+    while len(found) < count:
+        event: TaskEvent | BaseException = driver.events.get(timeout=DEADLINE_SECONDS)
+        if isinstance(event, Finished):
+            found[event.task.name.id] = event.result.outcome
+    return found
+
+
+def test_all_of_them_are_one_job_with_names_in_dns(server: FakeApi, start: Callable[..., Driver]) -> None:
+    """Also where fewer pods may run at a time: they need each other."""
+    _, job = started_gang(start, server)
+    manifest = server.get("jobs", job)
+    (name,) = server.names("services")
+    service = server.get("services", name)
+    assert manifest is not None
+    assert service is not None
+    spec = manifest["spec"]
+    assert (spec["completions"], spec["parallelism"], spec["completionMode"]) == (3, 3, "Indexed")
+    assert "podFailurePolicy" not in spec
+    pod = spec["template"]["spec"]
+    assert pod["subdomain"] == name
+    assert f"--peers={job}-%d.{name}.lab.svc" in pod["containers"][0]["command"]
+    assert service["spec"]["clusterIP"] == "None"
+    assert service["spec"]["selector"].items() <= spec["template"]["metadata"]["labels"].items()
+    assert service["metadata"]["ownerReferences"] == manifest["metadata"]["ownerReferences"]
+
+
+def test_they_succeed_one_by_one(server: FakeApi, start: Callable[..., Driver]) -> None:
+    driver, job = started_gang(start, server)
+    for index in (2, 0, 1):
+        server.pod_of(job, index=index, **terminated(message=SUCCESS.to_json()))
+    assert set(ends_of(driver, 3).values()) == {Outcome.SUCCEEDED}
+    assert server.names("jobs") == [job]
+
+
+def test_the_failure_of_one_ends_the_others(server: FakeApi, start: Callable[..., Driver]) -> None:
+    """It is reported first, and their Job is deleted; the next execution has a Job of its own and the same Service."""
+    driver, job = started_gang(start, server)
+    server.pod_of(job, index=1, **terminated(1, "Error", FAILURE.to_json()))
+    ends = ends_of(driver, 3)
+    assert next(iter(ends.items())) == ("1", Outcome.USER_ERROR)
+    assert ends == {"1": Outcome.USER_ERROR, "0": Outcome.CANCELLED, "2": Outcome.CANCELLED}
+    server.wait(lambda: not server.names("jobs"), "the deletion of the Job")
+    driver.executor.submit(gang(attempt=1))
+    server.wait(lambda: server.names("jobs"), "the next Job")
+    assert server.names("jobs") != [job]
+    assert len(server.names("services")) == 1
+
+
+def test_a_disruption_of_one_ends_the_others(server: FakeApi, start: Callable[..., Driver]) -> None:
+    """No other pod is waited for, which would find nobody to talk to."""
+    driver, job = started_gang(start, server)
+    pod = server.get("pods", f"{job}-2-abcde")
+    assert pod is not None
+    condition = {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI", "message": "drain"}
+    server.put("pods", with_status(pod, {**terminated(137, "Error"), "conditions": [condition]}))
+    assert ends_of(driver, 3) == {"2": Outcome.EVICTED, "0": Outcome.CANCELLED, "1": Outcome.CANCELLED}
+
+
+def test_another_driver_takes_them_over(server: FakeApi, start: Callable[..., Driver]) -> None:
+    """No process gets a second pod (I5)."""
+    _, job = started_gang(start, server)
+    second = start()
+    second.executor.submit(gang())
+    for _ in range(3):
+        second.next(Started)
+    for index in range(3):
+        server.pod_of(job, index=index, **terminated(message=SUCCESS.to_json()))
+    assert set(ends_of(second, 3).values()) == {Outcome.SUCCEEDED}
+    assert server.names("jobs") == [job]
+
+
+def test_a_refused_service_is_the_failure_of_all(server: FakeApi, start: Callable[..., Driver]) -> None:
+    """No pod of them starts, which would wait for the others in vain."""
+    server.fail("POST", "/services", 403, times=100)
+    driver = start()
+    driver.executor.submit(gang())
+    assert set(ends_of(driver, 3).values()) == {Outcome.NEVER_STARTED, Outcome.CANCELLED}
+    assert server.names("jobs") == []
