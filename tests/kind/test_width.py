@@ -19,7 +19,7 @@ def test_a_wide_foreach_survives_the_loss_of_a_pod_and_of_its_driver(
     A pod is deleted, one branch fails the first time, and the driver is killed with -9 and followed by another.
     """
     run = f"wide-{namespace.name}"  # the bucket outlives the tests
-    arguments = ("--max-workers", "4", "--run-id", run, "--seconds", "2", *KUBERNETES)
+    arguments = ("--max-workers", "4", "--run-id", run, "--seconds", "2", "--slow", "3", *KUBERNETES)
     driver = namespace.start("wide.py", *arguments, K8SFLOW_KUBERNETES_INDEXED_FROM="5")
     name = driver.seen(r"work/3\] started \(pod (\S+)")[1].split("(pod ")[1].split()[0]
     namespace.kubectl("delete", "pod", name, "--grace-period=1", "--wait=false")

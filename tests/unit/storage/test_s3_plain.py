@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import http.server
 import threading
 from collections.abc import Iterator, Mapping
@@ -19,7 +20,7 @@ from k8sflow.storage.s3_client import NoAnswerError, RefusedError
 from k8sflow.storage.s3_http import HttpClient, plain_client
 from k8sflow.storage.s3_signing import UNSIGNED, Keys, digest, path_of, query_of, signed
 from tests.cluster.s3 import S3Server
-from tests.s3server import BUCKET, KEYS
+from tests.s3server import BUCKET, KEYS, NO_FILES
 
 ENDPOINT = "http://127.0.0.1:7070"
 ENVIRONMENT = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "key", "AWS_CONFIG_FILE": "/nowhere"}
@@ -176,3 +177,14 @@ def test_each_test_has_the_client_that_it_is_about(s3_store: S3Store, boto3_stor
     """Nothing in this machine's environment makes boto3 the client of all of them."""
     assert isinstance(s3_store._client, HttpClient)
     assert isinstance(boto3_store._client, BotoClient)
+
+
+@pytest.mark.s3
+def test_a_forgotten_store_closes_its_connections(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user who reads a run has nothing to close; Python would warn of an open socket, which fails this test."""
+    for name, value in {**KEYS, **NO_FILES}.items():
+        monkeypatch.setenv(name, value)
+    store = S3Store(f"s3://{BUCKET}/forgotten", endpoint=s3_server.endpoint, region="us-east-1")
+    store.put("key", [b"x"])
+    del store
+    gc.collect()
