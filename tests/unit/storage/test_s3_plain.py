@@ -17,10 +17,11 @@ from k8sflow import parallel_map
 from k8sflow.storage.s3 import S3Store
 from k8sflow.storage.s3_boto import BotoClient
 from k8sflow.storage.s3_client import NoAnswerError, RefusedError
+from k8sflow.storage.s3_connections import Server
 from k8sflow.storage.s3_http import HttpClient, plain_client
 from k8sflow.storage.s3_signing import UNSIGNED, Keys, digest, path_of, query_of, signed
 from tests.cluster.s3 import S3Server
-from tests.s3server import BUCKET, KEYS, NO_FILES
+from tests.s3server import BUCKET, KEYS
 
 ENDPOINT = "http://127.0.0.1:7070"
 ENVIRONMENT = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "key", "AWS_CONFIG_FILE": "/nowhere"}
@@ -180,11 +181,9 @@ def test_each_test_has_the_client_that_it_is_about(s3_store: S3Store, boto3_stor
 
 
 @pytest.mark.s3
-def test_a_forgotten_store_closes_its_connections(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_forgotten_server_closes_its_connections(s3_server: S3Server) -> None:
     """A user who reads a run has nothing to close; Python would warn of an open socket, which fails this test."""
-    for name, value in {**KEYS, **NO_FILES}.items():
-        monkeypatch.setenv(name, value)
-    store = S3Store(f"s3://{BUCKET}/forgotten", endpoint=s3_server.endpoint, region="us-east-1")
-    store.put("key", [b"x"])
-    del store
+    server = Server(s3_server.endpoint, 1)
+    server.keep(server.connection()[0])
+    del server
     gc.collect()
