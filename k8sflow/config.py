@@ -18,7 +18,7 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 _PATIENCE_SECONDS = 600.0
 _LOG_LIMIT_MB = 1000.0
 _FOLLOWED_TASKS = 20
-_INDEXED_FROM = 20
+_INDEXED_FROM = 100
 
 
 @dataclass(frozen=True)

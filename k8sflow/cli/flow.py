@@ -56,7 +56,7 @@ def _commands(flow: type[FlowSpec], attributes: Mapping[str, Any]) -> tuple[clic
         FlowDefinitionError: A parameter or config is so wrong that there can be no command line.
         ParameterError: A config on the command line is unknown, or its value can't be read.
     """
-    is_step = sys.argv[1:2] == ["step"]  # a task takes the configs that its run was started with
+    is_step = sys.argv[1:2] in (["step"], ["tasks"])  # a task takes the configs that its run was started with
     configs = ConfigSet(flow) if is_step else ConfigSet.from_arguments(flow, sys.argv[1:])
     run_with(configs)
     definition = declared(flow, configs, attributes)
@@ -87,9 +87,15 @@ def _group(definition: FlowDefinition) -> click.Group:
         cluster.command(definition),
         *reading.commands(flow),
         completion.command(group, program),
+        *_commands_of_pods(definition),
     ):
         group.add_command(command)
-    group.add_command(
+    return group
+
+
+def _commands_of_pods(definition: FlowDefinition) -> list[click.Command]:
+    """The commands that a pod's agent starts, and a person who looks for an error."""
+    return [
         click.Command(
             "step",
             callback=lambda task, store, place: _step(definition, task, store, place),
@@ -100,9 +106,20 @@ def _group(definition: FlowDefinition) -> click.Group:
             ],
             hidden=True,
             help="Run one task, given as JSON, in this process.",
-        )
-    )
-    return group
+        ),
+        click.Command(
+            "tasks",
+            callback=lambda **values: _tasks(definition, **values),
+            params=[
+                click.Argument(["tasks"]),
+                click.Option(["--store"], required=True),
+                click.Option(["--at-a-time"], type=int, default=1),
+                click.Option(["--finish-within"], type=float, default=0.0),
+            ],
+            hidden=True,
+            help="Run tasks, given as JSON, as processes in a pod that they share.",
+        ),
+    ]
 
 
 def _run_command(definition: FlowDefinition) -> click.Command:
@@ -235,3 +252,11 @@ def _step(definition: FlowDefinition, task: str, store: str, place: str | None) 
     with errors_shown():
         settings = debug_log.configure(config.load(code_folder(definition.flow)))
         sys.exit(run_task(definition, settings, task, store, place or RUNS))
+
+
+def _tasks(definition: FlowDefinition, **values: Any) -> None:
+    from k8sflow.runtime.commands.tasks import Request, run_tasks  # noqa: PLC0415  --help needs no runtime
+
+    with errors_shown():
+        settings = debug_log.configure(config.load(code_folder(definition.flow)))
+        sys.exit(run_tasks(definition, settings, Request(**values)))

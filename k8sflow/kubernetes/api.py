@@ -24,6 +24,7 @@ from k8sflow.errors import ApiStatusError, ApiUnreachableError, KubernetesError
 from k8sflow.kubernetes.api_errors import Target, status_error, unreachable_error
 from k8sflow.kubernetes.kubeconfig import ClusterAccess
 from k8sflow.kubernetes.manifest import Manifest
+from k8sflow.kubernetes.rate import RateLimiter
 from k8sflow.outages import Outage, Report
 
 _RETRIED = {429, 500, 502, 503, 504}
@@ -36,22 +37,6 @@ _LONGEST_DELAY_SECONDS = 15.0
 _TERMINATING_DELAY_SECONDS = 1.0
 
 _log = DebugLog(__name__)
-
-
-class RateLimiter:
-    """Allows ``qps`` requests per second, and a burst after a pause (generic cell rate algorithm)."""
-
-    def __init__(self, qps: float = 50.0, burst: int = 100) -> None:
-        self._interval = 1.0 / qps
-        self._slack = burst / qps
-        self._next = 0.0
-
-    async def acquire(self) -> None:
-        """Waits until the next request may be sent; callers are served in their order."""
-        now = asyncio.get_running_loop().time()
-        self._next = max(self._next, now - self._slack) + self._interval
-        if self._next > now:
-            await asyncio.sleep(self._next - now)
 
 
 class KubernetesApi:
@@ -97,6 +82,11 @@ class KubernetesApi:
     ) -> None:
         assert self._session is not None
         await self._session.close()
+
+    @property
+    def is_busy(self) -> bool:
+        """True if requests line up: those that could be left out should be."""
+        return self._limiter.is_exhausted
 
     def put_at_stake(self, text: str) -> None:
         """Sets what a reported outage means for the user; a current outage is reported again with it."""
@@ -256,6 +246,8 @@ class KubernetesApi:
                     _log.debug("%s: the credentials were refused; refreshing them", target)
                     continue
                 failure, pause = error, _pause(error, delay)
+                if error.status == HTTPStatus.TOO_MANY_REQUESTS and error.retry_after_seconds is not None:
+                    self._limiter.hold(error.retry_after_seconds)
             except ApiUnreachableError as error:
                 failure, pause = error, delay
             if pause is None or clock() + pause > deadline:

@@ -6,6 +6,7 @@ looks at a pod; ``outcome`` and ``waiting`` choose the diagnosis.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import ROUND_CEILING, Decimal
 
 from k8sflow.flow.decorators import quantity
@@ -312,6 +313,24 @@ def pod_missing() -> TaskResult:
 def job_refused(detail: str, advice: str, *, is_final: bool) -> TaskResult:
     """The API server refused the Job."""
     return failed(Outcome.NEVER_STARTED, "its Job couldn't be created.", detail, advice, is_final=is_final)
+
+
+def with_evidence(result: TaskResult, doubt: str, tail: str) -> TaskResult:
+    """The result with a doubt about it, and the last lines that the task wrote."""
+    shown = not tail or tail in result.explained.detail
+    parts = (result.explained.detail, doubt, "" if shown else f"Its last lines:\n{tail}")
+    detail = "\n".join(part for part in parts if part)
+    return replace(result, failure=replace(result.explained, detail=detail))
+
+
+def not_its_turn(end: TaskResult) -> TaskResult:
+    """The task shared a pod that ended because of another task, and had not started."""
+    return failed(
+        Outcome.NEVER_STARTED,
+        "the pod that it shares with other branches ended before it was its turn.",
+        end.explained.summary,
+        "It runs again.",
+    )
 
 
 def not_started() -> TaskResult:

@@ -88,7 +88,8 @@ def _job_spec(job: TaskJob) -> Manifest:
     # The driver retries failures of the code: it can wait or request more. Disruptions don't count (KEP-3329); the
     # failure of one index leaves the others alone (KEP-3850).
     once: Manifest = {"backoffLimit": 0} if job.pods == 1 else {"completionMode": "Indexed", "backoffLimitPerIndex": 0}
-    if not job.service:  # where pods run together, one that is disrupted ends them all
+    # A disruption ends all pods that run together; of tasks that shared a pod, only those without a result run again.
+    if not job.service and len(job.tasks) == job.pods:
         disruptions = {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
         once["podFailurePolicy"] = {"rules": [disruptions]}
     return {

@@ -13,7 +13,7 @@ An agent's report that it was stopped is never the task's outcome: only the run'
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from k8sflow.flow.decorators.pod_options import PodOptions
@@ -23,6 +23,7 @@ from k8sflow.kubernetes.manifest import Manifest, condition
 from k8sflow.kubernetes.pod import CONTAINER, OTHER_RUNTIME, RUNTIME_CONTAINER
 from k8sflow.task.host.framing import Piece, decode
 from k8sflow.task.result import TaskResult
+from k8sflow.task.shared import SharedEnds
 
 Pod = Manifest
 
@@ -49,12 +50,14 @@ class PodEnd:
         is_reported_by_agent: True if the agent reported the result; else it is inferred, and the store may know better.
         is_disruption: True if Kubernetes removed the pod, so that its Job replaces it.
         ran: True if the task's container ran, so that there may be a log.
+        shared: The ends of the tasks that shared the pod, as far as the agent reported them.
     """
 
     result: TaskResult
     is_reported_by_agent: bool = False
     is_disruption: bool = False
     ran: bool = False
+    shared: SharedEnds = field(default_factory=SharedEnds)
 
 
 @dataclass(frozen=True)
@@ -133,7 +136,8 @@ def _ended(pod: Pod, options: PodOptions, terminated: dict[str, Any]) -> PodEnd:
     ran = bool(terminated.get("startedAt")) and reason not in _START_FAILURES
     found = _inferred(pod, options, terminated, disruption)
     note = reported.note if reported is not None else ""
-    return PodEnd(replace(found, note=note), is_disruption=disruption is not None, ran=ran)
+    shared = _shared(str(terminated.get("message") or ""))
+    return PodEnd(replace(found, note=note), is_disruption=disruption is not None, ran=ran, shared=shared)
 
 
 def _inferred(
@@ -230,6 +234,13 @@ def _reported(terminated: dict[str, Any]) -> TaskResult | None:
         return TaskResult.from_json(message) if message.startswith("{") else None
     except ValueError:
         return None  # the end of a log, or a message that was cut off: evidence, but not a result
+
+
+def _shared(message: str) -> SharedEnds:
+    try:
+        return SharedEnds.from_json(message) if message.startswith("{") else SharedEnds()
+    except ValueError:
+        return SharedEnds()
 
 
 def _disruption(pod: Pod) -> Manifest | None:

@@ -25,7 +25,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Collection, Iterator
 from enum import Enum
 from http import HTTPStatus
 from typing import Any
@@ -64,10 +65,13 @@ class Change(Enum):
 OnChange = Callable[[Change, Manifest], None]
 
 
-def identity_of(item: Manifest) -> Manifest:
-    """The minimum that a reflector must keep of an object."""
+def identity_of(item: Manifest, labels: Collection[str] = ()) -> Manifest:
+    """The minimum that a reflector must keep of an object, and some of its labels, if it has them."""
     metadata = item["metadata"]
-    kept = {key: metadata[key] for key in ("name", "uid", "resourceVersion", "labels") if key in metadata}
+    kept = {key: metadata[key] for key in ("name", "uid", "resourceVersion")}
+    has = metadata.get("labels") or {}
+    if wanted := {label: sys.intern(has[label]) for label in labels if label in has}:
+        kept["labels"] = wanted
     return {"metadata": kept}
 
 

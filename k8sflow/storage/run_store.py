@@ -123,6 +123,12 @@ class RunStore:
             step, task, name = key.removeprefix(prefix).split("/", 2)
             yield step, task, name
 
+    def committed(self, step: str) -> set[str]:
+        """The ids of the step's tasks that have a commit, from one listing."""
+        prefix = f"{self.prefix}/tasks/{step}/"
+        keys = (key.removeprefix(prefix) for key in self.store.list_keys(prefix))
+        return {task for task, _, name in (key.partition("/") for key in keys) if name == "commit.json"}
+
     def write_outcome(self, step: str, task: str, attempt: int, record: OutcomeRecord) -> None:
         """Writes the outcome of an attempt."""
         self.store.put(self.task_key(step, task, f"{attempt}/outcome.json"), [dump(record.to_document())])

@@ -7,6 +7,7 @@ import http.client
 import os
 import socket
 import ssl
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -26,6 +27,7 @@ class Server:
         self._port = parts.port
         self._most = connections
         self._idle: list[http.client.HTTPConnection] = []
+        weakref.finalize(self, _close_all, self._idle).atexit = False
         self._process = os.getpid()
         self._context: ssl.SSLContext | None = None
 
@@ -59,15 +61,19 @@ class Server:
 
     def drop_idle(self) -> None:
         """Closes the connections that no request uses."""
-        while self._idle:
-            with contextlib.suppress(IndexError):
-                self._idle.pop().close()
+        _close_all(self._idle)
 
     def _new(self) -> http.client.HTTPConnection:
         if self.scheme == "http":
             return http.client.HTTPConnection(self.host, self._port, timeout=CONNECT_SECONDS)
         self._context = self._context or _tls_context()
         return http.client.HTTPSConnection(self.host, self._port, timeout=CONNECT_SECONDS, context=self._context)
+
+
+def _close_all(idle: list[http.client.HTTPConnection]) -> None:
+    while idle:
+        with contextlib.suppress(IndexError):  # another thread has taken the last one
+            idle.pop().close()
 
 
 def _tls_context() -> ssl.SSLContext:

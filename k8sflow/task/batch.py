@@ -154,9 +154,9 @@ def kind_of(task: TaskSpec) -> object:
     name, path = task.name, task.name.path
     if not path or any(each.path != path[: len(each.path)] for each in task.inputs):
         return task
-    inputs = tuple((each.step, len(each.path), each.width, each.turn, each.until) for each in task.inputs)
-    alike = (task.attempt, task.nodes, task.memory)
-    return task.flow, task.run, name.step, len(path), name.turn, alike, inputs
+    inputs = tuple(replace(each, path=()) for each in task.inputs)
+    depths = tuple(len(each.path) for each in task.inputs)
+    return replace(task, name=replace(name, path=()), inputs=inputs), len(path), depths
 
 
 def _grouped(paths: Iterable[Path]) -> Iterator[Branches]:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from k8sflow.errors import StorageError
 from k8sflow.flow.outcome import Outcome
+from k8sflow.storage.clones import read_commits
 from k8sflow.storage.records import OutcomeRecord
 from k8sflow.storage.run_store import RunStore
 from k8sflow.task.result import Failure, TaskResult, Transition, failed
-from k8sflow.task.spec import TaskSpec
+from k8sflow.task.spec import TaskName, TaskSpec
+
+_FEW = 5  # commits are read one by one
 
 
 def committed_result(run_store: RunStore, spec: TaskSpec) -> TaskResult | None:
@@ -20,6 +24,23 @@ def committed_result(run_store: RunStore, spec: TaskSpec) -> TaskResult | None:
     width = commit.foreach.width if commit.foreach is not None else None
     limit = commit.foreach.max_parallel if commit.foreach is not None else None
     return TaskResult(Outcome.SUCCEEDED, Transition(commit.steps, width, limit))
+
+
+def committed_results(run_store: RunStore, specs: Sequence[TaskSpec]) -> dict[TaskName, TaskResult]:
+    """The results of those tasks of one step that the store has commits of.
+
+    Of many tasks, one listing finds those; only their commits are read.
+    """
+    names = [spec.name for spec in specs]
+    if len(names) > _FEW:
+        committed = run_store.committed(names[0].step)
+        names = [name for name in names if name.id in committed]
+    found = zip(names, read_commits(run_store, [(name.step, name.id) for name in names]), strict=True)
+    return {
+        name: TaskResult(Outcome.SUCCEEDED, Transition(commit.steps, commit.width, commit.max_parallel))
+        for name, commit in found
+        if commit is not None
+    }
 
 
 def write_outcome(run_store: RunStore, spec: TaskSpec, result: TaskResult) -> None:

@@ -19,7 +19,7 @@ def test_a_wide_foreach_survives_the_loss_of_a_pod_and_of_its_driver(
     A pod is deleted, one branch fails the first time, and the driver is killed with -9 and followed by another.
     """
     run = f"wide-{namespace.name}"  # the bucket outlives the tests
-    arguments = ("--max-workers", "4", "--run-id", run, "--seconds", "2", *KUBERNETES)
+    arguments = ("--max-workers", "4", "--run-id", run, "--seconds", "2", "--slow", "3", *KUBERNETES)
     driver = namespace.start("wide.py", *arguments, K8SFLOW_KUBERNETES_INDEXED_FROM="5")
     name = driver.seen(r"work/3\] started \(pod (\S+)")[1].split("(pod ")[1].split()[0]
     namespace.kubectl("delete", "pod", name, "--grace-period=1", "--wait=false")
@@ -37,6 +37,26 @@ def test_a_wide_foreach_survives_the_loss_of_a_pod_and_of_its_driver(
     assert wide[0]["metadata"]["annotations"]["k8sflow.dev/task"] == "0-11"
     assert {job["metadata"]["annotations"]["k8sflow.dev/attempt"] for job in jobs if job not in wide} == {"1"}
     assert len(set(data.pods)) == 12
+
+
+def test_branches_that_share_a_pod_are_not_run_again_when_they_have_committed(
+    namespace: Namespace, client: Callable[[str], Any]
+) -> None:
+    """Six branches in two pods: one branch fails the first time, and a pod is deleted after its first commit."""
+    done = namespace.start("wide.py", "--width", "6", "--seconds", "1.5", "--with", "kubernetes:branches_per_pod=3")
+    done.seen(r"work/0\] done")
+    name = done.seen(r"work/0\] started \(pod (\S+)")[1].split("(pod ")[1].split()[0]
+    namespace.kubectl("delete", "pod", name, "--grace-period=4", "--wait=false")
+    assert done.wait(120).code == 0, done.text
+    run = client(done.run)
+    data = run["end"].task.data
+    assert data.squares == SQUARES[:6]
+    attempts = {int(task.id): task.current_attempt for task in run["work"]}
+    assert attempts[0] == 0
+    assert attempts[2] > 0
+    assert [attempts[branch] for branch in (3, 4, 5)] == [0, 0, 0]
+    assert data.pods[0] == name != data.pods[2]
+    assert len(set(data.pods[3:])) == 1
 
 
 def running(namespace: Namespace, run: str) -> list[str]:

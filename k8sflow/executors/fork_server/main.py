@@ -32,6 +32,7 @@ from k8sflow.storage.patience import FIRST_ANSWER_SECONDS, Patience, say
 from k8sflow.storage.records import RunRecord
 from k8sflow.task import streams
 from k8sflow.task.failure import unloadable
+from k8sflow.task.host import pod_environment
 from k8sflow.task.inside.entry import PendingTask, finish_threads
 from k8sflow.task.spec import TaskSpec
 
@@ -57,6 +58,8 @@ def main(setup: int, connection: int, lock: int | None, driver: int, path: list[
     _go_to(document["folder"], document["environment"])
     if document["files"] is not None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (document["files"], resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    if "K8SFLOW_POD" in os.environ:
+        pod_environment.name_user()
     left_out: dict[str, str] = document.get("left_out", {})
     terminal = _renew_streams()
     sys.argv = document["argv"]  # some libraries look at it when they are imported

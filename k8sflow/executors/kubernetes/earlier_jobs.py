@@ -18,14 +18,16 @@ class EarlierJob:
 
     Args:
         name: The Job's name.
-        index: The index of the execution's pod.
-        indices: How many pods the Job has.
-        parallelism: How many of them run at a time.
+        batch: Its tasks.
+        position: The position of the execution among them.
+        per_pod: How many of them share a pod.
+        parallelism: How many pods run at a time.
     """
 
     name: str
-    index: int
-    indices: int
+    batch: TaskBatch
+    position: int
+    per_pod: int
     parallelism: int
 
 
@@ -37,9 +39,8 @@ async def earlier_jobs(api: KubernetesApi, objects: RunObjects) -> dict[tuple[Ta
         notes = job["metadata"].get("annotations") or {}
         if is_being_deleted(job) or labels.TASKS not in notes:
             continue
-        spec, per_pod = job["spec"], int(notes.get(labels.TASKS_PER_POD, 1))
-        for position, task in enumerate(TaskBatch.from_json(notes[labels.TASKS])):
-            found[task.name, task.attempt] = EarlierJob(
-                job["metadata"]["name"], position // per_pod, spec["completions"], spec["parallelism"]
-            )
+        name, batch = job["metadata"]["name"], TaskBatch.from_json(notes[labels.TASKS])
+        per_pod, parallelism = int(notes.get(labels.TASKS_PER_POD, 1)), job["spec"]["parallelism"]
+        for position, task in enumerate(batch):
+            found[task.name, task.attempt] = EarlierJob(name, batch, position, per_pod, parallelism)
     return found

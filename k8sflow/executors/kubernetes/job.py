@@ -9,12 +9,14 @@ from http import HTTPStatus
 from typing import Any
 
 from k8sflow.errors import ApiStatusError, KubernetesError
-from k8sflow.executors.kubernetes.task import Surroundings, TaskOnCluster
+from k8sflow.executors.kubernetes.pod import PodOnCluster
+from k8sflow.executors.kubernetes.surroundings import Surroundings
 from k8sflow.flow.decorators.pod_options import PodOptions
 from k8sflow.kubernetes import labels, queue
 from k8sflow.kubernetes.manifest import Manifest
 from k8sflow.kubernetes.outcome import end_without_pod, is_being_deleted
-from k8sflow.kubernetes.reflector import Change
+from k8sflow.kubernetes.reflector import Change, identity_of
+from k8sflow.task.batch import TaskBatch
 from k8sflow.task.result import TaskResult, ended_with
 from k8sflow.task.spec import TaskSpec
 
@@ -48,10 +50,11 @@ class JobOnCluster:
         window: The live pods of the run.
         name: The Job's name.
         options: The requests of its step.
-        indices: How many pods it has.
-        parallelism: How many of them run at a time.
-        on_finished: Called when one of its tasks has finished.
-        tasks: The unfinished tasks, by index.
+        batch: All of its tasks.
+        per_pod: How many of them share a pod.
+        parallelism: How many pods run at a time.
+        on_finished: Called when all tasks of a pod have finished.
+        pods: Those with unfinished tasks, by index.
         is_new: Whether this driver made it, and not an earlier one.
         stays: Whether the Job may stay when it has finished, for people to look at.
     """
@@ -60,10 +63,11 @@ class JobOnCluster:
     window: Window
     name: str
     options: PodOptions
-    indices: int
+    batch: TaskBatch
+    per_pod: int
     parallelism: int
     on_finished: Callable[[JobOnCluster], None]
-    tasks: dict[int, TaskOnCluster] = field(default_factory=dict)
+    pods: dict[int, PodOnCluster] = field(default_factory=dict)
     is_new: bool = True
     stays: bool = True
     is_created: bool = False
@@ -79,100 +83,102 @@ class JobOnCluster:
     @property
     def is_indexed(self) -> bool:
         """True if it has more than one pod."""
-        return self.indices > 1
+        return len(self.batch) > self.per_pod
 
     @property
     def wants_room(self) -> bool:
-        """True if more of its tasks could have a pod."""
-        while self._later and (self._later[0] not in self.tasks or self._later[0] in self._live):
+        """True if more of its pods could run at a time."""
+        while self._later and (self._later[0] not in self.pods or self._later[0] in self._live):
             self._later.popleft()
         return bool(self._later)
 
-    def add(self, index: int, spec: TaskSpec) -> None:
-        """Takes the task of an index."""
-        self.tasks[index] = TaskOnCluster(self.run, self, spec, index)
-        self._later.append(index)
+    def add(self, position: int, task: TaskSpec) -> None:
+        """Takes a task that is to run, by its position among the Job's tasks."""
+        index = position // self.per_pod
+        if index not in self.pods:
+            self.pods[index] = PodOnCluster(self.run, self, index, self.batch.share(index, self.per_pod))
+            self._later.append(index)
+        self.pods[index].unfinished[task.name.id] = task
         self._start_pods()
 
     def created(self) -> None:
         """Takes note that the Job exists."""
         self.is_created = True
         for index in self._live:
-            self.tasks[index].created()
+            self.pods[index].created()
 
     def widen(self, parallelism: int) -> None:
         """Takes note that more pods run at a time."""
         self.parallelism = parallelism
         self._start_pods()
 
-    def pod_changed(self, change: Change, pod: Manifest) -> None:
+    def pod_changed(self, change: Change, manifest: Manifest) -> None:
         """Acts on a change of one of its pods."""
-        index = index_of(pod)
-        task = self.tasks.get(index)
-        if task is not None:
-            self._start(task)
-            task.pod_changed(change, pod)
-        elif index in self._stopped and change is Change.ADDED and not is_being_deleted(pod):
-            self.run.spawn(self._delete(self._pod_path(pod)))
+        index = index_of(manifest)
+        if (pod := self.pods.get(index)) is not None:
+            self._start(pod)
+            pod.changed(change, manifest)
+        elif index in self._stopped and change is Change.ADDED and not is_being_deleted(manifest):
+            self.run.spawn(self._delete(self._pod_path(manifest)))
 
-    def finished(self, task: TaskOnCluster, result: TaskResult) -> None:
-        """Takes note that a task is over: the Job starts the next pod. If tasks run together, a failure ends them."""
-        if self.tasks.pop(task.index, None) is None:
+    def finished(self, pod: PodOnCluster, result: TaskResult) -> None:
+        """Takes note that the tasks of a pod are over: the Job starts the next pod. A failure ends a gang."""
+        if self.pods.pop(pod.index, None) is None:
             return
-        if task.index in self._live:
-            self._live.remove(task.index)
+        if pod.index in self._live:
+            self._live.remove(pod.index)
             self.window.live -= 1
             self._start_pods()
-        if not self.tasks and self._stopped and self.is_indexed:
-            self.stays = False  # a pod of a task that was stopped may still come
+        if not self.pods and self._stopped and self.is_indexed:
+            self.stays = False  # a pod that was stopped may still come
             self.run.spawn(self._delete(self.path))
         self.on_finished(self)
-        if task.spec.nodes > 1 and result.outcome.is_failure and self.tasks:
-            self.stop_all(ended_with(task.spec.name))
+        if self.batch.template.nodes > 1 and result.outcome.is_failure and self.pods:
+            self.stop_all(ended_with(pod.tasks[0].name))
 
-    def stop(self, task: TaskOnCluster) -> None:
-        """Ends a task's pod: other pods of an Indexed Job run on."""
+    def stop(self, pod: PodOnCluster) -> None:
+        """Ends a pod: other pods of an Indexed Job run on."""
         if not self.is_indexed:
             self.stays = False
             self.run.spawn(self._delete(self.path))
             return
-        self._stopped.add(task.index)
-        if task.pod is not None and not is_being_deleted(task.pod):
-            self.run.spawn(self._delete(self._pod_path(task.pod)))
+        self._stopped.add(pod.index)
+        if pod.manifest is not None and not is_being_deleted(pod.manifest):
+            self.run.spawn(self._delete(self._pod_path(pod.manifest)))
 
-    def waiting(self) -> Iterator[TaskOnCluster]:
-        """The tasks that are to have a pod, and of which no container has started."""
-        return (task for index in self._live if (task := self.tasks[index]).is_waiting)
+    def waiting(self) -> Iterator[PodOnCluster]:
+        """The pods that are to run, and of which no container has started."""
+        return (pod for index in self._live if (pod := self.pods[index]).is_waiting)
 
     def stop_all(self, result: TaskResult) -> None:
         """Finishes all of its tasks with a failure, and deletes the Job."""
         self.stays = False
-        for task in list(self.tasks.values()):
-            task.finish(result)
+        for pod in list(self.pods.values()):
+            pod.finish(result)
         self.run.spawn(self._delete(self.path))
 
     async def look(self) -> None:
-        """Finds out why tasks have no pod, if the Job itself says so: it is suspended, over, or deleted."""
+        """Finds out why pods are missing, if the Job itself says so: it is suspended, over, or deleted."""
         job = await self._get()
-        podless = [task for task in self.tasks.values() if task.pod is None]
-        for task in podless:
-            if (end := end_without_pod(job, task.index)) is not None:
-                await task.end_without_pod(end)
+        missing = [pod for pod in self.pods.values() if pod.manifest is None]
+        for pod in missing:
+            if (end := end_without_pod(job, pod.index)) is not None:
+                await pod.end_without_pod(end)
         if job is not None and queue.is_suspended(job):
             reason = await queue.why(self.run.api, job)
-            for number, task in enumerate(podless):
-                task.suspended(reason if number == 0 else None)
+            for number, pod in enumerate(missing):
+                pod.suspended(reason if number == 0 else None)
 
-    async def is_queued_again(self, task: TaskOnCluster, pod: Manifest) -> bool:
+    async def is_queued_again(self, pod: PodOnCluster, manifest: Manifest) -> bool:
         """True if a queue manager has stopped the Job, and with it a pod, so that the task waits for its next turn."""
         try:
             job = await self._get()
         except KubernetesError:
             return False
-        if job is None or self.run.is_cancelling or not queue.was_suspended(job, pod):
+        if job is None or self.run.is_cancelling or not queue.was_suspended(job, manifest):
             return False
         if queue.is_suspended(job):
-            task.suspended(await queue.why(self.run.api, job))
+            pod.suspended(await queue.why(self.run.api, job))
         return True
 
     async def is_deleted(self) -> bool:
@@ -185,15 +191,15 @@ class JobOnCluster:
 
     def _start_pods(self) -> None:
         while len(self._live) < self.parallelism and self._later:
-            if (task := self.tasks.get(self._later.popleft())) is not None:
-                self._start(task)
+            if (pod := self.pods.get(self._later.popleft())) is not None:
+                self._start(pod)
 
-    def _start(self, task: TaskOnCluster) -> None:
-        if task.index not in self._live:
-            self._live.add(task.index)
+    def _start(self, pod: PodOnCluster) -> None:
+        if pod.index not in self._live:
+            self._live.add(pod.index)
             self.window.live += 1
             if self.is_created:
-                task.created()
+                pod.created()
 
     async def _get(self) -> Manifest | None:
         try:
@@ -222,6 +228,12 @@ def index_of(pod: Manifest) -> int:
 def job_of(pod: Manifest) -> str:
     """The name of a pod's Job."""
     return str(_labels(pod).get(labels.JOB_NAME, ""))
+
+
+def known_of(pod: Manifest) -> Manifest:
+    """The part of a pod to keep: of one that has ended nothing is to come, so not even its Job is needed."""
+    has_ended = pod["status"].get("phase") in {"Succeeded", "Failed"}
+    return identity_of(pod, () if has_ended else (labels.JOB_NAME, labels.INDEX))
 
 
 def _labels(pod: Manifest) -> Mapping[str, Any]:

@@ -19,20 +19,20 @@ from k8sflow.executors.kubernetes import run_objects
 from k8sflow.executors.kubernetes.backlog import Backlog
 from k8sflow.executors.kubernetes.earlier_jobs import EarlierJob, earlier_jobs
 from k8sflow.executors.kubernetes.following import Following
-from k8sflow.executors.kubernetes.job import JobOnCluster, Window, job_of
+from k8sflow.executors.kubernetes.job import JobOnCluster, Window, job_of, known_of
 from k8sflow.executors.kubernetes.pods import job_name, task_job
 from k8sflow.executors.kubernetes.run_objects import RunObjects, delete_run
-from k8sflow.executors.kubernetes.stuck import StuckTasks
+from k8sflow.executors.kubernetes.stuck import StuckPods
 from k8sflow.kubernetes import diagnosis, labels, waiting
 from k8sflow.kubernetes.api import KubernetesApi
 from k8sflow.kubernetes.job import job_manifest
 from k8sflow.kubernetes.manifest import Manifest
-from k8sflow.kubernetes.reflector import Change, Reflector, identity_of
+from k8sflow.kubernetes.reflector import Change, Reflector
 from k8sflow.kubernetes.service import service_manifest
 from k8sflow.task.batch import TaskBatch
 from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskName, TaskSpec
-from k8sflow.task.stored_results import committed_result
+from k8sflow.task.stored_results import committed_results
 
 # How many pods of a run are live at a time, where the user says nothing: enough to keep a cluster busy.
 DEFAULT_MAX_PODS = 100
@@ -61,7 +61,7 @@ class Jobs:
         self.following = Following(context.settings.followed_tasks)
         self._owner = context.owner
         self._has_owner = asyncio.Event()
-        self._backlog = Backlog(self._indexed_from, lambda _: 1)
+        self._backlog = Backlog(self._indexed_from, self._per_pod)
         self._window = Window(context.max_workers or DEFAULT_MAX_PODS)
         self._room_changed = asyncio.Event()
         self._little_room_since: float | None = None
@@ -78,9 +78,9 @@ class Jobs:
         self._asking_for_nodes = asyncio.Lock()
         self._nodes: tuple[float, tuple[str, str] | None] | None = None
         self._pods = Reflector(
-            api, self.objects.pods, label_selector=self.objects.selector, on_change=self._pod_changed, keep=identity_of
+            api, self.objects.pods, label_selector=self.objects.selector, on_change=self._pod_changed, keep=known_of
         )
-        self._stuck = StuckTasks(api, self.namespace, self._jobs.values)
+        self._stuck = StuckPods(api, self.namespace, self._jobs.values)
 
     async def serve(self) -> None:
         """Runs what is submitted until ``close``.
@@ -136,8 +136,8 @@ class Jobs:
             ) from None
         cancelled = diagnosis.cancelled()
         for job in list(self._jobs.values()):
-            for task in list(job.tasks.values()):
-                task.finish(cancelled)
+            for pod in list(job.pods.values()):
+                pod.finish(cancelled)
         for spec in (*chain.from_iterable(self._submitted), *self._backlog.clear()):
             self.emit(Finished(spec, cancelled))
 
@@ -159,9 +159,9 @@ class Jobs:
         if not self._end.done():
             self._end.set_result(None)
 
-    def committed(self, spec: TaskSpec) -> TaskResult | None:
-        """The result of a task whose pod left none, if the store has it; called in other threads."""
-        return committed_result(self.context.run_store, spec)
+    def committed(self, specs: Sequence[TaskSpec]) -> dict[TaskName, TaskResult]:
+        """The results of tasks whose pod left none, as far as the store has them; called in other threads."""
+        return committed_results(self.context.run_store, specs)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Runs something beside; what it raises ends the run."""
@@ -190,9 +190,9 @@ class Jobs:
         if not self._end.done():
             self._end.set_exception(error)
 
-    def _task_finished(self, job: JobOnCluster) -> None:
+    def _pod_finished(self, job: JobOnCluster) -> None:
         self._room_changed.set()
-        if job.tasks:
+        if job.pods:
             return
         self._jobs.pop(job.name, None)
         if job.is_created and job.stays:
@@ -261,24 +261,29 @@ class Jobs:
 
     def _start(self, tasks: TaskBatch, room: int) -> None:
         first = tasks.template
-        name, is_gang = job_name(tasks), first.nodes > 1
-        job = self._new_job(name, first, len(tasks), len(tasks) if is_gang else min(room, len(tasks)))
-        for index, task in enumerate(tasks):
-            job.add(index, task)
-        self._creating.add(self.spawn(self._create(job, tasks)))
+        name = job_name(tasks)
+        per_pod = self._per_pod(first.name.step)
+        pods = -(-len(tasks) // per_pod)
+        job = self._new_job(name, tasks, per_pod, pods if first.nodes > 1 else min(room, pods))
+        for position, task in enumerate(tasks):
+            job.add(position, task)
+        self._creating.add(self.spawn(self._create(job)))
 
-    def _new_job(self, name: str, first: TaskSpec, indices: int, parallelism: int) -> JobOnCluster:
-        options = self.context.pods[first.name.step]
-        if first.memory:
-            options = replace(options, memory=first.memory)
-        job = JobOnCluster(self, self._window, name, options, indices, parallelism, self._task_finished)
+    def _per_pod(self, step: str) -> int:
+        return self.context.pods[step].branches_per_pod or 1
+
+    def _new_job(self, name: str, tasks: TaskBatch, per_pod: int, parallelism: int) -> JobOnCluster:
+        options = self.context.pods[tasks.template.name.step]
+        if tasks.template.memory:
+            options = replace(options, memory=tasks.template.memory)
+        job = JobOnCluster(self, self._window, name, options, tasks, per_pod, parallelism, self._pod_finished)
         self._jobs[name] = job
         self._narrow.append(job)
         return job
 
-    async def _create(self, job: JobOnCluster, tasks: TaskBatch) -> None:
+    async def _create(self, job: JobOnCluster) -> None:
         description = task_job(
-            self.context, job.name, tasks, job.options, parallelism=job.parallelism, owner=self._owner
+            self.context, job.name, job.batch, job.options, parallelism=job.parallelism, owner=self._owner
         )
         try:
             if description.service:
@@ -317,10 +322,10 @@ class Jobs:
             return False
         job = self._jobs.get(found.name)
         if job is None:
-            job = self._new_job(found.name, task, found.indices, found.parallelism)
+            job = self._new_job(found.name, found.batch, found.per_pod, found.parallelism)
             job.is_new = False
             job.created()
-        job.add(found.index, task)
+        job.add(found.position, task)
         if not self._taken_over:
             self.spawn(self._adopt_taken_over())
         self._taken_over[job.name] = job

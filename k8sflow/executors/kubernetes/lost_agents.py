@@ -28,13 +28,13 @@ async def complete_logs(api: KubernetesApi, pod_path: str, run_store: RunStore, 
         api: The client.
         pod_path: The pod, whose container has ended: ``/api/v1/namespaces/NAMESPACE/pods/NAME``.
         run_store: The run's records.
-        spec: The pod's task.
+        spec: The pod's task, or one of several.
     """
     output: dict[OutputStream, bytearray] = {stream: bytearray() for stream in get_args(OutputStream)}
 
     def take(line: bytes) -> None:
         found = decode(line)
-        if isinstance(found, Piece):
+        if isinstance(found, Piece) and found.task in {"", spec.name.id}:
             data = output[found.stream]
             data += found.data
             if len(data) > 2 * _MOST_BYTES:

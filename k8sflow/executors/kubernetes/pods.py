@@ -44,6 +44,7 @@ def task_job(
         options=options,
         runtime_image=settings.kubernetes_runtime_image,
         command=(*agent_command(options), *agent_arguments(context, tasks, peers)),
+        per_pod=options.branches_per_pod or 1,
         parallelism=parallelism,
         service=service,
         owner=owner,
@@ -62,12 +63,14 @@ def agent_arguments(context: RunContext, tasks: TaskBatch, peers: str = "") -> l
     """
     record, limit = context.record, context.time_limit(tasks.template.name.step)
     options = context.pods[tasks.template.name.step]
+    per_pod, at_a_time = options.branches_per_pod or 1, options.branches_at_a_time or 1
     return [
         tasks.to_json(),
         f"--store={context.run_store.store.url}",
         f"--flow={record.flow}",
         f"--package={record.package}",
         f"--file={record.file}",
+        *([f"--per-pod={per_pod}", f"--at-a-time={at_a_time}"] if per_pod > 1 and len(tasks) > 1 else []),
         *([f"--timeout={limit.seconds:g}", f"--grace={limit.grace_seconds:g}"] if limit is not None else []),
         *(["--trace"] if record.is_traced else []),
         *([f"--termination-grace={options.grace_seconds}"] if options.grace_seconds is not None else []),

@@ -101,5 +101,7 @@ def kubernetes(
     grace_seconds: int | str | None = None,
     spot: str | None = None,
     pending_timeout_seconds: int | str | None = None,
+    branches_per_pod: int | str | None = None,
+    branches_at_a_time: int | str | None = None,
     pod_template: str | None = None,
 ) -> None: ...

@@ -165,6 +165,13 @@ class PodOptions:
         parse.seconds,
         "how long the pod may wait to start (default: 600 where its image or settings are wrong, else no limit)",
     )
+    branches_per_pod: int | None = _option(
+        parse.branches, "number of branches of a foreach that share a pod (default 1)"
+    )
+    branches_at_a_time: int | None = _option(
+        parse.branches,
+        "number of branches that run at a time in a pod they share (default: its cores divided by a branch's)",
+    )
     pod_template: Mapping[str, Any] | None = _option(parse.template, "file with a pod that is merged into the step's")
 
     @property

@@ -69,6 +69,14 @@ def seconds(value: object) -> int:
     return found
 
 
+def branches(value: object) -> int:
+    """A number of branches of one or more."""
+    found = count(value)
+    if found == 0:
+        raise ValueError("0 is not a number of branches")
+    return found
+
+
 def grace(value: object) -> int:
     """A number of seconds in which output can be stored."""
     found = count(value)

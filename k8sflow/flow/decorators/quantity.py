@@ -5,6 +5,7 @@ Grammar: https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/
 
 from __future__ import annotations
 
+import math
 import re
 from decimal import Decimal
 
@@ -76,6 +77,11 @@ def share(value: object) -> str:
         ValueError: The value is not such an amount.
     """
     return _amount(value)[0]
+
+
+def megabytes(amount: Decimal) -> str:
+    """The quantity for a number of bytes, in whole MB."""
+    return f"{math.ceil(amount / _MEGABYTE)}M"
 
 
 def times(quantity: str, factor: int) -> str:

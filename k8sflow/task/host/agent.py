@@ -44,6 +44,8 @@ from k8sflow.task.host.become import become_task
 from k8sflow.task.host.framing import Encoder, OutputStream, encode_result
 from k8sflow.task.host.gang import MissingPeersError, wait_for_peers
 from k8sflow.task.host.preemption import Preemption
+from k8sflow.task.host.reaping import reap
+from k8sflow.task.host.shared import SharedHost
 from k8sflow.task.host.supervise import Stream, TaskProcess, new_pipes
 from k8sflow.task.host.uploads import LogUploads
 from k8sflow.task.protocol import MAIN_ADDRESS_VARIABLE, RESULT_FD_VARIABLE
@@ -74,6 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--package", required=True)
     parser.add_argument("--file", required=True)
     parser.add_argument("--timeout", type=float, help="seconds that the task may take")
+    parser.add_argument("--per-pod", type=int, default=1, help="how many of the tasks each pod has")
+    parser.add_argument("--at-a-time", type=int, default=1, help="how many of them run at a time")
     parser.add_argument("--grace", type=float, default=0.0, help="seconds that it may take to end after that")
     parser.add_argument("--termination-grace", type=float, help="seconds after SIGTERM in which the step may finish")
     parser.add_argument("--peers", default="", help="the host name of each of the pods that run together, with %%d")
@@ -85,12 +89,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         moments.note_process()
         moments.note("agent")
     pod_environment.complete()
-    _limit_threads()
-    return _run_task(options)
+    _limit_threads(options.at_a_time)
+    index = int(os.environ.get(INDEX_VARIABLE, "0"))
+    tasks = TaskBatch.from_json(options.tasks).share(index, options.per_pod)
+    return _run_task(options, tasks[0]) if len(tasks) == 1 else _run_tasks(options, tasks)
 
 
-def _run_task(options: argparse.Namespace) -> int:
-    spec = _own_task(options)
+def _run_task(options: argparse.Namespace, spec: TaskSpec) -> int:
     # Every other task follows one that has reached the bucket; what can't be reached then is an outage.
     is_first = not spec.inputs and not spec.attempt and spec.name.step != EXIT_HOOK_STEP
     try:
@@ -113,9 +118,29 @@ def _run_task(options: argparse.Namespace) -> int:
     return _reported(result)
 
 
-def _own_task(options: argparse.Namespace) -> TaskSpec:
-    """This pod's share of the tasks of its Job: an Indexed Job numbers its pods."""
-    return TaskBatch.from_json(options.tasks)[int(os.environ.get(INDEX_VARIABLE, "0"))]
+def _run_tasks(options: argparse.Namespace, tasks: TaskBatch) -> int:
+    """Runs the tasks that share this pod; each reports its own end to the log."""
+    preemption = Preemption(Path.cwd(), options.termination_grace, "", lambda: None)
+    words = ["tasks", tasks.to_json(), f"--store={options.store}", f"--at-a-time={options.at_a_time}"]
+    if preemption.lets_step_finish:
+        words.append(f"--finish-within={preemption.patience_seconds:g}")
+
+    def start(pipes: Mapping[Stream, int]) -> NoReturn:
+        # In the child, so that the agent has no client of the bucket in its memory.
+        try:
+            _fetch(_open(options, FIRST_ANSWER_SECONDS), options)
+        except K8sflowError as error:
+            os.write(pipes["result"], not_stored(error).to_termination_message().encode())
+            os._exit(1)
+        _run_flow(options, words, pipes)
+
+    host = SharedHost(tasks, options.file, start, preemption)
+    found = host.run()
+    for stream, data in host.noise:
+        _write(Encoder(stream).feed(data))
+    has_failed = any(end.outcome.is_failure for end in found.ends.values())
+    unknown = _EXIT_CODES[Outcome.CANCELLED] if len(found.ends) < len(tasks) else 0
+    return _leave(found.to_termination_message(), unknown or int(has_failed))
 
 
 def _meet(options: argparse.Namespace, spec: TaskSpec) -> None:
@@ -132,10 +157,16 @@ def _meet(options: argparse.Namespace, spec: TaskSpec) -> None:
 def _reported(result: TaskResult) -> int:
     """Reports how the task ended; the container's exit code."""
     message = replace(result, log_lines=_LOG.lines).to_termination_message()
+    code = _leave(message, _EXIT_CODES.get(result.outcome, 1))
+    _write(encode_result(message))
+    return code
+
+
+def _leave(message: str, code: int) -> int:
+    """Writes the termination message, and returns the container's exit code."""
     with contextlib.suppress(OSError):  # outside of a pod there is none
         TERMINATION_LOG.write_text(message, encoding="utf-8")
-    _write(encode_result(message))
-    return _EXIT_CODES.get(result.outcome, 1)
+    return code
 
 
 class _Host:
@@ -172,8 +203,9 @@ class _Host:
         with new_pipes() as pipes:
             pid = os.fork()
             if pid == 0:
+                words = ["step", self._spec.to_json(), f"--store={self._options.store}"]
                 is_patient = self._preemption.lets_step_finish
-                _run_flow(self._options, self._spec, pipes.write_ends, outlives_sigterm=is_patient)
+                _run_flow(self._options, words, pipes.write_ends, outlives_sigterm=is_patient)
         timeout, grace = self._options.timeout, self._options.grace
         limit = None if timeout is None else TimeLimit(timeout, grace)
         self._process = TaskProcess(self._spec, pid, pipes, self._selector, self._take, limit)
@@ -242,7 +274,7 @@ class _Host:
                         self._woken.recv(4096)
                 else:
                     process.read(key.data[1])
-            status = _reap(process.pid)
+            status = reap(process.pid)
         process.drain()
         self._flush()
         return status
@@ -261,31 +293,19 @@ class _Host:
         return end.result
 
 
-def _reap(task: int) -> int | None:
-    """Waits for all children that have ended, as a container's first process has to; the task's status, if it did."""
-    found = None
-    with contextlib.suppress(ChildProcessError):
-        while True:
-            pid, status = os.waitpid(-1, os.WNOHANG)
-            if pid == 0:
-                break
-            if pid == task:
-                found = status
-    return found
-
-
 def _run_flow(
-    options: argparse.Namespace, spec: TaskSpec, pipes: Mapping[Stream, int], *, outlives_sigterm: bool
+    options: argparse.Namespace, words: Sequence[str], pipes: Mapping[Stream, int], *, outlives_sigterm: bool = False
 ) -> NoReturn:
-    """Runs the flow's file as the task's process; its command line runs the task."""
+    """Runs the flow's file as a process of its own; the words are its command line."""
     code = 1
     try:
         become_task(pipes["stdout"], pipes["stderr"], outlives_sigterm=outlives_sigterm)
         streams.renew()
         os.environ[RESULT_FD_VARIABLE] = str(pipes["result"])
-        hooks.register("instance", functools.partial(hooks.call, "instance_in_pod"))
+        if words[0] == "step":
+            hooks.register("instance", functools.partial(hooks.call, "instance_in_pod"))
         os.chdir(CODE_FOLDER)
-        sys.argv = [str(Path(options.file).resolve()), "step", spec.to_json(), f"--store={options.store}"]
+        sys.argv = [str(Path(options.file).resolve()), *words]
         shadowing.protect(folder := str(Path.cwd()))
         sys.path.insert(0, folder)
         if "/" in options.file:  # it was started by `python -m`
@@ -330,9 +350,15 @@ def _write_line(text: str) -> None:
     _write(Encoder("stderr").feed(f"[k8sflow] {text}\n".encode()))
 
 
-def _limit_threads() -> None:
-    """Holds native thread pools to the cores that the pod asked for, where the user said nothing else."""
+def _limit_threads(at_a_time: int) -> None:
+    """Holds native thread pools to the cores that the pod asked for, where the user said nothing else.
+
+    Args:
+        at_a_time: How many tasks share the cores.
+    """
     if cores := os.environ.get("K8SFLOW_CPUS"):
+        if at_a_time > 1:
+            os.environ["K8SFLOW_CPUS"] = cores = str(max(1, int(cores) // at_a_time))
         for name in _THREAD_VARIABLES:
             os.environ.setdefault(name, cores)
 

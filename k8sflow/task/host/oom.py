@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -19,12 +20,14 @@ class Kills:
         now: How many there have been when it ended.
         explained: How many of them other tasks' failures account for; None for a task with a cgroup of its own.
         figures: The memory's limit, peak and the like, in bytes.
+        in_pod: Whether these tasks share a pod.
     """
 
     before: int = 0
     now: int = 0
     explained: int | None = None
     figures: Mapping[str, int] = field(default_factory=dict)
+    in_pod: bool = False
 
     def explain(self, *, was_killed: bool) -> bool:
         """True if they explain why a task failed.
@@ -39,7 +42,7 @@ class Kills:
 def kills_since(before: int, explained: int | None = None) -> Kills:
     """The kills in this process's cgroup since it counted ``before``; ``explained`` as in ``Kills``."""
     now = out_of_memory_kills()
-    return Kills(before, now, explained, _figures() if now > before else {})
+    return Kills(before, now, explained, _figures() if now > before else {}, bool(os.environ.get("K8SFLOW_POD")))
 
 
 def out_of_memory(seen: Failure, kills: Kills) -> TaskResult:
@@ -60,13 +63,15 @@ def out_of_memory(seen: Failure, kills: Kills) -> TaskResult:
         allowed = f"its limit of {limit / 1e6:.0f} MB" if limit else "the memory of its node"
         advice = f"Ask for more: @resources({asked}); or let the step hold less at a time."
         return failed(Outcome.OUT_OF_MEMORY, f"the task used more memory than {allowed}", detail, advice)
+    fewer, more = "--max-workers", f"run it where there is more: @resources({asked}) and --with kubernetes"
     allowed = f"the limit of {limit / 1e6:.0f} MB here" if limit else "the memory of this machine"
+    if kills.in_pod:
+        fewer, more = "branches_at_a_time", f"ask for more: @kubernetes({asked})"
     return failed(
         Outcome.OUT_OF_MEMORY,
         f"the task ran out of memory: together with the processes beside it, it used more than {allowed}",
         detail,
-        "Let the step hold less at a time, or run fewer tasks at a time (--max-workers); or run it where there is "
-        f"more: @resources({asked}) and --with kubernetes.",
+        f"Let the step hold less at a time, or run fewer tasks at a time ({fewer}); or {more}.",
     )
 
 

@@ -17,8 +17,7 @@ USERS_PYTHONPATH = "K8SFLOW_PYTHONPATH"
 def complete() -> None:
     """Gives this process, and what it starts, a module path and a user with a name."""
     _extend_path()
-    _name_user()
-    _name_group()
+    name_user()
 
 
 def _extend_path() -> None:
@@ -33,10 +32,10 @@ def _extend_path() -> None:
     os.environ["PYTHONPATH"] = python_path(users, pods)
 
 
-def _name_user() -> None:
-    """Sets USER and LOGNAME, and adds an entry for this user where the image's passwd file has none.
+def name_user() -> None:
+    """Sets USER and LOGNAME, and adds entries for this user and its group where the image's files have none.
 
-    The entry is known to Python code in this process and its forks, but not to other programs, such as whoami and ssh,
+    They are known to Python code in this process and its forks, but not to other programs, such as whoami and ssh,
     nor to a Python that the task starts. A file can't be changed without root, mounting another one would hide the
     image's own users, and nss_wrapper, which would stand in for the file, is not in images.
     """
@@ -55,6 +54,7 @@ def _name_user() -> None:
     for variable in ("USER", "LOGNAME"):
         if not os.environ.get(variable):
             os.environ[variable] = name
+    _name_group()
 
 
 def _name_group() -> None:

@@ -53,6 +53,11 @@ class Preemption:
         return self._seconds is not None
 
     @property
+    def patience_seconds(self) -> float:
+        """The seconds that the step is given after SIGTERM; 0 where it is to end at once."""
+        return max(0.0, self._seconds or 0.0)
+
+    @property
     def seconds_left(self) -> float:
         """The seconds for which the step may continue after SIGTERM."""
         return max(0.0, self._ends_at - time.monotonic())

@@ -114,6 +114,15 @@ class TaskProcess:
             os.set_blocking(fd, False)
             selector.register(fd, selectors.EVENT_READ, (self, stream))
 
+    @property
+    def said(self) -> bytes:
+        """The bytes that it has written to its result so far."""
+        return bytes(self._result)
+
+    def kills(self, explained: int | None = None) -> Kills:
+        """The kills for want of memory since it started; ``explained`` as in ``Kills``."""
+        return kills_since(self._kills_before, explained)
+
     def read(self, stream: Stream, most: int = _READ_BYTES) -> int:
         """Takes bytes that are in a pipe, and returns how many."""
         fd = self._pipes.get(stream)
@@ -202,6 +211,6 @@ class TaskProcess:
         """
         said = reported(self._result, status)
         committed = None if said is not None else committed_result(run_store, self.task)
-        kills = kills_since(self._kills_before, kills_explained)
+        kills = self.kills(kills_explained)
         importing = "" if self._result else file
         return End(verdict(status, said, committed, self.ended_for, kills, importing), said or committed, kills)

@@ -6,12 +6,24 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from k8sflow.executors.base import Finished, Queued, Started, TaskEvent
+import pytest
+
+from k8sflow.executors.base import Finished, Output, Queued, Started, TaskEvent
 from k8sflow.flow.outcome import Outcome
+from k8sflow.kubernetes.api import KubernetesApi
 from k8sflow.task.batch import TaskBatch
 from k8sflow.task.result import failed
 from k8sflow.task.spec import TaskInput, TaskName, TaskSpec
-from tests.unit.executors.kubernetes_driver import SETTINGS, SUCCESS, Driver, running, terminated, waits, with_status
+from tests.unit.executors.kubernetes_driver import (
+    SETTINGS,
+    SUCCESS,
+    Driver,
+    at,
+    running,
+    terminated,
+    waits,
+    with_status,
+)
 from tests.unit.kubernetes.fake_api import DEADLINE_SECONDS, FakeApi
 
 WIDE = replace(SETTINGS, kubernetes_indexed_from="3")
@@ -175,3 +187,20 @@ def test_a_disrupted_index_is_waited_for(server: FakeApi, start: Callable[..., D
     assert "1-again" in driver.next(Started).where
     server.put("pods", with_status(second, terminated(message=SUCCESS.to_json())))
     assert next_finished(driver) == Finished(branches(1)[0], SUCCESS)
+
+
+def test_logs_are_left_out_where_so_many_pods_start_that_they_would_hold_up_the_rest(
+    server: FakeApi, start: Callable[..., Driver], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But not those of pods that failed."""
+    monkeypatch.setattr(KubernetesApi, "is_busy", property(lambda _: True))
+    driver, job = wide(start, server, branches(0, 1, 2))
+    for index, (message, code) in enumerate([(SUCCESS.to_json(), 0), (FAILURE.to_json(), 1)]):
+        pod = server.pod_of(job, index=index, **running())
+        driver.next(Started)
+        server.write_log(pod["metadata"]["name"], (at(1), b"hello"))
+        server.put("pods", with_status(pod, terminated(code, message=message)))
+        if code:
+            assert driver.next(Output).data == b"hello\n"
+        assert driver.next(Finished).task.name.id == str(index)
+    assert len(server.asked("GET", "/log")) == 1

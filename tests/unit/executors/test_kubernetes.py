@@ -657,7 +657,7 @@ def test_a_long_pull_after_a_wait_for_a_node_is_not_given_up(
 ) -> None:
     """The time for faulty starts is not counted while the image is pulled."""
     monkeypatch.setattr("k8sflow.executors.kubernetes.stuck._SLOW_START_SECONDS", 0.1)
-    monkeypatch.setattr("k8sflow.executors.kubernetes.task.FAULTY_START_SECONDS", 0.5)
+    monkeypatch.setattr("k8sflow.executors.kubernetes.pod.FAULTY_START_SECONDS", 0.5)
     driver = start()
     (job,) = driver.run("a")
     pod = server.pod_of(job, **waits("ContainerCreating"))
@@ -690,7 +690,7 @@ def test_a_refusal_that_can_not_heal_ends_the_task_at_once(server: FakeApi, star
 def test_a_node_that_never_comes_back_is_given_up(
     server: FakeApi, start: Callable[..., Driver], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("k8sflow.executors.kubernetes.task._TERMINATION_SLACK_SECONDS", 0.2)
+    monkeypatch.setattr("k8sflow.executors.kubernetes.pod._TERMINATION_SLACK_SECONDS", 0.2)
     driver = start()
     (job,) = driver.run("a")
     pod = server.pod_of(job, **running())

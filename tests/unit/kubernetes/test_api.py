@@ -16,6 +16,7 @@ from k8sflow.kubernetes.api import KubernetesApi
 from k8sflow.kubernetes.api_errors import Target
 from k8sflow.kubernetes.kubeconfig import ClusterAccess
 from k8sflow.kubernetes.preflight import PERMISSIONS, check_access
+from k8sflow.kubernetes.rate import RateLimiter
 from tests.unit.kubernetes.fake_api import FakeApi, fake_api
 
 JOBS = "/apis/batch/v1/namespaces/lab/jobs"
@@ -59,6 +60,55 @@ def test_retry_after_is_respected(server: FakeApi) -> None:
         return clock() - began
 
     assert use(server, work) >= 1.0
+
+
+@pytest.mark.slow
+def test_a_refusal_with_a_time_holds_back_all_requests(server: FakeApi) -> None:
+    """The server has refused one because there are too many."""
+    server.fail("GET", "/jobs", 429, headers={"Retry-After": "1"})
+
+    class Observed(RateLimiter):
+        held = asyncio.Event()
+
+        def hold(self, seconds: float) -> None:
+            super().hold(seconds)
+            self.held.set()
+
+    limiter = Observed()
+
+    async def work(api: KubernetesApi) -> float:
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        refused = asyncio.ensure_future(api.get(JOBS))
+        await limiter.held.wait()
+        await api.get("/api/v1/namespaces/lab/pods")
+        await refused
+        return clock() - began
+
+    assert use(server, work, limiter=limiter) >= 1.0
+
+
+def test_requests_in_line_wait_for_the_end_of_a_hold() -> None:
+    async def work() -> tuple[float, int]:
+        limiter, clock = RateLimiter(qps=20, burst=1), asyncio.get_running_loop().time
+        began, done = clock(), 0
+
+        async def send() -> None:
+            nonlocal done
+            await limiter.acquire()
+            done += 1
+
+        line = [asyncio.ensure_future(send()) for _ in range(4)]
+        await asyncio.sleep(0)
+        limiter.hold(0.5)
+        await asyncio.sleep(0.3)
+        early = done
+        await asyncio.gather(*line)
+        return clock() - began, early
+
+    seconds, early = asyncio.run(work())
+    assert seconds >= 0.5
+    assert early == 1, "the first had been sent before"
 
 
 def test_a_cut_connection_is_retried(server: FakeApi) -> None:

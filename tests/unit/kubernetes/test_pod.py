@@ -77,12 +77,16 @@ WRITTEN: dict[str, Any] = {
     "grace_seconds": 30,
     "spot": "aws",
     "pending_timeout_seconds": 60,
+    "branches_per_pod": 4,
+    "branches_at_a_time": 2,
     "pod_template": "pod.yaml",
 }
 # These act on the run, its driver, the agent or the gang of a step, and not by the pod.
 ELSEWHERE = {"on_oom", "max_memory", "spot"} | {
     "namespace",
     "pending_timeout_seconds",
+    "branches_per_pod",
+    "branches_at_a_time",
     "hostname_resolution_timeout",
     "pod_template",
 }

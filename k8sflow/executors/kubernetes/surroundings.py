@@ -1,0 +1,35 @@
+"""The part of a run that its Jobs and pods need."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from typing import Any, Protocol
+
+from k8sflow.executors.base import Emit
+from k8sflow.executors.kubernetes.following import Following
+from k8sflow.kubernetes.api import KubernetesApi
+from k8sflow.storage.run_store import RunStore
+from k8sflow.task.result import TaskResult
+from k8sflow.task.spec import TaskName, TaskSpec
+
+
+class Surroundings(Protocol):
+    """The part of a run that its pods need."""
+
+    api: KubernetesApi
+    namespace: str
+    emit: Emit
+    is_cancelling: bool
+    is_traced: bool
+    following: Following
+    run_store: RunStore
+
+    def committed(self, specs: Sequence[TaskSpec]) -> dict[TaskName, TaskResult]:
+        """The results of tasks whose pod left none, as far as the store has them; called in other threads."""
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Runs something beside; what it raises ends the run."""
+
+    async def largest_node(self) -> tuple[str, str] | None:
+        """Allocatable cores and memory of the largest node, where that may be known."""

@@ -1,0 +1,199 @@
+"""The agent of a pod that several branches share, with a folder for a bucket."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from k8sflow.flow.outcome import Outcome
+from k8sflow.storage import package
+from k8sflow.storage.artifacts import ArtifactStore
+from k8sflow.task.batch import TaskBatch
+from k8sflow.task.host.framing import Encoder, OutputStream, Piece, ResultLine, StartLine, decode, encode_result
+from k8sflow.task.inside.runner import TaskRunner
+from k8sflow.task.result import TERMINATION_MESSAGE_BYTES, TaskResult, Transition, failed
+from k8sflow.task.shared import SharedEnds
+from k8sflow.task.spec import TaskInput, TaskName, TaskSpec
+from tests.inprocess import runner_of
+from tests.support import DEADLINE_SECONDS, environment, load_flow, wait_for, write_flow
+
+SOURCE = """
+    import os, signal, sys, time
+    from k8sflow import current
+    class F(FlowSpec):
+        @step
+        def start(self):
+            self.items = list(range(10))
+            self.next(self.work, foreach="items")
+        @step
+        def work(self):
+            {body}
+            self.next(self.join)
+        @step
+        def join(self, inputs):
+            self.next(self.end)
+        @step
+        def end(self): pass
+"""
+MAIN = """
+    import sys
+    from pathlib import Path
+    from k8sflow.task.host import agent
+    agent.TERMINATION_LOG = Path("termination-log")
+    sys.exit(agent.main(sys.argv[1:]))
+"""
+DONE = TaskResult(Outcome.SUCCEEDED, Transition(("join",)))
+
+
+@dataclass(frozen=True)
+class Pod:
+    """A pod's agent, in a process of its own."""
+
+    folder: Path
+    runner: TaskRunner
+    process: subprocess.Popen[bytes]
+
+    def ended(self) -> tuple[int, SharedEnds, dict[str, list[object]]]:
+        """The exit code, the termination message, and what the log has of each task."""
+        shown, errors = self.process.communicate(timeout=DEADLINE_SECONDS)
+        assert errors == b""
+        found: dict[str, list[object]] = {}
+        for line in shown.splitlines():
+            match decode(line):
+                case StartLine(task):
+                    found.setdefault(task, []).append("start")
+                case ResultLine(text, task):
+                    found[task].append(TaskResult.from_json(text))
+                case Piece(stream, data, task):
+                    found.setdefault(task, []).append((stream, data))
+        return self.process.returncode, SharedEnds.from_json((self.folder / "termination-log").read_text()), found
+
+
+def pod(folder: Path, body: str, *more: str, **changes: str) -> Pod:
+    """The second of the pods of ten branches, of which each has four: 4 to 7."""
+    code = folder / "code"
+    file = write_flow(code, SOURCE.format(body=body.replace("\n", "\n            ")))
+    runner = runner_of(load_flow(file), folder)
+    runner.run(TaskSpec("F", "r1", TaskName("start")))
+    made = package.build(code)
+    ArtifactStore(runner.store, "F").save_blob(made.sha256, [made.archive])
+    inputs = (TaskInput("start", ()),)
+    tasks = TaskBatch.of([TaskSpec("F", "r1", TaskName("work", (number,)), inputs=inputs) for number in range(10)])
+    options = [f"--store={runner.store.url}", "--flow=F", f"--package={made.sha256}", "--file=flow.py"]
+    command = [sys.executable, "-c", textwrap.dedent(MAIN), tasks.to_json(), *options, "--per-pod=4", *more]
+    (folder / "work").mkdir()
+    variables = environment(JOB_COMPLETION_INDEX="1", **changes)
+    process = subprocess.Popen(
+        command, cwd=folder / "work", env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    return Pod(folder / "work", runner, process)
+
+
+def test_each_branch_is_a_process_with_its_own_output_commit_and_log(tmp_path: Path) -> None:
+    shared = pod(tmp_path, "print('I am', self.input)\nsys.stderr.write('half')\nself.pid = os.getpid()")
+    code, message, log = shared.ended()
+    assert code == 0
+    assert message.ends == dict.fromkeys(range(4), DONE)
+    assert set(log) == {"4", "5", "6", "7"}
+    assert log["5"] == ["start", ("stdout", b"I am 5\n"), ("stderr", b"half"), DONE]
+    commits = [shared.runner.run_store.read_commit("work", task) for task in log]
+    artifacts = ArtifactStore(shared.runner.store, "F")
+    assert len({artifacts.load(commit.artifacts["pid"], "pid") for commit in commits if commit is not None}) == 4
+    assert shared.runner.run_store.read_log("work", "7", 0, "stdout") == b"I am 7\n"
+
+
+def test_a_branch_that_fails_or_dies_leaves_its_siblings_alone(tmp_path: Path) -> None:
+    body = "if self.input == 4: raise ValueError('no')\nif self.input == 6: os.kill(os.getpid(), signal.SIGKILL)"
+    code, message, _ = pod(tmp_path, body).ended()
+    assert code == 1
+    assert {position: end.outcome for position, end in message.ends.items() if end != DONE} == {
+        0: Outcome.USER_ERROR, 2: Outcome.USER_ERROR
+    }  # fmt: skip
+    assert message.ends[0].explained.summary == "ValueError: no"
+    assert "SIGKILL" in message.ends[2].explained.summary
+
+
+def test_as_many_run_at_a_time_as_were_asked_for_and_share_the_cores(tmp_path: Path) -> None:
+    """Each waits for the file that the next one makes."""
+    body = (
+        "from pathlib import Path\nPath(str(self.input)).touch()\n"
+        "while not Path(str(4 + (self.input - 3) % 4)).exists(): time.sleep(0.01)\n"
+        "self.cores = [os.environ[name] for name in ('K8SFLOW_CPUS', 'OMP_NUM_THREADS')]"
+    )
+    shared = pod(tmp_path, body, "--at-a-time=4", K8SFLOW_CPUS="8")
+    code, message, _ = shared.ended()
+    assert code == 0
+    assert message.ends == dict.fromkeys(range(4), DONE)
+    commit = shared.runner.run_store.read_commit("work", "6")
+    assert commit is not None
+    assert ArtifactStore(shared.runner.store, "F").load(commit.artifacts["cores"], "cores") == ["2", "2"]
+
+
+def test_a_pod_that_is_asked_to_end_reports_what_is_done(tmp_path: Path) -> None:
+    """The others have no end: the driver learns from the pod's status why it was to end."""
+    shared = pod(tmp_path, "if self.input > 4: time.sleep(60)")
+    wait_for(lambda: shared.runner.run_store.read_outcome("work", "4", 0) is not None)
+    wait_for(lambda: shared.runner.run_store.attempts("work", "5"))
+    shared.process.send_signal(signal.SIGTERM)
+    code, message, log = shared.ended()
+    assert code == 143
+    assert message.ends == {0: DONE}
+    assert log["4"][-1] == DONE
+
+
+def test_branches_may_finish_in_the_grace_of_their_pod(tmp_path: Path) -> None:
+    """They are shown that it is about to end."""
+    body = "open(f'{self.input}.here', 'w').close()\nwhile not current.preempted: time.sleep(0.01)"
+    shared = pod(tmp_path, body, "--termination-grace=30", "--at-a-time=4")
+    wait_for(lambda: len(list((tmp_path / "work/code").glob("*.here"))) == 4)
+    shared.process.send_signal(signal.SIGTERM)
+    code, message, _ = shared.ended()
+    assert code == 0
+    assert message.ends == dict.fromkeys(range(4), DONE)
+
+
+def test_branches_of_a_file_that_can_not_be_loaded_all_say_so(tmp_path: Path) -> None:
+    code, message, _ = pod(tmp_path, "pass", "--file=missing.py").ended()
+    assert code == 1
+    assert {end.outcome for end in message.ends.values()} == {Outcome.USER_ERROR}
+    assert "missing.py can't be loaded in the pod" in message.ends[3].explained.summary
+
+
+results = st.builds(
+    TaskResult,
+    st.just(Outcome.SUCCEEDED),
+    st.builds(Transition, st.just(("join",)), st.one_of(st.none(), st.integers(0, 9))),
+) | st.builds(lambda text: failed(Outcome.USER_ERROR, text, text * 30, "fix it"), st.text(max_size=80))
+
+
+@given(st.dictionaries(st.integers(0, 300), results, max_size=200))
+def test_what_a_message_has_is_true_and_it_is_short(ends: Mapping[int, TaskResult]) -> None:
+    """A failure may have lost its details, and an end may be missing; none is wrong."""
+    text = SharedEnds(ends).to_termination_message()
+    assert len(text.encode()) <= TERMINATION_MESSAGE_BYTES
+    for position, found in SharedEnds.from_json(text).ends.items():
+        assert (found.outcome, found.transition) == (ends[position].outcome, ends[position].transition)
+
+
+def test_a_thousand_branches_that_succeed_fit_into_a_message() -> None:
+    ends = dict.fromkeys(range(1000), DONE)
+    assert SharedEnds.from_json(SharedEnds(ends).to_termination_message()).ends == ends
+
+
+@given(st.sampled_from(["stdout", "stderr"]), st.binary(max_size=40), st.sampled_from(["0", "3.17-2"]))
+def test_output_of_a_task_is_read_as_its_own(stream: OutputStream, data: bytes, task: str) -> None:
+    encoder = Encoder(stream, task)
+    lines = (encoder.feed(data) + encoder.flush()).split(b"\n")[:-1]
+    pieces = [piece for piece in map(decode, lines) if isinstance(piece, Piece)]
+    assert len(pieces) == len(lines)
+    assert {(piece.stream, piece.task) for piece in pieces} <= {(stream, task)}
+    assert b"".join(piece.data for piece in pieces) == data
+    assert decode(encode_result("{}", task).rstrip(b"\n")) == ResultLine("{}", task)
