@@ -126,7 +126,7 @@ class PodOptions:
     secret_files: Mapping[str, str] | None = _option(parse.folders, "Secrets mounted as files, secret=/folder")
     config_maps: tuple[str, ...] | None = _option(parse.names, "ConfigMaps whose keys are environment variables")
     config_map_files: Mapping[str, str] | None = _option(parse.folders, "ConfigMaps mounted as files, name=/folder")
-    env: Mapping[str, str] | None = _option(parse.pairs, "more environment variables of the container")
+    env: Mapping[str, str] | None = _option(parse.variables, "more environment variables of the container")
 
     node_selector: Mapping[str, str] | None = _option(parse.pairs, "labels that the node must have")
     compute_pool: str | None = _option(text, "value of the node label outerbounds.co/compute-pool")
@@ -139,8 +139,8 @@ class PodOptions:
     runtime_class: str | None = _option(parse.name, "runtime class of the pod, such as gvisor")
     queue: str | None = _option(parse.name, "Kueue's LocalQueue; the Job is created suspended, and Kueue starts it")
 
-    labels: Mapping[str, str] | None = _option(parse.pairs, "more labels of the Job and the pod")
-    annotations: Mapping[str, str] | None = _option(parse.pairs, "more annotations of the Job and the pod")
+    labels: Mapping[str, str] | None = _option(parse.marks, "more labels of the Job and the pod")
+    annotations: Mapping[str, str] | None = _option(parse.marks, "more annotations of the Job and the pod")
     run_as_user: int | None = _option(count, "numeric user of the container (default 65532)")
     security_context: Mapping[str, Any] | None = _option(
         parse.security_context, "security context of the task's container, on top of the restricted one"
@@ -219,6 +219,8 @@ class PodOptions:
             for name in ("tmpfs_size", "tmpfs_path", "tmpfs_tempdir"):
                 if getattr(self, name) is not None:
                     raise ValueError(f"{name} has no effect without use_tmpfs=True")
+        if self.branches_at_a_time is not None and self.branches_per_pod is None:
+            raise ValueError("branches_at_a_time has no effect without branches_per_pod")
         if self.gpu_model is not None and "=" not in self.gpu_model:
             vendor = self.gpu_vendor or "nvidia"
             if vendor not in parse.GPU_MODEL_LABELS:

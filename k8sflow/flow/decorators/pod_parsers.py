@@ -131,6 +131,26 @@ def pairs(value: object) -> dict[str, str]:
     return found
 
 
+def variables(value: object) -> dict[str, str]:
+    """Environment variables and their values."""
+    found = pairs(value)
+    for key in found:
+        if not key or "=" in key or "\0" in key:
+            raise ValueError(f"{key!r} can't be the name of an environment variable")
+        if key.startswith("K8SFLOW_"):
+            raise ValueError(f"{key} is set by k8sflow; variables called K8SFLOW_… can't be set in a pod")
+    return found
+
+
+def marks(value: object) -> dict[str, str]:
+    """Labels or annotations and their values, other than those by which a run finds its pods."""
+    found = pairs(value)
+    for key in found:
+        if key.startswith(("k8sflow.dev/", "batch.kubernetes.io/")) or key == "app.kubernetes.io/managed-by":
+            raise ValueError(f"{key} is set by k8sflow or Kubernetes: the run finds its pods by it")
+    return found
+
+
 def amounts(value: object) -> dict[str, str]:
     """Extended resources, ``vendor.com/thing``, and how many of each."""
     found = {}

@@ -71,7 +71,7 @@ def test_the_grace_is_the_pods() -> None:
 
 
 def test_job_and_pod_carry_the_names_of_their_task() -> None:
-    manifest = made(labels={"team": "a", "k8sflow.dev/run": "forged"})
+    manifest = made(labels={"team": "a"})
     for metadata in (manifest["metadata"], manifest["spec"]["template"]["metadata"]):
         assert metadata["labels"] == {
             "team": "a",

@@ -42,6 +42,10 @@ def test_tolerations_are_a_list_or_json() -> None:
         ({"image_pull_policy": "Sometimes"}, "Always, IfNotPresent, Never"),
         ({"node_selector": "ssd"}, "key=value"),
         ({"env": {"A": 1}}, "quote it"),
+        ({"env": {"K8SFLOW_BUCKET": "other"}}, "K8SFLOW_BUCKET is set by k8sflow"),
+        ({"env": {"A=B": "x"}}, "'A=B' can't be the name"),
+        ({"labels": {"k8sflow.dev/run": "other"}}, "the run finds its pods by it"),
+        ({"annotations": "k8sflow.dev/attempt=7"}, "the run finds its pods by it"),
         ({"tolerations": [{"kee": "x"}]}, "Did you mean 'key'?"),
         ({"tolerations": "[oops"}, "tolerations='[oops'"),
         ({"run_as_user": "root"}, "run_as_user='root'"),
@@ -148,3 +152,9 @@ def test_a_maximum_without_effect_is_refused(values: dict[str, Any], words: str)
     with pytest.raises(FlowDefinitionError) as caught:
         pod_options(**values).more_memory()
     assert words in str(caught.value)
+
+
+def test_a_number_of_branches_at_a_time_without_effect_is_refused() -> None:
+    with pytest.raises(ValueError, match="no effect without branches_per_pod"):
+        pod_options(branches_at_a_time=4).check()
+    pod_options(branches_at_a_time=4, branches_per_pod=8).check()
