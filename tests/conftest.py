@@ -30,19 +30,15 @@ settings.load_profile("any machine")
 _EXPENSIVE = ("tests/flows/", "tests/unit/parallel/", "tests/unit/task/host/test_agent.py")
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--fail-on-skip", action="store_true", help="fail if a test was skipped, as CI does")
-
-
 @pytest.hookimpl(trylast=True)  # the terminal reporter has counted everything
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Fail a session in which a test was skipped or expected to fail, if CI asks for that."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    if reporter is None or not session.config.getoption("--fail-on-skip"):
+    if reporter is None or not os.environ.get("FAIL_ON_SKIP"):
         return
     reasons = [outcome for outcome in ("skipped", "xfailed", "xpassed") if reporter.stats.get(outcome)]
     if reasons and session.exitstatus == pytest.ExitCode.OK:
-        reporter.write_line(f"tests were {' and '.join(reasons)}, which --fail-on-skip counts as a failure", red=True)
+        reporter.write_line(f"tests were {' and '.join(reasons)}, which FAIL_ON_SKIP counts as a failure", red=True)
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 

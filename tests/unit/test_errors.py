@@ -17,7 +17,16 @@ PACKAGE = Path(k8sflow.__file__).parent
 KINDS = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, BaseException)]
 PARALLEL = [parallel.RemoteError, parallel.WorkerDied, parallel.WorkerOutOfMemory]
 # Caught inside the package, before they reach a user.
-INTERNAL = {"InitReachedError", "DuplicateKeyError", "ServerDied", "Stopped"}
+INTERNAL = {
+    "DuplicateKeyError",
+    "InitReachedError",
+    "MissingPeersError",
+    "NoAnswerError",
+    "NoKeysError",
+    "RefusedError",
+    "ServerDied",
+    "Stopped",
+}
 TREE_LINE = re.compile(r"^ {4}( *)(\w+)  +\S", re.MULTILINE)
 
 

@@ -63,6 +63,7 @@ def test_a_run_is_detached(
     variables = {
         "K8SFLOW_BUCKET": f"{s3server.BUCKET}/deployed",
         "K8SFLOW_ENDPOINT": s3_server.endpoint,
+        "K8SFLOW_IN_CLUSTER_ENDPOINT": "http://s3.example.com",
         "K8SFLOW_KUBERNETES_NAMESPACE": "lab",
     }
     server.first_status = {"phase": "Running"}
