@@ -201,15 +201,17 @@ def test_a_driver_that_takes_over_repeats_no_hook(
 @pytest.mark.parametrize(
     ("endpoint", "words"),
     [
-        ("http://s3.nowhere.svc:9000", "its name can't be resolved by DNS"),
-        ("http://127.0.0.1:9", "the connection was refused, so nothing listens there"),
+        ("http://s3.nowhere.invalid:9000", "its name can't be resolved by DNS"),
+        ("http://{node}:9", "the connection was refused, so nothing listens there"),
     ],
 )
 def test_a_wrong_endpoint_of_the_pods_is_reported_by_the_first_task(
     namespace: Namespace, flow: Path, endpoint: str, words: str
 ) -> None:
-    """The run ends with it, after one pod."""
-    done = namespace.run(flow, *KUBERNETES, K8SFLOW_IN_CLUSTER_ENDPOINT=endpoint)
+    """The run ends with it, after one pod; a Service that doesn't exist is reported before the run starts."""
+    (node,) = namespace.objects("nodes")
+    address = next(found["address"] for found in node["status"]["addresses"] if found["type"] == "InternalIP")
+    done = namespace.run(flow, *KUBERNETES, K8SFLOW_IN_CLUSTER_ENDPOINT=endpoint.format(node=address))
     assert done.code == 1
     assert words in done.text
     assert "K8SFLOW_IN_CLUSTER_ENDPOINT" in done.text
