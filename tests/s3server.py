@@ -15,7 +15,7 @@ from tests.cluster.s3 import S3Server
 from tests.support import wait_for
 
 KEYS = {"AWS_ACCESS_KEY_ID": "tester", "AWS_SECRET_ACCESS_KEY": "not-a-secret"}
-# Keeps the profile of the user who runs the tests away from them.
+# Hides the developer's own AWS profile from the tests.
 NO_FILES = {"AWS_CONFIG_FILE": "/nowhere", "AWS_SHARED_CREDENTIALS_FILE": "/nowhere"}
 BUCKET = "tests"
 

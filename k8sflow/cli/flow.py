@@ -94,7 +94,7 @@ def _group(definition: FlowDefinition) -> click.Group:
 
 
 def _commands_of_pods(definition: FlowDefinition) -> list[click.Command]:
-    """The commands that a pod's agent starts, and a person who looks for an error."""
+    """The commands run by the agent in a pod, and by hand when debugging."""
     return [
         click.Command(
             "step",

@@ -60,7 +60,7 @@ class _Chart:
 
     @property
     def seconds(self) -> float:
-        """The time that a column stands for."""
+        """The time per column, in seconds."""
         return max(self.end - self.start, 1e-6) / self.columns
 
     def bar(self, execution: Execution) -> str:

@@ -29,7 +29,7 @@ class ParameterContext(NamedTuple):
 
     Args:
         flow_name: The flow's class name.
-        user_name: The user who starts the run.
+        user_name: The user starting the run.
         parameter_name: The parameter whose default it is.
         logger: Prints a line for the user.
         ds_type: Where the run's state will be: local or s3.

@@ -1,4 +1,4 @@
-"""The commands that look at a cluster, from another machine, by a user who has the documented Role and nothing else."""
+"""Commands that inspect a cluster, run from another machine with only the documented Role."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ def documents(
     Args:
         flow: The flow's name.
         decorations: Its decorators.
-        user: The user who starts the run.
+        user: The user starting the run.
         branch: The value of ``--branch``.
         production: The value of ``--production``.
 

@@ -124,8 +124,8 @@ class FlowRunStatus:
     def interrupted(self) -> None:
         """Handles the driver's SIGTERM: returns where the run is to be cancelled, and else ends this process.
 
-        A user who deletes the FlowRun wants the run to end. A node that is drained, or a pod that is deleted, ends
-        only this driver: the next one continues from the store, as after ``kill -9``.
+        Deleting the FlowRun cancels the run. Draining the node or deleting the pod only ends this driver: the next one
+        continues from the store, as after ``kill -9``.
         """
         # A signal may come while this thread is in an event loop, so the question is asked in another.
         with ThreadPoolExecutor(1) as pool:
