@@ -44,7 +44,7 @@ from k8sflow.task.host.become import become_task
 from k8sflow.task.host.framing import Encoder, OutputStream, encode_result
 from k8sflow.task.host.gang import MissingPeersError, wait_for_peers
 from k8sflow.task.host.preemption import Preemption
-from k8sflow.task.host.reaping import reap
+from k8sflow.task.host.reaping import catch_signals, reap
 from k8sflow.task.host.shared import SharedHost
 from k8sflow.task.host.supervise import Stream, TaskProcess, new_pipes
 from k8sflow.task.host.uploads import LogUploads
@@ -185,7 +185,7 @@ class _Host:
 
     def run(self) -> TaskResult:
         """Runs the task, and returns its result."""
-        self._catch_signals()
+        catch_signals(self._selector, (self._woken, self._wakeup), self._terminate)
         process = self._start()
         self._uploads = LogUploads({stream: self._open_log(stream) for stream in _OUTPUTS}, self._patience, self._say)
         if self._spec.memory:
@@ -232,14 +232,6 @@ class _Host:
     def _open_log(self, stream: str) -> TimedLog:
         name = self._spec.name
         return self._run_store.open_log(name.step, name.id, self._spec.attempt, stream, self._settings.log_limit_bytes)
-
-    def _catch_signals(self) -> None:
-        for end in (self._wakeup, self._woken):
-            end.setblocking(False)
-        signal.set_wakeup_fd(self._wakeup.fileno(), warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.signal(signal.SIGTERM, self._terminate)
-        self._selector.register(self._woken, selectors.EVENT_READ)
 
     def _terminate(self, _number: int = signal.SIGTERM, _frame: FrameType | None = None) -> None:
         """Passes SIGTERM on to the task; the kubelet sends SIGKILL when the pod's grace period is over."""

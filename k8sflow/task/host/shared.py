@@ -22,7 +22,7 @@ from k8sflow.flow.outcome import Outcome
 from k8sflow.task.batch import TaskBatch
 from k8sflow.task.host.framing import OutputStream
 from k8sflow.task.host.preemption import Preemption
-from k8sflow.task.host.reaping import reap
+from k8sflow.task.host.reaping import catch_signals, reap
 from k8sflow.task.host.supervise import Stream, TaskProcess, new_pipes
 from k8sflow.task.host.verdict import verdict
 from k8sflow.task.result import TaskResult, failed
@@ -58,7 +58,7 @@ class SharedHost:
 
     def run(self) -> SharedEnds:
         """Runs the tasks, and returns their ends as far as they are known."""
-        self._catch_signals()
+        catch_signals(self._selector, (self._woken, self._wakeup), self._terminate)
         process = self._start()
         status = None
         while status is None:
@@ -94,14 +94,6 @@ class SharedHost:
         if self._preemption.is_terminated:
             self._terminate()
         return self._process
-
-    def _catch_signals(self) -> None:
-        for end in (self._wakeup, self._woken):
-            end.setblocking(False)
-        signal.set_wakeup_fd(self._wakeup.fileno(), warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.signal(signal.SIGTERM, self._terminate)
-        self._selector.register(self._woken, selectors.EVENT_READ)
 
     def _terminate(self, _number: int = signal.SIGTERM, _frame: FrameType | None = None) -> None:
         """Passes SIGTERM on; the process ends its tasks, at once or when the time that they have is over."""
