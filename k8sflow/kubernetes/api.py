@@ -35,6 +35,7 @@ _LATE_SECONDS = 8.0  # a server that is busy takes some seconds for a list of ev
 _FIRST_DELAY_SECONDS = 0.5
 _LONGEST_DELAY_SECONDS = 15.0
 _TERMINATING_DELAY_SECONDS = 1.0
+_JITTER = random.SystemRandom()  # the user's code may have seeded the shared generator
 
 _log = DebugLog(__name__)
 
@@ -366,7 +367,7 @@ def backoff(first: float, longest: float) -> Iterator[float]:
     """
     ceiling = first
     while True:
-        yield random.uniform(0, ceiling)  # noqa: S311 - spreads load; not for security
+        yield _JITTER.uniform(0, ceiling)
         ceiling = min(longest, ceiling * 2)
 
 

@@ -33,6 +33,7 @@ FIRST_CONTACT_SECONDS = 15.0
 _log = DebugLog(__name__)
 _FIRST_PAUSE_SECONDS = 0.25
 _LONGEST_PAUSE_SECONDS = 8.0
+_JITTER = random.SystemRandom()  # the user's code may have seeded the shared generator
 # A method of a store, whose type the decorator preserves.
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
@@ -169,7 +170,7 @@ def _pauses() -> Iterator[float]:
     """Pauses that double up to the longest, with jitter, so that the tasks of a run don't all retry at once."""
     for n in itertools.count():
         ceiling = min(_FIRST_PAUSE_SECONDS * 2.0 ** min(n, 16), _LONGEST_PAUSE_SECONDS)
-        yield random.uniform(ceiling / 2, ceiling)  # noqa: S311  spreads load, guards nothing
+        yield _JITTER.uniform(ceiling / 2, ceiling)
 
 
 def _given_up(error: OutageError, waited: float) -> OutageError:

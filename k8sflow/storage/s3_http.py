@@ -37,6 +37,7 @@ _BUCKET = re.compile(r"[A-Za-z0-9._-]{1,255}")
 _PROFILES = ("AWS_PROFILE", "AWS_DEFAULT_PROFILE")
 _SUCCESS = range(200, 300)
 _OVERLOADED = frozenset({429, 500, 502, 503, 504})
+_JITTER = random.SystemRandom()  # the user's code may have seeded the shared generator
 _Result = TypeVar("_Result")
 
 
@@ -240,7 +241,7 @@ def _again(call: Callable[[], _Result]) -> _Result:
         except RefusedError as error:
             if error.status not in _OVERLOADED:
                 raise
-        time.sleep(random.random() * 2**number)  # noqa: S311  spreads load, guards nothing
+        time.sleep(_JITTER.random() * 2**number)
     return call()
 
 

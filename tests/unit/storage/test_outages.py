@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import random
 import re
 import threading
 from collections.abc import Iterator
@@ -59,6 +60,20 @@ def refused(store: S3Store, count: int = 1) -> None:
     store.patience.failed = counted  # type: ignore[method-assign]
     wait_for(lambda: tries[0] >= count)
     store.patience.failed = failed  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("server", ["plain"], indirect=True)  # the retries inside botocore draw from it
+def test_retries_dont_draw_from_the_generator_that_the_users_code_seeded(server: Server) -> None:
+    store = opened(server, Patience(300))
+    server.stop()
+    random.seed(7)
+    before = random.getstate()
+    waiting = threading.Thread(target=lambda: list(store.list_keys("F/")), daemon=True)
+    waiting.start()
+    refused(store, 2)
+    assert random.getstate() == before
+    server.start()
+    waiting.join()
 
 
 @pytest.mark.slow
