@@ -105,9 +105,25 @@ class RunStore:
                 cause="It has no run.json, or an empty one, which may happen after a power cut.",
             ) from error
 
-    def commit(self, step: str, task: str, commit: Commit) -> bool:
-        """Commits a task's result; returns False if another attempt has committed before."""
-        return self.store.put_new(self.task_key(step, task, "commit.json"), to_bytes(commit.to_document()))
+    def commit(self, step: str, task: str, commit: Commit, *, is_one_of_several: bool = False) -> bool:
+        """Commits a task's result; returns False if another attempt has committed before.
+
+        Args:
+            step: The task's step.
+            task: The task's id.
+            commit: The result.
+            is_one_of_several: Whether the task has to run together with others. They are run again as one, so the
+                results of their earlier attempts are replaced.
+        """
+        key, data = self.task_key(step, task, "commit.json"), to_bytes(commit.to_document())
+        if self.store.put_new(key, data):
+            return True
+        if is_one_of_several:
+            earlier = self.read_commit(step, task)
+            if earlier is not None and earlier.attempt < commit.attempt:
+                self.store.put(key, [data])
+                return True
+        return False
 
     def read_commit(self, step: str, task: str) -> Commit | None:
         """A task's commit, or None if it has none yet; ``Tables`` adds inherited artifacts."""

@@ -53,7 +53,7 @@ def commit_caught(run_store: RunStore, graph: Graph, spec: TaskSpec, failure: Ta
         without=kept.without,
         is_caught=True,
     )
-    is_first = run_store.commit(spec.name.step, spec.name.id, commit)
+    is_first = run_store.commit(spec.name.step, spec.name.id, commit, is_one_of_several=spec.nodes > 1)
     discard(run_store, spec.name.step, spec.name.id)
     if not is_first:
         return committed_result(run_store, spec) or failure

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from k8sflow.errors import StorageError
 from k8sflow.flow.outcome import Outcome
 from k8sflow.storage.clones import read_commits
-from k8sflow.storage.records import OutcomeRecord
+from k8sflow.storage.records import Commit, OutcomeRecord
 from k8sflow.storage.run_store import RunStore
 from k8sflow.task.result import Failure, TaskResult, Transition, failed
 from k8sflow.task.spec import TaskName, TaskSpec
@@ -17,9 +17,12 @@ _FEW = 5  # commits are read one by one
 
 
 def committed_result(run_store: RunStore, spec: TaskSpec) -> TaskResult | None:
-    """The result of a task that the store has a commit of, no matter which execution wrote it; else None."""
+    """The result of a task that the store has a commit of; else None.
+
+    It doesn't matter which execution wrote it, unless the task has to run together with others: they count as one.
+    """
     commit = run_store.read_commit(spec.name.step, spec.name.id)
-    if commit is None:
+    if commit is None or not _counts(commit, spec):
         return None
     width = commit.foreach.width if commit.foreach is not None else None
     limit = commit.foreach.max_parallel if commit.foreach is not None else None
@@ -31,16 +34,19 @@ def committed_results(run_store: RunStore, specs: Sequence[TaskSpec]) -> dict[Ta
 
     Of many tasks, one listing finds those; only their commits are read.
     """
-    names = [spec.name for spec in specs]
-    if len(names) > _FEW:
-        committed = run_store.committed(names[0].step)
-        names = [name for name in names if name.id in committed]
-    found = zip(names, read_commits(run_store, [(name.step, name.id) for name in names]), strict=True)
+    if len(specs) > _FEW:
+        committed = run_store.committed(specs[0].name.step)
+        specs = [spec for spec in specs if spec.name.id in committed]
+    found = zip(specs, read_commits(run_store, [(spec.name.step, spec.name.id) for spec in specs]), strict=True)
     return {
-        name: TaskResult(Outcome.SUCCEEDED, Transition(commit.steps, commit.width, commit.max_parallel))
-        for name, commit in found
-        if commit is not None
+        spec.name: TaskResult(Outcome.SUCCEEDED, Transition(commit.steps, commit.width, commit.max_parallel))
+        for spec, commit in found
+        if commit is not None and _counts(commit, spec)
     }
+
+
+def _counts(commit: Commit, spec: TaskSpec) -> bool:
+    return spec.nodes == 1 or commit.attempt == spec.attempt
 
 
 def write_outcome(run_store: RunStore, spec: TaskSpec, result: TaskResult) -> None:

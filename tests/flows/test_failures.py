@@ -11,7 +11,7 @@ import pytest
 from k8sflow.client import Run
 from k8sflow.storage.folder import FolderStore
 from k8sflow.storage.run_store import RunStore
-from tests.support import run_flow, wait_for_death, write_flow
+from tests.support import flow_command, run_flow, wait_for_death, write_flow
 
 HEAD = "from k8sflow import FlowSpec, catch, current, retry, step, timeout\nimport os, signal, subprocess, sys, time\n"
 
@@ -212,7 +212,7 @@ def test_processes_that_know_each_other_are_retried_together(tmp_path: Path) -> 
     """When one fails, those that wait for it are ended; all run again with one attempt number, as a single retry."""
     done, found = run(tmp_path, TOGETHER.format(decorators="@retry(times=2, minutes_between_retries=0)", body=FAILS))
     assert done.returncode == 0, done.stdout + done.stderr
-    assert found["join"].task.data.all[1:] == [2, 2]
+    assert found["join"].task.data.all == [2, 2, 2]
     assert [found.run_store.attempts("train", str(i)) for i in range(3)] == [[0, 1, 2]] * 3
     assert "(retry 2 of 2)" in done.stdout
     outcome = found.run_store.read_outcome("train", "2", 0)
@@ -220,6 +220,25 @@ def test_processes_that_know_each_other_are_retried_together(tmp_path: Path) -> 
     assert (outcome.outcome, "train/1" in outcome.summary) == ("cancelled", True)
     assert "train      " in done.stdout
     assert "3 done" in done.stdout
+
+
+def test_a_process_that_dies_has_no_result_of_an_earlier_execution(tmp_path: Path) -> None:
+    """The first one has a result when the second fails, and is killed when all run again: they run a third time."""
+    body = (
+        'if me == 1 and not current.retry_count:\n                while not current.run["train"]["0"].finished: '
+        "time.sleep(0.01)\n                raise ValueError"
+    )
+    source = TOGETHER.format(decorators="@retry(times=2, minutes_between_retries=0)", body=body).replace(
+        "if me == 0:", "if me == 0:\n            if current.retry_count == 1: os.kill(os.getpid(), 9)"
+    )
+    done, found = run(tmp_path, source)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert found["join"].task.data.all == [2, 2, 2]
+    commit = tmp_path / ".k8sflow/F/runs/r/tasks/train/1/commit.json"
+    commit.write_text(commit.read_text().replace('"attempt":2', '"attempt":1'))
+    done = flow_command(tmp_path / "flow.py", "resume", "join", "--origin-run-id", "r")
+    assert done.returncode == 1
+    assert "the results of train/0 and train/1 are of different executions: attempts 2 and 1." in done.stdout
 
 
 def test_a_process_that_fails_for_good_ends_those_that_wait_for_it(tmp_path: Path) -> None:

@@ -318,8 +318,8 @@ class RunState:
     def _submit_together(self, tasks: Sequence[TaskSpec]) -> None:
         """Passes on tasks that run together, also those with a result: the others would wait for them for ever.
 
-        A second result of a task is dropped, as ever. Tasks that outlive their driver may still run as the last
-        execution.
+        The result of a later execution replaces that of an earlier one. Tasks that outlive their driver may still run
+        as the last execution.
         """
         names = [str(task.name) for task in tasks]
         started = [self._earlier.started[name] for name in names if name in self._earlier.started]

@@ -189,6 +189,7 @@ class Inputs:
         self._tables = Tables(run_store)
         self._cache: dict[int, Branch] = {}
         self._commits: dict[TaskName, Commit] = {}
+        self._attempts: dict[tuple[int, ...], tuple[TaskName, int]] = {}
         self._room = _KEPT_BYTES
 
     def __len__(self) -> int:
@@ -268,8 +269,21 @@ class Inputs:
                 f"the task {name} has no result in {self._run_store.store.url}.",
                 cause="It was removed since it finished.",
             )
+        if self._definition.graph[name.step].is_parallel:
+            self._refuse_mixture(name, commit)
         size = _COMMIT_BYTES + sum(_REFERENCE_BYTES + len(ref.inline or "") for ref in commit.artifacts.values())
         if size <= self._room:
             self._room -= size
             self._commits[name] = commit
         return commit
+
+    def _refuse_mixture(self, name: TaskName, commit: Commit) -> None:
+        """Refuses results of different executions of tasks that have to run together."""
+        first, attempt = self._attempts.setdefault(name.path[:-1], (name, commit.attempt))
+        if commit.attempt != attempt:
+            raise ArtifactError(
+                f"the results of {first} and {name} are of different executions: attempts {attempt} and "
+                f"{commit.attempt}.",
+                cause="These tasks run together and are retried as one, but a pod of an earlier execution was late.",
+                advice=f"Run the step {name.step} again: resume {name.step}",
+            )

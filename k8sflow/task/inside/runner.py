@@ -132,7 +132,7 @@ class TaskRunner:
             layers=left.layers,
             without=left.without,
         )
-        if not self.run_store.commit(spec.name.step, spec.name.id, commit):
+        if not self.run_store.commit(spec.name.step, spec.name.id, commit, is_one_of_several=spec.nodes > 1):
             return committed_result(self.run_store, spec) or TaskResult(Outcome.STORAGE_ERROR)
         moments.note("committed")
         return TaskResult(Outcome.SUCCEEDED, transition)
