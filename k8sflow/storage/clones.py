@@ -31,6 +31,7 @@ class RawCommit:
         max_parallel: The number of branches that may run at a time.
         is_clone: True if it was itself cloned from another run.
         layers: The tasks from which it inherited artifacts, as ``step/id``.
+        attempt: The attempt that wrote it.
     """
 
     data: bytes = field(repr=False)
@@ -39,6 +40,7 @@ class RawCommit:
     max_parallel: int | None = None
     is_clone: bool = False
     layers: tuple[str, ...] = ()
+    attempt: int = 0
 
     @staticmethod
     def of(data: bytes, document: Mapping[str, Any]) -> RawCommit:
@@ -46,7 +48,8 @@ class RawCommit:
         foreach = document["foreach"] or {"width": None, "max_parallel": None}
         is_clone = document.get("origin") is not None
         layers = tuple(document.get("layers", ()))
-        return RawCommit(data, tuple(document["steps"]), foreach["width"], foreach["max_parallel"], is_clone, layers)
+        steps, attempt = tuple(document["steps"]), document["attempt"]
+        return RawCommit(data, steps, foreach["width"], foreach["max_parallel"], is_clone, layers, attempt)
 
     def clone(self, origin: str, steps: tuple[str, ...]) -> bytes:
         """The bytes of its clone in another run.

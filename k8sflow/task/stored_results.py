@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from k8sflow.errors import StorageError
 from k8sflow.flow.outcome import Outcome
 from k8sflow.storage.clones import read_commits
-from k8sflow.storage.records import Commit, OutcomeRecord
+from k8sflow.storage.records import OutcomeRecord
 from k8sflow.storage.run_store import RunStore
 from k8sflow.task.result import Failure, TaskResult, Transition, failed
 from k8sflow.task.spec import TaskName, TaskSpec
@@ -22,7 +22,7 @@ def committed_result(run_store: RunStore, spec: TaskSpec) -> TaskResult | None:
     It doesn't matter which execution wrote it, unless the task has to run together with others: they count as one.
     """
     commit = run_store.read_commit(spec.name.step, spec.name.id)
-    if commit is None or not _counts(commit, spec):
+    if commit is None or not _counts(commit.attempt, spec):
         return None
     width = commit.foreach.width if commit.foreach is not None else None
     limit = commit.foreach.max_parallel if commit.foreach is not None else None
@@ -41,12 +41,12 @@ def committed_results(run_store: RunStore, specs: Sequence[TaskSpec]) -> dict[Ta
     return {
         spec.name: TaskResult(Outcome.SUCCEEDED, Transition(commit.steps, commit.width, commit.max_parallel))
         for spec, commit in found
-        if commit is not None and _counts(commit, spec)
+        if commit is not None and _counts(commit.attempt, spec)
     }
 
 
-def _counts(commit: Commit, spec: TaskSpec) -> bool:
-    return spec.nodes == 1 or commit.attempt == spec.attempt
+def _counts(attempt: int, spec: TaskSpec) -> bool:
+    return spec.nodes == 1 or attempt == spec.attempt
 
 
 def write_outcome(run_store: RunStore, spec: TaskSpec, result: TaskResult) -> None:
