@@ -237,6 +237,7 @@ def _environment(job: TaskJob) -> list[Manifest]:
         # A divisor of 1 rounds up to whole cores: a task that requests 500m sees one.
         {"name": "K8SFLOW_CPUS", "valueFrom": _resource("requests.cpu")},
         {"name": "K8SFLOW_MEMORY_BYTES", "valueFrom": _resource("limits.memory")},
+        *([{"name": "K8SFLOW_GPUS", "value": str(options.gpu)}] if options.gpu else []),
         {"name": "K8SFLOW_POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
         {"name": "K8SFLOW_POD_UID", "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}},
         {"name": "K8SFLOW_NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},

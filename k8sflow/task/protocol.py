@@ -17,3 +17,5 @@ ENTERED = b"\n"
 NOTICE_VARIABLE = "K8SFLOW_PREEMPTION_NOTICE"
 # The environment variable with the address of the first of the processes that run together, each in a pod of its own.
 MAIN_ADDRESS_VARIABLE = "K8SFLOW_MAIN_ADDRESS"
+# The environment variable with the number of GPUs that a task's pod requests, if it requests any.
+GPUS_VARIABLE = "K8SFLOW_GPUS"

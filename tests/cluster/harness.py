@@ -62,6 +62,14 @@ class Cluster:
         """Load an image of the engine into the cluster."""
         loading.load([reference], self.kind, self.places)
 
+    def torch_image(self) -> str:
+        """Return a user's image with PyTorch; build and load it if necessary."""
+        with held(self.places.root / "lock"):
+            base = images.ensure_python_base(self.kind.engine, self.places)
+            reference = images.ensure(images.torch(base), self.kind.engine)
+            self.load_image(reference)
+        return reference
+
 
 def port() -> int:
     """Return the port of the S3 server on this machine."""

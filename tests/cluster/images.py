@@ -71,6 +71,11 @@ def python(base: str) -> Recipe:
     return Recipe("k8sflow-test/python", files, {"BASE_IMAGE": base})
 
 
+def torch(base: str) -> Recipe:
+    """Return a user's image with PyTorch, on an image of Debian; only the tests that train something build it."""
+    return Recipe("k8sflow-test/torch", {"Dockerfile": HERE / "images" / "torch" / "Dockerfile"}, {"BASE_IMAGE": base})
+
+
 def k8sflow(base: str) -> Recipe:
     """Return the k8sflow image of this checkout, on an image with Python and pip."""
     files = {f"k8sflow/{file.relative_to(CHECKOUT / 'k8sflow')}": file for file in files_below(CHECKOUT / "k8sflow")}

@@ -1,7 +1,10 @@
 """The position of a task among those that run together, as training libraries expect it in the environment.
 
 The variables are those of PyTorch (https://pytorch.org/docs/stable/distributed.html#environment-variable-initialization)
-and the defaults of ``torchrun``'s options (PET_…).
+and the defaults of ``torchrun``'s options: it reads each of them from ``PET_`` and the option's name
+(https://github.com/pytorch/pytorch/blob/main/torch/distributed/run.py). Not set are those whose defaults are right:
+PET_RDZV_BACKEND, since the static rendezvous is the one that uses the address of the first process and keeps the ranks
+of the nodes; and PET_NPROC_PER_NODE, one process, unless the task has a pod with GPUs.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from k8sflow.flow.current import Parallel
-from k8sflow.task.protocol import MAIN_ADDRESS_VARIABLE
+from k8sflow.task.protocol import GPUS_VARIABLE, MAIN_ADDRESS_VARIABLE
 from k8sflow.task.spec import TaskName, TaskSpec
 
 _HERE = "127.0.0.1"
@@ -44,6 +47,7 @@ def environment_set(spec: TaskSpec, parallel: Parallel) -> Iterator[None]:
 def _variables(spec: TaskSpec, parallel: Parallel) -> dict[str, str]:
     is_alone_here = MAIN_ADDRESS_VARIABLE in os.environ  # each has a pod of its own
     rank, nodes, port = str(parallel.node_index), str(parallel.num_nodes), str(_port(spec))
+    gpus = os.environ.get(GPUS_VARIABLE) if is_alone_here else None
     return {
         "MASTER_ADDR": parallel.main_ip,
         "MASTER_PORT": port,
@@ -55,6 +59,7 @@ def _variables(spec: TaskSpec, parallel: Parallel) -> dict[str, str]:
         "PET_MASTER_PORT": port,
         "PET_NNODES": nodes,
         "PET_NODE_RANK": rank,
+        **({"PET_NPROC_PER_NODE": gpus} if gpus else {}),
     }
 
 

@@ -170,6 +170,12 @@ def test_the_container_gets_its_resources_from_the_downward_api() -> None:
     assert environment["K8SFLOW_MEMORY_BYTES"]["resourceFieldRef"]["resource"] == "limits.memory"
 
 
+def test_the_container_gets_its_number_of_gpus() -> None:
+    """As a value: the downward API has no devices."""
+    assert environment_of(made(gpu=4))["K8SFLOW_GPUS"] == "4"
+    assert "K8SFLOW_GPUS" not in environment_of(made())
+
+
 def test_keys_come_from_the_secret_and_are_not_in_the_manifest() -> None:
     manifest = job_manifest(replace(JOB, credentials_secret="bucket-keys"))
     environment = environment_of(manifest)

@@ -481,6 +481,16 @@ def test_processes_in_pods_know_where_the_first_is(tmp_path: Path) -> None:
     assert output["stdout"] == b"['127.0.0.0', '1', '2', '0', '2']\n"
 
 
+@pytest.mark.parametrize(("variables", "processes"), [({"K8SFLOW_GPUS": "4"}, b"4"), ({}, b"None")])
+def test_torchrun_starts_a_process_for_each_gpu_of_a_pod(
+    tmp_path: Path, variables: dict[str, str], processes: bytes
+) -> None:
+    """Without GPUs the variable is not set: torchrun starts one process then."""
+    body = "self.seen = os.environ.get('PET_NPROC_PER_NODE')"
+    _, output, _ = _together(tmp_path, body, "127.0.0.%d", **variables)
+    assert output["stdout"] == processes + b"\n"
+
+
 def test_a_process_without_its_peers_does_not_start(tmp_path: Path) -> None:
     """The failure names them, and is recorded for the next driver."""
     result, output, runner = _together(tmp_path, "self.seen = []", "no-such-host-%d.invalid")
@@ -493,7 +503,7 @@ def test_a_process_without_its_peers_does_not_start(tmp_path: Path) -> None:
     assert record.outcome == "never_started"
 
 
-def _together(folder: Path, body: str, peers: str) -> tuple[TaskResult, dict[str, bytes], TaskRunner]:
+def _together(folder: Path, body: str, peers: str, **variables: str) -> tuple[TaskResult, dict[str, bytes], TaskRunner]:
     """The second of two processes that run together, in a pod whose peers have such host names."""
     source = f"""
         import os
@@ -521,7 +531,7 @@ def _together(folder: Path, body: str, peers: str) -> tuple[TaskResult, dict[str
     options = [f"--store={runner.store.url}", "--flow=F", f"--package={made.sha256}", "--file=flow.py"]
     options += [f"--peers={peers}", "--peers-timeout=0"]
     command = [sys.executable, "-c", textwrap.dedent(MAIN), spec.to_json(), *options]
-    _, result, output = _ended(folder, _start(folder, command))
+    _, result, output = _ended(folder, _start(folder, command, **variables))
     return result, output, runner
 
 
