@@ -26,7 +26,8 @@ test: lint ## every test: lint, guarded speed, unit, local flows, a real cluster
 	$(BIN)/python benchmarks/check.py --short
 	$(BIN)/python -m pytest $(ALONE)
 	$(BIN)/python -m pytest --numprocesses=2 --dist=worksteal tests/unit tests/flows --ignore=$(ALONE)
-	$(BIN)/python -m pytest --ignore=tests/unit --ignore=tests/flows
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadgroup --durations=15 -m 'not destructive' tests/kind
+	$(BIN)/python -m pytest --durations=5 -m destructive tests/kind
 
 test-fast: $(VENV)/.installed ## the tests that need no cluster and take less than a minute
 	@$(MAKE) --no-print-directory --jobs=2 lint fast-alone fast-others

@@ -58,7 +58,7 @@ def bare_jobs(count: int, batch: str = "") -> None:
         batch: The value of their label.
     """
     batch = batch or uuid.uuid4().hex[:8]
-    items = [_job(f"bare-{uuid.uuid4().hex[:8]}", {LABEL: batch}) for _ in range(count)]
+    items = [bare_job(f"bare-{uuid.uuid4().hex[:8]}", {LABEL: batch}) for _ in range(count)]
     kubectl("create", "-f", "-", text=json.dumps({"apiVersion": "v1", "kind": "List", "items": items}))
     kubectl("wait", "--for=condition=complete", "job", "-l", f"{LABEL}={batch}", _WAIT)
 
@@ -74,7 +74,8 @@ def remove_bare_jobs() -> None:
     kubectl("delete", "job", "-l", LABEL, "--wait=false")
 
 
-def _job(name: str, label: dict[str, str]) -> dict[str, Any]:
+def bare_job(name: str, label: dict[str, str]) -> dict[str, Any]:
+    """A Job that starts Python and does nothing."""
     container = {
         "name": "bare",
         "image": IMAGE,

@@ -18,6 +18,7 @@ from tests.kind.terminal import Terminal, start
 
 FLOWS = Path(__file__).parent / "flows"
 DEADLINE_SECONDS = 120
+CLUSTER_WIDE = {"test_controller", "test_queue"}
 
 
 @dataclass(frozen=True)
@@ -99,5 +100,11 @@ def _inherited() -> dict[str, str]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run tests that stop and start the cluster last, after those that need it."""
-    items.sort(key=lambda item: item.get_closest_marker("destructive") is not None)
+    """Keep a module's tests in one worker, and run tests that stop parts of the cluster last, then all of it.
+
+    Modules that change what belongs to the whole cluster, such as its CRDs, share a worker.
+    """
+    for item in [item for item in items if item.path.parent == Path(__file__).parent]:
+        module = item.path.stem
+        item.add_marker(pytest.mark.xdist_group("cluster-wide" if module in CLUSTER_WIDE else module))
+    items.sort(key=lambda item: (item.get_closest_marker("destructive") is not None, item.path.stem == "test_cluster"))

@@ -16,6 +16,8 @@ from tests.cluster.kind import NODE
 from tests.cluster.places import CHECKOUT
 from tests.cluster.s3 import S3Server
 
+pytestmark = pytest.mark.destructive
+
 WARM_SECONDS = 3.0
 OBJECT = f"/{harness.BUCKET}/survivor"
 CONTENT = b"written before"
@@ -85,7 +87,6 @@ def test_data_survives_the_server_pod(cluster: Cluster) -> None:
     assert server(cluster).get(OBJECT) == CONTENT
 
 
-@pytest.mark.destructive
 def test_cluster_comes_back_after_everything_was_killed(cluster: Cluster) -> None:
     """Engine and node killed with -9, the next start interrupted, then two starts at once: up, and no data lost."""
     server(cluster).put(OBJECT, CONTENT)
@@ -101,7 +102,6 @@ def test_cluster_comes_back_after_everything_was_killed(cluster: Cluster) -> Non
     run("status")
 
 
-@pytest.mark.destructive
 def test_down_leaves_nothing_that_it_started(cluster: Cluster) -> None:
     """No container, no network, and no process, mount, link or socket of an engine that it started."""
     run("down")

@@ -19,26 +19,34 @@ import yaml
 
 from tests.cluster import images
 from tests.kind.conftest import FLOWS, Namespace
+from tests.kind.own_s3 import namespace_of_s3, with_own_s3
 from tests.kind.terminal import Terminal
 from tests.kind.test_controller import Controller
 from tests.support import wait_for
 
 KUBERNETES = ("--with", "kubernetes")
-S3 = ("--namespace", "k8sflow-s3")
 TIMEOUTS = 20
+
+
+@pytest.fixture(scope="module")
+def namespace(namespace: Namespace) -> Iterator[Namespace]:
+    """A namespace with an S3 server of its own."""
+    with with_own_s3(namespace) as own:
+        yield own
 
 
 @contextmanager
 def bucket_away(namespace: Namespace) -> Iterator[None]:
     """No S3 server while the block runs; its data stays."""
-    scale = (*S3, "scale", "deployment/s3")
+    server = ("--namespace", namespace_of_s3(namespace))
+    scale = (*server, "scale", "deployment/s3")
     namespace.kubectl(*scale, "--replicas=0")
     try:
-        namespace.kubectl(*S3, "wait", "pods", "--selector=app=s3", "--for=delete", "--timeout=60s")
+        namespace.kubectl(*server, "wait", "pods", "--selector=app=s3", "--for=delete", "--timeout=60s")
         yield
     finally:
         namespace.kubectl(*scale, "--replicas=1")
-        namespace.kubectl(*S3, "rollout", "status", "deployment/s3", "--timeout=60s")
+        namespace.kubectl(*server, "rollout", "status", "deployment/s3", "--timeout=60s")
 
 
 @pytest.fixture(scope="module")
@@ -181,6 +189,7 @@ def room_for_one_pod(namespace: Namespace) -> Iterator[None]:
         namespace.kubectl("delete", "quota", "one-pod")
 
 
+@pytest.mark.destructive
 def test_a_run_survives_a_full_quota_and_stops_of_etcd_the_kubelet_and_its_driver(
     namespace: Namespace, client: Callable[[str], Any]
 ) -> None:
@@ -284,6 +293,7 @@ def test_timeout_leaves_nothing_running(namespace: Namespace) -> None:
 
 
 @pytest.mark.parametrize("signals", [(signal.SIGINT, signal.SIGTERM), (signal.SIGINT, signal.SIGINT)])
+@pytest.mark.destructive
 def test_a_second_signal_leaves_nothing(namespace: Namespace, signals: tuple[signal.Signals, ...]) -> None:
     """SIGTERM some seconds after SIGINT changes nothing; a second SIGINT leaves after its deletes are sent."""
     run = f"s{secrets.token_hex(6)}"
