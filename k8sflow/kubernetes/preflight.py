@@ -10,11 +10,11 @@ from http import HTTPStatus
 
 from k8sflow.config import Settings
 from k8sflow.errors import ApiStatusError, ApiUnreachableError, KubernetesError
+from k8sflow.flow.decorators.image_name import mistake
 from k8sflow.kubernetes.admission import check_admission
 from k8sflow.kubernetes.api import KubernetesApi
 from k8sflow.kubernetes.bucket_address import check_address
 from k8sflow.kubernetes.findings import Finding, as_error, of_steps
-from k8sflow.kubernetes.image_name import mistake
 from k8sflow.kubernetes.job import TaskJob
 from k8sflow.kubernetes.kubeconfig import ClusterAccess, load_access
 from k8sflow.kubernetes.manifest import Manifest

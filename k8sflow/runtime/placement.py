@@ -13,6 +13,7 @@ from k8sflow.flow.decorators import quantity
 from k8sflow.flow.decorators.base import Decoration, options_of
 from k8sflow.flow.decorators.environment import variables_of
 from k8sflow.flow.decorators.pod_options import DEFAULT_OPTIONS, PodOptions, common_namespace, merge
+from k8sflow.flow.decorators.pod_variables import check_names
 from k8sflow.flow.decorators.policy import InfrastructureRetry, StepPolicy
 from k8sflow.flow.definition import FlowDefinition
 from k8sflow.flow.graph import Graph
@@ -89,6 +90,7 @@ class Placement:
                     policies[name] = policy
             except FlowDefinitionError as error:
                 raise all_problems(definition.name, [node.location.problem(error.summary, error.advice)]) from error
+        _check_gpu(added, pods)
         namespace = common_namespace(pods, settings.kubernetes_namespace)
         return Placement(pods, namespace, policies, _has_gangs(definition.graph, pods))
 
@@ -110,9 +112,10 @@ def _pod(
     A step with a timeout is ended by the agent in its pod. The pod's own deadline is for the case that the agent no
     longer can, and leaves time for the image.
     """
-    named = [PodOptions(env=variables) for found in (own, added) if (variables := variables_of(found))]
+    named = [PodOptions(env=_variables(found)) for found in (own, added)]
     asked = [*_options(own), *_options(added)]
     options = merge(*asked, *named, _from_settings(settings), DEFAULT_OPTIONS)
+    options = _without_idle_gpu(options, own)
     if is_gang:
         options = _unshared(options, own)
     elif (options.branches_per_pod or 1) > 1:
@@ -126,6 +129,44 @@ def _pod(
     turns = math.ceil((options.branches_per_pod or 1) / (options.branches_at_a_time or 1))
     deadline = math.ceil((policy.timeout_seconds + policy.grace_seconds) * turns) + _DEADLINE_SLACK_SECONDS
     return replace(options, deadline_seconds=min(deadline, options.deadline_seconds or deadline))
+
+
+def _without_idle_gpu(options: PodOptions, own: tuple[Decoration, ...]) -> PodOptions:
+    """The options of a step without GPUs, less those about GPUs that ``--with`` adds to every step."""
+    if options.has_devices:
+        return options
+    written = merge(*_options(own))
+    return replace(options, gpu_vendor=written.gpu_vendor, gpu_model=written.gpu_model)
+
+
+def _check_gpu(added: tuple[Decoration, ...], pods: Mapping[str, PodOptions]) -> None:
+    """Returns if some step has GPUs, or ``--with`` doesn't say which.
+
+    Raises:
+        FlowDefinitionError: It says which, and no step has any.
+    """
+    asked = merge(*_options(added))
+    for name in ("gpu_vendor", "gpu_model"):
+        value = getattr(asked, name)
+        if value is not None and pods and not any(options.has_devices for options in pods.values()):
+            raise FlowDefinitionError(
+                f"--with kubernetes:{name}={value} has no effect: no step requests a GPU.",
+                advice="Request GPUs where they are needed with @resources(gpu=1), or in all steps by adding gpu=1.",
+            )
+
+
+def _variables(found: tuple[Decoration, ...]) -> dict[str, str] | None:
+    """What ``@environment`` sets in a pod, which is in its Job as well.
+
+    Raises:
+        FlowDefinitionError: It sets a variable that a step can't set there.
+    """
+    variables = variables_of(found)
+    try:
+        check_names(variables)
+    except ValueError as error:
+        raise FlowDefinitionError(f"@environment can't set one of its variables on Kubernetes: {error}.") from error
+    return variables or None
 
 
 def _shared(options: PodOptions, own: tuple[Decoration, ...], added: tuple[Decoration, ...]) -> PodOptions:

@@ -24,6 +24,7 @@ INTERNAL = {
     "NoAnswerError",
     "NoKeysError",
     "RefusedError",
+    "SecretValueError",
     "ServerDied",
     "Stopped",
 }

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeVar, get_args, get_type_hints, overload
 
 from k8sflow.errors import ParameterError
+from k8sflow.flow.decorators.parsers import SecretValueError
 from k8sflow.flow.delayed import Unpacked, is_delayed, opened
 from k8sflow.flow.problems import Location, Misplaced, Problem, caller, did_you_mean, is_class_body, location_of
 
@@ -103,6 +104,7 @@ class Decorator(Generic[P]):
         repeats: Whether it may be applied more than once; then each use takes effect.
         problem: What is wrong with the decorator itself, reported wherever it is used.
         origin: The file of the user's code that defines it; two modules may each define one of the same name.
+        page: The page of the docs that lists its options, where they are too many for a message.
     """
 
     name: str
@@ -117,6 +119,7 @@ class Decorator(Generic[P]):
     repeats: bool = False
     problem: Problem | None = None
     origin: str = ""
+    page: str = ""
 
     def is_same(self, other: Decorator[Any]) -> bool:
         """True if two objects are one decorator; a decorator that is a class has an object for each use."""
@@ -226,6 +229,7 @@ class Decorator(Generic[P]):
         if option is None:
             names = [option.name for option in self.options]
             listed = f"Its options are {', '.join(names)}." if names else "It takes no options."
+            listed = f"{self.page} lists its options." if self.page else listed
             return Problem(f"@{self.name} has no option {name!r}.", f"{did_you_mean(name, names)} {listed}".strip())
         shown = f"{name}={'…' if self.is_secret else repr(value)}"
         try:
@@ -233,6 +237,7 @@ class Decorator(Generic[P]):
         except ParameterError as error:
             return Problem(f"@{self.name} can't be used with {shown}: {error.summary}", error.advice)
         except (ValueError, TypeError) as error:
+            shown = f"{name}=…" if isinstance(error, SecretValueError) else shown
             return Problem(f"@{self.name} can't be used with {shown}: {error}.", f"{name}: {option.help}.")
 
     def _unsettled(self, options: Mapping[str, Any], configs: Any, error: ParameterError) -> Problem:
@@ -287,6 +292,7 @@ def decorator(
     is_secret: bool = False,
     only_names: Callable[[Mapping[str, Any]], bool] | None = None,
     repeats: bool = False,
+    page: str = "",
 ) -> Callable[[Callable[P, None]], Decorator[P]]:
     """Declares a decorator by a function whose keyword arguments are its options.
 
@@ -300,6 +306,7 @@ def decorator(
         is_secret: As in ``Decorator``.
         only_names: As in ``Decorator``.
         repeats: As in ``Decorator``.
+        page: As in ``Decorator``.
 
     Returns:
         What makes the ``Decorator`` of the function, which is never called.
@@ -317,6 +324,7 @@ def decorator(
             is_secret,
             only_names,
             repeats,
+            page=page,
         )
 
     return declared

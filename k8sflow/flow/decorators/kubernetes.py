@@ -43,6 +43,7 @@ def resources(
     "runs the step as a Kubernetes Job, whatever the rest of the flow does",
     options=_pod_options([option.name for option in fields(PodOptions)]),
     check=_check,
+    page="docs/pods.md",
 )
 def kubernetes(
     *,

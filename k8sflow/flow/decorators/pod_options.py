@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import Any
 
 from k8sflow.errors import FlowDefinitionError
+from k8sflow.flow.decorators import pod_numbers as numbers
 from k8sflow.flow.decorators import pod_parsers as parse
 from k8sflow.flow.decorators import quantity
 from k8sflow.flow.decorators.parsers import count, flag, text
@@ -71,7 +72,7 @@ class PodOptions:
     The values are those that the parsers return: amounts are Kubernetes quantities, structures those of the API.
     """
 
-    image: str | None = _option(text, "image of the task's container, with Python 3.10 or newer")
+    image: str | None = _option(parse.image, "image of the task's container, with Python 3.10 or newer")
     image_pull_policy: str | None = _option(
         parse.one_of("Always", "IfNotPresent", "Never"), "Always, IfNotPresent or Never"
     )
@@ -95,7 +96,7 @@ class PodOptions:
     gpu_vendor: str | None = _option(
         parse.gpu_vendor, f"{', '.join(parse.GPU_RESOURCES)} or a resource as vendor.com/gpu (default nvidia)"
     )
-    gpu_model: str | None = _option(text, "model of the GPUs: the value of the node's label, or label=value")
+    gpu_model: str | None = _option(parse.gpu_model, "model of the GPUs: the value of the node's label, or label=value")
     extended_resources: Mapping[str, str] | None = _option(parse.amounts, "other resources, vendor.com/thing=2")
     resource_claims: Mapping[str, Mapping[str, str]] | None = _option(
         parse.resource_claims, "devices by dynamic resource allocation, name=template/NAME or name=claim/NAME"
@@ -128,8 +129,8 @@ class PodOptions:
     config_map_files: Mapping[str, str] | None = _option(parse.folders, "ConfigMaps mounted as files, name=/folder")
     env: Mapping[str, str] | None = _option(parse.variables, "more environment variables of the container")
 
-    node_selector: Mapping[str, str] | None = _option(parse.pairs, "labels that the node must have")
-    compute_pool: str | None = _option(text, "value of the node label outerbounds.co/compute-pool")
+    node_selector: Mapping[str, str] | None = _option(parse.selector, "labels that the node must have")
+    compute_pool: str | None = _option(parse.label_value, "value of the node label outerbounds.co/compute-pool")
     tolerations: tuple[Mapping[str, Any], ...] | None = _option(parse.tolerations, "taints that the pod tolerates")
     affinity: Mapping[str, Any] | None = _option(parse.affinity, "affinity to nodes and pods")
     topology_spread: tuple[Mapping[str, Any], ...] | None = _option(
@@ -139,37 +140,38 @@ class PodOptions:
     runtime_class: str | None = _option(parse.name, "runtime class of the pod, such as gvisor")
     queue: str | None = _option(parse.name, "Kueue's LocalQueue; the Job is created suspended, and Kueue starts it")
 
-    labels: Mapping[str, str] | None = _option(parse.marks, "more labels of the Job and the pod")
-    annotations: Mapping[str, str] | None = _option(parse.marks, "more annotations of the Job and the pod")
-    run_as_user: int | None = _option(count, "numeric user of the container (default 65532)")
+    labels: Mapping[str, str] | None = _option(parse.own_labels, "more labels of the Job and the pod")
+    annotations: Mapping[str, str] | None = _option(parse.own_annotations, "more annotations of the Job and the pod")
+    run_as_user: int | None = _option(numbers.user, "numeric user of the container (default 65532)")
     security_context: Mapping[str, Any] | None = _option(
         parse.security_context, "security context of the task's container, on top of the restricted one"
     )
-    port: int | None = _option(parse.port, "port that the container declares")
+    port: int | None = _option(numbers.port, "port that the container declares")
     host_aliases: Mapping[str, list[str]] | None = _option(parse.host_aliases, "host names in /etc/hosts, 10.0.0.5=db")
     dns_policy: str | None = _option(
         parse.one_of("ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"), "DNS policy of the pod"
     )
     dns_config: Mapping[str, Any] | None = _option(parse.dns_config, "name servers, searches and options of the DNS")
     hostname_resolution_timeout: int | None = _option(
-        parse.seconds, "seconds that the pods of a step under @parallel wait for each other (default 600)"
+        numbers.seconds, "seconds that the pods of a step under @parallel wait for each other (default 600)"
     )
-    deadline_seconds: int | None = _option(parse.seconds, "how long the pod may run (default 5 days)")
+    deadline_seconds: int | None = _option(numbers.deadline, "how long the pod may run (default 5 days)")
     grace_seconds: int | None = _option(
-        parse.grace, "seconds from SIGTERM to SIGKILL, in which the step may finish (default: it ends at SIGTERM)"
+        numbers.grace,
+        "seconds from SIGTERM to SIGKILL, 5 to 86400, in which the step may finish (default: it ends at SIGTERM)",
     )
     spot: str | None = _option(
         parse.one_of("aws", "gcp", "azure"), "aws, gcp or azure: looks for its notice that a spot node ends"
     )
     pending_timeout_seconds: int | None = _option(
-        parse.seconds,
+        numbers.seconds,
         "how long the pod may wait to start (default: 600 where its image or settings are wrong, else no limit)",
     )
     branches_per_pod: int | None = _option(
-        parse.branches, "number of branches of a foreach that share a pod (default 1)"
+        numbers.branches, "number of branches of a foreach that share a pod (default 1)"
     )
     branches_at_a_time: int | None = _option(
-        parse.branches,
+        numbers.branches,
         "number of branches that run at a time in a pod they share (default: its cores divided by a branch's)",
     )
     pod_template: Mapping[str, Any] | None = _option(parse.template, "file with a pod that is merged into the step's")
@@ -178,6 +180,11 @@ class PodOptions:
     def has_tmpfs(self) -> bool:
         """True if the pod has a folder in memory."""
         return self.tmpfs_size is not None if self.use_tmpfs is None else self.use_tmpfs
+
+    @property
+    def has_devices(self) -> bool:
+        """True if the pod may have GPUs: by number (0 turns off what others ask for), by a claim, or as a resource."""
+        return self.gpu is not None or bool(self.resource_claims) or bool(self.extended_resources)
 
     @property
     def most_memory(self) -> str | None:
@@ -221,13 +228,24 @@ class PodOptions:
                     raise ValueError(f"{name} has no effect without use_tmpfs=True")
         if self.branches_at_a_time is not None and self.branches_per_pod is None:
             raise ValueError("branches_at_a_time has no effect without branches_per_pod")
+        self._check_gpu()
+        if self.dns_policy == "None" and not (self.dns_config or {}).get("nameservers") and self.pod_template is None:
+            raise ValueError(
+                'dns_policy="None" needs the name servers: dns_config={"nameservers": ["10.0.0.10"]}, for example'
+            )
+        context = self.security_context or {}
+        if context.get("privileged") and context.get("allowPrivilegeEscalation") is False:
+            raise ValueError("a privileged container can't forbid the escalation of privileges")
+
+    def _check_gpu(self) -> None:
+        if not self.has_devices:
+            for name in ("gpu_vendor", "gpu_model"):
+                if (value := getattr(self, name)) is not None:
+                    raise ValueError(f"{name}={value!r} requests no GPU; add gpu=1, or leave {name} out")
         if self.gpu_model is not None and "=" not in self.gpu_model:
             vendor = self.gpu_vendor or "nvidia"
             if vendor not in parse.GPU_MODEL_LABELS:
                 raise ValueError(f"gpu_model: no node label is known for the model of {vendor}; write label=value")
-        context = self.security_context or {}
-        if context.get("privileged") and context.get("allowPrivilegeEscalation") is False:
-            raise ValueError("a privileged container can't forbid the escalation of privileges")
 
     def _check_limits(self) -> None:
         if self.on_oom is not None and self.memory_limit is not None:

@@ -12,14 +12,12 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from k8sflow.flow.decorators import quantity
+from k8sflow.flow.decorators import image_name, label_syntax, pod_variables, quantity
 from k8sflow.flow.decorators.parsers import count, text
 from k8sflow.flow.problems import did_you_mean
 
 # https://kubernetes.io/docs/concepts/overview/working-with-objects/names/
 _NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
-_LONGEST_PORT = 65535
-SHORTEST_GRACE_SECONDS = 5
 # Resources of the device plugins. Other vendors are named by the resource itself, as in "example.com/gpu".
 GPU_RESOURCES = {
     "nvidia": "nvidia.com/gpu",
@@ -59,38 +57,6 @@ _SPREAD = (
 )
 _MEDIA = ("Memory", "HugePages", "HugePages-2Mi", "HugePages-1Gi")
 _ACCESS_MODES = ("ReadWriteOnce", "ReadWriteOncePod", "ReadWriteMany", "ReadOnlyMany")
-
-
-def seconds(value: object) -> int:
-    """A number of seconds of one or more."""
-    found = count(value)
-    if found == 0:
-        raise ValueError("0 seconds is not a time")
-    return found
-
-
-def branches(value: object) -> int:
-    """A number of branches of one or more."""
-    found = count(value)
-    if found == 0:
-        raise ValueError("0 is not a number of branches")
-    return found
-
-
-def grace(value: object) -> int:
-    """A number of seconds in which output can be stored."""
-    found = count(value)
-    if found < SHORTEST_GRACE_SECONDS:
-        raise ValueError(f"{found} seconds leave no time to store output; use {SHORTEST_GRACE_SECONDS} or more")
-    return found
-
-
-def port(value: object) -> int:
-    """The number of a TCP port."""
-    found = count(value)
-    if not 0 < found <= _LONGEST_PORT:
-        raise ValueError(f"{value!r} is not a port (1 to {_LONGEST_PORT})")
-    return found
 
 
 def one_of(*choices: str) -> Callable[[object], str]:
@@ -137,15 +103,37 @@ def variables(value: object) -> dict[str, str]:
     for key in found:
         if not key or "=" in key or "\0" in key:
             raise ValueError(f"{key!r} can't be the name of an environment variable")
-        if key.startswith("K8SFLOW_"):
-            raise ValueError(f"{key} is set by k8sflow; variables called K8SFLOW_… can't be set in a pod")
+    pod_variables.check_names(found)
     return found
 
 
-def marks(value: object) -> dict[str, str]:
-    """Labels or annotations and their values, other than those by which a run finds its pods."""
+def selector(value: object) -> dict[str, str]:
+    """Labels and their values."""
+    found = pairs(value)
+    for key, item in found.items():
+        label_syntax.check_key(key)
+        label_syntax.check_value(item, f" of {key!r}")
+    return found
+
+
+def label_value(value: object) -> str:
+    """The value of a label."""
+    found = text(value)
+    label_syntax.check_value(found)
+    return found
+
+
+def own_labels(value: object) -> dict[str, str]:
+    """Labels and their values, other than those by which a run finds its pods."""
+    found = own_annotations(value)
+    return selector(found)
+
+
+def own_annotations(value: object) -> dict[str, str]:
+    """Annotations and their values, other than those by which a run finds its pods."""
     found = pairs(value)
     for key in found:
+        label_syntax.check_key(key.lower())
         if key.startswith(("k8sflow.dev/", "batch.kubernetes.io/")) or key == "app.kubernetes.io/managed-by":
             raise ValueError(f"{key} is set by k8sflow or Kubernetes: the run finds its pods by it")
     return found
@@ -168,7 +156,15 @@ def folders(value: object) -> dict[str, str]:
 
 def images(value: object) -> dict[str, str]:
     """References of images and the folders of the pod in which their files are mounted."""
-    return {text(key): folder(item) for key, item in _table(value).items()}
+    return {image(key): folder(item) for key, item in _table(value).items()}
+
+
+def image(value: object) -> str:
+    """The reference of an image."""
+    found = text(value)
+    if why := image_name.mistake(found):
+        raise ValueError(why)
+    return found
 
 
 def folder(value: object) -> str:
@@ -216,6 +212,16 @@ def gpu_vendor(value: object) -> str:
     if "/" not in found:
         listed = f"{', '.join(GPU_RESOURCES)}, and not a resource such as vendor.com/gpu"
         raise ValueError(f"{value!r} is none of {listed}. {did_you_mean(found.lower(), GPU_RESOURCES)}".rstrip("? "))
+    return found
+
+
+def gpu_model(value: object) -> str:
+    """The value of a node's label, or label=value."""
+    found = text(value)
+    label, equals, model = found.rpartition("=")
+    if equals:
+        label_syntax.check_key(label)
+    label_syntax.check_value(model)
     return found
 
 

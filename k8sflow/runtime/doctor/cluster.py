@@ -10,13 +10,13 @@ from k8sflow.config import Settings
 from k8sflow.errors import ApiStatusError, KubernetesError
 from k8sflow.executors.kubernetes.requirements import sample_job
 from k8sflow.flow.decorators import quantity
+from k8sflow.flow.decorators.image_name import mistake
 from k8sflow.flow.decorators.pod_options import DEFAULT_OPTIONS, PodOptions, merge
 from k8sflow.kubernetes import flowrun
 from k8sflow.kubernetes.admission import check_admission
 from k8sflow.kubernetes.api import KubernetesApi
 from k8sflow.kubernetes.bucket_address import check_address
 from k8sflow.kubernetes.findings import Finding
-from k8sflow.kubernetes.image_name import mistake
 from k8sflow.kubernetes.job import TaskJob
 from k8sflow.kubernetes.pod import CREDENTIALS, pod
 from k8sflow.kubernetes.preflight import (

@@ -297,7 +297,7 @@ def test_the_images_python_runs_the_agent() -> None:
         ({"use_tmpfs": False, "tmpfs_size": 5}, "no effect without use_tmpfs"),
         ({"empty_dirs": "/data=1Gi", "secret_files": "token=/data"}, "mounts the folder /data, and so does empty_dirs"),
         ({"empty_dirs": {"/k8sflow/work": "1Gi"}}, "and so does k8sflow"),
-        ({"gpu_vendor": "tpu", "gpu_model": "v5e"}, "write label=value"),
+        ({"gpu": 1, "gpu_vendor": "tpu", "gpu_model": "v5e"}, "write label=value"),
         ({"security_context": {"privileged": True, "allow_privilege_escalation": False}}, "privileged"),
     ],
 )

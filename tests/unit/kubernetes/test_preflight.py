@@ -9,9 +9,9 @@ import pytest
 
 from k8sflow.config import Settings
 from k8sflow.errors import KubernetesError
+from k8sflow.flow.decorators.image_name import mistake
 from k8sflow.flow.decorators.pod_options import DEFAULT_OPTIONS, PodOptions, merge
 from k8sflow.kubernetes.findings import Finding
-from k8sflow.kubernetes.image_name import mistake
 from k8sflow.kubernetes.job import TaskJob
 from k8sflow.kubernetes.preflight import check_access
 from k8sflow.task.batch import TaskBatch

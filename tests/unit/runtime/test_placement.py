@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 from k8sflow.config import Settings
 from k8sflow.errors import FlowDefinitionError
+from k8sflow.executors.kubernetes.pods import environment
 from k8sflow.flow.compile import compile_flow
 from k8sflow.flow.decorators.pod_options import DEFAULT_OPTIONS, PodOptions
+from k8sflow.flow.decorators.pod_variables import KEYS, OF_THE_RUN
 from k8sflow.flow.decorators.policy import Catch, InfrastructureRetry, Retry, StepPolicy
 from k8sflow.flow.graph import Graph
+from k8sflow.kubernetes.job import TaskJob
+from k8sflow.kubernetes.pod import pod
 from k8sflow.runtime.placement import Placement
 from k8sflow.storage.records import RunRecord
+from k8sflow.task.batch import TaskBatch
+from k8sflow.task.spec import TaskName, TaskSpec
 from tests.support import load_flow, write_flow
 
 SOURCE = """
@@ -36,6 +43,9 @@ SOURCE = """
         @step
         def end(self): pass
 """
+
+
+_SETTINGS_OF_PODS = ("bucket", "endpoint", "region", "default_secrets_backend_type")
 
 
 def placement(folder: Path, *with_: str) -> Placement:
@@ -164,6 +174,50 @@ def test_an_option_without_effect_is_reported_at_its_step(tmp_path: Path) -> Non
     flow = compile_flow(load_flow(write_flow(tmp_path, source)))
     with pytest.raises(FlowDefinitionError, match=r"max_memory='3000M' is not more than memory='4000M'"):
         Placement.of(flow, (), Settings())
+
+
+_WITH_A_GPU = """
+    from k8sflow import environment
+    class F(FlowSpec):
+        @environment(vars={"%s": "x"})
+        @resources(gpu=%s)
+        @step
+        def start(self): self.next(self.end)
+        @step
+        def end(self): pass
+"""
+
+
+def test_a_kind_of_gpu_after_with_is_for_the_steps_with_gpus(tmp_path: Path) -> None:
+    flow = compile_flow(load_flow(write_flow(tmp_path, _WITH_A_GPU % ("A", 1))))
+    pods = Placement.of(flow, ("kubernetes:gpu_vendor=amd,gpu_model=mi300x",), Settings()).pods
+    assert {step: (pod.gpu_vendor, pod.gpu_model) for step, pod in pods.items()} == {
+        "start": ("amd", "mi300x"), "end": (None, None),
+    }  # fmt: skip
+    flow = compile_flow(load_flow(write_flow(tmp_path, _WITH_A_GPU % ("A", None), "none.py")))
+    with pytest.raises(FlowDefinitionError, match="--with kubernetes:gpu_vendor=amd has no effect: no step requests"):
+        Placement.of(flow, ("kubernetes:gpu_vendor=amd",), Settings())
+
+
+@pytest.mark.parametrize("name", ["AWS_SESSION_TOKEN", "K8SFLOW_ENDPOINT"])
+def test_environment_sets_no_keys_and_no_bucket_in_a_pod(tmp_path: Path, name: str) -> None:
+    """On this machine, nobody else could read them."""
+    flow = compile_flow(load_flow(write_flow(tmp_path, _WITH_A_GPU % (name, None))))
+    assert not Placement.of(flow, (), Settings()).pods
+    with pytest.raises(FlowDefinitionError, match=f"@environment can't set one of its variables.*{name}"):
+        Placement.of(flow, ("kubernetes",), Settings())
+
+
+def test_a_step_can_set_no_variable_that_a_pod_has_already() -> None:
+    """Those of the settings and of the pod; but its log's level is its own matter."""
+    settings = Settings(**{field.name: "s3" for field in fields(Settings) if field.name in _SETTINGS_OF_PODS})
+    names = {*environment(settings)} - {"K8SFLOW_LOG"}
+    task = TaskBatch(TaskSpec("F", "1", TaskName("start")))
+    options = PodOptions(cpu="1", memory="1Gi", use_tmpfs=True, env={"PYTHONPATH": "x"})
+    job = TaskJob("job", "lab", task, options, "k8sflow:1", ("true",), credentials_secret="s3")
+    names |= {each["name"] for each in pod(job)["spec"]["containers"][0]["env"]} - {"HOME", "TMPDIR"}
+    assert names <= {*OF_THE_RUN, *KEYS}
+    assert {"K8SFLOW_BUCKET", "K8SFLOW_POD", "AWS_SECRET_ACCESS_KEY"} <= names
 
 
 def test_the_settings_become_a_part_of_the_record(tmp_path: Path) -> None:

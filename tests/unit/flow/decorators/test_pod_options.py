@@ -42,7 +42,21 @@ def test_tolerations_are_a_list_or_json() -> None:
         ({"image_pull_policy": "Sometimes"}, "Always, IfNotPresent, Never"),
         ({"node_selector": "ssd"}, "key=value"),
         ({"env": {"A": 1}}, "quote it"),
-        ({"env": {"K8SFLOW_BUCKET": "other"}}, "K8SFLOW_BUCKET is set by k8sflow"),
+        ({"image": "team/App:1"}, "'App' has upper-case letters"),
+        ({"image_volumes": {"Models:1": "/models"}}, "'Models' has upper-case letters"),
+        ({"env": {"K8SFLOW_BUCKET": "other"}}, "K8SFLOW_BUCKET is a setting"),
+        ({"env": {"K8SFLOW_CPUS": "8"}}, "K8SFLOW_CPUS is set by k8sflow in each pod"),
+        ({"env": {"AWS_SECRET_ACCESS_KEY": "x"}}, "env=…: AWS_SECRET_ACCESS_KEY would be readable in the Job"),
+        ({"labels": {"a b": "x"}}, "labels={'a b': 'x'}: the key 'a b' has to be 1 to 63 letters"),
+        ({"labels": {"A/b": "x"}}, "the key 'A/b' has the prefix 'A', which is not a domain"),
+        ({"labels": {"a": "x y"}}, "the value 'x y' of 'a' has to be"),
+        ({"annotations": {"a b": "x"}}, "annotations={'a b': 'x'}: the key 'a b' has to be"),
+        ({"node_selector": {"a": "é"}}, "node_selector={'a': 'é'}: the value 'é' of 'a'"),
+        ({"compute_pool": "the pool"}, "compute_pool='the pool': the value 'the pool' has to be"),
+        ({"gpu_model": "NVIDIA A100"}, "gpu_model='NVIDIA A100': the value 'NVIDIA A100' has to be"),
+        ({"grace_seconds": 86401}, "86401 is too much; a deleted pod may take at most 86400"),
+        ({"deadline_seconds": 2**31}, "a deadline is at most 2147483647"),
+        ({"run_as_user": 2**31}, "a numeric user is at most 2147483647"),
         ({"env": {"A=B": "x"}}, "'A=B' can't be the name"),
         ({"labels": {"k8sflow.dev/run": "other"}}, "the run finds its pods by it"),
         ({"annotations": "k8sflow.dev/attempt=7"}, "the run finds its pods by it"),
@@ -61,6 +75,33 @@ def test_a_wrong_option_is_reported_with_a_correction(values: dict[str, Any], wo
         kubernetes(**values)(_a_step)
     assert words in str(caught.value)
     assert "@kubernetes" in str(caught.value)
+
+
+def test_an_unknown_option_is_not_answered_with_all_fifty() -> None:
+    with pytest.raises(FlowDefinitionError) as caught:
+        kubernetes(memroy="4Gi")(_a_step)
+    assert caught.value.advice == "Did you mean 'memory'? docs/pods.md lists its options."
+
+
+@pytest.mark.parametrize("name", ["K8SFLOW_LOG", "K8SFLOW_NAMESPACE", "K8SFLOW_KUBERNETES_IMAGE", "K8SFLOW_OF_MY_OWN"])
+def test_a_variable_that_changes_nothing_of_the_run_may_be_set(name: str) -> None:
+    assert pod_options(env={name: "x"}).env == {name: "x"}
+
+
+@pytest.mark.parametrize("options", [{"gpu_vendor": "amd"}, {"gpu_model": "A100"}])
+def test_a_kind_of_gpu_without_a_gpu_is_refused(options: dict[str, Any]) -> None:
+    """Not where the pod has GPUs by another option, or has them turned off."""
+    with pytest.raises(ValueError, match="requests no GPU; add gpu=1"):
+        pod_options(**options).check()
+    for devices in ({"gpu": 1}, {"gpu": 0}, {"extended_resources": "nvidia.com/mig-1g.5gb=1"}):
+        pod_options(**options, **devices).check()
+
+
+def test_a_pod_without_a_cluster_dns_needs_name_servers() -> None:
+    with pytest.raises(ValueError, match="needs the name servers"):
+        pod_options(dns_policy="None").check()
+    pod_options(dns_policy="None", dns_config={"nameservers": ["10.0.0.10"]}).check()
+    pod_options(dns_policy="None", pod_template="pod.yaml").check()
 
 
 def test_resources_has_options_of_its_own() -> None:

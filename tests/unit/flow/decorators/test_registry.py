@@ -26,6 +26,7 @@ def around(step_name, flow, inputs, attributes):
     yield
     print("after", step_name)
 
+DIGEST = f"a:5000/b@sha256:{'c' * 64}"
 loud = Decorator("loud", "prints around the step", (Option(int, "a number", "volume", 3),), around=around)
 broken = 5
 """
@@ -122,7 +123,13 @@ def test_a_value_of_with_may_be_json(text: str, options: dict[str, Any]) -> None
     [
         ("kubernetes", Decoration(kubernetes, {})),
         ("kubernetes:", Decoration(kubernetes, {})),
-        ("kubernetes:image=a:5000/b@sha256:c", Decoration(kubernetes, {"image": "a:5000/b@sha256:c"})),
+        (
+            "kubernetes:image=a:5000/b@sha256:cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc",
+            Decoration(
+                kubernetes,
+                {"image": "a:5000/b@sha256:cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc"},
+            ),
+        ),
         ("resources:cpu=2, memory=4Gi", Decoration(resources, {"cpu": "2", "memory": "4Gi"})),
     ],
 )
