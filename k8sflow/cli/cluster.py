@@ -239,7 +239,7 @@ def _shown(cluster: OnCluster, namespace: str, task: LiveTask, *, follow: bool) 
 
 
 def _describe_command(declared: FlowDefinition, scope: Scope) -> click.Command:
-    def callback(place: str) -> None:
+    def callback(place: str, as_json: bool) -> None:  # noqa: FBT001  click calls by name
         with errors_shown():
             cluster = _cluster(declared)
             namespace, tasks, pathspec = _found(cluster, place)
@@ -249,16 +249,25 @@ def _describe_command(declared: FlowDefinition, scope: Scope) -> click.Command:
                     advice="It hasn't started, or its Job was deleted; finished Jobs are kept for an hour. "
                     f"`logs {place}` shows its output.",
                 )
+            if as_json:
+                output.print_json([_described_document(cluster, namespace, task) for task in tasks])
+                return
             for number, task in enumerate(tasks):
                 if number:
                     click.echo()
                 _print_described(cluster, namespace, task)
 
     return click.Command(
-        "describe", callback=callback, params=[_place(scope)],
+        "describe", callback=callback, params=[_place(scope), output.JSON_OPTION],
         short_help="Describe a task's Job and pod.",
         help="Describe a task's Job and pod: state, diagnosis, node, requests, conditions and events.",
     )  # fmt: skip
+
+
+def _described_document(cluster: OnCluster, namespace: str, task: LiveTask) -> dict[str, Any]:
+    from k8sflow.runtime.commands.describe import document  # noqa: PLC0415  as above
+
+    return _document(task) | cluster.ask(lambda api: document(api, namespace, task))
 
 
 def _print_described(cluster: OnCluster, namespace: str, task: LiveTask) -> None:

@@ -152,7 +152,7 @@ def _images(pods: Mapping[str, Manifest]) -> Iterator[Finding]:
 async def check_basics(api: KubernetesApi, namespace: str) -> list[Finding]:
     """The findings about the cluster's version and the namespace, without which nothing else can be judged."""
     try:
-        await asyncio.gather(_check_version(api), _check_namespace(api, namespace))
+        await asyncio.gather(_check_version(api), check_namespace(api, namespace))
     except (ApiStatusError, ApiUnreachableError):
         raise
     except KubernetesError as error:
@@ -205,7 +205,12 @@ async def _check_version(api: KubernetesApi) -> None:
         )
 
 
-async def _check_namespace(api: KubernetesApi, namespace: str) -> None:
+async def check_namespace(api: KubernetesApi, namespace: str) -> None:
+    """Returns if a namespace exists and stays, or may not be looked at.
+
+    Raises:
+        KubernetesError: It doesn't exist, or is being deleted.
+    """
     try:
         found = await api.get(f"/api/v1/namespaces/{namespace}")
     except ApiStatusError as error:

@@ -6,6 +6,7 @@ the run, where the latest one is meant.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,6 +25,9 @@ from k8sflow.storage.run_store import RUNS, SPINS, RunStore
 from k8sflow.user import current_user
 
 _MOST_LISTED = 20
+# Of the runs that a person doesn't mean: a flow has thousands.
+_MOST_RUNS = 5
+_MOST_CLOSE = 3
 
 
 @dataclass(frozen=True)
@@ -66,9 +70,7 @@ class Runs:
             return self._by_id[run]
         pathspec = f"{self.flow}/{run}" if self._folder == RUNS else f"{self.flow}/{self._folder}/{run}"
         newest = sorted(self._by_id, reverse=True)
-        raise NotFoundError(
-            f"there is no run {pathspec}.", advice=f"{among(run, newest, 'The runs are')} {self._where}"
-        )
+        raise NotFoundError(f"there is no run {pathspec}.", advice=f"{_among_runs(run, newest)} {self._where}")
 
     def __contains__(self, run: str) -> bool:
         return run in self._by_id
@@ -142,12 +144,10 @@ class Runs:
     def _unknown(self, words: Sequence[str], latest: RunStore, steps: Sequence[str]) -> NotFoundError:
         ids = [run.run for run in self]
         if len(words) > 1 and words[1] in steps:
-            return NotFoundError(
-                f"there is no run {self.flow}/{words[0]}.", advice=among(words[0], ids, "The runs are")
-            )
+            return NotFoundError(f"there is no run {self.flow}/{words[0]}.", advice=_among_runs(words[0], ids))
         return NotFoundError(
             f"{words[0]!r} is neither a run of {self.flow} nor a step of its latest run, {latest.run}.",
-            advice=among(words[0], [*steps, *ids], "There are"),
+            advice=_among_runs(words[0], ids, steps),
         )
 
     @cached_property
@@ -228,6 +228,22 @@ def among(word: str, words: Iterable[str], what: str) -> str:
     known = list(words)
     shown = ", ".join(known[:_MOST_LISTED]) + (", …" if len(known) > _MOST_LISTED else "")
     return " ".join(filter(None, [did_you_mean(word, known), f"{what} {shown or 'none'}."]))
+
+
+def _among_runs(word: str, newest: Sequence[str], steps: Iterable[str] = ()) -> str:
+    """The advice about a run that doesn't exist: the names that are close, and the runs that were started last.
+
+    Args:
+        word: The name.
+        newest: The ids of the runs, the newest first.
+        steps: The names of steps, if one may be meant.
+    """
+    known = [*steps]
+    close = " or ".join(map(repr, difflib.get_close_matches(word, [*known, *newest], n=_MOST_CLOSE)))
+    listed = ", ".join(newest[:_MOST_RUNS]) or "none"
+    runs = "The runs are" if len(newest) <= _MOST_RUNS else f"The latest of its {len(newest):,} runs are"
+    parts = (f"Did you mean {close}?" if close else "", f"Its steps are {', '.join(known)}." if known else "")
+    return " ".join(filter(None, [*parts, f"{runs} {listed}."]))
 
 
 def started(run: RunStore) -> float:

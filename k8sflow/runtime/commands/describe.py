@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from k8sflow import units
 from k8sflow.kubernetes import waiting
@@ -24,8 +25,43 @@ async def describe(api: KubernetesApi, namespace: str, task: LiveTask) -> list[t
         namespace: The task's namespace.
         task: The task.
     """
+    return list(described(task, *await _looked_up(api, namespace, task)))
+
+
+async def document(api: KubernetesApi, namespace: str, task: LiveTask) -> dict[str, Any]:
+    """The facts of ``describe`` for programs, in the types of JSON; the arguments are its."""
+    events, namespace, node = await _looked_up(api, namespace, task)
+    found = _result(task, events, node)
+    why = None if found is None else found.failure
+    resources = _container(task).get("resources") or {}
+    return {
+        "job": task.job_name,
+        "namespace": namespace,
+        "diagnosis": None if why is None else {
+            "outcome": None if found is None else found.outcome.value,
+            "summary": why.summary, "detail": why.detail, "resolution": why.resolution,
+        },
+        "image": _container(task)["image"],
+        "requests": resources.get("requests") or {},
+        "limits": resources.get("limits") or {},
+        "job_conditions": _conditions(task.job),
+        "pod_conditions": _conditions(task.pod or {}),
+        "events": [
+            {
+                "time": waiting.time_of(event), "reason": event.get("reason"), "message": event.get("message"),
+                "count": event.get("count") or 1,
+            }
+            for event in events
+        ],
+    }  # fmt: skip
+
+
+async def _looked_up(
+    api: KubernetesApi, namespace: str, task: LiveTask
+) -> tuple[list[Manifest], str, tuple[str, str] | None]:
+    """What the description needs of the API server, as ``described`` takes it."""
     node = await largest_node(api) if task.phase == "waiting" else None
-    return list(described(task, await events_of(api, namespace, task), namespace, node))
+    return await events_of(api, namespace, task), namespace, node
 
 
 def described(
@@ -48,10 +84,15 @@ def described(
     else:
         yield "pod", task.pod_name
         yield "node", task.node or "none yet"
-    yield from _container(task)
-    yield from _conditions("job condition", task.job)
-    if task.pod is not None:
-        yield from _conditions("pod condition", task.pod)
+    container = _container(task)
+    resources = container.get("resources") or {}
+    yield "image", str(container["image"])
+    for key in ("requests", "limits"):
+        yield key, ", ".join(f"{name}={amount}" for name, amount in (resources.get(key) or {}).items()) or "none"
+    for title, found in (("job condition", task.job), ("pod condition", task.pod or {})):
+        for number, each in enumerate(_conditions(found)):
+            why = ": ".join(filter(None, [each["reason"], each["message"]]))
+            yield "" if number else title, f"{each['type']} is {each['status']}" + (f" ({why})" if why else "")
     yield from _events(events)
 
 
@@ -73,6 +114,15 @@ def _events(events: Sequence[Manifest]) -> Iterator[tuple[str, str]]:
 
 def _diagnosis(task: LiveTask, events: Sequence[Manifest], node: tuple[str, str] | None) -> Iterator[tuple[str, str]]:
     """The diagnosis in words: why the task waits, or how it failed."""
+    found = _result(task, events, node)
+    if found is not None and found.failure is not None:
+        why = found.failure
+        yield "diagnosis", why.summary
+        yield from (("", part) for part in (why.detail, why.resolution) if part)
+
+
+def _result(task: LiveTask, events: Sequence[Manifest], node: tuple[str, str] | None) -> TaskResult | None:
+    """The end of the task, or the reason why it waits; None if it has neither."""
     found: TaskResult | None = None
     if task.end is not None:
         found = task.end.result
@@ -82,23 +132,16 @@ def _diagnosis(task: LiveTask, events: Sequence[Manifest], node: tuple[str, str]
             found = waiting.without_pod(e for e in events if e.get("reason") == "FailedCreate").get(task.job_name)
         elif found is None:
             found = waiting.from_events(events)
-    if found is not None and found.failure is not None:
-        why = found.failure
-        yield "diagnosis", why.summary
-        yield from (("", part) for part in (why.detail, why.resolution) if part)
+    return found
 
 
-def _container(task: LiveTask) -> Iterator[tuple[str, str]]:
+def _container(task: LiveTask) -> Manifest:
     template = task.pod if task.pod is not None else task.job["spec"]["template"]
-    container = next(each for each in template["spec"]["containers"] if each["name"] == CONTAINER)
-    resources = container.get("resources") or {}
-    yield "image", str(container["image"])
-    for title, key in (("requests", "requests"), ("limits", "limits")):
-        yield title, ", ".join(f"{name}={amount}" for name, amount in (resources.get(key) or {}).items()) or "none"
+    return next(each for each in template["spec"]["containers"] if each["name"] == CONTAINER)
 
 
-def _conditions(title: str, found: Manifest) -> Iterator[tuple[str, str]]:
-    for each in (found.get("status") or {}).get("conditions") or ():
-        why = ": ".join(filter(None, [each.get("reason"), each.get("message")]))
-        yield title, f"{each['type']} is {each['status']}" + (f" ({why})" if why else "")
-        title = ""
+def _conditions(found: Manifest) -> list[dict[str, str]]:
+    keys = ("type", "status", "reason", "message")
+    return [
+        {key: str(each.get(key) or "") for key in keys} for each in (found.get("status") or {}).get("conditions") or ()
+    ]

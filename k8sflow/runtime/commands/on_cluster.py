@@ -22,6 +22,7 @@ from k8sflow.kubernetes.api import KubernetesApi
 from k8sflow.kubernetes.kubeconfig import load_access
 from k8sflow.kubernetes.live import LiveTask, live_tasks
 from k8sflow.kubernetes.names import owner_name
+from k8sflow.kubernetes.preflight import check_namespace
 from k8sflow.runtime.lookup import Runs, runs_of
 from k8sflow.runtime.placement import Placement
 from k8sflow.runtime.progress.console import Console, Tone
@@ -79,9 +80,20 @@ class OnCluster:
         return asyncio.run(run())
 
     def tasks(self, run: str | None = None) -> list[LiveTask]:
-        """The tasks that have Jobs, also finished ones; of one run or of all."""
+        """The tasks that have Jobs, also finished ones; of one run or of all.
+
+        Raises:
+            KubernetesError: The namespace doesn't exist, or its Jobs may not be listed.
+        """
         namespace = self.namespace if run is None else self.namespace_of(self.runs[run])
-        return self.ask(lambda api: live_tasks(api, namespace, self.flow, run))
+
+        async def listed(api: KubernetesApi) -> list[LiveTask]:
+            found = await live_tasks(api, namespace, self.flow, run)
+            if not found:  # as the API answers for a namespace that doesn't exist too
+                await check_namespace(api, namespace)
+            return found
+
+        return self.ask(listed)
 
     def namespace_of(self, run: RunStore) -> str:
         """The namespace of a run's Jobs."""
@@ -152,12 +164,13 @@ def kill(cluster: OnCluster, run: RunStore, console: Console) -> None:
     """Ends a run: its driver is asked to cancel it, and its Jobs are deleted; without a driver, it is marked.
 
     Raises:
-        KubernetesError: The Jobs may not be deleted.
+        KubernetesError: The Jobs may not be deleted, or the cluster is another one, without the run's namespace.
         RunError: Its driver doesn't answer.
     """
     request = CancelRequest(current_user(), socket.gethostname(), time.time())
-    run.request_cancel(request)
     is_detached, namespace = run.read().is_detached, cluster.namespace_of(run)
+    cluster.ask(lambda api: check_namespace(api, namespace))
+    run.request_cancel(request)
     cluster.ask(lambda api: _delete(api, namespace, run, is_detached=is_detached))
     if _ended_by_driver(run, request, is_detached=is_detached):
         console.say(f"{run.pathspec} was {request.summary}; its Jobs are deleted.", Tone.GOOD)

@@ -91,6 +91,19 @@ def test_a_part_of_a_run_is_not_a_run(runs: Runs, text: str, words: str) -> None
         runs.named(text)
 
 
+@pytest.mark.parametrize("text", ["run-1x", "run-1x/work"])
+def test_of_many_runs_the_closest_and_the_latest_are_listed(folder_store: FolderStore, text: str) -> None:
+    for number in range(40):
+        _create(folder_store, f"run-{number:02}", created=float(number))
+    runs = Runs("F", [folder_store])
+    finds = [lambda: runs.resolve(text, runs.latest_own)] + ([] if "/" in text else [lambda: runs.named(text)])
+    for find in finds:
+        with pytest.raises(NotFoundError, match="Did you mean 'run-") as error:
+            find()
+        assert "The latest of its 40 runs are run-39, run-38, run-37, run-36, run-35." in error.value.advice
+        assert error.value.advice.count("run-") == 3 + 5
+
+
 def test_the_latest_run_in_a_bucket_is_ones_own(tmp_path: Path) -> None:
     """In a folder on this machine it is anybody's."""
     for kind, latest in ((FolderStore, NEW), (Bucket, OLD)):

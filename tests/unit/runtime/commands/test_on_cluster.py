@@ -118,6 +118,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
         }  # fmt: skip
         (tmp_path / "kubeconfig").write_text(json.dumps(config))
         monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+        server.put("namespaces", {"metadata": {"name": "lab"}})
         yield Lab(server, tmp_path / "flow")
 
 
@@ -170,6 +171,34 @@ def test_options_that_exclude_each_other_and_unknown_runs_are_refused(lab: Lab, 
         assert done.exit_code == 1
         assert "there is no run F/ünbekannt $(id)" in done.output
     assert "names no run of this file's flow" in call("list", "--run-id", "Other/one").output
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("list",), ("kill", "--yes"), ("kill", "--user", "ann", "--yes"), ("logs", "start"), ("describe", "start")],
+)
+def test_a_namespace_that_does_not_exist_is_reported(
+    lab: Lab, call: Callable[..., Result], words: tuple[str, ...]
+) -> None:
+    """Kubernetes lists nothing there; and a run isn't marked as cancelled because of a wrong context."""
+    run = lab.run("one")
+    del lab.server.objects["namespaces", "lab"]
+    done = call(*words)
+    assert done.exit_code == 1
+    assert "has no namespace 'lab'" in done.output
+    assert "Create it (`kubectl create namespace lab`), or set kubernetes_namespace" in done.output
+    assert run.read_run_outcome() is None
+
+
+def test_a_description_for_programs_has_the_same_facts(lab: Lab, call: Callable[..., Result]) -> None:
+    lab.run("one")
+    lab.job("one", pod=PULLING)
+    (found,) = json.loads(call("describe", "one/start/0", "--json").output)
+    assert (found["run"], found["step"], found["task"], found["state"]) == ("one", "start", "0", "waiting")
+    assert found["diagnosis"]["summary"].startswith("the image r/i:1 can't be pulled")
+    assert found["diagnosis"]["outcome"] == "bad_image"
+    assert (found["namespace"], found["image"], found["requests"]["cpu"]) == ("lab", "r/i:1", "100m")
+    assert (found["events"], found["job_conditions"], found["pod_conditions"]) == ([], [], [])
 
 
 def test_a_run_without_a_driver_is_marked_as_cancelled(lab: Lab) -> None:
