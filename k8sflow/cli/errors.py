@@ -17,7 +17,7 @@ from k8sflow.interrupted import CANCELLED_EXIT_CODE
 from k8sflow.task import streams
 
 if TYPE_CHECKING:
-    from k8sflow.runtime.core.run_state import RunEnd
+    from k8sflow.runtime.core.actions import RunEnd
 
 # A full disk, and a terminal that was closed.
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)

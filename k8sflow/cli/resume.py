@@ -17,7 +17,7 @@ from k8sflow.flow.definition import FlowDefinition
 from k8sflow.runtime.request import code_folder
 
 if TYPE_CHECKING:
-    from k8sflow.runtime.core.run_state import RunEnd
+    from k8sflow.runtime.core.actions import RunEnd
 
 # The commands that take the configs of an earlier run, so that the flow's mutators have to wait for these.
 NAMES = ("resume", "attach", "spin")

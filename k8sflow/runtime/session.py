@@ -18,10 +18,11 @@ from k8sflow.flow.compile import compile_flow
 from k8sflow.flow.definition import FlowDefinition
 from k8sflow.flow.graph import Graph
 from k8sflow.flow.outcome import Outcome
+from k8sflow.runtime.core.actions import RunResult
 from k8sflow.runtime.core.earlier import read_earlier
 from k8sflow.runtime.core.loop import Loop
 from k8sflow.runtime.core.observer import Observer
-from k8sflow.runtime.core.run_state import OneTask, RunResult, RunState, State
+from k8sflow.runtime.core.run_state import OneTask, RunState, State
 from k8sflow.runtime.placement import Placement
 from k8sflow.runtime.recorded import redeclared
 from k8sflow.runtime.tracing import Traced

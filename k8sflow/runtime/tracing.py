@@ -41,6 +41,10 @@ class Traced(Observer):
         log = _Untimed(open_driver_trace(run_store, driver))
         self._uploads = LogUploads({_STREAM: log}, patience=lambda: _CLOSE_SECONDS)
 
+    def opened(self, step: str, width: int) -> None:
+        """Passes it on."""
+        self._observer.opened(step, width)
+
     def submitted(self, group: Sequence[TaskSpec]) -> None:
         """Notes the time for each task."""
         at = self._clock()

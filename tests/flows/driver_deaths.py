@@ -32,8 +32,8 @@ from k8sflow.runtime.commands.attach import attach
 from k8sflow.runtime.commands.resume import resume
 from k8sflow.runtime.commands.run import run as run_flow
 from k8sflow.runtime.core import loop
+from k8sflow.runtime.core.actions import RunEnd
 from k8sflow.runtime.core.observer import Observer
-from k8sflow.runtime.core.run_state import RunEnd
 from k8sflow.runtime.request import RunRequest
 from k8sflow.storage.folder import FolderLog, FolderStore
 from k8sflow.storage.run_store import RunStore
@@ -69,7 +69,7 @@ class Deaths:
             """Dies before it passes an event on."""
 
             def __init__(self, observer: Observer) -> None:
-                for name in ("submitted", "done_before", "event", "retried", "caught"):
+                for name in ("opened", "submitted", "done_before", "event", "retried", "caught"):
                     setattr(self, name, deaths._before(getattr(observer, name)))
 
         def with_observer(driver: Any, *arguments: Any, observer: Observer, **options: Any) -> None:

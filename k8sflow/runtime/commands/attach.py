@@ -6,7 +6,7 @@ from k8sflow.config import Settings
 from k8sflow.flow.definition import FlowDefinition
 from k8sflow.runtime.commands.display import display_outcome
 from k8sflow.runtime.commands.drive import drive_or_follow
-from k8sflow.runtime.core.run_state import RunEnd
+from k8sflow.runtime.core.actions import RunEnd
 from k8sflow.runtime.lookup import runs_of
 from k8sflow.runtime.progress.console import Console
 from k8sflow.runtime.session import open_session

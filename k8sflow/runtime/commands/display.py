@@ -7,7 +7,7 @@ from functools import partial
 
 from k8sflow.flow.outcome import Outcome
 from k8sflow.runtime.commands import next_steps
-from k8sflow.runtime.core.run_state import RunEnd, RunResult
+from k8sflow.runtime.core.actions import RunEnd, RunResult
 from k8sflow.runtime.progress import Reporter
 from k8sflow.runtime.progress.console import Console, Tone
 from k8sflow.runtime.progress.text import settled

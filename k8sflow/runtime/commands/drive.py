@@ -14,8 +14,8 @@ from k8sflow.runtime.commands import exit_hooks, next_steps
 from k8sflow.runtime.commands.clone import clone
 from k8sflow.runtime.commands.display import display, display_end, display_outcome
 from k8sflow.runtime.commands.interrupts import interrupts
+from k8sflow.runtime.core.actions import RunEnd, RunResult
 from k8sflow.runtime.core.observer import Observer
-from k8sflow.runtime.core.run_state import RunEnd, RunResult
 from k8sflow.runtime.progress.console import Console, Tone
 from k8sflow.runtime.progress.follow import RunFollower
 from k8sflow.runtime.session import Session

@@ -16,8 +16,8 @@ from k8sflow.runtime.commands import next_steps
 from k8sflow.runtime.commands.clone import plan_from
 from k8sflow.runtime.commands.create import check_executors, check_names, create, prepare
 from k8sflow.runtime.commands.run import begin, show_warnings
+from k8sflow.runtime.core.actions import RunEnd
 from k8sflow.runtime.core.resume_plan import Plan, Rerun
-from k8sflow.runtime.core.run_state import RunEnd
 from k8sflow.runtime.lookup import runs_of
 from k8sflow.runtime.placement import Placement
 from k8sflow.runtime.progress.console import Console, Tone

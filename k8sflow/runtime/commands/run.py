@@ -7,7 +7,7 @@ from k8sflow.flow.decorators.flow_level import only_deployed
 from k8sflow.flow.definition import FlowDefinition
 from k8sflow.runtime.commands.create import Prepared, check_executors, create, prepare
 from k8sflow.runtime.commands.drive import drive_or_follow
-from k8sflow.runtime.core.run_state import RunEnd
+from k8sflow.runtime.core.actions import RunEnd
 from k8sflow.runtime.placement import Placement
 from k8sflow.runtime.progress.console import Console, Tone
 from k8sflow.runtime.request import RunRequest

@@ -22,9 +22,9 @@ from k8sflow.flow.problems import did_you_mean
 from k8sflow.runtime.commands import id_files, next_steps
 from k8sflow.runtime.commands.create import fixed_values, new_record
 from k8sflow.runtime.commands.interrupts import interrupts
+from k8sflow.runtime.core.actions import RunEnd, RunResult
 from k8sflow.runtime.core.earlier import list_executions, past_of, read_ended
 from k8sflow.runtime.core.resume_plan import Kept, Rerun, plan
-from k8sflow.runtime.core.run_state import RunEnd, RunResult
 from k8sflow.runtime.lookup import Reference, runs_of
 from k8sflow.runtime.placement import Placement
 from k8sflow.runtime.progress import Reporter

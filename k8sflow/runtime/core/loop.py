@@ -19,10 +19,7 @@ from k8sflow.errors import RunCancelledError, StorageError, SupersededError
 from k8sflow.executors.base import Executor, Finished, Report
 from k8sflow.flow.graph import Graph
 from k8sflow.flow.outcome import Outcome
-from k8sflow.runtime.core.clock import Clock, RealClock
-from k8sflow.runtime.core.inbox import Inbox
-from k8sflow.runtime.core.observer import Observer
-from k8sflow.runtime.core.run_state import (
+from k8sflow.runtime.core.actions import (
     Action,
     CatchCommitted,
     CatchFailure,
@@ -30,15 +27,19 @@ from k8sflow.runtime.core.run_state import (
     End,
     Event,
     FailedBefore,
+    Opened,
     PauseOver,
     Record,
     Retry,
     RunEnd,
     RunResult,
     Start,
-    State,
     Submit,
 )
+from k8sflow.runtime.core.clock import Clock, RealClock
+from k8sflow.runtime.core.inbox import Inbox
+from k8sflow.runtime.core.observer import Observer
+from k8sflow.runtime.core.run_state import State
 from k8sflow.storage.records import OutcomeRecord
 from k8sflow.storage.run_store import RunStore
 from k8sflow.task.catch import commit_caught
@@ -173,6 +174,8 @@ class Loop:
                 _log.debug("%s and %d more are submitted.", tasks[0].name, len(tasks) - 1)
                 self._observer.submitted(tasks)
                 self._executors[self._executor_of(tasks[0].name.step)].submit(tasks)
+            case Opened(step, width):
+                self._observer.opened(step, width)
             case DoneBefore(tasks):
                 self._observer.done_before(tasks)
             case FailedBefore(tasks, result):

@@ -14,6 +14,9 @@ from k8sflow.task.spec import TaskSpec
 class Observer:
     """Watches a run, in the thread of its loop; this one ignores everything."""
 
+    def opened(self, step: str, width: int) -> None:
+        """A foreach over a step has so many branches, not all of which may be ready at once."""
+
     def submitted(self, group: Sequence[TaskSpec]) -> None:
         """Tasks of one step became ready."""
 

@@ -8,154 +8,37 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from enum import Enum
+from dataclasses import replace
 from typing import Protocol
 
 from k8sflow.errors import RunError
 from k8sflow.executors.base import Finished
-from k8sflow.flow.decorators.policy import Catch, StepPolicy
+from k8sflow.flow.decorators.policy import StepPolicy
 from k8sflow.flow.graph import Graph
 from k8sflow.flow.outcome import Outcome
+from k8sflow.runtime.core.actions import (
+    Action,
+    CatchCommitted,
+    CatchFailure,
+    DoneBefore,
+    End,
+    Event,
+    FailedBefore,
+    Opened,
+    PauseOver,
+    Record,
+    Retry,
+    RunEnd,
+    RunResult,
+    Start,
+    Submit,
+)
 from k8sflow.runtime.core.earlier import Earlier, Past, past_of, past_together
 from k8sflow.runtime.core.retries import INFRASTRUCTURE, Again, Caught, Failed, decide
 from k8sflow.runtime.core.scheduler import Scheduler, TaskGroup
 from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskName, TaskSpec
 from k8sflow.task.stored_results import recorded_result
-
-
-class RunEnd(Enum):
-    """The ways in which a command about a run can end."""
-
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-    # The controller in the cluster has taken the run over, or nothing was to be run.
-    DETACHED = "detached"
-    PLANNED = "planned"
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """The end of a run.
-
-    Args:
-        end: How it ended.
-        failed: The task whose failure ended it; None after a success, and where the run was cancelled.
-        result: How that task ended.
-        why: Who cancelled it, where that was not this process's user.
-    """
-
-    end: RunEnd
-    failed: TaskSpec | None = None
-    result: TaskResult | None = None
-    why: str = ""
-
-    @property
-    def is_success(self) -> bool:
-        """True if the run reached its end."""
-        return self.end is RunEnd.SUCCEEDED
-
-
-# ---------------------------------------------------------------------- events
-
-
-@dataclass(frozen=True)
-class Start:
-    """The run starts, or another driver takes it over.
-
-    Args:
-        wall: The time in seconds since 1970.
-    """
-
-    wall: float
-
-
-@dataclass(frozen=True)
-class PauseOver:
-    """Tasks that wait for their next execution may start."""
-
-    tasks: Sequence[TaskSpec]
-
-
-@dataclass(frozen=True)
-class CatchCommitted:
-    """The failure of a task under ``@catch`` has become a result."""
-
-    task: TaskSpec
-    result: TaskResult
-
-
-Event = Start | Finished | PauseOver | CatchCommitted
-
-# ---------------------------------------------------------------------- actions
-
-
-@dataclass(frozen=True)
-class Submit:
-    """Tasks of one step are passed to their executor."""
-
-    tasks: Sequence[TaskSpec]
-
-
-@dataclass(frozen=True)
-class DoneBefore:
-    """Tasks of one step have results of earlier drivers, or of the run that this one resumes."""
-
-    tasks: Sequence[TaskSpec]
-
-
-@dataclass(frozen=True)
-class FailedBefore:
-    """Tasks have failed under an earlier driver, which died before it could act on it."""
-
-    tasks: Sequence[TaskSpec]
-    result: TaskResult
-
-
-@dataclass(frozen=True)
-class Record:
-    """A failure is written to the store, unless the task could do so itself: the next driver has to count it."""
-
-    task: TaskSpec
-    result: TaskResult
-
-
-@dataclass(frozen=True)
-class Retry:
-    """A task, or all that run together, is run again after a pause.
-
-    Args:
-        ended: Their executions that ended.
-        again: The decision.
-        pause_seconds: How much of the pause remains.
-        tasks: Their next executions.
-    """
-
-    ended: Sequence[tuple[TaskSpec, TaskResult]]
-    again: Again
-    pause_seconds: float
-    tasks: Sequence[TaskSpec]
-
-
-@dataclass(frozen=True)
-class CatchFailure:
-    """A failure is turned into a result; ``CatchCommitted`` answers."""
-
-    task: TaskSpec
-    failure: TaskResult
-    catch: Catch
-
-
-@dataclass(frozen=True)
-class End:
-    """The run has ended."""
-
-    result: RunResult
-
-
-Action = Submit | DoneBefore | FailedBefore | Record | Retry | CatchFailure | End
 
 
 class State(Protocol):
@@ -290,6 +173,7 @@ class RunState:
     def _submit(self, group: TaskGroup) -> None:
         """Passes a group on, less the tasks that have a result, or have failed, under an earlier driver."""
         if self._earlier.is_empty:
+            self._open(group)
             self._pass_on(group)
             return
         waiting = [group]
@@ -302,6 +186,8 @@ class RunState:
     def _submit_rest(self, group: TaskGroup) -> list[TaskSpec]:
         """Passes on the tasks of a group that have no result yet; returns the others."""
         rest = [task for task in group if str(task.name) not in self._earlier.transitions]
+        if rest:
+            self._open(group)
         if rest and group.nodes > 1:
             self._submit_together(group)
             return []
@@ -365,6 +251,10 @@ class RunState:
         result = recorded_result(past.record)
         self._actions.append(FailedBefore(tasks, result))
         self._failed([(task, result) for task in tasks], max(0.0, self._wall - past.record.finished))
+
+    def _open(self, group: TaskGroup) -> None:
+        if group.opens and not self._has_ended:
+            self._actions.append(Opened(group.step, group.opens))
 
     def _pass_on(self, tasks: Sequence[TaskSpec]) -> None:
         if not self._has_ended:

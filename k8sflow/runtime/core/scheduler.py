@@ -6,7 +6,7 @@ A finished task costs the same work whatever the width of the foreach around it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import overload
 
 from k8sflow.flow.graph import Graph, Node
@@ -27,6 +27,7 @@ class TaskGroup(Sequence[TaskSpec]):
         inputs: What each of the tasks reads.
         turn: In a step that comes back to itself, how often it has done so before.
         nodes: How many of the tasks have to run at the same time.
+        opens: How many branches the foreach has that the group opens; 0 for a group that opens none.
     """
 
     flow: str
@@ -37,6 +38,7 @@ class TaskGroup(Sequence[TaskSpec]):
     inputs: tuple[TaskInput, ...]
     turn: int = 0
     nodes: int = 1
+    opens: int = 0
 
     def __len__(self) -> int:
         return 1 if self.branches is None else len(self.branches)
@@ -116,7 +118,7 @@ class Scheduler:
             return self._group(join.name, name.path, (self._ends(node, join, name.path, 0),))
         opened = min(width, transition.max_parallel or width)
         self._foreaches[name] = _Foreach(width, opened)
-        return self._branches(node, name.path, range(opened), width if node.num_parallel else 1)
+        return replace(self._branches(node, name.path, range(opened), width if node.num_parallel else 1), opens=width)
 
     def _branches(self, split: Node, path: tuple[int, ...], branches: range, nodes: int = 1) -> TaskGroup:
         inputs = (TaskInput(split.name, path),)

@@ -18,7 +18,7 @@ from k8sflow.runtime.commands import exit_hooks
 from k8sflow.runtime.commands.display import display, display_end
 from k8sflow.runtime.commands.drive import drive
 from k8sflow.runtime.commands.interrupts import interrupts
-from k8sflow.runtime.core.run_state import RunEnd
+from k8sflow.runtime.core.actions import RunEnd
 from k8sflow.runtime.detached.status import FlowRunStatus
 from k8sflow.runtime.placement import Placement
 from k8sflow.runtime.progress.console import Console

@@ -22,7 +22,7 @@ from k8sflow.kubernetes.flowrun import Phase, TaskCounts, message_of, timestamp
 from k8sflow.kubernetes.kubeconfig import load_access
 from k8sflow.kubernetes.manifest import Manifest
 from k8sflow.outages import Notice
-from k8sflow.runtime.core.run_state import RunEnd, RunResult
+from k8sflow.runtime.core.actions import RunEnd, RunResult
 from k8sflow.runtime.progress.console import Console
 from k8sflow.runtime.progress.tally import Tally
 

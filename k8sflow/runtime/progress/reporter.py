@@ -72,11 +72,14 @@ class Reporter(Observer):
         """Leaves the terminal as it was, in whatever way the run ends; lines may follow."""
         self._view.close()
 
+    def opened(self, step: str, width: int) -> None:
+        """Tells the width of a foreach."""
+        if width > 1 and not self._view.tells_tasks:
+            self._say(f"{step}: {width:,} branches", dim=True)
+
     def submitted(self, group: Sequence[TaskSpec]) -> None:
         """Counts the tasks of a step."""
-        step = self.tally.submitted(group)
-        if len(group) > 1 and not self._view.tells_tasks:
-            self._say(f"{step.name}: {len(group):,} branches", dim=True)
+        self.tally.submitted(group)
         self._view.follow(self.tally)
 
     def done_before(self, tasks: Sequence[TaskSpec]) -> None:

@@ -20,7 +20,7 @@ from k8sflow.kubernetes.flowrun import (
     flowrun_manifest,
     flowrun_name,
 )
-from k8sflow.runtime.core.run_state import RunEnd, RunResult
+from k8sflow.runtime.core.actions import RunEnd, RunResult
 from k8sflow.runtime.detached.status import final_status, running_status
 from k8sflow.runtime.progress.tally import Tally
 from k8sflow.storage.records import RunRecord

@@ -17,7 +17,7 @@ from k8sflow.flow.compile import compile_flow, declared
 from k8sflow.flow.decorators.pod_options import DEFAULT_OPTIONS, PodOptions, merge
 from k8sflow.flow.graph import Graph
 from k8sflow.runtime.commands.run import run
-from k8sflow.runtime.core.run_state import RunEnd
+from k8sflow.runtime.core.actions import RunEnd
 from k8sflow.runtime.lookup import runs_of
 from k8sflow.runtime.progress import Reporter, reporter
 from k8sflow.runtime.progress.console import Tone

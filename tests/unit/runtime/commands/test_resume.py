@@ -13,7 +13,7 @@ from k8sflow.config import Settings
 from k8sflow.errors import RunError
 from k8sflow.flow.compile import compile_flow, declared
 from k8sflow.runtime.commands import resume
-from k8sflow.runtime.core.run_state import RunEnd
+from k8sflow.runtime.core.actions import RunEnd
 from k8sflow.runtime.request import RunRequest
 from k8sflow.runtime.session import Session
 from k8sflow.storage.folder import FolderStore

@@ -19,12 +19,13 @@ from k8sflow.flow.compile import compile_flow
 from k8sflow.flow.decorators.policy import Catch, InfrastructureRetry, Retry, StepPolicy
 from k8sflow.flow.graph import Graph
 from k8sflow.flow.outcome import Outcome
+from k8sflow.runtime.core.actions import RunResult
 from k8sflow.runtime.core.earlier import read_earlier
 from k8sflow.runtime.core.inbox import Inbox
 from k8sflow.runtime.core.loop import Loop
 from k8sflow.runtime.core.observer import Observer
 from k8sflow.runtime.core.retries import Again
-from k8sflow.runtime.core.run_state import RunResult, RunState
+from k8sflow.runtime.core.run_state import RunState
 from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.storage.folder import FolderStore
 from k8sflow.storage.records import CancelRequest, Commit, ForeachItems, OutcomeRecord

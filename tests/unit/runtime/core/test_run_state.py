@@ -16,31 +16,29 @@ from k8sflow.flow.checks import graph as lint
 from k8sflow.flow.decorators.policy import Catch, Retry, StepPolicy
 from k8sflow.flow.graph import Graph
 from k8sflow.flow.outcome import Outcome
-from k8sflow.runtime.core.earlier import Earlier
-from k8sflow.runtime.core.retries import Again
-from k8sflow.runtime.core.run_state import (
+from k8sflow.runtime.core.actions import (
     Action,
     CatchCommitted,
     CatchFailure,
     DoneBefore,
     End,
     Event,
-    OneTask,
+    Opened,
     PauseOver,
     Record,
     RunEnd,
     RunResult,
-    RunState,
     Start,
     Submit,
 )
-from k8sflow.runtime.core.run_state import (
-    Retry as RetryAction,
-)
+from k8sflow.runtime.core.actions import Retry as RetryAction
+from k8sflow.runtime.core.earlier import Earlier
+from k8sflow.runtime.core.retries import Again
+from k8sflow.runtime.core.run_state import OneTask, RunState
 from k8sflow.storage.records import OutcomeRecord
 from k8sflow.task.result import TaskResult, Transition
 from k8sflow.task.spec import TaskName, TaskSpec
-from tests.unit.flow.graphs import PLACE, SEQUENCES, Part, Plain, taken, unchecked
+from tests.unit.flow.graphs import PLACE, SEQUENCES, Foreach, Part, Plain, taken, unchecked
 
 SUCCEEDED = TaskResult(Outcome.SUCCEEDED, Transition(("end",)))
 USER_ERROR = TaskResult(Outcome.USER_ERROR)
@@ -228,6 +226,13 @@ def test_a_run_without_a_task_is_an_error() -> None:
     assert isinstance(submit, Submit)
     with pytest.raises(RunError, match="no task left"):
         state.handle(Finished(submit.tasks[0], TaskResult(Outcome.SUCCEEDED, Transition())))
+
+
+def test_the_width_of_a_foreach_is_reported_once() -> None:
+    """All of its branches, also those that max_parallel holds back, and not again when some of them run again."""
+    world = World(_graph(Foreach((Plain(),))), [5], random.Random(1), limit=2)
+    assert world.drive() == RunResult(RunEnd.SUCCEEDED)
+    assert [action.width for action in world.actions if isinstance(action, Opened)] == [5]
 
 
 @pytest.mark.parametrize(("result", "end"), [(SUCCEEDED, RunEnd.SUCCEEDED), (USER_ERROR, RunEnd.FAILED)])

@@ -20,7 +20,7 @@ from k8sflow.flow.decorators.pod_options import GUARDED, PodOptions
 from k8sflow.flow.graph import Graph
 from k8sflow.flow.outcome import Outcome
 from k8sflow.outages import Notice
-from k8sflow.runtime.core.run_state import RunEnd, RunResult
+from k8sflow.runtime.core.actions import RunEnd, RunResult
 from k8sflow.runtime.detached import status as statuses
 from k8sflow.runtime.detached import submit
 from k8sflow.runtime.detached.driver import check_pods

@@ -14,7 +14,7 @@ from k8sflow.flow.compile import compile_flow
 from k8sflow.flow.outcome import Outcome
 from k8sflow.kubernetes.flowrun import flowrun_name
 from k8sflow.runtime.commands.drive import drive_or_follow
-from k8sflow.runtime.core.run_state import RunEnd
+from k8sflow.runtime.core.actions import RunEnd
 from k8sflow.runtime.detached.watch import FlowRunWatch
 from k8sflow.runtime.placement import Placement
 from k8sflow.runtime.session import Session

@@ -37,6 +37,16 @@ def _shown(*pieces: bytes) -> list[str]:
     return [line.removeprefix("[work/3.1] ") for line in lines[:-1]]
 
 
+def test_the_width_of_a_foreach_is_a_line_of_its_own() -> None:
+    """Whatever number of branches is submitted at a time, or again."""
+    stream = io.StringIO()
+    reporter = _reporter(stream)
+    reporter.opened("work", 2400)
+    for attempt in range(2):
+        reporter.submitted([TaskSpec("F", "r1", TaskName("work", (i,)), attempt=attempt) for i in range(12)])
+    assert stream.getvalue() == "work: 2,400 branches\n"
+
+
 @pytest.mark.parametrize(
     ("pieces", "lines"),
     [
