@@ -14,7 +14,7 @@ from http import HTTPStatus
 from k8sflow.errors import ApiStatusError
 from k8sflow.flow.decorators import quantity
 from k8sflow.kubernetes.api import KubernetesApi
-from k8sflow.kubernetes.findings import Finding, of_steps
+from k8sflow.kubernetes.findings import Finding, correct, of_steps, shortened
 from k8sflow.kubernetes.manifest import Manifest
 
 _QUOTA = re.compile(r"exceeded quota: (?P<name>\S+), requested: (?P<asked>\S+), used: \S+, limited: (?P<hard>\S+)")
@@ -76,9 +76,7 @@ def _judged(error: ApiStatusError, steps: list[str]) -> Finding | None:
         return None
     if quota := _QUOTA.search(message):
         return _over_quota(quota, steps)
-    advice = next(
-        (advice for part, advice in _ADVICE.items() if part in message), "Correct the option that sets this field."
-    )
+    advice = next((advice for part, advice in _ADVICE.items() if part in message), correct(message))
     return Finding(f"the cluster would refuse the pod of {of_steps(steps)}.", _shortened(message), advice)
 
 
@@ -98,4 +96,4 @@ def _over_quota(quota: re.Match[str], steps: list[str]) -> Finding | None:
 
 def _shortened(message: str) -> str:
     """The server's message without the name that the pod has in the dry run."""
-    return re.sub(r'^pods "[^"]*" is forbidden: |^Pod "[^"]*" is invalid: ', "", message)
+    return shortened(re.sub(r'^pods "[^"]*" is forbidden: |^Pod "[^"]*" is invalid: ', "", message))

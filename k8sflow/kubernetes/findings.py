@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -47,6 +48,37 @@ def named_by(users: Iterable[str]) -> str:
     if len(names) == 1 and " " in names[0]:
         return f"{names[0]} names"
     return f"{of_steps(names)} name{'s' if len(names) == 1 else ''}"
+
+
+# The option that sets a field of a pod, where there is only one.
+_OPTIONS = {
+    "metadata.annotations": "annotations",
+    "metadata.labels": "labels",
+    "activeDeadlineSeconds": "deadline_seconds",
+    "affinity": "affinity",
+    "dnsConfig": "dns_config",
+    "hostAliases": "host_aliases",
+    "nodeSelector": "node_selector",
+    "priorityClassName": "priority_class",
+    "resourceClaims": "resource_claims",
+    "runtimeClassName": "runtime_class",
+    "tolerations": "tolerations",
+    "topologySpreadConstraints": "topology_spread",
+}
+
+
+def correct(message: str) -> str:
+    """The advice about a message of the API server on fields of a pod, with the option that sets them if it is one."""
+    fields = re.findall(r"(metadata\.\w+|spec\.\w+)[\w.\[\]]*: [A-Z]\w+ ", message.replace("spec.template.", ""))
+    options = {_OPTIONS.get(field.removeprefix("spec."), "") for field in fields}
+    if len(options) == 1 and (option := options.pop()):
+        return f"Correct the option {option} of @kubernetes."
+    return "Correct the option of @kubernetes that sets this field."
+
+
+def shortened(message: str) -> str:
+    """The API server's message without the examples and regular expressions of its grammars."""
+    return re.sub(r" \(e\.g\. [^()]*regex used for validation is '(?:[^']|'(?=[^,)]))*'\)", "", message)
 
 
 def as_error(findings: Sequence[Finding]) -> KubernetesError:

@@ -20,6 +20,7 @@ from k8sflow.kubernetes.kubeconfig import ClusterAccess, load_access
 from k8sflow.kubernetes.manifest import Manifest
 from k8sflow.kubernetes.node_fit import check_nodes
 from k8sflow.kubernetes.pod import CREDENTIALS, pod
+from k8sflow.kubernetes.queue import check_queues
 from k8sflow.kubernetes.references import Reference, check_references, references
 from k8sflow.kubernetes.server_check import check_pods, version_of
 
@@ -113,6 +114,7 @@ async def inspect(
         check_address(api, settings),
         _check_pods(api, namespace, judged, pods),
         _check_nodes(api, pods),
+        check_queues(api, namespace, {step: job.options.queue for step, job in jobs.items() if job.options.queue}),
     )
     if basic:
         return basic  # the others follow from it
@@ -177,7 +179,7 @@ async def _check_pods(
     """The findings about pods that the server would refuse or change; about each step, those of its Job come first."""
     refused = await check_pods(api, judged)
     others = {step: template for step, template in pods.items() if step not in refused}
-    return [*refused.values(), *await check_admission(api, namespace, others)]
+    return [*dict.fromkeys(refused.values()), *await check_admission(api, namespace, others)]
 
 
 async def _check_nodes(api: KubernetesApi, pods: Mapping[str, Manifest]) -> list[Finding]:

@@ -8,14 +8,16 @@ https://kubernetes.io/docs/reference/using-api/api-concepts/#dry-run
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
 
 from k8sflow.errors import ApiStatusError
 from k8sflow.kubernetes import pod_template
 from k8sflow.kubernetes.api import KubernetesApi
-from k8sflow.kubernetes.findings import Finding
+from k8sflow.kubernetes.findings import Finding, correct, of_steps, shortened
 from k8sflow.kubernetes.job import TaskJob, job_manifest
 from k8sflow.kubernetes.manifest import Manifest
 
@@ -53,7 +55,19 @@ async def check_pods(api: KubernetesApi, jobs: Mapping[str, TaskJob]) -> dict[st
     except ApiStatusError:
         version = {}  # some proxies hide it
     found = await asyncio.gather(*(_check(api, step, job, version) for step, job in jobs.items()))
-    return {step: finding for step, finding in zip(jobs, found, strict=True) if finding is not None}
+    return _merged({step: finding for step, finding in zip(jobs, found, strict=True) if finding is not None})
+
+
+def _merged(findings: Mapping[str, Finding]) -> dict[str, Finding]:
+    """Findings by step; those that differ in nothing else are one, about all of these steps."""
+    alike: dict[Finding, list[str]] = {}
+    for step, finding in findings.items():
+        alike.setdefault(replace(finding, summary=finding.summary.replace(f"step {step}", "{}")), []).append(step)
+    return {
+        step: replace(finding, summary=finding.summary.replace("{}", of_steps(steps)))
+        for finding, steps in alike.items()
+        for step in steps
+    }
 
 
 async def _check(api: KubernetesApi, step: str, job: TaskJob, version: Mapping[str, Any]) -> Finding | None:
@@ -94,7 +108,8 @@ def _refused(step: str, job: TaskJob, manifest: Manifest, message: str) -> Findi
     if template is not None:
         line = pod_template.line_of(message, manifest["spec"]["template"], template)
         where = f"{template['file']}:{line}: " if line is not None else ""
-    advice = "Correct the template." if where else "Correct the option of @kubernetes that sets this field."
+    advice = "Correct the template." if where else correct(message)
+    message = shortened(re.sub(r'^Job\.batch "[^"]*" is invalid: ', "", message))
     return Finding(f"{where}the cluster refuses the pod of step {step}.", message, advice)
 
 

@@ -97,6 +97,35 @@ def test_a_key_that_a_secret_lacks_is_named_and_no_value_is_shown(server: FakeAp
     assert "secret" not in str(caught.value).replace("kubectl create secret", "").replace("Secret", "")
 
 
+def test_a_queue_that_starts_no_job_is_reported_before_the_run(server: FakeApi) -> None:
+    """Without Kueue, or without the LocalQueue, which not everybody may read."""
+    with pytest.raises(KubernetesError, match=r"the cluster has no Kueue, .* Jobs of step train") as caught:
+        check(server, train=PodOptions(queue="team"), end=PodOptions())
+    assert "A Job with queue='team' is created suspended" in caught.value.cause
+    server.groups["kueue.x-k8s.io"] = "v1beta1"
+    with pytest.raises(KubernetesError, match="no LocalQueue 'team' in namespace 'lab', which step train names"):
+        check(server, train=PodOptions(queue="team"))
+    server.fail("GET", "/localqueues/team", 403, times=1)
+    assert check(server, train=PodOptions(queue="team")) == []
+    server.put("localqueues", {"metadata": {"name": "team"}})
+    assert check(server, train=PodOptions(queue="team")) == []
+
+
+def test_a_refusal_of_several_pods_is_one_finding_without_regular_expressions(server: FakeApi) -> None:
+    """It names the option that sets the field."""
+    rule = "a valid label must be short (e.g. 'MyValue',  or '12345', regex used for validation is '(([A-Z])?[a-z])?')"
+    message = f'Job.batch "lab-x" is invalid: spec.template.spec.tolerations[0].value: Invalid value: "é": {rule}'
+    server.fail("POST", "/jobs", 422, times=100, body={"reason": "Invalid", "message": message})
+    wrong = PodOptions(tolerations=({"key": "a", "value": "é"},))
+    with pytest.raises(KubernetesError) as caught:
+        check(server, load=wrong, train=wrong, end=wrong)
+    assert caught.value.summary == "the cluster refuses the pod of steps load, train and end."
+    assert caught.value.cause == (
+        'spec.template.spec.tolerations[0].value: Invalid value: "é": a valid label must be short'
+    )
+    assert caught.value.advice == "Correct the option tolerations of @kubernetes."
+
+
 def test_a_quota_that_a_pod_never_fits_is_an_error_and_one_that_is_full_now_is_not(server: FakeApi) -> None:
     asked, hard = "pods=1,requests.memory=4Gi", "pods=1,requests.memory=1Gi"
     refuse(server, f"exceeded quota: small, requested: {asked}, used: pods=0,requests.memory=0, limited: {hard}")
