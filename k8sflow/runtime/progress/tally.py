@@ -28,7 +28,8 @@ class StepTally:
         total: How many tasks there are so far, without those that were done before.
         running: How many of them run.
         done: How many are done.
-        failed: How many have failed, and do not run again.
+        failed: How many have failed or were cancelled, and do not run again.
+        cancelled: How many of these were cancelled.
         before: How many tasks had a result when the run's driver came: cloned ones, or those of an earlier driver.
         retries: How often one of them was run again.
         ended: When the last of them ended, as long as all have.
@@ -41,6 +42,7 @@ class StepTally:
     running: int = 0
     done: int = 0
     failed: int = 0
+    cancelled: int = 0
     before: int = 0
     retries: int = 0
     ended: float | None = None
@@ -91,6 +93,7 @@ class Tally:
     notes: list[tuple[TaskName, str]] = field(default_factory=list)
     _running: set[TaskName] = field(default_factory=set)
     _again: set[TaskName] = field(default_factory=set)
+    _cancelled: set[TaskName] = field(default_factory=set)
 
     def submitted(self, group: Sequence[TaskSpec]) -> StepTally:
         """Counts tasks that became ready; another execution of a task is not another task."""
@@ -135,6 +138,9 @@ class Tally:
                     step.done += 1
                 else:
                     step.failed += 1
+                    if result.outcome is Outcome.CANCELLED:
+                        step.cancelled += 1
+                        self._cancelled.add(name)
                 self._look_at_end(step)
             case _:
                 pass
@@ -146,14 +152,14 @@ class Tally:
         if result.outcome is Outcome.SUCCEEDED:
             step.done -= 1
         else:
-            step.failed = max(0, step.failed - 1)
+            self._take_back(step, task.name)
         step.retries += 1
         step.ended = None
 
     def caught(self, task: TaskSpec) -> None:
         """Counts a failure that @catch has taken as done."""
         step = self.steps[task.name.step]
-        step.failed = max(0, step.failed - 1)
+        self._take_back(step, task.name)
         step.done += 1
         self._look_at_end(step)
 
@@ -182,6 +188,13 @@ class Tally:
         if name in self._running:
             self._running.discard(name)
             step.running -= 1
+
+    def _take_back(self, step: StepTally, name: TaskName) -> None:
+        """Counts a task that has failed, or was cancelled, no longer as such."""
+        step.failed = max(0, step.failed - 1)
+        if name in self._cancelled:
+            self._cancelled.discard(name)
+            step.cancelled -= 1
 
     def _look_at_end(self, step: StepTally) -> None:
         if step.is_over:

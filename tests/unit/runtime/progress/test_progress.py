@@ -136,6 +136,24 @@ def test_a_long_message_is_one_line_among_others() -> None:
     assert "second" not in stream.getvalue()
 
 
+def test_a_cancelled_task_has_not_failed_in_the_summary() -> None:
+    """As in the record: one whose Job was deleted, and one that ran when the run ended. It may run again, or be caught."""
+    stream = io.StringIO()
+    reporter = _reporter(stream)
+    tasks = [TaskSpec("F", "r1", TaskName("work", (i,))) for i in range(5)]
+    reporter.submitted(tasks)
+    cancelled = failed(Outcome.CANCELLED, "its Job was deleted externally.")
+    for task in tasks:
+        reporter.event(Started(task, "here"))
+    for task in tasks[:3]:
+        reporter.event(Finished(task, cancelled))
+    reporter.event(Finished(tasks[3], _failed("an error")))
+    reporter.tally.caught(tasks[0])
+    reporter.tally.retried(tasks[1], cancelled)
+    reporter.summary("F/r1", "failed", "", good=False)
+    assert "1 done, 1 failed, 2 cancelled, 1 not started, 1 run again" in stream.getvalue()
+
+
 def _failed(summary: str) -> TaskResult:
     return failed(Outcome.USER_ERROR, summary)
 
