@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 _CHUNK_BYTES = 8 << 20
 _PARALLEL_CHUNKS = 4
+_MOST_LISTED = 5
+_OWNERS = 0o700  # without them, the next load could not empty the folder
 _FOLDER = "checkpoint"
 _MANIFEST = "manifest.json"
 
@@ -43,6 +45,8 @@ class Manifest:
         folders: The folders, by path.
         files: The files, by path: their mode, and the hashes of their chunks.
         links: The targets of symbolic links, by path.
+        times: When files and folders were last modified, in nanoseconds since 1970, by path.
+        modes: The modes of the folders, by path.
     """
 
     attempt: int
@@ -50,6 +54,8 @@ class Manifest:
     folders: tuple[str, ...] = ()
     files: Mapping[str, tuple[int, tuple[str, ...]]] = field(default_factory=dict)
     links: Mapping[str, str] = field(default_factory=dict)
+    times: Mapping[str, int] = field(default_factory=dict)
+    modes: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def chunks(self) -> set[str]:
@@ -60,9 +66,9 @@ class Manifest:
     def from_document(document: Mapping[str, Any]) -> Manifest:
         """The manifest in a JSON document."""
         files = {path: (mode, tuple(chunks)) for path, (mode, chunks) in document["files"].items()}
-        return Manifest(
-            document["attempt"], document["saved"], tuple(document["folders"]), files, dict(document["links"])
-        )
+        folders, links = tuple(document["folders"]), dict(document["links"])
+        times, modes = dict(document.get("times") or {}), dict(document.get("modes") or {})  # older ones have neither
+        return Manifest(document["attempt"], document["saved"], folders, files, links, times, modes)
 
 
 class TaskCheckpoints:
@@ -92,6 +98,7 @@ class TaskCheckpoints:
         self._prefix = run_store.task_key(step, task, f"{_FOLDER}/{attempt}-{secrets.token_hex(8)}/")
         self._uploaded: set[str] = set()
         self._has_saved = False
+        self._left_out: list[str] = []
 
     def load(self, folder: Path) -> bool:
         """Replaces the content of a folder with the last checkpoint; empties it and returns False if there is none.
@@ -127,7 +134,7 @@ class TaskCheckpoints:
         return ThreadPoolExecutor(min(_PARALLEL_CHUNKS, self._store.parallel_reads))
 
     def _upload(self, folder: Path) -> Manifest:
-        folders, files, links = [], {}, {}
+        folders, files, links, times, modes, others = [], {}, {}, {}, {}, []
         with self._pool() as pool:
             for path in _walk(folder):
                 name = path.relative_to(folder).as_posix()
@@ -135,14 +142,25 @@ class TaskCheckpoints:
                     links[name] = os.readlink(path)  # noqa: PTH115  as it was written
                 elif path.is_dir():
                     folders.append(name)
+                    times[name], modes[name] = path.stat().st_mtime_ns, path.stat().st_mode & 0o777
                 elif path.is_file():
                     status = path.stat()
                     offsets = range(0, status.st_size, _CHUNK_BYTES)
                     chunks = tuple(pool.map(lambda offset, path=path: self._upload_chunk(path, offset), offsets))
-                    files[name] = (status.st_mode & 0o777, chunks)
+                    files[name], times[name] = (status.st_mode & 0o777, chunks), status.st_mtime_ns
                     if (status.st_size, status.st_mtime_ns) != (path.stat().st_size, path.stat().st_mtime_ns):
                         raise OSError(f"{path} was changed while it was saved; the checkpoint before it is kept")
-        return Manifest(self._attempt, time.time(), tuple(folders), files, links)
+                else:
+                    others.append(name)
+        self._report(others)
+        return Manifest(self._attempt, time.time(), tuple(folders), files, links, times, modes)
+
+    def _report(self, others: list[str]) -> None:
+        """Says what a checkpoint doesn't have, where that is news."""
+        if others and others != self._left_out:
+            listed = ", ".join(others[:_MOST_LISTED]) + (", …" if len(others) > _MOST_LISTED else "")
+            _say(f"the checkpoint has no pipes, sockets and devices; left out: {listed}")
+        self._left_out = others
 
     def _upload_chunk(self, path: Path, offset: int) -> str:
         with path.open("rb") as file:
@@ -190,6 +208,10 @@ class TaskCheckpoints:
                 path.chmod(mode)
         for name, target in manifest.links.items():
             _inside(folder, name).symlink_to(target)
+        for name, mode in manifest.modes.items():
+            _inside(folder, name).chmod(mode | _OWNERS)
+        for name in sorted(manifest.times, reverse=True):  # each folder after its content, which changes it
+            os.utime(_inside(folder, name), ns=(manifest.times[name], manifest.times[name]))
 
     def _download_chunk(self, prefix: str, chunk: str, path: Path, number: int) -> None:
         data = self._store.get(f"{prefix}{chunk}")

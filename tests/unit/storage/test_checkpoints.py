@@ -89,6 +89,37 @@ def test_everything_in_the_folder_comes_back(store: ObjectStore, folder: Path, t
     assert list(store.list_keys("F/")) == []
 
 
+def test_times_and_modes_of_files_and_folders_come_back(memory: Recording, folder: Path, tmp_path: Path) -> None:
+    """Programs such as make compare the times; a folder without write permission can be emptied again."""
+    (folder / "a/b").mkdir(parents=True)
+    (folder / "a/b/tool").touch(0o555)
+    for number, name in enumerate(("a/b/tool", "a/b", "a")):
+        os.utime(folder / name, ns=(0, 10**18 + number))
+    (folder / "a/b").chmod(0o550)
+    of(memory).save(folder)
+    (folder / "a/b").chmod(0o700)
+    for _ in range(2):
+        assert of(memory, 1).load(tmp_path / "loaded")
+    for number, name in enumerate(("a/b/tool", "a/b", "a")):
+        assert (tmp_path / "loaded" / name).stat().st_mtime_ns == 10**18 + number
+    assert (tmp_path / "loaded/a/b").stat().st_mode & 0o777 == 0o750
+    assert (tmp_path / "loaded/a/b/tool").stat().st_mode & 0o777 == 0o555
+
+
+def test_a_checkpoint_says_what_it_leaves_out(
+    memory: Recording, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Once, however often it is saved."""
+    os.mkfifo(folder / "pipe")
+    (folder / "file").touch()
+    checkpoints = of(memory)
+    for _ in range(2):
+        checkpoints.save(folder)
+    assert capsys.readouterr().err == "[k8sflow] the checkpoint has no pipes, sockets and devices; left out: pipe\n"
+    assert of(memory, 1).load(tmp_path / "loaded")
+    assert [path.name for path in (tmp_path / "loaded").iterdir()] == ["file"]
+
+
 def test_only_the_parts_that_changed_are_uploaded(memory: Recording, folder: Path) -> None:
     """A part is 8 MiB of a file; the parts that are not needed any more are deleted."""
     checkpoints = of(memory)
