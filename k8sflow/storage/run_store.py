@@ -149,6 +149,10 @@ class RunStore:
         """Writes the outcome of an attempt."""
         self.store.put(self.task_key(step, task, f"{attempt}/outcome.json"), [dump(record.to_document())])
 
+    def withdraw_outcome(self, step: str, task: str, attempt: int) -> None:
+        """Deletes the outcome of an attempt, which somebody else knows better."""
+        self.store.delete([self.task_key(step, task, f"{attempt}/outcome.json")])
+
     def read_outcome(self, step: str, task: str, attempt: int) -> OutcomeRecord | None:
         """The outcome of an attempt, or None if there is none."""
         try:

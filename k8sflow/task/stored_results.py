@@ -69,6 +69,14 @@ def write_outcome(run_store: RunStore, spec: TaskSpec, result: TaskResult) -> No
         return
 
 
+def withdraw_outcome(run_store: RunStore, spec: TaskSpec, instead: TaskResult) -> None:
+    """Deletes the outcome that an execution wrote, or replaces it where nothing may be deleted in the store."""
+    try:
+        run_store.withdraw_outcome(spec.name.step, spec.name.id, spec.attempt)
+    except StorageError:
+        write_outcome(run_store, spec, instead)
+
+
 def recorded_result(record: OutcomeRecord) -> TaskResult:
     """The result of an execution, from the record of its outcome."""
     outcome = record.outcome

@@ -51,7 +51,7 @@ from k8sflow.task.host.uploads import LogUploads
 from k8sflow.task.protocol import MAIN_ADDRESS_VARIABLE, RESULT_FD_VARIABLE
 from k8sflow.task.result import TaskResult, failed
 from k8sflow.task.spec import EXIT_HOOK_STEP, TaskSpec
-from k8sflow.task.stored_results import write_outcome
+from k8sflow.task.stored_results import withdraw_outcome, write_outcome
 
 TERMINATION_LOG = Path("/dev/termination-log")
 CODE_FOLDER = "code"
@@ -111,8 +111,7 @@ def _run_task(options: argparse.Namespace, spec: TaskSpec) -> int:
             _meet(options, spec)
         result = _Host(options, run_store, spec).run()
     except MissingPeersError as error:
-        write_outcome(run_store, spec, error.result)
-        result = error.result
+        result = error.result  # which the driver completes and records
     except K8sflowError as error:
         result = not_stored(error)
     return _reported(result)
@@ -279,8 +278,10 @@ class _Host:
         end = process.conclude(status, self._run_store, self._options.file)
         end = replace(end, result=self._preemption.excuse(end.result))
         # Why the pod was sent SIGTERM, the driver knows or learns from the pod's status: it records that.
-        is_for_the_driver = end.known is None and end.result.outcome is Outcome.CANCELLED
-        if end.result is not end.known and not is_for_the_driver:
+        if end.result.outcome is Outcome.CANCELLED:
+            if end.known is not None:
+                withdraw_outcome(self._run_store, self._spec, end.result)
+        elif end.result is not end.known:
             write_outcome(self._run_store, self._spec, end.result)
         return end.result
 

@@ -10,6 +10,8 @@ from k8sflow.flow.outcome import Outcome
 from k8sflow.task.result import TaskResult, failed
 from k8sflow.task.spec import TaskName, TaskSpec
 
+# The type of the failure: the driver, which sees why the pods wait, explains it.
+MISSING_PEERS = "MissingPeersError"
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 2.0
 _REPORT_AFTER_SECONDS = 10.0
@@ -79,8 +81,8 @@ def _missed(spec: TaskSpec, missing: list[int], seconds: float) -> TaskResult:
         f"{len(missing)} of the {spec.nodes} processes that have to run together had no pod within {seconds:g} s: "
         f"{_named(spec, missing)}.",
         "The others, which had one, don't start without them.",
-        "See above what these waited for. Request less, or wait longer with "
-        "@kubernetes(hostname_resolution_timeout=…).",
+        "Request less with @resources, or wait longer with @kubernetes(hostname_resolution_timeout=…).",
+        MISSING_PEERS,
     )
 
 

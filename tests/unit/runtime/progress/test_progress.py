@@ -137,7 +137,7 @@ def test_a_long_message_is_one_line_among_others() -> None:
 
 
 def test_a_cancelled_task_has_not_failed_in_the_summary() -> None:
-    """As in the record: one whose Job was deleted, and one that ran when the run ended. It may run again, or be caught."""
+    """As in the record: one whose Job was deleted, and one that ran when the run ended."""
     stream = io.StringIO()
     reporter = _reporter(stream)
     tasks = [TaskSpec("F", "r1", TaskName("work", (i,))) for i in range(5)]

@@ -406,9 +406,7 @@ def test_a_failure_after_sigterm_is_not_blamed_on_the_code(tmp_path: Path) -> No
     assert exit_code == 143
     assert result.outcome is Outcome.CANCELLED
     assert "my child was killed" in str(result.failure)
-    record = runner.run_store.read_outcome("start", "0", 0)
-    assert record is not None
-    assert record.outcome == "cancelled", "a next driver must not count it as a failure of the code"
+    assert runner.run_store.read_outcome("start", "0", 0) is None, "the driver that finds the pod gone records that"
 
 
 FINISHES = """
@@ -492,15 +490,13 @@ def test_torchrun_starts_a_process_for_each_gpu_of_a_pod(
 
 
 def test_a_process_without_its_peers_does_not_start(tmp_path: Path) -> None:
-    """The failure names them, and is recorded for the next driver."""
+    """The failure names them; the driver, which may know why they have no pod, records it."""
     result, output, runner = _together(tmp_path, "self.seen = []", "no-such-host-%d.invalid")
     assert result.outcome is Outcome.NEVER_STARTED
     assert result.failure is not None
     assert "train/0, train/1" in result.failure.summary
     assert output["stdout"] == b""
-    record = runner.run_store.read_outcome("train", "1", 0)
-    assert record is not None
-    assert record.outcome == "never_started"
+    assert runner.run_store.read_outcome("train", "1", 0) is None
 
 
 def _together(folder: Path, body: str, peers: str, **variables: str) -> tuple[TaskResult, dict[str, bytes], TaskRunner]:
