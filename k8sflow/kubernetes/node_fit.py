@@ -46,6 +46,20 @@ def check_nodes(nodes: Sequence[Node], pods: Mapping[str, Manifest]) -> list[Fin
     ]
 
 
+def room_for(nodes: Sequence[Node], spec: Manifest) -> int | None:
+    """How many pods of one spec nodes would have room for if they were empty; None if that can't be judged here."""
+    if (spec.get("affinity") or {}) or spec.get("resourceClaims") or spec.get("topologySpreadConstraints"):
+        return None
+    wanted = _requests(spec)
+    return sum(_fitting(node, wanted) for node in nodes if not _obstacle(node, spec, wanted))
+
+
+def _fitting(node: Node, wanted: Mapping[str, Decimal]) -> int:
+    offered = node["status"]["allocatable"]
+    counts = {**wanted, "pods": Decimal(1)}
+    return min(int(quantity.parse(str(offered[name])) / amount) for name, amount in counts.items() if name in offered)
+
+
 def _why_none(nodes: Sequence[Node], spec: Manifest) -> Counter[str] | None:
     """Why each node can't take a pod; None if one can, or if that can't be judged here."""
     if not nodes or (spec.get("affinity") or {}).get("nodeAffinity") or spec.get("resourceClaims"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from k8sflow import units
 from k8sflow.flow.decorators import quantity
@@ -114,6 +114,33 @@ def unschedulable(options: PodOptions, detail: str, largest_node: tuple[str, str
     else:
         offer += ", so it waits until one is free."
     return failed(Outcome.UNSCHEDULABLE, summary, detail, " ".join(filter(None, (offer, advice))))
+
+
+def gang_without_room(missing: str, processes: int, room: int, waiting: TaskResult) -> TaskResult:
+    """The pods of processes that have to run together fit the nodes one by one, but not all of them.
+
+    Args:
+        missing: A process whose pod waits.
+        processes: How many of them have to run together.
+        room: How many of their pods the nodes would have room for if they were empty.
+        waiting: Why the pod waits.
+    """
+    return failed(
+        Outcome.UNSCHEDULABLE,
+        f"{missing} can't get a pod: {processes} processes have to run together, and the cluster's nodes have room for "
+        f"{room} of their pods, even when empty.",
+        f"{waiting.explained.summary}\n{waiting.explained.detail}".strip(),
+        "Request less with @resources, start fewer processes (num_parallel), or add nodes.",
+        is_final=True,
+    )
+
+
+def missing_peer(result: TaskResult, waiting: TaskResult) -> TaskResult:
+    """The end of a process that waited for others, with the reason why the pod of one of them waits."""
+    found = result.explained
+    summary = f"{found.summary.rstrip('.')}, because {waiting.explained.summary}"
+    detail = "\n".join(part for part in (found.detail, waiting.explained.detail) if part)
+    return replace(result, failure=replace(found, summary=summary, detail=detail))
 
 
 def no_pod(detail: str) -> TaskResult:

@@ -18,6 +18,9 @@ class Holder(Protocol):
     options: PodOptions
     is_new: bool
 
+    def explained(self, result: TaskResult) -> TaskResult:
+        """The end of one of its tasks, with what its other pods tell about it."""
+
     def finished(self, pod: PodOnCluster, result: TaskResult) -> None:
         """Takes note that all of its tasks are over, the last one with this result."""
 

@@ -12,13 +12,15 @@ from k8sflow.errors import ApiStatusError, KubernetesError
 from k8sflow.executors.kubernetes.pod import PodOnCluster
 from k8sflow.executors.kubernetes.surroundings import Surroundings
 from k8sflow.flow.decorators.pod_options import PodOptions
-from k8sflow.kubernetes import labels, queue
+from k8sflow.flow.outcome import Outcome
+from k8sflow.kubernetes import labels, queue, scheduling
 from k8sflow.kubernetes.manifest import Manifest
 from k8sflow.kubernetes.outcome import end_without_pod, is_being_deleted
 from k8sflow.kubernetes.reflector import Change, identity_of
 from k8sflow.task.batch import TaskBatch
+from k8sflow.task.host.gang import MISSING_PEERS
 from k8sflow.task.result import TaskResult, ended_with
-from k8sflow.task.spec import TaskSpec
+from k8sflow.task.spec import TaskName, TaskSpec
 
 
 @dataclass
@@ -74,6 +76,8 @@ class JobOnCluster:
     _live: set[int] = field(default_factory=set)
     _later: deque[int] = field(default_factory=deque)
     _stopped: set[int] = field(default_factory=set)
+    _failed: TaskName | None = None
+    _is_looking: bool = False
 
     @property
     def path(self) -> str:
@@ -121,6 +125,19 @@ class JobOnCluster:
         elif index in self._stopped and change is Change.ADDED and not is_being_deleted(manifest):
             self.run.spawn(self._delete(self._pod_path(manifest)))
 
+    def explained(self, result: TaskResult) -> TaskResult:
+        """The end of one of its tasks; where it waited in vain for another process, with why that one's pod waits."""
+        if result.failure is None or result.failure.error_type != MISSING_PEERS:
+            return result
+        waiting = next((pod for pod in self.pods.values() if pod.is_waiting and pod.reason is not None), None)
+        if waiting is None or waiting.reason is None:
+            return result
+        unscheduled = waiting.reason.outcome is Outcome.UNSCHEDULABLE and waiting.manifest is not None
+        room = self.run.room_for(waiting.manifest) if unscheduled and waiting.manifest is not None else None
+        if room is not None and room < len(self.batch):
+            return scheduling.gang_without_room(str(waiting.tasks[0].name), len(self.batch), room, waiting.reason)
+        return scheduling.missing_peer(result, waiting.reason)
+
     def finished(self, pod: PodOnCluster, result: TaskResult) -> None:
         """Takes note that the tasks of a pod are over: the Job starts the next pod. A failure ends a gang."""
         if self.pods.pop(pod.index, None) is None:
@@ -133,8 +150,14 @@ class JobOnCluster:
             self.stays = False  # a pod that was stopped may still come
             self.run.spawn(self._delete(self.path))
         self.on_finished(self)
-        if self.batch.template.nodes > 1 and result.outcome.is_failure and self.pods:
-            self.stop_all(ended_with(pod.tasks[0].name))
+        if self.batch.template.nodes > 1 and result.outcome.is_failure:
+            self._failed = self._failed or pod.tasks[0].name
+            self._end_others()
+
+    def _end_others(self) -> None:
+        """Ends the processes that run together with one that has failed."""
+        if self._failed is not None and self.pods and not self._is_looking:
+            self.stop_all(ended_with(self._failed))
 
     def stop(self, pod: PodOnCluster) -> None:
         """Ends a pod: other pods of an Indexed Job run on."""
@@ -161,9 +184,14 @@ class JobOnCluster:
         """Finds out why pods are missing, if the Job itself says so: it is suspended, over, or deleted."""
         job = await self._get()
         missing = [pod for pod in self.pods.values() if pod.manifest is None]
-        for pod in missing:
-            if (end := end_without_pod(job, pod.index)) is not None:
-                await pod.end_without_pod(end)
+        self._is_looking = True  # each process that has lost its pod ends by that, and not because of the others
+        try:
+            for pod in missing:
+                if (end := end_without_pod(job, pod.index)) is not None:
+                    await pod.end_without_pod(end)
+        finally:
+            self._is_looking = False
+        self._end_others()
         if job is not None and queue.is_suspended(job):
             reason = await queue.why(self.run.api, job)
             for number, pod in enumerate(missing):

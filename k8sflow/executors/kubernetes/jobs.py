@@ -23,7 +23,7 @@ from k8sflow.executors.kubernetes.job import JobOnCluster, Window, job_of, known
 from k8sflow.executors.kubernetes.pods import job_name, task_job
 from k8sflow.executors.kubernetes.run_objects import RunObjects, delete_run
 from k8sflow.executors.kubernetes.stuck import StuckPods
-from k8sflow.kubernetes import diagnosis, labels, waiting
+from k8sflow.kubernetes import diagnosis, labels, node_fit, waiting
 from k8sflow.kubernetes.api import KubernetesApi
 from k8sflow.kubernetes.job import job_manifest
 from k8sflow.kubernetes.manifest import Manifest
@@ -76,7 +76,7 @@ class Jobs:
         self._changed = asyncio.Event()
         self._last_finished: str | None = None
         self._asking_for_nodes = asyncio.Lock()
-        self._nodes: tuple[float, tuple[str, str] | None] | None = None
+        self._nodes: tuple[float, list[Manifest] | None] | None = None
         self._pods = Reflector(
             api, self.objects.pods, label_selector=self.objects.selector, on_change=self._pod_changed, keep=known_of
         )
@@ -177,10 +177,15 @@ class Jobs:
             if self._nodes is None or now - self._nodes[0] > _NODES_SECONDS:
                 try:
                     nodes, _ = await self.api.list("/api/v1/nodes")
-                    self._nodes = (now, waiting.largest(nodes))
+                    self._nodes = (now, nodes)
                 except KubernetesError:
                     self._nodes = (float("inf"), None)  # a courtesy that few service accounts are allowed
-            return self._nodes[1]
+            return None if self._nodes[1] is None else waiting.largest(self._nodes[1])
+
+    def room_for(self, pod: Manifest) -> int | None:
+        """How many pods like one the nodes would have room for if they were empty, as far as that is known by now."""
+        nodes = None if self._nodes is None else self._nodes[1]
+        return None if nodes is None else node_fit.room_for(nodes, pod["spec"])
 
     def _spawned_done(self, task: asyncio.Task[None]) -> None:
         self._beside.discard(task)

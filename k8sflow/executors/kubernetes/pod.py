@@ -190,6 +190,7 @@ class PodOnCluster:
         spec = self.unfinished.pop(task, None)
         if spec is None:
             return
+        result = self.job.explained(result)
         missing = (result.log_lines or 0) - self._lines
         if self._is_followed and self.started_pod is not None and missing > 0:
             self.run.emit(OutputMissing(spec, missing))

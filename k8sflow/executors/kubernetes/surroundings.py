@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from k8sflow.executors.base import Emit
 from k8sflow.executors.kubernetes.following import Following
 from k8sflow.kubernetes.api import KubernetesApi
+from k8sflow.kubernetes.manifest import Manifest
 from k8sflow.storage.run_store import RunStore
 from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskName, TaskSpec
@@ -30,6 +31,9 @@ class Surroundings(Protocol):
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Runs something beside; what it raises ends the run."""
+
+    def room_for(self, pod: Manifest) -> int | None:
+        """How many pods like one the nodes would have room for if they were empty, as far as that is known by now."""
 
     async def largest_node(self) -> tuple[str, str] | None:
         """Allocatable cores and memory of the largest node, where that may be known."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 
-from k8sflow.executors.base import Finished, Started, TaskEvent
+from k8sflow.executors.base import Finished, Queued, Started, TaskEvent
+from k8sflow.flow.decorators.pod_options import PodOptions, merge
 from k8sflow.flow.outcome import Outcome
-from k8sflow.task.result import failed
+from k8sflow.task.host.gang import MISSING_PEERS
+from k8sflow.task.result import TaskResult, failed
 from k8sflow.task.spec import TaskInput, TaskName, TaskSpec
-from tests.unit.executors.kubernetes_driver import SUCCESS, Driver, running, terminated, with_status
+from tests.unit.executors.kubernetes_driver import DEFAULTS, SUCCESS, Driver, running, terminated, with_status
 from tests.unit.kubernetes.fake_api import DEADLINE_SECONDS, FakeApi
 
 FAILURE = failed(Outcome.USER_ERROR, "ValueError: no")
@@ -104,6 +107,74 @@ def test_another_driver_takes_them_over(server: FakeApi, start: Callable[..., Dr
         server.pod_of(job, index=index, **terminated(message=SUCCESS.to_json()))
     assert set(ends_of(second, 3).values()) == {Outcome.SUCCEEDED}
     assert server.names("jobs") == [job]
+
+
+MISSING = failed(
+    Outcome.NEVER_STARTED, "1 of the 3 processes that have to run together had no pod within 9 s: train/2.",
+    error_type=MISSING_PEERS,
+)  # fmt: skip
+
+
+def missing_peer(start: Callable[..., Driver], server: FakeApi, cpu: str) -> tuple[TaskResult, dict[str, Outcome]]:
+    """The end of a process whose peer had no pod in time, and the ends of the others; a node has 10 cores."""
+    options = merge(PodOptions(cpu=cpu, memory="1Gi"), DEFAULTS)
+    node = {"metadata": {"name": "n"}, "spec": {}, "status": {"allocatable": {"cpu": "10", "memory": "64Gi"}}}
+    server.put("nodes", node)
+    driver = start(options=defaultdict(lambda: options))
+    driver.executor.submit(gang())
+    server.wait(lambda: server.names("jobs"), "the Job")
+    server.wait(lambda: server.watchers, "the watch")
+    (job,) = server.names("jobs")
+    for index in range(2):
+        server.pod_of(job, index=index, **running())
+        driver.next(Started)
+    condition = {
+        "type": "PodScheduled", "status": "False", "reason": "Unschedulable",
+        "message": "0/1 nodes are available: 1 Insufficient cpu.",
+    }  # fmt: skip
+    server.pod_of(job, index=2, conditions=[condition])
+    driver.next(Queued)
+    server.pod_of(job, index=0, **terminated(1, "Error", MISSING.to_json()))
+    first = driver.next(Finished)
+    assert first.task.name.id == "0"
+    return first.result, ends_of(driver, 2)
+
+
+def test_processes_that_never_fit_together_are_not_run_again(server: FakeApi, start: Callable[..., Driver]) -> None:
+    """The nodes have room for two of three, even when empty: each of them fits, which is why two wait for the third."""
+    result, others = missing_peer(start, server, "5")
+    assert result.outcome is Outcome.UNSCHEDULABLE
+    assert "train/2 can't get a pod: 3 processes have to run together" in result.explained.summary
+    assert "room for 2 of their pods, even when empty" in result.explained.summary
+    assert "Insufficient cpu" in result.explained.detail
+    assert set(others.values()) == {Outcome.CANCELLED}
+
+
+def test_a_process_that_did_not_fit_in_time_is_named_with_its_reason(
+    server: FakeApi, start: Callable[..., Driver]
+) -> None:
+    """They would fit if the nodes were less busy, so they run again."""
+    result, _ = missing_peer(start, server, "3")
+    assert result.outcome is Outcome.NEVER_STARTED
+    assert result.explained.summary == (
+        "1 of the 3 processes that have to run together had no pod within 9 s: train/2, "
+        "because no node can take its pod now: it requests cpu=3, memory=1Gi (too little cpu)."
+    )
+
+
+def test_processes_that_lost_their_pods_without_a_driver_end_by_that(
+    server: FakeApi, start: Callable[..., Driver]
+) -> None:
+    """Each is recorded as what it was, and not as cancelled because of the others."""
+    _, job = started_gang(start, server)
+    for index in (0, 2):
+        server.remove("pods", f"{job}-{index}-abcde", silently=True)
+    manifest = server.get("jobs", job)
+    assert manifest is not None
+    second = start()
+    server.put("jobs", {**manifest, "status": {"failedIndexes": "0,2"}}, silently=True)
+    second.executor.submit(gang())
+    assert ends_of(second, 3) == {"0": Outcome.NODE_LOST, "2": Outcome.NODE_LOST, "1": Outcome.CANCELLED}
 
 
 def test_a_refused_service_is_the_failure_of_all(server: FakeApi, start: Callable[..., Driver]) -> None:
