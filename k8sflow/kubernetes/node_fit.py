@@ -47,7 +47,7 @@ def check_nodes(nodes: Sequence[Node], pods: Mapping[str, Manifest]) -> list[Fin
 
 
 def room_for(nodes: Sequence[Node], spec: Manifest) -> int | None:
-    """How many pods of one spec nodes would have room for if they were empty; None if that can't be judged here."""
+    """The number of pods of one spec that nodes could take if they were empty; None if that can't be judged here."""
     if (spec.get("affinity") or {}) or spec.get("resourceClaims") or spec.get("topologySpreadConstraints"):
         return None
     wanted = _requests(spec)

@@ -25,7 +25,7 @@ from k8sflow.storage.run_store import RUNS, SPINS, RunStore
 from k8sflow.user import current_user
 
 _MOST_LISTED = 20
-# Of the runs that a person doesn't mean: a flow has thousands.
+# Errors list no more runs and names: a flow has thousands of runs.
 _MOST_RUNS = 5
 _MOST_CLOSE = 3
 

@@ -156,7 +156,7 @@ def _check_gpu(added: tuple[Decoration, ...], pods: Mapping[str, PodOptions]) ->
 
 
 def _variables(found: tuple[Decoration, ...]) -> dict[str, str] | None:
-    """What ``@environment`` sets in a pod, which is in its Job as well.
+    """The variables that ``@environment`` sets in a pod, which is in its Job as well.
 
     Raises:
         FlowDefinitionError: It sets a variable that a step can't set there.

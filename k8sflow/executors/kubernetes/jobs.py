@@ -183,7 +183,7 @@ class Jobs:
             return None if self._nodes[1] is None else waiting.largest(self._nodes[1])
 
     def room_for(self, pod: Manifest) -> int | None:
-        """How many pods like one the nodes would have room for if they were empty, as far as that is known by now."""
+        """The number of pods like one that the nodes could take if they were empty; None if it is not known."""
         nodes = None if self._nodes is None else self._nodes[1]
         return None if nodes is None else node_fit.room_for(nodes, pod["spec"])
 

@@ -33,7 +33,7 @@ class Surroundings(Protocol):
         """Runs something beside; what it raises ends the run."""
 
     def room_for(self, pod: Manifest) -> int | None:
-        """How many pods like one the nodes would have room for if they were empty, as far as that is known by now."""
+        """The number of pods like one that the nodes could take if they were empty; None if it is not known."""
 
     async def largest_node(self) -> tuple[str, str] | None:
         """Allocatable cores and memory of the largest node, where that may be known."""

@@ -59,7 +59,7 @@ async def document(api: KubernetesApi, namespace: str, task: LiveTask) -> dict[s
 async def _looked_up(
     api: KubernetesApi, namespace: str, task: LiveTask
 ) -> tuple[list[Manifest], str, tuple[str, str] | None]:
-    """What the description needs of the API server, as ``described`` takes it."""
+    """The events, the namespace and the largest node, as ``described`` takes them."""
     node = await largest_node(api) if task.phase == "waiting" else None
     return await events_of(api, namespace, task), namespace, node
 

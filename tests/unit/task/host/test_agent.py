@@ -406,7 +406,7 @@ def test_a_failure_after_sigterm_is_not_blamed_on_the_code(tmp_path: Path) -> No
     assert exit_code == 143
     assert result.outcome is Outcome.CANCELLED
     assert "my child was killed" in str(result.failure)
-    assert runner.run_store.read_outcome("start", "0", 0) is None, "the driver that finds the pod gone records that"
+    assert runner.run_store.read_outcome("start", "0", 0) is None, "the driver records that the pod was deleted"
 
 
 FINISHES = """
