@@ -11,7 +11,7 @@ ALONE := tests/unit/parallel
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast fast-alone fast-others lint format changelog changelog-check release bench-local bench-parallel bench-resume bench-kubernetes bench-check clean
+.PHONY: help demo test test-alone test-others test-fast fast-alone fast-others lint format changelog changelog-check release bench-local bench-parallel bench-resume bench-kubernetes bench-check clean
 
 help:
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,10 +24,15 @@ demo: $(VENV)/.installed cluster ## run BigSum on Kubernetes, on a cluster that 
 
 test: lint ## every test: lint, guarded speed, unit, local flows, a real cluster
 	$(BIN)/python benchmarks/check.py --short
-	$(BIN)/python -m pytest $(ALONE)
-	$(BIN)/python -m pytest --numprocesses=2 --dist=worksteal tests/unit tests/flows --ignore=$(ALONE)
+	@$(MAKE) --no-print-directory --jobs=2 test-alone test-others
 	$(BIN)/python -m pytest --numprocesses=2 --dist=loadgroup --durations=15 -m 'not destructive' tests/kind
 	$(BIN)/python -m pytest --durations=5 -m destructive tests/kind
+
+test-alone: $(VENV)/.installed
+	$(BIN)/python -m pytest -q $(ALONE)
+
+test-others: $(VENV)/.installed
+	$(BIN)/python -m pytest -q --numprocesses=2 --dist=worksteal --durations=15 tests/unit tests/flows --ignore=$(ALONE)
 
 test-fast: $(VENV)/.installed ## the tests that need no cluster and take less than a minute
 	@$(MAKE) --no-print-directory --jobs=2 lint fast-alone fast-others

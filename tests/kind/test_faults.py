@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from tests.support import wait_for
 
 KUBERNETES = ("--with", "kubernetes")
 TIMEOUTS = 20
+TIMEOUTS_AT_A_TIME = 4
 
 
 @pytest.fixture(scope="module")
@@ -280,16 +282,20 @@ def test_a_container_that_is_killed_externally_runs_again(namespace: Namespace, 
 
 def test_timeout_leaves_nothing_running(namespace: Namespace) -> None:
     """coreutils timeout sends SIGTERM to the driver, and to its group a moment later; 20 of 20 are cancelled (F4)."""
-    for _ in range(TIMEOUTS):
-        run = f"t{secrets.token_hex(6)}"
-        done = subprocess.run(
+
+    def ended_by_timeout(run: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
             ["timeout", "4", sys.executable, FLOWS / "fan.py", "run", "--run-id", run, "--seconds", "60", *KUBERNETES],
             env=namespace.environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
-            timeout=60,
+            timeout=90,
         )  # fmt: skip
-        assert f"Fan/{run} was cancelled in" in done.stdout, done.stdout + done.stderr
-        assert "Left before" not in done.stderr
-        assert is_empty(namespace, run)
+
+    runs = [f"t{secrets.token_hex(6)}" for _ in range(TIMEOUTS)]
+    with ThreadPoolExecutor(TIMEOUTS_AT_A_TIME) as pool:
+        for run, done in zip(runs, pool.map(ended_by_timeout, runs), strict=True):
+            assert f"Fan/{run} was cancelled in" in done.stdout, done.stdout + done.stderr
+            assert "Left before" not in done.stderr
+            assert is_empty(namespace, run)
 
 
 @pytest.mark.parametrize("signals", [(signal.SIGINT, signal.SIGTERM), (signal.SIGINT, signal.SIGINT)])
