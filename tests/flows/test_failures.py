@@ -241,6 +241,30 @@ def test_a_process_that_dies_has_no_result_of_an_earlier_execution(tmp_path: Pat
     assert "the results of train/0 and train/1 are of different executions: attempts 2 and 1." in done.stdout
 
 
+def test_what_an_ended_process_has_started_in_other_sessions_ends_with_it(tmp_path: Path) -> None:
+    """As the workers of torchrun: they would hold ports and GPUs during the retry."""
+    body = """
+            import subprocess
+            from pathlib import Path
+            if me == 1 and not current.retry_count:
+                worker = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+                Path("worker").write_text(str(worker.pid))
+                os.rename("worker", "started")
+                worker.wait()
+            if me == 2 and not current.retry_count:
+                while not os.path.exists("started"): time.sleep(0.01)
+                raise ValueError
+            self.is_there = True
+            for _ in range(1000):
+                self.is_there = self.is_there and os.path.exists("/proc/" + Path("started").read_text())
+                time.sleep(0.01 if self.is_there else 0)
+    """.strip()
+    done, found = run(tmp_path, TOGETHER.format(decorators="@retry(times=1, minutes_between_retries=0)", body=body))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert found["train"].task is not None
+    assert [task.data.is_there for task in found["train"] if task.id != "0"] == [False, False]
+
+
 def test_a_process_that_fails_for_good_ends_those_that_wait_for_it(tmp_path: Path) -> None:
     """The reported failure is that of this process; under @catch all processes without a result have it."""
     fails = f'while not current.run["train"]["0"].finished: time.sleep(0.01)\n            {FAILS}'

@@ -23,6 +23,7 @@ from k8sflow.flow.decorators.policy import TimeLimit
 from k8sflow.parallel.limits import out_of_memory_kills
 from k8sflow.storage.run_store import RunStore
 from k8sflow.task.failure import timed_out
+from k8sflow.task.host.descendants import Process, descendants
 from k8sflow.task.host.framing import OutputStream
 from k8sflow.task.host.oom import Kills, kills_since
 from k8sflow.task.host.verdict import reported, verdict
@@ -105,6 +106,7 @@ class TaskProcess:
         self.ended_for: TaskResult | None = None  # the reason for which the host ended it
         self.deadline = math.inf if limit is None else time.monotonic() + limit.seconds
         self._limit = limit
+        self._below: list[Process] = []
         self._kills_before = pipes.kills_before
         self._result = bytearray()
         self._on_output = on_output
@@ -174,6 +176,7 @@ class TaskProcess:
         """Sends its group a signal, and SIGKILL a few seconds later if it is still there."""
         self.ended_for = reason
         self.deadline = time.monotonic() + TERM_SECONDS
+        self._below += descendants(self.pid)  # after its death, nobody knows what it had started in another session
         self.signal(number)
 
     def end_within(self, seconds: float) -> None:
@@ -193,9 +196,11 @@ class TaskProcess:
             pass
 
     def kill_leftovers(self) -> None:
-        """Kills the processes that are still in its group when it has ended."""
+        """Kills the rest of its group when it has ended, and what was below it when the host ended it."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
+        for process in self._below:
+            process.kill()
 
     def conclude(self, status: int, run_store: RunStore, file: str, kills_explained: int | None = None) -> End:
         """Decides how it ended.
