@@ -11,7 +11,7 @@ ALONE := tests/unit/parallel
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-alone test-others test-fast fast-alone fast-others lint format changelog changelog-check release bench-local bench-parallel bench-resume bench-kubernetes bench-check clean
+.PHONY: help demo test test-alone test-others test-fast fast-alone fast-others lint format changelog changelog-check release bench-local bench-parallel bench-resume bench-kubernetes bench-wide bench-check clean
 
 help:
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -72,9 +72,12 @@ bench-parallel: $(VENV)-bench/.installed ## parallel_map against its peers and t
 bench-resume: $(VENV)/.installed ## resume a run of 10,000 finished tasks (half a minute)
 	$(BIN)/python benchmarks/resume.py
 
-bench-kubernetes: $(VENV)-bench/.installed cluster ## flows on the test cluster against Metaflow and bare Jobs (about 15 minutes)
+bench-kubernetes: $(VENV)-bench/.installed cluster ## flows on the test cluster against Metaflow and bare Jobs (about 20 minutes)
 	eval "$$($(PYTHON) -m tests.cluster env)" && $(VENV)-bench/bin/python benchmarks/kubernetes/one_step.py
 	eval "$$($(PYTHON) -m tests.cluster env)" && $(VENV)-bench/bin/python benchmarks/kubernetes/whole_runs.py
+
+bench-wide: $(VENV)/.installed cluster ## foreaches of 5,000 and 20,000 on nodes that kwok plays, against bare Jobs (about 20 minutes)
+	eval "$$($(PYTHON) -m tests.cluster env)" && $(BIN)/python benchmarks/kubernetes/wide.py
 
 bench-check: $(VENV)/.installed ## fail if a ratio of the benchmarks leaves its range in benchmarks/ranges.yaml
 	$(BIN)/python benchmarks/check.py

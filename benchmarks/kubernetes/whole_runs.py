@@ -4,7 +4,9 @@
 
 From the shell to the prompt, on the test cluster. A bare Job starts Python and does nothing; it counts as done when the
 Job is Complete. Metaflow keeps its artifacts in the same S3 server and takes boto3 from the image, so that its pods
-install nothing. It does not take part where it would need more than ten minutes.
+install nothing.
+
+The branches that share pods are compared with the same run on this machine, which starts its tasks on as many cores.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from side_by_side import Comparison, Contender, command, options, run_all
 
 FLOWS = Path(__file__).resolve().parents[1] / "flows"
 WIDTHS = (20, 50)
-WIDEST_OF_METAFLOW = 20
+BRANCHES, PER_POD = 1000, 50
 # The k8sflow image has what a pod of Metaflow needs in this folder.
 METAFLOW_PODS = {"PATH": "/opt/venv/bin:/usr/bin:/bin", "HOME": "/tmp", "METAFLOW_SKIP_INSTALL_DEPENDENCIES": "1"}
 
@@ -35,7 +37,7 @@ def main() -> None:
     chosen = parser.parse_args()
     cluster.require()
     with tempfile.TemporaryDirectory() as folder:
-        for name in ("three_steps", "noops"):
+        for name in ("three_steps", "noops", "tenths"):
             source = (FLOWS / f"{name}.py").read_text()
             Path(folder, f"{name}_k8sflow.py").write_text(source)
             Path(folder, f"{name}_metaflow.py").write_text(
@@ -69,21 +71,31 @@ class Comparisons:
         for width in WIDTHS:
             at_once = functools.partial(cluster.bare_jobs, width)
             name, arguments = f"foreach of {width} on Kubernetes", ("--width", str(width), "--max-workers", str(width))
-            found.append(self._comparison(name, f"{width} Jobs at once", at_once, "noops", *arguments, width=width))
-        return found
+            found.append(self._comparison(name, f"{width} Jobs at once", at_once, "noops", *arguments))
+        return [*found, self._shared_pods()]
+
+    def _shared_pods(self) -> Comparison:
+        """Short branches that share pods, beside the same run on this machine."""
+        run = (sys.executable, "tenths_k8sflow.py", "run", "--width", str(BRANCHES))
+        shared = (*run, "--with", f"kubernetes:cpu=1,memory=500,branches_per_pod={PER_POD}")
+        return Comparison(
+            f"{BRANCHES} branches of 0.1 s, {PER_POD} per pod",
+            "the same run on this machine",
+            (
+                Contender("k8sflow", command(*shared, cwd=self._folder), 1),
+                Contender("bare", command(*run, cwd=self._folder), 1),
+            ),
+        )
 
     def _comparison(
-        self, name: str, description: str, bare: Callable[[], None], flow: str, *arguments: str, width: int = 1
+        self, name: str, description: str, bare: Callable[[], None], flow: str, *arguments: str
     ) -> Comparison:
         ours = (f"{flow}_k8sflow.py", "run", "--with", cluster.WITH, *arguments)
         contenders = [
             Contender("k8sflow", command(sys.executable, *ours, cwd=self._folder), self._times),
+            Contender("Metaflow", self._metaflow(f"{flow}_metaflow.py", arguments), self._metaflow_times),
             Contender("bare", bare, self._times),
         ]
-        if width <= WIDEST_OF_METAFLOW:
-            contenders.insert(
-                1, Contender("Metaflow", self._metaflow(f"{flow}_metaflow.py", arguments), self._metaflow_times)
-            )
         return Comparison(name, description, tuple(contenders))
 
     def _metaflow(self, file: str, arguments: Sequence[str]) -> Callable[[], None]:

@@ -83,7 +83,7 @@ class Wide:
         job = cluster.bare_job(f"bare-{batch}", {cluster.LABEL: batch})
         pod = job["spec"]["template"]["spec"]
         pod |= {"nodeSelector": LABEL, "tolerations": [TOLERATION]}
-        pod["containers"][0]["resources"] = {"requests": {"cpu": "1m", "memory": "1M"}}
+        pod["containers"][0]["resources"] = {"requests": {"cpu": "1m", "memory": "100M"}}
         jobs = [job]
         if self._one_job_each:
             jobs = [{**job, "metadata": {**job["metadata"], "name": f"bare-{batch}-{n}"}} for n in range(self._width)]
@@ -97,7 +97,7 @@ class Wide:
         """Runs a foreach of no-ops; the memory and the CPU time of its driver."""
         file = self._folder / "noops_k8sflow.py"
         file.write_text(FLOW.read_text())
-        wanted = f"cpu=0.001,memory=1,node_selector={json.dumps(LABEL)},tolerations={json.dumps([TOLERATION])}"
+        wanted = f"cpu=0.001,memory=100,node_selector={json.dumps(LABEL)},tolerations={json.dumps([TOLERATION])}"
         switches = {"K8SFLOW_KUBERNETES_FOLLOWED_TASKS": "0"}
         if self._one_job_each:
             switches["K8SFLOW_KUBERNETES_INDEXED_FROM"] = str(self._width + 1)
