@@ -82,7 +82,8 @@ def main(setup: int, connection: int, lock: int | None, driver: int, path: list[
     become = _Served(document, lock, path).become if "record" in document else None
     server = socket.socket(fileno=connection)
     server.setblocking(True)  # a library that has replaced the driver's sockets may have made it non-blocking
-    os._exit(Server(server, become, driver, left_out).serve())
+    outlives_sigterm = document.get("outlives_sigterm", False)
+    os._exit(Server(server, become, driver, left_out, outlives_sigterm=outlives_sigterm).serve())
 
 
 def _go_to(folder: str | None, environment: Mapping[str, str]) -> None:

@@ -160,6 +160,45 @@ def test_branches_may_finish_in_the_grace_of_their_pod(tmp_path: Path) -> None:
     assert message.ends == dict.fromkeys(range(4), DONE)
 
 
+def test_a_branch_that_fails_in_the_grace_of_its_pod_has_no_end_and_no_other_one_starts(tmp_path: Path) -> None:
+    """Like those that have not started, it runs again in another pod, and uses up no retry."""
+    body = (
+        "open(f'{self.input}.here', 'w').close()\nwhile not current.preempted: time.sleep(0.01)\n"
+        "if self.input == 5: raise ValueError('later')"
+    )
+    shared = pod(tmp_path, body, "--termination-grace=30", "--at-a-time=2")
+    wait_for(lambda: len(list((tmp_path / "work/code").glob("*.here"))) == 2)
+    shared.process.send_signal(signal.SIGTERM)
+    code, message, log = shared.ended()
+    assert code == 143
+    assert message.ends == {0: DONE}
+    assert set(log) == {"4", "5"}
+    assert "the pod was sent SIGTERM" in shared.runner.run_store.read_log("work", "5", 0, "stderr").decode()
+
+
+def test_a_branch_has_its_own_handler_of_sigterm_in_the_grace_of_its_pod(tmp_path: Path) -> None:
+    """The rest is killed at the end of the grace."""
+    body = (
+        "if self.input == 4: signal.signal(signal.SIGTERM, lambda *_: print('asked to end', flush=True))\n"
+        "print('here', flush=True)\ntime.sleep(60)"
+    )
+    shared = pod(tmp_path, body, "--termination-grace=6", "--at-a-time=2")
+    wait_for(lambda: all(shared.runner.run_store.read_log("work", task, 0, "stdout") for task in "45"))
+    shared.process.send_signal(signal.SIGTERM)
+    code, message, _ = shared.ended()
+    assert code == 143
+    assert message.ends == {}
+    assert "asked to end" in shared.runner.run_store.read_log("work", "4", 0, "stdout").decode()
+    assert shared.runner.run_store.read_log("work", "5", 0, "stdout") == b"here\n"
+
+
+def test_the_log_of_a_branch_has_its_limit(tmp_path: Path) -> None:
+    shared = pod(tmp_path, "print('x' * 3_000_000)", K8SFLOW_LOG_LIMIT_MB="1")
+    _, message, _ = shared.ended()
+    assert "limit" in message.ends[0].note
+    assert len(shared.runner.run_store.read_log("work", "4", 0, "stdout")) < 2_000_000
+
+
 def test_branches_of_a_file_that_can_not_be_loaded_all_say_so(tmp_path: Path) -> None:
     code, message, _ = pod(tmp_path, "pass", "--file=missing.py").ended()
     assert code == 1
