@@ -21,6 +21,7 @@ from k8sflow.flow.spec import FlowSpec
 from k8sflow.storage.objects import ObjectStore
 from k8sflow.storage.patience import Patience
 from k8sflow.storage.records import RunRecord
+from k8sflow.task import moments
 
 _MAIN = "k8sflow.executors.fork_server.main"
 _CODE = (
@@ -80,6 +81,7 @@ def start_server(run: RunToServe, lock: int | None, variables: Mapping[str, str]
         "place": run.place,
         "files": run.files,
         "outlives_sigterm": run.outlives_sigterm,
+        "moments": moments.noted(),
     }
 
     return _starting(document, lock)

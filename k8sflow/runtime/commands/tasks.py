@@ -22,6 +22,7 @@ from k8sflow.flow.outcome import Outcome
 from k8sflow.storage.open_store import open_store
 from k8sflow.storage.patience import FIRST_ANSWER_SECONDS, Patience, say
 from k8sflow.storage.run_store import RunStore
+from k8sflow.task import moments
 from k8sflow.task.batch import TaskBatch
 from k8sflow.task.failure import failure
 from k8sflow.task.host.framing import Encoder, OutputStream, encode_result, encode_start
@@ -59,6 +60,7 @@ def run_tasks(definition: FlowDefinition, settings: Settings, request: Request) 
     """Runs the tasks, and returns the exit code."""
     report = int(os.environ.pop(RESULT_FD_VARIABLE))
     os.write(report, ENTERED)
+    moments.note("shared")
     try:
         return _run(definition, settings, request, report)
     except K8sflowError as error:  # no task has been started

@@ -192,6 +192,21 @@ def test_a_branch_has_its_own_handler_of_sigterm_in_the_grace_of_its_pod(tmp_pat
     assert shared.runner.run_store.read_log("work", "5", 0, "stdout") == b"here\n"
 
 
+def test_a_traced_branch_has_the_moments_of_its_pod(tmp_path: Path) -> None:
+    """They come before its own, so that the start of the pod doesn't count as the import of the flow."""
+    body = "from k8sflow.task import moments\nself.moments = moments.noted()"
+    shared = pod(tmp_path, body, "--trace")
+    assert shared.ended()[0] == 0
+    artifacts, found = ArtifactStore(shared.runner.store, "F"), []
+    for task in ("4", "7"):
+        commit = shared.runner.run_store.read_commit("work", task)
+        assert commit is not None
+        found.append(artifacts.load(commit.artifacts["moments"], "moments"))
+    assert sorted(found[0], key=found[0].get)[:5] == ["process", "agent", "fetched", "shared", "forked"]
+    assert found[0]["agent"] == found[1]["agent"]
+    assert found[0]["forked"] < found[1]["forked"]
+
+
 def test_the_log_of_a_branch_has_its_limit(tmp_path: Path) -> None:
     shared = pod(tmp_path, "print('x' * 3_000_000)", K8SFLOW_LOG_LIMIT_MB="1")
     _, message, _ = shared.ended()
