@@ -31,7 +31,7 @@ from k8sflow.task.host.shared import LOG_FD_VARIABLE
 from k8sflow.task.inside.runner import TaskRunner
 from k8sflow.task.protocol import ENTERED, NOTICE_VARIABLE, RESULT_FD_VARIABLE
 from k8sflow.task.recompile import recompiled
-from k8sflow.task.result import failed
+from k8sflow.task.result import TaskResult, failed
 
 _LINGER_SECONDS = 0.25
 _TERMINATED_CODE = 128 + signal.SIGTERM
@@ -143,6 +143,7 @@ class _SharedLog:
         self.is_over = threading.Event()
         self._positions = {task.name.id: position for position, task in enumerate(tasks)}
         self._unfinished = len(tasks)
+        self._started: set[str] = set()
         self._running: set[str] = set()
         self._log = log
         self._report = report
@@ -160,6 +161,7 @@ class _SharedLog:
         with self._lock:
             match event:
                 case Started():
+                    self._started.add(task)
                     self._running.add(task)
                     _write(self._report, f"{self._positions[task]}\n".encode())
                     _write(self._log, encode_start(task))
@@ -167,7 +169,7 @@ class _SharedLog:
                     _write(self._log, self._encoder(task, stream).feed(data))
                 case Finished(_, result):
                     _write(self._log, b"".join(self._rest_of(task)))
-                    if result.outcome is not Outcome.CANCELLED:  # the driver learns from the pod's status why it ended
+                    if not self._is_for_others(task, result):
                         message = result.to_termination_message()
                         _write(self._log, encode_result(message, task))
                         _write(self._report, f"{self._positions[task]} {message}\n".encode())
@@ -177,6 +179,15 @@ class _SharedLog:
                     _write(self._log, self._encoder(task, "stderr").feed(f"[k8sflow] {text}\n".encode()))
         if not self._unfinished:
             self.is_over.set()
+
+    def _is_for_others(self, task: str, result: TaskResult) -> bool:
+        """True if the agent, or the driver, knows better how a task ended.
+
+        The driver learns from the pod's status why it ended. The failure of a task that had not started is that of
+        one that had: a step killed the process that starts them all.
+        """
+        is_bystander = bool(self._started) and task not in self._started and result.outcome.is_paid_by_user
+        return is_bystander or result.outcome is Outcome.CANCELLED
 
     def flush(self) -> None:
         """Writes lines that have not ended, and linger."""

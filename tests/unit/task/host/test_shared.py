@@ -121,6 +121,20 @@ def test_a_branch_that_fails_or_dies_leaves_its_siblings_alone(tmp_path: Path) -
     assert "SIGKILL" in message.ends[2].explained.summary
 
 
+def test_a_branch_that_kills_its_parent_costs_the_branches_after_it_nothing(tmp_path: Path) -> None:
+    """They run again in another pod; those that ran beside it have failed with it."""
+    body = (
+        "open(f'{self.input}.here', 'w').close()\nwhile not os.path.exists('5.here'): time.sleep(0.01)\n"
+        "if self.input == 4: os.kill(os.getppid(), signal.SIGKILL)\ntime.sleep(60)"
+    )
+    code, message, log = pod(tmp_path, body, "--at-a-time=2").ended()
+    assert code == 1
+    assert {position: end.outcome for position, end in message.ends.items()} == {
+        0: Outcome.USER_ERROR, 1: Outcome.USER_ERROR, 2: Outcome.NEVER_STARTED, 3: Outcome.NEVER_STARTED
+    }  # fmt: skip
+    assert set(log) == {"4", "5"}
+
+
 def test_as_many_run_at_a_time_as_were_asked_for_and_share_the_cores(tmp_path: Path) -> None:
     """Each waits for the file that the next one makes."""
     body = (
@@ -173,6 +187,7 @@ def test_a_branch_that_fails_in_the_grace_of_its_pod_has_no_end_and_no_other_one
     assert code == 143
     assert message.ends == {0: DONE}
     assert set(log) == {"4", "5"}
+    assert shared.runner.run_store.read_outcome("work", "5", 0) is None
     assert "the pod was sent SIGTERM" in shared.runner.run_store.read_log("work", "5", 0, "stderr").decode()
 
 
