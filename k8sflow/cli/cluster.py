@@ -246,8 +246,8 @@ def _describe_command(declared: FlowDefinition, scope: Scope) -> click.Command:
             if not tasks:
                 raise NotFoundError(
                     f"{pathspec} has no Job in namespace {namespace!r}.",
-                    advice="It hasn't started, or its Job was deleted; finished Jobs are kept for an hour. "
-                    f"`logs {place}` shows its output.",
+                    advice="It hasn't started, or its Job was deleted: an hour after its end, or "
+                    f"when the run failed or was cancelled. `logs {place}` shows its output.",
                 )
             if as_json:
                 output.print_json([_described_document(cluster, namespace, task) for task in tasks])

@@ -40,6 +40,7 @@ _LOOKS = {
     "container": _Look("░", "c", "blue"),
     "python": _Look("▒", "p", "cyan"),
     "fetching": _Look("▿", "f", "cyan"),
+    "turn": _Look("∙", "t", "white"),
     "loading": _Look("▞", "l", "yellow"),
     "user code": _Look("█", "#", "green"),
     "storing": _Look("▓", "s", "magenta"),

@@ -22,6 +22,7 @@ PHASES = {
     "container": "image pull and start of the container",
     "python": "start of Python and of the agent",
     "fetching": "download of the code package",
+    "turn": "waiting for its turn in a pod that branches share",
     "loading": "import of the flow, and its inputs",
     "user code": "your step",
     "storing": "its artifacts, and the commit",
@@ -32,7 +33,9 @@ DRIVER = "driver"
 # The moment that ends each phase.
 _QUEUED = {"queued": "created", "scheduling": "scheduled"}
 _OWN = {"loading": "began", "user code": "ended", "storing": "committed", "reporting": "seen"}
-_IN_POD = {**_QUEUED, "container": "process", "python": "agent", "fetching": "fetched", **_OWN}
+_STARTING = {**_QUEUED, "container": "process", "python": "agent", "fetching": "fetched"}
+_IN_POD = {**_STARTING, **_OWN}
+_IN_SHARED_POD = {**_STARTING, "turn": "forked", **_OWN}
 _IN_KILLED_POD = {**_QUEUED, "container": "started", "unknown": "seen"}
 _HERE = {"queued": "forked", **_OWN}
 _KILLED_HERE = {"queued": "started", "unknown": "seen"}
@@ -204,7 +207,8 @@ def _execution(
     times = {name: moment.at for name, moment in seen.items()}
     times |= {name: at - ahead for name, at in (own.moments if own is not None else {}).items()}
     node = node or (seen["scheduled"].detail if "scheduled" in seen else "")
-    with_own, without = (_IN_POD, _IN_KILLED_POD) if node else (_HERE, _KILLED_HERE)
+    in_pod = _IN_SHARED_POD if "shared" in times else _IN_POD
+    with_own, without = (in_pod, _IN_KILLED_POD) if node else (_HERE, _KILLED_HERE)
     return Execution(
         *key,
         spans=tuple(_spans(times, with_own if own is not None else without)),

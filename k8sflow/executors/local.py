@@ -31,7 +31,22 @@ from k8sflow.task.host.supervise import TERM_SECONDS, TaskProcess, new_pipes
 from k8sflow.task.inside.runner import TaskRunner
 from k8sflow.task.result import TaskResult, ended_with, failed
 from k8sflow.task.spec import TaskSpec
-from k8sflow.task.stored_results import committed_result, write_outcome
+from k8sflow.task.stored_results import committed_result, withdraw_outcome, write_outcome
+
+
+@dataclass(frozen=True)
+class WindingDown:
+    """The end of the machine that is ahead.
+
+    Args:
+        ends_at: When the tasks that still run are killed, as of ``time.monotonic``.
+        reason: The end of a task that fails or is killed from now on.
+        note: A sentence for the logs of the running tasks.
+    """
+
+    ends_at: float
+    reason: TaskResult
+    note: str
 
 
 @dataclass(frozen=True)
@@ -39,6 +54,7 @@ class _Running:
     """A task that runs, with the logs of its output and the server that it was forked from."""
 
     process: TaskProcess
+    take: Callable[[OutputStream, bytes], None]
     logs: TaskLogs
     server: ForkServer
 
@@ -57,6 +73,8 @@ class LocalExecutor:
         log_patience: How many seconds the rest of a task's output waits for a bucket that can't be reached; the task
             ends after that.
         log_limit_bytes: How much of each stream of a task is kept; None for all of it.
+        outlives_sigterm: Whether SIGTERM does nothing in a task that has no handler for it, as in a pod that gives its
+            step time to finish.
     """
 
     def __init__(
@@ -69,6 +87,7 @@ class LocalExecutor:
         lock: int | None = None,
         log_patience: float = 30.0,
         log_limit_bytes: int | None = None,
+        outlives_sigterm: bool = False,
     ) -> None:
         self._emit = emit
         self._log_patience = log_patience
@@ -78,7 +97,7 @@ class LocalExecutor:
         self._run_store = runner.run_store
         self._file = runner.record.file
         files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        served = RunToServe(runner.definition.flow, runner.record, runner.store, runner.place, files)
+        served = RunToServe(runner.definition.flow, runner.record, runner.store, runner.place, files, outlives_sigterm)
         self._submitted: queue.SimpleQueue[Sequence[TaskSpec] | None] = queue.SimpleQueue()
         self._waiting = TaskQueue(max_workers)
         self._running: dict[int, _Running] = {}
@@ -88,6 +107,7 @@ class LocalExecutor:
         self._wakeup.setblocking(False)
         self._woken.settimeout(None)
         self._cancelled = threading.Event()
+        self._winding_down: WindingDown | None = None
         self._selector.register(self._woken, selectors.EVENT_READ)
         self._servers = ForkServers(served, lock, partial(_variables, runner), self._selector)
         self._servers.of(runner.definition.graph.start)
@@ -101,6 +121,11 @@ class LocalExecutor:
     def submit(self, tasks: Sequence[TaskSpec]) -> None:
         """Takes tasks; they start in this order as workers become free."""
         self._submitted.put(tasks)
+        self._wake()
+
+    def wind_down(self, end: WindingDown) -> None:
+        """Sends SIGTERM to the running tasks, which have some time to finish, and starts no more."""
+        self._winding_down = end
         self._wake()
 
     def cancel(self) -> None:
@@ -158,7 +183,9 @@ class LocalExecutor:
         """Starts what can start, and handles what has happened; False when the executor is to end."""
         if not self._take_submitted():
             return False
-        while group := self._waiting.startable(len(self._running)):
+        if self._winding_down is not None:
+            self._pass_on(self._winding_down)
+        while self._winding_down is None and (group := self._waiting.startable(len(self._running))):
             for task in group:
                 self._start(task)
                 self._waiting.started()  # not before: ``_give_up`` also ends a task that can't be started
@@ -191,6 +218,14 @@ class LocalExecutor:
                     self._emit(queued)
         return True
 
+    def _pass_on(self, end: WindingDown) -> None:
+        """Sends SIGTERM to the tasks that don't know yet that the machine is about to end."""
+        for running in self._running.values():
+            if running.process.ended_for is None:
+                running.process.ended_for = end.reason
+                running.take("stderr", f"[k8sflow] {end.note}\n".encode())
+                running.process.end_within(end.ends_at - time.monotonic())
+
     def _end_overdue(self) -> float | None:
         """Ends the tasks whose time is over; returns in how many seconds the next one's is."""
         for running in self._running.values():
@@ -208,7 +243,7 @@ class LocalExecutor:
         with new_pipes() as pipes:
             server, pid = self._servers.spawn(task, pipes.write_ends)
         process = TaskProcess(task, pid, pipes, self._selector, take, self._limit_of(task.name.step))
-        self._running[pid] = _Running(process, logs, server)
+        self._running[pid] = _Running(process, take, logs, server)
         for notice in self._servers.new_notices(server):
             self._emit(Queued(task, notice))
         self._emit(Started(task, f"pid {pid}"))
@@ -222,7 +257,10 @@ class LocalExecutor:
             self._kills_explained = end.kills.now
         if process.ended_for is not None or end.result.outcome.is_failure:
             process.kill_leftovers()
-        if end.result is not end.known:
+        if self._winding_down is not None and end.result.outcome is Outcome.CANCELLED:
+            if end.known is not None:  # why the machine ends, only the driver knows: it records that
+                withdraw_outcome(self._run_store, task, end.result)
+        elif end.result is not end.known:
             write_outcome(self._run_store, task, end.result)
         self._finish(running, end.result)
         if task.nodes > 1 and end.result.outcome.is_failure:

@@ -1,6 +1,7 @@
 """The moments of an execution that its own process sees: cheap to note, and stored only if the run is traced.
 
-A fork has the moments of its parent: a task in a pod begins with those of its agent.
+A fork has the moments of its parent: a task in a pod begins with those of its agent. A fork server takes those of the
+process that starts it over (``take_over``), for the tasks that share a pod.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +18,7 @@ from k8sflow.storage.run_store import RunStore
 from k8sflow.storage.trace import ExecutionTrace, write_execution
 from k8sflow.task.spec import TaskSpec
 
-Moment = Literal["process", "agent", "fetched", "forked", "entered", "began", "ended", "committed"]
+Moment = Literal["process", "agent", "fetched", "shared", "forked", "entered", "began", "ended", "committed"]
 
 _at: dict[str, float] = {}
 _START_TIME_FIELD = 19  # of /proc/self/stat after the program's name: proc(5), field 22
@@ -26,6 +27,16 @@ _START_TIME_FIELD = 19  # of /proc/self/stat after the program's name: proc(5), 
 def note(moment: Moment) -> None:
     """Notes that a moment is now."""
     _at[moment] = time.time()
+
+
+def noted() -> dict[str, float]:
+    """The moments that have been noted."""
+    return dict(_at)
+
+
+def take_over(moments: Mapping[str, float]) -> None:
+    """Takes note of the moments of the process that has started this one."""
+    _at.update(moments)
 
 
 @contextlib.contextmanager

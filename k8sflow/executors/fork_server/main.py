@@ -30,7 +30,7 @@ from k8sflow.flow.spec import FlowSpec
 from k8sflow.storage.open_store import open_store
 from k8sflow.storage.patience import FIRST_ANSWER_SECONDS, Patience, say
 from k8sflow.storage.records import RunRecord
-from k8sflow.task import streams
+from k8sflow.task import moments, streams
 from k8sflow.task.failure import unloadable
 from k8sflow.task.host import pod_environment
 from k8sflow.task.inside.entry import PendingTask, finish_threads
@@ -82,7 +82,9 @@ def main(setup: int, connection: int, lock: int | None, driver: int, path: list[
     become = _Served(document, lock, path).become if "record" in document else None
     server = socket.socket(fileno=connection)
     server.setblocking(True)  # a library that has replaced the driver's sockets may have made it non-blocking
-    os._exit(Server(server, become, driver, left_out).serve())
+    moments.take_over(document.get("moments", {}))
+    outlives_sigterm = document.get("outlives_sigterm", False)
+    os._exit(Server(server, become, driver, left_out, outlives_sigterm=outlives_sigterm).serve())
 
 
 def _go_to(folder: str | None, environment: Mapping[str, str]) -> None:

@@ -41,11 +41,19 @@ class Server:
         task_main: Runs a task in its process; None where the server only reports the libraries that it leaves out.
         driver: The driver's process id.
         left_out: The libraries that each task imports by itself, and why.
+        outlives_sigterm: Whether SIGTERM does nothing in a task that has no handler for it.
     """
 
     def __init__(
-        self, connection: socket.socket, task_main: TaskMain | None, driver: int, left_out: Mapping[str, str]
+        self,
+        connection: socket.socket,
+        task_main: TaskMain | None,
+        driver: int,
+        left_out: Mapping[str, str],
+        *,
+        outlives_sigterm: bool = False,
     ) -> None:
+        self._outlives_sigterm = outlives_sigterm
         self._left_out = left_out
         self._connection = connection
         self._task_main = task_main
@@ -125,7 +133,7 @@ class Server:
     def _become_task(self, task: str, fds: list[int]) -> int:
         self._connection.close()
         stdout, stderr, result = fds
-        become_task(stdout, stderr)
+        become_task(stdout, stderr, outlives_sigterm=self._outlives_sigterm)
         end_with_parent(self._pid)
         _reseed_numpy()
         assert self._task_main is not None

@@ -21,6 +21,7 @@ from k8sflow.flow.spec import FlowSpec
 from k8sflow.storage.objects import ObjectStore
 from k8sflow.storage.patience import Patience
 from k8sflow.storage.records import RunRecord
+from k8sflow.task import moments
 
 _MAIN = "k8sflow.executors.fork_server.main"
 _CODE = (
@@ -40,6 +41,7 @@ class RunToServe:
         store: Where the run's state is.
         place: The folder of the flow that holds the run.
         files: How many files a task may open (RLIMIT_NOFILE); None for as many as the server.
+        outlives_sigterm: Whether SIGTERM, where the step has no handler for it, does nothing.
     """
 
     flow: type[FlowSpec]
@@ -47,6 +49,7 @@ class RunToServe:
     store: ObjectStore
     place: str
     files: int | None = None
+    outlives_sigterm: bool = False
 
 
 def plan_of(launch: Launch) -> Plan:
@@ -77,6 +80,8 @@ def start_server(run: RunToServe, lock: int | None, variables: Mapping[str, str]
         "store": _address(run.store),
         "place": run.place,
         "files": run.files,
+        "outlives_sigterm": run.outlives_sigterm,
+        "moments": moments.noted(),
     }
 
     return _starting(document, lock)

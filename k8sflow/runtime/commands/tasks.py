@@ -11,25 +11,32 @@ import signal
 import threading
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from k8sflow.config import Settings
 from k8sflow.errors import K8sflowError
 from k8sflow.executors.base import Finished, Note, Output, Queued, Started, TaskEvent
-from k8sflow.executors.local import LocalExecutor
+from k8sflow.executors.local import LocalExecutor, WindingDown
 from k8sflow.flow.definition import FlowDefinition
+from k8sflow.flow.outcome import Outcome
 from k8sflow.storage.open_store import open_store
 from k8sflow.storage.patience import FIRST_ANSWER_SECONDS, Patience, say
 from k8sflow.storage.run_store import RunStore
+from k8sflow.task import moments
 from k8sflow.task.batch import TaskBatch
 from k8sflow.task.failure import failure
 from k8sflow.task.host.framing import Encoder, OutputStream, encode_result, encode_start
+from k8sflow.task.host.preemption import SIGTERM, note_of_sigterm, write_notice
 from k8sflow.task.host.shared import LOG_FD_VARIABLE
 from k8sflow.task.inside.runner import TaskRunner
-from k8sflow.task.protocol import ENTERED, RESULT_FD_VARIABLE
+from k8sflow.task.protocol import ENTERED, NOTICE_VARIABLE, RESULT_FD_VARIABLE
 from k8sflow.task.recompile import recompiled
+from k8sflow.task.result import TaskResult, failed
 
 _LINGER_SECONDS = 0.25
 _TERMINATED_CODE = 128 + signal.SIGTERM
+_TERMINATED = failed(Outcome.CANCELLED, "its pod was sent SIGTERM")
+_KILL_SECONDS = 1.0  # for the records of tasks that were killed at the end of their time
 
 
 @dataclass(frozen=True)
@@ -53,6 +60,7 @@ def run_tasks(definition: FlowDefinition, settings: Settings, request: Request) 
     """Runs the tasks, and returns the exit code."""
     report = int(os.environ.pop(RESULT_FD_VARIABLE))
     os.write(report, ENTERED)
+    moments.note("shared")
     try:
         return _run(definition, settings, request, report)
     except K8sflowError as error:  # no task has been started
@@ -74,17 +82,52 @@ def _run(definition: FlowDefinition, settings: Settings, request: Request, repor
         request.at_a_time,
         limit_of=lambda _: policy.time_limit if policy is not None else None,
         log_patience=settings.storage_patience,
+        log_limit_bytes=settings.log_limit_bytes,
+        outlives_sigterm=request.finish_within > 0,
     )
-    ends_at: list[float] = []
-    signal.signal(signal.SIGTERM, lambda *_: ends_at.append(time.monotonic() + request.finish_within))
+    termination = _Termination(executor, request.finish_within)
+    signal.signal(signal.SIGTERM, termination.handle)
     executor.submit(tasks)
     while not log.is_over.wait(_LINGER_SECONDS):
         log.flush()
-        if ends_at and time.monotonic() >= ends_at[0]:
+        if termination.is_over(is_idle=log.is_idle):
             executor.cancel()
             return _TERMINATED_CODE
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     executor.close()
     return 0
+
+
+class _Termination:
+    """SIGTERM: the tasks that run may finish for some seconds, and no other one starts.
+
+    Those run in another pod, and so do the tasks that fail after the signal: it may be why, and it costs no retry.
+
+    Args:
+        executor: Runs the tasks.
+        seconds: The seconds; 0 where the tasks are to end at once.
+    """
+
+    def __init__(self, executor: LocalExecutor, seconds: float) -> None:
+        self._executor = executor
+        self._seconds = seconds
+        self._ends_at: float | None = None
+
+    def handle(self, *_: object) -> None:
+        """Handles the signal."""
+        if self._ends_at is not None:
+            return
+        self._ends_at = time.monotonic() + self._seconds
+        if self._seconds:
+            self._executor.wind_down(WindingDown(self._ends_at, _TERMINATED, note_of_sigterm(self._seconds)))
+        # Not before: a task that sees it may fail at once.
+        write_notice(Path(os.environ[NOTICE_VARIABLE]), SIGTERM)
+
+    def is_over(self, *, is_idle: bool) -> bool:
+        """True when the tasks are to be ended; ``is_idle`` where none runs."""
+        if self._ends_at is None:
+            return False
+        return is_idle or not self._seconds or time.monotonic() >= self._ends_at + _KILL_SECONDS
 
 
 class _SharedLog:
@@ -100,10 +143,17 @@ class _SharedLog:
         self.is_over = threading.Event()
         self._positions = {task.name.id: position for position, task in enumerate(tasks)}
         self._unfinished = len(tasks)
+        self._started: set[str] = set()
+        self._running: set[str] = set()
         self._log = log
         self._report = report
         self._encoders: dict[tuple[str, OutputStream], Encoder] = {}
         self._lock = threading.Lock()
+
+    @property
+    def is_idle(self) -> bool:
+        """True if none of the tasks runs."""
+        return not self._running
 
     def event(self, event: TaskEvent) -> None:
         """Takes an event of the executor, from any of its threads."""
@@ -111,19 +161,33 @@ class _SharedLog:
         with self._lock:
             match event:
                 case Started():
+                    self._started.add(task)
+                    self._running.add(task)
                     _write(self._report, f"{self._positions[task]}\n".encode())
                     _write(self._log, encode_start(task))
                 case Output(_, stream, data):
                     _write(self._log, self._encoder(task, stream).feed(data))
                 case Finished(_, result):
-                    message = result.to_termination_message()
-                    _write(self._log, b"".join(self._rest_of(task)) + encode_result(message, task))
-                    _write(self._report, f"{self._positions[task]} {message}\n".encode())
+                    _write(self._log, b"".join(self._rest_of(task)))
+                    if not self._is_for_others(task, result):
+                        message = result.to_termination_message()
+                        _write(self._log, encode_result(message, task))
+                        _write(self._report, f"{self._positions[task]} {message}\n".encode())
+                    self._running.discard(task)
                     self._unfinished -= 1
                 case Queued(_, text) | Note(_, text) if text:
                     _write(self._log, self._encoder(task, "stderr").feed(f"[k8sflow] {text}\n".encode()))
         if not self._unfinished:
             self.is_over.set()
+
+    def _is_for_others(self, task: str, result: TaskResult) -> bool:
+        """True if the agent, or the driver, knows better how a task ended.
+
+        The driver learns from the pod's status why it ended. The failure of a task that had not started is that of
+        one that had: a step killed the process that starts them all.
+        """
+        is_bystander = bool(self._started) and task not in self._started and result.outcome.is_paid_by_user
+        return is_bystander or result.outcome is Outcome.CANCELLED
 
     def flush(self) -> None:
         """Writes lines that have not ended, and linger."""

@@ -133,7 +133,7 @@ def _run_tasks(options: argparse.Namespace, tasks: TaskBatch) -> int:
             os._exit(1)
         _run_flow(options, words, pipes)
 
-    host = SharedHost(tasks, options.file, start, preemption)
+    host = SharedHost(tasks, options.file, start)
     found = host.run()
     for stream, data in host.noise:
         _write(Encoder(stream).feed(data))

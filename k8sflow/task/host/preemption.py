@@ -23,6 +23,22 @@ from k8sflow.task.result import TaskResult, failed
 
 # The end of the grace, in which the task is killed if need be, and its output and its result are stored.
 RESERVED_SECONDS = 3.0
+SIGTERM = "SIGTERM"
+
+
+def write_notice(file: Path, reason: str) -> None:
+    """Writes the file that the step looks for, whole or not at all; the first reason stays."""
+    if file.exists():
+        return
+    received = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    temporary = file.with_suffix(f".{threading.get_ident()}")
+    temporary.write_text(json.dumps({"reason": reason, "received": received}), encoding="utf-8")
+    temporary.replace(file)
+
+
+def note_of_sigterm(seconds: float) -> str:
+    """The sentence about SIGTERM for the log of a step that has so many seconds left."""
+    return f"the pod was sent SIGTERM: the step has {seconds:g} s to finish or to save its state."
 
 
 class Preemption:
@@ -73,11 +89,9 @@ class Preemption:
             return
         self.is_terminated = True
         self._ends_at = time.monotonic() + (self._seconds or 0.0)
-        self._write("SIGTERM")
+        write_notice(self._file, SIGTERM)
         if self._seconds is not None:
-            self.notes.append(
-                f"the pod was sent SIGTERM: the step has {self._seconds:g} s to finish or to save its state."
-            )
+            self.notes.append(note_of_sigterm(self._seconds))
 
     def watch(self) -> None:
         """Starts to look for a notice of the cloud, if there is one to ask."""
@@ -98,18 +112,9 @@ class Preemption:
 
         notice = spot.wait_for_notice(spot.service(self._cloud), self._say)
         self._notice = notice
-        self._write(notice)
+        write_notice(self._file, notice)
         self._say(f"the node is about to be taken away ({notice}).")
 
     def _say(self, text: str) -> None:
         self.notes.append(text)
         self._wake()
-
-    def _write(self, reason: str) -> None:
-        """Writes the file, whole or not at all; the first reason stays."""
-        if self._file.exists():
-            return
-        received = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        temporary = self._file.with_suffix(f".{threading.get_ident()}")
-        temporary.write_text(json.dumps({"reason": reason, "received": received}), encoding="utf-8")
-        temporary.replace(self._file)

@@ -21,7 +21,6 @@ from typing import NoReturn
 from k8sflow.flow.outcome import Outcome
 from k8sflow.task.batch import TaskBatch
 from k8sflow.task.host.framing import OutputStream
-from k8sflow.task.host.preemption import Preemption
 from k8sflow.task.host.reaping import catch_signals, reap
 from k8sflow.task.host.supervise import Stream, TaskProcess, new_pipes
 from k8sflow.task.host.verdict import verdict
@@ -43,16 +42,15 @@ class SharedHost:
         tasks: The tasks.
         file: The flow's file.
         run_flow: Runs the flow's file in a child, with these pipes.
-        preemption: Takes note of SIGTERM, for the tasks to look at.
     """
 
-    def __init__(self, tasks: TaskBatch, file: str, run_flow: RunFlow, preemption: Preemption) -> None:
+    def __init__(self, tasks: TaskBatch, file: str, run_flow: RunFlow) -> None:
         self._tasks = tasks
         self._file = file
         self._run_flow = run_flow
         self._selector = selectors.DefaultSelector()
         self._process: TaskProcess | None = None
-        self._preemption = preemption
+        self._is_terminated = False
         self._noise: deque[tuple[OutputStream, bytes]] = deque(maxlen=_MOST_NOISE)
         self._woken, self._wakeup = socket.socketpair()
 
@@ -91,13 +89,13 @@ class SharedHost:
         first = self._tasks[0]
         self._process = TaskProcess(first, pid, pipes, self._selector, lambda *piece: self._noise.append(piece), None)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-        if self._preemption.is_terminated:
+        if self._is_terminated:
             self._terminate()
         return self._process
 
     def _terminate(self, _number: int = signal.SIGTERM, _frame: FrameType | None = None) -> None:
         """Passes SIGTERM on; the process ends its tasks, at once or when the time that they have is over."""
-        self._preemption.terminate()
+        self._is_terminated = True
         if self._process is not None:
             os.kill(self._process.pid, signal.SIGTERM)
 
@@ -114,7 +112,7 @@ class SharedHost:
                     ends[int(position)] = TaskResult.from_json(rest)
                 elif position:
                     started.add(int(position))
-        if len(ends) == len(self._tasks) or self._preemption.is_terminated:
+        if len(ends) == len(self._tasks) or self._is_terminated:
             return SharedEnds(ends)  # why the pod was sent SIGTERM, the driver learns from its status
         importing = "" if process.said else self._file
         died = verdict(status, own, None, None, process.kills(), importing)

@@ -50,6 +50,16 @@ def test_a_moment_that_is_not_known_makes_its_phase_a_part_of_the_next():
     }  # fmt: skip
 
 
+def test_a_branch_in_a_shared_pod_waits_for_its_turn():
+    """Neither that nor the start of its pod counts as the import of its flow."""
+    shared = {**OWN, "shared": 5.5, "forked": 8.0, "began": 9.0, "ended": 10.0, "committed": 11.0}
+    timeline = of(seen("a", {**SEEN, "seen": 12.0}), own("a", shared))
+    assert phases(timeline.executions[0]) == {
+        "queued": 1.0, "scheduling": 1.0, "container": 1.0, "python": 1.0, "fetching": 1.0, "turn": 3.0,
+        "loading": 1.0, "user code": 1.0, "storing": 1.0, "reporting": 1.0,
+    }  # fmt: skip
+
+
 def test_a_killed_task_has_no_times_of_its_own():
     """The driver still knows when its container started, and when it ended."""
     timeline = of(seen("a", SEEN))

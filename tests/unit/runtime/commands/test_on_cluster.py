@@ -311,7 +311,9 @@ def test_a_description_has_the_diagnosis_and_the_events(lab: Lab, call: Callable
         "10:00:00  Failed: Error: ErrImagePull (6 times)",  # the scripted server has it for the Job and for the pod
     ):
         assert expected in text
-    assert "has no Job in namespace 'lab'" in call("describe", "one/end/0").output
+    missing = call("describe", "one/end/0").output
+    assert "has no Job in namespace 'lab'" in missing
+    assert "when the run failed or was cancelled" in missing
 
 
 def test_without_a_cluster_or_rights_the_error_says_so(

@@ -121,6 +121,20 @@ def test_a_branch_that_fails_or_dies_leaves_its_siblings_alone(tmp_path: Path) -
     assert "SIGKILL" in message.ends[2].explained.summary
 
 
+def test_a_branch_that_kills_its_parent_costs_the_branches_after_it_nothing(tmp_path: Path) -> None:
+    """They run again in another pod; those that ran beside it have failed with it."""
+    body = (
+        "open(f'{self.input}.here', 'w').close()\nwhile not os.path.exists('5.here'): time.sleep(0.01)\n"
+        "if self.input == 4: os.kill(os.getppid(), signal.SIGKILL)\ntime.sleep(60)"
+    )
+    code, message, log = pod(tmp_path, body, "--at-a-time=2").ended()
+    assert code == 1
+    assert {position: end.outcome for position, end in message.ends.items()} == {
+        0: Outcome.USER_ERROR, 1: Outcome.USER_ERROR, 2: Outcome.NEVER_STARTED, 3: Outcome.NEVER_STARTED
+    }  # fmt: skip
+    assert set(log) == {"4", "5"}
+
+
 def test_as_many_run_at_a_time_as_were_asked_for_and_share_the_cores(tmp_path: Path) -> None:
     """Each waits for the file that the next one makes."""
     body = (
@@ -158,6 +172,61 @@ def test_branches_may_finish_in_the_grace_of_their_pod(tmp_path: Path) -> None:
     code, message, _ = shared.ended()
     assert code == 0
     assert message.ends == dict.fromkeys(range(4), DONE)
+
+
+def test_a_branch_that_fails_in_the_grace_of_its_pod_has_no_end_and_no_other_one_starts(tmp_path: Path) -> None:
+    """Like those that have not started, it runs again in another pod, and uses up no retry."""
+    body = (
+        "open(f'{self.input}.here', 'w').close()\nwhile not current.preempted: time.sleep(0.01)\n"
+        "if self.input == 5: raise ValueError('later')"
+    )
+    shared = pod(tmp_path, body, "--termination-grace=30", "--at-a-time=2")
+    wait_for(lambda: len(list((tmp_path / "work/code").glob("*.here"))) == 2)
+    shared.process.send_signal(signal.SIGTERM)
+    code, message, log = shared.ended()
+    assert code == 143
+    assert message.ends == {0: DONE}
+    assert set(log) == {"4", "5"}
+    assert shared.runner.run_store.read_outcome("work", "5", 0) is None
+    assert "the pod was sent SIGTERM" in shared.runner.run_store.read_log("work", "5", 0, "stderr").decode()
+
+
+def test_a_branch_has_its_own_handler_of_sigterm_in_the_grace_of_its_pod(tmp_path: Path) -> None:
+    """The rest is killed at the end of the grace."""
+    body = (
+        "if self.input == 4: signal.signal(signal.SIGTERM, lambda *_: print('asked to end', flush=True))\n"
+        "print('here', flush=True)\ntime.sleep(60)"
+    )
+    shared = pod(tmp_path, body, "--termination-grace=6", "--at-a-time=2")
+    wait_for(lambda: all(shared.runner.run_store.read_log("work", task, 0, "stdout") for task in "45"))
+    shared.process.send_signal(signal.SIGTERM)
+    code, message, _ = shared.ended()
+    assert code == 143
+    assert message.ends == {}
+    assert "asked to end" in shared.runner.run_store.read_log("work", "4", 0, "stdout").decode()
+    assert shared.runner.run_store.read_log("work", "5", 0, "stdout") == b"here\n"
+
+
+def test_a_traced_branch_has_the_moments_of_its_pod(tmp_path: Path) -> None:
+    """They come before its own, so that the start of the pod doesn't count as the import of the flow."""
+    body = "from k8sflow.task import moments\nself.moments = moments.noted()"
+    shared = pod(tmp_path, body, "--trace")
+    assert shared.ended()[0] == 0
+    artifacts, found = ArtifactStore(shared.runner.store, "F"), []
+    for task in ("4", "7"):
+        commit = shared.runner.run_store.read_commit("work", task)
+        assert commit is not None
+        found.append(artifacts.load(commit.artifacts["moments"], "moments"))
+    assert sorted(found[0], key=found[0].get)[:5] == ["process", "agent", "fetched", "shared", "forked"]
+    assert found[0]["agent"] == found[1]["agent"]
+    assert found[0]["forked"] < found[1]["forked"]
+
+
+def test_the_log_of_a_branch_has_its_limit(tmp_path: Path) -> None:
+    shared = pod(tmp_path, "print('x' * 3_000_000)", K8SFLOW_LOG_LIMIT_MB="1")
+    _, message, _ = shared.ended()
+    assert "limit" in message.ends[0].note
+    assert len(shared.runner.run_store.read_log("work", "4", 0, "stdout")) < 2_000_000
 
 
 def test_branches_of_a_file_that_can_not_be_loaded_all_say_so(tmp_path: Path) -> None:
