@@ -189,9 +189,7 @@ def _answering(*codes: int, base: type[_Answers] = _Answers) -> Iterator[tuple[S
         server.server_close()
 
 
-def test_a_refusal_is_not_put_down_to_a_clock_that_was_corrected(
-    keys: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_refusal_is_not_put_down_to_a_clock_that_was_corrected(keys: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that denies access also to a request with its own time has another reason."""
     monkeypatch.setattr(s3, "_client", lambda *address: plain_client(*address, 1))
     now = time.time
