@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import socket
+import time
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 
 from k8sflow.errors import ConfigurationError
 
 _TOLERATED_SKEW_SECONDS = 900
+_TOO_SKEWED = "RequestTimeTooSkewed"
 
 
 def why_unreachable(error: BaseException) -> str:
@@ -33,7 +36,7 @@ def wrong_clock(code: str, date: str, what: str) -> ConfigurationError | None:
         date: The server's time, as in the header ``Date``.
         what: The server, and what it refuses.
     """
-    if code != "RequestTimeTooSkewed" and not (code == "403" and _is_far_from(date)):
+    if code != _TOO_SKEWED and not is_of_clock(code, date):
         return None
     return ConfigurationError(
         f"{what}, because the clock of this machine is wrong.",
@@ -42,14 +45,21 @@ def wrong_clock(code: str, date: str, what: str) -> ConfigurationError | None:
     )
 
 
-def _is_far_from(date: str) -> bool:
-    """True if this machine's time differs from a server's by more than S3 tolerates."""
+def is_of_clock(code: str, date: str, ahead: float = 0.0) -> bool:
+    """True if a request may be refused because it was signed with a time that differs too much from the server's.
+
+    Args:
+        code: As of ``wrong_clock``.
+        date: As of ``wrong_clock``.
+        ahead: The seconds that were added to this machine's time for the signature.
+    """
+    return code in {_TOO_SKEWED, "403"} and abs(seconds_ahead(date) - ahead) > _TOLERATED_SKEW_SECONDS
+
+
+def seconds_ahead(date: str) -> float:
+    """The seconds by which a server's time is ahead of this machine's; not a number if the date can't be read."""
     try:
-        seconds = (parsedate_to_datetime(date) - _now()).total_seconds()
+        here = datetime.fromtimestamp(time.time(), timezone.utc)
+        return (parsedate_to_datetime(date) - here).total_seconds()
     except (ValueError, TypeError):  # no date, or one without a zone
-        return False
-    return abs(seconds) > _TOLERATED_SKEW_SECONDS
-
-
-def _now() -> datetime:
-    return datetime.now(timezone.utc)
+        return math.nan

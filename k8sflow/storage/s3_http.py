@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import unquote_plus
 
+from k8sflow.debug_log import DebugLog
 from k8sflow.storage.objects import Buffer
 from k8sflow.storage.s3_client import (
     PARALLEL_PARTS,
@@ -28,11 +29,13 @@ from k8sflow.storage.s3_client import (
     RefusedError,
 )
 from k8sflow.storage.s3_connections import Answer, HttpReading, Server, reason_of
+from k8sflow.storage.s3_errors import is_of_clock, seconds_ahead
 from k8sflow.storage.s3_signing import UNSIGNED, Keys, digest, path_of, query_of, signed
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
 
+_log = DebugLog(__name__)
 _BUCKET = re.compile(r"[A-Za-z0-9._-]{1,255}")
 _PROFILES = ("AWS_PROFILE", "AWS_DEFAULT_PROFILE")
 _SUCCESS = range(200, 300)
@@ -91,6 +94,7 @@ class HttpClient:
         self._server = server
         self._region = region
         self._keys = keys
+        self._ahead = 0.0  # seconds by which the server's clock is ahead of this machine's, once it has refused that
 
     def read(self, key: str, span: str = "", etag: str = "") -> HttpReading:
         """As ``S3Client``."""
@@ -193,13 +197,19 @@ class HttpClient:
             RefusedError: It is none.
             NoAnswerError: There is none.
         """
+        region, ahead = self._region, self._ahead  # another thread may correct them in the meantime
         answer = self._signed(method, key, query or {}, headers or {}, body)
         if answer.status in _SUCCESS:
             return answer
-        refusal, region = _refusal(answer.status, answer.body(), answer.date)
-        if not region or region == self._region:
+        refusal, expected = _refusal(answer.status, answer.body(), answer.date)
+        if expected not in {"", region}:
+            self._region = expected  # servers other than AWS have one of any name, and most users set none
+        elif is_of_clock(refusal.code, answer.date, ahead):
+            self._ahead = seconds_ahead(answer.date)
+            _log.debug("The server's clock is %.0f s ahead of this machine's.", self._ahead)
+        else:
+            refusal.date = "" if ahead else refusal.date  # the clock is not the reason
             raise refusal
-        self._region = region  # servers other than AWS have one of any name, and most users set none
         return self._send(method, key, query, headers, body)
 
     def _signed(
@@ -209,7 +219,7 @@ class HttpClient:
         # Over TLS, the connection protects the body.
         payload = UNSIGNED if self._server.scheme == "https" else digest(body)
         sent = {"host": self._server.netloc, **headers}
-        sent = signed(method, path, text, sent, payload, self._keys, self._region)
+        sent = signed(method, path, text, sent, payload, self._keys, self._region, time.time() + self._ahead)
         if method in {"PUT", "POST"}:
             sent["content-length"] = str(sum(len(part) for part in body))
         return self._exchange(method, f"{path}?{text}" if text else path, sent, body)
@@ -219,7 +229,7 @@ class HttpClient:
             connection, was_used = self._server.connection()
             try:
                 with contextlib.suppress(BrokenPipeError):  # it may have answered before it has all of the body
-                    connection.request(method, url, body=iter(body), headers=headers)
+                    connection.request(method, url, body=iter(body) if body else None, headers=headers)
                 return Answer(self._server, connection, connection.getresponse())
             except (OSError, http.client.HTTPException) as error:
                 connection.close()

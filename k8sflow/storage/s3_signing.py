@@ -61,7 +61,7 @@ def signed(
     body: str,
     keys: Keys,
     region: str,
-    now: float | None = None,
+    now: float,
 ) -> dict[str, str]:
     """The headers of a request with its signature.
 
@@ -73,9 +73,9 @@ def signed(
         body: The body's ``digest``, or ``UNSIGNED``.
         keys: The keys.
         region: The bucket's region.
-        now: Seconds since the epoch; None for the current time.
+        now: The server's time, in seconds since the epoch.
     """
-    moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(_now() if now is None else now))
+    moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
     scope = f"{moment[:8]}/{region}/s3/aws4_request"
     sent = {**headers, "x-amz-content-sha256": body, "x-amz-date": moment}
     if keys.token:
@@ -91,7 +91,3 @@ def signed(
     credential = f"{keys.access_key}/{scope}"
     sent["authorization"] = f"{_ALGORITHM} Credential={credential}, SignedHeaders={names}, Signature={signature}"
     return sent
-
-
-def _now() -> float:
-    return time.time()

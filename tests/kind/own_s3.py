@@ -41,6 +41,13 @@ def with_own_s3(namespace: Namespace) -> Iterator[Namespace]:
         in_node("rm", "-r", folder, doing="remove the S3 server's folder")
 
 
+def address_of_node(namespace: Namespace) -> str:
+    """The address of the cluster's node in the network that this machine shares with it."""
+    return namespace.kubectl(
+        "get", "nodes", "--output", "jsonpath={.items[0].status.addresses[?(@.type=='InternalIP')].address}"
+    )
+
+
 def namespace_of_s3(namespace: Namespace) -> str:
     """The namespace of the S3 server that a test's runs use."""
     host = urlsplit(namespace.environment["K8SFLOW_IN_CLUSTER_ENDPOINT"]).hostname or ""
@@ -68,11 +75,8 @@ def _endpoints(namespace: Namespace, name: str) -> dict[str, str]:
     port = namespace.kubectl(
         "--namespace", name, "get", "service", "s3", "--output", "jsonpath={.spec.ports[0].nodePort}"
     )
-    address = namespace.kubectl(
-        "get", "nodes", "--output", "jsonpath={.items[0].status.addresses[?(@.type=='InternalIP')].address}"
-    )
     return {
-        "K8SFLOW_ENDPOINT": f"http://{address}:{port}",
+        "K8SFLOW_ENDPOINT": f"http://{address_of_node(namespace)}:{port}",
         "K8SFLOW_IN_CLUSTER_ENDPOINT": f"http://s3.{name}.svc:9000",
     }
 

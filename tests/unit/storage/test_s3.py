@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import pickle
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 
@@ -16,6 +18,7 @@ from botocore import auth
 from k8sflow.errors import ConfigurationError, K8sflowError, OutageError, StorageError
 from k8sflow.storage import s3, s3_log
 from k8sflow.storage.s3 import S3Store
+from k8sflow.storage.s3_http import plain_client
 from k8sflow.storage.s3_log import S3Log
 from tests.cluster.s3 import S3Server
 from tests.s3server import BUCKET, KEYS, NO_FILES
@@ -58,20 +61,31 @@ def test_a_missing_bucket_is_reported(s3_server: S3Server, keys: None) -> None:
         assert "K8SFLOW_BUCKET" in error.advice
 
 
+@pytest.fixture(params=[-3600, 3600])
+def _wrong_clock(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This machine's clock is an hour off."""
+    seconds, now, time_of_boto = request.param, time.time, auth.get_current_datetime
+    monkeypatch.setattr(time, "time", lambda: now() + seconds)
+    monkeypatch.setattr(auth, "get_current_datetime", lambda: time_of_boto() + timedelta(seconds=seconds))
+
+
 @pytest.mark.s3
-def test_a_clock_that_is_an_hour_off_is_reported(
-    s3_server: S3Server, keys: None, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.usefixtures("_wrong_clock")
+def test_a_clock_that_is_an_hour_off_is_corrected_or_reported(
+    s3_server: S3Server, keys: None, request: pytest.FixtureRequest
 ) -> None:
-    """The error has the server's time; the bucket is not blamed."""
-    now = auth.get_current_datetime
-    monkeypatch.setattr(auth, "get_current_datetime", lambda: now() - timedelta(hours=1))
-    monkeypatch.setattr("k8sflow.storage.s3_signing._now", lambda: time.time() - 3600)
-    monkeypatch.setattr("k8sflow.storage.s3_errors._now", lambda: datetime.now(timezone.utc) - timedelta(hours=1))
-    store = S3Store(f"s3://{BUCKET}", endpoint=s3_server.endpoint, region="us-east-1")
-    for call in (store.check, lambda: store.get("x")):
-        error = _error(call)
-        assert "the clock of this machine is wrong" in error.summary
-        assert "GMT" in error.cause
+    """The plain client signs with the server's time; with boto3, the error has it. The bucket is not blamed."""
+    with contextlib.closing(S3Store(f"s3://{BUCKET}", endpoint=s3_server.endpoint, region="us-east-1")) as store:
+        if "plain" in request.node.name:
+            assert not store.exists("clock/nothing")  # the answer to HEAD has no code
+            with ThreadPoolExecutor(4) as pool:
+                list(pool.map(lambda number: store.put(f"clock/{number}", [b"x"]), range(16)))
+            assert sorted(store.list_keys("clock/")) == sorted(f"clock/{number}" for number in range(16))
+            return
+        for call in (store.check, lambda: store.get("x"), lambda: store.exists("x")):
+            error = _error(call)
+            assert "the clock of this machine is wrong" in error.summary
+            assert "GMT" in error.cause
 
 
 @pytest.mark.s3
@@ -149,9 +163,21 @@ class _Answers(http.server.BaseHTTPRequestHandler):
         """Logs nothing."""
 
 
+class _Denies(_Answers):
+    """A server that denies access, with the right time."""
+
+    def do_HEAD(self) -> None:
+        type(self).seen += 1
+        self.send_response(403)
+        self.end_headers()
+
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        return datetime.now(timezone.utc).strftime("%a, %d %b %Y %H:%M:%S GMT")
+
+
 @contextmanager
-def _answering(*codes: int) -> Iterator[tuple[S3Store, type[_Answers]]]:
-    handler = type("Handler", (_Answers,), {"codes": list(codes), "seen": 0})
+def _answering(*codes: int, base: type[_Answers] = _Answers) -> Iterator[tuple[S3Store, type[_Answers]]]:
+    handler = type("Handler", (base,), {"codes": list(codes), "seen": 0})
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     store = S3Store("s3://bucket", endpoint=f"http://127.0.0.1:{server.server_address[1]}", region="us-east-1")
@@ -161,6 +187,17 @@ def _answering(*codes: int) -> Iterator[tuple[S3Store, type[_Answers]]]:
         store.close()
         server.shutdown()
         server.server_close()
+
+
+def test_a_refusal_is_not_put_down_to_a_clock_that_was_corrected(keys: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that denies access also to a request with its own time has another reason."""
+    monkeypatch.setattr(s3, "_client", lambda *address: plain_client(*address, 1))
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() - 3600)
+    with _answering(base=_Denies) as (store, handler):
+        error = _error(lambda: store.exists("x"))
+        assert "denies these keys access" in error.summary
+        assert handler.seen == 2
 
 
 @pytest.mark.slow

@@ -48,7 +48,8 @@ def test_the_signature_is_that_of_amazons_example() -> None:
 def test_signatures_are_those_of_botocore(key: str, query: Mapping[str, str]) -> None:
     """Whatever is in the key and in the query, with the token of temporary keys."""
     keys = Keys("id", "secret/+", "token")
-    ours = signed("PUT", path_of("b", key), query_of(query), {"host": "h:1", "if-none-match": "*"}, UNSIGNED, keys, "r")
+    headers = {"host": "h:1", "if-none-match": "*"}
+    ours = signed("PUT", path_of("b", key), query_of(query), headers, UNSIGNED, keys, "r", AWS_TIME)
     url = f"http://h:1{path_of('b', key)}" + (f"?{query_of(query)}" if query else "")
     request = AWSRequest("PUT", url, {"host": "h:1", "if-none-match": "*", "X-Amz-Content-SHA256": UNSIGNED})
     request.context.update(timestamp=ours["x-amz-date"], payload_signing_enabled=False)
@@ -101,6 +102,7 @@ class _Closing(http.server.BaseHTTPRequestHandler):
         type(self).connections += 1
 
     def do_GET(self) -> None:
+        assert "Transfer-Encoding" not in self.headers, "a request without a body has none, not even an empty one"
         self.send_response(200)
         if self.announced is not None:
             self.send_header("Content-Length", str(self.announced))
