@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         namespace,
     )
     from k8sflow.errors import (
+        AccessError,
         ApiStatusError,
         ApiUnreachableError,
         ArtifactError,
@@ -98,6 +99,7 @@ hooks.register("current_task", "k8sflow.client.run:task_of")
 
 # The module of each public name, imported on first use, so that a flow pays only for what it uses.
 _HOMES = {
+    "AccessError": "k8sflow.errors",
     "ApiStatusError": "k8sflow.errors",
     "ApiUnreachableError": "k8sflow.errors",
     "ArtifactError": "k8sflow.errors",
@@ -179,6 +181,7 @@ _HOMES = {
 
 __all__ = [
     "USER_SKIP_STEP",
+    "AccessError",
     "ApiStatusError",
     "ApiUnreachableError",
     "ArtifactError",

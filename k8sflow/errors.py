@@ -2,6 +2,7 @@
 
     K8sflowError                     base; its message is shown to the user as it is
       ConfigurationError             a setting is missing, invalid, or names something unusable
+        AccessError                  the object store refuses the keys, or denies them what they are used for
       FlowDefinitionError            the class is not a valid flow: its graph, a decorator or a parameter
       ParameterError                 the value given for a Parameter is invalid
       ArtifactError                  an artifact can't be stored, found, verified or loaded
@@ -90,6 +91,10 @@ def _rebuild(kind: type[K8sflowError], arguments: tuple[object, ...]) -> K8sflow
 
 class ConfigurationError(K8sflowError):
     """A setting is missing, invalid, or names something unusable."""
+
+
+class AccessError(ConfigurationError):
+    """The object store refuses the keys, or denies them what they are used for."""
 
 
 class FlowDefinitionError(K8sflowError):

@@ -9,7 +9,14 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from k8sflow.debug_log import DebugLog
-from k8sflow.errors import ConfigurationError, ObjectNotFoundError, OutageError, StorageError, UnreachableError
+from k8sflow.errors import (
+    AccessError,
+    ConfigurationError,
+    ObjectNotFoundError,
+    OutageError,
+    StorageError,
+    UnreachableError,
+)
 from k8sflow.outages import Report
 from k8sflow.storage import s3_errors
 from k8sflow.storage.objects import Buffer
@@ -268,14 +275,14 @@ class S3Store:
         if code in _NOT_FOUND:
             return ObjectNotFoundError(f"there is no {where}.")
         if code in _WRONG_KEYS:
-            return ConfigurationError(
+            return AccessError(
                 f"{server} doesn't accept the keys for {self.url} ({code}).",
                 advice="Check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE.",
             )
         if (wrong_clock := s3_errors.wrong_clock(code, error.date, f"{server} refuses {where}")) is not None:
             return wrong_clock
         if code in {"AccessDenied", "403", "Forbidden"}:
-            return ConfigurationError(
+            return AccessError(
                 f"{server} denies these keys access to {where} ({code}).",
                 cause="They are wrong, or they need s3:ListBucket on the bucket, and s3:GetObject and s3:PutObject "
                 "below it.",

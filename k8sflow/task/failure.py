@@ -8,7 +8,7 @@ import traceback
 from dataclasses import replace
 from pathlib import Path
 
-from k8sflow.errors import K8sflowError, OutageError, StorageError, TimeoutException, UnreachableError
+from k8sflow.errors import AccessError, K8sflowError, OutageError, StorageError, TimeoutException, UnreachableError
 from k8sflow.flow.outcome import Outcome
 from k8sflow.task.result import Failure, TaskResult, failed
 from k8sflow.task.safe_repr import safe_repr
@@ -39,7 +39,7 @@ def failure(error: BaseException) -> TaskResult:
     """The result of a task that an exception has ended."""
     if (seconds := _exceeded(error)) is not None:
         return timed_out(seconds, _traceback(error))
-    if isinstance(error, StorageError):
+    if isinstance(error, (StorageError, AccessError)):
         return not_stored(error)
     if isinstance(error, K8sflowError):
         return TaskResult(Outcome.USER_ERROR, failure=_explained(error))

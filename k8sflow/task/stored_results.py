@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from k8sflow.errors import StorageError
+from k8sflow.errors import AccessError, StorageError
 from k8sflow.flow.outcome import Outcome
 from k8sflow.storage.clones import read_commits
 from k8sflow.storage.records import OutcomeRecord
@@ -64,7 +64,7 @@ def write_outcome(run_store: RunStore, spec: TaskSpec, result: TaskResult) -> No
     )
     try:
         run_store.write_outcome(spec.name.step, spec.name.id, spec.attempt, record)
-    except StorageError:
+    except (StorageError, AccessError):
         # A success is in the commit, and a failure reaches the driver with the result.
         return
 

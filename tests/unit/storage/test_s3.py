@@ -15,7 +15,7 @@ from datetime import datetime, timedelta, timezone
 import pytest
 from botocore import auth
 
-from k8sflow.errors import ConfigurationError, K8sflowError, OutageError, StorageError
+from k8sflow.errors import AccessError, ConfigurationError, K8sflowError, OutageError, StorageError
 from k8sflow.storage import s3, s3_log
 from k8sflow.storage.s3 import S3Store
 from k8sflow.storage.s3_http import plain_client
@@ -98,7 +98,7 @@ def test_wrong_keys_are_reported(
     store = S3Store(f"s3://{BUCKET}", endpoint=s3_server.endpoint, region="us-east-1")
     for call in (store.check, lambda: store.get("x")):
         error = _error(call)
-        assert isinstance(error, ConfigurationError)
+        assert isinstance(error, AccessError)
         assert "keys" in error.summary
         assert "AWS_" in error.advice
 
