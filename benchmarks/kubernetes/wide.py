@@ -8,6 +8,7 @@ requests, and the driver's memory and CPU time. With ``--one-job-per-branch``, b
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import re
@@ -19,12 +20,17 @@ import uuid
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import cluster
-from side_by_side import options, write_json
+from side_by_side import write_json
 from simulated_nodes import LABEL, TOLERATION, simulated_nodes
+
+from k8sflow.kubernetes.labels import STEP
 
 FLOW = Path(__file__).resolve().parents[1] / "flows" / "noops.py"
 LIVE_PODS = 500  # at a time, on both sides
@@ -37,9 +43,13 @@ _METRIC = re.compile(r"apiserver_request_total\{(?P<labels>[^}]*)\} (?P<count>\S
 
 def main() -> None:
     """Run both for each width, and print the figures."""
-    parser = options("Wide runs on simulated nodes, beside a bare Indexed Job.", times=1)
+    parser = argparse.ArgumentParser(description="Wide runs on simulated nodes, beside a bare Indexed Job.")
     parser.add_argument("--width", type=int, action="append", help="branches (repeatable) [5000 and 20000]")
     parser.add_argument("--one-job-per-branch", action="store_true", help="a Job for each pod, on both sides")
+    parser.add_argument(
+        "--contender", choices=("bare", "same pods", "k8sflow"), action="append", help="run only this one"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file")
     chosen = parser.parse_args()
     cluster.require()
     results: dict[str, dict[str, dict[str, float]]] = {}
@@ -48,7 +58,9 @@ def main() -> None:
         for width in chosen.width or (5_000, 20_000):
             wide = Wide(Path(folder), width, one_job_each=chosen.one_job_per_branch)
             with simulated_nodes(Path(folder), width):
-                found = {"bare": wide.measured(wide.run_bare), "k8sflow": wide.measured(wide.run_flow)}
+                works = {"bare": wide.run_bare, "same pods": wide.run_same_pods, "k8sflow": wide.run_flow}
+                names = chosen.contender or list(works)
+                found = {name: wide.measured(work) for name, work in works.items() if name in names}
             results[f"{width} branches on simulated nodes"] = found
             print(wide.report(found), flush=True)
     if chosen.json:
@@ -78,12 +90,25 @@ class Wide:
         return {"seconds": seconds, "pods_per_second": self._width / seconds, "writes": writes, "reads": reads, **found}
 
     def run_bare(self) -> dict[str, float]:
-        """Runs the bare pods to their end."""
-        batch = uuid.uuid4().hex[:8]
-        job = cluster.bare_job(f"bare-{batch}", {cluster.LABEL: batch})
+        """Runs pods that start Python and do nothing to their end."""
+        job = cluster.bare_job("bare", {})
         pod = job["spec"]["template"]["spec"]
         pod |= {"nodeSelector": LABEL, "tolerations": [TOLERATION]}
         pod["containers"][0]["resources"] = {"requests": {"cpu": "1m", "memory": "100M"}}
+        return self._run_jobs(job)
+
+    def run_same_pods(self) -> dict[str, float]:
+        """Runs pods like those of the run to their end: the API server's work grows with their size."""
+        shown = subprocess.run(
+            [*self._flow(), "--dry-run"], cwd=self._folder, stdout=subprocess.PIPE, text=True, check=True
+        ).stdout
+        found = [each for each in yaml.safe_load_all(shown) if each["metadata"].get("labels", {}).get(STEP) == "work"]
+        return self._run_jobs(found[0])
+
+    def _run_jobs(self, job: dict[str, Any]) -> dict[str, float]:
+        """Runs one Job with as many pods as the foreach has branches, or a Job for each of them."""
+        batch = uuid.uuid4().hex[:8]
+        job["metadata"] |= {"name": f"bare-{batch}", "labels": {cluster.LABEL: batch}}
         jobs = [job]
         if self._one_job_each:
             jobs = [{**job, "metadata": {**job["metadata"], "name": f"bare-{batch}-{n}"}} for n in range(self._width)]
@@ -95,36 +120,49 @@ class Wide:
 
     def run_flow(self) -> dict[str, float]:
         """Runs a foreach of no-ops; the memory and the CPU time of its driver."""
-        file = self._folder / "noops_k8sflow.py"
-        file.write_text(FLOW.read_text())
-        wanted = f"cpu=0.001,memory=100,node_selector={json.dumps(LABEL)},tolerations={json.dumps([TOLERATION])}"
         switches = {"K8SFLOW_KUBERNETES_FOLLOWED_TASKS": "0"}
         if self._one_job_each:
             switches["K8SFLOW_KUBERNETES_INDEXED_FROM"] = str(self._width + 1)
         log = self._folder / "run.log"
-        with log.open("wb") as file_of_log:
+        with log.open("wb") as file:
             process = subprocess.Popen(
-                [sys.executable, str(file), "run", "--with", f"kubernetes:{wanted}",
-                 "--width", str(self._width), "--max-workers", str(LIVE_PODS), "--max-num-splits", str(self._width)],
-                cwd=self._folder, env={**os.environ, **switches}, stdout=file_of_log, stderr=file_of_log,
-            )  # fmt: skip
+                self._flow(), cwd=self._folder, env={**os.environ, **switches}, stdout=file, stderr=file
+            )
             _, status, used = os.wait4(process.pid, 0)
         if status:
             raise SystemExit("The run failed:\n" + log.read_text()[-3000:])
         cpu = used.ru_utime + used.ru_stime
         return {"driver_megabytes": used.ru_maxrss / 1024, "driver_cpu_ms_per_task": 1000 * cpu / self._width}
 
+    def _flow(self) -> list[str]:
+        """The command of the run."""
+        file = self._folder / "noops_k8sflow.py"
+        file.write_text(FLOW.read_text())
+        wanted = f"cpu=0.001,memory=100,node_selector={json.dumps(LABEL)},tolerations={json.dumps([TOLERATION])}"
+        width = ["--width", str(self._width), "--max-num-splits", str(self._width)]
+        return [
+            sys.executable,
+            str(file),
+            "run",
+            "--with",
+            f"kubernetes:{wanted}",
+            *width,
+            "--max-workers",
+            str(LIVE_PODS),
+        ]
+
     def report(self, found: dict[str, dict[str, float]]) -> str:
         """The figures of both as text."""
-        ours, bare = found["k8sflow"], found["bare"]
         lines = [f"{self._width} branches"]
         for name, values in found.items():
-            lines.append(f"  {name:8}" + ", ".join(f"{key} {value:.4g}" for key, value in values.items()))
-        lines.append(
-            f"  pods/s {ours['pods_per_second'] / bare['pods_per_second']:.2f} x bare; "
-            f"writes per task beyond bare {(ours['writes'] - bare['writes']) / self._width:.3f}; "
-            f"reads beyond bare {ours['reads'] - bare['reads']:.0f}"
-        )
+            lines.append(f"  {name:10}" + ", ".join(f"{key} {value:.4g}" for key, value in values.items()))
+        for name in set(found) - {"k8sflow"} if "k8sflow" in found else ():
+            ours, bare = found["k8sflow"], found[name]
+            lines.append(
+                f"  beside {name}: pods/s {ours['pods_per_second'] / bare['pods_per_second']:.2f} x, "
+                f"writes per task {(ours['writes'] - bare['writes']) / self._width:.3f} more, "
+                f"reads {ours['reads'] - bare['reads']:.0f} more"
+            )
         return "\n".join(lines)
 
 
