@@ -1,10 +1,13 @@
-"""A foreach whose branches do nothing, so that its whole duration is overhead of the framework."""
+"""A foreach whose branches do nothing, or wait, so that its whole duration is overhead of the framework."""
+
+import time
 
 from k8sflow import FlowSpec, Parameter, step
 
 
 class Noops(FlowSpec):
     width = Parameter("width", default=100)
+    seconds = Parameter("seconds", default=0.0)
 
     @step
     def start(self):
@@ -13,6 +16,8 @@ class Noops(FlowSpec):
 
     @step
     def work(self):
+        if self.seconds:
+            time.sleep(self.seconds)
         self.next(self.join)
 
     @step

@@ -37,7 +37,7 @@ def main() -> None:
     chosen = parser.parse_args()
     cluster.require()
     with tempfile.TemporaryDirectory() as folder:
-        for name in ("three_steps", "noops", "tenths"):
+        for name in ("three_steps", "noops"):
             source = (FLOWS / f"{name}.py").read_text()
             Path(folder, f"{name}_k8sflow.py").write_text(source)
             Path(folder, f"{name}_metaflow.py").write_text(
@@ -76,7 +76,7 @@ class Comparisons:
 
     def _shared_pods(self) -> Comparison:
         """Short branches that share pods, beside the same run on this machine."""
-        run = (sys.executable, "tenths_k8sflow.py", "run", "--width", str(BRANCHES))
+        run = (sys.executable, "noops_k8sflow.py", "run", "--width", str(BRANCHES), "--seconds", "0.1")
         shared = (*run, "--with", f"kubernetes:cpu=1,memory=500,branches_per_pod={PER_POD}")
         return Comparison(
             f"{BRANCHES} branches of 0.1 s, {PER_POD} per pod",

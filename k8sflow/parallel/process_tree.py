@@ -91,7 +91,7 @@ class ProcessTree:
     def _kill_tree_once(self, worker: int) -> bool:
         known = {pid for pid, _ in self._trackers + self._killed}
         killed = []
-        for pid in _tree_below(worker):
+        for pid in tree_below(worker):
             if pid in known or not _is_alive(pid):
                 continue
             try:
@@ -142,7 +142,8 @@ def _wait(pid: int, pidfd: int, deadline: float) -> bool:
     return True
 
 
-def _tree_below(pid: int) -> list[int]:
+def tree_below(pid: int) -> list[int]:
+    """The descendants of a live process."""
     found = _children(pid)
     for child in found:  # the list grows meanwhile
         found += _children(child)
@@ -169,17 +170,17 @@ def _parents() -> Iterable[tuple[int, int]]:
         listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=False).stdout
         return [(int(pid), int(parent)) for pid, parent in map(str.split, listed.splitlines())]
     pids = [int(name) for name in os.listdir("/proc") if name.isdecimal()]  # noqa: PTH208
-    return [(pid, int(fields[1])) for pid in pids if (fields := _stat(pid))]
+    return [(pid, int(fields[1])) for pid in pids if (fields := stat_fields(pid))]
 
 
-def _stat(pid: int) -> list[str]:
+def stat_fields(pid: int) -> list[str]:
     """The fields after the name in /proc/<pid>/stat: state, parent and more; empty if the process has ended."""
     return "".join(lines_of(f"/proc/{pid}/stat")).rpartition(")")[2].split()
 
 
 def _is_alive(pid: int) -> bool:
     if Path("/proc/self/stat").exists():
-        return _stat(pid)[:1] not in ([], ["Z"], ["X"])
+        return stat_fields(pid)[:1] not in ([], ["Z"], ["X"])
     try:
         os.kill(pid, 0)
     except OSError:

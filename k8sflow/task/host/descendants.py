@@ -1,4 +1,4 @@
-"""The processes below a task's process, those in sessions of their own included, as proc(5) lists them."""
+"""The processes below a task's process, those in sessions of their own included."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import contextlib
 import os
 import signal
 from dataclasses import dataclass
-from pathlib import Path
+
+from k8sflow.parallel.process_tree import stat_fields, tree_below
+
+_START_TIME = 19  # of the fields after the name: proc(5), field 22
 
 
 @dataclass(frozen=True)
@@ -30,22 +33,9 @@ class Process:
 
 def descendants(pid: int) -> list[Process]:
     """The processes below a live one; none where the system has no proc(5)."""
-    found = _children(pid)
-    for child in found:  # the list grows meanwhile
-        found += _children(child)
-    return [Process(child, started) for child in found if (started := _started(child))]
-
-
-def _children(pid: int) -> list[int]:
-    found: list[int] = []
-    with contextlib.suppress(OSError):  # it has ended, or the kernel has no such file
-        for thread in Path(f"/proc/{pid}/task").iterdir():
-            found += map(int, (thread / "children").read_bytes().split())
-    return found
+    return [Process(child, started) for child in tree_below(pid) if (started := _started(child))]
 
 
 def _started(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[19]
-    except OSError:
-        return ""
+    fields = stat_fields(pid)
+    return fields[_START_TIME] if fields else ""
