@@ -103,23 +103,23 @@ def test_a_finished_task_waits_for_the_bucket_with_its_result(
     namespace: Namespace, client: Callable[[str], Any]
 ) -> None:
     """It waits for three quarters of a minute, which is reported; no task runs twice (F3)."""
-    running = namespace.start("fan.py", "--seconds", "4", "--last", "55", "--width", "2", *KUBERNETES)
+    running = namespace.start("fan.py", "--seconds", "9", "--last", "60", "--width", "2", *KUBERNETES)
     running.seen(r"\[work/1\] tick 2$")
     with bucket_away(namespace):
         running.seen(r"\[work/0\] \[k8sflow\] .* can't be reached .* Retrying for up to 10 min", 90)
-        running.seen(r"\[work/1\] tick 98$", 90)
+        running.seen(r"\[work/1\] tick 108$", 90)
     running.seen(r"\[work/0\] \[k8sflow\] The bucket answers again")
     done = running.wait(120)
     assert done.code == 0, done.text
     assert client(done.run)["end"].task.data.total == 1
     assert set(attempts(namespace, done.run).values()) == {1}
-    assert [line for line in log_of(namespace, done.run, "work/0") if "[k8sflow]" not in line] == ticks(8)
+    assert [line for line in log_of(namespace, done.run, "work/0") if "[k8sflow]" not in line] == ticks(18)
 
 
 def test_a_detached_run_survives_the_same(controller: Controller, client: Callable[[str], Any]) -> None:
     """Its driver in the cluster survives too, and the FlowRun succeeds."""
     namespace = controller.namespace
-    run = controller.detach("fan.py", "--seconds", "4", "--width", "1")
+    run = controller.detach("fan.py", "--seconds", "10", "--width", "1")
     wait_for(lambda: "tick 2" in run.log, 90)
     with bucket_away(namespace):
         wait_for(lambda: "can't be reached" in run.log, 90)
@@ -131,7 +131,7 @@ def test_a_detached_run_survives_the_same(controller: Controller, client: Callab
 def test_the_end_of_patience_is_an_infrastructure_failure(namespace: Namespace) -> None:
     """The task runs again after a pause, at no cost to the user; the message says that it does."""
     running = namespace.start(
-        "fan.py", "--seconds", "3", "--width", "1", *KUBERNETES, K8SFLOW_STORAGE_PATIENCE_SECONDS="3"
+        "fan.py", "--seconds", "8", "--width", "1", *KUBERNETES, K8SFLOW_STORAGE_PATIENCE_SECONDS="3"
     )
     running.seen(r"\[work/0\] tick 2$")
     with bucket_away(namespace):
@@ -144,7 +144,7 @@ def test_the_end_of_patience_is_an_infrastructure_failure(namespace: Namespace) 
 def test_a_run_can_be_cancelled_while_the_bucket_is_unreachable(namespace: Namespace) -> None:
     """Nothing waits for the bucket then; Jobs and pods are deleted, and the last lines say that it was cancelled."""
     run = f"c{secrets.token_hex(6)}"
-    running = namespace.start("fan.py", "--seconds", "3", "--width", "2", "--run-id", run, *KUBERNETES)
+    running = namespace.start("fan.py", "--seconds", "8", "--width", "2", "--run-id", run, *KUBERNETES)
     running.seen(r"\[work/1\] tick 2$")
     with bucket_away(namespace):
         running.seen("can't be reached", 90)
@@ -343,7 +343,7 @@ def test_revoked_permissions_end_the_run_with_advice(namespace: Namespace, tmp_p
         "create", "rolebinding", account, f"--role={account}", f"--serviceaccount={namespace.name}:{account}"
     )
     kubeconfig = kubeconfig_with_token(namespace, tmp_path, account)
-    running = namespace.start("fan.py", "--seconds", "6", "--width", "1", *KUBERNETES, KUBECONFIG=str(kubeconfig))
+    running = namespace.start("fan.py", "--seconds", "12", "--width", "1", *KUBERNETES, KUBECONFIG=str(kubeconfig))
     running.seen(r"\[work/0\] tick 2$")
     lesser = {**role, "rules": [{**rule, "verbs": [v for v in rule["verbs"] if v != "create"]} for rule in RIGHTS]}
     namespace.kubectl("apply", "-f", "-", stdin=json.dumps(lesser))
@@ -372,7 +372,7 @@ def test_an_expired_token_is_read_again(namespace: Namespace, tmp_path: Path) ->
     namespace.kubectl("create", "rolebinding", account, "--clusterrole=edit",
                       f"--serviceaccount={namespace.name}:{account}")  # fmt: skip
     kubeconfig = kubeconfig_with_token(namespace, tmp_path, account)
-    running = namespace.start("fan.py", "--seconds", "12", "--width", "1", *KUBERNETES, KUBECONFIG=str(kubeconfig))
+    running = namespace.start("fan.py", "--seconds", "20", "--width", "1", *KUBERNETES, KUBECONFIG=str(kubeconfig))
     running.seen(r"\[work/0\] tick 2$")
     # The old token becomes invalid with its account; the new one belongs to another account with the same permissions.
     other = f"{account}-2"

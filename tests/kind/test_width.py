@@ -43,7 +43,7 @@ def test_branches_that_share_a_pod_are_not_run_again_when_they_have_committed(
     namespace: Namespace, client: Callable[[str], Any]
 ) -> None:
     """Six branches in two pods: one branch fails the first time, and a pod is deleted after its first commit."""
-    done = namespace.start("wide.py", "--width", "6", "--seconds", "1.5", "--with", "kubernetes:branches_per_pod=3")
+    done = namespace.start("wide.py", "--width", "6", "--seconds", "3", "--with", "kubernetes:branches_per_pod=3")
     done.seen(r"work/0\] done")
     name = done.seen(r"work/0\] started \(pod (\S+)")[1].split("(pod ")[1].split()[0]
     namespace.kubectl("delete", "pod", name, "--grace-period=4", "--wait=false")

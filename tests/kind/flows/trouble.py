@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 
-from k8sflow import FlowSpec, Parameter, resources, step
+from k8sflow import FlowSpec, Parameter, current, resources, step
 
 
 class Trouble(FlowSpec):
@@ -50,6 +50,12 @@ class Trouble(FlowSpec):
     def do_sleep(self):
         print("sleeping", flush=True)
         time.sleep(600)
+
+    def do_sleep_once(self):
+        if not current.checkpoint.is_loaded:
+            current.checkpoint.save()
+            self.do_sleep()
+        print("not again")
 
     def do_slow_output(self):
         for line in range(4):
