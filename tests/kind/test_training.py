@@ -38,6 +38,50 @@ class Local(FlowSpec):
 if __name__ == "__main__":
     Local()
 """
+# What the flow's file and its steps draw, beside what a new interpreter draws, in a local run on that machine.
+SEEDED = """
+import random
+import subprocess
+import sys
+
+import numpy
+import torch
+
+from k8sflow import FlowSpec, step
+
+DRAW = (
+    "torch.rand(1).item(), random.random(), numpy.random.rand(), "
+    "float((torch.ones(500, 500) @ torch.ones(500, 500)).sum())"
+)
+DRAWN = eval(DRAW)
+
+
+class Seeded(FlowSpec):
+    @step
+    def start(self):
+        self.branches = [0, 1, 2]
+        self.next(self.draw, foreach="branches")
+
+    @step
+    def draw(self):
+        self.drawn = DRAWN, eval(DRAW)
+        self.next(self.meet)
+
+    @step
+    def meet(self, inputs):
+        self.drawn = [branch.drawn for branch in inputs]
+        self.next(self.end)
+
+    @step
+    def end(self):
+        code = f"import random, numpy, torch; print([({DRAW}), ({DRAW})])"
+        new = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+        print({"new": eval(new), "tasks": self.drawn})
+
+
+if __name__ == "__main__":
+    Seeded()
+"""
 
 
 @pytest.fixture
@@ -91,3 +135,17 @@ def test_processes_of_one_machine_train_one_model(namespace: Namespace, flows: P
     found = [ast.literal_eval(text) for text in re.findall(r"\[end/0\] (\{.*\})$", done.text, re.MULTILINE)]
     check(found[:2], nodes=2, processes=2)
     check(found[2:], nodes=2, processes=4)
+
+
+def test_tasks_draw_as_new_interpreters_do(namespace: Namespace, flows: Path, torch: Mapping[str, str]) -> None:
+    """Each has its own seeds, at the import of the flow's file and in the step."""
+    (flows / "seeded.py").write_text(SEEDED)
+    (flows / "local.py").write_text(LOCAL.replace('("distributed.py", "launched.py")', '("seeded.py",)'))
+    done = namespace.run(flows / "local.py", *SMALL, **torch)
+    assert done.code == 0, done.text
+    (drawn,) = [ast.literal_eval(text) for text in re.findall(r"\[end/0\] (\{.*\})$", done.text, re.MULTILINE)]
+    drawn = [*drawn["tasks"], drawn["new"]]
+    for place in (0, 1):
+        assert {each[place][3] for each in drawn} == {500.0**3}
+        for generator in (0, 1, 2):
+            assert len({each[place][generator] for each in drawn}) == len(drawn)
