@@ -23,6 +23,7 @@ from k8sflow.debug_log import DebugLog
 from k8sflow.errors import ApiStatusError, ApiUnreachableError, KubernetesError
 from k8sflow.kubernetes.api_errors import Target, status_error, unreachable_error
 from k8sflow.kubernetes.kubeconfig import ClusterAccess
+from k8sflow.kubernetes.line_stream import lines_of
 from k8sflow.kubernetes.manifest import Manifest
 from k8sflow.kubernetes.rate import RateLimiter
 from k8sflow.outages import Outage, Report
@@ -334,19 +335,9 @@ class KubernetesApi:
             return await response.read()
 
     async def _lines(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-        """Lines of any length, including a last line without a newline."""
-        parts: list[bytes] = []
         with self._unreachable_errors():
-            async for chunk in response.content.iter_any():
-                head, *rest = chunk.split(b"\n")
-                parts.append(head)
-                if rest:
-                    yield b"".join(parts)
-                    for line in rest[:-1]:
-                        yield line
-                    parts = [rest[-1]]
-        if last := b"".join(parts):
-            yield last
+            async for line in lines_of(response.content.iter_any()):
+                yield line
 
     async def _refusal(self, target: Target, response: aiohttp.ClientResponse) -> ApiStatusError:
         if response.status == HTTPStatus.UNAUTHORIZED:

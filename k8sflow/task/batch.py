@@ -11,7 +11,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import accumulate, pairwise
+from itertools import accumulate
 from typing import overload
 
 from k8sflow.task.spec import TaskSpec
@@ -50,13 +50,13 @@ class TaskBatch(Sequence[TaskSpec]):
 
     @staticmethod
     def of(tasks: Sequence[TaskSpec]) -> TaskBatch:
-        """The batch of some tasks, each of which is alike to the others.
+        """The batch of some tasks, all of one kind.
 
         Raises:
-            ValueError: They are not alike, or there are none.
+            ValueError: They are of several kinds, or there are none.
         """
         ordered = sorted(tasks, key=lambda task: task.name.path)
-        if not ordered or any(not alike(one, other) for one, other in pairwise(ordered)):
+        if len({kind_of(task) for task in ordered}) != 1:
             raise ValueError("these tasks can't be in one batch")
         if len(ordered) == 1:
             return TaskBatch(ordered[0])
@@ -69,6 +69,8 @@ class TaskBatch(Sequence[TaskSpec]):
             number: Which pod, from 0.
             size: How many tasks each pod has; the last one may have fewer.
         """
+        if size == 1:
+            return TaskBatch(self[number])
         return TaskBatch.of([self[position] for position in range(number * size, min(len(self), (number + 1) * size))])
 
     @property
@@ -142,11 +144,6 @@ class TaskBatch(Sequence[TaskSpec]):
     def _task(self, path: Path) -> TaskSpec:
         inputs = tuple(replace(each, path=path[: len(each.path)]) for each in self.template.inputs)
         return replace(self.template, name=replace(self.template.name, path=path), inputs=inputs)
-
-
-def alike(one: TaskSpec, other: TaskSpec) -> bool:
-    """True if two executions differ in the paths of their tasks only, so that a batch can have both."""
-    return kind_of(one) == kind_of(other)
 
 
 def kind_of(task: TaskSpec) -> object:

@@ -112,7 +112,7 @@ class PodOnCluster:
         if self.options.queue is None:  # a queue's time doesn't count: the pod's first sign is the end of it
             self._begin_pending()
         if self.manifest is not None and self.is_waiting:  # it was seen before the answer to the create
-            self.run.spawn(self._explain_waiting(self.manifest))
+            self._explain_waiting(self.manifest)
 
     def suspended(self, reason: TaskResult | None) -> None:
         """Takes note that its Job starts no pod for now, which counts against no timeout; reports the reason."""
@@ -145,7 +145,7 @@ class PodOnCluster:
             case Running(node=node):
                 self._runs(pod, node, is_running=True)
             case Waiting():
-                self.run.spawn(self._explain_waiting(pod))
+                self._explain_waiting(pod)
         if is_being_deleted(pod) and not self.is_finished and uid not in self._over:
             grace = float(pod["metadata"].get("deletionGracePeriodSeconds") or 0)
             self._timers.set("terminating", grace + _TERMINATION_SLACK_SECONDS, self._lose)
@@ -218,10 +218,18 @@ class PodOnCluster:
         for task in self.unfinished.values() if self.run.is_traced else ():
             self.run.emit(Reached(task, stage, time.time(), where))
 
-    async def _explain_waiting(self, pod: Manifest) -> None:
-        node = await self.run.largest_node() if waiting.is_unschedulable(pod) else None
-        if self.manifest is not pod:
-            return  # it has changed in the meantime
+    def _explain_waiting(self, pod: Manifest) -> None:
+        if waiting.is_unschedulable(pod):
+            self.run.spawn(self._explain_unschedulable(pod))
+        else:
+            self._explain(pod, None)
+
+    async def _explain_unschedulable(self, pod: Manifest) -> None:
+        node = await self.run.largest_node()
+        if self.manifest is pod:  # it has not changed in the meantime
+            self._explain(pod, node)
+
+    def _explain(self, pod: Manifest, node: tuple[str, str] | None) -> None:
         found = waiting.why(pod, self.options, node)
         if found is not None or self.reason is not None:
             self.tell_waiting(found)
