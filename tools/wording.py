@@ -1,7 +1,6 @@
 """Find phrasings that don't belong in plain English: `python -m tools.wording`, part of `make lint`.
 
-The rules are in wording.toml, each with an example that has to be found and one that must pass. wording-unconverted.txt
-lists the paths that are not rewritten yet; an entry without findings is an error too, so the list can only shrink.
+The rules are in wording.toml, each with an example that has to be found and one that must pass.
 """
 
 from __future__ import annotations
@@ -100,42 +99,15 @@ def checked_files(root: Path) -> list[str]:
     )  # fmt: skip
 
 
-def unconverted(file: Path = HERE / "wording-unconverted.txt") -> list[str]:
-    """Read the paths (files, or folders with a slash at the end) that are exempt for now."""
-    lines = (line.strip() for line in file.read_text().splitlines())
-    return [line for line in lines if line and not line.startswith("#")]
-
-
-def check(root: Path, rules: Sequence[Rule], exempt: Sequence[str]) -> list[str]:
-    """Return what is wrong: findings outside of the exempt paths, and exempt paths without any."""
-    needed: set[str] = set()
-    wrong: list[str] = []
-    for path in checked_files(root):
-        entry = next(
-            (entry for entry in exempt if path == entry or (entry.endswith("/") and path.startswith(entry))), None
-        )
-        if entry in needed:
-            continue
-        found = list(findings((root / path).read_text(), rules, path))
-        if entry is None:
-            wrong.extend(map(str, found))
-        elif found:
-            needed.add(entry)
-    stale = (entry for entry in exempt if entry not in needed)
-    wrong.extend(f"tools/wording-unconverted.txt: {entry} has no findings: delete its line" for entry in stale)
-    return wrong
+def check(root: Path, rules: Sequence[Rule], under: tuple[str, ...] = ("",)) -> list[str]:
+    """Return the findings in the checkout's files below the paths."""
+    chosen = (path for path in checked_files(root) if path.startswith(under))
+    return [str(one) for path in chosen for one in findings((root / path).read_text(), rules, path)]
 
 
 def main() -> int:
-    """Check the checkout; with paths, list all findings in these, exempt or not."""
-    root = HERE.parent
-    rules = load_rules()
-    if len(sys.argv) > 1:
-        under = tuple(sys.argv[1:])
-        chosen = (path for path in checked_files(root) if path.startswith(under))
-        wrong = [str(one) for path in chosen for one in findings((root / path).read_text(), rules, path)]
-    else:
-        wrong = check(root, rules, unconverted())
+    """Check the checkout, or the paths that are given."""
+    wrong = check(HERE.parent, load_rules(), tuple(sys.argv[1:]) or ("",))
     print(*wrong, sep="\n", end="\n" if wrong else "")
     return 1 if wrong else 0
 

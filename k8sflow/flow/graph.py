@@ -9,8 +9,6 @@ from k8sflow.flow.problems import Location
 
 START = "start"
 END = "end"
-# How a node's locations are called in documents.
-_LOCATIONS = {"location": "place", "next_at": "next_place"}
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,7 @@ class Node:
 
     def to_document(self) -> dict[str, Any]:
         """The step as JSON types."""
-        return {_LOCATIONS.get(key, key): value for key, value in asdict(self).items()}
+        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -122,9 +120,8 @@ class Graph:
         for entry in document:
             lists = {key: tuple(entry[key]) for key in ("next", "splits", "branches", "parents")}
             lists["cases"] = tuple((key, step) for key, step in entry["cases"])
-            at = {"location": Location(**entry["place"]), "next_at": Location(**entry["next_place"])}
-            more = {key: value for key, value in entry.items() if key not in _LOCATIONS.values()}
-            nodes[entry["name"]] = Node(**{**more, **lists, **at})
+            at = {key: Location(**entry[key]) for key in ("location", "next_at")}
+            nodes[entry["name"]] = Node(**{**entry, **lists, **at})
         return Graph(flow, nodes)
 
     def shape(self) -> dict[str, tuple[object, ...]]:

@@ -57,18 +57,7 @@ def test_ordinary_english_passes(text: str):
 def test_a_finding_names_file_and_line(checkout: Path, name: str, text: str, line: int):
     """Identifiers, comments, messages, test names and Markdown are all read."""
     (checkout / name).write_text(text)
-    assert any(wrong.startswith(f"{name}:{line}: ") for wrong in wording.check(checkout, RULES, []))
-
-
-def test_an_unconverted_path_is_skipped_until_it_is_clean(checkout: Path):
-    """The list of exempt paths can only shrink."""
-    page = checkout / "page.md"
-    page.write_text("It is read anew.\n")
-    assert wording.check(checkout, RULES, ["page.md"]) == []
-
-    page.write_text("It is read again.\n")
-    [wrong] = wording.check(checkout, RULES, ["page.md"])
-    assert "page.md has no findings: delete its line" in wrong
+    assert any(wrong.startswith(f"{name}:{line}: ") for wrong in wording.check(checkout, RULES))
 
 
 def test_the_command_fails_with_its_findings(checkout: Path):
@@ -76,7 +65,6 @@ def test_the_command_fails_with_its_findings(checkout: Path):
     for name in ("wording.py", "wording.toml"):
         (checkout / "tools").mkdir(exist_ok=True)
         (checkout / "tools" / name).write_bytes((CHECKOUT / "tools" / name).read_bytes())
-    (checkout / "tools" / "wording-unconverted.txt").touch()
     (checkout / "page.md").write_text("Whoever reads this.\n")
 
     done = subprocess.run(
