@@ -23,10 +23,11 @@ from k8sflow.flow.decorators.pod_options import PodOptions
 from k8sflow.flow.spec import FlowSpec
 from k8sflow.storage.folder import FolderStore
 from k8sflow.storage.run_store import RunStore
+from tests.waiting import DEADLINE_SECONDS as DEADLINE_SECONDS
+from tests.waiting import wait_for as wait_for
 
 HEAD = "from k8sflow import FlowSpec, Parameter, kubernetes, resources, step\n"
 TAIL = "\nif __name__ == '__main__':\n    F()\n"
-DEADLINE_SECONDS = 30.0
 # Environment variables with these prefixes would change a run.
 _PREFIXES = ("K8SFLOW_", "AWS_", "PYTHON")
 
@@ -121,16 +122,6 @@ def in_python(code: str, *arguments: str, **changes: str) -> subprocess.Complete
         timeout=DEADLINE_SECONDS,
         check=False,
     )
-
-
-def wait_for(what: Callable[[], Any], seconds: float = DEADLINE_SECONDS) -> Any:
-    """Return the first true value of a condition that no event reports; raise AssertionError when it takes too long."""
-    deadline, never = time.monotonic() + seconds, threading.Event()
-    while time.monotonic() < deadline:
-        if found := what():
-            return found
-        never.wait(0.01)
-    raise AssertionError(f"{what} did not hold within {seconds} s")
 
 
 def wait_for_death(pid: int, seconds: float = DEADLINE_SECONDS) -> bool:

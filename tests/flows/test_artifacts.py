@@ -10,7 +10,7 @@ import pytest
 
 from k8sflow.runtime.core import scheduler
 from k8sflow.storage.artifacts import ArtifactStore
-from k8sflow.storage.memory import MemoryStore
+from k8sflow.storage.in_memory import MemoryStore
 from k8sflow.storage.objects import Buffer
 from k8sflow.storage.records import Commit
 from k8sflow.storage.tables import Tables

@@ -18,6 +18,7 @@ from tests.support import flow_command, running, wait_for, wait_for_death, write
 FLOW = """
 import os, sys, time
 from k8sflow import current
+from tests.waiting import wait_for
 def mark():
     with open("ran", "a") as file:
         file.write(f"{current.step_name}/{current.task_id}:{current.retry_count}:{os.getpid()}\\n")
@@ -31,8 +32,7 @@ class F(FlowSpec):
     def work(self):
         print("started", self.input)
         mark()
-        while not os.path.exists("go"):
-            time.sleep(0.01)
+        wait_for(lambda: os.path.exists("go"))
         print("ended", self.input, file=sys.stderr)
         if os.path.exists("fail"):
             raise ValueError("no luck")

@@ -179,6 +179,7 @@ TOGETHER = """
     import time
     from pathlib import Path
     from k8sflow import current, parallel, retry
+    from tests.waiting import wait_for
     class F(FlowSpec):
         @step
         def start(self):
@@ -192,8 +193,8 @@ TOGETHER = """
             file.write_text("3")
             if current.parallel.node_index != 1:  # saves nothing, and in its second execution ends before the others
                 current.checkpoint.save()
-            while current.parallel.node_index == 1 and len(list(Path(os.environ["COMMITS"]).glob("*/commit.json"))) < 2:
-                time.sleep(0.01)
+            if current.parallel.node_index == 1:
+                wait_for(lambda: len(list(Path(os.environ["COMMITS"]).glob("*/commit.json"))) >= 2)
             if current.parallel.node_index == 1 and not current.retry_count:
                 raise ConnectionError("after the others have a result")
             self.next(self.join)

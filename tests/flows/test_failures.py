@@ -178,6 +178,7 @@ def test_catch_shows_the_exception_on_request(tmp_path: Path) -> None:
 
 TOGETHER = """
 from k8sflow import parallel
+from tests.waiting import wait_for
 class F(FlowSpec):
     @step
     def start(self):
@@ -191,7 +192,7 @@ class F(FlowSpec):
         if me == 0:
             self.did = current.retry_count  # it has its result before the other one fails
         else:
-            while len([n for n in os.listdir() if n.endswith(f".{{current.retry_count}}")]) < 3: time.sleep(0.01)
+            wait_for(lambda: len([n for n in os.listdir() if n.endswith(f".{{current.retry_count}}")]) == 3)
             {body}
         self.did = current.retry_count
         self.next(self.join)
@@ -225,8 +226,8 @@ def test_processes_that_know_each_other_are_retried_together(tmp_path: Path) -> 
 def test_a_process_that_dies_has_no_result_of_an_earlier_execution(tmp_path: Path) -> None:
     """The first one has a result when the second fails, and is killed when all run again: they run a third time."""
     body = (
-        'if me == 1 and not current.retry_count:\n                while not current.run["train"]["0"].finished: '
-        "time.sleep(0.01)\n                raise ValueError"
+        'if me == 1 and not current.retry_count:\n                wait_for(lambda: current.run["train"]["0"].finished)\n'
+        "                raise ValueError"
     )
     source = TOGETHER.format(decorators="@retry(times=2, minutes_between_retries=0)", body=body).replace(
         "if me == 0:", "if me == 0:\n            if current.retry_count == 1: os.kill(os.getpid(), 9)"
@@ -252,7 +253,7 @@ def test_what_an_ended_process_has_started_in_other_sessions_ends_with_it(tmp_pa
                 os.rename("worker", "started")
                 worker.wait()
             if me == 2 and not current.retry_count:
-                while not os.path.exists("started"): time.sleep(0.01)
+                wait_for(lambda: os.path.exists("started"))
                 raise ValueError
             self.is_there = True
             for _ in range(1000):
@@ -267,7 +268,7 @@ def test_what_an_ended_process_has_started_in_other_sessions_ends_with_it(tmp_pa
 
 def test_a_process_that_fails_for_good_ends_those_that_wait_for_it(tmp_path: Path) -> None:
     """The reported failure is that of this process; under @catch all processes without a result have it."""
-    fails = f'while not current.run["train"]["0"].finished: time.sleep(0.01)\n            {FAILS}'
+    fails = f'wait_for(lambda: current.run["train"]["0"].finished)\n            {FAILS}'
     done, _ = run(tmp_path / "plain", TOGETHER.format(decorators="", body=fails))
     assert done.returncode == 1
     assert "F/r/train/1 failed (user error): AssertionError" in done.stdout

@@ -394,13 +394,14 @@ def test_a_runs_code_is_that_of_its_start(tmp_path: Path) -> None:
     (tmp_path / "mine" / "below.py").write_text("VALUE = 'old'\n")
     source = """
 import os, sys, time
+from tests.waiting import wait_for
 sys.path.insert(0, "mine")
 import below, beside
 class F(FlowSpec):
     @step
     def start(self):
         open("started", "w").close()
-        while not os.path.exists("edited"): time.sleep(0.01)
+        wait_for(lambda: os.path.exists("edited"))
         self.next(self.end)
     @step
     def end(self):

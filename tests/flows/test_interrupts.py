@@ -33,6 +33,7 @@ from tests.support import (
 # Three branches, each with a child; all write their process ids as the names of files.
 FLOW = """
 import os, signal, subprocess, sys, time
+from tests.waiting import wait_for
 def mark(pid):
     os.makedirs("pids", exist_ok=True)
     open(f"pids/{{pid}}", "w").close()
@@ -312,7 +313,7 @@ def _children(pid: int) -> list[int]:
 def test_a_failure_ends_the_other_branches(tmp_path: Path) -> None:
     """Their processes are ended too."""
     body = (
-        "if self.index == 1:\n            while len(os.listdir('pids')) < 5: time.sleep(0.01)\n"
+        "if self.index == 1:\n            wait_for(lambda: len(os.listdir('pids')) >= 5)\n"
         "            raise ValueError('no')"
     )
     with running(write_flow(tmp_path, FLOW.format(body=body)), *ARGUMENTS) as process:
@@ -366,7 +367,7 @@ def _is_full(process: subprocess.Popen[bytes]) -> bool:
 
 def test_a_hang_up_is_ignored_under_nohup(tmp_path: Path) -> None:
     """This is the purpose of nohup."""
-    waits = "while not os.path.exists('go'): time.sleep(0.05)"
+    waits = "wait_for(lambda: os.path.exists('go'))"
     file = write_flow(tmp_path, FLOW.format(body="pass").replace("time.sleep(300)", waits))
     process = subprocess.Popen(
         ["nohup", sys.executable, str(file), "run", *ARGUMENTS], cwd=tmp_path, env=environment(),

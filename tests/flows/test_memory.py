@@ -13,7 +13,7 @@ from k8sflow.storage.run_store import RunStore
 from tests.cgroups import limited_memory
 from tests.support import write_flow
 
-HEAD = "from k8sflow import FlowSpec, catch, current, retry, step\nimport glob, os, signal, subprocess, sys, time\n"
+HEAD = "from k8sflow import FlowSpec, catch, current, retry, step\nimport glob, os, signal, subprocess, sys, time\nfrom tests.waiting import wait_for\n"
 LIMIT_MEBIBYTES = 200
 FILL = "bytearray(1 << 30)"
 IN_A_CHILD = f"subprocess.run([sys.executable, '-c', '{FILL}'], check=True)"
@@ -70,11 +70,11 @@ class F(FlowSpec):
     @catch(var="failed", print_exception=False)
     @step
     def work(self):
-        while self.input == "memory" and not os.path.exists("beside"): time.sleep(0.01)
         if self.input == "memory":
+            wait_for(lambda: os.path.exists("beside"))
             {FILL}
         open("beside", "w").close()
-        while not glob.glob(".k8sflow/F/runs/*/tasks/work/0/0/outcome.json"): time.sleep(0.01)
+        wait_for(lambda: glob.glob(".k8sflow/F/runs/*/tasks/work/0/0/outcome.json"))
         if self.input == "killed":
             os.kill(os.getpid(), signal.SIGKILL)
         assert self.input is None

@@ -13,12 +13,12 @@ from tests.support import environment, flow_command, latest, run_flow, running, 
 
 SOURCE = """
     import os, time
+    from tests.waiting import wait_for
     class F(FlowSpec):
         @step
         def start(self):
             print("first", flush=True)
-            while not os.path.exists("go"):
-                time.sleep(0.01)
+            wait_for(lambda: os.path.exists("go"))
             print("last", end="", flush=True)
             self.next(self.end)
         @step

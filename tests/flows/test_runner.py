@@ -280,11 +280,11 @@ def test_ctrl_c_cancels_the_awaited_run(flow: Path, tmp_path: Path, capsys: pyte
 def test_a_script_that_ends_ends_its_runs(flow: Path, tmp_path: Path) -> None:
     """Nobody would read their output."""
     script = """
-        import asyncio, os, sys, time
+        import asyncio, os, sys
         from k8sflow import Runner
+        from tests.waiting import wait_for
         running = asyncio.run(Runner(sys.argv[1]).async_run(sleeps=True))
-        while not os.path.isdir("pids") or len(os.listdir("pids")) < 3:
-            time.sleep(0.01)
+        wait_for(lambda: os.path.isdir("pids") and len(os.listdir("pids")) == 3)
     """
     done = in_python(script, str(flow))
     assert done.returncode == 0, done.stderr

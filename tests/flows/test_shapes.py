@@ -13,7 +13,9 @@ from tests.support import flow_command, run_flow, write_flow
 
 GANG = """
     import socket
+    from contextlib import suppress
     from k8sflow import current, parallel
+    from tests.waiting import wait_for
 
     class F(FlowSpec):
         nodes = Parameter("nodes", default=4)
@@ -31,18 +33,18 @@ GANG = """
             self.met = []
             if me.node_index == 0:
                 with socket.create_server((me.main_ip, self.port)) as server:
+                    server.settimeout(30)
                     while len(self.met) < me.num_nodes - 1:
                         connection, _ = server.accept()
                         with connection:
                             self.met.append(int(connection.recv(100)))
             else:
-                while not self.met:
-                    try:
-                        with socket.create_connection((me.main_ip, self.port)) as connection:
-                            connection.sendall(str(me.node_index).encode())
-                        self.met = [0]
-                    except ConnectionRefusedError:
-                        pass
+                def connected():
+                    with suppress(ConnectionRefusedError):
+                        return socket.create_connection((me.main_ip, self.port))
+                with wait_for(connected) as connection:
+                    connection.sendall(str(me.node_index).encode())
+                self.met = [0]
             self.next(self.join)
 
         @step

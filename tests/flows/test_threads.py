@@ -111,8 +111,8 @@ def test_tasks_end_even_if_another_process_has_the_drivers_socket(tmp_path: Path
     """A thread of the import has forked it, and it inherited the socket; the kernel signals the server."""
     fork = "lambda: (wait(), os.fork() or (open(f'{os.getpid()}.child', 'w').close(), time.sleep(60), os._exit(0)))"
     top = (
-        "import glob, os, sys, threading, time\n"
-        "def wait():\n    while not glob.glob('*.pid'): time.sleep(0.01)\n"
+        "import glob, os, sys, threading, time\nfrom tests.waiting import wait_for\n"
+        "def wait():\n    wait_for(lambda: glob.glob('*.pid'))\n"
         f"if 'step' not in sys.argv: threading.Thread(target={fork}, daemon=True).start()\n"
     )
     file = _flow(tmp_path, "open(f'{os.getpid()}.pid', 'w').close(); time.sleep(300)")

@@ -10,8 +10,9 @@ class Queued(FlowSpec):
     @kubernetes(cpu=0.1, memory=100, queue="team", config_maps="gate")
     @step(start=True, end=True)
     def only(self):
-        while os.environ["GATE"] != "open":
-            time.sleep(60)
+        if os.environ["GATE"] != "open":
+            time.sleep(600)
+            raise TimeoutError("the queue has not stopped this pod")
 
 
 if __name__ == "__main__":

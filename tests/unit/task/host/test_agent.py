@@ -26,7 +26,7 @@ from k8sflow.storage.folder import FolderStore
 from k8sflow.storage.records import RunRecord
 from k8sflow.storage.run_store import RunStore
 from k8sflow.task.host.framing import Piece, ResultLine, decode
-from k8sflow.task.inside.runner import TaskRunner
+from k8sflow.task.inside.task_runner import TaskRunner
 from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskInput, TaskName, TaskSpec
 from tests.inprocess import runner_of
@@ -34,6 +34,7 @@ from tests.support import DEADLINE_SECONDS, environment, load_flow, wait_for, wr
 
 SOURCE = """
     import os, signal, subprocess, sys, time
+    from tests.waiting import wait_for
     class F(FlowSpec):
         @step
         def start(self):
@@ -413,8 +414,7 @@ FINISHES = """
 from k8sflow import current
 print('ready', current.preempted, flush=True)
 open('ready', 'w').close()
-while not os.path.exists(current.spot_termination_notice):
-    time.sleep(0.01)
+wait_for(lambda: os.path.exists(current.spot_termination_notice))
 self.x = current.preempted
 """
 
@@ -459,8 +459,7 @@ with multiprocessing.get_context('fork').Pool(1) as pool:
 seen = []
 signal.signal(signal.SIGTERM, lambda number, frame: seen.append(number))
 open('ready', 'w').close()
-while not seen:
-    time.sleep(0.01)
+wait_for(lambda: seen)
 print(seen)
 """
     _, process = _graceful(tmp_path, body, 3600)

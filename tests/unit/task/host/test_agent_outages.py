@@ -28,13 +28,13 @@ from tests.support import environment, load_flow, wait_for, write_flow
 pytestmark = [pytest.mark.s3, pytest.mark.slow]
 SOURCE = """
     import os, time
+    from tests.waiting import wait_for
     class F(FlowSpec):
         @step
         def start(self):
             print("before", flush=True)
             open("ready", "w").close()
-            while not os.path.exists("go"):
-                time.sleep(0.01)
+            wait_for(lambda: os.path.exists("go"))
             print("after", flush=True)
             {last}
             self.x = 1
