@@ -40,7 +40,10 @@ to do.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from k8sflow.flow.problems import Problem
 
 _FINAL_STATUSES = {400, 401, 403, 404, 405, 422}
 
@@ -100,8 +103,8 @@ class AccessError(ConfigurationError):
 class FlowDefinitionError(K8sflowError):
     """The class is not a valid flow: its graph, a decorator or a parameter is wrong."""
 
-    # The individual mistakes, each a k8sflow.flow.graph.Mistake, if they are known.
-    mistakes: tuple[Any, ...] = ()
+    # The individual mistakes, if they are known.
+    mistakes: tuple[Problem, ...] = ()
 
 
 class ParameterError(K8sflowError):

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from k8sflow.storage.folder import FolderStore
-from k8sflow.storage.local import nearest
-from k8sflow.storage.memory import MemoryStore
+from k8sflow.storage.in_memory import MemoryStore
+from k8sflow.storage.local_folder import nearest
 from k8sflow.storage.objects import ObjectStore
 from tests import s3server
 from tests.cluster.s3 import S3Server

@@ -16,7 +16,7 @@ from k8sflow.storage.folder import FolderStore
 from k8sflow.storage.objects import ObjectStore
 from k8sflow.storage.records import RunRecord
 from k8sflow.storage.run_store import RunStore
-from k8sflow.task.inside.runner import TaskRunner
+from k8sflow.task.inside.task_runner import TaskRunner
 from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskSpec
 from k8sflow.user import current_user

@@ -1,4 +1,4 @@
-"""Waiting with a deadline, for tests and for the flows that they run; imports nothing that a task would have to load."""
+"""Waiting with a deadline, for tests and for the flows that they run; tasks that import it load nothing else."""
 
 from __future__ import annotations
 

@@ -36,11 +36,24 @@ def names_in(scope: Scope) -> Complete:
         yield from _runs(scope, typed)
         above = typed.rpartition("/")[0]
         with contextlib.suppress(K8sflowError):  # what doesn't exist can't be completed
-            place = scope.select(above or None)
-            if place.task is None:
-                yield from (f"{above}/{name}" if above else name for name in place.names_below())
+            selection = scope.select(above or None)
+            if selection.task is None:
+                yield from (f"{above}/{name}" if above else name for name in selection.names_below())
 
     return _completer(names)
+
+
+def pathspec_argument(scope: Scope, form: str = "run/step/task", *, is_required: bool) -> click.Argument:
+    """The argument ``pathspec``: a run or a part of it.
+
+    Args:
+        scope: The runs.
+        form: Its form in a flow's own commands; in others it begins with the flow.
+        is_required: Whether the latest run is not meant where it is missing.
+    """
+    full = form if scope.flow is not None else f"flow/{form}"
+    metavar = full if is_required else f"[{full}]"
+    return click.Argument(["pathspec"], metavar=metavar, required=is_required, shell_complete=names_in(scope))
 
 
 def _completer(names: Callable[[str], Iterable[str]]) -> Complete:

@@ -13,10 +13,10 @@ import click
 
 from k8sflow import config, debug_log
 from k8sflow.cli import output
-from k8sflow.cli.errors import errors_shown
+from k8sflow.cli.show_errors import errors_shown
 
 if TYPE_CHECKING:
-    from k8sflow.runtime.doctor.rows import Row
+    from k8sflow.runtime.doctor.checklist import ChecklistRow
 
 _MARKS = {"ok": ("ok", "green"), "warning": ("warn", "yellow"), "failed": ("FAIL", "red"), "skipped": ("-", None)}
 _MARK_WIDTH = 4
@@ -42,7 +42,7 @@ def command(with_pod: bool, timeout_seconds: float, as_json: bool) -> None:  # n
     with errors_shown():
         settings = debug_log.configure(config.load_here())
         folder = config.working_folder() or Path("/")
-        found: list[Row] = []
+        found: list[ChecklistRow] = []
         for row in examine(settings, folder, with_pod=with_pod, timeout_seconds=timeout_seconds):
             if not as_json:
                 _print(row, found[-1] if found else None)
@@ -55,7 +55,7 @@ def command(with_pod: bool, timeout_seconds: float, as_json: bool) -> None:  # n
         sys.exit(1 if failed else 0)
 
 
-def _print(row: Row, last: Row | None) -> None:
+def _print(row: ChecklistRow, last: ChecklistRow | None) -> None:
     if last is None or last.section != row.section:
         click.secho(("\n" if last is not None else "") + row.section, bold=True)
     mark, color = _MARKS[row.status.value]
@@ -75,7 +75,7 @@ def _wrapped(text: str, indent: int) -> list[str]:
     ]
 
 
-def _print_end(found: list[Row]) -> None:
+def _print_end(found: list[ChecklistRow]) -> None:
     counts = {status: sum(row.status.value == status for row in found) for status in ("failed", "warning")}
     click.echo()
     if counts["failed"]:

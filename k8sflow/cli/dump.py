@@ -10,8 +10,8 @@ import click
 
 from k8sflow import units
 from k8sflow.cli import completion, output
-from k8sflow.cli.errors import errors_shown
 from k8sflow.cli.scope import Scope, Selection
+from k8sflow.cli.show_errors import errors_shown
 from k8sflow.errors import ArtifactError, K8sflowError
 from k8sflow.task.safe_repr import safe_repr
 
@@ -23,9 +23,8 @@ _DEFAULT_SIZE = 1000
 
 def command(scope: Scope) -> click.Command:
     """The command ``dump``."""
-    place = "run/step/task" if scope.flow is not None else "flow/run/step/task"
     options: list[click.Parameter] = [
-        click.Argument(["place"], metavar=f"[{place}]", required=False, shell_complete=completion.names_in(scope)),
+        completion.pathspec_argument(scope, is_required=False),
         click.Option(
             ["--max-value-size"], type=click.IntRange(min=0), default=_DEFAULT_SIZE, show_default=True,
             help="Print values up to this many bytes; larger ones show type and size only.",
@@ -40,7 +39,7 @@ def command(scope: Scope) -> click.Command:
     ]  # fmt: skip
 
     def callback(
-        place: str | None,
+        pathspec: str | None,
         max_value_size: int,
         include: str,
         private: bool,  # noqa: FBT001  click calls by name
@@ -48,7 +47,7 @@ def command(scope: Scope) -> click.Command:
         as_json: bool,  # noqa: FBT001
     ) -> None:
         with errors_shown():
-            found = scope.select(place)
+            found = scope.select(pathspec)
             names = {name.strip() for name in include.split(",") if name.strip()}
             chosen = {task.pathspec: _chosen(task, found, names, private=private) for task in found.tasks()}
             _refuse_unknown(names, chosen, found)
@@ -56,11 +55,11 @@ def command(scope: Scope) -> click.Command:
                 _write(Path(file), chosen)
             elif as_json:
                 output.print_json(
-                    {pathspec: {a.id: _document(a, max_value_size) for a in each} for pathspec, each in chosen.items()}
+                    {task: {a.id: _document(a, max_value_size) for a in each} for task, each in chosen.items()}
                 )
             else:
-                for pathspec, each in chosen.items():
-                    _print(pathspec, each, max_value_size)
+                for task, each in chosen.items():
+                    _print(task, each, max_value_size)
 
     return click.Command(
         "dump",
@@ -70,32 +69,32 @@ def command(scope: Scope) -> click.Command:
     )
 
 
-def _chosen(task: Task, place: Selection, names: set[str], *, private: bool) -> list[DataArtifact]:
+def _chosen(task: Task, selection: Selection, names: set[str], *, private: bool) -> list[DataArtifact]:
     """The selected artifacts of a task.
 
     Raises:
         NotFoundError: A named one doesn't exist.
     """
-    if place.artifact is not None:
-        return [task[place.artifact]]
+    if selection.artifact is not None:
+        return [task[selection.artifact]]
     if names:
         # If there are several tasks, each shows those that it has.
-        return [task[name] for name in sorted(names) if place.task is not None or name in task]
+        return [task[name] for name in sorted(names) if selection.task is not None or name in task]
     found = sorted(task, key=lambda artifact: artifact.id)
     return [artifact for artifact in found if private or not artifact.id.startswith("_")]
 
 
-def _refuse_unknown(names: set[str], chosen: dict[str, list[DataArtifact]], place: Selection) -> None:
+def _refuse_unknown(names: set[str], chosen: dict[str, list[DataArtifact]], selection: Selection) -> None:
     """Refuses the name of an artifact that none of the tasks has.
 
     Raises:
         ArtifactError: There is one.
     """
     found = {artifact.id for each in chosen.values() for artifact in each}
-    if place.artifact is None and (missing := sorted(names - found)):
+    if selection.artifact is None and (missing := sorted(names - found)):
         raise ArtifactError(
-            f"no task of {place.pathspec} has an artifact {missing[0]!r}.",
-            advice=f"To list them: {click.get_current_context().command_path} {place.pathspec}",
+            f"no task of {selection.pathspec} has an artifact {missing[0]!r}.",
+            advice=f"To list them: {click.get_current_context().command_path} {selection.pathspec}",
         )
 
 
@@ -131,7 +130,7 @@ def _document(artifact: DataArtifact, most: int) -> dict[str, Any]:
 
 
 def _write(file: Path, chosen: dict[str, list[DataArtifact]]) -> None:
-    from k8sflow.client.sources import dumps  # noqa: PLC0415  --help reads no runs
+    from k8sflow.client.artifact_classes import dumps  # noqa: PLC0415  --help reads no runs
 
     values = {pathspec: {artifact.id: artifact.data for artifact in each} for pathspec, each in chosen.items()}
     try:

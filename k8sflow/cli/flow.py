@@ -11,8 +11,8 @@ import click
 from click.core import ParameterSource
 
 from k8sflow import config, debug_log, shadowing
-from k8sflow.cli import calls, cluster, completion, graphs, reading, resume, starting
-from k8sflow.cli.errors import errors_shown, execute, leave
+from k8sflow.cli import completion, graphs, kubernetes, reading, resume, run_options, runner_call
+from k8sflow.cli.show_errors import errors_shown, execute, leave
 from k8sflow.errors import ParameterError
 from k8sflow.flow.compile import declared, refuse_unusable
 from k8sflow.flow.config_expressions import run_with
@@ -36,11 +36,11 @@ def main(instance: FlowSpec) -> None:
     streams.take_up()
     shadowing.protect()  # the flow's file may have added folders to sys.path
     with errors_shown():
-        if (call := calls.received(sys.argv[1:])) is not None:
+        if (call := runner_call.received(sys.argv[1:])) is not None:
             sys.argv[1:] = [*call.words, call.command]
         command, parameters = _commands(flow, vars(instance))
         if call is not None:
-            sys.argv[1:] = calls.expanded(command, call, parameters)
+            sys.argv[1:] = runner_call.expanded(command, call, parameters)
         execute(
             command,
             prog_name=f"python {sys.argv[0]}",
@@ -84,7 +84,7 @@ def _group(definition: FlowDefinition) -> click.Group:
     for command in (
         *going_on,
         *graphs.commands(definition),
-        cluster.command(definition),
+        kubernetes.command(definition),
         *reading.commands(flow),
         completion.command(group, program),
         *_commands_of_pods(definition),
@@ -98,11 +98,11 @@ def _commands_of_pods(definition: FlowDefinition) -> list[click.Command]:
     return [
         click.Command(
             "step",
-            callback=lambda task, store, place: _step(definition, task, store, place),
+            callback=lambda task, store, folder: _step(definition, task, store, folder),
             params=[
                 click.Argument(["task"]),
                 click.Option(["--store"], required=True),
-                click.Option(["--place"]),
+                click.Option(["--folder"]),
             ],
             hidden=True,
             help="Run one task, given as JSON, in this process.",
@@ -124,7 +124,7 @@ def _commands_of_pods(definition: FlowDefinition) -> list[click.Command]:
 
 def _run_command(definition: FlowDefinition) -> click.Command:
     options = [
-        *starting.options(),
+        *run_options.options(),
         click.Option(["--dry-run", "is_dry_run"], is_flag=True, help="Print the run's Kubernetes manifests only."),
         *_shared_options(definition),
         *(_parameter_option(parameter) for parameter in definition.parameters.values()),
@@ -132,7 +132,7 @@ def _run_command(definition: FlowDefinition) -> click.Command:
 
     def callback(*, is_dry_run: bool, **values: Any) -> None:
         with errors_shown():
-            request = starting.request(definition, values)
+            request = run_options.request(definition, values)
             if is_dry_run:
                 from k8sflow.runtime.commands.manifests import manifests  # noqa: PLC0415  --help needs no runtime
 
@@ -179,7 +179,7 @@ def _project_options(definition: FlowDefinition) -> list[click.Parameter]:
                 branch_name(value)
             except ValueError as error:
                 raise click.BadParameter(f"{error}.", context, option) from error
-        context.meta.setdefault(starting.PROJECT, {})[option.name] = value
+        context.meta.setdefault(run_options.PROJECT, {})[option.name] = value
 
     return [
         click.Option(["--branch"], callback=keep, expose_value=False, help="The branch of the project."),
@@ -245,13 +245,13 @@ def _converted(parameter: Parameter) -> Callable[[click.Context, click.Parameter
     return convert
 
 
-def _step(definition: FlowDefinition, task: str, store: str, place: str | None) -> None:
+def _step(definition: FlowDefinition, task: str, store: str, folder: str | None) -> None:
     from k8sflow.runtime.commands.step import run_task  # noqa: PLC0415  --help needs no runtime
     from k8sflow.storage.run_store import RUNS  # noqa: PLC0415  as above
 
     with errors_shown():
         settings = debug_log.configure(config.load(code_folder(definition.flow)))
-        sys.exit(run_task(definition, settings, task, store, place or RUNS))
+        sys.exit(run_task(definition, settings, task, store, folder or RUNS))
 
 
 def _tasks(definition: FlowDefinition, **values: Any) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from k8sflow.cli import output
-from k8sflow.cli.errors import errors_shown
+from k8sflow.cli.show_errors import errors_shown
 from k8sflow.errors import FlowDefinitionError, K8sflowError
 from k8sflow.flow.compile import checked
 from k8sflow.flow.definition import FlowDefinition

@@ -9,7 +9,7 @@ import click
 import k8sflow
 from k8sflow import config, debug_log
 from k8sflow.cli import completion, doctor, output, reading, settings
-from k8sflow.cli.errors import errors_shown, leave
+from k8sflow.cli.show_errors import errors_shown, leave
 
 
 @click.group()

@@ -9,8 +9,8 @@ import click
 
 from k8sflow import units
 from k8sflow.cli import output
-from k8sflow.cli.errors import errors_shown
 from k8sflow.cli.scope import Scope
+from k8sflow.cli.show_errors import errors_shown
 from k8sflow.errors import PackageError
 from k8sflow.flow.spec import FlowSpec
 from k8sflow.runtime.request import code_folder

@@ -10,9 +10,9 @@ import click
 from click.core import ParameterSource
 
 from k8sflow import config, debug_log
-from k8sflow.cli import completion, starting
-from k8sflow.cli.errors import errors_shown, leave
+from k8sflow.cli import completion, run_options
 from k8sflow.cli.scope import Scope
+from k8sflow.cli.show_errors import errors_shown, leave
 from k8sflow.flow.definition import FlowDefinition
 from k8sflow.runtime.request import code_folder
 
@@ -59,7 +59,7 @@ def _resume_command(declared: FlowDefinition, more: Sequence[click.Parameter]) -
         click.Option(
             ["--dry-run"], is_flag=True, help="Print the plan, with the tasks to clone and to run, and the reasons."
         ),
-        *starting.options(),
+        *run_options.options(),
         *more,
     ]
 
@@ -71,7 +71,7 @@ def _resume_command(declared: FlowDefinition, more: Sequence[click.Parameter]) -
     ) -> None:
         context = click.get_current_context()
         with errors_shown():
-            request = starting.request(declared, values)
+            request = run_options.request(declared, values)
             given = [
                 key.removeprefix("parameter_") for key in values
                 if key.startswith("parameter_")

@@ -13,8 +13,8 @@ import click
 
 from k8sflow import units
 from k8sflow.cli import output
-from k8sflow.cli.errors import errors_shown
 from k8sflow.cli.scope import Scope
+from k8sflow.cli.show_errors import errors_shown
 from k8sflow.errors import RunError, StorageError
 
 if TYPE_CHECKING:

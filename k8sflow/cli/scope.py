@@ -14,7 +14,7 @@ from k8sflow.storage.objects import ObjectStore
 
 if TYPE_CHECKING:
     from k8sflow.client import Flow, Run, Step, Task
-    from k8sflow.runtime.lookup import Reference
+    from k8sflow.runtime.lookup import RunReference
     from k8sflow.storage.run_store import RunStore
 
 
@@ -35,7 +35,7 @@ class Selection:
     artifact: str | None = None
 
     @staticmethod
-    def of(reference: Reference) -> Selection:
+    def of(reference: RunReference) -> Selection:
         """The selection that a reference names.
 
         Raises:

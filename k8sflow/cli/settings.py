@@ -12,7 +12,7 @@ import click
 
 from k8sflow import config
 from k8sflow.cli import output
-from k8sflow.cli.errors import errors_shown
+from k8sflow.cli.show_errors import errors_shown
 from k8sflow.errors import ConfigurationError
 from k8sflow.flow.problems import did_you_mean
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from k8sflow.cli import completion, output
-from k8sflow.cli.errors import errors_shown
 from k8sflow.cli.scope import Scope, Selection
+from k8sflow.cli.show_errors import errors_shown
 from k8sflow.errors import NotFoundError, RunError
 
 if TYPE_CHECKING:
@@ -21,14 +21,8 @@ if TYPE_CHECKING:
 
 def command(scope: Scope) -> click.Command:
     """The command ``timeline``."""
-    place = "run/step" if scope.flow is not None else "flow/run/step"
     options: list[click.Parameter] = [
-        click.Argument(
-            ["place"],
-            required=scope.flow is None,
-            metavar=place if scope.flow is None else f"[{place}]",
-            shell_complete=completion.names_in(scope),
-        ),
+        completion.pathspec_argument(scope, "run/step", is_required=scope.flow is None),
         click.Option(
             ["--chrome"], type=click.Path(dir_okay=False, path_type=Path),
             help="Write a trace to this file instead, for https://ui.perfetto.dev or chrome://tracing.",
@@ -36,9 +30,9 @@ def command(scope: Scope) -> click.Command:
         output.JSON_OPTION,
     ]  # fmt: skip
 
-    def callback(place: str | None, chrome: Path | None, as_json: bool) -> None:  # noqa: FBT001  click calls by name
+    def callback(pathspec: str | None, chrome: Path | None, as_json: bool) -> None:  # noqa: FBT001  click calls by name
         with errors_shown():
-            selection = scope.select(place)
+            selection = scope.select(pathspec)
             timeline = _timeline(selection)
             if chrome is not None:
                 _write(chrome, chrome_trace(selection.run.pathspec, timeline))

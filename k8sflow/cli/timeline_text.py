@@ -11,8 +11,8 @@ from itertools import groupby
 
 import click
 
-from k8sflow.client.timeline import DRIVER, PHASES, Clock, Execution, Span, Timeline
-from k8sflow.runtime.progress.text import settled
+from k8sflow.client.timeline import DRIVER, PHASES, ClockOffset, Execution, Span, Timeline
+from k8sflow.runtime.progress.output_lines import settled
 
 # A step with more tasks than this is one row, which shows how many of them ran.
 FEW_TASKS = 8
@@ -233,7 +233,7 @@ def _clocks(timeline: Timeline) -> Iterator[str]:
         yield f"{len(timeline.drivers)} drivers, one after the other; their clocks are taken to agree."
 
 
-def _difference(clock: Clock) -> str:
+def _difference(clock: ClockOffset) -> str:
     if clock.least > clock.most:
         return "was set during the run; its times can't be trusted"
     if not clock.ahead:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from k8sflow.client.sources import finder
+from k8sflow.client.artifact_classes import finder
 from k8sflow.client.tree import TASKS, TaggedAsParent
 from k8sflow.errors import NotFoundError
 from k8sflow.runtime.lookup import split

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from k8sflow.storage.logs import timed_lines
+from k8sflow.storage.log_times import timed_lines
 from k8sflow.storage.run_store import RunStore
 
 STREAMS = ("stdout", "stderr")

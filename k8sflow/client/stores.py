@@ -11,7 +11,7 @@ from k8sflow import config
 from k8sflow.errors import ConfigurationError, NotFoundError
 from k8sflow.flow.current import current
 from k8sflow.runtime.lookup import stores_in
-from k8sflow.storage.local import nearest
+from k8sflow.storage.local_folder import nearest
 from k8sflow.storage.objects import ObjectStore
 from k8sflow.storage.open_store import open_store
 

@@ -17,10 +17,10 @@ from k8sflow.errors import CaughtError, NotFoundError
 from k8sflow.flow.graph import Graph
 from k8sflow.flow.outcome import Outcome
 from k8sflow.runtime.lookup import among, split
-from k8sflow.storage.logs import Mark, scrub
+from k8sflow.storage.log_times import Mark, scrub
 from k8sflow.storage.records import Commit, OutcomeRecord
 from k8sflow.storage.run_store import RunStore
-from k8sflow.task.catch import caught
+from k8sflow.task.catch_commit import caught
 from k8sflow.task.spec import TaskName
 from k8sflow.task.stored_results import recorded_result
 from k8sflow.user import current_user

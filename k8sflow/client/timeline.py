@@ -105,7 +105,7 @@ class Execution:
 
 
 @dataclass(frozen=True)
-class Clock:
+class ClockOffset:
     """A node's clock, which is between ``least`` and ``most`` seconds ahead of the driver's."""
 
     node: str
@@ -138,7 +138,7 @@ class Timeline:
     end: float
     executions: tuple[Execution, ...]
     chain: tuple[Execution, ...] = ()
-    clocks: tuple[Clock, ...] = ()
+    clocks: tuple[ClockOffset, ...] = ()
     drivers: tuple[str, ...] = ()
     durations: Mapping[str, float] = field(default_factory=dict)
 
@@ -171,7 +171,11 @@ def build(trace: RunTrace, start: float, end: float | None) -> Timeline:
 
 
 def _timeline(
-    start: float, end: float, executions: tuple[Execution, ...], clocks: tuple[Clock, ...], drivers: tuple[str, ...]
+    start: float,
+    end: float,
+    executions: tuple[Execution, ...],
+    clocks: tuple[ClockOffset, ...],
+    drivers: tuple[str, ...],
 ) -> Timeline:
     chain: list[Execution] = []
     durations = dict.fromkeys(PHASES, 0.0)
@@ -183,9 +187,11 @@ def _timeline(
     return Timeline(start, end, executions, tuple(reversed(chain)), clocks, drivers, durations)
 
 
-def _clocks(seen: Mapping[_Key, Mapping[str, DriverMoment]], own: Mapping[_Key, ExecutionTrace]) -> dict[str, Clock]:
+def _clocks(
+    seen: Mapping[_Key, Mapping[str, DriverMoment]], own: Mapping[_Key, ExecutionTrace]
+) -> dict[str, ClockOffset]:
     """The clocks of the nodes, from the bounds that the executions on them give."""
-    found: dict[str, Clock] = {}
+    found: dict[str, ClockOffset] = {}
     for key, trace in own.items():
         if not trace.node or not trace.moments:
             continue
@@ -194,13 +200,13 @@ def _clocks(seen: Mapping[_Key, Mapping[str, DriverMoment]], own: Mapping[_Key, 
         submitted = moments["submitted"].at if "created" in moments else float("-inf")
         end = moments["seen"].at if "seen" in moments else float("inf")
         least, most = max(trace.moments.values()) - end, min(trace.moments.values()) - submitted
-        known = found.get(trace.node, Clock(trace.node, float("-inf"), float("inf")))
-        found[trace.node] = Clock(trace.node, max(known.least, least), min(known.most, most))
+        known = found.get(trace.node, ClockOffset(trace.node, float("-inf"), float("inf")))
+        found[trace.node] = ClockOffset(trace.node, max(known.least, least), min(known.most, most))
     return found
 
 
 def _execution(
-    key: _Key, seen: Mapping[str, DriverMoment], own: ExecutionTrace | None, clocks: Mapping[str, Clock]
+    key: _Key, seen: Mapping[str, DriverMoment], own: ExecutionTrace | None, clocks: Mapping[str, ClockOffset]
 ) -> Execution:
     node = own.node if own is not None else ""
     ahead = clocks[node].ahead if node in clocks else 0.0

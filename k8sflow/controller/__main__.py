@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from k8sflow.controller.policy import Policy
+from k8sflow.controller.flowrun_policy import Policy
 from k8sflow.kubernetes.flowrun import DRIVER_SERVICE_ACCOUNT, TASK_SERVICE_ACCOUNT
 
 

@@ -7,7 +7,7 @@ the driver itself reports that the run has failed or can't continue; another att
 from __future__ import annotations
 
 from k8sflow.config import variable
-from k8sflow.controller.policy import Policy
+from k8sflow.controller.flowrun_policy import Policy
 from k8sflow.kubernetes import flowrun as flowruns
 from k8sflow.kubernetes import labels
 from k8sflow.kubernetes.manifest import Manifest

@@ -20,8 +20,8 @@ import kopf
 
 from k8sflow import debug_log
 from k8sflow.config import Settings, load_here
-from k8sflow.controller.policy import Policy
-from k8sflow.controller.worker import Worker
+from k8sflow.controller.control_loop import ControlLoop
+from k8sflow.controller.flowrun_policy import Policy
 from k8sflow.kubernetes import flowrun as flowruns
 from k8sflow.kubernetes.api import KubernetesApi
 from k8sflow.kubernetes.kubeconfig import load_access
@@ -99,7 +99,7 @@ class _Life:
     async def start(self, settings: kopf.OperatorSettings, **_: Any) -> None:
         _configure(settings)
         api = KubernetesApi(load_access(None, os.environ), patience_seconds=_PATIENCE_SECONDS)
-        self._worker = Worker(await self._stack.enter_async_context(api), self._policy, time.time)
+        self._worker = ControlLoop(await self._stack.enter_async_context(api), self._policy, time.time)
         self._tasks = [
             asyncio.create_task(self._worker.run()),
             asyncio.create_task(self._worker.refresh(_REFRESH_SECONDS)),

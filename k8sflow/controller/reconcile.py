@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 from k8sflow.controller import driver_pod
 from k8sflow.controller.driver_job import driver_job
-from k8sflow.controller.policy import Policy
+from k8sflow.controller.flowrun_policy import Policy
 from k8sflow.kubernetes.flowrun import Phase, message_of, phase_of, timestamp
 from k8sflow.kubernetes.manifest import Manifest, condition
 

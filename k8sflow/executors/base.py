@@ -1,4 +1,4 @@
-"""The seam between the driver and the places where tasks run."""
+"""The seam between the driver and what runs tasks: the events that it reports, and the protocol of an executor."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ Report = Callable[[TaskEvent | Exception], None]
 
 
 class Executor(Protocol):
-    """A place where tasks run.
+    """Runs tasks somewhere.
 
     It is made with an ``Emit``, which it may call from any thread; for each submitted task it emits exactly one
     ``Finished``, as its last event.

@@ -47,12 +47,12 @@ def _local(context: RunContext) -> Executor:
     check_local()
     # A driver in the cluster runs no task itself.
     from k8sflow.executors.local import LocalExecutor  # noqa: PLC0415
-    from k8sflow.task.inside.runner import TaskRunner  # noqa: PLC0415
+    from k8sflow.task.inside.task_runner import TaskRunner  # noqa: PLC0415
 
     assert context.definition is not None, "tasks of this machine need the flow's code"
     return LocalExecutor(
         context.report,
-        TaskRunner(context.definition, context.record, context.run_store.store, context.run_store.place),
+        TaskRunner(context.definition, context.record, context.run_store.store, context.run_store.folder),
         context.max_workers or os.cpu_count() or 1,
         limit_of=context.time_limit,
         lock=context.lock,

@@ -28,7 +28,7 @@ from k8sflow.flow.decorators.policy import TimeLimit
 from k8sflow.flow.outcome import Outcome
 from k8sflow.task.host.framing import OutputStream
 from k8sflow.task.host.supervise import TERM_SECONDS, TaskProcess, new_pipes
-from k8sflow.task.inside.runner import TaskRunner
+from k8sflow.task.inside.task_runner import TaskRunner
 from k8sflow.task.result import TaskResult, ended_with, failed
 from k8sflow.task.spec import TaskSpec
 from k8sflow.task.stored_results import committed_result, withdraw_outcome, write_outcome
@@ -97,7 +97,7 @@ class LocalExecutor:
         self._run_store = runner.run_store
         self._file = runner.record.file
         files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        served = RunToServe(runner.definition.flow, runner.record, runner.store, runner.place, files, outlives_sigterm)
+        served = RunToServe(runner.definition.flow, runner.record, runner.store, runner.folder, files, outlives_sigterm)
         self._submitted: queue.SimpleQueue[Sequence[TaskSpec] | None] = queue.SimpleQueue()
         self._waiting = TaskQueue(max_workers)
         self._running: dict[int, _Running] = {}

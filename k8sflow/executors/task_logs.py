@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from k8sflow.storage.logs import TimedLog
+from k8sflow.storage.log_times import TimedLog
 from k8sflow.storage.run_store import RunStore
 from k8sflow.task.host.uploads import LogUploads
 from k8sflow.task.spec import TaskSpec

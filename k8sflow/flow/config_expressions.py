@@ -61,7 +61,7 @@ def run_with(configs: Values) -> None:
     _Running.configs = configs
 
 
-class Source(Protocol):
+class ConfigSource(Protocol):
     """A Config, as the values made from it see it."""
 
     k8sflow_misuses: list[Any]
@@ -92,7 +92,7 @@ class Late:
         """The value as it is written in ``config_expr``."""
         raise NotImplementedError
 
-    def k8sflow_source(self) -> Source | None:
+    def k8sflow_source(self) -> ConfigSource | None:
         """The Config that it is read from; None for ``config_expr``."""
         raise NotImplementedError
 
@@ -191,7 +191,7 @@ class UnknownConfigValue(Late):
         """The value as it is written in ``config_expr``."""
         return self._text
 
-    def k8sflow_source(self) -> Source | None:
+    def k8sflow_source(self) -> ConfigSource | None:
         """The Config that it is read from."""
         return self._parent.k8sflow_source()
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from k8sflow.flow.problems import Problem, caller, is_class_body, location_of
 
 if TYPE_CHECKING:
-    from k8sflow.flow.config_expressions import Late, Source
+    from k8sflow.flow.config_expressions import ConfigSource, Late
 
 NOTHING: Any = object()
 # Calls that take late values.
@@ -69,7 +69,7 @@ def keep(late: Late, use: str, *, can_go_on: bool = True) -> None:
         source.k8sflow_misuses.append(found)
 
 
-def _any_config(body: FrameType | None) -> Source | None:
+def _any_config(body: FrameType | None) -> ConfigSource | None:
     """A config of a class body, whose check reports the problems of a ``config_expr`` too."""
     values = () if body is None else body.f_locals.values()
     return next((value for value in values if hasattr(type(value), "k8sflow_is_placed")), None)

@@ -23,7 +23,7 @@ from k8sflow.kubernetes.manifest import Manifest, condition
 from k8sflow.kubernetes.pod import CONTAINER, OTHER_RUNTIME, RUNTIME_CONTAINER
 from k8sflow.task.host.framing import Piece, decode
 from k8sflow.task.result import TaskResult
-from k8sflow.task.shared import SharedEnds
+from k8sflow.task.shared_results import SharedEnds
 
 Pod = Manifest
 

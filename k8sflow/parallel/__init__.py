@@ -25,7 +25,7 @@ The modules, in the order in which they read best:
 - `forking`, `signals`, `math_threads`, `native`: what is unsafe in a fork: locks, descriptors, output, signals, BLAS,
   OpenMP, threads of libraries. `executors`, `queues`: objects of the caller that need its threads. `deadlocks`: workers
   that wait for a thread of the caller.
-- `descendants`, `process_tree`: processes that a worker starts end with the call.
+- `child_processes`, `process_tree`: processes that a worker starts end with the call.
 - `spawned`, `spawned_worker`: on macOS and Windows workers are new interpreters; the function and items are pickled.
   `threads`: for functions that release the GIL. `progress`: the bar.
 """

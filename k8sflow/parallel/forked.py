@@ -17,8 +17,8 @@ from typing import Any, NoReturn
 
 from .call import Call
 from .channels import readable_within
+from .child_processes import kill_process_group
 from .deadlocks import ADVICE, LOOK_SECONDS, DeadlockWatch
-from .descendants import kill_process_group
 from .executors import running_executors
 from .failures import EXIT_WAIT_SECONDS, WorkerDied, add_note, death_error, exit_description, short_repr
 from .forked_worker import PipeEnds, Pipes, forked_process, open_pipes

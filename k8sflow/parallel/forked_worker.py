@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from .channels import READ_BYTES, readable_within
+from .child_processes import lead_process_group, mark_as_daemon
 from .deadlocks import raise_when_stuck
-from .descendants import lead_process_group, mark_as_daemon
 from .executors import guard_pools, renew_executors
 from .forking import flush_output, private_fds
 from .limits import set_core_sharers

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from .call import Call
-from .descendants import kill_process_group
+from .child_processes import kill_process_group
 from .failures import EXIT_WAIT_SECONDS, WorkerDied, death_error, exit_description
 from .forking import flush_output, private_fds, start_lock
 from .math_threads import ONE_THREAD_EACH

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn, cast
 
 from .channels import read_exactly
-from .descendants import kill_process_group, lead_process_group, mark_as_daemon
+from .child_processes import kill_process_group, lead_process_group, mark_as_daemon
 from .failures import add_note
 from .forking import flush_output
 from .limits import set_core_sharers

@@ -19,7 +19,7 @@ from k8sflow.executors.by_name import check_local
 from k8sflow.runner.child import Child
 from k8sflow.runner.executing import ExecutingRun, ExecutingTask
 from k8sflow.runtime import lookup
-from k8sflow.storage.local import folders_with_runs
+from k8sflow.storage.local_folder import folders_with_runs
 from k8sflow.storage.objects import ObjectStore
 from k8sflow.storage.run_store import RunStore
 

@@ -31,7 +31,7 @@ _MOST_CLOSE = 3
 
 
 @dataclass(frozen=True)
-class Reference:
+class RunReference:
     """A run, or a part of it.
 
     Args:
@@ -99,7 +99,7 @@ class Runs:
             advice=f"Runs of {self.flow} are named by their id, or {self.flow}/ID.",
         )
 
-    def resolve(self, text: str, latest: Callable[[], RunStore], steps: Sequence[str] = ()) -> Reference:
+    def resolve(self, text: str, latest: Callable[[], RunStore], steps: Sequence[str] = ()) -> RunReference:
         """The run, or the part of a run, that a person means; without a run's id, of the latest run.
 
         Args:
@@ -120,7 +120,7 @@ class Runs:
         most = 3
         if len(words) > most:
             raise NotFoundError(f"{text!r} has too many parts.", advice="A pathspec is flow/run/step/task/artifact.")
-        return Reference(run, *words)
+        return RunReference(run, *words)
 
     def latest(self, is_wanted: Callable[[RunStore], bool] = lambda _: True) -> RunStore | None:
         """The run that was started last, of those that are wanted; None where there is none."""

@@ -14,7 +14,7 @@ from k8sflow.flow.definition import FlowDefinition
 from k8sflow.flow.foreach import MAX_NUM_SPLITS
 from k8sflow.flow.script import script_of
 from k8sflow.flow.spec import FlowSpec
-from k8sflow.storage.local import folder_for_runs, folders_with_runs
+from k8sflow.storage.local_folder import folder_for_runs, folders_with_runs
 
 
 @dataclass(frozen=True)

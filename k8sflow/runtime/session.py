@@ -24,12 +24,12 @@ from k8sflow.runtime.core.loop import Loop
 from k8sflow.runtime.core.observer import Observer
 from k8sflow.runtime.core.run_state import OneTask, RunState, State
 from k8sflow.runtime.placement import Placement
-from k8sflow.runtime.recorded import redeclared
 from k8sflow.runtime.tracing import Traced
 from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.storage.objects import ObjectStore
 from k8sflow.storage.records import OutcomeRecord, RunRecord
 from k8sflow.storage.run_store import RunStore
+from k8sflow.task.recompile import redeclared
 from k8sflow.task.spec import TaskSpec
 
 

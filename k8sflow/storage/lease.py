@@ -33,7 +33,7 @@ _DEAD_STATES = ("Z", "X")
 
 
 @dataclass(frozen=True)
-class Holder:
+class LeaseHolder:
     """The process that drives a run.
 
     Args:
@@ -55,9 +55,9 @@ class Holder:
     is_resuming: bool = False
 
     @staticmethod
-    def this(*, is_resuming: bool = False) -> Holder:
+    def this(*, is_resuming: bool = False) -> LeaseHolder:
         """This process."""
-        me = Holder(secrets.token_hex(8), socket.gethostname(), os.getpid(), _identity(os.getpid()))
+        me = LeaseHolder(secrets.token_hex(8), socket.gethostname(), os.getpid(), _identity(os.getpid()))
         return replace(me, is_resuming=is_resuming)
 
     def __str__(self) -> str:
@@ -91,7 +91,7 @@ class Lease(Protocol):
     def release(self) -> None:
         """Releases the lease, if it is held."""
 
-    def holder(self) -> Holder | None:
+    def holder(self) -> LeaseHolder | None:
         """The current holder, or the last one."""
 
 
@@ -154,7 +154,7 @@ class FolderLease:
         self._fd = fd
         _log.debug("Locked %s.", self._path)
         with contextlib.suppress(OSError):  # a full disk; only people read the content
-            os.pwrite(fd, _dump(Holder.this(is_resuming=self._is_resuming)).ljust(os.fstat(fd).st_size), 0)
+            os.pwrite(fd, _dump(LeaseHolder.this(is_resuming=self._is_resuming)).ljust(os.fstat(fd).st_size), 0)
         return True
 
     def keep(self, on_lost: Callable[[], None], on_beat: Callable[[], None]) -> None:
@@ -175,7 +175,7 @@ class FolderLease:
             os.close(self._fd)
             self._fd = None
 
-    def holder(self) -> Holder | None:
+    def holder(self) -> LeaseHolder | None:
         """The holder that the file names."""
         with contextlib.suppress(OSError):
             return _parse(self._path.read_bytes())
@@ -205,9 +205,9 @@ class ObjectLease:
         self._beat_seconds = beat_seconds
         self._expiry_seconds = expiry_seconds
         self._now = now
-        self._me = Holder.this()
+        self._me = LeaseHolder.this()
         self._number: int | None = None
-        self._seen: tuple[Holder, float] | None = (
+        self._seen: tuple[LeaseHolder, float] | None = (
             None  # the last change by another holder, and when this process saw it
         )
         self._looked_at: float | None = None
@@ -254,14 +254,14 @@ class ObjectLease:
             self._store.put(self._key(self._number), [_dump(replace(self._me, is_over=True))])
         self._number = None
 
-    def holder(self) -> Holder | None:
+    def holder(self) -> LeaseHolder | None:
         """The holder that the last object names."""
         return self._latest()[1]
 
     def _key(self, number: int) -> str:
         return f"{self._prefix}{number:06}.json"
 
-    def _latest(self) -> tuple[int, Holder | None]:
+    def _latest(self) -> tuple[int, LeaseHolder | None]:
         latest = ""
         for key in self._store.list_keys(self._prefix):
             latest = key
@@ -272,7 +272,7 @@ class ObjectLease:
             return number, _parse(bytes(self._store.get(latest)))
         return number, None
 
-    def _is_silent(self, holder: Holder) -> bool:
+    def _is_silent(self, holder: LeaseHolder) -> bool:
         """True if nothing has changed since this process first looked; clocks of machines are never compared."""
         now = self._now()
         # While this process couldn't look, as during an outage of the bucket, the holder couldn't write either.
@@ -304,14 +304,14 @@ class ObjectLease:
                 return
 
 
-def _dump(holder: Holder) -> bytes:
+def _dump(holder: LeaseHolder) -> bytes:
     return json.dumps(asdict(holder)).encode()
 
 
-def _parse(data: bytes) -> Holder | None:
+def _parse(data: bytes) -> LeaseHolder | None:
     """The holder in a text; None if the text is incomplete, because the holder is just writing it."""
     try:
-        return Holder(**json.loads(data))
+        return LeaseHolder(**json.loads(data))
     except (ValueError, TypeError):
         return None
 

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from k8sflow.debug_log import DebugLog
 from k8sflow.errors import ObjectNotFoundError, RunError, StorageError
-from k8sflow.storage.logs import SUFFIX, Mark, TimedLog, append, marks, missing_end
+from k8sflow.storage.log_times import SUFFIX, Mark, TimedLog, append, marks, missing_end
 from k8sflow.storage.objects import ObjectStore
 from k8sflow.storage.records import (
     FORMAT,
@@ -49,23 +49,23 @@ class RunStore:
         store: The store of the records.
         flow: The flow's class name.
         run: The run's id.
-        place: The folder of the flow in which the run is: RUNS or SPINS.
+        folder: The folder of the flow in which the run is: RUNS or SPINS.
     """
 
     store: ObjectStore
     flow: str
     run: str
-    place: str = RUNS
+    folder: str = RUNS
 
     @property
     def pathspec(self) -> str:
         """``flow/run``, as users write it."""
-        return f"{self.flow}/{self.run}" if self.place == RUNS else f"{self.flow}/{self.place}/{self.run}"
+        return f"{self.flow}/{self.run}" if self.folder == RUNS else f"{self.flow}/{self.folder}/{self.run}"
 
     @property
     def prefix(self) -> str:
         """The prefix of all of its keys."""
-        return f"{self.flow}/{self.place}/{self.run}"
+        return f"{self.flow}/{self.folder}/{self.run}"
 
     def create(self, record: RunRecord) -> None:
         """Writes the run's first record.

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from k8sflow.storage.s3_client import CONNECT_SECONDS, READ_SECONDS, NoAnswerError, RefusedError
 
 
-class Server:
+class ConnectionPool:
     """The server's address, and its connections that wait for another request."""
 
     def __init__(self, endpoint: str, connections: int) -> None:
@@ -132,7 +132,7 @@ class Answer:
     """The answer to a request, of which the body is still to be received."""
 
     def __init__(
-        self, server: Server, connection: http.client.HTTPConnection, response: http.client.HTTPResponse
+        self, server: ConnectionPool, connection: http.client.HTTPConnection, response: http.client.HTTPResponse
     ) -> None:
         length = response.getheader("Content-Length")
         self.size = None if length is None else int(length)

@@ -28,7 +28,7 @@ from k8sflow.storage.s3_client import (
     Page,
     RefusedError,
 )
-from k8sflow.storage.s3_connections import Answer, HttpReading, Server, reason_of
+from k8sflow.storage.s3_connections import Answer, ConnectionPool, HttpReading, reason_of
 from k8sflow.storage.s3_errors import is_of_clock, seconds_ahead
 from k8sflow.storage.s3_signing import UNSIGNED, Keys, digest, path_of, query_of, signed
 
@@ -64,7 +64,7 @@ def plain_client(
     if any(environment.get(name) for name in _PROFILES) or _config_file(environment).exists():
         return None
     try:
-        server = Server(endpoint or "", connections)
+        server = ConnectionPool(endpoint or "", connections)
     except ValueError:  # boto3 has the message
         return None
     connecting = [f"{server.scheme}_proxy", f"{server.scheme.upper()}_PROXY"]
@@ -89,7 +89,7 @@ class HttpClient:
         keys: The keys.
     """
 
-    def __init__(self, bucket: str, server: Server, region: str, keys: Keys) -> None:
+    def __init__(self, bucket: str, server: ConnectionPool, region: str, keys: Keys) -> None:
         self._bucket = bucket
         self._server = server
         self._region = region

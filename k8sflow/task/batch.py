@@ -21,7 +21,7 @@ _PATHS = "paths"
 
 
 @dataclass(frozen=True)
-class Branches:
+class BranchRange:
     """Successive branches of one foreach.
 
     Args:
@@ -46,7 +46,7 @@ class TaskBatch(Sequence[TaskSpec]):
     """
 
     template: TaskSpec
-    branches: tuple[Branches, ...] = ()
+    branches: tuple[BranchRange, ...] = ()
 
     @staticmethod
     def of(tasks: Sequence[TaskSpec]) -> TaskBatch:
@@ -102,7 +102,7 @@ class TaskBatch(Sequence[TaskSpec]):
         try:
             template, paths = TaskSpec.from_json(text), json.loads(text).get(_PATHS, {})
             branches = [
-                Branches(tuple(map(int, filter(None, around.split(".")))), _read(part))
+                BranchRange(tuple(map(int, filter(None, around.split(".")))), _read(part))
                 for around, written in paths.items()
                 for part in written.split(",")
             ]
@@ -156,7 +156,7 @@ def kind_of(task: TaskSpec) -> object:
     return replace(task, name=replace(name, path=()), inputs=inputs), len(path), depths
 
 
-def _grouped(paths: Iterable[Path]) -> Iterator[Branches]:
+def _grouped(paths: Iterable[Path]) -> Iterator[BranchRange]:
     """Ascending paths as successive branches."""
     around: Path | None = None
     start = stop = 0
@@ -165,13 +165,13 @@ def _grouped(paths: Iterable[Path]) -> Iterator[Branches]:
             stop += 1
             continue
         if around is not None:
-            yield Branches(around, range(start, stop))
+            yield BranchRange(around, range(start, stop))
         around, start, stop = path[:-1], path[-1], path[-1] + 1
     if around is not None:
-        yield Branches(around, range(start, stop))
+        yield BranchRange(around, range(start, stop))
 
 
-def _by_surroundings(branches: Iterable[Branches]) -> dict[Path, list[range]]:
+def _by_surroundings(branches: Iterable[BranchRange]) -> dict[Path, list[range]]:
     found: dict[Path, list[range]] = {}
     for each in branches:
         found.setdefault(each.around, []).append(each.indices)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from k8sflow.flow.compile import compile_checked
+from k8sflow.flow.compile import compile_checked, declared
 from k8sflow.flow.config_expressions import run_with
 from k8sflow.flow.config_set import ConfigSet
 from k8sflow.flow.definition import FlowDefinition
@@ -27,6 +28,18 @@ def take_configs(given: ConfigSet, record: RunRecord, store: ObjectStore) -> Con
     found = given.over({name: artifacts.load(known[name], name) for name in given if name in known})
     run_with(found)
     return found
+
+
+def redeclared(definition: FlowDefinition, record: RunRecord, store: ObjectStore) -> FlowDefinition:
+    """The declarations of a flow, with the graph of an earlier run, and its configs where the command line gave none.
+
+    Args:
+        definition: What the flow declares with the configs of the command line.
+        record: The earlier run.
+        store: The store of that run.
+    """
+    configs = take_configs(definition.configs, record, store)
+    return replace(declared(definition.flow, configs, definition.attributes), graph=record.graph)
 
 
 def recompiled(

@@ -26,8 +26,8 @@ class TaskName:
     @property
     def id(self) -> str:
         """The name within its step: ``3.1``, ``3.1-2`` when it has come back twice; ``0`` outside of any foreach."""
-        place = ".".join(map(str, self.path)) or "0"
-        return f"{place}-{self.turn}" if self.turn else place
+        indices = ".".join(map(str, self.path)) or "0"
+        return f"{indices}-{self.turn}" if self.turn else indices
 
     @staticmethod
     def from_id(step: str, task: str, depth: int) -> TaskName:
@@ -36,8 +36,8 @@ class TaskName:
         Raises:
             ValueError: No task of such a step has this id.
         """
-        place, _, turn = task.partition("-")
-        path = tuple(map(int, place.split("."))) if depth else ()
+        indices, _, turn = task.partition("-")
+        path = tuple(map(int, indices.split("."))) if depth else ()
         name = TaskName(step, path, int(turn) if turn else 0)
         if len(path) != depth or name.id != task:
             raise ValueError(f"{step} has no task {task!r}")
@@ -82,7 +82,7 @@ class TaskSpec:
     Args:
         flow: The flow's class name.
         run: The run's id.
-        name: The task's place in the graph.
+        name: The task's position in the graph.
         attempt: Which execution of the task this is, from 0.
         inputs: The tasks whose results it reads, in the order in which the join sees them.
         nodes: How many tasks, this one among them, have to run at the same time; 1 for a task by itself.

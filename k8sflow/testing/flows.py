@@ -18,11 +18,11 @@ from k8sflow.runtime.core.observer import Observer
 from k8sflow.runtime.core.run_state import RunState
 from k8sflow.runtime.placement import Placement
 from k8sflow.task.failure import failure
-from k8sflow.task.inside.runner import TaskRunner
+from k8sflow.task.inside.task_runner import TaskRunner
 from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskSpec
 from k8sflow.task.stored_results import write_outcome
-from k8sflow.testing.runs import compiled, new_run, raised_by_user
+from k8sflow.testing.memory_run import compiled, new_run, raised_by_user
 
 _HERE = "here"
 

@@ -13,9 +13,9 @@ from k8sflow.flow.spec import FlowSpec
 from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.storage.records import Commit, ForeachFrame, ForeachItems
 from k8sflow.storage.tables import Tables
-from k8sflow.task.inside.runner import TaskRunner
+from k8sflow.task.inside.task_runner import TaskRunner
 from k8sflow.task.spec import TaskInput, TaskName, TaskSpec
-from k8sflow.testing.runs import compiled, new_run, raised_by_user
+from k8sflow.testing.memory_run import compiled, new_run, raised_by_user
 
 _Stack = Sequence[tuple[int, int, Any]]
 

@@ -226,8 +226,8 @@ def test_processes_that_know_each_other_are_retried_together(tmp_path: Path) -> 
 def test_a_process_that_dies_has_no_result_of_an_earlier_execution(tmp_path: Path) -> None:
     """The first one has a result when the second fails, and is killed when all run again: they run a third time."""
     body = (
-        'if me == 1 and not current.retry_count:\n                wait_for(lambda: current.run["train"]["0"].finished)\n'
-        "                raise ValueError"
+        "if me == 1 and not current.retry_count:\n                "
+        'wait_for(lambda: current.run["train"]["0"].finished)\n                raise ValueError'
     )
     source = TOGETHER.format(decorators="@retry(times=2, minutes_between_retries=0)", body=body).replace(
         "if me == 0:", "if me == 0:\n            if current.retry_count == 1: os.kill(os.getpid(), 9)"

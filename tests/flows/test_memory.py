@@ -13,7 +13,11 @@ from k8sflow.storage.run_store import RunStore
 from tests.cgroups import limited_memory
 from tests.support import write_flow
 
-HEAD = "from k8sflow import FlowSpec, catch, current, retry, step\nimport glob, os, signal, subprocess, sys, time\nfrom tests.waiting import wait_for\n"
+HEAD = """
+from k8sflow import FlowSpec, catch, current, retry, step
+from tests.waiting import wait_for
+import glob, os, signal, subprocess, sys, time
+"""
 LIMIT_MEBIBYTES = 200
 FILL = "bytearray(1 << 30)"
 IN_A_CHILD = f"subprocess.run([sys.executable, '-c', '{FILL}'], check=True)"

@@ -82,7 +82,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         ("from k8sflow import FlowSpec, Parameter, resources, kubernetes, step", set()),
         ("from k8sflow import parallel_map", set()),
         ("import k8sflow.cli.flow", {"click"}),
-        ("import k8sflow.task.host.agent, k8sflow.task.inside.runner, k8sflow.storage.folder", set()),
+        ("import k8sflow.task.host.agent, k8sflow.task.inside.task_runner, k8sflow.storage.folder", set()),
         ("import k8sflow.runtime.commands.run, k8sflow.runtime.commands.attach, k8sflow.executors.local", {"click"}),
     ],
 )

@@ -143,7 +143,7 @@ class _Served:
         self._store = open_store(
             url, endpoint=endpoint, region=region, patience=Patience(patience, FIRST_ANSWER_SECONDS, say)
         )
-        self._place: str = document["place"]
+        self._run_folder: str = document["run_folder"]
         self._finder = snapshot.SnapshotFinder(
             {file: text.encode("latin-1") for file, text in document["sources"].items()}
         )
@@ -165,7 +165,9 @@ class _Served:
         """Runs the flow's file as ``__main__``, and the task in it; returns the exit code."""
         if self._lock is not None:
             os.close(self._lock)
-        pending = PendingTask(TaskSpec.from_json(task), self._record, self._store.after_fork(), self._place, result)
+        pending = PendingTask(
+            TaskSpec.from_json(task), self._record, self._store.after_fork(), self._run_folder, result
+        )
         hooks.register("instance", pending.begin)
         reseed()
         sys.argv = [*self._argv, "step", task]

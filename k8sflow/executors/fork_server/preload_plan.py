@@ -74,7 +74,7 @@ PlanStep = SetVariable | Ignore | Import
 
 
 @dataclass(frozen=True)
-class Plan:
+class PreloadPlan:
     """The libraries to import ahead.
 
     Args:
@@ -86,7 +86,7 @@ class Plan:
     late: tuple[tuple[str, str], ...] = ()
 
 
-def plan(file: Path, package: str, modules: Mapping[str, ModuleType]) -> Plan:
+def plan(file: Path, package: str, modules: Mapping[str, ModuleType]) -> PreloadPlan:
     """Plans what to import ahead of a script.
 
     Args:
@@ -99,7 +99,7 @@ def plan(file: Path, package: str, modules: Mapping[str, ModuleType]) -> Plan:
     for depth in range(1, len(parents) + 1):
         reader.module(".".join(parents[:depth]))
     reader.file(str(file), package)
-    return Plan(tuple(reader.steps), tuple(reader.late.items()))
+    return PreloadPlan(tuple(reader.steps), tuple(reader.late.items()))
 
 
 def is_library(module: ModuleType) -> bool:

@@ -15,7 +15,7 @@ from typing import IO, Any
 from k8sflow import debug_log
 from k8sflow.executors.fork_server import preload_plan, snapshot
 from k8sflow.executors.fork_server.client import ForkServer, ServerDied, Start
-from k8sflow.executors.fork_server.preload_plan import Import, Plan
+from k8sflow.executors.fork_server.preload_plan import Import, PreloadPlan
 from k8sflow.flow.script import Launch, launch_of
 from k8sflow.flow.spec import FlowSpec
 from k8sflow.storage.objects import ObjectStore
@@ -39,7 +39,7 @@ class RunToServe:
         flow: The flow's class.
         record: The run's record.
         store: Where the run's state is.
-        place: The folder of the flow that holds the run.
+        folder: The folder of the flow that holds the run.
         files: How many files a task may open (RLIMIT_NOFILE); None for as many as the server.
         outlives_sigterm: Whether SIGTERM, where the step has no handler for it, does nothing.
     """
@@ -47,12 +47,12 @@ class RunToServe:
     flow: type[FlowSpec]
     record: RunRecord
     store: ObjectStore
-    place: str
+    folder: str
     files: int | None = None
     outlives_sigterm: bool = False
 
 
-def plan_of(launch: Launch) -> Plan:
+def plan_of(launch: Launch) -> PreloadPlan:
     """The libraries that can be imported ahead of a flow's code."""
     package = (launch.script.module or "").rpartition(".")[0]
     return preload_plan.plan(launch.script.file, package, dict(sys.modules))
@@ -71,14 +71,14 @@ def start_server(run: RunToServe, lock: int | None, variables: Mapping[str, str]
         FlowDefinitionError: The flow is in no file.
     """
     launch = launch_of(run.flow)
-    plan = plan_of(launch) if preloads else Plan()
+    plan = plan_of(launch) if preloads else PreloadPlan()
     document = {
         **_preloading(launch, plan, variables),
         "launch": {"file": str(launch.script.file), "module": launch.script.module, "argv": launch.argv},
         "sources": _texts(snapshot.take(launch.script.file, launch.script.folder, sys.modules.values())),
         "record": run.record.to_document(),
         "store": _address(run.store),
-        "place": run.place,
+        "run_folder": run.folder,
         "files": run.files,
         "outlives_sigterm": run.outlives_sigterm,
         "moments": moments.noted(),
@@ -107,11 +107,11 @@ def imported_by_each_task(flow: type[FlowSpec]) -> dict[str, str]:
     return {**late, **(trial.left_out or {})}
 
 
-def _roots(plan: Plan) -> set[str]:
+def _roots(plan: PreloadPlan) -> set[str]:
     return {step.module.partition(".")[0] for step in plan.steps if isinstance(step, Import)}
 
 
-def _preloading(launch: Launch, plan: Plan, variables: Mapping[str, str]) -> dict[str, Any]:
+def _preloading(launch: Launch, plan: PreloadPlan, variables: Mapping[str, str]) -> dict[str, Any]:
     """The settings for importing libraries."""
     return {
         "folder": launch.folder,

@@ -26,7 +26,7 @@ _SECONDS = 60.0
 
 
 @dataclass(frozen=True)
-class Retry:
+class RetryPolicy:
     """The number of retries of a task, and the pauses before them.
 
     Args:
@@ -121,7 +121,7 @@ class StepPolicy:
         more_memory: The memory that it requests each time after it ran out of memory, as Kubernetes quantities.
     """
 
-    retry: Retry = Retry()
+    retry: RetryPolicy = RetryPolicy()
     timeout_seconds: float | None = None
     catch: Catch | None = None
     grace_seconds: float = DEFAULT_GRACE_SECONDS
@@ -151,7 +151,7 @@ class StepPolicy:
         """The policy that ``to_document`` wrote."""
         again = document["retry"]
         return StepPolicy(
-            Retry(**{**again, "on": tuple(again["on"])}),
+            RetryPolicy(**{**again, "on": tuple(again["on"])}),
             document["timeout_seconds"],
             Catch(**document["catch"]) if document["catch"] is not None else None,
             document.get("grace_seconds", DEFAULT_GRACE_SECONDS),
@@ -178,9 +178,9 @@ def _infrastructure_from(document: Mapping[str, Any] | None) -> InfrastructureRe
     return InfrastructureRetry(document["times"], tuple(document["pauses_seconds"]))
 
 
-def _retry_of(options: dict[str, Any] | None, *, on_kubernetes: bool) -> Retry:
+def _retry_of(options: dict[str, Any] | None, *, on_kubernetes: bool) -> RetryPolicy:
     if options is None or not options["times"]:
-        return Retry()
+        return RetryPolicy()
     minutes, backoff, longest_minutes = (options[name] for name in ("minutes_between_retries", "backoff", "max_delay"))
     longest = None if longest_minutes is None else longest_minutes * _SECONDS
     if minutes is None and not on_kubernetes:
@@ -188,7 +188,7 @@ def _retry_of(options: dict[str, Any] | None, *, on_kubernetes: bool) -> Retry:
         longest = DEFAULT_LONGEST_SECONDS_HERE if longest is None else longest
     else:
         pause, default_backoff = (DEFAULT_MINUTES_ON_KUBERNETES if minutes is None else minutes) * _SECONDS, 1.0
-    return Retry(
+    return RetryPolicy(
         times=options["times"],
         pause_seconds=pause,
         backoff=default_backoff if backoff is None else backoff,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from k8sflow.flow.graph import Graph
-from k8sflow.runtime.core.resume_plan import Plan, plan
+from k8sflow.runtime.core.resume_plan import ResumePlan, plan
 from k8sflow.runtime.session import Session
 from k8sflow.storage.clones import is_complete, mark_complete, put_commits
 from k8sflow.storage.records import RunRecord
@@ -27,7 +27,7 @@ def clone(session: Session) -> None:
     mark_complete(session.run_store)
 
 
-def plan_from(origin: RunStore, record: RunRecord, graph: Graph, step: str | None) -> Plan:
+def plan_from(origin: RunStore, record: RunRecord, graph: Graph, step: str | None) -> ResumePlan:
     """The plan for a run that resumes its origin.
 
     Args:

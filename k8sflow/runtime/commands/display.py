@@ -10,7 +10,7 @@ from k8sflow.runtime.commands import next_steps
 from k8sflow.runtime.core.actions import RunEnd, RunResult
 from k8sflow.runtime.progress import Reporter
 from k8sflow.runtime.progress.console import Console, Tone
-from k8sflow.runtime.progress.text import settled
+from k8sflow.runtime.progress.output_lines import settled
 from k8sflow.runtime.session import Session
 from k8sflow.storage.records import OutcomeRecord
 

@@ -14,7 +14,7 @@ from k8sflow.flow.decorators.pod_options import DEFAULT_OPTIONS, SIZES, merge
 from k8sflow.runtime.core.clock import RealClock
 from k8sflow.runtime.core.inbox import Inbox
 from k8sflow.runtime.progress.console import Console, Tone
-from k8sflow.runtime.progress.text import OutputLines, brief, prefixed
+from k8sflow.runtime.progress.output_lines import OutputLines, brief, prefixed
 from k8sflow.runtime.session import Session
 from k8sflow.storage.run_store import RunStore
 from k8sflow.task.inside import exit_hooks

@@ -17,14 +17,14 @@ from k8sflow.runtime.commands.clone import plan_from
 from k8sflow.runtime.commands.create import check_executors, check_names, create, prepare
 from k8sflow.runtime.commands.run import begin, show_warnings
 from k8sflow.runtime.core.actions import RunEnd
-from k8sflow.runtime.core.resume_plan import Plan, Rerun
+from k8sflow.runtime.core.resume_plan import Rerun, ResumePlan
 from k8sflow.runtime.lookup import runs_of
 from k8sflow.runtime.placement import Placement
 from k8sflow.runtime.progress.console import Console, Tone
-from k8sflow.runtime.progress.text import brief
+from k8sflow.runtime.progress.output_lines import brief
 from k8sflow.runtime.request import RunRequest, local_root
 from k8sflow.runtime.session import Session, open_session
-from k8sflow.storage.lease import Holder, folder_lease_of
+from k8sflow.storage.lease import LeaseHolder, folder_lease_of
 from k8sflow.storage.records import OutcomeRecord, RunRecord
 from k8sflow.storage.run_store import RunStore
 from k8sflow.task.spec import TaskName
@@ -130,7 +130,7 @@ def _claimed(origin: RunStore) -> Iterator[None]:
         lease.release()
 
 
-def _taken(origin: RunStore, holder: Holder | None) -> RunError:
+def _taken(origin: RunStore, holder: LeaseHolder | None) -> RunError:
     who = "another process" if holder is None or holder.is_dead else str(holder)
     if holder is not None and holder.is_resuming:
         return RunError(
@@ -156,7 +156,7 @@ def _check_parameters(origin: RunRecord, given: Collection[str]) -> None:
         )
 
 
-def _described(plan: Plan, origin: RunStore, outcome: OutcomeRecord | None, graph: Graph) -> Iterator[str]:
+def _described(plan: ResumePlan, origin: RunStore, outcome: OutcomeRecord | None, graph: Graph) -> Iterator[str]:
     """The plan in lines: for each step what is cloned, what runs again, and why."""
     yield f"Resuming {origin.pathspec}, which {_end(outcome)}:"
     kept = Counter(kept.name.step for kept in plan.kept)

@@ -25,7 +25,7 @@ from k8sflow.runtime.commands.interrupts import interrupts
 from k8sflow.runtime.core.actions import RunEnd, RunResult
 from k8sflow.runtime.core.earlier import list_executions, past_of, read_ended
 from k8sflow.runtime.core.resume_plan import Kept, Rerun, plan
-from k8sflow.runtime.lookup import Reference, runs_of
+from k8sflow.runtime.lookup import RunReference, runs_of
 from k8sflow.runtime.placement import Placement
 from k8sflow.runtime.progress import Reporter
 from k8sflow.runtime.progress.console import Console, Tone
@@ -102,7 +102,7 @@ def _show(session: Session, spec: TaskSpec, result: RunResult, console: Console,
             reporter.summary(pathspec, "succeeded", hint, good=True)
 
 
-def _step_of(text: str, reference: Reference, known: list[str]) -> str:
+def _step_of(text: str, reference: RunReference, known: list[str]) -> str:
     """The step that a reference names.
 
     Raises:

@@ -20,10 +20,10 @@ from k8sflow.storage.open_store import open_store
 from k8sflow.storage.patience import FIRST_ANSWER_SECONDS, Patience, say
 from k8sflow.storage.run_store import RUNS, RunStore
 from k8sflow.task import streams
+from k8sflow.task.conventions import RESULT_FD_VARIABLE
 from k8sflow.task.failure import failure
 from k8sflow.task.inside.entry import PendingTask, finish_threads
-from k8sflow.task.inside.runner import TaskRunner
-from k8sflow.task.protocol import RESULT_FD_VARIABLE
+from k8sflow.task.inside.task_runner import TaskRunner
 from k8sflow.task.recompile import recompiled
 from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskSpec
@@ -53,9 +53,9 @@ def run_in_pod(instance: FlowSpec) -> NoReturn:
     _leave(pending.run(type(instance), vars(instance)), before)
 
 
-def run_task(definition: FlowDefinition, settings: Settings, task: str, store_url: str, place: str) -> int:
+def run_task(definition: FlowDefinition, settings: Settings, task: str, store_url: str, folder: str) -> int:
     """Runs a task for a person, and returns the exit code."""
-    result = _result(definition, settings, TaskSpec.from_json(task), store_url, place)
+    result = _result(definition, settings, TaskSpec.from_json(task), store_url, folder)
     if result.failure is not None:
         print(result.failure.summary, result.failure.detail, sep="\n")  # noqa: T201  for the person
     return int(result.outcome.is_failure)
@@ -69,12 +69,12 @@ def _leave(code: int, before: Sequence[threading.Thread]) -> NoReturn:
     os._exit(code)
 
 
-def _result(definition: FlowDefinition, settings: Settings, spec: TaskSpec, store_url: str, place: str) -> TaskResult:
+def _result(definition: FlowDefinition, settings: Settings, spec: TaskSpec, store_url: str, folder: str) -> TaskResult:
     try:
         store = _open(settings, store_url)
-        record = RunStore(store, spec.flow, spec.run, place).read()
+        record = RunStore(store, spec.flow, spec.run, folder).read()
         found = recompiled(definition.flow, definition.attributes, record, store, definition.configs)
-        return TaskRunner(found, record, store, place).run(spec)
+        return TaskRunner(found, record, store, folder).run(spec)
     except K8sflowError as error:
         return failure(error)
 

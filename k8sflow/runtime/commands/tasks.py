@@ -24,12 +24,12 @@ from k8sflow.storage.patience import FIRST_ANSWER_SECONDS, Patience, say
 from k8sflow.storage.run_store import RunStore
 from k8sflow.task import moments
 from k8sflow.task.batch import TaskBatch
+from k8sflow.task.conventions import ENTERED, NOTICE_VARIABLE, RESULT_FD_VARIABLE
 from k8sflow.task.failure import failure
 from k8sflow.task.host.framing import Encoder, OutputStream, encode_result, encode_start
 from k8sflow.task.host.preemption import SIGTERM, note_of_sigterm, write_notice
-from k8sflow.task.host.shared import LOG_FD_VARIABLE
-from k8sflow.task.inside.runner import TaskRunner
-from k8sflow.task.protocol import ENTERED, NOTICE_VARIABLE, RESULT_FD_VARIABLE
+from k8sflow.task.host.shared_agent import LOG_FD_VARIABLE
+from k8sflow.task.inside.task_runner import TaskRunner
 from k8sflow.task.recompile import recompiled
 from k8sflow.task.result import TaskResult, failed
 

@@ -42,7 +42,7 @@ from k8sflow.runtime.core.observer import Observer
 from k8sflow.runtime.core.run_state import State
 from k8sflow.storage.records import OutcomeRecord
 from k8sflow.storage.run_store import RunStore
-from k8sflow.task.catch import commit_caught
+from k8sflow.task.catch_commit import commit_caught
 from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskName, TaskSpec
 from k8sflow.task.stored_results import write_outcome

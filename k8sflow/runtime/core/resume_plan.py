@@ -53,14 +53,14 @@ class Rerun:
 
 
 @dataclass
-class Plan:
+class ResumePlan:
     """The results that are taken over, and the tasks with which the run starts."""
 
     kept: list[Kept] = field(default_factory=list)
     reruns: list[Rerun] = field(default_factory=list)
 
 
-def plan(origin: RunStore, before: Graph, graph: Graph, is_wanted: IsWanted) -> Plan:
+def plan(origin: RunStore, before: Graph, graph: Graph, is_wanted: IsWanted) -> ResumePlan:
     """The plan for a new run of a flow.
 
     Args:
@@ -74,7 +74,7 @@ def plan(origin: RunStore, before: Graph, graph: Graph, is_wanted: IsWanted) -> 
     """
     changed = {name: _change(before.nodes.get(name), node) for name, node in graph.nodes.items()}
     scheduler = Scheduler(graph, origin.run)
-    found = Plan()
+    found = ResumePlan()
     ready = [scheduler.begin()]
     while ready:
         results = _results(origin, ready)

@@ -28,7 +28,7 @@ from k8sflow.kubernetes.preflight import (
     is_allowed,
 )
 from k8sflow.kubernetes.references import Reference, check_references
-from k8sflow.runtime.doctor.rows import Row, Section
+from k8sflow.runtime.doctor.checklist import ChecklistRow, Section
 from k8sflow.version import VERSION
 
 SECTION = Section("Cluster")
@@ -49,7 +49,7 @@ def doctors_job(settings: Settings, **options: Any) -> TaskJob:
     return sample_job("doctor", "bucket", merge(asked, DEFAULT_OPTIONS), settings)
 
 
-async def rows(api: KubernetesApi, settings: Settings) -> AsyncIterator[Row]:
+async def rows(api: KubernetesApi, settings: Settings) -> AsyncIterator[ChecklistRow]:
     """The checks of the cluster; those that need more permissions than the user has are skipped."""
     namespace = settings.kubernetes_namespace
     yield SECTION.ok("kubeconfig", f"{api.access.origin}")
@@ -88,7 +88,7 @@ async def _namespace(api: KubernetesApi, namespace: str) -> str:
     return f"{namespace}, with Pod Security {level!r}" if level else f"{namespace}, without a Pod Security level"
 
 
-async def _named(api: KubernetesApi, settings: Settings) -> list[Row]:
+async def _named(api: KubernetesApi, settings: Settings) -> list[ChecklistRow]:
     """The Secret with its keys, the service account, the images and the pods' endpoint, as the settings name them."""
     namespace, secret, account = (
         settings.kubernetes_namespace,
@@ -120,7 +120,7 @@ async def _named(api: KubernetesApi, settings: Settings) -> list[Row]:
     return rows
 
 
-async def _quotas(api: KubernetesApi, namespace: str) -> list[Row]:
+async def _quotas(api: KubernetesApi, namespace: str) -> list[ChecklistRow]:
     try:
         quotas, _ = await api.list(f"/api/v1/namespaces/{namespace}/resourcequotas")
     except ApiStatusError:
@@ -142,7 +142,7 @@ async def _quotas(api: KubernetesApi, namespace: str) -> list[Row]:
     return rows
 
 
-async def _admission(api: KubernetesApi, settings: Settings) -> list[Row]:
+async def _admission(api: KubernetesApi, settings: Settings) -> list[ChecklistRow]:
     namespace = settings.kubernetes_namespace
     if not await is_allowed(api, namespace, _PODS, "create"):
         return [SECTION.skipped("admission", "a dry run of a pod needs the permission to create pods")]
@@ -150,7 +150,7 @@ async def _admission(api: KubernetesApi, settings: Settings) -> list[Row]:
     return SECTION.of("admission", findings, "a small pod would be admitted")
 
 
-async def _controller(api: KubernetesApi) -> Row:
+async def _controller(api: KubernetesApi) -> ChecklistRow:
     try:
         await api.get(f"/apis/{flowrun.GROUP}")
     except ApiStatusError:

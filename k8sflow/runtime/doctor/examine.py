@@ -14,14 +14,14 @@ from k8sflow.kubernetes.api import KubernetesApi
 from k8sflow.kubernetes.kubeconfig import ClusterAccess, load_access
 from k8sflow.kubernetes.preflight import PATIENCE_SECONDS
 from k8sflow.runtime.doctor import cluster, machine
+from k8sflow.runtime.doctor.checklist import ChecklistRow, Section, Status
 from k8sflow.runtime.doctor.in_pod import trials_in_pod
-from k8sflow.runtime.doctor.rows import Row, Section, Status
 from k8sflow.storage.probe import Trial, server_url, skew, trials
 
 _BUCKET = Section("Bucket")
 
 
-def examine(settings: Settings, folder: Path, *, with_pod: bool, timeout_seconds: float) -> Iterator[Row]:
+def examine(settings: Settings, folder: Path, *, with_pod: bool, timeout_seconds: float) -> Iterator[ChecklistRow]:
     """The checklist, row by row.
 
     Args:
@@ -50,7 +50,7 @@ def examine(settings: Settings, folder: Path, *, with_pod: bool, timeout_seconds
         yield _BUCKET.skipped("from a pod", "not tried: correct the failures above first")
 
 
-async def _cluster(access: ClusterAccess, settings: Settings) -> list[Row]:
+async def _cluster(access: ClusterAccess, settings: Settings) -> list[ChecklistRow]:
     async with KubernetesApi(access, patience_seconds=PATIENCE_SECONDS) as api:
         try:
             return [row async for row in cluster.rows(api, settings)]
@@ -58,7 +58,7 @@ async def _cluster(access: ClusterAccess, settings: Settings) -> list[Row]:
             return [cluster.SECTION.failed("API server", error)]
 
 
-def _bucket(settings: Settings) -> Iterator[Row]:
+def _bucket(settings: Settings) -> Iterator[ChecklistRow]:
     title = "from here"
     try:
         store = open_bucket(settings)
@@ -71,7 +71,7 @@ def _bucket(settings: Settings) -> Iterator[Row]:
     store.close()
 
 
-async def _in_pod(access: ClusterAccess, settings: Settings, timeout_seconds: float) -> list[Row]:
+async def _in_pod(access: ClusterAccess, settings: Settings, timeout_seconds: float) -> list[ChecklistRow]:
     title, inside = "from a pod", settings.in_cluster()
     where = f"s3://{settings.bucket} at {inside.endpoint or 'AWS S3'}"
     async with KubernetesApi(access, patience_seconds=PATIENCE_SECONDS) as api:
@@ -81,7 +81,7 @@ async def _in_pod(access: ClusterAccess, settings: Settings, timeout_seconds: fl
             return [_BUCKET.failed(title, error)]
 
 
-def _rows(title: str, where: str, found: list[Trial]) -> Iterator[Row]:
+def _rows(title: str, where: str, found: list[Trial]) -> Iterator[ChecklistRow]:
     """One row for what worked, and one for each failure."""
     worked = [f"{trial.name} {trial.milliseconds} ms" if trial.milliseconds else trial.name
               for trial in found if not trial.failure]  # fmt: skip

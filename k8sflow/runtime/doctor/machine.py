@@ -11,14 +11,14 @@ from pathlib import Path
 
 from k8sflow import config
 from k8sflow.config import Settings
-from k8sflow.runtime.doctor.rows import Row, Section
+from k8sflow.runtime.doctor.checklist import ChecklistRow, Section
 from k8sflow.version import VERSION
 
 _SECTION = Section("This machine")
 _CLIENTS = ("aiohttp", "boto3")
 
 
-def rows(settings: Settings, folder: Path, environment: Mapping[str, str] = os.environ) -> Iterator[Row]:
+def rows(settings: Settings, folder: Path, environment: Mapping[str, str] = os.environ) -> Iterator[ChecklistRow]:
     """The checks of this machine.
 
     Args:

@@ -11,8 +11,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from k8sflow.runtime.progress.output_lines import clean
 from k8sflow.runtime.progress.tally import StepTally, Tally
-from k8sflow.runtime.progress.text import clean
 from k8sflow.units import duration
 
 _NARROWEST_BAR, _WIDEST_BAR = 8, 40

@@ -16,9 +16,9 @@ from k8sflow.flow.outcome import Outcome
 from k8sflow.outages import Notice
 from k8sflow.runtime.core.observer import Observer
 from k8sflow.runtime.core.retries import Again
+from k8sflow.runtime.progress.output_lines import OutputLines, brief, prefixed, settled
 from k8sflow.runtime.progress.silent import Silent
 from k8sflow.runtime.progress.tally import Tally
-from k8sflow.runtime.progress.text import OutputLines, brief, prefixed, settled
 from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskName, TaskSpec
 from k8sflow.units import duration

@@ -31,13 +31,14 @@ from k8sflow.flow.outcome import Outcome
 from k8sflow.outages import Notice
 from k8sflow.storage import package
 from k8sflow.storage.artifacts import blob_key
-from k8sflow.storage.logs import TimedLog
+from k8sflow.storage.log_times import TimedLog
 from k8sflow.storage.objects import ObjectStore
 from k8sflow.storage.open_store import open_store
 from k8sflow.storage.patience import FIRST_ANSWER_SECONDS, FIRST_CONTACT_SECONDS, Patience
 from k8sflow.storage.run_store import RunStore
 from k8sflow.task import moments, streams
 from k8sflow.task.batch import TaskBatch
+from k8sflow.task.conventions import MAIN_ADDRESS_VARIABLE, RESULT_FD_VARIABLE
 from k8sflow.task.failure import has_entered, never_reached, not_stored, unloadable
 from k8sflow.task.host import pod_environment
 from k8sflow.task.host.become import become_task
@@ -45,10 +46,9 @@ from k8sflow.task.host.framing import Encoder, OutputStream, encode_result
 from k8sflow.task.host.gang import MissingPeersError, wait_for_peers
 from k8sflow.task.host.preemption import Preemption
 from k8sflow.task.host.reaping import catch_signals, reap
-from k8sflow.task.host.shared import SharedHost
+from k8sflow.task.host.shared_agent import SharedHost
 from k8sflow.task.host.supervise import Stream, TaskProcess, new_pipes
 from k8sflow.task.host.uploads import LogUploads
-from k8sflow.task.protocol import MAIN_ADDRESS_VARIABLE, RESULT_FD_VARIABLE
 from k8sflow.task.result import TaskResult, failed
 from k8sflow.task.spec import EXIT_HOOK_STEP, TaskSpec
 from k8sflow.task.stored_results import withdraw_outcome, write_outcome

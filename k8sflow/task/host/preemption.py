@@ -17,8 +17,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from k8sflow.flow.outcome import Outcome
+from k8sflow.task.conventions import NOTICE_VARIABLE
 from k8sflow.task.host.supervise import TERM_SECONDS
-from k8sflow.task.protocol import NOTICE_VARIABLE
 from k8sflow.task.result import TaskResult, failed
 
 # The end of the grace, in which the task is killed if need be, and its output and its result are stored.

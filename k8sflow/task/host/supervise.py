@@ -22,12 +22,12 @@ from typing import Literal
 from k8sflow.flow.decorators.policy import TimeLimit
 from k8sflow.parallel.limits import out_of_memory_kills
 from k8sflow.storage.run_store import RunStore
+from k8sflow.task.conventions import TIME_IS_OVER
 from k8sflow.task.failure import timed_out
 from k8sflow.task.host.descendants import Process, descendants
 from k8sflow.task.host.framing import OutputStream
 from k8sflow.task.host.oom import Kills, kills_since
 from k8sflow.task.host.verdict import reported, verdict
-from k8sflow.task.protocol import TIME_IS_OVER
 from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskSpec
 from k8sflow.task.stored_results import committed_result
@@ -66,7 +66,7 @@ def new_pipes() -> Iterator[NewPipes]:
 
 
 @dataclass(frozen=True)
-class End:
+class ProcessEnd:
     """The end of a task's process.
 
     Args:
@@ -202,7 +202,7 @@ class TaskProcess:
         for process in self._below:
             process.kill()
 
-    def conclude(self, status: int, run_store: RunStore, file: str, kills_explained: int | None = None) -> End:
+    def conclude(self, status: int, run_store: RunStore, file: str, kills_explained: int | None = None) -> ProcessEnd:
         """Decides how it ended.
 
         Args:
@@ -218,4 +218,4 @@ class TaskProcess:
         committed = None if said is not None else committed_result(run_store, self.task)
         kills = self.kills(kills_explained)
         importing = "" if self._result else file
-        return End(verdict(status, said, committed, self.ended_for, kills, importing), said or committed, kills)
+        return ProcessEnd(verdict(status, said, committed, self.ended_for, kills, importing), said or committed, kills)

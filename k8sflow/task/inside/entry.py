@@ -19,9 +19,9 @@ from k8sflow.flow.config_set import ConfigSet
 from k8sflow.flow.spec import FlowSpec
 from k8sflow.storage.objects import ObjectStore
 from k8sflow.storage.records import RunRecord
+from k8sflow.task.conventions import ENTERED
 from k8sflow.task.failure import failure
-from k8sflow.task.inside.runner import TaskRunner
-from k8sflow.task.protocol import ENTERED
+from k8sflow.task.inside.task_runner import TaskRunner
 from k8sflow.task.recompile import recompiled
 from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskSpec
@@ -35,14 +35,14 @@ class PendingTask:
         spec: Which task.
         record: The run's record.
         store: Where the run's state is.
-        place: The folder of the flow in which the run is.
+        folder: The folder of the flow in which the run is.
         result: A file descriptor that takes the result.
     """
 
     spec: TaskSpec
     record: RunRecord
     store: ObjectStore
-    place: str
+    folder: str
     result: int
     code: int | None = field(default=None, init=False)
     threads: Sequence[threading.Thread] = field(default=(), init=False)
@@ -70,7 +70,7 @@ class PendingTask:
                     advice="Choose it by the command line's first word, or give each flow a file of its own.",
                 )
             definition = recompiled(flow, attributes, self.record, self.store, ConfigSet(flow))
-            result = TaskRunner(definition, self.record, self.store, self.place).run(self.spec)
+            result = TaskRunner(definition, self.record, self.store, self.folder).run(self.spec)
         except K8sflowError as error:
             result = failure(error)
         return self.report(result)

@@ -1,7 +1,7 @@
 """``@exit_hook``: calls one of a flow's functions after its run has ended, in a process or a pod of its own.
 
-Each call is a task of the pseudo step ``exit-hook``; its index is the hook's place in the list. So it finds the flow's
-code and the run's records where every task finds them, and its output is kept as theirs is.
+Each call is a task of the pseudo step ``exit-hook``; its index is the hook's position in the list. So it finds the
+flow's code and the run's records where every task finds them, and its output is kept as theirs is.
 """
 
 from __future__ import annotations

@@ -14,8 +14,8 @@ from types import FrameType
 
 from k8sflow.errors import TimeoutException
 from k8sflow.flow.decorators.policy import TimeLimit
+from k8sflow.task.conventions import TIME_IS_OVER
 from k8sflow.task.failure import timed_out
-from k8sflow.task.protocol import TIME_IS_OVER
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from k8sflow.flow.current import Parallel
-from k8sflow.task.protocol import GPUS_VARIABLE, MAIN_ADDRESS_VARIABLE
+from k8sflow.task.conventions import GPUS_VARIABLE, MAIN_ADDRESS_VARIABLE
 from k8sflow.task.spec import TaskName, TaskSpec
 
 _HERE = "127.0.0.1"

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pytest
 
 from k8sflow.client.timeline import DRIVER, Execution, Timeline, build
-from k8sflow.storage.memory import MemoryStore
+from k8sflow.storage.in_memory import MemoryStore
 from k8sflow.storage.run_store import RunStore
 from k8sflow.storage.trace import DriverMoment, ExecutionTrace, RunTrace, open_driver_trace, read_trace, write_execution
 

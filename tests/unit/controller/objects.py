@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from k8sflow.controller.driver_job import driver_job
-from k8sflow.controller.policy import Policy
+from k8sflow.controller.flowrun_policy import Policy
 
 Manifest = dict[str, Any]
 

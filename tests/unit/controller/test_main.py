@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from k8sflow.controller.__main__ import parser, policy_of
-from k8sflow.controller.policy import Policy
+from k8sflow.controller.flowrun_policy import Policy
 
 
 def test_options_default_to_those_of_the_policy() -> None:

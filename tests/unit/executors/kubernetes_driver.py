@@ -14,7 +14,7 @@ from k8sflow.executors.kubernetes.executor import KubernetesExecutor
 from k8sflow.flow.decorators.pod_options import DEFAULT_OPTIONS, PodOptions, merge
 from k8sflow.flow.graph import Graph
 from k8sflow.flow.outcome import Outcome
-from k8sflow.storage.memory import MemoryStore
+from k8sflow.storage.in_memory import MemoryStore
 from k8sflow.storage.records import Commit, RunRecord
 from k8sflow.storage.run_store import RunStore
 from k8sflow.task.result import TaskResult, Transition

@@ -10,7 +10,7 @@ from k8sflow.flow.decorators.pod_options import PodOptions, merge
 from k8sflow.flow.outcome import Outcome
 from k8sflow.task.host.framing import Encoder, encode_result, encode_start
 from k8sflow.task.result import failed
-from k8sflow.task.shared import SharedEnds
+from k8sflow.task.shared_results import SharedEnds
 from k8sflow.task.spec import TaskInput, TaskName, TaskSpec
 from tests.unit.executors.kubernetes_driver import (
     DEFAULTS,

@@ -17,9 +17,9 @@ from k8sflow.config import Settings
 from k8sflow.errors import StorageError
 from k8sflow.kubernetes.api import KubernetesApi
 from k8sflow.runtime.doctor import cluster, machine
+from k8sflow.runtime.doctor.checklist import ChecklistRow, Status
 from k8sflow.runtime.doctor.in_pod import trials_in_pod
-from k8sflow.runtime.doctor.rows import Row, Status
-from k8sflow.storage.memory import MemoryStore
+from k8sflow.storage.in_memory import MemoryStore
 from k8sflow.storage.probe import Trial, trials
 from k8sflow.storage.s3 import S3Store
 from tests.unit.kubernetes.fake_api import FakeApi, fake_api
@@ -74,10 +74,10 @@ def server() -> Iterator[FakeApi]:
         yield server
 
 
-def rows(server: FakeApi, settings: Settings = SETTINGS) -> dict[str, Row]:
+def rows(server: FakeApi, settings: Settings = SETTINGS) -> dict[str, ChecklistRow]:
     """The rows about the cluster, by their titles."""
 
-    async def collect() -> list[Row]:
+    async def collect() -> list[ChecklistRow]:
         async with KubernetesApi(server.access, patience_seconds=0.2) as api:
             return [row async for row in cluster.rows(api, settings)]
 

@@ -9,7 +9,7 @@ import pytest
 from k8sflow.errors import K8sflowError, NotFoundError, RunError
 from k8sflow.flow.graph import Graph, Node
 from k8sflow.flow.problems import Location
-from k8sflow.runtime.lookup import Reference, Runs, flow_names, run_of_any_flow, split, started
+from k8sflow.runtime.lookup import RunReference, Runs, flow_names, run_of_any_flow, split, started
 from k8sflow.storage.folder import FolderStore
 from k8sflow.storage.records import RunRecord
 from k8sflow.storage.run_store import SPINS, RunStore
@@ -56,7 +56,7 @@ def runs(folder_store: FolderStore) -> Runs:
 )
 def test_a_name_may_be_short_or_long(runs: Runs, text: str, run: str, parts: tuple[str, ...]) -> None:
     """Without a run the latest one is meant; the flow's name may be left out."""
-    assert runs.resolve(text, runs.latest_own) == Reference(runs[run], *parts)
+    assert runs.resolve(text, runs.latest_own) == RunReference(runs[run], *parts)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from k8sflow.executors.kubernetes.pods import environment
 from k8sflow.flow.compile import compile_flow
 from k8sflow.flow.decorators.pod_options import DEFAULT_OPTIONS, PodOptions
 from k8sflow.flow.decorators.pod_variables import KEYS, OF_THE_RUN
-from k8sflow.flow.decorators.policy import Catch, InfrastructureRetry, Retry, StepPolicy
+from k8sflow.flow.decorators.policy import Catch, InfrastructureRetry, RetryPolicy, StepPolicy
 from k8sflow.flow.graph import Graph
 from k8sflow.kubernetes.job import TaskJob
 from k8sflow.kubernetes.pod import pod
@@ -65,7 +65,7 @@ def test_a_timeout_sets_the_deadline_of_the_pod(tmp_path: Path) -> None:
 def test_with_is_for_the_steps_that_say_nothing(tmp_path: Path) -> None:
     """And catch passes over the steps whose way only they know."""
     found = placement(tmp_path, "retry:times=2", "catch:var=e", "kubernetes")
-    waits = Retry(2, 120.0)
+    waits = RetryPolicy(2, 120.0)
     assert dict(found.policies) == {
         "start": StepPolicy(waits, 60.0),
         "work": StepPolicy(catch=Catch("e")),
@@ -73,7 +73,7 @@ def test_with_is_for_the_steps_that_say_nothing(tmp_path: Path) -> None:
         "end": StepPolicy(waits, catch=Catch("e")),
     }
     here = placement(tmp_path / "here", "retry:times=2").policies
-    assert here["end"] == StepPolicy(Retry(2, 1.0, 2.0, 60.0))
+    assert here["end"] == StepPolicy(RetryPolicy(2, 1.0, 2.0, 60.0))
     assert here["join"] == StepPolicy(waits, 0.5)
 
 

@@ -23,7 +23,7 @@ from k8sflow.runtime.progress import Reporter, reporter
 from k8sflow.runtime.progress.console import Tone
 from k8sflow.runtime.request import RunRequest
 from k8sflow.runtime.session import open_session
-from k8sflow.storage.memory import MemoryStore
+from k8sflow.storage.in_memory import MemoryStore
 from k8sflow.storage.records import RunRecord
 from k8sflow.storage.run_store import RunStore
 from k8sflow.task.spec import TaskName

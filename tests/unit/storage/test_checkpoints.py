@@ -10,7 +10,7 @@ import pytest
 
 from k8sflow.errors import StorageError
 from k8sflow.storage.checkpoints import TaskCheckpoints, discard
-from k8sflow.storage.memory import MemoryStore
+from k8sflow.storage.in_memory import MemoryStore
 from k8sflow.storage.objects import Buffer, ObjectStore
 from k8sflow.storage.run_store import RunStore
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from k8sflow.storage.artifacts import ArtifactRef
+from k8sflow.storage.in_memory import MemoryStore
 from k8sflow.storage.layers import Layer, compose, resolve
-from k8sflow.storage.memory import MemoryStore
 from k8sflow.storage.records import Commit
 from k8sflow.storage.run_store import RunStore
 from k8sflow.storage.tables import Tables

@@ -15,7 +15,7 @@ import pytest
 from k8sflow.errors import ConfigurationError, StorageError
 from k8sflow.storage import lease as leases
 from k8sflow.storage.folder import FolderStore
-from k8sflow.storage.lease import FolderLease, Holder, Lease, ObjectLease, lease_of
+from k8sflow.storage.lease import FolderLease, Lease, LeaseHolder, ObjectLease, lease_of
 from k8sflow.storage.objects import ObjectStore
 from k8sflow.storage.run_store import RunStore
 from tests.support import wait_for
@@ -180,7 +180,7 @@ def test_the_holder_renews_the_lease_and_notices_its_loss(store: ObjectStore) ->
     wait_for(beats)
     assert beaten.is_set()
     assert not lost.is_set()
-    assert store.put_new("F/runs/r/drivers/000002.json", leases._dump(Holder("x", "elsewhere", 1)))
+    assert store.put_new("F/runs/r/drivers/000002.json", leases._dump(LeaseHolder("x", "elsewhere", 1)))
     assert lost.wait(10)
     ours.release()
     successor = ObjectLease(run).holder()

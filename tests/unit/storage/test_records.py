@@ -9,9 +9,9 @@ from typing import Any
 
 from k8sflow.flow.compile import compile_flow
 from k8sflow.flow.decorators.pod_options import PodOptions
-from k8sflow.flow.decorators.policy import Catch, Retry, StepPolicy
+from k8sflow.flow.decorators.policy import Catch, RetryPolicy, StepPolicy
 from k8sflow.storage.artifacts import ArtifactRef
-from k8sflow.storage.memory import MemoryStore
+from k8sflow.storage.in_memory import MemoryStore
 from k8sflow.storage.records import RunRecord
 from k8sflow.storage.run_store import RunStore
 from tests.support import load_flow, write_flow
@@ -30,7 +30,7 @@ SOURCE = """
         def end(self): pass
 """
 PODS = PodOptions(memory="800M", image_pull_secrets=("keys",), tolerations=({"key": "gpu"},), labels={"team": "a"})
-POLICY = StepPolicy(Retry(2, pause_seconds=3.0), timeout_seconds=60, catch=Catch("failed"))
+POLICY = StepPolicy(RetryPolicy(2, pause_seconds=3.0), timeout_seconds=60, catch=Catch("failed"))
 
 
 def _record(folder: Path) -> RunRecord:

@@ -17,7 +17,7 @@ from k8sflow import parallel_map
 from k8sflow.storage.s3 import S3Store
 from k8sflow.storage.s3_boto import BotoClient
 from k8sflow.storage.s3_client import NoAnswerError, RefusedError
-from k8sflow.storage.s3_connections import Server
+from k8sflow.storage.s3_connections import ConnectionPool
 from k8sflow.storage.s3_http import HttpClient, plain_client
 from k8sflow.storage.s3_signing import UNSIGNED, Keys, digest, path_of, query_of, signed
 from tests.cluster.s3 import S3Server
@@ -185,7 +185,7 @@ def test_each_test_has_the_client_that_it_is_about(s3_store: S3Store, boto3_stor
 @pytest.mark.s3
 def test_a_forgotten_server_closes_its_connections(s3_server: S3Server) -> None:
     """A user who reads a run has nothing to close; Python would warn of an open socket, which fails this test."""
-    server = Server(s3_server.endpoint, 1)
+    server = ConnectionPool(s3_server.endpoint, 1)
     server.keep(server.connection()[0])
     del server
     gc.collect()

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from k8sflow.client import Run
-from k8sflow.task.inside.runner import TaskRunner
+from k8sflow.task.inside.task_runner import TaskRunner
 from tests.inprocess import run_all, runner_of
 from tests.support import load_flow, write_flow
 from tests.unit.flow.graphs import SEQUENCES, Part, source

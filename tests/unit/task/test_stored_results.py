@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from k8sflow.storage.memory import MemoryStore
+from k8sflow.storage.in_memory import MemoryStore
 from k8sflow.storage.records import Commit
 from k8sflow.storage.run_store import RunStore
 from k8sflow.task.spec import TaskName, TaskSpec

@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from k8sflow.executors.fork_server.preload_plan import Ignore, Import, Plan, PlanStep, SetVariable, plan
+from k8sflow.executors.fork_server.preload_plan import Ignore, Import, PlanStep, PreloadPlan, SetVariable, plan
 
 
 def _library(name: str) -> ModuleType:
@@ -21,7 +21,7 @@ def _library(name: str) -> ModuleType:
 LIBRARIES = {name: _library(name) for name in ("one", "two", "three", "four")}
 
 
-def planned(folder: Path, source: str, **modules: str) -> Plan:
+def planned(folder: Path, source: str, **modules: str) -> PreloadPlan:
     """The plan of a flow's file, with modules of the user's beside it."""
     file = folder / "flow.py"
     file.write_text(textwrap.dedent(source))

@@ -9,7 +9,7 @@ import pytest
 
 from k8sflow import catch, retry, timeout
 from k8sflow.flow.decorators import base, registry
-from k8sflow.flow.decorators.policy import PAID, Catch, Retry, StepPolicy
+from k8sflow.flow.decorators.policy import PAID, Catch, RetryPolicy, StepPolicy
 
 
 def policy(*decorators: Any, on_kubernetes: bool = False) -> StepPolicy:
@@ -28,11 +28,11 @@ def policy(*decorators: Any, on_kubernetes: bool = False) -> StepPolicy:
     ("decorators", "expected"),
     [
         ((), StepPolicy()),
-        ((retry,), StepPolicy(Retry(3, 1.0, 2.0, 60.0))),
+        ((retry,), StepPolicy(RetryPolicy(3, 1.0, 2.0, 60.0))),
         ((retry(times=0),), StepPolicy()),
-        ((retry(times=100, minutes_between_retries=0.5),), StepPolicy(Retry(100, 30.0))),
-        ((retry(times=2, on=("out_of_memory",)),), StepPolicy(Retry(2, 1.0, 2.0, 60.0, on=("out_of_memory",)))),
-        ((retry(minutes_between_retries=1, backoff=2, max_delay=10),), StepPolicy(Retry(3, 60.0, 2.0, 600.0))),
+        ((retry(times=100, minutes_between_retries=0.5),), StepPolicy(RetryPolicy(100, 30.0))),
+        ((retry(times=2, on=("out_of_memory",)),), StepPolicy(RetryPolicy(2, 1.0, 2.0, 60.0, on=("out_of_memory",)))),
+        ((retry(minutes_between_retries=1, backoff=2, max_delay=10),), StepPolicy(RetryPolicy(3, 60.0, 2.0, 600.0))),
         ((timeout(seconds=5),), StepPolicy(timeout_seconds=5)),
         ((timeout(seconds=5, grace_seconds=0),), StepPolicy(timeout_seconds=5, grace_seconds=0)),
         ((timeout(hours=1, minutes=1, seconds=1),), StepPolicy(timeout_seconds=3661)),
@@ -59,18 +59,18 @@ def test_a_retry_waits_longer_on_kubernetes_by_default() -> None:
 
 def test_pauses_grow_up_to_the_longest() -> None:
     """A thousand retries don't overflow."""
-    assert [Retry(9, 10, 2).pause_before(number) for number in (1, 2, 3)] == [10, 20, 40]
-    assert Retry(9, 10, 1e9, 99).pause_before(1000) == 99
-    assert Retry(9, 10, 1e9).pause_before(1000) == float("inf")
+    assert [RetryPolicy(9, 10, 2).pause_before(number) for number in (1, 2, 3)] == [10, 20, 40]
+    assert RetryPolicy(9, 10, 1e9, 99).pause_before(1000) == 99
+    assert RetryPolicy(9, 10, 1e9).pause_before(1000) == float("inf")
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("retry", StepPolicy(Retry(3, 1.0, 2.0, 60.0))),
-        ("retry:times=5,minutes_between_retries=0.1", StepPolicy(Retry(5, 6.0))),
-        ("retry:on=user_error|timed_out", StepPolicy(Retry(3, 1.0, 2.0, 60.0, on=PAID[:2]))),
-        ('retry:on=["timed_out"]', StepPolicy(Retry(3, 1.0, 2.0, 60.0, on=("timed_out",)))),
+        ("retry", StepPolicy(RetryPolicy(3, 1.0, 2.0, 60.0))),
+        ("retry:times=5,minutes_between_retries=0.1", StepPolicy(RetryPolicy(5, 6.0))),
+        ("retry:on=user_error|timed_out", StepPolicy(RetryPolicy(3, 1.0, 2.0, 60.0, on=PAID[:2]))),
+        ('retry:on=["timed_out"]', StepPolicy(RetryPolicy(3, 1.0, 2.0, 60.0, on=("timed_out",)))),
         ("timeout:minutes=2", StepPolicy(timeout_seconds=120)),
         ("catch:var=oops,print_exception=no", StepPolicy(catch=Catch("oops", print_exception=False))),
     ],

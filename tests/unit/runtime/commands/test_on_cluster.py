@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 
-from k8sflow.cli import cluster as cli
+from k8sflow.cli import kubernetes as cli
 from k8sflow.config import Settings
 from k8sflow.errors import NotFoundError, RunError
 from k8sflow.executors.kubernetes.pods import job_name
@@ -28,8 +28,8 @@ from k8sflow.kubernetes.names import owner_name
 from k8sflow.runtime.commands.on_cluster import OnCluster, kill, runs_to_kill, selected
 from k8sflow.runtime.lookup import Runs
 from k8sflow.runtime.progress.console import Tone
+from k8sflow.storage.in_memory import MemoryStore
 from k8sflow.storage.lease import ObjectLease
-from k8sflow.storage.memory import MemoryStore
 from k8sflow.storage.objects import ObjectStore
 from k8sflow.storage.records import OutcomeRecord, RunRecord
 from k8sflow.storage.run_store import RunStore

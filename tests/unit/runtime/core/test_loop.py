@@ -16,7 +16,7 @@ from k8sflow.errors import RunCancelledError, RunError, StorageError, Superseded
 from k8sflow.executors.base import Finished, Report, Started, TaskEvent
 from k8sflow.flow.checks import graph as lint
 from k8sflow.flow.compile import compile_flow
-from k8sflow.flow.decorators.policy import Catch, InfrastructureRetry, Retry, StepPolicy
+from k8sflow.flow.decorators.policy import Catch, InfrastructureRetry, RetryPolicy, StepPolicy
 from k8sflow.flow.graph import Graph
 from k8sflow.flow.outcome import Outcome
 from k8sflow.runtime.core.actions import RunResult
@@ -360,7 +360,7 @@ def test_a_finished_run_is_taken_over_at_once(tmp_path: Path) -> None:
 def test_a_user_retry_waits_without_holding_a_worker(tmp_path: Path) -> None:
     """In virtual time: each pause is longer than the one before, up to the longest; attempts count up."""
     world = World(_graph(Plain()), tmp_path)
-    world.policies = {"s1": StepPolicy(Retry(4, pause_seconds=60, backoff=3, longest_pause_seconds=400))}
+    world.policies = {"s1": StepPolicy(RetryPolicy(4, pause_seconds=60, backoff=3, longest_pause_seconds=400))}
     world.behave = lambda spec: _failure(Outcome.USER_ERROR) if spec.name.step == "s1" and spec.attempt < 4 else None
     assert world.drive().is_success
     begins = [moment for moment, spec in world.started if spec.name.step == "s1"]
@@ -390,7 +390,7 @@ def test_the_users_budget_pays_for_code_alone(
     kinds = {"u": Outcome.USER_ERROR, "t": Outcome.TIMED_OUT, "o": Outcome.OUT_OF_MEMORY, "n": Outcome.NODE_LOST,
              "b": Outcome.BAD_IMAGE}  # fmt: skip
     world = World(_graph(Plain()), tmp_path)
-    world.policies = {"s1": StepPolicy(Retry(times, on=tuple(kinds[kind].value for kind in on)))}
+    world.policies = {"s1": StepPolicy(RetryPolicy(times, on=tuple(kinds[kind].value for kind in on)))}
 
     def behave(spec: TaskSpec) -> TaskResult | None:
         if spec.name.step != "s1" or spec.attempt >= len(outcomes):
@@ -405,7 +405,7 @@ def test_the_users_budget_pays_for_code_alone(
 def test_catch_lets_the_run_go_on_after_the_last_retry(tmp_path: Path) -> None:
     """With the exception in the artifact, what the step before left, and the step's only transition."""
     world = World(_graph(Plain(), Split(((), ()))), tmp_path)
-    world.policies = {"s1": StepPolicy(Retry(1), catch=Catch("failed"))}
+    world.policies = {"s1": StepPolicy(RetryPolicy(1), catch=Catch("failed"))}
     found = Failure("ValueError: no", "Traceback …: no", error_type="builtins.ValueError")
     world.behave = lambda spec: TaskResult(Outcome.USER_ERROR, failure=found) if spec.name.step == "s1" else None
     assert world.drive().is_success
@@ -436,7 +436,7 @@ def test_a_driver_that_dies_counts_the_retries_of_those_before_it(
     """Whenever drivers die, no execution is run twice under one name, and none more than the budget allows (I5)."""
     graph = _graph(*parts)
     world = World(graph, tmp_path_factory.mktemp("run"), (2,), random.Random(seed))
-    world.policies = {step: StepPolicy(Retry(failures, pause_seconds=5)) for step in graph.nodes}
+    world.policies = {step: StepPolicy(RetryPolicy(failures, pause_seconds=5)) for step in graph.nodes}
     ended: Counter[TaskSpec] = Counter()
 
     def behave(spec: TaskSpec) -> TaskResult | None:
@@ -477,7 +477,7 @@ def test_an_execution_that_died_with_its_driver_has_a_number_of_its_own(
     """The next one has another; one that runs on without its driver is found again under its own (I5)."""
     world = World(_graph(Plain()), tmp_path)
     world.outlives = outlives
-    world.policies = {"s1": StepPolicy(Retry(1))}
+    world.policies = {"s1": StepPolicy(RetryPolicy(1))}
     for attempt in started:
         log = world.run_store.open_log("s1", "0", attempt, "stdout")
         log.write(b"")
@@ -561,7 +561,7 @@ def test_processes_that_know_each_other_fail_once(tmp_path: Path) -> None:
     """However many of them were ended for one; a driver that dies hands on the count, and @retry pays once for each."""
     world = World(compile_flow(load_flow(write_flow(tmp_path, TOGETHER))).graph, tmp_path / "store")
     world.outlives = False
-    world.policies = {"train": StepPolicy(Retry(2))}
+    world.policies = {"train": StepPolicy(RetryPolicy(2))}
     world.run_store.commit("start", "0", Commit(0, ("train",), {}, foreach=ForeachItems(3, ())))
     for task, outcome in (("0", Outcome.CANCELLED), ("1", Outcome.USER_ERROR), ("2", Outcome.CANCELLED)):
         world.run_store.write_outcome("train", task, 0, OutcomeRecord(outcome, world.time))
@@ -627,7 +627,7 @@ def _memory_of(world: World, step: str) -> list[tuple[int, str]]:
 def test_a_task_that_ran_out_of_memory_gets_more_until_the_maximum(tmp_path: Path) -> None:
     """This costs no retry; the user's retries come after it, and the last words name the option to change."""
     world = World(_graph(Plain()), tmp_path)
-    world.policies = {"s1": StepPolicy(Retry(1), more_memory=("400M", "500M"))}
+    world.policies = {"s1": StepPolicy(RetryPolicy(1), more_memory=("400M", "500M"))}
     world.behave = lambda spec: _failure(Outcome.OUT_OF_MEMORY) if spec.name.step == "s1" else None
     result = world.drive().result
     assert _memory_of(world, "s1") == [(0, ""), (1, "400M"), (2, "500M"), (3, "500M")]
@@ -641,7 +641,7 @@ def test_the_memory_stays_raised_after_other_failures(tmp_path: Path) -> None:
     """An eviction and an error of the user's don't take it back, nor do they raise it."""
     ends = [Outcome.OUT_OF_MEMORY, Outcome.EVICTED, Outcome.USER_ERROR]
     world = World(_graph(Plain()), tmp_path)
-    world.policies = {"s1": StepPolicy(Retry(1), more_memory=("2Gi", "4Gi"))}
+    world.policies = {"s1": StepPolicy(RetryPolicy(1), more_memory=("2Gi", "4Gi"))}
     world.behave = lambda spec: (
         _failure(ends[spec.attempt]) if spec.name.step == "s1" and spec.attempt < len(ends) else None
     )

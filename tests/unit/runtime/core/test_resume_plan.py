@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from k8sflow.flow.compile import compile_flow
 from k8sflow.flow.graph import Graph
-from k8sflow.runtime.core.resume_plan import Plan, plan
+from k8sflow.runtime.core.resume_plan import ResumePlan, plan
 from k8sflow.runtime.core.scheduler import Scheduler
 from k8sflow.storage.clones import RawCommit
 from k8sflow.storage.folder import FolderStore
@@ -26,7 +26,7 @@ from tests.unit.flow.graphs import SEQUENCES, Part
 from tests.unit.runtime.core.test_loop import World, _graph
 
 
-def _names(found: Plan) -> tuple[set[str], dict[str, str | None]]:
+def _names(found: ResumePlan) -> tuple[set[str], dict[str, str | None]]:
     return {str(k.name) for k in found.kept}, {str(r.task.name): r.why for r in found.reruns}
 
 

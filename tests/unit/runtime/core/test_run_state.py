@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from k8sflow.errors import RunError
 from k8sflow.executors.base import Finished
 from k8sflow.flow.checks import graph as lint
-from k8sflow.flow.decorators.policy import Catch, Retry, StepPolicy
+from k8sflow.flow.decorators.policy import Catch, RetryPolicy, StepPolicy
 from k8sflow.flow.graph import Graph
 from k8sflow.flow.outcome import Outcome
 from k8sflow.runtime.core.actions import (
@@ -26,12 +26,12 @@ from k8sflow.runtime.core.actions import (
     Opened,
     PauseOver,
     Record,
+    Retry,
     RunEnd,
     RunResult,
     Start,
     Submit,
 )
-from k8sflow.runtime.core.actions import Retry as RetryAction
 from k8sflow.runtime.core.earlier import Earlier
 from k8sflow.runtime.core.retries import Again
 from k8sflow.runtime.core.run_state import OneTask, RunState
@@ -103,7 +103,7 @@ class World:
                         self.running |= {task.name: task for task in tasks}
                         self.followed |= {task.name: task for task in tasks}
                         self.started |= {task.name: task.attempt for task in tasks}
-                    case RetryAction(tasks=tasks):
+                    case Retry(tasks=tasks):
                         events.append(PauseOver(tasks))
                     case CatchFailure(task):
                         step = task.name.step
@@ -171,7 +171,7 @@ def test_drivers_that_die_count_the_retries_of_those_before_them(
 ) -> None:
     """No execution runs twice under one number, and no task fails more often than its budget allows."""
     world = World(_graph(*parts), (2,), random.Random(seed))
-    world.policies = {step: StepPolicy(Retry(failures)) for step in world.graph.nodes}
+    world.policies = {step: StepPolicy(RetryPolicy(failures)) for step in world.graph.nodes}
     world.outlives = outlives
 
     def fails(task: TaskSpec) -> bool:
@@ -214,7 +214,7 @@ def test_a_pause_that_has_passed_since_a_drivers_death_is_not_waited_for() -> No
         {"start/0": Transition(("s1",))}, {"s1/0": 0}, {"s1/0": {0: OutcomeRecord(Outcome.NODE_LOST, 100.0)}}
     )
     *_, retry = RunState(graph, "r", earlier=earlier).handle(Start(100.5))
-    assert isinstance(retry, RetryAction)
+    assert isinstance(retry, Retry)
     assert (retry.again, retry.pause_seconds) == (Again(2.0), 1.5)
     assert [task.attempt for task in retry.tasks] == [1]
 

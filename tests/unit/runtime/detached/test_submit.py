@@ -28,7 +28,7 @@ from k8sflow.runtime.detached.status import FlowRunStatus, final_status, running
 from k8sflow.runtime.placement import Placement
 from k8sflow.runtime.progress.tally import Tally
 from k8sflow.runtime.session import Session
-from k8sflow.storage.memory import MemoryStore
+from k8sflow.storage.in_memory import MemoryStore
 from k8sflow.storage.records import RunRecord
 from k8sflow.storage.run_store import RunStore
 from k8sflow.task.result import Failure, TaskResult, failed

@@ -9,12 +9,12 @@ import pytest
 
 from k8sflow.executors.base import Finished, Output, Started, TaskEvent
 from k8sflow.flow.compile import compile_flow
-from k8sflow.flow.decorators.policy import Catch, Retry, StepPolicy
+from k8sflow.flow.decorators.policy import Catch, RetryPolicy, StepPolicy
 from k8sflow.flow.graph import Graph
 from k8sflow.flow.outcome import Outcome
 from k8sflow.runtime.core.retries import Again
 from k8sflow.runtime.progress.follow import RunFollower
-from k8sflow.storage.memory import MemoryStore
+from k8sflow.storage.in_memory import MemoryStore
 from k8sflow.storage.records import Commit, OutcomeRecord
 from k8sflow.storage.run_store import RunStore
 from k8sflow.task.result import TaskResult
@@ -101,7 +101,7 @@ class Followed:
 @pytest.fixture
 def followed(tmp_path: Path) -> Followed:
     graph = compile_flow(load_flow(write_flow(tmp_path, FLOW))).graph
-    return Followed(graph, StepPolicy(Retry(2), catch=Catch("failed")))
+    return Followed(graph, StepPolicy(RetryPolicy(2), catch=Catch("failed")))
 
 
 def test_tasks_that_were_done_before_are_counted_only(followed: Followed) -> None:

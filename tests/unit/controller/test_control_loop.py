@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from k8sflow.controller.worker import Worker
+from k8sflow.controller.control_loop import ControlLoop
 from k8sflow.kubernetes.api import KubernetesApi
 from tests.unit.controller.flowrun_api import FlowRunApi, flowrun_api
 from tests.unit.controller.objects import POLICY, flowrun, job
@@ -22,12 +22,12 @@ def server() -> Iterator[FlowRunApi]:
         yield running
 
 
-def work(server: FlowRunApi, feed: Callable[[Worker], None], until: Callable[[], object]) -> None:
+def work(server: FlowRunApi, feed: Callable[[ControlLoop], None], until: Callable[[], object]) -> None:
     """Runs a worker until a condition is true at the server."""
 
     async def scenario() -> None:
         async with KubernetesApi(server.access, patience_seconds=0.0) as api:
-            worker = Worker(api, POLICY, lambda: 0.0)
+            worker = ControlLoop(api, POLICY, lambda: 0.0)
             running = asyncio.create_task(worker.run())
             feed(worker)
             await asyncio.to_thread(server.wait, until)
@@ -53,7 +53,7 @@ def test_a_flowrun_that_is_deleted_meanwhile_gets_no_job(server: FlowRunApi) -> 
     """Watches of different kinds lag, so the FlowRun is read before any action."""
     deleted, present = flowrun(name="deleted"), server.put("flowruns", flowrun())
 
-    def feed(worker: Worker) -> None:
+    def feed(worker: ControlLoop) -> None:
         worker.flowrun_changed(deleted, is_deleted=False)
         worker.flowrun_changed(present, is_deleted=False)
 
@@ -67,7 +67,7 @@ def test_a_restarted_controller_leaves_a_running_run_alone(server: FlowRunApi) -
     server.put("jobs", job(first))
     other = server.put("flowruns", flowrun(name="other"))
 
-    def feed(worker: Worker) -> None:
+    def feed(worker: ControlLoop) -> None:
         worker.flowrun_changed(first, is_deleted=False)
         worker.flowrun_changed(other, is_deleted=False)
 
@@ -81,7 +81,7 @@ def test_an_error_about_one_flowrun_is_retried_and_does_not_affect_others(server
     bad, good = server.put("flowruns", flowrun(name="bad")), server.put("flowruns", flowrun(name="good"))
     server.fail("GET", "flowruns/bad", 403, times=1)
 
-    def feed(worker: Worker) -> None:
+    def feed(worker: ControlLoop) -> None:
         worker.flowrun_changed(bad, is_deleted=False)
         worker.flowrun_changed(good, is_deleted=False)
 
@@ -95,7 +95,7 @@ def test_a_deleted_job_is_recreated(server: FlowRunApi) -> None:
     run = server.put("flowruns", flowrun(status={"phase": "Running"}))
     old = job(run)
 
-    def feed(worker: Worker) -> None:
+    def feed(worker: ControlLoop) -> None:
         worker.job_changed(old, is_deleted=False)
         worker.flowrun_changed(run, is_deleted=False)
         worker.job_changed(old, is_deleted=True)
@@ -108,7 +108,7 @@ def test_the_deletion_of_a_job_is_noticed_without_a_watch(server: FlowRunApi) ->
 
     async def scenario() -> None:
         async with KubernetesApi(server.access, patience_seconds=0.0) as api:
-            worker = Worker(api, POLICY, lambda: 0.0)
+            worker = ControlLoop(api, POLICY, lambda: 0.0)
             worker.job_changed(job(run), is_deleted=False)
             worker.flowrun_changed(run, is_deleted=False)
             running = [asyncio.create_task(work) for work in (worker.run(), worker.refresh(0.01))]

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable
 from http import HTTPStatus
 
-from k8sflow.controller.policy import Policy
+from k8sflow.controller.flowrun_policy import Policy
 from k8sflow.controller.reconcile import Decision, Observed, is_ours, reconcile
 from k8sflow.errors import ApiStatusError, KubernetesError
 from k8sflow.kubernetes import flowrun as flowruns
@@ -26,7 +26,7 @@ _LONGEST_PAUSE_SECONDS = 60.0
 logger = logging.getLogger(__name__)
 
 
-class Worker:
+class ControlLoop:
     """Advances the FlowRuns of some namespaces.
 
     Args:

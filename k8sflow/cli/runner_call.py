@@ -25,7 +25,7 @@ _ALIASES = {"decospecs": "with", "step_to_rerun": "step"}
 
 
 @dataclass(frozen=True)
-class Call:
+class RunnerCall:
     """A request of a ``Runner``.
 
     Args:
@@ -39,16 +39,16 @@ class Call:
     values: Mapping[str, Any]
 
 
-def received(arguments: Sequence[str]) -> Call | None:
+def received(arguments: Sequence[str]) -> RunnerCall | None:
     """The request of the ``Runner`` that started this process; None for a command line that a person typed."""
     match arguments:
         case [command, option, file] if option == _CALL:
             document = json.loads(Path(file).read_text(encoding="utf-8"))
-            return Call(tuple(document["words"]), command, document["values"])
+            return RunnerCall(tuple(document["words"]), command, document["values"])
     return None
 
 
-def expanded(group: click.Group, call: Call, parameters: Mapping[str, Parameter]) -> list[str]:
+def expanded(group: click.Group, call: RunnerCall, parameters: Mapping[str, Parameter]) -> list[str]:
     """A call as a command line, without the program.
 
     Args:

@@ -18,15 +18,16 @@ from k8sflow.storage import package
 from k8sflow.storage.artifacts import ArtifactStore
 from k8sflow.task.batch import TaskBatch
 from k8sflow.task.host.framing import Encoder, OutputStream, Piece, ResultLine, StartLine, decode, encode_result
-from k8sflow.task.inside.runner import TaskRunner
+from k8sflow.task.inside.task_runner import TaskRunner
 from k8sflow.task.result import TERMINATION_MESSAGE_BYTES, TaskResult, Transition, failed
-from k8sflow.task.shared import SharedEnds
+from k8sflow.task.shared_results import SharedEnds
 from k8sflow.task.spec import TaskInput, TaskName, TaskSpec
 from tests.inprocess import runner_of
 from tests.support import DEADLINE_SECONDS, environment, load_flow, wait_for, write_flow
 
 SOURCE = """
     import os, signal, sys, time
+    from tests.waiting import wait_for
     from k8sflow import current
     class F(FlowSpec):
         @step
@@ -124,7 +125,7 @@ def test_a_branch_that_fails_or_dies_leaves_its_siblings_alone(tmp_path: Path) -
 def test_a_branch_that_kills_its_parent_costs_the_branches_after_it_nothing(tmp_path: Path) -> None:
     """They run again in another pod; those that ran beside it have failed with it."""
     body = (
-        "open(f'{self.input}.here', 'w').close()\nwhile not os.path.exists('5.here'): time.sleep(0.01)\n"
+        "open(f'{self.input}.here', 'w').close()\nwait_for(lambda: os.path.exists('5.here'))\n"
         "if self.input == 4: os.kill(os.getppid(), signal.SIGKILL)\ntime.sleep(60)"
     )
     code, message, log = pod(tmp_path, body, "--at-a-time=2").ended()
@@ -139,7 +140,7 @@ def test_as_many_run_at_a_time_as_were_asked_for_and_share_the_cores(tmp_path: P
     """Each waits for the file that the next one makes."""
     body = (
         "from pathlib import Path\nPath(str(self.input)).touch()\n"
-        "while not Path(str(4 + (self.input - 3) % 4)).exists(): time.sleep(0.01)\n"
+        "wait_for(lambda: Path(str(4 + (self.input - 3) % 4)).exists())\n"
         "self.cores = [os.environ[name] for name in ('K8SFLOW_CPUS', 'OMP_NUM_THREADS')]"
     )
     shared = pod(tmp_path, body, "--at-a-time=4", K8SFLOW_CPUS="8")
@@ -165,7 +166,7 @@ def test_a_pod_that_is_asked_to_end_reports_what_is_done(tmp_path: Path) -> None
 
 def test_branches_may_finish_in_the_grace_of_their_pod(tmp_path: Path) -> None:
     """They are shown that it is about to end."""
-    body = "open(f'{self.input}.here', 'w').close()\nwhile not current.preempted: time.sleep(0.01)"
+    body = "open(f'{self.input}.here', 'w').close()\nwait_for(lambda: current.preempted)"
     shared = pod(tmp_path, body, "--termination-grace=30", "--at-a-time=4")
     wait_for(lambda: len(list((tmp_path / "work/code").glob("*.here"))) == 4)
     shared.process.send_signal(signal.SIGTERM)
@@ -177,7 +178,7 @@ def test_branches_may_finish_in_the_grace_of_their_pod(tmp_path: Path) -> None:
 def test_a_branch_that_fails_in_the_grace_of_its_pod_has_no_end_and_no_other_one_starts(tmp_path: Path) -> None:
     """Like those that have not started, it runs again in another pod, and uses up no retry."""
     body = (
-        "open(f'{self.input}.here', 'w').close()\nwhile not current.preempted: time.sleep(0.01)\n"
+        "open(f'{self.input}.here', 'w').close()\nwait_for(lambda: current.preempted)\n"
         "if self.input == 5: raise ValueError('later')"
     )
     shared = pod(tmp_path, body, "--termination-grace=30", "--at-a-time=2")

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from k8sflow.storage.logs import Mark, marks, missing_end, scrub, timed_lines
-from k8sflow.storage.memory import MemoryStore
+from k8sflow.storage.in_memory import MemoryStore
+from k8sflow.storage.log_times import Mark, marks, missing_end, scrub, timed_lines
 from k8sflow.storage.objects import Buffer, ObjectStore
 from k8sflow.storage.run_store import RunStore
 from k8sflow.storage.s3_log import S3Log, append_to_parts, read_log

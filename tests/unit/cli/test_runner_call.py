@@ -10,8 +10,8 @@ import click
 import pytest
 
 from k8sflow import FlowSpec, IncludeFile, JSONType, Parameter
-from k8sflow.cli.calls import Call, expanded, received
 from k8sflow.cli.flow import _group
+from k8sflow.cli.runner_call import RunnerCall, expanded, received
 from k8sflow.errors import ParameterError
 from k8sflow.flow.compile import declared
 
@@ -67,7 +67,7 @@ GROUP = _group(declared(F))
 )
 def test_arguments_become_words(values: dict[str, Any], words: list[str]) -> None:
     """None is an option that is not given."""
-    line = expanded(GROUP, Call((), "run", values), declared(F).parameters)
+    line = expanded(GROUP, RunnerCall((), "run", values), declared(F).parameters)
     assert line == ["run", *words]
 
 
@@ -75,7 +75,9 @@ def test_an_argument_without_a_dash_is_a_word() -> None:
     """An example is the step of resume; an option of the group is before the command."""
     group = click.Group(params=[click.Option(["--quiet"], is_flag=True)])
     group.add_command(click.Command("resume", params=[click.Argument(["step"]), click.Option(["--origin-run-id"])]))
-    call = Call(("--config", "a", "b"), "resume", {"step_to_rerun": "train", "origin_run_id": "r1", "quiet": True})
+    call = RunnerCall(
+        ("--config", "a", "b"), "resume", {"step_to_rerun": "train", "origin_run_id": "r1", "quiet": True}
+    )
     assert expanded(group, call, {}) == [
         "--config", "a", "b", "--quiet", "resume", "train", "--origin-run-id=r1"
     ]  # fmt: skip
@@ -85,7 +87,7 @@ def test_a_call_is_received_and_what_was_typed_is_left_alone(tmp_path: Path) -> 
     """Also where it looks alike."""
     file = tmp_path / "call"
     file.write_text(json.dumps({"words": ["--config", "a", "b"], "values": {"text": "ü"}}))
-    assert received(["run", "--k8sflow-call", str(file)]) == Call(("--config", "a", "b"), "run", {"text": "ü"})
+    assert received(["run", "--k8sflow-call", str(file)]) == RunnerCall(("--config", "a", "b"), "run", {"text": "ü"})
     for line in ([], ["run"], ["run", "--count", "3"], ["--k8sflow-call"], ["run", "--text", "--k8sflow-call", "x"]):
         assert received(line) is None
 
@@ -94,19 +96,19 @@ def test_a_call_is_received_and_what_was_typed_is_left_alone(tmp_path: Path) -> 
 def test_a_list_that_would_become_another_one_is_refused(words: list[str]) -> None:
     """A part has the separator in it, or the only one is empty."""
     with pytest.raises(ParameterError, match="can't be a part of the list"):
-        expanded(GROUP, Call((), "run", {"words": words}), declared(F).parameters)
+        expanded(GROUP, RunnerCall((), "run", {"words": words}), declared(F).parameters)
 
 
 @pytest.mark.parametrize(("value", "word"), [("false", "--no-quick"), ("True", "--quick"), (0, "--no-quick")])
 def test_a_flag_may_be_a_text(value: object, word: str) -> None:
     """Which means what it says."""
-    found = expanded(GROUP, Call((), "run", {"quick": value}), declared(F).parameters)
+    found = expanded(GROUP, RunnerCall((), "run", {"quick": value}), declared(F).parameters)
     assert found == ["run", word]
 
 
 def test_an_unknown_argument_is_reported() -> None:
     """The error proposes the closest option."""
     with pytest.raises(ParameterError, match="run has no option 'cuont'") as raised:
-        expanded(GROUP, Call((), "run", {"cuont": 3}), declared(F).parameters)
+        expanded(GROUP, RunnerCall((), "run", {"cuont": 3}), declared(F).parameters)
     assert "Did you mean 'count'?" in raised.value.advice
     assert "max_workers" in raised.value.advice

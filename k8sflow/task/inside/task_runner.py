@@ -22,10 +22,10 @@ from k8sflow.task import moments
 from k8sflow.task.failure import failure, said
 from k8sflow.task.inherited import inherited_by
 from k8sflow.task.inside import exit_hooks
-from k8sflow.task.inside.call import call_step
-from k8sflow.task.inside.context import Context
+from k8sflow.task.inside.call_step import call_step
 from k8sflow.task.inside.current_facts import current_facts
 from k8sflow.task.inside.inputs import Inputs
+from k8sflow.task.inside.task_context import Context
 from k8sflow.task.inside.time_limit import limited
 from k8sflow.task.inside.together import environment_set
 from k8sflow.task.inside.transition import as_written
@@ -42,18 +42,18 @@ class TaskRunner:
         definition: The flow.
         record: What was asked for when the run was started.
         store: Where the run's state is.
-        place: The folder of the flow in which the run is.
+        folder: The folder of the flow in which the run is.
     """
 
     definition: FlowDefinition
     record: RunRecord
     store: ObjectStore
-    place: str = RUNS
+    folder: str = RUNS
 
     @property
     def run_store(self) -> RunStore:
         """The records of the run."""
-        return RunStore(self.store, self.record.flow, self.record.run, self.place)
+        return RunStore(self.store, self.record.flow, self.record.run, self.folder)
 
     def run(self, spec: TaskSpec) -> TaskResult:
         """Runs a task; whatever happens in the user's code becomes a result, and is written to the store."""

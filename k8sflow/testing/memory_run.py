@@ -20,10 +20,10 @@ from k8sflow.flow.problems import did_you_mean
 from k8sflow.flow.spec import FlowSpec
 from k8sflow.runtime.commands.create import fixed_values
 from k8sflow.storage.artifacts import ArtifactStore
-from k8sflow.storage.memory import MemoryStore
+from k8sflow.storage.in_memory import MemoryStore
 from k8sflow.storage.records import RunRecord, new_run_id
 from k8sflow.storage.run_store import RunStore
-from k8sflow.task.inside.runner import TaskRunner
+from k8sflow.task.inside.task_runner import TaskRunner
 from k8sflow.user import current_user
 
 _OUR_FILES = f"{Path(__file__).resolve().parent.parent}{os.sep}"

@@ -13,8 +13,8 @@ import click
 
 from k8sflow import config, debug_log, units
 from k8sflow.cli import completion, logs, output
-from k8sflow.cli.errors import errors_shown
 from k8sflow.cli.scope import Scope
+from k8sflow.cli.show_errors import errors_shown
 from k8sflow.errors import K8sflowError, NotFoundError, RunError
 from k8sflow.flow.definition import FlowDefinition
 from k8sflow.runtime.request import code_folder
@@ -174,20 +174,20 @@ def _killed(cluster: OnCluster, run: Any, terminal: Any) -> K8sflowError | None:
     return None
 
 
-def _place(scope: Scope) -> click.Parameter:
-    return click.Argument(["place"], metavar="[RUN/]STEP[/TASK]", shell_complete=completion.names_in(scope))
+def _task_argument(scope: Scope) -> click.Parameter:
+    return click.Argument(["named"], metavar="[RUN/]STEP[/TASK]", shell_complete=completion.names_in(scope))
 
 
-def _found(cluster: OnCluster, place: str) -> tuple[str, list[LiveTask], str]:
+def _found(cluster: OnCluster, named: str) -> tuple[str, list[LiveTask], str]:
     """The namespace, the tasks with Jobs that a person means, the latest attempt last, and their pathspec.
 
     Raises:
         NotFoundError: There is no such run, or no step was named.
     """
-    reference = cluster.runs.resolve(place, cluster.runs.latest_own)
+    reference = cluster.runs.resolve(named, cluster.runs.latest_own)
     run = reference.run
     if reference.step is None or reference.artifact is not None:
-        raise NotFoundError(f"{place!r} is not a task.", advice="Name one, as STEP/TASK or RUN/STEP/TASK.")
+        raise NotFoundError(f"{named!r} is not a task.", advice="Name one, as STEP/TASK or RUN/STEP/TASK.")
     known = run.read().steps
     if reference.step not in known:
         raise NotFoundError(f"{run.pathspec} has no step {reference.step!r}.", advice=f"Its steps: {', '.join(known)}.")
@@ -200,10 +200,10 @@ def _found(cluster: OnCluster, place: str) -> tuple[str, list[LiveTask], str]:
 
 
 def _logs_command(declared: FlowDefinition, scope: Scope) -> click.Command:
-    def callback(place: str, follow: bool) -> None:  # noqa: FBT001  click calls by name
+    def callback(named: str, follow: bool) -> None:  # noqa: FBT001  click calls by name
         with errors_shown():
             cluster = _cluster(declared)
-            namespace, tasks, pathspec = _found(cluster, place)
+            namespace, tasks, pathspec = _found(cluster, named)
             last = tasks[-1] if tasks else None
             if last is not None and len({task.task for task in tasks}) > 1:
                 listed = ", ".join(f"{task.step}/{task.task}" for task in tasks[:5])
@@ -216,12 +216,12 @@ def _logs_command(declared: FlowDefinition, scope: Scope) -> click.Command:
                 or not _shown(cluster, namespace, last, follow=follow)
             ):
                 click.echo(f"{pathspec} has no pod with a log of its own; this is its output in the bucket.", err=True)
-                logs.print_stored(scope, place, follow=follow)
+                logs.print_stored(scope, named, follow=follow)
 
     return click.Command(
         "logs", callback=callback,
         params=[
-            _place(scope),
+            _task_argument(scope),
             click.Option(["--follow", "-f"], is_flag=True, help="Print new output until the pod ends."),
         ],
         short_help="Print the output of a task's pod.",
@@ -239,15 +239,15 @@ def _shown(cluster: OnCluster, namespace: str, task: LiveTask, *, follow: bool) 
 
 
 def _describe_command(declared: FlowDefinition, scope: Scope) -> click.Command:
-    def callback(place: str, as_json: bool) -> None:  # noqa: FBT001  click calls by name
+    def callback(named: str, as_json: bool) -> None:  # noqa: FBT001  click calls by name
         with errors_shown():
             cluster = _cluster(declared)
-            namespace, tasks, pathspec = _found(cluster, place)
+            namespace, tasks, pathspec = _found(cluster, named)
             if not tasks:
                 raise NotFoundError(
                     f"{pathspec} has no Job in namespace {namespace!r}.",
                     advice="It hasn't started, or its Job was deleted: an hour after its end, or "
-                    f"when the run failed or was cancelled. `logs {place}` shows its output.",
+                    f"when the run failed or was cancelled. `logs {named}` shows its output.",
                 )
             if as_json:
                 output.print_json([_described_document(cluster, namespace, task) for task in tasks])
@@ -258,7 +258,7 @@ def _describe_command(declared: FlowDefinition, scope: Scope) -> click.Command:
                 _print_described(cluster, namespace, task)
 
     return click.Command(
-        "describe", callback=callback, params=[_place(scope), output.JSON_OPTION],
+        "describe", callback=callback, params=[_task_argument(scope), output.JSON_OPTION],
         short_help="Describe a task's Job and pod.",
         help="Describe a task's Job and pod: state, diagnosis, node, requests, conditions and events.",
     )  # fmt: skip

@@ -25,7 +25,7 @@ from k8sflow.task.host.reaping import catch_signals, reap
 from k8sflow.task.host.supervise import Stream, TaskProcess, new_pipes
 from k8sflow.task.host.verdict import verdict
 from k8sflow.task.result import TaskResult, failed
-from k8sflow.task.shared import SharedEnds
+from k8sflow.task.shared_results import SharedEnds
 
 # The descriptor of the container's log, for the process that writes to it.
 LOG_FD_VARIABLE = "K8SFLOW_LOG_FD"

@@ -20,7 +20,7 @@ class Status(str, Enum):
 
 
 @dataclass(frozen=True)
-class Row:
+class ChecklistRow:
     """One line of the checklist.
 
     Args:
@@ -48,26 +48,28 @@ class Section:
 
     name: str
 
-    def ok(self, title: str, text: str = "") -> Row:
+    def ok(self, title: str, text: str = "") -> ChecklistRow:
         """A check that passed."""
-        return Row(self.name, title, Status.OK, text)
+        return ChecklistRow(self.name, title, Status.OK, text)
 
-    def warning(self, title: str, text: str, advice: str = "") -> Row:
+    def warning(self, title: str, text: str, advice: str = "") -> ChecklistRow:
         """A check that found something that may matter."""
-        return Row(self.name, title, Status.WARNING, text, advice)
+        return ChecklistRow(self.name, title, Status.WARNING, text, advice)
 
-    def failed(self, title: str, error: K8sflowError) -> Row:
+    def failed(self, title: str, error: K8sflowError) -> ChecklistRow:
         """A check that failed."""
-        return Row(self.name, title, Status.FAILED, " ".join(filter(None, [error.summary, error.cause])), error.advice)
+        return ChecklistRow(
+            self.name, title, Status.FAILED, " ".join(filter(None, [error.summary, error.cause])), error.advice
+        )
 
-    def skipped(self, title: str, text: str) -> Row:
+    def skipped(self, title: str, text: str) -> ChecklistRow:
         """A check that could not be made, or doesn't matter here."""
-        return Row(self.name, title, Status.SKIPPED, text)
+        return ChecklistRow(self.name, title, Status.SKIPPED, text)
 
-    def of(self, title: str, findings: Iterable[Finding], text: str) -> list[Row]:
+    def of(self, title: str, findings: Iterable[Finding], text: str) -> list[ChecklistRow]:
         """A row for each finding; where there is none, one that says what is right."""
         rows = [
-            Row(
+            ChecklistRow(
                 self.name,
                 title,
                 Status.FAILED if finding.is_error else Status.WARNING,

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from k8sflow.config import Settings
-from k8sflow.storage.local import folder_for_runs, folders_with_runs, nearest
+from k8sflow.storage.local_folder import folder_for_runs, folders_with_runs, nearest
 
 
 def test_the_nearest_folder_counts(tmp_path: Path) -> None:
