@@ -9,9 +9,7 @@ import select
 import subprocess
 import sys
 import textwrap
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -23,9 +21,10 @@ from k8sflow.flow.decorators.pod_options import PodOptions
 from k8sflow.flow.spec import FlowSpec
 from k8sflow.storage.folder import FolderStore
 from k8sflow.storage.run_store import RunStore
-from tests.waiting import DEADLINE_SECONDS as DEADLINE_SECONDS
-from tests.waiting import wait_for as wait_for
+from tests import waiting
 
+DEADLINE_SECONDS = waiting.DEADLINE_SECONDS
+wait_for = waiting.wait_for
 HEAD = "from k8sflow import FlowSpec, Parameter, kubernetes, resources, step\n"
 TAIL = "\nif __name__ == '__main__':\n    F()\n"
 # Environment variables with these prefixes would change a run.
@@ -119,7 +118,7 @@ def in_python(code: str, *arguments: str, **changes: str) -> subprocess.Complete
         env=environment(**changes),
         capture_output=True,
         text=True,
-        timeout=DEADLINE_SECONDS,
+        timeout=DEADLINE_SECONDS * 2,
         check=False,
     )
 

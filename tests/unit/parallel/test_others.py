@@ -12,7 +12,7 @@ import pytest
 
 import k8sflow
 from k8sflow.parallel import Backend, WorkerDied, parallel_map
-from tests.unit.parallel.test_failures import wait_until_dead
+from tests.unit.parallel.test_deaths import wait_until_dead
 
 POLARS = """
 import threading, warnings

@@ -23,7 +23,7 @@ from k8sflow.task.result import Transition
 from k8sflow.task.spec import TaskName
 from tests.support import load_flow, write_flow
 from tests.unit.flow.graphs import SEQUENCES, Part
-from tests.unit.runtime.core.test_loop import World, _graph
+from tests.unit.runtime.core.driver_world import World, graph_of
 
 
 def _names(found: ResumePlan) -> tuple[set[str], dict[str, str | None]]:
@@ -61,7 +61,7 @@ def test_what_is_there_is_kept_up_to_what_is_not(
     share: float,
 ) -> None:
     """Whatever results are missing, be it in the midst of others: each is run again, with all that comes after it."""
-    graph = _graph(*parts)
+    graph = graph_of(*parts)
     world = World(graph, tmp_path_factory.mktemp("run"), widths, order, limit=order.choice([None, 1, 2]))
     assert world.drive().is_success
     root = Path(world.run_store.store.url)
@@ -85,7 +85,7 @@ def test_from_a_step_on_all_runs_again(
     tmp_path_factory: pytest.TempPathFactory, parts: tuple[Part, ...], widths: list[int], data: st.DataObject
 ) -> None:
     """And what is beside it or before it is kept."""
-    graph = _graph(*parts)
+    graph = graph_of(*parts)
     world = World(graph, tmp_path_factory.mktemp("run"), widths)
     assert world.drive().is_success
     step = data.draw(st.sampled_from(sorted({name.step for name in world.ran})))
