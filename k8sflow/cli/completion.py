@@ -92,9 +92,11 @@ def command(root: click.Command, program: str) -> click.Command:
         click.echo(kind(root, {}, program, variable(program)).source())
 
     return click.Command(
-        "completion", callback=callback, params=[click.Argument(["shell"], type=click.Choice(_SHELLS))],
+        "completion",
+        callback=callback,
+        params=[click.Argument(["shell"], type=click.Choice(_SHELLS))],
         help=f'Print the code for shell completion. Usage: eval "$({program} completion bash)".',
-    )  # fmt: skip
+    )
 
 
 def program_of(file: str) -> str:

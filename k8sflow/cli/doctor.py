@@ -27,9 +27,13 @@ _WIDEST = 120
 @click.command(name="doctor")
 @click.option("--pod/--no-pod", "with_pod", default=True, help="Try the bucket from inside a pod too (default).")
 @click.option(
-    "--timeout", "timeout_seconds", type=click.FloatRange(min=1), default=120, show_default=True,
+    "--timeout",
+    "timeout_seconds",
+    type=click.FloatRange(min=1),
+    default=120,
+    show_default=True,
     help="Seconds that this pod may take.",
-)  # fmt: skip
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 def command(with_pod: bool, timeout_seconds: float, as_json: bool) -> None:  # noqa: FBT001  click calls by name
     """Check settings, cluster and bucket, without a run.

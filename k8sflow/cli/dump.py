@@ -26,17 +26,21 @@ def command(scope: Scope) -> click.Command:
     options: list[click.Parameter] = [
         completion.pathspec_argument(scope, is_required=False),
         click.Option(
-            ["--max-value-size"], type=click.IntRange(min=0), default=_DEFAULT_SIZE, show_default=True,
+            ["--max-value-size"],
+            type=click.IntRange(min=0),
+            default=_DEFAULT_SIZE,
+            show_default=True,
             help="Print values up to this many bytes; larger ones show type and size only.",
         ),
         click.Option(["--include"], default="", metavar="NAMES", help="Comma-separated names to include."),
         click.Option(["--private"], is_flag=True, help="Include artifacts whose names start with _."),
         click.Option(
-            ["--file"], type=click.Path(dir_okay=False),
+            ["--file"],
+            type=click.Path(dir_okay=False),
             help="Write the values to this file, as a pickled dictionary of dictionaries, by pathspec and by name.",
         ),
         output.JSON_OPTION,
-    ]  # fmt: skip
+    ]
 
     def callback(
         pathspec: str | None,
@@ -144,5 +148,7 @@ def _write(file: Path, chosen: dict[str, list[DataArtifact]]) -> None:
             advice="Leave it out: --include names the artifacts to write.",
         ) from error
     count = sum(map(len, values.values()))
-    click.echo(f"{count} artifact{'' if count == 1 else 's'} of {len(values)} task{'' if len(values) == 1 else 's'} "
-               f"written to {file}.")  # fmt: skip
+    click.echo(
+        f"{count} artifact{'' if count == 1 else 's'} of {len(values)} task{'' if len(values) == 1 else 's'} "
+        f"written to {file}."
+    )

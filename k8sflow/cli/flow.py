@@ -157,13 +157,17 @@ def _config_options(definition: FlowDefinition) -> list[click.Parameter]:
     of_flow = f" This flow has {listed}." if listed else ""
     return [
         click.Option(
-            ["--config"], nargs=2, multiple=True, expose_value=False, metavar="NAME FILE",
+            ["--config"],
+            nargs=2,
+            multiple=True,
+            expose_value=False,
+            metavar="NAME FILE",
             help=f"Read a config.{of_flow}",
         ),
         click.Option(
             ["--config-value"], nargs=2, multiple=True, expose_value=False, metavar="NAME JSON", help="Set a config."
         ),
-    ]  # fmt: skip
+    ]
 
 
 def _project_options(definition: FlowDefinition) -> list[click.Parameter]:
@@ -184,10 +188,13 @@ def _project_options(definition: FlowDefinition) -> list[click.Parameter]:
     return [
         click.Option(["--branch"], callback=keep, expose_value=False, help="The branch of the project."),
         click.Option(
-            ["--production/--no-production"], default=None, callback=keep, expose_value=False,
+            ["--production/--no-production"],
+            default=None,
+            callback=keep,
+            expose_value=False,
             help="Run as the project's production.",
         ),
-    ]  # fmt: skip
+    ]
 
 
 def _parameter_option(parameter: Parameter) -> click.Option:

@@ -44,12 +44,13 @@ def commands(definition: FlowDefinition) -> list[click.Command]:
 
     options: list[click.Parameter] = [
         click.Option(
-            ["--format", "format_"], type=click.Choice(_FORMATS),
+            ["--format", "format_"],
+            type=click.Choice(_FORMATS),
             help="text: box-drawing characters; ascii: only | - +; others: for programs. By default from FILE's name.",
         ),
         click.Option(["--output", "-o", "file"], type=click.Path(dir_okay=False), help="Write to this file."),
         output.JSON_OPTION,
-    ]  # fmt: skip
+    ]
     return [
         click.Command("check", callback=check, params=[output.JSON_OPTION], help="Check the flow's graph."),
         click.Command("show", callback=show, params=[output.JSON_OPTION], help="Show the flow's steps."),
@@ -83,10 +84,16 @@ def _show(definition: FlowDefinition, *, as_json: bool) -> None:
         compiled = checked(definition)
         slow = _imported_by_each_task(compiled) if hasattr(os, "fork") else {}
     if as_json:
-        output.print_json({**_document(compiled), "imported_by_each_task": slow, "parameters": [
-            {"name": each.name, "type": each.type_name, "required": each.required, "help": each.help}
-            for each in compiled.parameters.values()
-        ]})  # fmt: skip
+        output.print_json(
+            {
+                **_document(compiled),
+                "imported_by_each_task": slow,
+                "parameters": [
+                    {"name": each.name, "type": each.type_name, "required": each.required, "help": each.help}
+                    for each in compiled.parameters.values()
+                ],
+            }
+        )
         return
     for node in compiled.graph.nodes.values():
         click.echo(click.style(node.name, bold=True) + (f"  joins {node.joins}" if node.joins else ""))
@@ -111,8 +118,13 @@ def _imported_by_each_task(definition: FlowDefinition) -> dict[str, str]:
 
 def _document(definition: FlowDefinition) -> dict[str, Any]:
     graph = definition.graph
-    return {"flow": definition.name, "doc": definition.flow.__doc__ or "", "start": graph.start, "end": graph.end,
-            "steps": graph.to_document()}  # fmt: skip
+    return {
+        "flow": definition.name,
+        "doc": definition.flow.__doc__ or "",
+        "start": graph.start,
+        "end": graph.end,
+        "steps": graph.to_document(),
+    }
 
 
 def _graph(definition: FlowDefinition, format_: str | None, file: str | None, *, as_json: bool) -> None:

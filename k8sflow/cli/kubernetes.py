@@ -82,7 +82,8 @@ def _list_command(declared: FlowDefinition, scope: Scope) -> click.Command:
                 click.echo("No task was found." if ended else "No unfinished task was found.", err=True)
 
     return click.Command(
-        "list", callback=callback,
+        "list",
+        callback=callback,
         params=[
             *_whose(scope),
             click.Option(["--all", "ended"], is_flag=True, help="Also finished tasks whose Jobs are still kept."),
@@ -90,7 +91,7 @@ def _list_command(declared: FlowDefinition, scope: Scope) -> click.Command:
         ],
         short_help="List unfinished tasks in the cluster.",
         help="List the unfinished tasks of this flow's runs that have Jobs in the cluster.",
-    )  # fmt: skip
+    )
 
 
 def _document(task: LiveTask) -> dict[str, Any]:
@@ -149,12 +150,13 @@ def _kill_command(declared: FlowDefinition, scope: Scope) -> click.Command:
                 raise failures[0]
 
     return click.Command(
-        "kill", callback=callback,
+        "kill",
+        callback=callback,
         params=[*_whose(scope), click.Option(["--yes", "-y"], is_flag=True, help="Don't ask.")],
         short_help="Cancel runs, whichever machine drives them.",
         help="Cancel runs, whichever machine drives them: by default your latest one. Their Jobs are deleted, and the "
         "drivers end them as cancelled.",
-    )  # fmt: skip
+    )
 
 
 def _confirmed(question: str) -> bool:
@@ -192,9 +194,10 @@ def _found(cluster: OnCluster, named: str) -> tuple[str, list[LiveTask], str]:
     if reference.step not in known:
         raise NotFoundError(f"{run.pathspec} has no step {reference.step!r}.", advice=f"Its steps: {', '.join(known)}.")
     tasks = [
-        task for task in cluster.tasks(run.run)
+        task
+        for task in cluster.tasks(run.run)
         if task.step == reference.step and (reference.task is None or task.has(reference.task))
-    ]  # fmt: skip
+    ]
     pathspec = "/".join(filter(None, [run.pathspec, reference.step, reference.task]))
     return cluster.namespace_of(run), sorted(tasks, key=lambda task: (task.task, task.attempt)), pathspec
 
@@ -219,14 +222,15 @@ def _logs_command(declared: FlowDefinition, scope: Scope) -> click.Command:
                 logs.print_stored(scope, named, follow=follow)
 
     return click.Command(
-        "logs", callback=callback,
+        "logs",
+        callback=callback,
         params=[
             _task_argument(scope),
             click.Option(["--follow", "-f"], is_flag=True, help="Print new output until the pod ends."),
         ],
         short_help="Print the output of a task's pod.",
         help="Print the output of a task from its pod, as it is written; without a pod, what the bucket has.",
-    )  # fmt: skip
+    )
 
 
 def _shown(cluster: OnCluster, namespace: str, task: LiveTask, *, follow: bool) -> bool:
@@ -258,10 +262,12 @@ def _describe_command(declared: FlowDefinition, scope: Scope) -> click.Command:
                 _print_described(cluster, namespace, task)
 
     return click.Command(
-        "describe", callback=callback, params=[_task_argument(scope), output.JSON_OPTION],
+        "describe",
+        callback=callback,
+        params=[_task_argument(scope), output.JSON_OPTION],
         short_help="Describe a task's Job and pod.",
         help="Describe a task's Job and pod: state, diagnosis, node, requests, conditions and events.",
-    )  # fmt: skip
+    )
 
 
 def _described_document(cluster: OnCluster, namespace: str, task: LiveTask) -> dict[str, Any]:

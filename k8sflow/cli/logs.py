@@ -85,9 +85,11 @@ def _show_command(scope: Scope) -> click.Command:
                 _show(found, streams, attempt, printer)
 
     return click.Command(
-        "show", callback=callback, params=options,
+        "show",
+        callback=callback,
+        params=options,
         help="Print the output of a task, or of all tasks of a step or a run (by default the latest one).",
-    )  # fmt: skip
+    )
 
 
 def print_stored(scope: Scope, pathspec: str, *, follow: bool) -> None:
@@ -257,9 +259,11 @@ def _scrub_command(scope: Scope) -> click.Command:
                 )
 
     return click.Command(
-        "scrub", callback=callback, params=options,
+        "scrub",
+        callback=callback,
+        params=options,
         help="Remove the output of a task, or of all tasks of a step. Readers see that it was removed.",
-    )  # fmt: skip
+    )
 
 
 def _attempts(selection: Selection, attempt: int | None, *, is_all: bool) -> Iterator[Task]:

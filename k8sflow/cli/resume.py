@@ -73,21 +73,23 @@ def _resume_command(declared: FlowDefinition, more: Sequence[click.Parameter]) -
         with errors_shown():
             request = run_options.request(declared, values)
             given = [
-                key.removeprefix("parameter_") for key in values
-                if key.startswith("parameter_")
-                and context.get_parameter_source(key) is ParameterSource.COMMANDLINE
-            ]  # fmt: skip
+                key.removeprefix("parameter_")
+                for key in values
+                if key.startswith("parameter_") and context.get_parameter_source(key) is ParameterSource.COMMANDLINE
+            ]
             from k8sflow.cli.terminal import Terminal  # noqa: PLC0415  --help needs no runtime
             from k8sflow.runtime.commands.resume import resume  # noqa: PLC0415
 
             leave(resume(request, origin, step, Terminal(), given=given, dry_run=dry_run))
 
     return click.Command(
-        "resume", callback=callback, params=options,
+        "resume",
+        callback=callback,
+        params=options,
         short_help="Resume an earlier run in a new one.",
         help="Resume an earlier run in a new one: clone its finished tasks and run the rest, or all from STEP on.\n\n"
         "Parameters come from the earlier run; the code is the current code.",
-    )  # fmt: skip
+    )
 
 
 def _attach_command(declared: FlowDefinition) -> click.Command:
@@ -121,7 +123,8 @@ def _spin_command(declared: FlowDefinition) -> click.Command:
         params=[
             click.Argument(["task"], shell_complete=completion.names_in(Scope.of_flow(declared.flow))),
             click.Option(
-                ["--pathspec-file"], type=click.Path(dir_okay=False),
+                ["--pathspec-file"],
+                type=click.Path(dir_okay=False),
                 help="Write the pathspec of the task that runs to this file: Task(…) reads its results.",
             ),
         ],
@@ -129,7 +132,7 @@ def _spin_command(declared: FlowDefinition) -> click.Command:
         help="Re-run one step on the inputs that it had in an earlier run, with the current code.\n\n"
         "TASK is STEP, STEP/TASK, RUN/STEP or RUN/STEP/TASK; by default the latest run's task that has failed, or the "
         "first one. Its results are kept separately from all runs.",
-    )  # fmt: skip
+    )
 
 
 def _timed(declared: FlowDefinition, work: Callable[..., RunEnd]) -> Callable[..., None]:

@@ -21,30 +21,39 @@ def options() -> list[click.Parameter]:
     """The options; ``request`` takes their values."""
     return [
         click.Option(
-            ["--with", "decorators"], multiple=True, metavar="DECORATOR",
+            ["--with", "decorators"],
+            multiple=True,
+            metavar="DECORATOR",
             help="Put a decorator on every step: kubernetes, kubernetes:image=…,namespace=…,memory=8000.",
         ),
         click.Option(
-            ["--max-workers"], type=click.IntRange(min=1),
+            ["--max-workers"],
+            type=click.IntRange(min=1),
             help="The number of tasks that run at a time (default: the number of cores; on Kubernetes 100).",
         ),
         click.Option(
-            ["--max-num-splits"], type=click.IntRange(min=1), default=MAX_NUM_SPLITS, show_default=True,
+            ["--max-num-splits"],
+            type=click.IntRange(min=1),
+            default=MAX_NUM_SPLITS,
+            show_default=True,
             help="The number of branches that a foreach may open; a step with a wider one fails.",
         ),
         click.Option(["--tag", "tags"], multiple=True, callback=checked_tags, help="Tag the run (repeatable)."),
         click.Option(["--namespace"], help="The tag by which the run's tasks look for runs (default: user:NAME)."),
         click.Option(
-            ["--trace", "is_traced"], is_flag=True, envvar="K8SFLOW_TRACE",
+            ["--trace", "is_traced"],
+            is_flag=True,
+            envvar="K8SFLOW_TRACE",
             help="Record when each task was submitted, started and committed, for the command timeline.",
         ),
         click.Option(["--run-id"], help="The new run's id (default: derived from the time)."),
         click.Option(["--run-id-file"], type=click.Path(dir_okay=False), help="Write the new run's id to this file."),
         click.Option(
-            ["--detach", "is_detached"], is_flag=True,
+            ["--detach", "is_detached"],
+            is_flag=True,
             help="Detach: let the controller in the cluster drive the run, and return. Needs --with kubernetes.",
         ),
-    ]  # fmt: skip
+    ]
 
 
 def request(definition: FlowDefinition, values: Mapping[str, Any]) -> RunRequest:

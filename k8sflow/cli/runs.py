@@ -113,9 +113,16 @@ def _describe(run: Run) -> dict[str, Any]:
     except (RunError, StorageError) as error:  # one run that can't be read must not hide the others
         unknown = dict.fromkeys(("outcome", "user", "created", "finished", "duration_seconds", "origin"))
         return {
-            "pathspec": run.pathspec, "flow": run.run_store.flow, "run": run.id, "store": run.run_store.store.url,
-            "status": "unreadable", **unknown, "tags": [], "system_tags": [], "error": str(error),
-        }  # fmt: skip
+            "pathspec": run.pathspec,
+            "flow": run.run_store.flow,
+            "run": run.id,
+            "store": run.run_store.store.url,
+            "status": "unreadable",
+            **unknown,
+            "tags": [],
+            "system_tags": [],
+            "error": str(error),
+        }
 
 
 def _has_dead_driver(run: Run) -> bool:

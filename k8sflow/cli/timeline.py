@@ -24,11 +24,12 @@ def command(scope: Scope) -> click.Command:
     options: list[click.Parameter] = [
         completion.pathspec_argument(scope, "run/step", is_required=scope.flow is None),
         click.Option(
-            ["--chrome"], type=click.Path(dir_okay=False, path_type=Path),
+            ["--chrome"],
+            type=click.Path(dir_okay=False, path_type=Path),
             help="Write a trace to this file instead, for https://ui.perfetto.dev or chrome://tracing.",
         ),
         output.JSON_OPTION,
-    ]  # fmt: skip
+    ]
 
     def callback(pathspec: str | None, chrome: Path | None, as_json: bool) -> None:  # noqa: FBT001  click calls by name
         with errors_shown():
@@ -43,10 +44,13 @@ def command(scope: Scope) -> click.Command:
                 _print(selection, timeline)
 
     return click.Command(
-        "timeline", callback=callback, params=options, short_help="Show where the time of a run went.",
+        "timeline",
+        callback=callback,
+        params=options,
+        short_help="Show where the time of a run went.",
         help="Show where the time of a run went, or of one of its steps. "
         "The run has to be traced: run --trace, or K8SFLOW_TRACE=1.",
-    )  # fmt: skip
+    )
 
 
 def _timeline(selection: Selection) -> Timeline:
@@ -148,11 +152,17 @@ def chrome_trace(title: str, timeline: Timeline) -> dict[str, Any]:
         facts = {"task": execution.name, "outcome": execution.outcome, "node": execution.node, "pod": execution.pod}
         events += [
             {
-                "name": span.phase, "cat": "task", "ph": "X", "pid": process, "tid": thread,
-                "ts": round((span.start - timeline.start) * 1e6), "dur": round(span.seconds * 1e6), "args": facts,
+                "name": span.phase,
+                "cat": "task",
+                "ph": "X",
+                "pid": process,
+                "tid": thread,
+                "ts": round((span.start - timeline.start) * 1e6),
+                "dur": round(span.seconds * 1e6),
+                "args": facts,
             }
             for span in execution.spans
-        ]  # fmt: skip
+        ]
     named = [_name("process_name", step, number, 0) for step, number in processes.items()]
     named += [_name("thread_name", f"{step}/{task}", processes[step], n) for (step, task), n in threads.items()]
     ahead = {clock.node: clock.ahead for clock in timeline.clocks}

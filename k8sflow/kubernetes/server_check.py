@@ -90,9 +90,12 @@ async def _check(api: KubernetesApi, step: str, job: TaskJob, version: Mapping[s
             return _too_old(step, option, version)
     if dropped:
         return _refused(
-            step, job, manifest, f"it has no {', '.join(dropped)}, and would run the pod without (its version is "
+            step,
+            job,
+            manifest,
+            f"it has no {', '.join(dropped)}, and would run the pod without (its version is "
             f"{version.get('gitVersion')})",
-        )  # fmt: skip
+        )
     return None
 
 

@@ -191,9 +191,11 @@ def runs_of(flow: type[FlowSpec], settings: Settings) -> Runs:
 def flow_names(stores: Iterable[ObjectStore]) -> list[str]:
     """The names of the flows that have runs in a store."""
     names = {
-        name for store in stores for name in store.list_folders("")
+        name
+        for store in stores
+        for name in store.list_folders("")
         if next(iter(store.list_folders(f"{name}/{RUNS}/")), None)
-    }  # fmt: skip
+    }
     return sorted(names)
 
 

@@ -170,9 +170,13 @@ class Session:
         executor_of = self.placement.executor_of
         traced = Traced(observer, self.run_store) if self.record.is_traced else None
         loop = Loop(
-            self.graph, self.run_store, state=state, executors=executors, executor_of=executor_of,
+            self.graph,
+            self.run_store,
+            state=state,
+            executors=executors,
+            executor_of=executor_of,
             observer=traced or observer,
-        )  # fmt: skip
+        )
         try:
             return loop.run()
         finally:

@@ -55,8 +55,10 @@ def trials(store: ObjectStore) -> Iterator[Trial]:
 
     def overwrite() -> None:
         if store.put_new(key, b"again"):
-            raise _broken("it lets a conditional write (If-None-Match: *) replace an object, so that two pods of one "
-                          "task could both store a result")  # fmt: skip
+            raise _broken(
+                "it lets a conditional write (If-None-Match: *) replace an object, so that two pods of one "
+                "task could both store a result"
+            )
 
     def read() -> None:
         if bytes(store.get(key)) != b"k8sflow":

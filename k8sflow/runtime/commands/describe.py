@@ -37,9 +37,13 @@ async def document(api: KubernetesApi, namespace: str, task: LiveTask) -> dict[s
     return {
         "job": task.job_name,
         "namespace": namespace,
-        "diagnosis": None if why is None else {
+        "diagnosis": None
+        if why is None
+        else {
             "outcome": None if found is None else found.outcome.value,
-            "summary": why.summary, "detail": why.detail, "resolution": why.resolution,
+            "summary": why.summary,
+            "detail": why.detail,
+            "resolution": why.resolution,
         },
         "image": _container(task)["image"],
         "requests": resources.get("requests") or {},
@@ -48,12 +52,14 @@ async def document(api: KubernetesApi, namespace: str, task: LiveTask) -> dict[s
         "pod_conditions": _conditions(task.pod or {}),
         "events": [
             {
-                "time": waiting.time_of(event), "reason": event.get("reason"), "message": event.get("message"),
+                "time": waiting.time_of(event),
+                "reason": event.get("reason"),
+                "message": event.get("message"),
                 "count": event.get("count") or 1,
             }
             for event in events
         ],
-    }  # fmt: skip
+    }
 
 
 async def _looked_up(

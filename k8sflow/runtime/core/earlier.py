@@ -119,8 +119,9 @@ def read_earlier(run_store: RunStore, graph: Graph) -> Earlier:
     commits = zip(listing.committed, read_commits(run_store, listing.committed), strict=True)
     transitions = {
         f"{step}/{task}": Transition(commit.steps, commit.width, commit.max_parallel)
-        for (step, task), commit in commits if commit is not None
-    }  # fmt: skip
+        for (step, task), commit in commits
+        if commit is not None
+    }
     together = {node.next[0] for node in graph.nodes.values() if node.num_parallel}
     started, ended = {}, {}
     for (step, task), attempts in listing.attempts.items():

@@ -112,8 +112,11 @@ async def _named(api: KubernetesApi, settings: Settings) -> list[ChecklistRow]:
         named = {"the setting kubernetes_service_account": {Reference("serviceaccounts", account)}}
         rows += SECTION.of("service account", await check_references(api, namespace, named), account)
     images = {settings.kubernetes_image, settings.kubernetes_runtime_image} - {None}
-    wrong = [Finding(f"the image {image!r} can't exist: {why}.", advice="Correct the setting.")
-             for image in sorted(map(str, images)) if (why := mistake(image))]  # fmt: skip
+    wrong = [
+        Finding(f"the image {image!r} can't exist: {why}.", advice="Correct the setting.")
+        for image in sorted(map(str, images))
+        if (why := mistake(image))
+    ]
     rows += SECTION.of("image names", wrong, "could exist; the pod below shows whether they do")
     inside = settings.in_cluster().endpoint or "AWS S3"
     rows += SECTION.of("pods' endpoint", await check_address(api, settings), inside)

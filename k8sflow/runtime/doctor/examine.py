@@ -83,8 +83,11 @@ async def _in_pod(access: ClusterAccess, settings: Settings, timeout_seconds: fl
 
 def _rows(title: str, where: str, found: list[Trial]) -> Iterator[ChecklistRow]:
     """One row for what worked, and one for each failure."""
-    worked = [f"{trial.name} {trial.milliseconds} ms" if trial.milliseconds else trial.name
-              for trial in found if not trial.failure]  # fmt: skip
+    worked = [
+        f"{trial.name} {trial.milliseconds} ms" if trial.milliseconds else trial.name
+        for trial in found
+        if not trial.failure
+    ]
     failed = [trial for trial in found if trial.failure]
     if not failed:
         yield _BUCKET.ok(title, f"{where}: {', '.join(worked)}")

@@ -128,9 +128,10 @@ class RunFollower:
         """The executions that wrote anything, those of them that have ended, and the tasks that have a result."""
         listing = list_executions(self._run_store, self._graph.nodes)
         seen = {
-            (*task, attempt): has_ended for task, found in listing.attempts.items()
+            (*task, attempt): has_ended
+            for task, found in listing.attempts.items()
             for attempt, has_ended in found.items()
-        }  # fmt: skip
+        }
         return set(seen), {key for key, has_ended in seen.items() if has_ended}, set(listing.committed)
 
     def _start(self, keys: Iterable[_Execution]) -> None:

@@ -134,9 +134,13 @@ class LiveView:
             return []
         if self._console is None:
             self._console = Console(
-                file=self._stream, force_terminal=True, no_color=not self.has_colours, highlight=False, markup=False,
+                file=self._stream,
+                force_terminal=True,
+                no_color=not self.has_colours,
+                highlight=False,
+                markup=False,
                 emoji=False,
-            )  # fmt: skip
+            )
         self._console.size = type(self._console.size)(columns - 1, rows)
         title = f"{self._title}   {duration(now - self._began)}"
         coming = [step for step in self._steps if step not in self._tally.steps]

@@ -239,10 +239,12 @@ def _rows(tally: Tally, now: float) -> list[str]:
     rows = []
     for step in tally.steps.values():
         counts = {
-            "done before": step.before, "done": step.done, "failed": step.failed - step.cancelled,
+            "done before": step.before,
+            "done": step.done,
+            "failed": step.failed - step.cancelled,
             "cancelled": step.cancelled + step.running,
             "not started": step.waiting,
-        }  # fmt: skip
+        }
         listed = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
         again = f", {step.retries:,} run again" if step.retries else ""
         took = duration(step.elapsed(now)) if step.total else ""

@@ -49,8 +49,9 @@ def calls(record: RunRecord, event: str) -> list[HookCall]:
             TaskSpec(record.flow, record.run, TaskName(EXIT_HOOK_STEP, (index,))),
             images[position] if images else None,
         )
-        for index, (other, name, position) in enumerate(listed) if other == event
-    ]  # fmt: skip
+        for index, (other, name, position) in enumerate(listed)
+        if other == event
+    ]
 
 
 def call(definition: FlowDefinition, spec: TaskSpec) -> None:

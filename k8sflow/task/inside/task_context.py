@@ -103,8 +103,9 @@ class Context:
         """Takes over the references on which the inputs agree."""
         untouched = {name for name, value in vars(flow).items() if self._is_untouched(name, value)}
         names = vars(flow).keys() - {CONTEXT} - untouched
-        merged = merge(self._artifacts, self._node.name, inputs, exclude=exclude, include=include, own=names,
-                       before=self._before)  # fmt: skip
+        merged = merge(
+            self._artifacts, self._node.name, inputs, exclude=exclude, include=include, own=names, before=self._before
+        )
         self._inherited.update(merged.refs)
         known = {layer.task for layer in self._layers}
         self._layers += [layer for layer in merged.layers if layer.task not in known]
