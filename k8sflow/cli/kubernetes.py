@@ -22,6 +22,8 @@ from k8sflow.runtime.request import code_folder
 if TYPE_CHECKING:
     from k8sflow.kubernetes.live import LiveTask
     from k8sflow.runtime.commands.on_cluster import OnCluster
+    from k8sflow.runtime.progress.console import Console
+    from k8sflow.storage.run_store import RunStore
 
 _TITLE_WIDTH = 15
 _WIDEST = 120
@@ -165,12 +167,12 @@ def _confirmed(question: str) -> bool:
     return click.confirm(question)
 
 
-def _killed(cluster: OnCluster, run: Any, terminal: Any) -> K8sflowError | None:
+def _killed(cluster: OnCluster, run: RunStore, console: Console) -> K8sflowError | None:
     """Ends one of several runs; the error if that fails, so that the others are ended too."""
     from k8sflow.runtime.commands.on_cluster import kill  # noqa: PLC0415  as above
 
     try:
-        kill(cluster, run, terminal)
+        kill(cluster, run, console)
     except K8sflowError as error:
         return error
     return None

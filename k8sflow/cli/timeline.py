@@ -16,7 +16,7 @@ from k8sflow.cli.show_errors import errors_shown
 from k8sflow.errors import NotFoundError, RunError
 
 if TYPE_CHECKING:
-    from k8sflow.client.timeline import Execution, Timeline
+    from k8sflow.client.timeline import ClockOffset, Execution, Timeline
 
 
 def command(scope: Scope) -> click.Command:
@@ -119,7 +119,7 @@ def _document(selection: Selection, timeline: Timeline) -> dict[str, Any]:
     }
 
 
-def _bounds(clock: Any) -> list[float | None]:
+def _bounds(clock: ClockOffset) -> list[float | None]:
     """Bounds as JSON has them, which knows no infinity."""
     return [bound if abs(bound) != float("inf") else None for bound in (clock.least, clock.most)]
 

@@ -12,27 +12,14 @@ import math
 import operator
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn, Protocol
 
 from k8sflow.errors import ParameterError
 from k8sflow.flow import config_misuse as misuse
 from k8sflow.flow.config_values import ConfigValue
-from k8sflow.flow.delayed import Unpacked, settled
-
-
-class Values(Protocol):
-    """The values of a flow's configs."""
-
-    def value_of(self, config: Any) -> Any:
-        """The value of a config."""
-
-    def has(self, config: Any) -> bool:
-        """True if it is one of the flow's configs."""
-
-    def by_name(self) -> Mapping[str, Any]:
-        """The configs by every name that an expression may use for them."""
+from k8sflow.flow.delayed import Unpacked, Values, settled
 
 
 class _Running:

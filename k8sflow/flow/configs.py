@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from k8sflow.errors import FlowDefinitionError, ParameterError
-from k8sflow.flow.config_expressions import Late, Values, evaluated, running_configs
+from k8sflow.flow.config_expressions import Late, evaluated, running_configs
 from k8sflow.flow.config_values import ConfigValue as ConfigValue  # noqa: PLC0414  stored values name it here
 from k8sflow.flow.config_values import Parser, parse_failure, parser_of, wrapped
-from k8sflow.flow.delayed import is_delayed, settled
+from k8sflow.flow.delayed import Values, is_delayed, settled
 from k8sflow.flow.problems import Problem, caller, declaring, is_class_body, reason
 from k8sflow.flow.script import beside
 from k8sflow.user import current_user

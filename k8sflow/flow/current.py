@@ -15,6 +15,7 @@ from k8sflow.flow.problems import did_you_mean
 
 if TYPE_CHECKING:
     from k8sflow.client import Run, Task
+    from k8sflow.storage.run_store import RunStore
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class TaskFacts:
         namespace: The tag by which the run's tasks look for runs, where it isn't that of the user.
         parameter_names: The attributes through which the run's parameters are read.
         graph: Makes the flow's graph as JSON types.
-        run_store: The records of the run, as the client takes them.
+        run_store: The records of the run.
         parallel: Its position among the processes of a ``num_parallel`` step.
         checkpoint: The folder that the next attempt finds again.
         notice_file: The path of a file that exists as soon as its pod is on its way out.
@@ -68,7 +69,7 @@ class TaskFacts:
     namespace: str = ""
     parameter_names: tuple[str, ...] = ()
     graph: Callable[[], dict[str, Any]] = dict
-    run_store: Any = None
+    run_store: RunStore | None = None
     parallel: Parallel | None = None
     checkpoint: Checkpoint | None = None
     notice_file: str = ""

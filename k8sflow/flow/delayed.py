@@ -3,9 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from k8sflow.errors import ParameterError
+
+
+class Values(Protocol):
+    """The values of a flow's configs."""
+
+    def value_of(self, config: Any) -> Any:
+        """The value of a config."""
+
+    def has(self, config: Any) -> bool:
+        """True if it is one of the flow's configs."""
+
+    def by_name(self) -> Mapping[str, Any]:
+        """The configs by every name that an expression may use for them."""
 
 
 class Unpacked(str):
@@ -23,7 +36,7 @@ def is_delayed(value: object) -> bool:
     return hasattr(type(value), "k8sflow_value")
 
 
-def settled(value: Any, configs: Any = None) -> Any:
+def settled(value: Any, configs: Values | None = None) -> Any:
     """The value with everything in it that waited for configs.
 
     Args:
@@ -45,7 +58,7 @@ def settled(value: Any, configs: Any = None) -> Any:
     return value.k8sflow_value(configs)
 
 
-def opened(options: Mapping[str, Any], configs: Any = None) -> dict[str, Any]:
+def opened(options: Mapping[str, Any], configs: Values | None = None) -> dict[str, Any]:
     """The options of a call with their values settled, and the tables unpacked among them.
 
     Raises:
@@ -60,7 +73,7 @@ def opened(options: Mapping[str, Any], configs: Any = None) -> dict[str, Any]:
     return found
 
 
-def _entries(name: Any, value: object, configs: Any) -> dict[Any, Any]:
+def _entries(name: Any, value: object, configs: Values | None) -> dict[Any, Any]:
     known = settled(value, configs)
     if not isinstance(name, Unpacked):
         return {name: known}

@@ -16,7 +16,7 @@ from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeVar, get_args
 
 from k8sflow.errors import ParameterError
 from k8sflow.flow.decorators.parsers import SecretValueError
-from k8sflow.flow.delayed import Unpacked, is_delayed, opened
+from k8sflow.flow.delayed import Unpacked, Values, is_delayed, opened
 from k8sflow.flow.problems import Location, Misplaced, Problem, caller, did_you_mean, is_class_body, location_of
 
 P = ParamSpec("P")
@@ -181,7 +181,7 @@ class Decorator(Generic[P]):
             raise problems[0].at(decoration.location).error()
         return found
 
-    def problems(self, decoration: Decoration, configs: Any = None) -> list[Problem]:
+    def problems(self, decoration: Decoration, configs: Values | None = None) -> list[Problem]:
         """Everything that is wrong with a use of it.
 
         Args:
@@ -195,7 +195,7 @@ class Decorator(Generic[P]):
         return [*decoration.problems, *self._read(replace(decoration, options=known), configs, is_whole=is_known)[1]]
 
     def _read(
-        self, decoration: Decoration, configs: Any = None, *, is_whole: bool = True
+        self, decoration: Decoration, configs: Values | None = None, *, is_whole: bool = True
     ) -> tuple[dict[str, Any], list[Problem]]:
         """The parsed options, and what is wrong with them; they are checked together where all are known."""
         problems = [self.problem] if self.problem is not None else []
@@ -240,7 +240,7 @@ class Decorator(Generic[P]):
             shown = f"{name}=…" if isinstance(error, SecretValueError) else shown
             return Problem(f"@{self.name} can't be used with {shown}: {error}.", f"{name}: {option.help}.")
 
-    def _unsettled(self, options: Mapping[str, Any], configs: Any, error: ParameterError) -> Problem:
+    def _unsettled(self, options: Mapping[str, Any], configs: Values | None, error: ParameterError) -> Problem:
         """The problem with options of which one can't be made from the configs, or is given twice."""
         for name, value in options.items():
             try:
@@ -361,7 +361,7 @@ def add(target: Any, decoration: Decoration) -> None:
     setattr(target, _DECORATIONS, (*of(target), decoration))
 
 
-def with_configs(decorations: tuple[Decoration, ...], configs: Any) -> tuple[Decoration, ...]:
+def with_configs(decorations: tuple[Decoration, ...], configs: Values | None) -> tuple[Decoration, ...]:
     """Decorations whose options wait for configs, with the values of these.
 
     Raises:

@@ -7,11 +7,10 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from http import HTTPStatus
-from typing import Any
 
 from k8sflow.config import Settings
 from k8sflow.errors import K8sflowError
@@ -187,10 +186,9 @@ class FlowRunStatus:
     async def _patch(self, api: KubernetesApi, status: Manifest) -> Manifest:
         return await api.patch(f"{self._path}/status", {"status": status})
 
-    def _call(self, work: Any, patience_seconds: float) -> Manifest:
+    def _call(self, work: Callable[[KubernetesApi], Awaitable[Manifest]], patience_seconds: float) -> Manifest:
         async def call() -> Manifest:
             async with KubernetesApi(self._access, patience_seconds=patience_seconds) as api:
-                answer: Manifest = await work(api)
-                return answer
+                return await work(api)
 
         return asyncio.run(call())
