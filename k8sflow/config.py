@@ -200,13 +200,13 @@ def load(folder: Path, environment: Mapping[str, str] = os.environ, *, working: 
     return Settings(**values)
 
 
-def load_here(environment: Mapping[str, str] = os.environ) -> Settings:
+def load_here() -> Settings:
     """The settings for the working folder or, if that was deleted, those of the user.
 
     Raises:
         ConfigurationError: As ``load``.
     """
-    return load(working_folder() or Path("/"), environment)
+    return load(working_folder() or Path("/"))
 
 
 def working_folder() -> Path | None:

@@ -80,9 +80,9 @@ def _group(definition: FlowDefinition) -> click.Group:
     group.add_command(_run_command(definition))
     program = completion.program_of(sys.argv[0])
     parameters = [_parameter_option(parameter) for parameter in definition.parameters.values()]
-    going_on = resume.commands(definition, _shared_options(definition), parameters)
+    continuing = resume.commands(definition, _shared_options(definition), parameters)
     for command in (
-        *going_on,
+        *continuing,
         *graphs.commands(definition),
         kubernetes.command(definition),
         *reading.commands(flow),

@@ -43,7 +43,7 @@ def command(declared: FlowDefinition) -> click.Group:
     return group
 
 
-def _whose(scope: Scope) -> list[click.Parameter]:
+def _run_options(scope: Scope) -> list[click.Parameter]:
     return [
         click.Option(["--run-id"], help="Only this run.", shell_complete=completion.runs_in(scope)),
         click.Option(["--my-runs"], is_flag=True, help="Only your own runs."),
@@ -87,7 +87,7 @@ def _list_command(declared: FlowDefinition, scope: Scope) -> click.Command:
         "list",
         callback=callback,
         params=[
-            *_whose(scope),
+            *_run_options(scope),
             click.Option(["--all", "ended"], is_flag=True, help="Also finished tasks whose Jobs are still kept."),
             output.JSON_OPTION,
         ],
@@ -154,7 +154,7 @@ def _kill_command(declared: FlowDefinition, scope: Scope) -> click.Command:
     return click.Command(
         "kill",
         callback=callback,
-        params=[*_whose(scope), click.Option(["--yes", "-y"], is_flag=True, help="Don't ask.")],
+        params=[*_run_options(scope), click.Option(["--yes", "-y"], is_flag=True, help="Don't ask.")],
         short_help="Cancel runs, whichever machine drives them.",
         help="Cancel runs, whichever machine drives them: by default your latest one. Their Jobs are deleted, and the "
         "drivers end them as cancelled.",

@@ -24,7 +24,7 @@ _REST = 10.0
 
 
 class _Logs(click.Group):
-    """``logs PLACE`` is ``logs show PLACE``."""
+    """``logs PATHSPEC`` is ``logs show PATHSPEC``."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Adds the command if the user has named none."""

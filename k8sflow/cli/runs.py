@@ -52,7 +52,7 @@ def command(scope: Scope) -> click.Command:
                 output.print_json(found)
             else:
                 _print(found, with_flow=scope.flow is None)
-                _tell_older_folders(found, scope)
+                _print_older_folders(found, scope)
 
     return click.Command("runs", callback=callback, params=options, help="List runs, the newest first.")
 
@@ -155,7 +155,7 @@ def _print(found: list[dict[str, Any]], *, with_flow: bool) -> None:
     )
 
 
-def _tell_older_folders(found: list[dict[str, Any]], scope: Scope) -> None:
+def _print_older_folders(found: list[dict[str, Any]], scope: Scope) -> None:
     """Says which runs are in another folder than new ones: beside the flow, as in older versions."""
     if not found:
         return

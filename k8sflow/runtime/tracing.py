@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from k8sflow.executors.base import Finished, Reached, Started, TaskEvent
 from k8sflow.flow.decorators.policy import Catch
@@ -31,12 +31,10 @@ class Traced(Observer):
     Args:
         observer: The other observer.
         run_store: The run's records.
-        clock: The time in seconds since 1970.
     """
 
-    def __init__(self, observer: Observer, run_store: RunStore, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, observer: Observer, run_store: RunStore) -> None:
         self._observer = observer
-        self._clock = clock
         driver = f"{new_run_id()}-{socket.gethostname()}-{os.getpid()}"
         log = _Untimed(open_driver_trace(run_store, driver))
         self._uploads = LogUploads({_STREAM: log}, patience=lambda: _CLOSE_SECONDS)
@@ -47,7 +45,7 @@ class Traced(Observer):
 
     def submitted(self, group: Sequence[TaskSpec]) -> None:
         """Notes the time for each task."""
-        at = self._clock()
+        at = time.time()
         for task in group:
             self._note(task, "submitted", at)
         self._observer.submitted(group)
@@ -58,9 +56,9 @@ class Traced(Observer):
             case Reached(task, stage, at, where):
                 self._note(task, stage, at, where)
             case Started(task, where):
-                self._note(task, "started", self._clock(), where)
+                self._note(task, "started", time.time(), where)
             case Finished(task, result):
-                self._note(task, "seen", self._clock(), result.outcome.value)
+                self._note(task, "seen", time.time(), result.outcome.value)
             case _:
                 pass
         self._observer.event(event)

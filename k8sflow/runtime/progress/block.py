@@ -93,7 +93,7 @@ def _counts(step: StepTally) -> list[Text]:
 def _times(step: StepTally, now: float) -> list[Text]:
     if step.total == 0:
         return [Text("before", style="dim"), Text("")]
-    left = step.left(now)
+    left = step.remaining(now)
     return [Text(duration(step.elapsed(now))), Text("" if left is None else f"~{duration(left)}", style="dim")]
 
 

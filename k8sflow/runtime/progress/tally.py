@@ -67,7 +67,7 @@ class StepTally:
         """Seconds since the first task became ready, until the last one ended."""
         return (now if self.ended is None else self.ended) - self.began
 
-    def left(self, now: float) -> float | None:
+    def remaining(self, now: float) -> float | None:
         """Seconds until the remaining tasks are done, at the same speed; None where too little is known."""
         if self.is_over or not self.has_share or self.done < _ENOUGH_TO_ESTIMATE:
             return None

@@ -20,7 +20,7 @@ from k8sflow.storage.checkpoints import TaskCheckpoints
 from k8sflow.storage.records import RunRecord
 from k8sflow.storage.run_store import RunStore
 from k8sflow.task.conventions import NOTICE_VARIABLE
-from k8sflow.task.inside.together import parallel_of
+from k8sflow.task.inside.gang import parallel_of
 from k8sflow.task.spec import TaskSpec
 
 

@@ -24,10 +24,10 @@ from k8sflow.task.inherited import inherited_by
 from k8sflow.task.inside import exit_hooks
 from k8sflow.task.inside.call_step import call_step
 from k8sflow.task.inside.current_facts import current_facts
+from k8sflow.task.inside.gang import environment_set
 from k8sflow.task.inside.inputs import Inputs
 from k8sflow.task.inside.task_context import Context
 from k8sflow.task.inside.time_limit import limited
-from k8sflow.task.inside.together import environment_set
 from k8sflow.task.inside.transition import as_written
 from k8sflow.task.result import TaskResult, Transition
 from k8sflow.task.spec import EXIT_HOOK_STEP, TaskSpec

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.unit.parallel.test_others import run
+from tests.unit.parallel.test_other_libraries import run
 
 SCRIPT = """
 import asyncio, multiprocessing, threading

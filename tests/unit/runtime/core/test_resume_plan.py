@@ -231,7 +231,7 @@ def test_processes_that_know_each_other_run_again_together(tmp_path: Path) -> No
     assert reruns["train/1"] == "the processes of a num_parallel step run together"
 
 
-def test_a_clone_tells_where_its_task_ran() -> None:
+def test_a_clone_says_where_its_task_ran() -> None:
     """The first origin stays, however often it is taken over; nothing else of the bytes changes."""
     data = b'{"format":1,"attempt":2,"steps":["a"],"artifacts":{"x":{"blob":"\\u00e9"}},"foreach":null}'
     once = RawCommit.of(data, json.loads(data)).clone("F/1", ("a",))

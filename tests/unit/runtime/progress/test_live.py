@@ -256,10 +256,10 @@ def test_the_remaining_time_is_shown_once_some_are_done() -> None:
     now = [0.0]
     tally = Tally(clock=lambda: now[0])
     step = tally.submitted([_task("work", i) for i in range(100)])
-    assert step.left(0.0) is None
+    assert step.remaining(0.0) is None
     for i in range(20):
         tally.event(Finished(_task("work", i), DONE))
-    assert step.left(10.0) == pytest.approx(40.0)
+    assert step.remaining(10.0) == pytest.approx(40.0)
 
 
 def test_a_loop_has_no_bar_and_no_remaining_time(terminal: Terminal) -> None:
@@ -272,7 +272,7 @@ def test_a_loop_has_no_bar_and_no_remaining_time(terminal: Terminal) -> None:
         tally.event(Started(task, "here"))
         if turn < 8:
             tally.event(Finished(task, DONE))
-    assert tally.steps["guess"].left(9.0) is None
+    assert tally.steps["guess"].remaining(9.0) is None
     _frame(_view(terminal, tally))
     assert "━" not in "".join(terminal.screen())
 

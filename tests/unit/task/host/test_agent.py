@@ -23,7 +23,7 @@ from tests.support import environment, wait_for, write_flow
 from tests.unit.task.host.agent_runs import MAIN, SOURCE, ended, prepare, run_agent, run_body, start_agent
 
 
-def test_a_task_runs_and_tells(tmp_path: Path) -> None:
+def test_a_task_runs_and_reports(tmp_path: Path) -> None:
     """Output in both streams and in the store; the commit; the transition; the code in the folder."""
     runner, command = prepare(tmp_path, "print('ü 1')\nprint('e', file=sys.stderr)\nself.x = os.listdir()")
     code, result, output = ended(tmp_path, start_agent(tmp_path, command))

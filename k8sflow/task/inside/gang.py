@@ -1,4 +1,4 @@
-"""The position of a task among those that run together, as training libraries expect it in the environment.
+"""The position of a task in its gang, the tasks that run together, as training libraries expect it in the environment.
 
 The variables are those of PyTorch (https://pytorch.org/docs/stable/distributed.html#environment-variable-initialization)
 and the defaults of ``torchrun``'s options: it reads each of them from ``PET_`` and the option's name
