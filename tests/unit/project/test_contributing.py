@@ -19,6 +19,16 @@ def test_every_path_exists():
     assert [path for path in paths if not (CHECKOUT / path).exists()] == []
 
 
+def test_every_module_that_a_page_or_docstring_names_exists():
+    """Paths in docs/design.md and in the code are relative to the package."""
+    texts = {path: path.read_text() for path in [CHECKOUT / "docs/design.md", *CHECKOUT.glob("k8sflow/**/*.py")]}
+    packages = "|".join(init.parent.name for init in CHECKOUT.glob("k8sflow/*/__init__.py"))
+    path_of = re.compile(rf"`((?:{packages})/[\w/]+\.py)`")
+    named = {(path.name, name) for path, text in texts.items() for name in path_of.findall(text)}
+    assert len(named) > 20
+    assert {(page, name) for page, name in named if not (CHECKOUT / "k8sflow" / name).exists()} == set()
+
+
 def test_every_package_is_on_the_map():
     """A newcomer finds each package in the table."""
     packages = {f"`{init.parent.relative_to(CHECKOUT)}/`" for init in CHECKOUT.glob("k8sflow/*/__init__.py")}
