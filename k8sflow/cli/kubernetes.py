@@ -22,8 +22,6 @@ from k8sflow.runtime.request import code_folder
 if TYPE_CHECKING:
     from k8sflow.kubernetes.live import LiveTask
     from k8sflow.runtime.commands.on_cluster import OnCluster
-    from k8sflow.runtime.progress.console import Console
-    from k8sflow.storage.run_store import RunStore
 
 _TITLE_WIDTH = 15
 _WIDEST = 120
@@ -43,7 +41,7 @@ def command(declared: FlowDefinition) -> click.Group:
     return group
 
 
-def _run_options(scope: Scope) -> list[click.Parameter]:
+def _whose(scope: Scope) -> list[click.Parameter]:
     return [
         click.Option(["--run-id"], help="Only this run.", shell_complete=completion.runs_in(scope)),
         click.Option(["--my-runs"], is_flag=True, help="Only your own runs."),
@@ -84,16 +82,15 @@ def _list_command(declared: FlowDefinition, scope: Scope) -> click.Command:
                 click.echo("No task was found." if ended else "No unfinished task was found.", err=True)
 
     return click.Command(
-        "list",
-        callback=callback,
+        "list", callback=callback,
         params=[
-            *_run_options(scope),
+            *_whose(scope),
             click.Option(["--all", "ended"], is_flag=True, help="Also finished tasks whose Jobs are still kept."),
             output.JSON_OPTION,
         ],
         short_help="List unfinished tasks in the cluster.",
         help="List the unfinished tasks of this flow's runs that have Jobs in the cluster.",
-    )
+    )  # fmt: skip
 
 
 def _document(task: LiveTask) -> dict[str, Any]:
@@ -152,13 +149,12 @@ def _kill_command(declared: FlowDefinition, scope: Scope) -> click.Command:
                 raise failures[0]
 
     return click.Command(
-        "kill",
-        callback=callback,
-        params=[*_run_options(scope), click.Option(["--yes", "-y"], is_flag=True, help="Don't ask.")],
+        "kill", callback=callback,
+        params=[*_whose(scope), click.Option(["--yes", "-y"], is_flag=True, help="Don't ask.")],
         short_help="Cancel runs, whichever machine drives them.",
         help="Cancel runs, whichever machine drives them: by default your latest one. Their Jobs are deleted, and the "
         "drivers end them as cancelled.",
-    )
+    )  # fmt: skip
 
 
 def _confirmed(question: str) -> bool:
@@ -167,48 +163,47 @@ def _confirmed(question: str) -> bool:
     return click.confirm(question)
 
 
-def _killed(cluster: OnCluster, run: RunStore, console: Console) -> K8sflowError | None:
+def _killed(cluster: OnCluster, run: Any, terminal: Any) -> K8sflowError | None:
     """Ends one of several runs; the error if that fails, so that the others are ended too."""
     from k8sflow.runtime.commands.on_cluster import kill  # noqa: PLC0415  as above
 
     try:
-        kill(cluster, run, console)
+        kill(cluster, run, terminal)
     except K8sflowError as error:
         return error
     return None
 
 
-def _task_argument(scope: Scope) -> click.Parameter:
-    return click.Argument(["named"], metavar="[RUN/]STEP[/TASK]", shell_complete=completion.names_in(scope))
+def _place(scope: Scope) -> click.Parameter:
+    return click.Argument(["place"], metavar="[RUN/]STEP[/TASK]", shell_complete=completion.names_in(scope))
 
 
-def _found(cluster: OnCluster, named: str) -> tuple[str, list[LiveTask], str]:
+def _found(cluster: OnCluster, place: str) -> tuple[str, list[LiveTask], str]:
     """The namespace, the tasks with Jobs that a person means, the latest attempt last, and their pathspec.
 
     Raises:
         NotFoundError: There is no such run, or no step was named.
     """
-    reference = cluster.runs.resolve(named, cluster.runs.latest_own)
+    reference = cluster.runs.resolve(place, cluster.runs.latest_own)
     run = reference.run
     if reference.step is None or reference.artifact is not None:
-        raise NotFoundError(f"{named!r} is not a task.", advice="Name one, as STEP/TASK or RUN/STEP/TASK.")
+        raise NotFoundError(f"{place!r} is not a task.", advice="Name one, as STEP/TASK or RUN/STEP/TASK.")
     known = run.read().steps
     if reference.step not in known:
         raise NotFoundError(f"{run.pathspec} has no step {reference.step!r}.", advice=f"Its steps: {', '.join(known)}.")
     tasks = [
-        task
-        for task in cluster.tasks(run.run)
+        task for task in cluster.tasks(run.run)
         if task.step == reference.step and (reference.task is None or task.has(reference.task))
-    ]
+    ]  # fmt: skip
     pathspec = "/".join(filter(None, [run.pathspec, reference.step, reference.task]))
     return cluster.namespace_of(run), sorted(tasks, key=lambda task: (task.task, task.attempt)), pathspec
 
 
 def _logs_command(declared: FlowDefinition, scope: Scope) -> click.Command:
-    def callback(named: str, follow: bool) -> None:  # noqa: FBT001  click calls by name
+    def callback(place: str, follow: bool) -> None:  # noqa: FBT001  click calls by name
         with errors_shown():
             cluster = _cluster(declared)
-            namespace, tasks, pathspec = _found(cluster, named)
+            namespace, tasks, pathspec = _found(cluster, place)
             last = tasks[-1] if tasks else None
             if last is not None and len({task.task for task in tasks}) > 1:
                 listed = ", ".join(f"{task.step}/{task.task}" for task in tasks[:5])
@@ -221,18 +216,17 @@ def _logs_command(declared: FlowDefinition, scope: Scope) -> click.Command:
                 or not _shown(cluster, namespace, last, follow=follow)
             ):
                 click.echo(f"{pathspec} has no pod with a log of its own; this is its output in the bucket.", err=True)
-                logs.print_stored(scope, named, follow=follow)
+                logs.print_stored(scope, place, follow=follow)
 
     return click.Command(
-        "logs",
-        callback=callback,
+        "logs", callback=callback,
         params=[
-            _task_argument(scope),
+            _place(scope),
             click.Option(["--follow", "-f"], is_flag=True, help="Print new output until the pod ends."),
         ],
         short_help="Print the output of a task's pod.",
         help="Print the output of a task from its pod, as it is written; without a pod, what the bucket has.",
-    )
+    )  # fmt: skip
 
 
 def _shown(cluster: OnCluster, namespace: str, task: LiveTask, *, follow: bool) -> bool:
@@ -245,15 +239,15 @@ def _shown(cluster: OnCluster, namespace: str, task: LiveTask, *, follow: bool) 
 
 
 def _describe_command(declared: FlowDefinition, scope: Scope) -> click.Command:
-    def callback(named: str, as_json: bool) -> None:  # noqa: FBT001  click calls by name
+    def callback(place: str, as_json: bool) -> None:  # noqa: FBT001  click calls by name
         with errors_shown():
             cluster = _cluster(declared)
-            namespace, tasks, pathspec = _found(cluster, named)
+            namespace, tasks, pathspec = _found(cluster, place)
             if not tasks:
                 raise NotFoundError(
                     f"{pathspec} has no Job in namespace {namespace!r}.",
                     advice="It hasn't started, or its Job was deleted: an hour after its end, or "
-                    f"when the run failed or was cancelled. `logs {named}` shows its output.",
+                    f"when the run failed or was cancelled. `logs {place}` shows its output.",
                 )
             if as_json:
                 output.print_json([_described_document(cluster, namespace, task) for task in tasks])
@@ -264,12 +258,10 @@ def _describe_command(declared: FlowDefinition, scope: Scope) -> click.Command:
                 _print_described(cluster, namespace, task)
 
     return click.Command(
-        "describe",
-        callback=callback,
-        params=[_task_argument(scope), output.JSON_OPTION],
+        "describe", callback=callback, params=[_place(scope), output.JSON_OPTION],
         short_help="Describe a task's Job and pod.",
         help="Describe a task's Job and pod: state, diagnosis, node, requests, conditions and events.",
-    )
+    )  # fmt: skip
 
 
 def _described_document(cluster: OnCluster, namespace: str, task: LiveTask) -> dict[str, Any]:
