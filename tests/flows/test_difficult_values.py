@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.sources import one_step
 from tests.support import flow_command, write_flow
 
 SOURCE = """
@@ -151,16 +152,7 @@ def test_texts_of_exceptions_keep_names_that_are_not_utf8(tmp_path: Path) -> Non
 )
 def test_a_step_that_reads_from_a_terminal_is_advised(tmp_path: Path, body: str, summary: str, advice: str) -> None:
     """A task has none; frames of the debugger are omitted."""
-    source = f"""
-        class F(FlowSpec):
-            @step
-            def start(self):
-                {body}
-                self.next(self.end)
-            @step
-            def end(self): pass
-    """
-    done = flow_command(write_flow(tmp_path, source), "run")
+    done = flow_command(write_flow(tmp_path, one_step(body)), "run")
     assert done.returncode == 1
     assert summary in done.stdout
     assert advice in done.stdout

@@ -11,6 +11,7 @@ import pytest
 from k8sflow.client import Run
 from k8sflow.storage.folder import FolderStore
 from k8sflow.storage.run_store import RunStore
+from tests.sources import one_step
 from tests.support import flow_command, run_flow, wait_for_death, write_flow
 
 HEAD = "from k8sflow import FlowSpec, catch, current, retry, step, timeout\nimport os, signal, subprocess, sys, time\n"
@@ -22,25 +23,10 @@ def run(folder: Path, source: str, *arguments: str) -> tuple[Any, Run]:
     return done, Run(RunStore(FolderStore(str(folder / ".k8sflow")), "F", "r"))
 
 
-def flow(body: str, decorators: str = "", end: str = "pass") -> str:
-    """Return a flow whose start has a body and some decorators."""
-    return f"""
-class F(FlowSpec):
-    {decorators}
-    @step
-    def start(self):
-        {body}
-        self.next(self.end)
-    @step
-    def end(self):
-        {end}
-"""
-
-
 def test_a_failed_step_is_run_again(tmp_path: Path) -> None:
     """The attempts are visible in current, in the store, and in the output."""
     body = "print('attempt', current.retry_count)\n        self.n = 1 / (current.retry_count // 2)"
-    done, found = run(tmp_path, flow(body, "@retry(times=2, minutes_between_retries=0)"))
+    done, found = run(tmp_path, one_step(body, "@retry(times=2, minutes_between_retries=0)"))
     assert done.returncode == 0, done.stdout + done.stderr
     assert "ZeroDivisionError: integer division or modulo by zero" not in done.stdout
     assert "it is run again (retry 1 of 2)" in done.stdout
@@ -57,7 +43,7 @@ def test_a_failed_step_is_run_again(tmp_path: Path) -> None:
 def test_a_pause_between_retries_is_kept(tmp_path: Path) -> None:
     """A pause that is written out applies on this machine too."""
     began = time.monotonic()
-    done, _ = run(tmp_path, flow("assert current.retry_count", "@retry(times=1, minutes_between_retries=0.02)"))
+    done, _ = run(tmp_path, one_step("assert current.retry_count", "@retry(times=1, minutes_between_retries=0.02)"))
     assert done.returncode == 0, done.stdout + done.stderr
     assert time.monotonic() - began > 1.2
     assert "it is run again in 1.2 s (retry 1 of 1)" in done.stdout
@@ -69,9 +55,9 @@ def test_with_retry_applies_to_steps_without_their_own(tmp_path: Path) -> None:
     for name in ("once", "never"):
         (tmp_path / name).mkdir()
     again = "retry:times=1,minutes_between_retries=0"
-    done, found = run(tmp_path / "once", flow("assert current.retry_count"), "--with", again)
+    done, found = run(tmp_path / "once", one_step("assert current.retry_count"), "--with", again)
     assert done.returncode == 0, done.stdout + done.stderr
-    done, found = run(tmp_path / "never", flow("assert 0", "@retry(times=0)"), "--with", "retry:times=1")
+    done, found = run(tmp_path / "never", one_step("assert 0", "@retry(times=0)"), "--with", "retry:times=1")
     assert done.returncode == 1
     assert found.run_store.attempts("start", "0") == [0]
 
@@ -79,7 +65,9 @@ def test_with_retry_applies_to_steps_without_their_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize("crash", ["os._exit(0)", "os.kill(os.getpid(), signal.SIGKILL)", "sys.exit(3)"])
 def test_a_crash_is_retried(tmp_path: Path, crash: str) -> None:
     """It is retried like an exception."""
-    done, found = run(tmp_path, flow(f"current.retry_count or {crash}", "@retry(times=1, minutes_between_retries=0)"))
+    done, found = run(
+        tmp_path, one_step(f"current.retry_count or {crash}", "@retry(times=1, minutes_between_retries=0)")
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert found["start"].task.current_attempt == 1
 
@@ -91,7 +79,7 @@ def test_a_step_that_takes_too_long_is_ended_with_its_processes(tmp_path: Path) 
         child = subprocess.Popen(["sleep", "1000"])
         print("pids", os.getpid(), child.pid, flush=True)
         time.sleep(1000)"""
-    done, found = run(tmp_path, flow(body, "@timeout(seconds=1, grace_seconds=0.5)"))
+    done, found = run(tmp_path, one_step(body, "@timeout(seconds=1, grace_seconds=0.5)"))
     assert done.returncode == 1
     assert "failed (timed out): the task took longer than its timeout of 1 s" in done.stdout
     pids = [int(word) for word in found["start"].task.stdout.split()[1:]]
@@ -105,7 +93,7 @@ def test_a_step_that_takes_too_long_is_ended_with_its_processes(tmp_path: Path) 
 def test_a_step_within_its_time_is_not_ended(tmp_path: Path) -> None:
     """A timeout is retried like an error."""
     body = "current.retry_count or time.sleep(1000)\n        self.n = current.retry_count"
-    done, found = run(tmp_path, flow(body, "@retry(times=1, minutes_between_retries=0)\n    @timeout(seconds=1)"))
+    done, found = run(tmp_path, one_step(body, "@retry(times=1, minutes_between_retries=0)\n    @timeout(seconds=1)"))
     assert done.returncode == 0, done.stdout + done.stderr
     assert found["start"].task.data.n == 1
 
@@ -168,7 +156,7 @@ def test_catch_shows_the_exception_on_request(tmp_path: Path) -> None:
     """print_exception is true by default; a caught failure of the end finishes the run."""
     for decorator, shown in (("@catch(var='e')", True), ("@catch(print_exception=False)", False)):
         folder = tmp_path / str(shown)
-        source = flow("pass", end="raise ValueError('no')")
+        source = one_step("pass", end="raise ValueError('no')")
         source = source.replace("    @step\n    def end", f"    {decorator}\n    @step\n    def end")
         done, found = run(folder, source)
         assert done.returncode == 0, done.stdout + done.stderr

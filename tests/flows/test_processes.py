@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.cgroups import Cgroup
-from tests.flows.sources import foreach
+from tests.sources import foreach
 from tests.support import latest, run_flow, wait_for_death, write_flow
 
 ONE_STEP = """

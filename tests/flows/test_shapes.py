@@ -9,6 +9,7 @@ from typing import Any
 from k8sflow.flow.graph import Graph
 from k8sflow.storage.folder import FolderStore
 from k8sflow.storage.run_store import RunStore
+from tests.sources import foreach
 from tests.support import flow_command, run_flow, write_flow
 
 GANG = """
@@ -155,20 +156,7 @@ def test_switches_loops_and_limits(tmp_path: Path) -> None:
 
 def test_an_endless_generator_ends_at_the_widest_foreach(tmp_path: Path) -> None:
     """Its step fails; nothing waits for an item that is never the last."""
-    source = """
-        import itertools
-        class F(FlowSpec):
-            @step
-            def start(self):
-                self.items = itertools.count()
-                self.next(self.work, foreach="items")
-            @step
-            def work(self): self.next(self.join)
-            @step
-            def join(self, inputs): self.next(self.end)
-            @step
-            def end(self): pass
-    """
+    source = foreach(items="itertools.count()", top="import itertools")
     done = run_flow(write_flow(tmp_path, source), "--max-num-splits", "20")
     assert done.returncode == 1
     assert "opens a foreach over more than 20 items of self.items" in done.stdout + done.stderr

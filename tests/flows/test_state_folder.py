@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.flows.sources import foreach
+from tests.sources import foreach
 from tests.support import run_flow, write_flow
 
 Mount = Callable[..., Path]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.flows.sources import foreach
+from tests.sources import foreach
 from tests.support import latest, run_flow, running, wait_for, wait_for_death, write_flow
 
 # The thread holds the lock nearly always: in a forked process nobody would ever release it.

@@ -10,6 +10,7 @@ import pytest
 from k8sflow.client import Run
 from k8sflow.storage.folder import FolderStore
 from k8sflow.storage.run_store import RunStore
+from tests.sources import one_step
 from tests.support import run_flow, wait_for_death, write_flow
 
 HEAD = """from k8sflow import FlowSpec, catch, current, parallel_map, retry, step, timeout, user_step_decorator
@@ -21,18 +22,7 @@ MESSAGE = "the task took longer than its timeout of 1 s, and was ended"
 
 def run(folder: Path, body: str, decorators: str = "@timeout(seconds=1)", module: str = "", end: str = "pass") -> Run:
     """Run a flow whose start has a body, and return its records."""
-    source = f"""
-{module}
-class F(FlowSpec):
-    {decorators}
-    @step
-    def start(self):
-        {body}
-        self.next(self.end)
-    @step
-    def end(self):
-        {end}
-"""
+    source = one_step(body, decorators, end=end, top=module)
     done = run_flow(write_flow(folder, source, head=HEAD), "--run-id", "r")
     print(done.stdout, done.stderr)
     return Run(RunStore(FolderStore(str(folder / ".k8sflow")), "F", "r"))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.flows.sources import foreach
+from tests.sources import foreach
 from tests.support import environment, running, wait_for, write_flow
 
 DRIVER_MEGABYTES = 150

@@ -22,6 +22,7 @@ from k8sflow.runtime.placement import Placement
 from k8sflow.storage.records import RunRecord
 from k8sflow.task.batch import TaskBatch
 from k8sflow.task.spec import TaskName, TaskSpec
+from tests.sources import foreach
 from tests.support import load_flow, write_flow
 
 SOURCE = """
@@ -86,22 +87,6 @@ def test_the_settings_of_a_driver_apply_to_the_pods_of_a_recorded_run() -> None:
     assert (found["start"].service_account, found["end"].service_account) == ("k8sflow-task", "own")
 
 
-SHARED = """
-    class F(FlowSpec):
-        @step
-        def start(self):
-            self.items = [1]
-            self.next(self.work, foreach="items")
-        {decorators}
-        @step
-        def work(self): self.next(self.join)
-        @step
-        def join(self, inputs): self.next(self.end)
-        @step
-        def end(self): pass
-"""
-
-
 @pytest.mark.parametrize(
     ("decorators", "with_", "pod"),
     [
@@ -110,7 +95,7 @@ SHARED = """
         ("@resources(cpu=2, memory=500)", "branches_per_pod=50", ("2", "628M", 1)),
         ("@resources(cpu=2, memory=500)", "branches_per_pod=50,cpu=8", ("8", "2128M", 4)),
         ("@resources(cpu=0.5, memory='1.5Gi')", "branches_per_pod=50,cpu=2", ("2", "6571M", 4)),
-        ("@resources(cpu=2)\n        @kubernetes(cpu=1, branches_per_pod=3, memory=9000)", "", ("1", "9000M", 1)),
+        ("@resources(cpu=2)\n    @kubernetes(cpu=1, branches_per_pod=3, memory=9000)", "", ("1", "9000M", 1)),
         ("@resources(cpu=1, memory=500)", "branches_per_pod=3,cpu=8", ("8", "1628M", 3)),
         ("@resources(memory=500)", "branches_per_pod=50,branches_at_a_time=10", ("1", "5128M", 10)),
         ("@resources(cpu=2)", "cpu=8", ("2", "4096M", None)),
@@ -120,14 +105,14 @@ def test_branches_share_a_pod_of_the_size_that_kubernetes_gives(
     tmp_path: Path, decorators: str, with_: str, pod: tuple[str, str, int | None]
 ) -> None:
     """``@resources`` describes one of them: so many run at a time as fit by their cores."""
-    flow = load_flow(write_flow(tmp_path, SHARED.format(decorators=decorators)))
+    flow = load_flow(write_flow(tmp_path, foreach(decorators=decorators)))
     options = Placement.of(compile_flow(flow), (f"kubernetes:{with_}".rstrip(":"),), Settings()).pods["work"]
     assert (options.cpu, options.memory, options.branches_at_a_time) == pod
 
 
 def test_the_deadline_of_a_shared_pod_is_that_of_its_branches_in_turns(tmp_path: Path) -> None:
-    source = SHARED.format(decorators="@timeout(minutes=1)")
-    flow = load_flow(write_flow(tmp_path, source.replace("class F", "from k8sflow import timeout\n    class F")))
+    source = foreach(decorators="@timeout(minutes=1)")
+    flow = load_flow(write_flow(tmp_path, f"from k8sflow import timeout{source}"))
     options = Placement.of(compile_flow(flow), ("kubernetes:branches_per_pod=10,cpu=4",), Settings()).pods["work"]
     assert options.deadline_seconds == 3 * 70 + 600
 

@@ -14,21 +14,9 @@ from k8sflow.storage.artifacts import ArtifactRef
 from k8sflow.storage.in_memory import MemoryStore
 from k8sflow.storage.records import RunRecord
 from k8sflow.storage.run_store import RunStore
+from tests.sources import foreach
 from tests.support import load_flow, write_flow
 
-SOURCE = """
-    class F(FlowSpec):
-        @step
-        def start(self):
-            self.items = [1, 2]
-            self.next(self.work, foreach="items")
-        @step
-        def work(self): self.next(self.join)
-        @step
-        def join(self, inputs): self.next(self.end)
-        @step
-        def end(self): pass
-"""
 PODS = PodOptions(memory="800M", image_pull_secrets=("keys",), tolerations=({"key": "gpu"},), labels={"team": "a"})
 POLICY = StepPolicy(RetryPolicy(2, pause_seconds=3.0), timeout_seconds=60, catch=Catch("failed"))
 
@@ -36,7 +24,7 @@ POLICY = StepPolicy(RetryPolicy(2, pause_seconds=3.0), timeout_seconds=60, catch
 def _record(folder: Path) -> RunRecord:
     return RunRecord(
         "F", "r1", "flow.py", {"n": ArtifactRef("ab", 2, "pickle", "builtins.int", "aa==")},
-        compile_flow(load_flow(write_flow(folder, SOURCE))).graph, {"work": PODS}, tags=("x",),
+        compile_flow(load_flow(write_flow(folder, foreach()))).graph, {"work": PODS}, tags=("x",),
         policies={"work": POLICY}, modules=("flow",), flow_decorators={"project": {"name": "p"}},
     )  # fmt: skip
 

@@ -19,21 +19,9 @@ from k8sflow.storage.records import Commit, OutcomeRecord
 from k8sflow.storage.run_store import RunStore
 from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskName, TaskSpec
+from tests.sources import foreach
 from tests.support import load_flow, write_flow
 
-FLOW = """
-class F(FlowSpec):
-    @step
-    def start(self):
-        self.items = [0, 1]
-        self.next(self.work, foreach="items")
-    @step
-    def work(self): self.next(self.join)
-    @step
-    def join(self, inputs): self.next(self.end)
-    @step
-    def end(self): pass
-"""
 WORK = TaskName("work", (0,))
 
 
@@ -100,7 +88,7 @@ class Followed:
 
 @pytest.fixture
 def followed(tmp_path: Path) -> Followed:
-    graph = compile_flow(load_flow(write_flow(tmp_path, FLOW))).graph
+    graph = compile_flow(load_flow(write_flow(tmp_path, foreach(items="[0, 1]")))).graph
     return Followed(graph, StepPolicy(RetryPolicy(2), catch=Catch("failed")))
 
 
