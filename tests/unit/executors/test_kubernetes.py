@@ -31,7 +31,8 @@ from tests.unit.executors.kubernetes_driver import (
     waits,
     with_status,
 )
-from tests.unit.kubernetes.fake_api import DEADLINE_SECONDS, FakeApi, cut
+from tests.unit.kubernetes.fake_answers import cut
+from tests.unit.kubernetes.fake_api import DEADLINE_SECONDS, FakeApi
 
 FLOWRUN = {"apiVersion": "k8sflow.dev/v1alpha1", "kind": "FlowRun", "name": "demo", "uid": "u"}
 

@@ -13,7 +13,8 @@ from k8sflow import outages
 from k8sflow.kubernetes.api import KubernetesApi
 from k8sflow.kubernetes.reflector import Reflector
 from k8sflow.outages import Notice, Outage
-from tests.unit.kubernetes.fake_api import DEADLINE_SECONDS, FakeApi, cut, fake_api, refusing, silent
+from tests.unit.kubernetes.fake_answers import cut, refusing, silent
+from tests.unit.kubernetes.fake_api import DEADLINE_SECONDS, FakeApi, fake_api
 
 JOBS = "/apis/batch/v1/namespaces/lab/jobs"
 PODS = "/api/v1/namespaces/lab/pods"
