@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TextIO
 
 from k8sflow import debug_log
-from k8sflow.runtime.progress.live import LiveView
-from k8sflow.runtime.progress.plain import PlainView
+from k8sflow.runtime.progress.live_view import LiveView
+from k8sflow.runtime.progress.plain_view import PlainView
 from k8sflow.runtime.progress.reporter import Reporter, View
 from k8sflow.task.spec import TaskName
 

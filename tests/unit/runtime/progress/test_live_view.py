@@ -17,9 +17,9 @@ import pytest
 from k8sflow.executors.base import Finished, Output, Started
 from k8sflow.flow.outcome import Outcome
 from k8sflow.runtime.core.retries import Again
-from k8sflow.runtime.progress import Reporter, live, reporter
-from k8sflow.runtime.progress.live import LiveView
-from k8sflow.runtime.progress.plain import PlainView
+from k8sflow.runtime.progress import Reporter, live_view, reporter
+from k8sflow.runtime.progress.live_view import LiveView
+from k8sflow.runtime.progress.plain_view import PlainView
 from k8sflow.runtime.progress.tally import Tally
 from k8sflow.task.result import TaskResult, Transition, failed
 from k8sflow.task.spec import TaskName, TaskSpec
@@ -328,7 +328,7 @@ def test_output_waits_for_a_slow_terminal(terminal: Terminal, monkeypatch: pytes
         seen.event(Output(_task("work", 0), "stdout", b"x" * 60_000 + b"\n"))
         most = max(most, sum(map(len, view._lines)))
     seen.close()
-    assert most <= live._MOST_HELD_CHARACTERS + 70_000
+    assert most <= live_view._MOST_HELD_CHARACTERS + 70_000
     assert terminal.getvalue().count("x") == 200 * 60_000
 
 
