@@ -76,7 +76,8 @@ if TYPE_CHECKING:
     from k8sflow.flow.decorators.timeout import timeout
     from k8sflow.flow.decorators.trigger import trigger, trigger_on_finish
     from k8sflow.flow.decorators.user_decorators import USER_SKIP_STEP, UserStepDecorator, user_step_decorator
-    from k8sflow.flow.parameters import IncludeFile, JSONType, Parameter
+    from k8sflow.flow.include_file import IncludeFile
+    from k8sflow.flow.parameters import JSONType, Parameter
     from k8sflow.flow.spec import FlowSpec
     from k8sflow.parallel import (
         RemoteError,
@@ -114,7 +115,7 @@ _HOMES = {
     "FlowDefinitionError": "k8sflow.errors",
     "FlowMutator": "k8sflow.flow.decorators.mutators",
     "FlowSpec": "k8sflow.flow.spec",
-    "IncludeFile": "k8sflow.flow.parameters",
+    "IncludeFile": "k8sflow.flow.include_file",
     "JSONType": "k8sflow.flow.parameters",
     "K8sflowError": "k8sflow.errors",
     "KubernetesError": "k8sflow.errors",

@@ -16,7 +16,8 @@ from typing import Any
 import click
 
 from k8sflow.errors import ParameterError
-from k8sflow.flow.parameters import IncludeFile, JSONType, Parameter
+from k8sflow.flow.include_file import IncludeFile
+from k8sflow.flow.parameters import JSONType, Parameter
 from k8sflow.flow.problems import did_you_mean
 
 _CALL = "--k8sflow-call"
