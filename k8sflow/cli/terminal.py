@@ -21,7 +21,6 @@ class Terminal:
         click.secho(text, fg=_COLOURS.get(tone), dim=tone is Tone.DIM or None, err=is_aside)
 
     def write(self, text: str) -> None:
-        """Prints text as it is."""
         click.echo(text, nl=False)
 
     def reporter(

@@ -171,11 +171,9 @@ class UnknownConfigValue(Late):
         return value
 
     def k8sflow_is_in(self, configs: Values) -> bool:
-        """True if these are the configs from which it is read."""
         return self._parent.k8sflow_is_in(configs)
 
     def k8sflow_text(self) -> str:
-        """The value as it is written in ``config_expr``."""
         return self._text
 
     def k8sflow_source(self) -> ConfigSource | None:

@@ -93,7 +93,6 @@ class ConfigSet(Mapping[str, Any]):
         return [config.k8sflow_help() for config in self._declared.values()]
 
     def has(self, config: Config) -> bool:
-        """True if it is one of the flow's configs."""
         return self._attribute_of(config) is not None
 
     def value_of(self, config: Config) -> Any:
@@ -101,7 +100,6 @@ class ConfigSet(Mapping[str, Any]):
         return self[str(self._attribute_of(config))]
 
     def by_name(self) -> dict[str, Config]:
-        """The configs by every name that an expression may use for them."""
         return {
             name: config
             for attribute, config in self._declared.items()

@@ -136,7 +136,6 @@ class Config(Late):
         return configs.has(self)
 
     def k8sflow_is_placed(self) -> bool:
-        """True if it is an attribute of a class, which the check looks at."""
         return self._owner is not None
 
     def k8sflow_text(self) -> str:

@@ -40,7 +40,6 @@ class Traced(Observer):
         self._uploads = LogUploads({_STREAM: log}, patience=lambda: _CLOSE_SECONDS)
 
     def opened(self, step: str, width: int) -> None:
-        """Passes it on."""
         self._observer.opened(step, width)
 
     def submitted(self, group: Sequence[TaskSpec]) -> None:
@@ -72,7 +71,6 @@ class Traced(Observer):
         self._observer.retried(task, result, again)
 
     def caught(self, task: TaskSpec, result: TaskResult, catch: Catch) -> None:
-        """Passes it on."""
         self._observer.caught(task, result, catch)
 
     def close(self) -> None:

@@ -42,7 +42,6 @@ class MemoryStore:
             self._objects.pop(key, None)
 
     def exists(self, key: str, size: int | None = None) -> bool:
-        """True if there is an object under the key, and it has the size, if one is given."""
         return key in self._objects and size in {None, len(self._objects[key])}
 
     def list_keys(self, prefix: str) -> Iterator[str]:
@@ -59,7 +58,6 @@ class MemoryStore:
         return bytes(self._objects.get(key, b"")[start:])
 
     def open_log(self, key: str) -> MemoryLog:
-        """A writer for an object that grows."""
         return MemoryLog(self._objects, key)
 
     def after_fork(self) -> MemoryStore:

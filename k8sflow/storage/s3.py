@@ -166,7 +166,6 @@ class S3Store:
 
     @patient
     def exists(self, key: str, size: int | None = None) -> bool:
-        """True if there is an object under the key, and it has the size, if one is given."""
         with self._translated(key):
             try:
                 return size in {None, self._client.size(self.prefix + key)}
@@ -196,7 +195,6 @@ class S3Store:
         return S3Store(self.url, endpoint=self.endpoint, region=self.region, patience=self.patience.after_fork())
 
     def report_outages(self, report: Report) -> None:
-        """Sets the function to call when a call waits for the server, and when the server answers again."""
         self.patience.outage.report = report
 
     def limit_patience(self, seconds: float) -> None:
@@ -204,7 +202,6 @@ class S3Store:
         self.patience.limit(seconds)
 
     def close(self) -> None:
-        """Closes the connections."""
         self._client.close()
 
     @patient

@@ -59,7 +59,6 @@ class BotoClient:
         self._client = _client(endpoint, region, connections)
 
     def read(self, key: str, span: str = "", etag: str = "") -> BotoReading:
-        """As ``S3Client``."""
         options: dict[str, Any] = {"Range": span} if span else {}
         if etag:
             options["IfMatch"] = etag
@@ -68,24 +67,20 @@ class BotoClient:
         return BotoReading(answer["ContentLength"], answer["ETag"], answer["Body"])
 
     def write(self, key: str, body: bytes, *, is_new: bool = False) -> None:
-        """As ``S3Client``."""
         options: dict[str, Any] = {"IfNoneMatch": "*"} if is_new else {}
         with _translated():
             self._client.put_object(Bucket=self._bucket, Key=key, Body=body, **options)
 
     def upload(self, key: str, parts: Sequence[Buffer]) -> None:
-        """As ``S3Client``."""
         config = TransferConfig(multipart_threshold=1, multipart_chunksize=PART_BYTES, max_concurrency=PARALLEL_PARTS)
         with contextlib.closing(_Joined(parts)) as file, _translated():
             self._client.upload_fileobj(cast("BinaryIO", file), self._bucket, key, Config=config)
 
     def size(self, key: str) -> int:
-        """As ``S3Client``."""
         with _translated():
             return self._client.head_object(Bucket=self._bucket, Key=key)["ContentLength"]
 
     def delete(self, keys: Sequence[str]) -> str:
-        """As ``S3Client``."""
         objects: list[ObjectIdentifierTypeDef] = [{"Key": key} for key in keys]
         with _translated():
             answer = self._client.delete_objects(Bucket=self._bucket, Delete={"Objects": objects, "Quiet": True})
@@ -93,7 +88,6 @@ class BotoClient:
         return str(errors[0].get("Code")) if errors else ""
 
     def page(self, prefix: str, delimiter: str = "", token: str = "", most: int = 1000) -> Page:
-        """As ``S3Client``."""
         options: dict[str, Any] = {"ContinuationToken": token} if token else {}
         with _translated():
             page = self._client.list_objects_v2(
@@ -104,7 +98,6 @@ class BotoClient:
         return Page(keys, prefixes, page.get("NextContinuationToken", "") if page.get("IsTruncated") else "")
 
     def close(self) -> None:
-        """As ``S3Client``."""
         self._client.close()
 
 
@@ -117,7 +110,6 @@ class BotoReading:
         self._body = body
 
     def read_into(self, target: memoryview) -> None:
-        """As ``Reading``."""
         position = 0
         with _translated():
             for chunk in self._body.iter_chunks(1 << 20):
@@ -127,7 +119,6 @@ class BotoReading:
             raise NoAnswerError(f"{self.size - position} bytes of the answer are missing")
 
     def close(self) -> None:
-        """As ``Reading``."""
         self._body.close()
 
 

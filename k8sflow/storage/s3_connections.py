@@ -115,7 +115,6 @@ class HttpReading:
         self._answer = answer
 
     def read_into(self, target: memoryview) -> None:
-        """As ``Reading``."""
         position = 0
         with self._answer.received() as response:
             while position < self.size and (count := response.readinto(target[position:])):
@@ -124,7 +123,6 @@ class HttpReading:
                 raise NoAnswerError(f"{self.size - position} bytes of the answer are missing")
 
     def close(self) -> None:
-        """As ``Reading``."""
         self._answer.drop()
 
 

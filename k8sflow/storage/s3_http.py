@@ -97,16 +97,13 @@ class HttpClient:
         self._ahead = 0.0  # seconds by which the server's clock is ahead of this machine's, once it has refused that
 
     def read(self, key: str, span: str = "", etag: str = "") -> HttpReading:
-        """As ``S3Client``."""
         headers = {name: value for name, value in (("range", span), ("if-match", etag)) if value}
         return HttpReading(_again(lambda: self._send("GET", key, headers=headers)))
 
     def write(self, key: str, body: bytes, *, is_new: bool = False) -> None:
-        """As ``S3Client``."""
         self._call("PUT", key, headers={"if-none-match": "*"} if is_new else {}, body=[body])
 
     def upload(self, key: str, parts: Sequence[Buffer]) -> None:
-        """As ``S3Client``."""
         _, answer = self._call("POST", key, {"uploads": ""})
         upload = _text(answer, "UploadId")
         try:
@@ -131,7 +128,6 @@ class HttpClient:
             raise _refusal(HTTPStatus.INTERNAL_SERVER_ERROR, answer)[0]
 
     def size(self, key: str) -> int:
-        """As ``S3Client``."""
         try:
             answer, _ = self._call("HEAD", key)
         except RefusedError as error:
@@ -142,7 +138,6 @@ class HttpClient:
         return answer.size or 0
 
     def delete(self, keys: Sequence[str]) -> str:
-        """As ``S3Client``."""
         listed = "".join(f"<Object><Key>{escape(key)}</Key></Object>" for key in keys)
         body = f"<Delete>{listed}<Quiet>true</Quiet></Delete>".encode()
         checksum = base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()
@@ -150,7 +145,6 @@ class HttpClient:
         return _parsed(answer).findtext("{*}Error/{*}Code") or ""
 
     def page(self, prefix: str, delimiter: str = "", token: str = "", most: int = 1000) -> Page:
-        """As ``S3Client``."""
         query = {"list-type": "2", "encoding-type": "url", "prefix": prefix, "max-keys": str(most)}
         query |= {name: value for name, value in (("delimiter", delimiter), ("continuation-token", token)) if value}
         document = _parsed(self._call("GET", "", query)[1])
@@ -164,7 +158,6 @@ class HttpClient:
         )
 
     def close(self) -> None:
-        """As ``S3Client``."""
         self._server.drop_idle()
 
     def _call(

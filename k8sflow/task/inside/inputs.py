@@ -123,7 +123,6 @@ class _Left:
         return self._branch.input
 
     def foreach_stack(self) -> list[tuple[int, int, Any]]:
-        """Index, number of branches and item, from the outermost foreach to the innermost."""
         stack, artifacts = self._branch._k8sflow_commit.stack, self._branch._k8sflow_artifacts  # noqa: SLF001  as below
         return [(f.index, f.width, artifacts.load(f.chunk, "foreach item")[f.offset]) for f in stack]
 
@@ -137,7 +136,6 @@ class _Left:
         raise RuntimeError(f"{self._branch!r} has ended: call self.merge_artifacts(inputs).")
 
     def has_parameter(self, name: str) -> bool:
-        """True if the run has a parameter under this attribute."""
         return name in self._branch._k8sflow_definition.parameters  # noqa: SLF001  as below
 
     def fixed(self, name: str) -> str:

@@ -87,12 +87,10 @@ class Context:
 
     @property
     def index(self) -> int | None:
-        """The index of the innermost foreach branch."""
         return self.stack[-1].index if self.stack else None
 
     @property
     def input(self) -> Any:
-        """The item of the innermost foreach branch."""
         return self._item(len(self.stack) - 1) if self.stack else None
 
     def foreach_stack(self) -> list[tuple[int, int, Any]]:
@@ -114,7 +112,6 @@ class Context:
         self.uncover(flow, merged.refs)
 
     def has_parameter(self, name: str) -> bool:
-        """True if the run has a parameter under this attribute."""
         return name in self._definition.parameters
 
     def fixed(self, name: str) -> str:
