@@ -38,7 +38,7 @@ def version(as_json: bool) -> None:  # noqa: FBT001  click calls by name
 def drive(flow: str, run_id: str, flowrun: str) -> None:
     """Drive a run that is in the bucket; the controller starts this in the cluster."""
     from k8sflow.cli.terminal import Terminal  # noqa: PLC0415  the other commands need no runtime
-    from k8sflow.runtime.detached.driver import drive_detached  # noqa: PLC0415
+    from k8sflow.runtime.commands.drive_detached import drive_detached  # noqa: PLC0415
 
     with errors_shown():
         settings = debug_log.configure(config.load(Path.cwd()))

@@ -20,8 +20,8 @@ from k8sflow.flow.outcome import Outcome
 from k8sflow.flow.spec import FlowSpec
 from k8sflow.kubernetes.flowrun import flowrun_name
 from k8sflow.runtime.commands import clone, resume
+from k8sflow.runtime.commands.drive_detached import drive_detached
 from k8sflow.runtime.core.actions import RunEnd
-from k8sflow.runtime.detached.driver import drive_detached
 from k8sflow.runtime.request import RunRequest
 from k8sflow.runtime.session import Session
 from k8sflow.storage.clones import is_complete

@@ -20,10 +20,10 @@ from k8sflow.flow.decorators.pod_options import GUARDED, PodOptions
 from k8sflow.flow.graph import Graph
 from k8sflow.flow.outcome import Outcome
 from k8sflow.outages import Notice
+from k8sflow.runtime.commands.drive_detached import check_pods
 from k8sflow.runtime.core.actions import RunEnd, RunResult
 from k8sflow.runtime.detached import status as statuses
 from k8sflow.runtime.detached import submit
-from k8sflow.runtime.detached.driver import check_pods
 from k8sflow.runtime.detached.status import FlowRunStatus, final_status, running_status
 from k8sflow.runtime.placement import Placement
 from k8sflow.runtime.progress.tally import Tally
