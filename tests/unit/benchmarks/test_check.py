@@ -82,8 +82,8 @@ def test_a_missing_figure_fails(tmp_path: Path, ranges: Path) -> None:
 
 
 def test_a_measured_ratio_outside_its_range_fails_after_all_attempts(tmp_path: Path) -> None:
-    """Importing k8sflow takes at least as long as starting Python, so a range below 0.5 can't be met."""
-    impossible = {**GUARD, "case": "import of the package", "range": [0, 0.5], "short": 1}
+    """Importing k8sflow takes longer than a tenth of starting Python, on the noisiest machine too."""
+    impossible = {**GUARD, "case": "import of the package", "range": [0, 0.1], "short": 1}
 
     done = _check("--short", "--attempts", 2, "--ranges", _write_ranges(tmp_path, impossible))
 
