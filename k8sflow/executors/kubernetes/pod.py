@@ -91,12 +91,10 @@ class PodOnCluster:
 
     @property
     def is_shared(self) -> bool:
-        """True if several tasks share the pod."""
         return len(self.tasks) > 1
 
     @property
     def options(self) -> PodOptions:
-        """The requests of its step."""
         return self.job.options
 
     @property
@@ -187,8 +185,7 @@ class PodOnCluster:
 
     def _finish(self, task: str, result: TaskResult) -> None:
         """Emits the ``Finished`` of a task; nothing is emitted for it after that."""
-        spec = self.unfinished.pop(task, None)
-        if spec is None:
+        if (spec := self.unfinished.pop(task, None)) is None:
             return
         result = self.job.explained(result)
         missing = (result.log_lines or 0) - self._lines
@@ -209,8 +206,7 @@ class PodOnCluster:
             self.finish(result)
 
     def _note_node(self, pod: Manifest) -> None:
-        node = str(pod["spec"].get("nodeName") or "")
-        if node and node != self._node:
+        if (node := str(pod["spec"].get("nodeName") or "")) not in {"", self._node}:
             self._node = node
             self._reached("scheduled", node)
 
