@@ -166,6 +166,10 @@ class HttpClient:
             document.findtext("{*}NextContinuationToken") or "" if is_more else "",
         )
 
+    def renew(self) -> bool:
+        """As ``S3Client``; the environment's are those of the process's start."""
+        return False
+
     def close(self) -> None:
         """As ``S3Client``."""
         self._server.drop_idle()

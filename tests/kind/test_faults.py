@@ -82,6 +82,12 @@ def is_empty(namespace: Namespace, run_id: str) -> bool:
     return not any(namespace.objects(kind, f"k8sflow.dev/run={run_id}") for kind in ("jobs", "pods", "configmaps"))
 
 
+def live_pods(namespace: Namespace, run_id: str) -> list[str]:
+    """The pods of a run that have not ended."""
+    pods = namespace.objects("pods", f"k8sflow.dev/run={run_id}")
+    return [pod["metadata"]["name"] for pod in pods if pod["status"]["phase"] in {"Pending", "Running"}]
+
+
 # ---------------------------------------------------------------------- the bucket becomes unreachable
 
 
