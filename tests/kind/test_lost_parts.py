@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.kind.conftest import Namespace
-from tests.kind.test_faults import KUBERNETES, attempts
+from tests.kind.test_faults import KUBERNETES, attempts, signalled
 
 MORE_SECONDS = 30  # after it was reported, which takes up to ten
 _MANIFEST = "/etc/kubernetes/manifests/kube-apiserver.yaml"
@@ -27,6 +27,19 @@ def api_server_away(namespace: Namespace) -> Iterator[None]:
     finally:
         kind.in_node("mv", _ASIDE, _MANIFEST, doing="start the API server")
         kind.wait_ready(120)
+
+
+@pytest.mark.destructive
+def test_an_api_server_that_freezes_is_reported_while_tasks_only_compute(namespace: Namespace) -> None:
+    """Its connections stay open, but it doesn't answer when it is asked for its version; no task runs twice."""
+    running = namespace.start("fan.py", "--seconds", "25", "--width", "1", *KUBERNETES)
+    running.seen(r"\[work/0\] tick 1$")
+    with signalled(namespace, "kube-apiserver"):
+        running.seen("API server .* has not answered a request for /version", 60)
+    running.seen("The API server answers again, after", 60)
+    done = running.wait(180)
+    assert done.code == 0, done.text
+    assert set(attempts(namespace, done.run).values()) == {1}
 
 
 @pytest.mark.destructive

@@ -109,6 +109,27 @@ def test_a_watch_that_can_not_be_opened_again_is_reported(server: FakeApi, how: 
     watched.during(watch, scenario)
 
 
+def test_a_server_that_freezes_while_it_is_only_watched_is_reported(
+    server: FakeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its connections stay open, and the watch is silent; nothing but its version is asked for, and nothing is lost."""
+    monkeypatch.setattr("k8sflow.kubernetes.reflector._SILENT_SECONDS", 0.1)
+    monkeypatch.setattr("k8sflow.kubernetes.api._PING_SECONDS", 0.1)
+    watched = Watched(server)
+
+    def scenario() -> None:
+        server.wait(lambda: server.watchers)
+        server.wait(lambda: server.asked("GET", "/version"))
+        with server.away(silent):
+            notice = watched.next()
+            assert "has not answered a request for /version" in notice.text
+        assert watched.next().is_over
+        assert len(server.asked("GET", "/pods", watch="1")) == 1
+        assert len(server.asked("GET", "/pods")) == 2
+
+    watched.during(watch, scenario)
+
+
 def test_the_logs_of_a_kubelet_that_is_down_are_not_an_outage_of_the_server(server: FakeApi) -> None:
     """The API server passes the kubelet's absence on as an error of its own."""
     watched = Watched(server)
