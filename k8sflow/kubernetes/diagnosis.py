@@ -18,6 +18,12 @@ from k8sflow.version import VERSION
 _MEMORY_STEPS_MB = 1000
 _MORE_MEMORY = Decimal("1.5")
 _SIGNALLED = 128  # exit codes above are signals of Linux, whatever the system that reads them
+# Some registries answer like this for what doesn't exist too, so as not to tell.
+_REFUSED = (
+    "unauthorized", "denied", "forbidden",
+    "authentication required", "authorization failed", "no basic auth credentials",
+)  # fmt: skip
+_SENT = {9: "SIGKILL", 15: "SIGTERM"}
 _SIGNALS = {4: "SIGILL", 6: "SIGABRT", 7: "SIGBUS", 8: "SIGFPE", 11: "SIGSEGV", 13: "SIGPIPE", 24: "SIGXCPU"}
 
 
@@ -119,12 +125,14 @@ def cancelled() -> TaskResult:
 
 
 def killed(exit_code: int, detail: str) -> TaskResult:
-    """The container was killed by a signal of unknown origin."""
+    """The container was ended by SIGKILL or SIGTERM, and it is not known who sent it."""
+    name = _SENT.get(exit_code - _SIGNALLED, "a signal")
     return failed(
         Outcome.NODE_LOST,
-        f"its container was killed externally (exit code {exit_code}); Kubernetes gave no reason.",
+        f"its container was ended by {name} (exit code {exit_code}); Kubernetes gave no reason.",
         detail,
-        "`kubectl describe node` may show more: the node as a whole may have run short of memory.",
+        "The kernel of a node that is short of memory may have sent it (`kubectl describe node`), a person, or the "
+        "step itself, to process 1 of its pod.",
     )
 
 

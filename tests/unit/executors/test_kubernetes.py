@@ -281,7 +281,7 @@ def test_a_container_that_got_sigterm_is_run_again(server: FakeApi, start: Calla
     driver.next(Started)
     result = driver.next(Finished).result
     assert result.outcome is Outcome.NODE_LOST
-    assert "killed externally (exit code 143)" in result.failure.summary
+    assert "ended by SIGTERM (exit code 143)" in result.failure.summary
 
 
 def test_a_create_whose_answer_got_lost_makes_one_job(server: FakeApi, start: Callable[..., Driver]) -> None:
