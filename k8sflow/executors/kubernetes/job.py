@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
@@ -78,6 +79,7 @@ class JobOnCluster:
     _stopped: set[int] = field(default_factory=set)
     _failed: TaskName | None = None
     _is_looking: bool = False
+    _is_ending: bool = False
 
     @property
     def path(self) -> str:
@@ -156,8 +158,13 @@ class JobOnCluster:
 
     def _end_others(self) -> None:
         """Ends the processes that run together with one that has failed."""
-        if self._failed is not None and self.pods and not self._is_looking:
-            self.stop_all(ended_with(self._failed))
+        if self._failed is None or not self.pods or self._is_looking or self._is_ending:
+            return
+        self._is_ending = True  # the end of each of them is a failure too
+        others = dict(self.pods)
+        for pod in others.values():
+            pod.finish(ended_with(self._failed))
+        self.run.spawn_ending(self._end_pods(others))
 
     def stop(self, pod: PodOnCluster) -> None:
         """Ends a pod: other pods of an Indexed Job run on."""
@@ -179,6 +186,42 @@ class JobOnCluster:
         for pod in list(self.pods.values()):
             pod.finish(result)
         self.run.spawn(self._delete(self.path))
+
+    async def end(self) -> None:
+        """Ends its unfinished pods. It stays, with the pods that have ended, if there are any.
+
+        Raises:
+            KubernetesError: The server refuses.
+        """
+        if len(self.pods) < -(-len(self.batch) // self.per_pod):
+            await self._fail(set(self.pods))
+        else:
+            self.stays = False
+            await self.run.api.delete(self.path)
+
+    async def _end_pods(self, pods: Mapping[int, PodOnCluster]) -> None:
+        """Ends some of its pods, at once, and then the Job."""
+        manifests = [pod.manifest for pod in pods.values() if pod.manifest is not None]
+        await asyncio.gather(*(self._delete(self._pod_path(each)) for each in manifests if not is_being_deleted(each)))
+        try:
+            await self._fail(pods.keys())
+        except KubernetesError:
+            await self._delete(self.path)
+
+    async def _fail(self, ending: Collection[int]) -> None:
+        """Lets the Job controller end the pods of some indices, and start none: the Job's time is over.
+
+        It would delete a pod that has just ended too, as long as the pod's status doesn't show that.
+
+        Raises:
+            KubernetesError: The server refuses.
+        """
+        await self.run.others_ended(self.name, ending)
+        try:
+            await self.run.api.patch(self.path, {"spec": {"activeDeadlineSeconds": 1}})
+        except ApiStatusError as error:
+            if error.status != HTTPStatus.NOT_FOUND:
+                raise
 
     async def look(self) -> None:
         """Finds out why pods are missing, if the Job itself says so: it is suspended, over, or deleted."""

@@ -125,7 +125,9 @@ class Loop:
                 return RunResult(RunEnd.SUCCEEDED)  # the signal came too late: the last task had its result
             raise
         if not result.is_success:
-            self._stop_all()
+            self._inbox.close()
+            for executor in self._executors.values():
+                executor.end()
         return result
 
     def _drive(self, state: State) -> RunResult:

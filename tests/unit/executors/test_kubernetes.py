@@ -326,6 +326,30 @@ def test_cancel_leaves_nothing_and_finishes_every_task(server: FakeApi, start: C
     assert ends == {task(f"a/{index}"): Outcome.CANCELLED for index in range(3)}
 
 
+def test_the_end_of_a_failed_run_keeps_the_jobs_that_have_ended(server: FakeApi, start: Callable[..., Driver]) -> None:
+    """The tasks that run or wait are ended; then the failed Job owns the ConfigMap, which has no lease any more."""
+    driver = start(max_workers=2, settings=replace(SETTINGS, kubernetes_job_ttl_seconds="60"))
+    driver.executor.submit([task(f"a/{index}") for index in range(3)])
+    server.wait(lambda: len(server.names("jobs")) == 2, "two Jobs")
+    first, second = server.names("jobs")
+    failure = failed(Outcome.USER_ERROR, "ValueError: no")
+    pod = server.pod_of(first, **terminated(1, "Error", failure.to_json()))
+    driver.next(Started)
+    assert driver.next(Finished).result == failure
+    server.wait(lambda: len(server.names("jobs")) == 3, "the third Job")
+    server.pod_of(second, **running())
+    driver.executor.end()
+    assert server.names("jobs") == [first]
+    assert server.names("pods") == [pod["metadata"]["name"]]
+    (owner,) = server.names("configmaps")
+    kept, config_map = server.get("jobs", first), server.get("configmaps", owner)
+    assert kept is not None
+    assert config_map is not None
+    assert kept["spec"]["ttlSecondsAfterFinished"] == 60
+    assert [each["uid"] for each in config_map["metadata"]["ownerReferences"]] == [kept["metadata"]["uid"]]
+    assert lease_of(server) is None
+
+
 @pytest.mark.parametrize(("grace_seconds", "expected"), [(None, set()), (3600, {5})])
 def test_cancel_waits_for_no_grace(
     server: FakeApi,

@@ -69,6 +69,8 @@ class Cluster:
     def cancel(self) -> None:
         """Nothing runs."""
 
+    end = cancel
+
     def close(self) -> None:
         """Nothing is open."""
 
