@@ -9,14 +9,15 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 
-from k8sflow.errors import ApiStatusError, KubernetesError
+from k8sflow.errors import ApiStatusError, ApiUnreachableError, KubernetesError
 from k8sflow.executors.kubernetes.pod import PodOnCluster
 from k8sflow.executors.kubernetes.surroundings import Surroundings
 from k8sflow.flow.decorators.pod_options import PodOptions
 from k8sflow.flow.outcome import Outcome
-from k8sflow.kubernetes import labels, queue, scheduling
+from k8sflow.kubernetes import diagnosis, labels, queue, scheduling
 from k8sflow.kubernetes.manifest import Manifest
 from k8sflow.kubernetes.outcome import end_without_pod, is_being_deleted
+from k8sflow.kubernetes.preflight import check_namespace
 from k8sflow.kubernetes.reflector import Change, identity_of
 from k8sflow.task.batch import TaskBatch
 from k8sflow.task.host.gang import MISSING_PEERS
@@ -252,13 +253,21 @@ class JobOnCluster:
             pod.suspended(await queue.why(self.run.api, job))
         return True
 
-    async def is_deleted(self) -> bool:
-        """True if the Job was deleted."""
+    async def deletion(self) -> TaskResult | None:
+        """The end of its tasks if the Job was deleted, by itself or with its namespace; None if it was not."""
         try:
             job = await self._get()
         except KubernetesError:
-            return False
-        return job is None or is_being_deleted(job)
+            return None
+        if job is not None and not is_being_deleted(job):
+            return None
+        try:
+            await check_namespace(self.run.api, self.run.namespace)
+        except (ApiStatusError, ApiUnreachableError):
+            pass  # it is not known
+        except KubernetesError as error:
+            return diagnosis.namespace_deleted(error.summary)
+        return diagnosis.job_deleted()
 
     def _start_pods(self) -> None:
         while len(self._live) < self.parallelism and self._later:

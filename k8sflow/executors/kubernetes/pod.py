@@ -398,7 +398,7 @@ class PodOnCluster:
         if self.run.is_cancelling:
             return diagnosis.cancelled()
         result = end.result
-        if result.outcome is Outcome.NODE_LOST and await self.job.is_deleted():
-            result = diagnosis.job_deleted()
+        if result.outcome is Outcome.NODE_LOST:
+            result = await self.job.deletion() or result
         tail = b"".join(self._tail).decode(errors="replace").rstrip()
         return diagnosis.with_evidence(result, self._doubt, tail)

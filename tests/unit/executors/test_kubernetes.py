@@ -573,6 +573,29 @@ def test_a_job_that_had_ended_and_whose_pod_was_deleted_does_not_hang(
     assert ends == {task("a"): Outcome.SUCCEEDED, task("b"): Outcome.NODE_LOST}
 
 
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_job_that_is_deleted_with_its_namespace_says_so(
+    server: FakeApi, start: Callable[..., Driver], is_there: bool
+) -> None:
+    """While it is being deleted, and when it is; nothing runs again there."""
+    driver = start()
+    (job,) = driver.run("a")
+    server.pod_of(job, **running())
+    driver.next(Started)
+    if is_there:
+        server.put("namespaces", {"metadata": {"name": "lab", "deletionTimestamp": at(1)}})
+    else:
+        server.remove("namespaces", "lab")
+    server.remove("jobs", job)
+    server.remove("pods", f"{job}-abcde")
+    result = driver.next(Finished).result
+    assert result.outcome is Outcome.NODE_LOST
+    assert (
+        "the namespace 'lab' is being deleted" if is_there else "has no namespace 'lab'"
+    ) in result.explained.summary
+    assert result.explained.is_final
+
+
 def test_a_job_that_is_deleted_before_it_has_a_pod_is_cancelled(server: FakeApi, start: Callable[..., Driver]) -> None:
     driver = start()
     (job,) = driver.run("a")
