@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import random
 from collections.abc import AsyncIterator, Iterator, Mapping
 from http import HTTPStatus
@@ -296,7 +297,10 @@ class KubernetesApi:
         assert self._session is not None, "use the client inside its `async with`"
         access = self.access
         sent = CIMultiDict([*access.headers, *(await access.credentials.headers()).items(), *(headers or {}).items()])
-        with self._unreachable_errors(), self._answer_expected(path, late_seconds or _LATE_SECONDS):
+        # A kubelet that is down makes only the logs of its pods unreadable, which their readers report.
+        of_kubelet = path.endswith("/log")
+        seconds = math.inf if of_kubelet else late_seconds or _LATE_SECONDS
+        with self._unreachable_errors(), self._answer_expected(path, seconds):
             response = await self._session.request(
                 method,
                 access.server + path,
@@ -307,8 +311,7 @@ class KubernetesApi:
                 **options,
             )
         async with response:
-            # A kubelet that is down makes only the logs of its pods unreadable.
-            if response.status in _RETRIED and not path.endswith("/log"):
+            if response.status in _RETRIED and not of_kubelet:
                 answer = f"{response.status} {response.reason}"
                 self._failed(f"the API server {access.server} ({access.origin}) can't serve requests now: {answer}.")
             else:
@@ -332,11 +335,12 @@ class KubernetesApi:
             what = f"the API server {self.access.server} ({self.access.origin}) has not answered a request for {path}"
             self._failed(f"{what} for {seconds:.0f} s.", seconds)
 
-        timer = asyncio.get_running_loop().call_later(seconds, is_late)
+        timer = asyncio.get_running_loop().call_later(seconds, is_late) if seconds < math.inf else None
         try:
             yield
         finally:
-            timer.cancel()
+            if timer is not None:
+                timer.cancel()
 
     def _failed(self, text: str, lasted_seconds: float = 0.0) -> None:
         """Records that the server doesn't answer; sees to it that this is reported in time."""

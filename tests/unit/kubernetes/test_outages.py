@@ -11,6 +11,7 @@ import pytest
 
 from k8sflow import outages
 from k8sflow.kubernetes.api import KubernetesApi
+from k8sflow.kubernetes.logs import PodLog
 from k8sflow.kubernetes.reflector import Reflector
 from k8sflow.outages import Notice, Outage
 from tests.unit.kubernetes.fake_api import DEADLINE_SECONDS, FakeApi, cut, fake_api, refusing, silent
@@ -144,6 +145,25 @@ def test_the_logs_of_a_kubelet_that_is_down_are_not_an_outage_of_the_server(serv
     server.fail("GET", "/log", 502, times=10)
     watched.during(read, lambda: server.wait(lambda: len(server.asked("GET", "/log")) == 10))
     assert watched.notices.empty()
+
+
+def test_the_log_of_a_node_that_is_lost_is_reported_as_the_nodes_silence(
+    server: FakeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server waits for it in vain, and answers all other requests."""
+    monkeypatch.setattr("k8sflow.kubernetes.logs._LATE_SECONDS", 0.2)
+    watched, reports = Watched(server), queue.Queue[Notice]()
+
+    async def read(api: KubernetesApi) -> None:
+        await PodLog(api, f"{PODS}/p", container="task", on_line=lambda _: None, report=reports.put).follow()
+
+    server.answer("GET", "/log", silent)
+
+    def scenario() -> None:
+        assert "its node doesn't answer" in reports.get(timeout=DEADLINE_SECONDS).text
+        assert watched.notices.empty()
+
+    watched.during(read, scenario)
 
 
 def test_something_else_at_stake_is_reported_once_more(server: FakeApi) -> None:
