@@ -19,6 +19,7 @@ _PATIENCE_SECONDS = 600.0
 _LOG_LIMIT_MB = 1000.0
 _FOLLOWED_TASKS = 20
 _INDEXED_FROM = 100
+_JOB_TTL_SECONDS = 3600
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class Settings:
         kubernetes_context: Context of the kubeconfig; None for its current one.
         log_limit_mb: How many megabytes of each output stream of a task are stored; None for 1000.
         kubernetes_indexed_from: From how many pods on a foreach is run as Indexed Jobs; None for the default.
+        kubernetes_job_ttl_seconds: How long finished Jobs are kept with their pods, to be looked at; None for an hour.
         log: Level from which k8sflow logs to stderr, one of ``LOG_LEVELS``; None for no logging.
     """
 
@@ -70,6 +72,7 @@ class Settings:
     kubernetes_context: str | None = None
     log_limit_mb: str | None = None
     kubernetes_indexed_from: str | None = None
+    kubernetes_job_ttl_seconds: str | None = None
     log: str | None = None
 
     def __post_init__(self) -> None:
@@ -104,6 +107,11 @@ class Settings:
             raise ConfigurationError(
                 f"the setting kubernetes_indexed_from is {self.kubernetes_indexed_from!r}.",
                 advice='Use a number of pods from 2 on, such as "20".',
+            )
+        if self.kubernetes_job_ttl_seconds is not None and not self.kubernetes_job_ttl_seconds.isdecimal():
+            raise ConfigurationError(
+                f"the setting kubernetes_job_ttl_seconds is {self.kubernetes_job_ttl_seconds!r}.",
+                advice='Use a whole number of seconds, such as "3600" for an hour; "0" keeps no finished Job.',
             )
         self._check_infrastructure()
         if self.log is not None and self.log.lower() not in LOG_LEVELS:
@@ -144,6 +152,11 @@ class Settings:
     def indexed_from(self) -> int:
         """From how many pods on a foreach is run as Indexed Jobs."""
         return _INDEXED_FROM if self.kubernetes_indexed_from is None else int(self.kubernetes_indexed_from)
+
+    @property
+    def job_ttl_seconds(self) -> int:
+        """The time for which finished Jobs are kept."""
+        return _JOB_TTL_SECONDS if self.kubernetes_job_ttl_seconds is None else int(self.kubernetes_job_ttl_seconds)
 
     @property
     def credentials_secret(self) -> str | None:

@@ -7,6 +7,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -22,9 +23,11 @@ from k8sflow.runtime.request import code_folder
 if TYPE_CHECKING:
     from k8sflow.kubernetes.live import LiveTask
     from k8sflow.runtime.commands.on_cluster import OnCluster
+    from k8sflow.storage.run_store import RunStore
 
 _TITLE_WIDTH = 15
 _WIDEST = 120
+_LOOK_SECONDS = 1.0
 
 
 def command(declared: FlowDefinition) -> click.Group:
@@ -178,8 +181,38 @@ def _place(scope: Scope) -> click.Parameter:
     return click.Argument(["place"], metavar="[RUN/]STEP[/TASK]", shell_complete=completion.names_in(scope))
 
 
-def _found(cluster: OnCluster, place: str) -> tuple[str, list[LiveTask], str]:
-    """The namespace, the tasks with Jobs that a person means, the latest attempt last, and their pathspec.
+@dataclass(frozen=True)
+class _Found:
+    """The task or step that a person means by a place.
+
+    Args:
+        run: The run.
+        step: The step.
+        task: The task's id; None where only the step was named.
+        namespace: The namespace of its Jobs.
+        jobs: Its Jobs with their pods, the latest attempt last.
+    """
+
+    run: RunStore
+    step: str
+    task: str | None
+    namespace: str
+    jobs: list[LiveTask]
+
+    @property
+    def pathspec(self) -> str:
+        return "/".join(filter(None, [self.run.pathspec, self.step, self.task]))
+
+    @property
+    def is_in_store(self) -> bool:
+        """True if the store has anything of the task, or only the step was named."""
+        if self.task is None:
+            return True
+        return bool(self.run.attempts(self.step, self.task)) or self.run.read_commit(self.step, self.task) is not None
+
+
+def _found(cluster: OnCluster, place: str) -> _Found:
+    """The Jobs that a person means.
 
     Raises:
         NotFoundError: There is no such run, or no step was named.
@@ -191,32 +224,31 @@ def _found(cluster: OnCluster, place: str) -> tuple[str, list[LiveTask], str]:
     known = run.read().steps
     if reference.step not in known:
         raise NotFoundError(f"{run.pathspec} has no step {reference.step!r}.", advice=f"Its steps: {', '.join(known)}.")
-    tasks = [
+    jobs = [
         task for task in cluster.tasks(run.run)
         if task.step == reference.step and (reference.task is None or task.has(reference.task))
     ]  # fmt: skip
-    pathspec = "/".join(filter(None, [run.pathspec, reference.step, reference.task]))
-    return cluster.namespace_of(run), sorted(tasks, key=lambda task: (task.task, task.attempt)), pathspec
+    jobs.sort(key=lambda task: (task.task, task.attempt))
+    return _Found(run, reference.step, reference.task, cluster.namespace_of(run), jobs)
 
 
 def _logs_command(declared: FlowDefinition, scope: Scope) -> click.Command:
     def callback(place: str, follow: bool) -> None:  # noqa: FBT001  click calls by name
         with errors_shown():
             cluster = _cluster(declared)
-            namespace, tasks, pathspec = _found(cluster, place)
-            last = tasks[-1] if tasks else None
-            if last is not None and len({task.task for task in tasks}) > 1:
-                listed = ", ".join(f"{task.step}/{task.task}" for task in tasks[:5])
-                raise NotFoundError(f"{pathspec} has several tasks: {listed}, …", advice="Name one of them.")
-            # The log of a pod with several tasks has the lines of all of them.
-            if (
-                last is None
-                or last.pod is None
-                or len(last.tasks) > 1
-                or not _shown(cluster, namespace, last, follow=follow)
-            ):
-                click.echo(f"{pathspec} has no pod with a log of its own; this is its output in the bucket.", err=True)
-                logs.print_stored(scope, place, follow=follow)
+            found = _found(cluster, place)
+            if (last := _last(found)) is not None:
+                # The log of a pod with several tasks has the lines of all of them.
+                if len(last.tasks) == 1 and last.pod is not None and _shown(cluster, found, last, follow=follow):
+                    return
+                if not last.is_over and not found.is_in_store and (silence := _silence(cluster, found, last)):
+                    click.echo(f"{found.pathspec} {silence}", err=True)
+                    if not follow or not _comes(found):
+                        return
+            click.echo(
+                f"{found.pathspec} has no pod with a log of its own; this is its output in the bucket.", err=True
+            )
+            logs.print_stored(scope, place, follow=follow)
 
     return click.Command(
         "logs", callback=callback,
@@ -229,33 +261,63 @@ def _logs_command(declared: FlowDefinition, scope: Scope) -> click.Command:
     )  # fmt: skip
 
 
-def _shown(cluster: OnCluster, namespace: str, task: LiveTask, *, follow: bool) -> bool:
+def _last(found: _Found) -> LiveTask | None:
+    """The Job of the latest attempt of the one task that is meant; None if there is no Job.
+
+    Raises:
+        NotFoundError: There are several tasks.
+    """
+    if len({job.task for job in found.jobs}) > 1 and found.task is None:
+        listed = ", ".join(f"{job.step}/{job.task}" for job in found.jobs[:5])
+        raise NotFoundError(f"{found.pathspec} has several tasks: {listed}, …", advice="Name one of them.")
+    return max(found.jobs, key=lambda job: job.attempt, default=None)
+
+
+def _silence(cluster: OnCluster, found: _Found, last: LiveTask) -> str:
+    """Why a task has no output yet; empty if that is not known."""
+    from k8sflow.runtime.commands.pod_output import why_silent  # noqa: PLC0415  as above
+
+    task = found.task or last.tasks[0].name.id
+    return cluster.ask(lambda api: why_silent(api, found.namespace, last, task))
+
+
+def _comes(found: _Found) -> bool:
+    """Waits until the store has something of a task; False if the run ends before that."""
+    while not found.is_in_store:
+        if found.run.read_run_outcome() is not None:
+            return found.is_in_store
+        time.sleep(max(found.run.store.poll_seconds, _LOOK_SECONDS))
+    return True
+
+
+def _shown(cluster: OnCluster, found: _Found, task: LiveTask, *, follow: bool) -> bool:
     from k8sflow.runtime.commands.pod_output import show_output  # noqa: PLC0415  as above
 
     def show(stream: str, data: bytes) -> None:
         click.echo(data, nl=False, err=stream == "stderr")
 
-    return cluster.ask(lambda api: show_output(api, namespace, task, show, follow=follow))
+    return cluster.ask(lambda api: show_output(api, found.namespace, task, show, follow=follow))
 
 
 def _describe_command(declared: FlowDefinition, scope: Scope) -> click.Command:
     def callback(place: str, as_json: bool) -> None:  # noqa: FBT001  click calls by name
         with errors_shown():
             cluster = _cluster(declared)
-            namespace, tasks, pathspec = _found(cluster, place)
-            if not tasks:
+            found = _found(cluster, place)
+            if not found.jobs:
                 raise NotFoundError(
-                    f"{pathspec} has no Job in namespace {namespace!r}.",
-                    advice="It hasn't started, or its Job was deleted: an hour after its end, or "
-                    f"when the run failed or was cancelled. `logs {place}` shows its output.",
+                    f"{found.pathspec} has no Job in namespace {found.namespace!r}.",
+                    advice="It hasn't started, or its Job was deleted: some time after its end "
+                    "(kubernetes_job_ttl_seconds), or when it was ended because the run failed or was cancelled. "
+                    f"`logs {place}` shows its output.",
                 )
             if as_json:
-                output.print_json([_described_document(cluster, namespace, task) for task in tasks])
+                output.print_json([_described_document(cluster, found.namespace, task) for task in found.jobs])
                 return
-            for number, task in enumerate(tasks):
+            for number, task in enumerate(found.jobs):
                 if number:
                     click.echo()
-                _print_described(cluster, namespace, task)
+                _print_described(cluster, found.namespace, task)
 
     return click.Command(
         "describe", callback=callback, params=[_place(scope), output.JSON_OPTION],

@@ -103,6 +103,9 @@ class Executor(Protocol):
     def cancel(self) -> None:
         """Stops every task that is not finished, and returns when nothing of them is left."""
 
+    def end(self) -> None:
+        """As ``cancel``, for a run that has failed: what finished tasks have left stays for people to look at."""
+
     def abandon(self) -> None:
         """Asks for the end of every task without waiting for it, as the process leaves; may interrupt ``cancel``."""
 

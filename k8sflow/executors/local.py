@@ -134,6 +134,10 @@ class LocalExecutor:
         self._servers.cancel()
         self.close()
 
+    def end(self) -> None:
+        """As ``cancel``: finished tasks have left nothing but what is in the store."""
+        self.cancel()
+
     def abandon(self) -> None:
         """Does nothing: the fork servers end the tasks when this process dies."""
 

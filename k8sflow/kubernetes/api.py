@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import random
-import socket
 from collections.abc import AsyncIterator, Iterator, Mapping
 from http import HTTPStatus
 from types import TracebackType
@@ -22,6 +22,7 @@ from multidict import CIMultiDict
 from k8sflow.debug_log import DebugLog
 from k8sflow.errors import ApiStatusError, ApiUnreachableError, KubernetesError
 from k8sflow.kubernetes.api_errors import Target, status_error, unreachable_error
+from k8sflow.kubernetes.keepalive import probe_silent_connection
 from k8sflow.kubernetes.kubeconfig import ClusterAccess
 from k8sflow.kubernetes.line_stream import lines_of
 from k8sflow.kubernetes.manifest import Manifest
@@ -32,6 +33,7 @@ _RETRIED = {429, 500, 502, 503, 504}
 _PAGE = 500
 _REQUEST_SECONDS = 60.0
 _CONNECT_SECONDS = 10.0
+_PING_SECONDS = 4.0  # the version comes from memory: no storage or queue is asked
 _LATE_SECONDS = 8.0  # a server that is busy takes some seconds for a list of events
 _FIRST_DELAY_SECONDS = 0.5
 _LONGEST_DELAY_SECONDS = 15.0
@@ -94,6 +96,12 @@ class KubernetesApi:
         """Sets what a reported outage means for the user; a current outage is reported again with it."""
         self.at_stake = text
         self._outage.report_again()
+
+    async def ping(self) -> None:
+        """Notices, and reports, a server that has stopped answering, or answers again; nothing is raised."""
+        with contextlib.suppress(KubernetesError):
+            async with self._open("GET", "/version", late_seconds=_PING_SECONDS) as response:
+                await self._read(response)
 
     async def get(self, path: str, params: Mapping[str, str] | None = None) -> Manifest:
         """The object at ``path``, or one page of a collection."""
@@ -217,7 +225,7 @@ class KubernetesApi:
                         continue
                     raise error
                 _log.debug("%s: stream opened", target)
-                _probe_silent_connection(response)
+                probe_silent_connection(response)
                 yield self._lines(response)
                 _log.debug("%s: stream closed", target)
                 return
@@ -278,12 +286,21 @@ class KubernetesApi:
 
     @contextlib.asynccontextmanager
     async def _open(
-        self, method: str, path: str, *, headers: Mapping[str, str] | None = None, **options: Any
+        self,
+        method: str,
+        path: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        late_seconds: float | None = None,
+        **options: Any,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         assert self._session is not None, "use the client inside its `async with`"
         access = self.access
         sent = CIMultiDict([*access.headers, *(await access.credentials.headers()).items(), *(headers or {}).items()])
-        with self._unreachable_errors(), self._answer_expected(path):
+        # A kubelet that is down makes only the logs of its pods unreadable, which their readers report.
+        of_kubelet = path.endswith("/log")
+        seconds = math.inf if of_kubelet else late_seconds or _LATE_SECONDS
+        with self._unreachable_errors(), self._answer_expected(path, seconds):
             response = await self._session.request(
                 method,
                 access.server + path,
@@ -294,8 +311,7 @@ class KubernetesApi:
                 **options,
             )
         async with response:
-            # A kubelet that is down makes only the logs of its pods unreadable.
-            if response.status in _RETRIED and not path.endswith("/log"):
+            if response.status in _RETRIED and not of_kubelet:
                 answer = f"{response.status} {response.reason}"
                 self._failed(f"the API server {access.server} ({access.origin}) can't serve requests now: {answer}.")
             else:
@@ -312,18 +328,19 @@ class KubernetesApi:
             raise found from error
 
     @contextlib.contextmanager
-    def _answer_expected(self, path: str) -> Iterator[None]:
-        """Records an outage if the block takes long."""
+    def _answer_expected(self, path: str, seconds: float) -> Iterator[None]:
+        """Records an outage if the block takes longer than so many seconds."""
 
         def is_late() -> None:
             what = f"the API server {self.access.server} ({self.access.origin}) has not answered a request for {path}"
-            self._failed(f"{what} for {_LATE_SECONDS:.0f} s.", _LATE_SECONDS)
+            self._failed(f"{what} for {seconds:.0f} s.", seconds)
 
-        timer = asyncio.get_running_loop().call_later(_LATE_SECONDS, is_late)
+        timer = asyncio.get_running_loop().call_later(seconds, is_late) if seconds < math.inf else None
         try:
             yield
         finally:
-            timer.cancel()
+            if timer is not None:
+                timer.cancel()
 
     def _failed(self, text: str, lasted_seconds: float = 0.0) -> None:
         """Records that the server doesn't answer; sees to it that this is reported in time."""
@@ -368,17 +385,3 @@ def _pause(error: ApiStatusError, delay: float) -> float | None:
     if error.status not in _RETRIED and not (error.status == HTTPStatus.CONFLICT and error.reason == "Conflict"):
         return None
     return delay if error.retry_after_seconds is None else error.retry_after_seconds + delay
-
-
-def _probe_silent_connection(response: aiohttp.ClientResponse) -> None:
-    """Turns on TCP keepalive, so that a dead peer is noticed within 5 s."""
-    connection = response.connection
-    if connection is None or connection.transport is None:
-        return
-    peer = connection.transport.get_extra_info("socket")
-    if peer is None:
-        return
-    peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in (("TCP_KEEPIDLE", 3), ("TCP_KEEPINTVL", 1), ("TCP_KEEPCNT", 2)):
-        if hasattr(socket, option):
-            peer.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)

@@ -113,19 +113,23 @@ def _explain(target: Target, status: int, message: str, origin: str) -> tuple[st
                 f"The server doesn't accept the credentials of {origin}: {message}",
                 "Log in again as you do for kubectl (`kubectl get pods` must work).",
             )
-        case 403 if "is forbidden: User" in message or "cannot" in message:
-            return (
-                message,
-                f"Add the rule {target.rule()} to your Role; then `{target.can_i()}` prints yes.",
-            )
-        case 403 if "exceeded quota" in message:
-            return message, "Wait until other objects are deleted, or have the quota raised (`kubectl describe quota`)."
         case 403:
-            return (
-                message,
-                f"`{target.can_i()}` shows whether a Role allows it; an admission policy may also have refused it.",
-            )
+            return _explain_refusal(target, message)
         case 404 if target.namespace and "namespaces" in message:
             return message, f"Create it (`kubectl create namespace {target.namespace}`) or set kubernetes_namespace."
         case _:
             return message, ""
+
+
+def _explain_refusal(target: Target, message: str) -> tuple[str, str]:
+    """Cause of a 403, and advice."""
+    if "because it is being terminated" in message:
+        return (
+            f"The namespace {target.namespace!r} is being deleted: {message}",
+            "Create it again, or set kubernetes_namespace to another one, and `resume` the run.",
+        )
+    if "is forbidden: User" in message or "cannot" in message:
+        return message, f"Add the rule {target.rule()} to your Role; then `{target.can_i()}` prints yes."
+    if "exceeded quota" in message:
+        return message, "Wait until other objects are deleted, or have the quota raised (`kubectl describe quota`)."
+    return message, f"`{target.can_i()}` shows whether a Role allows it; an admission policy may also have refused it."

@@ -13,11 +13,11 @@ from k8sflow.flow.decorators import quantity
 from k8sflow.flow.decorators.pod_options import PodOptions
 from k8sflow.flow.outcome import Outcome
 from k8sflow.task.result import TaskResult, failed
-from k8sflow.version import VERSION
 
 _MEMORY_STEPS_MB = 1000
 _MORE_MEMORY = Decimal("1.5")
 _SIGNALLED = 128  # exit codes above are signals of Linux, whatever the system that reads them
+_SENT = {9: "SIGKILL", 15: "SIGTERM"}
 _SIGNALS = {4: "SIGILL", 6: "SIGABRT", 7: "SIGBUS", 8: "SIGFPE", 11: "SIGSEGV", 13: "SIGPIPE", 24: "SIGXCPU"}
 
 
@@ -113,18 +113,31 @@ def job_deleted() -> TaskResult:
     )
 
 
+def namespace_deleted(summary: str) -> TaskResult:
+    """The Job was deleted with its namespace."""
+    return failed(
+        Outcome.NODE_LOST,
+        summary,
+        "Its Job and its pod were deleted with it.",
+        "Create it again, or set kubernetes_namespace to another one, and `resume` the run.",
+        is_final=True,
+    )
+
+
 def cancelled() -> TaskResult:
     """The task was stopped because the run was cancelled."""
     return failed(Outcome.CANCELLED, "it was stopped because the run was cancelled.")
 
 
 def killed(exit_code: int, detail: str) -> TaskResult:
-    """The container was killed by a signal of unknown origin."""
+    """The container was ended by SIGKILL or SIGTERM, and it is not known who sent it."""
+    name = _SENT.get(exit_code - _SIGNALLED, "a signal")
     return failed(
         Outcome.NODE_LOST,
-        f"its container was killed externally (exit code {exit_code}); Kubernetes gave no reason.",
+        f"its container was ended by {name} (exit code {exit_code}); Kubernetes gave no reason.",
         detail,
-        "`kubectl describe node` may show more: the node as a whole may have run short of memory.",
+        "The kernel of a node that is short of memory may have sent it (`kubectl describe node`), a person, or the "
+        "step itself, to process 1 of its pod.",
     )
 
 
@@ -158,41 +171,6 @@ def runtime_not_copied(detail: str) -> TaskResult:
     )
 
 
-def cant_execute(image: str, options: PodOptions, detail: str) -> TaskResult:
-    """The image lacks the program that the container should run."""
-    if options.executable is not None:
-        advice = "Name another Python of the image, 3.10 or newer: @kubernetes(executable=…)."
-    else:
-        advice = "Use an image with Python 3.10 or newer as python3 on its PATH, or name it: executable=…."
-    return failed(
-        Outcome.BAD_IMAGE,
-        f"its image {image} has no {options.executable or 'python3'} that can be executed.",
-        detail,
-        advice,
-    )
-
-
-def no_runtime(image: str, detail: str) -> TaskResult:
-    """Python started, but found no k8sflow."""
-    return failed(
-        Outcome.BAD_IMAGE,
-        f"its image {image} doesn't contain the k8sflow runtime.",
-        detail,
-        f"Set kubernetes_runtime_image to the k8sflow image of this version ({VERSION}), or leave out "
-        "runtime_in_image, so that the runtime is copied into the pod.",
-    )
-
-
-def other_runtime(image: str, detail: str) -> TaskResult:
-    """The runtime in the image, or in the image that it was copied from, is of another version than the driver."""
-    return failed(
-        Outcome.BAD_IMAGE,
-        f"its image {image} runs with another version of k8sflow than {VERSION}, which started the run.",
-        detail,
-        f"Build the image on the k8sflow image {VERSION}, or set kubernetes_runtime_image to it.",
-    )
-
-
 def cant_start(reason: str, detail: str) -> TaskResult:
     """The container runtime couldn't start the container."""
     return failed(
@@ -223,46 +201,6 @@ def unknown_end(phase: str, reason: str, detail: str) -> TaskResult:
         f"its pod ended as {phase} ({reason or 'no reason given'}); nothing is known about its container.",
         detail,
         "`kubectl describe pod` shows what Kubernetes knows.",
-    )
-
-
-def bad_image(image: str, detail: str) -> TaskResult:
-    """The image can't be pulled, or its name is invalid."""
-    low, is_final = detail.lower(), False
-    if any(word in low for word in ("no match for platform", "exec format error")):
-        cause, advice = (
-            "it has no variant for the node's architecture",
-            "Build it for that one too.",
-        )
-        is_final = True
-    elif any(word in low for word in ("no such host", "i/o timeout", "connection refused", "dial tcp")):
-        cause, advice = "the node can't reach the registry", "Check the registry's name and the nodes' network."
-    elif "not found" in low or "manifest unknown" in low or "does not exist" in low:
-        cause, advice = (
-            "it does not exist",
-            "Check the name and the tag; push it to the registry, or load it onto the nodes.",
-        )
-    elif any(word in low for word in ("unauthorized", "denied", "forbidden", "authentication required")):
-        cause, advice = (
-            "the registry refuses it",
-            "Name a Secret with credentials for the registry: image_pull_secrets=…",
-        )
-    elif "invalid reference format" in low or "couldn't parse image" in low:
-        cause, advice = "its name is not a valid image reference", "Write it as registry/name:tag."
-        is_final = True
-    elif "is not present with pull policy of never" in low:
-        cause, advice = (
-            "it isn't on the node, and the pull policy is Never",
-            "Load it onto the nodes, or use IfNotPresent.",
-        )
-    else:
-        cause, advice = "see below", "`kubectl describe pod` shows each attempt."
-    return failed(
-        Outcome.BAD_IMAGE,
-        f"the image {image} can't be pulled: {cause}.",
-        detail,
-        f"{advice} The image is set by @kubernetes(image=…), --with kubernetes:image=… or kubernetes_image.",
-        is_final=is_final,
     )
 
 

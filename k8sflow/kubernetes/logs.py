@@ -7,7 +7,8 @@ timestamps, which never decrease, and lines with the same timestamp are counted;
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+from collections.abc import AsyncIterator, Callable, Mapping
 from http import HTTPStatus
 
 from k8sflow.debug_log import DebugLog
@@ -17,6 +18,7 @@ from k8sflow.outages import Outage, Report
 
 _AFTER_END_SECONDS = 0.2
 _LONGEST_DELAY_SECONDS = 10.0
+_LATE_SECONDS = 8.0
 # Written by the kubelet in place of a log that it can't read; not output of the task.
 _KUBELET_TROUBLE = (b"unable to retrieve container logs for", b"failed to create fsnotify watcher", b"rpc error:")
 
@@ -109,8 +111,7 @@ class PodLog:
         if self._last_time:
             params["sinceTime"] = _whole_seconds(self._last_time)
         start, repeated = self._last_time, self._seen_at_last_time
-        async with self._api.stream(self._path, params, read_timeout_seconds=None) as lines:
-            self._outage.answered()
+        async with self._opened(params) as lines:
             async for line in lines:
                 time, separator, content = line.partition(b" ")
                 if not (separator and _is_time(time)):
@@ -125,6 +126,19 @@ class PodLog:
                 self._seen_at_last_time = self._seen_at_last_time + 1 if time == self._last_time else 1
                 self._last_time = time
                 self._on_line(content)
+
+    @contextlib.asynccontextmanager
+    async def _opened(self, params: Mapping[str, str]) -> AsyncIterator[AsyncIterator[bytes]]:
+        """The lines; that the server waits for the node in vain, as after its loss, is reported meanwhile."""
+        text = "its output can't be shown now, because its node doesn't answer; it is shown later."
+        late = asyncio.get_running_loop().call_later(_LATE_SECONDS, self._outage.failed, text, _LATE_SECONDS)
+        try:
+            async with self._api.stream(self._path, params, read_timeout_seconds=None) as lines:
+                late.cancel()
+                self._outage.answered()
+                yield lines
+        finally:
+            late.cancel()
 
 
 def _is_time(text: bytes) -> bool:

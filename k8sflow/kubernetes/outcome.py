@@ -13,12 +13,13 @@ An agent's report that it was stopped is never the task's outcome: only the run'
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from k8sflow.flow.decorators.pod_options import PodOptions
 from k8sflow.flow.outcome import Outcome
-from k8sflow.kubernetes import diagnosis
+from k8sflow.kubernetes import diagnosis, images
 from k8sflow.kubernetes.manifest import Manifest, condition
 from k8sflow.kubernetes.pod import CONTAINER, OTHER_RUNTIME, RUNTIME_CONTAINER
 from k8sflow.task.host.framing import Piece, decode
@@ -31,6 +32,8 @@ _OUT_OF_MEMORY_EXIT = 137
 _SIGNALS_FROM_OUTSIDE = {137, 143}
 _DISRUPTIONS_OF_A_NODE = {"DeletionByTaintManager", "DeletionByPodGC"}
 _NODE_REASONS = {"NodeShutdown", "Terminated", "Shutdown", "NodeLost"}
+# The kernel's ENOEXEC, as the container's runtime writes it to the log when it has become the container.
+_NOT_EXECUTABLE = re.compile(r"exec \S+: exec format error")
 _START_FAILURES = {"StartError", "ContainerCannotRun", "CreateContainerError", "CreateContainerConfigError"}
 
 
@@ -184,20 +187,31 @@ def _by_container(pod: Pod, options: PodOptions, code: int, reason: str, message
         return _start_failure(image, options, reason, message)
     if reason == "ContainerStatusUnknown":
         return diagnosis.lost_container(message)
-    if "No module named" in message and "k8sflow" in message:
-        return diagnosis.no_runtime(image, message.strip())
-    if OTHER_RUNTIME in message:
-        return diagnosis.other_runtime(image, message.strip())
+    if (found := _by_last_words(image, message.strip())) is not None:
+        return found
     detail = _evidence(code, reason, message)
     if code in _SIGNALS_FROM_OUTSIDE:
         return diagnosis.killed(code, detail)
     return diagnosis.no_result(code, reason, detail)
 
 
+def _by_last_words(image: str, message: str) -> TaskResult | None:
+    """The fault of an image that can't start the agent, by the text in its place; None for anything else."""
+    if _NOT_EXECUTABLE.fullmatch(message):
+        return images.wrong_architecture(image, message)
+    if "No module named" in message and "k8sflow" in message:
+        return images.no_runtime(image, message)
+    if OTHER_RUNTIME in message:
+        return images.other_runtime(image, message)
+    return None
+
+
 def _start_failure(image: str, options: PodOptions, reason: str, message: str) -> TaskResult:
     low = message.lower()
+    if "exec format error" in low:
+        return images.wrong_architecture(image, message)
     if "executable file not found" in low or "no such file or directory" in low or "permission denied" in low:
-        return diagnosis.cant_execute(image, options, message)
+        return images.cant_execute(image, options, message)
     if "memory limit too low" in low or "oom-killed" in low:
         return diagnosis.limit_too_low(options, message)
     return diagnosis.cant_start(reason, message)

@@ -6,6 +6,8 @@ The failures of watches, and how they are handled:
   resource version; nothing is missed.
 - A connection dies silently (a NAT, a suspended laptop): TCP keepalive and a read timeout longer than the period of
   bookmarks end it; watch on.
+- The server stops answering, but its kernel keeps the connection alive: it is asked for its version when the watch has
+  been silent for some seconds, as HTTP/2 clients send a PING; the client reports that no answer comes. The watch stays.
 - The resource version is too old (410), as an HTTP status or as an ERROR event in a 200 stream: list again.
 - The server closes the stream at once, cleanly and without an event, as some do for a version that is too old: drop
   the version and list again, to avoid an endless loop.
@@ -40,6 +42,7 @@ WATCH_SECONDS = 290
 UNREACHABLE_SECONDS = 300.0
 READ_TIMEOUT_SECONDS = 75.0  # bookmarks arrive about once a minute
 _HEALTHY_SECONDS = 60.0
+_SILENT_SECONDS = 5.0  # with the time that the client gives an answer, less than ten seconds
 _INSTANT_SECONDS = 2.0
 _FIRST_DELAY_SECONDS = 0.5
 _LONGEST_DELAY_SECONDS = 30.0
@@ -115,6 +118,7 @@ class Reflector:
         self._read_timeout_seconds = read_timeout_seconds
         self._version: str | None = None
         self._answered_at = 0.0
+        self._heard_at = 0.0
 
     async def run(self) -> None:
         """Lists and watches until it is cancelled.
@@ -167,7 +171,16 @@ class Reflector:
             ) from error
 
     def _answered(self) -> None:
-        self._answered_at = asyncio.get_running_loop().time()
+        self._answered_at = self._heard_at = asyncio.get_running_loop().time()
+
+    async def _ping_in_silence(self) -> None:
+        """Asks the server for a sign of life when the watch has none, until it is cancelled."""
+        clock = asyncio.get_running_loop().time
+        while True:
+            await asyncio.sleep(max(0.0, self._heard_at + _SILENT_SECONDS - clock()))
+            if clock() >= self._heard_at + _SILENT_SECONDS:
+                await self._api.ping()
+                self._heard_at = clock()
 
     async def _list(self) -> None:
         items, version = await self._api.list(self._path, label_selector=self._selector)
@@ -196,10 +209,14 @@ class Reflector:
         }
         async with self._api.stream(self._path, params, read_timeout_seconds=self._read_timeout_seconds) as lines:
             self._answered()
-            async for line in lines:
-                events += 1
-                self._event(_parsed(line))
-                self._answered()
+            pinging = asyncio.ensure_future(self._ping_in_silence())
+            try:
+                async for line in lines:
+                    events += 1
+                    self._event(_parsed(line))
+                    self._answered()
+            finally:
+                pinging.cancel()
         if events == 0 and clock() - started < _INSTANT_SECONDS:
             raise _TooOldError
 

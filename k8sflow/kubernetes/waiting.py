@@ -13,7 +13,7 @@ from typing import Any
 from k8sflow.flow.decorators import quantity
 from k8sflow.flow.decorators.pod_options import PodOptions
 from k8sflow.flow.outcome import Outcome
-from k8sflow.kubernetes import diagnosis, scheduling
+from k8sflow.kubernetes import diagnosis, images, scheduling
 from k8sflow.task.result import TaskResult
 
 Pod = dict[str, Any]
@@ -46,7 +46,7 @@ def why(pod: Pod, options: PodOptions, largest_node: tuple[str, str] | None = No
         waiting = (container.get("state") or {}).get("waiting") or {}
         reason, message = str(waiting.get("reason") or ""), str(waiting.get("message") or "")
         if reason in _IMAGE_REASONS:
-            return diagnosis.bad_image(_image(pod, container["name"]), message or reason)
+            return images.bad_image(_image(pod, container["name"]), message or reason)
         if reason in _CONFIGURATION_REASONS:
             return diagnosis.bad_configuration(message)
         if reason not in ORDINARY_REASONS:
@@ -76,7 +76,7 @@ def from_events(events: Iterable[dict[str, Any]]) -> TaskResult | None:
         return None
     reason, message = str(latest.get("reason") or ""), str(latest.get("message") or "")
     if pull := _PULL_FAILED.match(message):
-        return diagnosis.bad_image(pull[1], message)
+        return images.bad_image(pull[1], message)
     return diagnosis.slow_start(reason, message)
 
 

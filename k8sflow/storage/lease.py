@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Protocol
 
 from k8sflow.debug_log import DebugLog
-from k8sflow.errors import ObjectNotFoundError, StorageError
+from k8sflow.errors import AccessError, ObjectNotFoundError, StorageError
 from k8sflow.storage.run_store import RunStore
 
 _log = DebugLog(__name__)
@@ -250,7 +250,7 @@ class ObjectLease:
         self._released.set()
         if self._thread is not None:
             self._thread.join(_JOIN_SECONDS)  # it may be waiting for an answer that never comes
-        with contextlib.suppress(StorageError):  # then another process takes over after a silence
+        with contextlib.suppress(StorageError, AccessError):  # then another process takes over after a silence
             self._store.put(self._key(self._number), [_dump(replace(self._me, is_over=True))])
         self._number = None
 

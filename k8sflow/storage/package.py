@@ -26,6 +26,7 @@ LIMIT_BYTES = 100_000_000
 IGNORE_FILE = ".k8sflowignore"
 _NEVER = {"__pycache__", "node_modules"}
 _BIGGEST_SHOWN = 5
+_MOST_LOOKS = 3
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,22 @@ def build(folder: Path) -> Package:
     A file ``.k8sflowignore`` in the folder excludes more, by the rules of a ``.gitignore``: ``/data/``, ``*.csv``,
     ``!small.csv``. It can't bring back files that are always excluded.
 
+    A file that vanishes meanwhile, such as an editor's temporary one, is left out: the folder is looked at again.
+
     Raises:
         PackageError: The folder is too big, a file can't be read, or the ignore file has an invalid pattern.
     """
+    for _ in range(_MOST_LOOKS - 1):
+        with contextlib.suppress(_VanishedError):
+            return _build(folder)
+    return _build(folder)
+
+
+class _VanishedError(PackageError):
+    """A file or folder was there a moment ago."""
+
+
+def _build(folder: Path) -> Package:
     files = sorted(_files(folder))
     _refuse_too_big(folder, files)
     raw = io.BytesIO()
@@ -136,6 +150,12 @@ def _add(archive: tarfile.TarFile, name: str, path: Path) -> None:
 
 
 def _unreadable(path: Path, error: OSError) -> PackageError:
+    if isinstance(error, FileNotFoundError):
+        return _VanishedError(
+            f"{path} vanished while the code package was created.",
+            cause="Something keeps creating and deleting files in the flow's folder.",
+            advice=f"Exclude them by a line in {IGNORE_FILE}.",
+        )
     return PackageError(
         f"{path} can't be read for the code package: {error.strerror}.",
         advice=f"Make it readable, or exclude it by a line in {IGNORE_FILE}.",
@@ -205,7 +225,7 @@ def _ignored(folder: Path) -> Callable[[str], bool]:
 
 
 def _refuse_too_big(folder: Path, files: list[tuple[str, Path]]) -> None:
-    sizes = [(path.stat().st_size, name) for name, path in files]
+    sizes = [(_size_of(path), name) for name, path in files]
     total = sum(size for size, _ in sizes)
     if total <= LIMIT_BYTES:
         return
@@ -217,3 +237,10 @@ def _refuse_too_big(folder: Path, files: list[tuple[str, Path]]) -> None:
         cause=f"It holds everything in the flow's folder. The biggest files:{biggest}",
         advice=f"Move data out of the folder, or exclude it by a line in {folder / IGNORE_FILE}.",
     )
+
+
+def _size_of(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        raise _unreadable(path, error) from error

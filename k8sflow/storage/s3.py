@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 from k8sflow.debug_log import DebugLog
 from k8sflow.errors import (
-    AccessError,
     ConfigurationError,
     ObjectNotFoundError,
     OutageError,
@@ -43,8 +42,7 @@ _UNDECIDED = {"409", "ConditionalRequestConflict"}
 _TRIES = 8
 # https://docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObjects.html
 _MOST_DELETED = 1000
-# The last one is versitygw's code for an unknown access key.
-_WRONG_KEYS = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken", "XAdminUserNotFound"}
+_OTHER_REGION = "AuthorizationHeaderMalformed"
 _SERVER_ERROR = 500
 _BROKEN_OFF = {"NoSuchUpload", "RequestTimeout", "IncompleteBody"}  # the server was restarted and lost an upload
 
@@ -271,22 +269,18 @@ class S3Store:
             )
         if code in _NOT_FOUND:
             return ObjectNotFoundError(f"there is no {where}.")
-        if code in _WRONG_KEYS:
-            return AccessError(
-                f"{server} doesn't accept the keys for {self.url} ({code}).",
-                advice="Check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE.",
-            )
-        if (wrong_clock := s3_errors.wrong_clock(code, error.date, f"{server} refuses {where}")) is not None:
-            return wrong_clock
-        if code in {"AccessDenied", "403", "Forbidden"}:
-            return AccessError(
-                f"{server} denies these keys access to {where} ({code}).",
-                cause="They are wrong, or they need s3:ListBucket on the bucket, and s3:GetObject and s3:PutObject "
-                "below it.",
-                advice="Check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, and the bucket's policy.",
-            )
+        if code in s3_errors.EXPIRED and self._client.renew():
+            return OutageError(f"{server} didn't accept the keys for {self.url}, which had expired ({code}).")
+        for found in (
+            s3_errors.refused_keys(code, server, self.url),
+            s3_errors.wrong_clock(code, error.date, f"{server} refuses {where}"),
+            s3_errors.denied(code, server, where),
+        ):
+            if found is not None:
+                return found
         kind = OutageError if error.status >= _SERVER_ERROR or code in _BROKEN_OFF else StorageError
-        return kind(f"{server} refused {where}: {error}")
+        advice = "Set the region that the server expects (K8SFLOW_REGION)." if code == _OTHER_REGION else ""
+        return kind(f"{server} refused {where}: {error}", advice=advice)
 
 
 def _client(bucket: str, endpoint: str | None, region: str | None) -> S3Client:

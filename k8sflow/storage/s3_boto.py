@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 import boto3
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
+from botocore.credentials import Credentials
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
@@ -56,7 +58,8 @@ class BotoClient:
 
     def __init__(self, bucket: str, endpoint: str | None, region: str | None, connections: int) -> None:
         self._bucket = bucket
-        self._client = _client(endpoint, region, connections)
+        self._make = functools.partial(_client, endpoint, region, connections)
+        self._client, self._keys = self._make()
 
     def read(self, key: str, span: str = "", etag: str = "") -> BotoReading:
         options: dict[str, Any] = {"Range": span} if span else {}
@@ -96,6 +99,17 @@ class BotoClient:
         keys = [entry["Key"] for entry in page.get("Contents", [])]
         prefixes = [entry["Prefix"] for entry in page.get("CommonPrefixes", [])]
         return Page(keys, prefixes, page.get("NextContinuationToken", "") if page.get("IsTruncated") else "")
+
+    def renew(self) -> bool:
+        """As ``S3Client``: a tool may have written others into the files of a profile."""
+        if self._keys is None:
+            return False
+        client, keys = self._make()
+        if keys == self._keys:
+            client.close()
+            return False
+        self._client, self._keys = client, keys  # requests of other threads may still use the earlier client
+        return True
 
     def close(self) -> None:
         self._client.close()
@@ -184,7 +198,8 @@ class _Joined(io.RawIOBase):
         return done
 
 
-def _client(endpoint: str | None, region: str | None, connections: int) -> S3Client:
+def _client(endpoint: str | None, region: str | None, connections: int) -> tuple[S3Client, object]:
+    """A client, and its keys, if they are fixed."""
     config = Config(
         connect_timeout=CONNECT_SECONDS,
         read_timeout=READ_SECONDS,
@@ -196,9 +211,14 @@ def _client(endpoint: str | None, region: str | None, connections: int) -> S3Cli
         s3={"addressing_style": "path"} if endpoint else {},
     )
     try:
-        return boto3.session.Session().client("s3", endpoint_url=endpoint, region_name=region, config=config)
+        session = boto3.session.Session()
+        client = session.client("s3", endpoint_url=endpoint, region_name=region, config=config)
     except (ValueError, BotoCoreError) as error:
         raise ConfigurationError(
             f"the S3 client for the endpoint {endpoint!r} can't be created: {error}",
             advice="The setting endpoint (K8SFLOW_ENDPOINT) is a URL such as http://127.0.0.1:7070.",
         ) from error
+    found = session.get_credentials()  # which the client has resolved
+    # Others renew themselves, and asking them for their keys may take a request.
+    is_fixed = type(found) is Credentials
+    return client, (found.access_key, found.secret_key, found.token) if is_fixed and found is not None else None

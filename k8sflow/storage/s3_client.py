@@ -126,5 +126,8 @@ class S3Client(Protocol):
     def page(self, prefix: str, delimiter: str = "", token: str = "", most: int = 1000) -> Page:
         """A page of the objects below a prefix."""
 
+    def renew(self) -> bool:
+        """Reads the keys again, which have expired; True if there are others now."""
+
     def close(self) -> None:
         """Closes the connections."""

@@ -8,10 +8,15 @@ import time
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 
-from k8sflow.errors import ConfigurationError
+from k8sflow.errors import AccessError, ConfigurationError
 
 _TOLERATED_SKEW_SECONDS = 900
 _TOO_SKEWED = "RequestTimeTooSkewed"
+# https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
+EXPIRED = {"ExpiredToken", "TokenRefreshRequired"}
+# The last one is versitygw's code for an unknown access key.
+_WRONG_KEYS = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "XAdminUserNotFound"}
+_DENIED = {"AccessDenied", "403", "Forbidden"}
 
 
 def why_unreachable(error: BaseException) -> str:
@@ -26,6 +31,47 @@ def why_unreachable(error: BaseException) -> str:
         seen.append(reason)
         reason = reason.__cause__ or reason.__context__
     return str(error).rstrip(".")
+
+
+def refused_keys(code: str, server: str, url: str) -> AccessError | None:
+    """The error of a refusal if the reason is the keys themselves.
+
+    Args:
+        code: As of ``wrong_clock``.
+        server: The server.
+        url: The bucket.
+    """
+    if code in EXPIRED:
+        return AccessError(
+            f"{server} doesn't accept the keys for {url} any more: they have expired ({code}).",
+            cause="Temporary keys (with a session token) end after some hours, and an environment keeps the old ones.",
+            advice="Get new ones, for pods in the Secret that the setting credentials names, and `resume` the run. "
+            "Some renew themselves: here those of a profile with SSO, a role or credential_process; in "
+            'pods those of a workload identity (credentials = "service-account").',
+        )
+    if code in _WRONG_KEYS:
+        return AccessError(
+            f"{server} doesn't accept the keys for {url} ({code}).",
+            advice="Check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE.",
+        )
+    return None
+
+
+def denied(code: str, server: str, where: str) -> AccessError | None:
+    """The error of a refusal if the keys may not do what they are used for.
+
+    Args:
+        code: As of ``wrong_clock``.
+        server: The server.
+        where: The object.
+    """
+    if code not in _DENIED:
+        return None
+    return AccessError(
+        f"{server} denies these keys access to {where} ({code}).",
+        cause="They are wrong, or they need s3:ListBucket on the bucket, and s3:GetObject and s3:PutObject below it.",
+        advice="Check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, and the bucket's policy.",
+    )
 
 
 def wrong_clock(code: str, date: str, what: str) -> ConfigurationError | None:

@@ -39,6 +39,9 @@ _log = DebugLog(__name__)
 _BUCKET = re.compile(r"[A-Za-z0-9._-]{1,255}")
 _PROFILES = ("AWS_PROFILE", "AWS_DEFAULT_PROFILE")
 _SUCCESS = range(200, 300)
+# Requests that are sent again, corrected by the server's answer about its region or its clock: one each, and one for
+# another thread's correction in between.
+_MOST_CORRECTIONS = 4
 _OVERLOADED = frozenset({429, 500, 502, 503, 504})
 _JITTER = random.SystemRandom()  # the user's code may have seeded the shared generator
 _Result = TypeVar("_Result")
@@ -157,6 +160,10 @@ class HttpClient:
             document.findtext("{*}NextContinuationToken") or "" if is_more else "",
         )
 
+    def renew(self) -> bool:
+        """As ``S3Client``; the environment's are those of the process's start."""
+        return False
+
     def close(self) -> None:
         self._server.drop_idle()
 
@@ -190,20 +197,23 @@ class HttpClient:
             RefusedError: It is none.
             NoAnswerError: There is none.
         """
-        region, ahead = self._region, self._ahead  # another thread may correct them in the meantime
-        answer = self._signed(method, key, query or {}, headers or {}, body)
-        if answer.status in _SUCCESS:
-            return answer
-        refusal, expected = _refusal(answer.status, answer.body(), answer.date)
-        if expected not in {"", region}:
-            self._region = expected  # servers other than AWS have one of any name, and most users set none
-        elif is_of_clock(refusal.code, answer.date, ahead):
-            self._ahead = seconds_ahead(answer.date)
-            _log.debug("The server's clock is %.0f s ahead of this machine's.", self._ahead)
-        else:
-            refusal.date = "" if ahead else refusal.date  # the clock is not the reason
-            raise refusal
-        return self._send(method, key, query, headers, body)
+        regions: list[str] = []
+        for _ in range(_MOST_CORRECTIONS):
+            region, ahead = self._region, self._ahead  # another thread may correct them in the meantime
+            answer = self._signed(method, key, query or {}, headers or {}, body)
+            if answer.status in _SUCCESS:
+                return answer
+            refusal, expected = _refusal(answer.status, answer.body(), answer.date)
+            if expected not in {"", region}:
+                regions.append(expected)
+                self._region = expected  # servers other than AWS have one of any name, and most users set none
+            elif is_of_clock(refusal.code, answer.date, ahead):
+                self._ahead = seconds_ahead(answer.date)
+                _log.debug("The server's clock is %.0f s ahead of this machine's.", self._ahead)
+            else:
+                refusal.date = "" if ahead else refusal.date  # the clock is not the reason
+                raise refusal
+        raise _inconsistent(refusal, regions)
 
     def _signed(
         self, method: str, key: str, query: Mapping[str, str], headers: Mapping[str, str], body: Sequence[Buffer]
@@ -275,6 +285,13 @@ def _refusal(status: int, body: bytes, date: str = "") -> tuple[RefusedError, st
     code, message = (document.findtext(f"{{*}}{name}") or "" for name in ("Code", "Message"))
     region = document.findtext("{*}Region") or "" if code == "AuthorizationHeaderMalformed" else ""
     return RefusedError(code or str(status), status, message, date), region
+
+
+def _inconsistent(refusal: RefusedError, regions: Sequence[str]) -> RefusedError:
+    """The error of a server that refuses what it has asked for."""
+    asked = f"the regions {', '.join(regions)} in turn" if regions else "another time each time"
+    text = f"the server refuses each request and expects {asked}; there may be several servers behind the endpoint"
+    return RefusedError(refusal.code, refusal.status, text)
 
 
 def _parsed(document: bytes) -> Element:

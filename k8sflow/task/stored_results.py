@@ -73,7 +73,7 @@ def withdraw_outcome(run_store: RunStore, spec: TaskSpec, instead: TaskResult) -
     """Deletes the outcome that an execution wrote, or replaces it where nothing may be deleted in the store."""
     try:
         run_store.withdraw_outcome(spec.name.step, spec.name.id, spec.attempt)
-    except StorageError:
+    except (StorageError, AccessError):
         write_outcome(run_store, spec, instead)
 
 

@@ -91,6 +91,10 @@ class _Tasks:
         """Drops the queued tasks."""
         self._ready.clear()
 
+    def end(self) -> None:
+        """As ``cancel``."""
+        self.cancel()
+
     def abandon(self) -> None:
         """Does nothing: tasks run in this thread."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -216,3 +217,57 @@ def test_processes_that_run_together_keep_theirs_until_all_have_a_result(
     began = sorted(line for line in result.stdout.splitlines() if "began" in line)
     assert [line.partition("began with ")[2] for line in began] == ["3", "nothing", *["nothing"] * 2, "3", "nothing"]
     assert _checkpoints(tmp_path) == []
+
+
+# Each attempt is killed a file operation later than the one before, until one saves its checkpoint in peace.
+TORN = """
+    import os
+    import signal
+    import sys
+    from pathlib import Path
+    from k8sflow import current, retry
+    from k8sflow.storage import checkpoints
+    checkpoints._CHUNK_BYTES = 1000
+    CHANGES = {"open", "os.rename", "os.remove", "os.link", "os.mkdir", "os.rmdir"}
+    class Killer:
+        left = None
+        def hear(self, event, args):
+            if self.left is not None and event in CHANGES:
+                self.left -= 1
+                if self.left < 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+    class F(FlowSpec):
+        @retry(times=200, minutes_between_retries=0)
+        @step
+        def start(self):
+            killer = Killer()
+            sys.addaudithook(killer.hear)
+            folder = Path(current.checkpoint.directory)
+            found = {path.name: path.read_text() for path in folder.iterdir()}
+            sizes = {len(text) for text in found.values()}
+            print("found", sorted({text[:9] for text in found.values()}), sorted(found), sizes)
+            number = int(next(iter(found.values()))[:9]) if found else 0
+            for name in ("a", "b", "c"):
+                (folder / name).write_text(f"{number + 1:09}" * 300)
+            killer.left = current.retry_count
+            current.checkpoint.save()
+            killer.left = None
+            self.kills = current.retry_count
+            self.next(self.end)
+        @step
+        def end(self): pass
+"""
+
+
+def test_a_save_that_is_killed_anywhere_leaves_one_whole_checkpoint(tmp_path: Path) -> None:
+    """SIGKILL before each of its file operations: the next attempt finds the checkpoint before it, or the new one."""
+    done = run_flow(write_flow(tmp_path, TORN))
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr
+    assert latest(tmp_path)["start"].task.data.kills > 20
+    found = [line.partition("found ")[2] for line in done.stdout.splitlines() if "] found [" in line]
+    numbers = [int(line[2:11]) if line.startswith("['") else 0 for line in found]
+    names = "['a', 'b', 'c'] {2700}"
+    assert all(line in {"[] [] set()", f"['{number:09}'] {names}"} for line, number in zip(found, numbers, strict=True))
+    assert set(numbers) >= {0, 1, 2}
+    steps = {after - before for before, after in pairwise(numbers)}
+    assert steps == {0, 1}, "no checkpoint is lost once there is one, and each is that of the attempt before"

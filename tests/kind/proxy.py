@@ -1,4 +1,4 @@
-"""A proxy between pods and their S3 server, which can hold up the commits of tasks."""
+"""A proxy between pods and their S3 server, which can hold up the commits of tasks, and let keys expire."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import http.client
 import re
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
@@ -16,6 +16,7 @@ from tests.kind.own_s3 import address_of_node
 from tests.support import wait_for
 
 _COMMIT = re.compile(r"/tasks/(\w+/[\d.]+)/commit\.json")
+_EXPIRED = b"<Error><Code>ExpiredToken</Code><Message>The provided token has expired.</Message></Error>"
 _HOP = {"connection", "content-length", "transfer-encoding"}
 
 
@@ -33,6 +34,7 @@ class CommitProxy:
         self.before = before
         self.after = after
         self.held: set[str] = set()
+        self.keys_expired = threading.Event()
         self.released = threading.Event()
         self._lock = threading.Lock()
 
@@ -82,6 +84,9 @@ class _Handler(BaseHTTPRequestHandler):
         proxy, body = self.proxy, self.rfile.read(int(self.headers.get("Content-Length") or 0))
         if proxy.is_one_of(proxy.before, self.command, self.path):
             proxy.hold(self.path)
+        if proxy.keys_expired.is_set():
+            self._answer(400, [], _EXPIRED)
+            return
         connection = http.client.HTTPConnection(proxy.upstream, timeout=60)
         try:
             connection.request(self.command, self.path, body, dict(self.headers))
@@ -91,14 +96,20 @@ class _Handler(BaseHTTPRequestHandler):
             connection.close()
         if proxy.is_one_of(proxy.after, self.command, self.path):
             proxy.hold(self.path)
-        self.send_response_only(answer.status)
-        for name, value in answer.getheaders():
+        self._answer(answer.status, answer.getheaders(), content)
+
+    def _answer(self, status: int, headers: Sequence[tuple[str, str]], content: bytes) -> None:
+        self.send_response_only(status)
+        length = str(len(content))
+        for name, value in headers:
             if name.lower() not in _HOP:
                 self.send_header(name, value)
-        length = answer.getheader("Content-Length") if self.command == "HEAD" else str(len(content))
-        self.send_header("Content-Length", length or "0")
+            elif name.lower() == "content-length" and self.command == "HEAD":
+                length = value
+        self.send_header("Content-Length", length)
         self.end_headers()
-        self.wfile.write(content)
+        if self.command != "HEAD":
+            self.wfile.write(content)
 
     do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _forward  # noqa: N815  the names of http.server
 

@@ -10,6 +10,7 @@ import pytest
 
 from tests.kind.conftest import Namespace
 from tests.kind.terminal import Terminal
+from tests.support import wait_for
 
 KUBERNETES = ("--with", "kubernetes")
 
@@ -91,6 +92,52 @@ def test_the_reason_why_a_pod_waits_is_shown(namespace: Namespace, options: str,
     running.wait(60)
     assert running.code == 130
     assert namespace.objects("jobs", f"k8sflow.dev/run={running.run.partition('/')[2]}") == []
+
+
+@pytest.mark.parametrize("indexed_from", ["100", "2"])
+def test_the_pod_of_a_failed_task_stays_to_be_looked_at(
+    namespace: Namespace, tmp_path: Path, indexed_from: str
+) -> None:
+    """Its sibling is ended, whether they are Jobs or indices of one; when its time is over, all of the run goes."""
+    flow = tmp_path / "kept.py"
+    flow.write_text(
+        "import time\n"
+        "from k8sflow import FlowSpec, resources, step\n"
+        "class Kept(FlowSpec):\n"
+        "    @resources(cpu=0.05, memory=150)\n"
+        "    @step\n"
+        "    def start(self):\n"
+        "        self.next(self.work, foreach='items')\n"
+        "    items = [0, 1]\n"
+        "    @resources(cpu=0.05, memory=150)\n"
+        "    @step\n"
+        "    def work(self):\n"
+        "        print('here', flush=True)\n"
+        "        time.sleep(600 if self.input else 6)\n"
+        "        raise ValueError('no')\n"
+        "        self.next(self.join)\n"
+        "    @resources(cpu=0.05, memory=150)\n"
+        "    @step\n"
+        "    def join(self, inputs):\n"
+        "        self.next(self.end)\n"
+        "    @resources(cpu=0.05, memory=150)\n"
+        "    @step\n"
+        "    def end(self): ...\n"
+        "if __name__ == '__main__':\n"
+        "    Kept()\n"
+    )
+    variables = {"K8SFLOW_KUBERNETES_INDEXED_FROM": indexed_from, "K8SFLOW_KUBERNETES_JOB_TTL_SECONDS": "20"}
+    running = namespace.start(flow, *KUBERNETES, **variables)
+    running.seen(r"\[work/1\] here")
+    done = running.wait(120)
+    assert done.code == 1, done.text
+    selector = f"k8sflow.dev/run={done.run.partition('/')[2]}"
+    work = f"{selector},k8sflow.dev/step=work"
+    wait_for(lambda: [pod["status"]["phase"] for pod in namespace.objects("pods", work)] == ["Failed"], 60)
+    (pod,) = namespace.objects("pods", work)
+    described = namespace.command(flow, "kubernetes", "describe", f"{done.run}/work/0").wait(60)
+    assert pod["metadata"]["name"] in described.text
+    wait_for(lambda: not any(namespace.objects(kind, selector) for kind in ("jobs", "pods", "configmaps")), 90)
 
 
 def refused(namespace: Namespace, *arguments: str, **variables: str) -> str:

@@ -82,6 +82,12 @@ def is_empty(namespace: Namespace, run_id: str) -> bool:
     return not any(namespace.objects(kind, f"k8sflow.dev/run={run_id}") for kind in ("jobs", "pods", "configmaps"))
 
 
+def live_pods(namespace: Namespace, run_id: str) -> list[str]:
+    """The pods of a run that have not ended."""
+    pods = namespace.objects("pods", f"k8sflow.dev/run={run_id}")
+    return [pod["metadata"]["name"] for pod in pods if pod["status"]["phase"] in {"Pending", "Running"}]
+
+
 # ---------------------------------------------------------------------- the bucket becomes unreachable
 
 
@@ -267,7 +273,7 @@ def test_a_container_that_is_killed_externally_runs_again(namespace: Namespace, 
     done = running.wait(180)
     assert done.code == 0, done.text
     assert "cancelled" not in done.text
-    assert "killed externally (exit code 143)" in done.text
+    assert "ended by SIGTERM (exit code 143)" in done.text
     assert done.text.count("costs no retry") == 3
     text = namespace.command("fan.py", "logs", f"{done.run}/work/2", "--attempt", "0", "--json").wait(60).text
     stored = [json.loads(line)["text"] for line in text.splitlines()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +21,9 @@ def test_processes_meet_fail_and_run_again_as_one(namespace: Namespace, client: 
     assert data.totals == [111, 111, 111]
     assert data.mains == 1
     jobs = [job["spec"] for job in namespace.objects("jobs", "k8sflow.dev/step=train")]
-    assert [(job["completions"], job["completionMode"]) for job in jobs] == [(3, "Indexed")]
+    assert [(job["completions"], job["completionMode"]) for job in jobs] == [(3, "Indexed")] * 2
+    pods = Counter(pod["status"]["phase"] for pod in namespace.objects("pods", "k8sflow.dev/step=train"))
+    assert pods == {"Failed": 1, "Succeeded": 3}, "the pod that failed can be looked at"
     (service,) = namespace.objects("services")
     (owner,) = service["metadata"]["ownerReferences"]
     assert owner["kind"] == "ConfigMap"

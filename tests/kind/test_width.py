@@ -59,6 +59,24 @@ def test_branches_that_share_a_pod_are_not_run_again_when_they_have_committed(
     assert len(set(data.pods[3:])) == 1
 
 
+KILL = "import os; os.kill(int(open('/proc/1/task/1/children').read().split()[0]), 9)"
+
+
+def test_a_branch_waits_for_its_turn_and_the_death_of_what_starts_it_costs_nothing(namespace: Namespace) -> None:
+    """The process between the agent and the branches is killed, as by a node that is short of memory."""
+    run = f"turn-{namespace.name}"
+    options = ("--with", "kubernetes:branches_per_pod=3,branches_at_a_time=1")
+    driver = namespace.start("wide.py", "--run-id", run, "--width", "3", "--seconds", "60", "--later", "0", *options)
+    pod = driver.seen(r"work/0\] started \(pod (\S+)")[1].split("(pod ")[1].split()[0]
+    waiting = namespace.command("wide.py", "kubernetes", "logs", f"{run}/work/2").wait(60)
+    assert waiting.code == 0, waiting.text
+    assert f"work/2 waits for its turn in pod {pod}, which it shares with other branches: work/0-2." in waiting.text
+    namespace.kubectl("exec", pod, "-c", "task", "--", "python3", "-c", KILL)
+    driver.seen(r"work/0\] the process that runs the branches of its pod was killed externally .*costs no retry")
+    done = driver.wait(180)
+    assert done.code == 0, done.text
+
+
 def running(namespace: Namespace, run: str) -> list[str]:
     """The live pods of a run."""
     pods = namespace.objects("pods", f"k8sflow.dev/run={run}")

@@ -71,6 +71,7 @@ def test_the_environment_wins(tmp_path: Path, home: Path, key: str) -> None:
         "infrastructure_retries": ("1", "0"),
         "infrastructure_pauses_seconds": ("1", "1.5,60"),
         "kubernetes_indexed_from": ("5", "9"),
+        "kubernetes_job_ttl_seconds": ("60", "0"),
         "log": ("debug", "info"),
     }
     file, variable = valid.get(key, ("file", "ünï"))
@@ -98,6 +99,13 @@ def test_a_number_of_pods_is_a_whole_number_from_two(text: str) -> None:
     """Anything else is refused as soon as it is read."""
     with pytest.raises(ConfigurationError, match="kubernetes_indexed_from"):
         Settings(kubernetes_indexed_from=text)
+
+
+@pytest.mark.parametrize("text", ["an hour", "-1", "1.5"])
+def test_the_time_of_finished_jobs_is_a_whole_number_of_seconds(text: str) -> None:
+    """As in a Job's ttlSecondsAfterFinished."""
+    with pytest.raises(ConfigurationError, match="kubernetes_job_ttl_seconds"):
+        Settings(kubernetes_job_ttl_seconds=text)
 
 
 @pytest.mark.parametrize("text", ["ten minutes", "-1", "inf", "nan"])

@@ -29,7 +29,7 @@ class KubernetesExecutor:
     """Runs tasks as Jobs of one namespace, all of them from one thread with one event loop.
 
     Jobs that have finished stay, with their pods, until their time is over, to be looked at; ``cancel`` deletes
-    everything at once.
+    everything at once, and ``end`` what is unfinished.
 
     Args:
         context: The run. Its ``report`` is called in the executor's thread; after an error it gets no more events, not
@@ -66,6 +66,15 @@ class KubernetesExecutor:
         if self._thread is None:
             return
         if not self._call(lambda jobs: jobs.cancel()):
+            asyncio.run(self._clean_up())
+
+    def end(self) -> None:
+        """Ends the unfinished tasks, and returns when none of their pods runs.
+
+        Raises:
+            KubernetesError: As ``cancel``.
+        """
+        if self._thread is not None and not self._call(lambda jobs: jobs.end()):
             asyncio.run(self._clean_up())
 
     def abandon(self) -> None:

@@ -30,5 +30,5 @@ class Holder(Protocol):
     async def is_queued_again(self, pod: PodOnCluster, manifest: Manifest) -> bool:
         """True if a queue manager has stopped the Job, and with it a pod, so that the task waits for its next turn."""
 
-    async def is_deleted(self) -> bool:
-        """True if the Job was deleted."""
+    async def deletion(self) -> TaskResult | None:
+        """The end of its tasks if the Job was deleted, by itself or with its namespace; None if it was not."""

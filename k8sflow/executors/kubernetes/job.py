@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 
-from k8sflow.errors import ApiStatusError, KubernetesError
+from k8sflow.errors import ApiStatusError, ApiUnreachableError, KubernetesError
 from k8sflow.executors.kubernetes.pod import PodOnCluster
 from k8sflow.executors.kubernetes.surroundings import Surroundings
 from k8sflow.flow.decorators.pod_options import PodOptions
 from k8sflow.flow.outcome import Outcome
-from k8sflow.kubernetes import labels, queue, scheduling
+from k8sflow.kubernetes import diagnosis, labels, queue, scheduling
 from k8sflow.kubernetes.manifest import Manifest
 from k8sflow.kubernetes.outcome import end_without_pod, is_being_deleted
+from k8sflow.kubernetes.preflight import check_namespace
 from k8sflow.kubernetes.reflector import Change, identity_of
 from k8sflow.task.batch import TaskBatch
 from k8sflow.task.host.gang import MISSING_PEERS
@@ -78,6 +80,7 @@ class JobOnCluster:
     _stopped: set[int] = field(default_factory=set)
     _failed: TaskName | None = None
     _is_looking: bool = False
+    _is_ending: bool = False
 
     @property
     def path(self) -> str:
@@ -156,8 +159,13 @@ class JobOnCluster:
 
     def _end_others(self) -> None:
         """Ends the processes that run together with one that has failed."""
-        if self._failed is not None and self.pods and not self._is_looking:
-            self.stop_all(ended_with(self._failed))
+        if self._failed is None or not self.pods or self._is_looking or self._is_ending:
+            return
+        self._is_ending = True  # the end of each of them is a failure too
+        others = dict(self.pods)
+        for pod in others.values():
+            pod.finish(ended_with(self._failed))
+        self.run.spawn_ending(self._end_pods(others))
 
     def stop(self, pod: PodOnCluster) -> None:
         """Ends a pod: other pods of an Indexed Job run on."""
@@ -179,6 +187,42 @@ class JobOnCluster:
         for pod in list(self.pods.values()):
             pod.finish(result)
         self.run.spawn(self._delete(self.path))
+
+    async def end(self) -> None:
+        """Ends its unfinished pods. It stays, with the pods that have ended, if there are any.
+
+        Raises:
+            KubernetesError: The server refuses.
+        """
+        if len(self.pods) < -(-len(self.batch) // self.per_pod):
+            await self._fail(set(self.pods))
+        else:
+            self.stays = False
+            await self.run.api.delete(self.path)
+
+    async def _end_pods(self, pods: Mapping[int, PodOnCluster]) -> None:
+        """Ends some of its pods, at once, and then the Job."""
+        manifests = [pod.manifest for pod in pods.values() if pod.manifest is not None]
+        await asyncio.gather(*(self._delete(self._pod_path(each)) for each in manifests if not is_being_deleted(each)))
+        try:
+            await self._fail(pods.keys())
+        except KubernetesError:
+            await self._delete(self.path)
+
+    async def _fail(self, ending: Collection[int]) -> None:
+        """Lets the Job controller end the pods of some indices, and start none: the Job's time is over.
+
+        It would delete a pod that has just ended too, as long as the pod's status doesn't show that.
+
+        Raises:
+            KubernetesError: The server refuses.
+        """
+        await self.run.others_ended(self.name, ending)
+        try:
+            await self.run.api.patch(self.path, {"spec": {"activeDeadlineSeconds": 1}})
+        except ApiStatusError as error:
+            if error.status != HTTPStatus.NOT_FOUND:
+                raise
 
     async def look(self) -> None:
         """Finds out why pods are missing, if the Job itself says so: it is suspended, over, or deleted."""
@@ -209,13 +253,21 @@ class JobOnCluster:
             pod.suspended(await queue.why(self.run.api, job))
         return True
 
-    async def is_deleted(self) -> bool:
-        """True if the Job was deleted."""
+    async def deletion(self) -> TaskResult | None:
+        """The end of its tasks if the Job was deleted, by itself or with its namespace; None if it was not."""
         try:
             job = await self._get()
         except KubernetesError:
-            return False
-        return job is None or is_being_deleted(job)
+            return None
+        if job is not None and not is_being_deleted(job):
+            return None
+        try:
+            await check_namespace(self.run.api, self.run.namespace)
+        except (ApiStatusError, ApiUnreachableError):
+            pass  # it is not known
+        except KubernetesError as error:
+            return diagnosis.namespace_deleted(error.summary)
+        return diagnosis.job_deleted()
 
     def _start_pods(self) -> None:
         while len(self._live) < self.parallelism and self._later:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import sys
 from collections import deque
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from http import HTTPStatus
 from itertools import chain
@@ -20,6 +20,7 @@ from k8sflow.executors.kubernetes.backlog import Backlog
 from k8sflow.executors.kubernetes.earlier_jobs import EarlierJob, earlier_jobs
 from k8sflow.executors.kubernetes.following import Following
 from k8sflow.executors.kubernetes.job import JobOnCluster, Window, job_of, known_of
+from k8sflow.executors.kubernetes.live_pods import LivePods
 from k8sflow.executors.kubernetes.pods import job_name, task_job
 from k8sflow.executors.kubernetes.run_objects import RunObjects, delete_run
 from k8sflow.executors.kubernetes.stuck import StuckPods
@@ -36,7 +37,6 @@ from k8sflow.task.stored_results import committed_results
 
 # How many pods of a run are live at a time, where the user says nothing: enough to keep a cluster busy.
 DEFAULT_MAX_PODS = 100
-CANCEL_SECONDS = 60.0
 _CLOSE_SECONDS = 10.0
 _NODES_SECONDS = 60.0
 # A Job is widened when there is room for this part of the window, or for less of it after so many seconds: each time is
@@ -72,14 +72,15 @@ class Jobs:
         self._submitted: list[Sequence[TaskSpec]] = []
         self._creating: set[asyncio.Task[None]] = set()
         self._beside: set[asyncio.Task[None]] = set()
+        self._ending: set[asyncio.Task[None]] = set()
         self._end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._changed = asyncio.Event()
         self._last_finished: str | None = None
         self._asking_for_nodes = asyncio.Lock()
         self._nodes: tuple[float, list[Manifest] | None] | None = None
         self._pods = Reflector(
             api, self.objects.pods, label_selector=self.objects.selector, on_change=self._pod_changed, keep=known_of
         )
+        self._live_pods = LivePods(self._pods, self.objects)
         self._stuck = StuckPods(api, self.namespace, self._jobs.values)
 
     async def serve(self) -> None:
@@ -125,15 +126,29 @@ class Jobs:
             await self._has_owner.wait()
             await asyncio.gather(*self._creating, return_exceptions=True)
             await delete_run(self.api, self.context)
-        try:
-            await asyncio.wait_for(self._no_pods(), CANCEL_SECONDS)
-        except asyncio.TimeoutError:
-            left = ", ".join(sorted(pod["metadata"]["name"] for pod in self._pods.objects.values()))
-            raise KubernetesError(
-                f"{CANCEL_SECONDS:.0f} s after their Jobs were deleted there are still pods of the run: {left}.",
-                cause="Their nodes may not answer, or a finalizer holds them.",
-                advice=f"kubectl get pods -n {self.namespace} -l '{self.objects.selector}'",
-            ) from None
+        await self._live_pods.none_left()
+        self._finish_rest()
+
+    async def end(self) -> None:
+        """As ``cancel``, for what is unfinished: Jobs with pods that have ended stay until their time is over.
+
+        Raises:
+            KubernetesError: Something refuses to go.
+        """
+        self.is_cancelling = True
+        self.api.put_at_stake("The run's unfinished Jobs can't be ended yet; retrying.")
+        await self._has_owner.wait()
+        await asyncio.gather(*self._creating, return_exceptions=True)
+        unfinished = dict(self._jobs)
+        await asyncio.gather(*(job.end() for job in unfinished.values()))
+        await asyncio.gather(*self._ending)
+        await self._live_pods.none_left(lambda pod: job_of(pod) in unfinished)
+        self._finish_rest()
+        if self.context.owner is None:
+            await self._pass_ownership()
+
+    def _finish_rest(self) -> None:
+        """Finishes what is unfinished as cancelled."""
         cancelled = diagnosis.cancelled()
         for job in list(self._jobs.values()):
             for pod in list(job.pods.values()):
@@ -153,6 +168,7 @@ class Jobs:
         Tasks that are not finished run on, with their owner, for another driver to take over.
         """
         await self._has_owner.wait()
+        await asyncio.gather(*self._ending)
         is_finished = not self._jobs and not self._backlog and not self._submitted
         if self.context.owner is None and is_finished and not self.is_cancelling:
             await self._pass_ownership()
@@ -169,6 +185,15 @@ class Jobs:
         self._beside.add(task)
         task.add_done_callback(self._spawned_done)
         return task
+
+    def spawn_ending(self, work: Coroutine[Any, Any, None]) -> None:
+        """Ends a part of a Job beside; the end of the run waits for it."""
+        self._ending.add(task := self.spawn(work))
+        task.add_done_callback(self._ending.discard)
+
+    async def others_ended(self, job: str, indices: Collection[int]) -> None:
+        """Waits, but not for long, until all pods of a Job have ended but those of some indices."""
+        await self._live_pods.others_ended(job, indices)
 
     async def largest_node(self) -> tuple[str, str] | None:
         """Allocatable cores and memory of the largest node, looked up at most once a minute; None if forbidden."""
@@ -354,12 +379,6 @@ class Jobs:
                 await job.look()
 
     def _pod_changed(self, change: Change, pod: Manifest) -> None:
-        self._changed.set()
+        self._live_pods.changed()
         if (job := self._jobs.get(job_of(pod))) is not None:
             job.pod_changed(change, pod)
-
-    async def _no_pods(self) -> None:
-        await self._pods.is_synced.wait()
-        while self._pods.objects:
-            self._changed.clear()
-            await self._changed.wait()

@@ -156,10 +156,8 @@ class PodOnCluster:
         self._timers.drop("faulty start")
         if reason is None:
             return
-        why = reason.explained
-        detail = f" {why.detail}" if why.detail else ""
-        first = next(iter(self.unfinished.values()))
-        self.run.emit(Queued(first, why.summary + detail, why.resolution))
+        text, why = f"{reason.explained.summary} {reason.explained.detail}".rstrip(), reason.explained
+        self.run.emit(Queued(next(iter(self.unfinished.values())), text, why.resolution))
         if why.is_final:
             self.stop(reason)
         elif reason.outcome in _FAULTS and self.options.pending_timeout_seconds is None:
@@ -170,8 +168,7 @@ class PodOnCluster:
         self.tell_waiting(None)
         if self.is_waiting and self._pulling != image:
             self._pulling = image
-            first = next(iter(self.unfinished.values()))
-            self.run.emit(Queued(first, f"the image {image} is being pulled."))
+            self.run.emit(Queued(next(iter(self.unfinished.values())), f"the image {image} is being pulled."))
 
     async def end_without_pod(self, end: PodEnd) -> None:
         """Finishes without any pod, which its Job doesn't start any more."""
@@ -394,7 +391,6 @@ class PodOnCluster:
         if self.run.is_cancelling:
             return diagnosis.cancelled()
         result = end.result
-        if result.outcome is Outcome.NODE_LOST and await self.job.is_deleted():
-            result = diagnosis.job_deleted()
+        result = (await self.job.deletion() if result.outcome is Outcome.NODE_LOST else None) or result
         tail = b"".join(self._tail).decode(errors="replace").rstrip()
         return diagnosis.with_evidence(result, self._doubt, tail)

@@ -50,6 +50,7 @@ def task_job(
         owner=owner,
         environment=environment(settings),
         credentials_secret=settings.credentials_secret,
+        ttl_seconds=settings.job_ttl_seconds,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Collection, Coroutine, Sequence
 from typing import Any, Protocol
 
 from k8sflow.executors.base import Emit
@@ -31,6 +31,12 @@ class Surroundings(Protocol):
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Runs something beside; what it raises ends the run."""
+
+    def spawn_ending(self, work: Coroutine[Any, Any, None]) -> None:
+        """Ends a part of a Job beside; the end of the run waits for it."""
+
+    async def others_ended(self, job: str, indices: Collection[int]) -> None:
+        """Waits, but not for long, until all pods of a Job have ended but those of some indices."""
 
     def room_for(self, pod: Manifest) -> int | None:
         """The number of pods like one that the nodes could take if they were empty; None if it is not known."""

@@ -95,7 +95,7 @@ def _plan_lines(before: Session, graph: Graph, step: str | None) -> list[str]:
             advice=f"To run a step and all that comes after it again, name it: "
             f"{next_steps.resume(before.record, 'STEP')}",
         )
-    return list(_described(plan, before.run_store, before.run_store.read_run_outcome(), graph))
+    return list(_described(plan, before.run_store, _fate_of_run(before), graph))
 
 
 def _check_step(graph: Graph, step: str | None) -> None:
@@ -156,9 +156,9 @@ def _check_parameters(origin: RunRecord, given: Collection[str]) -> None:
         )
 
 
-def _described(plan: ResumePlan, origin: RunStore, outcome: OutcomeRecord | None, graph: Graph) -> Iterator[str]:
+def _described(plan: ResumePlan, origin: RunStore, fate: str, graph: Graph) -> Iterator[str]:
     """The plan in lines: for each step what is cloned, what runs again, and why."""
-    yield f"Resuming {origin.pathspec}, which {_end(outcome)}:"
+    yield f"Resuming {origin.pathspec}, which {fate}:"
     kept = Counter(kept.name.step for kept in plan.kept)
     reruns: dict[str, list[Rerun]] = {}
     for rerun in plan.reruns:
@@ -175,9 +175,21 @@ def _described(plan: ResumePlan, origin: RunStore, outcome: OutcomeRecord | None
         yield f"  {step:{width}}  {', '.join(parts)}"
 
 
-def _end(outcome: OutcomeRecord | None) -> str:
-    if outcome is None:
+def _fate_of_run(origin: Session) -> str:
+    """The end of a run, as far as that is known: a driver without keys can't write it into the bucket."""
+    outcome = origin.run_store.read_run_outcome()
+    if outcome is None and origin.record.is_detached:
+        from k8sflow.runtime.detached.watch import end_in_cluster  # noqa: PLC0415  only here is the API needed
+
+        outcome = end_in_cluster(origin)
+    if outcome is not None:
+        return _end(outcome)
+    if folder_lease_of(origin.run_store) is not None:
         return "lost its driver"
+    return "has no recorded end: its driver died, could not write it, or still runs"
+
+
+def _end(outcome: OutcomeRecord) -> str:
     match outcome.outcome:
         case Outcome.SUCCEEDED:
             return "succeeded"

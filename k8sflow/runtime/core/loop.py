@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from k8sflow.debug_log import DebugLog
-from k8sflow.errors import RunCancelledError, StorageError, SupersededError
+from k8sflow.errors import AccessError, RunCancelledError, StorageError, SupersededError
 from k8sflow.executors.base import Executor, Finished, Report
 from k8sflow.flow.graph import Graph
 from k8sflow.flow.outcome import Outcome
@@ -125,7 +125,9 @@ class Loop:
                 return RunResult(RunEnd.SUCCEEDED)  # the signal came too late: the last task had its result
             raise
         if not result.is_success:
-            self._stop_all()
+            self._inbox.close()
+            for executor in self._executors.values():
+                executor.end()
         return result
 
     def _drive(self, state: State) -> RunResult:
@@ -206,13 +208,13 @@ class Loop:
             record = OutcomeRecord(Outcome.CANCELLED, time.time(), why)
             if self._has_end:
                 record = OutcomeRecord(Outcome.SUCCEEDED, time.time())
-        with contextlib.suppress(StorageError):  # which may be what ended the loop
+        with contextlib.suppress(StorageError, AccessError):  # which may be what ended the loop
             self._record_end(record)
 
     @property
     def _has_end(self) -> bool:
         """True if the end step has a result, as far as the store can be read."""
-        with contextlib.suppress(StorageError):
+        with contextlib.suppress(StorageError, AccessError):
             return self._run_store.read_commit(self._graph.end, TaskName(self._graph.end).id) is not None
         return False
 

@@ -52,7 +52,7 @@ class FlowRunWatch:
     def driver(self) -> str:
         """Describes the process that drives the run, as the end of a sentence about it."""
         try:
-            found = self._ask()
+            found = _ask(self._session)
         except (K8sflowError, OSError):
             return _DRIVEN
         if found is None or flowruns.phase_of(found) is not None:
@@ -65,7 +65,7 @@ class FlowRunWatch:
             return False
         self._next = self._clock() + _ASK_SECONDS
         try:
-            self.end = _end_of(self._ask())
+            self.end = _end_of(_ask(self._session))
         except (K8sflowError, OSError) as error:
             self._report(error)
             self._over_since = None
@@ -78,23 +78,6 @@ class FlowRunWatch:
             self._over_since = self._clock()
         return self._clock() - self._over_since >= _LAST_WORD_SECONDS
 
-    def _ask(self) -> Manifest | None:
-        """The FlowRun; None where there is none."""
-        settings = self._session.settings
-        path = flowruns.object_path(self._session.placement.namespace, self._name)
-
-        async def call() -> Manifest:
-            access = load_access(settings.kubernetes_context, os.environ)
-            async with KubernetesApi(access, patience_seconds=_PATIENCE_SECONDS) as api:
-                return await api.get(path)
-
-        try:
-            return asyncio.run(call())
-        except ApiStatusError as error:
-            if error.status != HTTPStatus.NOT_FOUND:
-                raise
-            return None
-
     def _report(self, error: Exception) -> None:
         """Reports that the end may not be seen, and how to look."""
         what = error.summary if isinstance(error, K8sflowError) else str(error)
@@ -106,6 +89,33 @@ class FlowRunWatch:
 
     def _say(self, notice: Notice) -> None:
         self._console.say(notice.text, Tone.NOTICE, is_aside=True)
+
+
+def end_in_cluster(session: Session) -> OutcomeRecord | None:
+    """The end of a run according to its FlowRun; None where that is missing, can't be read, or doesn't say."""
+    try:
+        found = _ask(session)
+    except (K8sflowError, OSError):
+        return None
+    return None if found is None else _end_of(found)
+
+
+def _ask(session: Session) -> Manifest | None:
+    """The FlowRun of a run; None where there is none."""
+    name = flowruns.flowrun_name(session.record.flow, session.record.run)
+    path = flowruns.object_path(session.placement.namespace, name)
+
+    async def call() -> Manifest:
+        access = load_access(session.settings.kubernetes_context, os.environ)
+        async with KubernetesApi(access, patience_seconds=_PATIENCE_SECONDS) as api:
+            return await api.get(path)
+
+    try:
+        return asyncio.run(call())
+    except ApiStatusError as error:
+        if error.status != HTTPStatus.NOT_FOUND:
+            raise
+        return None
 
 
 def _end_of(flowrun: Manifest | None) -> OutcomeRecord | None:

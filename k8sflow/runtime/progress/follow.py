@@ -72,6 +72,7 @@ class RunFollower:
         self._closed: set[_Execution] = set()
         self._before: set[tuple[str, str]] = set()
         self._ready: set[TaskName] = set()
+        self._foreaches: set[TaskName] = set()
         self.done_before = self._skip_ended()
 
     def follow(self, is_orphan: Callable[[], bool]) -> OutcomeRecord | None:
@@ -138,6 +139,7 @@ class RunFollower:
         for _, found in groupby(keys, key=lambda key: key[0]):
             specs = {key: self._spec(*key) for key in found}
             self._open |= {key: _Followed(spec) for key, spec in specs.items()}
+            self._open_foreaches(specs.values())
             by_name = groupby(specs.values(), key=lambda spec: spec.name)
             if fresh := [next(same) for name, same in by_name if name not in self._ready]:
                 self._ready |= {spec.name for spec in fresh}
@@ -145,6 +147,27 @@ class RunFollower:
             for spec in specs.values():
                 self._end_earlier(spec)
                 self._observer.event(Started(spec, f"attempt {spec.attempt}" if spec.attempt else "followed"))
+
+    def _open_foreaches(self, specs: Iterable[TaskSpec]) -> None:
+        """Reports the width of each foreach of which these tasks of one step are the first branches that are seen."""
+        for spec in specs:
+            step, path = spec.name.step, spec.name.path[:-1]
+            split = next((name for name in self._graph[step].parents if self._graph[name].is_wide), None)
+            if split is None or self._graph[step].is_join or (name := TaskName(split, path)) in self._foreaches:
+                continue
+            self._foreaches.add(name)
+            commit = self._run_store.read_commit(split, name.id)
+            if commit is None or commit.foreach is None:
+                continue
+            self._observer.opened(step, commit.foreach.width)
+            branches = [self._spec(step, TaskName(step, (*path, n)).id) for n in range(commit.foreach.width)]
+            ready = [each for each in branches if each.name not in self._ready and not self._was_before(each.name)]
+            if ready and not commit.foreach.max_parallel:  # else not all of them are ready at once
+                self._ready |= {each.name for each in ready}
+                self._observer.submitted(ready)
+
+    def _was_before(self, name: TaskName) -> bool:
+        return (name.step, name.id) in self._before
 
     def _end_earlier(self, started: TaskSpec) -> None:
         """Ends the executions before one that has started, also where their end isn't recorded."""

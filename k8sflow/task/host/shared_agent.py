@@ -30,7 +30,11 @@ from k8sflow.task.shared_results import SharedEnds
 # The descriptor of the container's log, for the process that writes to it.
 LOG_FD_VARIABLE = "K8SFLOW_LOG_FD"
 _MOST_NOISE = 1000
+_SIGNALLED = 128  # exit codes above are signals
 _NOT_ITS_TURN = failed(Outcome.NEVER_STARTED, "its pod ended before it was its turn")
+
+# What ends a process from the outside: neither is a fault of the code that runs in it.
+_FROM_OUTSIDE = {signal.SIGKILL, signal.SIGTERM}
 
 RunFlow = Callable[[Mapping[Stream, int]], NoReturn]
 
@@ -116,6 +120,8 @@ class SharedHost:
             return SharedEnds(ends)  # why the pod was sent SIGTERM, the driver learns from its status
         importing = "" if process.said else self._file
         died = verdict(status, own, None, None, process.kills(), importing)
+        if process.said and died.outcome is Outcome.USER_ERROR and (name := _killed_by(status)):
+            died = _killed_externally(name)
         if died.failure is not None and self._noise:
             said = b"".join(data for _, data in self._noise).decode(errors="replace").strip()
             died = replace(died, failure=replace(died.failure, detail=f"{died.failure.detail}\n{said}".strip()))
@@ -124,3 +130,22 @@ class SharedHost:
             for position in range(len(self._tasks))
         }
         return SharedEnds({**others, **ends})
+
+
+def _killed_by(status: int) -> str:
+    """The name of the signal by which somebody has ended the process that runs the tasks; empty if it was none."""
+    number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status) - _SIGNALLED
+    return signal.Signals(number).name if number in _FROM_OUTSIDE else ""
+
+
+def _killed_externally(name: str) -> TaskResult:
+    """The end of the tasks that ran when the process was killed that runs them, none of which is known to have done it.
+
+    It runs k8sflow's code alone, so this is not an error of a step, and costs no retry: as if the agent was killed.
+    """
+    return failed(
+        Outcome.NODE_LOST,
+        f"the process that runs the branches of its pod was killed externally ({name}).",
+        "",
+        "`dmesg` on the node shows if it was short of memory; otherwise somebody, or one of the branches, has sent it.",
+    )

@@ -11,6 +11,7 @@ SMALL = {"cpu": 0.05, "memory": 150}
 class Wide(FlowSpec):
     width = Parameter("width", default=12)
     seconds = Parameter("seconds", default=1.0, help="How long each branch takes.")
+    later = Parameter("later", default=-1.0, help="How long it takes when it runs again, if not as long.")
     slow = Parameter("slow", default=-1, help="The branch that takes three times as long.")
 
     @resources(**SMALL)
@@ -23,7 +24,8 @@ class Wide(FlowSpec):
     @resources(**SMALL)
     @step
     def work(self):
-        time.sleep(self.seconds * (3 if self.input == self.slow else 1))
+        seconds = self.later if current.retry_count and self.later >= 0 else self.seconds
+        time.sleep(seconds * (3 if self.input == self.slow else 1))
         if self.input == 1 and current.retry_count == 0:
             raise ValueError("the first time")
         self.square = self.input**2

@@ -22,6 +22,7 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def server() -> Iterator[FakeApi]:
     with fake_api() as running:
+        running.put("namespaces", {"metadata": {"name": "lab"}})
         yield running
 
 

@@ -73,16 +73,16 @@ def test_they_succeed_one_by_one(server: FakeApi, start: Callable[..., Driver]) 
 
 
 def test_the_failure_of_one_ends_the_others(server: FakeApi, start: Callable[..., Driver]) -> None:
-    """It is reported first, and their Job is deleted; the next execution has a Job of its own and the same Service."""
+    """It is reported first, and its pod stays; the next execution has a Job of its own and the same Service."""
     driver, job = started_gang(start, server)
     server.pod_of(job, index=1, **terminated(1, "Error", FAILURE.to_json()))
     ends = ends_of(driver, 3)
     assert next(iter(ends.items())) == ("1", Outcome.USER_ERROR)
     assert ends == {"1": Outcome.USER_ERROR, "0": Outcome.CANCELLED, "2": Outcome.CANCELLED}
-    server.wait(lambda: not server.names("jobs"), "the deletion of the Job")
+    server.wait(lambda: len(server.names("pods")) == 1, "the end of the other pods")
     driver.executor.submit(gang(attempt=1))
-    server.wait(lambda: server.names("jobs"), "the next Job")
-    assert server.names("jobs") != [job]
+    server.wait(lambda: len(server.names("jobs")) == 2, "the next Job")
+    assert server.names("pods") == [f"{job}-1-abcde"]
     assert len(server.names("services")) == 1
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -12,6 +13,7 @@ from k8sflow.executors.base import Finished, Output, Queued, Started, TaskEvent
 from k8sflow.flow.outcome import Outcome
 from k8sflow.kubernetes.api import KubernetesApi
 from k8sflow.task.batch import TaskBatch
+from k8sflow.task.host.framing import encode_result
 from k8sflow.task.result import failed
 from k8sflow.task.spec import TaskInput, TaskName, TaskSpec
 from tests.unit.executors.kubernetes_driver import (
@@ -84,6 +86,50 @@ def test_one_branch_that_fails_leaves_the_others_alone(server: FakeApi, start: C
     ended(server, job, 0)
     assert next_finished(driver) == Finished(branches(0)[0], SUCCESS)
     assert server.names("jobs") == [job]
+
+
+def test_the_end_of_a_failed_run_keeps_the_pods_that_have_ended(server: FakeApi, start: Callable[..., Driver]) -> None:
+    """The Job controller ends the others: the Job's time is over; without a pod that has ended it is deleted."""
+    driver, job = wide(start, server, branches(0, 1, 2, 3))
+    for index in (0, 2):
+        server.pod_of(job, index=index, **running())
+        driver.next(Started)
+    ended(server, job, 1, FAILURE.to_json(), code=1)
+    next_finished(driver)
+    driver.executor.submit([replace(task, name=replace(task.name, step="other")) for task in branches(*range(5))])
+    server.wait(lambda: len(server.names("jobs")) == 2, "the second Job")
+    driver.executor.end()
+    assert server.names("jobs") == [job]
+    assert server.names("pods") == [f"{job}-1-abcde"]
+    assert spec_of(server, job)["activeDeadlineSeconds"] == 1
+    (owner,) = server.names("configmaps")
+    config_map = server.get("configmaps", owner)
+    assert config_map is not None
+    assert config_map["metadata"]["ownerReferences"][0]["name"] == job
+
+
+def test_the_pod_of_the_branch_that_failed_is_kept_before_its_status_shows_its_end(
+    server: FakeApi, start: Callable[..., Driver]
+) -> None:
+    """Its result is in its log a second or two earlier; until then the Job controller would end it with the others."""
+    driver, job = wide(start, server, branches(0, 1, 2))
+    for index in (0, 1, 2):
+        server.pod_of(job, index=index, **running())
+        driver.next(Started)
+    failed_pod = f"{job}-1-abcde"
+    server.write_log(failed_pod, (at(1), encode_result(FAILURE.to_json()).rstrip()))
+    assert next_finished(driver) == Finished(branches(1)[0], FAILURE)
+    driver.executor.submit([replace(task, name=replace(task.name, step="other")) for task in branches(0, 1)])
+    server.wait(lambda: len(server.names("jobs")) == 3, "the other Jobs")
+    ending = threading.Thread(target=driver.executor.end)
+    ending.start()
+    server.wait(lambda: server.names("jobs") == [job], "the end of the other Jobs")
+    pod = server.get("pods", failed_pod)
+    assert pod is not None
+    server.put("pods", with_status(pod, terminated(1, message=FAILURE.to_json())))
+    ending.join(DEADLINE_SECONDS)
+    assert not ending.is_alive()
+    assert server.names("pods") == [failed_pod]
 
 
 def test_branches_that_run_again_are_in_one_new_job(server: FakeApi, start: Callable[..., Driver]) -> None:

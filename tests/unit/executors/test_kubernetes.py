@@ -282,7 +282,7 @@ def test_a_container_that_got_sigterm_is_run_again(server: FakeApi, start: Calla
     driver.next(Started)
     result = driver.next(Finished).result
     assert result.outcome is Outcome.NODE_LOST
-    assert "killed externally (exit code 143)" in result.failure.summary
+    assert "ended by SIGTERM (exit code 143)" in result.failure.summary
 
 
 def test_a_create_whose_answer_got_lost_makes_one_job(server: FakeApi, start: Callable[..., Driver]) -> None:
@@ -325,6 +325,30 @@ def test_cancel_leaves_nothing_and_finishes_every_task(server: FakeApi, start: C
     assert server.names("jobs") == server.names("pods") == server.names("configmaps") == []
     ends = {driver.next(Finished).task: Outcome.CANCELLED for _ in range(3)}
     assert ends == {task(f"a/{index}"): Outcome.CANCELLED for index in range(3)}
+
+
+def test_the_end_of_a_failed_run_keeps_the_jobs_that_have_ended(server: FakeApi, start: Callable[..., Driver]) -> None:
+    """The tasks that run or wait are ended; then the failed Job owns the ConfigMap, which has no lease any more."""
+    driver = start(max_workers=2, settings=replace(SETTINGS, kubernetes_job_ttl_seconds="60"))
+    driver.executor.submit([task(f"a/{index}") for index in range(3)])
+    server.wait(lambda: len(server.names("jobs")) == 2, "two Jobs")
+    first, second = server.names("jobs")
+    failure = failed(Outcome.USER_ERROR, "ValueError: no")
+    pod = server.pod_of(first, **terminated(1, "Error", failure.to_json()))
+    driver.next(Started)
+    assert driver.next(Finished).result == failure
+    server.wait(lambda: len(server.names("jobs")) == 3, "the third Job")
+    server.pod_of(second, **running())
+    driver.executor.end()
+    assert server.names("jobs") == [first]
+    assert server.names("pods") == [pod["metadata"]["name"]]
+    (owner,) = server.names("configmaps")
+    kept, config_map = server.get("jobs", first), server.get("configmaps", owner)
+    assert kept is not None
+    assert config_map is not None
+    assert kept["spec"]["ttlSecondsAfterFinished"] == 60
+    assert [each["uid"] for each in config_map["metadata"]["ownerReferences"]] == [kept["metadata"]["uid"]]
+    assert lease_of(server) is None
 
 
 @pytest.mark.parametrize(("grace_seconds", "expected"), [(None, set()), (3600, {5})])
@@ -548,6 +572,29 @@ def test_a_job_that_had_ended_and_whose_pod_was_deleted_does_not_hang(
     second.executor.submit([task("a"), task("b")])
     ends = {end.task: end.result.outcome for end in (second.next(Finished), second.next(Finished))}
     assert ends == {task("a"): Outcome.SUCCEEDED, task("b"): Outcome.NODE_LOST}
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_job_that_is_deleted_with_its_namespace_says_so(
+    server: FakeApi, start: Callable[..., Driver], is_there: bool
+) -> None:
+    """While it is being deleted, and when it is; nothing runs again there."""
+    driver = start()
+    (job,) = driver.run("a")
+    server.pod_of(job, **running())
+    driver.next(Started)
+    if is_there:
+        server.put("namespaces", {"metadata": {"name": "lab", "deletionTimestamp": at(1)}})
+    else:
+        server.remove("namespaces", "lab")
+    server.remove("jobs", job)
+    server.remove("pods", f"{job}-abcde")
+    result = driver.next(Finished).result
+    assert result.outcome is Outcome.NODE_LOST
+    assert (
+        "the namespace 'lab' is being deleted" if is_there else "has no namespace 'lab'"
+    ) in result.explained.summary
+    assert result.explained.is_final
 
 
 def test_a_job_that_is_deleted_before_it_has_a_pod_is_cancelled(server: FakeApi, start: Callable[..., Driver]) -> None:

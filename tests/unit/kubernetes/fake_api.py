@@ -392,7 +392,17 @@ class FakeApi:
             return _status(404, "NotFound", f'{resource} "{name}" not found')
         for part, values in changes.items():
             item[part].update(values)
+        if resource == "jobs" and "activeDeadlineSeconds" in changes.get("spec", {}) and not name.endswith("-lease"):
+            self._end_pods(name)
         return web.json_response(self._put(resource, item, silently=False))
+
+    def _end_pods(self, job: str) -> None:
+        """Deletes the pods of a Job that have not ended, as the Job controller would when its time is over."""
+        for kind, pod in list(self.objects):
+            item = self.objects[kind, pod]
+            is_of_job = item["metadata"].get("labels", {}).get("batch.kubernetes.io/job-name") == job
+            if kind == "pods" and is_of_job and item["status"].get("phase") not in {"Succeeded", "Failed"}:
+                self._remove(kind, pod)
 
     def _delete(self, resource: str, name: str | None, selector: dict[str, str]) -> web.Response:
         """Deletes as the garbage collector would: a Job's pods with the Job."""

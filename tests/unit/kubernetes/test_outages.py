@@ -11,6 +11,7 @@ import pytest
 
 from k8sflow import outages
 from k8sflow.kubernetes.api import KubernetesApi
+from k8sflow.kubernetes.logs import PodLog
 from k8sflow.kubernetes.reflector import Reflector
 from k8sflow.outages import Notice, Outage
 from tests.unit.kubernetes.fake_answers import cut, refusing, silent
@@ -110,6 +111,27 @@ def test_a_watch_that_can_not_be_opened_again_is_reported(server: FakeApi, how: 
     watched.during(watch, scenario)
 
 
+def test_a_server_that_freezes_while_it_is_only_watched_is_reported(
+    server: FakeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its connections stay open, and the watch is silent; nothing but its version is asked for, and nothing is lost."""
+    monkeypatch.setattr("k8sflow.kubernetes.reflector._SILENT_SECONDS", 0.1)
+    monkeypatch.setattr("k8sflow.kubernetes.api._PING_SECONDS", 0.1)
+    watched = Watched(server)
+
+    def scenario() -> None:
+        server.wait(lambda: server.watchers)
+        server.wait(lambda: server.asked("GET", "/version"))
+        with server.away(silent):
+            notice = watched.next()
+            assert "has not answered a request for /version" in notice.text
+        assert watched.next().is_over
+        assert len(server.asked("GET", "/pods", watch="1")) == 1
+        assert len(server.asked("GET", "/pods")) == 2
+
+    watched.during(watch, scenario)
+
+
 def test_the_logs_of_a_kubelet_that_is_down_are_not_an_outage_of_the_server(server: FakeApi) -> None:
     """The API server passes the kubelet's absence on as an error of its own."""
     watched = Watched(server)
@@ -124,6 +146,25 @@ def test_the_logs_of_a_kubelet_that_is_down_are_not_an_outage_of_the_server(serv
     server.fail("GET", "/log", 502, times=10)
     watched.during(read, lambda: server.wait(lambda: len(server.asked("GET", "/log")) == 10))
     assert watched.notices.empty()
+
+
+def test_the_log_of_a_node_that_is_lost_is_reported_as_the_nodes_silence(
+    server: FakeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server waits for it in vain, and answers all other requests."""
+    monkeypatch.setattr("k8sflow.kubernetes.logs._LATE_SECONDS", 0.2)
+    watched, reports = Watched(server), queue.Queue[Notice]()
+
+    async def read(api: KubernetesApi) -> None:
+        await PodLog(api, f"{PODS}/p", container="task", on_line=lambda _: None, report=reports.put).follow()
+
+    server.answer("GET", "/log", silent)
+
+    def scenario() -> None:
+        assert "its node doesn't answer" in reports.get(timeout=DEADLINE_SECONDS).text
+        assert watched.notices.empty()
+
+    watched.during(read, scenario)
 
 
 def test_something_else_at_stake_is_reported_once_more(server: FakeApi) -> None:

@@ -52,7 +52,7 @@ def test_the_agents_result_takes_precedence(code: int) -> None:
 
 ENDS = [
     (ended(137, "OOMKilled"), Outcome.OUT_OF_MEMORY, "1000M"),
-    (ended(143, "OOMKilled"), Outcome.NODE_LOST, "killed externally"),
+    (ended(143, "OOMKilled"), Outcome.NODE_LOST, "ended by SIGTERM"),
     (ended(143), Outcome.NODE_LOST, "exit code 143"),
     (ended(3), Outcome.USER_ERROR, "exit code 3"),
     (ended(0, "Completed"), Outcome.USER_ERROR, "without a result"),
@@ -60,6 +60,8 @@ ENDS = [
     (ended(137, "ContainerStatusUnknown"), Outcome.NODE_LOST, "lost track"),
     (ended(128, "StartError", 'exec: "python3": executable file not found in $PATH'), Outcome.BAD_IMAGE, "python3"),
     (ended(127, "ContainerCannotRun", "stat python3: no such file or directory"), Outcome.BAD_IMAGE, "app:1"),
+    (ended(255, "Error", "exec /usr/bin/python3: exec format error"), Outcome.BAD_IMAGE, "another architecture"),
+    (ended(128, "StartError", "exec: python3: exec format error"), Outcome.BAD_IMAGE, "another architecture"),
     (
         ended(128, "StartError", "container init was OOM-killed (memory limit too low?)"),
         Outcome.OUT_OF_MEMORY,
@@ -108,13 +110,13 @@ def test_the_deadline_takes_precedence_over_the_signal_that_it_sends() -> None:
 
 
 def test_an_agent_that_got_sigterm_does_not_mean_cancelled() -> None:
-    """The pod may say who sent it; otherwise the container was killed externally, which is infrastructure."""
+    """The pod may say who sent it; otherwise that is not known, and counts as infrastructure."""
     message = STOPPED.to_json()
     assert end_of(ended(143, message=message, conditions=disrupted("PreemptionByScheduler"))).is_disruption
     assert end_of(ended(143, message=message, deleting=True)).result.outcome is Outcome.NODE_LOST
     end = end_of(ended(143, message=message))
     assert end.result.outcome is Outcome.NODE_LOST
-    assert "killed externally (exit code 143)" in str(end.result.failure)
+    assert "ended by SIGTERM (exit code 143)" in str(end.result.failure)
     assert not end.is_reported_by_agent, "the store may have the task's commit"
 
 

@@ -70,6 +70,30 @@ def test_unpacking_restores_the_files(folder: Path, tmp_path: Path) -> None:
     assert not (target / "flow.py").stat().st_mode & 0o111
 
 
+def test_a_file_that_vanishes_meanwhile_is_left_out(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as an editor's temporary one; one that comes and goes each time is an error."""
+    vanishing = ["first"]
+    listed = package._files
+
+    def files(where: Path) -> list[tuple[str, Path]]:
+        for name in vanishing:
+            (where / name).touch()
+        found = list(listed(where))
+        while vanishing:
+            (where / vanishing.pop()).unlink()
+        return found
+
+    monkeypatch.setattr(package, "_files", files)
+    assert _names(package.build(folder)) == KEPT
+
+    def vanished(where: Path) -> list[tuple[str, Path]]:
+        return [("temp", where / "temp")]
+
+    monkeypatch.setattr(package, "_files", vanished)
+    with pytest.raises(PackageError, match="temp vanished while the code package was created"):
+        package.build(folder)
+
+
 def test_a_changed_package_is_not_unpacked(folder: Path, tmp_path: Path) -> None:
     """Its hash is its name."""
     made = package.build(folder)

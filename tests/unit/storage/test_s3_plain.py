@@ -151,6 +151,41 @@ def test_the_region_is_found_by_any_request(s3_server: S3Server) -> None:
     client.close()
 
 
+class _Undecided(http.server.BaseHTTPRequestHandler):
+    """Expects one of two regions: never the one that a request is signed for."""
+
+    requests: int
+
+    def do_GET(self) -> None:
+        type(self).requests += 1
+        region = "b" if "/a/s3/" in self.headers["Authorization"] else "a"
+        text = f"<Error><Code>AuthorizationHeaderMalformed</Code><Message>no</Message><Region>{region}</Region></Error>"
+        self.send_response(400)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+    def log_message(self, *_: object) -> None:
+        """Logs nothing."""
+
+
+def test_a_server_that_names_another_region_each_time_is_an_error() -> None:
+    """Several servers behind one address: the request isn't repeated for ever."""
+    handler = type("Handler", (_Undecided,), {"requests": 0})
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    client = plain_client("bucket", f"http://127.0.0.1:{server.server_address[1]}", "a", 1, ENVIRONMENT)
+    assert client is not None
+    try:
+        with pytest.raises(RefusedError, match="the regions b, a, b, a in turn"):
+            client.read("x")
+        assert handler.requests == 4
+    finally:
+        client.close()
+        server.shutdown()
+        server.server_close()
+
+
 @pytest.mark.s3
 def test_forks_do_not_share_connections(s3_store: S3Store) -> None:
     """Workers of parallel_map load artifacts through the store of the step; each would read the others' answers."""

@@ -34,6 +34,7 @@ from k8sflow.storage.objects import ObjectStore
 from k8sflow.storage.records import OutcomeRecord, RunRecord
 from k8sflow.storage.run_store import RunStore
 from k8sflow.task.batch import TaskBatch
+from k8sflow.task.host.framing import encode_start
 from k8sflow.task.spec import TaskName, TaskSpec
 from k8sflow.user import current_user
 from tests.support import load_flow, write_flow
@@ -77,12 +78,13 @@ class Lab:
         flow: str = "F",
         pod: dict[str, Any] | None = None,
         branches: Sequence[int] = (),
+        per_pod: int = 1,
     ) -> str:
         """A Job of a run's task, or of some branches, with a pod that has a status: that of the first index."""
         specs = [TaskSpec(flow, run, TaskName(step, (branch,))) for branch in branches]
         tasks = TaskBatch.of(specs or [TaskSpec(flow, run, TaskName(step))])
         name = job_name(tasks)
-        manifest = job_manifest(TaskJob(name, "lab", tasks, OPTIONS, "r/i:1", ("true",)))
+        manifest = job_manifest(TaskJob(name, "lab", tasks, OPTIONS, "r/i:1", ("true",), per_pod=per_pod))
         self.server.put("jobs", manifest)
         if pod is not None:
             template = manifest["spec"]["template"]
@@ -270,7 +272,8 @@ def test_kill_asks_first(lab: Lab, call: Callable[..., Result]) -> None:
 
 def test_the_log_comes_from_the_pod_or_else_from_the_bucket(lab: Lab, call: Callable[..., Result]) -> None:
     """Both streams, without the marks of the container's log."""
-    lab.run("one")
+    run = lab.run("one")
+    run.write_start("start", "0", 0)
     pod = lab.job("one", pod=DONE)
     lab.server.logs[pod] = [("2026-01-01T00:00:00.1Z", b"hello"), ("2026-01-01T00:00:00.2Z", b"\x1fworld")]
     done = call("logs", "one/start/0")
@@ -281,6 +284,25 @@ def test_the_log_comes_from_the_pod_or_else_from_the_bucket(lab: Lab, call: Call
     assert "Name one, as STEP/TASK or RUN/STEP/TASK." in done.output
     assert "has no step 'ende'. " not in done.output
     assert "F/one has no step 'ende'" in call("logs", "one/ende/0").output
+
+
+def test_a_branch_that_has_not_started_says_what_it_waits_for(lab: Lab, call: Callable[..., Result]) -> None:
+    """Its turn in the pod that it shares, the pod's start, or a pod; the bucket has nothing of it yet."""
+    run = lab.run("one")
+    pod = lab.job("one", pod=RUNNING, branches=(0, 1, 2), per_pod=3)
+    lab.server.logs[pod] = [("2026-01-01T00:00:00.1Z", encode_start("0").rstrip())]
+    done = call("logs", "one/start/1")
+    assert f"F/one/start/1 waits for its turn in pod {pod}, which it shares with other" in done.output
+    assert done.exit_code == 0
+    assert f"F/one/start/0 has started in pod {pod}, and has written nothing yet." in call("logs", "one/start/0").output
+    lab.job("one", "end", pod=PULLING)
+    lab.server.fail("GET", "/log", 400)
+    assert "has not started: its pod" in call("logs", "one/end/0").output
+    lab.run("two")
+    lab.job("two", branches=(0, 1), per_pod=2)
+    assert "has no pod yet" in call("logs", "two/start/1").output
+    run.write_run_outcome(OutcomeRecord(Outcome.CANCELLED, time.time(), "cancelled"))
+    assert "waits for its turn" in call("logs", "one/start/1", "--follow").output
 
 
 def test_the_branches_of_an_indexed_job_are_distinguished(lab: Lab, call: Callable[..., Result]) -> None:
@@ -313,7 +335,7 @@ def test_a_description_has_the_diagnosis_and_the_events(lab: Lab, call: Callable
         assert expected in text
     missing = call("describe", "one/end/0").output
     assert "has no Job in namespace 'lab'" in missing
-    assert "when the run failed or was cancelled" in missing
+    assert "because the run failed or was cancelled" in missing
 
 
 def test_without_a_cluster_or_rights_the_error_says_so(

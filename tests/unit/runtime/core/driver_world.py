@@ -59,6 +59,8 @@ class FakeExecutor:
     def cancel(self) -> None:
         self.cancelled += 1
 
+    end = cancel
+
     def close(self) -> None:
         self.closed += 1
 

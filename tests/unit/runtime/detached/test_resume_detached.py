@@ -69,6 +69,8 @@ class Cluster:
     def cancel(self) -> None:
         """Nothing runs."""
 
+    end = cancel
+
     def close(self) -> None:
         """Nothing is open."""
 
@@ -119,6 +121,22 @@ def test_the_plan_is_shown_and_the_run_detached(
     assert (record.origin_run_id, record.is_detached) == ("r0", True)
     assert record.package is not None
     assert server.names("flowruns") == [flowrun_name("F", "r1")]
+
+
+def test_the_end_of_a_driver_that_could_not_write_to_the_bucket_is_that_of_its_flowrun(
+    flow: type[FlowSpec], settings: Settings, origin: RunStore, server: FlowRunApi, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As after its keys were refused; without a FlowRun nothing is claimed."""
+    graph = compile_flow(flow).graph
+    store = RunStore(origin.store, "F", "r5")
+    store.create(RunRecord("F", "r5", "flow.py", {}, graph, is_detached=True))
+    store.commit("start", "0", Commit(0, WAYS["start"], {}))
+    assert resume.resume(_request(flow, settings), "r5", None, Terminal(), dry_run=True)
+    assert "Resuming F/r5, which has no recorded end: its driver died, could not write it" in capsys.readouterr().out
+    status = {"phase": "Failed", "message": "the bucket doesn't accept the keys.\nCheck them."}
+    server.put("flowruns", {"metadata": {"name": flowrun_name("F", "r5")}, "status": status})
+    assert resume.resume(_request(flow, settings), "r5", None, Terminal(), dry_run=True)
+    assert "Resuming F/r5, which failed (the bucket doesn't accept the keys):" in capsys.readouterr().out
 
 
 def test_the_driver_in_the_cluster_clones_and_continues(

@@ -15,7 +15,7 @@ from k8sflow.flow.outcome import Outcome
 from k8sflow.runtime.core.retries import Again
 from k8sflow.runtime.progress.follow import RunFollower
 from k8sflow.storage.in_memory import MemoryStore
-from k8sflow.storage.records import Commit, OutcomeRecord
+from k8sflow.storage.records import Commit, ForeachItems, OutcomeRecord
 from k8sflow.storage.run_store import RunStore
 from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskName, TaskSpec
@@ -30,6 +30,9 @@ class Heard:
 
     def __init__(self) -> None:
         self.words: list[str] = []
+
+    def opened(self, step: str, width: int) -> None:
+        self.words.append(f"{step} has {width} branches")
 
     def submitted(self, group: Sequence[TaskSpec]) -> None:
         self.words += [f"{task.name} ready" for task in group]
@@ -74,6 +77,11 @@ class Followed:
     def commits(self, attempt: int, name: TaskName = WORK, origin: str | None = None) -> None:
         assert self.store.commit(name.step, name.id, Commit(attempt, ("join",), {}, origin=origin))
 
+    def splits(self, width: int, max_parallel: int | None = None) -> None:
+        """The start step's task has opened a foreach."""
+        items = ForeachItems(width, (), max_parallel)
+        assert self.store.commit("start", "0", Commit(0, ("work",), {}, foreach=items))
+
     def look(self) -> list[str]:
         """The events of looks that see all that was written."""
         self.heard.words.clear()
@@ -100,6 +108,26 @@ def test_tasks_that_were_done_before_are_counted_only(followed: Followed) -> Non
     followed.ends(0, Outcome.SUCCEEDED, start)
     followed.begins(0)
     assert followed.look() == ["work/0 ready", "work/0 attempt 0", "work/0 says 0"]
+
+
+def test_the_width_of_a_foreach_is_shown_once_and_all_of_its_branches_count(followed: Followed) -> None:
+    """Those that have not started are ready; those that were done before are not ready again."""
+    followed.splits(3)
+    followed.commits(0)
+    assert followed.look() == ["start/0 done before", "work/0 done before"]
+    followed.begins(0, TaskName("work", (2,)))
+    assert followed.look() == [
+        "work has 3 branches", "work/1 ready", "work/2 ready", "work/2 attempt 0", "work/2 says 0"
+    ]  # fmt: skip
+    followed.begins(0, TaskName("work", (1,)))
+    assert followed.look() == ["work/1 attempt 0", "work/1 says 0"]
+
+
+def test_the_branches_of_a_foreach_with_a_limit_are_ready_as_they_start(followed: Followed) -> None:
+    followed.splits(3, max_parallel=1)
+    followed.look()
+    followed.begins(0)
+    assert followed.look() == ["work has 3 branches", "work/0 ready", "work/0 attempt 0", "work/0 says 0"]
 
 
 def test_tasks_that_are_cloned_meanwhile_count_as_done(followed: Followed) -> None:

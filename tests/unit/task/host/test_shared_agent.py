@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -98,6 +100,10 @@ def pod(folder: Path, body: str, *more: str, **changes: str) -> Pod:
     return Pod(folder / "work", runner, process)
 
 
+def children_of(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 def test_each_branch_is_a_process_with_its_own_output_commit_and_log(tmp_path: Path) -> None:
     shared = pod(tmp_path, "print('I am', self.input)\nsys.stderr.write('half')\nself.pid = os.getpid()")
     code, message, log = shared.ended()
@@ -134,6 +140,23 @@ def test_a_branch_that_kills_its_parent_costs_the_branches_after_it_nothing(tmp_
         0: Outcome.USER_ERROR, 1: Outcome.USER_ERROR, 2: Outcome.NEVER_STARTED, 3: Outcome.NEVER_STARTED
     }  # fmt: skip
     assert set(log) == {"4", "5"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_branches_whose_process_is_killed_from_outside_cost_no_retry(tmp_path: Path, number: signal.Signals) -> None:
+    """It runs none of their code, as the agent, whose death counts as the node's; what had its end keeps it."""
+    body = "if self.input > 4:\n    open(f'{self.input}.here', 'w').close()\n    time.sleep(60)"
+    shared = pod(tmp_path, body, "--at-a-time=2")
+    wait_for(lambda: len(list((tmp_path / "work/code").glob("*.here"))) == 2)
+    wait_for(lambda: shared.runner.run_store.read_outcome("work", "4", 0) is not None)
+    (child,) = children_of(shared.process.pid)
+    os.kill(child, number)
+    code, message, _ = shared.ended()
+    assert code == 1
+    assert {position: end.outcome for position, end in message.ends.items()} == {
+        0: Outcome.SUCCEEDED, 1: Outcome.NODE_LOST, 2: Outcome.NODE_LOST, 3: Outcome.NEVER_STARTED
+    }  # fmt: skip
+    assert f"was killed externally ({number.name})" in message.ends[1].explained.summary
 
 
 def test_as_many_run_at_a_time_as_were_asked_for_and_share_the_cores(tmp_path: Path) -> None:
