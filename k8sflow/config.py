@@ -49,6 +49,11 @@ class Settings:
         kubernetes_context: Context of the kubeconfig; None for its current one.
         log_limit_mb: How many megabytes of each output stream of a task are stored; None for 1000.
         kubernetes_indexed_from: From how many pods on a foreach is run as Indexed Jobs; None for the default.
+        batch_queue: Job queue of AWS Batch, by name or ARN, for steps that name none.
+        batch_image: Image of jobs of AWS Batch, built on the k8sflow image; None for the runtime image.
+        batch_job_role: ARN of the IAM role of jobs, which may use the bucket.
+        batch_execution_role: ARN of the IAM role by which ECS starts jobs.
+        batch_region: Region of the job queue; None for that of the bucket.
         log: Level from which k8sflow logs to stderr, one of ``LOG_LEVELS``; None for no logging.
     """
 
@@ -70,6 +75,11 @@ class Settings:
     kubernetes_context: str | None = None
     log_limit_mb: str | None = None
     kubernetes_indexed_from: str | None = None
+    batch_queue: str | None = None
+    batch_image: str | None = None
+    batch_job_role: str | None = None
+    batch_execution_role: str | None = None
+    batch_region: str | None = None
     log: str | None = None
 
     def __post_init__(self) -> None:
