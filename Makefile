@@ -26,7 +26,7 @@ test: lint ## every test: lint, guarded speed, unit, local flows, a real cluster
 	$(BIN)/python benchmarks/check.py --short
 	@$(MAKE) --no-print-directory --jobs=2 test-alone test-others
 	$(BIN)/python -m pytest --numprocesses=2 --dist=loadgroup --durations=15 -m 'not destructive' tests/kind
-	$(BIN)/python -m pytest --durations=5 tests/batch
+	$(BIN)/python -m pytest --numprocesses=3 --dist=loadfile --durations=5 tests/batch
 	$(BIN)/python -m pytest --durations=5 -m destructive tests/kind
 
 test-alone: $(VENV)/.installed

@@ -8,9 +8,14 @@ import re
 _HASH_LENGTH = 10
 
 
+def flow_prefix(flow: str) -> str:
+    """The beginning of the names of all jobs of a flow; other flows' may begin in the same way."""
+    return f"{_slug(flow, 30)}-"
+
+
 def job_prefix(*, flow: str, run: str) -> str:
     """The beginning of the names of all jobs of a run."""
-    return f"{_slug(flow, 30)}-{_digest(flow, run)}-"
+    return f"{flow_prefix(flow)}{_digest(flow, run)}-"
 
 
 def job_name(*, flow: str, run: str, step: str, tasks: str, attempt: int) -> str:

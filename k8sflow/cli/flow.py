@@ -11,7 +11,7 @@ import click
 from click.core import ParameterSource
 
 from k8sflow import config, debug_log, shadowing
-from k8sflow.cli import calls, cluster, completion, graphs, reading, resume, starting
+from k8sflow.cli import batch, calls, cluster, completion, graphs, reading, resume, starting
 from k8sflow.cli.errors import errors_shown, execute, leave
 from k8sflow.errors import ParameterError
 from k8sflow.flow.compile import declared, refuse_unusable
@@ -85,6 +85,7 @@ def _group(definition: FlowDefinition) -> click.Group:
         *going_on,
         *graphs.commands(definition),
         cluster.command(definition),
+        batch.command(definition),
         *reading.commands(flow),
         completion.command(group, program),
         *_commands_of_pods(definition),

@@ -63,13 +63,12 @@ class Batch:
         ids = [job["jobId"] for page in pages for job in page["jobSummaryList"]]
         return self.client.describe_jobs(jobs=ids)["jobs"] if ids else []
 
-    def containers(self, job: str) -> list[str]:
-        """The names of the running containers of a job."""
-        done = attempt(
-            ["docker", "ps", "--format", "{{.Names}}", "--filter", f"name={job.replace(':', '-')}"],
-            environment=self.cluster.kind.engine.environment,
-        )
-        return done.stdout.split()
+    def containers(self, flow: str) -> list[str]:
+        """The names of the running containers of a flow's jobs."""
+        command = ["docker", "ps", "--format", "{{.Names}}", "--filter", f"name={flow}-"]
+        names = attempt(command, environment=self.cluster.kind.engine.environment).stdout.split()
+        ids = {job["jobId"].replace(":", "-") for job in self.jobs(flow)}
+        return [name for name in names if any(job in name for job in ids)]
 
 
 @pytest.fixture(scope="session")

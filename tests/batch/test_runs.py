@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ import pytest
 
 from tests.batch.conftest import Batch
 from tests.kind.terminal import Terminal
-from tests.support import wait_for, write_flow
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 BATCH = ("--with", "batch")
@@ -25,13 +23,19 @@ def shapes(batch: Batch) -> Terminal:
     return done
 
 
-def test_the_sum_of_a_big_matrix(batch: Batch, client: Callable[[str], Any]) -> None:
-    """The example of the manual."""
+@pytest.fixture(scope="module")
+def bigsum(batch: Batch) -> Terminal:
+    """A run of the example of the manual."""
     done = batch.run(EXAMPLES / "bigsum.py", "--n", "1000", *BATCH)
     assert done.code == 0, done.text
-    assert "The sum is" in done.text
-    assert abs(client(done.run)["start"].task.data.total - 500_000) < 5_000
-    assert client(done.run)["start"].task.runtime_name == "batch"
+    return done
+
+
+def test_the_sum_of_a_big_matrix(bigsum: Terminal, client: Callable[[str], Any]) -> None:
+    """The example of the manual."""
+    assert "The sum is" in bigsum.text
+    assert abs(client(bigsum.run)["start"].task.data.total - 500_000) < 5_000
+    assert client(bigsum.run)["start"].task.runtime_name == "batch"
 
 
 def test_a_foreach_of_twenty_is_one_array_job(batch: Batch, shapes: Terminal, client: Callable[[str], Any]) -> None:
@@ -62,78 +66,26 @@ def test_a_job_has_the_cores_and_the_folders_that_its_step_requests(
     assert {each["type"]: each["value"] for each in found["resourceRequirements"]} == {"VCPU": "2", "MEMORY": "300"}
 
 
-def test_a_job_definition_is_registered_once(batch: Batch, shapes: Terminal) -> None:
-    """Further runs use those that exist, found by the hash of their content."""
-    assert batch.run(EXAMPLES / "bigsum.py", "--n", "1000", *BATCH).code == 0
+def test_a_job_definition_is_registered_once(batch: Batch, bigsum: Terminal) -> None:
+    """Another run uses those that exist, found by the hash of their content."""
     before = batch.client.describe_job_definitions()["jobDefinitions"]
-    done = batch.run(EXAMPLES / "bigsum.py", "--n", "1000", *BATCH)
-    assert done.code == 0, done.text
+    assert batch.run(EXAMPLES / "bigsum.py", "--n", "1000", *BATCH).code == 0
     after = batch.client.describe_job_definitions()["jobDefinitions"]
     assert {each["jobDefinitionArn"] for each in after} == {each["jobDefinitionArn"] for each in before}
     assert {each["revision"] for each in after} == {1}
 
 
-def test_a_failure_is_explained(batch: Batch, client: Callable[[str], Any]) -> None:
-    """With the user's traceback, and what the step had printed."""
-    done = batch.run("trouble.py", *BATCH)
-    assert done.code == 1
-    assert "about to fail by error" in done.text
-    assert "ValueError: no rows in week 3" in done.text
-    assert client(done.run)["start"].task.exception.type == "builtins.ValueError"
+def test_nodes_that_run_together_find_each_other(batch: Batch, client: Callable[[str], Any]) -> None:
+    """As one multi-node job."""
+    run = batch.run("nodes.py", *BATCH)
+    assert run.code == 0, run.text
+    assert client(run.run)["end"].task.data.words == ["hello from node 1", "sent"]
 
 
-def test_retry_catch_timeout_and_environment_hold(batch: Batch) -> None:
-    """As on Kubernetes."""
-    done = batch.run("trouble.py", "--how", "none", *BATCH)
-    assert done.code == 0, done.text
-    assert "hello $HOME and $(HOME) timed_out" in done.text
-
-
-def test_out_of_memory_is_reported_as_such(batch: Batch) -> None:
-    """By the agent, from the counters of its cgroup, or by AWS where the agent was killed too."""
-    done = batch.run("trouble.py", "--how", "memory", *BATCH)
-    assert done.code == 1
-    assert "memory" in done.text.partition("failed")[2]
-    assert "@resources(memory=" in done.text
-
-
-def test_ctrl_c_terminates_the_jobs(batch: Batch) -> None:
-    """No container of the run is left."""
-    run = batch.start("trouble.py", "--how", "sleep", *BATCH)
-    run.seen("about to fail by sleep")
-    run.interrupt()
-    run.wait(60)
-    assert run.code == 130
-    assert "was cancelled" in run.text
-    job = next(
-        job for job in batch.jobs("BatchTrouble") if job["jobName"].endswith("-0") and job["status"] != "SUCCEEDED"
-    )
-    wait_for(lambda: batch.containers(job["jobId"]) == [], 30)
-
-
-def test_attach_takes_over_the_jobs_of_a_dead_driver(
-    batch: Batch, client: Callable[[str], Any], tmp_path: Path
-) -> None:
-    """A running job isn't submitted again (invariant I5)."""
-    source = """
-    import time
-    class F(FlowSpec):
-        @resources(cpu=1, memory=150)
-        @step
-        def start(self):
-            print("started", flush=True)
-            time.sleep(8)
-            self.next(self.end)
-        @resources(cpu=1, memory=150)
-        @step
-        def end(self): print("ended")
-    """
-    flow = write_flow(tmp_path, source)
-    driver = batch.start(flow, *BATCH, "--run-id", "deserted")
-    driver.seen("started")
-    driver.process.send_signal(signal.SIGKILL)
-    driver.wait(10)
-    attached = batch.command(flow, "attach", "deserted").wait(90)
-    assert attached.code == 0, attached.text
-    assert len(batch.jobs("F")) == 2
-    assert client(attached.run)["start"].task.current_attempt == 0
+def test_one_flow_uses_this_machine_kubernetes_and_aws_batch(batch: Batch, client: Callable[[str], Any]) -> None:
+    """Its artifact of 200 MB goes through all three."""
+    run = batch.run("everywhere.py")
+    assert run.code == 0, run.text
+    data = client(run.run)["end"].task.data
+    assert data.where == ["here", "batch", "kubernetes"]
+    assert data.total == sum(range(1, 25_000_001))

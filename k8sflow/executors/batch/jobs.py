@@ -90,9 +90,9 @@ class Jobs:
         while not self._is_stopping.is_set():
             self._woken.clear()
             self._take_in()
-            again = self._fill()
             if self._jobs and time.monotonic() >= due:
                 due = time.monotonic() + self.poll()
+            again = self._fill()  # after the poll, which makes room
             waits = [due] if self._jobs else []
             waits += [again] if again is not None else []
             self._woken.wait(max(0.0, min(waits) - time.monotonic()) if waits else None)

@@ -28,8 +28,6 @@ class BatchTrouble(FlowSpec):
             ctypes.string_at(0)
         if self.how == "sleep":
             time.sleep(600)
-        if self.how == "kill" and current.retry_count == 0:
-            time.sleep(600)
         self.next(self.survives)
 
     @environment(vars={"GREETING": "hello $HOME and $(HOME)"})
