@@ -17,7 +17,7 @@ from k8sflow.task.result import TaskResult
 
 # The reason with which a run's own jobs are terminated.
 CANCELLED = "k8sflow: the run was cancelled"
-_ENDED = {"SUCCEEDED", "FAILED"}
+ENDED = {"SUCCEEDED", "FAILED"}
 _OUT_OF_MEMORY = "OutOfMemoryError"
 _TIMED_OUT = ("attempt duration exceeded timeout",)
 _HOST = ("Host EC2",)
@@ -73,7 +73,7 @@ def job_state(job: Document, options: BatchOptions, *, is_spot: bool = False) ->
         is_spot: Whether its queue has spot instances.
     """
     status = str(job.get("status"))
-    if status in _ENDED:
+    if status in ENDED:
         container = _last_container(job)
         ran = container.get("exitCode") is not None or bool(job.get("startedAt"))
         result = _inferred(job, container, options, is_spot=is_spot)

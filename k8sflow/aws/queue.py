@@ -83,6 +83,22 @@ class Queue:
                 return Failure(why, "", f"Remove {name}, or name a queue with a Fargate environment.")
         return None
 
+    def misfit_of_nodes(self, options: BatchOptions) -> Failure | None:
+        """Why tasks with these options can't run together here, or None."""
+        if self.is_fargate:
+            return Failure(
+                "its tasks run together, and Fargate has no multi-node jobs.",
+                f"The job queue {self.name} has a Fargate environment.",
+                "Name a queue with EC2 instances: @batch(queue=…).",
+            )
+        if options.job_definition is not None:
+            return Failure(
+                "its tasks run together, and an existing job definition doesn't say on how many nodes.",
+                "",
+                "Remove job_definition: k8sflow registers one for the number of nodes.",
+            )
+        return None
+
 
 def _resources(environment: Document) -> dict[str, Any]:
     return environment.get("computeResources") or {}

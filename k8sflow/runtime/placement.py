@@ -37,6 +37,7 @@ class Placement:
         policies: Retries, timeout and catch of the steps that say anything of it, wherever they run.
         has_gangs: Whether pods of a ``num_parallel`` step have to find each other.
         batch: What the steps on AWS Batch ask of their jobs.
+        together: Those of them whose tasks run together, each on a node of its own.
     """
 
     pods: Mapping[str, PodOptions]
@@ -44,6 +45,7 @@ class Placement:
     policies: Mapping[str, StepPolicy] = field(default_factory=dict)
     has_gangs: bool = False
     batch: Mapping[str, BatchOptions] = field(default_factory=dict)
+    together: frozenset[str] = frozenset()
 
     @property
     def uses_kubernetes(self) -> bool:
@@ -79,7 +81,8 @@ class Placement:
         pods = {step: merge(options, own, DEFAULT_OPTIONS) for step, options in record.pods.items()}
         namespace = common_namespace(pods, settings.kubernetes_namespace)
         batch = recorded_jobs(record.batch, settings)
-        return Placement(pods, namespace, record.policies, _has_gangs(record.graph, pods), batch)
+        has_gangs, together = _has_gangs(record.graph, pods), _together(record.graph, batch)
+        return Placement(pods, namespace, record.policies, has_gangs, batch, together)
 
     @staticmethod
     def of(definition: FlowDefinition, with_: tuple[str, ...], settings: Settings) -> Placement:
@@ -112,7 +115,8 @@ class Placement:
                 raise all_problems(definition.name, [node.location.problem(error.summary, error.advice)]) from error
         _check_gpu(added, pods)
         namespace = common_namespace(pods, settings.kubernetes_namespace)
-        return Placement(pods, namespace, policies, _has_gangs(definition.graph, pods), batch)
+        has_gangs, together = _has_gangs(definition.graph, pods), _together(definition.graph, batch)
+        return Placement(pods, namespace, policies, has_gangs, batch, together)
 
 
 def _executor(own: tuple[Decoration, ...], added: tuple[Decoration, ...]) -> str:
@@ -135,6 +139,10 @@ def _executor(own: tuple[Decoration, ...], added: tuple[Decoration, ...]) -> str
 
 def _has_gangs(graph: Graph, pods: Mapping[str, PodOptions]) -> bool:
     return any(step in pods and graph[step].is_parallel for step in graph.nodes)
+
+
+def _together(graph: Graph, batch: Mapping[str, BatchOptions]) -> frozenset[str]:
+    return frozenset(step for step in graph.nodes if step in batch and graph[step].is_parallel)
 
 
 def _pod(

@@ -129,7 +129,7 @@ class Session:
         if self.placement.batch:
             from k8sflow.executors.batch import requirements  # noqa: PLC0415  only here is boto3 needed
 
-            requirements.check(self.settings, self.placement.batch)
+            requirements.check(self.settings, self.placement.batch, self.placement.together)
         if not self.placement.uses_kubernetes:
             return
         from k8sflow.executors.kubernetes.requirements import check  # noqa: PLC0415  only here is the API needed

@@ -59,6 +59,29 @@ def test_attach_takes_over_the_jobs_of_a_dead_driver(
     assert client(attached.run)["start"].task.current_attempt == 0
 
 
+def test_resume_runs_again_what_failed(batch: Batch, client: Callable[[str], Any], tmp_path: Path) -> None:
+    """In a new run, after the flow was corrected; what had succeeded is not run again."""
+    source = """
+    class F(FlowSpec):
+        @resources(cpu=1, memory=150)
+        @step
+        def start(self):
+            self.x = 1
+            self.next(self.end)
+        @resources(cpu=1, memory=150)
+        @step
+        def end(self): self.y = self.x / 0
+    """
+    failed = batch.run(write_flow(tmp_path, source), *BATCH)
+    assert "ZeroDivisionError" in failed.text
+    flow = write_flow(tmp_path, source.replace("/ 0", "+ 1"))
+    name = failed.run.partition("/")[2]
+    resumed = batch.command(flow, "resume", *BATCH, "--origin-run-id", name).wait(60)
+    assert resumed.code == 0, resumed.text
+    assert client(resumed.run)["end"].task.data.y == 2
+    assert client(resumed.run)["start"].task.origin_pathspec == f"{failed.run}/start/0"
+
+
 def test_kill_ends_a_run_and_list_shows_it(batch: Batch) -> None:
     """From another terminal, and as its driver."""
     name = f"to-kill-{secrets.token_hex(4)}"

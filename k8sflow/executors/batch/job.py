@@ -9,7 +9,7 @@ from typing import Any
 from k8sflow.aws import diagnosis
 from k8sflow.aws.api import MOST_DESCRIBED
 from k8sflow.aws.document import Document
-from k8sflow.aws.outcome import JobEnd, JobState, Waiting, job_state
+from k8sflow.aws.outcome import ENDED, JobEnd, JobState, Waiting, job_state
 from k8sflow.aws.queue import Queue
 from k8sflow.flow.decorators.batch_options import BatchOptions
 from k8sflow.task.result import TaskResult
@@ -50,6 +50,9 @@ class JobInBatch:
     reason: TaskResult | None = None
     _summary: Mapping[str, Any] | None = None
     _asks_children: bool = True
+    _misses_parent: int = 0
+    _is_in_doubt: bool = False
+    _is_over: bool = False
 
     def add(self, index: int, spec: TaskSpec) -> None:
         """Takes a task, whose child of the job has this index."""
@@ -57,7 +60,7 @@ class JobInBatch:
 
     def ids(self) -> list[str]:
         """The ids to describe now: of a wide array job its own, and those of its children after it has changed."""
-        if self.size == 1:
+        if self.size == 1 or self._is_in_doubt:
             return [self.id]
         if len(self.tasks) <= MOST_DESCRIBED or self._asks_children or self.is_ending:
             self._asks_children = False
@@ -72,6 +75,10 @@ class JobInBatch:
     def take(self, document: Document) -> Iterator[tuple[TaskInJob, JobState]]:
         """The new states of its tasks, by a description of itself or of a child."""
         if document["jobId"] == self.id and self.size > 1:
+            self._misses_parent, self._is_in_doubt = 0, False
+            self._is_over = document.get("status") in ENDED
+            for task in self.tasks.values():
+                task.misses = 0
             summary = (document.get("arrayProperties") or {}).get("statusSummary")
             self._asks_children = summary != self._summary
             self._summary = summary
@@ -84,15 +91,22 @@ class JobInBatch:
     def missed(self, described: str) -> Iterator[tuple[TaskInJob, JobState]]:
         """The new states of its tasks where AWS Batch doesn't know an id, again and again."""
         if described == self.id and self.size > 1:
-            self._asks_children = True
+            self._misses_parent += 1
+            for task in [*self.tasks.values()] if self._misses_parent >= _MOST_MISSES else ():
+                yield task, JobEnd(diagnosis.job_missing())
+            return
         for task in [*self._of(described)]:
             task.misses += 1
-            if task.misses >= _MOST_MISSES:
+            if task.misses < _MOST_MISSES:
+                continue
+            if self.size == 1 or self._is_over:
                 yield task, JobEnd(diagnosis.job_missing())
+            else:  # the children of a new array job come minutes after it
+                self._is_in_doubt = True
 
     def explain(self, task: TaskInJob, state: Waiting) -> TaskResult | None:
         """The reason why it waits, where that is news."""
-        if task.is_running or state.reason == self.reason:
+        if task.is_running or state.reason is None or state.reason == self.reason:
             return None
         self.reason = state.reason
         return state.reason

@@ -7,6 +7,7 @@ import random
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -35,7 +36,8 @@ CANCEL_SECONDS = 90.0
 _FIRST_POLL_SECONDS = 0.5
 _LONGEST_POLL_SECONDS = 5.0
 _POLL_GROWTH = 1.15
-_CHILDREN_SECONDS = 5.0
+# Where the children of a terminated array job are still there, some of them are terminated one by one.
+_CHILDREN_SECONDS = 45.0
 _AT_ONCE = 16
 _SMALLEST_ARRAY = 2
 
@@ -56,7 +58,7 @@ class Jobs:
         self._queues = Queues(api, region)
         self._results = Results(api, context.run_store)
         self._backlog = Backlog(lambda _: _SMALLEST_ARRAY, lambda _: 1, MOST_CHILDREN)
-        self._submitted: list[Sequence[TaskSpec]] = []
+        self._submitted: deque[Sequence[TaskSpec]] = deque()
         self._jobs: dict[str, JobInBatch] = {}
         self._earlier: dict[tuple[TaskName, int], EarlierJob] = {}
         self._definitions: dict[str, str] = {}
@@ -144,7 +146,7 @@ class Jobs:
             if waited > _CHILDREN_SECONDS and not is_by_child:
                 is_by_child = True
                 for job in self._jobs.values():
-                    for each in job.ids() if job.size > 1 else ():
+                    for each in job.ids()[:MOST_DESCRIBED] if job.size > 1 else ():
                         self.api.terminate(each, CANCELLED)
             time.sleep(self._poll_while_ending())
         cancelled = diagnosis.cancelled()
@@ -163,9 +165,9 @@ class Jobs:
 
     def _take_in(self) -> None:
         """Passes on the submitted tasks: to jobs of an earlier driver that have them, or to the backlog."""
-        submitted, self._submitted = self._submitted, []
         now = time.monotonic()
-        for tasks in submitted:
+        while self._submitted:
+            tasks = self._submitted.popleft()
             new = [task for task in tasks if not self._take_over(task)] if self._earlier else tasks
             if new:
                 self._backlog.add(new, now)
@@ -217,7 +219,7 @@ class Jobs:
     def _definition(self, tasks: TaskBatch, options: BatchOptions, *, is_fargate: bool) -> str:
         if options.job_definition is not None:
             return options.job_definition
-        if tasks.template.memory:  # the job overrides it
+        if tasks.template.memory and tasks.template.nodes == 1:  # the job overrides it
             options = replace(options, memory=self.context.batch[tasks.template.name.step].memory)
         definition = definition_of(self.context, tasks, options, is_fargate=is_fargate)
         name = definition.name

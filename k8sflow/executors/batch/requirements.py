@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 from k8sflow.config import Settings
@@ -18,12 +18,15 @@ if TYPE_CHECKING:
 _PATIENCE_SECONDS = 5.0
 
 
-def check(settings: Settings, jobs: Mapping[str, BatchOptions], api: BatchApi | None = None) -> S3Store:
+def check(
+    settings: Settings, jobs: Mapping[str, BatchOptions], together: Collection[str] = (), api: BatchApi | None = None
+) -> S3Store:
     """The run's bucket, once it is known that bucket and queues can be used.
 
     Args:
         settings: The settings.
         jobs: The options of the jobs, by step.
+        together: The steps whose tasks run together, as ``num_parallel`` says.
         api: AWS Batch, where it isn't that of the settings.
 
     Raises:
@@ -32,7 +35,7 @@ def check(settings: Settings, jobs: Mapping[str, BatchOptions], api: BatchApi | 
     store = open_bucket(settings, system="AWS Batch")
     check_options(jobs)
     store.check()
-    check_queues(settings, jobs, api)
+    check_queues(settings, jobs, together, api)
     return store
 
 
@@ -56,7 +59,9 @@ def check_options(jobs: Mapping[str, BatchOptions]) -> None:
             )
 
 
-def check_queues(settings: Settings, jobs: Mapping[str, BatchOptions], api: BatchApi | None = None) -> None:
+def check_queues(
+    settings: Settings, jobs: Mapping[str, BatchOptions], together: Collection[str] = (), api: BatchApi | None = None
+) -> None:
     """Returns if the queues exist, run jobs, and can take those of the steps.
 
     Raises:
@@ -74,7 +79,8 @@ def check_queues(settings: Settings, jobs: Mapping[str, BatchOptions], api: Batc
         queue = queues.find(options.queue)
         if (mistake := queue.mistake()) is not None:
             raise ConfigurationError(mistake.summary, cause=mistake.detail, advice=mistake.resolution)
-        if (misfit := queue.misfit(options)) is not None:
+        misfit = queue.misfit(options) or (queue.misfit_of_nodes(options) if step in together else None)
+        if misfit is not None:
             raise _misfit(step, misfit)
 
 

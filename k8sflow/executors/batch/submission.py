@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -18,6 +19,9 @@ from k8sflow.task.host.launch import agent_words
 MOST_CHILDREN = 10_000
 # AWS Batch takes 30 KiB for a request; what the tasks don't need is for the rest of it.
 _MOST_TASKS_BYTES = 20 << 10
+# https://docs.aws.amazon.com/batch/latest/userguide/using-tags.html
+_NOT_IN_TAGS = re.compile(r"[^\w .:/=+@-]")
+_LONGEST_TAG = 256
 _MODULE = "k8sflow.task.host.in_batch"
 # The position of the tasks in the command of a job.
 _TASKS_WORD = len(agent_words(_MODULE))
@@ -99,7 +103,6 @@ def _command(context: RunContext, tasks: TaskBatch, options: BatchOptions) -> li
 
 def _tags(context: RunContext, tasks: TaskBatch, options: BatchOptions) -> dict[str, str]:
     first = tasks.template
-    own = {"k8sflow:flow": first.flow, "k8sflow:run": first.run, "k8sflow:step": first.name.step}
-    if context.record.user:
-        own["k8sflow:user"] = context.record.user
-    return {**(options.aws_batch_tags or {}), **own}
+    own = {"flow": first.flow, "run": first.run, "step": first.name.step, "user": context.record.user}
+    named = {f"k8sflow:{name}": _NOT_IN_TAGS.sub("_", value)[:_LONGEST_TAG] for name, value in own.items() if value}
+    return {**(options.aws_batch_tags or {}), **named}

@@ -112,7 +112,7 @@ def _checked_systems(request: RunRequest, placement: Placement) -> tuple[ObjectS
     if placement.batch:
         from k8sflow.executors.batch import requirements  # noqa: PLC0415  only here is boto3 needed
 
-        store = requirements.check(request.settings, placement.batch)
+        store = requirements.check(request.settings, placement.batch, placement.together)
     if store is not None and not placement.uses_kubernetes:
         return store, ()
     if request.is_detached:

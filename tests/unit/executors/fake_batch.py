@@ -48,6 +48,7 @@ class FakeBatch:
         self.definitions: dict[str, Document] = {}
         self.terminated: list[str] = []
         self.refuse_submit: BatchError | None = None
+        self.hides_children = False
         self.queue_document: Document | None = {
             "jobQueueName": "q", "state": "ENABLED", "status": "VALID", "computeEnvironmentOrder": []
         }  # fmt: skip
@@ -138,6 +139,8 @@ class FakeBatch:
         if job is None:
             return None
         own = _as_description(job.request)
+        if colon and self.hides_children:
+            return None
         if colon:
             return {**own, "jobId": each, **job.states.get(int(index), {"status": "RUNNABLE"})}
         if not job.is_array:

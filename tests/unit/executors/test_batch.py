@@ -323,3 +323,51 @@ def test_an_error_of_the_thread_ends_the_run(server: FakeBatch) -> None:
     error = driver.events.get(timeout=SECONDS)
     assert isinstance(error, BatchError)
     assert threading.active_count() < 50
+
+
+def test_the_children_of_a_new_array_job_may_come_late(server: FakeBatch, driver: Driver) -> None:
+    """They are not lost as long as the array job itself is known."""
+    server.hides_children = True
+    driver.executor.submit(branches(3))
+    server.wait_for_jobs(1)
+    jobs = driver.executor._jobs
+    assert jobs is not None
+    driver.executor._stop(jobs)
+    for _ in range(30):
+        jobs.poll()
+    assert driver.events.empty()
+    server.hides_children = False
+    for index in range(3):
+        driver.commit(task("work", index))
+        server.set("job0", "SUCCEEDED", index, startedAt=1)
+    for _ in range(3):
+        jobs.poll()
+    assert set(driver.finished(3).values()) == {Outcome.SUCCEEDED}
+
+
+def test_a_job_that_aws_batch_no_longer_knows_is_lost(server: FakeBatch, driver: Driver) -> None:
+    """Not at once: a new job may take a moment to appear."""
+    driver.executor.submit([task("start")])
+    driver.executor.submit(branches(2))
+    server.wait_for_jobs(2)
+    jobs = driver.executor._jobs
+    assert jobs is not None
+    driver.executor._stop(jobs)
+    server.jobs.clear()
+    for _ in range(25):
+        jobs.poll()
+    found = [driver.next(Finished).result.outcome for _ in range(3)]
+    assert set(found) == {Outcome.NODE_LOST}
+
+
+def test_a_reason_that_only_some_children_have_is_reported_once(server: FakeBatch, driver: Driver) -> None:
+    driver.executor.submit(branches(2))
+    server.wait_for_jobs(1)
+    jobs = driver.executor._jobs
+    assert jobs is not None
+    driver.executor._stop(jobs)
+    server.set("job0", "RUNNABLE", 1, statusReason="CAPACITY:INSUFFICIENT_INSTANCE_CAPACITY")
+    for _ in range(5):
+        jobs.poll()
+    assert isinstance(driver.next(Queued), Queued)
+    assert driver.events.empty()

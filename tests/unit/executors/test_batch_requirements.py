@@ -48,7 +48,7 @@ def test_an_unknown_queue_is_an_error() -> None:
     server = FakeBatch()
     server.queue_document = None
     with pytest.raises(BatchError, match="there is no job queue 'q' of AWS Batch in eu-west-1"):
-        check_queues(SETTINGS, {"train": options()}, server)
+        check_queues(SETTINGS, {"train": options()}, api=server)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_what_a_queue_cant_run_is_refused(
     server: FakeBatch, written: BatchOptions, kind: type[K8sflowError], words: str
 ) -> None:
     with pytest.raises(kind, match=words) as caught:
-        check_queues(SETTINGS, {"train": written}, server)
+        check_queues(SETTINGS, {"train": written}, api=server)
     assert caught.value.advice
     if kind is FlowDefinitionError:
         assert "step train" in str(caught.value)
@@ -86,16 +86,16 @@ def test_what_a_queue_cant_run_is_refused(
 
 def test_the_sizes_of_fargate_are_suggested() -> None:
     with pytest.raises(FlowDefinitionError) as caught:
-        check_queues(SETTINGS, {"s": options(execution_role=ROLE, memory="500M")}, queue("FARGATE"))
+        check_queues(SETTINGS, {"s": options(execution_role=ROLE, memory="500M")}, api=queue("FARGATE"))
     assert "2048 to 8192 in steps of 1024" in caught.value.advice
     with pytest.raises(FlowDefinitionError) as caught:
-        check_queues(SETTINGS, {"s": options(execution_role=ROLE, memory="16384M")}, queue("FARGATE"))
+        check_queues(SETTINGS, {"s": options(execution_role=ROLE, memory="16384M")}, api=queue("FARGATE"))
     assert "or cpu=2" in caught.value.advice
 
 
 @pytest.mark.parametrize("kind", ["EC2", "SPOT", "FARGATE", "FARGATE_SPOT"])
 def test_an_ordinary_step_fits_everywhere(kind: str) -> None:
-    check_queues(SETTINGS, {"train": options(execution_role=ROLE)}, queue(kind))
+    check_queues(SETTINGS, {"train": options(execution_role=ROLE)}, api=queue(kind))
 
 
 def test_a_disabled_queue_is_refused() -> None:
@@ -103,4 +103,19 @@ def test_a_disabled_queue_is_refused() -> None:
     assert server.queue_document is not None
     server.queue_document["state"] = "DISABLED"
     with pytest.raises(ConfigurationError, match="the job queue q is disabled"):
-        check_queues(SETTINGS, {"train": options()}, server)
+        check_queues(SETTINGS, {"train": options()}, api=server)
+
+
+@pytest.mark.parametrize(
+    ("server", "written", "words"),
+    [
+        (queue("FARGATE"), options(execution_role=ROLE), "Fargate has no multi-node jobs"),
+        (queue(), options(job_definition="mine"), "an existing job definition doesn't say on how many nodes"),
+    ],
+)
+def test_tasks_that_run_together_need_instances_and_a_definition_of_their_own(
+    server: FakeBatch, written: BatchOptions, words: str
+) -> None:
+    with pytest.raises(FlowDefinitionError, match=words):
+        check_queues(SETTINGS, {"train": written}, {"train"}, server)
+    check_queues(SETTINGS, {"train": written}, (), server)
