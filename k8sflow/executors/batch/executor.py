@@ -31,7 +31,6 @@ class BatchExecutor:
         self._make_api = make_api or (lambda: Boto3Api(self._region, context.notice))
         self._jobs: Jobs | None = None
         self._thread: threading.Thread | None = None
-        self._error: Exception | None = None
 
     def submit(self, tasks: Sequence[TaskSpec]) -> None:
         """Takes tasks of one step; their jobs are submitted in the background."""
@@ -79,5 +78,4 @@ class BatchExecutor:
         try:
             jobs.serve()
         except Exception as error:  # noqa: BLE001  the thread's border: the driver must hear of everything
-            self._error = error
             self._context.report(error)

@@ -308,7 +308,7 @@ def test_ten_thousand_branches_keep_the_driver_small(tmp_path: Path) -> None:
     finished, megabytes, describes = map(float, done.stdout.split())
     assert finished == 10_000
     assert megabytes < 200, megabytes
-    assert describes < 2_500
+    assert describes < 400
 
 
 def test_an_error_of_the_thread_ends_the_run(server: FakeBatch) -> None:
