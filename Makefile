@@ -22,10 +22,11 @@ demo: $(VENV)/.installed cluster ## run BigSum on Kubernetes, on a cluster that 
 	  $(BIN)/python examples/bigsum.py run --n $(N) --with kubernetes && \
 	  echo 'Its Jobs: eval "$$($(PYTHON) -m tests.cluster env)"; kubectl -n k8sflow get jobs,pods'
 
-test: lint ## every test: lint, guarded speed, unit, local flows, a real cluster
+test: lint ## every test: lint, guarded speed, unit, local flows, a real cluster, AWS Batch by moto
 	$(BIN)/python benchmarks/check.py --short
 	@$(MAKE) --no-print-directory --jobs=2 test-alone test-others
 	$(BIN)/python -m pytest --numprocesses=2 --dist=loadgroup --durations=15 -m 'not destructive' tests/kind
+	$(BIN)/python -m pytest --numprocesses=3 --dist=loadfile --durations=5 tests/batch
 	$(BIN)/python -m pytest --durations=5 -m destructive tests/kind
 
 test-alone: $(VENV)/.installed

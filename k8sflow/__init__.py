@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         ApiStatusError,
         ApiUnreachableError,
         ArtifactError,
+        BatchError,
         CaughtError,
         ConfigurationError,
         FlowDefinitionError,
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
     from k8sflow.flow.config_values import ConfigValue, yaml_parser
     from k8sflow.flow.configs import Config, ParameterContext, config_expr
     from k8sflow.flow.current import current
+    from k8sflow.flow.decorators.batch import batch
     from k8sflow.flow.decorators.catch import catch
     from k8sflow.flow.decorators.environment import environment
     from k8sflow.flow.decorators.exit_hook import exit_hook
@@ -104,6 +106,7 @@ _HOMES = {
     "ApiStatusError": "k8sflow.errors",
     "ApiUnreachableError": "k8sflow.errors",
     "ArtifactError": "k8sflow.errors",
+    "BatchError": "k8sflow.errors",
     "CaughtError": "k8sflow.errors",
     "Config": "k8sflow.flow.configs",
     "ConfigValue": "k8sflow.flow.config_values",
@@ -151,6 +154,7 @@ _HOMES = {
     "UserStepDecorator": "k8sflow.flow.decorators.user_decorators",
     "WorkerDied": "k8sflow.parallel",
     "WorkerOutOfMemory": "k8sflow.parallel",
+    "batch": "k8sflow.flow.decorators.batch",
     "catch": "k8sflow.flow.decorators.catch",
     "config_expr": "k8sflow.flow.configs",
     "current": "k8sflow.flow.current",
@@ -186,6 +190,7 @@ __all__ = [
     "ApiStatusError",
     "ApiUnreachableError",
     "ArtifactError",
+    "BatchError",
     "CaughtError",
     "Config",
     "ConfigValue",
@@ -232,6 +237,7 @@ __all__ = [
     "UserStepDecorator",
     "WorkerDied",
     "WorkerOutOfMemory",
+    "batch",
     "catch",
     "config_expr",
     "current",

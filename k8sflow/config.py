@@ -51,6 +51,11 @@ class Settings:
         log_limit_mb: How many megabytes of each output stream of a task are stored; None for 1000.
         kubernetes_indexed_from: From how many pods on a foreach is run as Indexed Jobs; None for the default.
         kubernetes_job_ttl_seconds: How long finished Jobs are kept with their pods, to be looked at; None for an hour.
+        batch_queue: Job queue of AWS Batch, by name or ARN, for steps that name none.
+        batch_image: Image of jobs of AWS Batch, built on the k8sflow image; None for the runtime image.
+        batch_job_role: ARN of the IAM role of jobs, which may use the bucket.
+        batch_execution_role: ARN of the IAM role by which ECS starts jobs.
+        batch_region: Region of the job queue; None for that of the bucket.
         log: Level from which k8sflow logs to stderr, one of ``LOG_LEVELS``; None for no logging.
     """
 
@@ -73,6 +78,11 @@ class Settings:
     log_limit_mb: str | None = None
     kubernetes_indexed_from: str | None = None
     kubernetes_job_ttl_seconds: str | None = None
+    batch_queue: str | None = None
+    batch_image: str | None = None
+    batch_job_role: str | None = None
+    batch_execution_role: str | None = None
+    batch_region: str | None = None
     log: str | None = None
 
     def __post_init__(self) -> None:

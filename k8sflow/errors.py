@@ -17,6 +17,7 @@
       KubernetesError                the API server refused a request, or is unreachable
         ApiStatusError               it answered with a status of 400 or more
         ApiUnreachableError          it gave no answer: refused, timed out, cut off, or TLS failed
+      BatchError                     AWS Batch refused a request, or is unreachable
       RunError                       a run can't be started, found or resumed
         RunCancelledError            another person or process has cancelled the run
         SupersededError              another process drives the run now
@@ -238,6 +239,18 @@ class ApiStatusError(KubernetesError):
 
 class ApiUnreachableError(KubernetesError):
     """The API server gave no answer: the connection was refused, timed out, was cut off, or TLS failed."""
+
+
+class BatchError(K8sflowError):
+    """AWS Batch refused a request, or is unreachable.
+
+    Args:
+        code: AWS's code of the error ("AccessDeniedException"); empty where there was no answer.
+    """
+
+    def __init__(self, summary: str, *, cause: str = "", advice: str = "", code: str = "") -> None:
+        super().__init__(summary, cause=cause, advice=advice)
+        self.code = code
 
 
 class RunError(K8sflowError):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 import textwrap
 import time
 from collections.abc import Sequence
@@ -13,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from k8sflow import config, debug_log, units
-from k8sflow.cli import completion, logs, output
+from k8sflow.cli import completion, logs, output, whose
 from k8sflow.cli.scope import Scope
 from k8sflow.cli.show_errors import errors_shown
-from k8sflow.errors import K8sflowError, NotFoundError, RunError
+from k8sflow.errors import K8sflowError, NotFoundError
 from k8sflow.flow.definition import FlowDefinition
 from k8sflow.runtime.request import code_folder
 
@@ -44,26 +43,6 @@ def command(declared: FlowDefinition) -> click.Group:
     return group
 
 
-def _whose(scope: Scope) -> list[click.Parameter]:
-    return [
-        click.Option(["--run-id"], help="Only this run.", shell_complete=completion.runs_in(scope)),
-        click.Option(["--my-runs"], is_flag=True, help="Only your own runs."),
-        click.Option(["--user"], help="Only the runs of this user."),
-    ]
-
-
-def _user(run_id: str | None, user: str | None, *, my_runs: bool) -> str | None:
-    """The user whose runs are meant; None where a run is named, or everybody's are."""
-    given = [name for name, is_given in (("--run-id", run_id), ("--my-runs", my_runs), ("--user", user)) if is_given]
-    if len(given) > 1:
-        raise click.UsageError(f"{' and '.join(given)} exclude each other.")
-    if not my_runs:
-        return user
-    from k8sflow.user import current_user  # noqa: PLC0415  --help needs no user
-
-    return current_user()
-
-
 def _cluster(declared: FlowDefinition) -> OnCluster:
     from k8sflow.runtime.commands.on_cluster import OnCluster  # noqa: PLC0415  --help needs no cluster
 
@@ -75,8 +54,8 @@ def _list_command(declared: FlowDefinition, scope: Scope) -> click.Command:
         with errors_shown():
             from k8sflow.runtime.commands.on_cluster import selected  # noqa: PLC0415  as above
 
-            whose = _user(run_id, user, my_runs=my_runs)
-            tasks = selected(_cluster(declared), run_id, whose, ended=ended)
+            owner = whose.user(run_id, user, my_runs=my_runs)
+            tasks = selected(_cluster(declared), run_id, owner, ended=ended)
             if as_json:
                 output.print_json([_document(task) for task in tasks])
             elif tasks:
@@ -87,7 +66,7 @@ def _list_command(declared: FlowDefinition, scope: Scope) -> click.Command:
     return click.Command(
         "list", callback=callback,
         params=[
-            *_whose(scope),
+            *whose.options(scope),
             click.Option(["--all", "ended"], is_flag=True, help="Also finished tasks whose Jobs are still kept."),
             output.JSON_OPTION,
         ],
@@ -138,14 +117,14 @@ def _kill_command(declared: FlowDefinition, scope: Scope) -> click.Command:
             from k8sflow.cli.terminal import Terminal  # noqa: PLC0415  --help needs no runtime
             from k8sflow.runtime.commands import on_cluster  # noqa: PLC0415  as above
 
-            whose = _user(run_id, user, my_runs=my_runs)
+            owner = whose.user(run_id, user, my_runs=my_runs)
             cluster = _cluster(declared)
-            runs = on_cluster.runs_to_kill(cluster, run_id, whose)
+            runs = on_cluster.runs_to_kill(cluster, run_id, owner)
             if not runs:
                 click.echo("No run with unfinished tasks was found.", err=True)
                 return
             names = ", ".join(run.pathspec for run in runs)
-            if not yes and not _confirmed(f"Cancel {names}?"):
+            if not yes and not whose.confirmed(f"Cancel {names}?"):
                 return
             failures = [failure for run in runs if (failure := _killed(cluster, run, Terminal())) is not None]
             if failures:
@@ -153,17 +132,11 @@ def _kill_command(declared: FlowDefinition, scope: Scope) -> click.Command:
 
     return click.Command(
         "kill", callback=callback,
-        params=[*_whose(scope), click.Option(["--yes", "-y"], is_flag=True, help="Don't ask.")],
+        params=[*whose.options(scope), click.Option(["--yes", "-y"], is_flag=True, help="Don't ask.")],
         short_help="Cancel runs, whichever machine drives them.",
         help="Cancel runs, whichever machine drives them: by default your latest one. Their Jobs are deleted, and the "
         "drivers end them as cancelled.",
     )  # fmt: skip
-
-
-def _confirmed(question: str) -> bool:
-    if sys.stdin is None or not sys.stdin.isatty():
-        raise RunError("there is no terminal to ask whether to cancel the run.", advice="Add --yes.")
-    return click.confirm(question)
 
 
 def _killed(cluster: OnCluster, run: Any, terminal: Any) -> K8sflowError | None:

@@ -170,8 +170,11 @@ class Task(TaggedAsParent):
 
     @property
     def runtime_name(self) -> str:
-        """``kubernetes``, or ``dev``, Metaflow's name for the local machine."""
-        return "kubernetes" if self.parent.id in self.parent.parent.record.pods else "dev"
+        """``kubernetes``, ``batch``, or ``dev``, Metaflow's name for the local machine."""
+        record = self.parent.parent.record
+        if self.parent.id in record.batch:
+            return "batch"
+        return "kubernetes" if self.parent.id in record.pods else "dev"
 
     @property
     def origin_pathspec(self) -> str | None:

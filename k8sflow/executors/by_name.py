@@ -9,9 +9,9 @@ from k8sflow.errors import RunError
 from k8sflow.executors.base import Executor
 from k8sflow.executors.context import RunContext
 
-LOCAL, KUBERNETES = "local", "kubernetes"
+LOCAL, KUBERNETES, BATCH = "local", "kubernetes", "batch"
 # The executor that forks comes first: others start threads.
-EXECUTORS = (LOCAL, KUBERNETES)
+EXECUTORS = (LOCAL, KUBERNETES, BATCH)
 
 
 def check_local(what: str = "steps can't run") -> None:
@@ -39,6 +39,10 @@ def make(name: str, context: RunContext) -> Executor:
         from k8sflow.executors.kubernetes.executor import KubernetesExecutor  # noqa: PLC0415  only it needs the API
 
         return KubernetesExecutor(context)
+    if name == BATCH:
+        from k8sflow.executors.batch.executor import BatchExecutor  # noqa: PLC0415  only it needs boto3
+
+        return BatchExecutor(context)
     raise ValueError(f"there is no executor {name!r}")
 
 

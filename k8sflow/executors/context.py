@@ -9,6 +9,7 @@ from typing import Any
 from k8sflow import outages
 from k8sflow.config import Settings
 from k8sflow.executors.base import Report
+from k8sflow.flow.decorators.batch_options import BatchOptions
 from k8sflow.flow.decorators.pod_options import PodOptions
 from k8sflow.flow.decorators.policy import StepPolicy, TimeLimit
 from k8sflow.flow.definition import FlowDefinition
@@ -31,6 +32,7 @@ class RunContext:
         max_workers: How many tasks run at a time; None for the executor's own default.
         lock: A file descriptor that processes of tasks on this machine keep open until they have ended.
         owner: The ownerReference of the object to which the run's objects in the cluster belong.
+        batch: The options of the jobs of the steps that run on AWS Batch.
         notice: Takes reports about outages of the executor's servers; called in any thread.
     """
 
@@ -45,6 +47,7 @@ class RunContext:
     lock: int | None = None
     owner: dict[str, Any] | None = None
     notice: outages.Report | None = None
+    batch: Mapping[str, BatchOptions] = field(default_factory=dict)
 
     def time_limit(self, step: str) -> TimeLimit | None:
         """The time limit of an execution of a step's task; None if there is none."""

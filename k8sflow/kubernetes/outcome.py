@@ -21,8 +21,9 @@ from k8sflow.flow.decorators.pod_options import PodOptions
 from k8sflow.flow.outcome import Outcome
 from k8sflow.kubernetes import diagnosis, images
 from k8sflow.kubernetes.manifest import Manifest, condition
-from k8sflow.kubernetes.pod import CONTAINER, OTHER_RUNTIME, RUNTIME_CONTAINER
+from k8sflow.kubernetes.pod import CONTAINER, RUNTIME_CONTAINER
 from k8sflow.task.host.framing import Piece, decode
+from k8sflow.task.host.launch import OTHER_RUNTIME
 from k8sflow.task.result import TaskResult
 from k8sflow.task.shared_results import SharedEnds
 

@@ -14,22 +14,14 @@ from k8sflow.flow.decorators.pod_parsers import GPU_MODEL_LABELS, GPU_RESOURCES
 from k8sflow.kubernetes import labels, pod_template
 from k8sflow.kubernetes.manifest import Manifest
 from k8sflow.kubernetes.volumes import RUNTIME, volumes
+from k8sflow.task.host.launch import agent_words
 from k8sflow.task.host.pod_environment import USERS_PYTHONPATH
-from k8sflow.version import VERSION
 
 if TYPE_CHECKING:
     from k8sflow.kubernetes.job import TaskJob
 
 CONTAINER = "task"
 RUNTIME_CONTAINER = "k8sflow-runtime"
-DEFAULT_PYTHON = "python3"
-OTHER_RUNTIME = "[k8sflow] the version of the runtime is "
-# Not through PYTHONPATH, which would replace the image's own; the agent adds the runtime to it.
-_AGENT = (
-    f"import sys; sys.path.insert(0, {RUNTIME_FOLDER!r}); from k8sflow.version import VERSION; "
-    f"VERSION == {VERSION!r} or sys.exit({OTHER_RUNTIME!r} + VERSION); "
-    "from k8sflow.task.host.agent import main; sys.exit(main())"
-)
 COMPUTE_POOL = "outerbounds.co/compute-pool"
 
 DEFAULT_USER = 65532
@@ -42,7 +34,7 @@ _ORDINARY_RESOURCES = ("cpu", "memory", "ephemeral-storage")
 
 def agent_command(options: PodOptions) -> tuple[str, ...]:
     """The words that start the agent in the task's container; its arguments follow."""
-    return (options.executable or DEFAULT_PYTHON, "-c", _AGENT)
+    return agent_words("k8sflow.task.host.agent", options.executable)
 
 
 def pod(job: TaskJob) -> Manifest:

@@ -110,6 +110,7 @@ class Session:
             run_store=self.run_store,
             settings=self.placement.inside(self.settings),
             pods=self.placement.pods,
+            batch=self.placement.batch,
             policies=self.placement.policies,
             definition=self.definition,
             max_workers=max_workers,
@@ -120,11 +121,17 @@ class Session:
         return make(name, context)
 
     def check_cluster(self) -> None:
-        """Refuses to drive a run whose bucket or cluster can't be used from here.
+        """Refuses to drive a run whose bucket, cluster or job queues can't be used from here.
 
         Raises:
             K8sflowError: One of them can't.
         """
+        if self.placement.batch:
+            from k8sflow.executors.batch import requirements  # noqa: PLC0415  only here is boto3 needed
+
+            requirements.check(self.settings, self.placement.batch, self.placement.together)
+        if not self.placement.uses_kubernetes:
+            return
         from k8sflow.executors.kubernetes.requirements import check  # noqa: PLC0415  only here is the API needed
 
         check(
@@ -163,7 +170,7 @@ class Session:
                 self.graph,
                 self.record.run,
                 policies=self.placement.policies,
-                outlives=self.placement.pods.__contains__,
+                outlives=self.placement.outlives,
                 earlier=read_earlier(self.run_store, self.graph) if take_over else None,
             )
 

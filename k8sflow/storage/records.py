@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
+from k8sflow.flow.decorators.batch_options import BatchOptions
 from k8sflow.flow.decorators.pod_options import PodOptions
 from k8sflow.flow.decorators.policy import StepPolicy
 from k8sflow.flow.foreach import MAX_NUM_SPLITS
@@ -186,6 +187,7 @@ class RunRecord:
         code_hashes: The hashes of the flow's file and of the folder's loaded modules, by file relative to the folder.
         python_version: The version of the Python that started it.
         k8sflow_version: The version of k8sflow that started it.
+        batch: The options of the jobs of steps that run on AWS Batch, by step.
     """
 
     flow: str
@@ -212,6 +214,7 @@ class RunRecord:
     code_hashes: Mapping[str, str] = field(default_factory=dict)
     python_version: str = ""
     k8sflow_version: str = ""
+    batch: Mapping[str, BatchOptions] = field(default_factory=dict)
 
     @property
     def steps(self) -> tuple[str, ...]:
@@ -224,8 +227,11 @@ class RunRecord:
         return next((node.name for node in self.graph.nodes.values() if node.is_end), "end")
 
     def to_document(self) -> dict[str, Any]:
-        """The record as JSON types; ``is_traced`` only where it holds, so that older versions can read the others."""
-        fields = {name: value for name, value in vars(self).items() if name != "is_traced" or value}
+        """The record as JSON types; the newest fields only where they are used: older versions can read the others."""
+        newest = ("is_traced", "batch")
+        fields = {name: value for name, value in vars(self).items() if name not in newest or value}
+        if self.batch:
+            fields["batch"] = {step: options.to_document() for step, options in self.batch.items()}
         return {
             **fields,
             "parameters": {name: asdict(ref) for name, ref in self.parameters.items()},
@@ -245,6 +251,7 @@ class RunRecord:
             "graph": Graph.from_document(document["flow"], document["graph"]),
             "pods": {step: PodOptions.from_document(found) for step, found in document.get("pods", {}).items()},
             "policies": {step: StepPolicy.from_document(found) for step, found in document.get("policies", {}).items()},
+            "batch": {step: BatchOptions.from_document(found) for step, found in document.get("batch", {}).items()},
         }
         return RunRecord(**{**document, **tuples, **typed})
 

@@ -32,10 +32,14 @@ def checked(tags: Iterable[str]) -> tuple[str, ...]:
 def system_tags(record: RunRecord) -> frozenset[str]:
     """The tags that follow from a run's record: ``user:ada``, ``date:2026-03-01``, ``python_version:3.11.7``.
 
-    A run with pods has ``runtime:kubernetes``, any other ``runtime:dev``, Metaflow's name for this machine.
+    A run with pods has ``runtime:kubernetes``, one with jobs of AWS Batch ``runtime:batch``, any other ``runtime:dev``,
+    Metaflow's name for this machine.
     """
     found = {f"date:{datetime.fromtimestamp(record.created, timezone.utc):%Y-%m-%d}"}
-    found.add("runtime:kubernetes" if record.pods else "runtime:dev")
+    found |= {"runtime:kubernetes"} if record.pods else set()
+    found |= {"runtime:batch"} if record.batch else set()
+    if not (record.pods or record.batch):
+        found.add("runtime:dev")
     known = {name: getattr(record, name) for name in ("python_version", "k8sflow_version")}
     found |= {f"{name}:{value}" for name, value in {"user": record.user, **known}.items() if value}
     if project := record.flow_decorators.get("project"):

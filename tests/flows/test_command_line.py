@@ -152,7 +152,7 @@ MISTYPED = {
     ("run", "--max-workers", "0"): (2, "0 is not in the range"),
     ("run", "--max-workers", "all"): (2, "not a valid integer"),
     ("run", "--max-num-splits", "0"): (2, "0 is not in the range"),
-    ("run", "--with", "batch"): (1, "there is no decorator 'batch'"),
+    ("run", "--with", "slurm"): (1, "there is no decorator 'slurm'"),
     ("run", "--with", "kubernetes:imagge=x"): (1, "image"),
     ("run", "--with", "kubernetes:image"): (1, "option=value"),
     ("run", "--with", "resources:cpu=no"): (1, "cpu"),

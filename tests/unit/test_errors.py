@@ -20,6 +20,7 @@ PARALLEL = [parallel.RemoteError, parallel.WorkerDied, parallel.WorkerOutOfMemor
 INTERNAL = {
     "DuplicateKeyError",
     "InitReachedError",
+    "LostAnswerError",
     "MissingPeersError",
     "NoAnswerError",
     "NoKeysError",

@@ -13,10 +13,10 @@ from itertools import chain
 from typing import Any
 
 from k8sflow.errors import ApiStatusError, K8sflowError, KubernetesError
+from k8sflow.executors.backlog import Backlog
 from k8sflow.executors.base import Emit, Finished
 from k8sflow.executors.context import RunContext
 from k8sflow.executors.kubernetes import run_objects
-from k8sflow.executors.kubernetes.backlog import Backlog
 from k8sflow.executors.kubernetes.earlier_jobs import EarlierJob, earlier_jobs
 from k8sflow.executors.kubernetes.following import Following
 from k8sflow.executors.kubernetes.job import JobOnCluster, Window, job_of, known_of

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from k8sflow import config
-from k8sflow.config import Settings
+from k8sflow.executors.agent_words import environment, task_arguments
 from k8sflow.executors.context import RunContext
 from k8sflow.flow.decorators.pod_options import PodOptions
 from k8sflow.kubernetes import names
@@ -62,18 +61,11 @@ def agent_arguments(context: RunContext, tasks: TaskBatch, peers: str = "") -> l
         tasks: The tasks of the Job.
         peers: The host names of its pods where they run together, with ``%d`` for the index.
     """
-    record, limit = context.record, context.time_limit(tasks.template.name.step)
     options = context.pods[tasks.template.name.step]
     per_pod, at_a_time = options.branches_per_pod or 1, options.branches_at_a_time or 1
     return [
-        tasks.to_json(),
-        f"--store={context.run_store.store.url}",
-        f"--flow={record.flow}",
-        f"--package={record.package}",
-        f"--file={record.file}",
+        *task_arguments(context, tasks),
         *([f"--per-pod={per_pod}", f"--at-a-time={at_a_time}"] if per_pod > 1 and len(tasks) > 1 else []),
-        *([f"--timeout={limit.seconds:g}", f"--grace={limit.grace_seconds:g}"] if limit is not None else []),
-        *(["--trace"] if record.is_traced else []),
         *([f"--termination-grace={options.grace_seconds}"] if options.grace_seconds is not None else []),
         *([f"--peers={peers}", f"--peers-timeout={_peers_seconds(options)}"] if peers else []),
         *([f"--spot={options.spot}"] if options.spot is not None else []),
@@ -82,18 +74,3 @@ def agent_arguments(context: RunContext, tasks: TaskBatch, peers: str = "") -> l
 
 def _peers_seconds(options: PodOptions) -> int:
     return options.hostname_resolution_timeout or _PEERS_SECONDS
-
-
-def environment(settings: Settings) -> dict[str, str]:
-    """The settings that a pod needs: the bucket as seen from there, its patience, its secrets' store and its log."""
-    inside = settings.in_cluster().to_environment()
-    keys = (
-        "bucket",
-        "endpoint",
-        "region",
-        "storage_patience_seconds",
-        "default_secrets_backend_type",
-        "log",
-        "log_limit_mb",
-    )
-    return {name: inside[name] for name in map(config.variable, keys) if name in inside}

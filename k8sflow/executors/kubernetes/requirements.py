@@ -19,12 +19,13 @@ if TYPE_CHECKING:
     from k8sflow.storage.s3 import S3Store
 
 
-def open_bucket(settings: Settings, *, first_seconds: float = 0.0) -> S3Store:
+def open_bucket(settings: Settings, *, first_seconds: float = 0.0, system: str = "Kubernetes") -> S3Store:
     """The bucket of the settings, for a run: it waits for minutes when the bucket can't be reached.
 
     Args:
         settings: The settings.
         first_seconds: How long it waits for the first answer; by default a wrong endpoint is an error at once.
+        system: Where the run's tasks run, for the error.
 
     Raises:
         ConfigurationError: None is set.
@@ -33,8 +34,8 @@ def open_bucket(settings: Settings, *, first_seconds: float = 0.0) -> S3Store:
 
     if not settings.bucket:
         raise ConfigurationError(
-            "a run on Kubernetes needs a bucket, and none is set.",
-            cause="Code and artifacts travel between this machine and the pods through S3-compatible storage.",
+            f"a run on {system} needs a bucket, and none is set.",
+            cause=f"Code and artifacts travel between this machine and {system} through S3-compatible storage.",
             advice='Set K8SFLOW_BUCKET=name (and K8SFLOW_ENDPOINT where it is not AWS), or write bucket = "name" '
             "into k8sflow.toml beside the flow.",
         )
@@ -86,7 +87,8 @@ def check(
 
 def sample_job(flow: str, step: str, options: PodOptions, settings: Settings) -> TaskJob:
     """A Job of a step under a name that no run has."""
-    from k8sflow.executors.kubernetes.pods import environment, job_name  # noqa: PLC0415  as above
+    from k8sflow.executors.agent_words import environment  # noqa: PLC0415  as above
+    from k8sflow.executors.kubernetes.pods import job_name  # noqa: PLC0415  as above
     from k8sflow.kubernetes.job import TaskJob  # noqa: PLC0415  as above
     from k8sflow.kubernetes.pod import agent_command  # noqa: PLC0415  as above
 

@@ -58,6 +58,12 @@ def check_executors(request: RunRequest, definition: FlowDefinition, placement: 
     nodes = definition.graph.nodes
     if any(placement.executor_of(step) == LOCAL for step in nodes):
         check_local()
+    if request.is_detached and placement.batch:
+        raise RunError(
+            f"--detach passes the run to a cluster, but {', '.join(placement.batch)} would run on AWS Batch.",
+            cause="The driver in the cluster has no access to AWS Batch.",
+            advice="Run it without --detach, or put every step on Kubernetes.",
+        )
     if request.is_detached and (here := [step for step in nodes if step not in placement.pods]):
         raise RunError(
             f"--detach passes the run to a cluster, but {', '.join(here)} would run on this machine.",
@@ -84,28 +90,44 @@ def prepare(request: RunRequest, placement: Placement, origin: ObjectStore | Non
         K8sflowError: The run can't be started.
     """
     check_names(request, origin)
-    if not placement.uses_kubernetes:
+    if not placement.is_remote:
         return Prepared(origin or open_store(str(local_root(request.flow, request.settings))))
+    store, warnings = _checked_systems(request, placement)
+    if origin is not None and origin.url != store.url:
+        raise RunError(
+            f"a run on Kubernetes or AWS Batch is in {store.url}, but the run that it is to resume is in {origin.url}.",
+            cause="A run and the one that it resumes share their artifacts, which pods and jobs read from the bucket.",
+            advice="Resume it on this machine, without --with, or start it again with run.",
+        )
+    return Prepared(store, package.build(code_folder(request.flow)), warnings)
+
+
+def _checked_systems(request: RunRequest, placement: Placement) -> tuple[ObjectStore, Sequence[Finding]]:
+    """The run's bucket, after the cluster and the job queues were looked at, and warnings about the run.
+
+    Raises:
+        K8sflowError: One of them can't be used.
+    """
+    store: ObjectStore | None = None
+    if placement.batch:
+        from k8sflow.executors.batch import requirements  # noqa: PLC0415  only here is boto3 needed
+
+        store = requirements.check(request.settings, placement.batch, placement.together)
+    if store is not None and not placement.uses_kubernetes:
+        return store, ()
     if request.is_detached:
         from k8sflow.runtime.detached.submit import check_detachable  # noqa: PLC0415  only here is the API needed
 
         check_detachable(request.settings, placement.namespace)
     from k8sflow.executors.kubernetes.requirements import check  # noqa: PLC0415  as above
 
-    store, warnings = check(
+    return check(
         placement.inside(request.settings),
         placement.pods,
         flow=request.definition.name,
         is_detached=request.is_detached,
         has_gangs=placement.has_gangs,
     )
-    if origin is not None and origin.url != store.url:
-        raise RunError(
-            f"a run on Kubernetes is in {store.url}, but the run that it is to resume is in {origin.url}.",
-            cause="A run and the one that it resumes share their artifacts, which pods read from the bucket.",
-            advice="Resume it on this machine, without --with kubernetes, or start it again with run.",
-        )
-    return Prepared(store, package.build(code_folder(request.flow)), warnings)
 
 
 def check_names(request: RunRequest, store: ObjectStore | None = None) -> None:
@@ -151,6 +173,7 @@ def create(
     record = replace(
         new_record(definition, values, request.run_id),
         pods=placement.pods,
+        batch=placement.batch,
         flow_decorators=documents(
             definition.name, definition.decorations, current_user(), request.branch, request.production
         ),

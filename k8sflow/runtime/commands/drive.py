@@ -179,7 +179,7 @@ def _compiled(session: Session, *, is_checked: bool) -> Session:
         RunError: The graph has changed.
         K8sflowError: The flow has problems, or the cluster can't be used.
     """
-    if session.placement.uses_kubernetes and not is_checked:
+    if session.placement.is_remote and not is_checked:
         session.check_cluster()
     if LOCAL not in session.executors:
         return session

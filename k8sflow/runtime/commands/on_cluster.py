@@ -6,7 +6,7 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -23,18 +23,15 @@ from k8sflow.kubernetes.kubeconfig import load_access
 from k8sflow.kubernetes.live import LiveTask, live_tasks
 from k8sflow.kubernetes.names import owner_name
 from k8sflow.kubernetes.preflight import check_namespace
+from k8sflow.runtime.commands.cancelling import ended_by_driver
 from k8sflow.runtime.lookup import Runs, runs_of
 from k8sflow.runtime.placement import Placement
 from k8sflow.runtime.progress.console import Console, Tone
-from k8sflow.storage.lease import EXPIRY_SECONDS, lease_of
-from k8sflow.storage.records import CancelRequest, OutcomeRecord
+from k8sflow.storage.records import CancelRequest
 from k8sflow.storage.run_store import RunStore
 from k8sflow.user import current_user
 
 _PATIENCE_SECONDS = 10.0
-_LOOK_SECONDS = 0.5
-# A driver looks for a request every ten seconds, and then deletes what there is.
-_ANSWER_SECONDS = EXPIRY_SECONDS + 30.0
 _READ_AT_ONCE = 16
 _Result = TypeVar("_Result")
 
@@ -172,7 +169,7 @@ def kill(cluster: OnCluster, run: RunStore, console: Console) -> None:
     cluster.ask(lambda api: check_namespace(api, namespace))
     run.request_cancel(request)
     cluster.ask(lambda api: _delete(api, namespace, run, is_detached=is_detached))
-    if _ended_by_driver(run, request, is_detached=is_detached):
+    if ended_by_driver(run, request, is_detached=is_detached):
         console.say(f"{run.pathspec} was {request.summary}; its Jobs are deleted.", Tone.GOOD)
         return
     console.say(f"{run.pathspec} had no driver; it is marked as cancelled, and its Jobs are deleted.", Tone.GOOD)
@@ -191,39 +188,3 @@ async def _delete(api: KubernetesApi, namespace: str, run: RunStore, *, is_detac
     except ApiStatusError as error:
         if error.status != HTTPStatus.FORBIDDEN:
             raise  # else it is empty, and harms nobody
-
-
-def _ended_by_driver(run: RunStore, request: CancelRequest, *, is_detached: bool) -> bool:
-    """Waits for the run's end; False if it had no driver, and this process has written its end.
-
-    Raises:
-        RunError: Its driver lives and doesn't end it.
-    """
-    lease = lease_of(run)
-    for _ in _looks(_ANSWER_SECONDS):
-        if run.read_run_outcome() is not None:
-            return True
-        if not is_detached and lease.acquire():
-            try:
-                if run.read_run_outcome() is not None:
-                    return True
-                run.write_run_outcome(OutcomeRecord(Outcome.CANCELLED, time.time(), request.summary))
-            finally:
-                lease.release()
-            return False
-    if is_detached:  # its driver was killed before it could write the end
-        run.write_run_outcome(OutcomeRecord(Outcome.CANCELLED, time.time(), request.summary))
-        return False
-    raise RunError(
-        f"{run.pathspec} was not cancelled within {_ANSWER_SECONDS:.0f} s: "
-        f"its driver, {lease.holder()}, doesn't answer.",
-        cause="Its Jobs are deleted, and the driver was asked to end the run; it may run an older version of k8sflow.",
-        advice="End that process.",
-    )
-
-
-def _looks(seconds: float) -> Iterator[None]:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        yield
-        time.sleep(_LOOK_SECONDS)

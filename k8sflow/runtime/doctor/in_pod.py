@@ -13,9 +13,10 @@ from k8sflow.kubernetes import labels, waiting
 from k8sflow.kubernetes.api import KubernetesApi
 from k8sflow.kubernetes.job import TaskJob, job_manifest
 from k8sflow.kubernetes.manifest import Manifest
-from k8sflow.kubernetes.pod import CONTAINER, DEFAULT_PYTHON
+from k8sflow.kubernetes.pod import CONTAINER
 from k8sflow.runtime.doctor.cluster import doctors_job
 from k8sflow.storage.probe import Trial
+from k8sflow.task.host.launch import DEFAULT_PYTHON
 
 _LOOK_SECONDS = 0.5
 _TTL_SECONDS = 60  # where this process is killed before it deletes the Job

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from k8sflow.executors.kubernetes.backlog import GATHER_SECONDS, MOST_INDICES, Backlog
+from k8sflow.executors.backlog import GATHER_SECONDS, MOST_INDICES, Backlog
 from k8sflow.task.batch import TaskBatch
 from k8sflow.task.spec import TaskInput, TaskName, TaskSpec
 

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from k8sflow.flow.decorators import quantity
 from k8sflow.flow.decorators.pod_options import DEFAULT_OPTIONS, RUNTIME_FOLDER, PodOptions, merge
 from k8sflow.kubernetes.job import TaskJob, job_manifest
-from k8sflow.kubernetes.pod import OTHER_RUNTIME, agent_command
+from k8sflow.kubernetes.pod import agent_command
 from k8sflow.task.batch import TaskBatch
+from k8sflow.task.host.launch import OTHER_RUNTIME
 from k8sflow.task.spec import TaskName, TaskSpec
 from k8sflow.version import VERSION
 from tests.support import pod_options

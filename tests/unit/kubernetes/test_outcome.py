@@ -12,7 +12,7 @@ from k8sflow.flow.decorators.pod_options import PodOptions
 from k8sflow.flow.outcome import Outcome
 from k8sflow.kubernetes import diagnosis, waiting
 from k8sflow.kubernetes.outcome import PodEnd, Running, Waiting, end_of_deleted, end_without_pod, pod_state
-from k8sflow.kubernetes.pod import OTHER_RUNTIME
+from k8sflow.task.host.launch import OTHER_RUNTIME
 from k8sflow.task.result import TaskResult, Transition, failed
 
 OPTIONS = PodOptions(cpu="2", memory="1000M", deadline_seconds=60)

@@ -10,7 +10,7 @@ import pytest
 
 from k8sflow.config import Settings
 from k8sflow.errors import FlowDefinitionError
-from k8sflow.executors.kubernetes.pods import environment
+from k8sflow.executors.agent_words import environment
 from k8sflow.flow.compile import compile_flow
 from k8sflow.flow.decorators.pod_options import DEFAULT_OPTIONS, PodOptions
 from k8sflow.flow.decorators.pod_variables import KEYS, OF_THE_RUN

@@ -11,7 +11,7 @@ import pytest
 
 import k8sflow
 from k8sflow.config import Settings
-from k8sflow.executors.by_name import EXECUTORS, make
+from k8sflow.executors.by_name import make
 from k8sflow.executors.context import RunContext
 from k8sflow.flow.compile import compile_flow, declared
 from k8sflow.flow.decorators.pod_options import DEFAULT_OPTIONS, PodOptions, merge
@@ -100,7 +100,7 @@ def test_a_run_is_opened_where_its_code_is_not(tmp_path: Path) -> None:
     run_store.create(record)
     session = open_session(run_store, Settings(kubernetes_namespace="other"))
     assert (session.definition, session.graph) == (None, graph)
-    assert session.executors == list(EXECUTORS)
+    assert session.executors == ["local", "kubernetes"]
     assert session.placement.pods == {"end": merge(PodOptions(image="i", namespace="lab"), DEFAULT_OPTIONS)}
     assert session.placement.inside(session.settings).kubernetes_namespace == "lab"
 

@@ -140,7 +140,7 @@ def test_with_names_a_decorator(text: str, decoration: Decoration) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "batch", "kubernetes:image", "kubernetes:imagge=x", "resources:image=x", ":", "kubernetes:cpu=no", "=,="],
+    ["", "btach", "kubernetes:image", "kubernetes:imagge=x", "resources:image=x", ":", "kubernetes:cpu=no", "=,="],
 )
 def test_a_wrong_with_is_an_error(text: str) -> None:
     """Unknown names, unknown options and wrong values are refused."""

@@ -28,6 +28,7 @@ class _Group:
         due: The time from which on a Job may be made of them.
         per_pod: How many of them share a pod.
         indexed_from: How many pods make an Indexed Job.
+        most_indices: How many pods it has at most.
         parts: The tasks, as they were submitted.
         count: How many there are.
     """
@@ -35,13 +36,15 @@ class _Group:
     due: float
     per_pod: int
     indexed_from: int
+    most_indices: int
     parts: deque[Iterator[TaskSpec]] = field(default_factory=deque)
     count: int = 0
 
-    def size(self) -> int:
-        """The number of them in the next Job."""
-        is_wide = -(-self.count // self.per_pod) >= self.indexed_from
-        return min(self.count, self.per_pod * MOST_INDICES if is_wide else self.per_pod)
+    def size(self, most: int | None) -> int:
+        """The number of them in the next Job, whose pods are at most so many."""
+        most = self.most_indices if most is None else min(most, self.most_indices)
+        is_wide = most > 1 and -(-self.count // self.per_pod) >= self.indexed_from
+        return min(self.count, self.per_pod * most if is_wide else self.per_pod)
 
     def pull(self, size: int) -> list[TaskSpec]:
         """Takes so many of them, the first ones first."""
@@ -60,9 +63,13 @@ class Backlog:
     Args:
         indexed_from: How many pods of a step make an Indexed Job.
         per_pod: How many tasks of a step share a pod.
+        most_indices: How many pods an Indexed Job has at most.
     """
 
-    def __init__(self, indexed_from: Callable[[str], int], per_pod: Callable[[str], int]) -> None:
+    def __init__(
+        self, indexed_from: Callable[[str], int], per_pod: Callable[[str], int], most_indices: int = MOST_INDICES
+    ) -> None:
+        self._most_indices = most_indices
         self._indexed_from = indexed_from
         self._per_pod = per_pod
         self._groups: dict[object, _Group] = {}
@@ -86,15 +93,20 @@ class Backlog:
         for task in tasks:
             self._append(kind_of(task), [task], now)
 
-    def take(self, now: float) -> TaskBatch | None:
-        """The tasks of the next Job, first come, first served; None if none is due."""
+    def take(self, now: float, most: int | None = None) -> TaskBatch | None:
+        """The tasks of the next Job, first come, first served; None if none is due.
+
+        Args:
+            now: The time.
+            most: How many pods it may have, where its kind has no limit of its own.
+        """
         if self._together:
             return TaskBatch.of(self._together.popleft())
         kind = next((kind for kind, group in self._groups.items() if group.due <= now), None)
         if kind is None:
             return None
         group = self._groups[kind]
-        tasks = group.pull(group.size())
+        tasks = group.pull(group.size(most))
         if group.count == 0:
             del self._groups[kind]
         return TaskBatch.of(tasks)
@@ -116,6 +128,6 @@ class Backlog:
             first, per_pod = tasks[0], self._per_pod(tasks[0].name.step)
             may_follow = first.name.path and (first.attempt or per_pod > 1) and len(tasks) == 1
             due, indexed_from = now + GATHER_SECONDS if may_follow else now, self._indexed_from(first.name.step)
-            group = self._groups[kind] = _Group(due, per_pod, indexed_from)
+            group = self._groups[kind] = _Group(due, per_pod, indexed_from, self._most_indices)
         group.parts.append(iter(tasks))
         group.count += len(tasks)

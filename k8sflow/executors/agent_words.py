@@ -1,0 +1,42 @@
+"""The arguments and the settings of the agent, wherever its container runs."""
+
+from __future__ import annotations
+
+from k8sflow import config
+from k8sflow.config import Settings
+from k8sflow.executors.context import RunContext
+from k8sflow.task.batch import TaskBatch
+
+
+def task_arguments(context: RunContext, tasks: TaskBatch) -> list[str]:
+    """The arguments of the agent in each container that has one of some tasks.
+
+    Args:
+        context: The run.
+        tasks: All tasks of the job.
+    """
+    record, limit = context.record, context.time_limit(tasks.template.name.step)
+    return [
+        tasks.to_json(),
+        f"--store={context.run_store.store.url}",
+        f"--flow={record.flow}",
+        f"--package={record.package}",
+        f"--file={record.file}",
+        *([f"--timeout={limit.seconds:g}", f"--grace={limit.grace_seconds:g}"] if limit is not None else []),
+        *(["--trace"] if record.is_traced else []),
+    ]
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """The settings of the agent: the bucket as seen from there, its patience, its secrets' store and its log."""
+    inside = settings.in_cluster().to_environment()
+    keys = (
+        "bucket",
+        "endpoint",
+        "region",
+        "storage_patience_seconds",
+        "default_secrets_backend_type",
+        "log",
+        "log_limit_mb",
+    )
+    return {name: inside[name] for name in map(config.variable, keys) if name in inside}

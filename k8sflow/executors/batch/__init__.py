@@ -1,0 +1,1 @@
+"""The executor that runs each task as a job of AWS Batch."""

@@ -1,0 +1,72 @@
+"""The result of a task whose job has ended: what its agent stored, else what AWS knows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from k8sflow.aws.api import BatchApi
+from k8sflow.aws.outcome import JobEnd, with_output
+from k8sflow.errors import K8sflowError
+from k8sflow.flow.decorators.batch_options import BatchOptions
+from k8sflow.flow.outcome import Outcome
+from k8sflow.storage.run_store import RunStore
+from k8sflow.task.failure import not_stored
+from k8sflow.task.host.framing import Piece, ResultLine, decode
+from k8sflow.task.result import TaskResult
+from k8sflow.task.spec import TaskSpec
+from k8sflow.task.stored_results import committed_result, recorded_result
+
+_TAIL_LINES = 100
+
+
+@dataclass(frozen=True)
+class Results:
+    """Finds the results of a run's tasks; its methods may be called in any thread.
+
+    Args:
+        api: AWS Batch.
+        run_store: The run's records.
+    """
+
+    api: BatchApi
+    run_store: RunStore
+
+    def of(self, spec: TaskSpec, end: JobEnd, options: BatchOptions) -> TaskResult:
+        """The result of an execution: its commit, its recorded outcome, its log, or what the job's end tells."""
+        try:
+            if (committed := committed_result(self.run_store, spec)) is not None:
+                return committed
+            record = self.run_store.read_outcome(spec.name.step, spec.name.id, spec.attempt)
+        except K8sflowError as error:
+            return not_stored(error)
+        # The agent reports SIGTERM as cancelled, and only AWS knows why it was sent.
+        if record is not None and record.outcome.is_failure and record.outcome is not Outcome.CANCELLED:
+            return recorded_result(record)
+        if end.result.outcome is Outcome.CANCELLED or not end.log_stream:
+            return end.result
+        return self._from_log(end, options)
+
+    def _from_log(self, end: JobEnd, options: BatchOptions) -> TaskResult:
+        """The result in the log in CloudWatch, where the store has none, such as when it could not be reached."""
+        tail: list[bytes] = []
+        for line in self.api.log_lines(end.log_stream, _TAIL_LINES):
+            match decode(line):
+                case ResultLine(text):
+                    if (found := _reported(text)) is not None:
+                        return found
+                case Piece(_, data):
+                    tail.append(data)
+        lines = b"".join(tail).decode(errors="replace").strip()
+        result = with_output(end.result, str(options.image), lines)
+        if not lines or lines in result.explained.detail:
+            return result
+        detail = "\n".join(filter(None, [result.explained.detail, f"Its last lines:\n{lines}"]))
+        return replace(result, failure=replace(result.explained, detail=detail))
+
+
+def _reported(text: str) -> TaskResult | None:
+    try:
+        found = TaskResult.from_json(text)
+    except ValueError:
+        return None  # cut off
+    return found if found.outcome is not Outcome.CANCELLED else None

@@ -1,0 +1,180 @@
+"""AWS Batch for every test here: moto's server, the engine of the test cluster, its S3 server and its image."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from botocore.config import Config
+
+from tests.cluster import Cluster, ensure
+from tests.cluster.kind import NODE, NODE_PORT
+from tests.cluster.process import attempt
+from tests.kind.terminal import Terminal, start
+from tests.support import wait_for
+
+CHECKOUT = Path(__file__).parents[2]
+FLOWS = Path(__file__).parent / "flows"
+NETWORK = "k8sflow-test"
+REGION = "eu-west-1"
+ROLE = "arn:aws:iam::123456789012:role/jobs"
+DEADLINE_SECONDS = 120
+
+
+@dataclass(frozen=True)
+class Batch:
+    """AWS Batch with a job queue, and the environment of a user of it."""
+
+    cluster: Cluster
+    environment: dict[str, str]
+    client: Any
+    terminals: list[Terminal] = field(default_factory=list)
+
+    def run(self, flow: str | Path, *arguments: str, **variables: str) -> Terminal:
+        """Run a flow to its end."""
+        return self.start(flow, *arguments, **variables).wait(DEADLINE_SECONDS)
+
+    def start(self, flow: str | Path, *arguments: str, **variables: str) -> Terminal:
+        """Start a run of a flow of ``tests/batch/flows``, or any file."""
+        return self.command(flow, "run", *arguments, **variables)
+
+    def command(self, flow: str | Path, *arguments: str, **variables: str) -> Terminal:
+        """Start a command of a flow of ``tests/batch/flows``, or any file."""
+        file = flow if isinstance(flow, Path) else FLOWS / flow
+        terminal = start([str(file), *arguments], {**self.environment, **variables})
+        self.terminals.append(terminal)
+        return terminal
+
+    def jobs(self, flow: str) -> list[dict[str, Any]]:
+        """The descriptions of all jobs of a flow's runs."""
+        pages = self.client.get_paginator("list_jobs").paginate(
+            jobQueue="main", filters=[{"name": "JOB_NAME", "values": [f"{flow}-*"]}]
+        )
+        ids = [job["jobId"] for page in pages for job in page["jobSummaryList"]]
+        return self.client.describe_jobs(jobs=ids)["jobs"] if ids else []
+
+    def containers(self, flow: str) -> list[str]:
+        """The names of the running containers of a flow's jobs."""
+        command = ["docker", "ps", "--format", "{{.Names}}", "--filter", f"name={flow}-"]
+        names = attempt(command, environment=self.cluster.kind.engine.environment).stdout.split()
+        ids = {job["jobId"].replace(":", "-") for job in self.jobs(flow)}
+        return [name for name in names if any(job in name for job in ids)]
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Cluster:
+    """The cluster, created if there is none."""
+    return ensure()
+
+
+@pytest.fixture(scope="session")
+def server(cluster: Cluster) -> Iterator[str]:
+    """The URL of moto's server."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    environment = {
+        **os.environ,
+        **cluster.kind.engine.environment,
+        "MOTO_DOCKER_NETWORK_NAME": NETWORK,
+        "AWS_ACCESS_KEY_ID": "moto",
+        "AWS_SECRET_ACCESS_KEY": "moto",
+        "TEST_ROLE_ACCESS_KEY_ID": cluster.environment["AWS_ACCESS_KEY_ID"],
+        "TEST_ROLE_SECRET_ACCESS_KEY": cluster.environment["AWS_SECRET_ACCESS_KEY"],
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.batch.aws_server", str(port)],
+        cwd=CHECKOUT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    lines: list[str] = []
+    reader = threading.Thread(target=lambda: lines.extend(iter(process.stdout.readline, "")), daemon=True)  # type: ignore[union-attr]
+    reader.start()
+    try:
+        wait_for(lambda: "ready\n" in lines or process.poll() is not None, 60)
+        assert process.poll() is None, "".join(lines)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.kill()
+        process.wait()
+        reader.join()
+        process.stdout.close()
+
+
+@pytest.fixture(scope="session")
+def batch(cluster: Cluster, server: str) -> Iterator[Batch]:
+    """AWS Batch with the queues ``main`` (EC2), ``fargate`` and ``closed``."""
+    address = attempt(
+        ["docker", "inspect", "--format", f'{{{{(index .NetworkSettings.Networks "{NETWORK}").IPAddress}}}}', NODE],
+        environment=cluster.kind.engine.environment,
+    ).stdout.strip()
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("K8SFLOW_", "AWS_"))}
+    environment = {
+        **inherited,
+        **cluster.environment,
+        "K8SFLOW_IN_CLUSTER_ENDPOINT": f"http://{address}:{NODE_PORT}",
+        "K8SFLOW_BATCH_QUEUE": "main",
+        "K8SFLOW_BATCH_IMAGE": cluster.image,
+        "K8SFLOW_BATCH_JOB_ROLE": ROLE,
+        "K8SFLOW_BATCH_REGION": REGION,
+        "AWS_ENDPOINT_URL_BATCH": server,
+        "AWS_ENDPOINT_URL_CLOUDWATCH_LOGS": server,
+    }
+    clients = {name: _client(name, server) for name in ("batch", "iam", "ec2")}
+    _create_queues(clients)
+    found = Batch(cluster, environment, clients["batch"])
+    yield found
+    for terminal in found.terminals:
+        terminal.kill()
+
+
+@pytest.fixture
+def client(batch: Batch, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], Any]:
+    """Return a reader of runs like a user's on this machine: ``client("BigSum/…")``."""
+    for name, value in batch.environment.items():
+        if name.startswith(("K8SFLOW_", "AWS_")):
+            monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    from k8sflow import Run
+
+    return Run
+
+
+def _client(name: str, server: str) -> Any:
+    return boto3.client(
+        name, endpoint_url=server, region_name=REGION, aws_access_key_id="moto", aws_secret_access_key="moto",
+        config=Config(retries={"total_max_attempts": 1}),
+    )  # fmt: skip
+
+
+def _create_queues(clients: dict[str, Any]) -> None:
+    trust = json.dumps({"Version": "2012-10-17", "Statement": []})
+    clients["iam"].create_role(RoleName="jobs", AssumeRolePolicyDocument=trust)
+    profile = clients["iam"].create_instance_profile(InstanceProfileName="instances")["InstanceProfile"]["Arn"]
+    subnet = clients["ec2"].describe_subnets()["Subnets"][0]
+    group = clients["ec2"].describe_security_groups()["SecurityGroups"][0]["GroupId"]
+    network = {"subnets": [subnet["SubnetId"]], "securityGroupIds": [group]}
+    instances = {"instanceTypes": ["optimal"], "minvCpus": 0, "desiredvCpus": 0, "instanceRole": profile}
+    kinds = {
+        "main": {"type": "EC2", "maxvCpus": 16, **instances, **network},
+        "fargate": {"type": "FARGATE", "maxvCpus": 64, **network},
+    }
+    batch = clients["batch"]
+    for name, resources in kinds.items():
+        made = batch.create_compute_environment(
+            computeEnvironmentName=f"env-{name}", type="MANAGED", state="ENABLED", serviceRole=ROLE,
+            computeResources=resources,
+        )  # fmt: skip
+        order = [{"order": 1, "computeEnvironment": made["computeEnvironmentArn"]}]
+        batch.create_job_queue(jobQueueName=name, state="ENABLED", priority=1, computeEnvironmentOrder=order)
+        if name == "main":
+            batch.create_job_queue(jobQueueName="closed", state="DISABLED", priority=1, computeEnvironmentOrder=order)

@@ -1,0 +1,119 @@
+"""A run's driver on AWS Batch: Ctrl-C, its death, another terminal, and input that it refuses."""
+
+from __future__ import annotations
+
+import secrets
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.batch.conftest import FLOWS, Batch
+from tests.kind.terminal import start
+from tests.support import wait_for, write_flow
+
+BATCH = ("--with", "batch")
+
+
+def test_ctrl_c_terminates_the_jobs(batch: Batch) -> None:
+    """No container of the run is left."""
+    run = batch.start("trouble.py", "--how", "sleep", *BATCH)
+    run.seen("about to fail by sleep")
+    run.interrupt()
+    run.wait(60)
+    assert run.code == 130
+    assert "was cancelled" in run.text
+    job = next(
+        job for job in batch.jobs("BatchTrouble") if job["jobName"].endswith("-0") and job["status"] != "SUCCEEDED"
+    )
+    wait_for(lambda: batch.containers(job["jobId"]) == [], 30)
+
+
+def test_attach_takes_over_the_jobs_of_a_dead_driver(
+    batch: Batch, client: Callable[[str], Any], tmp_path: Path
+) -> None:
+    """A running job isn't submitted again (invariant I5)."""
+    source = """
+    import time
+    class F(FlowSpec):
+        @resources(cpu=1, memory=150)
+        @step
+        def start(self):
+            print("started", flush=True)
+            time.sleep(6)
+            self.next(self.end)
+        @resources(cpu=1, memory=150)
+        @step
+        def end(self): print("ended")
+    """
+    flow, run = write_flow(tmp_path, source), f"deserted-{secrets.token_hex(4)}"
+    driver = batch.start(flow, *BATCH, "--run-id", run)
+    driver.seen("started")
+    driver.process.send_signal(signal.SIGKILL)
+    driver.wait(10)
+    attached = batch.command(flow, "attach", run).wait(90)
+    assert attached.code == 0, attached.text
+    assert len(batch.jobs("F")) == 2
+    assert client(attached.run)["start"].task.current_attempt == 0
+
+
+def test_resume_runs_again_what_failed(batch: Batch, client: Callable[[str], Any], tmp_path: Path) -> None:
+    """In a new run, after the flow was corrected; what had succeeded is not run again."""
+    source = """
+    class F(FlowSpec):
+        @resources(cpu=1, memory=150)
+        @step
+        def start(self):
+            self.x = 1
+            self.next(self.end)
+        @resources(cpu=1, memory=150)
+        @step
+        def end(self): self.y = self.x / 0
+    """
+    failed = batch.run(write_flow(tmp_path, source), *BATCH)
+    assert "ZeroDivisionError" in failed.text
+    flow = write_flow(tmp_path, source.replace("/ 0", "+ 1"))
+    name = failed.run.partition("/")[2]
+    resumed = batch.command(flow, "resume", *BATCH, "--origin-run-id", name).wait(60)
+    assert resumed.code == 0, resumed.text
+    assert client(resumed.run)["end"].task.data.y == 2
+    assert client(resumed.run)["start"].task.origin_pathspec == f"{failed.run}/start/0"
+
+
+def test_kill_ends_a_run_and_list_shows_it(batch: Batch) -> None:
+    """From another terminal, and as its driver."""
+    name = f"to-kill-{secrets.token_hex(4)}"
+    run = batch.start("trouble.py", "--how", "sleep", *BATCH, "--run-id", name)
+    run.seen("about to fail by sleep")
+    listed = batch.command("trouble.py", "batch", "list", "--run-id", name).wait(30)
+    assert "start/0" in listed.text
+    assert "running" in listed.text
+    killed = batch.command("trouble.py", "batch", "kill", "--run-id", name, "--yes").wait(60)
+    assert killed.code == 0, killed.text
+    assert "its jobs are terminated" in killed.text
+    run.wait(30)
+    assert "was cancelled" in run.text
+    after = batch.command("trouble.py", "batch", "list", "--run-id", name).wait(30)
+    assert "No unfinished job was found." in after.text
+
+
+@pytest.mark.parametrize(
+    ("variables", "words"),
+    [
+        ({"K8SFLOW_BATCH_QUEUE": ""}, "no job queue is set"),
+        ({"K8SFLOW_BATCH_QUEUE": "missing"}, "there is no job queue 'missing' of AWS Batch in eu-west-1"),
+        ({"K8SFLOW_BATCH_QUEUE": "closed"}, "the job queue closed is disabled"),
+        ({"K8SFLOW_BATCH_QUEUE": "fargate"}, "Fargate needs an execution role"),
+        ({"K8SFLOW_BATCH_JOB_ROLE": ""}, "no IAM role is set"),
+        ({"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "", "HOME": "/nonexistent"}, "keys"),
+        ({"AWS_ENDPOINT_URL_BATCH": "", "K8SFLOW_BATCH_REGION": "eu-wset-1"}, "Did you mean 'eu-west-1'?"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_starts(batch: Batch, variables: dict[str, str], words: str) -> None:
+    """The error says how to correct it."""
+    environment = {name: value for name, value in {**batch.environment, **variables}.items() if value}
+    run = start([str(FLOWS / "trouble.py"), "run", *BATCH], environment).wait(60)
+    assert run.code != 0
+    assert words in run.text

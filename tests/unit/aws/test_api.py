@@ -1,0 +1,173 @@
+"""The client of AWS Batch against a server that answers as a test says."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from k8sflow.aws.api import Boto3Api
+from k8sflow.errors import BatchError
+from k8sflow.outages import Notice
+
+
+class Server:
+    """An AWS that gives the answers in a list, the last one for ever; None closes the connection."""
+
+    def __init__(self, *answers: tuple[int, str, dict[str, Any]] | None) -> None:
+        self.answers = list(answers)
+        self.paths: list[str] = []
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                server.paths.append(self.path.rpartition("/")[2])
+                answer = server.answers.pop(0) if len(server.answers) > 1 else server.answers[0]
+                if answer is None:
+                    self.close_connection = True
+                    return
+                status, error, document = answer
+                content = json.dumps(document).encode()
+                self.send_response(status)
+                if error:
+                    self.send_header("x-amzn-errortype", error)
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *_: object) -> None:
+                """Log nothing."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+@pytest.fixture
+def servers(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Server]]:
+    """The servers of a test, with keys for them."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "k")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s")
+    started: list[Server] = []
+    yield started
+    for server in started:
+        server.close()
+
+
+@pytest.fixture
+def serve(servers: list[Server], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Starts a server with some answers, and makes it AWS."""
+
+    def start(*answers: tuple[int, str, dict[str, Any]] | None) -> Server:
+        servers.append(Server(*answers))
+        monkeypatch.setenv("AWS_ENDPOINT_URL_BATCH", servers[-1].url)
+        return servers[-1]
+
+    return start
+
+
+THROTTLED = (429, "TooManyRequestsException", {"message": "Too Many Requests"})
+SUBMITTED = (200, "", {"jobId": "j1", "jobName": "n", "jobArn": "arn:aws:batch:eu-west-1:123456789012:job/j1"})
+REQUEST = {"jobName": "n", "jobQueue": "q", "jobDefinition": "d"}
+
+
+def test_what_is_throttled_is_asked_again(serve: Any) -> None:
+    server = serve(THROTTLED, (500, "ServerException", {}), (200, "", {"jobs": [{"jobId": "j1"}]}))
+    assert Boto3Api("eu-west-1").describe_jobs(["j1"]) == [{"jobId": "j1"}]
+    assert server.paths == ["describejobs"] * 3
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "message", "words"),
+    [
+        (
+            403,
+            "AccessDeniedException",
+            "User x is not authorized",
+            "may not call DescribeJobs of AWS Batch in",
+        ),
+        (403, "AccessDeniedException", "not authorized to perform: iam:PassRole", "may not pass the job's role"),
+        (403, "UnrecognizedClientException", "token is invalid", "AWS doesn't accept the credentials"),
+        (403, "ExpiredTokenException", "expired", "the credentials of AWS have expired"),
+        (400, "ClientException", "no such thing", "refused DescribeJobs (ClientException)"),
+    ],
+)
+def test_what_stays_refused_is_an_error_at_once(serve: Any, status: int, code: str, message: str, words: str) -> None:
+    """The error has AWS's message, and says what to do where that is known."""
+    server = serve((status, code, {"message": message}))
+    with pytest.raises(BatchError) as caught:
+        Boto3Api("eu-west-1").describe_jobs(["j1"])
+    assert words in caught.value.summary
+    assert (caught.value.cause, caught.value.code) == (message, code)
+    assert len(server.paths) == 1
+    assert caught.value.advice or code == "ClientException"
+
+
+def test_a_submit_whose_answer_is_lost_is_looked_for_by_its_name(serve: Any) -> None:
+    """If AWS has the job, it isn't submitted again."""
+    server = serve(None, (200, "", {"jobSummaryList": [{"jobId": "j7", "jobName": "n"}]}))
+    assert Boto3Api("eu-west-1").submit(REQUEST) == "j7"
+    assert server.paths == ["submitjob", "listjobs"]
+
+
+def test_a_submit_that_never_arrived_is_repeated(serve: Any) -> None:
+    """After a look for its job: others may begin with its name."""
+    empty = (200, "", {"jobSummaryList": [{"jobId": "j8", "jobName": "n-more"}]})
+    server = serve((500, "ServerException", {}), empty, SUBMITTED)
+    assert Boto3Api("eu-west-1").submit(REQUEST) == "j1"
+    assert server.paths == ["submitjob", "listjobs", "submitjob"]
+
+
+def test_pages_of_jobs_are_followed(serve: Any) -> None:
+    one = (200, "", {"jobSummaryList": [{"jobId": "j1", "jobName": "a"}], "nextToken": "t"})
+    two = (200, "", {"jobSummaryList": [{"jobId": "j2", "jobName": "b"}]})
+    serve(one, two)
+    assert [job["jobId"] for job in Boto3Api("eu-west-1").jobs_named("q", "a")] == ["j1", "j2"]
+
+
+def test_a_definition_that_exists_is_not_registered(serve: Any) -> None:
+    found = [{"jobDefinitionArn": f"arn:{n}", "revision": n, "jobDefinitionName": "x"} for n in (1, 3, 2)]
+    server = serve((200, "", {"jobDefinitions": found}))
+    assert Boto3Api("eu-west-1").definition("x", {"type": "container"}) == "arn:3"
+    assert server.paths == ["describejobdefinitions"]
+
+
+def test_missing_credentials_are_an_error_at_once(serve: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    serve(SUBMITTED)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(BatchError, match="there are no credentials for AWS"):
+        Boto3Api("eu-west-1").describe_jobs(["j1"])
+
+
+def test_an_outage_is_reported_and_ends_as_an_error(servers: list[Server], monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the patience is over."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL_BATCH", "http://127.0.0.1:9")
+    monkeypatch.setattr("k8sflow.outages.REPORT_AFTER_SECONDS", 0.0)
+    notices: list[Notice] = []
+    with pytest.raises(BatchError, match=r"AWS Batch can't be reached at http://127\.0\.0\.1:9"):
+        Boto3Api("eu-west-1", notices.append, patience_seconds=0.5).describe_jobs(["j1"])
+    assert "Jobs keep running; retrying." in notices[0].text
+
+
+def test_a_region_that_doesnt_exist_is_corrected(servers: list[Server]) -> None:
+    """Without waiting: no server will ever answer."""
+    with pytest.raises(BatchError, match="AWS Batch has no region 'eu-wset-1'") as caught:
+        Boto3Api("eu-wset-1").describe_jobs(["j1"])
+    assert "Did you mean 'eu-west-1'?" in caught.value.advice

@@ -1,0 +1,373 @@
+"""The executor for AWS Batch against a scripted one: jobs, polls, ends, and takeovers."""
+
+from __future__ import annotations
+
+import math
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from k8sflow.config import Settings
+from k8sflow.errors import BatchError
+from k8sflow.executors.base import Finished, Queued, Started, TaskEvent
+from k8sflow.executors.batch.executor import BatchExecutor
+from k8sflow.executors.batch.submission import in_requests, tasks_of
+from k8sflow.executors.context import RunContext
+from k8sflow.flow.decorators.batch_options import DEFAULT_BATCH_OPTIONS, BatchOptions, merge_batch
+from k8sflow.flow.graph import Graph
+from k8sflow.flow.outcome import Outcome
+from k8sflow.storage.in_memory import MemoryStore
+from k8sflow.storage.records import Commit, OutcomeRecord, RunRecord
+from k8sflow.storage.run_store import RunStore
+from k8sflow.task.batch import TaskBatch
+from k8sflow.task.spec import TaskName, TaskSpec
+from tests.unit.executors.fake_batch import FakeBatch
+
+ROLE = "arn:aws:iam::123456789012:role/jobs"
+OPTIONS = merge_batch(BatchOptions(queue="q", image="k8sflow:1", iam_role=ROLE), DEFAULT_BATCH_OPTIONS)
+SECONDS = 20.0
+
+
+class Driver:
+    """The driver's side: an executor and what it said."""
+
+    def __init__(self, server: FakeBatch, store: MemoryStore | None = None, **more: Any) -> None:
+        self.events: queue.Queue[TaskEvent | Exception] = queue.Queue()
+        self.run_store = RunStore(store or MemoryStore(), "Demo", "r1")
+        steps = ("start", "work", "end")
+        self.context = RunContext(
+            report=self.events.put,
+            record=RunRecord("Demo", "r1", "demo.py", {}, Graph("Demo"), user="ada"),
+            run_store=self.run_store,
+            settings=Settings(bucket="b", region="eu-west-1"),
+            batch=dict.fromkeys(steps, OPTIONS),
+            **more,
+        )
+        self.executor = BatchExecutor(self.context, lambda: server)
+
+    def commit(self, spec: TaskSpec) -> None:
+        """Lets the store have the result of a task, as its agent would have written it."""
+        self.run_store.commit(spec.name.step, spec.name.id, Commit(0, ("end",), {}))
+
+    def next(self, kind: type[Any]) -> Any:
+        """The next event, which has to be of a kind."""
+        event = self.events.get(timeout=SECONDS)
+        assert isinstance(event, kind), event
+        return event
+
+    def finished(self, count: int) -> dict[str, Outcome]:
+        """The outcomes of so many tasks, by id; other events are skipped."""
+        found: dict[str, Outcome] = {}
+        while len(found) < count:
+            event = self.events.get(timeout=SECONDS)
+            assert not isinstance(event, Exception), event
+            if isinstance(event, Finished):
+                assert event.task.name.id not in found
+                found[event.task.name.id] = event.result.outcome
+        return found
+
+
+@pytest.fixture
+def server() -> FakeBatch:
+    """AWS Batch, whose jobs have the states that a test sets."""
+    return FakeBatch()
+
+
+@pytest.fixture
+def driver(server: FakeBatch) -> Iterator[Driver]:
+    """A driver of one run."""
+    found = Driver(server)
+    yield found
+    found.executor.close()
+
+
+def task(step: str, *path: int, attempt: int = 0, nodes: int = 1) -> TaskSpec:
+    return TaskSpec("Demo", "r1", TaskName(step, path), attempt, nodes=nodes)
+
+
+def branches(count: int, attempt: int = 0) -> list[TaskSpec]:
+    return [task("work", index, attempt=attempt) for index in range(count)]
+
+
+def test_a_task_is_a_job_of_its_steps_definition(server: FakeBatch, driver: Driver) -> None:
+    """It starts, and ends as the store says."""
+    spec = task("start")
+    driver.executor.submit([spec])
+    (job,) = server.wait_for_jobs(1)
+    assert job.request["jobQueue"] == "q"
+    assert job.request["retryStrategy"] == {"attempts": 1}
+    assert job.request["tags"]["k8sflow:user"] == "ada"
+    assert "arrayProperties" not in job.request
+    server.set(job.id, "RUNNING", startedAt=1)
+    assert driver.next(Started).where == f"job {job.id}"
+    driver.commit(spec)
+    server.set(job.id, "SUCCEEDED", startedAt=1)
+    end = driver.next(Finished)
+    assert (end.result.outcome, end.result.transition.steps) == (Outcome.SUCCEEDED, ("end",))
+
+
+def test_a_foreach_is_one_array_job(server: FakeBatch, driver: Driver) -> None:
+    """Each child is a branch; what the store has of each counts."""
+    driver.executor.submit(branches(3))
+    (job,) = server.wait_for_jobs(1)
+    assert job.request["arrayProperties"] == {"size": 3}
+    driver.commit(task("work", 0))
+    server.set(job.id, "SUCCEEDED", 0, startedAt=1)
+    driver.run_store.write_outcome("work", "1", 0, OutcomeRecord(Outcome.USER_ERROR, 1.0, "ValueError: no"))
+    server.set(job.id, "FAILED", 1, startedAt=1, container={"exitCode": 1})
+    server.set(job.id, "FAILED", 2, statusReason="Host EC2 (instance i-0) terminated.")
+    assert driver.finished(3) == {"0": Outcome.SUCCEEDED, "1": Outcome.USER_ERROR, "2": Outcome.NODE_LOST}
+
+
+def test_the_tasks_of_a_num_parallel_step_are_one_multi_node_job(server: FakeBatch, driver: Driver) -> None:
+    """It takes them by a parameter, since it can't override a command for all nodes."""
+    driver.executor.submit([task("work", 0, nodes=2), task("work", 1, nodes=2)])
+    (job,) = server.wait_for_jobs(1)
+    (definition,) = server.definitions.values()
+    assert definition["type"] == "multinode"
+    assert definition["nodeProperties"]["numNodes"] == 2
+    container = definition["nodeProperties"]["nodeRangeProperties"][0]["container"]
+    assert "Ref::tasks" in container["command"]
+    assert len(TaskBatch.from_json(job.request["parameters"]["tasks"])) == 2
+    for index in range(2):
+        driver.commit(task("work", index))
+    server.set(job.id, "SUCCEEDED", startedAt=1)
+    assert set(driver.finished(2).values()) == {Outcome.SUCCEEDED}
+
+
+def test_definitions_are_shared_by_the_steps_with_the_same_options(server: FakeBatch, driver: Driver) -> None:
+    """The name is the hash of the content."""
+    driver.executor.submit([task("start")])
+    driver.executor.submit([task("end")])
+    server.wait_for_jobs(2)
+    assert len(server.definitions) == 1
+    assert server.calls["definition"] == 1
+
+
+def test_a_task_without_any_result_is_explained_by_its_job(server: FakeBatch, driver: Driver) -> None:
+    driver.executor.submit([task("start")])
+    (job,) = server.wait_for_jobs(1)
+    reason = "OutOfMemoryError: Container killed due to memory usage"
+    server.set(job.id, "FAILED", startedAt=1, container={"exitCode": 137, "reason": reason})
+    driver.next(Started)
+    end = driver.next(Finished).result
+    assert end.outcome is Outcome.OUT_OF_MEMORY
+    assert "@resources(memory=7000)" in end.explained.resolution
+
+
+def test_why_a_job_waits_is_reported_once(server: FakeBatch, driver: Driver) -> None:
+    driver.executor.submit([task("start")])
+    (job,) = server.wait_for_jobs(1)
+    reason = "MISCONFIGURATION:JOB_RESOURCE_REQUIREMENT - The job resource requirement is higher than …"
+    server.set(job.id, "RUNNABLE", statusReason=reason)
+    queued = driver.next(Queued)
+    assert "more than any instance of its job queue has" in queued.reason
+    driver.commit(task("start"))
+    server.set(job.id, "SUCCEEDED", startedAt=1)
+    driver.next(Started)
+    driver.next(Finished)
+
+
+def test_a_job_that_is_refused_is_a_failure_of_its_tasks(server: FakeBatch, driver: Driver) -> None:
+    """One that only a person can repair isn't tried again."""
+    server.refuse_submit = BatchError("no", cause="not authorized", advice="allow it", code="AccessDeniedException")
+    driver.executor.submit(branches(2))
+    for _ in range(2):
+        end = driver.next(Finished).result
+        assert (end.outcome, end.explained.is_final) == (Outcome.NEVER_STARTED, True)
+
+
+def test_another_driver_takes_over_the_jobs(server: FakeBatch) -> None:
+    """It finds each execution in the job that has it, and submits the rest (invariant I5)."""
+    store = MemoryStore()
+    first = Driver(server, store)
+    first.executor.submit(branches(3))
+    (array,) = server.wait_for_jobs(1)
+    first.executor.close()
+    second = Driver(server, store)
+    second.executor.submit([*branches(3), task("work", 3)])
+    server.wait_for_jobs(2)
+    for spec in (*branches(3), task("work", 3)):
+        second.commit(spec)
+    for index in range(3):
+        server.set(array.id, "SUCCEEDED", index, startedAt=1)
+    server.set("job1", "SUCCEEDED", startedAt=1)
+    assert len(second.finished(4)) == 4
+    second.executor.close()
+    assert len(server.jobs) == 2
+    assert len(server.jobs["job1"].tasks) == 1
+
+
+def test_cancel_terminates_every_job(server: FakeBatch, driver: Driver) -> None:
+    """Array jobs with one request; every task ends as cancelled, also those that weren't submitted."""
+    driver.executor.submit(branches(5))
+    driver.executor.submit([task("start")])
+    server.wait_for_jobs(2)
+    driver.executor.cancel()
+    assert sorted(server.terminated) == ["job0", "job1"]
+    assert set(_outcomes(driver)) == {Outcome.CANCELLED}
+
+
+def _outcomes(driver: Driver) -> list[Outcome]:
+    found = []
+    while not driver.events.empty():
+        event = driver.events.get()
+        if isinstance(event, Finished):
+            found.append(event.result.outcome)
+    assert len(found) == 6
+    return found
+
+
+def test_max_workers_limits_what_is_in_the_queue() -> None:
+    """The next ones follow as others end."""
+    server = FakeBatch(runs=100)
+    driver = Driver(server, max_workers=4)
+    server._on_end = driver.commit
+    driver.executor.submit(branches(10))
+    assert len(driver.finished(10)) == 10
+    driver.executor.close()
+    assert max(len(job.tasks) for job in server.jobs.values()) == 4
+
+
+def test_scattered_branches_are_as_many_requests_as_they_need() -> None:
+    """AWS Batch takes 30 KiB."""
+    tasks = TaskBatch.of([task("work", index) for index in range(0, 20_000, 2)])
+    parts = list(in_requests(tasks))
+    assert 1 < len(parts) < 10
+    assert max(len(part.to_json()) for part in parts) <= 20 << 10
+    assert [spec for part in parts for spec in part] == list(tasks)
+
+
+def test_a_job_of_something_else_has_no_tasks() -> None:
+    assert tasks_of({"container": {"command": ["echo", "hello"]}}) is None
+    assert tasks_of({}) is None
+
+
+def test_a_wide_run_asks_once_for_each_hundred_jobs() -> None:
+    """And not at all for children as long as the array's summary doesn't change."""
+    server = FakeBatch(runs=500)
+    driver = Driver(server)
+    server._on_end = driver.commit
+    driver.executor.submit(branches(1000))
+    assert len(driver.finished(1000)) == 1000
+    driver.executor.close()
+    assert server.calls["submit"] == 1
+    assert max(server.asked) == 100
+    # two rounds of 500 run and end: each change is one look at the array, and one at its unfinished children
+    assert server.calls["describe_jobs"] <= 60
+
+
+def test_an_unchanged_array_costs_one_request_a_poll() -> None:
+    server = FakeBatch()
+    driver = Driver(server)
+    driver.executor.submit(branches(2000))
+    server.wait_for_jobs(1)
+    jobs = driver.executor._jobs
+    assert jobs is not None
+    driver.executor._stop(jobs)  # the test polls by itself
+    for _ in range(3):
+        jobs.poll()
+    before = server.calls["describe_jobs"]
+    for _ in range(5):
+        jobs.poll()
+    assert server.calls["describe_jobs"] - before == 5
+    jobs.close()
+
+
+def test_polls_are_bounded_by_the_unfinished_jobs(server: FakeBatch) -> None:
+    """With any mixture of single jobs and arrays: one request for each hundred, rounded up."""
+    driver = Driver(server)
+    for index in range(7):
+        driver.executor.submit([TaskSpec("Demo", "r1", TaskName("start", (), index))])
+    driver.executor.submit(branches(150))
+    server.wait_for_jobs(8)
+    jobs = driver.executor._jobs
+    assert jobs is not None
+    driver.executor._stop(jobs)
+    for _ in range(6):
+        before = server.calls["describe_jobs"]
+        jobs.poll()
+        assert server.calls["describe_jobs"] - before <= math.ceil((7 + 150 + 1) / 100)
+    jobs.close()
+
+
+@pytest.mark.slow
+def test_ten_thousand_branches_keep_the_driver_small(tmp_path: Path) -> None:
+    """The whole driver, in a process of its own, in less than 200 MB."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.unit.executors.wide_batch", str(tmp_path)],
+        cwd=Path(__file__).parents[3], capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    finished, megabytes, describes = map(float, done.stdout.split())
+    assert finished == 10_000
+    assert megabytes < 200, megabytes
+    assert describes < 400
+
+
+def test_an_error_of_the_thread_ends_the_run(server: FakeBatch) -> None:
+    """As when the queue was deleted."""
+    driver = Driver(server)
+
+    def broken(_ids: Any) -> Any:
+        raise BatchError("this user may not call DescribeJobs", code="AccessDeniedException")
+
+    server.describe_jobs = broken  # type: ignore[method-assign]
+    driver.executor.submit([task("start")])
+    error = driver.events.get(timeout=SECONDS)
+    assert isinstance(error, BatchError)
+    assert threading.active_count() < 50
+
+
+def test_the_children_of_a_new_array_job_may_come_late(server: FakeBatch, driver: Driver) -> None:
+    """They are not lost as long as the array job itself is known."""
+    server.hides_children = True
+    driver.executor.submit(branches(3))
+    server.wait_for_jobs(1)
+    jobs = driver.executor._jobs
+    assert jobs is not None
+    driver.executor._stop(jobs)
+    for _ in range(30):
+        jobs.poll()
+    assert driver.events.empty()
+    server.hides_children = False
+    for index in range(3):
+        driver.commit(task("work", index))
+        server.set("job0", "SUCCEEDED", index, startedAt=1)
+    for _ in range(3):
+        jobs.poll()
+    assert set(driver.finished(3).values()) == {Outcome.SUCCEEDED}
+
+
+def test_a_job_that_aws_batch_no_longer_knows_is_lost(server: FakeBatch, driver: Driver) -> None:
+    """Not at once: a new job may take a moment to appear."""
+    driver.executor.submit([task("start")])
+    driver.executor.submit(branches(2))
+    server.wait_for_jobs(2)
+    jobs = driver.executor._jobs
+    assert jobs is not None
+    driver.executor._stop(jobs)
+    server.jobs.clear()
+    for _ in range(25):
+        jobs.poll()
+    found = [driver.next(Finished).result.outcome for _ in range(3)]
+    assert set(found) == {Outcome.NODE_LOST}
+
+
+def test_a_reason_that_only_some_children_have_is_reported_once(server: FakeBatch, driver: Driver) -> None:
+    driver.executor.submit(branches(2))
+    server.wait_for_jobs(1)
+    jobs = driver.executor._jobs
+    assert jobs is not None
+    driver.executor._stop(jobs)
+    server.set("job0", "RUNNABLE", 1, statusReason="CAPACITY:INSUFFICIENT_INSTANCE_CAPACITY")
+    for _ in range(5):
+        jobs.poll()
+    assert isinstance(driver.next(Queued), Queued)
+    assert driver.events.empty()
