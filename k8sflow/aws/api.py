@@ -6,7 +6,6 @@ https://docs.aws.amazon.com/batch/latest/APIReference/
 from __future__ import annotations
 
 import os
-import random
 import threading
 import time
 from collections import Counter
@@ -17,6 +16,7 @@ from k8sflow.aws import api_errors
 from k8sflow.aws.document import Document
 from k8sflow.debug_log import DebugLog
 from k8sflow.errors import BatchError
+from k8sflow.jitter import JITTER
 from k8sflow.outages import Outage, Report
 from k8sflow.version import VERSION
 
@@ -214,7 +214,7 @@ class Boto3Api:
                 return answer
             if time.monotonic() - started > self._patience_seconds:
                 raise problem
-            self._wait(random.uniform(0, pause))  # noqa: S311  no secret
+            self._wait(JITTER.uniform(0, pause))
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
     def _wait(self, seconds: float) -> None:

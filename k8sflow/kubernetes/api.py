@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import json
 import math
-import random
 from collections.abc import AsyncIterator, Iterator, Mapping
 from http import HTTPStatus
 from types import TracebackType
@@ -21,6 +20,7 @@ from multidict import CIMultiDict
 
 from k8sflow.debug_log import DebugLog
 from k8sflow.errors import ApiStatusError, ApiUnreachableError, KubernetesError
+from k8sflow.jitter import JITTER
 from k8sflow.kubernetes.api_errors import Target, status_error, unreachable_error
 from k8sflow.kubernetes.keepalive import probe_silent_connection
 from k8sflow.kubernetes.kubeconfig import ClusterAccess
@@ -38,7 +38,6 @@ _LATE_SECONDS = 8.0  # a server that is busy takes some seconds for a list of ev
 _FIRST_DELAY_SECONDS = 0.5
 _LONGEST_DELAY_SECONDS = 15.0
 _TERMINATING_DELAY_SECONDS = 1.0
-_JITTER = random.SystemRandom()  # the user's code may have seeded the shared generator
 
 _log = DebugLog(__name__)
 
@@ -375,7 +374,7 @@ def backoff(first: float, longest: float) -> Iterator[float]:
     """
     ceiling = first
     while True:
-        yield _JITTER.uniform(0, ceiling)
+        yield JITTER.uniform(0, ceiling)
         ceiling = min(longest, ceiling * 2)
 
 

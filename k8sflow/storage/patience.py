@@ -13,7 +13,6 @@ import gc
 import itertools
 import math
 import os
-import random
 import threading
 import time
 import traceback
@@ -22,6 +21,7 @@ from typing import Any, Protocol, TypeVar, cast
 
 from k8sflow.debug_log import DebugLog
 from k8sflow.errors import OutageError
+from k8sflow.jitter import JITTER
 from k8sflow.outages import Notice, Outage, Report
 from k8sflow.units import rough_duration
 
@@ -33,7 +33,6 @@ FIRST_CONTACT_SECONDS = 15.0
 _log = DebugLog(__name__)
 _FIRST_PAUSE_SECONDS = 0.25
 _LONGEST_PAUSE_SECONDS = 8.0
-_JITTER = random.SystemRandom()  # the user's code may have seeded the shared generator
 # A method of a store, whose type the decorator preserves.
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
@@ -170,7 +169,7 @@ def _pauses() -> Iterator[float]:
     """Pauses that double up to the longest, with jitter, so that the tasks of a run don't all retry at once."""
     for n in itertools.count():
         ceiling = min(_FIRST_PAUSE_SECONDS * 2.0 ** min(n, 16), _LONGEST_PAUSE_SECONDS)
-        yield _JITTER.uniform(ceiling / 2, ceiling)
+        yield JITTER.uniform(ceiling / 2, ceiling)
 
 
 def _given_up(error: OutageError, waited: float) -> OutageError:

@@ -7,7 +7,6 @@ import contextlib
 import hashlib
 import http.client
 import os
-import random
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import unquote_plus
 
 from k8sflow.debug_log import DebugLog
+from k8sflow.jitter import JITTER
 from k8sflow.storage.objects import Buffer
 from k8sflow.storage.s3_client import (
     PARALLEL_PARTS,
@@ -43,7 +43,6 @@ _SUCCESS = range(200, 300)
 # another thread's correction in between.
 _MOST_CORRECTIONS = 4
 _OVERLOADED = frozenset({429, 500, 502, 503, 504})
-_JITTER = random.SystemRandom()  # the user's code may have seeded the shared generator
 _Result = TypeVar("_Result")
 
 
@@ -254,7 +253,7 @@ def _again(call: Callable[[], _Result]) -> _Result:
         except RefusedError as error:
             if error.status not in _OVERLOADED:
                 raise
-        time.sleep(_JITTER.random() * 2**number)
+        time.sleep(JITTER.random() * 2**number)
     return call()
 
 

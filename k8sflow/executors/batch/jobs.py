@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import random
 import sys
 import threading
 import time
@@ -27,6 +26,7 @@ from k8sflow.executors.batch.results import Results
 from k8sflow.executors.batch.submission import MOST_CHILDREN, definition_of, in_requests, request_of
 from k8sflow.executors.context import RunContext
 from k8sflow.flow.decorators.batch_options import BatchOptions
+from k8sflow.jitter import JITTER
 from k8sflow.task.batch import TaskBatch
 from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskName, TaskSpec
@@ -118,7 +118,7 @@ class Jobs:
             return 0.0
         # A run that is as wide as 10,000 branches asks more seldom, and no two drivers ask in step.
         wide = len(asked) / MOST_DESCRIBED / 10
-        return max(self._poll_seconds, wide) * random.uniform(0.8, 1.2)  # noqa: S311  no secret
+        return max(self._poll_seconds, wide) * JITTER.uniform(0.8, 1.2)
 
     def send_ends(self) -> None:
         """Terminates every job that has not ended; called in any thread."""

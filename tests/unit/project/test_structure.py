@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import graphlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +26,16 @@ def test_no_module_imports_itself_through_others():
 def test_modules_are_short():
     long = {path: lines for path, lines in lines_of_modules(PACKAGE) if lines > MODULE_LINES}
     assert long == {}
+
+
+def test_the_generator_of_users_is_left_alone():
+    """Users seed it and draw from it: only the jitter and the seeding of the fork server import ``random``."""
+    found = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in PACKAGE.rglob("*.py")
+        if re.search(r"^\s*(import random\b|from random import)", path.read_text(), re.MULTILINE)
+    }
+    assert found == {"jitter.py", "executors/fork_server/preloading.py"}
 
 
 def test_functions_are_short():
