@@ -64,7 +64,7 @@ def test_expired_keys_of_the_pods_end_the_run_with_advice_and_it_can_be_resumed(
         proxy.keys_expired.set()
         failed = running.wait(120)
         proxy.keys_expired.clear()
-        done = namespace.command("fan.py", "resume", *KUBERNETES, **inside).wait(120)
+        done = namespace.command("fan.py", "resume", "--origin-run-id", run, *KUBERNETES, **inside).wait(120)
     assert failed.code == 1, failed.text
     assert "failed (storage error)" in failed.text
     assert "any more: they have expired (ExpiredToken)" in failed.text
