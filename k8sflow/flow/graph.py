@@ -9,6 +9,8 @@ from k8sflow.flow.problems import Location
 
 START = "start"
 END = "end"
+# The names of a step's locations in the records of earlier builds.
+_EARLIER_NAMES = {"place": "location", "next_place": "next_at"}
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,8 @@ class Graph:
         """The graph that ``to_document`` wrote."""
         nodes = {}
         lists: dict[str, tuple[Any, ...]]
-        for entry in document:
+        for stored in document:
+            entry = {_EARLIER_NAMES.get(key, key): value for key, value in stored.items()}
             lists = {key: tuple(entry[key]) for key in ("next", "splits", "branches", "parents")}
             lists["cases"] = tuple((key, step) for key, step in entry["cases"])
             at = {key: Location(**entry[key]) for key in ("location", "next_at")}

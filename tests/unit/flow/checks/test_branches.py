@@ -123,3 +123,6 @@ def test_well_formed_graphs_pass(parts: tuple[Part, ...]) -> None:
             assert graph[node.joins].splits == node.splits
             assert node.is_join
     assert Graph.from_document(graph.flow, graph.to_document()) == graph
+    names = {"location": "place", "next_at": "next_place"}
+    earlier = [{names.get(key, key): value for key, value in node.items()} for node in graph.to_document()]
+    assert Graph.from_document(graph.flow, earlier) == graph, "records of earlier builds are read"
