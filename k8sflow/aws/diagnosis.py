@@ -6,40 +6,36 @@ at a job; ``outcome`` chooses the diagnosis.
 
 from __future__ import annotations
 
-from decimal import ROUND_CEILING, Decimal
+from decimal import Decimal
 
 from k8sflow.flow.decorators.batch_options import BatchOptions, mebibytes
 from k8sflow.flow.outcome import Outcome
+from k8sflow.task import container_ends
+from k8sflow.task.container_ends import PullProblem
 from k8sflow.task.result import TaskResult, failed
 from k8sflow.version import VERSION
 
-_SIGNALLED = 128
-_SIGNALS = {4: "SIGILL", 6: "SIGABRT", 7: "SIGBUS", 8: "SIGFPE", 11: "SIGSEGV", 13: "SIGPIPE", 24: "SIGXCPU"}
 _CONSOLE = "The job's page in the console of AWS Batch shows more."
+_PULL_ADVICE = {
+    PullProblem.ARCHITECTURE: "Build it for that one too.",
+    PullProblem.UNREACHABLE: "The job's subnet needs a public address, a NAT gateway, or endpoints for ECR and S3.",
+    PullProblem.REFUSED: "Let the execution role pull it (docs/batch.md has the policy).",
+    PullProblem.MISSING: "Check the name and the tag; push it to the registry.",
+    PullProblem.NAME: "Write it as registry/name:tag.",
+    PullProblem.UNKNOWN: _CONSOLE,
+}
 
 
 def out_of_memory(options: BatchOptions, detail: str) -> TaskResult:
     """The container used more than its memory."""
     assert options.memory is not None, "every job requests memory"
     memory = mebibytes(options.memory)
-    step = Decimal(1000 if memory >= 2000 else 100)  # noqa: PLR2004  round numbers
-    more = int((memory * Decimal("1.5") / step).to_integral_value(ROUND_CEILING) * step)
+    more = container_ends.more_memory(Decimal(memory))
     return failed(
         Outcome.OUT_OF_MEMORY,
         f"it ran out of memory: it used more than {memory} MiB, its request and limit.",
         detail,
         f"Request more, for example @resources(memory={more}), or keep less in memory at a time.",
-    )
-
-
-def timed_out(options: BatchOptions, detail: str) -> TaskResult:
-    """The job's timeout passed."""
-    limit = f" of {options.deadline_seconds} s" if options.deadline_seconds else ""
-    return failed(
-        Outcome.TIMED_OUT,
-        f"it was stopped because its deadline{limit} had passed.",
-        detail,
-        "Allow more time (deadline_seconds), or split the work.",
     )
 
 
@@ -73,65 +69,39 @@ def terminated(detail: str) -> TaskResult:
     )
 
 
-def cancelled() -> TaskResult:
-    """The task was stopped because the run was cancelled."""
-    return failed(Outcome.CANCELLED, "it was stopped because the run was cancelled.")
-
-
 def bad_image(image: str, detail: str) -> TaskResult:
     """The image can't be pulled."""
-    low = detail.lower()
-    if "not found" in low or "manifest unknown" in low or "does not exist" in low or "no such image" in low:
-        cause, advice = "it does not exist", "Check the name and the tag; push it to the registry."
-    elif any(word in low for word in ("unauthorized", "denied", "forbidden", "no basic auth")):
-        cause, advice = "the registry refuses it", "Let the execution role pull it (docs/batch.md has the policy)."
-    elif any(word in low for word in ("no such host", "i/o timeout", "connection refused", "dial tcp", "deadline")):
-        cause, advice = (
-            "the registry can't be reached",
-            "The job's subnet needs a public address, a NAT gateway, or endpoints for ECR and S3.",
-        )
-    elif "exec format" in low or "platform" in low:
-        cause, advice = "it has no variant for the instance's architecture", "Build it for that one too."
-    else:
-        cause, advice = "see below", _CONSOLE
+    problem = PullProblem.of(detail)
+    cause = "the registry can't be reached" if problem is PullProblem.UNREACHABLE else problem.value
     return failed(
         Outcome.BAD_IMAGE,
         f"the image {image} can't be pulled: {cause}.",
         detail,
-        f"{advice} The image is set by @batch(image=…), --with batch:image=… or batch_image.",
+        f"{_PULL_ADVICE[problem]} The image is set by @batch(image=…), --with batch:image=… or batch_image.",
     )
+
+
+def wrong_architecture(image: str, detail: str) -> TaskResult:
+    """The instance's kernel can't run the image's programs."""
+    return container_ends.wrong_architecture(image, detail, ", or use another compute environment")
 
 
 def cant_execute(image: str, options: BatchOptions, detail: str) -> TaskResult:
     """The image lacks the program that the container should run."""
-    return failed(
-        Outcome.BAD_IMAGE,
-        f"its image {image} has no {options.executable or 'python3'} that can be executed.",
-        detail,
-        "Use an image with Python 3.10 or newer as python3 on its PATH, or name it: executable=….",
-    )
+    return container_ends.cant_execute(image, options.executable, "@batch", detail)
 
 
 def no_runtime(image: str, detail: str) -> TaskResult:
     """Python started, but found no k8sflow."""
-    return failed(
-        Outcome.BAD_IMAGE,
-        f"its image {image} doesn't contain the k8sflow runtime.",
-        detail,
-        f"Build it on the k8sflow image of this version ({VERSION}): AWS Batch copies no runtime into other images.",
-        is_final=True,
+    advice = (
+        f"Build it on the k8sflow image of this version ({VERSION}): AWS Batch copies no runtime into other images."
     )
+    return container_ends.no_runtime(image, detail, advice, is_final=True)
 
 
 def other_runtime(image: str, detail: str) -> TaskResult:
     """The runtime in the image is of another version than the driver."""
-    return failed(
-        Outcome.BAD_IMAGE,
-        f"its image {image} runs with another version of k8sflow than {VERSION}, which started the run.",
-        detail,
-        f"Build the image on the k8sflow image {VERSION}.",
-        is_final=True,
-    )
+    return container_ends.other_runtime(image, detail, "", is_final=True)
 
 
 def role_refused(detail: str) -> TaskResult:
@@ -177,21 +147,6 @@ def killed(exit_code: int, detail: str) -> TaskResult:
         f"its container was killed externally (exit code {exit_code}); AWS Batch gave no reason.",
         detail,
         "The instance as a whole may have run short of memory.",
-    )
-
-
-def no_result(exit_code: int | None, reason: str, detail: str) -> TaskResult:
-    """The container ended, and its agent stored no result anywhere."""
-    how = f"its container ended with exit code {exit_code} ({reason or 'no reason given'})"
-    if exit_code is None:
-        how = f"its container ended ({reason or 'no reason given'})"
-    elif (name := _SIGNALS.get(exit_code - _SIGNALLED)) is not None:
-        how = f"its container was killed by {name} (exit code {exit_code})"
-    return failed(
-        Outcome.USER_ERROR,
-        f"{how} without a result.",
-        detail,
-        "See the last lines of its output. A task must not end the process that runs it.",
     )
 
 

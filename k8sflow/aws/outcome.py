@@ -12,6 +12,7 @@ from k8sflow.aws import diagnosis
 from k8sflow.aws.document import Document
 from k8sflow.flow.decorators.batch_options import BatchOptions
 from k8sflow.flow.outcome import Outcome
+from k8sflow.task import container_ends
 from k8sflow.task.host.launch import OTHER_RUNTIME
 from k8sflow.task.result import TaskResult
 
@@ -108,15 +109,15 @@ def _inferred(job: Document, container: dict[str, Any], options: BatchOptions, *
         return diagnosis.never_started(evidence)
     if code in _SIGNALS_FROM_OUTSIDE:
         return diagnosis.killed(int(code), evidence)
-    return diagnosis.no_result(None if code is None else int(code), reason or status, evidence)
+    return container_ends.no_result(None if code is None else int(code), reason or status, evidence)
 
 
 def _from_outside(job: Document, status: str, evidence: str, options: BatchOptions) -> TaskResult | None:
     """The end by AWS Batch or a person, or None."""
     if status.startswith(CANCELLED):
-        return diagnosis.cancelled()
+        return container_ends.cancelled()
     if _says(evidence, _TIMED_OUT):
-        return diagnosis.timed_out(options, evidence)
+        return container_ends.timed_out(options.deadline_seconds, evidence)
     if job.get("isTerminated") or job.get("isCancelled"):
         return diagnosis.terminated(evidence)
     return None
@@ -137,18 +138,23 @@ def _not_started(evidence: str, image: str, options: BatchOptions) -> TaskResult
         return diagnosis.role_refused(evidence)
     if _INITIALIZATION in evidence:
         return diagnosis.cant_start(evidence)
-    if _says(evidence, _START):
-        low = evidence.lower()
-        if any(words in low for words in _NOT_EXECUTABLE):
-            return diagnosis.cant_execute(image, options, evidence)
-        return diagnosis.cant_start(evidence)
-    return None
+    return _start_failure(evidence, image, options) if _says(evidence, _START) else None
+
+
+def _start_failure(evidence: str, image: str, options: BatchOptions) -> TaskResult:
+    if container_ends.cant_be_executed(evidence):
+        return diagnosis.wrong_architecture(image, evidence)
+    if any(words in evidence.lower() for words in _NOT_EXECUTABLE):
+        return diagnosis.cant_execute(image, options, evidence)
+    return diagnosis.cant_start(evidence)
 
 
 def with_output(result: TaskResult, image: str, tail: str) -> TaskResult:
     """The result, corrected by the last lines of the output of a container that had none."""
     if result.outcome is not Outcome.USER_ERROR or not tail:
         return result
+    if container_ends.was_not_executed(tail):
+        return diagnosis.wrong_architecture(image, tail)
     if OTHER_RUNTIME in tail:
         return diagnosis.other_runtime(image, tail)
     if "No module named" in tail and "k8sflow" in tail:

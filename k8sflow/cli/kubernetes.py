@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from k8sflow import config, debug_log, units
-from k8sflow.cli import completion, logs, output, whose
+from k8sflow.cli import completion, logs, output, remote_runs
 from k8sflow.cli.scope import Scope
 from k8sflow.cli.show_errors import errors_shown
-from k8sflow.errors import K8sflowError, NotFoundError
+from k8sflow.errors import NotFoundError
 from k8sflow.flow.definition import FlowDefinition
 from k8sflow.runtime.request import code_folder
 
@@ -33,9 +33,17 @@ def command(declared: FlowDefinition) -> click.Group:
     """The commands ``kubernetes list``, ``kill``, ``logs`` and ``describe``."""
     scope = Scope.of_flow(declared.flow)
     group = click.Group("kubernetes", help="Look at the Jobs of this flow's runs in the cluster, and end runs.")
+    ended = "Also finished tasks whose Jobs are still kept."
+    effect = "Their Jobs are deleted, and the drivers end them as cancelled."
+
+    def cluster() -> OnCluster:
+        return _cluster(declared)
+
     for made in (
-        _list_command(declared, scope),
-        _kill_command(declared, scope),
+        remote_runs.list_command(
+            scope, cluster, document=_document, show=_print_tasks, noun="task", ended=ended, where="in the cluster"
+        ),
+        remote_runs.kill_command(scope, cluster, noun="task", effect=effect),
         _logs_command(declared, scope),
         _describe_command(declared, scope),
     ):
@@ -47,32 +55,6 @@ def _cluster(declared: FlowDefinition) -> OnCluster:
     from k8sflow.runtime.commands.on_cluster import OnCluster  # noqa: PLC0415  --help needs no cluster
 
     return OnCluster.of(declared, debug_log.configure(config.load(code_folder(declared.flow))))
-
-
-def _list_command(declared: FlowDefinition, scope: Scope) -> click.Command:
-    def callback(run_id: str | None, user: str | None, my_runs: bool, ended: bool, as_json: bool) -> None:  # noqa: FBT001
-        with errors_shown():
-            from k8sflow.runtime.commands.on_cluster import selected  # noqa: PLC0415  as above
-
-            owner = whose.user(run_id, user, my_runs=my_runs)
-            tasks = selected(_cluster(declared), run_id, owner, ended=ended)
-            if as_json:
-                output.print_json([_document(task) for task in tasks])
-            elif tasks:
-                _print_tasks(tasks)
-            else:
-                click.echo("No task was found." if ended else "No unfinished task was found.", err=True)
-
-    return click.Command(
-        "list", callback=callback,
-        params=[
-            *whose.options(scope),
-            click.Option(["--all", "ended"], is_flag=True, help="Also finished tasks whose Jobs are still kept."),
-            output.JSON_OPTION,
-        ],
-        short_help="List unfinished tasks in the cluster.",
-        help="List the unfinished tasks of this flow's runs that have Jobs in the cluster.",
-    )  # fmt: skip
 
 
 def _document(task: LiveTask) -> dict[str, Any]:
@@ -109,45 +91,6 @@ def _print_tasks(tasks: Sequence[LiveTask]) -> None:
     )
     for reason in dict.fromkeys(task.why_waiting.explained.summary for task in tasks if task.why_waiting is not None):
         click.secho(f"Waiting: {reason}", fg="yellow")
-
-
-def _kill_command(declared: FlowDefinition, scope: Scope) -> click.Command:
-    def callback(run_id: str | None, user: str | None, my_runs: bool, yes: bool) -> None:  # noqa: FBT001
-        with errors_shown():
-            from k8sflow.cli.terminal import Terminal  # noqa: PLC0415  --help needs no runtime
-            from k8sflow.runtime.commands import on_cluster  # noqa: PLC0415  as above
-
-            owner = whose.user(run_id, user, my_runs=my_runs)
-            cluster = _cluster(declared)
-            runs = on_cluster.runs_to_kill(cluster, run_id, owner)
-            if not runs:
-                click.echo("No run with unfinished tasks was found.", err=True)
-                return
-            names = ", ".join(run.pathspec for run in runs)
-            if not yes and not whose.confirmed(f"Cancel {names}?"):
-                return
-            failures = [failure for run in runs if (failure := _killed(cluster, run, Terminal())) is not None]
-            if failures:
-                raise failures[0]
-
-    return click.Command(
-        "kill", callback=callback,
-        params=[*whose.options(scope), click.Option(["--yes", "-y"], is_flag=True, help="Don't ask.")],
-        short_help="Cancel runs, whichever machine drives them.",
-        help="Cancel runs, whichever machine drives them: by default your latest one. Their Jobs are deleted, and the "
-        "drivers end them as cancelled.",
-    )  # fmt: skip
-
-
-def _killed(cluster: OnCluster, run: Any, terminal: Any) -> K8sflowError | None:
-    """Ends one of several runs; the error if that fails, so that the others are ended too."""
-    from k8sflow.runtime.commands.on_cluster import kill  # noqa: PLC0415  as above
-
-    try:
-        kill(cluster, run, terminal)
-    except K8sflowError as error:
-        return error
-    return None
 
 
 def _place(scope: Scope) -> click.Parameter:
@@ -198,7 +141,7 @@ def _found(cluster: OnCluster, place: str) -> _Found:
     if reference.step not in known:
         raise NotFoundError(f"{run.pathspec} has no step {reference.step!r}.", advice=f"Its steps: {', '.join(known)}.")
     jobs = [
-        task for task in cluster.tasks(run.run)
+        task for task in cluster.work(run.run)
         if task.step == reference.step and (reference.task is None or task.has(reference.task))
     ]  # fmt: skip
     jobs.sort(key=lambda task: (task.task, task.attempt))

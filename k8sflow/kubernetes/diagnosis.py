@@ -6,19 +6,11 @@ looks at a pod; ``outcome`` and ``waiting`` choose the diagnosis.
 
 from __future__ import annotations
 
-from dataclasses import replace
-from decimal import ROUND_CEILING, Decimal
-
 from k8sflow.flow.decorators import quantity
 from k8sflow.flow.decorators.pod_options import PodOptions
 from k8sflow.flow.outcome import Outcome
+from k8sflow.task import container_ends
 from k8sflow.task.result import TaskResult, failed
-
-_MEMORY_STEPS_MB = 1000
-_MORE_MEMORY = Decimal("1.5")
-_SIGNALLED = 128  # exit codes above are signals of Linux, whatever the system that reads them
-_SENT = {9: "SIGKILL", 15: "SIGTERM"}
-_SIGNALS = {4: "SIGILL", 6: "SIGABRT", 7: "SIGBUS", 8: "SIGFPE", 11: "SIGSEGV", 13: "SIGPIPE", 24: "SIGXCPU"}
 
 
 def out_of_memory(options: PodOptions, detail: str = "") -> TaskResult:
@@ -43,17 +35,6 @@ def limit_too_low(options: PodOptions, detail: str) -> TaskResult:
         f"its memory of {memory} is too little to start the container.",
         detail,
         "Request more with @resources(memory=…); plain numbers are MB.",
-    )
-
-
-def timed_out(options: PodOptions, detail: str) -> TaskResult:
-    """The pod's deadline passed."""
-    limit = f" of {options.deadline_seconds} s" if options.deadline_seconds else ""
-    return failed(
-        Outcome.TIMED_OUT,
-        f"it was stopped because its deadline{limit} had passed.",
-        detail,
-        "Allow more time (deadline_seconds), or split the work.",
     )
 
 
@@ -124,21 +105,13 @@ def namespace_deleted(summary: str) -> TaskResult:
     )
 
 
-def cancelled() -> TaskResult:
-    """The task was stopped because the run was cancelled."""
-    return failed(Outcome.CANCELLED, "it was stopped because the run was cancelled.")
-
-
 def killed(exit_code: int, detail: str) -> TaskResult:
     """The container was ended by SIGKILL or SIGTERM, and it is not known who sent it."""
-    name = _SENT.get(exit_code - _SIGNALLED, "a signal")
-    return failed(
-        Outcome.NODE_LOST,
-        f"its container was ended by {name} (exit code {exit_code}); Kubernetes gave no reason.",
-        detail,
+    advice = (
         "The kernel of a node that is short of memory may have sent it (`kubectl describe node`), a person, or the "
-        "step itself, to process 1 of its pod.",
+        "step itself, to process 1 of its pod."
     )
+    return container_ends.killed(exit_code, "Kubernetes", detail, advice)
 
 
 def lost_container(detail: str) -> TaskResult:
@@ -178,19 +151,6 @@ def cant_start(reason: str, detail: str) -> TaskResult:
         f"its container couldn't be started ({reason}).",
         detail,
         "`kubectl describe pod` shows what the node tried.",
-    )
-
-
-def no_result(exit_code: int, reason: str, detail: str) -> TaskResult:
-    """The container ended, and its agent stored no result anywhere."""
-    how = f"its container ended with exit code {exit_code} ({reason or 'no reason given'})"
-    if (name := _SIGNALS.get(exit_code - _SIGNALLED)) is not None:
-        how = f"its container was killed by {name} (exit code {exit_code})"
-    return failed(
-        Outcome.USER_ERROR,
-        f"{how} without a result.",
-        detail,
-        "See the last lines of its output. A task must not end the process that runs it.",
     )
 
 
@@ -253,14 +213,6 @@ def job_refused(detail: str, advice: str, *, is_final: bool) -> TaskResult:
     return failed(Outcome.NEVER_STARTED, "its Job couldn't be created.", detail, advice, is_final=is_final)
 
 
-def with_evidence(result: TaskResult, doubt: str, tail: str) -> TaskResult:
-    """The result with a doubt about it, and the last lines that the task wrote."""
-    shown = not tail or tail in result.explained.detail
-    parts = (result.explained.detail, doubt, "" if shown else f"Its last lines:\n{tail}")
-    detail = "\n".join(part for part in parts if part)
-    return replace(result, failure=replace(result.explained, detail=detail))
-
-
 def not_its_turn(end: TaskResult) -> TaskResult:
     """The task shared a pod that ended because of another task, and had not started."""
     return failed(
@@ -307,6 +259,4 @@ def _set(amount: str | None) -> str:
 
 
 def _suggested_mb(memory: str) -> int:
-    wanted = quantity.parse(memory) / 10**6 * _MORE_MEMORY
-    step = _MEMORY_STEPS_MB if wanted >= 2 * _MEMORY_STEPS_MB else 100
-    return int((wanted / step).to_integral_value(ROUND_CEILING)) * step
+    return container_ends.more_memory(quantity.parse(memory) / 10**6)

@@ -13,7 +13,6 @@ An agent's report that it was stopped is never the task's outcome: only the run'
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,6 +21,7 @@ from k8sflow.flow.outcome import Outcome
 from k8sflow.kubernetes import diagnosis, images
 from k8sflow.kubernetes.manifest import Manifest, condition
 from k8sflow.kubernetes.pod import CONTAINER, RUNTIME_CONTAINER
+from k8sflow.task import container_ends
 from k8sflow.task.host.framing import Piece, decode
 from k8sflow.task.host.launch import OTHER_RUNTIME
 from k8sflow.task.result import TaskResult
@@ -33,8 +33,6 @@ _OUT_OF_MEMORY_EXIT = 137
 _SIGNALS_FROM_OUTSIDE = {137, 143}
 _DISRUPTIONS_OF_A_NODE = {"DeletionByTaintManager", "DeletionByPodGC"}
 _NODE_REASONS = {"NodeShutdown", "Terminated", "Shutdown", "NodeLost"}
-# The kernel's ENOEXEC, as the container's runtime writes it to the log when it has become the container.
-_NOT_EXECUTABLE = re.compile(r"exec \S+: exec format error")
 _START_FAILURES = {"StartError", "ContainerCannotRun", "CreateContainerError", "CreateContainerConfigError"}
 
 
@@ -152,7 +150,7 @@ def _inferred(
     message = _plain(str(terminated.get("message") or ""))
     status = pod["status"]
     if status.get("reason") == "DeadlineExceeded":
-        return diagnosis.timed_out(options, str(status.get("message") or ""))
+        return container_ends.timed_out(options.deadline_seconds, str(status.get("message") or ""))
     if is_out_of_memory(terminated):
         return diagnosis.out_of_memory(options)
     if (found := _disrupted(pod, disruption)) is not None:
@@ -193,12 +191,12 @@ def _by_container(pod: Pod, options: PodOptions, code: int, reason: str, message
     detail = _evidence(code, reason, message)
     if code in _SIGNALS_FROM_OUTSIDE:
         return diagnosis.killed(code, detail)
-    return diagnosis.no_result(code, reason, detail)
+    return container_ends.no_result(code, reason, detail)
 
 
 def _by_last_words(image: str, message: str) -> TaskResult | None:
     """The fault of an image that can't start the agent, by the text in its place; None for anything else."""
-    if _NOT_EXECUTABLE.fullmatch(message):
+    if container_ends.was_not_executed(message):
         return images.wrong_architecture(image, message)
     if "No module named" in message and "k8sflow" in message:
         return images.no_runtime(image, message)
@@ -209,7 +207,7 @@ def _by_last_words(image: str, message: str) -> TaskResult | None:
 
 def _start_failure(image: str, options: PodOptions, reason: str, message: str) -> TaskResult:
     low = message.lower()
-    if "exec format error" in low:
+    if container_ends.cant_be_executed(message):
         return images.wrong_architecture(image, message)
     if "executable file not found" in low or "no such file or directory" in low or "permission denied" in low:
         return images.cant_execute(image, options, message)
@@ -224,7 +222,7 @@ def _ended_without_container(pod: Pod, options: PodOptions) -> PodEnd:
     phase, reason, message = status["phase"], str(status.get("reason") or ""), str(status.get("message") or "")
     disruption = _disruption(pod)
     if reason == "DeadlineExceeded":
-        return PodEnd(diagnosis.timed_out(options, message))
+        return PodEnd(container_ends.timed_out(options.deadline_seconds, message))
     if (found := _disrupted(pod, disruption)) is not None:
         return PodEnd(found, is_disruption=disruption is not None)
     if (copying := _failed_init(pod)) is not None:

@@ -27,6 +27,7 @@ from k8sflow.executors.batch.submission import MOST_CHILDREN, definition_of, in_
 from k8sflow.executors.context import RunContext
 from k8sflow.flow.decorators.batch_options import BatchOptions
 from k8sflow.jitter import JITTER
+from k8sflow.task import container_ends
 from k8sflow.task.batch import TaskBatch
 from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskName, TaskSpec
@@ -149,7 +150,7 @@ class Jobs:
                     for each in job.ids()[:MOST_DESCRIBED] if job.size > 1 else ():
                         self.api.terminate(each, CANCELLED)
             time.sleep(self._poll_while_ending())
-        cancelled = diagnosis.cancelled()
+        cancelled = container_ends.cancelled()
         for spec in (*chain.from_iterable(self._submitted), *self._backlog.clear()):
             self._emit(Finished(spec, cancelled))
 
@@ -158,7 +159,7 @@ class Jobs:
         asked = [(each, job) for job in list(self._jobs.values()) for each in job.ids()]
         for job, task, state in chain.from_iterable(map(self._described, _chunks(asked))):
             if isinstance(state, JobEnd):
-                self._end(job, task, diagnosis.cancelled())
+                self._end(job, task, container_ends.cancelled())
         return _FIRST_POLL_SECONDS
 
     # ------------------------------------------------------------------ submission

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from k8sflow.aws.api import BatchApi
 from k8sflow.aws.outcome import JobEnd, with_output
@@ -10,6 +10,7 @@ from k8sflow.errors import K8sflowError
 from k8sflow.flow.decorators.batch_options import BatchOptions
 from k8sflow.flow.outcome import Outcome
 from k8sflow.storage.run_store import RunStore
+from k8sflow.task.container_ends import with_evidence
 from k8sflow.task.failure import not_stored
 from k8sflow.task.host.framing import Piece, ResultLine, decode
 from k8sflow.task.result import TaskResult
@@ -57,11 +58,7 @@ class Results:
                 case Piece(_, data):
                     tail.append(data)
         lines = b"".join(tail).decode(errors="replace").strip()
-        result = with_output(end.result, str(options.image), lines)
-        if not lines or lines in result.explained.detail:
-            return result
-        detail = "\n".join(filter(None, [result.explained.detail, f"Its last lines:\n{lines}"]))
-        return replace(result, failure=replace(result.explained, detail=detail))
+        return with_evidence(with_output(end.result, str(options.image), lines), tail=lines)
 
 
 def _reported(text: str) -> TaskResult | None:

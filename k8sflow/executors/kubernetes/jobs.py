@@ -30,6 +30,7 @@ from k8sflow.kubernetes.job import job_manifest
 from k8sflow.kubernetes.manifest import Manifest
 from k8sflow.kubernetes.reflector import Change, Reflector
 from k8sflow.kubernetes.service import service_manifest
+from k8sflow.task import container_ends
 from k8sflow.task.batch import TaskBatch
 from k8sflow.task.result import TaskResult
 from k8sflow.task.spec import TaskName, TaskSpec
@@ -149,7 +150,7 @@ class Jobs:
 
     def _finish_rest(self) -> None:
         """Finishes what is unfinished as cancelled."""
-        cancelled = diagnosis.cancelled()
+        cancelled = container_ends.cancelled()
         for job in list(self._jobs.values()):
             for pod in list(job.pods.values()):
                 pod.finish(cancelled)

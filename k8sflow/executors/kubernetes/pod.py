@@ -34,6 +34,7 @@ from k8sflow.kubernetes.outcome import (
     pod_state,
 )
 from k8sflow.kubernetes.reflector import Change
+from k8sflow.task import container_ends
 from k8sflow.task.batch import TaskBatch
 from k8sflow.task.host.framing import RESULT, OutputStream, Piece, ResultLine, StartLine, decode
 from k8sflow.task.result import TaskResult
@@ -389,8 +390,8 @@ class PodOnCluster:
     async def _inferred(self, end: PodEnd) -> TaskResult:
         """The result of a pod whose agent left none: what is inferred from the pod's end, and its last lines."""
         if self.run.is_cancelling:
-            return diagnosis.cancelled()
+            return container_ends.cancelled()
         result = end.result
         result = (await self.job.deletion() if result.outcome is Outcome.NODE_LOST else None) or result
         tail = b"".join(self._tail).decode(errors="replace").rstrip()
-        return diagnosis.with_evidence(result, self._doubt, tail)
+        return container_ends.with_evidence(result, self._doubt, tail=tail)

@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import socket
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 from k8sflow.aws.api import MOST_DESCRIBED, BatchApi, Boto3Api
 from k8sflow.aws.document import Document
 from k8sflow.aws.names import flow_prefix, job_prefix
 from k8sflow.aws.outcome import CANCELLED
 from k8sflow.config import Settings
-from k8sflow.errors import ConfigurationError, NotFoundError, RunError, StorageError
+from k8sflow.errors import ConfigurationError
 from k8sflow.executors.batch.queues import Queues
 from k8sflow.executors.batch.submission import tasks_of
 from k8sflow.flow.compile import checked
 from k8sflow.flow.definition import FlowDefinition
-from k8sflow.flow.outcome import Outcome
-from k8sflow.runtime.commands.cancelling import ended_by_driver
 from k8sflow.runtime.lookup import Runs, runs_of
 from k8sflow.runtime.placement import Placement
-from k8sflow.runtime.progress.console import Console, Tone
-from k8sflow.storage.records import CancelRequest
+from k8sflow.storage.records import RunRecord
 from k8sflow.storage.run_store import RunStore
 from k8sflow.task.batch import TaskBatch
-from k8sflow.user import current_user
 
 _PATIENCE_SECONDS = 10.0
 _ENDED = ("SUCCEEDED", "FAILED")
@@ -98,6 +93,9 @@ class OnBatch:
     api: BatchApi
     queues: tuple[str, ...]
     runs: Runs
+    system: ClassVar[str] = "AWS Batch"
+    command: ClassVar[str] = "batch"
+    fate: ClassVar[str] = "its jobs are terminated"
 
     @staticmethod
     def of(declared: FlowDefinition, settings: Settings) -> OnBatch:
@@ -120,7 +118,7 @@ class OnBatch:
             known.find(name)
         return OnBatch(api, tuple(names), runs_of(declared.flow, settings))
 
-    def jobs(self, run: str | None = None) -> Iterator[LiveJob]:
+    def work(self, run: str | None = None) -> Iterator[LiveJob]:
         """The jobs of one run or of all, also those that ended not long ago."""
         flow = self.runs.flow
         prefix = flow_prefix(flow) if run is None else job_prefix(flow=flow, run=run)
@@ -133,68 +131,19 @@ class OnBatch:
                     if tasks is not None and tasks.template.flow == flow and run in {None, tasks.template.run}:
                         yield LiveJob(tasks, document)
 
+    def has_steps(self, record: RunRecord) -> bool:
+        """True if a step of the run has jobs."""
+        return bool(record.batch)
 
-def selected(batch: OnBatch, run: str | None, user: str | None, *, ended: bool) -> list[LiveJob]:
-    """The jobs that a person asks for.
+    def check(self, run: RunStore) -> None:
+        """Does nothing: the queues have been looked up."""
 
-    Args:
-        batch: The flow's runs.
-        run: The run, ``run`` or ``flow/run``; None for all.
-        user: Who started the runs; None for everybody.
-        ended: Whether jobs that are over count too.
+    def end(self, run: RunStore) -> None:
+        """Terminates the run's jobs.
 
-    Raises:
-        NotFoundError: There is no such run.
-    """
-    found = list(batch.jobs(batch.runs.named(run).run if run is not None else None))
-    found = [job for job in found if ended or not job.is_over]
-    if user is None:
-        return found
-    users = {name: _user_of(batch.runs, name) for name in {job.run for job in found}}
-    return [job for job in found if users[job.run] == user]
-
-
-def runs_to_kill(batch: OnBatch, run: str | None, user: str | None) -> list[RunStore]:
-    """The runs that a person asks to end: one, or all of a user that have unfinished jobs.
-
-    Raises:
-        NotFoundError: There is no such run.
-        RunError: It has ended.
-    """
-    if user is not None:
-        return [batch.runs[name] for name in sorted({job.run for job in selected(batch, None, user, ended=False)})]
-    found = batch.runs.named(run) if run is not None else batch.runs.latest_own()
-    outcome = found.read_run_outcome()
-    if outcome is not None:
-        raise RunError(
-            f"{found.pathspec} is over: it {'succeeded' if outcome.outcome is Outcome.SUCCEEDED else 'has ended'}.",
-            advice="`batch list` shows the runs that have unfinished jobs.",
-        )
-    if not found.read().batch:
-        raise RunError(f"no step of {found.pathspec} runs on AWS Batch.", advice="Press Ctrl-C where it is driven.")
-    return [found]
-
-
-def kill(batch: OnBatch, run: RunStore, console: Console) -> None:
-    """Ends a run: its driver is asked to cancel it, and its jobs are terminated; without a driver, it is marked.
-
-    Raises:
-        BatchError: The jobs may not be terminated.
-        RunError: Its driver doesn't answer.
-    """
-    request = CancelRequest(current_user(), socket.gethostname(), time.time())
-    run.request_cancel(request)
-    for job in batch.jobs(run.run):
-        if not job.is_over:
-            batch.api.terminate(job.id, CANCELLED)
-    if ended_by_driver(run, request, is_detached=False):
-        console.say(f"{run.pathspec} was {request.summary}; its jobs are terminated.", Tone.GOOD)
-        return
-    console.say(f"{run.pathspec} had no driver; it is marked as cancelled, and its jobs are terminated.", Tone.GOOD)
-
-
-def _user_of(runs: Runs, run: str) -> str | None:
-    try:
-        return runs[run].read().user
-    except (NotFoundError, RunError, StorageError):
-        return None
+        Raises:
+            BatchError: They may not be terminated.
+        """
+        for job in self.work(run.run):
+            if not job.is_over:
+                self.api.terminate(job.id, CANCELLED)

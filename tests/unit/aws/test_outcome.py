@@ -51,6 +51,14 @@ def failed(status_reason: str = EXITED, *, code: int | None = None, reason: str 
             Outcome.BAD_IMAGE, "the registry can't be reached",
         ),
         (
+            failed("CannotPullContainerError: repository does not exist or may require 'docker login': denied"),
+            Outcome.BAD_IMAGE, "the registry refuses it, because it is private or doesn't exist",
+        ),
+        (
+            failed("Task failed to start", reason="CannotStartContainerError: exec python3: exec format error"),
+            Outcome.BAD_IMAGE, "programs for another architecture",
+        ),
+        (
             failed("Task failed to start", reason="CannotStartContainerError: exec: executable file not found"),
             Outcome.BAD_IMAGE, "has no python3",
         ),
@@ -118,4 +126,7 @@ def test_the_output_shows_that_the_image_has_no_runtime() -> None:
     assert (missing.outcome, missing.explained.is_final) == (Outcome.BAD_IMAGE, True)
     other = with_output(end.result, "app:1", f"{OTHER_RUNTIME}0.0.1")
     assert other.outcome is Outcome.BAD_IMAGE
-    assert with_output(end.result, "app:1", "Traceback …") is end.result
+    foreign = with_output(end.result, "app:1", "exec /usr/bin/python3: exec format error")
+    assert (foreign.outcome, foreign.explained.is_final) == (Outcome.BAD_IMAGE, True)
+    for words in ("Traceback …", "step output\nOSError: exec format error"):
+        assert with_output(end.result, "app:1", words) is end.result

@@ -64,9 +64,11 @@ class Driver:
         self.server.wait(lambda: self.server.watchers, "the watch")
         return [name for name in self.server.names("jobs") if name not in before]
 
-    def next(self, kind: type[Any]) -> Any:
-        """The next event, which has to be of a kind."""
+    def next(self, kind: type[Any], *, after: tuple[type[Any], ...] = ()) -> Any:
+        """The next event, which has to be of a kind; those of the kinds ``after`` may come before it."""
         event = self.events.get(timeout=DEADLINE_SECONDS)
+        while isinstance(event, after) and not isinstance(event, kind):
+            event = self.events.get(timeout=DEADLINE_SECONDS)
         assert isinstance(event, kind), event
         return event
 

@@ -25,7 +25,8 @@ from k8sflow.kubernetes import labels
 from k8sflow.kubernetes.job import TaskJob, job_manifest
 from k8sflow.kubernetes.live import flow_selector
 from k8sflow.kubernetes.names import owner_name
-from k8sflow.runtime.commands.on_cluster import OnCluster, kill, runs_to_kill, selected
+from k8sflow.runtime.commands.on_cluster import OnCluster
+from k8sflow.runtime.commands.remote_runs import kill, runs_to_kill, selected
 from k8sflow.runtime.lookup import Runs
 from k8sflow.runtime.progress.console import Tone
 from k8sflow.storage.in_memory import MemoryStore
