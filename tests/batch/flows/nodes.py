@@ -1,6 +1,7 @@
 """A flow whose tasks run together, on nodes of a multi-node job."""
 
 import socket
+import time
 
 from k8sflow import FlowSpec, current, parallel, resources, step
 
@@ -30,14 +31,15 @@ class BatchNodes(FlowSpec):
                     self.word = connection.recv(100).decode()
         else:
             self.word = "sent"
-            for _ in range(100):
+            deadline = time.monotonic() + 60
+            while True:
                 try:
                     with socket.create_connection((main, 7000), 5) as connection:
                         connection.sendall(b"hello from node 1")
                     break
                 except OSError:
-                    import time
-
+                    if time.monotonic() > deadline:
+                        raise
                     time.sleep(0.2)
         self.next(self.join)
 
