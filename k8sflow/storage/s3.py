@@ -115,7 +115,7 @@ class S3Store:
     @patient
     def put(self, key: str, parts: Sequence[Buffer]) -> None:
         """Writes the object; a large one in parallel parts."""
-        with self._translated(key):
+        with self._translated(key), self._write_accepted(key):
             if sum(len(memoryview(part).cast("B")) for part in parts) < _MULTIPART_FROM_BYTES:
                 self._client.write(self.prefix + key, b"".join(parts))
             else:
@@ -126,18 +126,13 @@ class S3Store:
         """Writes the object with ``If-None-Match: *``
         (https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html).
         """  # noqa: D205
-        with self._translated(key):
+        with self._translated(key), self._write_accepted(key):
             for pause_seconds in (0.02 * 1.6**i for i in range(_TRIES)):
                 try:
                     self._client.write(self.prefix + key, data, is_new=True)
                 except RefusedError as error:
                     if error.code in _TAKEN:
                         return False
-                    if error.code in _NOT_FOUND:  # versitygw has answered so right after an outage
-                        raise OutageError(
-                            f"{self.endpoint or 'AWS S3'} can't be used for {self.url}/{key}: "
-                            f"it answers the write with {error.code}."
-                        ) from error
                     if error.code not in _UNDECIDED:
                         raise
                     refused = error
@@ -235,6 +230,19 @@ class S3Store:
         with ThreadPoolExecutor(PARALLEL_PARTS) as pool:
             list(pool.map(fetch, range(0, size, PART_BYTES)))
         return target
+
+    @contextlib.contextmanager
+    def _write_accepted(self, key: str) -> Iterator[None]:
+        """Treats "not found", as versitygw has answered writes for a moment, as an outage: a write creates its key."""
+        try:
+            yield
+        except RefusedError as error:
+            if error.code not in _NOT_FOUND:
+                raise
+            raise OutageError(
+                f"{self.endpoint or 'AWS S3'} can't be used for {self.url}/{key}: "
+                f"it answers the write with {error.code}."
+            ) from error
 
     @contextlib.contextmanager
     def _translated(self, key: str) -> Iterator[None]:

@@ -291,7 +291,7 @@ def test_timeout_leaves_nothing_running(namespace: Namespace) -> None:
 
     def ended_by_timeout(run: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            ["timeout", "4", sys.executable, FLOWS / "fan.py", "run", "--run-id", run, "--seconds", "60", *KUBERNETES],
+            ["timeout", "8", sys.executable, FLOWS / "fan.py", "run", "--run-id", run, "--seconds", "60", *KUBERNETES],
             env=namespace.environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
             timeout=90,
         )  # fmt: skip

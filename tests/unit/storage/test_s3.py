@@ -221,6 +221,10 @@ def test_a_write_that_is_answered_by_not_found_is_retried(keys: None) -> None:
         assert handler.seen == 4
     with _answering(404) as (store, _), pytest.raises(OutageError, match="answers the write with NoSuchKey"):
         store.put_new("commit", b"x")
+    with _answering(200, 404, 200) as (store, handler):
+        store.put("first", [b"x"])
+        store.put("outcome.json", [b"x"])
+        assert handler.seen == 3
 
 
 @pytest.mark.slow
