@@ -196,9 +196,10 @@ def test_a_daemon_of_a_task_does_not_block_the_run(tmp_path: Path) -> None:
         wait_for(_in_the_middle(tmp_path))
         daemon = int(wait_for(lambda: (tmp_path / "daemon").exists() and (tmp_path / "daemon").read_text()))
         server = int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text())
-        os.kill(server, signal.SIGSTOP)  # otherwise it would end the daemon too
-        process.kill()
+        # With the driver stopped, neither can act on the death of the other: the server would end the daemon too.
+        process.send_signal(signal.SIGSTOP)
         os.kill(server, signal.SIGKILL)
+        process.kill()
     try:
         (tmp_path / "go").touch()
         done = flow_command(file, "attach", "r1")

@@ -94,15 +94,27 @@ class FakeApi:
         app.router.add_route("*", "/{tail:.*}", self._handle)
         runner = web.AppRunner(app, shutdown_timeout=0.01)
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        self._ready.set_result(runner.addresses[0][1])
+        connections: list[web.RequestHandler] = []
+
+        def accept() -> web.RequestHandler:
+            assert runner.server is not None
+            connections.append(runner.server())
+            return connections[-1]
+
+        listener = await self._loop.create_server(accept, "127.0.0.1", 0)
+        self._ready.set_result(listener.sockets[0].getsockname()[1])
         await self._stop.wait()
+        listener.close()
+        await _settle()  # connections that were accepted just before
+        for connection in connections:
+            if connection.transport is not None:
+                connection.transport.abort()  # close() would wait for a client that doesn't read
         await runner.cleanup()
         left = asyncio.all_tasks() - {asyncio.current_task()}
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
+        await _settle()
 
     # -- what a test does --------------------------------------------------------------------------------------------
 
@@ -491,6 +503,12 @@ def fake_api() -> Iterator[FakeApi]:
         yield server
     finally:
         server.stop()
+
+
+async def _settle() -> None:
+    """Lets the loop do what is due, as the last part of a close."""
+    for _ in range(5):
+        await asyncio.sleep(0)
 
 
 def _status(code: int, reason: str, message: str) -> web.Response:
