@@ -9,7 +9,7 @@ import select
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -95,9 +95,16 @@ def flow_command(
 @contextmanager
 def running(file: Path, *arguments: str, command: str = "run", **changes: str) -> Iterator[subprocess.Popen[bytes]]:
     """Start ``python flow.py run …``, or another command, in a session of its own, which is killed at the end."""
+    with started([sys.executable, str(file), command, *arguments], file.parent, **changes) as process:
+        yield process
+
+
+@contextmanager
+def started(words: Sequence[str], folder: Path, **changes: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a command in a folder, in a session of its own, which is killed at the end."""
     process = subprocess.Popen(
-        [sys.executable, str(file), command, *arguments],
-        cwd=file.parent,
+        words,
+        cwd=folder,
         env=environment(**changes),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

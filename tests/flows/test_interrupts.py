@@ -25,6 +25,7 @@ from tests.support import (
     pids_in,
     run_flow,
     running,
+    started,
     wait_for,
     wait_for_death,
     write_flow,
@@ -244,20 +245,26 @@ def test_a_later_sigterm_changes_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("words", [("timeout", "2"), ("timeout", "4", "timeout", "2"), ("timeout", "-sINT", "2")])
-def test_under_timeout_a_run_ends_as_cancelled(tmp_path: Path, words: tuple[str, ...]) -> None:
-    """coreutils' timeout signals its child, then its group; 20 of 20 runs are cancelled."""
-    file = write_flow(tmp_path, FLOW.format(body="pass"))
-    for _ in range(20 if words == ("timeout", "2") else 5):
-        done = subprocess.run(
-            [*words, sys.executable, str(file), "run", *ARGUMENTS], cwd=tmp_path, env=environment(),
-            stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=30,
-        )  # fmt: skip
-        assert "was cancelled in" in done.stdout, done.stdout + done.stderr
-        outcome = latest(tmp_path).outcome
+@pytest.mark.parametrize(
+    ("words", "runs"),
+    [(("timeout", "600"), 20), (("timeout", "900", "timeout", "600"), 5), (("timeout", "-sINT", "600"), 5)],
+)
+def test_under_timeout_a_run_ends_as_cancelled(tmp_path: Path, words: tuple[str, ...], runs: int) -> None:
+    """coreutils' timeout signals its child, then its group; every run is cancelled."""
+    for number in range(runs):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        file = write_flow(folder, FLOW.format(body="pass"))
+        with started([*words, sys.executable, str(file), "run", *ARGUMENTS], folder) as process:
+            wait_for(lambda found=folder / "pids": pids_in(found))  # at another moment of the run each time
+            inner = process.pid if words.count("timeout") == 1 else _children(process.pid)[0]
+            os.kill(inner, signal.SIGALRM)  # the alarm of timeout(1) itself: its time is over
+            output = _end(process)[1]
+        assert "was cancelled in" in output
+        outcome = latest(folder).outcome
         assert outcome is not None
         assert outcome.outcome == "cancelled"
-    _assert_dead(tmp_path, pids_in(tmp_path / "pids"))
+        assert all(wait_for_death(pid, 30) for pid in pids_in(folder / "pids"))
 
 
 def test_a_killed_driver_leaves_nothing_running(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ Only what is certain is a problem: where something may set attributes that the s
 from __future__ import annotations
 
 import ast
+import inspect
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -15,6 +16,7 @@ from k8sflow.flow.config_expressions import Late
 from k8sflow.flow.decorators import registry
 from k8sflow.flow.definition import FlowDefinition
 from k8sflow.flow.delayed import opened
+from k8sflow.flow.graph import Node
 from k8sflow.flow.parameters import Parameter
 from k8sflow.flow.problems import Problem, did_you_mean
 from k8sflow.flow.spec import FlowSpec
@@ -35,7 +37,7 @@ def check(definition: FlowDefinition, source: Source) -> list[Problem]:
     nodes = definition.graph.nodes.values()
     wanted = [(node, name) for node in nodes if (name := node.foreach or node.condition) is not None]
     is_set = [*definition.parameters, *definition.set_by_init]
-    missing = [(node, name) for node, name in wanted if name not in is_set and not hasattr(definition.flow, name)]
+    missing = [(node, name) for node, name in wanted if name not in is_set and not _has(definition, node, name)]
     if not missing:
         return []
     try:
@@ -51,6 +53,14 @@ def check(definition: FlowDefinition, source: Source) -> list[Problem]:
         for node, name in missing
         if name not in known
     ]
+
+
+def _has(definition: FlowDefinition, node: Node, name: str) -> bool:
+    """True if the class has the attribute; a foreach needs one that isn't the text or method of every flow."""
+    found = inspect.getattr_static(definition.flow, name, None)
+    if node.foreach and name != "input" and found is inspect.getattr_static(FlowSpec, name, None):
+        return False
+    return found is not None or hasattr(definition.flow, name)
 
 
 def _set_by_methods(source: Source) -> Iterator[str]:

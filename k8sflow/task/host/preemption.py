@@ -112,8 +112,8 @@ class Preemption:
 
         notice = spot.wait_for_notice(spot.service(self._cloud), self._say)
         self._notice = notice
+        self._say(f"the node is about to be taken away ({notice}).")  # before the step can see it, and end
         write_notice(self._file, notice)
-        self._say(f"the node is about to be taken away ({notice}).")
 
     def _say(self, text: str) -> None:
         self.notes.append(text)

@@ -35,7 +35,12 @@ class F(FlowSpec):
 
 @pytest.mark.parametrize(
     ("name", "advice"),
-    [("itms", "Did you mean 'items'?"), ("papers", "self.papers = ..."), ("raet", "Did you mean 'rate'?")],
+    [
+        ("itms", "Did you mean 'items'?"),
+        ("papers", "self.papers = ..."),
+        ("raet", "Did you mean 'rate'?"),
+        ("name", "self.name = ..."),
+    ],
 )
 def test_a_foreach_or_a_switch_by_an_unset_attribute_is_reported(tmp_path: Path, name: str, advice: str) -> None:
     """The report has the line of the transition, and the closest name."""
