@@ -9,7 +9,6 @@ import queue
 import resource
 import selectors
 import signal
-import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -28,6 +27,7 @@ from k8sflow.flow.decorators.policy import TimeLimit
 from k8sflow.flow.outcome import Outcome
 from k8sflow.task.host.framing import OutputStream
 from k8sflow.task.host.supervise import TERM_SECONDS, TaskProcess, new_pipes
+from k8sflow.task.host.wakeup import Wakeup
 from k8sflow.task.inside.task_runner import TaskRunner
 from k8sflow.task.result import TaskResult, ended_with, failed
 from k8sflow.task.spec import TaskSpec
@@ -103,12 +103,10 @@ class LocalExecutor:
         self._running: dict[int, _Running] = {}
         self._kills_explained = 0
         self._selector = selectors.DefaultSelector()
-        self._wakeup, self._woken = socket.socketpair()
-        self._wakeup.setblocking(False)
-        self._woken.settimeout(None)
+        self._wakeup = Wakeup()
         self._cancelled = threading.Event()
         self._winding_down: WindingDown | None = None
-        self._selector.register(self._woken, selectors.EVENT_READ)
+        self._selector.register(self._wakeup, selectors.EVENT_READ)
         self._servers = ForkServers(served, lock, partial(_variables, runner), self._selector)
         self._servers.of(runner.definition.graph.start)
         self._thread = threading.Thread(target=self._loop, name="k8sflow-local", daemon=True)
@@ -121,12 +119,12 @@ class LocalExecutor:
     def submit(self, tasks: Sequence[TaskSpec]) -> None:
         """Takes tasks; they start in this order as workers become free."""
         self._submitted.put(tasks)
-        self._wake()
+        self._wakeup.wake()
 
     def wind_down(self, end: WindingDown) -> None:
         """Sends SIGTERM to the running tasks, which have some time to finish, and starts no more."""
         self._winding_down = end
-        self._wake()
+        self._wakeup.wake()
 
     def cancel(self) -> None:
         """Ends every process of every task: by SIGTERM, and after three seconds by SIGKILL."""
@@ -145,17 +143,12 @@ class LocalExecutor:
         """Ends the thread and the fork servers."""
         if self._thread.is_alive():
             self._submitted.put(None)
-            self._wake()
+            self._wakeup.wake()
         self._thread.join()
         for thread in self._finishing:
             thread.join()
         self._servers.close(spare_orphans=not self._cancelled.is_set())
         self._wakeup.close()
-        self._woken.close()
-
-    def _wake(self) -> None:
-        with contextlib.suppress(BlockingIOError):  # it is full of wake-ups that the thread has yet to see
-            self._wakeup.send(b"\0")
 
     # ------------------------------------------------------------------ the thread
 
@@ -203,8 +196,8 @@ class LocalExecutor:
         ending = {server for server in self._servers.all() if server.has_exits}
         ready = [] if ending else [key for key, _ in self._selector.select(seconds)]
         for key in ready:
-            if key.fileobj is self._woken:
-                self._woken.recv(4096)
+            if key.fileobj is self._wakeup:
+                self._wakeup.clear()
             elif isinstance(key.data, ForkServer):
                 ending.add(key.data)
             else:

@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 from k8sflow.executors.fork_server.protocol import receive, send
 from k8sflow.task import streams
 from k8sflow.task.host.become import become_task
+from k8sflow.task.host.wakeup import Wakeup
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -67,10 +68,8 @@ class Server:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, lambda *_: None)
-        wakeup, woken = socket.socketpair()
-        for end in (wakeup, woken):
-            end.setblocking(False)
-        signal.set_wakeup_fd(wakeup.fileno(), warn_on_full_buffer=False)
+        wakeup = Wakeup()
+        wakeup.wake_on_signals()
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED_SIGNALS)  # the flow may have blocked them
         _ask_for_signal(signal.SIGTERM)  # where a process that the flow has started has the driver's socket open too
@@ -81,25 +80,24 @@ class Server:
             with contextlib.suppress(OSError):
                 send(self._connection, {"left_out": dict(self._left_out)})
             if self._task_main is not None:
-                self._loop(woken)
+                self._loop(wakeup)
         finally:
             self._kill_children()
             if not self._spares_orphans:
                 kill_children()
             signal.set_wakeup_fd(-1)
-            for end in (wakeup, woken, self._connection):
-                end.close()
+            wakeup.close()
+            self._connection.close()
         return 0
 
-    def _loop(self, woken: socket.socket) -> None:
+    def _loop(self, wakeup: Wakeup) -> None:
         with selectors.DefaultSelector() as selector:
             selector.register(self._connection, selectors.EVENT_READ)
-            selector.register(woken, selectors.EVENT_READ)
+            selector.register(wakeup, selectors.EVENT_READ)
             while os.getppid() == self._driver:
                 ready = {key.fileobj for key, _ in selector.select()}
-                if woken in ready:
-                    with contextlib.suppress(BlockingIOError):
-                        woken.recv(4096)
+                if wakeup in ready:
+                    wakeup.clear()
                     self._report_exits()
                 if self._connection in ready and not self._serve_one():
                     return

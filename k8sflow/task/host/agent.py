@@ -15,7 +15,6 @@ import os
 import runpy
 import selectors
 import signal
-import socket
 import sys
 import threading
 from collections.abc import Mapping, Sequence
@@ -49,6 +48,7 @@ from k8sflow.task.host.reaping import catch_signals, reap
 from k8sflow.task.host.shared_agent import SharedHost
 from k8sflow.task.host.supervise import Stream, TaskProcess, new_pipes
 from k8sflow.task.host.uploads import LogUploads
+from k8sflow.task.host.wakeup import Wakeup
 from k8sflow.task.result import TaskResult, failed
 from k8sflow.task.spec import EXIT_HOOK_STEP, TaskSpec
 from k8sflow.task.stored_results import withdraw_outcome, write_outcome
@@ -182,13 +182,13 @@ class _Host:
         self._selector = selectors.DefaultSelector()
         self._encoders = {stream: Encoder(stream) for stream in _OUTPUTS}
         self._process: TaskProcess | None = None
-        self._preemption = Preemption(Path.cwd(), options.termination_grace, options.spot, self._wake)
+        self._wakeup = Wakeup()
+        self._preemption = Preemption(Path.cwd(), options.termination_grace, options.spot, self._wakeup.wake)
         self._settings = config.load(Path.cwd())
-        self._woken, self._wakeup = socket.socketpair()
 
     def run(self) -> TaskResult:
         """Runs the task, and returns its result."""
-        catch_signals(self._selector, (self._woken, self._wakeup), self._terminate)
+        catch_signals(self._selector, self._wakeup, self._terminate)
         process = self._start()
         self._uploads = LogUploads({stream: self._open_log(stream) for stream in _OUTPUTS}, self._patience, self._say)
         if self._spec.memory:
@@ -248,31 +248,29 @@ class _Host:
         else:
             self._process.signal(signal.SIGTERM)
 
-    def _wake(self) -> None:
-        """Lets the loop look at what another thread has for it."""
-        with contextlib.suppress(BlockingIOError):  # it is about to be woken already
-            self._wakeup.send(b"\0")
-
     def _pump(self, process: TaskProcess) -> int:
         """Takes the output until the process has ended; returns its exit status."""
         status = None
         while status is None:
             process.end_overdue()
-            while self._preemption.notes:
-                self._note(self._preemption.notes.popleft())
+            self._write_notes()
             ready = self._selector.select(_LINGER_SECONDS)
             if not ready:
                 self._flush()
             for key, _ in ready:
-                if key.fileobj is self._woken:
-                    with contextlib.suppress(BlockingIOError):
-                        self._woken.recv(4096)
+                if key.fileobj is self._wakeup:
+                    self._wakeup.clear()
                 else:
                     process.read(key.data[1])
             status = reap(process.pid)
         process.drain()
+        self._write_notes()
         self._flush()
         return status
+
+    def _write_notes(self) -> None:
+        while self._preemption.notes:
+            self._note(self._preemption.notes.popleft())
 
     def _flush(self) -> None:
         for encoder in self._encoders.values():

@@ -6,27 +6,24 @@ import contextlib
 import os
 import selectors
 import signal
-import socket
 from collections.abc import Callable
 from typing import Any
 
+from k8sflow.task.host.wakeup import Wakeup
 
-def catch_signals(
-    selector: selectors.BaseSelector, ends: tuple[socket.socket, socket.socket], terminate: Callable[..., Any]
-) -> None:
+
+def catch_signals(selector: selectors.BaseSelector, wakeup: Wakeup, terminate: Callable[..., Any]) -> None:
     """Lets SIGCHLD and SIGTERM wake a selector.
 
     Args:
-        selector: Gets the first of the ends, for reading.
-        ends: A connected pair, set to non-blocking here; signals write to the second one.
+        selector: Gets the wakeup.
+        wakeup: Is woken by the signals.
         terminate: Handles SIGTERM.
     """
-    for end in ends:
-        end.setblocking(False)
-    signal.set_wakeup_fd(ends[1].fileno(), warn_on_full_buffer=False)
+    wakeup.wake_on_signals()
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.signal(signal.SIGTERM, terminate)
-    selector.register(ends[0], selectors.EVENT_READ)
+    selector.register(wakeup, selectors.EVENT_READ)
 
 
 def reap(child: int) -> int | None:

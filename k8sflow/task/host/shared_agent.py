@@ -11,7 +11,6 @@ import contextlib
 import os
 import selectors
 import signal
-import socket
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -24,6 +23,7 @@ from k8sflow.task.host.framing import OutputStream
 from k8sflow.task.host.reaping import catch_signals, reap
 from k8sflow.task.host.supervise import Stream, TaskProcess, new_pipes
 from k8sflow.task.host.verdict import verdict
+from k8sflow.task.host.wakeup import Wakeup
 from k8sflow.task.result import TaskResult, failed
 from k8sflow.task.shared_results import SharedEnds
 
@@ -56,18 +56,17 @@ class SharedHost:
         self._process: TaskProcess | None = None
         self._is_terminated = False
         self._noise: deque[tuple[OutputStream, bytes]] = deque(maxlen=_MOST_NOISE)
-        self._woken, self._wakeup = socket.socketpair()
+        self._wakeup = Wakeup()
 
     def run(self) -> SharedEnds:
         """Runs the tasks, and returns their ends as far as they are known."""
-        catch_signals(self._selector, (self._woken, self._wakeup), self._terminate)
+        catch_signals(self._selector, self._wakeup, self._terminate)
         process = self._start()
         status = None
         while status is None:
             for key, _ in self._selector.select():
-                if key.fileobj is self._woken:
-                    with contextlib.suppress(BlockingIOError):
-                        self._woken.recv(4096)
+                if key.fileobj is self._wakeup:
+                    self._wakeup.clear()
                 else:
                     process.read(key.data[1])
             status = reap(process.pid)
