@@ -12,6 +12,7 @@ from pathlib import Path
 from tests.cluster import host
 from tests.cluster.console import Step, step
 from tests.cluster.errors import ClusterError
+from tests.cluster.locks import held
 from tests.cluster.places import HERE, Places, key_of_files, new_folder
 from tests.cluster.process import attempt, run, tail
 
@@ -84,13 +85,18 @@ def ensure(build: Build, places: Places) -> Path:
     """Return the folder of the programs; build them if necessary."""
     folder = build.folder(places)
     if not folder.exists():
-        go = host.go()
-        host.check_disk(places.root)
-        with new_folder(places, build.name) as new, step(f"building {build.name}") as progress:
-            _compile(go, build, new, progress)
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            new.rename(folder)
+        with held(places.programs / f".{build.name}.lock", f"builds {build.name}"):
+            if not folder.exists():  # two processes of the tests may need it at once
+                _build(build, places, folder)
     return folder
+
+
+def _build(build: Build, places: Places, folder: Path) -> None:
+    go = host.go()
+    host.check_disk(places.root)
+    with new_folder(places, build.name) as new, step(f"building {build.name}") as progress:
+        _compile(go, build, new, progress)
+        new.rename(folder)
 
 
 def _compile(go: str, build: Build, folder: Path, progress: Step) -> None:
