@@ -18,6 +18,8 @@ from k8sflow.task.result import TaskResult
 
 # The reason with which a run's own jobs are terminated.
 CANCELLED = "k8sflow: the run was cancelled"
+# That with which a job is terminated that may exist, or run, after its tasks were given up.
+REPLACED = "k8sflow: another execution replaces it"
 ENDED = {"SUCCEEDED", "FAILED"}
 _OUT_OF_MEMORY = "OutOfMemoryError"
 _TIMED_OUT = ("attempt duration exceeded timeout",)
@@ -51,18 +53,21 @@ class JobEnd:
 
     Args:
         result: What follows from its description; where it succeeded, the result is in the store.
-        is_success: True if AWS Batch counts it as succeeded.
         ran: True if its container ran, so that there may be output.
         log_stream: The stream of its output in CloudWatch; empty where there is none.
     """
 
     result: TaskResult
-    is_success: bool = False
     ran: bool = False
     log_stream: str = ""
 
 
 JobState = Waiting | Running | JobEnd
+
+
+def is_given_up(job: Document) -> bool:
+    """True if k8sflow itself has terminated the job, whether or not it has ended yet."""
+    return str(job.get("statusReason") or "").startswith((CANCELLED, REPLACED))
 
 
 def job_state(job: Document, options: BatchOptions, *, is_spot: bool = False) -> JobState:
@@ -78,7 +83,7 @@ def job_state(job: Document, options: BatchOptions, *, is_spot: bool = False) ->
         container = _last_container(job)
         ran = container.get("exitCode") is not None or bool(job.get("startedAt"))
         result = _inferred(job, container, options, is_spot=is_spot)
-        return JobEnd(result, status == "SUCCEEDED", ran, str(container.get("logStreamName") or ""))
+        return JobEnd(result, ran, str(container.get("logStreamName") or ""))
     if status == "RUNNING":
         return Running(f"job {job['jobId']}")
     reason = str(job.get("statusReason") or "")

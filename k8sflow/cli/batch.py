@@ -15,7 +15,8 @@ from k8sflow.flow.definition import FlowDefinition
 from k8sflow.runtime.request import code_folder
 
 if TYPE_CHECKING:
-    from k8sflow.runtime.commands.on_batch import LiveJob, OnBatch
+    from k8sflow.executors.batch.live import LiveJob
+    from k8sflow.runtime.commands.on_batch import OnBatch
 
 
 def command(declared: FlowDefinition) -> click.Group:

@@ -47,7 +47,7 @@ class JobInBatch:
     size: int = 1
     tasks: dict[int, TaskInJob] = field(default_factory=dict)
     is_ending: bool = False
-    reason: TaskResult | None = None
+    reasons: set[TaskResult] = field(default_factory=set)
     _summary: Mapping[str, Any] | None = None
     _asks_children: bool = True
     _misses_parent: int = 0
@@ -80,7 +80,10 @@ class JobInBatch:
             for task in self.tasks.values():
                 task.misses = 0
             summary = (document.get("arrayProperties") or {}).get("statusSummary")
-            self._asks_children = summary != self._summary
+            ended = sum(count for status, count in (summary or {}).items() if status in ENDED)
+            # The descriptions of children may be older than the summary.
+            is_behind = self._is_over or len(self.tasks) > self.size - ended
+            self._asks_children = is_behind or summary != self._summary
             self._summary = summary
             return
         state = job_state(document, self.options, is_spot=self.queue.is_spot)
@@ -106,9 +109,9 @@ class JobInBatch:
 
     def explain(self, task: TaskInJob, state: Waiting) -> TaskResult | None:
         """The reason why it waits, where that is news."""
-        if task.is_running or state.reason is None or state.reason == self.reason:
+        if task.is_running or state.reason is None or state.reason in self.reasons:
             return None
-        self.reason = state.reason
+        self.reasons.add(state.reason)
         return state.reason
 
     def ended(self, task: TaskInJob) -> None:

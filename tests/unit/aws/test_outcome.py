@@ -76,7 +76,7 @@ def test_every_end_has_an_outcome_and_a_diagnosis(document: dict[str, Any], outc
     """The evidence of AWS is in the detail."""
     end = job_state(document, OPTIONS)
     assert isinstance(end, JobEnd)
-    assert (end.result.outcome, end.is_success) == (outcome, False)
+    assert end.result.outcome is outcome
     assert words in end.result.explained.summary
     assert outcome is Outcome.CANCELLED or document["statusReason"] in end.result.explained.detail
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import queue
 import subprocess
 import sys
 import threading
@@ -13,64 +12,16 @@ from typing import Any
 
 import pytest
 
-from k8sflow.config import Settings
 from k8sflow.errors import BatchError
-from k8sflow.executors.base import Finished, Queued, Started, TaskEvent
-from k8sflow.executors.batch.executor import BatchExecutor
+from k8sflow.executors.base import Finished, Queued, Started
 from k8sflow.executors.batch.submission import in_requests, tasks_of
-from k8sflow.executors.context import RunContext
-from k8sflow.flow.decorators.batch_options import DEFAULT_BATCH_OPTIONS, BatchOptions, merge_batch
-from k8sflow.flow.graph import Graph
 from k8sflow.flow.outcome import Outcome
 from k8sflow.storage.in_memory import MemoryStore
-from k8sflow.storage.records import Commit, OutcomeRecord, RunRecord
-from k8sflow.storage.run_store import RunStore
+from k8sflow.storage.records import OutcomeRecord
 from k8sflow.task.batch import TaskBatch
 from k8sflow.task.spec import TaskName, TaskSpec
+from tests.unit.executors.batch_driver import SECONDS, Driver, branches, task
 from tests.unit.executors.fake_batch import FakeBatch
-
-ROLE = "arn:aws:iam::123456789012:role/jobs"
-OPTIONS = merge_batch(BatchOptions(queue="q", image="k8sflow:1", iam_role=ROLE), DEFAULT_BATCH_OPTIONS)
-SECONDS = 20.0
-
-
-class Driver:
-    """The driver's side: an executor and what it said."""
-
-    def __init__(self, server: FakeBatch, store: MemoryStore | None = None, **more: Any) -> None:
-        self.events: queue.Queue[TaskEvent | Exception] = queue.Queue()
-        self.run_store = RunStore(store or MemoryStore(), "Demo", "r1")
-        steps = ("start", "work", "end")
-        self.context = RunContext(
-            report=self.events.put,
-            record=RunRecord("Demo", "r1", "demo.py", {}, Graph("Demo"), user="ada"),
-            run_store=self.run_store,
-            settings=Settings(bucket="b", region="eu-west-1"),
-            batch=dict.fromkeys(steps, OPTIONS),
-            **more,
-        )
-        self.executor = BatchExecutor(self.context, lambda: server)
-
-    def commit(self, spec: TaskSpec) -> None:
-        """Lets the store have the result of a task, as its agent would have written it."""
-        self.run_store.commit(spec.name.step, spec.name.id, Commit(0, ("end",), {}))
-
-    def next(self, kind: type[Any]) -> Any:
-        """The next event, which has to be of a kind."""
-        event = self.events.get(timeout=SECONDS)
-        assert isinstance(event, kind), event
-        return event
-
-    def finished(self, count: int) -> dict[str, Outcome]:
-        """The outcomes of so many tasks, by id; other events are skipped."""
-        found: dict[str, Outcome] = {}
-        while len(found) < count:
-            event = self.events.get(timeout=SECONDS)
-            assert not isinstance(event, Exception), event
-            if isinstance(event, Finished):
-                assert event.task.name.id not in found
-                found[event.task.name.id] = event.result.outcome
-        return found
 
 
 @pytest.fixture
@@ -85,14 +36,6 @@ def driver(server: FakeBatch) -> Iterator[Driver]:
     found = Driver(server)
     yield found
     found.executor.close()
-
-
-def task(step: str, *path: int, attempt: int = 0, nodes: int = 1) -> TaskSpec:
-    return TaskSpec("Demo", "r1", TaskName(step, path), attempt, nodes=nodes)
-
-
-def branches(count: int, attempt: int = 0) -> list[TaskSpec]:
-    return [task("work", index, attempt=attempt) for index in range(count)]
 
 
 def test_a_task_is_a_job_of_its_steps_definition(server: FakeBatch, driver: Driver) -> None:
@@ -268,9 +211,7 @@ def test_an_unchanged_array_costs_one_request_a_poll() -> None:
     driver = Driver(server)
     driver.executor.submit(branches(2000))
     server.wait_for_jobs(1)
-    jobs = driver.executor._jobs
-    assert jobs is not None
-    driver.executor._stop(jobs)  # the test polls by itself
+    jobs = driver.stopped()
     for _ in range(3):
         jobs.poll()
     before = server.calls["describe_jobs"]
@@ -287,9 +228,7 @@ def test_polls_are_bounded_by_the_unfinished_jobs(server: FakeBatch) -> None:
         driver.executor.submit([TaskSpec("Demo", "r1", TaskName("start", (), index))])
     driver.executor.submit(branches(150))
     server.wait_for_jobs(8)
-    jobs = driver.executor._jobs
-    assert jobs is not None
-    driver.executor._stop(jobs)
+    jobs = driver.stopped()
     for _ in range(6):
         before = server.calls["describe_jobs"]
         jobs.poll()
@@ -330,9 +269,7 @@ def test_the_children_of_a_new_array_job_may_come_late(server: FakeBatch, driver
     server.hides_children = True
     driver.executor.submit(branches(3))
     server.wait_for_jobs(1)
-    jobs = driver.executor._jobs
-    assert jobs is not None
-    driver.executor._stop(jobs)
+    jobs = driver.stopped()
     for _ in range(30):
         jobs.poll()
     assert driver.events.empty()
@@ -350,9 +287,7 @@ def test_a_job_that_aws_batch_no_longer_knows_is_lost(server: FakeBatch, driver:
     driver.executor.submit([task("start")])
     driver.executor.submit(branches(2))
     server.wait_for_jobs(2)
-    jobs = driver.executor._jobs
-    assert jobs is not None
-    driver.executor._stop(jobs)
+    jobs = driver.stopped()
     server.jobs.clear()
     for _ in range(25):
         jobs.poll()
@@ -363,9 +298,7 @@ def test_a_job_that_aws_batch_no_longer_knows_is_lost(server: FakeBatch, driver:
 def test_a_reason_that_only_some_children_have_is_reported_once(server: FakeBatch, driver: Driver) -> None:
     driver.executor.submit(branches(2))
     server.wait_for_jobs(1)
-    jobs = driver.executor._jobs
-    assert jobs is not None
-    driver.executor._stop(jobs)
+    jobs = driver.stopped()
     server.set("job0", "RUNNABLE", 1, statusReason="CAPACITY:INSUFFICIENT_INSTANCE_CAPACITY")
     for _ in range(5):
         jobs.poll()

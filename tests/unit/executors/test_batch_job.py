@@ -1,0 +1,116 @@
+"""One job with its tasks: which ids are described, and what the descriptions say."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+
+from k8sflow.aws.outcome import JobEnd
+from k8sflow.aws.queue import Queue
+from k8sflow.errors import AccessError
+from k8sflow.executors.base import Finished, Output, Queued, Started
+from k8sflow.executors.batch.job import JobInBatch
+from k8sflow.executors.batch.output import StoredOutput
+from k8sflow.flow.outcome import Outcome
+from k8sflow.storage.in_memory import MemoryStore
+from k8sflow.storage.objects import Buffer
+from k8sflow.storage.records import OutcomeRecord
+from k8sflow.storage.run_store import RunStore
+from tests.unit.executors.batch_driver import OPTIONS, Driver, branches, task
+from tests.unit.executors.fake_batch import FakeBatch
+
+WIDTH = 200
+
+
+def wide() -> JobInBatch:
+    """An array job of 200 whose children were described once."""
+    job = JobInBatch("j", OPTIONS, Queue("q", {}), WIDTH)
+    for index, spec in enumerate(branches(WIDTH)):
+        job.add(index, spec)
+    assert len(job.ids()) == WIDTH
+    return job
+
+
+def take(job: JobInBatch, status: str, **summary: int) -> list[Any]:
+    """The states that follow from a description of the whole."""
+    return [*job.take({"jobId": "j", "status": status, "arrayProperties": {"statusSummary": summary}})]
+
+
+def test_the_children_of_an_array_that_is_over_are_asked_for() -> None:
+    """Even if its summary hasn't changed since they were described."""
+    job = wide()
+    take(job, "PENDING", RUNNING=100, SUCCEEDED=100)
+    job.ids()
+    assert job.ids() == ["j"]
+    take(job, "FAILED", RUNNING=100, SUCCEEDED=100)
+    assert len(job.ids()) == WIDTH
+
+
+def test_children_that_ended_by_the_summary_are_asked_for_until_they_say_so() -> None:
+    """Their descriptions may be older than the summary."""
+    job = wide()
+    for _ in range(3):
+        take(job, "PENDING", RUNNING=150, SUCCEEDED=50)
+        assert len(job.ids()) == WIDTH
+        assert job.ids() == ["j"]
+    for index in range(50):
+        ((found, state),) = job.take({"jobId": f"j:{index}", "status": "SUCCEEDED", "startedAt": 1})
+        assert isinstance(state, JobEnd)
+        job.ended(found)
+    take(job, "PENDING", RUNNING=150, SUCCEEDED=50)
+    assert job.ids() == ["j"]
+
+
+def test_each_reason_for_waiting_is_reported_once() -> None:
+    """Also if the children have several, in turn."""
+    server = FakeBatch()
+    driver = Driver(server)
+    driver.executor.submit(branches(2))
+    server.wait_for_jobs(1)
+    jobs = driver.stopped()
+    server.set("job0", "RUNNABLE", 0, statusReason="CAPACITY:INSUFFICIENT_INSTANCE_CAPACITY")
+    server.set("job0", "RUNNABLE", 1, statusReason="MISCONFIGURATION:COMPUTE_ENVIRONMENT_MAX_RESOURCE")
+    for _ in range(5):
+        jobs.poll()
+    assert len([driver.next(Queued) for _ in range(2)]) == 2
+    assert driver.events.empty()
+    jobs.close()
+
+
+def test_the_output_of_failed_tasks_is_read_by_several_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread of the executor has a whole run to look after."""
+    readers: list[str] = []
+
+    def end(self: StoredOutput) -> Any:
+        readers.append(threading.current_thread().name)
+        yield Output(self._spec, "stderr", b"the end\n")
+
+    monkeypatch.setattr(StoredOutput, "end", end)
+    server = FakeBatch()
+    driver = Driver(server)
+    monkeypatch.setattr(type(driver.context.settings), "followed_tasks", 0, raising=False)
+    driver.executor.submit([task("start")])
+    (job,) = server.wait_for_jobs(1)
+    driver.run_store.write_outcome("start", "0", 0, OutcomeRecord(Outcome.USER_ERROR, 1.0, "ValueError: no"))
+    server.set(job.id, "FAILED", startedAt=1, container={"exitCode": 1})
+    driver.next(Started)
+    assert driver.next(Output).data == b"the end\n"
+    assert driver.next(Finished).result.outcome is Outcome.USER_ERROR
+    assert readers[0].startswith("k8sflow-batch-store")
+    driver.executor.close()
+
+
+def test_output_that_may_not_be_read_is_not_shown() -> None:
+    """The result of the task counts all the same."""
+
+    class Forbidden(MemoryStore):
+        def tail(self, key: str, start: int) -> bytes:
+            raise AccessError("no")
+
+        def get(self, key: str) -> Buffer:
+            raise AccessError("no")
+
+    found = StoredOutput(RunStore(Forbidden(), "Demo", "r1"), task("start"))
+    assert [*found.new(), *found.end()] == []
