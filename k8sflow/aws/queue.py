@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 from k8sflow.aws.document import Document
-from k8sflow.aws.fargate import fargate_mistake
+from k8sflow.aws.fargate import fargate_mistake, growth_mistake
 from k8sflow.flow.decorators import quantity
 from k8sflow.flow.decorators.batch_options import BatchOptions
 from k8sflow.task.result import Failure
@@ -82,6 +82,10 @@ class Queue:
                 why = f"the job queue {self.name} has EC2 instances, and {name} is an option of Fargate."
                 return Failure(why, "", f"Remove {name}, or name a queue with a Fargate environment.")
         return None
+
+    def misfit_of_growth(self, options: BatchOptions) -> Failure | None:
+        """Why a job can't run here with the memory that ``on_oom`` requests, or None."""
+        return growth_mistake(options) if self.is_fargate else None
 
     def misfit_of_nodes(self, options: BatchOptions) -> Failure | None:
         """Why tasks with these options can't run together here, or None."""

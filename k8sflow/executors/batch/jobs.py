@@ -216,7 +216,7 @@ class Jobs:
             tasks = self._backlog.take(time.monotonic(), room)
             if tasks is None:
                 return self._backlog.next_due()
-            for part in in_requests(tasks):
+            for part in in_requests(self.context, tasks, self._options_of(tasks.template)):
                 if self._is_stopping.is_set():
                     self._submitted.append(part)
                 else:
@@ -235,8 +235,11 @@ class Jobs:
         name = self._queue_name(options)
         try:
             queue = self._queues.find(name)
+            if (misfit := queue.misfit(options)) is not None:  # as with more memory after it ran out of it
+                self._refuse(tasks, diagnosis.job_refused(misfit.summary, misfit.resolution, is_final=True))
+                return
             definition = self._definition(tasks, options, is_fargate=queue.is_fargate)
-            request = request_of(self.context, tasks, options, name, definition)
+            request = request_of(self.context, tasks, options, name, definition, is_fargate=queue.is_fargate)
             submitted = self.api.submit(request)
         except LostAnswerError as error:
             self._strays.add(name, str(request["jobName"]))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +16,13 @@ import pytest
 
 from k8sflow.errors import BatchError
 from k8sflow.executors.base import Finished, Queued, Started
-from k8sflow.executors.batch.submission import in_requests, tasks_of
+from k8sflow.executors.batch.submission import in_requests, request_of, tasks_of
 from k8sflow.flow.outcome import Outcome
 from k8sflow.storage.in_memory import MemoryStore
 from k8sflow.storage.records import OutcomeRecord
 from k8sflow.task.batch import TaskBatch
 from k8sflow.task.spec import TaskName, TaskSpec
-from tests.unit.executors.batch_driver import SECONDS, Driver, branches, task
+from tests.unit.executors.batch_driver import OPTIONS, ROLE, SECONDS, Driver, branches, task
 from tests.unit.executors.fake_batch import FakeBatch
 
 
@@ -179,12 +181,52 @@ def test_max_workers_limits_what_is_in_the_queue() -> None:
 
 
 def test_scattered_branches_are_as_many_requests_as_they_need() -> None:
-    """AWS Batch takes 30 KiB."""
+    """ECS takes 8192 characters for the overrides of a job, with the quotes and braces of their JSON."""
     tasks = TaskBatch.of([task("work", index) for index in range(0, 20_000, 2)])
-    parts = list(in_requests(tasks))
-    assert 1 < len(parts) < 10
-    assert max(len(part.to_json()) for part in parts) <= 20 << 10
+    driver = Driver(FakeBatch())
+    parts = list(in_requests(driver.context, tasks, OPTIONS))
+    assert 1 < len(parts) < 20
+    requests = [request_of(driver.context, part, OPTIONS, "q", "d") for part in parts]
+    assert max(len(json.dumps(request["containerOverrides"])) for request in requests) <= 7_500
     assert [spec for part in parts for spec in part] == list(tasks)
+
+
+def test_a_job_with_more_memory_overrides_nothing_else() -> None:
+    """The definition has the other variables, however long they are."""
+    options = replace(OPTIONS, env={"A": "x" * 9000})
+    context = Driver(FakeBatch()).context
+    spec = replace(task("start"), memory="8192M")
+    overrides = request_of(context, TaskBatch.of([spec]), options, "q", "d")["containerOverrides"]
+    assert overrides["environment"] == [{"name": "K8SFLOW_MEMORY_BYTES", "value": str(8192 << 20)}]
+    assert {"type": "MEMORY", "value": "8192"} in overrides["resourceRequirements"]
+
+
+def test_overrides_that_are_too_long_are_an_error() -> None:
+    """As those for a definition of the user's, which has none of the variables."""
+    options = replace(OPTIONS, env={"A": "x" * 9000}, job_definition="mine")
+    with pytest.raises(BatchError, match="the command and the variables of the job have 9") as caught:
+        request_of(Driver(FakeBatch()).context, TaskBatch.of([task("start")]), options, "q", "d")
+    assert "shorter variables" in caught.value.advice
+
+
+def test_vcpus_of_a_definition_of_the_users_may_be_fractions_on_fargate() -> None:
+    options = replace(OPTIONS, cpu="500m", memory="1024M", job_definition="mine")
+    tasks, context = TaskBatch.of([task("start")]), Driver(FakeBatch()).context
+    found = [request_of(context, tasks, options, "q", "d", is_fargate=each) for each in (True, False)]
+    sizes = [request["containerOverrides"]["resourceRequirements"][0]["value"] for request in found]
+    assert sizes == ["0.5", "1"]
+
+
+def test_more_memory_than_fargate_has_is_refused_before_the_submit(server: FakeBatch) -> None:
+    """It would wait for ever."""
+    server.compute = [{"computeEnvironmentName": "env", "computeResources": {"type": "FARGATE", "maxvCpus": 16}}]
+    driver = Driver(server, batch={"start": replace(OPTIONS, execution_role=ROLE)})
+    driver.executor.submit([replace(task("start"), memory="16384M")])
+    end = driver.next(Finished).result
+    assert (end.outcome, end.explained.is_final) == (Outcome.NEVER_STARTED, True)
+    assert "no size with 1 vCPUs and 16384 MiB" in end.explained.detail
+    assert server.jobs == {}
+    driver.executor.close()
 
 
 def test_a_job_of_something_else_has_no_tasks() -> None:
