@@ -29,7 +29,6 @@ _PULL = ("CannotPullContainer", "CannotPullImageManifest", "ImageNotFound")
 _START = ("CannotCreateContainer", "CannotStartContainer", "ContainerRuntime", "DockerTimeoutError", "CannotInspect")
 _ROLE = ("unable to assume the role", "is not authorized to perform: sts:AssumeRole", "role is invalid")
 _INITIALIZATION = "ResourceInitializationError"
-_NOT_EXECUTABLE = ("executable file not found", "no such file or directory", "permission denied")
 _SIGNALS_FROM_OUTSIDE = {137, 143}
 
 
@@ -149,7 +148,7 @@ def _not_started(evidence: str, image: str, options: BatchOptions) -> TaskResult
 def _start_failure(evidence: str, image: str, options: BatchOptions) -> TaskResult:
     if container_ends.cant_be_executed(evidence):
         return diagnosis.wrong_architecture(image, evidence)
-    if any(words in evidence.lower() for words in _NOT_EXECUTABLE):
+    if container_ends.has_no_program(evidence):
         return diagnosis.cant_execute(image, options, evidence)
     return diagnosis.cant_start(evidence)
 
