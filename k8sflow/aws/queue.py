@@ -88,12 +88,21 @@ class Queue:
         return growth_mistake(options) if self.is_fargate else None
 
     def misfit_of_nodes(self, options: BatchOptions) -> Failure | None:
-        """Why tasks with these options can't run together here, or None."""
+        """Why tasks with these options can't run together here, or None.
+
+        https://docs.aws.amazon.com/batch/latest/userguide/mnp-ce.html
+        """
         if self.is_fargate:
             return Failure(
                 "its tasks run together, and Fargate has no multi-node jobs.",
                 f"The job queue {self.name} has a Fargate environment.",
                 "Name a queue with EC2 instances: @batch(queue=…).",
+            )
+        if self.is_spot:
+            return Failure(
+                "its tasks run together, and AWS Batch has no multi-node jobs on spot instances.",
+                f"The job queue {self.name} has a spot environment.",
+                "Name a queue with on-demand instances: @batch(queue=…).",
             )
         if options.job_definition is not None:
             return Failure(

@@ -128,6 +128,7 @@ def test_a_disabled_queue_is_refused() -> None:
     ("server", "written", "words"),
     [
         (queue("FARGATE"), options(execution_role=ROLE), "Fargate has no multi-node jobs"),
+        (queue("SPOT"), options(), "no multi-node jobs on spot instances"),
         (queue(), options(job_definition="mine"), "an existing job definition doesn't say on how many nodes"),
     ],
 )
