@@ -52,7 +52,7 @@ def test_a_bucket_that_jobs_cant_reach_is_reported(batch: Batch) -> None:
         "trouble.py", *BATCH, K8SFLOW_IN_CLUSTER_ENDPOINT="http://127.0.0.1:9", K8SFLOW_STORAGE_PATIENCE_SECONDS="1"
     )
     assert run.code == 1
-    assert "the bucket can't be reached from the pod" in run.text
+    assert "the bucket can't be reached from the job" in run.text
 
 
 def test_a_throttled_api_is_asked_again(batch: Batch) -> None:

@@ -37,7 +37,7 @@ from k8sflow.storage.patience import FIRST_ANSWER_SECONDS, FIRST_CONTACT_SECONDS
 from k8sflow.storage.run_store import RunStore
 from k8sflow.task import moments, streams
 from k8sflow.task.batch import TaskBatch
-from k8sflow.task.conventions import MAIN_ADDRESS_VARIABLE, RESULT_FD_VARIABLE
+from k8sflow.task.conventions import MAIN_ADDRESS_VARIABLE, RESULT_FD_VARIABLE, Surroundings
 from k8sflow.task.failure import has_entered, never_reached, not_stored, unloadable
 from k8sflow.task.host import pod_environment
 from k8sflow.task.host.become import become_task
@@ -58,7 +58,6 @@ CODE_FOLDER = "code"
 INDEX_VARIABLE = "JOB_COMPLETION_INDEX"
 _LINGER_SECONDS = 0.25
 _OUTPUTS: tuple[OutputStream, ...] = ("stdout", "stderr")
-_TERMINATED = failed(Outcome.CANCELLED, "its pod was sent SIGTERM")
 _EXIT_CODES = {Outcome.SUCCEEDED: 0, Outcome.OUT_OF_MEMORY: 137, Outcome.CANCELLED: 143}
 # Native libraries that would start a thread for each core of the node, not of the pod.
 _THREAD_VARIABLES = (
@@ -112,7 +111,7 @@ def _run_task(options: argparse.Namespace, spec: TaskSpec) -> int:
         run_store = RunStore(store, spec.flow, spec.run)
         _fetch(store, options)
     except UnreachableError as error:
-        return _reported(never_reached(error) if is_first else not_stored(error))
+        return _reported(never_reached(error, Surroundings.of_agent()) if is_first else not_stored(error))
     except K8sflowError as error:
         return _reported(not_stored(error))
     try:
@@ -247,7 +246,9 @@ class _Host:
         self._run_store.store.limit_patience(self._preemption.storing_seconds)
         if self._process is None:
             return
-        self._process.ended_for = self._process.ended_for or _TERMINATED
+        self._process.ended_for = self._process.ended_for or failed(
+            Outcome.CANCELLED, f"its {Surroundings.of_agent().value} was sent SIGTERM"
+        )
         if self._preemption.lets_step_finish:
             self._process.end_within(self._preemption.seconds_left)
         else:
@@ -325,7 +326,7 @@ def _run_flow(
 
 
 def _report_unloadable(options: argparse.Namespace, error: BaseException, result: int) -> None:
-    os.write(result, unloadable(options.file, error, in_pod=True).to_termination_message().encode())
+    os.write(result, unloadable(options.file, error, Surroundings.of_agent()).to_termination_message().encode())
 
 
 def open_bucket(options: argparse.Namespace, first_seconds: float) -> ObjectStore:
