@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from k8sflow.errors import BatchError
+from k8sflow.errors import BatchError, NotFoundError
 from k8sflow.flow.graph import Graph
+from k8sflow.runtime.commands.describe_job import DescribedJob, described_jobs
 from k8sflow.runtime.commands.on_batch import OnBatch
 from k8sflow.runtime.lookup import Runs
 from k8sflow.storage.in_memory import MemoryStore
@@ -62,3 +63,34 @@ def test_a_job_that_may_not_be_terminated_keeps_no_other_running(server: FakeBat
     with pytest.raises(BatchError):
         OnBatch(server, ("q",), Runs("Demo", [store])).end(RunStore(store, "Demo", "r1"))
     assert sorted(server.terminated) == ["job1", "job2"]
+
+
+def describe(server: FakeBatch, store: MemoryStore, step: str, task: str | None) -> list[DescribedJob]:
+    remote = OnBatch(server, ("q", "old"), Runs("Demo", [store]))
+    return described_jobs(remote, RunStore(store, "Demo", "r1"), step, task)
+
+
+def test_a_branch_is_described_by_its_child(server: FakeBatch, store: MemoryStore) -> None:
+    """With the diagnosis that its driver would give."""
+    server.set("job1", "FAILED", 1, startedAt=1, statusReason="Host EC2 (instance i-0) terminated.")
+    (found,) = describe(server, store, "work", "1")
+    facts = found.facts()
+    assert (facts["job"], facts["queue"], facts["state"]) == ("job1:1", "old", "failed")
+    assert facts["outcome"] == "node_lost"
+    shown = dict(found.pairs())
+    assert "instance was lost" in shown["Diagnosis"]
+    assert shown["Why"] == "Host EC2 (instance i-0) terminated."
+
+
+def test_why_a_job_waits_is_described(server: FakeBatch, store: MemoryStore) -> None:
+    server.set("job0", "RUNNABLE", statusReason="CAPACITY:INSUFFICIENT_INSTANCE_CAPACITY")
+    (found,) = describe(server, store, "start", "0")
+    assert found.facts()["outcome"] == "unschedulable"
+    assert found.facts()["diagnosis"]["summary"] == "AWS has no such instances free."
+
+
+def test_a_step_is_described_by_its_jobs(server: FakeBatch, store: MemoryStore) -> None:
+    (found,) = describe(server, store, "work", None)
+    assert (found.facts()["tasks"], found.facts()["state"]) == ("0-1", "2 runnable")
+    with pytest.raises(NotFoundError, match=r"Demo/r1/work/7 has no job on AWS Batch\."):
+        describe(server, store, "work", "7")
