@@ -307,6 +307,8 @@ class Boto3Api:
         found = api_errors.refused(_title(operation), code, message, self._region)
         if not api_errors.is_passing(code, status):
             raise found from error
+        if api_errors.is_final(found):  # a failure of the server under another name
+            found.code = str(status)
         _log.debug("%s is repeated: %s", operation, code)
         return found
 

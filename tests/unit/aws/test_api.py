@@ -257,6 +257,13 @@ def _raising(error: Exception) -> Any:
     return call
 
 
+def test_a_failure_of_the_server_is_not_final_whatever_its_name(serve: Any) -> None:
+    serve((500, "SomethingNewException", {}))
+    with pytest.raises(BatchError) as caught:
+        Boto3Api("eu-west-1", patience_seconds=0.1).describe_jobs(["j1"])
+    assert not api_errors.is_final(caught.value)
+
+
 @pytest.mark.parametrize(
     ("code", "is_final"),
     [
