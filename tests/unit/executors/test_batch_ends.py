@@ -37,7 +37,7 @@ def driver(server: FakeBatch) -> Iterator[Driver]:
 @pytest.fixture(autouse=True)
 def _without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("k8sflow.executors.batch.strays._LOOK_SECONDS", 0.02)
-    monkeypatch.setattr("k8sflow.executors.batch.strays._LATE_SECONDS", 0.2)
+    monkeypatch.setattr("k8sflow.executors.batch.strays._LATE_SECONDS", 1.5)
 
 
 def lose_answers(server: FakeBatch) -> list[dict[str, Any]]:
@@ -99,6 +99,12 @@ def test_cancel_waits_for_a_job_that_may_appear(server: FakeBatch, driver: Drive
     other.executor.submit([task("start")])
     server.wait_for_jobs(1)
     other.executor.close()
+    listed, looks = server.jobs_named, iter(range(2))
+
+    def late(queue: str, prefix: str) -> Iterator[Any]:
+        return iter(()) if next(looks, None) is not None else listed(queue, prefix)
+
+    server.jobs_named = late  # type: ignore[method-assign]
     driver.executor.cancel()
     assert server.terminated == ["job0"]
 
@@ -172,6 +178,21 @@ def test_a_job_that_was_given_up_is_not_taken_over(server: FakeBatch) -> None:
     server.set(again.id, "RUNNING", startedAt=1)
     assert second.next(Started).where == f"job {again.id}"
     second.executor.close()
+
+
+def test_abandon_ends_the_jobs_of_an_earlier_driver(server: FakeBatch) -> None:
+    """A second Ctrl-C leaves nothing of the run behind."""
+    store = MemoryStore()
+    first = Driver(server, store)
+    first.executor.submit([task("start")])
+    first.executor.submit([task("end")])
+    server.wait_for_jobs(2)
+    first.executor.close()
+    second = Driver(server, store)
+    second.executor.submit([task("start")])
+    wait_for(lambda: second.executor._jobs is not None and second.executor._jobs._jobs)
+    second.executor.abandon()
+    assert sorted(server.terminated) == ["job0", "job1"]
 
 
 def test_abandon_sends_the_ends(server: FakeBatch, driver: Driver) -> None:

@@ -41,10 +41,10 @@ def take(job: JobInBatch, status: str, **summary: int) -> list[Any]:
 def test_the_children_of_an_array_that_is_over_are_asked_for() -> None:
     """Even if its summary hasn't changed since they were described."""
     job = wide()
-    take(job, "PENDING", RUNNING=100, SUCCEEDED=100)
+    take(job, "PENDING", RUNNING=200)
     job.ids()
     assert job.ids() == ["j"]
-    take(job, "FAILED", RUNNING=100, SUCCEEDED=100)
+    take(job, "FAILED", RUNNING=200)
     assert len(job.ids()) == WIDTH
 
 
@@ -100,6 +100,29 @@ def test_the_output_of_failed_tasks_is_read_by_several_threads(monkeypatch: pyte
     assert driver.next(Finished).result.outcome is Outcome.USER_ERROR
     assert readers[0].startswith("k8sflow-batch-store")
     driver.executor.close()
+
+
+def test_output_that_was_uploaded_before_the_end_is_shown() -> None:
+    """Also if it came after the last poll."""
+    server = FakeBatch()
+    driver = Driver(server)
+    driver.executor.submit([task("start")])
+    (job,) = server.wait_for_jobs(1)
+    server.set(job.id, "RUNNING", startedAt=1)
+    assert driver.next(Started).is_followed
+    jobs = driver.stopped()
+    log = driver.run_store.open_log("start", "0", 0, "stdout", 1000)
+    log.write(b"the last line\n")
+    log.close()
+    driver.commit(task("start"))
+    server.set(job.id, "SUCCEEDED", startedAt=1)
+    shown = jobs._show_output
+    jobs._show_output = lambda: None  # type: ignore[method-assign]
+    jobs.poll()
+    jobs._show_output = shown  # type: ignore[method-assign]
+    assert driver.next(Output).data == b"the last line\n"
+    assert driver.next(Finished).result.outcome is Outcome.SUCCEEDED
+    jobs.close()
 
 
 def test_output_that_may_not_be_read_is_not_shown() -> None:

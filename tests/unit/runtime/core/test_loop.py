@@ -97,7 +97,7 @@ def test_every_executor_ends_even_if_one_raises(tmp_path: Path, is_cancelled: bo
         return failure(Outcome.USER_ERROR)
 
     world.behave = behave
-    world.others = {"refused": Refused(lambda _: None, world), "other": FakeExecutor(lambda _: None, world)}
+    world.others = {"other": FakeExecutor(lambda _: None, world), "refused": Refused(lambda _: None, world)}
     with pytest.raises(BatchError, match="may not be terminated"):
         world.drive()
     assert world.executor is not None
