@@ -70,7 +70,7 @@ class JobInBatch:
     @property
     def asks_again(self) -> bool:
         """True if its children are to be described at once."""
-        return self._asks_children
+        return self.size > 1 and self._asks_children
 
     def take(self, document: Document) -> Iterator[tuple[TaskInJob, JobState]]:
         """The new states of its tasks, by a description of itself or of a child."""

@@ -263,6 +263,16 @@ def test_an_unchanged_array_costs_one_request_a_poll() -> None:
     jobs.close()
 
 
+@pytest.mark.parametrize("specs", [[task("start")], branches(3), [task("work", 0, nodes=2), task("work", 1, nodes=2)]])
+def test_there_are_pauses_between_polls(server: FakeBatch, driver: Driver, specs: list[TaskSpec]) -> None:
+    """As soon as the state of a job of any kind is known."""
+    driver.executor.submit(specs)
+    server.wait_for_jobs(1)
+    jobs = driver.stopped()
+    jobs.poll()
+    assert min(jobs.poll() for _ in range(5)) > 0.3
+
+
 def test_polls_are_bounded_by_the_unfinished_jobs(server: FakeBatch) -> None:
     """With any mixture of single jobs and arrays: one request for each hundred, rounded up."""
     driver = Driver(server)
