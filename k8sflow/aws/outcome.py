@@ -54,11 +54,13 @@ class JobEnd:
         result: What follows from its description; where it succeeded, the result is in the store.
         ran: True if its container ran, so that there may be output.
         log_stream: The stream of its output in CloudWatch; empty where there is none.
+        has_succeeded: True if its container ended with exit code 0.
     """
 
     result: TaskResult
     ran: bool = False
     log_stream: str = ""
+    has_succeeded: bool = False
 
 
 JobState = Waiting | Running | JobEnd
@@ -82,7 +84,7 @@ def job_state(job: Document, options: BatchOptions, *, is_spot: bool = False) ->
         container = _last_container(job)
         ran = container.get("exitCode") is not None or bool(job.get("startedAt"))
         result = _inferred(job, container, options, is_spot=is_spot)
-        return JobEnd(result, ran, str(container.get("logStreamName") or ""))
+        return JobEnd(result, ran, str(container.get("logStreamName") or ""), status == "SUCCEEDED")
     if status == "RUNNING":
         return Running(f"job {job['jobId']}")
     reason = str(job.get("statusReason") or "")

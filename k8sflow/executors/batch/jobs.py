@@ -206,7 +206,8 @@ class Jobs:
         if found is None:
             return False
         options = self._options_of(spec)
-        job = self._jobs.setdefault(found.id, JobInBatch(found.id, options, self._queues.find(found.queue), found.size))
+        new = JobInBatch(found.id, options, self._queues.find(found.queue), found.size, spec.nodes)
+        job = self._jobs.setdefault(found.id, new)
         job.add(found.index, spec)
         return True
 
@@ -252,7 +253,7 @@ class Jobs:
         job, is_array = submitted.job, len(tasks) > 1 and tasks.template.nodes == 1
         if not submitted.is_alone:
             self._strays.add(name, str(request["jobName"]), job)
-        self._jobs[job] = JobInBatch(job, options, queue, len(tasks) if is_array else 1)
+        self._jobs[job] = JobInBatch(job, options, queue, len(tasks) if is_array else 1, tasks.template.nodes)
         for index, spec in enumerate(tasks):
             self._jobs[job].add(index, spec)
         self._poll_seconds = _FIRST_POLL_SECONDS
@@ -300,8 +301,8 @@ class Jobs:
         for described, job in asked:
             document = documents.get(described)
             states = [*(job.missed(described) if document is None else job.take(document))]
-            if document is None and states:  # it may run nevertheless, and its tasks will run again
-                self._try_to_end(described, REPLACED)
+            if states and (document is None or job.is_ended_by_node):  # it runs, or may, and its tasks will run again
+                self._try_to_end(job.id if document is not None else described, REPLACED)
             for task, state in states:
                 yield job, task, state
 

@@ -146,7 +146,7 @@ class FakeBatch:
             self.jobs[job].states[index] = {"status": "RUNNING", "startedAt": 1}
 
     def _describe(self, each: str) -> Document | None:
-        name, colon, index = each.partition(":")
+        name, colon, index = each.replace("#", ":").partition(":")
         job = self.jobs.get(name)
         if job is None:
             return None

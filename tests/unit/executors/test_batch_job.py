@@ -12,6 +12,7 @@ from k8sflow.aws.queue import Queue
 from k8sflow.errors import AccessError
 from k8sflow.executors.base import Finished, Output, Queued, Started
 from k8sflow.executors.batch.job import JobInBatch
+from k8sflow.executors.batch.jobs import Jobs
 from k8sflow.executors.batch.output import StoredOutput
 from k8sflow.flow.outcome import Outcome
 from k8sflow.storage.in_memory import MemoryStore
@@ -61,6 +62,71 @@ def test_children_that_ended_by_the_summary_are_asked_for_until_they_say_so() ->
         job.ended(found)
     take(job, "PENDING", RUNNING=150, SUCCEEDED=50)
     assert job.ids() == ["j"]
+
+
+def gang_of_three(server: FakeBatch, driver: Driver) -> Jobs:
+    """A multi-node job whose three tasks run; the test polls."""
+    driver.executor.submit([task("work", index, nodes=3) for index in range(3)])
+    (job,) = server.wait_for_jobs(1)
+    for index in range(3):
+        server.set(job.id, "RUNNING", index, startedAt=1)
+    for _ in range(3):
+        driver.next(Started)
+    return driver.stopped()
+
+
+def test_the_failure_of_a_node_ends_the_others() -> None:
+    """AWS Batch would let them run until the main one ends."""
+    server = FakeBatch()
+    driver = Driver(server)
+    jobs = gang_of_three(server, driver)
+    jobs.poll()
+    assert driver.events.empty()
+    server.set("job0", "FAILED", 2, startedAt=1, statusReason="Host EC2 (instance i-0) terminated.")
+    jobs.poll()
+    ends = {event.task.name.id: event.result for event in (driver.next(Finished) for _ in range(3))}
+    assert [ends[each].outcome for each in "012"] == [Outcome.CANCELLED, Outcome.CANCELLED, Outcome.NODE_LOST]
+    assert "since work/2" in ends["0"].explained.summary
+    assert server.terminated == ["job0"]
+    jobs.poll()
+    assert driver.events.empty()
+    jobs.close()
+
+
+def test_a_node_that_has_ended_waits_for_the_main_one() -> None:
+    """One that AWS Batch stopped with the main one doesn't count."""
+    server = FakeBatch()
+    driver = Driver(server)
+    jobs = gang_of_three(server, driver)
+    server.set("job0", "SUCCEEDED", 1, startedAt=1)
+    jobs.poll()
+    assert driver.events.empty()
+    for index in range(3):
+        driver.commit(task("work", index))
+    server.set("job0", "SUCCEEDED", 0, startedAt=1)
+    server.set("job0", "FAILED", 2, startedAt=1, statusReason="Main node exited")
+    jobs.poll()
+    assert set(driver.finished(3).values()) == {Outcome.SUCCEEDED}
+    assert server.terminated == []
+    jobs.close()
+
+
+def test_the_log_of_the_main_node_says_nothing_of_the_others() -> None:
+    job = JobInBatch("j", OPTIONS, Queue("q", {}), nodes=2)
+    for index in range(2):
+        job.add(index, task("work", index, nodes=2))
+    document = {"jobId": "j", "status": "SUCCEEDED", "container": {"exitCode": 0, "logStreamName": "main"}}
+    streams = [state.log_stream for _, state in job.take(document) if isinstance(state, JobEnd)]
+    assert streams == ["main", ""]
+
+
+def test_a_node_that_aws_batch_doesnt_know_is_not_lost() -> None:
+    """It is started after the main one."""
+    job = JobInBatch("j", OPTIONS, Queue("q", {}), nodes=2)
+    for index in range(2):
+        job.add(index, task("work", index, nodes=2))
+    assert [found for _ in range(30) for found in job.missed("j#1")] == []
+    assert len([found for _ in range(10) for found in job.missed("j")]) == 2
 
 
 def test_each_reason_for_waiting_is_reported_once() -> None:
