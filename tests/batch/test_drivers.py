@@ -59,7 +59,7 @@ def test_attach_takes_over_the_jobs_of_a_dead_driver(
     attached = batch.command(flow, "attach", run)
     attached.seen("waits for a file")
     (container,) = batch.containers("F", run)
-    batch.docker("exec", container, "touch", "/tmp/go-on")
+    batch.docker("exec", container, "python3", "-c", "open('/tmp/go-on', 'w')")
     attached.wait(90)
     assert attached.code == 0, attached.text
     assert len(batch.jobs("F", run)) == 2
