@@ -14,8 +14,8 @@ from k8sflow.task.batch import TaskBatch
 from k8sflow.task.spec import TaskSpec
 from k8sflow.task.stored_results import committed_result
 
-# A node that is lost, or never started, stores no result.
-LONGEST_SECONDS = 3600.0
+# A node that is lost stores no result. The driver ends the job then; this is for a run without one.
+LONGEST_SECONDS = 24 * 3600.0
 _FIRST_PAUSE_SECONDS = 0.5
 _LONGEST_PAUSE_SECONDS = 10.0
 _REPORT_AFTER_SECONDS = 10.0

@@ -93,7 +93,7 @@ def test_the_main_node_waits_until_all_have_a_result(
         lambda: None,
     ]
     left = list(steps)
-    monkeypatch.setattr(batch_nodes.wait_for_nodes, "__defaults__", (3600.0, lambda _: left.pop(0)()))
+    monkeypatch.setattr(batch_nodes.wait_for_nodes, "__defaults__", (60.0, lambda _: left.pop(0)()))
     assert in_batch.main() == 0
     assert left == []
 
