@@ -10,10 +10,12 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from k8sflow.aws import api_errors
 from k8sflow.aws.document import Document
+from k8sflow.aws.outcome import is_given_up
 from k8sflow.debug_log import DebugLog
 from k8sflow.errors import BatchError
 from k8sflow.jitter import JITTER
@@ -28,13 +30,28 @@ LOG_GROUP = "/aws/batch/job"
 _SUBMIT_SECONDS = 1 / 40
 _FIRST_PAUSE_SECONDS = 0.25
 _LONGEST_PAUSE_SECONDS = 20.0
+# A new job may appear late in the list: the pauses between the looks for one whose submit had no answer.
+_LOOK_PAUSES_SECONDS = (0.0, 1.0, 2.0, 4.0, 8.0)
 _CONNECT_SECONDS = 5
 _READ_SECONDS = 30
 _log = DebugLog(__name__)
 
 
 class LostAnswerError(Exception):
-    """A request was sent, and whether AWS has acted on it is unknown."""
+    """A request was sent, and it is unknown if AWS has acted on it."""
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """A job that was submitted.
+
+    Args:
+        job: AWS Batch's id of it.
+        is_alone: False if an earlier submit had no answer, so that another job of the same name may appear.
+    """
+
+    job: str
+    is_alone: bool = True
 
 
 class BatchApi(Protocol):
@@ -43,8 +60,13 @@ class BatchApi(Protocol):
     def describe_jobs(self, ids: Sequence[str]) -> list[Document]:
         """The descriptions of at most 100 jobs; those that AWS Batch no longer knows are missing."""
 
-    def submit(self, request: Document) -> str:
-        """Submits a job, once, and returns its id; one of the same name that exists already is that job."""
+    def submit(self, request: Document) -> Submitted:
+        """Submits a job; where an answer is lost, the job is looked for by its name before it is submitted again.
+
+        Raises:
+            BatchError: AWS refuses it, or can't be reached: there is no job.
+            LostAnswerError: It is unknown if there is a job.
+        """
 
     def terminate(self, job: str, reason: str) -> None:
         """Ends a job, whatever its state; for an array job, all of its children."""
@@ -75,6 +97,9 @@ class Boto3Api:
         region: The region.
         report: Takes reports about outages.
         patience_seconds: How long a request is repeated while AWS doesn't answer.
+
+    Raises:
+        BatchError: The profile or another setting of AWS on this machine can't be used.
     """
 
     def __init__(
@@ -82,6 +107,7 @@ class Boto3Api:
     ) -> None:
         import boto3  # noqa: PLC0415  a third of a second, for runs on AWS Batch alone
         from botocore.config import Config  # noqa: PLC0415  as above
+        from botocore.exceptions import BotoCoreError  # noqa: PLC0415  as above
 
         self.calls: Counter[str] = Counter()
         self._region = region
@@ -90,6 +116,7 @@ class Boto3Api:
         self._outage = Outage("AWS Batch", report)
         self._submit_lock = threading.Lock()
         self._next_submit = 0.0
+        self._has_answered = False
         config = Config(
             region_name=region,
             connect_timeout=_CONNECT_SECONDS,
@@ -97,9 +124,12 @@ class Boto3Api:
             retries={"total_max_attempts": 1},  # they are repeated here, where a lost answer is known as such
             user_agent_extra=f"k8sflow/{VERSION}",
         )
-        self._session: Any = boto3.session.Session()
-        self._client: Any = self._session.client("batch", config=config)
-        self._logs: Any = self._session.client("logs", config=config)
+        try:
+            self._session: Any = boto3.session.Session()
+            self._client: Any = self._session.client("batch", config=config)
+            self._logs: Any = self._session.client("logs", config=config)
+        except BotoCoreError as error:
+            raise api_errors.no_client(str(error)) from error
 
     @property
     def endpoint(self) -> str:
@@ -111,17 +141,51 @@ class Boto3Api:
         found: list[Document] = self._call("describe_jobs", jobs=list(ids))["jobs"]
         return found
 
-    def submit(self, request: Document) -> str:
-        """Submits a job, once, and returns its id; one of the same name that exists already is that job."""
+    def submit(self, request: Document) -> Submitted:
+        """Submits a job; where an answer is lost, the job is looked for by its name before it is submitted again.
+
+        Raises:
+            BatchError: AWS refuses it, or can't be reached: there is no job.
+            LostAnswerError: It is unknown if there is a job.
+        """
+        since, pause, submits = time.monotonic(), _FIRST_PAUSE_SECONDS, 0
+        lost: LostAnswerError | None = None
         while True:
+            submits += 1
             self._wait_to_submit()
             try:
-                return str(self._call("submit_job", is_repeatable=False, **request)["jobId"])
+                answer = self._call("submit_job", is_repeatable=False, since=since, **request)
+                return Submitted(str(answer["jobId"]), is_alone=submits == 1)
             except LostAnswerError as error:
                 _log.debug("The answer to the submit of %s was lost: %r", request["jobName"], error)
-                for job in self.jobs_named(request["jobQueue"], request["jobName"]):
-                    if job["jobName"] == request["jobName"]:
+                lost = error
+            except BatchError as error:
+                if lost is None:
+                    raise
+                raise LostAnswerError(str(lost)) from error
+            if (found := self._submitted(request, since)) is not None:
+                return Submitted(found, is_alone=submits == 1)
+            if self._hurry.is_set() or time.monotonic() - since > self._patience_seconds:
+                raise lost
+            self._wait(JITTER.uniform(0, pause))
+            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+
+    def _submitted(self, request: Document, since: float) -> str | None:
+        """The id of a job whose submit had no answer; None if there is none, as far as AWS lists it.
+
+        Raises:
+            LostAnswerError: The jobs can't be listed.
+        """
+        for pause in _LOOK_PAUSES_SECONDS:
+            if pause and self._hurry.wait(pause):
+                return None
+            try:
+                for job in self._summaries(request["jobQueue"], request["jobName"], since):
+                    if job["jobName"] == request["jobName"] and not is_given_up(job):
                         return str(job["jobId"])
+            except BatchError as error:
+                raise LostAnswerError(f"{error.summary} {error.cause}".strip()) from error
+        return None
 
     def terminate(self, job: str, reason: str) -> None:
         """Ends a job, whatever its state; for an array job, all of its children."""
@@ -129,10 +193,13 @@ class Boto3Api:
 
     def jobs_named(self, queue: str, prefix: str) -> Iterator[Document]:
         """The summaries of the jobs in a queue whose names begin so, also of those that ended not long ago."""
+        return self._summaries(queue, prefix)
+
+    def _summaries(self, queue: str, prefix: str, since: float | None = None) -> Iterator[Document]:
         token: Document = {}
         while True:
             filters = [{"name": "JOB_NAME", "values": [f"{prefix}*"]}]
-            page = self._call("list_jobs", jobQueue=queue, filters=filters, maxResults=100, **token)
+            page = self._call("list_jobs", since=since, jobQueue=queue, filters=filters, maxResults=100, **token)
             yield from page["jobSummaryList"]
             if not page.get("nextToken"):
                 return
@@ -181,8 +248,16 @@ class Boto3Api:
             due = self._next_submit = max(now, self._next_submit + _SUBMIT_SECONDS)
         time.sleep(max(0.0, due - now))
 
-    def _call(self, operation: str, *, is_repeatable: bool = True, **parameters: Any) -> Document:
+    def _call(
+        self, operation: str, *, is_repeatable: bool = True, since: float | None = None, **parameters: Any
+    ) -> Document:
         """The answer of AWS.
+
+        Args:
+            operation: The operation, as boto3 names it.
+            is_repeatable: Whether it may be done twice.
+            since: When the patience began, where several requests share it.
+            parameters: Those of the operation.
 
         Raises:
             BatchError: AWS refuses, or has given no answer for too long.
@@ -190,16 +265,17 @@ class Boto3Api:
         """
         from botocore import exceptions  # noqa: PLC0415  as above
 
-        started, pause = time.monotonic(), _FIRST_PAUSE_SECONDS
+        started, pause = time.monotonic() if since is None else since, _FIRST_PAUSE_SECONDS
         while True:
             self.calls[operation] += 1
             try:
                 answer: Document = getattr(self._client, operation)(**parameters)
             except exceptions.ClientError as error:
+                self._has_answered = True
                 problem = self._refused(operation, error)
                 if not is_repeatable and not api_errors.is_throttled(problem.code):
                     raise LostAnswerError(str(error)) from error
-            except (exceptions.NoCredentialsError, exceptions.PartialCredentialsError) as error:
+            except _of_credentials() as error:
                 raise api_errors.no_credentials(str(error)) from error
             except exceptions.ParamValidationError as error:
                 summary = f"{_title(operation)} has a parameter that AWS Batch doesn't know."
@@ -211,6 +287,7 @@ class Boto3Api:
                     raise LostAnswerError(str(error)) from error
             else:
                 self._outage.answered()
+                self._has_answered = True
                 return answer
             if time.monotonic() - started > self._patience_seconds:
                 raise problem
@@ -230,16 +307,37 @@ class Boto3Api:
         found = api_errors.refused(_title(operation), code, message, self._region)
         if not api_errors.is_passing(code, status):
             raise found from error
+        if api_errors.is_final(found):  # a failure of the server under another name
+            found.code = str(status)
         _log.debug("%s is repeated: %s", operation, code)
         return found
 
     def _unreachable(self, operation: str, error: Exception) -> BatchError:
-        regions = [] if "AWS_ENDPOINT_URL_BATCH" in os.environ else self._session.get_available_regions("batch")
+        regions = [] if self._has_answered or "AWS_ENDPOINT_URL_BATCH" in os.environ else self._regions()
         found = api_errors.unreachable(_title(operation), self.endpoint, str(error), self._region, regions)
         if regions and self._region not in regions:
             raise found from error
         self._outage.failed(f"AWS Batch doesn't answer ({self.endpoint}). Jobs keep running; retrying.")
         return found
+
+    def _regions(self) -> list[str]:
+        """The regions that have AWS Batch, of all partitions."""
+        return [
+            region
+            for partition in self._session.get_available_partitions()
+            for region in self._session.get_available_regions("batch", partition_name=partition)
+        ]
+
+
+def _of_credentials() -> tuple[type[Exception], ...]:
+    """The errors of boto3 about credentials that it can't get: a person has to log in."""
+    from botocore import exceptions  # noqa: PLC0415  as above
+
+    names = (
+        "NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "UnknownCredentialError",
+        "SSOError", "LoginError", "TokenRetrievalError", "NoAuthTokenError", "UnknownTokenProviderError",
+    )  # fmt: skip
+    return tuple(getattr(exceptions, name) for name in names if hasattr(exceptions, name))  # older ones have fewer
 
 
 def _title(operation: str) -> str:

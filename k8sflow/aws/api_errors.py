@@ -51,12 +51,31 @@ def refused(operation: str, code: str, message: str, region: str) -> BatchError:
     return BatchError(summary, cause=message, advice=advice, code=code)
 
 
+def is_final(error: BatchError) -> bool:
+    """True if the request will be refused as long as nobody repairs something: a login can be renewed in the meantime.
+
+    The error of an outage that outlasted the patience has no code, or one that passes.
+    """
+    code = error.code
+    return bool(code) and code not in _EXPIRED and not is_passing(code, int(code) if code.isdigit() else 0)
+
+
 def no_credentials(reason: str) -> BatchError:
-    """The error for a machine without credentials."""
+    """The error for a machine without credentials, or with a login that has ended."""
     return BatchError(
         "there are no credentials for AWS.",
         cause=reason,
-        advice="Set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or log in: `aws configure sso`.",
+        advice="Set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or log in: `aws configure sso`, "
+        "`aws sso login`.",
+    )
+
+
+def no_client(reason: str) -> BatchError:
+    """The error for settings of AWS on this machine with which no request can be made."""
+    return BatchError(
+        "the settings of AWS on this machine can't be used.",
+        cause=reason,
+        advice="Check AWS_PROFILE and ~/.aws/config (`aws configure list-profiles`), and batch_region.",
     )
 
 

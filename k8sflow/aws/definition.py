@@ -20,6 +20,7 @@ from k8sflow.task.host.pod_environment import USERS_PYTHONPATH
 DEFAULT_DEADLINE_SECONDS = 5 * 24 * 3600
 # The parameter of a multi-node job that has its tasks: such a job can't override a command as a whole.
 TASKS_PARAMETER = "tasks"
+MEMORY_VARIABLE = "K8SFLOW_MEMORY_BYTES"
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def variables(options: BatchOptions, environment: Mapping[str, str]) -> list[Doc
         plain[USERS_PYTHONPATH] = path
     plain |= {
         "K8SFLOW_CPUS": str(math.ceil(quantity.parse(options.cpu))),
-        "K8SFLOW_MEMORY_BYTES": str(mebibytes(options.memory) << 20),
+        MEMORY_VARIABLE: str(mebibytes(options.memory) << 20),
     }
     if options.gpu:
         plain["K8SFLOW_GPUS"] = str(options.gpu)

@@ -130,6 +130,16 @@ def job_refused(detail: str, advice: str, *, is_final: bool) -> TaskResult:
     return failed(Outcome.NEVER_STARTED, "its job couldn't be submitted.", detail, advice, is_final=is_final)
 
 
+def submit_unknown(detail: str) -> TaskResult:
+    """AWS Batch gave no answer to the submit of the job, which may exist."""
+    return failed(
+        Outcome.NEVER_STARTED,
+        "AWS Batch gave no answer to the submit of its job.",
+        detail,
+        "It runs again; a job that appears nevertheless is terminated.",
+    )
+
+
 def job_missing() -> TaskResult:
     """AWS Batch no longer knows the job."""
     return failed(

@@ -5,6 +5,7 @@ https://docs.aws.amazon.com/batch/latest/userguide/fargate.html
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 
 from k8sflow.flow.decorators import quantity
@@ -52,6 +53,26 @@ def fargate_mistake(options: BatchOptions) -> Failure | None:
             "its policy.",
         )
     return _wrong_size(options)
+
+
+def growth_mistake(options: BatchOptions) -> Failure | None:
+    """Why Fargate would refuse a job after it ran out of memory, or None."""
+    assert options.cpu is not None, "every job requests vCPUs"
+    assert options.memory is not None, "every job requests memory"
+    cores = quantity.parse(options.cpu)
+    for amount in options.more_memory():
+        if _wrong_size(replace(options, memory=amount)) is not None:
+            most = _SIZES[cores][-1]
+            is_less = mebibytes(options.memory) < most
+            return Failure(
+                f"on_oom would request {mebibytes(amount)} MiB, and Fargate has no such size with "
+                f"{cores.normalize():f} vCPUs.",
+                "",
+                f"Set max_memory={most}, or request more vCPUs."
+                if is_less
+                else "Remove on_oom, or request more vCPUs.",
+            )
+    return None
 
 
 def _refused(name: str) -> Failure:

@@ -18,6 +18,8 @@ from k8sflow.task.result import TaskResult
 
 # The reason with which a run's own jobs are terminated.
 CANCELLED = "k8sflow: the run was cancelled"
+# That with which a job is terminated that may exist, or run, after its tasks were given up.
+REPLACED = "k8sflow: another execution replaces it"
 ENDED = {"SUCCEEDED", "FAILED"}
 _OUT_OF_MEMORY = "OutOfMemoryError"
 _TIMED_OUT = ("attempt duration exceeded timeout",)
@@ -27,7 +29,6 @@ _PULL = ("CannotPullContainer", "CannotPullImageManifest", "ImageNotFound")
 _START = ("CannotCreateContainer", "CannotStartContainer", "ContainerRuntime", "DockerTimeoutError", "CannotInspect")
 _ROLE = ("unable to assume the role", "is not authorized to perform: sts:AssumeRole", "role is invalid")
 _INITIALIZATION = "ResourceInitializationError"
-_NOT_EXECUTABLE = ("executable file not found", "no such file or directory", "permission denied")
 _SIGNALS_FROM_OUTSIDE = {137, 143}
 
 
@@ -51,18 +52,23 @@ class JobEnd:
 
     Args:
         result: What follows from its description; where it succeeded, the result is in the store.
-        is_success: True if AWS Batch counts it as succeeded.
         ran: True if its container ran, so that there may be output.
         log_stream: The stream of its output in CloudWatch; empty where there is none.
+        has_succeeded: True if its container ended with exit code 0.
     """
 
     result: TaskResult
-    is_success: bool = False
     ran: bool = False
     log_stream: str = ""
+    has_succeeded: bool = False
 
 
 JobState = Waiting | Running | JobEnd
+
+
+def is_given_up(job: Document) -> bool:
+    """True if k8sflow itself has terminated the job, whether or not it has ended yet."""
+    return str(job.get("statusReason") or "").startswith((CANCELLED, REPLACED))
 
 
 def job_state(job: Document, options: BatchOptions, *, is_spot: bool = False) -> JobState:
@@ -78,7 +84,7 @@ def job_state(job: Document, options: BatchOptions, *, is_spot: bool = False) ->
         container = _last_container(job)
         ran = container.get("exitCode") is not None or bool(job.get("startedAt"))
         result = _inferred(job, container, options, is_spot=is_spot)
-        return JobEnd(result, status == "SUCCEEDED", ran, str(container.get("logStreamName") or ""))
+        return JobEnd(result, ran, str(container.get("logStreamName") or ""), status == "SUCCEEDED")
     if status == "RUNNING":
         return Running(f"job {job['jobId']}")
     reason = str(job.get("statusReason") or "")
@@ -144,7 +150,7 @@ def _not_started(evidence: str, image: str, options: BatchOptions) -> TaskResult
 def _start_failure(evidence: str, image: str, options: BatchOptions) -> TaskResult:
     if container_ends.cant_be_executed(evidence):
         return diagnosis.wrong_architecture(image, evidence)
-    if any(words in evidence.lower() for words in _NOT_EXECUTABLE):
+    if container_ends.has_no_program(evidence):
         return diagnosis.cant_execute(image, options, evidence)
     return diagnosis.cant_start(evidence)
 

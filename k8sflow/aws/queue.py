@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 from k8sflow.aws.document import Document
-from k8sflow.aws.fargate import fargate_mistake
+from k8sflow.aws.fargate import fargate_mistake, growth_mistake
 from k8sflow.flow.decorators import quantity
 from k8sflow.flow.decorators.batch_options import BatchOptions
 from k8sflow.task.result import Failure
@@ -83,13 +83,26 @@ class Queue:
                 return Failure(why, "", f"Remove {name}, or name a queue with a Fargate environment.")
         return None
 
+    def misfit_of_growth(self, options: BatchOptions) -> Failure | None:
+        """Why a job can't run here with the memory that ``on_oom`` requests, or None."""
+        return growth_mistake(options) if self.is_fargate else None
+
     def misfit_of_nodes(self, options: BatchOptions) -> Failure | None:
-        """Why tasks with these options can't run together here, or None."""
+        """Why tasks with these options can't run together here, or None.
+
+        https://docs.aws.amazon.com/batch/latest/userguide/mnp-ce.html
+        """
         if self.is_fargate:
             return Failure(
                 "its tasks run together, and Fargate has no multi-node jobs.",
                 f"The job queue {self.name} has a Fargate environment.",
                 "Name a queue with EC2 instances: @batch(queue=…).",
+            )
+        if self.is_spot:
+            return Failure(
+                "its tasks run together, and AWS Batch has no multi-node jobs on spot instances.",
+                f"The job queue {self.name} has a spot environment.",
+                "Name a queue with on-demand instances: @batch(queue=…).",
             )
         if options.job_definition is not None:
             return Failure(

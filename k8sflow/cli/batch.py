@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,15 +11,17 @@ import click
 from k8sflow import config, debug_log, units
 from k8sflow.cli import output, remote_runs
 from k8sflow.cli.scope import Scope
+from k8sflow.cli.show_errors import errors_shown
 from k8sflow.flow.definition import FlowDefinition
 from k8sflow.runtime.request import code_folder
 
 if TYPE_CHECKING:
-    from k8sflow.runtime.commands.on_batch import LiveJob, OnBatch
+    from k8sflow.executors.batch.live import LiveJob
+    from k8sflow.runtime.commands.on_batch import OnBatch
 
 
 def command(declared: FlowDefinition) -> click.Group:
-    """The commands ``batch list`` and ``kill``."""
+    """The commands ``batch list``, ``kill`` and ``describe``."""
     scope = Scope.of_flow(declared.flow)
 
     def batch() -> OnBatch:
@@ -36,7 +38,31 @@ def command(declared: FlowDefinition) -> click.Group:
     )
     effect = "Their jobs are terminated, and the drivers end them as cancelled."
     group.add_command(remote_runs.kill_command(scope, batch, noun="job", effect=effect))
+    group.add_command(_describe_command(scope, batch))
     return group
+
+
+def _describe_command(scope: Scope, batch: Callable[[], OnBatch]) -> click.Command:
+    def callback(place: str, as_json: bool) -> None:  # noqa: FBT001  click calls by name
+        with errors_shown():
+            from k8sflow.runtime.commands.describe_job import described_jobs  # noqa: PLC0415  as above
+
+            remote = batch()
+            found = described_jobs(remote, *remote_runs.named_task(remote.runs, place))
+            if as_json:
+                output.print_json([job.facts() for job in found])
+                return
+            for number, job in enumerate(found):
+                if number:
+                    click.echo()
+                for title, text in job.pairs():
+                    output.print_pair(title, text)
+
+    return click.Command(
+        "describe", callback=callback, params=[remote_runs.task_argument(scope), output.JSON_OPTION],
+        short_help="Describe a task's job.",
+        help="Describe the job of a task, or each job of a step: state, requests, AWS Batch's reason, and a diagnosis.",
+    )  # fmt: skip
 
 
 def _document(job: LiveJob) -> dict[str, Any]:

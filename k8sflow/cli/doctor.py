@@ -1,4 +1,4 @@
-"""``k8sflow doctor``: a checklist of everything that a run on Kubernetes needs."""
+"""``k8sflow doctor``: a checklist of everything that a run on Kubernetes or AWS Batch needs."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _WIDEST = 120
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 def command(with_pod: bool, timeout_seconds: float, as_json: bool) -> None:  # noqa: FBT001  click calls by name
-    """Check settings, cluster and bucket, without a run.
+    """Check settings, cluster, job queue and bucket, without a run.
 
     Nothing is left behind: the test object and the pod that tries the bucket are deleted. The exit code is 1 if
     something fails.
@@ -87,4 +87,6 @@ def _print_end(found: list[ChecklistRow]) -> None:
     elif counts["warning"]:
         click.secho(f"Nothing failed; {counts['warning']} of {len(found)} checks have a warning.", fg="yellow")
     else:
-        click.secho("Runs on Kubernetes can start.", fg="green")
+        sections = {row.section for row in found if row.status.value == "ok"}
+        systems = [name for name, section in (("Kubernetes", "Cluster"), ("AWS Batch",) * 2) if section in sections]
+        click.secho(f"Runs on {' and '.join(systems)} can start.", fg="green")

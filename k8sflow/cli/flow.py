@@ -126,7 +126,7 @@ def _commands_of_pods(definition: FlowDefinition) -> list[click.Command]:
 def _run_command(definition: FlowDefinition) -> click.Command:
     options = [
         *run_options.options(),
-        click.Option(["--dry-run", "is_dry_run"], is_flag=True, help="Print the run's Kubernetes manifests only."),
+        click.Option(["--dry-run", "is_dry_run"], is_flag=True, help="Only print its manifests and requests to AWS."),
         *_shared_options(definition),
         *(_parameter_option(parameter) for parameter in definition.parameters.values()),
     ]

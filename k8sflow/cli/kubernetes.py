@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import textwrap
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from k8sflow import config, debug_log, units
-from k8sflow.cli import completion, logs, output, remote_runs
+from k8sflow.cli import logs, output, remote_runs
 from k8sflow.cli.scope import Scope
 from k8sflow.cli.show_errors import errors_shown
 from k8sflow.errors import NotFoundError
@@ -24,8 +22,6 @@ if TYPE_CHECKING:
     from k8sflow.runtime.commands.on_cluster import OnCluster
     from k8sflow.storage.run_store import RunStore
 
-_TITLE_WIDTH = 15
-_WIDEST = 120
 _LOOK_SECONDS = 1.0
 
 
@@ -93,10 +89,6 @@ def _print_tasks(tasks: Sequence[LiveTask]) -> None:
         click.secho(f"Waiting: {reason}", fg="yellow")
 
 
-def _place(scope: Scope) -> click.Parameter:
-    return click.Argument(["place"], metavar="[RUN/]STEP[/TASK]", shell_complete=completion.names_in(scope))
-
-
 @dataclass(frozen=True)
 class _Found:
     """The task or step that a person means by a place.
@@ -133,19 +125,12 @@ def _found(cluster: OnCluster, place: str) -> _Found:
     Raises:
         NotFoundError: There is no such run, or no step was named.
     """
-    reference = cluster.runs.resolve(place, cluster.runs.latest_own)
-    run = reference.run
-    if reference.step is None or reference.artifact is not None:
-        raise NotFoundError(f"{place!r} is not a task.", advice="Name one, as STEP/TASK or RUN/STEP/TASK.")
-    known = run.read().steps
-    if reference.step not in known:
-        raise NotFoundError(f"{run.pathspec} has no step {reference.step!r}.", advice=f"Its steps: {', '.join(known)}.")
+    run, step, task_id = remote_runs.named_task(cluster.runs, place)
     jobs = [
-        task for task in cluster.work(run.run)
-        if task.step == reference.step and (reference.task is None or task.has(reference.task))
+        task for task in cluster.work(run.run) if task.step == step and (task_id is None or task.has(task_id))
     ]  # fmt: skip
     jobs.sort(key=lambda task: (task.task, task.attempt))
-    return _Found(run, reference.step, reference.task, cluster.namespace_of(run), jobs)
+    return _Found(run, step, task_id, cluster.namespace_of(run), jobs)
 
 
 def _logs_command(declared: FlowDefinition, scope: Scope) -> click.Command:
@@ -169,7 +154,7 @@ def _logs_command(declared: FlowDefinition, scope: Scope) -> click.Command:
     return click.Command(
         "logs", callback=callback,
         params=[
-            _place(scope),
+            remote_runs.task_argument(scope),
             click.Option(["--follow", "-f"], is_flag=True, help="Print new output until the pod ends."),
         ],
         short_help="Print the output of a task's pod.",
@@ -236,7 +221,7 @@ def _describe_command(declared: FlowDefinition, scope: Scope) -> click.Command:
                 _print_described(cluster, found.namespace, task)
 
     return click.Command(
-        "describe", callback=callback, params=[_place(scope), output.JSON_OPTION],
+        "describe", callback=callback, params=[remote_runs.task_argument(scope), output.JSON_OPTION],
         short_help="Describe a task's Job and pod.",
         help="Describe a task's Job and pod: state, diagnosis, node, requests, conditions and events.",
     )  # fmt: skip
@@ -252,14 +237,4 @@ def _print_described(cluster: OnCluster, namespace: str, task: LiveTask) -> None
     from k8sflow.runtime.commands.describe import describe  # noqa: PLC0415  as above
 
     for title, text in cluster.ask(lambda api: describe(api, namespace, task)):
-        _print_pair(title, text)
-
-
-def _print_pair(title: str, text: str) -> None:
-    width = max(min(shutil.get_terminal_size().columns, _WIDEST) - _TITLE_WIDTH, 30)
-    lines = [
-        wrapped
-        for line in text.splitlines()
-        for wrapped in textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False) or [""]
-    ]
-    click.echo(click.style(title.ljust(_TITLE_WIDTH), bold=True) + f"\n{' ' * _TITLE_WIDTH}".join(lines))
+        output.print_pair(title, text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import Any
@@ -13,6 +14,8 @@ import click
 
 from k8sflow.task.result import escaped
 
+_TITLE_WIDTH = 15
+_WIDEST = 120
 JSON_OPTION = click.Option(["--json", "as_json"], is_flag=True, help="Print JSON, for programs.")
 
 
@@ -34,6 +37,17 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         cells = [cell + " " * (columns[index] - cell_len(cell)) for index, cell in enumerate(row[:-1])]
         line = "  ".join([*cells, last]).rstrip()
         click.echo(click.style(line, bold=True) if number == 0 else line)
+
+
+def print_pair(title: str, text: str) -> None:
+    """Prints a title and beside it a text, wrapped to the terminal."""
+    width = max(min(shutil.get_terminal_size().columns, _WIDEST) - _TITLE_WIDTH, 30)
+    lines = [
+        wrapped
+        for line in text.splitlines()
+        for wrapped in textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False) or [""]
+    ]
+    click.echo(click.style(title.ljust(_TITLE_WIDTH), bold=True) + f"\n{' ' * _TITLE_WIDTH}".join(lines))
 
 
 def utc_time(seconds: float | None) -> str | None:

@@ -11,10 +11,12 @@ import click
 from k8sflow.cli import completion, output
 from k8sflow.cli.scope import Scope
 from k8sflow.cli.show_errors import errors_shown
-from k8sflow.errors import RunError
+from k8sflow.errors import NotFoundError, RunError
 
 if TYPE_CHECKING:
     from k8sflow.runtime.commands.remote_runs import RemoteRuns, Work
+    from k8sflow.runtime.lookup import Runs
+    from k8sflow.storage.run_store import RunStore
 
 _Work = TypeVar("_Work", bound="Work")
 
@@ -96,6 +98,27 @@ def kill_command(scope: Scope, remote: Callable[[], RemoteRuns[Work]], *, noun: 
         short_help="Cancel runs, whichever machine drives them.",
         help=f"Cancel runs, whichever machine drives them: by default your latest one. {effect}",
     )
+
+
+def task_argument(scope: Scope) -> click.Parameter:
+    """The argument that names a task or a step of a run."""
+    return click.Argument(["place"], metavar="[RUN/]STEP[/TASK]", shell_complete=completion.names_in(scope))
+
+
+def named_task(runs: Runs, name: str) -> tuple[RunStore, str, str | None]:
+    """The run, the step and the id of the task that a person has named; no id where only the step was named.
+
+    Raises:
+        NotFoundError: There is no such run or step, or no step was named.
+    """
+    reference = runs.resolve(name, runs.latest_own)
+    run = reference.run
+    if reference.step is None or reference.artifact is not None:
+        raise NotFoundError(f"{name!r} is not a task.", advice="Name one, as STEP/TASK or RUN/STEP/TASK.")
+    known = run.read().steps
+    if reference.step not in known:
+        raise NotFoundError(f"{run.pathspec} has no step {reference.step!r}.", advice=f"Its steps: {', '.join(known)}.")
+    return run, reference.step, reference.task
 
 
 def _options(scope: Scope) -> list[click.Parameter]:

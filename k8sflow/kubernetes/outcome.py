@@ -209,7 +209,7 @@ def _start_failure(image: str, options: PodOptions, reason: str, message: str) -
     low = message.lower()
     if container_ends.cant_be_executed(message):
         return images.wrong_architecture(image, message)
-    if "executable file not found" in low or "no such file or directory" in low or "permission denied" in low:
+    if container_ends.has_no_program(message):
         return images.cant_execute(image, options, message)
     if "memory limit too low" in low or "oom-killed" in low:
         return diagnosis.limit_too_low(options, message)

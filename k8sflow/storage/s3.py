@@ -263,7 +263,7 @@ class S3Store:
             raise kind(
                 f"{server} can't be reached for {where}: {error}.",
                 cause="The server is down, or the endpoint is wrong.",
-                advice="Check the setting endpoint (K8SFLOW_ENDPOINT), or in_cluster_endpoint for pods.",
+                advice="Check the setting endpoint (K8SFLOW_ENDPOINT), or in_cluster_endpoint for pods and jobs.",
             ) from error
         except (ValueError, OSError) as error:
             raise StorageError(f"{where} at {server}: {error}") from error

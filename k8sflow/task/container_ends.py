@@ -19,6 +19,14 @@ _SIGNALS = {4: "SIGILL", 6: "SIGABRT", 7: "SIGBUS", 8: "SIGFPE", 11: "SIGSEGV", 
 _SENT = {9: "SIGKILL", 15: "SIGTERM"}
 # The kernel's ENOEXEC, as the container's runtime writes it to the log when it has become the container.
 _NOT_EXECUTABLE = re.compile(r"exec \S+: exec format error")
+# What container runtimes say where the program is missing; a device, a volume or a folder may be missing too:
+# https://github.com/opencontainers/runc/blob/main/libcontainer/standard_init_linux.go
+_NO_PROGRAM = re.compile(
+    r"executable file( \S+)? not found"
+    r"|(exec:? (\"[^\"]+\"|\S+):|\bstat [^/\s]+:)( stat \S+:)?"
+    r" (no such file or directory|permission denied|is a directory)",
+    re.IGNORECASE,
+)
 _MORE_MEMORY = Decimal("1.5")
 _MEMORY_STEP = 1000
 _SMALL_MEMORY_STEP = 100
@@ -155,6 +163,11 @@ def other_runtime(image: str, detail: str, advice: str, *, is_final: bool = Fals
 def cant_be_executed(message: str) -> bool:
     """True if a container runtime says that the kernel can't run the container's program."""
     return "exec format error" in message.lower()
+
+
+def has_no_program(message: str) -> bool:
+    """True if a container runtime says that the image lacks the container's program, or that it can't be executed."""
+    return _NO_PROGRAM.search(message) is not None
 
 
 def was_not_executed(output: str) -> bool:

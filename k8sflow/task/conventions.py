@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+from enum import Enum
 
 # Sent when the task's time is over. Neither SIGALRM nor any timer of the process is used: those are free for the step
 # and its libraries. SIGVTALRM is useful to them only with ``ITIMER_VIRTUAL``, which hardly anything sets. Its default
@@ -19,3 +21,16 @@ NOTICE_VARIABLE = "K8SFLOW_PREEMPTION_NOTICE"
 MAIN_ADDRESS_VARIABLE = "K8SFLOW_MAIN_ADDRESS"
 # The environment variable with the number of GPUs that a task's pod requests, if it requests any.
 GPUS_VARIABLE = "K8SFLOW_GPUS"
+
+
+class Surroundings(Enum):
+    """The surroundings of a task; the value is the word for them in messages."""
+
+    PROCESS = "task"
+    POD = "pod"
+    JOB = "job"
+
+    @staticmethod
+    def of_agent() -> Surroundings:
+        """The surroundings of an agent: AWS Batch gives each of its jobs an id."""
+        return Surroundings.JOB if "AWS_BATCH_JOB_ID" in os.environ else Surroundings.POD

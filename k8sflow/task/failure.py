@@ -10,6 +10,7 @@ from pathlib import Path
 
 from k8sflow.errors import AccessError, K8sflowError, OutageError, StorageError, TimeoutException, UnreachableError
 from k8sflow.flow.outcome import Outcome
+from k8sflow.task.conventions import Surroundings
 from k8sflow.task.result import Failure, TaskResult, failed
 from k8sflow.task.safe_repr import safe_repr
 
@@ -52,15 +53,22 @@ def not_stored(error: K8sflowError) -> TaskResult:
     return TaskResult(Outcome.STORAGE_ERROR, failure=found)
 
 
-def never_reached(error: UnreachableError) -> TaskResult:
-    """The result of a run's first task whose pod can't connect to the bucket: another one couldn't either."""
-    summary = f"the bucket can't be reached from the pod: {error.summary}"
+def never_reached(error: UnreachableError, around: Surroundings) -> TaskResult:
+    """The result of a run's first task that can't connect to the bucket where it runs: another one couldn't either."""
+    word = around.value
+    summary = f"the bucket can't be reached from the {word}: {error.summary}"
+    where = "the server's address inside the cluster, for example http://minio.NAMESPACE.svc:9000"
+    if around is Surroundings.JOB:
+        where = "the server's address as jobs reach it"
     advice = (
-        "Set in_cluster_endpoint (K8SFLOW_IN_CLUSTER_ENDPOINT) to the server's address inside the cluster, for example "
-        "http://minio.NAMESPACE.svc:9000; without it, pods use endpoint. If the server was down, run again."
+        f"Set in_cluster_endpoint (K8SFLOW_IN_CLUSTER_ENDPOINT) to {where}; without it, {word}s use endpoint. "
+        "If the server was down, run again."
     )
+    if around is Surroundings.JOB:
+        advice += " For a bucket of AWS, their subnet needs a public address, a NAT gateway or an endpoint for S3."
     cause = (
-        "The process that started the run reaches it, so pods probably have a wrong address, or a policy blocks them."
+        f"The process that started the run reaches it, so {word}s probably have a wrong address, or a policy blocks "
+        "them."
     )
     return failed(Outcome.STORAGE_ERROR, summary, cause, advice, is_final=True)
 
@@ -76,20 +84,20 @@ def timed_out(seconds: float, detail: str = "") -> TaskResult:
     )
 
 
-def unloadable(file: str, error: BaseException, *, in_pod: bool) -> TaskResult:
+def unloadable(file: str, error: BaseException, around: Surroundings) -> TaskResult:
     """The result of a task whose flow's file can't even be loaded where it runs."""
     found = _exit_at_import(error) if isinstance(error, SystemExit) else diagnose(error)
     if found.resolution:
         missing = found.resolution
-    elif not in_pod:
+    elif around is Surroundings.PROCESS:
         missing = "It could be loaded when the run started: look for what is different in a task."
     elif isinstance(error, ImportError):
         missing = (
             "Install it in the step's image, or put the module into the flow's folder, which travels with the run."
         )
     else:
-        missing = "The file runs on your machine: look for what is different in the pod."
-    summary = f"{file} can't be loaded in the {'pod' if in_pod else 'task'}: {found.summary}"
+        missing = f"The file runs on your machine: look for what is different in the {around.value}."
+    summary = f"{file} can't be loaded in the {around.value}: {found.summary}"
     return failed(Outcome.USER_ERROR, summary, found.detail, missing)
 
 

@@ -73,6 +73,7 @@ def run_container(containers: ContainerCollection, image: str, command: Any, **o
     folders = {each["containerPath"]: f"size={each['size']}m,mode=1777" for each in linux.get("tmpfs", ())}
     shared = {"shm_size": f"{linux['sharedMemorySize']}m"} if "sharedMemorySize" in linux else {}
     memory = f"{needs['MEMORY']}m"
+    options["labels"] = {"k8sflow.test.batch": os.environ.get("TEST_SERVER", "")}
     try:
         docker.from_env().images.get(image)  # before moto pulls it
         return _run_container(

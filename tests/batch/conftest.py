@@ -17,6 +17,7 @@ import boto3
 import pytest
 from botocore.config import Config
 
+from k8sflow.aws.names import job_prefix
 from tests.cluster import Cluster, ensure
 from tests.cluster.kind import NODE, NODE_PORT
 from tests.cluster.process import attempt
@@ -27,6 +28,8 @@ CHECKOUT = Path(__file__).parents[2]
 FLOWS = Path(__file__).parent / "flows"
 NETWORK = "k8sflow-test"
 REGION = "eu-west-1"
+# The label of every container of a job; its value is the URL of the server, as in ``aws_server.py``.
+CONTAINER_LABEL = "k8sflow.test.batch"
 ROLE = "arn:aws:iam::123456789012:role/jobs"
 DEADLINE_SECONDS = 120
 
@@ -55,20 +58,23 @@ class Batch:
         self.terminals.append(terminal)
         return terminal
 
-    def jobs(self, flow: str) -> list[dict[str, Any]]:
-        """The descriptions of all jobs of a flow's runs."""
+    def jobs(self, flow: str, run: str | None = None) -> list[dict[str, Any]]:
+        """The descriptions of all jobs of a flow's runs, or of one of them."""
+        prefix = f"{flow}-" if run is None else job_prefix(flow=flow, run=run)
         pages = self.client.get_paginator("list_jobs").paginate(
-            jobQueue="main", filters=[{"name": "JOB_NAME", "values": [f"{flow}-*"]}]
+            jobQueue="main", filters=[{"name": "JOB_NAME", "values": [f"{prefix}*"]}]
         )
         ids = [job["jobId"] for page in pages for job in page["jobSummaryList"]]
         return self.client.describe_jobs(jobs=ids)["jobs"] if ids else []
 
-    def containers(self, flow: str) -> list[str]:
-        """The names of the running containers of a flow's jobs."""
-        command = ["docker", "ps", "--format", "{{.Names}}", "--filter", f"name={flow}-"]
-        names = attempt(command, environment=self.cluster.kind.engine.environment).stdout.split()
-        ids = {job["jobId"].replace(":", "-") for job in self.jobs(flow)}
-        return [name for name in names if any(job in name for job in ids)]
+    def containers(self, flow: str, run: str) -> list[str]:
+        """The names of the running containers of a run's jobs."""
+        names = self.docker("ps", "--format", "{{.Names}}").split()
+        return [name for name in names if name.startswith(job_prefix(flow=flow, run=run))]
+
+    def docker(self, *words: str) -> str:
+        """The output of a command of the engine that has the containers."""
+        return attempt(["docker", *words], environment=self.cluster.kind.engine.environment).stdout
 
 
 @pytest.fixture(scope="session")
@@ -86,6 +92,7 @@ def server(cluster: Cluster) -> Iterator[str]:
         **os.environ,
         **cluster.kind.engine.environment,
         "MOTO_DOCKER_NETWORK_NAME": NETWORK,
+        "TEST_SERVER": f"http://127.0.0.1:{port}",
         "AWS_ACCESS_KEY_ID": "moto",
         "AWS_SECRET_ACCESS_KEY": "moto",
         "TEST_ROLE_ACCESS_KEY_ID": cluster.environment["AWS_ACCESS_KEY_ID"],
@@ -135,6 +142,9 @@ def batch(cluster: Cluster, server: str) -> Iterator[Batch]:
     yield found
     for terminal in found.terminals:
         terminal.kill()
+    # Tests that failed leave containers behind, and nobody else terminates them.
+    if left := found.docker("ps", "--all", "--quiet", "--filter", f"label={CONTAINER_LABEL}={server}").split():
+        found.docker("rm", "--force", *left)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from k8sflow.aws.outcome import CANCELLED
 from tests.batch.conftest import FLOWS, Batch
 from tests.kind.terminal import start
 from tests.support import wait_for, write_flow
@@ -19,16 +20,17 @@ BATCH = ("--with", "batch")
 
 def test_ctrl_c_terminates_the_jobs(batch: Batch) -> None:
     """No container of the run is left."""
-    run = batch.start("trouble.py", "--how", "sleep", *BATCH)
+    name = f"to-interrupt-{secrets.token_hex(4)}"
+    run = batch.start("trouble.py", "--how", "sleep", *BATCH, "--run-id", name)
     run.seen("about to fail by sleep")
+    assert len(batch.containers("BatchTrouble", name)) == 1
     run.interrupt()
     run.wait(60)
     assert run.code == 130
     assert "was cancelled" in run.text
-    job = next(
-        job for job in batch.jobs("BatchTrouble") if job["jobName"].endswith("-0") and job["status"] != "SUCCEEDED"
-    )
-    wait_for(lambda: batch.containers(job["jobId"]) == [], 30)
+    (job,) = batch.jobs("BatchTrouble", name)
+    assert (job["status"], job["statusReason"]) == ("FAILED", CANCELLED)
+    wait_for(lambda: batch.containers("BatchTrouble", name) == [], 30)
 
 
 def test_attach_takes_over_the_jobs_of_a_dead_driver(
@@ -36,13 +38,14 @@ def test_attach_takes_over_the_jobs_of_a_dead_driver(
 ) -> None:
     """A running job isn't submitted again (invariant I5)."""
     source = """
-    import time
+    import os, time
     class F(FlowSpec):
         @resources(cpu=1, memory=150)
         @step
         def start(self):
-            print("started", flush=True)
-            time.sleep(6)
+            print("waits for a file", flush=True)
+            while not os.path.exists("/tmp/go-on"):
+                time.sleep(0.1)
             self.next(self.end)
         @resources(cpu=1, memory=150)
         @step
@@ -50,12 +53,16 @@ def test_attach_takes_over_the_jobs_of_a_dead_driver(
     """
     flow, run = write_flow(tmp_path, source), f"deserted-{secrets.token_hex(4)}"
     driver = batch.start(flow, *BATCH, "--run-id", run)
-    driver.seen("started")
+    driver.seen("waits for a file")
     driver.process.send_signal(signal.SIGKILL)
     driver.wait(10)
-    attached = batch.command(flow, "attach", run).wait(90)
+    attached = batch.command(flow, "attach", run)
+    attached.seen("waits for a file")
+    (container,) = batch.containers("F", run)
+    batch.docker("exec", container, "python3", "-c", "open('/tmp/go-on', 'w')")
+    attached.wait(90)
     assert attached.code == 0, attached.text
-    assert len(batch.jobs("F")) == 2
+    assert len(batch.jobs("F", run)) == 2
     assert client(attached.run)["start"].task.current_attempt == 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import secrets
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -12,18 +13,17 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from tests.batch.conftest import Batch
-from tests.cluster.process import attempt
-from tests.support import wait_for
 
 BATCH = ("--with", "batch")
 
 
 def test_a_killed_container_is_run_again_without_a_retry(batch: Batch, client: Callable[[str], Any]) -> None:
     """An infrastructure failure: the step has no @retry."""
-    run = batch.start("killed.py", *BATCH, K8SFLOW_INFRASTRUCTURE_PAUSES_SECONDS="0")
+    name = f"to-be-killed-{secrets.token_hex(4)}"
+    run = batch.start("killed.py", *BATCH, "--run-id", name, K8SFLOW_INFRASTRUCTURE_PAUSES_SECONDS="0")
     run.seen("waits")
-    (container,) = wait_for(lambda: batch.containers("BatchKilled"))
-    attempt(["docker", "kill", container], environment=batch.cluster.kind.engine.environment)
+    (container,) = batch.containers("BatchKilled", name)
+    batch.docker("kill", container)
     run.wait(90)
     assert run.code == 0, run.text
     assert "its container was killed externally (exit code 137)" in run.text
@@ -52,7 +52,7 @@ def test_a_bucket_that_jobs_cant_reach_is_reported(batch: Batch) -> None:
         "trouble.py", *BATCH, K8SFLOW_IN_CLUSTER_ENDPOINT="http://127.0.0.1:9", K8SFLOW_STORAGE_PATIENCE_SECONDS="1"
     )
     assert run.code == 1
-    assert "the bucket can't be reached from the pod" in run.text
+    assert "the bucket can't be reached from the job" in run.text
 
 
 def test_a_throttled_api_is_asked_again(batch: Batch) -> None:

@@ -38,6 +38,20 @@ def test_the_sum_of_a_big_matrix(bigsum: Terminal, client: Callable[[str], Any])
     assert client(bigsum.run)["start"].task.runtime_name == "batch"
 
 
+@pytest.mark.parametrize(
+    ("example", "said"),
+    [
+        ("branches.py", r"mean 999,500\.0, median 500\.0 of 1001 numbers"),
+        ("foreach.py", r"best of 5: C=[\d.]+ with accuracy 0\.99"),
+    ],
+)
+def test_the_examples_run_as_jobs(batch: Batch, example: str, said: str) -> None:
+    """The same files as on Kubernetes."""
+    done = batch.run(EXAMPLES / example, *BATCH)
+    assert done.code == 0, done.text
+    done.seen(rf"\[end/0\] {said}")
+
+
 def test_a_foreach_of_twenty_is_one_array_job(batch: Batch, shapes: Terminal, client: Callable[[str], Any]) -> None:
     """Its children take their branches by their index, and the join has them in the order of the items."""
     data = client(shapes.run)["end"].task.data

@@ -153,3 +153,40 @@ def test_processes_that_work_together_are_shown_with_their_service(tmp_path: Pat
     assert train["spec"]["completions"] == 2
     assert train["spec"]["template"]["spec"]["subdomain"] == service["metadata"]["name"]
     assert "# Step train: one Job with a pod for each process, here for two" in text
+
+
+BATCH = {
+    "K8SFLOW_BATCH_QUEUE": "main",
+    "K8SFLOW_BATCH_JOB_ROLE": "arn:aws:iam::123456789012:role/jobs",
+    "K8SFLOW_BATCH_IMAGE": "app:1",
+}
+
+
+def test_the_requests_to_aws_batch_are_printed(tmp_path: Path) -> None:
+    """Steps with the same options share a definition, and a foreach is an array job."""
+    source = FLOW.replace('@kubernetes(secrets="token", queue="team")', "@batch")
+    source = source.replace('@kubernetes(cpu=2, pod_template="pod.yaml")', "@batch(cpu=2)")
+    flow = write_flow(tmp_path, source, head="from k8sflow import FlowSpec, Parameter, batch, step\n")
+    done = flow_command(flow, "run", "--dry-run", "--with", "batch", **BUCKET, **BATCH)
+    assert (done.returncode, done.stderr) == (0, "")
+    start, work, join, end = yaml.safe_load_all(done.stdout)
+    assert start["RegisterJobDefinition"]["containerProperties"]["image"] == "app:1"
+    assert start["SubmitJob"]["jobDefinition"] == start["RegisterJobDefinition"]["jobDefinitionName"]
+    assert work["SubmitJob"]["arrayProperties"] == {"size": 2}
+    assert work["RegisterJobDefinition"]["containerProperties"]["resourceRequirements"][0]["value"] == "2"
+    assert [*join] == [*end] == ["SubmitJob"]
+    assert "never-shown" not in done.stdout
+
+
+def test_both_systems_are_in_one_dry_run(flow: Path) -> None:
+    """The manifests of the steps on Kubernetes have their owner."""
+    done = flow_command(flow, "run", "--dry-run", "--with", "batch", **BUCKET, **BATCH)
+    documents = [*yaml.safe_load_all(done.stdout)]
+    kinds = [found.get("kind", "SubmitJob") for found in documents]
+    assert kinds == ["ConfigMap", "Job", "Job", "SubmitJob", "SubmitJob"]
+
+
+def test_a_dry_run_on_aws_batch_needs_a_queue(flow: Path) -> None:
+    done = flow_command(flow, "run", "--dry-run", "--with", "batch", **BUCKET)
+    assert done.returncode != 0
+    assert "no job queue is set" in done.stderr

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from k8sflow.aws.api import MOST_DESCRIBED, BatchApi
+from k8sflow.aws.api import BatchApi
 from k8sflow.aws.names import job_prefix
-from k8sflow.aws.outcome import CANCELLED
-from k8sflow.executors.batch.submission import tasks_of
+from k8sflow.aws.outcome import is_given_up
+from k8sflow.executors.batch.live import live_jobs
 from k8sflow.task.spec import TaskName
 
 
@@ -32,15 +32,10 @@ class EarlierJob:
 def earlier_jobs(api: BatchApi, queues: Iterable[str], flow: str, run: str) -> dict[tuple[TaskName, int], EarlierJob]:
     """The jobs of a run, by the name of the task and the number of the attempt."""
     found: dict[tuple[TaskName, int], EarlierJob] = {}
-    for queue in dict.fromkeys(queues):
-        ids = [str(job["jobId"]) for job in api.jobs_named(queue, job_prefix(flow=flow, run=run))]
-        ids = [each for each in ids if ":" not in each and "#" not in each]
-        for start in range(0, len(ids), MOST_DESCRIBED):
-            for job in api.describe_jobs(ids[start : start + MOST_DESCRIBED]):
-                tasks = tasks_of(job)
-                if tasks is None or str(job.get("statusReason") or "").startswith(CANCELLED):
-                    continue
-                size = len(tasks) if tasks.template.nodes == 1 else 1
-                for index, task in enumerate(tasks):
-                    found[task.name, task.attempt] = EarlierJob(str(job["jobId"]), queue, size, index)
+    for job in live_jobs(api, queues, job_prefix(flow=flow, run=run)):
+        if is_given_up(job.document):
+            continue
+        size = len(job.tasks) if job.tasks.template.nodes == 1 else 1
+        for index, task in enumerate(job.tasks):
+            found[task.name, task.attempt] = EarlierJob(job.id, job.queue, size, index)
     return found

@@ -48,8 +48,8 @@ class BatchExecutor:
         """
         if self._jobs is None:
             return
+        self._jobs.api.limit_patience(_CANCEL_PATIENCE_SECONDS)  # also that of a request in flight
         self._stop(self._jobs)
-        self._jobs.api.limit_patience(_CANCEL_PATIENCE_SECONDS)
         try:
             self._jobs.cancel()
         finally:
@@ -66,10 +66,16 @@ class BatchExecutor:
             self._jobs.api.limit_patience(_ABANDON_SECONDS)
             with contextlib.suppress(BatchError):  # best effort: the process leaves
                 self._jobs.send_ends()
+            if self._thread is not None:  # a submit in flight
+                self._thread.join(_ABANDON_SECONDS)
+            if self._jobs.has_strays:
+                with contextlib.suppress(BatchError):  # as above
+                    self._jobs.end_others()
 
     def close(self) -> None:
         """Ends the thread; jobs that have not ended keep running, for another driver to take over."""
         if self._jobs is not None:
+            self._jobs.api.limit_patience(_CANCEL_PATIENCE_SECONDS)
             self._stop(self._jobs)
             self._jobs.close()
 

@@ -12,17 +12,21 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import chain
 
-from k8sflow.aws import diagnosis
-from k8sflow.aws.api import MOST_DESCRIBED, BatchApi
-from k8sflow.aws.outcome import CANCELLED, JobEnd, JobState, Running, Waiting
+from k8sflow.aws import api_errors, diagnosis
+from k8sflow.aws.api import MOST_DESCRIBED, BatchApi, LostAnswerError
+from k8sflow.aws.names import job_prefix
+from k8sflow.aws.outcome import CANCELLED, REPLACED, JobEnd, JobState, Running, Waiting
+from k8sflow.debug_log import DebugLog
 from k8sflow.errors import BatchError
 from k8sflow.executors.backlog import Backlog
-from k8sflow.executors.base import Emit, Finished, Queued, Started
+from k8sflow.executors.base import Emit, Finished, Output, Queued, Started
 from k8sflow.executors.batch.earlier import EarlierJob, earlier_jobs
 from k8sflow.executors.batch.job import JobInBatch, TaskInJob
+from k8sflow.executors.batch.live import end_all, end_named
 from k8sflow.executors.batch.output import StoredOutput
 from k8sflow.executors.batch.queues import Queues
 from k8sflow.executors.batch.results import Results
+from k8sflow.executors.batch.strays import Strays
 from k8sflow.executors.batch.submission import MOST_CHILDREN, definition_of, in_requests, request_of
 from k8sflow.executors.context import RunContext
 from k8sflow.flow.decorators.batch_options import BatchOptions
@@ -41,6 +45,7 @@ _POLL_GROWTH = 1.15
 _CHILDREN_SECONDS = 45.0
 _AT_ONCE = 16
 _SMALLEST_ARRAY = 2
+_log = DebugLog(__name__)
 
 
 class Jobs:
@@ -66,6 +71,8 @@ class Jobs:
         self._followed: dict[tuple[TaskName, int], StoredOutput] = {}
         self._woken = threading.Event()
         self._is_stopping = threading.Event()
+        self._is_ending = threading.Event()
+        self._strays = Strays(api)
         self._poll_seconds = _FIRST_POLL_SECONDS
         self._has_news = False
         self._pool = ThreadPoolExecutor(_AT_ONCE, "k8sflow-batch-store")
@@ -87,8 +94,7 @@ class Jobs:
             BatchError: AWS Batch can't be used any more.
         """
         record = self.context.record
-        queues = [self._queue_name(options) for options in self.context.batch.values()]
-        self._earlier = earlier_jobs(self.api, queues, record.flow, record.run)
+        self._earlier = earlier_jobs(self.api, self._queue_names, record.flow, record.run)
         due = 0.0
         while not self._is_stopping.is_set():
             self._woken.clear()
@@ -96,8 +102,9 @@ class Jobs:
             if self._jobs and time.monotonic() >= due:
                 due = time.monotonic() + self.poll()
             again = self._fill()  # after the poll, which makes room
+            self._strays.end()
             waits = [due] if self._jobs else []
-            waits += [again] if again is not None else []
+            waits += [each for each in (again, self._strays.due) if each is not None]
             self._woken.wait(max(0.0, min(waits) - time.monotonic()) if waits else None)
 
     def poll(self) -> float:
@@ -122,10 +129,32 @@ class Jobs:
         return max(self._poll_seconds, wide) * JITTER.uniform(0.8, 1.2)
 
     def send_ends(self) -> None:
-        """Terminates every job that has not ended; called in any thread."""
-        for job in list(self._jobs.values()):
+        """Terminates every job of the run that has not ended; called in any thread.
+
+        Raises:
+            BatchError: One can't be terminated; the others are.
+        """
+        self._is_ending.set()  # a job whose submit is in flight is terminated when its id is known
+        jobs = list(self._jobs.values())
+        for job in jobs:
             job.is_ending = True
-            self.api.terminate(job.id, CANCELLED)
+        with contextlib.ExitStack() as calls:  # which does the second even if the first raises
+            calls.callback(self.end_others)
+            calls.callback(end_all, self.api, [job.id for job in jobs])
+
+    def end_others(self) -> list[str]:
+        """Terminates the jobs of the run that it doesn't wait for: an earlier driver's, and those of lost answers.
+
+        Returns:
+            Their ids; none where nothing else of the run is left.
+        """
+        record = self.context.record
+        return end_named(self.api, self._queue_names, job_prefix(flow=record.flow, run=record.run), [*self._jobs])
+
+    @property
+    def has_strays(self) -> bool:
+        """True if there may be jobs whose submits had no answer."""
+        return bool(self._strays.new)
 
     def cancel(self) -> None:
         """Terminates the jobs, waits until none of them runs, and finishes what is unfinished as cancelled.
@@ -136,19 +165,18 @@ class Jobs:
         self.send_ends()
         started = time.monotonic()
         is_by_child = False
-        while self._jobs:
+        while left := [*self._jobs] or self.end_others() or self._strays.new:
             waited = time.monotonic() - started
             if waited > CANCEL_SECONDS:
                 raise BatchError(
                     f"{CANCEL_SECONDS:.0f} s after they were terminated, jobs of the run are still not over: "
-                    f"{', '.join(self._jobs)}.",
+                    f"{', '.join(left)}.",
                     advice="Their instances may not answer; see them in the console of AWS Batch.",
                 )
             if waited > _CHILDREN_SECONDS and not is_by_child:
                 is_by_child = True
-                for job in self._jobs.values():
-                    for each in job.ids()[:MOST_DESCRIBED] if job.size > 1 else ():
-                        self.api.terminate(each, CANCELLED)
+                arrays = [job for job in self._jobs.values() if job.size > 1]
+                end_all(self.api, [each for job in arrays for each in job.ids()[:MOST_DESCRIBED]])
             time.sleep(self._poll_while_ending())
         cancelled = container_ends.cancelled()
         for spec in (*chain.from_iterable(self._submitted), *self._backlog.clear()):
@@ -178,7 +206,8 @@ class Jobs:
         if found is None:
             return False
         options = self._options_of(spec)
-        job = self._jobs.setdefault(found.id, JobInBatch(found.id, options, self._queues.find(found.queue), found.size))
+        new = JobInBatch(found.id, options, self._queues.find(found.queue), found.size, spec.nodes)
+        job = self._jobs.setdefault(found.id, new)
         job.add(found.index, spec)
         return True
 
@@ -188,8 +217,11 @@ class Jobs:
             tasks = self._backlog.take(time.monotonic(), room)
             if tasks is None:
                 return self._backlog.next_due()
-            for part in in_requests(tasks):
-                self._start(part)
+            for part in in_requests(self.context, tasks, self._options_of(tasks.template)):
+                if self._is_stopping.is_set():
+                    self._submitted.append(part)
+                else:
+                    self._start(part)
         return None
 
     @property
@@ -201,21 +233,42 @@ class Jobs:
 
     def _start(self, tasks: TaskBatch) -> None:
         options = self._options_of(tasks.template)
+        name = self._queue_name(options)
         try:
-            queue = self._queues.find(self._queue_name(options))
+            queue = self._queues.find(name)
+            if (misfit := queue.misfit(options)) is not None:  # as with more memory after it ran out of it
+                self._refuse(tasks, diagnosis.job_refused(misfit.summary, misfit.resolution, is_final=True))
+                return
             definition = self._definition(tasks, options, is_fargate=queue.is_fargate)
-            job = self.api.submit(request_of(self.context, tasks, options, self._queue_name(options), definition))
+            request = request_of(self.context, tasks, options, name, definition, is_fargate=queue.is_fargate)
+            submitted = self.api.submit(request)
+        except LostAnswerError as error:
+            self._strays.add(name, str(request["jobName"]))
+            self._refuse(tasks, diagnosis.submit_unknown(str(error)))
+            return
         except BatchError as error:
             detail = f"{error.summary}\n{error.cause}".strip()
-            refused = diagnosis.job_refused(detail, error.advice, is_final=bool(error.code))
-            for spec in tasks:
-                self._emit(Finished(spec, refused))
+            self._refuse(tasks, diagnosis.job_refused(detail, error.advice, is_final=api_errors.is_final(error)))
             return
-        is_array = len(tasks) > 1 and tasks.template.nodes == 1
-        self._jobs[job] = JobInBatch(job, options, queue, len(tasks) if is_array else 1)
+        job, is_array = submitted.job, len(tasks) > 1 and tasks.template.nodes == 1
+        if not submitted.is_alone:
+            self._strays.add(name, str(request["jobName"]), job)
+        self._jobs[job] = JobInBatch(job, options, queue, len(tasks) if is_array else 1, tasks.template.nodes)
         for index, spec in enumerate(tasks):
             self._jobs[job].add(index, spec)
         self._poll_seconds = _FIRST_POLL_SECONDS
+        if self._is_ending.is_set():
+            self._try_to_end(job, CANCELLED)
+
+    def _refuse(self, tasks: TaskBatch, result: TaskResult) -> None:
+        for spec in tasks:
+            self._emit(Finished(spec, result))
+
+    def _try_to_end(self, job: str, reason: str) -> None:
+        try:
+            self.api.terminate(job, reason)
+        except BatchError as error:  # best effort: it is cancelled once more, or over already
+            _log.debug("The job %s can't be terminated: %r", job, error)
 
     def _definition(self, tasks: TaskBatch, options: BatchOptions, *, is_fargate: bool) -> str:
         if options.job_definition is not None:
@@ -232,6 +285,10 @@ class Jobs:
         options = self.context.batch[spec.name.step]
         return replace(options, memory=spec.memory) if spec.memory else options
 
+    @property
+    def _queue_names(self) -> list[str]:
+        return [self._queue_name(options) for options in self.context.batch.values()]
+
     def _queue_name(self, options: BatchOptions) -> str:
         return str(options.queue)
 
@@ -243,7 +300,9 @@ class Jobs:
         documents = {str(document["jobId"]): document for document in self.api.describe_jobs(list(of))}
         for described, job in asked:
             document = documents.get(described)
-            states = job.missed(described) if document is None else job.take(document)
+            states = [*(job.missed(described) if document is None else job.take(document))]
+            if states and (document is None or job.is_ended_by_node):  # it runs, or may, and its tasks will run again
+                self._try_to_end(job.id if document is not None else described, REPLACED)
             for task, state in states:
                 yield job, task, state
 
@@ -277,18 +336,18 @@ class Jobs:
     def _finish(self, ended: Iterable[tuple[JobInBatch, TaskInJob, JobEnd]]) -> None:
         """Reports the ends of tasks, with the rest of their output."""
 
-        def read(found: tuple[JobInBatch, TaskInJob, JobEnd]) -> TaskResult:
+        def read(found: tuple[JobInBatch, TaskInJob, JobEnd]) -> tuple[TaskResult, list[Output]]:
             job, task, end = found
-            return self._results.of(task.spec, end, job.options)
+            result = self._results.of(task.spec, end, job.options)
+            output = self._followed.get((task.spec.name, task.spec.attempt))
+            if output is not None:
+                return result, [*output.new()]
+            is_shown = task.is_running and result.outcome.is_failure
+            return result, [*StoredOutput(self.context.run_store, task.spec).end()] if is_shown else []
 
         ended = list(ended)
-        for (job, task, _), result in zip(ended, self._pool.map(read, ended), strict=True):
-            output = self._followed.pop((task.spec.name, task.spec.attempt), None)
-            if output is not None:
-                rest = output.new()
-            else:
-                late = StoredOutput(self.context.run_store, task.spec)
-                rest = late.end() if task.is_running and result.outcome.is_failure else iter(())
+        for (job, task, _), (result, rest) in zip(ended, self._pool.map(read, ended), strict=True):
+            self._followed.pop((task.spec.name, task.spec.attempt), None)
             for each in rest:
                 self._emit(each)
             self._end(job, task, result)

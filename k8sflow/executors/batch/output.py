@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import get_args
 
-from k8sflow.errors import StorageError
+from k8sflow.errors import AccessError, StorageError
 from k8sflow.executors.base import Output
 from k8sflow.storage.run_store import RunStore
 from k8sflow.task.host.framing import OutputStream
@@ -30,10 +30,10 @@ class StoredOutput:
         self._read: dict[OutputStream, int] = dict.fromkeys(get_args(OutputStream), 0)
 
     def new(self) -> Iterator[Output]:
-        """The output that was uploaded since the last call; nothing while the store can't be reached."""
+        """The output that was uploaded since the last call; nothing while the store can't be read."""
         name = self._spec.name
         for stream, start in self._read.items():
-            with suppress(StorageError):
+            with suppress(StorageError, AccessError):
                 data = self._run_store.read_log(name.step, name.id, self._spec.attempt, stream, start)
                 self._read[stream] = start + len(data)
                 if data:
@@ -43,7 +43,7 @@ class StoredOutput:
         """The last lines, if it is long."""
         name = self._spec.name
         for stream in self._read:
-            with suppress(StorageError):
+            with suppress(StorageError, AccessError):
                 marks = self._run_store.read_marks(name.step, name.id, self._spec.attempt, stream)
                 late = [mark.offset for mark in marks if marks[-1].offset - mark.offset <= _END_BYTES]
                 self._read[stream] = late[0] if late else 0

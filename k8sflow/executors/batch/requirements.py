@@ -79,7 +79,9 @@ def check_queues(
         queue = queues.find(options.queue)
         if (mistake := queue.mistake()) is not None:
             raise ConfigurationError(mistake.summary, cause=mistake.detail, advice=mistake.resolution)
-        misfit = queue.misfit(options) or (queue.misfit_of_nodes(options) if step in together else None)
+        misfit = queue.misfit(options) or queue.misfit_of_growth(options)
+        if step in together:
+            misfit = misfit or queue.misfit_of_nodes(options)
         if misfit is not None:
             raise _misfit(step, misfit)
 

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import replace
 
-from k8sflow.aws.definition import DEFAULT_DEADLINE_SECONDS, TASKS_PARAMETER, Definition, resources, variables
+from k8sflow.aws.definition import (
+    DEFAULT_DEADLINE_SECONDS,
+    MEMORY_VARIABLE,
+    TASKS_PARAMETER,
+    Definition,
+    resources,
+    variables,
+)
 from k8sflow.aws.document import Document
 from k8sflow.aws.names import job_name
+from k8sflow.errors import BatchError
 from k8sflow.executors.agent_words import environment, task_arguments
 from k8sflow.executors.context import RunContext
 from k8sflow.flow.decorators.batch_options import BatchOptions
@@ -17,8 +26,9 @@ from k8sflow.task.host.launch import agent_words
 
 # https://docs.aws.amazon.com/batch/latest/userguide/array_jobs.html
 MOST_CHILDREN = 10_000
-# AWS Batch takes 30 KiB for a request; what the tasks don't need is for the rest of it.
-_MOST_TASKS_BYTES = 20 << 10
+# ECS takes 8192 characters for the JSON of the overrides of a job:
+# https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_TaskOverride.html
+_MOST_OVERRIDES = 7_500
 # https://docs.aws.amazon.com/batch/latest/userguide/using-tags.html
 _NOT_IN_TAGS = re.compile(r"[^\w .:/=+@-]")
 _LONGEST_TAG = 256
@@ -43,7 +53,15 @@ def definition_of(context: RunContext, tasks: TaskBatch, options: BatchOptions, 
     return Definition(options, environment(context.settings), is_fargate, nodes, words)
 
 
-def request_of(context: RunContext, tasks: TaskBatch, options: BatchOptions, queue: str, definition: str) -> Document:
+def request_of(
+    context: RunContext,
+    tasks: TaskBatch,
+    options: BatchOptions,
+    queue: str,
+    definition: str,
+    *,
+    is_fargate: bool = False,
+) -> Document:
     """The request for the job of some tasks: an array job where there are several, which don't run together.
 
     Args:
@@ -52,6 +70,10 @@ def request_of(context: RunContext, tasks: TaskBatch, options: BatchOptions, que
         options: The options of their step.
         queue: The job queue.
         definition: The ARN of the job definition.
+        is_fargate: Whether they run on Fargate.
+
+    Raises:
+        BatchError: The request is longer than AWS allows.
     """
     first = tasks.template
     request: Document = {
@@ -67,14 +89,34 @@ def request_of(context: RunContext, tasks: TaskBatch, options: BatchOptions, que
     }
     if first.nodes > 1:
         return {**request, "parameters": {TASKS_PARAMETER: tasks.to_json()}}
-    overrides: Document = {"command": _command(context, tasks, options)}
-    if first.memory:
-        options = replace(options, memory=first.memory)
-    if first.memory or options.job_definition is not None:
-        overrides["resourceRequirements"] = resources(options)
-        overrides["environment"] = variables(options, environment(context.settings))
+    overrides = _overrides(context, tasks, options, is_fargate=is_fargate)
+    if (length := _length(overrides)) > _MOST_OVERRIDES:
+        raise BatchError(
+            f"the command and the variables of the job have {length} characters, and AWS takes {_MOST_OVERRIDES}.",
+            advice="Set fewer or shorter variables (env of @batch, vars of @environment).",
+            code="TooLong",
+        )
     array = {"arrayProperties": {"size": len(tasks)}} if len(tasks) > 1 else {}
     return {**request, **array, "containerOverrides": overrides}
+
+
+def _overrides(context: RunContext, tasks: TaskBatch, options: BatchOptions, *, is_fargate: bool = False) -> Document:
+    """The part of a job that its definition lacks: its command, and more memory; for one of the user's, everything."""
+    found: Document = {"command": _command(context, tasks, options)}
+    memory = tasks.template.memory
+    if memory:
+        options = replace(options, memory=memory)
+    if options.job_definition is not None:
+        found["environment"] = variables(options, environment(context.settings))
+    elif memory:  # the definition has the other variables
+        found["environment"] = [each for each in variables(options, {}) if each["name"] == MEMORY_VARIABLE]
+    if "environment" in found:
+        found["resourceRequirements"] = resources(options, is_fargate=is_fargate)
+    return found
+
+
+def _length(overrides: Document) -> int:
+    return len(json.dumps(overrides))
 
 
 def tasks_of(job: Document) -> TaskBatch | None:
@@ -87,14 +129,15 @@ def tasks_of(job: Document) -> TaskBatch | None:
         return None
 
 
-def in_requests(tasks: TaskBatch) -> Iterator[TaskBatch]:
+def in_requests(context: RunContext, tasks: TaskBatch, options: BatchOptions) -> Iterator[TaskBatch]:
     """The tasks in as many parts as it takes for each to fit into a request: scattered branches need more room."""
-    if len(tasks) == 1 or tasks.template.nodes > 1 or len(tasks.to_json()) <= _MOST_TASKS_BYTES:
+    is_whole = len(tasks) == 1 or tasks.template.nodes > 1
+    if is_whole or _length(_overrides(context, tasks, options)) <= _MOST_OVERRIDES:
         yield tasks
         return
     middle = len(tasks) // 2
     for part in (tasks[:middle], tasks[middle:]):
-        yield from in_requests(TaskBatch.of(part))
+        yield from in_requests(context, TaskBatch.of(part), options)
 
 
 def _command(context: RunContext, tasks: TaskBatch, options: BatchOptions) -> list[str]:

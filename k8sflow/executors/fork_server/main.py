@@ -31,6 +31,7 @@ from k8sflow.storage.open_store import open_store
 from k8sflow.storage.patience import FIRST_ANSWER_SECONDS, Patience, say
 from k8sflow.storage.records import RunRecord
 from k8sflow.task import moments, streams
+from k8sflow.task.conventions import Surroundings
 from k8sflow.task.failure import unloadable
 from k8sflow.task.host import pod_environment
 from k8sflow.task.inside.entry import PendingTask, finish_threads
@@ -181,10 +182,10 @@ class _Served:
                 self._run_by_name(pending, namespace)
         except SystemExit as end:
             if pending.code is None:
-                pending.report(unloadable(self._file, end, in_pod=False))
+                pending.report(unloadable(self._file, end, Surroundings.PROCESS))
         except BaseException as error:  # noqa: BLE001  the boundary to the user's file
             if pending.code is None:
-                pending.report(unloadable(self._file, error, in_pod=False))
+                pending.report(unloadable(self._file, error, Surroundings.PROCESS))
             else:
                 sys.excepthook(type(error), error, error.__traceback__)
         finish_threads(pending.threads)

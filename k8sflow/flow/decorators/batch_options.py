@@ -181,7 +181,9 @@ def merge_batch(*options: BatchOptions) -> BatchOptions:
 
 
 def mebibytes(amount: str) -> int:
-    """An amount of memory in MiB, the unit of AWS Batch, rounded up; a plain number of ``@resources`` is one of MiB."""
-    if amount.endswith("M"):
-        return int(Decimal(amount[:-1]).to_integral_value(ROUND_CEILING))
-    return int((quantity.parse(amount) / _MIB).to_integral_value(ROUND_CEILING))
+    """An amount of memory in MiB, the unit of AWS Batch, rounded up; a plain number of ``@resources`` is one of MiB.
+
+    As a quantity, that is written with M or, unless it is a whole one, with k.
+    """
+    unit = Decimal(1000) ** 2 if amount.endswith(("M", "k")) else _MIB
+    return int((quantity.parse(amount) / unit).to_integral_value(ROUND_CEILING))

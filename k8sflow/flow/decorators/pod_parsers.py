@@ -171,7 +171,7 @@ def folder(value: object) -> str:
     """The absolute path of a folder in the pod."""
     found = text(value)
     if not found.startswith("/") or found.rstrip("/") == "" or ":" in found or ".." in found.split("/"):
-        raise ValueError(f"{value!r} is not the absolute path of a folder in the pod, such as /data")
+        raise ValueError(f"{value!r} is not the absolute path of a folder in the container, such as /data")
     return found.rstrip("/")
 
 

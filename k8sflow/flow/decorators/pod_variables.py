@@ -51,7 +51,7 @@ def check_names(names: Iterable[str]) -> None:
                 "@kubernetes(secrets=…), or use @secrets"
             )
         if name in _OF_THE_POD:
-            raise ValueError(f"{name} is set by k8sflow in each pod")
+            raise ValueError(f"{name} is set by k8sflow in each pod and job")
         if name in _SETTINGS:
             raise ValueError(
                 f"{name} is a setting by which the task stores its result; set it where the run is started"

@@ -103,7 +103,7 @@ def read_secrets(source: SecretSource, role: str | None, environment: Mapping[st
             if missing := [name for name in names if name not in environment]:
                 raise ConfigurationError(
                     f"@secrets: the environment has no {', '.join(missing)}.",
-                    advice="Set it where the step runs; in a pod, by @kubernetes or by the image.",
+                    advice="Set it where the step runs; in a pod or a job, by @kubernetes, @batch or the image.",
                 )
             return {name: environment[name] for name in names}
         case _:

@@ -1,4 +1,4 @@
-"""``run --dry-run``: the objects that a run would create, as YAML for ``kubectl apply``."""
+"""``run --dry-run``: what a run would create, as YAML: objects for ``kubectl apply``, and requests to AWS Batch."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import replace
 import yaml
 
 from k8sflow.errors import RunError
+from k8sflow.executors.batch.requirements import check_options
 from k8sflow.executors.context import RunContext
 from k8sflow.executors.kubernetes.pods import job_name, task_job
 from k8sflow.executors.kubernetes.requirements import open_bucket
@@ -18,6 +19,7 @@ from k8sflow.kubernetes import flowrun
 from k8sflow.kubernetes.job import job_manifest
 from k8sflow.kubernetes.manifest import Manifest
 from k8sflow.kubernetes.service import service_manifest
+from k8sflow.runtime.commands import batch_requests
 from k8sflow.runtime.commands.create import check_executors, check_names, new_record
 from k8sflow.runtime.placement import Placement
 from k8sflow.runtime.request import RunRequest, code_folder
@@ -26,12 +28,12 @@ from k8sflow.storage.run_store import RunStore
 from k8sflow.task.batch import TaskBatch
 from k8sflow.task.spec import TaskName, TaskSpec
 
-# A step under @parallel is shown with so many processes: only a run knows their number.
+# A step under @parallel, or an array job, is shown with so many processes: only a run knows their number.
 _SHOWN_PROCESSES = 2
 
 
 def manifests(request: RunRequest) -> str:
-    """The manifests of a run that is not started: nothing is stored, and no cluster is asked.
+    """The manifests and requests of a run that is not started: nothing is stored, and neither system is asked.
 
     Raises:
         K8sflowError: The run couldn't be started, or runs on this machine alone.
@@ -40,16 +42,19 @@ def manifests(request: RunRequest) -> str:
     placement = Placement.of(definition, request.decorators, request.settings)
     check_executors(request, definition, placement)
     check_names(request)
-    if not placement.uses_kubernetes:
+    if not placement.is_remote:
         raise RunError(
-            "--dry-run prints the manifests of a run on Kubernetes, and every step of this one runs on this machine.",
-            advice="Add --with kubernetes, or @kubernetes to a step.",
+            "--dry-run prints what a run creates on Kubernetes or AWS Batch, and every step of this one runs on this "
+            "machine.",
+            advice="Add --with kubernetes or --with batch, or @kubernetes or @batch to a step.",
         )
+    check_options(placement.batch)
     settings = placement.inside(request.settings)
-    store = open_bucket(settings)
+    store = open_bucket(settings, system="Kubernetes" if placement.uses_kubernetes else "AWS Batch")
     record = replace(
         new_record(definition, {}, request.run_id),
         pods=placement.pods,
+        batch=placement.batch,
         policies=placement.policies,
         package=package.build(code_folder(request.flow)).sha256,
     )
@@ -59,23 +64,31 @@ def manifests(request: RunRequest) -> str:
         run_store=RunStore(store, record.flow, record.run),
         settings=settings,
         pods=placement.pods,
+        batch=placement.batch,
         policies=placement.policies,
     )
+    owner: Manifest | None = None
     if request.is_detached:
         owner = flowrun.flowrun_manifest(record, request.settings, placement.namespace, store.url)
-    else:
+    elif placement.uses_kubernetes:
         owner = owner_manifest(RunObjects.of(context))
     return "---\n".join(_documents(context, owner))
 
 
-def _documents(context: RunContext, owner: Manifest) -> Iterator[str]:
+def _documents(context: RunContext, owner: Manifest | None) -> Iterator[str]:
     graph = context.record.graph
-    yield f"# The owner of the run's objects; a run adds the reference to it to each Job.\n{_yaml(owner)}"
+    if owner is not None:
+        yield f"# The owner of the run's objects; a run adds the reference to it to each Job.\n{_yaml(owner)}"
     flow, run, namespace = context.record.flow, context.record.run, context.settings.kubernetes_namespace
     if any(graph[step].is_parallel for step in context.pods):
         service = service_manifest(flow=flow, run=run, namespace=namespace)
         yield f"# The Service by which the pods of steps under @parallel find each other.\n{_yaml(service)}"
+    definitions: set[str] = set()
     for step in graph.nodes:
+        if step in context.batch:
+            requests = batch_requests.requests_of(context, _tasks(context, step), definitions)
+            yield f"# {batch_requests.about(graph, step)}\n{_yaml(requests)}"
+            continue
         if step not in context.pods:
             yield f"# Step {step} runs on this machine.\n"
             continue
@@ -85,10 +98,12 @@ def _documents(context: RunContext, owner: Manifest) -> Iterator[str]:
 
 
 def _tasks(context: RunContext, step: str) -> TaskBatch:
-    """The tasks of the step's first Job: of a step under ``@parallel`` the first two, which run together."""
-    graph, nodes = context.record.graph, _SHOWN_PROCESSES if context.record.graph[step].is_parallel else 1
+    """The tasks of the step's first Job or job: the first two, where they run together or are an array."""
+    graph = context.record.graph
+    nodes = _SHOWN_PROCESSES if graph[step].is_parallel else 1
     path = (0,) * graph.depth(step)
-    paths = [(*path[:-1], index) for index in range(nodes)] if nodes > 1 else [path]
+    is_array = step in context.batch and bool(path)
+    paths = [(*path[:-1], index) for index in range(_SHOWN_PROCESSES)] if nodes > 1 or is_array else [path]
     flow, run = context.record.flow, context.record.run
     return TaskBatch.of([TaskSpec(flow, run, TaskName(step, each), nodes=nodes) for each in paths])
 

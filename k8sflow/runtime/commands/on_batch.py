@@ -6,78 +6,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from k8sflow.aws.api import MOST_DESCRIBED, BatchApi, Boto3Api
-from k8sflow.aws.document import Document
+from k8sflow.aws.api import BatchApi, Boto3Api
 from k8sflow.aws.names import flow_prefix, job_prefix
-from k8sflow.aws.outcome import CANCELLED
 from k8sflow.config import Settings
 from k8sflow.errors import ConfigurationError
+from k8sflow.executors.batch.live import LiveJob, end_named, live_jobs
 from k8sflow.executors.batch.queues import Queues
-from k8sflow.executors.batch.submission import tasks_of
 from k8sflow.flow.compile import checked
 from k8sflow.flow.definition import FlowDefinition
 from k8sflow.runtime.lookup import Runs, runs_of
 from k8sflow.runtime.placement import Placement
 from k8sflow.storage.records import RunRecord
 from k8sflow.storage.run_store import RunStore
-from k8sflow.task.batch import TaskBatch
 
 _PATIENCE_SECONDS = 10.0
-_ENDED = ("SUCCEEDED", "FAILED")
-
-
-@dataclass(frozen=True)
-class LiveJob:
-    """A job with its tasks, as AWS Batch describes it.
-
-    Args:
-        tasks: Its tasks.
-        document: Its description.
-    """
-
-    tasks: TaskBatch
-    document: Document
-
-    @property
-    def id(self) -> str:
-        """AWS Batch's id of it."""
-        return str(self.document["jobId"])
-
-    @property
-    def run(self) -> str:
-        """The run's id."""
-        return self.tasks.template.run
-
-    @property
-    def created(self) -> float:
-        """The time of its submission, in seconds since 1970."""
-        return float(self.document.get("createdAt") or 0) / 1000
-
-    @property
-    def is_over(self) -> bool:
-        """True if nothing of it runs or will."""
-        counts = self._children
-        if any(counts.values()):
-            return not any(count for status, count in counts.items() if status not in _ENDED)
-        return self.document.get("status") in _ENDED
-
-    @property
-    def state(self) -> str:
-        """Its state in lower case; of an array job, the number of children in each."""
-        counts = {status: count for status, count in self._children.items() if count}
-        if counts:
-            return ", ".join(f"{count} {status.lower()}" for status, count in sorted(counts.items()))
-        return str(self.document.get("status")).lower()
-
-    @property
-    def why(self) -> str:
-        """AWS Batch's reason for its state; empty if it has none."""
-        return str(self.document.get("statusReason") or "")
-
-    @property
-    def _children(self) -> dict[str, int]:
-        found: dict[str, int] = (self.document.get("arrayProperties") or {}).get("statusSummary") or {}
-        return found
 
 
 @dataclass(frozen=True)
@@ -122,14 +64,9 @@ class OnBatch:
         """The jobs of one run or of all, also those that ended not long ago."""
         flow = self.runs.flow
         prefix = flow_prefix(flow) if run is None else job_prefix(flow=flow, run=run)
-        for queue in self.queues:
-            ids = [str(job["jobId"]) for job in self.api.jobs_named(queue, prefix)]
-            ids = [each for each in ids if ":" not in each and "#" not in each]
-            for start in range(0, len(ids), MOST_DESCRIBED):
-                for document in self.api.describe_jobs(ids[start : start + MOST_DESCRIBED]):
-                    tasks = tasks_of(document)
-                    if tasks is not None and tasks.template.flow == flow and run in {None, tasks.template.run}:
-                        yield LiveJob(tasks, document)
+        for job in live_jobs(self.api, self.queues, prefix):
+            if job.tasks.template.flow == flow and run in {None, job.run}:
+                yield job
 
     def has_steps(self, record: RunRecord) -> bool:
         """True if a step of the run has jobs."""
@@ -139,11 +76,11 @@ class OnBatch:
         """Does nothing: the queues have been looked up."""
 
     def end(self, run: RunStore) -> None:
-        """Terminates the run's jobs.
+        """Terminates the run's jobs, also in queues that the flow and the settings no longer name.
 
         Raises:
-            BatchError: They may not be terminated.
+            BatchError: One may not be terminated; the others are.
         """
-        for job in self.work(run.run):
-            if not job.is_over:
-                self.api.terminate(job.id, CANCELLED)
+        wanted = {options.queue for options in run.read().batch.values() if options.queue is not None}
+        recorded = [name for name in sorted(wanted - {*self.queues}) if self.api.queue(name) is not None]
+        end_named(self.api, [*self.queues, *recorded], job_prefix(flow=self.runs.flow, run=run.run))

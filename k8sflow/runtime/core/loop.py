@@ -125,9 +125,7 @@ class Loop:
                 return RunResult(RunEnd.SUCCEEDED)  # the signal came too late: the last task had its result
             raise
         if not result.is_success:
-            self._inbox.close()
-            for executor in self._executors.values():
-                executor.end()
+            self._leave(lambda executor: executor.end())
         return result
 
     def _drive(self, state: State) -> RunResult:
@@ -219,14 +217,17 @@ class Loop:
         return False
 
     def _close(self) -> None:
-        self._inbox.close()
-        for executor in self._executors.values():
-            executor.close()
+        self._leave(lambda executor: executor.close())
 
     def _stop_all(self) -> None:
+        self._leave(lambda executor: executor.cancel())
+
+    def _leave(self, how: Callable[[Executor], None]) -> None:
+        """Leaves every executor, even if one of them raises."""
         self._inbox.close()
-        for executor in self._executors.values():
-            executor.cancel()
+        with contextlib.ExitStack() as calls:
+            for executor in reversed([*self._executors.values()]):
+                calls.callback(how, executor)
 
     def _record(self, task: TaskSpec, result: TaskResult) -> None:
         """Writes how an execution failed, where it could not do so itself: the next driver has to count it."""

@@ -34,13 +34,18 @@ def examine(settings: Settings, folder: Path, *, with_pod: bool, timeout_seconds
     try:
         access = load_access(settings.kubernetes_context, os.environ)
     except K8sflowError as error:
-        yield cluster.SECTION.failed("kubeconfig", error)
+        if settings.batch_queue:
+            yield cluster.SECTION.skipped("kubeconfig", f"{error.summary} Runs on AWS Batch need none.")
+        else:
+            yield cluster.SECTION.failed("kubeconfig", error)
+        yield from _batch(settings)
         yield from _bucket(settings)
         return
     is_usable = True
     for row in asyncio.run(_cluster(access, settings)):
         is_usable = is_usable and row.status is not Status.FAILED
         yield row
+    yield from _batch(settings)
     yield from _bucket(settings)
     if not with_pod:
         return
@@ -56,6 +61,13 @@ async def _cluster(access: ClusterAccess, settings: Settings) -> list[ChecklistR
             return [row async for row in cluster.rows(api, settings)]
         except K8sflowError as error:
             return [cluster.SECTION.failed("API server", error)]
+
+
+def _batch(settings: Settings) -> Iterator[ChecklistRow]:
+    if settings.batch_queue:
+        from k8sflow.runtime.doctor import on_batch  # noqa: PLC0415  few users have AWS Batch
+
+        yield from on_batch.rows(settings)
 
 
 def _bucket(settings: Settings) -> Iterator[ChecklistRow]:

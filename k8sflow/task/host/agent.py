@@ -37,7 +37,7 @@ from k8sflow.storage.patience import FIRST_ANSWER_SECONDS, FIRST_CONTACT_SECONDS
 from k8sflow.storage.run_store import RunStore
 from k8sflow.task import moments, streams
 from k8sflow.task.batch import TaskBatch
-from k8sflow.task.conventions import MAIN_ADDRESS_VARIABLE, RESULT_FD_VARIABLE
+from k8sflow.task.conventions import MAIN_ADDRESS_VARIABLE, RESULT_FD_VARIABLE, Surroundings
 from k8sflow.task.failure import has_entered, never_reached, not_stored, unloadable
 from k8sflow.task.host import pod_environment
 from k8sflow.task.host.become import become_task
@@ -58,7 +58,6 @@ CODE_FOLDER = "code"
 INDEX_VARIABLE = "JOB_COMPLETION_INDEX"
 _LINGER_SECONDS = 0.25
 _OUTPUTS: tuple[OutputStream, ...] = ("stdout", "stderr")
-_TERMINATED = failed(Outcome.CANCELLED, "its pod was sent SIGTERM")
 _EXIT_CODES = {Outcome.SUCCEEDED: 0, Outcome.OUT_OF_MEMORY: 137, Outcome.CANCELLED: 143}
 # Native libraries that would start a thread for each core of the node, not of the pod.
 _THREAD_VARIABLES = (
@@ -71,8 +70,8 @@ _THREAD_VARIABLES = (
 )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the agent, and returns the container's exit code."""
+def read_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The options of the agent, from its command line."""
     parser = argparse.ArgumentParser(prog="k8sflow.task.host.agent")
     parser.add_argument("tasks", help="the tasks of the Job as JSON; of several, the pod has the one of its index")
     parser.add_argument("--store", required=True)
@@ -88,7 +87,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--peers-timeout", type=float, default=0.0, help="seconds in which all of them have to come")
     parser.add_argument("--spot", default="", help="the cloud whose spot notices are looked for")
     parser.add_argument("--trace", action="store_true", help="store the times of the task's moments")
-    options = parser.parse_args(arguments)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the agent, and returns the container's exit code."""
+    options = read_options(arguments)
     if options.trace:
         moments.note_process()
         moments.note("agent")
@@ -103,11 +107,11 @@ def _run_task(options: argparse.Namespace, spec: TaskSpec) -> int:
     # Every other task follows one that has reached the bucket; what can't be reached then is an outage.
     is_first = not spec.inputs and not spec.attempt and spec.name.step != EXIT_HOOK_STEP
     try:
-        store = _open(options, FIRST_CONTACT_SECONDS if is_first else FIRST_ANSWER_SECONDS)
+        store = open_bucket(options, FIRST_CONTACT_SECONDS if is_first else FIRST_ANSWER_SECONDS)
         run_store = RunStore(store, spec.flow, spec.run)
         _fetch(store, options)
     except UnreachableError as error:
-        return _reported(never_reached(error) if is_first else not_stored(error))
+        return _reported(never_reached(error, Surroundings.of_agent()) if is_first else not_stored(error))
     except K8sflowError as error:
         return _reported(not_stored(error))
     try:
@@ -131,7 +135,7 @@ def _run_tasks(options: argparse.Namespace, tasks: TaskBatch) -> int:
     def start(pipes: Mapping[Stream, int]) -> NoReturn:
         # In the child, so that the agent has no client of the bucket in its memory.
         try:
-            _fetch(_open(options, FIRST_ANSWER_SECONDS), options)
+            _fetch(open_bucket(options, FIRST_ANSWER_SECONDS), options)
         except K8sflowError as error:
             os.write(pipes["result"], not_stored(error).to_termination_message().encode())
             os._exit(1)
@@ -153,7 +157,7 @@ def _meet(options: argparse.Namespace, spec: TaskSpec) -> None:
         MissingPeersError: Some of them don't come.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(_EXIT_CODES[Outcome.CANCELLED]))
-    address = wait_for_peers(options.peers, spec, options.peers_timeout, _write_line)
+    address = wait_for_peers(options.peers, spec, options.peers_timeout, write_line)
     os.environ[MAIN_ADDRESS_VARIABLE] = address
 
 
@@ -242,7 +246,9 @@ class _Host:
         self._run_store.store.limit_patience(self._preemption.storing_seconds)
         if self._process is None:
             return
-        self._process.ended_for = self._process.ended_for or _TERMINATED
+        self._process.ended_for = self._process.ended_for or failed(
+            Outcome.CANCELLED, f"its {Surroundings.of_agent().value} was sent SIGTERM"
+        )
         if self._preemption.lets_step_finish:
             self._process.end_within(self._preemption.seconds_left)
         else:
@@ -320,10 +326,11 @@ def _run_flow(
 
 
 def _report_unloadable(options: argparse.Namespace, error: BaseException, result: int) -> None:
-    os.write(result, unloadable(options.file, error, in_pod=True).to_termination_message().encode())
+    os.write(result, unloadable(options.file, error, Surroundings.of_agent()).to_termination_message().encode())
 
 
-def _open(options: argparse.Namespace, first_seconds: float) -> ObjectStore:
+def open_bucket(options: argparse.Namespace, first_seconds: float) -> ObjectStore:
+    """The run's bucket, with a patience for its first answer."""
     settings = config.load(Path.cwd())
     patience = Patience(settings.storage_patience, first_seconds, _say_alone)
     return open_store(options.store, endpoint=settings.endpoint, region=settings.region, patience=patience)
@@ -338,10 +345,11 @@ def _fetch(store: ObjectStore, options: argparse.Namespace) -> None:
 def _say_alone(notice: Notice) -> None:
     """Writes a line of k8sflow's where no output of the task is in between: in the main thread."""
     if threading.current_thread() is threading.main_thread():
-        _write_line(notice.text)
+        write_line(notice.text)
 
 
-def _write_line(text: str) -> None:
+def write_line(text: str) -> None:
+    """Writes a line of k8sflow's to the log."""
     _write(Encoder("stderr").feed(f"[k8sflow] {text}\n".encode()))
 
 

@@ -282,6 +282,6 @@ class Inputs:
             raise ArtifactError(
                 f"the results of {first} and {name} are of different executions: attempts {attempt} and "
                 f"{commit.attempt}.",
-                cause="These tasks run together and are retried as one, but a pod of an earlier execution was late.",
+                cause="These tasks run together and are retried as one, but one of an earlier execution was late.",
                 advice=f"Run the step {name.step} again: resume {name.step}",
             )

@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import CredentialRetrievalError, TokenRetrievalError, UnauthorizedSSOTokenError
 
-from k8sflow.aws.api import Boto3Api
+from k8sflow.aws import api_errors
+from k8sflow.aws.api import Boto3Api, LostAnswerError, Submitted
+from k8sflow.aws.outcome import REPLACED
 from k8sflow.errors import BatchError
 from k8sflow.outages import Notice
 
@@ -120,16 +123,59 @@ def test_what_stays_refused_is_an_error_at_once(serve: Any, status: int, code: s
 def test_a_submit_whose_answer_is_lost_is_looked_for_by_its_name(serve: Any) -> None:
     """If AWS has the job, it isn't submitted again."""
     server = serve(None, (200, "", {"jobSummaryList": [{"jobId": "j7", "jobName": "n"}]}))
-    assert Boto3Api("eu-west-1").submit(REQUEST) == "j7"
+    assert Boto3Api("eu-west-1").submit(REQUEST) == Submitted("j7")
     assert server.paths == ["submitjob", "listjobs"]
 
 
-def test_a_submit_that_never_arrived_is_repeated(serve: Any) -> None:
+def test_a_submit_that_never_arrived_is_repeated(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a look for its job: others may begin with its name."""
+    monkeypatch.setattr("k8sflow.aws.api._LOOK_PAUSES_SECONDS", (0.0,))
     empty = (200, "", {"jobSummaryList": [{"jobId": "j8", "jobName": "n-more"}]})
     server = serve((500, "ServerException", {}), empty, SUBMITTED)
-    assert Boto3Api("eu-west-1").submit(REQUEST) == "j1"
+    assert Boto3Api("eu-west-1").submit(REQUEST) == Submitted("j1", is_alone=False)
     assert server.paths == ["submitjob", "listjobs", "submitjob"]
+
+
+def test_a_submit_without_answers_ends_with_the_patience(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its submits have pauses between them, and nobody learns if there is a job."""
+    monkeypatch.setattr("k8sflow.aws.api._LOOK_PAUSES_SECONDS", (0.0,))
+    server = serve(
+        (500, "ServerException", {}), *[(200, "", {"jobSummaryList": []}), (500, "ServerException", {})] * 99
+    )
+    with pytest.raises(LostAnswerError, match="ServerException"):
+        Boto3Api("eu-west-1", patience_seconds=1.0).submit(REQUEST)
+    assert 1 < server.paths.count("submitjob") < 30
+
+
+def test_a_hurried_submit_is_not_repeated(serve: Any) -> None:
+    """The run is about to end: one look for its job is all there is time for."""
+    server = serve((500, "ServerException", {}), (200, "", {"jobSummaryList": []}))
+    api = Boto3Api("eu-west-1")
+    api.limit_patience(30)
+    with pytest.raises(LostAnswerError):
+        api.submit(REQUEST)
+    assert server.paths == ["submitjob", "listjobs"]
+
+
+def test_a_submit_that_is_refused_after_one_without_an_answer_is_unknown(
+    serve: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first one may have made a job."""
+    monkeypatch.setattr("k8sflow.aws.api._LOOK_PAUSES_SECONDS", (0.0,))
+    refused = (403, "AccessDeniedException", {"message": "no"})
+    serve((500, "ServerException", {}), (200, "", {"jobSummaryList": []}), refused)
+    with pytest.raises(LostAnswerError):
+        Boto3Api("eu-west-1").submit(REQUEST)
+
+
+def test_a_job_that_appears_late_is_found(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It isn't submitted again; one that k8sflow itself has terminated doesn't count."""
+    monkeypatch.setattr("k8sflow.aws.api._LOOK_PAUSES_SECONDS", (0.0, 0.01, 0.01))
+    old = {"jobId": "j1", "jobName": "n", "statusReason": REPLACED}
+    found = (200, "", {"jobSummaryList": [old, {"jobId": "j7", "jobName": "n"}]})
+    server = serve(None, (200, "", {"jobSummaryList": []}), (200, "", {"jobSummaryList": [old]}), found)
+    assert Boto3Api("eu-west-1").submit(REQUEST) == Submitted("j7")
+    assert server.paths == ["submitjob", *["listjobs"] * 3]
 
 
 def test_pages_of_jobs_are_followed(serve: Any) -> None:
@@ -171,3 +217,61 @@ def test_a_region_that_doesnt_exist_is_corrected(servers: list[Server]) -> None:
     with pytest.raises(BatchError, match="AWS Batch has no region 'eu-wset-1'") as caught:
         Boto3Api("eu-wset-1").describe_jobs(["j1"])
     assert "Did you mean 'eu-west-1'?" in caught.value.advice
+
+
+def test_a_region_of_another_partition_is_known(servers: list[Server], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of China and of GovCloud are suggested too."""
+    with pytest.raises(BatchError) as caught:
+        Boto3Api("cn-nroth-1").describe_jobs(["j1"])
+    assert "Did you mean 'cn-north-1'?" in caught.value.advice
+    assert {"cn-north-1", "us-gov-west-1", "eu-west-1"} <= {*Boto3Api("eu-west-1")._regions()}
+
+
+def test_a_profile_that_doesnt_exist_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "missing")
+    with pytest.raises(BatchError, match="the settings of AWS on this machine can't be used") as caught:
+        Boto3Api("eu-west-1")
+    assert "missing" in caught.value.cause
+
+
+def test_a_login_that_has_ended_is_an_error_at_once(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each way in which boto3 says so."""
+    server = serve(SUBMITTED)
+    api = Boto3Api("eu-west-1")
+    for error in (
+        UnauthorizedSSOTokenError(),
+        CredentialRetrievalError(provider="custom-process", error_msg="exit 1"),
+        TokenRetrievalError(provider="sso", error_msg="expired"),
+    ):
+        monkeypatch.setattr(api._client, "submit_job", _raising(error))
+        with pytest.raises(BatchError, match="there are no credentials for AWS") as caught:
+            api.submit(REQUEST)
+        assert not api_errors.is_final(caught.value)
+    assert server.paths == []
+
+
+def _raising(error: Exception) -> Any:
+    def call(**_: Any) -> None:
+        raise error
+
+    return call
+
+
+def test_a_failure_of_the_server_is_not_final_whatever_its_name(serve: Any) -> None:
+    serve((500, "SomethingNewException", {}))
+    with pytest.raises(BatchError) as caught:
+        Boto3Api("eu-west-1", patience_seconds=0.1).describe_jobs(["j1"])
+    assert not api_errors.is_final(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("code", "is_final"),
+    [
+        ("AccessDeniedException", True), ("ClientException", True),
+        ("TooManyRequestsException", False), ("ServerException", False), ("503", False),
+        ("ExpiredTokenException", False), ("", False),
+    ],
+)  # fmt: skip
+def test_what_passes_is_not_final(code: str, is_final: bool) -> None:
+    """A task that it kept from starting runs again."""
+    assert api_errors.is_final(BatchError("no", code=code)) == is_final

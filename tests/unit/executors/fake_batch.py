@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from k8sflow.aws.api import Submitted
 from k8sflow.aws.document import Document
 from k8sflow.errors import BatchError
 from k8sflow.executors.batch.submission import tasks_of
@@ -47,7 +48,9 @@ class FakeBatch:
         self.jobs: dict[str, FakeJob] = {}
         self.definitions: dict[str, Document] = {}
         self.terminated: list[str] = []
-        self.refuse_submit: BatchError | None = None
+        self.refuse_submit: Exception | None = None
+        self.refuse_terminate: set[str] = set()
+        self.is_alone = True
         self.hides_children = False
         self.queue_document: Document | None = {
             "jobQueueName": "q", "state": "ENABLED", "status": "VALID", "computeEnvironmentOrder": []
@@ -69,7 +72,7 @@ class FakeBatch:
             self._tick()
             return [document for each in ids if (document := self._describe(each)) is not None]
 
-    def submit(self, request: Document) -> str:
+    def submit(self, request: Document) -> Submitted:
         self.calls["submit"] += 1
         if self.refuse_submit is not None:
             raise self.refuse_submit
@@ -79,12 +82,16 @@ class FakeBatch:
             job = FakeJob(f"job{len(self.jobs)}", request, tasks)
             self.jobs[job.id] = job
             self._waiting += [(job.id, index) for index in range(len(tasks) if job.is_array else 1)]
-        return job.id
+        return Submitted(job.id, is_alone=self.is_alone)
 
     def terminate(self, job: str, reason: str) -> None:
         with self._lock:
+            if job in self.refuse_terminate:
+                raise BatchError("no", code="AccessDeniedException")
             self.terminated.append(job)
-            found = self.jobs[job.partition(":")[0]]
+            found = self.jobs.get(job.partition(":")[0])
+            if found is None:
+                raise BatchError("no such job", code="ClientException")
             for index in range(len(found.tasks)):
                 found.states.setdefault(index, {"status": "FAILED", "statusReason": reason, "isTerminated": True})
 
@@ -92,7 +99,7 @@ class FakeBatch:
         self.calls["list_jobs"] += 1
         for job in self.jobs.values():
             if job.request["jobQueue"] == queue and job.request["jobName"].startswith(prefix):
-                yield {"jobId": job.id, "jobName": job.request["jobName"]}
+                yield {"jobId": job.id, "jobName": job.request["jobName"], "status": self._status(job)}
 
     def definition(self, name: str, document: Document) -> str:
         self.calls["definition"] += 1
@@ -121,6 +128,11 @@ class FakeBatch:
         with self._lock:
             self.jobs[job].states[index] = {"status": status, **more}
 
+    def _status(self, job: FakeJob) -> str:
+        size = len(job.tasks) if job.is_array else 1
+        states = {job.states.get(index, {"status": "RUNNABLE"})["status"] for index in range(size)}
+        return "RUNNABLE" if states - ENDED else min(states)
+
     def _tick(self) -> None:
         """Ends the tasks that run, and starts others."""
         if not self._runs:
@@ -134,7 +146,7 @@ class FakeBatch:
             self.jobs[job].states[index] = {"status": "RUNNING", "startedAt": 1}
 
     def _describe(self, each: str) -> Document | None:
-        name, colon, index = each.partition(":")
+        name, colon, index = each.replace("#", ":").partition(":")
         job = self.jobs.get(name)
         if job is None:
             return None

@@ -2,75 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import math
-import queue
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from k8sflow.config import Settings
 from k8sflow.errors import BatchError
-from k8sflow.executors.base import Finished, Queued, Started, TaskEvent
-from k8sflow.executors.batch.executor import BatchExecutor
-from k8sflow.executors.batch.submission import in_requests, tasks_of
-from k8sflow.executors.context import RunContext
-from k8sflow.flow.decorators.batch_options import DEFAULT_BATCH_OPTIONS, BatchOptions, merge_batch
-from k8sflow.flow.graph import Graph
+from k8sflow.executors.base import Finished, Queued, Started
+from k8sflow.executors.batch.submission import in_requests, request_of, tasks_of
 from k8sflow.flow.outcome import Outcome
 from k8sflow.storage.in_memory import MemoryStore
-from k8sflow.storage.records import Commit, OutcomeRecord, RunRecord
-from k8sflow.storage.run_store import RunStore
+from k8sflow.storage.records import OutcomeRecord
 from k8sflow.task.batch import TaskBatch
 from k8sflow.task.spec import TaskName, TaskSpec
+from tests.unit.executors.batch_driver import OPTIONS, ROLE, SECONDS, Driver, branches, task
 from tests.unit.executors.fake_batch import FakeBatch
-
-ROLE = "arn:aws:iam::123456789012:role/jobs"
-OPTIONS = merge_batch(BatchOptions(queue="q", image="k8sflow:1", iam_role=ROLE), DEFAULT_BATCH_OPTIONS)
-SECONDS = 20.0
-
-
-class Driver:
-    """The driver's side: an executor and what it said."""
-
-    def __init__(self, server: FakeBatch, store: MemoryStore | None = None, **more: Any) -> None:
-        self.events: queue.Queue[TaskEvent | Exception] = queue.Queue()
-        self.run_store = RunStore(store or MemoryStore(), "Demo", "r1")
-        steps = ("start", "work", "end")
-        self.context = RunContext(
-            report=self.events.put,
-            record=RunRecord("Demo", "r1", "demo.py", {}, Graph("Demo"), user="ada"),
-            run_store=self.run_store,
-            settings=Settings(bucket="b", region="eu-west-1"),
-            batch=dict.fromkeys(steps, OPTIONS),
-            **more,
-        )
-        self.executor = BatchExecutor(self.context, lambda: server)
-
-    def commit(self, spec: TaskSpec) -> None:
-        """Lets the store have the result of a task, as its agent would have written it."""
-        self.run_store.commit(spec.name.step, spec.name.id, Commit(0, ("end",), {}))
-
-    def next(self, kind: type[Any]) -> Any:
-        """The next event, which has to be of a kind."""
-        event = self.events.get(timeout=SECONDS)
-        assert isinstance(event, kind), event
-        return event
-
-    def finished(self, count: int) -> dict[str, Outcome]:
-        """The outcomes of so many tasks, by id; other events are skipped."""
-        found: dict[str, Outcome] = {}
-        while len(found) < count:
-            event = self.events.get(timeout=SECONDS)
-            assert not isinstance(event, Exception), event
-            if isinstance(event, Finished):
-                assert event.task.name.id not in found
-                found[event.task.name.id] = event.result.outcome
-        return found
 
 
 @pytest.fixture
@@ -85,14 +38,6 @@ def driver(server: FakeBatch) -> Iterator[Driver]:
     found = Driver(server)
     yield found
     found.executor.close()
-
-
-def task(step: str, *path: int, attempt: int = 0, nodes: int = 1) -> TaskSpec:
-    return TaskSpec("Demo", "r1", TaskName(step, path), attempt, nodes=nodes)
-
-
-def branches(count: int, attempt: int = 0) -> list[TaskSpec]:
-    return [task("work", index, attempt=attempt) for index in range(count)]
 
 
 def test_a_task_is_a_job_of_its_steps_definition(server: FakeBatch, driver: Driver) -> None:
@@ -236,12 +181,52 @@ def test_max_workers_limits_what_is_in_the_queue() -> None:
 
 
 def test_scattered_branches_are_as_many_requests_as_they_need() -> None:
-    """AWS Batch takes 30 KiB."""
+    """ECS takes 8192 characters for the overrides of a job, with the quotes and braces of their JSON."""
     tasks = TaskBatch.of([task("work", index) for index in range(0, 20_000, 2)])
-    parts = list(in_requests(tasks))
-    assert 1 < len(parts) < 10
-    assert max(len(part.to_json()) for part in parts) <= 20 << 10
+    driver = Driver(FakeBatch())
+    parts = list(in_requests(driver.context, tasks, OPTIONS))
+    assert 1 < len(parts) < 20
+    requests = [request_of(driver.context, part, OPTIONS, "q", "d") for part in parts]
+    assert max(len(json.dumps(request["containerOverrides"])) for request in requests) <= 7_500
     assert [spec for part in parts for spec in part] == list(tasks)
+
+
+def test_a_job_with_more_memory_overrides_nothing_else() -> None:
+    """The definition has the other variables, however long they are."""
+    options = replace(OPTIONS, env={"A": "x" * 9000})
+    context = Driver(FakeBatch()).context
+    spec = replace(task("start"), memory="8192M")
+    overrides = request_of(context, TaskBatch.of([spec]), options, "q", "d")["containerOverrides"]
+    assert overrides["environment"] == [{"name": "K8SFLOW_MEMORY_BYTES", "value": str(8192 << 20)}]
+    assert {"type": "MEMORY", "value": "8192"} in overrides["resourceRequirements"]
+
+
+def test_overrides_that_are_too_long_are_an_error() -> None:
+    """As those for a definition of the user's, which has none of the variables."""
+    options = replace(OPTIONS, env={"A": "x" * 9000}, job_definition="mine")
+    with pytest.raises(BatchError, match="the command and the variables of the job have 9") as caught:
+        request_of(Driver(FakeBatch()).context, TaskBatch.of([task("start")]), options, "q", "d")
+    assert "shorter variables" in caught.value.advice
+
+
+def test_vcpus_of_a_definition_of_the_users_may_be_fractions_on_fargate() -> None:
+    options = replace(OPTIONS, cpu="500m", memory="1024M", job_definition="mine")
+    tasks, context = TaskBatch.of([task("start")]), Driver(FakeBatch()).context
+    found = [request_of(context, tasks, options, "q", "d", is_fargate=each) for each in (True, False)]
+    sizes = [request["containerOverrides"]["resourceRequirements"][0]["value"] for request in found]
+    assert sizes == ["0.5", "1"]
+
+
+def test_more_memory_than_fargate_has_is_refused_before_the_submit(server: FakeBatch) -> None:
+    """It would wait for ever."""
+    server.compute = [{"computeEnvironmentName": "env", "computeResources": {"type": "FARGATE", "maxvCpus": 16}}]
+    driver = Driver(server, batch={"start": replace(OPTIONS, execution_role=ROLE)})
+    driver.executor.submit([replace(task("start"), memory="16384M")])
+    end = driver.next(Finished).result
+    assert (end.outcome, end.explained.is_final) == (Outcome.NEVER_STARTED, True)
+    assert "no size with 1 vCPUs and 16384 MiB" in end.explained.detail
+    assert server.jobs == {}
+    driver.executor.close()
 
 
 def test_a_job_of_something_else_has_no_tasks() -> None:
@@ -268,9 +253,7 @@ def test_an_unchanged_array_costs_one_request_a_poll() -> None:
     driver = Driver(server)
     driver.executor.submit(branches(2000))
     server.wait_for_jobs(1)
-    jobs = driver.executor._jobs
-    assert jobs is not None
-    driver.executor._stop(jobs)  # the test polls by itself
+    jobs = driver.stopped()
     for _ in range(3):
         jobs.poll()
     before = server.calls["describe_jobs"]
@@ -280,6 +263,16 @@ def test_an_unchanged_array_costs_one_request_a_poll() -> None:
     jobs.close()
 
 
+@pytest.mark.parametrize("specs", [[task("start")], branches(3), [task("work", 0, nodes=2), task("work", 1, nodes=2)]])
+def test_there_are_pauses_between_polls(server: FakeBatch, driver: Driver, specs: list[TaskSpec]) -> None:
+    """As soon as the state of a job of any kind is known."""
+    driver.executor.submit(specs)
+    server.wait_for_jobs(1)
+    jobs = driver.stopped()
+    jobs.poll()
+    assert min(jobs.poll() for _ in range(5)) > 0.3
+
+
 def test_polls_are_bounded_by_the_unfinished_jobs(server: FakeBatch) -> None:
     """With any mixture of single jobs and arrays: one request for each hundred, rounded up."""
     driver = Driver(server)
@@ -287,9 +280,7 @@ def test_polls_are_bounded_by_the_unfinished_jobs(server: FakeBatch) -> None:
         driver.executor.submit([TaskSpec("Demo", "r1", TaskName("start", (), index))])
     driver.executor.submit(branches(150))
     server.wait_for_jobs(8)
-    jobs = driver.executor._jobs
-    assert jobs is not None
-    driver.executor._stop(jobs)
+    jobs = driver.stopped()
     for _ in range(6):
         before = server.calls["describe_jobs"]
         jobs.poll()
@@ -330,9 +321,7 @@ def test_the_children_of_a_new_array_job_may_come_late(server: FakeBatch, driver
     server.hides_children = True
     driver.executor.submit(branches(3))
     server.wait_for_jobs(1)
-    jobs = driver.executor._jobs
-    assert jobs is not None
-    driver.executor._stop(jobs)
+    jobs = driver.stopped()
     for _ in range(30):
         jobs.poll()
     assert driver.events.empty()
@@ -350,9 +339,7 @@ def test_a_job_that_aws_batch_no_longer_knows_is_lost(server: FakeBatch, driver:
     driver.executor.submit([task("start")])
     driver.executor.submit(branches(2))
     server.wait_for_jobs(2)
-    jobs = driver.executor._jobs
-    assert jobs is not None
-    driver.executor._stop(jobs)
+    jobs = driver.stopped()
     server.jobs.clear()
     for _ in range(25):
         jobs.poll()
@@ -363,9 +350,7 @@ def test_a_job_that_aws_batch_no_longer_knows_is_lost(server: FakeBatch, driver:
 def test_a_reason_that_only_some_children_have_is_reported_once(server: FakeBatch, driver: Driver) -> None:
     driver.executor.submit(branches(2))
     server.wait_for_jobs(1)
-    jobs = driver.executor._jobs
-    assert jobs is not None
-    driver.executor._stop(jobs)
+    jobs = driver.stopped()
     server.set("job0", "RUNNABLE", 1, statusReason="CAPACITY:INSUFFICIENT_INSTANCE_CAPACITY")
     for _ in range(5):
         jobs.poll()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -69,6 +70,14 @@ def test_an_unknown_queue_is_an_error() -> None:
             "no size with 1 vCPUs and 500 MiB",
         ),
         (
+            queue("FARGATE"), options(execution_role=ROLE, on_oom="double"), FlowDefinitionError,
+            "on_oom would request 16384 MiB, and Fargate has no such size with 1 vCPUs",
+        ),
+        (
+            queue("FARGATE"), options(execution_role=ROLE, memory="8192M", on_oom="double"), FlowDefinitionError,
+            "on_oom would request 16384 MiB",
+        ),
+        (
             queue("FARGATE"), options(execution_role=ROLE, log_driver="gelf", log_options={"a": "b"}),
             FlowDefinitionError, "no log driver gelf",
         ),
@@ -93,6 +102,15 @@ def test_the_sizes_of_fargate_are_suggested() -> None:
     assert "or cpu=2" in caught.value.advice
 
 
+def test_more_memory_up_to_the_most_of_a_size_is_possible() -> None:
+    written = options(execution_role=ROLE, on_oom="double")
+    with pytest.raises(FlowDefinitionError) as caught:
+        check_queues(SETTINGS, {"s": written}, api=queue("FARGATE"))
+    assert "Set max_memory=8192" in caught.value.advice
+    check_queues(SETTINGS, {"s": replace(written, memory="2048M", max_memory="8192M")}, api=queue("FARGATE"))
+    check_queues(SETTINGS, {"s": written}, api=queue())
+
+
 @pytest.mark.parametrize("kind", ["EC2", "SPOT", "FARGATE", "FARGATE_SPOT"])
 def test_an_ordinary_step_fits_everywhere(kind: str) -> None:
     check_queues(SETTINGS, {"train": options(execution_role=ROLE)}, api=queue(kind))
@@ -110,6 +128,7 @@ def test_a_disabled_queue_is_refused() -> None:
     ("server", "written", "words"),
     [
         (queue("FARGATE"), options(execution_role=ROLE), "Fargate has no multi-node jobs"),
+        (queue("SPOT"), options(), "no multi-node jobs on spot instances"),
         (queue(), options(job_definition="mine"), "an existing job definition doesn't say on how many nodes"),
     ],
 )

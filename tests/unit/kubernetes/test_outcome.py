@@ -60,6 +60,11 @@ ENDS = [
     (ended(137, "ContainerStatusUnknown"), Outcome.NODE_LOST, "lost track"),
     (ended(128, "StartError", 'exec: "python3": executable file not found in $PATH'), Outcome.BAD_IMAGE, "python3"),
     (ended(127, "ContainerCannotRun", "stat python3: no such file or directory"), Outcome.BAD_IMAGE, "app:1"),
+    (
+        ended(128, "StartError", 'error mounting "/data" to rootfs at "/data": no such file or directory'),
+        Outcome.NEVER_STARTED,
+        "StartError",
+    ),
     (ended(255, "Error", "exec /usr/bin/python3: exec format error"), Outcome.BAD_IMAGE, "another architecture"),
     (ended(128, "StartError", "exec: python3: exec format error"), Outcome.BAD_IMAGE, "another architecture"),
     (

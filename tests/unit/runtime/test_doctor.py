@@ -16,12 +16,14 @@ from k8sflow.cli.main import main
 from k8sflow.config import Settings
 from k8sflow.errors import StorageError
 from k8sflow.kubernetes.api import KubernetesApi
-from k8sflow.runtime.doctor import cluster, machine
+from k8sflow.runtime.doctor import cluster, machine, on_batch
 from k8sflow.runtime.doctor.checklist import ChecklistRow, Status
+from k8sflow.runtime.doctor.examine import examine
 from k8sflow.runtime.doctor.in_pod import trials_in_pod
 from k8sflow.storage.in_memory import MemoryStore
 from k8sflow.storage.probe import Trial, trials
 from k8sflow.storage.s3 import S3Store
+from tests.unit.executors.fake_batch import FakeBatch
 from tests.unit.kubernetes.fake_api import FakeApi, fake_api
 
 SETTINGS = Settings(kubernetes_namespace="lab", endpoint="https://s3.example.com", credentials="secret:keys")
@@ -178,3 +180,52 @@ def test_without_settings_the_doctor_fails_with_advice(tmp_path: Path, monkeypat
     assert done.exit_code == 1
     found = json.loads(done.output)
     assert [row["title"] for row in found if row["status"] == "failed"] == ["kubeconfig", "from here"]
+
+
+BATCH = Settings(batch_queue="q", batch_job_role="arn:aws:iam::123456789012:role/jobs", batch_image="app:1")
+
+
+def queue_of(kind: str, **more: Any) -> FakeBatch:
+    """AWS Batch with one queue."""
+    server = FakeBatch()
+    environment = {"state": "ENABLED", "status": "VALID", "computeResources": {"type": kind, "maxvCpus": 16}}
+    server.compute = [{**environment, **more}]
+    return server
+
+
+def test_a_job_queue_that_can_be_used() -> None:
+    found = {row.title: row for row in on_batch.rows(BATCH, queue_of("SPOT"))}
+    assert {row.status for row in found.values()} == {Status.OK}
+    assert found["job queue"].text == "q in us-east-1: EC2, spot, 16 vCPUs at most"
+    assert found["default job"].text == "1 vCPU and 4096 MiB fit"
+
+
+@pytest.mark.parametrize(
+    ("settings", "server", "title", "words"),
+    [
+        (replace(BATCH, batch_job_role=None), queue_of("EC2"), "roles", "no IAM role is set"),
+        (BATCH, queue_of("EC2", state="DISABLED"), "job queue", "no compute environment of the job queue q"),
+        (BATCH, queue_of("FARGATE"), "default job", "Fargate needs an execution role"),
+    ],
+)
+def test_what_aws_batch_lacks_is_reported(settings: Settings, server: FakeBatch, title: str, words: str) -> None:
+    found = {row.title: row for row in on_batch.rows(settings, server)}
+    assert found[title].status is Status.FAILED
+    assert words in found[title].text
+    assert found[title].advice
+
+
+def test_a_queue_that_doesnt_exist_is_a_failure() -> None:
+    server = queue_of("EC2")
+    server.queue_document = None
+    found = {row.title: row for row in on_batch.rows(BATCH, server)}
+    assert "there is no job queue 'q'" in found["job queue"].text
+
+
+def test_runs_on_aws_batch_need_no_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(on_batch, "rows", lambda _: iter([on_batch.SECTION.ok("job queue")]))
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    found = {row.title: row for row in examine(BATCH, tmp_path, with_pod=True, timeout_seconds=1)}
+    assert found["kubeconfig"].status is Status.SKIPPED
+    assert found["job queue"].status is Status.OK

@@ -96,6 +96,14 @@ def test_memory_is_in_mebibytes(amount: str, expected: int) -> None:
     assert mebibytes(amount) == expected
 
 
+def test_a_part_of_a_mebibyte_is_rounded_up() -> None:
+    """Also after the memory was doubled."""
+    found = written(memory=4096.5, on_oom="double")
+    assert found.memory is not None
+    assert mebibytes(found.memory) == 4097
+    assert mebibytes(found.more_memory()[0]) == 8193
+
+
 def test_what_the_user_wrote_is_never_mixed_with_a_default() -> None:
     """But tags and variables are joined."""
     merged = merge_batch(BatchOptions(env={"A": "1"}, cpu="1"), BatchOptions(env={"B": "2"}, cpu="4", queue="q"))

@@ -87,6 +87,7 @@ class World(Observer):
         self.behave: Callable[[TaskSpec], TaskResult | None] = lambda _: None
         self.changes_left = -1
         self.executor: FakeExecutor | None = None
+        self.others: dict[str, FakeExecutor] = {}
         self.seen: list[TaskEvent] = []
         self.submitted_names: list[TaskName] = []
         self.before: list[TaskSpec] = []
@@ -125,7 +126,7 @@ class World(Observer):
 
         def executors(report: Report) -> dict[str, FakeExecutor]:
             self.executor = FakeExecutor(report, self)
-            return {"fake": self.executor}
+            return {**self.others, "fake": self.executor}
 
         def state() -> RunState:
             earlier = read_earlier(self.run_store, self.graph) if take_over else None

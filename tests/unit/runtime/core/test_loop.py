@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from k8sflow.errors import RunCancelledError, RunError, StorageError, SupersededError
+from k8sflow.errors import BatchError, RunCancelledError, RunError, StorageError, SupersededError
 from k8sflow.flow.decorators.policy import InfrastructureRetry
 from k8sflow.flow.outcome import Outcome
 from k8sflow.storage.records import CancelRequest
 from k8sflow.task.result import TaskResult, Transition
 from k8sflow.task.spec import TaskName, TaskSpec
 from tests.unit.flow.graphs import Foreach, Plain, Split
-from tests.unit.runtime.core.driver_world import World, failure, graph_of
+from tests.unit.runtime.core.driver_world import FakeExecutor, World, failure, graph_of
 
 
 def test_a_run_ends_when_its_end_has_finished(tmp_path: Path) -> None:
@@ -78,6 +78,30 @@ def test_an_executor_that_fails_ends_the_run(tmp_path: Path) -> None:
     record = world.run_store.read_run_outcome()
     assert record is not None
     assert "the disk is full" in record.summary
+
+
+@pytest.mark.parametrize("is_cancelled", [False, True])
+def test_every_executor_ends_even_if_one_raises(tmp_path: Path, is_cancelled: bool) -> None:
+    """Nothing that the others started may keep running."""
+    world = World(graph_of(Plain()), tmp_path)
+
+    class Refused(FakeExecutor):
+        def cancel(self) -> None:
+            raise BatchError("the jobs may not be terminated")
+
+        end = cancel
+
+    def behave(_: TaskSpec) -> TaskResult:
+        if is_cancelled:
+            raise KeyboardInterrupt
+        return failure(Outcome.USER_ERROR)
+
+    world.behave = behave
+    world.others = {"other": FakeExecutor(lambda _: None, world), "refused": Refused(lambda _: None, world)}
+    with pytest.raises(BatchError, match="may not be terminated"):
+        world.drive()
+    assert world.executor is not None
+    assert (world.others["other"].cancelled, world.executor.cancelled) == (1, 1)
 
 
 def test_a_cancelled_run_is_recorded_as_cancelled(tmp_path: Path) -> None:
