@@ -19,7 +19,7 @@ import aiohttp
 from multidict import CIMultiDict
 
 from k8sflow.debug_log import DebugLog
-from k8sflow.errors import ApiStatusError, ApiUnreachableError, KubernetesError
+from k8sflow.errors import ApiStatusError, ApiUnreachableError, K8sflowError, KubernetesError
 from k8sflow.jitter import JITTER
 from k8sflow.kubernetes.api_errors import Target, status_error, unreachable_error
 from k8sflow.kubernetes.keepalive import probe_silent_connection
@@ -98,7 +98,7 @@ class KubernetesApi:
 
     async def ping(self) -> None:
         """Notices, and reports, a server that has stopped answering, or answers again; nothing is raised."""
-        with contextlib.suppress(KubernetesError):
+        with contextlib.suppress(K8sflowError):  # also one of the credentials, which a request will raise
             async with self._open("GET", "/version", late_seconds=_PING_SECONDS) as response:
                 await self._read(response)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from k8sflow import outages
 from k8sflow.config import Settings
-from k8sflow.errors import StorageError
+from k8sflow.errors import AccessError, StorageError
 from k8sflow.executors.base import Executor, Report
 from k8sflow.executors.by_name import EXECUTORS, make
 from k8sflow.executors.context import RunContext
@@ -192,7 +192,7 @@ class Session:
 
     def record_cancelled(self) -> None:
         """Writes that the run was cancelled, where its loop had not started, and so could not."""
-        with contextlib.suppress(StorageError):  # it is cancelled all the same, which the last lines say
+        with contextlib.suppress(StorageError, AccessError):  # it is cancelled all the same, which the last lines say
             if self.run_store.read_run_outcome() is None:
                 self.run_store.write_run_outcome(OutcomeRecord(Outcome.CANCELLED, time.time(), "cancelled"))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -111,8 +112,9 @@ class JobOnCluster:
     def created(self) -> None:
         """Takes note that the Job exists."""
         self.is_created = True
-        for index in self._live:
-            self.pods[index].created()
+        for index in list(self._live):  # a pod that waits in vain ends at once
+            if (pod := self.pods.get(index)) is not None:
+                pod.created()
 
     def widen(self, parallelism: int) -> None:
         """Takes note that more pods run at a time."""
@@ -195,10 +197,11 @@ class JobOnCluster:
             KubernetesError: The server refuses.
         """
         if len(self.pods) < -(-len(self.batch) // self.per_pod):
-            await self._fail(set(self.pods))
-        else:
-            self.stays = False
-            await self.run.api.delete(self.path)
+            with contextlib.suppress(KubernetesError):  # a Role or a policy may not allow patches
+                await self._fail(set(self.pods))
+                return
+        self.stays = False
+        await self.run.api.delete(self.path)
 
     async def _end_pods(self, pods: Mapping[int, PodOnCluster]) -> None:
         """Ends some of its pods, at once, and then the Job."""
@@ -312,8 +315,12 @@ def job_of(pod: Manifest) -> str:
 
 def known_of(pod: Manifest) -> Manifest:
     """The part of a pod to keep: of one that has ended nothing is to come, so not even its Job is needed."""
-    has_ended = pod["status"].get("phase") in {"Succeeded", "Failed"}
-    return identity_of(pod, () if has_ended else (labels.JOB_NAME, labels.INDEX))
+    return identity_of(pod, () if has_ended(pod) else (labels.JOB_NAME, labels.INDEX))
+
+
+def has_ended(pod: Manifest) -> bool:
+    """True if nothing runs in a pod any more."""
+    return pod.get("status", {}).get("phase") in {"Succeeded", "Failed"}
 
 
 def _labels(pod: Manifest) -> Mapping[str, Any]:

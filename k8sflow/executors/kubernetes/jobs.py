@@ -141,9 +141,12 @@ class Jobs:
         await self._has_owner.wait()
         await asyncio.gather(*self._creating, return_exceptions=True)
         unfinished = dict(self._jobs)
-        await asyncio.gather(*(job.end() for job in unfinished.values()))
+        ends = await asyncio.gather(*(job.end() for job in unfinished.values()), return_exceptions=True)
         await asyncio.gather(*self._ending)
-        await self._live_pods.none_left(lambda pod: job_of(pod) in unfinished)
+        for error in ends:
+            if error is not None:
+                raise error
+        await self._live_pods.none_left(unfinished)
         self._finish_rest()
         if self.context.owner is None:
             await self._pass_ownership()
@@ -380,6 +383,6 @@ class Jobs:
                 await job.look()
 
     def _pod_changed(self, change: Change, pod: Manifest) -> None:
-        self._live_pods.changed()
+        self._live_pods.changed(change, pod)
         if (job := self._jobs.get(job_of(pod))) is not None:
             job.pod_changed(change, pod)

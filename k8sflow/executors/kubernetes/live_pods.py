@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Collection
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator
 
 from k8sflow.errors import KubernetesError
-from k8sflow.executors.kubernetes.job import index_of, job_of
+from k8sflow.executors.kubernetes.job import has_ended, index_of, job_of
 from k8sflow.executors.kubernetes.run_objects import RunObjects
 from k8sflow.kubernetes.manifest import Manifest
-from k8sflow.kubernetes.reflector import Reflector
+from k8sflow.kubernetes.reflector import Change, Reflector
 
 _CANCEL_SECONDS = 60.0
 # The result of a task is in its log before the end of its container is in the pod's status, by a second or two.
@@ -29,21 +30,28 @@ class LivePods:
         self._watch = watch
         self._objects = objects
         self._changed = asyncio.Event()
+        # By the names of their Jobs and their ids, the names and indices of those that have not ended.
+        self._running: defaultdict[str, dict[str, tuple[str, int]]] = defaultdict(dict)
 
-    def changed(self) -> None:
+    def changed(self, change: Change, pod: Manifest) -> None:
         """Takes note of a change of a pod."""
+        job, metadata = job_of(pod), pod["metadata"]
+        if change is Change.DELETED or has_ended(pod):
+            self._running[job].pop(metadata["uid"], None)
+        else:
+            self._running[job][metadata["uid"]] = (metadata["name"], index_of(pod))
         self._changed.set()
 
-    async def none_left(self, counts: Callable[[Manifest], bool] = lambda _: True) -> None:
-        """Waits until no pod is left of those that count; all of them do by default.
+    async def none_left(self, jobs: Collection[str] | None = None) -> None:
+        """Waits until no pod of some Jobs runs, or else until the run has no pod at all.
 
         Raises:
             KubernetesError: That takes too long.
         """
         try:
-            await asyncio.wait_for(self._none(counts), _CANCEL_SECONDS)
+            await asyncio.wait_for(self._none(lambda: self._left(jobs)), _CANCEL_SECONDS)
         except asyncio.TimeoutError:
-            left = ", ".join(sorted(pod["metadata"]["name"] for pod in self._watch.objects.values() if counts(pod)))
+            left = ", ".join(sorted(self._left(jobs)))
             raise KubernetesError(
                 f"{_CANCEL_SECONDS:.0f} s after their Jobs were ended there are still pods of the run: {left}.",
                 cause="Their nodes may not answer, or a finalizer holds them.",
@@ -54,11 +62,18 @@ class LivePods:
         """Waits, but not for long, until all pods of a Job have ended but those of some indices."""
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(
-                self._none(lambda pod: job_of(pod) == job and index_of(pod) not in indices), _STATUS_SECONDS
+                self._none(lambda: (name for name, index in self._running[job].values() if index not in indices)),
+                _STATUS_SECONDS,
             )
 
-    async def _none(self, counts: Callable[[Manifest], bool]) -> None:
+    def _left(self, jobs: Collection[str] | None) -> Iterator[str]:
+        """The names of the pods of some Jobs that have not ended, or else of all that there are."""
+        if jobs is None:
+            return (pod["metadata"]["name"] for pod in self._watch.objects.values())
+        return (name for job in jobs for name, _ in self._running[job].values())
+
+    async def _none(self, left: Callable[[], Iterator[str]]) -> None:
         await self._watch.is_synced.wait()
-        while any(map(counts, self._watch.objects.values())):
+        while next(left(), None) is not None:
             self._changed.clear()
             await self._changed.wait()

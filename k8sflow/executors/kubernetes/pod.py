@@ -12,7 +12,7 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from k8sflow.errors import StorageError
+from k8sflow.errors import AccessError, StorageError
 from k8sflow.executors.base import Finished, Note, Output, OutputMissing, Queued, Reached, Started
 from k8sflow.executors.kubernetes.following import LAST_LINES
 from k8sflow.executors.kubernetes.holder import Holder
@@ -381,7 +381,7 @@ class PodOnCluster:
         """Finishes the tasks that have committed, although the pod's agent left no result of theirs."""
         try:
             found = await asyncio.to_thread(self.run.committed, list(self.unfinished.values()))
-        except StorageError as error:
+        except (StorageError, AccessError) as error:
             self._doubt = f"Whether it had committed is not known: {error.summary}"
             return
         for name, result in found.items():

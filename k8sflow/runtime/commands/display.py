@@ -39,10 +39,18 @@ def display_end(session: Session, reporter: Reporter, result: RunResult) -> None
             reporter.failure(task, found)
             output = f"  its output:  {next_steps.logs(session.record, task.name)}\n"
             end = "was cancelled" if found.outcome is Outcome.CANCELLED else "failed"
-            reporter.summary(session.pathspec, end, output + resume, good=False)
+            reporter.summary(session.pathspec, end, _unended(result) + output + resume, good=False)
         case _:
             hint = f'Results: k8sflow.Flow("{session.record.flow}")["{session.record.run}"].data'
             reporter.summary(session.pathspec, "succeeded", hint, good=True)
+
+
+def _unended(result: RunResult) -> str:
+    """The lines about tasks that may still run."""
+    if (error := result.unended) is None:
+        return ""
+    parts = (f"Its other tasks may still run: {error.summary}", error.cause, error.advice)
+    return "".join(f"  {part}\n" for part in parts if part)
 
 
 def display_outcome(session: Session, console: Console, outcome: OutcomeRecord) -> RunEnd:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import replace
 
-from k8sflow.errors import K8sflowError, RunCancelledError, RunError, StorageError, SupersededError
+from k8sflow.errors import AccessError, K8sflowError, RunCancelledError, RunError, StorageError, SupersededError
 from k8sflow.executors.base import Executor, Report
 from k8sflow.executors.by_name import LOCAL
 from k8sflow.runtime.commands import exit_hooks, next_steps
@@ -143,7 +143,7 @@ def _follow_detached(session: Session, console: Console, asked_at: float) -> Out
     if outcome is not None:
         return outcome
     assert watch.end is not None
-    with contextlib.suppress(StorageError):  # a user with read-only access still sees the end
+    with contextlib.suppress(StorageError, AccessError):  # a user with read-only access still sees the end
         session.run_store.write_run_outcome(watch.end)
     return watch.end
 

@@ -109,12 +109,12 @@ def runs_to_kill(remote: RemoteRuns[Work], run: str | None, user: str | None) ->
         return [remote.runs[name] for name in sorted({work.run for work in selected(remote, None, user, ended=False)})]
     found = remote.runs.named(run) if run is not None else remote.runs.latest_own()
     outcome = found.read_run_outcome()
-    if outcome is not None:
+    if outcome is not None and all(work.is_over for work in remote.work(found.run)):
         raise RunError(
             f"{found.pathspec} is over: it {'succeeded' if outcome.outcome is Outcome.SUCCEEDED else 'has ended'}.",
             advice=f"`{remote.command} list` shows the runs that have unfinished tasks.",
         )
-    if not remote.has_steps(found.read()):
+    if outcome is None and not remote.has_steps(found.read()):
         raise RunError(
             f"no step of {found.pathspec} runs on {remote.system}.", advice="Press Ctrl-C where it is driven."
         )
@@ -140,11 +140,18 @@ def kill_all(remote: RemoteRuns[Work], runs: Iterable[RunStore], console: Consol
 def kill(remote: RemoteRuns[Work], run: RunStore, console: Console) -> None:
     """Ends a run: its driver is asked to cancel it, and its work is ended; without a driver, it is marked.
 
+    Of a run that has ended, as after a failure, the work that nobody could end is ended.
+
     Raises:
         KubernetesError: The Jobs may not be deleted, or the cluster is another one, without the run's namespace.
         BatchError: The jobs may not be terminated.
         RunError: Its driver doesn't answer.
     """
+    if run.read_run_outcome() is not None:
+        remote.check(run)
+        remote.end(run)
+        console.say(f"{run.pathspec} had ended already; {remote.fate}.", Tone.GOOD)
+        return
     request = CancelRequest(current_user(), socket.gethostname(), time.time())
     is_detached = run.read().is_detached
     remote.check(run)

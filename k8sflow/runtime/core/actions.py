@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+from k8sflow.errors import K8sflowError
 from k8sflow.executors.base import Finished
 from k8sflow.flow.decorators.policy import Catch
 from k8sflow.runtime.core.retries import Again
@@ -33,12 +34,14 @@ class RunResult:
         failed: The task whose failure ended it; None after a success, and where the run was cancelled.
         result: How that task ended.
         why: Who cancelled it, where that was not this process's user.
+        unended: Why other tasks could not be ended after the failure, and may still run.
     """
 
     end: RunEnd
     failed: TaskSpec | None = None
     result: TaskResult | None = None
     why: str = ""
+    unended: K8sflowError | None = None
 
     @property
     def is_success(self) -> bool:

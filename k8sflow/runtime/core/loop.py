@@ -12,10 +12,10 @@ import itertools
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from k8sflow.debug_log import DebugLog
-from k8sflow.errors import AccessError, RunCancelledError, StorageError, SupersededError
+from k8sflow.errors import AccessError, K8sflowError, RunCancelledError, StorageError, SupersededError
 from k8sflow.executors.base import Executor, Finished, Report
 from k8sflow.flow.graph import Graph
 from k8sflow.flow.outcome import Outcome
@@ -124,8 +124,17 @@ class Loop:
             if isinstance(error, KeyboardInterrupt) and self._has_end:
                 return RunResult(RunEnd.SUCCEEDED)  # the signal came too late: the last task had its result
             raise
-        if not result.is_success:
-            self._leave(lambda executor: executor.end())
+        return result if result.is_success else self._end_rest(result)
+
+    def _end_rest(self, result: RunResult) -> RunResult:
+        """Ends what still runs after a failure, and returns the result, with the error if that can't be ended."""
+        try:
+            try:
+                self._leave(lambda executor: executor.end())
+            except KeyboardInterrupt:  # the user doesn't want to wait
+                self._stop_all()
+        except K8sflowError as error:
+            return replace(result, unended=error)
         return result
 
     def _drive(self, state: State) -> RunResult:
@@ -232,7 +241,7 @@ class Loop:
     def _record(self, task: TaskSpec, result: TaskResult) -> None:
         """Writes how an execution failed, where it could not do so itself: the next driver has to count it."""
         name = task.name
-        with contextlib.suppress(StorageError):  # then it is counted by this driver alone
+        with contextlib.suppress(StorageError, AccessError):  # then it is counted by this driver alone
             if self._run_store.read_outcome(name.step, name.id, task.attempt) is None:
                 write_outcome(self._run_store, task, result)
 

@@ -26,6 +26,7 @@ from tests.unit.executors.kubernetes_driver import (
     waits,
     with_status,
 )
+from tests.unit.kubernetes.fake_answers import refusing
 from tests.unit.kubernetes.fake_api import DEADLINE_SECONDS, FakeApi
 
 WIDE = replace(SETTINGS, kubernetes_indexed_from="3")
@@ -106,6 +107,35 @@ def test_the_end_of_a_failed_run_keeps_the_pods_that_have_ended(server: FakeApi,
     config_map = server.get("configmaps", owner)
     assert config_map is not None
     assert config_map["metadata"]["ownerReferences"][0]["name"] == job
+
+
+def test_a_failed_run_ends_although_jobs_may_not_be_changed(server: FakeApi, start: Callable[..., Driver]) -> None:
+    """A Role or an admission policy may allow no patches: then the Job is deleted, and the others end as well."""
+    driver, job = wide(start, server, branches(0, 1, 2))
+    for index in (0, 2):
+        server.pod_of(job, index=index, **running())
+        driver.next(Started)
+    ended(server, job, 1, FAILURE.to_json(), code=1)
+    next_finished(driver)
+    server.answer("PATCH", job, refusing(403))
+    driver.executor.end()
+    assert server.names("jobs") == []
+    assert server.names("pods") == []
+
+
+def test_pods_that_can_not_start_before_the_create_of_their_job_is_answered(
+    server: FakeApi, start: Callable[..., Driver]
+) -> None:
+    """All of them end at once, as soon as the Job is known."""
+    driver, first = wide(start, server, branches(7, 8, 9))
+    server.delay_answer("POST", "/jobs", 1.0)
+    driver.executor.submit([replace(task, name=replace(task.name, step="other")) for task in branches(0, 1, 2)])
+    server.wait(lambda: len(server.names("jobs")) == 2, "the second Job")
+    (job,) = {*server.names("jobs")} - {first}
+    for index in range(3):
+        server.pod_of(job, index=index, **waits("InvalidImageName", "invalid reference format"))
+    for _ in range(3):
+        assert next_finished(driver).result.outcome is Outcome.BAD_IMAGE
 
 
 def test_the_pod_of_the_branch_that_failed_is_kept_before_its_status_shows_its_end(

@@ -9,6 +9,7 @@ import pytest
 from k8sflow.errors import BatchError, RunCancelledError, RunError, StorageError, SupersededError
 from k8sflow.flow.decorators.policy import InfrastructureRetry
 from k8sflow.flow.outcome import Outcome
+from k8sflow.runtime.core.actions import RunEnd
 from k8sflow.storage.records import CancelRequest
 from k8sflow.task.result import TaskResult, Transition
 from k8sflow.task.spec import TaskName, TaskSpec
@@ -98,10 +99,30 @@ def test_every_executor_ends_even_if_one_raises(tmp_path: Path, is_cancelled: bo
 
     world.behave = behave
     world.others = {"other": FakeExecutor(lambda _: None, world), "refused": Refused(lambda _: None, world)}
-    with pytest.raises(BatchError, match="may not be terminated"):
-        world.drive()
+    if is_cancelled:
+        with pytest.raises(BatchError, match="may not be terminated"):
+            world.drive()
+    else:  # the failure is shown, with what follows from it
+        result = world.drive()
+        assert (result.end, str(result.unended)) == (RunEnd.FAILED, "the jobs may not be terminated")
     assert world.executor is not None
     assert (world.others["other"].cancelled, world.executor.cancelled) == (1, 1)
+
+
+def test_ctrl_c_while_a_failed_run_ends_cancels_the_rest(tmp_path: Path) -> None:
+    """Every executor, at once; the run has failed all the same."""
+    world = World(graph_of(Plain()), tmp_path)
+
+    class Slow(FakeExecutor):
+        def end(self) -> None:
+            raise KeyboardInterrupt
+
+    world.behave = lambda _: failure(Outcome.USER_ERROR)
+    world.others = {"other": FakeExecutor(lambda _: None, world), "slow": Slow(lambda _: None, world)}
+    result = world.drive()
+    assert (result.end, result.unended) == (RunEnd.FAILED, None)
+    assert result.failed is not None
+    assert world.others["slow"].cancelled == 1
 
 
 def test_a_cancelled_run_is_recorded_as_cancelled(tmp_path: Path) -> None:
