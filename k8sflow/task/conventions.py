@@ -9,7 +9,8 @@ from enum import Enum
 # Sent when the task's time is over. Neither SIGALRM nor any timer of the process is used: those are free for the step
 # and its libraries. SIGVTALRM is useful to them only with ``ITIMER_VIRTUAL``, which hardly anything sets. Its default
 # action ends the process: a task whose step has not started has nothing to clean up.
-TIME_IS_OVER = signal.SIGVTALRM
+# Windows, from where runs can be driven, has no such signal, and runs no task.
+TIME_IS_OVER: signal.Signals = getattr(signal, "SIGVTALRM", signal.SIGTERM)
 # The environment variable with the file descriptor that a pod's task writes its result to.
 RESULT_FD_VARIABLE = "K8SFLOW_RESULT_FD"
 # Written to a task's result before its step runs; whitespace that JSON may start with. A process that ended without it

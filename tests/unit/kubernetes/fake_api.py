@@ -48,6 +48,18 @@ class Watcher:
     transport: Any = None
 
 
+class _Transports(dict[int, Any]):
+    """The connections of an event loop, which would only keep those that it waits for: one that is lost stays open."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ever: list[Any] = []
+
+    def __setitem__(self, descriptor: int, transport: Any) -> None:
+        super().__setitem__(descriptor, transport)
+        self.ever.append(transport)
+
+
 class FakeApi:
     """The server; objects are keyed by resource ("pods") and name."""
 
@@ -67,6 +79,7 @@ class FakeApi:
         self._version = itertools.count(1)
         self._changed = threading.Event()
         self._loop = asyncio.new_event_loop()
+        self._transports = self._loop._transports = _Transports()  # type: ignore[attr-defined]
         self._stop: asyncio.Event | None = None
         self._ready: Future[int] = Future()
         self._thread = threading.Thread(target=self._main, daemon=True)
@@ -94,27 +107,29 @@ class FakeApi:
         app.router.add_route("*", "/{tail:.*}", self._handle)
         runner = web.AppRunner(app, shutdown_timeout=0.01)
         await runner.setup()
-        connections: list[web.RequestHandler] = []
-
-        def accept() -> web.RequestHandler:
-            assert runner.server is not None
-            connections.append(runner.server())
-            return connections[-1]
-
-        listener = await self._loop.create_server(accept, "127.0.0.1", 0)
-        self._ready.set_result(listener.sockets[0].getsockname()[1])
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        self._ready.set_result(runner.addresses[0][1])
         await self._stop.wait()
-        listener.close()
+        await site.stop()
         await _settle()  # connections that were accepted just before
-        for connection in connections:
-            if connection.transport is not None:
-                connection.transport.abort()  # close() would wait for a client that doesn't read
+        self._abort_all()
         await runner.cleanup()
         left = asyncio.all_tasks() - {asyncio.current_task()}
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
+        self._abort_all()
         await _settle()
+        for transport in self._transports.ever:
+            if transport._sock is not None:
+                transport._sock.close()
+                transport._sock = None
+
+    def _abort_all(self) -> None:
+        """Cuts every connection, also one that waits, in its close(), for a client that doesn't read."""
+        for transport in self._transports.ever:
+            transport.abort()
 
     # -- what a test does --------------------------------------------------------------------------------------------
 
